@@ -21,7 +21,7 @@ from dtp.core.crdt import ALLOWED, VOID, GraphCore
 from dtp.crdt import rules as language
 from dtp.crdt import values
 from dtp.crdt.ops import Kind, Op
-from dtp.crdt.owners import may_write, owned, owner_name
+from dtp.crdt.owners import is_reserved, may_write, owned, owner_name
 from dtp.crdt.rules import DOCUMENT_KEY, MARK, Rule, Rules, RulesError
 from dtp.errors import PeerError
 from dtp.identity import Identity, PeerId
@@ -87,10 +87,12 @@ class Grant:
         """What a revocation names: BLAKE2b-128 of the signature and what is signed, in hexadecimal."""
         return hashlib.blake2b(self._signed + self.signature, digest_size=16).hexdigest()
 
-    def covers(self, soul: str, clock: int) -> bool:
-        """Whether it is for an op on this soul at this clock."""
+    def covers(self, op: Op) -> bool:
+        """Whether it is for this op."""
         root = owned(self.owner, self.path)
-        return (soul == root or soul.startswith(f"{root}/")) and (self.until == 0 or clock <= self.until)
+        inside = op.soul == root or op.soul.startswith(f"{root}/")
+        in_time = self.until == 0 or op.clock <= self.until
+        return inside and in_time and not is_reserved(self.owner, op.soul, op.key)
 
     def is_genuine(self) -> bool:
         """Whether the owner signed it."""
@@ -263,7 +265,7 @@ class Ruling:
     def _of_owner(self, op: Op) -> str:
         found = False
         for name, grant in self._used_of(op.soul[1:].partition("/")[0]).items():
-            if grant.covers(op.soul, op.clock) and op.clock <= self.access.cut(grant, name):
+            if grant.covers(op) and op.clock <= self.access.cut(grant, name):
                 self._used[name] = op.clock
                 found = True
         return "" if found else "another's soul, without a grant for it"

@@ -15,6 +15,8 @@ from typing import Final
 DRIFT: Final = 60.0
 
 _COUNT_BITS: Final = 16
+#: Seconds since 1970 that a clock can tell, all below this.
+_END: Final = (1 << 63 - _COUNT_BITS) / 1000
 
 
 class Clock:
@@ -29,17 +31,13 @@ class Clock:
         self.ahead = int(drift * 1000) << _COUNT_BITS
 
     def now(self) -> int:
-        """The wall time, with a count of 0."""
-        return int(self.wall() * 1000) << _COUNT_BITS
+        """Return the wall time, with a count of 0; 0 if it can't be one."""
+        wall = self.wall()
+        return int(wall * 1000) << _COUNT_BITS if 0 <= wall < _END else 0
 
     def limit(self) -> int:
         """The highest clock that is taken at once."""
         return self.now() + self.ahead
-
-    def both(self) -> tuple[int, int]:
-        """`now` and `limit` of one moment."""
-        now = int(self.wall() * 1000) << _COUNT_BITS
-        return now, now + self.ahead
 
     def until(self, clock: int) -> float:
         """Seconds until `clock` is not above `limit`; 0 or less when it isn't."""

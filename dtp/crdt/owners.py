@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Final
 
 from dtp.identity import bech32
 
@@ -16,6 +17,18 @@ def owner_name(author: bytes) -> str:
 def owned(author: bytes, path: str = "") -> str:
     """The soul of an author's own at `path`: only that author, and whom it lets, can write there."""
     return f"~{owner_name(author)}/{path}" if path else f"~{owner_name(author)}"
+
+
+#: Below an owner's soul: rings of private nodes (`dtp.graph.private`).
+RINGS: Final = ".rings"
+#: At an identity's own soul: its static key and the proof of it.
+STATIC_KEY: Final = "static"
+
+
+def is_reserved(owner: bytes, soul: str, key: str) -> bool:
+    """Whether only the owner writes there, whatever it grants: with other rings or keys its sealed nodes are lost."""
+    own = owned(owner)
+    return soul.startswith(f"{own}/{RINGS}/") or (soul == own and key == STATIC_KEY)
 
 
 def may_write(author: bytes, soul: str) -> bool:

@@ -127,7 +127,7 @@ class Permits:
                 row = root, DOCUMENT_KEY, rules.document
         elif self.needs(op.soul) and trial.copy().judge(op) == core.VOID:
             for grant in replica.access.offers(replica.core, replica.author):
-                if grant.covers(op.soul, op.clock) and op.clock <= replica.access.cut(grant, grant.id):
+                if grant.covers(op) and op.clock <= replica.access.cut(grant, grant.id):
                     row = f"{ACCESS}/{owner_name(replica.author)}", f"{USE}{grant.id}", grant.encode()
         if row is None:
             return []

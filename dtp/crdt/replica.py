@@ -23,7 +23,7 @@ from dtp.crdt.positions import Places
 from dtp.crdt.rules import RuleBroken, RulesError
 from dtp.crdt.text import Version
 from dtp.crdt.texts import NONCE, Texts
-from dtp.crdt.values import GraphValueError, Value, encode
+from dtp.crdt.values import Value, encode, refusal
 
 if TYPE_CHECKING:
     from dtp.crdt.texts import GraphText
@@ -40,10 +40,8 @@ SPACES = {
 }
 #: Rows that go to the core in one call: enough that the call costs nothing, and small beside the caches.
 _ROWS = 4096
-_RULES = (
-    f"a soul has 1 to {core.NAME_BYTES} bytes of UTF-8, a key up to as many; a value up to {core.VALUE_BYTES} bytes, "
-    "up to 32 deep, its dicts have text as keys; rows are (soul, key, value) or (soul, key)"
-)
+#: Bytes of one edit of a text: with its header it is a value. What was written beyond goes into further edits.
+_EDIT_BYTES = core.VALUE_BYTES - 5
 
 
 class Frame(NamedTuple):
@@ -80,7 +78,7 @@ class Replica:
     """What one author's replica holds. `author` is its public key, 32 bytes; only one replica may make ops as it.
 
     What is made is visible at once and leaves with `commit`. Not for several threads at once. All that makes
-    something raises `GraphValueError` for values and names that can't be kept, `ClockBehind`, `StateLimit` for
+    something raises `GraphValueError` for values and names that can't be kept, `StateLimit` for
     more than a frame can hold in one op, `NotOwner` and `RuleBroken`. `graph` is the name that grants are for.
     """
 
@@ -137,7 +135,7 @@ class Replica:
     def put(self, soul: str, key: str, value: Value) -> None:
         """Set a register."""
         rows, clock = encode(((soul, key, value),)), self.clock
-        code = write(self._handle, rows, len(rows), clock.wall(), clock.ahead)
+        code = write(self._handle, rows, len(rows), clock.wall())
         if code:
             self._put_slowly(rows, code)
         self.version += 1
@@ -166,7 +164,7 @@ class Replica:
 
     def _put(self, rows: bytes) -> None:
         clock = self.clock
-        code = write(self._handle, rows, len(rows), clock.wall(), clock.ahead)
+        code = write(self._handle, rows, len(rows), clock.wall())
         if code:
             self._put_slowly(rows, code)
         self.version += 1
@@ -180,7 +178,7 @@ class Replica:
             permitted = values.rows(self.permits.rows(values.decode(rows)))
             with self.core.trusted():
                 clock = self.clock
-                code = write(self._handle, permitted, len(permitted), clock.wall(), clock.ahead)
+                code = write(self._handle, permitted, len(permitted), clock.wall())
                 self._put_again(permitted, code)
 
     def _put_again(self, rows: bytes, code: int) -> None:
@@ -189,9 +187,9 @@ class Replica:
                 self.core.written(code)
             except StateLimit:  # the frame to come is full: it is put aside
                 self._set_aside()
-                self.core.written(write(self._handle, rows, len(rows), self.clock.wall(), self.clock.ahead))
+                self.core.written(write(self._handle, rows, len(rows), self.clock.wall()))
         except EncodingError as error:
-            raise GraphValueError(_RULES) from error
+            raise refusal(values.decode(rows)) from error
 
     # ---- the other types ----------------------------------------------------------------------------------------
 
@@ -218,15 +216,15 @@ class Replica:
     def _do_now(
         self, kind: int, soul: str, key: str, value: bytes, position: bytes, item: tuple[int, int]
     ) -> bool:
-        now, limit = self.clock.both()
+        now = self.clock.now()
         names = values.name(soul), values.name(key)
         try:
-            done = self.core.do(kind, *names, now, limit, value=value, position=position, item=item)
+            done = self.core.do(kind, *names, now, value=value, position=position, item=item)
         except StateLimit:
             self._set_aside()
-            done = self.core.do(kind, *names, now, limit, value=value, position=position, item=item)
+            done = self.core.do(kind, *names, now, value=value, position=position, item=item)
         except EncodingError as error:
-            raise GraphValueError(_RULES) from error
+            raise refusal([(soul, key, values.decode(value)) if value else (soul, key)]) from error
         self.version += done
         if done and self.on_made is not None:
             self.on_made()
@@ -294,13 +292,19 @@ class Replica:
             self._ready.append(Frame(self.author, *made))
 
     def commit(self) -> Frames:
-        """The frames of all that was made since the last commit: none, one, or several when it was very much.
+        """Return the frames of all that was made since the last commit: `write_texts`, then `take_frames`."""
+        self.write_texts()
+        return self.take_frames()
 
-        Raises `RuleBroken` and `NotOwner` for edits of texts that became too much, or were revoked meanwhile: they
-        are left out, the rest comes with the next commit, and the replica must be built again (`must_rebuild`).
+    def write_texts(self) -> None:
+        """Make ops of what was written in texts since the last time.
+
+        Raises `RuleBroken` and `NotOwner` for edits that became too much, or were revoked meanwhile: they are left
+        out, and the replica must be built again (`must_rebuild`). Whatever else it raises, what isn't an op yet
+        stays in its text, to be written the next time.
         """
         refused: NotOwner | RuleBroken | None = None
-        for soul, key, edit in list(self.texts.take()):
+        for soul, key, edit in self.texts.pending_edits(_EDIT_BYTES):
             try:
                 self.do(core.TEXT_EDIT, soul, key, value=values.encode(edit))
             except (NotOwner, RuleBroken) as error:
@@ -308,6 +312,9 @@ class Replica:
         if refused is not None:
             self.access.must_rebuild = True
             raise refused
+
+    def take_frames(self) -> Frames:
+        """Return the frames of all ops made since the last time: none, one, or several if they are very many."""
         self._set_aside()
         frames, self._ready = self._ready, []
         self.permits.committed(frames)
@@ -386,6 +393,10 @@ class Replica:
     def _take_edits(self, author: bytes) -> None:
         for soul, key, edit in values.decode(self.core.edits()):
             self.texts.apply(soul, key, edit, author)
+
+    def waiting_of(self, author: bytes) -> int:
+        """Return how many frames of an author wait until they are due."""
+        return self.core.waiting_of(self._number(author))
 
     def due(self) -> Iterator[int]:
         """Take the frames whose time has come; for each, how many changes it made (see `changes`)."""

@@ -25,7 +25,7 @@ Name = tuple[str, str]
 class GraphText(Text):
     """A text at (soul, key) of a replica, with all that `dtp.crdt.text.Text` has.
 
-    Don't call `take_changes`, `apply` or `merge` on it: the replica does, with its frames.
+    Don't call `take_changes`, `mark_taken`, `apply` or `merge` on it: the replica does, with its frames.
     """
 
     __slots__ = ("_allowed", "_touched", "soul_and_key")
@@ -124,21 +124,28 @@ class Texts:
 
     @property
     def unsent(self) -> bool:
-        """Whether something was written here since the last `take`."""
+        """Whether something was written here since the last `pending_edits`."""
         return bool(self._touched)
 
     @property
     def touched(self) -> list[tuple[str, str]]:
-        """(soul, key) of what was written here since the last `take`."""
+        """(soul, key) of what was written here since the last `pending_edits`."""
         return list(self._touched)
 
-    def take(self) -> Iterator[tuple[str, str, bytes]]:
-        """(soul, key, edit) of all that was written here since the last time."""
-        touched, self._touched = self._touched, {}
-        for name in touched:
-            edit = self._open[name].take_changes()
-            if edit:
+    def pending_edits(self, size: int) -> Iterator[tuple[str, str, bytes]]:
+        """Yield (soul, key, edit) of all that was written here since the last time, in edits of at most `size` bytes.
+
+        An edit counts as taken when the next one is asked for: if the caller stops before, it comes again.
+        """
+        for name in self.touched:
+            text = self._open[name]
+            while True:
+                edit, stop = text.pending_changes(size)
+                if not edit:
+                    break
                 yield *name, edit
+                text.mark_taken(stop)
+            del self._touched[name]
 
     def apply(self, soul: str, key: str, edit: bytes, author: bytes = b"") -> None:
         """Take an edit of another author. One that is none is left out, here as everywhere.

@@ -87,17 +87,25 @@ class Node(_View, MutableMapping[str, Value]):
         clock, author = stamp
         return self._replica.author_key(author), clock
 
-    def link(self, key: str, soul: str) -> None:
-        """Link to another node."""
-        self._replica.set(self.soul, key).add(Link(soul))
+    def link(self, key: str, to: str | Node) -> None:
+        """Link to another node, given as such or by its soul."""
+        self._replica.set(self.soul, key).add(_link_to(to))
 
-    def unlink(self, key: str, soul: str) -> None:
+    def unlink(self, key: str, to: str | Node) -> None:
         """Take the link away; nothing when there is none."""
-        self._replica.set(self.soul, key).discard(Link(soul))
+        self._replica.set(self.soul, key).discard(_link_to(to))
 
     def links(self, key: str) -> list[str]:
         """The souls that this node links to by `key`, sorted."""
         return sorted({value.soul for _, _, value in self._read(core.SET, key) if isinstance(value, Link)})
+
+
+def _link_to(node: str | Node) -> Link:
+    if isinstance(node, Node):
+        return Link(node.soul)
+    if not isinstance(node, str):
+        raise values.GraphValueError(f"a link leads to a node or its soul, not to {node!r}")
+    return Link(node)
 
 
 class Counter(_View):

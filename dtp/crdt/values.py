@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgpack
 
+from dtp.core import crdt as core
 from dtp.errors import LocalError
 
 LINK: Final = 1
@@ -99,6 +100,55 @@ def name(text: str) -> bytes:
         return text.encode()
     except (UnicodeEncodeError, AttributeError) as error:
         raise GraphValueError(f"a name is text that UTF-8 can write, not {text!r}") from error
+
+
+def refusal(items: Sequence[Sequence[Value]]) -> GraphValueError:
+    """Return the error that says which of these rows can't be kept, and why. The core has refused one of them."""
+    for row in items:
+        fault = _row_fault(row)
+        if fault is not None:
+            return GraphValueError(fault)
+    return GraphValueError('this can\'t be kept in a graph: see docs/graph.md, "Values"')
+
+
+def _row_fault(row: Sequence[Value]) -> str | None:
+    if not isinstance(row, list | tuple) or not 2 <= len(row) <= 3:
+        return f"a row is (soul, key, value), or (soul, key) to delete, not {_shown(row)}"
+    soul, key = row[:2]
+    for what, text in (("soul", soul), ("key", key)):
+        if not isinstance(text, str):
+            return f"a {what} is text, not {_shown(text)}"
+        if len(text.encode(errors="replace")) > core.NAME_BYTES:
+            return f"a {what} has at most {core.NAME_BYTES} bytes of UTF-8, not {len(text.encode())}: {_shown(text)}"
+    if not soul:
+        return "a soul is not empty"
+    fault = _value_fault(row[2], 0) if len(row) > 2 else None
+    if fault is None and len(row) > 2 and len(encode(row[2])) > core.VALUE_BYTES:
+        fault = (
+            f"it takes {len(encode(row[2]))} bytes, and a value at most {core.VALUE_BYTES}: keep it as a blob "
+            "(Graph.add_blob), or as a text if it is edited"
+        )
+    return fault and f"the value at {_shown(soul)} {_shown(key)} can't be kept: {fault}"
+
+
+def _value_fault(value: Value, depth: int) -> str | None:
+    if isinstance(value, msgpack.ExtType | msgpack.Timestamp):
+        return f"{_shown(value)} is of a type of MessagePack's own"
+    if not isinstance(value, list | tuple | dict) or not value:
+        return None
+    if depth == core.VALUE_DEPTH:
+        return f"it is more than {core.VALUE_DEPTH} lists and dicts deep"
+    if isinstance(value, dict):
+        wrong = [key for key in value if not isinstance(key, str)]
+        if wrong:
+            return f"the keys of dicts are text, not {_shown(wrong[0])}"
+        value = list(value.values())
+    return next((fault for one in value if (fault := _value_fault(one, depth + 1))), None)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def rows(items: Sequence[tuple[str, str, Value] | tuple[str, str]]) -> bytes:

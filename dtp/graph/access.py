@@ -17,7 +17,7 @@ from dtp.core.errors import EncodingError
 from dtp.crdt import Change, Op, Replica, clock, values
 from dtp.crdt.access import ACCESS, OFFER, REVOKE, Access, Grant, Offence, make_grant
 from dtp.crdt.ops import ops_of
-from dtp.crdt.owners import owner_name
+from dtp.crdt.owners import RINGS, owner_name
 from dtp.crdt.replica import SPACES
 from dtp.crdt.rules import DOCUMENT_KEY, RulesError, read, root_of
 from dtp.graph import envelope as envelopes
@@ -51,6 +51,8 @@ def key_of(peer: PeerId | str | bytes) -> bytes:
 
 def grant(graph: Graph, peer: PeerId | str | bytes, path: str, until: float | None) -> Grant:
     """See `Graph.grant`."""
+    if path.partition("/")[0] == RINGS:
+        raise GraphError(f"the rings of private nodes (below {RINGS!r}) are written by their owner alone")
     end = 0 if until is None else clock.at(until, 0xFFFF)
     made = make_grant(graph.identity, graph.name, key_of(peer), path, end)
     graph.replica.put(_own_access(graph), f"{OFFER}{made.id}", made.encode())

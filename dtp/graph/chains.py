@@ -38,13 +38,14 @@ class Chains:
 
     def __init__(
         self,
-        lasts: vector.Vector,
+        heads: vector.Vector,
         read: Callable[[bytes, int], Envelope | Summary | None],
         clock_of: Callable[[Envelope | Summary], int],
         *,
         whole: bool = False,
     ) -> None:
-        self.lasts = lasts
+        #: The end of each author's chain here.
+        self.heads = heads
         self._whole = whole
         self._read = read
         self._clock_of = clock_of
@@ -62,9 +63,10 @@ class Chains:
         """The end of the author's chain."""
         tip = self._tips.get(author)
         if tip is None:
-            last = self.lasts.get(author, 0)
+            head = self.heads.get(author)
             tip = START
-            if last:
+            if head is not None:
+                last = head.sequence
                 envelope = self._read(author, last)
                 if envelope is None:
                     raise StoreError(
@@ -168,7 +170,7 @@ class Chains:
     def advance(self, envelope: Envelope | Summary, clock: int) -> None:
         """It was taken; its last clock is `clock`."""
         self._tips[envelope.author] = Tip(envelope.sequence, envelope.hash, clock)
-        self.lasts[envelope.author] = envelope.sequence
+        self.heads[envelope.author] = envelope.head
         last, kept = self._only_summed.get(envelope.author, (0, None))
         if 0 < last <= envelope.sequence:
             self._held_bytes -= len(kept.body) if kept else 0
@@ -198,7 +200,8 @@ class Chains:
             waiting.setdefault(author, []).append(last + 1)
         found: list[tuple[bytes, int, int]] = []
         for author in sorted(waiting):
-            expected = self.lasts.get(author, 0) + 1
+            head = self.heads.get(author)
+            expected = 1 if head is None else head.sequence + 1
             for sequence in sorted(waiting[author]):
                 if sequence > expected:
                     found.append((author, expected, sequence - 1))

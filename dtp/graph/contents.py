@@ -173,7 +173,7 @@ class Contents:
         """A `networkx.MultiDiGraph` of the nodes that begin with `prefix` and the links between them.
 
         Nodes are souls with their registers as attributes, edges have the link's key. Needs `pip install
-        'dtp[graph]'`, else `GraphError`.
+        'dtp-sockets[graph]'`, else `GraphError`.
         """
         from dtp.graph.networks import to_networkx
 
@@ -182,8 +182,8 @@ class Contents:
     def to_pandas(self, prefix: str = "") -> DataFrame:
         """A `pandas.DataFrame` of the nodes that begin with `prefix`: a row for each soul, a column for each key.
 
-        For rows of a query: `pandas.DataFrame(graph.query(...))`. Needs `pip install 'dtp[graph-pandas]'`, else
-        `GraphError`.
+        For rows of a query: `pandas.DataFrame(graph.query(...))`. Needs `pip install 'dtp-sockets[graph-pandas]'`,
+        else `GraphError`.
         """
         from dtp.graph.networks import to_pandas
 

@@ -17,6 +17,7 @@ from blake3 import blake3
 
 from dtp.core import crdt as core
 from dtp.graph.errors import EnvelopeError
+from dtp.graph.vector import MARK, Head
 from dtp.identity import Identity, PeerId
 from dtp.identity.peer_id import PeerIdError
 
@@ -78,6 +79,11 @@ class Signed(ABC):
     @abstractmethod
     def hash(self) -> bytes:
         """What the author's next frame names as the one before it."""
+
+    @property
+    def head(self) -> Head:
+        """The end of the author's chain for whoever has this last."""
+        return Head(self.sequence, self.hash[:MARK])
 
     @abstractmethod
     def encode(self) -> bytes:

@@ -38,6 +38,20 @@ class Equivocation(PeerError):
         self.proof = proof
 
 
+class GraphForked(GraphError):
+    """This identity signed two histories in this graph: a copy of its store, or a restored one, has written as well.
+
+    What was made here stays here, but those who have the other history don't take it. `proof` shows both; None where
+    what was made here isn't signed, since frames of the other history came before.
+    """
+
+    code = "graph-forked"
+
+    def __init__(self, message: str, proof: Proof | None = None) -> None:
+        super().__init__(message)
+        self.proof = proof
+
+
 class NotReader(LocalError):
     """A private node is sealed to others than this identity."""
 

@@ -59,10 +59,10 @@ async def _write(graph: Graph, file: BinaryIO) -> int:
         file.write(data)
 
     write(MAGIC)
-    for author, last in sorted(graph.vector().items()):
-        async for some in summaries.stored(graph, author, 1, last):
-            count += len(some)
-            await asyncio.to_thread(_write_all, write, some)
+    parts = [(author, 1, last) for author, last in sorted(graph.vector().items())]
+    async for some in summaries.stored(graph, parts):
+        count += len(some)
+        await asyncio.to_thread(_write_all, write, some)
     write(bytes(4))
     file.write(digest.digest())
     return count

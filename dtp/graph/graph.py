@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import logging
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,20 +16,23 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 from dtp.core.errors import NotOwner, StateLimit
 from dtp.crdt import BlobRef, Change, Clock, Replica, Value
 from dtp.crdt.access import Grant
+from dtp.crdt.clock import seconds
+from dtp.crdt.replica import Frame
 from dtp.crdt.rules import RuleBroken, Rules
 from dtp.errors import DtpError
-from dtp.graph import access, blobs, files, loading, vector
+from dtp.graph import access, blobs, files, loading
 from dtp.graph import envelope as envelopes
 from dtp.graph import history as past
 from dtp.graph.blobs import BlobStore
 from dtp.graph.chains import Chains
 from dtp.graph.contents import Contents
 from dtp.graph.envelope import Envelope, Summary
-from dtp.graph.errors import EnvelopeError, Equivocation, GraphError, StoreError
+from dtp.graph.errors import EnvelopeError, Equivocation, GraphError, GraphForked
 from dtp.graph.fetching import Blob
 from dtp.graph.passing import Offering, Passed
 from dtp.graph.proving import Proof
 from dtp.graph.store import Store
+from dtp.graph.vector import MARK, Head, Vector
 from dtp.graph.verifying import last_clock, verify
 from dtp.identity import Identity, PeerId
 from dtp.tasks import start_task
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from dtp.graph.private import PrivateNode
     from dtp.graph.replicating import Exchanged
     from dtp.net.connection import Connection
+
+log = logging.getLogger("dtp.graph")
 
 _T = TypeVar("_T")
 #: Bytes of frames that are taken before the state is kept again, so that opening reads few frames.
@@ -72,12 +78,16 @@ class Graph(Contents):
         self._new_blobs: set[BlobRef] = set()
         self._fetching: dict[BlobRef, asyncio.Event] = {}
         self._store = store
-        self._chains = Chains(store.lasts(), self._standing, self._last_clock, whole=history)
+        self._chains = Chains(loading.heads(store), self._standing, self._last_clock, whole=history)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dtp-graph")
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
         self._listeners: set[Callable[[], None]] = set()
         self._refused: NotOwner | RuleBroken | None = None
+        self._failure: DtpError | None = None
+        self._unsigned: list[Frame] = []
+        #: Author (public key) -> the proof that it signed two histories, as far as is known here.
+        self.forks: dict[bytes, Proof] = {proof.author: proof for proof in loading.proofs(store)}
         self._unsaved: dict[tuple[bytes, int], Envelope | Summary] = {}
         self._since_state = 0
         self._flush: asyncio.Task[None] | None = None
@@ -102,8 +112,8 @@ class Graph(Contents):
     ) -> Graph:
         """The graph kept at `place`: the path of a SQLite file, made if need be, `memory:`, or a `postgresql://` URL.
 
-        In PostgreSQL (`pip install 'dtp[graph-postgres]'`) several programs share a graph, each as an identity of its
-        own; what one stores the others have at once. Blobs are kept
+        In PostgreSQL (`pip install 'dtp-sockets[graph-postgres]'`) several programs share a graph, each as an
+        identity of its own; what one stores the others have at once. Blobs are kept
         in the folder `blobs`, by default one beside the file.
 
         `name` (at most 255 bytes; that of the file, else "") is signed with every frame: graphs of different names
@@ -164,20 +174,45 @@ class Graph(Contents):
         self._flush = None
         try:
             await self._commit()
-        except StoreError as error:  # it is kept in memory, and the next commit tries again and raises
-            context = {"message": "a graph could not be stored", "exception": error}
-            self._loop.call_exception_handler(context)
-        except (NotOwner, RuleBroken) as error:  # the next commit raises it
+        except (NotOwner, RuleBroken) as error:
             self._refused = error
-        except GraphError:
+        except DtpError as error:
             if not self._closed:
-                raise
+                self._failure = error
+                context = {
+                    "message": "what was made in a graph was not signed and stored",
+                    "exception": error,
+                }
+                self._loop.call_exception_handler(context)
+
+    @property
+    def failed(self) -> DtpError | None:
+        """Why the last commit in the background failed, None if it didn't.
+
+        What it could not sign and store is kept in memory, and each `commit` tries again and raises what is still
+        wrong; so does all that begins with one, such as `sync` and `close`. Edits of texts that were refused
+        (`NotOwner`, `RuleBroken`) are gone: the next `commit` raises that, once. `GraphForked` when it became known
+        that this identity signed two histories; `sync` raises that, too, once all that can be exchanged is.
+        """
+        return self._refused or self._failure or self.own_fork()
+
+    def own_fork(self) -> GraphForked | None:
+        """Return the error that this identity signed two histories, None if nothing of that is known here."""
+        proof = self.forks.get(self.identity.id.key)
+        if proof is None:
+            return None
+        return GraphForked(
+            f"{proof.describe()}: a copy of this store, or a restored one, has written as well; those who have the "
+            "other history don't take what is made here. Go on with another identity",
+            proof,
+        )
 
     async def commit(self) -> None:
         """Sign and store all that was made here. When it returns, it survives the death of the machine.
 
-        Raises `StoreError`; what couldn't be stored is tried again by the next one. `RuleBroken` and `NotOwner` for
-        edits of texts that became too much, or were revoked, before they were signed: they are taken back.
+        Raises `StoreError`, and `GraphForked` if another machine writes as this identity; what could not be signed
+        or stored is kept, and the next commit tries again. Raises `RuleBroken` and `NotOwner` for edits of texts that
+        became too much, or were revoked, before they were signed: they are taken back.
         """
         await self._commit()
         if self._refused is not None:
@@ -191,17 +226,43 @@ class Graph(Contents):
             finally:
                 await self._save(synced=True)
                 await self._rebuild()
+            self._failure = None
 
     def sign(self) -> None:
-        """Sign all that was made here, and leave storing it to the next `commit`."""
+        """Sign all that was made here, and leave storing it to the next `commit`, as which it raises."""
         self._check_open()
-        for frame in self._replica.commit():
+        try:
+            self._replica.write_texts()
+        finally:
+            self._unsigned += self._replica.take_frames()
+            self._sign_frames()
+
+    def _sign_frames(self) -> None:
+        while self._unsigned:
+            frame = self._unsigned[0]
             tip = self._chains.tip(frame.author)
             if frame.after != tip.clock:
-                raise GraphError("another machine writes as this identity; give each one of its own")
+                raise GraphForked(
+                    "another machine writes as this identity, so what was made here is not signed; give each "
+                    "machine an identity of its own"
+                )
             made = envelopes.seal(self.identity, self.name, tip.sequence + 1, tip.hash, frame.body)
             self._chains.advance(made, frame.last)
             self._unsaved[made.author, made.sequence] = made
+            del self._unsigned[0]
+
+    @property
+    def clock_ahead(self) -> float:
+        """How far what is written now is dated ahead of this machine's clock, seconds; 0 if it isn't.
+
+        It is dated after all that was seen here, so it is ahead when this clock was set back, or was ahead once.
+        Others show what is more than a minute ahead of their clocks when it is due.
+        """
+        return max(0.0, seconds(self._replica.core.newest) - self._replica.clock.wall())
+
+    def waits(self, author: bytes) -> int:
+        """Return how many frames of an author are here and wait until they are due."""
+        return self._replica.waiting_of(author)
 
     # ---- what others made -----------------------------------------------------------------------------------
 
@@ -215,7 +276,7 @@ class Graph(Contents):
         async with self._lock:
             self._check_open()
             batch = [envelopes.decode(self.name, one) for one in data]
-            wrong = await self._run(loading.first_forged, batch)
+            wrong = await loading.first_forged(batch)
             if wrong is not None:
                 raise EnvelopeError(
                     f"envelope {wrong} is not signed by its author for graph {self.name!r}: it was changed, or is "
@@ -232,9 +293,29 @@ class Graph(Contents):
                 await self._save(synced=False)
                 await self._rebuild()
                 while self._chains.found:
-                    await self._run(self._store.add_proof, self._chains.found[-1])
+                    await self._keep_proof(self._chains.found[-1])
                     self._chains.found.pop()
             return taken
+
+    async def _keep_proof(self, proof: Proof) -> None:
+        if proof.author not in self.forks:
+            await self._run(self._store.add_proof, proof)
+            self.forks[proof.author] = proof
+            log.warning("%s", proof.describe())
+
+    async def take_proof(self, first: bytes, second: bytes) -> None:
+        """Keep a proof that an author signed two histories; one of an author of whom nothing is here is left.
+
+        Raises `EnvelopeError` if it proves nothing.
+        """
+        proof = Proof(envelopes.decode(self.name, first), envelopes.decode(self.name, second))
+        if proof.author in self.forks or proof.author not in self._chains.heads:
+            return
+        if not await self._run(proof.is_valid):
+            raise EnvelopeError("two envelopes that are said to contradict each other don't")
+        async with self._lock:
+            self._check_open()
+            await self._keep_proof(proof)
 
     def _followed(self) -> None:
         """Another program may have stored something: told by a thread."""
@@ -285,6 +366,7 @@ class Graph(Contents):
             if changed:
                 self._offer()
         self._wait_for_due()
+        self._tell()  # there may be room again for frames that are due later
         if self._replica.must_rebuild and self._flush is None:
             self._flush = start_task(self._flush_soon(), name="dtp-graph-flush", loop=self._loop)
 
@@ -311,7 +393,8 @@ class Graph(Contents):
     def grant(self, peer: PeerId | str | bytes, path: str = "", *, until: float | None = None) -> Grant:
         """Let somebody write at `own(path)` and below it, until a time (seconds since 1970) or for good.
 
-        Its graph finds the grant once it has come there, and uses it when it writes. Raises `GraphError`.
+        Its graph finds the grant once it has come there, and uses it when it writes. It is never for rings of private
+        nodes and the static key, without which what is sealed is lost. Raises `GraphError`.
         """
         return access.grant(self, peer, path, until)
 
@@ -333,7 +416,8 @@ class Graph(Contents):
         """A node that only named readers can read: at a path of one's own, or, by its soul, another's.
 
         Queries see what it says from then on. With `readers` it is made if it isn't there; the owner is always one.
-        They publish their static keys in this graph first (`publish_key`). Raises `GraphError`, `ReaderUnknown`.
+        They publish their static keys in this graph first (`publish_key`). Raises `ReaderUnknown`, and `GraphError`
+        for `readers` of another's node.
         """
         from dtp.graph.private import private
 
@@ -355,17 +439,25 @@ class Graph(Contents):
 
     # ---- what is known of whom ------------------------------------------------------------------------------
 
-    def vector(self) -> vector.Vector:
-        """Author (public key) -> the last sequence that is stored here."""
-        found = dict(self._chains.lasts)
-        for author, sequence in self._unsaved:
-            found[author] = min(found[author], sequence - 1)
-        return {author: last for author, last in found.items() if last}
+    def vector(self) -> dict[bytes, int]:
+        """Return author (public key) -> the last sequence that is stored here."""
+        return {author: head.sequence for author, head in self.heads().items()}
+
+    def heads(self) -> Vector:
+        """Return author (public key) -> the end of its chain as it is stored here."""
+        found = dict(self._chains.heads)
+        for one in reversed(self._unsaved.values()):
+            found[one.author] = Head(one.first - 1, one.previous[:MARK])
+        return {author: head for author, head in found.items() if head.sequence}
 
     async def read(self, author: bytes, first: int, last: int) -> _Encoded:
-        """The stored envelopes of an author from one sequence to another."""
+        """Return the stored envelopes of an author from one sequence to another."""
+        return await self.read_parts([(author, first, last)])
+
+    async def read_parts(self, parts: Iterable[tuple[bytes, int, int]]) -> _Encoded:
+        """Return the stored envelopes of each (author, first sequence, last), one part behind the other."""
         self._check_open()
-        return await self._run(self._store.read, author, first, last)
+        return await self._run(lambda: [one for part in parts for one in self._store.read(*part)])
 
     async def stored_bytes(self, author: bytes, first: int, last: int) -> int:
         """Bytes of what `read` would give."""
@@ -378,8 +470,7 @@ class Graph(Contents):
 
     async def proofs(self) -> _Proofs:
         """Proofs that authors signed two histories."""
-        pairs = await self._run(self._store.proofs)
-        return [Proof(*(loading.stored(self._store, one) for one in pair)) for pair in pairs]
+        return await self._run(loading.proofs, self._store)
 
     def listen(self, on_stored: Callable[[], None]) -> Callable[[], None]:
         """Have `on_stored` called when frames were stored and when the graph is closed; gives what ends that."""
@@ -580,9 +671,9 @@ class Graph(Contents):
             await self._save_state()
 
     async def _save_state(self, *, always: bool = False) -> None:
-        if self._unsaved or not self._since_state or not (always or self._since_state > _STATE_EVERY):
+        if not self._since_state or not (always or self._since_state > _STATE_EVERY):
             return
-        if self._replica.must_rebuild:
+        if self._unsaved or self._unsigned or self._replica.must_rebuild:
             return
         try:
             state = self._replica.save()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from typing import Final
 
 from dtp.core import signatures
 from dtp.core.errors import EncodingError, StateLimit
@@ -12,11 +14,16 @@ from dtp.errors import DtpError
 from dtp.graph import envelope as envelopes
 from dtp.graph.envelope import Envelope, Summary
 from dtp.graph.errors import EnvelopeError, GraphError, StoreError
+from dtp.graph.proving import Proof
 from dtp.graph.sqlite_store import SqliteStore
 from dtp.graph.store import MEMORY, MemoryStore, Store
 from dtp.graph.summaries import READ
+from dtp.graph.vector import Vector
 from dtp.identity import Identity, PeerId
 from dtp.identity.peer_id import PeerIdError
+
+#: Signatures that one thread checks: some ms of work, so that several cores share a message of sync.
+_CHECKED_AT_ONCE: Final = 64
 
 
 def merge(replica: Replica, envelope: Envelope | Summary) -> int:
@@ -41,8 +48,14 @@ def opened(place: str, name: str | None, writer: bytes) -> Store:
     return SqliteStore(place, name)
 
 
-def first_forged(batch: list[Envelope | Summary]) -> int | None:
-    """The place of the first that isn't genuine. The signatures are checked in one call."""
+async def first_forged(batch: list[Envelope | Summary]) -> int | None:
+    """Return the place of the first that isn't genuine, None if all are. Other threads check the signatures."""
+    parts = [batch[at : at + _CHECKED_AT_ONCE] for at in range(0, len(batch), _CHECKED_AT_ONCE)]
+    forged = await asyncio.gather(*(asyncio.to_thread(_first_forged, part) for part in parts))
+    return next((at * _CHECKED_AT_ONCE + one for at, one in enumerate(forged) if one is not None), None)
+
+
+def _first_forged(batch: list[Envelope | Summary]) -> int | None:
     unusable = {author for author in {one.author for one in batch} if not _is_usable(author)}
     end = next((at for at, one in enumerate(batch) if one.author in unusable), None)
     forged = signatures.first_forged([SignedMessage(o.author, o.signature, o.signed) for o in batch[:end]])
@@ -63,6 +76,17 @@ def stored(store: Store, data: bytes) -> Envelope | Summary:
         return envelopes.decode(store.name, data)
     except EnvelopeError as error:
         raise _damaged(error) from error
+
+
+def proofs(store: Store) -> list[Proof]:
+    """Return the proofs in a store that authors signed two histories. Raises `StoreError`."""
+    return [Proof(stored(store, first), stored(store, second)) for first, second in store.proofs()]
+
+
+def heads(store: Store) -> Vector:
+    """Return the end of each author's chain in a store. Raises `StoreError`."""
+    newest = (stored(store, data) for data in store.newest())
+    return {one.author: one.head for one in newest}
 
 
 def _damaged(error: DtpError) -> StoreError:
@@ -115,6 +139,8 @@ def load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
         fresh = replica.fresh()
         replay(store, fresh)
         replica.become(fresh)
+    for _ in replica.due():  # became due while the graph was closed
+        pass
     return replica
 
 

@@ -20,7 +20,7 @@ def to_networkx(graph: Contents, prefix: str) -> MultiDiGraph:
     try:
         from networkx import MultiDiGraph
     except ImportError as error:
-        raise GraphError("networkx is not installed: pip install 'dtp[graph]'") from error
+        raise GraphError("networkx is not installed: pip install 'dtp-sockets[graph]'") from error
     network = MultiDiGraph()
     souls = graph.souls(prefix)
     for soul in souls:
@@ -38,7 +38,7 @@ def to_pandas(graph: Contents, prefix: str) -> DataFrame:
     try:
         from pandas import DataFrame
     except ImportError as error:
-        raise GraphError("pandas is not installed: pip install 'dtp[graph-pandas]'") from error
+        raise GraphError("pandas is not installed: pip install 'dtp-sockets[graph-pandas]'") from error
     souls = graph.souls(prefix)
     rows = [graph.replica.node(soul).to_dict() for soul in souls]
     columns = sorted({key for row in rows for key in row})

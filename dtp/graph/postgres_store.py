@@ -1,4 +1,4 @@
-"""Frames in PostgreSQL: many programs share a graph, each as an identity of its own. Takes `dtp[graph-postgres]`.
+"""Frames in PostgreSQL: many programs share a graph, each as an identity of its own. Extra `graph-postgres`.
 
 Who writes holds the graph's lock until its transaction is over, so frames arrive in one order and none is overlooked.
 A session's lock on (graph, identity) keeps two programs from writing as one identity; it goes with the session.
@@ -20,7 +20,9 @@ from dtp.graph.store import Loaded, Store
 try:
     import psycopg
 except ImportError as error:
-    raise GraphError("a graph in PostgreSQL takes a package: pip install 'dtp[graph-postgres]'") from error
+    raise GraphError(
+        "a graph in PostgreSQL takes a package: pip install 'dtp-sockets[graph-postgres]'"
+    ) from error
 
 #: Of the tables below.
 FORMAT: Final = 2
@@ -172,6 +174,15 @@ class PostgresStore(Store):
                     (self._graph,),
                 ).fetchall()
             )
+
+    def newest(self) -> Iterator[bytes]:
+        with self._connection("read") as database:
+            rows = database.execute(
+                "SELECT DISTINCT ON (author) envelope FROM dtp_graph_frames WHERE graph = %s "
+                "ORDER BY author, sequence DESC",
+                (self._graph,),
+            ).fetchall()
+        return (envelope for (envelope,) in rows)
 
     def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
         known = self._arrival

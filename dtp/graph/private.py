@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final
 import msgpack
 
 from dtp.crdt import Value, values
-from dtp.crdt.owners import owned, owner_name
+from dtp.crdt.owners import RINGS, STATIC_KEY, owned, owner_name
 from dtp.graph.access import key_of
 from dtp.graph.errors import GraphError, KeyLost, NotReader, ReaderUnknown
-from dtp.graph.rings import RING_KEY, RINGS, ring_soul
+from dtp.graph.rings import RING_KEY, ring_soul
 from dtp.identity import PeerId, verify_static
 from dtp.identity.sealing import KEY_BYTES, MAX_RECIPIENTS, SealBroken, open_sealed, seal
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 RING_DOMAIN: Final = "dtp.graph.ring.v1"
 VALUE_DOMAIN: Final = "dtp.graph.value.v1"
-#: At an identity's own soul: its static key and the proof of it.
-STATIC_KEY: Final = "static"
 #: Times that somebody may leave a node.
 MAX_KEYS: Final = 1000
 _VERSION: Final = 1
@@ -277,8 +275,12 @@ def private(graph: Graph, place: str, readers: Iterable[Peer] | None) -> Private
         node = PrivateNode(graph, key_of(name), path)
     else:
         node = PrivateNode(graph, graph.identity.id.key, place)
-    if not node._path or node._path.startswith(RINGS):
+    if not node._path or node._path.partition("/")[0] == RINGS:
         raise GraphError("a private node is at a path of its owner's")
+    if readers is not None and node._owner != graph.identity.id.key:
+        raise GraphError(
+            f"{node.soul!r} is another's: its owner says who reads it; leave out `readers` to open it"
+        )
     if readers is not None and not node.exists:
         node.make(readers)
     return node

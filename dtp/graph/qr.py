@@ -1,4 +1,4 @@
-"""Chunks as QR codes, by segno: `pip install 'dtp[qr]'`."""
+"""Chunks as QR codes, by segno: `pip install 'dtp-sockets[qr]'`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _code(chunk: str) -> QRCode:
     try:
         import segno
     except ImportError as error:
-        raise GraphError("QR codes need segno: pip install 'dtp[qr]'") from error
+        raise GraphError("QR codes need segno: pip install 'dtp-sockets[qr]'") from error
     # What a screen shows isn't dirty, and smaller codes are read more easily: the lowest error correction that fits.
     return segno.make(chunk, mode="alphanumeric", error="l", micro=False)
 

@@ -1,7 +1,7 @@
 """What two vectors of many authors don't share, told in little more bytes than that has: set reconciliation.
 
-One side tells symbols of the set of its (author, last sequence) pairs; the other reads off which of them it doesn't
-have, and which only it has, and says so. No IO. docs/graph.md, "Sync".
+One side tells symbols of the set of its (author, head) pairs; the other reads off which of them it doesn't have, and
+which only it has, and says so. No IO. docs/graph.md, "Sync".
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 from dtp.core.sketch import SYMBOL_BYTES, SYMBOLS, Reading, Sketch
 from dtp.errors import LocalError
 from dtp.graph.errors import SyncError
-from dtp.graph.vector import Vector, put_varint, read_varint
+from dtp.graph.vector import OTHER, Head, Vector, pack_head, put_varint, read_varint
 
 #: When both sides know as many authors: below it, whole vectors are as good.
 FROM_AUTHORS: Final = 512
@@ -26,8 +26,6 @@ _MORE: Final = 65_536
 #: estimated, and the rest comes in small steps, since a symbol too many costs more than a message.
 _EXPECTED: Final = 1.25
 _STEP: Final = 1 / 20
-#: How far sequences are looked for around one's own.
-_NEAR: Final = 16
 
 
 def _hash(salt: bytes, data: bytes) -> bytes:
@@ -35,17 +33,17 @@ def _hash(salt: bytes, data: bytes) -> bytes:
 
 
 def _items(salt: bytes, vector: Vector) -> dict[int, bytes]:
-    """The hash of each (author, last sequence) -> the author."""
-    return {_item(salt, author, last): author for author, last in vector.items()}
+    """Return the hash of each (author, head) -> the author."""
+    return {_item(salt, author, head): author for author, head in vector.items()}
 
 
-def _item(salt: bytes, author: bytes, last: int) -> int:
-    return int.from_bytes(_hash(salt, author + last.to_bytes(8, "big")), "little")
+def _item(salt: bytes, author: bytes, head: Head) -> int:
+    return int.from_bytes(_hash(salt, author + pack_head(head)), "little")
 
 
 def most_symbols(authors: int) -> int:
     """How many symbols are worth telling: more have more bytes than a vector of so many authors."""
-    return min(SYMBOLS, max(FIRST, authors * 34 // SYMBOL_BYTES))
+    return min(SYMBOLS, max(FIRST, authors * 42 // SYMBOL_BYTES))
 
 
 class Teller:
@@ -82,9 +80,9 @@ class Teller:
         by_hash = {_hash(self.salt, author): author for author in self.vector}
         for key, last in _tagged(having):
             author = by_hash.get(key)
-            put_varint(lasts, self.vector[author] if author is not None else 0)
+            put_varint(lasts, self.vector[author].sequence if author is not None else 0)
             if author is not None:
-                theirs[author] = last
+                theirs[author] = Head(last, OTHER)
         return bytes(lasts), theirs
 
 
@@ -114,16 +112,11 @@ class Reader:
         if not all(item in self._items for item in having):
             raise SyncError("the peer's symbols are of no set")
         self._only_here = [self._items[item] for item in having]
-        told, unknown = bytearray(), set(lacking)
+        told = bytearray()
         for author in self._only_here:
-            last = self.vector[author]
             told += _hash(self._salt, author)
-            put_varint(told, last)
-            near = range(
-                max(1, last - _NEAR), last + _NEAR
-            )  # it mostly has another frame or two of the same author:
-            unknown -= {_item(self._salt, author, other) for other in near}  # that needn't be named twice
-        return b"".join(item.to_bytes(_HASH, "little") for item in sorted(unknown)), bytes(told)
+            put_varint(told, self.vector[author].sequence)
+        return b"".join(item.to_bytes(_HASH, "little") for item in sorted(lacking)), bytes(told)
 
     def wanted(self) -> int:
         """Up to which symbol to ask for; 0 when a whole vector has fewer bytes."""
@@ -139,12 +132,12 @@ class Reader:
         try:
             for author in self._only_here:
                 last, at = read_varint(lasts, at)
-                theirs[author] = last
+                theirs[author] = Head(last, OTHER)
         except ValueError as error:
             raise SyncError(f"not sequences: {error}") from error
         if at != len(lasts):
             raise SyncError("the peer tells more sequences than it was asked for")
-        return {author: last for author, last in theirs.items() if last}
+        return {author: head for author, head in theirs.items() if head.sequence}
 
 
 def _tagged(data: bytes) -> list[tuple[bytes, int]]:

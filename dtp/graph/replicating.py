@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from dtp.core import crdt as core
 from dtp.core.errors import StateLimit
 from dtp.errors import PeerError
 from dtp.graph import envelope as envelopes
@@ -14,6 +15,7 @@ from dtp.graph import fetching, passing, summaries, vector
 from dtp.graph import sync as protocol
 from dtp.graph.errors import Equivocation, GraphError, SyncError
 from dtp.graph.passing import Taking
+from dtp.graph.proving import Proof
 from dtp.session.codes import ConnectionClosed, StreamReset
 from dtp.tasks import start_task
 
@@ -50,6 +52,9 @@ class _Session:
         self._side = protocol.SyncSide(graph.name, history=graph.keeps_history)
         self._wake = asyncio.Event()
         self._refused: set[bytes] = set()
+        self._full: set[bytes] = (
+            set()
+        )  # authors of whom too much waits until it is due; the rest is asked for then
         self._first = first  # what came already
         self._offered: dict[bytes, int] = {}
         self._taking: dict[bytes, Taking] = {}
@@ -63,7 +68,10 @@ class _Session:
         try:
             await self._graph.commit()  # what was made just now is part of what there is
             agreed = self._graph.agreed.get(self._peer)
-            await self._send(self._side.start(self._graph.vector(), agreed=agreed))
+            await self._send(self._side.start(self._graph.heads(), agreed=agreed))
+            proof = self._graph.forks.get(self._peer)
+            if proof is not None:
+                await self._send_proof(proof)
             tasks = {
                 start_task(self._receive_on(), name="dtp-sync-receive"),
                 start_task(self._send_on(), name="dtp-sync-send"),
@@ -95,7 +103,7 @@ class _Session:
 
     def _remember(self) -> None:
         """What both have now, for the next time."""
-        ours, agreed = self._graph.vector(), self._graph.agreed
+        ours, agreed = self._graph.heads(), self._graph.agreed
         if self._side.agrees(ours):
             agreed.pop(self._peer, None)
             agreed[self._peer] = vector.digest(ours)
@@ -117,6 +125,7 @@ class _Session:
             self._wake.clear()
             if self._graph.closed or not self._side.knows_peer:
                 continue
+            await self._ask_again()
             await self._send_missing()
             if not self._side.wants_history:
                 await self._offer()
@@ -126,17 +135,27 @@ class _Session:
             if not self._live:
                 return
 
+    async def _ask_again(self) -> None:
+        for author in [one for one in self._full if self._graph.waits(one) <= core.DEFERRED_FRAMES // 2]:
+            self._full.discard(author)
+            await self._send(self._side.again(author, self._graph.vector().get(author, 0)))
+
     async def _send_missing(self) -> None:
-        for author, first, last in self._side.to_send(self._graph.vector()):
+        heads = self._graph.heads()
+        parts: list[tuple[bytes, int, int]] = []
+        for author, first, last in self._side.to_send(heads):
             if author == self._graph.identity.id.key and first < last and not self._side.wants_history:
-                parts = summaries.own(self._graph, first, last)
+                async for some in summaries.own(self._graph, first, last):
+                    await self._send_some(some)
+                self._side.took(author, heads[author])
             else:
                 if not self._side.wants_history:
                     first = await self._send_passed(author, first)
-                parts = summaries.stored(self._graph, author, first, last)
-            async for some in parts:
-                await self._send_some(some)
-            self._side.took(author, last)
+                parts.append((author, first, last))
+        async for some in summaries.stored(self._graph, parts):
+            await self._send_some(some)
+        for author, _, _ in parts:
+            self._side.took(author, heads[author])
 
     async def _send_passed(self, author: bytes, first: int) -> int:
         """Instead of stored frames the author's summary of everything, if it is smaller; where to go on."""
@@ -198,7 +217,9 @@ class _Session:
 
     async def _receive_on(self) -> None:
         while (message := await self._next()) is not None:
-            step = self._side.receive(message, self._graph.vector())
+            step = self._side.receive(message, self._graph.heads)
+            if step.forked is not None:
+                await self._graph.take_proof(*step.forked)
             for reply in step.replies:
                 await self._send(reply)
             if step.envelopes:
@@ -226,24 +247,28 @@ class _Session:
         """Take envelopes; of an author who can't be followed further, no more in this session."""
         batch = [(envelopes.decode(self._graph.name, one), one) for one in data]
         for envelope, _ in batch:
-            self._side.took(envelope.author, envelope.sequence)
+            self._side.took(envelope.author, envelope.head)
         try:
-            wanted = [one for envelope, one in batch if envelope.author not in self._refused]
+            wanted = [one for envelope, one in batch if envelope.author not in self._refused | self._full]
             self.exchanged.received += await self._graph.receive(wanted)
         except (Equivocation, StateLimit):
             for envelope, one in batch:
                 await self._take_one(envelope.author, one)
 
     async def _take_one(self, author: bytes, data: bytes) -> None:
-        if author in self._refused:
+        if author in self._refused | self._full:
             return
         try:
             self.exchanged.received += await self._graph.receive([data])
-        except (Equivocation, StateLimit) as error:
-            self._refused.add(
-                author
-            )  # the peer may be honest: it saw the other history, or has another clock
-            log.warning("%s can't be followed further: %s", author.hex(), error)
+        except Equivocation as error:
+            self._refused.add(author)  # the peer may be honest: it saw the other history
+            await self._send_proof(error.proof)
+        except StateLimit as error:
+            self._full.add(author)
+            log.warning("%s is not followed further for now: %s", author.hex(), error)
+
+    async def _send_proof(self, proof: Proof) -> None:
+        await self._send(self._side.forked(proof.first.encode(), proof.second.encode()))
 
 
 async def _message(stream: Stream) -> bytes | None:
@@ -271,6 +296,9 @@ async def sync(graph: Graph, connection: Connection) -> Exchanged:
         stream.reset()
         raise
     stream.close()
+    fork = graph.own_fork()
+    if fork is not None:
+        raise fork
     return exchanged
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-#: Below an owner's soul: the rings of its private nodes, by path.
-RINGS: Final = ".rings/"
+from dtp.crdt.owners import RINGS
+
 #: The register that has the ring.
 RING_KEY: Final = "ring"
 
@@ -13,4 +13,4 @@ RING_KEY: Final = "ring"
 def ring_soul(soul: str) -> str:
     """The soul of the ring that a node at this soul, an owned one, has if it is private."""
     owner, _, path = soul.partition("/")
-    return f"{owner}/{RINGS}{path}"
+    return f"{owner}/{RINGS}/{path}"

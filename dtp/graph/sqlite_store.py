@@ -170,6 +170,11 @@ class SqliteStore(Store):
             raise StoreError(f"{self._path} is damaged")
         return dict(rows)
 
+    def newest(self) -> Iterator[bytes]:
+        with self._failures("read"):
+            rows = self._db.execute("SELECT MAX(sequence), envelope FROM frames GROUP BY author").fetchall()
+        return (self._whole(envelope) for _, envelope in rows)
+
     def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
         envelopes = list(envelopes)
         made: dict[bytes, int] = {}

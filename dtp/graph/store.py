@@ -46,7 +46,12 @@ class Store(ABC):
 
     @abstractmethod
     def lasts(self) -> dict[bytes, int]:
-        """Author -> its highest sequence; what is there stands for all from 1 on."""
+        """Return author -> its highest sequence; what is there stands for all from 1 on."""
+
+    def newest(self) -> Iterator[bytes]:
+        """Yield the last envelope of each author."""
+        for author, last in self.lasts().items():
+            yield from self.read(author, last, last)
 
     @abstractmethod
     def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:

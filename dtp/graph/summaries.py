@@ -6,7 +6,7 @@ docs/graph.md, "Summaries".
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from dtp.graph import envelope as envelopes
@@ -27,18 +27,38 @@ _HEAD: Final = 145
 _FEW: Final = 4096
 
 
-async def stored(graph: Graph, author: bytes, first: int, last: int) -> AsyncIterator[list[bytes]]:
-    """What is stored that an author signed and ends with one of these sequences, in order, some at a time."""
-    for start in range(first, last + 1, READ):
-        some = await graph.read(author, start, min(last, start + READ - 1))
+async def stored(graph: Graph, parts: Iterable[tuple[bytes, int, int]]) -> AsyncIterator[list[bytes]]:
+    """Yield what is stored of these parts, (author, first, last), in order, some at a time.
+
+    Of each that is what the author signed and ends with one of these sequences.
+    """
+    for batch in _batches(parts):
+        some = await graph.read_parts(batch)
         if some:
             yield some
+
+
+def _batches(parts: Iterable[tuple[bytes, int, int]]) -> Iterator[list[tuple[bytes, int, int]]]:
+    """Yield parts of the parts that are `READ` sequences together, so that many authors cost few reads."""
+    batch: list[tuple[bytes, int, int]] = []
+    room = READ
+    for author, first, last in parts:
+        while first <= last:
+            end = min(last, first + room - 1)
+            batch.append((author, first, end))
+            room -= end - first + 1
+            first = end + 1
+            if not room:
+                yield batch
+                batch, room = [], READ
+    if batch:
+        yield batch
 
 
 async def own(graph: Graph, first: int, last: int) -> AsyncIterator[list[bytes]]:
     """What stands for the own frames with these sequences: them, or summaries where those are smaller."""
     run = _Run(graph)
-    async for some in stored(graph, graph.identity.id.key, first, last):
+    async for some in stored(graph, [(graph.identity.id.key, first, last)]):
         graph.sign()  # what overwrote some of these is signed before it is looked at, and stored before that is told
         ready: list[bytes] = []
         for data in some:
@@ -99,5 +119,5 @@ class _Run:
         if frames and (size <= _FEW or size <= (len(body) + envelopes.OVERHEAD) * 5 // 4):
             return [frame.encode() for frame in frames]
         clocks = after, self._graph.replica.core.check(last.body)[1]
-        seen = vector.digest(self._graph.vector())
+        seen = vector.digest(self._graph.heads())
         return [envelopes.sum_up(self._graph.identity, first, last, clocks, seen, body).encode()]

@@ -1,8 +1,8 @@
 """Sync as a value: messages in, messages and wishes out. No IO: any stream, file or topic may carry the messages.
 
-Two sides bring each other to the same frames. Each tells what it has as a vector (author -> last sequence) and sends
-what the other lacks, in order, in messages of bounded size. When both have the same, 16 bytes show it. docs/graph.md,
-"Sync".
+Two sides bring each other to the same frames. Each tells what it has as a vector (author -> the end of its chain) and
+sends what the other lacks, in order, in messages of bounded size. When both have the same, 16 bytes show it.
+docs/graph.md, "Sync".
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dtp.graph import vector
 from dtp.graph.envelope import OVERHEAD
 from dtp.graph.errors import SyncError
 from dtp.graph.reconcile import FIRST, FROM_AUTHORS, SALT, Reader, Teller
-from dtp.graph.vector import Vector
+from dtp.graph.vector import Head, Vector
 
-VERSION: Final = 3
+VERSION: Final = 4
 #: Bytes of envelopes in one message, unless a single one is larger.
 MESSAGE_BYTES: Final = 256 * 1024
 #: Bytes of one message, at most: an envelope's, or a vector's of 100,000 authors.
@@ -47,6 +47,8 @@ class Kind(IntEnum):
     LASTS = 8
     OFFER = 9
     WANT = 10
+    FORKED = 11
+    AGAIN = 12
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Step:
 
     #: To be taken (`Graph.receive`).
     envelopes: list[bytes] = field(default_factory=list)
-    #: To be sent back at once.
+    #: To be sent back, once what this step has is taken.
     replies: list[bytes] = field(default_factory=list)
     #: Whether the peer has told what it has just now: `SyncSide.to_send` tells what it lacks.
     told: bool = False
@@ -63,6 +65,8 @@ class Step:
     offered: tuple[bytes, int, int] | None = None
     #: (author, up to which frame) of what the peer wants of what was offered to it.
     wanted: tuple[bytes, int] | None = None
+    #: Two envelopes or summaries that are said to prove that their author signed two histories.
+    forked: tuple[bytes, bytes] | None = None
 
 
 class SyncSide:
@@ -83,6 +87,8 @@ class SyncSide:
         #: Whether the peer wants every frame, also those of which nothing counts any more.
         self.wants_history = False
         self._theirs: Vector | None = None
+        self._digest = b""  # of what was here when this side began, which salts the marks of its vector
+        self._their_digest = b""
         self._greeted = False
         self._sent_vector = False
         self._dones = 1  # that are to come
@@ -91,6 +97,7 @@ class SyncSide:
         self._authors = 0
         self._teller: Teller | None = None
         self._reader: Reader | None = None
+        self._contested: set[bytes] = set()
 
     @property
     def is_done(self) -> bool:
@@ -109,30 +116,32 @@ class SyncSide:
     def start(self, ours: Vector, *, agreed: bytes | None = None) -> bytes:
         """The first message, from both sides. `agreed`: the digest of what both had when they last met, if they did;
         when there is more here now, the vector goes along at once, so that one round trip is enough."""
-        encoded = vector.encode(ours)
-        is_new = agreed is not None and agreed != vector.digest(ours)
+        self._digest = vector.digest(ours)
+        encoded = vector.encode(ours, self._digest)
+        is_new = agreed is not None and agreed != self._digest
         self._sent_vector = len(encoded) <= (_LONG_VECTOR if is_new else _SHORT_VECTOR)
         return _pack(
             Kind.HELLO,
             VERSION,
             self._graph,
-            vector.digest(ours),
+            self._digest,
             len(ours),
             encoded if self._sent_vector else b"",
             self._history,
         )
 
-    def receive(self, message: bytes, ours: Vector) -> Step:
-        """Take a message; what to do then."""
+    def receive(self, message: bytes, our_vector: Callable[[], Vector]) -> Step:
+        """Take a message, and return what to do then. `our_vector` returns what is stored here."""
         kind, parts = _unpack(message)
         if (kind == Kind.HELLO) == self._greeted:
             raise SyncError("a sync begins with one HELLO")
         step = Step()
         if kind == Kind.HELLO:
-            self._hello(parts, ours, step)
+            self._hello(parts, our_vector(), step)
         elif kind == Kind.VECTOR:
             (encoded,) = _parts(parts, bytes)
-            self._tell(encoded, step)
+            ours = our_vector()
+            self._tell(encoded, ours, step)
             self._send_vector(ours, step)
         elif kind == Kind.FRAMES:
             (step.envelopes,) = _parts(parts, list)
@@ -151,8 +160,15 @@ class SyncSide:
         elif kind == Kind.WANT:
             author, sequence = _parts(parts, bytes, int)
             step.wanted = author, sequence
+        elif kind == Kind.AGAIN:
+            author, sequence = _parts(parts, bytes, int)
+            self._ask_again(author, sequence, step)
+        elif kind == Kind.FORKED:
+            first, second = _parts(parts, bytes, bytes)
+            step.forked = first, second
+            step.replies.append(_pack(Kind.STORED))
         else:
-            self._reconcile(kind, parts, ours, step)
+            self._reconcile(kind, parts, our_vector(), step)
         return step
 
     def _hello(self, parts: list[Any], ours: Vector, step: Step) -> None:
@@ -162,30 +178,41 @@ class SyncSide:
         _, graph, digest, authors, encoded, history = _parts(parts, int, str, bytes, int, bytes, bool)
         if graph != self._graph:
             raise SyncError(f"the peer syncs graph {graph!r}, not {self._graph!r}")
+        if len(digest) != vector.DIGEST:
+            raise SyncError(f"a digest has {vector.DIGEST} bytes, not {len(digest)}")
         self._greeted = True
         self.wants_history = history
         self._authors = authors
+        self._their_digest = digest
         own = vector.digest(ours)
         if digest == own:
             self._theirs = dict(ours)
             step.told = True
             return
         if encoded or digest == vector.digest({}):
-            self._tell(encoded, step)
+            self._tell(encoded, ours, step)
         if min(authors, len(ours)) < FROM_AUTHORS:
             self._send_vector(ours, step)
         elif digest < own:
             self._teller = Teller(ours, self._random(SALT))
             step.replies.append(self._symbols(FIRST))
 
+    def _ask_again(self, author: bytes, sequence: int, step: Step) -> None:
+        if self._theirs is None or sequence < 0:
+            raise SyncError("the peer asks again for what it was not told of")
+        self._theirs.pop(author, None)
+        if sequence:
+            self._theirs[author] = Head(sequence, vector.OTHER)
+        step.told = True
+
     def _send_vector(self, ours: Vector, step: Step) -> None:
         if not self._sent_vector:
             self._sent_vector = True
-            step.replies.append(_pack(Kind.VECTOR, vector.encode(ours)))
+            step.replies.append(_pack(Kind.VECTOR, vector.encode(ours, self._digest)))
 
-    def _tell(self, encoded: bytes, step: Step) -> None:
+    def _tell(self, encoded: bytes, ours: Vector, step: Step) -> None:
         try:
-            self._theirs = vector.decode(encoded)
+            self._theirs = vector.decode(encoded, self._their_digest, ours)
         except ValueError as error:
             raise SyncError(f"not a vector: {error}") from error
         step.told = True
@@ -232,12 +259,18 @@ class SyncSide:
     # ---- what the peer lacks ------------------------------------------------------------------------------------
 
     def to_send(self, ours: Vector) -> list[tuple[bytes, int, int]]:
-        """(author, first, last) of what the peer lacks. What came from it meanwhile it has; see `took`."""
-        return [] if self._theirs is None else list(vector.missing(ours, self._theirs))
+        """Return (author, first, last) of what the peer lacks. What came from it meanwhile it has; see `took`."""
+        if self._theirs is None:
+            return []
+        lacking = [part for part in vector.missing(ours, self._theirs) if part[0] not in self._contested]
+        # of who has another head there at the same sequence, the last frame goes once: it proves the fork
+        self._contested |= {author for author, first, _ in lacking if self.has(author, first)}
+        return lacking
 
     def has(self, author: bytes, sequence: int) -> bool:
         """Whether the peer is known to have an author's frames up to this one."""
-        return self._theirs is not None and self._theirs.get(author, 0) >= sequence
+        there = self._theirs.get(author) if self._theirs is not None else None
+        return there is not None and there.sequence >= sequence
 
     def want(self, author: bytes, sequence: int) -> bytes:
         """The message that takes an offer. The peer says once more when it is done."""
@@ -250,10 +283,22 @@ class SyncSide:
         self._unstored += 1
         return _pack(Kind.DONE)
 
-    def took(self, author: bytes, last: int) -> None:
-        """The peer has this of the author: it was sent, or came from it."""
-        if self._theirs is not None and last > self._theirs.get(author, 0):
-            self._theirs[author] = last
+    def again(self, author: bytes, sequence: int) -> bytes:
+        """Return the message that asks for the frames of an author behind this one, sent before or not."""
+        return _pack(Kind.AGAIN, author, sequence)
+
+    def forked(self, first: bytes, second: bytes) -> bytes:
+        """Return the message that one author signed both, which contradict each other. It is answered by STORED."""
+        self._unstored += 1
+        return _pack(Kind.FORKED, first, second)
+
+    def took(self, author: bytes, head: Head) -> None:
+        """Note that the peer has this of the author: it was sent, or came from it."""
+        if self._theirs is None:
+            return
+        there = self._theirs.get(author)
+        if there is None or head.sequence >= there.sequence:
+            self._theirs[author] = head
 
 
 def offer(author: bytes, sequence: int, size: int) -> bytes:

@@ -69,6 +69,22 @@ def test_a_grant_lets_write_at_its_path_alone() -> None:
     assert owner.save() == friend.save() == other.save()
 
 
+def test_no_grant_is_for_rings_and_the_static_key() -> None:
+    """Not of everything either, and not for a program that asks nobody before it signs."""
+    judge, grant = replica(3, Wall(2_000.0)), offer(owner := replica(0), 1, path="")
+    kept = [
+        (owned(KEYS[0], ".rings/diary"), "ring"),
+        (owned(KEYS[0], ".rings/a/b"), "k"),
+        (owned(KEYS[0]), "static"),
+    ]
+    free = [(owned(KEYS[0], "rings"), "ring"), (owned(KEYS[0]), "name"), (owned(KEYS[0], "a"), "static")]
+    rows = [(f"{ACCESS}/{NAMES[1]}", f"{USE}{grant.id}", grant.encode())]
+    rows += [(soul, key, "friend's") for soul, key in kept + free]
+    take(judge, [*owner.commit(), frame(forger(1), rows, 1_000.0)])
+    assert [judge.get(soul, key) for soul, key in kept] == [None] * 3
+    assert [judge.get(soul, key) for soul, key in free] == ["friend's"] * 3
+
+
 def test_a_grant_ends() -> None:
     wall = Wall(1_000.0)
     owner, friend = replica(0, wall), replica(1, wall)

@@ -21,7 +21,6 @@ IDENTITIES = [Identity(bytes((n + 1,)) * 32, bytes((n + 1,)) * 32) for n in rang
 KEYS = [identity.id.key for identity in IDENTITIES]
 NAMES = [owner_name(key) for key in KEYS]
 VOTE = Rules("vote", [Rule(path="*", key="{author}", value=Schema(one_of=("yes", "no")), once="soul")])
-FAR = 1 << 62
 
 
 def replica(number: int, wall: Wall | None = None) -> Replica:
@@ -39,7 +38,7 @@ def frame(
     maker: GraphCore, rows: list[tuple[Any, ...]], wall: float = 1_000.0, author: bytes | None = None
 ) -> Frame:
     with maker.trusted():
-        maker.put(values.rows(rows), int(wall * 1000) << 16, FAR)
+        maker.put(values.rows(rows), int(wall * 1000) << 16)
     made = maker.commit()
     assert made is not None
     return Frame(author or maker.author_key(0), *made)

@@ -28,9 +28,9 @@ def typed(agent: bytes, text: str = "x") -> bytes:
 def frame(edits: list[bytes], number: int = 1) -> bytes:
     """A frame of an author with these edits, and a register that would be taken with them."""
     maker = GraphCore(author(number))
-    maker.put(values.rows([("note", "title", "taken")]), 1 << 16, LIMIT)
+    maker.put(values.rows([("note", "title", "taken")]), 1 << 16)
     for edit in edits:
-        maker.do(core.TEXT_EDIT, b"note", b"", 1 << 16, LIMIT, value=values.encode(edit))
+        maker.do(core.TEXT_EDIT, b"note", b"", 1 << 16, value=values.encode(edit))
     made = maker.commit()
     assert made is not None
     return made[0]
@@ -116,7 +116,7 @@ def test_a_frame_with_a_forged_edit_is_refused_whole(edit: bytes) -> None:
 
 def test_a_forged_edit_from_the_future_is_refused_at_once() -> None:
     maker = GraphCore(author(1))
-    maker.do(core.TEXT_EDIT, b"note", b"", 1 << 60, LIMIT, value=values.encode(typed(author(0))))
+    maker.do(core.TEXT_EDIT, b"note", b"", 1 << 60, value=values.encode(typed(author(0))))
     made = maker.commit()
     assert made is not None
     victim = replica(0)
@@ -177,7 +177,7 @@ def test_copies_of_one_replica_that_write_do_not_diverge(seed: int, edits: list[
             text.delete(where, 1)
         else:
             text.insert(min(where, len(text)), "ab"[which])
-        made += [edit for _, _, edit in ours[which].texts.take()]
+        made += [edit for _, _, edit in ours[which].texts.pending_edits(1 << 20)]
     shuffled = random.Random(seed).sample(made, len(made))
     for one, order in zip(ours, (made, shuffled, made[::-1]), strict=True):
         for edit in order:

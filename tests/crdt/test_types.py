@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import msgpack
 import pytest
 from crdt_replicas import author, exchange, replica
 from hypothesis import given
@@ -161,6 +163,38 @@ def test_a_value_that_is_too_deep_is_refused() -> None:
         deep = [deep]
     with pytest.raises(GraphValueError, match="deep"):
         replica(0).put("s", "k", deep)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (("", "k", 1), "a soul is not empty"),
+        (("x" * 1025, "k", 1), "a soul has at most 1024 bytes of UTF-8, not 1025"),
+        (("s", "\u20ac" * 400, 1), "a key has at most 1024 bytes of UTF-8, not 1200"),
+        ((5, "k", 1), "a soul is text, not 5"),
+        (("s", None, 1), "a key is text, not None"),
+        (("s", "k", {1: 2}), "the value at 's' 'k' can't be kept: the keys of dicts are text, not 1"),
+        (("s", "k", [{"a": {b"b": 1}}]), "the keys of dicts are text, not b'b'"),
+        (
+            ("s", "k", b"x" * (1 << 20)),
+            "it takes 1048581 bytes, and a value at most 1048576: keep it as a blob",
+        ),
+        (
+            ("s", "k", functools.reduce(lambda inner, _: [inner], range(33), 1)),
+            "more than 32 lists and dicts deep",
+        ),
+        (("s", "k", msgpack.Timestamp(1)), "a type of MessagePack's own"),
+        (("s",), r"a row is \(soul, key, value\), or \(soul, key\) to delete, not \['s'\]"),
+        ("s", "a row is"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_a_refusal_says_which_name_or_value_is_wrong(row: Any, message: str) -> None:
+    """The rows beside it are fine, and none of them is put."""
+    one = replica(0)
+    with pytest.raises(GraphValueError, match=message):
+        one.put_many([("s", "a", 1), row, ("s", "b", 2)])
+    assert one.souls() == []
 
 
 @pytest.mark.parametrize("soul", ["", "x" * 1025, "\udfff"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Mapping
 
+from dtp.graph.vector import MARK, Head, Vector
 from dtp.identity import Identity
 
 
@@ -15,3 +17,14 @@ def identity(name: str) -> Identity:
 
 
 ALICE, BOB, CAROL = identity("alice"), identity("bob"), identity("carol")
+
+
+def head(author: bytes, sequence: int, history: int = 0) -> Head:
+    """The end of an author's chain in one of the histories that it may have signed."""
+    told = author + sequence.to_bytes(8, "big") + bytes([history])
+    return Head(sequence, hashlib.sha256(told).digest()[:MARK])
+
+
+def vector(sequences: Mapping[bytes, int], *, forked: Collection[bytes] = ()) -> Vector:
+    """What a replica has of whom; of the `forked` authors another history than others have."""
+    return {author: head(author, last, author in forked) for author, last in sequences.items()}

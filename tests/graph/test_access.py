@@ -155,7 +155,7 @@ def forge(identity: Identity, name: str, frames: list[list[tuple[Any, ...]]]) ->
     found, previous = [], envelopes.NONE_BEFORE
     for number, rows in enumerate(frames, 1):
         with maker.trusted():
-            maker.put(values.rows(rows), (1_000_000 + number) << 16, 1 << 62)
+            maker.put(values.rows(rows), (1_000_000 + number) << 16)
         made = maker.commit()
         assert made is not None
         one = envelopes.seal(identity, name, number, previous, made[0])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_access import close, everything, meet, run, three
 
+from dtp.core.errors import NotOwner
 from dtp.crdt import Link, values
 from dtp.graph import Graph, GraphError, KeyLost, NotReader, NotSealed, ReaderUnknown
 from dtp.graph.private import MAX_KEYS, PrivateNode
@@ -278,6 +279,46 @@ def test_queries_see_what_was_opened() -> None:
         await meet(alice, bob, carol)
         assert bob.query("MATCH (n {mood: 'wet'}) RETURN n.mood AS mood") == []
         assert bob.private(diary.soul) is bobs
+        await close(alice, bob, carol)
+
+    run(main())
+
+
+def test_who_is_granted_everything_can_not_take_what_is_sealed() -> None:
+    """Neither the ring nor the static key: with others the owner would have lost its own private nodes."""
+
+    async def main() -> None:
+        alice, bob, carol = await three("home")
+        alice.publish_key()
+        diary = alice.private("diary", readers=[])
+        diary["monday"] = SECRET
+        alice.grant(BOB.id)
+        await meet(alice, bob, carol)
+        bob.node(alice.own("note"))["said"] = "by Bob"  # as it was granted
+        stolen = bob.replica.node(diary.ring_soul)
+        for soul, key in ((stolen.soul, RING_KEY), (alice.own(), "static")):
+            with pytest.raises(NotOwner):
+                bob.replica.put(soul, key, b"Bob's")
+        await meet(alice, bob, carol)
+        assert alice.private("diary")["monday"] == SECRET
+        assert carol.node(alice.own("note"))["said"] == "by Bob"
+        with pytest.raises(GraphError, match="owner alone"):
+            alice.grant(BOB.id, ".rings/diary")
+        await close(alice, bob, carol)
+
+    run(main())
+
+
+def test_readers_of_anothers_node_are_not_ours_to_name() -> None:
+    """They were left out in silence, and whoever named them believed that they can read."""
+
+    async def main() -> None:
+        alice, bob, carol = await three("home")
+        soul = alice.private("diary", readers=[]).soul
+        await meet(alice, bob, carol)
+        with pytest.raises(GraphError, match="another's"):
+            bob.private(soul, readers=[CAROL.id])
+        assert bob.private(soul).soul == soul
         await close(alice, bob, carol)
 
     run(main())

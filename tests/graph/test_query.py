@@ -15,7 +15,7 @@ from graph_people import people
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.crdt import Link, Replica
+from dtp.crdt import GraphValueError, Link, Replica
 from dtp.graph import Graph
 from dtp.graph.query.errors import QueryError
 from dtp.graph.query.run import Queries
@@ -331,6 +331,43 @@ def test_live_queries_tell_what_comes_and_goes() -> None:
         assert (third.added, [row["n"] for row in third.removed]) == ([], ["B"])
         await graph.close()
         assert [difference async for difference in live] == []
+
+    asyncio.run(main())
+
+
+def test_a_live_query_tells_of_registers_of_its_nodes() -> None:
+    """Also of nodes in lists and maps; and not of what is elsewhere."""
+
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE) as graph:
+            graph.node("user/a")["name"] = "A"
+            for text in ("MATCH (u:user) RETURN u", "MATCH (u:user) RETURN collect({who: [u]}) AS all"):
+                live = graph.live(text)
+                assert len((await anext(live)).added) == 1
+                graph.node("user/a")["name"] = f"{graph.node('user/a')['name']}+"
+                told = await anext(live)
+                assert (len(told.added), len(told.removed)) == (1, 1)
+                waiting = asyncio.ensure_future(anext(live))
+                graph.node("place/1")["name"] = "elsewhere"
+                await asyncio.sleep(0)
+                assert not waiting.done()
+                waiting.cancel()
+                await asyncio.wait([waiting])
+
+    asyncio.run(main())
+
+
+def test_links_lead_to_what_a_query_found() -> None:
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE) as graph:
+            graph.node("user/b")["name"] = "B"
+            found = graph.query("MATCH (u:user) RETURN u")[0]["u"]
+            graph.node("user/a").link("knows", found)
+            assert graph.node("user/a").links("knows") == ["user/b"]
+            graph.node("user/a").unlink("knows", found)
+            assert graph.node("user/a").links("knows") == []
+            with pytest.raises(GraphValueError, match="leads to a node"):
+                graph.node("user/a").link("knows", 7)  # type: ignore[arg-type]
 
     asyncio.run(main())
 

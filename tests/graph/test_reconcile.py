@@ -6,11 +6,11 @@ import asyncio
 import hashlib
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import msgpack
 import pytest
-from graph_fixtures import ALICE, BOB
+from graph_fixtures import ALICE, BOB, vector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +20,7 @@ from dtp.errors import LocalError
 from dtp.graph import Graph, SyncError
 from dtp.graph import sync as protocol
 from dtp.graph.reconcile import FROM_AUTHORS, Reader, Teller, most_symbols
+from dtp.graph.vector import Vector
 
 Sequences = dict[bytes, int]
 Side = protocol.SyncSide
@@ -108,7 +109,7 @@ def key(number: int) -> bytes:
 
 
 def pump(
-    ours: Sequences, theirs: Sequences, change: Callable[[bytes], bytes] | None = None
+    ours: Vector, theirs: Vector, change: Callable[[bytes], bytes] | None = None
 ) -> tuple[Side, Side, int, int]:
     """Let two sides talk until they know; bytes and messages that took. `change`: what comes from the second."""
     rng = random.Random(7)
@@ -120,9 +121,9 @@ def pump(
             arriving, ways[1 - at] = ways[1 - at], []
             for message in arriving:
                 size, count = size + len(message) + 4, count + 1
-                assert count < 100
+                assert count < 200
                 changed = change(message) if change is not None and at == 0 else message
-                ways[at].extend(sides[at].receive(changed, have[at]).replies)
+                ways[at].extend(sides[at].receive(changed, lambda at=at: have[at]).replies)
     return *sides, size, count
 
 
@@ -130,9 +131,15 @@ def missing(ours: Sequences, theirs: Sequences) -> set[tuple[bytes, int, int]]:
     return {(a, theirs.get(a, 0) + 1, n) for a, n in ours.items() if n > theirs.get(a, 0)}
 
 
+def proving(ours: Sequences, theirs: Sequences, forked: Collection[bytes]) -> set[tuple[bytes, int, int]]:
+    return {(a, n, n) for a, n in ours.items() if n == theirs.get(a) and a in forked}
+
+
 @settings(max_examples=30)
-@given(st.integers(0, 1 << 32), st.integers(0, 600), st.integers(0, 600), st.integers(0, 600))
-def test_two_strangers_tell_each_other_what_they_lack(seed: int, new: int, old: int, other: int) -> None:
+@given(st.integers(0, 1 << 32), *[st.integers(0, 600) for _ in range(4)])
+def test_two_strangers_tell_each_other_what_they_lack(
+    seed: int, new: int, old: int, other: int, forks: int
+) -> None:
     rng = random.Random(seed)
     ours = {rng.randbytes(32): rng.randrange(1, 1000) for _ in range(700)}
     theirs = dict(ours)
@@ -140,13 +147,16 @@ def test_two_strangers_tell_each_other_what_they_lack(seed: int, new: int, old: 
         (ours if rng.random() < 0.5 else theirs)[author] += rng.randrange(1, 300)
     ours |= {rng.randbytes(32): 1 for _ in range(new)}
     theirs |= {rng.randbytes(32): 5 for _ in range(other)}
-    one, two, _, _ = pump(ours, theirs)
+    forked = set(rng.sample(sorted(ours), forks))
+    a, b = vector(ours), vector(theirs, forked=forked)
+    one, two, _, _ = pump(a, b)
     assert one.knows_peer
     assert two.knows_peer
-    assert set(one.to_send(ours)) == missing(ours, theirs)
-    assert set(two.to_send(theirs)) == missing(theirs, ours)
+    assert set(one.to_send(a)) == missing(ours, theirs) | proving(ours, theirs, forked)
+    assert set(two.to_send(b)) == missing(theirs, ours) | proving(theirs, ours, forked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("both", "only"), [(1000, 0), (0, 500)])
 def test_a_thousand_differences_in_a_hundred_thousand(both: int, only: int) -> None:
     ours = {key(number): 5 for number in range(100_000)}
@@ -155,19 +165,19 @@ def test_a_thousand_differences_in_a_hundred_thousand(both: int, only: int) -> N
         (ours if number % 2 else theirs)[key(number)] = 9
     ours |= {key(200_000 + number): 1 for number in range(only)}
     theirs |= {key(300_000 + number): 1 for number in range(only)}
-    one, two, size, count = pump(ours, theirs)
-    assert set(one.to_send(ours)) == missing(ours, theirs)
-    assert set(two.to_send(theirs)) == missing(theirs, ours)
+    one, two, size, count = pump(vector(ours), vector(theirs))
+    assert set(one.to_send(vector(ours))) == missing(ours, theirs)
+    assert set(two.to_send(vector(theirs))) == missing(theirs, ours)
     assert size <= 60_000
     assert count <= 20
 
 
 def test_what_differs_much_is_told_as_vectors() -> None:
     ours, theirs = ({key(number + at): 1 for number in range(3000)} for at in (0, 100_000))
-    one, two, size, _ = pump(ours, theirs)
-    assert set(one.to_send(ours)) == missing(ours, theirs)
-    assert set(two.to_send(theirs)) == missing(theirs, ours)
-    assert size < 2.2 * 2 * 33 * 3000
+    one, two, size, _ = pump(vector(ours), vector(theirs))
+    assert set(one.to_send(vector(ours))) == missing(ours, theirs)
+    assert set(two.to_send(vector(theirs))) == missing(theirs, ours)
+    assert size < 2.2 * 2 * (33 + 8) * 3000
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -185,14 +195,14 @@ def test_nonsense_ends(seed: int) -> None:
         return bytes(data) if rng.random() < 0.5 else message
 
     try:
-        one, _, _, _ = pump(ours, theirs, change)
+        one, _, _, _ = pump(vector(ours), vector(theirs), change)
     except SyncError:
         return
-    one.to_send(ours)  # a vector that tells something else, or nothing
+    one.to_send(vector(ours))  # a vector that tells something else, or nothing
 
 
-def many(number: int) -> Sequences:
-    return {key(at): 1 for at in range(number)}
+def many(number: int) -> Vector:
+    return vector({key(at): 1 for at in range(number)})
 
 
 def test_symbols_without_an_end() -> None:
@@ -200,16 +210,16 @@ def test_symbols_without_an_end() -> None:
     rng = random.Random(1)
     ours = many(600)
     side = Side("g")
-    side.receive(msgpack.packb([0, protocol.VERSION, "g", b"\xff" * 16, 600, b"", False]), ours)
+    side.receive(msgpack.packb([0, protocol.VERSION, "g", b"\xff" * 16, 600, b"", False]), lambda: ours)
     start, kinds = 0, []
     for end in (128, 200, 5000):
         message = [5, bytes(16), start, rng.randbytes(13 * (min(end, most_symbols(600)) - start))]
-        (reply,) = side.receive(msgpack.packb(message), ours).replies
+        (reply,) = side.receive(msgpack.packb(message), lambda: ours).replies
         kinds.append(msgpack.unpackb(reply)[0])
         start = min(end, most_symbols(600))
     assert kinds == [protocol.Kind.MORE, protocol.Kind.MORE, protocol.Kind.VECTOR]
     with pytest.raises(SyncError, match="asked"):
-        side.receive(msgpack.packb([5, bytes(16), start, bytes(13)]), ours)
+        side.receive(msgpack.packb([5, bytes(16), start, bytes(13)]), lambda: ours)
 
 
 def test_what_no_honest_side_says() -> None:
@@ -240,9 +250,10 @@ def test_what_no_honest_side_says() -> None:
     with pytest.raises(SyncError, match="more sequences"):
         reader.learn(b"\x01")
     fresh = Side("g")
-    fresh.receive(msgpack.packb([0, protocol.VERSION, "g", b"\xff" * 16, FROM_AUTHORS - 1, b"", False]), ours)
+    hello = [0, protocol.VERSION, "g", b"\xff" * 16, FROM_AUTHORS - 1, b"", False]
+    fresh.receive(msgpack.packb(hello), lambda: ours)
     with pytest.raises(SyncError, match="where vectors are told"):
-        fresh.receive(msgpack.packb([5, bytes(16), 0, bytes(13)]), ours)
+        fresh.receive(msgpack.packb([5, bytes(16), 0, bytes(13)]), lambda: ours)
 
 
 # ---- broken off ---------------------------------------------------------------------------------------------------
@@ -251,7 +262,7 @@ def test_what_no_honest_side_says() -> None:
 async def some_messages(one: Graph, other: Graph, most: int) -> tuple[int, bool]:
     """Sync by value, broken off after so many messages: how many envelopes came over, and whether it was all."""
     graphs, sides = (one, other), (Side(""), Side(""))
-    ways = [[sides[0].start(one.vector())], [sides[1].start(other.vector())]]
+    ways = [[sides[0].start(one.heads())], [sides[1].start(other.heads())]]
     came = 0
     while ways[0] or ways[1]:
         for at in (0, 1):
@@ -260,10 +271,10 @@ async def some_messages(one: Graph, other: Graph, most: int) -> tuple[int, bool]
                 if most == 0:
                     return came, False
                 most -= 1
-                step = sides[at].receive(message, graphs[at].vector())
+                step = sides[at].receive(message, graphs[at].heads)
                 came += await graphs[at].receive(step.envelopes)
                 ways[at] += step.replies
-                for author, first, last in sides[at].to_send(graphs[at].vector()) if step.told else ():
+                for author, first, last in sides[at].to_send(graphs[at].heads()) if step.told else ():
                     ways[at] += protocol.frames(await graphs[at].read(author, first, last))
     return came, True
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from graph_fixtures import ALICE, BOB, CAROL
-from graph_postgres import server
+from postgres import server
 
 from dtp.graph import Graph
 from dtp.graph import envelope as envelopes

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgpack
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, identity
+from graph_fixtures import ALICE, BOB, CAROL, identity, vector
 from hypothesis import given
 from hypothesis import strategies as st
 
 import dtp
-from dtp.crdt import Replica
+from dtp.core import crdt as core
+from dtp.crdt import Replica, clock
 from dtp.graph import Envelope, Graph, StoreError, SyncError
 from dtp.graph import envelope as envelopes
 from dtp.graph import sync as protocol
 from dtp.graph import vector as vectors
 from dtp.graph.store import MemoryStore
+from dtp.graph.vector import Vector
 from dtp.testing.clock import run as run_virtual
 
 Side = protocol.SyncSide
@@ -47,28 +49,38 @@ async def connected(name: str) -> AsyncIterator[tuple[dtp.Connection, dtp.Connec
 # ---- the protocol as a value ------------------------------------------------------------------------------------
 
 Sequences = dict[bytes, int]
-VECTOR = st.dictionaries(
-    st.integers(0, 40).map(lambda n: bytes([n]) * 32), st.integers(1, 1 << 40), max_size=40
-)
+AUTHOR = st.integers(0, 40).map(lambda n: bytes([n]) * 32)
+SEQUENCES = st.dictionaries(AUTHOR, st.integers(1, 1 << 40), max_size=40)
 
 
-@given(VECTOR)
-def test_vectors_are_read_as_they_were_written(vector: Sequences) -> None:
-    assert vectors.decode(vectors.encode(vector)) == vector
+@given(SEQUENCES, SEQUENCES, st.sets(AUTHOR), st.binary(min_size=16, max_size=16))
+def test_vectors_are_read_as_they_were_written(
+    sequences: Sequences, others: Sequences, forked: set[bytes], salt: bytes
+) -> None:
+    """Of heads that are known here it is told whether they are the same."""
+    ours = vector(sequences | others, forked=forked)
+    found = vectors.decode(vectors.encode(vector(sequences), salt), salt, ours)
+    assert {author: head.sequence for author, head in found.items()} == sequences
+    for author, there in found.items():
+        is_known = author not in forked and others.get(author, there.sequence) == there.sequence
+        assert there == (ours[author] if is_known else (there.sequence, vectors.OTHER))
 
 
 @given(st.binary(max_size=80))
 def test_any_bytes_are_a_vector_or_refused(data: bytes) -> None:
     try:
-        vector = vectors.decode(data)
+        found = vectors.decode(data, bytes(16), {})
     except ValueError:
         return
-    assert vectors.encode(vector) == data
+    again = vectors.encode(found, bytes(16))
+    assert len(again) == len(data)
+    assert vectors.decode(again, bytes(16), {}) == found
 
 
-@given(VECTOR, VECTOR)
-def test_two_sides_tell_each_other_what_they_lack(ours: Sequences, theirs: Sequences) -> None:
-    """Messages cross on their way; no frame is sent that is there."""
+@given(SEQUENCES, SEQUENCES, st.sets(AUTHOR))
+def test_two_sides_tell_each_other_what_they_lack(a: Sequences, b: Sequences, forked: set[bytes]) -> None:
+    """Messages cross on their way; no frame is sent that is there, but of another history the last one, once."""
+    ours, theirs = vector(a), vector(b, forked=forked)
     sides, have = (Side("g"), Side("g")), (ours, theirs)
     ways: tuple[list[bytes], list[bytes]] = ([sides[0].start(ours)], [sides[1].start(theirs)])
     while ways[0] or ways[1]:
@@ -76,12 +88,16 @@ def test_two_sides_tell_each_other_what_they_lack(ours: Sequences, theirs: Seque
             arriving = ways[1 - at][:]
             ways[1 - at].clear()
             for message in arriving:
-                ways[at].extend(sides[at].receive(message, have[at]).replies)
+                ways[at].extend(sides[at].receive(message, lambda at=at: have[at]).replies)
     for at in (0, 1):
         assert sides[at].knows_peer
         lacking = {(author, first, last) for author, first, last in sides[at].to_send(have[at])}
-        mine, other = have[at], have[1 - at]
-        assert lacking == {(a, other.get(a, 0) + 1, n) for a, n in mine.items() if n > other.get(a, 0)}
+        mine, other = (a, b)[at], (a, b)[1 - at]
+        proving = {(one, n, n) for one, n in mine.items() if n == other.get(one) and one in forked}
+        assert lacking == proving | {
+            (one, other.get(one, 0) + 1, n) for one, n in mine.items() if n > other.get(one, 0)
+        }
+        assert not proving & set(sides[at].to_send(have[at]))
 
 
 @pytest.mark.parametrize(
@@ -96,6 +112,7 @@ def test_two_sides_tell_each_other_what_they_lack(ours: Sequences, theirs: Seque
         msgpack.packb([0, 1, "g", bytes(16), 0, b"", False]),
         msgpack.packb([0, protocol.VERSION, "other", bytes(16), 0, b"", False]),
         msgpack.packb([0, protocol.VERSION, "g", bytes(16), 1, b"short", False]),
+        msgpack.packb([0, protocol.VERSION, "g", b"no digest", 0, b"", False]),
         msgpack.packb([0, protocol.VERSION, "g", bytes(16), 0, b""]),
         msgpack.packb([0, protocol.VERSION, "g", bytes(16), 0, b"", 0]),
         msgpack.packb([0, True, "g", bytes(16), 0, b"", False]),
@@ -104,7 +121,7 @@ def test_two_sides_tell_each_other_what_they_lack(ours: Sequences, theirs: Seque
 )
 def test_first_messages_that_are_none(message: bytes) -> None:
     with pytest.raises(SyncError):
-        Side("g").receive(message, {})
+        Side("g").receive(message, dict)
 
 
 @pytest.mark.parametrize(
@@ -120,14 +137,16 @@ def test_first_messages_that_are_none(message: bytes) -> None:
         [6, 1],
         [7, b"", b""],
         [8, b""],
+        [11, b""],
+        [11, b"", 1],
     ],
     ids=str,
 )
 def test_later_messages_that_are_none(message: list[Any]) -> None:
     side = Side("g")
-    side.receive(Side("g").start({}), {})
+    side.receive(Side("g").start({}), dict)
     with pytest.raises(SyncError):
-        side.receive(msgpack.packb(message), {})
+        side.receive(msgpack.packb(message), dict)
 
 
 def test_frames_are_cut_into_messages() -> None:
@@ -373,7 +392,7 @@ def test_many_authors_are_told_only_when_something_differs(monkeypatch: pytest.M
             messages: list[int] = []
             receive = Side.receive
 
-            def counted(self: Side, message: bytes, ours: Sequences) -> protocol.Step:
+            def counted(self: Side, message: bytes, ours: Callable[[], Vector]) -> protocol.Step:
                 messages.append(message[1])
                 return receive(self, message, ours)
 
@@ -402,8 +421,43 @@ def test_a_sync_that_is_broken_off_goes_on_later() -> None:
             half = await one.read(ALICE.id.key, 1, 25)
             await other.receive(half)
             side, theirs = Side(""), Side("")
-            theirs.receive(side.start(one.vector()), other.vector())
-            side.receive(theirs.start(other.vector()), one.vector())
-            assert side.to_send(one.vector()) == [(ALICE.id.key, 26, 50)]
+            theirs.receive(side.start(one.heads()), other.heads)
+            side.receive(theirs.start(other.heads()), one.heads)
+            assert side.to_send(one.heads()) == [(ALICE.id.key, 26, 50)]
+
+    run_virtual(main())
+
+
+def test_frames_that_are_too_early_are_asked_for_again_when_there_is_room() -> None:
+    """An author whose clock is two minutes ahead writes 300 frames: all of them are there when they are due, live."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        wall = clock.Clock(lambda: 1_800_000_000 + loop.time())
+        fast = clock.Clock(lambda: 1_800_000_120 + loop.time())
+        async with (
+            await Graph.open("memory:", identity=ALICE, clock=wall) as one,
+            await Graph.open("memory:", identity=CAROL, clock=fast) as carol,
+            await Graph.open("memory:", identity=BOB, clock=fast) as other,
+            await dtp.listen("memory://early", other.serve, identity=BOB) as listener,
+            dtp.connect(listener.address(), identity=ALICE) as connection,
+        ):
+            for number in range(300):
+                carol.node("n")[str(number)] = number
+                await carol.commit()
+                await asyncio.sleep(0.01)
+            await other.receive(await carol.read(CAROL.id.key, 1, 300))
+            replicating = asyncio.create_task(one.replicate(connection))
+            await asyncio.sleep(20)
+            assert len(one.node("n")) == 0
+            assert one.waits(CAROL.id.key) == core.DEFERRED_FRAMES
+            carol.node("n")["late"] = 1
+            await carol.commit()
+            await other.receive(await carol.read(CAROL.id.key, 301, 301))
+            await asyncio.sleep(100)
+            assert len(one.node("n")) == 301
+            assert one.replica.save() == other.replica.save()
+            replicating.cancel()
+            await asyncio.wait([replicating])
 
     run_virtual(main())

@@ -14,14 +14,28 @@ if TYPE_CHECKING:
 
 
 class Difference(NamedTuple):
-    """How a query's rows differ from before; a row that changed is removed and added."""
+    """How a query's rows differ from before; a row that changed is removed and added.
+
+    A row also changes when a register of a node in it does. Nodes read the graph as it is now, in `removed`, too.
+    """
 
     added: list[Row]
     removed: list[Row]
 
 
 def _key(row: Row) -> str:
-    return repr([value.soul if isinstance(value, Node) else value for value in row.values()])
+    """What rows are told apart by: of a node its soul and its registers, as they are now."""
+    return repr([_told(value) for value in row.values()])
+
+
+def _told(value: object) -> object:
+    if isinstance(value, Node):
+        return value.soul, sorted(value.to_dict().items())
+    if isinstance(value, list):
+        return [_told(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _told(each) for key, each in value.items()}
+    return value
 
 
 async def follow(graph: Contents, text: str, parameters: Mapping[str, Value]) -> AsyncIterator[Difference]:

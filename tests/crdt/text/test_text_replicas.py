@@ -146,6 +146,7 @@ def test_ten_thousand_histories(compacting: bool) -> None:
         assert str(late) == str(texts[0]), f"seed {seed}"
 
 
+@pytest.mark.slow
 @given(st.randoms(use_true_random=False), st.integers(1, 4), st.sampled_from([20, 60]))
 def test_operation_by_operation_in_any_order(rng: random.Random, count: int, steps: int) -> None:
     text = history(rng, count, steps, compacting=False)[0].text
