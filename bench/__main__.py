@@ -21,6 +21,14 @@ def _size(text: str) -> int:
     return int(text[:-1]) * unit if unit else int(text)
 
 
+def _section(name: str) -> str:
+    """`--only`. Raise `argparse.ArgumentTypeError` where no section is called so."""
+    if name != "rivals" and not suite.names([name]):
+        known = ", ".join(suite.names())
+        raise argparse.ArgumentTypeError(f"no section is called {name!r}; there are rivals, {known}")
+    return name
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
@@ -32,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         "--only",
         action="append",
         default=[],
+        type=_section,
         metavar="NAME",
         help="one section: bulk, roundtrip, messages, dial, handshakes, idle, layers, small, import, claims, "
         "pipes, pay, vouchers, gas, publish; or `rivals` for all that have rivals (repeatable)",
@@ -90,7 +99,8 @@ def _save(what: str, date: str, result: dict[str, object], text: str) -> None:
 
 def main() -> int:
     """The command. With `--save` the result is written after each section, so that nothing long is lost."""
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
     facts = machine.facts()
     result: dict[str, object] = {}
@@ -98,6 +108,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         certificates.make(Path(scratch))
         options = _options(arguments, scratch)
+        if not suite.names(options.only, quick=options.quick):
+            parser.error(f"--quick leaves out {', '.join(options.only)}")
         for sections, took in suite.run(options):
             facts["load average at the end"] = machine.load()
             told = asdict(options) | {"seconds": round(took)}

@@ -6,7 +6,7 @@ import contextlib
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from bench import chain, imports, layers, pay, pipe
@@ -92,14 +92,20 @@ class Section:
                     print(error, file=sys.stderr)
 
 
+def names(only: Sequence[str] = (), *, quick: bool = False) -> list[str]:
+    """Return the names of the sections that are asked for: all, or those called so, or so and a further word."""
+    asked = [
+        name
+        for name in _SECTIONS
+        if not only or any(name == one or name.startswith(one + " ") for one in only)
+    ]
+    return [name for name in asked if name in _QUICK] if quick else asked
+
+
 def plan(options: Options) -> Iterator[Section]:
     """The sections that `options` ask for."""
-    for name, make in _SECTIONS.items():
-        if options.only and not any(name == only or name.startswith(only + " ") for only in options.only):
-            continue
-        if options.quick and name not in _QUICK:
-            continue
-        yield make(options)
+    for name in names(options.only, quick=options.quick):
+        yield _SECTIONS[name](options)
     for control in options.congestion:
         if not options.only or "bulk" in options.only:
             yield _bulk(options, streams=1, congestion=control)

@@ -15,8 +15,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dtp.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from dtp import socket as socket
+    from dtp.carriers.errors import DialError as DialError
+    from dtp.carriers.errors import ListenError as ListenError
+    from dtp.chain.host import Terms as Terms
     from dtp.crdt import Link as Link
     from dtp.errors import CarrierError as CarrierError
     from dtp.errors import ChainError as ChainError
@@ -27,14 +32,22 @@ if TYPE_CHECKING:
     from dtp.errors import PeerError as PeerError
     from dtp.graph import Graph as Graph
     from dtp.identity import Identity as Identity
+    from dtp.identity import IdentityError as IdentityError
+    from dtp.identity import IdentityFileError as IdentityFileError
     from dtp.identity import PeerId as PeerId
+    from dtp.identity import PeerIdError as PeerIdError
     from dtp.net.address import Address as Address
+    from dtp.net.address import AddressError as AddressError
     from dtp.net.connection import Connection as Connection
     from dtp.net.connection import Stats as Stats
+    from dtp.net.dial import DialTimeout as DialTimeout
     from dtp.net.listener import Listener as Listener
     from dtp.net.listener import Refuse as Refuse
     from dtp.net.listener import Request as Request
     from dtp.net.listener import listen as listen
+    from dtp.net.resolver import NotResolved as NotResolved
+    from dtp.net.resolver import ResolveFailed as ResolveFailed
+    from dtp.net.resolver import Resolver as Resolver
     from dtp.net.stream import Stream as Stream
     from dtp.net.streams import StreamServer as StreamServer
     from dtp.net.streams import create_connection as create_connection
@@ -43,52 +56,93 @@ if TYPE_CHECKING:
     from dtp.net.streams import start_server as start_server
     from dtp.net.streams import stream_handler as stream_handler
     from dtp.net.transport import StreamTransport as StreamTransport
+    from dtp.pay.claims import Policy as Policy
     from dtp.pay.dial import connect as connect
+    from dtp.pay.errors import BudgetSpent as BudgetSpent
+    from dtp.pay.errors import BudgetTooSmall as BudgetTooSmall
+    from dtp.pay.errors import ChargeDeclined as ChargeDeclined
+    from dtp.pay.errors import CountsDisputed as CountsDisputed
+    from dtp.pay.errors import NotApproved as NotApproved
+    from dtp.pay.errors import NotPaid as NotPaid
+    from dtp.pay.errors import PriceTooHigh as PriceTooHigh
     from dtp.pay.metered import Metered as Metered
     from dtp.pay.metered import PaidRequest as PaidRequest
+    from dtp.pay.serving import Selling as Selling
     from dtp.pay.serving import Serving as Serving
     from dtp.pay.serving import serve as serve
+    from dtp.pay.terms import Exposure as Exposure
+    from dtp.pay.terms import Spending as Spending
+    from dtp.session.codes import CloseCode as CloseCode
     from dtp.session.codes import ConnectionClosed as ConnectionClosed
     from dtp.session.codes import ConnectionLost as ConnectionLost
     from dtp.session.codes import ConnectionRefused as ConnectionRefused
+    from dtp.session.codes import DatagramTooLarge as DatagramTooLarge
     from dtp.session.codes import HandshakeError as HandshakeError
+    from dtp.session.codes import HandshakeRefused as HandshakeRefused
+    from dtp.session.codes import StreamClosed as StreamClosed
     from dtp.session.codes import StreamReset as StreamReset
+    from dtp.session.codes import TooManyStreams as TooManyStreams
     from dtp.session.codes import WrongIdentity as WrongIdentity
     from dtp.session.limits import Limits as Limits
-
-__version__ = "0.1.0"
 
 #: Public name -> the module that has it, or that it is.
 _PUBLIC = {
     "Address": "dtp.net.address",
+    "AddressError": "dtp.net.address",
+    "BudgetSpent": "dtp.pay.errors",
+    "BudgetTooSmall": "dtp.pay.errors",
     "CarrierError": "dtp.errors",
     "ChainError": "dtp.errors",
+    "ChargeDeclined": "dtp.pay.errors",
+    "CloseCode": "dtp.session.codes",
     "ConfigError": "dtp.errors",
     "Connection": "dtp.net.connection",
     "ConnectionClosed": "dtp.session.codes",
     "ConnectionLost": "dtp.session.codes",
     "ConnectionRefused": "dtp.session.codes",
+    "CountsDisputed": "dtp.pay.errors",
+    "DatagramTooLarge": "dtp.session.codes",
+    "DialError": "dtp.carriers.errors",
+    "DialTimeout": "dtp.net.dial",
     "DtpError": "dtp.errors",
+    "Exposure": "dtp.pay.terms",
     "Graph": "dtp.graph",
     "HandshakeError": "dtp.session.codes",
+    "HandshakeRefused": "dtp.session.codes",
     "Identity": "dtp.identity",
+    "IdentityError": "dtp.identity",
+    "IdentityFileError": "dtp.identity",
     "LimitError": "dtp.errors",
     "Limits": "dtp.session.limits",
     "Link": "dtp.crdt",
+    "ListenError": "dtp.carriers.errors",
     "Listener": "dtp.net.listener",
     "LocalError": "dtp.errors",
     "Metered": "dtp.pay.metered",
+    "NotApproved": "dtp.pay.errors",
+    "NotPaid": "dtp.pay.errors",
+    "NotResolved": "dtp.net.resolver",
     "PaidRequest": "dtp.pay.metered",
     "PeerError": "dtp.errors",
     "PeerId": "dtp.identity",
+    "PeerIdError": "dtp.identity",
+    "Policy": "dtp.pay.claims",
+    "PriceTooHigh": "dtp.pay.errors",
     "Refuse": "dtp.net.listener",
     "Request": "dtp.net.listener",
+    "ResolveFailed": "dtp.net.resolver",
+    "Resolver": "dtp.net.resolver",
+    "Selling": "dtp.pay.serving",
     "Serving": "dtp.pay.serving",
+    "Spending": "dtp.pay.terms",
     "Stats": "dtp.net.connection",
     "Stream": "dtp.net.stream",
+    "StreamClosed": "dtp.session.codes",
     "StreamReset": "dtp.session.codes",
     "StreamServer": "dtp.net.streams",
     "StreamTransport": "dtp.net.transport",
+    "Terms": "dtp.chain.host",
+    "TooManyStreams": "dtp.session.codes",
     "WrongIdentity": "dtp.session.codes",
     "connect": "dtp.pay.dial",
     "create_connection": "dtp.net.streams",

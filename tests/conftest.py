@@ -1,8 +1,10 @@
 """Shared test set-up: hypothesis profiles that are deterministic and print what to repeat."""
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from typing import Any
 
 import pytest
@@ -25,6 +27,55 @@ _common: dict[str, Any] = {
 settings.register_profile("ci", derandomize=True, max_examples=60, **_common)
 settings.register_profile("explore", max_examples=2000, **_common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+#: Bytes of a temporary folder's path below which Unix sockets of tests fit into what systems allow (107 bytes).
+_SHORT = 24
+_DESELECTED = pytest.StashKey[int]()
+_TEMPORARY = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the run a short temporary folder where $TMPDIR is a long one: Unix sockets have to fit into it."""
+    config.stash[_DESELECTED] = 0
+    if not hasattr(config, "workerinput") and len(tempfile.gettempdir()) > _SHORT:
+        config.stash[_TEMPORARY] = tempfile.mkdtemp(prefix="dtp-", dir="/tmp")
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = config.stash[_TEMPORARY]  # workers inherit it
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if (folder := config.stash.get(_TEMPORARY, None)) is not None:
+        del os.environ["PYTEST_DEBUG_TEMPROOT"]
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# Workers of xdist don't tell what they have deselected: with `-n auto` it looked as if everything had run.
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    if items:
+        items[0].config.stash[_DESELECTED] += len(items)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["deselected"] = session.config.stash[_DESELECTED]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Each worker has collected, and deselected, the same."""
+    count = getattr(node, "workeroutput", {}).get("deselected", 0)
+    node.config.stash[_DESELECTED] = max(node.config.stash[_DESELECTED], count)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if count := config.stash[_DESELECTED]:
+        what = "test was" if count == 1 else "tests were"
+        terminalreporter.write_line(
+            f"{count} {what} deselected; those that take seconds each run with `pytest -m 'slow and not long'`, "
+            "those that take minutes with `pytest -m long`"
+        )
 
 
 @pytest.fixture(autouse=True)

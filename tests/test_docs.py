@@ -11,6 +11,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -188,6 +189,25 @@ def test_the_table_of_errors_is_that_of_the_code():
         assert issubclass(known[name], known[family])
     for name, _, status in rows("| family | whose fault |"):
         assert output.exit_code(known[name]("x")) == int(status)
+
+
+def test_nothing_says_to_install_what_others_called_dtp():
+    """On PyPI `dtp` is somebody else's package; ours is `dtp-sockets`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["name"] == "dtp-sockets"
+    files = [*DOCUMENTS, ROOT / "pyproject.toml"]
+    for folder in ("dtp", "bench", "examples", "packaging", "move"):
+        files += [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("README.md")]
+    assert len(files) > 300
+    wrong = re.compile(r"pip3? install (-\S+ )*['\"]?dtp(?![-\w./])|(?<![\w-])dtp\[[a-z]")
+    assert wrong.search("pip install 'dtp[qr]'")
+    said = [path for path in files if "node_modules" not in path.parts and wrong.search(path.read_text())]
+    assert not said
+    extras = set(project["optional-dependencies"])
+    for path in files:
+        if "node_modules" not in path.parts:
+            for named in re.findall(r"dtp-sockets\[([\w,-]+)\]", path.read_text()):
+                assert set(named.split(",")) <= extras, path
 
 
 def test_every_public_name_has_a_docstring():

@@ -30,7 +30,7 @@ ROWS = (
     {"net", "chain", "localnet"},
     {"session", "carriers", "crdt", "sui"},
     {"core"},
-    {"errors", "config", "identity", "tasks"},
+    {"errors", "config", "identity", "tasks", "version", "escaping", "plurals"},
 )
 
 #: Where names on one row may know each other after all.

@@ -12,10 +12,12 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 
 import dtp
 from dtp.graph.sync import SyncSide
+from dtp.graph.vector import MARK, Head
 
 KEY = "score"
 
@@ -146,10 +148,12 @@ async def in_sync(nodes: int) -> Measured:
 
 async def strangers(nodes: int) -> Measured:
     """By value: as many authors as keys, of whom 1,000 in 100,000 have another frame at one end."""
-    ours = {hashlib.sha256(number.to_bytes(8, "big")).digest(): 5 for number in range(nodes)}
+    ours = {
+        hashlib.sha256(number.to_bytes(8, "big")).digest(): Head(5, bytes(MARK)) for number in range(nodes)
+    }
     theirs = dict(ours)
     for number, author in enumerate(sorted(ours)[: nodes // 100]):
-        (ours if number % 2 else theirs)[author] += 1
+        (ours if number % 2 else theirs)[author] = Head(6, b"x" * MARK)
     sides, have = (SyncSide(""), SyncSide("")), (ours, theirs)
     ways = [[sides[0].start(ours)], [sides[1].start(theirs)]]
     size = count = 0
@@ -159,7 +163,7 @@ async def strangers(nodes: int) -> Measured:
             arriving, ways[1 - at] = ways[1 - at], []
             for message in arriving:
                 size, count = size + len(message) + 4, count + 1
-                ways[at] += sides[at].receive(message, have[at]).replies
+                ways[at] += sides[at].receive(message, partial(have.__getitem__, at)).replies
     assert sum(len(side.to_send(has)) for side, has in zip(sides, have, strict=True)) == nodes // 100
     return Measured(
         size, 60_000, f"{count} messages, {time.process_time() - start:.1f} s of processor time of both"

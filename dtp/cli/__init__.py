@@ -13,6 +13,7 @@ import click
 
 import dtp
 from dtp.cli import output
+from dtp.cli.groups import Group, write_exit_codes
 from dtp.errors import DtpError
 from dtp.identity.private import keep_out_of_core_dumps
 
@@ -46,7 +47,7 @@ COMMANDS = {
 }
 
 
-class Commands(click.Group):
+class Commands(Group):
     """The subcommands of `COMMANDS`, with errors turned into a line and an exit code at one place."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -68,9 +69,8 @@ class Commands(click.Group):
             formatter.write_dl([(name, COMMANDS[name].summary) for name in self.list_commands(ctx)])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The exit codes, since scripts need them."""
-        with formatter.section("Exit codes"):
-            formatter.write_dl([(str(code), meaning) for code, meaning in output.EXIT_CODES.items()])
+        """Write the exit codes, since scripts need them."""
+        write_exit_codes(formatter, output.EXIT_CODES)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command line. Help and versions are printed by click: where they can't be written, that is said."""

@@ -64,6 +64,8 @@ class Account:
     network: str | None
     wallet: str | None = dataclasses.field(repr=False)
     passphrase_file: str | None
+    #: The highest price of a unit of gas to sign for, MIST; None for the usual one.
+    max_gas_price: int | None = None
 
     def path(self) -> Path | None:
         """The wallet's file, None when it is in the Sui keystore or another program signs."""
@@ -121,7 +123,7 @@ class Account:
         """A client for the network, with the wallet if it is to sign."""
         from dtp.chain import ChainClient
 
-        return ChainClient(self.network, self.signer() if signing else None)
+        return ChainClient(self.network, self.signer() if signing else None, max_gas_price=self.max_gas_price)
 
     def run(self, work: Callable[[ChainClient], Awaitable[_T]], *, signing: bool = True) -> _T:
         """Do something with a connected client, and give what it gives."""
@@ -147,14 +149,30 @@ def _command_signer(text: str) -> Signer:
     return CommandSigner(canonical_id(words[0]), tuple(words[1:]))
 
 
+#: What every command that signs takes.
+gas_price_option = click.option(
+    "--max-gas-price",
+    type=click.IntRange(min=1),
+    envvar="DTP_MAX_GAS_PRICE",
+    metavar="MIST",
+    help="Pay at most so much for a unit of gas, whatever a node says. [default: $DTP_MAX_GAS_PRICE, else 10000]",
+)
+
+
 def account_options(command: _Function) -> _Function:
-    """Add `--network`, `--wallet` and `--passphrase-file`; the command gets `account: Account`."""
+    """Add `--network`, `--wallet`, `--passphrase-file` and `--max-gas-price`; the command gets `account: Account`."""
 
     @functools.wraps(command)
     def with_account(
-        *args: Any, network: str | None, wallet: str | None, passphrase_file: str | None, **options: Any
+        *args: Any,
+        network: str | None,
+        wallet: str | None,
+        passphrase_file: str | None,
+        max_gas_price: int | None,
+        **options: Any,
     ) -> Any:
-        return command(*args, account=Account(network, wallet, passphrase_file), **options)
+        account = Account(network, wallet, passphrase_file, max_gas_price)
+        return command(*args, account=account, **options)
 
     network_option = click.option(
         "--network",
@@ -170,7 +188,7 @@ def account_options(command: _Function) -> _Function:
         help="A name of 'dtp wallet new', a key file, sui[:ADDRESS] for the Sui command line's keys, or "
         "'exec:ADDRESS COMMAND...' for a program that signs. [default: $DTP_WALLET, else your identity]",
     )
-    decorated: Any = network_option(wallet_option(passphrase_file_option(with_account)))
+    decorated: Any = network_option(wallet_option(passphrase_file_option(gas_price_option(with_account))))
     result: _Function = decorated
     return result
 

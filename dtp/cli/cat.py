@@ -18,7 +18,7 @@ from dtp.cli.options import (
     psk_file_option,
     verbose_option,
 )
-from dtp.cli.output import OutputError, discard_output, json_option, wants_json
+from dtp.cli.output import OutputError, discard_output, json_option, print_note, wants_json
 from dtp.cli.paying import Payment, payment_options
 from dtp.cli.progress import Meter
 from dtp.cli.run import run
@@ -27,7 +27,12 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.relay import PIECE
 from dtp.net.stream import Stream
+from dtp.plurals import count_of
+from dtp.session.codes import TooManyStreams
 from dtp.tasks import start_task
+
+#: Seconds without anything moving, after which a person is told what is waited for.
+PATIENCE = 1.0
 
 
 @click.command()
@@ -45,7 +50,7 @@ def cat(address: Address, identity: IdentitySource, psk: bytes | None, payment: 
 
     \b
     Examples:
-      echo hello | dtp cat dtp+tcp://dtp1...@127.0.0.1:9000/echo
+      echo hello | dtp cat dtp+tcp://dtp1...@127.0.0.1:9700/echo
       tar c photos | dtp cat dtp://alice/backup
       ssh -o ProxyCommand='dtp cat dtp://alice/ssh' alice
     """
@@ -57,7 +62,30 @@ async def _cat(address: Address, identity: IdentitySource, psk: bytes | None, pa
     with payment.accounted() as used:
         async with dial as connection, _telling(connection):
             used.append(connection)
-            await _exchange(await connection.open_stream())
+            await _exchange(await _open(connection))
+
+
+async def _open(connection: Connection) -> Stream:
+    """Open the stream; after a second tell a person why nothing happens."""
+    with contextlib.suppress(TooManyStreams):
+        return await connection.open_stream(patience=PATIENCE)
+    words = f"{connection.peer.short} allows no stream yet; waiting for it"
+    print_note({"event": "waiting", "peer": str(connection.peer), "for": "streams"}, f"dtp: {words}")
+    return await connection.open_stream()
+
+
+async def _tell_of_credit(stream: Stream) -> None:
+    """Tell a person, once for each time, that the input waits because the peer takes none of it."""
+    peer, before, told = stream.connection.peer, 0, False
+    while True:
+        await asyncio.sleep(PATIENCE)
+        waiting, sent = stream.queued, stream.connection.traffic.sent
+        stuck = waiting > 0 and sent == before
+        if stuck and not told:
+            much = count_of(waiting, "byte")
+            words = f"{peer.short} takes nothing now; {much} waiting for it to read or to give credit"
+            print_note({"event": "waiting", "peer": str(peer), "for": "credit"}, f"dtp: {words}")
+        before, told = sent, stuck
 
 
 async def _exchange(stream: Stream) -> None:
@@ -65,6 +93,7 @@ async def _exchange(stream: Stream) -> None:
     source = _Input(stream)
     source.start()
     output = start_task(_to_stdout(stream), name="dtp-cat")
+    telling = start_task(_tell_of_credit(stream), name="dtp-cat-credit")
     try:
         await asyncio.wait((output, source.broken), return_when=asyncio.FIRST_COMPLETED)
         if not output.done():
@@ -78,6 +107,7 @@ async def _exchange(stream: Stream) -> None:
         raise
     finally:
         output.cancel()
+        telling.cancel()
 
 
 def _telling(connection: Connection) -> AbstractAsyncContextManager[None]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.accounts import Account, account_options, record_of, tell_history
+from dtp.cli.groups import Group
 from dtp.cli.output import json_option, print_line, print_result, wants_json
 from dtp.cli.show import amount, inline, owner, table
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from dtp.chain import ChainClient, Followed
 
 
-@click.group("chain")
+@click.group("chain", cls=Group)
 def chain() -> None:
     """Look at a network: objects, events, the node."""
 

@@ -6,22 +6,26 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dtp.cli.accounts import Account, account_options, record_of, tell_history
 from dtp.cli.channel_history import history
+from dtp.cli.groups import Group
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line, print_result, wants_json
-from dtp.cli.show import amount, moment, money, table
+from dtp.cli.show import amount, gas_text, moment, money, table
 from dtp.cli.vouchers import Vouchers, store_option
-from dtp.errors import ChainError, DtpError, LocalError
+from dtp.errors import CarrierError, ChainError, DtpError, LocalError, PeerError
+from dtp.plurals import count_of
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
     from dtp.chain.channel import Channel, Voucher
     from dtp.cli.vouchers import Stores
+    from dtp.pay.ends import Step
     from dtp.pay.holding import VoucherStore
     from dtp.pay.journal import Journal
     from dtp.pay.settling import Paid
@@ -61,7 +65,7 @@ class NoVoucher(ChainError):
     code = "no_voucher"
 
 
-@click.group("channel")
+@click.group("channel", cls=Group)
 def channel() -> None:
     """Payment channels: those you opened, and those that pay you.
 
@@ -135,7 +139,8 @@ def _lock_of(stores: Stores, found: Channel, ours: Bought) -> dict[str, Any]:
     else:
         claims = span(found.terms.claim_ms)
         why = (
-            f"kept for the next connection; once asked for, the close takes {claims} where the server is gone"
+            "kept for the next connection; 'dtp channel close' brings it back, at once where the server answers, "
+            f"else {claims} later"
         )
     return {"locked_until_ms": until, "why": why, "gas_mist": ours.gas}
 
@@ -285,19 +290,26 @@ def backup(file: str, vouchers: Vouchers) -> None:
 @click.option("--pipes", is_flag=True,
               help="Also all channels that carry pipes ('?via=pipe'), and give the pipes' storage deposits back. "
               "While no connection goes through the chain.")  # fmt: skip
+@click.option("--slack", metavar="AMOUNT",
+              help="Pay for what the server counts, and never came here, at most so much: then it agrees. "
+              "[default: a voucher's step, at most 0.00075SUI]")  # fmt: skip
 @store_option
 @account_options
 @json_option
-def close(id: str | None, pipes: bool, vouchers: Vouchers, account: Account) -> None:
+def close(id: str | None, pipes: bool, slack: str | None, vouchers: Vouchers, account: Account) -> None:
     """Close a channel that you opened, or go on closing all that are on their way.
 
-    The server has its time to claim ('claim_ms' of the terms); run it again after that, and what is left comes back.
+    The server is dialled, and where it agrees what is left comes back at once. Where it isn't there or doesn't agree,
+    the chain is asked: the server has its time to claim then ('claim_ms' of the terms); run this again after that.
     """
+
+    if slack is not None and id is None:
+        raise click.UsageError("--slack is for one CHANNEL that is open; name it")
 
     async def work(chain: ChainClient) -> None:
         with vouchers.open("make" if pipes or id is not None else "empty") as (_, store):
             if id is not None:
-                await _close(chain, store, await _read(chain, id), ask=True)
+                await _close(chain, store, await _read(chain, id), ask=True, slack=slack)
                 return
             if pipes:
                 await _close_pipes(chain, store)
@@ -336,7 +348,7 @@ async def _close_pipes(chain: ChainClient, store: Store) -> None:
     done = await reclaim(chain, close=True, on_closing=lambda found: _note_closing(chain, store, found))
     print_line(
         {"event": "pipes", "pipes": done.pipes, "closing": list(done.closing)},
-        f"{done.pipes} pipes were given back, {len(done.closing)} channels that carried them are asked to close",
+        f"{count_of(done.pipes, 'pipe')} given back; {count_of(len(done.closing), 'channel')} asked to close",
     )
 
 
@@ -350,15 +362,23 @@ async def _close_next(chain: ChainClient, store: Store, found: Channel, *, ask: 
         _print_failed(found.id, fault)
 
 
-async def _close(chain: ChainClient, store: Store, found: Channel, *, ask: bool) -> None:
+async def _close(
+    chain: ChainClient, store: Store, found: Channel, *, ask: bool, slack: str | None = None
+) -> None:
     """The next step of closing a channel."""
+    from dtp.chain.channel import State
     from dtp.pay.ends import close_further
 
+    if ask and found.state == State.OPEN:
+        if await _close_with_server(chain, store, found, slack):
+            return
+        found = await _read(chain, found.id)  # its close may have been asked for there
     step = await close_further(chain, store, found, await _now_ms(chain), ask=ask)
     if step.paid is not None:
-        _print_paid("closed", step.paid)
+        _print_paid("closed", step.paid, found.id)
     elif step.event == "closed":
-        print_line({"event": "closed", "channel": found.id}, "closed")
+        text = f"{found.id}: closed, and deleted; {gas_text(step.gas)}"
+        print_line({"event": "closed", "channel": found.id, "gas_mist": step.gas}, text)
     elif step.event == "open":
         print_line(
             {"event": "open", "channel": found.id},
@@ -371,15 +391,56 @@ async def _close(chain: ChainClient, store: Store, found: Channel, *, ask: bool)
                 "channel": found.id,
                 "seconds": step.seconds,
                 "transaction": step.digest,
+                "gas_mist": step.gas,
             },
-            f"{found.id}: the server may claim for {step.seconds:,.0f} s; then 'dtp channel close' brings the rest "
-            "back",
+            f"{found.id}: its close is asked for (gas {amount(step.gas)}); the server may claim for {_wait(step)}, "
+            "then 'dtp channel close' brings the rest back",
         )
     else:
         print_line(
             {"event": "closing", "channel": found.id, "seconds": step.seconds},
-            f"{found.id}: {step.seconds:,.0f} s are left for claims",
+            f"{found.id}: is closing; the server may claim for {_wait(step)} yet",
         )
+
+
+def _wait(step: Step) -> str:
+    from dtp.pay.budget import span
+
+    return span(round(step.seconds * 1000))
+
+
+async def _close_with_server(chain: ChainClient, store: Store, found: Channel, slack: str | None) -> bool:
+    """Close a channel by agreement with its server; whether that came about."""
+    from dtp.chain.resolver import HostUnusable
+    from dtp.chain.wallet import parse_amount
+    from dtp.net.resolver import NotResolved
+    from dtp.pay.dial import close_with_server
+    from dtp.pay.errors import ChannelUnusable
+    from dtp.pay.terms import Spending
+    from dtp.session.codes import ConnectionClosed
+
+    paid_late = None if slack is None else parse_amount(slack, found.coin)
+    try:
+        deal = await close_with_server(chain, store, found.id, spending=Spending(slack_amount=paid_late))
+    except (CarrierError, PeerError, ConnectionClosed, ChannelUnusable, HostUnusable, NotResolved) as fault:
+        print_line(
+            {"event": "unreached", "channel": found.id, "reason": str(fault)},
+            f"{found.id}: can't be closed by agreement with its server: {fault}",
+            err=True,
+        )
+        return False
+    if deal.closed is not None:
+        paid = replace(deal.closed, to_server=found.deposited - deal.closed.to_client)
+        _print_paid("closed", paid, found.id)
+    elif deal.disputed_amount:
+        wanted = money(deal.disputed_amount, found.coin)
+        print_line(
+            {"event": "disputed", "channel": found.id, "amount": deal.disputed_amount, "coin": found.coin},
+            f"{found.id}: its server counts {wanted} more than what came here, on connections that broke off, and "
+            f"agrees to no close without that (--slack)",
+            err=True,
+        )
+    return deal.closed is not None
 
 
 def _note_closing(chain: ChainClient, store: Store, found: Channel) -> None:
@@ -531,7 +592,7 @@ async def _finish_ours(chain: ChainClient, store: Store) -> None:
         await journal.close()
     for found, step in done:
         if step.paid is not None:
-            _print_paid("closed", step.paid)
+            _print_paid("closed", step.paid, found.id)
         elif step.digest:
             print_line(
                 {"event": "closing", "channel": found.id, "seconds": step.seconds},
@@ -604,16 +665,20 @@ def _print_failed(id: str | None, fault: DtpError) -> None:
     )
 
 
-def _print_paid(event: str, paid: Paid) -> None:
+def _print_paid(event: str, paid: Paid, id: str | None = None) -> None:
+    """Say what a transaction paid to whom, of the channel `id`, or of those that it names."""
+    channels = paid.channels if id is None else (id,)
+    about = f"{', '.join(channels)}: " if channels else ""
     print_line(
         {
             "event": event,
+            "channels": list(channels),
             "transaction": paid.digest,
             "to_server": paid.to_server,
             "to_client": paid.to_client,
             "coin": paid.coin,
             "gas_mist": paid.gas,
         },
-        f"{event}: {money(paid.to_server, paid.coin)} to the server, {money(paid.to_client, paid.coin)} "
-        f"to the client, gas {amount(paid.gas)}",
+        f"{about}{event}: {money(paid.to_server, paid.coin)} to the server, {money(paid.to_client, paid.coin)} "
+        f"to the client, {gas_text(paid.gas)}",
     )

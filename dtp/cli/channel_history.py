@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +12,7 @@ import click
 from dtp.cli.output import json_option, print_result, wants_json
 from dtp.cli.show import amount, money
 from dtp.cli.vouchers import Vouchers, store_option
+from dtp.plurals import count_of
 
 if TYPE_CHECKING:
     from dtp.pay.store import Bought, Store
@@ -47,32 +48,44 @@ def history(by: str, vouchers: Vouchers) -> None:
     The store of vouchers is read, and no node is asked: what was done with another store isn't in it.
     """
     with vouchers.open() as stores:
-        rows = list(_sums(stores.bought, _BY[by]))
-        total = list(_sums(stores.bought, lambda _: "total"))
+        rows = _sums(stores.bought, _BY[by], _day if by == "day" else lambda _: None)
+        total = _sums(stores.bought, lambda _: "total", lambda _: "total")
     record = {
-        by: [_record(by, name, each) for name, each in rows],
-        "total": [_record("", "", each) for _, each in total],
+        by: [_record(each) | {by: name} for name, each in rows],
+        "total": [_record(each) for _, each in total],
     }
-    lines = [_line(name, each) for name, each in [*rows, *total]]
+    lines = [_line(name or "openings that failed", each) for name, each in [*rows, *total]]
     print_result(
         record, None if wants_json() else "\n".join(lines) or "no channel was opened with this store"
     )
 
 
-def _sums(store: Store, name_of: Callable[[Bought], str]) -> Iterable[tuple[str, _Spent]]:
-    """Return the sums by name and coin, in the order in which the first channel of each was opened."""
-    found: dict[tuple[str, str], _Spent] = {}
-    for bought in store.bought():
-        key = name_of(bought), bought.coin
-        one, sums = _spent(store, bought), found.get(key, _Spent(bought.coin))
-        found[key] = replace(
+def _sums(
+    store: Store, name_of: Callable[[Bought], str], failed_name_of: Callable[[int], str | None]
+) -> list[tuple[str | None, _Spent]]:
+    """Return the sums by name and coin, in the order in which the first channel of each was opened.
+
+    Openings that failed have no channel, and cost gas; they are named by when they were.
+    """
+    from dtp.chain.model import SUI_COIN
+
+    found: dict[tuple[str | None, str], _Spent] = {}
+
+    def add(name: str | None, one: _Spent) -> None:
+        sums = found.get((name, one.coin), _Spent(one.coin))
+        found[name, one.coin] = replace(
             sums,
-            channels=sums.channels + 1,
+            channels=sums.channels + one.channels,
             deposited=sums.deposited + one.deposited,
             came_back=sums.came_back + one.came_back,
             paid=sums.paid + one.paid,
             gas_mist=sums.gas_mist + one.gas_mist,
         )
+
+    for bought in store.bought():
+        add(name_of(bought), _spent(store, bought))
+    for at_ms, gas in store.failed():
+        add(failed_name_of(at_ms), _Spent(SUI_COIN, gas_mist=gas))
     return [(name, sums) for (name, _), sums in found.items()]
 
 
@@ -87,9 +100,8 @@ def _spent(store: Store, bought: Bought) -> _Spent:
     return _Spent(bought.coin, 1, deposited, came_back, paid, bought.gas)
 
 
-def _record(by: str, name: str, spent: _Spent) -> dict[str, Any]:
+def _record(spent: _Spent) -> dict[str, Any]:
     return {
-        **({by: name} if by else {}),
         "coin": spent.coin,
         "channels": spent.channels,
         "deposited": spent.deposited,
@@ -103,7 +115,9 @@ def _line(name: str, spent: _Spent) -> str:
     paid, deposited, back = (
         money(each, spent.coin) for each in (spent.paid, spent.deposited, spent.came_back)
     )
-    several = "" if spent.channels == 1 else f" in {spent.channels:,} channels"
+    if not spent.channels:
+        return f"{name}: gas {amount(spent.gas_mist)}"
+    several = "" if spent.channels == 1 else f" in {count_of(spent.channels, 'channel')}"
     return (
         f"{name}: paid {paid}{several} (went in {deposited}, came back {back}), gas {amount(spent.gas_mist)}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,17 +15,20 @@ import dtp
 from dtp.carriers.errors import ListenError
 from dtp.chain.errors import KeystoreError
 from dtp.cli import output
+from dtp.cli.daemon_files import file_option
 from dtp.cli.daemon_init import init
+from dtp.cli.groups import Group, write_exit_codes
 from dtp.cli.options import IdentitySource, read_psk_file
 from dtp.cli.output import json_option, print_line, print_result, printable, wants_json
 from dtp.daemon import logs, memory
+from dtp.daemon.config import values
 from dtp.daemon.config.load import load
 from dtp.daemon.config.reading import ConfigMistakes, Wrong
-from dtp.daemon.config.values import duration
-from dtp.daemon.control import SYSTEM_FILE, NotRunning, UntrustedFolder, ask, path_near, path_of
+from dtp.daemon.control import NotRunning, UntrustedFolder, ask, path_near, path_of
 from dtp.daemon.process import Process, serving
 from dtp.errors import ConfigError, DtpError
 from dtp.identity import IdentityError
+from dtp.plurals import count_of
 
 T = TypeVar("T")
 
@@ -41,15 +44,35 @@ _NOT_DONE = {
 }
 
 
-class Commands(click.Group):
+#: What `dtpd` ends with; promised to scripts, as those of `dtp`.
+EXIT_CODES: Mapping[int, str] = {
+    0: "done",
+    1: "an error inside dtpd; please report it",
+    output.EXIT_USAGE: "the command line is wrong",
+    3: "something here is wrong: the file, a key, a port that is taken",
+    4: "the daemon could not do what it was asked for",
+    5: "no daemon answers, or a database or the network is away; trying again may help",
+    6: "the chain did not do what was asked",
+    EXIT_CONFIG: "'run': only a person mends it (the file, a key, a permission); starting again won't help",
+    output.EXIT_INTERRUPTED: "interrupted from the keyboard",
+    output.EXIT_PIPE: "whoever read the output wants no more (a pipe was closed)",
+}
+
+
+class Commands(Group):
     """Turns errors into a line and an exit code, as `dtp` does."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command line. Help and versions are printed by click: where they can't be written, that is said."""
         return output.said(lambda: super(Commands, self).main(*args, **kwargs), "dtpd")
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the exit codes, since scripts need them."""
+        write_exit_codes(formatter, EXIT_CODES)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        json = "--json" in ctx.args  # asked before it is parsed: a wrong command line may not get so far
         try:
             return super().invoke(ctx)
         except ConfigMistakes as error:
@@ -59,6 +82,14 @@ class Commands(click.Group):
             status = _exit_code(error, ctx)
             output.print_error(error, ctx, program="dtpd", status=status)
             ctx.exit(status)
+        except click.UsageError as error:
+            if not json:
+                raise
+            output.print_usage_error(error)
+            ctx.exit(output.EXIT_USAGE)
+        except BrokenPipeError:
+            output.discard_output()
+            ctx.exit(output.EXIT_PIPE)
         except (KeyboardInterrupt, click.Abort):
             ctx.exit(output.EXIT_INTERRUPTED)
 
@@ -87,7 +118,7 @@ def _print_mistakes(error: ConfigMistakes, ctx: click.Context) -> None:
             click.echo(printable(f"{error.path}:{one.place.line}:{one.place.column}: {one.what}"), err=True)
     if not wants_json(ctx):
         not_done = _NOT_DONE.get(ctx.invoked_subcommand or "", "")
-        click.echo(f"dtpd: {many} mistake{'s' if many != 1 else ''}{not_done}", err=True)
+        click.echo(f"dtpd: {count_of(many, 'mistake')}{not_done}", err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -97,20 +128,6 @@ def main() -> None:
 
     One TOML file says all of it: 'dtpd init' writes one, 'dtpd check' looks at it, 'dtpd run' does what it says.
     """
-
-
-def file_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `-c`; the command gets `path`."""
-    return click.option(
-        "-c",
-        "--config",
-        "path",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        envvar="DTPD_CONFIG",
-        default=SYSTEM_FILE,
-        help=f"The configuration. [default: $DTPD_CONFIG, else {SYSTEM_FILE}]",
-    )(command)
 
 
 @main.command()
@@ -179,7 +196,7 @@ def check(path: Path) -> None:
         "warnings": [warning] if warning else [],
     }
     if warning and not wants_json():
-        click.echo(f"{path}: {warning}", err=True)
+        click.echo(printable(f"{path}: {warning}"), err=True)
     print_result(record, f"{path}: no mistakes; exposes {len(config.expose)}, forwards {len(config.forward)}")
 
 
@@ -215,7 +232,9 @@ def reload(path: Path) -> None:
 def drain(path: Path) -> None:
     """Let the daemon take nothing new, finish what is open, and end."""
     answer = _ask(path, "drain")
-    print_result(answer, f"draining {answer['streams']} streams, for at most {answer['seconds']:g} s")
+    print_result(
+        answer, f"draining {count_of(answer['streams'], 'stream')}, for at most {answer['seconds']:g} s"
+    )
 
 
 @main.command()
@@ -228,13 +247,26 @@ def upgrade(path: Path) -> None:
     serve, the old one goes on.
     """
     answer = _ask_anew(path, "upgrade")
-    text = f"process {answer['pid']} serves now; {answer['streams']} streams finish in the old one"
+    text = f"process {answer['pid']} serves now; the old one finishes {count_of(answer['streams'], 'stream')}"
     print_result(answer, text)
+
+
+def _caller(ctx: click.Context, param: click.Parameter, text: str) -> str:
+    try:
+        found = values.caller(text)
+    except Wrong as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+    if found == values.EVERYONE:
+        raise click.BadParameter("it is one identity or Sui address, not everyone", ctx, param)
+    return text
+
+
+caller_argument = click.argument("caller", callback=_caller)
 
 
 @main.command()
 @file_option
-@click.argument("caller")
+@caller_argument
 @click.option("--time", "period", metavar="TIME", help='For so long, such as "1h". [default: until unban]')
 @json_option
 def ban(path: Path, caller: str, period: str | None) -> None:
@@ -243,7 +275,7 @@ def ban(path: Path, caller: str, period: str | None) -> None:
     With [state] it holds for all daemons that share it, and over restarts.
     """
     try:
-        seconds = None if period is None else duration(period)
+        seconds = None if period is None else values.duration(period)
     except Wrong as error:
         raise click.BadParameter(str(error), param_hint="--time") from None
     answer = _ask(path, "ban", caller=caller, seconds=seconds)
@@ -252,7 +284,7 @@ def ban(path: Path, caller: str, period: str | None) -> None:
 
 @main.command()
 @file_option
-@click.argument("caller")
+@caller_argument
 @json_option
 def unban(path: Path, caller: str) -> None:
     """Let CALLER in again, if the file does. 'dtpd status' shows who is banned."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from dtp.cli.daemon_files import new_file_option
 from dtp.cli.output import json_option, print_result
 from dtp.daemon.config import values
 from dtp.daemon.config.load import load_text
@@ -20,6 +21,8 @@ from dtp.daemon.control import SYSTEM_CONTROL, SYSTEM_FILE
 from dtp.errors import ConfigError
 from dtp.identity import Identity
 
+#: Where peers come in unless somebody says otherwise; not a port of 'dtp localnet'.
+_COME_IN = "tcp://0.0.0.0:9700"
 #: Where comments behind settings stand.
 _COLUMN = 41
 _HEAD = """\
@@ -94,8 +97,7 @@ def _reached(identity: Identity, text: str) -> str:
 
 
 @click.command()
-@click.option("-c", "--config", "path", type=click.Path(path_type=Path), metavar="FILE", default="dtpd.toml",
-              show_default=True, help="The file to write; it must not exist yet.")  # fmt: skip
+@new_file_option
 @click.option(
     "--expose", metavar="NAME=HOST:PORT", help="Expose this; the rest of what is asked has defaults."
 )
@@ -149,7 +151,7 @@ def _given(expose: str | None, allow: tuple[str, ...], forward: str | None) -> t
     if expose:
         service, _, backend = expose.partition("=")
         listed = ", ".join(f'"{one}"' for one in allow)
-        come_in = "tcp://0.0.0.0:9000"
+        come_in = _COME_IN
         more = _MORE["tcp"]
         tables.append(_EXPOSE.format(service=service, kind="tcp", backend=backend, allow=listed, more=more))
     if forward:
@@ -167,7 +169,7 @@ def _asked() -> tuple[str, list[str]]:
             "kind": _prompt(f"Which kind ({', '.join(KINDS)})", values.choice(KINDS), "tcp"),
             "backend": _prompt("Where is it (HOST:PORT or unix:/PATH)", values.backend, "127.0.0.1:8080"),
         }
-        come_in = _prompt("Where do peers come in", values.carrier_url, "tcp://0.0.0.0:9000")
+        come_in = _prompt("Where do peers come in", values.carrier_url, _COME_IN)
         # No default: whoever types the star knows that it is for everyone.
         allowed = _prompt("Who may use it (identities and Sui addresses; * for everyone)", _callers, None)
         answers["allow"] = ", ".join(f'"{one}"' for one in allowed.replace(",", " ").split())

@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dtp.cli.output import printable
+from dtp.daemon.requests import BOUNDS, quantile
+from dtp.plurals import count_of
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _TIMES = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -44,6 +46,15 @@ def time_text(seconds: float) -> str:
     return " ".join(f"{amount} {name}" for amount, name in parts[:2] if amount) or "0 s"
 
 
+def latency_text(seconds: float) -> str:
+    """The time of a request, of which more than the last bound isn't known: "4.2 ms", "1.5 s", "over 10 s"."""
+    if seconds >= BOUNDS[-1]:
+        return f"over {BOUNDS[-1]:g} s"
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    return f"{float(f'{seconds * 1000:.2g}'):g} ms"
+
+
 def show(status: Mapping[str, Any], console: Console | None = None) -> None:
     """Print `Daemon.status()`."""
     console = console or Console()
@@ -69,10 +80,12 @@ def render(
             if len(shown) < len(found):
                 parts.append(Text(f"and {len(found) - len(shown):,} more", style="dim"))
         if key == "exposed":
+            parts += _requests(status)
             parts += _backends(status, all_=rules)
     refused = [f"{count:,} by {reason}" for reason, count in status.get("refused", {}).items() if count]
     if refused:
         parts += [Text(), Text(f"refused before they came to a service: {', '.join(refused)}")]
+    parts += _dropped(status)
     parts += _tasks(status, all_=rules)
     parts += _money(status)
     for caller, until in status.get("bans", {}).items():
@@ -92,7 +105,7 @@ def _head(status: Mapping[str, Any]) -> Text:
     away = [what for what in ("state", "chain") if not status.get(f"{what}_up", True)]
     words += [f"{what} away" for what in away]
     if status["reloads"]:
-        words.append(f"reloaded {status['reloads']} time{'' if status['reloads'] == 1 else 's'}")
+        words.append(f"reloaded {count_of(status['reloads'], 'time')}")
     return Text.assemble(
         Text(", ".join(words), style=_BAD if status["draining"] or away else ""),
         "  ",
@@ -107,6 +120,18 @@ def _exposed(found: list[Mapping[str, Any]]) -> Table:
         state = Text(f"{up} up" if up == all_ else f"{up} of {all_} up", "" if up == all_ else _BAD)
         table.add_row(Text(one["service"]), *_figures(one), state, f"{sum(one['denials'].values()):,}")
     return table
+
+
+def _requests(status: Mapping[str, Any]) -> list[RenderableType]:
+    """How requests were answered, of services whose requests are understood."""
+    table = _table("requests of", "answered", "half in", "99 % in", "by status", right=("answered",))
+    for one in status["exposed"]:
+        told = one.get("requests")
+        if told and told["count"]:
+            times = (latency_text(quantile(told, part) or 0.0) for part in (0.5, 0.99))
+            statuses = ", ".join(f"{name} {count:,}" for name, count in told["statuses"].items())
+            table.add_row(Text(one["service"]), f"{told['count']:,}", *times, statuses)
+    return [Text(), table] if table.row_count else []
 
 
 def _backends(status: Mapping[str, Any], *, all_: bool) -> list[RenderableType]:
@@ -140,18 +165,36 @@ def _target(address: str) -> str:
     return f"{service} at {place}" if at and place else f"{service} of {(peer or where)[:12]}"
 
 
+def _dropped(status: Mapping[str, Any]) -> list[RenderableType]:
+    """A line for each service and forward of UDP that has dropped datagrams."""
+    found = [(one["service"], one.get("dropped", {})) for one in status["exposed"]]
+    found += [(", ".join(one["listen"]), one.get("dropped", {})) for one in status["forwarded"]]
+    return [
+        Text(
+            f"datagrams dropped by {name}: " + ", ".join(f"{count:,} {why}" for why, count in counts.items())
+        )
+        for name, counts in found
+        if counts
+    ]
+
+
 def _money(status: Mapping[str, Any]) -> list[RenderableType]:
     """What services have earned and forwards have spent, where it is about money."""
     table = _table("money", "SUI", right=("SUI",))
     for one in status["exposed"]:
-        if "earned" in one:
+        others = one.get("earned_in", {})
+        if one.get("earned") or ("earned" in one and not others):
             table.add_row(Text(f"earned by {one['service']}"), sui_text(one["earned"]))
+        for coin, units in others.items():
+            table.add_row(Text(f"earned by {one['service']}"), Text(f"{units:,} of {coin}"))
     if "claimed" in status:
         from dtp.chain.model import SUI_COIN
 
         for coin, units in status["claimed"].items():
             shown = sui_text(units) if coin == SUI_COIN else f"{units:,} of {coin}"
-            table.add_row("claimed of it on chain", Text(shown))
+            table.add_row("claimed on chain, all services", Text(shown))
+    for what, gas in status.get("gas_mist", {}).items():
+        table.add_row(f"gas for {what}", sui_text(gas))
     for one in status["forwarded"]:
         if "spent" in one:
             budget = f"spent by {', '.join(one['listen'])}, of {sui_text(one['budget'])}"

@@ -11,12 +11,14 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
+from dtp.carriers.unix import LONGEST_PATH
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line
 from dtp.cli.progress import Meter, size_text, speed_text
@@ -29,6 +31,8 @@ from dtp.net.files import FileProblem, Sent, send_file
 
 #: Carrier -> where the receiver listens; {} is the folder of the demo.
 _LISTEN = {"tcp": "tcp://127.0.0.1:0", "unix": "unix://{}/dtp.sock", "ws": "ws://127.0.0.1:0/dtp"}
+#: Bytes of a folder's path that leave room for a socket in it.
+_LONGEST_FOLDER = LONGEST_PATH - len("/dtp.sock")
 _SIZE = re.compile(r"(?P<number>[0-9]+)\s*(?P<unit>[KMGT]?)(?:i?B)?", re.IGNORECASE)
 _SHIFT = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _CHUNK = 1024 * 1024
@@ -195,21 +199,32 @@ class _Receiver:
 @contextlib.asynccontextmanager
 async def _receiver(folder: Path, carrier: str, client: Identity) -> AsyncIterator[_Receiver]:
     log = folder / "receiver.log"
-    with log.open("wb") as stderr:
-        # -P: a folder `dtp` where the user happens to be is not the package that runs here.
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "dtp", "recv", "--json", "--until-eof", "--service", "demo"),
-            *("--identity", str(folder / "server.pem"), "--output", str(folder / "received")),
-            *("--listen", _LISTEN[carrier].format(folder), "--allow", str(client.id)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=stderr,
-        )
-    receiver = _Receiver(process, log)
-    try:
-        yield receiver
-    finally:
-        await receiver.stop()
+    with _place(folder) as place:
+        with log.open("wb") as stderr:
+            # -P: a folder `dtp` where the user happens to be is not the package that runs here.
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "dtp", "recv", "--json", "--until-eof", "--service", "demo"),
+                *("--identity", str(folder / "server.pem"), "--output", str(folder / "received")),
+                *("--listen", _LISTEN[carrier].format(quote(str(place))), "--allow", str(client.id)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=stderr,
+            )
+        receiver = _Receiver(process, log)
+        try:
+            yield receiver
+        finally:
+            await receiver.stop()
+
+
+@contextlib.contextmanager
+def _place(folder: Path) -> Iterator[Path]:
+    """Give a folder for a Unix socket, whose path has to be short: another one where this one's is long."""
+    if len(os.fsencode(folder)) <= _LONGEST_FOLDER:
+        yield folder
+    else:
+        with tempfile.TemporaryDirectory(prefix="dtp-demo-", dir="/tmp") as name:
+            yield Path(name)
 
 
 def _make_random(path: Path, size: int) -> None:

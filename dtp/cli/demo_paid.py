@@ -21,6 +21,7 @@ from dtp.cli.progress import size_text
 from dtp.identity import Identity
 from dtp.localnet.grpc.localnet import Localnet
 from dtp.pay.hosting import make_host
+from dtp.plurals import count_of
 
 #: What a MiB and a request cost in the demo, MIST.
 PRICE_MIB: Final = 2_000_000
@@ -194,7 +195,7 @@ def _report(
             "checks": right,
         },
         f"moved      {size_text(file.stat().st_size)}, {received['seconds']:.2f} s\n"
-        f"metered    {paid['bytes']:,} bytes, {paid['requests']:,} request{'s' if paid['requests'] != 1 else ''}\n"
+        f"metered    {count_of(paid['bytes'], 'byte')}, {count_of(paid['requests'], 'request')}\n"
         f"vouchers   {format_amount(paid['amount'])}\n"
         f"server     got {format_amount(gained)}\n"
         f"client     spent {format_amount(spent)}, {format_amount(spent - gained)} of it gas for two transactions\n"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.graph_formats import FORMATS
+from dtp.cli.groups import Group
 from dtp.cli.listening import Listening, addresses, listening_options, print_identity_note
 from dtp.cli.options import (
     IdentitySource,
@@ -25,14 +26,15 @@ from dtp.cli.options import (
     psk_file_option,
     verbose_option,
 )
-from dtp.cli.output import json_option, print_line, print_result, wants_json
+from dtp.cli.output import json_option, print_line, print_result, printable, wants_json
 from dtp.cli.run import run, when_stdin_ends
 from dtp.errors import DtpError, LocalError
+from dtp.plurals import count_of
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
     from dtp.crdt.types import Node
-    from dtp.graph import Graph, PrivateNode, Proof
+    from dtp.graph import Graph, GraphForked, PrivateNode, Proof
     from dtp.net.address import Address
     from dtp.net.connection import Connection
 
@@ -47,7 +49,7 @@ class NotThere(LocalError):
     code = "not-there"
 
 
-@click.group("graph")
+@click.group("graph", cls=Group)
 def graph() -> None:
     """Graphs in files: look, change, sync, serve.
 
@@ -384,7 +386,37 @@ def verify(opened: _Opener) -> None:
     for proof in proofs:
         click.echo(proof.describe())
     for one in broken:
-        click.echo("{author}, envelope {sequence}: {reason} ({kind})".format(**one))
+        click.echo(printable("{author}, envelope {sequence}: {reason} ({kind})".format(**one)))
+
+
+@graph.command()
+@_file
+@_store
+def status(opened: _Opener) -> None:
+    """Tell how a graph stands: what is here, what is missing, who signed two histories.
+
+    Ends with 3 if your own identity did: a copy of the file, or a restored one, has written as well.
+    """
+
+    async def work(graph: Graph) -> tuple[dict[str, Any], list[Proof], GraphForked | None]:
+        missing = sum(last - first + 1 for _, first, last in graph.gaps())
+        found = {"name": graph.name, "authors": len(graph.vector()), "frames": sum(graph.vector().values())}
+        forks = await graph.proofs()
+        found |= {"missing": missing, "forks": len(forks), "clock_ahead": round(graph.clock_ahead)}
+        return found, forks, graph.own_fork()
+
+    found, forks, own = opened.run(work)
+    print_result(found)
+    if not wants_json():
+        for proof in forks:
+            click.echo(proof.describe())
+        if found["clock_ahead"]:
+            click.echo(
+                f"What is written here is dated {found['clock_ahead']} s ahead of this machine's clock, behind the "
+                'latest that was seen; others show it when it is due. See docs/graph.md, "Time".'
+            )
+    if own is not None:
+        raise own
 
 
 @graph.command()
@@ -462,7 +494,7 @@ def export_graph(opened: _Opener, target: str | None, qr: bool, as_text: bool) -
         return await graph.export(file)
 
     count = opened.run(work)
-    print_result({"envelopes": count}, f"{count} envelopes")
+    print_result({"envelopes": count}, count_of(count, "envelope"))
 
 
 def _show_chunks(chunks: list[str], target: str | None, *, qr: bool) -> None:
@@ -484,7 +516,7 @@ def _show_chunks(chunks: list[str], target: str | None, *, qr: bool) -> None:
         else:
             to_svg(chunk, f"{target}-{number}.svg")
     if target is not None:
-        print_result({"codes": len(chunks)}, f"{len(chunks)} codes: {target}-1.svg and on")
+        print_result({"codes": len(chunks)}, f"{count_of(len(chunks), 'code')}: {target}-1.svg and on")
 
 
 @graph.command("import")
@@ -519,7 +551,7 @@ def sync(opened: _Opener, address: Address, psk: bytes | None, history: bool) ->
 
     \b
     Example:
-      dtp graph sync notes.db dtp+tcp://dtp1...@127.0.0.1:9000/graph
+      dtp graph sync notes.db dtp+tcp://dtp1...@127.0.0.1:9700/graph
     """
     from dtp.net.dial import connect
 
@@ -531,10 +563,11 @@ def sync(opened: _Opener, address: Address, psk: bytes | None, history: bool) ->
         return {"received": done.received, "sent": done.sent, "bytes": size, "missing": missing}
 
     record = opened.run(work, taking=True, history=history)
-    text = "{received} envelopes received, {sent} sent, {bytes} bytes"
+    received, moved = count_of(record["received"], "envelope"), count_of(record["bytes"], "byte")
+    text = f"{received} received, {record['sent']} sent, {moved}"
     if record["missing"]:
-        text += "; {missing} are missing, which this peer doesn't have: sync with another"
-    print_result(record, text.format(**record))
+        text += f"; missing, and not known to this peer: {record['missing']} (sync with another)"
+    print_result(record, text)
 
 
 @graph.command()

@@ -10,6 +10,7 @@ import click
 
 from dtp.cli import host_owner, host_plans, host_services
 from dtp.cli.accounts import Account, account_options, executed_record, record_of
+from dtp.cli.groups import Group
 from dtp.cli.host_caps import host_option, only_host, operator_cap, print_record
 from dtp.cli.options import IdentitySource
 from dtp.cli.output import json_option, print_line, print_result, wants_json
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _ROLES = ("active", "standby")
 
 
-@click.group("host")
+@click.group("host", cls=Group)
 def host() -> None:
     """A host on chain: who you are to clients, what your services cost, who may come in."""
 
@@ -66,7 +67,7 @@ def create(ttl: int, operator: str | None, account: Account) -> None:
 
 
 @host.command()
-@click.argument("host_id", metavar="[HOST]", required=False)
+@host_option
 @account_options
 @json_option
 def show(host_id: str | None, account: Account) -> None:
@@ -127,7 +128,7 @@ def _host_text(record: dict[str, Any]) -> str:
         )
         rates = [f"{rate_text(rate)} ({name})" for name, rate in each["rate"].items() if rate["interval_ns"]]
         lines.append(
-            f"service   {number} ({each['kind']}): {state}; {request} a request, {mib} a MiB, "
+            f"service   {_service_text(int(number))} ({each['kind']}): {state}; {request} a request, {mib} a MiB, "
             f"deposit from {deposit}, {''.join(f'{each}, ' for each in rates)}terms revision {terms['revision']}"
         )
     if not record["services"]:
@@ -142,6 +143,14 @@ def _host_text(record: dict[str, Any]) -> str:
     lines += [f"allowed   {each}" for each in record["allow"]]
     lines += [f"denied    {each}" for each in record["deny"]]
     return "\n".join(lines)
+
+
+def _service_text(number: int) -> str:
+    """A service's number, behind its name where that is one that is usual. The chain has numbers only."""
+    from dtp.chain.resolver import usual_name
+
+    name = usual_name(number)
+    return name if name == str(number) else f"{name}, number {number}"
 
 
 def _list_command(name: str, help_text: str, add: str, remove: str) -> click.Command:

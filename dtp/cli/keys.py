@@ -31,7 +31,7 @@ def _describe(identity: Identity, path: Path) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--file", "path", type=click.Path(path_type=Path, readable=False), metavar="FILE",
+@click.option("--identity", "-i", "path", type=click.Path(path_type=Path, readable=False), metavar="FILE",
               help="Where to put it. [default: $DTP_IDENTITY, else identity.pem in the settings folder]")  # fmt: skip
 @click.option("--passphrase", "ask", is_flag=True, help="Encrypt it with a passphrase that is asked for.")
 @passphrase_file_option
@@ -52,7 +52,7 @@ def keygen(
     """
     path = path or config.identity_path()
     if not force and os.path.lexists(path):  # asked before a passphrase is
-        raise IdentityFileExists(f"{path} exists; it was left as it is. Give another --file, or --force")
+        raise IdentityFileExists(f"{path} exists; it was left as it is. Give another --identity, or --force")
     # Read once, for the old file and the new one: a pipe gives it only once.
     given = None if passphrase_file is None else read_passphrase_file(passphrase_file)
     identity = Identity.generate() if source is None else _import(source, given)
@@ -66,7 +66,7 @@ def keygen(
 
 
 @click.command("id")
-@identity_options("--file")
+@identity_options("--identity", "-i")
 @click.option("-q", "--quiet", is_flag=True, help="Print the identity (dtp1...) and nothing else.")
 @json_option
 def show_id(identity: IdentitySource, quiet: bool) -> None:

@@ -15,6 +15,7 @@ from dtp.chain import packages
 from dtp.chain.deployments import known_deployments
 from dtp.chain.packages.surface import Surface, surfaces
 from dtp.cli import move_build
+from dtp.cli.groups import Group
 from dtp.cli.move_build import Checkout, CompileError
 from dtp.cli.output import json_option, print_error, print_result, wants_json
 from dtp.cli.publish import migrate, publish, restrict, upgrade, use
@@ -34,7 +35,7 @@ _install_option = click.option(
 _packages_argument = click.argument("names", nargs=-1, metavar="[PACKAGE]...")
 
 
-@click.group("move")
+@click.group("move", cls=Group)
 def move() -> None:
     """Compile, check and show the Move packages.
 
@@ -191,9 +192,10 @@ def gas(ctx: click.Context, source: Path | None, checking: bool) -> None:
 
 @move.command()
 @click.argument("name", metavar="[PACKAGE]", required=False)
+@click.argument("module", metavar="[MODULE]", required=False)
 @json_option
-def info(name: str | None) -> None:
-    """Show what is in a shipped package, and where it is used, or list the packages."""
+def info(name: str | None, module: str | None) -> None:
+    """Show what is in a shipped package, and where it is used; or all of one of its modules; or list the packages."""
     if name is None:
         loaded = [packages.load(each) for each in packages.available()]
         records = [
@@ -212,10 +214,15 @@ def info(name: str | None) -> None:
         return
     package = packages.load(name)
     shown = surfaces(package.compiled, package.modules)
+    if module is not None and module not in package.modules:
+        raise click.BadParameter(f"no module {module!r} in {name}: there is {', '.join(package.modules)}")
+    chosen = tuple(each for each in shown if module in (None, each.module))
     if wants_json():
-        print_result(_info_record(package, shown))
-    else:
+        print_result(_info_record(package, chosen))
+    elif module is None:
         _print_info(package, shown)
+    else:
+        _print_module(package, chosen[0])
 
 
 # ---- helpers
@@ -286,18 +293,31 @@ def _print_info(package: packages.MovePackage, shown: tuple[Surface, ...]) -> No
     console.print(f"digest {package.digest.hex()}", highlight=False)
     for each in _used(package.name):
         console.print(f"used at {each['id']} on chain {each['chain_id']}, {each['policy']}", highlight=False)
-    for module in shown:
-        title = f"{package.name}::{module.module} ({module.size:,} bytes)"
-        functions = [{"function": str(function)} for function in module.functions]
-        _print_table(f"\n{title}: functions", ("function",), functions)
-        structs = [
-            {
-                "name": datatype.name,
-                "abilities": list(datatype.abilities),
-                "fields": [f"{field}: {kind}" for field, kind in datatype.fields],
-            }
-            for datatype in module.datatypes
-        ]
-        _print_table(f"{title}: objects, values and events", ("name", "abilities", "fields"), structs)
-        errors = [asdict(error) for error in module.errors]
-        _print_table(f"{title}: errors", ("number", "name", "message"), errors)
+    rows = [
+        {
+            "module": module.module,
+            "bytes": f"{module.size:,}",
+            "functions": len(module.functions),
+            "objects, values and events": len(module.datatypes),
+            "errors": len(module.errors),
+        }
+        for module in shown
+    ]
+    _print_table(f"\n'dtp move info {package.name} MODULE' shows a module", tuple(rows[0]), rows)
+
+
+def _print_module(package: packages.MovePackage, module: Surface) -> None:
+    title = f"{package.name}::{module.module} ({module.size:,} bytes)"
+    functions = [{"function": str(function)} for function in module.functions]
+    _print_table(f"{title}: functions", ("function",), functions)
+    structs = [
+        {
+            "name": datatype.name,
+            "abilities": list(datatype.abilities),
+            "fields": [f"{field}: {kind}" for field, kind in datatype.fields],
+        }
+        for datatype in module.datatypes
+    ]
+    _print_table(f"{title}: objects, values and events", ("name", "abilities", "fields"), structs)
+    errors = [asdict(error) for error in module.errors]
+    _print_table(f"{title}: errors", ("number", "name", "message"), errors)

@@ -15,6 +15,7 @@ import click
 
 from dtp import config
 from dtp.errors import ConfigError
+from dtp.escaping import LineFormatter
 from dtp.identity import Identity, PassphraseNeeded, PeerId
 from dtp.identity.private import open_to_others
 
@@ -180,7 +181,9 @@ def verbose_option(command: _Function) -> _Function:
     def set_up(ctx: click.Context, param: click.Parameter, count: int) -> None:
         if count:
             level = logging.INFO if count == 1 else logging.DEBUG
-            logging.basicConfig(level=level, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+            handler = logging.StreamHandler()
+            handler.setFormatter(LineFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+            logging.basicConfig(level=level, handlers=[handler])
 
     return click.option(
         "-v", "--verbose", count=True, expose_value=False, callback=set_up, help="Log; -vv logs everything."

@@ -7,13 +7,13 @@ import errno
 import json
 import os
 import sys
-import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import click
 
 from dtp.errors import CarrierError, ChainError, DtpError, LocalError, PeerError
+from dtp.escaping import escape_text
 from dtp.session.codes import CloseCode, ConnectionClosed
 
 _T = TypeVar("_T")
@@ -84,7 +84,7 @@ def print_result(record: Mapping[str, Any], text: str | None = None) -> None:
     if wants_json():
         _echo(json.dumps(record))
     elif text is not None:
-        _echo(text)
+        _echo(printable(text))
     else:
         width = max(map(len, record))
         for name, value in record.items():
@@ -160,8 +160,5 @@ def discard_output() -> None:
 
 
 def printable(text: str) -> str:
-    """`text` with control characters spelled out: what a peer says must not drive the terminal."""
-    return "".join(
-        char if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cf", "Cs") else ascii(char)[1:-1]
-        for char in text
-    )
+    """Return `text` with control characters spelled out: what a peer says must not drive the terminal."""
+    return escape_text(text, keep="\n\t")

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.accounts import Account, account_options, executed_record, record_of, tell_history
+from dtp.cli.groups import Group
 from dtp.cli.output import json_option, print_result, wants_json
 from dtp.cli.show import money, table
 from dtp.errors import ChainError
+from dtp.plurals import count_of
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
@@ -24,7 +26,7 @@ class NoPlan(ChainError):
     code = "no_plan"
 
 
-@click.group("pass")
+@click.group("pass", cls=Group)
 def pass_group() -> None:
     """Subscriptions: plans that hosts sell, and the passes that you hold."""
 
@@ -98,7 +100,7 @@ def _line(record: dict[str, Any]) -> str:
     quota = ", ".join(
         f"{record[f'quota_{what}']:,} {what}" for what in ("requests", "bytes") if record[f"quota_{what}"]
     )
-    many = f"{record['periods']} period{'s' if record['periods'] != 1 else ''}" if "pass" in record else ""
+    many = count_of(record["periods"], "period") if "pass" in record else ""
     held = f"; pass {record['pass']} for {many}" if many else ""
     sold = f"{price} for {period}, {quota or 'no quota'}{'' if record['on_sale'] else ', not on sale'}"
     return f"{record['id']}  service {record['service']} of {record['host']}: {sold}{held}"

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import click
 
-from dtp.cli.accounts import Account, refuse_key
+from dtp.cli.accounts import Account, gas_price_option, refuse_key
 from dtp.cli.output import print_line
 from dtp.errors import LocalError
 from dtp.net.dial import connect
+from dtp.plurals import count_of
 
 if TYPE_CHECKING:
     from dtp.identity import Identity
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from dtp.net.connection import Connection
     from dtp.net.dial import Connecting
     from dtp.pay.budget import Opening
-    from dtp.pay.buying import Purchase
+    from dtp.pay.channel_in_use import Purchase
     from dtp.pay.client_meter import ClientMeter
     from dtp.pay.dial import PaidConnecting
     from dtp.pay.metered import Metered
     from dtp.pay.settling import Paid
-    from dtp.pay.store import Bought
+    from dtp.pay.store import Bought, Store
     from dtp.pay.terms import Usage
 
 #: Options that `connect` takes by the same names.
@@ -42,6 +43,9 @@ _LIMITS = (
 )
 #: Above so much a deposit is asked about, MIST.
 _ASK_ABOVE = 1_000_000_000
+
+#: Told of a channel that is to be opened; what is wanted costs so much, in the coin's smallest unit. None: not known.
+Ask: TypeAlias = Callable[["Opening"], Awaitable[int | None]]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -90,9 +94,10 @@ class Payment:
     _used: list[Connection] = field(default_factory=list)
 
     def connect(
-        self, address: Address, *, identity: Identity, psk: bytes | None
+        self, address: Address, *, identity: Identity, psk: bytes | None, ask: Ask | None = None
     ) -> Connecting | PaidConnecting:
-        """Dial, and pay where a budget was given."""
+        """Dial, and pay where a budget was given. Before a channel is opened `ask` is told of it, and says what it is
+        opened for costs."""
         if self.budget is None:
             return connect(address, identity=identity, psk=psk)
         from dtp.chain.model import SUI_COIN
@@ -113,18 +118,26 @@ class Payment:
             coin=self.coin,
             keep=self.keep,
             spending=Spending(slack_amount=slack, when_answered=self.when_answered),
-            on_opening=self._agree,
+            on_opening=functools.partial(self._agree, ask),
             **self.limits,
             network=self.account.network or address.options.get("network"),
         )
 
-    def _agree(self, opening: Opening) -> bool:
+    async def _agree(self, ask: Ask | None, opening: Opening) -> bool:
         """Say what a channel costs beside what it pays for, before it is opened; ask where much goes into it."""
+        from dtp.chain.wallet import parse_amount
         from dtp.cli.show import amount, money
         from dtp.pay.budget import span
 
         terms, sui = opening.terms, _is_sui(opening.terms.coin)
-        dear = sui and opening.gas > opening.deposit
+        price = None if ask is None else await ask(opening)
+        dear = ""
+        if sui and opening.gas > opening.deposit:
+            dear = ", more than all that it can pay for"
+        elif sui and price is not None and opening.gas > price:
+            dear = ", more than what it is opened for"
+        if price is not None and self.budget is not None and price > parse_amount(self.budget, terms.coin):
+            dear += f"; the budget of {self.budget} ends before all of it is paid"
         print_line(
             {
                 "event": "opening",
@@ -135,7 +148,7 @@ class Payment:
                 "claim_ms": terms.claim_ms,
             },
             f"opening a channel with {money(opening.deposit, terms.coin)}; gas, with its close, about "
-            f"{amount(opening.gas)}{', more than all that it can pay for' if dear else ''}; if the server is gone "
+            f"{amount(opening.gas)}{dear}; if the server is gone "
             f"what is left is locked for {span(terms.claim_ms)}",
             err=True,
         )
@@ -176,29 +189,56 @@ class Payment:
                 ours = {bill.channel for bill in bills}
                 for each in store.bought():
                     if each.state != "closed" and (each.channel in ours or each.channel not in before):
-                        self._tell_open(each)
+                        self._tell_open(store, each)
 
     def _bills(self) -> list[_Bill]:
         return [bill for each in self._used if (bill := _Bill.of(each)) is not None]
 
-    def _tell_open(self, channel: Bought) -> None:
-        """Say that a channel holds money of ours, and what brings it back."""
-        how = f"'dtp channel close {channel.channel}' brings back what is left"
+    def _tell_open(self, store: Store, channel: Bought) -> None:
+        """Say that a channel holds money of ours, how much and for how long, and what brings it back."""
+        from dtp.cli.show import amount, money
+        from dtp.pay.budget import is_in_use, span
+
+        signed = sum(lane.most_signed for _, lane in store.lanes(channel.channel))
+        left = max(0, channel.deposited - signed)
+        holds = f"it holds at least {money(left, channel.coin)} of yours"
+        claims = span(channel.claim_ms)
+        close = f"'dtp channel close {channel.channel}' brings that back"
+        how = f"{close}, at once where the server agrees, else {claims} later"
+        kept = [
+            deal for each in self._used if (deal := _deal_of(each)) and deal.channel.id == channel.channel
+        ]
         if channel.state == "closing":
-            words = f"is closing: when the server's time for claims is over, {how}"
+            wanted = sum(each.disputed_amount for each in kept)
+            more = f"{money(wanted, channel.coin)} more than what came here (--slack pays it)"
+            why = f", since its server counts {more}"
+            words = f"is closing, not by agreement{why if wanted else ''}; {holds}: in {claims}, {close}"
         elif channel.state == "refused":
-            words = f"isn't taken by the server any more: {how}"
+            words = f"isn't taken by the server any more, and {holds}: {close}, {claims} after the chain was asked"
+        elif is_in_use(store, channel.channel):
+            words = f"is open, since another program uses it, which closes it at its end; {holds}"
         elif self.keep:
-            words = f"stays open for the next time; {how}"
-        elif self.keep is None:
+            words = f"stays open for the next time; {holds}, and {how}"
+        elif any(each.kept_as_cheaper for each in kept):
+            another = amount(max(each.gas_of_another for each in kept))
             words = (
-                "stays open for the next time, since gas for another is more than a tenth of what it locks; "
+                f"stays open for the next time, since another one takes about {another} of gas; {holds}, and "
                 f"{how}"
             )
         else:
-            words = f"is open: the next connection uses it where the server lets it; else {how}"
+            words = (
+                f"is open, since the connection didn't end in order; {holds}: the next connection to this service "
+                f"uses it, and {how}"
+            )
         print_line(
-            {"event": "channel", "channel": channel.channel, "state": channel.state},
+            {
+                "event": "channel",
+                "channel": channel.channel,
+                "state": channel.state,
+                "left": left,
+                "coin": channel.coin,
+                "claim_ms": channel.claim_ms,
+            },
             f"channel {channel.channel} {words}",
             err=True,
         )
@@ -206,7 +246,7 @@ class Payment:
 
 def _bought(connection: Connection) -> tuple[Metered, ClientMeter, Purchase] | None:
     """The connection, its meter and what it is paid by, if it is."""
-    from dtp.pay.buying import Purchase
+    from dtp.pay.channel_in_use import Purchase
     from dtp.pay.client_meter import ClientMeter
     from dtp.pay.metered import Metered
 
@@ -215,6 +255,11 @@ def _bought(connection: Connection) -> tuple[Metered, ClientMeter, Purchase] | N
     deal = connection.meter.deal
     assert isinstance(deal, Purchase)
     return connection, connection.meter, deal
+
+
+def _deal_of(connection: Connection) -> Purchase | None:
+    bought = _bought(connection)
+    return None if bought is None else bought[2]
 
 
 @dataclass(frozen=True)
@@ -257,8 +302,8 @@ class _Bill:
                 "bytes": used.bytes,
                 "gas_mist": self.gas,
             },
-            f"paid {money(self.amount, coin)} for {used.requests:,} request{'s' if used.requests != 1 else ''} and "
-            f"{used.bytes:,} bytes, gas {amount(self.gas)} in all",
+            f"paid {money(self.amount, coin)} for {count_of(used.requests, 'request')} and "
+            f"{count_of(used.bytes, 'byte')}, and {amount(self.gas)} of gas for all transactions of its channel",
             err=True,
         )
         if closed is not None:
@@ -296,7 +341,14 @@ def payment_options(command: _Function) -> _Function:
         **options: Any,
     ) -> Any:
         limits = {name: options.pop(name) for name in _LIMITS}
-        said = [deposit, coin, keep_channel, slack, *limits.values()]
+        # The price of gas may come from the environment, for all commands.
+        said = [
+            deposit,
+            coin,
+            keep_channel,
+            slack,
+            *(limits[each] for each in _LIMITS if each != "max_gas_price"),
+        ]
         if budget is None and (yes or when_answered or any(each is not None for each in said)):
             raise click.UsageError(
                 "--deposit, --coin, --keep-channel, --slack, --when-answered, --yes and limits are about a --budget"
@@ -319,8 +371,7 @@ def payment_options(command: _Function) -> _Function:
                      help="Pay for what the server counts, and never came here, on connections that broke off: at "
                      "most so much in all on a channel's lane. [default: a voucher's step, at most 0.00075SUI]"),
         click.option("--yes", is_flag=True, help="Agree to a deposit above 1 SUI without being asked."),
-        click.option("--max-gas-price", type=click.IntRange(min=1), metavar="MIST",
-                     help="Pay at most so much for a unit of gas, whatever a node says. [default: 10000]"),
+        gas_price_option,
         click.option("--max-gas", metavar="AMOUNT",
                      help="Gas that opening, topping up and closing may take. [default: a quarter of the budget, or "
                      "0.1SUI if that is more]"),

@@ -24,6 +24,7 @@ from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import connect
+from dtp.plurals import count_of
 
 
 class NoAnswer(CarrierError):
@@ -59,7 +60,7 @@ def ping(
 
     \b
     Examples:
-      dtp ping dtp+tcp://dtp1...@127.0.0.1:9000/echo
+      dtp ping dtp+tcp://dtp1...@127.0.0.1:9700/echo
       dtp ping -c 100 --interval 0.01 --json dtp://alice
     """
     run(_ping(address, identity.load_or_make(), psk, count, interval, patience))
@@ -135,5 +136,5 @@ def _print_summary(times: Sequence[float]) -> None:
     }
     text = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
     record = {f"{name}_ms": round(value, 3) for name, value in figures.items()}
-    trips = "1 round trip" if len(ms) == 1 else f"{len(ms)} round trips"
+    trips = count_of(len(ms), "round trip")
     print_line({"event": "summary", "count": len(ms), **record}, f"{trips}: {text} ms")

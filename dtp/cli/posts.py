@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.accounts import Account, account_options, tell_history
+from dtp.cli.groups import Group
 from dtp.cli.options import IdentitySource, address_argument
 from dtp.cli.output import json_option, print_line, print_result, wants_json
 from dtp.errors import ConfigError
@@ -27,7 +28,7 @@ identity_option = click.option(
 )
 
 
-@click.group("post")
+@click.group("post", cls=Group)
 def post() -> None:
     """Messages to a host through the chain: sealed, paid for, and answered the same way."""
 

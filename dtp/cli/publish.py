@@ -41,9 +41,20 @@ def publish(names: tuple[str, ...], again: bool, immutable: bool | None, account
         f"{record['package']:<{width}}  {record['id']}  "
         + (f"published for {amount(record['gas_mist'])}" if record["transaction"] else "was there already")
         + (", immutable" if record["policy"] == "immutable" else "")
+        + _not_done(record, immutable)
         for record in published
     ]
     print_result({"packages": published}, None if wants_json() else "\n".join(lines))
+
+
+def _not_done(record: dict[str, Any], immutable: bool | None) -> str:
+    """Say of a package that was there already what --immutable didn't do."""
+    if not immutable or record["transaction"] or record["policy"] == "immutable":
+        return ""
+    return (
+        ", and is NOT immutable: who has its upgrade cap can still change it. 'dtp move restrict "
+        f"{record['package']} --immutable' gives that up, --again publishes another one"
+    )
 
 
 def _gives_up(chain: ChainClient, immutable: bool | None) -> bool:

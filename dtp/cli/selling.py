@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dtp.cli.accounts import Account, refuse_key
+from dtp.cli.accounts import Account, gas_price_option, refuse_key
 from dtp.cli.listening import DEFAULT_URL, Listening
 from dtp.cli.output import print_line, print_note
 from dtp.cli.services import Directory, Service
 from dtp.cli.terms import change_lines, changed_terms, changes, terms_record
-from dtp.errors import ConfigError
+from dtp.errors import ChainError, ConfigError, LocalError
+from dtp.plurals import count_of
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from dtp.pay.serving import Serving
     from dtp.pay.settling import Paid
 
+#: How long the chain is asked about what isn't sold, seconds.
+_LOOK = 5.0
 _NO_CREDIT = "--credit is what --bearer client or --bearer server credit the other side with"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -129,9 +132,10 @@ def selling_options(command: _Function) -> _Function:
         credit: str | None,
         network: str | None,
         wallet: str | None,
+        max_gas_price: int | None,
         **options: Any,
     ) -> Any:
-        account = Account(network, wallet, None)
+        account = Account(network, wallet, None, max_gas_price)
         sale = Sale(
             price_mib, price_request, min_deposit, host_id, plans, hint, pipe, bearer, credit, account
         )
@@ -139,6 +143,7 @@ def selling_options(command: _Function) -> _Function:
 
     decorated: Any = with_sale
     for option in (
+        gas_price_option,
         click.option("--wallet", callback=refuse_key, envvar="DTP_WALLET", metavar="WALLET",
                      help="Who is paid. [default: $DTP_WALLET, else your identity]"),
         click.option("--network", envvar="DTP_NETWORK", metavar="NETWORK",
@@ -168,6 +173,37 @@ def selling_options(command: _Function) -> _Function:
     return result
 
 
+async def tell_if_sold(services: Sequence[Service], listening: Listening, sale: Sale) -> None:
+    """Say of services that are about to be given away that a host of ours sells them, if one was made from here."""
+    from dtp.chain import host as module
+    from dtp.chain.deployments import has_made_hosts
+    from dtp.chain.resolver import service_number
+
+    account = (
+        listening.identity.id.sui_address if sale.account.wallet is None else sale.account.signer().address
+    )
+    if not has_made_hosts(account):
+        return
+    try:
+        async with asyncio.timeout(_LOOK), sale.account.client(signing=False) as chain:
+            hosts = [
+                await chain.read(module.SCHEMA, module.Host, id) for id in chain.deployments.hosts(account)
+            ]
+    except (ChainError, LocalError, TimeoutError) as fault:
+        said: dict[str, object] = {"event": "given-away", "reason": str(fault)}
+        print_note(said, f"served for free; whether a host of yours sells it can't be asked: {fault}")
+        return
+    for service in services:
+        for host in hosts:
+            found = host.services.get(service_number(service.name))
+            if found is not None and (found.terms.price_mib or found.terms.price_request):
+                print_note(
+                    {"event": "given-away", "service": service.name, "host": host.id},
+                    f"{service.name} is served for free, to everybody who has the address below, and host {host.id} "
+                    f"sells it: with a price (--price-mib, --price-request) it is sold as before",
+                )
+
+
 async def serve_for_money(
     directory: Directory,
     service: Service,
@@ -177,7 +213,6 @@ async def serve_for_money(
     grace: float,
 ) -> None:
     """Serve one service to those who pay, until `stop`; then claim what is worth its gas."""
-    from dtp.chain import ChainClient
     from dtp.chain.resolver import service_number
     from dtp.pay.hosting import find_host
     from dtp.pay.serving import serve
@@ -199,8 +234,9 @@ async def serve_for_money(
             await connection.close()
             _report(connection)
 
-    wallet = sale.account.signer()
-    async with ChainClient(sale.account.network, wallet) as chain:
+    async with sale.account.client(signing=True) as chain:
+        wallet = chain.signer
+        assert wallet is not None
         owned = await find_host(chain, sale.host)
         there = None if owned is None else owned.host.services.get(service_number(service.name))
         known = None if there is None else there.terms
@@ -218,29 +254,45 @@ async def serve_for_money(
             pipe=sale.pipe,
             plans=sale.plans,
             psk=listening.psk,
+            on_asked=directory.tell,
         )
-        async with serving:
-            if known is not None and terms is not None:
-                _print_changes(known, terms)
-            if serving.hint not in (sale.hint, *serving.listener.urls):
-                said = {"event": "announced", "hint": serving.hint}
-                print_note(said, f"clients dial {serving.hint}, which --hint changes")
-            print_line(
-                {
-                    "event": "listening",
-                    "service": service.name,
-                    "kind": service.kind,
-                    "address": str(serving.address),
-                    "host": serving.host,
-                },
-                str(serving.address),
-            )
-            replaced = await _until(stop, serving)
-            await serving.close(grace=grace)
-    for paid in serving.cashier.done:
-        _print_claim(paid)
+        try:
+            async with serving:
+                if known is not None and terms is not None:
+                    _print_changes(known, terms)
+                if serving.hint not in (sale.hint, *serving.listener.urls):
+                    said = {"event": "announced", "hint": serving.hint}
+                    print_note(said, f"clients dial {serving.hint}, which --hint changes")
+                print_line(
+                    {
+                        "event": "listening",
+                        "service": service.name,
+                        "kind": service.kind,
+                        "address": str(serving.address),
+                        "host": serving.host,
+                    },
+                    str(serving.address),
+                )
+                replaced = await _until(stop, serving)
+                await serving.close(grace=grace)
+        finally:  # also when it is interrupted
+            _print_end(serving)
     if replaced is not None:
         raise replaced
+
+
+def _print_end(serving: Serving) -> None:
+    """Say what was claimed, and what all of it took."""
+    from dtp.cli.show import amount
+
+    for paid in serving.cashier.done:
+        _print_claim(paid)
+    gas = {"claims": serving.cashier.gas, "presence": serving.presence_gas}
+    print_line(
+        {"event": "gas", **{f"{what}_mist": mist for what, mist in gas.items()}},
+        "gas: " + ", ".join(f"{amount(mist)} for {what}" for what, mist in gas.items()),
+        err=True,
+    )
 
 
 def _print_changes(known: Terms, terms: Terms) -> None:
@@ -274,8 +326,8 @@ def _report(connection: Metered) -> None:
             "bytes": used.bytes,
             "vouched": connection.paid,
         },
-        f"{connection.peer.short}: {used.requests:,} requests, {used.bytes:,} bytes, "
-        f"vouched for {format_amount(connection.paid)}",
+        f"{connection.peer.short}: {count_of(used.requests, 'request')}, "
+        f"{count_of(used.bytes, 'byte')}, vouched for {format_amount(connection.paid)}",
         err=True,
     )
 

@@ -11,7 +11,7 @@ from dtp.cli.listening import Listening, addresses, listening_options, print_ide
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line
 from dtp.cli.run import run, when_stdin_ends
-from dtp.cli.selling import Sale, selling_options, serve_for_money
+from dtp.cli.selling import Sale, selling_options, serve_for_money, tell_if_sold
 from dtp.cli.services import KINDS, Directory, Service, make
 from dtp.net.connection import Connection
 from dtp.net.listener import Refuse, Request
@@ -56,7 +56,7 @@ def serve(
     \b
     Examples:
       dtp serve --echo
-      dtp serve --file ~/public --listen tcp://0.0.0.0:9000
+      dtp serve --file ~/public --listen tcp://0.0.0.0:9700
       dtp serve --exec date=date --forward web=127.0.0.1:80 --allow dtp1...
       dtp serve --http ./site --service files --price-mib 2000000 --network localnet
     """
@@ -101,6 +101,7 @@ async def _serve(directory: Directory, services: list[Service], sale: Sale, list
         )
         await directory.serve(connection)
 
+    await tell_if_sold(services, listening, sale)
     async with await listening.listen(handle, check) as listener:
         print_identity_note(listening)
         for service in services:

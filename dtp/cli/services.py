@@ -19,9 +19,10 @@ from dtp.cli.output import print_line
 from dtp.cli.site import Peeked, is_http, serve_http
 from dtp.errors import DtpError
 from dtp.net.connection import Connection
-from dtp.net.files import check_name, serve_file
+from dtp.net.files import check_name, serve_file, tell_file
 from dtp.net.relay import copy, relay
 from dtp.net.stream import Stream
+from dtp.plurals import count_of
 from dtp.tasks import TaskSet, start_task
 
 #: Buffer of a pipe or socket on this side of a stream, bytes.
@@ -81,6 +82,10 @@ class Files(Service):
         if not self._root.is_dir():
             check_name(self._root.name)
 
+    async def tell(self, stream: Stream, below: str) -> None:
+        """Say what a file is, and give nothing of it."""
+        await tell_file(stream, self._root, below)
+
     async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
         """One file."""
         try:
@@ -98,7 +103,7 @@ class Files(Service):
                 "from": sent.begin,
                 "sha256": sent.digest.hex(),
             },
-            f"{self.name}: sent {sent.file.name} ({sent.file.size:,} bytes) to {connection.peer.short}",
+            f"{self.name}: sent {sent.file.name} ({count_of(sent.file.size, 'byte')}) to {connection.peer.short}",
             err=True,
         )
 
@@ -310,6 +315,15 @@ class Directory:
                 tasks.start(self._serve(*found, connection, stream), name="dtp-service")
         finally:
             await tasks.stop()
+
+    async def tell(self, connection: Connection, name: str) -> None:
+        """Answer who asks about a file of a service of ours; nothing else is told."""
+        found = self.find(name)
+        if found is None or not isinstance(found[0], Files):
+            await connection.close(CANT_SERVE, "nothing is told of this service")
+            return
+        with contextlib.suppress(DtpError):  # the peer was told
+            await found[0].tell(await connection.accept_stream(), found[1])
 
     async def _serve(self, service: Service, below: str, connection: Connection, stream: Stream) -> None:
         try:

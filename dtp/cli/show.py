@@ -73,11 +73,18 @@ def amount(mist: int) -> str:
     return format_amount(mist)
 
 
+def gas_text(mist: int) -> str:
+    """What transactions took: "gas 0.001 SUI"; below 0 more storage was given back than they cost."""
+    return (
+        f"gas {amount(mist)}" if mist >= 0 else f"and {amount(-mist)} more of storage given back than its gas"
+    )
+
+
 def money(units: int, coin: str) -> str:
     """A sum of a coin (its smallest unit)."""
-    from dtp.chain.model import SUI_COIN, canonical_type
+    from dtp.chain import wallet
 
-    return amount(units) if canonical_type(coin) == SUI_COIN else f"{units:,} of {coin}"
+    return wallet.money(units, coin)
 
 
 def moment(ms: int) -> str:

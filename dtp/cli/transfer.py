@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import functools
+import logging
 import os
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -36,13 +37,16 @@ from dtp.net.files import (
     FileInfo,
     FileProblem,
     FileTransferError,
+    Here,
     NameRefused,
     Progress,
     Received,
     Sent,
     TransferRefused,
+    ask_file,
     check_name,
     fetch_file,
+    look_here,
     receive_file,
     send_file,
 )
@@ -53,7 +57,10 @@ from dtp.pay.errors import BudgetSpent, MoneyNotAdded
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost
 
 if TYPE_CHECKING:
+    from dtp.pay.budget import Opening
     from dtp.pay.dial import PaidConnecting
+
+log = logging.getLogger("dtp.cli")
 
 _T = TypeVar("_T")
 
@@ -157,7 +164,7 @@ def recv(
     Examples:
       dtp recv --output ~/Downloads --listen tcp://0.0.0.0:0
       dtp recv dtp://0x.../files/big.iso --budget 0.5SUI
-      dtp recv dtp+tcp://dtp1...@192.168.1.5:9000/files/disk.iso
+      dtp recv dtp+tcp://dtp1...@192.168.1.5:9700/files/disk.iso
     """
     path = Path(output)
     folder, name = (path, None) if path.is_dir() or output.endswith(os.sep) else (path.parent, path.name)
@@ -202,9 +209,61 @@ async def _fetch(
         _print_received(received, connection.peer, meter)
         return received
 
-    with payment.accounted() as used, Meter("receiving") as meter:
-        dial = functools.partial(payment.connect, address, identity=listening.identity, psk=listening.psk)
-        await _persist(dial, attempt, meter, payment.keep_for_another)
+    async def ask(opening: Opening) -> int | None:
+        return await _ask_before_paying(folder, name, force, opening)
+
+    try:
+        with payment.accounted() as used, Meter("receiving") as meter:
+            dial = functools.partial(
+                payment.connect, address, identity=listening.identity, psk=listening.psk, ask=ask
+            )
+            await _persist(dial, attempt, meter, payment.keep_for_another)
+    except _AlreadyHere as found:
+        path, file = found.here.path, found.file
+        print_line(
+            {"event": "here", "path": str(path), "size": file.size},
+            f"{path}: {size_text(file.size)}, is here already: the size and the time are those of the server's file. "
+            "Nothing was paid; --force compares what is in them",
+        )
+
+
+class _AlreadyHere(Exception):
+    """Nothing has to be fetched."""
+
+    def __init__(self, here: Here, file: FileInfo) -> None:
+        super().__init__(str(here.path))
+        self.here, self.file = here, file
+
+
+async def _ask_before_paying(folder: Path, name: str | None, force: bool, opening: Opening) -> int | None:
+    """What the file is going to cost, before anything is paid; None where the server doesn't say.
+
+    Raises `_AlreadyHere`, `TransferRefused` where there is no such file, and `FileExists`: then no channel is opened.
+    """
+    from dtp.cli.show import money
+    from dtp.pay.terms import Prices, Usage
+
+    if opening.ask is None:
+        return None
+    try:
+        async with asyncio.timeout(_OFFER), opening.ask() as connection:
+            file = await ask_file(connection)
+    except (ConnectionClosed, CarrierError, FileTransferError, PeerError, TimeoutError) as fault:
+        if isinstance(fault, TransferRefused) and fault.refusal != "protocol":
+            raise
+        log.info("%s doesn't say what it has before it is paid: %s", opening.host, fault)
+        return None
+    here = look_here(folder, name or file.name, file, overwrite=force)
+    if here.same and not force:
+        raise _AlreadyHere(here, file)
+    terms = opening.terms
+    price = Prices(terms.price_request, terms.price_mib).of(Usage(1, file.size - here.have))
+    print_line(
+        {"event": "price", "name": file.name, "size": file.size, "amount": price, "coin": terms.coin},
+        f"{file.name}: {size_text(file.size - here.have)} for about {money(price, terms.coin)}",
+        err=True,
+    )
+    return price
 
 
 class OtherService(PeerError):

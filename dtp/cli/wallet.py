@@ -9,6 +9,7 @@ import click
 
 from dtp import config
 from dtp.cli.accounts import Account, account_options, executed_record, wallet_path, wallets_dir
+from dtp.cli.groups import Group
 from dtp.cli.keys import _new_passphrase as new_passphrase
 from dtp.cli.options import passphrase_file_option
 from dtp.cli.output import json_option, print_result, wants_json
@@ -20,7 +21,7 @@ from dtp.identity.private import make_private_folder
 _SCHEMES = ("ed25519", "secp256k1", "secp256r1")
 
 
-@click.group("wallet")
+@click.group("wallet", cls=Group)
 def wallet() -> None:
     """Accounts on Sui: make and list them, ask what they have, send it.
 

@@ -1,7 +1,8 @@
 """An event loop whose clock is virtual: it jumps to the next timer as soon as nothing is left to do.
 
 For programs that live in memory only. Hours of timeouts pass in milliseconds, and every run is the same. What
-would wait for ever is reported as `DeadlockError`, with the tasks and where they wait.
+would wait for ever is reported as `DeadlockError`, with the tasks and where they wait; what would go round for ever
+while the clock stands as `LivelockError`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ class DeadlockError(LocalError):
     code: ClassVar[str] = "deadlock"
 
 
+class LivelockError(LocalError):
+    """The program goes on and on while no time passes."""
+
+    code: ClassVar[str] = "livelock"
+
+
 class VirtualTimeError(LocalError):
     """Something was asked of the virtual loop that only real time and real sockets have."""
 
@@ -36,24 +43,35 @@ class _Jumper:
 
     def __init__(self, loop: FakeClockLoop) -> None:
         self._loop = loop
+        self._turns = 0  # since the clock has moved
 
     def select(self, timeout: float | None) -> list[object]:
         if timeout is None:
-            raise DeadlockError(_waiting(self._loop))
+            raise DeadlockError(f"Every task waits and no timer is set. {_waiting(self._loop)}")
         if timeout > 0:
             self._loop.jump()
+            self._turns = 0
+            return []
+        self._turns += 1
+        if self._turns > self._loop.most_turns:
+            now = f"{self._loop.time():g} s"
+            turns = f"{self._turns:,} turns of the loop have passed"
+            raise LivelockError(f"{turns}, and it is still {now}. {_waiting(self._loop)}")
         return []
 
 
 class FakeClockLoop(base_events.BaseEventLoop):
     """The loop. `time()` starts at `start` seconds and moves only when nothing is ready to run.
 
+    `LivelockError` ends a program that takes more than `most_turns` turns of the loop at one and the same time.
+
     It has no sockets, pipes or signals. `run_in_executor` (and so `asyncio.to_thread`) runs the function at
     once, in the loop's own thread.
     """
 
-    def __init__(self, start: float = 0.0) -> None:
+    def __init__(self, start: float = 0.0, most_turns: int = 1_000_000) -> None:
         super().__init__()
+        self.most_turns = most_turns
         self._set_time(start)
         self._selector = _Jumper(self)
         self._scheduled: list[asyncio.TimerHandle]
@@ -104,8 +122,8 @@ def run(
     """Run `main` to its end on a fresh loop and give its result: `asyncio.run` for tests.
 
     Stricter than that: what a callback or a forgotten task raised fails the run too, as an `ExceptionGroup`,
-    where asyncio would only log it. Raises `DeadlockError` when `main` can't get on. With `loop_factory` the
-    same strictness is had on a loop with real time.
+    where asyncio would only log it. Raises `DeadlockError` when `main` can't get on, and `LivelockError` when it
+    goes on without end while no time passes. With `loop_factory` the same strictness is had on a loop with real time.
     """
     stray: list[Exception] = []
 
@@ -129,7 +147,7 @@ def run(
 
 
 def _waiting(loop: asyncio.AbstractEventLoop) -> str:
-    lines = ["every task waits and no timer is set:"]
+    lines = ["The tasks and where they are:"]
     for task in sorted(asyncio.all_tasks(loop), key=lambda task: task.get_name()):
         lines.append(f"  {task.get_name()} at {_innermost(task)}")
     return "\n".join(lines)

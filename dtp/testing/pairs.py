@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from dtp.core import Buffer
 from dtp.identity import Identity
 from dtp.session.events import Ended, Event, LinkLost, StreamData, TapData
+from dtp.session.exchange import Exchanges
 from dtp.session.handshake import ClientHandshake, Endpoint, Established, ServerHandshake, Ticket
 from dtp.session.limits import DEFAULT, Limits
 from dtp.session.link import Link
@@ -49,7 +50,7 @@ def shake_hands(
 ) -> tuple[Established, Established]:
     """A whole handshake in memory; `known` for IK (the client knows the server's static key), else XX."""
     one = ClientHandshake(
-        client,
+        replace(client, suites=tuple(each for each in client.suites if each >= suite)),
         entropy(seed + " client"),
         expected=server.identity.id,
         suite=suite,
@@ -98,8 +99,20 @@ class SessionPair:
         self.client_endpoint = Endpoint(ALICE, suites, client_limits, psk=psk)
         self.server_endpoint = Endpoint(BOB, suites, server_limits, psk=psk)
         first, second = shake_hands(self.client_endpoint, self.server_endpoint, suite=suite, known=known)
-        self.client = Session(first, client_limits, self.now, client=True)
-        self.server = Session(second, server_limits, self.now, client=False)
+        self.client = Session(
+            first,
+            client_limits,
+            self.now,
+            client=True,
+            exchanges=Exchanges(ALICE, entropy("client exchanges")),
+        )
+        self.server = Session(
+            second,
+            server_limits,
+            self.now,
+            client=False,
+            exchanges=Exchanges(BOB, entropy("server exchanges")),
+        )
         self.wires = [Wire(self.client.link, self.server.link)]
         self.events: dict[Session, list[Event]] = {self.client: [], self.server: []}
         self._out = Buffer(256 * 1024)

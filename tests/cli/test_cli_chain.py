@@ -201,6 +201,8 @@ def test_a_host_from_publishing_to_its_heartbeat(shell, call, alice):
     assert [each["package"] for each in published] == ["transport", "escrow"]
     assert all(each["transaction"] for each in published)
     assert "was there already" in shell("move", "publish", "transport")
+    assert "NOT immutable" not in shell("move", "publish", "transport")
+    assert "is NOT immutable" in shell("move", "publish", "transport", "--immutable")
     made = call("host", "create")
     assert {"host", "beacon", "cap", "operator_cap", "transaction", "gas_mist"} <= set(made)
     assert "none yet" in shell("host", "show")
@@ -216,7 +218,7 @@ def test_a_host_from_publishing_to_its_heartbeat(shell, call, alice):
         assert "nobody can dial" in shell("host", "heartbeat", "--hint", nowhere, code=2)
     beat = call("host", "heartbeat", "--hint", "dtp+tcp://127.0.0.1:9000", "--weight", 3)
     assert beat["event"] == "heartbeat"
-    shown = call("host", "show", made["host"])
+    shown = call("host", "show", "--host", made["host"])
     first, second = shown["services"]["1"], shown["services"]["2"]
     assert (first["kind"], first["mode"], first["open"]) == ("http", "open", True)
     assert (first["terms"]["revision"], first["terms"]["price_mib"]) == (3, 5)  # revisions are the host's
@@ -251,6 +253,7 @@ def test_what_is_not_named_of_a_service_stays(shell, call, alice):
     assert (first["added"], first["changes"]) == (True, {})
     number = str(first["service"])
     (before,) = call("host", "show")["services"].values()
+    assert f"service   files, number {number} (http)" in shell("host", "show")
     again = call("host", "service", "files", "--price-mib", 8)
     assert again["changes"] == {"price_mib": {"old": 7, "new": 8}}
     changed = {**before, "terms": {**before["terms"], "price_mib": 8, "revision": 2}}
@@ -459,6 +462,7 @@ def test_every_command_has_help():
 # --- processes.
 
 
+@pytest.mark.slow
 def test_a_localnet_that_keeps_its_state(dtp, tmp_path):
     def start(*more):
         program = dtp("localnet", "--port", 0, "--faucet-port", 0, "--state", tmp_path / "s", "--json", *more)
@@ -478,7 +482,7 @@ def test_a_localnet_that_keeps_its_state(dtp, tmp_path):
     balance = dtp("wallet", "balance", "0x5", "--network", again["url"], "--json")
     assert list(json.loads(balance.wait())["balances"].values()) == [FUNDS]
     taken = dtp("localnet", "--port", again["url"].rsplit(":", 1)[1])
-    taken.wait(5)
+    taken.wait(3)
     assert b"is another localnet running?" in taken.errors
     net.wait(0)
     text = dtp("localnet", "--port", 0, "--faucet-port", 0)
@@ -488,6 +492,7 @@ def test_a_localnet_that_keeps_its_state(dtp, tmp_path):
     text.wait(None)
 
 
+@pytest.mark.slow
 def test_following_and_beating_through_an_outage(dtp, tmp_path, monkeypatch):
     def start(port=0):
         more = ("--port", port, "--faucet-port", 0, "--state", tmp_path / "s", "--until-eof", "--json")

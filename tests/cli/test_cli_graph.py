@@ -118,7 +118,7 @@ def test_writing_needs_an_identity_that_is_kept(home, tmp_path):
 
 def test_files(me, tmp_path):
     run("put", tmp_path / "one.db", "a", "k", "1")
-    assert run("export", tmp_path / "one.db", tmp_path / "all.dtpg") == "1 envelopes\n"
+    assert run("export", tmp_path / "one.db", tmp_path / "all.dtpg") == "1 envelope\n"
     assert run("import", tmp_path / "two.db", tmp_path / "all.dtpg") == "1 new envelopes\n"
     assert run("import", tmp_path / "two.db", tmp_path / "all.dtpg") == "0 new envelopes\n"
     assert run("get", tmp_path / "two.db", "a") == "k: 1\n"
@@ -141,7 +141,7 @@ def test_codes(me, tmp_path):
     lines.write_text("\n".join(chunks[:-1]))
     assert f"missing: {len(chunks)}" in run("import", two, lines, "--chunks", code=4)
     assert "--qr" in run("export", one, code=2)
-    pytest.importorskip("segno", reason="pip install 'dtp[qr]'")
+    pytest.importorskip("segno", reason="pip install 'dtp-sockets[qr]'")
     shown = run("export", one, "--qr")
     assert f"{len(chunks)} of {len(chunks)}" in shown
     assert "\u2588" in shown
@@ -149,6 +149,7 @@ def test_codes(me, tmp_path):
     assert len(list(tmp_path.glob("code-*.svg"))) == len(chunks)
 
 
+@pytest.mark.slow
 def test_peers(dtp, me, tmp_path):
     run("put", tmp_path / "one.db", "a", "k", "1")
     server = dtp("graph", "serve", tmp_path / "one.db", "--json", "--until-eof")
@@ -168,7 +169,7 @@ def test_peers(dtp, me, tmp_path):
     run("put", tmp_path / "three.db", "another", "k", "2", "--identity", other)
     run("put", tmp_path / "three.db", "elsewhere", "k", "2", "--identity", other)
     syncing = dtp("graph", "sync", tmp_path / "three.db", address, "--identity", other)
-    assert syncing.wait().startswith(b"1 envelopes received, 2 sent")
+    assert syncing.wait().startswith(b"1 envelope received, 2 sent")
     assert watching.event("change")["soul"] == "another"
     plain = dtp("graph", "watch", tmp_path / "four.db", address)
     assert "register" in plain.line()
@@ -254,9 +255,7 @@ def test_verifying_tells_of_offences(me, tmp_path):
     core = GraphCore(cheat.id.key)
     vote = rules.soul("lunch"), str(cheat.id)
     with core.trusted():
-        core.put(
-            values.rows([(rules.root, "rules", rules.document), (*vote, 1), (*vote, 2)]), 1 << 16, 1 << 62
-        )
+        core.put(values.rows([(rules.root, "rules", rules.document), (*vote, 1), (*vote, 2)]), 1 << 16)
     made = envelopes.seal(cheat, "", 1, envelopes.NONE_BEFORE, core.commit()[0]).encode()
 
     async def take():
@@ -289,3 +288,28 @@ def test_looking_into_a_file_that_is_not_there_makes_none(me, tmp_path, command)
     assert "there is no graph" in run(name, file, *rest, *target, code=3)
     assert list(tmp_path.glob("missing*")) == []
     assert list(tmp_path.glob("out*")) == []
+
+
+def test_status_tells_of_two_histories(me, tmp_path):
+    """A copy of a file writes, and so does the file; whoever has got both says so, and ends with 3."""
+    file, copy, other = (tmp_path / name for name in ("notes.db", "copy.db", "other.db"))
+    run("put", file, "page", "k", "0", "--graph", "g")
+    shutil.copy(file, copy)
+    run("put", file, "page", "k", "1")
+    assert json.loads(run("status", file, "--json")) == {
+        "name": "g",
+        "authors": 1,
+        "frames": 2,
+        "missing": 0,
+        "forks": 0,
+        "clock_ahead": 0,
+    }
+    run("put", copy, "page", "k", "2")
+    for one, target in ((file, "file.graph"), (copy, "copy.graph")):
+        run("export", one, tmp_path / target)
+    run("import", other, tmp_path / "file.graph", "--graph", "g")
+    run("import", other, tmp_path / "copy.graph", code=4)
+    told = run("status", other, code=3)
+    assert "forks        1" in told
+    assert "signed what can't both be true: frame 2 and frame 2" in told
+    assert "Go on with another identity" in told

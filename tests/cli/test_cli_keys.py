@@ -145,11 +145,11 @@ def test_make_and_show(home):
 
 
 def test_the_file_by_option_and_by_variable(home, tmp_path, monkeypatch):
-    run("keygen", "--file", tmp_path / "a.pem")
+    run("keygen", "--identity", tmp_path / "a.pem")
     monkeypatch.setenv("DTP_IDENTITY", str(tmp_path / "b.pem"))
     run("keygen")
-    assert run("id", "-q").output == run("id", "-q", "--file", tmp_path / "b.pem").output
-    assert run("id", "-q").output != run("id", "-q", "--file", tmp_path / "a.pem").output
+    assert run("id", "-q").output == run("id", "-q", "--identity", tmp_path / "b.pem").output
+    assert run("id", "-q").output != run("id", "-q", "--identity", tmp_path / "a.pem").output
     assert not home.exists()
 
 
@@ -166,7 +166,7 @@ def test_an_identity_is_not_replaced_by_accident_nor_lost_by_force(home):
 
 
 def test_no_identity_yet(home):
-    assert "'dtp keygen --file " in run("id", code=3).stderr
+    assert "'dtp keygen --identity " in run("id", code=3).stderr
 
 
 def test_an_encrypted_identity(home, tmp_path, monkeypatch):
@@ -239,7 +239,9 @@ def test_a_sui_key(home, tmp_path):
     )
     assert json.loads(run("id", "--json").output)["sui_address"] == SUI_ADDRESS
     (tmp_path / "sui").write_text(SUI_KEY[:-1] + "q")
-    assert "checksum" in run("keygen", "--file", tmp_path / "x", "--import", tmp_path / "sui", code=3).stderr
+    assert (
+        "checksum" in run("keygen", "--identity", tmp_path / "x", "--import", tmp_path / "sui", code=3).stderr
+    )
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl command")
@@ -247,11 +249,11 @@ def test_a_key_of_openssl(home, tmp_path):
     plain = tmp_path / "openssl.pem"
     subprocess.run(["openssl", "genpkey", "-algorithm", "ED25519", "-out", plain], check=True)
     plain.chmod(0o600)
-    result = run("id", "--file", plain)
+    result = run("id", "--identity", plain)
     assert "static key stored  no" in result.stdout
     assert "has no static key" in result.stderr
     run("keygen", "--import", plain)
-    assert run("id", "-q").output == run("id", "-q", "--file", plain).stdout
+    assert run("id", "-q").output == run("id", "-q", "--identity", plain).stdout
     assert "static key stored  yes" in run("id").output
 
 
@@ -270,13 +272,21 @@ def test_take_over_an_encrypted_identity_with_a_passphrase_that_comes_once(home,
     made = json.loads(run("keygen", "--json", "--passphrase-file", "-", stdin="secret\n").output)
     copy = tmp_path / "copy.pem"
     taken = run(
-        "keygen", "--json", "--import", home / "identity.pem", "--file", copy, "--passphrase-file", "-",
+        "keygen", "--json", "--import", home / "identity.pem", "--identity", copy, "--passphrase-file", "-",
         stdin="secret\n",
     )  # fmt: skip
     assert json.loads(taken.output)["id"] == made["id"]
     assert str(Identity.load(copy, "secret").id) == made["id"]
     wrong = run(
-        "keygen", "--import", copy, "--file", tmp_path / "x", "--passphrase-file", "-", stdin="?\n", code=3
+        "keygen",
+        "--import",
+        copy,
+        "--identity",
+        tmp_path / "x",
+        "--passphrase-file",
+        "-",
+        stdin="?\n",
+        code=3,
     )
     assert "does not open" in wrong.stderr
 

@@ -1,0 +1,152 @@
+"""Makes `docs/api.md`, the list of public names, out of the code: `python -P tests/api_page.py > docs/api.md`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import textwrap
+from pathlib import Path
+
+DTP = Path(__file__).parents[1] / "dtp"
+
+HEAD = """\
+# Names
+
+What can be imported, by module, and what each is in a line; `help(name)` has the rest. What is in `dtp` itself
+is loaded when it is used, so that importing it stays fast. Names that are on no line here may change in any version.
+
+Every error is a `dtp.DtpError`; the [guide](guide.md#errors) says whose fault each family is.
+"""
+
+#: Module -> what is said of it, and its public names where they aren't all of `__all__`.
+MODULES: dict[str, tuple[str, str]] = {
+    "dtp": ("What most programs need.", ""),
+    "dtp.identity": ("Identities and their files.", ""),
+    "dtp.identity.sealing": (
+        "Sealing bytes to identities.",
+        "SealBroken SealError open_sealed seal",
+    ),
+    "dtp.socket": ("Blocking sockets; `dtp.socket` is also there behind `import dtp`.", ""),
+    "dtp.net.resolver": (
+        "Where peers are: for programs that look them up by themselves.",
+        "Candidate Directory HostResolver NotResolved Place ResolveFailed Resolver StaticResolver",
+    ),
+    "dtp.net.files": ("Files over streams.", ""),
+    "dtp.session.codes": (
+        "Codes and errors of connections.",
+        "CloseCode ConnectionClosed ConnectionLost ConnectionRefused DatagramTooLarge HandshakeError HandshakeRefused"
+        " ProtocolError Refusal Refuse StreamClosed StreamReset TooManyStreams WrongIdentity",
+    ),
+    "dtp.carriers": ("What carries bytes, for a carrier of your own.", ""),
+    "dtp.carriers.errors": ("What goes wrong with carriers.", "*"),
+    "dtp.pay.terms": ("What a side risks and spends.", "Exposure Prices Spending Usage"),
+    "dtp.pay.claims": ("When a server claims.", "Policy"),
+    "dtp.pay.serving": ("Selling a service.", "Selling Serving serve"),
+    "dtp.pay.metered": ("Connections that are paid.", "Metered PaidRequest"),
+    "dtp.pay.errors": ("What goes wrong with paying.", "*"),
+    "dtp.pay.passes": ("Subscriptions.", "PassHeld"),
+    "dtp.chain": ("A client for Sui.", ""),
+    "dtp.chain.errors": ("What goes wrong with a chain.", "*"),
+    "dtp.chain.host": (
+        "Hosts on chain: the objects. What changes them takes a `Program`, and is in the module's own documentation.",
+        "Beacon Bearer Endpoint Host HostCap HostCreated HostList Kind Mode OpCap RateLimit Rate"
+        " Rights Role Service Terms",
+    ),
+    "dtp.chain.channel": ("Payment channels on chain.", "Channel ChannelError ChannelOpened Claimed Voucher"),
+    "dtp.chain.resolver": (
+        "Finding hosts on chain.",
+        "HostDirectory HostOffline HostState HostUnusable PlaceUnknown RouteError ServiceClosed ServiceMissing"
+        " read_host",
+    ),
+    "dtp.chain.heartbeat": ("Keeping a host's endpoints known.", "EndpointsApart Heartbeats"),
+    "dtp.chain.firewall": ("Who is let in by a host's lists.", "Firewall Rules decide read_rules"),
+    "dtp.chain.keystores": (
+        "Keys in files.",
+        "load_key load_sui_keystore save_key sui_config_dir sui_signer",
+    ),
+    "dtp.chain.wallet": ("Coins.", "FaucetGift format_amount parse_amount request_sui send"),
+    "dtp.chain.pipe_carrier": ("Connections over the chain.", "kind_for"),
+    "dtp.chain.pipe_purse": ("What they may cost.", "DepositTooHigh Purse"),
+    "dtp.chain.pipe_where": ("Where they go.", "ChannelInUse NoPipeChannel Timing"),
+    "dtp.chain.pipes": ("What is left of them.", "Reclaimed reclaim"),
+    "dtp.chain.posts": (
+        "Sealed messages through the chain.",
+        "FeeTooHigh PostKeyMissing PostTooLong ReceivedPost ReplyKey SentPost answers read_post read_posts"
+        " send_answer send_post",
+    ),
+    "dtp.graph": ("Replicated graphs.", ""),
+    "dtp.graph.query.errors": ("What goes wrong with queries.", "QueryError UnsupportedQuery"),
+    "dtp.crdt": ("The data types below graphs.", ""),
+    "dtp.crdt.text": ("Texts that merge.", "Anchor Patch Text Version"),
+    "dtp.core.text": ("What goes wrong with them.", "*"),
+    "dtp.core.errors": ("What goes wrong with bytes.", "*"),
+    "dtp.localnet.grpc.localnet": (
+        "A Sui-compatible network in your program.",
+        "Localnet LocalnetThread PortTaken StateFolderError",
+    ),
+    "dtp.testing.clock": ("Virtual time.", "DeadlockError FakeClockLoop LivelockError VirtualTimeError run"),
+    "dtp.testing.pairs": ("Sessions without a carrier.", "SessionPair Wire entropy shake_hands"),
+    "dtp.testing.carriers": ("The contract of carriers.", "Bench ContractError check_carrier settle"),
+    "dtp.testing.strategies": (
+        "What Hypothesis draws; see [testing](testing.md).",
+        "Edit Faults Step addresses amounts faults frames graph_edits graph_values identities peer_ids play read_by"
+        " services steps terms usages vouchers",
+    ),
+    "dtp.testing.resolvers": ("The contract of resolvers.", "FakeResolver check_resolver"),
+}
+
+
+def names_of(module: str) -> list[str]:
+    """Return the public names of a row of `MODULES`; "*" stands for the errors that it defines."""
+    loaded = importlib.import_module(module)
+    chosen = MODULES[module][1]
+    if chosen == "*":
+        return sorted(
+            name
+            for name, value in vars(loaded).items()
+            if inspect.isclass(value) and value.__module__ == module and issubclass(value, Exception)
+        )
+    return sorted(chosen.split() or loaded.__all__)
+
+
+def every_name() -> set[str]:
+    """Return all names that the page lists."""
+    return {name for module in MODULES for name in names_of(module)}
+
+
+def first_line(module: str, name: str) -> str:
+    """Return the first sentence of what the code says of a name. Raise `LookupError` where it says nothing."""
+    value = getattr(importlib.import_module(module), name)
+    if inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value):
+        text = inspect.getdoc(value) or ""
+        if inspect.isclass(value) and value.__doc__ is None:
+            text = ""
+    else:
+        text = _comment(name)
+    if not text or text.startswith(f"{name}("):  # what a dataclass writes by itself
+        raise LookupError(f"{module}.{name} has no docstring, nor a comment '#: ...' above it")
+    sentence = re.split(r"(?<=[^.])[.:;](?=\s|$)", text.split("\n\n")[0].replace("\n", " "), maxsplit=1)[0]
+    return " ".join(sentence.split()).replace("|", "\\|")
+
+
+def _comment(name: str) -> str:
+    """Return what stands in lines `#: ...` above the assignment to `name` somewhere in the sources, else ""."""
+    wanted = re.compile(rf"((?:^#: .*\n)+)^{name}\b[^=\n]*=", re.MULTILINE)
+    for path in sorted(DTP.rglob("*.py")):
+        if found := wanted.search(path.read_text()):
+            return " ".join(line.removeprefix("#: ") for line in found[1].splitlines())
+    return ""
+
+
+def page() -> str:
+    """Return the page."""
+    parts = [HEAD]
+    for module, (about, _) in MODULES.items():
+        rows = "\n".join(f"| `{name}` | {first_line(module, name)} |" for name in names_of(module))
+        parts.append(f"## {module}\n\n" + textwrap.fill(about, 130) + f"\n\n| name | |\n|---|---|\n{rows}\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

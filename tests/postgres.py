@@ -1,0 +1,66 @@
+"""A PostgreSQL server for tests: on loopback, in a folder of its own, gone at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+
+def _initdb() -> str:
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    found = str(folders[-1]) if folders else shutil.which("initdb")
+    if found is None:
+        pytest.skip("PostgreSQL is not installed")
+    return found
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """The URL of a server that runs, with a database that is empty."""
+    psycopg = pytest.importorskip("psycopg")
+    initdb = _initdb()
+    # it doesn't run as root, and its folder has to be its own
+    user = "postgres" if os.getuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="dtp-pg-", dir="/tmp"))
+    if user is not None:
+        shutil.chown(folder, user)
+    try:
+        command = [initdb, "-D", str(folder / "data"), "-A", "trust", "-U", "dtp", "-N"]
+        subprocess.run(command, check=True, capture_output=True, timeout=60, cwd="/", user=user)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        program = [str(Path(initdb).with_name("postgres")), "-D", str(folder / "data"), "-p", str(port)]
+        program += ["-k", str(folder), "-h", "127.0.0.1", "-F"]
+        with (
+            (folder / "log").open("wb") as log,
+            subprocess.Popen(program, stdout=log, stderr=log, cwd="/", user=user) as running,
+        ):
+            try:
+                url = f"postgresql://dtp@127.0.0.1:{port}/postgres"
+                until = time.monotonic() + 30
+                while True:
+                    try:
+                        psycopg.connect(url, connect_timeout=2).close()
+                        break
+                    except psycopg.OperationalError:
+                        if running.poll() is not None or time.monotonic() > until:
+                            raise
+                        with suppress(subprocess.TimeoutExpired):  # it ends only when it can't run
+                            running.wait(0.02)
+                yield url
+            finally:
+                running.send_signal(
+                    signal.SIGINT
+                )  # whoever is connected is cut off; what it shares is given back
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
