@@ -7,14 +7,12 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
-from typing import Any
 
 import click
 
 import dtp
 from dtp.cli import output
-from dtp.cli.groups import Group, write_exit_codes
-from dtp.errors import DtpError
+from dtp.cli.groups import Program
 from dtp.identity.private import keep_out_of_core_dumps
 
 
@@ -47,8 +45,11 @@ COMMANDS = {
 }
 
 
-class Commands(Group):
-    """The subcommands of `COMMANDS`, with errors turned into a line and an exit code at one place."""
+class Commands(Program):
+    """The subcommands of `COMMANDS`."""
+
+    program = "dtp"
+    exit_codes = output.EXIT_CODES
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names, sorted; nothing is imported."""
@@ -67,33 +68,6 @@ class Commands(Group):
         """List the commands out of the table: click's own way would import them all."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name].summary) for name in self.list_commands(ctx)])
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the exit codes, since scripts need them."""
-        write_exit_codes(formatter, output.EXIT_CODES)
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run a command line. Help and versions are printed by click: where they can't be written, that is said."""
-        return output.said(lambda: super(Commands, self).main(*args, **kwargs), "dtp")
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; see `dtp.cli.output` for what an error becomes."""
-        json = "--json" in ctx.args  # asked before it is parsed: a wrong command line may not get so far
-        try:
-            return super().invoke(ctx)
-        except DtpError as error:
-            output.print_error(error, ctx)
-            ctx.exit(output.exit_code(error))
-        except click.UsageError as error:
-            if not json:
-                raise
-            output.print_usage_error(error)
-            ctx.exit(output.EXIT_USAGE)
-        except BrokenPipeError:
-            output.discard_output()
-            ctx.exit(output.EXIT_PIPE)
-        except (KeyboardInterrupt, click.Abort):
-            ctx.exit(output.EXIT_INTERRUPTED)
 
 
 def _version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:

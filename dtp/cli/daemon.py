@@ -17,7 +17,7 @@ from dtp.chain.errors import KeystoreError
 from dtp.cli import output
 from dtp.cli.daemon_files import file_option
 from dtp.cli.daemon_init import init
-from dtp.cli.groups import Group, write_exit_codes
+from dtp.cli.groups import Program
 from dtp.cli.options import IdentitySource, read_psk_file
 from dtp.cli.output import json_option, print_line, print_result, printable, wants_json
 from dtp.daemon import logs, memory
@@ -59,39 +59,20 @@ EXIT_CODES: Mapping[int, str] = {
 }
 
 
-class Commands(Group):
-    """Turns errors into a line and an exit code, as `dtp` does."""
+class Commands(Program):
+    """The commands of `dtpd`: mistakes in its file are said line by line."""
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run a command line. Help and versions are printed by click: where they can't be written, that is said."""
-        return output.said(lambda: super(Commands, self).main(*args, **kwargs), "dtpd")
+    program = "dtpd"
+    exit_codes = EXIT_CODES
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the exit codes, since scripts need them."""
-        write_exit_codes(formatter, EXIT_CODES)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
-        json = "--json" in ctx.args  # asked before it is parsed: a wrong command line may not get so far
-        try:
-            return super().invoke(ctx)
-        except ConfigMistakes as error:
+    def report(self, error: DtpError, ctx: click.Context) -> int:
+        """Say what went wrong, and return the exit code for it."""
+        status = _exit_code(error, ctx)
+        if isinstance(error, ConfigMistakes):
             _print_mistakes(error, ctx)
-            ctx.exit(_exit_code(error, ctx))
-        except DtpError as error:
-            status = _exit_code(error, ctx)
-            output.print_error(error, ctx, program="dtpd", status=status)
-            ctx.exit(status)
-        except click.UsageError as error:
-            if not json:
-                raise
-            output.print_usage_error(error)
-            ctx.exit(output.EXIT_USAGE)
-        except BrokenPipeError:
-            output.discard_output()
-            ctx.exit(output.EXIT_PIPE)
-        except (KeyboardInterrupt, click.Abort):
-            ctx.exit(output.EXIT_INTERRUPTED)
+        else:
+            output.print_error(error, ctx, self.program, status)
+        return status
 
 
 def _exit_code(error: DtpError, ctx: click.Context) -> int:

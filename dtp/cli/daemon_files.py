@@ -30,8 +30,7 @@ def file_here() -> Path:
     return LOCAL_FILE
 
 
-def file_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `-c`; the command gets `path`."""
+def _config_option(default: Path | Callable[[], Path], help: str) -> Callable[..., Any]:
     return click.option(
         "-c",
         "--config",
@@ -39,19 +38,18 @@ def file_option(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Path(path_type=Path),
         metavar="FILE",
         envvar="DTPD_CONFIG",
-        default=file_here,
-        help=f"The configuration. [default: $DTPD_CONFIG, else {LOCAL_FILE} in this folder, else {SYSTEM_FILE}]",
-    )(command)
+        default=default,
+        help=help,
+    )
 
 
-#: For the command that writes one.
-new_file_option = click.option(
-    "-c",
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    envvar="DTPD_CONFIG",
-    default=LOCAL_FILE,
-    help=f"The file to write; it must not exist yet. [default: $DTPD_CONFIG, else {LOCAL_FILE} in this folder]",
+#: Adds `-c`; the command gets `path`.
+file_option = _config_option(
+    file_here,
+    f"The configuration. [default: $DTPD_CONFIG, else {LOCAL_FILE} in this folder, else {SYSTEM_FILE}]",
+)
+#: The same for the command that writes one.
+new_file_option = _config_option(
+    LOCAL_FILE,
+    f"The file to write; it must not exist yet. [default: $DTPD_CONFIG, else {LOCAL_FILE} in this folder]",
 )

@@ -1,11 +1,15 @@
-"""Groups of commands: what is said of a name that there isn't, and the exit codes in `--help`."""
+"""Groups of commands: what is said of an unknown name, and what a program as a whole makes of errors."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import click
+
+from dtp.cli import output
+from dtp.errors import DtpError
 
 
 class Group(click.Group):
@@ -24,7 +28,42 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def write_exit_codes(formatter: click.HelpFormatter, codes: Mapping[int, str]) -> None:
-    """Write the section of `--help` that scripts need."""
-    with formatter.section("Exit codes"):
-        formatter.write_dl([(str(code), meaning) for code, meaning in codes.items()])
+class Program(Group):
+    """All commands of a program: errors become a line and an exit code here, and nowhere else."""
+
+    program: ClassVar[str]
+    #: What it ends with, by code; promised to scripts.
+    exit_codes: ClassVar[Mapping[int, str]]
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command line. Help and versions are printed by click: where they can't be written, that is said."""
+        return output.said(lambda: super(Program, self).main(*args, **kwargs), self.program)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the exit codes, since scripts need them."""
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), meaning) for code, meaning in self.exit_codes.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; see `dtp.cli.output` for what an error becomes."""
+        json = "--json" in ctx.args  # asked before it is parsed: a wrong command line may not get so far
+        try:
+            return super().invoke(ctx)
+        except DtpError as error:
+            ctx.exit(self.report(error, ctx))
+        except click.UsageError as error:
+            if not json:
+                raise
+            output.print_usage_error(error)
+            ctx.exit(output.EXIT_USAGE)
+        except BrokenPipeError:
+            output.discard_output()
+            ctx.exit(output.EXIT_PIPE)
+        except (KeyboardInterrupt, click.Abort):
+            ctx.exit(output.EXIT_INTERRUPTED)
+
+    def report(self, error: DtpError, ctx: click.Context) -> int:
+        """Say what went wrong, and return the exit code for it."""
+        status = output.exit_code(error)
+        output.print_error(error, ctx, self.program, status)
+        return status

@@ -85,7 +85,7 @@ def build(
                 }
             )
     except CompileError as error:
-        print_error(error, ctx)
+        print_error(error, ctx, "dtp", EXIT_FOUND)
         ctx.exit(EXIT_FOUND)
     print_result({"packages": built}, None if wants_json() else _built_text(built))
 
@@ -121,7 +121,7 @@ def check(ctx: click.Context, names: tuple[str, ...], source: Path | None, insta
         move_build.check_examples(checkout)
         findings += move_build.check_format(checkout)
     except CompileError as error:
-        print_error(error, ctx)
+        print_error(error, ctx, "dtp", EXIT_FOUND)
         ctx.exit(EXIT_FOUND)
     text = "\n".join(f"{found.file}: {found.problem}; {found.remedy}" for found in findings)
     print_result({"findings": [asdict(found) for found in findings]}, text or "all as it should be")
@@ -144,7 +144,7 @@ def test_command(ctx: click.Context, names: tuple[str, ...], source: Path | None
             passed, output = move_build.run_tests(checkout, name)
             found.append({"package": name, "passed": passed, "output": output})
     except CompileError as error:
-        print_error(error, ctx)
+        print_error(error, ctx, "dtp", EXIT_FOUND)
         ctx.exit(EXIT_FOUND)
     print_result({"packages": found}, "\n".join(str(each["output"]) for each in found))
     if not all(each["passed"] for each in found):

@@ -108,15 +108,11 @@ def print_note(record: Mapping[str, Any], text: str) -> None:
     _echo(json.dumps(record) if wants_json() else printable(text), err=True)
 
 
-def print_error(
-    error: DtpError, ctx: click.Context, *, program: str = "dtp", status: int | None = None
-) -> None:
-    """Say on standard error what went wrong: `dtp: ...`, or after `--json` an object with code and message.
-
-    `status` is what the program ends with, where that isn't `exit_code(error)`.
-    """
+def print_error(error: DtpError, ctx: click.Context, program: str, status: int) -> None:
+    """Say on standard error what went wrong: `dtp: ...`, or after `--json` an object with code and message, and
+    `status`, the exit code."""
     if wants_json(ctx):
-        _print_error_object(error.code, str(error), exit_code(error) if status is None else status)
+        _print_error_object(error.code, str(error), status)
     else:
         click.echo(f"{program}: {printable(str(error))}", err=True)
 

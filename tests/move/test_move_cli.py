@@ -104,6 +104,15 @@ def test_missing_node(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> No
     assert "install Node 20 or newer" in error["message"]
 
 
+@needs_compiler
+def test_the_error_names_the_code_that_the_command_ends_with(checkout: Checkout) -> None:
+    source = checkout.move / "escrow/sources/lock.move"
+    source.write_text("module escrow::broken {", encoding="utf-8")
+    result = run("check", "escrow", "--source", str(checkout.root), "--json")
+    error = json.loads(result.stderr)["error"]
+    assert (result.exit_code, error["exit_code"]) == (1, 1)
+
+
 @pytest.mark.parametrize("version", ["v18.1.0", "nonsense"])
 def test_old_node(checkout: Checkout, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     node = checkout.root / "node"
