@@ -33,17 +33,28 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 _SHORT = 24
 _DESELECTED = pytest.StashKey[int]()
 _TEMPORARY = pytest.StashKey[str]()
+_DATA = pytest.StashKey[tuple[str, str | None]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give the run a short temporary folder where $TMPDIR is a long one: Unix sockets have to fit into it."""
+    """Give the run a data folder of its own, and a short temporary one where $TMPDIR is a long one: Unix sockets
+    have to fit into it."""
     config.stash[_DESELECTED] = 0
+    if not hasattr(config, "workerinput"):  # workers inherit it
+        config.stash[_DATA] = tempfile.mkdtemp(prefix="dtp-data-"), os.environ.get("XDG_DATA_HOME")
+        os.environ["XDG_DATA_HOME"] = config.stash[_DATA][0]
     if not hasattr(config, "workerinput") and len(tempfile.gettempdir()) > _SHORT:
         config.stash[_TEMPORARY] = tempfile.mkdtemp(prefix="dtp-", dir="/tmp")
         os.environ["PYTEST_DEBUG_TEMPROOT"] = config.stash[_TEMPORARY]  # workers inherit it
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    if (data := config.stash.get(_DATA, None)) is not None:
+        folder, before = data
+        os.environ.pop("XDG_DATA_HOME", None)
+        if before is not None:
+            os.environ["XDG_DATA_HOME"] = before
+        shutil.rmtree(folder, ignore_errors=True)
     if (folder := config.stash.get(_TEMPORARY, None)) is not None:
         del os.environ["PYTEST_DEBUG_TEMPROOT"]
         shutil.rmtree(folder, ignore_errors=True)

@@ -34,7 +34,7 @@ from dtp.tasks import start_task
 
 if TYPE_CHECKING:
     from dtp.crdt.types import Node
-    from dtp.graph import Graph, GraphForked, PrivateNode, Proof
+    from dtp.graph import Graph, PrivateNode, Proof
     from dtp.net.address import Address
     from dtp.net.connection import Connection
 
@@ -366,27 +366,70 @@ def _answer(value: Any) -> Any:
 
 @graph.command()
 @_file
+@click.option("--repair", is_flag=True, help="Write a damaged file anew, without what can't be read of it.")
 @_store
-def verify(opened: _Opener) -> None:
-    """Check all that is stored: signatures, order, encoding; tell who signed two histories, or what rules forbid."""
+def verify(opened: _Opener, repair: bool) -> None:
+    """Check all that is stored: signatures, order, encoding; tell who signed two histories, or what rules forbid.
 
-    async def work(graph: Graph) -> tuple[dict[str, Any], list[Proof], list[dict[str, Any]]]:
+    Ends with 3 if something is damaged, and while what was lost is missing: 'dtp graph sync' with any peer, or
+    'dtp graph import', brings it back.
+    """
+
+    async def work(graph: Graph) -> tuple[dict[str, Any], list[Proof], list[dict[str, Any]], DtpError | None]:
         from dtp.graph.access import describe
 
-        count, proofs = await graph.verify(), await graph.proofs()
+        count, proofs = await graph.verify(repair=repair), await graph.proofs()
         broken = describe(await graph.offences())
         found = {"envelopes": count, "authors": len(graph.vector())}
-        return found | {"forks": len(proofs), "offences": len(broken)}, proofs, broken
+        wrong = _wrong(graph) if graph.damage or graph.gaps() else None
+        return found | {"forks": len(proofs), "offences": len(broken)}, proofs, broken, wrong
 
-    found, proofs, broken = opened.run(work)
+    found, proofs, broken, wrong = opened.run(work)
     if wants_json():
         print_result(found | {"offences": broken})
-        return
-    print_result(found)
-    for proof in proofs:
-        click.echo(proof.describe())
-    for one in broken:
-        click.echo(printable("{author}, envelope {sequence}: {reason} ({kind})".format(**one)))
+    else:
+        print_result(found)
+        for proof in proofs:
+            click.echo(proof.describe())
+        for one in broken:
+            click.echo(printable("{author}, envelope {sequence}: {reason} ({kind})".format(**one)))
+    if wrong is not None:
+        raise wrong
+
+
+def _wrong(graph: Graph) -> DtpError | None:
+    """Return what the user of a graph has to do something about, None if that is nothing."""
+    from dtp.graph import StoreError
+
+    lost = graph.damage is not None and (graph.damage.frames or graph.damage.tail)
+    damaged = StoreError(str(graph.damage)) if lost else None
+    missing = sum(last - first + 1 for _, first, last in graph.gaps())
+    gaps = (
+        StoreError(f"{count_of(missing, 'frame')} missing from the middle; sync with a peer")
+        if missing
+        else None
+    )
+    return graph.own_fork() or damaged or graph.behind or gaps
+
+
+@graph.command()
+@_file
+@_store
+def recover(opened: _Opener) -> None:
+    """Let a copied or restored file go on for your identity.
+
+    Only if no other copy has more of what you wrote, or will be written to: two that are contradict each other, and
+    others take only one of them. Where a peer has all of it, 'dtp graph sync' is enough.
+    """
+
+    async def work(graph: Graph) -> tuple[bool, str]:
+        was = graph.behind is not None
+        graph.recover()
+        return was, str(graph.identity.id)
+
+    was, whose = opened.run(work, writing=True)
+    text = f"{opened.file} goes on for {whose}" if was else "there is nothing to recover"
+    print_result({"recovered": was}, text)
 
 
 @graph.command()
@@ -395,19 +438,22 @@ def verify(opened: _Opener) -> None:
 def status(opened: _Opener) -> None:
     """Tell how a graph stands: what is here, what is missing, who signed two histories.
 
-    Ends with 3 if your own identity did: a copy of the file, or a restored one, has written as well.
+    Ends with 3 if there is something to do: your own identity signed two histories, or the file was copied,
+    restored or damaged.
     """
 
-    async def work(graph: Graph) -> tuple[dict[str, Any], list[Proof], GraphForked | None]:
+    async def work(graph: Graph) -> tuple[dict[str, Any], list[Proof], DtpError | None]:
         missing = sum(last - first + 1 for _, first, last in graph.gaps())
         found = {"name": graph.name, "authors": len(graph.vector()), "frames": sum(graph.vector().values())}
         forks = await graph.proofs()
         found |= {"missing": missing, "forks": len(forks), "clock_ahead": round(graph.clock_ahead)}
-        return found, forks, graph.own_fork()
+        return found | {"damage": graph.damage and str(graph.damage)}, forks, _wrong(graph)
 
-    found, forks, own = opened.run(work)
-    print_result(found)
-    if not wants_json():
+    found, forks, wrong = opened.run(work)
+    if wants_json():
+        print_result(found)
+    else:
+        print_result({name: value for name, value in found.items() if name != "damage"})
         for proof in forks:
             click.echo(proof.describe())
         if found["clock_ahead"]:
@@ -415,8 +461,8 @@ def status(opened: _Opener) -> None:
                 f"What is written here is dated {found['clock_ahead']} s ahead of this machine's clock, behind the "
                 'latest that was seen; others show it when it is due. See docs/graph.md, "Time".'
             )
-    if own is not None:
-        raise own
+    if wrong is not None:
+        raise wrong
 
 
 @graph.command()

@@ -24,6 +24,7 @@ from dtp.crdt.rules import RuleBroken, RulesError
 from dtp.crdt.text import Version
 from dtp.crdt.texts import NONCE, Texts
 from dtp.crdt.values import Value, encode, refusal
+from dtp.errors import DtpError
 
 if TYPE_CHECKING:
     from dtp.crdt.texts import GraphText
@@ -118,6 +119,8 @@ class Replica:
         self.texts.on_edit = self._edited
         #: For queries: what a soul whose registers are sealed says, None for others. Set by whoever can open them.
         self.reveal: Callable[[str], dict[str, Value] | None] = _nothing_sealed
+        #: Raised by whatever would make something here; None if that may be.
+        self.refusal: DtpError | None = None
         #: Called after something was made here; `changes` tells what.
         self.on_made: Callable[[], None] | None = None
         self._handle = state.handle
@@ -134,6 +137,8 @@ class Replica:
 
     def put(self, soul: str, key: str, value: Value) -> None:
         """Set a register."""
+        if self.refusal is not None:
+            raise self.refusal
         rows, clock = encode(((soul, key, value),)), self.clock
         code = write(self._handle, rows, len(rows), clock.wall())
         if code:
@@ -163,6 +168,8 @@ class Replica:
             self._put_batch(batch[half:])
 
     def _put(self, rows: bytes) -> None:
+        if self.refusal is not None:
+            raise self.refusal
         clock = self.clock
         code = write(self._handle, rows, len(rows), clock.wall())
         if code:
@@ -204,6 +211,8 @@ class Replica:
         item: tuple[int, int] = (0, 0),
     ) -> bool:
         """One op of another kind (see `GraphCore.do`); False when there was nothing to do it to."""
+        if self.refusal is not None:
+            raise self.refusal
         try:
             return self._do_now(kind, soul, key, value, position, item)
         except NotOwner:
@@ -271,7 +280,9 @@ class Replica:
         return values.decode(self.core.souls(values.name(prefix)))  # type: ignore[no-any-return]
 
     def check_owner(self, soul: str, key: str = "") -> None:
-        """Raises `NotOwner`, or `RuleBroken`, where this replica may not edit a text."""
+        """Raises `NotOwner`, `RuleBroken`, or the `refusal`, where this replica may not edit a text."""
+        if self.refusal is not None:
+            raise self.refusal
         if self.permits.needs(soul):
             self.permits.may_edit(soul, key)
 

@@ -180,6 +180,12 @@ class Chains:
                 if sequence <= envelope.sequence:
                     self._let_go(author, sequence)
 
+    def jump(self, author: bytes, head: vector.Head) -> None:
+        """Note that an author's frames up to this one are stored, without having passed here."""
+        self.heads[author] = head
+        self._tips.pop(author, None)
+        self._near = None, 0
+
     def held_next(self, author: bytes) -> Envelope | None:
         """What was put aside and is next now."""
         return self._let_go(author, self.tip(author).sequence + 1)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from dtp.graph.query.live import Difference
     from dtp.graph.query.run import Queries, Row
 
+#: Why nothing can be done with a graph any more.
+CLOSED = "this graph is closed; open it again"
+
 
 class Contents:
     """A replica, whoever watches it, and the index of its queries."""
@@ -41,10 +44,7 @@ class Contents:
 
     def _check_open(self) -> None:
         if self._closed:
-            self._refuse()
-
-    def _refuse(self) -> None:
-        raise GraphError("this graph is closed; open it again")
+            raise GraphError(CLOSED)
 
     @property
     def closed(self) -> bool:

@@ -22,6 +22,16 @@ class StoreError(LocalError):
     code = "graph-store"
 
 
+class GraphBehind(GraphError):
+    """The store may lack frames that this identity signed: it is a copy, was restored, or is damaged.
+
+    What would be signed now would contradict them, so nothing can be changed until it was synced with a peer that
+    knows this identity, or after `Graph.recover`.
+    """
+
+    code = "graph-behind"
+
+
 class EnvelopeError(PeerError):
     """A signed frame is not what docs/graph.md says, or its signature is not its author's. Nothing was taken."""
 

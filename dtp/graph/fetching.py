@@ -80,21 +80,20 @@ class Blob:
         return listing
 
 
-async def fetch(graph: Graph, ref: BlobRef, connection: Connection) -> Blob:
-    """See `Graph.fetch`."""
-    blob = graph.blob(ref)
-    if blob.is_here:
-        return blob
-    listing = await asyncio.to_thread(graph.blobs.listing, ref)
+async def fetch(graph: str, store: BlobStore, ref: BlobRef, connection: Connection) -> None:
+    """Have a blob of the graph of this name whole in the store. See `Graph.fetch`."""
+    if store.has(ref):
+        return
+    listing = await asyncio.to_thread(store.listing, ref)
     stream = await connection.open_stream()
     try:
-        incoming = None if listing is None else await asyncio.to_thread(graph.blobs.begin, ref, listing)
+        incoming = None if listing is None else await asyncio.to_thread(store.begin, ref, listing)
         try:
             have = incoming.have if incoming is not None else 0
-            await _send(stream, Kind.BLOB, graph.name, ref.id, ref.size, listing is not None, have)
+            await _send(stream, Kind.BLOB, graph, ref.id, ref.size, listing is not None, have)
             if incoming is None:
                 size, hashes = await _receive(stream, Kind.LIST, int, bytes)
-                incoming = await asyncio.to_thread(graph.blobs.begin, ref, Listing(size, hashes))
+                incoming = await asyncio.to_thread(store.begin, ref, Listing(size, hashes))
             await _take(stream, incoming)
         finally:
             if incoming is not None:
@@ -103,7 +102,6 @@ async def fetch(graph: Graph, ref: BlobRef, connection: Connection) -> Blob:
         stream.reset(_BROKEN if isinstance(error, BlobError) else 0)
         raise
     stream.close()
-    return blob
 
 
 async def _take(stream: Stream, incoming: Incoming) -> None:

@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import logging
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dtp.core.errors import NotOwner, StateLimit
-from dtp.crdt import BlobRef, Change, Clock, Replica, Value
+from dtp.crdt import Change, Clock, Replica, Value
 from dtp.crdt.access import Grant
 from dtp.crdt.clock import seconds
 from dtp.crdt.replica import Frame
 from dtp.crdt.rules import RuleBroken, Rules
 from dtp.errors import DtpError
-from dtp.graph import access, blobs, files, loading
+from dtp.graph import access, files, loading
 from dtp.graph import envelope as envelopes
 from dtp.graph import history as past
 from dtp.graph.blobs import BlobStore
 from dtp.graph.chains import Chains
-from dtp.graph.contents import Contents
+from dtp.graph.contents import CLOSED
 from dtp.graph.envelope import Envelope, Summary
-from dtp.graph.errors import EnvelopeError, Equivocation, GraphError, GraphForked
-from dtp.graph.fetching import Blob
+from dtp.graph.errors import EnvelopeError, Equivocation, GraphBehind, GraphError, GraphForked, StoreError
+from dtp.graph.graph_blobs import GraphBlobs
 from dtp.graph.passing import Offering, Passed
 from dtp.graph.proving import Proof
-from dtp.graph.store import Store
+from dtp.graph.store import Damage, Store
 from dtp.graph.vector import MARK, Head, Vector
 from dtp.graph.verifying import last_clock, verify
 from dtp.identity import Identity, PeerId
@@ -51,7 +50,7 @@ _STATE_EVERY: Final = 16 << 20
 _AT_ONCE: Final = 256
 
 
-class Graph(Contents):
+class Graph(GraphBlobs):
     """A replicated graph, opened by `Graph.open`; `async with` closes it.
 
     Nodes and the other types are read and changed by plain calls, which only touch memory. What was changed is signed
@@ -64,21 +63,20 @@ class Graph(Contents):
 
     def __init__(self, identity: Identity, store: Store, replica: Replica, *, history: bool = False) -> None:
         """See `open`."""
-        super().__init__(identity, replica)
+        super().__init__(identity, replica, BlobStore(store.blob_folder, scratch=store.forgets))
         self.name = store.name
         #: Whether peers are asked for every frame; else what was overwritten meanwhile may be left out.
         self.keeps_history = history
         #: Peer (public key) -> `vector.digest` of what both had when they last synced.
         self.agreed: dict[bytes, bytes] = {}
-        #: Where its blobs are.
-        self.blobs = BlobStore(store.blob_folder, scratch=store.forgets)
         #: What it passes on of authors who may be away, and when it sums up its own.
         self.passed = Passed(store.passed_folder)
         self.offering = Offering()
-        self._new_blobs: set[BlobRef] = set()
-        self._fetching: dict[BlobRef, asyncio.Event] = {}
         self._store = store
-        self._chains = Chains(loading.heads(store), self._standing, self._last_clock, whole=history)
+        #: Raised by all changes while what this identity signed may not be all here; else None.
+        self.behind: GraphBehind | None = None
+        self._ask_whether_behind()
+        self._chains = self._read_chains()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dtp-graph")
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
@@ -96,6 +94,24 @@ class Graph(Contents):
         replica.on_made = self._made
         self._wait_for_due()
         store.follow(self._followed)
+        store.follow_damage(self._damaged)
+
+    def _read_chains(self) -> Chains:
+        #: Of authors of whom frames were lost: the last one behind those.
+        self._beyond = loading.beyond(self._store)
+        return Chains(loading.heads(self._store), self._standing, self._last_clock, whole=self.keeps_history)
+
+    def _damaged(self) -> None:
+        """Some of what was stored is gone: told by a thread."""
+        self._loop.call_soon_threadsafe(self._look_again)
+
+    def _look_again(self) -> None:
+        if not self._closed:
+            self._chains = self._read_chains()
+            self._ask_whether_behind()
+
+    def _ask_whether_behind(self) -> None:
+        self.behind = self._replica.refusal = loading.behind(self._store, self.identity)
 
     # ---- opening and closing --------------------------------------------------------------------------------
 
@@ -145,7 +161,7 @@ class Graph(Contents):
                 await self._save_state(always=True)
         finally:
             self._closed = True
-            self._replica.on_made = self._refuse
+            self._replica.refusal = GraphError(CLOSED)
             if self._timer is not None:
                 self._timer.cancel()
             if self._news is not None:
@@ -194,7 +210,31 @@ class Graph(Contents):
         (`NotOwner`, `RuleBroken`) are gone: the next `commit` raises that, once. `GraphForked` when it became known
         that this identity signed two histories; `sync` raises that, too, once all that can be exchanged is.
         """
-        return self._refused or self._failure or self.own_fork()
+        return self._refused or self._failure or self.own_fork() or self.behind
+
+    @property
+    def damage(self) -> Damage | None:
+        """What was found damaged in the store, and mended, since it was opened; None if nothing was. `gaps` tells
+        what is missing since, until a sync with a peer brings it."""
+        return self._store.damage
+
+    def recover(self) -> None:
+        """Let this store go on for its identity, though it was copied or restored: no other one has more of what this
+        identity signed, or ever will. A store that a peer can bring up to date needs only a `sync`.
+
+        Raises `GraphBehind` for a store that was damaged, and misses frames in the middle of what it signed: these
+        only a peer or an exported file has.
+        """
+        self._check_open()
+        if self.behind is not None:
+            loading.adopt(self._store, self.identity)
+            self._ask_whether_behind()
+
+    def caught_up(self) -> None:
+        """Sign again, as a peer that knows this identity has told all that it has of it."""
+        if self.behind is not None and self.identity.id.key not in self._beyond:
+            log.info("graph %r signs again: a peer knew all that its identity had signed", self.name)
+            self.recover()
 
     def own_fork(self) -> GraphForked | None:
         """Return the error that this identity signed two histories, None if nothing of that is known here."""
@@ -210,8 +250,8 @@ class Graph(Contents):
     async def commit(self) -> None:
         """Sign and store all that was made here. When it returns, it survives the death of the machine.
 
-        Raises `StoreError`, and `GraphForked` if another machine writes as this identity; what could not be signed
-        or stored is kept, and the next commit tries again. Raises `RuleBroken` and `NotOwner` for edits of texts that
+        Raises `StoreError`, and `GraphForked` if another machine writes as this identity; what could not be signed or
+        stored is kept, and the next commit tries again. Raises `RuleBroken` and `NotOwner` for edits of texts that
         became too much, or were revoked, before they were signed: they are taken back.
         """
         await self._commit()
@@ -291,11 +331,25 @@ class Graph(Contents):
                 raise
             finally:
                 await self._save(synced=False)
+                for author in self._beyond.keys() & {one.author for one in batch}:
+                    taken += await self._rejoin(author)
                 await self._rebuild()
                 while self._chains.found:
                     await self._keep_proof(self._chains.found[-1])
                     self._chains.found.pop()
             return taken
+
+    async def _rejoin(self, author: bytes) -> int:
+        """Go on with what was behind lost frames of an author that have come; return how many that had waited for it
+        were taken."""
+        taken = 0
+        while (last := await self._run(self._store.rejoin, author)) is not None:
+            self._chains.jump(author, loading.stored(self._store, last).head)
+            if not any(one[0] == author for one in self._store.gaps()):
+                del self._beyond[author]
+            taken += self._take(self._chains.held_next(author))
+            await self._save(synced=False)
+        return taken
 
     async def _keep_proof(self, proof: Proof) -> None:
         if proof.author not in self.forks:
@@ -445,7 +499,7 @@ class Graph(Contents):
 
     def heads(self) -> Vector:
         """Return author (public key) -> the end of its chain as it is stored here."""
-        found = dict(self._chains.heads)
+        found = self._chains.heads | self._beyond
         for one in reversed(self._unsaved.values()):
             found[one.author] = Head(one.first - 1, one.previous[:MARK])
         return {author: head for author, head in found.items() if head.sequence}
@@ -459,6 +513,12 @@ class Graph(Contents):
         self._check_open()
         return await self._run(lambda: [one for part in parts for one in self._store.read(*part)])
 
+    async def read_over(self, author: bytes, last: int) -> _Encoded:
+        """Return the stored summary that stands for an author's frame and for some behind it, if there is one."""
+        found = await self._run(self._store.covering, author, last)
+        one = None if found is None else loading.stored(self._store, found)
+        return [one.encode()] if one is not None and one.first <= last < one.sequence else []
+
     async def stored_bytes(self, author: bytes, first: int, last: int) -> int:
         """Bytes of what `read` would give."""
         self._check_open()
@@ -466,7 +526,11 @@ class Graph(Contents):
 
     def gaps(self) -> _Gaps:
         """What is known to be missing: (author, first, last). With `history` also what came only summed up."""
-        return self._chains.gaps()
+        return sorted(self._store.gaps() + self._chains.gaps())
+
+    def lost(self) -> _Gaps:
+        """What damage took of the stored frames, as far as it is known: (author, first, last)."""
+        return self._store.gaps()
 
     async def proofs(self) -> _Proofs:
         """Proofs that authors signed two histories."""
@@ -547,67 +611,24 @@ class Graph(Contents):
         """
         return await files.from_chunks(self, chunks)
 
-    # ---- blobs ----------------------------------------------------------------------------------------------
+    async def verify(self, *, repair: bool = False) -> int:
+        """Check all that is stored: signatures, chains, frames; how many envelopes. `StoreError` at a fault.
 
-    async def add_blob(self, source: bytes | str | os.PathLike[str] | BinaryIO) -> BlobRef:
-        """Keep bytes, the file at a path, or what an open file has still to give; what nodes refer to it by.
-
-        The same bytes are kept once, at most `dtp.graph.blobs.MAX_BYTES`. They stay until `collect_blobs`. Raises
-        `StoreError`, `GraphError`.
+        With `repair` a store with a fault is written anew without it first. `damage` tells what was found, `gaps`
+        what is missing then, and a sync with a peer brings it.
         """
-        self._check_open()
-        try:
-            if isinstance(source, bytes):
-                ref = await asyncio.to_thread(self.blobs.add, io.BytesIO(source))
-            elif isinstance(source, str | os.PathLike):
-                with await asyncio.to_thread(open, source, "rb") as file:
-                    ref = await asyncio.to_thread(self.blobs.add, file)
-            else:
-                ref = await asyncio.to_thread(self.blobs.add, source)
-        except FileNotFoundError as error:
-            raise GraphError(f"there is no file {error.filename}") from error
-        self._new_blobs.add(ref)
-        return ref
-
-    def blob(self, ref: BlobRef) -> Blob:
-        """A blob, to read what is here of it."""
-        self._check_open()
-        return Blob(self.blobs, ref)
-
-    async def fetch(self, ref: BlobRef, connection: Connection) -> Blob:
-        """Have the blob here: from the other end of a connection, which must `serve` the graph, unless it is here.
-
-        Each chunk is checked as it comes; broken off, the next `fetch` goes on from there, from whichever peer.
-        Raises `BlobAbsent`, `BlobError`, `StoreError`, and what ends connections and streams.
-        """
-        from dtp.graph.fetching import fetch
-
-        self._check_open()
-        if type(ref) is not BlobRef or len(ref.id) != blobs.ID or not 0 <= ref.size <= blobs.MAX_BYTES:
-            raise GraphError(f"{ref!r} refers to no blob")
-        while ref in self._fetching:  # one at a time writes a blob
-            await self._fetching[ref].wait()
-        self._fetching[ref] = asyncio.Event()
-        self._new_blobs.add(ref)
-        try:
-            return await fetch(self, ref, connection)
-        finally:
-            self._fetching.pop(ref).set()
-
-    async def collect_blobs(self, keep: Iterable[BlobRef] = ()) -> int:
-        """Remove the blobs that no value refers to, but for `keep` and those that came since the graph was opened.
-
-        How many bytes became free. Name in `keep` what only sealed or older values refer to. Raises `StoreError`.
-        """
-        self._check_open()
-        kept = {*keep, *self._new_blobs, *blobs.refs_in(self._replica)}
-        return await asyncio.to_thread(self.blobs.collect, kept)
-
-    async def verify(self) -> int:
-        """Check all that is stored: signatures, chains, frames; how many envelopes. `StoreError` at a fault."""
         async with self._lock:
             self._check_open()
-            return await self._run(verify, self._store)
+            before = self.damage
+            try:
+                return await self._run(verify, self._store)
+            except StoreError:
+                if self.damage is before:  # else it was mended while it was read
+                    if not repair:
+                        raise
+                    await self._run(self._store.mend)
+                self._look_again()
+                return await self._run(verify, self._store)
 
     # ---- connections ----------------------------------------------------------------------------------------
 
@@ -663,12 +684,18 @@ class Graph(Contents):
         while self._unsaved:
             some = [one for one, _ in zip(self._unsaved.values(), range(_AT_ONCE), strict=False)]
             await self._run(partial(self._store.add, some, synced=synced))
+            self._witness(some)
             for one in some:
                 del self._unsaved[one.author, one.sequence]
                 self._since_state += len(one.body)
         if told:
             self._tell()
             await self._save_state()
+
+    def _witness(self, stored: list[Envelope | Summary]) -> None:
+        own = [one.sequence for one in stored if one.author == self.identity.id.key]
+        if own and self.behind is None:
+            self._store.witness(self.identity.id.key, own[-1])
 
     async def _save_state(self, *, always: bool = False) -> None:
         if not self._since_state or not (always or self._since_state > _STATE_EVERY):

@@ -13,7 +13,7 @@ from dtp.crdt import Clock, Replica
 from dtp.errors import DtpError
 from dtp.graph import envelope as envelopes
 from dtp.graph.envelope import Envelope, Summary
-from dtp.graph.errors import EnvelopeError, GraphError, StoreError
+from dtp.graph.errors import EnvelopeError, GraphBehind, GraphError, StoreError
 from dtp.graph.proving import Proof
 from dtp.graph.sqlite_store import SqliteStore
 from dtp.graph.store import MEMORY, MemoryStore, Store
@@ -89,6 +89,32 @@ def heads(store: Store) -> Vector:
     return {one.author: one.head for one in newest}
 
 
+def behind(store: Store, identity: Identity) -> GraphBehind | None:
+    """Return why nothing may be signed in a store, None if it may. Raises `StoreError`."""
+    why = store.uncertain(identity.id.key)
+    if why is None:
+        return None
+    return GraphBehind(
+        f"nothing can be changed here yet: {why}. So the store may lack what this identity signed, and what would "
+        "be signed now would contradict that. Sync it with a peer that knows this identity; if there is none, 'dtp "
+        "graph recover' (Graph.recover) lets it go on as it is, and no other copy may be used any more"
+    )
+
+
+def adopt(store: Store, identity: Identity) -> None:
+    """Take a store for the one that goes on for an identity. Raises `GraphBehind` where that can't be."""
+    store.adopt(identity.id.key)
+    still = behind(store, identity)
+    if still is not None:
+        raise still
+
+
+def beyond(store: Store) -> Vector:
+    """Return the end of the chain of each author of whom frames before it were lost. Raises `StoreError`."""
+    last = (stored(store, data) for data in store.beyond())
+    return {one.author: one.head for one in last}
+
+
 def _damaged(error: DtpError) -> StoreError:
     return StoreError(
         f"the store is damaged ({error}); begin with a new one, and sync it with a peer or import an exported file"
@@ -135,6 +161,7 @@ def load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
             replay(store, replica)
     for data in later:
         _merge_stored(replica, stored(store, data))
+    _merge_aside(store, replica)
     while replica.must_rebuild:
         fresh = replica.fresh()
         replay(store, fresh)
@@ -148,4 +175,13 @@ def replay(store: Store, replica: Replica) -> None:
     """Merge all that is stored."""
     for author in sorted(store.lasts()):
         for one in kept(store, author):
+            _merge_stored(replica, one)
+    _merge_aside(store, replica)
+
+
+def _merge_aside(store: Store, replica: Replica) -> None:
+    """Merge what waits for lost frames: ops need no others of their author. A summary does."""
+    for data in store.aside():
+        one = stored(store, data)
+        if isinstance(one, Envelope):
             _merge_stored(replica, one)

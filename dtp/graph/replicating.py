@@ -59,6 +59,11 @@ class _Session:
         self._offered: dict[bytes, int] = {}
         self._taking: dict[bytes, Taking] = {}
         self._peer = stream.connection.peer.key
+        self._own = graph.identity.id.key
+        #: Frames of the own identity that were here when this began; the peer knows no fewer if it knows them.
+        self._owned = graph.heads().get(self._own, vector.Head(0, b"")).sequence
+        self._is_known = False
+        self._is_told = False
         self.exchanged = Exchanged()
 
     async def run(self) -> Exchanged:
@@ -144,7 +149,12 @@ class _Session:
         heads = self._graph.heads()
         parts: list[tuple[bytes, int, int]] = []
         for author, first, last in self._side.to_send(heads):
-            if author == self._graph.identity.id.key and first < last and not self._side.wants_history:
+            if (
+                author == self._own
+                and first < last
+                and not self._side.wants_history
+                and not self._graph.behind
+            ):
                 async for some in summaries.own(self._graph, first, last):
                     await self._send_some(some)
                 self._side.took(author, heads[author])
@@ -195,6 +205,16 @@ class _Session:
                 await self._send(message)
         await self._send(self._side.done())
 
+    async def _send_lost(self, told: list[tuple[bytes, int, int]]) -> None:
+        here = self._graph.vector()
+        parts = [(author, first, min(last, here.get(author, 0))) for author, first, last in told]
+        async for some in summaries.stored(self._graph, parts):
+            await self._send_some(some)
+        for author, _, last in parts:
+            over = await self._graph.read_over(author, last)
+            await self._send_some(over)
+        await self._send(self._side.done())
+
     def _take_passed(self, data: list[bytes]) -> list[bytes]:
         """Keep the parts of summaries of everything; what else there is."""
         others = []
@@ -228,8 +248,16 @@ class _Session:
                 await self._consider(*step.offered)
             if step.wanted is not None:
                 await self._give(*step.wanted)
+            if step.lost:
+                await self._send_lost(step.lost)
             if step.told:
+                if not self._is_told and self._graph.lost():
+                    await self._send(self._side.lost(self._graph.lost()[: protocol.MAX_LOST]))
+                self._is_told = True
+                self._is_known = self._is_known or self._side.has(self._own, max(1, self._owned))
                 self._wake.set()
+            if self._is_known and self._side.told_all and self._own not in self._refused:
+                self._graph.caught_up()
             if self._side.is_done and not self._live:
                 return
         if not self._live:

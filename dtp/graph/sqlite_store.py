@@ -3,56 +3,54 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from dtp.core.crdt import AUTHOR_SIZE
 from dtp.graph.envelope import Signed
 from dtp.graph.errors import StoreError
 from dtp.graph.proving import Proof
+from dtp.graph.salvage import pages_in_log, salvage
+from dtp.graph.sqlite_format import (
+    RUN,
+    frame_sum,
+    inode,
+    is_sound,
+    name_sum,
+    new_instance,
+    prepare,
+    run_end,
+    runs,
+)
 from dtp.graph.store import Loaded, Store
+from dtp.graph.witness import Witness
 from dtp.identity.private import make_private_file
 
-#: Of the tables below; kept as SQLite's user_version.
-FORMAT: Final = 2
-#: "dtpg", SQLite's application_id: so that a file of another program is not taken for one of ours.
-APPLICATION: Final = 0x64747067
+_T = TypeVar("_T")
+log = logging.getLogger("dtp.graph")
+
 #: Envelopes that are read at once.
 _AT_ONCE: Final = 256
-
-_SCHEMA: Final = """
-CREATE TABLE authors (
-    id INTEGER PRIMARY KEY,
-    key BLOB NOT NULL UNIQUE
-);
-CREATE TABLE frames (
-    arrival INTEGER PRIMARY KEY,
-    author INTEGER NOT NULL REFERENCES authors (id),
-    sequence INTEGER NOT NULL,
-    envelope BLOB NOT NULL,
-    UNIQUE (author, sequence)
-);
-CREATE TABLE graph (
-    only INTEGER PRIMARY KEY CHECK (only = 1),
-    name TEXT NOT NULL
-);
-CREATE TABLE state (             -- at most one row: what the frames up to `arrival` give
-    only INTEGER PRIMARY KEY CHECK (only = 1),
-    arrival INTEGER NOT NULL,
-    digest BLOB NOT NULL,
-    state BLOB NOT NULL
-);
-CREATE TABLE proofs (
-    author BLOB PRIMARY KEY,
-    first BLOB NOT NULL,
-    second BLOB NOT NULL
-) WITHOUT ROWID;
-"""
+_FRAMES: Final = (
+    "SELECT key, sequence, envelope, sum, arrival FROM frames JOIN authors ON authors.id = frames.author"
+)
+_FRAMES_AFTER: Final = f"{_FRAMES} WHERE arrival > ? ORDER BY arrival LIMIT ?"
+_FRAMES_OF: Final = f"{_FRAMES} WHERE frames.author = ? AND sequence BETWEEN ? AND ? ORDER BY sequence"
+_FRAME_FROM: Final = f"{_FRAMES} WHERE frames.author = ? AND sequence >= ? ORDER BY sequence LIMIT 1"
+_NEWEST: Final = (
+    "SELECT key, MAX(sequence), envelope, sum, arrival FROM frames JOIN authors ON authors.id = frames.author "
+    "GROUP BY frames.author"
+)
+_ASIDE: Final = "SELECT author, sequence, envelope, sum, 0 FROM aside"
+_ASIDE_AFTER: Final = f"{_ASIDE} WHERE (author, sequence) > (?, ?) ORDER BY author, sequence LIMIT ?"
+_LASTS: Final = "SELECT key, MAX(sequence) FROM frames JOIN authors ON authors.id = author GROUP BY author"
 
 
 class SqliteStore(Store):
@@ -68,57 +66,201 @@ class SqliteStore(Store):
         self._one_at_a_time = threading.RLock()
         self._authors: dict[bytes, int] = {}
         self._arrival = 0
+        self._gaps: list[tuple[bytes, int, int]] = []
+        self._on_damage: Callable[[], None] = lambda: None
+        self._witnesses: dict[bytes, Witness] = {}
         try:
-            if self._path != ":memory:":
-                make_private_file(self._path)
-            self._db = sqlite3.connect(self._path, timeout=0.2, isolation_level=None, check_same_thread=False)
+            self._db = self._opened()
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{self._path} can't be opened: {error}") from error
         try:
-            self._open(name)
+            self._check(name)
         except BaseException:
             self._db.close()
             raise
 
-    def _open(self, name: str | None) -> None:
-        with self._failures("opened"):
-            self._db.execute(
-                "PRAGMA locking_mode = EXCLUSIVE"
-            )  # two writers as one author would contradict each other
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("BEGIN IMMEDIATE")
-            application = self._one("PRAGMA application_id")
-            version = self._one("PRAGMA user_version")
-            tables = self._one("SELECT COUNT(*) FROM sqlite_master")
-            if (application, version) != (APPLICATION, FORMAT):
-                if application or version or tables:
-                    self._db.execute("ROLLBACK")
-                    raise StoreError(f"{self._path} is no graph of format {FORMAT}")
-                for statement in _SCHEMA.split(";\n"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA application_id = {APPLICATION}")
-                self._db.execute(f"PRAGMA user_version = {FORMAT}")
-                self._db.execute("INSERT INTO graph VALUES (1, ?)", (name or "",))
-            self._db.execute("COMMIT")
-            self.name = self._one("SELECT name FROM graph")
-            self._authors = dict(self._db.execute("SELECT key, id FROM authors"))
+    def _opened(self) -> sqlite3.Connection:
+        if self._path != ":memory:":
+            make_private_file(self._path)
+        return sqlite3.connect(self._path, timeout=0.2, isolation_level=None, check_same_thread=False)
+
+    def _check(self, name: str | None) -> None:
+        """Look at what is there, all of it if it wasn't closed; mend it if it is damaged."""
+        logged = pages_in_log(self._path)
+        try:
+            self._begin(name)
+            lost = logged > self._one("PRAGMA wal_checkpoint(PASSIVE)", column=1) if logged else False
+            is_whole = not lost and (not logged or self._is_whole())
+        except sqlite3.OperationalError as error:
+            raise self._failed("opened", error) from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
+            lost, is_whole = False, False
+        if not is_whole:
+            self._mend(name, tail=lost)
         if name not in (None, self.name):
             raise StoreError(f"{self._path} keeps a graph of another name, {self.name!r}")
 
-    def _one(self, statement: str, *arguments: Any) -> Any:
+    def _begin(self, name: str | None) -> None:
+        self._db.execute(
+            "PRAGMA locking_mode = EXCLUSIVE"
+        )  # two writers as one author would contradict each other
+        self._db.execute("PRAGMA journal_mode = WAL")
+        prepare(self._db, self._path, name or "")
+        self.name, self._instance, self._inode = self._read_head()
+        self._authors = dict(self._db.execute("SELECT key, id FROM authors"))
+        self._find_gaps()
+
+    def _read_head(self) -> tuple[str, bytes, int]:
+        rows = self._db.execute("SELECT name, instance, inode, sum FROM graph, file").fetchall()
+        for name, instance, place, sum in rows:
+            if isinstance(name, str) and isinstance(instance, bytes) and name_sum(name) == sum:
+                return name, instance, place
+        raise sqlite3.DatabaseError("the graph's name is damaged")
+
+    def _is_whole(self) -> bool:
+        """Return whether SQLite's own structures and all frames are as they were written."""
+        if self._one("PRAGMA quick_check(1)") != "ok":
+            return False
+        count = 0
+        for key, sequence, envelope, sum, _ in self._db.execute(_FRAMES):
+            if not is_sound(key, sequence, envelope, sum):
+                return False
+            count += 1
+        return bool(count == self._one("SELECT COUNT(*) FROM frames"))
+
+    # ---- damage ---------------------------------------------------------------------------------------------
+
+    def _mend(self, name: str | None, *, tail: bool = False) -> None:
+        """Write the file anew from what can be read of it. Raise `StoreError` if that is nothing."""
+        self._db.close()
+        found = salvage(self._path, name, tail=tail)
+        self.damage = found if self.damage is None else found.with_earlier(self.damage)
+        self._db = self._opened()
+        with self._failures("opened"):
+            self._begin(name)
+        log.warning("%s: %s", self._path, found)
+        self._on_damage()
+
+    def _work(self, what: str, work: Callable[[], _T]) -> _T:
+        """Return what `work` does, after mending the file where that finds it damaged."""
+        with self._failures(what):
+            try:
+                return work()
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:
+                self._mend(self.name)
+            return work()
+
+    def mend(self) -> None:
+        with self._failures("mended"):
+            self._mend(self.name)
+
+    def follow_damage(self, on_damage: Callable[[], None]) -> None:
+        self._on_damage = on_damage
+
+    def aside(self) -> Iterator[bytes]:
+        after = b"", 0
+        while rows := self._work("read", partial(self._rows, _ASIDE_AFTER, *after, _AT_ONCE)):
+            for author, sequence, envelope, _, _ in rows:
+                after = author, sequence
+                yield envelope
+
+    def gaps(self) -> list[tuple[bytes, int, int]]:
+        return list(self._gaps)
+
+    def _find_gaps(self) -> None:
+        """Look for what is missing between the frames and what is aside."""
+        self._gaps = []
+        for (author,) in self._db.execute("SELECT DISTINCT author FROM aside").fetchall():
+            end = self._last(author)
+            rows = self._db.execute(f"SELECT {RUN} FROM aside WHERE author = ? ORDER BY sequence", (author,))
+            for first, last in runs(rows):
+                if first > end + 1:
+                    self._gaps.append((author, end + 1, first - 1))
+                end = max(end, last)
+
+    def _last(self, author: bytes) -> int:
+        last: int = self._one(
+            "SELECT COALESCE(MAX(sequence), 0) FROM frames WHERE author = ?", self._authors.get(author)
+        )
+        return last
+
+    def beyond(self) -> list[bytes]:
+        last = (
+            f"{_ASIDE} WHERE (author, sequence) IN (SELECT author, MAX(sequence) FROM aside GROUP BY author)"
+        )
+        return [envelope for _, _, envelope, _, _ in self._work("read", lambda: self._rows(last))]
+
+    def rejoin(self, author: bytes) -> bytes | None:
+        if not any(one[0] == author for one in self._gaps):
+            return None
+        with self._transaction(synced=True):
+            last = self._last(author)
+            rows = self._db.execute(
+                f"SELECT {RUN} FROM aside WHERE author = ? AND sequence > ? ORDER BY sequence", (author, last)
+            )
+            end = run_end(rows, last)
+            self._db.execute(
+                "INSERT INTO frames (author, sequence, envelope, sum) SELECT ?, sequence, envelope, sum FROM aside "
+                "WHERE author = ? AND sequence > ? AND sequence <= ? ORDER BY sequence",
+                (self._authors[author], author, last, end),
+            )
+            self._db.execute("DELETE FROM aside WHERE author = ? AND sequence <= ?", (author, end))
+            self._arrival = self._one("SELECT COALESCE(MAX(arrival), 0) FROM frames")
+        self._gaps = [
+            (one, max(first, end + 1), last) for one, first, last in self._gaps if one != author or last > end
+        ]
+        return self.covering(author, end) if end > last else None
+
+    # ---- which copy it is -----------------------------------------------------------------------------------
+
+    def uncertain(self, author: bytes) -> str | None:
+        if self._path == ":memory:":
+            return None
+        with self._failures("read"):
+            if any(one[0] == author for one in self._gaps):
+                return "it is damaged, and lacks frames from the middle of what this identity signed"
+            last = self.lasts().get(author, 0)
+        return self._witness(author).doubt(last, moved=self._inode != inode(self._path))
+
+    def _witness(self, author: bytes) -> Witness:
+        found = self._witnesses.get(author)
+        if found is None:
+            found = self._witnesses[author] = Witness(self._path, self._instance, author)
+        return found
+
+    def witness(self, author: bytes, sequence: int) -> None:
+        if self._path != ":memory:":
+            self._witness(author).note(sequence)
+
+    def adopt(self, author: bytes) -> None:
+        last = self.lasts().get(author, 0)
+        with self._transaction(synced=True):
+            self._instance, self._inode = new_instance(self._path)
+            self._db.execute("UPDATE file SET instance = ?, inode = ?", (self._instance, self._inode))
+        for witness in self._witnesses.values():
+            witness.close()
+        self._witnesses.clear()
+        self.witness(author, last)
+
+    # ---- frames ---------------------------------------------------------------------------------------------
+
+    def _one(self, statement: str, *arguments: Any, column: int = 0) -> Any:
         row = self._db.execute(statement, arguments).fetchone()
-        return None if row is None else row[0]
+        return None if row is None else row[column]
 
     @contextmanager
     def _failures(self, what: str) -> Iterator[None]:
         try:
             with self._one_at_a_time:
                 yield
-        except sqlite3.OperationalError as error:
-            hint = "; another process has it" if "locked" in str(error) else ""
-            raise StoreError(f"{self._path} could not be {what}: {error}{hint}") from error
         except (sqlite3.Error, UnicodeDecodeError) as error:  # a damaged file's names are in messages, too
-            raise StoreError(f"{self._path} could not be {what}: {error}") from error
+            raise self._failed(what, error) from error
+
+    def _failed(self, what: str, error: Exception) -> StoreError:
+        hint = "; another process has it" if "locked" in str(error) else ""
+        return StoreError(f"{self._path} could not be {what}: {error}{hint}")
 
     @contextmanager
     def _transaction(self, *, synced: bool) -> Iterator[None]:
@@ -134,27 +276,32 @@ class SqliteStore(Store):
                 raise
 
     def load(self) -> Loaded:
-        with self._failures("read"):
-            row = self._db.execute("SELECT arrival, digest, state FROM state").fetchone()
-            if row is not None and not (isinstance(row[0], int) and isinstance(row[2], bytes)):
-                row = None
-            if row is not None and hashlib.blake2b(row[2], digest_size=32).digest() != row[1]:
-                row = None  # damaged: the frames give it again
-            arrival, state = (row[0], row[2]) if row is not None else (0, None)
-            self._arrival = self._one("SELECT COALESCE(MAX(arrival), 0) FROM frames")
+        arrival, state = self._work("read", self._read_state)
         return Loaded(state, self._later(arrival))
+
+    def _read_state(self) -> tuple[int, bytes | None]:
+        row = self._db.execute("SELECT arrival, digest, state FROM state").fetchone()
+        if row is not None and not (isinstance(row[0], int) and isinstance(row[2], bytes)):
+            row = None
+        if row is not None and hashlib.blake2b(row[2], digest_size=32).digest() != row[1]:
+            row = None  # damaged: the frames give it again
+        self._arrival = self._one("SELECT COALESCE(MAX(arrival), 0) FROM frames")
+        return (row[0], row[2]) if row is not None else (0, None)
 
     def _later(self, arrival: int) -> Iterator[bytes]:
         """A part at a time: who stops in between holds nothing."""
-        rows = [(arrival, b"")]
-        while rows:
-            with self._failures("read"):
-                rows = self._db.execute(
-                    "SELECT arrival, envelope FROM frames WHERE arrival > ? ORDER BY arrival LIMIT ?",
-                    (rows[-1][0], _AT_ONCE),
-                ).fetchall()
-            for _, envelope in rows:
-                yield self._whole(envelope)
+        while rows := self._work("read", partial(self._rows, _FRAMES_AFTER, arrival, _AT_ONCE)):
+            for _, _, envelope, _, arrived in rows:
+                arrival = arrived
+                yield envelope
+
+    def _rows(self, statement: str, *arguments: Any) -> list[tuple[bytes, int, bytes, int, int]]:
+        """Return rows of frames; raise `sqlite3.DatabaseError` for one that isn't as it was written."""
+        rows = self._db.execute(statement, arguments).fetchall()
+        for key, sequence, envelope, sum, _ in rows:
+            if not is_sound(key, sequence, envelope, sum):
+                raise sqlite3.DatabaseError("a frame is damaged")
+        return rows
 
     def _whole(self, data: Any) -> bytes:
         if not isinstance(data, bytes):
@@ -162,18 +309,14 @@ class SqliteStore(Store):
         return data
 
     def lasts(self) -> dict[bytes, int]:
-        with self._failures("read"):
-            rows = self._db.execute(
-                "SELECT key, MAX(sequence) FROM frames JOIN authors ON authors.id = author GROUP BY author"
-            ).fetchall()
+        rows = self._work("read", lambda: self._db.execute(_LASTS).fetchall())
         if not all(isinstance(last, int) and len(self._whole(key)) == AUTHOR_SIZE for key, last in rows):
             raise StoreError(f"{self._path} is damaged")
         return dict(rows)
 
     def newest(self) -> Iterator[bytes]:
-        with self._failures("read"):
-            rows = self._db.execute("SELECT MAX(sequence), envelope FROM frames GROUP BY author").fetchall()
-        return (self._whole(envelope) for _, envelope in rows)
+        rows = self._work("read", partial(self._rows, _NEWEST))
+        return (envelope for _, _, envelope, _, _ in rows)
 
     def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
         envelopes = list(envelopes)
@@ -183,29 +326,25 @@ class SqliteStore(Store):
                 made[key] = self._one("INSERT INTO authors (key) VALUES (?) RETURNING id", key)
             numbers = self._authors | made if made else self._authors
             self._db.executemany(
-                "INSERT INTO frames (author, sequence, envelope) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                ((numbers[one.author], one.sequence, one.encode()) for one in envelopes),
+                "INSERT INTO frames (author, sequence, envelope, sum) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (
+                    (numbers[one.author], one.sequence, data, frame_sum(one.author, one.sequence, data))
+                    for one in envelopes
+                    for data in (one.encode(),)
+                ),
             )
             arrival = self._one("SELECT COALESCE(MAX(arrival), 0) FROM frames")
         self._authors.update(made)
         self._arrival = arrival
 
     def read(self, author: bytes, first: int, last: int) -> list[bytes]:
-        with self._failures("read"):
-            rows = self._db.execute(
-                "SELECT envelope FROM frames WHERE author = ? AND sequence BETWEEN ? AND ? ORDER BY sequence",
-                (self._authors.get(author), first, min(last, (1 << 63) - 1)),
-            )
-            return [self._whole(envelope) for (envelope,) in rows]
+        last = min(last, (1 << 63) - 1)
+        rows = self._work("read", lambda: self._rows(_FRAMES_OF, self._authors.get(author), first, last))
+        return [envelope for _, _, envelope, _, _ in rows]
 
     def covering(self, author: bytes, sequence: int) -> bytes | None:
-        with self._failures("read"):
-            found = self._one(
-                "SELECT envelope FROM frames WHERE author = ? AND sequence >= ? ORDER BY sequence LIMIT 1",
-                self._authors.get(author),
-                sequence,
-            )
-            return None if found is None else self._whole(found)
+        rows = self._work("read", lambda: self._rows(_FRAME_FROM, self._authors.get(author), sequence))
+        return rows[0][2] if rows else None
 
     def size(self, author: bytes, first: int, last: int) -> int:
         with self._failures("read"):
@@ -238,4 +377,6 @@ class SqliteStore(Store):
         return [(self._whole(first), self._whole(second)) for first, second in rows]
 
     def close(self) -> None:
+        for witness in self._witnesses.values():
+            witness.close()
         self._db.close()

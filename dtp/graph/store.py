@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from dtp.graph.envelope import Signed
+from dtp.graph.errors import StoreError
 from dtp.graph.proving import Proof
+from dtp.plurals import count_of
 
 MEMORY: Final = "memory:"
 
@@ -21,6 +23,33 @@ class Loaded(NamedTuple):
     state: bytes | None
     #: The envelopes that came after it, in the order in which they came.
     later: Iterator[bytes]
+
+
+class Damage(NamedTuple):
+    """What was found in a damaged store, which was written anew without it."""
+
+    #: Frames that can't be read any more.
+    frames: int
+    #: Frames that can, but build on some of those.
+    aside: int
+    #: Whether the last things that were written are gone, nobody knows how many.
+    tail: bool
+    #: The damaged file.
+    original: Path
+
+    def with_earlier(self, other: Damage) -> Damage:
+        """Return both as one."""
+        return self._replace(frames=self.frames + other.frames, tail=self.tail or other.tail)
+
+    def __str__(self) -> str:
+        """Say it to people."""
+        lost = [count_of(self.frames, "frame")] if self.frames else []
+        lost += ["what was written last"] if self.tail else []
+        what = f"{' and '.join(lost)} couldn't be read any more" if lost else "no frame was lost"
+        return (
+            f"the store was damaged: {what}. It was written anew from the rest; a sync with any peer brings back "
+            f"what others have. The damaged file is {self.original}"
+        )
 
 
 class Store(ABC):
@@ -39,6 +68,8 @@ class Store(ABC):
     blob_folder: Path | None = None
     #: Where summaries for others are kept (`dtp.graph.passing`); None: in memory.
     passed_folder: Path | None = None
+    #: What was mended when it was opened, or read since then.
+    damage: Damage | None = None
 
     @abstractmethod
     def load(self) -> Loaded:
@@ -82,6 +113,43 @@ class Store(ABC):
     @abstractmethod
     def proofs(self) -> list[tuple[bytes, bytes]]:
         """The two envelopes of each proof."""
+
+    def follow_damage(self, on_damage: Callable[[], None]) -> None:
+        """Have `on_damage` called, from any thread, when damage was found and mended: some frames may be gone."""
+        return
+
+    def mend(self) -> None:
+        """Write the store anew from what can be read of it. Raises `StoreError` where it can't be."""
+        raise StoreError("only a graph in a file can be mended; sync a new one with a peer")
+
+    def aside(self) -> Iterator[bytes]:
+        """Yield envelopes that build on lost ones, and wait here until those are there again."""
+        return iter(())
+
+    def gaps(self) -> list[tuple[bytes, int, int]]:
+        """Return what was lost, as far as something behind it is `aside`: (author, first, last)."""
+        return []
+
+    def beyond(self) -> list[bytes]:
+        """Return the last envelope of each author of whom something is `aside`."""
+        return []
+
+    def rejoin(self, author: bytes) -> bytes | None:
+        """Put what was aside behind the author's other frames, up to the next gap; return the last of it, None if
+        there was nothing."""
+        return None
+
+    def uncertain(self, author: bytes) -> str | None:
+        """Return why frames that this author signed may be missing here; None if nothing speaks for it."""
+        return None
+
+    def witness(self, author: bytes, sequence: int) -> None:
+        """Remember, outside of the store, that this author has signed so many frames, for `uncertain`."""
+        return
+
+    def adopt(self, author: bytes) -> None:
+        """Take this store for the one that goes on for the author: `uncertain` is None from now on."""
+        return
 
     def news(self) -> list[bytes]:
         """What other programs have added since `load` or the last `news`, in the order in which it came."""

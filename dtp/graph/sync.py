@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import pairwise
 from typing import Any, Final
 
 import msgpack
@@ -22,11 +23,13 @@ from dtp.graph.errors import SyncError
 from dtp.graph.reconcile import FIRST, FROM_AUTHORS, SALT, Reader, Teller
 from dtp.graph.vector import Head, Vector
 
-VERSION: Final = 4
+VERSION: Final = 5
 #: Bytes of envelopes in one message, unless a single one is larger.
 MESSAGE_BYTES: Final = 256 * 1024
 #: Bytes of one message, at most: an envelope's, or a vector's of 100,000 authors.
 MAX_MESSAGE: Final = core.FRAME_BYTES + OVERHEAD + 1024
+#: Gaps that a peer is asked for in one sync; for more of them in the next.
+MAX_LOST: Final = 4096
 #: A vector of at most so many bytes goes with the greeting; a longer one only after the digests were found to differ.
 _SHORT_VECTOR: Final = 256
 #: To a peer that was in sync with this side before, and that this side has news for.
@@ -49,6 +52,7 @@ class Kind(IntEnum):
     WANT = 10
     FORKED = 11
     AGAIN = 12
+    LOST = 13
 
 
 @dataclass
@@ -65,6 +69,8 @@ class Step:
     offered: tuple[bytes, int, int] | None = None
     #: (author, up to which frame) of what the peer wants of what was offered to it.
     wanted: tuple[bytes, int] | None = None
+    #: (author, first, last) of what the peer has lost: it has what is behind that.
+    lost: list[tuple[bytes, int, int]] = field(default_factory=list)
     #: Two envelopes or summaries that are said to prove that their author signed two histories.
     forked: tuple[bytes, bytes] | None = None
 
@@ -103,6 +109,11 @@ class SyncSide:
     def is_done(self) -> bool:
         """Whether the peer has sent all, and stored all that was sent to it before `done`."""
         return not self._dones and self._said_done and not self._unstored
+
+    @property
+    def told_all(self) -> bool:
+        """Whether the peer has sent all that it has."""
+        return self._greeted and not self._dones
 
     def agrees(self, ours: Vector) -> bool:
         """Whether the peer has what is here, and no more."""
@@ -163,6 +174,13 @@ class SyncSide:
         elif kind == Kind.AGAIN:
             author, sequence = _parts(parts, bytes, int)
             self._ask_again(author, sequence, step)
+        elif kind == Kind.LOST:
+            (told,) = _parts(parts, list)
+            step.lost = [_part(one) for one in told]
+            if any(one[0] == other[0] and one[2] >= other[1] for one, other in pairwise(step.lost)):
+                raise SyncError("the peer asks twice for what it has lost")
+            if step.lost != sorted(step.lost) or len(step.lost) > MAX_LOST:
+                raise SyncError("the peer has lost more than it may ask for, or asks in no order")
         elif kind == Kind.FORKED:
             first, second = _parts(parts, bytes, bytes)
             step.forked = first, second
@@ -277,6 +295,12 @@ class SyncSide:
         self._dones += 1
         return _pack(Kind.WANT, author, sequence)
 
+    def lost(self, parts: list[tuple[bytes, int, int]]) -> bytes:
+        """Return the message that these frames were lost here: (author, first, last). The peer says once more when it
+        is done."""
+        self._dones += 1
+        return _pack(Kind.LOST, parts)
+
     def done(self) -> bytes:
         """The message that all was sent, and what was wanted beside."""
         self._said_done = True
@@ -332,6 +356,13 @@ def _unpack(message: bytes) -> tuple[Kind, list[Any]]:
         return Kind(parts[0]), parts[1:]
     except (ValueError, TypeError, IndexError, KeyError) as error:
         raise SyncError(f"not a message of sync: {error}") from error
+
+
+def _part(told: Any) -> tuple[bytes, int, int]:
+    author, first, last = _parts(told if isinstance(told, list) else [], bytes, int, int)
+    if len(author) != core.AUTHOR_SIZE or not 1 <= first <= last:
+        raise SyncError("the peer has lost frames that there can't be")
+    return author, first, last
 
 
 def _parts(parts: list[Any], *kinds: type) -> list[Any]:

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from xml.etree import ElementTree
 
 import pytest
@@ -217,6 +219,7 @@ def test_who_signed_two_histories_is_told(me, tmp_path):
     run("put", one, "a", "k", "1")
     shutil.copy(one, copy)
     run("put", one, "a", "k", "2")
+    run("recover", copy)
     run("put", copy, "a", "k", "3")
     for file in (one, copy):
         run("export", file, tmp_path / f"{file.name}.dtpg")
@@ -303,7 +306,12 @@ def test_status_tells_of_two_histories(me, tmp_path):
         "missing": 0,
         "forks": 0,
         "clock_ahead": 0,
+        "damage": None,
     }
+    assert "it is a copy of" in run("put", copy, "page", "k", "2", code=3)
+    assert "it is a copy of" in run("status", copy, code=3)
+    assert "goes on for" in run("recover", copy)
+    assert "nothing to recover" in run("recover", copy)
     run("put", copy, "page", "k", "2")
     for one, target in ((file, "file.graph"), (copy, "copy.graph")):
         run("export", one, tmp_path / target)
@@ -313,3 +321,32 @@ def test_status_tells_of_two_histories(me, tmp_path):
     assert "forks        1" in told
     assert "signed what can't both be true: frame 2 and frame 2" in told
     assert "Go on with another identity" in told
+
+
+def test_a_damaged_file_is_mended_and_says_so(me, tmp_path):
+    file, whole, export = tmp_path / "notes.db", tmp_path / "whole.db", tmp_path / "whole.graph"
+    for number in range(5):
+        run("put", file, "page", f"k{number}", "some text " * 9)
+    shutil.copy(file, whole)
+    run("export", file, export)
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("UPDATE frames SET sum = sum + 1 WHERE sequence = 3")
+        database.commit()
+    assert "1 frame couldn't be read any more" in run("verify", file, code=3)
+    assert "damaged" in run("status", file, code=3)
+    assert "damaged" in run("put", file, "page", "k5", "more", code=3)
+    run("import", file, export)
+    assert "envelopes  5\n" in run("verify", file)
+    run("put", file, "page", "k5", "more")
+    assert "envelopes  6\n" in run("verify", file)
+
+
+def test_a_row_that_is_gone_is_found_and_repaired(me, tmp_path):
+    file = tmp_path / "notes.db"
+    for number in range(3):
+        run("put", file, "page", f"k{number}", "1")
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("DELETE FROM frames WHERE sequence = 2")
+        database.commit()
+    assert "is missing" in run("verify", file, code=3)
+    assert "lacks frames from the middle" in run("verify", file, "--repair", code=3)

@@ -37,7 +37,8 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_killed_at_any_point(tmp_path: Path, seed: int) -> None:
+def test_killed_at_any_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    monkeypatch.setenv("DTP_HOME", str(tmp_path / "home"))
     rng = random.Random(seed)
     path = str(tmp_path / "notes.db")
     told = 0
@@ -46,7 +47,7 @@ def test_killed_at_any_point(tmp_path: Path, seed: int) -> None:
             [sys.executable, "-P", "-c", WRITER, path],
             stdout=subprocess.PIPE,
             text=True,
-            env={"PYTHONPATH": str(Path(__file__).parent), "PATH": ""},
+            env={"PYTHONPATH": str(Path(__file__).parent), "PATH": "", "DTP_HOME": str(tmp_path / "home")},
         ) as child:
             assert child.stdout is not None
             for _ in range(rng.randrange(1, 60)):

@@ -461,3 +461,45 @@ def test_frames_that_are_too_early_are_asked_for_again_when_there_is_room() -> N
             await asyncio.wait([replicating])
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [[b"a" * 31, 1, 1]],
+        [[b"a" * 32, 0, 1]],
+        [[b"a" * 32, 2, 1]],
+        [[b"a" * 32, 1]],
+        ["no part"],
+        [[b"b" * 32, 1, 1], [b"a" * 32, 1, 1]],
+        [[b"a" * 32, 1, 5], [b"a" * 32, 5, 6]],
+        [[b"a" * 32, 2 * number, 2 * number] for number in range(1, 4098)],
+    ],
+)
+def test_what_a_peer_says_it_has_lost_is_bounded(told: list[Any]) -> None:
+    side = protocol.SyncSide("g")
+    side.receive(protocol.SyncSide("g").start({}), dict)
+    with pytest.raises(SyncError, match=r"lost|parts"):
+        side.receive(msgpack.packb((13, told)), dict)
+
+
+def test_lost_frames_that_the_peer_has_not_either_are_left() -> None:
+    """It answers with what it has: nothing, however many are asked for."""
+
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=BOB) as other,
+            await dtp.listen("memory://lost", other.serve, identity=BOB) as listener,
+            dtp.connect(listener.address(), identity=ALICE) as connection,
+        ):
+            side, stream = protocol.SyncSide(""), await connection.open_stream()
+            for message in (side.start({}), side.lost([(CAROL.id.key, 1, 2**62)]), side.done()):
+                stream.write(len(message).to_bytes(4, "big") + message)
+            kinds = []
+            while kinds.count(3) < 2:
+                size = int.from_bytes(await stream.readexactly(4), "big")
+                kinds.append(msgpack.unpackb(await stream.readexactly(size))[0])
+            assert 2 not in kinds
+            stream.reset()
+
+    run_virtual(main())

@@ -1,0 +1,156 @@
+"""The tables of a graph's SQLite file, and the sums that tell a damaged row: what the store and its mending share."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from dtp.graph.envelope import decode
+from dtp.graph.errors import StoreError
+
+#: Of the tables below; kept as SQLite's user_version.
+FORMAT: Final = 3
+#: "dtpg", SQLite's application_id: so that a file of another program is not taken for one of ours.
+APPLICATION: Final = 0x64747067
+#: What `frame_sum` gives for a row.
+_SUM: Final = "frame_sum((SELECT key FROM authors WHERE id = frames.author), sequence, envelope)"
+
+_SCHEMA: Final = """
+CREATE TABLE authors (
+    id INTEGER PRIMARY KEY,
+    key BLOB NOT NULL UNIQUE
+);
+CREATE TABLE frames (            -- each author's from the first on, without gaps
+    arrival INTEGER PRIMARY KEY,
+    author INTEGER NOT NULL REFERENCES authors (id),
+    sequence INTEGER NOT NULL,
+    envelope BLOB NOT NULL,
+    sum INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (author, sequence)
+);
+CREATE TABLE graph (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    name TEXT NOT NULL
+);
+CREATE TABLE state (             -- at most one row: what the frames up to `arrival` give
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    arrival INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    state BLOB NOT NULL
+);
+CREATE TABLE proofs (
+    author BLOB PRIMARY KEY,
+    first BLOB NOT NULL,
+    second BLOB NOT NULL
+) WITHOUT ROWID;
+"""
+#: What format 3 added, beside `frames.sum`.
+_ADDED: Final = """
+CREATE TABLE aside (             -- frames behind a gap that damage made
+    author BLOB NOT NULL,
+    sequence INTEGER NOT NULL,
+    envelope BLOB NOT NULL,
+    sum INTEGER NOT NULL,
+    PRIMARY KEY (author, sequence)
+) WITHOUT ROWID;
+CREATE TABLE file (              -- which copy this is: see dtp.graph.witness
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    instance BLOB NOT NULL,
+    inode INTEGER NOT NULL,
+    sum INTEGER NOT NULL
+);
+"""
+
+
+def frame_sum(author: bytes, sequence: int, envelope: bytes) -> int:
+    """Return CRC-32 of a row: one flipped byte shows, wherever it is."""
+    return zlib.crc32(envelope, zlib.crc32(author + sequence.to_bytes(8, "big", signed=True)))
+
+
+def is_sound(author: object, sequence: object, envelope: object, sum: object) -> bool:
+    """Return whether a row is as it was written."""
+    if not (isinstance(author, bytes) and isinstance(sequence, int) and isinstance(envelope, bytes)):
+        return False
+    return frame_sum(author, sequence, envelope) == sum
+
+
+#: Columns for `runs`: the first column, and of a summary its bytes.
+RUN: Final = "sequence, CASE WHEN substr(envelope, 1, 1) = x'9b' THEN envelope END"
+
+
+def runs(rows: Iterable[tuple[int, bytes | None]]) -> Iterator[tuple[int, int]]:
+    """Yield (first, last) of the frames that each row of `RUN` stands for."""
+    for sequence, summary in rows:
+        yield (sequence if summary is None else decode("", summary).first), sequence
+
+
+def run_end(rows: Iterable[tuple[int, bytes | None]], end: int) -> int:
+    """Return the last frame up to which there is no gap, where the frames up to `end` are there."""
+    for first, last in runs(rows):
+        if first > end + 1:
+            break
+        end = last
+    return end
+
+
+def name_sum(name: str) -> int:
+    """Return CRC-32 of a graph's name, which is under each signature."""
+    return zlib.crc32(name.encode())
+
+
+def prepare(database: sqlite3.Connection, path: str, name: str) -> None:
+    """Make the tables for a graph of this name in an empty file, or bring an older format up to date, whole or not at
+    all. Raise `StoreError` for the file of another program or a later format."""
+    database.create_function("frame_sum", 3, frame_sum, deterministic=True)
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        _prepare(database, path, name)
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
+
+
+def _prepare(database: sqlite3.Connection, path: str, name: str) -> None:
+    (application,) = database.execute("PRAGMA application_id").fetchone()
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    (tables,) = database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    if (application, version) == (APPLICATION, FORMAT):
+        return
+    if (application, version) == (APPLICATION, 2):
+        database.execute("ALTER TABLE frames ADD COLUMN sum INTEGER NOT NULL DEFAULT 0")
+        database.execute(f"UPDATE frames SET sum = {_SUM}")
+        (name,) = database.execute("SELECT name FROM graph").fetchone()
+    elif application or version or tables:
+        raise StoreError(f"{path} is no graph of format {FORMAT}")
+    else:
+        _execute(database, _SCHEMA)
+        database.execute("INSERT INTO graph VALUES (1, ?)", (name,))
+    _execute(database, _ADDED)
+    database.execute("INSERT INTO file VALUES (1, ?, ?, ?)", (*new_instance(path), name_sum(name)))
+    database.execute(f"PRAGMA application_id = {APPLICATION}")
+    database.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def new_instance(path: str) -> tuple[bytes, int]:
+    """Return (a new id, where the file is) for a file that begins a life of its own."""
+    return secrets.token_bytes(16), inode(path)
+
+
+def inode(path: str) -> int:
+    """Return the number of the file in its file system, 0 for none: a copy has another one."""
+    try:
+        return os.stat(path).st_ino & (1 << 63) - 1
+    except OSError:
+        return 0
+
+
+def _execute(database: sqlite3.Connection, script: str) -> None:
+    """`executescript` would commit first."""
+    for statement in script.split(";\n"):
+        database.execute(statement)

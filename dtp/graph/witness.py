@@ -1,0 +1,88 @@
+"""What a machine remembers of a store outside of it, so that a restored backup or a copy is known for what it is.
+
+Whoever signs two frames for one place in its chain has two histories, which nobody can join again. A store can't tell
+by itself that later frames were signed elsewhere. A file in the data folder can: it is in no backup of the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+from dtp.config import data_dir
+from dtp.identity.private import make_private_file, make_private_folder
+from dtp.plurals import count_of
+
+_NUMBER: Final = 8
+
+
+class Witness:
+    """How many frames an author has signed in the store at `path` with this instance id; and where that store was.
+
+    Where the data folder can't be written, nothing is remembered.
+    """
+
+    def __init__(self, path: str, instance: bytes, author: bytes) -> None:
+        self._path = os.path.realpath(path)
+        self._file = data_dir() / "graphs" / f"{instance.hex()}-{author.hex()[:16]}"
+        self._descriptor: int | None = None
+        #: What was signed, as far as is remembered; None if nothing is.
+        self.sequence: int | None = None
+        #: Where the store was then.
+        self.place = ""
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            data = self._file.read_bytes()
+            if len(data) > _NUMBER:
+                self.sequence = int.from_bytes(data[:_NUMBER], "big")
+                self.place = data[_NUMBER:].decode()
+
+    def doubt(self, sequence: int, *, moved: bool) -> str | None:
+        """Return why a store that has `sequence` frames of the author may lack some, None if nothing speaks for it.
+
+        `moved` if it is another file than the one that was written last.
+        """
+        if self.sequence is None:
+            return "it is a copy, or was restored on another machine" if moved and sequence else None
+        if self.place != self._path and os.path.exists(self.place):
+            return f"it is a copy of {self.place}, which is still there"
+        if self.sequence > sequence:
+            return (
+                f"this identity has signed {count_of(self.sequence, 'frame')} in it, and {sequence} are there: it "
+                "was restored, or damaged"
+            )
+        return None
+
+    def note(self, sequence: int) -> None:
+        """Remember it. It survives the end of the process at once, that of the machine soon: a crash that loses it
+        only makes it remember less."""
+        if self._descriptor is None:
+            with contextlib.suppress(OSError):
+                self._begin()
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.pwrite(self._descriptor, sequence.to_bytes(_NUMBER, "big"), 0)
+        self.sequence = sequence
+
+    def _begin(self) -> None:
+        make_private_folder(self._file.parent)
+        make_private_file(self._file)
+        self._descriptor = os.open(self._file, os.O_RDWR | os.O_CLOEXEC)
+        if self.place != self._path:
+            data = (self.sequence or 0).to_bytes(_NUMBER, "big") + os.fsencode(self._path)
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, data, 0)
+            self.place = self._path
+
+    def close(self) -> None:
+        """Let go of the file. Idempotent."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def forget(self) -> None:
+        """Remove what is remembered."""
+        self.close()
+        Path(self._file).unlink(missing_ok=True)
+        self.sequence, self.place = None, ""

@@ -1,0 +1,237 @@
+"""Bytes that change on the disk: never shown as data, said at opening, healed by any peer; the rest stays usable."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graph_fixtures import ALICE, BOB, CAROL
+
+import dtp
+from dtp.graph import Graph, GraphBehind, StoreError
+
+#: As many commits are in the state that a closed graph keeps as came after it.
+COMMITS = 40
+CHANGES: list[Callable[[Graph], Any]] = [
+    lambda graph: graph.node("later").update(k=1),
+    lambda graph: graph.put_many([("later", "k", 1)]),
+    lambda graph: graph.text("t").append("more"),
+    lambda graph: graph.set("s").add("more"),
+    lambda graph: graph.counter("c").add(1),
+    lambda graph: graph.list("l").append(1),
+]
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(300):
+            await main
+
+    asyncio.run(limited())
+
+
+@asynccontextmanager
+async def serving(graph: Graph) -> AsyncIterator[dtp.Connection]:
+    name = f"memory://damage-{id(graph)}"
+    async with (
+        await dtp.listen(name, graph.serve, identity=graph.identity) as listener,
+        dtp.connect(listener.address(), identity=ALICE) as connection,
+    ):
+        yield connection
+
+
+def contents(graph: Graph) -> dict[str, Any]:
+    registers = {f"n/{n}": dict(graph.node(f"n/{n}")) for n in range(2 * COMMITS)}
+    return registers | {"text": str(graph.text("t")), "set": set(graph.set("s"))}
+
+
+async def write(graph: Graph, bob: Graph, numbers: range) -> None:
+    """Both write by turns, and each has what the other wrote."""
+    for number in numbers:
+        for one, other in ((graph, bob), (bob, graph)):
+            one.node(f"n/{number}")[one.identity.id.key.hex()[:4]] = f"value {number} " * 9
+            one.set("s").add(number)
+            one.text("t").append(f"{number} ")
+            await one.commit()
+            key = one.identity.id.key
+            last = one.vector()[key]
+            await other.receive(await one.read(key, last, last))
+
+
+async def unclosed(folder: Path, bob: Graph) -> Path:
+    """Alice's file as it is when her program is killed, written once before; and all of it is at Bob's."""
+    place = folder / "notes.db"
+    async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+        await write(graph, bob, range(COMMITS))
+    async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+        await write(graph, bob, range(COMMITS, 2 * COMMITS))
+        killed = folder / "killed"
+        killed.mkdir()
+        for name in ("notes.db", "notes.db-wal"):
+            shutil.copy(folder / name, killed)
+    return killed
+
+
+async def opened_and_healed(place: Path, bob: Graph, expected: dict[str, Any], seed: int) -> str:
+    """What came of it: "named" for an error, "mended", or "whole"; whatever it is, a sync with Bob heals it."""
+    try:
+        graph = await Graph.open(str(place), identity=ALICE, name="g")
+    except StoreError:
+        return "named"
+    async with graph:
+        behind = graph.behind
+        if graph.damage is None and behind is None:
+            assert contents(graph) == expected, f"seed {seed}: wrong data without a word"
+            assert await graph.verify() == 4 * COMMITS
+        if behind is not None:
+            for change in CHANGES:
+                with pytest.raises(GraphBehind):
+                    change(graph)
+        async with serving(bob) as connection:
+            await graph.sync(connection)
+        assert graph.failed is None
+        assert graph.gaps() == []
+        assert contents(graph) == expected == contents(bob)
+        await graph.verify()
+        graph.node("later")["k"] = seed
+        async with serving(bob) as connection:
+            await graph.sync(connection)
+        assert bob.node("later")["k"] == seed
+        assert not bob.forks
+        return "whole" if graph.damage is None and behind is None else "mended"
+
+
+async def flipped(tmp_path: Path, seeds: range, flips: int) -> dict[str, int]:
+    found = {"named": 0, "mended": 0, "whole": 0}
+    async with await Graph.open("memory:", identity=BOB, name="g") as bob:
+        killed = await unclosed(tmp_path, bob)
+        expected = contents(bob)
+        for seed in seeds:
+            rng = random.Random(seed)
+            async with await Graph.open("memory:", identity=BOB, name="g") as peer:
+                await peer.receive(
+                    [one for key in sorted(bob.vector()) for one in await bob.read(key, 1, 1 << 60)]
+                )
+                place = tmp_path / f"{seed}"
+                shutil.copytree(killed, place)
+                file = place / rng.choice(["notes.db", "notes.db-wal", "notes.db-wal"])
+                data = bytearray(file.read_bytes())
+                for _ in range(flips):
+                    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+                file.write_bytes(data)
+                found[await opened_and_healed(place / "notes.db", peer, expected, seed)] += 1
+                shutil.rmtree(place)
+    return found
+
+
+def test_a_flipped_byte_is_never_shown_as_data(tmp_path: Path) -> None:
+    async def main() -> None:
+        found = await flipped(tmp_path, range(40), 1)
+        assert found["mended"] > found["named"]
+        assert found["whole"] < 40
+
+    run(main())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flips", [1, 20])
+def test_many_flipped_bytes(tmp_path: Path, flips: int) -> None:
+    async def main() -> None:
+        found = await flipped(tmp_path, range(1000, 1400), flips)
+        assert found["mended"] > found["named"]
+
+    run(main())
+
+
+class Killed(BaseException):
+    """What a kill is for the program."""
+
+
+@pytest.mark.parametrize(
+    "step", ["prepare", "_copy_frames", "_put_aside", "_copy_rest", "os.link", "os.replace"]
+)
+def test_killed_while_it_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """The next opening mends it, and nothing else is lost."""
+
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=BOB, name="g") as bob:
+            place = await unclosed(tmp_path, bob) / "notes.db"
+            with closing(sqlite3.connect(place)) as database:
+                database.execute("UPDATE frames SET sum = sum + 1 WHERE sequence = 20")
+                database.commit()
+            with monkeypatch.context() as patch:
+
+                def kill(*_: Any, **__: Any) -> None:
+                    raise Killed
+
+                patch.setattr(f"dtp.graph.salvage.{step}", kill)
+                with pytest.raises(Killed):
+                    async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+                        await graph.verify()
+            async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+                await graph.verify()
+                assert graph.damage is not None
+                assert graph.damage.frames == 2
+                assert contents(graph) == contents(bob)  # the kept state has what the frames had
+            assert await opened_and_healed(place, bob, contents(bob), 0) == "mended"
+
+    run(main())
+
+
+def test_a_frame_that_rots_while_the_graph_is_open(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is found when it is read for somebody: the file is mended, the sync goes on, and the next one heals it."""
+    caplog.set_level(logging.WARNING, logger="dtp.graph")
+
+    async def main() -> None:
+        place = tmp_path / "notes.db"
+        async with await Graph.open("memory:", identity=BOB, name="g") as bob:
+            async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+                await write(graph, bob, range(10))
+            with closing(sqlite3.connect(place)) as database:
+                database.execute("UPDATE frames SET envelope = x'00' WHERE arrival = 4")
+                database.commit()
+            async with (
+                await Graph.open(str(place), identity=ALICE, name="g") as graph,
+                await Graph.open("memory:", identity=CAROL, name="g") as carol,
+            ):
+                assert graph.damage is None  # the state tells the contents, and no frame was read
+                async with serving(carol) as connection:
+                    await graph.sync(connection)
+                assert graph.damage is not None
+                assert "the store was damaged: 1 frame couldn't be read any more" in caplog.text
+                async with serving(bob) as connection:
+                    await graph.sync(connection)
+                async with serving(carol) as connection:
+                    await graph.sync(connection)
+                assert carol.vector() == graph.vector() == bob.vector()
+                assert contents(carol) == contents(graph) == contents(bob)
+
+    run(main())
+
+
+def test_a_file_of_format_2_is_taken_over(tmp_path: Path) -> None:
+    async def main() -> None:
+        place = tmp_path / "notes.db"
+        async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+            graph.node("page")["k"] = 1
+        with closing(sqlite3.connect(place)) as database:
+            database.executescript(
+                "ALTER TABLE frames DROP COLUMN sum; DROP TABLE aside; DROP TABLE file; PRAGMA user_version = 2"
+            )
+        async with await Graph.open(str(place), identity=ALICE) as graph:
+            assert graph.name == "g"
+            assert await graph.verify() == 1
+            graph.node("page")["k"] = 2
+        async with await Graph.open(str(place), identity=ALICE) as graph:
+            assert await graph.verify() == 2
+            assert graph.damage is None
+
+    run(main())
