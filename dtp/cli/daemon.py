@@ -284,7 +284,7 @@ def status(path: Path) -> None:
     if wants_json():
         click.echo(json.dumps(answer))
     else:
-        show(answer)
+        show(answer, output.console())
 
 
 @main.command()
@@ -298,11 +298,9 @@ def status(path: Path) -> None:
 @json_option
 def top(path: Path, interval: float, count: int | None) -> None:
     """Show live what the daemon does: speeds, services, forwards and callers."""
-    from rich.console import Console
-
     from dtp.cli.daemon_top import watch
 
-    asyncio.run(_asked(path, lambda place: watch(place, interval, count, Console())))
+    asyncio.run(_asked(path, lambda place: watch(place, interval, count, output.console())))
 
 
 main.add_command(init)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -55,9 +55,8 @@ def latency_text(seconds: float) -> str:
     return f"{float(f'{seconds * 1000:.2g}'):g} ms"
 
 
-def show(status: Mapping[str, Any], console: Console | None = None) -> None:
+def show(status: Mapping[str, Any], console: Console) -> None:
     """Print `Daemon.status()`."""
-    console = console or Console()
     for part in render(status, rules=True, events=_EVENTS):
         console.print(part)
 
@@ -79,6 +78,8 @@ def render(
             parts += [Text(), make(shown)]
             if len(shown) < len(found):
                 parts.append(Text(f"and {len(found) - len(shown):,} more", style="dim"))
+        if key == "forwarded":
+            parts += _targets(status, all_=rules)
         if key == "exposed":
             parts += _requests(status)
             parts += _backends(status, all_=rules)
@@ -146,16 +147,26 @@ def _backends(status: Mapping[str, Any], *, all_: bool) -> list[RenderableType]:
     return [Text(), table] if table.row_count else []
 
 
-def _forwarded(found: list[Mapping[str, Any]]) -> Group:
-    table = _table("forwarded", *_FIGURES, "state", "to")
-    troubles = []
+def _forwarded(found: list[Mapping[str, Any]]) -> Table:
+    table = _table("forwarded", *_FIGURES, "state")
     for one in found:
-        listen, bad = Text(", ".join(one["listen"])), not one["connected"]
+        bad = not one["connected"]
         state = Text("away" if bad else "connected" if one["to"] else "ready", _BAD if bad else "")
-        table.add_row(listen, *_figures(one), state, Text("\n".join(map(_target, one["to"])) or one["mode"]))
-        if bad and one["trouble"]:
-            troubles.append(Text.assemble(listen, ": ", printable(one["trouble"]), style=_BAD))
-    return Group(table, *troubles)
+        table.add_row(Text(", ".join(one["listen"])), *_figures(one), state)
+    return table
+
+
+def _targets(status: Mapping[str, Any], *, all_: bool) -> list[RenderableType]:
+    """Where each forward goes, or those that are away, and what is wrong there."""
+    table = _table("forwarded", "to")
+    for one in status["forwarded"]:
+        bad = not one["connected"]
+        if all_ or bad:
+            to = Text("\n".join(map(_target, one["to"])) or one["mode"])
+            if bad and one["trouble"]:
+                to.append(f"\n{printable(one['trouble'])}", _BAD)
+            table.add_row(Text(", ".join(one["listen"])), to)
+    return [Text(), table] if table.row_count else []
 
 
 def _target(address: str) -> str:

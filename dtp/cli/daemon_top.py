@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -49,15 +50,21 @@ def _screen(status: Mapping[str, Any], rates: Mapping[str, float]) -> Group:
 
 
 async def watch(path: Path, interval: float, count: int | None, console: Console) -> None:
-    """Ask every `interval` seconds, `count` times (None: until interrupted). Raises what `ask` does."""
+    """Ask every `interval` seconds, `count` times (None: until interrupted). Where there is no terminal, one screen
+    is printed below the other. Raises what `ask` does."""
     rates = Rates()
     shown = 0
-    with Live(console=console, auto_refresh=False, transient=False) as live:
+    with contextlib.ExitStack() as stack:
+        live = None
+        if console.is_terminal and not wants_json():
+            live = stack.enter_context(Live(console=console, auto_refresh=False, transient=False))
         while True:
             status = await ask(path, "status")
             speeds = rates.of(status, time.monotonic())
             if wants_json():
                 click.echo(json.dumps({"status": status, "rates": speeds}))
+            elif live is None:
+                console.print(_screen(status, speeds), end="\n\n")
             else:
                 live.update(_screen(status, speeds), refresh=True)
             shown += 1

@@ -37,6 +37,7 @@ class Program(Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command line. Help and versions are printed by click: where they can't be written, that is said."""
+        output.say_in_any_encoding()
         return output.said(lambda: super(Program, self).main(*args, **kwargs), self.program)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

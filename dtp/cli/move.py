@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from dtp.chain import packages
@@ -17,7 +16,7 @@ from dtp.chain.packages.surface import Surface, surfaces
 from dtp.cli import move_build
 from dtp.cli.groups import Group
 from dtp.cli.move_build import Checkout, CompileError
-from dtp.cli.output import json_option, print_error, print_result, wants_json
+from dtp.cli.output import console, json_option, print_error, print_result, wants_json
 from dtp.cli.publish import migrate, publish, restrict, upgrade, use
 
 #: What `build` and `check` end with when a source doesn't compile or a check finds something.
@@ -282,17 +281,15 @@ def _print_table(title: str, columns: tuple[str, ...], rows: list[dict[str, Any]
     for row in rows:
         cells = (row[column] for column in columns)
         table.add_row(*(", ".join(map(str, cell)) if isinstance(cell, list) else str(cell) for cell in cells))
-    Console().print(table)
+    console().print(table)
 
 
 def _print_info(package: packages.MovePackage, shown: tuple[Surface, ...]) -> None:
-    console = Console()
-    console.print(
-        f"{package.name}: {package.size:,} bytes of bytecode, by {package.compiler}", highlight=False
-    )
-    console.print(f"digest {package.digest.hex()}", highlight=False)
+    to = console()
+    to.print(f"{package.name}: {package.size:,} bytes of bytecode, by {package.compiler}", highlight=False)
+    to.print(f"digest {package.digest.hex()}", highlight=False)
     for each in _used(package.name):
-        console.print(f"used at {each['id']} on chain {each['chain_id']}, {each['policy']}", highlight=False)
+        to.print(f"used at {each['id']} on chain {each['chain_id']}, {each['policy']}", highlight=False)
     rows = [
         {
             "module": module.module,

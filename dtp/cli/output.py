@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from dtp.errors import CarrierError, ChainError, DtpError, LocalError, PeerError
 from dtp.escaping import escape_text
 from dtp.session.codes import CloseCode, ConnectionClosed
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _T = TypeVar("_T")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -135,6 +139,23 @@ def _echo(text: str, *, err: bool = False) -> None:
     except OSError as error:
         discard_output()  # what is still in its buffer must not fail again when Python ends
         raise OutputError(f"can't write the output: {error.strerror or error}") from error
+
+
+def console() -> Console:
+    """A console of rich's for standard output. What is printed there raises `BrokenPipeError` when nobody reads."""
+    from rich.console import Console
+
+    class OurConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich's own ends the program with 1
+
+    return OurConsole()
+
+
+def say_in_any_encoding() -> None:
+    """Let standard output spell out (`\\u2026`) what its encoding has no bytes for, as standard error does."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def said(run: Callable[[], _T], program: str) -> _T:

@@ -94,7 +94,15 @@ def test_no_number_is_cut_in_two(width):
     for part in render(many, events=1, callers=12):
         console.print(part)
     shown = console.file.getvalue()
-    for words in ("9,999,999", "123,456", "32,768", "909.5 TiB", "and 28 more", "db/replica"):
+    for words in (
+        "9,999,999",
+        "123,456",
+        "32,768",
+        "909.5 TiB",
+        "and 28 more",
+        "db/replica",
+        "y at 192.0.2.1:5",
+    ):
         assert words in shown
     assert max(map(len, shown.splitlines())) <= width
 

@@ -1,0 +1,102 @@
+"""`dtpd status` and `dtpd top` where nobody reads on, there is no terminal, or its encoding knows few characters."""
+
+import asyncio
+import os
+import sys
+
+import pytest
+
+from dtp.daemon.control import Control
+
+#: Seconds; only a failing test waits so long.
+PATIENCE = 30
+STATUS = {
+    "identity": "dtp1me",
+    "uptime": 5.0,
+    "draining": False,
+    "reloads": 0,
+    "listen": [],
+    "callers": [
+        {"peer": "dtp1" + "x" * 200, "service": "\u2603", "source": "192.0.2.1", "streams": 1, "resumes": 0}
+    ],
+    "exposed": [],
+    "forwarded": [],
+}
+
+
+@pytest.fixture
+def screen(short):
+    """Run a coroutine function with a file whose daemon answers `STATUS`."""
+    file = short / "dtpd.toml"
+    file.write_text('[daemon]\ncontrol = "c"\n')
+
+    async def answer(request):
+        return STATUS
+
+    def run(scenario):
+        async def main():
+            control = Control(short / "c", {"status": answer})
+            await control.start()
+            try:
+                async with asyncio.timeout(2 * PATIENCE):
+                    return await scenario(file)
+            finally:
+                await control.close()
+
+        return asyncio.run(main())
+
+    return run
+
+
+async def dtpd(*arguments, **how):
+    command = (sys.executable, "-P", "-c", "from dtp.cli.daemon import main; main()", *map(str, arguments))
+    env = {**os.environ, **how.pop("env", {})}
+    return await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL, env=env, **how)
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("status", "--json"), ("top",), ("top", "--json")])
+def test_a_screen_that_nobody_reads_ends_like_sigpipe(screen, arguments):
+    async def scenario(file):
+        reading, writing = os.pipe()
+        os.close(reading)
+        try:
+            shown = await dtpd(*arguments, "-c", file, stdout=writing, stderr=asyncio.subprocess.PIPE)
+        finally:
+            os.close(writing)
+        _, errors = await shown.communicate()
+        assert (shown.returncode, errors) == (141, b"")
+
+    screen(scenario)
+
+
+def test_top_without_a_terminal_prints_each_look(screen):
+    async def scenario(file):
+        reading, writing = os.pipe()
+        with os.fdopen(reading, "rb") as shown:
+            try:
+                top = await dtpd("top", "--interval", "0.1", "-c", file, stdout=writing)
+            finally:
+                os.close(writing)
+            watchdog = asyncio.get_running_loop().call_later(PATIENCE, top.kill)
+            looks = 0
+            while looks < 2:
+                line = await asyncio.to_thread(shown.readline)
+                assert line, "it has ended"
+                looks += line.startswith(b"in 0 B/s")
+        assert await top.wait() == 141
+        watchdog.cancel()
+
+    screen(scenario)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1"])
+def test_what_an_encoding_does_not_know_is_spelled_out(screen, encoding):
+    env = {"PYTHONIOENCODING": encoding, "COLUMNS": "60"}
+
+    async def scenario(file):
+        shown = await dtpd("status", "-c", file, stdout=asyncio.subprocess.PIPE, env=env)
+        said, _ = await shown.communicate()
+        assert shown.returncode == 0
+        assert b"\\u2603" in said
+
+    screen(scenario)
