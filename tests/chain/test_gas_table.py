@@ -1,12 +1,14 @@
 """`dtp move gas`: the table in `move/README.md` is what the functions cost, and all of them have a row."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from bench import pay
 from dtp.chain.model import GasUsed
 from dtp.cli import main, move_gas
 from dtp.cli.move_build import BuildError
@@ -70,4 +72,22 @@ def test_rows_as_markdown():
     assert move_gas.table(played).splitlines()[2:] == [
         "| publishing `x` |  | 1,000 | 2,000 | 500 | 0.0025 |",
         "| `m::f`, `m::g` |  | 1,000 | 0 | 3,000 | -0.002 |",
+    ]
+
+
+@pytest.mark.slow
+def test_the_page_on_paying_has_what_the_node_charges():
+    """Two bytes more in a channel made seven of its figures wrong, and nobody saw it."""
+    page = (ROOT / "docs/paying.md").read_text()
+    costs = pay.gas()
+    told = dict(
+        re.findall(r"^\| ([a-z][^|]+?) \| (?:client|server|anyone) \| (-?[\d,]+) \|$", page, re.MULTILINE)
+    )
+    assert {what: int(figure.replace(",", "")) for what, figure in told.items()} == {
+        what: costs[what] for what in told
+    }
+    assert len(told) >= len(pay.TRANSACTIONS) - 1
+    told = re.findall(r"^\| (\d+) \| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert [(int(size), *sums) for size, *sums in told] == [
+        (size, *(f"{each:.6f}" for each in sums)) for size, sums in pay.volumes(costs).items()
     ]

@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 PACKAGE: Final = "transport"
-DIGEST: Final = "cb87c847725dccba86e36a727b5be1b27f01d85fdbd8185a5bbcdd119c7dbb91"
+DIGEST: Final = "0f5cf77860b9d216718f40b1750e935d3a85f19d458398b6ede6fe2123a93273"
 
 
 class Module(StrEnum):

@@ -1012,6 +1012,15 @@ fun a_pass_that_was_forgotten_can_be_destroyed() {
     w.end();
 }
 
+#[test, expected_failure(abort_code = pass::EUnknownPass)]
+fun a_pass_that_was_forgotten_opens_nothing() {
+    let mut w = with_pass(1);
+    w.wait(PERIOD_MS);
+    forget(&mut w);
+    w.open_with_pass(1);
+    w.end();
+}
+
 #[test, expected_failure(abort_code = pass::EOnSale)]
 fun on_sale() {
     let mut w = with_pass(1);

@@ -1,0 +1,43 @@
+"""The whole model."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from .locks import Locks
+from .passes import Passes
+from .pipes import Pipes
+from .things import Event, Refused
+
+
+class World(Pipes, Passes, Locks):
+    """All modules together: `do` is one transaction."""
+
+    def do(self, sender: str, name: str, **arguments: Any) -> list[Event]:
+        """Run one transaction; returns its events. Raises `Refused`; then the world is as before."""
+        before = copy.deepcopy(vars(self))
+        self.events = []
+        try:
+            getattr(self, name)(sender, **arguments)
+        except (Refused, KeyError):
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+        self.check()
+        return self.events
+
+    def check(self) -> None:
+        """No coin vanishes or appears, and what each kind of object promises."""
+        for channel in self.channels.values():
+            channel.check()
+        for plan in self.plans.values():
+            plan.check()
+        held = sum(c.balance + c.client_credit for c in self.channels.values())
+        held += sum(p.pot for p in self.plans.values()) + sum(k.amount for k in self.locks.values())
+        assert held + sum(self.balances.values()) == 0
+
+    def batch(self, sender: str, steps: list[tuple[str, dict[str, Any]]]) -> None:
+        """Several functions in one transaction, which make no objects."""
+        for name, arguments in steps:
+            getattr(self, name)(sender, **arguments)
