@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -316,8 +317,17 @@ def log(opened: _Opener, soul: str, key: str | None) -> None:
     type=click.Choice(sorted(FORMATS)),
     help="table, json (one array) or csv; tree and svg draw the nodes, relationships and paths in the rows.",
 )
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0),
+    default=10,
+    show_default=True,
+    help="How long the query may take; 0 for as long as it likes.",
+)
 @_store
-def query(opened: _Opener, text: str, given: tuple[str, ...], explain: bool, form: str | None) -> None:
+def query(
+    opened: _Opener, text: str, given: tuple[str, ...], explain: bool, form: str | None, seconds: float
+) -> None:
     """Ask by openCypher: MATCH ... RETURN ...
 
     \b
@@ -330,6 +340,7 @@ def query(opened: _Opener, text: str, given: tuple[str, ...], explain: bool, for
     parameters = {one.partition("=")[0]: _value(one.partition("=")[2]) for one in given}
 
     async def work(graph: Graph) -> list[dict[str, Any]] | str:
+        graph.query_budget = replace(graph.query_budget, seconds=seconds or None)
         if explain:
             return graph.explain(text, **parameters)
         if form is not None:

@@ -26,6 +26,8 @@ from dtp.graph.fetching import Blob
 from dtp.graph.graph import Graph
 from dtp.graph.private import PrivateNode
 from dtp.graph.proving import Proof
+from dtp.graph.query.budget import QueryBudget
+from dtp.graph.query.errors import QueryError, QueryLimit
 from dtp.graph.watch import Watch
 
 __all__ = [
@@ -49,6 +51,9 @@ __all__ = [
     "OffenceProof",
     "PrivateNode",
     "Proof",
+    "QueryBudget",
+    "QueryError",
+    "QueryLimit",
     "ReaderUnknown",
     "Rule",
     "RuleBroken",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dtp.crdt import Change, Counter, List, Map, MultiValue, Node, Replica, Set, Value
 from dtp.crdt.owners import owned
 from dtp.graph.errors import GraphError, KeyLost, NotReader, NotSealed
+from dtp.graph.query.budget import QueryBudget
 from dtp.graph.rings import RING_KEY, ring_soul
 from dtp.graph.watch import Watch
 from dtp.identity import Identity
@@ -40,6 +41,8 @@ class Contents:
         self._queries: Queries | None = None
         self._private: dict[str, PrivateNode] = {}
         self._closed = False
+        #: What each query may take.
+        self.query_budget = QueryBudget()
         replica.reveal = self._reveal
 
     def _check_open(self) -> None:
@@ -136,9 +139,10 @@ class Contents:
         """The rows of a query in openCypher's reading part (docs/query.md), each a dict of its columns.
 
         A node's label is what is before the first slash of its soul; relationships are links, by their key. The
-        first query makes an index in memory, later ones bring it up to date. Raises `QueryError`.
+        first query makes an index in memory, later ones bring it up to date. Raises `QueryError`, and `QueryLimit`
+        where it takes more than `query_budget`.
         """
-        return self._queries_now().run(text, parameters)
+        return self._queries_now().run(text, parameters, self.query_budget)
 
     def live(self, text: str, **parameters: Value) -> AsyncIterator[Difference]:
         """The rows of a query, then how they differ whenever the graph has changed: `async for difference in ...`.

@@ -350,3 +350,13 @@ def test_a_row_that_is_gone_is_found_and_repaired(me, tmp_path):
         database.commit()
     assert "is missing" in run("verify", file, code=3)
     assert "lacks frames from the middle" in run("verify", file, "--repair", code=3)
+
+
+def test_a_query_that_takes_too_long_is_ended(me, tmp_path):
+    file = tmp_path / "notes.db"
+    run("put", file, "n/1", "k", "1")
+    endless = (
+        "UNWIND range(1, 4000) AS a UNWIND range(1, 4000) AS b UNWIND range(1, 4000) AS c RETURN count(*)"
+    )
+    assert "longer than 0.05 s" in run("query", file, endless, "--seconds", "0.05", code=3)
+    assert run("query", file, "MATCH (n) RETURN count(*) AS n", "--seconds", "0") == "n\n1\n"

@@ -18,6 +18,7 @@ from lark.exceptions import LarkError
 from dtp.crdt import Node, Replica
 from dtp.errors import DtpError
 from dtp.graph.query import semantics
+from dtp.graph.query.budget import Meter, QueryBudget
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
 from dtp.graph.query.expressions import Expressions, name_of, trees
 from dtp.graph.query.grammar import GRAMMAR
@@ -162,7 +163,7 @@ class _Builder:
         if variable:
             known[variable] = soul
         self._replica.counter(soul, "there").add(1)
-        expressions = Expressions(text, {}, self._replica)
+        expressions = Expressions(text, {}, self._replica, Meter(QueryBudget()))
         for properties in (one for one in parts if one.data == "properties"):
             for key, value in map(trees, trees(properties)):
                 found = expressions.compile(value, ())({})

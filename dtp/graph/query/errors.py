@@ -11,6 +11,16 @@ class QueryError(LocalError):
     code = "graph-query"
 
 
+class QueryLimit(QueryError):
+    """A query takes more than `Graph.query_budget` allows; `what` is "seconds", "rows", "steps" or "memory"."""
+
+    code = "graph-query-limit"
+
+    def __init__(self, message: str, what: str) -> None:
+        super().__init__(message)
+        self.what = what
+
+
 class UnsupportedQuery(QueryError):
     """A query asks for a part of openCypher that isn't there (docs/query.md); the message tells which."""
 

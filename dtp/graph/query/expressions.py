@@ -11,6 +11,7 @@ from lark import Token, Tree
 
 from dtp.crdt import Link, Value
 from dtp.graph.query import semantics
+from dtp.graph.query.budget import Meter
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
 from dtp.graph.query.functions import AGGREGATES, FUNCTIONS, PERCENTILES, READING, distinct, percentile
 from dtp.graph.query.index import kind_of
@@ -31,6 +32,8 @@ _WRONG: Final[dict[str, tuple[str, ...]]] = {
     "size": ("node", "relationship", "path"),
     "labels": ("relationship", "path", "list"),
 }
+#: Functions whose result may be much larger than what they are given.
+_GROWING: Final = frozenset({"replace", "split", "range"})
 _ARITHMETIC: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "add": semantics.add,
     "sub": semantics.subtract,
@@ -104,7 +107,8 @@ def has_aggregate(tree: Tree[Token]) -> bool:
 class Expressions:
     """Compiles the expressions of one query. `given` are the caller's parameters."""
 
-    def __init__(self, text: str, given: Mapping[str, Value], replica: Replica) -> None:
+    def __init__(self, text: str, given: Mapping[str, Value], replica: Replica, meter: Meter) -> None:
+        self.meter = meter
         self._text = text
         self._given = given
         self._replica = replica
@@ -163,10 +167,31 @@ class Expressions:
         parts = [self._on(one, scope) for one in trees(tree)]
         if kind in _ARITHMETIC:
             function, (a, b) = _ARITHMETIC[kind], parts
-            return lambda row: function(a(row), b(row))
+
+            def calculate(row: Bound) -> Any:
+                return function(a(row), b(row))
+
+            return self._weighed(calculate) if kind == "add" else calculate
         if kind in _TEXTUAL:
             return _textual(_TEXTUAL[kind], *parts)
         raise fault(f"{kind} is not supported here", tree, UnsupportedQuery)
+
+    def _weighed(self, value: Evaluate) -> Evaluate:
+        """The same, and what it makes is counted."""
+        weigh = self.meter.weigh
+
+        def evaluate(row: Bound) -> Any:
+            found = value(row)
+            weigh(found)
+            return found
+
+        return evaluate
+
+    def _counted(self, items: Iterable[Any]) -> Iterator[Any]:
+        step = self.meter.step
+        for item in items:
+            step()
+            yield item
 
     def _on_parameter(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
         value = self.parameter(tree)
@@ -456,7 +481,7 @@ class Expressions:
             found = _list(items(row))
             if found is None:
                 return None
-            rows = ({**row, name: item} for item in found)
+            rows = ({**row, name: item} for item in self._counted(found))
             kept = (one for one in rows if where is None or truth(where(one)) is True)
             return [one[name] if body is None else body(one) for one in kept]
 
@@ -472,7 +497,7 @@ class Expressions:
             found = _list(items(row))
             if found is None:
                 return None
-            outcomes = [truth(condition({**row, name: item})) for item in found]
+            outcomes = [truth(condition({**row, name: item})) for item in self._counted(found)]
             if which == "all":
                 return semantics.all_of(outcomes)
             if which == "single":
@@ -493,7 +518,7 @@ class Expressions:
             found, value = _list(items(row)), first(row)
             if found is None:
                 return None
-            for item in found:
+            for item in self._counted(found):
                 value = step({**row, names[0]: value, names[1]: item})
             return value
 
@@ -517,7 +542,11 @@ class Expressions:
         if len(given) == 1:
             (only,) = given
             return lambda row: call(only(row))
-        return lambda row: call(*(argument(row) for argument in given))
+
+        def several(row: Bound) -> Any:
+            return call(*(argument(row) for argument in given))
+
+        return self._weighed(several) if name in _GROWING else several
 
     def kind(self, tree: Tree[Token]) -> str:
         """What kind of thing a name stands for, "" when that isn't known."""
@@ -566,7 +595,7 @@ class Expressions:
         value = self.compile(arguments[0], scope)
 
         def found(rows: list[Bound]) -> list[Any]:
-            there = [one for one in map(value, rows) if one is not None]
+            there = [one for one in map(value, self._counted(rows)) if one is not None]
             return distinct(there) if once else there
 
         if name in PERCENTILES:

@@ -22,6 +22,8 @@ from dtp.graph.query.semantics import (
 )
 
 _Function = Callable[..., Any]
+#: Letters that replace() gives at most: it makes more of a text at once than any other function.
+_TEXT: Final = 1 << 26
 
 
 def _of(name: str, types: Any, what: str, function: _Function) -> _Function:
@@ -43,6 +45,12 @@ def _substring(text: str, start: int, length: int | None = None) -> str:
     if start < 0 or (length is not None and length < 0):
         raise QueryError("substring() takes a start and a length of 0 or more")
     return text[start:] if length is None else text[start : start + length]
+
+
+def _replace(text: str, old: str, new: str) -> str:
+    if len(text) + (text.count(old) * (len(new) - len(old))) > _TEXT:
+        raise QueryError(f"replace() gives at most {_TEXT:,} letters")
+    return text.replace(old, new)
 
 
 def _range(start: int, end: int, step: int = 1) -> list[int]:
@@ -135,7 +143,7 @@ def _simple() -> dict[str, tuple[_Function, int, int]]:
     have("trim", str, text, str.strip)
     have("lTrim", str, text, str.lstrip)
     have("rTrim", str, text, str.rstrip)
-    have("replace", [str, str, str], "texts", str.replace, 3, 3)
+    have("replace", [str, str, str], "texts", _replace, 3, 3)
     have("split", [str, str], "texts", lambda a, b: a.split(b) if b else list(a), 2, 2)
     have("substring", [str, int, int], "text and whole numbers", _substring, 2, 3)
     have("left", [str, int], "text and a whole number", lambda t, n: _substring(t, 0, n), 2, 2)

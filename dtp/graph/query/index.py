@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from dtp.core import crdt as core
 from dtp.crdt import Change, Link, Replica, Value, values
 from dtp.crdt.rules import MARK
+from dtp.graph.query.budget import INSTRUCTIONS, Meter, running
 from dtp.graph.query.errors import QueryError
 
 _SCHEMA: Final = """
@@ -63,6 +65,7 @@ class Index:
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
+        self._meter: Meter | None = None
         self._stale: set[str] = set(replica.souls())
         #: (kind, key) that ranges were declared for, and full text with the number in its tables' names.
         self._ranges: set[tuple[str, str]] = set()
@@ -113,22 +116,39 @@ class Index:
                 f"there is no full-text index {name!r} (there are: {known}); declare it by Graph.index"
             )
         try:
-            found = self.rows(
-                f"SELECT soul, -bm25({table}) FROM {table} WHERE {table} MATCH ?1 ORDER BY 2 DESC, soul",
-                [query],
+            found = list(
+                self.rows(
+                    f"SELECT soul, -bm25({table}) FROM {table} WHERE {table} MATCH ?1 ORDER BY 2 DESC, soul",
+                    [query],
+                )
             )
         except QueryError as error:
             raise QueryError(f"{query!r} is no full-text query: {error}") from error
-        return list(found)
+        return found
 
     # ---- reading --------------------------------------------------------------------------------------------
 
-    def rows(self, sql: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
-        """The rows of a SELECT. Raises `QueryError`."""
+    def rows(self, sql: str, parameters: list[Any]) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a SELECT. Raises `QueryError`."""
         try:
-            return self.db.execute(sql, parameters).fetchall()
+            yield from self.db.execute(sql, parameters)
         except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
+            if self._meter is not None and self._meter.limit is not None:
+                raise self._meter.limit from error
             raise QueryError(f"this can't be worked out: {error}") from error
+
+    @contextmanager
+    def metered(self, meter: Meter) -> Iterator[None]:
+        """Have a meter count what is done meanwhile, and end it."""
+        self.db.set_progress_handler(meter.interrupt, INSTRUCTIONS)
+        running(meter)
+        self._meter = meter
+        try:
+            yield
+        finally:
+            self._meter = None
+            running(None)
+            self.db.set_progress_handler(None, 0)
 
     def link(self, number: int) -> tuple[str, str, str]:
         """Soul, key and target of a link."""

@@ -394,7 +394,9 @@ class Match:
         ):
             return
         sql, values = self.select(row)
+        step = self._expressions.meter.step
         for columns in self._index.rows(sql, values):
+            step()
             bound = self._bind(row, columns)
             if bound is not None and all(truth(check(bound)) is True for check in self._checks):
                 yield bound

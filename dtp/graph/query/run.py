@@ -12,6 +12,7 @@ from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput
 
 from dtp.crdt import Node, Value
+from dtp.graph.query.budget import Meter, QueryBudget, counted
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
 from dtp.graph.query.expressions import Bound, Evaluate, Expressions, fault, name_of, trees, words
 from dtp.graph.query.grammar import GRAMMAR
@@ -33,6 +34,8 @@ _WORDS = (
     "MATCH", "OPTIONAL", "WHERE", "RETURN", "WITH", "UNWIND", "ORDER", "SKIP", "LIMIT", "DISTINCT", "UNION", "CALL",
     "YIELD", "STARTS", "ENDS", "CONTAINS", "CASE", "WHEN", "THEN", "ELSE", "END", "DESC", "AND", "NOT",
 )  # fmt: skip
+#: What a query may take that isn't told.
+_USUAL = QueryBudget()
 #: The one procedure, as Neo4j calls it.
 SEARCH = "db.index.fulltext.querynodes"
 
@@ -73,6 +76,7 @@ class _Unwind:
     def __init__(self, expressions: Expressions, clause: Tree[Token], scope: frozenset[str]) -> None:
         what, variable = trees(clause)
         self._items = expressions.compile(what, scope)
+        self._step = expressions.meter.step
         self._name = name_of(variable)
         if self._name in scope:
             raise fault(f"{self._name} stands for something already", clause)
@@ -82,6 +86,7 @@ class _Unwind:
         for row in rows:
             found = self._items(row)
             for item in found if isinstance(found, list) else () if found is None else (found,):
+                self._step()
                 yield {**row, self._name: item}
 
 
@@ -197,6 +202,12 @@ def _while_match(clauses: Iterable[Tree[Token]], expressions: Expressions) -> It
         yield clause
 
 
+def _bounded(rows: Iterable[Bound], meter: Meter) -> Iterator[Bound]:
+    for count, row in enumerate(rows, 1):
+        meter.count_rows(count)
+        yield row
+
+
 class Queries:
     """What answers queries about a replica."""
 
@@ -204,24 +215,26 @@ class Queries:
         self.index = Index(replica)
         self._replica = replica
 
-    def run(self, text: str, parameters: Mapping[str, Value]) -> list[Row]:
+    def run(self, text: str, parameters: Mapping[str, Value], budget: QueryBudget = _USUAL) -> list[Row]:
         """The rows of a query. Raises `QueryError`."""
-        parts, once = self._compile(text, parameters)
         self.index.refresh()
+        meter = Meter(budget)
+        parts, once = self._compile(text, parameters, meter)
         try:
-            found = [row for part in parts for row in part.run()]
-            if once:
-                kept: dict[Any, Bound] = {}
-                for row in found:
-                    kept.setdefault(tuple(same_key(row[name]) for name in parts[0].columns), row)
-                found = list(kept.values())
+            with self.index.metered(meter):
+                found = list(_bounded((row for part in parts for row in part.run()), meter))
+                if once:
+                    kept: dict[Any, Bound] = {}
+                    for row in found:
+                        kept.setdefault(tuple(same_key(row[name]) for name in parts[0].columns), row)
+                    found = list(kept.values())
+                return [{name: self._shown(row[name]) for name in parts[0].columns} for row in found]
         except (RecursionError, MemoryError, OverflowError) as error:
             raise QueryError(f"this can't be worked out: {error}") from error
-        return [{name: self._shown(row[name]) for name in parts[0].columns} for row in found]
 
     def plan(self, text: str, parameters: Mapping[str, Value]) -> str:
         """The SELECTs of a query's MATCHes, and how SQLite goes about each. Names bound before are null there."""
-        parts, _ = self._compile(text, parameters)
+        parts, _ = self._compile(text, parameters, Meter(_USUAL))
         self.index.refresh()
         lines: list[str] = []
         for match in (match for part in parts for match in part.matches):
@@ -230,9 +243,11 @@ class Queries:
             lines += [step[3] for step in self.index.rows(f"EXPLAIN QUERY PLAN {sql}", values)]
         return "\n".join(lines)
 
-    def _compile(self, text: str, parameters: Mapping[str, Value]) -> tuple[list[_Single], bool]:
+    def _compile(
+        self, text: str, parameters: Mapping[str, Value], meter: Meter
+    ) -> tuple[list[_Single], bool]:
         tree = _parsed(text)
-        expressions = Expressions(text, parameters, self._replica)
+        expressions = Expressions(text, parameters, self._replica, meter)
         expressions.matcher = lambda clause, scope: Match(expressions, self.index, [clause], scope, False)
         try:
             parts = [_Single(expressions, self.index, one) for one in trees(tree) if one.data == "single"]
@@ -253,9 +268,9 @@ class Queries:
         if isinstance(value, Path):
             return Path(tuple(self._shown(node) for node in value.nodes), value.relationships)
         if isinstance(value, list):
-            return [self._shown(item) for item in value]
+            return [self._shown(item) for item in counted(value)]
         if isinstance(value, dict):
-            return {key: self._shown(item) for key, item in value.items()}
+            return {key: self._shown(item) for key, item in counted(value.items())}
         return value
 
 

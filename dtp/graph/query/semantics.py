@@ -9,10 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from reprlib import Repr
 from typing import Any, Final, NamedTuple
 
 from dtp.crdt import BlobRef, Link
+from dtp.graph.query.budget import counted
 from dtp.graph.query.errors import QueryError
+
+#: Bits of an int that is multiplied, at most: those that Python writes as text.
+_INT_BITS: Final = 14_000
+#: How values stand in messages: short, however many levels they have.
+_repr = Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +86,11 @@ def equals(a: Any, b: Any) -> bool | None:
     if kind == _LIST:
         if len(a) != len(b):
             return False
-        return all_of(equals(x, y) for x, y in zip(a, b, strict=True))
+        return all_of(equals(x, y) for x, y in counted(zip(a, b, strict=True)))
     if kind == _MAP:
         if a.keys() != b.keys():
             return False
-        return all_of(equals(a[key], b[key]) for key in a)
+        return all_of(equals(a[key], b[key]) for key in counted(a))
     if kind == _NODE:
         return _soul(a) == _soul(b)
     return bool(a == b)
@@ -155,9 +163,9 @@ def sort_key(value: Any) -> tuple[Any, ...]:
     if kind == _NUMBER:
         return (kind, _is_nan(value), 0 if _is_nan(value) else value)
     if kind == _LIST:
-        return (kind, tuple(sort_key(item) for item in value))
+        return (kind, tuple(sort_key(item) for item in counted(value)))
     if kind == _MAP:
-        return (kind, tuple((key, sort_key(value[key])) for key in sorted(value)))
+        return (kind, tuple((key, sort_key(value[key])) for key in counted(sorted(value))))
     if kind == _NODE:
         return (kind, _soul(value))
     if kind == _PATH:
@@ -181,7 +189,7 @@ def truth(value: Any) -> bool | None:
 
 def shown(value: Any) -> str:
     """A value in messages."""
-    text = repr(value)
+    text = _repr.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -225,6 +233,8 @@ def multiply(a: Any, b: Any) -> Any:
     if a is None or b is None:
         return None
     _numbers(a, b, "*")
+    if isinstance(a, int) and isinstance(b, int) and a.bit_length() + b.bit_length() > _INT_BITS:
+        raise QueryError(f"an int has at most {_INT_BITS:,} bits")
     return a * b
 
 

@@ -1,0 +1,135 @@
+"""What one query may take: time, rows, steps, memory. Queries that don't end, or that fill memory, are refused."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from dtp.graph.query.errors import QueryLimit
+
+_T = TypeVar("_T")
+#: Steps between two looks at clock and memory.
+_BETWEEN: Final = 1024
+#: SQLite's instructions between two looks, and for one step.
+INSTRUCTIONS: Final = 4096
+_A_STEP: Final = 16
+#: Letters or items of a value that count as a step; and from which on it is looked at once.
+_LIGHT: Final = 64
+_HEAVY: Final = 1 << 18
+
+
+@dataclass(frozen=True)
+class QueryBudget:
+    """What each query may take; None is no limit.
+
+    A step is a row or an item that is worked on, or 16 of SQLite's instructions: the same query over the same graph
+    takes the same steps on every machine. `memory` are bytes by which the whole process may grow meanwhile, by what
+    Linux says of it; elsewhere it is no limit. Bringing the index up to date is not part of it.
+    """
+
+    seconds: float | None = 10.0
+    rows: int | None = 1_000_000
+    steps: int | None = None
+    memory: int | None = 256 << 20
+
+
+class Meter:
+    """What a query has taken so far."""
+
+    def __init__(
+        self,
+        budget: QueryBudget,
+        clock: Callable[[], float] = time.monotonic,
+        resident: Callable[[], int] | None = None,
+    ) -> None:
+        self._budget = budget
+        self._clock = clock
+        self._resident = resident_bytes if resident is None else resident
+        self._began = clock()
+        self._before = self._resident()
+        self._steps = 0
+        self._look_at = _BETWEEN
+        #: Why the query was ended, once it was.
+        self.limit: QueryLimit | None = None
+
+    def step(self) -> None:
+        """Count a row or an item. Raises `QueryLimit`."""
+        self._steps += 1
+        if self._steps >= self._look_at:
+            self._look()
+
+    def weigh(self, value: Any) -> None:
+        """Count a value that was made, by its size. Raises `QueryLimit`."""
+        if type(value) is str or type(value) is list:
+            self._steps += len(value) // _LIGHT
+            if self._steps >= self._look_at or len(value) >= _HEAVY:
+                self._look()
+
+    def count_rows(self, rows: int) -> None:
+        """Raises `QueryLimit` for more rows than the result may have."""
+        most = self._budget.rows
+        if most is not None and rows > most:
+            raise self._ended("rows", f"it has more than {most:,} rows; narrow it down, or add LIMIT")
+
+    def interrupt(self) -> bool:
+        """Count some of SQLite's instructions; whether it has to stop, as `limit` says."""
+        self._steps += INSTRUCTIONS // _A_STEP
+        try:
+            self._look()
+        except QueryLimit:
+            return True
+        return False
+
+    def _look(self) -> None:
+        if self.limit is not None:
+            raise self.limit
+        budget = self._budget
+        self._look_at = self._steps + _BETWEEN
+        if budget.steps is not None and self._steps > budget.steps:
+            raise self._ended("steps", f"it takes more than {budget.steps:,} steps; narrow it down")
+        if budget.seconds is not None and self._clock() - self._began > budget.seconds:
+            raise self._ended("seconds", f"it takes longer than {budget.seconds:g} s; narrow it down")
+        if budget.memory is not None and self._resident() - self._before > budget.memory:
+            raise self._ended("memory", f"it takes more than {budget.memory >> 20:,} MiB; narrow it down")
+
+    def _ended(self, what: str, why: str) -> QueryLimit:
+        self.limit = QueryLimit(
+            f"this query was ended: {why}. Graph.query_budget has what queries may take", what
+        )
+        return self.limit
+
+
+def resident_bytes() -> int:
+    """Return the bytes of memory that the process has, 0 where the system doesn't tell."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+class _Running(threading.local):
+    meter: Meter | None = None
+
+
+_running = _Running()
+
+
+def running(meter: Meter | None) -> None:
+    """Say whose steps this thread counts from now on."""
+    _running.meter = meter
+
+
+def counted(items: Iterable[_T]) -> Iterator[_T]:
+    """Yield the items of a value, and count them for the query that runs in this thread. Raises `QueryLimit`.
+
+    A list that has another twice, which has another twice, some levels deep, has more items than memory has room for.
+    """
+    for item in items:
+        if _running.meter is not None:
+            _running.meter.step()
+        yield item
