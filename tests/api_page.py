@@ -126,7 +126,9 @@ def first_line(module: str, name: str) -> str:
         text = _comment(name)
     if not text or text.startswith(f"{name}("):  # what a dataclass writes by itself
         raise LookupError(f"{module}.{name} has no docstring, nor a comment '#: ...' above it")
-    sentence = re.split(r"(?<=[^.])[.:;](?=\s|$)", text.split("\n\n")[0].replace("\n", " "), maxsplit=1)[0]
+    text = text.split("\n\n")[0].replace("\n", " ")
+    ends = (found.start() for found in re.finditer(r"(?<=[^.])[.:;](?=\s|$)", text))
+    sentence = text[: next((end for end in ends if text[:end].count("(") == text[:end].count(")")), None)]
     return " ".join(sentence.split()).replace("|", "\\|")
 
 

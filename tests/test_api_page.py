@@ -105,3 +105,8 @@ def test_the_errors_of_the_guides_table_are_in_dtp() -> None:
     names = re.findall(r"^\| `(\w+)`", table, re.MULTILINE)
     assert len(names) > 10
     assert not set(names) - set(dtp.__all__)
+
+
+def test_no_sentence_is_cut_within_parentheses():
+    cut = [line for line in api_page.page().splitlines() if line.count("(") != line.count(")")]
+    assert not cut

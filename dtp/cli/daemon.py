@@ -270,7 +270,10 @@ def ban(path: Path, caller: str, period: str | None) -> None:
 def unban(path: Path, caller: str) -> None:
     """Let CALLER in again, if the file does. 'dtpd status' shows who is banned."""
     answer = _ask(path, "ban", caller=caller, seconds=0)
-    print_result(answer, f"{answer['caller']} is not banned")
+    said = f"{answer['caller']} {'is banned no more' if answer['banned'] else 'was not banned'}"
+    if answer["otherwise"]:
+        said += f", but {answer['otherwise']}, its Sui address, is"
+    print_result(answer, said)
 
 
 @main.command()

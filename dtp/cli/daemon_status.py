@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, OverflowMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -300,5 +300,7 @@ def _table(*names: str, right: tuple[str, ...] = ()) -> Table:
             "from",
             "state",
         )
-        table.add_column(name, justify="right" if number else "left", no_wrap=kept)
+        # What is cut elsewhere, at least says so; names in events are of use only whole, to be copied.
+        overflow: OverflowMethod = "ellipsis" if kept else "fold"
+        table.add_column(name, justify="right" if number else "left", no_wrap=kept, overflow=overflow)
     return table

@@ -19,7 +19,8 @@ from urllib.parse import quote
 from dtp.carriers import unix
 from dtp.carriers.errors import ListenError, reason
 from dtp.daemon.config.model import Config
-from dtp.errors import CarrierError, DtpError, LocalError, PeerError
+from dtp.daemon.config.values import LONGEST_SOCKET
+from dtp.errors import CarrierError, ConfigError, DtpError, LocalError, PeerError
 
 #: The file of the daemon that is a service of the system, and its control socket in the folder that the unit in
 #: packaging/ has made for it.
@@ -75,7 +76,13 @@ def _usual(file: Path) -> Path:
         _check_owner(folder.parent)
     # Files of one name in several folders are several daemons.
     mark = hashlib.blake2s(os.fsencode(file.absolute()), digest_size=4).hexdigest()
-    return folder / f"dtpd-{file.stem}-{mark}.sock"
+    path = folder / f"dtpd-{file.stem}-{mark}.sock"
+    if len(os.fsencode(path)) > LONGEST_SOCKET:
+        raise ConfigError(
+            f"{path} would be the control socket, and is longer than the {LONGEST_SOCKET} bytes that a socket's path "
+            "may have: set XDG_RUNTIME_DIR to a shorter folder, or control in [daemon]"
+        )
+    return path
 
 
 def _check_owner(folder: Path) -> None:

@@ -35,7 +35,7 @@ from dtp.daemon.worker import main_of
 from dtp.daemon.workers import Workers
 from dtp.daemon.zygote import Zygote
 from dtp.errors import ConfigError, DtpError, LocalError
-from dtp.identity import Identity
+from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.plurals import count_of
 from dtp.tasks import SupervisedTask, TaskSet, start_task
@@ -239,24 +239,32 @@ class Process:
         return self.daemon.status()
 
     async def _ban(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`caller`; `seconds` from now on: 0 ends a ban, none is until somebody ends it."""
+        """`caller`; `seconds` from now on: 0 ends a ban, none is until somebody ends it. Answers whether it was
+        banned by this name, and in `otherwise` by which other one it is."""
         try:
-            caller = str(values.caller(request.get("caller")))
+            meant = values.caller(request.get("caller"))
+            caller = str(meant)
         except Wrong as error:
             raise CantBan(str(error)) from None
         seconds = request.get("seconds")
         if caller == values.EVERYONE or not (seconds is None or isinstance(seconds, int | float)):
             raise CantBan("a ban is of one identity or Sui address, for a time in seconds")
-        until = FOR_EVER if seconds is None else time.time() + seconds if seconds > 0 else 0.0
+        now = time.time()
+        until = FOR_EVER if seconds is None else now + seconds if seconds > 0 else 0.0
+        known = self.daemon.counted().bans
+        banned = known.get(caller, 0.0) > now
+        account = meant.sui_address if isinstance(meant, PeerId) else caller
+        otherwise = account if account != caller and known.get(account, 0.0) > now else None
         await self.daemon.ban(caller, until)
         async with self._upgrading:
             if self._successor is not None:  # which may keep bans elsewhere
                 raise AboutToEnd("another process has taken the place of this one meanwhile: ask again")
             self._kept.write(self.daemon.counted())
         fields = {"event": "banned", "caller": caller, "seconds": seconds}
-        words = f"{caller} is banned" if until else f"{caller} is let in again"
-        log.info("%s", words, extra={"fields": fields})
-        return {"caller": caller, "until": until}
+        if until or banned:
+            words = f"{caller} is banned" if until else f"{caller} is banned no more"
+            log.info("%s", words, extra={"fields": fields})
+        return {"caller": caller, "until": until, "banned": banned, "otherwise": otherwise}
 
     async def _drain(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         self._stop.set()

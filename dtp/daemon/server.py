@@ -84,7 +84,8 @@ def refuse_what_takes_a_restart(old: Config, new: Config) -> None:
     """Raise `CantReload` for what can't change while a daemon runs."""
     for name in _FIXED:
         if getattr(new, name) != getattr(old, name):
-            raise CantReload(f"{name.replace('_', '-')} has changed: that takes a restart")
+            ways = "a restart" if name == "control" else "'dtpd upgrade' or a restart"
+            raise CantReload(f"{name.replace('_', '-')} has changed: that takes {ways}")
 
 
 #: What `[everywhere]` is where it isn't in the file.

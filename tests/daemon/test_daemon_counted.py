@@ -342,7 +342,12 @@ quota = {{ requests = 1, every = "365d", per = "service" }}
     port, file = int(places[0]["listen"].rpartition(":")[2]), place.folder / "far.toml"
     with connected(port) as client:
         ask(client, b"hello")
-    other = str(place.identity("other").id)
+    peer = place.identity("other").id
+    other, account = str(peer), peer.sui_address
+    place.command("ban", account, "-c", file)
+    said = place.command("unban", other, "-c", file)  # which would not let it in
+    assert said == f"{other} was not banned, but {account}, its Sui address, is\n"
+    assert place.command("unban", account, "-c", file) == f"{account} is banned no more\n"
     place.command("ban", other, "-c", file)
     for _ in range(2):
         pid = json.loads(place.command("upgrade", "--json", "-c", file))["pid"]

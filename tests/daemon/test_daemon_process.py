@@ -16,7 +16,7 @@ import pytest
 
 from dtp.daemon import logs, process, systemd
 from dtp.daemon.bans import FOR_EVER
-from dtp.daemon.control import Control, NotRunning, ask
+from dtp.daemon.control import Control, NotRunning, ask, path_of
 from dtp.daemon.counted import Counted
 from dtp.daemon.kept_bans import KeptBans
 from dtp.errors import ConfigError
@@ -144,6 +144,14 @@ def test_what_is_no_command(short, said, code):
         await control.close()
 
     asyncio.run(scenario())
+
+
+def test_a_runtime_folder_that_is_too_deep(monkeypatch, tmp_path):
+    """What stays as it is is no `ListenError`, after which systemd would try again."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", f"/tmp/{'x' * 100}")
+    parsed = config(tmp_path, '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://a/b"')
+    with pytest.raises(ConfigError, match="a shorter folder, or control in"):
+        path_of(parsed)
 
 
 def test_sockets_that_were_opened_for_us(monkeypatch, tmp_path):

@@ -135,3 +135,13 @@ def test_rates():
     assert rates.of(status(100), 1.0) == {"received": 0.0, "sent": 0.0, "streams": 0.0}
     assert rates.of(status(300), 3.0)["received"] == 200.0  # both sides count 200 in 2 s
     assert rates.of(status(0), 4.0)["received"] == 0.0
+
+
+def test_names_in_events_can_be_copied_on_a_narrow_terminal():
+    told = status(0)
+    name = "dtp1" + "x" * 58
+    told["events"] = [{"time": 0.0, "level": "info", "message": f"{name} is banned"}]
+    console = Console(file=io.StringIO(), width=40)
+    for part in render(told, events=1):
+        console.print(part)
+    assert name in re.sub(r"\s", "", console.file.getvalue())
