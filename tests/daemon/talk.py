@@ -83,6 +83,10 @@ class Talk:
     async def answered(self, number=1):
         await seen(lambda: self.client.heard.count(b"\r\n\r\nok") >= number)
 
+    async def refused(self):
+        """When an answer of the session itself has been heard."""
+        await seen(lambda: b"via: 1.1 dtpd" in self.client.heard)
+
     async def ended(self):
         """How many seconds it still took."""
         loop = asyncio.get_running_loop()

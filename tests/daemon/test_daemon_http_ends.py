@@ -179,8 +179,10 @@ def test_a_rule_about_silence_holds_for_backends(talk):
         backend = await talk.asked()
         await asyncio.sleep(8)
         backend.say(b"HTTP/1.1 200 OK\r\n")
+        talk.client.mouth.feed_eof()
         assert await talk.ended() == 9
-        assert (talk.client.code, talk.session.why) == (Reason.IDLE, words(Reason.IDLE))
+        assert talk.client.heard.startswith(b"HTTP/1.1 504 ")
+        assert (talk.client.code, talk.session.why) == (0, words(Reason.IDLE))
 
     talk(scenario, bounds=Bounds(idle=9))
 
@@ -280,10 +282,45 @@ def test_each_request_has_its_time(talk, kind):
             await asyncio.sleep(20)
         talk.client.say(asked)
         await talk.asked(4)
+        talk.client.mouth.feed_eof()  # and is told why, not cut off
         assert await talk.ended() == 9
-        assert (talk.client.code, talk.session.why) == (Reason.TIME, words(Reason.TIME))
+        assert talk.client.heard.rpartition(b"HTTP/1.1 ")[2].startswith(b"504 ")
+        assert (talk.client.code, talk.session.why) == (0, words(Reason.TIME))
+        assert talk.exposed.requests.status()["statuses"] == {"2xx": 3, "5xx": 1}
 
     talk(scenario, kind=kind, bounds=Bounds(time=9))
+
+
+@pytest.mark.parametrize("bounds", [Bounds(time=9), Bounds(idle=9)])
+@pytest.mark.parametrize("asked", [GET, b"POST /" + HEAD + b"Content-Length: 1\r\n\r\na"])
+def test_whose_backend_says_nothing_is_told_so(talk, asked, bounds):
+    async def scenario(talk):
+        talk.client.say(asked)
+        backend = await talk.asked()
+        await talk.refused()
+        assert talk.client.heard.startswith(b"HTTP/1.1 504 ")
+        assert b"connection: close\r\n" in talk.client.heard.lower()
+        assert backend.code == 0  # what it may yet say is nobody's
+        talk.client.mouth.feed_eof()
+        await talk.ended()
+        assert talk.client.code == 0
+
+    talk(scenario, bounds=bounds)
+
+
+@pytest.mark.parametrize("answered", [b"", OK[:-1]])
+def test_who_is_too_slow_or_has_heard_a_part_is_cut_off(talk, answered):
+    """A body that trickles in, and an answer that can't become another one."""
+
+    async def scenario(talk):
+        length = b"Content-Length: 9\r\n\r\n" if not answered else b"Content-Length: 0\r\n\r\n"
+        talk.client.say(b"POST /" + HEAD + length + (b"a" if not answered else b""))
+        (await talk.asked()).say(answered)
+        assert await talk.ended() == 9
+        assert talk.client.code == Reason.TIME
+        assert b" 504 " not in talk.client.heard
+
+    talk(scenario, bounds=Bounds(time=9))
 
 
 @pytest.mark.parametrize("bounds", [Bounds(), Bounds(time=100, idle=100)])

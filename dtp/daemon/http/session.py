@@ -167,10 +167,15 @@ class HttpSession(Conversation):
             try:
                 keep = await self._bounded(self._take_up(request))
             except (Ended, OSError) as error:
-                if not self._broke_untold(error):
+                if self._broke_untold(error):
+                    reason = Reason.BACKEND_BROKE
+                elif self._late_untold(error):
+                    reason = Reason.TIME
+                else:
                     raise
-                self.why = words(Reason.BACKEND_BROKE)
-                await self._bounded(self._fail_request(Reason.BACKEND_BROKE, {"Connection": "close"}))
+                self.why = words(error.reason if isinstance(error, Ended) else reason)
+                self._drop_link()
+                await self._bounded(self._fail_request(reason, {"Connection": "close"}))
                 return
             self._note()
             if not keep or not self._client.reusable():
@@ -338,6 +343,13 @@ class HttpSession(Conversation):
             isinstance(error, Ended) and error.reason is not Reason.BACKEND_BROKE
         )
         return not own and self._client.http.our_state in (h11.IDLE, h11.SEND_RESPONSE)
+
+    def _late_untold(self, error: Ended | OSError) -> bool:
+        """Whether the backend has a whole request, and has answered nothing in time."""
+        late = isinstance(error, Ended) and error.reason in (Reason.TIME, Reason.IDLE)
+        http = self._client.http
+        whole = self._let_in and http.their_state is not h11.SEND_BODY
+        return late and whole and http.our_state is h11.SEND_RESPONSE
 
     async def _pass_request(self, backend: Side, head: h11.Request, *, bodyless: bool) -> bool:
         """One request and its answer; True when another one may follow."""
