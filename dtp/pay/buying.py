@@ -90,14 +90,14 @@ async def purchase(
     number, found = state.service(service)
     name = spelling_of(service, number)
     await find_sent(chain, journal)
-    now_ms = state.now_ms(clock())
+    chain_ms = state.now_ms(clock())
     try:
-        held = await find_pass(chain, state.host.id, number, now_ms, without)
+        held = await find_pass(chain, state.host.id, number, chain_ms, without)
     except NoPass:
         if found.mode == Mode.PASS:
             raise
         held = None
-    await close_due(chain, journal, now_ms)
+    await close_due(chain, journal, chain_ms)
     purse = budget.purse()
     purse.kept = min(gas_to_close(), budget.gas_limit // 2)
     wanted = await _reusable(chain, journal, state, number, budget, keep, held, purse, reach)
@@ -108,7 +108,7 @@ async def purchase(
         await _agree(paying, state, number, service, budget, on_opening)
     if reach is not None:
         await reach()
-    opened = functools.partial(_open, paying, journal, state, number, name, budget, held, now_ms)
+    opened = functools.partial(_open, paying, journal, state, number, name, budget, held)
     made = await _ready(chain, journal, await to_its_end(opened), found.terms, budget, keep, held, purse)
     made.fresh = True
     return made
@@ -144,12 +144,12 @@ async def _open(
     name: str,
     budget: Budget,
     held: Held | None,
-    now_ms: int,
     signed: Signed,
 ) -> str:
     """Open a channel and note it; its id. The service is dialled by `name`."""
     host, terms = state.host, state.host.services[number].terms
     purpose, deposit = (chain.chain_id, host.id, chain.address), 0 if held is not None else budget.first
+    opened_ms = now_ms()  # of the clock here: by the chain's, which a node tells, a day could end at once
     async with opening(chain, journal, signed, bounded=True) as (key, signed):
         if held is not None:
             plan, under, coin = held.plan.id, held.pass_.id, held.coin
@@ -158,7 +158,7 @@ async def _open(
             )
         else:
             coin = terms.coin
-            await journal.run(lambda store: check_limits(store, budget, purpose, deposit, now_ms))
+            await journal.run(lambda store: check_limits(store, budget, purpose, deposit, opened_ms))
             id, executed = await open_channel(
                 chain, host, number, terms.revision, deposit, key, signed=signed
             )
@@ -169,7 +169,7 @@ async def _open(
             number,
             chain.address,
             "open",
-            now_ms,
+            opened_ms,
             canonical_type(coin),
             terms.claim_ms,
             executed.gas.net,

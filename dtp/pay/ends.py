@@ -23,6 +23,7 @@ from dtp.pay.journal import Journal
 from dtp.pay.lost import bought_of, turn
 from dtp.pay.settling import Paid, destroy, finalize, request_close
 from dtp.pay.store import Bought, Store
+from dtp.pay.top_up import now_ms
 
 log = logging.getLogger("dtp.pay")
 
@@ -51,25 +52,30 @@ class Step:
     gas: int = 0
 
 
-async def close_further(chain: ChainClient, store: Store, found: Channel, now_ms: int, *, ask: bool) -> Step:
-    """The next step of closing a channel of ours, `now_ms` by the chain's clock; with `ask` one that is open is asked
-    to close. In turn with others of the account. Raises `OpeningBusy`, and what the chain and the store raise."""
+async def close_further(
+    chain: ChainClient, store: Store, found: Channel, chain_ms: int, *, ask: bool
+) -> Step:
+    """The next step of closing a channel of ours, at `chain_ms` by the chain's clock; with `ask` one that is open is
+    asked to close. In turn with others of the account. Raises `OpeningBusy`, and what the chain and the store
+    raise."""
     async with turn(chain, store):
-        step = await _close_further(chain, store, found, now_ms, ask=ask)
+        step = await _close_further(chain, store, found, chain_ms, ask=ask)
         store.add_gas(found.id, step.gas)
         return step
 
 
-async def _close_further(chain: ChainClient, store: Store, found: Channel, now_ms: int, *, ask: bool) -> Step:
-    if claims_are_over(found, now_ms) or found.state == State.DRAINING:
+async def _close_further(
+    chain: ChainClient, store: Store, found: Channel, chain_ms: int, *, ask: bool
+) -> Step:
+    if claims_are_over(found, chain_ms) or found.state == State.DRAINING:
         paid = await finalize(chain, found)
         store.set_state(found.id, "closed" if paid.state == State.CLOSED else "closing")
-        _note_return(store, found, paid.to_client, now_ms)
+        _note_return(store, found, paid.to_client)
         return Step("closed", paid, gas=paid.gas)
     if found.state == State.CLOSED:
         destroyed = await destroy(chain, found)
         store.set_state(found.id, "closed")
-        _note_return(store, found, found.refunded, now_ms)
+        _note_return(store, found, found.refunded)
         return Step("closed", gas=destroyed.gas.net)
     if found.state == State.OPEN and ask:
         executed = await request_close(chain, found)
@@ -80,15 +86,15 @@ async def _close_further(chain: ChainClient, store: Store, found: Channel, now_m
         seconds, gas = found.terms.claim_ms / 1000, executed.gas.net
         return Step("closing", seconds=seconds, digest=executed.digest, gas=gas)
     if found.claims_until_ms is not None:
-        return Step("closing", seconds=(found.claims_until_ms - now_ms) / 1000)
+        return Step("closing", seconds=(found.claims_until_ms - chain_ms) / 1000)
     return Step("open")
 
 
-def _note_return(store: Store, found: Channel, amount: int, now_ms: int) -> None:
-    """Note what came back: only once, whoever finalized it."""
+def _note_return(store: Store, found: Channel, amount: int) -> None:
+    """Note what came back: only once, whoever finalized it. By the clock here, as what went out is."""
     for each in store.bought(found.id):
         if each.deposited > 0:
-            store.add_deposit(found.id, now_ms, -min(amount, each.deposited))
+            store.add_deposit(found.id, now_ms(), -min(amount, each.deposited))
 
 
 def _log_failed(id: str, fault: DtpError) -> None:
@@ -98,7 +104,7 @@ def _log_failed(id: str, fault: DtpError) -> None:
 async def close_due(
     chain: ChainClient,
     journal: Journal[Store],
-    now_ms: int,
+    chain_ms: int,
     on_failed: Callable[[str, DtpError], object] = _log_failed,
 ) -> list[tuple[Channel, Step]]:
     """Bring channels of the account nearer to their end that were refused, or wait for time that is over; each step
@@ -118,12 +124,12 @@ async def close_due(
         return []
     refused = {each.channel for each in waiting if each.state == "refused"}
     for id, found in channels.items():
-        due = claims_are_over(found, now_ms) or found.state in (State.DRAINING, State.CLOSED)
+        due = claims_are_over(found, chain_ms) or found.state in (State.DRAINING, State.CLOSED)
         asks = id in refused and found.state == State.OPEN
         if not (due or asks) or not _is_worth(found, _FINALIZED if due else _ASKED):
             continue
         try:
-            step = await close_further(paying, journal.store, found, now_ms, ask=id in refused)
+            step = await close_further(paying, journal.store, found, chain_ms, ask=id in refused)
         except (ChainError, SignerError, OpeningBusy) as fault:
             on_failed(id, fault)
             continue

@@ -1,6 +1,7 @@
 """What may be locked up, and gas, are agreed to before anything is signed; what nothing uses is closed by itself."""
 
 import asyncio
+import time
 from dataclasses import replace
 
 import pytest
@@ -9,15 +10,16 @@ from dtp.chain.errors import GasTooHigh
 from dtp.chain.gas import GasPurse
 from dtp.pay import dial
 from dtp.pay.budget import Budget, check_limits
-from dtp.pay.ends import close_due
+from dtp.pay.ends import close_due, close_further
 from dtp.pay.errors import DayLimit, HostLimit, LockTooLong, NotApproved
 from dtp.pay.journal import Journal
 from dtp.pay.store import Bought, Store
+from dtp.pay.terms import MIB
 from dtp.pay.voucher import LaneKey
 from dtp.session.codes import CloseCode, ConnectionRefused
 
 from .conftest import TERMS
-from .test_paid import fetch, give
+from .test_paid import cost_of, fetch, give
 
 DAY = 24 * 3_600_000
 SUI = 1_000_000_000
@@ -223,3 +225,46 @@ def test_limits_count_what_nothing_uses_of_the_host_and_what_went_out_in_a_day(t
             fits(51, day=300)
         assert (fault.value.code, fault.value.locked) == ("day-limit", 250)
         fits(300, day=300, now_ms=4 * DAY)
+
+
+def test_a_chain_whose_clock_runs_ahead_begins_no_new_day(market):
+    """Its time is the node's word: one that was days later at each opening had the limit of a day begin anew."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer, sums = await market.buyer(), {"budget": cost_of(2 * MIB), "most_per_day": cost_of(3 * MIB)}
+        async with market.connect(buyer, **sums) as connection:
+            await fetch(connection, 2 * MIB - 4096)
+        market.chain.advance(2 * DAY)
+        await market.serving._heart.beat()
+        with pytest.raises(DayLimit):
+            await market.connect(buyer, **sums)
+
+    market(scenario)
+
+
+def test_what_comes_back_counts_when_it_came(market):
+    """By the chain's clock it came later than it did, and made room for more each day until then."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer, budget=cost_of(4 * MIB), keep=True) as connection:
+            await fetch(connection, MIB)
+        await market.serving.close()
+        chain, store = buyer["network"], buyer["store"]
+        before = round(time.time() * 1000)
+        for _ in range(2):
+            (found,) = await market.channels(buyer)
+            await close_further(chain, store, found, market.chain.now_ms(), ask=True)
+            market.chain.advance(2 * DAY)
+        (each,) = store.bought()
+        assert each.deposited <= cost_of(MIB, 1000)
+        after = round(time.time() * 1000) + 1
+        net = [
+            store.deposited_since(chain.chain_id, chain.address, COIN, since)
+            for since in (before - DAY, after)
+        ]
+        assert net == [each.deposited, 0]
+
+    market(scenario)
