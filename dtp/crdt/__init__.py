@@ -3,6 +3,7 @@
 from dtp.crdt.clock import DRIFT, Clock
 from dtp.crdt.ops import Kind, Op
 from dtp.crdt.replica import Change, Frame, Replica
+from dtp.crdt.text_changes import TextChange
 from dtp.crdt.types import TYPES, Counter, List, Map, MultiValue, Node, Set
 from dtp.crdt.values import BlobRef, GraphValueError, Link, Value
 
@@ -24,5 +25,6 @@ __all__ = [
     "Op",
     "Replica",
     "Set",
+    "TextChange",
     "Value",
 ]

@@ -7,9 +7,10 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from dtp.core.text import TextDiverged, TextMemory, TextStale, TextUnseen, TextWaiting
+from dtp.core.text import TextDiverged, TextMemory, TextReference, TextStale, TextUnseen, TextWaiting
 from dtp.crdt.text import Patch, Text, Version
-from dtp.errors import PeerError
+from dtp.crdt.text_changes import TextChange, TextChanges, difference
+from dtp.errors import DtpError, PeerError
 
 log = logging.getLogger("dtp.crdt")
 
@@ -28,45 +29,88 @@ class GraphText(Text):
     Don't call `take_changes`, `mark_taken`, `apply` or `merge` on it: the replica does, with its frames.
     """
 
-    __slots__ = ("_allowed", "_touched", "soul_and_key")
+    __slots__ = ("_allowed", "_listeners", "_touched", "soul_and_key")
 
     def bind(self, name: Name, allowed: Callable[[str, str], None], touched: Callable[[Name], None]) -> None:
         """Have `allowed` called with the names before each edit made here, and `touched` after it."""
         self.soul_and_key = name
         self._allowed = allowed
         self._touched = touched
+        self._listeners: set[TextChanges] = set()
 
     def become(self, other: GraphText) -> None:
         """Hold what the other does; neither may be used by itself afterwards."""
+        before = str(self) if self._listeners else ""
         self._text, self._state, self._out = other._text, other._state, other._out
+        if self._listeners:
+            self._tell(difference(before, str(self)), is_local=False)
+
+    def changes(self) -> TextChanges:
+        """The changes from now on, made here or elsewhere: `async for change in text.changes()`, for editors.
+
+        Start with `str(text)` as it is at this call, and apply `change.patches`, (position, characters that go, text
+        that comes) each, also of changes that were made here (`change.is_local`): then it stays what the text is.
+        """
+        changes = TextChanges(self._listeners.discard)
+        self._listeners.add(changes)
+        return changes
+
+    def end_changes(self) -> None:
+        """End all that `changes` gave."""
+        for changes in list(self._listeners):
+            changes.close()
+
+    def take(self, edit: bytes) -> None:
+        """Merge an edit of another author, and tell of it. Raises as `merge`."""
+        if not self._listeners:
+            Text.merge(self, edit)
+            return
+        try:
+            patches: Sequence[Patch] = Text.apply(self, edit)
+        except (TextReference, TextStale, TextWaiting) as error:
+            self._tell(error.patches, is_local=False)
+            raise
+        self._tell(patches, is_local=False)
+
+    def _tell(self, patches: Sequence[Patch], *, is_local: bool) -> None:
+        if patches:
+            for changes in self._listeners:
+                changes.tell(TextChange(list(patches), is_local))
+
+    def _edited(self, patches: Sequence[Patch]) -> None:
+        self._tell(patches, is_local=True)
+        self._touched(self.soul_and_key)
 
     def insert(self, position: int, text: str) -> None:
         self._allowed(*self.soul_and_key)
         super().insert(position, text)
-        self._touched(self.soul_and_key)
+        self._edited([Patch(position, 0, text)] if text else [])
 
     def delete(self, position: int, count: int = 1) -> None:
         self._allowed(*self.soul_and_key)
         super().delete(position, count)
-        self._touched(self.soul_and_key)
+        self._edited([Patch(position, count, "")] if count else [])
 
     def edit(self, edits: Sequence[tuple[int, int, str]]) -> None:
         self._allowed(*self.soul_and_key)
+        before = str(self) if self._listeners else ""
         try:
             super().edit(edits)
-        finally:  # those before the one at fault were made
-            self._touched(self.soul_and_key)
+        except DtpError:  # those before the one at fault were made
+            self._edited(difference(before, str(self)) if self._listeners else [])
+            raise
+        self._edited([Patch(*one) for one in edits if one[1] or one[2]])
 
     def undo(self) -> list[Patch] | None:
         self._allowed(*self.soul_and_key)
         patches = super().undo()
-        self._touched(self.soul_and_key)
+        self._edited(patches or [])
         return patches
 
     def redo(self) -> list[Patch] | None:
         self._allowed(*self.soul_and_key)
         patches = super().redo()
-        self._touched(self.soul_and_key)
+        self._edited(patches or [])
         return patches
 
 
@@ -117,6 +161,11 @@ class Texts:
             self._open[name] = text
         return text
 
+    def end_changes(self) -> None:
+        """End what tells of changes of texts."""
+        for text in self._open.values():
+            text.end_changes()
+
     def _touch(self, name: Name) -> None:
         self._touched[name] = None
         if self.on_edit is not None:
@@ -163,7 +212,7 @@ class Texts:
             )
             return
         try:
-            Text.merge(text, edit)
+            text.take(edit)
         except TextStale as error:  # by someone who wasn't asked before the text was compacted
             log.info("the text at %r %r must be built again: %s", soul, key, error)
             self.stale = True

@@ -168,6 +168,7 @@ class Graph(GraphBlobs):
                 self._news.cancel()
             for watch in list(self._watches):
                 watch.close()
+            self._replica.texts.end_changes()
             self._worker.shutdown(wait=True)
             self._store.close()
             self.blobs.close()
