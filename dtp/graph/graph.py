@@ -37,6 +37,7 @@ from dtp.identity import Identity, PeerId
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
+    from dtp.graph.keeping import Connect
     from dtp.graph.private import PrivateNode
     from dtp.graph.replicating import Exchanged
     from dtp.net.connection import Connection
@@ -648,6 +649,16 @@ class Graph(GraphBlobs):
         from dtp.graph.replicating import replicate
 
         await replicate(self, connection)
+
+    async def keep_replicating(self, connect: Connect) -> None:
+        """Replicate over one connection after the other, until the graph is closed; pauses between them grow to a
+        minute: `graph.keep_replicating(lambda: dtp.connect(address, identity=me))`, as a task of the program's.
+
+        Raises a `LocalError`, which trying again won't mend.
+        """
+        from dtp.graph.keeping import keep_replicating
+
+        await keep_replicating(self, connect)
 
     async def serve(self, connection: Connection) -> None:
         """Answer the other end's `sync` and `replicate`, until the connection or the graph is closed."""
