@@ -2,7 +2,7 @@
 
 For programs that live in memory only. Hours of timeouts pass in milliseconds, and every run is the same. What
 would wait for ever is reported as `DeadlockError`, with the tasks and where they wait; what would go round for ever
-while the clock stands as `LivelockError`.
+as `LivelockError`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class DeadlockError(LocalError):
 
 
 class LivelockError(LocalError):
-    """The program goes on and on while no time passes."""
+    """The program goes on and on: no time passes, or it is nothing but timers that pass."""
 
     code: ClassVar[str] = "livelock"
 
@@ -44,6 +44,7 @@ class _Jumper:
     def __init__(self, loop: FakeClockLoop) -> None:
         self._loop = loop
         self._turns = 0  # since the clock has moved
+        self._jumps = 0
 
     def select(self, timeout: float | None) -> list[object]:
         if timeout is None:
@@ -51,6 +52,11 @@ class _Jumper:
         if timeout > 0:
             self._loop.jump()
             self._turns = 0
+            self._jumps += 1
+            if self._jumps > self._loop.most_jumps:
+                jumps = f"the clock has jumped {self._jumps:,} times, and it is {self._loop.time():g} s"
+                why = "somebody may wait for ever beside timers that go on, such as a connection's keepalive"
+                raise LivelockError(f"{jumps}: {why}. {_waiting(self._loop)}")
             return []
         self._turns += 1
         if self._turns > self._loop.most_turns:
@@ -63,15 +69,16 @@ class _Jumper:
 class FakeClockLoop(base_events.BaseEventLoop):
     """The loop. `time()` starts at `start` seconds and moves only when nothing is ready to run.
 
-    `LivelockError` ends a program that takes more than `most_turns` turns of the loop at one and the same time.
+    `LivelockError` ends a program that takes more than `most_turns` turns of the loop at one and the same time, or
+    for which the clock has to jump more than `most_jumps` times.
 
     It has no sockets, pipes or signals. `run_in_executor` (and so `asyncio.to_thread`) runs the function at
     once, in the loop's own thread.
     """
 
-    def __init__(self, start: float = 0.0, most_turns: int = 1_000_000) -> None:
+    def __init__(self, start: float = 0.0, most_turns: int = 1_000_000, most_jumps: int = 1_000_000) -> None:
         super().__init__()
-        self.most_turns = most_turns
+        self.most_turns, self.most_jumps = most_turns, most_jumps
         self._set_time(start)
         self._selector = _Jumper(self)
         self._scheduled: list[asyncio.TimerHandle]
@@ -123,7 +130,7 @@ def run(
 
     Stricter than that: what a callback or a forgotten task raised fails the run too, as an `ExceptionGroup`,
     where asyncio would only log it. Raises `DeadlockError` when `main` can't get on, and `LivelockError` when it
-    goes on without end while no time passes. With `loop_factory` the same strictness is had on a loop with real time.
+    goes on without end. With `loop_factory` the same strictness is had on a loop with real time.
     """
     stray: list[Exception] = []
 

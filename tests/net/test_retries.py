@@ -10,7 +10,7 @@ import pytest
 import dtp
 from dtp.net.retries import PAUSES, SETTLED, Retries
 from dtp.session.limits import DEFAULT
-from dtp.testing.clock import LivelockError, run
+from dtp.testing.clock import FakeClockLoop, LivelockError, run
 from dtp.testing.pairs import BOB
 
 #: Carriers that are cut before a record of stream data has got through, and where.
@@ -82,3 +82,22 @@ def test_a_program_that_goes_round_while_no_time_passes_is_ended() -> None:
 
     with pytest.raises(LivelockError, match="still 0 s"):
         run(main())
+
+
+def test_who_waits_for_ever_on_an_open_connection_is_ended() -> None:
+    """Its pings move the clock, so it is no deadlock; the test that forgot `write_eof` ran for ever."""
+
+    async def serve(connection: dtp.Connection) -> None:
+        await (await connection.accept_stream()).read()
+
+    async def main() -> None:
+        async with (
+            await dtp.listen("memory://waits", serve, identity=BOB) as listener,
+            dtp.connect(listener.address()) as connection,
+        ):
+            stream = await connection.open_stream()
+            stream.write(b"hello")
+            await stream.read()
+
+    with pytest.raises(LivelockError, match=r"keepalive(?s:.*)Stream\._wait_data"):
+        run(main(), loop_factory=lambda: FakeClockLoop(most_jumps=1000))
