@@ -17,7 +17,7 @@ from dtp.daemon.calls import reader_of
 from dtp.daemon.config.model import Forward
 from dtp.daemon.dropped import Dropped
 from dtp.daemon.dynamic import GREETINGS, Greeting, Rejected
-from dtp.daemon.ledger import Ledger
+from dtp.daemon.ledger import Ending, Ledger
 from dtp.daemon.policies import Denial
 from dtp.daemon.pool import BACKOFF, Pool
 from dtp.daemon.reasons import Reason
@@ -317,7 +317,8 @@ class ForwardedUdp(Forwarded):
     async def hand_over(self) -> None:
         """Two can't read from one socket: sessions end here, and begin anew there with their next datagrams."""
         await self.stop()
-        self.abort(Reason.DRAINING)
+        self.ledger.finish(Ending())
+        self.abort(Reason.DRAINING)  # those that were about to begin
 
     @property
     def active(self) -> int:

@@ -100,6 +100,28 @@ def test_sources_are_kept_apart(run):
     run(scenario)
 
 
+def test_sessions_that_go_on_in_another_process_have_not_failed(run, caplog):
+    """An upgrade was a line and a failure for each source, at both ends."""
+
+    async def scenario(pair):
+        server = await Endpoint(lambda data: data).open()
+        place = await start(pair, server)
+        clients = [await Endpoint().open(to=place) for _ in range(3)]
+        for client in clients:
+            assert await client.ask(b"one") == b"one"
+        (forwarded,) = pair.near.forwarded.values()
+        await pair.near.hand_over()
+        for one in (forwarded, pair.exposed):
+            await one.ledger.wait_empty()
+            assert (one.ledger.streams, one.ledger.failed) == (3, 0)
+        for one in (*clients, server):
+            one.close()
+        assert not [line for line in caplog.messages if "broke off" in line or "ended" in line]
+
+    caplog.set_level("INFO", "dtpd")
+    run(scenario)
+
+
 @pytest.mark.parametrize("size", [1, 1400, 60_000])
 def test_sizes(run, size):
     async def scenario(pair):
