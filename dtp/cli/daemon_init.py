@@ -131,8 +131,11 @@ def init(path: Path, expose: str | None, allow: tuple[str, ...], forward: str | 
     load_text(text, path)  # what it writes has no mistakes, whatever was answered
     if made:
         identity.save(key)
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigError(f"{path} can't be written: {error.strerror}") from error
     record = {"file": str(path), "identity": str(identity.id), "identity_file": str(key)}
     start = "systemctl enable --now dtpd" if system else f"dtpd run -c {path}"
     said = f"{path} is written; you are {identity.id}\n{_reached(identity, text)}'{start}' starts it"

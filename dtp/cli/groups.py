@@ -60,7 +60,15 @@ class Program(Group):
         except BrokenPipeError:
             output.discard_output()
             ctx.exit(output.EXIT_PIPE)
-        except (KeyboardInterrupt, click.Abort):
+        except (KeyboardInterrupt, click.Abort) as error:
+            if isinstance(error.__context__, EOFError):  # click's questions make one of both
+                ended = click.UsageError("standard input has ended before all was answered; see --help", ctx)
+                if json:
+                    output.print_usage_error(ended)
+                else:
+                    click.echo(err=True)  # the question stands there
+                    ended.show()
+                ctx.exit(output.EXIT_USAGE)
             ctx.exit(output.EXIT_INTERRUPTED)
 
     def report(self, error: DtpError, ctx: click.Context) -> int:

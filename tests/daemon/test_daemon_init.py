@@ -69,6 +69,23 @@ def test_init_asks(tmp_path, kind):
     assert load(path).expose[0].rules != load_text(text, path).expose[0].rules
 
 
+@pytest.mark.parametrize("answers", ["", "y\napi\n"])
+def test_nobody_answers(tmp_path, answers):
+    """As in a script: it was the exit code of Ctrl-C, without a word."""
+    path = tmp_path / "dtpd.toml"
+    done = CliRunner().invoke(main, ["init", "-c", str(path)], input=answers)
+    assert done.exit_code == 2
+    assert "standard input has ended before all was answered" in done.output
+    assert not path.exists()
+
+
+def test_a_file_that_can_not_be_written(tmp_path):
+    path = tmp_path / f"{'x' * 300}.toml"
+    done = CliRunner().invoke(main, ["init", "-c", str(path), "--expose", "web=127.0.0.1:80", "--allow", "*"])
+    assert done.exit_code == 3
+    assert "can't be written: File name too long" in done.output
+
+
 @pytest.mark.parametrize(
     ("command", "code", "last"),
     [
