@@ -203,19 +203,36 @@ def put(opened: _Opener, soul: str, key: str, value: str) -> None:
 @click.argument("key", required=False)
 @_store
 def get(opened: _Opener, soul: str, key: str | None) -> None:
-    """Show a node, or one key of it."""
+    """Show what is at SOUL, or at one key of it: registers, and texts, lists, sets, counters and values.
 
-    async def work(graph: Graph) -> dict[str, Any]:
-        return _registers(graph, soul).to_dict()
+    What is no register is shown with its kind. What is at no key, such as a text that a soul is, has the key "".
+    """
 
-    node = opened.run(work)
-    if not node or (key is not None and key not in node):
-        raise NotThere(f"{soul!r} has nothing" + (f" at {key!r}" if node else ""))
+    async def work(graph: Graph) -> dict[str, dict[str, Any]]:
+        if graph.is_private(soul):
+            graph.private(soul)
+        return graph.everything(soul)
+
+    found = opened.run(work)
+    if not found or (key is not None and key not in found):
+        raise NotThere(f"{soul!r} has nothing" + (f" at {key!r}" if found else ""))
     if key is not None:
-        print_result({"value": _plain(node[key])}, _shown(node[key]))
-    else:
-        lines = "\n".join(f"{name}: {_shown(value)}" for name, value in sorted(node.items()))
-        print_result(_plain(node), lines)
+        lines = [_shown(value) for value in found[key].values()]
+        print_result({"value": _plain(_by_kind(found[key]))}, "\n".join(lines))
+        return
+    lines = [
+        f"{name}: {_shown(value)}"
+        if kind == "register"
+        else f"{name}{' ' * bool(name)}({kind}): {_shown(value)}"
+        for name, kinds in sorted(found.items())
+        for kind, value in kinds.items()
+    ]
+    print_result(_plain({name: _by_kind(kinds) for name, kinds in found.items()}), "\n".join(lines))
+
+
+def _by_kind(kinds: dict[str, Any]) -> Any:
+    """A register as it is, all else by its kind."""
+    return kinds["register"] if kinds.keys() == {"register"} else kinds
 
 
 @graph.command()

@@ -5,10 +5,11 @@ The part of `Graph` (dtp/graph/graph.py) that is memory alone: nothing here sign
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
 
-from dtp.crdt import Change, Counter, List, Map, MultiValue, Node, Replica, Set, Value
+from dtp.core import crdt as core
+from dtp.crdt import Change, Counter, List, Map, MultiValue, Node, Replica, Set, Value, values
 from dtp.crdt.owners import owned
 from dtp.graph.errors import GraphError, KeyLost, NotReader, NotSealed
 from dtp.graph.query.budget import QueryBudget
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
     from dtp.graph.query.live import Difference
     from dtp.graph.query.run import Queries, Row
 
+#: What there is at a soul beside registers, and how it is read.
+_KINDS: Final[dict[str, tuple[int, Callable[[Replica, str, str], Any]]]] = {
+    "counter": (core.COUNTER, lambda replica, soul, key: replica.counter(soul, key).value),
+    "set": (core.SET, lambda replica, soul, key: list(replica.set(soul, key))),
+    "values": (core.VALUES, lambda replica, soul, key: list(replica.multi_value(soul, key).values)),
+    "list": (core.LIST, lambda replica, soul, key: list(replica.list(soul, key))),
+    "text": (core.TEXT, lambda replica, soul, key: str(replica.text(soul, key))),
+}
 #: Why nothing can be done with a graph any more.
 CLOSED = "this graph is closed; open it again"
 
@@ -117,6 +126,23 @@ class Contents:
         for soul in {row[0] for row in rows if row[0].startswith("~")}:
             self.check_public(soul)
         self._replica.put_many(rows)
+
+    def everything(self, soul: str) -> dict[str, dict[str, Any]]:
+        """All that is at a soul: key -> kind -> what is there. Kinds are "register", "counter" (an int), "set",
+        "values" and "list" (lists; a set's in no order that means anything), "text" (a str); a key may have several.
+
+        Maps are "values" of each key, links a "set". Of a private node it is what can be read of its registers.
+        """
+        if self.is_private(soul):
+            return {key: {"register": value} for key, value in (self._reveal(soul) or {}).items()}
+        found: dict[str, dict[str, Any]] = {}
+        for key, value in self._replica.node(soul).to_dict().items():
+            found.setdefault(key, {})["register"] = value
+        handle, name = self._replica.core, values.name(soul)
+        for kind, (space, read) in _KINDS.items():
+            for key in values.decode(handle.keys(space, name)):
+                found.setdefault(key, {})[kind] = read(self._replica, soul, key)
+        return found
 
     def souls(self, prefix: str = "") -> _Souls:
         """The souls that have something and begin with `prefix`, sorted."""

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 import dtp as dtp_package
 from dtp.cli import main
+from dtp.config import identity_path
 from dtp.identity import Identity
 
 
@@ -360,3 +361,43 @@ def test_a_query_that_takes_too_long_is_ended(me, tmp_path):
     )
     assert "longer than 0.05 s" in run("query", file, endless, "--seconds", "0.05", code=3)
     assert run("query", file, "MATCH (n) RETURN count(*) AS n", "--seconds", "0") == "n\n1\n"
+
+
+def test_what_is_no_register_is_shown_with_its_kind(me, tmp_path):
+    file = tmp_path / "notes.db"
+
+    async def fill():
+        mine = Identity.load(str(identity_path()))
+        async with await dtp_package.Graph.open(str(file), identity=mine) as graph:
+            graph.node("user/alice")["name"] = "Alice"
+            graph.node("user/alice").link("follows", "user/bob")
+            graph.list("user/alice", "todo").extend(["milk", {"a": 1}])
+            graph.set("user/alice", "name").add("Al")
+            graph.counter("user/alice", "visits").add(3)
+            graph.multi_value("user/alice", "title").set("Dr")
+            graph.text("note/1").insert(0, "a note")
+            graph.private("diary", readers=[])["monday"] = "rain"
+
+    asyncio.run(fill())
+    assert run("get", file, "user/alice").splitlines() == [
+        'follows (set): [{"link": "user/bob"}]',
+        "name: Alice",
+        'name (set): ["Al"]',
+        'title (values): ["Dr"]',
+        'todo (list): ["milk", {"a": 1}]',
+        "visits (counter): 3",
+    ]
+    assert json.loads(run("get", file, "user/alice", "--json")) == {
+        "follows": {"set": [{"link": "user/bob"}]},
+        "name": {"register": "Alice", "set": ["Al"]},
+        "title": {"values": ["Dr"]},
+        "todo": {"list": ["milk", {"a": 1}]},
+        "visits": {"counter": 3},
+    }
+    assert run("get", file, "user/alice", "todo") == '["milk", {"a": 1}]\n'
+    assert run("get", file, "note/1") == "(text): a note\n"
+    assert run("get", file, "note/1", "") == "a note\n"
+    diary = next(
+        soul for soul in run("ls", file).splitlines() if soul.endswith("/diary") and ".rings" not in soul
+    )
+    assert run("get", file, diary) == "monday: rain\n"
