@@ -11,7 +11,7 @@ import pytest
 from dtp.daemon.config import model
 from dtp.daemon.config.values import Rate as Amount
 from dtp.daemon.http import jsonrpc
-from dtp.daemon.http.headers import to_backend
+from dtp.daemon.http.headers import to_backend, to_client
 from dtp.daemon.http.target import doubt, spellings
 from dtp.daemon.policies import Call, Chain, Moment
 from dtp.daemon.policies.methods import Methods
@@ -134,6 +134,17 @@ def test_fields_that_backends_believe_are_the_daemons(name):
     found = to_backend([(b"host", b"x"), (name, b"evil"), (b"x-forward", b"mine")], CALLER, "api")
     assert b"evil" not in [value for _, value in found]
     assert (b"x-forward", b"mine") in found
+
+
+@pytest.mark.parametrize(
+    "name", [b"content_length", b"content.length", b"transfer_encoding", b"transfer.encoding", b"keep_alive"]
+)
+def test_fields_that_backends_take_for_framing_never_pass(name):
+    """CGI and the like read them as `Content-Length`: the body would end elsewhere than the daemon says."""
+    headers = [(b"host", b"x"), (b"content-length", b"5"), (name, b"0")]
+    assert dict(to_backend(headers, CALLER, "api")).get(b"content-length") == b"5"
+    assert name not in dict(to_backend(headers, CALLER, "api"))
+    assert name not in dict(to_client(headers))
 
 
 # ---- rules for methods -------------------------------------------------------------------------------------------

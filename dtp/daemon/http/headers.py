@@ -68,7 +68,14 @@ def upgrades_of(headers: Headers) -> set[bytes]:
 
 def _passing(headers: Headers) -> Headers:
     hop = _HOP | (tokens(headers, b"connection") - _OF_THE_MESSAGE)
-    return [(key, value) for key, value in headers if key not in hop]
+    return [(key, value) for key, value in headers if key not in hop and not _spells_framing(key)]
+
+
+def _spells_framing(name: bytes) -> bool:
+    """Whether a backend may take a field for one of the connection or the message that goes by another name here:
+    `Content_Length` would give a body two lengths."""
+    spelt = plain(name)
+    return spelt in _HOP or (spelt in _OF_THE_MESSAGE and spelt != name)
 
 
 def plain(name: bytes) -> bytes:
