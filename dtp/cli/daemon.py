@@ -15,6 +15,7 @@ import dtp
 from dtp.carriers.errors import ListenError
 from dtp.chain.errors import KeystoreError
 from dtp.cli import output
+from dtp.cli import run as running
 from dtp.cli.daemon_files import file_option
 from dtp.cli.daemon_init import init
 from dtp.cli.groups import Program
@@ -56,6 +57,7 @@ EXIT_CODES: Mapping[int, str] = {
     EXIT_CONFIG: "'run': only a person mends it (the file, a key, a permission); starting again won't help",
     output.EXIT_INTERRUPTED: "interrupted from the keyboard",
     output.EXIT_PIPE: "whoever read the output wants no more (a pipe was closed)",
+    output.EXIT_TERMINATED: "asked to end by SIGTERM, but for 'run', which drains and ends with 0",
 }
 
 
@@ -303,7 +305,7 @@ def top(path: Path, interval: float, count: int | None) -> None:
     """Show live what the daemon does: speeds, services, forwards and callers."""
     from dtp.cli.daemon_top import watch
 
-    asyncio.run(_asked(path, lambda place: watch(place, interval, count, output.console())))
+    running.run(_asked(path, lambda place: watch(place, interval, count, output.console())))
 
 
 main.add_command(init)

@@ -1,7 +1,9 @@
 """`dtpd status` and `dtpd top` where nobody reads on, there is no terminal, or its encoding knows few characters."""
 
 import asyncio
+import contextlib
 import os
+import signal
 import sys
 
 import pytest
@@ -98,5 +100,28 @@ def test_what_an_encoding_does_not_know_is_spelled_out(screen, encoding):
         said, _ = await shown.communicate()
         assert shown.returncode == 0
         assert b"\\u2603" in said
+
+    screen(scenario)
+
+
+def test_top_gives_the_cursor_back_when_it_is_ended(screen):
+    async def scenario(file):
+        ours, its = os.openpty()
+        with os.fdopen(ours, "rb", buffering=0) as terminal:
+            try:
+                top = await dtpd("top", "-c", file, stdout=its, env={"TERM": "xterm"})
+            finally:
+                os.close(its)
+            watchdog = asyncio.get_running_loop().call_later(PATIENCE, top.kill)
+            shown = b""
+            while b"in 0 B/s" not in shown:
+                shown += await asyncio.to_thread(terminal.read, 4096)
+            top.send_signal(signal.SIGTERM)
+            with contextlib.suppress(OSError):  # what a terminal says whose other end is closed
+                while more := await asyncio.to_thread(terminal.read, 4096):
+                    shown += more
+        assert await top.wait() == 143
+        watchdog.cancel()
+        assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l") >= 0
 
     screen(scenario)
