@@ -55,6 +55,8 @@ class Carrier(ABC):
     source: str
     #: Where this carrier leads, as the URL that was dialled or a description such as "tcp://127.0.0.1:40112".
     remote: str
+    #: Called, if set, when bytes have come that are kept here (`held`), and nothing could be reported.
+    on_kept: Callable[[], object] | None = None
 
     @abstractmethod
     def start(self, receiver: Receiver) -> None:

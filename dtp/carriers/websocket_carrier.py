@@ -209,6 +209,8 @@ class WebSocketCarrier(Carrier):
         self._held.extend(
             memoryview(frame.data) for frame in frames if frame.opcode in (Opcode.BINARY, Opcode.CONT)
         )
+        if self._unparsed and self.on_kept is not None:
+            self.on_kept()
         self._hand_on()
 
     def _hand_on(self) -> None:

@@ -128,6 +128,11 @@ class PipeCarrier(Carrier):
         if self._receiver is not None:
             self._loop.call_soon(self._receiver.carrier_lost, None)
 
+    @property
+    def held(self) -> int:
+        """See `Carrier`; frames that came before earlier ones included."""
+        return self.outgoing.waiting + self.incoming.held
+
     def ask_again(self) -> None:
         """Send OPEN once more: a node may not have told the server of the first."""
         self._end.control(Flags.OPEN, self.number)
@@ -143,6 +148,8 @@ class PipeCarrier(Carrier):
             self.accepted.set_result(None)
 
     def data_came(self) -> None:
+        if self.on_kept is not None:
+            self.on_kept()
         if self._receiver is not None or self._state is _State.CLOSING:
             self._deliver_soon()
 

@@ -241,6 +241,11 @@ class Incoming:
         return size
 
     @property
+    def held(self) -> int:
+        """Bytes that wait for earlier ones, or for `take`."""
+        return self._held
+
+    @property
     def has_ready(self) -> bool:
         """Whether `take` would give something."""
         return bool(self._ready)

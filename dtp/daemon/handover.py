@@ -22,6 +22,7 @@ from dtp.core import Buffer
 from dtp.daemon.channel import Channel, ChannelLost
 from dtp.errors import CarrierError
 from dtp.net.driver import LinkDriver
+from dtp.net.held import HeldBudget, Keeper
 from dtp.net.listener import Listener
 from dtp.session.handshake import Established
 from dtp.tasks import TaskSet
@@ -95,7 +96,7 @@ class Handover:
         if found is None:
             sock, there = socket.socketpair()
             received = driver.take_tail()
-            Bridge(driver, sock)
+            Bridge(driver, sock, None if self.listener is None else self.listener.held)
             about |= {"scheme": UnixCarrier.scheme, "unsent": b"", "received": received}
         else:
             there, unsent, received = found
@@ -128,18 +129,26 @@ class Bridge:
     """The owner of a driver whose carrier can't leave this process: its bytes go over `sock`, and come from there.
 
     What the connection at the other end has not read of one read waits here, and nothing more is read meanwhile.
+    That, and what its carrier keeps, counts in `budget`, as what connections of this process keep does.
     """
 
-    def __init__(self, driver: LinkDriver, sock: socket.socket) -> None:
+    def __init__(
+        self, driver: LinkDriver, sock: socket.socket, budget: HeldBudget[Keeper] | None = None
+    ) -> None:
         sock.setblocking(False)
         self._driver = driver
         self._sock = sock
+        self._budget = budget
+        self.source = driver.carrier.source
         self._watcher = socket_watcher(asyncio.get_running_loop())
         self._out = bytearray()
         self.closed = False
         driver.take_over(self, None)
         driver.settle()
         self._watcher.add_reader(sock.fileno(), self._on_readable)
+
+    def __repr__(self) -> str:
+        return f"<carrier {self._driver.carrier.remote} of a connection in another process>"
 
     def _received(
         self, driver: LinkDriver, buffer: Buffer, start: int, end: int, most: int
@@ -150,6 +159,7 @@ class Bridge:
             self._on_writable()
         if self._out:
             driver.carrier.pause_reading()
+        self._driver_keeps()
         return end, 0
 
     def _on_writable(self) -> None:
@@ -166,6 +176,7 @@ class Bridge:
         else:
             self._watcher.remove_writer(self._sock.fileno())
             self._driver.carrier.resume_reading()
+        self._driver_keeps()
 
     def _on_readable(self) -> None:
         data = b""
@@ -180,17 +191,27 @@ class Bridge:
         self._driver.writable = self._driver.carrier.write(memoryview(data))
         if not self._driver.writable:
             self._watcher.remove_reader(self._sock.fileno())
+        self._driver_keeps()
 
     def _driver_keeps(self) -> None:
-        """What comes is passed on, and counts where the connection is."""
+        """Have what is kept here counted."""
+        if self._budget is not None and not self.closed:
+            self._budget.note(self, self.source, len(self._out) + self._driver.held)
+
+    def abort(self, code: int, reason: str) -> None:
+        """See `Keeper`. Its words can't be said here: the keys are where the connection is."""
+        self._driver.carrier.abort()
 
     def _flush(self) -> None:
         if not self.closed:
+            self._driver_keeps()
             self._watcher.add_reader(self._sock.fileno(), self._on_readable)
 
     def _carrier_lost(self, driver: LinkDriver, error: CarrierError | None) -> None:
         if not self.closed:
             self.closed = True
+            if self._budget is not None:
+                self._budget.forget(self)
             self._watcher.remove_reader(self._sock.fileno())
             self._watcher.remove_writer(self._sock.fileno())
             self._sock.close()

@@ -17,7 +17,7 @@ from dtp.core import Buffer, sockets_supported
 from dtp.errors import CarrierError, DtpError, LocalError, PeerError
 from dtp.identity import PeerId
 from dtp.net.driver import Buffers, LinkDriver, OnEstablished, yield_processor
-from dtp.net.held import HeldBudget
+from dtp.net.held import HeldBudget, Keeper
 from dtp.net.retries import Retries
 from dtp.net.stream import Stream
 from dtp.net.taps import Taps
@@ -127,7 +127,7 @@ class Connection:
         #: True once the client has proven that (listener side).
         self.confirmed = False
         #: What all connections of a listener keep, if one made this; see `Limits.held`.
-        self.budget: HeldBudget[Connection] | None = None
+        self.budget: HeldBudget[Keeper] | None = None
         self._join(driver, session.link)
 
     # ---- what it is -------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ class Owner(Protocol):
         """The carrier can take more."""
 
     def _driver_keeps(self) -> None:
-        """What a driver keeps of what came has grown to more than a little."""
+        """What a driver, or its carrier, keeps of what came has grown."""
 
     def _carrier_lost(self, driver: LinkDriver, error: CarrierError | None) -> None:
         """The carrier has ended."""
@@ -217,6 +217,7 @@ class LinkDriver:
         self.connection = connection
         self.link = link
         self._on_failed = None
+        self.carrier.on_kept = connection._driver_keeps
 
     def refuse(self, refusal: Refusal | None) -> None:
         """Instead of `start`: tell the other side that we won't, unless it is None, and close."""

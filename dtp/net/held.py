@@ -9,12 +9,23 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Hashable
 from functools import lru_cache
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
 #: A connection is counted anew when it keeps so much more, or less, than when it was counted last.
 STEP: Final = 16 * 1024
+
+
+class Keeper(Hashable, Protocol):
+    """What a listener's budget counts: connections, and carriers of those that live in another process."""
+
+    @property
+    def source(self) -> str:
+        """Who is at the other end, for limits per source."""
+
+    def abort(self, code: int, reason: str) -> None:
+        """End it at once, for keeping too much."""
 
 
 def source_group(source: str) -> str:

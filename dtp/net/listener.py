@@ -22,7 +22,7 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import suites
 from dtp.net.driver import LinkDriver
-from dtp.net.held import HeldBudget, source_group
+from dtp.net.held import HeldBudget, Keeper, source_group
 from dtp.net.presence import SERVICE as PRESENCE
 from dtp.net.presence import Announcing
 from dtp.session.codes import CloseCode, HandshakeError, Refusal
@@ -120,7 +120,8 @@ class Listener:
         self._half_open: dict[LinkDriver, asyncio.TimerHandle] = {}
         self._half_open_by_source: dict[str, dict[LinkDriver, None]] = {}
         self._connections: dict[bytes, Connection] = {}
-        self._held = HeldBudget[Connection](endpoint.limits.held, self._end_greedy)
+        #: What is kept for all who came in here; see `Limits.held`.
+        self.held = HeldBudget[Keeper](endpoint.limits.held, self._end_greedy)
         self._accepted: deque[Connection] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._tasks = TaskSet()
@@ -271,7 +272,7 @@ class Listener:
         )
         connection = self._make(session, driver, self._loop, None)
         self._connections[session.connection_id] = connection
-        connection.budget = self._held
+        connection.budget = self.held
         connection.on_end = lambda _: self._forget(session.connection_id)
         if self._neighbours is not None:
             self._neighbours.opened(session.connection_id)
@@ -279,13 +280,13 @@ class Listener:
         # holder of the keys can seal, nobody is asked about it, and no answer depends on what it says.
         connection.on_confirmed = lambda _: self._decide(driver, connection, established)
 
-    def _end_greedy(self, connection: Connection, size: int) -> None:
+    def _end_greedy(self, connection: Keeper, size: int) -> None:
         why = f"{size >> 10} KiB were kept for it, unread or not acknowledged, and others need room"
         log.info("%r from %s: %s", connection, connection.source, why)
         self._loop.call_soon(connection.abort, CloseCode.LIMIT, why)
 
     def _forget(self, connection_id: bytes) -> None:
-        self._held.forget(self._connections.pop(connection_id))
+        self.held.forget(self._connections.pop(connection_id))
         if self._neighbours is not None:
             self._neighbours.closed(connection_id)
 

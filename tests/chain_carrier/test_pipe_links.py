@@ -51,6 +51,23 @@ def test_bytes_that_never_come_end_the_link_on_both_sides():
     play(scenario, pipes=2)
 
 
+def test_what_waits_at_either_end_is_known():
+    async def scenario(chain, near, far):
+        told = []
+        far.carrier.on_kept = lambda: told.append(far.carrier.held)
+        far.carrier.pause_reading()
+        near.write(bytes(3 * SMALL))
+        assert near.carrier.held == 3 * SMALL
+        await asyncio.sleep(10 * TIMING.check)
+        assert told[-1] == 3 * SMALL
+        assert near.carrier.held == 0
+        far.carrier.resume_reading()
+        await far.until_received(bytes(3 * SMALL))
+        assert far.carrier.held == 0
+
+    play(scenario, pipes=2)
+
+
 def test_frames_that_are_none_are_answered_once():
     """Each answer costs gas."""
 

@@ -9,6 +9,7 @@ import pytest
 from dtp.carriers import memory
 from dtp.daemon.handover import Bridge
 from dtp.net.driver import LinkDriver
+from dtp.net.held import HeldBudget
 from dtp.testing.carriers import End
 
 from .conftest import PATIENCE
@@ -20,12 +21,12 @@ DATA = random.Random(6).randbytes(8 << 20)
 STILL = 200
 
 
-def bridged():
+def bridged(budget=None):
     """The far end of a carrier, and the socket to the other process."""
     near, far = memory.pair()
     driver = LinkDriver(asyncio.get_running_loop(), near, None, lambda *_: None, lambda *_: None)
     sock, there = socket.socketpair()
-    Bridge(driver, sock)
+    Bridge(driver, sock, budget)
     near.start(driver)
     there.setblocking(False)
     return near, End(far).start(), there
@@ -81,6 +82,41 @@ def test_a_peer_that_reads_nothing_stops_the_process():
         await far.until_received(DATA)
         await sending
         far.abort()
+        there.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
+
+
+def test_what_waits_for_the_process_counts_until_it_is_read():
+    async def scenario():
+        loop = asyncio.get_running_loop()
+        budget = HeldBudget(1 << 40, lambda *_: None)
+        near, far, there = bridged(budget)
+        sending = asyncio.ensure_future(far.send(DATA))
+        await until(lambda: near.paused)
+        assert budget.total > 0
+        read = 0
+        while read < len(DATA):
+            read += len(await loop.sock_recv(there, 65536))
+        await sending
+        await until(lambda: budget.total == 0)
+        far.abort()
+        there.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
+
+
+def test_who_keeps_too_much_is_cut_off():
+    async def scenario():
+        def end(bridge, size):
+            asyncio.get_running_loop().call_soon(bridge.abort, 4, f"{size} bytes")
+
+        budget = HeldBudget(32 << 10, end)
+        _, far, there = bridged(budget)
+        sending = asyncio.ensure_future(far.send(DATA))
+        await far.until_lost()
+        sending.cancel()
+        await until(lambda: budget.total == 0)
         there.close()
 
     asyncio.run(asyncio.wait_for(scenario(), PATIENCE))

@@ -10,11 +10,18 @@ import pytest
 from attackers import OPEN, Attacker
 from echo_service import echo, on_fake_clock, roundtrip
 from test_intake import until
+from websockets.protocol import State
+from websockets.server import ServerProtocol
 
 import dtp
 from dtp import carriers
+from dtp.carriers import memory
 from dtp.carriers.base import Carrier
-from dtp.net.held import STEP, HeldBudget, source_group
+from dtp.carriers.websocket_carrier import MAX_MESSAGE, WebSocketCarrier
+from dtp.core import Buffer
+from dtp.errors import CarrierError
+from dtp.net.driver import LinkDriver
+from dtp.net.held import STEP, HeldBudget, Keeper, source_group
 from dtp.session.codes import CloseCode, ConnectionClosed
 from dtp.session.frames import PING, Frame, control
 from dtp.session.limits import DEFAULT, MIB
@@ -210,6 +217,52 @@ def test_what_a_carrier_could_not_send_is_known(url: str) -> None:
     asyncio.run(main())
 
 
+class Owner:
+    """What a driver passes records to; counts how often it is told of what is kept."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+        self.driver: LinkDriver | None = None
+
+    def _driver_keeps(self) -> None:
+        assert self.driver is not None
+        self.told.append(self.driver.held)
+
+    def _received(
+        self, driver: LinkDriver, buffer: Buffer, start: int, end: int, most: int
+    ) -> tuple[int, int]:
+        return end, 0
+
+    def _flush(self) -> None: ...
+
+    def _carrier_lost(self, driver: LinkDriver, error: CarrierError | None) -> None: ...
+
+
+@on_fake_clock
+async def test_a_message_that_does_not_end_counts_as_it_comes() -> None:
+    """Not only when something else is sent, which is a ping after 15 s."""
+    below, far = memory.pair()
+    protocol = ServerProtocol(state=State.OPEN, max_size=MAX_MESSAGE)
+    carrier = WebSocketCarrier(below, protocol, early=b"", source="memory", remote="memory:")
+    owner, sink = Owner(), Sink()
+    driver = LinkDriver(asyncio.get_running_loop(), carrier, None, lambda *_: None, lambda *_: None)
+    owner.driver = driver
+    driver.take_over(owner, None)
+    carrier.start(driver)
+    far.start(sink)
+    head = b"\x82\xff" + MAX_MESSAGE.to_bytes(8) + bytes(4)
+    far.write(memoryview(head + bytes(MAX_MESSAGE - 1)))
+    await until(lambda: driver.held >= MAX_MESSAGE - 1)
+    assert owner.told == sorted(owner.told)
+    assert owner.told[-1] == driver.held
+    far.write(memoryview(bytes(1)))
+    await until(lambda: driver.held == 0)
+    carrier.abort()
+    far.abort()
+
+
 @on_fake_clock
 async def test_answers_that_wait_count() -> None:
     """Of a peer whose carrier takes nothing more: the answers to its pings are kept."""
@@ -221,7 +274,7 @@ async def test_answers_that_wait_count() -> None:
         attacker.say([OPEN])
         await asyncio.sleep(0.1)
         (connection,) = listener.connections
-        budget = connection.budget = HeldBudget[dtp.Connection](1 << 40, lambda *_: None)
+        budget = connection.budget = HeldBudget[Keeper](1 << 40, lambda *_: None)
         for driver in connection._drivers:
             driver.writable = False
         attacker.say([control(Frame.PING, PING.pack(number)) for number in range(250)])
