@@ -50,7 +50,7 @@ class Chains:
         self._read = read
         self._clock_of = clock_of
         self._tips: dict[bytes, Tip] = {}
-        self._held: dict[tuple[bytes, int], Envelope] = {}
+        self._held: dict[tuple[bytes, int], Envelope | Summary] = {}  # by the first frame in it
         self._held_bytes = 0
         #: Proofs of lies in what is not taken: for who keeps them.
         self.found: list[Proof] = []
@@ -87,7 +87,7 @@ class Chains:
         if self._whole and isinstance(envelope, Summary) and envelope.sequence > tip.sequence:
             self._miss(envelope)
         if envelope.first > tip.sequence + 1:
-            if isinstance(envelope, Envelope):
+            if not (self._whole and isinstance(envelope, Summary)):
                 self._hold(envelope)
             return False
         if envelope.first <= tip.sequence:
@@ -158,8 +158,8 @@ class Chains:
                 Proof(ours, theirs),
             )
 
-    def _hold(self, envelope: Envelope) -> None:
-        key = envelope.author, envelope.sequence
+    def _hold(self, envelope: Envelope | Summary) -> None:
+        key = envelope.author, envelope.first
         size = len(envelope.body)
         if key in self._held:
             self._compare(self._held[key], envelope)
@@ -186,11 +186,11 @@ class Chains:
         self._tips.pop(author, None)
         self._near = None, 0
 
-    def held_next(self, author: bytes) -> Envelope | None:
+    def held_next(self, author: bytes) -> Envelope | Summary | None:
         """What was put aside and is next now."""
         return self._let_go(author, self.tip(author).sequence + 1)
 
-    def _let_go(self, author: bytes, sequence: int) -> Envelope | None:
+    def _let_go(self, author: bytes, sequence: int) -> Envelope | Summary | None:
         envelope = self._held.pop((author, sequence), None)
         if envelope is not None:
             self._held_bytes -= len(envelope.body)
@@ -211,6 +211,6 @@ class Chains:
             for sequence in sorted(waiting[author]):
                 if sequence > expected:
                     found.append((author, expected, sequence - 1))
-                held = (author, sequence) in self._held
-                expected = max(expected, sequence + 1 if held else sequence)
+                held = self._held.get((author, sequence))
+                expected = max(expected, sequence if held is None else held.sequence + 1)
         return found

@@ -76,8 +76,8 @@ class Graph(GraphBlobs):
         self._store = store
         #: Raised by all changes while what this identity signed may not be all here; else None.
         self.behind: GraphBehind | None = None
-        self._ask_whether_behind()
         self._chains = self._read_chains()
+        self._ask_whether_behind()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dtp-graph")
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
@@ -98,9 +98,10 @@ class Graph(GraphBlobs):
         store.follow_damage(self._damaged)
 
     def _read_chains(self) -> Chains:
+        heads = loading.heads(self._store)  # damage may be found now, and is mended then
         #: Of authors of whom frames were lost: the last one behind those.
         self._beyond = loading.beyond(self._store)
-        return Chains(loading.heads(self._store), self._standing, self._last_clock, whole=self.keeps_history)
+        return Chains(heads, self._standing, self._last_clock, whole=self.keeps_history)
 
     def _damaged(self) -> None:
         """Some of what was stored is gone: told by a thread."""
@@ -224,13 +225,19 @@ class Graph(GraphBlobs):
         """Let this store go on for its identity, though it was copied or restored: no other one has more of what this
         identity signed, or ever will. A store that a peer can bring up to date needs only a `sync`.
 
-        Raises `GraphBehind` for a store that was damaged, and misses frames in the middle of what it signed: these
-        only a peer or an exported file has.
+        Where damage took frames from the middle of what this identity signed, those behind them are signed again, and
+        what was in the lost ones is gone. Raises `GraphBehind` if that can't be.
         """
         self._check_open()
-        if self.behind is not None:
-            loading.adopt(self._store, self.identity)
-            self._ask_whether_behind()
+        if self.behind is None:
+            return
+        loading.adopt(self._store, self.identity, self._chains.tip(self.identity.id.key))
+        fresh = self._replica.fresh()  # what the kept state had of lost frames nobody else will ever have
+        loading.replay(self._store, fresh)
+        changes = access.differences(self._replica, fresh)
+        self._replica.become(fresh)
+        self._tell_of(changes)
+        self._look_again()
 
     def caught_up(self) -> None:
         """Sign again, as a peer that knows this identity has told all that it has of it."""
@@ -623,7 +630,10 @@ class Graph(GraphBlobs):
             self._check_open()
             before = self.damage
             try:
-                return await self._run(verify, self._store)
+                count = await self._run(verify, self._store)
+                if self.damage is not before:
+                    self._look_again()
+                return count
             except StoreError:
                 if self.damage is before:  # else it was mended while it was read
                     if not repair:

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from dtp.core import signatures
+from dtp.core.crdt import GraphCore
 from dtp.core.errors import EncodingError, StateLimit
 from dtp.core.signatures import SignedMessage
 from dtp.crdt import Clock, Replica
 from dtp.errors import DtpError
 from dtp.graph import envelope as envelopes
+from dtp.graph.chains import Tip
 from dtp.graph.envelope import Envelope, Summary
 from dtp.graph.errors import EnvelopeError, GraphBehind, GraphError, StoreError
 from dtp.graph.proving import Proof
@@ -101,12 +103,28 @@ def behind(store: Store, identity: Identity) -> GraphBehind | None:
     )
 
 
-def adopt(store: Store, identity: Identity) -> None:
-    """Take a store for the one that goes on for an identity. Raises `GraphBehind` where that can't be."""
-    store.adopt(identity.id.key)
-    still = behind(store, identity)
-    if still is not None:
-        raise still
+def adopt(store: Store, identity: Identity, tip: Tip) -> None:
+    """Take a store for the one that goes on for an identity, whose chain ends at `tip`; what it signed behind lost
+    frames is signed again. Raises `GraphBehind` where that can't be."""
+    store.adopt(identity.id.key, list(_signed_again(store, identity, tip)))
+
+
+def _signed_again(store: Store, identity: Identity, tip: Tip) -> Iterator[Envelope]:
+    """Yield what the identity signed behind frames that are lost, as the frames that come behind `tip` now."""
+    clock, previous, sequence = tip.clock, tip.hash, tip.sequence
+    for one in (stored(store, data) for data in store.aside()):
+        if one.author != identity.id.key:
+            continue
+        if not isinstance(one, Envelope):
+            raise GraphBehind(
+                "what this identity signed behind lost frames is only here summed up: sync with a peer that has it"
+            )
+        # a frame says from which clock on it has all of its author's ops: from the last one that there is
+        body = one.body[:1] + clock.to_bytes(8, "little") + one.body[9:]
+        made = envelopes.seal(identity, store.name, sequence + 1, previous, body)
+        yield made
+        sequence, previous = made.sequence, made.hash
+        clock = GraphCore(identity.id.key).check(body)[1]
 
 
 def beyond(store: Store) -> Vector:

@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -39,18 +39,20 @@ log = logging.getLogger("dtp.graph")
 #: Envelopes that are read at once.
 _AT_ONCE: Final = 256
 _FRAMES: Final = (
-    "SELECT key, sequence, envelope, sum, arrival FROM frames JOIN authors ON authors.id = frames.author"
+    "SELECT key, sequence, envelope, sum, arrival FROM frames LEFT JOIN authors ON authors.id = frames.author"
 )
 _FRAMES_AFTER: Final = f"{_FRAMES} WHERE arrival > ? ORDER BY arrival LIMIT ?"
 _FRAMES_OF: Final = f"{_FRAMES} WHERE frames.author = ? AND sequence BETWEEN ? AND ? ORDER BY sequence"
 _FRAME_FROM: Final = f"{_FRAMES} WHERE frames.author = ? AND sequence >= ? ORDER BY sequence LIMIT 1"
 _NEWEST: Final = (
-    "SELECT key, MAX(sequence), envelope, sum, arrival FROM frames JOIN authors ON authors.id = frames.author "
+    "SELECT key, MAX(sequence), envelope, sum, arrival FROM frames LEFT JOIN authors ON authors.id = frames.author "
     "GROUP BY frames.author"
 )
 _ASIDE: Final = "SELECT author, sequence, envelope, sum, 0 FROM aside"
 _ASIDE_AFTER: Final = f"{_ASIDE} WHERE (author, sequence) > (?, ?) ORDER BY author, sequence LIMIT ?"
-_LASTS: Final = "SELECT key, MAX(sequence) FROM frames JOIN authors ON authors.id = author GROUP BY author"
+_LASTS: Final = (
+    "SELECT key, MAX(sequence) FROM frames LEFT JOIN authors ON authors.id = author GROUP BY author"
+)
 
 
 class SqliteStore(Store):
@@ -90,7 +92,7 @@ class SqliteStore(Store):
         try:
             self._begin(name)
             lost = logged > self._one("PRAGMA wal_checkpoint(PASSIVE)", column=1) if logged else False
-            is_whole = not lost and (not logged or self._is_whole())
+            is_whole = not lost and self._has_what_its_state_has() and (not logged or self._is_whole())
         except sqlite3.OperationalError as error:
             raise self._failed("opened", error) from error
         except (sqlite3.DatabaseError, UnicodeDecodeError):
@@ -116,6 +118,13 @@ class SqliteStore(Store):
             if isinstance(name, str) and isinstance(instance, bytes) and name_sum(name) == sum:
                 return name, instance, place
         raise sqlite3.DatabaseError("the graph's name is damaged")
+
+    def _has_what_its_state_has(self) -> bool:
+        """Return whether the last frame in the kept state is here: a damaged table may look like a shorter one."""
+        kept = self._one("SELECT arrival FROM state")
+        return (
+            kept is None or kept == 0 or self._one("SELECT COUNT(*) FROM frames WHERE arrival = ?", kept) == 1
+        )
 
     def _is_whole(self) -> bool:
         """Return whether SQLite's own structures and all frames are as they were written."""
@@ -234,15 +243,18 @@ class SqliteStore(Store):
         if self._path != ":memory:":
             self._witness(author).note(sequence)
 
-    def adopt(self, author: bytes) -> None:
-        last = self.lasts().get(author, 0)
+    def adopt(self, author: bytes, instead: Iterable[Signed] = ()) -> None:
         with self._transaction(synced=True):
+            self._insert(list(instead))
+            self._db.execute("DELETE FROM aside WHERE author = ?", (author,))
+            self._db.execute("DELETE FROM state")
             self._instance, self._inode = new_instance(self._path)
             self._db.execute("UPDATE file SET instance = ?, inode = ?", (self._instance, self._inode))
         for witness in self._witnesses.values():
             witness.close()
         self._witnesses.clear()
-        self.witness(author, last)
+        self._find_gaps()
+        self.witness(author, self._last(author))
 
     # ---- frames ---------------------------------------------------------------------------------------------
 
@@ -309,9 +321,14 @@ class SqliteStore(Store):
         return data
 
     def lasts(self) -> dict[bytes, int]:
-        rows = self._work("read", lambda: self._db.execute(_LASTS).fetchall())
-        if not all(isinstance(last, int) and len(self._whole(key)) == AUTHOR_SIZE for key, last in rows):
-            raise StoreError(f"{self._path} is damaged")
+        return self._work("read", self._read_lasts)
+
+    def _read_lasts(self) -> dict[bytes, int]:
+        rows = self._db.execute(_LASTS).fetchall()
+        if not all(
+            isinstance(key, bytes) and len(key) == AUTHOR_SIZE and isinstance(n, int) for key, n in rows
+        ):
+            raise sqlite3.DatabaseError("an author is damaged")
         return dict(rows)
 
     def newest(self) -> Iterator[bytes]:
@@ -324,18 +341,21 @@ class SqliteStore(Store):
         with self._transaction(synced=synced):
             for key in {envelope.author for envelope in envelopes} - self._authors.keys():
                 made[key] = self._one("INSERT INTO authors (key) VALUES (?) RETURNING id", key)
-            numbers = self._authors | made if made else self._authors
-            self._db.executemany(
-                "INSERT INTO frames (author, sequence, envelope, sum) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (
-                    (numbers[one.author], one.sequence, data, frame_sum(one.author, one.sequence, data))
-                    for one in envelopes
-                    for data in (one.encode(),)
-                ),
-            )
+            self._insert(envelopes, made)
             arrival = self._one("SELECT COALESCE(MAX(arrival), 0) FROM frames")
         self._authors.update(made)
         self._arrival = arrival
+
+    def _insert(self, envelopes: list[Signed], made: Mapping[bytes, int] | None = None) -> None:
+        numbers = {**self._authors, **made} if made else self._authors
+        self._db.executemany(
+            "INSERT INTO frames (author, sequence, envelope, sum) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (
+                (numbers[one.author], one.sequence, data, frame_sum(one.author, one.sequence, data))
+                for one in envelopes
+                for data in (one.encode(),)
+            ),
+        )
 
     def read(self, author: bytes, first: int, last: int) -> list[bytes]:
         last = min(last, (1 << 63) - 1)

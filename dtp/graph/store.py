@@ -147,8 +147,11 @@ class Store(ABC):
         """Remember, outside of the store, that this author has signed so many frames, for `uncertain`."""
         return
 
-    def adopt(self, author: bytes) -> None:
-        """Take this store for the one that goes on for the author: `uncertain` is None from now on."""
+    def adopt(self, author: bytes, instead: Iterable[Signed] = ()) -> None:
+        """Take this store for the one that goes on for the author: `uncertain` is None from now on.
+
+        `instead` comes in place of what is aside of the author. The state that was kept is gone then.
+        """
         return
 
     def news(self) -> list[bytes]:

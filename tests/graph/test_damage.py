@@ -87,10 +87,11 @@ async def opened_and_healed(place: Path, bob: Graph, expected: dict[str, Any], s
     except StoreError:
         return "named"
     async with graph:
+        count = await graph.verify()
         behind = graph.behind
         if graph.damage is None and behind is None:
             assert contents(graph) == expected, f"seed {seed}: wrong data without a word"
-            assert await graph.verify() == 4 * COMMITS
+            assert count == 4 * COMMITS, f"seed {seed}"
         if behind is not None:
             for change in CHANGES:
                 with pytest.raises(GraphBehind):
@@ -109,10 +110,15 @@ async def opened_and_healed(place: Path, bob: Graph, expected: dict[str, Any], s
         return "whole" if graph.damage is None and behind is None else "mended"
 
 
-async def flipped(tmp_path: Path, seeds: range, flips: int) -> dict[str, int]:
+async def flipped(tmp_path: Path, seeds: range, flips: int, *, closed: bool) -> dict[str, int]:
     found = {"named": 0, "mended": 0, "whole": 0}
     async with await Graph.open("memory:", identity=BOB, name="g") as bob:
         killed = await unclosed(tmp_path, bob)
+        files = ["notes.db", "notes.db-wal", "notes.db-wal"]
+        if closed:
+            shutil.copy(tmp_path / "notes.db", killed)
+            (killed / "notes.db-wal").unlink()
+            files = ["notes.db"]
         expected = contents(bob)
         for seed in seeds:
             rng = random.Random(seed)
@@ -122,7 +128,7 @@ async def flipped(tmp_path: Path, seeds: range, flips: int) -> dict[str, int]:
                 )
                 place = tmp_path / f"{seed}"
                 shutil.copytree(killed, place)
-                file = place / rng.choice(["notes.db", "notes.db-wal", "notes.db-wal"])
+                file = place / rng.choice(files)
                 data = bytearray(file.read_bytes())
                 for _ in range(flips):
                     data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
@@ -132,9 +138,10 @@ async def flipped(tmp_path: Path, seeds: range, flips: int) -> dict[str, int]:
     return found
 
 
-def test_a_flipped_byte_is_never_shown_as_data(tmp_path: Path) -> None:
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_flipped_byte_is_never_shown_as_data(tmp_path: Path, *, closed: bool) -> None:
     async def main() -> None:
-        found = await flipped(tmp_path, range(40), 1)
+        found = await flipped(tmp_path, range(40), 1, closed=closed)
         assert found["mended"] > found["named"]
         assert found["whole"] < 40
 
@@ -142,10 +149,11 @@ def test_a_flipped_byte_is_never_shown_as_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("flips", [1, 20])
-def test_many_flipped_bytes(tmp_path: Path, flips: int) -> None:
+def test_many_flipped_bytes(tmp_path: Path, flips: int, *, closed: bool) -> None:
     async def main() -> None:
-        found = await flipped(tmp_path, range(1000, 1400), flips)
+        found = await flipped(tmp_path, range(1000, 1400), flips, closed=closed)
         assert found["mended"] > found["named"]
 
     run(main())
@@ -233,5 +241,46 @@ def test_a_file_of_format_2_is_taken_over(tmp_path: Path) -> None:
         async with await Graph.open(str(place), identity=ALICE) as graph:
             assert await graph.verify() == 2
             assert graph.damage is None
+
+    run(main())
+
+
+@pytest.mark.parametrize("lost", [[1], [5], [20], [3, 4, 9], [1, 2, 19]])
+def test_own_frames_that_nobody_else_has(tmp_path: Path, lost: list[int]) -> None:
+    """Their user lets the graph go on: what was in the lost ones is gone, and everything else is signed again."""
+
+    async def main() -> None:
+        place = tmp_path / "notes.db"
+        async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+            for number in range(1, 21):
+                graph.node("page")[f"k{number}"] = number
+                graph.text("t").append(f"{number} ")
+                graph.set("s").add(number)
+                await graph.commit()
+        with closing(sqlite3.connect(place)) as database:
+            marks = ", ".join("?" * len(lost))
+            database.execute(f"UPDATE frames SET sum = sum + 1 WHERE sequence IN ({marks})", lost)
+            database.commit()
+        async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+            await graph.verify()
+            assert isinstance(graph.failed, GraphBehind)
+            graph.recover()
+            assert graph.failed is None
+            assert graph.gaps() == []
+            kept = [number for number in range(1, 21) if number not in lost]
+            assert graph.vector() == {ALICE.id.key: len(kept)}
+            assert await graph.verify() == len(kept)
+            assert dict(graph.node("page")) == {f"k{number}": number for number in kept}
+            assert set(graph.set("s")) == set(kept)
+            graph.node("page")["more"] = 1
+            graph.text("t").append("more")
+            async with await Graph.open("memory:", identity=BOB, name="g") as bob, serving(bob) as connection:
+                await graph.sync(connection)
+                assert dict(bob.node("page")) == dict(graph.node("page"))
+                assert str(bob.text("t")) == str(graph.text("t"))
+                assert str(graph.text("t")).endswith("more")
+        async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+            assert graph.failed is None
+            assert graph.node("page")["more"] == 1
 
     run(main())
