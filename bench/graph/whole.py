@@ -49,7 +49,7 @@ async def checked(work: Work) -> float:
     for at in range(0, len(frames), _AT_ONCE):
         batch = [envelopes.decode("", one) for one in frames[at : at + _AT_ONCE]]
         start = time.process_time()
-        assert loading.first_forged(batch) is None
+        assert await loading.first_forged(batch) is None
         spent += time.process_time() - start
     return len(frames) / spent
 
