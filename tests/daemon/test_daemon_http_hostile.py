@@ -86,6 +86,18 @@ def test_what_could_be_read_in_two_ways_is_400(run, kind, request_, words):
     run(scenario)
 
 
+def test_what_is_no_request_is_not_quoted(run):
+    async def scenario(pair):
+        async with Recorder() as backend:
+            port = await pair.start(expose(backend.port, "http"))
+            answer = await say(port, b"GE\x01T secret HTTP/1.1\r\n\r\n", until=END)
+            assert answer.startswith(b"HTTP/1.1 400 ")
+            assert b"illegal request line\n" in answer
+            assert b"secret" not in answer
+
+    run(scenario)
+
+
 def test_nobody_takes_away_where_a_body_ends(run):
     """`Connection: content-length` would leave a body that is the next request."""
 

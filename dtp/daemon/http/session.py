@@ -137,14 +137,14 @@ class HttpSession(Conversation):
 
     async def _answer_malformed(self, error: h11.RemoteProtocolError) -> bool:
         """The client broke the protocol: 400, if it can still be told; whether it could."""
-        # Behind the colon h11 quotes the client's bytes, among which may be a secret: they don't get into the log.
+        # Behind the colon h11 quotes the client's bytes as Python does, among which may be a secret.
         self.why = f"{words(Reason.MALFORMED)}: {str(error).partition(':')[0]}"
         if self._client.http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return False
         if self._asked is None:
             self._begin(b"-", b"-")
         try:
-            body = f"{words(Reason.MALFORMED)}: {error}\n".encode()
+            body = f"{self.why}\n".encode()
             end = {"Connection": "close"}
             await self._bounded(self._answer(error.error_status_hint, body, "text/plain", end))
         except (DtpError, h11.LocalProtocolError):
