@@ -9,9 +9,10 @@ from typing import Any
 from dtp.chain.values import TableRef
 
 from .played import Played
+from .scenes import Action
 from .things import CLOSED, DRAINING, MINUTE, OPEN, Refused
 from .world import World
-from .writer import ACCOUNTS, Action, Writer
+from .writer import ACCOUNTS, Writer
 
 Step = tuple[int, Action]
 

@@ -15,7 +15,10 @@ class World(Pipes, Passes, Locks):
     """All modules together: `do` is one transaction."""
 
     def do(self, sender: str, name: str, **arguments: Any) -> list[Event]:
-        """Run one transaction; returns its events. Raises `Refused`; then the world is as before."""
+        """Run one transaction; returns its events. Raises `Refused`, or `KeyError` where an object isn't
+        there; then the world is as before."""
+        for step, each in arguments["steps"] if name == "batch" else [(name, arguments)]:
+            self.find(step, each)
         before = copy.deepcopy(vars(self))
         self.events = []
         try:
@@ -26,6 +29,22 @@ class World(Pipes, Passes, Locks):
             raise
         self.check()
         return self.events
+
+    def find(self, name: str, arguments: dict[str, Any]) -> None:
+        """Raise `KeyError` unless the objects of a function are there; some passes are only named."""
+        for part, there in (
+            ("host", self.hosts),
+            ("beacon", self.hosts),
+            ("cap", self.caps),
+            ("operator", self.operators),
+            ("channel", self.channels),
+            ("pipe", self.pipes),
+            ("plan", self.plans),
+            ("pass_", self.passes),
+            ("lock", self.locks),
+        ):
+            if part in arguments and (name, part) not in (("revoke", "pass_"), ("destroy_cap", "host")):
+                there[arguments[part]]
 
     def check(self) -> None:
         """No coin vanishes or appears, and what each kind of object promises."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import random
-from typing import Any
 
+from .scenes import KEYS, Action, Scenes
 from .things import (
     BY_CLIENT,
     BY_SERVER,
@@ -26,7 +25,6 @@ from .things import (
 from .world import World
 
 ACCOUNTS = ("ann", "bob", "cat", "dan")
-KEYS = tuple(f"key{i}" for i in range(6))
 PREIMAGE = bytes([7]) * 32
 LOCK = hashlib.sha256(PREIMAGE).digest()
 ENDPOINT_KEYS = tuple(bytes([i]) * 32 for i in range(2, 22))
@@ -65,24 +63,9 @@ TOGETHER = {
     "renew",
 }
 
-Action = tuple[str, str, dict[str, Any]]
 
-
-class Writer:
+class Writer(Scenes):
     """Writes a history, one action after the other, looking at the model."""
-
-    def __init__(self, seed: int) -> None:
-        self.rng = random.Random(seed)
-
-    def chance(self, p: float) -> bool:
-        return self.rng.random() < p
-
-    def near(self, right: Any, *others: Any) -> Any:
-        """Mostly what is right."""
-        return right if not others or self.chance(0.88) else self.rng.choice(others)
-
-    def any(self, pool: Any) -> Any:
-        return self.rng.choice(list(pool))
 
     def key(self) -> str | bytes:
         return self.near(self.any(KEYS), b"\x05" * 31, self.any(WEAK), bytes([0xEE]) + b"\xff" * 30 + b"\x7f")
@@ -130,6 +113,8 @@ class Writer:
         if self.chance(0.4):
             yield "ann", "host_new", {"ttl_ms": MINUTE}
         for _ in range(length):
+            if self.chance(0.04):
+                yield from self.any((self.rotating, self.crediting))(world)
             action = self.batch(world) if self.chance(0.06) else self.action(world)
             if action is not None:
                 yield action
