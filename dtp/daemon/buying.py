@@ -25,6 +25,7 @@ from dtp.pay.budget import span
 from dtp.pay.channel_in_use import Purchase
 from dtp.pay.client_meter import ClientMeter
 from dtp.pay.errors import BudgetTooSmall
+from dtp.pay.lane_start import PayerLane
 from dtp.pay.metered import Metered
 from dtp.pay.passes import NoPass
 from dtp.pay.store import Store
@@ -124,25 +125,40 @@ class Buyer:
 
     @property
     def _signed(self) -> int:
-        """What was ever signed for the service."""
-        if self._earlier is None:  # the chain's id is known by now
-            store, here = self._wallet.store, self._wallet.chain.chain_id
-            self._earlier = sum(store.signed_for(here, *each) for each in self._services)
+        """What was ever signed for the service, at most: what those that were killed had reserved counts."""
+        if self._earlier is None:
+            self._earlier = sum(lane.most_signed for lane in self._lanes())
         return self._earlier + self._past + sum(map(_spent, self._meters))
 
-    def _look_at_clock(self) -> None:
-        """Begin the budget anew when its time is over; it is noted, so that a restart doesn't."""
-        every = self._budget.every
-        period = 0 if every is None else int(self._clock() // every)
-        if period > self._period:
-            before = self._wallet.store.signed_before(
-                f"{self._name} {every}", period, self._starts_at(period)
-            )
-            self._period, self._before = period, before
+    @property
+    def _surely_signed(self) -> int:
+        """The same at least: by what is remembered, and by the vouchers of connections that go on."""
+        amounts = {(lane.channel, lane.lane): lane.remembered for lane in self._lanes()}
+        for newest in (meter.payer.newest for meter in self._meters):
+            if newest is not None:
+                voucher = newest.voucher
+                place = voucher.channel, voucher.lane
+                amounts[place] = max(voucher.amount, amounts.get(place, 0))
+        return sum(amounts.values())
 
-    def _starts_at(self, period: int) -> int:
-        """What counts as signed before a period that begins now: a budget that is for ever begins with nothing."""
-        return self._signed if self._budget.every is not None else 0
+    def _lanes(self) -> list[PayerLane]:
+        store, here = self._wallet.store, self._wallet.chain.chain_id  # which is known by now
+        return [lane for each in self._services for lane in store.lanes_for(here, *each)]
+
+    def _look_at_clock(self) -> None:
+        """Begin the budget anew when its time is over; it is noted, so that a restart doesn't.
+
+        By what was surely signed: what a server shows later as less than was reserved would be a larger budget.
+        """
+        every = self._budget.every
+        if every is None:
+            return
+        period = int(self._clock() // every)
+        if period > self._period:
+            noted, begins = self._wallet.store.signed_before(
+                f"{self._name} {every}", period, self._surely_signed
+            )
+            self._period, self._before = period, self._signed if begins else noted
 
     @property
     def _left(self) -> int:

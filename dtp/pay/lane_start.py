@@ -60,10 +60,14 @@ class PayerLane:
         return self.reserved.sequence > (self.newest.voucher.sequence if self.newest is not None else 0)
 
     @property
+    def remembered(self) -> int:
+        """What the newest voucher comes to that is remembered: no less was signed."""
+        return self.newest.voucher.amount if self.newest is not None else 0
+
+    @property
     def most_signed(self) -> int:
         """The most that a voucher of this lane can come to, whoever holds it."""
-        remembered = self.newest.voucher.amount if self.newest is not None else 0
-        return max(remembered, self.reserved.amount) if self.died else remembered
+        return max(self.remembered, self.reserved.amount) if self.died else self.remembered
 
 
 class LaneStart(NamedTuple):

@@ -447,24 +447,24 @@ class Store:
         """Return when (Unix ms) each opening failed, and what gas it took (MIST), the oldest first."""
         return [(at_ms, gas) for at_ms, gas in self._rows("SELECT at_ms, gas FROM failed ORDER BY at_ms")]
 
-    def signed_for(self, chain: str, host: str, service: int) -> int:
-        """What vouchers for a service can come to, of all channels that were ever opened for it here."""
+    def lanes_for(self, chain: str, host: str, service: int) -> list[PayerLane]:
+        """Return the lanes of all channels that were ever opened here for a service: what was signed for it."""
         ours = [
             each for each in self.bought() if (each.chain, each.host, each.service) == (chain, host, service)
         ]
-        return sum(lane.most_signed for each in ours for _, lane in self.lanes(each.channel))
+        return [lane for each in ours for _, lane in self.lanes(each.channel)]
 
-    def signed_before(self, name: str, period: int, signed: int) -> int:
-        """What had been signed when this period of a budget began: `signed`, where it begins now. A period before the
-        newest one doesn't begin again, whatever a clock says."""
+    def signed_before(self, name: str, period: int, signed: int) -> tuple[int, bool]:
+        """Return what had been signed when this period of a budget began, and whether it begins now: then `signed` is
+        kept. A period before the newest one doesn't begin again, whatever a clock says."""
         with self._writing():
-            self._db.execute(
+            begins = self._db.execute(
                 "INSERT INTO budgets VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
                 "period = excluded.period, before = excluded.before WHERE excluded.period > period",
                 (name, period, signed),
-            )
+            ).rowcount
             ((before,),) = self._rows("SELECT before FROM budgets WHERE name = ?", name)
-        return int(before)
+        return int(before), begins > 0
 
     def deposited_since(self, chain: str, account: str, coin: str, since_ms: int) -> int:
         """What an account has put into channels of a coin since then, less what came back since, to whatever host."""

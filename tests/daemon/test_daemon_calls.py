@@ -13,6 +13,7 @@ from dtp.daemon.config.model import Budget
 from dtp.daemon.config.reading import Wrong
 from dtp.daemon.config.values import Rate
 from dtp.net.address import Address
+from dtp.pay.lane_start import Reserved
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import LaneKey, Voucher
@@ -119,7 +120,12 @@ def sign(store, amount, *, host=HOST):
     channel = "0x" + key.public.hex()
     store.keep_key(key, 1)
     store.add_bought(Bought(channel, "c", host, service_number("api"), "0xb", "open", 1), 0, key.public)
-    store.signed(key.sign(Voucher(channel, 0, 1, amount, 1, 1, None, 2**64 - 1)), Usage(1, 1))
+    store.signed(key.sign(voucher(channel, 1, amount)), Usage(1, 1))
+    return key, channel
+
+
+def voucher(channel, sequence, amount):
+    return Voucher(channel, 0, sequence, amount, 1, 1, None, 2**64 - 1)
 
 
 def test_what_was_paid_is_remembered_over_restarts_until_the_time_is_over(tmp_path):
@@ -162,3 +168,30 @@ def test_a_program_that_is_killed_at_a_write_forgets_nothing_that_was_paid(tmp_p
     with Store(path) as store:  # without a word of the one before
         assert buyer(store, 1000, DAY, now).spent == (400 if when else 0)
         assert buyer(store, 1000, None, now).spent == 400
+
+
+def test_a_day_that_begins_behind_a_kill_has_no_larger_budget(tmp_path):
+    """All that was reserved counted as signed before the day, and when the server had shown how little was, the day
+    had that much more: up to what a channel holds."""
+    now = [10 * DAY]
+    path = tmp_path / "pay.sqlite"
+    with Store(path) as store:
+        assert buyer(store, 1000, DAY, now).spent == 0
+        key, channel = sign(store, 50)
+        store.begin_lane(channel, 0)
+        store.reserve(channel, 0, Reserved(129, 900))  # and it is killed when 80 are signed
+    now[0] += DAY
+    with Store(path) as store:
+        one = buyer(store, 1000, DAY, now)
+        assert one.spent == 0
+        ((_, lane),) = store.lanes(channel)
+        store.signed(key.sign(voucher(channel, 2, 80)), Usage(2, 2))  # the server has shown it
+        store.end_lane(
+            channel, 0, Usage(3, 3), key.sign(voucher(channel, 130, 100)), clean=True, before=lane.reserved
+        )
+    with Store(path) as store:
+        assert 20 <= buyer(store, 1000, DAY, now).spent <= 50
+        now[0] += DAY
+        assert buyer(store, 1000, DAY, now).spent == 0
+        sign(store, 7)
+        assert buyer(store, 1000, DAY, now).spent == 7
