@@ -33,6 +33,8 @@ async def apart(call: Coroutine[Any, Any, T], url: str) -> T:
     except asyncio.CancelledError:
         task.cancel()
         await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # nobody wants it any more; unasked, asyncio would write it into the log
         raise
     return _result(task, url)
 
