@@ -55,6 +55,10 @@ _LASTS: Final = (
 )
 
 
+def _decode(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
 class SqliteStore(Store):
     """The store in the file at `path`, made if need be for a graph of this name ("" for None).
 
@@ -84,7 +88,10 @@ class SqliteStore(Store):
     def _opened(self) -> sqlite3.Connection:
         if self._path != ":memory:":
             make_private_file(self._path)
-        return sqlite3.connect(self._path, timeout=0.2, isolation_level=None, check_same_thread=False)
+        database = sqlite3.connect(self._path, timeout=0.2, isolation_level=None, check_same_thread=False)
+        # bytes that damage made a text don't end the reading: they are found to be no bytes
+        database.text_factory = _decode
+        return database
 
     def _check(self, name: str | None) -> None:
         """Look at what is there, all of it if it wasn't closed; mend it if it is damaged."""

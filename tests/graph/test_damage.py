@@ -148,7 +148,7 @@ def test_a_flipped_byte_is_never_shown_as_data(tmp_path: Path, *, closed: bool) 
     run(main())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("flips", [1, 20])
 def test_many_flipped_bytes(tmp_path: Path, flips: int, *, closed: bool) -> None:
@@ -282,5 +282,26 @@ def test_own_frames_that_nobody_else_has(tmp_path: Path, lost: list[int]) -> Non
         async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
             assert graph.failed is None
             assert graph.node("page")["more"] == 1
+
+    run(main())
+
+
+def test_bytes_that_have_become_a_text(tmp_path: Path) -> None:
+    """One bit of a row's head says which it is; nothing of the frame is lost."""
+
+    async def main() -> None:
+        place = tmp_path / "notes.db"
+        async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+            for number in range(3):
+                graph.node("page")["k"] = number
+                await graph.commit()
+        with closing(sqlite3.connect(place)) as database:
+            database.execute("UPDATE frames SET envelope = CAST(envelope AS TEXT) WHERE sequence = 2")
+            database.commit()
+        async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+            assert await graph.verify() == 3
+            assert graph.damage is not None
+            assert graph.damage.frames == 0
+            assert graph.failed is None
 
     run(main())
