@@ -4,6 +4,7 @@ import json
 import signal
 import stat
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -511,6 +512,9 @@ def test_following_and_beating_through_an_outage(dtp, tmp_path, monkeypatch):
     for command in ("wallet new w", "wallet faucet", "move publish transport", "host create"):
         here(*command.split())
     follower = dtp("chain", "events", "--follow", "--cursor", tmp_path / "cursor", "--json")
+    while not (tmp_path / "cursor").exists():  # it follows from now on: an event before would not come
+        assert follower.process.poll() is None
+        time.sleep(0.02)
     beater = dtp("host", "heartbeat", "--every", 1, "--json")
     beater.event("heartbeat")
     assert follower.event("event")["type"].endswith("::host::EndpointChanged")
