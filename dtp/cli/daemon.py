@@ -18,8 +18,8 @@ from dtp.cli import output
 from dtp.cli import run as running
 from dtp.cli.daemon_files import file_option
 from dtp.cli.daemon_init import init
+from dtp.cli.daemon_keys import load_identity, load_psk, look_at_keys
 from dtp.cli.groups import Program
-from dtp.cli.options import IdentitySource, read_psk_file
 from dtp.cli.output import json_option, print_line, print_result, printable, wants_json
 from dtp.daemon import logs, memory
 from dtp.daemon.config import values
@@ -123,9 +123,9 @@ def run(path: Path) -> None:
     mends (mistakes in the file, a key that can't be read, a port that it may not have) ends it with code 78.
     """
     config = load(path)
-    instead = "name its passphrase-file in [identity]"
-    identity = IdentitySource(config.identity, _text(config.passphrase_file), instead=instead).load()
-    psk = None if config.psk_file is None else read_psk_file(str(config.psk_file))
+    if config.log.format == "json":  # what it prints goes where its log goes
+        output.use_json()
+    identity, psk = load_identity(config), load_psk(config)
     logs.set_up(config.log)
 
     make = serving(config, identity, psk)
@@ -134,10 +134,6 @@ def run(path: Path) -> None:
         await Process(config, make()).run(_print_ready)
 
     asyncio.run(serve())
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
 
 
 def _print_ready(process: Process) -> None:
@@ -167,19 +163,22 @@ def _print_ready(process: Process) -> None:
 def check(path: Path) -> None:
     """Look at the file, and list every mistake with its line, its column and what was probably meant.
 
-    Nothing is started, opened or resolved.
+    The keys that it names are read as 'run' does. Nothing else is opened, started or resolved.
     """
     config = load(path)
+    warnings = look_at_keys(path, config)
     # This process has loaded about what one does that serves.
     _, warning = memory.bound(config.memory, config.workers, memory.resident())
+    warnings += [warning] if warning else []
     record = {
         "file": str(path),
         "exposed": len(config.expose),
         "forwarded": len(config.forward),
-        "warnings": [warning] if warning else [],
+        "warnings": warnings,
     }
-    if warning and not wants_json():
-        click.echo(printable(f"{path}: {warning}"), err=True)
+    if not wants_json():
+        for each in warnings:
+            click.echo(printable(f"{path}: {each}"), err=True)
     print_result(record, f"{path}: no mistakes; exposes {len(config.expose)}, forwards {len(config.forward)}")
 
 

@@ -102,7 +102,9 @@ def render(
 
 
 def _head(status: Mapping[str, Any]) -> Text:
-    words = ["draining" if status["draining"] else "running", f"up {time_text(status['uptime'])}"]
+    words = ["draining" if status["draining"] else "running"]
+    words += [f"process {status['pid']}"] if "pid" in status else []  # older daemons don't say
+    words.append(f"up {time_text(status['uptime'])}")
     away = [what for what in ("state", "chain") if not status.get(f"{what}_up", True)]
     words += [f"{what} away" for what in away]
     if status["reloads"]:

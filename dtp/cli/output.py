@@ -78,6 +78,11 @@ def json_option(command: _Function) -> _Function:
     )(command)
 
 
+def use_json() -> None:
+    """Go on as after `--json`: what a command prints from here on, and its error, is JSON."""
+    click.get_current_context().meta[_JSON] = True
+
+
 def wants_json(ctx: click.Context | None = None) -> bool:
     """Whether `--json` was given. `ctx` defaults to the command that runs."""
     return bool((ctx or click.get_current_context()).meta.get(_JSON, False))

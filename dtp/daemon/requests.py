@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from dtp.daemon import logs
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 #: As `Requests.status` names them.
 WITHIN = (*(f"{bound:g}" for bound in BOUNDS), "+Inf")
+#: As long as there are no more requests, each one's time is told.
+FEW = 100
 #: Characters of a path or a method that are logged, and methods of one batch.
 _PATH, _METHOD, _METHODS = 1024, 100, 20
 
@@ -50,30 +53,41 @@ class Requests:
         self._statuses: Counter[str] = Counter()
         self._within = [0] * len(WITHIN)
         self._seconds = 0.0
+        #: Of the first requests.
+        self._times: list[float] = []
 
     def add(self, request: Answered) -> None:
         """Count it."""
         self._statuses[f"{request.status // 100}xx" if request.status else "none"] += 1
         self._within[bisect_left(BOUNDS, request.seconds)] += 1
         self._seconds += request.seconds
+        if len(self._times) < FEW:
+            self._times.append(round(request.seconds, 6))
 
     def status(self) -> dict[str, Any]:
-        """As JSON has it: `within` counts those that took longer than the bound before, and at most this one."""
+        """As JSON has it: `within` counts those that took longer than the bound before, and at most this one; `times`
+        are those of the first `FEW` requests."""
         return {
             "count": sum(self._within),
             "seconds": round(self._seconds, 6),
             "statuses": dict(sorted(self._statuses.items())),
             "within": dict(zip(WITHIN, self._within, strict=True)),
+            "times": list(self._times),
         }
 
 
 def quantile(told: Mapping[str, Any], part: float) -> float | None:
-    """The time in which `part` (0 to 1) of the requests in a `Requests.status` were answered, seconds.
+    """The time in which `part` (0 to 1) of the requests in a `Requests.status` were answered, seconds; None without
+    requests.
 
-    Taken to be spread evenly between two bounds; None without requests. The last bound stands for what took longer.
+    Of those whose times are all told it is the time of one of them. Of more it is taken to be spread evenly between
+    two bounds, and the last bound stands for what took longer.
     """
     if not told["count"]:
         return None
+    times: list[float] = sorted(told.get("times", ()))
+    if len(times) == told["count"]:
+        return times[max(0, ceil(part * len(times)) - 1)]
     left: float = part * told["count"]
     below, within = 0.0, told["within"]
     for name, bound in zip(WITHIN, BOUNDS, strict=False):

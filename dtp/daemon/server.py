@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 import time
 from collections import OrderedDict
@@ -666,6 +667,7 @@ class Daemon:
         now = asyncio.get_running_loop().time()
         return {
             "identity": str(self.identity.id),
+            "pid": os.getpid(),
             "uptime": round(time.monotonic() - self.began, 3),
             "draining": self.draining,
             "reloads": self.reloads,

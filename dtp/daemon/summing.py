@@ -17,7 +17,7 @@ _SAME = {
     "tasks": ("name",),
 }
 #: Lists whose elements are each worker's own.
-_OWN = {"callers", "events"}
+_OWN = {"callers", "events", "times"}
 #: What all workers say alike.
 _FIRST = {"bans"}
 

@@ -497,6 +497,7 @@ class Workers:
         return {
             **found,
             "identity": str(self.identity),
+            "pid": os.getpid(),
             "uptime": round(time.monotonic() - self.began, 3),
             "draining": self.draining,
             "reloads": self.reloads,

@@ -316,6 +316,7 @@ to = "{to}"
             ask(local, b"by its path")
         status = json.loads(place.command("status", "--json", "-c", far_file))
         assert status["uptime"] < json_uptime_of(far)
+        assert status["pid"] == pid
         assert fetch(f"http://127.0.0.1:{web}/health").returncode == 0
         ask(old, b"to the end")
     far.wait(0)
@@ -417,7 +418,7 @@ def test_a_socket_that_nothing_means(place):
 
 def test_json_logs_and_the_page(place):
     need("curl")
-    near, places = place.dtpd(
+    path = place.file(
         "near",
         """[log]
 format = "json"
@@ -428,9 +429,16 @@ listen = "127.0.0.1:0"
 to = "dtp+tcp://{}@127.0.0.1:1/api"
 """.format(place.identity("far").id),
     )
-    web = next(one["listen"] for one in places if one["event"] == "web")
+    near = place.program(sys.executable, "-P", "-c", DTPD, "run", "-c", path)
+    assert near.event("forwarded")["listen"].startswith(
+        "127.0.0.1:"
+    )  # what it prints goes where its log goes
+    web = near.event("web")["listen"]
+    near.event("ready")
     answer = fetch(f"http://{web}/health")
     assert json.loads(answer.stdout)["healthy"] is False
+    refused = place.command("run", "-c", path, code=3)
+    assert json.loads(refused.splitlines()[-1])["error"]["exit_code"] == 3
     near.log("not-connected")
     records = [json.loads(line) for line in near.errors.splitlines()]
     assert {"time", "level", "message", "event", "to", "why"} <= set(records[0])

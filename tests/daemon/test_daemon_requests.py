@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dtp.cli.daemon_status import latency_text
 from dtp.daemon import logs
 from dtp.daemon.config.model import Log, Telemetry
-from dtp.daemon.requests import BOUNDS, WITHIN, Answered, Requests, log_request, quantile
+from dtp.daemon.requests import BOUNDS, FEW, WITHIN, Answered, Requests, log_request, quantile
 from dtp.daemon.summing import merge
 from dtp.daemon.telemetry import Figures
 from dtp.daemon.web.metrics import DaemonCollector, exposition
@@ -50,14 +50,35 @@ def test_requests_are_counted_by_status_and_time():
     }  # fmt: skip
 
 
+def exact(seconds, part):
+    """The time of one of them: at most so long took the given part, and no smaller one has that."""
+    return next(
+        each for each in sorted(seconds) if sum(one <= each for one in seconds) >= part * len(seconds)
+    )
+
+
+@given(st.lists(st.floats(0, 20).map(lambda each: round(each, 6)), min_size=1, max_size=FEW), st.floats(0, 1))
+def test_of_few_requests_a_quantile_is_the_time_of_one(seconds, part):
+    """It was what lay between two bounds: of one request in 1.1 ms "half in 1.8 ms, 99 % in 2.5 ms"."""
+    assert quantile(told(*seconds), part) == exact(seconds, part)
+
+
 @given(st.lists(st.floats(0, 20), min_size=1), st.floats(0, 1))
-def test_a_quantile_lies_between_the_bounds_of_the_request_that_it_is(seconds, part):
-    found = quantile(told(*seconds), part)
-    ordered = sorted(seconds)
-    exact = ordered[max(0, -int(-part * len(ordered) // 1) - 1)]
-    upper = next((bound for bound in BOUNDS if exact <= bound), BOUNDS[-1])
+def test_of_many_a_quantile_lies_between_the_bounds_of_the_request_that_it_is(seconds, part):
+    found = quantile(told(*seconds) | {"times": []}, part)
+    one = exact(seconds, part)
+    upper = next((bound for bound in BOUNDS if one <= bound), BOUNDS[-1])
     lower = max((bound for bound in (0.0, *BOUNDS) if bound < upper), default=0.0)
     assert lower <= found <= upper
+
+
+def test_no_more_than_the_first_times_are_kept():
+    many = told(*[0.003] * (FEW + 1))
+    assert len(many["times"]) == FEW
+    assert 0.0025 <= quantile(many, 0.5) < 0.005  # by the bounds again
+    older = told(0.003)
+    del older["times"]  # as an older daemon says it
+    assert quantile(older, 1) == 0.005
 
 
 def test_without_requests_there_is_no_time():
@@ -72,6 +93,7 @@ def test_workers_add_up(some, others):
     assert list(summed["within"]) == list(WITHIN)
     assert (summed["count"], summed["statuses"]) == (whole["count"], whole["statuses"])
     assert summed["seconds"] == pytest.approx(whole["seconds"], abs=1e-4)
+    assert quantile(summed, 0.99) == quantile(whole, 0.99)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ def status(received):
     part = {"open": 1, "streams": 3, "failed": 0, "sent": 10, "received": received}
     return {
         "identity": "dtp1me",
+        "pid": 4321,
         "uptime": 5.0,
         "draining": False,
         "reloads": 0,
@@ -73,6 +74,19 @@ def status(received):
             }
         ],
     }
+
+
+def test_the_process_is_named_where_the_daemon_says_it():
+    """One without workers didn't say it at all."""
+    console = Console(file=io.StringIO(), width=300)
+    older = status(0)
+    del older["pid"]
+    for one in (status(0), older):
+        show(one, console)
+    assert re.findall("^running, .*?  ", console.file.getvalue(), re.MULTILINE) == [
+        "running, process 4321, up 5 s  ",
+        "running, up 5 s  ",
+    ]
 
 
 def test_markup_of_others_is_text():

@@ -28,21 +28,28 @@ function timeText(seconds) {
   }).filter(Boolean).join(" ");
 }
 
-// In what time `part` of the requests were answered: spread evenly between two bounds, the last of which is open.
-function latencyText({ count: all, within }, part) {
+// In what time `part` of the requests were answered, as `quantile` of dtp/daemon/requests.py: of few that of one of them.
+function latency({ count: all, within, times = [] }, part) {
+  if (all && times.length === all) {
+    return [...times].sort((a, b) => a - b)[Math.max(0, Math.ceil(part * all) - 1)];
+  }
   let left = part * all;
   let below = 0;
   const bounds = Object.entries(within).map(([name, number]) => [Number(name === "+Inf" ? Infinity : name), number]);
   for (const [bound, number] of bounds.sort((a, b) => a[0] - b[0])) {
-    if (number && number >= left) {
-      if (bound === Infinity) { break; }
-      const time = below + (bound - below) * left / number;
-      return time < 1 ? `${Number((time * 1000).toPrecision(2))} ms` : `${time.toFixed(1)} s`;
-    }
+    if (bound === Infinity) { break; }
+    if (number && number >= left) { return below + (bound - below) * left / number; }
     left -= number;
-    below = bound === Infinity ? below : bound;
+    below = bound;
   }
-  return `over ${below} s`;
+  return below;
+}
+
+function latencyText(requests, part) {
+  const time = latency(requests, part);
+  const last = Math.max(...Object.keys(requests.within).map(Number).filter(Number.isFinite));
+  if (time >= last) { return `over ${last} s`; }
+  return time < 1 ? `${Number((time * 1000).toPrecision(2))} ms` : `${time.toFixed(1)} s`;
 }
 
 // A table of rows of cells: a text, or an object with `text`, `kind` (a class) and `bad`. Without rows, `none` says so.

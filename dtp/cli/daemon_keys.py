@@ -1,0 +1,73 @@
+"""The keys that a daemon's file names: read for `dtpd run`, and looked at by `dtpd check`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from dtp.cli.options import IdentitySource, read_psk_file
+from dtp.daemon.config.model import Config
+from dtp.daemon.config.places import KeyPath, find_places
+from dtp.daemon.config.reading import ConfigMistakes, Mistake
+from dtp.errors import DtpError
+from dtp.identity import Identity, PassphraseNeeded
+from dtp.identity.private import open_to_others
+
+
+def load_identity(config: Config) -> Identity:
+    """Return the identity of `config`; a passphrase that no file has is asked for.
+
+    Raise `IdentityFileError` and `ConfigError`.
+    """
+    said = None if config.passphrase_file is None else str(config.passphrase_file)
+    return IdentitySource(config.identity, said, instead="name its passphrase-file in [identity]").load()
+
+
+def load_psk(config: Config) -> bytes | None:
+    """Return the pre-shared key of `config`, 32 bytes, or None. Raise `ConfigError`."""
+    return None if config.psk_file is None else read_psk_file(str(config.psk_file))
+
+
+def look_at_keys(path: Path, config: Config) -> list[str]:
+    """Return what is doubtful about the keys that `config`, the file at `path`, names.
+
+    They are read as `run` does, and nothing is asked. Raise `ConfigMistakes` with all that `run` could not use.
+    """
+    warnings: list[str] = []
+    wrong: list[tuple[KeyPath, str]] = []
+
+    def look(setting: KeyPath, read: Callable[[], object]) -> None:
+        try:
+            read()
+        except DtpError as error:
+            wrong.append((setting, f"{setting[-1]}: {error}"))
+
+    look(("identity", "file"), lambda: _identity(config, warnings))
+    look(("identity", "psk-file"), lambda: load_psk(config))
+    if config.chain is not None and config.chain.wallet is not None:
+        from dtp.chain.keystores import load_key
+
+        wallet = config.chain.wallet
+        look(("chain", "wallet"), lambda: load_key(wallet))
+    if wrong:
+        places = find_places(path.read_text("utf-8-sig"))
+        raise ConfigMistakes(path, [Mistake(places.of(setting), what) for setting, what in wrong])
+    return warnings
+
+
+def _identity(config: Config, warnings: list[str]) -> None:
+    if config.passphrase_file is not None:
+        load_identity(config)
+        if close := open_to_others(os.stat(config.passphrase_file)):
+            warnings.append(
+                f"passphrase-file: {config.passphrase_file} may be read by others; {close} {config.passphrase_file}"
+            )
+        return
+    try:
+        Identity.load(config.identity)
+    except PassphraseNeeded:
+        warnings.append(
+            f"file: {config.identity} is encrypted and there is no passphrase-file: 'dtpd run' asks for it at a "
+            "terminal, and 'dtpd upgrade' and services have none"
+        )

@@ -1,0 +1,117 @@
+"""`dtpd check` reads the keys that `run` would read, and says of each where it is named and what is wrong with it."""
+
+import json
+import os
+
+import pytest
+from click.testing import CliRunner
+
+from dtp.cli.daemon import main
+from dtp.identity import Identity
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with a file and the keys that it names; gives what writes the file, with more settings."""
+    Identity.generate().save(tmp_path / "me.pem")
+    psk = tmp_path / "psk"
+    psk.write_text("ab" * 32)
+    psk.chmod(0o600)
+
+    def write(identity="", chain=""):
+        path = tmp_path / "dtpd.toml"
+        path.write_text(
+            f'[[forward]]\nlisten = "127.0.0.1:1"\nto = "dtp://a/b"\n'
+            f'[identity]\nfile = "me.pem"\npsk-file = "psk"\n{identity}\n[chain]\nnetwork = "testnet"\n{chain}\n'
+        )
+        return path
+
+    return write
+
+
+def check(path, *words):
+    return CliRunner().invoke(main, ["check", "-c", str(path), *words])
+
+
+def mistake(path):
+    """The line and the words of the one mistake."""
+    done = check(path, "--json")
+    assert done.exit_code == 3, done.output
+    (line,) = done.stderr.splitlines()
+    error = json.loads(line)["error"]
+    return error["line"], error["message"]
+
+
+def test_sound_keys(place):
+    done = check(place(), "--json")
+    assert (done.exit_code, json.loads(done.stdout)["warnings"]) == (0, [])
+
+
+def test_a_key_that_is_missing_open_to_others_or_damaged(place, tmp_path):
+    path, key = place(), tmp_path / "me.pem"
+    key.chmod(0o644)
+    line, words = mistake(path)
+    assert line == 5
+    assert words.startswith("file: ")
+    assert "open to other users" in words
+    key.chmod(0o600)
+    key.write_text("no key")
+    assert "no identity file" in mistake(path)[1]
+    key.unlink()
+    assert "there is no identity" in mistake(path)[1]
+    key.mkdir()
+    assert "Is a directory" in mistake(path)[1]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_key_that_may_not_be_read(place, tmp_path):
+    (tmp_path / "me.pem").chmod(0)
+    assert "Permission denied" in mistake(place())[1]
+
+
+def test_a_pre_shared_key(place, tmp_path):
+    path, psk = place(), tmp_path / "psk"
+    psk.write_text("ab")
+    assert mistake(path) == (
+        6,
+        f"psk-file: {psk} has to hold 64 hex digits, such as 'openssl rand -hex 32' prints",
+    )
+    psk.chmod(0o644)
+    assert "may be read by others" in mistake(path)[1]
+    psk.unlink()
+    assert "No such file" in mistake(path)[1]
+
+
+def test_the_passphrase(place, tmp_path):
+    """One that fits, one that doesn't, and none: `run` asks for it then, where there is a terminal."""
+    Identity.generate().save(tmp_path / "me.pem", "sesame", overwrite=True)
+    (warning,) = json.loads(check(place(), "--json").stdout)["warnings"]
+    assert warning.startswith("file: ")
+    assert "'dtpd run' asks for it at a terminal" in warning
+    said, path = tmp_path / "said", place(identity='passphrase-file = "said"')
+    assert "No such file" in mistake(path)[1]
+    said.write_text("sesame\n")
+    said.chmod(0o600)
+    assert json.loads(check(path, "--json").stdout)["warnings"] == []
+    said.chmod(0o644)
+    (warning,) = json.loads(check(path, "--json").stdout)["warnings"]
+    assert warning.startswith(f"passphrase-file: {said} may be read by others")
+    said.write_text("simsim\n")
+    assert mistake(path)[0] == 5
+
+
+def test_the_wallet(place, tmp_path):
+    path = place(chain='wallet = "wallet.pem"')
+    line, words = mistake(path)
+    assert (line, words.startswith("wallet: ")) == (10, True)
+    Identity.generate().save(tmp_path / "wallet.pem")
+    assert check(path).exit_code == 0
+    Identity.generate().save(tmp_path / "wallet.pem", "sesame", overwrite=True)
+    assert "is encrypted" in mistake(path)[1]
+
+
+def test_all_of_them_at_once(place, tmp_path):
+    path = place(chain='wallet = "wallet.pem"')
+    (tmp_path / "me.pem").unlink()
+    (tmp_path / "psk").unlink()
+    assert [int(line.split(":")[1]) for line in check(path).stderr.splitlines()[:-1]] == [5, 6, 10]
