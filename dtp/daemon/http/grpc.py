@@ -33,7 +33,7 @@ from hyperframe.frame import (
 from dtp.daemon.http import frames
 from dtp.daemon.http.conversation import HEAD_SIZE
 from dtp.daemon.http.frames import Frame, Malformed, Splitter
-from dtp.daemon.http.headers import MOST_FIELDS, Headers, spoofs
+from dtp.daemon.http.headers import MOST_FIELDS, Headers, is_authority, spoofs
 from dtp.daemon.policies import Denial
 from dtp.daemon.reasons import TELLINGS, Reason
 
@@ -558,6 +558,8 @@ def _fault(fields: Headers) -> bool:
             for name, value in fields
         )
         or len({value for name, value in fields if name == b"content-type"}) > 1
+        or len(hosts := {value for name, value in fields if name in (b":authority", b"host")}) > 1
+        or not all(map(is_authority, hosts))
     )
 
 

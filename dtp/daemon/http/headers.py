@@ -1,10 +1,12 @@
 """Which headers pass: none that belong to one hop, none by which a caller could pretend to be another. No IO.
 
-Sources: RFC 9110 section 7.6.1 (fields of one hop), RFC 7239 and custom (fields that say who came).
+Sources: RFC 9110 sections 7.6.1 (fields of one hop), 6.5.1 (fields behind a body) and 8.6 (where no length may
+stand), RFC 3986 section 3.2 (hosts), RFC 7239 and custom (fields that say who came).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from dtp.daemon.policies import Caller
@@ -46,6 +48,11 @@ _BELIEVED_PREFIXES = (b"dtp-", b"x-forwarded-", b"x-original-")
 _PLAIN = bytes(byte if chr(byte).isascii() and chr(byte).isalnum() else ord("-") for byte in range(256))
 #: What a connection may change to. In others, such as HTTP/2, more requests would come that no rule sees.
 WEBSOCKET = b"websocket"
+#: A host and maybe a port, without a user's name: a name or an IPv4 address, else an IP address in brackets.
+_AUTHORITY = re.compile(
+    rb"(?:(?:[A-Za-z0-9\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*|\[(?:[0-9A-Fa-f:.]+|v[0-9A-Fa-f]+\.[A-Za-z0-9\-._~!$&'()*+,;=:]+)\])"
+    rb"(?::[0-9]*)?"
+)
 #: How the daemon calls itself to others.
 _VIA = b"1.1 dtpd"
 
@@ -66,9 +73,19 @@ def upgrades_of(headers: Headers) -> set[bytes]:
     return tokens(headers, b"upgrade") if b"upgrade" in tokens(headers, b"connection") else set()
 
 
+def is_authority(value: bytes) -> bool:
+    """Whether it is a host, with a port or without: what a `Host` has to be. Where there is none, it is empty."""
+    return _AUTHORITY.fullmatch(value) is not None
+
+
 def _passing(headers: Headers) -> Headers:
     hop = _HOP | (tokens(headers, b"connection") - _OF_THE_MESSAGE)
-    return [(key, value) for key, value in headers if key not in hop and not _spells_framing(key)]
+    return [
+        # Some take a 0 in front for a number to the base of 8.
+        (key, b"%d" % int(value) if key == b"content-length" else value)
+        for key, value in headers
+        if key not in hop and not _spells_framing(key)
+    ]
 
 
 def _spells_framing(name: bytes) -> bool:
@@ -122,10 +139,17 @@ def to_grpc_backend(headers: Headers, caller: Caller, service: str) -> Headers:
     return [*kept, *_who(caller, service), (b"via", b"2.0 dtpd")]
 
 
-def to_client(headers: Headers, *, switching: bool = False) -> Headers:
-    """The fields of an answer as the client is to get them."""
+def to_client(headers: Headers, status: int = 200) -> Headers:
+    """The fields of an answer as the client is to get them. One that has no body by its status has no length."""
     found = [*_passing(headers), (b"via", _VIA)]
-    if switching:
+    if status < 200 or status == 204:
+        found = [field for field in found if field[0] != b"content-length"]
+    if status == 101:
         found.append((b"connection", b"upgrade"))
         found += [(key, value) for key, value in headers if key == b"upgrade"]
     return found
+
+
+def behind_body(headers: Headers) -> Headers:
+    """The fields behind an answer's body as the client is to get them: those of its head don't belong there."""
+    return [field for field in _passing(headers) if field[0] not in _OF_THE_MESSAGE]

@@ -14,7 +14,7 @@ import h11
 
 from dtp.daemon.http import conversation
 from dtp.daemon.http.conversation import Conversation, Ended
-from dtp.daemon.http.headers import WEBSOCKET, Headers, to_backend, to_client, upgrades_of
+from dtp.daemon.http.headers import WEBSOCKET, Headers, behind_body, to_backend, to_client, upgrades_of
 from dtp.daemon.http.side import RelayEnd, Side, answered, is_silent
 from dtp.daemon.http.target import doubt, fault, in_origin_form, spellings
 from dtp.daemon.ledger import Ending
@@ -395,29 +395,29 @@ class HttpSession(Conversation):
         while True:
             event = await answered(backend)
             if isinstance(event, h11.InformationalResponse):
-                switching = event.status_code == 101
-                if self._old and not switching:
+                if self._old:  # and has not asked for another protocol
                     continue
                 await self._client.send(
                     h11.InformationalResponse(
                         status_code=event.status_code,
-                        headers=to_client(list(event.headers), switching=switching),
+                        headers=to_client(list(event.headers), event.status_code),
                         reason=event.reason,
                     )
                 )
-                if switching:
+                if event.status_code == 101:
                     self._status = event.status_code
                     return True
             elif isinstance(event, h11.Response):
                 if self._only_websockets and event.status_code < 300:
                     await self._answer(502, _NO_WEBSOCKET, "text/plain", {})
                     return False
-                headers = self._told(to_client(list(event.headers)), most=0)
+                headers = self._told(to_client(list(event.headers), event.status_code), most=0)
                 await self._begin_answer(
                     h11.Response(status_code=event.status_code, headers=headers, reason=event.reason)
                 )
             elif isinstance(event, h11.EndOfMessage):
-                await self._client.send(h11.EndOfMessage() if self._old else event)
+                fields = [] if self._old else behind_body(list(event.headers))
+                await self._client.send(h11.EndOfMessage(headers=fields))
                 return False
             else:
                 await self._client.send(event)

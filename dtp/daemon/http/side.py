@@ -19,6 +19,8 @@ from dtp.daemon.reasons import Reason
 _PIECES = 256
 #: Answers that have no body (RFC 9110, 6.4.1).
 _BODYLESS = (204, 304)
+#: Of one message there is one of them.
+_LENGTHS = {b"content-length", b"transfer-encoding"}
 _BLANK = re.compile(rb"\n\r?\n")
 #: The end of a chunk, as far as it isn't read yet, and the line in front of the next.
 _CHUNK = re.compile(rb"(?:\r\n|\n)?+([^\n]*)\n")
@@ -165,12 +167,15 @@ def _refuse_controls(fields: bytes) -> None:
 
 
 async def answered(backend: Side) -> Any:
-    """What the backend says next. Raises `Ended` when it says nothing more, or what is no HTTP."""
+    """What the backend says next. Raises `Ended` when it says nothing more, what is no HTTP, or an answer with two
+    lengths (RFC 9112, 6.3)."""
     try:
         event = await backend.event()
     except h11.RemoteProtocolError:
         raise Ended(Reason.BACKEND_BROKE) from None
     if isinstance(event, h11.ConnectionClosed):
+        raise Ended(Reason.BACKEND_BROKE)
+    if isinstance(event, h11.Response) and {name for name, _ in event.headers} >= _LENGTHS:
         raise Ended(Reason.BACKEND_BROKE)
     return event
 

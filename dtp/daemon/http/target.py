@@ -1,7 +1,7 @@
 """What a request asks for, read in every way in which a backend may read it; and what could be read in two. No IO.
 
-Sources: RFC 9112 (3.2 targets, 6.1 and 6.3 where a body ends), RFC 3986 (4.2 what begins with "//", 6.2.2 spellings
-of one path), the URL standard (where "\\" is as good as "/").
+Sources: RFC 9112 (3.2 targets and hosts, 6.1 and 6.3 where a body ends), RFC 3986 (4.2 what begins with "//", 6.2.2
+spellings of one path), the URL standard (where "\\" is as good as "/").
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 
 import h11
 
-from dtp.daemon.http.headers import MOST_FIELDS, Headers, plain
+from dtp.daemon.http.headers import MOST_FIELDS, Headers, is_authority, plain
 
 #: By which forms and old clients ask for another method than the request line's; some frameworks do as they say.
 OVERRIDES = {b"x-http-method-override", b"x-http-method", b"x-method-override"}
@@ -31,27 +31,41 @@ def fault(request: h11.Request) -> str | None:
     names = [name for name, _ in request.headers]
     if len(names) > MOST_FIELDS:
         return f"more than {MOST_FIELDS} fields"
+    version = request.http_version.decode("ascii")
+    if version >= "2":
+        return f"HTTP/{version} isn't spoken here"
     if b"transfer-encoding" in names:
         if b"content-length" in names:
             return "Content-Length beside Transfer-Encoding"
         if request.http_version < b"1.1":
-            return f"Transfer-Encoding in HTTP/{request.http_version.decode('ascii')}"
+            return f"Transfer-Encoding in HTTP/{version}"
     if names.count(b"origin") > 1:
         return "more than one Origin"
+    if not all(is_authority(value) for name, value in request.headers if name == b"host"):
+        return "the Host is no host"
     if b"#" in request.target:
         return "a fragment in the target"
     if request.method == b"CONNECT" or (request.method == b"OPTIONS" and request.target == b"*"):
         return None
-    if not request.target.startswith(b"/") and not _ABSOLUTE.fullmatch(request.target):
+    if request.target.startswith(b"/"):
+        return None
+    absolute = _ABSOLUTE.fullmatch(request.target)
+    if absolute is None:
         return "the target is no path"
-    return None
+    return None if is_authority(absolute[1]) else "the target's host is none"
 
 
 def in_origin_form(request: h11.Request) -> h11.Request:
     """The same request with a path for its target. The host of a whole URL counts, not the field (3.2.2).
 
-    OPTIONS of a URL that is a host alone asks about the server as such: that is `*` (3.2.4).
+    OPTIONS of a URL that is a host alone asks about the server as such: that is `*` (3.2.4). HTTP/1.0 changes to no
+    other protocol (RFC 9110, 7.8).
     """
+    if request.http_version < b"1.1" and any(name == b"upgrade" for name, _ in request.headers):
+        kept = [field for field in request.headers if field[0] != b"upgrade"]
+        request = h11.Request(
+            method=request.method, target=request.target, headers=kept, http_version=request.http_version
+        )
     match = _ABSOLUTE.fullmatch(request.target)
     if match is None:
         return request
