@@ -446,9 +446,10 @@ async def _close_with_server(chain: ChainClient, store: Store, found: Channel, s
 def _note_closing(chain: ChainClient, store: Store, found: Channel) -> None:
     """Note that a channel closes, also one that the store didn't know: the next run has to finish it."""
     from dtp.pay.lost import bought_of
+    from dtp.pay.top_up import now_ms
 
     if found.client == chain.address:
-        store.add_closing(bought_of(chain, found, "closing"))
+        store.add_closing(bought_of(chain, found, "closing"), now_ms())
 
 
 @channel.command()

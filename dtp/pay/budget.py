@@ -205,8 +205,14 @@ def check_limits(
         )
     spent = store.deposited_since(chain, account, coin, now_ms - DAY_MS)
     if spent + amount > budget.day_limit:
+        unnoted = store.unnoted_since(chain, account, coin, now_ms - DAY_MS)
+        doubt = (
+            f" ({money(unnoted, coin)} of it into none that is known here, or a node denies it: 'dtp channel find' "
+            "looks for them)"
+        )
         raise DayLimit(
-            f"{money(spent, coin)} went into channels in the last 24 hours and didn't come back, and with "
+            f"{money(spent, coin)} went into channels in the last 24 hours and didn't come back"
+            f"{doubt if unnoted else ''}, and with "
             f"{money(amount, coin)} more it would be above the limit of {money(budget.day_limit, coin)}: 'dtp "
             "channel "
             "list' shows them; or allow more (--most-per-day)",

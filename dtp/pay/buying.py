@@ -39,7 +39,7 @@ from dtp.pay.errors import ChannelUnusable, NotApproved, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.lane_lock import LaneLock
 from dtp.pay.lane_start import PayerLane
-from dtp.pay.lost import find_sent, opening
+from dtp.pay.lost import count_restored, find_sent, opening
 from dtp.pay.passes import Held, NoPass, find_pass
 from dtp.pay.settling import (
     USUAL_CLOSE,
@@ -150,14 +150,16 @@ async def _open(
     host, terms = state.host, state.host.services[number].terms
     purpose, deposit = (chain.chain_id, host.id, chain.address), 0 if held is not None else budget.first
     opened_ms = now_ms()  # of the clock here: by the chain's, which a node tells, a day could end at once
-    async with opening(chain, journal, signed, bounded=True) as (key, signed):
+    coin = canonical_type(terms.coin if held is None else held.coin)
+    kept = opening(chain, journal, signed, bounded=True, deposit=deposit, coin=coin)
+    async with kept as (key, signed):
         if held is not None:
-            plan, under, coin = held.plan.id, held.pass_.id, held.coin
+            plan, under = held.plan.id, held.pass_.id
             id, executed = await open_under_pass(
-                chain, host, plan, under, terms.revision, key, coin, signed=signed
+                chain, host, plan, under, terms.revision, key, held.coin, signed=signed
             )
         else:
-            coin = terms.coin
+            await count_restored(chain, journal)
             await journal.run(lambda store: check_limits(store, budget, purpose, deposit, opened_ms))
             id, executed = await open_channel(
                 chain, host, number, terms.revision, deposit, key, signed=signed
@@ -170,7 +172,7 @@ async def _open(
             chain.address,
             "open",
             opened_ms,
-            canonical_type(coin),
+            coin,
             terms.claim_ms,
             executed.gas.net,
             name=name,

@@ -272,12 +272,13 @@ class Purchase(Deal):
         Not for a new one that was never let in, which another would share the fate of; nor when one was given up that
         is new, too: a server that lets each in once would have all the client's money in channels.
         """
-        if self.fresh or (
-            is_new(self.channel.opened_ms) and self.lane == PayerLane(self.channel.id, self.lane.lane)
-        ):
+        if self.fresh:
             return False
         channels = await self.journal.run(lambda store: store.bought())
         (ours,) = (each for each in channels if each.channel == self.channel.id)
+        # By the clock that it was noted with: the channel's own date is a node's word.
+        if is_new(ours.opened_ms) and self.lane == PayerLane(self.channel.id, self.lane.lane):
+            return False
         return not any(
             each.refused and each.purpose == ours.purpose and is_new(each.opened_ms)
             for each in channels
@@ -421,7 +422,7 @@ async def in_turn(journal: Journal[Store], channel: str) -> AsyncIterator[bool]:
 
 
 def is_new(opened_ms: int) -> bool:
-    # A clock behind the chain's makes the age negative: however far behind, the trial isn't to be longer for it.
+    # A clock that was set back makes the age negative: however far, the trial isn't to be longer for it.
     return abs(time.time() * 1000 - opened_ms) < _TRIAL_MS
 
 

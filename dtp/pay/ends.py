@@ -82,7 +82,7 @@ async def _close_further(
         if (
             found.client == chain.address
         ):  # also one that the store didn't know: the next run has to finish it
-            store.add_closing(bought_of(chain, found, "closing"))
+            store.add_closing(bought_of(chain, found, "closing"), now_ms())
         seconds, gas = found.terms.claim_ms / 1000, executed.gas.net
         return Step("closing", seconds=seconds, digest=executed.digest, gas=gas)
     if found.claims_until_ms is not None:

@@ -7,13 +7,13 @@ import contextlib
 import itertools
 import time
 from collections.abc import AsyncIterator, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from weakref import WeakValueDictionary
 
 from dtp.chain import OLDEST, EventFollower, event_types
 from dtp.chain import channel as module
-from dtp.chain.channel import Channel, ChannelOpened, LaneChanged, State
+from dtp.chain.channel import Channel, ChannelOpened, LaneChanged, Settled, State, ToppedUp
 from dtp.chain.client import ChainClient, Signed
 from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, SignerError, TransactionFailed, was_signed
 from dtp.chain.model import canonical_type
@@ -22,7 +22,7 @@ from dtp.pay.cashier import read_channels
 from dtp.pay.errors import OpeningBusy, OpeningUnknown
 from dtp.pay.journal import Journal
 from dtp.pay.lane_lock import LaneLock
-from dtp.pay.store import Bought, Store
+from dtp.pay.store import Bought, Moved, Sent, Store
 from dtp.pay.voucher import LaneKey
 
 #: So long transactions are looked for whose program ended before it noted what they did; of so many, the newest, and
@@ -45,18 +45,25 @@ _queues: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str, str], asyncio
 
 @contextlib.asynccontextmanager
 async def opening(
-    chain: ChainClient, journal: Journal[Store], signed: Signed, *, bounded: bool = False
+    chain: ChainClient,
+    journal: Journal[Store],
+    signed: Signed,
+    *,
+    bounded: bool = False,
+    deposit: int = 0,
+    coin: str = "",
 ) -> AsyncIterator[tuple[bytes, Signed]]:
     """The public key of a lane to be opened, kept before its transaction is sent, or its money would be stuck; and
     what keeps the digest of that, and tells `signed`. While the block runs nobody else takes it for lost, and no
     other of the account and store opens anything: of two that pay their gas by the same coin one would be refused.
+    The `deposit` of a coin (its canonical type) counts for the limit of a day from the signature on.
 
     Raises `OpeningBusy`, and when `bounded` `OpeningUnknown` behind too many of an hour that came to nothing.
     """
     async with turn(chain, journal.store):
         if bounded and len(unknown := await find_sent(chain, journal)) >= _MOST_UNKNOWN:
             raise OpeningUnknown(unknown)
-        async with _new_key(chain, journal, signed) as made:
+        async with _new_key(chain, journal, signed, deposit, coin) as made:
             yield made
 
 
@@ -85,13 +92,14 @@ async def turn(chain: ChainClient, store: Store) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def _new_key(
-    chain: ChainClient, journal: Journal[Store], signed: Signed
+    chain: ChainClient, journal: Journal[Store], signed: Signed, deposit: int, coin: str
 ) -> AsyncIterator[tuple[bytes, Signed]]:
     key, is_signed = LaneKey.generate(), False
 
     async def keep(digest: str) -> None:
         nonlocal is_signed
-        await journal.run(lambda store: store.key_sent(key.public, digest, chain.chain_id))
+        sent = Sent(digest, chain.chain_id, chain.address, coin, deposit)
+        await journal.run(lambda store: store.key_sent(key.public, sent))
         await signed(digest)
         is_signed = True
 
@@ -185,13 +193,12 @@ async def find_channels(chain: ChainClient, store: Store) -> FoundChannels:
     store raise.
     """
     await chain.connect()
-    source = EventFollower(chain, event_types(chain, module.SCHEMA, ChannelOpened), start=OLDEST)
-    opened = [module.SCHEMA.decode(ChannelOpened, each.event.contents) async for each in source.past()]
-    ours = [each.channel for each in opened if each.client == chain.address]
-    channels = await read_channels(chain, ours)
+    moved = await read_moved(chain, store.bought())
+    channels = await read_channels(chain, list(moved))
     lost = [key for key in store.kept_keys() if not lock_of(store, key).is_taken()]
     noted = note(chain, store, channels.values(), lost)
-    store.believe_denied(chain.chain_id)
+    store.believe_denied(chain.chain_id, lost)
+    store.count_moved(chain.chain_id, chain.address, moved, round(time.time() * 1000))
     known = {each.channel for each in store.bought()}
     # Somebody waits for the channel of a kept key, which is noted as soon as its transaction is through.
     awaited = store.kept_keys().keys()
@@ -201,6 +208,35 @@ async def find_channels(chain: ChainClient, store: Store) -> FoundChannels:
         if id not in known and not any(lane.key in awaited for lane in each.lanes)
     ]
     return FoundChannels(noted, keyless)
+
+
+async def count_restored(chain: ChainClient, journal: Journal[Store]) -> None:
+    """Note what the account put into channels since the store was copied, where it is a copy that lacks that: by the
+    chain's history, once. Raises what reading and the store raise."""
+    place = chain.chain_id, chain.address
+    if await journal.run(lambda store: store.lacks_deposits(*place)):
+        moved = await read_moved(chain, await journal.run(lambda store: store.bought()))
+        await journal.run(lambda store: store.count_moved(*place, moved, round(time.time() * 1000)))
+
+
+async def read_moved(chain: ChainClient, known: Iterable[Bought]) -> dict[str, Moved]:
+    """Return what went into the account's channels and came back, by the chain's history as far as the node has it:
+    of the `known` ones, and those that it has the openings of. Raises what reading raises."""
+    place = chain.chain_id, chain.address
+    moved = {each.channel: Moved(each.coin, 0, 0) for each in known if (each.chain, each.account) == place}
+    kinds: dict[str, type[ChannelOpened | ToppedUp | Settled]]
+    kinds = {each.__name__: each for each in (ChannelOpened, ToppedUp, Settled)}
+    types = event_types(chain, module.SCHEMA, *kinds.values())
+    async for each in EventFollower(chain, types, start=OLDEST).past():
+        kind = kinds[each.event.type.rpartition("::")[2]]
+        event = module.SCHEMA.decode(kind, each.event.contents)
+        if isinstance(event, ChannelOpened) and event.client == chain.address:
+            moved[event.channel] = Moved(canonical_type(event.coin), event.deposit, 0)
+        elif isinstance(event, ToppedUp) and (ours := moved.get(event.channel)):
+            moved[event.channel] = replace(ours, put=ours.put + event.amount)
+        elif isinstance(event, Settled) and (ours := moved.get(event.channel)):
+            moved[event.channel] = replace(ours, back=ours.back + event.to_client)
+    return moved
 
 
 def lock_of(store: Store, key: bytes) -> LaneLock:
@@ -222,18 +258,21 @@ def note(
         if not lanes or channel.state == State.CLOSED:
             continue
         for number, key in lanes:  # of a channel that is noted already the row stays as it is
-            store.add_bought(_bought(chain, channel), number, key)
+            store.add_bought(_bought(chain, channel, *store.key_kept(key)), number, key)
         store.add_gas(channel.id, gas)
         found.append(channel)
     return found
 
 
-def _bought(chain: ChainClient, channel: Channel) -> Bought:
-    return bought_of(chain, channel, "open" if channel.state == State.OPEN else "closing")
+def _bought(chain: ChainClient, channel: Channel, made_ms: int, deposit: int) -> Bought:
+    """Return the row of a channel that is noted late, by what is known here of its opening: a node's date and sum
+    could take it out of the limits."""
+    found = bought_of(chain, channel, "open" if channel.state == State.OPEN else "closing")
+    return replace(found, opened_ms=made_ms, deposited=deposit or channel.deposited)
 
 
 def bought_of(chain: ChainClient, channel: Channel, state: str) -> Bought:
-    """Return the store's row for a channel of ours."""
+    """Return the store's row for a channel of ours, as a node shows it."""
     place = (chain.chain_id, channel.host, channel.service, channel.client)
     terms = channel.terms
     coin = canonical_type(channel.coin)

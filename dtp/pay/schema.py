@@ -2,7 +2,7 @@
 
 from typing import Final
 
-FORMAT: Final = 9
+FORMAT: Final = 10
 
 SCHEMA: Final = """
 CREATE TABLE bought (           -- channels that we opened
@@ -26,6 +26,19 @@ CREATE TABLE deposits (         -- money that went into channels that we opened 
     digest TEXT NOT NULL DEFAULT ''     -- of its transaction, while it isn't known that the chain has it
 );
 CREATE INDEX deposits_of ON deposits (channel);
+CREATE TABLE unnoted (          -- money that may be in channels which aren't in `bought`
+    id TEXT PRIMARY KEY,        -- the digest of an opening, or a channel
+    chain TEXT NOT NULL,
+    account TEXT NOT NULL,
+    coin TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    amount INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE counted (          -- accounts whose money was counted by the chain's history since this copy was made
+    chain TEXT NOT NULL,
+    account TEXT NOT NULL,
+    PRIMARY KEY (chain, account)
+) WITHOUT ROWID;
 CREATE TABLE failed (           -- transactions that were to open channels, and took nothing but gas
     digest TEXT PRIMARY KEY,
     at_ms INTEGER NOT NULL,
@@ -119,5 +132,10 @@ CREATE TABLE budgets (name TEXT PRIMARY KEY, period INTEGER NOT NULL, before INT
     8: """
 ALTER TABLE bought ADD COLUMN name TEXT NOT NULL DEFAULT '';
 CREATE TABLE failed (digest TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, gas INTEGER NOT NULL) WITHOUT ROWID;
+""",
+    9: """
+CREATE TABLE unnoted (id TEXT PRIMARY KEY, chain TEXT NOT NULL, account TEXT NOT NULL, coin TEXT NOT NULL,
+at_ms INTEGER NOT NULL, amount INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE counted (chain TEXT NOT NULL, account TEXT NOT NULL, PRIMARY KEY (chain, account)) WITHOUT ROWID;
 """,
 }

@@ -15,7 +15,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +97,32 @@ class End:
     chain: str = ""
 
 
-#: SQLite's application id of a copy, until a server goes on with it.
-_COPY: Final = 0x64747063
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A transaction that was signed and is to open a channel: its digest, the id of its chain, and of what account it
+    puts how much of which coin into it."""
+
+    digest: str
+    chain: str
+    account: str = ""
+    coin: str = ""
+    deposit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What the chain's history says of a channel of an account: what went into it, and what came back."""
+
+    coin: str
+    put: int
+    back: int
+
+
+#: SQLite's application id of a copy, whose last bits say what isn't known since: closes that a server agreed on, and
+#: what a client put into channels.
+_ENDS_UNKNOWN: Final = 1
+_DEPOSITS_UNKNOWN: Final = 2
+_COPY: Final = 0x64747060 | _ENDS_UNKNOWN | _DEPOSITS_UNKNOWN
 
 
 class Store:
@@ -199,6 +223,7 @@ class Store:
                 with closing(sqlite3.connect("", isolation_level=None)) as marked:
                     self._db.backup(marked)
                     marked.execute(f"PRAGMA application_id={_COPY}")
+                    marked.execute("DELETE FROM counted")
                     marked.backup(copy._db, progress=give_up)
             except sqlite3.Error as fault:
                 raise StoreError(f"can't copy the store of vouchers to {path}: {fault}") from fault
@@ -206,12 +231,53 @@ class Store:
     def is_copy(self) -> bool:
         """True if the file was made by `backup`: a server that goes on with it may have agreed on closes since that
         aren't in it."""
-        return bool(self._rows("PRAGMA application_id")[0][0] == _COPY)
+        return self._lacks(_ENDS_UNKNOWN)
+
+    def _lacks(self, what: int) -> bool:
+        ((mark,),) = self._rows("PRAGMA application_id")
+        return mark in (_COPY, _COPY & ~_ENDS_UNKNOWN) and bool(mark & what)
 
     def go_on_with_copy(self) -> None:
-        """No close that isn't known here can be used any more: the file is the store from now on."""
+        """No close that isn't known here can be used any more: servers take the file for the store from now on."""
         with self._writing():
-            self._db.execute("PRAGMA application_id=0")
+            if self.is_copy():
+                self._db.execute(f"PRAGMA application_id={_COPY & ~_ENDS_UNKNOWN}")
+
+    def lacks_deposits(self, chain: str, account: str) -> bool:
+        """Return whether an account may have put money into channels since this file was made by `backup`, and nobody
+        has counted it by `count_moved` yet."""
+        return self._lacks(_DEPOSITS_UNKNOWN) and not self._rows(
+            "SELECT 1 FROM counted WHERE chain = ? AND account = ?", chain, account
+        )
+
+    def count_moved(self, chain: str, account: str, moved: Mapping[str, Moved], now_ms: int) -> None:
+        """Note what an account's channels got and gave back by the chain's history (by channel), where less is noted.
+
+        It is dated now, since when it was is a node's word. Of channels that aren't known here only the sum is noted.
+        """
+        with self._writing():
+            for channel, each in moved.items():
+                if self.bought(channel):
+                    self._count_known(channel, each, now_ms)
+                elif each.put > each.back:
+                    self._db.execute(
+                        "INSERT INTO unnoted VALUES (?, ?, ?, ?, ?, ?) "
+                        "ON CONFLICT (id) DO UPDATE SET amount = excluded.amount",
+                        (channel, chain, account, each.coin, now_ms, each.put - each.back),
+                    )
+                else:
+                    self._db.execute("DELETE FROM unnoted WHERE id = ?", (channel,))
+            self._db.execute("INSERT OR IGNORE INTO counted VALUES (?, ?)", (chain, account))
+
+    def _count_known(self, channel: str, moved: Moved, now_ms: int) -> None:
+        noted = self.deposits(channel)
+        put, back = sum(each for each in noted if each > 0), -sum(each for each in noted if each < 0)
+        if moved.put > put:
+            self._insert_deposit(channel, now_ms, moved.put - put)
+        # No more than what went in, whatever a node says.
+        back_now = min(moved.back, max(put, moved.put)) - back
+        if back_now > 0:
+            self._insert_deposit(channel, now_ms, -back_now)
 
     def _numbers(self) -> dict[tuple[str, str, int], int]:
         """The lanes that are signed for or paid by, these with how far they are: none is forgotten, or set back."""
@@ -328,22 +394,48 @@ class Store:
                 (key.public, key.seed, now_ms),
             )
 
-    def key_sent(self, public: bytes, digest: str, chain: str) -> None:
-        """Keep by which transaction a kept key is used, and on which chain (its id), before it is sent. Synced."""
+    def key_sent(self, public: bytes, sent: Sent) -> None:
+        """Keep by which transaction a kept key is used, before it is sent. Synced.
+
+        What it deposits counts in `deposited_since` from then on, whatever a node says of it.
+        """
         with self._synced():
             self._db.execute(
-                "UPDATE keys SET digest = ?, chain = ? WHERE public = ?", (digest, chain, public)
+                "UPDATE keys SET digest = ?, chain = ? WHERE public = ?", (sent.digest, sent.chain, public)
             )
+            if sent.deposit:
+                self._db.execute(
+                    "INSERT OR IGNORE INTO unnoted SELECT digest, ?, ?, ?, made_ms, ? FROM keys WHERE public = ?",
+                    (sent.chain, sent.account, sent.coin, sent.deposit, public),
+                )
+
+    def key_kept(self, public: bytes) -> tuple[int, int]:
+        """Return when a kept key was made (Unix ms, by the clock here), and what its transaction deposits, 0 where
+        that isn't known."""
+        query = (
+            "SELECT made_ms, coalesce(amount, 0) FROM keys LEFT JOIN unnoted ON id = digest WHERE public = ?"
+        )
+        rows = self._rows(query, public)
+        if not rows:
+            raise StoreError(f"the key {public.hex()} isn't in {self.path}")
+        made_ms, deposit = rows[0]
+        return int(made_ms), int(deposit)
 
     def key_denied(self, public: bytes) -> None:
         """A node says that the transaction of a kept key did nothing. It is doubted until a later one is noted."""
         with self._writing():
             self._db.execute("UPDATE keys SET denied = 1 WHERE public = ? AND denied = 0", (public,))
 
-    def believe_denied(self, chain: str) -> None:
-        """Doubt no more what the chain's nodes denied or know nothing of: its owner has looked for it himself."""
+    def believe_denied(self, chain: str, keys: Iterable[bytes]) -> None:
+        """Doubt no more what the chain's nodes denied or know nothing of, and count it no more: the owner of these
+        kept keys has looked for it himself."""
         with self._writing():
-            self._db.execute("UPDATE keys SET denied = 2 WHERE digest != '' AND chain IN ('', ?)", (chain,))
+            for each in keys:
+                ours = "public = ? AND digest != '' AND chain IN ('', ?)"
+                self._db.execute(
+                    f"DELETE FROM unnoted WHERE id IN (SELECT digest FROM keys WHERE {ours})", (each, chain)
+                )
+                self._db.execute(f"UPDATE keys SET denied = 2 WHERE {ours}", (each, chain))
 
     def sent_keys(self, chain: str, since_ms: int, *, doubted: bool = False) -> dict[bytes, str]:
         """Of kept keys that were made since then, those whose transaction on that chain is known: public key ->
@@ -365,13 +457,16 @@ class Store:
             self._insert_bought(bought)
             self._move_key(bought.channel, lane, public)
 
-    def add_closing(self, bought: Bought) -> None:
-        """A channel of ours is on its way to be closed: also one without a key here, which only carried pipes."""
+    def add_closing(self, bought: Bought, now_ms: int) -> None:
+        """A channel of ours is on its way to be closed: also one without a key here, which only carried pipes.
+
+        What is in one that wasn't known counts as put in now, since what comes back will count when it does.
+        """
         with self._writing():
-            self._insert_bought(bought)
+            self._insert_bought(bought, now_ms)
             self._db.execute("UPDATE bought SET state = 'closing' WHERE channel = ?", (bought.channel,))
 
-    def _insert_bought(self, bought: Bought) -> None:
+    def _insert_bought(self, bought: Bought, at_ms: int | None = None) -> None:
         is_new = self._db.execute(
             "INSERT OR IGNORE INTO bought VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
@@ -390,7 +485,9 @@ class Store:
             ),
         ).rowcount
         if is_new and bought.deposited:
-            self._insert_deposit(bought.channel, bought.opened_ms, bought.deposited)
+            at_ms = bought.opened_ms if at_ms is None else at_ms
+            self._insert_deposit(bought.channel, at_ms, bought.deposited)
+        self._db.execute("DELETE FROM unnoted WHERE id = ?", (bought.channel,))
 
     def _insert_deposit(self, channel: str, at_ms: int, amount: int, digest: str = "") -> None:
         self._db.execute("INSERT INTO deposits VALUES (?, ?, ?, ?)", (channel, at_ms, amount, digest))
@@ -473,6 +570,16 @@ class Store:
             "WHERE chain = ? AND account = ? AND coin = ? AND at_ms >= ?"
         )
         ((total,),) = self._rows(query, chain, account, coin, since_ms)
+        return int(total) + self.unnoted_since(chain, account, coin, since_ms)
+
+    def unnoted_since(self, chain: str, account: str, coin: str, since_ms: int) -> int:
+        """What of `deposited_since` is in no channel that is noted here: openings that nodes deny or know nothing of,
+        and what `count_moved` found of others."""
+        query = (
+            "SELECT coalesce(sum(amount), 0) FROM unnoted "
+            "WHERE chain = ? AND account = ? AND coin = ? AND at_ms >= ?"
+        )
+        ((total,),) = self._rows(query, chain, account, coin, since_ms)
         return int(total)
 
     def add_lane(self, channel: str, lane: int, public: bytes) -> None:
@@ -481,13 +588,14 @@ class Store:
             self._move_key(channel, lane, public)
 
     def _move_key(self, channel: str, lane: int, public: bytes) -> None:
-        row = self._db.execute("SELECT seed, chain FROM keys WHERE public = ?", (public,)).fetchone()
+        row = self._db.execute("SELECT seed, chain, digest FROM keys WHERE public = ?", (public,)).fetchone()
         if row is None:
             raise StoreError(f"the key of lane {lane} of {channel} isn't in {self.path}")
         self._db.execute(
             "INSERT OR IGNORE INTO lanes (channel, lane, seed) VALUES (?, ?, ?)", (channel, lane, row[0])
         )
         self._db.execute("DELETE FROM keys WHERE public = ?", (public,))
+        self._db.execute("DELETE FROM unnoted WHERE id = ?", (row[2],))
         self._db.execute("UPDATE keys SET denied = 2 WHERE denied = 1 AND chain = ?", (row[1],))
 
     def kept_keys(self) -> dict[bytes, LaneKey]:

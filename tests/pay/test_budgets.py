@@ -172,7 +172,7 @@ class Chain:
 
     def __init__(self):
         self.added = []
-        self.address = "0xb"
+        self.chain_id, self.address = "c", "0xb"
         self.channel = channel(deposited=1000, balance=1000)
 
     async def read(self, schema, cls, id):

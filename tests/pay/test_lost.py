@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain import OLDEST, ChainClient, Program
-from dtp.chain.channel import State
+from dtp.chain.channel import ChannelOpened, State
 from dtp.chain.errors import (
     InsufficientFunds,
     NodeUnavailable,
@@ -19,11 +19,11 @@ from dtp.chain.errors import (
 )
 from dtp.chain.model import SUI_COIN
 from dtp.pay import lost
-from dtp.pay.errors import OpeningBusy, OpeningUnknown, StoreError
+from dtp.pay.errors import DayLimit, OpeningBusy, OpeningUnknown, StoreError
 from dtp.pay.journal import Journal
 from dtp.pay.lane_lock import LaneLock
 from dtp.pay.lost import FoundChannels, find_channels, find_sent, lock_of
-from dtp.pay.store import Bought, Store
+from dtp.pay.store import Bought, Sent, Store
 from dtp.pay.terms import MIB
 from dtp.pay.voucher import LaneKey
 from dtp.sui.names import format_digest
@@ -31,7 +31,7 @@ from dtp.sui.transaction import transaction_digest
 
 from .conftest import withheld
 from .meters import KEY
-from .test_claims import NOW, channel, lane
+from .test_claims import channel, lane
 from .test_paid import cost_of, fetch, give
 
 
@@ -264,6 +264,76 @@ def test_a_node_that_denies_what_was_opened_gets_few_deposits(market, monkeypatc
     market(scenario)
 
 
+@pytest.mark.parametrize("found", [False, True])
+def test_what_a_node_denies_counts_for_the_limit_of_a_day(market, monkeypatch, found):
+    """It said that each failed, showed one between, and had four times the limit deposited."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        chain, store, genuine = buyer["network"], buyer["store"], ChainClient._submit
+        sums = {"budget": cost_of(MIB), "most_per_day": 3 * cost_of(MIB), "most_per_host": cost_of(99 * MIB)}
+
+        async def submit(data, signatures):
+            await genuine(chain, data, signatures)
+            raise TransactionFailed("failed, says the node", kind="MOVE_ABORT")
+
+        async def transaction(digest):
+            raise TransactionFailed("failed, says the node", kind="MOVE_ABORT")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(chain, "_submit", submit)
+            patch.setattr(chain, "transaction", transaction)
+            for _ in range(2):
+                with pytest.raises(TransactionFailed):
+                    await market.connect(buyer, **sums)
+                chain._forget(Program())
+        before = round(time.time() * 1000) - 60_000
+        place = chain.chain_id, chain.address, SUI_COIN
+        assert store.deposited_since(*place, before) == 2 * cost_of(MIB)
+        if not found:
+            patch = market.stack.enter_context(pytest.MonkeyPatch.context())
+            patch.setattr(chain, "transaction", transaction)
+            async with market.connect(buyer, **sums) as connection:
+                assert await fetch(connection, 1000) == 1000
+            with pytest.raises(DayLimit, match="dtp channel find") as limit:
+                await market.connect(buyer, **sums)
+            assert limit.value.locked == 2 * cost_of(MIB) + connection.paid
+        await find_channels(chain, store)
+        assert [each.deposited for each in store.bought()][:2] == [cost_of(MIB)] * 2
+        assert store.unnoted_since(*place, 0) == 0
+
+    market(scenario)
+
+
+def test_what_is_noted_late_has_the_date_and_the_sum_that_are_known_here(market, monkeypatch):
+    """A node that said an opening was long ago, or of little, took it out of the limit of a day."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        before = round(time.time() * 1000)
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "add_bought", died)
+            with pytest.raises(StoreError, match="died here"):
+                await market.connect(buyer)
+        genuine = lost.read_channels
+
+        async def read_channels(chain, ids):
+            found = await genuine(chain, ids)
+            return {id: replace(each, opened_ms=1, deposited=1) for id, each in found.items()}
+
+        monkeypatch.setattr(lost, "read_channels", read_channels)
+        journal = Journal(buyer["store"])
+        assert await find_sent(buyer["network"], journal) == []
+        await journal.close()
+        (bought,) = buyer["store"].bought()
+        assert bought.deposited == 500_000_000
+        assert before <= bought.opened_ms <= round(time.time() * 1000)
+
+    market(scenario)
+
+
 async def buyers(market, count):
     """So many clients of one wallet and store, as programs of their own would be."""
     first = await market.buyer()
@@ -369,7 +439,7 @@ def test_what_was_sent_is_asked_about_for_so_long_and_no_more(tmp_path, monkeypa
             for number in range(3):
                 key = LaneKey.generate()
                 store.keep_key(key, round(time.time() * 1000) - 1000 * number)
-                store.key_sent(key.public, f"digest {number}", "here")
+                store.key_sent(key.public, Sent(f"digest {number}", "here"))
             journal = Journal(store)
             monkeypatch.setattr(lost, "_ASKING", 0.05)
             with pytest.raises(OpeningUnknown, match="opened by digest 0, so"):
@@ -432,7 +502,7 @@ class History:
         self.channels = {each.id: each for each in channels}
         schema = SimpleNamespace(decode=lambda cls, contents: contents)
         monkeypatch.setattr(lost, "module", SimpleNamespace(SCHEMA=schema))
-        monkeypatch.setattr(lost, "event_types", lambda *_: ("opened",))
+        monkeypatch.setattr(lost, "event_types", lambda *_: ("0x1::channel::ChannelOpened",))
         monkeypatch.setattr(lost, "EventFollower", self._follow)
         monkeypatch.setattr(lost, "read_channels", self._read)
 
@@ -445,8 +515,10 @@ class History:
 
     async def past(self):
         for each in self.channels.values():
-            opened = SimpleNamespace(channel=each.id, client=each.client)
-            yield SimpleNamespace(event=SimpleNamespace(contents=opened))
+            opened = ChannelOpened(
+                each.id, each.host, each.service, each.client, each.server, each.deposited, 1, None, each.coin
+            )
+            yield SimpleNamespace(event=SimpleNamespace(type="0x1::channel::ChannelOpened", contents=opened))
 
     async def _read(self, chain, ids):
         self.asked.append(list(ids))
@@ -469,8 +541,8 @@ def test_what_is_found_is_noted_as_the_chain_has_it(tmp_path, monkeypatch):
         assert asyncio.run(find_channels(history, store)) == FoundChannels([both, closing], [keyed(3, other)])
         rest = {"coin": SUI_COIN, "claim_ms": both.terms.claim_ms, "deposited": both.deposited}
         assert store.bought() == [
-            Bought(both.id, "here", "0xa", 1, "0xc", "open", 77, **rest),
-            Bought(closing.id, "here", "0xa", 1, "0xc", "closing", NOW, **rest),
+            Bought(both.id, "here", "0xa", 1, "0xc", "open", 1, **rest),  # by the clock here, not the node's
+            Bought(closing.id, "here", "0xa", 1, "0xc", "closing", 1, **rest),
         ]
         assert [(key.public, each.lane) for key, each in store.lanes(both.id)] == [
             (one.public, 1),
@@ -483,8 +555,10 @@ def test_what_is_found_is_noted_as_the_chain_has_it(tmp_path, monkeypatch):
 def test_a_lane_that_is_found_leaves_its_channel_s_row_alone(tmp_path, monkeypatch):
     history = History(monkeypatch, keyed(1, KEY))
     with Store(tmp_path / "pay.sqlite") as store:
-        known = Bought(f"0x{1:064x}", "here", "0xa", 1, "0xc", "refused", 5, refused=1)
-        store.add_closing(replace(known, state="closing"))
+        known = Bought(
+            f"0x{1:064x}", "here", "0xa", 1, "0xc", "refused", 5, SUI_COIN, refused=1, deposited=10**9
+        )
+        store.add_closing(replace(known, state="closing"), 5)
         store.set_state(known.channel, "refused")
         store.keep_key(KEY, 1)
         assert len(asyncio.run(find_channels(history, store)).noted) == 1
@@ -525,7 +599,7 @@ def test_a_lane_that_somebody_waits_for_is_left_to_it(tmp_path, monkeypatch, way
     with Store(tmp_path / "pay.sqlite") as store:
         for key in (one, two):
             store.keep_key(key, round(time.time() * 1000))
-            store.key_sent(key.public, "d", "")
+            store.key_sent(key.public, Sent("d", ""))
         waiting = lock_of(store, two.public)
         assert waiting.take()
         asyncio.run(look(store))
@@ -539,7 +613,7 @@ def test_channels_of_a_lost_store_are_found(tmp_path, monkeypatch):
     ours, known, foreign = keyed(1, KEY), keyed(2, LaneKey.generate()), keyed(3, KEY, client="0xd")
     history = History(monkeypatch, ours, known, foreign)
     with Store(tmp_path / "pay.sqlite") as store:
-        store.add_closing(Bought(known.id, "here", "0xa", 1, "0xc", "closing", 5))
+        store.add_closing(Bought(known.id, "here", "0xa", 1, "0xc", "closing", 5), 5)
         assert asyncio.run(find_channels(history, store)) == FoundChannels([], [ours])
         assert [each.channel for each in store.bought()] == [known.id]
 

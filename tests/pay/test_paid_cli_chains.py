@@ -14,7 +14,9 @@ CHANNEL = "0x" + "e1" * 32
 def keep(home, chain, opened_ms, channel=CHANNEL):
     """Note a channel, which no node knows, as on its way to be closed."""
     with Store(home.folder / "data" / "pay.sqlite") as store:
-        store.add_closing(Bought(channel, chain, "0x" + "1" * 64, 1, home.address, "closing", opened_ms))
+        store.add_closing(
+            Bought(channel, chain, "0x" + "1" * 64, 1, home.address, "closing", opened_ms), opened_ms
+        )
 
 
 def state(home):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from dtp.pay.errors import DayLimit
 from dtp.pay.gate import RESTORED
 from dtp.pay.ledger import AGREEMENT_MS
 from dtp.pay.settling import close_agreed
@@ -10,6 +11,7 @@ from dtp.pay.terms import MIB
 from dtp.session.codes import CloseCode, ConnectionRefused
 
 from .test_disputes import paid_channel, vanish
+from .test_limits import COIN
 from .test_paid import cost_of, fetch, give
 
 
@@ -62,6 +64,40 @@ def test_a_restored_server_serves_all_channels_once_no_agreement_can_be_used(mar
         assert market.serving.store.is_copy()
         await market.serving.close(claim=False)
         assert not market.serving.store.is_copy()
+
+    market(scenario)
+
+
+def test_a_client_whose_store_is_a_backup_counts_what_it_put_in_since(market, tmp_path):
+    """The limit of a day began anew with each restored copy."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer, copy = await market.buyer(), tmp_path / "copy.sqlite"
+        sums = {"budget": cost_of(MIB), "most_per_day": cost_of(4 * MIB), "most_per_host": cost_of(9 * MIB)}
+        async with market.connect(buyer, keep=True, **sums) as connection:
+            await fetch(connection, 1000)
+        first = connection.meter.deal.channel.id
+        buyer["store"].backup(copy)
+        async with market.connect(buyer, keep=True, **sums) as connection:
+            await fetch(connection, MIB - 10_000)
+        async with market.connect(buyer, keep=True, **sums) as connection:  # tops it up
+            await fetch(connection, 100_000)
+            async with market.connect(await market.buyer(), keep=True, **sums) as other:
+                await fetch(other, 1000)
+        buyer["store"].set_state(first, "refused")
+        async with market.connect(buyer, keep=True, **sums) as connection:
+            await fetch(connection, 1000)
+        chain, store = buyer["network"], buyer["store"]
+        place = chain.chain_id, chain.address, COIN
+        buyer["store"] = restored = market.stack.enter_context(Store(copy))
+        restored.set_state(first, "refused")
+        with pytest.raises(DayLimit) as limit:
+            await market.connect(buyer, **{**sums, "most_per_day": cost_of(2 * MIB)})
+        assert limit.value.locked == restored.deposited_since(*place, 0) == store.deposited_since(*place, 0)
+        assert not restored.lacks_deposits(*place[:2])
+        async with market.connect(buyer, **sums) as connection:
+            await fetch(connection, 1000)
 
     market(scenario)
 

@@ -149,6 +149,8 @@ def test_a_locked_charge_and_others_take_turns(tmp_path):
         await asked.wait()
         assert units_of(wire) == [1, 9, 5, 9]
         locked[1].cancel()
+        outcomes = await asyncio.gather(*locked, return_exceptions=True)
+        assert [type(each) for each in outcomes] == [ChargeDeclined, asyncio.CancelledError]
 
     play(tmp_path, scenario)
 

@@ -22,7 +22,7 @@ from dtp.pay.errors import StoreError
 from dtp.pay.lane_start import PayerLane, Reserved
 from dtp.pay.payee import Payee, PayeeLane, Send
 from dtp.pay.payer import Payer, SignWanted
-from dtp.pay.store import Bought, End, Store
+from dtp.pay.store import Bought, End, Moved, Sent, Store
 from dtp.pay.terms import Prices, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
 
@@ -211,8 +211,25 @@ def test_a_key_is_kept_before_its_channel_is_known(store):
         store.add_lane(CHANNEL, 1, KEY.public)  # a key is one lane's
 
 
+def drop_unnoted(store):
+    """A store as it was up to format 9."""
+    for each in ("unnoted", "counted"):
+        store._db.execute(f"DROP TABLE {each}")
+
+
+def test_copies_of_the_format_before_lack_what_was_put_in_since(store, tmp_path):
+    store.backup(tmp_path / "copy.sqlite")
+    with Store(tmp_path / "copy.sqlite") as copy:
+        drop_unnoted(copy)
+        copy._db.execute("PRAGMA user_version=9")
+        with again(copy) as other:
+            assert other.lacks_deposits(*PLACE[:2])
+            assert other.unnoted_since(*PLACE, 0) == 0
+
+
 def drop_names(store):
     """Channels as they were up to format 8."""
+    drop_unnoted(store)
     store._db.execute("ALTER TABLE bought DROP COLUMN name")
     store._db.execute("DROP TABLE failed")
 
@@ -249,7 +266,7 @@ def test_keys_of_the_format_before_were_sent_by_nobody_knows_what(store):
     with again(store) as other:
         assert other.sent_keys("", 0) == {}
         assert list(other.kept_keys()) == [KEY.public]
-        other.key_sent(KEY.public, "digest", "here")
+        other.key_sent(KEY.public, Sent("digest", "here"))
         assert other.sent_keys("here", 7) == {KEY.public: "digest"}
         assert other.sent_keys("here", 8) == {}
 
@@ -257,7 +274,7 @@ def test_keys_of_the_format_before_were_sent_by_nobody_knows_what(store):
 def test_a_key_that_was_sent_is_one_chain_s(store):
     """What is left of a localnet that is gone would count on every other chain."""
     store.keep_key(KEY, 7)
-    store.key_sent(KEY.public, "digest", "gone")
+    store.key_sent(KEY.public, Sent("digest", "gone"))
     assert (store.sent_keys("here", 0), store.sent_keys("gone", 0)) == ({}, {KEY.public: "digest"})
     drop_sent(store)
     store._db.execute("ALTER TABLE keys ADD COLUMN digest TEXT NOT NULL DEFAULT ''")
@@ -282,7 +299,7 @@ def test_a_deposit_is_noted_with_its_channel_and_what_comes_back_with_its_time(s
     known = replace(BOUGHT, coin="0x2::sui::SUI", deposited=700, claim_ms=60_000)
     store.keep_key(KEY, 7)
     for _ in range(2):  # noted once, whoever finds it again
-        store.add_closing(known)
+        store.add_closing(known, 5)
     assert store.bought()[0] == replace(known, state="closing")
     place = (BOUGHT.chain, BOUGHT.account, known.coin)
     assert [store.deposited_since(*place, each) for each in (5, 6)] == [700, 0]
@@ -296,8 +313,57 @@ def test_a_deposit_is_noted_with_its_channel_and_what_comes_back_with_its_time(s
     assert (found.deposited, found.gas) == (100, 25)
 
 
+PLACE = ("chain", BOUGHT.account, "0x2::sui::SUI")
+
+
+def test_what_is_signed_counts_until_its_channel_is_noted_or_its_owner_has_looked(store):
+    other, foreign = LaneKey.generate(), LaneKey.generate()
+    for number, (key, chain) in enumerate(((KEY, "chain"), (other, "chain"), (foreign, "there"))):
+        store.keep_key(key, 7 + number)
+        store.key_sent(key.public, Sent(f"digest {number}", chain, BOUGHT.account, PLACE[2], 700))
+    store.key_denied(other.public)
+    assert [store.deposited_since(*PLACE, each) for each in (7, 8, 9)] == [1400, 700, 0]
+    assert store.key_kept(KEY.public) == (7, 700)
+    store.add_bought(replace(BOUGHT, coin=PLACE[2], deposited=700), 0, KEY.public)
+    assert (store.deposited_since(*PLACE, 0), store.unnoted_since(*PLACE, 0)) == (1400, 700)
+    keys = store.kept_keys().keys()
+    store.believe_denied("chain", keys)
+    assert (store.deposited_since(*PLACE, 0), store.unnoted_since(*PLACE, 0)) == (700, 0)
+    assert store.unnoted_since("there", *PLACE[1:], 0) == 700
+    assert store.key_kept(other.public) == (8, 0)
+    with pytest.raises(StoreError):
+        store.key_kept(KEY.public)
+
+
+def test_a_copy_counts_once_what_its_account_has_moved_since(store, tmp_path):
+    known = replace(BOUGHT, coin=PLACE[2], deposited=700)
+    store.keep_key(KEY, 7)
+    store.add_bought(known, 0, KEY.public)
+    assert not store.lacks_deposits(*PLACE[:2])
+    store.backup(tmp_path / "copy.sqlite")
+    with Store(tmp_path / "copy.sqlite") as copy:
+        copy.go_on_with_copy()  # as server: what its clients put in is unknown all the same
+        assert copy.lacks_deposits(*PLACE[:2])
+        moved = {
+            CHANNEL: Moved(PLACE[2], 1000, 5000),  # more came back than went in, says the node
+            "0xf1": Moved(PLACE[2], 400, 100),
+            "0xf2": Moved(PLACE[2], 400, 400),
+        }
+        for _ in range(2):
+            copy.count_moved(*PLACE[:2], moved, 50)
+        assert not copy.lacks_deposits(*PLACE[:2])
+        assert copy.lacks_deposits("another", PLACE[1])
+        assert [copy.deposited_since(*PLACE, each) for each in (0, 50, 51)] == [300, -400, 0]
+        copy.add_closing(replace(known, channel="0xf1", deposited=400), 60)
+        assert (copy.deposited_since(*PLACE, 0), copy.unnoted_since(*PLACE, 0)) == (400, 0)
+        copy.backup(tmp_path / "again.sqlite")
+    with Store(tmp_path / "again.sqlite") as again:
+        assert again.lacks_deposits(*PLACE[:2])
+        assert again.is_copy()
+
+
 def test_a_channel_that_was_refused_stays_one_when_it_is_closed(store):
-    store.add_closing(BOUGHT)
+    store.add_closing(BOUGHT, 5)
     for state in ("refused", "closing", "closed"):
         store.set_state(CHANNEL, state)
     (found,) = store.bought()
@@ -308,7 +374,7 @@ def test_what_a_node_denied_is_doubted_until_a_later_one_is_noted(store):
     made, other = LaneKey.generate(), LaneKey.generate()
     for key, chain in ((KEY, "here"), (made, "here"), (other, "there")):
         store.keep_key(key, 1)
-        store.key_sent(key.public, "digest", chain)
+        store.key_sent(key.public, Sent("digest", chain))
     for key in (KEY, other):
         store.key_denied(key.public)
     assert set(store.sent_keys("here", 0, doubted=True)) == {KEY.public, made.public}
@@ -390,7 +456,7 @@ def test_keys_and_reservations_are_synced_also_where_nothing_else_is(tmp_path):
         modes = []
         store._db.set_trace_callback(lambda statement: modes.append(statement))
         store.keep_key(KEY, 1)
-        store.key_sent(KEY.public, "digest", "here")
+        store.key_sent(KEY.public, Sent("digest", "here"))
         store.add_bought(BOUGHT, 0, KEY.public)
         store.reserve(CHANNEL, 0, Reserved(64, 1))
         store.begin_lane(CHANNEL, 0)

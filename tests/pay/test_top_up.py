@@ -19,6 +19,7 @@ from .meters import CHANNEL, KEY
 from .test_ledger import channel
 from .test_lying_nodes import lying
 from .test_paid import cost_of, fetch, give
+from .test_store import drop_names
 
 DEPOSIT = cost_of(MIB)
 BUDGET = 4 * DEPOSIT
@@ -57,8 +58,7 @@ def test_a_channel_was_topped_up_by_what_came_behind_its_opening(store):
 
 
 def test_deposits_of_the_format_before_are_not_doubted(store):
-    store._db.execute("ALTER TABLE bought DROP COLUMN name")
-    store._db.execute("DROP TABLE failed")
+    drop_names(store)
     store._db.execute("ALTER TABLE deposits DROP COLUMN digest")
     store._db.execute("PRAGMA user_version=7")
     with Store(store.path) as other:
