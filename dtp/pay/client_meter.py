@@ -16,13 +16,13 @@ from typing import Any
 from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, SignerError, StaleObject, was_signed
 from dtp.chain.model import SUI_COIN
 from dtp.chain.wallet import money
-from dtp.errors import ChainError, DtpError
+from dtp.errors import ChainError, DtpError, LimitError
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.net.watch import NO_COUNT
 from dtp.pay import answers, messages, payer
 from dtp.pay.drivers import Meter
-from dtp.pay.errors import BudgetSpent, ChargeDeclined, MoneyNotAdded, PriceTooHigh
+from dtp.pay.errors import BudgetSpent, ChargeDeclined, MoneyNotAdded, OpeningBusy, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.lane_start import UNRESERVED, Reserved
 from dtp.pay.payer import Payer
@@ -284,8 +284,8 @@ class ClientMeter(Meter):
             self._refused = None
         except MoneyNotAdded:
             raise
-        # The wallet is empty, say, or somebody declined to sign: what the channel has is spent first.
-        except (ChainError, SignerError) as fault:
+        # The wallet is empty, a limit is reached, or somebody declined to sign: what the channel has is spent first.
+        except (ChainError, LimitError, OpeningBusy, SignerError) as fault:
             self._refused = MoneyNotAdded(f"no more money could be added: {fault}")
             self._refused.__cause__ = fault
         finally:

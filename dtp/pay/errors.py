@@ -169,8 +169,8 @@ class NotApproved(LimitError):
 
 
 class MoneyNotAdded(ChainError):
-    """What was to be added to the deposit was refused (there is no more in the wallet, say), and the deposit is used
-    up; or no node of the chain took it for longer than `Spending.funding`.
+    """What was to be added to the deposit was refused (there is no more in the wallet, or a limit of a host, a day or
+    gas is reached), and the deposit is used up; or no node of the chain took it for longer than `Spending.funding`.
 
     What was signed stands. Its `__cause__` says what the last try met; connect again when that is mended.
     """

@@ -10,12 +10,11 @@ from dtp.chain import EventFollower, event_types
 from dtp.chain.channel import SCHEMA, ChannelOpened, Settled, ToppedUp
 from dtp.pay.cashier import read_channels
 from dtp.pay.ends import close_further
-from dtp.pay.errors import DayLimit
+from dtp.pay.errors import DayLimit, MoneyNotAdded
 from dtp.pay.ledger import AGREEMENT_MS
 from dtp.pay.lost import find_channels
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, STEP_AMOUNT, Usage
-from dtp.session.codes import CloseCode, ConnectionClosed
 
 from .conftest import CHEAP, TERMS, TRUSTING
 from .test_disputes import vanish
@@ -64,10 +63,9 @@ class History:
                     break
                 try:
                     assert await fetch(connection, size) == size
-                except ConnectionClosed as closed:
+                except MoneyNotAdded as fault:
                     # A kept channel's rest was used up, and no more may be added to it today.
-                    ours = closed.close_code == CloseCode.PAYMENT and not closed.by_peer
-                    if not (ours and "24 hours" in closed.reason):
+                    if not isinstance(fault.__cause__, DayLimit):
                         raise
                     self.log.append("day limit in use")
                     self.cut += cost_of(size)

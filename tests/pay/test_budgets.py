@@ -23,7 +23,15 @@ from dtp.errors import DtpError, LocalError
 from dtp.pay import channel_in_use, top_up
 from dtp.pay.budget import Budget, least_budget
 from dtp.pay.channel_in_use import Purchase
-from dtp.pay.errors import BudgetSpent, BudgetTooSmall, MoneyNotAdded, OtherCoin
+from dtp.pay.errors import (
+    BudgetSpent,
+    BudgetTooSmall,
+    DayLimit,
+    HostLimit,
+    MoneyNotAdded,
+    OpeningBusy,
+    OtherCoin,
+)
 from dtp.pay.journal import Journal
 from dtp.pay.lane_lock import LaneLock
 from dtp.pay.lane_start import PayerLane
@@ -508,6 +516,36 @@ def test_an_empty_wallet_ends_nothing_before_the_deposit_is_spent(market, monkey
         async with market.connect(buyer, budget=5 * deposit, deposit=LEAST) as connection:
             with pytest.raises(MoneyNotAdded, match="the wallet is empty"):
                 await fetch_many(connection, 20)
+
+    market(scenario)
+
+
+@pytest.mark.parametrize(
+    ("limit", "fault"), [("most_per_day", DayLimit), ("most_per_host", HostLimit), ("busy", OpeningBusy)]
+)
+def test_what_the_channel_has_is_spent_before_a_limit_ends_the_connection(market, monkeypatch, limit, fault):
+    """It ended as soon as money was to be added ahead, with half of the deposit unspent, and no code of its own."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer, deposit, sums = await market.buyer(), cost_of(2 * MIB), {}
+        if limit == "busy":
+
+            async def add_noted(*_):
+                raise OpeningBusy("others are opening")
+
+            monkeypatch.setattr(channel_in_use, "add_noted", add_noted)
+        else:
+            sums = {limit: deposit + 5000}
+        if limit == "most_per_host":  # what connections use isn't counted
+            monkeypatch.setattr("dtp.pay.budget.is_in_use", lambda *_: False)
+        async with market.connect(buyer, budget=5 * deposit, deposit=deposit, **sums) as connection:
+            assert await fetch(connection, 2 * MIB - 20_000) == 2 * MIB - 20_000
+            with pytest.raises(MoneyNotAdded) as error:
+                await fetch(connection, 8 * MIB)
+            assert isinstance(error.value.__cause__, fault)
+        assert deposit - 2 <= connection.paid <= deposit
+        assert await market.channels(buyer) == [None]  # closed by agreement
 
     market(scenario)
 
