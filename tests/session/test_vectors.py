@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -255,3 +256,35 @@ def test_frames_are_refused_with_their_code(vector: dict[str, Any]) -> None:
     assert session.ended.close_code == vector["close"]["code"]
     assert not session.ended.by_peer
     assert [(frame.flags, frame.fields) for frame in closes] == [(0, (vector["close"]["code"],))]
+
+
+def keys_of(value: Any) -> set[str]:
+    """The keys of an object and of all that is in it."""
+    if isinstance(value, list):
+        return set().union(*map(keys_of, value))
+    return set(value).union(*map(keys_of, value.values())) if isinstance(value, dict) else set()
+
+
+def test_the_text_names_every_field_of_the_vectors() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "wire.md").read_text().rpartition("## Vectors")[2]
+    known = set(re.findall(r"`(\w+)`", text))
+    of_sides = {f"{side}_{part}" for side in ("client", "server") for part in ("proof", "frame", "private")}
+    assert keys_of(VECTORS) <= known | of_sides
+
+
+def test_a_client_that_resumes_waits_for_nothing_with_its_list() -> None:
+    """ATTACH, the list and STATE in one: the server answers all of it at once."""
+    suite = Suite.CHACHAPOLY_SHA256
+    ends = (Endpoint(ALICE, (suite,)), Endpoint(BOB, (suite,)))
+    established, _ = shake_hands(*ends, suite=suite)
+    session = Session(established, DEFAULT, 0.0, client=True, exchanges=Exchanges(ALICE, entropy("x")))
+    session.open_stream()
+    session.link_lost(session.link, 1.0)
+    again, peer = shake_hands(*ends, suite=suite, resume=session.connection_id, seed="again")
+    link, buffer = session.new_link(again, 2.0), Buffer(65536)
+    opener = RecordOpener("25519_ChaChaPoly_SHA256", peer.split.receive)
+    opener.feed(bytes(buffer.view[: session.seal(link, buffer, 2.0)]))
+    said = [frame.type for record in iter(opener.next, None) for frame in decode_frames(record)]
+    assert said[0] == Type.ATTACH
+    assert said[-1] == Type.STATE
+    assert set(said[1:-1]) == {Type.WINDOW, Type.STREAMS}
