@@ -9,6 +9,7 @@ import struct
 import sys
 from collections import Counter
 from enum import StrEnum
+from typing import ClassVar
 
 log = logging.getLogger("dtpd")
 
@@ -42,6 +43,9 @@ class Drop(StrEnum):
 class Dropped:
     """The counts of a service or of a forward. Each burst is a line of the log, every `EVERY` seconds at most."""
 
+    #: Those that have something to tell yet.
+    _telling_yet: ClassVar[set[Dropped]] = set()
+
     def __init__(self, name: str) -> None:
         """`name`, of the service or the forward, is in front of the line."""
         self.counts: Counter[str] = Counter()
@@ -58,8 +62,19 @@ class Dropped:
         if self._telling is None:
             loop = asyncio.get_running_loop()
             self._telling = loop.call_at(max(loop.time() + _BURST, self._next), self._tell, loop)
+            self._telling_yet.add(self)
+
+    @classmethod
+    def tell_all(cls) -> None:
+        """Tell now what there is to tell: this process ends, and with it the counts."""
+        loop = asyncio.get_running_loop()
+        for each in list(cls._telling_yet):
+            each._tell(loop)
 
     def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._telling_yet.discard(self)
+        if self._telling is not None:
+            self._telling.cancel()
         self._telling = None
         self._next = loop.time() + EVERY
         news, self._told = self.counts - self._told, self.counts.copy()
@@ -75,7 +90,10 @@ class KernelDrops:
     """What the kernel dropped since a socket's buffer was full. Linux counts that, others don't say."""
 
     def __init__(self, sock: socket.socket, dropped: Dropped) -> None:
-        """What was dropped before is not counted: a process that was replaced may have counted it."""
+        """What was dropped before is not counted: a process that was replaced has counted it, as it closed its copy.
+
+        Of the moment in which both have the socket both count.
+        """
         self._sock, self._dropped = sock, dropped
         self._seen = self._read()
 

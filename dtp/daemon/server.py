@@ -19,6 +19,7 @@ from dtp.daemon.bans import Bans
 from dtp.daemon.config.model import AccessRule, Budget, Config, Forward, Rules
 from dtp.daemon.counted import NOTHING, Counted
 from dtp.daemon.door import Door, by_chain, told
+from dtp.daemon.dropped import Dropped
 from dtp.daemon.expose import Exposed, caller_of, moment
 from dtp.daemon.forward import FORWARDS, Forwarded
 from dtp.daemon.handover import Handover
@@ -631,6 +632,7 @@ class Daemon:
         pools = [*self._pools.values(), *self._dynamic.values()]
         await asyncio.gather(*(pool.close() for pool in pools))
         await self.side.close()
+        Dropped.tell_all()
 
     # ---- how it stands ------------------------------------------------------------------------------------
 

@@ -36,6 +36,8 @@ _MOST = 65_507
 _PER_TURN = 64
 #: Datagrams that wait for their session to be opened: the first ones, which a lost packet would cost most.
 _EARLY = 32
+#: Datagrams that are counted at a socket's end, more than its buffer has room for.
+_UNREAD = 8192
 #: Silence after which a session ends, seconds: what routers keep a UDP mapping for (RFC 4787: 2 min or more).
 IDLE = 120.0
 #: Asked of the kernel for each socket: room for a burst while the loop is busy.
@@ -346,10 +348,21 @@ class BackendSocket:
                 return
 
     def close(self) -> None:
-        """Read no more."""
+        """Read no more; what has come meanwhile goes no further."""
+        self._dropped.add(Drop.NO_SESSION, _unread(self._sock))
         self._kernel.look()
         self._watcher.remove_reader(self._sock.fileno())
         self._sock.close()
+
+
+def _unread(sock: socket.socket) -> int:
+    """How many datagrams wait at a socket that is about to be closed."""
+    for count in range(_UNREAD):
+        try:
+            sock.recv(1)
+        except OSError:
+            return count
+    return _UNREAD
 
 
 def _unsent(error: OSError) -> Drop:
@@ -470,5 +483,6 @@ class Sources:
                 self._close()
 
     def _close(self) -> None:
+        self._kernel.look()
         self._watcher.remove_reader(self.sock.fileno())
         self.sock.close()

@@ -738,6 +738,54 @@ def test_what_the_kernel_had_no_room_for_is_counted():
     asyncio.run(scenario())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux counts what it drops")
+def test_what_nobody_reads_any_more_is_counted():
+    """As at an upgrade: what the kernel dropped since the last look, and answers for a session that is over."""
+
+    async def scenario():
+        dropped, here, answers = Dropped("here"), Dropped("there"), 3
+        sources = sources_at(lambda source: None, dropped)
+        sources.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as program,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        ):
+            program.connect(sources.sock.getsockname())
+            for _ in range(100):
+                program.send(bytes(1000))
+            sources.stop()
+            assert dropped.counts["socket-full"] > 50
+            server.bind(("127.0.0.1", 0))
+            sock = udp.connect(values.place(f"127.0.0.1:{server.getsockname()[1]}"))
+            backend = udp.BackendSocket(sock, here)
+            for _ in range(answers):
+                server.sendto(b"late", sock.getsockname())
+            backend.close()
+            assert here.counts == {"no-session": answers}
+
+    asyncio.run(scenario())
+
+
+def test_a_process_that_ends_tells_what_it_has_dropped(run, caplog):
+    """Its counts end with it: of an upgrade nobody heard what the old one dropped in its last second."""
+
+    async def scenario(pair):
+        server = await Endpoint(lambda data: data).open()
+        place = await start(pair, server)
+        client = await Endpoint().open(to=place)
+        assert await client.ask(b"one") == b"one"
+        client.transport.sendto(bytes(udp._MOST))
+        await until(lambda: pair.near.status()["forwarded"][0]["dropped"])
+        await pair.near.hand_over()
+        await pair.near.close()
+        assert [line for line in caplog.messages if "1 too-large" in line]
+        client.close()
+        server.close()
+
+    caplog.set_level("INFO", "dtpd")
+    run(scenario)
+
+
 def test_a_line_for_a_burst(caplog):
     """However many are dropped: a line with the sums a second later, and the next after `EVERY`, of what is new."""
 
