@@ -18,7 +18,7 @@ from dtp.daemon.backends import Backend, Balancer
 from dtp.daemon.config.model import Expose
 from dtp.daemon.direct import connect_now
 from dtp.daemon.dropped import Dropped
-from dtp.daemon.ledger import Ledger, Session
+from dtp.daemon.ledger import LAST_REQUEST, Ending, Ledger, Session
 from dtp.daemon.policies import Arrive, Bounds, Call, Caller, Chain, Close, Denial, Moment, Move, Open, Policy
 from dtp.daemon.policies.words import price_words, words
 from dtp.daemon.reasons import TELLINGS, Reason
@@ -407,6 +407,8 @@ class Exposed:
         began = time.monotonic()
         session = self._conversation()(self, caller, stream, self.chain.bounds(opened))
         self.ledger.add(session)
+        if stream.connection.peer_away:
+            session.finish(Ending(LAST_REQUEST))
         try:
             with contextlib.suppress(asyncio.CancelledError):  # its client is told
                 await session.run()

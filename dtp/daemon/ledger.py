@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from dtp.daemon.expose import Exposed
     from dtp.net.connection import Connection
 
+#: Seconds that a client of HTTP who asks nothing has yet, so that its last request is answered and says so. Clients
+#: that ask all the time are told with their next answer.
+LAST_REQUEST = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:

@@ -117,6 +117,8 @@ class Pool:
         self._dialing: asyncio.Task[Connection] | None = None
         self._keeper: SupervisedTask | None = None
         self._closed = False
+        #: Whether peers are told that this end is about to end.
+        self._away = False
         #: How many want a stream and have none yet.
         self._waiting = 0
         #: Why there is no connection, as far as known; "" while there is one.
@@ -200,6 +202,8 @@ class Pool:
         if error is None:
             self._connection = task.result()
             self.trouble = ""
+            if self._away:
+                start_task(self._connection.go_away(), name="dtpd-go-away")
             self._leave_if_retired()
         else:
             self.trouble = str(error)
@@ -314,6 +318,12 @@ class Pool:
             else:
                 await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
                 failures += 1
+
+    async def go_away(self) -> None:
+        """Tell peers, now and those yet to come, that this end is about to end. They open no streams here in any
+        case; one that speaks what programs speak has them told which answer is their last."""
+        self._away = True
+        await asyncio.gather(*(each.go_away() for each in self.connections))
 
     def retire(self) -> None:
         """Nobody will ask for streams any more: finish those that are open, then close."""

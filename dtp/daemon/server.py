@@ -24,7 +24,7 @@ from dtp.daemon.expose import Exposed, caller_of, moment
 from dtp.daemon.forward import FORWARDS, Forwarded
 from dtp.daemon.handover import Handover
 from dtp.daemon.inherited import Inherited
-from dtp.daemon.ledger import Ending
+from dtp.daemon.ledger import LAST_REQUEST, Ending
 from dtp.daemon.onchain import Gate
 from dtp.daemon.policies import Caller, Denial, Policies
 from dtp.daemon.policies.words import words
@@ -51,9 +51,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtpd")
 
-#: Seconds that a client of HTTP who asks nothing has yet, so that its last request is answered and says so. Clients
-#: that ask all the time are told with their next answer.
-_LAST_REQUEST = 5.0
 #: What differs from `dtp.session.limits.DEFAULT`. One connection carries all clients of a peer, so it has more
 #: streams; a peer that is gone without a word is noticed within 5 s, since programs wait for it.
 LIMITS = replace(DEFAULT, streams=32 * KIB, keepalive=2.0, dead=2.5)
@@ -344,7 +341,7 @@ class Daemon:
         self._send_unwelcome_away()
         for known in replaced:
             if known.config.kind not in ("tcp", "udp"):  # requests to come are for the new rules
-                known.ledger.finish(Ending(_LAST_REQUEST, self._successor))
+                known.ledger.finish(Ending(LAST_REQUEST, self._successor))
 
     def _successor(self, connection: Connection) -> Exposed | None:
         """What serves the streams of a connection now; None where it has to come again for others."""
@@ -510,6 +507,7 @@ class Daemon:
             connection.abort(*told(denial))
             return
         self._callers[connection] = caller
+        connection.on_peer_away = self._on_peer_away
         try:
             if self.draining:
                 await connection.go_away()
@@ -525,6 +523,13 @@ class Daemon:
         finally:
             del self._callers[connection]
             self._going.pop(connection, None)
+
+    def _on_peer_away(self, connection: Connection) -> None:
+        """The daemon there ends, which passes bytes and can't tell its programs: they hear it from what is spoken."""
+        for exposed in self._parts():
+            for session in list(exposed.ledger.open):
+                if session.stream.connection is connection:
+                    session.finish(Ending(LAST_REQUEST))
 
     def _on_stream(self, connection: Connection, caller: Caller, stream: Stream) -> None:
         exposed = self.exposed.get(connection.service)
@@ -575,9 +580,12 @@ class Daemon:
         leaving = start_task(self.side.leave(), name="dtpd-leave")
         for forwarded in self.forwarded.values():
             await forwarded.stop()
-        await asyncio.gather(*(each.go_away() for each in self._callers if not each.closed))
+        await asyncio.gather(
+            *(each.go_away() for each in self._callers if not each.closed),
+            *(pool.go_away() for pool in (*self._pools.values(), *self._dynamic.values())),
+        )
         for part in self._parts():
-            part.ledger.finish(Ending(min(_LAST_REQUEST, grace / 2)))
+            part.ledger.finish(Ending(min(LAST_REQUEST, grace / 2)))
         try:
             async with asyncio.timeout(grace):
                 for part in self._parts():

@@ -124,6 +124,8 @@ class Connection:
         self.on_carrier: Callable[[Connection], object] | None = None
         #: As `on_carrier`, for the listener: it is given the carrier.
         self.on_further_carrier: Callable[[Carrier], None] | None = None
+        #: Called once, when the peer says that it takes up no new streams; see `peer_away`.
+        self.on_peer_away: Callable[[Connection], object] | None = None
         #: True once the client has proven that (listener side).
         self.confirmed = False
         #: What all connections of a listener keep, if one made this; see `Limits.held`.
@@ -164,6 +166,11 @@ class Connection:
     def loop(self) -> asyncio.AbstractEventLoop:
         """The event loop that it runs on, where all its methods are called."""
         return self._loop
+
+    @property
+    def peer_away(self) -> bool:
+        """True once the peer has said that it takes up no new streams, since it is about to end (`go_away` there)."""
+        return self._session.peer_away
 
     @property
     def admitted(self) -> bool:
@@ -870,6 +877,8 @@ class Connection:
 
     def _on_going_away(self, event: ev.GoingAway) -> None:
         self._wake("streams")
+        if self.on_peer_away is not None:
+            self.on_peer_away(self)
 
     def _on_link_attached(self, event: ev.LinkAttached) -> None:
         for driver in self._drivers:

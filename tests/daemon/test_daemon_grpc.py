@@ -806,3 +806,23 @@ def test_nothing_is_left_behind(run):
             assert sum(one.active for one in pair.exposed.balancer.backends) == 0
 
     run(scenario)
+
+
+def test_a_forward_that_ends_has_its_channels_told(run):
+    """It passes bytes; the end that knows gRPC says GOAWAY, and calls that are open finish."""
+
+    async def scenario(pair):
+        async with core_server() as backend, core_client(await pair.start(expose(backend))) as channel:
+            both = channel.stream_stream(f"{PACKAGE}/Both")()
+            await both.write(b"x")
+            assert await both.read() == b"x"
+            draining = asyncio.ensure_future(pair.near.drain(20))
+            await both.write(b"still")
+            assert await both.read() == b"still"
+            assert not draining.done()
+            await both.done_writing()
+            assert await both.read() == grpc.aio.EOF
+            assert await draining
+            assert pair.exposed.ledger.failed == 0
+
+    run(scenario)

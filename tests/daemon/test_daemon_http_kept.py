@@ -231,3 +231,61 @@ def test_a_daemon_that_drains_answers_once_more(run):
             assert await draining
 
     run(scenario)
+
+
+def test_an_end_stays_one_whatever_is_reloaded_then(talk, tmp_path):
+    """Where the daemon that forwards ends, no successor here keeps its stream."""
+
+    async def scenario(talk):
+        talk.client.say(GET)
+        (await talk.asked()).say(OK)
+        await talk.answered()
+        _, end = another(talk, tmp_path)
+        talk.session.finish(Ending(5.0))
+        talk.session.finish(end)
+        talk.client.say(GET)
+        (await talk.asked(2)).say(OK)
+        await talk.answered(2)
+        assert is_last(talk)
+
+    talk(scenario)
+
+
+@pytest.mark.parametrize("way", ["upgrade", "drain"])
+def test_a_forward_that_ends_has_its_programs_told(run, way):
+    """It passes bytes, and cut what programs kept open when `drain` was over, whatever was asked just then."""
+
+    async def scenario(pair):
+        async with site() as backend:
+            port = await pair.start(expose(backend, "http"))
+            kept = await asyncio.open_connection("127.0.0.1", port)
+            await ask(*kept)
+            if way == "upgrade":
+                await pair.near.hand_over()
+            draining = asyncio.ensure_future(pair.near.drain(20))
+            while b"connection: close" not in (answer := await ask(*kept)):
+                assert answer.startswith(b"http/1.1 ")
+            assert await kept[0].read() == b""
+            kept[1].close()
+            assert await draining  # long before 20 s are over
+            assert pair.exposed.ledger.failed == 0
+
+    run(scenario)
+
+
+def test_who_comes_through_a_forward_that_ends_hears_it_at_once(run):
+    """As a program that was being connected when the end began."""
+
+    async def scenario(pair):
+        async with site() as backend:
+            port = await pair.start(expose(backend, "http"))
+            first = await asyncio.open_connection("127.0.0.1", port)
+            await ask(*first)
+            (forwarded,) = pair.near.forwarded.values()
+            await forwarded.pool.go_away()
+            second = await asyncio.open_connection("127.0.0.1", port)
+            assert b"connection: close" in await ask(*second)
+            for _, writer in (first, second):
+                writer.close()
+
+    run(scenario)

@@ -480,3 +480,23 @@ def test_a_handler_that_fails_harms_only_its_connection() -> None:
         assert failures == ["handler of service 'broken' failed"]
 
     asyncio.run(main())
+
+
+@on_fake_clock
+async def test_a_server_hears_that_its_client_goes_away() -> None:
+    """Once, though it says so twice: first for those that are under way."""
+    async with (
+        await dtp.listen("memory://x", identity=BOB) as listener,
+        dtp.connect(listener.address()) as connection,
+    ):
+        far = await listener.accept()
+        heard: list[dtp.Connection] = []
+        far.on_peer_away = heard.append
+        assert not far.peer_away
+        stream = await connection.open_stream()
+        await connection.go_away()
+        await asyncio.sleep(1)
+        assert (far.peer_away, heard) == (True, [far])
+        stream.write(b"still here")
+        stream.write_eof()
+        assert await (await far.accept_stream()).read() == b"still here"

@@ -90,7 +90,8 @@ class HttpSession(Conversation):
 
         Where something serves in this one's place, go on there.
         """
-        self._end = end
+        if self._end is None or self._end.successor is not None:  # else nothing goes on, whatever comes after
+            self._end = end
         if self._idle is not None and not self._go_over():
             self._end_idle(self._idle)
 
