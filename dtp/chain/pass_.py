@@ -259,6 +259,16 @@ def revoke(
     )
 
 
+def revoke_as_owner(
+    program: Program, plan: ObjectLike, cap: ObjectLike, pass_: Id, *, coin: str = SUI_COIN
+) -> None:
+    """Revoke a pass as the owner (`cap` is the host's), also of a host that is deleted, and pay its holder back."""
+    wanted = program.pure("0x2::object::ID", pass_)
+    _call(
+        program, Function.REVOKE_AS_OWNER, coin, program.use(plan), program.use(cap), wanted, program.clock()
+    )
+
+
 # ---------------------------------------------------------------------------------------------- the subscriber
 
 

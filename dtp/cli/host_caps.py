@@ -68,18 +68,25 @@ def _of_made(chain: ChainClient, owner: str, caps: dict[str, _Cap]) -> _Cap:
 async def owned_host(chain: ChainClient, host_id: str | None) -> tuple[Host, str]:
     """The host that is named, or meant, and its owner's cap. Raises `NoCap`, `ChainError`."""
     from dtp.chain import host as module
+
+    cap = await (only_host(chain, chain.address) if host_id is None else _owner_cap(chain, host_id))
+    return await chain.read(module.SCHEMA, module.Host, cap.host), cap.id
+
+
+async def owner_cap(chain: ChainClient, host_id: str) -> str:
+    """The owner's cap of a host, which may be deleted: its plans outlive it. Raises as `owned_host`."""
+    return (await _owner_cap(chain, host_id)).id
+
+
+async def _owner_cap(chain: ChainClient, host_id: str) -> HostCap:
+    from dtp.chain import host as module
     from dtp.chain.model import canonical_id
 
-    if host_id is None:
-        cap = await only_host(chain, chain.address)
-    else:
-        wanted = canonical_id(host_id)
-        caps = await chain.owned(module.SCHEMA, module.HostCap, chain.address)
-        named = next((each for each in caps if each.host == wanted), None)
-        if named is None:
-            raise NoCap(f"{chain.address} doesn't own host {wanted}")
-        cap = named
-    return await chain.read(module.SCHEMA, module.Host, cap.host), cap.id
+    wanted = canonical_id(host_id)
+    for each in await chain.owned(module.SCHEMA, module.HostCap, chain.address):
+        if each.host == wanted:
+            return each
+    raise NoCap(f"{chain.address} doesn't own host {wanted}")
 
 
 async def operator_cap(chain: ChainClient, host_id: str | None, rights: int) -> OpCap:

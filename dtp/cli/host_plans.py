@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.accounts import Account, account_options, executed_record
-from dtp.cli.host_caps import host_option, operator_cap, owned_host, print_record, service_argument
+from dtp.cli.host_caps import (
+    host_option,
+    operator_cap,
+    owned_host,
+    owner_cap,
+    print_record,
+    service_argument,
+)
 from dtp.cli.output import json_option
 from dtp.errors import ConfigError
 
@@ -101,7 +108,7 @@ def draw(plan_id: str, account: Account) -> None:
         from dtp.pay.passes import read_plan
 
         found, coin = await read_plan(chain, plan_id)
-        _, cap = await owned_host(chain, found.host)
+        cap = await owner_cap(chain, found.host)
         passes = await _passes_of(chain, found)
         drawn = gas = 0
         for at in range(0, len(passes), _DRAWN_AT_ONCE):
@@ -131,7 +138,7 @@ def sale(plan_id: str, on_sale: bool, account: Account) -> None:
         from dtp.pay.passes import read_plan
 
         found, coin = await read_plan(chain, plan_id)
-        _, cap = await owned_host(chain, found.host)
+        cap = await owner_cap(chain, found.host)
         record = {
             "plan": found.id,
             "host": found.host,
@@ -149,42 +156,52 @@ def sale(plan_id: str, on_sale: bool, account: Account) -> None:
 
 @click.command()
 @click.argument("plan_id", metavar="PLAN")
+@click.option("--refund", is_flag=True,
+              help="End passes that have periods left, and pay their holders back what isn't over. Also those that "
+              "were thrown away, and of a deleted host.")  # fmt: skip
 @account_options
 @json_option
-def retire(plan_id: str, account: Account) -> None:
-    """Delete PLAN, and draw what is left in it. It has to be off sale, and its passes over."""
+def retire(plan_id: str, refund: bool, account: Account) -> None:
+    """Delete PLAN, and draw what is left in it. It has to be off sale, and its passes over, or paid back."""
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.chain import Program, pass_
         from dtp.pay.passes import read_plan
 
         found, coin = await read_plan(chain, plan_id)
-        _, cap = await owned_host(chain, found.host)
-        passes = await _passes_of(chain, found)
-        # Holders may keep passes that are over for ever. All but the last of them are forgotten beforehand.
-        last = max(0, len(passes) - 1) // _DRAWN_AT_ONCE * _DRAWN_AT_ONCE
-        gas = 0
-        for at in range(0, last, _DRAWN_AT_ONCE):
-            program = Program()
-            pass_.forget(program, found.id, cap, passes[at : at + _DRAWN_AT_ONCE], coin=coin)
-            gas += (await chain.execute(program)).gas.net
-        program = Program()
-        if passes:
-            pass_.forget(program, found.id, cap, passes[last:], coin=coin)
-        program.transfer([pass_.retire(program, found.id, cap, coin=coin)], chain.address)
-        record = executed_record(await chain.execute(program))
-        record["gas_mist"] += gas
-        return {"plan": found.id, "drawn": found.pot, "coin": coin, **record}
+        return await _retire(chain, found, coin, await owner_cap(chain, found.host), refund)
 
     print_record(account.run(work))
 
 
+async def _retire(chain: ChainClient, plan: Plan, coin: str, cap: str, refund: bool) -> dict[str, Any]:
+    from dtp.chain import Program, pass_
+    from dtp.pay.passes import accounts_of
+
+    accounts = await accounts_of(chain, plan)
+    passes, gas, refunded = list(accounts), 0, 0
+    # Holders may keep passes that are over for ever: they are forgotten, all but the last of them beforehand.
+    for at in range(0, max(1, len(passes)), _DRAWN_AT_ONCE):
+        some, program = passes[at : at + _DRAWN_AT_ONCE], Program()
+        for each in some:
+            if refund and not accounts[each].revoked:
+                pass_.revoke_as_owner(program, plan.id, cap, each, coin=coin)
+        if some:
+            pass_.forget(program, plan.id, cap, some, coin=coin)
+        if at + _DRAWN_AT_ONCE >= len(passes):
+            program.transfer([pass_.retire(program, plan.id, cap, coin=coin)], chain.address)
+        executed = await chain.execute(program)
+        gas += executed.gas.net
+        back = chain.events_in(executed, pass_.SCHEMA, pass_.PassRefunded)
+        refunded += sum(each.amount for each in back)
+    sums = {"drawn": plan.pot - refunded, "refunded": refunded, "coin": coin}
+    return {"plan": plan.id, **sums, **executed_record(executed), "gas_mist": gas}
+
+
 async def _passes_of(chain: ChainClient, plan: Plan) -> list[str]:
     """Return the passes that a plan knows of."""
-    from dtp.chain.values import codec
+    from dtp.pay.passes import accounts_of
 
-    name = codec("address")
-    return [name.decode(each.name) async for each in chain.dynamic_fields(plan.accounts.id)]
+    return list(await accounts_of(chain, plan))
 
 
 @click.command()

@@ -225,6 +225,11 @@ async def _passes(play: _Play) -> None:
     await play.do(owner, pass_.draw, id, play.cap, [first], about="one pass")
     await play.do(client, pass_.cancel, id, first)
     await play.do(owner, pass_.revoke, id, play.host, play.op, second)
+    third = client.events_in(
+        await play.pay(client, 3000, buy, then=pass_.keep, about="another"), pass_.SCHEMA, pass_.PassPaid
+    )[0].pass_
+    await play.do(owner, pass_.revoke_as_owner, id, play.cap, third)
+    await play.do(client, pass_.destroy, id, third, about="a revoked one")
     await play.do(owner, host.deny, play.host, play.op, [client.address], about="again, of the client")
     await play.do(client, pass_.cancel_refused, id, play.host, first)
     await play.do(owner, host.undeny, play.host, play.op, [client.address], about="again, of the client")

@@ -56,13 +56,16 @@ async def read_plan(chain: ChainClient, plan: Id) -> tuple[Plan, str]:
     return chain.decode(module.SCHEMA, Plan, data), str(parse_type(data.type).arguments[0])
 
 
+async def accounts_of(chain: ChainClient, plan: Plan) -> dict[str, Account]:
+    """What a plan knows of its passes, by their ids: also of those that their holders have thrown away."""
+    name = codec("address")
+    fields = chain.dynamic_fields(plan.accounts.id)
+    return {name.decode(each.name): module.SCHEMA.decode(Account, each.value) async for each in fields}
+
+
 async def account_of(chain: ChainClient, plan: Plan, pass_: str) -> Account | None:
     """What a plan knows of a pass; None when nothing."""
-    wanted, name = canonical_id(pass_), codec("address")
-    async for each in chain.dynamic_fields(plan.accounts.id):
-        if name.decode(each.name) == wanted:
-            return module.SCHEMA.decode(Account, each.value)
-    return None
+    return (await accounts_of(chain, plan)).get(canonical_id(pass_))
 
 
 async def held_passes(chain: ChainClient, holder: Id) -> AsyncIterator[Held]:

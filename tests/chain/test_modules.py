@@ -365,6 +365,32 @@ def test_who_is_denied_gets_the_running_period_back_and_keeps_no_plan(play, net)
     play(scenario)
 
 
+def test_a_plan_of_a_deleted_host_ends_though_a_pass_was_thrown_away(play):
+    async def scenario(world):
+        server, client = world.server, world.client
+        await world.set_up(mode=host.Mode.PASS)
+        program = Program()
+        pass_.share(program, pass_.new_plan(program, world.host, world.cap, 1, price=1000, period_ms=60_000))
+        plan = server.events_in(await server.execute(program), pass_.SCHEMA, pass_.PlanCreated)[0].plan
+        program = Program()
+        (money,) = program.split(program.gas, [1_000_000])
+        pass_.keep(program, pass_.buy(program, plan, world.host, money, 1000))
+        executed = await client.execute(program)
+        (bought,) = client.events_in(executed, pass_.SCHEMA, pass_.PassPaid)
+        await do(client, pass_.discard, bought.pass_)
+        await do(server, host.destroy, world.host, world.beacon, world.cap)
+        await do(server, pass_.set_on_sale, plan, world.cap, False)
+        program = Program()
+        pass_.revoke_as_owner(program, plan, world.cap, bought.pass_)
+        pass_.forget(program, plan, world.cap, [bought.pass_])
+        program.transfer([pass_.retire(program, plan, world.cap)], server.address)
+        executed = await server.execute(program)
+        (back,) = server.events_in(executed, pass_.SCHEMA, pass_.PassRefunded)
+        assert (back.periods, back.amount, back.revoked) == (1000, 1_000_000, True)
+
+    play(scenario)
+
+
 def test_who_sells_by_an_allow_list_sells_to_those_on_it(play):
     async def scenario(world):
         server, client = world.server, world.client

@@ -1,6 +1,11 @@
 """The commands for subscriptions: plans, passes, quotas, refunds."""
 
+import asyncio
+
 import pytest
+
+from dtp.chain import ChainClient, KeySigner, Program, find_network, host, pass_
+from dtp.identity import Identity
 
 from .homes import PRICED, site
 
@@ -59,5 +64,42 @@ def test_passes_are_bought_renewed_shown_and_given_back(net, homes):
     assert (gone["pass"], client.run("pass", "plans")[0]["plans"]) == (again["pass"], [])
     client.run("pass", "destroy", again["pass"], code=6)
     (retired,) = server.run("host", "retire", plan)
-    assert (retired["plan"], retired["drawn"]) == (plan, 0)
+    assert (retired["plan"], retired["drawn"], retired["refunded"]) == (plan, 0, 0)
     assert client.run("pass", "plans", "--host", made["host"])[0]["plans"] == []
+
+
+@pytest.mark.slow
+def test_a_plan_of_a_deleted_host_is_retired_and_its_passes_are_paid_back(net, homes, monkeypatch):
+    """The commands read the host first, and a pass that was thrown away kept the plan until its periods were over."""
+    server, client = homes
+    monkeypatch.setenv("DTP_PACKAGES", str(net.packages))
+    with server.serving("--file", site(server, **{"a.txt": b"words"}), *PRICED):
+        pass
+    (made,) = server.run("host", "plan", "files", "--price", "0.001SUI", "--period", "1h")
+    plan = made["plan"]
+    (bought,) = client.run("pass", "buy", plan, "--periods", "100")
+
+    async def work(home, *calls):
+        signer = KeySigner.from_identity(Identity.load(home.folder / "identity.pem"))
+        async with ChainClient(find_network(net.url), signer) as chain:
+            for call in calls:
+                program = Program()
+                await call(chain, program)
+                await chain.execute(program)
+
+    async def throw_away(chain, program):
+        pass_.discard(program, bought["pass"])
+
+    async def delete_host(chain, program):
+        (cap,) = await chain.owned(host.SCHEMA, host.HostCap, chain.address)
+        beacon = (await chain.read(host.SCHEMA, host.Host, cap.host)).beacon
+        host.destroy(program, cap.host, beacon, cap.id)
+
+    asyncio.run(work(client, throw_away))
+    asyncio.run(work(server, delete_host))
+    (drawn,) = server.run("host", "draw", plan)
+    assert (drawn["passes"], drawn["drawn"]) == (1, 0)
+    server.run("host", "sale", plan, "--off")
+    server.run("host", "retire", plan, code=6)
+    (retired,) = server.run("host", "retire", plan, "--refund")
+    assert (retired["drawn"], retired["refunded"]) == (0, 100_000_000)

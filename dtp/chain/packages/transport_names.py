@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 from typing import Final
 
 PACKAGE: Final = "transport"
-DIGEST: Final = "0f5cf77860b9d216718f40b1750e935d3a85f19d458398b6ede6fe2123a93273"
+DIGEST: Final = "1aa17076557cc5cd576686b0304d30bfca424cf1be3047f04603c3c47792b7d2"
 
 
 class Module(StrEnum):
@@ -313,6 +313,7 @@ class PassFunction(StrEnum):
     FORGET = "forget"
     RETIRE = "retire"
     REVOKE = "revoke"
+    REVOKE_AS_OWNER = "revoke_as_owner"
     BUY = "buy"
     KEEP = "keep"
     RENEW = "renew"

@@ -296,14 +296,20 @@ public fun revoke<T>(
     plan.assert_version();
     assert!(plan.host == object::id(host), EForeignHost);
     host.assert_pass_operator(cap);
-    let elapsed = plan.elapsed(pass, clock, ctx);
-    let account = plan.accounts.borrow_mut(pass);
-    assert!(!account.revoked, ERevoked);
-    account.revoked = true;
-    let holder = account.holder;
-    let back = plan.give_back(pass, elapsed, true, ctx);
-    // The holder isn't the sender, so the refund can't be a return value: it goes to the address on record.
-    if (back.value() > 0) transfer::public_transfer(back, holder) else back.destroy_zero();
+    plan.end_pass(pass, clock, ctx);
+}
+
+/// Revoke a pass as the owner, also of a host that is deleted: a pass that was thrown away with periods ahead of it
+/// would keep the plan from `retire` until they are over.
+public fun revoke_as_owner<T>(
+    plan: &mut Plan<T>,
+    cap: &HostCap,
+    pass: ID,
+    clock: &Clock,
+    ctx: &mut TxContext,
+) {
+    plan.assert_plan_owner(cap);
+    plan.end_pass(pass, clock, ctx);
 }
 
 // === The subscriber ===
@@ -532,6 +538,18 @@ fun take_payment<T>(plan: &mut Plan<T>, payment: Coin<T>, periods: u64) {
     assert!(periods <= MAX_PERIODS, ETooManyPeriods);
     assert!(payment.value() == plan.price * periods, EWrongPayment);
     plan.pot.join(payment.into_balance());
+}
+
+/// Revoke a pass, and pay its holder back what hasn't elapsed.
+fun end_pass<T>(plan: &mut Plan<T>, pass: ID, clock: &Clock, ctx: &mut TxContext) {
+    let elapsed = plan.elapsed(pass, clock, ctx);
+    let account = plan.accounts.borrow_mut(pass);
+    assert!(!account.revoked, ERevoked);
+    account.revoked = true;
+    let holder = account.holder;
+    let back = plan.give_back(pass, elapsed, true, ctx);
+    // The holder isn't the sender, so the refund can't be a return value: it goes to the address on record.
+    if (back.value() > 0) transfer::public_transfer(back, holder) else back.destroy_zero();
 }
 
 /// Cut the pass down to `kept` periods and pay the others out.

@@ -340,6 +340,64 @@ fun a_plan_outlives_its_host() {
     w.end();
 }
 
+#[test]
+fun a_plan_of_a_deleted_host_ends_though_a_pass_was_thrown_away() {
+    let mut w = with_pass(1000);
+    let passes = ts::ids_for_address<Pass>(signed::client());
+    w.as_client();
+    let (s, _) = w.parts();
+    s.take_from_sender<Pass>().discard();
+    w.as_server();
+    let (s, _) = w.parts();
+    let host = s.take_shared<Host>();
+    let beacon = s.take_shared<Beacon>();
+    let cap = s.take_from_sender<HostCap>();
+    host.destroy(beacon, &cap);
+    s.return_to_sender(cap);
+    w.wait(PERIOD_MS);
+    w.as_server();
+    let (s, clock) = w.parts();
+    let mut plan = s.take_shared<Plan<SUI>>();
+    let cap = s.take_from_sender<HostCap>();
+    plan.set_on_sale(&cap, false);
+    plan.revoke_as_owner(&cap, passes[0], clock, s.ctx());
+    plan.forget(&cap, passes, clock, s.ctx());
+    s.return_to_sender(cap);
+    ts::return_shared(plan);
+    assert!(w.receive(signed::client()) == 999 * PRICE);
+    assert!(retire(&mut w) == PRICE);
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pass::ERevoked)]
+fun revoked_twice_by_the_owner() {
+    let mut w = with_pass(2);
+    w.revoke();
+    let passes = ts::ids_for_address<Pass>(signed::client());
+    owner!(&mut w, |plan, _, cap, _, clock, ctx| plan.revoke_as_owner(cap, passes[0], clock, ctx));
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pass::EWrongCap)]
+fun wrong_cap_to_revoke_as_owner() {
+    let mut w = with_pass(1);
+    let (other, beacon, cap) = second(&mut w);
+    let passes = ts::ids_for_address<Pass>(signed::client());
+    owner!(&mut w, |plan, _, _, _, clock, ctx| plan.revoke_as_owner(&cap, passes[0], clock, ctx));
+    other.destroy(beacon, &cap);
+    cap.destroy_cap();
+    w.end();
+}
+
+#[test, expected_failure(abort_code = pass::EUnknownPass)]
+fun an_unknown_pass_is_not_revoked_by_the_owner() {
+    let mut w = with_pass(2);
+    owner!(&mut w, |plan, _, cap, _, clock, ctx| {
+        plan.revoke_as_owner(cap, object::id(cap), clock, ctx);
+    });
+    w.end();
+}
+
 #[test, expected_failure(abort_code = pass::EPassesLeft)]
 fun passes_left() {
     let mut w = with_pass(1);

@@ -183,10 +183,10 @@ def unwind(comparison: Comparison, label: int):
             operator = list(world.operators)[-1]
             for each in lost:
                 yield "ann", "revoke", {"plan": name, "host": plan.host, "operator": operator, "pass_": each}
-        elif lost:  # nobody can end them: the owner waits
-            yield "", "advance", {"ms": 2000 * max(MINUTE, plan.period_ms)}
-            for _ in range(0 if plan.period_ms else max(a.periods for a in plan.accounts.values())):
-                yield "", "epoch", {}
+        else:  # the host is deleted
+            for each in lost:
+                cap = {"plan": name, "cap": plan.host, "pass_": each}
+                yield world.caps[plan.host], "revoke_as_owner", cap
     periods = [p.period_ms for p in world.plans.values()]
     if periods:
         yield "", "advance", {"ms": max(MINUTE, *periods)}

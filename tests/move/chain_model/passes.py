@@ -82,6 +82,14 @@ class Passes(Channels):
         entry = self.plans[plan]
         need(entry.host == host, "pass", "EForeignHost")
         self.operating(host, operator, PASSES)
+        self.end_pass(plan, pass_)
+
+    def revoke_as_owner(self, sender, plan, cap, pass_):
+        self.planned(plan, cap)
+        self.end_pass(plan, pass_)
+
+    def end_pass(self, plan: str, pass_: str) -> None:
+        entry = self.plans[plan]
         elapsed = self.elapsed(entry, pass_)
         account = entry.accounts[pass_]
         need(not account.revoked, "pass", "ERevoked")

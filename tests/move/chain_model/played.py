@@ -524,6 +524,9 @@ class Played:
             p, self.id(plan), self.id(host), self.id(operator), self.id(pass_), coin=self.type(plan)
         )
 
+    def _revoke_as_owner(self, p, sender, plan, cap, pass_):
+        MODULES["pass"].revoke_as_owner(p, self.id(plan), self.cap(cap), self.id(pass_), coin=self.type(plan))
+
     def _buy(self, p, sender, plan, host, payment, periods):
         coin = self.type(plan)
         pass_.keep(

@@ -43,7 +43,11 @@ class World(Pipes, Passes, Locks):
             ("pass_", self.passes),
             ("lock", self.locks),
         ):
-            if part in arguments and (name, part) not in (("revoke", "pass_"), ("destroy_cap", "host")):
+            if part in arguments and (name, part) not in (
+                ("revoke", "pass_"),
+                ("revoke_as_owner", "pass_"),
+                ("destroy_cap", "host"),
+            ):
                 there[arguments[part]]
 
     def check(self) -> None:

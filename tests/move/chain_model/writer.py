@@ -58,6 +58,7 @@ TOGETHER = {
     "set_on_sale",
     "draw",
     "revoke",
+    "revoke_as_owner",
     "cancel",
     "cancel_refused",
     "renew",
@@ -550,7 +551,15 @@ class Writer(Scenes):
             return owner, "draw", {"plan": name, "cap": cap, "passes": some}
         if choice == 5:
             return owner, "plan_migrate", {"plan": name, "cap": cap}
-        if choice in (6, 7):
+        if choice == 6:
+            if not accounts:
+                return None
+            return (
+                owner,
+                "revoke_as_owner",
+                {"plan": name, "cap": cap, "pass_": self.near(self.any(accounts), "unknown")},
+            )
+        if choice == 7:
             operator = self.operator(world, plan.host) if plan.host in world.hosts else None
             if operator is None or not accounts or host not in world.hosts:
                 return None
