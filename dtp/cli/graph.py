@@ -92,13 +92,21 @@ class _Opener:
         self.source = source
 
     @asynccontextmanager
-    async def open(self, *, writing: bool, history: bool = False) -> AsyncIterator[Graph]:
+    async def open(
+        self, *, writing: bool, history: bool = False, read_only: bool = False
+    ) -> AsyncIterator[Graph]:
         """The graph. To write, the identity must be one that is kept: what it wrote goes on with it."""
         from dtp.graph import Graph
 
         identity = self.source.load() if writing else self.source.load_or_make()
-        async with await Graph.open(self.file, identity=identity, name=self.name, history=history) as opened:
+        async with await Graph.open(
+            self.file, identity=identity, name=self.name, history=history, read_only=read_only
+        ) as opened:
             yield opened
+
+    def look(self, work: Callable[[Graph], Awaitable[Any]]) -> Any:
+        """Do work that changes nothing, beside the program that has the graph."""
+        return self.run(work, read_only=True)
 
     def run(
         self,
@@ -107,6 +115,7 @@ class _Opener:
         writing: bool = False,
         taking: bool = False,
         history: bool = False,
+        read_only: bool = False,
     ) -> Any:
         """Open the graph, do the work, close it. Its file is made by work that writes or takes what others wrote."""
         is_file = "://" not in self.file and self.file != "memory:"
@@ -117,7 +126,7 @@ class _Opener:
         made: list[bytes] = []
 
         async def main() -> Any:
-            async with self.open(writing=writing, history=history) as opened:
+            async with self.open(writing=writing, history=history, read_only=read_only) as opened:
                 try:
                     return await work(opened)
                 finally:
@@ -213,7 +222,7 @@ def get(opened: _Opener, soul: str, key: str | None) -> None:
             graph.private(soul)
         return graph.everything(soul)
 
-    found = opened.run(work)
+    found = opened.look(work)
     if not found or (key is not None and key not in found):
         raise NotThere(f"{soul!r} has nothing" + (f" at {key!r}" if found else ""))
     if key is not None:
@@ -264,7 +273,7 @@ def ls(opened: _Opener, prefix: str) -> None:
     async def work(graph: Graph) -> list[str]:
         return graph.souls(prefix)
 
-    for soul in opened.run(work):
+    for soul in opened.look(work):
         print_line({"soul": soul}, soul)
 
 
@@ -285,7 +294,7 @@ def link(opened: _Opener, soul: str, key: str, target: str | None, remove: bool)
         (node.unlink if remove else node.link)(key, target)
         return []
 
-    for one in opened.run(work, writing=target is not None):
+    for one in opened.run(work, writing=target is not None, read_only=target is None):
         print_line({"soul": one}, one)
 
 
@@ -302,7 +311,7 @@ def log(opened: _Opener, soul: str, key: str | None) -> None:
 
     from dtp.identity import PeerId
 
-    for version in opened.run(work):
+    for version in opened.look(work):
         op = version.op
         author = PeerId(op.author)
         when = datetime.datetime.fromtimestamp(version.when, datetime.UTC).isoformat(timespec="milliseconds")
@@ -366,7 +375,7 @@ def query(
             {name: _answer(value) for name, value in row.items()} for row in graph.query(text, **parameters)
         ]
 
-    found = opened.run(work)
+    found = opened.look(work)
     if isinstance(found, str):
         print_result({"plan" if explain else "text": found}, found)
         return
@@ -477,7 +486,7 @@ def status(opened: _Opener) -> None:
         found |= {"missing": missing, "forks": len(forks), "clock_ahead": round(graph.clock_ahead)}
         return found | {"damage": graph.damage and str(graph.damage)}, forks, _wrong(graph)
 
-    found, forks, wrong = opened.run(work)
+    found, forks, wrong = opened.look(work)
     if wants_json():
         print_result(found)
     else:
@@ -526,7 +535,7 @@ def grant(opened: _Opener, peer: str | None, path: str, days: float | None, revo
     from dtp.crdt.clock import seconds
     from dtp.crdt.owners import owned, owner_name
 
-    for one in opened.run(work, writing=peer is not None):
+    for one in opened.run(work, writing=peer is not None, read_only=peer is None):
         end = datetime.datetime.fromtimestamp(seconds(one.until), datetime.UTC) if one.until else None
         until = end.isoformat(timespec="seconds") if end else None
         soul = owned(one.owner, one.path)
@@ -558,7 +567,7 @@ def export_graph(opened: _Opener, target: str | None, qr: bool, as_text: bool) -
         async def split(graph: Graph) -> list[str]:
             return await graph.export_chunks()
 
-        _show_chunks(opened.run(split), target, qr=qr)
+        _show_chunks(opened.look(split), target, qr=qr)
         return
     if target is None:
         raise click.UsageError("name the file to write, or give --qr or --chunks")
@@ -567,7 +576,7 @@ def export_graph(opened: _Opener, target: str | None, qr: bool, as_text: bool) -
     async def work(graph: Graph) -> int:
         return await graph.export(file)
 
-    count = opened.run(work)
+    count = opened.look(work)
     print_result({"envelopes": count}, count_of(count, "envelope"))
 
 

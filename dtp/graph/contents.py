@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dtp.core import crdt as core
 from dtp.crdt import Change, Counter, List, Map, MultiValue, Node, Replica, Set, Value, values
 from dtp.crdt.owners import owned
-from dtp.graph.errors import GraphError, KeyLost, NotReader, NotSealed
+from dtp.graph.errors import GraphError, GraphReadOnly, KeyLost, NotReader, NotSealed
 from dtp.graph.query.budget import QueryBudget
 from dtp.graph.rings import RING_KEY, ring_soul
 from dtp.graph.watch import Watch
@@ -37,10 +37,14 @@ _KINDS: Final[dict[str, tuple[int, Callable[[Replica, str, str], Any]]]] = {
 }
 #: Why nothing can be done with a graph any more.
 CLOSED = "this graph is closed; open it again"
+#: Why nothing can be changed in one that was opened to read.
+READ_ONLY = "this graph was opened to read only; open it without read_only to change or sync it"
 
 
 class Contents:
     """A replica, whoever watches it, and the index of its queries."""
+
+    read_only = False
 
     def __init__(self, identity: Identity, replica: Replica) -> None:
         """`identity` is who writes in the replica."""
@@ -57,6 +61,12 @@ class Contents:
     def _check_open(self) -> None:
         if self._closed:
             raise GraphError(CLOSED)
+
+    def check_writable(self) -> None:
+        """Raises `GraphError` when it is closed, `GraphReadOnly` when it is only read."""
+        self._check_open()
+        if self.read_only:
+            raise GraphReadOnly(READ_ONLY)
 
     @property
     def closed(self) -> bool:

@@ -16,6 +16,12 @@ class GraphError(LocalError):
     code = "graph"
 
 
+class GraphReadOnly(GraphError):
+    """A graph was opened to read only, and was to be changed, synced or served. Open it without `read_only`."""
+
+    code = "graph-read-only"
+
+
 class StoreError(LocalError):
     """The place where a graph is kept can't be used: in use, damaged, full, of another version."""
 

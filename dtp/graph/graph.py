@@ -24,9 +24,17 @@ from dtp.graph import envelope as envelopes
 from dtp.graph import history as past
 from dtp.graph.blobs import BlobStore
 from dtp.graph.chains import Chains
-from dtp.graph.contents import CLOSED
+from dtp.graph.contents import CLOSED, READ_ONLY
 from dtp.graph.envelope import Envelope, Summary
-from dtp.graph.errors import EnvelopeError, Equivocation, GraphBehind, GraphError, GraphForked, StoreError
+from dtp.graph.errors import (
+    EnvelopeError,
+    Equivocation,
+    GraphBehind,
+    GraphError,
+    GraphForked,
+    GraphReadOnly,
+    StoreError,
+)
 from dtp.graph.graph_blobs import GraphBlobs
 from dtp.graph.passing import Offering, Passed
 from dtp.graph.proving import Proof
@@ -62,7 +70,15 @@ class Graph(GraphBlobs):
     Errors of the types are those of `dtp.crdt.Replica`. Use it from the thread of its event loop.
     """
 
-    def __init__(self, identity: Identity, store: Store, replica: Replica, *, history: bool = False) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        store: Store,
+        replica: Replica,
+        *,
+        history: bool = False,
+        read_only: bool = False,
+    ) -> None:
         """See `open`."""
         super().__init__(identity, replica, BlobStore(store.blob_folder, scratch=store.forgets))
         self.name = store.name
@@ -73,6 +89,8 @@ class Graph(GraphBlobs):
         #: What it passes on of authors who may be away, and when it sums up its own.
         self.passed = Passed(store.passed_folder)
         self.offering = Offering()
+        #: Whether it is only read: what would change it raises `GraphReadOnly`.
+        self.read_only = read_only
         self._store = store
         #: Raised by all changes while what this identity signed may not be all here; else None.
         self.behind: GraphBehind | None = None
@@ -113,7 +131,8 @@ class Graph(GraphBlobs):
             self._ask_whether_behind()
 
     def _ask_whether_behind(self) -> None:
-        self.behind = self._replica.refusal = loading.behind(self._store, self.identity)
+        self.behind = loading.behind(self._store, self.identity)
+        self._replica.refusal = GraphReadOnly(READ_ONLY) if self.read_only else self.behind
 
     # ---- opening and closing --------------------------------------------------------------------------------
 
@@ -127,6 +146,7 @@ class Graph(GraphBlobs):
         clock: Clock | None = None,
         history: bool = False,
         blobs: str | os.PathLike[str] | None = None,
+        read_only: bool = False,
     ) -> Graph:
         """The graph kept at `place`: the path of a SQLite file, made if need be, `memory:`, or a `postgresql://` URL.
 
@@ -138,17 +158,23 @@ class Graph(GraphBlobs):
         don't mix. With `history` peers are asked for all that ever was, and nothing else is taken: what comes summed
         up by its author is left, and `gaps` tells what is missing until a peer comes that has the frames. Else peers
         may leave out what was overwritten while this graph was away. What is stored summed up stays so: where it
-        matters, as in votes, begin with `history`, and all programs that share a store. Raises `StoreError`,
-        `GraphError`.
+        matters, as in votes, begin with `history`, and all programs that share a store.
+
+        With `read_only` it is opened beside the program that has it, which isn't held up, and shows what was stored
+        then; open it again for what came since. The file isn't written to, and `GraphReadOnly` is raised by what
+        would change it or exchange it with peers. Raises `StoreError`, `GraphError`.
         """
         if name is not None and len(name.encode()) > envelopes.MAX_NAME:
             raise GraphError(f"a graph's name has at most {envelopes.MAX_NAME} bytes of UTF-8")
-        store: Store = await asyncio.to_thread(loading.opened, place, name, identity.id.key)
+        opened = partial(loading.opened, place, name, identity.id.key, read_only=read_only)
+        store: Store = await asyncio.to_thread(opened)
         if blobs is not None:
             store.blob_folder = Path(blobs)
         try:
             replica = await asyncio.to_thread(loading.load, store, identity, clock)
-            return cls(identity, store, replica, history=history)
+            graph = cls(identity, store, replica, history=history, read_only=read_only)
+            store.loaded()
+            return graph
         except BaseException:
             store.close()
             raise
@@ -228,7 +254,7 @@ class Graph(GraphBlobs):
         Where damage took frames from the middle of what this identity signed, those behind them are signed again, and
         what was in the lost ones is gone. Raises `GraphBehind` if that can't be.
         """
-        self._check_open()
+        self.check_writable()
         if self.behind is None:
             return
         loading.adopt(self._store, self.identity, self._chains.tip(self.identity.id.key))
@@ -323,7 +349,7 @@ class Graph(GraphBlobs):
         can't be taken, and those before it were; `StoreError`.
         """
         async with self._lock:
-            self._check_open()
+            self.check_writable()
             batch = [envelopes.decode(self.name, one) for one in data]
             wrong = await loading.first_forged(batch)
             if wrong is not None:
@@ -371,6 +397,7 @@ class Graph(GraphBlobs):
 
         Raises `EnvelopeError` if it proves nothing.
         """
+        self.check_writable()
         proof = Proof(envelopes.decode(self.name, first), envelopes.decode(self.name, second))
         if proof.author in self.forks or proof.author not in self._chains.heads:
             return
@@ -574,6 +601,7 @@ class Graph(GraphBlobs):
         seen by calling this, too, and syncing: so what is deleted is forgotten the next time. Someone new who writes
         from an older copy costs no text, only that the text is built again from all frames.
         """
+        self.check_writable()
         from dtp.graph import compacting
 
         await self.commit()
@@ -627,6 +655,8 @@ class Graph(GraphBlobs):
         what is missing then, and a sync with a peer brings it.
         """
         async with self._lock:
+            if repair:
+                self.check_writable()
             self._check_open()
             before = self.damage
             try:
@@ -650,12 +680,14 @@ class Graph(GraphBlobs):
         When it returns, each has stored all that the other had when it began. Raises `SyncError` and what ends
         connections and streams; what came until then is kept, and the next sync goes on from there.
         """
+        self.check_writable()
         from dtp.graph.replicating import sync
 
         return await sync(self, connection)
 
     async def replicate(self, connection: Connection) -> None:
         """Sync, and go on with all that is stored at either end, until the connection or the graph is closed."""
+        self.check_writable()
         from dtp.graph.replicating import replicate
 
         await replicate(self, connection)
@@ -666,12 +698,14 @@ class Graph(GraphBlobs):
 
         Raises a `LocalError`, which trying again won't mend.
         """
+        self.check_writable()
         from dtp.graph.keeping import keep_replicating
 
         await keep_replicating(self, connect)
 
     async def serve(self, connection: Connection) -> None:
         """Answer the other end's `sync` and `replicate`, until the connection or the graph is closed."""
+        self.check_writable()
         from dtp.graph.replicating import serve
 
         await serve(self, connection)

@@ -38,7 +38,7 @@ class GraphBlobs(Contents):
         The same bytes are kept once, at most `dtp.graph.blobs.MAX_BYTES`. They stay until `collect_blobs`. Raises
         `StoreError`, `GraphError`.
         """
-        self._check_open()
+        self.check_writable()
         try:
             if isinstance(source, bytes):
                 ref = await asyncio.to_thread(self.blobs.add, io.BytesIO(source))
@@ -63,7 +63,7 @@ class GraphBlobs(Contents):
         Each chunk is checked as it comes; broken off, the next `fetch` goes on from there, from whichever peer.
         Raises `BlobAbsent`, `BlobError`, `StoreError`, and what ends connections and streams.
         """
-        self._check_open()
+        self.check_writable()
         if type(ref) is not BlobRef or len(ref.id) != blobs.ID or not 0 <= ref.size <= blobs.MAX_BYTES:
             raise GraphError(f"{ref!r} refers to no blob")
         while ref in self._fetching:  # one at a time writes a blob
@@ -81,6 +81,6 @@ class GraphBlobs(Contents):
 
         How many bytes became free. Name in `keep` what only sealed or older values refer to. Raises `StoreError`.
         """
-        self._check_open()
+        self.check_writable()
         kept = {*keep, *self._new_blobs, *blobs.refs_in(self._replica)}
         return await asyncio.to_thread(self.blobs.collect, kept)

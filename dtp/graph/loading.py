@@ -17,6 +17,7 @@ from dtp.graph.chains import Tip
 from dtp.graph.envelope import Envelope, Summary
 from dtp.graph.errors import EnvelopeError, GraphBehind, GraphError, StoreError
 from dtp.graph.proving import Proof
+from dtp.graph.sqlite_reader import SqliteReader
 from dtp.graph.sqlite_store import SqliteStore
 from dtp.graph.store import MEMORY, MemoryStore, Store
 from dtp.graph.summaries import READ
@@ -35,19 +36,19 @@ def merge(replica: Replica, envelope: Envelope | Summary) -> int:
     return replica.merge(envelope.author, envelope.body)
 
 
-def opened(place: str, name: str | None, writer: bytes) -> Store:
+def opened(place: str, name: str | None, writer: bytes, *, read_only: bool = False) -> Store:
     """The store at a place, as `Graph.open` names places. Raises `StoreError`, `GraphError`."""
     if place == MEMORY:
         return MemoryStore(name or "")
     if place.startswith(("postgresql://", "postgres://")):
-        from dtp.graph.postgres_store import PostgresStore
+        from dtp.graph.postgres_store import PostgresReader, PostgresStore
 
-        return PostgresStore(place, name or "", writer)
+        return (PostgresReader if read_only else PostgresStore)(place, name or "", writer)
     if "://" in place:
         raise GraphError(
             f"{place!r}: a graph is kept in a file (its path), in postgresql://..., or in {MEMORY!r}"
         )
-    return SqliteStore(place, name)
+    return (SqliteReader if read_only else SqliteStore)(place, name)
 
 
 async def first_forged(batch: list[Envelope | Summary]) -> int | None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from dtp.graph.envelope import Signed
-from dtp.graph.errors import GraphError, StoreError
+from dtp.graph.errors import GraphError, GraphReadOnly, StoreError
 from dtp.graph.proving import Proof
 from dtp.graph.store import Loaded, Store
 
@@ -287,3 +287,60 @@ class PostgresStore(Store):
                 with suppress(psycopg.Error):  # the server's end of a session may outlive it for a moment
                     self._db.execute("SELECT pg_advisory_unlock_all()")
                 self._db.close()
+
+
+class PostgresReader(PostgresStore):
+    """The store at `url`, to read beside the programs that write. Raise `StoreError` where there is no such graph.
+
+    What opening reads is of one moment: a transaction, which lasts until `loaded` and takes no lock.
+    """
+
+    def __init__(self, url: str, name: str, writer: bytes) -> None:
+        self._is_loaded = False
+        super().__init__(url, name, writer)
+
+    def _begin(self, database: psycopg.Connection[tuple[Any, ...]]) -> None:
+        if self._db is not None and not self._is_loaded:
+            raise StoreError("the connection to PostgreSQL was lost while a graph was opened; open it again")
+        database.execute("SET default_transaction_read_only = on")
+        if not self._is_loaded:
+            database.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        there = database.execute("SELECT to_regclass('dtp_graphs')").fetchone()
+        row = (
+            database.execute("SELECT id, format FROM dtp_graphs WHERE name = %s", (self.name,)).fetchone()
+            if there != (None,)
+            else None
+        )
+        if row is None:
+            raise StoreError(f"there is no graph {self.name!r} in PostgreSQL")
+        if row[1] != FORMAT:
+            raise StoreError(f"the graph {self.name!r} in PostgreSQL is not of format {FORMAT}")
+        self._graph = row[0]
+
+    def load(self) -> Loaded:
+        with self._connection("read") as database:
+            row = database.execute(
+                "SELECT arrival, digest, state FROM dtp_graph_states WHERE graph = %s ORDER BY arrival DESC LIMIT 1",
+                (self._graph,),
+            ).fetchone()
+            if row is not None and hashlib.blake2b(row[2], digest_size=32).digest() != row[1]:
+                row = None  # damaged: the frames give it again
+            arrival, state = (row[0], row[2]) if row is not None else (0, None)
+            return Loaded(state, iter(self._after(database, arrival)))
+
+    def loaded(self) -> None:
+        self._is_loaded = True
+        with self._connection("read") as database:
+            if database.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                database.execute("COMMIT")
+
+    @contextmanager
+    def _transaction(self, *, synced: bool) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        raise GraphReadOnly("the graph in PostgreSQL was opened to read")
+        yield
+
+    def news(self) -> list[bytes]:
+        return []
+
+    def follow(self, on_news: Callable[[], None]) -> None:
+        return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import struct
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -54,6 +55,35 @@ def pages_in_log(path: str) -> int:
         return 0
 
 
+def log_is_whole(path: str) -> bool:
+    """Return whether the write-ahead log's pages are as they were written, up to its last commit: SQLite ends a
+    log at the first that isn't, without a word."""
+    left = pages_in_log(path)
+    with open(f"{path}-wal", "rb") as file:
+        head = file.read(_LOG_HEAD)
+        size = int.from_bytes(head[8:12], "big")
+        order = ">" if head[3] & 1 else "<"
+        sum = _log_sum(head[:24], order, (0, 0))
+        if sum != struct.unpack(">II", head[24:]):
+            return False
+        for _ in range(left):
+            page = file.read(_PAGE_HEAD)
+            sum = _log_sum(page[:8] + file.read(size), order, sum)
+            if page[_SALTS] != head[16:24] or sum != struct.unpack(">II", page[16:]):
+                return False
+    return True
+
+
+def _log_sum(data: bytes, order: str, start: tuple[int, int]) -> tuple[int, int]:
+    """Return the log's checksum of data behind `start`."""
+    first, second = start
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
+    for one, other in zip(words[::2], words[1::2], strict=True):
+        first = first + one + second & 0xFFFFFFFF
+        second = second + other + first & 0xFFFFFFFF
+    return first, second
+
+
 def salvage(path: str, name: str | None, *, tail: bool) -> Damage:
     """Write the file at `path` anew. `name` is the graph's, should that be lost; `tail` says that the write-ahead log
     lost its end. Raise `StoreError` if the tables can't be read at all; then the file stays as it is."""
@@ -67,7 +97,8 @@ def salvage(path: str, name: str | None, *, tail: bool) -> Damage:
             old.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         original = _aside(path)
         os.link(path, original)
-        Path(f"{path}-wal").unlink(missing_ok=True)
+        for end in ("-wal", "-shm"):  # who reads beside it goes on with those of the old file
+            Path(path + end).unlink(missing_ok=True)
         os.replace(fresh, path)
     except (OSError, OverflowError, *_UNREADABLE) as error:
         raise StoreError(

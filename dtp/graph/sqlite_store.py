@@ -1,4 +1,4 @@
-"""Frames in one SQLite file: write-ahead log, one process at a time, safe against being killed at any point."""
+"""Frames in one SQLite file: write-ahead log, one process at a time writes, safe against being killed at any time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from urllib.parse import quote
 
 from dtp.core.crdt import AUTHOR_SIZE
 from dtp.graph.envelope import Signed
@@ -29,6 +30,7 @@ from dtp.graph.sqlite_format import (
     run_end,
     runs,
 )
+from dtp.graph.sqlite_lock import WriterLock
 from dtp.graph.store import Loaded, Store
 from dtp.graph.witness import Witness
 from dtp.identity.private import make_private_file
@@ -36,6 +38,8 @@ from dtp.identity.private import make_private_file
 _T = TypeVar("_T")
 log = logging.getLogger("dtp.graph")
 
+#: Seconds that SQLite waits for a lock: programs that read have one for a moment.
+_PATIENCE: Final = 5.0
 #: Envelopes that are read at once.
 _AT_ONCE: Final = 256
 _FRAMES: Final = (
@@ -75,20 +79,39 @@ class SqliteStore(Store):
         self._gaps: list[tuple[bytes, int, int]] = []
         self._on_damage: Callable[[], None] = lambda: None
         self._witnesses: dict[bytes, Witness] = {}
+        self._lock = WriterLock(self._path)
         try:
             self._db = self._opened()
         except (OSError, sqlite3.Error) as error:
+            self._lock.release()
             raise StoreError(f"{self._path} can't be opened: {error}") from error
         try:
             self._check(name)
         except BaseException:
             self._db.close()
+            self._lock.release()
             raise
 
     def _opened(self) -> sqlite3.Connection:
         if self._path != ":memory:":
+            self._lock.take()  # two writers as one author would contradict each other
+        return self._connected_to_write()
+
+    def _connected_to_write(self) -> sqlite3.Connection:
+        if self._path != ":memory:":
             make_private_file(self._path)
-        database = sqlite3.connect(self._path, timeout=0.2, isolation_level=None, check_same_thread=False)
+        return self._connected(
+            f"file:{quote(os.path.abspath(self._path))}" if self._path != ":memory:" else ""
+        )
+
+    def _connected(self, place: str) -> sqlite3.Connection:
+        database = sqlite3.connect(
+            place or ":memory:",
+            uri=bool(place),
+            timeout=_PATIENCE,
+            isolation_level=None,
+            check_same_thread=False,
+        )
         # bytes that damage made a text don't end the reading: they are found to be no bytes
         database.text_factory = _decode
         return database
@@ -110,11 +133,11 @@ class SqliteStore(Store):
             raise StoreError(f"{self._path} keeps a graph of another name, {self.name!r}")
 
     def _begin(self, name: str | None) -> None:
-        self._db.execute(
-            "PRAGMA locking_mode = EXCLUSIVE"
-        )  # two writers as one author would contradict each other
         self._db.execute("PRAGMA journal_mode = WAL")
         prepare(self._db, self._path, name or "")
+        self._read_tables()
+
+    def _read_tables(self) -> None:
         self.name, self._instance, self._inode = self._read_head()
         self._authors = dict(self._db.execute("SELECT key, id FROM authors"))
         self._find_gaps()
@@ -151,7 +174,7 @@ class SqliteStore(Store):
         self._db.close()
         found = salvage(self._path, name, tail=tail)
         self.damage = found if self.damage is None else found.with_earlier(self.damage)
-        self._db = self._opened()
+        self._db = self._connected_to_write()
         with self._failures("opened"):
             self._begin(name)
         log.warning("%s: %s", self._path, found)
@@ -406,4 +429,12 @@ class SqliteStore(Store):
     def close(self) -> None:
         for witness in self._witnesses.values():
             witness.close()
+        self._take_log_in()
         self._db.close()
+        self._lock.release()
+
+    def _take_log_in(self) -> None:
+        """SQLite does it when the last one closes the file; who reads it may be the last."""
+        with suppress(sqlite3.Error):
+            self._db.execute("PRAGMA busy_timeout = 0")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

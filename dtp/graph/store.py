@@ -75,6 +75,10 @@ class Store(ABC):
     def load(self) -> Loaded:
         """What is there. The first call."""
 
+    def loaded(self) -> None:
+        """All that opening needs was read."""
+        return
+
     @abstractmethod
     def lasts(self) -> dict[bytes, int]:
         """Return author -> its highest sequence; what is there stands for all from 1 on."""

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import dtp as dtp_package
 from dtp.cli import main
 from dtp.config import identity_path
+from dtp.graph.sqlite_store import SqliteStore
 from dtp.identity import Identity
 
 
@@ -401,3 +402,20 @@ def test_what_is_no_register_is_shown_with_its_kind(me, tmp_path):
         soul for soul in run("ls", file).splitlines() if soul.endswith("/diary") and ".rings" not in soul
     )
     assert run("get", file, diary) == "monday: rain\n"
+
+
+def test_looking_beside_the_program_that_has_the_file(me, tmp_path):
+    file = tmp_path / "notes.db"
+    run("put", file, "page/1", "title", "Draft")
+    run("link", file, "page/1", "next", "page/2")
+    with closing(SqliteStore(file)):
+        assert run("get", file, "page/1", "title") == "Draft\n"
+        assert run("ls", file) == "page/1\n"
+        assert "Draft" in run("log", file, "page/1")
+        assert run("link", file, "page/1", "next") == "page/2\n"
+        assert run("query", file, "MATCH (n:page) WHERE n.title <> '' RETURN n.title AS t") == "t\nDraft\n"
+        assert "frames       2" in run("status", file)
+        assert run("grant", file) == ""
+        assert "2 envelopes" in run("export", file, tmp_path / "notes.dtpg")
+        assert "another process has it" in run("put", file, "page/1", "title", "Final", code=3)
+    assert sorted(one.name for one in tmp_path.glob("notes*")) == ["notes.db", "notes.dtpg"]
