@@ -199,6 +199,7 @@ static int open_record(dtp_cipher *cipher, uint8_t *buffer, size_t at, size_t le
     cipher->counter++;
     result->frames = listed;
     result->records++;
+    result->rekeys += rekey != 0;
     return DTP_OK;
 }
 
@@ -211,6 +212,7 @@ int dtp_open(dtp_cipher *cipher, uint8_t *buffer, size_t length, dtp_incoming *f
         size_t at = result->consumed;
         size_t have = length - at - DTP_RECORD_HEADER;
         size_t need = get16(buffer + at);
+        size_t spent = result->frames + result->rekeys + result->records / DTP_RECORDS_OF_FRAME;
         int code;
         if (need < DTP_TAG)
             return DTP_E_LENGTH;
@@ -218,7 +220,7 @@ int dtp_open(dtp_cipher *cipher, uint8_t *buffer, size_t length, dtp_incoming *f
             result->wanted = need - have;
             break;
         }
-        if (capacity - result->frames < least((need - DTP_TAG) / DTP_FRAME_HEADER, DTP_RECORD_FRAMES))
+        if (spent >= capacity || capacity - spent < least((need - DTP_TAG) / DTP_FRAME_HEADER, DTP_RECORD_FRAMES))
             return result->records > 0 ? DTP_OK : DTP_E_SPACE;
         code = open_record(cipher, buffer, at, need - DTP_TAG, frames, result);
         if (code != DTP_OK)

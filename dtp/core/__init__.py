@@ -30,6 +30,7 @@ from dtp.core.records import (
     PACKET_OVERHEAD,
     RECORD_FRAMES,
     RECORD_OVERHEAD,
+    RECORDS_OF_FRAME,
     STREAM_OVERHEAD,
     STREAM_ROOM,
     Frame,
@@ -45,6 +46,7 @@ from dtp.core.sockets import supported as sockets_supported
 __all__ = [
     "MAX_PLAINTEXT",
     "PACKET_OVERHEAD",
+    "RECORDS_OF_FRAME",
     "RECORD_FRAMES",
     "RECORD_OVERHEAD",
     "STREAM_OVERHEAD",

@@ -38,10 +38,10 @@ Outgoing = tuple[int, int, int, int, bytes | bytearray | memoryview]
 Frame = tuple[int, int, int, int, int, int]
 
 _INCOMING = Struct("@BB6xQQII")
-_OPENED_ONE = Struct("@NNNNBB6xQQII")  # dtp_opened, and the first frame right behind it
+_OPENED_ONE = Struct("@NNNIIBB6xQQII")  # dtp_opened, and the first frame right behind it
 _OUTGOING_TAIL = Struct("@NQQBB")  # behind the pointer
 _OUTGOING_SIZE: int = ffi.sizeof("dtp_outgoing")
-_RESULT = Struct("@NNNN")  # both dtp_sealed and dtp_opened
+_RESULT = Struct("@NNNN")  # dtp_sealed
 _BYTES = ffi.typeof("uint8_t[]")
 _POINTER_SIZE: int = ffi.sizeof("void *")
 _INCOMING_SIZE = _INCOMING.size
@@ -54,6 +54,8 @@ _NUMBERS, _SIZES = ffi.typeof("uint64_t[]"), ffi.typeof("uint32_t[]")
 _pack_tail, _unpack_result = _OUTGOING_TAIL.pack_into, _RESULT.unpack_from
 _unpack_opened_one, _iter_incoming = _OPENED_ONE.unpack_from, _INCOMING.iter_unpack
 
+#: Records that take as much time as a frame, whatever is in them.
+RECORDS_OF_FRAME: int = lib.DTP_RECORDS_OF_FRAME
 #: Frames in one record or packet at most, PADDING and REKEY apart.
 RECORD_FRAMES: int = lib.DTP_RECORD_FRAMES
 #: Frames listed by one `open`. Untouched pages of the list cost nothing.
@@ -137,18 +139,20 @@ def _put(scratch: _Scratch, frames: Sequence[Outgoing]) -> list[Any]:
     return kept
 
 
-def _opened(scratch: _Scratch, start: int) -> tuple[int, list[Frame]]:
-    """What C made of a read: bytes taken, and the frames with their places counted from the buffer's beginning."""
+def _opened(scratch: _Scratch, start: int) -> tuple[int, list[Frame], int, int]:
+    """What C made of a read: bytes taken, the frames with their places counted from the buffer's beginning, and how
+    many records it was, of which how many had a REKEY."""
     both = _unpack_opened_one(scratch.listed_view)
-    taken, count = both[0], both[2]
+    taken, _, count, records, rekeys = both[:5]
     if count == 1 and not start:
-        return taken, [both[4:]]
+        return taken, [both[5:]], records, rekeys
     found = _iter_incoming(scratch.incoming_view[: count * _INCOMING_SIZE])
     if not start:
-        return taken, list(found)
-    return taken, [
+        return taken, list(found), records, rekeys
+    frames = [
         (kind, flags, stream, offset, at + start, length) for kind, flags, stream, offset, at, length in found
     ]
+    return taken, frames, records, rekeys
 
 
 class _Handle:
@@ -312,10 +316,14 @@ class Sealer(_Handle):
 class Opener(_Handle):
     """The receiving direction of a link over a carrier that keeps the order. Arguments and errors as `Sealer`'s."""
 
-    __slots__ = ()
+    __slots__ = ("rekeyed", "weight")
 
     def __init__(self, suite: str, key: bytes) -> None:
         super().__init__(suite, key, 0)
+        #: Of the last `open`: how many REKEYs there were.
+        self.rekeyed = 0
+        #: ... and what it took, in frames: those listed, one for each REKEY, and one for `RECORDS_OF_FRAME` records.
+        self.weight = 0
 
     def set_fresh(self, key: bytes) -> None:
         """Take `key` (32 bytes) at the next REKEY that says that it is a fresh one, a `FrameError` without."""
@@ -326,8 +334,8 @@ class Opener(_Handle):
     ) -> tuple[int, list[Frame], DtpError | None]:
         """Open the whole records in `buffer[start:end]`, in place: bytes taken, their frames, and what was wrong.
 
-        Opens no further record once more than `most` frames are listed (16,384 if that is less), so call again with
-        what is left until nothing is taken. PADDING, REKEY and the types from 0x80 on are dealt with and not listed;
+        Opens no further record once its `weight` is above `most` (16,384 if that is less), so call again with what
+        is left until nothing is taken. PADDING, REKEY and the types from 0x80 on are dealt with and not listed;
         STREAM frames that continue each other may be joined. The error is given, not raised: `RecordForged`,
         `RecordLengthError`, `FrameError`, `TooManyFrames`, `CounterExhausted`, `UnsupportedSuite` (closed) or
         `ProviderError`. What was opened before it is genuine; the record that failed is spoiled.
@@ -345,9 +353,10 @@ class Opener(_Handle):
                 capacity,
                 scratch.opened,
             )
-            taken, frames = _opened(scratch, start)
+            taken, frames, records, self.rekeyed = _opened(scratch, start)
         finally:
             _idle.append(scratch)
+        self.weight = len(frames) + self.rekeyed + records // RECORDS_OF_FRAME
         return taken, frames, opening_error(code) if code < 0 else None
 
 

@@ -55,15 +55,16 @@ class Receiving(Linking):
     ) -> tuple[int, int]:
         """Open what a carrier brought into `buffer[start:end]`; the records are opened in place.
 
-        Return the index behind the last record that was taken, and how many frames there were. More than `most`
-        frames, and whole records may be left for another call; else what follows is the start of one and belongs in
-        front of what comes next. An error ends the link or the session; see the events.
+        Return the index behind the last record that was taken, and what that took, in frames (`Opener.weight`). More
+        than `most`, and whole records may be left for another call; else what follows is the start of one and belongs
+        in front of what comes next. An error ends the link or the session; see the events.
         """
         used, count = start, 0
         if used < end and not link.lost and not link.refused:
             taken, frames, error = link.opener.open(buffer, used, end, most)
             used += taken
-            count = len(frames)
+            count = link.opener.weight
+            self._idle.count += link.opener.rekeyed
             if taken:
                 link.last_received = now
                 link.ping_sent = None

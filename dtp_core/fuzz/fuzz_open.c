@@ -60,7 +60,7 @@ static int open_two(dtp_cipher *opener, choices *c)
     second = least(second, c->left - first);
     size = 2 * (DTP_RECORD_HEADER + DTP_TAG) + first + second;
     buffer = exactly(size);
-    listed = least(first / DTP_FRAME_HEADER, DTP_RECORD_FRAMES) + least(second / DTP_FRAME_HEADER, DTP_RECORD_FRAMES);
+    listed = least(first / DTP_FRAME_HEADER, DTP_RECORD_FRAMES) + least(second / DTP_FRAME_HEADER, DTP_RECORD_FRAMES) + 1;
     frames = list_of(listed);
 
     first = seal_chosen(&sealer, c, buffer, first);

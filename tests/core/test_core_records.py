@@ -28,6 +28,7 @@ from dtp.core import (
     MAX_PLAINTEXT,
     RECORD_FRAMES,
     RECORD_OVERHEAD,
+    RECORDS_OF_FRAME,
     STREAM_ROOM,
     Buffer,
     CounterExhausted,
@@ -257,7 +258,9 @@ def test_more_frames_than_one_call_lists(suite: str) -> None:
         at += taken
         counts.append(len(frames))
     assert counts == [2 * RECORD_FRAMES] * 35
-    assert len(Opener(suite, KEY).open(BUFFER, 0, put(sealed))[1]) == 64 * RECORD_FRAMES
+    assert (
+        len(Opener(suite, KEY).open(BUFFER, 0, put(sealed))[1]) == 63 * RECORD_FRAMES
+    )  # and for records one
 
 
 def test_a_record_of_too_many_frames_is_refused(suite: str) -> None:
@@ -619,6 +622,40 @@ def test_space(suite: str) -> None:
     assert state(sealer) == before
     with pytest.raises(SpaceError, match="only 1 of 2"):
         sealer.seal([(1, 0, 0, 0, b"")] * 2, Buffer(22), 1000)
+
+
+@pytest.mark.parametrize(
+    ("text", "rekeys", "a_call"),
+    [
+        (b"", False, RECORDS_OF_FRAME * (10 + RECORD_FRAMES)),
+        (frame(PADDING), False, RECORDS_OF_FRAME * (10 + RECORD_FRAMES)),
+        (frame(0xFF), False, RECORDS_OF_FRAME * (10 + RECORD_FRAMES)),
+        (frame(REKEY), True, 10 + RECORD_FRAMES - 15),
+    ],
+)
+def test_records_that_list_nothing_have_a_bound_for_each_call(
+    suite: str, text: bytes, rekeys: bool, a_call: int
+) -> None:
+    """Any number of them was one call: 95,000 REKEYs of one read took 0.1 s."""
+    reference, many = ReferenceSealer(suite, KEY), 2 * a_call + 1
+    records = []
+    for _ in range(many):
+        records.append(reference.record(text))
+        if rekeys:
+            reference.rekey()
+    end = put(b"".join(records))
+    opener, at, calls = Opener(suite, KEY), 0, []
+    while at < end:
+        before = opener.counter
+        taken, frames, error = opener.open(BUFFER, at, end, 10)
+        assert (frames, error) == ([], None)
+        at += taken
+        calls.append(opener.counter - before)
+        assert opener.rekeyed == (calls[-1] if rekeys else 0)
+        assert opener.weight == opener.rekeyed + calls[-1] // RECORDS_OF_FRAME
+        assert at == end or opener.weight > 10
+    assert sum(calls) == many
+    assert max(calls) <= a_call + RECORDS_OF_FRAME
 
 
 def test_list_of_frames_too_small_for_the_next_record(suite: str) -> None:
