@@ -352,6 +352,7 @@ int dtp_slot_get(dtp_graph *graph, uint32_t soul, uint32_t key, uint32_t part, u
 /* Write it if (clock, author, value) is above what is there: 1 when that is to be seen, 0, or a negative code. */
 int dtp_slot_write(dtp_graph *graph, uint32_t number, uint64_t clock, uint32_t author, dtp_bytes value);
 uint32_t dtp_space_of(uint32_t part);
+int dtp_is_soul(dtp_graph *graph, uint32_t number); /* whether a name is a soul that has something (crdt_read.c) */
 /* The part that a kind of op is about; a counter's is its author's. */
 uint32_t dtp_part_of(const dtp_op *op);
 /* How (clock, author) a is to b: below 0, 0 (the same), above 0. */

@@ -233,16 +233,21 @@ int dtp_graph_keys(dtp_graph *graph, uint32_t space, const uint8_t *soul, size_t
     return DTP_OK;
 }
 
-static int is_soul(dtp_graph *graph, uint32_t number, const uint8_t *prefix, size_t length)
+int dtp_is_soul(dtp_graph *graph, uint32_t number)
 {
-    const dtp_name *name = &graph->names[number];
     uint32_t slot;
-    if (name->length < length || (length > 0 && memcmp(dtp_name_text(graph, name), prefix, length) != 0))
-        return 0;
-    for (slot = name->first; slot != DTP_NONE; slot = next_slot(graph, slot))
+    for (slot = graph->names[number].first; slot != DTP_NONE; slot = next_slot(graph, slot))
         if (is_there(graph, slot))
             return 1;
     return 0;
+}
+
+static int is_soul(dtp_graph *graph, uint32_t number, const uint8_t *prefix, size_t length)
+{
+    const dtp_name *name = &graph->names[number];
+    if (name->length < length || (length > 0 && memcmp(dtp_name_text(graph, name), prefix, length) != 0))
+        return 0;
+    return dtp_is_soul(graph, number);
 }
 
 int dtp_graph_souls(dtp_graph *graph, const uint8_t *prefix, size_t length, dtp_view *view)

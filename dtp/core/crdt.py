@@ -7,6 +7,7 @@ handle numbers. One thread at a time uses a handle: calls let go of the GIL.
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
@@ -364,6 +365,51 @@ class GraphCore:
     def souls(self, prefix: bytes = b"") -> bytes:
         """MessagePack `[soul...]` of those that have something and begin with `prefix`."""
         return self._show(lib.dtp_graph_souls(self._graph, prefix, len(prefix), self._view))
+
+    # ---- for queries --------------------------------------------------------------------------------------------
+
+    def column(self, key: bytes) -> bytes:
+        """Cells `hash << 32 | soul's number` (64 bits) of the registers at a key, sorted: by the value's hash."""
+        return self._show(lib.dtp_graph_column(self._graph, key, len(key), self._view))
+
+    def links(self) -> bytes:
+        """Cells `hash << 32 | soul's number` (64 bits) of all links, sorted: by the hash of the link."""
+        return self._show(lib.dtp_graph_links(self._graph, self._view))
+
+    def hash(self, value: bytes) -> int | None:
+        """The hash of a value (MessagePack) as columns have it; None for what they don't have."""
+        found = ffi.new("uint32_t *")
+        return int(found[0]) if lib.dtp_graph_hash(self._graph, value, len(value), found) else None
+
+    def between(self, key: bytes, low: bytes, high: bytes) -> bytes:
+        """Numbers (32 bits) of souls whose register at a key may be from one value to another (b"" is no bound)."""
+        return self._show(
+            lib.dtp_graph_between(self._graph, key, len(key), low, len(low), high, len(high), self._view)
+        )
+
+    def unmade(self, prefix: bytes) -> bytes:
+        """Numbers (32 bits) of souls with links to what begins with `prefix` and has nothing itself."""
+        return self._show(lib.dtp_graph_unmade(self._graph, prefix, len(prefix), self._view))
+
+    def number(self, soul: bytes) -> int | None:
+        """A soul's number, None where there was never anything."""
+        found = ffi.new("uint32_t *")
+        return int(found[0]) if lib.dtp_graph_find(self._graph, soul, len(soul), found) else None
+
+    @property
+    def names(self) -> int:
+        """How many souls and keys have numbers."""
+        return int(lib.dtp_graph_names(self._graph))
+
+    def named(self, prefix: bytes) -> bytes:
+        """Numbers (32 bits) of the souls that have something and begin with `prefix`."""
+        return self._show(lib.dtp_graph_named(self._graph, prefix, len(prefix), self._view))
+
+    def rows(self, numbers: array[int]) -> bytes:
+        """MessagePack `[soul, {key: value}, [key, link...]...]` of the souls with these numbers (32 bits): their
+        registers, and the links in their sets. Those that have nothing are left out."""
+        given = ffi.from_buffer("uint32_t[]", numbers)
+        return self._show(lib.dtp_graph_rows(self._graph, given, len(numbers), self._view))
 
     def seen(self) -> bytes:
         """The version vector: docs/graph.md, "Version vectors"."""

@@ -13,6 +13,7 @@ from dtp.crdt import Change, Counter, List, Map, MultiValue, Node, Replica, Set,
 from dtp.crdt.owners import owned
 from dtp.graph.errors import GraphError, GraphReadOnly, KeyLost, NotReader, NotSealed
 from dtp.graph.query.budget import QueryBudget
+from dtp.graph.query.errors import QueryError
 from dtp.graph.rings import RING_KEY, ring_soul
 from dtp.graph.watch import Watch
 from dtp.identity import Identity
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from dtp.crdt.texts import GraphText
     from dtp.graph.private import PrivateNode
+    from dtp.graph.query.beside import Beside
     from dtp.graph.query.live import Difference
     from dtp.graph.query.run import Queries, Row
 
@@ -52,6 +54,8 @@ class Contents:
         self._replica = replica
         self._watches: set[Watch] = set()
         self._queries: Queries | None = None
+        self._beside: Beside | None = None
+        self._declared: _Declared = set()
         self._private: dict[str, PrivateNode] = {}
         self._closed = False
         #: What each query may take.
@@ -175,10 +179,28 @@ class Contents:
         """The rows of a query in openCypher's reading part (docs/query.md), each a dict of its columns.
 
         A node's label is what is before the first slash of its soul; relationships are links, by their key. The
-        first query makes an index in memory, later ones bring it up to date. Raises `QueryError`, and `QueryLimit`
-        where it takes more than `query_budget`.
+        nodes that queries are about are kept in an index in memory, and kept up to date. Raises `QueryError`, and
+        `QueryLimit` where it takes more than `query_budget`.
         """
         return self._queries_now().run(text, parameters, self.query_budget)
+
+    async def query_async(self, text: str, **parameters: Value) -> _Rows:
+        """The rows of a query, as `query` gives them, while the event loop goes on.
+
+        It runs in a thread, over the graph as it was at one time after the call: what changes meanwhile isn't seen.
+        One runs at a time, in the order of the calls. Cancelling it ends the query. Raises as `query`, and
+        `GraphError` when the graph is closed.
+        """
+        self._check_open()
+        if self._beside is None:
+            from dtp.graph.query.beside import Beside
+
+            self._beside = Beside(self._replica, self._private.keys)
+        try:
+            return await self._beside.run(text, parameters, self.query_budget, self._declared)
+        except QueryError:
+            self._check_open()
+            raise
 
     def live(self, text: str, **parameters: Value) -> AsyncIterator[Difference]:
         """The rows of a query, then how they differ whenever the graph has changed: `async for difference in ...`.
@@ -196,7 +218,9 @@ class Contents:
         name, "kind.key", for `CALL db.index.fulltext.queryNodes(name, query)`. It lasts as long as this object: say
         it after opening. Raises `QueryError`.
         """
-        return self._queries_now().index.declare(kind, key, full_text=full_text)
+        name = self._queries_now().index.declare(kind, key, full_text=full_text)
+        self._declared.add((kind, key, full_text))
+        return name
 
     def explain(self, text: str, **parameters: Value) -> str:
         """The SELECTs that the MATCHes of a query become, and how SQLite goes about them."""
@@ -206,7 +230,7 @@ class Contents:
         if self._queries is None:
             from dtp.graph.query.run import Queries
 
-            self._queries = Queries(self._replica)
+            self._queries = Queries(self._replica, self._private.keys)
         return self._queries
 
     def to_networkx(self, prefix: str = "") -> MultiDiGraph:
@@ -241,18 +265,22 @@ class Contents:
     # ---- telling of changes -----------------------------------------------------------------------------------
 
     def _offer(self) -> None:
-        if self._watches or self._queries is not None:
+        if self._watches or self._queries is not None or self._beside is not None:
             self._tell_of(self._replica.changes())
 
     def _tell_of(self, changes: _Changes) -> None:
-        if self._queries is not None:
-            self._queries.index.note(changes)
-            for node in self._private.values():
-                self._queries.index.note(
-                    c._replace(soul=node.soul) for c in changes if c.soul == node.ring_soul
-                )
+        self._note(changes)
+        for node in self._private.values():
+            self._note([c._replace(soul=node.soul) for c in changes if c.soul == node.ring_soul])
         for watch in self._watches:
             watch.offer(changes)
+
+    def _note(self, changes: _Changes) -> None:
+        """Tell the indexes that something is different at these souls."""
+        if self._queries is not None:
+            self._queries.index.note(changes)
+        if self._beside is not None:
+            self._beside.note(changes)
 
     def _reveal(self, soul: str) -> dict[str, Value] | None:
         """What a private node that was opened here says; nothing when it can't be read."""
@@ -269,3 +297,4 @@ class Contents:
 _Rows = list["Row"]
 _Souls = list[str]
 _Changes = list[Change]
+_Declared = set[tuple[str, str, bool]]

@@ -9,7 +9,7 @@ from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
 from dtp.graph.errors import GraphError
-from dtp.graph.query.index import kind_of
+from dtp.graph.query.columns import kind_of
 
 #: (from, key, to), by the names of nodes.
 Edge = tuple[str, str, str]

@@ -197,6 +197,8 @@ class Graph(GraphBlobs):
             for watch in list(self._watches):
                 watch.close()
             self._replica.texts.end_changes()
+            if self._beside is not None:
+                await self._beside.close()
             self._worker.shutdown(wait=True)
             self._store.close()
             self.blobs.close()
@@ -512,8 +514,8 @@ class Graph(GraphBlobs):
         from dtp.graph.private import private
 
         node = private(self, place, readers)
-        if node.soul not in self._private and self._queries is not None:
-            self._queries.index.note([Change(node.soul, "", "register", self.identity.id.key, 0)])
+        if node.soul not in self._private:
+            self._note([Change(node.soul, "", "register", self.identity.id.key, 0)])
         return self._private.setdefault(node.soul, node)
 
     def publish_key(self) -> None:

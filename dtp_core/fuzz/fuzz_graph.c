@@ -67,6 +67,30 @@ static void any_account(const kept *body, const dtp_frame_facts *facts)
     dtp_account_close(account);
 }
 
+/* Whatever is there: souls by their values are among all souls, and each row can be read. */
+static void any_lookups(dtp_graph *graph)
+{
+    dtp_view view;
+    uint32_t *numbers, hash;
+    size_t count;
+    static const uint8_t low = 0x00, high = 0x7f, text[] = {0xa1, 'a'};
+    CHECK(dtp_graph_named(graph, NULL, 0, &view) == DTP_OK);
+    count = view.length / sizeof *numbers;
+    numbers = malloc(view.length + sizeof *numbers);
+    CHECK(numbers != NULL);
+    if (count > 0)
+        memcpy(numbers, view.bytes, view.length);
+    CHECK(dtp_graph_rows(graph, numbers, count, &view) == DTP_OK);
+    CHECK(dtp_graph_column(graph, (const uint8_t *)"k", 1, &view) == DTP_OK && view.length / 8 <= count);
+    CHECK(dtp_graph_between(graph, (const uint8_t *)"k", 1, &low, 1, &high, 1, &view) == DTP_OK && view.length / 4 <= count);
+    CHECK(dtp_graph_links(graph, &view) == DTP_OK);
+    CHECK(dtp_graph_unmade(graph, NULL, 0, &view) == DTP_OK);
+    CHECK(dtp_graph_hash(graph, text, sizeof text, &hash) == 1);
+    numbers[0] = UINT32_MAX;
+    CHECK(dtp_graph_rows(graph, numbers, 1, &view) == DTP_E_LIMIT);
+    free(numbers);
+}
+
 /* What is refused changes nothing that is to be seen; what is taken can be read, saved and loaded. */
 static void any_frame(choices *c)
 {
@@ -91,6 +115,7 @@ static void any_frame(choices *c)
     CHECK(code != DTP_OK || dtp_graph_merge(graph, (uint32_t)author, body.bytes, body.length, limit, 1, &merged) == DTP_OK);
     CHECK(code != DTP_OK || merged.ops == 0);
     CHECK(dtp_graph_souls(graph, NULL, 0, &view) == DTP_OK);
+    any_lookups(graph);
     CHECK(dtp_graph_load(copy, after.bytes, after.length, &place) == DTP_OK);
     again = saved(copy);
     CHECK(same(after, again));

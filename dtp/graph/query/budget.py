@@ -6,10 +6,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from dtp.graph.query.errors import QueryLimit
+from dtp.graph.query.errors import QueryError, QueryLimit
 
 _T = TypeVar("_T")
 #: Steps between two looks at clock and memory.
@@ -45,16 +46,24 @@ class Meter:
         budget: QueryBudget,
         clock: Callable[[], float] = time.monotonic,
         resident: Callable[[], int] | None = None,
+        given_up: Callable[[], bool] | None = None,
     ) -> None:
+        """`given_up` tells whether nobody waits for it any more."""
         self._budget = budget
         self._clock = clock
         self._resident = resident_bytes if resident is None else resident
-        self._began = clock()
-        self._before = self._resident()
+        self._given_up = given_up
+        self.begin()
         self._steps = 0
         self._look_at = _BETWEEN
+        self._aside = False
         #: Why the query was ended, once it was.
-        self.limit: QueryLimit | None = None
+        self.limit: QueryError | None = None
+
+    def begin(self) -> None:
+        """Count time and memory from now on."""
+        self._began = self._clock()
+        self._before = self._resident()
 
     def step(self) -> None:
         """Count a row or an item. Raises `QueryLimit`."""
@@ -77,18 +86,42 @@ class Meter:
 
     def interrupt(self) -> bool:
         """Count some of SQLite's instructions; whether it has to stop, as `limit` says."""
+        if self._aside:
+            return False
         self._steps += INSTRUCTIONS // _A_STEP
         try:
             self._look()
-        except QueryLimit:
+        except QueryError:
             return True
         return False
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """Count no time and no steps of what is done meanwhile: they are the index's."""
+        began, self._aside = self._clock(), True
+        try:
+            yield
+        finally:
+            self._aside = False
+            self._began += self._clock() - began
+
+    @contextmanager
+    def without_growth(self) -> Iterator[None]:
+        """Count no memory that is taken meanwhile: it is the index's."""
+        before = self._resident()
+        try:
+            yield
+        finally:
+            self._before += self._resident() - before
 
     def _look(self) -> None:
         if self.limit is not None:
             raise self.limit
         budget = self._budget
         self._look_at = self._steps + _BETWEEN
+        if self._given_up is not None and self._given_up():
+            self.limit = QueryError("this query was given up")
+            raise self.limit
         if budget.steps is not None and self._steps > budget.steps:
             raise self._ended("steps", f"it takes more than {budget.steps:,} steps; narrow it down")
         if budget.seconds is not None and self._clock() - self._began > budget.seconds:
@@ -97,10 +130,9 @@ class Meter:
             raise self._ended("memory", f"it takes more than {budget.memory >> 20:,} MiB; narrow it down")
 
     def _ended(self, what: str, why: str) -> QueryLimit:
-        self.limit = QueryLimit(
-            f"this query was ended: {why}. Graph.query_budget has what queries may take", what
-        )
-        return self.limit
+        limit = QueryLimit(f"this query was ended: {why}. Graph.query_budget has what queries may take", what)
+        self.limit = limit
+        return limit
 
 
 def resident_bytes() -> int:

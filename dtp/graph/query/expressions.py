@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from lark import Token, Tree
 
 from dtp.crdt import Link, Value
 from dtp.graph.query import semantics
 from dtp.graph.query.budget import Meter
+from dtp.graph.query.columns import kind_of
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
 from dtp.graph.query.functions import AGGREGATES, FUNCTIONS, PERCENTILES, READING, distinct, percentile
-from dtp.graph.query.index import kind_of
 from dtp.graph.query.semantics import NodeRef, Relation, shown, truth
-
-if TYPE_CHECKING:
-    from dtp.crdt import Replica
 
 #: Names to values.
 Bound = dict[str, Any]
@@ -59,6 +56,16 @@ class Matcher(Protocol):
 
     def run(self, rows: Iterator[Bound]) -> Iterator[Bound]:
         """The rows that come of those that come in."""
+
+
+class Registers(Protocol):
+    """What nodes have."""
+
+    def get(self, soul: str, key: str) -> Value:
+        """What is at a key of a node; None if nothing is."""
+
+    def registers(self, soul: str) -> dict[str, Value]:
+        """All that is at the keys of a node."""
 
 
 def trees(tree: Tree[Token]) -> list[Tree[Token]]:
@@ -107,11 +114,11 @@ def has_aggregate(tree: Tree[Token]) -> bool:
 class Expressions:
     """Compiles the expressions of one query. `given` are the caller's parameters."""
 
-    def __init__(self, text: str, given: Mapping[str, Value], replica: Replica, meter: Meter) -> None:
+    def __init__(self, text: str, given: Mapping[str, Value], registers: Registers, meter: Meter) -> None:
         self.meter = meter
         self._text = text
         self._given = given
-        self._replica = replica
+        self._registers = registers
         self.used: set[str] = set()
         #: Compiles a MATCH; whoever has the index says how.
         self.matcher: Callable[[Tree[Token], frozenset[str]], Matcher]
@@ -264,13 +271,11 @@ class Expressions:
         raise QueryError(f"{shown(value)} has no properties: nodes and maps have")
 
     def _own(self, soul: str, key: str) -> Value:
-        opened = self._replica.reveal(soul) if soul.startswith("~") else None
-        found = self._replica.get(soul, key) if opened is None else opened.get(key)
+        found = self._registers.get(soul, key)
         return None if isinstance(found, Link) else found
 
     def _properties(self, soul: str) -> dict[str, Value]:
-        opened = self._replica.reveal(soul)
-        found = self._replica.node(soul).to_dict() if opened is None else opened
+        found = self._registers.registers(soul)
         return {key: _plain(value) for key, value in found.items() if not isinstance(value, Link)}
 
     def _on_has_labels(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:

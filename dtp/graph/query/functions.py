@@ -8,8 +8,8 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from dtp.graph.query.columns import kind_of
 from dtp.graph.query.errors import QueryError
-from dtp.graph.query.index import kind_of
 from dtp.graph.query.semantics import (
     NodeRef,
     Path,

@@ -1,77 +1,62 @@
-"""The tables that queries run over: nodes, properties and links of a graph, in SQLite in memory.
+"""What queries know of a graph: as many of its nodes as they have asked for, and what changed since.
 
-Made at the first query, and brought up to date before each, in one transaction: what changed since is known from the
-graph's changes. What the tables say of a property is what it can be looked up by; its value is read from the graph.
+Nothing is read in advance. A query tells what its patterns can be about; the core finds those nodes by label, value
+or link, and they are added to the tables, where later queries find them. What changes afterwards is added as well, so
+all that was found once stays whole.
 """
 
 from __future__ import annotations
 
-import math
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Final, TypeVar
 
 from dtp.core import crdt as core
-from dtp.crdt import Change, Link, Replica, Value, values
-from dtp.crdt.rules import MARK
+from dtp.crdt import Change, Replica, Value, values
 from dtp.graph.query.budget import INSTRUCTIONS, Meter, running
+from dtp.graph.query.columns import kind_of
 from dtp.graph.query.errors import QueryError
+from dtp.graph.query.finding import Finding
+from dtp.graph.query.pattern import Pattern
+from dtp.graph.query.tables import Tables
 
-_SCHEMA: Final = """
-CREATE TABLE nodes (soul TEXT PRIMARY KEY, kind TEXT NOT NULL) WITHOUT ROWID;
-CREATE INDEX nodes_by_kind ON nodes (kind);
-CREATE TABLE properties (
-    soul TEXT NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL, value, PRIMARY KEY (soul, key)
-) WITHOUT ROWID;
-CREATE INDEX properties_by_value ON properties (key, value);
-CREATE TABLE links (id INTEGER PRIMARY KEY, soul TEXT NOT NULL, key TEXT NOT NULL, target TEXT NOT NULL);
-CREATE INDEX links_from ON links (soul, key);
-CREATE INDEX links_to ON links (target, key);
-CREATE TABLE documents (id INTEGER PRIMARY KEY, soul TEXT NOT NULL UNIQUE);
-"""
-_INT64: Final = 1 << 63
+_T = TypeVar("_T")
+#: Times that what changed meanwhile is looked at beside the loop, before the loop has to wait for it.
+_ROUNDS: Final = 5
 
 
-def is_scalar(value: Any) -> bool:
-    """Whether it can be looked up: text, a number, a bool, bytes."""
-    return isinstance(value, str | bytes | bool | int) or (isinstance(value, float) and not math.isnan(value))
+class Uncovered(Exception):
+    """A query beside the loop needs more than was found for it beforehand."""
 
 
-def scalar(value: Any) -> Any:
-    """A value as the tables have it, None for what can't be looked up.
-
-    Equal ones are equal, and order is kept among numbers and among texts; some that differ are equal: ints beyond 64
-    bits are floats.
-    """
-    if isinstance(value, bool):
-        return b"\xc3" if value else b"\xc2"
-    if isinstance(value, int) and not -_INT64 <= value < _INT64:
-        try:
-            return float(value)
-        except OverflowError:
-            return math.inf if value > 0 else -math.inf
-    return value if is_scalar(value) else None
-
-
-def kind_of(soul: str) -> str:
-    """A node's label: what is before the first slash, "" without one; under rules the kind, without the hash."""
-    kind = soul.partition("/")[0] if "/" in soul else ""
-    return kind[1:].partition(":")[0] if kind.startswith(MARK) else kind
+def _here(function: Callable[..., _T], *given: Any) -> _T:
+    return function(*given)
 
 
 class Index:
-    """The tables of one replica."""
+    """What is known of one replica. All reading of the replica goes through `ask`, and its results are whole."""
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        revealed: Callable[[], Iterable[str]] = tuple,
+        *,
+        ask: Callable[..., Any] | None = None,
+    ) -> None:
+        """`revealed` tells of which souls `replica.reveal` knows more than the replica; `ask` calls a function with
+        arguments where the replica may be read, None: that is here. With it, registers are kept here, too."""
         self._replica = replica
         self._meter: Meter | None = None
-        self._stale: set[str] = set(replica.souls())
         #: (kind, key) that ranges were declared for, and full text with the number in its tables' names.
         self._ranges: set[tuple[str, str]] = set()
         self._texts: dict[tuple[str, str], int] = {}
-        self.db = sqlite3.connect(":memory:", isolation_level=None)
-        self.db.executescript(_SCHEMA)
+        self._tables = Tables(registers=ask is not None)
+        self._finding = Finding(replica, self._tables, revealed, ask or _here, whole=ask is not None)
+        self._beside = ask is not None
+        #: The registers that were read last.
+        self._last: tuple[str, dict[str, Value]] = "", {}
+        self.db = self._tables.db
 
     # ---- declared -------------------------------------------------------------------------------------------
 
@@ -82,13 +67,14 @@ class Index:
                 "an index is for a kind (what is before a soul's first slash) and a key, without NULs"
             )
         if full_text and (kind, key) not in self._texts:
-            number = self._texts[kind, key] = len(self._texts) + 1
+            number = len(self._texts) + 1
             for table, tokens in ((f"words_{number}", "unicode61"), (f"trigrams_{number}", "trigram")):
                 self.db.execute(
                     f"CREATE VIRTUAL TABLE {table} USING fts5(soul UNINDEXED, value, tokenize = '{tokens}')"
                 )
-            self._stale.update(soul for soul in self._replica.souls() if kind_of(soul) == kind)
-            self._stale.update(self._replica.souls(f"{MARK}{kind}:"))
+            self._texts[kind, key] = number
+            self._finding.watches_texts = True
+            self._finding.added |= self._tables.of_kind(kind)
         elif not full_text and (kind, key) not in self._ranges:
             self._ranges.add((kind, key))
             where = " AND ".join(f"{c} = {_constant(v)}" for c, v in (("kind", kind), ("key", key)))
@@ -120,6 +106,7 @@ class Index:
                 self.rows(
                     f"SELECT soul, -bm25({table}) FROM {table} WHERE {table} MATCH ?1 ORDER BY 2 DESC, soul",
                     [query],
+                    Pattern,
                 )
             )
         except QueryError as error:
@@ -128,11 +115,14 @@ class Index:
 
     # ---- reading --------------------------------------------------------------------------------------------
 
-    def rows(self, sql: str, parameters: list[Any]) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of a SELECT. Raises `QueryError`."""
+    def rows(
+        self, sql: str, parameters: list[Any], about: Callable[[], Pattern] | None = None
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a SELECT about a pattern, None: about the whole graph. Raises `QueryError`."""
         try:
+            self._find(about)
             yield from self.db.execute(sql, parameters)
-        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
+        except (sqlite3.Error, OverflowError, UnicodeEncodeError, values.GraphValueError) as error:
             if self._meter is not None and self._meter.limit is not None:
                 raise self._meter.limit from error
             raise QueryError(f"this can't be worked out: {error}") from error
@@ -143,10 +133,12 @@ class Index:
         self.db.set_progress_handler(meter.interrupt, INSTRUCTIONS)
         running(meter)
         self._meter = meter
+        self._finding.adding = meter.without_growth
         try:
             yield
         finally:
             self._meter = None
+            self._finding.adding = nullcontext
             running(None)
             self.db.set_progress_handler(None, 0)
 
@@ -157,99 +149,107 @@ class Index:
         )
         return soul, key, target
 
-    # ---- bringing up to date --------------------------------------------------------------------------------
+    def get(self, soul: str, key: str) -> Value:
+        """What is at a key of a node; None if nothing is."""
+        if not self._beside and not soul.startswith("~"):
+            return self._replica.get(soul, key)
+        return self.registers(soul).get(key)
+
+    def registers(self, soul: str) -> dict[str, Value]:
+        """All that is at the keys of a node."""
+        if not self._beside:
+            opened = self._replica.reveal(soul)
+            return self._replica.node(soul).to_dict() if opened is None else opened
+        if self._last[0] != soul:
+            self._last = soul, self._tables.registers(soul)
+        return self._last[1]
+
+    # ---- finding ------------------------------------------------------------------------------------------------
+
+    def _find(self, about: Callable[[], Pattern] | None) -> None:
+        if self._finding.has_everything or (self._beside and about is not None):
+            return
+        if self._beside:  # all was found beforehand, as it was at one time
+            raise Uncovered
+        pattern = None if about is None else about()
+        if self._meter is None:
+            self._finding.find(pattern)
+        else:
+            with self._meter.uncounted():
+                self._finding.find(pattern)
 
     def note(self, changes: Iterable[Change]) -> None:
         """Something is different at these souls."""
-        self._stale.update(change.soul for change in changes)
+        self._finding.note(changes)
 
     def refresh(self) -> None:
-        """Write anew what is different."""
-        if self._texts:  # what was written into a text is no change before its commit
-            self._stale.update(soul for soul, _ in self._replica.texts.touched)
-        if not self._stale:
+        """Have what changed as it is now."""
+        if self._finding.refresh():
+            for number in self._texts.values():
+                for table in (f"words_{number}", f"trigrams_{number}"):
+                    self.db.execute(f"DELETE FROM {table}")
+        for kind, _ in self._texts:
+            self._finding.have_kind(kind)
+        if self._finding.added:
+            stale, self._finding.added = self._finding.added, set()
+            self._refresh_texts(stale)
+
+    def prepare(self, patterns: list[Pattern | None]) -> None:
+        """Have what changed as it is now; where the replica goes on meanwhile, also all that these patterns can be
+        about, as it is at one time: what changes meanwhile is looked at again, until nothing did."""
+        if not self._beside:
+            self.refresh()
             return
-        stale, self._stale = self._stale, set()
-        self.db.execute("BEGIN")
-        before = {
-            target
-            for soul in stale
-            for (target,) in self.db.execute("SELECT DISTINCT target FROM links WHERE soul = ?", (soul,))
-        }
-        for table in ("nodes", "properties", "links"):
-            self.db.executemany(f"DELETE FROM {table} WHERE soul = ?", ((soul,) for soul in stale))
-        nodes: list[tuple[str, str]] = []
-        properties: list[tuple[str, str, str, Any]] = []
-        links: list[tuple[str, str, str]] = []
-        for soul in sorted(stale):
-            kind = kind_of(soul)
-            registers = self._registers(soul)
-            properties += [
-                (soul, key, kind, scalar(value))
-                for key, value in registers.items()
-                if not isinstance(value, Link)
-            ]
-            links += self._links(soul, registers)
-            nodes.append((soul, kind))
-        # a node is there when it has something, or is linked to
-        nodes += [(target, kind_of(target)) for _, _, target in links]
-        self.db.executemany("INSERT OR IGNORE INTO nodes VALUES (?, ?)", nodes)
-        self.db.executemany("INSERT INTO properties VALUES (?, ?, ?, ?)", properties)
-        self.db.executemany("INSERT INTO links (soul, key, target) VALUES (?, ?, ?)", links)
-        self.db.executemany(
-            "DELETE FROM nodes WHERE soul = ?1 AND NOT EXISTS (SELECT 1 FROM links WHERE target = ?1)",
-            ((soul,) for soul in stale | before if not self._has(soul)),
-        )
-        self._refresh_texts(stale)
-        self.db.execute("COMMIT")
+        for _ in range(_ROUNDS):
+            self._round(patterns)
+            if self._finding.ask(self._finding.is_current):
+                return
+        self._finding.ask(self._round_there, patterns)
+
+    def _round(self, patterns: list[Pattern | None]) -> None:
+        self._last = "", {}
+        self.refresh()
+        self._finding.found.clear()
+        for pattern in patterns:
+            self._finding.find(pattern)
+
+    def _round_there(self, patterns: list[Pattern | None]) -> None:
+        ask, self._finding.ask = self._finding.ask, _here
+        try:
+            self._round(patterns)
+        finally:
+            self._finding.ask = ask
 
     def _refresh_texts(self, stale: set[str]) -> None:
         """What full-text indexes have of these souls."""
         for (kind, key), number in self._texts.items():
             souls = sorted(soul for soul in stale if kind_of(soul) == kind)
-            self.db.executemany(
-                "INSERT OR IGNORE INTO documents (soul) VALUES (?)", ((soul,) for soul in souls)
-            )
-            texts = list(self._documents(souls, key))
-            for table in (f"words_{number}", f"trigrams_{number}"):
+            texts = self._finding.ask(self._documents, souls, key)
+            with self._tables.transaction():
                 self.db.executemany(
-                    f"DELETE FROM {table} WHERE rowid = (SELECT id FROM documents WHERE soul = ?)",
-                    ((soul,) for soul in souls),
+                    "INSERT OR IGNORE INTO documents (soul) VALUES (?)", ((soul,) for soul in souls)
                 )
-                self.db.executemany(
-                    f"INSERT INTO {table} (rowid, soul, value) "
-                    "VALUES ((SELECT id FROM documents WHERE soul = ?1), ?1, ?2)",
-                    texts,
-                )
+                for table in (f"words_{number}", f"trigrams_{number}"):
+                    self.db.executemany(
+                        f"DELETE FROM {table} WHERE rowid = (SELECT id FROM documents WHERE soul = ?)",
+                        ((soul,) for soul in souls),
+                    )
+                    self.db.executemany(
+                        f"INSERT INTO {table} (rowid, soul, value) "
+                        "VALUES ((SELECT id FROM documents WHERE soul = ?1), ?1, ?2)",
+                        texts,
+                    )
 
-    def _documents(self, souls: Iterable[str], key: str) -> Iterator[tuple[str, str]]:
+    def _documents(self, souls: Iterable[str], key: str) -> list[tuple[str, str]]:
         """(soul, text): a register's text, or a shared text's."""
+        found = []
         for soul in souls:
             value: Value = self._replica.get(soul, key)
             if isinstance(value, str):
-                yield soul, value
+                found.append((soul, value))
             elif key in values.decode(self._replica.core.keys(core.TEXT, values.name(soul))):
-                yield soul, str(self._replica.text(soul, key))
-
-    def _has(self, soul: str) -> bool:
-        handle, name = self._replica.core, values.name(soul)
-        spaces = (core.REGISTER, core.COUNTER, core.SET, core.VALUES, core.LIST, core.TEXT)
-        return any(values.decode(handle.keys(space, name)) for space in spaces)
-
-    def _registers(self, soul: str) -> dict[str, Value]:
-        opened = self._replica.reveal(soul)
-        if opened is not None:
-            return opened
-        return values.decode(self._replica.core.keys(core.REGISTER, values.name(soul)))  # type: ignore[no-any-return]
-
-    def _links(self, soul: str, registers: dict[str, Value]) -> list[tuple[str, str, str]]:
-        handle, name = self._replica.core, values.name(soul)
-        found = {(soul, key, value.soul) for key, value in registers.items() if isinstance(value, Link)}
-        for key in values.decode(handle.keys(core.SET, name)):
-            for _, _, value in values.decode(handle.read(core.SET, name, values.name(key))):
-                if isinstance(value, Link):
-                    found.add((soul, key, value.soul))
-        return sorted(found)
+                found.append((soul, str(self._replica.text(soul, key))))
+        return found
 
 
 def _constant(text: str) -> str:

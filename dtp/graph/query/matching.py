@@ -16,8 +16,10 @@ from lark import Token, Tree
 
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
 from dtp.graph.query.expressions import Bound, Evaluate, Expressions, fault, name_of, trees
-from dtp.graph.query.index import Index, is_scalar, scalar
+from dtp.graph.query.index import Index
+from dtp.graph.query.pattern import Pattern, Range, Sought, Walk
 from dtp.graph.query.semantics import NodeRef, Path, Relation, equals, truth
+from dtp.graph.query.tables import is_scalar, scalar
 
 #: Hops that a path of variable length has at most.
 MAX_HOPS: Final = 32
@@ -43,6 +45,9 @@ class _Condition:
     values: tuple[Evaluate, ...] = ()
     table: str = ""
     fits: Callable[[Any], bool] = lambda value: True
+    #: What the value is compared with, and how: a register by its key, or (None) the soul. Only said where it has the
+    #: same outcome each time.
+    about: tuple[str | None, str] | None = None
 
 
 @dataclass
@@ -67,6 +72,8 @@ class _Step:
     group: int
     #: Of variable length: the fewest and most hops, None without an end.
     hops: tuple[int, int | None] | None = None
+    direction: str = "both"
+    keys: tuple[str, ...] = ()
     backwards: bool = False
     place: Tree[Token] | None = None
 
@@ -172,7 +179,9 @@ class Match:
             if name:
                 self._nodes[name] = node
             if name in self._before:
-                self._say(node, _Condition(f"{node.alias}.soul = {{}}", (_bound(name, NodeRef),)))
+                self._say(
+                    node, _Condition(f"{node.alias}.soul = {{}}", (_bound(name, NodeRef),), about=(None, "="))
+                )
         for child in trees(tree):
             if child.data == "label":
                 label = name_of(trees(child)[0])
@@ -195,12 +204,13 @@ class Match:
         if not isinstance(given, dict):
             raise fault("a node's properties are given as a map", tree)
         for key, value in given.items():
-            self._property(node, key, "=", _always(value), exact=True)
+            self._property(node, key, "=", _always(value), exact=True, steady=True)
 
     def _has(self, node: _Node, key: str, value: Tree[Token]) -> None:
         """An inline property."""
         if self._expressions.free(value) <= self._before:
-            self._property(node, key, "=", self._expressions.compile(value, self._before), exact=True)
+            compiled, steady = self._expressions.compile(value, self._before), _is_steady(value)
+            self._property(node, key, "=", compiled, exact=True, steady=steady)
             return
         self._equal_later(node, key, value)
 
@@ -209,9 +219,16 @@ class Match:
         self._equal.append((node, key, self._expressions.compile(value, known)))
 
     def _property(
-        self, node: _Node, key: str, operator: str, value: Evaluate, *, exact: bool = False
+        self,
+        node: _Node,
+        key: str,
+        operator: str,
+        value: Evaluate,
+        *,
+        exact: bool = False,
+        steady: bool = False,
     ) -> None:
-        """What the index can say of a property; `exact`: nothing else checks it."""
+        """What the index can say of a property; `exact`: nothing else checks it; `steady`: see `_is_steady`."""
         own = self._looked_up.setdefault((node.alias, key), f"p{len(self._looked_up) + 1}")
         # numbers beyond 64 bits are floats in the index: rounding keeps their order, but may make them equal
         wide = {"<": "<=", ">": ">="}.get(operator, operator)
@@ -224,6 +241,7 @@ class Match:
                 (value,),
                 f"properties AS {own}",
                 is_scalar,
+                (key, operator) if steady else None,
             ),
         )
         if exact:
@@ -237,11 +255,12 @@ class Match:
         name = name_of(parts["variable"]) if "variable" in parts else ""
         if name and (self._taken(name) or (name in self._before and "hops" in parts)):
             raise fault(f"{name} stands for something already", tree)
-        keys = ", ".join(_quoted(name_of(one)) for one in trees(parts["types"])) if "types" in parts else ""
+        names = tuple(name_of(one) for one in trees(parts["types"])) if "types" in parts else ()
+        keys = ", ".join(_quoted(one) for one in names)
         direction = str(tree.data)
         if "hops" in parts:
-            return self._walk(tree, parts["hops"], name, keys, left, right, group)
-        step = _Step(self._alias("r"), name, left, right, group, place=tree)
+            return self._walk(tree, parts["hops"], name, names, left, right, group)
+        step = _Step(self._alias("r"), name, left, right, group, direction=direction, keys=names, place=tree)
         self._steps.append(step)
         said = [_ends(step.alias, left.alias, right.alias, direction)]
         if keys:
@@ -258,15 +277,17 @@ class Match:
         tree: Tree[Token],
         hops: Tree[Token],
         name: str,
-        keys: str,
+        names: tuple[str, ...],
         left: _Node,
         right: _Node,
         group: int,
     ) -> _Step:
         """A recursive table of (soul, target) some links apart; it begins at the end of which more is said."""
-        step = _Step(self._alias("w"), name, left, right, group, self._bounds(hops), place=tree)
+        direction, keys = str(tree.data), ", ".join(_quoted(one) for one in names)
+        step = _Step(
+            self._alias("w"), name, left, right, group, self._bounds(hops), direction, names, place=tree
+        )
         self._steps.append(step)
-        direction = str(tree.data)
         if right.alone and not left.alone:
             step.backwards = True
             left, right = right, left
@@ -346,7 +367,7 @@ class Match:
         value = self._expressions.compile(to, self._before)
         value = value if by is None else by(value)
         if of.data == "access" and (node := self._new(trees(of)[0])) is not None:
-            self._property(node, name_of(trees(of)[1]), operator, value)
+            self._property(node, name_of(trees(of)[1]), operator, value, steady=_is_steady(to))
         elif (
             of.data == "call"
             and str(of.children[0]).lower() == "id"
@@ -355,7 +376,8 @@ class Match:
         ):
             node = self._new(trees(of)[0])
             if node is not None:
-                self._say(node, _Condition(f"{node.alias}.soul = {{}}", (_soul_of(value),)))
+                about = (None, "=") if _is_steady(to) else None
+                self._say(node, _Condition(f"{node.alias}.soul = {{}}", (_soul_of(value),), about=about))
 
     def _narrow_text(self, of: Tree[Token], to: Tree[Token]) -> None:
         """CONTAINS by trigrams, where a full-text index was declared."""
@@ -395,11 +417,47 @@ class Match:
             return
         sql, values = self.select(row)
         step = self._expressions.meter.step
-        for columns in self._index.rows(sql, values):
+        for columns in self._index.rows(sql, values, lambda: self.pattern(row)):
             step()
             bound = self._bind(row, columns)
             if bound is not None and all(truth(check(bound)) is True for check in self._checks):
                 yield bound
+
+    def pattern(self, row: Bound | None = None) -> Pattern:
+        """What is looked for, for a row that comes in, or for any at all."""
+        places = {node.alias: place for place, node in enumerate(self._all)}
+        nodes = [self._sought(node, row) for node in self._all]
+        walks = []
+        for step in self._steps:
+            left, right = places[step.left.alias], places[step.right.alias]
+            hops = 1 if step.hops is None else MAX_HOPS + 1 if step.hops[1] is None else step.hops[1]
+            walks.append(Walk(left, right, step.direction, step.keys, step.hops is not None, hops))
+            if step.name in self._before and step.name:
+                link = None if row is None else row[step.name]
+                for end in (nodes[left], nodes[right]):
+                    end.bound = True
+                    if isinstance(link, Relation) and end.souls is None:
+                        end.souls = frozenset((link.soul, link.target))
+        return Pattern(nodes, walks)
+
+    def _sought(self, node: _Node, row: Bound | None) -> Sought:
+        sought = Sought(node.label, bound=node.name in self._before)
+        for one in node.alone:
+            if one.about is None:
+                continue
+            key, operator = one.about
+            try:
+                value = one.values[0](_Nothing() if row is None else row)
+            except _NotKnown:
+                continue
+            if not one.fits(value):
+                continue
+            if key is None:
+                there = frozenset((value,)) if isinstance(value, str) else frozenset[str]()
+                sought.souls = there if sought.souls is None else sought.souls & there
+            else:
+                sought.ranges[key] = sought.ranges.get(key, Range(None, None)).within(operator, value)
+        return sought
 
     def example(self) -> tuple[str, list[Any]]:
         """A SELECT as it would be for a row that comes in, with null for its values."""
@@ -511,6 +569,53 @@ def _conjuncts(tree: Tree[Token]) -> Iterator[Tree[Token]]:
             yield from _conjuncts(one)
     else:
         yield tree
+
+
+class _NotKnown(Exception):
+    """A value depends on rows that are still to come."""
+
+
+class _Nothing(dict[str, Any]):
+    """A row of which nothing is known."""
+
+    def __missing__(self, name: str) -> Any:
+        raise _NotKnown
+
+
+#: Functions that have the same outcome for the same arguments; others may not.
+_STEADY: Final = frozenset(
+    ("id", "tolower", "toupper", "tostring", "tointeger", "tofloat", "trim", "abs", "size")
+)
+
+
+#: What else such expressions are made of.
+_VALUES: Final = ("parameter", "literal", "integer", "real", "text", "true", "false", "null", "list_")
+_PLAIN: Final = frozenset(
+    (
+        *_VALUES,
+        "whole",
+        "variable",
+        "name",
+        "access",
+        "at",
+        "neg",
+        "pos",
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "mod",
+        "pow",
+    )
+)
+
+
+def _is_steady(tree: Tree[Token]) -> bool:
+    """Whether an expression has the same outcome each time for the same row."""
+    return all(
+        one.data in _PLAIN or (one.data == "call" and str(one.children[0]).lower() in _STEADY)
+        for one in tree.iter_subtrees()
+    )
 
 
 def _always(value: Any) -> Evaluate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,8 +16,9 @@ from dtp.graph.query.budget import Meter, QueryBudget, counted
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
 from dtp.graph.query.expressions import Bound, Evaluate, Expressions, fault, name_of, trees, words
 from dtp.graph.query.grammar import GRAMMAR
-from dtp.graph.query.index import Index
+from dtp.graph.query.index import Index, Uncovered
 from dtp.graph.query.matching import Match
+from dtp.graph.query.pattern import Pattern
 from dtp.graph.query.projection import Projection
 from dtp.graph.query.semantics import NodeRef, Path, Relation, same_key, shown, truth
 
@@ -211,15 +212,37 @@ def _bounded(rows: Iterable[Bound], meter: Meter) -> Iterator[Bound]:
 class Queries:
     """What answers queries about a replica."""
 
-    def __init__(self, replica: Replica) -> None:
-        self.index = Index(replica)
+    def __init__(
+        self,
+        replica: Replica,
+        revealed: Callable[[], Iterable[str]] = tuple,
+        *,
+        ask: Callable[..., Any] | None = None,
+    ) -> None:
+        """See `Index`."""
+        self.index = Index(replica, revealed, ask=ask)
         self._replica = replica
 
-    def run(self, text: str, parameters: Mapping[str, Value], budget: QueryBudget = _USUAL) -> list[Row]:
+    def run(
+        self,
+        text: str,
+        parameters: Mapping[str, Value],
+        budget: QueryBudget = _USUAL,
+        *,
+        given_up: Callable[[], bool] | None = None,
+    ) -> list[Row]:
         """The rows of a query. Raises `QueryError`."""
-        self.index.refresh()
-        meter = Meter(budget)
-        parts, once = self._compile(text, parameters, meter)
+        meter = Meter(budget, given_up=given_up)
+        parts, once, matches = self._compile(text, parameters, meter)
+        self.index.prepare([match.pattern() for match in matches])
+        meter.begin()
+        try:
+            return self._rows(parts, once, meter)
+        except Uncovered:
+            self.index.prepare([None])
+            return self._rows(parts, once, meter)
+
+    def _rows(self, parts: list[_Single], once: bool, meter: Meter) -> list[Row]:
         try:
             with self.index.metered(meter):
                 found = list(_bounded((row for part in parts for row in part.run()), meter))
@@ -234,21 +257,28 @@ class Queries:
 
     def plan(self, text: str, parameters: Mapping[str, Value]) -> str:
         """The SELECTs of a query's MATCHes, and how SQLite goes about each. Names bound before are null there."""
-        parts, _ = self._compile(text, parameters, Meter(_USUAL))
+        parts, _, _ = self._compile(text, parameters, Meter(_USUAL))
         self.index.refresh()
         lines: list[str] = []
         for match in (match for part in parts for match in part.matches):
             sql, values = match.example()
             lines.append(sql)
-            lines += [step[3] for step in self.index.rows(f"EXPLAIN QUERY PLAN {sql}", values)]
+            lines += [step[3] for step in self.index.rows(f"EXPLAIN QUERY PLAN {sql}", values, Pattern)]
         return "\n".join(lines)
 
     def _compile(
         self, text: str, parameters: Mapping[str, Value], meter: Meter
-    ) -> tuple[list[_Single], bool]:
+    ) -> tuple[list[_Single], bool, list[Match]]:
+        """The parts of a UNION, whether rows that are the same are one, and all MATCHes, also in expressions."""
         tree = _parsed(text)
-        expressions = Expressions(text, parameters, self._replica, meter)
-        expressions.matcher = lambda clause, scope: Match(expressions, self.index, [clause], scope, False)
+        expressions = Expressions(text, parameters, self.index, meter)
+        within: list[Match] = []
+
+        def matcher(clause: Tree[Token], scope: frozenset[str]) -> Match:
+            within.append(Match(expressions, self.index, [clause], scope, False))
+            return within[-1]
+
+        expressions.matcher = matcher
         try:
             parts = [_Single(expressions, self.index, one) for one in trees(tree) if one.data == "single"]
         except RecursionError as error:
@@ -259,7 +289,7 @@ class Queries:
         if any(part.columns != parts[0].columns for part in parts):
             raise QueryError("all parts of a UNION return columns of the same names, in the same order")
         expressions.check_used()
-        return parts, bool(unions) and not unions[0]
+        return parts, bool(unions) and not unions[0], [one for part in parts for one in part.matches] + within
 
     def _shown(self, value: Any) -> Any:
         """A value as a result has it: nodes are `Node`."""

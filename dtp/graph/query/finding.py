@@ -1,0 +1,292 @@
+"""Which nodes of a graph a pattern can be about, and having them in the tables, up to date."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Final
+
+from dtp.crdt import Change, Replica, Value, values
+from dtp.graph.query.columns import Columns, kind_of, rows_of
+from dtp.graph.query.pattern import Pattern, Sought, Walk
+from dtp.graph.query.tables import Tables
+
+#: Nodes that are read at once: a call that reads them takes a few milliseconds.
+_BATCH: Final = 4096
+#: Adding once costs as much as so many nodes of many: who adds often has everything at last, at twice the cost.
+_AN_ADD: Final = 6
+#: Changed nodes from which on it is cheaper to begin anew.
+_MANY: Final = 50_000
+#: Answers that are remembered to be in the tables.
+_REMEMBERED: Final = 100_000
+
+
+class Finding:
+    """What of a replica is in the tables. It is read by `ask` alone, which calls a function with arguments."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        tables: Tables,
+        revealed: Callable[[], Iterable[str]],
+        ask: Callable[..., Any],
+        *,
+        whole: bool,
+    ) -> None:
+        """`revealed` tells of which souls `replica.reveal` knows more than the replica; `whole`: nodes that are only
+        named are of no use."""
+        self._replica = replica
+        self._columns = Columns(replica)
+        self._tables = tables
+        self._revealed = revealed
+        self.ask = ask
+        #: What surrounds each adding of nodes.
+        self.adding: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._whole = whole
+        self._stale: set[str] = set(revealed())
+        self._anew = False
+        #: What the souls of private nodes say.
+        self._opened: dict[str, dict[str, Value]] = {}
+        #: Questions of which all that the core found is in the tables.
+        self._answered: set[tuple[object, ...]] = set()
+        self._everything = False
+        #: How often nodes were added.
+        self._adds = 0
+        #: Texts that aren't committed are looked at, too; and souls that were added since, for who looks at them.
+        self.watches_texts = False
+        self.added: set[str] = set()
+        #: All that was found; for patterns that begin with it.
+        self.found: set[str] = set()
+
+    # ---- what changes -------------------------------------------------------------------------------------------
+
+    def note(self, changes: Iterable[Change]) -> None:
+        """Something is different at these souls."""
+        self._stale.update(change.soul for change in changes)
+        if len(self._stale) > _MANY:
+            self._stale.clear()
+            self._anew = True
+
+    def is_current(self) -> bool:
+        """Whether nothing was noted since the last `refresh`."""
+        return not self._stale and not self._anew
+
+    def refresh(self) -> bool:
+        """Have what changed as it is now. True if the tables were emptied: it was too much."""
+        stale, anew = self.ask(self._take)
+        with self._or_anew():
+            if anew:
+                self._tables.clear()
+                self._answered.clear()
+                self._everything = False
+                self._adds = 0
+            if stale:
+                with self._tables.transaction():
+                    self._renew(stale)
+        return bool(anew)
+
+    def _renew(self, stale: set[str]) -> None:
+        adds, named = self._adds, self._tables.linked_by_name(stale)
+        self._tables.remove(stale)
+        self._add(self.ask(self._columns.numbers, stale))
+        # those that are linked to no more may have something all the same
+        self._have(named)
+        self._tables.remove([soul for soul in named if not self._tables.is_whole(soul)])
+        self._adds = adds
+        if self.watches_texts:
+            self.added |= stale
+
+    @contextmanager
+    def _or_anew(self) -> Iterator[None]:
+        """What ends in the middle leaves tables that nothing is known of."""
+        try:
+            yield
+        except BaseException:
+            self._anew = True
+            raise
+
+    def _take(self) -> tuple[set[str], bool]:
+        taken, self._stale = self._stale, set()
+        anew, self._anew = self._anew, False
+        if anew:
+            taken.update(self._revealed())
+        if self.watches_texts:  # what was written into a text is no change before its commit
+            taken.update(soul for soul, _ in self._replica.texts.touched)
+        for soul in taken:
+            opened = self._replica.reveal(soul) if soul.startswith("~") else None
+            if opened is not None:
+                self._opened[soul] = opened
+        return taken, anew
+
+    # ---- adding -------------------------------------------------------------------------------------------------
+
+    def _add(self, numbers: array[int], kind: str = "") -> None:
+        """Have the nodes with these numbers, and a label ("" is any), whole."""
+        if not numbers:
+            return
+        self._adds += 1
+        if self._adds * _AN_ADD > self.ask(self._columns.size) + _BATCH and not self._everything:
+            self.have_everything()
+            return
+        with self.adding():
+            self._add_batches(numbers, kind)
+
+    def _add_batches(self, numbers: array[int], kind: str) -> None:
+        for start in range(0, len(numbers), _BATCH):
+            data = self.ask(self._columns.rows, numbers[start : start + _BATCH])
+            rows = [
+                (soul, self._opened.get(soul, registers), members)
+                for soul, registers, members in rows_of(data)
+                if (not kind or kind_of(soul) == kind) and not self._tables.is_whole(soul)
+            ]
+            self._tables.add(rows)
+            if self.watches_texts:
+                self.added.update(soul for soul, _, _ in rows)
+
+    def _have(self, souls: Iterable[str]) -> None:
+        missing = [soul for soul in souls if not self._tables.is_whole(soul)]
+        if missing:
+            self._add(self.ask(self._columns.numbers, missing))
+
+    def _have_linking(self, souls: Collection[str]) -> None:
+        """Have all that links to these."""
+        asked = [soul for soul in souls if self._is_new("to", soul)]
+        if asked:
+            self._add(self.ask(self._columns.linking, asked))
+
+    def _is_new(self, *question: object) -> bool:
+        """Whether a question is asked for the first time; from now on it isn't."""
+        if question in self._answered:
+            return False
+        if len(self._answered) >= _REMEMBERED:
+            self._answered.clear()
+        self._answered.add(question)
+        return True
+
+    def have_kind(self, kind: str) -> None:
+        """Have all nodes with a label whole."""
+        if not self._everything and self._is_new("kind", kind):
+            self._add(self.ask(self._columns.of_kind, kind), kind)
+            self._add(self.ask(self._columns.naming, kind))
+
+    def _have_names(self, kind: str) -> None:
+        """Have all nodes with a label, by name."""
+        if ("kind", kind) not in self._answered and self._is_new("names", kind):
+            with self.adding():
+                self._tables.name(self.ask(self._columns.souls, kind))
+            self._add(self.ask(self._columns.naming, kind))
+
+    @property
+    def has_everything(self) -> bool:
+        """Whether the whole graph is in the tables."""
+        return self._everything
+
+    def have_everything(self) -> None:
+        """Have the whole graph."""
+        if not self._everything:
+            self._everything = True
+            self._add(self.ask(self._columns.of_kind, ""))
+
+    # ---- finding ------------------------------------------------------------------------------------------------
+
+    def find(self, pattern: Pattern | None) -> None:
+        """Have all that a pattern can be about; None: everything."""
+        with self._or_anew():
+            self._find(pattern)
+
+    def _find(self, pattern: Pattern | None) -> None:
+        if self._everything:
+            return
+        if pattern is None:
+            self.have_everything()
+            return
+        found: dict[int, set[str]] = {}
+        for place in sorted(range(len(pattern.nodes)), key=lambda place: _rank(pattern.nodes[place])):
+            if place not in found:
+                if _rank(pattern.nodes[place]) == _UNKNOWN:
+                    self.have_everything()
+                    return
+                linked = any(place in (walk.left, walk.right) for walk in pattern.walks)
+                found[place] = self._begin(pattern.nodes[place], linked=linked)
+                self._follow(pattern, place, found)
+        if self._whole:
+            self.found.update(*found.values())
+
+    def _begin(self, node: Sought, *, linked: bool) -> set[str]:
+        """Have all that a node can be; which that is, if it is linked or all is kept."""
+        if node.souls is None and node.bound:
+            return set(self.found)
+        if node.souls is not None:
+            self._have(node.souls)
+            self._have_linking([soul for soul in node.souls if not self._tables.is_whole(soul)])
+            return set(node.souls)
+        wanted = linked or self._whole
+        if node.ranges:
+            key, wanted_range = min(node.ranges.items(), key=lambda item: not item[1].is_equality)
+            if ("kind", node.label) not in self._answered and self._is_new(
+                "having", node.label, key, values.encode(wanted_range)
+            ):
+                self._add(self.ask(self._columns.having, key, wanted_range), node.label)
+            return self._tables.having(node.label, key, wanted_range) if wanted else set()
+        if wanted:
+            self.have_kind(node.label)
+            return self._tables.of_kind(node.label)
+        self._have_names(node.label)
+        return set()
+
+    def _follow(self, pattern: Pattern, start: int, found: dict[int, set[str]]) -> None:
+        """Have all that can be found by following the walks from a node."""
+        walked: set[int] = set()
+        waiting = [start]
+        while waiting:
+            here = waiting.pop()
+            for at, walk, other, ways in pattern.steps_from(here):
+                if at in walked:
+                    continue
+                walked.add(at)
+                if other in found and not walk.variable:
+                    continue
+                reached = self._reach(found[here], walk, ways, pattern.nodes[other].label)
+                if other not in found:
+                    found[other] = reached
+                    waiting.append(other)
+
+    def _reach(self, souls: set[str], walk: Walk, ways: tuple[bool, ...], label: str) -> set[str]:
+        """Have all that is on a walk from these souls; its other ends with a label."""
+        reached, frontier, seen = set[str](), souls, set(souls)
+        for _ in range(walk.hops):
+            if False in ways:
+                self._have_linking(frontier)
+            near = {
+                other
+                for soul in frontier
+                for way in ways
+                for other in self._tables.linked(soul, walk.keys, forwards=way)
+                if walk.variable or not label or kind_of(other) == label
+            }
+            self._have(near)
+            reached |= near
+            frontier = near - seen
+            seen |= near
+            if not frontier:
+                break
+        if walk.variable:  # it may have no link at all
+            reached = {soul for soul in reached | souls if not label or kind_of(soul) == label}
+        return reached
+
+
+_KNOWN, _EQUAL, _RANGED, _FOUND, _LABELLED, _UNKNOWN = range(6)
+
+
+def _rank(node: Sought) -> int:
+    """How much is known of a node: the lower, the fewer there will be."""
+    if node.souls is not None:
+        return _KNOWN
+    if any(one.is_equality for one in node.ranges.values()):
+        return _EQUAL
+    if node.ranges:
+        return _RANGED
+    if node.bound:
+        return _FOUND
+    return _LABELLED if node.label else _UNKNOWN

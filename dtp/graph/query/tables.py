@@ -1,0 +1,177 @@
+"""The tables that queries run over: nodes, properties and links of a graph, in SQLite in memory.
+
+What they say of a property is what it can be looked up by; its value is read from the graph, or, for queries beside
+the event loop, from the table of whole registers.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from dtp.crdt import Link, Value, values
+from dtp.graph.query.columns import kind_of
+from dtp.graph.query.pattern import Range
+
+_SCHEMA: Final = """
+CREATE TABLE nodes (soul TEXT PRIMARY KEY, kind TEXT NOT NULL, whole INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX nodes_by_kind ON nodes (kind);
+CREATE TABLE properties (
+    soul TEXT NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL, value, PRIMARY KEY (soul, key)
+) WITHOUT ROWID;
+CREATE INDEX properties_by_value ON properties (key, value);
+CREATE TABLE links (id INTEGER PRIMARY KEY, soul TEXT NOT NULL, key TEXT NOT NULL, target TEXT NOT NULL);
+CREATE INDEX links_from ON links (soul, key);
+CREATE INDEX links_to ON links (target, key);
+CREATE TABLE documents (id INTEGER PRIMARY KEY, soul TEXT NOT NULL UNIQUE);
+CREATE TABLE registers (soul TEXT PRIMARY KEY, encoded BLOB NOT NULL) WITHOUT ROWID;
+"""
+_INT64: Final = 1 << 63
+
+#: A soul, its registers, and [key, link...] of its sets.
+SoulRow = tuple[str, dict[str, Value], list[Any]]
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether it can be looked up: text, a number, a bool, bytes."""
+    return isinstance(value, str | bytes | bool | int) or (isinstance(value, float) and not math.isnan(value))
+
+
+def scalar(value: Any) -> Any:
+    """A value as the tables have it, None for what can't be looked up.
+
+    Equal ones are equal, and order is kept among numbers and among texts; some that differ are equal: ints beyond 64
+    bits are floats.
+    """
+    if isinstance(value, bool):
+        return b"\xc3" if value else b"\xc2"
+    if isinstance(value, int) and not -_INT64 <= value < _INT64:
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
+    return value if is_scalar(value) else None
+
+
+class Tables:
+    """Some of a graph's nodes: those that are `whole` with all of their properties and links, others by name only."""
+
+    def __init__(self, *, registers: bool) -> None:
+        """`registers`: whether the values of registers are kept, too."""
+        self.db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        self.db.executescript(_SCHEMA)
+        self._registers = registers
+
+    def clear(self) -> None:
+        """Forget all nodes."""
+        for table in ("nodes", "properties", "links", "registers"):
+            self.db.execute(f"DELETE FROM {table}")
+
+    # ---- writing --------------------------------------------------------------------------------------------
+
+    def add(self, rows: Collection[SoulRow]) -> None:
+        """Have these nodes whole, of which there is nothing but maybe the name."""
+        nodes: list[tuple[str, str, int]] = []
+        properties: list[tuple[str, str, str, Any]] = []
+        links: list[tuple[str, str, str]] = []
+        for soul, registers, members in rows:
+            kind = kind_of(soul)
+            found = {(soul, key, link.soul) for key, link in zip(members[::2], members[1::2], strict=True)}
+            for key, value in registers.items():
+                if isinstance(value, Link):
+                    found.add((soul, key, value.soul))
+                else:
+                    properties.append((soul, key, kind, scalar(value)))
+            links += sorted(found)
+            nodes.append((soul, kind, 1))
+        run = self.db.executemany
+        with self.transaction():
+            run("INSERT INTO nodes VALUES (?, ?, ?) ON CONFLICT (soul) DO UPDATE SET whole = 1", nodes)
+            run("INSERT INTO properties VALUES (?, ?, ?, ?)", properties)
+            run("INSERT INTO links (soul, key, target) VALUES (?, ?, ?)", links)
+            # a node is there when it has something, or is linked to
+            self.name(target for _, _, target in links)
+            if self._registers:
+                kept = ((soul, values.encode(registers)) for soul, registers, _ in rows)
+                run("INSERT INTO registers VALUES (?, ?)", kept)
+
+    def name(self, souls: Iterable[str]) -> None:
+        """Have nodes by name, unless they are there."""
+        named = ((soul, kind_of(soul)) for soul in souls)
+        with self.transaction():
+            self.db.executemany("INSERT OR IGNORE INTO nodes VALUES (?, ?, 0)", named)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Have what is written meanwhile be one transaction, or part of the one that there is."""
+        if self.db.in_transaction:
+            yield
+            return
+        self.db.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self.db.execute("ROLLBACK")
+            raise
+        self.db.execute("COMMIT")
+
+    def remove(self, souls: Collection[str]) -> None:
+        """Forget what is at these souls; as nodes they stay as long as they are linked to."""
+        for table in ("properties", "links", "registers"):
+            self.db.executemany(f"DELETE FROM {table} WHERE soul = ?", ((soul,) for soul in souls))
+        self.db.executemany(
+            "DELETE FROM nodes WHERE soul = ?1 AND NOT EXISTS (SELECT 1 FROM links WHERE target = ?1)",
+            ((soul,) for soul in souls),
+        )
+        self.db.executemany("UPDATE nodes SET whole = 0 WHERE soul = ?", ((soul,) for soul in souls))
+
+    # ---- reading --------------------------------------------------------------------------------------------
+
+    def is_whole(self, soul: str) -> bool:
+        """Whether all of a node is here."""
+        found = self.db.execute("SELECT whole FROM nodes WHERE soul = ?", (soul,)).fetchone()
+        return found is not None and bool(found[0])
+
+    def linked_by_name(self, souls: Iterable[str]) -> set[str]:
+        """What these link to and is here by name only."""
+        return {
+            target
+            for soul in souls
+            for (target,) in self.db.execute(
+                "SELECT target FROM links JOIN nodes ON nodes.soul = target WHERE links.soul = ? AND NOT whole",
+                (soul,),
+            )
+        }
+
+    def linked(self, soul: str, keys: tuple[str, ...], *, forwards: bool) -> Iterator[str]:
+        """Yield what a node links to, or is linked from, by any of some keys (all if there are none)."""
+        at, to = ("soul", "target") if forwards else ("target", "soul")
+        only = f" AND key IN ({', '.join('?' * len(keys))})" if keys else ""
+        for (other,) in self.db.execute(f"SELECT {to} FROM links WHERE {at} = ?{only}", (soul, *keys)):
+            yield other
+
+    def of_kind(self, kind: str) -> set[str]:
+        """The nodes with a label."""
+        return {soul for (soul,) in self.db.execute("SELECT soul FROM nodes WHERE kind = ?", (kind,))}
+
+    def having(self, kind: str, key: str, wanted: Range) -> set[str]:
+        """The nodes with a label ("" is any) whose property may be in a range."""
+        said, given = ["key = ?"], [key]
+        for column, value in (
+            ("kind = ?", kind or None),
+            ("value >= ?", wanted.low),
+            ("value <= ?", wanted.high),
+        ):
+            if value is not None:
+                said.append(column)
+                given.append(scalar(value))
+        sql = f"SELECT soul FROM properties WHERE {' AND '.join(said)}"
+        return {soul for (soul,) in self.db.execute(sql, given)}
+
+    def registers(self, soul: str) -> dict[str, Value]:
+        """The registers of a node, where they are kept."""
+        found = self.db.execute("SELECT encoded FROM registers WHERE soul = ?", (soul,)).fetchone()
+        return values.decode(found[0]) if found else {}
