@@ -75,6 +75,7 @@ from dtp.chain.model import (
     ServiceInfo,
     canonical_id,
     canonical_type,
+    format_amount,
     id_bytes,
     is_type,
 )
@@ -599,8 +600,8 @@ class ChainClient:
     def _checked(self, budget: int) -> int:
         if budget > self.max_gas:
             raise ProgramError(
-                f"the transaction needs a gas budget of {budget / MIST_PER_SUI:g} SUI, and at most "
-                f"{self.max_gas / MIST_PER_SUI:g} is allowed: raise `max_gas`"
+                f"the transaction needs a gas budget of {format_amount(budget)}, and at most "
+                f"{format_amount(self.max_gas)} is allowed: raise `max_gas`"
             )
         return budget
 

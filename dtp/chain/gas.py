@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from dtp.chain.commands import Known
 from dtp.chain.errors import GasTooHigh
-from dtp.chain.model import MIST_PER_SUI, Executed, ObjectData, ObjectRef
+from dtp.chain.model import Executed, ObjectData, ObjectRef, format_amount
 
 _REMEMBERED = 4096
 #: The highest price of a unit of gas to sign for unasked, MIST: every node can make one up. Networks had 500 to 1,000
@@ -63,8 +63,8 @@ class GasPurse:
         needed = max(0, self.spent) + self._signed + budget + self.kept
         if self.most is not None and needed > self.most:
             raise GasTooHigh(
-                f"its gas may come to {needed / MIST_PER_SUI:g} SUI with what was spent before, and at most "
-                f"{self.most / MIST_PER_SUI:g} SUI is agreed to: allow more (--max-gas); nothing was signed",
+                f"its gas may come to {format_amount(needed)} with what was spent before, and at most "
+                f"{format_amount(self.most)} is agreed to: allow more (--max-gas); nothing was signed",
                 needed=needed,
                 most=self.most,
             )

@@ -267,3 +267,10 @@ class PackageInfo:
     original_id: str
     version: int
     modules: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+def format_amount(mist: int) -> str:
+    """MIST as SUI, exactly: "0.5 SUI"."""
+    sign, amount = ("-", -mist) if mist < 0 else ("", mist)
+    digits = f"{amount // MIST_PER_SUI}.{amount % MIST_PER_SUI:09d}".rstrip("0").rstrip(".")
+    return f"{sign}{digits} SUI"

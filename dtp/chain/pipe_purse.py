@@ -13,8 +13,9 @@ from typing import ClassVar, Final
 from dtp.carriers.errors import DialError
 from dtp.chain.client import ChainClient, Signed
 from dtp.chain.commitment import to_its_end
+from dtp.chain.model import format_amount
 from dtp.chain.pipe_gas import GasGuess
-from dtp.chain.wallet import format_amount, parse_amount, split_gas
+from dtp.chain.wallet import parse_amount, split_gas
 
 __all__ = ["DepositTooHigh", "Purse"]
 

@@ -21,7 +21,15 @@ from dtp.chain.errors import (
     NodeUnavailable,
     ProgramError,
 )
-from dtp.chain.model import MIST_PER_SUI, SUI_COIN, Executed, Id, canonical_id, canonical_type
+from dtp.chain.model import (
+    MIST_PER_SUI,
+    SUI_COIN,
+    Executed,
+    Id,
+    canonical_id,
+    canonical_type,
+    format_amount,
+)
 from dtp.chain.networks import Network
 
 _FAUCET_TIMEOUT = 60.0
@@ -57,13 +65,6 @@ def parse_amount(text: str, coin: str = SUI_COIN) -> int:
     if part is not None:
         raise ProgramError(f"{text!r}: there is nothing below one MIST; write SUI behind it?")
     return int(whole)
-
-
-def format_amount(mist: int) -> str:
-    """MIST as SUI, exactly: "0.5 SUI"."""
-    sign, amount = ("-", -mist) if mist < 0 else ("", mist)
-    digits = f"{amount // MIST_PER_SUI}.{amount % MIST_PER_SUI:09d}".rstrip("0").rstrip(".")
-    return f"{sign}{digits} SUI"
 
 
 def money(units: int, coin: str) -> str:

@@ -467,7 +467,7 @@ def find(vouchers: Vouchers, account: Account) -> None:
         from dtp.pay.lost import find_channels
 
         await tell_history(chain)
-        with vouchers.open() as (_, store):
+        with vouchers.open("make") as (_, store):  # which counts what is found for the limit of a day
             found = await find_channels(chain, store)
         for each in found.noted:
             print_line(

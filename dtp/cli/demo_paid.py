@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from dtp.chain import ChainClient, KeySigner, find_network, publish
-from dtp.chain.wallet import format_amount, request_sui
+from dtp.chain.model import format_amount
+from dtp.chain.wallet import request_sui
 from dtp.cli.demo import DemoFailed
 from dtp.cli.output import print_line
 from dtp.cli.progress import size_text

@@ -28,8 +28,7 @@ from dtp.chain import (
     pipe,
     publish,
 )
-from dtp.chain.model import GasUsed
-from dtp.chain.wallet import format_amount
+from dtp.chain.model import GasUsed, format_amount
 from dtp.cli.move_build import BuildError, Checkout, Finding
 from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.sui.transaction import MoveCall

@@ -284,7 +284,7 @@ class _Bill:
         metered, meter, deal = bought
         # The lane may have had connections before, by other runs.
         amount = max(0, metered.paid - deal.start)
-        used = metered.usage.beyond(meter.payer.lane.used)
+        used = metered.usage.beyond(meter.payer.used_before)
         channel = deal.channel
         return cls(channel.id, channel.coin, amount, used, channel.deposited, deal.closed, deal.gas)
 
@@ -293,6 +293,9 @@ class _Bill:
         from dtp.cli.show import amount, money
 
         used, closed, coin = self.used, self.closed, self.coin
+        gas = (
+            f"{amount(self.gas)} of gas" if self.gas >= 0 else f"{amount(-self.gas)} of earlier gas came back"
+        )
         print_line(
             {
                 "event": "paid",
@@ -303,7 +306,7 @@ class _Bill:
                 "gas_mist": self.gas,
             },
             f"paid {money(self.amount, coin)} for {count_of(used.requests, 'request')} and "
-            f"{count_of(used.bytes, 'byte')}, and {amount(self.gas)} of gas for all transactions of its channel",
+            f"{count_of(used.bytes, 'byte')}, and {gas}",
             err=True,
         )
         if closed is not None:

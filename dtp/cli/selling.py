@@ -315,7 +315,7 @@ async def _until(stop: asyncio.Event, serving: Serving) -> Replaced | None:
 
 
 def _report(connection: Metered) -> None:
-    from dtp.chain.wallet import format_amount
+    from dtp.chain.model import format_amount
 
     used = connection.usage
     print_line(

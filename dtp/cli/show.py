@@ -68,7 +68,7 @@ def inline(record: Mapping[str, Any]) -> str:
 
 def amount(mist: int) -> str:
     """MIST as SUI, exactly: "0.5 SUI"."""
-    from dtp.chain.wallet import format_amount
+    from dtp.chain.model import format_amount
 
     return format_amount(mist)
 

@@ -99,8 +99,7 @@ def list_wallets() -> None:
 @json_option
 def balance(address: str | None, account: Account) -> None:
     """Show what an account (default: the wallet's) has, in all coins."""
-    from dtp.chain.model import SUI_COIN, canonical_id
-    from dtp.chain.wallet import format_amount
+    from dtp.chain.model import SUI_COIN, canonical_id, format_amount
 
     who = canonical_id(address or account.address())
     found = account.run(lambda chain: chain.balances(who), signing=False)
@@ -117,9 +116,9 @@ def balance(address: str | None, account: Account) -> None:
 @json_option
 def faucet(address: str | None, account: Account) -> None:
     """Ask the network's faucet to send SUI to an account (default: the wallet's)."""
-    from dtp.chain.model import canonical_id
+    from dtp.chain.model import canonical_id, format_amount
     from dtp.chain.networks import find_network
-    from dtp.chain.wallet import format_amount, request_sui
+    from dtp.chain.wallet import request_sui
 
     who = canonical_id(address or account.address())
     gift = run(request_sui(find_network(account.network), who))
@@ -138,8 +137,8 @@ def faucet(address: str | None, account: Account) -> None:
 @json_option
 def send(recipient: str, amount: str, coin: str | None, account: Account) -> None:
     """Send AMOUNT (0.5SUI, 500000000MIST) to an address."""
-    from dtp.chain.model import SUI_COIN, canonical_id
-    from dtp.chain.wallet import format_amount, parse_amount
+    from dtp.chain.model import SUI_COIN, canonical_id, format_amount
+    from dtp.chain.wallet import parse_amount
     from dtp.chain.wallet import send as send_coin
 
     sent_in = coin or SUI_COIN

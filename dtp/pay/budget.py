@@ -226,8 +226,8 @@ def locked_in(channels: Iterable[Bought]) -> int:
 
 
 def is_in_use(store: Store, channel: str) -> bool:
-    """Whether a connection has a lane of the channel."""
-    return any(LaneLock(store.path, channel, lane).is_taken() for lane in range(MAX_LANES))
+    """Whether a connection has a lane of the channel, takes one, or closes it (`dtp.pay.channel_in_use.in_turn`)."""
+    return any(LaneLock(store.path, channel, lane).is_taken() for lane in range(MAX_LANES + 1))
 
 
 def span(ms: int) -> str:

@@ -318,7 +318,8 @@ async def _taken(
     since = now_ms() - _TOLD_FOR_MS
     made.topped_up = await journal.run(lambda store: store.was_topped_up(channel.id, since))
     if any(made.prices):
-        check_budget(budget.most, channel.terms, str(channel.service))
+        (bought,) = await journal.run(lambda store: store.bought(channel.id))
+        check_budget(budget.most, channel.terms, bought.name or str(channel.service))
         missing = least_budget(channel.terms) - (funds - signed)
         if missing > 0:
             if reach is not None:

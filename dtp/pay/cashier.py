@@ -22,9 +22,9 @@ from dtp.chain.errors import (
     WrongObjectType,
 )
 from dtp.chain.host import Bearer
-from dtp.chain.model import SUI_COIN, canonical_type
+from dtp.chain.model import SUI_COIN, canonical_type, format_amount
 from dtp.chain.pipe import Pipe
-from dtp.chain.wallet import format_amount, money
+from dtp.chain.wallet import money
 from dtp.errors import DtpError
 from dtp.pay.claims import MINUTE, Action, Policy, View, at_close, lapsed, plan, rests
 from dtp.pay.costs import accrued, take_credits

@@ -508,6 +508,11 @@ class Payer:
         self._interval = self.spending.interval(self._exposure.after(self.signed_usage))
         self._recount()
 
+    @property
+    def used_before(self) -> Usage:
+        """What was used of the lane before this connection, as both ends count it."""
+        return self._base
+
     def _fall_back(self, newest: SignedVoucher | None) -> None:
         """Go on from an older voucher, or from none; numbers go on above all that were used."""
         self._lock = None

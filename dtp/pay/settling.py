@@ -21,8 +21,7 @@ from dtp.chain.coins import coins_for
 from dtp.chain.errors import InsufficientFunds, NodeRefused, ProgramError, TransactionFailed, was_signed
 from dtp.chain.gas import GasPurse
 from dtp.chain.host import Host
-from dtp.chain.model import SUI_COIN, Id, canonical_type
-from dtp.chain.wallet import format_amount
+from dtp.chain.model import SUI_COIN, Id, canonical_type, format_amount
 from dtp.errors import ChainError, DtpError
 from dtp.pay import messages
 from dtp.pay.answers import lock_of

@@ -118,6 +118,8 @@ class Moved:
     back: int
 
 
+#: What every store has had, of whatever format.
+_TABLES: Final = frozenset({"bought", "lanes", "sold"})
 #: SQLite's application id of a copy, whose last bits say what isn't known since: closes that a server agreed on, and
 #: what a client put into channels.
 _ENDS_UNKNOWN: Final = 1
@@ -150,13 +152,13 @@ class Store:
                 make_private_folder(Path(self.path).parent)
                 with _making:
                     make_private_file(self.path)
-            close_to_others(self.path)
             at = self.path if make else f"{Path(self.path).absolute().as_uri()}?mode=rw"
             self._db = sqlite3.connect(
                 at, timeout=_PATIENCE, isolation_level=None, check_same_thread=False, uri=not make
             )
-            if not make:
-                self._refuse_other()
+            self._check_ours(make)
+            # Not before: a file that is something else keeps its mode.
+            close_to_others(self.path)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute(f"PRAGMA synchronous={'FULL' if power_safe else 'NORMAL'}")
         except (OSError, sqlite3.Error) as fault:
@@ -175,9 +177,11 @@ class Store:
         self._logged = 0
         self._unsynced = False  # a sync has failed: what another said after it would be no promise
 
-    def _refuse_other(self) -> None:
-        """Raise `NoStore` for a file that is none, before anything is written into it."""
-        if self._db.execute("PRAGMA user_version").fetchone() == (0,):
+    def _check_ours(self, make: bool) -> None:
+        """Raise `NoStore` for a file that is none, before anything of it is changed; where one may be made an empty
+        one becomes one."""
+        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not (tables >= _TABLES or (make and not tables)):
             self._db.close()
             raise NoStore(f"no store at {self.path}: the file is something else, or empty")
 

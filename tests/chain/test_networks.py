@@ -9,8 +9,9 @@ from dtp.chain._wire import parse_url
 from dtp.chain.deployments import packages_path
 from dtp.chain.errors import NetworkError, NodeUnavailable, PackageNotPublished, ProgramError
 from dtp.chain.known import decode_known, find_class
+from dtp.chain.model import format_amount
 from dtp.chain.networks import NETWORKS
-from dtp.chain.wallet import format_amount, parse_amount
+from dtp.chain.wallet import parse_amount
 from dtp.errors import ConfigError
 
 from .conftest import run

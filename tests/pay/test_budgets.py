@@ -550,6 +550,20 @@ def test_what_the_channel_has_is_spent_before_a_limit_ends_the_connection(market
     market(scenario)
 
 
+def test_a_budget_that_is_too_small_for_a_kept_channel_names_its_service(market):
+    """It named the number."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        async with market.connect(buyer, keep=True) as connection:
+            await fetch(connection, 1000)
+        with pytest.raises(BudgetTooSmall, match=r"^service 'files' wants"):
+            await market.connect(buyer, budget=1)
+
+    market(scenario)
+
+
 def test_who_has_got_money_since_is_told_what_the_budget_is(market, monkeypatch):
     async def scenario(market):
         await market.serve(give)

@@ -9,7 +9,8 @@ import pytest
 from dtp.chain.errors import GasTooHigh
 from dtp.chain.gas import GasPurse
 from dtp.pay import dial
-from dtp.pay.budget import Budget, check_limits
+from dtp.pay.budget import Budget, check_limits, is_in_use
+from dtp.pay.channel_in_use import in_turn
 from dtp.pay.ends import close_due, close_further
 from dtp.pay.errors import DayLimit, HostLimit, LockTooLong, NotApproved
 from dtp.pay.journal import Journal
@@ -181,7 +182,7 @@ def test_a_rest_of_the_budget_that_is_less_than_its_gas_is_not_added_unasked(mar
 def test_a_purse_counts_what_is_signed_until_it_is_known_what_it_took():
     purse = GasPurse(most=100)
     purse.sign(60)
-    with pytest.raises(GasTooHigh) as fault:
+    with pytest.raises(GasTooHigh, match=r"come to 0\.000000101 SUI .* at most 0\.0000001 SUI") as fault:
         purse.sign(41)
     assert (fault.value.code, fault.value.needed, fault.value.most) == ("gas-too-high", 101, 100)
     purse.took(60, 30)
@@ -225,6 +226,20 @@ def test_limits_count_what_nothing_uses_of_the_host_and_what_went_out_in_a_day(t
             fits(51, day=300)
         assert (fault.value.code, fault.value.locked) == ("day-limit", 250)
         fits(300, day=300, now_ms=4 * DAY)
+
+
+def test_a_channel_that_another_program_closes_is_in_use(tmp_path):
+    """It was told of as one whose connection had not ended in order, for as long as the chain takes."""
+
+    async def scenario(store):
+        journal = Journal(store)
+        async with in_turn(journal, "0xf1") as ours:
+            assert (ours, is_in_use(store, "0xf1"), is_in_use(store, "0xf2")) == (True, True, False)
+        assert not is_in_use(store, "0xf1")
+        await journal.close()
+
+    with Store(tmp_path / "pay.sqlite") as store:
+        asyncio.run(scenario(store))
 
 
 def test_a_chain_whose_clock_runs_ahead_begins_no_new_day(market):

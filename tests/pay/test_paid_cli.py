@@ -12,9 +12,8 @@ import pytest
 
 from dtp.chain.errors import ProgramError
 from dtp.chain.host import Bearer, Terms
-from dtp.chain.model import SUI_COIN, canonical_type
+from dtp.chain.model import SUI_COIN, canonical_type, format_amount
 from dtp.chain.pipe_gas import frame_credit
-from dtp.chain.wallet import format_amount
 from dtp.cli import channel as command
 from dtp.cli import selling
 from dtp.cli.paying import _Bill
@@ -184,13 +183,20 @@ def test_a_budget_may_be_of_another_coin(homes):
         client.run(*receive[:3], "0x2::sui::SUI", "--budget", "0.5SUI")
 
 
+def test_a_bill_says_what_gas_came_back(capsys):
+    """Closing by agreement gives storage back: it said that a negative sum was paid."""
+    with click.Context(click.Command("recv")):
+        _Bill("0xc1", SUI_COIN, 5000, Usage(5, 7), 70_000, None, -2_000_000).show()
+    said = "paid 0.000005 SUI for 5 requests and 7 bytes, and 0.002 SUI of earlier gas came back"
+    assert capsys.readouterr().err.splitlines() == [said]
+
+
 def test_a_bill_is_in_the_coin_that_was_paid(capsys):
     closed = Paid("x", 5000, 65_000, 1_000_000)
     with click.Context(click.Command("recv")):
         _Bill("0xc1", "0x2::other::COIN", 5000, Usage(5, 7), 70_000, closed, 3_000_000).show()
     assert capsys.readouterr().err.splitlines() == [
-        "paid 5,000 of 0x2::other::COIN for 5 requests and 7 bytes, and 0.003 SUI of gas for all transactions of its "
-        "channel",
+        "paid 5,000 of 0x2::other::COIN for 5 requests and 7 bytes, and 0.003 SUI of gas",
         "channel closed: 5,000 of 0x2::other::COIN to the server in all, 65,000 of 0x2::other::COIN back to you",
     ]
 

@@ -162,6 +162,12 @@ def test_channels_of_a_lost_store_are_found_and_closed(net, homes):
     (found,) = [each for each in client.run("channel", "find") if each["event"] == "keyless"]
     assert (found["state"], found["held"]) == ("open", 500_000_000)
     assert f"dtp channel close {found['channel']}" in client.text("channel", "find")
+    # What was found counts for the limit of the day.
+    limits = ("--budget", "0.5SUI", "--most-per-day", "0.9SUI")
+    with server.serving("--http", folder, "--service", "files", *PRICED) as (address, _):
+        fault = client.failing("recv", f"{address}/big.iso", "--force", *limits, code=3)
+    assert fault["code"] == "day-limit"
+    assert "0.5 SUI of it" in fault["message"]
     *_, closing = client.run("channel", "close", found["channel"])
     assert closing["event"] == "closing"
     net.advance_clock(3_600_000)  # the server claims nothing, so that all comes back

@@ -7,7 +7,7 @@ from dtp.pay.gate import RESTORED
 from dtp.pay.ledger import AGREEMENT_MS
 from dtp.pay.settling import close_agreed
 from dtp.pay.store import Store
-from dtp.pay.terms import MIB
+from dtp.pay.terms import MIB, Usage
 from dtp.session.codes import CloseCode, ConnectionRefused
 
 from .test_disputes import paid_channel, vanish
@@ -124,6 +124,9 @@ def test_a_client_whose_disk_is_set_back_pays_what_it_used_and_no_more(market, t
         async with market.connect(buyer) as again:
             assert again.meter.payer.lane.channel == sold.channel
             await fetch(again, MIB)
+            # A bill is of what this connection used, as its sum is.
+            used = again.usage.beyond(again.meter.payer.used_before)
+            assert used == Usage(1, MIB + len(b"%d\n" % MIB))
         assert again.meter.deal.closed.to_server == cost_of(1000, 2 * MIB, MIB)
         assert await market.channels(buyer) == [None]
 

@@ -835,3 +835,32 @@ def check_survivors(store, said):
         )
     if "agreed" in said:
         assert store.end_of(CHANNEL) == End(CHANNEL, 500, 7, False, "chain")
+
+
+def foreign(path, *statements):
+    """A database of another program's, or another file, which others may read."""
+    if statements:
+        with closing(sqlite3.connect(path)) as db:
+            for each in statements:
+                db.execute(each)
+            db.commit()
+    else:
+        path.write_bytes(b"a name of a machine")
+    path.chmod(0o644)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("make", [False, True])
+@pytest.mark.parametrize(
+    "statements",
+    [(), ("CREATE TABLE other (a)",), ("CREATE TABLE other (a)", "PRAGMA user_version=5")],
+)
+def test_a_file_that_is_something_else_stays_as_it_is(tmp_path, make, statements):
+    """Naming it took it away from everybody else, whatever it was; and tables of ours were put into a database."""
+    path = tmp_path / "other"
+    before = foreign(path, *statements)
+    with pytest.raises(StoreError):
+        Store(path, make=make)
+    assert path.read_bytes() == before
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert [each.name for each in tmp_path.iterdir()] == ["other"]
