@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lark import Lark, Tree
+from lark import Tree
 from lark.exceptions import LarkError
 
 from dtp.crdt import Node, Replica
@@ -20,9 +20,10 @@ from dtp.errors import DtpError
 from dtp.graph.query import semantics
 from dtp.graph.query.budget import Meter, QueryBudget
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
-from dtp.graph.query.expressions import Expressions, name_of, trees
-from dtp.graph.query.grammar import GRAMMAR
+from dtp.graph.query.expressions import Expressions
+from dtp.graph.query.parsing import parser
 from dtp.graph.query.run import Queries
+from dtp.graph.query.syntax import label_names, name_of, trees
 
 #: In the order in which they are told.
 OUTCOMES = ("passed", "refused", "outside", "wrong")
@@ -109,7 +110,7 @@ def scenarios(folder: Path) -> Iterator[Scenario]:
 
 # ---- setting up ----------------------------------------------------------------------------------------------
 
-_PATTERNS = Lark(GRAMMAR, parser="lalr", maybe_placeholders=False, propagate_positions=True, start="patterns")
+_PATTERNS = parser("patterns")
 
 
 class _Builder:
@@ -155,7 +156,7 @@ class _Builder:
         variable = next((name_of(one) for one in parts if one.data == "variable"), "")
         if variable in known:
             return known[variable]
-        labels = [name_of(trees(one)[0]) for one in parts if one.data == "label"]
+        labels = [name for one in parts if one.data == "label" for name in label_names(one)]
         if len(labels) > 1:
             raise OutsideError("a node has one label")
         self._count += 1

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final, Protocol
 
 from lark import Token, Tree
@@ -15,12 +14,20 @@ from dtp.graph.query.budget import Meter
 from dtp.graph.query.columns import kind_of
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
 from dtp.graph.query.functions import AGGREGATES, FUNCTIONS, PERCENTILES, READING, distinct, percentile
+from dtp.graph.query.lists import LISTS
 from dtp.graph.query.semantics import NodeRef, Relation, shown, truth
-
-#: Names to values.
-Bound = dict[str, Any]
-#: What an expression becomes.
-Evaluate = Callable[[Bound], Any]
+from dtp.graph.query.subqueries import SUBQUERIES, Subquery
+from dtp.graph.query.syntax import (
+    Bound,
+    Evaluate,
+    fault,
+    is_aggregate,
+    label_names,
+    name_of,
+    trees,
+    unquoted,
+    words,
+)
 
 #: Function -> kinds of things that it can't take.
 _WRONG: Final[dict[str, tuple[str, ...]]] = {
@@ -48,11 +55,16 @@ _TEXTUAL: Final[dict[str, Callable[[str, str], bool]]] = {
 }
 
 
+#: What other modules compile.
+_ELSEWHERE: Final = {**LISTS, **SUBQUERIES}
+
+
 class Matcher(Protocol):
     """A MATCH that was compiled."""
 
-    #: Those that it brings in.
+    #: Those that it brings in, and all that its rows have.
     names: list[str]
+    scope: frozenset[str]
 
     def run(self, rows: Iterator[Bound]) -> Iterator[Bound]:
         """The rows that come of those that come in."""
@@ -68,47 +80,10 @@ class Registers(Protocol):
         """All that is at the keys of a node."""
 
 
-def trees(tree: Tree[Token]) -> list[Tree[Token]]:
-    """The children that are trees."""
-    return [child for child in tree.children if isinstance(child, Tree)]
-
-
-def words(tree: Tree[Token]) -> set[str]:
-    """The kinds of the children that are words."""
-    return {child.type for child in tree.children if isinstance(child, Token)}
-
-
-def name_of(tree: Tree[Token] | Token) -> str:
-    """A name as it is meant: without the backticks."""
-    text = str(tree if isinstance(tree, Token) else tree.children[0])
-    return text[1:-1] if text.startswith("`") else text
-
-
-def fault(
-    message: str, where: Tree[Token] | Token | None = None, kind: type[QueryError] = QueryError
-) -> QueryError:
-    """An error that tells its place."""
-    meta = getattr(where, "meta", where)
-    line, column = getattr(meta, "line", None), getattr(meta, "column", None)
-    return kind(f"{message} (line {line}, column {column})" if line else message)
-
-
-def is_aggregate(tree: Tree[Token]) -> bool:
-    """Whether it is a call of an aggregate."""
-    return tree.data in ("count_all", "count_some") or (
-        tree.data == "call" and str(tree.children[0]).lower() in (AGGREGATES.keys() | PERCENTILES)
-    )
-
-
 def _takes_patterns(tree: Tree[Token]) -> bool:
     return tree.data in ("and_", "or_", "xor_", "not_") or (
         tree.data == "call" and str(tree.children[0]).lower() == "exists"
     )
-
-
-def has_aggregate(tree: Tree[Token]) -> bool:
-    """Whether there is an aggregate in it."""
-    return any(is_aggregate(one) for one in tree.iter_subtrees())
 
 
 class Expressions:
@@ -120,8 +95,9 @@ class Expressions:
         self._given = given
         self._registers = registers
         self.used: set[str] = set()
-        #: Compiles a MATCH; whoever has the index says how.
-        self.matcher: Callable[[Tree[Token], frozenset[str]], Matcher]
+        #: Compile MATCHes in a row, and a query in braces; whoever has the index says how.
+        self.matcher: Callable[[list[Tree[Token]], frozenset[str], bool], Matcher]
+        self.subquery: Callable[[Tree[Token], frozenset[str]], Subquery]
         #: What kinds of things names stand for, as far as that is known before there are rows.
         self.kinds: dict[str, str] = {}
 
@@ -158,6 +134,16 @@ class Expressions:
 
     # ---- compiling ------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def unknown(self, *names: str) -> Iterator[None]:
+        """Compile something with names of its own: of what kind they are is forgotten afterwards."""
+        before = self.kinds
+        self.kinds = {name: kind for name, kind in before.items() if name not in names}
+        try:
+            yield
+        finally:
+            self.kinds = before
+
     def compile(self, tree: Tree[Token], scope: Iterable[str]) -> Evaluate:
         """The function of an expression, in which the names of `scope` are known. Raises `QueryError`."""
         return self._on(tree, frozenset(scope))
@@ -171,6 +157,8 @@ class Expressions:
         method: Callable[[Tree[Token], frozenset[str]], Evaluate] | None = getattr(self, f"_on_{kind}", None)
         if method is not None:
             return method(tree, scope)
+        if kind in _ELSEWHERE:
+            return _ELSEWHERE[kind](self, tree, scope)
         parts = [self._on(one, scope) for one in trees(tree)]
         if kind in _ARITHMETIC:
             function, (a, b) = _ARITHMETIC[kind], parts
@@ -194,7 +182,8 @@ class Expressions:
 
         return evaluate
 
-    def _counted(self, items: Iterable[Any]) -> Iterator[Any]:
+    def counted(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Yield the items, each a step."""
         step = self.meter.step
         for item in items:
             step()
@@ -274,23 +263,28 @@ class Expressions:
         found = self._registers.get(soul, key)
         return None if isinstance(found, Link) else found
 
+    def properties(self, value: NodeRef | dict[str, Any]) -> dict[str, Any]:
+        """All properties of a node, or a map itself."""
+        return dict(value) if isinstance(value, dict) else self._properties(value.soul)
+
     def _properties(self, soul: str) -> dict[str, Value]:
         found = self._registers.registers(soul)
         return {key: _plain(value) for key, value in found.items() if not isinstance(value, Link)}
 
     def _on_has_labels(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
         of, *labels = trees(tree)
-        value, wanted = self._on(of, scope), {name_of(trees(label)[0]) for label in labels}
+        value, wanted = self._on(of, scope), [label_names(label) for label in labels]
 
         def has(row: Bound) -> bool | None:
             found = value(row)
             if found is None:
                 return None
             if isinstance(found, Relation):
-                return wanted == {found.key}
+                return all(found.key in names for names in wanted)
             if not isinstance(found, NodeRef):
                 raise QueryError(f"{shown(found)} has no labels: nodes have")
-            return wanted == {kind_of(found.soul)}
+            kind = kind_of(found.soul)
+            return all(kind in names for names in wanted)
 
         return has
 
@@ -299,86 +293,6 @@ class Expressions:
         return self._on_has_labels(
             Tree("has_labels", [Tree("whole", [variable], tree.meta), *labels], tree.meta), scope
         )
-
-    # ---- patterns -------------------------------------------------------------------------------------------
-
-    def _on_pattern_there(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        found, names = self._pattern(trees(tree), None, tree, scope)
-        if names:
-            raise fault(
-                f"{', '.join(names)} is not defined here: a pattern in a condition brings in no names", tree
-            )
-        return lambda row: next(found(row), None) is not None
-
-    def _on_pattern_all(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        *parts, body = trees(tree)
-        where = parts.pop() if parts[-1].data == "where" else None
-        found, names = self._pattern(parts, where, tree, scope)
-        value = self._on(body, scope | set(names))
-        return lambda row: [value(one) for one in found(row)]
-
-    def _pattern(
-        self, parts: list[Tree[Token]], where: Tree[Token] | None, tree: Tree[Token], scope: frozenset[str]
-    ) -> tuple[Callable[[Bound], Iterator[Bound]], list[str]]:
-        """The rows that a pattern finds for one, and the names that they have more."""
-        patterns = Tree("patterns", [Tree("pattern", list(parts), tree.meta)], tree.meta)
-        clause = Tree("match", [patterns] if where is None else [patterns, where], tree.meta)
-        match = self.matcher(clause, scope)
-        return (lambda row: match.run(iter((row,)))), match.names
-
-    def _on_at(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        of, place = (self._on(one, scope) for one in trees(tree))
-
-        def at(row: Bound) -> Any:
-            items, index = of(row), place(row)
-            if items is None or index is None:
-                return None
-            if isinstance(items, list):
-                if type(index) is not int:
-                    raise QueryError(f"a list has whole numbers as places, not {shown(index)}")
-                return items[index] if -len(items) <= index < len(items) else None
-            if not isinstance(index, str):
-                raise QueryError(f"properties have text as names, not {shown(index)}")
-            return self.property(items, index)
-
-        return at
-
-    def _slice(self, of: Evaluate, start: Evaluate | None, end: Evaluate | None) -> Evaluate:
-        def cut(row: Bound) -> Any:
-            items = of(row)
-            bounds = [None if one is None else one(row) for one in (start, end)]
-            if items is None or any(
-                b is None and one is not None for b, one in zip(bounds, (start, end), strict=True)
-            ):
-                return None
-            if not isinstance(items, list) or any(b is not None and type(b) is not int for b in bounds):
-                raise QueryError("a slice is of a list, from one whole number to another")
-            return items[bounds[0] : bounds[1]]
-
-        return cut
-
-    def _on_slice_both(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        of, start, end = (self._on(one, scope) for one in trees(tree))
-        return self._slice(of, start, end)
-
-    def _on_slice_from(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        of, start = (self._on(one, scope) for one in trees(tree))
-        return self._slice(of, start, None)
-
-    def _on_slice_to(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        of, end = (self._on(one, scope) for one in trees(tree))
-        return self._slice(of, None, end)
-
-    def _on_slice_all(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        return self._slice(self._on(trees(tree)[0], scope), None, None)
-
-    def _on_list_(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        items = [self._on(one, scope) for one in trees(tree)]
-        return lambda row: [item(row) for item in items]
-
-    def _on_map_(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        items = [(name_of(key), self._on(value, scope)) for key, value in map(trees, trees(trees(tree)[0]))]
-        return lambda row: {key: value(row) for key, value in items}
 
     def _on_and_(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
         a, b = (self._on(one, scope) for one in trees(tree))
@@ -473,62 +387,6 @@ class Expressions:
 
         return choose
 
-    # ---- with names of their own ----------------------------------------------------------------------------
-
-    def _on_comprehension(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        variable, of, *rest = trees(tree)
-        name, items = name_of(variable), self._on(of, scope)
-        inner = scope | {name}
-        where = self._on(trees(rest.pop(0))[-1], inner) if rest and rest[0].data == "where" else None
-        body = self._on(rest[0], inner) if rest else None
-
-        def build(row: Bound) -> Any:
-            found = _list(items(row))
-            if found is None:
-                return None
-            rows = ({**row, name: item} for item in self._counted(found))
-            kept = (one for one in rows if where is None or truth(where(one)) is True)
-            return [one[name] if body is None else body(one) for one in kept]
-
-        return build
-
-    def _on_quantifier(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        which = str(tree.children[0]).lower()
-        variable, of, where = trees(tree)
-        name, items = name_of(variable), self._on(of, scope)
-        condition = self._on(trees(where)[-1], scope | {name})
-
-        def quantify(row: Bound) -> bool | None:
-            found = _list(items(row))
-            if found is None:
-                return None
-            outcomes = [truth(condition({**row, name: item})) for item in self._counted(found)]
-            if which == "all":
-                return semantics.all_of(outcomes)
-            if which == "single":
-                true = outcomes.count(True)
-                return False if true > 1 else None if None in outcomes else true == 1
-            some = semantics.any_of(outcomes)
-            return some if which == "any" or some is None else not some
-
-        return quantify
-
-    def _on_reduce(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        total, start, variable, of, body = trees(tree)
-        first, items = self._on(start, scope), self._on(of, scope)
-        names = name_of(total), name_of(variable)
-        step = self._on(body, scope | set(names))
-
-        def fold(row: Bound) -> Any:
-            found, value = _list(items(row)), first(row)
-            if found is None:
-                return None
-            for item in self._counted(found):
-                value = step({**row, names[0]: value, names[1]: item})
-            return value
-
-        return fold
-
     # ---- calls ----------------------------------------------------------------------------------------------
 
     def _on_call(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
@@ -579,11 +437,10 @@ class Expressions:
                 return None
             if isinstance(found, Relation):
                 found = {}
-            elif isinstance(found, NodeRef):
-                found = self._properties(found.soul)
-            if not isinstance(found, dict):
+            if not isinstance(found, NodeRef | dict):
                 raise QueryError(f"{name}() takes a node or a map, not {shown(found)}")
-            return dict(found) if name == "properties" else list(found)
+            found = self.properties(found)
+            return found if name == "properties" else list(found)
 
         return read
 
@@ -600,7 +457,7 @@ class Expressions:
         value = self.compile(arguments[0], scope)
 
         def found(rows: list[Bound]) -> list[Any]:
-            there = [one for one in map(value, self._counted(rows)) if one is not None]
+            there = [one for one in map(value, self.counted(rows)) if one is not None]
             return distinct(there) if once else there
 
         if name in PERCENTILES:
@@ -621,12 +478,6 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _list(value: Any) -> list[Any] | None:
-    if value is None or isinstance(value, list):
-        return value
-    raise QueryError(f"a list is wanted here, not {shown(value)}")
-
-
 def _negative(value: Any) -> Any:
     return -value if semantics.is_number(value) else semantics.subtract(0, value)
 
@@ -637,35 +488,3 @@ def _textual(function: Callable[[str, str], bool], a: Evaluate, b: Evaluate) -> 
         return function(one, other) if isinstance(one, str) and isinstance(other, str) else None
 
     return compare
-
-
-_ESCAPES: Final = {
-    "'": "'",
-    '"': '"',
-    "\\": "\\",
-    "n": "\n",
-    "t": "\t",
-    "r": "\r",
-    "b": "\b",
-    "f": "\f",
-    "/": "/",
-}
-
-
-def unquoted(text: str) -> str:
-    """A string literal's text. Raises `QueryError`."""
-
-    def meant(found: re.Match[str]) -> str:
-        letter = found[1]
-        if letter in _ESCAPES:
-            return _ESCAPES[letter]
-        if len(letter) == 5:
-            return str(json.loads(f'"\\{letter}"'))
-        raise QueryError(f"{text} has an unknown escape")
-
-    inner = text[1:-1]
-    if "\\" in inner:
-        inner = re.sub(r"\\(u[0-9a-fA-F]{4}|.)", meant, inner, flags=re.DOTALL)
-        if any("\ud800" <= letter <= "\udfff" for letter in inner):
-            raise QueryError(f"{text} has half of a surrogate pair")
-    return inner

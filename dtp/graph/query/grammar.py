@@ -11,10 +11,17 @@ _WORDS: Final = (
 )  # fmt: skip
 #: Words that are such only before a parenthesis.
 _CALLED: Final = ["ALL", "ANY", "NONE", "SINGLE", "REDUCE", "COUNT"]
+#: Words that have a query in braces behind them, and what such a query begins with: `count {a: 1}` is a node's.
+_WITH_QUERY: Final = ["EXISTS", "COUNT", "COLLECT"]
+_INNER: Final = (
+    r"\(|\/[\/*]|(MATCH|OPTIONAL|WITH|UNWIND|CALL|RETURN)\b(?!\s*[:,}])|\w+\s*="
+    r"|(shortestPath|allShortestPaths)\s*\("
+)
 
 GRAMMAR: Final = (
     r"""
-start: single (union single)*
+start: [EXPLAIN | PROFILE] query
+query: single (union single)*
 union: UNION [all_]
 all_: "ALL"i
 single: clause* [returning]
@@ -24,16 +31,20 @@ single: clause* [returning]
        | UNWIND expr AS variable                               -> unwind
        | WITH projection where?                                -> with_
        | CALL procedure "(" [expr ("," expr)*] ")" yield_?     -> call_
+       | CALL [imports] "{" query "}"                          -> call_in
+imports: "(" ([variable ("," variable)*] | star) ")"
 procedure: NAME ("." NAME)*
 yield_: YIELD item ("," item)* where?
 returning: RETURN projection
 patterns: pattern ("," pattern)*
 pattern: [path] node (relation node)*
+       | [path] shortest
+shortest: SHORTEST "(" node relation node ")"
 path: variable EQUALS
 where: WHERE expr
 
 node: "(" [variable] label* [properties | parameter] ")"
-label: ":" name
+label: ":" name (VBAR ":"? name)*
 properties: "{" [property ("," property)*] "}"
 property: name ":" expr
 parameter: "$" (name | INT)
@@ -50,7 +61,7 @@ detail: variable [types] [hops] [properties | parameter]
       | types [hops] [properties | parameter]
       | hops [properties | parameter]
       | (properties | parameter)
-types: ":" name ("|" ":"? name)*
+types: ":" name (VBAR ":"? name)*
 hops: "*" [bounds]
 bounds: INT            -> exactly
       | INT _DOTS INT  -> between
@@ -99,9 +110,9 @@ limit: LIMIT expr
     | COUNT "(" [DISTINCT] expr ")"       -> count_some
     | NAME "(" [DISTINCT] [expr ("," expr)*] ")" -> call
     | "[" [expr ("," expr)*] "]"          -> list_
-    | "[" variable IN expr [where] ["|" expr] "]" -> comprehension
+    | "[" variable IN expr [where] [BAR expr] "]" -> comprehension
     | (ALL | ANY | NONE | SINGLE) "(" variable IN expr where ")" -> quantifier
-    | REDUCE "(" variable ("=" | EQUALS) expr "," variable IN expr "|" expr ")" -> reduce
+    | REDUCE "(" variable ("=" | EQUALS) expr "," variable IN expr BAR expr ")" -> reduce
     | properties                          -> map_
     | "(" expr ")"
     | "(" variable ")"                    -> whole
@@ -109,8 +120,19 @@ limit: LIMIT expr
     | "(" variable label+ ")"             -> has_labels_of
     | variable label+                     -> has_labels_of
     | node (relation node)+               -> pattern_there
-    | "[" [path] node (relation node)+ [where] "|" expr "]" -> pattern_all
+    | "[" [path] node (relation node)+ [where] BAR expr "]" -> pattern_all
+    | shortest
+    | EXISTS_IN "{" inner "}"             -> exists_in
+    | COUNT_IN "{" inner "}"              -> count_in
+    | COLLECT_IN "{" query "}"            -> collect_in
+    | variable PROJECTION [selector ("," selector)*] "}" -> projected
     | CASE [expr] when+ [else_] END       -> case
+?inner: query
+      | patterns where?                   -> match
+selector: "." name  -> one_property
+        | "." "*"   -> all_properties
+        | name ":" expr -> named
+        | variable  -> of_its_name
 when: WHEN expr THEN expr
 else_: ELSE expr
 literal: INT -> integer | FLOAT -> real | STRING -> text | TRUE -> true | FALSE -> false | NULL -> null
@@ -122,9 +144,17 @@ name: NAME | QUOTED | """
     + "\n".join(f"{word}.3: /{word}\\b/i" for word in _WORDS)
     + "\n"
     + "\n".join(rf"{word}.4: /{word}(?=\s*\()/i" for word in _CALLED)
+    + "\n"
+    + "\n".join(rf"{word}_IN.5: /{word}(?=\s*\{{\s*({_INNER}))/i" for word in _WITH_QUERY)
     + r"""
 
-EQUALS.3: /=(?=\s*\()/
+%declare BAR
+PROJECTION.5: /\{(?=\s*\.)/
+VBAR: "|"
+EXPLAIN.3: /EXPLAIN\b/i
+PROFILE.3: /PROFILE\b/i
+SHORTEST.4: /(shortestPath|allShortestPaths)(?=\s*\()/i
+EQUALS.3: /=(?=\s*(\(|(shortestPath|allShortestPaths)\s*\())/i
 _FROM.5: /-\s*\[/
 _FROM_LEFT.5: /<\s*-\s*\[/
 _TO.5: /\]\s*-\s*>/

@@ -15,10 +15,11 @@ from typing import Any, Final
 from lark import Token, Tree
 
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
-from dtp.graph.query.expressions import Bound, Evaluate, Expressions, fault, name_of, trees
+from dtp.graph.query.expressions import Expressions
 from dtp.graph.query.index import Index
 from dtp.graph.query.pattern import Pattern, Range, Sought, Walk
 from dtp.graph.query.semantics import NodeRef, Path, Relation, equals, truth
+from dtp.graph.query.syntax import Bound, Evaluate, fault, label_names, name_of, trees
 from dtp.graph.query.tables import is_scalar, scalar
 
 #: Hops that a path of variable length has at most.
@@ -143,6 +144,8 @@ class Match:
             name = name_of(trees(parts.pop(0))[0]) if parts[0].data == "path" else ""
             if name and (name in self._before or self._taken(name)):
                 raise fault(f"{name} stands for something already", pattern)
+            if parts[0].data == "shortest":
+                raise fault("shortest paths are not supported", pattern, UnsupportedQuery)
             left = self._node(parts[0])
             walked: list[_Node | _Step] = [left]
             for relation, node in zip(parts[1::2], parts[2::2], strict=True):
@@ -184,9 +187,7 @@ class Match:
                 )
         for child in trees(tree):
             if child.data == "label":
-                label = name_of(trees(child)[0])
-                node.label = node.label or label
-                self._say(node, _Condition(f"{node.alias}.kind = {_quoted(label)}"))
+                self._labelled(node, child)
             elif child.data == "properties":
                 for item in trees(child):
                     key, value = trees(item)
@@ -194,6 +195,12 @@ class Match:
             elif child.data == "parameter":
                 self._has_all(node, child)
         return node
+
+    def _labelled(self, node: _Node, tree: Tree[Token]) -> None:
+        names = label_names(tree)
+        if len(names) == 1:
+            node.label = node.label or names[0]
+        self._say(node, _Condition(f"{node.alias}.kind IN ({', '.join(map(_quoted, names))})"))
 
     def _say(self, node: _Node, condition: _Condition) -> None:
         node.alone.append(condition)
@@ -338,7 +345,8 @@ class Match:
         if tree.data == "has_labels":
             node = self._new(parts[0])
             if node is not None and len(parts) == 2:
-                self._say(node, _Condition(f"{node.alias}.kind = {_quoted(name_of(trees(parts[1])[0]))}"))
+                names = ", ".join(map(_quoted, label_names(parts[1])))
+                self._say(node, _Condition(f"{node.alias}.kind IN ({names})"))
         elif tree.data == "compare" and len(parts) == 2:
             operator = next(str(child) for child in tree.children if isinstance(child, Token))
             if operator in _MIRRORED:

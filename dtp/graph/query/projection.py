@@ -9,10 +9,12 @@ from typing import Any
 from lark import Token, Tree
 
 from dtp.graph.query.errors import QueryError
-from dtp.graph.query.expressions import (
+from dtp.graph.query.expressions import Expressions
+from dtp.graph.query.semantics import same_key, sort_key, truth
+from dtp.graph.query.syntax import (
+    SUBQUERIES,
     Bound,
     Evaluate,
-    Expressions,
     fault,
     has_aggregate,
     is_aggregate,
@@ -20,7 +22,6 @@ from dtp.graph.query.expressions import (
     trees,
     words,
 )
-from dtp.graph.query.semantics import same_key, sort_key, truth
 
 #: Expressions with names of their own; their third part on is done for each item.
 _WITH_NAMES = ("comprehension", "quantifier", "reduce")
@@ -56,6 +57,8 @@ class Projection:
         self._distinct = "DISTINCT" in words(tree)
         self._items = self._columns(parts["items"], scope)
         self.columns = [item.name for item in self._items]
+        #: Columns and what they were made of, None for those that `*` stands for.
+        self.named = [(item.name, item.tree) for item in self._items]
         repeated = next((name for name in self.columns if self.columns.count(name) > 1), None)
         if repeated is not None:
             raise fault(f"two columns are called {repeated}; give one another name by AS", tree)
@@ -118,6 +121,8 @@ class Projection:
                 found[name] = self._expressions.aggregate(tree, scope)
                 variable = Tree("variable", [Token("NAME", name)])
                 return Tree("whole", [variable], tree.meta)
+            if tree.data in SUBQUERIES:
+                return tree
             children = [replaced(one) if isinstance(one, Tree) else one for one in tree.children]
             return Tree(tree.data, children, tree.meta)
 
@@ -140,6 +145,15 @@ class Projection:
             )
         if tree.data in _WITH_NAMES:
             local |= {name_of(one) for one in trees(tree) if one.data == "variable"}
+        if tree.data in SUBQUERIES or tree.data == "pattern_all":
+            inner = {name_of(one) for one in tree.iter_subtrees() if one.data == "variable"}
+            local |= inner - self._before
+            for one in tree.iter_subtrees():
+                if (
+                    one.data in ("node", "detail")
+                    and (named := next(iter(trees(one)), one)).data == "variable"
+                ):
+                    self._check_grouped(Tree("whole", [named], named.meta), local)
         for one in trees(tree):
             self._check_grouped(one, local)
 
@@ -173,6 +187,8 @@ class Projection:
                 return Tree("whole", [Tree("variable", [Token("NAME", f"`{name}`")])], tree.meta)
             if is_aggregate(tree):
                 raise fault("ORDER BY takes aggregates that are returned as well", tree)
+            if tree.data in SUBQUERIES:
+                return tree
             return Tree(
                 tree.data,
                 [replaced(one) if isinstance(one, Tree) else one for one in tree.children],
@@ -186,7 +202,7 @@ class Projection:
         if self._expressions.free(expr) or has_aggregate(expr):
             raise fault("SKIP and LIMIT take a number that doesn't depend on rows", tree)
         value = self._expressions.compile(expr, ())
-        if expr.data not in ("call",):  # rand() and the like are asked when it is time
+        if expr.data in ("integer", "real", "text", "neg", "parameter"):  # all else is asked when it is time
             _count(value({}))
         return value
 
