@@ -77,6 +77,9 @@ def test_it_sees_what_was_written_before() -> None:
         graph.node("a/1")["text"] = "a birch"
         graph.node("a/2")["text"] = "oaks, and an oak"
         assert await graph.query_async(search) == [{"id": "a/2"}]
+        graph.node("a/2").link("to", "b/2")
+        there = "CALL db.index.fulltext.queryNodes('a.text', 'oak') YIELD node MATCH (node)-->(m) RETURN id(m) AS id"
+        assert await graph.query_async(there) == [{"id": "b/2"}]
 
     run(main)
 

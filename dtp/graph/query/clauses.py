@@ -86,6 +86,7 @@ class _Search:
                 raise fault(f"{_SEARCH} yields node and score, each under a name that is new", item)
             self._names.append((source, name))
         self.scope = scope | {name for _, name in self._names}
+        index.expect(getattr(clause.meta, "start_pos", None), index.searched)
 
     def run(self, rows: Iterator[Bound]) -> Iterator[Bound]:
         for row in rows:

@@ -133,12 +133,13 @@ class Finding:
             self._add_batches(numbers, kind)
 
     def _add_batches(self, numbers: array[int], kind: str) -> None:
+        empty = self._tables.is_empty  # and no number is there twice
         for start in range(0, len(numbers), _BATCH):
             data = self.ask(self._columns.rows, numbers[start : start + _BATCH])
             rows = [
                 (soul, self._opened.get(soul, registers), members)
                 for soul, registers, members in rows_of(data)
-                if (not kind or kind_of(soul) == kind) and not self._tables.is_whole(soul)
+                if (not kind or kind_of(soul) == kind) and (empty or not self._tables.is_whole(soul))
             ]
             self._tables.add(rows)
             if self.watches_texts:
@@ -190,16 +191,13 @@ class Finding:
 
     # ---- finding ------------------------------------------------------------------------------------------------
 
-    def find(self, pattern: Pattern | None) -> None:
-        """Have all that a pattern can be about; None: everything."""
+    def find(self, pattern: Pattern) -> None:
+        """Have all that a pattern can be about."""
         with self._or_anew():
             self._find(pattern)
 
-    def _find(self, pattern: Pattern | None) -> None:
+    def _find(self, pattern: Pattern) -> None:
         if self._everything:
-            return
-        if pattern is None:
-            self.have_everything()
             return
         found: dict[int, set[str]] = {}
         for place in sorted(range(len(pattern.nodes)), key=lambda place: _rank(pattern.nodes[place])):
@@ -272,6 +270,8 @@ class Finding:
             if not frontier:
                 break
         if walk.variable:  # it may have no link at all
+            if self._whole:
+                self.found |= reached
             reached = {soul for soul in reached | souls if not label or kind_of(soul) == label}
         return reached
 

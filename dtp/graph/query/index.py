@@ -8,7 +8,7 @@ all that was found once stays whole.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final, TypeVar
 
@@ -18,16 +18,12 @@ from dtp.graph.query.budget import INSTRUCTIONS, Meter, running
 from dtp.graph.query.columns import kind_of
 from dtp.graph.query.errors import QueryError
 from dtp.graph.query.finding import Finding
-from dtp.graph.query.pattern import Pattern
+from dtp.graph.query.pattern import Pattern, Sought
 from dtp.graph.query.tables import Tables
 
 _T = TypeVar("_T")
 #: Times that what changed meanwhile is looked at beside the loop, before the loop has to wait for it.
 _ROUNDS: Final = 5
-
-
-class Uncovered(Exception):
-    """A query beside the loop needs more than was found for it beforehand."""
 
 
 def _here(function: Callable[..., _T], *given: Any) -> _T:
@@ -54,6 +50,9 @@ class Index:
         self._tables = Tables(registers=ask is not None)
         self._finding = Finding(replica, self._tables, revealed, ask or _here, whole=ask is not None)
         self._beside = ask is not None
+        #: What the query that is compiled will look for, each with its place in the text: what one finds may be where
+        #: a later one begins.
+        self._expected: list[tuple[int | None, Callable[[], Pattern]]] = []
         #: The registers that were read last.
         self._last: tuple[str, dict[str, Value]] = "", {}
         self.db = self._tables.db
@@ -116,16 +115,20 @@ class Index:
     # ---- reading --------------------------------------------------------------------------------------------
 
     def rows(
-        self, sql: str, parameters: list[Any], about: Callable[[], Pattern] | None = None
+        self, sql: str, parameters: list[Any], about: Callable[[], Pattern]
     ) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of a SELECT about a pattern, None: about the whole graph. Raises `QueryError`."""
+        """Yield the rows of a SELECT about a pattern. Raises `QueryError`."""
         try:
             self._find(about)
             yield from self.db.execute(sql, parameters)
         except (sqlite3.Error, OverflowError, UnicodeEncodeError, values.GraphValueError) as error:
-            if self._meter is not None and self._meter.limit is not None:
-                raise self._meter.limit from error
-            raise QueryError(f"this can't be worked out: {error}") from error
+            raise self._fault(error) from error
+
+    def _fault(self, error: Exception) -> QueryError:
+        """What an error of SQLite's means."""
+        if self._meter is not None and self._meter.limit is not None:
+            return self._meter.limit
+        return QueryError(f"this can't be worked out: {error}")
 
     @contextmanager
     def metered(self, meter: Meter) -> Iterator[None]:
@@ -144,9 +147,11 @@ class Index:
 
     def link(self, number: int) -> tuple[str, str, str]:
         """Soul, key and target of a link."""
-        ((soul, key, target),) = self.db.execute(
-            "SELECT soul, key, target FROM links WHERE id = ?", (number,)
-        )
+        try:
+            found = self.db.execute("SELECT soul, key, target FROM links WHERE id = ?", (number,)).fetchone()
+        except sqlite3.Error as error:
+            raise self._fault(error) from error
+        soul, key, target = found
         return soul, key, target
 
     def get(self, soul: str, key: str) -> Value:
@@ -161,26 +166,34 @@ class Index:
             opened = self._replica.reveal(soul)
             return self._replica.node(soul).to_dict() if opened is None else opened
         if self._last[0] != soul:
-            self._last = soul, self._tables.registers(soul)
+            try:
+                self._last = soul, self._tables.registers(soul)
+            except sqlite3.Error as error:
+                raise self._fault(error) from error
         return self._last[1]
 
     # ---- finding ------------------------------------------------------------------------------------------------
 
-    def _find(self, about: Callable[[], Pattern] | None) -> None:
-        if self._finding.has_everything or (self._beside and about is not None):
+    def _find(self, about: Callable[[], Pattern]) -> None:
+        if self._beside or self._finding.has_everything:  # beside the loop it was found beforehand
             return
-        if self._beside:  # all was found beforehand, as it was at one time
-            raise Uncovered
-        pattern = None if about is None else about()
         if self._meter is None:
-            self._finding.find(pattern)
+            self._finding.find(about())
         else:
             with self._meter.uncounted():
-                self._finding.find(pattern)
+                self._finding.find(about())
 
     def note(self, changes: Iterable[Change]) -> None:
         """Something is different at these souls."""
         self._finding.note(changes)
+
+    def expect(self, place: int | None, about: Callable[[], Pattern]) -> None:
+        """A query will look for a pattern, which is at a place in its text, if that is known."""
+        self._expected.append((place, about))
+
+    def searched(self) -> Pattern:
+        """All that full-text indexes can find."""
+        return Pattern([Sought(kind) for kind, _ in self._texts])
 
     def refresh(self) -> None:
         """Have what changed as it is now."""
@@ -194,26 +207,34 @@ class Index:
             stale, self._finding.added = self._finding.added, set()
             self._refresh_texts(stale)
 
-    def prepare(self, patterns: list[Pattern | None]) -> None:
-        """Have what changed as it is now; where the replica goes on meanwhile, also all that these patterns can be
-        about, as it is at one time: what changes meanwhile is looked at again, until nothing did."""
+    def begin(self) -> None:
+        """Another query is compiled from now on."""
+        self._expected.clear()
+
+    def prepare(self) -> None:
+        """Have what changed as it is now; where the replica goes on meanwhile, also all that is expected, as it is at
+        one time: what changes meanwhile is looked at again, until nothing did."""
         if not self._beside:
             self.refresh()
             return
+        placed = sorted((place, at) for at, (place, _) in enumerate(self._expected) if place is not None)
+        patterns = [self._expected[at][1]() for _, at in placed]
+        if len(placed) < len(self._expected):
+            patterns = [Pattern([Sought()])]
         for _ in range(_ROUNDS):
             self._round(patterns)
             if self._finding.ask(self._finding.is_current):
                 return
         self._finding.ask(self._round_there, patterns)
 
-    def _round(self, patterns: list[Pattern | None]) -> None:
+    def _round(self, patterns: Sequence[Pattern]) -> None:
         self._last = "", {}
         self.refresh()
         self._finding.found.clear()
         for pattern in patterns:
             self._finding.find(pattern)
 
-    def _round_there(self, patterns: list[Pattern | None]) -> None:
+    def _round_there(self, patterns: Sequence[Pattern]) -> None:
         ask, self._finding.ask = self._finding.ask, _here
         try:
             self._round(patterns)

@@ -122,6 +122,7 @@ class Match:
         self._know()
         for clause in clauses:
             self._where(clause)
+        index.expect(getattr(clauses[0].meta, "start_pos", None), self.pattern)
 
     # ---- compiling ------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from dtp.graph.query.budget import Meter, QueryBudget, counted
 from dtp.graph.query.clauses import Query
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
 from dtp.graph.query.expressions import Expressions
-from dtp.graph.query.index import Index, Uncovered
+from dtp.graph.query.index import Index
 from dtp.graph.query.matching import Match
 from dtp.graph.query.parsing import parse
 from dtp.graph.query.pattern import Pattern
@@ -58,16 +58,9 @@ class Queries:
     ) -> list[Row]:
         """The rows of a query. Raises `QueryError`."""
         meter = Meter(budget, given_up=given_up)
-        query, matches = self._compile(text, parameters, meter)
-        self.index.prepare([match.pattern() for match in matches])
+        query, _ = self._compile(text, parameters, meter)
+        self.index.prepare()
         meter.begin()
-        try:
-            return self._rows(query, meter)
-        except Uncovered:
-            self.index.prepare([None])
-            return self._rows(query, meter)
-
-    def _rows(self, query: Query, meter: Meter) -> list[Row]:
         try:
             with self.index.metered(meter):
                 return [
@@ -90,6 +83,7 @@ class Queries:
 
     def _compile(self, text: str, parameters: Mapping[str, Value], meter: Meter) -> tuple[Query, list[Match]]:
         """The query, and all MATCHes that are anywhere in it."""
+        self.index.begin()
         expressions = Expressions(text, parameters, self.index, meter)
         matches: list[Match] = []
 

@@ -64,11 +64,14 @@ class Tables:
         self.db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self.db.executescript(_SCHEMA)
         self._registers = registers
+        #: Whether no node is whole.
+        self.is_empty = True
 
     def clear(self) -> None:
         """Forget all nodes."""
         for table in ("nodes", "properties", "links", "registers"):
             self.db.execute(f"DELETE FROM {table}")
+        self.is_empty = True
 
     # ---- writing --------------------------------------------------------------------------------------------
 
@@ -87,6 +90,7 @@ class Tables:
                     properties.append((soul, key, kind, scalar(value)))
             links += sorted(found)
             nodes.append((soul, kind, 1))
+        self.is_empty = self.is_empty and not rows
         run = self.db.executemany
         with self.transaction():
             run("INSERT INTO nodes VALUES (?, ?, ?) ON CONFLICT (soul) DO UPDATE SET whole = 1", nodes)
