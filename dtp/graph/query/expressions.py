@@ -15,6 +15,7 @@ from dtp.graph.query.columns import kind_of
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
 from dtp.graph.query.functions import AGGREGATES, FUNCTIONS, PERCENTILES, READING, distinct, percentile
 from dtp.graph.query.lists import LISTS
+from dtp.graph.query.regular import Regular
 from dtp.graph.query.semantics import NodeRef, Relation, shown, truth
 from dtp.graph.query.subqueries import SUBQUERIES, Subquery
 from dtp.graph.query.syntax import (
@@ -350,7 +351,20 @@ class Expressions:
         return within
 
     def _on_regex(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        raise fault("=~ is not supported: use STARTS WITH, ENDS WITH or CONTAINS", tree, UnsupportedQuery)
+        of, by = (self._on(one, scope) for one in trees(tree))
+        known: dict[str, Regular] = {}
+
+        def matches(row: Bound) -> bool | None:
+            text, expression = of(row), by(row)
+            if not isinstance(text, str) or not isinstance(expression, str):
+                return None
+            regular = known.get(expression)
+            if regular is None:
+                known.clear()  # nearly always there is one, for all rows
+                regular = known[expression] = Regular(expression, self.meter.step)
+            return regular.fits(text)
+
+        return matches
 
     def _on_is_null(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
         inner = self._on(trees(tree)[0], scope)

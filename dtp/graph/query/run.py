@@ -88,8 +88,9 @@ class Queries:
         matches: list[Match] = []
 
         def matcher(clauses: list[Tree[Token]], scope: frozenset[str], optional: bool) -> Match:
+            place = len(matches)  # before those in its conditions, which are about nodes that it finds
             match = Match(expressions, self.index, clauses, scope, optional)
-            matches.append(match)
+            matches.insert(place, match)
             return match
 
         def subquery(tree: Tree[Token], scope: frozenset[str]) -> Query:
