@@ -35,13 +35,16 @@ from dtp.tasks import start_task
 
 if TYPE_CHECKING:
     from dtp.crdt.types import Node
-    from dtp.graph import Graph, PrivateNode, Proof
+    from dtp.graph import Exported, Graph, Imported, PrivateNode, Proof
+    from dtp.graph.formats.items import Left
     from dtp.net.address import Address
     from dtp.net.connection import Connection
 
 #: Connections may finish for so long when the server is asked to end, seconds.
 _GRACE = 2.0
 SERVICE = "graph"
+#: The format that has all that is stored.
+FRAMES = "dtpg"
 
 
 class NotThere(LocalError):
@@ -78,6 +81,12 @@ def _store(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _file = click.argument("file", type=click.Path(dir_okay=False))
+_format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice([FRAMES, "json", "csv", "graphml", "rdf"]),
+    help="The file's format. [default: by its ending, else dtpg: all that was signed]",
+)
 _history_option = click.option(
     "--history", is_flag=True, help="Ask for all that ever was, not only for what still counts."
 )
@@ -551,17 +560,25 @@ def grant(opened: _Opener, peer: str | None, path: str, days: float | None, revo
 @click.argument("target", type=click.Path(dir_okay=False), required=False)
 @click.option("--qr", is_flag=True, help="As QR codes: in the terminal, or into TARGET-1.svg and so on.")
 @click.option("--chunks", "as_text", is_flag=True, help="As the texts of such codes, one a line.")
+@_format_option
+@click.option("--prefix", default="", help="In another format: only nodes that begin with this.")
 @_store
-def export_graph(opened: _Opener, target: str | None, qr: bool, as_text: bool) -> None:
+def export_graph(
+    opened: _Opener, target: str | None, qr: bool, as_text: bool, form: str | None, prefix: str
+) -> None:
     """Write all that is stored into one file, TARGET, or show it as codes.
+
+    In another format than dtpg it is what the graph says now, for other programs: without signatures and history.
 
     \b
     Examples:
       dtp graph export notes.db notes.dtpg
+      dtp graph export notes.db notes.graphml --prefix user/
       dtp graph export notes.db --qr
     """
     if qr and as_text:
         raise click.UsageError("--qr and --chunks don't go together")
+    form = _form(target, form, qr or as_text)
     if qr or as_text:
 
         async def split(graph: Graph) -> list[str]:
@@ -572,12 +589,38 @@ def export_graph(opened: _Opener, target: str | None, qr: bool, as_text: bool) -
     if target is None:
         raise click.UsageError("name the file to write, or give --qr or --chunks")
     file = target
+    if form != FRAMES:
+
+        async def write(graph: Graph) -> Exported:
+            return await graph.export_contents(file, format=form, prefix=prefix)
+
+        done = opened.look(write)
+        _tell(f"{count_of(done.items, 'value')} written", {"values": done.items}, done.left)
+        return
+    if prefix:
+        raise click.UsageError("--prefix is for another --format than dtpg, which has all")
 
     async def work(graph: Graph) -> int:
         return await graph.export(file)
 
     count = opened.look(work)
     print_result({"envelopes": count}, count_of(count, "envelope"))
+
+
+def _form(file: str | None, form: str | None, as_codes: bool) -> str:
+    """The format that is named, or that a file's ending says."""
+    from dtp.graph.graph_formats import FORMATS as KNOWN
+
+    if as_codes and form not in (None, FRAMES):
+        raise click.UsageError("codes are of the format dtpg alone")
+    ending = "" if as_codes or file is None else Path(file).suffix.lower()
+    return form or next((name for name, (endings, *_) in KNOWN.items() if ending in endings), FRAMES)
+
+
+def _tell(text: str, record: dict[str, Any], left: list[Left]) -> None:
+    """Say how much there was, and what was left out."""
+    lines = [text, *(f"left out: {one}" for one in left)]
+    print_result(record | {"left": [str(one) for one in left]}, "\n".join(map(printable, lines)))
 
 
 def _show_chunks(chunks: list[str], target: str | None, *, qr: bool) -> None:
@@ -608,9 +651,24 @@ def _show_chunks(chunks: list[str], target: str | None, *, qr: bool) -> None:
 @click.option(
     "--chunks", "as_text", is_flag=True, help="SOURCE has the texts of codes, one a line; - reads them here."
 )
+@_format_option
 @_store
-def import_graph(opened: _Opener, source: str, as_text: bool) -> None:
-    """Take in what 'export' wrote into SOURCE."""
+def import_graph(opened: _Opener, source: str, as_text: bool, form: str | None) -> None:
+    """Take in what 'export' wrote into SOURCE.
+
+    In another format than dtpg the graph says what the file says, at the nodes and keys that it names, as changes of
+    your own: all of it or nothing.
+    """
+    form = _form(source, form, as_text)
+    if form != FRAMES:
+
+        async def read(graph: Graph) -> Imported:
+            return await graph.import_contents(source, format=form)
+
+        done = opened.run(read, writing=True)
+        record = {"values": done.items, "changed": done.changed}
+        _tell(f"{count_of(done.items, 'value')} read, {done.changed} changed", record, done.left)
+        return
 
     async def work(graph: Graph) -> int:
         if as_text:

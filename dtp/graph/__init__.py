@@ -9,6 +9,7 @@ from dtp.graph.errors import (
     BlobAbsent,
     BlobError,
     ChunkError,
+    ContentsError,
     EnvelopeError,
     Equivocation,
     GraphBehind,
@@ -24,7 +25,9 @@ from dtp.graph.errors import (
     SyncError,
 )
 from dtp.graph.fetching import Blob
+from dtp.graph.formats.items import Imported
 from dtp.graph.graph import Graph
+from dtp.graph.graph_formats import Exported
 from dtp.graph.private import PrivateNode
 from dtp.graph.proving import Proof
 from dtp.graph.query.budget import QueryBudget
@@ -37,15 +40,18 @@ __all__ = [
     "BlobError",
     "BlobRef",
     "ChunkError",
+    "ContentsError",
     "Envelope",
     "EnvelopeError",
     "Equivocation",
+    "Exported",
     "Grant",
     "Graph",
     "GraphBehind",
     "GraphError",
     "GraphForked",
     "GraphReadOnly",
+    "Imported",
     "KeyLost",
     "NotReader",
     "NotSealed",

@@ -22,6 +22,12 @@ class GraphReadOnly(GraphError):
     code = "graph-read-only"
 
 
+class ContentsError(GraphError):
+    """A file of contents (docs/formats.md) isn't what its format says, or can't be written: nothing was taken."""
+
+    code = "graph-contents"
+
+
 class StoreError(LocalError):
     """The place where a graph is kept can't be used: in use, damaged, full, of another version."""
 

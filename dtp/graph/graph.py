@@ -35,7 +35,7 @@ from dtp.graph.errors import (
     GraphReadOnly,
     StoreError,
 )
-from dtp.graph.graph_blobs import GraphBlobs
+from dtp.graph.graph_formats import GraphFormats
 from dtp.graph.passing import Offering, Passed
 from dtp.graph.proving import Proof
 from dtp.graph.store import Damage, Store
@@ -59,7 +59,7 @@ _STATE_EVERY: Final = 16 << 20
 _AT_ONCE: Final = 256
 
 
-class Graph(GraphBlobs):
+class Graph(GraphFormats):
     """A replicated graph, opened by `Graph.open`; `async with` closes it.
 
     Nodes and the other types are read and changed by plain calls, which only touch memory. What was changed is signed

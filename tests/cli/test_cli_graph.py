@@ -419,3 +419,29 @@ def test_looking_beside_the_program_that_has_the_file(me, tmp_path):
         assert "2 envelopes" in run("export", file, tmp_path / "notes.dtpg")
         assert "another process has it" in run("put", file, "page/1", "title", "Final", code=3)
     assert sorted(one.name for one in tmp_path.glob("notes*")) == ["notes.db", "notes.dtpg"]
+
+
+def test_other_formats(me, tmp_path):
+    file, other = tmp_path / "notes.db", tmp_path / "other.db"
+    run("put", file, "user/alice", "name", "Alice")
+    run("put", file, "user/alice", "age", "33")
+    run("link", file, "user/alice", "follows", "user/bob")
+    for ending in ("json", "csv", "graphml"):
+        target = tmp_path / f"notes.{ending}"
+        assert run("export", file, target) == "3 values written\n"
+        assert json.loads(run("export", file, target, "--prefix", "user/alice", "--json")) == {
+            "values": 3,
+            "left": [],
+        }
+        assert run("import", other, target).startswith("3 values read, ")
+    assert run("get", other, "user/alice") == run("get", file, "user/alice")
+    assert run("import", other, tmp_path / "notes.csv") == "3 values read, 0 changed\n"
+    run("export", file, tmp_path / "plain", "--format", "json")
+    assert "user/alice" in json.loads((tmp_path / "plain").read_text())["nodes"]
+    assert run("export", file, tmp_path / "frames.json", "--format", "dtpg") == "3 envelopes\n"
+    assert "the first row is" in run("import", other, tmp_path / "plain", "--format", "csv", code=3)
+    (tmp_path / "cut.json").write_text((tmp_path / "plain").read_text()[:-9])
+    assert "not JSON" in run("import", tmp_path / "new.db", tmp_path / "cut.json", code=3)
+    assert not (tmp_path / "new.db").exists()
+    run("export", file, "--qr", "--format", "json", code=2)
+    run("export", file, tmp_path / "x.dtpg", "--prefix", "user", code=2)

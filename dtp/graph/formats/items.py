@@ -1,0 +1,259 @@
+"""What a graph holds as a list of items, and making a graph say what such a list does: whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from dtp.crdt import Link, Replica, Value, values
+from dtp.crdt.access import ACCESS
+from dtp.crdt.owners import STATIC_KEY
+from dtp.crdt.text_changes import difference
+from dtp.crdt.values import GraphValueError
+from dtp.errors import DtpError
+from dtp.graph.errors import ContentsError
+
+if TYPE_CHECKING:
+    from dtp.graph.contents import Contents
+    from dtp.graph.graph import Graph
+
+#: All that there is at a soul, by how it merges. docs/graph.md, "Spaces and ops".
+KINDS: Final = ("register", "counter", "set", "values", "list", "text")
+#: Those with several values.
+SEVERAL: Final = frozenset({"set", "values", "list"})
+#: A counter's amounts are within so much, as of its ops.
+_INT64: Final = 1 << 63
+
+
+class Item(NamedTuple):
+    """What is at (soul, key) of one kind: a value, of a counter an int, of a text a str, of `SEVERAL` a list."""
+
+    soul: str
+    key: str
+    kind: str
+    value: Any
+
+
+class Left(NamedTuple):
+    """Something that a file doesn't have of a graph, or a graph of a file, and why."""
+
+    what: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}"
+
+
+class Found(NamedTuple):
+    """What a file or a graph has, and what is left out of that."""
+
+    items: list[Item]
+    left: list[Left]
+
+
+class Imported(NamedTuple):
+    """What an import did."""
+
+    #: How many (soul, key, kind) the file names.
+    items: int
+    #: Of how many of them the graph said something else before.
+    changed: int
+    #: What of the file isn't in the graph.
+    left: list[Left]
+
+
+def is_internal(soul: str) -> bool:
+    """Return whether a soul is a graph's own book-keeping: grants, rings of private nodes, what others have seen."""
+    return soul.partition("/")[0] == ACCESS or (soul.startswith("~") and "/." in soul)
+
+
+def _is_static(soul: str, key: str) -> bool:
+    """Whether it is the key that private nodes are sealed to."""
+    return key == STATIC_KEY and soul.startswith("~") and "/" not in soul
+
+
+def collect(graph: Contents, prefix: str = "") -> Found:
+    """Return all that is at souls which begin with `prefix`, but for private nodes and book-keeping."""
+    items: list[Item] = []
+    left: list[Left] = []
+    for soul in graph.souls(prefix):
+        if is_internal(soul):
+            continue
+        if graph.is_private(soul):
+            left.append(Left(soul, "it is private, and a file isn't sealed"))
+            continue
+        for key, kinds in sorted(graph.everything(soul).items()):
+            items += [
+                Item(soul, key, kind, kinds[kind])
+                for kind in KINDS
+                if kind in kinds and not _is_static(soul, key) and _is_there(kind, kinds[kind])
+            ]
+    return Found(items, left)
+
+
+def _is_there(kind: str, value: Any) -> bool:
+    """Whether it is more than what was never written."""
+    return kind == "register" or value not in ([], "", 0)
+
+
+# ---- making it so ---------------------------------------------------------------------------------------------
+
+
+def checked(items: Iterable[Item]) -> list[Item]:
+    """Return the items if a graph can keep each. Raise `ContentsError` where it can't, or one is there twice."""
+    found = list(items)
+    seen = set()
+    for one in found:
+        where = f"{one.kind} {one.key!r} of {one.soul!r}"
+        if is_internal(one.soul) or _is_static(one.soul, one.key):
+            raise ContentsError(f"{where} is the graph's own book-keeping, which no file sets")
+        if one[:3] in seen:
+            raise ContentsError(f"{where} is there twice")
+        seen.add(one[:3])
+        try:
+            _check(one)
+        except GraphValueError as error:
+            raise ContentsError(f"{where}: {error}") from error
+    return found
+
+
+def _check(one: Item) -> None:
+    if one.kind == "counter":
+        if type(one.value) is not int or not -_INT64 <= one.value < _INT64:
+            raise GraphValueError(f"a counter is a whole number of 64 bits, not {_short(one.value)}")
+    elif one.kind == "text":
+        if type(one.value) is not str:
+            raise GraphValueError(f"a text is text, not {_short(one.value)}")
+    elif one.kind in SEVERAL:
+        if type(one.value) is not list:
+            raise GraphValueError(f"it has a list of values, not {_short(one.value)}")
+        for value in one.value:
+            values.encode(value)
+        return
+    elif one.kind not in KINDS:
+        raise GraphValueError(f"there is no such kind; there are {', '.join(KINDS)}")
+    values.encode(one.value)
+
+
+def _short(value: object) -> str:
+    return type(value).__name__
+
+
+async def apply(graph: Graph, found: Found) -> Imported:
+    """Make a graph say what items do, at their souls, keys and kinds. All else stays.
+
+    Raise `ContentsError` where one can't be, and the graph is as it was: all is done to a copy first.
+    """
+    graph.check_writable()
+    items = checked(found.items)
+    for soul in {one.soul for one in items}:
+        graph.check_public(soul)
+    await graph.commit()
+    replica = graph.replica
+    trial = Replica.load(replica.author, replica.save(), clock=replica.clock, graph=graph.name)
+    trial.permits.rules.update(replica.permits.rules)
+    _write(trial, items)
+    trial.write_texts()
+    changed = _write(replica, items)
+    left = list(found.left)
+    left += [
+        Left(
+            f"values {one.key!r} of {one.soul!r}", "of several written at the same time, the latest was taken"
+        )
+        for one in items
+        if one.kind == "values" and len(one.value) > 1
+    ]
+    await graph.commit()
+    return Imported(len(items), changed, left)
+
+
+def _write(replica: Replica, items: list[Item]) -> int:
+    """Write what is another; return of how many items that was."""
+    rows = [
+        (one.soul, one.key, one.value) for one in items if one.kind == "register" and not _same(replica, one)
+    ]
+    try:
+        replica.put_many(rows)
+    except DtpError as error:
+        raise ContentsError(f"it can't be written here: {error}") from error
+    changed = len(rows)
+    for one in items:
+        if one.kind == "register":
+            continue
+        try:
+            changed += _WRITE[one.kind](replica, one)
+        except DtpError as error:
+            raise ContentsError(
+                f"{one.kind} {one.key!r} of {one.soul!r} can't be written here: {error}"
+            ) from error
+    return changed
+
+
+def _same(replica: Replica, one: Item) -> bool:
+    node = replica.node(one.soul)
+    return one.key in node and values.encode(node[one.key]) == values.encode(one.value)
+
+
+def _counter(replica: Replica, one: Item) -> bool:
+    counter = replica.counter(one.soul, one.key)
+    missing = one.value - counter.value
+    counter.add(missing)
+    return bool(missing)
+
+
+def _set(replica: Replica, one: Item) -> bool:
+    kept = replica.set(one.soul, one.key)
+    before = {values.encode(value): value for value in kept}
+    after = {values.encode(value): value for value in one.value}
+    for encoded in sorted(before.keys() - after.keys()):
+        kept.discard(before[encoded])
+    for encoded in sorted(after.keys() - before.keys()):
+        kept.add(after[encoded])
+    return before.keys() != after.keys()
+
+
+def _values(replica: Replica, one: Item) -> bool:
+    kept = replica.multi_value(one.soul, one.key)
+    if values.encode(kept.values) == values.encode(one.value):
+        return False
+    if one.value:
+        kept.set(one.value[0])
+    else:
+        kept.clear()
+    return True
+
+
+def _list(replica: Replica, one: Item) -> bool:
+    """What is the same at the front and at the back stays, with who wrote it."""
+    kept = replica.list(one.soul, one.key)
+    before, after = [values.encode(value) for value in kept], [values.encode(value) for value in one.value]
+    small = min(len(before), len(after))
+    front = next((at for at in range(small) if before[at] != after[at]), small)
+    back = next((at for at in range(small - front) if before[-1 - at] != after[-1 - at]), small - front)
+    for at in reversed(range(front, len(before) - back)):
+        del kept[at]
+    for at in range(front, len(after) - back):
+        kept.insert(at, one.value[at])
+    return before != after
+
+
+def _text(replica: Replica, one: Item) -> bool:
+    text = replica.text(one.soul, one.key)
+    patches = difference(str(text), one.value)
+    if patches:
+        text.edit([(patch[0], patch[1], patch[2]) for patch in patches])
+    return bool(patches)
+
+
+_WRITE: Final[dict[str, Callable[[Replica, Item], bool]]] = {
+    "counter": _counter,
+    "set": _set,
+    "values": _values,
+    "list": _list,
+    "text": _text,
+}
+
+
+def is_links(value: Value) -> bool:
+    """Return whether a set's value has links alone."""
+    return all(isinstance(one, Link) for one in value)
