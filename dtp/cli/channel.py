@@ -210,7 +210,10 @@ def _voucher_record(voucher: Voucher) -> dict[str, Any]:
 @account_options
 @json_option
 def claim(id: str | None, vouchers: Vouchers, account: Account) -> None:
-    """Claim with the newest vouchers, now: of one channel, or of all that pay you more than the gas."""
+    """Claim with the newest vouchers, now: of one channel, or of all that pay you more than the gas.
+
+    One that is named is looked at again, also when it is over by what a node said before.
+    """
 
     async def work(chain: ChainClient) -> None:
         from dtp.chain.channel import State
@@ -223,8 +226,9 @@ def claim(id: str | None, vouchers: Vouchers, account: Account) -> None:
         await clock.sync()
         with vouchers.open() as stores:
             async with _journal(stores.sold) as journal:
-                views = await Cashier(chain, journal, clock.now_ms).views()
-            views = [each for each in views if wanted in (None, each.channel.id)]
+                cashier = Cashier(chain, journal, clock.now_ms)
+                named = None if wanted is None else await cashier.view_of(wanted)
+                views = await cashier.views() if wanted is None else [] if named is None else [named]
             if wanted is not None and not views:
                 raise NoVoucher(
                     f"no voucher of {wanted} is here: 'dtp channel list' shows the channels that pay you"

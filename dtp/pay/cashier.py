@@ -252,6 +252,17 @@ class Cashier:
         self._seen |= {id: (channel, now_ms) for id, channel in channels.items()}
         return found
 
+    async def view_of(self, id: str) -> View | None:
+        """A channel as it is now, with its vouchers; None where none is here, or the node doesn't know the channel.
+
+        Also one that is over by what a node said before: it may have lied, or been of another chain.
+        """
+        sold = await self.journal.run(lambda store: store.sold(id))
+        found = (await read_channels(self._chain, [id], self._on_failed)).get(id) if sold else None
+        return (
+            None if found is None else View(found, tuple(sold), None, 0, found.server == self._chain.address)
+        )
+
     def _is_closed(self, end: End | None) -> bool:
         """Whether a channel that the node doesn't know was closed by agreement, which deletes it as well.
 

@@ -22,7 +22,7 @@ from dtp.pay.cashier import read_channels
 from dtp.pay.errors import OpeningBusy, OpeningUnknown
 from dtp.pay.journal import Journal
 from dtp.pay.lane_lock import LaneLock
-from dtp.pay.store import Bought, Moved, Sent, Store
+from dtp.pay.store import MOST_NOTED, Bought, Moved, Sent, Store
 from dtp.pay.voucher import LaneKey
 
 #: So long transactions are looked for whose program ended before it noted what they did; of so many, the newest, and
@@ -231,11 +231,11 @@ async def read_moved(chain: ChainClient, known: Iterable[Bought]) -> dict[str, M
         kind = kinds[each.event.type.rpartition("::")[2]]
         event = module.SCHEMA.decode(kind, each.event.contents)
         if isinstance(event, ChannelOpened) and event.client == chain.address:
-            moved[event.channel] = Moved(canonical_type(event.coin), event.deposit, 0)
+            moved[event.channel] = Moved(canonical_type(event.coin), min(event.deposit, MOST_NOTED), 0)
         elif isinstance(event, ToppedUp) and (ours := moved.get(event.channel)):
-            moved[event.channel] = replace(ours, put=ours.put + event.amount)
+            moved[event.channel] = replace(ours, put=min(ours.put + event.amount, MOST_NOTED))
         elif isinstance(event, Settled) and (ours := moved.get(event.channel)):
-            moved[event.channel] = replace(ours, back=ours.back + event.to_client)
+            moved[event.channel] = replace(ours, back=min(ours.back + event.to_client, MOST_NOTED))
     return moved
 
 
@@ -268,7 +268,7 @@ def _bought(chain: ChainClient, channel: Channel, made_ms: int, deposit: int) ->
     """Return the row of a channel that is noted late, by what is known here of its opening: a node's date and sum
     could take it out of the limits."""
     found = bought_of(chain, channel, "open" if channel.state == State.OPEN else "closing")
-    return replace(found, opened_ms=made_ms, deposited=deposit or channel.deposited)
+    return replace(found, opened_ms=made_ms, deposited=deposit or found.deposited)
 
 
 def bought_of(chain: ChainClient, channel: Channel, state: str) -> Bought:
@@ -277,5 +277,11 @@ def bought_of(chain: ChainClient, channel: Channel, state: str) -> Bought:
     terms = channel.terms
     coin = canonical_type(channel.coin)
     return Bought(
-        channel.id, *place, state, channel.opened_ms, coin, terms.claim_ms, deposited=channel.deposited
+        channel.id,
+        *place,
+        state,
+        channel.opened_ms,
+        coin,
+        terms.claim_ms,
+        deposited=min(channel.deposited, MOST_NOTED),
     )

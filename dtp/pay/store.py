@@ -118,6 +118,9 @@ class Moved:
     back: int
 
 
+#: So much of a coin is noted at most of what a node says of one channel: no coin has more, and sums of some fit into
+#: SQLite's integers.
+MOST_NOTED: Final = 2**60
 #: What every store has had, of whatever format.
 _TABLES: Final = frozenset({"bought", "lanes", "sold"})
 #: SQLite's application id of a copy, whose last bits say what isn't known since: closes that a server agreed on, and
@@ -336,6 +339,11 @@ class Store:
         except sqlite3.Error as fault:
             _roll_back(db)
             raise StoreError(f"can't write {self.path}: {fault}; is the disk full?") from fault
+        except OverflowError as fault:  # a node's: what is made here is smaller
+            _roll_back(db)
+            raise StoreError(
+                f"can't write {self.path}: a number is above what it keeps; ask another node"
+            ) from fault
         except BaseException:
             _roll_back(db)
             raise

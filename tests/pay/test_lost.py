@@ -552,6 +552,21 @@ def test_what_is_found_is_noted_as_the_chain_has_it(tmp_path, monkeypatch):
     assert history.asked == [[f"0x{3:064x}", both.id, closing.id]]  # and nobody else's
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_sum_that_no_channel_holds_is_noted_as_far_as_a_store_goes(tmp_path, monkeypatch, known):
+    """A number above 2**63, by a node's word, ended the command with a traceback."""
+    keys = [LaneKey.generate() for _ in range(3)]
+    lies = [keyed(number, key, deposited=2**64 - 1) for number, key in enumerate(keys)]
+    history = History(monkeypatch, *lies)
+    with Store(tmp_path / "pay.sqlite") as store:
+        for key in keys if known else ():
+            store.keep_key(key, 1)
+        found = asyncio.run(find_channels(history, store))
+        assert (len(found.noted), len(found.keyless)) == ((3, 0) if known else (0, 3))
+        assert store.deposited_since("here", "0xc", SUI_COIN, 0) >= 3 * 2**59
+        assert len(store.bought()) == 3 * known
+
+
 def test_a_lane_that_is_found_leaves_its_channel_s_row_alone(tmp_path, monkeypatch):
     history = History(monkeypatch, keyed(1, KEY))
     with Store(tmp_path / "pay.sqlite") as store:

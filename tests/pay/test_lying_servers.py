@@ -1,5 +1,6 @@
 """A server whose node shows deposits that aren't there, to the good of a client that signs above its own."""
 
+import contextlib
 from dataclasses import replace
 
 import pytest
@@ -7,13 +8,14 @@ import pytest
 from dtp.chain.channel import State
 from dtp.errors import DtpError
 from dtp.pay.backing import believed, contradiction
-from dtp.pay.claims import Policy
+from dtp.pay.budget import DAY_MS
+from dtp.pay.claims import Action, Decision, Policy, claimable
 from dtp.pay.serving import Selling
-from dtp.pay.settling import finalize, request_close
+from dtp.pay.settling import finalize, request_close, settle
 from dtp.pay.terms import MIB, Exposure, Prices, Usage
 
 from . import lies
-from .conftest import CHEAP, TERMS
+from .conftest import CHEAP, TERMS, TRUSTING
 from .meters import KEY
 from .test_claims import channel, lane
 from .test_faulty_nodes import play
@@ -111,6 +113,55 @@ def test_a_close_that_is_kept_from_the_server_costs_it_what_is_not_claimed(marke
         sessions.node.lie({})
         paid = await finalize(chain, found)  # nothing could be claimed
         assert (paid.to_server, paid.to_client) == (0, 2_000_000_000)
+
+    play(market, "server", scenario)
+
+
+def ended(state):
+    return lies.channels(lambda found: replace(found, state=state, closing_ms=1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "lie",
+    [
+        ended(State.CLOSED),
+        ended(State.CLOSING),
+        lies.together(lies.time(400 * DAY_MS), lies.without(lambda kind: "::channel::Channel<" in kind)),
+        lies.together(lies.time(400 * DAY_MS), ended(State.DRAINING)),
+    ],
+)
+def test_a_node_that_says_that_a_channel_is_over_costs_what_is_not_claimed_and_claim_looks_again(
+    market, lie, bound
+):
+    """It was forgotten for good, and no command claimed it."""
+
+    async def scenario(sessions):
+        market = sessions.market
+        server = await sessions.client(market.server_wallet, "server")
+        selling = Selling(exposure=TRUSTING, recheck=3600, claim_every=3600)
+        serving = await market.serve(give, network=server, selling=selling)
+        buyer = await market.buyer()
+        async with market.connect(buyer, keep=True) as connection:
+            assert await fetch(connection, 2 * MIB) == 2 * MIB
+        await serving.ledger.settled()
+        sessions.node.lie(lie)
+        for _ in range(3):
+            with contextlib.suppress(DtpError):
+                await serving.firewall.refresh()
+                await serving.cashier.look()
+        sessions.node.lie({})
+        await serving.firewall.refresh()
+        (found,) = await market.channels(buyer)
+        assert connection.paid - found.claimed <= bound
+        view = await serving.cashier.view_of(found.id)
+        (paid,) = [
+            paid
+            for paid, _ in await settle(
+                server, [Decision(view, Action.CLAIM, claimable(view, market.chain.now_ms()))], 16
+            )
+        ]
+        assert paid.to_server == connection.paid == cost_of(2 * MIB)
 
     play(market, "server", scenario)
 

@@ -313,6 +313,14 @@ def test_a_deposit_is_noted_with_its_channel_and_what_comes_back_with_its_time(s
     assert (found.deposited, found.gas) == (100, 25)
 
 
+def test_a_number_that_is_too_large_changes_nothing(store):
+    """By a node's word: it was no error of ours, and ended the program."""
+    store.keep_key(KEY, 7)
+    with pytest.raises(StoreError, match="ask another node"):
+        store.add_bought(replace(BOUGHT, claim_ms=2**64 - 1), 0, KEY.public)
+    assert (store.bought(), list(store.kept_keys())) == ([], [KEY.public])
+
+
 PLACE = ("chain", BOUGHT.account, "0x2::sui::SUI")
 
 
