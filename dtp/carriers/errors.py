@@ -119,6 +119,6 @@ class PingTimeoutError(WebSocketError):
 
 
 class ControlFloodError(WebSocketError):
-    """The other side sends pings without reading the answers."""
+    """The other side sends pings without reading the answers, or frames without end that carry next to nothing."""
 
     code: ClassVar[str] = "websocket-flood"

@@ -47,6 +47,10 @@ PING_TIMEOUT = 3 * PING_INTERVAL
 #: Bytes of answers to pings that may wait for a peer that doesn't read. An honest one sends few pings.
 MAX_UNSENT_CONTROL = 16 * 1024
 
+#: A frame takes its reader 3 to 10 us, whatever is in it, and is worth that if it has so many bytes: no record that
+#: says anything is shorter. What comes beyond is taken so often at once, and so often a second.
+WORTH, LITTLE, LITTLE_RATE = 16, 4096, 1024.0
+
 #: Bytes per read from the carrier below: few at first, and more as large frames come. A frame takes 3 us to parse,
 #: whatever is in it, and all that has been read is parsed before anybody else has a turn.
 READ_SIZE, LEAST_READ = 256 * 1024, 4096
@@ -101,6 +105,7 @@ class WebSocketCarrier(Carrier):
         self._below_full = False
         self._owner_waits = False
         self._unsent_control = 0
+        self._little, self._little_since = 0.0, self._loop.time()  # frames that weren't worth their time
         self._room = LEAST_READ
         self._silent = 0.0
         self._ping: asyncio.TimerHandle | None = None
@@ -209,9 +214,20 @@ class WebSocketCarrier(Carrier):
         self._held.extend(
             memoryview(frame.data) for frame in frames if frame.opcode in (Opcode.BINARY, Opcode.CONT)
         )
+        self._little += len(frames) - sum(len(frame.data) for frame in frames) // WORTH
+        self._little = max(0.0, self._little)
         if self._unparsed and self.on_kept is not None:
             self.on_kept()
         self._hand_on()
+
+    def _is_flooded(self) -> bool:
+        """True if more frames that carry little have come than time has made up for."""
+        if self._little <= LITTLE:
+            return False
+        now = self._loop.time()
+        self._little = max(0.0, self._little - (now - self._little_since) * LITTLE_RATE)
+        self._little_since = now
+        return self._little > LITTLE
 
     def _hand_on(self) -> None:
         """Report what is held, then do what came behind it; the rest after a pause."""
@@ -222,6 +238,13 @@ class WebSocketCarrier(Carrier):
             self._protocol.fail(CloseCode.UNSUPPORTED_DATA, "binary messages only")
             self._flush()
             self._fail(TextMessageError("the other side sent a text message; carriers move binary ones"))
+            return
+        if self._is_flooded():
+            self._protocol.fail(CloseCode.POLICY_VIOLATION, "too many frames that carry little")
+            self._flush()
+            self._fail(
+                ControlFloodError("the other side sends frames without end that carry next to nothing")
+            )
             return
         self._flush(control=True)
         if (fault := self._protocol.parser_exc) is not None:
@@ -258,7 +281,10 @@ class WebSocketCarrier(Carrier):
 
     def _flush(self, control: bool = False) -> None:
         """Send what the protocol has to say. `control`: it was not the owner who wrote it."""
-        for data in self._protocol.data_to_send():
+        said = self._protocol.data_to_send()
+        if control and said and said[-1] != SEND_EOF:
+            said = [b"".join(said)]  # answers to many pings are one write
+        for data in said:
             if data == SEND_EOF:
                 self._below.close()
                 continue
