@@ -8,8 +8,9 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from dtp.core.crdt import GraphCore
 from dtp.crdt import Link, Replica, values
 from dtp.crdt.rules import MARK
 from dtp.graph.query.pattern import Range
@@ -28,8 +29,15 @@ def prefixes_of(kind: str) -> tuple[bytes, ...]:
     return (values.name(f"{kind}/"), values.name(f"{MARK}{kind}")) if kind else (b"",)
 
 
+class Found(NamedTuple):
+    """Souls, by their numbers in a state: a replica that is built again has another. Some may be too many."""
+
+    core: GraphCore
+    numbers: array[int]
+
+
 class Columns:
-    """The columns of one replica. Souls are numbers of the core's here; some may be too many, never too few."""
+    """The columns of one replica. What they find may be too much, never too little."""
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
@@ -37,75 +45,71 @@ class Columns:
         self._by_value: dict[str, memoryview] = {}
         self._by_link: memoryview | None = None
 
-    def _current(self) -> None:
+    def renew(self) -> None:
+        """Let go of what is of a state that the replica has no more."""
         if self._core is not self._replica.core:  # built again: other numbers
             self._core = self._replica.core
             self._by_value.clear()
             self._by_link = None
 
-    def having(self, key: str, wanted: Range) -> array[int]:
+    def having(self, key: str, wanted: Range) -> Found:
         """Souls whose register at a key may be in a range."""
-        self._current()
+        self.renew()
         name = values.name(key)
         low, high = (b"" if one is None else values.encode(one) for one in wanted)
         if not wanted.is_equality:
-            return _numbers(self._core.between(name, low, high))
+            return self._found(self._core.between(name, low, high))
         if key not in self._by_value:
             self._by_value[key] = memoryview(self._core.column(name)).cast("Q")
         found = array("I")
         _extend(found, self._by_value[key], self._core.hash(low))
-        return found
+        return Found(self._core, found)
 
-    def linking(self, souls: Iterable[str]) -> array[int]:
+    def linking(self, souls: Iterable[str]) -> Found:
         """Souls that may have links to any of these."""
-        self._current()
+        self.renew()
         if self._by_link is None:
             self._by_link = memoryview(self._core.links()).cast("Q")
         found = array("I")
         for soul in souls:
             _extend(found, self._by_link, self._core.hash(values.encode(Link(soul))))
-        return array("I", sorted(set(found)))
+        return Found(self._core, array("I", sorted(set(found))))
 
-    def of_kind(self, kind: str) -> array[int]:
+    def of_kind(self, kind: str) -> Found:
         """Souls with a label ("" is any) that have something."""
-        self._current()
-        found = array("I")
-        for prefix in prefixes_of(kind):
-            found.frombytes(self._core.named(prefix))
-        return found
+        self.renew()
+        return self._found(b"".join(self._core.named(prefix) for prefix in prefixes_of(kind)))
 
-    def naming(self, kind: str) -> array[int]:
+    def naming(self, kind: str) -> Found:
         """Souls with links to what has a label, and nothing else."""
-        self._current()
-        found = array("I")
-        for prefix in prefixes_of(kind):
-            found.frombytes(self._core.unmade(prefix))
-        return array("I", sorted(set(found)))
+        self.renew()
+        found = self._found(b"".join(self._core.unmade(prefix) for prefix in prefixes_of(kind)))
+        return found._replace(numbers=array("I", sorted(set(found.numbers))))
 
     def souls(self, kind: str) -> list[str]:
         """The souls with a label that have something."""
         named = (self._replica.souls(prefix.decode()) for prefix in prefixes_of(kind))
         return [soul for some in named for soul in some if kind_of(soul) == kind]
 
-    def numbers(self, souls: Iterable[str]) -> array[int]:
+    def numbers(self, souls: Iterable[str]) -> Found:
         """The numbers of souls; those that never had anything are left out."""
-        self._current()
+        self.renew()
         found = (self._core.number(values.name(soul)) for soul in souls)
-        return array("I", (one for one in found if one is not None))
+        return Found(self._core, array("I", (one for one in found if one is not None)))
 
     def size(self) -> int:
         """About how many nodes there are."""
         return self._replica.core.names
 
-    def rows(self, numbers: array[int]) -> bytes:
-        """See `GraphCore.rows`."""
-        return self._core.rows(numbers)
+    @staticmethod
+    def rows(found: Found, first: int, behind: int) -> bytes:
+        """Some of what was found: see `GraphCore.rows`."""
+        return found.core.rows(found.numbers[first:behind])
 
-
-def _numbers(data: bytes) -> array[int]:
-    found = array("I")
-    found.frombytes(data)
-    return found
+    def _found(self, data: bytes) -> Found:
+        found = array("I")
+        found.frombytes(data)
+        return Found(self._core, found)
 
 
 def _extend(found: array[int], column: memoryview, hashed: int | None) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
 from dtp.crdt import Change, Replica, Value, values
-from dtp.graph.query.columns import Columns, kind_of, rows_of
+from dtp.graph.query.columns import Columns, Found, kind_of, rows_of
 from dtp.graph.query.pattern import Pattern, Sought, Walk
 from dtp.graph.query.tables import Tables
 
@@ -63,6 +62,7 @@ class Finding:
 
     def note(self, changes: Iterable[Change]) -> None:
         """Something is different at these souls."""
+        self._columns.renew()
         self._stale.update(change.soul for change in changes)
         if len(self._stale) > _MANY:
             self._stale.clear()
@@ -121,21 +121,21 @@ class Finding:
 
     # ---- adding -------------------------------------------------------------------------------------------------
 
-    def _add(self, numbers: array[int], kind: str = "") -> None:
-        """Have the nodes with these numbers, and a label ("" is any), whole."""
-        if not numbers:
+    def _add(self, found: Found, kind: str = "") -> None:
+        """Have the nodes that were found, and have a label ("" is any), whole."""
+        if not found.numbers:
             return
         self._adds += 1
         if self._adds * _AN_ADD > self.ask(self._columns.size) + _BATCH and not self._everything:
             self.have_everything()
             return
         with self.adding():
-            self._add_batches(numbers, kind)
+            self._add_batches(found, kind)
 
-    def _add_batches(self, numbers: array[int], kind: str) -> None:
-        empty = self._tables.is_empty  # and no number is there twice
-        for start in range(0, len(numbers), _BATCH):
-            data = self.ask(self._columns.rows, numbers[start : start + _BATCH])
+    def _add_batches(self, found: Found, kind: str) -> None:
+        empty = self._tables.is_empty  # and nothing is found twice
+        for first in range(0, len(found.numbers), _BATCH):
+            data = self.ask(self._columns.rows, found, first, first + _BATCH)
             rows = [
                 (soul, self._opened.get(soul, registers), members)
                 for soul, registers, members in rows_of(data)

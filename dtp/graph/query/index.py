@@ -24,6 +24,8 @@ from dtp.graph.query.tables import Tables
 _T = TypeVar("_T")
 #: Times that what changed meanwhile is looked at beside the loop, before the loop has to wait for it.
 _ROUNDS: Final = 5
+#: What is wrong with values that can't be looked up, or when SQLite stops.
+_FAULTS: Final = (sqlite3.Error, OverflowError, UnicodeEncodeError, values.GraphValueError)
 
 
 def _here(function: Callable[..., _T], *given: Any) -> _T:
@@ -121,7 +123,7 @@ class Index:
         try:
             self._find(about)
             yield from self.db.execute(sql, parameters)
-        except (sqlite3.Error, OverflowError, UnicodeEncodeError, values.GraphValueError) as error:
+        except _FAULTS as error:
             raise self._fault(error) from error
 
     def _fault(self, error: Exception) -> QueryError:
@@ -221,11 +223,14 @@ class Index:
         patterns = [self._expected[at][1]() for _, at in placed]
         if len(placed) < len(self._expected):
             patterns = [Pattern([Sought()])]
-        for _ in range(_ROUNDS):
-            self._round(patterns)
-            if self._finding.ask(self._finding.is_current):
-                return
-        self._finding.ask(self._round_there, patterns)
+        try:
+            for _ in range(_ROUNDS):
+                self._round(patterns)
+                if self._finding.ask(self._finding.is_current):
+                    return
+            self._finding.ask(self._round_there, patterns)
+        except _FAULTS as error:
+            raise self._fault(error) from error
 
     def _round(self, patterns: Sequence[Pattern]) -> None:
         self._last = "", {}
