@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from dtp.graph.query.expressions import Expressions
 
 
+#: A name that no query has.
+_PATH: Final = " path"
+
+
 class Subquery(Protocol):
     """A query within another that was compiled."""
 
@@ -42,6 +46,19 @@ def _pattern_all(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> E
         match = on.matcher([_clause(parts, where, tree)], scope, False)
         value = on.compile(body, match.scope)
     return lambda row: [value(one) for one in match.run(iter((row,)))]
+
+
+def _shortest(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
+    variable: Tree[Token] = Tree("variable", [Token("NAME", _PATH)])
+    path: Tree[Token] = Tree("path", [variable], tree.meta)
+    with on.unknown():
+        match = on.matcher([_clause([path, tree], None, tree)], scope, False)
+    new = [name for name in match.names if name != _PATH]
+    if new:
+        raise fault(f"{', '.join(new)} is not defined here: MATCH both ends of a shortest path before", tree)
+    if str(tree.children[0]).lower().startswith("all"):
+        return lambda row: [one[_PATH] for one in match.run(iter((row,)))]
+    return lambda row: next((one[_PATH] for one in match.run(iter((row,)))), None)
 
 
 def _clause(parts: list[Tree[Token]], where: Tree[Token] | None, tree: Tree[Token]) -> Tree[Token]:
@@ -82,6 +99,7 @@ def _inner(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Callabl
 SUBQUERIES: Final[dict[str, Callable[[Expressions, Tree[Token], frozenset[str]], Evaluate]]] = {
     "pattern_there": _pattern_there,
     "pattern_all": _pattern_all,
+    "shortest": _shortest,
     "exists_in": _exists_in,
     "count_in": _count_in,
     "collect_in": _collect_in,
