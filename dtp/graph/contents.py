@@ -156,6 +156,9 @@ class Contents:
         for kind, (space, read) in _KINDS.items():
             for key in values.decode(handle.keys(space, name)):
                 found.setdefault(key, {})[kind] = read(self._replica, soul, key)
+        for where, key in self._replica.texts.touched:  # what was typed, and waits for the next commit
+            if where == soul and (text := str(self._replica.text(soul, key))):
+                found.setdefault(key, {})["text"] = text
         return found
 
     def souls(self, prefix: str = "") -> _Souls:
@@ -236,15 +239,16 @@ class Contents:
     def to_networkx(self, prefix: str = "") -> MultiDiGraph:
         """A `networkx.MultiDiGraph` of the nodes that begin with `prefix` and the links between them.
 
-        Nodes are souls with their registers as attributes, edges have the link's key. Needs `pip install
-        'dtp-sockets[graph]'`, else `GraphError`.
+        Nodes are souls with their registers as attributes, all else as "key (kind)"; edges have the link's key.
+        Needs `pip install 'dtp-sockets[graph]'`, else `GraphError`.
         """
         from dtp.graph.networks import to_networkx
 
         return to_networkx(self, prefix)
 
     def to_pandas(self, prefix: str = "") -> DataFrame:
-        """A `pandas.DataFrame` of the nodes that begin with `prefix`: a row for each soul, a column for each key.
+        """A `pandas.DataFrame` of the nodes that begin with `prefix`: a row for each soul, a column for each key
+        of registers, and one, "key (kind)", for each of all else that `everything` has.
 
         For rows of a query: `pandas.DataFrame(graph.query(...))`. Needs `pip install 'dtp-sockets[graph-pandas]'`,
         else `GraphError`.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from dtp.core.errors import NotOwner, StateLimit
-from dtp.crdt import Change, Clock, Replica, Value
+from dtp.crdt import Change, Clock, Replica
 from dtp.crdt.access import Grant
 from dtp.crdt.clock import seconds
 from dtp.crdt.replica import Frame
@@ -591,8 +591,12 @@ class Graph(GraphFormats):
         await self.commit()
         return await past.history(self, soul, key)
 
-    async def as_of(self, soul: str, seconds: float) -> dict[str, Value]:
-        """A node's registers as they were at a time, seconds since 1970, by the clocks of those who wrote them."""
+    async def as_of(self, soul: str, seconds: float) -> dict[str, dict[str, Any]]:
+        """All that was at a soul at a time, seconds since 1970, by the clocks of those who wrote it: as `everything`
+        has it, but for lists. Of a private node it is what is sealed.
+
+        It is put together from all that is stored here. What was summed up by its author shows what stood then.
+        """
         await self.commit()
         return await past.as_of(self, soul, seconds)
 
@@ -615,13 +619,15 @@ class Graph(GraphFormats):
         await self.commit()
         return forgotten
 
-    async def diff(self, soul: str, first: float, second: float) -> dict[str, past.Difference]:
-        """How a node's registers differ between two times, seconds since 1970: key -> what was, what is then."""
+    async def diff(self, soul: str, first: float, second: float) -> dict[str, dict[str, past.Difference]]:
+        """How what `as_of` gives differs between two times: key -> kind -> what was, what is then."""
         await self.commit()
         return await past.diff(self, soul, first, second)
 
     async def restore(self, soul: str, seconds: float) -> None:
-        """Write a node's registers as they were then: a change like any other, that can be taken back likewise."""
+        """Make all at a soul, but for lists, what it was then (`as_of`): whole or not at all, and a change like any
+        other, that can be taken back likewise."""
+        self.check_writable()
         await self.commit()
         await past.restore(self, soul, seconds)
         await self.commit()

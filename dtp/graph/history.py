@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dtp.core.crdt import VOID
-from dtp.crdt import Kind, Op, Value, clock, values
+from dtp.crdt import Kind, Op, Replica, Value, clock, values
 from dtp.crdt.access import Access
 from dtp.crdt.ops import ops_of
 from dtp.crdt.replica import may_write
 from dtp.crdt.rules import MARK
 from dtp.graph import envelope as envelopes
+from dtp.graph.formats.items import KINDS, Item, write_whole
 
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
@@ -65,39 +67,107 @@ async def history(graph: Graph, soul: str, key: str | None) -> list[Version]:
     return versions
 
 
-async def as_of(graph: Graph, soul: str, seconds: float) -> dict[str, Value]:
+async def as_of(graph: Graph, soul: str, seconds: float) -> dict[str, dict[str, Any]]:
     """See `Graph.as_of`."""
     limit = clock.at(seconds, 0xFFFF)
-    standing: dict[str, Op] = {}
-    for version in await history(graph, soul, None):
-        if version.op.kind is Kind.REGISTER_PUT and version.op.clock <= limit:
-            standing[version.op.key] = version.op
-    return {key: op.value for key, op in standing.items() if op.has_value}
+    made = [one.op for one in await history(graph, soul, None) if one.op.clock <= limit]
+    found: dict[str, dict[str, Any]] = {}
+    for (key, space), ops in _by_place(made).items():
+        is_there, value = _AS_OF[space](graph, ops)
+        if is_there:
+            found.setdefault(key, {})[space] = value
+    return found
+
+
+def _by_place(ops: list[Op]) -> dict[tuple[str, str], list[Op]]:
+    """(key, space) -> its ops, the earliest first, of all spaces that can be put together again."""
+    found: dict[tuple[str, str], list[Op]] = {}
+    for op in ops:
+        if op.space in _AS_OF:
+            found.setdefault((op.key, op.space), []).append(op)
+    return found
+
+
+def _register(graph: Graph, ops: list[Op]) -> tuple[bool, Value]:
+    return ops[-1].has_value, ops[-1].value
+
+
+def _counter(graph: Graph, ops: list[Op]) -> tuple[bool, int]:
+    return True, sum({op.author: op.value for op in ops}.values())
+
+
+def _dots(ops: list[Op]) -> dict[tuple[bytes, int], Value]:
+    """What stands of a set or of values: the dot of each value that nobody has removed, the earliest first."""
+    standing: dict[tuple[bytes, int], Value] = {}
+    for op in ops:
+        for dot in op.dots:
+            standing.pop(dot, None)
+        if op.has_value:
+            standing[op.author, op.clock] = op.value
+    return standing
+
+
+def _set(graph: Graph, ops: list[Op]) -> tuple[bool, list[Value]]:
+    found = {values.encode(value): value for value in _dots(ops).values()}
+    return bool(found), [found[encoded] for encoded in sorted(found)]
+
+
+def _values(graph: Graph, ops: list[Op]) -> tuple[bool, list[Value]]:
+    found = list(reversed(_dots(ops).values()))
+    return bool(found), found
+
+
+def _text(graph: Graph, ops: list[Op]) -> tuple[bool, str]:
+    scratch = Replica(graph.identity.id.key, clock=graph.replica.clock, graph=graph.name)
+    for op in ops:
+        scratch.texts.apply(op.soul, op.key, op.value, op.author)
+    return True, str(scratch.text(ops[0].soul, ops[0].key))
+
+
+#: A space -> whether something is there after these ops, and what.
+_AS_OF: Final[dict[str, Callable[[Graph, list[Op]], tuple[bool, Any]]]] = {
+    "register": _register,
+    "counter": _counter,
+    "set": _set,
+    "values": _values,
+    "text": _text,
+}
+#: What says of a kind that nothing is there.
+_NOTHING: Final[dict[str, Any]] = {"counter": 0, "set": [], "values": [], "text": ""}
 
 
 class Difference(NamedTuple):
-    """A register that was another at two times. A value is None also where there was none: see `had_` and `has_`."""
+    """Something that was another at two times. A value is None also where there was none: see `had_` and `has_`."""
 
-    before: Value
-    after: Value
+    before: Any
+    after: Any
     had_value: bool
     has_value: bool
 
 
-async def diff(graph: Graph, soul: str, first: float, second: float) -> dict[str, Difference]:
+async def diff(graph: Graph, soul: str, first: float, second: float) -> dict[str, dict[str, Difference]]:
     """See `Graph.diff`."""
     then, later = await as_of(graph, soul, first), await as_of(graph, soul, second)
-    return {
-        key: Difference(then.get(key), later.get(key), key in then, key in later)
-        for key in sorted(then.keys() | later.keys())
-        if key not in then or key not in later or values.encode(then[key]) != values.encode(later[key])
-    }
+    found: dict[str, dict[str, Difference]] = {}
+    for key in sorted(then.keys() | later.keys()):
+        before, after = then.get(key, {}), later.get(key, {})
+        for kind in KINDS:
+            one = Difference(before.get(kind), after.get(kind), kind in before, kind in after)
+            if one.had_value != one.has_value or values.encode(one.before) != values.encode(one.after):
+                found.setdefault(key, {})[kind] = one
+    return found
 
 
 async def restore(graph: Graph, soul: str, seconds: float) -> None:
     """See `Graph.restore`."""
     then = await as_of(graph, soul, seconds)
-    now = graph.replica.node(soul).to_dict()
-    rows: list[tuple[str, str, Value] | tuple[str, str]] = [(soul, key) for key in now if key not in then]
-    rows += [(soul, key, value) for key, value in then.items() if key not in now or now[key] != value]
-    graph.replica.put_many(rows)
+    items = [Item(soul, key, kind, value) for key, kinds in then.items() for kind, value in kinds.items()]
+    gone: list[tuple[str, str]] = []
+    for (key, kind), ops in _by_place([one.op for one in await history(graph, soul, None)]).items():
+        if kind in then.get(key, {}):
+            continue
+        if kind != "register":
+            items.append(Item(soul, key, kind, _NOTHING[kind]))
+        elif ops[-1].has_value:
+            gone.append((soul, key))
+    write_whole(graph, items, gone)

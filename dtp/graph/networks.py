@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dtp.core.crdt import SET
 from dtp.crdt import Link, values
 from dtp.graph.errors import GraphError
+from dtp.graph.formats.items import is_links
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
@@ -24,8 +25,8 @@ def to_networkx(graph: Contents, prefix: str) -> MultiDiGraph:
     network = MultiDiGraph()
     souls = graph.souls(prefix)
     for soul in souls:
-        registers = graph.replica.node(soul).to_dict()
-        network.add_node(soul, **{k: v for k, v in registers.items() if not isinstance(v, Link)})
+        network.add_node(soul)
+        network.nodes[soul].update(_attributes(graph, soul))
     for soul in souls:
         for key, target in _links(graph, soul):
             if target.startswith(prefix):
@@ -40,9 +41,27 @@ def to_pandas(graph: Contents, prefix: str) -> DataFrame:
     except ImportError as error:
         raise GraphError("pandas is not installed: pip install 'dtp-sockets[graph-pandas]'") from error
     souls = graph.souls(prefix)
-    rows = [graph.replica.node(soul).to_dict() for soul in souls]
+    rows = [_columns(graph, soul) for soul in souls]
     columns = sorted({key for row in rows for key in row})
     return DataFrame(rows, index=souls, columns=columns, dtype=object).rename_axis("soul").infer_objects()
+
+
+def _columns(graph: Contents, soul: str) -> dict[str, Any]:
+    """All that is at a soul: registers by their keys, all else as "key (kind)"."""
+    return {
+        key if kind == "register" else f"{key}{' ' * bool(key)}({kind})": value
+        for key, kinds in graph.everything(soul).items()
+        for kind, value in kinds.items()
+    }
+
+
+def _attributes(graph: Contents, soul: str) -> dict[str, Any]:
+    """The same without links, which are edges."""
+    return {
+        name: value
+        for name, value in _columns(graph, soul).items()
+        if not (isinstance(value, Link) or (name.endswith("(set)") and value and is_links(value)))
+    }
 
 
 def to_svg(graph: Contents, prefix: str) -> str:

@@ -13,6 +13,7 @@ from graph_fixtures import ALICE
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dtp.crdt import Link
 from dtp.graph import Graph
 from dtp.graph.drawing import layout, svg
 from dtp.graph.errors import GraphError
@@ -82,9 +83,14 @@ def test_pandas() -> None:
             graph.node("user/a").update({"name": "Alice", "age": 33})
             graph.node("user/b").update({"name": "Bob", "age": 40, "tags": [1]})
             graph.node("user/a").link("knows", "user/b")
+            graph.list("user/b", "todo").extend(["milk", 2])
+            graph.counter("user/a").add(3)
             graph.node("place/1")["name"] = "Home"
             frame = graph.to_pandas("user/")
-            assert list(frame.columns) == ["age", "name", "tags"]
+            assert list(frame.columns) == ["(counter)", "age", "knows (set)", "name", "tags", "todo (list)"]
+            assert frame.loc["user/b", "todo (list)"] == ["milk", 2]
+            assert frame.loc["user/a", "(counter)"] == 3
+            assert frame.loc["user/a", "knows (set)"] == [Link("user/b")]
             assert list(frame.index) == ["user/a", "user/b"]
             assert frame.index.name == "soul"
             assert frame["age"].sum() == 73

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -38,17 +39,106 @@ def test_versions_of_a_node_and_going_back() -> None:
             assert [v.op.kind for v in everything].count(Kind.SET_ADD) == 1
             gone = next(v for v in everything if v.op.key == "body" and not v.op.has_value)
             assert (gone.before, gone.had_value) == ("hello", True)
-            assert await graph.as_of("page/1", 1_005.0) == {"title": "Draft", "body": "hello"}
+            assert await graph.as_of("page/1", 1_005.0) == {
+                "title": {"register": "Draft"},
+                "body": {"register": "hello"},
+            }
             assert await graph.as_of("page/1", 999.0) == {}
             assert await graph.diff("page/1", 1_005.0, 1_010.0) == {
-                "body": ("hello", None, True, False),
-                "tags": (None, None, False, True),
-                "title": ("Draft", "Final", True, True),
+                "body": {"register": ("hello", None, True, False)},
+                "links": {"set": (None, ["x"], False, True)},
+                "tags": {"register": (None, None, False, True)},
+                "title": {"register": ("Draft", "Final", True, True)},
             }
             assert await graph.diff("page/1", 1_001.0, 1_005.0) == {}
             await graph.restore("page/1", 1_005.0)
             assert page.to_dict() == {"title": "Draft", "body": "hello"}
+            assert list(graph.set("page/1", "links")) == []
             assert graph.vector() == {ALICE.id.key: 2}
+
+    asyncio.run(main())
+
+
+def test_a_time_of_all_types_is_what_was_there_then() -> None:
+    """Two people change everything at random; each moment that was looked at comes back, and can be restored."""
+    wall = [1_000.0]
+    rng = random.Random(3)
+
+    def change(graph: Graph) -> None:
+        what = rng.randrange(7)
+        if what == 0:
+            graph.node("p")[rng.choice("ab")] = rng.choice([1, None, "x", [1]])
+        elif what == 1:
+            graph.node("p").pop(rng.choice("ab"), None)
+        elif what == 2:
+            graph.counter("p", "n").add(rng.randrange(-3, 4))
+        elif what == 3:
+            graph.set("p", "s").add(rng.randrange(4))
+        elif what == 4:
+            graph.set("p", "s").discard(rng.randrange(4))
+        elif what == 5:
+            value = graph.multi_value("p", "v")
+            value.clear() if rng.random() < 0.2 else value.set(rng.randrange(9))
+        else:
+            text = graph.text("p", "t")
+            at = rng.randrange(len(text) + 1)
+            text.edit([(at, min(2, len(text) - at), rng.choice(["", "abc", "é"]))])
+
+    def shown(everything: dict[str, Any]) -> dict[str, Any]:
+        """Without what is at its beginning again: a counter at 0 and an empty text may be there or not."""
+        found = {
+            key: {k: v for k, v in kinds.items() if v not in (0, "")} for key, kinds in everything.items()
+        }
+        return {key: kinds for key, kinds in found.items() if kinds}
+
+    async def main() -> None:
+        clock = Clock(lambda: wall[0])
+        async with (
+            await Graph.open("memory:", identity=ALICE, clock=clock) as one,
+            await Graph.open("memory:", identity=BOB, clock=clock) as other,
+        ):
+            moments = []
+            for _ in range(25):
+                wall[0] += 1
+                for graph in (one, other):
+                    for _ in range(3):
+                        change(graph)
+                    await graph.commit()
+                await one.receive(await other.read(BOB.id.key, 1, 99))
+                await other.receive(await one.read(ALICE.id.key, 1, 99))
+                now = one.everything("p")
+                assert now == other.everything("p")
+                moments.append((wall[0] + 0.5, now))
+            for seconds, then in moments:
+                assert shown(await one.as_of("p", seconds)) == shown(then)
+            (first, before), (last, after) = moments[4], moments[-1]
+            assert await one.diff("p", last, last) == {}
+            differing = await one.diff("p", first, last)
+            assert {(key, kind) for key, kinds in differing.items() for kind in kinds} >= {
+                (key, kind)
+                for key, kinds in (before | after).items()
+                for kind in kinds
+                if shown(before).get(key, {}).get(kind) != shown(after).get(key, {}).get(kind)
+            }
+            wall[0] += 10
+            await one.restore("p", first)
+            restored = shown(one.everything("p"))
+            assert restored == shown(before)
+            wall[0] += 10
+            await one.restore("p", last)
+            assert shown(one.everything("p"))["t"] == shown(after)["t"]
+
+    asyncio.run(main())
+
+
+def test_what_was_typed_is_there_before_it_is_committed() -> None:
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE) as graph:
+            graph.text("note", "body").insert(0, "hello")
+            assert graph.everything("note") == {"body": {"text": "hello"}}
+            await graph.commit()
+            graph.text("note", "body").insert(5, "!")
+            assert graph.everything("note") == {"body": {"text": "hello!"}}
 
     asyncio.run(main())
 

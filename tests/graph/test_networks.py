@@ -27,8 +27,9 @@ def test_nodes_and_links() -> None:
 
     async def main() -> None:
         async with await village() as graph:
+            graph.set("user/a", "tags").add("x")
             network = graph.to_networkx()
-            assert network.nodes["user/a"] == {"name": "A"}
+            assert network.nodes["user/a"] == {"name": "A", "tags (set)": ["x"]}
             assert sorted(network.edges(keys=True)) == [
                 ("user/a", "place/1", "lives"),
                 ("user/a", "user/b", "best"),

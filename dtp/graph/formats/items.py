@@ -142,19 +142,17 @@ def _short(value: object) -> str:
 async def apply(graph: Graph, found: Found) -> Imported:
     """Make a graph say what items do, at their souls, keys and kinds. All else stays.
 
-    Raise `ContentsError` where one can't be, and the graph is as it was: all is done to a copy first.
+    Raise `ContentsError` where one can't be, and the graph is as it was.
     """
     graph.check_writable()
     items = checked(found.items)
     for soul in {one.soul for one in items}:
         graph.check_public(soul)
     await graph.commit()
-    replica = graph.replica
-    trial = Replica.load(replica.author, replica.save(), clock=replica.clock, graph=graph.name)
-    trial.permits.rules.update(replica.permits.rules)
-    _write(trial, items)
-    trial.write_texts()
-    changed = _write(replica, items)
+    try:
+        changed = write_whole(graph, items)
+    except DtpError as error:
+        raise ContentsError(f"it can't be written here: {error}") from error
     left = list(found.left)
     left += [
         Left(
@@ -167,25 +165,32 @@ async def apply(graph: Graph, found: Found) -> Imported:
     return Imported(len(items), changed, left)
 
 
-def _write(replica: Replica, items: list[Item]) -> int:
-    """Write what is another; return of how many items that was."""
+def write_whole(graph: Graph, items: list[Item], gone: Iterable[tuple[str, str]] = ()) -> int:
+    """Write what is another, and delete registers at (soul, key); return how many items were another.
+
+    Nothing may be uncommitted. Raise what the types raise, and all is as it was: it is done to a copy first.
+    """
+    graph.check_writable()
+    replica = graph.replica
+    trial = Replica.load(replica.author, replica.save(), clock=replica.clock, graph=graph.name)
+    trial.permits.rules.update(replica.permits.rules)
+    rows = list(gone)
+    _write(trial, items, rows)
+    trial.write_texts()
+    return _write(replica, items, rows)
+
+
+def _write(replica: Replica, items: list[Item], gone: list[tuple[str, str]]) -> int:
     rows = [
         (one.soul, one.key, one.value) for one in items if one.kind == "register" and not _same(replica, one)
     ]
-    try:
-        replica.put_many(rows)
-    except DtpError as error:
-        raise ContentsError(f"it can't be written here: {error}") from error
+    replica.put_many(rows)
+    replica.put_many(gone)
     changed = len(rows)
     for one in items:
         if one.kind == "register":
             continue
-        try:
-            changed += _WRITE[one.kind](replica, one)
-        except DtpError as error:
-            raise ContentsError(
-                f"{one.kind} {one.key!r} of {one.soul!r} can't be written here: {error}"
-            ) from error
+        changed += _WRITE[one.kind](replica, one)
     return changed
 
 
