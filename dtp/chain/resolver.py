@@ -275,7 +275,7 @@ class HostState:
             last = (
                 f"the last heartbeat was {(self.now_ms(now) - seen) / 1000:.0f} s ago"
                 if seen
-                else "none ever was"
+                else "it has none; who serves it has stopped, or never began"
             )
             raise HostOffline(f"no endpoint of host {self.host.id} is alive ({last})")
         return found

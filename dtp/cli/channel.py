@@ -313,7 +313,9 @@ def close(id: str | None, pipes: bool, slack: str | None, vouchers: Vouchers, ac
     async def work(chain: ChainClient) -> None:
         with vouchers.open("make" if pipes or id is not None else "empty") as (_, store):
             if id is not None:
-                await _close(chain, store, await _read(chain, id), ask=True, slack=slack)
+                found = await _read_open(chain, store, id)
+                if found is not None:
+                    await _close(chain, store, found, ask=True, slack=slack)
                 return
             if pipes:
                 await _close_pipes(chain, store)
@@ -659,6 +661,22 @@ async def _read(chain: ChainClient, id: str) -> Channel:
         return await chain.read(module.SCHEMA, module.Channel, id)
     except SuiNameError as fault:
         raise LocalError(f"not a channel's id: {fault}") from fault
+
+
+async def _read_open(chain: ChainClient, store: Store, id: str) -> Channel | None:
+    """Read a channel; None, and say so, where it is closed by what is noted and the chain has it no more."""
+    from dtp.chain.errors import ObjectMissing
+    from dtp.chain.model import canonical_id
+
+    try:
+        return await _read(chain, id)
+    except ObjectMissing:
+        known = store.bought(canonical_id(id))
+        if not any(each.state == "closed" for each in known):
+            raise
+    record = {"event": "over", "channel": known[0].channel}
+    print_line(record, f"{known[0].channel}: is closed already; 'dtp channel history' has what it cost")
+    return None
 
 
 def _print_failed(id: str | None, fault: DtpError) -> None:

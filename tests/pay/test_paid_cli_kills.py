@@ -174,3 +174,5 @@ def test_channels_of_a_lost_store_are_found_and_closed(net, homes):
     (closed,) = client.run("channel", "close")
     assert (closed["event"], closed["to_client"]) == ("closed", 500_000_000)
     assert [each["event"] for each in client.run("channel", "find")] == ["nothing"]
+    (again,) = client.run("channel", "close", found["channel"])
+    assert again == {"event": "over", "channel": found["channel"]}
