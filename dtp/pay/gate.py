@@ -129,13 +129,18 @@ class Gate:
         self._quotas = quotas
         self._least_revision = least_revision
         self._clock = clock
-        #: When the store was restored from a copy, and until when a close may be used that isn't in it, ms.
+        #: When the store was restored from a copy, and until when by the clock here a close may be used that isn't in
+        #: it, ms: the chain's time is a node's word.
         self.restored_ms = self.unknown_until_ms = 0
 
     def now_ms(self) -> int:
         """The chain's time, as far as it is known here."""
         rules = self.firewall.rules
         return rules.state.now_ms(self._clock()) if rules is not None else round(self._clock() * 1000)
+
+    def own_ms(self) -> int:
+        """The time by the clock here, ms."""
+        return round(self._clock() * 1000)
 
     async def admit(self, request: Request) -> Admission:
         """For `listen(admit=...)`: who may come in. Raises `Refuse`."""
@@ -157,8 +162,8 @@ class Gate:
     async def _admit(self, request: Request) -> Admission:
         ticket = parse_ticket(request.ticket)
         channel, keys = await self._proven(ticket, request)
-        if channel.opened_ms <= self.restored_ms and self.now_ms() < self.unknown_until_ms:
-            seconds = (self.unknown_until_ms - self.now_ms()) / 1000
+        if channel.opened_ms <= self.restored_ms and self.own_ms() < self.unknown_until_ms:
+            seconds = (self.unknown_until_ms - self.own_ms()) / 1000
             raise Refuse(CloseCode.BUSY, f"{RESTORED}: try again in {seconds:,.0f} s")
         decision, rules = await self._judged(channel, request)
         flaw = channel_flaw(channel, rules, decision.number, self._least_revision)

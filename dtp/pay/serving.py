@@ -222,13 +222,14 @@ class Serving:
         """Where the store was restored from a copy, take no channel from before until no close of it can be used that
         was agreed on behind the copy: what was served on it would be closed away."""
         if await self.journal.run(_is_copy):
-            now_ms, seconds = self.gate.now_ms(), (AGREEMENT_MS + MINUTE) // 1000
-            self.gate.restored_ms, self.gate.unknown_until_ms = now_ms, now_ms + 1000 * seconds
+            own_ms, seconds = self.gate.own_ms(), (AGREEMENT_MS + MINUTE) // 1000
+            self.gate.restored_ms = max(own_ms, self.gate.now_ms())
+            self.gate.unknown_until_ms = own_ms + 1000 * seconds
             log.warning("the store was restored from a copy: channels from before wait for %d s", seconds)
 
     async def _go_on(self) -> None:
         """End that wait once it is over; a server that ended before waits again."""
-        if self.gate.restored_ms and self.gate.now_ms() >= self.gate.unknown_until_ms:
+        if self.gate.restored_ms and self.gate.own_ms() >= self.gate.unknown_until_ms:
             await self.journal.run(_go_on_with_copy)
             self.gate.restored_ms = 0
 

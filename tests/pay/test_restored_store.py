@@ -68,6 +68,31 @@ def test_a_restored_server_serves_all_channels_once_no_agreement_can_be_used(mar
     market(scenario)
 
 
+def test_a_restored_server_waits_by_its_own_clock(market, tmp_path):
+    """A node that said it was twelve minutes later had it serve what was closed away then."""
+
+    async def scenario(market):
+        seconds = [market.chain.now()]
+        clock = {"clock": lambda: seconds[0]}
+        await market.serve(give, **clock)
+        buyer, connection, channel = await paid_channel(market)
+        copy = tmp_path / "copy.sqlite"
+        market.serving.store.backup(copy)
+        await vanish(connection)
+        await market.serving.close(claim=False)
+        await market.serve(give, store=market.stack.enter_context(Store(copy)), **clock)
+        market.chain.advance(AGREEMENT_MS + 120_000)
+        await market.serving.firewall.refresh()
+        with pytest.raises(ConnectionRefused, match=RESTORED):
+            await market.connect(buyer, keep=True)
+        seconds[0] += AGREEMENT_MS / 1000 + 120
+        async with market.connect(buyer, keep=True) as again:
+            assert again.meter.payer.lane.channel == channel.id
+            assert await fetch(again, 1000) == 1000
+
+    market(scenario)
+
+
 def test_a_client_whose_store_is_a_backup_counts_what_it_put_in_since(market, tmp_path):
     """The limit of a day began anew with each restored copy."""
 
