@@ -313,29 +313,47 @@ def link(opened: _Opener, soul: str, key: str, target: str | None, remove: bool)
 @click.argument("key", required=False)
 @_store
 def log(opened: _Opener, soul: str, key: str | None) -> None:
-    """Show every change of a node: when, by whom, what, and what was there before."""
+    """Show every change of a node: when, by whom, what, and what was there before.
 
-    async def work(graph: Graph) -> list[Any]:
-        return await graph.history(soul, key)
+    Of an edit of a text it is what was deleted and inserted, and where.
+    """
+
+    async def work(graph: Graph) -> list[tuple[Any, list[Any]]]:
+        from dtp.graph.history import patches
+
+        versions = await graph.history(soul, key)
+        return list(zip(versions, patches(graph, versions), strict=True))
 
     from dtp.identity import PeerId
 
-    for version in opened.look(work):
+    for version, edits in opened.look(work):
         op = version.op
         author = PeerId(op.author)
         when = datetime.datetime.fromtimestamp(version.when, datetime.UTC).isoformat(timespec="milliseconds")
+        is_edit = op.kind.name == "TEXT_EDIT"
         record = {
             "when": when,
             "author": str(author),
             "kind": op.kind.name.lower(),
             "key": op.key,
-            "value": _plain(op.value),
+            "value": None if is_edit else _plain(op.value),
             "deleted": op.kind == 0 and not op.has_value,
             "before": _plain(version.before),
         }
-        what = _shown(op.value) if op.has_value else "deleted" if op.kind == 0 else ""
+        if is_edit:
+            record["edits"] = [{"at": at, "deleted": count, "inserted": text} for at, count, text in edits]
+            what = "; ".join(_edit(*one) for one in edits)
+        else:
+            what = _shown(op.value) if op.has_value else "deleted" if op.kind == 0 else ""
         before = f"  (was {_shown(version.before)})" if version.had_value else ""
         print_line(record, f"{when}  {author.short}  {record['kind']}  {op.key}  {what}{before}")
+
+
+def _edit(at: int, count: int, text: str) -> str:
+    """An edit of a text, to people."""
+    done = [f"{count_of(count, 'character')} deleted"] if count else []
+    done += [json.dumps(text, ensure_ascii=False)] if text else []
+    return f"at {at}: {', '.join(done)}"
 
 
 @graph.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dtp.core.crdt import VOID
@@ -11,10 +11,12 @@ from dtp.crdt.access import Access
 from dtp.crdt.ops import ops_of
 from dtp.crdt.replica import may_write
 from dtp.crdt.rules import MARK
+from dtp.crdt.text_changes import difference
 from dtp.graph import envelope as envelopes
 from dtp.graph.formats.items import KINDS, Item, write_whole
 
 if TYPE_CHECKING:
+    from dtp.core.text import Patch
     from dtp.graph.graph import Graph
 
 #: Envelopes that are read from the store at once.
@@ -22,12 +24,13 @@ _READ = 256
 
 
 class Version(NamedTuple):
-    """One op about a node, and, of a register, what was there before."""
+    """One op about a node, and what was there before."""
 
     op: Op
     #: The how-manieth frame of its author it was in, or the last one that a summary stands for.
     sequence: int
-    #: A register's value before; None when there was none (see `had_value`).
+    #: A register's value before, a counter's sum, a list of the values that a removal, or a value in their place,
+    #: takes away; None when there was none (see `had_value`).
     before: Value
     had_value: bool
 
@@ -55,16 +58,51 @@ async def history(graph: Graph, soul: str, key: str | None) -> list[Version]:
                     ops = [op for op, one in zip(ops, ruling.verdicts, strict=True) if one != VOID]
                 found += [(op, envelope.sequence) for op in ops if op.soul == soul and key in (None, op.key)]
     found.sort(key=lambda pair: (pair[0].clock, pair[0].author))
+    return _versions(found)
+
+
+def _versions(found: list[tuple[Op, int]]) -> list[Version]:
+    """Ops, the earliest first, with what was there before each."""
     versions = []
     standing: dict[str, Op] = {}
+    totals: dict[str, dict[bytes, int]] = {}
+    named: dict[tuple[bytes, int], Value] = {}
     for op, sequence in found:
-        before = standing.get(op.key) if op.kind is Kind.REGISTER_PUT else None
-        versions.append(
-            Version(op, sequence, before.value if before else None, before is not None and before.has_value)
-        )
+        before, had_value = None, False
         if op.kind is Kind.REGISTER_PUT:
+            last = standing.get(op.key)
+            if last is not None:
+                before, had_value = last.value, last.has_value
             standing[op.key] = op
+        elif op.kind is Kind.COUNTER_TOTAL:
+            of_all = totals.setdefault(op.key, {})
+            before, had_value = (sum(of_all.values()), True) if of_all else (None, False)
+            of_all[op.author] = op.value
+        else:
+            taken = [named[dot] for dot in op.dots if dot in named]
+            if taken and op.kind is not Kind.SET_ADD:  # which only takes its own value's place
+                before, had_value = taken, True
+            if op.has_value:
+                named[op.author, op.clock] = op.value
+        versions.append(Version(op, sequence, before, had_value))
     return versions
+
+
+def patches(graph: Graph, versions: list[Version]) -> Iterator[list[Patch]]:
+    """For each version the patches that its edit makes to what was in the text before; none for what is no edit."""
+    scratch = _scratch(graph)
+    for op in (one.op for one in versions):
+        if op.kind is not Kind.TEXT_EDIT:
+            yield []
+            continue
+        text = scratch.text(op.soul, op.key)
+        before = str(text)
+        scratch.texts.apply(op.soul, op.key, op.value, op.author)
+        yield difference(before, str(text))
+
+
+def _scratch(graph: Graph) -> Replica:
+    return Replica(graph.identity.id.key, clock=graph.replica.clock, graph=graph.name)
 
 
 async def as_of(graph: Graph, soul: str, seconds: float) -> dict[str, dict[str, Any]]:
@@ -118,7 +156,7 @@ def _values(graph: Graph, ops: list[Op]) -> tuple[bool, list[Value]]:
 
 
 def _text(graph: Graph, ops: list[Op]) -> tuple[bool, str]:
-    scratch = Replica(graph.identity.id.key, clock=graph.replica.clock, graph=graph.name)
+    scratch = _scratch(graph)
     for op in ops:
         scratch.texts.apply(op.soul, op.key, op.value, op.author)
     return True, str(scratch.text(ops[0].soul, ops[0].key))

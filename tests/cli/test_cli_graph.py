@@ -445,3 +445,38 @@ def test_other_formats(me, tmp_path):
     assert not (tmp_path / "new.db").exists()
     run("export", file, "--qr", "--format", "json", code=2)
     run("export", file, tmp_path / "x.dtpg", "--prefix", "user", code=2)
+
+
+def test_the_log_tells_of_all_types(me, tmp_path):
+    file = tmp_path / "notes.db"
+
+    async def fill():
+        mine = Identity.load(str(identity_path()))
+        async with await dtp_package.Graph.open(str(file), identity=mine) as graph:
+            for change in (
+                lambda: graph.text("p", "body").insert(0, "hello"),
+                lambda: graph.text("p", "body").edit([(1, 3, "ipp")]),
+                lambda: graph.counter("p", "n").add(2),
+                lambda: graph.counter("p", "n").add(3),
+                lambda: graph.set("p", "tags").add("x"),
+                lambda: graph.set("p", "tags").discard("x"),
+                lambda: graph.multi_value("p", "mood").set("fine"),
+                lambda: graph.multi_value("p", "mood").set("well"),
+            ):
+                change()
+                await graph.commit()
+
+    asyncio.run(fill())
+    told = [line.split("  ", 2)[2] for line in run("log", file, "p").splitlines()]
+    assert told == [
+        'text_edit  body  at 0: "hello"',
+        'text_edit  body  at 1: 3 characters deleted, "ipp"',
+        "counter_total  n  2",
+        "counter_total  n  5  (was 2)",
+        "set_add  tags  x",
+        'set_remove  tags    (was ["x"])',
+        "values_put  mood  fine",
+        'values_put  mood  well  (was ["fine"])',
+    ]
+    edits = [json.loads(line)["edits"] for line in run("log", file, "p", "body", "--json").splitlines()]
+    assert edits[1] == [{"at": 1, "deleted": 3, "inserted": "ipp"}]
