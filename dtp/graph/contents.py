@@ -5,6 +5,7 @@ The part of `Graph` (dtp/graph/graph.py) that is memory alone: nothing here sign
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -196,9 +197,9 @@ class Contents:
         """
         self._check_open()
         if self._beside is None:
-            from dtp.graph.query.beside import Beside
-
-            self._beside = Beside(self._replica, self._private.keys)
+            beside = await asyncio.to_thread(_beside)  # the parser's modules take a while
+            self._check_open()
+            self._beside = self._beside or beside(self._replica, self._private.keys)
         try:
             return await self._beside.run(text, parameters, self.query_budget, self._declared)
         except QueryError:
@@ -295,6 +296,12 @@ class Contents:
             return node.to_dict()
         except (GraphError, NotReader, KeyLost, SealBroken):
             return {}
+
+
+def _beside() -> type[Beside]:
+    from dtp.graph.query.beside import Beside
+
+    return Beside
 
 
 # `Contents` has methods of these names.
