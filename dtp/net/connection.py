@@ -271,7 +271,7 @@ class Connection:
 
         Instead of `accept_stream`, where that need not wait: what came with the stream is not buffered, and no task
         is woken. What it raises later goes to the loop's exception handler, and the connection ends with `INTERNAL`.
-        Of streams that come all at once (64 in a turn of the loop, of all connections) the rest follows in the next
+        Of streams that come all at once (16 in a turn of the loop, of all connections) the rest follows in the next
         turns, except those that break off before.
         """
         self._on_stream, intake = on_stream, self._intake

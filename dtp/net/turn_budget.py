@@ -31,8 +31,8 @@ REQUESTS: Final = 8 * TURN
 #: Reads of so few frames aren't counted: as many of them as a turn has sockets cost no more than their system calls.
 FEW: Final = 8
 
-#: Streams that a turn takes up.
-STREAMS: Final = 64
+#: Streams that a turn takes up: each takes up to 0.4 ms, of HTTP, and whoever is served waits for several turns.
+STREAMS: Final = 16
 #: With so many left a new number is asked for, so that only turns which use up more than half are ever counted.
 LOW: Final = STREAMS // 2
 
