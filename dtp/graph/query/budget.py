@@ -65,6 +65,11 @@ class Meter:
         self._began = self._clock()
         self._before = self._resident()
 
+    @property
+    def steps(self) -> int:
+        """What was counted so far."""
+        return self._steps
+
     def step(self) -> None:
         """Count a row or an item. Raises `QueryLimit`."""
         self._steps += 1

@@ -10,6 +10,8 @@ from lark import Token, Tree
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
 from dtp.graph.query.expressions import Expressions
 from dtp.graph.query.index import Index
+from dtp.graph.query.matching import Match
+from dtp.graph.query.plan import PlanStep
 from dtp.graph.query.projection import Projection
 from dtp.graph.query.semantics import NodeRef, same_key, shown, truth
 from dtp.graph.query.syntax import Bound, fault, has_aggregate, name_of, trees, words
@@ -168,6 +170,8 @@ class _Line:
         self._index = index
         self._outer = outer
         self.steps: list[_Step] = []
+        #: Of clauses, by the place behind the last of their steps.
+        self._plans: dict[int, PlanStep] = {}
         self.columns: list[str] = []
         clauses = trees(tree)
         if returns and (not clauses or clauses[-1].data != "returning"):
@@ -183,12 +187,19 @@ class _Line:
             together = [clauses.pop(0)]
             while together[0].data == _kind_of_first(clauses) == "match":  # several in a row are one SELECT
                 together.append(clauses.pop(0))
-            for step in self._compiled(together, scope):
-                self.steps.append(step)
-                scope = step.scope | outer
+            operator, details = _told(expressions, together)
+            with expressions.planned(operator, details) as plan:
+                for step in self._compiled(together, scope):
+                    self.steps.append(step)
+                    scope = step.scope | outer
+            plan.match = step if isinstance(step, Match) else None
+            self._plans[len(self.steps)] = plan
         if returning is not None:
-            projection = Projection(expressions, trees(returning)[0], scope, ends=not named)
+            operator, details = _told(expressions, [returning])
+            with expressions.planned(operator, details) as plan:
+                projection = Projection(expressions, trees(returning)[0], scope, ends=not named)
             self.steps.append(projection)
+            self._plans[len(self.steps)] = plan
             self.columns = projection.columns
 
     def _compiled(self, clauses: list[Tree[Token]], scope: frozenset[str]) -> Iterator[_Step]:
@@ -226,11 +237,23 @@ class _Line:
         """Yield its rows for one of the query around it."""
         rows: Iterator[Bound] = iter([{name: row[name] for name in self._begin}])
         kept = {name: row[name] for name in self._outer}
-        for step in self.steps:
+        expressions = self._expressions
+        for place, step in enumerate(self.steps, 1):
             rows = step.run(rows)
+            if expressions.profiling and place in self._plans:
+                rows = self._plans[place].counted(rows, expressions.meter)
             if kept and isinstance(step, Projection) and step is not self.steps[-1]:
                 rows = _kept(kept, rows)
         return rows
+
+
+def _told(expressions: Expressions, clauses: list[Tree[Token]]) -> tuple[str, str]:
+    """What clauses are called, and the rest of them."""
+    text = " ".join(expressions.source(one) for one in clauses)
+    text = text.partition("{")[0].rstrip() if clauses[0].data == "call_in" else text
+    words = 2 if clauses[0].data == "optional" else 1
+    parts = text.split(" ", words)
+    return " ".join(parts[:words]).upper(), " ".join(parts[words:])
 
 
 def _kind_of_first(clauses: list[Tree[Token]]) -> str:
@@ -269,6 +292,9 @@ class Query:
         #: Of what kind columns are, as far as that is known.
         self.kinds: dict[str, str] = {}
         for one in (one for one in trees(tree) if one.data == "single"):
+            if self.lines:
+                with expressions.planned("UNION", ""):
+                    pass
             with expressions.unknown():
                 line = _Line(expressions, index, one, outer, imports, named=named, returns=returns)
                 kinds = expressions.kinds

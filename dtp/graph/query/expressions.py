@@ -15,6 +15,7 @@ from dtp.graph.query.columns import kind_of
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
 from dtp.graph.query.functions import AGGREGATES, FUNCTIONS, PERCENTILES, READING, distinct, percentile
 from dtp.graph.query.lists import LISTS
+from dtp.graph.query.plan import PlannedMatch, PlanStep
 from dtp.graph.query.regular import Regular
 from dtp.graph.query.semantics import NodeRef, Relation, shown, truth
 from dtp.graph.query.subqueries import SUBQUERIES, Subquery
@@ -60,7 +61,7 @@ _TEXTUAL: Final[dict[str, Callable[[str, str], bool]]] = {
 _ELSEWHERE: Final = {**LISTS, **SUBQUERIES}
 
 
-class Matcher(Protocol):
+class Matcher(PlannedMatch, Protocol):
     """A MATCH that was compiled."""
 
     #: Those that it brings in, and all that its rows have.
@@ -99,6 +100,10 @@ class Expressions:
         #: Compile MATCHes in a row, and a query in braces; whoever has the index says how.
         self.matcher: Callable[[list[Tree[Token]], frozenset[str], bool], Matcher]
         self.subquery: Callable[[Tree[Token], frozenset[str]], Subquery]
+        #: What the query does; `mode`: "EXPLAIN" and "PROFILE" ask for that, instead of its rows.
+        self.plan: list[PlanStep] = []
+        self.mode = ""
+        self._depth = 0
         #: What kinds of things names stand for, as far as that is known before there are rows.
         self.kinds: dict[str, str] = {}
 
@@ -144,6 +149,22 @@ class Expressions:
             yield
         finally:
             self.kinds = before
+
+    @property
+    def profiling(self) -> bool:
+        """Whether what clauses take is counted."""
+        return self.mode == "PROFILE"
+
+    @contextmanager
+    def planned(self, operator: str, details: str) -> Iterator[PlanStep]:
+        """Compile a part of the plan; what is planned meanwhile stands below it."""
+        step = PlanStep(operator, details, self._depth)
+        self.plan.append(step)
+        self._depth += 1
+        try:
+            yield step
+        finally:
+            self._depth -= 1
 
     def compile(self, tree: Tree[Token], scope: Iterable[str]) -> Evaluate:
         """The function of an expression, in which the names of `scope` are known. Raises `QueryError`."""

@@ -162,7 +162,7 @@ class Match:
         self._shortest.append(
             Shortest(
                 places[left.alias], places[right.alias], str(relation.data), keys, least, most, every,
-                name, links, "hops" not in parts,
+                name, links, "hops" not in parts, self._expressions.source(tree),
             )
         )  # fmt: skip
 
@@ -475,6 +475,19 @@ class Match:
             else:
                 sought.ranges[key] = sought.ranges.get(key, Range(None, None)).within(operator, value)
         return sought
+
+    def aliases(self) -> dict[str, str]:
+        """What the tables of the SELECT stand for. See `PlannedMatch`."""
+        nodes = {node.alias: f"({node.name}{f':{node.label}' if node.label else ''})" for node in self._all}
+        links = {step.alias: self._expressions.source(step.place) for step in self._steps if step.place}
+        names = {node.alias: node.name or nodes[node.alias] for node in self._all}
+        keys = {own: f"{names[alias]}.{key}" for (alias, key), own in self._looked_up.items()}
+        return nodes | links | keys
+
+    @property
+    def shortest_paths(self) -> list[str]:
+        """See `PlannedMatch`."""
+        return [one.source for one in self._shortest]
 
     def example(self) -> tuple[str, list[Any]]:
         """A SELECT as it would be for a row that comes in, with null for its values."""

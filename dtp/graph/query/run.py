@@ -10,12 +10,13 @@ from lark import Token, Tree
 from dtp.crdt import Node, Value
 from dtp.graph.query.budget import Meter, QueryBudget, counted
 from dtp.graph.query.clauses import Query
-from dtp.graph.query.errors import QueryError, UnsupportedQuery
+from dtp.graph.query.errors import QueryError
 from dtp.graph.query.expressions import Expressions
 from dtp.graph.query.index import Index
 from dtp.graph.query.matching import Match
 from dtp.graph.query.parsing import parse
 from dtp.graph.query.pattern import Pattern
+from dtp.graph.query.plan import rows_of_plan
 from dtp.graph.query.semantics import NodeRef, Path
 from dtp.graph.query.syntax import Bound, trees, words
 
@@ -58,11 +59,16 @@ class Queries:
     ) -> list[Row]:
         """The rows of a query. Raises `QueryError`."""
         meter = Meter(budget, given_up=given_up)
-        query, _ = self._compile(text, parameters, meter)
+        query, expressions = self._compile(text, parameters, meter)
         self.index.prepare()
         meter.begin()
         try:
             with self.index.metered(meter):
+                if expressions.mode:
+                    if expressions.profiling:
+                        for _ in _bounded(query.run({}), meter):
+                            pass
+                    return rows_of_plan(expressions.plan, self.index, profile=expressions.profiling)
                 return [
                     {name: self._shown(row[name]) for name in query.columns}
                     for row in list(_bounded(query.run({}), meter))
@@ -72,26 +78,22 @@ class Queries:
 
     def plan(self, text: str, parameters: Mapping[str, Value]) -> str:
         """The SELECTs of a query's MATCHes, and how SQLite goes about each. Names bound before are null there."""
-        _, matches = self._compile(text, parameters, Meter(_USUAL))
+        _, expressions = self._compile(text, parameters, Meter(_USUAL))
         self.index.refresh()
         lines: list[str] = []
-        for match in matches:
+        for match in (step.match for step in expressions.plan if step.match is not None):
             sql, values = match.example()
             lines.append(sql)
             lines += [step[3] for step in self.index.rows(f"EXPLAIN QUERY PLAN {sql}", values, Pattern)]
         return "\n".join(lines)
 
-    def _compile(self, text: str, parameters: Mapping[str, Value], meter: Meter) -> tuple[Query, list[Match]]:
-        """The query, and all MATCHes that are anywhere in it."""
+    def _compile(self, text: str, parameters: Mapping[str, Value], meter: Meter) -> tuple[Query, Expressions]:
+        """The query, and what compiled it, which has its plan."""
         self.index.begin()
         expressions = Expressions(text, parameters, self.index, meter)
-        matches: list[Match] = []
 
         def matcher(clauses: list[Tree[Token]], scope: frozenset[str], optional: bool) -> Match:
-            place = len(matches)  # before those in its conditions, which are about nodes that it finds
-            match = Match(expressions, self.index, clauses, scope, optional)
-            matches.insert(place, match)
-            return match
+            return Match(expressions, self.index, clauses, scope, optional)
 
         def subquery(tree: Tree[Token], scope: frozenset[str]) -> Query:
             return Query(expressions, self.index, tree, scope, returns=False)
@@ -99,13 +101,12 @@ class Queries:
         expressions.matcher, expressions.subquery = matcher, subquery
         try:
             tree = parse(text)
-            if words(tree):
-                raise UnsupportedQuery("EXPLAIN and PROFILE are not supported; Graph.explain shows the SQL")
+            expressions.mode = next(iter(words(tree)), "")
             query = Query(expressions, self.index, trees(tree)[0])
         except RecursionError as error:
             raise QueryError("this query is nested too deeply") from error
         expressions.check_used()
-        return query, matches
+        return query, expressions
 
     def _shown(self, value: Any) -> Any:
         """A value as a result has it: nodes are `Node`."""

@@ -33,6 +33,8 @@ class Shortest:
     #: The name of its links; `single`: there is one, and no list of them.
     links: str = ""
     single: bool = False
+    #: As the query has it.
+    source: str = ""
 
     def find(self, index: Index, step: Callable[[], None], start: str, end: str) -> Iterator[dict[str, Any]]:
         """Yield the names for each path that there is from one node to another. `step` counts links and paths.

@@ -28,8 +28,8 @@ class Subquery(Protocol):
 
 
 def _pattern_there(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-    with on.unknown():
-        match = on.matcher([_clause(trees(tree), None, tree)], scope, False)
+    with on.unknown(), on.planned("pattern", on.source(tree)) as plan:
+        match = plan.match = on.matcher([_clause(trees(tree), None, tree)], scope, False)
     if match.names:
         raise fault(
             f"{', '.join(match.names)} is not defined here: a pattern in a condition brings in no names; in "
@@ -42,8 +42,8 @@ def _pattern_there(on: Expressions, tree: Tree[Token], scope: frozenset[str]) ->
 def _pattern_all(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
     *parts, body = trees(tree)
     where = parts.pop() if parts[-1].data == "where" else None
-    with on.unknown():
-        match = on.matcher([_clause(parts, where, tree)], scope, False)
+    with on.unknown(), on.planned("pattern", on.source(tree)) as plan:
+        match = plan.match = on.matcher([_clause(parts, where, tree)], scope, False)
         value = on.compile(body, match.scope)
     return lambda row: [value(one) for one in match.run(iter((row,)))]
 
@@ -51,8 +51,8 @@ def _pattern_all(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> E
 def _shortest(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
     variable: Tree[Token] = Tree("variable", [Token("NAME", _PATH)])
     path: Tree[Token] = Tree("path", [variable], tree.meta)
-    with on.unknown():
-        match = on.matcher([_clause([path, tree], None, tree)], scope, False)
+    with on.unknown(), on.planned("pattern", on.source(tree)) as plan:
+        match = plan.match = on.matcher([_clause([path, tree], None, tree)], scope, False)
     new = [name for name in match.names if name != _PATH]
     if new:
         raise fault(f"{', '.join(new)} is not defined here: MATCH both ends of a shortest path before", tree)
@@ -78,7 +78,8 @@ def _count_in(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Eval
 
 
 def _collect_in(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-    query = on.subquery(trees(tree)[0], scope)
+    with on.planned("COLLECT", ""):
+        query = on.subquery(trees(tree)[0], scope)
     if len(query.columns) != 1:
         raise fault("COLLECT { } returns one column", tree)
     (column,) = query.columns
@@ -88,10 +89,12 @@ def _collect_in(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Ev
 def _inner(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Callable[[Bound], Iterator[Bound]]:
     """The rows of what stands in the braces, for one of the query around it."""
     (inner,) = trees(tree)
+    operator = "EXISTS" if tree.data == "exists_in" else "COUNT"
     if inner.data != "match":
-        return on.subquery(inner, scope).run
-    with on.unknown():
-        match = on.matcher([inner], scope, False)
+        with on.planned(operator, ""):
+            return on.subquery(inner, scope).run
+    with on.unknown(), on.planned(operator, on.source(inner)) as plan:
+        match = plan.match = on.matcher([inner], scope, False)
     return lambda row: match.run(iter((row,)))
 
 
