@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 from graph_fixtures import ALICE, BOB
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.crdt import BlobRef, Link, values
@@ -144,7 +144,6 @@ def comparable(found: list[Item]) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@settings(max_examples=60, deadline=None)
 @given(found=items)
 def test_what_is_written_is_read(format: str, found: list[Item]) -> None:
     distinct = [
@@ -160,7 +159,6 @@ def test_what_is_written_is_read(format: str, found: list[Item]) -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_file_that_is_cut_or_changed_is_read_or_refused_by_name(format: str, data: st.DataObject) -> None:
     whole = MODULES[format].write("g", Found([
