@@ -16,8 +16,8 @@ from dtp.cli.host_caps import (
     print_record,
     service_argument,
 )
-from dtp.cli.output import json_option
-from dtp.errors import ConfigError
+from dtp.cli.output import json_option, print_note
+from dtp.errors import ChainError, ConfigError
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
@@ -27,6 +27,12 @@ _PERIOD = re.compile(r"(?P<number>[1-9][0-9]{0,8})(?P<unit>[smhd])")
 _PERIOD_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 #: Passes that one transaction draws for, or forgets.
 _DRAWN_AT_ONCE = 500
+
+
+class PassesRunning(ChainError):
+    """A plan can't be deleted, since passes of it have periods left."""
+
+    code = "passes-running"
 
 
 def _period_ms(ctx: click.Context, param: click.Parameter, text: str) -> int:
@@ -93,7 +99,13 @@ def plan(
         (created,) = chain.events_in(executed, pass_.SCHEMA, pass_.PlanCreated)
         return {"plan": created.plan, "host": found.id, "service": number, **executed_record(executed)}
 
-    print_record(account.run(work))
+    record = account.run(work)
+    print_record(record)
+    plan_id = record["plan"]
+    print_note(
+        {"event": "next", "plan": plan_id},
+        f"its holders are let in by servers that name it: 'dtp serve --plan {plan_id}'",
+    )
 
 
 @click.command()
@@ -175,6 +187,7 @@ def retire(plan_id: str, refund: bool, account: Account) -> None:
 
 async def _retire(chain: ChainClient, plan: Plan, coin: str, cap: str, refund: bool) -> dict[str, Any]:
     from dtp.chain import Program, pass_
+    from dtp.chain.errors import MoveAborted
     from dtp.pay.passes import accounts_of
 
     accounts = await accounts_of(chain, plan)
@@ -189,7 +202,14 @@ async def _retire(chain: ChainClient, plan: Plan, coin: str, cap: str, refund: b
             pass_.forget(program, plan.id, cap, some, coin=coin)
         if at + _DRAWN_AT_ONCE >= len(passes):
             program.transfer([pass_.retire(program, plan.id, cap, coin=coin)], chain.address)
-        executed = await chain.execute(program)
+        try:
+            executed = await chain.execute(program)
+        except MoveAborted as fault:
+            if fault.error is not pass_.PassError.STILL_RUNNING:
+                raise
+            raise PassesRunning(
+                f"passes of plan {plan.id} have periods left: wait until they are over, or pay them back (--refund)"
+            ) from fault
         gas += executed.gas.net
         back = chain.events_in(executed, pass_.SCHEMA, pass_.PassRefunded)
         refunded += sum(each.amount for each in back)

@@ -38,6 +38,8 @@ RESTORED: Final = (
 USED_UP: Final = "the channel's deposit is used up"
 #: ... of a pass that isn't good here.
 PASS_OVER: Final = "the pass of this channel is over or not known here"
+#: Whoever has bought a pass would renew it, and be refused again.
+PLAN_UNKNOWN: Final = "if it has periods left, the server doesn't take its plan: ask its operator (--plan)"
 #: Refusals of somebody who holds a channel that may rest on rules read a moment too early: a pass was just bought.
 _MAY_HAVE_CHANGED: Final = (
     Refusal.NEEDS_PASS,
@@ -190,9 +192,11 @@ class Gate:
         held = pass_of(channel, rules, self._clock())
         if held is None:  # where it isn't asked of everybody, nobody has looked for one that was just bought
             self.book.take_turn(request.source)
-            held = pass_of(channel, await self.firewall.refresh(), self._clock())
+            rules = await self.firewall.refresh()
+            held = pass_of(channel, rules, self._clock())
         if held is None:
-            raise TicketRefused(f"{PASS_OVER}: renew it")
+            known = any(each.pass_id == channel.pass_ for each in rules.passes.get(channel.client, ()))
+            raise TicketRefused(f"{PASS_OVER}: renew it" if known else f"{PASS_OVER}; {PLAN_UNKNOWN}")
         if await self._quotas.used_up(held):
             log.info("%s refused for service %r: %s", request.peer.short, request.service, QUOTA_USED_UP)
             # No ticket would help: with another one the client would only open another channel.

@@ -205,12 +205,15 @@ def a_gate(**parts):
     return gate.Gate(parts.get("book"), parts["firewall"], None, None)
 
 
-def test_a_channel_under_a_pass_that_is_over_opens_nothing():
-    """... before anything of its plan is asked."""
+@pytest.mark.parametrize(("taken", "advice"), [(True, "renew it"), (False, "doesn't take its plan")])
+def test_a_channel_under_a_pass_that_is_over_opens_nothing(taken, advice):
+    """... before anything of its plan is asked. Of a plan that isn't taken it said to renew what was just bought."""
 
     async def scenario():
         known = rules()
         known.state.now_ms = lambda now: NOW + 2 * HOUR
+        if not taken:
+            known.passes.clear()
         made = a_gate(firewall=Judge(None, None, known), book=(book := Turns()))
 
         async def proven(ticket, request):
@@ -220,7 +223,7 @@ def test_a_channel_under_a_pass_that_is_over_opens_nothing():
             return SimpleNamespace(number=1), known
 
         made._proven, made._judged = proven, judged
-        with pytest.raises(TicketRefused, match="the pass of this channel is over"):
+        with pytest.raises(TicketRefused, match=f"the pass of this channel is over.*{advice}"):
             await made._admit(SimpleNamespace(ticket=TICKET, source="source"))
         assert (made.firewall.refreshed, book.taken) == (1, 1)
 
