@@ -128,6 +128,7 @@ def run(path: Path) -> None:
     identity, psk = load_identity(config), load_psk(config)
     logs.set_up(config.log)
 
+    running.serve_for_long()
     make = serving(config, identity, psk)
 
     async def serve() -> None:

@@ -10,7 +10,7 @@ import click
 from dtp.cli.listening import Listening, addresses, listening_options, print_identity_note
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line
-from dtp.cli.run import run, when_stdin_ends
+from dtp.cli.run import run, serve_for_long, when_stdin_ends
 from dtp.cli.selling import Sale, selling_options, serve_for_money, tell_if_sold
 from dtp.cli.services import KINDS, Directory, Service, make
 from dtp.net.connection import Connection
@@ -72,6 +72,7 @@ def serve(
     if name is not None:
         services[0].name = name
     sale.check(listening)
+    serve_for_long()
     run(_serve(Directory(services), services, sale, listening))
 
 

@@ -444,6 +444,15 @@ to = "dtp+tcp://{}@127.0.0.1:1/api"
     assert {"time", "level", "message", "event", "to", "why"} <= set(records[0])
 
 
+def test_what_was_loaded_is_left_out_of_collections(place):
+    """Each full one went through it, 30 ms in which nobody was served; workers are forked behind it."""
+    told = f"import atexit, gc; atexit.register(lambda: print('kept', gc.get_freeze_count())); {DTPD}"
+    near, _ = place.dtpd("near", '[[forward]]\nlisten = "127.0.0.1:0"\nto = "dtp://alice/api"\n', code=told)
+    near.process.send_signal(signal.SIGTERM)
+    near.wait(0)
+    assert int(near.process.stdout.read().split()[-1]) > 10_000
+
+
 def test_a_port_that_is_taken(place):
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
