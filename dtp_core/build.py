@@ -51,6 +51,10 @@ SOURCES = [
     "dtp_core/crdt_text_encode.c",
     "dtp_core/crdt_text_compact.c",
     "dtp_core/crdt_text_check.c",
+    "dtp_core/crdt_list_cells.c",
+    "dtp_core/crdt_list_marks.c",
+    "dtp_core/crdt_list.c",
+    "dtp_core/crdt_list_facts.c",
 ]
 #: MSVC optimises for speed by /O2, which setuptools passes by itself.
 COMPILE_ARGS = [] if sys.platform == "win32" else ["-std=c11", "-O3", "-fvisibility=hidden"]

@@ -1,4 +1,4 @@
-/* crdt_access.c - who may do what: whose the edits of texts in a frame are, and verdicts that the caller gives on ops of souls
+/* crdt_access.c - who may do what: whose the edits of texts and lists in a frame are, and verdicts that the caller gives on ops of souls
  * that others own or that are under rules. docs/graph.md, "Access" and "Rules". */
 #include "crdt_graph.h"
 #include "crdt_text_internal.h"
@@ -10,6 +10,7 @@ static int one_writer(const message *m, uint32_t *whose)
     wire_op w;
     g.r = m->groups;
     g.agents = m->agents;
+    g.list = m->list;
     *whose = NOBODY;
     while (wire_group(&g) == 1) {
         if (*whose != NOBODY && *whose != g.self)
@@ -22,17 +23,19 @@ static int one_writer(const message *m, uint32_t *whose)
     return DTP_OK;
 }
 
-/* A message of changes whose operations are the author's: made as an agent whose name begins with its key. */
-static int check_message(dtp_reader *reader, const uint8_t *author)
+/* A message of changes whose operations are the author's: made as an agent whose name begins with its key. A list's markers
+ * are not of a later time than the op, so that nobody's hold for ever. */
+static int check_message(dtp_reader *reader, const uint8_t *author, const dtp_op *op)
 {
     dtp_reader start = *reader;
     const uint8_t *name = NULL;
     size_t size = 0;
     uint32_t whose, i;
     message m;
-    if (dtp_left(reader) == 0 || *reader->at != DTP_TEXT_CHANGES || wire_check(reader, &m) != DTP_TEXT_OK)
+    if (dtp_left(reader) == 0 || *reader->at != (op->kind == DTP_LIST_EDIT ? DTP_LIST_CHANGES : DTP_TEXT_CHANGES)
+        || wire_check(reader, &m) != DTP_TEXT_OK)
         return DTP_E_FORMAT;
-    if (one_writer(&m, &whose) != DTP_OK) {
+    if (one_writer(&m, &whose) != DTP_OK || m.newest > op->clock) {
         *reader = start;
         return DTP_E_FORMAT;
     }
@@ -54,13 +57,13 @@ int dtp_check_edits(const dtp_parsed *p, const uint8_t *author, const uint8_t *b
         const dtp_op *op = &p->ops[i];
         size_t head;
         dtp_reader reader;
-        if (op->kind != DTP_TEXT_EDIT)
+        if (!dtp_is_edit(op))
             continue;
         head = op->value[0] == 0xc4 ? 2 : op->value[0] == 0xc5 ? 3 : 5; /* MessagePack's bin 8, 16, 32 */
         reader.start = reader.at = op->value + head;
         reader.end = op->value + op->value_length;
         do {
-            if (check_message(&reader, author) != DTP_OK) {
+            if (check_message(&reader, author, op) != DTP_OK) {
                 *fault = (size_t)(reader.at - body);
                 return DTP_E_FORMAT;
             }

@@ -95,15 +95,15 @@ static const uint8_t *dot_author(const side *s, const dtp_dot *dot)
     return dot->author == 0 ? s->author : s->p->author_ids[dot->author - 1];
 }
 
-static int is_of_item(const dtp_op *op)
+static int is_void(const dtp_op *op)
 {
-    return op->kind == DTP_LIST_MOVE || op->kind == DTP_LIST_ASSIGN;
+    return dtp_is_old_list(op);
 }
 
 /* Whether both sides have to have this dot. (A summary has no dot of its author's above `after`: one is never equal.) */
 static int is_common(const side *s, const dtp_op *op, const dtp_dot *dot)
 {
-    if (is_of_item(op) || memcmp(dot_author(s, dot), s->author, DTP_AUTHOR) != 0 || dot->clock <= s->common)
+    if (is_void(op) || memcmp(dot_author(s, dot), s->author, DTP_AUTHOR) != 0 || dot->clock <= s->common)
         return 1;
     return s->told->is_summary && dot->clock > s->told->after;
 }
@@ -141,7 +141,7 @@ static int same_name(const side *a, uint32_t x, const side *b, uint32_t y)
 
 static int same_value(const side *a, const dtp_op *x, const side *b, const dtp_op *y)
 {
-    int placed = x->kind == DTP_LIST_INSERT || x->kind == DTP_LIST_MOVE;
+    int placed = x->kind == DTP_OLD_LIST_INSERT || x->kind == DTP_OLD_LIST_MOVE;
     if (x->value_length != y->value_length
         || (x->value_length > 0 && memcmp(x->value, y->value, x->value_length) != 0))
         return 0;
@@ -160,9 +160,9 @@ static int is_rest_of(const dtp_op *rest, const dtp_op *addition)
 /* Of what one side alone tells: whether the other may have left it out. */
 static int may_be_missing(const side *s, const dtp_op *op, const side *other)
 {
-    if (!other->told->is_summary || op->kind == DTP_TEXT_EDIT)
+    if (!other->told->is_summary || dtp_is_edit(op))
         return 0;
-    return is_of_item(op) || next_common(s, op, 0) == op->dots;
+    return is_void(op) || next_common(s, op, 0) == op->dots;
 }
 
 static int can_both_be(const side *a, const dtp_op *x, const side *b, const dtp_op *y)

@@ -168,30 +168,14 @@ static int put_dots(dtp_graph *graph, const dtp_parsed *ops, int state, dtp_buff
     size_t i, j;
     for (i = 0; i < ops->count; i++) {
         const dtp_op *op = &ops->ops[i];
-        if (op->kind <= DTP_COUNTER_TOTAL || op->kind == DTP_LIST_INSERT || op->kind == DTP_TEXT_EDIT)
+        if (op->kind <= DTP_COUNTER_TOTAL || dtp_is_edit(op))
             continue;
-        if (op->kind != DTP_LIST_MOVE && op->kind != DTP_LIST_ASSIGN)
-            TRY(dtp_buffer_varint(out, op->dots));
+        TRY(dtp_buffer_varint(out, op->dots));
         for (j = 0; j < op->dots; j++) {
             const dtp_dot *dot = &ops->dots[op->first_dot + j];
             int is_new;
             TRY(dtp_buffer_varint(out, state ? dot->author : local_number(graph, dot->author, &is_new)));
             TRY(dtp_buffer_varint(out, op->clock - dot->clock));
-        }
-    }
-    return DTP_OK;
-}
-
-static int put_positions(const dtp_parsed *ops, dtp_buffer *out)
-{
-    dtp_bytes before = {ops->bytes, 0};
-    size_t i;
-    for (i = 0; i < ops->count; i++) {
-        const dtp_op *op = &ops->ops[i];
-        if (op->kind == DTP_LIST_INSERT || op->kind == DTP_LIST_MOVE) {
-            dtp_bytes next = {ops->bytes + op->position, op->position_length};
-            TRY(put_text(out, next, before));
-            before = next;
         }
     }
     return DTP_OK;
@@ -274,7 +258,6 @@ int dtp_encode(dtp_graph *graph, const dtp_parsed *ops, uint32_t author, dtp_buf
         if (!state && ops->dot_count > 0)
             TRY(number_authors(graph, ops, author, &others));
         TRY(put_dots(graph, ops, state, out));
-        TRY(put_positions(ops, out));
     }
     return put_values(ops, out);
 }

@@ -109,8 +109,8 @@ typedef struct dtp_name {
 
 /* ---- slots: one for each (soul, key, part) ----------------------------------------------------------------------- */
 
-/* Which part: the register itself, the total of author `part - 1`, that there is a text, or a container of entries. */
-enum { DTP_PART_REGISTER = 0, DTP_PART_TEXT = UINT32_MAX - 8, DTP_PART_SET, DTP_PART_VALUES, DTP_PART_LIST };
+/* Which part: the register itself, the total of author `part - 1`, that there is a text or a list, or a container of entries. */
+enum { DTP_PART_REGISTER = 0, DTP_PART_LIST = UINT32_MAX - 8, DTP_PART_TEXT, DTP_PART_SET, DTP_PART_VALUES };
 
 /* 40 bytes. */
 typedef struct dtp_slot {
@@ -128,21 +128,13 @@ enum dtp_entry_state {
     DTP_ENTRY_FREE = 0,
     DTP_ENTRY_LIVE = 1,
     DTP_ENTRY_KILLED = 2, /* its removal came before it did */
-    DTP_ENTRY_AWAITED = 3 /* a list's item that was moved or assigned before it was inserted */
+    DTP_ENTRY_NEW = 3 /* being made: it isn't in its container yet */
 };
 
-/* A last-writer-wins part of a list's item. */
 typedef struct dtp_stamp {
     uint64_t clock;
     uint32_t author;
 } dtp_stamp;
-
-typedef struct dtp_item {
-    uint8_t *position;
-    size_t length;
-    dtp_stamp placed;
-    dtp_stamp assigned;
-} dtp_item;
 
 typedef struct dtp_entry {
     uint64_t clock; /* the dot: */
@@ -151,17 +143,12 @@ typedef struct dtp_entry {
     uint32_t next; /* of the container, or of the free ones */
     uint32_t before;
     dtp_value value; /* spare: the state */
-    dtp_item *item;  /* lists only */
 } dtp_entry;
 
-/* A list keeps its items in order in `sorted` unless `dirty`, when they are sorted at the next read. */
 typedef struct dtp_container {
     uint32_t slot;
     uint32_t first;
     uint32_t count;
-    int dirty;
-    uint32_t *sorted;
-    size_t sorted_room;
 } dtp_container;
 
 /* ---- ops ------------------------------------------------------------------------------------------------------------ */
@@ -177,9 +164,9 @@ typedef struct dtp_op {
     uint32_t soul;
     uint32_t key;
     uint32_t author;
-    uint32_t first_dot; /* of those it removes, or the item it is about */
+    uint32_t first_dot; /* of those it removes */
     uint32_t dots;
-    uint32_t position; /* lists: where in `positions`, */
+    uint32_t position; /* old lists: where in `bytes`, */
     uint32_t position_length;
     uint32_t value_length;
     const uint8_t *value; /* parsed from a frame: NULL when deleted, or none */
@@ -190,6 +177,18 @@ typedef struct dtp_op {
     uint8_t kind;
     uint8_t verdict; /* dtp_verdict */
 } dtp_op;
+
+/* An op on a list as there were before format 4: it counts as seen, and does nothing. */
+static inline int dtp_is_old_list(const dtp_op *op)
+{
+    return op->kind >= DTP_OLD_LIST_INSERT && op->kind <= DTP_OLD_LIST_REMOVE;
+}
+
+/* An edit of a text or a list, which is merged elsewhere. */
+static inline int dtp_is_edit(const dtp_op *op)
+{
+    return op->kind >= DTP_TEXT_EDIT;
+}
 
 /* A name as a frame spells it. */
 typedef struct dtp_spelled {
@@ -239,6 +238,7 @@ typedef struct dtp_buffer {
 } dtp_buffer;
 
 typedef struct dtp_edit {
+    uint32_t space; /* DTP_TEXT or DTP_LIST */
     uint32_t soul;
     uint32_t key;
     size_t offset; /* in `edit_bytes` */
@@ -298,7 +298,6 @@ struct dtp_graph {
     size_t verdict_count;
     size_t verdicts_room;
     int loading; /* a state, whose ops were let in before */
-    int bulk; /* many ops at once: lists are sorted afterwards */
     dtp_change *changes;
     size_t change_count;
     size_t changes_room;
@@ -360,7 +359,7 @@ int dtp_stamp_compare(const dtp_graph *graph, uint64_t a_clock, uint32_t a_autho
 
 /* entries of containers (crdt_entries.c) */
 /* 1 when there is something else to be seen now, 0, or a negative code. */
-int dtp_entry_apply(dtp_graph *graph, uint32_t slot, const dtp_op *op, const dtp_dot *dots, const uint8_t *positions);
+int dtp_entry_apply(dtp_graph *graph, uint32_t slot, const dtp_op *op, const dtp_dot *dots);
 uint32_t dtp_entry_find(const dtp_graph *graph, uint32_t author, uint64_t clock, uint32_t slot);
 /* Live entries of a set with this value, one after the other: `at` begins with 0. DTP_NONE: no more. */
 uint32_t dtp_entry_member(const dtp_graph *graph, uint32_t slot, dtp_bytes value, size_t *at);
@@ -371,7 +370,7 @@ int dtp_container_sort(dtp_graph *graph, dtp_container *container);
 int dtp_applied(const dtp_graph *graph, uint32_t author, uint64_t clock);
 
 /* applying (crdt_merge.c): 1, 0 or a negative code, as above; a change is listed. There is room for one more. */
-int dtp_apply(dtp_graph *graph, const dtp_op *op, const dtp_dot *dots, const uint8_t *positions);
+int dtp_apply(dtp_graph *graph, const dtp_op *op, const dtp_dot *dots);
 
 /* Begin a call that lists changes, and end it. */
 void dtp_begin(dtp_graph *graph, dtp_merged *result);
@@ -386,7 +385,7 @@ int dtp_merge_parsed(dtp_graph *graph, uint32_t author, int overlap); /* all thr
 int dtp_defer(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t length);
 
 /* who may do what (crdt_access.c) */
-/* Every edit of a text in the frame `p` must be changes of this author alone: DTP_OK, or DTP_E_FORMAT with the place in
+/* Every edit of a text or a list in the frame `p` must be changes of this author alone: DTP_OK, or DTP_E_FORMAT with the place in
  * `body`. */
 int dtp_check_edits(const dtp_parsed *p, const uint8_t *author, const uint8_t *body, size_t *place);
 /* Whether ops of `graph->parsed` need verdicts, which the caller has asked for. */
@@ -401,7 +400,6 @@ int dtp_name_order(const dtp_graph *graph, uint32_t a, uint32_t b);
 int dtp_author_order(const dtp_graph *graph, uint32_t a, uint32_t b);
 int dtp_slot_order(const dtp_graph *graph, uint32_t a, uint32_t b);
 int dtp_entry_order(const dtp_graph *graph, uint32_t a, uint32_t b);
-int dtp_item_order(const dtp_graph *graph, uint32_t a, uint32_t b);
 int dtp_deferred_order(const dtp_graph *graph, uint32_t a, uint32_t b);
 
 /* writing (crdt_encode.c) */

@@ -1,7 +1,7 @@
 /* crdt_local.c - ops made here: applied at once, kept until the next commit makes one frame of them. */
 #include "crdt_graph.h"
 
-enum { OP_OVERHEAD = 64, DOT_OVERHEAD = 16 + DTP_AUTHOR }; /* bytes in a frame beside names, values and positions */
+enum { OP_OVERHEAD = 64, DOT_OVERHEAD = 16 + DTP_AUTHOR }; /* bytes in a frame beside names and values */
 
 #define TRY(call)            \
     do {                     \
@@ -50,7 +50,7 @@ static uint32_t made_bytes(dtp_parsed *made, const uint8_t *bytes, size_t length
 }
 
 /* After a reserve. */
-static void made_add(dtp_graph *graph, const dtp_op *op, const dtp_dot *dots, const uint8_t *positions)
+static void made_add(dtp_graph *graph, const dtp_op *op, const dtp_dot *dots)
 {
     dtp_parsed *made = &graph->made;
     dtp_op *kept = &made->ops[made->count];
@@ -58,7 +58,6 @@ static void made_add(dtp_graph *graph, const dtp_op *op, const dtp_dot *dots, co
         made->before = own_last(graph);
     *kept = *op;
     kept->value_at = made_bytes(made, op->value, op->value_length);
-    kept->position = made_bytes(made, positions + op->position, op->position_length);
     kept->first_dot = (uint32_t)made->dot_count;
     if (op->dots > 0)
         memcpy(made->dots + made->dot_count, dots + op->first_dot, op->dots * sizeof *dots);
@@ -190,7 +189,7 @@ int dtp_graph_put(dtp_graph *graph, const uint8_t *rows, size_t length, uint64_t
         p->ops[i].clock = clock + i;
     TRY(dtp_apply_parsed(graph, 0));
     for (i = 0; i < p->count; i++)
-        made_add(graph, &p->ops[i], p->dots, rows);
+        made_add(graph, &p->ops[i], p->dots);
     graph->made_size += size;
     result->ops = p->count;
     dtp_finish(graph, result);
@@ -215,8 +214,8 @@ static int add_dot(dtp_graph *graph, uint32_t entry)
     return DTP_OK;
 }
 
-/* The dots that an op removes, which are those observed here, or that of the item it is about. */
-static int observe(dtp_graph *graph, const dtp_do *what, const dtp_op *op)
+/* The dots that an op removes, which are those observed here. */
+static int observe(dtp_graph *graph, const dtp_op *op)
 {
     uint32_t part = dtp_part_of(op), slot, entry;
     dtp_bytes value = {op->value, op->value_length};
@@ -230,10 +229,6 @@ static int observe(dtp_graph *graph, const dtp_do *what, const dtp_op *op)
             TRY(add_dot(graph, entry));
     } else if (part == DTP_PART_VALUES) {
         for (entry = dtp_container_of(graph, slot)->first; entry != DTP_NONE; entry = graph->entries[entry].next)
-            TRY(add_dot(graph, entry));
-    } else if (op->kind != DTP_LIST_INSERT && what->item_author < graph->author_count) {
-        entry = dtp_entry_find(graph, what->item_author, what->item_clock, slot);
-        if (entry != DTP_NONE && graph->entries[entry].value.spare == DTP_ENTRY_LIVE)
             TRY(add_dot(graph, entry));
     }
     return DTP_OK;
@@ -311,19 +306,18 @@ static int do_check(const dtp_do *what, size_t *place)
     dtp_reader reader = {what->value, what->value, what->value_length > 0 ? what->value + what->value_length : what->value};
     dtp_bytes value;
     int takes_value = what->kind == DTP_COUNTER_TOTAL || what->kind == DTP_SET_ADD || what->kind == DTP_SET_REMOVE
-        || what->kind == DTP_VALUES_PUT || what->kind == DTP_LIST_INSERT || what->kind == DTP_LIST_ASSIGN || what->kind == DTP_TEXT_EDIT;
-    int takes_position = what->kind == DTP_LIST_INSERT || what->kind == DTP_LIST_MOVE;
-    if (what->kind == DTP_REGISTER_PUT || what->kind >= DTP_OP_KINDS || what->soul_length == 0
+        || what->kind == DTP_VALUES_PUT || what->kind >= DTP_TEXT_EDIT;
+    int is_old = what->kind >= DTP_OLD_LIST_INSERT && what->kind <= DTP_OLD_LIST_REMOVE;
+    if (what->kind == DTP_REGISTER_PUT || what->kind >= DTP_OP_KINDS || is_old || what->soul_length == 0
         || what->soul_length > DTP_NAME_BYTES || what->key_length > DTP_NAME_BYTES
         || !dtp_is_utf8(what->soul, what->soul_length) || !dtp_is_utf8(what->key, what->key_length)
-        || takes_position != (what->position_length > 0) || what->position_length > DTP_POSITION_BYTES
         || takes_value != (what->value_length > 0))
         return DTP_E_FORMAT;
     if (takes_value && (dtp_read_value(&reader, &value) != DTP_OK || reader.at != reader.end)) {
         *place = (size_t)(reader.at - reader.start);
         return DTP_E_FORMAT;
     }
-    if (what->kind == DTP_TEXT_EDIT && (what->value[0] < 0xc4 || what->value[0] > 0xc6))
+    if (what->kind >= DTP_TEXT_EDIT && (what->value[0] < 0xc4 || what->value[0] > 0xc6))
         return DTP_E_FORMAT;
     return DTP_OK;
 }
@@ -332,7 +326,6 @@ int dtp_graph_do(dtp_graph *graph, const dtp_do *what, uint64_t now, dtp_merged 
 {
     dtp_op op;
     uint8_t total[9];
-    const uint8_t *position = what->position_length > 0 ? what->position : total; /* never NULL */
     size_t size;
     int code;
     dtp_begin(graph, result);
@@ -345,7 +338,6 @@ int dtp_graph_do(dtp_graph *graph, const dtp_do *what, uint64_t now, dtp_merged 
     op.author = graph->self;
     op.value = what->value;
     op.value_length = (uint32_t)what->value_length;
-    op.position_length = (uint32_t)what->position_length;
     TRY(tick(graph, now, 1, &op.clock));
     TRY(dtp_name_intern(graph, what->soul, what->soul_length,
                         (uint32_t)dtp_hash(graph->seed, what->soul, what->soul_length), &op.soul));
@@ -353,22 +345,22 @@ int dtp_graph_do(dtp_graph *graph, const dtp_do *what, uint64_t now, dtp_merged 
                         (uint32_t)dtp_hash(graph->seed, what->key, what->key_length), &op.key));
     if (op.kind == DTP_COUNTER_TOTAL)
         TRY(new_total(graph, &op, total));
-    TRY(observe(graph, what, &op));
+    TRY(observe(graph, &op));
     op.dots = (uint32_t)graph->parsed.dot_count;
     if (op.dots == 0 && op.kind != DTP_COUNTER_TOTAL && op.kind != DTP_SET_ADD && op.kind != DTP_VALUES_PUT
-        && op.kind != DTP_LIST_INSERT && op.kind != DTP_TEXT_EDIT)
-        return DTP_OK; /* nothing there to be removed, moved or assigned */
+        && !dtp_is_edit(&op))
+        return DTP_OK; /* nothing there to be removed */
     if (op.kind == DTP_SET_REMOVE)
         op.value_length = 0;
-    size = what->soul_length + what->key_length + op.value_length + op.position_length + OP_OVERHEAD
+    size = what->soul_length + what->key_length + op.value_length + OP_OVERHEAD
         + op.dots * (size_t)DOT_OVERHEAD;
-    TRY(made_reserve(graph, 1, op.dots, (size_t)op.value_length + op.position_length, size));
+    TRY(made_reserve(graph, 1, op.dots, op.value_length, size));
     TRY(dtp_reserve((void **)&graph->changes, &graph->changes_room, 1, sizeof *graph->changes));
-    code = dtp_apply(graph, &op, graph->parsed.dots, position);
+    code = dtp_apply(graph, &op, graph->parsed.dots);
     if (code < 0)
         return code;
     graph->newest = op.clock;
-    made_add(graph, &op, graph->parsed.dots, position);
+    made_add(graph, &op, graph->parsed.dots);
     graph->made_size += size;
     result->ops = 1;
     graph->edit_count = 0; /* whoever made it has it */

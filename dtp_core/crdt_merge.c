@@ -8,7 +8,7 @@ enum {
 
 /* ---- applying one op ---------------------------------------------------------------------------------------------- */
 
-/* That there is a text, and who edited it last; the edit itself is handed on. */
+/* That there is a text or a list, and who edited it last; the edit itself is handed on. */
 static int apply_edit(dtp_graph *graph, uint32_t slot, const dtp_op *op)
 {
     static const uint8_t empty[2] = {0xc4, 0x00};
@@ -24,6 +24,7 @@ static int apply_edit(dtp_graph *graph, uint32_t slot, const dtp_op *op)
     if (op->value_length == sizeof empty)
         return 0; /* of a state, which has the texts elsewhere */
     edit = &graph->edits[graph->edit_count++];
+    edit->space = dtp_space_of(dtp_part_of(op));
     edit->soul = op->soul;
     edit->key = op->key;
     edit->offset = graph->edit_bytes.count;
@@ -31,14 +32,14 @@ static int apply_edit(dtp_graph *graph, uint32_t slot, const dtp_op *op)
     return dtp_buffer_put(&graph->edit_bytes, op->value, op->value_length) == DTP_OK ? 1 : DTP_E_MEMORY;
 }
 
-int dtp_apply(dtp_graph *graph, const dtp_op *op, const dtp_dot *dots, const uint8_t *positions)
+int dtp_apply(dtp_graph *graph, const dtp_op *op, const dtp_dot *dots)
 {
     const dtp_name *soul = &graph->names[op->soul];
     uint32_t part = dtp_part_of(op), slot;
     uint32_t hash = part == DTP_PART_REGISTER ? op->hash : dtp_slot_hash(graph, op->soul, op->key, part);
     dtp_change *change;
     int code;
-    if (op->verdict == DTP_VOID)
+    if (op->verdict == DTP_VOID || dtp_is_old_list(op))
         return 0;
     if (!graph->loading && op->verdict != DTP_ALLOWED
         && !dtp_may_write(&graph->authors[op->author], dtp_name_text(graph, soul), soul->length))
@@ -47,8 +48,8 @@ int dtp_apply(dtp_graph *graph, const dtp_op *op, const dtp_dot *dots, const uin
     if (code != DTP_OK)
         return code;
     if (part > DTP_PART_TEXT) {
-        code = dtp_entry_apply(graph, slot, op, dots, positions);
-    } else if (part == DTP_PART_TEXT) {
+        code = dtp_entry_apply(graph, slot, op, dots);
+    } else if (part >= DTP_PART_LIST) {
         code = apply_edit(graph, slot, op);
     } else {
         dtp_bytes value = {op->value, op->value_length};
@@ -164,7 +165,6 @@ int dtp_apply_parsed(dtp_graph *graph, int overlap)
         || dtp_reserve((void **)&graph->slots, &graph->slots_room, graph->slot_count + p->count, sizeof *graph->slots)
             != DTP_OK)
         return DTP_E_MEMORY;
-    graph->bulk = p->count > 64;
     for (i = 0; i < p->count; i++) {
         const dtp_op *op = &p->ops[i];
         int code;
@@ -177,7 +177,7 @@ int dtp_apply_parsed(dtp_graph *graph, int overlap)
         }
         if (overlap && op->kind > DTP_COUNTER_TOTAL && dtp_applied(graph, op->author, op->clock))
             continue;
-        code = dtp_apply(graph, op, p->dots, p->bytes);
+        code = dtp_apply(graph, op, p->dots);
         if (code < 0)
             return code;
         if (op->clock > graph->newest)
@@ -191,7 +191,6 @@ void dtp_begin(dtp_graph *graph, dtp_merged *result)
     graph->change_count = 0;
     graph->edit_count = 0;
     graph->edit_bytes.count = 0;
-    graph->bulk = 0;
     memset(result, 0, sizeof *result);
 }
 

@@ -12,11 +12,12 @@ static const uint8_t has[DTP_OP_KINDS] = {
     HAS_DOTS | NEEDS_DOTS,     /* SET_REMOVE */
     HAS_VALUE | HAS_DOTS,      /* VALUES_PUT */
     HAS_DOTS | NEEDS_DOTS,     /* VALUES_REMOVE */
-    HAS_VALUE | HAS_POSITION,  /* LIST_INSERT */
-    HAS_ITEM | HAS_POSITION,   /* LIST_MOVE */
-    HAS_ITEM | HAS_VALUE,      /* LIST_ASSIGN */
-    HAS_DOTS | NEEDS_DOTS,     /* LIST_REMOVE */
+    HAS_VALUE | HAS_POSITION,  /* OLD_LIST_INSERT */
+    HAS_ITEM | HAS_POSITION,   /* OLD_LIST_MOVE */
+    HAS_ITEM | HAS_VALUE,      /* OLD_LIST_ASSIGN */
+    HAS_DOTS | NEEDS_DOTS,     /* OLD_LIST_REMOVE */
     HAS_VALUE | IS_BIN,        /* TEXT_EDIT */
+    HAS_VALUE | IS_BIN,        /* LIST_EDIT */
 };
 
 /* Every column may fail on the bytes, or for want of memory. */
@@ -124,7 +125,7 @@ static int read_kinds(dtp_parsed *p, dtp_reader *reader, unsigned flags)
             return DTP_E_FORMAT;
         kind = *reader->at++;
         TRY(read_run(reader, p->count - i, &run));
-        p->edits += kind == DTP_TEXT_EDIT ? run : 0;
+        p->edits += kind >= DTP_TEXT_EDIT ? run : 0;
         while (run-- > 0)
             p->ops[i++].kind = kind;
     }

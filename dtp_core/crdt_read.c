@@ -143,11 +143,9 @@ static int read_totals(dtp_graph *graph, uint32_t soul, uint32_t key)
 static int pack_entry(dtp_graph *graph, uint32_t number)
 {
     const dtp_entry *entry = &graph->entries[number];
-    TRY(dtp_pack_array(&graph->out, entry->item != NULL ? 4 : 3));
+    TRY(dtp_pack_array(&graph->out, 3));
     TRY(dtp_pack_uint(&graph->out, entry->author));
     TRY(dtp_pack_uint(&graph->out, entry->clock));
-    if (entry->item != NULL)
-        TRY(dtp_pack_bin(&graph->out, entry->item->position, entry->item->length));
     return pack_value(&graph->out, &entry->value);
 }
 
@@ -155,14 +153,7 @@ static int read_entries(dtp_graph *graph, uint32_t slot)
 {
     dtp_container *container = dtp_container_of(graph, slot);
     uint32_t number;
-    size_t i;
     TRY(dtp_pack_array(&graph->out, container->count));
-    if (graph->slots[slot].part == DTP_PART_LIST) {
-        TRY(dtp_container_sort(graph, container));
-        for (i = 0; i < container->count; i++)
-            TRY(pack_entry(graph, container->sorted[i]));
-        return DTP_OK;
-    }
     for (number = container->first; number != DTP_NONE; number = graph->entries[number].next)
         TRY(pack_entry(graph, number));
     return DTP_OK;
@@ -176,7 +167,7 @@ int dtp_graph_read(dtp_graph *graph, uint32_t space, const uint8_t *soul, size_t
 {
     uint32_t soul_number, key_number, slot;
     graph->out.count = 0;
-    if (space == DTP_REGISTER || space >= DTP_TEXT)
+    if (space == DTP_REGISTER || space >= DTP_LIST)
         return DTP_E_LIMIT;
     if (!find_name(graph, soul, soul_length, &soul_number) || !find_name(graph, key, key_length, &key_number)) {
         TRY(dtp_pack_array(&graph->out, 0));
@@ -307,7 +298,8 @@ int dtp_graph_edits(dtp_graph *graph, dtp_view *view)
     TRY(dtp_pack_array(&graph->out, graph->edit_count));
     for (i = 0; i < graph->edit_count; i++) {
         const dtp_edit *edit = &graph->edits[i];
-        TRY(dtp_pack_array(&graph->out, 3));
+        TRY(dtp_pack_array(&graph->out, 4));
+        TRY(dtp_pack_uint(&graph->out, edit->space));
         TRY(pack_name(graph, edit->soul));
         TRY(pack_name(graph, edit->key));
         TRY(dtp_buffer_put(&graph->out, graph->edit_bytes.bytes + edit->offset, edit->length));
@@ -345,7 +337,7 @@ static int pack_op(dtp_graph *graph, const dtp_op *op)
     TRY(dtp_pack_text(&graph->out, p->bytes + key->offset, key->length));
     TRY(dtp_pack_uint(&graph->out, op->clock));
     TRY(pack_dots(graph, op));
-    if (op->kind == DTP_LIST_INSERT || op->kind == DTP_LIST_MOVE)
+    if (op->kind == DTP_OLD_LIST_INSERT || op->kind == DTP_OLD_LIST_MOVE)
         TRY(dtp_pack_bin(&graph->out, p->bytes + op->position, op->position_length));
     else
         TRY(pack_head(&graph->out, 0xc0, 0, 0));

@@ -82,7 +82,7 @@ uint32_t dtp_part_of(const dtp_op *op)
     case DTP_VALUES_PUT:
     case DTP_VALUES_REMOVE: return DTP_PART_VALUES;
     case DTP_TEXT_EDIT: return DTP_PART_TEXT;
-    default: return DTP_PART_LIST;
+    default: return DTP_PART_LIST; /* LIST_EDIT, and what is void */
     }
 }
 

@@ -64,15 +64,6 @@ int dtp_entry_order(const dtp_graph *graph, uint32_t a, uint32_t b)
     return dtp_stamp_compare(graph, x->clock, x->author, y->clock, y->author);
 }
 
-/* A list's items by position, then by dot, so that two at one place have an order too. */
-int dtp_item_order(const dtp_graph *graph, uint32_t a, uint32_t b)
-{
-    const dtp_entry *x = &graph->entries[a], *y = &graph->entries[b];
-    dtp_bytes left = {x->item->position, x->item->length}, right = {y->item->position, y->item->length};
-    int order = dtp_bytes_compare(left, right);
-    return order != 0 ? order : dtp_stamp_compare(graph, x->clock, x->author, y->clock, y->author);
-}
-
 int dtp_deferred_order(const dtp_graph *graph, uint32_t a, uint32_t b)
 {
     const dtp_deferred *x = &graph->deferred[a], *y = &graph->deferred[b];

@@ -51,15 +51,8 @@ void dtp_graph_close(dtp_graph *graph)
     for (i = 0; i < graph->slot_count; i++)
         if (graph->slots[i].part <= DTP_PART_TEXT)
             dtp_value_clear(&graph->slots[i].value);
-    for (i = 0; i < graph->entry_count; i++) {
+    for (i = 0; i < graph->entry_count; i++)
         dtp_value_clear(&graph->entries[i].value);
-        if (graph->entries[i].item != NULL) {
-            dtp_release(graph->entries[i].item->position);
-            dtp_release(graph->entries[i].item);
-        }
-    }
-    for (i = 0; i < graph->container_count; i++)
-        dtp_release(graph->containers[i].sorted);
     for (i = 0; i < graph->deferred_count; i++)
         dtp_release(graph->deferred[i].body);
     dtp_parsed_close(&graph->parsed);
@@ -217,19 +210,19 @@ static int flush_chunk(dtp_graph *graph)
     return DTP_OK;
 }
 
-/* One op of the state: `value` and `position` may be NULL; `dot`: an item, or what is removed. */
+/* One op of the state: `value` may be NULL; `dot`: what is removed, or NULL. */
 static int add_op(dtp_graph *graph, uint32_t slot, uint8_t kind, dtp_stamp stamp, const dtp_value *value,
-                  const dtp_item *position, const dtp_entry *dot)
+                  const dtp_entry *dot)
 {
     dtp_parsed *p = &graph->parsed;
-    size_t length = value == NULL ? 0 : value->length, place = position == NULL ? 0 : position->length;
+    size_t length = value == NULL ? 0 : value->length;
     uint8_t room[DTP_VALUE_NEAR];
     dtp_op *op;
     if (p->count >= CHUNK_OPS || p->byte_count >= CHUNK_BYTES)
         TRY(flush_chunk(graph));
     TRY(dtp_reserve((void **)&p->ops, &p->ops_room, p->count + 1, sizeof *p->ops));
     TRY(dtp_reserve((void **)&p->dots, &p->dots_room, p->dot_count + 1, sizeof *p->dots));
-    TRY(dtp_reserve((void **)&p->bytes, &p->bytes_room, p->byte_count + length + place + 1, 1));
+    TRY(dtp_reserve((void **)&p->bytes, &p->bytes_room, p->byte_count + length + 1, 1));
     op = &p->ops[p->count++];
     memset(op, 0, sizeof *op);
     op->kind = kind;
@@ -241,11 +234,7 @@ static int add_op(dtp_graph *graph, uint32_t slot, uint8_t kind, dtp_stamp stamp
     op->value_length = (uint32_t)length;
     if (length > 0)
         memcpy(p->bytes + p->byte_count, dtp_value_get(value, room).at, length);
-    op->position = (uint32_t)(p->byte_count + length);
-    op->position_length = (uint32_t)place;
-    if (place > 0)
-        memcpy(p->bytes + op->position, position->position, place);
-    p->byte_count += length + place;
+    p->byte_count += length;
     op->first_dot = (uint32_t)p->dot_count;
     if (dot != NULL) {
         p->dots[p->dot_count].author = graph->sorting[dot->author];
@@ -257,25 +246,18 @@ static int add_op(dtp_graph *graph, uint32_t slot, uint8_t kind, dtp_stamp stamp
 
 static int add_entry(dtp_graph *graph, const dtp_entry *entry)
 {
-    static const uint8_t add[] = {DTP_SET_ADD, DTP_VALUES_PUT, DTP_LIST_INSERT};
+    static const uint8_t add[] = {DTP_SET_ADD, DTP_VALUES_PUT};
     uint32_t part = graph->slots[entry->slot].part;
     dtp_stamp stamp = {entry->clock, entry->author};
-    const dtp_item *item = entry->item;
-    if (entry->value.spare == DTP_ENTRY_LIVE)
-        TRY(add_op(graph, entry->slot, add[part - DTP_PART_SET], stamp, &entry->value, item, NULL));
-    if (item != NULL && item->placed.author != DTP_NONE && item->placed.clock != entry->clock)
-        TRY(add_op(graph, entry->slot, DTP_LIST_MOVE, item->placed, NULL, item, entry));
-    if (item != NULL && item->assigned.author != DTP_NONE && item->assigned.clock != entry->clock)
-        TRY(add_op(graph, entry->slot, DTP_LIST_ASSIGN, item->assigned, &entry->value, NULL, entry));
-    return DTP_OK;
+    return add_op(graph, entry->slot, add[part - DTP_PART_SET], stamp, &entry->value, NULL);
 }
 
 /* An entry that was removed before it came: the removal, one tick later than the dot, which is all that counts of it. */
 static int add_removal(dtp_graph *graph, const dtp_entry *entry)
 {
-    static const uint8_t remove[] = {DTP_SET_REMOVE, DTP_VALUES_REMOVE, DTP_LIST_REMOVE};
+    static const uint8_t remove[] = {DTP_SET_REMOVE, DTP_VALUES_REMOVE};
     dtp_stamp stamp = {entry->clock + 1, entry->author};
-    return add_op(graph, entry->slot, remove[graph->slots[entry->slot].part - DTP_PART_SET], stamp, NULL, NULL, entry);
+    return add_op(graph, entry->slot, remove[graph->slots[entry->slot].part - DTP_PART_SET], stamp, NULL, entry);
 }
 
 static int save_slot(dtp_graph *graph, uint32_t number)
@@ -286,8 +268,9 @@ static int save_slot(dtp_graph *graph, uint32_t number)
         return DTP_OK;
     return add_op(graph, number,
                   slot->part == DTP_PART_REGISTER ? DTP_REGISTER_PUT
-                      : slot->part == DTP_PART_TEXT ? DTP_TEXT_EDIT : DTP_COUNTER_TOTAL,
-                  stamp, &slot->value, NULL, NULL);
+                      : slot->part == DTP_PART_TEXT ? DTP_TEXT_EDIT
+                      : slot->part == DTP_PART_LIST ? DTP_LIST_EDIT : DTP_COUNTER_TOTAL,
+                  stamp, &slot->value, NULL);
 }
 
 /* Registers and totals, by soul and key. */
@@ -519,7 +502,7 @@ int dtp_graph_tidy(dtp_graph *graph)
     size_t i;
     for (i = 0; i < graph->entry_count; i++) {
         const dtp_entry *entry = &graph->entries[i];
-        if ((entry->value.spare == DTP_ENTRY_KILLED || entry->value.spare == DTP_ENTRY_AWAITED)
+        if (entry->value.spare == DTP_ENTRY_KILLED
             && dtp_applied(graph, entry->author, entry->clock))
             dtp_entry_free(graph, (uint32_t)i);
     }
@@ -568,10 +551,6 @@ size_t dtp_graph_memory(const dtp_graph *graph)
         sum += graph->slots[i].value.length > DTP_VALUE_NEAR ? graph->slots[i].value.length : 0;
     for (i = 0; i < graph->entry_count; i++) {
         sum += graph->entries[i].value.length > DTP_VALUE_NEAR ? graph->entries[i].value.length : 0;
-        if (graph->entries[i].item != NULL)
-            sum += sizeof(dtp_item) + graph->entries[i].item->length;
     }
-    for (i = 0; i < graph->container_count; i++)
-        sum += graph->containers[i].sorted_room * sizeof *graph->containers[i].sorted;
     return sum;
 }

@@ -2,7 +2,7 @@
  * docs/graph.md, "Summaries". */
 #include "crdt_graph.h"
 
-enum { OP_OVERHEAD = 64, DOT_OVERHEAD = 16 + DTP_AUTHOR }; /* bytes in a frame beside names, values and positions */
+enum { OP_OVERHEAD = 64, DOT_OVERHEAD = 16 + DTP_AUTHOR }; /* bytes in a frame beside names and values */
 
 #define TRY(call)            \
     do {                     \
@@ -43,34 +43,22 @@ void dtp_summary_close(dtp_summary *summary)
 /* ---- what counts ------------------------------------------------------------------------------------------------------ */
 
 /* Whether the op itself is part of what stands; of removals it is only told by their dots. Names are the graph's. */
-static int stands(const dtp_graph *graph, const dtp_op *op, uint32_t author, const dtp_dot *dots)
+static int stands(const dtp_graph *graph, const dtp_op *op, uint32_t author)
 {
     uint32_t part = dtp_part_of(op);
     uint32_t slot = dtp_slot_find(graph, op->soul, op->key, part, dtp_slot_hash(graph, op->soul, op->key, part));
-    const dtp_entry *entry;
-    const dtp_stamp *stamp;
     uint32_t number;
     if (slot == DTP_NONE)
         return 0;
     switch (op->kind) {
-    case DTP_TEXT_EDIT: return 1;
+    case DTP_TEXT_EDIT:
+    case DTP_LIST_EDIT: return 1;
     case DTP_REGISTER_PUT:
     case DTP_COUNTER_TOTAL: return graph->slots[slot].clock == op->clock && graph->slots[slot].author == author;
     case DTP_SET_ADD:
     case DTP_VALUES_PUT:
-    case DTP_LIST_INSERT:
         number = dtp_entry_find(graph, author, op->clock, slot);
         return number != DTP_NONE && graph->entries[number].value.spare == DTP_ENTRY_LIVE;
-    case DTP_LIST_MOVE:
-    case DTP_LIST_ASSIGN:
-        number = dtp_entry_find(graph, dots[op->first_dot].author, dots[op->first_dot].clock, slot);
-        if (number == DTP_NONE)
-            return 0;
-        entry = &graph->entries[number];
-        if (entry->item == NULL)
-            return 0;
-        stamp = op->kind == DTP_LIST_MOVE ? &entry->item->placed : &entry->item->assigned;
-        return stamp->clock == op->clock && stamp->author == author;
     default: return 0;
     }
 }
@@ -86,7 +74,7 @@ static int is_needed(const dtp_summary *summary, const dtp_dot *dot)
 static int reserve(dtp_summary *summary, const dtp_op *op, size_t names)
 {
     dtp_parsed *kept = &summary->kept;
-    size_t bytes = (size_t)op->value_length + op->position_length;
+    size_t bytes = op->value_length;
     summary->size += OP_OVERHEAD + names + bytes + (size_t)op->dots * DOT_OVERHEAD;
     if (kept->count >= DTP_FRAME_OPS || summary->size > DTP_FRAME_BYTES - OP_OVERHEAD)
         return DTP_E_LIMIT;
@@ -109,12 +97,11 @@ static int keep(dtp_graph *graph, dtp_summary *summary, const dtp_op *op, int wh
 {
     const dtp_parsed *p = &graph->parsed;
     dtp_parsed *kept = &summary->kept;
-    int is_item = op->kind == DTP_LIST_MOVE || op->kind == DTP_LIST_ASSIGN;
     size_t first = kept->dot_count, i;
     dtp_op *copy;
     TRY(reserve(summary, op, (size_t)graph->names[op->soul].length + graph->names[op->key].length));
-    for (i = 0; i < op->dots && (whole || !is_item); i++)
-        if (is_item || is_needed(summary, &p->dots[op->first_dot + i]))
+    for (i = 0; i < op->dots; i++)
+        if (is_needed(summary, &p->dots[op->first_dot + i]))
             kept->dots[kept->dot_count++] = p->dots[op->first_dot + i];
     if (!whole && kept->dot_count == first)
         return DTP_OK;
@@ -124,10 +111,9 @@ static int keep(dtp_graph *graph, dtp_summary *summary, const dtp_op *op, int wh
     copy->dots = (uint32_t)(kept->dot_count - first);
     if (!whole) {
         copy->kind = op->kind == DTP_SET_ADD ? DTP_SET_REMOVE : op->kind == DTP_VALUES_PUT ? DTP_VALUES_REMOVE : op->kind;
-        copy->value_length = copy->position_length = 0;
+        copy->value_length = 0;
     }
     copy->value_at = keep_bytes(kept, op->value, copy->value_length);
-    copy->position = keep_bytes(kept, p->bytes + op->position, copy->position_length);
     return DTP_OK;
 }
 
@@ -142,13 +128,13 @@ static int keep_all(dtp_graph *graph, dtp_summary *summary)
         op->soul = p->names[op->soul].number;
         op->key = p->names[op->key].number;
         op->author = summary->author;
-        if (op->kind != DTP_LIST_INSERT && op->kind != DTP_LIST_MOVE)
-            op->position = op->position_length = 0; /* a frame without kinds leaves them unread */
+        if (dtp_is_old_list(op))
+            continue;
         soul = &graph->names[op->soul];
         if (!dtp_may_write(author, dtp_name_text(graph, soul), soul->length))
             continue; /* void, here as everywhere */
         TRY(keep(graph, summary, op,
-                 stands(graph, op, summary->author, p->dots) || !dtp_applied(graph, summary->author, op->clock)));
+                 stands(graph, op, summary->author) || !dtp_applied(graph, summary->author, op->clock)));
     }
     return DTP_OK;
 }
@@ -203,7 +189,7 @@ static int is_listed(const dtp_graph *graph, uint64_t clock)
             high = middle;
     }
     return low < p->count && p->ops[low].clock == clock
-        && (p->ops[low].kind == DTP_SET_ADD || p->ops[low].kind == DTP_VALUES_PUT || p->ops[low].kind == DTP_LIST_INSERT);
+        && (p->ops[low].kind == DTP_SET_ADD || p->ops[low].kind == DTP_VALUES_PUT);
 }
 
 /* Entries of the author that the summary is about and doesn't have were removed, although it may not say by what; and

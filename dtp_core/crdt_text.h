@@ -35,7 +35,9 @@ enum dtp_text_size {
     DTP_TEXT_AGENTS = 1048575,      /* authors of one text, at most */
     DTP_TEXT_SEQUENCE = 2147483647, /* operations of one author, and characters of one text, fewer than this */
     DTP_TEXT_CHANGES = 0xd1,        /* first byte of a message: changes, version 1 */
-    DTP_TEXT_STATE = 0xd2           /* first byte of a message: a state with changes, version 1 */
+    DTP_TEXT_STATE = 0xd2,          /* first byte of a message: a state with changes, version 1 */
+    DTP_LIST_CHANGES = 0xd3,        /* the same of lists */
+    DTP_LIST_STATE = 0xd4
 };
 
 /* One change of the visible text, in terms of the text as the changes before it left it. */
@@ -144,5 +146,26 @@ int64_t dtp_text_compact(dtp_text *text, const uint8_t *stable, size_t size);
 int dtp_text_trim(dtp_text *text);
 /* For tests: every promise that the structures make to each other. DTP_TEXT_OK, or the line that found a fault. */
 int dtp_text_check(dtp_text *text);
+
+/* ---- lists ------------------------------------------------------------------------------------------------- */
+
+/* A list is a text whose characters are elements: values in MessagePack (docs/graph.md, "Values"), which can be moved and
+ * assigned. All functions above but those for editing, reading and units take it too; nothing of it can be undone. Of two
+ * moves, or assignments, of one element the one with the higher stamp holds, then the one of the greater author. */
+dtp_text *dtp_list_new(const uint8_t *agent, size_t size, const uint8_t *seed);
+/* Insert values, one behind the other in `values`, before the element at `position`. DTP_TEXT_FORMAT: `at` is the place. */
+int dtp_list_insert(dtp_text *list, uint64_t position, const uint8_t *values, size_t size);
+int dtp_list_delete(dtp_text *list, uint64_t position, uint64_t count);
+/* Move an element so that it is at `to` then. The stamp is `now`, or above all that are here. */
+int dtp_list_move(dtp_text *list, uint64_t from, uint64_t to, uint64_t now);
+int dtp_list_assign(dtp_text *list, uint64_t position, const uint8_t *value, size_t size, uint64_t now);
+/* The element at `position`: who inserted it, under which number. */
+int dtp_list_identify(dtp_text *list, uint64_t position, dtp_text_id *id);
+/* What messages of changes write and touch: cells (a length as a varint, and so many bytes), count[0] of values and then
+ * count[1] of names of agents whose elements are moved, assigned or deleted. `out` has room for 2 * size bytes. The length,
+ * DTP_TEXT_FORMAT or DTP_TEXT_MEMORY. */
+int64_t dtp_list_facts(const uint8_t *data, size_t size, uint8_t *out, size_t count[2]);
+/* Values of the elements [start, end), one behind the other: the length; `*out` as of the encoders. */
+int64_t dtp_list_read(dtp_text *list, uint64_t start, uint64_t end, const uint8_t **out);
 
 #endif

@@ -37,7 +37,7 @@ static int check_node(const dtp_text *t, const node *n, const branch *parent, we
 static int check_spans(dtp_text *t)
 {
     const leaf *l, *previous = NULL;
-    uint64_t deleted = 0, held = 0;
+    uint64_t deleted = 0, held = 0, hidden = 0;
     uint32_t i;
     place p;
     for (l = t->first; l != NULL; previous = l, l = l->next) {
@@ -51,19 +51,21 @@ static int check_spans(dtp_text *t)
             PROMISE(s->seq + s->len <= t->agents[span_agent(s)].next);
             PROMISE(locate(t, span_id(s, 0), &p) && p.leaf == l && p.i == i && p.off == 0);
             PROMISE(locate(t, span_id(s, s->len - 1), &p) && p.leaf == l && p.i == i && p.off == s->len - 1);
-            if ((s->who & DEAD) != 0) {
+            if (is_deleted(s)) {
+                PROMISE((s->who & MARKER) == 0);
                 deleted += s->len;
                 continue;
             }
+            PROMISE((s->who & (HIDDEN | MARKER)) == 0 || (t->is_list && s->len == 1));
             PROMISE((s->who & WIDE) == 0 || s->len <= WIDE_SPAN);
             span_text(t, s, 0, s->len, &w);
-            held += w.chars + w.more8;
+            *((s->who & HIDDEN) != 0 ? &hidden : &held) += w.chars + w.more8;
             PROMISE(s->text + w.chars + w.more8 <= t->pool_used);
         }
     }
     PROMISE(previous == t->last);
     PROMISE(deleted == t->state.deleted);
-    PROMISE(held == t->state.bytes && held + t->garbage <= t->pool_used);
+    PROMISE(held == t->state.bytes && held + hidden + t->garbage <= t->pool_used);
     return DTP_TEXT_OK;
 }
 
@@ -101,7 +103,7 @@ static int check_deletion(dtp_text *t, const run *r, uint32_t count)
     uint32_t end = x.seq + count;
     place p;
     for (x.seq = next_held(t, x, end, &p); x.seq < end; x.seq = next_held(t, x, end, &p)) {
-        PROMISE((at_place(&p)->who & DEAD) != 0);
+        PROMISE(is_deleted(at_place(&p)));
         x.seq += at_place(&p)->len - p.off;
     }
     return DTP_TEXT_OK;
@@ -144,7 +146,9 @@ static int check_all(dtp_text *t)
     PROMISE(sum.chars == t->state.length);
     PROMISE(sum.chars + (uint64_t)sum.more8 == t->state.bytes && sum.chars + (uint64_t)sum.more16 == t->state.utf16);
     code = check_spans(t);
-    return code == DTP_TEXT_OK ? check_logs(t) : code;
+    if (code == DTP_TEXT_OK)
+        code = check_logs(t);
+    return code == DTP_TEXT_OK ? marks_check(t) : code;
 }
 
 int dtp_text_check(dtp_text *t)

@@ -89,7 +89,7 @@ static int settle_all(dtp_text *t)
             code = split_at(t, make_id(i, t->agents[i].base));
     for (l = t->first; l != NULL; l = l->next)
         for (i = 0; i < l->head.count; i++)
-            if ((l->spans[i].who & DEAD) != 0 && l->spans[i].seq < t->agents[span_agent(&l->spans[i])].base)
+            if (is_deleted(&l->spans[i]) && l->spans[i].seq < t->agents[span_agent(&l->spans[i])].base)
                 l->spans[i].who |= SETTLED;
     if (code == DTP_TEXT_OK)
         code = settle_deletions(t, 0);

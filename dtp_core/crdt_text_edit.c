@@ -27,7 +27,8 @@ static void tidy(dtp_text *t)
         text_give(t, spare_leaf(t), sizeof(leaf));
     while (t->spare_branch_count > SPARE_BRANCHES)
         text_give(t, spare_branch(t), sizeof(branch));
-    if (t->garbage > GARBAGE && t->garbage > t->pool_used / 2)
+    /* Not before it is a part of all memory: to build it anew is work for all that was deleted, too. */
+    if (t->garbage > GARBAGE && t->garbage > t->pool_used / 2 && t->garbage > t->state.memory / 4)
         (void)tree_rebuild(t); /* without memory for it, later */
 }
 
@@ -93,6 +94,7 @@ void text_clear(dtp_text *t)
     bytes_free(t, &t->names);
     history_free(t, &t->undo);
     history_free(t, &t->redo);
+    marks_free(t);
 }
 
 dtp_text_state *dtp_text_look(dtp_text *t)
@@ -268,6 +270,7 @@ void delete_noted(dtp_text *t, history *h, uint32_t position, uint32_t count)
         run op;
         op.seq = 0;
         op.kind = DELETE_UP;
+        op.marker = 0;
         op.a = span_id(s, p.off);
         op.b = make_id(NOBODY, 0);
         if (h != NULL) {

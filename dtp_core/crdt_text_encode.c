@@ -2,7 +2,7 @@
  * whatever order they came in. */
 #include "crdt_text_internal.h"
 
-enum { OP_ROOM = 32, KEEP = 65536 /* bytes of scratch that are kept between calls */ };
+enum { LISTS = DTP_LIST_CHANGES - DTP_TEXT_CHANGES, OP_ROOM = 32, KEEP = 65536 /* bytes of scratch that are kept between calls */ };
 
 /* ---- writing --------------------------------------------------------------------------------------------- */
 
@@ -145,6 +145,8 @@ static int put_operation(writer *w, const run *op, uint32_t len, int dead)
         w->any = 1;
     }
     at = b->data + b->size;
+    if (op->marker)
+        *at++ = OP_MARKER;
     *at++ = (uint8_t)head;
     if (len > 1)
         at = dtp_put_varint(at, len);
@@ -164,7 +166,7 @@ static int put_insertions(writer *w, uint32_t who, uint32_t seq, uint32_t end)
     dtp_text *t = w->t;
     while (seq < end) {
         uint32_t stretch = 0;
-        unsigned dead = 0;
+        int dead = 0;
         run op;
         int code = DTP_TEXT_OK;
         while (seq + stretch < end) {
@@ -176,9 +178,9 @@ static int put_insertions(writer *w, uint32_t who, uint32_t seq, uint32_t end)
             if (!locate(t, make_id(who, seq + stretch), &p))
                 return DTP_TEXT_REFERENCE; /* can't be */
             s = at_place(&p);
-            if (stretch > 0 && (s->who & DEAD) != dead)
+            if (stretch > 0 && is_deleted(s) != dead)
                 break;
-            dead = s->who & DEAD;
+            dead = is_deleted(s);
             some = s->len - p.off < end - seq - stretch ? s->len - p.off : end - seq - stretch;
             stretch += some;
             if (dead)
@@ -190,7 +192,7 @@ static int put_insertions(writer *w, uint32_t who, uint32_t seq, uint32_t end)
         }
         if (!family(t, make_id(who, seq), &op))
             return DTP_TEXT_REFERENCE; /* can't be */
-        code = put_operation(w, &op, stretch, dead != 0);
+        code = put_operation(w, &op, stretch, dead);
         if (code != DTP_TEXT_OK)
             return code;
         seq += stretch;
@@ -225,11 +227,19 @@ static int is_written(const dtp_text *t, id x, uint32_t *author)
 }
 
 /* The author whose operations a run still needs, or NOBODY. */
-static uint32_t run_needs(const dtp_text *t, uint32_t who, size_t i)
+static uint32_t run_needs(dtp_text *t, uint32_t who, size_t i)
 {
     const agent *a = &t->agents[who];
     const run *r = &a->runs[i];
     uint32_t author;
+    if (r->marker) {
+        place p;
+        if (locate(t, make_id(who, r->seq), &p) && !is_deleted(at_place(&p))) {
+            id about = mark_element_at(t, &p);
+            if (about.agent != who && !is_written(t, about, &author))
+                return author;
+        }
+    }
     if (r->kind < DELETE_UP) {
         if (r->a.agent != who && !is_written(t, r->a, &author))
             return author;
@@ -314,7 +324,7 @@ static int put_base_span(writer *w, bytes *b, const span *s, const span *before)
 static int add_span(writer *w, bytes *spans, span s, span *open, span *before, uint32_t *count)
 {
     int code = DTP_TEXT_OK;
-    s.who &= AGENT_MASK | DEAD | LEFT | RIGHT;
+    s.who = span_agent(&s) | (is_deleted(&s) ? DEAD : 0u) | (s.who & (LEFT | RIGHT));
     if (open->len > 0 && spans_join(open, &s)) {
         open->len += s.len;
         open->who = (open->who & ~(uint32_t)RIGHT) | (s.who & RIGHT);
@@ -346,7 +356,7 @@ static int put_spans(writer *w, bytes *spans, uint32_t *count)
         for (i = 0; i < l->head.count && code == DTP_TEXT_OK; i++) {
             const span *s = &l->spans[i];
             weight sum;
-            if ((s->who & DEAD) == 0) {
+            if (!is_deleted(s)) {
                 const uint8_t *text = span_text(t, s, 0, s->len, &sum);
                 code = put_bytes(t, &t->prose, text, sum.chars + sum.more8);
             }
@@ -394,7 +404,7 @@ static int finish(writer *w, const bytes *spans, uint32_t span_count)
     if (code == DTP_TEXT_OK)
         code = put_number(t, &t->body, 0);
     if (code == DTP_TEXT_OK)
-        code = put_byte(t, out, spans == NULL ? DTP_TEXT_CHANGES : DTP_TEXT_STATE);
+        code = put_byte(t, out, (spans == NULL ? DTP_TEXT_CHANGES : DTP_TEXT_STATE) + (t->is_list ? LISTS : 0u));
     if (code == DTP_TEXT_OK)
         code = put_number(t, out, w->agents);
     if (code == DTP_TEXT_OK)

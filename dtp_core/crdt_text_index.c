@@ -433,9 +433,9 @@ void log_append(agent *a, uint32_t self, run op, uint32_t len)
         log_append_delete(a, op, len);
         return;
     }
-    if (a->run_count > 0 && op.kind == INSERT_RIGHT) {
+    if (a->run_count > 0 && op.kind == INSERT_RIGHT && !op.marker) {
         const run *last = &a->runs[a->run_count - 1];
-        if (last->kind < DELETE_UP && same_id(op.a, make_id(self, a->next - 1)) && same_id(op.b, last->b)) {
+        if (last->kind < DELETE_UP && !last->marker && same_id(op.a, make_id(self, a->next - 1)) && same_id(op.b, last->b)) {
             a->next += len;
             return;
         }

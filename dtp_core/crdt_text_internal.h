@@ -18,15 +18,18 @@ enum {
     SLAB = 64,        /* bytes kept free behind what an author wrote last, so that typing goes on in one piece */
     AGENT_MASK = 0xfffff,
     NOBODY = 0xfffff, /* the author of no character: the beginning as a parent, the end as a right origin */
-    DEAD = 1 << 20,   /* deleted */
+    DEAD = 1 << 20,   /* not visible: deleted, unless HIDDEN */
     LEFT = 1 << 21,   /* the first character has left children */
     RIGHT = 1 << 22,  /* the last character has right children that aren't the rest of this span */
     WIDE = 1 << 23,   /* not all of it is ASCII */
+    /* Of lists: */
+    HIDDEN = 1 << 27, /* DEAD, but not deleted: its bytes are held, and it may show again. One element */
+    MARKER = 1 << 28, /* one element that isn't a value but says something of another one; not deleted */
     /* Only while compacting: */
     DROP = 1 << 24,
     SETTLED = 1 << 25, /* deleted by a stable operation */
     NEEDED = 1 << 26,  /* an operation that isn't stable refers to it */
-    FLAGS = DEAD | LEFT | RIGHT | WIDE
+    FLAGS = DEAD | LEFT | RIGHT | WIDE | HIDDEN | MARKER
 };
 
 typedef dtp_text_id id;
@@ -89,7 +92,8 @@ enum { INSERT_RIGHT = 0, INSERT_LEFT = 1, DELETE_UP = 2, DELETE_DOWN = 3 };
  * above or below it, one per number. A run goes up to the next one, or to the author's `next`. */
 typedef struct run {
     uint32_t seq;
-    uint32_t kind;
+    uint16_t kind;
+    uint16_t marker; /* the insertion of a list's marker, which is a run by itself */
     id a;
     id b;
 } run;
@@ -162,8 +166,43 @@ typedef struct history {
     bytes text;
 } history;
 
+/* A marker of a list that isn't deleted: it says of `element` where it is, or what. In a pairing heap with the others that
+ * say the same of that element; the latest is on top. */
+typedef struct marker {
+    id element;
+    id at; /* the marker itself */
+    uint64_t stamp;
+    uint32_t kind;
+    uint32_t child; /* 1 + index in `markers`; 0: none */
+    uint32_t next;
+} marker;
+
+/* An element of which markers speak. */
+typedef struct list_element {
+    id self;
+    id shown;        /* where it is visible: itself or a marker; NOBODY: nowhere */
+    uint32_t top[2]; /* 1 + marker, by kind; 0: none */
+    uint32_t used;
+} list_element;
+
+typedef struct marks {
+    marker *markers;
+    size_t count;
+    size_t room;
+    uint32_t spare;  /* 1 + marker, chained through `next` */
+    size_t held;     /* not spare */
+    size_t stale;    /* deleted, and not yet taken out of their heaps */
+    list_element *table;  /* by hash of `self` */
+    size_t mask;     /* 0: no table */
+    size_t elements;
+    uint64_t newest; /* stamp of all markers that came, and whose it is */
+    uint32_t newest_of;
+} marks;
+
 struct dtp_text {
     dtp_text_state state;
+    int is_list;
+    marks marks;
     _Atomic int busy;
     uint64_t seed[2];
     agent *agents; /* [0] is this replica */
@@ -237,6 +276,12 @@ static inline int same_id(id x, id y)
     return x.agent == y.agent && x.seq == y.seq;
 }
 
+/* Deleted by operations, so that its bytes aren't held; what is merely hidden isn't. */
+static inline int is_deleted(const span *s)
+{
+    return (s->who & (DEAD | HIDDEN)) == DEAD;
+}
+
 static inline uint32_t span_agent(const span *s)
 {
     return s->who & AGENT_MASK;
@@ -279,6 +324,62 @@ int64_t utf8_count(const uint8_t *text, size_t size, weight *w);
 /* Bytes of the first `count` characters of valid UTF-8; their weight is added up in *w if not NULL. */
 size_t utf8_skip(const uint8_t *text, size_t count, weight *w);
 
+/* ---- crdt_list_cells.c: the elements of lists as bytes ----------------------------------------------------- */
+
+enum { MARK_PLACE = 0, MARK_VALUE = 1, MARK_NONE = 2, LIST_STAMPS = 62 /* bits of a stamp */ };
+
+/* An element: its length as a varint and then a value in MessagePack, or what no value begins with and a marker. */
+typedef struct list_cell {
+    uint32_t kind; /* MARK_NONE: a plain value */
+    uint32_t seq;  /* of a marker: of the element that it is about, whose author is `name` */
+    const uint8_t *name;
+    size_t name_size;
+    uint64_t stamp;
+    const uint8_t *value; /* none of MARK_PLACE */
+    size_t value_size;
+} list_cell;
+
+/* As utf8_count and utf8_skip, of elements; *newest becomes the highest stamp if it is above. */
+int64_t cells_count(const uint8_t *cells, size_t size, weight *w, uint64_t *newest);
+size_t cells_skip(const uint8_t *cells, size_t count, weight *w);
+/* Whether the element there, which is valid, is a marker. */
+int cell_is_marker(const uint8_t *at);
+/* Read one element: DTP_TEXT_OK or DTP_TEXT_FORMAT. */
+int cell_read(dtp_reader *r, list_cell *c);
+/* Append a value's cell, or a marker's. */
+int cell_put_value(dtp_text *t, bytes *b, const uint8_t *value, size_t size);
+int cell_put_marker(dtp_text *t, bytes *b, const list_cell *c);
+
+/* Bytes of the first `count` characters of a text's kind of content. */
+static inline size_t units_skip(const dtp_text *t, const uint8_t *text, size_t count, weight *w)
+{
+    return t->is_list ? cells_skip(text, count, w) : utf8_skip(text, count, w);
+}
+
+/* ---- crdt_list_marks.c: what markers say of elements ------------------------------------------------------- */
+
+void marks_free(dtp_text *t);
+/* The element that a marker is about. DTP_TEXT_OK; 1: it is not here yet; DTP_TEXT_REFERENCE. */
+int mark_element(dtp_text *t, const uint8_t *text, size_t size, id *found);
+/* The same of a marker that is here, which is known to be about an element. */
+id mark_element_at(dtp_text *t, const place *p);
+/* Memory for a marker that comes, and for what it changes. */
+int mark_reserve(dtp_text *t, id x);
+/* The marker at `at` came, visible: what it changes. Reserved. */
+void mark_arrived(dtp_text *t, id at);
+/* The characters [x, x + count) were deleted. `about`: the element, if it was a marker, else NOBODY. */
+void mark_killed(dtp_text *t, id x, uint32_t count, id about);
+/* Find all anew, after a state was loaded: everything that isn't deleted is visible. */
+int mark_all(dtp_text *t);
+/* The marker that holds, or NULL. */
+const marker *mark_top(dtp_text *t, id x, uint32_t kind);
+/* The element that is shown at a visible character. */
+id mark_shown(dtp_text *t, id at);
+/* What it is: where its value is, and its length. */
+size_t mark_value(dtp_text *t, id x, const uint8_t **value);
+/* For tests: DTP_TEXT_OK, or a line. */
+int marks_check(dtp_text *t);
+
 /* ---- crdt_text_tree.c: spans in order -------------------------------------------------------------------- */
 
 int tree_init(dtp_text *t);
@@ -306,6 +407,9 @@ int spans_join(const span *x, const span *y);
 const uint8_t *span_text(const dtp_text *t, const span *s, uint32_t off, uint32_t len, weight *w);
 /* Make [off, off + len) of a visible span deleted; reserved before (2 spans). */
 void tree_kill(dtp_text *t, place p, uint32_t len);
+/* Make a visible character hidden (reserved: 2 spans, unless it is a marker), and a hidden one visible. */
+void tree_hide(dtp_text *t, place p);
+void tree_show(dtp_text *t, place p);
 /* New tree, index and pool, packed: without the spans marked DROP. */
 int tree_rebuild(dtp_text *t);
 
@@ -387,6 +491,7 @@ void step_for(dtp_text *t, uint32_t kind, uint64_t position, uint64_t count);
 enum {
     OP_INSERT = 0, OP_VOID = 1, OP_DELETE = 2, OP_END = 3, OP_KIND = 3,
     OP_OTHER_WAY = 4, /* a left child; a deletion downwards */
+    OP_MARKER = 7, /* before the insertion of a list's marker */
     OP_REF_PREVIOUS = 0, OP_REF_OWN = 1, OP_REF_OTHER = 2, OP_REF_NONE = 3,
     OP_A = 3, /* shift of the reference to the parent or the first one deleted */
     OP_RIGHT_END = 0, OP_RIGHT_OWN = 1, OP_RIGHT_OTHER = 2, OP_RIGHT_SAME = 3,
@@ -404,8 +509,10 @@ typedef struct message {
     const uint8_t *text;
     size_t text_size;
     const uint8_t *end;
+    uint64_t newest; /* stamp of a marker in it */
     uint32_t agents;
     int state;
+    int list;
     int ascii;
 } message;
 
@@ -424,6 +531,7 @@ typedef struct group {
     uint32_t seq;
     id right;
     int any; /* insertions so far */
+    int list;
 } group;
 
 typedef struct wire_span {

@@ -90,7 +90,7 @@ static int wait_put(dtp_text *t, uint32_t who, const wire_op *op, const uint8_t 
 /* ---- applying -------------------------------------------------------------------------------------------- */
 
 /* Leave out the first `skip` characters or deletions, which are here already. */
-static void trim_front(uint32_t who, wire_op *op, uint32_t skip, const uint8_t **text, size_t *size)
+static void trim_front(const dtp_text *t, uint32_t who, wire_op *op, uint32_t skip, const uint8_t **text, size_t *size)
 {
     op->op.seq += skip;
     op->len -= skip;
@@ -102,7 +102,7 @@ static void trim_front(uint32_t who, wire_op *op, uint32_t skip, const uint8_t *
         op->op.kind = INSERT_RIGHT;
         op->op.a = make_id(who, op->op.seq - 1);
         if (!op->dead) {
-            size_t gone = utf8_skip(*text, skip, NULL);
+            size_t gone = units_skip(t, *text, skip, NULL);
             *text += gone;
             *size -= gone;
         }
@@ -141,6 +141,34 @@ static void note_patch(dtp_text *t, const wire_op *op, const uint8_t *text, size
     patch_insert(t, tree_rank(t, &p) + 1 - op->len, text, size, op->len);
 }
 
+static int insert(dtp_text *t, uint32_t who, const wire_op *op, const uint8_t *text, size_t size)
+{
+    place p;
+    int code = order_remote(t, who, &op->op, &p);
+    if (code == DTP_TEXT_OK)
+        code = order_insert(t, who, op->op, op->len, text, size, op->dead, p);
+    if (code == DTP_TEXT_OK)
+        note_patch(t, op, text, size);
+    return code;
+}
+
+static int insert_marker(dtp_text *t, uint32_t who, run op, const uint8_t *text, size_t size)
+{
+    uint32_t seq = t->agents[who].next;
+    id about;
+    place p;
+    int code = mark_element(t, text, size, &about);
+    if (code == DTP_TEXT_OK)
+        code = mark_reserve(t, about);
+    if (code == DTP_TEXT_OK)
+        code = order_remote(t, who, &op, &p);
+    if (code == DTP_TEXT_OK)
+        code = order_insert(t, who, op, 1, text, size, 0, p);
+    if (code == DTP_TEXT_OK)
+        mark_arrived(t, make_id(who, seq));
+    return code;
+}
+
 /* Apply an operation whose ids are this replica's, or put it aside. */
 static int apply(dtp_text *t, uint32_t who, wire_op op, const uint8_t *text, size_t size, int may_wait)
 {
@@ -151,23 +179,23 @@ static int apply(dtp_text *t, uint32_t who, wire_op op, const uint8_t *text, siz
     code = op.op.seq > a->next ? 1 : DTP_TEXT_OK;
     if (code == DTP_TEXT_OK) {
         if (op.op.seq < a->next)
-            trim_front(who, &op, a->next - op.op.seq, &text, &size);
+            trim_front(t, who, &op, a->next - op.op.seq, &text, &size);
         code = refers(t, who, &op);
+        if (code == DTP_TEXT_OK && op.op.marker && !op.dead) {
+            id about;
+            code = mark_element(t, text, size, &about);
+        }
     }
     if (code == 1)
         return may_wait ? wait_put(t, who, &op, text, size) : WAITS;
     if (code != DTP_TEXT_OK)
         return code;
-    if (op.op.kind >= DELETE_UP) {
+    if (op.op.kind >= DELETE_UP)
         code = order_delete(t, who, op.op, op.len);
-    } else {
-        place p;
-        code = order_remote(t, who, &op.op, &p);
-        if (code == DTP_TEXT_OK)
-            code = order_insert(t, who, op.op, op.len, text, size, op.dead, p);
-        if (code == DTP_TEXT_OK)
-            note_patch(t, &op, text, size);
-    }
+    else if (op.op.marker && !op.dead)
+        code = insert_marker(t, who, op.op, text, size);
+    else
+        code = insert(t, who, &op, text, size);
     if (code == DTP_TEXT_OK) {
         t->state.merged += op.len;
         if (who == 0 && t->state.taken == op.op.seq)
@@ -257,6 +285,7 @@ static int merge_groups(dtp_text *t, const message *m, const uint8_t *start)
     int code;
     g.r = m->groups;
     g.agents = m->agents;
+    g.list = m->list;
     while (wire_group(&g) == 1) {
         uint32_t who = t->locals[g.self];
         for (;;) {
@@ -268,7 +297,7 @@ static int merge_groups(dtp_text *t, const message *m, const uint8_t *start)
             w.op.a = translate(t, w.op.a);
             w.op.b = translate(t, w.op.b);
             if (w.op.kind < DELETE_UP && !w.dead)
-                size = m->ascii ? w.len : utf8_skip(text, w.len, NULL);
+                size = m->ascii ? w.len : units_skip(t, text, w.len, NULL);
             code = apply(t, who, w, text, size, 1);
             if (code < 0) {
                 t->state.at = (uint64_t)(at - start);
@@ -306,6 +335,7 @@ static int load_logs(dtp_text *t, const message *m, const uint8_t *start)
     int code;
     g.r = m->groups;
     g.agents = m->agents;
+    g.list = m->list;
     while (wire_group(&g) == 1) {
         uint32_t who = t->locals[g.self];
         agent *a = &t->agents[who];
@@ -325,6 +355,28 @@ static int load_logs(dtp_text *t, const message *m, const uint8_t *start)
         }
     }
     return DTP_TEXT_OK;
+}
+
+/* Append the elements of one span of a state, each marker as a span of its own. */
+static int append_cells(dtp_text *t, uint32_t who, const wire_span *s, uint32_t flags, const uint8_t *text)
+{
+    uint32_t at = 0;
+    int code = DTP_TEXT_OK;
+    while (at < s->len && code == DTP_TEXT_OK) {
+        uint32_t count = 0, side = (at == 0 ? flags & LEFT : 0);
+        size_t size = 0, step;
+        int is_marker = cell_is_marker(text);
+        do {
+            step = cells_skip(text + size, 1, NULL);
+            size += step;
+            count++;
+        } while (!is_marker && at + count < s->len && !cell_is_marker(text + size));
+        side |= at + count == s->len ? flags & RIGHT : RIGHT;
+        code = order_append(t, who, s->seq + at, count, side | (is_marker ? MARKER : 0u), text, size);
+        text += size;
+        at += count;
+    }
+    return code;
 }
 
 /* The characters of a state in their order, once the logs are there. */
@@ -351,8 +403,9 @@ static int load_spans(dtp_text *t, const message *m, dtp_reader r, const uint8_t
         flags = (s.flags & SPAN_DEAD ? DEAD : 0u) | (s.flags & SPAN_LEFT ? LEFT : 0u)
             | (s.flags & SPAN_RIGHT ? RIGHT : 0u);
         if ((flags & DEAD) == 0)
-            size = m->ascii ? s.len : utf8_skip(text, s.len, NULL);
-        code = order_append(t, who, s.seq, s.len, flags, text, size);
+            size = m->ascii ? s.len : units_skip(t, text, s.len, NULL);
+        code = t->is_list && (flags & DEAD) == 0 ? append_cells(t, who, &s, flags, text)
+                                                 : order_append(t, who, s.seq, s.len, flags, text, size);
         if (code != DTP_TEXT_OK)
             return code;
         text += size;
@@ -408,12 +461,18 @@ static int read_all(dtp_text *t, bytes *b)
     return code;
 }
 
+static uint32_t units(const dtp_text *t, const uint8_t *text, size_t size)
+{
+    weight w;
+    uint64_t newest;
+    return (uint32_t)(t->is_list ? cells_count(text, size, &w, &newest) : utf8_count(text, size, &w));
+}
+
 /* One patch from the old text to the new one: what both begin and end with stays. */
 static int patch_between(dtp_text *old, dtp_text *t)
 {
     bytes *x = &old->body, *y = &t->body;
     size_t front = 0, back = 0, small;
-    weight w;
     uint32_t start, gone;
     int code;
     x->size = y->size = 0;
@@ -422,7 +481,7 @@ static int patch_between(dtp_text *old, dtp_text *t)
         code = read_all(t, y);
     if (code != DTP_TEXT_OK)
         return code;
-    small = x->size < y->size ? x->size : y->size;
+    small = t->is_list ? 0 : x->size < y->size ? x->size : y->size; /* a list's as a whole */
     while (front < small && x->data[front] == y->data[front])
         front++;
     while (front > 0 && ((front < x->size && (x->data[front] & 0xc0) == 0x80)
@@ -432,14 +491,14 @@ static int patch_between(dtp_text *old, dtp_text *t)
         back++;
     while (back > 0 && (x->data[x->size - back] & 0xc0) == 0x80)
         back--;
-    start = (uint32_t)utf8_count(x->data, front, &w);
-    gone = (uint32_t)utf8_count(x->data + front, x->size - front - back, &w);
+    start = units(t, x->data, front);
+    gone = units(t, x->data + front, x->size - front - back);
     t->patching = PATCHES_WANTED;
     if (gone > 0)
         patch_delete(t, start, gone);
     if (y->size > front + back)
         patch_insert(t, start, y->data + front, y->size - front - back,
-                     (uint32_t)utf8_count(y->data + front, y->size - front - back, &w));
+                     units(t, y->data + front, y->size - front - back));
     y->size = 0;
     return t->patching == PATCHES_LOST ? DTP_TEXT_MEMORY : DTP_TEXT_OK;
 }
@@ -478,6 +537,8 @@ static int load_state(dtp_text *fresh, const message *m, const uint8_t *start)
         code = load_logs(fresh, m, start);
     if (code == DTP_TEXT_OK)
         code = load_spans(fresh, m, spans, start);
+    if (code == DTP_TEXT_OK)
+        code = mark_all(fresh);
     if (code != DTP_TEXT_OK)
         return code;
     fresh->state.at = (uint64_t)(m->groups.at - start);
@@ -505,7 +566,8 @@ static int merge_from(dtp_text *t, dtp_text *fresh)
 static int merge_state(dtp_text *t, const message *m, const uint8_t *start)
 {
     int known = has_bases(t, m), code;
-    dtp_text *fresh = dtp_text_new(t->agents[0].name, t->agents[0].size, (const uint8_t *)t->seed);
+    dtp_text *fresh = (t->is_list ? dtp_list_new : dtp_text_new)(t->agents[0].name, t->agents[0].size,
+                                                                  (const uint8_t *)t->seed);
     if (fresh == NULL)
         return DTP_TEXT_MEMORY;
     fresh->state.cap = t->state.cap;
@@ -552,8 +614,15 @@ int dtp_text_merge(dtp_text *t, const uint8_t *data, size_t size, int patches)
     patches_clear(t);
     r.start = r.at = data;
     r.end = data + size;
-    while (r.at < r.end && code == DTP_TEXT_OK)
-        code = wire_check(&r, count++ == 0 ? &first : &m);
+    while (r.at < r.end && code == DTP_TEXT_OK) {
+        const uint8_t *at = r.at;
+        message *next = count++ == 0 ? &first : &m;
+        code = wire_check(&r, next);
+        if (code == DTP_TEXT_OK && next->list != t->is_list) {
+            code = DTP_TEXT_FORMAT;
+            r.at = at;
+        }
+    }
     if (code != DTP_TEXT_OK)
         t->state.at = (uint64_t)(r.at - data);
     if (count > 0 && code == DTP_TEXT_OK)

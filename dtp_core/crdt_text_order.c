@@ -260,6 +260,7 @@ void order_local(dtp_text *t, uint32_t position, run *op, place *p)
 {
     const span *s;
     op->kind = INSERT_LEFT;
+    op->marker = 0;
     if (position == 0) {
         p->leaf = t->first;
         p->i = p->off = 0;
@@ -326,7 +327,7 @@ static void slab_ready(dtp_text *t, agent *a, size_t size)
     a->slab_end = (uint32_t)t->pool_used;
 }
 
-/* One span's worth of characters into the gap at *p, which then is behind them. `flags`: DEAD, LEFT. */
+/* One span's worth of characters into the gap at *p, which then is behind them. `flags`: DEAD, LEFT, MARKER. */
 static void put_piece(dtp_text *t, uint32_t who, uint32_t seq, weight w, const uint8_t *text, uint32_t flags,
                       place *p)
 {
@@ -374,7 +375,8 @@ static int extends(const dtp_text *t, uint32_t who, const run *op, uint32_t len,
     if (p->i == 0 || p->off > 0)
         return 0;
     s = &p->leaf->spans[p->i - 1];
-    if (span_agent(s) != who || s->seq + s->len != a->next || ((s->who & DEAD) != 0) != dead)
+    if (span_agent(s) != who || s->seq + s->len != a->next || ((s->who & DEAD) != 0) != dead
+        || (s->who & (HIDDEN | MARKER)) != 0)
         return 0;
     if ((s->who & RIGHT) == 0 && (op->kind != INSERT_RIGHT || !same_id(op->a, make_id(who, a->next - 1))))
         return 0;
@@ -411,7 +413,7 @@ static void put_pieces(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, ui
     while (len > 0) {
         weight w = {0, 0, 0};
         if (wide)
-            utf8_skip(text, len < WIDE_SPAN ? len : WIDE_SPAN, &w);
+            units_skip(t, text, len < WIDE_SPAN ? len : WIDE_SPAN, &w);
         else
             w.chars = len;
         put_piece(t, who, seq, w, text, flags, p);
@@ -436,7 +438,7 @@ int order_insert(dtp_text *t, uint32_t who, run op, uint32_t len, const uint8_t 
         return code;
     tree_split(t, &p);
     tell_parent(&op, &p);
-    put_pieces(t, who, a->next, len, dead ? DEAD : 0, text, wide, &p);
+    put_pieces(t, who, a->next, len, dead ? DEAD : op.marker ? MARKER : 0, text, wide, &p);
     log_append(a, who, op, len);
     return DTP_TEXT_OK;
 }
@@ -454,7 +456,7 @@ int order_append(dtp_text *t, uint32_t who, uint32_t seq, uint32_t len, uint32_t
     p.leaf = t->last;
     p.i = t->last->head.count;
     p.off = 0;
-    put_pieces(t, who, seq, len, flags & (DEAD | LEFT), text, wide, &p);
+    put_pieces(t, who, seq, len, flags & (DEAD | LEFT | MARKER), text, wide, &p);
     p.leaf->spans[p.i - 1].who |= flags & RIGHT;
     return DTP_TEXT_OK;
 }
@@ -505,10 +507,15 @@ int order_delete(dtp_text *t, uint32_t who, run op, uint32_t len)
         uint32_t count = s->len - p.off;
         if (count > end - x.seq)
             count = end - x.seq;
-        if ((s->who & DEAD) == 0) {
-            if (t->patching)
+        if ((s->who & (DEAD | HIDDEN)) != DEAD) {
+            id about = make_id(NOBODY, 0);
+            if ((s->who & MARKER) != 0)
+                about = mark_element_at(t, &p);
+            if (t->patching && (s->who & DEAD) == 0)
                 patch_delete(t, tree_rank(t, &p), count);
             tree_kill(t, p, count);
+            if (t->is_list)
+                mark_killed(t, x, count, about);
         }
         x.seq += count;
     }

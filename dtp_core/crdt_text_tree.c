@@ -9,6 +9,7 @@ static int is_dead(const span *s)
     return (s->who & DEAD) != 0;
 }
 
+
 int tree_init(dtp_text *t)
 {
     int code = spare_reserve(t, 1, 0);
@@ -51,8 +52,8 @@ const uint8_t *span_text(const dtp_text *t, const span *s, uint32_t off, uint32_
         w->chars = len;
         return text + off;
     }
-    text += utf8_skip(text, off, NULL);
-    utf8_skip(text, len, w);
+    text += units_skip(t, text, off, NULL);
+    units_skip(t, text, len, w);
     return text;
 }
 
@@ -377,8 +378,8 @@ int tree_previous(place *p)
 
 int spans_join(const span *x, const span *y)
 {
-    return ((x->who ^ y->who) & (AGENT_MASK | DEAD)) == 0 && x->seq + x->len == y->seq && (x->who & RIGHT) != 0
-        && (y->who & LEFT) == 0;
+    return ((x->who ^ y->who) & (AGENT_MASK | DEAD)) == 0 && ((x->who | y->who) & (HIDDEN | MARKER)) == 0
+        && x->seq + x->len == y->seq && (x->who & RIGHT) != 0 && (y->who & LEFT) == 0;
 }
 
 /* Make two deleted neighbours one where they can be. */
@@ -396,9 +397,11 @@ static void kill_whole(dtp_text *t, const place *p, weight w)
 {
     leaf *l = p->leaf;
     span *s = at_place(p);
-    s->who = (s->who & ~(uint32_t)WIDE) | DEAD;
+    int visible = !is_dead(s);
+    s->who = (s->who & ~(uint32_t)(WIDE | HIDDEN | MARKER)) | DEAD;
     s->text = 0;
-    tree_count(t, l, negative(w));
+    if (visible)
+        tree_count(t, l, negative(w));
     join_dead(l, p->i);
     if (p->i > 0)
         join_dead(l, p->i - 1);
@@ -418,7 +421,7 @@ void tree_kill(dtp_text *t, place p, uint32_t len)
         return;
     }
     other = s - 1;
-    if (p.off == 0 && p.i > 0 && is_dead(other)
+    if (p.off == 0 && p.i > 0 && is_deleted(other)
         && (other->who & AGENT_MASK) == span_agent(s) && other->seq + other->len == s->seq
         && (other->who & RIGHT) != 0 && (s->who & LEFT) == 0) {
         other->len += len;
@@ -429,7 +432,7 @@ void tree_kill(dtp_text *t, place p, uint32_t len)
         return;
     }
     other = s + 1;
-    if (p.off + len == s->len && p.i + 1 < p.leaf->head.count && is_dead(other)
+    if (p.off + len == s->len && p.i + 1 < p.leaf->head.count && is_deleted(other)
         && (other->who & AGENT_MASK) == span_agent(s) && s->seq + s->len == other->seq && (s->who & RIGHT) != 0
         && (other->who & LEFT) == 0) {
         other->seq -= len;
@@ -449,6 +452,32 @@ void tree_kill(dtp_text *t, place p, uint32_t len)
     kill_whole(t, &p, w);
 }
 
+void tree_hide(dtp_text *t, place p)
+{
+    span *s = at_place(&p);
+    weight w;
+    if (p.off + 1 < s->len) {
+        uint32_t off = p.off++;
+        tree_split(t, &p);
+        tree_previous(&p);
+        p.off = off;
+    }
+    tree_split(t, &p);
+    s = at_place(&p);
+    span_text(t, s, 0, 1, &w);
+    s->who |= DEAD | HIDDEN;
+    tree_count(t, p.leaf, negative(w));
+}
+
+void tree_show(dtp_text *t, place p)
+{
+    span *s = at_place(&p);
+    weight w;
+    span_text(t, s, 0, 1, &w);
+    s->who &= ~(uint32_t)(DEAD | HIDDEN);
+    tree_count(t, p.leaf, w);
+}
+
 /* ---- rebuilding ------------------------------------------------------------------------------------------ */
 
 /* Append a span of the old tree, whose text is in `pool`, to the new one. */
@@ -457,11 +486,11 @@ static void append_packed(dtp_text *t, span s, const uint8_t *pool)
     leaf *l = t->last;
     span *last = l->head.count > 0 ? &l->spans[l->head.count - 1] : NULL;
     weight w = {0, 0, 0};
-    if (!is_dead(&s)) {
+    if (!is_deleted(&s)) {
         uint32_t size;
         const uint8_t *from = pool + s.text;
         if ((s.who & WIDE) != 0)
-            utf8_skip(from, s.len, &w);
+            units_skip(t, from, s.len, &w);
         else
             w.chars = s.len;
         if (w.more8 == 0)
@@ -470,6 +499,8 @@ static void append_packed(dtp_text *t, span s, const uint8_t *pool)
         memcpy(t->pool + t->pool_used, from, size);
         s.text = (uint32_t)t->pool_used;
         t->pool_used += size;
+        if (is_dead(&s))
+            memset(&w, 0, sizeof w);
     } else {
         t->state.deleted += s.len;
     }
@@ -507,8 +538,14 @@ static int reserve_rebuild(dtp_text *t, uint8_t **pool, size_t *room)
         t->agents[i].mark = 0;
     for (l = t->first; l != NULL; l = l->next) {
         spans += l->head.count;
-        for (k = 0; k < l->head.count; k++)
+        for (k = 0; k < l->head.count; k++) {
+            weight w;
             t->agents[span_agent(&l->spans[k])].mark++;
+            if ((l->spans[k].who & HIDDEN) != 0) {
+                span_text(t, &l->spans[k], 0, 1, &w);
+                *room += w.chars + w.more8;
+            }
+        }
     }
     for (i = 0; i < t->agent_count && code == DTP_TEXT_OK; i++)
         code = index_reserve(t, &t->agents[i], t->agents[i].mark);

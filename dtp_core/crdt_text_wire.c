@@ -108,6 +108,12 @@ int wire_operation(group *g, wire_op *w)
         g->r.at++;
         return DTP_TEXT_OK;
     }
+    w->op.marker = g->list && head == OP_MARKER;
+    if (w->op.marker) {
+        if (dtp_left(&g->r) < 2 || (g->r.at[1] & OP_ONE) == 0 || (g->r.at[1] & OP_KIND) > OP_VOID)
+            return DTP_TEXT_FORMAT;
+        head = *++g->r.at;
+    }
     if ((head & OP_KIND) == OP_END)
         return DTP_TEXT_FORMAT;
     g->r.at++;
@@ -213,6 +219,7 @@ static int check_groups(dtp_reader *r, const message *m, uint64_t *chars)
     int more;
     g.r = *r;
     g.agents = m->agents;
+    g.list = m->list;
     while ((more = wire_group(&g)) == 1) {
         do {
             const uint8_t *at = g.r.at;
@@ -234,6 +241,30 @@ static int check_groups(dtp_reader *r, const message *m, uint64_t *chars)
     return more;
 }
 
+/* Whether each marker of a list's changes is inserted as such, and each value as one. */
+static int check_markers(const message *m)
+{
+    dtp_reader cells = {m->text, m->text, m->text + m->text_size};
+    group g;
+    wire_op w;
+    g.r = m->groups;
+    g.agents = m->agents;
+    g.list = 1;
+    while (wire_group(&g) == 1)
+        for (;;) {
+            uint32_t i;
+            (void)wire_operation(&g, &w); /* checked before */
+            if (w.end)
+                break;
+            for (i = 0; w.op.kind < DELETE_UP && !w.dead && i < w.len; i++) {
+                list_cell c;
+                if (cell_read(&cells, &c) != DTP_TEXT_OK || (c.kind != MARK_NONE) != w.op.marker)
+                    return DTP_TEXT_FORMAT;
+            }
+        }
+    return DTP_TEXT_OK;
+}
+
 int wire_check(dtp_reader *r, message *m)
 {
     const uint8_t *name;
@@ -242,9 +273,11 @@ int wire_check(dtp_reader *r, message *m)
     uint32_t i;
     int64_t found;
     weight w;
-    if (r->at == r->end || (*r->at != DTP_TEXT_CHANGES && *r->at != DTP_TEXT_STATE))
+    if (r->at == r->end || *r->at < DTP_TEXT_CHANGES || *r->at > DTP_LIST_STATE)
         return DTP_TEXT_FORMAT;
-    m->state = *r->at++ == DTP_TEXT_STATE;
+    m->state = *r->at == DTP_TEXT_STATE || *r->at == DTP_LIST_STATE;
+    m->list = *r->at++ >= DTP_LIST_CHANGES;
+    m->newest = 0;
     length = dtp_left(r) / 2 + 1; /* a name has two bytes at least */
     if (wire_number(r, length < DTP_TEXT_AGENTS ? length : DTP_TEXT_AGENTS, &m->agents) != DTP_TEXT_OK)
         return DTP_TEXT_FORMAT;
@@ -267,8 +300,8 @@ int wire_check(dtp_reader *r, message *m)
         return DTP_TEXT_FORMAT;
     }
     m->text_size = (size_t)length;
-    found = utf8_count(m->text, m->text_size, &w);
-    if (found < 0 || (uint64_t)found != chars) {
+    found = m->list ? cells_count(m->text, m->text_size, &w, &m->newest) : utf8_count(m->text, m->text_size, &w);
+    if (found < 0 || (uint64_t)found != chars || (m->list && !m->state && check_markers(m) != DTP_TEXT_OK)) {
         r->at = name;
         return DTP_TEXT_FORMAT;
     }

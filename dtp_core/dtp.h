@@ -247,7 +247,7 @@ enum dtp_graph_size {
     DTP_NAME_BYTES = 1024,      /* of a soul or a key, at most; a soul has at least 1 */
     DTP_VALUE_BYTES = 1048576,  /* of one value, at most: larger things are blobs */
     DTP_VALUE_DEPTH = 32,       /* lists and maps in one another, at most */
-    DTP_POSITION_BYTES = 4096,  /* of a list's position, at most */
+    DTP_POSITION_BYTES = 4096,  /* of a position in an op of old lists, at most */
     DTP_DEFERRED_FRAMES = 64,   /* of one author, that wait for their time */
     DTP_OWNER_BYTES = 96        /* of an author's name in souls, at most */
 };
@@ -260,12 +260,13 @@ typedef enum dtp_op_kind {
     DTP_SET_REMOVE = 3,    /* dots */
     DTP_VALUES_PUT = 4,    /* value, dots that are replaced */
     DTP_VALUES_REMOVE = 5, /* dots */
-    DTP_LIST_INSERT = 6,   /* value, position */
-    DTP_LIST_MOVE = 7,     /* dot, position */
-    DTP_LIST_ASSIGN = 8,   /* dot, value */
-    DTP_LIST_REMOVE = 9,   /* dots */
-    DTP_TEXT_EDIT = 10,   /* value: bin, an edit of a text, which is merged elsewhere (crdt_text.h) */
-    DTP_OP_KINDS = 11
+    DTP_OLD_LIST_INSERT = 6, /* value, position. These four are of lists before format 4: read, without effect */
+    DTP_OLD_LIST_MOVE = 7,   /* dot, position */
+    DTP_OLD_LIST_ASSIGN = 8, /* dot, value */
+    DTP_OLD_LIST_REMOVE = 9, /* dots */
+    DTP_TEXT_EDIT = 10,    /* value: bin, an edit of a text, which is merged elsewhere (crdt_text.h) */
+    DTP_LIST_EDIT = 11,    /* the same of a list */
+    DTP_OP_KINDS = 12
 } dtp_op_kind;
 
 /* What lives at (soul, key), each apart from the others. */
@@ -292,7 +293,7 @@ typedef struct dtp_merged {
     const dtp_change *changes;
     size_t count;
     size_t ops;      /* in the frame; 0 when it was seen before */
-    size_t edits;    /* of texts: see dtp_graph_edits */
+    size_t edits;    /* of texts and lists: see dtp_graph_edits */
     size_t deferred; /* 1 when the frame waits for its time */
     uint64_t before; /* the clocks that the frame covers: after `before`, up to `last` */
     uint64_t last;
@@ -367,10 +368,9 @@ int dtp_graph_put(dtp_graph *graph, const uint8_t *rows, size_t length, uint64_t
 /* put, for one who calls for every property: the time is `wall`, seconds since 1970. */
 int dtp_graph_write(dtp_graph *graph, const uint8_t *rows, size_t length, double wall);
 
-/* One op of another kind. `value` is MessagePack. TEXT_EDIT is kept as made, not listed as an edit to be
- * merged. SET_ADD and VALUES_PUT replace what is observed; SET_REMOVE removes
- * the observed dots of `value`, VALUES_REMOVE all; the ops on an item of a list take its dot. COUNTER_TOTAL: the
- * difference is added to the author's own total. */
+/* One op of another kind. `value` is MessagePack. TEXT_EDIT and LIST_EDIT are kept as made, not listed as edits to be
+ * merged. SET_ADD and VALUES_PUT replace what is observed; SET_REMOVE removes the observed dots of `value`,
+ * VALUES_REMOVE all. COUNTER_TOTAL: the difference is added to the author's own total. */
 typedef struct dtp_do {
     const uint8_t *soul;
     size_t soul_length;
@@ -378,10 +378,6 @@ typedef struct dtp_do {
     size_t key_length;
     const uint8_t *value;
     size_t value_length;
-    const uint8_t *position;
-    size_t position_length;
-    uint64_t item_clock;
-    uint32_t item_author;
     uint32_t kind;
 } dtp_do;
 
@@ -450,7 +446,7 @@ int dtp_account_agrees(dtp_account *account, const dtp_told *other, size_t *plac
 int dtp_graph_get(dtp_graph *graph, const uint8_t *soul, size_t soul_length, const uint8_t *key, size_t key_length,
                   dtp_view *view);
 /* MessagePack of what lives at (soul, key) in a space: COUNTER [[author, total]...]; SET and VALUES
- * [[author, clock, value]...] by dot; LIST [[author, clock, position, value]...] by position. */
+ * [[author, clock, value]...] by dot. */
 int dtp_graph_read(dtp_graph *graph, uint32_t space, const uint8_t *soul, size_t soul_length, const uint8_t *key,
                    size_t key_length, dtp_view *view);
 /* MessagePack of a soul's keys in a space: {key: value} for REGISTER, [key...] for others. */
@@ -483,7 +479,7 @@ int dtp_graph_rows(dtp_graph *graph, const uint32_t *numbers, size_t count, dtp_
 /* MessagePack of the last call's changes: [[soul, key, space, author, clock]...]. */
 int dtp_graph_changes(dtp_graph *graph, dtp_view *view);
 
-/* MessagePack of the last call's edits of texts, in order: [[soul, key, edit]...]. */
+/* MessagePack of the last call's edits of texts and lists, in order: [[space, soul, key, edit]...]. */
 int dtp_graph_edits(dtp_graph *graph, dtp_view *view);
 
 /* What was seen: the version vector, as docs/graph.md writes it. */

@@ -78,8 +78,10 @@ MODULES: dict[str, tuple[str, str]] = {
     "dtp.graph": ("Replicated graphs.", ""),
     "dtp.graph.query.errors": ("What goes wrong with queries.", "QueryError UnsupportedQuery"),
     "dtp.crdt": ("The data types below graphs.", ""),
-    "dtp.crdt.text": ("Texts that merge.", "Anchor Patch Text Version"),
-    "dtp.core.text": ("What goes wrong with them.", "*"),
+    "dtp.crdt.text": ("Texts that merge.", "Patch Text"),
+    "dtp.crdt.list": ("Lists that merge.", "List ListPatch"),
+    "dtp.crdt.replicated": ("What texts and lists share.", "Anchor Version"),
+    "dtp.core.sequence": ("What goes wrong with them.", "*"),
     "dtp.core.errors": ("What goes wrong with bytes.", "*"),
     "dtp.localnet.grpc.localnet": (
         "A Sui-compatible network in your program.",

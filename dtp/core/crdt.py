@@ -28,11 +28,12 @@ SET_ADD: Final[int] = lib.DTP_SET_ADD
 SET_REMOVE: Final[int] = lib.DTP_SET_REMOVE
 VALUES_PUT: Final[int] = lib.DTP_VALUES_PUT
 VALUES_REMOVE: Final[int] = lib.DTP_VALUES_REMOVE
-LIST_INSERT: Final[int] = lib.DTP_LIST_INSERT
-LIST_MOVE: Final[int] = lib.DTP_LIST_MOVE
-LIST_ASSIGN: Final[int] = lib.DTP_LIST_ASSIGN
-LIST_REMOVE: Final[int] = lib.DTP_LIST_REMOVE
+OLD_LIST_INSERT: Final[int] = lib.DTP_OLD_LIST_INSERT
+OLD_LIST_MOVE: Final[int] = lib.DTP_OLD_LIST_MOVE
+OLD_LIST_ASSIGN: Final[int] = lib.DTP_OLD_LIST_ASSIGN
+OLD_LIST_REMOVE: Final[int] = lib.DTP_OLD_LIST_REMOVE
 TEXT_EDIT: Final[int] = lib.DTP_TEXT_EDIT
+LIST_EDIT: Final[int] = lib.DTP_LIST_EDIT
 
 #: An author's public key, bytes.
 AUTHOR_SIZE: Final[int] = lib.DTP_AUTHOR
@@ -63,7 +64,7 @@ _buffer = ffi.buffer
 #: `GraphCore.merge` and `put` for who calls them for every message and every property: plain functions with plain
 #: numbers, since attributes, keywords and results that are objects cost as much as the merge itself.
 #:
-#: `take(handle, author's number, body, its length)` -> changes * 2, plus 1 when there are edits of texts. Negative:
+#: `take(handle, author's number, body, its length)` -> changes * 2, plus 1 when there are edits. Negative:
 #: nothing was taken, `GraphCore.merge` does it or says why not. The limit is that of `take_until`.
 take: Final[Callable[[Any, int, bytes, int], int]] = lib.dtp_graph_take
 #: `write(handle, rows, their length, seconds since 1970)`. Negative: nothing was made; `GraphCore.written` raises
@@ -92,7 +93,7 @@ class GraphCore:
         self._view: Any = ffi.new("dtp_view *")
         self._committed: Any = ffi.new("dtp_committed *")
         self._do: Any = ffi.new("dtp_do *")
-        #: Whether a `merge` brought edits of texts since the last call of `edits`.
+        #: Whether a `merge` brought edits of texts or lists since the last call of `edits`.
         self.edited = False
 
     # ---- authors ------------------------------------------------------------------------------------------------
@@ -223,7 +224,8 @@ class GraphCore:
         return int(lib.dtp_graph_newest(self._graph))
 
     def edits(self) -> bytes:
-        """Edits of texts in what the last call took: MessagePack of `[[soul, key, edit]...]`, in order."""
+        """Edits of texts and lists in what the last call took: MessagePack of `[[space, soul, key, edit]...]`, in
+        order."""
         self.edited = False
         return self._show(lib.dtp_graph_edits(self._graph, self._view))
 
@@ -234,7 +236,7 @@ class GraphCore:
     def check(self, body: bytes, author: bytes | None = None) -> tuple[int, int, int]:
         """Check a frame without merging it: the clocks it covers (after, up to), and its ops. `EncodingError`.
 
-        With `author` (its public key) also that its edits of texts are that author's.
+        With `author` (its public key) also that its edits of texts and lists are that author's.
         """
         facts = ffi.new("dtp_frame_facts *")
         whose = ffi.NULL if author is None else author
@@ -297,19 +299,15 @@ class GraphCore:
         now: int,
         *,
         value: bytes = b"",
-        position: bytes = b"",
-        item: tuple[int, int] = (0, 0),
     ) -> bool:
-        """One op of another kind; False when there was nothing to remove, move or assign. Errors as `put`'s.
+        """One op of another kind; False when there was nothing to remove. Errors as `put`'s.
 
-        `item` is an item's dot: author's number, clock. For COUNTER_TOTAL `value` is what is added.
+        For COUNTER_TOTAL `value` is what is added.
         """
         do = self._do
-        kept = [ffi.from_buffer("uint8_t[]", text) for text in (soul, key, value, position)]
-        do.soul, do.key, do.value, do.position = kept
-        do.soul_length, do.key_length = len(soul), len(key)
-        do.value_length, do.position_length = len(value), len(position)
-        do.item_author, do.item_clock = item
+        kept = [ffi.from_buffer("uint8_t[]", text) for text in (soul, key, value)]
+        do.soul, do.key, do.value = kept
+        do.soul_length, do.key_length, do.value_length = len(soul), len(key), len(value)
         do.kind = kind
         code = lib.dtp_graph_do(self._graph, do, now, self._merged)
         if code < 0:

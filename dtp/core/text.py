@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dtp.core._dtp_core import ffi, lib
-from dtp.errors import DtpError, LimitError, LocalError, PeerError
+from dtp.core.sequence import SequenceHandle, TextNotUnicode, TextRange
+from dtp.core.sequence import (
+    TextBusy as TextBusy,
+)
+from dtp.core.sequence import (
+    TextDiverged as TextDiverged,
+)
+from dtp.core.sequence import (
+    TextFormat as TextFormat,
+)
+from dtp.core.sequence import (
+    TextFull as TextFull,
+)
+from dtp.core.sequence import (
+    TextMemory as TextMemory,
+)
+from dtp.core.sequence import (
+    TextUnseen as TextUnseen,
+)
+from dtp.errors import DtpError
 
-#: Bytes of an author's name, at most.
-MAX_AGENT = int(lib.DTP_TEXT_AGENT)
 #: First bytes of the two kinds of message.
 CHANGES, STATE = int(lib.DTP_TEXT_CHANGES), int(lib.DTP_TEXT_STATE)
 
 _PATCH = struct.Struct("=4I")
 _unpack_patch = _PATCH.unpack
-_DELETED_PLACE = 1 << 62
 
 
 class Patch(NamedTuple):
@@ -31,124 +46,18 @@ class Patch(NamedTuple):
     inserted: str
 
 
-class TextRange(LocalError, IndexError):
-    """A position is behind the end of the text, or negative, or a count goes beyond the end."""
-
-    code = "text-range"
-
-
-class TextNotUnicode(LocalError):
-    """A string holds half of a surrogate pair, which no UTF-8 can carry."""
-
-    code = "text-not-unicode"
-
-
-class TextBusy(LocalError):
-    """Two threads used one text at once; nothing happened. Take turns."""
-
-    code = "text-busy"
-
-
-class TextMemory(LimitError):
-    """No memory, or the text's limit on memory is reached."""
-
-    code = "text-memory"
-
-
-class TextFull(LimitError):
-    """A text has 2**31 - 2 characters, and an author as many operations, at most."""
-
-    code = "text-full"
-
-
-class TextWaiting(LimitError):
-    """Too many operations wait for others that are missing: get those first, then give this message again.
-
-    What had not to wait was merged; after `apply`, `patches` says what that changed.
-    """
-
-    code = "text-waiting"
-    patches: Sequence[Patch] = ()
-
-
-class TextUnseen(LocalError):
-    """A version names operations that are not here."""
-
-    code = "text-unseen"
-
-
-class TextDiverged(LocalError):
-    """A state comes without the history that would be needed to merge it with operations that only this text has."""
-
-    code = "text-diverged"
-
-
-class TextFormat(PeerError):
-    """A message, a version or a saved text is malformed; `offset` is the place. Nothing of it was merged."""
-
-    code = "text-format"
-    offset = 0
-
-
-class TextReference(PeerError):
-    """An operation refers to something that is no character. What stood before `offset` was merged.
-
-    After `apply`, `patches` says what that changed.
-    """
-
-    code = "text-reference"
-    offset = 0
-    patches: Sequence[Patch] = ()
-
-
-class TextStale(PeerError):
-    """An operation refers to a character that was compacted away, so its author was not among those that were
-    asked. It has to load the text again. What stood before `offset` was merged; after `apply`, `patches` says what
-    that changed."""
-
-    code = "text-stale"
-    offset = 0
-    patches: Sequence[Patch] = ()
-
-
-class AnchorGone(LocalError):
-    """The character that an anchor is tied to was compacted away, or has not arrived yet."""
-
-    code = "anchor-gone"
-
-
-_ERRORS: dict[int, tuple[type[DtpError], str]] = {
-    lib.DTP_TEXT_BUSY: (TextBusy, "another thread is using this text"),
-    lib.DTP_TEXT_MEMORY: (TextMemory, "no memory for this, or the text's limit on memory is reached"),
-    lib.DTP_TEXT_RANGE: (TextRange, "beyond the end of the text"),
-    lib.DTP_TEXT_UTF8: (TextNotUnicode, "not Unicode"),
-    lib.DTP_TEXT_FORMAT: (TextFormat, "malformed"),
-    lib.DTP_TEXT_REFERENCE: (TextReference, "an operation refers to something that is no character"),
-    lib.DTP_TEXT_STALE: (TextStale, "an operation refers to a character that was compacted away"),
-    lib.DTP_TEXT_PENDING: (TextWaiting, "too many operations wait for others that are missing"),
-    lib.DTP_TEXT_FULL: (TextFull, "the text, or an author, has come to its end"),
-    lib.DTP_TEXT_UNSEEN: (TextUnseen, "the version names operations that are not here; merge them first"),
-    lib.DTP_TEXT_DIVERGED: (
-        TextDiverged,
-        "the state does not cover what was written here since; take these changes out and insert them again",
-    ),
-    lib.DTP_TEXT_GONE: (AnchorGone, "the character is not here; it may have been compacted away"),
-}
-_PLACED = (TextFormat, TextReference, TextStale)
-
 _buffer = ffi.buffer
-_insert, _delete, _merge = lib.dtp_text_insert, lib.dtp_text_delete, lib.dtp_text_merge
+_insert, _delete = lib.dtp_text_insert, lib.dtp_text_delete
 
 
-class TextHandle:
+class TextHandle(SequenceHandle):
     """A text of which this replica writes as `agent` (1 to 64 bytes, never used by two replicas at once).
 
-    Positions and counts are in code points, as in `str`. One thread at a time: a second one gets `TextBusy`.
-    `memory_limit` caps the bytes that C may take for this text, `waiting_limit` those for operations that wait for
-    others, `undo_depth` is how many steps can be undone at least (0: none are kept). Raises `LocalError`.
+    Positions and counts are in code points, as in `str`. `undo_depth` is how many steps can be undone at least (0:
+    none are kept); the rest as of `SequenceHandle`.
     """
 
-    __slots__ = ("__weakref__", "_out", "_state", "_text")
+    __slots__ = ()
 
     def __init__(
         self,
@@ -158,35 +67,8 @@ class TextHandle:
         memory_limit: int = 0,
         waiting_limit: int = 16 * 1024 * 1024,
     ) -> None:
-        if not 1 <= len(agent) <= MAX_AGENT:
-            raise LocalError(f"an author's name has 1 to {MAX_AGENT} bytes, not {len(agent)}")
-        text = lib.dtp_text_new(bytes(agent), len(agent), os.urandom(16))
-        if text == ffi.NULL:
-            raise TextMemory("no memory for a text")
-        self._text: Any = ffi.gc(text, lib.dtp_text_free)
-        self._state: Any = lib.dtp_text_look(text)
-        self._out: Any = ffi.new("uint8_t *[1]")
+        super().__init__(agent, lib.dtp_text_new, memory_limit, waiting_limit)
         self._state.depth = undo_depth
-        self._state.cap = memory_limit
-        self._state.waiting_cap = waiting_limit
-
-    def _fault(self, code: int) -> DtpError:
-        kind, message = _ERRORS[code]
-        if not issubclass(kind, _PLACED):
-            return kind(message)
-        error = kind(f"{message}, at byte {self._state.at}")
-        error.offset = self._state.at
-        return error
-
-    def _take_out(self, length: int) -> bytes:
-        if length < 0:
-            raise self._fault(length)
-        if length == 0:
-            return b""
-        data = bytes(ffi.buffer(self._out[0], length))
-        if length > 65536:
-            lib.dtp_text_discard(self._text)
-        return data
 
     # ---- editing
 
@@ -259,9 +141,6 @@ class TextHandle:
 
     # ---- reading
 
-    def __len__(self) -> int:
-        return int(self._state.length)
-
     def read(self, start: int, end: int) -> str:
         """The characters from `start` to before `end`. Raises `TextRange`."""
         if not 0 <= start <= end <= self._state.length:
@@ -306,66 +185,6 @@ class TextHandle:
         """The position of an offset in UTF-16 code units; between surrogates: their character. Raises `TextRange`."""
         return self._convert(offset, lib.DTP_TEXT_UTF16_UNITS, lib.DTP_TEXT_POINTS)
 
-    # ---- places
-
-    def _identify(self, position: int) -> tuple[bytes, int]:
-        """Author and number of the character at a position."""
-        found = ffi.new("dtp_text_id *")
-        try:
-            code = lib.dtp_text_identify(self._text, position, found)
-        except OverflowError as error:
-            raise _not_an_edit(error, position) from None
-        if code < 0:
-            raise self._fault(code)
-        return self._name(found.agent), int(found.seq)
-
-    def _name(self, agent: int) -> bytes:
-        room = ffi.new(f"uint8_t[{MAX_AGENT}]")
-        size = lib.dtp_text_agent_name(self._text, agent, room)
-        if size < 0:
-            raise self._fault(size)
-        return bytes(ffi.buffer(room, size))
-
-    def _locate(self, agent: bytes, number: int) -> tuple[int, bool]:
-        """Visible characters before a character, and whether it is visible itself. Raises `AnchorGone`."""
-        index = lib.dtp_text_agent_find(self._text, agent, len(agent))
-        if index < 0:
-            raise self._fault(index)
-        found = lib.dtp_text_position(self._text, {"agent": index, "seq": number})
-        if found < 0:
-            raise self._fault(found)
-        return int(found % _DELETED_PLACE), found < _DELETED_PLACE
-
-    # ---- replicating
-
-    def merge(self, data: bytes | bytearray | memoryview) -> None:
-        """Merge messages of other replicas, one or several behind each other, in any order and however often.
-
-        Operations whose causes are missing wait for them. Raises `TextFormat` (nothing was merged), `TextReference`,
-        `TextStale`, `TextWaiting`, `TextDiverged`, `TextMemory`. `apply` also tells what changed; this is faster.
-        """
-        try:
-            code = _merge(self._text, data, len(data), 0)
-        except TypeError:  # any other buffer than bytes
-            data = bytes(data)
-            code = _merge(self._text, data, len(data), 0)
-        if code:
-            raise self._fault(code)
-
-    def apply(self, data: bytes | bytearray | memoryview) -> list[Patch]:
-        """`merge`, and what it changed in the visible text. After a `TextMemory` read the text again."""
-        try:
-            code = _merge(self._text, data, len(data), 1)
-        except TypeError:
-            data = bytes(data)
-            code = _merge(self._text, data, len(data), 1)
-        if code:
-            fault = self._fault(code)
-            if isinstance(fault, TextReference | TextStale | TextWaiting):
-                fault.patches = self._patches()
-            raise fault
-        return self._patches()
-
     def _patches(self) -> list[Patch]:
         state = self._state
         count = state.patch_count
@@ -386,81 +205,6 @@ class TextHandle:
             patches.append(Patch(position, deleted, text))
         return patches
 
-    def encoded_version(self) -> bytes:
-        """What was merged and made here, as bytes for `changes_since` elsewhere."""
-        return self._take_out(lib.dtp_text_version(self._text, self._out))
-
-    def _changes(self, version: bytes) -> bytes:
-        return self._take_out(lib.dtp_text_changes(self._text, version, len(version), self._out))
-
-    def take_changes(self) -> bytes:
-        """Return what was written here since the last call, as a message; empty if nothing was."""
-        changes, stop = self.pending_changes()
-        self.mark_taken(stop)
-        return changes
-
-    def pending_changes(self, size: int | None = None) -> tuple[bytes, int]:
-        """Return what was written here and not yet marked as taken, as a message, and the number to mark it with.
-
-        The message has at most about `size` bytes: then it holds the first part, at least one operation, and the
-        rest comes after `mark_taken`. It is empty if nothing was written.
-        """
-        state = self._state
-        stop = state.next
-        while True:
-            changes = self._take_out(lib.dtp_text_take(self._text, stop, self._out))
-            first = state.taken
-            if size is None or len(changes) <= size or stop - first == 1:
-                return changes, int(stop)
-            stop = first + max(1, (stop - first) * size // len(changes) * 9 // 10)
-
-    def mark_taken(self, stop: int) -> None:
-        """Have later calls begin at operation `stop`, which `pending_changes` returned."""
-        self._state.taken = stop
-
-    def _compact(self, stable: bytes) -> int:
-        forgotten = lib.dtp_text_compact(self._text, stable, len(stable))
-        if forgotten < 0:
-            raise self._fault(forgotten)
-        return int(forgotten)
-
-    def trim(self) -> None:
-        """Pack the text and give back memory that it does not need now. Raises `TextMemory`."""
-        code = lib.dtp_text_trim(self._text)
-        if code:
-            raise self._fault(code)
-
-    # ---- figures
-
-    @property
-    def memory(self) -> int:
-        """Bytes that C has allocated for this text, all told."""
-        return int(self._state.memory)
-
-    @property
-    def memory_limit(self) -> int:
-        """Bytes that C may allocate for this text, 0 for no limit. May be set; what is there already stays."""
-        return int(self._state.cap)
-
-    @memory_limit.setter
-    def memory_limit(self, limit: int) -> None:
-        self._state.cap = limit
-
-    @property
-    def deleted(self) -> int:
-        """Deleted characters whose places are still held (their text is not); see `compact`."""
-        return int(self._state.deleted)
-
-    @property
-    def waiting(self) -> int:
-        """Operations that wait for others which are missing."""
-        return int(self._state.waiting)
-
-    @property
-    def merged(self) -> int:
-        """Operations that the last `merge` or `apply` brought as news; one per character inserted or deleted."""
-        return int(self._state.merged)
-
     @property
     def undo_steps(self) -> int:
         """Steps that `undo` can undo."""
@@ -470,12 +214,6 @@ class TextHandle:
     def redo_steps(self) -> int:
         """Steps that `redo` can redo."""
         return int(self._state.redos)
-
-    def _check(self) -> None:
-        """For tests: whether the structures keep their promises to each other."""
-        code = lib.dtp_text_check(self._text)
-        if code:
-            raise AssertionError(f"crdt_text_check.c, line {code}")
 
 
 def _not_an_edit(error: Exception, place: object) -> DtpError:

@@ -1,10 +1,11 @@
 """Data types that merge: replicas that saw the same ops hold the same, in whatever order they came. No IO."""
 
 from dtp.crdt.clock import DRIFT, Clock
+from dtp.crdt.list import List, ListPatch
 from dtp.crdt.ops import Kind, Op
 from dtp.crdt.replica import Change, Frame, Replica
-from dtp.crdt.text_changes import TextChange
-from dtp.crdt.types import TYPES, Counter, List, Map, MultiValue, Node, Set
+from dtp.crdt.sequence_changes import SequenceChange
+from dtp.crdt.types import TYPES, Counter, Map, MultiValue, Node, Set
 from dtp.crdt.values import BlobRef, GraphValueError, Link, Value
 
 __all__ = [
@@ -19,12 +20,13 @@ __all__ = [
     "Kind",
     "Link",
     "List",
+    "ListPatch",
     "Map",
     "MultiValue",
     "Node",
     "Op",
     "Replica",
+    "SequenceChange",
     "Set",
-    "TextChange",
     "Value",
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import NamedTuple
 
 from dtp.core import crdt as core
 from dtp.core.crdt import GraphCore
+from dtp.core.list import facts
 from dtp.crdt import values
 from dtp.crdt.values import Value
 
@@ -20,15 +22,17 @@ class Kind(IntEnum):
     SET_REMOVE = core.SET_REMOVE
     VALUES_PUT = core.VALUES_PUT
     VALUES_REMOVE = core.VALUES_REMOVE
-    LIST_INSERT = core.LIST_INSERT
-    LIST_MOVE = core.LIST_MOVE
-    LIST_ASSIGN = core.LIST_ASSIGN
-    LIST_REMOVE = core.LIST_REMOVE
+    #: The four of lists before format 4, which do nothing any more.
+    OLD_LIST_INSERT = core.OLD_LIST_INSERT
+    OLD_LIST_MOVE = core.OLD_LIST_MOVE
+    OLD_LIST_ASSIGN = core.OLD_LIST_ASSIGN
+    OLD_LIST_REMOVE = core.OLD_LIST_REMOVE
     TEXT_EDIT = core.TEXT_EDIT
+    LIST_EDIT = core.LIST_EDIT
 
 
 #: Kind -> the space it is about, as `Change.space` names it.
-SPACE_OF = {kind: kind.name.partition("_")[0].lower() for kind in Kind}
+SPACE_OF = {kind: kind.name.removeprefix("OLD_").partition("_")[0].lower() for kind in Kind}
 
 
 class Op(NamedTuple):
@@ -39,13 +43,18 @@ class Op(NamedTuple):
     key: str
     author: bytes
     clock: int
-    #: The dots (author, clock) of what it removes, or of the item it is about.
+    #: The dots (author, clock) of what it removes. Of an edit of a list: whose elements it moves, assigns or removes,
+    #: with clocks of 0.
     dots: tuple[tuple[bytes, int], ...]
+    #: Of ops on old lists.
     position: bytes | None
-    #: None when it has none, and also for the value None: see `has_value`.
+    #: None when it has none, and also for the value None: see `has_value`. Of an edit of a list: the values that it
+    #: writes, as a list.
     value: Value
     #: False for what has no value: removals, moves, and a register's deletion.
     has_value: bool
+    #: Of an edit of a list: the edit itself.
+    edit: bytes = b""
 
     @property
     def space(self) -> str:
@@ -59,17 +68,19 @@ def ops_of(handle: GraphCore, author: bytes, body: bytes) -> list[Op]:
     for kind, soul, key, clock, dots, position, value in values.decode(handle.ops(body)):
         known = tuple((author if by is None else by, at) for by, at in dots)
         has_value = bool(value)
-        found.append(
-            Op(
-                Kind(kind),
-                soul,
-                key,
-                author,
-                clock,
-                known,
-                position,
-                value[0] if has_value else None,
-                has_value,
-            )
+        op = Op(
+            Kind(kind), soul, key, author, clock, known, position, value[0] if has_value else None, has_value
         )
+        found.append(of_list(op) if op.kind is Kind.LIST_EDIT else op)
     return found
+
+
+def of_list(op: Op) -> Op:
+    """Return an edit of a list, whose value is bytes, with what it writes and whose elements it touches."""
+    written, agents = facts(op.value)
+    return op._replace(value=list(map(values.decode, written)), dots=dots_of(agents), edit=op.value)
+
+
+def dots_of(agents: Iterable[bytes]) -> tuple[tuple[bytes, int], ...]:
+    """Return dots in place of those of elements: whose they are."""
+    return tuple((author, 0) for author in sorted({agent[: core.AUTHOR_SIZE] for agent in agents}))

@@ -6,14 +6,14 @@ or a grant, is made before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dtp.core import crdt as core
 from dtp.core.errors import NotOwner
 from dtp.crdt import values
 from dtp.crdt.access import ACCESS, USE, Ruling
-from dtp.crdt.ops import Kind, Op, ops_of
+from dtp.crdt.ops import Kind, Op, dots_of, of_list, ops_of
 from dtp.crdt.owners import may_write, owned, owner_name
 from dtp.crdt.rules import DOCUMENT_KEY, MARK, RuleBroken, Rules
 from dtp.crdt.values import Value
@@ -57,14 +57,16 @@ class Permits:
         self._mine = trial
         return made
 
-    def op(
-        self, kind: int, soul: str, key: str, value: bytes, position: bytes, item: tuple[int, int]
-    ) -> list[Row]:
+    def op(self, kind: int, soul: str, key: str, value: bytes) -> list[Row]:
         """The rows to be put before an op of another kind, which is allowed."""
         trial = self._trial()
         decoded = [values.decode(value)] if value else []
         op = self._op(Kind(kind), soul, key, 0, value=self._written(Kind(kind), soul, key, decoded))
-        op = op._replace(dots=self._dots(Kind(kind), soul, key, value, item), position=position or None)
+        op = (
+            of_list(op)
+            if op.kind is Kind.LIST_EDIT
+            else op._replace(dots=self._dots(op.kind, soul, key, value))
+        )
         made = self._before(trial, op, 0)
         self._judge(trial, op._replace(clock=op.clock + len(made)))
         self._mine = trial
@@ -72,10 +74,19 @@ class Permits:
 
     def may_edit(self, soul: str, key: str = "") -> None:
         """Whether a text may be edited at all; the edit itself is judged when it is committed."""
+        self._may(self._op(Kind.TEXT_EDIT, soul, key, 0, value=[_ANY_EDIT]))
+
+    def may_edit_list(self, soul: str, key: str, written: Sequence[Value], agents: Iterable[bytes]) -> None:
+        """Whether these values may be written into a list, and elements of these agents be touched."""
+        op = self._op(Kind.LIST_EDIT, soul, key, 0, value=[list(written)])
+        self._may(op._replace(dots=dots_of(agents)))
+
+    def _may(self, op: Op) -> None:
         trial = self._trial()
-        op = self._op(Kind.TEXT_EDIT, soul, key, 0, value=[_ANY_EDIT])
         self._before(trial, op, 0)
-        if trial.judge(op) == core.VOID and trial.reason != "not such a value":
+        if trial.judge(op) == core.VOID and not (
+            op.kind is Kind.TEXT_EDIT and trial.reason == "not such a value"
+        ):
             raise self._refusal(op, trial.reason)
 
     def committed(self, frames: Iterable[Frame]) -> None:
@@ -140,13 +151,9 @@ class Permits:
             return [value[0] + sum(total for by, total in self._read(core.COUNTER, soul, key) if by == 0)]
         return [] if kind is Kind.SET_REMOVE else value
 
-    def _dots(
-        self, kind: Kind, soul: str, key: str, value: bytes, item: tuple[int, int]
-    ) -> tuple[tuple[bytes, int], ...]:
-        """What the op will remove, or is about."""
-        if kind in (Kind.LIST_MOVE, Kind.LIST_ASSIGN, Kind.LIST_REMOVE):
-            found = [item]
-        elif kind in (Kind.SET_ADD, Kind.SET_REMOVE):
+    def _dots(self, kind: Kind, soul: str, key: str, value: bytes) -> tuple[tuple[bytes, int], ...]:
+        """What the op will remove."""
+        if kind in (Kind.SET_ADD, Kind.SET_REMOVE):
             found = [
                 (by, at) for by, at, one in self._read(core.SET, soul, key) if values.encode(one) == value
             ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from dtp.core import crdt as core
 from dtp.core.crdt import RULED, GraphCore, SummaryCore, take, write
 from dtp.core.errors import EncodingError, NotOwner, StateLimit
-from dtp.core.text import TextFormat
+from dtp.core.sequence import TextFormat
 from dtp.crdt import values
 from dtp.crdt.access import Access, GrantError, Ruling
 from dtp.crdt.clock import Clock
@@ -19,16 +19,14 @@ from dtp.crdt.owners import may_write as may_write
 from dtp.crdt.owners import owned as owned
 from dtp.crdt.owners import owner_name as owner_name
 from dtp.crdt.permits import Permits
-from dtp.crdt.positions import Places
+from dtp.crdt.replicated import Version
 from dtp.crdt.rules import RuleBroken, RulesError
-from dtp.crdt.text import Version
-from dtp.crdt.texts import NONCE, Texts
+from dtp.crdt.sequences import NONCE, GraphList, GraphText, Name, Sequences
 from dtp.crdt.values import Value, encode, refusal
 from dtp.errors import DtpError
 
 if TYPE_CHECKING:
-    from dtp.crdt.texts import GraphText
-    from dtp.crdt.types import Counter, List, Map, MultiValue, Node, Set
+    from dtp.crdt.types import Counter, Map, MultiValue, Node, Set
 
 #: Name of what lives at (soul, key), by the core's number.
 SPACES = {
@@ -41,7 +39,10 @@ SPACES = {
 }
 #: Rows that go to the core in one call: enough that the call costs nothing, and small beside the caches.
 _ROWS = 4096
-#: Bytes of one edit of a text: with its header it is a value. What was written beyond goes into further edits.
+#: The op that carries an edit of a text or a list.
+_EDITS = {core.TEXT: core.TEXT_EDIT, core.LIST: core.LIST_EDIT}
+#: Bytes of one edit of a text or a list: with its header it is a value. What was written beyond goes into further
+#: edits.
 _EDIT_BYTES = core.VALUE_BYTES - 5
 
 
@@ -111,12 +112,12 @@ class Replica:
         self._random = random
         state.set_owner(0, owner_name(author).encode())
         self.clock = Clock() if clock is None else clock
-        self.places = Places(author, random)
         #: Rises with everything that may have changed something: what was read before may be kept until then.
         self.version = 0
-        #: The texts that were opened or edited.
-        self.texts = Texts(author, self.check_owner, random(NONCE))
-        self.texts.on_edit = self._edited
+        #: The texts and lists that were opened or edited.
+        self.sequences = Sequences(author, self, random(NONCE))
+        #: The highest clock that a move or an assignment in a list has: its op's is not below.
+        self._stamped = 0
         #: For queries: what a soul whose registers are sealed says, None for others. Set by whoever can open them.
         self.reveal: Callable[[str], dict[str, Value] | None] = _nothing_sealed
         #: Raised by whatever would make something here; None if that may be.
@@ -207,31 +208,27 @@ class Replica:
         key: str,
         *,
         value: bytes = b"",
-        position: bytes = b"",
-        item: tuple[int, int] = (0, 0),
     ) -> bool:
         """One op of another kind (see `GraphCore.do`); False when there was nothing to do it to."""
         if self.refusal is not None:
             raise self.refusal
         try:
-            return self._do_now(kind, soul, key, value, position, item)
+            return self._do_now(kind, soul, key, value)
         except NotOwner:
-            before = self.permits.op(kind, soul, key, value, position, item)
+            before = self.permits.op(kind, soul, key, value)
             with self.core.trusted():
                 if before:
                     self._put(values.rows(before))
-                return self._do_now(kind, soul, key, value, position, item)
+                return self._do_now(kind, soul, key, value)
 
-    def _do_now(
-        self, kind: int, soul: str, key: str, value: bytes, position: bytes, item: tuple[int, int]
-    ) -> bool:
-        now = self.clock.now()
+    def _do_now(self, kind: int, soul: str, key: str, value: bytes) -> bool:
+        now = self.clock.now() if kind != core.LIST_EDIT else max(self.clock.now(), self._stamped)
         names = values.name(soul), values.name(key)
         try:
-            done = self.core.do(kind, *names, now, value=value, position=position, item=item)
+            done = self.core.do(kind, *names, now, value=value)
         except StateLimit:
             self._set_aside()
-            done = self.core.do(kind, *names, now, value=value, position=position, item=item)
+            done = self.core.do(kind, *names, now, value=value)
         except EncodingError as error:
             raise refusal([(soul, key, values.decode(value)) if value else (soul, key)]) from error
         self.version += done
@@ -269,11 +266,11 @@ class Replica:
 
         return MultiValue(self, soul, key)
 
-    def list(self, soul: str, key: str = "") -> List:
-        """The list at (soul, key)."""
-        from dtp.crdt.types import List
-
-        return List(self, soul, key)
+    def list(self, soul: str, key: str = "") -> GraphList:
+        """The list at (soul, key): the same object each time. What is written leaves with the next `commit`."""
+        found = self.sequences.open((core.LIST, soul, key))
+        assert isinstance(found, GraphList)
+        return found
 
     def souls(self, prefix: str = "") -> Souls:
         """All souls that have something and begin with `prefix`, in no order."""
@@ -288,12 +285,34 @@ class Replica:
 
     def text(self, soul: str, key: str = "") -> GraphText:
         """The text at (soul, key): the same object each time. What is written leaves with the next `commit`."""
-        return self.texts.open(soul, key)
+        found = self.sequences.open((core.TEXT, soul, key))
+        assert isinstance(found, GraphText)
+        return found
 
-    def _edited(self) -> None:
+    # What texts and lists ask and tell of edits made here: `sequences.Owner`.
+
+    def check_edit(self, name: Name, written: Sequence[Value] = (), touched: Sequence[bytes] = ()) -> None:
+        """Raise `NotOwner`, `RuleBroken`, or the `refusal`, where this replica may not make such an edit."""
+        space, soul, key = name
+        if space == core.TEXT:
+            self.check_owner(soul, key)
+            return
+        if self.refusal is not None:
+            raise self.refusal
+        if self.permits.needs(soul):
+            self.permits.may_edit_list(soul, key, written, touched)
+
+    def edited(self, name: Name) -> None:
+        """Note that a text or a list was written here."""
+        self.sequences.touch(name)
         self.version += 1
         if self.on_made is not None:
             self.on_made()
+
+    def stamp(self) -> int:
+        """Return the clock of a move or an assignment made now: above all that were seen."""
+        self._stamped = max(self._stamped, self.clock.now(), self.core.newest + 1)
+        return self._stamped
 
     # ---- frames -------------------------------------------------------------------------------------------------
 
@@ -303,21 +322,21 @@ class Replica:
             self._ready.append(Frame(self.author, *made))
 
     def commit(self) -> Frames:
-        """Return the frames of all that was made since the last commit: `write_texts`, then `take_frames`."""
-        self.write_texts()
+        """Return the frames of all that was made since the last commit: `write_edits`, then `take_frames`."""
+        self.write_edits()
         return self.take_frames()
 
-    def write_texts(self) -> None:
-        """Make ops of what was written in texts since the last time.
+    def write_edits(self) -> None:
+        """Make ops of what was written in texts and lists since the last time.
 
         Raises `RuleBroken` and `NotOwner` for edits that became too much, or were revoked meanwhile: they are left
         out, and the replica must be built again (`must_rebuild`). Whatever else it raises, what isn't an op yet
         stays in its text, to be written the next time.
         """
         refused: NotOwner | RuleBroken | None = None
-        for soul, key, edit in self.texts.pending_edits(_EDIT_BYTES):
+        for (space, soul, key), edit in self.sequences.pending_edits(_EDIT_BYTES):
             try:
-                self.do(core.TEXT_EDIT, soul, key, value=values.encode(edit))
+                self.do(_EDITS[space], soul, key, value=values.encode(edit))
             except (NotOwner, RuleBroken) as error:
                 refused = error
         if refused is not None:
@@ -374,7 +393,7 @@ class Replica:
 
     def _stands(self, ruling: Ruling) -> None:
         ruling.stands()
-        if (self.permits.pending or self.texts.unsent) and ruling.takes_from(self.author):
+        if (self.permits.pending or self.sequences.unsent) and ruling.takes_from(self.author):
             self.access.must_rebuild = True  # what isn't committed here yet may be void
 
     def _number(self, author: bytes) -> int:
@@ -402,8 +421,8 @@ class Replica:
         return self.core.summary(self._number(author), after)
 
     def _take_edits(self, author: bytes) -> None:
-        for soul, key, edit in values.decode(self.core.edits()):
-            self.texts.apply(soul, key, edit, author)
+        for space, soul, key, edit in values.decode(self.core.edits()):
+            self.sequences.apply((space, soul, key), edit, author)
 
     def waiting_of(self, author: bytes) -> int:
         """Return how many frames of an author wait until they are due."""
@@ -441,15 +460,15 @@ class Replica:
 
     def save(self) -> bytes:
         """The state as bytes: the same for all replicas that saw the same. `StateLimit` before a commit."""
-        if self._ready or self.texts.unsent:
+        if self._ready or self.sequences.unsent:
             raise StateLimit("commit what was made here before the state is saved")
-        return values.encode((self.core.save(), self.texts.save(), self.access.save()))
+        return values.encode((self.core.save(), self.sequences.save(), self.access.save()))
 
     @property
     def must_rebuild(self) -> bool:
         """Whether what is held can only be put right by taking all frames again: what had been let in was revoked, or
         an edit is about text that was forgotten here. See `fresh` and `become`."""
-        return self.access.must_rebuild or self.texts.stale
+        return self.access.must_rebuild or self.sequences.stale
 
     def fresh(self) -> Replica:
         """An empty replica in place of this one, which knows what was revoked: give it all frames, each author's in
@@ -463,7 +482,7 @@ class Replica:
         what was done in them can't be undone any more."""
         self.core, self.access = fresh.core, fresh.access
         self._handle, self._numbers, self._keys = fresh._handle, fresh._numbers, fresh._keys
-        self.texts.become(fresh.texts)
+        self.sequences.become(fresh.sequences)
         self.version += 1
 
     @classmethod
@@ -480,8 +499,8 @@ class Replica:
         try:
             merged, texts, known = values.decode(state)
             saved = [
-                (str(soul), str(key), bytes(text), list(waiting), list(asked), bytes(stable))
-                for soul, key, text, waiting, asked, stable in texts
+                (int(space), str(soul), str(key), bytes(text), list(waiting), list(asked), bytes(stable))
+                for space, soul, key, text, waiting, asked, stable in texts
             ]
             for *_, stable in saved:
                 Version.decode(stable)
@@ -490,7 +509,7 @@ class Replica:
             raise EncodingError("not a valid state") from error
         replica = cls.__new__(cls)
         replica._begin(GraphCore.load(author, merged, random(16)), author, clock, random, access)
-        replica.texts.load(saved)
+        replica.sequences.load(saved)
         for number in range(replica.core.authors):  # also those whose frames wait still
             replica.core.set_owner(number, owner_name(replica.author_key(number)).encode())
         return replica

@@ -148,7 +148,8 @@ class Rule:
     key: str = "*"
     #: "register", "counter", "set", "values", "list" or "text".
     space: str = "register"
-    #: Of what is written; of a counter its author's total, of a text the edit's bytes.
+    #: Of what is written; of a counter its author's total, of a text the edit's bytes, of a list
+    #: each element.
     value: Schema = field(default_factory=Schema)
     #: Names of who may write; nobody named: everyone.
     writers: frozenset[str] = frozenset()
@@ -185,7 +186,8 @@ class Rule:
                 own = self.removes == "own" and "{author}" in f"{self.path}\0{self.key}"
                 if not own:
                     return "removes what it may not"
-        if op.has_value and not self.value.admits(op.value):
+        written = op.value if op.kind is Kind.LIST_EDIT else [op.value] if op.has_value else []
+        if not all(map(self.value.admits, written)):
             return "not such a value"
         return ""
 

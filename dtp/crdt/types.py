@@ -1,13 +1,16 @@
-"""The data types as Python knows them: mappings, sets, sequences over a replica, which has what they show."""
+"""The data types as Python knows them: mappings and sets over a replica, which has what they show.
+
+Texts and lists are in `dtp.crdt.sequences`.
+"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, MutableSequence, MutableSet
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, MutableSet
+from typing import TYPE_CHECKING, Any
 
 from dtp.core import crdt as core
 from dtp.crdt import values
+from dtp.crdt.sequences import GraphList
 from dtp.crdt.values import Link, Value
 
 if TYPE_CHECKING:
@@ -234,121 +237,12 @@ class Map(_View, MutableMapping[str, Value]):
         return _siblings(self._replica, self._read(core.VALUES, key))
 
 
-def _own(value: Value) -> Value:
-    """The caller's own copy of what is kept for the next read."""
-    return copy.deepcopy(value) if isinstance(value, list | dict) else value
-
-
-class List(_View, MutableSequence[Value]):
-    """A list whose items can be moved, assigned and removed by anyone at the same time.
-
-    Of two moves of one item the later wins, and it is there once; an item that was removed stays removed. Runs of
-    items that two wrote at one place don't mix.
-    """
-
-    __slots__ = ("_items", "_version")
-
-    def __init__(self, replica: Replica, soul: str, key: str = "") -> None:
-        super().__init__(replica, soul, key)
-        self._version = -1
-        self._items: list[list[Any]] = []
-
-    def _now(self) -> list[list[Any]]:
-        """[author, clock, place, value] of each item."""
-        if self._version != self._replica.version:
-            self._items = self._read(core.LIST)
-            self._version = self._replica.version
-        return self._items
-
-    def __len__(self) -> int:
-        return len(self._now())
-
-    @overload
-    def __getitem__(self, index: int) -> Value: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Value]: ...
-    def __getitem__(self, index: int | slice) -> Value | list[Value]:
-        found = self._now()[index]
-        return [_own(item[3]) for item in found] if isinstance(index, slice) else _own(found[3])
-
-    def __iter__(self) -> Iterator[Value]:
-        return iter([_own(item[3]) for item in self._now()])
-
-    def insert(self, index: int, value: Value) -> None:
-        """Insert before `index`, as `list.insert` does."""
-        items = self._now()
-        index, _, _ = slice(index, None).indices(len(items))
-        place = self._place(items, index)
-        encoded = values.encode(value)
-        self._replica.do(core.LIST_INSERT, self.soul, self.key, value=encoded, position=place)
-        items.insert(index, [0, self._replica.core.made_at, place, values.decode(encoded)])
-        self._version = self._replica.version
-
-    def _place(self, items: list[list[Any]], index: int) -> bytes:
-        """A place before what is at `index`."""
-        left = items[index - 1][2] if index > 0 else None
-        right = items[index][2] if index < len(items) else None
-        return self._replica.places.between(left, right)
-
-    @overload
-    def __setitem__(self, index: int, value: Value) -> None: ...
-    @overload
-    def __setitem__(self, index: slice, value: Iterable[Value]) -> None: ...
-    def __setitem__(self, index: int | slice, value: Value) -> None:
-        if isinstance(index, slice):
-            self._set_slice(index, list(value))
-            return
-        items = self._now()
-        author, clock, _, _ = items[index]
-        self._replica.do(
-            core.LIST_ASSIGN, self.soul, self.key, value=values.encode(value), item=(author, clock)
-        )
-        items[index][3] = value
-        self._version = self._replica.version
-
-    def _set_slice(self, index: slice, new: list[Value]) -> None:
-        start, stop, step = index.indices(len(self))
-        if step != 1:
-            places = range(start, stop, step)
-            if len(places) != len(new):
-                raise ValueError(f"{len(new)} values for an extended slice of {len(places)}")
-            for at, value in zip(places, new, strict=True):
-                self[at] = value
-            return
-        del self[start : max(start, stop)]
-        for offset, value in enumerate(new):
-            self.insert(start + offset, value)
-
-    def __delitem__(self, index: int | slice) -> None:
-        items = self._now()
-        gone = items[index] if isinstance(index, slice) else [items[index]]
-        for author, clock, _, _ in gone:
-            self._replica.do(core.LIST_REMOVE, self.soul, self.key, item=(author, clock))
-        del items[index]
-        self._version = self._replica.version
-
-    def move(self, old: int, new: int) -> None:
-        """Move the item at index `old` so that it is at index `new` then. Raises `IndexError`."""
-        items = self._now()
-        count = len(items)
-        if not (-count <= old < count and -count <= new < count):
-            raise IndexError(f"a list of {count} items has no {old} or no {new}")
-        items = list(items)  # what is kept stays as it is if the move is refused
-        item = list(items.pop(old % count))
-        place = self._place(items, new % count)
-        self._replica.do(core.LIST_MOVE, self.soul, self.key, position=place, item=(item[0], item[1]))
-        item[2] = place
-        items.insert(new % count, item)
-        self._items = items
-        self._version = self._replica.version
-
-
 #: Name of a type -> its class.
-TYPES: dict[str, type[_View]] = {
+TYPES: dict[str, type[Any]] = {
     "node": Node,
     "counter": Counter,
     "set": Set,
     "map": Map,
     "multi_value": MultiValue,
-    "list": List,
+    "list": GraphList,
 }

@@ -64,7 +64,8 @@ def _other(value: object) -> msgpack.ExtType:
     )
 
 
-def _ext(code: int, data: bytes) -> Any:
+def extension(code: int, data: bytes) -> Any:
+    """Return what an extension of MessagePack stands for."""
     if code == LINK:
         return Link(data.decode(errors="replace"))
     if code == BIG_INT:
@@ -91,7 +92,7 @@ def encode(value: Value) -> bytes:
 
 def decode(data: bytes) -> Value:
     """The value of bytes that the core gave, which has checked them."""
-    return msgpack.unpackb(data, ext_hook=_ext, strict_map_key=False)
+    return msgpack.unpackb(data, ext_hook=extension, strict_map_key=False)
 
 
 def name(text: str) -> bytes:

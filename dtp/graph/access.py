@@ -100,14 +100,16 @@ def _contents(replica: Replica, soul: str) -> dict[tuple[int, str], Any]:
     name = values.name(soul)
     registers = values.decode(replica.core.keys(core.REGISTER, name))
     found: dict[tuple[int, str], Any] = {(core.REGISTER, key): value for key, value in registers.items()}
-    for space in (core.COUNTER, core.SET, core.VALUES, core.LIST):
+    for space in (core.COUNTER, core.SET, core.VALUES):
         for key in values.decode(replica.core.keys(space, name)):
             entries = values.decode(replica.core.read(space, name, values.name(key)))
-            found[space, key] = [(replica.author_key(by), *rest) for by, *rest in entries]
-            if space != core.LIST:
-                found[space, key].sort(key=lambda entry: entry[:2])
+            found[space, key] = sorted(
+                ((replica.author_key(by), *rest) for by, *rest in entries), key=lambda entry: entry[:2]
+            )
     for key in values.decode(replica.core.keys(core.TEXT, name)):
         found[core.TEXT, key] = str(replica.text(soul, key))
+    for key in values.decode(replica.core.keys(core.LIST, name)):
+        found[core.LIST, key] = replica.list(soul, key).contents()
     return found
 
 

@@ -319,10 +319,13 @@ def refs_in(replica: Replica) -> Iterator[BlobRef]:
         name = values.name(soul)
         for value in values.decode(handle.keys(core.REGISTER, name)).values():
             yield from _refs(value)
-        for space in (core.SET, core.VALUES, core.LIST):
+        for space in (core.SET, core.VALUES):
             for key in values.decode(handle.keys(space, name)):
                 for *_, value in values.decode(handle.read(space, name, values.name(key))):
                     yield from _refs(value)
+        for key in values.decode(handle.keys(core.LIST, name)):
+            for value in replica.list(soul, key):
+                yield from _refs(value)
 
 
 def _refs(value: Value) -> Iterator[BlobRef]:

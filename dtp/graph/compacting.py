@@ -12,10 +12,11 @@ import hashlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from dtp.core.text import TextFormat
+from dtp.core import crdt as core
+from dtp.core.sequence import TextFormat
 from dtp.crdt import values
 from dtp.crdt.owners import owned
-from dtp.crdt.text import Version
+from dtp.crdt.replicated import Version
 
 if TYPE_CHECKING:
     from dtp.crdt import Replica
@@ -24,21 +25,22 @@ if TYPE_CHECKING:
 SEEN: Final = ".seen"
 
 
-def name_of(soul: str, key: str) -> str:
-    """Where a report on a text is: BLAKE2b-128 of its soul and key, in base32."""
-    digest = hashlib.blake2b(values.encode([soul, key]), digest_size=16).digest()
+def name_of(space: int, soul: str, key: str) -> str:
+    """Where a report on a text or a list is: BLAKE2b-128 of its soul and key, and a list's "list", in base32."""
+    name = [soul, key] if space == core.TEXT else [soul, key, "list"]
+    digest = hashlib.blake2b(values.encode(name), digest_size=16).digest()
     return base64.b32encode(digest).decode().rstrip("=").lower()
 
 
 def report(replica: Replica) -> int:
-    """Say which version of each text with something deleted is here, where that is news; how many."""
+    """Say which version of each text and list with something deleted is here, where that is news; how many."""
     node = replica.node(owned(replica.author, SEEN))
     count = 0
-    for soul, key in replica.texts.names():
-        text = replica.text(soul, key)
+    for name in replica.sequences.names():
+        text = replica.sequences.open(name)
         version = text.encoded_version()
-        if text.deleted and node.get(name_of(soul, key)) != version:
-            node[name_of(soul, key)] = version
+        if text.deleted and node.get(name_of(*name)) != version:
+            node[name_of(*name)] = version
             count += 1
     return count
 
@@ -47,11 +49,11 @@ def compact(replica: Replica, others: Iterable[bytes]) -> int:
     """Forget what all these have reported, which are all other authors that may write; how many characters."""
     nodes = {author: replica.node(owned(author, SEEN)).to_dict() for author in others}
     forgotten = 0
-    for name in replica.texts.names():
+    for name in replica.sequences.names():
         reports = {author: _version(node.get(name_of(*name))) for author, node in nodes.items()}
         if all(reports.values()):
             known = {author: one for author, one in reports.items() if one}
-            forgotten += replica.texts.compact(name, known)
+            forgotten += replica.sequences.compact(name, known)
     return forgotten
 
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from dtp.core import crdt as core
-from dtp.crdt import Change, Counter, List, Map, MultiValue, Node, Replica, Set, Value, values
+from dtp.crdt import Change, Counter, Map, MultiValue, Node, Replica, Set, Value, values
 from dtp.crdt.owners import owned
 from dtp.graph.errors import GraphError, GraphReadOnly, KeyLost, NotReader, NotSealed
 from dtp.graph.query.budget import QueryBudget
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from networkx import MultiDiGraph
     from pandas import DataFrame
 
-    from dtp.crdt.texts import GraphText
+    from dtp.crdt.sequences import GraphList, GraphText
     from dtp.graph.private import PrivateNode
     from dtp.graph.query.beside import Beside
     from dtp.graph.query.live import Difference
@@ -113,7 +113,7 @@ class Contents:
         self.check_public(soul)
         return self._replica.multi_value(soul, key)
 
-    def list(self, soul: str, key: str = "") -> List:
+    def list(self, soul: str, key: str = "") -> GraphList:
         """The list at (soul, key)."""
         self.check_public(soul)
         return self._replica.list(soul, key)
@@ -157,8 +157,16 @@ class Contents:
         for kind, (space, read) in _KINDS.items():
             for key in values.decode(handle.keys(space, name)):
                 found.setdefault(key, {})[kind] = read(self._replica, soul, key)
-        for where, key in self._replica.texts.touched:  # what was typed, and waits for the next commit
-            if where == soul and (text := str(self._replica.text(soul, key))):
+        for (
+            space,
+            where,
+            key,
+        ) in self._replica.sequences.touched:  # what was written, and waits for the next commit
+            if where != soul:
+                continue
+            if space == core.LIST:
+                found.setdefault(key, {})["list"] = list(self._replica.list(soul, key))
+            elif text := str(self._replica.text(soul, key)):
                 found.setdefault(key, {})["text"] = text
         return found
 

@@ -19,7 +19,9 @@ from dtp.graph.errors import GraphError, StoreError
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
 
-MAGIC: Final = b"dtp-graph\x02"
+MAGIC: Final = b"dtp-graph\x03"
+#: The same of files without edits of lists.
+_BEFORE: Final = b"dtp-graph\x02"
 _READ: Final = 256
 _DIGEST: Final = 32
 
@@ -115,8 +117,8 @@ def _check(file: BinaryIO, name: str) -> None:
 
 
 def _batches(file: BinaryIO) -> Iterator[list[bytes]]:
-    if file.read(len(MAGIC)) != MAGIC:
-        raise GraphError("not an exported graph of version 2")
+    if file.read(len(MAGIC)) not in (MAGIC, _BEFORE):
+        raise GraphError("not an exported graph of version 3")
     batch: list[bytes] = []
     size = 0
     while length := int.from_bytes(file.read(4), "big"):

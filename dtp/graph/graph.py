@@ -196,7 +196,7 @@ class Graph(GraphFormats):
                 self._news.cancel()
             for watch in list(self._watches):
                 watch.close()
-            self._replica.texts.end_changes()
+            self._replica.sequences.end_changes()
             if self._beside is not None:
                 await self._beside.close()
             self._worker.shutdown(wait=True)
@@ -309,7 +309,7 @@ class Graph(GraphFormats):
         """Sign all that was made here, and leave storing it to the next `commit`, as which it raises."""
         self._check_open()
         try:
-            self._replica.write_texts()
+            self._replica.write_edits()
         finally:
             self._unsigned += self._replica.take_frames()
             self._sign_frames()

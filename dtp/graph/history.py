@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from dtp.core import crdt as core
 from dtp.core.crdt import VOID
+from dtp.core.text import Patch
 from dtp.crdt import Kind, Op, Replica, Value, clock, values
 from dtp.crdt.access import Access
 from dtp.crdt.ops import ops_of
 from dtp.crdt.replica import may_write
 from dtp.crdt.rules import MARK
-from dtp.crdt.text_changes import difference
+from dtp.crdt.sequence_changes import difference
 from dtp.graph import envelope as envelopes
 from dtp.graph.formats.items import KINDS, Item, write_whole
 
 if TYPE_CHECKING:
-    from dtp.core.text import Patch
     from dtp.graph.graph import Graph
 
 #: Envelopes that are read from the store at once.
@@ -97,8 +98,8 @@ def patches(graph: Graph, versions: list[Version]) -> Iterator[list[Patch]]:
             continue
         text = scratch.text(op.soul, op.key)
         before = str(text)
-        scratch.texts.apply(op.soul, op.key, op.value, op.author)
-        yield difference(before, str(text))
+        scratch.sequences.apply((core.TEXT, op.soul, op.key), op.value, op.author)
+        yield [Patch(*patch) for patch in difference(before, str(text))]
 
 
 def _scratch(graph: Graph) -> Replica:
@@ -158,8 +159,16 @@ def _values(graph: Graph, ops: list[Op]) -> tuple[bool, list[Value]]:
 def _text(graph: Graph, ops: list[Op]) -> tuple[bool, str]:
     scratch = _scratch(graph)
     for op in ops:
-        scratch.texts.apply(op.soul, op.key, op.value, op.author)
+        scratch.sequences.apply((core.TEXT, op.soul, op.key), op.value, op.author)
     return True, str(scratch.text(ops[0].soul, ops[0].key))
+
+
+def _list(graph: Graph, ops: list[Op]) -> tuple[bool, list[Value]]:
+    edits = [op for op in ops if op.kind is Kind.LIST_EDIT]  # the others are of lists before format 4
+    scratch = _scratch(graph)
+    for op in edits:
+        scratch.sequences.apply((core.LIST, op.soul, op.key), op.edit, op.author)
+    return bool(edits), list(scratch.list(ops[0].soul, ops[0].key))
 
 
 #: A space -> whether something is there after these ops, and what.
@@ -169,9 +178,10 @@ _AS_OF: Final[dict[str, Callable[[Graph, list[Op]], tuple[bool, Any]]]] = {
     "set": _set,
     "values": _values,
     "text": _text,
+    "list": _list,
 }
 #: What says of a kind that nothing is there.
-_NOTHING: Final[dict[str, Any]] = {"counter": 0, "set": [], "values": [], "text": ""}
+_NOTHING: Final[dict[str, Any]] = {"counter": 0, "set": [], "values": [], "list": [], "text": ""}
 
 
 class Difference(NamedTuple):

@@ -25,7 +25,8 @@ except ImportError as error:
     ) from error
 
 #: Of the tables below.
-FORMAT: Final = 2
+#: 3: lists are edited as texts are.
+FORMAT: Final = 3
 _CHANNEL: Final = "dtp_graph"
 _CONNECT_SECONDS: Final = 5
 #: How long the listener waits before it looks whether it is wanted still.
@@ -117,6 +118,9 @@ class PostgresStore(Store):
             database.execute(
                 "INSERT INTO dtp_graphs (name, format) VALUES (%s, %s) ON CONFLICT DO NOTHING",
                 (self.name, FORMAT),
+            )
+            database.execute(
+                "UPDATE dtp_graphs SET format = %s WHERE name = %s AND format = 2", (FORMAT, self.name)
             )
             row = database.execute(
                 "SELECT id, format FROM dtp_graphs WHERE name = %s", (self.name,)

@@ -13,7 +13,8 @@ from dtp.graph.envelope import decode
 from dtp.graph.errors import StoreError
 
 #: Of the tables below; kept as SQLite's user_version.
-FORMAT: Final = 3
+#: 4: lists are edited as texts are.
+FORMAT: Final = 4
 #: "dtpg", SQLite's application_id: so that a file of another program is not taken for one of ours.
 APPLICATION: Final = 0x64747067
 #: What `frame_sum` gives for a row.
@@ -121,6 +122,9 @@ def _prepare(database: sqlite3.Connection, path: str, name: str) -> None:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     (tables,) = database.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
     if (application, version) == (APPLICATION, FORMAT):
+        return
+    if (application, version) == (APPLICATION, 3):
+        database.execute(f"PRAGMA user_version = {FORMAT}")
         return
     if (application, version) == (APPLICATION, 2):
         database.execute("ALTER TABLE frames ADD COLUMN sum INTEGER NOT NULL DEFAULT 0")

@@ -23,7 +23,7 @@ from dtp.graph.errors import SyncError
 from dtp.graph.reconcile import FIRST, FROM_AUTHORS, SALT, Reader, Teller
 from dtp.graph.vector import Head, Vector
 
-VERSION: Final = 5
+VERSION: Final = 6
 #: Bytes of envelopes in one message, unless a single one is larger.
 MESSAGE_BYTES: Final = 256 * 1024
 #: Bytes of one message, at most: an envelope's, or a vector's of 100,000 authors.

@@ -149,7 +149,7 @@ static void any_verdicts(choices *c)
     for (i = 0; i < count; i++) {
         const char *soul = souls[choose8(c) % 6], *key = names[choose8(c) & 1];
         uint8_t value = (uint8_t)(choose8(c) & 3);
-        dtp_do what = {(const uint8_t *)soul, strlen(soul), (const uint8_t *)key, strlen(key), &value, 1, NULL, 0, 0, 0, DTP_SET_ADD};
+        dtp_do what = {(const uint8_t *)soul, strlen(soul), (const uint8_t *)key, strlen(key), &value, 1, DTP_SET_ADD};
         CHECK(dtp_graph_do(maker, &what, (uint64_t)(1 + choose8(c)) << 16, &merged) == DTP_OK);
         verdicts[i] = (uint8_t)(choose8(c) % 3);
         voids[i] = DTP_VOID;
@@ -271,16 +271,30 @@ static void any_symbols(choices *c)
     release((uint8_t *)symbols, (count + 1) * sizeof *symbols);
 }
 
-enum { EDIT = 2 + 3 + DTP_AUTHOR + 7 };
+enum { EDIT = 2 + 3 + DTP_AUTHOR + 7 }; /* one more of a list */
 
-/* MessagePack of a message: the agent named as the author inserted one character at the beginning of an empty text. */
-static void typed(uint8_t *edit, const uint8_t *author, unsigned number)
+/* MessagePack of a message: the agent named as the author inserted one character at the beginning of an empty text. Its
+ * length. */
+static size_t typed(uint8_t *edit, const uint8_t *author, unsigned number)
 {
     const uint8_t head[] = {0xc4, EDIT - 2, 0xd1, 1, DTP_AUTHOR};
     const uint8_t tail[] = {1, (uint8_t)(number & 3), 0x98, 3, 0, 1, 'x'};
     memcpy(edit, head, sizeof head);
     memcpy(edit + sizeof head, author, DTP_AUTHOR);
     memcpy(edit + sizeof head + DTP_AUTHOR, tail, sizeof tail);
+    return EDIT;
+}
+
+/* The same of a list: one element, the number 7. */
+static size_t listed(uint8_t *edit, const uint8_t *author, unsigned number)
+{
+    size_t size = typed(edit, author, number);
+    edit[1]++;
+    edit[2] += 2; /* of a list */
+    edit[size - 2] = 2;
+    edit[size - 1] = 1;
+    edit[size] = 7;
+    return size + 1;
 }
 
 static const uint8_t *own_key(dtp_graph *graph)
@@ -290,46 +304,32 @@ static const uint8_t *own_key(dtp_graph *graph)
     return id;
 }
 
-/* One op of a chosen kind; items of lists are found by reading. */
+/* One op of a chosen kind. */
 static void make(dtp_graph *graph, choices *c)
 {
     static const char *souls[] = {"a", "b/long enough", "c"}, *names[] = {"", "k", "key"};
-    uint8_t value[12] = {(uint8_t)(choose8(c) & 3)}, position[2], edit[EDIT];
+    uint8_t value[12] = {(uint8_t)(choose8(c) & 3)}, edit[EDIT + 1];
+    static const uint32_t kinds[] = {DTP_COUNTER_TOTAL, DTP_SET_ADD, DTP_SET_REMOVE, DTP_VALUES_PUT, DTP_VALUES_REMOVE,
+                                     DTP_TEXT_EDIT, DTP_LIST_EDIT};
     const char *soul = souls[choose8(c) % 3], *key = names[choose8(c) % 3];
-    dtp_do what = {(const uint8_t *)soul, strlen(soul), (const uint8_t *)key, strlen(key), value, 1, position, 0, 0, 0, 0};
+    dtp_do what = {(const uint8_t *)soul, strlen(soul), (const uint8_t *)key, strlen(key), value, 1, 0};
     dtp_merged merged;
-    dtp_view view;
     if (value[0] == 3) { /* one that is kept elsewhere */
         value[0] = 0xab;
         memset(value + 1, 'x', 11);
         what.value_length = 12;
     }
-    what.kind = 1 + choose8(c) % (DTP_OP_KINDS - 1);
-    position[0] = (uint8_t)(choose8(c) | 1);
-    position[1] = (uint8_t)(choose8(c) | 1);
-    if (what.kind == DTP_LIST_INSERT || what.kind == DTP_LIST_MOVE)
-        what.position_length = 1 + choose8(c) % 2;
+    what.kind = kinds[choose8(c) % 7];
     if (what.kind == DTP_COUNTER_TOTAL) {
         value[0] = (uint8_t)choose8(c);
         value[0] = value[0] < 0xc0 && value[0] > 0x7f ? 0x7f : value[0] < 0xe0 && value[0] > 0x7f ? 0xff : value[0];
         what.value_length = 1;
     }
-    if (what.kind == DTP_SET_REMOVE || what.kind == DTP_VALUES_REMOVE || what.kind == DTP_LIST_REMOVE
-        || what.kind == DTP_LIST_MOVE)
-        what.value_length = what.kind == DTP_SET_REMOVE ? what.value_length : 0;
-    if (what.kind == DTP_TEXT_EDIT) {
-        typed(edit, own_key(graph), choose8(c));
+    if (what.kind == DTP_VALUES_REMOVE)
+        what.value_length = 0;
+    if (what.kind == DTP_TEXT_EDIT || what.kind == DTP_LIST_EDIT) {
+        what.value_length = (what.kind == DTP_TEXT_EDIT ? typed : listed)(edit, own_key(graph), choose8(c));
         what.value = edit;
-        what.value_length = EDIT;
-    }
-    if (what.kind >= DTP_LIST_MOVE && what.kind <= DTP_LIST_REMOVE) { /* its first item's dot: [[author, clock... */
-        CHECK(dtp_graph_read(graph, DTP_LIST, what.soul, what.soul_length, what.key, what.key_length, &view) == DTP_OK);
-        if (view.length > 8 && view.bytes[0] < 0xa0) {
-            size_t width = view.bytes[3] == 0xcf ? 8 : 4, i;
-            what.item_author = view.bytes[2];
-            for (i = 0; i < width; i++)
-                what.item_clock = what.item_clock << 8 | view.bytes[4 + i];
-        }
     }
     CHECK(dtp_graph_do(graph, &what, (uint64_t)(1 + choose8(c)) << 16, &merged) == DTP_OK);
 }

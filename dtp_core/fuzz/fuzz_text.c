@@ -1,4 +1,4 @@
-/* fuzz_text.c - texts: replicas edit, undo, compact, exchange true messages and broken ones, and end up alike; and any
+/* fuzz_text.c - texts and lists: replicas edit, undo, compact, exchange true messages and broken ones, and end up alike; and any
  * bytes in place of messages. */
 #include "harness.h"
 
@@ -7,6 +7,14 @@
 enum { REPLICAS = 3, KEPT = 8 };
 
 static const uint8_t seed[16];
+static int lists; /* instead of texts */
+
+static dtp_text *fresh(const char *name)
+{
+    dtp_text *t = (lists ? dtp_list_new : dtp_text_new)((const uint8_t *)name, 1, seed);
+    CHECK(t != NULL);
+    return t;
+}
 
 typedef struct message_kept {
     uint8_t *data;
@@ -43,10 +51,10 @@ static int64_t merge_exactly(dtp_text *t, const uint8_t *data, size_t size, int 
 /* What is left of the input, behind a plausible beginning. */
 static void merge_garbage(dtp_text *t, choices *c, unsigned how)
 {
-    uint8_t input[600] = {DTP_TEXT_CHANGES, 2, 1, 'A', 1, 'x'};
+    uint8_t input[600] = {lists ? DTP_LIST_CHANGES : DTP_TEXT_CHANGES, 2, 1, 'A', 1, 'x'};
     size_t head = how & 1 ? 6 : 0, size = least(c->left, sizeof input - head);
     if (how & 2)
-        input[0] = DTP_TEXT_STATE;
+        input[0]++; /* a state */
     memcpy(input + head, c->data, size);
     c->data += size;
     c->left -= size;
@@ -54,20 +62,48 @@ static void merge_garbage(dtp_text *t, choices *c, unsigned how)
     check(t);
 }
 
+/* Insert, assign or move an element. */
+static void insert_element(dtp_text *t, choices *c)
+{
+    static const char *const values[] = {"\x01", "\x02\xc0", "\xa1z", "\x92\x01\xa1y", "\xc1", "\x81\x01\x01"};
+    const char *value = values[choose8(c) % 6];
+    uint64_t position = choose8(c) % (t->state.length + 2), to = choose8(c) % (t->state.length + 1), now = choose8(c);
+    size_t size = strlen(value);
+    int code;
+    if (to % 4 == 1)
+        code = dtp_list_move(t, position, to, now);
+    else if (to % 4 == 2)
+        code = dtp_list_assign(t, position, (const uint8_t *)value, size, now);
+    else
+        code = dtp_list_insert(t, position, (const uint8_t *)value, size);
+    CHECK(code == DTP_TEXT_OK || code == DTP_TEXT_RANGE || code == DTP_TEXT_FORMAT || code == DTP_TEXT_MEMORY);
+    if (code == DTP_TEXT_OK) {
+        const uint8_t *out;
+        CHECK(dtp_list_read(t, 0, t->state.length, &out) >= (int64_t)t->state.length);
+    }
+}
+
 static void insert(dtp_text *t, choices *c)
 {
     static const char *const pieces[] = {"a",   "bc", "\n", "\xc3\xa9", "\xe6\xbc\xa2", "\xf0\x9f\x98\x80",
                                          "\x80", "x\xed"};
-    const char *piece = pieces[choose8(c) % 8];
-    uint64_t position = choose8(c) % (t->state.length + 2);
-    int code = dtp_text_insert(t, position, (const uint8_t *)piece, strlen(piece));
+    const char *piece;
+    uint64_t position;
+    int code;
+    if (lists) {
+        insert_element(t, c);
+        return;
+    }
+    piece = pieces[choose8(c) % 8];
+    position = choose8(c) % (t->state.length + 2);
+    code = dtp_text_insert(t, position, (const uint8_t *)piece, strlen(piece));
     CHECK(code == DTP_TEXT_OK || code == DTP_TEXT_RANGE || code == DTP_TEXT_UTF8 || code == DTP_TEXT_MEMORY);
 }
 
 static void remove_some(dtp_text *t, choices *c)
 {
     uint64_t position = choose8(c) % (t->state.length + 1), count = choose8(c) % 9;
-    int code = dtp_text_delete(t, position, count);
+    int code = (lists ? dtp_list_delete : dtp_text_delete)(t, position, count);
     CHECK(code == DTP_TEXT_OK || code == DTP_TEXT_MEMORY
           || (code == DTP_TEXT_RANGE && position + count > t->state.length));
 }
@@ -109,9 +145,8 @@ static void check_loading(dtp_text *t)
 {
     const uint8_t *out;
     message_kept first = {NULL, 0}, second = {NULL, 0};
-    dtp_text *copy = dtp_text_new((const uint8_t *)"L", 1, seed);
+    dtp_text *copy = fresh("L");
     int64_t size = dtp_text_changes(t, NULL, 0, &out);
-    CHECK(copy != NULL);
     keep(&first, out, size);
     CHECK(merge_exactly(copy, first.data, first.size, 0) == DTP_TEXT_OK);
     check(copy);
@@ -165,9 +200,8 @@ static void live(choices *c, int broken)
     unsigned i, k, steps;
     memset(kept, 0, sizeof kept);
     for (i = 0; i < REPLICAS; i++) {
-        const uint8_t name = (uint8_t)('C' - i);
-        texts[i] = dtp_text_new(&name, 1, seed);
-        CHECK(texts[i] != NULL);
+        static const char *const names[REPLICAS] = {"C", "B", "A"};
+        texts[i] = fresh(names[i]);
     }
     for (steps = 0; c->left > 0 && steps < 300; steps++) {
         unsigned what = choose8(c);
@@ -226,11 +260,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     choices c = {data, size};
     unsigned how = choose8(&c);
+    lists = (how & 4) != 0;
     if (how % 4 < 2) {
         live(&c, (int)(how % 4));
     } else {
-        dtp_text *t = dtp_text_new((const uint8_t *)"A", 1, seed);
-        CHECK(t != NULL);
+        dtp_text *t = fresh("A");
         t->state.cap = how & 8 ? 20000 : 0;
         t->state.waiting_cap = 4096;
         insert(t, &c);
@@ -240,7 +274,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         merge_garbage(t, &c, how / 16);
         t->state.cap = 0;
         insert(t, &c); /* whatever was taken, it goes on */
-        (void)dtp_text_insert(t, t->state.length, (const uint8_t *)"z", 1);
+        (void)(lists ? dtp_list_insert : dtp_text_insert)(t, t->state.length, (const uint8_t *)"z", 1);
         check(t);
         check_loading(t);
         dtp_text_free(t);

@@ -50,15 +50,16 @@ def contents(one: Replica) -> dict[tuple[str, str, int], Any]:
         name = soul.encode()
         for key in msgpack.unpackb(one.core.keys(core.REGISTER, name), ext_hook=msgpack.ExtType):
             found[soul, key, core.REGISTER] = one.core.get(name, key.encode())
-        for space in (core.COUNTER, core.SET, core.VALUES, core.LIST):
+        for space in (core.COUNTER, core.SET, core.VALUES):
             for key in msgpack.unpackb(one.core.keys(space, name)):
                 entries = msgpack.unpackb(one.core.read(space, name, key.encode()))
                 if space == core.COUNTER:
                     found[soul, key, space] = sum(total for _, total in entries)
-                elif space == core.LIST:
-                    found[soul, key, space] = [msgpack.packb(value) for _, _, _, value in entries]
                 else:
                     found[soul, key, space] = {
                         (one.author_key(by), clock): msgpack.packb(value) for by, clock, value in entries
                     }
+        for key in msgpack.unpackb(one.core.keys(core.LIST, name)):
+            if items := one.list(soul, key).contents():
+                found[soul, key, core.LIST] = items
     return found

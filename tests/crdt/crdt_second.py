@@ -10,16 +10,18 @@ import io
 from dataclasses import dataclass, field
 from typing import Any
 
+import list_reference
 import msgpack
 
 from dtp.identity import bech32
 
-PUT, TOTAL, ADD, SET_REMOVE, VALUES_PUT, VALUES_REMOVE, INSERT, MOVE, ASSIGN, LIST_REMOVE, TEXT_EDIT = range(
-    11
-)
+PUT, TOTAL, ADD, SET_REMOVE, VALUES_PUT, VALUES_REMOVE = range(6)
+#: Of lists as they were: read, without effect.
+INSERT, MOVE, ASSIGN, LIST_REMOVE = range(6, 10)
+TEXT_EDIT, LIST_EDIT = 10, 11
 WITH_DOTS = {ADD, SET_REMOVE, VALUES_PUT, VALUES_REMOVE, LIST_REMOVE}
-WITH_VALUE = {PUT, TOTAL, ADD, VALUES_PUT, INSERT, ASSIGN, TEXT_EDIT}
-SPACE = {PUT: 0, TOTAL: 1, ADD: 2, SET_REMOVE: 2, VALUES_PUT: 3, VALUES_REMOVE: 3, TEXT_EDIT: 5}
+WITH_VALUE = {PUT, TOTAL, ADD, VALUES_PUT, INSERT, ASSIGN, TEXT_EDIT, LIST_EDIT}
+SPACE = {PUT: 0, TOTAL: 1, ADD: 2, SET_REMOVE: 2, VALUES_PUT: 3, VALUES_REMOVE: 3, LIST_EDIT: 4, TEXT_EDIT: 5}
 
 
 @dataclass
@@ -151,9 +153,7 @@ class Model:
 
     def read(self) -> dict[tuple[str, str, int], Any]:
         """(soul, key, space) -> what is there, without what is empty."""
-        removed = {
-            (op.place, dot) for op in self.ops.values() if op.kind not in (MOVE, ASSIGN) for dot in op.dots
-        }
+        removed = {(op.place, dot) for op in self.ops.values() for dot in op.dots}
         found: dict[tuple[str, str, int], Any] = {}
         ordered = sorted(self.ops.values(), key=lambda op: (op.clock, op.author, op.value or b""))
         for op in ordered:
@@ -164,19 +164,15 @@ class Model:
                 found.setdefault(op.place, {})[op.author] = msgpack.unpackb(op.value)
             elif op.kind in (ADD, VALUES_PUT) and (op.place, dot) not in removed:
                 found.setdefault(op.place, {})[dot] = op.value
-            elif op.kind == INSERT and (op.place, dot) not in removed:
-                found.setdefault(op.place, {})[dot] = [op.position, op.value]
-        for op in ordered:
-            if op.kind in (MOVE, ASSIGN) and op.dots[0] in found.get(op.place, {}):
-                item = found[op.place][op.dots[0]]
-                item[op.kind == ASSIGN] = op.position if op.kind == MOVE else op.value
-        return {place: shown(place[2], value) for place, value in found.items() if value}
+            elif op.kind == LIST_EDIT:
+                found.setdefault(op.place, []).append(msgpack.unpackb(op.value))
+        told = {place: shown(place[2], value) for place, value in found.items() if value}
+        return {place: value for place, value in told.items() if value != []}
 
 
 def shown(space: int, value: Any) -> Any:
     if space == 1:
         return sum(value.values())
     if space == 4:
-        in_order = sorted(value.items(), key=lambda pair: (pair[1][0], pair[0][1], pair[0][0]))
-        return [item[1] for _, item in in_order]
+        return list_reference.shown(list_reference.merge(value))
     return value

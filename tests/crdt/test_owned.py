@@ -10,6 +10,7 @@ from crdt_replicas import Wall, author, exchange, replica
 from dtp.core import crdt as core
 from dtp.core.errors import NotOwner
 from dtp.crdt import Replica, values
+from dtp.crdt.list import List
 from dtp.crdt.replica import owned, owner_name
 from dtp.crdt.text import Text
 from dtp.identity import Identity
@@ -71,13 +72,12 @@ def test_what_is_written_all_the_same_is_void_everywhere() -> None:
     owner.put(mine, "k", "genuine")
     owner.list(mine).append("item")
     (genuine,) = owner.commit()
-    ((_, item_clock, _, _),) = values.decode(owner.core.read(core.LIST, mine.encode(), b""))
-
     forger = core.GraphCore(author(1))
     forger.set_owner(0, owner_name(owner.author).encode())
     number = forger.author(owner.author)
     forger.set_owner(number, owner_name(owner.author).encode())
     forger.merge(number, genuine.body, 1 << 62)
+    ((*_, item),) = values.decode(forger.edits())
     now, soul = 2_000_000 << 16, mine.encode()
     forger.put(values.rows([(mine, "k", "forged"), ("free", "k", "fine")]), now)
     forger.do(core.COUNTER_TOTAL, soul, b"", now, value=b"\x05")
@@ -85,7 +85,10 @@ def test_what_is_written_all_the_same_is_void_everywhere() -> None:
     typed = Text(author(1))
     typed.insert(0, "forged")
     forger.do(core.TEXT_EDIT, soul, b"", now, value=values.encode(typed.take_changes()))
-    assert forger.do(core.LIST_REMOVE, soul, b"", now, item=(number, item_clock))
+    removed = List(author(1))
+    removed.merge(item)
+    removed.clear()
+    assert forger.do(core.LIST_EDIT, soul, b"", now, value=values.encode(removed.take_changes()))
     made = forger.commit()
     assert made is not None
     body, after, last = made

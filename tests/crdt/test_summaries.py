@@ -140,14 +140,14 @@ def test_what_is_not_in_it_is_removed_where_it_was() -> None:
     """Who saw an addition and then gets a summary of the addition's and the removal's frame has neither."""
     one, other = replica(0), replica(1)
     one.set("s").add("gone")
-    one.list("l").append("gone")
+    one.multi_value("l").set("gone")
     first = one.commit()
     for frame in first:
         other.merge(frame.author, frame.body)
     one.set("s").discard("gone")
-    del one.list("l")[0]
+    one.multi_value("l").clear()
     body, after, last = summed(one, first + one.commit())
     assert body == b""
     assert other.merge_summary(one.author, body, after, last) == 2
-    assert {change.space for change in other.changes()} == {"set", "list"}
-    assert (set(other.set("s")), list(other.list("l"))) == (set(), [])
+    assert {change.space for change in other.changes()} == {"set", "values"}
+    assert (set(other.set("s")), other.multi_value("l").values) == (set(), [])

@@ -177,10 +177,10 @@ def test_copies_of_one_replica_that_write_do_not_diverge(seed: int, edits: list[
             text.delete(where, 1)
         else:
             text.insert(min(where, len(text)), "ab"[which])
-        made += [edit for _, _, edit in ours[which].texts.pending_edits(1 << 20)]
+        made += [edit for _, edit in ours[which].sequences.pending_edits(1 << 20)]
     shuffled = random.Random(seed).sample(made, len(made))
     for one, order in zip(ours, (made, shuffled, made[::-1]), strict=True):
         for edit in order:
-            one.texts.apply("note", "", edit)
+            one.sequences.apply((core.TEXT, "note", ""), edit)
     assert len({str(one.text("note")) for one in ours}) == 1
     assert len({one.text("note").save() for one in ours}) == 1

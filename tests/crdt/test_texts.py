@@ -7,6 +7,7 @@ import random
 import pytest
 from crdt_replicas import exchange, replica
 
+from dtp.core import crdt as core
 from dtp.core.errors import StateLimit
 from dtp.crdt import Replica
 from dtp.crdt.text import Text
@@ -112,7 +113,7 @@ def test_a_whole_text_is_no_edit(hidden: bool) -> None:
     victim = replica(0)
     victim.text("note").insert(0, "hello")
     victim.commit()
-    victim.texts.apply("note", "", (first if hidden else b"") + hostile.save())
+    victim.sequences.apply((core.TEXT, "note", ""), (first if hidden else b"") + hostile.save())
     assert "hello" in str(victim.text("note"))
     victim.text("note").append("!")
     assert str(victim.text("note")).endswith("!")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from graph_fixtures import ALICE, BOB, CAROL
 
-from dtp.core.text import TextRange
-from dtp.crdt import TextChange
+from dtp.core.sequence import TextRange
+from dtp.crdt import SequenceChange
 from dtp.graph import Graph
 from dtp.identity import Identity
 
@@ -24,7 +24,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     asyncio.run(limited())
 
 
-def patched(view: str, change: TextChange) -> str:
+def patched(view: str, change: SequenceChange) -> str:
     for position, deleted, inserted in change.patches:
         assert position + deleted <= len(view)
         view = view[:position] + inserted + view[position + deleted :]
@@ -52,17 +52,17 @@ def test_what_comes_and_what_is_made_here() -> None:
                 await told(here, ALICE, there)
                 there.text("note").insert(5, ",")
                 await told(there, BOB, here)
-                assert await anext(changes) == TextChange([(5, 0, " world")], True)
-                assert await anext(changes) == TextChange([(5, 0, ",")], False)
+                assert await anext(changes) == SequenceChange([(5, 0, " world")], True)
+                assert await anext(changes) == SequenceChange([(5, 0, ",")], False)
                 text.undo()
-                assert await anext(changes) == TextChange([(6, 6, "")], True)
+                assert await anext(changes) == SequenceChange([(6, 6, "")], True)
                 text[0:5] = "hallo"
-                assert await anext(changes) == TextChange([(1, 1, "a")], True)
+                assert await anext(changes) == SequenceChange([(1, 1, "a")], True)
                 with pytest.raises(TextRange):
                     text.edit([(0, 1, "H"), (99, 1, "")])
-                assert await anext(changes) == TextChange([(0, 1, "H")], True)
+                assert await anext(changes) == SequenceChange([(0, 1, "H")], True)
                 del text[0]
-                assert await anext(changes) == TextChange([(0, 1, "")], True)
+                assert await anext(changes) == SequenceChange([(0, 1, "")], True)
                 text.insert(0, "")
             text.insert(0, "not heard of")
             with pytest.raises(StopAsyncIteration):
@@ -78,7 +78,7 @@ def test_it_ends_with_the_graph_and_only_once_all_is_read() -> None:
             waiting = asyncio.ensure_future(anext(graph.text("note").changes(), None))
             graph.text("note").insert(0, "x")
             graph.text("note").insert(1, "y")
-            assert await waiting == TextChange([(0, 0, "x")], True)
+            assert await waiting == SequenceChange([(0, 0, "x")], True)
         assert [change.patches async for change in changes] == [[(0, 0, "x")], [(1, 0, "y")]]
 
     run(main())

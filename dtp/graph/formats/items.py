@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from dtp.crdt import Link, Replica, Value, values
 from dtp.crdt.access import ACCESS
 from dtp.crdt.owners import STATIC_KEY
-from dtp.crdt.text_changes import difference
+from dtp.crdt.sequence_changes import difference
 from dtp.crdt.values import GraphValueError
 from dtp.errors import DtpError
 from dtp.graph.errors import ContentsError
@@ -176,7 +176,7 @@ def write_whole(graph: Graph, items: list[Item], gone: Iterable[tuple[str, str]]
     trial.permits.rules.update(replica.permits.rules)
     rows = list(gone)
     _write(trial, items, rows)
-    trial.write_texts()
+    trial.write_edits()
     return _write(replica, items, rows)
 
 
@@ -234,15 +234,10 @@ def _values(replica: Replica, one: Item) -> bool:
 def _list(replica: Replica, one: Item) -> bool:
     """What is the same at the front and at the back stays, with who wrote it."""
     kept = replica.list(one.soul, one.key)
-    before, after = [values.encode(value) for value in kept], [values.encode(value) for value in one.value]
-    small = min(len(before), len(after))
-    front = next((at for at in range(small) if before[at] != after[at]), small)
-    back = next((at for at in range(small - front) if before[-1 - at] != after[-1 - at]), small - front)
-    for at in reversed(range(front, len(before) - back)):
-        del kept[at]
-    for at in range(front, len(after) - back):
-        kept.insert(at, one.value[at])
-    return before != after
+    patches = difference(kept.contents(), [values.encode(value) for value in one.value])
+    for at, deleted, inserted in patches:
+        kept[at : at + deleted] = list(map(values.decode, inserted))
+    return bool(patches)
 
 
 def _text(replica: Replica, one: Item) -> bool:

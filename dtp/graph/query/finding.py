@@ -112,7 +112,7 @@ class Finding:
         if anew:
             taken.update(self._revealed())
         if self.watches_texts:  # what was written into a text is no change before its commit
-            taken.update(soul for soul, _ in self._replica.texts.touched)
+            taken.update(soul for _, soul, _ in self._replica.sequences.touched)
         for soul in taken:
             opened = self._replica.reveal(soul) if soul.startswith("~") else None
             if opened is not None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from text_checks import patched
 
-from dtp.core.text import TextBusy, TextMemory, TextNotUnicode
+from dtp.core.sequence import TextBusy, TextMemory, TextNotUnicode
 from dtp.crdt.text import Anchor, AnchorGone, Text, TextFormat, TextRange, Version
 from dtp.errors import LocalError
 

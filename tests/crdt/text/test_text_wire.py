@@ -15,7 +15,7 @@ from text_checks import exchange, patched
 from text_reference import Malformed, Model, canonical, decode, encode, encode_version
 from text_vectors import FILE, MALFORMED, history
 
-from dtp.core.text import TextMemory
+from dtp.core.sequence import TextMemory
 from dtp.crdt.text import Text, TextFormat, TextReference, TextStale, TextWaiting, Version
 from dtp.errors import DtpError
 

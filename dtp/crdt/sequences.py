@@ -1,57 +1,89 @@
-"""The texts of a replica: edits travel as ops of its frames, the merging is `dtp.crdt.text`'s."""
+"""The texts and lists of a replica: edits travel as ops of its frames, `dtp.crdt.text` and `list` merge them."""
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Protocol
 
-from dtp.core.text import TextDiverged, TextMemory, TextReference, TextStale, TextUnseen, TextWaiting
-from dtp.crdt.text import Patch, Text, Version
-from dtp.crdt.text_changes import TextChange, TextChanges, difference
+from dtp.core import crdt as core
+from dtp.core.list import CHANGES as LIST_CHANGES
+from dtp.core.sequence import TextDiverged, TextMemory, TextReference, TextStale, TextUnseen, TextWaiting
+from dtp.core.text import CHANGES as TEXT_CHANGES
+from dtp.crdt import values
+from dtp.crdt.list import List, ListPatch
+from dtp.crdt.replicated import Replicated, Version
+from dtp.crdt.sequence_changes import SequenceChange, SequenceChanges, difference
+from dtp.crdt.text import Patch, Text
+from dtp.crdt.values import Value
 from dtp.errors import DtpError, PeerError
 
 log = logging.getLogger("dtp.crdt")
 
 #: What a message of changes begins with (docs/text.md). A state would replace what is here, so it is no edit.
-_CHANGES = b"\xd1"
+_CHANGES: Final = {core.TEXT: bytes((TEXT_CHANGES,)), core.LIST: bytes((LIST_CHANGES,))}
 
-#: Soul, key, text, edits that wait in it for others that they build on; authors that were asked before it was
-#: compacted, and the version (encoded) that all of them had.
-Saved = tuple[str, str, bytes, list[bytes], list[bytes], bytes]
-Name = tuple[str, str]
+#: Where a text or a list is: `core.TEXT` or `core.LIST`, soul, key.
+Name = tuple[int, str, str]
+#: Name, text, edits that wait in it for others that they build on; authors that were asked before it was compacted,
+#: and the version (encoded) that all of them had.
+Saved = tuple[int, str, str, bytes, list[bytes], list[bytes], bytes]
 
 
-class GraphText(Text):
-    """A text at (soul, key) of a replica, with all that `dtp.crdt.text.Text` has.
+class Owner(Protocol):
+    """What a text or a list asks and tells of edits made here."""
 
-    Don't call `take_changes`, `mark_taken`, `apply` or `merge` on it: the replica does, with its frames.
-    """
+    def check_edit(self, name: Name, written: Sequence[Value] = (), touched: Sequence[bytes] = ()) -> None:
+        """Raise what forbids writing these values, and touching what these agents made."""
 
-    __slots__ = ("_allowed", "_listeners", "_touched", "soul_and_key")
+    def edited(self, name: Name) -> None:
+        """Note that something was written here."""
 
-    def bind(self, name: Name, allowed: Callable[[str, str], None], touched: Callable[[Name], None]) -> None:
-        """Have `allowed` called with the names before each edit made here, and `touched` after it."""
-        self.soul_and_key = name
-        self._allowed = allowed
-        self._touched = touched
-        self._listeners: set[TextChanges] = set()
+    def stamp(self) -> int:
+        """Return the clock of a move or an assignment made now."""
 
-    def become(self, other: GraphText) -> None:
+
+class _InGraph(Replicated):
+    """What a text and a list of a replica have in common: who may edit, who hears of edits."""
+
+    def bind(self, name: Name, owner: Owner) -> None:
+        """Have `owner` asked before each edit made here, and told after it."""
+        self.name = name
+        self._owner = owner
+        self._listeners: set[SequenceChanges] = set()
+
+    @property
+    def soul(self) -> str:
+        """The soul that it is at."""
+        return self.name[1]
+
+    @property
+    def key(self) -> str:
+        """The key that it is at."""
+        return self.name[2]
+
+    def contents(self) -> Sequence[Any]:
+        """Return all of it, to be compared."""
+        raise NotImplementedError
+
+    def become(self, other: _InGraph) -> None:
         """Hold what the other does; neither may be used by itself afterwards."""
-        before = str(self) if self._listeners else ""
+        before = self.contents() if self._listeners else ()
         self._text, self._state, self._out = other._text, other._state, other._out
         if self._listeners:
-            self._tell(difference(before, str(self)), is_local=False)
+            self._tell(self._difference(before), is_local=False)
 
-    def changes(self) -> TextChanges:
+    def _difference(self, before: Sequence[Any]) -> Sequence[Any]:
+        raise NotImplementedError
+
+    def changes(self) -> SequenceChanges:
         """The changes from now on, made here or elsewhere: `async for change in text.changes()`, for editors.
 
-        Start with `str(text)` as it is at this call, and apply `change.patches`, (position, characters that go, text
-        that comes) each, also of changes that were made here (`change.is_local`): then it stays what the text is.
+        Start with what it is at this call, and apply `change.patches`, (position, how much goes, what comes) each,
+        also of changes that were made here (`change.is_local`): then it stays what it is here.
         """
-        changes = TextChanges(self._listeners.discard)
+        changes = SequenceChanges(self._listeners.discard)
         self._listeners.add(changes)
         return changes
 
@@ -63,55 +95,116 @@ class GraphText(Text):
     def take(self, edit: bytes) -> None:
         """Merge an edit of another author, and tell of it. Raises as `merge`."""
         if not self._listeners:
-            Text.merge(self, edit)
+            self.merge(edit)
             return
         try:
-            patches: Sequence[Patch] = Text.apply(self, edit)
+            patches = self.apply(edit)
         except (TextReference, TextStale, TextWaiting) as error:
             self._tell(error.patches, is_local=False)
             raise
         self._tell(patches, is_local=False)
 
-    def _tell(self, patches: Sequence[Patch], *, is_local: bool) -> None:
+    def _tell(self, patches: Sequence[Any], *, is_local: bool) -> None:
         if patches:
             for changes in self._listeners:
-                changes.tell(TextChange(list(patches), is_local))
+                changes.tell(SequenceChange(list(patches), is_local))
 
-    def _edited(self, patches: Sequence[Patch]) -> None:
+    def _edited(self, patches: Sequence[Any]) -> None:
         self._tell(patches, is_local=True)
-        self._touched(self.soul_and_key)
+        self._owner.edited(self.name)
+
+
+class GraphText(_InGraph, Text):
+    """A text at (soul, key) of a replica, with all that `dtp.crdt.text.Text` has.
+
+    Don't call `take_changes`, `mark_taken`, `apply` or `merge` on it: the replica does, with its frames.
+    """
+
+    def contents(self) -> str:
+        return str(self)
+
+    def _difference(self, before: Sequence[Any]) -> list[Patch]:
+        return [Patch(*patch) for patch in difference(before, str(self))]
 
     def insert(self, position: int, text: str) -> None:
-        self._allowed(*self.soul_and_key)
+        self._owner.check_edit(self.name)
         super().insert(position, text)
         self._edited([Patch(position, 0, text)] if text else [])
 
     def delete(self, position: int, count: int = 1) -> None:
-        self._allowed(*self.soul_and_key)
+        self._owner.check_edit(self.name)
         super().delete(position, count)
         self._edited([Patch(position, count, "")] if count else [])
 
     def edit(self, edits: Sequence[tuple[int, int, str]]) -> None:
-        self._allowed(*self.soul_and_key)
+        self._owner.check_edit(self.name)
         before = str(self) if self._listeners else ""
         try:
             super().edit(edits)
         except DtpError:  # those before the one at fault were made
-            self._edited(difference(before, str(self)) if self._listeners else [])
+            self._edited(self._difference(before) if self._listeners else [])
             raise
         self._edited([Patch(*one) for one in edits if one[1] or one[2]])
 
     def undo(self) -> list[Patch] | None:
-        self._allowed(*self.soul_and_key)
+        self._owner.check_edit(self.name)
         patches = super().undo()
         self._edited(patches or [])
         return patches
 
     def redo(self) -> list[Patch] | None:
-        self._allowed(*self.soul_and_key)
+        self._owner.check_edit(self.name)
         patches = super().redo()
         self._edited(patches or [])
         return patches
+
+
+class GraphList(_InGraph, List):
+    """A list at (soul, key) of a replica, with all that `dtp.crdt.list.List` has.
+
+    Don't call `take_changes`, `mark_taken`, `apply` or `merge` on it: the replica does, with its frames.
+    """
+
+    def bind(self, name: Name, owner: Owner) -> None:
+        super().bind(name, owner)
+        self._clock = owner.stamp
+
+    def __repr__(self) -> str:
+        return f"<list {self.soul!r}{f' {self.key!r}' if self.key else ''} of {len(self)}>"
+
+    def contents(self) -> list[bytes]:
+        """The elements as bytes, by which 1 and True are different."""
+        return [values.encode(value) for value in self]
+
+    def _difference(self, before: Sequence[Any]) -> list[ListPatch]:
+        return [
+            ListPatch(position, deleted, list(map(values.decode, inserted)))
+            for position, deleted, inserted in difference(before, self.contents())
+        ]
+
+    def _insert(self, position: int, items: list[Value]) -> None:
+        self._owner.check_edit(self.name, items)
+        super()._insert(position, items)
+        self._edited([ListPatch(position, 0, items)] if items else [])
+
+    def _assign(self, position: int, value: Value) -> None:
+        self._owner.check_edit(self.name, [value], [self.made_by(position)])
+        super()._assign(position, value)
+        self._edited([ListPatch(position, 1, [value])])
+
+    def _delete(self, position: int, count: int) -> None:
+        self._owner.check_edit(self.name, (), [self.made_by(position + i) for i in range(count)])
+        super()._delete(position, count)
+        self._edited([ListPatch(position, count, [])] if count else [])
+
+    def _move(self, old: int, new: int) -> None:
+        self._owner.check_edit(self.name, (), [self.made_by(old)])
+        value = self[old] if self._listeners else None
+        super()._move(old, new)
+        self._edited([ListPatch(old, 1, []), ListPatch(new, 0, [value])] if old != new else [])
+
+
+_CLASSES: Final[dict[int, type[GraphText] | type[GraphList]]] = {core.TEXT: GraphText, core.LIST: GraphList}
 
 
 #: Random bytes behind the author's key in the name of an agent.
@@ -125,51 +218,47 @@ class Asked(NamedTuple):
     stable: Version
 
 
-class Texts:
-    """All texts of a replica that writes as `author`, where `check` lets it. A text is merged when asked for.
+class Sequences:
+    """All texts and lists of a replica that writes as `author`. One is merged when asked for.
 
     What is written here is by an agent of its own: the author's key and `nonce`, new each time a replica is begun. So
     two copies of a replica never give two characters one name, and what others know of an agent stays true.
     """
 
-    def __init__(self, author: bytes, check: Callable[[str, str], None], nonce: bytes) -> None:
+    def __init__(self, author: bytes, owner: Owner, nonce: bytes) -> None:
         self._author = author
         self._agent = author + nonce
-        self._check = check
-        self._open: dict[Name, GraphText] = {}
+        self._owner = owner
+        self._open: dict[Name, GraphText | GraphList] = {}
         self._saved: dict[Name, bytes] = {}
         self._waiting: dict[Name, set[bytes]] = {}
         self._touched: dict[Name, None] = {}
         self._asked: dict[Name, Asked] = {}
         #: Whether an edit came that is about text that was forgotten here: all frames must be taken again.
         self.stale = False
-        #: Called after each edit made here.
-        self.on_edit: Callable[[], None] | None = None
 
-    def open(self, soul: str, key: str) -> GraphText:
-        """The text at (soul, key), the same object each time."""
-        name = soul, key
-        text = self._open.get(name)
-        if text is None:
-            text = GraphText(self._agent)
-            text.bind(name, self._check, self._touch)
+    def open(self, name: Name) -> GraphText | GraphList:
+        """The text or list of this name, the same object each time."""
+        found = self._open.get(name)
+        if found is None:
+            found = _CLASSES[name[0]](self._agent)
+            found.bind(name, self._owner)
             saved = self._saved.pop(name, None)
             if saved is not None:
-                Text.merge(text, saved)
+                found.merge(saved)
                 for edit in self._waiting.get(name, ()):
-                    Text.merge(text, edit)
-            self._open[name] = text
-        return text
+                    found.merge(edit)
+            self._open[name] = found
+        return found
 
     def end_changes(self) -> None:
         """End what tells of changes of texts."""
         for text in self._open.values():
             text.end_changes()
 
-    def _touch(self, name: Name) -> None:
+    def touch(self, name: Name) -> None:
+        """Note that something was written here."""
         self._touched[name] = None
-        if self.on_edit is not None:
-            self.on_edit()
 
     @property
     def unsent(self) -> bool:
@@ -177,12 +266,12 @@ class Texts:
         return bool(self._touched)
 
     @property
-    def touched(self) -> list[tuple[str, str]]:
-        """(soul, key) of what was written here since the last `pending_edits`."""
+    def touched(self) -> list[Name]:
+        """What was written here since the last `pending_edits`."""
         return list(self._touched)
 
-    def pending_edits(self, size: int) -> Iterator[tuple[str, str, bytes]]:
-        """Yield (soul, key, edit) of all that was written here since the last time, in edits of at most `size` bytes.
+    def pending_edits(self, size: int) -> Iterator[tuple[Name, bytes]]:
+        """Yield (name, edit) of all that was written here since the last time, in edits of at most `size` bytes.
 
         An edit counts as taken when the next one is asked for: if the caller stops before, it comes again.
         """
@@ -192,21 +281,22 @@ class Texts:
                 edit, stop = text.pending_changes(size)
                 if not edit:
                     break
-                yield *name, edit
+                yield name, edit
                 text.mark_taken(stop)
             del self._touched[name]
 
-    def apply(self, soul: str, key: str, edit: bytes, author: bytes = b"") -> None:
+    def apply(self, name: Name, edit: bytes, author: bytes = b"") -> None:
         """Take an edit of another author. One that is none is left out, here as everywhere.
 
         One of an author that wasn't asked before the text was compacted makes the text `stale`.
         """
-        text, name = self.open(soul, key), (soul, key)
+        text = self.open(name)
+        _, soul, key = name
         if name in self._asked and author not in self._asked[name].authors:
             log.info("the text at %r %r must be built again: its author was not asked", soul, key)
             self.stale = True
             return
-        if edit[:1] != _CHANGES:
+        if edit[:1] != _CHANGES[name[0]]:
             log.warning(
                 "an edit of the text at %r %r was left out: it is no change but a whole text", soul, key
             )
@@ -235,7 +325,7 @@ class Texts:
         `reports` are versions that they told in their frames, all before which was taken here. Nothing is forgotten
         while one names what is not here yet.
         """
-        text = self.open(*name)
+        text = self.open(name)
         stable = functools.reduce(Version.__and__, reports.values(), text.version)
         before = self._asked.get(name)
         if before is not None:  # nobody may be asked now who doesn't know what was compacted then
@@ -251,10 +341,10 @@ class Texts:
         self._asked[name] = Asked(frozenset((*reports, self._author)), stable)
         return forgotten
 
-    def become(self, fresh: Texts) -> None:
+    def become(self, fresh: Sequences) -> None:
         """Hold what `fresh` does, which is of the same author. Open texts stay open."""
         for name, text in self._open.items():
-            text.become(fresh.open(*name))
+            text.become(fresh.open(name))
         self._agent, self._waiting, self._asked = fresh._agent, fresh._waiting, fresh._asked
         self._saved = {name: fresh._bytes(name) for name in fresh.names() if name not in self._open}
         self._touched.clear()
@@ -271,14 +361,14 @@ class Texts:
             )
             for name in self.names()
         ]
-        return [saved for saved in found if saved[2] or saved[3]]
+        return [saved for saved in found if saved[3] or saved[4]]
 
     def _saved_asked(self, name: Name) -> tuple[list[bytes], bytes]:
         asked = self._asked.get(name)
         return ([], b"") if asked is None else (sorted(asked.authors), asked.stable.encode())
 
     def names(self) -> list[Name]:
-        """(soul, key) of all texts, sorted."""
+        """Return what all texts and lists are called, sorted."""
         return sorted(self._open.keys() | self._saved.keys())
 
     def _bytes(self, name: Name) -> bytes:
@@ -287,9 +377,10 @@ class Texts:
 
     def load(self, saved: list[Saved]) -> None:
         """What `save` gave."""
-        for soul, key, text, waiting, asked, stable in saved:
-            self._saved[soul, key] = text
+        for space, soul, key, text, waiting, asked, stable in saved:
+            name = space, soul, key
+            self._saved[name] = text
             if waiting:
-                self._waiting[soul, key] = set(waiting)
+                self._waiting[name] = set(waiting)
             if asked:
-                self._asked[soul, key] = Asked(frozenset(asked), Version.decode(stable))
+                self._asked[name] = Asked(frozenset(asked), Version.decode(stable))

@@ -164,15 +164,17 @@ def decode(data: bytes) -> tuple[Base | None, list[tuple[bytes, Operation]]]:
     """One message: its base, if it is a state, and its operations, one per character. `char` is "" if deleted."""
     reader = Reader(data)
     kind = reader.byte()
-    if kind not in (0xD1, 0xD2):
+    if kind not in (0xD1, 0xD2, 0xD3, 0xD4):
         raise Malformed("neither changes nor a state")
+    is_list, kind = kind > 0xD2, 0xD2 if kind in (0xD2, 0xD4) else 0xD1
     names = [reader.take(reader.number()) for _ in range(reader.number())]
     bases = [reader.number() for _ in names] if kind == 0xD2 else []
     spans = _spans(reader, names) if kind == 0xD2 else []
     runs: list[tuple[bytes, int, int, int, Id | None, Id | None]] = []
     while author := reader.number():
-        runs.extend(_group(reader, names, names[author - 1]))
-    text = iter(reader.take(reader.number()).decode())
+        runs.extend(_group(reader, names, names[author - 1], is_list=is_list))
+    raw = reader.take(reader.number())
+    text = iter(_cells(raw) if is_list else raw.decode())
     if reader.at != len(data):
         raise Malformed("something behind the text")
     if kind == 0xD2 and any(head & 3 == 1 for _, _, head, *_ in runs):
@@ -205,8 +207,18 @@ def _spans(reader: Reader, names: list[bytes]) -> list[tuple[Id, bool]]:
     return characters
 
 
+def _cells(raw: bytes) -> list[str]:
+    """The elements of a list, each with its length in front, as characters."""
+    reader, found = Reader(raw), []
+    while reader.at < len(raw):
+        start = reader.at
+        reader.take(reader.number())
+        found.append(raw[start : reader.at].decode("latin-1"))
+    return found
+
+
 def _group(
-    reader: Reader, names: list[bytes], author: bytes
+    reader: Reader, names: list[bytes], author: bytes, *, is_list: bool = False
 ) -> list[tuple[bytes, int, int, int, Id | None, Id | None]]:
     number, right = reader.number(), None
     runs: list[tuple[bytes, int, int, int, Id | None, Id | None]] = []
@@ -221,6 +233,8 @@ def _group(
         return None
 
     while (head := reader.byte()) != 3:
+        if is_list and head == 7:  # a marker is inserted
+            head = reader.byte()
         length = 1 if head & 128 else reader.number()
         first = reference(head >> 3 & 3)
         if head & 3 < 2:

@@ -1,0 +1,71 @@
+"""Hearing of each edit of a text or a list, as patches for an editor, in the order in which they were made here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+
+class SequenceChange(NamedTuple):
+    """What one edit, or what came in one frame, did: patches that hold one after the other.
+
+    `dtp.crdt.text.Patch` of a text, `dtp.crdt.list.ListPatch` of a list.
+    """
+
+    patches: list[Any]
+    #: Whether it was made by this program.
+    is_local: bool
+
+
+class SequenceChanges:
+    """The changes of a text or a list from when this was asked for on: `async for change in text.changes()`.
+
+    Who had what it was then, and takes all patches, has what it is now: nothing is left out or put together. So a
+    reader that is slower than those who write costs memory. Ends with `close`, or with the graph.
+    """
+
+    def __init__(self, forget: Callable[[SequenceChanges], None]) -> None:
+        self._forget = forget
+        self._pending: deque[SequenceChange] = deque()
+        self._there = asyncio.Event()
+        self._closed = False
+
+    def tell(self, change: SequenceChange) -> None:
+        """Have the reader hear of a change."""
+        self._pending.append(change)
+        self._there.set()
+
+    def close(self) -> None:
+        """End it. What was told is still read. Idempotent."""
+        self._closed = True
+        self._there.set()
+        self._forget(self)
+
+    def __aiter__(self) -> SequenceChanges:
+        return self
+
+    async def __anext__(self) -> SequenceChange:
+        while not self._pending:
+            if self._closed:
+                raise StopAsyncIteration
+            self._there.clear()
+            await self._there.wait()
+        return self._pending.popleft()
+
+    def __enter__(self) -> SequenceChanges:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def difference(before: Sequence[Any], after: Sequence[Any]) -> list[tuple[int, int, Any]]:
+    """Return the patch that makes one text or list of another; none if they are the same."""
+    if before == after:
+        return []
+    small = min(len(before), len(after))
+    front = next((i for i in range(small) if before[i] != after[i]), small)
+    back = next((i for i in range(small - front) if before[-1 - i] != after[-1 - i]), small - front)
+    return [(front, len(before) - front - back, after[front : len(after) - back])]

@@ -1,0 +1,325 @@
+"""Lists on the sequence core: as Python's own for one replica, alike everywhere for several, for any history."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from typing import Any
+
+import list_reference
+import pytest
+import text_reference
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.core.sequence import TextFormat, TextMemory, TextReference, TextStale, TextWaiting
+from dtp.crdt import GraphValueError, Link
+from dtp.crdt import values as encoding
+from dtp.crdt.list import ELEMENT_BYTES, List, ListPatch
+from dtp.crdt.text import Text
+
+
+def checked(one: List) -> list[Any]:
+    one._check()
+    return list(one)
+
+
+def patched(view: list[Any], patches: list[ListPatch]) -> None:
+    for position, deleted, inserted in patches:
+        view[position : position + deleted] = inserted
+
+
+def edit(one: List, rng: random.Random, number: int) -> None:
+    count = len(one)
+    match rng.choice(["insert", "insert", "delete", "move", "assign"]) if count else "insert":
+        case "insert":
+            at = rng.randint(0, count)
+            one[at:at] = [number * 10 + i for i in range(rng.randint(1, 3))]
+        case "delete":
+            at = rng.randrange(count)
+            del one[at : at + rng.randint(1, 3)]
+        case "move":
+            one.move(rng.randrange(count), rng.randrange(count))
+        case _:
+            one[rng.randrange(count)] = f"assigned {number}"
+
+
+@given(st.integers(0, 1 << 32), st.integers(1, 80))
+def test_one_replica_is_like_a_list(seed: int, steps: int) -> None:
+    rng, one, model = random.Random(seed), List(b"A"), list[Any]()
+    for number in range(steps):
+        count = len(model)
+        at, to = rng.randint(-count - 1, count + 1), rng.randint(-count - 1, count + 1)
+        match rng.randrange(7):
+            case 0 | 1:
+                one.insert(at, number)
+                model.insert(at, number)
+            case 2:
+                one.extend([number, None])
+                model.extend([number, None])
+            case 3 if -count <= at < count:
+                one[at] = [number]
+                model[at] = [number]
+            case 4 if -count <= at < count and -count <= to < count:
+                one.move(at, to)
+                model.insert(to % count, model.pop(at))
+            case 5:
+                del one[at:to]
+                del model[at:to]
+            case _ if -count <= at < count:
+                assert one.pop(at) == model.pop(at)
+        assert checked(one) == model
+        assert one[at:to] == model[at:to]
+        assert one[::-2] == model[::-2]
+    loaded = List.load(one.save(), b"B")
+    assert checked(loaded) == model
+    assert loaded.save() == one.save()
+
+
+@given(st.integers(0, 1 << 32), st.integers(2, 4), st.integers(1, 60))
+def test_any_history_is_shown_as_the_second_implementation_shows_it(
+    seed: int, count: int, steps: int
+) -> None:
+    rng = random.Random(seed)
+    now = [0]
+    lists = [List(bytes((65 + number,)), clock=lambda: now[0]) for number in range(count)]
+    views: list[list[Any]] = [[] for _ in lists]
+    sent: list[bytes] = []
+    for number in range(steps):
+        which = rng.randrange(count)
+        now[0] = rng.randint(0, 40)
+        if sent and rng.randrange(2):
+            patched(views[which], lists[which].apply(rng.choice(sent)))
+        else:
+            edit(lists[which], rng, number)
+            views[which] = list(lists[which])
+            if rng.randrange(3) and (changes := lists[which].take_changes()):
+                sent.append(changes)
+        assert checked(lists[which]) == views[which]
+    sent += [changes for one in lists if (changes := one.take_changes())]
+    for one, view in zip(lists, views, strict=True):
+        rng.shuffle(sent)
+        for message in sent:
+            patched(view, one.apply(message))
+            one._check()
+        assert one.waiting == 0
+        assert list(one) == view
+    expected = [encoding.decode(value) for value in list_reference.shown(list_reference.merge(sent))]
+    assert all(view == expected for view in views)
+    assert len({one.save() for one in lists}) == 1
+    version = lists[0].version
+    for one in lists:
+        one.compact([version])
+        assert checked(one) == expected
+    (state,) = {one.save() for one in lists}
+    loaded = List.load(state, b"loaded")
+    assert checked(loaded) == expected
+    assert loaded.save() == state
+    for number, one in enumerate(lists):
+        edit(one, rng, steps + number)
+    late = [changes for one in lists if (changes := one.take_changes())]
+    for one in (*lists, loaded):
+        for message in late:
+            one.merge(message)
+    assert len({str(checked(one)) for one in (*lists, loaded)}) == 1
+
+
+def test_what_two_do_to_one_element_at_the_same_time() -> None:
+    one, other = List(b"A", clock=lambda: 5), List(b"B", clock=lambda: 7)
+    one.extend("abc")
+    other.merge(one.take_changes())
+    one.move(0, 2)
+    one[0] = "B1"
+    other.move(0, 1)
+    other[2] = "C"
+    for here, there in ((one, other), (other, one)):
+        here.merge(there.changes_since(here.version))
+    assert list(one) == list(other) == ["B1", "a", "C"]  # the later move holds, and both assignments
+    del one[1]
+    other.move(1, 0)
+    other[0] = "again"
+    for here, there in ((one, other), (other, one)):
+        here.merge(there.changes_since(here.version))
+    assert list(one) == list(other) == ["B1", "C"]  # what was removed stays removed
+
+
+def test_of_equal_clocks_the_greater_author_and_then_what_it_did_last_holds() -> None:
+    one, other = List(b"A", clock=lambda: 5), List(b"B", clock=lambda: 5)
+    one.append(0)
+    other.merge(one.take_changes())
+    one[0] = "A"
+    for value in range(3):
+        other[0] = value
+    one.merge(other.take_changes())
+    other.merge(one.take_changes())
+    assert list(one) == list(other) == [2]
+    one[0] = "later"
+    other.merge(one.take_changes())
+    assert list(other) == ["later"]
+
+
+def test_a_marker_that_is_deleted_gives_way_to_the_next() -> None:
+    """Nobody does that alone here, but any message may; whoever gets it without the marker's bytes shows the same."""
+    one, other, third = (List(name, clock=lambda: 9) for name in (b"A", b"B", b"C"))
+    one.extend([1, 2, 3])
+    first = one.take_changes()
+    other.merge(first)
+    one.move(0, 1)
+    one[0] = "two"
+    other.move(0, 2)
+    other[0] = "due"
+    view = list(one)
+    patched(view, one.apply(other.take_changes()))
+    assert checked(one) == view == ["due", 3, 1]
+    for number, shown in (
+        (0, ["due", 1, 3]),
+        (1, ["two", 1, 3]),
+    ):  # what `other` inserted as its operations 0 and 1
+        deleted = b"\xd3" + text_reference.encode([(b"C", text_reference.Delete(number, (b"B", number)))])[1:]
+        patched(view, one.apply(deleted))
+        assert checked(one) == view == shown
+    third.merge(one.save())
+    assert checked(third) == view
+    assert third.save() == one.save()
+
+
+def test_values_of_all_kinds_and_what_can_be_none() -> None:
+    one = List(b"A")
+    held = [None, True, 0, -7, 1 << 90, 1.5, "x", b"y", Link("node"), [1, [2]], {"k": [3]}]
+    one.extend(held)
+    assert list(one) == held
+    assert one[3:5] == [-7, 1 << 90]
+    for value in (object(), {1: 2}, float, [[object()]]):
+        with pytest.raises(GraphValueError):
+            one.append(value)
+        with pytest.raises(GraphValueError):
+            one[0] = value
+    with pytest.raises(GraphValueError, match="blob"):
+        one.append(b"x" * ELEMENT_BYTES)
+    with pytest.raises(GraphValueError):
+        one[2:4] = [1, object()]
+    deep: Any = 1
+    for _ in range(40):
+        deep = [deep]
+    with pytest.raises(GraphValueError, match="deep"):
+        one.append(deep)
+    assert list(one) == held
+    for index in (len(held), -len(held) - 1):
+        with pytest.raises(IndexError):
+            one[index]
+        with pytest.raises(IndexError):
+            one[index] = 1
+        with pytest.raises(IndexError):
+            one.move(0, index)
+
+
+def test_what_is_read_is_the_readers_own() -> None:
+    one = List(b"A")
+    given_list = [1]
+    one.append(given_list)
+    given_list.append(2)
+    one[0].append(3)
+    assert list(one) == [[1]]
+
+
+@given(st.binary(max_size=60), st.integers(0, 1 << 16), st.integers(0, 7))
+def test_no_bytes_do_harm(garbage: bytes, at: int, bit: int) -> None:
+    one, other = List(b"A", clock=lambda: 4), List(b"B")
+    one.extend(["x", "y", "z"])
+    one.move(0, 2)
+    one[0] = "w"
+    message = bytearray(one.take_changes())
+    message[at % len(message)] ^= 1 << bit
+    for data in (bytes(message), b"\xd3" + garbage, b"\xd4" + garbage, garbage):
+        with contextlib.suppress(TextFormat, TextReference, TextStale, TextWaiting):
+            other.merge(data)
+        checked(other)
+    other.append("still")
+    assert checked(other)[-1] == "still"
+
+
+def test_texts_and_lists_refuse_each_others_messages() -> None:
+    text, items = Text(b"A"), List(b"B")
+    text.insert(0, "a")
+    items.append("a")
+    for data in (text.save(), text.take_changes()):
+        with pytest.raises(TextFormat):
+            items.merge(data)
+    for data in (items.save(), items.take_changes()):
+        with pytest.raises(TextFormat):
+            text.merge(data)
+    assert (str(text), list(items)) == ("a", ["a"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_memory_nothing_is_lost(seed: int) -> None:
+    """Every refusal leaves a list that goes on, and that merges all once there is memory again."""
+    rng, source = random.Random(seed), List(b"A", clock=lambda: 1)
+    sent = []
+    for number in range(120):
+        edit(source, rng, number)
+        sent.append(source.take_changes())
+    target = List(b"B")
+    refused = 0
+    for message in sent:
+        target.memory_limit = target.memory + rng.randint(0, 600)
+        try:
+            target.merge(message)
+        except TextMemory:
+            refused += 1
+            target.memory_limit = 0  # reading takes some, too
+            checked(target)
+            target.merge(message)
+        target.memory_limit = 0
+        checked(target)
+    assert refused
+    target.memory_limit = 0
+    assert list(target) == list(source)
+    assert target.save() == source.save()
+
+
+def of_age(turns: int) -> dict[str, float]:
+    """Bytes of memory for each operation of histories that ended lists before."""
+    found = {}
+    five = [List(bytes((65 + number,)) * 40) for number in range(5)]
+    for turn in range(turns):
+        one = five[turn % 5]
+        one.append(turn % 100)
+        message = one.take_changes()
+        for other in five:
+            if other is not one:
+                other.merge(message)
+    assert len({one.save() for one in five}) == 1
+    assert list(five[0]) == [turn % 100 for turn in range(turns)]
+    found["append by turns"] = five[0].memory / turns
+    front, gap, queue = List(b"A"), List(b"B"), List(b"C")
+    gap.extend([0, 0])
+    for turn in range(turns):
+        front.insert(0, 1)
+        gap.insert(1, 1)
+        queue.append(1)
+        if turn >= 10:
+            del queue[0]
+    assert (len(front), len(gap), len(queue)) == (turns, turns + 2, 10)
+    found |= {"front": front.memory / turns, "gap": gap.memory / turns, "queue": queue.memory / turns}
+    moved = List(b"D" * 40)
+    moved.extend(range(100))
+    for turn in range(turns):
+        moved.move(turn * 7 % 100, turn * 13 % 100)
+        moved[turn * 11 % 100] = turn
+    assert len(moved) == 100
+    found["move and assign"] = moved.memory / turns / 2
+    return found
+
+
+#: Bytes for each operation, whatever was before: places are ids, and what is deleted is forgotten by `compact`.
+BYTES = {"append by turns": 110, "front": 80, "gap": 80, "queue": 150, "move and assign": 170}
+
+
+def test_lists_do_not_age() -> None:
+    assert all(size < BYTES[name] for name, size in of_age(3000).items())
+
+
+@pytest.mark.long
+def test_lists_do_not_age_in_a_million_operations() -> None:
+    assert all(size < BYTES[name] for name, size in of_age(1_000_000).items())
