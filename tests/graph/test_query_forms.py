@@ -158,6 +158,20 @@ def test_subqueries_are_within_the_budget(queries: Queries, text: str) -> None:
     assert caught.value.what == "steps"
 
 
+def test_a_subquery_begins_at_the_node_that_is_known() -> None:
+    """Not at all nodes with a value in a range: a thousand times a thousand."""
+    replica = Replica(bytes(32))
+    for number in range(1000):
+        replica.put(f"n/{number}", "v", number)
+        replica.node(f"n/{number}").link("to", f"n/{(number * 7 + 1) % 1000}")
+    found = Queries(replica).run(
+        "MATCH (a:n) WHERE EXISTS { (a)-[:to]->(b) WHERE b.v >= a.v } RETURN count(*) AS n",
+        {},
+        QueryBudget(seconds=None, memory=None, steps=40_000),
+    )
+    assert found == [{"n": sum((number * 7 + 1) % 1000 >= number for number in range(1000))}]
+
+
 @given(st.integers(0, 1 << 32))
 def test_random_graphs(seed: int) -> None:
     """EXISTS, COUNT, COLLECT and CALL against loops over the links."""

@@ -244,10 +244,13 @@ class Match:
         wide = {"<": "<=", ">": ">="}.get(operator, operator)
         declared = self._index.has(node.label, key)
         kind = f" AND {own}.kind = {quoted(node.label)}" if declared else ""
+        # what links lead to from a known node is not looked for among all values: SQLite would (+ prevents it)
+        by_value = "+" if operator != "=" and self._is_led_to(node) else ""
+        at = f"{by_value}{own}.value"
         self._say(
             node,
             Condition(
-                f"{own}.soul = {node.alias}.soul AND {own}.key = {quoted(key)}{kind} AND {own}.value {wide} {{}}",
+                f"{own}.soul = {node.alias}.soul AND {own}.key = {quoted(key)}{kind} AND {at} {wide} {{}}",
                 (value,),
                 f"properties AS {own}",
                 is_scalar,
@@ -256,6 +259,18 @@ class Match:
         )
         if exact:
             self._equal.append((node, key, value))
+
+    def _is_led_to(self, node: PatternNode) -> bool:
+        """Whether links lead here from a node that was known before."""
+        reached, more = {node.alias}, [node.alias]
+        while more:
+            here = more.pop()
+            for step in self._steps:
+                ends_at = {step.left.alias, step.right.alias}
+                if here in ends_at:
+                    more += ends_at - reached
+                    reached |= ends_at
+        return any(one.alias in reached for name, one in self._nodes.items() if name in self._before)
 
     def _relation(self, tree: Tree[Token], left: PatternNode, right: PatternNode, group: int) -> PatternStep:
         detail = next(iter(trees(tree)), None)
@@ -423,7 +438,7 @@ class Match:
             bound = self._bind(row, columns)
             if bound is None:
                 continue
-            for one in self._with_paths(bound, columns, 0):
+            for one in self._with_paths(bound, columns, 0) if self._shortest else (bound,):
                 if all(truth(check(one)) is True for check in self._checks):
                     yield one
 
