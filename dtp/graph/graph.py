@@ -626,7 +626,7 @@ class Graph(GraphFormats):
 
     async def restore(self, soul: str, seconds: float) -> None:
         """Make all at a soul, but for lists, what it was then (`as_of`): whole or not at all, and a change like any
-        other, that can be taken back likewise."""
+        other, that can be taken back likewise. Of values written at the same time the latest comes back."""
         self.check_writable()
         await self.commit()
         await past.restore(self, soul, seconds)
