@@ -593,7 +593,7 @@ class Graph(GraphFormats):
 
     async def as_of(self, soul: str, seconds: float) -> dict[str, dict[str, Any]]:
         """All that was at a soul at a time, seconds since 1970, by the clocks of those who wrote it: as `everything`
-        has it, but for lists. Of a private node it is what is sealed.
+        has it. Of a private node it is what is sealed.
 
         It is put together from all that is stored here. What was summed up by its author shows what stood then.
         """
@@ -625,7 +625,7 @@ class Graph(GraphFormats):
         return await past.diff(self, soul, first, second)
 
     async def restore(self, soul: str, seconds: float) -> None:
-        """Make all at a soul, but for lists, what it was then (`as_of`): whole or not at all, and a change like any
+        """Make all at a soul what it was then (`as_of`): whole or not at all, and a change like any
         other, that can be taken back likewise. Of values written at the same time the latest comes back."""
         self.check_writable()
         await self.commit()

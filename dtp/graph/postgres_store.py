@@ -318,7 +318,10 @@ class PostgresReader(PostgresStore):
         if row is None:
             raise StoreError(f"there is no graph {self.name!r} in PostgreSQL")
         if row[1] != FORMAT:
-            raise StoreError(f"the graph {self.name!r} in PostgreSQL is not of format {FORMAT}")
+            raise StoreError(
+                f"the graph {self.name!r} in PostgreSQL is not of format {FORMAT}; opened to write, an older one is "
+                "taken over"
+            )
         self._graph = row[0]
 
     def load(self) -> Loaded:

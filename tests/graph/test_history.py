@@ -65,7 +65,7 @@ def test_a_time_of_all_types_is_what_was_there_then() -> None:
     rng = random.Random(3)
 
     def change(graph: Graph) -> None:
-        what = rng.randrange(7)
+        what = rng.randrange(8)
         if what == 0:
             graph.node("p")[rng.choice("ab")] = rng.choice([1, None, "x", [1]])
         elif what == 1:
@@ -79,15 +79,23 @@ def test_a_time_of_all_types_is_what_was_there_then() -> None:
         elif what == 5:
             value = graph.multi_value("p", "v")
             value.clear() if rng.random() < 0.2 else value.set(rng.randrange(9))
+        elif what == 6:
+            items = graph.list("p", "l")
+            if len(items) < 2 or rng.random() < 0.5:
+                items.insert(rng.randrange(len(items) + 1), rng.randrange(9))
+            elif rng.random() < 0.5:
+                items.move(rng.randrange(len(items)), rng.randrange(len(items)))
+            else:
+                del items[rng.randrange(len(items))]
         else:
             text = graph.text("p", "t")
             at = rng.randrange(len(text) + 1)
             text.edit([(at, min(2, len(text) - at), rng.choice(["", "abc", "é"]))])
 
     def shown(everything: dict[str, Any]) -> dict[str, Any]:
-        """Without what is at its beginning again: a counter at 0 and an empty text may be there or not."""
+        """Without what is at its beginning again: a counter at 0, an empty text or list may be there or not."""
         found = {
-            key: {k: v for k, v in kinds.items() if v not in (0, "")} for key, kinds in everything.items()
+            key: {k: v for k, v in kinds.items() if v not in (0, "", [])} for key, kinds in everything.items()
         }
         return {key: kinds for key, kinds in found.items() if kinds}
 
