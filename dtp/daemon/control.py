@@ -142,7 +142,9 @@ class Control:
                 self._path.unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer), contextlib.suppress(ConnectionError, ValueError):
+        # The loop's end cancels it; of a task that was cancelled asyncio would log a fault (Python 3.11).
+        ends = contextlib.suppress(ConnectionError, ValueError, asyncio.CancelledError)
+        with contextlib.closing(writer), ends:
             while line := await reader.readline():
                 writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
                 await writer.drain()

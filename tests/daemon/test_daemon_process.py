@@ -221,6 +221,24 @@ def test_a_daemon_that_ends_before_it_answers(short, heard):
     asyncio.run(scenario())
 
 
+def test_a_daemon_that_ends_while_somebody_asks_says_nothing_of_it(short, caplog):
+    """As 'dtpd drain' of one with nothing open: the last lines of its log were a traceback."""
+
+    async def main(asking):
+        control = Control(short / "control", {})
+        await control.start()
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(asking, str(short / "control"))
+        await loop.sock_sendall(asking, b"{}\n")
+        assert b"no such command" in await loop.sock_recv(asking, 1000)
+        await control.close()
+
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.setblocking(False)
+        asyncio.run(main(asking))
+    assert caplog.messages == []
+
+
 def test_who_can_not_be_banned(serve):
     async def scenario(served, daemon):
         for caller, seconds in (("*", None), ("alice", None), (None, 1), ("0x" + "1" * 64, "1h")):
