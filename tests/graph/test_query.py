@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from graph_fixtures import ALICE, BOB
-from graph_people import people
+from graph_people import called, people
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,9 +22,10 @@ from dtp.graph.query.run import Queries
 from dtp.graph.query.semantics import Path, Relation
 
 
-@pytest.fixture(scope="module")
-def queries() -> Queries:
-    return Queries(people())
+@pytest.fixture(scope="module", params=[None, called], ids=["here", "beside"])
+def queries(request: pytest.FixtureRequest) -> Queries:
+    """As `Graph.query` asks, and as `Graph.query_async` does."""
+    return Queries(people(), ask=request.param)
 
 
 def rows(queries: Queries, text: str, **parameters: Any) -> list[tuple[Any, ...]]:

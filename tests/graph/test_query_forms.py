@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from graph_people import people
+from graph_people import called, people
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,9 +15,10 @@ from dtp.graph import QueryBudget, QueryError, QueryLimit
 from dtp.graph.query.run import Queries
 
 
-@pytest.fixture(scope="module")
-def queries() -> Queries:
-    return Queries(people())
+@pytest.fixture(scope="module", params=[None, called], ids=["here", "beside"])
+def queries(request: pytest.FixtureRequest) -> Queries:
+    """As `Graph.query` asks, and as `Graph.query_async` does."""
+    return Queries(people(), ask=request.param)
 
 
 def rows(queries: Queries, text: str, **parameters: Any) -> list[tuple[Any, ...]]:
