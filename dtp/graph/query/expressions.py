@@ -15,6 +15,7 @@ from dtp.graph.query.columns import kind_of
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
 from dtp.graph.query.functions import AGGREGATES, FUNCTIONS, PERCENTILES, READING, distinct, percentile
 from dtp.graph.query.lists import LISTS
+from dtp.graph.query.literals import LITERALS
 from dtp.graph.query.plan import PlannedMatch, PlanStep
 from dtp.graph.query.regular import Regular
 from dtp.graph.query.semantics import NodeRef, Relation, shown, truth
@@ -27,7 +28,6 @@ from dtp.graph.query.syntax import (
     label_names,
     name_of,
     trees,
-    unquoted,
     words,
 )
 
@@ -58,7 +58,7 @@ _TEXTUAL: Final[dict[str, Callable[[str, str], bool]]] = {
 
 
 #: What other modules compile.
-_ELSEWHERE: Final = {**LISTS, **SUBQUERIES}
+_ELSEWHERE: Final = {**LITERALS, **LISTS, **SUBQUERIES}
 
 
 class Matcher(PlannedMatch, Protocol):
@@ -229,32 +229,6 @@ class Expressions:
         unused = self._given.keys() - self.used
         if unused:
             raise QueryError(f"the query has no ${', $'.join(sorted(unused))}")
-
-    def _on_integer(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        text = str(tree.children[0])
-        value = int(text, 0) if text[:2] in ("0x", "0o") else int(text)
-        if value >= 1 << 63:
-            raise fault(f"{text} is above 64 bits; give it as a parameter", tree)
-        return lambda row: value
-
-    def _on_real(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        value = float(str(tree.children[0]))
-        if value in (float("inf"), float("-inf")):
-            raise fault("this number is too large", tree)
-        return lambda row: value
-
-    def _on_text(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        value = unquoted(str(tree.children[0]))
-        return lambda row: value
-
-    def _on_true(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        return lambda row: True
-
-    def _on_false(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        return lambda row: False
-
-    def _on_null(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        return lambda row: None
 
     def _on_whole(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
         name = name_of(trees(tree)[0])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -63,35 +61,3 @@ def has_aggregate(tree: Tree[Token]) -> bool:
     if is_aggregate(tree):
         return True
     return tree.data not in SUBQUERIES and any(has_aggregate(one) for one in trees(tree))
-
-
-_ESCAPES: Final = {
-    "'": "'",
-    '"': '"',
-    "\\": "\\",
-    "n": "\n",
-    "t": "\t",
-    "r": "\r",
-    "b": "\b",
-    "f": "\f",
-    "/": "/",
-}
-
-
-def unquoted(text: str) -> str:
-    """A string literal's text. Raises `QueryError`."""
-
-    def meant(found: re.Match[str]) -> str:
-        letter = found[1]
-        if letter in _ESCAPES:
-            return _ESCAPES[letter]
-        if len(letter) == 5:
-            return str(json.loads(f'"\\{letter}"'))
-        raise QueryError(f"{text} has an unknown escape")
-
-    inner = text[1:-1]
-    if "\\" in inner:
-        inner = re.sub(r"\\(u[0-9a-fA-F]{4}|.)", meant, inner, flags=re.DOTALL)
-        if any("\ud800" <= letter <= "\udfff" for letter in inner):
-            raise QueryError(f"{text} has half of a surrogate pair")
-    return inner
