@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import ClassVar
@@ -186,7 +187,7 @@ def test_a_server_that_refuses_every_channel_gets_one_deposit_after_another_only
         monkeypatch.setattr(dial._PaidDialer, "dial", refuse)
         known = []
         for hours in (0, 0, 0, 1, 0):
-            clock = SimpleNamespace(time=lambda hours=hours: market.chain.now_ms() / 1000 + hours * 3600)
+            clock = SimpleNamespace(time=lambda hours=hours: time.time() + hours * 3600)
             monkeypatch.setattr(channel_in_use, "time", clock)
             with pytest.raises(ConnectionRefused, match="go away"):
                 await market.connect(buyer, budget=1_000_000)
@@ -209,7 +210,7 @@ def test_a_server_that_lets_each_channel_in_once_gets_one_deposit_after_another_
         await market.serve(give)
         buyer, known = await market.buyer(), []
         for hours in (0, 0, 0, 1):
-            clock = SimpleNamespace(time=lambda hours=hours: market.chain.now_ms() / 1000 + hours * 3600)
+            clock = SimpleNamespace(time=lambda hours=hours: time.time() + hours * 3600)
             monkeypatch.setattr(channel_in_use, "time", clock)
             async with market.connect(buyer, budget=1_000_000, keep=True) as connection:
                 await fetch(connection, 100)
