@@ -291,7 +291,7 @@ class Replica:
 
     # What texts and lists ask and tell of edits made here: `sequences.Owner`.
 
-    def check_edit(self, name: Name, written: Sequence[Value] = (), touched: Sequence[bytes] = ()) -> None:
+    def check_edit(self, name: Name, written: Sequence[Value] = (), touched: Iterable[bytes] = ()) -> None:
         """Raise `NotOwner`, `RuleBroken`, or the `refusal`, where this replica may not make such an edit."""
         space, soul, key = name
         if space == core.TEXT:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from dtp.core import crdt as core
@@ -34,8 +34,11 @@ Saved = tuple[int, str, str, bytes, list[bytes], list[bytes], bytes]
 class Owner(Protocol):
     """What a text or a list asks and tells of edits made here."""
 
-    def check_edit(self, name: Name, written: Sequence[Value] = (), touched: Sequence[bytes] = ()) -> None:
-        """Raise what forbids writing these values, and touching what these agents made."""
+    def check_edit(self, name: Name, written: Sequence[Value] = (), touched: Iterable[bytes] = ()) -> None:
+        """Raise what forbids writing these values, and touching what these agents made.
+
+        Who made what is looked up only where it matters: `touched` need not be read.
+        """
 
     def edited(self, name: Name) -> None:
         """Note that something was written here."""
@@ -188,17 +191,17 @@ class GraphList(_InGraph, List):
         self._edited([ListPatch(position, 0, items)] if items else [])
 
     def _assign(self, position: int, value: Value) -> None:
-        self._owner.check_edit(self.name, [value], [self.made_by(position)])
+        self._owner.check_edit(self.name, [value], map(self.made_by, [position]))
         super()._assign(position, value)
         self._edited([ListPatch(position, 1, [value])])
 
     def _delete(self, position: int, count: int) -> None:
-        self._owner.check_edit(self.name, (), [self.made_by(position + i) for i in range(count)])
+        self._owner.check_edit(self.name, (), map(self.made_by, range(position, position + count)))
         super()._delete(position, count)
         self._edited([ListPatch(position, count, [])] if count else [])
 
     def _move(self, old: int, new: int) -> None:
-        self._owner.check_edit(self.name, (), [self.made_by(old)])
+        self._owner.check_edit(self.name, (), map(self.made_by, [old]))
         value = self[old] if self._listeners else None
         super()._move(old, new)
         self._edited([ListPatch(old, 1, []), ListPatch(new, 0, [value])] if old != new else [])
