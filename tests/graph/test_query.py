@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.crdt import GraphValueError, Link, Replica
+from dtp.crdt.owners import owned
 from dtp.graph import Graph
 from dtp.graph.query.errors import QueryError
 from dtp.graph.query.run import Queries
@@ -125,6 +126,24 @@ def rows(queries: Queries, text: str, **parameters: Any) -> list[tuple[Any, ...]
 )  # fmt: skip
 def test_what_is_asked_is_answered(queries: Queries, text: str, expected: list[tuple[Any, ...]]) -> None:
     assert rows(queries, text, **({"big": 1 << 80} if "$big" in text else {})) == expected
+
+
+@pytest.mark.parametrize("ask", [None, called], ids=["here", "beside"])
+def test_owned_nodes_have_labels(ask: Any) -> None:
+    """What follows the owner; the graph's own book-keeping has none, and neither has the owner's node."""
+    one = Replica(ALICE.id.key)
+    mine = owned(ALICE.id.key)
+    one.put_many((f"{mine}/post/{number}", "n", number) for number in range(3))
+    one.put("post/3", "n", 3)
+    one.put(f"{mine}/.seen", "n", 4)
+    one.put(mine, "n", 5)
+    one.put("user/a", "wrote", Link(f"{mine}/post/1"))
+    queries = Queries(one, ask=ask)
+    assert rows(queries, "MATCH (p:post) RETURN p.n ORDER BY p.n") == [(0,), (1,), (2,), (3,)]
+    assert rows(queries, "MATCH (p:post {n: 2}) RETURN labels(p), id(p)") == [(["post"], f"{mine}/post/2")]
+    assert rows(queries, "MATCH (:user)-[:wrote]->(p:post) RETURN p.n") == [(1,)]
+    assert rows(queries, "MATCH (x) WHERE x.n > 3 RETURN labels(x), x.n ORDER BY x.n") == [([], 4), ([], 5)]
+    assert rows(queries, f"MATCH (x:`{mine}`) RETURN x") == []
 
 
 def test_names_of_the_query_cant_become_sql(queries: Queries) -> None:

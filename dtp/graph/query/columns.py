@@ -19,14 +19,18 @@ _NUMBER: Final = 0xFFFF_FFFF
 
 
 def kind_of(soul: str) -> str:
-    """A node's label: what is before the first slash, "" without one; under rules the kind, without the hash."""
-    kind = soul.partition("/")[0] if "/" in soul else ""
+    """A node's label: what is before the first slash, of an owned soul behind its owner; "" without one, and for the
+    graph's own book-keeping. Under rules it is the kind, without the hash."""
+    path = soul.partition("/")[2] if soul.startswith("~") else soul
+    kind = path.partition("/")[0] if "/" in path else ""
+    if soul.startswith("~") and kind.startswith("."):
+        return ""
     return kind[1:].partition(":")[0] if kind.startswith(MARK) else kind
 
 
 def prefixes_of(kind: str) -> tuple[bytes, ...]:
     """What all souls of a label begin with."""
-    return (values.name(f"{kind}/"), values.name(f"{MARK}{kind}")) if kind else (b"",)
+    return (values.name(f"{kind}/"), values.name(f"{MARK}{kind}"), b"~") if kind else (b"",)
 
 
 class Found(NamedTuple):
