@@ -241,13 +241,18 @@ def main() -> None:
     parser.add_argument(
         "--large", type=int, default=100_000, help="elements for memory, told for a million (100000)"
     )
+    parser.add_argument(
+        "--turns", type=int, default=20_000, help="the same for what two write by turns (20000)"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
         name, _, what = options.side.partition(":")
         if what:
-            found = measure_memory(name, options.large, turns=what == "turns")
+            found = measure_memory(
+                name, options.turns if what == "turns" else options.large, turns=what == "turns"
+            )
         else:
             found = measure(name, options.count, options.large)
         print(json.dumps(found))
@@ -259,12 +264,20 @@ def main() -> None:
             found = {}
             for side in (name, f"{name}:one", f"{name}:turns"):
                 command = [sys.executable, "-m", "bench.lists", "--side", side]
-                command += ["--count", str(options.count), "--large", str(options.large)]
+                command += [
+                    "--count",
+                    str(options.count),
+                    "--large",
+                    str(options.large),
+                    "--turns",
+                    str(options.turns),
+                ]
                 found |= json.loads(
                     subprocess.run(command, capture_output=True, check=True, text=True).stdout
                 )
-            for column in ("MB by one", "MB by turns", "saved KB", "load ms"):
+            for column in ("MB by one", "saved KB", "load ms"):
                 found[column] *= 1_000_000 / options.large
+            found["MB by turns"] *= 1_000_000 / options.turns
             samples[name].append(found)
     facts = machine.facts()
     print(f"{facts['cpu']}, {facts['cores']} cores, Python {facts['python']}, commit {facts['commit']}")

@@ -130,6 +130,9 @@ int64_t dtp_text_agent_find(dtp_text *text, const uint8_t *name, size_t size);
  * what is behind it is not. */
 int dtp_text_merge(dtp_text *text, const uint8_t *data, size_t size, int patches);
 
+/* Whether all operations of these messages of changes are merged: 1 or 0, or DTP_TEXT_FORMAT, DTP_TEXT_MEMORY. */
+int dtp_text_has(dtp_text *text, const uint8_t *data, size_t size);
+
 /* Encoders: the length, and `*out` is memory of the text until the next call. */
 int64_t dtp_text_version(dtp_text *text, const uint8_t **out);
 /* What a replica at `version` (encoded; size 0: an empty one) lacks. Empty when it lacks nothing. */

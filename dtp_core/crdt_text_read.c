@@ -184,3 +184,56 @@ int64_t dtp_text_agent_find(dtp_text *t, const uint8_t *name, size_t size)
     text_leave(t);
     return found;
 }
+
+/* ---- what is here ------------------------------------------------------------------------------------------ */
+
+/* This text's numbers of a message's authors, into t->locals: NOBODY for those that it doesn't know. */
+static int lookup_all(dtp_text *t, const message *m)
+{
+    dtp_reader r = m->names;
+    const uint8_t *name;
+    size_t size;
+    uint32_t i;
+    int code = text_grow(t, &t->locals, &t->locals_room, m->agents, sizeof *t->locals);
+    for (i = 0; i < m->agents && code == DTP_TEXT_OK; i++) {
+        int64_t found;
+        (void)wire_name(&r, &name, &size); /* checked before */
+        found = agent_lookup(t, name, size);
+        t->locals[i] = found < 0 ? NOBODY : (uint32_t)found;
+    }
+    return code;
+}
+
+static int has_message(dtp_text *t, const message *m)
+{
+    group g;
+    wire_op w;
+    int code = lookup_all(t, m);
+    if (code != DTP_TEXT_OK)
+        return code;
+    g.r = m->groups;
+    g.agents = m->agents;
+    g.list = m->list;
+    while (wire_group(&g) == 1) {
+        uint32_t who = t->locals[g.self], first = g.seq;
+        do
+            (void)wire_operation(&g, &w); /* checked before */
+        while (!w.end);
+        if (g.seq > first && (who == NOBODY || t->agents[who].next < g.seq))
+            return 0;
+    }
+    return 1;
+}
+
+int dtp_text_has(dtp_text *t, const uint8_t *data, size_t size)
+{
+    dtp_reader r = {data, data, size > 0 ? data + size : data};
+    message m;
+    int has = 1;
+    if (!text_enter(t))
+        return DTP_TEXT_BUSY;
+    while (r.at < r.end && has == 1)
+        has = wire_check(&r, &m) != DTP_TEXT_OK || m.state || m.list != t->is_list ? DTP_TEXT_FORMAT : has_message(t, &m);
+    text_leave(t);
+    return has;
+}

@@ -224,6 +224,13 @@ class SequenceHandle:
             raise fault
         return self._patches()
 
+    def has(self, changes: bytes) -> bool:
+        """Return whether all operations of a message of changes are merged. Raises `TextFormat`, `TextMemory`."""
+        code = lib.dtp_text_has(self._text, changes, len(changes))
+        if code < 0:
+            raise self._fault(code)
+        return bool(code)
+
     def _patches(self) -> Sequence[Any]:
         """Return what the last merge changed."""
         raise NotImplementedError

@@ -359,12 +359,17 @@ class Sequences:
             (
                 *name,
                 self._bytes(name),
-                sorted(self._waiting.get(name, ())),
+                self._still_waiting(name),
                 *self._saved_asked(name),
             )
             for name in self.names()
         ]
         return [saved for saved in found if saved[3] or saved[4]]
+
+    def _still_waiting(self, name: Name) -> list[bytes]:
+        """Return the edits of which something waits: the same ones wherever the same came, in whatever order."""
+        text, kept = self._open.get(name), sorted(self._waiting.get(name, ()))
+        return kept if text is None else [edit for edit in kept if not text.has(edit)]
 
     def _saved_asked(self, name: Name) -> tuple[list[bytes], bytes]:
         asked = self._asked.get(name)

@@ -6,10 +6,12 @@ import random
 
 import pytest
 from crdt_replicas import exchange, replica
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dtp.core import crdt as core
 from dtp.core.errors import StateLimit
-from dtp.crdt import Replica
+from dtp.crdt import Frame, Replica
 from dtp.crdt.text import Text
 
 
@@ -123,3 +125,31 @@ def test_a_whole_text_is_no_edit(hidden: bool) -> None:
 def _committed(one: Replica) -> bytes:
     one.commit()
     return one.save()
+
+
+@given(st.integers(0, 1 << 32))
+def test_states_are_the_same_while_edits_wait(seed: int) -> None:
+    """Whatever came first, and whatever came between the edits that wait."""
+    rng = random.Random(seed)
+    authors = [replica(number) for number in range(3)]
+    frames: list[Frame] = []
+    for number in range(12):
+        one = rng.choice(authors)
+        for frame in frames:
+            if rng.randrange(3):
+                one.merge(frame.author, frame.body)
+        text, items = one.text("note"), one.list("l")
+        text.insert(rng.randint(0, len(text)), f"{number}")
+        items.insert(rng.randint(0, len(items)), number)
+        if len(items) > 1:
+            items.move(0, rng.randrange(len(items)))
+        frames += one.commit()
+    some = [frame for frame in frames if rng.randrange(4)]
+    late = [replica(7), replica(8), replica(9)]
+    for one in late:
+        rng.shuffle(some)
+        for number, frame in enumerate(some):
+            one.merge(frame.author, frame.body)
+            if number == 6 and one is late[2]:
+                one = late[2] = Replica.load(one.author, one.save(), clock=one.clock)
+    assert len({one.save() for one in late}) == 1
