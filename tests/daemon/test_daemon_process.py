@@ -25,6 +25,8 @@ from .conftest import NEAR, config
 
 #: A program that is run as the successor: reads what it needs from its environment, and tells the pipe that waits.
 SUCCESSOR = "import os; from dtp.daemon import systemd; tell = int(os.environ['DTPD_READY']); "
+#: A program that stays until it is killed, whatever its standard input is.
+STAYS = "import signal; signal.pause()"
 
 
 class Served:
@@ -314,7 +316,7 @@ def test_nothing_changes_while_it_drains(serve, caplog):
     assert "not reloaded" in caplog.text
 
 
-@pytest.mark.parametrize("script", [answer("b''"), [sys.executable, "-c", f"{SUCCESSOR}input()"]])
+@pytest.mark.parametrize("script", [answer("b''"), [sys.executable, "-c", f"{SUCCESSOR}{STAYS}"]])
 def test_a_successor_that_does_not_serve_is_gone(serve, monkeypatch, script):
     """Whether it ends, or takes its time and this process is told to end meanwhile."""
     start, started = process._start_successor, []
@@ -325,7 +327,7 @@ def test_a_successor_that_does_not_serve_is_gone(serve, monkeypatch, script):
 
     async def scenario(served, daemon):
         upgrade = asyncio.create_task(served._upgrade({}))
-        if script[-1].endswith("input()"):
+        if script[-1].endswith(STAYS):
             await until(lambda: started)
             served._on_signal()
         with pytest.raises(process.UpgradeFailed):
@@ -338,7 +340,7 @@ def test_a_successor_that_does_not_serve_is_gone(serve, monkeypatch, script):
 
 def test_a_successor_that_is_given_up_is_gone_before_its_pipe(serve, monkeypatch):
     """The end of the pipe tells it that this process gives way: it would take over what stays here."""
-    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", "input()"])
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", STAYS])
     monkeypatch.setattr(process, "UPGRADE", 0.01)
     start, codes = process._start_successor, []
 
@@ -433,7 +435,7 @@ def test_a_file_of_bans_that_can_t_be_used_stops_nobody(tmp_path, caplog, data):
 
 
 def test_a_successor_that_takes_too_long_is_gone(serve, monkeypatch):
-    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", "input()"])
+    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", STAYS])
     monkeypatch.setattr(process, "UPGRADE", 0.01)
 
     async def scenario(served, daemon):
