@@ -162,7 +162,7 @@ static void push(dtp_text *t, const marker *what)
     at_number(t, number)->child = at_number(t, number)->next = 0;
     e->top[what->kind] = join(t, e->top[what->kind], number);
     m->held++;
-    if (what->stamp > m->newest || m->newest == 0) {
+    if (what->stamp > m->newest || (what->stamp == m->newest && what->at.agent != 0)) {
         m->newest = what->stamp;
         m->newest_of = what->at.agent;
     }

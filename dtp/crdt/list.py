@@ -142,17 +142,16 @@ class List(Replicated, ListHandle, MutableSequence[Value]):
 
     def _set_slice(self, index: slice, new: list[Value]) -> None:
         start, stop, step = index.indices(len(self))
-        if step != 1:
-            places = range(start, stop, step)
-            if len(places) != len(new):
-                raise ValueError(f"{len(new)} values for an extended slice of {len(places)}")
-            for at, value in zip(places, new, strict=True):
-                self[at] = value
+        places = range(start, max(start, stop) if step == 1 else stop, step)
+        if step != 1 and len(places) != len(new):
+            raise ValueError(f"{len(new)} values for an extended slice of {len(places)}")
+        self._permit(places, new)
+        if step == 1:
+            self._delete(start, len(places))
+            self._insert(start, new)
             return
-        for value in new:
-            _encode(value)  # before anything is removed
-        del self[start : max(start, stop)]
-        self._insert(start, new)
+        for at, value in zip(places, new, strict=True):
+            self._assign(at, value)
 
     def __delitem__(self, index: int | slice) -> None:
         if not isinstance(index, slice):
@@ -162,8 +161,14 @@ class List(Replicated, ListHandle, MutableSequence[Value]):
         if step == 1:
             self._delete(start, max(0, stop - start))
             return
-        for at in sorted(range(start, stop, step), reverse=True):
+        places = range(start, stop, step)
+        self._permit(places, [])
+        for at in sorted(places, reverse=True):
             self._delete(at, 1)
+
+    def _permit(self, places: range, new: list[Value]) -> None:
+        """Raise what an edit in several steps, of these elements and with these values, would raise half-way."""
+        List(b"trial").extend(new)
 
     def _delete(self, position: int, count: int) -> None:
         self.delete_range(position, count)

@@ -195,6 +195,10 @@ class GraphList(_InGraph, List):
         super()._assign(position, value)
         self._edited([ListPatch(position, 1, [value])])
 
+    def _permit(self, places: range, new: list[Value]) -> None:
+        super()._permit(places, new)
+        self._owner.check_edit(self.name, new, map(self.made_by, places))
+
     def _delete(self, position: int, count: int) -> None:
         self._owner.check_edit(self.name, (), map(self.made_by, range(position, position + count)))
         super()._delete(position, count)

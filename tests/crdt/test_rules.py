@@ -288,6 +288,7 @@ BOARD = Rules(
         Rule(path="*", key="said", space="set", rate=(2, 10.0)),
         Rule(path="*", key="lines", space="list", removes="own"),
         Rule(path="*", key="all", space="list", removes="any"),
+        Rule(path="*", key="titles", space="list", removes="own", value=TITLE),
         Rule(path="*", key="hits", space="counter", value=Schema(min=0, max=3)),
         Rule(path="*", key="state", space="values", removes="nothing"),
         Rule(path="*", key="body", space="text", value=Schema(size=(1, 120))),
@@ -325,6 +326,32 @@ def test_writers_and_deleting() -> None:
     with pytest.raises(RuleBroken, match="no rule"):
         one.put(draft, "draft", "x")
     meet(one, other)
+
+
+def test_slices_of_lists_are_refused_whole() -> None:
+    one, other, _ = pair()
+    soul = BOARD.soul("b")
+    one.list(soul, "titles").extend(["a", "b"])
+    meet(one, other)
+    titles = other.list(soul, "titles")
+    titles.extend(["c", "d"])
+    for place, new in (
+        (slice(1, 3), ["x"]),
+        (slice(None, None, -2), ["x", "y"]),
+        (slice(2, 4), ["x", 7]),
+        (slice(2, 4), ["x", "far too long"]),
+        (slice(3, 1, -1), ["x", 7]),
+    ):
+        with pytest.raises(RuleBroken):
+            titles[place] = new
+        assert list(titles) == ["a", "b", "c", "d"]
+    for place in (slice(1, 3), slice(None, None, 2), slice(None, None, -3)):
+        with pytest.raises(RuleBroken):
+            del titles[place]
+        assert list(titles) == ["a", "b", "c", "d"]
+    titles[:1:-1] = ["D", "C"]
+    meet(one, other)
+    assert list(one.list(soul, "titles")) == ["a", "b", "C", "D"]
 
 
 def test_a_rate() -> None:

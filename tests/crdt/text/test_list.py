@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 from typing import Any
 
@@ -158,6 +159,33 @@ def test_of_equal_clocks_the_greater_author_and_then_what_it_did_last_holds() ->
     assert list(other) == ["later"]
 
 
+@pytest.mark.parametrize("time", [0, 5])
+def test_who_edits_last_holds_whoever_had_the_same_clock(time: int) -> None:
+    """Of three markers with one stamp the latest is deleted by the next; the other one isn't to come up instead."""
+    ends: list[Any] = []
+    for order in itertools.permutations(b"ABC"):
+        replicas = [List(bytes([name]), clock=lambda: time) for name in order]
+        replicas[0].extend([1, 2, 3])
+        first = replicas[0].take_changes()
+        for one in replicas[1:]:
+            one.merge(first)
+        for one in replicas:
+            one[0] = "at the same time"
+            one.move(0, 1)
+        sent = [one.take_changes() for one in replicas]
+        for one in replicas:
+            for message in sent:
+                one.merge(message)
+        late = List.load(replicas[0].save(), bytes([order[0]]), clock=lambda: time)
+        for one in (*replicas, late):
+            at = list(one).index("at the same time")
+            one[at] = "then"
+            one.move(at, 2)
+            assert checked(one) == [2, 3, "then"]
+        ends.append(list(replicas[0]))
+    assert ends == [[2, 3, "then"]] * 6
+
+
 def test_a_marker_that_is_deleted_gives_way_to_the_next() -> None:
     """Nobody does that alone here, but any message may; whoever gets it without the marker's bytes shows the same."""
     one, other, third = (List(name, clock=lambda: 9) for name in (b"A", b"B", b"C"))
@@ -204,6 +232,11 @@ def test_values_of_all_kinds_and_what_can_be_none() -> None:
     with pytest.raises(GraphValueError, match="deep"):
         one.append(deep)
     assert list(one) == held
+    for place in (slice(0, 2), slice(None, 4, 2), slice(3, 1, -1), slice(5, 1)):
+        for value in (object(), deep, b"x" * ELEMENT_BYTES):
+            with pytest.raises(GraphValueError):
+                one[place] = [1, value]
+        assert list(one) == held  # nothing of it
     for index in (len(held), -len(held) - 1):
         with pytest.raises(IndexError):
             one[index]
