@@ -4,7 +4,10 @@
  * whatever order operations come, replicas that have the same ones show the same. */
 #include "crdt_text_internal.h"
 
-enum { STALE = 64 /* markers that were deleted and are still in heaps before they are looked for */ };
+enum {
+    STALE = 64,        /* markers that were deleted and are still in heaps before they are looked for */
+    PATCH_TEXT = 65536 /* bytes that patches of one merge may have beyond twice what is held */
+};
 
 /* ---- the table of elements --------------------------------------------------------------------------------- */
 
@@ -267,6 +270,10 @@ static void patch_shown(dtp_text *t, id x, const place *p)
     else
         t->patching = PATCHES_LOST;
     t->body.size = before;
+    if (t->patching == PATCHES_WANTED && t->patch_text.size > (size_t)2 * t->pool_used + PATCH_TEXT) {
+        t->patching = PATCHES_WHOLE; /* large values that are moved again and again, by a few bytes each */
+        patches_clear(t);
+    }
 }
 
 /* Show the element where it is to be, and nowhere else. */
@@ -405,6 +412,18 @@ size_t mark_value(dtp_text *t, id x, const uint8_t **value)
     read_at(t, &p, &c);
     *value = c.value;
     return c.value_size;
+}
+
+int mark_values(dtp_text *t, const span *s, bytes *b)
+{
+    uint32_t i;
+    int code = DTP_TEXT_OK;
+    for (i = 0; i < s->len && code == DTP_TEXT_OK; i++) {
+        const uint8_t *value;
+        size_t size = mark_value(t, mark_shown(t, span_id(s, i)), &value);
+        code = cell_put_value(t, b, value, size);
+    }
+    return code;
 }
 
 #define PROMISE(condition)     \

@@ -176,6 +176,57 @@ void patch_delete(dtp_text *t, uint32_t position, uint32_t len)
         last->deleted = len;
 }
 
+void patches_copy(dtp_text *t, const dtp_text *from)
+{
+    if (from->patching != PATCHES_WANTED || from->patch_count == 0)
+        return;
+    if (bytes_reserve(t, &t->patch_text, from->patch_text.size) != DTP_TEXT_OK
+        || text_grow(t, &t->patches, &t->patch_room, from->patch_count, sizeof *t->patches) != DTP_TEXT_OK) {
+        t->patching = PATCHES_LOST;
+        return;
+    }
+    memcpy(t->patches, from->patches, from->patch_count * sizeof *t->patches);
+    t->patch_count = from->patch_count;
+    if (from->patch_text.size > 0)
+        memcpy(t->patch_text.data, from->patch_text.data, from->patch_text.size);
+    t->patch_text.size = from->patch_text.size;
+}
+
+int patch_read_all(dtp_text *t, bytes *b)
+{
+    leaf *l;
+    uint32_t i;
+    int code = bytes_reserve(t, b, (size_t)t->state.bytes + 1); /* never NULL */
+    for (l = t->first; l != NULL && code == DTP_TEXT_OK; l = l->next)
+        for (i = 0; i < l->head.count && code == DTP_TEXT_OK; i++) {
+            const span *s = &l->spans[i];
+            weight w;
+            const uint8_t *text;
+            if ((s->who & DEAD) != 0)
+                continue;
+            if (t->is_list) {
+                code = mark_values(t, s, b);
+                continue;
+            }
+            text = span_text(t, s, 0, s->len, &w);
+            memcpy(b->data + b->size, text, w.chars + w.more8);
+            b->size += w.chars + w.more8;
+        }
+    return code;
+}
+
+void patch_whole(dtp_text *t, uint32_t before)
+{
+    patches_clear(t);
+    t->body.size = 0;
+    t->patching = patch_read_all(t, &t->body) == DTP_TEXT_OK ? PATCHES_WANTED : PATCHES_LOST;
+    if (before > 0)
+        patch_delete(t, 0, before);
+    if (t->state.length > 0)
+        patch_insert(t, 0, t->body.data, t->body.size, (uint32_t)t->state.length);
+    t->body.size = 0;
+}
+
 /* ---- editing --------------------------------------------------------------------------------------------- */
 
 /* Insert and write it into `h`, if not NULL, which is reserved. */

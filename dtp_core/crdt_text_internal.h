@@ -84,7 +84,7 @@ typedef struct chunk_at {
     uint32_t first; /* its first number */
 } chunk_at;
 
-enum { PATCHES_UNWANTED = 0, PATCHES_WANTED = 1, PATCHES_LOST = 2 };
+enum { PATCHES_UNWANTED = 0, PATCHES_WANTED = 1, PATCHES_LOST = 2, PATCHES_WHOLE = 3 /* one, at the end */ };
 enum { INSERT_RIGHT = 0, INSERT_LEFT = 1, DELETE_UP = 2, DELETE_DOWN = 3 };
 
 /* Operations of one author with consecutive numbers. Insertions: the first character is a child of `a` on its side,
@@ -377,6 +377,8 @@ const marker *mark_top(dtp_text *t, id x, uint32_t kind);
 id mark_shown(dtp_text *t, id at);
 /* What it is: where its value is, and its length. */
 size_t mark_value(dtp_text *t, id x, const uint8_t **value);
+/* Append the values of the elements that stand in a visible span, as cells. */
+int mark_values(dtp_text *t, const span *s, bytes *b);
 /* For tests: DTP_TEXT_OK, or a line. */
 int marks_check(dtp_text *t);
 
@@ -464,6 +466,12 @@ void text_clear(dtp_text *t); /* give back all but the text itself */
 void patches_clear(dtp_text *t);
 void patch_insert(dtp_text *t, uint32_t position, const uint8_t *text, size_t size, uint32_t len);
 void patch_delete(dtp_text *t, uint32_t position, uint32_t len);
+/* Take over the patches of the text that `t` is to replace. */
+void patches_copy(dtp_text *t, const dtp_text *from);
+/* Append all that is visible, a list's as cells of its values. */
+int patch_read_all(dtp_text *t, bytes *b);
+/* Instead of all patches one that replaces what was there, `before` characters, by what is there. */
+void patch_whole(dtp_text *t, uint32_t before);
 
 /* Insert and write it into `h`, if not NULL, which is reserved. */
 int insert_noted(dtp_text *t, history *h, uint32_t position, const uint8_t *utf8, size_t size, uint32_t len);

@@ -445,22 +445,6 @@ static int covers(dtp_text *fresh, const dtp_text *t)
     return 1;
 }
 
-static int read_all(dtp_text *t, bytes *b)
-{
-    leaf *l;
-    uint32_t i;
-    int code = bytes_reserve(t, b, (size_t)t->state.bytes + 1); /* never NULL */
-    for (l = t->first; l != NULL && code == DTP_TEXT_OK; l = l->next)
-        for (i = 0; i < l->head.count; i++)
-            if ((l->spans[i].who & DEAD) == 0) {
-                weight w;
-                const uint8_t *text = span_text(t, &l->spans[i], 0, l->spans[i].len, &w);
-                memcpy(b->data + b->size, text, w.chars + w.more8);
-                b->size += w.chars + w.more8;
-            }
-    return code;
-}
-
 static uint32_t units(const dtp_text *t, const uint8_t *text, size_t size)
 {
     weight w;
@@ -476,9 +460,9 @@ static int patch_between(dtp_text *old, dtp_text *t)
     uint32_t start, gone;
     int code;
     x->size = y->size = 0;
-    code = read_all(old, x);
+    code = patch_read_all(old, x);
     if (code == DTP_TEXT_OK)
-        code = read_all(t, y);
+        code = patch_read_all(t, y);
     if (code != DTP_TEXT_OK)
         return code;
     small = t->is_list ? 0 : x->size < y->size ? x->size : y->size; /* a list's as a whole */
@@ -494,6 +478,7 @@ static int patch_between(dtp_text *old, dtp_text *t)
     start = units(t, x->data, front);
     gone = units(t, x->data + front, x->size - front - back);
     t->patching = PATCHES_WANTED;
+    patches_copy(t, old); /* of messages before the state */
     if (gone > 0)
         patch_delete(t, start, gone);
     if (y->size > front + back)
@@ -606,9 +591,11 @@ int dtp_text_merge(dtp_text *t, const uint8_t *data, size_t size, int patches)
     dtp_reader r;
     message first, m;
     size_t count = 0;
+    uint32_t before;
     int code = DTP_TEXT_OK;
     if (!text_enter(t))
         return DTP_TEXT_BUSY;
+    before = (uint32_t)t->state.length;
     t->state.merged = 0;
     t->patching = patches ? PATCHES_WANTED : PATCHES_UNWANTED;
     patches_clear(t);
@@ -636,6 +623,8 @@ int dtp_text_merge(dtp_text *t, const uint8_t *data, size_t size, int patches)
         int drained = drain(t);
         code = code == DTP_TEXT_OK ? drained : code;
     }
+    if (t->patching == PATCHES_WHOLE)
+        patch_whole(t, before);
     if (t->patching == PATCHES_LOST && code == DTP_TEXT_OK)
         code = DTP_TEXT_MEMORY;
     text_leave(t);

@@ -211,6 +211,49 @@ def test_a_marker_that_is_deleted_gives_way_to_the_next() -> None:
     assert third.save() == one.save()
 
 
+@pytest.mark.parametrize("held", [[], [1, 2]])
+def test_patches_of_a_state_have_what_is_shown(held: list[Any]) -> None:
+    one = List(b"A")
+    one.extend([1, 2])
+    first = one.take_changes()
+    one.extend([3, 4])
+    one.move(0, 2)
+    one[1] = "x"
+    then = one.take_changes()
+    del one[-1]
+    one.compact([])
+    for before in (b"", then):  # also behind a message with patches of its own
+        other = List(b"B")
+        if held:
+            other.merge(first)
+        view = list(other)
+        assert view == held
+        patched(view, other.apply(first + before + one.save()))
+        assert checked(other) == view == list(one) == [2, "x", 1]
+
+
+def test_moves_of_large_values_cost_what_is_sent() -> None:
+    """The patches of one edit don't have a large value as often as it is moved, which takes a few bytes."""
+    one, other = List(b"A"), List(b"B")
+    one.extend([b"x" * 200_000, b"y" * 200_000, 3])
+    first = one.take_changes()
+    message = b""
+    for number in range(1000):
+        one.move(number % 2, 2)
+        message += one.take_changes()
+    assert len(message) < 100_000
+    view: list[Any] = []
+    patched(view, other.apply(first))
+    patches = other.apply(message)
+    patched(view, patches)
+    assert checked(other) == view == list(one)
+    assert len(patches) == 1
+    assert other.memory < 4_000_000
+    one.move(0, 1)
+    patches = other.apply(one.take_changes())
+    assert [(patch.position, patch.deleted) for patch in patches] == [(0, 1), (1, 0)]
+
+
 def test_values_of_all_kinds_and_what_can_be_none() -> None:
     one = List(b"A")
     held = [None, True, 0, -7, 1 << 90, 1.5, "x", b"y", Link("node"), [1, [2]], {"k": [3]}]

@@ -535,6 +535,19 @@ def test_deletions_of_the_same_text_at_once() -> None:
     assert one.save() == two.save()
 
 
+def test_patches_of_changes_and_a_state_behind_them() -> None:
+    one, other = Text(b"A"), Text(b"B")
+    one.insert(0, "abc")
+    first = one.take_changes()
+    one.delete(1, 1)
+    one.insert(2, "d")
+    one.compact([])
+    view = ""
+    for position, deleted, inserted in other.apply(first + one.save()):
+        view = view[:position] + inserted + view[position + deleted :]
+    assert view == str(other) == "acd"
+
+
 def test_nothing_of_a_malformed_message_is_merged() -> None:
     one, two = Text(b"one"), Text(b"two")
     one.insert(0, "abc")
