@@ -273,6 +273,8 @@ static int64_t compact(dtp_text *t, const uint8_t *stable, size_t size)
     move_history(t, &t->undo);
     move_history(t, &t->redo);
     shorten_logs(t);
+    for (i = 0; i < t->agent_count; i++)
+        dead_forget(t, &t->agents[i]);
     code = tree_rebuild(t);
     if (code == DTP_TEXT_OK)
         return dropped;

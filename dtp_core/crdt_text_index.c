@@ -84,6 +84,7 @@ void agents_free(dtp_text *t)
         agent *a = &t->agents[i];
         text_give(t, a->name, a->size);
         text_give(t, a->runs, a->run_room * sizeof *a->runs);
+        dead_forget(t, a);
         index_free(t, a);
     }
     text_give(t, t->agents, t->agent_room * sizeof *t->agents);
@@ -373,18 +374,77 @@ size_t log_find(agent *a, uint32_t seq)
     return low;
 }
 
+/* ---- what is deleted ------------------------------------------------------------------------------------- */
+
+enum { DEAD_NOTED = 64 /* characters that are walked over each time they are deleted again */ };
+
+/* The first range that ends behind `seq`. */
+static size_t dead_find(const agent *a, uint32_t seq)
+{
+    size_t low = 0, high = a->dead_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (a->dead[middle].end > seq)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+uint32_t dead_end(const agent *a, uint32_t seq)
+{
+    size_t i = a->dead_count == 0 ? 0 : dead_find(a, seq);
+    return i < a->dead_count && a->dead[i].first <= seq ? a->dead[i].end : seq;
+}
+
+void dead_note(dtp_text *t, agent *a, uint32_t first, uint32_t end)
+{
+    size_t from, to;
+    if (end - first < DEAD_NOTED
+        || text_grow(t, &a->dead, &a->dead_room, a->dead_count + 1, sizeof *a->dead) != DTP_TEXT_OK)
+        return; /* nothing depends on it but time */
+    from = to = first == 0 ? 0 : dead_find(a, first - 1);
+    while (to < a->dead_count && a->dead[to].first <= end) {
+        first = a->dead[to].first < first ? a->dead[to].first : first;
+        end = a->dead[to].end > end ? a->dead[to].end : end;
+        to++;
+    }
+    memmove(a->dead + from + 1, a->dead + to, (a->dead_count - to) * sizeof *a->dead);
+    a->dead_count += 1 + from - to;
+    a->dead[from].first = first;
+    a->dead[from].end = end;
+}
+
+void dead_forget(dtp_text *t, agent *a)
+{
+    text_give(t, a->dead, a->dead_room * sizeof *a->dead);
+    a->dead = NULL;
+    a->dead_count = a->dead_room = 0;
+}
+
 int is_character(dtp_text *t, id x, uint32_t len)
 {
     agent *a = &t->agents[x.agent];
-    uint32_t end = x.seq + len;
+    uint32_t end = x.seq + len, at = x.seq < a->base ? a->base : x.seq;
     size_t i;
     if (end > a->next)
         return 1;
     if (end <= a->base)
         return DTP_TEXT_OK;
-    for (i = log_find(a, x.seq < a->base ? a->base : x.seq); i < a->run_count && a->runs[i].seq < end; i++)
+    at = dead_end(a, at);
+    for (i = at < end ? log_find(a, at) : 0; at < end; i = at < end ? i + 1 : i) {
+        uint32_t stop;
+        if (i >= a->run_count)
+            break;
         if (a->runs[i].kind >= DELETE_UP)
             return DTP_TEXT_REFERENCE;
+        at = run_end(a, i);
+        stop = dead_end(a, at);
+        if (stop > at && stop < end)
+            i = log_find(a, stop) - 1;
+        at = stop;
+    }
     return DTP_TEXT_OK;
 }
 

@@ -108,6 +108,11 @@ typedef struct waiting {
     uint8_t text[];
 } waiting;
 
+typedef struct dead_range {
+    uint32_t first;
+    uint32_t end;
+} dead_range;
+
 typedef struct agent {
     uint8_t *name;
     uint32_t size;
@@ -126,6 +131,9 @@ typedef struct agent {
     chunk_at *chunks;
     size_t chunk_count;
     size_t chunk_room;
+    dead_range *dead; /* its characters that are known to be deleted, in ranges that don't touch, by number */
+    size_t dead_count;
+    size_t dead_room;
     waiting *waits; /* by number */
     waiting *last_wait;
 } agent;
@@ -430,6 +438,11 @@ int locate(dtp_text *t, id x, place *p);
 uint32_t index_next(const dtp_text *t, id x);
 /* DTP_TEXT_OK: a character (or, below the base, once one); 1: not known yet; DTP_TEXT_REFERENCE. */
 int is_character(dtp_text *t, id x, uint32_t len);
+/* The end of the range of deleted characters that `seq` is in; `seq` if none is known. */
+uint32_t dead_end(const agent *a, uint32_t seq);
+/* Note that all characters from `first` to before `end` are deleted, if they are enough to be worth it. */
+void dead_note(dtp_text *t, agent *a, uint32_t first, uint32_t end);
+void dead_forget(dtp_text *t, agent *a);
 /* The run that has this number; base <= seq < next. */
 size_t log_find(agent *a, uint32_t seq);
 int log_reserve(dtp_text *t, agent *a, size_t more);

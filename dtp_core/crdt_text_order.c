@@ -491,6 +491,13 @@ uint32_t next_held(dtp_text *t, id x, uint32_t end, place *p)
     return x.seq < end ? x.seq : end;
 }
 
+/* The first that may have to be deleted. */
+static uint32_t next_alive(dtp_text *t, id x, uint32_t end, place *p)
+{
+    x.seq = dead_end(&t->agents[x.agent], x.seq);
+    return next_held(t, x, end, p);
+}
+
 int order_delete(dtp_text *t, uint32_t who, run op, uint32_t len)
 {
     id x = op.kind == DELETE_UP ? op.a : make_id(op.a.agent, op.a.seq - (len - 1));
@@ -502,7 +509,7 @@ int order_delete(dtp_text *t, uint32_t who, run op, uint32_t len)
     code = reserve_delete(t, who, x, len);
     if (code != DTP_TEXT_OK)
         return code;
-    for (x.seq = next_held(t, x, end, &p); x.seq < end; x.seq = next_held(t, x, end, &p)) {
+    for (x.seq = next_alive(t, x, end, &p); x.seq < end; x.seq = next_alive(t, x, end, &p)) {
         const span *s = at_place(&p);
         uint32_t count = s->len - p.off;
         if (count > end - x.seq)
@@ -519,6 +526,7 @@ int order_delete(dtp_text *t, uint32_t who, run op, uint32_t len)
         }
         x.seq += count;
     }
+    dead_note(t, &t->agents[x.agent], end - len, end);
     log_append(&t->agents[who], who, op, len);
     return DTP_TEXT_OK;
 }
