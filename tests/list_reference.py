@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from text_reference import Id, Insert, Model, Node, Operation, Reader, decode, references
+from text_reference import Id, Insert, Model, Node, Operation, Reader, decode, put, references
 
 MARKER, PLACE, VALUE = 0xC1, 0, 1
 
@@ -21,6 +21,21 @@ def read_cell(char: str) -> tuple[int | None, int, Id, bytes]:
     kind, stamp = reader.byte(), reader.number()
     element = reader.take(reader.number()), reader.number()
     return kind, stamp, element, content[reader.at :]
+
+
+def value_cell(value: bytes) -> str:
+    """A value's bytes in a list."""
+    return _sized(value)
+
+
+def marker_cell(kind: int, stamp: int, element: Id, value: bytes = b"") -> str:
+    """A marker's bytes in a list."""
+    author, number = element
+    return _sized(bytes((MARKER, kind)) + put(stamp) + put(len(author)) + author + put(number) + value)
+
+
+def _sized(content: bytes) -> str:
+    return (put(len(content)) + content).decode("latin-1")
 
 
 def causes(operation: Operation) -> list[Id]:

@@ -3,7 +3,7 @@ messages. Slow and plain; it shares no code with the one in C."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -270,7 +270,7 @@ def _expand(
         yield author, Insert(number + i, LEFT if kind & 4 and not i else RIGHT, parent, right, char)
 
 
-def _put(number: int) -> bytes:
+def put(number: int) -> bytes:
     out = bytearray()
     while number >= 128:
         out.append(number & 127 | 128)
@@ -278,20 +278,27 @@ def _put(number: int) -> bytes:
     return bytes([*out, number])
 
 
-def encode(operations: list[tuple[bytes, Operation]]) -> bytes:
-    """A message with these operations, each in a group of its own, all references spelled out."""
+def encode(
+    operations: list[tuple[bytes, Operation]], *, is_list: bool = False, markers: Container[int] = ()
+) -> bytes:
+    """A message with these operations, each in a group of its own, all references spelled out.
+
+    Of a list, `markers` are the places of operations that are said to insert one.
+    """
     names = sorted(
         {name for agent, op in operations for name in (agent, *(ref[0] for ref in references(op)))}
     )
-    head = b"".join(_put(len(name)) + name for name in names)
+    head = b"".join(put(len(name)) + name for name in names)
     body = b""
     text = ""
 
     def spell(at: Id) -> bytes:
-        return _put(names.index(at[0])) + _put(at[1])
+        return put(names.index(at[0])) + put(at[1])
 
-    for agent, op in operations:
-        body += _put(names.index(agent) + 1) + _put(op.number)
+    for at, (agent, op) in enumerate(operations):
+        body += put(names.index(agent) + 1) + put(op.number)
+        if at in markers:
+            body += b"\x07"
         if isinstance(op, Delete):
             body += bytes([2 | 2 << 3 | 128]) + spell(op.target) + b"\x03"
             continue
@@ -303,8 +310,9 @@ def encode(operations: list[tuple[bytes, Operation]]) -> bytes:
             flags |= 2 << 5
         body += bytes([flags]) + (spell(op.parent) if op.parent else b"")
         body += (spell(op.origin) if op.side == RIGHT and op.origin else b"") + b"\x03"
-    raw = text.encode()
-    return b"\xd1" + _put(len(names)) + head + body + b"\0" + _put(len(raw)) + raw
+    raw = text.encode("latin-1" if is_list else "utf-8")
+    kind = b"\xd3" if is_list else b"\xd1"
+    return kind + put(len(names)) + head + body + b"\0" + put(len(raw)) + raw
 
 
 def references(operation: Operation) -> list[Id]:
@@ -369,9 +377,9 @@ class Writer:
                 while current is not None:
                     current = self.stretch(current)
         raw = self.text.encode()
-        table = b"".join(_put(len(name)) + name for name in self.names)
-        head = b"\xd1" + _put(len(self.names)) + table
-        return head + bytes(self.body) + b"\0" + _put(len(raw)) + raw
+        table = b"".join(put(len(name)) + name for name in self.names)
+        head = b"\xd1" + put(len(self.names)) + table
+        return head + bytes(self.body) + b"\0" + put(len(raw)) + raw
 
     def index(self, name: bytes) -> int:
         if name not in self.names:
@@ -389,7 +397,7 @@ class Writer:
             if blocked is not None:
                 break
             if not is_open:
-                self.body += _put(self.index(author) + 1) + _put(self.done[author])
+                self.body += put(self.index(author) + 1) + put(self.done[author])
                 is_open = True
             self.run(author, run, self.done[author] - run.first.number)
             self.done[author] = run.first.number + run.length
@@ -439,7 +447,7 @@ class Writer:
 
     def operation(self, head: int, length: int, numbers: bytes) -> None:
         self.body.append(head | (128 if length == 1 else 0))
-        self.body += (b"" if length == 1 else _put(length)) + numbers
+        self.body += (b"" if length == 1 else put(length)) + numbers
 
     def reference(
         self, author: bytes, number: int, at: Id | None, *, right: bool = False
@@ -449,8 +457,8 @@ class Writer:
         if at == (author, number - 1) and not right:
             return 0, b""
         if at[0] == author:
-            return 1, _put(number - at[1])
-        return 2, _put(self.index(at[0])) + _put(at[1])
+            return 1, put(number - at[1])
+        return 2, put(self.index(at[0])) + put(at[1])
 
 
 def canonical(log: list[tuple[bytes, Operation]], version: dict[bytes, int]) -> bytes:
@@ -466,6 +474,6 @@ def canonical(log: list[tuple[bytes, Operation]], version: dict[bytes, int]) -> 
 def encode_version(numbers: dict[bytes, int]) -> bytes:
     """A version's bytes."""
     known = {author: number for author, number in numbers.items() if number}
-    return _put(len(known)) + b"".join(
-        _put(len(author)) + author + _put(known[author]) for author in sorted(known)
+    return put(len(known)) + b"".join(
+        put(len(author)) + author + put(known[author]) for author in sorted(known)
     )

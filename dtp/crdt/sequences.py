@@ -188,12 +188,16 @@ class GraphList(_InGraph, List):
     def _insert(self, position: int, items: list[Value]) -> None:
         self._owner.check_edit(self.name, items)
         super()._insert(position, items)
-        self._edited([ListPatch(position, 0, items)] if items else [])
+        self._edited([ListPatch(position, 0, self._as_read(items))] if items else [])
+
+    def _as_read(self, items: list[Value]) -> list[Value]:
+        """Return values as they are read here, which the caller's own may no longer be; none if nobody listens."""
+        return [values.decode(values.encode(value)) for value in items] if self._listeners else []
 
     def _assign(self, position: int, value: Value) -> None:
         self._owner.check_edit(self.name, [value], map(self.made_by, [position]))
         super()._assign(position, value)
-        self._edited([ListPatch(position, 1, [value])])
+        self._edited([ListPatch(position, 1, self._as_read([value]))])
 
     def _permit(self, places: range, new: list[Value]) -> None:
         super()._permit(places, new)

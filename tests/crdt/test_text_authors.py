@@ -13,6 +13,7 @@ from dtp.core import crdt as core
 from dtp.core.crdt import GraphCore
 from dtp.core.errors import EncodingError
 from dtp.crdt import Clock, Replica, values
+from dtp.crdt.list import List
 from dtp.crdt.text import Text
 
 LIMIT = 1 << 62
@@ -112,6 +113,29 @@ def test_a_frame_with_a_forged_edit_is_refused_whole(edit: bytes) -> None:
         GraphCore(bytes(32)).check(body, author(1))
     victim.merge(author(1), frame([typed(author(1), "fine")]))  # the genuine one is taken still
     assert "fine" in str(victim.text("note"))
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 1 << 40])
+def test_markers_of_lists_are_not_later_than_their_op(ahead: int) -> None:
+    """Or whoever writes one would hold against all that others do later."""
+    now = 1_000_000 << 16
+    items = List(author(1) + b"agent", clock=lambda: now + ahead)
+    items.extend([1, 2])
+    items.move(0, 1)
+    items[0] = 3
+    maker = GraphCore(author(1))
+    maker.do(core.LIST_EDIT, b"l", b"", now, value=values.encode(items.take_changes()))
+    made = maker.commit()
+    assert made is not None
+    victim = replica(0)
+    before = victim.save()
+    if not ahead:
+        assert victim.merge(author(1), made[0]) == 1
+        assert list(victim.list("l")) == [3, 1]
+        return
+    with pytest.raises(EncodingError):
+        victim.merge(author(1), made[0])
+    assert victim.save() == before
 
 
 def test_a_forged_edit_from_the_future_is_refused_at_once() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 
+from dtp.graph import Graph
 from dtp.graph.vector import MARK, Head, Vector
 from dtp.identity import Identity
 
@@ -17,6 +18,13 @@ def identity(name: str) -> Identity:
 
 
 ALICE, BOB, CAROL = identity("alice"), identity("bob"), identity("carol")
+
+
+async def told(graph: Graph, who: Identity, other: Graph) -> None:
+    """The other graph takes what somebody signed since."""
+    key = who.id.key
+    await graph.commit()
+    await other.receive(await graph.read(key, other.vector().get(key, 0) + 1, graph.vector().get(key, 0)))
 
 
 def head(author: bytes, sequence: int, history: int = 0) -> Head:

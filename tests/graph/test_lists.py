@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from graph_fixtures import ALICE, BOB
+from graph_fixtures import ALICE, BOB, told
 
 from dtp.crdt import Clock, Kind, ListPatch, SequenceChange
 from dtp.crdt.ops import ops_of
 from dtp.graph import Graph
 from dtp.graph.old_lists import merge, read_old_lists
-from dtp.identity import Identity
 
 VECTORS = json.loads((Path(__file__).parents[2] / "docs" / "vectors" / "graph.json").read_text())
 
@@ -36,13 +35,6 @@ def patched(view: list[Any], change: SequenceChange) -> None:
     for position, deleted, inserted in change.patches:
         assert position + deleted <= len(view)
         view[position : position + deleted] = inserted
-
-
-async def told(graph: Graph, who: Identity, other: Graph) -> None:
-    """The other graph takes what somebody signed since."""
-    key = who.id.key
-    await graph.commit()
-    await other.receive(await graph.read(key, other.vector().get(key, 0) + 1, graph.vector().get(key, 0)))
 
 
 def test_what_comes_and_what_is_made_here() -> None:
@@ -70,6 +62,25 @@ def test_what_comes_and_what_is_made_here() -> None:
                 assert await anext(changes) == SequenceChange([ListPatch(1, 0, [1])], True)
                 items.clear()
                 assert await anext(changes) == SequenceChange([ListPatch(0, 3, [])], True)
+
+    run(main())
+
+
+def test_what_is_heard_is_what_is_read() -> None:
+    """Not the caller's own objects, which may be other ones by then."""
+
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE) as graph:
+            items, view = graph.list("l"), list[Any]()
+            with items.changes() as changes:
+                given = ("a", [1])
+                items.append(given)
+                items[0] = given
+                given[1].append(2)
+                items.move(0, 0)
+                for _ in range(2):
+                    patched(view, await anext(changes))
+            assert view == list(items) == [["a", [1]]]
 
     run(main())
 

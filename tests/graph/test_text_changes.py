@@ -8,12 +8,11 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL
+from graph_fixtures import ALICE, BOB, CAROL, told
 
 from dtp.core.sequence import TextRange
 from dtp.crdt import SequenceChange
 from dtp.graph import Graph
-from dtp.identity import Identity
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
@@ -29,13 +28,6 @@ def patched(view: str, change: SequenceChange) -> str:
         assert position + deleted <= len(view)
         view = view[:position] + inserted + view[position + deleted :]
     return view
-
-
-async def told(graph: Graph, who: Identity, other: Graph) -> None:
-    """The other graph takes what somebody signed since."""
-    key = who.id.key
-    await graph.commit()
-    await other.receive(await graph.read(key, other.vector().get(key, 0) + 1, graph.vector().get(key, 0)))
 
 
 def test_what_comes_and_what_is_made_here() -> None:

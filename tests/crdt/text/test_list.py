@@ -314,6 +314,83 @@ def test_no_bytes_do_harm(garbage: bytes, at: int, bit: int) -> None:
     assert checked(other)[-1] == "still"
 
 
+def inserted(number: int, char: str, after: int | None = None) -> tuple[bytes, text_reference.Insert]:
+    """An insertion of author Z behind what it inserted as its operation `after`."""
+    parent = None if after is None else (b"Z", after)
+    return b"Z", text_reference.Insert(number, text_reference.RIGHT, parent, None, char)
+
+
+SEVEN = list_reference.value_cell(b"\x07")
+MOVED = list_reference.marker_cell(0, 5, (b"Z", 0))
+ASSIGNED = list_reference.marker_cell(1, 5, (b"Z", 0), b"\x08")
+
+
+@pytest.mark.parametrize(
+    ("cell", "markers"),
+    [
+        (MOVED, ()),
+        (SEVEN, (1,)),
+        (list_reference.marker_cell(2, 5, (b"Z", 0)), (1,)),
+        (list_reference.marker_cell(0, 1 << 62, (b"Z", 0)), (1,)),
+        (list_reference.marker_cell(0, 5, (b"", 0)), (1,)),
+        (list_reference.marker_cell(0, 5, (b"x" * 65, 0)), (1,)),
+        (list_reference.marker_cell(0, 5, (b"Z", 2**31)), (1,)),
+        (list_reference.marker_cell(0, 5, (b"Z", 0), b"\x08"), (1,)),
+        (list_reference.marker_cell(1, 5, (b"Z", 0)), (1,)),
+        (list_reference.marker_cell(1, 5, (b"Z", 0), b"\x08\x08"), (1,)),
+        (list_reference.marker_cell(1, 5, (b"Z", 0), b"\xc1"), (1,)),
+        (list_reference.value_cell(b"\xc1"), ()),
+        (list_reference.value_cell(b"\x07\x07"), ()),
+        (list_reference.value_cell(b"\xa2x"), ()),
+        ("\0", ()),
+    ],
+)
+def test_forms_that_no_element_has_are_refused_whole(cell: str, markers: tuple[int, ...]) -> None:
+    one = List(b"A")
+    one.append("kept")
+    before = one.save()
+    for good, where in ((MOVED, (1,)), (ASSIGNED, (1,)), (SEVEN, ())):
+        told = text_reference.encode([inserted(0, SEVEN), inserted(1, good, 0)], is_list=True, markers=where)
+        List(b"B").merge(told)
+    with pytest.raises(TextFormat):
+        one.merge(
+            text_reference.encode([inserted(0, SEVEN), inserted(1, cell, 0)], is_list=True, markers=markers)
+        )
+    assert one.save() == before
+    with pytest.raises(TextFormat):  # no text has markers
+        Text(b"A").merge(text_reference.encode([inserted(0, "x")], markers=(0,)))
+
+
+def test_markers_of_what_is_no_element() -> None:
+    """A marker about a marker has no effect, one about what isn't here waits, one about a deletion is a fault."""
+    one = List(b"A")
+    about_marker = list_reference.marker_cell(0, 9, (b"Z", 1))
+    assigns_marker = list_reference.marker_cell(1, 9, (b"Z", 1), b"\x09")
+    operations = [
+        inserted(0, SEVEN),
+        inserted(1, MOVED, 0),
+        inserted(2, about_marker, 1),
+        inserted(3, assigns_marker, 2),
+    ]
+    message = text_reference.encode(operations, is_list=True, markers=(1, 2, 3))
+    view: list[Any] = []
+    patched(view, one.apply(message))
+    assert checked(one) == view == [7]
+    assert [encoding.decode(value) for value in list_reference.shown(list_reference.merge([message]))] == [7]
+    assert checked(List.load(one.save(), b"B")) == [7]
+    absent = list_reference.marker_cell(0, 9, (b"Y", 0))
+    one.merge(text_reference.encode([inserted(4, absent, 3)], is_list=True, markers=(0,)))
+    assert one.waiting == 1
+    assert checked(one) == [7]
+    told = [
+        inserted(0, SEVEN),
+        (b"Z", text_reference.Delete(1, (b"Z", 0))),
+        inserted(2, list_reference.marker_cell(0, 9, (b"Z", 1)), 0),
+    ]
+    with pytest.raises(TextReference):
+        List(b"C").merge(text_reference.encode(told, is_list=True, markers=(2,)))
+
+
 def test_texts_and_lists_refuse_each_others_messages() -> None:
     text, items = Text(b"A"), List(b"B")
     text.insert(0, "a")
