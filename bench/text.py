@@ -1,10 +1,10 @@
 """`python -m bench.text`: replicated text beside pycrdt and Loro, on edits that people made.
 
 The traces are `automerge-paper` (one author, 259,778 edits), `friendsforever` and `clownschool` (two and three at
-once) of https://github.com/josephg/editing-traces, expected in ../shared/data/editing-traces or where
-$BENCH_TEXT_TRACES says. Every contender runs in a process of its own, in turns, some rounds; numbers are medians of
-processor time. What is measured of each: edits made one call each from Python; the same merged elsewhere, one message
-per edit, and as one message with everything; loading what was saved; its size; memory, as the process sees it.
+once) of https://github.com/josephg/editing-traces, in tests/data. Every contender runs in a process of its own, in
+turns, some rounds; numbers are medians of processor time. What is measured of each: edits made one call each from
+Python; the same merged elsewhere, one message per edit, and as one message with everything; loading what was saved;
+its size; memory, as the process sees it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from bench import machine
 from bench.runner import ROOT
 
-TRACES = Path(os.environ.get("BENCH_TEXT_TRACES", ROOT.parent / "shared" / "data" / "editing-traces"))
+TRACES = ROOT / "tests" / "data" / "editing-traces"
 #: Column -> what is promised: (number, at least?).
 TARGETS: dict[str, tuple[float, bool] | None] = {
     "local s": (0.2, False),
@@ -370,9 +369,6 @@ def main() -> int:
     if arguments.side:
         print(json.dumps(side(arguments.side)))
         return 0
-    if not (TRACES / "automerge-paper.json.gz").exists():
-        print(f"no traces in {TRACES}; see the top of bench/text.py", file=sys.stderr)
-        return 2
     rounds: dict[str, list[dict[str, float] | str]] = {name: [] for name in arguments.only or CONTENDERS}
     for _ in range(arguments.rounds):
         for name, found in rounds.items():

@@ -1,5 +1,4 @@
-"""Recorded editing by people, from https://github.com/josephg/editing-traces: replayed, it gives the text that was
-recorded. The files are not ours to ship; where they are missing the tests are skipped."""
+"""Recorded editing by people (tests/data/README.md): replayed, it gives the text that was recorded."""
 
 from __future__ import annotations
 
@@ -13,15 +12,12 @@ from text_checks import patched
 
 from dtp.crdt.text import Text
 
-TRACES = Path(__file__).parents[4] / "shared" / "data" / "editing-traces"
+TRACES = Path(__file__).parents[2] / "data" / "editing-traces"
 
 
 def trace(name: str) -> dict[str, Any]:
-    """A trace, or the test is skipped."""
-    path = TRACES / f"{name}.json.gz"
-    if not path.exists():
-        pytest.skip(f"no {path.name} in ../shared/data/editing-traces")
-    with gzip.open(path) as file:
+    """Return a trace: its edits, their authors, and the text at the end."""
+    with gzip.open(TRACES / f"{name}.json.gz") as file:
         return dict(json.load(file))
 
 
