@@ -124,6 +124,8 @@ class Replica:
         self.refusal: DtpError | None = None
         #: Called after something was made here; `changes` tells what.
         self.on_made: Callable[[], None] | None = None
+        #: Called after a text or a list was written here, which becomes an op later.
+        self.on_edited: Callable[[Name], None] | None = None
         self._handle = state.handle
         self._ready: list[Frame] = []
         self._numbers: dict[bytes, int] = {}
@@ -306,8 +308,8 @@ class Replica:
         """Note that a text or a list was written here."""
         self.sequences.touch(name)
         self.version += 1
-        if self.on_made is not None:
-            self.on_made()
+        if self.on_edited is not None:
+            self.on_edited(name)
 
     def stamp(self) -> int:
         """Return the clock of a move or an assignment made now: above all that were seen."""

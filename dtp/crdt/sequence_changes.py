@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+from dtp.crdt.reader import Reader
 
 
 class SequenceChange(NamedTuple):
@@ -19,7 +20,7 @@ class SequenceChange(NamedTuple):
     is_local: bool
 
 
-class SequenceChanges:
+class SequenceChanges(Reader[SequenceChange]):
     """The changes of a text or a list from when this was asked for on: `async for change in text.changes()`.
 
     Who had what it was then, and takes all patches, has what it is now: nothing is left out or put together. So a
@@ -27,38 +28,19 @@ class SequenceChanges:
     """
 
     def __init__(self, forget: Callable[[SequenceChanges], None]) -> None:
-        self._forget = forget
+        super().__init__(forget)
         self._pending: deque[SequenceChange] = deque()
-        self._there = asyncio.Event()
-        self._closed = False
 
     def tell(self, change: SequenceChange) -> None:
         """Have the reader hear of a change."""
         self._pending.append(change)
         self._there.set()
 
-    def close(self) -> None:
-        """End it. What was told is still read. Idempotent."""
-        self._closed = True
-        self._there.set()
-        self._forget(self)
+    def _has_more(self) -> bool:
+        return bool(self._pending)
 
-    def __aiter__(self) -> SequenceChanges:
-        return self
-
-    async def __anext__(self) -> SequenceChange:
-        while not self._pending:
-            if self._closed:
-                raise StopAsyncIteration
-            self._there.clear()
-            await self._there.wait()
+    def _take(self) -> SequenceChange:
         return self._pending.popleft()
-
-    def __enter__(self) -> SequenceChanges:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def difference(before: Sequence[Any], after: Sequence[Any]) -> list[tuple[int, int, Any]]:

@@ -4,10 +4,12 @@ from dtp.crdt import BlobRef
 from dtp.crdt.access import Grant
 from dtp.crdt.rules import Rule, RuleBroken, Rules, RulesError, Schema
 from dtp.graph.access import OffenceProof
+from dtp.graph.changes import Batch, Changes, Watch
 from dtp.graph.envelope import Envelope, Summary
 from dtp.graph.errors import (
     BlobAbsent,
     BlobError,
+    ChangesMissed,
     ChunkError,
     ContentsError,
     EnvelopeError,
@@ -32,13 +34,15 @@ from dtp.graph.private import PrivateNode
 from dtp.graph.proving import Proof
 from dtp.graph.query.budget import QueryBudget
 from dtp.graph.query.errors import QueryError, QueryLimit
-from dtp.graph.watch import Watch
 
 __all__ = [
+    "Batch",
     "Blob",
     "BlobAbsent",
     "BlobError",
     "BlobRef",
+    "Changes",
+    "ChangesMissed",
     "ChunkError",
     "ContentsError",
     "Envelope",

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 from dtp.core import crdt as core
 from dtp.crdt import Change, Counter, Map, MultiValue, Node, Replica, Set, Value, values
 from dtp.crdt.owners import owned
+from dtp.graph.changes import UNREAD, Changes, Readers, Watch
 from dtp.graph.errors import GraphError, GraphReadOnly, KeyLost, NotReader, NotSealed
 from dtp.graph.query.budget import QueryBudget
 from dtp.graph.query.errors import QueryError
 from dtp.graph.rings import RING_KEY, ring_soul
-from dtp.graph.watch import Watch
 from dtp.identity import Identity
 from dtp.identity.sealing import SealBroken
 
@@ -53,7 +53,7 @@ class Contents:
         """`identity` is who writes in the replica."""
         self.identity = identity
         self._replica = replica
-        self._watches: set[Watch] = set()
+        self._readers = Readers()
         self._queries: Queries | None = None
         self._beside: Beside | None = None
         self._declared: _Declared = set()
@@ -181,9 +181,17 @@ class Contents:
     def watch(self, pattern: str = "*") -> Watch:
         """Changes from now on, made here or elsewhere, at souls that match (`*`, `?`): `async for change in ...`."""
         self._check_open()
-        watch = Watch(pattern, self._watches.discard)
-        self._watches.add(watch)
-        return watch
+        return self._readers.watch(pattern)
+
+    def changes(self, pattern: str = "*", *, name: str = "", limit: int = UNREAD) -> Changes:
+        """What each commit changes from now on, made here or elsewhere: `async for batch in graph.changes()`.
+
+        A batch has all that one commit made here, once it is stored, or what came from others at one time, at souls
+        that match. At most `limit` changes wait for a reader; beyond, the next read raises `ChangesMissed`, and
+        `name` says which reader was too slow.
+        """
+        self._check_open()
+        return self._readers.changes(pattern, name, limit)
 
     # ---- queries ----------------------------------------------------------------------------------------------
 
@@ -277,16 +285,19 @@ class Contents:
 
     # ---- telling of changes -----------------------------------------------------------------------------------
 
-    def _offer(self) -> None:
-        if self._watches or self._queries is not None or self._beside is not None:
-            self._tell_of(self._replica.changes())
+    def _offer(self, *, is_local: bool) -> None:
+        if self._readers or self._queries is not None or self._beside is not None:
+            self._tell_of(self._replica.changes(), is_local=is_local)
 
-    def _tell_of(self, changes: _Changes) -> None:
+    def _tell_of(self, changes: _Changes, *, is_local: bool) -> None:
         self._note(changes)
         for node in self._private.values():
             self._note([c._replace(soul=node.soul) for c in changes if c.soul == node.ring_soul])
-        for watch in self._watches:
-            watch.offer(changes)
+        self._readers.tell(changes, is_local=is_local)
+
+    def _tell_rebuilt(self, changes: _Changes) -> None:
+        self._tell_of(changes, is_local=False)
+        self._readers.received()
 
     def _note(self, changes: _Changes) -> None:
         """Tell the indexes that something is different at these souls."""

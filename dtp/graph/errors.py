@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dtp.errors import LocalError, PeerError
+from dtp.errors import LimitError, LocalError, PeerError
 
 if TYPE_CHECKING:
     from dtp.graph.proving import Proof
@@ -84,6 +84,12 @@ class NotSealed(LocalError):
     """Only registers of a private node are sealed: what else is written at its soul, or past it, all could read."""
 
     code = "graph-not-sealed"
+
+
+class ChangesMissed(LimitError):
+    """A reader of a graph's changes was too slow, and some were dropped. What follows is told: read anew, go on."""
+
+    code = "graph-changes-missed"
 
 
 class KeyLost(LocalError):

@@ -16,12 +16,12 @@ from dtp.core.errors import NotOwner, StateLimit
 from dtp.crdt import Change, Clock, Replica
 from dtp.crdt.access import Grant
 from dtp.crdt.clock import seconds
-from dtp.crdt.replica import Frame
+from dtp.crdt.replica import SPACES, Frame
 from dtp.crdt.rules import RuleBroken, Rules
+from dtp.crdt.sequences import Name
 from dtp.errors import DtpError
 from dtp.graph import access, files, loading
 from dtp.graph import envelope as envelopes
-from dtp.graph import history as past
 from dtp.graph.blobs import BlobStore
 from dtp.graph.chains import Chains
 from dtp.graph.contents import CLOSED, READ_ONLY
@@ -35,7 +35,7 @@ from dtp.graph.errors import (
     GraphReadOnly,
     StoreError,
 )
-from dtp.graph.graph_formats import GraphFormats
+from dtp.graph.graph_past import GraphPast
 from dtp.graph.passing import Offering, Passed
 from dtp.graph.proving import Proof
 from dtp.graph.store import Damage, Store
@@ -59,7 +59,7 @@ _STATE_EVERY: Final = 16 << 20
 _AT_ONCE: Final = 256
 
 
-class Graph(GraphFormats):
+class Graph(GraphPast):
     """A replicated graph, opened by `Graph.open`; `async with` closes it.
 
     Nodes and the other types are read and changed by plain calls, which only touch memory. What was changed is signed
@@ -111,6 +111,7 @@ class Graph(GraphFormats):
         self._news: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         replica.on_made = self._made
+        replica.on_edited = self._edited
         self._wait_for_due()
         store.follow(self._followed)
         store.follow_damage(self._damaged)
@@ -194,8 +195,7 @@ class Graph(GraphFormats):
                 self._timer.cancel()
             if self._news is not None:
                 self._news.cancel()
-            for watch in list(self._watches):
-                watch.close()
+            self._readers.close()
             self._replica.sequences.end_changes()
             if self._beside is not None:
                 await self._beside.close()
@@ -213,7 +213,16 @@ class Graph(GraphFormats):
     # ---- what was made here ---------------------------------------------------------------------------------
 
     def _made(self) -> None:
-        self._offer()
+        self._offer(is_local=True)
+        self._flush_later()
+
+    def _edited(self, name: Name) -> None:
+        """A text or a list was written; who watches hears of it when it becomes an op."""
+        space, soul, key = name
+        self._note([Change(soul, key, SPACES[space], self.identity.id.key, 0)])
+        self._flush_later()
+
+    def _flush_later(self) -> None:
         if self._flush is None and self._loop.is_running():
             self._flush = start_task(self._flush_soon(), name="dtp-graph-flush", loop=self._loop)
 
@@ -264,7 +273,7 @@ class Graph(GraphFormats):
         loading.replay(self._store, fresh)
         changes = access.differences(self._replica, fresh)
         self._replica.become(fresh)
-        self._tell_of(changes)
+        self._tell_rebuilt(changes)
         self._look_again()
 
     def caught_up(self) -> None:
@@ -304,6 +313,7 @@ class Graph(GraphFormats):
                 await self._save(synced=True)
                 await self._rebuild()
             self._failure = None
+            self._readers.stored()
 
     def sign(self) -> None:
         """Sign all that was made here, and leave storing it to the next `commit`, as which it raises."""
@@ -313,6 +323,7 @@ class Graph(GraphFormats):
         finally:
             self._unsigned += self._replica.take_frames()
             self._sign_frames()
+            self._readers.signed()
 
     def _sign_frames(self) -> None:
         while self._unsigned:
@@ -367,6 +378,7 @@ class Graph(GraphFormats):
                 self._chains.found.append(error.proof)
                 raise
             finally:
+                self._readers.received()
                 await self._save(synced=False)
                 for author in self._beyond.keys() & {one.author for one in batch}:
                     taken += await self._rejoin(author)
@@ -385,6 +397,7 @@ class Graph(GraphFormats):
             if not any(one[0] == author for one in self._store.gaps()):
                 del self._beyond[author]
             taken += self._take(self._chains.held_next(author))
+            self._readers.received()
             await self._save(synced=False)
         return taken
 
@@ -439,7 +452,7 @@ class Graph(GraphFormats):
             self._unsaved[envelope.author, envelope.sequence] = envelope
             taken += 1
             if changed:
-                self._offer()
+                self._offer(is_local=False)
             envelope = self._chains.held_next(envelope.author)
         self._wait_for_due()
         return taken
@@ -456,7 +469,8 @@ class Graph(GraphFormats):
         self._timer = None
         for changed in self._replica.due():
             if changed:
-                self._offer()
+                self._offer(is_local=False)
+        self._readers.received()
         self._wait_for_due()
         self._tell()  # there may be room again for frames that are due later
         if self._replica.must_rebuild and self._flush is None:
@@ -478,7 +492,7 @@ class Graph(GraphFormats):
                 continue
             changes = access.differences(self._replica, fresh)
             self._replica.become(fresh)
-            self._tell_of(changes)
+            self._tell_rebuilt(changes)
 
     # ---- who may write --------------------------------------------------------------------------------------
 
@@ -585,21 +599,6 @@ class Graph(GraphFormats):
 
     # ---- what was -------------------------------------------------------------------------------------------
 
-    async def history(self, soul: str, key: str | None = None) -> _Versions:
-        """Every op about a node (or one key of it) that is stored here, the earliest first: who, when, what, and of
-        registers what was before. Reads all stored frames."""
-        await self.commit()
-        return await past.history(self, soul, key)
-
-    async def as_of(self, soul: str, seconds: float) -> dict[str, dict[str, Any]]:
-        """All that was at a soul at a time, seconds since 1970, by the clocks of those who wrote it: as `everything`
-        has it. Of a private node it is what is sealed.
-
-        It is put together from all that is stored here. What was summed up by its author shows what stood then.
-        """
-        await self.commit()
-        return await past.as_of(self, soul, seconds)
-
     async def compact(self, *, gone: Iterable[PeerId | str | bytes] = ()) -> int:
         """Forget deleted text that everybody has seen; how many characters. Memory and the state shrink, frames stay.
 
@@ -618,19 +617,6 @@ class Graph(GraphFormats):
             compacting.report(self._replica)
         await self.commit()
         return forgotten
-
-    async def diff(self, soul: str, first: float, second: float) -> dict[str, dict[str, past.Difference]]:
-        """How what `as_of` gives differs between two times: key -> kind -> what was, what is then."""
-        await self.commit()
-        return await past.diff(self, soul, first, second)
-
-    async def restore(self, soul: str, seconds: float) -> None:
-        """Make all at a soul what it was then (`as_of`): whole or not at all, and a change like any
-        other, that can be taken back likewise. Of values written at the same time the latest comes back."""
-        self.check_writable()
-        await self.commit()
-        await past.restore(self, soul, seconds)
-        await self.commit()
 
     async def export(self, path: str | os.PathLike[str]) -> int:
         """Write all stored envelopes into one file, whole or not at all; how many. Raises `StoreError`."""
@@ -775,7 +761,6 @@ class Graph(GraphFormats):
 
 
 # `Graph` has a method of this name.
-_Versions = list[past.Version]
 _Souls = list[str]
 _Encoded = list[bytes]
 _Gaps = list[tuple[bytes, int, int]]

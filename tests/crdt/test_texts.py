@@ -33,13 +33,13 @@ def test_two_write_into_one_text() -> None:
 def test_a_change_is_told() -> None:
     one, other = replica(0), replica(1)
     told: list[str] = []
-    one.on_made = lambda: told.append("made")
+    one.on_edited = lambda name: told.append(name[1])
     one.text("note").insert(0, "hello")
     one.text("note").delete(0, 1)
     one.text("note").undo()
     one.text("note").redo()
     one.text("note").edit([(0, 0, "x")])
-    assert len(told) == 5
+    assert told == ["note"] * 5
     (frame,) = one.commit()
     assert other.merge(frame.author, frame.body) == 1
     (change,) = other.changes()
