@@ -22,11 +22,12 @@ from pathlib import Path
 
 import dtp
 from bench import machine
+from bench.hostile_http import ANSWER_END, ASKED
 from bench.hostile_side import FRAMES
 from bench.runner import ROOT, MeasurementFailed
 
 ATTACKS = ("processor only", "honest and busy", *FRAMES, "all in step", "memory holders", "half-open",
-           "half-open elsewhere", "slow loris")  # fmt: skip
+           "half-open elsewhere", "slow loris", "malformed HTTP, one caller", "malformed HTTP")  # fmt: skip
 #: The bar: the visitor's p99 while the listener is attacked, and after, in ms.
 BAR = 20.0
 #: A round trip or a newcomer that takes longer is given up, and counts as so long.
@@ -62,16 +63,21 @@ def _percentile(times: list[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * part))] * 1e3 if ordered else float("inf")
 
 
-async def _visit(address: str, until: float) -> list[float]:
-    """Round trips of 64 bytes over one connection; begins anew when that ends."""
+async def _ask(stream: dtp.Stream, *, http: bool) -> None:
+    """One round trip: of 64 bytes, or a request of HTTP."""
+    stream.write(ASKED if http else bytes(64))
+    await (stream.readuntil(ANSWER_END) if http else stream.readexactly(64))
+
+
+async def _visit(address: str, until: float, *, http: bool) -> list[float]:
+    """Round trips over one connection; begins anew when that ends."""
     times: list[float] = []
     while (began := time.monotonic()) < until:
         with contextlib.suppress(dtp.DtpError, TimeoutError):
             async with asyncio.timeout(GIVE_UP), dtp.connect(address) as connection:
                 stream = await connection.open_stream()
                 while (began := time.monotonic()) < until:
-                    stream.write(bytes(64))
-                    await stream.readexactly(64)
+                    await _ask(stream, http=http)
                     times.append(time.monotonic() - began)
                     await asyncio.sleep(0.001)
                 return times
@@ -79,24 +85,25 @@ async def _visit(address: str, until: float) -> list[float]:
     return times
 
 
-async def _come(address: str, until: float) -> list[float]:
-    """Connections of newcomers, one after the other: seconds each, up to the answer to its first byte."""
+async def _come(address: str, until: float, *, http: bool) -> list[float]:
+    """Connections of newcomers, one after the other: seconds each, up to the answer to the first thing it says."""
     times: list[float] = []
     while (began := time.monotonic()) < until:
         with contextlib.suppress(dtp.DtpError, TimeoutError):
             async with asyncio.timeout(GIVE_UP), dtp.connect(address) as connection:
                 stream = await connection.open_stream()
-                stream.write(b"x")
-                await stream.readexactly(1)
+                await _ask(stream, http=http)
                 times.append(time.monotonic() - began)
                 connection.abort()
         await asyncio.sleep(0.02)
     return times
 
 
-async def _phase(name: str, address: str, seconds: float) -> Figures:
+async def _phase(name: str, address: str, seconds: float, *, http: bool) -> Figures:
     until = time.monotonic() + seconds
-    visits, newcomers = await asyncio.gather(_visit(address, until), _come(address, until))
+    visits, newcomers = await asyncio.gather(
+        _visit(address, until, http=http), _come(address, until, http=http)
+    )
     return {
         f"{name} p50": _percentile(visits, 0.5),
         f"{name} p99": _percentile(visits, 0.99),
@@ -124,23 +131,32 @@ def _memory(pid: int) -> float:
 
 def measure(attack: str, attackers: int, processes: int, seconds: float) -> Figures:
     """Return the figures of one attack, against a listener of its own."""
-    server = _side("listen")
-    with _ended(server):
+    with contextlib.ExitStack() as stack:
+        backend = []
+        if http := "HTTP" in attack:
+            back = _side("back")
+            stack.enter_context(_ended(back))
+            assert back.stdout is not None
+            backend = [back.stdout.readline().strip()]
+        server = _side("listen", *backend)
+        stack.enter_context(_ended(server))
         assert server.stdout is not None
         address = server.stdout.readline().strip()
         host, _, port = address.rpartition("@")[2].partition("/")[0].rpartition(":")
-        figures = asyncio.run(_phase("before", address, seconds / 2))
+        figures = asyncio.run(_phase("before", address, seconds / 2, http=http))
+        if "one caller" in attack:
+            attackers = processes = 1
         crowd = [
             _side("attack", attack, attackers // processes, address, host, port) for _ in range(processes)
         ]
         with _ended(*crowd):
             time.sleep(1.0)  # they have to start
             _turns(server)
-            figures |= asyncio.run(_phase("during", address, seconds)) | _turns(server)
+            figures |= asyncio.run(_phase("during", address, seconds, http=http)) | _turns(server)
             if any(each.poll() is not None for each in crowd):
                 raise MeasurementFailed(f"{attack}: attackers could not attack")
             figures["descriptors"] = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
-        figures |= asyncio.run(_phase("after", address, seconds / 2))
+        figures |= asyncio.run(_phase("after", address, seconds / 2, http=http))
         figures["MiB"] = _memory(server.pid)
         figures["descriptors after"] = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
     return figures

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import dtp
+from bench import hostile_http
 from dtp.core import Buffer
 from dtp.identity import Identity
 from dtp.session.frames import AWAY, CONNECTION, PING, RESET, STOP, STREAMS, WINDOW, Frame, Outgoing, control
@@ -84,9 +85,14 @@ class _Watch(selectors.DefaultSelector):
         return {"turn p99": met * 1e3, "turn max": turns[-1] * 1e3}
 
 
-async def _listen(watch: _Watch) -> None:
-    listener = await dtp.listen("tcp://127.0.0.1:0", {"": _echo, "pour": _pour}, identity=Identity.generate())
-    print(listener.address(), flush=True)
+async def _listen(watch: _Watch, port: int) -> None:
+    """Listen, as `dtpd` in front of a backend at `port`, if there is one."""
+    if port:
+        print(await hostile_http.start_daemon(port), flush=True)
+    else:
+        services = {"": _echo, "pour": _pour}
+        listener = await dtp.listen("tcp://127.0.0.1:0", services, identity=Identity.generate())
+        print(listener.address(), flush=True)
     loop = asyncio.get_running_loop()
     while await loop.run_in_executor(None, sys.stdin.readline):
         print(json.dumps(watch.tell()), flush=True)
@@ -251,11 +257,13 @@ def _burn() -> None:
 
 
 def main() -> None:
-    """`listen`, or `attack NAME COUNT ADDRESS HOST PORT`."""
+    """`back`, `listen [PORT OF A BACKEND]`, or `attack NAME COUNT ADDRESS HOST PORT`."""
+    if sys.argv[1] == "back":
+        asyncio.run(hostile_http.back())
     if sys.argv[1] == "listen":
         watch = _Watch()
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watch)) as runner:
-            runner.run(_listen(watch))
+            runner.run(_listen(watch, int(sys.argv[2]) if sys.argv[2:] else 0))
     name, count, address, host, port = (
         sys.argv[2],
         int(sys.argv[3]),
@@ -275,6 +283,8 @@ def main() -> None:
         _half_open(host, port, 8 * count)
     elif name == "half-open elsewhere":
         _half_open(host, port, 8 * count, "127.0.0.2")
+    elif name.startswith("malformed HTTP"):
+        asyncio.run(hostile_http.talk_nonsense(address, count))
     elif name == "slow loris":
         _slow(host, port, 8 * count)
     else:
