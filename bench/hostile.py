@@ -27,7 +27,8 @@ from bench.hostile_side import FRAMES
 from bench.runner import ROOT, MeasurementFailed
 
 ATTACKS = ("processor only", "honest and busy", *FRAMES, "all in step", "memory holders", "half-open",
-           "half-open elsewhere", "slow loris", "malformed HTTP, one caller", "malformed HTTP")  # fmt: skip
+           "half-open elsewhere", "slow loris", "malformed HTTP, one caller", "malformed HTTP", "HTTP given up",
+           "busy HTTP, one caller", "busy HTTP")  # fmt: skip
 #: The bar: the visitor's p99 while the listener is attacked, and after, in ms.
 BAR = 20.0
 #: A round trip or a newcomer that takes longer is given up, and counts as so long.

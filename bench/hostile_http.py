@@ -70,17 +70,38 @@ async def start_daemon(port: int) -> str:
     return daemon.listener.address("web")
 
 
-async def talk_nonsense(address: str, count: int) -> None:
-    """So many callers of one identity, each with streams that say what is no HTTP as fast as they are taken."""
+async def _talk_nonsense(connection: dtp.Connection) -> None:
+    async with await connection.open_stream() as stream:
+        stream.write(_NONSENSE)
+        stream.write_eof()
+        with contextlib.suppress(dtp.StreamReset):
+            await stream.read()
+
+
+async def _give_up(connection: dtp.Connection) -> None:
+    stream = await connection.open_stream()
+    stream.write(ASKED)
+    await stream.flush()
+    stream.reset()
+
+
+async def _ask(connection: dtp.Connection) -> None:
+    async with await connection.open_stream() as stream:
+        stream.write(ASKED)
+        await stream.readuntil(ANSWER_END)
+
+
+#: What the streams of an attacker do again and again.
+ATTACKS = {"malformed HTTP": _talk_nonsense, "HTTP given up": _give_up, "busy HTTP": _ask}
+
+
+async def attack(name: str, address: str, count: int) -> None:
+    """Attack as so many callers of one identity, each with streams that do the same as fast as they are taken."""
     identity = Identity.generate()
 
     async def stream(connection: dtp.Connection) -> None:
         while True:
-            async with await connection.open_stream() as stream:
-                stream.write(_NONSENSE)
-                stream.write_eof()
-                with contextlib.suppress(dtp.StreamReset):
-                    await stream.read()
+            await ATTACKS[name](connection)
 
     async def one() -> None:
         while True:

@@ -20,6 +20,7 @@ from dataclasses import replace
 
 import dtp
 from bench import hostile_http
+from dtp.cli.run import serve_for_long
 from dtp.core import Buffer
 from dtp.identity import Identity
 from dtp.session.frames import AWAY, CONNECTION, PING, RESET, STOP, STREAMS, WINDOW, Frame, Outgoing, control
@@ -93,6 +94,7 @@ async def _listen(watch: _Watch, port: int) -> None:
         services = {"": _echo, "pour": _pour}
         listener = await dtp.listen("tcp://127.0.0.1:0", services, identity=Identity.generate())
         print(listener.address(), flush=True)
+    serve_for_long()
     loop = asyncio.get_running_loop()
     while await loop.run_in_executor(None, sys.stdin.readline):
         print(json.dumps(watch.tell()), flush=True)
@@ -283,8 +285,8 @@ def main() -> None:
         _half_open(host, port, 8 * count)
     elif name == "half-open elsewhere":
         _half_open(host, port, 8 * count, "127.0.0.2")
-    elif name.startswith("malformed HTTP"):
-        asyncio.run(hostile_http.talk_nonsense(address, count))
+    elif "HTTP" in name:
+        asyncio.run(hostile_http.attack(name.partition(",")[0], address, count))
     elif name == "slow loris":
         _slow(host, port, 8 * count)
     else:

@@ -18,6 +18,8 @@ from dtp.daemon.backends import Backend, Balancer
 from dtp.daemon.config.model import Expose
 from dtp.daemon.direct import connect_now
 from dtp.daemon.dropped import Dropped
+from dtp.daemon.http.malformed import MalformedRequests
+from dtp.daemon.http.parsing import LEAST, Parsing
 from dtp.daemon.ledger import LAST_REQUEST, Ending, Ledger, Session
 from dtp.daemon.policies import Arrive, Bounds, Call, Caller, Chain, Close, Denial, Moment, Move, Open, Policy
 from dtp.daemon.policies.words import price_words, words
@@ -95,6 +97,8 @@ class Exposed:
         self.ledger = Ledger()
         #: Of a service whose requests are understood.
         self.requests = Requests()
+        #: Of them those that couldn't be understood.
+        self.malformed = MalformedRequests()
         #: Streams that were let in and are not over: those of the ledger, and those that wait for a backend.
         self.active = 0
         #: By the policy's name.
@@ -404,6 +408,7 @@ class Exposed:
 
     async def _converse(self, caller: Caller, stream: Stream, opened: Open) -> None:
         """Let the stream speak its protocol, whose parser is loaded with the first one."""
+        await Parsing.of(asyncio.get_running_loop()).turn(LEAST, caller.peer)
         began = time.monotonic()
         session = self._conversation()(self, caller, stream, self.chain.bounds(opened))
         self.ledger.add(session)

@@ -108,6 +108,12 @@ class Conversation:
         """Serve the stream to its orderly end; raise `Ended`, or what reading and writing raise."""
         raise NotImplementedError
 
+    async def _answer_late(self) -> None:
+        """Count a request that can't be understood; wait with the answer as long as its caller has to by now."""
+        if delay := self.exposed.malformed.count(self._caller, asyncio.get_running_loop().time()):
+            self._moved_at = max(self._moved_at, asyncio.get_running_loop().time() + delay)
+            await asyncio.sleep(delay)
+
     async def _in_time(self, doing: Awaitable[_T]) -> _T:
         """As long as one may take; raises `Ended` then. A system's own time-out is a fault like others."""
         scope = asyncio.timeout(self._bounds.time)

@@ -96,6 +96,7 @@ class GrpcSession(Conversation):
         try:
             await self._in_time(self._serve())
         except Malformed as error:
+            await self._in_time(self._answer_late())
             self._tell_malformed(error)
             return
         except asyncio.CancelledError:

@@ -1,5 +1,5 @@
-"""Heads and messages are understood in turns: whatever callers send at once, who sends nothing of the kind waits for
-one turn's, and one that doesn't fit."""
+"""Streams begin, and heads and messages are understood, in turns: whatever callers send at once, who sends nothing of
+the kind waits for one turn's, and one that doesn't fit."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from weakref import WeakKeyDictionary
 #: Bytes of heads and messages in a turn of the loop: 15 ms of the smallest fields for h11, 2 ms of JSON. Requests as
 #: programs send them are some hundred.
 PER_TURN = 16 * 1024
+#: What a head counts at least, and a stream that begins: each takes 0.1 to 0.2 ms, however few its bytes are.
+LEAST = 1024
 
 
 class Parsing:

@@ -64,6 +64,7 @@ class RpcSession(HttpSession):
         try:
             message = await self._parse(body)
         except jsonrpc.Malformed as error:
+            await self._answer_late()
             await self._answer_json(400, jsonrpc.error(None, error.code, str(error)))
             return True
         if self._asked is not None:

@@ -145,6 +145,7 @@ class HttpSession(Conversation):
         if self._asked is None:
             self._begin(b"-", b"-")
         try:
+            await self._bounded(self._answer_late())
             body = f"{self.why}\n".encode()
             end = {"Connection": "close"}
             await self._bounded(self._answer(error.error_status_hint, body, "text/plain", end))
@@ -206,6 +207,7 @@ class HttpSession(Conversation):
             two_ways = doubt(request) if self._by_method else None
         if two_ways is not None:
             self.why = f"{words(Reason.MALFORMED)}: {two_ways}"
+            await self._answer_late()
             await self._answer(400, f"{self.why}\n".encode(), "text/plain", {"Connection": "close"})
             return False
         return await self._exchange(request)

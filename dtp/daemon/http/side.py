@@ -12,7 +12,8 @@ import h11
 
 from dtp.daemon.http import conversation
 from dtp.daemon.http.conversation import Ended
-from dtp.daemon.http.parsing import PER_TURN
+from dtp.daemon.http.headers import MOST_FIELDS
+from dtp.daemon.http.parsing import LEAST, PER_TURN
 from dtp.daemon.reasons import Reason
 
 #: Of what was read so many pieces are understood, then others have their turn: some milliseconds.
@@ -91,9 +92,16 @@ class Side:
         if not self._at_fields and (last := _is_last_chunk(kept)) is not None:
             self._at_fields, self._at_chunk = last, False
         if self._at_fields and (blank := _BLANK.search(kept, searched)):
-            _refuse_controls(kept[: blank.end()])
-            return blank.end()
+            self._refuse_costly(kept[: blank.end()])
+            return max(LEAST, blank.end())
         return (len(data) if searched else len(kept)) // _CHEAP
+
+    def _refuse_costly(self, fields: bytes) -> None:
+        """Raises `h11.RemoteProtocolError` for fields that can't be, or are too many, and would take h11 long."""
+        _refuse_controls(fields)
+        # Of the lines one is the request's own and one empty; h11 takes blank ones in front for part of it.
+        if self.http.their_state is h11.IDLE and fields.count(b"\n") > MOST_FIELDS + 2:
+            raise h11.RemoteProtocolError(f"more than {MOST_FIELDS} fields")
 
     async def _joined(self, first: h11.Data) -> h11.Data:
         """Data with what was read behind it: chunks of a byte each would cost as much as large ones."""

@@ -1,0 +1,142 @@
+"""Callers who say what can't be understood, again and again: they wait, and nobody else does."""
+
+import asyncio
+import itertools
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.daemon.expose import Exposed
+from dtp.daemon.http.frames import PREFACE
+from dtp.daemon.http.malformed import BURST, LONGEST, PER_SECOND, MalformedRequests
+from dtp.daemon.http.parsing import LEAST, PER_TURN
+from dtp.daemon.policies import Caller
+from dtp.identity import Identity
+from dtp.testing import clock
+
+from .conftest import config
+from .test_daemon_http import CALLER, expose
+
+OTHERS = [Identity(bytes([number]) * 32).id for number in range(70, 75)]
+
+
+def count_often(counted, caller, times, now=0.0):
+    return [counted.count(caller, now) for _ in range(times)]
+
+
+def test_a_burst_is_answered_at_once_and_what_follows_a_part_of_a_second_later_each():
+    delays = count_often(MalformedRequests(), CALLER, BURST + 5)
+    assert delays == [0.0] * BURST + [number / PER_SECOND for number in range(1, 6)]
+
+
+def test_nobody_waits_longer_than_that_however_many_there_were():
+    counted = MalformedRequests()
+    assert count_often(counted, CALLER, 10_000)[-1] == LONGEST
+    assert counted.count(CALLER, LONGEST + BURST / PER_SECOND) == 0.0  # nor remembers it longer
+
+
+@pytest.mark.parametrize("same", ["peer", "source"])
+def test_neither_another_identity_nor_another_address_begins_anew(same):
+    counted = MalformedRequests()
+    count_often(counted, CALLER, BURST)
+    other = replace(CALLER, **({"source": "198.51.100.9"} if same == "peer" else {"peer": OTHERS[0]}))
+    assert counted.count(other, 0.0) > 0
+    assert counted.count(Caller(OTHERS[1], "", "203.0.113.1"), 0.0) == 0.0
+
+
+def test_who_has_many_addresses_of_one_network_is_one():
+    counted = MalformedRequests()
+    for number in range(BURST):
+        counted.count(Caller(OTHERS[0], "", f"2001:db8::{number:x}"), 0.0)
+    assert counted.count(Caller(OTHERS[1], "", "2001:db8::ffff"), 0.0) > 0
+    assert counted.count(Caller(OTHERS[2], "", "2001:db8:0:1::1"), 0.0) == 0
+
+
+def test_no_more_are_known_than_there_is_room_for():
+    counted = MalformedRequests()
+    for number in range(10_000):
+        counted.count(Caller(OTHERS[0], "", f"10.0.{number >> 8}.{number & 255}"), 0.0)
+    assert len(counted._empty_at) <= 4096
+    assert counted.count(Caller(OTHERS[0], "", "192.0.2.1"), 0.0) == LONGEST  # heard of most lately
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(OTHERS[:2]), st.sampled_from("ab"), st.sampled_from([0.0, 0.03, 1.0, 20.0])
+        ),
+        max_size=400,
+    )
+)
+def test_delays_are_those_of_leaking_buckets(events):
+    """A second way to say it: a level for each that drops, against the time at which it is empty."""
+    counted, levels, now, before = MalformedRequests(), Counter(), 0.0, 0.0
+    for peer, source, passed in events:
+        now += passed
+        for key in levels:
+            levels[key] = max(0.0, levels[key] - (now - before) * PER_SECOND)
+        before = now
+        wanted = 0.0
+        for key in (peer, source):
+            levels[key] = min(levels[key] + 1, BURST + LONGEST * PER_SECOND)
+            wanted = max(wanted, (levels[key] - BURST) / PER_SECOND)
+        assert counted.count(Caller(peer, "", source), now) == pytest.approx(max(0.0, wanted), abs=1e-6)
+
+
+# ---- sessions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "told"),
+    [
+        ("http", b"GE\x01T / HTTP/1.1\r\n\r\n", b" 400 "),
+        ("http", b"GET a HTTP/1.1\r\nHost: x\r\n\r\n", b" 400 "),
+        ("json-rpc", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n{", b" 400 "),
+        ("grpc", PREFACE + b"\0\0\1\1\4\0\0\0\1\xff", b"\0\0"),
+    ],
+)
+def test_the_answer_waits_once_there_were_many(talk, kind, said, told):
+    async def scenario(talk):
+        assert talk.exposed.malformed.count(CALLER, 0.0) == 0
+        count_often(talk.exposed.malformed, CALLER, BURST + PER_SECOND, asyncio.get_running_loop().time())
+        talk.client.say(said)
+        await asyncio.sleep(0.9)
+        assert told not in talk.client.heard
+        await asyncio.sleep(0.3)
+        assert told in talk.client.heard
+
+    talk(scenario, kind=kind)
+
+
+def test_streams_begin_in_turns(tmp_path, monkeypatch):
+    """Each takes a part of a millisecond until it is answered; who opens many has the others wait for few of them."""
+    turns, begun = itertools.count(), []
+
+    class Session:
+        def __init__(self, exposed, caller, stream, bounds):
+            begun.append((turn, caller))
+
+    monkeypatch.setattr(Exposed, "_conversation", lambda exposed: Session)
+
+    async def main():
+        nonlocal turn
+        text = f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{expose(1, "http")}'
+        exposed = Exposed(config(tmp_path, text).expose[0], ())
+        other = replace(CALLER, peer=OTHERS[0])
+        callers = [CALLER] * 100 + [other]
+        tasks = [asyncio.ensure_future(exposed._converse(caller, None, None)) for caller in callers]
+        for turn in turns:  # noqa: B007 - told to sessions
+            await asyncio.sleep(0)
+            if len(begun) == len(callers):
+                break
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    turn = 0
+    clock.run(main())
+    by_turn = Counter(at for at, _ in begun)
+    assert max(by_turn.values()) <= PER_TURN // LEAST
+    first = min(by_turn)
+    assert next(at for at, caller in begun if caller is not CALLER) <= first + 2
