@@ -32,6 +32,7 @@ SOURCES = [
     "dtp_core/crdt_local.c",
     "dtp_core/crdt_sort.c",
     "dtp_core/crdt_encode.c",
+    "dtp_core/crdt_properties.c",
     "dtp_core/crdt_query.c",
     "dtp_core/crdt_read.c",
     "dtp_core/crdt_state.c",

@@ -351,6 +351,12 @@ int dtp_slot_get(dtp_graph *graph, uint32_t soul, uint32_t key, uint32_t part, u
 /* Write it if (clock, author, value) is above what is there: 1 when that is to be seen, 0, or a negative code. */
 int dtp_slot_write(dtp_graph *graph, uint32_t number, uint64_t clock, uint32_t author, dtp_bytes value);
 uint32_t dtp_space_of(uint32_t part);
+/* What is at a soul beside registers and links, MessagePack: see dtp_graph_others (crdt_properties.c) */
+int dtp_pack_others(dtp_graph *graph, uint32_t soul);
+int dtp_is_last_total(const dtp_graph *graph, uint32_t slot); /* of a counter's totals one alone is */
+uint32_t dtp_latest_entry(dtp_graph *graph, uint32_t slot); /* of a container, which has some */
+/* The number that MessagePack bytes stand for: DTP_OK, or another code (crdt_local.c) */
+int dtp_integer_of(dtp_bytes bytes, int64_t *value);
 int dtp_is_soul(dtp_graph *graph, uint32_t number); /* whether a name is a soul that has something (crdt_read.c) */
 /* The part that a kind of op is about; a counter's is its author's. */
 uint32_t dtp_part_of(const dtp_op *op);

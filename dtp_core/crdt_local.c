@@ -235,7 +235,7 @@ static int observe(dtp_graph *graph, const dtp_op *op)
 }
 
 /* An int of MessagePack; DTP_E_LIMIT when it is none or is not within 64 bits with a sign. */
-static int read_int(dtp_bytes bytes, int64_t *value)
+int dtp_integer_of(dtp_bytes bytes, int64_t *value)
 {
     uint64_t raw = 0;
     size_t i;
@@ -291,9 +291,9 @@ static int new_total(dtp_graph *graph, dtp_op *op, uint8_t *room)
     uint8_t near[DTP_VALUE_NEAR];
     dtp_bytes more = {op->value, op->value_length};
     int64_t total = 0, difference;
-    TRY(read_int(more, &difference));
+    TRY(dtp_integer_of(more, &difference));
     if (slot != DTP_NONE)
-        TRY(read_int(dtp_value_get(&graph->slots[slot].value, near), &total));
+        TRY(dtp_integer_of(dtp_value_get(&graph->slots[slot].value, near), &total));
     if (difference > 0 ? total > INT64_MAX - difference : total < INT64_MIN - difference)
         return DTP_E_LIMIT;
     op->value = room;

@@ -204,21 +204,79 @@ static int find_name(const dtp_graph *graph, const uint8_t *text, size_t length,
     return dtp_name_find(graph, text, length, (uint32_t)dtp_hash(graph->seed, text, length), number);
 }
 
-int dtp_graph_column(dtp_graph *graph, const uint8_t *key, size_t length, dtp_view *view)
+/* A counter's value: what its authors' totals come to, which may be beyond 64 bits. */
+static scalar total_of(const dtp_graph *graph, uint32_t soul, uint32_t key)
+{
+    int64_t high = 0, low = 0;
+    uint32_t slot;
+    uint8_t room[DTP_VALUE_NEAR];
+    scalar one = number(0);
+    for (slot = graph->names[soul].first; slot != DTP_NONE; slot = graph->slots[slot].value.spare) {
+        int64_t total;
+        dtp_bytes value = dtp_value_get(&graph->slots[slot].value, room);
+        if (graph->slots[slot].key != key || dtp_space_of(graph->slots[slot].part) != DTP_COUNTER || value.length == 0)
+            continue;
+        if (dtp_integer_of(value, &total) != DTP_OK) { /* 64 bits without a sign */
+            uint64_t large = big_endian(value.at + 1, value.length - 1);
+            low += (int64_t)(large & 0xffffffff);
+            high += (int64_t)(large >> 32);
+            continue;
+        }
+        low += total & 0xffffffff;
+        high += (total - (total & 0xffffffff)) / ((int64_t)1 << 32);
+    }
+    high += low / ((int64_t)1 << 32);
+    low %= (int64_t)1 << 32;
+    if (high >= INT32_MIN && high <= INT32_MAX)
+        return number((double)(high * ((int64_t)1 << 32) + low));
+    one.low = high > 0 ? int_end : -largest;
+    one.high = high > 0 ? largest : -int_end;
+    return one;
+}
+
+/* The values that a property at a slot may have, or its items, one after the other. */
+typedef struct property_walk {
+    uint32_t slot;
+    int items; /* those of a set, else values by themselves */
+    int begun;
+    uint32_t entry;
+    uint8_t room[DTP_VALUE_NEAR];
+} property_walk;
+
+static int next_value(dtp_graph *graph, property_walk *walk, scalar *value)
+{
+    const dtp_slot *slot = &graph->slots[walk->slot];
+    int begun = walk->begun, is_container = slot->part == (walk->items ? DTP_PART_SET : DTP_PART_VALUES);
+    walk->begun = 1;
+    if (!begun)
+        walk->entry = is_container ? dtp_container_of(graph, walk->slot)->first : DTP_NONE;
+    if (!begun && !walk->items && slot->part == DTP_PART_REGISTER) {
+        *value = scalar_in(&slot->value, walk->room);
+        return 1;
+    }
+    if (!begun && !walk->items && dtp_is_last_total(graph, walk->slot)) {
+        *value = total_of(graph, slot->soul, slot->key);
+        return 1;
+    }
+    if (walk->entry == DTP_NONE)
+        return 0;
+    *value = scalar_in(&graph->entries[walk->entry].value, walk->room);
+    walk->entry = graph->entries[walk->entry].next;
+    return 1;
+}
+
+int dtp_graph_column(dtp_graph *graph, const uint8_t *key, size_t length, int items, dtp_view *view)
 {
     uint32_t number, slot, count = (uint32_t)graph->slot_count;
-    uint8_t room[DTP_VALUE_NEAR];
     graph->out.count = 0;
     if (!find_name(graph, key, length, &number))
         count = 0;
     for (slot = 0; slot < count; slot++) {
-        const dtp_slot *one = &graph->slots[slot];
+        property_walk walk = {slot, items, 0, DTP_NONE, {0}};
         scalar value;
-        if (one->key != number || one->part != DTP_PART_REGISTER)
-            continue;
-        value = scalar_in(&one->value, room);
-        if (value.kind != NO_SCALAR && value.kind != LINK)
-            TRY(put_cell(graph, scalar_hash(graph, &value), one->soul));
+        while (graph->slots[slot].key == number && next_value(graph, &walk, &value))
+            if (value.kind != NO_SCALAR && value.kind != LINK)
+                TRY(put_cell(graph, scalar_hash(graph, &value), graph->slots[slot].soul));
     }
     return end_column(graph, view);
 }
@@ -230,19 +288,53 @@ int dtp_graph_between(dtp_graph *graph, const uint8_t *key, size_t length, const
     scalar from = low_length > 0 ? scalar_of(bounds[0]) : other(NO_SCALAR, NULL, 0);
     scalar to = high_length > 0 ? scalar_of(bounds[1]) : other(NO_SCALAR, NULL, 0);
     uint32_t number, slot, count = (uint32_t)graph->slot_count;
-    uint8_t room[DTP_VALUE_NEAR];
     graph->out.count = 0;
     if (!find_name(graph, key, length, &number) || (from.kind == NO_SCALAR && to.kind == NO_SCALAR))
         count = 0;
     for (slot = 0; slot < count; slot++) {
-        const dtp_slot *one = &graph->slots[slot];
+        property_walk walk = {slot, 0, 0, DTP_NONE, {0}};
         scalar value;
-        if (one->key != number || one->part != DTP_PART_REGISTER)
-            continue;
-        value = scalar_in(&one->value, room);
-        if (is_between(&value, &from, &to))
-            TRY(dtp_buffer_put(&graph->out, &one->soul, sizeof one->soul));
+        while (graph->slots[slot].key == number && next_value(graph, &walk, &value)) {
+            if (!is_between(&value, &from, &to))
+                continue;
+            TRY(dtp_buffer_put(&graph->out, &graph->slots[slot].soul, sizeof graph->slots[slot].soul));
+            break;
+        }
     }
+    view->bytes = graph->out.bytes;
+    view->length = graph->out.count;
+    return DTP_OK;
+}
+
+static int is_array(const dtp_value *value)
+{
+    uint8_t room[DTP_VALUE_NEAR], head = value->length == 0 ? 0 : dtp_value_get(value, room).at[0];
+    return (head >= 0x90 && head < 0xa0) || head == 0xdc || head == 0xdd;
+}
+
+/* Whether a slot has what no column knows. */
+static int is_opaque(dtp_graph *graph, uint32_t number, int items)
+{
+    const dtp_slot *slot = &graph->slots[number];
+    if (!items)
+        return slot->part == DTP_PART_TEXT && slot->value.length > 0;
+    if (slot->part == DTP_PART_REGISTER)
+        return is_array(&slot->value);
+    if (slot->part == DTP_PART_VALUES)
+        return dtp_container_of(graph, number)->count > 0
+            && is_array(&graph->entries[dtp_latest_entry(graph, number)].value);
+    return slot->part == DTP_PART_LIST && slot->value.length > 0;
+}
+
+int dtp_graph_opaque(dtp_graph *graph, const uint8_t *key, size_t length, int items, dtp_view *view)
+{
+    uint32_t number, slot, count = (uint32_t)graph->slot_count;
+    graph->out.count = 0;
+    if (!find_name(graph, key, length, &number))
+        count = 0;
+    for (slot = 0; slot < count; slot++)
+        if (graph->slots[slot].key == number && is_opaque(graph, slot, items))
+            TRY(dtp_buffer_put(&graph->out, &graph->slots[slot].soul, sizeof graph->slots[slot].soul));
     view->bytes = graph->out.bytes;
     view->length = graph->out.count;
     return DTP_OK;
@@ -415,13 +507,14 @@ int dtp_graph_rows(dtp_graph *graph, const uint32_t *numbers, size_t count, dtp_
             return DTP_E_LIMIT;
         there += (size_t)dtp_is_soul(graph, numbers[i]);
     }
-    TRY(dtp_pack_array(&graph->out, 3 * there));
+    TRY(dtp_pack_array(&graph->out, 4 * there));
     for (i = 0; i < count; i++) {
         if (!dtp_is_soul(graph, numbers[i]))
             continue;
         TRY(pack_name(graph, numbers[i]));
         TRY(pack_registers(graph, numbers[i]));
         TRY(pack_links(graph, numbers[i]));
+        TRY(dtp_pack_others(graph, numbers[i]));
     }
     view->bytes = graph->out.bytes;
     view->length = graph->out.count;

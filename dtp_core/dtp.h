@@ -455,13 +455,16 @@ int dtp_graph_keys(dtp_graph *graph, uint32_t space, const uint8_t *soul, size_t
 int dtp_graph_souls(dtp_graph *graph, const uint8_t *prefix, size_t length, dtp_view *view);
 
 /* What queries look up. Souls are numbers of names; there may be some too many, never too few.
- * Cells `hash << 32 | soul` (uint64_t, of this machine), sorted by hash: of registers at a key, by the hash of their value
- * (numbers, text, bytes, bools), and of links in registers and sets, by that of the link's value. */
-int dtp_graph_column(dtp_graph *graph, const uint8_t *key, size_t length, dtp_view *view);
+ * Cells `hash << 32 | soul` (uint64_t, of this machine), sorted by hash: of registers, counters and multi-values at a key, by the hash of
+ * their value (numbers, text, bytes, bools), or (`items`) of sets, by those of their items; and of links in registers and sets, by
+ * that of the link's value. */
+int dtp_graph_column(dtp_graph *graph, const uint8_t *key, size_t length, int items, dtp_view *view);
+/* Souls (uint32_t each) with what such a column doesn't know at a key: a text, or (`items`) a list or an array. */
+int dtp_graph_opaque(dtp_graph *graph, const uint8_t *key, size_t length, int items, dtp_view *view);
 int dtp_graph_links(dtp_graph *graph, dtp_view *view);
 /* The hash of a value as columns have it, valid MessagePack: 1, or 0 when they have none such. */
 int dtp_graph_hash(const dtp_graph *graph, const uint8_t *value, size_t length, uint32_t *hash);
-/* Souls (uint32_t each) whose register at a key is between two values of one kind, both included; 0 bytes: no bound. */
+/* Souls (uint32_t each) whose register, counter or multi-value at a key may be between two values of one kind, both included; 0 bytes: no bound. */
 int dtp_graph_between(dtp_graph *graph, const uint8_t *key, size_t length, const uint8_t *low, size_t low_length,
                       const uint8_t *high, size_t high_length, dtp_view *view);
 /* Souls (uint32_t each) that begin with `prefix` and have something; */
@@ -472,9 +475,12 @@ int dtp_graph_unmade(dtp_graph *graph, const uint8_t *prefix, size_t length, dtp
 size_t dtp_graph_names(const dtp_graph *graph);
 /* A soul's number: 1, or 0 when there is none. */
 int dtp_graph_find(const dtp_graph *graph, const uint8_t *soul, size_t length, uint32_t *number);
-/* MessagePack [soul, {key: value}, [key, link...]...] of the registers, and the links in sets, of `count` numbers; those that
- * have nothing are left out. DTP_E_LIMIT for a number that there is not. */
+/* MessagePack [soul, {key: value}, [key, link...], others...] of the registers, the links in sets, and all else, of `count` numbers;
+ * those that have nothing are left out. DTP_E_LIMIT for a number that there is not. */
 int dtp_graph_rows(dtp_graph *graph, const uint32_t *numbers, size_t count, dtp_view *view);
+/* What is at a soul beside registers, MessagePack [key, space, content...]: of COUNTER [total...], of SET [value...], of VALUES the
+ * latest, of TEXT and LIST nil. */
+int dtp_graph_others(dtp_graph *graph, const uint8_t *soul, size_t length, dtp_view *view);
 
 /* MessagePack of the last call's changes: [[soul, key, space, author, clock]...]. */
 int dtp_graph_changes(dtp_graph *graph, dtp_view *view);

@@ -366,9 +366,19 @@ class GraphCore:
 
     # ---- for queries --------------------------------------------------------------------------------------------
 
-    def column(self, key: bytes) -> bytes:
-        """Cells `hash << 32 | soul's number` (64 bits) of the registers at a key, sorted: by the value's hash."""
-        return self._show(lib.dtp_graph_column(self._graph, key, len(key), self._view))
+    def column(self, key: bytes, *, items: bool) -> bytes:
+        """Cells `hash << 32 | soul's number` (64 bits) of the registers, counters and multi-values at a key, sorted
+        by the value's hash; or of the sets there, by the hashes of their `items`."""
+        return self._show(lib.dtp_graph_column(self._graph, key, len(key), items, self._view))
+
+    def opaque(self, key: bytes, *, items: bool) -> bytes:
+        """Numbers (32 bits) of souls with what such a column doesn't know: a text; of `items`, a list or an array."""
+        return self._show(lib.dtp_graph_opaque(self._graph, key, len(key), items, self._view))
+
+    def others(self, soul: bytes) -> bytes:
+        """MessagePack `[key, space, content...]` of what is at a soul beside registers: of COUNTER `[total...]`, of
+        SET `[value...]`, of VALUES the latest value, of TEXT and LIST nil."""
+        return self._show(lib.dtp_graph_others(self._graph, soul, len(soul), self._view))
 
     def links(self) -> bytes:
         """Cells `hash << 32 | soul's number` (64 bits) of all links, sorted: by the hash of the link."""
@@ -404,8 +414,8 @@ class GraphCore:
         return self._show(lib.dtp_graph_named(self._graph, prefix, len(prefix), self._view))
 
     def rows(self, numbers: array[int]) -> bytes:
-        """MessagePack `[soul, {key: value}, [key, link...]...]` of the souls with these numbers (32 bits): their
-        registers, and the links in their sets. Those that have nothing are left out."""
+        """MessagePack `[soul, {key: value}, [key, link...], others...]` of the souls with these numbers (32 bits):
+        their registers, the links in their sets, and what `others` gives. Those that have nothing are left out."""
         given = ffi.from_buffer("uint32_t[]", numbers)
         return self._show(lib.dtp_graph_rows(self._graph, given, len(numbers), self._view))
 

@@ -252,14 +252,22 @@ class Sequences:
         """The text or list of this name, the same object each time."""
         found = self._open.get(name)
         if found is None:
-            found = _CLASSES[name[0]](self._agent)
-            found.bind(name, self._owner)
-            saved = self._saved.pop(name, None)
-            if saved is not None:
-                found.merge(saved)
-                for edit in self._waiting.get(name, ()):
-                    found.merge(edit)
-            self._open[name] = found
+            found = self._open[name] = self._merged(name)
+            self._saved.pop(name, None)
+        return found
+
+    def read(self, name: Name) -> str | list[Value]:
+        """Return what the text or list of this name holds; one that isn't open stays as it is, without memory."""
+        found = self._open[name] if name in self._open else self._merged(name)
+        return str(found) if isinstance(found, GraphText) else list(found)
+
+    def _merged(self, name: Name) -> GraphText | GraphList:
+        found = _CLASSES[name[0]](self._agent)
+        found.bind(name, self._owner)
+        if name in self._saved:
+            found.merge(self._saved[name])
+            for edit in self._waiting.get(name, ()):
+                found.merge(edit)
         return found
 
     def end_changes(self) -> None:

@@ -81,7 +81,7 @@ static void any_lookups(dtp_graph *graph)
     if (count > 0)
         memcpy(numbers, view.bytes, view.length);
     CHECK(dtp_graph_rows(graph, numbers, count, &view) == DTP_OK);
-    CHECK(dtp_graph_column(graph, (const uint8_t *)"k", 1, &view) == DTP_OK && view.length / 8 <= count);
+    CHECK(dtp_graph_column(graph, (const uint8_t *)"k", 1, 0, &view) == DTP_OK && view.length / 8 <= count);
     CHECK(dtp_graph_between(graph, (const uint8_t *)"k", 1, &low, 1, &high, 1, &view) == DTP_OK && view.length / 4 <= count);
     CHECK(dtp_graph_links(graph, &view) == DTP_OK);
     CHECK(dtp_graph_unmade(graph, NULL, 0, &view) == DTP_OK);

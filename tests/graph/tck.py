@@ -163,8 +163,8 @@ class _Builder:
         soul = f"{labels[0]}/{self._count}" if labels else f"n{self._count}"
         if variable:
             known[variable] = soul
-        self._replica.counter(soul, "there").add(1)
-        expressions = Expressions(text, {}, self._replica, Meter(QueryBudget()))
+        self._replica.put(soul, "", None)  # it is there, without a property
+        expressions = Expressions(text, {}, Queries(self._replica).index, Meter(QueryBudget()))
         for properties in (one for one in parts if one.data == "properties"):
             for key, value in map(trees, trees(properties)):
                 found = expressions.compile(value, ())({})
@@ -270,7 +270,8 @@ def _ours(value: Any) -> Any:
     """A result as `_Reader` has it."""
     if isinstance(value, Node):
         kind = value.soul.partition("/")[0] if "/" in value.soul else ""
-        return ("node", (kind,) if kind else (), value.to_dict())
+        properties = {key: one for key, one in value.to_dict().items() if one is not None}
+        return ("node", (kind,) if kind else (), properties)
     if isinstance(value, semantics.Relation):
         return ("relation", value.key)
     if isinstance(value, semantics.Path):

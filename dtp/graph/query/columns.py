@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from dtp.core.crdt import GraphCore
-from dtp.crdt import Link, Replica, values
+from dtp.crdt import Link, Replica, Value, values
 from dtp.crdt.rules import MARK
 from dtp.graph.query.pattern import Range
 
@@ -46,7 +46,8 @@ class Columns:
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
         self._core = replica.core
-        self._by_value: dict[str, memoryview] = {}
+        #: (key, whether of items) -> cells, and souls that may have any value.
+        self._by_value: dict[tuple[str, bool], tuple[memoryview, bytes]] = {}
         self._by_link: memoryview | None = None
 
     def renew(self) -> None:
@@ -57,17 +58,31 @@ class Columns:
             self._by_link = None
 
     def having(self, key: str, wanted: Range) -> Found:
-        """Souls whose register at a key may be in a range."""
+        """Souls whose property at a key may be in a range."""
+        if wanted.is_equality:
+            return self._with_value(key, wanted.low, items=False)
         self.renew()
         name = values.name(key)
         low, high = (b"" if one is None else values.encode(one) for one in wanted)
-        if not wanted.is_equality:
-            return self._found(self._core.between(name, low, high))
-        if key not in self._by_value:
-            self._by_value[key] = memoryview(self._core.column(name)).cast("Q")
+        of_text = self._core.opaque(name, items=False) if any(isinstance(one, str) for one in wanted) else b""
+        return _once(self._found(self._core.between(name, low, high) + of_text))
+
+    def containing(self, key: str, item: Value) -> Found:
+        """Souls whose property at a key may be a list with an item."""
+        return self._with_value(key, item, items=True)
+
+    def _with_value(self, key: str, value: Value, *, items: bool) -> Found:
+        self.renew()
+        if (key, items) not in self._by_value:
+            name = values.name(key)
+            cells = memoryview(self._core.column(name, items=items)).cast("Q")
+            self._by_value[key, items] = cells, self._core.opaque(name, items=items)
+        cells, opaque = self._by_value[key, items]
         found = array("I")
-        _extend(found, self._by_value[key], self._core.hash(low))
-        return Found(self._core, found)
+        _extend(found, cells, self._core.hash(values.encode(value)))
+        if items or isinstance(value, str):
+            found.frombytes(opaque)
+        return _once(Found(self._core, found))
 
     def linking(self, souls: Iterable[str]) -> Found:
         """Souls that may have links to any of these."""
@@ -116,13 +131,18 @@ class Columns:
         return Found(self._core, found)
 
 
+def _once(found: Found) -> Found:
+    """The same without repetitions: a soul may have several types at a key."""
+    return found._replace(numbers=array("I", dict.fromkeys(found.numbers)))
+
+
 def _extend(found: array[int], column: memoryview, hashed: int | None) -> None:
     if hashed is not None:
         first, behind = (bisect_left(column, one << 32) for one in (hashed, hashed + 1))
         found.extend(cell & _NUMBER for cell in column[first:behind])
 
 
-def rows_of(data: bytes) -> Iterable[tuple[str, dict[str, Any], list[Any]]]:
-    """(soul, registers, [key, link...] in sets) of what `Columns.rows` gave."""
+def rows_of(data: bytes) -> Iterable[tuple[str, dict[str, Any], list[Any], list[Any]]]:
+    """(soul, registers, [key, link...] in sets, what `GraphCore.others` gives) of what `Columns.rows` gave."""
     parts = iter(values.decode(data))
-    return zip(parts, parts, parts, strict=True)
+    return zip(parts, parts, parts, parts, strict=True)

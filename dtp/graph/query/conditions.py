@@ -26,9 +26,11 @@ class Condition:
     values: tuple[Evaluate, ...] = ()
     table: str = ""
     fits: Callable[[Any], bool] = lambda value: True
-    #: What the value is compared with, and how: a register by its key, or (None) the soul. Only said where it has the
-    #: same outcome each time.
+    #: What the value is compared with, and how: a property by its key, or (None) the soul; "IN": an item of the
+    #: property. Only said where it has the same outcome each time.
     about: tuple[str | None, str] | None = None
+    #: Whether the values stand as they are: souls, keys and phrases, and no values of properties.
+    plain: bool = False
 
 
 def filled(condition: Condition, row: Bound, values: list[Any]) -> str | None:
@@ -38,7 +40,7 @@ def filled(condition: Condition, row: Bound, values: list[Any]) -> str | None:
         return None
     places = []
     for one in found:
-        values.append(scalar(one))
+        values.append(one if condition.plain else scalar(one))
         places.append(f"?{len(values)}")
     return condition.sql.format(*places)
 

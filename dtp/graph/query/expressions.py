@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from lark import Token, Tree
 
-from dtp.crdt import Link, Value
+from dtp.crdt import BlobRef, Link, Value
 from dtp.graph.query import semantics
 from dtp.graph.query.budget import Meter
 from dtp.graph.query.columns import kind_of
@@ -72,14 +72,14 @@ class Matcher(PlannedMatch, Protocol):
         """The rows that come of those that come in."""
 
 
-class Registers(Protocol):
+class Properties(Protocol):
     """What nodes have."""
 
     def get(self, soul: str, key: str) -> Value:
-        """What is at a key of a node; None if nothing is."""
+        """A property of a node; None if there is none."""
 
-    def registers(self, soul: str) -> dict[str, Value]:
-        """All that is at the keys of a node."""
+    def properties(self, soul: str) -> dict[str, Value]:
+        """All properties of a node."""
 
 
 def _takes_patterns(tree: Tree[Token]) -> bool:
@@ -91,11 +91,11 @@ def _takes_patterns(tree: Tree[Token]) -> bool:
 class Expressions:
     """Compiles the expressions of one query. `given` are the caller's parameters."""
 
-    def __init__(self, text: str, given: Mapping[str, Value], registers: Registers, meter: Meter) -> None:
+    def __init__(self, text: str, given: Mapping[str, Value], known: Properties, meter: Meter) -> None:
         self.meter = meter
         self._text = text
         self._given = given
-        self._registers = registers
+        self._known = known
         self.used: set[str] = set()
         #: Compile MATCHes in a row, and a query in braces; whoever has the index says how.
         self.matcher: Callable[[list[Tree[Token]], frozenset[str], bool], Matcher]
@@ -248,24 +248,21 @@ class Expressions:
         if value is None:
             return None
         if isinstance(value, NodeRef):
-            return _plain(self._own(value.soul, key))
+            return _plain(self._known.get(value.soul, key))
         if isinstance(value, dict):
             return value.get(key)
         if isinstance(value, Relation):
             raise UnsupportedQuery("relationships have no properties here")
+        if isinstance(value, BlobRef):
+            return {"id": value.id.hex(), "size": value.size}.get(key)
         raise QueryError(f"{shown(value)} has no properties: nodes and maps have")
-
-    def _own(self, soul: str, key: str) -> Value:
-        found = self._registers.get(soul, key)
-        return None if isinstance(found, Link) else found
 
     def properties(self, value: NodeRef | dict[str, Any]) -> dict[str, Any]:
         """All properties of a node, or a map itself."""
         return dict(value) if isinstance(value, dict) else self._properties(value.soul)
 
     def _properties(self, soul: str) -> dict[str, Value]:
-        found = self._registers.registers(soul)
-        return {key: _plain(value) for key, value in found.items() if not isinstance(value, Link)}
+        return {key: _plain(value) for key, value in self._known.properties(soul).items()}
 
     def _on_has_labels(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
         of, *labels = trees(tree)

@@ -6,11 +6,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
-from dtp.crdt import Change, Replica, Value, values
+from dtp.crdt import Change, Link, Replica, Value, values
 from dtp.graph.query.columns import Columns, Found, kind_of, rows_of
 from dtp.graph.query.pattern import Pattern, Sought, Walk
-from dtp.graph.query.tables import Tables
+from dtp.graph.query.properties import Name, add_written, assembled, names_in
+from dtp.graph.query.tables import SoulRow, Tables
 
+#: What `rows_of` gives of a node.
+_Read = tuple[str, dict[str, Any], list[Any], list[Any]]
+#: Texts and lists that are read at once.
+_TEXTS: Final = 64
 #: Nodes that are read at once: a call that reads them takes a few milliseconds.
 _BATCH: Final = 4096
 #: Adding once costs as much as so many nodes of many: who adds often has everything at last, at twice the cost.
@@ -45,8 +50,10 @@ class Finding:
         self._whole = whole
         self._stale: set[str] = set(revealed())
         self._anew = False
-        #: What the souls of private nodes say.
+        #: What the souls of private nodes say; and texts and lists (space, key) that were written, and not committed.
         self._opened: dict[str, dict[str, Value]] = {}
+        self._written: dict[str, list[tuple[int, str]]] = {}
+        self._version = -1
         #: Questions of which all that the core found is in the tables.
         self._answered: set[tuple[object, ...]] = set()
         self._everything = False
@@ -69,8 +76,9 @@ class Finding:
             self._anew = True
 
     def is_current(self) -> bool:
-        """Whether nothing was noted since the last `refresh`."""
-        return not self._stale and not self._anew
+        """Whether nothing was noted or written since the last `refresh`."""
+        unwritten = not self._replica.sequences.unsent or self._replica.version == self._version
+        return unwritten and not self._stale and not self._anew
 
     def refresh(self) -> bool:
         """Have what changed as it is now. True if the tables were emptied: it was too much."""
@@ -90,6 +98,7 @@ class Finding:
         adds, named = self._adds, self._tables.linked_by_name(stale)
         self._tables.remove(stale)
         self._add(self.ask(self._columns.numbers, stale))
+        self._add_rows([(soul, {}, [], []) for soul in self._written if not self._tables.is_whole(soul)])
         # those that are linked to no more may have something all the same
         self._have(named)
         self._tables.remove([soul for soul in named if not self._tables.is_whole(soul)])
@@ -111,8 +120,10 @@ class Finding:
         anew, self._anew = self._anew, False
         if anew:
             taken.update(self._revealed())
-        if self.watches_texts:  # what was written into a text is no change before its commit
-            taken.update(soul for _, soul, _ in self._replica.sequences.touched)
+        self._written, self._version = {}, self._replica.version
+        for space, soul, key in self._replica.sequences.touched:  # it is no change before its commit
+            self._written.setdefault(soul, []).append((space, key))
+        taken.update(self._written)
         for soul in taken:
             opened = self._replica.reveal(soul) if soul.startswith("~") else None
             if opened is not None:
@@ -136,14 +147,37 @@ class Finding:
         empty = self._tables.is_empty  # and nothing is found twice
         for first in range(0, len(found.numbers), _BATCH):
             data = self.ask(self._columns.rows, found, first, first + _BATCH)
-            rows = [
-                (soul, self._opened.get(soul, registers), members)
-                for soul, registers, members in rows_of(data)
-                if (not kind or kind_of(soul) == kind) and (empty or not self._tables.is_whole(soul))
-            ]
-            self._tables.add(rows)
-            if self.watches_texts:
-                self.added.update(soul for soul, _, _ in rows)
+            self._add_rows(
+                [
+                    row
+                    for row in rows_of(data)
+                    if (not kind or kind_of(row[0]) == kind) and (empty or not self._tables.is_whole(row[0]))
+                ]
+            )
+
+    def _add_rows(self, rows: list[_Read]) -> None:
+        for soul, _, _, others in rows:
+            if soul in self._written:
+                add_written(others, self._written[soul])
+        names = [name for soul, _, _, others in rows if others for name in names_in(soul, others)]
+        read: dict[Name, Value] = {}
+        for first in range(0, len(names), _TEXTS):
+            some = names[first : first + _TEXTS]
+            read.update(zip(some, self.ask(self._read, some), strict=True))
+        self._tables.add([self._row(row, read) for row in rows])
+        if self.watches_texts:
+            self.added.update(soul for soul, _, _, _ in rows)
+
+    def _read(self, names: list[Name]) -> list[Value]:
+        return [self._replica.sequences.read(name) for name in names]
+
+    def _row(self, row: _Read, read: dict[Name, Value]) -> SoulRow:
+        soul, registers, members, others = row
+        if soul in self._opened:
+            registers, others = self._opened[soul], []
+        links = {(key, link.soul) for key, link in zip(members[::2], members[1::2], strict=True)}
+        links.update((key, one.soul) for key, one in registers.items() if type(one) is Link)
+        return soul, assembled(soul, registers, others, read.__getitem__), sorted(links)
 
     def _have(self, souls: Iterable[str]) -> None:
         missing = [soul for soul in souls if not self._tables.is_whole(soul)]
@@ -220,6 +254,13 @@ class Finding:
             self._have_linking([soul for soul in node.souls if not self._tables.is_whole(soul)])
             return set(node.souls)
         wanted = linked or self._whole
+        if node.items and not any(one.is_equality for one in node.ranges.values()):
+            key, item = next(iter(node.items.items()))
+            if ("kind", node.label) not in self._answered and self._is_new(
+                "containing", node.label, key, values.encode(item)
+            ):
+                self._add(self.ask(self._columns.containing, key, item), node.label)
+            return self._tables.containing(node.label, key, item) if wanted else set()
         if node.ranges:
             key, wanted_range = min(node.ranges.items(), key=lambda item: not item[1].is_equality)
             if ("kind", node.label) not in self._answered and self._is_new(
@@ -283,7 +324,7 @@ def _rank(node: Sought) -> int:
     """How much is known of a node: the lower, the fewer there will be."""
     if node.souls is not None:
         return _KNOWN
-    if any(one.is_equality for one in node.ranges.values()):
+    if node.items or any(one.is_equality for one in node.ranges.values()):
         return _EQUAL
     if node.ranges:
         return _RANGED

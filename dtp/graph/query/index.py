@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final, TypeVar
 
-from dtp.core import crdt as core
-from dtp.crdt import Change, Replica, Value, values
+from dtp.crdt import Change, Link, Replica, Value, values
 from dtp.graph.query.budget import INSTRUCTIONS, Meter, running
 from dtp.graph.query.columns import kind_of
 from dtp.graph.query.errors import QueryError
 from dtp.graph.query.finding import Finding
 from dtp.graph.query.pattern import Pattern, Sought
+from dtp.graph.query.properties import properties_of
 from dtp.graph.query.tables import Tables
 
 _T = TypeVar("_T")
@@ -43,19 +43,19 @@ class Index:
         ask: Callable[..., Any] | None = None,
     ) -> None:
         """`revealed` tells of which souls `replica.reveal` knows more than the replica; `ask` calls a function with
-        arguments where the replica may be read, None: that is here. With it, registers are kept here, too."""
+        arguments where the replica may be read, None: that is here. With it, properties are kept here, too."""
         self._replica = replica
         self._meter: Meter | None = None
         #: (kind, key) that ranges were declared for, and full text with the number in its tables' names.
         self._ranges: set[tuple[str, str]] = set()
         self._texts: dict[tuple[str, str], int] = {}
-        self._tables = Tables(registers=ask is not None)
+        self._tables = Tables(values_too=ask is not None)
         self._finding = Finding(replica, self._tables, revealed, ask or _here, whole=ask is not None)
         self._beside = ask is not None
         #: What the query that is compiled will look for, each with its place in the text: what one finds may be where
         #: a later one begins.
         self._expected: list[tuple[int | None, Callable[[], Pattern]]] = []
-        #: The registers that were read last.
+        #: The properties that were read last.
         self._last: tuple[str, dict[str, Value]] = "", {}
         self.db = self._tables.db
 
@@ -157,21 +157,21 @@ class Index:
         return soul, key, target
 
     def get(self, soul: str, key: str) -> Value:
-        """What is at a key of a node; None if nothing is."""
+        """A property of a node; None if there is none."""
         if not self._beside and not soul.startswith("~"):
-            return self._replica.get(soul, key)
-        return self.registers(soul).get(key)
+            found = self._replica.get(soul, key)
+            if found is not None and type(found) is not Link:
+                return found
+        return self.properties(soul).get(key)
 
-    def registers(self, soul: str) -> dict[str, Value]:
-        """All that is at the keys of a node."""
-        if not self._beside:
-            opened = self._replica.reveal(soul)
-            return self._replica.node(soul).to_dict() if opened is None else opened
+    def properties(self, soul: str) -> dict[str, Value]:
+        """All properties of a node."""
         if self._last[0] != soul:
             try:
-                self._last = soul, self._tables.registers(soul)
+                known = self._tables.properties(soul) if self._beside else properties_of(self._replica, soul)
             except sqlite3.Error as error:
                 raise self._fault(error) from error
+            self._last = soul, known
         return self._last[1]
 
     # ---- finding ------------------------------------------------------------------------------------------------
@@ -216,6 +216,7 @@ class Index:
     def prepare(self) -> None:
         """Have what changed as it is now; where the replica goes on meanwhile, also all that is expected, as it is at
         one time: what changes meanwhile is looked at again, until nothing did."""
+        self._last = "", {}
         if not self._beside:
             self.refresh()
             return
@@ -267,14 +268,12 @@ class Index:
                     )
 
     def _documents(self, souls: Iterable[str], key: str) -> list[tuple[str, str]]:
-        """(soul, text): a register's text, or a shared text's."""
+        """(soul, text) where a property is a text."""
         found = []
         for soul in souls:
-            value: Value = self._replica.get(soul, key)
+            value = properties_of(self._replica, soul).get(key)
             if isinstance(value, str):
                 found.append((soul, value))
-            elif key in values.decode(self._replica.core.keys(core.TEXT, values.name(soul))):
-                found.append((soul, str(self._replica.text(soul, key))))
         return found
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from dtp.crdt import Node, Value
+from dtp.crdt import Node, Replica, Value
+from dtp.graph.query.properties import properties_of
 from dtp.graph.query.run import Row
+from dtp.graph.query.semantics import Path
 
 if TYPE_CHECKING:
     from dtp.graph.contents import Contents
@@ -16,25 +19,27 @@ if TYPE_CHECKING:
 class Difference(NamedTuple):
     """How a query's rows differ from before; a row that changed is removed and added.
 
-    A row also changes when a register of a node in it does. Nodes read the graph as it is now, in `removed`, too.
+    A row also changes when a property of a node in it does. Nodes read the graph as it is now, in `removed`, too.
     """
 
     added: list[Row]
     removed: list[Row]
 
 
-def _key(row: Row) -> str:
-    """What rows are told apart by: of a node its soul and its registers, as they are now."""
-    return repr([_told(value) for value in row.values()])
+def _key(replica: Replica, row: Row) -> str:
+    """What rows are told apart by: of a node its soul and its properties, as they are now."""
+    return repr([_told(replica, value) for value in row.values()])
 
 
-def _told(value: object) -> object:
+def _told(replica: Replica, value: object) -> object:
     if isinstance(value, Node):
-        return value.soul, sorted(value.to_dict().items())
+        return value.soul, sorted(properties_of(replica, value.soul).items(), key=itemgetter(0))
+    if isinstance(value, Path):
+        return [_told(replica, node) for node in value.nodes], value.relationships
     if isinstance(value, list):
-        return [_told(each) for each in value]
+        return [_told(replica, each) for each in value]
     if isinstance(value, dict):
-        return {key: _told(each) for key, each in value.items()}
+        return {key: _told(replica, each) for key, each in value.items()}
     return value
 
 
@@ -45,8 +50,9 @@ async def follow(graph: Contents, text: str, parameters: Mapping[str, Value]) ->
     with graph.watch() as changes:
         while True:
             rows = graph.query(text, **parameters)
-            now = {_key(row): row for row in rows}
-            count = Counter(map(_key, rows))
+            keys = [_key(graph.replica, row) for row in rows]
+            now = dict(zip(keys, rows, strict=True))
+            count = Counter(keys)
             added = [now[key] for key in (count - counted).elements()]
             removed = [before[key] for key in (counted - count).elements()]
             if added or removed:

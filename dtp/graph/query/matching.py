@@ -9,7 +9,7 @@ found by constants only.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from lark import Token, Tree
@@ -19,7 +19,6 @@ from dtp.graph.query.conditions import (
     Nothing,
     NotKnown,
     always,
-    as_phrase,
     conjuncts,
     ends,
     filled,
@@ -27,12 +26,11 @@ from dtp.graph.query.conditions import (
     part_at,
     quoted,
     soul_at,
-    soul_of,
-    text_after,
 )
 from dtp.graph.query.errors import UnsupportedQuery
 from dtp.graph.query.expressions import Expressions
 from dtp.graph.query.index import Index
+from dtp.graph.query.narrowing import Narrowing
 from dtp.graph.query.parts import MAX_HOPS, PatternNode, PatternStep, bounds, path_of
 from dtp.graph.query.pattern import Pattern, Range, Sought, Walk
 from dtp.graph.query.semantics import NodeRef, Relation, equals, truth
@@ -46,7 +44,6 @@ _SIDES: Final = {
     "left": (("target", "soul"),),
     "both": (("soul", "target"), ("target", "soul")),
 }
-_MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "="}
 
 
 class Match:
@@ -185,8 +182,11 @@ class Match:
             if name:
                 self._nodes[name] = node
             if name in self._before:
-                self._say(
-                    node, Condition(f"{node.alias}.soul = {{}}", (soul_at(name, NodeRef),), about=(None, "="))
+                self.say(
+                    node,
+                    Condition(
+                        f"{node.alias}.soul = {{}}", (soul_at(name, NodeRef),), about=(None, "="), plain=True
+                    ),
                 )
         for child in trees(tree):
             if child.data == "label":
@@ -203,9 +203,10 @@ class Match:
         names = label_names(tree)
         if len(names) == 1:
             node.label = node.label or names[0]
-        self._say(node, Condition(f"{node.alias}.kind IN ({', '.join(map(quoted, names))})"))
+        self.say(node, Condition(f"{node.alias}.kind IN ({', '.join(map(quoted, names))})"))
 
-    def _say(self, node: PatternNode, condition: Condition) -> None:
+    def say(self, node: PatternNode, condition: Condition) -> None:
+        """Have a condition of a node in the SELECT."""
         node.alone.append(condition)
         self._conditions.append(condition)
 
@@ -214,13 +215,13 @@ class Match:
         if not isinstance(given, dict):
             raise fault("a node's properties are given as a map", tree)
         for key, value in given.items():
-            self._property(node, key, "=", always(value), exact=True, steady=True)
+            self.compare_property(node, key, "=", always(value), exact=True, steady=True)
 
     def _has(self, node: PatternNode, key: str, value: Tree[Token]) -> None:
         """An inline property."""
         if self._expressions.free(value) <= self._before:
             compiled, steady = self._expressions.compile(value, self._before), is_steady(value)
-            self._property(node, key, "=", compiled, exact=True, steady=steady)
+            self.compare_property(node, key, "=", compiled, exact=True, steady=steady)
             return
         self._equal_later(node, key, value)
 
@@ -228,7 +229,7 @@ class Match:
         known = self._before | self._nodes.keys()
         self._equal.append((node, key, self._expressions.compile(value, known)))
 
-    def _property(
+    def compare_property(
         self,
         node: PatternNode,
         key: str,
@@ -238,7 +239,8 @@ class Match:
         exact: bool = False,
         steady: bool = False,
     ) -> None:
-        """What the index can say of a property; `exact`: nothing else checks it; `steady`: see `is_steady`."""
+        """Have the index say what it can of a property. `exact`: nothing else checks it; `steady`: see
+        `is_steady`."""
         own = self._looked_up.setdefault((node.alias, key), f"p{len(self._looked_up) + 1}")
         # numbers beyond 64 bits are floats in the index: rounding keeps their order, but may make them equal
         wide = {"<": "<=", ">": ">="}.get(operator, operator)
@@ -247,7 +249,7 @@ class Match:
         # what links lead to from a known node is not looked for among all values: SQLite would (+ prevents it)
         by_value = "+" if operator != "=" and self._is_led_to(node) else ""
         at = f"{by_value}{own}.value"
-        self._say(
+        self.say(
             node,
             Condition(
                 f"{own}.soul = {node.alias}.soul AND {own}.key = {quoted(key)}{kind} AND {at} {wide} {{}}",
@@ -296,7 +298,7 @@ class Match:
         if name in self._before:
             said.append(" AND ".join(f"{step.alias}.{column} = {{}}" for column in Relation._fields))
             bound = tuple(part_at(name, column) for column in Relation._fields)
-        self._conditions.append(Condition(" AND ".join(said), bound, f"links AS {step.alias}"))
+        self._conditions.append(Condition(" AND ".join(said), bound, f"links AS {step.alias}", plain=True))
         return step
 
     def _walk(
@@ -344,72 +346,9 @@ class Match:
         if self._expressions.kind(condition):
             raise fault("a condition is true or false, and no node, relationship, path or list", condition)
         self._checks.append(self._expressions.compile(condition, self.scope))
+        narrowing = Narrowing(self._expressions, self._index, self._before, self._nodes, self)
         for one in conjuncts(condition):
-            self._narrow(one)
-
-    def _narrow(self, tree: Tree[Token]) -> None:
-        """Let the index leave out rows of which this condition isn't true."""
-        parts = trees(tree)
-        if tree.data == "has_labels":
-            node = self._new(parts[0])
-            if node is not None and len(parts) == 2:
-                names = ", ".join(map(quoted, label_names(parts[1])))
-                self._say(node, Condition(f"{node.alias}.kind IN ({names})"))
-        elif tree.data == "compare" and len(parts) == 2:
-            operator = next(str(child) for child in tree.children if isinstance(child, Token))
-            if operator in _MIRRORED:
-                self._narrow_by(parts[0], operator, parts[1])
-                self._narrow_by(parts[1], _MIRRORED[operator], parts[0])
-        elif tree.data == "starts":
-            self._narrow_by(parts[0], ">=", parts[1])
-            self._narrow_by(parts[0], "<", parts[1], text_after)
-        elif tree.data == "contains":
-            self._narrow_text(parts[0], parts[1])
-
-    def _new(self, tree: Tree[Token]) -> PatternNode | None:
-        """The node that is brought in here and meant by `n`."""
-        name = name_of(trees(tree)[0]) if tree.data == "whole" else ""
-        return self._nodes.get(name) if name not in self._before else None
-
-    def _narrow_by(
-        self,
-        of: Tree[Token],
-        operator: str,
-        to: Tree[Token],
-        by: Callable[[Evaluate], Evaluate] | None = None,
-    ) -> None:
-        if not self._expressions.free(to) <= self._before:
-            return
-        value = self._expressions.compile(to, self._before)
-        value = value if by is None else by(value)
-        if of.data == "access" and (node := self._new(trees(of)[0])) is not None:
-            self._property(node, name_of(trees(of)[1]), operator, value, steady=is_steady(to))
-        elif (
-            of.data == "call"
-            and str(of.children[0]).lower() == "id"
-            and operator == "="
-            and len(trees(of)) == 1
-        ):
-            node = self._new(trees(of)[0])
-            if node is not None:
-                about = (None, "=") if is_steady(to) else None
-                self._say(node, Condition(f"{node.alias}.soul = {{}}", (soul_of(value),), about=about))
-
-    def _narrow_text(self, of: Tree[Token], to: Tree[Token]) -> None:
-        """CONTAINS by trigrams, where a full-text index was declared."""
-        node = self._new(trees(of)[0]) if of.data == "access" else None
-        if node is None or not self._expressions.free(to) <= self._before:
-            return
-        table = self._index.text_table(node.label, name_of(trees(of)[1]), trigrams=True)
-        if table is not None:
-            self._say(
-                node,
-                Condition(
-                    f"{node.alias}.soul IN (SELECT soul FROM {table} WHERE {table} MATCH {{}})",
-                    (as_phrase(self._expressions.compile(to, self._before)),),
-                    fits=lambda value: value is not None,
-                ),
-            )
+            narrowing.narrow(one)
 
     # ---- running --------------------------------------------------------------------------------------------
 
@@ -484,7 +423,9 @@ class Match:
                 continue
             if not one.fits(value):
                 continue
-            if key is None:
+            if operator == "IN":
+                sought.items.setdefault(str(key), value)
+            elif key is None:
                 there = frozenset((value,)) if isinstance(value, str) else frozenset[str]()
                 sought.souls = there if sought.souls is None else sought.souls & there
             else:

@@ -33,8 +33,9 @@ class Sought:
     label: str = ""
     #: Where it can only be; None if that isn't known.
     souls: frozenset[str] | None = None
-    #: What holds of its registers.
+    #: What holds of its properties, and an item of those that are lists.
     ranges: dict[str, Range] = field(default_factory=dict)
+    items: dict[str, Any] = field(default_factory=dict)
     #: Whether it was found before, by another pattern of the query.
     bound: bool = False
 

@@ -1,7 +1,7 @@
 """The tables that queries run over: nodes, properties and links of a graph, in SQLite in memory.
 
 What they say of a property is what it can be looked up by; its value is read from the graph, or, for queries beside
-the event loop, from the table of whole registers.
+the event loop, from the table of what they are, encoded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from dtp.crdt import Link, Value, values
+from dtp.crdt import Value, values
 from dtp.graph.query.columns import kind_of
 from dtp.graph.query.pattern import Range
 
@@ -23,16 +23,21 @@ CREATE TABLE properties (
     soul TEXT NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL, value, PRIMARY KEY (soul, key)
 ) WITHOUT ROWID;
 CREATE INDEX properties_by_value ON properties (key, value);
+CREATE TABLE items (soul TEXT NOT NULL, key TEXT NOT NULL, value, PRIMARY KEY (soul, key, value)) WITHOUT ROWID;
+CREATE INDEX items_by_value ON items (key, value);
 CREATE TABLE links (id INTEGER PRIMARY KEY, soul TEXT NOT NULL, key TEXT NOT NULL, target TEXT NOT NULL);
 CREATE INDEX links_from ON links (soul, key);
 CREATE INDEX links_to ON links (target, key);
 CREATE TABLE documents (id INTEGER PRIMARY KEY, soul TEXT NOT NULL UNIQUE);
-CREATE TABLE registers (soul TEXT PRIMARY KEY, encoded BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE encoded (soul TEXT PRIMARY KEY, properties BLOB NOT NULL) WITHOUT ROWID;
 """
 _INT64: Final = 1 << 63
 
-#: A soul, its registers, and [key, link...] of its sets.
-SoulRow = tuple[str, dict[str, Value], list[Any]]
+#: Letters of a text, and bytes, that it is looked up by.
+_PREFIX: Final = 1024
+
+#: A soul, its properties, and (key, target) of its links, each once.
+SoulRow = tuple[str, dict[str, Value], list[tuple[str, str]]]
 
 
 def is_scalar(value: Any) -> bool:
@@ -44,8 +49,10 @@ def scalar(value: Any) -> Any:
     """A value as the tables have it, None for what can't be looked up.
 
     Equal ones are equal, and order is kept among numbers and among texts; some that differ are equal: ints beyond 64
-    bits are floats.
+    bits are floats, and of texts and bytes there is the beginning.
     """
+    if isinstance(value, str | bytes):
+        return value[:_PREFIX]
     if isinstance(value, bool):
         return b"\xc3" if value else b"\xc2"
     if isinstance(value, int) and not -_INT64 <= value < _INT64:
@@ -59,17 +66,17 @@ def scalar(value: Any) -> Any:
 class Tables:
     """Some of a graph's nodes: those that are `whole` with all of their properties and links, others by name only."""
 
-    def __init__(self, *, registers: bool) -> None:
-        """`registers`: whether the values of registers are kept, too."""
+    def __init__(self, *, values_too: bool) -> None:
+        """`values_too`: whether the values of properties are kept, too."""
         self.db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self.db.executescript(_SCHEMA)
-        self._registers = registers
+        self._values_too = values_too
         #: Whether no node is whole.
         self.is_empty = True
 
     def clear(self) -> None:
         """Forget all nodes."""
-        for table in ("nodes", "properties", "links", "registers"):
+        for table in ("nodes", "properties", "items", "links", "encoded"):
             self.db.execute(f"DELETE FROM {table}")
         self.is_empty = True
 
@@ -79,28 +86,28 @@ class Tables:
         """Have these nodes whole, of which there is nothing but maybe the name."""
         nodes: list[tuple[str, str, int]] = []
         properties: list[tuple[str, str, str, Any]] = []
+        items: list[tuple[str, str, Any]] = []
         links: list[tuple[str, str, str]] = []
-        for soul, registers, members in rows:
+        for soul, found, leading in rows:
             kind = kind_of(soul)
-            found = {(soul, key, link.soul) for key, link in zip(members[::2], members[1::2], strict=True)}
-            for key, value in registers.items():
-                if isinstance(value, Link):
-                    found.add((soul, key, value.soul))
-                else:
-                    properties.append((soul, key, kind, scalar(value)))
-            links += sorted(found)
+            for key, value in found.items():
+                properties.append((soul, key, kind, scalar(value)))
+                if type(value) is list:
+                    items += [(soul, key, scalar(one)) for one in value if is_scalar(one)]
+            links += [(soul, key, target) for key, target in leading]
             nodes.append((soul, kind, 1))
         self.is_empty = self.is_empty and not rows
         run = self.db.executemany
         with self.transaction():
             run("INSERT INTO nodes VALUES (?, ?, ?) ON CONFLICT (soul) DO UPDATE SET whole = 1", nodes)
             run("INSERT INTO properties VALUES (?, ?, ?, ?)", properties)
+            run("INSERT OR IGNORE INTO items VALUES (?, ?, ?)", items)
             run("INSERT INTO links (soul, key, target) VALUES (?, ?, ?)", links)
             # a node is there when it has something, or is linked to
             self.name(target for _, _, target in links)
-            if self._registers:
-                kept = ((soul, values.encode(registers)) for soul, registers, _ in rows)
-                run("INSERT INTO registers VALUES (?, ?)", kept)
+            if self._values_too:
+                kept = ((soul, values.encode(found)) for soul, found, _ in rows)
+                run("INSERT INTO encoded VALUES (?, ?)", kept)
 
     def name(self, souls: Iterable[str]) -> None:
         """Have nodes by name, unless they are there."""
@@ -124,7 +131,7 @@ class Tables:
 
     def remove(self, souls: Collection[str]) -> None:
         """Forget what is at these souls; as nodes they stay as long as they are linked to."""
-        for table in ("properties", "links", "registers"):
+        for table in ("properties", "items", "links", "encoded"):
             self.db.executemany(f"DELETE FROM {table} WHERE soul = ?", ((soul,) for soul in souls))
         self.db.executemany(
             "DELETE FROM nodes WHERE soul = ?1 AND NOT EXISTS (SELECT 1 FROM links WHERE target = ?1)",
@@ -175,7 +182,12 @@ class Tables:
         sql = f"SELECT soul FROM properties WHERE {' AND '.join(said)}"
         return {soul for (soul,) in self.db.execute(sql, given)}
 
-    def registers(self, soul: str) -> dict[str, Value]:
-        """The registers of a node, where they are kept."""
-        found = self.db.execute("SELECT encoded FROM registers WHERE soul = ?", (soul,)).fetchone()
+    def containing(self, kind: str, key: str, item: Value) -> set[str]:
+        """The nodes with a label ("" is any) whose property may be a list with an item."""
+        found = self.db.execute("SELECT soul FROM items WHERE key = ? AND value = ?", (key, scalar(item)))
+        return {soul for (soul,) in found if not kind or kind_of(soul) == kind}
+
+    def properties(self, soul: str) -> dict[str, Value]:
+        """The properties of a node, where they are kept."""
+        found = self.db.execute("SELECT properties FROM encoded WHERE soul = ?", (soul,)).fetchone()
         return values.decode(found[0]) if found else {}
