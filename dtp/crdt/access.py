@@ -1,4 +1,4 @@
-"""Who may write what: grants by owners, and rules of kinds. Verdicts on ops, the same on every replica.
+"""Who may write what: grants by owners, accounts, and rules of kinds. Verdicts on ops, the same on every replica.
 
 A verdict depends on the op, on what its author's own frames had before it, which every replica takes in order, and on
 what the owner of a soul revoked. Revoking is the one thing that comes from elsewhere and may come late: then what was
@@ -20,11 +20,26 @@ import msgpack
 from dtp.core.crdt import ALLOWED, VOID, GraphCore
 from dtp.crdt import rules as language
 from dtp.crdt import values
+from dtp.crdt.accounts import (
+    CARD,
+    CUTS,
+    MAX_ACCOUNTS,
+    Accounts,
+    Cuts,
+    CutsError,
+    Showing,
+    Shown,
+    is_of_account,
+    load_showing,
+    root_of,
+    save_showing,
+)
 from dtp.crdt.ops import Kind, Op
 from dtp.crdt.owners import is_reserved, may_write, owned, owner_name
 from dtp.crdt.rules import DOCUMENT_KEY, MARK, Rule, Rules, RulesError
 from dtp.errors import PeerError
 from dtp.identity import Identity, PeerId
+from dtp.identity.card import Card, CardError
 from dtp.identity.peer_id import PeerIdError
 
 #: Goes before what an owner signs to grant. No other signature of this project begins so.
@@ -173,6 +188,8 @@ class _Author:
     used: dict[str, int] = field(default_factory=dict)
     #: Root -> the first offence.
     offences: dict[str, Offence] = field(default_factory=dict)
+    #: Cards of accounts that it writes for.
+    showing: Showing = field(default_factory=dict)
 
 
 @dataclass
@@ -192,6 +209,8 @@ class Ruling:
     _used: dict[str, int] = field(default_factory=dict)
     _revoked: dict[tuple[bytes, str], int] = field(default_factory=dict)
     _offences: dict[str, Offence] = field(default_factory=dict)
+    _showing: Showing = field(default_factory=dict)
+    _cuts: list[Cuts] = field(default_factory=list)
 
     def judge(self, op: Op) -> int:
         """The verdict on the next op: 0 (nobody's soul, or its author's own), `VOID` or `ALLOWED`."""
@@ -200,6 +219,8 @@ class Ruling:
             self.reason = self._of_access(op)
         elif op.soul.startswith(MARK):
             self.reason = self._of_rules(op)
+        elif is_of_account(op.soul):
+            self.reason = self._of_account(op)
         elif not may_write(op.author, op.soul):
             self.reason = self._of_owner(op)
         else:
@@ -216,6 +237,7 @@ class Ruling:
         """One that can be tried further while this one stays as it is."""
         kept = {name: copy.copy(getattr(self, name)) for name in _OVERLAYS}
         kept["_grants"] = {owner: dict(grants) for owner, grants in self._grants.items()}
+        kept["_showing"] = {place: one.copy() for place, one in self._showing.items()}
         rates = {name: list(clocks) for name, clocks in self._rates.items()}
         return Ruling(self.access, self.author, bytearray(self.verdicts), _rates=rates, **kept)
 
@@ -228,6 +250,9 @@ class Ruling:
             if op.key.startswith(prefix):
                 name = op.key.removeprefix(prefix)
                 return self._revokes(op, name) if prefix == REVOKE else self._grants_by(op, name, prefix)
+        for prefix in (CARD, CUTS):
+            if op.key.startswith(prefix):
+                return self._shows(op, op.key.removeprefix(prefix), prefix)
         return "nothing that access knows"
 
     def _grants_by(self, op: Op, name: str, prefix: str) -> str:
@@ -269,6 +294,50 @@ class Ruling:
                 self._used[name] = op.clock
                 found = True
         return "" if found else "another's soul, without a grant for it"
+
+    # ---- accounts -----------------------------------------------------------------------------------------------
+
+    def _shows(self, op: Op, name: str, prefix: str) -> str:
+        """A card by which its author writes for an account, or an account's word where its devices end."""
+        if not isinstance(op.value, bytes):
+            return "no card"
+        try:
+            cuts = self.access.accounts.cuts(op.value) if prefix == CUTS else None
+            card = cuts.card if cuts else self.access.accounts.card(op.value)
+        except (CardError, CutsError) as error:
+            return str(error)
+        if card.name != name or not card.names(op.author):
+            return "a card of others"
+        if cuts is not None:
+            self._cuts.append(cuts)
+            return ""
+        place = name, card.generation
+        shown = self._shown_of(name)
+        if place not in shown and len(self.access.known(self.author).showing | self._showing) >= MAX_ACCOUNTS:
+            return f"more than {MAX_ACCOUNTS} accounts of one author"
+        if place in shown:
+            self._overlay(place, shown[place]).extended(card.expires_ms)
+        else:
+            self._showing[place] = Shown(card.expires_ms)
+        return ""
+
+    def _shown_of(self, name: str) -> Showing:
+        """The cards of an account that the author has shown."""
+        shown = self.access.known(self.author).showing | self._showing
+        return {place: one for place, one in shown.items() if place[0] == name}
+
+    def _overlay(self, place: tuple[str, int], shown: Shown) -> Shown:
+        return self._showing.setdefault(place, shown.copy())
+
+    def _of_account(self, op: Op) -> str:
+        name = root_of(op.soul)
+        standing, found = self.access.accounts.standing(name), False
+        for place, shown in self._shown_of(name).items():
+            if shown.covers(op.clock):
+                counts = op.clock <= standing.last(op.author, place[1])
+                self._overlay(place, shown).note(op.clock if counts else 0, 0 if counts else op.clock)
+                found |= counts
+        return "" if found else "an account's soul, without a card that names its author"
 
     # ---- rules --------------------------------------------------------------------------------------------------
 
@@ -334,9 +403,12 @@ class Ruling:
         return reason
 
     def takes_from(self, author: bytes) -> bool:
-        """Whether these ops revoke a grant that this author uses."""
+        """Whether these ops revoke a grant that this author uses, or end devices of an account that it writes for."""
         known = (self.access.in_use.get(name) for _, name in self._revoked)
         owners = {owner for owner, _ in self._revoked}
+        showing = self.access.known(author).showing
+        if any(place[0] == cuts.card.name for cuts in self._cuts for place in showing):
+            return True
         return any(one is not None and one.grantee == author and one.owner in owners for one in known)
 
     # ---- remembering --------------------------------------------------------------------------------------------
@@ -358,6 +430,9 @@ class Ruling:
             known.used[used] = max(clock, known.used.get(used, 0))
         for root, offence in self._offences.items():
             known.offences.setdefault(root, offence)
+        known.showing.update(self._showing)
+        for cuts in self._cuts:
+            access.end(cuts)
         for key, cut in self._revoked.items():
             access.revoked[key] = cut
             revoked = access.in_use.get(key[1])
@@ -367,15 +442,22 @@ class Ruling:
                 access.must_rebuild |= access.known(revoked.grantee).used.get(revoked.id, 0) > cut
 
 
-_OVERLAYS: Final = ("_shipped", "_documents", "_once", "_used", "_revoked", "_offences")
+_OVERLAYS: Final = ("_shipped", "_documents", "_once", "_used", "_revoked", "_offences", "_cuts")
 
 
 class Access:
     """All that verdicts depend on, for the graph of this name."""
 
-    def __init__(self, graph: str = "", cuts: Mapping[tuple[bytes, str], int] | None = None) -> None:
+    def __init__(
+        self,
+        graph: str = "",
+        cuts: Mapping[tuple[bytes, str], int] | None = None,
+        accounts: Accounts | None = None,
+    ) -> None:
         """`cuts` are revocations that are known beforehand, as those of `revoked` of another."""
         self.graph = graph
+        #: What is known of accounts, whose devices may write on their souls.
+        self.accounts = Accounts(graph) if accounts is None else accounts
         #: Revocations that are known, but not from frames that were taken here.
         self.cuts = dict(cuts or {})
         self.authors: dict[bytes, _Author] = {}
@@ -393,7 +475,17 @@ class Access:
         cuts = dict(self.cuts)
         for key, cut in self.revoked.items():
             cuts[key] = min(cut, cuts.get(key, _MAX_CLOCK))
-        return Access(self.graph, cuts)
+        return Access(self.graph, cuts, Accounts(self.graph, self.accounts.known()))
+
+    def end(self, cuts: Cuts) -> None:
+        """Take an account's word where its devices end."""
+        name = cuts.card.name
+        self.accounts.learn(cuts)
+        standing = self.accounts.standing(name)
+        for author, known in self.authors.items():
+            for place, shown in known.showing.items():
+                if place[0] == name:
+                    self.must_rebuild |= shown.is_wrong(standing.last(author, place[1]))
 
     def cut(self, grant: Grant, name: str) -> int:
         """The last clock of its grantee for which a grant, whose id is `name`, lets anything in."""
@@ -443,24 +535,35 @@ class Access:
                     if grant.grantee == grantee:
                         yield grant
 
+    def cards(self, core: GraphCore, name: str = "") -> Iterator[Card]:
+        """Cards that were shown or published of the account of this name, of all without one."""
+        for soul in values.decode(core.souls(f"{ACCESS}/".encode())):
+            for key, data in values.decode(core.keys(_REGISTER, soul.encode())).items():
+                prefix, _, account = key.partition("/")
+                if f"{prefix}/" not in (CARD, CUTS) or name not in ("", account):
+                    continue
+                yield self.accounts.cuts(data).card if key.startswith(CUTS) else self.accounts.card(data)
+
     # ---- as bytes -----------------------------------------------------------------------------------------------
 
     def save(self) -> list[Any]:
-        """The same on all replicas that saw the same: documents, authors, revocations."""
+        """The same on all replicas that saw the same: documents, authors, revocations, accounts."""
         authors = [[author, *_write(self.authors[author])] for author in sorted(self.authors)]
         authors = [author for author in authors if any(author[1:])]
         documents = [self.documents[root].document for root in sorted(self.documents)]
-        return [documents, authors, sorted([*key, cut] for key, cut in self.revoked.items())]
+        revoked = sorted([*key, cut] for key, cut in self.revoked.items())
+        return [documents, authors, revoked, self.accounts.save()]
 
     @classmethod
     def load(cls, graph: str, saved: list[Any]) -> Access:
         """What `save` gave. Raises what reading lists may: `ValueError`, `TypeError`, `KeyError`, `GrantError`."""
         access = cls(graph)
-        documents, authors, revoked = saved
+        documents, authors, revoked, accounts = saved
+        access.accounts.load(accounts)
         for document in documents:
             rules = language.read(document)
             access.documents[language.root_of(rules.kind, document)] = rules
-        for author, shipped, once, rates, grants, offences in authors:
+        for author, shipped, once, rates, grants, offences, showing in authors:
             known = access.known(author, keep=True)
             known.shipped.update(shipped)
             known.once.update(((root, at, soul, key), clock) for root, at, soul, key, clock in once)
@@ -475,6 +578,7 @@ class Access:
                     known.used[grant.id] = used
             for root, reason, clock, at, earlier in offences:
                 known.offences[root] = Offence(author, root, reason, clock, at, tuple(earlier))
+            known.showing = load_showing(showing)
         access.revoked.update(((owner, name), cut) for owner, name, cut in revoked)
         return access
 
@@ -490,6 +594,7 @@ def _write(known: _Author) -> list[Any]:
             for name, grant in grants.items()
         ),
         sorted([*offence[1:5], list(offence.earlier)] for offence in known.offences.values()),
+        save_showing(known.showing),
     ]
 
 

@@ -13,10 +13,12 @@ from dtp.core import crdt as core
 from dtp.core.errors import NotOwner
 from dtp.crdt import values
 from dtp.crdt.access import ACCESS, USE, Ruling
+from dtp.crdt.accounts import CARD, is_of_account, root_of
 from dtp.crdt.ops import Kind, Op, dots_of, of_list, ops_of
 from dtp.crdt.owners import may_write, owned, owner_name
 from dtp.crdt.rules import DOCUMENT_KEY, MARK, RuleBroken, Rules
 from dtp.crdt.values import Value
+from dtp.identity.card import Card
 
 if TYPE_CHECKING:
     from dtp.crdt.replica import Frame, Replica
@@ -33,6 +35,8 @@ class Permits:
         self._replica = replica
         #: Documents that were told of here and may not be in the graph yet.
         self.rules: dict[str, Rules] = {}
+        #: Cards that were told of here, by the names of their accounts; likewise.
+        self.cards: dict[str, Card] = {}
         self._mine: Ruling | None = None
 
     @property
@@ -123,12 +127,16 @@ class Permits:
     def _refusal(self, op: Op, reason: str) -> NotOwner | RuleBroken:
         if op.soul.startswith(MARK):
             return RuleBroken(f"{op.soul!r} {op.key!r}: {reason}")
+        if is_of_account(op.soul):
+            return NotOwner(
+                f"{op.soul!r}: {reason}; whoever has the account's key adds this device, and publishes the card"
+            )
         return NotOwner(f"{op.soul!r}: {reason}; yours begin with {owned(self._replica.author)}")
 
     def _before(self, trial: Ruling, op: Op, behind: int) -> list[Row]:
-        """What goes before the op, judged: the document of its rules, or a grant."""
+        """What goes before the op, judged: the document of its rules, a grant, or a card."""
         replica = self._replica
-        row: tuple[str, str, Value] | None = None
+        row: Row | None = None
         if op.soul.startswith(f"{ACCESS}/"):
             return []
         if op.soul.startswith(MARK):
@@ -136,14 +144,29 @@ class Permits:
             rules = self.rules.get(root) or replica.access.documents.get(root)
             if root != op.soul and rules is not None and not trial.has_shipped(root):
                 row = root, DOCUMENT_KEY, rules.document
+        elif is_of_account(op.soul):
+            row = self._card_for(trial, op)
         elif self.needs(op.soul) and trial.copy().judge(op) == core.VOID:
             for grant in replica.access.offers(replica.core, replica.author):
                 if grant.covers(op) and op.clock <= replica.access.cut(grant, grant.id):
                     row = f"{ACCESS}/{owner_name(replica.author)}", f"{USE}{grant.id}", grant.encode()
         if row is None:
             return []
-        self._judge(trial, self._op(Kind.REGISTER_PUT, row[0], row[1], behind, value=[row[2]]))
+        self._judge(trial, self._op(Kind.REGISTER_PUT, row[0], row[1], behind, value=list(row[2:])))
         return [row]
+
+    def _card_for(self, trial: Ruling, op: Op) -> Row | None:
+        """The newest card of an account that lets this op in, None if one that was shown does, or none is known."""
+        if trial.copy().judge(op) != core.VOID:
+            return None
+        replica, name = self._replica, root_of(op.soul)
+        known = [card for card in replica.access.cards(replica.core, name) if card.names(replica.author)]
+        if name in self.cards:
+            known.append(self.cards[name])
+        if not known:
+            return None
+        newest = max(known, key=lambda card: card.order)
+        return f"{ACCESS}/{owner_name(replica.author)}", f"{CARD}{name}", newest.encode()
 
     def _written(self, kind: Kind, soul: str, key: str, value: list[Value]) -> list[Value]:
         """What the op will say."""

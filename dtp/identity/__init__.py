@@ -1,5 +1,7 @@
 """Identities: a peer's name (`PeerId`), the keys behind it (`Identity`) and the file that keeps them."""
 
+from dtp.identity.account import Account, AccountError
+from dtp.identity.card import Card, CardError, Device
 from dtp.identity.keys import STATIC_CONTEXT, Identity, IdentityError, Passphrase, verify_static
 from dtp.identity.peer_id import PeerId, PeerIdError
 from dtp.identity.pem import (
@@ -12,6 +14,11 @@ from dtp.identity.pem import (
 
 __all__ = [
     "STATIC_CONTEXT",
+    "Account",
+    "AccountError",
+    "Card",
+    "CardError",
+    "Device",
     "Identity",
     "IdentityError",
     "IdentityFileError",

@@ -262,13 +262,22 @@ def test_a_changed_grant_is_none(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize(
-    "known", [None, [], [[], [], [], []], [[b"x"], [], []], [[], [[KEYS[0]]], []], [1, 2, 3]]
+    "known",
+    [
+        None,
+        [],
+        [[], [], []],
+        [[b"x"], [], [], []],
+        [[], [[KEYS[0]]], [], []],
+        [[], [], [], [1]],
+        [1, 2, 3, 4],
+    ],
 )
 def test_a_state_whose_access_is_none(known: object) -> None:
     merged, texts, _ = values.decode(replica(0).save())
     with pytest.raises(EncodingError):
         Replica.load(KEYS[0], values.encode([merged, texts, known]), clock=Clock(Wall()))
-    assert Access.load("", [[], [], []]).save() == [[], [], []]
+    assert Access.load("", [[], [], [], []]).save() == [[], [], [], []]
 
 
 def test_others_revoke_to_no_effect() -> None:
