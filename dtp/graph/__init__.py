@@ -4,6 +4,7 @@ from dtp.crdt import BlobRef
 from dtp.crdt.access import Grant
 from dtp.crdt.rules import Rule, RuleBroken, Rules, RulesError, Schema
 from dtp.graph.access import OffenceProof
+from dtp.graph.accounts import Accounts, KnownDevice
 from dtp.graph.changes import Batch, Changes, Watch
 from dtp.graph.envelope import Envelope, Summary
 from dtp.graph.errors import (
@@ -36,6 +37,7 @@ from dtp.graph.query.budget import QueryBudget
 from dtp.graph.query.errors import QueryError, QueryLimit
 
 __all__ = [
+    "Accounts",
     "Batch",
     "Blob",
     "BlobAbsent",
@@ -57,6 +59,7 @@ __all__ = [
     "GraphReadOnly",
     "Imported",
     "KeyLost",
+    "KnownDevice",
     "NotReader",
     "NotSealed",
     "OffenceError",

@@ -22,6 +22,7 @@ from dtp.crdt.sequences import Name
 from dtp.errors import DtpError
 from dtp.graph import access, files, loading
 from dtp.graph import envelope as envelopes
+from dtp.graph.accounts import Accounts
 from dtp.graph.blobs import BlobStore
 from dtp.graph.chains import Chains
 from dtp.graph.contents import CLOSED, READ_ONLY
@@ -512,6 +513,11 @@ class Graph(GraphPast):
     def grants(self) -> _Grants:
         """One's own grants that aren't revoked."""
         return access.grants(self)
+
+    @property
+    def accounts(self) -> Accounts:
+        """The accounts whose devices write in this graph."""
+        return Accounts(self, lambda author: self._chains.tip(author).clock)
 
     def allow(self, rules: Rules) -> Rules:
         """Let nodes be made under these rules (`rules.soul(path)`); the first op takes them into the graph."""

@@ -1,0 +1,179 @@
+"""A person's devices in a graph: one is added, one is lost, the account's key is stolen; the souls stay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graph_fixtures import ALICE, BOB, CAROL, identity
+
+from dtp.core.errors import NotOwner
+from dtp.graph import Graph, GraphError, GraphReadOnly
+from dtp.identity import Account, AccountError, Device
+
+KEY, RECOVERY, NEXT, NEXT_RECOVERY = map(identity, ("account", "recovery", "next", "next recovery"))
+#: Alice's account: the laptop, which has the account's key, and a phone.
+LAPTOP, PHONE = ALICE, BOB
+FIRST = Account.create(KEY, RECOVERY.id, [Device(LAPTOP.id.key, "laptop")])
+
+
+def run(main: Coroutine[Any, Any, Any]) -> Any:
+    async def limited() -> Any:
+        async with asyncio.timeout(60):
+            return await main
+
+    return asyncio.run(limited())
+
+
+async def everything(graph: Graph) -> list[bytes]:
+    await graph.commit()
+    return [one for author, last in graph.vector().items() for one in await graph.read(author, 1, last)]
+
+
+async def meet(*graphs: Graph) -> None:
+    """All get what each has."""
+    made = [await everything(graph) for graph in graphs]
+    for graph in graphs:
+        for some in made:
+            await graph.receive(some)
+    assert len({graph.replica.save() for graph in graphs}) == 1
+
+
+def test_a_device_is_added_and_lost_and_the_souls_stay(tmp_path: Path) -> None:
+    path = str(tmp_path / "laptop.db")
+
+    async def main() -> None:
+        laptop = await Graph.open(path, identity=LAPTOP)
+        phone = await Graph.open("memory:", identity=PHONE)
+        carol = await Graph.open("memory:", identity=CAROL)
+        with pytest.raises(GraphError, match="0 accounts"):
+            laptop.accounts.own("notes")
+        laptop.accounts.join(FIRST.card)
+        notes = laptop.accounts.own("notes")
+        assert notes == f"~{FIRST.card.name}/notes"
+        laptop.node(notes)["title"] = "by the laptop"
+        await meet(laptop, phone, carol)
+        with pytest.raises(GraphError, match="no device"):
+            phone.accounts.join(FIRST.card)
+        with pytest.raises(NotOwner, match="adds this device"):
+            phone.node(notes)["title"] = "by the phone"
+
+        both = FIRST.add(PHONE.id, "phone")
+        laptop.accounts.join(both.card)
+        await meet(laptop, phone, carol)
+        assert phone.accounts.own("notes") == notes  # by the card that came
+        phone.node(notes)["title"] = "by the phone"
+        phone.text(notes).insert(0, "written away")
+        await meet(laptop, phone, carol)
+        assert carol.node(notes)["title"] == "by the phone"
+        assert [
+            (one.label, one.is_named, one.ended) for one in carol.accounts.devices(FIRST.card.name)
+        ].count(("phone", True, None)) == 1
+
+        phone.node(notes)["title"] = "by the thief"
+        phone.text(notes).append(", not seen")
+        await carol.receive(await everything(phone))
+        assert carol.node(notes)["title"] == "by the thief"
+        less = laptop.accounts.revoke(both, PHONE.id)
+        assert not less.card.names(PHONE.id.key)
+        await meet(laptop, carol, phone)
+        for graph in (laptop, carol, phone):
+            assert (graph.node(notes)["title"], str(graph.text(notes))) == ("by the phone", "written away")
+        with pytest.raises(NotOwner):
+            phone.node(notes)["title"] = "again"
+        (gone,) = [one for one in carol.accounts.devices(FIRST.card.name) if one.peer == PHONE.id]
+        assert gone.ended is not None
+        assert not gone.is_named
+        with pytest.raises(AccountError):
+            laptop.accounts.revoke(less, CAROL.id)
+        assert laptop.accounts.revoke(less, PHONE.id) is less  # again is no harm
+        await laptop.close()
+        laptop = await Graph.open(path, identity=LAPTOP)
+        assert laptop.accounts.own("notes") == notes
+        laptop.node(notes)["title"] = "by the laptop again"
+        await meet(laptop, carol, phone)
+        for graph in (laptop, carol, phone):
+            await graph.verify()
+            await graph.close()
+        async with await Graph.open(path, identity=LAPTOP, read_only=True) as read:
+            with pytest.raises(GraphReadOnly):
+                read.accounts.join(FIRST.card)
+
+    run(main())
+
+
+def test_the_recovery_key_takes_the_account_back() -> None:
+    async def main() -> None:
+        laptop = await Graph.open("memory:", identity=LAPTOP)
+        thief = await Graph.open("memory:", identity=PHONE)
+        fresh = await Graph.open("memory:", identity=CAROL)  # the machine that the owner goes on with
+        laptop.accounts.join(FIRST.card)
+        notes = laptop.accounts.own("notes")
+        laptop.node(notes).update(title="mine", kept=1)
+        await meet(laptop, thief, fresh)
+        stolen = FIRST.add(PHONE.id, "theirs")
+        thief.accounts.revoke(thief_takes(thief, stolen), LAPTOP.id)
+        thief.node(notes)["title"] = "theirs"
+        laptop.node(notes)["kept"] = 2
+        await meet(laptop, thief, fresh)
+        assert (fresh.node(notes)["title"], fresh.node(notes)["kept"]) == ("theirs", 1)
+        with pytest.raises(NotOwner):
+            laptop.node(notes)["kept"] = 3
+
+        devices = [Device(CAROL.id.key, "new"), Device(LAPTOP.id.key, "laptop")]
+        taken = Account.rotate(stolen.card, RECOVERY, NEXT, NEXT_RECOVERY.id, devices)
+        fresh.accounts.take_over(taken)
+        await meet(laptop, thief, fresh)
+        assert fresh.node(notes)["kept"] == 2  # the laptop is vouched for again
+        assert fresh.node(notes)["title"] == "theirs"  # up to what had come
+        with pytest.raises(GraphError, match="revoke it first"):
+            fresh.accounts.ignore(taken, LAPTOP.id)
+        fresh.accounts.ignore(taken, PHONE.id)
+        thief.accounts.join(stolen.add(PHONE.id, "mine too").card)
+        await thief.commit()
+        await meet(laptop, thief, fresh)
+        for graph in (laptop, thief, fresh):
+            assert graph.node(notes).to_dict() == {"title": "mine", "kept": 2}
+            assert graph.accounts.card(taken.card.name).key == NEXT.id.key
+        with pytest.raises(NotOwner):
+            thief.node(notes)["title"] = "again"
+        laptop.node(notes)["title"] = "mine again"
+        fresh.node(notes)["new"] = True
+        await meet(laptop, thief, fresh)
+        assert thief.node(notes)["title"] == "mine again"
+        for graph in (laptop, thief, fresh):
+            await graph.close()
+
+    def thief_takes(thief: Graph, stolen: Account) -> Account:
+        thief.accounts.join(stolen.card)
+        return stolen
+
+    run(main())
+
+
+def test_an_ended_device_stays_ended_under_the_next_key() -> None:
+    """What it wrote behind its cut has come meanwhile, and doesn't count again."""
+
+    async def main() -> None:
+        laptop = await Graph.open("memory:", identity=LAPTOP)
+        phone = await Graph.open("memory:", identity=PHONE)
+        both = FIRST.add(PHONE.id, "phone")
+        laptop.accounts.join(both.card)
+        notes = laptop.accounts.own("notes")
+        await meet(laptop, phone)
+        phone.node(notes)["k"] = "seen"
+        await meet(laptop, phone)
+        less = laptop.accounts.revoke(both, PHONE.id)
+        phone.node(notes)["k"] = "not seen"
+        await meet(laptop, phone)
+        turned = Account.rotate(less.card, RECOVERY, NEXT, NEXT_RECOVERY.id, less.card.devices)
+        laptop.accounts.take_over(turned)
+        await meet(laptop, phone)
+        assert phone.node(notes)["k"] == "seen"
+        await laptop.close()
+        await phone.close()
+
+    run(main())
