@@ -31,6 +31,7 @@ from dtp.graph.fetching import Blob
 from dtp.graph.formats.items import Imported
 from dtp.graph.graph import Graph
 from dtp.graph.graph_formats import Exported
+from dtp.graph.presence.presence import Presence, PresenceChanges, Present
 from dtp.graph.private import PrivateNode
 from dtp.graph.proving import Proof
 from dtp.graph.query.budget import QueryBudget
@@ -64,6 +65,9 @@ __all__ = [
     "NotSealed",
     "OffenceError",
     "OffenceProof",
+    "Presence",
+    "PresenceChanges",
+    "Present",
     "PrivateNode",
     "Proof",
     "QueryBudget",

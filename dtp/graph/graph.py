@@ -36,6 +36,7 @@ from dtp.graph.errors import (
     GraphReadOnly,
     StoreError,
 )
+from dtp.graph.graph_connections import GraphConnections
 from dtp.graph.graph_past import GraphPast
 from dtp.graph.passing import Offering, Passed
 from dtp.graph.proving import Proof
@@ -46,10 +47,7 @@ from dtp.identity import Identity, PeerId
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
-    from dtp.graph.keeping import Connect
     from dtp.graph.private import PrivateNode
-    from dtp.graph.replicating import Exchanged
-    from dtp.net.connection import Connection
 
 log = logging.getLogger("dtp.graph")
 
@@ -60,7 +58,7 @@ _STATE_EVERY: Final = 16 << 20
 _AT_ONCE: Final = 256
 
 
-class Graph(GraphPast):
+class Graph(GraphPast, GraphConnections):
     """A replicated graph, opened by `Graph.open`; `async with` closes it.
 
     Nodes and the other types are read and changed by plain calls, which only touch memory. What was changed is signed
@@ -671,44 +669,6 @@ class Graph(GraphPast):
                     await self._run(self._store.mend)
                 self._look_again()
                 return await self._run(verify, self._store)
-
-    # ---- connections ----------------------------------------------------------------------------------------
-
-    async def sync(self, connection: Connection) -> Exchanged:
-        """Bring both ends of a connection to the same; the other end must `serve` it.
-
-        When it returns, each has stored all that the other had when it began. Raises `SyncError` and what ends
-        connections and streams; what came until then is kept, and the next sync goes on from there.
-        """
-        self.check_writable()
-        from dtp.graph.replicating import sync
-
-        return await sync(self, connection)
-
-    async def replicate(self, connection: Connection) -> None:
-        """Sync, and go on with all that is stored at either end, until the connection or the graph is closed."""
-        self.check_writable()
-        from dtp.graph.replicating import replicate
-
-        await replicate(self, connection)
-
-    async def keep_replicating(self, connect: Connect) -> None:
-        """Replicate over one connection after the other, until the graph is closed; pauses between them grow to a
-        minute: `graph.keep_replicating(lambda: dtp.connect(address, identity=me))`, as a task of the program's.
-
-        Raises a `LocalError`, which trying again won't mend.
-        """
-        self.check_writable()
-        from dtp.graph.keeping import keep_replicating
-
-        await keep_replicating(self, connect)
-
-    async def serve(self, connection: Connection) -> None:
-        """Answer the other end's `sync` and `replicate`, until the connection or the graph is closed."""
-        self.check_writable()
-        from dtp.graph.replicating import serve
-
-        await serve(self, connection)
 
     # ---- the store ------------------------------------------------------------------------------------------
 

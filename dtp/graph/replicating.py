@@ -15,6 +15,7 @@ from dtp.graph import fetching, passing, summaries, vector
 from dtp.graph import sync as protocol
 from dtp.graph.errors import Equivocation, GraphError, SyncError
 from dtp.graph.passing import Taking
+from dtp.graph.presence import links
 from dtp.graph.proving import Proof
 from dtp.session.codes import ConnectionClosed, StreamReset
 from dtp.tasks import start_task
@@ -332,7 +333,14 @@ async def sync(graph: Graph, connection: Connection) -> Exchanged:
 
 async def replicate(graph: Graph, connection: Connection) -> None:
     """See `Graph.replicate`."""
-    await _live(graph, await connection.open_stream())
+    stream = await connection.open_stream()
+    presence = start_task(links.open_link(graph, connection), name="dtp-presence")
+    try:
+        await _live(graph, stream)
+    finally:
+        if not graph.closed:
+            presence.cancel()
+        await asyncio.gather(presence, return_exceptions=True)
 
 
 async def serve(graph: Graph, connection: Connection) -> None:
@@ -363,6 +371,8 @@ async def _answer(graph: Graph, stream: Stream) -> None:
         first = await _first(stream)
         if first is not None and fetching.is_request(first):
             await _send_blob(graph, stream, first)
+        elif first is not None and links.is_hello(first):
+            await links.run(graph, stream, first)
         elif first is not None:
             await _live(graph, stream, first)
     except PeerError as error:
