@@ -14,6 +14,8 @@ from typing import Final
 #: with a wrong clock can neither win every conflict nor push the others' clocks into the future.
 DRIFT: Final = 60.0
 
+#: The highest clock.
+LAST: Final = (1 << 63) - 1
 _COUNT_BITS: Final = 16
 #: Seconds since 1970 that a clock can tell, all below this.
 _END: Final = (1 << 63 - _COUNT_BITS) / 1000

@@ -13,7 +13,7 @@ from dtp.core.errors import EncodingError, NotOwner, StateLimit
 from dtp.core.sequence import TextFormat
 from dtp.crdt import values
 from dtp.crdt.access import Access, GrantError, Ruling
-from dtp.crdt.clock import Clock
+from dtp.crdt.clock import LAST, Clock
 from dtp.crdt.ops import ops_of
 from dtp.crdt.owners import may_write as may_write
 from dtp.crdt.owners import owned as owned
@@ -372,8 +372,7 @@ class Replica:
     def _merge_slowly(self, number: int, body: bytes, changed: int) -> int:
         """What brings edits of texts, comes from the future, or has a fault."""
         if changed < 0:  # maybe by the limit of some time ago: asking for the time with each frame takes time
-            limit = self.clock.limit()
-            self.core.take_until(limit)
+            limit = self._limit(number)
             count = self.core.merge(number, body, limit)
             if count == RULED:
                 count = self._merge_ruled(number, body, limit)
@@ -384,6 +383,15 @@ class Replica:
         if self.core.edited:
             self._take_edits(self.author_key(number))
         return count
+
+    def read_clock(self) -> None:
+        """Take frames by the clock as it is now: it may have been set back since it was asked last."""
+        self.core.take_until(self.clock.limit())
+
+    def _limit(self, number: int) -> int:
+        """The highest clock of an author that is taken at once; what this one made itself never waits."""
+        self.read_clock()
+        return LAST if self.author_key(number) == self.author else self.clock.limit()
 
     def _merge_ruled(self, number: int, body: bytes, limit: int) -> int:
         author = self.author_key(number)
@@ -411,7 +419,7 @@ class Replica:
         Raises `EncodingError`, and `StateLimit` when it is too far in the future: nothing was taken then.
         """
         number = self._number(author)
-        changed = self.core.merge_summary(number, body, after, last, self.clock.limit())
+        changed = self.core.merge_summary(number, body, after, last, self._limit(number))
         if changed:
             self.version += 1
             if self.core.edited:

@@ -56,6 +56,8 @@ _T = TypeVar("_T")
 _STATE_EVERY: Final = 16 << 20
 #: Envelopes that go to the store in one transaction.
 _AT_ONCE: Final = 256
+#: The wall clock is asked again after so many seconds whether something is due: it may have been set.
+_LOOK_AGAIN: Final = 60.0
 
 
 class Graph(GraphPast, GraphConnections):
@@ -370,6 +372,7 @@ class Graph(GraphPast, GraphConnections):
                     "of a graph of another name"
                 )
             taken = 0
+            self._replica.read_clock()
             try:
                 for one in batch:
                     taken += self._take(one)
@@ -457,21 +460,24 @@ class Graph(GraphPast, GraphConnections):
         return taken
 
     def _wait_for_due(self) -> None:
-        """Frames from the future are applied when their time has come."""
-        waiting = self._replica.core.waiting
-        if waiting and self._timer is None:
-            self._timer = self._loop.call_later(
-                max(0.01, self._replica.clock.until(waiting)), self._apply_due
-            )
+        """Frames from the future are applied when their time has come; the wall clock may be set meanwhile."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if waiting := self._replica.core.waiting:
+            pause = min(max(0.01, self._replica.clock.until(waiting)), _LOOK_AGAIN)
+            self._timer = self._loop.call_later(pause, self._apply_due)
 
     def _apply_due(self) -> None:
-        self._timer = None
+        self._timer, is_due = None, False
         for changed in self._replica.due():
+            is_due = True
             if changed:
                 self._offer(is_local=False)
         self._readers.received()
         self._wait_for_due()
-        self._tell()  # there may be room again for frames that are due later
+        if is_due:
+            self._tell()  # there may be room again for frames that are due later
         if self._replica.must_rebuild and self._flush is None:
             self._flush = start_task(self._flush_soon(), name="dtp-graph-flush", loop=self._loop)
 

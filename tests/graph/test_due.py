@@ -1,0 +1,118 @@
+"""What is dated ahead of a machine's clock is shown when it is due, whatever happens to the clock meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+from graph_fixtures import ALICE, BOB, CAROL, told
+
+from dtp.crdt import Clock
+from dtp.graph import Graph
+from dtp.identity import Identity
+from dtp.testing import clock
+
+START = 1_700_000_000
+
+
+class Wall:
+    """A wall clock that somebody may set."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return START + asyncio.get_running_loop().time() + self.ahead
+
+
+async def opened(identity: Identity, wall: Wall, place: str = "memory:", **options: bool) -> Graph:
+    return await Graph.open(place, identity=identity, name="due", clock=Clock(wall=wall), **options)
+
+
+def test_shown_within_a_minute_of_the_clock_being_set_right():
+    async def main() -> None:
+        right, since_1970 = Wall(), Wall()
+        since_1970.ahead = -START  # a machine without a battery, before it has heard of the time
+        writer, reader = await opened(ALICE, right), await opened(BOB, since_1970)
+        writer.node("n")["k"] = 1
+        await told(writer, ALICE, reader)
+        assert "k" not in reader.node("n")
+        since_1970.ahead = 0.0
+        await asyncio.sleep(60)
+        assert reader.node("n")["k"] == 1
+        for graph in writer, reader:
+            await graph.close()
+
+    clock.run(main())
+
+
+def test_shown_when_due_though_something_else_waits_for_longer():
+    async def main() -> None:
+        late, soon, here = Wall(), Wall(), Wall()
+        late.ahead, soon.ahead = 1e6, 70
+        first, second, reader = await opened(ALICE, late), await opened(BOB, soon), await opened(CAROL, here)
+        first.node("n")["late"] = 1
+        second.node("n")["soon"] = 1
+        await told(first, ALICE, reader)
+        await told(second, BOB, reader)
+        assert not dict(reader.node("n"))
+        await asyncio.sleep(11)
+        assert dict(reader.node("n")) == {"soon": 1}
+        for graph in first, second, reader:
+            await graph.close()
+
+    clock.run(main())
+
+
+def test_what_is_ahead_waits_by_the_clock_as_it_is_now():
+    async def main() -> None:
+        there, here = Wall(), Wall()
+        writer, reader = await opened(ALICE, there), await opened(BOB, here)
+        here.ahead = there.ahead = 3600
+        writer.node("n")["first"] = 1
+        await told(writer, ALICE, reader)
+        here.ahead = 0
+        writer.node("n")["second"] = 1
+        await told(writer, ALICE, reader)
+        assert dict(reader.node("n")) == {"first": 1}
+        await asyncio.sleep(3541)
+        assert dict(reader.node("n")) == {"first": 1, "second": 1}
+        for graph in writer, reader:
+            await graph.close()
+
+    clock.run(main())
+
+
+def test_what_was_made_here_is_there_after_a_crash_though_the_clock_was_set_back(tmp_path: Path):
+    async def main() -> None:
+        wall = Wall()
+        graph = await opened(ALICE, wall, str(tmp_path / "a.db"))
+        graph.node("n")["k"] = 1
+        await graph.commit()
+        for end in "", "-wal":  # as a program that is killed leaves it
+            shutil.copy(tmp_path / f"a.db{end}", tmp_path / f"b.db{end}")
+        wall.ahead = -3600
+        left = await opened(ALICE, wall, str(tmp_path / "b.db"), read_only=True)
+        assert left.node("n")["k"] == 1
+        for each in graph, left:
+            await each.close()
+
+    clock.run(main())
+
+
+def test_what_one_made_comes_back_at_once_though_the_clock_was_set_back():
+    async def main() -> None:
+        wall, peer = Wall(), Wall()
+        graph, other, fresh = await opened(ALICE, wall), await opened(BOB, peer), await opened(ALICE, wall)
+        graph.node("n")["k"] = 1
+        await told(graph, ALICE, other)
+        wall.ahead = -3600
+        await told(other, ALICE, fresh)
+        assert fresh.node("n")["k"] == 1
+        fresh.node("n")["k"] = 2
+        assert fresh.node("n")["k"] == 2
+        for each in graph, other, fresh:
+            await each.close()
+
+    clock.run(main())

@@ -1,0 +1,99 @@
+"""Random histories of several replicas: made from a seed, as steps that mean something wherever they stand, so that
+any of them can be left out; and the smallest part of a history that still fails."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+#: What happens, and how often beside the others.
+WEIGHTS = {
+    "put": 10,
+    "delete": 3,
+    "put_many": 2,
+    "link": 3,
+    "unlink": 2,
+    "count": 4,
+    "add": 5,
+    "discard": 4,
+    "set": 4,
+    "unset": 2,
+    "map": 5,
+    "unmap": 3,
+    "type": 8,
+    "erase": 5,
+    "undo": 1,
+    "push": 6,
+    "pull": 3,
+    "move": 4,
+    "assign": 4,
+    "vote": 3,
+    "grant": 2,
+    "revoke": 2,
+    "commit": 8,
+    "sync": 14,
+    "pass": 4,
+    "reorder": 2,
+    "sleep": 4,
+    "jump": 2,
+    "reopen": 3,
+    "crash": 3,
+    "backup": 2,
+    "restore": 1,
+    "fork": 1,
+    "compact": 1,
+    "everyone": 2,
+}
+
+
+class Step(NamedTuple):
+    """One thing that happens: at which replica, and numbers to choose by."""
+
+    what: str
+    at: int
+    a: int
+    b: int
+    c: int
+
+
+class History(NamedTuple):
+    """Where replicas are kept, and what happens to them."""
+
+    seed: int
+    stores: tuple[str, ...]
+    steps: tuple[Step, ...]
+
+    def __str__(self) -> str:
+        lines = [f"history {self.seed}: {', '.join(self.stores)}"]
+        return "\n".join(lines + [f"  {i:3} {' '.join(map(str, step))}" for i, step in enumerate(self.steps)])
+
+
+def make(seed: int, *, stores: tuple[str, ...] = ("memory", "sqlite"), most: int = 60) -> History:
+    """The history of a seed."""
+    rng = random.Random(seed)
+    kept = tuple(rng.choice(stores) for _ in range(rng.randint(2, 4)))
+    # each history is mostly about some of all, so that they meet often
+    about = {what: weight * rng.choice((0, 1, 1, 3)) for what, weight in WEIGHTS.items()}
+    about["sync"] = max(about["sync"], WEIGHTS["sync"])
+    chosen = rng.choices(list(about), list(about.values()), k=rng.randint(10, most))
+    steps = (Step(what, *(rng.randrange(1 << 16) for _ in range(4))) for what in chosen)
+    return History(seed, kept, tuple(steps))
+
+
+def shrink(history: History, fails: Callable[[History], bool], *, runs: int = 400) -> History:
+    """The history without whatever steps it fails without, as far as `runs` tries find out."""
+    size = max(1, len(history.steps) // 2)
+    while runs > 0:
+        at, smaller = 0, False
+        while at < len(history.steps) and runs > 0:
+            tried = history._replace(steps=history.steps[:at] + history.steps[at + size :])
+            runs -= 1
+            if fails(tried):
+                history, smaller = tried, True
+            else:
+                at += size
+        if size == 1 and not smaller:
+            break
+        size = max(1, size // 2)
+    return history

@@ -1,0 +1,223 @@
+"""One replica of a history: the graph of the package beside what the model knows that it has seen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from merging import Shown, counting, show
+from plain import Linked, Signed, name_of, read_envelope
+
+from dtp.crdt import Clock, Link
+from dtp.graph import Graph
+from dtp.identity import Identity
+
+START = 1_700_000_000
+DRIFT = 60_000  # milliseconds
+
+
+class Difference(AssertionError):
+    """The package does something else than the documents say."""
+
+
+def same(what: str, ours: object, theirs: object) -> None:
+    """Raise `Difference` unless the model and the package say the same, to the type."""
+    if repr(ours) != repr(theirs):
+        raise Difference(f"{what}:\n  model   {ours!r}\n  package {theirs!r}")
+
+
+def plainly(value: Any) -> Any:
+    """A value of the package as the model has it."""
+    if isinstance(value, Link):
+        return Linked(value.soul)
+    if isinstance(value, list):
+        return [plainly(item) for item in value]
+    if isinstance(value, dict):
+        return {key: plainly(item) for key, item in value.items()}
+    return value
+
+
+@dataclass
+class Seen:
+    """What a replica has of each author: a chain, and how much of it has come due."""
+
+    chains: dict[bytes, list[Signed]] = field(default_factory=dict)
+    due: dict[bytes, int] = field(default_factory=dict)
+
+    def copy(self) -> Seen:
+        return Seen({author: list(chain) for author, chain in self.chains.items()}, dict(self.due))
+
+    def length(self, author: bytes) -> int:
+        return len(self.chains.get(author, ()))
+
+    def applied(self) -> dict[bytes, list[Signed]]:
+        return {author: chain[: self.due.get(author, 0)] for author, chain in self.chains.items()}
+
+    def ripen(self, limit: int) -> None:
+        """Let in what isn't above a clock, each author's in its order."""
+        for author, chain in self.chains.items():
+            while self.due.get(author, 0) < len(chain) and chain[self.due.get(author, 0)].last <= limit:
+                self.due[author] = self.due.get(author, 0) + 1
+
+    def highest(self) -> int:
+        """The highest clock that was let in."""
+        return max((chain[-1].last for chain in self.applied().values() if chain), default=0)
+
+    def takes(self, author: bytes, other: list[Signed]) -> bool:
+        """Take another replica's chain of an author as far as it goes on from here; False if it contradicts."""
+        mine = self.chains.setdefault(author, [])
+        short = min(len(mine), len(other))
+        if short and mine[short - 1].hash != other[short - 1].hash:
+            return False
+        mine.extend(other[len(mine) :])
+        return True
+
+
+@dataclass
+class Replica:
+    """A graph, where it is kept, its clock, and what it has seen."""
+
+    number: int
+    identity: Identity
+    kind: str
+    place: str
+    name: str
+    graph: Graph
+    seen: Seen = field(default_factory=Seen)
+    skew: float = 0.0
+    behind: bool = False
+    #: How many of its own frames any copy of it has ever stored.
+    signed: int = 0
+    #: Whether something was made that isn't in a frame yet.
+    dirty: bool = False
+    backup: tuple[bytes, Seen, int] | None = None
+    #: What was written to private nodes and isn't in a frame yet: soul, key, and the value in a tuple.
+    whispered: list[tuple[str, str, Any]] = field(default_factory=list)
+
+    @property
+    def key(self) -> bytes:
+        return self.identity.id.key
+
+    @property
+    def limit(self) -> int:
+        """The highest clock that isn't in the future for it."""
+        return (int(self.wall() * 1000) + DRIFT) << 16
+
+    def wall(self) -> float:
+        return START + asyncio.get_running_loop().time() + self.skew
+
+    async def open(self) -> None:
+        """Open the graph again."""
+        self.graph = await open_graph(self)
+        self.whispered.clear()
+
+    def shown(self) -> Shown:
+        return show(counting(self.seen.applied()))
+
+    async def absorb(self) -> list[Signed]:
+        """Take into the model what the replica has signed itself since."""
+        own = self.seen.chains.setdefault(self.key, [])
+        last = self.graph.vector().get(self.key, 0)
+        fresh = []
+        for data in await self.graph.read(self.key, len(own) + 1, last):
+            frame = read_envelope(data, self.name)
+            if frame is None:
+                raise Difference("an own frame is stored as a summary at once")
+            self.check_link(frame, own[-1] if own else None)
+            own.append(frame)
+            fresh.append(frame)
+        if self.seen.due.get(self.key, 0) == len(own) - len(fresh):
+            self.seen.due[self.key] = len(own)
+        self.signed = max(self.signed, len(own))
+        return fresh
+
+    def reopened(self) -> None:
+        """What of others' was let in by a clock that was set back since may wait again; nothing of its own does."""
+        for author, chain in self.seen.chains.items():
+            shown = len(chain) - self.graph.waits(author)
+            if author != self.key and shown < self.seen.due.get(author, 0):
+                self.seen.due[author] = shown
+        self.seen.ripen(self.limit)
+
+    def check_link(self, frame: Signed, before: Signed | None) -> None:
+        """A frame goes on from the one before, and its clocks are above all that was seen."""
+        same("sequence", before.sequence + 1 if before else 1, frame.sequence)
+        same("previous", before.hash if before else bytes(32), frame.previous)
+        same("before", before.last if before else 0, frame.before)
+        clocks = [op.clock for op in frame.ops]
+        if any(b <= a for a, b in zip([frame.before, *clocks], clocks, strict=False)):
+            raise Difference("an author's clocks don't rise")
+
+    def check(self) -> None:
+        """The package shows what the model does, and has what it has."""
+        self.seen.ripen(self.limit)
+        told = {author: len(chain) for author, chain in self.seen.chains.items() if chain}
+        same("vector", sorted(told.items()), sorted(self.graph.vector().items()))
+        marks = {author: chain[-1].hash[:16] for author, chain in self.seen.chains.items() if chain}
+        same("heads", sorted(marks.items()), sorted((a, h.mark) for a, h in self.graph.heads().items()))
+        ours = contents(self.shown())
+        souls = self.graph.souls()
+        if missing := [soul for soul in ours if soul not in souls]:
+            raise Difference(f"souls don't name {missing}")
+        for soul in sorted({*souls, *ours}):
+            if not soul.startswith("%access/") and not self.graph.is_private(soul):
+                same(f"{self.number} shows {soul}", ours.get(soul, {}), tell(self.graph.everything(soul)))
+
+
+def contents(shown: Shown) -> dict[str, dict[str, dict[str, Any]]]:
+    """What the model shows, by soul, as `tell` has what the package shows."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for (soul, key), kinds in sorted(shown.items()):
+        found.setdefault(soul, {})[key] = {
+            kind: value[0] if kind == "register" else _ordered(kind, value)
+            for kind, value in sorted(kinds.items())
+        }
+    return found
+
+
+def tell(everything: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What the package shows at a soul: kinds and keys in order, without what is empty."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, kinds in sorted(everything.items()):
+        told = {
+            kind: _ordered(kind, plainly(value))
+            for kind, value in sorted(kinds.items())
+            if kind in ("register", "counter") or value
+        }
+        if told:
+            found[key] = told
+    return found
+
+
+def _ordered(kind: str, value: Any) -> Any:
+    return sorted(value, key=repr) if kind == "set" else value
+
+
+async def open_graph(replica: Replica) -> Graph:
+    """Open a replica's graph with its clock."""
+    clock = Clock(wall=replica.wall)
+    return await Graph.open(replica.place, identity=replica.identity, name=replica.name, clock=clock)
+
+
+def image(place: str) -> dict[str, bytes]:
+    """All files of a SQLite store as they are."""
+    return {end: Path(place + end).read_bytes() for end in ("", "-wal") if os.path.exists(place + end)}
+
+
+def put_image(place: str, files: Mapping[str, bytes]) -> None:
+    """Put a store's files back, in place: it goes on as the same file."""
+    for end in ("-wal", "-shm"):
+        Path(place + end).unlink(missing_ok=True)
+    for end, data in files.items():
+        with open(place + end, "r+b" if os.path.exists(place + end) else "wb") as file:
+            file.write(data)
+            file.truncate()
+
+
+def owned(replica: Replica, path: str) -> str:
+    """The soul of a replica's own at a path."""
+    return f"~{name_of(replica.key)}/{path}"

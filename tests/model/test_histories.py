@@ -1,0 +1,82 @@
+"""The package against a model of merging that is written from docs/graph.md and docs/text.md, in random histories.
+
+Replicas write all types, sync, pass frames on in any order, crash, are restored and forked, and have wrong clocks.
+
+A failure prints the smallest history that it found. `MODEL_SEEDS=17:18 pytest -n 0 -m slow tests/model` repeats one
+seed, and `MODEL_SEEDS=100000:200000` looks at others.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from histories import History, make, shrink
+from world import happen
+
+from dtp.testing import clock
+
+#: By default; with -m slow; with -m long.
+FIRST, IN_CI, BY_NAME = 120, 2_000, 20_000
+AT_ONCE = 100
+
+
+def failure(history: History) -> str | None:
+    """What goes wrong in a history; None if nothing does."""
+    try:
+        clock.run(happen(history))
+    except Exception as error:  # noqa: BLE001 - whatever it is: the smallest history that has it is told
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def kind(told: str) -> str:
+    """What two failures of one cause have in common."""
+    return told.partition("\n")[0][:60]
+
+
+def check(seeds: range) -> None:
+    for seed in seeds:
+        history = make(seed)
+        if (told := failure(history)) is not None:
+            history = smallest(history, kind(told))
+            pytest.fail(f"{history}\n{failure(history)}", pytrace=False)
+
+
+def smallest(history: History, why: str) -> History:
+    """The smallest history that fails so."""
+    return shrink(history, lambda tried: kind(failure(tried) or "") == why)
+
+
+def parts(first: int, end: int) -> list[range]:
+    """Seeds in parts of a hundred."""
+    if asked := os.environ.get("MODEL_SEEDS"):
+        first, end = map(int, asked.split(":"))
+    return [range(at, min(at + AT_ONCE, end)) for at in range(first, end, AT_ONCE)]
+
+
+def test_histories() -> None:
+    check(range(FIRST))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", parts(FIRST, IN_CI), ids=str)
+def test_more_histories(seeds: range) -> None:
+    check(seeds)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seeds", parts(IN_CI, BY_NAME), ids=str)
+def test_many_histories(seeds: range) -> None:
+    check(seeds)
+
+
+def test_the_smallest_history_is_found() -> None:
+    """Steps that a failure doesn't need are left out."""
+    history = make(1, most=60)
+    needed = set(history.steps[3:6])
+    assert set(shrink(history, lambda tried: needed <= set(tried.steps)).steps) == needed
+
+
+def test_a_seed_is_one_history() -> None:
+    assert make(7) == make(7) != make(8)

@@ -1,0 +1,393 @@
+"""A history happens: to graphs of the package, and beside them to the model. Time is virtual, and nothing waits."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from unittest import mock
+
+from edits import EDITS
+from histories import History, Step
+from plain import Signed
+from replicas import Difference, Replica, Seen, image, open_graph, put_image, same
+from voting import tag, vote
+
+import dtp
+from dtp.graph import Equivocation, GraphBehind, GraphForked
+from dtp.identity import Identity
+
+#: Where thousands of stores are synced to the disk without one, if there is such a place.
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+JUMPS = (-100_000.0, -3600.0, -70.0, -5.0, 5.0, 50.0, 70.0, 3600.0, 100_000.0)
+PAUSES = (0.001, 1.0, 20.0, 70.0, 4000.0)
+
+
+def somebody(number: int) -> Identity:
+    """An identity that is the same each time."""
+    name = f"model {number}".encode()
+    return Identity(hashlib.sha256(name).digest(), hashlib.sha256(name + b" static").digest())
+
+
+class World:
+    """All replicas of a history."""
+
+    def __init__(self, history: History, folder: Path, places: dict[str, str]) -> None:
+        self.history, self.folder, self.places = history, folder, places
+        self.home = folder / "home"
+        self.replicas: list[Replica] = []
+        self.forked: set[bytes] = set()
+        self.compacted = False
+        self.meetings = 0
+
+    async def start(self) -> None:
+        for number, kind in enumerate(self.history.stores):
+            await self.add(somebody(number), kind)
+
+    async def add(self, identity: Identity, kind: str) -> Replica:
+        number = len(self.replicas)
+        place = {"memory": "memory:", "sqlite": str(self.folder / f"{number}.db")}.get(
+            kind, self.places.get(kind, "")
+        )
+        replica = Replica(number, identity, kind, place, f"g{self.history.seed}", graph=None)  # type: ignore[arg-type]
+        replica.graph = await open_graph(replica)
+        self.replicas.append(replica)
+        return replica
+
+    async def close(self) -> None:
+        for replica in self.replicas:
+            with suppress(GraphForked, GraphBehind):
+                await replica.graph.close()
+
+    async def take(self, step: Step) -> None:
+        replica = self.replicas[step.at % len(self.replicas)]
+        if step.what in EDITS:
+            EDITS[step.what](replica, step, self.replicas)
+            return
+        steps: dict[str, Callable[[Replica, Step], Awaitable[None]]] = {
+            "vote": self.vote,
+            "grant": self.grant,
+            "revoke": self.revoke,
+            "commit": self.commit,
+            "sync": self.sync,
+            "pass": self.pass_on,
+            "reorder": self.reorder,
+            "sleep": self.sleep,
+            "jump": self.jump,
+            "reopen": self.reopen,
+            "crash": self.crash,
+            "backup": self.backup,
+            "restore": self.restore,
+            "fork": self.fork,
+            "compact": self.compact,
+            "everyone": self.everyone,
+        }
+        await steps[step.what](replica, step)
+
+    # ---- what one does ---------------------------------------------------------------------------------------------
+
+    async def commit(self, replica: Replica, _: Step | None = None) -> None:
+        """What was made is signed, and shown as the model shows it."""
+        await replica.graph.commit()
+        await replica.absorb()
+        replica.dirty = False
+        replica.check()
+
+    async def vote(self, replica: Replica, step: Step) -> None:
+        await self.commit(replica)
+        if step.a % 4:
+            await vote(replica, step)
+        else:
+            tag(replica, step)
+
+    async def grant(self, replica: Replica, step: Step) -> None:
+        other = self.replicas[step.a % len(self.replicas)]
+        if other.key == replica.key:
+            return
+        try:
+            replica.graph.grant(other.identity.id, ("p", "p/q", "")[step.b % 3])
+        except GraphBehind:
+            same("behind", True, replica.behind)
+            return
+        same("behind", False, replica.behind)
+        replica.dirty = True
+
+    async def revoke(self, replica: Replica, step: Step) -> None:
+        given = replica.graph.grants()
+        if not given:
+            return
+        try:
+            replica.graph.revoke(given[step.a % len(given)])
+        except GraphBehind:
+            same("behind", True, replica.behind)
+            return
+        replica.dirty = True
+        await self.commit(replica)
+
+    async def compact(self, replica: Replica, _: Step) -> None:
+        if replica.behind:
+            return
+        await self.commit(replica)
+        await replica.graph.compact()
+        self.compacted = True
+        await self.commit(replica)
+
+    # ---- what passes between two -----------------------------------------------------------------------------------
+
+    async def sync(self, replica: Replica, step: Step) -> None:
+        """Both have what either had when it began, and know of the same contradictions."""
+        other = self.replicas[step.a % len(self.replicas)]
+        if other is not replica:
+            await self.meet(replica, other)
+
+    async def meet(self, replica: Replica, other: Replica) -> None:
+        for each in (replica, other):
+            await self.commit(each)
+        told = await self.exchange(replica, other)
+        had, other_had = replica.seen.copy(), other.seen.copy()
+        split = {
+            author for author, chain in other_had.chains.items() if not replica.seen.takes(author, chain)
+        }
+        for author, chain in had.chains.items():
+            other.seen.takes(author, chain)
+        self.forked |= split
+        self.caught_up(replica, other_had)
+        self.caught_up(other, had)
+        for each in (replica, other):
+            each.dirty = False
+            each.check()
+            known = {proof.author for proof in await each.graph.proofs()}
+            if not split <= known <= self.forked:
+                raise Difference(
+                    f"proofs {len(known)}, contradictions {len(split)}, forks {len(self.forked)}"
+                )
+            if each.key in known and not isinstance(each.graph.failed, GraphForked):
+                raise Difference("who has forked isn't told")
+        if isinstance(told, GraphForked) != (replica.key in {p.author for p in await replica.graph.proofs()}):
+            raise Difference("sync doesn't say what proofs do")
+
+    async def exchange(self, replica: Replica, other: Replica) -> GraphForked | None:
+        """Sync; gives the error that oneself has signed two histories."""
+        self.meetings += 1
+        listener = await dtp.listen(
+            f"memory://model-{id(self)}-{self.meetings}", other.graph.serve, identity=other.identity
+        )
+        try:
+            async with dtp.connect(listener.address(), identity=replica.identity) as connection:
+                await replica.graph.sync(connection)
+        except GraphForked as forked:
+            return forked
+        finally:
+            await listener.close()
+        return None
+
+    def caught_up(self, replica: Replica, other_had: Seen) -> None:
+        """Who was behind goes on once a peer had all that was here of it."""
+        mine, told = replica.seen.chains.get(replica.key, []), other_had.chains.get(replica.key, [])
+        if (
+            replica.behind
+            and len(told) >= len(mine)
+            and (not mine or told[len(mine) - 1].hash == mine[-1].hash)
+        ):
+            replica.behind = False
+
+    async def pass_on(self, replica: Replica, step: Step) -> None:
+        """Some of an author's frames go over by hand."""
+        other = self.replicas[step.a % len(self.replicas)]
+        await self.commit(replica)
+        authors = sorted(replica.seen.chains)
+        if other is replica or not authors:
+            return
+        author = authors[step.b % len(authors)]
+        chain = replica.seen.chains[author]
+        first = other.seen.length(author) + 1
+        until = min(len(chain), first + step.c % 3)
+        if first > until or author == other.key:
+            return
+        await self.give(other, author, chain[:until], await replica.graph.read(author, first, until))
+
+    async def give(self, other: Replica, author: bytes, chain: list[Signed], data: list[bytes]) -> None:
+        try:
+            await other.graph.receive(data)
+        except Equivocation:
+            same("a contradiction is refused", False, other.seen.copy().takes(author, chain))
+            self.forked.add(author)
+            return
+        if not other.seen.takes(author, chain):
+            raise Difference("a contradiction was taken")
+        other.seen.ripen(other.limit)
+        if not other.dirty:
+            await self.commit(other)
+
+    async def reorder(self, replica: Replica, step: Step) -> None:
+        """All that the other lacks comes in any order, and twice."""
+        other = self.replicas[step.a % len(self.replicas)]
+        await self.commit(replica)
+        parts, chains = [], {}
+        for author, chain in replica.seen.chains.items():
+            if author == other.key or other is replica or author in self.forked:
+                continue
+            if not other.seen.copy().takes(author, chain):
+                return
+            chains[author] = chain
+            parts += await replica.graph.read(author, other.seen.length(author) + 1, len(chain))
+        rng = random.Random(step.b)
+        await other.graph.receive(rng.sample(parts, len(parts)))
+        await other.graph.receive(rng.sample(parts, len(parts)))
+        for author, chain in chains.items():
+            other.seen.takes(author, chain)
+        other.seen.ripen(other.limit)
+        if not other.dirty:
+            await self.commit(other)
+
+    async def everyone(self, _: Replica, __: Step) -> None:
+        """All meet all: then all that saw the same hold the same, byte for byte."""
+        for _ in range(2):
+            for one in self.replicas:
+                for other in self.replicas[: one.number]:
+                    await self.meet(one, other)
+        if self.compacted or self.forked:
+            return
+        self.compare_states()
+
+    def compare_states(self) -> None:
+        states: dict[tuple[object, ...], tuple[int, bytes]] = {}
+        for replica in self.replicas:
+            seen = tuple(
+                sorted((a, len(c), replica.seen.due.get(a, 0)) for a, c in replica.seen.chains.items())
+            )
+            number, state = states.setdefault(seen, (replica.number, replica.graph.replica.save()))
+            if state != replica.graph.replica.save():
+                raise Difference(f"{number} and {replica.number} saw the same, and their states differ")
+
+    # ---- time, and what happens to machines ------------------------------------------------------------------------
+
+    async def sleep(self, _: Replica, step: Step) -> None:
+        await self.pause(PAUSES[step.a % len(PAUSES)])
+
+    async def pause(self, seconds: float) -> None:
+        """Time passes, and what comes due is let in."""
+        await asyncio.sleep(seconds)
+        for replica in self.replicas:
+            replica.seen.ripen(replica.limit)
+
+    async def jump(self, replica: Replica, step: Step) -> None:
+        """Somebody sets a clock; within a minute all that is due by it is there."""
+        replica.skew += JUMPS[step.a % len(JUMPS)]
+        await self.pause(60)
+
+    async def reopen(self, replica: Replica, _: Step) -> None:
+        if replica.kind == "memory":
+            return
+        await self.commit(replica)
+        await replica.graph.close()
+        await replica.open()
+        await self.commit(replica)
+
+    async def crash(self, replica: Replica, step: Step) -> None:
+        """The program dies: at rest, or with any part of a commit written."""
+        if replica.kind != "sqlite":
+            return
+        await replica.absorb()  # what was committed in the background
+        kept = self.keep(replica)
+        seen = replica.seen.copy()
+        if step.a % 2:
+            with suppress(GraphForked):
+                await self.commit(replica)
+            kept = self.cut(replica, kept, step.b)
+        with suppress(GraphForked):
+            await replica.graph.close()
+        self.put_back(replica, kept)
+        await replica.open()
+        told, replica.dirty = replica.graph.vector().get(replica.key, 0), False
+        if told < seen.length(replica.key) or told > replica.seen.length(replica.key):
+            raise Difference(
+                f"{told} frames are there after a crash, {seen.length(replica.key)} were said to be"
+            )
+        if told < replica.seen.length(replica.key):
+            replica.signed, replica.seen = seen.length(replica.key), seen
+        replica.reopened()
+        await self.commit(replica)
+
+    def keep(self, replica: Replica) -> tuple[dict[str, bytes], dict[Path, bytes]]:
+        """The files of a store, and the data folder, as they are."""
+        files = {path: path.read_bytes() for path in self.home.rglob("*") if path.is_file()}
+        return image(replica.place), files
+
+    def put_back(self, replica: Replica, kept: tuple[dict[str, bytes], dict[Path, bytes]]) -> None:
+        files, home = kept
+        put_image(replica.place, files)
+        for path in self.home.rglob("*"):
+            if path.is_file() and path not in home:
+                path.unlink()
+        for path, data in home.items():
+            path.write_bytes(data)
+
+    def cut(
+        self, replica: Replica, before: tuple[dict[str, bytes], dict[Path, bytes]], where: int
+    ) -> tuple[dict[str, bytes], dict[Path, bytes]]:
+        """The log with a part of what a commit wrote."""
+        files, _ = before
+        after = image(replica.place)
+        log, longer = files.get("-wal", b""), after.get("-wal", b"")
+        if after[""] != files[""] or not longer.startswith(log) or len(longer) == len(log):
+            return before
+        return {"": files[""], "-wal": longer[: len(log) + where % (len(longer) - len(log))]}, before[1]
+
+    async def backup(self, replica: Replica, _: Step) -> None:
+        if replica.kind != "sqlite":
+            return
+        await self.commit(replica)
+        await replica.graph.close()
+        replica.backup = image(replica.place)[""], replica.seen.copy()
+        await replica.open()
+
+    async def restore(self, replica: Replica, step: Step) -> None:
+        """A backup is put back: nothing is signed until a peer has told what it knows."""
+        if replica.backup is None:
+            return
+        with suppress(GraphForked):
+            await replica.graph.close()
+        await self.absorb_closed(replica)
+        data, seen = replica.backup
+        if step.a % 2:
+            os.unlink(replica.place)
+        put_image(replica.place, {"": data})
+        replica.seen, replica.dirty = seen.copy(), False
+        await replica.open()
+        replica.reopened()
+        replica.behind = replica.behind or seen.length(replica.key) < replica.signed
+        replica.check()
+
+    async def absorb_closed(self, replica: Replica) -> None:
+        """What was signed when it was closed."""
+        await replica.open()
+        await replica.absorb()
+        await replica.graph.close()
+
+    async def fork(self, replica: Replica, _: Step) -> None:
+        """Another machine has the same identity, and an empty graph."""
+        if len(self.replicas) < 6:
+            await self.add(replica.identity, "memory")
+
+
+async def happen(history: History, places: dict[str, str] | None = None) -> None:
+    """Let a history happen. Raises `Difference`."""
+    folder = Path(tempfile.mkdtemp(prefix="dtp-model-", dir=MEMORY))
+    world = World(history, folder, places or {})
+    with mock.patch.dict(os.environ, DTP_HOME=str(world.home)):
+        try:
+            await world.start()
+            for step in history.steps:
+                await world.take(step)
+            for replica in world.replicas:
+                await world.commit(replica)
+        finally:
+            await world.close()
+            shutil.rmtree(folder, ignore_errors=True)
