@@ -225,7 +225,8 @@ class Contents:
     def live(self, text: str, **parameters: Value) -> AsyncIterator[Difference]:
         """The rows of a query, then how they differ whenever the graph has changed: `async for difference in ...`.
 
-        The query is asked anew after each change, however many came together. Ends with the graph. `QueryError`.
+        The query is asked anew after changes, however many came together, beside the event loop as `query_async`
+        does. It ends with the graph, and when its reader is cancelled. Raises as `query_async`.
         """
         from dtp.graph.query.live import follow
 

@@ -186,3 +186,61 @@ def test_an_index_begins_anew_when_too_much_changed() -> None:
     assert queries.run("MATCH (n {text: 'an oak'}) RETURN id(n) AS id", {}) == [{"id": "n/60000"}]
     assert [row["id"] for row in queries.run(search, {})] == ["n/60000"]
     assert queries.run("MATCH (n:n) RETURN count(n) AS n", {}) == [{"n": 2}]
+
+
+def test_a_live_query_runs_beside_the_loop_and_is_given_up_with_its_reader() -> None:
+    async def main(graph: Graph) -> None:
+        await fill(graph)
+        graph.query_budget = UNLIMITED
+        reading = asyncio.ensure_future(anext(graph.live(ENDLESS)))
+        for _ in range(100):  # the loop goes on
+            await asyncio.sleep(0)
+        assert not reading.done()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert await graph.query_async("MATCH (a:account) RETURN count(a) AS n") == [{"n": 100}]
+
+    run(main)
+
+
+def test_a_live_query_ends_with_the_graph_while_it_is_asked() -> None:
+    async def main() -> None:
+        graph = await Graph.open("memory:", identity=ALICE)
+        await fill(graph)
+        graph.query_budget = UNLIMITED
+        live = graph.live(ENDLESS)
+        reading = asyncio.ensure_future(anext(live))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        await graph.close()
+        with pytest.raises(StopAsyncIteration):
+            await reading
+
+    asyncio.run(main())
+
+
+def test_what_changes_all_the_time_is_asked_for_now_and_then() -> None:
+    """And the last of it is told, whenever it came."""
+
+    async def main(graph: Graph) -> None:
+        await fill(graph)
+        asked: list[str] = []
+        ask = graph.query_async
+
+        async def counted(text: str, **parameters: Any) -> list[Any]:
+            asked.append(text)
+            return await ask(text, **parameters)
+
+        graph.query_async = counted  # type: ignore[method-assign]
+        live = graph.live("MATCH (a:account {v: 7}) RETURN count(a) AS n")
+        assert [row["n"] for row in (await anext(live)).added] == [0]
+        reading = asyncio.ensure_future(anext(live))
+        for number in range(1000):
+            graph.node(f"account/{number % 100}")["v"] = 8
+            await asyncio.sleep(0)
+        graph.node("account/1")["v"] = 7
+        assert [row["n"] for row in (await reading).added] == [1]
+        assert len(asked) < 100
+
+    run(main)

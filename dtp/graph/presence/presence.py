@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from dtp.crdt.reader import Reader
 from dtp.crdt.values import Value
 from dtp.graph.contents import CLOSED
 from dtp.graph.errors import GraphError
@@ -229,15 +230,13 @@ class Presence:
             reader.close()
 
 
-class PresenceChanges:
+class PresenceChanges(Reader[Present]):
     """Who is there and what changes, as fast as its reader is: see `Presence.changes`."""
 
     def __init__(self, forget: Callable[[PresenceChanges], None]) -> None:
-        self._forget = forget
+        super().__init__(forget)
         self._pending: dict[Key, State | None] = {}
         self._told: set[Key] = set()
-        self._there = asyncio.Event()
-        self._closed = False
 
     def offer(self, key: Key, state: State | None) -> None:
         """Tell of a state, or that somebody is gone; who came and went before it was read isn't told."""
@@ -247,27 +246,10 @@ class PresenceChanges:
             self._pending[key] = state
             self._there.set()
 
-    def close(self) -> None:
-        """No more. What was told is still read."""
-        self._closed = True
-        self._there.set()
-        self._forget(self)
+    def _has_more(self) -> bool:
+        return bool(self._pending)
 
-    def __enter__(self) -> PresenceChanges:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __aiter__(self) -> PresenceChanges:
-        return self
-
-    async def __anext__(self) -> Present:
-        while not self._pending:
-            if self._closed:
-                raise StopAsyncIteration
-            self._there.clear()
-            await self._there.wait()
+    def _take(self) -> Present:
         key = next(iter(self._pending))
         state = self._pending.pop(key)
         if state is None:

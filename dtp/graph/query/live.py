@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dtp.crdt import Node, Replica, Value
+from dtp.graph.errors import GraphError
 from dtp.graph.query.properties import properties_of
 from dtp.graph.query.run import Row
 from dtp.graph.query.semantics import Path
 
 if TYPE_CHECKING:
     from dtp.graph.contents import Contents
+
+#: Seconds between two queries: as long as the first took, so that a graph that changes all the time keeps no thread
+#: busy for more than half of the time; and at least and at most.
+SHORTEST: Final = 0.02
+LONGEST: Final = 2.0
+#: Rows that are compared in one turn of the loop.
+_AT_ONCE: Final = 256
 
 
 class Difference(NamedTuple):
@@ -43,20 +52,37 @@ def _told(replica: Replica, value: object) -> object:
     return value
 
 
+async def _keys(replica: Replica, rows: list[Row]) -> list[str]:
+    """Return the keys of the rows; the loop goes on meanwhile."""
+    keys: list[str] = []
+    for row in rows:
+        keys.append(_key(replica, row))
+        if not len(keys) % _AT_ONCE:
+            await asyncio.sleep(0)
+    return keys
+
+
 async def follow(graph: Contents, text: str, parameters: Mapping[str, Value]) -> AsyncIterator[Difference]:
     """See `Graph.live`."""
+    loop = asyncio.get_running_loop()
     before: dict[str, Row] = {}
     counted: Counter[str] = Counter()
     with graph.watch() as changes:
         while True:
-            rows = graph.query(text, **parameters)
-            keys = [_key(graph.replica, row) for row in rows]
-            now = dict(zip(keys, rows, strict=True))
-            count = Counter(keys)
+            began = loop.time()
+            try:
+                rows = await graph.query_async(text, **parameters)
+            except GraphError:
+                if graph.closed:
+                    return
+                raise
+            keys = await _keys(graph.replica, rows)
+            now, count = dict(zip(keys, rows, strict=True)), Counter(keys)
             added = [now[key] for key in (count - counted).elements()]
             removed = [before[key] for key in (counted - count).elements()]
             if added or removed:
                 yield Difference(added, removed)
             before, counted = now, count
+            await asyncio.sleep(min(max(SHORTEST, loop.time() - began), LONGEST))
             if not await changes.wait():
                 return
