@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from dtp.pay.terms import Exposure as Exposure
     from dtp.pay.terms import Spending as Spending
     from dtp.session.codes import CloseCode as CloseCode
+    from dtp.session.codes import CloseDetail as CloseDetail
     from dtp.session.codes import ConnectionClosed as ConnectionClosed
     from dtp.session.codes import ConnectionLost as ConnectionLost
     from dtp.session.codes import ConnectionRefused as ConnectionRefused
@@ -95,6 +96,7 @@ _PUBLIC = {
     "ChainError": "dtp.errors",
     "ChargeDeclined": "dtp.pay.errors",
     "CloseCode": "dtp.session.codes",
+    "CloseDetail": "dtp.session.codes",
     "ConfigError": "dtp.errors",
     "Connection": "dtp.net.connection",
     "ConnectionClosed": "dtp.session.codes",

@@ -41,7 +41,7 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 class ConfigFileError(ConfigError):
     """A configuration file can't be used. `line` and `column` count from 1 and are 0 where there is none."""
 
-    code = "config_file"
+    code = "config-file"
 
     def __init__(self, message: str, path: Path, line: int = 0, column: int = 0) -> None:
         place = "".join(f":{number}" for number in (line, column) if number)

@@ -20,8 +20,9 @@ import pytest
 
 import dtp
 from dtp.cli import output
+from dtp.daemon.reasons import Reason
 from dtp.errors import DtpError
-from dtp.session.codes import CloseCode
+from dtp.session.codes import CloseCode, CloseDetail
 from dtp.session.limits import DEFAULT
 
 ROOT = Path(__file__).parents[1]
@@ -172,6 +173,35 @@ def number(value):
 
 def test_the_table_of_close_codes_is_that_of_the_code():
     assert list(rows("| code | name |")) == [[str(int(code)), code.name] for code in CloseCode]
+
+
+def test_every_detail_of_an_end_is_in_the_text_of_the_wire():
+    text = (ROOT / "docs" / "wire.md").read_text()
+    table = text[text.index("| about | |") :].partition("\n\n")[0]
+    told = re.findall(r"\b(\d+) ([A-Z_]+)\b", table)
+    assert told == [(str(int(detail)), detail.name) for detail in CloseDetail if detail]
+    assert max(CloseDetail) < min(Reason)  # from there on the codes of dtpd are details
+
+
+def test_codes_of_errors_are_spelled_in_one_way():
+    """Words in small letters, with hyphens between them."""
+    codes = []
+    for path in (ROOT / "dtp").rglob("*.py"):
+        for found in ast.walk(ast.parse(path.read_text())):
+            if isinstance(found, ast.ClassDef):
+                codes += [code for each in found.body if (code := code_of(each)) is not None]
+    assert len(codes) > 200
+    assert [code for code in codes if not re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", code)] == []
+
+
+def code_of(statement):
+    """The text that a statement of a class gives to `code`."""
+    match statement:
+        case ast.Assign(targets=[ast.Name("code")], value=ast.Constant(str(code))):
+            return code
+        case ast.AnnAssign(target=ast.Name("code"), value=ast.Constant(str(code))):
+            return code
+    return None
 
 
 def every_error(family=DtpError):

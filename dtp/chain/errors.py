@@ -72,7 +72,7 @@ class KeystoreError(SignerError):
 class PackageNotPublished(LocalError):
     """A Move package isn't known on this network; publish it, or tell its id."""
 
-    code = "package_not_published"
+    code = "package-not-published"
 
 
 # ------------------------------------------------------------------------------------------------- the chain's
@@ -81,13 +81,13 @@ class PackageNotPublished(LocalError):
 class NodeUnavailable(ChainError):
     """No endpoint of the network answered in time. Nothing was signed or sent that could count; try again."""
 
-    code = "node_unavailable"
+    code = "node-unavailable"
 
 
 class ClientClosed(ChainError):
     """The client was closed, maybe while it was asked. `connect` opens it again."""
 
-    code = "client_closed"
+    code = "client-closed"
 
 
 #: The `status` of `NodeRefused` when the node did answer, with what is no answer.
@@ -100,7 +100,7 @@ class NodeRefused(ChainError):
     `status` is gRPC's name of why, or `MALFORMED` for an answer that is none.
     """
 
-    code = "node_refused"
+    code = "node-refused"
 
     def __init__(self, message: str, status: str = "") -> None:
         super().__init__(message)
@@ -110,49 +110,49 @@ class NodeRefused(ChainError):
 class UnknownMethod(NodeRefused):
     """The node doesn't know this method of `sui.rpc.v2`."""
 
-    code = "unknown_method"
+    code = "unknown-method"
 
 
 class NotFound(NodeRefused):
     """The node knows no such object, transaction, checkpoint or coin."""
 
-    code = "not_found"
+    code = "not-found"
 
 
 class WrongNetwork(ChainError):
     """The node serves another chain than the network's name stands for."""
 
-    code = "wrong_network"
+    code = "wrong-network"
 
 
 class ObjectMissing(NotFound):
     """There is no such object: never was, was deleted, or is wrapped in another."""
 
-    code = "object_missing"
+    code = "object-missing"
 
 
 class WrongObjectType(ChainError):
     """An object is there, but of another type."""
 
-    code = "wrong_object_type"
+    code = "wrong-object-type"
 
 
 class ForeignPackage(ChainError):
     """A package is there, but isn't the one that ships with this dtp."""
 
-    code = "foreign_package"
+    code = "foreign-package"
 
 
 class MalformedObject(ChainError):
     """An object or event has the right type and its bytes don't fit: it is of another version of the package."""
 
-    code = "malformed_object"
+    code = "malformed-object"
 
 
 class HistoryPruned(ChainError):
     """The node has thrown away the history that was to be read; ask an archive node, or start from now."""
 
-    code = "history_pruned"
+    code = "history-pruned"
 
 
 class InsufficientFunds(ChainError):
@@ -161,7 +161,7 @@ class InsufficientFunds(ChainError):
     `missing` is how much SUI it lacks (MIST), 0 where that isn't known.
     """
 
-    code = "insufficient_funds"
+    code = "insufficient-funds"
     digest: str = ""
     missing: int = 0
 
@@ -187,14 +187,14 @@ class TransactionRefused(NodeRefused):
     node's word: look for it at another one before you pay once more.
     """
 
-    code = "transaction_refused"
+    code = "transaction-refused"
     digest: str = ""
 
 
 class StaleObject(TransactionRefused):
     """An object was used at a version that is gone, or is in use by another transaction; build it anew."""
 
-    code = "stale_object"
+    code = "stale-object"
 
 
 class OutcomeUnknown(ChainError):
@@ -204,7 +204,7 @@ class OutcomeUnknown(ChainError):
     bytes again, which is safe at any time. A new transaction over the same objects may be refused until then.
     """
 
-    code = "outcome_unknown"
+    code = "outcome-unknown"
 
     def __init__(
         self, message: str, *, digest: str, transaction: bytes, signatures: tuple[bytes, ...]
@@ -232,7 +232,7 @@ class TransactionFailed(ChainError):
     command. `executed` tells what it cost; it is None when the failure was found by simulation, which costs nothing.
     """
 
-    code = "transaction_failed"
+    code = "transaction-failed"
 
     def __init__(
         self, message: str, *, kind: str, command: int | None = None, executed: Executed | None = None
@@ -255,7 +255,7 @@ class MoveAborted(TransactionFailed):
     `number` the N of `#[error(code = N)]` (or the bare number), `raw` the u64 as the chain reports it.
     """
 
-    code = "move_abort"
+    code = "move-abort"
 
     def __init__(
         self,

@@ -60,7 +60,7 @@ _ADVICE: Final[Mapping[str, str]] = {
 class PriceTooLow(TransactionRefused):
     """The gas price is below the epoch's: read it again."""
 
-    code = "price_too_low"
+    code = "price-too-low"
 
 
 def refusal(fault: NodeRefused, digest: str = "") -> TransactionRefused | InsufficientFunds:

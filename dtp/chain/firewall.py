@@ -34,7 +34,7 @@ from dtp.chain.resolver import HostState, ServiceMissing, read_host, service_num
 from dtp.chain.values import TableRef, codec
 from dtp.errors import ChainError, LimitError, LocalError
 from dtp.identity import PeerId
-from dtp.session.codes import CloseCode, Refuse
+from dtp.session.codes import CloseCode, CloseDetail, Refuse
 from dtp.sui.bcs import BcsError
 from dtp.tasks import start_task
 
@@ -67,38 +67,44 @@ _NS: Final = 1_000_000_000
 class ListTooLong(LimitError):
     """A list of the host has more entries than this side reads; raise `max_entries`. Nobody is let in meanwhile."""
 
-    code: ClassVar[str] = "list_too_long"
+    code: ClassVar[str] = "list-too-long"
 
 
 class Refusal(StrEnum):
     """Why somebody may not come in."""
 
     #: The host has no such service.
-    NO_SERVICE = "no_service"
+    NO_SERVICE = "no-service"
     #: The owner has closed the service.
-    SERVICE_CLOSED = "service_closed"
+    SERVICE_CLOSED = "service-closed"
     #: On the deny-list, which wins over all.
     DENIED = "denied"
     #: The service is for those on the allow-list.
-    NOT_ALLOWED = "not_allowed"
+    NOT_ALLOWED = "not-allowed"
     #: The service is for holders of a pass, and this account has none that is good now.
-    NEEDS_PASS = "needs_pass"
+    NEEDS_PASS = "needs-pass"
     #: More than the service's rate of requests.
-    OVER_RATE = "over_rate"
+    OVER_RATE = "over-rate"
     #: The chain could not be asked for so long that nothing can be said.
-    RULES_UNKNOWN = "rules_unknown"
+    RULES_UNKNOWN = "rules-unknown"
 
 
 #: What the client is told. The rules are public, so their names may be, too.
-CLOSE_CODES: Final[Mapping[Refusal, CloseCode]] = {
-    Refusal.NO_SERVICE: CloseCode.UNKNOWN_SERVICE,
-    Refusal.SERVICE_CLOSED: CloseCode.DENIED,
-    Refusal.DENIED: CloseCode.DENIED,
-    Refusal.NOT_ALLOWED: CloseCode.DENIED,
-    Refusal.NEEDS_PASS: CloseCode.DENIED,
-    Refusal.OVER_RATE: CloseCode.BUSY,
-    Refusal.RULES_UNKNOWN: CloseCode.BUSY,
+_TOLD: Final[Mapping[Refusal, tuple[CloseCode, CloseDetail]]] = {
+    Refusal.NO_SERVICE: (CloseCode.UNKNOWN_SERVICE, CloseDetail.NO_SERVICE),
+    Refusal.SERVICE_CLOSED: (CloseCode.DENIED, CloseDetail.SERVICE_CLOSED),
+    Refusal.DENIED: (CloseCode.DENIED, CloseDetail.ON_DENY_LIST),
+    Refusal.NOT_ALLOWED: (CloseCode.DENIED, CloseDetail.NOT_ON_ALLOW_LIST),
+    Refusal.NEEDS_PASS: (CloseCode.DENIED, CloseDetail.PASS_NEEDED),
+    Refusal.OVER_RATE: (CloseCode.BUSY, CloseDetail.OVER_RATE),
+    Refusal.RULES_UNKNOWN: (CloseCode.BUSY, CloseDetail.RULES_UNKNOWN),
 }
+
+
+def refuse(refusal: Refusal) -> Refuse:
+    """Return what to raise, so that the client is told of a refusal."""
+    code, detail = _TOLD[refusal]
+    return Refuse(code, refusal.value, detail=detail)
 
 
 # ----------------------------------------------------------------------------------------------- pure: rates
@@ -257,7 +263,7 @@ class _Kept:
 class ForeignPlan(LocalError):
     """A plan was named that sells passes of another host."""
 
-    code: ClassVar[str] = "foreign_plan"
+    code: ClassVar[str] = "foreign-plan"
 
 
 @dataclass(frozen=True)
@@ -407,7 +413,7 @@ class Firewall:
         decision = await self.judge(account, request.service, counts=not request.again)
         if decision.refusal is not None:
             log.info("%s refused for service %r: %s", request.peer.short, request.service, decision.refusal)
-            raise Refuse(CLOSE_CODES[decision.refusal], decision.refusal.value)
+            raise refuse(decision.refusal)
 
     async def close(self) -> None:
         """End a reading that is under way. Idempotent."""

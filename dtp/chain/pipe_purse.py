@@ -31,7 +31,7 @@ _VARIABLE: Final = "DTP_PIPE_DEPOSIT"
 class DepositTooHigh(DialError):
     """A host wants more deposited for pipes than is locked unasked; nothing was."""
 
-    code: ClassVar[str] = "deposit_too_high"
+    code: ClassVar[str] = "deposit-too-high"
 
 
 class Purse:

@@ -29,13 +29,13 @@ _HEADER_ROOM: Final = 256
 class NoPipeChannel(LocalError):
     """A channel was named for pipes that isn't this account's, isn't to that service, or isn't open."""
 
-    code: ClassVar[str] = "no_pipe_channel"
+    code: ClassVar[str] = "no-pipe-channel"
 
 
 class ChannelInUse(DialError):
     """Another carrier, of this program or another one, lives on the channel, and a channel has one at a time."""
 
-    code: ClassVar[str] = "channel_in_use"
+    code: ClassVar[str] = "channel-in-use"
 
 
 class PipeRefusedError(BrokenError):

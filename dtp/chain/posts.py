@@ -74,25 +74,25 @@ _MARK: Final = "#static="
 class PostTooLong(LimitError):
     """A message is longer than a transaction can carry; nothing was sent."""
 
-    code: ClassVar[str] = "post_too_long"
+    code: ClassVar[str] = "post-too-long"
 
 
 class FeeTooHigh(LimitError):
     """A service wants more for a message than is paid unasked; nothing was sent."""
 
-    code: ClassVar[str] = "fee_too_high"
+    code: ClassVar[str] = "fee-too-high"
 
 
 class PostKeyMissing(HostUnusable):
     """No endpoint of the host has published a key to seal to, under a proof that holds."""
 
-    code: ClassVar[str] = "post_key_missing"
+    code: ClassVar[str] = "post-key-missing"
 
 
 class ReplyKeyError(LocalError):
     """The bytes of a reply key are none."""
 
-    code: ClassVar[str] = "reply_key"
+    code: ClassVar[str] = "reply-key"
 
 
 # ---------------------------------------------------------------------------------------------------------- sealing

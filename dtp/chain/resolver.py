@@ -88,31 +88,31 @@ _AFTER_DIRECT: Final = 1000
 class HostUnusable(ChainError):
     """The host is there and can't be used as asked; trying later may help."""
 
-    code: ClassVar[str] = "host_unusable"
+    code: ClassVar[str] = "host-unusable"
 
 
 class ServiceMissing(HostUnusable):
     """The host has no service of that name or number."""
 
-    code: ClassVar[str] = "service_missing"
+    code: ClassVar[str] = "service-missing"
 
 
 class ServiceClosed(HostUnusable):
     """The host's owner has closed the service."""
 
-    code: ClassVar[str] = "service_closed"
+    code: ClassVar[str] = "service-closed"
 
 
 class HostOffline(HostUnusable):
     """No endpoint of the host has sent a heartbeat within its time; the chain would open no channel, either."""
 
-    code: ClassVar[str] = "host_offline"
+    code: ClassVar[str] = "host-offline"
 
 
 class PlaceUnknown(HostUnusable):
     """Endpoints are alive, and none of them says where it can be dialled."""
 
-    code: ClassVar[str] = "place_unknown"
+    code: ClassVar[str] = "place-unknown"
 
 
 class RouteError(LocalError):

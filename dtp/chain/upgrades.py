@@ -59,13 +59,13 @@ _CAP_BYTES: Final = 73
 class NotUpgradable(LocalError):
     """There is no upgrade cap of the package to do this with."""
 
-    code = "not_upgradable"
+    code = "not-upgradable"
 
 
 class NotMigratable(ChainError):
     """The object is none that is moved from one version of the package to the next."""
 
-    code = "not_migratable"
+    code = "not-migratable"
 
 
 class Policy(StrEnum):

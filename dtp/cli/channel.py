@@ -62,7 +62,7 @@ _NODES_MS = 600_000
 class NoVoucher(ChainError):
     """There is nothing here to claim a channel with."""
 
-    code = "no_voucher"
+    code = "no-voucher"
 
 
 @click.group("channel", cls=Group)

@@ -24,7 +24,7 @@ host_option = click.option(
 class NoCap(ChainError):
     """The wallet has no cap for this host."""
 
-    code = "no_cap"
+    code = "no-cap"
 
 
 def _service_number(ctx: click.Context, param: click.Parameter, text: str) -> int:

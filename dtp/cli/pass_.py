@@ -23,7 +23,7 @@ _MS_OF = {"h": 3_600_000, "d": 86_400_000, "m": 60_000, "s": 1000}
 class NoPlan(ChainError):
     """No plan or pass fits."""
 
-    code = "no_plan"
+    code = "no-plan"
 
 
 @click.group("pass", cls=Group)

@@ -13,7 +13,6 @@ from dtp.chain.resolver import HostDirectory, service_number
 from dtp.chain.wallet import money
 from dtp.daemon.calls import Calls, count_on
 from dtp.daemon.config.model import Budget
-from dtp.daemon.reasons import FREE
 from dtp.errors import PeerError
 from dtp.identity import Identity
 from dtp.net.address import Address
@@ -30,7 +29,7 @@ from dtp.pay.metered import Metered
 from dtp.pay.passes import NoPass
 from dtp.pay.store import Store
 from dtp.pay.terms import Spending
-from dtp.session.codes import ConnectionRefused
+from dtp.session.codes import CloseDetail, ConnectionRefused
 from dtp.session.limits import Limits
 
 if TYPE_CHECKING:
@@ -186,7 +185,7 @@ class Buyer:
                     raise
                 return await self._dial(address, fault.least)
         except ConnectionRefused as refused:
-            if refused.reason != FREE:
+            if refused.detail != CloseDetail.SERVICE_FREE:
                 raise
         return await connect(
             address,

@@ -17,7 +17,7 @@ from dtp.daemon.policies import Caller, Denial
 from dtp.daemon.reasons import FREE, TELLINGS, Reason
 from dtp.daemon.side import ChainSide
 from dtp.net.listener import Crowded, Request
-from dtp.session.codes import CloseCode, HandshakeError, Refuse
+from dtp.session.codes import CloseCode, CloseDetail, HandshakeError, Refuse
 
 log = logging.getLogger("dtpd")
 
@@ -29,9 +29,9 @@ BANNED = Denial("ban", Reason.DENIED, "banned by the operator")
 _UNPAID = (CloseCode.PAYMENT, CloseCode.TICKET)
 
 
-def told(denial: Denial) -> tuple[CloseCode, str]:
-    """How the caller hears of it."""
-    return TELLINGS[denial.reason].close, f"{denial.policy}: {denial.why}"
+def refuse(denial: Denial) -> Refuse:
+    """Return how the caller hears of it."""
+    return Refuse(TELLINGS[denial.reason].close, f"{denial.policy}: {denial.why}", detail=denial.reason)
 
 
 def by_chain(refusal: Refuse) -> Denial:
@@ -73,13 +73,13 @@ class Door:
         denial = (None if request.again else self._shut()) or self.ban_of(caller)
         if denial is not None:
             exposed.deny(caller, denial)
-            raise Refuse(*told(denial))
+            raise refuse(denial)
         exposed.admit(caller)
         if request.again:
             return None  # by the chain it is looked at now and then, with all who are here
         if request.ticket and exposed.config.price is None:
             exposed.deny(caller, Denial("price", Reason.UNPAID, FREE))
-            raise Refuse(CloseCode.PAYMENT, FREE)
+            raise Refuse(CloseCode.PAYMENT, FREE, detail=CloseDetail.SERVICE_FREE)
         if not exposed.config.on_chain and exposed.config.price is None:
             return None
         return self._ask_chain(request, caller, exposed)

@@ -169,7 +169,9 @@ class Exposed:
         denial = self.chain.ask(Arrive(caller), moment())
         if denial is not None:
             self._log_denial(denial, caller)
-            raise Refuse(TELLINGS[denial.reason].close, f"{denial.policy}: {denial.why}")
+            raise Refuse(
+                TELLINGS[denial.reason].close, f"{denial.policy}: {denial.why}", detail=denial.reason
+            )
 
     def take(self, connection: Connection, caller: Caller, stream: Stream) -> None:
         """Serve a stream that the caller has opened."""

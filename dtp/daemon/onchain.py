@@ -11,7 +11,7 @@ from dtp.daemon.config.model import Chain, Expose
 from dtp.errors import ChainError, DtpError, LocalError
 from dtp.identity import Identity
 from dtp.net.listener import Request
-from dtp.session.codes import CloseCode
+from dtp.session.codes import Refuse
 
 if TYPE_CHECKING:
     from dtp.chain.client import ChainClient
@@ -50,7 +50,7 @@ class Gate(Protocol):
     async def refresh(self) -> None:
         """Ask again what decides. Raises `ChainError`."""
 
-    def check(self, account: str, service: str) -> tuple[CloseCode, str] | None:
+    def check(self, account: str, service: str) -> Refuse | None:
         """Whether somebody who was let in may stay: why not, by what was asked last. Counts nothing."""
 
     async def close(self) -> None:
@@ -118,15 +118,15 @@ class HostGate:
                     "price = { request = 0 } into its [[expose]]; holders come with a channel then, and pay nothing"
                 )
 
-    def check(self, account: str, service: str) -> tuple[CloseCode, str] | None:
+    def check(self, account: str, service: str) -> Refuse | None:
         """See `Gate`. What can't be known is no reason to send anybody away."""
-        from dtp.chain.firewall import CLOSE_CODES, decide
+        from dtp.chain.firewall import decide, refuse
 
         rules = self.firewall.rules
         if rules is None:
             return None
         refusal = decide(rules, service, account, time.time()).refusal
-        return None if refusal is None else (CLOSE_CODES[refusal], refusal.value)
+        return None if refusal is None else refuse(refusal)
 
     async def close(self) -> None:
         """End readings."""

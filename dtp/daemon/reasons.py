@@ -9,7 +9,7 @@ from dtp.session.codes import CloseCode
 
 
 class Reason(IntEnum):
-    """The error code of a RESET or STOP frame by which a daemon ends a stream."""
+    """The error code of a RESET or STOP frame by which a daemon ends a stream, and the detail of its CLOSE."""
 
     CLIENT_GONE = 100
     NO_BACKEND = 101
@@ -68,7 +68,7 @@ TELLINGS: dict[Reason, Telling] = {
 }
 
 
-#: Why nobody comes in with a channel where nothing costs: no meter would be begun. Daemons know it by these words.
+#: Why nobody comes in with a channel where nothing costs: no meter would be begun.
 FREE = "the service is free: come without a channel"
 
 

@@ -22,7 +22,7 @@ from dtp.net.listener import Request
 from dtp.pay.book import ChannelBook
 from dtp.pay.cashier import Cashier
 from dtp.pay.claims import Policy
-from dtp.pay.errors import ChargeDeclined, StoreError
+from dtp.pay.errors import ChargeDeclined, QuotaUsedUp, StoreError
 from dtp.pay.gate import Admission, Gate
 from dtp.pay.holding import Shared, VoucherStore
 from dtp.pay.hosting import NoHost, Owned, ensure_service, find_host, refuse_apart
@@ -31,9 +31,9 @@ from dtp.pay.ledger import Ledger
 from dtp.pay.metered import Metered
 from dtp.pay.quota import Quotas
 from dtp.pay.server_meter import ServerMeter
-from dtp.pay.terms import QUOTA_USED_UP, Exposure
+from dtp.pay.terms import Exposure
 from dtp.plurals import count_of
-from dtp.session.codes import CloseCode, Refuse
+from dtp.session.codes import CloseCode, CloseDetail, Refuse
 from dtp.tasks import TaskSet
 
 if TYPE_CHECKING:
@@ -194,7 +194,11 @@ class Shop:
         assert isinstance(connection, Metered)
         assert isinstance(admission, Admission)
         if not await self._hold(admission.channel.id):
-            raise Refuse(CloseCode.PAYMENT, "another daemon of this host serves the channel now")
+            raise Refuse(
+                CloseCode.PAYMENT,
+                "another daemon of this host serves the channel now",
+                detail=CloseDetail.CHANNEL_ELSEWHERE,
+            )
         exposure, by_stream = self._sold.get(connection.service, (Exposure(), True))
         meter = None
         try:
@@ -203,7 +207,7 @@ class Shop:
             if meter is None:
                 await self._free(admission.channel.id)
         if meter is None:
-            raise Refuse(CloseCode.PAYMENT, "the channel is closed")
+            raise Refuse(CloseCode.PAYMENT, "the channel is closed", detail=CloseDetail.CHANNEL_CLOSED)
         connection.meter = meter
         newest = meter.payee.newest
         sale = _Sale(connection.service, meter, 0 if newest is None else newest.voucher.amount)
@@ -275,13 +279,13 @@ class Shop:
             await connection.charge(units)
         except DtpError as error:
             if (
-                str(error) == QUOTA_USED_UP
+                isinstance(error, QuotaUsedUp)
                 and connection not in self._used_up
                 and self._others_pay(connection)
             ):
                 self._used_up.add(connection)
                 self._do(connection.go_away())  # it comes again, to pay as they do
-            if isinstance(error, ChargeDeclined) and str(error) != QUOTA_USED_UP:
+            if isinstance(error, ChargeDeclined) and not isinstance(error, QuotaUsedUp):
                 asked = money(units * admission.prices.request, admission.channel.coin)
                 count = count_of(units, "request")
                 return (

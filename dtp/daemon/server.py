@@ -18,7 +18,7 @@ from dtp.daemon import logs, memory, state
 from dtp.daemon.bans import Bans
 from dtp.daemon.config.model import AccessRule, Budget, Config, Forward, Rules
 from dtp.daemon.counted import NOTHING, Counted
-from dtp.daemon.door import Door, by_chain, told
+from dtp.daemon.door import Door, by_chain, refuse
 from dtp.daemon.dropped import Dropped
 from dtp.daemon.expose import Exposed, caller_of, moment
 from dtp.daemon.forward import FORWARDS, Forwarded
@@ -420,7 +420,7 @@ class Daemon:
     def _shed(self, connection: Connection, size: int) -> None:
         why = f"it held {size >> 10} KiB, and all memory that the daemon may have is used"
         caller = self._callers.get(connection) or caller_of(connection)
-        self._send_away(connection, caller, CloseCode.LIMIT, why)
+        self._send_away(connection, caller, Refuse(CloseCode.LIMIT, why))
 
     # ---- bans ---------------------------------------------------------------------------------------------
 
@@ -447,7 +447,7 @@ class Daemon:
             if connection.closed:
                 continue
             if (denial := self._unwelcome(connection, caller)) is not None:
-                self._send_away(connection, caller, *told(denial))
+                self._send_away(connection, caller, refuse(denial))
             else:
                 self._let_go_if_sold_otherwise(connection)
 
@@ -481,16 +481,16 @@ class Daemon:
                 continue
             refusal = self.side.check(connection, caller.account)
             if refusal is not None and not connection.closed:
-                self._send_away(connection, caller, *refusal)
+                self._send_away(connection, caller, refusal)
 
-    def _send_away(self, connection: Connection, caller: Caller, code: CloseCode, why: str) -> None:
-        service, who = connection.service, logs.of_caller(caller)
+    def _send_away(self, connection: Connection, caller: Caller, refusal: Refuse) -> None:
+        service, who, why = connection.service, logs.of_caller(caller), refusal.reason
         log.info(
             "%s: %s is sent away: %s",
             *(service, logs.name_of(caller), why),
             extra={"fields": {"event": "sent-away", "service": service, **who, "why": why}},
         )
-        connection.abort(code, why)
+        connection.abort(refusal.code, why, detail=refusal.detail)
 
     def _on_fenced(self) -> None:
         """Another process serves in this one's place: take nothing new, finish what is open."""
@@ -504,7 +504,8 @@ class Daemon:
         caller = caller_of(connection)
         if (denial := self._unwelcome(connection, caller)) is not None:  # admitted, which may be a while ago
             self._door.note(caller, connection.service, denial)
-            connection.abort(*told(denial))
+            refusal = refuse(denial)
+            connection.abort(refusal.code, refusal.reason, detail=refusal.detail)
             return
         self._callers[connection] = caller
         connection.on_peer_away = self._on_peer_away
@@ -568,7 +569,7 @@ class Daemon:
             return await shop.enter(connection)
         except Refuse as refusal:
             self._door.note(caller, connection.service, by_chain(refusal))
-            connection.abort(refusal.code, refusal.reason)
+            connection.abort(refusal.code, refusal.reason, detail=refusal.detail)
             return False
 
     # ---- the end ------------------------------------------------------------------------------------------

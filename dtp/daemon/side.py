@@ -21,7 +21,7 @@ from dtp.net.connection import Connection
 from dtp.net.dial import connect
 from dtp.net.listener import Listener, Request
 from dtp.net.resolver import Resolver
-from dtp.session.codes import CloseCode
+from dtp.session.codes import Refuse
 from dtp.session.limits import Limits
 from dtp.tasks import SupervisedTask
 
@@ -179,8 +179,8 @@ class ChainSide:
         await self.gate.admit(request)
         return None
 
-    def check(self, connection: Connection, account: str) -> tuple[CloseCode, str] | None:
-        """Why somebody who was let in may not stay, by what was asked last: who pays is judged by that account."""
+    def check(self, connection: Connection, account: str) -> Refuse | None:
+        """Return why the caller, who was let in, has to go, by what was asked last; None if it may stay."""
         if self.gate is None:
             return None
         payer = None if self.shop is None else self.shop.payer(connection)

@@ -22,7 +22,7 @@ _REMEMBERED = 4096
 class PeerIdError(LocalError, ValueError):
     """This is not the name of a peer; the message says what is wrong with it."""
 
-    code = "peer_id"
+    code = "peer-id"
 
 
 @dataclass(frozen=True, slots=True, order=True, repr=False)

@@ -53,31 +53,31 @@ _FOREIGN = {
 class IdentityFileError(IdentityError):
     """An identity file can't be read or written; the message names the path and what to do."""
 
-    code = "identity_file"
+    code = "identity-file"
 
 
 class IdentityFileMissing(IdentityFileError):
     """There is no identity file at this path."""
 
-    code = "identity_missing"
+    code = "identity-missing"
 
 
 class IdentityFileExists(IdentityFileError):
     """There is a file already and overwriting was not asked for."""
 
-    code = "identity_exists"
+    code = "identity-exists"
 
 
 class PassphraseNeeded(IdentityFileError):
     """The identity file is encrypted and no passphrase was given."""
 
-    code = "passphrase_needed"
+    code = "passphrase-needed"
 
 
 class PassphraseWrong(IdentityFileError):
     """The passphrase does not open the identity file."""
 
-    code = "passphrase_wrong"
+    code = "passphrase-wrong"
 
 
 def read(path: str | os.PathLike[str], passphrase: Passphrase | None) -> Identity:

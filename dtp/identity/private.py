@@ -26,7 +26,7 @@ _PR_SET_DUMPABLE: Final = 4
 class OpenToOthers(LocalError):
     """A file with secrets may be read or changed by others, and can't be closed to them from here."""
 
-    code: ClassVar[str] = "open_to_others"
+    code: ClassVar[str] = "open-to-others"
 
 
 def make_private_folder(folder: Path) -> None:

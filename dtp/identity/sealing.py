@@ -31,7 +31,7 @@ class SealError(LocalError, ValueError):
 class SealBroken(PeerError):
     """A message isn't sealed to this key, or was changed, or isn't from where it was sealed for."""
 
-    code: ClassVar[str] = "seal_broken"
+    code: ClassVar[str] = "seal-broken"
 
 
 def seal(data: bytes, recipients: Sequence[bytes], context: bytes) -> bytes:

@@ -27,7 +27,7 @@ class TransactionRejected(ChainError):
     `InvalidSignature`, ...; the table is in `docs/decisions/0131`). `object_id` names the object it is about.
     """
 
-    code = "transaction_rejected"
+    code = "transaction-rejected"
 
     def __init__(self, kind: str, message: str, *, object_id: bytes | None = None) -> None:
         super().__init__(f"{kind}: {message}")
@@ -38,13 +38,13 @@ class TransactionRejected(ChainError):
 class NodeStateError(ChainError):
     """The node's database can't be used: another format, another network, or damaged; the message says what to do."""
 
-    code = "node_state"
+    code = "node-state"
 
 
 class BadCursor(ChainError):
     """A cursor that this node never gave out, or gave out for another question."""
 
-    code = "bad_cursor"
+    code = "bad-cursor"
 
 
 # ----------------------------------------------------------------------------------------------- objects

@@ -82,7 +82,7 @@ _FAUCET_SEED: Final = b"dtp.localnet.faucet"
 class ClockError(LocalError):
     """Time or price can't be set so."""
 
-    code = "localnet_clock"
+    code = "localnet-clock"
 
 
 def system_time_ms() -> int:

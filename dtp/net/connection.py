@@ -458,10 +458,10 @@ class Connection:
                 while self._drivers:
                     await self._wait("gone")
 
-    def abort(self, code: int = 0, reason: str = "", *, application: bool = False) -> None:
-        """Close now: the peer is told, what was not sent is dropped. Idempotent."""
+    def abort(self, code: int = 0, reason: str = "", *, application: bool = False, detail: int = 0) -> None:
+        """Close now: the peer is told, what was not sent is dropped. `detail` is a `CloseDetail`. Idempotent."""
         if self._error is None:
-            self._session.close(code, reason, application=application)
+            self._session.close(code, reason, application=application, detail=detail)
             self._after(self._loop.time())
 
     async def wait_closed(self) -> None:
@@ -924,7 +924,9 @@ class Connection:
         if event.lost:
             self._error = ConnectionLost(f"connection to {self.peer.short} is lost: {event.reason}")
         else:
-            closed = ConnectionClosed(event.close_code, event.reason, event.by_peer, event.application)
+            closed = ConnectionClosed(
+                event.close_code, event.reason, event.by_peer, event.application, event.detail
+            )
             self._error = self._explain(closed) if self._refusal is None else self._refusal
         for stream in self._streams.values():
             stream._fail_read(self._error)

@@ -104,7 +104,7 @@ class Dialer:
             async with asyncio.timeout(made[0].patience):
                 await made[0].wait_ready()
         except ConnectionClosed as error:
-            raise ConnectionRefused(error.close_code, error.reason) from None
+            raise ConnectionRefused(error.close_code, error.reason, error.detail) from None
         except TimeoutError:
             if not made:  # `DialTimeout`, which is one too: nobody has answered yet
                 raise

@@ -371,7 +371,7 @@ class Listener:
     def _refuse(self, connection: Connection, error: Exception) -> None:
         """`admit` is foreign code, as a handler is: a bug of it lets nobody in, keeps nobody waiting, and is told."""
         if isinstance(error, Refuse):
-            connection.abort(error.code, error.reason)
+            connection.abort(error.code, error.reason, detail=error.detail)
             return
         self._loop.call_exception_handler(
             {"message": f"admission to service {connection.service!r} failed", "exception": error}

@@ -28,13 +28,13 @@ MAX_ADDRESSES = 64
 class NotResolved(LocalError, LookupError):
     """No resolver knows the address. The message names those that were asked and how to add an entry."""
 
-    code = "not_resolved"
+    code = "not-resolved"
 
 
 class ResolveFailed(CarrierError):
     """No resolver that could be asked knows the address, and some could not be asked. Later may help."""
 
-    code = "resolve_failed"
+    code = "resolve-failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import Connecting
 from dtp.net.resolver import HostResolver, Resolver, StaticResolver
-from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
+from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, ConnectionRefused
 from dtp.session.handshake import Endpoint, Ticket
 from dtp.session.limits import DEFAULT, Limits
 
@@ -430,7 +430,6 @@ class _PaidDialer:
     async def dial(self, deal: Purchase) -> Metered:
         """A connection to the server with the ticket of a channel's lane."""
         from dtp.chain.resolver import HostDirectory
-        from dtp.pay.gate import USED_UP
         from dtp.pay.metered import Metered
         from dtp.pay.ticket import make_ticket
 
@@ -460,10 +459,10 @@ class _PaidDialer:
                 connection: Connection = await dialer.connect()
                 break
             except ConnectionRefused as refused:
-                unknown = "no such channel" in refused.reason or (
-                    deal.topped_up and USED_UP in refused.reason
+                # The server's node may not have seen yet that the channel was opened, or topped up.
+                behind = refused.detail == CloseDetail.CHANNEL_UNKNOWN or (
+                    deal.topped_up and refused.detail == CloseDetail.DEPOSIT_USED_UP
                 )
-                behind = refused.close_code == CloseCode.TICKET and unknown
                 if not behind or pause is None:
                     raise
                 await asyncio.sleep(pause)
@@ -521,7 +520,7 @@ class _PaidDialer:
         except TimeoutError:
             raise net.DialTimeout(f"{self._address}: the server did not begin metering in time") from None
         except ConnectionClosed as error:
-            raise ConnectionRefused(error.close_code, error.reason) from None
+            raise ConnectionRefused(error.close_code, error.reason, error.detail) from None
         finally:
             if not meter.payer.welcomed:
                 connection.abort(CloseCode.PAYMENT, "metering did not begin")
@@ -531,10 +530,7 @@ class _PaidDialer:
 
 def _is_of_pass(refused: ConnectionRefused) -> bool:
     """Whether a server refuses what a pass gives, and not its holder: who pays may come in."""
-    from dtp.pay.gate import PASS_OVER
-    from dtp.pay.terms import QUOTA_USED_UP
-
-    return any(reason in refused.reason for reason in (PASS_OVER, QUOTA_USED_UP))
+    return refused.detail in (CloseDetail.PASS_OVER, CloseDetail.QUOTA_USED_UP)
 
 
 def _without_network(address: Address) -> Address:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from dtp.errors import ChainError, LimitError, LocalError, PeerError
+from dtp.session.codes import CloseDetail
 
 __all__ = [
     "BudgetSpent",
@@ -92,10 +93,20 @@ class ChargeDeclined(PeerError):
     code = "charge-declined"
 
 
+class QuotaUsedUp(ChargeDeclined):
+    """The quota of the pass is used up; nothing was counted for the charge."""
+
+    code = "quota-used-up"
+
+
 class TicketRefused(PeerError):
-    """A ticket doesn't open this service. The message is what the client is told."""
+    """A ticket doesn't open this service. The message and `.detail` are what the client is told."""
 
     code = "ticket-refused"
+
+    def __init__(self, message: str, detail: CloseDetail) -> None:
+        super().__init__(message)
+        self.detail = detail
 
 
 class SealedAnswerBroken(PeerError):

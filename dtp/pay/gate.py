@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from dtp.chain.channel import Channel, Lane, State
-from dtp.chain.firewall import CLOSE_CODES, Decision, Firewall, HolderOfPass, Refusal, Rules
+from dtp.chain.firewall import Decision, Firewall, HolderOfPass, Refusal, Rules, refuse
 from dtp.errors import ChainError, DtpError
 from dtp.net.listener import Request
 from dtp.pay.backing import contradiction
@@ -25,21 +25,17 @@ from dtp.pay.payee import Floor, PayeeLane
 from dtp.pay.quota import Quotas
 from dtp.pay.terms import FREE_NO_MORE, QUOTA_USED_UP, Prices, is_free_no_more
 from dtp.pay.ticket import Ticket, parse_ticket
-from dtp.session.codes import CloseCode, Refuse
+from dtp.session.codes import CloseCode, CloseDetail, Refuse
 
 log = logging.getLogger("dtp.pay")
 
 
-#: How a refusal begins of a channel from before the store was restored.
-RESTORED: Final = (
+_RESTORED: Final = (
     "the server was restored from a backup, and the channel's close may have been agreed on since"
 )
-#: How a refusal begins of a channel that has nothing left.
-USED_UP: Final = "the channel's deposit is used up"
-#: ... of a pass that isn't good here.
-PASS_OVER: Final = "the pass of this channel is over or not known here"
+_PASS_OVER: Final = "the pass of this channel is over or not known here"
 #: Whoever has bought a pass would renew it, and be refused again.
-PLAN_UNKNOWN: Final = "if it has periods left, the server doesn't take its plan: ask its operator (--plan)"
+_PLAN_UNKNOWN: Final = "if it has periods left, the server doesn't take its plan: ask its operator (--plan)"
 #: Refusals of somebody who holds a channel that may rest on rules read a moment too early: a pass was just bought.
 _MAY_HAVE_CHANGED: Final = (
     Refusal.NEEDS_PASS,
@@ -150,7 +146,7 @@ class Gate:
             return await self._admit(request)
         except TicketRefused as error:
             log.info("%s refused for service %r: %s", request.peer.short, request.service, error)
-            raise Refuse(CloseCode.TICKET, str(error)) from error
+            raise Refuse(CloseCode.TICKET, str(error), detail=error.detail) from error
         except TooManyQuestions as error:
             log.info("%s refused for service %r: %s", request.peer.short, request.service, error)
             raise Refuse(CloseCode.BUSY, str(error)) from error
@@ -166,11 +162,12 @@ class Gate:
         channel, keys = await self._proven(ticket, request)
         if channel.opened_ms <= self.restored_ms and self.own_ms() < self.unknown_until_ms:
             seconds = (self.unknown_until_ms - self.own_ms()) / 1000
-            raise Refuse(CloseCode.BUSY, f"{RESTORED}: try again in {seconds:,.0f} s")
+            why = f"{_RESTORED}: try again in {seconds:,.0f} s"
+            raise Refuse(CloseCode.BUSY, why, detail=CloseDetail.SERVER_RESTORED)
         decision, rules = await self._judged(channel, request)
         flaw = channel_flaw(channel, rules, decision.number, self._least_revision)
         if flaw is not None:
-            raise TicketRefused(flaw)
+            raise TicketRefused(flaw, CloseDetail.CHANNEL_UNFIT)
         held = None
         if channel.pass_ is not None:
             held = await self._held(channel, rules, request)
@@ -196,11 +193,12 @@ class Gate:
             held = pass_of(channel, rules, self._clock())
         if held is None:
             known = any(each.pass_id == channel.pass_ for each in rules.passes.get(channel.client, ()))
-            raise TicketRefused(f"{PASS_OVER}: renew it" if known else f"{PASS_OVER}; {PLAN_UNKNOWN}")
+            why = f"{_PASS_OVER}: renew it" if known else f"{_PASS_OVER}; {_PLAN_UNKNOWN}"
+            raise TicketRefused(why, CloseDetail.PASS_OVER)
         if await self._quotas.used_up(held):
             log.info("%s refused for service %r: %s", request.peer.short, request.service, QUOTA_USED_UP)
             # No ticket would help: with another one the client would only open another channel.
-            raise Refuse(CloseCode.PAYMENT, QUOTA_USED_UP)
+            raise Refuse(CloseCode.PAYMENT, QUOTA_USED_UP, detail=CloseDetail.QUOTA_USED_UP)
         return held
 
     async def _proven(self, ticket: Ticket, request: Request) -> tuple[Channel, tuple[bytes, ...]]:
@@ -208,14 +206,16 @@ class Gate:
         channel = await self.book.find(ticket.channel, request.source)
         for again in (True, False):
             if channel is None:
-                raise TicketRefused("there is no such channel")
+                raise TicketRefused("there is no such channel", CloseDetail.CHANNEL_UNKNOWN)
             if ticket.lane < len(channel.lanes):
                 keys = honoured_keys(channel.lanes[ticket.lane], self.now_ms())
                 if ticket.is_by(keys, request.binding):
                     return channel, keys
             if again:  # a lane may have been added, or got another key, just before
                 channel = await self.book.again(ticket.channel, request.source)
-        raise TicketRefused("the ticket isn't by the lane's key, or not for this connection")
+        raise TicketRefused(
+            "the ticket isn't by the lane's key, or not for this connection", CloseDetail.TICKET_NOT_PROVEN
+        )
 
     async def _judged(self, channel: Channel, request: Request) -> tuple[Decision, Rules]:
         """What the host's firewall says of the account that pays, and of the identity that connects."""
@@ -225,11 +225,11 @@ class Gate:
             await self.firewall.refresh()
             decision = await self.firewall.judge(channel.client, request.service)
         if decision.refusal is not None:
-            raise Refuse(CLOSE_CODES[decision.refusal], decision.refusal.value)
+            raise refuse(decision.refusal)
         rules = self.firewall.rules
         assert rules is not None  # else everybody is refused
         if request.peer.sui_address in rules.deny:
-            raise Refuse(CloseCode.DENIED, "denied")
+            raise refuse(Refusal.DENIED)
         return decision, rules
 
 
@@ -238,7 +238,7 @@ def _admission(
 ) -> Admission:
     """What the store knows of the lane. Raises `TicketRefused` when nothing is left to pay with."""
     if store.end_of(channel.id) is not None:
-        raise TicketRefused("the channel is agreed to be closed; open another")
+        raise TicketRefused("the channel is agreed to be closed; open another", CloseDetail.CHANNEL_CLOSED)
     lane = store.sold_lane(channel.id, number)
     claimed = channel.lanes[number]
     # What was claimed was served and paid, also when this store knows nothing of it.
@@ -247,5 +247,7 @@ def _admission(
     most = affordable(channel, number, store.vouched(channel.id))
     vouched = max(claimed.amount, lane.newest.voucher.amount if lane.newest else 0)
     if any(prices) and most <= vouched:
-        raise _UsedUp(f"{USED_UP}: top it up, or open another")
+        raise _UsedUp(
+            "the channel's deposit is used up: top it up, or open another", CloseDetail.DEPOSIT_USED_UP
+        )
     return Admission(channel, lane, keys, prices, most, held)

@@ -47,7 +47,7 @@ from dtp.pay.terms import (
 )
 from dtp.pay.ticket import MAX_LANES
 from dtp.pay.voucher import SignedVoucher
-from dtp.session.codes import CloseCode
+from dtp.session.codes import CloseCode, CloseDetail
 
 log = logging.getLogger("dtp.pay")
 
@@ -327,7 +327,7 @@ class Ledger(Account):
             return
         if found is None or found.state != State.OPEN:
             entry.channel = found or entry.channel
-            self.end(id, "the channel is closing or closed")
+            self.end(id, "the channel is closing or closed", CloseDetail.CHANNEL_CLOSED)
             return
         if (flaw := contradiction(found)) is not None:
             log.warning("channel %s: %s: the node (--network) shows what isn't so", id, flaw)
@@ -349,7 +349,7 @@ class Ledger(Account):
                     "channel %s: its deposit is not what the node (--network) shows: it is served no more", id
                 )
                 self._unpaid[id] = None
-                self.end(id, _UNPAID)
+                self.end(id, _UNPAID, CloseDetail.NOT_PAID)
             while len(self._unpaid) > _MOST_UNPAID:
                 del self._unpaid[next(iter(self._unpaid))]
             for id in paid.channels:
@@ -380,7 +380,7 @@ class Ledger(Account):
     def _send_away(self, rules: Rules) -> None:
         for id, entry in list(self._open.items()):
             if entry.channel.client in rules.deny:
-                self.end(id, "denied")
+                self.end(id, "denied", CloseDetail.ON_DENY_LIST)
                 continue
             service = rules.state.host.services.get(entry.channel.service)
             if service is not None and is_free_no_more(entry.channel, service.terms):
@@ -388,15 +388,15 @@ class Ledger(Account):
                 continue
             for meter in list(entry.meters.values()):
                 if meter.connection.peer.sui_address in rules.deny:
-                    meter.connection.abort(CloseCode.DENIED, "denied")
+                    meter.connection.abort(CloseCode.DENIED, "denied", detail=CloseDetail.ON_DENY_LIST)
 
-    def end(self, id: str, reason: str) -> None:
+    def end(self, id: str, reason: str, detail: CloseDetail = CloseDetail.CHANNEL_UNFIT) -> None:
         """End all connections of a channel."""
         entry = self._open.get(id)
         if entry is not None:
             entry.ending = True
             for meter in list(entry.meters.values()):
-                meter.connection.abort(CloseCode.PAYMENT, reason)
+                meter.connection.abort(CloseCode.PAYMENT, reason, detail=detail)
 
     async def settled(self) -> None:
         """Wait until all is written of connections that have ended."""
@@ -430,7 +430,9 @@ class Ledger(Account):
         meter.turn()
         for other in list(entry.meters.values()):
             if other is not meter:
-                other.connection.abort(CloseCode.PAYMENT, "the channel is closed")
+                other.connection.abort(
+                    CloseCode.PAYMENT, "the channel is closed", detail=CloseDetail.CHANNEL_CLOSED
+                )
         while entry.pending:
             await meter.changed()
         sold = await self._journal.run(lambda store: store.sold(entry.channel.id))

@@ -23,7 +23,7 @@ from dtp.pay.errors import StoreError
 from dtp.pay.holding import VoucherStore
 from dtp.pay.journal import Journal
 from dtp.pay.terms import NOTHING, Usage
-from dtp.session.codes import CloseCode
+from dtp.session.codes import CloseCode, CloseDetail
 
 if TYPE_CHECKING:
     from dtp.pay.server_meter import ServerMeter
@@ -188,7 +188,9 @@ class Quotas:
             if held is not None:
                 await self._renew(running, held)
             for meter in list(running.meters) if held is None else ():
-                meter.connection.abort(CloseCode.PAYMENT, "the pass is over: renew it")
+                meter.connection.abort(
+                    CloseCode.PAYMENT, "the pass is over: renew it", detail=CloseDetail.PASS_OVER
+                )
             await self._end(running)  # the last one left when the store was away, or it never came in
 
     async def _renew(self, running: _Running, held: HolderOfPass) -> None:

@@ -21,14 +21,14 @@ from dtp.errors import DtpError
 from dtp.net.connection import Connection
 from dtp.pay import messages, payee
 from dtp.pay.drivers import REPEATS, Meter
-from dtp.pay.errors import ChargeDeclined, Flaw, MalformedMeter, VoucherRefused
+from dtp.pay.errors import ChargeDeclined, Flaw, MalformedMeter, QuotaUsedUp, VoucherRefused
 from dtp.pay.holding import VoucherStore
 from dtp.pay.journal import Journal, Verdict
 from dtp.pay.payee import Payee
 from dtp.pay.terms import QUOTA_USED_UP, Prices, Usage
 from dtp.pay.voucher import SignedVoucher
 from dtp.plurals import count_of
-from dtp.session.codes import CloseCode
+from dtp.session.codes import CloseCode, CloseDetail
 
 log = logging.getLogger("dtp.pay")
 
@@ -260,15 +260,16 @@ class ServerMeter(Meter):
             self.turn()
 
     def _late(self) -> None:
+        detail = CloseDetail.NOT_PAID
         if self.payee.quota_spent:
-            reason = QUOTA_USED_UP
+            reason, detail = QUOTA_USED_UP, CloseDetail.QUOTA_USED_UP
         elif self.payee.unproven:
             reason = "what is vouched can't be claimed at the moment: connect again later"
         elif self.payee.spent:
-            reason = "the deposit is used up: top up, and connect again"
+            reason, detail = "the deposit is used up: top up, and connect again", CloseDetail.DEPOSIT_USED_UP
         else:
             reason = f"not paid within {self.payee.exposure.patience:g} s"
-        self.connection.abort(CloseCode.PAYMENT, reason)
+        self.connection.abort(CloseCode.PAYMENT, reason, detail=detail)
 
     def ended(self) -> None:
         """Keep the counts. Vouchers that still waited are stored: they are money, whoever ended the connection."""
@@ -458,10 +459,10 @@ class ServerMeter(Meter):
         if ask.late:
             raise ChargeDeclined(self._lateness())
         if not ask.paid:
+            if ask.over:
+                raise QuotaUsedUp(QUOTA_USED_UP)
             raise ChargeDeclined(
-                QUOTA_USED_UP
-                if ask.over
-                else f"the client declined a charge of {count_of(ask.units, 'request')}: unasked it pays for one a "
+                f"the client declined a charge of {count_of(ask.units, 'request')}: unasked it pays for one a "
                 "stream; its program allows more by `on_charge`, or `Spending.charge_units`"
             )
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dtp.chain.client import ChainClient
-from dtp.chain.firewall import Firewall
+from dtp.chain.firewall import Firewall, Refusal, refuse
 from dtp.chain.host import Kind, Terms
 from dtp.chain.model import Id
 from dtp.chain.networks import Network
@@ -57,7 +57,7 @@ from dtp.pay.quota import Quotas
 from dtp.pay.store import Store
 from dtp.pay.terms import ASKING, Exposure
 from dtp.pay.wallets import Wallet, identity_of, signer_of
-from dtp.session.codes import CloseCode, Refuse
+from dtp.session.codes import CloseCode, CloseDetail, Refuse
 from dtp.session.limits import DEFAULT, Limits
 from dtp.tasks import SupervisedTask
 
@@ -183,7 +183,7 @@ class Serving:
         if self._on_asked is not None and request.service.startswith(ASKING):
             rules = self.firewall.rules
             if rules is None or request.peer.sui_address in rules.deny:
-                raise Refuse(CloseCode.DENIED, "denied")
+                raise refuse(Refusal.DENIED)
             return None
         admission = await self.gate.admit(request)
         if admission.channel.service != self._number:
@@ -204,7 +204,9 @@ class Serving:
         )
         if meter is None:
             connection.abort(
-                CloseCode.PAYMENT, "the channel is closed, or another process of this host serves it now"
+                CloseCode.PAYMENT,
+                "the channel is closed, or another process of this host serves it now",
+                detail=CloseDetail.CHANNEL_ELSEWHERE,
             )
             return
         connection.meter = meter

@@ -16,6 +16,7 @@ import msgpack
 from dtp.chain.model import canonical_id, id_bytes
 from dtp.pay.errors import TicketRefused
 from dtp.pay.voucher import SIGNATURE_SIZE, LaneKey, verify_raw
+from dtp.session.codes import CloseDetail
 
 TICKET_DOMAIN: Final = b"dtp.ticket.v1"
 VERSION: Final = 1
@@ -56,16 +57,20 @@ def make_ticket(key: LaneKey, channel: str, lane: int, binding: bytes) -> bytes:
 def parse_ticket(data: bytes) -> Ticket:
     """The ticket that these bytes are. Raises `TicketRefused`; whether it is good is not known by that."""
     if not data:
-        raise TicketRefused("this service is paid: connect with a wallet (--budget)")
+        raise TicketRefused(
+            "this service is paid: connect with a wallet (--budget)", CloseDetail.TICKET_MISSING
+        )
     if len(data) > MAX_TICKET:
-        raise TicketRefused(f"a ticket of {len(data)} bytes")
+        raise TicketRefused(f"a ticket of {len(data)} bytes", CloseDetail.TICKET_MALFORMED)
     try:
         fields = msgpack.unpackb(data)
     except (ValueError, msgpack.UnpackException):
-        raise TicketRefused("the ticket is not MessagePack") from None
+        raise TicketRefused("the ticket is not MessagePack", CloseDetail.TICKET_MALFORMED) from None
     match fields:
         case [int(version), *_] if type(version) is int and version != VERSION:
-            raise TicketRefused(f"a ticket of version {version}; {VERSION} is spoken here")
+            raise TicketRefused(
+                f"a ticket of version {version}; {VERSION} is spoken here", CloseDetail.TICKET_MALFORMED
+            )
         case [int(version), bytes(channel), int(lane), bytes(signature)] if (
             type(version) is int
             and type(lane) is int
@@ -74,4 +79,4 @@ def parse_ticket(data: bytes) -> Ticket:
             and len(signature) == SIGNATURE_SIZE
         ):
             return Ticket(canonical_id(channel), lane, signature)
-    raise TicketRefused("the ticket is malformed")
+    raise TicketRefused("the ticket is malformed", CloseDetail.TICKET_MALFORMED)

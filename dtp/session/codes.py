@@ -40,6 +40,40 @@ class CloseCode(IntEnum):
     TICKET = 14
 
 
+class CloseDetail(IntEnum):
+    """What a CLOSE frame is about, in more detail than its code, so that no program has to read its text.
+
+    Numbers from 100 on are the codes by which `dtpd` ends streams (docs/daemon.md). A number that isn't known here
+    says no more than the code.
+    """
+
+    NONE = 0
+    # Of a ticket, or of the channel that it names.
+    TICKET_MISSING = 1
+    TICKET_MALFORMED = 2
+    TICKET_NOT_PROVEN = 3
+    CHANNEL_UNKNOWN = 4
+    CHANNEL_CLOSED = 5
+    CHANNEL_ELSEWHERE = 6
+    CHANNEL_UNFIT = 7
+    DEPOSIT_USED_UP = 8
+    SERVICE_FREE = 9
+    SERVER_RESTORED = 10
+    # Of the pass that a channel was opened under.
+    PASS_OVER = 11
+    QUOTA_USED_UP = 12
+    # Of paying.
+    NOT_PAID = 13
+    # Of the host's rules on the chain.
+    NO_SERVICE = 20
+    SERVICE_CLOSED = 21
+    ON_DENY_LIST = 22
+    NOT_ON_ALLOW_LIST = 23
+    PASS_NEEDED = 24
+    OVER_RATE = 25
+    RULES_UNKNOWN = 26
+
+
 def check_code(code: int) -> None:
     """Raise `LocalError` for a number that no frame has room for."""
     if not 0 <= code < 1 << 32:
@@ -47,16 +81,21 @@ def check_code(code: int) -> None:
 
 
 class Refuse(Exception):
-    """Raised by whoever decides on a request (`listen(admit=...)`); `code` and `reason` reach the client.
+    """Raised by whoever decides on a request (`listen(admit=...)`); all of it reaches the client.
 
-    `LocalError` for a code that is not from 0 to 2^32 - 1.
+    `code` and `detail` (`CloseDetail`) are for programs, `reason` is for people. `LocalError` for a number that
+    is not from 0 to 2^32 - 1.
     """
 
-    def __init__(self, code: int = CloseCode.DENIED, reason: str = "") -> None:
+    def __init__(
+        self, code: int = CloseCode.DENIED, reason: str = "", *, detail: int = CloseDetail.NONE
+    ) -> None:
         check_code(code)
+        check_code(detail)
         super().__init__(reason)
         self.code = code
         self.reason = reason
+        self.detail = detail
 
 
 class HandshakeError(PeerError):
@@ -103,24 +142,38 @@ class ProtocolError(PeerError):
 
 
 class ConnectionRefused(PeerError):
-    """The peer is who it should be, and refused the connection: `.close_code` and `.reason` say why."""
+    """The peer is who it should be, and refused the connection.
+
+    `.close_code` (`CloseCode`) and `.detail` (`CloseDetail`, or another number) say why, `.reason` says it to people.
+    """
 
     code = "refused"
 
-    def __init__(self, close_code: int, reason: str) -> None:
+    def __init__(self, close_code: int, reason: str, detail: int = CloseDetail.NONE) -> None:
         super().__init__(
             f"the peer refused the connection: {describe(close_code)}{': ' + reason if reason else ''}"
         )
         self.close_code = close_code
         self.reason = reason
+        self.detail = detail
 
 
 class ConnectionClosed(DtpError, ConnectionResetError):
-    """The connection was closed before, by this side or the peer. `.close_code`, `.reason`, `.by_peer`."""
+    """The connection was closed before, by this side or the peer (`.by_peer`).
+
+    `.close_code`, `.detail` and `.reason` as `ConnectionRefused` has them; if `.application`, the code is its own.
+    """
 
     code = "closed"
 
-    def __init__(self, close_code: int, reason: str, by_peer: bool, application: bool = False) -> None:
+    def __init__(
+        self,
+        close_code: int,
+        reason: str,
+        by_peer: bool,
+        application: bool = False,
+        detail: int = CloseDetail.NONE,
+    ) -> None:
         name = str(close_code) if application else describe(close_code)
         super().__init__(
             f"connection closed by {'the peer' if by_peer else 'this side'}: {name} {reason}".rstrip()
@@ -129,6 +182,7 @@ class ConnectionClosed(DtpError, ConnectionResetError):
         self.reason = reason
         self.by_peer = by_peer
         self.application = application
+        self.detail = detail
 
 
 class ConnectionLost(CarrierError):

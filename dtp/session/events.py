@@ -159,6 +159,7 @@ class Ended:
     by_peer: bool
     application: bool = False
     lost: bool = False
+    detail: int = 0
 
 
 Event = (

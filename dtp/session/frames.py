@@ -61,7 +61,7 @@ RESET = Struct(">QIQ")
 STOP = Struct(">QI")
 WINDOW = Struct(">QQQ")
 STREAMS = Struct(">Q")
-CLOSE_CODE = Struct(">I")
+CLOSE = Struct(">II")
 AWAY = Struct(">Q")
 ATTACH = Struct(">16sI32s")
 STATE = Struct(">QQI")
@@ -97,7 +97,8 @@ class Close:
 
     close_code: int
     reason: str
-    application: bool
+    application: bool = False
+    detail: int = 0
 
 
 def build_close(close: Close) -> Outgoing:
@@ -105,17 +106,19 @@ def build_close(close: Close) -> Outgoing:
     # Cut between characters: what is not UTF-8 may be refused.
     reason = close.reason.encode()[:MAX_REASON].decode(errors="ignore").encode()
     return control(
-        Frame.CLOSE, CLOSE_CODE.pack(close.close_code) + reason, APPLICATION if close.application else 0
+        Frame.CLOSE,
+        CLOSE.pack(close.close_code, close.detail) + reason,
+        APPLICATION if close.application else 0,
     )
 
 
 def parse_close(flags: int, body: bytes) -> Close:
     """CLOSE from the peer. The reason is for people: broken UTF-8 is shown as such, and so are control characters."""
-    if len(body) < CLOSE_CODE.size or len(body) > CLOSE_CODE.size + MAX_REASON:
+    if len(body) < CLOSE.size or len(body) > CLOSE.size + MAX_REASON:
         raise ProtocolError(f"CLOSE frame of {len(body)} bytes")
-    (code,) = CLOSE_CODE.unpack_from(body)
-    reason = escape_text(body[CLOSE_CODE.size :].decode(errors="backslashreplace"))
-    return Close(code, reason, bool(flags & APPLICATION))
+    code, detail = CLOSE.unpack_from(body)
+    reason = escape_text(body[CLOSE.size :].decode(errors="backslashreplace"))
+    return Close(code, reason, bool(flags & APPLICATION), detail)
 
 
 def parse_fixed(frame: int, body: bytes) -> tuple[int | bytes, ...]:

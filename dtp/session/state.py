@@ -159,13 +159,14 @@ class SessionState:
             self._control.extend(self._acks_due(stream_id))
             self._queue(Frame.STOP, STOP.pack(stream_id, error_code))
 
-    def close(self, code: int = 0, reason: str = "", *, application: bool = False) -> None:
+    def close(self, code: int = 0, reason: str = "", *, application: bool = False, detail: int = 0) -> None:
         """End the session. One CLOSE frame is still to be sealed on each link; then the carriers may go."""
         check_code(code)
+        check_code(detail)
         if self.ended is None:
             acks = self._acks_due(*self._ack_due)
-            self._end(ev.Ended(code, reason, by_peer=False, application=application))
-            self._close = Close(code, reason, application)
+            self._end(ev.Ended(code, reason, by_peer=False, application=application, detail=detail))
+            self._close = Close(code, reason, application, detail)
             for link in self._links.values():
                 link.control += acks
                 link.control.append(build_close(self._close))
@@ -186,7 +187,7 @@ class SessionState:
 
     def _closed_by_peer(self, close: Close) -> None:
         lost = close.close_code == CloseCode.RESUME_UNKNOWN and not close.application
-        self._end(ev.Ended(close.close_code, close.reason, True, close.application, lost))
+        self._end(ev.Ended(close.close_code, close.reason, True, close.application, lost, close.detail))
 
     # ---- steps ------------------------------------------------------------------------------------------
 
@@ -305,7 +306,7 @@ class SessionState:
         if link.attached:
             self.close(error.close_code, str(error))
         else:
-            close = build_close(Close(error.close_code, str(error), application=False))
+            close = build_close(Close(error.close_code, str(error)))
             link.control = deque([close])
             link.refused = True
             self._events.append(ev.LinkLost(link, str(error)))
@@ -328,4 +329,4 @@ class SessionState:
 
 def closed_error(ended: ev.Ended) -> DtpError:
     """The exception for what is asked of a session that has ended."""
-    return ConnectionClosed(ended.close_code, ended.reason, ended.by_peer, ended.application)
+    return ConnectionClosed(ended.close_code, ended.reason, ended.by_peer, ended.application, ended.detail)

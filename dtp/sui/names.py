@@ -40,7 +40,7 @@ MAX_TAG_DEPTH = 16
 class SuiNameError(LocalError):
     """Text is not an address, digest or type."""
 
-    code = "sui_name"
+    code = "sui-name"
 
 
 def format_address(address: bytes) -> str:

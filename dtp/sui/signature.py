@@ -44,7 +44,7 @@ SIGNATURE_SIZE: Final = 64
 class SignatureError(LocalError):
     """A signature is malformed, of a kind that is not supported, or does not hold; the message says which."""
 
-    code = "sui_signature"
+    code = "sui-signature"
 
 
 class KeyScheme(IntEnum):

@@ -152,7 +152,14 @@ def frames() -> SearchStrategy[tuple[int, int, int, int, bytes]]:
         for kind, shape in FIXED.items()
     ]
     closes = st.builds(
-        build_close, st.builds(Close, st.integers(0, 2**32 - 1), st.text(max_size=80), st.booleans())
+        build_close,
+        st.builds(
+            Close,
+            st.integers(0, 2**32 - 1),
+            st.text(max_size=80),
+            st.booleans(),
+            st.integers(0, 2**32 - 1),
+        ),
     )
     data = st.tuples(
         st.just(int(Frame.STREAM)),

@@ -53,7 +53,7 @@ def test_an_abort_has_the_name_in_the_source(client, wallet):
         assert (error.name, error.number, error.command) == ("EBadTtl", 18, 0)
         assert (error.place.module, error.place.function) == ("host", "assert_ttl")
         assert "ttl_ms is between ten seconds and one day" in str(error)
-        assert error.code == "move_abort"
+        assert error.code == "move-abort"
     assert simulated.simulated
     assert executed.executed.gas.net > 0
 

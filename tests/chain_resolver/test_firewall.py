@@ -26,13 +26,14 @@ from dtp.chain.firewall import (
     Rules,
     decide,
     read_rules,
+    refuse,
 )
 from dtp.chain.host import Beacon, Host, Mode, Rate, RateLimit, Service, Terms
 from dtp.chain.pass_ import Account
 from dtp.chain.resolver import HostState, service_number
 from dtp.chain.values import TableRef
 from dtp.identity import Identity
-from dtp.session.codes import CloseCode, Refuse
+from dtp.session.codes import CloseCode, CloseDetail, Refuse
 
 A, B = "0x" + "aa" * 32, "0x" + "bb" * 32
 NOW = 100.0
@@ -302,22 +303,22 @@ def test_a_listener_refuses_by_name_and_lets_in(play):
             async with dtp.connect(listener.address("echo"), identity=friend) as connection:
                 assert connection.peer == server.id
             for who, service, code, name in (
-                (stranger, "echo", CloseCode.DENIED, "not_allowed"),
-                (friend, "other", CloseCode.UNKNOWN_SERVICE, "no_service"),
+                (stranger, "echo", CloseCode.DENIED, "not-allowed"),
+                (friend, "other", CloseCode.UNKNOWN_SERVICE, "no-service"),
             ):
                 with pytest.raises(dtp.ConnectionRefused) as refused:
                     await dtp.connect(listener.address(service), identity=who)
                 assert (refused.value.close_code, refused.value.reason) == (code, name)
         assert served == [friend.id]
         request = dtp.Request(stranger.id, "echo", b"", b"", "test")
-        with pytest.raises(Refuse, match="not_allowed"):
+        with pytest.raises(Refuse, match="not-allowed"):
             await firewall.admit(request)
         await firewall.admit(replace(request, peer=friend.id))
 
     play(scenario)
 
 
-def test_every_refusal_has_a_code():
-    from dtp.chain.firewall import CLOSE_CODES
-
-    assert set(CLOSE_CODES) == set(Refusal)
+def test_every_refusal_has_a_code_and_a_detail_of_its_own():
+    told = [refuse(refusal) for refusal in Refusal]
+    assert len({each.detail for each in told}) == len(told)
+    assert CloseDetail.NONE not in {each.detail for each in told}

@@ -93,7 +93,7 @@ def test_an_encrypted_wallet_asks_for_its_passphrase(shell, call, tmp_path):
     assert made["encrypted"]
     call("wallet", "faucet", "--wallet", "safe")  # its file says whose it is
     call("wallet", "send", NOBODY, 5, "--wallet", "safe", "--passphrase-file", secret)
-    assert call("wallet", "send", NOBODY, 5, "--wallet", "safe", code=3)["code"] == "passphrase_needed"
+    assert call("wallet", "send", NOBODY, 5, "--wallet", "safe", code=3)["code"] == "passphrase-needed"
     secret.write_text("wrong\n")
     error = call("wallet", "send", NOBODY, 5, "--wallet", "safe", "--passphrase-file", secret, code=3)
     assert "safe.pem" in error["message"]
@@ -239,7 +239,7 @@ def test_a_host_from_publishing_to_its_heartbeat(shell, call, alice):
     other = call("wallet", "new", "other")["address"]
     call("wallet", "faucet", other)
     error = call("host", "heartbeat", "--wallet", "other", "--host", made["host"], code=6)
-    assert error["code"] == "no_cap"
+    assert error["code"] == "no-cap"
     assert "doesn't own" in shell("host", "service", 3, "--wallet", "other", "--host", made["host"], code=6)
 
 
@@ -299,7 +299,7 @@ def test_what_an_owner_changes_of_a_host(shell, call, alice):
     assert call("host", "operator", bob, "--rights", "heartbeat,endpoints")["operator"] == bob
     as_bob = ("--wallet", "bob", "--host", made["host"])
     call("host", "heartbeat", *as_bob)
-    assert call("host", "deny", "0x6", *as_bob, code=6)["code"] == "no_cap"
+    assert call("host", "deny", "0x6", *as_bob, code=6)["code"] == "no-cap"
     (endpoint,) = call("host", "show")["endpoints"]
     assert call("host", "withdraw", endpoint["identity"])["endpoint"] == endpoint["identity"]
     assert call("host", "show")["endpoints"] == []
@@ -319,9 +319,9 @@ def test_a_package_that_somebody_else_published(shell, call, alice, home):
     assert call("move", "use", "transport", published["id"])["id"] == published["id"]
     assert call("host", "create")["host"]
     error = call("move", "use", "transport", escrow["id"], code=6)
-    assert error["code"] == "foreign_package"
+    assert error["code"] == "foreign-package"
     assert "channel, host, lock, pass, pipe differ" in error["message"]
-    assert call("move", "use", "transport", "0x6", code=6)["code"] == "not_found"
+    assert call("move", "use", "transport", "0x6", code=6)["code"] == "not-found"
     assert "nothing" in shell("move", "use", "nothing", "0x6", code=3)
     assert "is what ships here" in shell("move", "use", "escrow", escrow["id"])
 
@@ -345,14 +345,14 @@ def test_who_can_change_a_package(shell, call, alice, monkeypatch):
     (made,) = call("move", "publish", "escrow", "--again", "--immutable")["packages"]
     assert (made["policy"], made["upgrade_cap"]) == ("immutable", "")
     assert "nobody can change it" in shell("move", "use", "escrow", made["id"])
-    assert call("move", "upgrade", "escrow", code=3)["code"] == "not_upgradable"
+    assert call("move", "upgrade", "escrow", code=3)["code"] == "not-upgradable"
     # A package in use is replaced by what ships, and what is of that version already isn't migrated.
     (first,) = call("move", "publish", "transport", "--upgradable")["packages"]
     found = call("host", "create")["host"]
     newer = call("move", "upgrade", "transport")
     assert (newer["before"], newer["id"] != first["id"]) == (first["id"], True)
-    assert call("move", "migrate", found, code=6)["code"] == "move_abort"
-    assert call("move", "migrate", "0x6", code=6)["code"] == "not_migratable"
+    assert call("move", "migrate", found, code=6)["code"] == "move-abort"
+    assert call("move", "migrate", "0x6", code=6)["code"] == "not-migratable"
     assert found in shell("host", "show", "--json")
 
 
@@ -520,7 +520,7 @@ def test_following_and_beating_through_an_outage(dtp, tmp_path, monkeypatch):
     assert follower.event("event")["type"].endswith("::host::EndpointChanged")
     net.wait(0)
     missed = beater.event("missed")
-    assert missed["code"] == "node_unavailable"
+    assert missed["code"] == "node-unavailable"
     net, _ = start(said["url"].rsplit(":", 1)[1])
     beater.event("heartbeat")
     here("host", "service", "1", "--closed")

@@ -158,7 +158,7 @@ def test_refusals_say_what_is_wrong(text, reason):
     with pytest.raises(PeerIdError, match=reason) as caught:
         PeerId.parse(text)
     assert isinstance(caught.value, LocalError)
-    assert caught.value.code == "peer_id"
+    assert caught.value.code == "peer-id"
 
 
 def test_a_wrong_character_is_pointed_at():

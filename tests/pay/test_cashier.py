@@ -615,7 +615,7 @@ def test_a_channel_that_can_not_be_read_keeps_no_other_from_being_looked_at():
 
         found = await cashier_module.read_channels(Node(), [strange, known], failed)
         assert list(found) == [known]
-        assert told == [(strange, "package_not_published")]
+        assert told == [(strange, "package-not-published")]
 
     asyncio.run(scenario())
 
@@ -630,4 +630,4 @@ def test_what_is_refused_is_told_at_each_look(told):
         done = asyncio.run(settle(chain, decisions, 128, lambda id, fault: heard.append((id, fault.code))))
         assert refused not in channels_of(done)
         assert len(channels_of(done)) == 3
-    assert heard == [(refused, "stale_object")] * 2
+    assert heard == [(refused, "stale-object")] * 2

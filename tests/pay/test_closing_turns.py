@@ -14,7 +14,7 @@ PROGRAMS = 6
 
 
 def test_channels_that_are_closed_at_once_are_closed_in_turn(market):
-    """Of six programs one or two ended with `stale_object`: each paid its gas by the same coin."""
+    """Of six programs one or two ended with `stale-object`: each paid its gas by the same coin."""
 
     async def scenario(market):
         await market.serve(give)

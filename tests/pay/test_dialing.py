@@ -20,14 +20,13 @@ from dtp.pay.budget import Budget
 from dtp.pay.client_meter import ClientMeter
 from dtp.pay.drivers import REPEATS
 from dtp.pay.errors import BudgetTooSmall, CountsDisputed, StoreError
-from dtp.pay.gate import PASS_OVER, QUOTA_USED_UP, USED_UP
 from dtp.pay.lane_start import PayerLane
 from dtp.pay.metered import Metered
 from dtp.pay.passes import NoPass
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Spending
 from dtp.pay.voucher import LaneKey
-from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
+from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, ConnectionRefused
 from dtp.session.limits import DEFAULT
 
 from .meters import KEY, PRICES, voucher
@@ -308,8 +307,8 @@ class Bargain:
         self.given_up += 1
 
 
-def refusal(reason="no", code=CloseCode.TICKET):
-    return ConnectionRefused(code, reason)
+def refusal(reason="no", code=CloseCode.TICKET, detail=CloseDetail.NONE):
+    return ConnectionRefused(code, reason, detail)
 
 
 def dialling(tmp_path, address=f"dtp://{HOST}/files", **options):
@@ -363,10 +362,10 @@ def test_what_is_named_beside_the_address_counts_more(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("answer", "deal", "tries"),
     [
-        (refusal("there is no such channel"), {}, TRIES),
-        (refusal("there is no such channel", CloseCode.BUSY), {}, 1),
-        (refusal(f"{USED_UP}: top it up"), {"topped_up": True}, TRIES),
-        (refusal(f"{USED_UP}: top it up"), {}, 1),
+        (refusal(detail=CloseDetail.CHANNEL_UNKNOWN), {}, TRIES),
+        (refusal("there is no such channel"), {}, 1),  # what is said to people decides nothing
+        (refusal(detail=CloseDetail.DEPOSIT_USED_UP), {"topped_up": True}, TRIES),
+        (refusal(detail=CloseDetail.DEPOSIT_USED_UP), {}, 1),
         (refusal("no"), {"topped_up": True}, 1),
     ],
 )
@@ -416,8 +415,9 @@ def test_a_pass_of_no_use_makes_room_for_another_and_for_the_budget(
 ):
     """Its channel stays: in the next period it is of use again."""
     deals = [Bargain(another=True, under="0x8"), Bargain(another=True, under="0x9"), then]
-    over = refusal(f"{PASS_OVER}: renew it")
-    seen = Dialled(monkeypatch, [over, refusal(QUOTA_USED_UP, CloseCode.PAYMENT), PAID], deals)
+    over = refusal(detail=CloseDetail.PASS_OVER)
+    used_up = refusal("used up", CloseCode.PAYMENT, CloseDetail.QUOTA_USED_UP)
+    seen = Dialled(monkeypatch, [over, used_up, PAID], deals)
     caught = dialling(tmp_path, budget=budget)
     assert caught is found or str(found) in str(caught)
     assert seen.without == [set(), {"0x8"}, {"0x8", "0x9"}]

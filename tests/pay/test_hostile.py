@@ -136,7 +136,7 @@ def test_a_channel_of_another_service_or_host(market):
         first = market.serving
         await market.serve(give, service="other", store=first.store)
         await refused(market, honest(deal), "for service", service="other")
-        await refused(market, honest(deal), "no_service", service="nothing", code=CloseCode.UNKNOWN_SERVICE)
+        await refused(market, honest(deal), "no-service", service="nothing", code=CloseCode.UNKNOWN_SERVICE)
 
     market(scenario)
 

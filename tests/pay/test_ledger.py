@@ -51,9 +51,9 @@ class Connected(Wire):
         self.stats.carriers = carriers
         self.on_carrier(self)
 
-    def abort(self, code, reason):
+    def abort(self, code, reason, *, detail=0):
         if not self.closed:
-            super().abort(code, reason)
+            super().abort(code, reason, detail=detail)
             if self.on_end is not None:
                 self.on_end(self)
 

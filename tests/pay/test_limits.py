@@ -132,7 +132,7 @@ def test_a_channel_that_was_refused_is_closed_by_the_programs_that_follow(market
 
 
 def test_connections_that_end_together_close_in_turn(market):
-    """Of six one or two ended with `stale_object`: they pay their gas by the same coin."""
+    """Of six one or two ended with `stale-object`: they pay their gas by the same coin."""
 
     async def scenario(market):
         await market.serve(give)

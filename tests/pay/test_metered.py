@@ -34,7 +34,7 @@ class Served(Metered):
     async def delivered(self):
         self.done.append("delivered")
 
-    def abort(self, code=0, reason="", *, application=False):
+    def abort(self, code=0, reason="", *, application=False, detail=0):
         pass
 
 

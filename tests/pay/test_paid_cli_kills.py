@@ -121,7 +121,7 @@ def test_a_watcher_claims_for_a_server_that_sleeps(net, homes):
     packages = watcher.env["DTP_PACKAGES"]
     watcher.env["DTP_PACKAGES"] = str(watcher.folder / "packages.json")
     failed = watcher.failing("channel", "watch", "--store", copy, code=3)
-    assert failed["code"] == "package_not_published"
+    assert failed["code"] == "package-not-published"
     told = failed["message"].rpartition("dtp ")[2].split()
     assert told[:3] == ["move", "use", "transport"]
     watcher.run(*told)

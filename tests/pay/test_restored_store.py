@@ -3,12 +3,11 @@
 import pytest
 
 from dtp.pay.errors import DayLimit
-from dtp.pay.gate import RESTORED
 from dtp.pay.ledger import AGREEMENT_MS
 from dtp.pay.settling import close_agreed
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Usage
-from dtp.session.codes import CloseCode, ConnectionRefused
+from dtp.session.codes import CloseCode, CloseDetail, ConnectionRefused
 
 from .test_disputes import paid_channel, vanish
 from .test_limits import COIN
@@ -33,9 +32,12 @@ def test_a_restored_server_serves_no_channel_whose_close_it_may_have_agreed_on(m
         await restore(market, copy)
         assert market.serving.store.end_of(channel.id) is None
         for _ in range(2):  # a server that starts again waits again
-            with pytest.raises(ConnectionRefused, match=RESTORED) as refused:
+            with pytest.raises(ConnectionRefused, match="restored from a backup") as refused:
                 await market.connect(buyer, keep=True)
-            assert refused.value.close_code == CloseCode.BUSY
+            assert (refused.value.close_code, refused.value.detail) == (
+                CloseCode.BUSY,
+                CloseDetail.SERVER_RESTORED,
+            )
             await restore(market, copy)
         before = await market.balance(market.server_wallet.address)
         await close_agreed(buyer["network"], channel, agreed)
@@ -83,7 +85,7 @@ def test_a_restored_server_waits_by_its_own_clock(market, tmp_path):
         await market.serve(give, store=market.stack.enter_context(Store(copy)), **clock)
         market.chain.advance(AGREEMENT_MS + 120_000)
         await market.serving.firewall.refresh()
-        with pytest.raises(ConnectionRefused, match=RESTORED):
+        with pytest.raises(ConnectionRefused, match="restored from a backup"):
             await market.connect(buyer, keep=True)
         seconds[0] += AGREEMENT_MS / 1000 + 120
         async with market.connect(buyer, keep=True) as again:

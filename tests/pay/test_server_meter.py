@@ -15,6 +15,7 @@ from dtp.pay.server_meter import Account, ServerMeter
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, NO_CARRIAGE, QUOTA_USED_UP, Exposure, Usage
 from dtp.pay.voucher import LaneKey
+from dtp.session.codes import CloseDetail
 from dtp.session.limits import Limits
 from dtp.session.session import Traffic
 
@@ -54,8 +55,8 @@ class Wire:
     def limit_receiving(self, total):
         self.most_received = total
 
-    def abort(self, code, reason):
-        self.aborted, self.closed = reason, True
+    def abort(self, code, reason, *, detail=0):
+        self.aborted, self.detail, self.closed = reason, detail, True
 
 
 class Lane(Account):
@@ -502,10 +503,14 @@ def test_who_ends_a_connection_asks_for_what_is_unpaid_and_waits_for_it(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("why", "told"),
-    [("deposit", "the deposit is used up"), ("quota", QUOTA_USED_UP), ("", "not paid within 30 s")],
+    ("why", "told", "detail"),
+    [
+        ("deposit", "the deposit is used up", CloseDetail.DEPOSIT_USED_UP),
+        ("quota", QUOTA_USED_UP, CloseDetail.QUOTA_USED_UP),
+        ("", "not paid within 30 s", CloseDetail.NOT_PAID),
+    ],
 )
-def test_who_is_late_is_told_why(tmp_path, why, told):
+def test_who_is_late_is_told_why(tmp_path, why, told, detail):
     async def scenario(meter, wire, lane):
         if why == "deposit":
             meter.payee.set_affordable(0, 0.0)
@@ -513,6 +518,7 @@ def test_who_is_late_is_told_why(tmp_path, why, told):
             meter.payee.set_quota(None, 0, 0.0)
         meter._late()
         assert wire.aborted.startswith(told)
+        assert wire.detail == detail
 
     play(tmp_path, scenario)
 

@@ -65,7 +65,7 @@ def test_a_watcher_goes_on_when_nodes_and_the_store_come_back(dtp, monkeypatch):
     watching, *failed = dtp("channel", "watch", "--every", "5")
     assert watching["event"] == "watching"
     assert [(each["event"], each["code"]) for each in failed] == [
-        ("failed", "node_unavailable"),
+        ("failed", "node-unavailable"),
         ("failed", "pay-store"),
         ("failed", "local"),
     ]

@@ -128,7 +128,7 @@ class SecondPeer:
         self.datagrams: list[bytes] = []
         self.meters: list[bytes] = []
         self.pongs: list[int] = []
-        self.closed: tuple[bool, int, str] | None = None
+        self.closed: tuple[bool, int, str, int] | None = None
         self.links[0] = Link(0, keys, attached=True)
         if self.client:
             self.links[0].send()
@@ -200,10 +200,16 @@ class SecondPeer:
         self.pending.append(frame(Type.READY))
 
     def close(
-        self, code: int, reason: str = "", *, application: bool = False, link: int | None = None
+        self,
+        code: int,
+        reason: str = "",
+        *,
+        detail: int = 0,
+        application: bool = False,
+        link: int | None = None,
     ) -> None:
         flags = APPLICATION if application else 0
-        self.link(link).send(frame(Type.CLOSE, code, flags=flags, rest=reason.encode()))
+        self.link(link).send(frame(Type.CLOSE, code, detail, flags=flags, rest=reason.encode()))
 
     # --- sending
 
@@ -571,7 +577,8 @@ class SecondPeer:
     def on_close(self, _link: Link, got: Frame) -> None:
         if len(got.rest) > 256:
             raise Breach(Code.PROTOCOL, "a reason above 256 bytes")
-        self.closed = (bool(got.flags & APPLICATION), got.fields[0], got.rest.decode(errors="replace"))
+        code, detail = got.fields
+        self.closed = (bool(got.flags & APPLICATION), code, got.rest.decode(errors="replace"), detail)
 
     def on_ping(self, link: Link, got: Frame) -> None:
         link.send(frame(Type.PONG, *got.fields))

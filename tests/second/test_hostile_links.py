@@ -45,8 +45,8 @@ def test_a_link_that_can_not_prove_itself_does_not_harm_the_session(wrong: str) 
         "STREAM": stream(0, 0, b"smuggled"),
         "used number": attach(duo, h, number=0),
         "garbage": raw_frame(0x0D, 0, b"short"),
-        "CLOSE": frame(Type.CLOSE, int(Code.INTERNAL)),
-        "CLOSE, then ATTACH": frame(Type.CLOSE, int(Code.INTERNAL)) + good,
+        "CLOSE": frame(Type.CLOSE, int(Code.INTERNAL), 0),
+        "CLOSE, then ATTACH": frame(Type.CLOSE, int(Code.INTERNAL), 0) + good,
         "PING, then ATTACH": frame(Type.PING, 1) + good,
     }[wrong]
     duo.ours.receive(name, sealer.seal(frames))
@@ -173,7 +173,7 @@ def test_a_server_that_does_not_know_the_session_ends_it() -> None:
     duo = admitted(Duo(True))
     duo.cut(0)
     name, sealer, _ = fresh(duo)
-    duo.ours.receive(name, sealer.seal(frame(Type.CLOSE, int(Code.RESUME_UNKNOWN))))
+    duo.ours.receive(name, sealer.seal(frame(Type.CLOSE, int(Code.RESUME_UNKNOWN), 0)))
     assert duo.us.ended is not None
     assert duo.us.ended.lost
     assert duo.us.ended.close_code == CloseCode.RESUME_UNKNOWN
@@ -186,7 +186,7 @@ def test_a_refused_added_link_leaves_the_others(we_dial: bool) -> None:
         established, keys, _ = shake(True, seed=9, resume=duo.us.connection_id)
         duo.ours.add(1, established, add=True)
         sealer = RecordSealer(keys.suite, keys.send)
-        duo.ours.receive(1, sealer.seal(frame(Type.CLOSE, int(Code.LIMIT))))
+        duo.ours.receive(1, sealer.seal(frame(Type.CLOSE, int(Code.LIMIT), 0)))
     else:
         for _ in range(7):
             duo.dial(add=True)

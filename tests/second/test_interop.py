@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dtp import core
 from dtp.errors import LocalError
 from dtp.session import events as ev
-from dtp.session.codes import ConnectionClosed
+from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed
 
 from .noise import PATTERNS, SUITES
 from .ours import DEFAULT, SMALL, Duo
@@ -111,8 +111,8 @@ def test_close_is_heard_with_its_reason(we_dial: bool) -> None:
     duo.us.close(7, "ü" * 200, application=True)
     duo.settle()
     assert duo.second.closed is not None
-    application, code, reason = duo.second.closed
-    assert (application, code) == (True, 7)
+    application, code, reason, detail = duo.second.closed
+    assert (application, code, detail) == (True, 7, 0)
     assert reason == "ü" * 128
     duo = admitted(Duo(we_dial))
     duo.second.close(3, "why not")
@@ -228,9 +228,26 @@ def test_codes_of_the_application_have_32_bits(code: int, we_dial: bool) -> None
         duo.us.finish(three)
         duo.settle()
         assert bytes(duo.second.streams[three].got) == b"as before"
-    duo.us.close(code, application=True)
+    with pytest.raises(LocalError, match="a code is from 0 to 2\\^32 - 1"):
+        duo.us.close(code, detail=2**32)
+    duo.us.close(code, application=True, detail=code)
     duo.settle()
-    assert duo.second.closed == (True, code, "")
+    assert duo.second.closed == (True, code, "", code)
+
+
+@BOTH
+def test_what_an_end_is_about_is_told_by_a_number(we_dial: bool) -> None:
+    """The text is for people; programs go by code and detail."""
+    duo = admitted(Duo(we_dial))
+    duo.second.close(Code.PAYMENT, "in other words than ever", detail=12)
+    duo.settle()
+    ended = duo.us.ended
+    assert ended is not None
+    assert (ended.close_code, ended.detail, ended.by_peer) == (
+        CloseCode.PAYMENT,
+        CloseDetail.QUOTA_USED_UP,
+        True,
+    )
 
 
 @BOTH
@@ -249,7 +266,7 @@ def test_nobody_waits_for_an_answer_to_close(we_dial: bool) -> None:
     stream = duo.us.open_stream()
     duo.us.write(stream, b"under way")
     duo.us.ping(duo.ours.now)
-    duo.second.raw(frame(Type.CLOSE, 1), frame(Type.PING, 1))
+    duo.second.raw(frame(Type.CLOSE, 1, 0), frame(Type.PING, 1))
     duo.ours.receive(0, duo.second.take(0))
     assert duo.us.ended is not None
     assert duo.ours.take(0) == b""

@@ -74,7 +74,7 @@ def test_everything_is_padded_and_read(we_dial: bool, seed: int, padding: int, r
         assert bytes(duo.ours.got[stream]) == data
     duo.us.close(7, "goodbye", application=True)
     duo.settle()
-    assert duo.second.closed == (True, 7, "goodbye")
+    assert duo.second.closed == (True, 7, "goodbye", 0)
     assert seen <= allowed(limits)
 
 

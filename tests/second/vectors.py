@@ -207,7 +207,7 @@ def records() -> list[dict[str, Any]]:
             ("under the third key", [frame(Type.METER, rest=b"meter")], False),
             ("rekey to a fresh key", [frame(Type.PING, 8), frame(Type.REKEY, flags=FRESH)], True),
             ("under the fresh key", [frame(Type.READY), frame(Type.REKEY)], True),
-            ("under the one behind it", [frame(Type.CLOSE, 9, flags=APPLICATION, rest=b"bye")], False),
+            ("under the one behind it", [frame(Type.CLOSE, 9, 0, flags=APPLICATION, rest=b"bye")], False),
         ]
         fresh = key_of(f"fresh {suite}")
         for name, frames, rekeys in plain:
@@ -366,7 +366,7 @@ def refused_cases() -> list[tuple[str, str, list[bytes], Code | None]]:
             out.append(
                 (f"{kind.name} too short", "client", [raw_frame(kind, 0, bytes(size - 1))], Code.PROTOCOL)
             )
-    for kind, size in ((Type.STREAM, 16), (Type.CLOSE, 4)):
+    for kind, size in ((Type.STREAM, 16), (Type.CLOSE, 8)):
         out.append((f"{kind.name} too short", "client", [raw_frame(kind, 0, bytes(size - 1))], Code.PROTOCOL))
     for type_ in (0x11, 0x12, 0x7F):
         out.append((f"unknown type {type_:#x}", "client", [raw_frame(type_, 0, b"x")], Code.UNKNOWN_FRAME))
@@ -457,7 +457,7 @@ def refused_cases() -> list[tuple[str, str, list[bytes], Code | None]]:
         ("a fresh key that nobody knows of", "server", [frame(Type.REKEY, flags=FRESH)], Code.PROTOCOL),
         ("a fresh key that nobody knows of", "client", [frame(Type.REKEY, flags=FRESH)], Code.PROTOCOL),
         ("READY from a client", "server", [frame(Type.READY)], Code.PROTOCOL),
-        ("a reason above 256 bytes", "client", [frame(Type.CLOSE, 0, rest=b"r" * 257)], Code.PROTOCOL),
+        ("a reason above 256 bytes", "client", [frame(Type.CLOSE, 0, 0, rest=b"r" * 257)], Code.PROTOCOL),
         ("more than 256 frames", "server", [raw_frame(0x80, 0, b"") * 256 + frame(Type.PONG, 1)], Code.LIMIT),
         (
             "256 frames, PADDING and REKEY",
@@ -499,9 +499,9 @@ def refused_cases() -> list[tuple[str, str, list[bytes], Code | None]]:
         ),
         ("RESET with code 0", "server", [frame(Type.RESET, 0, 0, 0)], None),
         (
-            "CLOSE with the greatest code",
+            "CLOSE with the greatest code and detail",
             "client",
-            [frame(Type.CLOSE, 2**32 - 1, flags=APPLICATION, rest=b"r" * 256)],
+            [frame(Type.CLOSE, 2**32 - 1, 2**32 - 1, flags=APPLICATION, rest=b"r" * 256)],
             None,
         ),
         ("an unpaid METER that is empty", "client", [frame(Type.METER)], None),

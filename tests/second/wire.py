@@ -324,7 +324,7 @@ BODIES: dict[Type, tuple[str, bool]] = {
     Type.WINDOW: (">QQQ", False),
     Type.STREAMS: (">Q", False),
     Type.DATAGRAM: (">", True),
-    Type.CLOSE: (">I", True),
+    Type.CLOSE: (">II", True),
     Type.AWAY: (">Q", False),
     Type.REKEY: (">", False),
     Type.READY: (">", False),

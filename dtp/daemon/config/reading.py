@@ -57,7 +57,7 @@ class Mistake:
 class ConfigMistakes(ConfigError):
     """A configuration file has mistakes: all of them are in `mistakes`, in the order of the file."""
 
-    code: ClassVar[str] = "config_file"
+    code: ClassVar[str] = "config-file"
 
     def __init__(self, path: Path, mistakes: Collection[Mistake]) -> None:
         self.path = path

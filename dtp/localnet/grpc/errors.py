@@ -15,7 +15,7 @@ class GrpcFailure(ChainError):
 class BadRequest(GrpcFailure):
     """The request is malformed, or asks for what there is not; `field` names the part."""
 
-    code = "bad_request"
+    code = "bad-request"
     status = "INVALID_ARGUMENT"
 
     def __init__(self, message: str, *, field: str = "") -> None:
@@ -40,5 +40,5 @@ class Unsupported(GrpcFailure):
 class TooSlow(GrpcFailure):
     """A subscriber doesn't read what it asked for."""
 
-    code = "too_slow"
+    code = "too-slow"
     status = "RESOURCE_EXHAUSTED"

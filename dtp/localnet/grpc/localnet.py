@@ -30,13 +30,13 @@ STATE_FILE: Final = "localnet.sqlite"
 class PortTaken(ListenError):
     """An address to listen on is taken, or isn't this machine's."""
 
-    code = "port_taken"
+    code = "port-taken"
 
 
 class StateFolderError(LocalError):
     """The folder for the state can't be made."""
 
-    code = "state_folder"
+    code = "state-folder"
 
 
 class Localnet:

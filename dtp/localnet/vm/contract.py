@@ -100,7 +100,7 @@ class PackageRejected(ChainError):
     (function or datatype) and `offset` (instruction) say where, when that is known.
     """
 
-    code = "package_rejected"
+    code = "package-rejected"
 
     def __init__(
         self,
