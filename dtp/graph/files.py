@@ -35,7 +35,7 @@ async def export(graph: Graph, path: str | os.PathLike[str]) -> int:
             try:
                 count = await _write(graph, file)
                 file.flush()
-                os.fsync(file.fileno())
+                await asyncio.to_thread(os.fsync, file.fileno())
                 os.replace(scratch, target)
             except BaseException:
                 os.unlink(scratch)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from dtp.graph.errors import ContentsError, GraphError, StoreError
 from dtp.graph.formats import as_csv, as_graphml, as_json, as_rdf, plain
-from dtp.graph.formats.items import Found, Imported, Left, apply, collect
+from dtp.graph.formats.items import Found, Imported, Left, apply, collect_beside
 from dtp.graph.graph_blobs import GraphBlobs
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class GraphFormats(GraphBlobs):
         """
         await cast("Graph", self).commit()
         write = FORMATS[format_of(path, format)][1]
-        found = collect(self, prefix)
+        found = await collect_beside(cast("Graph", self), prefix)
         text = await asyncio.to_thread(write, self.name, found)
         await asyncio.to_thread(_replace, Path(path), text)
         return Exported(len(found.items), found.left)

@@ -218,4 +218,4 @@ async def restore(graph: Graph, soul: str, seconds: float) -> None:
             items.append(Item(soul, key, kind, _NOTHING[kind]))
         elif ops[-1].has_value:
             gone.append((soul, key))
-    write_whole(graph, items, gone)
+    await write_whole(graph, items, gone)

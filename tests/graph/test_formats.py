@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 import re
@@ -477,3 +478,43 @@ def test_the_page_names_the_versions_that_there_are() -> None:
     assert rows["exported graph (`dtpg`)"] == str(files.MAGIC[-1])
     assert rows["contents in JSON"] == str(as_json.VERSION)
     assert ",".join(as_csv.HEAD) in page
+
+
+def test_what_takes_long_goes_on_beside_the_loop_and_is_of_one_time(tmp_path: Path) -> None:
+    """Money moves at each turn of the loop; what is exported adds up, and an import comes in as a whole."""
+
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as graph,
+            await Graph.open("memory:", identity=BOB) as other,
+        ):
+            graph.put_many((f"account/{n}", "v", 100) for n in range(2_000))
+            await graph.commit()
+            turns = 0
+
+            async def move(where: Graph) -> None:
+                nonlocal turns
+                for number in itertools.count():
+                    giver, taker = (where.node(f"account/{number * step % 2_000}") for step in (1, 7))
+                    giver["v"] = giver.get("v", 0) - 1
+                    taker["v"] = taker.get("v", 0) + 1
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            moving = asyncio.ensure_future(move(graph))
+            exported = await graph.export_contents(tmp_path / "all.json")
+            assert exported.items == 2_000
+            assert turns > 20
+            moving.cancel()
+            found = as_json.read((tmp_path / "all.json").read_text())
+            assert sum(one.value for one in found.items) == 200_000
+
+            turns = 0
+            moving = asyncio.ensure_future(move(other))
+            imported = await other.import_contents(tmp_path / "all.json")
+            moving.cancel()
+            assert imported.items == 2_000
+            assert turns > 20
+            assert sum(one["v"] for one in map(other.node, other.souls("account/"))) == 200_000
+
+    asyncio.run(main())

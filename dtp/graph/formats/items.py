@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dtp.crdt import Link, Replica, Value, values
@@ -11,10 +13,10 @@ from dtp.crdt.owners import STATIC_KEY
 from dtp.crdt.sequence_changes import difference
 from dtp.crdt.values import GraphValueError
 from dtp.errors import DtpError
+from dtp.graph.contents import Contents
 from dtp.graph.errors import ContentsError
 
 if TYPE_CHECKING:
-    from dtp.graph.contents import Contents
     from dtp.graph.graph import Graph
 
 #: All that there is at a soul, by how it merges. docs/graph.md, "Spaces and ops".
@@ -23,6 +25,8 @@ KINDS: Final = ("register", "counter", "set", "values", "list", "text")
 SEVERAL: Final = frozenset({"set", "values", "list"})
 #: A counter's amounts are within so much, as of its ops.
 _INT64: Final = 1 << 63
+#: How often an import is tried on a copy beside the loop while the graph changes; then with the loop held up.
+_TRIALS: Final = 3
 
 
 class Item(NamedTuple):
@@ -91,6 +95,18 @@ def collect(graph: Contents, prefix: str = "") -> Found:
     return Found(items, left)
 
 
+async def collect_beside(graph: Graph, prefix: str) -> Found:
+    """Return what `collect` does, of the graph as it is now, while the event loop goes on."""
+    graph.sign()
+    copied = partial(_copied, graph.replica, graph.replica.save())
+    return await asyncio.to_thread(lambda: collect(Contents(graph.identity, copied()), prefix))
+
+
+def _copied(replica: Replica, state: bytes) -> Replica:
+    """Return a copy of a replica, which had this state."""
+    return Replica.load(replica.author, state, clock=replica.clock, graph=replica.access.graph)
+
+
 def _is_there(kind: str, value: Any) -> bool:
     """Whether it is more than what was never written."""
     return kind == "register" or value not in ([], "", 0)
@@ -145,12 +161,12 @@ async def apply(graph: Graph, found: Found) -> Imported:
     Raise `ContentsError` where one can't be, and the graph is as it was.
     """
     graph.check_writable()
-    items = checked(found.items)
+    items = await asyncio.to_thread(checked, found.items)
     for soul in {one.soul for one in items}:
         graph.check_public(soul)
     await graph.commit()
     try:
-        changed = write_whole(graph, items)
+        changed = await write_whole(graph, items)
     except DtpError as error:
         raise ContentsError(f"it can't be written here: {error}") from error
     left = list(found.left)
@@ -165,33 +181,45 @@ async def apply(graph: Graph, found: Found) -> Imported:
     return Imported(len(items), changed, left)
 
 
-def write_whole(graph: Graph, items: list[Item], gone: Iterable[tuple[str, str]] = ()) -> int:
+async def write_whole(graph: Graph, items: list[Item], gone: Iterable[tuple[str, str]] = ()) -> int:
     """Write what is another, and delete registers at (soul, key); return how many items were another.
 
-    Nothing may be uncommitted. Raise what the types raise, and all is as it was: it is done to a copy first.
+    Raise what the types raise, and all is as it was: it is done to a copy first, beside the event loop.
     """
     graph.check_writable()
-    replica = graph.replica
-    trial = Replica.load(replica.author, replica.save(), clock=replica.clock, graph=graph.name)
-    trial.permits.rules.update(replica.permits.rules)
-    rows = list(gone)
-    _write(trial, items, rows)
-    trial.write_edits()
-    return _write(replica, items, rows)
+    replica, rows = graph.replica, list(gone)
+    for _ in range(_TRIALS):
+        trial = _trial(graph)
+        version = replica.version
+        different = await asyncio.to_thread(trial, items, rows)
+        if replica.version == version:
+            break
+    else:  # it changes all the time: what was allowed may not be any more
+        different = _trial(graph)(items, rows)
+    graph.check_writable()
+    return len(_write(replica, different, rows))
 
 
-def _write(replica: Replica, items: list[Item], gone: list[tuple[str, str]]) -> int:
-    rows = [
-        (one.soul, one.key, one.value) for one in items if one.kind == "register" and not _same(replica, one)
-    ]
-    replica.put_many(rows)
+def _trial(graph: Graph) -> Callable[[list[Item], list[tuple[str, str]]], list[Item]]:
+    """Return what writes items into a copy of the graph as it is now, and returns those that were another."""
+    graph.sign()
+    replica, state, rules = graph.replica, graph.replica.save(), dict(graph.replica.permits.rules)
+
+    def write(items: list[Item], gone: list[tuple[str, str]]) -> list[Item]:
+        trial = _copied(replica, state)
+        trial.permits.rules.update(rules)
+        different = _write(trial, items, gone)
+        trial.write_edits()
+        return different
+
+    return write
+
+
+def _write(replica: Replica, items: list[Item], gone: list[tuple[str, str]]) -> list[Item]:
+    registers = [one for one in items if one.kind == "register" and not _same(replica, one)]
+    replica.put_many([(one.soul, one.key, one.value) for one in registers])
     replica.put_many(gone)
-    changed = len(rows)
-    for one in items:
-        if one.kind == "register":
-            continue
-        changed += _WRITE[one.kind](replica, one)
-    return changed
+    return registers + [one for one in items if one.kind != "register" and _WRITE[one.kind](replica, one)]
 
 
 def _same(replica: Replica, one: Item) -> bool:
