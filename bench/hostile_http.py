@@ -67,7 +67,7 @@ async def start_daemon(port: int) -> str:
     daemon = Daemon(config, Identity.generate())
     await daemon.start()
     assert daemon.listener is not None
-    return daemon.listener.address("web")
+    return str(daemon.listener.address("web"))
 
 
 async def _talk_nonsense(connection: dtp.Connection) -> None:

@@ -18,8 +18,8 @@ MIB = 1024 * KIB
 LEAST_PADDING, MOST_PADDING = 64, 4 * KIB
 
 #: Streams that the peer may open before it hears that it may open more, whatever `streams` allows: one frame opens
-#: all up to the one that it names, at 3 to 5 us each.
-STREAMS_AHEAD = 2048
+#: all up to the one that it names, at 3 to 5 us each, and that is one step of the loop.
+STREAMS_AHEAD = 512
 
 
 @dataclass(frozen=True, slots=True)

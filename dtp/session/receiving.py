@@ -55,11 +55,12 @@ class Receiving(Linking):
     ) -> tuple[int, int]:
         """Open what a carrier brought into `buffer[start:end]`; the records are opened in place.
 
-        Return the index behind the last record that was taken, and what that took, in frames (`Opener.weight`). More
+        Return the index behind the last record that was taken, and what that took, in frames: `Opener.weight`, and one
+        for each stream that was opened, since one frame opens all up to its own. More
         than `most`, and whole records may be left for another call; else what follows is the start of one and belongs
         in front of what comes next. An error ends the link or the session; see the events.
         """
-        used, count = start, 0
+        used, count, first = start, 0, self._next_peer
         if used < end and not link.lost and not link.refused:
             taken, frames, error = link.opener.open(buffer, used, end, most)
             used += taken
@@ -92,7 +93,7 @@ class Receiving(Linking):
         # Not while reading, or one read could open what it made room for itself.
         if self._peer_closed >= self._closed_for_more and self._next_peer >= self._opened_for_more:
             self._allow_streams()
-        return used, count
+        return used, count + ((self._next_peer - first) >> 1)
 
     def _frames(self, link: Link, view: memoryview, frames: list[Received], now: float) -> None:
         streams, events = self._streams, self._events

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -15,9 +16,10 @@ from test_intake import Turns
 
 import dtp
 from dtp.core.records import RECORD_FRAMES
-from dtp.net.turn_budget import TURN
+from dtp.net.turn_budget import REQUESTS, TURN
 from dtp.session.codes import CloseCode
-from dtp.session.limits import DEFAULT
+from dtp.session.frames import RESET, Frame, control
+from dtp.session.limits import DEFAULT, STREAMS_AHEAD
 from dtp.testing import clock
 from dtp.testing.pairs import ALICE, BOB
 
@@ -123,6 +125,27 @@ def test_a_flood_of_tiny_frames_is_ended_and_a_visitor_waits_for_few_of_them(url
                 assert await roundtrip(newcomer, b"hi") == b"hi"
 
     run(url, main())
+
+
+def test_streams_that_one_frame_opens_count_as_frames_of_the_turn() -> None:
+    """One that names the last stream that is allowed opens all: 32 who say it together would make one long turn."""
+
+    async def main() -> None:
+        async with guard("memory://x") as (guarded, visitor):
+            await guarded.attacked()
+            top = 2 * (STREAMS_AHEAD - 1)
+            for each in guarded.attackers:
+                each.say([control(Frame.RESET, RESET.pack(top, 1, 0))])
+            opened = [0]
+            while opened[-1] < ATTACKERS * STREAMS_AHEAD:
+                opened.append(sum(each.stats.streams for each in guarded.connections if each.peer != ALICE.id))
+                await asyncio.sleep(0)
+                assert len(opened) < 5_000
+            by_turn = [after - before for before, after in itertools.pairwise(opened)]
+            assert max(by_turn) <= TURN + REQUESTS + STREAMS_AHEAD
+            assert await roundtrip(visitor, b"hi") == b"hi"
+
+    clock.run(main())
 
 
 @pytest.mark.parametrize("kind", ["WINDOW", "empty DATAGRAM"])
