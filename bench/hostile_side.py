@@ -44,6 +44,8 @@ FRAMES: dict[str, Outgoing] = {
     "STREAMS": control(Frame.STREAMS, STREAMS.pack(0)),
     "STOP": control(Frame.STOP, STOP.pack(0, 1)),
 }
+#: What is poured, made once: to clear a megabyte for each write took two thirds of the turns that were measured.
+_MUCH = bytes(1 << 20)
 _GREEDY = replace(DEFAULT, ack_delay=1e6, stream_window=2**61, connection_window=2**61)
 
 
@@ -59,7 +61,7 @@ async def _pour(connection: dtp.Connection) -> None:
     """Answer a stream with all that its credit lets through."""
     async for stream in connection:
         while True:
-            stream.write(bytes(1 << 20))
+            stream.write(_MUCH)
             await stream.drain()
 
 
