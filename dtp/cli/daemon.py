@@ -183,9 +183,9 @@ def check(path: Path) -> None:
     print_result(record, f"{path}: no mistakes; exposes {len(config.expose)}, forwards {len(config.forward)}")
 
 
-def _ask_anew(path: Path, do: str) -> Any:
+def _ask_anew(path: Path, do: str, **arguments: Any) -> Any:
     """Ask for what the file says now, which has to be without mistakes."""
-    return asyncio.run(ask(path_of(load(path)), do))
+    return asyncio.run(ask(path_of(load(path)), do, **arguments))
 
 
 def _ask(path: Path, do: str, **arguments: Any) -> Any:
@@ -209,12 +209,29 @@ def reload(path: Path) -> None:
     print_result(_ask_anew(path, "reload"), "reloaded")
 
 
+def _grace(ctx: click.Context, param: click.Parameter, text: str | None) -> float | None:
+    try:
+        return None if text is None else values.duration(text)
+    except Wrong as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+grace_option = click.option(
+    "--drain",
+    "grace",
+    metavar="TIME",
+    callback=_grace,
+    help='What is open may finish for so long, such as "12h". [default: drain in the file]',
+)
+
+
 @main.command()
 @file_option
+@grace_option
 @json_option
-def drain(path: Path) -> None:
+def drain(path: Path, grace: float | None) -> None:
     """Let the daemon take nothing new, finish what is open, and end."""
-    answer = _ask(path, "drain")
+    answer = _ask(path, "drain", drain=grace)
     print_result(
         answer, f"draining {count_of(answer['streams'], 'stream')}, for at most {answer['seconds']:g} s"
     )
@@ -222,14 +239,16 @@ def drain(path: Path) -> None:
 
 @main.command()
 @file_option
+@grace_option
 @json_option
-def upgrade(path: Path) -> None:
+def upgrade(path: Path, grace: float | None) -> None:
     """Let a new process, with the program and the file as they are now, take over the sockets of the one that runs.
 
-    No client is turned away meanwhile; what is open finishes in the old process. If the new one does not begin to
-    serve, the old one goes on.
+    No client is turned away meanwhile; what is open finishes in the old process, and 'dtpd status' shows it. What
+    isn't over in time is cut off: of 'tcp' and WebSockets no daemon can tell where they may end. If the new process
+    does not begin to serve, the old one goes on.
     """
-    answer = _ask_anew(path, "upgrade")
+    answer = _ask_anew(path, "upgrade", drain=grace)
     text = f"process {answer['pid']} serves now; the old one finishes {count_of(answer['streams'], 'stream')}"
     print_result(answer, text)
 

@@ -89,6 +89,7 @@ def render(
     parts += _dropped(status)
     parts += _tasks(status, all_=rules)
     parts += _money(status)
+    parts += [_before(one) for one in status.get("before", ())]
     for caller, until in status.get("bans", {}).items():
         end = "" if until is None else time.strftime(" until %Y-%m-%d %H:%M:%S UTC", time.gmtime(until))
         parts.append(Text(f"banned{end}: {caller}"))
@@ -99,6 +100,18 @@ def render(
     if events and status.get("events"):
         parts += [Text(), _events(status["events"][-events:])]
     return parts
+
+
+def _before(one: Mapping[str, Any]) -> Text:
+    """A line for a process whose place was taken at an upgrade."""
+    if one["open"]:
+        names = ", ".join(f"{count:,} of {printable(name)}" for name, count in one["by_name"].items())
+        end = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(one["until"]))
+        streams = count_of(one["open"], "stream")
+        return Text(f"process {one['pid']}, before the upgrade, finishes {streams} until {end}: {names}")
+    cut = one["cut"]
+    ended = f"cut off {count_of(cut, 'stream')}" if cut else "has finished all that was open"
+    return Text(f"process {one['pid']}, before the upgrade, {ended}", _BAD if cut else "")
 
 
 def _head(status: Mapping[str, Any]) -> Text:

@@ -27,6 +27,7 @@ from dtp.daemon.config.reading import Wrong
 from dtp.daemon.control import Control, path_of
 from dtp.daemon.counted import COUNTED, NOTHING, Counted, file_of, inherited
 from dtp.daemon.kept_bans import KeptBans
+from dtp.daemon.predecessors import BEFORE, Farewell, Left, Predecessors, inherited_end
 from dtp.daemon.server import Daemon
 from dtp.daemon.sockets import name_of
 from dtp.daemon.table import Table
@@ -48,6 +49,8 @@ log = logging.getLogger("dtpd")
 
 #: Seconds for a new process to begin to serve.
 UPGRADE = 30.0
+#: Seconds for what is open, at most: a month, as of a long database session.
+LONGEST_GRACE = 31 * 86400
 
 
 class UpgradeFailed(LocalError):
@@ -60,6 +63,12 @@ class AboutToEnd(LocalError):
     """This process drains, or another has taken its place: it changes nothing any more."""
 
     code = "about-to-end"
+
+
+class BadGrace(LocalError):
+    """So many seconds for what is open are none, or too many."""
+
+    code = "bad-grace"
 
 
 class CantBan(LocalError):
@@ -125,12 +134,19 @@ class Process:
         self._hurry = asyncio.Event()
         #: The process that has taken the place of this one.
         self._successor: subprocess.Popen[bytes] | None = None
+        #: Processes whose place was taken, and what tells the next one what is open here.
+        self._before = Predecessors()
+        self._farewell: Farewell | None = None
+        #: Seconds that what is open may take at the end, where a command says another time than the file.
+        self._grace: float | None = None
         #: One reload or upgrade at a time.
         self._changing = asyncio.Lock()
         #: Held while another process gets ready: it was told of the bans that there were.
         self._upgrading = asyncio.Lock()
         self._tasks = TaskSet()
         self._dog: SupervisedTask | None = None
+        #: When what is open is cut off, Unix time.
+        self._until = 0.0
         #: Bans for the next start.
         self._kept = KeptBans.of(config.path)
         self.control = Control(
@@ -161,6 +177,8 @@ class Process:
             if self.web is not None:
                 await self.web.start(adopted.get(_of_web(self.daemon.config), ()))
             systemd.notify("READY=1", "STATUS=Serving")
+            if (heard := inherited_end()) is not None:
+                self._tasks.start(self._before.listen(heard), name="dtpd-before")
             if (pipe := systemd.say_ready()) is not None:
                 self._tasks.start(self._take_over(pipe), name="dtpd-take-over")
             elif counted.bans:
@@ -211,16 +229,29 @@ class Process:
 
     async def _finish(self) -> None:
         """Drain, unless somebody is in a hurry."""
-        grace = self.daemon.config.drain
+        grace = self.daemon.config.drain if self._grace is None else self._grace
         log.info("draining: %s may finish within %g s", count_of(self.daemon.open_streams, "stream"), grace)
+        self._until = time.time() + grace
+        cut: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        telling = (
+            [] if self._farewell is None else [start_task(self._farewell.tell(cut), name="dtpd-farewell")]
+        )
         draining = start_task(self.daemon.drain(grace), name="dtpd-drain")
         hurry = start_task(self._hurry.wait(), name="dtpd-hurry")
         await asyncio.wait((draining, hurry), return_when=asyncio.FIRST_COMPLETED)
         for task in (draining, hurry):
             task.cancel()
         await asyncio.gather(draining, hurry, return_exceptions=True)
-        if left := self.daemon.open_streams:
-            log.warning("cut off: %s", count_of(left, "stream"))
+        left = self._left()
+        if left.open:
+            names = ", ".join(f"{count:,} of {name}" for name, count in left.by_name.items())
+            fields = {"event": "cut-off", "streams": left.open, "by_name": left.by_name}
+            log.warning("cut off: %s (%s)", count_of(left.open, "stream"), names, extra={"fields": fields})
+        cut.set_result(left.open)
+        await asyncio.gather(*telling)
+
+    def _left(self) -> Left:
+        return Left.of(self.daemon.status(callers=False), self.daemon.open_streams, self._until)
 
     def _on_signal(self) -> None:
         if self._stop.is_set():
@@ -236,7 +267,8 @@ class Process:
 
     async def _status(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         await self.daemon.refresh()
-        return self.daemon.status()
+        before = self._before.status()
+        return {**self.daemon.status(), **({"before": before} if before else {})}
 
     async def _ban(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """`caller`; `seconds` from now on: 0 ends a ban, none is until somebody ends it. Answers whether it was
@@ -267,8 +299,10 @@ class Process:
         return {"caller": caller, "until": until, "banned": banned, "otherwise": otherwise}
 
     async def _drain(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        self._grace = _grace_of(request)
         self._stop.set()
-        return {"streams": self.daemon.open_streams, "seconds": self.daemon.config.drain}
+        grace = self.daemon.config.drain if self._grace is None else self._grace
+        return {"streams": self.daemon.open_streams, "seconds": grace}
 
     @contextlib.asynccontextmanager
     async def _change(self) -> AsyncIterator[None]:
@@ -280,8 +314,10 @@ class Process:
 
     async def _upgrade(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Start this program anew, with the sockets, and end when it serves. Without it, go on as before."""
+        grace = _grace_of(request)
         async with self._change(), self._upgrading:
             self._successor = successor = await self._succeed()
+            self._grace = grace
             systemd.tell(f"MAINPID={successor.pid}")
             log.info("process %d takes over", successor.pid, extra={"fields": {"event": "upgraded"}})
             await self.daemon.hand_over()
@@ -297,13 +333,18 @@ class Process:
         socks = {**self.daemon.sockets, self.control.place: self.control.sockets}
         if self.web is not None:
             socks[_of_web(self.daemon.config)] = self.web.sockets
-        successor, ready = _start_successor(socks, self.daemon.counted())
+        mine, theirs = socket.socketpair()
+        with theirs:
+            successor, ready = _start_successor(socks, self.daemon.counted(), theirs)
+        self._farewell = Farewell(mine, self._before, self._left)
         serves = False
         with ready:  # closed last: that tells it that this process gives way
             try:
                 serves = await self._hears(ready)
             finally:
                 if not serves:
+                    self._farewell = None
+                    mine.close()
                     successor.kill()
                     successor.wait()
         if not serves:
@@ -368,10 +409,21 @@ async def _until_closed(descriptor: int) -> None:
         loop.remove_reader(descriptor)
 
 
+def _grace_of(request: Mapping[str, Any]) -> float | None:
+    """`drain` of a request: seconds that what is open may take. Raises `BadGrace`."""
+    grace = request.get("drain")
+    if grace is None:
+        return None
+    if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= LONGEST_GRACE:
+        raise BadGrace(f"what is open may finish within 0 to {LONGEST_GRACE:,} seconds")
+    return float(grace)
+
+
 def _start_successor(
-    socks: Mapping[str, Sequence[socket.socket]], counted: Counted = NOTHING
+    socks: Mapping[str, Sequence[socket.socket]], counted: Counted, told: socket.socket
 ) -> tuple[subprocess.Popen[bytes], BinaryIO]:
-    """This program, started anew with copies of `socks`; and a pipe that says when it serves, or ends."""
+    """This program, started anew with copies of `socks` and of `told`, over which it hears what is open here; and a
+    pipe that says when it serves, or ends."""
     file, named = file_of(counted)
     read, write = os.pipe()
     numbers = {sock.fileno(): setting for setting, several in socks.items() for sock in several}
@@ -380,10 +432,13 @@ def _start_successor(
         systemd.SOCKETS: json.dumps([(setting, number) for number, setting in numbers.items()]),
         systemd.READY: str(write),
         COUNTED: named,
+        BEFORE: str(told.fileno()),
     }
     environment.pop(systemd.WATCHED, None)  # which is this process, and soon that one
     try:
-        process = subprocess.Popen(sys.orig_argv, env=environment, pass_fds=(*numbers, write, file.fileno()))
+        process = subprocess.Popen(
+            sys.orig_argv, env=environment, pass_fds=(*numbers, write, file.fileno(), told.fileno())
+        )
     except OSError as error:
         os.close(read)
         raise UpgradeFailed(f"{sys.orig_argv[0]} can't be started: {error.strerror}") from error

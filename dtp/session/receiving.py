@@ -55,10 +55,10 @@ class Receiving(Linking):
     ) -> tuple[int, int]:
         """Open what a carrier brought into `buffer[start:end]`; the records are opened in place.
 
-        Return the index behind the last record that was taken, and what that took, in frames: `Opener.weight`, and one
-        for each stream that was opened, since one frame opens all up to its own. More
-        than `most`, and whole records may be left for another call; else what follows is the start of one and belongs
-        in front of what comes next. An error ends the link or the session; see the events.
+        Return the index behind the last record that was taken, and what that took, in frames: `Opener.weight`, and
+        one for each stream that was opened, since one frame opens all up to its own. More than `most`, and whole
+        records may be left for another call; else what follows is the start of one and belongs in front of what
+        comes next. An error ends the link or the session; see the events.
         """
         used, count, first = start, 0, self._next_peer
         if used < end and not link.lost and not link.refused:

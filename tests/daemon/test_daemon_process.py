@@ -61,7 +61,14 @@ class Served:
 
     async def drain(self, grace):
         self.asked.append("drain")
+        self.grace = grace
         await self.drained.wait()
+
+    def status(self, *, callers=True):
+        return {"exposed": [{"service": "api", "open": self.open_streams}]}
+
+    async def refresh(self, *, callers=True):
+        pass
 
     async def close(self):
         self.asked.append("close")
@@ -453,7 +460,8 @@ def test_the_watchdog_is_the_successor_s_too(monkeypatch):
     assert systemd.watchdog_interval() == 1.5
     script = f"{SUCCESSOR}os.write(tell, repr(systemd.watchdog_interval()).encode())"
     monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", script])
-    successor, ready = process._start_successor({})
+    with socket.socket() as told:
+        successor, ready = process._start_successor({}, Counted(), told)
     with ready:
         assert ready.read() == b"1.5"
     successor.wait()
@@ -547,10 +555,10 @@ def test_a_ban_that_the_successor_has_not_heard_of_is_asked_for_again(serve, mon
         daemon.ban = AsyncMock()
         daemon.counted = lambda: Counted(bans={"dtp1a": 1e12})
 
-        def begin(socks, counted):
+        def begin(socks, counted, *rest):
             told.append(counted)
             told.append(asyncio.ensure_future(served._ban({"caller": "0x" + "1" * 64})))
-            return start(socks, counted)
+            return start(socks, counted, *rest)
 
         monkeypatch.setattr(process, "_start_successor", begin)
         await served._upgrade({})

@@ -365,6 +365,34 @@ to = "dtp://alice/api"
     assert json.loads(fetch(f"http://{web}/status").stdout)["uptime"] >= 0
 
 
+@pytest.mark.slow
+def test_what_an_upgrade_cuts_off_is_counted(place):
+    """A stream of `tcp` goes on as long as the command says, the new process shows it, and then how many were cut."""
+    far, _, port = place.pair(f"127.0.0.1:{echo_server(place)}")
+    file = place.folder / "far.toml"
+
+    def before():
+        (one,) = json.loads(place.command("status", "--json", "-c", file))["before"]
+        return one["pid"], one["open"], one["cut"]
+
+    with connected(port) as client:
+        ask(client, b"before")
+        old = json.loads(place.command("status", "--json", "-c", file))["pid"]
+        pid = json.loads(place.command("upgrade", "--drain", "1h", "--json", "-c", file))["pid"]
+        place.stack.callback(end, pid)
+        while not json.loads(place.command("status", "--json", "-c", file)).get("before"):
+            pass
+        assert before() == (old, 1, 0)
+        ask(client, b"still there")
+        far.process.terminate()  # the operator has waited long enough
+        far.wait(0)
+        while before()[1]:
+            pass
+        assert before() == (old, 0, 1)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
 def json_uptime_of(program):
     """Seconds since a process began, by the kernel."""
     with open(f"/proc/{program.process.pid}/stat") as file:

@@ -138,7 +138,9 @@ def test_streams_that_one_frame_opens_count_as_frames_of_the_turn() -> None:
                 each.say([control(Frame.RESET, RESET.pack(top, 1, 0))])
             opened = [0]
             while opened[-1] < ATTACKERS * STREAMS_AHEAD:
-                opened.append(sum(each.stats.streams for each in guarded.connections if each.peer != ALICE.id))
+                opened.append(
+                    sum(each.stats.streams for each in guarded.connections if each.peer != ALICE.id)
+                )
                 await asyncio.sleep(0)
                 assert len(opened) < 5_000
             by_turn = [after - before for before, after in itertools.pairwise(opened)]

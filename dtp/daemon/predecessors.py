@@ -1,0 +1,131 @@
+"""What the processes before this one still have open after an upgrade, and what they had to cut off in the end.
+
+Each tells the process that took its place over a socket pair that only the two have: a line of JSON a second, with
+what it has heard itself of those before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+log = logging.getLogger("dtpd")
+
+#: Set for a process that takes over: the descriptor over which the one before tells.
+BEFORE = "DTPD_BEFORE"
+#: Seconds between two lines.
+EVERY = 1.0
+#: Processes before this one that are remembered, the newest, and services and forwards of each, those with most open.
+MOST, MOST_NAMES = 8, 16
+_LONGEST_LINE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a process has open that takes nothing new."""
+
+    pid: int
+    #: Streams, and how many of them are of which service or forward.
+    open: int
+    by_name: Mapping[str, int] = field(default_factory=dict)
+    #: When it cuts off what is open by then, Unix time; and how many it has cut off.
+    until: float = 0.0
+    cut: int = 0
+
+    @classmethod
+    def of(cls, status: Mapping[str, Any], open_streams: int, until: float) -> Left:
+        """What this process has, by `Daemon.status`."""
+        names = {one["service"]: int(one["open"]) for one in status.get("exposed", ())}
+        names |= {", ".join(one["listen"]) or one["mode"]: one["open"] for one in status.get("forwarded", ())}
+        most = sorted(((count, name) for name, count in names.items() if count), reverse=True)[:MOST_NAMES]
+        return cls(os.getpid(), open_streams, {name: count for count, name in most}, until)
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> Left:
+        """Raises `TypeError`, `ValueError`, `LookupError` or `AttributeError` for what no process tells."""
+        names = {str(name): int(count) for name, count in told["by_name"].items()}
+        return cls(int(told["pid"]), int(told["open"]), names, float(told["until"]), int(told["cut"]))
+
+
+class Predecessors:
+    """The processes before this one, the oldest first, as each was heard of last."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Left] = {}
+
+    @property
+    def known(self) -> list[Left]:
+        """As they were heard of last; one that has ended has nothing open."""
+        return list(self._known.values())
+
+    def status(self) -> list[dict[str, Any]]:
+        """The same as JSON has it."""
+        return [asdict(one) for one in self._known.values()]
+
+    async def listen(self, descriptor: int) -> None:
+        """Hear what the process at the other end tells, until it ends."""
+        sock = socket.socket(fileno=descriptor)
+        sock.set_inheritable(False)
+        reader, writer = await asyncio.open_connection(sock=sock, limit=_LONGEST_LINE)
+        teller = 0
+        try:
+            while line := await reader.readline():
+                told = [Left.read(one) for one in json.loads(line)]
+                self._note(told)
+                teller = told[-1].pid
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            log.warning("the process before tells otherwise what it has open: %s", error)
+        except OSError:
+            pass  # it has ended in another way
+        finally:
+            writer.close()
+            if (last := self._known.get(teller)) is not None:
+                self._known[teller] = Left(last.pid, 0, {}, last.until, last.cut)
+
+    def _note(self, told: list[Left]) -> None:
+        for one in told:
+            self._known[one.pid] = one
+        for pid in list(self._known)[:-MOST]:
+            del self._known[pid]
+
+
+class Farewell:
+    """Tells the successor what is open here, until this process ends."""
+
+    def __init__(self, sock: socket.socket, before: Predecessors, left: Callable[[], Left]) -> None:
+        """`left` gives what there is now; `sock` is this one's from now on."""
+        self._sock, self._before, self._left = sock, before, left
+
+    async def tell(self, cut: asyncio.Future[int]) -> None:
+        """Tell it again and again, and at last how many streams were cut off, which `cut` is set to."""
+        _, writer = await asyncio.open_connection(sock=self._sock)
+        try:
+            while not cut.done():
+                if not writer.transport.get_write_buffer_size():  # else it takes its time
+                    self._write(writer, self._left())
+                await asyncio.wait([cut], timeout=EVERY)
+            end = self._left()
+            self._write(writer, Left(end.pid, 0, {}, time.time(), cut.result()))
+            async with asyncio.timeout(EVERY):
+                await writer.drain()
+        except (OSError, TimeoutError):
+            pass  # the successor has ended, or is stuck: its affair
+        finally:
+            writer.close()
+
+    def _write(self, writer: asyncio.StreamWriter, left: Left) -> None:
+        told = [*self._before.known[-MOST:], left]
+        writer.write(json.dumps([asdict(one) for one in told]).encode() + b"\n")
+
+
+def inherited_end() -> int | None:
+    """The descriptor over which the process before tells what it has open; None where there is none."""
+    told = os.environ.pop(BEFORE, "")
+    return int(told) if told.isdecimal() else None

@@ -1,0 +1,177 @@
+"""Behind an upgrade: what the process before still has open, for how long, and what it cuts off in the end."""
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.cli.daemon_status import render
+from dtp.daemon import predecessors, process
+from dtp.daemon.predecessors import MOST, Farewell, Left, Predecessors
+
+from .test_daemon_process import answer, serve, until  # noqa: F401 - a fixture
+
+
+class Heard:
+    """A successor and what it hears over a socket pair, told by `tell`."""
+
+    def __init__(self, before=None):
+        self.mine, self.theirs = socket.socketpair()
+        self.here = Predecessors()
+        self.before = before or Predecessors()
+        self.left = Left(7, 3, {"api": 3}, 99.0)
+        self.cut = asyncio.get_running_loop().create_future()
+        self.hearing = asyncio.ensure_future(self.here.listen(self.theirs.detach()))
+        self.telling = asyncio.ensure_future(
+            Farewell(self.mine, self.before, lambda: self.left).tell(self.cut)
+        )
+
+
+def test_it_is_heard_what_is_open_and_what_was_cut_off():
+    async def main():
+        heard = Heard()
+        await until(lambda: heard.here.known == [heard.left])
+        assert heard.here.status() == [
+            {"pid": 7, "open": 3, "by_name": {"api": 3}, "until": 99.0, "cut": 0},
+        ]
+        heard.left = Left(7, 1, {"api": 1}, 99.0)
+        heard.cut.set_result(1)
+        await asyncio.gather(heard.telling, heard.hearing)
+        (last,) = heard.here.known
+        assert (last.open, last.by_name, last.cut) == (0, {}, 1)
+
+    asyncio.run(main())
+
+
+def test_one_that_was_killed_has_nothing_open():
+    async def main():
+        heard = Heard()
+        await until(lambda: heard.here.known)
+        heard.telling.cancel()
+        await heard.hearing
+        assert [(one.pid, one.open, one.cut) for one in heard.here.known] == [(7, 0, 0)]
+
+    asyncio.run(main())
+
+
+def test_those_before_are_passed_on_and_the_oldest_are_forgotten():
+    async def main():
+        before = Predecessors()
+        before._note([Left(number, number) for number in range(20, 20 + MOST)])
+        heard = Heard(before)
+        await until(lambda: heard.here.known)
+        assert [one.pid for one in heard.here.known] == [*range(21, 20 + MOST), 7]
+        heard.telling.cancel()
+        await heard.hearing
+
+    asyncio.run(main())
+
+
+@given(
+    st.binary(max_size=60)
+    | st.recursive(st.none() | st.integers() | st.text(max_size=3), st.lists, max_leaves=6).map(
+        lambda value: json.dumps(value).encode()
+    )
+)
+def test_a_process_of_another_version_is_not_understood_and_nothing_breaks(line):
+    async def main():
+        mine, theirs = socket.socketpair()
+        here = Predecessors()
+        with mine:
+            mine.sendall(line + b"\n")
+        await here.listen(theirs.detach())
+        assert here.status() == []
+
+    asyncio.run(main())
+
+
+def test_no_more_names_are_told_than_fit():
+    status = {
+        "exposed": [{"service": f"s{number}", "open": number} for number in range(100)],
+        "forwarded": [{"listen": ["127.0.0.1:1", "[::1]:1"], "mode": "tcp", "open": 1000}],
+    }
+    left = Left.of(status, 5950, 1.0)
+    assert list(left.by_name) == ["127.0.0.1:1, [::1]:1", *(f"s{number}" for number in range(99, 84, -1))]
+    assert (left.pid, left.open) == (os.getpid(), 5950)
+
+
+@pytest.mark.parametrize(
+    ("one", "words"),
+    [
+        (Left(5, 2, {"api": 2}, 0.0), "finishes 2 streams until 1970-01-01 00:00:00 UTC: 2 of api"),
+        (Left(5, 0, {}, 0.0, 3), "cut off 3 streams"),
+        (Left(5, 0, {}, 0.0), "has finished all that was open"),
+    ],
+)
+def test_the_status_shows_it(one, words):
+    here = Predecessors()
+    here._note([one])
+    status = {
+        "draining": False, "uptime": 1, "reloads": 0, "identity": "dtp1", "callers": [], "exposed": [],
+        "forwarded": [], "before": here.status(),
+    }  # fmt: skip
+    assert f"process 5, before the upgrade, {words}" in [str(part) for part in render(status)]
+
+
+# ---- the process -------------------------------------------------------------------------------------------------
+
+#: A successor that serves, and passes on what it is told.
+TOLD = (
+    "import socket; told = socket.socket(fileno=int(os.environ['DTPD_BEFORE'])); out = open({path!r}, 'wb'); "
+)
+HEARS = "\nwhile data := told.recv(65536):\n    out.write(data); out.flush()"
+
+
+@pytest.mark.parametrize("grace", [None, 3600])
+def test_the_successor_hears_and_the_time_is_that_of_the_command(serve, monkeypatch, tmp_path, caplog, grace):  # noqa: F811
+    path = tmp_path / "told"
+    program = answer("b'1'")
+    program[-1] += "; " + TOLD.format(path=str(path)) + HEARS
+    monkeypatch.setattr(sys, "orig_argv", program)
+    caplog.set_level(logging.INFO)
+
+    async def scenario(served, daemon):
+        daemon.open_streams = 2
+        await served._upgrade({"drain": grace})
+        await until(lambda: hasattr(daemon, "grace"))
+        assert daemon.grace == (30 if grace is None else grace)
+        await asyncio.to_thread(_wait_for, path)
+        served._on_signal()
+
+    serve(scenario)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    (first,), (last,) = lines[0], lines[-1]
+    assert (first["pid"], first["open"], first["by_name"], first["cut"]) == (os.getpid(), 2, {"api": 2}, 0)
+    assert (last["open"], last["cut"]) == (0, 2)
+    assert "cut off: 2 streams (2 of api)" in caplog.text
+
+
+def _wait_for(path):
+    while not path.exists() or not path.stat().st_size:
+        os.sched_yield()
+
+
+@pytest.mark.parametrize("grace", ["1h", True, -1, float("nan"), process.LONGEST_GRACE + 1])
+def test_a_time_that_is_none_is_refused_and_nothing_changes(serve, grace):  # noqa: F811
+    async def scenario(served, daemon):
+        for command in (served._upgrade, served._drain):
+            with pytest.raises(process.BadGrace):
+                await command({"drain": grace})
+        assert daemon.asked == []
+        assert not served._stop.is_set()
+
+    serve(scenario)
+
+
+def test_the_descriptor_is_taken_once(monkeypatch):
+    monkeypatch.setenv(predecessors.BEFORE, "17")
+    assert predecessors.inherited_end() == 17
+    assert predecessors.inherited_end() is None
+    monkeypatch.setenv(predecessors.BEFORE, "x")
+    assert predecessors.inherited_end() is None
