@@ -112,6 +112,9 @@ typedef struct dtp_name {
 /* Which part: the register itself, the total of author `part - 1`, that there is a text or a list, or a container of entries. */
 enum { DTP_PART_REGISTER = 0, DTP_PART_LIST = UINT32_MAX - 8, DTP_PART_TEXT, DTP_PART_SET, DTP_PART_VALUES };
 
+/* Bytes of the value of a text's or a list's slot: of one in which there is something, and of one in which there isn't. */
+enum { DTP_SHOWN = 2, DTP_HIDDEN = 3 };
+
 /* 40 bytes. */
 typedef struct dtp_slot {
     uint64_t clock;
@@ -357,6 +360,7 @@ int dtp_is_last_total(const dtp_graph *graph, uint32_t slot); /* of a counter's 
 uint32_t dtp_latest_entry(dtp_graph *graph, uint32_t slot); /* of a container, which has some */
 /* The number that MessagePack bytes stand for: DTP_OK, or another code (crdt_local.c) */
 int dtp_integer_of(dtp_bytes bytes, int64_t *value);
+int dtp_is_there(dtp_graph *graph, uint32_t slot); /* whether there is something to be seen in a slot (crdt_read.c) */
 int dtp_is_soul(dtp_graph *graph, uint32_t number); /* whether a name is a soul that has something (crdt_read.c) */
 /* The part that a kind of op is about; a counter's is its author's. */
 uint32_t dtp_part_of(const dtp_op *op);

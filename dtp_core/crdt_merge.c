@@ -11,18 +11,24 @@ enum {
 /* That there is a text or a list, and who edited it last; the edit itself is handed on. */
 static int apply_edit(dtp_graph *graph, uint32_t slot, const dtp_op *op)
 {
-    static const uint8_t empty[2] = {0xc4, 0x00};
-    dtp_bytes mark = {empty, sizeof empty};
+    static const uint8_t there[DTP_SHOWN] = {0xc4, 0x00};
+    dtp_bytes mark = {there, sizeof there};
     dtp_edit *edit;
     int code;
     if (dtp_reserve((void **)&graph->edits, &graph->edits_room, graph->edit_count + 1, sizeof *edit) != DTP_OK
         || dtp_buffer_reserve(&graph->edit_bytes, op->value_length) != DTP_OK)
         return DTP_E_MEMORY;
+    if (graph->loading) { /* a state has the texts elsewhere, and here whether there is something in them */
+        mark.at = op->value;
+        mark.length = op->value_length;
+        return op->value_length == DTP_SHOWN || op->value_length == DTP_HIDDEN
+            ? dtp_slot_write(graph, slot, op->clock, op->author, mark) : DTP_E_FORMAT;
+    }
     code = dtp_slot_write(graph, slot, op->clock, op->author, mark);
     if (code < 0)
         return code;
-    if (op->value_length == sizeof empty)
-        return 0; /* of a state, which has the texts elsewhere */
+    if (op->value_length == sizeof there)
+        return 0; /* no edit at all */
     edit = &graph->edits[graph->edit_count++];
     edit->space = dtp_space_of(dtp_part_of(op));
     edit->soul = op->soul;

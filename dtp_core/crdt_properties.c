@@ -77,11 +77,9 @@ static int pack_entries(dtp_graph *graph, uint32_t slot)
 static int is_other(dtp_graph *graph, uint32_t slot)
 {
     const dtp_slot *one = &graph->slots[slot];
-    if (one->part == DTP_PART_REGISTER)
+    if (one->part == DTP_PART_REGISTER || (dtp_space_of(one->part) == DTP_COUNTER && !dtp_is_last_total(graph, slot)))
         return 0;
-    if (one->part > DTP_PART_TEXT)
-        return dtp_container_of(graph, slot)->count > 0;
-    return dtp_space_of(one->part) == DTP_COUNTER ? dtp_is_last_total(graph, slot) : one->value.length > 0;
+    return dtp_is_there(graph, slot);
 }
 
 static int pack_other(dtp_graph *graph, uint32_t slot)

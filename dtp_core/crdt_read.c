@@ -89,11 +89,36 @@ static uint32_t next_slot(const dtp_graph *graph, uint32_t slot)
     return graph->slots[slot].value.spare;
 }
 
-/* Whether there is something to be seen in the slot. */
-static int is_there(dtp_graph *graph, uint32_t number)
+/* The whole of a counter, of which this slot has one author's total: whether it is another than 0. The sum may need more
+ * than 64 bits, so halves of totals are summed. */
+static int is_counted(dtp_graph *graph, uint32_t number)
+{
+    const dtp_slot *one = &graph->slots[number];
+    uint32_t slot;
+    int64_t high = 0, low = 0, total;
+    for (slot = graph->names[one->soul].first; slot != DTP_NONE; slot = next_slot(graph, slot)) {
+        uint8_t room[DTP_VALUE_NEAR];
+        if (graph->slots[slot].key != one->key || dtp_space_of(graph->slots[slot].part) != DTP_COUNTER)
+            continue;
+        if (dtp_integer_of(dtp_value_get(&graph->slots[slot].value, room), &total) != DTP_OK)
+            return 1;
+        low += (int64_t)((uint64_t)total & UINT32_MAX);
+        high += (total - (int64_t)((uint64_t)total & UINT32_MAX)) / (INT64_C(1) << 32);
+    }
+    return low % (INT64_C(1) << 32) != 0 || high + low / (INT64_C(1) << 32) != 0;
+}
+
+int dtp_is_there(dtp_graph *graph, uint32_t number)
 {
     const dtp_slot *slot = &graph->slots[number];
-    return slot->part > DTP_PART_TEXT ? dtp_container_of(graph, number)->count > 0 : slot->value.length > 0;
+    switch (slot->part) {
+    case DTP_PART_REGISTER: return slot->value.length > 0;
+    case DTP_PART_LIST:
+    case DTP_PART_TEXT: return slot->value.length == DTP_SHOWN;
+    case DTP_PART_SET:
+    case DTP_PART_VALUES: return dtp_container_of(graph, number)->count > 0;
+    default: return is_counted(graph, number);
+    }
 }
 
 static void show(dtp_graph *graph, dtp_view *view)
@@ -189,12 +214,12 @@ static int is_listed(dtp_graph *graph, uint32_t slot, uint32_t space)
 {
     const dtp_slot *one = &graph->slots[slot];
     uint32_t later;
-    if (dtp_space_of(one->part) != space || !is_there(graph, slot))
+    if (dtp_space_of(one->part) != space)
         return 0;
     for (later = next_slot(graph, slot); space == DTP_COUNTER && later != DTP_NONE; later = next_slot(graph, later))
         if (graph->slots[later].key == one->key && dtp_space_of(graph->slots[later].part) == DTP_COUNTER)
             return 0;
-    return 1;
+    return dtp_is_there(graph, slot);
 }
 
 int dtp_graph_keys(dtp_graph *graph, uint32_t space, const uint8_t *soul, size_t soul_length, dtp_view *view)
@@ -228,7 +253,7 @@ int dtp_is_soul(dtp_graph *graph, uint32_t number)
 {
     uint32_t slot;
     for (slot = graph->names[number].first; slot != DTP_NONE; slot = next_slot(graph, slot))
-        if (is_there(graph, slot))
+        if (dtp_is_there(graph, slot))
             return 1;
     return 0;
 }
@@ -254,6 +279,20 @@ int dtp_graph_souls(dtp_graph *graph, const uint8_t *prefix, size_t length, dtp_
             TRY(pack_name(graph, number));
     show(graph, view);
     return DTP_OK;
+}
+
+int dtp_graph_show(dtp_graph *graph, uint32_t space, const uint8_t *soul, size_t soul_length, const uint8_t *key,
+                   size_t key_length, int has_something)
+{
+    static const uint8_t marks[2][DTP_HIDDEN] = {{0xc4, 0x01, 0x00}, {0xc4, 0x00}};
+    uint32_t part = space == DTP_TEXT ? DTP_PART_TEXT : DTP_PART_LIST, soul_number, key_number, slot;
+    dtp_bytes mark = {marks[has_something != 0], has_something ? DTP_SHOWN : DTP_HIDDEN};
+    if (space != DTP_TEXT && space != DTP_LIST)
+        return DTP_E_LIMIT;
+    if (!find_name(graph, soul, soul_length, &soul_number) || !find_name(graph, key, key_length, &key_number))
+        return DTP_OK;
+    slot = dtp_slot_find(graph, soul_number, key_number, part, dtp_slot_hash(graph, soul_number, key_number, part));
+    return slot == DTP_NONE ? DTP_OK : dtp_value_set(&graph->slots[slot].value, mark);
 }
 
 int dtp_graph_name(const dtp_graph *graph, uint32_t number, const uint8_t **text, size_t *length)

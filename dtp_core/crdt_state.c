@@ -1,7 +1,7 @@
 /* crdt_state.c - a graph begins, is saved, loaded, tidied, and ends. docs/graph.md, "States". */
 #include "crdt_graph.h"
 
-enum { CHUNK_OPS = 4096, CHUNK_BYTES = 4 << 20, STATE_VERSION = 1 };
+enum { CHUNK_OPS = 4096, CHUNK_BYTES = 4 << 20, STATE_VERSION = 2 };
 static const uint8_t magic[4] = {'d', 't', 'p', 'g'};
 
 #define TRY(call)            \

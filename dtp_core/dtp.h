@@ -451,6 +451,9 @@ int dtp_graph_read(dtp_graph *graph, uint32_t space, const uint8_t *soul, size_t
                    size_t key_length, dtp_view *view);
 /* MessagePack of a soul's keys in a space: {key: value} for REGISTER, [key...] for others. */
 int dtp_graph_keys(dtp_graph *graph, uint32_t space, const uint8_t *soul, size_t soul_length, dtp_view *view);
+/* Tell of a text or a list, whose edits are merged elsewhere, whether there is something in it: else it isn't listed. */
+int dtp_graph_show(dtp_graph *graph, uint32_t space, const uint8_t *soul, size_t soul_length, const uint8_t *key,
+                   size_t key_length, int has_something);
 /* MessagePack [soul...] of those that have something in any space and begin with `prefix`. */
 int dtp_graph_souls(dtp_graph *graph, const uint8_t *prefix, size_t length, dtp_view *view);
 

@@ -256,12 +256,14 @@ def _by_kind(kinds: dict[str, Any]) -> Any:
 @graph.command()
 @_file
 @click.argument("soul")
-@click.argument("key")
+@click.argument("key", required=False)
 @_store
-def rm(opened: _Opener, soul: str, key: str) -> None:
-    """Delete a key of a node."""
+def rm(opened: _Opener, soul: str, key: str | None) -> None:
+    """Delete a key of a node; without KEY the node, with all that is at SOUL. Links to it stay."""
 
     async def work(graph: Graph) -> bool:
+        if key is None:
+            return graph.delete(soul)
         node = _registers(graph, soul)
         if key not in node:
             return False
@@ -269,18 +271,19 @@ def rm(opened: _Opener, soul: str, key: str) -> None:
         return True
 
     if not opened.run(work, writing=True):
-        raise NotThere(f"{soul!r} has nothing at {key!r}")
+        raise NotThere(f"{soul!r} has nothing" + ("" if key is None else f" at {key!r}"))
 
 
 @graph.command()
 @_file
 @click.argument("prefix", default="")
+@click.option("--all", "internal", is_flag=True, help="With the graph's own book-keeping.")
 @_store
-def ls(opened: _Opener, prefix: str) -> None:
+def ls(opened: _Opener, prefix: str, internal: bool) -> None:
     """List the nodes, or those that begin with PREFIX."""
 
     async def work(graph: Graph) -> list[str]:
-        return graph.souls(prefix)
+        return graph.souls(prefix, internal=internal)
 
     for soul in opened.look(work):
         print_line({"soul": soul}, soul)
@@ -499,6 +502,24 @@ def recover(opened: _Opener) -> None:
 @graph.command()
 @_file
 @_store
+def prune(opened: _Opener) -> None:
+    """Drop stored frames of which nothing counts any more, and give back their room.
+
+    What was overwritten is in no 'dtp graph log' then. 'dtp graph status' says what it can come to: frames of others
+    go once their authors have summed them up, which they do over connections.
+    """
+
+    async def work(graph: Graph) -> dict[str, int]:
+        done = await graph.prune()
+        return {"frames": done.frames, "bytes": done.bytes}
+
+    found = opened.run(work, writing=True)
+    print_result(found, f"dropped {count_of(found['frames'], 'frame')}, {count_of(found['bytes'], 'byte')}")
+
+
+@graph.command()
+@_file
+@_store
 def status(opened: _Opener) -> None:
     """Tell how a graph stands: what is here, what is missing, who signed two histories.
 
@@ -509,7 +530,8 @@ def status(opened: _Opener) -> None:
     async def work(graph: Graph) -> tuple[dict[str, Any], list[Proof], DtpError | None]:
         missing = sum(last - first + 1 for _, first, last in graph.gaps())
         found = {"name": graph.name, "authors": len(graph.vector()), "frames": sum(graph.vector().values())}
-        forks = await graph.proofs()
+        forks, room = await graph.proofs(), await graph.prunable()
+        found |= {"bytes": room.stored, "prunable": room.overwritten}
         found |= {"missing": missing, "forks": len(forks), "clock_ahead": round(graph.clock_ahead)}
         return found | {"damage": graph.damage and str(graph.damage)}, forks, _wrong(graph)
 

@@ -360,6 +360,10 @@ class GraphCore:
         """MessagePack of a soul's keys in a space: `{key: value}` for REGISTER, `[key...]` for the others."""
         return self._show(lib.dtp_graph_keys(self._graph, space, soul, len(soul), self._view))
 
+    def show(self, space: int, soul: bytes, key: bytes, *, has_something: bool) -> None:
+        """Tell of a text or a list whether there is something in it; else it isn't listed."""
+        _check(lib.dtp_graph_show(self._graph, space, soul, len(soul), key, len(key), has_something))
+
     def souls(self, prefix: bytes = b"") -> bytes:
         """MessagePack `[soul...]` of those that have something and begin with `prefix`."""
         return self._show(lib.dtp_graph_souls(self._graph, prefix, len(prefix), self._view))

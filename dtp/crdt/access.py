@@ -46,6 +46,15 @@ from dtp.identity.peer_id import PeerIdError
 CONTEXT: Final = b"dtp.graph.grant.v1"
 #: Where each author says what it grants, uses and revokes: `%access/dtp1...`.
 ACCESS: Final = "%access"
+
+
+def is_internal(soul: str) -> bool:
+    """Return whether a soul is a graph's own book-keeping: grants, rings of private nodes, what others have seen."""
+    return soul.partition("/")[0] == ACCESS or (
+        soul.startswith("~") and soul.partition("/")[2].startswith(".")
+    )
+
+
 OFFER, USE, REVOKE = "offer/", "use/", "revoke/"
 _VERSION: Final = 1
 _NONCE: Final = 16

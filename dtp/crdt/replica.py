@@ -307,9 +307,15 @@ class Replica:
     def edited(self, name: Name) -> None:
         """Note that a text or a list was written here."""
         self.sequences.touch(name)
+        self.show(name, has_something=len(self.sequences.open(name)) > 0)
         self.version += 1
         if self.on_edited is not None:
             self.on_edited(name)
+
+    def show(self, name: Name, *, has_something: bool) -> None:
+        """Note whether there is something in a text or a list: else it isn't listed."""
+        space, soul, key = name
+        self.core.show(space, values.name(soul), values.name(key), has_something=has_something)
 
     def stamp(self) -> int:
         """Return the clock of a move or an assignment made now: above all that were seen."""
@@ -413,13 +419,17 @@ class Replica:
             self.core.set_owner(number, owner_name(author).encode())
         return number
 
-    def merge_summary(self, author: bytes, body: bytes, after: int, last: int) -> int:
+    def merge_summary(
+        self, author: bytes, body: bytes, after: int, last: int, *, limit: int | None = None
+    ) -> int:
         """Take what still counts of the ops of an author with clocks above `after`, up to `last`; how many changes.
 
-        Raises `EncodingError`, and `StateLimit` when it is too far in the future: nothing was taken then.
+        Raises `EncodingError`, and `StateLimit` when it is above the clock `limit`, by default what is too far in the
+        future: nothing was taken then.
         """
         number = self._number(author)
-        changed = self.core.merge_summary(number, body, after, last, self._limit(number))
+        bound = self._limit(number) if limit is None else limit
+        changed = self.core.merge_summary(number, body, after, last, bound)
         if changed:
             self.version += 1
             if self.core.edited:

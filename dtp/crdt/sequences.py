@@ -43,6 +43,9 @@ class Owner(Protocol):
     def edited(self, name: Name) -> None:
         """Note that something was written here."""
 
+    def show(self, name: Name, *, has_something: bool) -> None:
+        """Note whether there is something in a text or a list."""
+
     def stamp(self) -> int:
         """Return the clock of a move or an assignment made now."""
 
@@ -302,6 +305,7 @@ class Sequences:
                     break
                 yield name, edit
                 text.mark_taken(stop)
+            self._owner.show(name, has_something=len(text) > 0)
             del self._touched[name]
 
     def apply(self, name: Name, edit: bytes, author: bytes = b"") -> None:
@@ -310,6 +314,14 @@ class Sequences:
         One of an author that wasn't asked before the text was compacted makes the text `stale`.
         """
         text = self.open(name)
+        was_empty = not len(text)
+        try:
+            self._apply(name, text, edit, author)
+        finally:
+            if was_empty or not len(text):
+                self._owner.show(name, has_something=len(text) > 0)
+
+    def _apply(self, name: Name, text: GraphText | GraphList, edit: bytes, author: bytes) -> None:
         _, soul, key = name
         if name in self._asked and author not in self._asked[name].authors:
             log.info("the text at %r %r must be built again: its author was not asked", soul, key)

@@ -34,6 +34,7 @@ from dtp.graph.graph_formats import Exported
 from dtp.graph.presence.presence import Presence, PresenceChanges, Present
 from dtp.graph.private import PrivateNode
 from dtp.graph.proving import Proof
+from dtp.graph.pruning import Prunable, Pruned
 from dtp.graph.query.budget import QueryBudget
 from dtp.graph.query.errors import QueryError, QueryLimit
 
@@ -70,6 +71,8 @@ __all__ = [
     "Present",
     "PrivateNode",
     "Proof",
+    "Prunable",
+    "Pruned",
     "QueryBudget",
     "QueryError",
     "QueryLimit",

@@ -20,9 +20,23 @@ from dtp.crdt.replicated import Version
 
 if TYPE_CHECKING:
     from dtp.crdt import Replica
+    from dtp.graph.graph import Graph
 
 #: Below an author's soul: the versions that it has, by text.
 SEEN: Final = ".seen"
+
+
+async def forget(graph: Graph, gone: set[bytes]) -> int:
+    """See `Graph.compact`."""
+    graph.check_writable()
+    await graph.commit()
+    async with graph.held() as replica:
+        left = gone | {graph.identity.id.key}
+        forgotten = compact(replica, [one for one in graph.vector() if one not in left])
+        graph.outgrew(forgotten)
+        report(replica)
+    await graph.commit()
+    return forgotten
 
 
 def name_of(space: int, soul: str, key: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from dtp.core import crdt as core
 from dtp.crdt import Change, Counter, Map, MultiValue, Node, Replica, Set, Value, values
+from dtp.crdt.access import is_internal
 from dtp.crdt.owners import owned
 from dtp.graph.changes import UNREAD, Changes, Readers, Watch
 from dtp.graph.errors import GraphError, GraphReadOnly, KeyLost, NotReader, NotSealed
@@ -165,14 +166,20 @@ class Contents:
             if where != soul:
                 continue
             if space == core.LIST:
-                found.setdefault(key, {})["list"] = list(self._replica.list(soul, key))
+                if elements := list(self._replica.list(soul, key)):
+                    found.setdefault(key, {})["list"] = elements
             elif text := str(self._replica.text(soul, key)):
                 found.setdefault(key, {})["text"] = text
         return found
 
-    def souls(self, prefix: str = "") -> _Souls:
-        """The souls that have something and begin with `prefix`, sorted."""
-        return sorted(self._replica.souls(prefix))
+    def souls(self, prefix: str = "", *, internal: bool = False) -> _Souls:
+        """The souls that have something and begin with `prefix`, sorted.
+
+        What is emptied or deleted has nothing: a text or a list without elements, a counter at 0. Souls of the
+        graph's own book-keeping (what was granted, seen, and sealed to whom) are among them with `internal`.
+        """
+        found = self._replica.souls(prefix)
+        return sorted(found if internal else [soul for soul in found if not is_internal(soul)])
 
     def own(self, path: str = "") -> str:
         """The soul of this identity's own at `path`. Only it can write there; all replicas see to that."""

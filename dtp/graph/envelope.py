@@ -204,6 +204,11 @@ class Summary(Signed):
         )
 
 
+def last_clock(handle: core.GraphCore, one: Envelope | Summary) -> int:
+    """The highest clock that it covers."""
+    return one.last if isinstance(one, Summary) else handle.check(one.body)[1]
+
+
 def seal(identity: Identity, graph: str, sequence: int, previous: bytes, body: bytes) -> Envelope:
     """Sign a frame as its author."""
     unsigned = Envelope(graph, identity.id.key, sequence, previous, body, b"")
@@ -211,7 +216,12 @@ def seal(identity: Identity, graph: str, sequence: int, previous: bytes, body: b
 
 
 def sum_up(
-    identity: Identity, first: Envelope, last: Envelope, clocks: tuple[int, int], seen: bytes, body: bytes
+    identity: Identity,
+    first: Envelope | Summary,
+    last: Envelope | Summary,
+    clocks: tuple[int, int],
+    seen: bytes,
+    body: bytes,
 ) -> Summary:
     """Sign what still counts of the own frames `first` to `last`, which cover these clocks."""
     unsigned = Summary(
@@ -221,7 +231,7 @@ def sum_up(
         previous=first.previous,
         body=body,
         signature=b"",
-        start=first.sequence,
+        start=first.first,
         tip=last.hash,
         after=clocks[0],
         last=clocks[1],

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from dtp.graph.accounts import Accounts
 from dtp.graph.blobs import BlobStore
 from dtp.graph.chains import Chains
 from dtp.graph.contents import CLOSED, READ_ONLY
-from dtp.graph.envelope import Envelope, Summary
+from dtp.graph.envelope import Envelope, Summary, last_clock
 from dtp.graph.errors import (
     EnvelopeError,
     Equivocation,
@@ -38,11 +38,13 @@ from dtp.graph.errors import (
 )
 from dtp.graph.graph_connections import GraphConnections
 from dtp.graph.graph_past import GraphPast
+from dtp.graph.graph_upkeep import GraphUpkeep
 from dtp.graph.passing import Offering, Passed
 from dtp.graph.proving import Proof
+from dtp.graph.pruning import Pruner
 from dtp.graph.store import Damage, Store
 from dtp.graph.vector import MARK, Head, Vector
-from dtp.graph.verifying import last_clock, verify
+from dtp.graph.verifying import verify
 from dtp.identity import Identity, PeerId
 from dtp.tasks import start_task
 
@@ -60,7 +62,7 @@ _AT_ONCE: Final = 256
 _LOOK_AGAIN: Final = 60.0
 
 
-class Graph(GraphPast, GraphConnections):
+class Graph(GraphUpkeep, GraphPast, GraphConnections):
     """A replicated graph, opened by `Graph.open`; `async with` closes it.
 
     Nodes and the other types are read and changed by plain calls, which only touch memory. What was changed is signed
@@ -79,6 +81,7 @@ class Graph(GraphPast, GraphConnections):
         *,
         history: bool = False,
         read_only: bool = False,
+        prune: bool = False,
     ) -> None:
         """See `open`."""
         super().__init__(identity, replica, BlobStore(store.blob_folder, scratch=store.forgets))
@@ -97,6 +100,7 @@ class Graph(GraphPast, GraphConnections):
         self.behind: GraphBehind | None = None
         self._chains = self._read_chains()
         self._ask_whether_behind()
+        self._pruner = Pruner(self) if prune else None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dtp-graph")
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
@@ -149,6 +153,7 @@ class Graph(GraphPast, GraphConnections):
         history: bool = False,
         blobs: str | os.PathLike[str] | None = None,
         read_only: bool = False,
+        prune: bool = False,
     ) -> Graph:
         """The graph kept at `place`: the path of a SQLite file, made if need be, `memory:`, or a `postgresql://` URL.
 
@@ -162,19 +167,24 @@ class Graph(GraphPast, GraphConnections):
         may leave out what was overwritten while this graph was away. What is stored summed up stays so: where it
         matters, as in votes, begin with `history`, and all programs that share a store.
 
+        With `prune` frames of which nothing counts any more are dropped as the store grows (`Graph.prune`), so that
+        it stays in proportion to what stands; it can't be had with `history`.
+
         With `read_only` it is opened beside the program that has it, which isn't held up, and shows what was stored
         then; open it again for what came since. The file isn't written to, and `GraphReadOnly` is raised by what
         would change it or exchange it with peers. Raises `StoreError`, `GraphError`.
         """
         if name is not None and len(name.encode()) > envelopes.MAX_NAME:
             raise GraphError(f"a graph's name has at most {envelopes.MAX_NAME} bytes of UTF-8")
+        if prune and (history or read_only):
+            raise GraphError("a graph that keeps its history, or is only read, can't be pruned")
         opened = partial(loading.opened, place, name, identity.id.key, read_only=read_only)
         store: Store = await asyncio.to_thread(opened)
         if blobs is not None:
             store.blob_folder = Path(blobs)
         try:
             replica = await asyncio.to_thread(loading.load, store, identity, clock)
-            graph = cls(identity, store, replica, history=history, read_only=read_only)
+            graph = cls(identity, store, replica, history=history, read_only=read_only, prune=prune)
             store.loaded()
             return graph
         except BaseException:
@@ -186,6 +196,8 @@ class Graph(GraphPast, GraphConnections):
         if self._closed:
             return
         try:
+            if self._pruner is not None:
+                await self._pruner.close()
             await self.commit()
             async with self._lock:
                 await self._save_state(always=True)
@@ -607,26 +619,7 @@ class Graph(GraphPast, GraphConnections):
         for listener in list(self._listeners):
             listener()
 
-    # ---- what was -------------------------------------------------------------------------------------------
-
-    async def compact(self, *, gone: Iterable[PeerId | str | bytes] = ()) -> int:
-        """Forget deleted text that everybody has seen; how many characters. Memory and the state shrink, frames stay.
-
-        Everybody is who wrote in this graph, but for those that are `gone` for good. Each of them says what it has
-        seen by calling this, too, and syncing: so what is deleted is forgotten the next time. Someone new who writes
-        from an older copy costs no text, only that the text is built again from all frames.
-        """
-        self.check_writable()
-        from dtp.graph import compacting
-
-        await self.commit()
-        async with self._lock:
-            left = {access.key_of(one) for one in gone} | {self.identity.id.key}
-            forgotten = compacting.compact(self._replica, [one for one in self.vector() if one not in left])
-            self._since_state += forgotten
-            compacting.report(self._replica)
-        await self.commit()
-        return forgotten
+    # ---- files ----------------------------------------------------------------------------------------------
 
     async def export(self, path: str | os.PathLike[str]) -> int:
         """Write all stored envelopes into one file, whole or not at all; how many. Raises `StoreError`."""
@@ -710,9 +703,34 @@ class Graph(GraphPast, GraphConnections):
             for one in some:
                 del self._unsaved[one.author, one.sequence]
                 self._since_state += len(one.body)
+            if self._pruner is not None:
+                self._pruner.grew(sum(len(one.encode()) for one in some))
         if told:
             self._tell()
             await self._save_state()
+
+    async def replace_stored(self, parts: list[Envelope | Summary]) -> int:
+        """Put parts, from an author's first frame on and without gaps, in the place of the frames that they stand
+        for; how many were dropped, 0 where the store can't."""
+        async with self._lock:
+            self.check_writable()
+            return await self._run(self._store.replace, parts)
+
+    async def shrink(self) -> None:
+        """Give back the room of what was dropped."""
+        async with self._lock:
+            await self._run(self._store.shrink)
+
+    @contextlib.asynccontextmanager
+    async def held(self) -> AsyncIterator[Replica]:
+        """The replica, while nothing else is signed, taken or stored."""
+        async with self._lock:
+            self._check_open()
+            yield self._replica
+
+    def outgrew(self, size: int) -> None:
+        """Note that the state which is kept is so much older."""
+        self._since_state += size
 
     def _witness(self, stored: list[Envelope | Summary]) -> None:
         own = [one.sequence for one in stored if one.author == self.identity.id.key]

@@ -15,7 +15,7 @@ from dtp.crdt.replica import may_write
 from dtp.crdt.rules import MARK
 from dtp.crdt.sequence_changes import difference
 from dtp.graph import envelope as envelopes
-from dtp.graph.formats.items import KINDS, Item, write_whole
+from dtp.graph.formats.items import KINDS, NOTHING, Item, write_whole
 
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
@@ -180,8 +180,6 @@ _AS_OF: Final[dict[str, Callable[[Graph, list[Op]], tuple[bool, Any]]]] = {
     "text": _text,
     "list": _list,
 }
-#: What says of a kind that nothing is there.
-_NOTHING: Final[dict[str, Any]] = {"counter": 0, "set": [], "values": [], "list": [], "text": ""}
 
 
 class Difference(NamedTuple):
@@ -215,7 +213,7 @@ async def restore(graph: Graph, soul: str, seconds: float) -> None:
         if kind in then.get(key, {}):
             continue
         if kind != "register":
-            items.append(Item(soul, key, kind, _NOTHING[kind]))
+            items.append(Item(soul, key, kind, NOTHING[kind]))
         elif ops[-1].has_value:
             gone.append((soul, key))
     await write_whole(graph, items, gone)

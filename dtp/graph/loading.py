@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from dtp.core import signatures
-from dtp.core.crdt import GraphCore
+from dtp.core.crdt import CLOCK_END, GraphCore
 from dtp.core.errors import EncodingError, StateLimit
 from dtp.core.signatures import SignedMessage
 from dtp.crdt import Clock, Replica
@@ -163,7 +163,10 @@ def kept(store: Store, author: bytes) -> Iterator[Envelope | Summary]:
 
 def _merge_stored(replica: Replica, one: Envelope | Summary) -> None:
     try:
-        merge(replica, one)
+        if isinstance(one, Summary):  # it was due when it was stored, whatever the clock here says now
+            replica.merge_summary(one.author, one.body, one.after, one.last, limit=CLOCK_END - 1)
+        else:
+            merge(replica, one)
     except (EncodingError, StateLimit) as error:
         raise _damaged(error) from error
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from dtp.graph.envelope import Signed
 from dtp.graph.errors import GraphError, GraphReadOnly, StoreError
 from dtp.graph.proving import Proof
-from dtp.graph.store import Loaded, Store
+from dtp.graph.store import Loaded, Store, fit
 
 try:
     import psycopg
@@ -223,6 +223,32 @@ class PostgresStore(Store):
                 (self._graph, author, sequence),
             ).fetchone()
             return None if row is None else row[0]
+
+    def replace(self, parts: list[Signed]) -> int:
+        author, upto = parts[0].author, parts[-1].sequence
+        with self._transaction(synced=True) as database:
+            rows = database.execute(
+                "SELECT sequence, arrival FROM dtp_graph_frames WHERE graph = %s AND author = %s AND sequence <= %s "
+                "ORDER BY sequence",
+                (self._graph, author, upto),
+            ).fetchall()
+            places = fit(parts, [sequence for sequence, _ in rows])
+            if not places:
+                return 0
+            database.execute(
+                "DELETE FROM dtp_graph_frames WHERE graph = %s AND author = %s AND sequence <= %s",
+                (self._graph, author, upto),
+            )
+            for part, at in zip(parts, places, strict=True):
+                database.execute(
+                    "INSERT INTO dtp_graph_frames VALUES (%s, %s, %s, %s, %s)",
+                    (self._graph, rows[at][1], author, part.sequence, part.encode()),
+                )
+        return len(rows) - len(parts)
+
+    def shrink(self) -> None:
+        with self._connection("shrunk") as database:
+            database.execute("VACUUM dtp_graph_frames")
 
     def save_state(self, state: bytes) -> None:
         if self._news:  # what isn't taken in yet is not in the state either

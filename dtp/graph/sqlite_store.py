@@ -31,7 +31,7 @@ from dtp.graph.sqlite_format import (
     runs,
 )
 from dtp.graph.sqlite_lock import WriterLock
-from dtp.graph.store import Loaded, Store
+from dtp.graph.store import Loaded, Store, fit
 from dtp.graph.witness import Witness
 from dtp.identity.private import make_private_file
 
@@ -42,6 +42,8 @@ log = logging.getLogger("dtp.graph")
 _PATIENCE: Final = 5.0
 #: Envelopes that are read at once.
 _AT_ONCE: Final = 256
+#: Pages that are free, and more than half of the file, are given back to the disk: 512 KiB.
+_FREE_PAGES: Final = 128
 _FRAMES: Final = (
     "SELECT key, sequence, envelope, sum, arrival FROM frames LEFT JOIN authors ON authors.id = frames.author"
 )
@@ -396,6 +398,41 @@ class SqliteStore(Store):
         rows = self._work("read", lambda: self._rows(_FRAME_FROM, self._authors.get(author), sequence))
         return rows[0][2] if rows else None
 
+    def replace(self, parts: list[Signed]) -> int:
+        author = self._authors.get(parts[0].author)
+        with self._transaction(synced=True):
+            rows = self._db.execute(
+                "SELECT sequence, arrival FROM frames WHERE author = ? AND sequence <= ? ORDER BY sequence",
+                (author, parts[-1].sequence),
+            ).fetchall()
+            places = fit(parts, [sequence for sequence, _ in rows])
+            if not places:
+                return 0
+            self._db.execute(
+                "DELETE FROM frames WHERE author = ? AND sequence <= ?", (author, parts[-1].sequence)
+            )
+            self._db.executemany(
+                "INSERT INTO frames (arrival, author, sequence, envelope, sum) VALUES (?, ?, ?, ?, ?)",
+                (
+                    (rows[at][1], author, part.sequence, data, frame_sum(part.author, part.sequence, data))
+                    for part, at in zip(parts, places, strict=True)
+                    for data in (part.encode(),)
+                ),
+            )
+            # the state has what arrived up to some frame: that may be gone, but nothing came between it and the last
+            self._db.execute(
+                "UPDATE state SET arrival = "
+                "(SELECT COALESCE(MAX(arrival), 0) FROM frames WHERE frames.arrival <= state.arrival)"
+            )
+        return len(rows) - len(parts)
+
+    def shrink(self) -> None:
+        with self._failures("shrunk"):
+            free, pages = self._one("PRAGMA freelist_count"), self._one("PRAGMA page_count")
+            if free >= _FREE_PAGES and 2 * free > pages:  # else what comes next fills them
+                self._db.execute("VACUUM")
+            self._truncate_log()
+
     def size(self, author: bytes, first: int, last: int) -> int:
         with self._failures("read"):
             found: int = self._one(
@@ -436,5 +473,10 @@ class SqliteStore(Store):
     def _take_log_in(self) -> None:
         """SQLite does it when the last one closes the file; who reads it may be the last."""
         with suppress(sqlite3.Error):
-            self._db.execute("PRAGMA busy_timeout = 0")
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._truncate_log()
+
+    def _truncate_log(self) -> None:
+        """Without waiting for who reads."""
+        self._db.execute("PRAGMA busy_timeout = 0")
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._db.execute(f"PRAGMA busy_timeout = {round(_PATIENCE * 1000)}")

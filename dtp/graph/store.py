@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -50,6 +51,17 @@ class Damage(NamedTuple):
             f"the store was damaged: {what}. It was written anew from the rest; a sync with any peer brings back "
             f"what others have. The damaged file is {self.original}"
         )
+
+
+def fit(parts: list[Signed], there: list[int]) -> list[int]:
+    """Return the places in `there`, the sequences that are stored up to the last part's, that the parts come to.
+
+    A part's is the first that ends with it or later: whoever has taken what is there up to it has taken the part, and
+    the parts come in their order. Empty where two parts would come to one place, or they save nothing.
+    """
+    places = [bisect_left(there, part.sequence) for part in parts]
+    is_whole = bool(there) and there[-1] == parts[-1].sequence and len(parts) < len(there)
+    return places if is_whole and all(a < b for a, b in pairwise(places)) else []
 
 
 class Store(ABC):
@@ -99,6 +111,15 @@ class Store(ABC):
     @abstractmethod
     def covering(self, author: bytes, sequence: int) -> bytes | None:
         """The first that an author signed and that ends with this sequence or a later one."""
+
+    @abstractmethod
+    def replace(self, parts: list[Signed]) -> int:
+        """Put parts, from an author's first frame on and without gaps, in the place of all up to the last of them,
+        all or none; how many fewer there are. 0, and nothing was done, where they don't fit what is there."""
+
+    def shrink(self) -> None:
+        """Give back the room of what isn't there any more."""
+        return
 
     def size(self, author: bytes, first: int, last: int) -> int:
         """Bytes of what `read` would give."""
@@ -204,6 +225,19 @@ class MemoryStore(Store):
         sequences = self._sequences.get(author, [])
         at = bisect_left(sequences, sequence)
         return self._frames[author, sequences[at]] if at < len(sequences) else None
+
+    def replace(self, parts: list[Signed]) -> int:
+        author, upto = parts[0].author, parts[-1].sequence
+        sequences = self._sequences.get(author, [])
+        end = bisect_left(sequences, upto + 1)
+        there = sequences[:end]
+        if not fit(parts, there):
+            return 0
+        for sequence in there:
+            del self._frames[author, sequence]
+        self._sequences[author] = [part.sequence for part in parts] + sequences[end:]
+        self._frames = {(author, part.sequence): part.encode() for part in parts} | self._frames
+        return len(there) - len(parts)
 
     def save_state(self, state: bytes) -> None:
         pass  # memory is there until it isn't

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from dtp.graph import envelope as envelopes
 from dtp.graph import vector
-from dtp.graph.envelope import Envelope
+from dtp.graph.envelope import Envelope, Summary, last_clock
 
 if TYPE_CHECKING:
     from dtp.core.crdt import SummaryCore
@@ -63,10 +63,10 @@ async def own(graph: Graph, first: int, last: int) -> AsyncIterator[list[bytes]]
         ready: list[bytes] = []
         for data in some:
             one = envelopes.decode(graph.name, data)
-            if isinstance(one, Envelope) and run.add(one):
+            if run.add(one):
                 continue
             ready += run.end()
-            if not isinstance(one, Envelope) or not run.add(one):
+            if not run.add(one):
                 ready.append(data)
         if ready:
             await graph.commit()
@@ -76,7 +76,7 @@ async def own(graph: Graph, first: int, last: int) -> AsyncIterator[list[bytes]]
 
 
 class _Run:
-    """Own frames in a row, and what still counts of them."""
+    """Own frames in a row, or summaries of such, and what still counts of them."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
@@ -84,18 +84,21 @@ class _Run:
 
     def _begin(self) -> None:
         self._summary: SummaryCore | None = None
-        self._frames: list[Envelope] = []
-        self._first: Envelope | None = None
-        self._last: Envelope | None = None
+        self._frames: list[Envelope | Summary] = []
+        self._first: Envelope | Summary | None = None
+        self._last: Envelope | Summary | None = None
         self._size = 0
         self._after = 0
 
-    def add(self, one: Envelope) -> bool:
+    def add(self, one: Envelope | Summary) -> bool:
         """Whether it is part of the run now; else the run must `end` first, or it can't be summed up at all."""
+        if self._last is not None and one.first != self._last.sequence + 1:
+            return False
         if self._summary is None:
-            self._after = self._graph.replica.core.check(one.body)[0]
+            core = self._graph.replica.core
+            self._after = one.after if isinstance(one, Summary) else core.check(one.body)[0]
             self._summary = self._graph.replica.summary(one.author, self._after)
-        if not self._summary.add(one.body):
+        if one.body and not self._summary.add(one.body):
             if self._first is None:
                 self._summary = None
             return False
@@ -118,6 +121,6 @@ class _Run:
         body = b"" if frames and size <= _FEW else summary.end()
         if frames and (size <= _FEW or size <= (len(body) + envelopes.OVERHEAD) * 5 // 4):
             return [frame.encode() for frame in frames]
-        clocks = after, self._graph.replica.core.check(last.body)[1]
+        clocks = after, last_clock(self._graph.replica.core, last)
         seen = vector.digest(self._graph.heads())
         return [envelopes.sum_up(self._graph.identity, first, last, clocks, seen, body).encode()]

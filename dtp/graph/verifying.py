@@ -5,15 +5,10 @@ from __future__ import annotations
 from dtp.core.crdt import AUTHOR_SIZE, GraphCore
 from dtp.core.errors import EncodingError
 from dtp.graph.chains import START, Tip
-from dtp.graph.envelope import Envelope, Summary
+from dtp.graph.envelope import Envelope, Summary, last_clock
 from dtp.graph.errors import StoreError
 from dtp.graph.loading import kept
 from dtp.graph.store import Store
-
-
-def last_clock(core: GraphCore, envelope: Envelope | Summary) -> int:
-    """The highest clock that it covers."""
-    return envelope.last if isinstance(envelope, Summary) else core.check(envelope.body)[1]
 
 
 def verify(store: Store) -> int:

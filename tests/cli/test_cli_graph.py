@@ -295,13 +295,32 @@ def test_looking_into_a_file_that_is_not_there_makes_none(me, tmp_path, command)
     assert list(tmp_path.glob("out*")) == []
 
 
+def test_deleting_and_pruning(me, tmp_path):
+    file = tmp_path / "notes.db"
+    run("put", file, "gone/1", "k", "1")
+    run("rm", file, "gone/1")
+    assert run("rm", file, "gone/1", code=3).endswith("'gone/1' has nothing\n")
+    assert "gone" not in run("ls", file, "--all")
+    for number in range(12):
+        run("put", file, "gone/1", "k", str(number) * 400)
+    run("rm", file, "gone/1")
+    left = json.loads(run("status", file, "--json"))
+    pruned = json.loads(run("prune", file, "--json"))
+    assert pruned["frames"] >= 12
+    assert pruned["bytes"] > left["prunable"] - 1000
+    assert run("prune", file) == "dropped 0 frames, 0 bytes\n"
+
+
 def test_status_tells_of_two_histories(me, tmp_path):
     """A copy of a file writes, and so does the file; whoever has got both says so, and ends with 3."""
     file, copy, other = (tmp_path / name for name in ("notes.db", "copy.db", "other.db"))
     run("put", file, "page", "k", "0", "--graph", "g")
     shutil.copy(file, copy)
     run("put", file, "page", "k", "1")
-    assert json.loads(run("status", file, "--json")) == {
+    found = json.loads(run("status", file, "--json"))
+    assert 300 < found.pop("bytes") < 600
+    assert 0 < found.pop("prunable") < 400
+    assert found == {
         "name": "g",
         "authors": 1,
         "frames": 2,

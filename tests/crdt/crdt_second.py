@@ -167,7 +167,7 @@ class Model:
             elif op.kind == LIST_EDIT:
                 found.setdefault(op.place, []).append(msgpack.unpackb(op.value))
         told = {place: shown(place[2], value) for place, value in found.items() if value}
-        return {place: value for place, value in told.items() if value != []}
+        return {place: value for place, value in told.items() if value not in ([], 0)}
 
 
 def shown(space: int, value: Any) -> Any:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from dtp.core import crdt as core
 from dtp.crdt import Link, Replica, Value, values
-from dtp.crdt.access import ACCESS
+from dtp.crdt.access import is_internal
 from dtp.crdt.owners import STATIC_KEY
 from dtp.crdt.sequence_changes import difference
 from dtp.crdt.values import GraphValueError
@@ -21,6 +22,16 @@ if TYPE_CHECKING:
 
 #: All that there is at a soul, by how it merges. docs/graph.md, "Spaces and ops".
 KINDS: Final = ("register", "counter", "set", "values", "list", "text")
+#: Those that are no registers, and where they are in the core.
+SPACES: Final = {
+    "counter": core.COUNTER,
+    "set": core.SET,
+    "values": core.VALUES,
+    "list": core.LIST,
+    "text": core.TEXT,
+}
+#: What says of one of these that nothing is there.
+NOTHING: Final[dict[str, Any]] = {"counter": 0, "set": [], "values": [], "list": [], "text": ""}
 #: Those with several values.
 SEVERAL: Final = frozenset({"set", "values", "list"})
 #: A counter's amounts are within so much, as of its ops.
@@ -66,11 +77,6 @@ class Imported(NamedTuple):
     left: list[Left]
 
 
-def is_internal(soul: str) -> bool:
-    """Return whether a soul is a graph's own book-keeping: grants, rings of private nodes, what others have seen."""
-    return soul.partition("/")[0] == ACCESS or (soul.startswith("~") and "/." in soul)
-
-
 def _is_static(soul: str, key: str) -> bool:
     """Whether it is the key that private nodes are sealed to."""
     return key == STATIC_KEY and soul.startswith("~") and "/" not in soul
@@ -81,8 +87,6 @@ def collect(graph: Contents, prefix: str = "") -> Found:
     items: list[Item] = []
     left: list[Left] = []
     for soul in graph.souls(prefix):
-        if is_internal(soul):
-            continue
         if graph.is_private(soul):
             left.append(Left(soul, "it is private, and a file isn't sealed"))
             continue
@@ -189,33 +193,35 @@ async def write_whole(graph: Graph, items: list[Item], gone: Iterable[tuple[str,
     graph.check_writable()
     replica, rows = graph.replica, list(gone)
     for _ in range(_TRIALS):
-        trial = _trial(graph)
+        trial = on_a_copy(graph)
         version = replica.version
         different = await asyncio.to_thread(trial, items, rows)
         if replica.version == version:
             break
     else:  # it changes all the time: what was allowed may not be any more
-        different = _trial(graph)(items, rows)
+        different = on_a_copy(graph)(items, rows)
     graph.check_writable()
-    return len(_write(replica, different, rows))
+    return len(write_items(replica, different, rows))
 
 
-def _trial(graph: Graph) -> Callable[[list[Item], list[tuple[str, str]]], list[Item]]:
-    """Return what writes items into a copy of the graph as it is now, and returns those that were another."""
+def on_a_copy(graph: Graph) -> Callable[[list[Item], list[tuple[str, str]]], list[Item]]:
+    """Return what writes items into a copy of the graph as it is now, and returns those that were another; it raises
+    what the graph would."""
     graph.sign()
     replica, state, rules = graph.replica, graph.replica.save(), dict(graph.replica.permits.rules)
 
     def write(items: list[Item], gone: list[tuple[str, str]]) -> list[Item]:
         trial = _copied(replica, state)
         trial.permits.rules.update(rules)
-        different = _write(trial, items, gone)
+        different = write_items(trial, items, gone)
         trial.write_edits()
         return different
 
     return write
 
 
-def _write(replica: Replica, items: list[Item], gone: list[tuple[str, str]]) -> list[Item]:
+def write_items(replica: Replica, items: list[Item], gone: list[tuple[str, str]]) -> list[Item]:
+    """Write what is another, and delete registers at (soul, key); return what was another."""
     registers = [one for one in items if one.kind == "register" and not _same(replica, one)]
     replica.put_many([(one.soul, one.key, one.value) for one in registers])
     replica.put_many(gone)

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from dtp.core.crdt import GraphCore
 from dtp.crdt import Link, Replica, Value, values
+from dtp.crdt.access import is_internal
 from dtp.crdt.rules import MARK
 from dtp.graph.query.pattern import Range
 
@@ -143,6 +144,8 @@ def _extend(found: array[int], column: memoryview, hashed: int | None) -> None:
 
 
 def rows_of(data: bytes) -> Iterable[tuple[str, dict[str, Any], list[Any], list[Any]]]:
-    """(soul, registers, [key, link...] in sets, what `GraphCore.others` gives) of what `Columns.rows` gave."""
+    """(soul, registers, [key, link...] in sets, what `GraphCore.others` gives) of what `Columns.rows` gave, but for
+    the graph's own book-keeping."""
     parts = iter(values.decode(data))
-    return zip(parts, parts, parts, parts, strict=True)
+    rows = zip(parts, parts, parts, parts, strict=True)
+    return (row for row in rows if not is_internal(row[0]))
