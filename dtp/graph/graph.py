@@ -290,10 +290,16 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
         self._look_again()
 
     def caught_up(self) -> None:
-        """Sign again, as a peer that knows this identity has told all that it has of it."""
-        if self.behind is not None and self.identity.id.key not in self._beyond:
-            log.info("graph %r signs again: a peer knew all that its identity had signed", self.name)
-            self.recover()
+        """Sign again, as a peer that knows this identity has told all that it has of it; not if more was signed here:
+        others may have that."""
+        own = self.identity.id.key
+        if self.behind is None or own in self._beyond:
+            return
+        if self._store.witnessed(own) > self.vector().get(own, 0):
+            self._ask_whether_behind()
+            return
+        log.info("graph %r signs again: a peer knew all that its identity had signed", self.name)
+        self.recover()
 
     def own_fork(self) -> GraphForked | None:
         """Return the error that this identity signed two histories, None if nothing of that is known here."""

@@ -275,6 +275,9 @@ class SqliteStore(Store):
         if self._path != ":memory:":
             self._witness(author).note(sequence)
 
+    def witnessed(self, author: bytes) -> int:
+        return 0 if self._path == ":memory:" else self._witness(author).sequence or 0
+
     def adopt(self, author: bytes, instead: Iterable[Signed] = ()) -> None:
         with self._transaction(synced=True):
             self._insert(list(instead))

@@ -172,6 +172,10 @@ class Store(ABC):
         """Remember, outside of the store, that this author has signed so many frames, for `uncertain`."""
         return
 
+    def witnessed(self, author: bytes) -> int:
+        """Return how many frames this author has signed in the store, as far as is remembered outside of it."""
+        return 0
+
     def adopt(self, author: bytes, instead: Iterable[Signed] = ()) -> None:
         """Take this store for the one that goes on for the author: `uncertain` is None from now on.
 

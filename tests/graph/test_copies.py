@@ -136,6 +136,31 @@ def test_a_peer_that_does_not_know_the_identity_clears_nothing(tmp_path: Path) -
     run(main())
 
 
+def test_a_peer_that_lacks_what_was_signed_last_clears_nothing(tmp_path: Path) -> None:
+    """Others may have it: it would be signed a second time."""
+
+    async def main() -> None:
+        place, backup = tmp_path / "notes.db", tmp_path / "backup.db"
+        await write(place, 1)
+        shutil.copy(place, backup)
+        bob_place, all_place = tmp_path / "bob.db", tmp_path / "all.db"
+        async with await opened(bob_place, BOB) as bob, await opened(all_place, BOB) as other:
+            await write(place, 2, bob)
+            await write(place, 2, other)
+            shutil.copy(backup, place)
+            async with await opened(place) as graph:
+                async with serving(bob) as connection:
+                    await graph.sync(connection)
+                with pytest.raises(GraphBehind, match="signed 5 frames in it, and 3 are there"):
+                    graph.node("page")["more"] = 1
+                async with serving(other) as connection:
+                    await graph.sync(connection)
+                assert graph.failed is None
+                graph.node("page")["more"] = 1
+
+    run(main())
+
+
 def test_a_copy_beside_the_file_is_told_from_it(tmp_path: Path) -> None:
     async def main() -> None:
         place, copy = tmp_path / "notes.db", tmp_path / "copy.db"

@@ -31,6 +31,9 @@ WEIGHTS = {
     "vote": 3,
     "grant": 2,
     "revoke": 2,
+    "publish": 2,
+    "seal": 3,
+    "whisper": 5,
     "commit": 8,
     "sync": 14,
     "pass": 4,
@@ -69,13 +72,30 @@ class History(NamedTuple):
         return "\n".join(lines + [f"  {i:3} {' '.join(map(str, step))}" for i, step in enumerate(self.steps)])
 
 
+#: What a history is mostly about: so that what has to come together does.
+THEMES: tuple[tuple[str, ...], ...] = (
+    (),
+    ("put", "delete", "add", "discard", "map", "unmap", "set", "unset", "count", "link", "unlink"),
+    ("type", "erase", "undo", "compact", "pass", "reorder"),
+    ("push", "pull", "move", "assign", "pass", "reorder"),
+    ("grant", "revoke", "put", "add", "type", "sync"),
+    ("vote", "pass"),
+    ("publish", "seal", "whisper", "grant", "sync"),
+    ("backup", "restore", "put", "sync", "commit"),
+    ("fork", "put", "commit", "pass"),
+    ("jump", "sleep", "put", "type", "crash", "sync"),
+    ("crash", "reopen", "type", "push", "commit"),
+)
+
+
 def make(seed: int, *, stores: tuple[str, ...] = ("memory", "sqlite"), most: int = 60) -> History:
     """The history of a seed."""
     rng = random.Random(seed)
     kept = tuple(rng.choice(stores) for _ in range(rng.randint(2, 4)))
-    # each history is mostly about some of all, so that they meet often
+    theme = rng.choice(THEMES)
     about = {what: weight * rng.choice((0, 1, 1, 3)) for what, weight in WEIGHTS.items()}
     about["sync"] = max(about["sync"], WEIGHTS["sync"])
+    about |= dict.fromkeys(theme, 12)
     chosen = rng.choices(list(about), list(about.values()), k=rng.randint(10, most))
     steps = (Step(what, *(rng.randrange(1 << 16) for _ in range(4))) for what in chosen)
     return History(seed, kept, tuple(steps))

@@ -57,11 +57,13 @@ class Seen:
     def applied(self) -> dict[bytes, list[Signed]]:
         return {author: chain[: self.due.get(author, 0)] for author, chain in self.chains.items()}
 
-    def ripen(self, limit: int) -> None:
-        """Let in what isn't above a clock, each author's in its order."""
+    def ripen(self, limit: int, own: bytes) -> None:
+        """Let in what isn't above a clock, each author's in its order, and all that is its own."""
         for author, chain in self.chains.items():
-            while self.due.get(author, 0) < len(chain) and chain[self.due.get(author, 0)].last <= limit:
-                self.due[author] = self.due.get(author, 0) + 1
+            due = len(chain) if author == own else self.due.get(author, 0)
+            while due < len(chain) and chain[due].last <= limit:
+                due += 1
+            self.due[author] = due
 
     def highest(self) -> int:
         """The highest clock that was let in."""
@@ -95,8 +97,8 @@ class Replica:
     #: Whether something was made that isn't in a frame yet.
     dirty: bool = False
     backup: tuple[bytes, Seen, int] | None = None
-    #: What was written to private nodes and isn't in a frame yet: soul, key, and the value in a tuple.
-    whispered: list[tuple[str, str, Any]] = field(default_factory=list)
+    #: What was written to private nodes and isn't in a frame yet, the earliest first.
+    whispered: list[Any] = field(default_factory=list)
 
     @property
     def key(self) -> bytes:
@@ -130,8 +132,7 @@ class Replica:
             self.check_link(frame, own[-1] if own else None)
             own.append(frame)
             fresh.append(frame)
-        if self.seen.due.get(self.key, 0) == len(own) - len(fresh):
-            self.seen.due[self.key] = len(own)
+        self.seen.due[self.key] = len(own)
         self.signed = max(self.signed, len(own))
         return fresh
 
@@ -141,7 +142,11 @@ class Replica:
             shown = len(chain) - self.graph.waits(author)
             if author != self.key and shown < self.seen.due.get(author, 0):
                 self.seen.due[author] = shown
-        self.seen.ripen(self.limit)
+        self.ripen()
+
+    def ripen(self) -> None:
+        """Let in what is due by its clock."""
+        self.seen.ripen(self.limit, self.key)
 
     def check_link(self, frame: Signed, before: Signed | None) -> None:
         """A frame goes on from the one before, and its clocks are above all that was seen."""
@@ -154,7 +159,7 @@ class Replica:
 
     def check(self) -> None:
         """The package shows what the model does, and has what it has."""
-        self.seen.ripen(self.limit)
+        self.ripen()
         told = {author: len(chain) for author, chain in self.seen.chains.items() if chain}
         same("vector", sorted(told.items()), sorted(self.graph.vector().items()))
         marks = {author: chain[-1].hash[:16] for author, chain in self.seen.chains.items() if chain}

@@ -17,6 +17,7 @@ from edits import EDITS
 from histories import History, Step
 from plain import Signed
 from replicas import Difference, Replica, Seen, image, open_graph, put_image, same
+from sealed import Secrets, publish, seal, whisper
 from voting import tag, vote
 
 import dtp
@@ -43,6 +44,9 @@ class World:
         self.home = folder / "home"
         self.replicas: list[Replica] = []
         self.forked: set[bytes] = set()
+        #: Identities that two graphs have.
+        self.doubled: set[bytes] = set()
+        self.secrets = Secrets()
         self.compacted = False
         self.meetings = 0
 
@@ -74,6 +78,9 @@ class World:
             "vote": self.vote,
             "grant": self.grant,
             "revoke": self.revoke,
+            "publish": self.publish,
+            "seal": self.seal,
+            "whisper": self.whisper,
             "commit": self.commit,
             "sync": self.sync,
             "pass": self.pass_on,
@@ -95,9 +102,25 @@ class World:
     async def commit(self, replica: Replica, _: Step | None = None) -> None:
         """What was made is signed, and shown as the model shows it."""
         await replica.graph.commit()
-        await replica.absorb()
+        self.secrets.learn(replica, await replica.absorb())
         replica.dirty = False
+        self.check(replica)
+
+    def check(self, replica: Replica) -> None:
+        """It shows what the model does, and reads what it may."""
         replica.check()
+        self.secrets.check(replica, self.replicas)
+
+    async def publish(self, replica: Replica, _: Step) -> None:
+        publish(replica)
+
+    async def seal(self, replica: Replica, step: Step) -> None:
+        await self.commit(replica)
+        seal(replica, step, self.replicas)
+
+    async def whisper(self, replica: Replica, step: Step) -> None:
+        await self.commit(replica)
+        whisper(replica, step, self.replicas)
 
     async def vote(self, replica: Replica, step: Step) -> None:
         await self.commit(replica)
@@ -156,12 +179,14 @@ class World:
         }
         for author, chain in had.chains.items():
             other.seen.takes(author, chain)
+        if not split <= self.doubled:
+            raise Difference("somebody signed two histories who has one graph")
         self.forked |= split
         self.caught_up(replica, other_had)
         self.caught_up(other, had)
         for each in (replica, other):
             each.dirty = False
-            each.check()
+            self.check(each)
             known = {proof.author for proof in await each.graph.proofs()}
             if not split <= known <= self.forked:
                 raise Difference(
@@ -188,7 +213,9 @@ class World:
         return None
 
     def caught_up(self, replica: Replica, other_had: Seen) -> None:
-        """Who was behind goes on once a peer had all that was here of it."""
+        """Who was behind goes on once a peer had all that was here of it, and all is here that it signed."""
+        if replica.seen.length(replica.key) < replica.signed:
+            return
         mine, told = replica.seen.chains.get(replica.key, []), other_had.chains.get(replica.key, [])
         if (
             replica.behind
@@ -221,7 +248,7 @@ class World:
             return
         if not other.seen.takes(author, chain):
             raise Difference("a contradiction was taken")
-        other.seen.ripen(other.limit)
+        other.ripen()
         if not other.dirty:
             await self.commit(other)
 
@@ -242,7 +269,7 @@ class World:
         await other.graph.receive(rng.sample(parts, len(parts)))
         for author, chain in chains.items():
             other.seen.takes(author, chain)
-        other.seen.ripen(other.limit)
+        other.ripen()
         if not other.dirty:
             await self.commit(other)
 
@@ -275,7 +302,7 @@ class World:
         """Time passes, and what comes due is let in."""
         await asyncio.sleep(seconds)
         for replica in self.replicas:
-            replica.seen.ripen(replica.limit)
+            replica.ripen()
 
     async def jump(self, replica: Replica, step: Step) -> None:
         """Somebody sets a clock; within a minute all that is due by it is there."""
@@ -294,7 +321,7 @@ class World:
         """The program dies: at rest, or with any part of a commit written."""
         if replica.kind != "sqlite":
             return
-        await replica.absorb()  # what was committed in the background
+        self.secrets.learn(replica, await replica.absorb())  # what was committed in the background
         kept = self.keep(replica)
         seen = replica.seen.copy()
         if step.a % 2:
@@ -363,17 +390,18 @@ class World:
         await replica.open()
         replica.reopened()
         replica.behind = replica.behind or seen.length(replica.key) < replica.signed
-        replica.check()
+        self.check(replica)
 
     async def absorb_closed(self, replica: Replica) -> None:
         """What was signed when it was closed."""
         await replica.open()
-        await replica.absorb()
+        self.secrets.learn(replica, await replica.absorb())
         await replica.graph.close()
 
     async def fork(self, replica: Replica, _: Step) -> None:
         """Another machine has the same identity, and an empty graph."""
         if len(self.replicas) < 6:
+            self.doubled.add(replica.key)
             await self.add(replica.identity, "memory")
 
 
