@@ -199,6 +199,40 @@ int dtp_list_identify(dtp_text *t, uint64_t position, dtp_text_id *found)
     return end(t, DTP_TEXT_OK);
 }
 
+int dtp_list_look(dtp_text *t, dtp_text_id x, dtp_list_standing *found)
+{
+    const marker *top;
+    place p;
+    int code = begin(t);
+    if (code != DTP_TEXT_OK)
+        return code;
+    if (x.agent >= t->agent_count || x.seq >= t->agents[x.agent].next || !locate(t, x, &p)
+        || is_deleted(at_place(&p)) || (at_place(&p)->who & MARKER) != 0)
+        return end(t, DTP_TEXT_GONE);
+    found->place = found->value = x;
+    top = mark_top(t, x, MARK_PLACE);
+    if (top != NULL)
+        found->place = top->at;
+    top = mark_top(t, x, MARK_VALUE);
+    if (top != NULL)
+        found->value = top->at;
+    (void)locate(t, found->place, &p);
+    found->position = tree_rank(t, &p);
+    return end(t, DTP_TEXT_OK);
+}
+
+int dtp_list_behind(dtp_text *t, dtp_text_id x, dtp_text_id y)
+{
+    place p, q;
+    int code = begin(t);
+    if (code != DTP_TEXT_OK)
+        return code;
+    if (x.agent >= t->agent_count || x.seq >= t->agents[x.agent].next || y.agent >= t->agent_count
+        || y.seq >= t->agents[y.agent].next || !locate(t, x, &p) || !locate(t, y, &q))
+        return end(t, DTP_TEXT_GONE);
+    return end(t, tree_compare(&p, &q) > 0);
+}
+
 /* ---- reading ------------------------------------------------------------------------------------------------ */
 
 /* The values of `count` elements of a span, from `off` on, into t->out. */

@@ -164,6 +164,15 @@ int dtp_list_move(dtp_text *list, uint64_t from, uint64_t to, uint64_t now);
 int dtp_list_assign(dtp_text *list, uint64_t position, const uint8_t *value, size_t size, uint64_t now);
 /* The element at `position`: who inserted it, under which number. */
 int dtp_list_identify(dtp_text *list, uint64_t position, dtp_text_id *id);
+/* An element that isn't deleted: where it stands, and what says so, a marker or its own insertion; the same of its value. */
+typedef struct dtp_list_standing {
+    uint64_t position;
+    dtp_text_id place, value;
+} dtp_list_standing;
+/* DTP_TEXT_GONE for one that is deleted, or not here. */
+int dtp_list_look(dtp_text *list, dtp_text_id element, dtp_list_standing *found);
+/* Whether `x` is behind `y` in the order of all that was inserted, also of what is deleted: 1 or 0, or DTP_TEXT_GONE. */
+int dtp_list_behind(dtp_text *list, dtp_text_id x, dtp_text_id y);
 /* What messages of changes write and touch: cells (a length as a varint, and so many bytes), count[0] of values and then
  * count[1] of names of agents whose elements are moved, assigned or deleted. `out` has room for 2 * size bytes. The length,
  * DTP_TEXT_FORMAT or DTP_TEXT_MEMORY. */

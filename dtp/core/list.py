@@ -23,6 +23,21 @@ class EncodedPatch(NamedTuple):
     inserted: list[bytes]
 
 
+class Element(NamedTuple):
+    """What names an element of a list, or a move or an assignment of one: its author's agent, and a number."""
+
+    agent: bytes
+    number: int
+
+
+class Standing(NamedTuple):
+    """Where an element is, and what says so of its place and its value: its insertion, a move or an assignment."""
+
+    position: int
+    place: Element
+    value: Element
+
+
 class ListHandle(SequenceHandle):
     """A list of which this replica writes as `agent`; see `SequenceHandle`. Values are MessagePack."""
 
@@ -69,6 +84,48 @@ class ListHandle(SequenceHandle):
         found = ffi.new("dtp_text_id *")
         self._done(lib.dtp_list_identify(self._text, _position(position), found))
         return self._name(found.agent)
+
+    def element_at(self, position: int) -> Element:
+        """Return what names the element at `position`, wherever it moves. Raises `TextRange`."""
+        found = ffi.new("dtp_text_id *")
+        self._done(lib.dtp_list_identify(self._text, _position(position), found))
+        return Element(self._name(found.agent), int(found.seq))
+
+    def look_for(self, element: Element) -> Standing | None:
+        """Return where an element stands and what says so; None for one that is deleted, or not here."""
+        agent = lib.dtp_text_agent_find(self._text, element.agent, len(element.agent))
+        if agent < 0:
+            return None
+        found = ffi.new("dtp_list_standing *")
+        code = lib.dtp_list_look(self._text, {"agent": agent, "seq": element.number}, found)
+        if code == lib.DTP_TEXT_GONE:
+            return None
+        self._done(code)
+        place, value = found.place, found.value
+        return Standing(
+            int(found.position),
+            Element(self._name(place.agent), int(place.seq)),
+            Element(self._name(value.agent), int(value.seq)),
+        )
+
+    def was_at(self, element: Element) -> int:
+        """Return how many elements stand before where an element, or one of its moves, was made.
+
+        Raises `AnchorGone` when that was compacted away.
+        """
+        return self._locate(element.agent, element.number)[0]
+
+    def is_behind(self, one: Element, other: Element) -> bool:
+        """Return whether one was made behind the other, also of what is deleted; False if one was compacted away."""
+        found = [lib.dtp_text_agent_find(self._text, each.agent, len(each.agent)) for each in (one, other)]
+        if min(found) < 0:
+            return False
+        code = lib.dtp_list_behind(
+            self._text, {"agent": found[0], "seq": one.number}, {"agent": found[1], "seq": other.number}
+        )
+        if code < 0 and code != lib.DTP_TEXT_GONE:
+            raise self._fault(code)
+        return bool(code == 1)
 
     def _patches(self) -> list[EncodedPatch]:
         state = self._state

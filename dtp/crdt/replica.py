@@ -19,6 +19,7 @@ from dtp.crdt.owners import may_write as may_write
 from dtp.crdt.owners import owned as owned
 from dtp.crdt.owners import owner_name as owner_name
 from dtp.crdt.permits import Permits
+from dtp.crdt.recording import Recorder
 from dtp.crdt.replicated import Version
 from dtp.crdt.rules import RuleBroken, RulesError
 from dtp.crdt.sequences import NONCE, GraphList, GraphText, Name, Sequences
@@ -126,6 +127,8 @@ class Replica:
         self.on_made: Callable[[], None] | None = None
         #: Called after a text or a list was written here, which becomes an op later.
         self.on_edited: Callable[[Name], None] | None = None
+        #: Told of what is made here, before and after it is.
+        self.recorder: Recorder | None = None
         self._handle = state.handle
         self._ready: list[Frame] = []
         self._numbers: dict[bytes, int] = {}
@@ -142,6 +145,9 @@ class Replica:
         """Set a register."""
         if self.refusal is not None:
             raise self.refusal
+        if self.recorder is not None:
+            self._put_rows([(soul, key, value)])
+            return
         rows, clock = encode(((soul, key, value),)), self.clock
         code = write(self._handle, rows, len(rows), clock.wall())
         if code:
@@ -152,7 +158,7 @@ class Replica:
 
     def delete(self, soul: str, key: str) -> None:
         """Delete a register. That it was deleted is kept, so that older values of others don't bring it back."""
-        self._put(values.encode(((soul, key),)))
+        self._put_rows([(soul, key)])
 
     def put_many(self, rows: Iterable[tuple[str, str, Value] | tuple[str, str]]) -> None:
         """Set (soul, key, value), or delete (soul, key), many at once: three times as fast as one by one."""
@@ -162,13 +168,21 @@ class Replica:
 
     def _put_batch(self, batch: list[tuple[str, str, Value] | tuple[str, str]]) -> None:
         try:
-            self._put(values.rows(batch))
+            self._put_rows(batch)
         except StateLimit:
             if len(batch) == 1:
                 raise
             half = len(batch) // 2
             self._put_batch(batch[:half])
             self._put_batch(batch[half:])
+
+    def _put_rows(self, rows: list[tuple[str, str, Value] | tuple[str, str]]) -> None:
+        encoded = values.rows(rows)
+        if self.recorder is None:
+            self._put(encoded)
+            return
+        with self.recorder.registers(rows):
+            self._put(encoded)
 
     def _put(self, rows: bytes) -> None:
         if self.refusal is not None:
@@ -214,6 +228,12 @@ class Replica:
         """One op of another kind (see `GraphCore.do`); False when there was nothing to do it to."""
         if self.refusal is not None:
             raise self.refusal
+        if self.recorder is None:
+            return self._do(kind, soul, key, value)
+        with self.recorder.op(kind, soul, key, value):
+            return self._do(kind, soul, key, value)
+
+    def _do(self, kind: int, soul: str, key: str, value: bytes) -> bool:
         try:
             return self._do_now(kind, soul, key, value)
         except NotOwner:
@@ -298,6 +318,8 @@ class Replica:
         space, soul, key = name
         if space == core.TEXT:
             self.check_owner(soul, key)
+            if self.recorder is not None:
+                self.recorder.editing(name)
             return
         if self.refusal is not None:
             raise self.refusal
@@ -309,6 +331,8 @@ class Replica:
         self.sequences.touch(name)
         self.show(name, has_something=len(self.sequences.open(name)) > 0)
         self.version += 1
+        if self.recorder is not None:
+            self.recorder.edited(name)
         if self.on_edited is not None:
             self.on_edited(name)
 

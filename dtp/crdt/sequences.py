@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from dtp.core import crdt as core
 from dtp.core.list import CHANGES as LIST_CHANGES
@@ -13,6 +14,7 @@ from dtp.core.sequence import TextDiverged, TextMemory, TextReference, TextStale
 from dtp.core.text import CHANGES as TEXT_CHANGES
 from dtp.crdt import values
 from dtp.crdt.list import List, ListPatch
+from dtp.crdt.recording import Recorder
 from dtp.crdt.replicated import Replicated, Version
 from dtp.crdt.sequence_changes import SequenceChange, SequenceChanges, difference
 from dtp.crdt.text import Patch, Text
@@ -29,6 +31,11 @@ Name = tuple[int, str, str]
 #: Name, text, edits that wait in it for others that they build on; authors that were asked before it was compacted,
 #: and the version (encoded) that all of them had.
 Saved = tuple[int, str, str, bytes, list[bytes], list[bytes], bytes]
+
+
+#: What a recorder is told of edits of lists: names of its methods.
+_Edit = Literal["inserting", "deleting", "assigning", "moving"]
+_UNRECORDED: Final = nullcontext()
 
 
 class Owner(Protocol):
@@ -48,6 +55,10 @@ class Owner(Protocol):
 
     def stamp(self) -> int:
         """Return the clock of a move or an assignment made now."""
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """Who is told of edits of lists, and of a text's own undo, before they are made."""
 
 
 class _InGraph(Replicated):
@@ -153,13 +164,18 @@ class GraphText(_InGraph, Text):
         self._edited([Patch(*one) for one in edits if one[1] or one[2]])
 
     def undo(self) -> list[Patch] | None:
-        self._owner.check_edit(self.name)
+        self._check_undo()
         patches = super().undo()
         self._edited(patches or [])
         return patches
 
-    def redo(self) -> list[Patch] | None:
+    def _check_undo(self) -> None:
+        if self._owner.recorder is not None:
+            self._owner.recorder.check_undo()
         self._owner.check_edit(self.name)
+
+    def redo(self) -> list[Patch] | None:
+        self._check_undo()
         patches = super().redo()
         self._edited(patches or [])
         return patches
@@ -190,8 +206,13 @@ class GraphList(_InGraph, List):
 
     def _insert(self, position: int, items: list[Value]) -> None:
         self._owner.check_edit(self.name, items)
-        super()._insert(position, items)
+        with self._recording("inserting", position, len(items)):
+            super()._insert(position, items)
         self._edited([ListPatch(position, 0, self._as_read(items))] if items else [])
+
+    def _recording(self, what: _Edit, *place: int) -> AbstractContextManager[Any]:
+        recorder = self._owner.recorder
+        return _UNRECORDED if recorder is None else getattr(recorder, what)(self, *place)
 
     def _as_read(self, items: list[Value]) -> list[Value]:
         """Return values as they are read here, which the caller's own may no longer be; none if nobody listens."""
@@ -199,7 +220,8 @@ class GraphList(_InGraph, List):
 
     def _assign(self, position: int, value: Value) -> None:
         self._owner.check_edit(self.name, [value], map(self.made_by, [position]))
-        super()._assign(position, value)
+        with self._recording("assigning", position):
+            super()._assign(position, value)
         self._edited([ListPatch(position, 1, self._as_read([value]))])
 
     def _permit(self, places: range, new: list[Value]) -> None:
@@ -208,13 +230,15 @@ class GraphList(_InGraph, List):
 
     def _delete(self, position: int, count: int) -> None:
         self._owner.check_edit(self.name, (), map(self.made_by, range(position, position + count)))
-        super()._delete(position, count)
+        with self._recording("deleting", position, count):
+            super()._delete(position, count)
         self._edited([ListPatch(position, count, [])] if count else [])
 
     def _move(self, old: int, new: int) -> None:
         self._owner.check_edit(self.name, (), map(self.made_by, [old]))
         value = self[old] if self._listeners else None
-        super()._move(old, new)
+        with self._recording("moving", old, new):
+            super()._move(old, new)
         self._edited([ListPatch(old, 1, []), ListPatch(new, 0, [value])] if old != new else [])
 
 

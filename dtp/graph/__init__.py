@@ -37,6 +37,7 @@ from dtp.graph.proving import Proof
 from dtp.graph.pruning import Prunable, Pruned
 from dtp.graph.query.budget import QueryBudget
 from dtp.graph.query.errors import QueryError, QueryLimit
+from dtp.graph.undo import UndoManager, Undone
 
 __all__ = [
     "Accounts",
@@ -85,5 +86,7 @@ __all__ = [
     "StoreError",
     "Summary",
     "SyncError",
+    "UndoManager",
+    "Undone",
     "Watch",
 ]

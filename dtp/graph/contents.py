@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from dtp.graph.query.beside import Beside
     from dtp.graph.query.live import Difference
     from dtp.graph.query.run import Queries, Row
+    from dtp.graph.undo import UndoManager
 
 #: What there is at a soul beside registers, and how it is read.
 _KINDS: Final[dict[str, tuple[int, Callable[[Replica, str, str], Any]]]] = {
@@ -199,6 +200,17 @@ class Contents:
         """
         self._check_open()
         return self._readers.changes(pattern, name, limit)
+
+    def undo_manager(self, *, depth: int = 100, memory: int = 64 << 20) -> UndoManager:
+        """What this program makes from now on, to be taken back and made again: `with undo.step("rename"): ...`.
+
+        At most `depth` steps, which take `memory` bytes: older ones are forgotten, and one that is larger can't be
+        taken back. Raises `GraphError` if there is one that isn't closed.
+        """
+        self.check_writable()
+        from dtp.graph.undo import UndoManager
+
+        return UndoManager(self._replica, depth, memory, self.is_private)
 
     # ---- queries ----------------------------------------------------------------------------------------------
 

@@ -337,6 +337,8 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
     def sign(self) -> None:
         """Sign all that was made here, and leave storing it to the next `commit`, as which it raises."""
         self._check_open()
+        if self._replica.recorder is not None:
+            self._replica.recorder.committed()
         try:
             self._replica.write_edits()
         finally:
