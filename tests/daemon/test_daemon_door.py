@@ -129,7 +129,7 @@ def test_who_is_refused_after_all_is_counted_too(run, code, name):
         pair.far.side.shop = Mock(enter=AsyncMock(side_effect=Refuse(code, "taken")), close=AsyncMock())
         wire = Mock(peer=NEAR.id, source="192.0.2.7", service="api")
         assert not await pair.far._is_paid(wire, caller_of(wire))
-        wire.abort.assert_called_once_with(code, "taken")
+        wire.abort.assert_called_once_with(code, "taken", detail=0)
         assert pair.exposed.denials == {name: 1}
 
     run(scenario)

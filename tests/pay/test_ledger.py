@@ -435,7 +435,7 @@ def test_nothing_begins_on_a_channel_that_is_ending(tmp_path):
         served.channel = replace(served.channel, lanes=(*served.channel.lanes, second))
         meter = await served.enter(0)
         genuine = served.ledger.end
-        meter.connection.abort = lambda code, reason: None  # it takes a while to go
+        meter.connection.abort = lambda code, reason, detail: None  # it takes a while to go
         genuine(CHANNEL, "the channel is closing")
         assert await served.enter(1) is None
         del meter.connection.abort
