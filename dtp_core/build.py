@@ -35,6 +35,7 @@ SOURCES = [
     "dtp_core/crdt_properties.c",
     "dtp_core/crdt_query.c",
     "dtp_core/crdt_read.c",
+    "dtp_core/crdt_scan.c",
     "dtp_core/crdt_state.c",
     "dtp_core/crdt_summary.c",
     "dtp_core/crdt_account.c",

@@ -354,6 +354,24 @@ int dtp_slot_get(dtp_graph *graph, uint32_t soul, uint32_t key, uint32_t part, u
 /* Write it if (clock, author, value) is above what is there: 1 when that is to be seen, 0, or a negative code. */
 int dtp_slot_write(dtp_graph *graph, uint32_t number, uint64_t clock, uint32_t author, dtp_bytes value);
 uint32_t dtp_space_of(uint32_t part);
+/* Values that can be looked up (crdt_query.c). A number is between `low` and `high`, which differ for ints beyond 64 bits only;
+ * others have `bytes`. */
+enum dtp_scalar_kind {
+    DTP_SCALAR_NONE,
+    DTP_SCALAR_NUMBER,
+    DTP_SCALAR_TEXT,
+    DTP_SCALAR_BYTES,
+    DTP_SCALAR_BOOL,
+    DTP_SCALAR_LINK
+};
+typedef struct dtp_scalar {
+    enum dtp_scalar_kind kind;
+    double low;
+    double high;
+    dtp_bytes bytes;
+} dtp_scalar;
+dtp_scalar dtp_scalar_of(dtp_bytes value); /* of a value that was checked when it was taken */
+
 /* What is at a soul beside registers and links, MessagePack: see dtp_graph_others (crdt_properties.c) */
 int dtp_pack_others(dtp_graph *graph, uint32_t soul);
 int dtp_is_last_total(const dtp_graph *graph, uint32_t slot); /* of a counter's totals one alone is */

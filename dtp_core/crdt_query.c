@@ -11,18 +11,11 @@
 
 /* ---- values that can be looked up ---------------------------------------------------------------------------------------- */
 
-enum scalar_kind { NO_SCALAR, NUMBER, TEXT, BYTES, BOOL, LINK };
 enum { EXT_LINK = 1, EXT_BIG_INT = 2 }; /* docs/graph.md, "Values" */
 static const double int_end = 9223372036854775808.0; /* 2^63 */
 static const double largest = 1.7976931348623157e308;
 
-/* A number is between `low` and `high`, which differ for ints beyond 64 bits only; another has `bytes`. */
-typedef struct scalar {
-    enum scalar_kind kind;
-    double low;
-    double high;
-    dtp_bytes bytes;
-} scalar;
+typedef dtp_scalar scalar;
 
 static uint64_t big_endian(const uint8_t *at, size_t width)
 {
@@ -35,13 +28,13 @@ static uint64_t big_endian(const uint8_t *at, size_t width)
 
 static scalar number(double value)
 {
-    scalar one = {NUMBER, value, value, {NULL, 0}};
+    scalar one = {DTP_SCALAR_NUMBER, value, value, {NULL, 0}};
     if (value != value) /* NaN */
-        one.kind = NO_SCALAR;
+        one.kind = DTP_SCALAR_NONE;
     return one;
 }
 
-static scalar other(enum scalar_kind kind, const uint8_t *at, size_t length)
+static scalar other(enum dtp_scalar_kind kind, const uint8_t *at, size_t length)
 {
     scalar one = {kind, 0, 0, {at, length}};
     return one;
@@ -49,11 +42,11 @@ static scalar other(enum scalar_kind kind, const uint8_t *at, size_t length)
 
 static scalar extension(const uint8_t *at, size_t length)
 {
-    scalar one = {NO_SCALAR, 0, 0, {NULL, 0}};
+    scalar one = {DTP_SCALAR_NONE, 0, 0, {NULL, 0}};
     if (at[0] == EXT_LINK)
-        return other(LINK, at + 1, length - 1);
+        return other(DTP_SCALAR_LINK, at + 1, length - 1);
     if (at[0] == EXT_BIG_INT && length > 1) {
-        one.kind = NUMBER;
+        one.kind = DTP_SCALAR_NUMBER;
         one.low = at[1] < 0x80 ? int_end : -largest;
         one.high = at[1] < 0x80 ? largest : -int_end;
         if (length <= 9) { /* written longer than need be */
@@ -79,7 +72,7 @@ static scalar floating(const uint8_t *at, size_t width)
 }
 
 /* Of a value that was checked when it was taken. */
-static scalar scalar_of(dtp_bytes value)
+scalar dtp_scalar_of(dtp_bytes value)
 {
     const uint8_t *at = value.at;
     unsigned head = at[0];
@@ -88,13 +81,13 @@ static scalar scalar_of(dtp_bytes value)
     if (head >= 0xe0)
         return number((int8_t)head);
     if (head >= 0xa0 && head < 0xc0)
-        return other(TEXT, at + 1, value.length - 1);
+        return other(DTP_SCALAR_TEXT, at + 1, value.length - 1);
     switch (head) {
     case 0xc2:
-    case 0xc3: return other(BOOL, at, 1);
+    case 0xc3: return other(DTP_SCALAR_BOOL, at, 1);
     case 0xc4:
     case 0xc5:
-    case 0xc6: return other(BYTES, at + 1 + (1u << (head - 0xc4)), value.length - 1 - (1u << (head - 0xc4)));
+    case 0xc6: return other(DTP_SCALAR_BYTES, at + 1 + (1u << (head - 0xc4)), value.length - 1 - (1u << (head - 0xc4)));
     case 0xc7:
     case 0xc8:
     case 0xc9: return extension(at + 1 + (1u << (head - 0xc7)), value.length - 1 - (1u << (head - 0xc7)));
@@ -115,14 +108,14 @@ static scalar scalar_of(dtp_bytes value)
     case 0xd8: return extension(at + 1, value.length - 1);
     case 0xd9:
     case 0xda:
-    case 0xdb: return other(TEXT, at + 1 + (1u << (head - 0xd9)), value.length - 1 - (1u << (head - 0xd9)));
-    default: return other(NO_SCALAR, NULL, 0);
+    case 0xdb: return other(DTP_SCALAR_TEXT, at + 1 + (1u << (head - 0xd9)), value.length - 1 - (1u << (head - 0xd9)));
+    default: return other(DTP_SCALAR_NONE, NULL, 0);
     }
 }
 
 static scalar scalar_in(const dtp_value *value, uint8_t *room)
 {
-    return value->length == 0 ? other(NO_SCALAR, NULL, 0) : scalar_of(dtp_value_get(value, room));
+    return value->length == 0 ? other(DTP_SCALAR_NONE, NULL, 0) : dtp_scalar_of(dtp_value_get(value, room));
 }
 
 /* Values that are equal have the same. */
@@ -130,8 +123,8 @@ static uint32_t scalar_hash(const dtp_graph *graph, const scalar *one)
 {
     uint64_t bits;
     double value = one->low;
-    if (one->kind != NUMBER)
-        return (uint32_t)(dtp_hash(graph->seed, one->bytes.at, one->bytes.length)) ^ (uint32_t)(one->kind - TEXT);
+    if (one->kind != DTP_SCALAR_NUMBER)
+        return (uint32_t)(dtp_hash(graph->seed, one->bytes.at, one->bytes.length)) ^ (uint32_t)(one->kind - DTP_SCALAR_TEXT);
     if (value >= int_end || one->high <= -int_end || one->low != one->high)
         value = largest; /* an int beyond 64 bits, or a float that may equal one */
     value = value == 0 ? 0 : value; /* there are two zeros */
@@ -139,16 +132,16 @@ static uint32_t scalar_hash(const dtp_graph *graph, const scalar *one)
     return (uint32_t)dtp_mix(graph->seed[0] ^ bits, graph->seed[1]);
 }
 
-/* Whether it may be at least `low` and at most `high`; one of NO_SCALAR is no bound. */
+/* Whether it may be at least `low` and at most `high`; one of DTP_SCALAR_NONE is no bound. */
 static int is_between(const scalar *one, const scalar *low, const scalar *high)
 {
-    enum scalar_kind kind = low->kind != NO_SCALAR ? low->kind : high->kind;
-    if (one->kind != kind || (high->kind != NO_SCALAR && high->kind != kind))
+    enum dtp_scalar_kind kind = low->kind != DTP_SCALAR_NONE ? low->kind : high->kind;
+    if (one->kind != kind || (high->kind != DTP_SCALAR_NONE && high->kind != kind))
         return 0;
-    if (kind == NUMBER)
-        return (low->kind == NO_SCALAR || one->high >= low->low) && (high->kind == NO_SCALAR || one->low <= high->high);
-    return (low->kind == NO_SCALAR || dtp_bytes_compare(one->bytes, low->bytes) >= 0)
-        && (high->kind == NO_SCALAR || dtp_bytes_compare(one->bytes, high->bytes) <= 0);
+    if (kind == DTP_SCALAR_NUMBER)
+        return (low->kind == DTP_SCALAR_NONE || one->high >= low->low) && (high->kind == DTP_SCALAR_NONE || one->low <= high->high);
+    return (low->kind == DTP_SCALAR_NONE || dtp_bytes_compare(one->bytes, low->bytes) >= 0)
+        && (high->kind == DTP_SCALAR_NONE || dtp_bytes_compare(one->bytes, high->bytes) <= 0);
 }
 
 /* ---- columns ---------------------------------------------------------------------------------------------------------------- */
@@ -275,7 +268,7 @@ int dtp_graph_column(dtp_graph *graph, const uint8_t *key, size_t length, int it
         property_walk walk = {slot, items, 0, DTP_NONE, {0}};
         scalar value;
         while (graph->slots[slot].key == number && next_value(graph, &walk, &value))
-            if (value.kind != NO_SCALAR && value.kind != LINK)
+            if (value.kind != DTP_SCALAR_NONE && value.kind != DTP_SCALAR_LINK)
                 TRY(put_cell(graph, scalar_hash(graph, &value), graph->slots[slot].soul));
     }
     return end_column(graph, view);
@@ -285,11 +278,11 @@ int dtp_graph_between(dtp_graph *graph, const uint8_t *key, size_t length, const
                       const uint8_t *high, size_t high_length, dtp_view *view)
 {
     dtp_bytes bounds[2] = {{low, low_length}, {high, high_length}};
-    scalar from = low_length > 0 ? scalar_of(bounds[0]) : other(NO_SCALAR, NULL, 0);
-    scalar to = high_length > 0 ? scalar_of(bounds[1]) : other(NO_SCALAR, NULL, 0);
+    scalar from = low_length > 0 ? dtp_scalar_of(bounds[0]) : other(DTP_SCALAR_NONE, NULL, 0);
+    scalar to = high_length > 0 ? dtp_scalar_of(bounds[1]) : other(DTP_SCALAR_NONE, NULL, 0);
     uint32_t number, slot, count = (uint32_t)graph->slot_count;
     graph->out.count = 0;
-    if (!find_name(graph, key, length, &number) || (from.kind == NO_SCALAR && to.kind == NO_SCALAR))
+    if (!find_name(graph, key, length, &number) || (from.kind == DTP_SCALAR_NONE && to.kind == DTP_SCALAR_NONE))
         count = 0;
     for (slot = 0; slot < count; slot++) {
         property_walk walk = {slot, 0, 0, DTP_NONE, {0}};
@@ -343,9 +336,9 @@ int dtp_graph_opaque(dtp_graph *graph, const uint8_t *key, size_t length, int it
 int dtp_graph_hash(const dtp_graph *graph, const uint8_t *value, size_t length, uint32_t *hash)
 {
     dtp_bytes bytes = {value, length};
-    scalar one = length == 0 ? other(NO_SCALAR, NULL, 0) : scalar_of(bytes);
-    *hash = one.kind == NO_SCALAR ? 0 : scalar_hash(graph, &one);
-    return one.kind != NO_SCALAR;
+    scalar one = length == 0 ? other(DTP_SCALAR_NONE, NULL, 0) : dtp_scalar_of(bytes);
+    *hash = one.kind == DTP_SCALAR_NONE ? 0 : scalar_hash(graph, &one);
+    return one.kind != DTP_SCALAR_NONE;
 }
 
 /* ---- links -------------------------------------------------------------------------------------------------------------------- */
@@ -367,7 +360,7 @@ static int next_link(dtp_graph *graph, link_walk *walk, uint32_t *soul, scalar *
         if (slot->part == DTP_PART_REGISTER) {
             walk->slot++;
             *link = scalar_in(&slot->value, walk->room);
-            if (link->kind == LINK)
+            if (link->kind == DTP_SCALAR_LINK)
                 return 1;
             continue;
         }
@@ -380,7 +373,7 @@ static int next_link(dtp_graph *graph, link_walk *walk, uint32_t *soul, scalar *
         }
         *link = scalar_in(&graph->entries[walk->entry].value, walk->room);
         walk->entry = graph->entries[walk->entry].next;
-        if (link->kind == LINK)
+        if (link->kind == DTP_SCALAR_LINK)
             return 1;
     }
     return 0;
@@ -397,18 +390,56 @@ int dtp_graph_links(dtp_graph *graph, dtp_view *view)
     return end_column(graph, view);
 }
 
+/* Links whose cells of the index are fetched before they are looked at. */
+enum { AHEAD = 16 };
+typedef struct waiting_link {
+    uint32_t soul;
+    uint32_t hash;
+    size_t length;
+    const uint8_t *at;
+    uint8_t near[DTP_VALUE_NEAR];
+} waiting_link;
+
+static int put_unmade(dtp_graph *graph, const waiting_link *links, size_t count)
+{
+    size_t i;
+    for (i = 0; i < count; i++) {
+        const waiting_link *one = &links[i];
+        const uint8_t *at = one->at == NULL ? one->near : one->at;
+        uint32_t target;
+        if (!dtp_name_find(graph, at, one->length, one->hash, &target) || !dtp_is_soul(graph, target))
+            TRY(dtp_buffer_put(&graph->out, &one->soul, sizeof one->soul));
+    }
+    return DTP_OK;
+}
+
 int dtp_graph_unmade(dtp_graph *graph, const uint8_t *prefix, size_t length, dtp_view *view)
 {
     link_walk walk = {0};
-    uint32_t soul, target;
-    scalar link;
+    waiting_link links[AHEAD];
+    size_t count = 0;
+    uint32_t soul;
+    dtp_scalar link;
     graph->out.count = 0;
     while (next_link(graph, &walk, &soul, &link)) {
+        waiting_link *one = &links[count];
         if (link.bytes.length < length || (length > 0 && memcmp(link.bytes.at, prefix, length) != 0))
             continue;
-        if (!find_name(graph, link.bytes.at, link.bytes.length, &target) || !dtp_is_soul(graph, target))
-            TRY(dtp_buffer_put(&graph->out, &soul, sizeof soul));
+        one->soul = soul;
+        one->length = link.bytes.length;
+        one->hash = (uint32_t)dtp_hash(graph->seed, link.bytes.at, link.bytes.length);
+        one->at = link.bytes.at;
+        if (link.bytes.length <= DTP_VALUE_NEAR && link.bytes.length > 0) {
+            memcpy(one->near, link.bytes.at, link.bytes.length); /* it may lie in the walk's room */
+            one->at = NULL;
+        }
+        dtp_index_prefetch(&graph->by_name, one->hash);
+        if (++count == AHEAD) {
+            TRY(put_unmade(graph, links, count));
+            count = 0;
+        }
     }
+    TRY(put_unmade(graph, links, count));
     view->bytes = graph->out.bytes;
     view->length = graph->out.count;
     return DTP_OK;
@@ -459,7 +490,7 @@ static int pack_links(dtp_graph *graph, uint32_t soul)
                 continue;
             entry = dtp_container_of(graph, slot)->first;
             for (; entry != DTP_NONE; entry = graph->entries[entry].next) {
-                if (scalar_in(&graph->entries[entry].value, room).kind != LINK)
+                if (scalar_in(&graph->entries[entry].value, room).kind != DTP_SCALAR_LINK)
                     continue;
                 if (pass == 0) {
                     count += 2;
@@ -481,6 +512,12 @@ size_t dtp_graph_names(const dtp_graph *graph)
 int dtp_graph_find(const dtp_graph *graph, const uint8_t *soul, size_t length, uint32_t *number)
 {
     return find_name(graph, soul, length, number);
+}
+
+int dtp_graph_is_soul(dtp_graph *graph, const uint8_t *soul, size_t length)
+{
+    uint32_t number;
+    return find_name(graph, soul, length, &number) && dtp_is_soul(graph, number);
 }
 
 int dtp_graph_named(dtp_graph *graph, const uint8_t *prefix, size_t length, dtp_view *view)

@@ -476,6 +476,7 @@ int dtp_graph_named(dtp_graph *graph, const uint8_t *prefix, size_t length, dtp_
 int dtp_graph_unmade(dtp_graph *graph, const uint8_t *prefix, size_t length, dtp_view *view);
 /* How many numbers there are, of souls and keys. */
 size_t dtp_graph_names(const dtp_graph *graph);
+int dtp_graph_is_soul(dtp_graph *graph, const uint8_t *soul, size_t length); /* 1 when something is there, else 0 */
 /* A soul's number: 1, or 0 when there is none. */
 int dtp_graph_find(const dtp_graph *graph, const uint8_t *soul, size_t length, uint32_t *number);
 /* MessagePack [soul, {key: value}, [key, link...], others...] of the registers, the links in sets, and all else, of `count` numbers;
@@ -484,6 +485,41 @@ int dtp_graph_rows(dtp_graph *graph, const uint32_t *numbers, size_t count, dtp_
 /* What is at a soul beside registers, MessagePack [key, space, content...]: of COUNTER [total...], of SET [value...], of VALUES the
  * latest, of TEXT and LIST nil. */
 int dtp_graph_others(dtp_graph *graph, const uint8_t *soul, size_t length, dtp_view *view);
+
+/* A pattern: nodes in a row, each linked to the next one. A node of which there are labels has one of them, a link of whose first
+ * node there are keys one of those. */
+enum { DTP_SCAN_NODES = 8, DTP_SCAN_TESTS = 32, DTP_SCAN_STEPS = 16777216 };
+enum { DTP_SCAN_EQUAL, DTP_SCAN_DIFFERENT, DTP_SCAN_BELOW, DTP_SCAN_AT_MOST, DTP_SCAN_ABOVE, DTP_SCAN_AT_LEAST };
+typedef struct dtp_scan_name {
+    const uint8_t *text;
+    size_t length;
+    uint32_t node;
+} dtp_scan_name;
+/* A property of a node compared with a value, MessagePack; or with the property `value` of the node `other`, else 0xffffffff. */
+typedef struct dtp_scan_test {
+    const uint8_t *key;
+    size_t key_length;
+    const uint8_t *value;
+    size_t value_length;
+    uint32_t node;
+    uint32_t other;
+    uint32_t comparison;
+} dtp_scan_test;
+typedef struct dtp_scan {
+    const dtp_scan_name *labels;
+    size_t label_count;
+    const dtp_scan_name *keys;
+    size_t key_count;
+    const dtp_scan_test *tests;
+    size_t test_count;
+    uint32_t nodes;
+    int shown;
+} dtp_scan;
+/* How often a pattern is there that begins at one of the `numbers` (NULL: all) from `first` to before `behind`; if it is `shown`,
+ * MessagePack texts of each: the souls, the keys of the links. No link is in one twice. Shown are also those of which it can't be
+ * told here whether they fit; else that is DTP_E_LIMIT, and so are more than DTP_SCAN_STEPS links. */
+int dtp_graph_scan(dtp_graph *graph, const dtp_scan *asked, const uint32_t *numbers, size_t first, size_t behind, dtp_view *view,
+                   uint64_t *found);
 
 /* MessagePack of the last call's changes: [[soul, key, space, author, clock]...]. */
 int dtp_graph_changes(dtp_graph *graph, dtp_view *view);

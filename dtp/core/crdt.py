@@ -408,6 +408,10 @@ class GraphCore:
         found = ffi.new("uint32_t *")
         return int(found[0]) if lib.dtp_graph_find(self._graph, soul, len(soul), found) else None
 
+    def is_soul(self, name: bytes) -> bool:
+        """Whether there is something at a soul."""
+        return bool(lib.dtp_graph_is_soul(self._graph, name, len(name)))
+
     @property
     def names(self) -> int:
         """How many souls and keys have numbers."""

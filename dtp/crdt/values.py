@@ -95,6 +95,13 @@ def decode(data: bytes) -> Value:
     return msgpack.unpackb(data, ext_hook=extension, strict_map_key=False)
 
 
+def decode_all(data: bytes) -> list[Any]:
+    """The values of bytes that stand one behind the other."""
+    unpacker = msgpack.Unpacker(ext_hook=extension, strict_map_key=False, max_buffer_size=0)
+    unpacker.feed(data)
+    return list(unpacker)
+
+
 def name(text: str) -> bytes:
     """The bytes of a soul or a key. Raises `GraphValueError`."""
     try:

@@ -76,6 +76,11 @@ class Meter:
         if self._steps >= self._look_at:
             self._look()
 
+    def add(self, steps: int) -> None:
+        """Count some steps that were taken. Raises `QueryLimit`."""
+        self._steps += steps
+        self._look()
+
     def weigh(self, value: Any) -> None:
         """Count a value that was made, by its size. Raises `QueryLimit`."""
         if type(value) is str or type(value) is list:

@@ -13,6 +13,7 @@ from dtp.graph.query.index import Index
 from dtp.graph.query.matching import Match
 from dtp.graph.query.plan import PlanStep
 from dtp.graph.query.projection import Projection
+from dtp.graph.query.scanning import counted_match
 from dtp.graph.query.semantics import NodeRef, same_key, shown, truth
 from dtp.graph.query.syntax import Bound, fault, has_aggregate, name_of, trees, words
 
@@ -309,6 +310,8 @@ class Query:
         if any(line.columns != self.columns for line in self.lines):
             raise QueryError("all parts of a UNION return columns of the same names, in the same order")
         self._once = bool(unions) and not unions[0]
+        #: The MATCH of a query that only counts its rows, else None.
+        self.counts = counted_match(tree)
 
     def run(self, row: Bound) -> Iterator[Bound]:
         """Yield its rows, for one of the query around it."""

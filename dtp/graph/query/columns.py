@@ -17,6 +17,8 @@ from dtp.crdt.rules import MARK
 from dtp.graph.query.pattern import Range
 
 _NUMBER: Final = 0xFFFF_FFFF
+#: Changed souls from which on columns are made again.
+_MANY: Final = 50_000
 
 
 def kind_of(soul: str) -> str:
@@ -50,12 +52,29 @@ class Columns:
         #: (key, whether of items) -> cells, and souls that may have any value.
         self._by_value: dict[tuple[str, bool], tuple[memoryview, bytes]] = {}
         self._by_link: memoryview | None = None
+        #: Souls at which something is different since the columns by value were made.
+        self._changed: set[str] = set()
+
+    def note(self, souls: Iterable[str]) -> None:
+        """Something is different at these souls."""
+        self.renew()
+        if self._by_value:
+            self._changed.update(souls)
+        if len(self._changed) > _MANY:
+            self._changed.clear()
+            self._by_value.clear()
+
+    def now_having(self, key: str, value: Value) -> Found:
+        """Souls whose property at a key may be a value, also by what changed since the column was made."""
+        found = self._with_value(key, value, items=False)
+        return _once(found._replace(numbers=found.numbers + self.numbers(self._changed).numbers))
 
     def renew(self) -> None:
         """Let go of what is of a state that the replica has no more."""
         if self._core is not self._replica.core:  # built again: other numbers
             self._core = self._replica.core
             self._by_value.clear()
+            self._changed.clear()
             self._by_link = None
 
     def having(self, key: str, wanted: Range) -> Found:

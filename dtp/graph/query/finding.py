@@ -41,7 +41,8 @@ class Finding:
         """`revealed` tells of which souls `replica.reveal` knows more than the replica; `whole`: nodes that are only
         named are of no use."""
         self._replica = replica
-        self._columns = Columns(replica)
+        #: What the core looks up.
+        self.columns = Columns(replica)
         self._tables = tables
         self._revealed = revealed
         self.ask = ask
@@ -69,8 +70,9 @@ class Finding:
 
     def note(self, changes: Iterable[Change]) -> None:
         """Something is different at these souls."""
-        self._columns.renew()
-        self._stale.update(change.soul for change in changes)
+        souls = {change.soul for change in changes}
+        self.columns.note(souls)
+        self._stale |= souls
         if len(self._stale) > _MANY:
             self._stale.clear()
             self._anew = True
@@ -97,7 +99,7 @@ class Finding:
     def _renew(self, stale: set[str]) -> None:
         adds, named = self._adds, self._tables.linked_by_name(stale)
         self._tables.remove(stale)
-        self._add(self.ask(self._columns.numbers, stale))
+        self._add(self.ask(self.columns.numbers, stale))
         self._add_rows([(soul, {}, [], []) for soul in self._written if not self._tables.is_whole(soul)])
         # those that are linked to no more may have something all the same
         self._have(named)
@@ -137,7 +139,7 @@ class Finding:
         if not found.numbers:
             return
         self._adds += 1
-        if self._adds * _AN_ADD > self.ask(self._columns.size) + _BATCH and not self._everything:
+        if self._adds * _AN_ADD > self.ask(self.columns.size) + _BATCH and not self._everything:
             self.have_everything()
             return
         with self.adding():
@@ -146,7 +148,7 @@ class Finding:
     def _add_batches(self, found: Found, kind: str) -> None:
         empty = self._tables.is_empty  # and nothing is found twice
         for first in range(0, len(found.numbers), _BATCH):
-            data = self.ask(self._columns.rows, found, first, first + _BATCH)
+            data = self.ask(self.columns.rows, found, first, first + _BATCH)
             self._add_rows(
                 [
                     row
@@ -182,13 +184,13 @@ class Finding:
     def _have(self, souls: Iterable[str]) -> None:
         missing = [soul for soul in souls if not self._tables.is_whole(soul)]
         if missing:
-            self._add(self.ask(self._columns.numbers, missing))
+            self._add(self.ask(self.columns.numbers, missing))
 
     def _have_linking(self, souls: Collection[str]) -> None:
         """Have all that links to these."""
         asked = [soul for soul in souls if self._is_new("to", soul)]
         if asked:
-            self._add(self.ask(self._columns.linking, asked))
+            self._add(self.ask(self.columns.linking, asked))
 
     def _is_new(self, *question: object) -> bool:
         """Whether a question is asked for the first time; from now on it isn't."""
@@ -202,15 +204,15 @@ class Finding:
     def have_kind(self, kind: str) -> None:
         """Have all nodes with a label whole."""
         if not self._everything and self._is_new("kind", kind):
-            self._add(self.ask(self._columns.of_kind, kind), kind)
-            self._add(self.ask(self._columns.naming, kind))
+            self._add(self.ask(self.columns.of_kind, kind), kind)
+            self._add(self.ask(self.columns.naming, kind))
 
     def _have_names(self, kind: str) -> None:
         """Have all nodes with a label, by name."""
         if ("kind", kind) not in self._answered and self._is_new("names", kind):
             with self.adding():
-                self._tables.name(self.ask(self._columns.souls, kind))
-            self._add(self.ask(self._columns.naming, kind))
+                self._tables.name(self.ask(self.columns.souls, kind))
+            self._add(self.ask(self.columns.naming, kind))
 
     @property
     def has_everything(self) -> bool:
@@ -221,7 +223,7 @@ class Finding:
         """Have the whole graph."""
         if not self._everything:
             self._everything = True
-            self._add(self.ask(self._columns.of_kind, ""))
+            self._add(self.ask(self.columns.of_kind, ""))
 
     # ---- finding ------------------------------------------------------------------------------------------------
 
@@ -259,14 +261,14 @@ class Finding:
             if ("kind", node.label) not in self._answered and self._is_new(
                 "containing", node.label, key, values.encode(item)
             ):
-                self._add(self.ask(self._columns.containing, key, item), node.label)
+                self._add(self.ask(self.columns.containing, key, item), node.label)
             return self._tables.containing(node.label, key, item) if wanted else set()
         if node.ranges:
             key, wanted_range = min(node.ranges.items(), key=lambda item: not item[1].is_equality)
             if ("kind", node.label) not in self._answered and self._is_new(
                 "having", node.label, key, values.encode(wanted_range)
             ):
-                self._add(self.ask(self._columns.having, key, wanted_range), node.label)
+                self._add(self.ask(self.columns.having, key, wanted_range), node.label)
             return self._tables.having(node.label, key, wanted_range) if wanted else set()
         if wanted:
             self.have_kind(node.label)

@@ -19,6 +19,8 @@ from dtp.graph.query.errors import QueryError
 from dtp.graph.query.finding import Finding
 from dtp.graph.query.pattern import Pattern, Sought
 from dtp.graph.query.properties import properties_of
+from dtp.graph.query.scanner import Scanner
+from dtp.graph.query.scanning import Scan
 from dtp.graph.query.tables import Tables
 
 _T = TypeVar("_T")
@@ -51,6 +53,7 @@ class Index:
         self._texts: dict[tuple[str, str], int] = {}
         self._tables = Tables(values_too=ask is not None)
         self._finding = Finding(replica, self._tables, revealed, ask or _here, whole=ask is not None)
+        self.scanner = Scanner(replica, self._finding.columns, revealed, ask or _here)
         self._beside = ask is not None
         #: What the query that is compiled will look for, each with its place in the text: what one finds may be where
         #: a later one begins.
@@ -125,6 +128,14 @@ class Index:
             yield from self.db.execute(sql, parameters)
         except _FAULTS as error:
             raise self._fault(error) from error
+
+    def scanned(self, scan: Scan | None) -> Iterator[tuple[Any, ...]] | None:
+        """The rows of a SELECT about a pattern, and maybe some more, from the core; None where tables are better."""
+        if scan is None or self._beside or self._meter is None or scan.nodes > 2:
+            return None
+        if scan.first is not None or scan.is_known_elsewhere or not self.scanner.may_scan():
+            return None
+        return self.scanner.rows(scan, self._meter)
 
     def _fault(self, error: Exception) -> QueryError:
         """What an error of SQLite's means."""

@@ -33,6 +33,7 @@ from dtp.graph.query.index import Index
 from dtp.graph.query.narrowing import Narrowing
 from dtp.graph.query.parts import MAX_HOPS, PatternNode, PatternStep, bounds, path_of
 from dtp.graph.query.pattern import Pattern, Range, Sought, Walk
+from dtp.graph.query.scanning import scan_of
 from dtp.graph.query.semantics import NodeRef, Relation, equals, truth
 from dtp.graph.query.shortest import Shortest
 from dtp.graph.query.syntax import Bound, Evaluate, fault, label_names, name_of, trees
@@ -91,6 +92,7 @@ class Match:
         self._know()
         for clause in clauses:
             self._where(clause)
+        self._scan = None if scope or len(clauses) > 1 else scan_of(expressions, clauses[0])
         index.expect(getattr(clauses[0].meta, "start_pos", None), self.pattern)
 
     # ---- compiling ------------------------------------------------------------------------------------------
@@ -370,9 +372,11 @@ class Match:
             if name in self._before
         ):
             return
-        sql, values = self.select(row)
-        step = self._expressions.meter.step
-        for columns in self._index.rows(sql, values, lambda: self.pattern(row)):
+        found, step = self._index.scanned(self._scan), self._expressions.meter.step
+        if found is None:
+            sql, values = self.select(row)
+            found = self._index.rows(sql, values, lambda: self.pattern(row))
+        for columns in found:
             step()
             bound = self._bind(row, columns)
             if bound is None:
@@ -490,7 +494,7 @@ class Match:
     def _bind(self, row: Bound, columns: tuple[Any, ...]) -> Bound | None:
         """The names for a row of the SELECT; None when a relationship was walked twice, or a property isn't it."""
         nodes = {node.alias: NodeRef(soul) for node, soul in zip(self._all, columns, strict=False)}
-        place, walked = len(self._all), {group: set[int]() for group in {step.group for step in self._steps}}
+        place, walked = len(self._all), {group: set[Any]() for group in {step.group for step in self._steps}}
         links: dict[str, list[Relation]] = {}
         for step in self._steps:
             if step.hops is None:

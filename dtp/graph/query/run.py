@@ -17,6 +17,7 @@ from dtp.graph.query.matching import Match
 from dtp.graph.query.parsing import parse
 from dtp.graph.query.pattern import Pattern
 from dtp.graph.query.plan import rows_of_plan
+from dtp.graph.query.scanning import scan_of
 from dtp.graph.query.semantics import NodeRef, Path
 from dtp.graph.query.syntax import Bound, trees, words
 
@@ -60,6 +61,10 @@ class Queries:
         """The rows of a query. Raises `QueryError`."""
         meter = Meter(budget, given_up=given_up)
         query, expressions = self._compile(text, parameters, meter)
+        meter.begin()
+        counted = self._counted(query, expressions, meter)
+        if counted is not None:
+            return [counted]
         self.index.prepare()
         meter.begin()
         try:
@@ -75,6 +80,15 @@ class Queries:
                 ]
         except (RecursionError, MemoryError, OverflowError) as error:
             raise QueryError(f"this can't be worked out: {error}") from error
+
+    def _counted(self, query: Query, expressions: Expressions, meter: Meter) -> Row | None:
+        """The row of a query that only counts how often a pattern is there, where the core can."""
+        asked = None if expressions.mode else query.counts
+        scan = None if asked is None else scan_of(expressions, asked)
+        if scan is None or (scan.is_known_elsewhere and scan.first is None):
+            return None
+        total = self.index.scanner.count(scan, meter)
+        return None if total is None else dict.fromkeys(query.columns, total)
 
     def plan(self, text: str, parameters: Mapping[str, Value]) -> str:
         """The SELECTs of a query's MATCHes, and how SQLite goes about each. Names bound before are null there."""

@@ -1,0 +1,91 @@
+"""Patterns that the core looks for by itself: see dtp_core/crdt_scan.c."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from dtp.core._dtp_core import ffi, lib
+from dtp.core.crdt import GraphCore
+from dtp.core.errors import merging_error
+
+#: How many nodes and tests a pattern has at most.
+NODES: Final = int(lib.DTP_SCAN_NODES)
+TESTS: Final = int(lib.DTP_SCAN_TESTS)
+#: Comparison -> its number.
+COMPARISONS: Final = {
+    "=": int(lib.DTP_SCAN_EQUAL),
+    "<>": int(lib.DTP_SCAN_DIFFERENT),
+    "<": int(lib.DTP_SCAN_BELOW),
+    "<=": int(lib.DTP_SCAN_AT_MOST),
+    ">": int(lib.DTP_SCAN_ABOVE),
+    ">=": int(lib.DTP_SCAN_AT_LEAST),
+}
+_NO_OTHER: Final = 0xFFFF_FFFF
+
+
+class Test(NamedTuple):
+    """A property of a node compared with a value (MessagePack), or with the property `value` of the node `other`."""
+
+    node: int
+    key: bytes
+    comparison: str
+    value: bytes
+    other: int | None = None
+
+
+class ScanCore:
+    """Nodes in a row, each linked to the next: `labels` of nodes and `keys` of the links behind them are
+    alternatives, (node, name) each; there is one of any name where none is given."""
+
+    def __init__(
+        self,
+        nodes: int,
+        labels: Sequence[tuple[int, bytes]],
+        keys: Sequence[tuple[int, bytes]],
+        tests: Sequence[Test],
+        *,
+        shown: bool,
+    ) -> None:
+        self._kept: list[Any] = []
+        asked = self._asked = ffi.new("dtp_scan *")
+        asked.nodes, asked.shown = nodes, shown
+        asked.labels, asked.label_count = self._names(labels), len(labels)
+        asked.keys, asked.key_count = self._names(keys), len(keys)
+        asked.tests, asked.test_count = self._tests(tests), len(tests)
+
+    def _text(self, text: bytes) -> Any:
+        self._kept.append(ffi.new("uint8_t[]", text))
+        return self._kept[-1]
+
+    def _names(self, names: Sequence[tuple[int, bytes]]) -> Any:
+        found = ffi.new("dtp_scan_name[]", len(names))
+        for at, (node, name) in enumerate(names):
+            found[at].text, found[at].length, found[at].node = self._text(name), len(name), node
+        self._kept.append(found)
+        return found
+
+    def _tests(self, tests: Sequence[Test]) -> Any:
+        found = ffi.new("dtp_scan_test[]", len(tests))
+        for into, one in zip(found, tests, strict=True):
+            into.key, into.key_length = self._text(one.key), len(one.key)
+            into.value, into.value_length = self._text(one.value), len(one.value)
+            into.node, into.other = one.node, _NO_OTHER if one.other is None else one.other
+            into.comparison = COMPARISONS[one.comparison]
+        self._kept.append(found)
+        return found
+
+    def run(
+        self, core: GraphCore, numbers: array[int] | None, first: int, behind: int
+    ) -> tuple[int, bytes] | None:
+        """How often it is there, begun at some of the souls with these numbers (None: all), and the texts of what is
+        shown: souls, then keys. None where the core can't tell, or it would take too many steps."""
+        view, found = ffi.new("dtp_view *"), ffi.new("uint64_t *")
+        given = ffi.NULL if numbers is None else ffi.from_buffer("uint32_t[]", numbers)
+        code = lib.dtp_graph_scan(core.handle, self._asked, given, first, behind, view, found)
+        if code == lib.DTP_E_LIMIT:
+            return None
+        if code < 0:
+            raise merging_error(code)
+        return int(found[0]), bytes(ffi.buffer(view.bytes, view.length))
