@@ -39,7 +39,7 @@ from dtp.pay.errors import ChannelUnusable, NotApproved, PriceTooHigh
 from dtp.pay.journal import Journal
 from dtp.pay.lane_lock import LaneLock
 from dtp.pay.lane_start import PayerLane
-from dtp.pay.lost import count_restored, find_sent, opening
+from dtp.pay.lost import count_unknown, find_sent, opening
 from dtp.pay.passes import Held, NoPass, find_pass
 from dtp.pay.settling import (
     USUAL_CLOSE,
@@ -159,7 +159,7 @@ async def _open(
                 chain, host, plan, under, terms.revision, key, held.coin, signed=signed
             )
         else:
-            await count_restored(chain, journal)
+            await count_unknown(chain, journal)
             await journal.run(lambda store: check_limits(store, budget, purpose, deposit, opened_ms))
             id, executed = await open_channel(
                 chain, host, number, terms.revision, deposit, key, signed=signed

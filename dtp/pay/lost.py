@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -17,6 +19,7 @@ from dtp.chain.channel import Channel, ChannelOpened, LaneChanged, Settled, Stat
 from dtp.chain.client import ChainClient, Signed
 from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, SignerError, TransactionFailed, was_signed
 from dtp.chain.model import canonical_type
+from dtp.chain.wallet import money
 from dtp.errors import ChainError, LimitError
 from dtp.pay.cashier import read_channels
 from dtp.pay.errors import OpeningBusy, OpeningUnknown
@@ -24,6 +27,9 @@ from dtp.pay.journal import Journal
 from dtp.pay.lane_lock import LaneLock
 from dtp.pay.store import MOST_NOTED, Bought, Moved, Sent, Store
 from dtp.pay.voucher import LaneKey
+from dtp.plurals import count_of
+
+log = logging.getLogger("dtp.pay")
 
 #: So long transactions are looked for whose program ended before it noted what they did; of so many, the newest, and
 #: for so many seconds in all: a node may be slow, or lie.
@@ -210,13 +216,38 @@ async def find_channels(chain: ChainClient, store: Store) -> FoundChannels:
     return FoundChannels(noted, keyless)
 
 
-async def count_restored(chain: ChainClient, journal: Journal[Store]) -> None:
-    """Note what the account put into channels since the store was copied, where it is a copy that lacks that: by the
-    chain's history, once. Raises what reading and the store raise."""
+async def count_unknown(chain: ChainClient, journal: Journal[Store]) -> None:
+    """Note what the account put into channels that the store can't know of, by the chain's history, once: since it
+    was copied, or before it was made, as another may have been lost. Raises what reading and the store raise.
+
+    For a new store, which nearly always has nothing to find, it is looked no longer than half a minute.
+    """
     place = chain.chain_id, chain.address
-    if await journal.run(lambda store: store.lacks_deposits(*place)):
-        moved = await read_moved(chain, await journal.run(lambda store: store.bought()))
-        await journal.run(lambda store: store.count_moved(*place, moved, round(time.time() * 1000)))
+    if not await journal.run(lambda store: store.lacks_deposits(*place)):
+        return
+    known, is_new = await journal.run(lambda store: (store.bought(), store.is_new()))
+    moved: dict[str, Moved] = {}
+    try:
+        async with asyncio.timeout(_ASKING if is_new else None):
+            moved = await read_moved(chain, known)
+    except TimeoutError:
+        log.warning(
+            "%s is new, and whether %s had channels before could not be read in %g s: what went into such counts for "
+            "no limit; 'dtp channel find' looks as long as it takes",
+            *(journal.store.path, chain.address, _ASKING),
+        )
+    await journal.run(lambda store: store.count_moved(*place, moved, round(time.time() * 1000)))
+    others = moved.keys() - {each.channel for each in known}
+    if is_new and (left := {id: each for id, each in moved.items() if id in others and each.put > each.back}):
+        sums = Counter[str]()
+        for each in left.values():
+            sums[each.coin] += each.put - each.back
+        log.warning(
+            "%s is new, and %s of %s with %s in all were opened with another store: it counts for the limit of this "
+            "day. Use that store, if there is one; 'dtp channel find' says what can be done",
+            *(journal.store.path, count_of(len(left), "channel"), chain.address),
+            " and ".join(money(amount, coin) for coin, amount in sums.items()),
+        )
 
 
 async def read_moved(chain: ChainClient, known: Iterable[Bought]) -> dict[str, Moved]:

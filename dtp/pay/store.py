@@ -128,6 +128,8 @@ _TABLES: Final = frozenset({"bought", "lanes", "sold"})
 _ENDS_UNKNOWN: Final = 1
 _DEPOSITS_UNKNOWN: Final = 2
 _COPY: Final = 0x64747060 | _ENDS_UNKNOWN | _DEPOSITS_UNKNOWN
+#: ... and of one that was made empty: the one before may be lost, and what that had put into channels with it.
+_NEW: Final = 0x64747060 | 4
 
 
 class Store:
@@ -199,6 +201,8 @@ class Store:
             if statement.strip():
                 self._db.execute(statement)
         self._db.execute(f"PRAGMA user_version={FORMAT}")
+        if not version:
+            self._db.execute(f"PRAGMA application_id={_NEW}")
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """Write all that is here now into the database at `path`, in place of what is in it, in one transaction.
@@ -250,10 +254,15 @@ class Store:
             if self.is_copy():
                 self._db.execute(f"PRAGMA application_id={_COPY & ~_ENDS_UNKNOWN}")
 
+    def is_new(self) -> bool:
+        """True if the file began empty, and is no copy."""
+        ((mark,),) = self._rows("PRAGMA application_id")
+        return bool(mark == _NEW)
+
     def lacks_deposits(self, chain: str, account: str) -> bool:
-        """Return whether an account may have put money into channels since this file was made by `backup`, and nobody
-        has counted it by `count_moved` yet."""
-        return self._lacks(_DEPOSITS_UNKNOWN) and not self._rows(
+        """Return whether an account may have put money into channels before this file was made, or since it was made
+        by `backup`, and nobody has counted it by `count_moved` yet."""
+        return (self._lacks(_DEPOSITS_UNKNOWN) or self.is_new()) and not self._rows(
             "SELECT 1 FROM counted WHERE chain = ? AND account = ?", chain, account
         )
 

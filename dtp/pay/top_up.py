@@ -15,7 +15,7 @@ from dtp.chain.errors import TransactionFailed
 from dtp.pay.budget import Budget, check_limits, least_budget
 from dtp.pay.journal import Journal
 from dtp.pay.lane_lock import LaneLock
-from dtp.pay.lost import count_restored, turn
+from dtp.pay.lost import count_unknown, turn
 from dtp.pay.settling import add_money
 from dtp.pay.store import Store
 
@@ -87,7 +87,7 @@ async def add_noted(
             await signed(digest)
 
     async with turn(chain, journal.store):
-        await count_restored(chain, journal)
+        await count_unknown(chain, journal)
         await journal.run(lambda store: _check_more(store, channel, budget, amount))
         await add_money(chain, channel, amount, note)
         for digest in sent:

@@ -1,7 +1,10 @@
 """A server whose store was restored from a backup: closes that it agreed on since are unknown to it."""
 
+import asyncio
+
 import pytest
 
+from dtp.pay import lost
 from dtp.pay.errors import DayLimit
 from dtp.pay.ledger import AGREEMENT_MS
 from dtp.pay.settling import close_agreed
@@ -180,5 +183,52 @@ def test_a_client_whose_disk_is_set_back_leaves_a_channel_that_was_claimed_since
             await fetch(again, MIB)
         assert again.meter.deal.closed.to_server == cost_of(MIB)
         assert [each.state for each in buyer["store"].bought()] == ["refused", "closed"]
+
+    market(scenario)
+
+
+def test_a_new_store_counts_what_a_lost_one_had_put_in_and_says_so(market, tmp_path, caplog):
+    """The limit of a day began anew with each file that was lost, unless somebody ran 'dtp channel find'."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        sums = {"budget": cost_of(MIB), "most_per_day": 2 * cost_of(MIB)}
+        for _ in range(2):
+            async with market.connect(buyer, keep=True, **sums) as connection:
+                await fetch(connection, 1000)
+            buyer["store"].set_state(connection.meter.deal.channel.id, "refused")
+        assert "is new" not in caplog.text  # there was nothing to find
+        buyer["store"] = new = market.stack.enter_context(Store(tmp_path / "new.sqlite"))
+        with pytest.raises(DayLimit, match="dtp channel find"):
+            await market.connect(buyer, **sums)
+        place = buyer["network"].chain_id, buyer["network"].address
+        assert new.deposited_since(*place, COIN, 0) == 2 * cost_of(MIB)
+        assert "2 channels of" in caplog.text
+        assert "with another store" in caplog.text
+        assert not new.lacks_deposits(*place)
+        async with market.connect(buyer, **{**sums, "most_per_day": 3 * cost_of(MIB)}) as connection:
+            await fetch(connection, 1000)
+        assert caplog.text.count("with another store") == 1  # it is read once
+
+    market(scenario)
+
+
+def test_a_new_store_is_used_though_the_history_is_without_end(market, monkeypatch, caplog):
+    """A newcomer pays all the same; nobody waits for it twice."""
+
+    async def scenario(market):
+        await market.serve(give)
+
+        async def endless(chain, known):
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(lost, "read_moved", endless)
+        monkeypatch.setattr(lost, "_ASKING", 0.01)
+        buyer = await market.buyer()
+        async with market.connect(buyer) as connection:
+            await fetch(connection, 1000)
+        assert "could not be read" in caplog.text
+        assert not buyer["store"].lacks_deposits(buyer["network"].chain_id, buyer["network"].address)
 
     market(scenario)

@@ -347,9 +347,12 @@ def test_a_copy_counts_once_what_its_account_has_moved_since(store, tmp_path):
     known = replace(BOUGHT, coin=PLACE[2], deposited=700)
     store.keep_key(KEY, 7)
     store.add_bought(known, 0, KEY.public)
+    assert (store.is_new(), store.lacks_deposits(*PLACE[:2])) == (True, True)  # another may have been lost
+    store.count_moved(*PLACE[:2], {}, 8)
     assert not store.lacks_deposits(*PLACE[:2])
     store.backup(tmp_path / "copy.sqlite")
     with Store(tmp_path / "copy.sqlite") as copy:
+        assert not copy.is_new()
         copy.go_on_with_copy()  # as server: what its clients put in is unknown all the same
         assert copy.lacks_deposits(*PLACE[:2])
         moved = {
