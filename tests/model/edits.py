@@ -6,7 +6,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Any
 
 from histories import Step
-from replicas import Difference, Replica, owned, plainly, same
+from replicas import Difference, Replica, owned, plainly, same, tell
 from verdicts import Granted, read_grant
 
 from dtp.core.errors import NotOwner
@@ -281,7 +281,18 @@ def assign(replica: Replica, step: Step, everyone: list[Replica]) -> None:
     _change_list(replica, step, everyone, "assign")
 
 
+def drop(replica: Replica, step: Step, everyone: list[Replica]) -> None:
+    soul = soul_for(replica, step, everyone)
+    before = tell(replica.graph.everything(soul))
+    said: list[bool] = []
+    if before and attempt(replica, soul, lambda: said.append(replica.graph.delete(soul))):
+        same("deleted", [True], said)
+        before = {}
+    same("what a deleted node has", before, tell(replica.graph.everything(soul)))
+
+
 EDITS = {
+    "drop": drop,
     "put": put,
     "delete": delete,
     "put_many": put_many,

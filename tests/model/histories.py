@@ -46,6 +46,8 @@ WEIGHTS = {
     "restore": 1,
     "fork": 1,
     "compact": 1,
+    "prune": 2,
+    "drop": 2,
     "everyone": 2,
 }
 
@@ -83,6 +85,7 @@ THEMES: tuple[tuple[str, ...], ...] = (
     ("publish", "seal", "whisper", "grant", "sync"),
     ("backup", "restore", "put", "sync", "commit"),
     ("fork", "put", "commit", "pass"),
+    ("prune", "put", "count", "drop", "sync", "reopen", "fork"),
     ("jump", "sleep", "put", "type", "crash", "sync"),
     ("crash", "reopen", "type", "push", "commit"),
 )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +88,8 @@ class Replica:
     place: str
     name: str
     graph: Graph
+    #: Seconds that have passed for everybody.
+    passed: Callable[[], float]
     seen: Seen = field(default_factory=Seen)
     skew: float = 0.0
     behind: bool = False
@@ -110,7 +111,7 @@ class Replica:
         return (int(self.wall() * 1000) + DRIFT) << 16
 
     def wall(self) -> float:
-        return START + asyncio.get_running_loop().time() + self.skew
+        return START + self.passed() + self.skew
 
     async def open(self) -> None:
         """Open the graph again."""
@@ -165,10 +166,8 @@ class Replica:
         marks = {author: chain[-1].hash[:16] for author, chain in self.seen.chains.items() if chain}
         same("heads", sorted(marks.items()), sorted((a, h.mark) for a, h in self.graph.heads().items()))
         ours = contents(self.shown())
-        souls = self.graph.souls()
-        if missing := [soul for soul in ours if soul not in souls]:
-            raise Difference(f"souls don't name {missing}")
-        for soul in sorted({*souls, *ours}):
+        same("souls", sorted(ours), self.graph.souls(internal=True))
+        for soul in ours:
             if not soul.startswith("%access/") and not self.graph.is_private(soul):
                 same(f"{self.number} shows {soul}", ours.get(soul, {}), tell(self.graph.everything(soul)))
 
@@ -177,10 +176,13 @@ def contents(shown: Shown) -> dict[str, dict[str, dict[str, Any]]]:
     """What the model shows, by soul, as `tell` has what the package shows."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for (soul, key), kinds in sorted(shown.items()):
-        found.setdefault(soul, {})[key] = {
+        told = {
             kind: value[0] if kind == "register" else _ordered(kind, value)
             for kind, value in sorted(kinds.items())
+            if value
         }
+        if told:
+            found.setdefault(soul, {})[key] = told
     return found
 
 
@@ -191,7 +193,7 @@ def tell(everything: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
         told = {
             kind: _ordered(kind, plainly(value))
             for kind, value in sorted(kinds.items())
-            if kind in ("register", "counter") or value
+            if kind == "register" or value
         }
         if told:
             found[key] = told
@@ -205,7 +207,10 @@ def _ordered(kind: str, value: Any) -> Any:
 async def open_graph(replica: Replica) -> Graph:
     """Open a replica's graph with its clock."""
     clock = Clock(wall=replica.wall)
-    return await Graph.open(replica.place, identity=replica.identity, name=replica.name, clock=clock)
+    prune = replica.number == 1  # whenever it has grown
+    return await Graph.open(
+        replica.place, identity=replica.identity, name=replica.name, clock=clock, prune=prune
+    )
 
 
 def image(place: str) -> dict[str, bytes]:

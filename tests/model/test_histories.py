@@ -8,8 +8,11 @@ seed, and `MODEL_SEEDS=100000:200000` looks at others.
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Iterator
 
+import postgres
 import pytest
 from histories import History, make, shrink
 from world import happen
@@ -21,10 +24,13 @@ FIRST, IN_CI, BY_NAME = 120, 2_000, 20_000
 AT_ONCE = 100
 
 
-def failure(history: History) -> str | None:
-    """What goes wrong in a history; None if nothing does."""
+def failure(history: History, database: str | None = None) -> str | None:
+    """What goes wrong in a history; None if nothing does. With PostgreSQL, whose driver has threads, time is real."""
     try:
-        clock.run(happen(history))
+        if database is None:
+            clock.run(happen(history))
+        else:
+            asyncio.run(happen(history, database))
     except Exception as error:  # noqa: BLE001 - whatever it is: the smallest history that has it is told
         return f"{type(error).__name__}: {error}"
     return None
@@ -35,17 +41,18 @@ def kind(told: str) -> str:
     return told.partition("\n")[0][:60]
 
 
-def check(seeds: range) -> None:
+def check(seeds: range, database: str | None = None) -> None:
+    stores = ("postgres", "sqlite", "memory") if database else ("memory", "sqlite")
     for seed in seeds:
-        history = make(seed)
-        if (told := failure(history)) is not None:
-            history = smallest(history, kind(told))
-            pytest.fail(f"{history}\n{failure(history)}", pytrace=False)
+        history = make(seed, stores=stores)
+        if (told := failure(history, database)) is not None:
+            history = smallest(history, kind(told), database)
+            pytest.fail(f"{history}\n{failure(history, database)}", pytrace=False)
 
 
-def smallest(history: History, why: str) -> History:
+def smallest(history: History, why: str, database: str | None) -> History:
     """The smallest history that fails so."""
-    return shrink(history, lambda tried: kind(failure(tried) or "") == why)
+    return shrink(history, lambda tried: kind(failure(tried, database) or "") == why)
 
 
 def parts(first: int, end: int) -> list[range]:
@@ -63,6 +70,21 @@ def test_histories() -> None:
 @pytest.mark.parametrize("seeds", parts(FIRST, IN_CI), ids=str)
 def test_more_histories(seeds: range) -> None:
     check(seeds)
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    with postgres.server() as url:
+        yield url
+
+
+def test_histories_in_postgresql(database: str) -> None:
+    check(range(12), database)
+
+
+@pytest.mark.slow
+def test_more_histories_in_postgresql(database: str) -> None:
+    check(range(12, 200), database)
 
 
 @pytest.mark.long

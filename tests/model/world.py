@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import os
 import random
 import shutil
@@ -13,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from unittest import mock
 
+import psycopg
 from edits import EDITS
 from histories import History, Step
 from plain import Signed
@@ -27,6 +29,9 @@ from dtp.identity import Identity
 #: Where thousands of stores are synced to the disk without one, if there is such a place.
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 JUMPS = (-100_000.0, -3600.0, -70.0, -5.0, 5.0, 50.0, 70.0, 3600.0, 100_000.0)
+#: Where no timer rings, since time isn't virtual: nothing has to wait until it is due.
+SMALL_JUMPS = (-20.0, -5.0, 5.0, 20.0)
+_SCHEMAS = itertools.count()
 PAUSES = (0.001, 1.0, 20.0, 70.0, 4000.0)
 
 
@@ -39,8 +44,10 @@ def somebody(number: int) -> Identity:
 class World:
     """All replicas of a history."""
 
-    def __init__(self, history: History, folder: Path, places: dict[str, str]) -> None:
-        self.history, self.folder, self.places = history, folder, places
+    def __init__(self, history: History, folder: Path, postgres: str | None) -> None:
+        self.history, self.folder, self.postgres = history, folder, postgres
+        #: Seconds, where time isn't virtual.
+        self.paused = 0.0
         self.home = folder / "home"
         self.replicas: list[Replica] = []
         self.forked: set[bytes] = set()
@@ -56,13 +63,25 @@ class World:
 
     async def add(self, identity: Identity, kind: str) -> Replica:
         number = len(self.replicas)
-        place = {"memory": "memory:", "sqlite": str(self.folder / f"{number}.db")}.get(
-            kind, self.places.get(kind, "")
-        )
-        replica = Replica(number, identity, kind, place, f"g{self.history.seed}", graph=None)  # type: ignore[arg-type]
+        own = {"memory": "memory:", "sqlite": str(self.folder / f"{number}.db")}
+        place = own.get(kind) or self.schema()
+        replica = Replica(
+            number, identity, kind, place, f"g{self.history.seed}", graph=None, passed=self.passed
+        )  # type: ignore[arg-type]
         replica.graph = await open_graph(replica)
         self.replicas.append(replica)
         return replica
+
+    def schema(self) -> str:
+        """A place in PostgreSQL that nobody else has."""
+        name = f"m{next(_SCHEMAS)}"
+        with psycopg.connect(self.postgres, autocommit=True) as connection:
+            connection.execute(f"CREATE SCHEMA {name}")
+        return f"{self.postgres}?options=-csearch_path%3D{name}"
+
+    def passed(self) -> float:
+        """Seconds since the history began."""
+        return self.paused if self.postgres else asyncio.get_running_loop().time()
 
     async def close(self) -> None:
         for replica in self.replicas:
@@ -93,6 +112,7 @@ class World:
             "restore": self.restore,
             "fork": self.fork,
             "compact": self.compact,
+            "prune": self.prune,
             "everyone": self.everyone,
         }
         await steps[step.what](replica, step)
@@ -160,6 +180,13 @@ class World:
         await replica.graph.compact()
         self.compacted = True
         await self.commit(replica)
+
+    async def prune(self, replica: Replica, _: Step) -> None:
+        """What doesn't count is dropped, and nothing looks different."""
+        await self.commit(replica)
+        if not replica.behind:
+            await replica.graph.prune()
+            await self.commit(replica)
 
     # ---- what passes between two -----------------------------------------------------------------------------------
 
@@ -237,7 +264,9 @@ class World:
         until = min(len(chain), first + step.c % 3)
         if first > until or author == other.key:
             return
-        await self.give(other, author, chain[:until], await replica.graph.read(author, first, until))
+        data = await replica.graph.read(author, first, until)
+        if len(data) == until - first + 1:  # what was pruned goes over as a whole, or not at all
+            await self.give(other, author, chain[:until], data)
 
     async def give(self, other: Replica, author: bytes, chain: list[Signed], data: list[bytes]) -> None:
         try:
@@ -263,7 +292,10 @@ class World:
             if not other.seen.copy().takes(author, chain):
                 return
             chains[author] = chain
-            parts += await replica.graph.read(author, other.seen.length(author) + 1, len(chain))
+            missing = await replica.graph.read(author, other.seen.length(author) + 1, len(chain))
+            if len(missing) < len(chain) - other.seen.length(author):
+                return  # what was pruned goes over as a whole
+            parts += missing
         rng = random.Random(step.b)
         await other.graph.receive(rng.sample(parts, len(parts)))
         await other.graph.receive(rng.sample(parts, len(parts)))
@@ -300,13 +332,17 @@ class World:
 
     async def pause(self, seconds: float) -> None:
         """Time passes, and what comes due is let in."""
-        await asyncio.sleep(seconds)
+        if self.postgres:
+            self.paused += seconds
+        else:
+            await asyncio.sleep(seconds)
         for replica in self.replicas:
             replica.ripen()
 
     async def jump(self, replica: Replica, step: Step) -> None:
         """Somebody sets a clock; within a minute all that is due by it is there."""
-        replica.skew += JUMPS[step.a % len(JUMPS)]
+        jumps = SMALL_JUMPS if self.postgres else JUMPS
+        replica.skew += jumps[step.a % len(jumps)]
         await self.pause(60)
 
     async def reopen(self, replica: Replica, _: Step) -> None:
@@ -405,10 +441,10 @@ class World:
             await self.add(replica.identity, "memory")
 
 
-async def happen(history: History, places: dict[str, str] | None = None) -> None:
+async def happen(history: History, postgres: str | None = None) -> None:
     """Let a history happen. Raises `Difference`."""
     folder = Path(tempfile.mkdtemp(prefix="dtp-model-", dir=MEMORY))
-    world = World(history, folder, places or {})
+    world = World(history, folder, postgres)
     with mock.patch.dict(os.environ, DTP_HOME=str(world.home)):
         try:
             await world.start()
