@@ -25,11 +25,12 @@ class Row:
 
 
 COMMANDS = {
+    "account": Row("dtp.cli.account:account", "Your account: the devices that write for you."),
     "cat": Row("dtp.cli.cat:cat", "Connect standard input and output to a service."),
     "chain": Row("dtp.cli.chain:chain", "Look at a Sui network: objects, events, the node."),
     "channel": Row("dtp.cli.channel:channel", "Payment channels: list, history, claim, close, watch."),
     "demo": Row("dtp.cli.demo:demo", "Move a file between two processes, and check it."),
-    "graph": Row("dtp.cli.graph:graph", "Graphs in files: look, change, sync, serve."),
+    "graph": Row("dtp.cli.graph_people:graph", "Graphs in files: look, change, sync, serve."),
     "host": Row("dtp.cli.hosts:host", "A host on chain: its services, prices, lists and heartbeats."),
     "id": Row("dtp.cli.keys:show_id", "Show your identity, and the Sui account it is."),
     "keygen": Row("dtp.cli.keys:keygen", "Make an identity, or take one over from a file."),

@@ -81,6 +81,8 @@ def _store(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _file = click.argument("file", type=click.Path(dir_okay=False))
+#: What commands of `dtp graph` in other files take (`dtp.cli.graph_people`).
+graph_options, file_argument = _store, _file
 _format_option = click.option(
     "--format",
     "form",
@@ -533,13 +535,18 @@ def status(opened: _Opener) -> None:
         forks, room = await graph.proofs(), await graph.prunable()
         found |= {"bytes": room.stored, "prunable": room.overwritten}
         found |= {"missing": missing, "forks": len(forks), "clock_ahead": round(graph.clock_ahead)}
+        found |= standing(graph)
         return found | {"damage": graph.damage and str(graph.damage)}, forks, _wrong(graph)
+
+    from dtp.cli.graph_standing import refusals, standing
 
     found, forks, wrong = opened.look(work)
     if wants_json():
         print_result(found)
     else:
-        print_result({name: value for name, value in found.items() if name != "damage"})
+        print_result({name: value for name, value in found.items() if name not in ("damage", "refusals")})
+        for line in refusals(found):
+            click.echo(printable(line))
         for proof in forks:
             click.echo(proof.describe())
         if found["clock_ahead"]:

@@ -477,10 +477,17 @@ class Access:
         self.must_rebuild = False
         #: Grants that their grantees have said they use, by their ids.
         self.in_use: dict[str, Grant] = {}
+        self._is_outdated = False
         self._read: dict[bytes, Grant] = {}
+
+    def begin_anew(self) -> None:
+        """Have all frames taken again that are there then, and nothing known of those that were."""
+        self.must_rebuild = self._is_outdated = True
 
     def again(self) -> Access:
         """Nothing but what was revoked: to take all frames again."""
+        if self._is_outdated:
+            return Access(self.graph)
         cuts = dict(self.cuts)
         for key, cut in self.revoked.items():
             cuts[key] = min(cut, cuts.get(key, _MAX_CLOCK))

@@ -21,14 +21,19 @@ def owned(author: bytes, path: str = "") -> str:
 
 #: Below an owner's soul: rings of private nodes (`dtp.graph.private`).
 RINGS: Final = ".rings"
+#: Below an owner's soul: whom it bans in this graph (`dtp.graph.admission`).
+BANS: Final = ".bans"
 #: At an identity's own soul: its static key and the proof of it.
 STATIC_KEY: Final = "static"
 
 
 def is_reserved(owner: bytes, soul: str, key: str) -> bool:
-    """Whether only the owner writes there, whatever it grants: with other rings or keys its sealed nodes are lost."""
+    """Whether only the owner writes there, whatever it grants: with other rings or keys its sealed nodes are lost,
+    and whom it bans it says itself."""
     own = owned(owner)
-    return soul.startswith(f"{own}/{RINGS}/") or (soul == own and key == STATIC_KEY)
+    return (
+        soul.startswith(f"{own}/{RINGS}/") or soul == f"{own}/{BANS}" or (soul == own and key == STATIC_KEY)
+    )
 
 
 def may_write(author: bytes, soul: str) -> bool:

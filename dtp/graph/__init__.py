@@ -5,6 +5,7 @@ from dtp.crdt.access import Grant
 from dtp.crdt.rules import Rule, RuleBroken, Rules, RulesError, Schema
 from dtp.graph.access import OffenceProof
 from dtp.graph.accounts import Accounts, KnownDevice
+from dtp.graph.admission import Admission, Banned
 from dtp.graph.changes import Batch, Changes, Watch
 from dtp.graph.envelope import Envelope, Summary
 from dtp.graph.errors import (
@@ -37,10 +38,13 @@ from dtp.graph.proving import Proof
 from dtp.graph.pruning import Prunable, Pruned
 from dtp.graph.query.budget import QueryBudget
 from dtp.graph.query.errors import QueryError, QueryLimit
+from dtp.graph.quotas import Quotas, Refused
 from dtp.graph.undo import UndoManager, Undone
 
 __all__ = [
     "Accounts",
+    "Admission",
+    "Banned",
     "Batch",
     "Blob",
     "BlobAbsent",
@@ -77,7 +81,9 @@ __all__ = [
     "QueryBudget",
     "QueryError",
     "QueryLimit",
+    "Quotas",
     "ReaderUnknown",
+    "Refused",
     "Rule",
     "RuleBroken",
     "Rules",

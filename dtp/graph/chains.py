@@ -186,6 +186,16 @@ class Chains:
         self._tips.pop(author, None)
         self._near = None, 0
 
+    def forget(self, author: bytes) -> None:
+        """Know nothing of an author any more."""
+        for sequence in [sequence for one, sequence in self._held if one == author]:
+            self._let_go(author, sequence)
+        self.heads.pop(author, None)
+        self._tips.pop(author, None)
+        _, kept = self._only_summed.pop(author, (0, None))
+        self._held_bytes -= len(kept.body) if kept else 0
+        self._near = None, 0
+
     def held_next(self, author: bytes) -> Envelope | Summary | None:
         """What was put aside and is next now."""
         return self._let_go(author, self.tip(author).sequence + 1)

@@ -23,6 +23,7 @@ from dtp.errors import DtpError
 from dtp.graph import access, files, loading
 from dtp.graph import envelope as envelopes
 from dtp.graph.accounts import Accounts
+from dtp.graph.admission import Admission, Inside, read_policy
 from dtp.graph.blobs import BlobStore
 from dtp.graph.chains import Chains
 from dtp.graph.contents import CLOSED, READ_ONLY
@@ -115,6 +116,10 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
         self._flush: asyncio.Task[None] | None = None
         self._news: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        #: Whom it takes in: bans, purges, quotas, and what was refused.
+        self.admission = Admission(
+            self, store, Inside(self._run, lambda: self._chains, self._tell, self._lock)
+        )
         replica.on_made = self._made
         replica.on_edited = self._edited
         self._wait_for_due()
@@ -183,6 +188,7 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
         if blobs is not None:
             store.blob_folder = Path(blobs)
         try:
+            store.hidden = frozenset((await asyncio.to_thread(read_policy, store)).hidden)
             replica = await asyncio.to_thread(loading.load, store, identity, clock)
             graph = cls(identity, store, replica, history=history, read_only=read_only, prune=prune)
             store.loaded()
@@ -200,6 +206,7 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
                 await self._pruner.close()
             await self.commit()
             async with self._lock:
+                await self.admission.close()
                 await self._save_state(always=True)
         finally:
             self._closed = True
@@ -394,7 +401,7 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
             taken = 0
             self._replica.read_clock()
             try:
-                for one in batch:
+                for one in await self.admission.admit(batch):
                     taken += self._take(one)
             except Equivocation as error:
                 self._chains.found.append(error.proof)
@@ -455,6 +462,7 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
 
     async def _take_news(self) -> None:
         try:
+            await self.admission.reload()
             found = await self._run(self._store.news)
             self._news = None  # what is told from here on may not be in it
             if found:
@@ -472,6 +480,7 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
             changed = loading.merge(self._replica, envelope)
             self._chains.advance(envelope, self._replica.core.covered[1])
             self._unsaved[envelope.author, envelope.sequence] = envelope
+            self.admission.took(envelope)
             taken += 1
             if changed:
                 self._offer(is_local=False)
@@ -503,6 +512,7 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
 
     async def _rebuild(self) -> None:
         """Take all frames again when what was let in is void now, or builds on text that was forgotten here."""
+        await self.admission.refresh()
         while self._replica.must_rebuild:
             try:
                 self.sign()
@@ -584,7 +594,11 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
         found = self._chains.heads | self._beyond
         for one in reversed(self._unsaved.values()):
             found[one.author] = Head(one.first - 1, one.previous[:MARK])
-        return {author: head for author, head in found.items() if head.sequence}
+        return {
+            author: head
+            for author, head in found.items()
+            if head.sequence and author not in self._store.hidden
+        }
 
     async def read(self, author: bytes, first: int, last: int) -> _Encoded:
         """Return the stored envelopes of an author from one sequence to another."""
@@ -608,7 +622,8 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
 
     def gaps(self) -> _Gaps:
         """What is known to be missing: (author, first, last). With `history` also what came only summed up."""
-        return sorted(self._store.gaps() + self._chains.gaps())
+        gaps = self._store.gaps() + self._chains.gaps()
+        return sorted(one for one in gaps if one[0] not in self._store.hidden)
 
     def lost(self) -> _Gaps:
         """What damage took of the stored frames, as far as it is known: (author, first, last)."""

@@ -172,7 +172,8 @@ def _merge_stored(replica: Replica, one: Envelope | Summary) -> None:
 
 
 def load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
-    """The replica that the store's frames give. They were checked before they were stored."""
+    """The replica that the store's frames give, but for those of hidden authors. They were checked before they were
+    stored."""
     state, later = store.load()
     author = identity.id.key
     replica = Replica(author, clock=clock, graph=store.name)
@@ -182,7 +183,9 @@ def load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
         except EncodingError:  # of another version: the frames give it again
             replay(store, replica)
     for data in later:
-        _merge_stored(replica, stored(store, data))
+        one = stored(store, data)
+        if one.author not in store.hidden:
+            _merge_stored(replica, one)
     _merge_aside(store, replica)
     while replica.must_rebuild:
         fresh = replica.fresh()
@@ -194,8 +197,8 @@ def load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
 
 
 def replay(store: Store, replica: Replica) -> None:
-    """Merge all that is stored."""
-    for author in sorted(store.lasts()):
+    """Merge all that is stored, but of hidden authors."""
+    for author in sorted(store.lasts().keys() - store.hidden):
         for one in kept(store, author):
             _merge_stored(replica, one)
     _merge_aside(store, replica)
@@ -205,5 +208,5 @@ def _merge_aside(store: Store, replica: Replica) -> None:
     """Merge what waits for lost frames: ops need no others of their author. A summary does."""
     for data in store.aside():
         one = stored(store, data)
-        if isinstance(one, Envelope):
+        if isinstance(one, Envelope) and one.author not in store.hidden:
             _merge_stored(replica, one)

@@ -98,6 +98,16 @@ class Passed:
                 raise StoreError(f"a summary could not be kept: {error.strerror}") from error
         self._known[author] = sequence, len(data)
 
+    def remove(self, author: bytes) -> None:
+        """Let go of an author's. Raises `StoreError`."""
+        self._known.pop(author, None)
+        self._parts.pop(author, None)
+        if self._folder is not None:
+            try:
+                (self._folder / author.hex()).unlink(missing_ok=True)
+            except OSError as error:
+                raise StoreError(f"a summary that was kept can't be removed: {error.strerror}") from error
+
 
 def _cut(data: bytes, at: int) -> Iterator[bytes]:
     while at < len(data):

@@ -53,6 +53,9 @@ CREATE TABLE IF NOT EXISTS dtp_graph_proofs (
     first bytea NOT NULL, second bytea NOT NULL,
     PRIMARY KEY (graph, author)
 );
+CREATE TABLE IF NOT EXISTS dtp_graph_policies (
+    graph integer PRIMARY KEY REFERENCES dtp_graphs (id), data bytea NOT NULL
+);
 """
 
 
@@ -260,6 +263,50 @@ class PostgresStore(Store):
                 "ON CONFLICT (graph, writer) DO UPDATE SET arrival = %(a)s, digest = %(d)s, state = %(s)s",
                 {"g": self._graph, "w": self._writer, "a": self._arrival, "d": digest, "s": state},
             )
+
+    def sizes(self) -> dict[bytes, int]:
+        with self._connection("read") as database:
+            rows = database.execute(
+                "SELECT author, SUM(LENGTH(envelope)) FROM dtp_graph_frames WHERE graph = %s GROUP BY author",
+                (self._graph,),
+            ).fetchall()
+        return {author: int(size) for author, size in rows}
+
+    def policy(self) -> bytes | None:
+        with self._connection("read") as database:
+            if database.execute("SELECT to_regclass('dtp_graph_policies')").fetchone() == (None,):
+                return None  # only read, and not written since there is one
+            row = database.execute(
+                "SELECT data FROM dtp_graph_policies WHERE graph = %s", (self._graph,)
+            ).fetchone()
+        return None if row is None else row[0]
+
+    def save_policy(self, policy: bytes, forget_state: bool) -> None:
+        with self._transaction(synced=True) as database:
+            database.execute(
+                "INSERT INTO dtp_graph_policies VALUES (%(g)s, %(d)s) "
+                "ON CONFLICT (graph) DO UPDATE SET data = %(d)s",
+                {"g": self._graph, "d": policy},
+            )
+            if forget_state:
+                database.execute("DELETE FROM dtp_graph_states WHERE graph = %s", (self._graph,))
+                database.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, str(self._graph)))
+
+    def purge(self, author: bytes) -> None:
+        with self._transaction(synced=True) as database:
+            # the last number of arrival stays given: by it other programs know what is new
+            database.execute(
+                "UPDATE dtp_graph_frames SET arrival = "
+                "(SELECT MAX(arrival) + 1 FROM dtp_graph_frames WHERE graph = %(g)s) "
+                "WHERE graph = %(g)s AND arrival = "
+                "(SELECT MAX(arrival) FROM dtp_graph_frames WHERE graph = %(g)s AND author <> %(a)s)",
+                {"g": self._graph, "a": author},
+            )
+            for table in ("dtp_graph_frames", "dtp_graph_proofs"):
+                database.execute(
+                    f"DELETE FROM {table} WHERE graph = %s AND author = %s", (self._graph, author)
+                )
+            database.execute("DELETE FROM dtp_graph_states WHERE graph = %s", (self._graph,))
 
     def add_proof(self, proof: Proof) -> None:
         with self._transaction(synced=True) as database:

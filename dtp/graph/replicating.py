@@ -41,6 +41,8 @@ class Exchanged:
     sent: int = 0
     bytes_received: int = 0
     bytes_sent: int = 0
+    #: Whether the peer takes nothing of this identity: it was banned there, or has sent too much.
+    refused: bool = False
 
 
 class _Session:
@@ -56,6 +58,7 @@ class _Session:
         self._full: set[bytes] = (
             set()
         )  # authors of whom too much waits until it is due; the rest is asked for then
+        self._unwanted: set[bytes] = set()  # of whom the peer was told to send nothing
         self._first = first  # what came already
         self._offered: dict[bytes, int] = {}
         self._taking: dict[bytes, Taking] = {}
@@ -75,6 +78,7 @@ class _Session:
             await self._graph.commit()  # what was made just now is part of what there is
             agreed = self._graph.agreed.get(self._peer)
             await self._send(self._side.start(self._graph.heads(), agreed=agreed))
+            await self._tell_refused()
             proof = self._graph.forks.get(self._peer)
             if proof is not None:
                 await self._send_proof(proof)
@@ -110,7 +114,7 @@ class _Session:
     def _remember(self) -> None:
         """What both have now, for the next time."""
         ours, agreed = self._graph.heads(), self._graph.agreed
-        if self._side.agrees(ours):
+        if self._side.agrees(ours, self._graph.admission.unwanted):
             agreed.pop(self._peer, None)
             agreed[self._peer] = vector.digest(ours)
             self._graph.offering.remember(self._peer, self._offered)
@@ -132,6 +136,7 @@ class _Session:
             if self._graph.closed or not self._side.knows_peer:
                 continue
             await self._ask_again()
+            await self._tell_refused()
             await self._send_missing()
             if not self._side.wants_history:
                 await self._offer()
@@ -145,6 +150,16 @@ class _Session:
         for author in [one for one in self._full if self._graph.waits(one) <= core.DEFERRED_FRAMES // 2]:
             self._full.discard(author)
             await self._send(self._side.again(author, self._graph.vector().get(author, 0)))
+
+    async def _tell_refused(self) -> None:
+        """Tell the peer of whom nothing is wanted, and of whom something is again."""
+        unwanted = self._graph.admission.unwanted
+        fresh = sorted(unwanted - self._unwanted)[: protocol.MAX_REFUSED - len(self._unwanted)]
+        for at in range(0, len(fresh), protocol.REFUSED_AT_ONCE):
+            await self._send(self._side.refuse(fresh[at : at + protocol.REFUSED_AT_ONCE]))
+        for author in sorted(self._unwanted - unwanted):
+            await self._send(self._side.again(author, self._graph.vector().get(author, 0)))
+        self._unwanted = (self._unwanted & unwanted) | set(fresh)
 
     async def _send_missing(self) -> None:
         heads = self._graph.heads()
@@ -181,7 +196,10 @@ class _Session:
         """Summaries of everything, to a peer that has all the frames: it may meet others who don't."""
         await self._graph.offering.refresh(self._graph)
         passed = self._graph.passed
+        out = self._graph.admission.hidden | self._side.refused
         for author, upto in self._graph.offering.to_make(passed, self._peer):
+            if author in out:
+                continue
             if upto > self._offered.get(author, 0) and self._side.has(author, upto):
                 self._offered[author] = upto
                 await self._send(protocol.offer(author, upto, passed.size(author)))
@@ -239,6 +257,12 @@ class _Session:
     async def _receive_on(self) -> None:
         while (message := await self._next()) is not None:
             step = self._side.receive(message, self._graph.heads)
+            if self._own in self._side.refused and not self.exchanged.refused:
+                self.exchanged.refused = True
+                log.warning(
+                    "%s takes nothing more of this identity: it is banned there, or has sent more than is taken",
+                    self._stream.connection.peer.short,
+                )
             if step.forked is not None:
                 await self._graph.take_proof(*step.forked)
             for reply in step.replies:
@@ -280,6 +304,8 @@ class _Session:
         try:
             wanted = [one for envelope, one in batch if envelope.author not in self._refused | self._full]
             self.exchanged.received += await self._graph.receive(wanted)
+            if self._graph.admission.unwanted - self._unwanted:
+                self._wake.set()
         except (Equivocation, StateLimit):
             for envelope, one in batch:
                 await self._take_one(envelope.author, one)
@@ -318,6 +344,7 @@ async def _message(stream: Stream) -> bytes | None:
 
 async def sync(graph: Graph, connection: Connection) -> Exchanged:
     """See `Graph.sync`."""
+    graph.admission.meet(connection.peer.key)
     stream = await connection.open_stream()
     try:
         exchanged = await _Session(graph, stream, live=False).run()
@@ -333,6 +360,7 @@ async def sync(graph: Graph, connection: Connection) -> Exchanged:
 
 async def replicate(graph: Graph, connection: Connection) -> None:
     """See `Graph.replicate`."""
+    graph.admission.meet(connection.peer.key)
     stream = await connection.open_stream()
     presence = start_task(links.open_link(graph, connection), name="dtp-presence")
     try:

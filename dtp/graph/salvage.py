@@ -230,6 +230,9 @@ def _copy_rest(old: sqlite3.Connection, new: sqlite3.Connection, last: int) -> N
     for author, first, second in _all(old, "SELECT author, first, second FROM proofs"):
         if _signs(first, author) and _signs(second, author):
             new.execute("INSERT OR IGNORE INTO proofs VALUES (?, ?, ?)", (author, first, second))
+    for (policy,) in _all(old, "SELECT data FROM policy"):
+        if isinstance(policy, bytes):
+            new.execute("INSERT OR REPLACE INTO policy VALUES (1, ?)", (policy,))
     for row in _all(old, "SELECT author, sequence, envelope, sum FROM aside"):
         if is_sound(*row):
             new.execute("INSERT OR IGNORE INTO aside VALUES (?, ?, ?, ?)", row)

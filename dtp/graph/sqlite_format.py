@@ -65,6 +65,10 @@ CREATE TABLE file (              -- which copy this is: see dtp.graph.witness
     sum INTEGER NOT NULL
 );
 """
+#: Beside the format: whom a graph takes in, made when it is first opened to write.
+_POLICY: Final = (
+    "CREATE TABLE IF NOT EXISTS policy (only INTEGER PRIMARY KEY CHECK (only = 1), data BLOB NOT NULL)"
+)
 
 
 def frame_sum(author: bytes, sequence: int, envelope: bytes) -> int:
@@ -110,6 +114,7 @@ def prepare(database: sqlite3.Connection, path: str, name: str) -> None:
     database.execute("BEGIN IMMEDIATE")
     try:
         _prepare(database, path, name)
+        database.execute(_POLICY)
     except BaseException:
         if database.in_transaction:
             database.execute("ROLLBACK")

@@ -454,6 +454,42 @@ class SqliteStore(Store):
                 (self._arrival, digest, state),
             )
 
+    def sizes(self) -> dict[bytes, int]:
+        with self._failures("read"):
+            return dict(
+                self._db.execute(
+                    "SELECT key, SUM(LENGTH(envelope)) FROM frames JOIN authors ON authors.id = author "
+                    "GROUP BY author"
+                )
+            )
+
+    def policy(self) -> bytes | None:
+        with self._failures("read"):
+            if not self._one("SELECT COUNT(*) FROM sqlite_master WHERE name = 'policy'"):
+                return None  # only read, and not written since there is one
+            data = self._one("SELECT data FROM policy")
+        return None if data is None else self._whole(data)
+
+    def save_policy(self, policy: bytes, forget_state: bool) -> None:
+        with self._transaction(synced=True):
+            self._db.execute("INSERT OR REPLACE INTO policy VALUES (1, ?)", (policy,))
+            if forget_state:
+                self._db.execute("DELETE FROM state")
+
+    def purge(self, author: bytes) -> None:
+        with self._transaction(synced=True):
+            self._db.execute("DELETE FROM state")
+            self._db.execute("DELETE FROM frames WHERE author = ?", (self._authors.get(author),))
+            self._db.execute("DELETE FROM authors WHERE key = ?", (author,))
+            self._db.execute("DELETE FROM aside WHERE author = ?", (author,))
+            self._db.execute("DELETE FROM proofs WHERE author = ?", (author,))
+        self._authors.pop(author, None)
+        with self._failures("written"):
+            self._db.execute("VACUUM")  # the rows' places, too
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._arrival = self._one("SELECT COALESCE(MAX(arrival), 0) FROM frames")
+            self._find_gaps()
+
     def add_proof(self, proof: Proof) -> None:
         with self._transaction(synced=True):
             self._db.execute(

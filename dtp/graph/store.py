@@ -80,6 +80,8 @@ class Store(ABC):
     blob_folder: Path | None = None
     #: Where summaries for others are kept (`dtp.graph.passing`); None: in memory.
     passed_folder: Path | None = None
+    #: Authors whose frames are left where they are: not read into replicas (`dtp.graph.admission`).
+    hidden: frozenset[bytes] = frozenset()
     #: What was mended when it was opened, or read since then.
     damage: Damage | None = None
 
@@ -126,6 +128,22 @@ class Store(ABC):
         step = 256
         starts = range(first, last + 1, step)
         return sum(len(one) for at in starts for one in self.read(author, at, min(last, at + step - 1)))
+
+    def sizes(self) -> dict[bytes, int]:
+        """Return author -> bytes of its envelopes."""
+        return {author: self.size(author, 1, last) for author, last in self.lasts().items()}
+
+    @abstractmethod
+    def policy(self) -> bytes | None:
+        """What `save_policy` was given last, None if that was nothing."""
+
+    @abstractmethod
+    def save_policy(self, policy: bytes, forget_state: bool) -> None:
+        """Keep whom this graph takes in; with `forget_state` no state stays, as it may have what is hidden now."""
+
+    @abstractmethod
+    def purge(self, author: bytes) -> None:
+        """Remove all of an author, for good: the store takes less room then. No kept state is left."""
 
     @abstractmethod
     def save_state(self, state: bytes) -> None:
@@ -206,6 +224,7 @@ class MemoryStore(Store):
         self._frames: dict[tuple[bytes, int], bytes] = {}
         self._sequences: dict[bytes, list[int]] = {}
         self._proofs: dict[bytes, tuple[bytes, bytes]] = {}
+        self._policy: bytes | None = None
 
     def load(self) -> Loaded:
         return Loaded(None, iter(list(self._frames.values())))
@@ -242,6 +261,17 @@ class MemoryStore(Store):
         self._sequences[author] = [part.sequence for part in parts] + sequences[end:]
         self._frames = {(author, part.sequence): part.encode() for part in parts} | self._frames
         return len(there) - len(parts)
+
+    def policy(self) -> bytes | None:
+        return self._policy
+
+    def save_policy(self, policy: bytes, forget_state: bool) -> None:
+        self._policy = policy
+
+    def purge(self, author: bytes) -> None:
+        for sequence in self._sequences.pop(author, []):
+            del self._frames[author, sequence]
+        self._proofs.pop(author, None)
 
     def save_state(self, state: bytes) -> None:
         pass  # memory is there until it isn't

@@ -8,7 +8,7 @@ docs/graph.md, "Sync".
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import pairwise
@@ -23,13 +23,16 @@ from dtp.graph.errors import SyncError
 from dtp.graph.reconcile import FIRST, FROM_AUTHORS, SALT, Reader, Teller
 from dtp.graph.vector import Head, Vector
 
-VERSION: Final = 6
+VERSION: Final = 7
 #: Bytes of envelopes in one message, unless a single one is larger.
 MESSAGE_BYTES: Final = 256 * 1024
 #: Bytes of one message, at most: an envelope's, or a vector's of 100,000 authors.
 MAX_MESSAGE: Final = core.FRAME_BYTES + OVERHEAD + 1024
 #: Gaps that a peer is asked for in one sync; for more of them in the next.
 MAX_LOST: Final = 4096
+#: Authors that a peer may want nothing of, and that one message of it names.
+MAX_REFUSED: Final = 65_536
+REFUSED_AT_ONCE: Final = 4096
 #: A vector of at most so many bytes goes with the greeting; a longer one only after the digests were found to differ.
 _SHORT_VECTOR: Final = 256
 #: To a peer that was in sync with this side before, and that this side has news for.
@@ -53,6 +56,7 @@ class Kind(IntEnum):
     FORKED = 11
     AGAIN = 12
     LOST = 13
+    REFUSED = 14
 
 
 @dataclass
@@ -104,6 +108,8 @@ class SyncSide:
         self._teller: Teller | None = None
         self._reader: Reader | None = None
         self._contested: set[bytes] = set()
+        #: Authors of whom the peer wants nothing.
+        self.refused: set[bytes] = set()
 
     @property
     def is_done(self) -> bool:
@@ -115,9 +121,11 @@ class SyncSide:
         """Whether the peer has sent all that it has."""
         return self._greeted and not self._dones
 
-    def agrees(self, ours: Vector) -> bool:
-        """Whether the peer has what is here, and no more."""
-        return self._theirs == ours
+    def agrees(self, ours: Vector, without: Collection[bytes] = ()) -> bool:
+        """Whether the peer has what is here, and no more but of authors that it is `without`."""
+        if self._theirs is None or not without:
+            return self._theirs == ours
+        return {author: head for author, head in self._theirs.items() if author not in without} == ours
 
     @property
     def knows_peer(self) -> bool:
@@ -181,6 +189,9 @@ class SyncSide:
                 raise SyncError("the peer asks twice for what it has lost")
             if step.lost != sorted(step.lost) or len(step.lost) > MAX_LOST:
                 raise SyncError("the peer has lost more than it may ask for, or asks in no order")
+        elif kind == Kind.REFUSED:
+            (told,) = _parts(parts, list)
+            self._refuse(told)
         elif kind == Kind.FORKED:
             first, second = _parts(parts, bytes, bytes)
             step.forked = first, second
@@ -215,9 +226,17 @@ class SyncSide:
             self._teller = Teller(ours, self._random(SALT))
             step.replies.append(self._symbols(FIRST))
 
+    def _refuse(self, told: list[Any]) -> None:
+        if not all(isinstance(one, bytes) and len(one) == core.AUTHOR_SIZE for one in told):
+            raise SyncError("REFUSED has bytes that are no authors")
+        self.refused.update(told)
+        if len(self.refused) > MAX_REFUSED:
+            raise SyncError(f"the peer refuses more than {MAX_REFUSED} authors")
+
     def _ask_again(self, author: bytes, sequence: int, step: Step) -> None:
         if self._theirs is None or sequence < 0:
             raise SyncError("the peer asks again for what it was not told of")
+        self.refused.discard(author)
         self._theirs.pop(author, None)
         if sequence:
             self._theirs[author] = Head(sequence, vector.OTHER)
@@ -280,7 +299,8 @@ class SyncSide:
         """Return (author, first, last) of what the peer lacks. What came from it meanwhile it has; see `took`."""
         if self._theirs is None:
             return []
-        lacking = [part for part in vector.missing(ours, self._theirs) if part[0] not in self._contested]
+        out = self._contested | self.refused
+        lacking = [part for part in vector.missing(ours, self._theirs) if part[0] not in out]
         # of who has another head there at the same sequence, the last frame goes once: it proves the fork
         self._contested |= {author for author, first, _ in lacking if self.has(author, first)}
         return lacking
@@ -310,6 +330,10 @@ class SyncSide:
     def again(self, author: bytes, sequence: int) -> bytes:
         """Return the message that asks for the frames of an author behind this one, sent before or not."""
         return _pack(Kind.AGAIN, author, sequence)
+
+    def refuse(self, authors: list[bytes]) -> bytes:
+        """Return the message that nothing is wanted of these authors, `REFUSED_AT_ONCE` at most."""
+        return _pack(Kind.REFUSED, authors)
 
     def forked(self, first: bytes, second: bytes) -> bytes:
         """Return the message that one author signed both, which contradict each other. It is answered by STORED."""

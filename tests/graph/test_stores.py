@@ -39,7 +39,8 @@ def fresh(url: str) -> None:
 
     with psycopg.connect(url, autocommit=True) as database:
         database.execute(
-            "DROP TABLE IF EXISTS dtp_graph_frames, dtp_graph_states, dtp_graph_proofs, dtp_graphs"
+            "DROP TABLE IF EXISTS dtp_graph_frames, dtp_graph_states, dtp_graph_proofs, dtp_graph_policies, "
+            "dtp_graphs"
         )
 
 
@@ -112,6 +113,58 @@ def test_it_is_there_again_in_the_order_of_arrival(opener: Opener) -> None:
     with closing(opener()) as store:
         state, later = store.load()
         assert (state, list(later)) == (b"the state of all", [])
+
+
+def test_whom_it_takes_in_is_kept_and_a_purged_author_is_gone(opener: Opener) -> None:
+    alice, bob = chain(ALICE, 4), chain(BOB, 3)
+    with closing(opener()) as store:
+        store.load()
+        assert store.policy() is None
+        store.add([alice[0], bob[0], alice[1], bob[1], bob[2]], synced=True)
+        assert store.sizes() == {
+            ALICE.id.key: sum(len(one.encode()) for one in alice[:2]),
+            BOB.id.key: sum(len(one.encode()) for one in bob),
+        }
+        store.add_proof(Proof(bob[0], bob[1]))
+        store.save_policy(b"first", False)
+        store.save_state(b"with Bob")
+        store.save_policy(b"second", True)
+        store.purge(BOB.id.key)
+        store.purge(CAROL.id.key)  # of whom nothing is here
+        assert (store.lasts(), store.proofs()) == ({ALICE.id.key: 2}, [])
+        store.add([alice[2], bob[0]], synced=True)
+        if isinstance(store, MemoryStore):
+            assert store.policy() == b"second"
+            return
+    with closing(opener()) as store:
+        state, later = store.load()
+        assert (state, store.policy()) == (None, b"second")
+        assert sorted(later) == sorted(one.encode() for one in (*alice[:3], bob[0]))
+        store.save_state(b"the state of all")
+        store.add([alice[3]], synced=True)
+    with closing(opener()) as store:
+        state, later = store.load()
+        assert (state, list(later)) == (b"the state of all", [alice[3].encode()])
+
+
+def test_programs_that_share_a_store_see_what_comes_after_a_purge(postgres: str) -> None:
+    """Also when the purged frames were the last to arrive, and a third program begins with what is left."""
+    from dtp.graph.postgres_store import PostgresStore
+
+    fresh(postgres)
+    alice, bob = chain(ALICE, 3), chain(BOB, 2)
+    with closing(PostgresStore(postgres, "", ALICE.id.key)) as one:
+        one.load()
+        with closing(PostgresStore(postgres, "", BOB.id.key)) as other:
+            other.load()
+            one.add([alice[0], *bob], synced=True)
+            assert len(other.news()) == 3
+            one.purge(BOB.id.key)
+            with closing(PostgresStore(postgres, "", CAROL.id.key)) as third:
+                third.load()
+                third.add([alice[1]], synced=True)
+            assert alice[1].encode() in other.news()
+            assert alice[1].encode() in one.news()
 
 
 def test_a_damaged_file_is_a_named_error(tmp_path: Path) -> None:

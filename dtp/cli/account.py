@@ -1,0 +1,230 @@
+"""`dtp account`: a person's account, its devices, its keys."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dtp import config
+from dtp.cli.groups import Group
+from dtp.cli.options import IdentitySource
+from dtp.cli.output import json_option, print_note, print_result
+from dtp.errors import LocalError
+
+if TYPE_CHECKING:
+    from dtp.identity import Account, Card, Identity
+
+_CARD = ".card"
+
+
+class AccountFileError(LocalError):
+    """An account's file is missing, or can't be read or written."""
+
+    code = "account-file"
+
+
+@click.group("account", cls=Group)
+def account() -> None:
+    """Your account: the devices that write for you.
+
+    FILE has the account's key (a PEM as 'dtp keygen' makes it), and its newest card is beside it, in FILE's name with
+    .card at its end. Devices need only the card: 'dtp graph account notes.db account.card'.
+    """
+
+
+def _default() -> str:
+    return str(config.config_dir() / "account.pem")
+
+
+_file = click.option(
+    "--key",
+    "-k",
+    "file",
+    type=click.Path(dir_okay=False),
+    help="The account's key. [default: account.pem in DTP_HOME]",
+)
+_peer = click.argument("peer")
+
+
+def card_path(file: str) -> Path:
+    """Where the newest card of the account in this file is."""
+    return Path(file).with_suffix(_CARD)
+
+
+def read_card(path: str | os.PathLike[str]) -> Card:
+    """The card in a file. Raises `AccountFileError`, `CardError`."""
+    from dtp.identity import Card
+    from dtp.identity.card import MAX_BYTES
+
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise AccountFileError(f"{path} can't be read: {error.strerror}") from error
+    return Card.parse(data)
+
+
+def load_account(file: str) -> Account:
+    """The account whose key is in a file, with the card beside it."""
+    from dtp.identity import Account
+
+    return Account(_load(file), read_card(card_path(file)))
+
+
+def _load(file: str) -> Identity:
+    return IdentitySource(Path(file), None).load()
+
+
+def save_account(file: str, account: Account) -> None:
+    """Keep the card beside the account's key: the newest one is needed to sign the next."""
+    path = card_path(file)
+    scratch = path.with_name(f"{path.name}.part")
+    try:
+        with open(scratch, "wb") as written:
+            written.write(account.card.encode())
+            written.flush()
+            os.fsync(written.fileno())
+        os.replace(scratch, path)
+    except OSError as error:
+        raise AccountFileError(f"{path} can't be written: {error.strerror}") from error
+
+
+def device_record(peer: str, label: str) -> dict[str, Any]:
+    """A device as JSON has it."""
+    return {"peer": peer, "label": label}
+
+
+def _show(card: Card) -> None:
+    from dtp.identity import PeerId
+
+    told = {"account": card.name, "generation": card.generation, "sequence": card.sequence}
+    devices = [device_record(str(PeerId(one.key)), one.label) for one in card.devices]
+    lines = [f"{name}: {value}" for name, value in told.items()]
+    lines += [f"  {one['peer']}  {one['label']}" for one in devices]
+    print_result(told | {"expires_ms": card.expires_ms, "devices": devices}, "\n".join(lines))
+
+
+@account.command()
+@_file
+@click.option(
+    "--recovery", type=click.Path(dir_okay=False), required=True, help="Where to write the recovery key."
+)
+@click.argument("device", nargs=-1, metavar="[PEER=LABEL]...")
+@json_option
+def create(file: str | None, recovery: str, device: tuple[str, ...]) -> None:
+    """Make an account with these devices: its key, its recovery key and its card.
+
+    Take the recovery key away from this machine: it alone gives the account another key, when this one is lost or
+    stolen.
+
+    \b
+    Example:
+      dtp account create --recovery /media/stick/recovery.pem "$(dtp id -q)=laptop"
+    """
+    from dtp.identity import Account, Device, Identity, PeerId
+
+    target = file or _default()
+    named = [one.partition("=") for one in device]
+    devices = [Device(PeerId.parse(name).key, label) for name, _, label in named]
+    key, other = Identity.generate(), Identity.generate()
+    made = Account.create(key, other.id, devices)
+    if card_path(target).exists():
+        raise AccountFileError(f"{card_path(target)} is there already: the account it is of would be lost")
+    other.save(recovery)
+    key.save(target)
+    save_account(target, made)
+    print_note({"recovery": recovery}, f"the recovery key is in {recovery}: keep it elsewhere")
+    _show(made.card)
+
+
+@account.command()
+@_file
+@click.argument("card", required=False, type=click.Path(dir_okay=False))
+@json_option
+def show(file: str | None, card: str | None) -> None:
+    """Show your account's card, or that in the file CARD."""
+    _show(read_card(card or card_path(file or _default())))
+
+
+@account.command()
+@_file
+@_peer
+@click.argument("label", default="")
+@json_option
+def add(file: str | None, peer: str, label: str) -> None:
+    """Add a device, or give one another LABEL. Then give it the card, or join the graphs once more with it here."""
+    from dtp.identity import PeerId
+
+    target = file or _default()
+    changed = load_account(target).add(PeerId.parse(peer), label)
+    save_account(target, changed)
+    _show(changed.card)
+
+
+@account.command()
+@_file
+@_peer
+@json_option
+def remove(file: str | None, peer: str) -> None:
+    """Remove a device that isn't lost, and writes no more.
+
+    For a lost one it is 'dtp graph account FILE --key ... --revoke PEER', in each graph.
+    """
+    from dtp.identity import PeerId
+
+    target = file or _default()
+    changed = load_account(target).remove(PeerId.parse(peer))
+    save_account(target, changed)
+    _show(changed.card)
+
+
+@account.command()
+@_file
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), help="For so long. [default: for good]")
+@json_option
+def renew(file: str | None, days: float | None) -> None:
+    """Sign the card anew, to hold for some days: devices write for as long as a card that they show does."""
+    target = file or _default()
+    changed = load_account(target).renew(int((time.time() + days * 86_400) * 1000) if days else 0)
+    save_account(target, changed)
+    _show(changed.card)
+
+
+@account.command()
+@_file
+@click.option("--card", type=click.Path(dir_okay=False), required=True, help="The newest card that there is.")
+@click.option("--recovery", type=click.Path(dir_okay=False), required=True, help="The recovery key's file.")
+@click.option(
+    "--next-recovery",
+    type=click.Path(dir_okay=False),
+    required=True,
+    help="Where to write the next recovery key.",
+)
+@click.option(
+    "--device", "devices", multiple=True, metavar="PEER=LABEL", help="A device it has then; repeatable."
+)
+@json_option
+def rotate(file: str | None, card: str, recovery: str, next_recovery: str, devices: tuple[str, ...]) -> None:
+    """Give the account another key, by its recovery key: the one before is lost or stolen.
+
+    Then tell each graph: 'dtp graph account FILE --key ... --take-over'.
+    """
+    from dtp.identity import Account, Device, Identity, PeerId
+
+    target = file or _default()
+    if card_path(target).exists() and not os.path.samefile(card_path(target), card):
+        raise AccountFileError(f"{card_path(target)} is of another card: name another --key")
+    named = [one.partition("=") for one in devices]
+    listed = [Device(PeerId.parse(name).key, label) for name, _, label in named]
+    key, other = Identity.generate(), Identity.generate()
+    made = Account.rotate(read_card(card), _load(recovery), key, other.id, listed)
+    other.save(next_recovery)
+    key.save(target)
+    save_account(target, made)
+    text = f"the next recovery key is in {next_recovery}; {recovery} is used up"
+    print_note({"recovery": next_recovery}, text)
+    _show(made.card)

@@ -1,0 +1,409 @@
+"""Whom a graph takes in: who is banned is gone here and stays away, who is purged leaves the file, floods end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graph_fixtures import ALICE, BOB, CAROL, identity
+
+import dtp
+from dtp.core.crdt import GraphCore
+from dtp.core.errors import NotOwner
+from dtp.crdt import Clock, values
+from dtp.graph import Graph, GraphError, GraphReadOnly, Quotas, StoreError
+from dtp.graph import envelope as envelopes
+from dtp.graph.quotas import MAX_NAMED, Refused
+from dtp.identity import Account, Device, Identity
+
+KEY, RECOVERY = identity("account"), identity("recovery")
+
+
+def run(main: Coroutine[Any, Any, Any]) -> Any:
+    async def limited() -> Any:
+        async with asyncio.timeout(60):
+            return await main
+
+    return asyncio.run(limited())
+
+
+async def everything(graph: Graph) -> list[bytes]:
+    await graph.commit()
+    return [one for author, last in graph.vector().items() for one in await graph.read(author, 1, last)]
+
+
+async def meet(*graphs: Graph) -> None:
+    """All get what each has."""
+    made = [await everything(graph) for graph in graphs]
+    for graph in graphs:
+        for some in made:
+            await graph.receive(some)
+    for graph in graphs:
+        await graph.commit()
+
+
+def signed(who: Identity, count: int, name: str = "", size: int = 1, ops: int = 1) -> list[bytes]:
+    """Frames of somebody, each with so many ops of values of this size."""
+    maker, made, previous = GraphCore(who.id.key), [], envelopes.NONE_BEFORE
+    for number in range(1, count + 1):
+        rows = [(f"of/{who.id.short}", f"{number}.{n}", "x" * size) for n in range(ops)]
+        maker.put(values.rows(rows), (1_000_000 + 1000 * number) << 16)
+        body = maker.commit()
+        assert body is not None
+        one = envelopes.seal(who, name, number, previous, body[0])
+        previous = one.hash
+        made.append(one.encode())
+    return made
+
+
+async def sync(one: Graph, other: Graph) -> Any:
+    """Sync over a connection, as programs do."""
+    async with (
+        await dtp.listen(f"memory://{id(other)}", other.serve, identity=other.identity) as listener,
+        dtp.connect(listener.address(), identity=one.identity) as connection,
+    ):
+        return await one.sync(connection)
+
+
+def test_who_is_banned_is_gone_and_stays_away_and_the_rest_is_synced(tmp_path: Path) -> None:
+    path = str(tmp_path / "graph.db")
+
+    async def main() -> None:
+        alice = await Graph.open(path, identity=ALICE)
+        carol = await Graph.open("memory:", identity=CAROL)
+        made = signed(BOB, 6)
+        await carol.receive(made[:3])
+        carol.node("page")["by"] = "carol"
+        await sync(alice, carol)
+        bobs = f"of/{BOB.id.short}"
+        assert len(alice.node(bobs)) == 3
+        assert alice.query("MATCH (n:of) RETURN n") != []
+        alice.node(bobs)["1.0"] = "mine"
+        await alice.admission.ban(BOB.id)
+        assert alice.node(bobs).to_dict() == {"1.0": "mine"}
+        assert BOB.id.key not in alice.vector()
+        assert [(one.peer, one.here, one.by) for one in alice.admission.banned()] == [(BOB.id, True, ())]
+        assert {one.op.author for one in await alice.history(bobs)} == {ALICE.id.key}
+
+        await carol.receive(made[3:])
+        carol.node("page")["by"] = "carol again"
+        exchanged = await sync(alice, carol)
+        assert exchanged.received == 1  # Carol's; of Bob nothing was even sent
+        assert alice.node("page")["by"] == "carol again"
+        assert alice.admission.refused.envelopes == 0
+        assert await alice.receive(made) == 0  # from who doesn't listen
+        assert alice.admission.refused.reasons["banned"][0] == 6
+        other = await Graph.open("memory:", identity=identity("dave"))
+        await sync(other, alice)
+        assert set(other.vector()) == {ALICE.id.key, CAROL.id.key}  # it isn't passed on
+        assert await alice.verify() == sum(alice.vector().values()) + 3
+        await alice.close()
+
+        alice = await Graph.open(path, identity=ALICE)  # by its state
+        assert alice.node(bobs).to_dict() == {"1.0": "mine"}
+        assert alice.admission.refused.authors[BOB.id.key] == ("banned", 6)
+        with pytest.raises(GraphError, match="isn't banned here"):
+            await alice.admission.unban(CAROL.id)
+        await alice.admission.unban(BOB.id)
+        assert len(alice.node(bobs)) == 3
+        await sync(alice, carol)
+        assert len(alice.node(bobs)) == 6
+        assert alice.admission.banned() == []
+        await alice.close()
+        async with await Graph.open(path, identity=ALICE, read_only=True) as read:
+            assert len(read.node(bobs)) == 6
+            with pytest.raises(GraphReadOnly):
+                await read.admission.ban(BOB.id)
+        await carol.close()
+        await other.close()
+
+    run(main())
+
+
+def test_a_ban_while_replicating_and_its_end(tmp_path: Path) -> None:
+    """The peer is told at once to send nothing more, and then to send what it has."""
+
+    async def main() -> None:
+        alice = await Graph.open("memory:", identity=ALICE)
+        carol = await Graph.open("memory:", identity=CAROL)
+        made = signed(BOB, 9)
+        async with (
+            await dtp.listen("memory://ban", carol.serve, identity=CAROL) as listener,
+            dtp.connect(listener.address(), identity=ALICE) as connection,
+        ):
+            live = asyncio.ensure_future(alice.replicate(connection))
+            await carol.receive(made[:3])
+            await arrived(alice, BOB, 3)
+            await alice.admission.ban(BOB.id)
+            await carol.receive(made[3:6])
+            carol.node("page")["k"] = 1
+            await arrived(alice, CAROL, 1)
+            assert BOB.id.key not in alice.vector()
+            await alice.admission.unban(BOB.id)
+            await arrived(alice, BOB, 6)
+            live.cancel()
+            await asyncio.gather(live, return_exceptions=True)
+        await alice.close()
+        await carol.close()
+
+    run(main())
+
+
+async def arrived(graph: Graph, who: Identity, count: int) -> None:
+    """Wait until so many frames of somebody are here."""
+    changed = asyncio.Event()
+    forget = graph.listen(changed.set)
+    while graph.vector().get(who.id.key, 0) < count:
+        await changed.wait()
+        changed.clear()
+    forget()
+
+
+def test_the_graph_s_owner_bans_for_all(tmp_path: Path) -> None:
+    name = f"{ALICE.id}/board"
+
+    async def main() -> None:
+        alice, carol = [await Graph.open("memory:", identity=who, name=name) for who in (ALICE, CAROL)]
+        bob = await Graph.open("memory:", identity=BOB, name=name)
+        assert carol.admission.followed() == [str(ALICE.id)]
+        bob.node("page")["by"] = "bob"
+        alice.grant(BOB.id, "")  # of everything, but for whom she bans
+        await meet(alice, bob, carol)
+        with pytest.raises(GraphError, match="has the say"):
+            await carol.admission.ban(BOB.id, shared=True)
+        await alice.admission.ban(BOB.id, shared=True)
+        await meet(alice, bob, carol)
+        for graph in (alice, carol):
+            assert graph.node("page").to_dict() == {}
+            assert [(str(one.peer), one.here, one.by) for one in graph.admission.banned()] == [
+                (str(BOB.id), False, (str(ALICE.id),))
+            ]
+        assert bob.node("page")["by"] == "bob"  # one's own stays with oneself
+        with pytest.raises(GraphError, match="isn't banned here"):
+            await carol.admission.unban(BOB.id)
+        with pytest.raises(GraphError, match="neither oneself"):
+            await carol.admission.ban(ALICE.id)
+        with pytest.raises(NotOwner):
+            bob.replica.put(f"~{ALICE.id}/.bans", str(CAROL.id), True)
+        await alice.admission.unban(BOB.id, shared=True)
+        with pytest.raises(GraphError, match="by its owner"):
+            await alice.admission.unban(BOB.id, shared=True)
+        await meet(alice, bob, carol)
+        assert carol.node("page")["by"] == "bob"
+        assert len({graph.replica.save() for graph in (alice, bob, carol)}) == 1
+        for graph in (alice, bob, carol):
+            await graph.close()
+
+    run(main())
+
+
+def test_an_account_that_owns_a_graph_and_followed_moderators() -> None:
+    account = Account.create(KEY, RECOVERY.id, [Device(ALICE.id.key)])
+    name = f"{account.card.name}/board"
+
+    async def main() -> None:
+        alice, carol = [await Graph.open("memory:", identity=who, name=name) for who in (ALICE, CAROL)]
+        with pytest.raises(GraphError, match="has the say"):
+            await alice.admission.ban(BOB.id, shared=True)
+        alice.accounts.join(account.card)
+        await carol.receive(signed(BOB, 1, name))
+        await alice.admission.ban(BOB.id, shared=True)
+        assert len(carol.souls("of/")) == 1
+        await meet(alice, carol)
+        assert carol.souls("of/") == []
+        assert carol.admission.banned()[0].by == (account.card.name,)
+        await alice.admission.unban(BOB.id, shared=True)
+        await meet(alice, carol)
+        assert len(carol.souls("of/")) == 1
+        for graph in (alice, carol):
+            await graph.close()
+        open_one = await Graph.open("memory:", identity=CAROL)
+        mod = await Graph.open("memory:", identity=ALICE)
+        assert open_one.admission.followed() == []
+        await open_one.receive(signed(BOB, 1))
+        await mod.admission.ban(BOB.id, shared=True)
+        await meet(mod, open_one)
+        assert len(open_one.souls("of/")) == 1
+        await open_one.admission.follow(ALICE.id)
+        assert open_one.souls("of/") == []
+        await open_one.admission.unfollow(ALICE.id)
+        assert len(open_one.souls("of/")) == 1
+        with pytest.raises(GraphError, match="no name"):
+            await open_one.admission.follow("dtp1nonsense")
+        await mod.close()
+        await open_one.close()
+
+    run(main())
+
+
+def test_a_purge_makes_the_file_smaller_and_stays(tmp_path: Path) -> None:
+    path = tmp_path / "graph.db"
+    marker = b"Z" * 50_000
+
+    async def main() -> None:
+        made = signed(BOB, 20, size=1)
+        maker, previous = GraphCore(CAROL.id.key), envelopes.NONE_BEFORE
+        alice = await Graph.open(str(path), identity=ALICE)
+        alice.node("page")["mine"] = 1
+        await alice.receive(made)
+        big = []
+        for number in range(1, 11):
+            maker.put(values.rows([("big", str(number), marker)]), (1_000_000 + number) << 16)
+            body = maker.commit()
+            assert body is not None
+            one = envelopes.seal(CAROL, "", number, previous, body[0])
+            previous = one.hash
+            big.append(one.encode())
+        await alice.receive(big)
+        await alice.close()
+        size = path.stat().st_size
+        alice = await Graph.open(str(path), identity=ALICE)
+        with pytest.raises(GraphError, match="ban it first"):
+            await alice.admission.purge(CAROL.id)
+        await alice.admission.ban(CAROL.id)
+        assert await alice.admission.purge(CAROL.id) > 500_000
+        assert await alice.admission.purge(CAROL.id) == 0
+        alice.node("page")["mine"] = 2
+        await alice.receive(big)
+        assert CAROL.id.key not in alice.vector()
+        await alice.close()
+        assert path.stat().st_size < size - 500_000
+        assert marker[:1000] not in path.read_bytes()
+        alice = await Graph.open(str(path), identity=ALICE)
+        assert (alice.node("page")["mine"], len(alice.souls("of/")), alice.souls("big")) == (2, 1, [])
+        assert await alice.verify() == sum(alice.vector().values())
+        await alice.admission.unban(CAROL.id)  # it comes again from others, from the first frame on
+        assert await alice.receive(big) == 10
+        assert len(alice.node("big")) == 10
+        await alice.close()
+
+    run(main())
+
+
+# ---- quotas -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("quotas", "taken", "reason"),
+    [
+        (Quotas(stranger_frames=3), 3, "more than 3 frames of a stranger"),
+        (Quotas(stranger_ops=9), 4, "more than 9 ops of a stranger"),
+        (Quotas(stranger_bytes=1000), None, "more than 1000 bytes of a stranger"),
+        (Quotas(strangers_bytes=1000), None, "more than 1000 bytes of all strangers"),
+        (Quotas(author_frames=2), 2, "more than 2 frames"),
+        (Quotas(new_strangers=0), 0, "more than 0 new strangers in 3600 s"),
+        (Quotas(), 6, ""),
+    ],
+)
+def test_a_stranger_is_taken_up_to_its_quota(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, quotas: Quotas, taken: int | None, reason: str
+) -> None:
+    caplog.set_level(logging.WARNING, logger="dtp.graph")
+    path = str(tmp_path / "graph.db")
+    made = signed(BOB, 6, ops=2)
+
+    async def main() -> None:
+        alice = await Graph.open(path, identity=ALICE)
+        await alice.admission.set_quotas(quotas)
+        for one in made[:2]:
+            await alice.receive([one])
+        await alice.receive(made[2:4])  # and in one message
+        await alice.close()
+        alice = await Graph.open(path, identity=ALICE)  # what is here counts again
+        assert alice.admission.quotas == quotas
+        carol = await Graph.open("memory:", identity=CAROL)
+        await carol.receive(made)
+        carol.node("page")["k"] = 1
+        await sync(alice, carol)
+        assert alice.node("page")["k"] == 1
+        count = alice.vector().get(BOB.id.key, 0)
+        assert count == taken or (taken is None and 0 < count < 6)
+        assert list(alice.admission.refused.reasons) == [reason][: bool(reason)]
+        assert (BOB.id.key in alice.admission.unwanted) == bool(reason)
+        assert reason in caplog.text
+        assert ("takes no more" in caplog.text) == bool(reason)
+        received = alice.admission.refused.envelopes
+        await sync(alice, carol)
+        assert alice.admission.refused.envelopes == received  # Carol was told to send no more
+        await alice.admission.set_quotas(Quotas())
+        await sync(alice, carol)
+        assert alice.vector()[BOB.id.key] == 6
+        await alice.close()
+        await carol.close()
+
+    run(main())
+
+
+def test_who_is_known_has_quotas_of_its_own() -> None:
+    async def main() -> None:
+        alice = await Graph.open("memory:", identity=ALICE)
+        await alice.admission.set_quotas(Quotas(stranger_frames=1, new_strangers=0))
+        assert alice.admission.is_stranger(BOB.id.key)
+        await alice.receive(signed(BOB, 3))
+        assert BOB.id.key not in alice.vector()
+        await alice.admission.know(BOB.id)
+        assert not alice.admission.is_stranger(BOB.id.key)
+        assert await alice.receive(signed(BOB, 3)) == 3
+        alice.grant(CAROL.id, "board")
+        assert await alice.receive(signed(CAROL, 3)) == 3
+        await alice.close()
+
+    run(main())
+
+
+def test_made_up_authors_end_with_the_hour() -> None:
+    seconds = [2_000.0]
+
+    async def main() -> None:
+        alice = await Graph.open("memory:", identity=ALICE, clock=Clock(lambda: seconds[0]))
+        await alice.admission.set_quotas(Quotas(new_strangers=20, new_strangers_seconds=60))
+        crowd = [identity(f"made up {n}") for n in range(50)]
+        made = [signed(who, 1)[0] for who in crowd]
+        assert await alice.receive(made) == 20
+        assert len(alice.vector()) == 20
+        assert alice.admission.refused.reasons == {
+            "more than 20 new strangers in 60 s": (30, pytest.approx(30 * 50, abs=3000))
+        }
+        assert len(alice.admission.refused.authors) == 30
+        assert await alice.receive(signed(crowd[0], 2)[1:]) == 1  # who was taken goes on
+        seconds[0] += 61
+        assert await alice.receive(made) == 20
+        seconds[0] -= 3600  # a clock that is set back lets nobody wait
+        assert await alice.receive(made) == 10
+        await alice.close()
+
+    run(main())
+
+
+def test_what_is_refused_is_counted_in_little_memory() -> None:
+    refused = Refused()
+    for number in range(1000):
+        assert refused.add(number.to_bytes(32, "big"), f"reason {number % 2}", 5) == (number < 2)
+    assert refused.envelopes == 1000
+    assert refused.reasons == {"reason 0": (500, 2500), "reason 1": (500, 2500)}
+    assert len(refused.authors) == MAX_NAMED
+    assert Refused.load(values.decode(values.encode(refused.save()))) == refused
+
+
+@pytest.mark.parametrize("wrong", [{"stranger_bytes": -1}, {"new_strangers": 1.5}, {"stranger_ops": "many"}])
+def test_quotas_that_are_none(wrong: dict[str, Any]) -> None:
+    with pytest.raises(GraphError):
+        Quotas(**wrong)
+
+
+@pytest.mark.parametrize(
+    "kept", [b"", b"\xc1", values.encode([2] * 7), values.encode([1, [], [], [], [], {"x": 1}, []])]
+)
+def test_a_damaged_policy_is_told(tmp_path: Path, kept: bytes) -> None:
+    async def main() -> None:
+        graph = await Graph.open(str(tmp_path / "graph.db"), identity=ALICE)
+        graph._store.save_policy(kept, False)
+        await graph.close()
+        with pytest.raises(StoreError):
+            await Graph.open(str(tmp_path / "graph.db"), identity=ALICE)
+
+    run(main())
