@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from functools import partial
@@ -47,15 +48,20 @@ _LEAST_PAUSE: Final = 1.0
 _DONE: Final = 1_000
 #: How often channels are asked about whose vouchers aren't worth their gas, ms: each costs as much as one that is.
 _RESTING: Final = 60 * MINUTE
+#: A channel that is over by what a node said is asked about so long after, ms, and so many at a look: the node may
+#: have lied, been behind, or of another chain, and another one may serve by now.
+_AGAIN: Final = (10 * MINUTE, 60 * MINUTE, 6 * 60 * MINUTE, 24 * 60 * MINUTE)
+_MOST_AGAIN: Final = 64
+_MOST_DOUBTED: Final = 10_000
 
 
 class Cashier:
     """Claims what is worth it, when it is. For one event loop.
 
-    `now_ms` is the chain's time; `busy` gives the channels that are in use: a close of them may be agreed on at any
-    moment, with the credits in its total. `on_channel` hears of each that was read, `on_claimed` of what was
-    claimed, `on_failed` at each look of each channel with which something could not be done, which is
-    logged otherwise.
+    `now_ms` is the chain's time, `own_ms` that here, from whenever; `busy` gives the channels that are in use: a
+    close of them may be agreed on at any moment, with the credits in its total. `on_channel` hears of each that was
+    read, `on_claimed` of what was claimed, `on_failed` at each look of each channel with which something could not
+    be done, which is logged otherwise.
     """
 
     def __init__(
@@ -69,7 +75,12 @@ class Cashier:
         on_channel: Callable[[Channel], None] | None = None,
         on_failed: OnFailed | None = None,
         on_claimed: Callable[[Collection[Paid]], Awaitable[None]] | None = None,
+        own_ms: Callable[[], int] = lambda: round(time.monotonic() * 1000),
     ) -> None:
+        self._own_ms = own_ms
+        #: Channels that a node says are over: how often they were asked about since, and when they are next, by the
+        #: clock here, ms. Those that turned out not to be are asked about at each look.
+        self._doubted: dict[str, tuple[int, int]] = {}
         self._on_claimed = on_claimed
         self._chain = chain
         self._on_failed = on_failed or log_failed
@@ -250,6 +261,27 @@ class Cashier:
         await self._over([id for id in gone if id not in there])
         self._seen = {id: each for id, each in self._seen.items() if id in sold}
         self._seen |= {id: (channel, now_ms) for id, channel in channels.items()}
+        return found + await self._not_over()
+
+    async def _not_over(self) -> list[View]:
+        """Channels that a node said to be over, and are not by what one says now."""
+        own_ms, found = self._own_ms(), []
+        due = [id for id, (_, at_ms) in self._doubted.items() if own_ms >= at_ms][:_MOST_AGAIN]
+        if not due:
+            return []
+        sold = await self.journal.run(lambda store: {id: tuple(store.sold(id)) for id in due})
+        channels = await read_channels(self._chain, due, self._on_failed)
+        for id in due:
+            (count, _), channel = self._doubted.pop(id), channels.get(id)
+            if channel is not None and channel.state < State.CLOSED and sold[id]:
+                if count < len(_AGAIN):
+                    log.warning(
+                        "channel %s isn't over, as a node has said: it is claimed of as others are", id
+                    )
+                self._doubted[id] = len(_AGAIN), own_ms
+                found.append(View(channel, sold[id], None, 0, channel.server == self._chain.address))
+            elif count + 1 < len(_AGAIN):
+                self._doubted[id] = count + 1, own_ms + _AGAIN[count + 1]
         return found
 
     async def view_of(self, id: str) -> View | None:
@@ -298,8 +330,13 @@ class Cashier:
             for id in ids:
                 store.over(id)
 
-        if ids:
-            await self.journal.run(work)
+        if not ids:
+            return
+        agreed = await self.journal.run(lambda store: {id for id in ids if store.end_of(id) is not None})
+        await self.journal.run(work)
+        for id in ids:  # what was agreed on is over by our own word
+            if id not in agreed and len(self._doubted) < _MOST_DOUBTED:
+                self._doubted.setdefault(id, (0, self._own_ms() + _AGAIN[0]))
 
 
 def _claims(store: VoucherStore) -> bool:

@@ -1,0 +1,84 @@
+"""A server asks again by itself about channels that a node said to be over: an honest one may answer by then."""
+
+import logging
+from dataclasses import replace
+
+from dtp.chain.channel import State
+from dtp.pay.cashier import Cashier
+from dtp.pay.claims import MINUTE
+from dtp.pay.serving import Selling
+from dtp.pay.terms import MIB
+
+from . import lies
+from .conftest import CHEAP, TRUSTING
+from .test_faulty_nodes import play
+from .test_paid import cost_of, fetch, give
+
+CLOSED = lies.channels(lambda found: replace(found, state=State.CLOSED, closing_ms=1))
+#: Everything is worth its gas at once.
+EAGER = replace(CHEAP, worth=0, worth_last=0)
+
+
+def test_what_a_node_said_to_be_over_is_claimed_once_one_says_otherwise(market, caplog):
+    """It took an operator who ran 'dtp channel claim' for it, by its id."""
+    caplog.set_level(logging.WARNING)
+
+    async def scenario(sessions):
+        market, own = sessions.market, [0]
+        server = await sessions.client(market.server_wallet, "server")
+        selling = Selling(exposure=TRUSTING, recheck=3600, claim_every=3600)
+        serving = await market.serve(give, network=server, selling=selling)
+        buyer = await market.buyer()
+        async with market.connect(buyer, keep=True) as connection:
+            assert await fetch(connection, 2 * MIB) == 2 * MIB
+        await serving.ledger.settled()
+        cashier = Cashier(
+            server, serving.journal, market.chain.now_ms, policy=EAGER, own_ms=lambda: own[0] * MINUTE
+        )
+        sessions.node.lie(CLOSED)
+        await cashier.look()
+        assert serving.store.sold() == []
+        for minutes in (9, 10, 30):  # it goes on
+            own[0] = minutes
+            assert await cashier.look() == []
+        sessions.node.lie({})
+        own[0] = 69
+        assert await cashier.look() == []
+        own[0] = 71
+        (paid,) = await cashier.look()
+        assert paid.to_server == connection.paid == cost_of(2 * MIB)
+        assert caplog.text.count("isn't over, as a node has said") == 1
+        assert await cashier.look() == []
+
+    play(market, "server", scenario)
+
+
+def test_nothing_is_asked_for_ever(market):
+    """Of one that is over by what all nodes say, four times in a day."""
+
+    async def scenario(sessions):
+        market, own, asked = sessions.market, [0], []
+        server = await sessions.client(market.server_wallet, "server")
+        selling = Selling(exposure=TRUSTING, recheck=3600, claim_every=3600)
+        serving = await market.serve(give, network=server, selling=selling)
+        buyer = await market.buyer()
+        async with market.connect(buyer, keep=True) as connection:
+            assert await fetch(connection, 2 * MIB) == 2 * MIB
+        await serving.ledger.settled()
+        cashier = Cashier(
+            server, serving.journal, market.chain.now_ms, policy=EAGER, own_ms=lambda: own[0] * MINUTE
+        )
+        sessions.node.lie(CLOSED)
+        await cashier.look()
+        genuine = server.objects
+
+        async def objects(ids):
+            asked.extend(ids)
+            return await genuine(ids)
+
+        server.objects = objects
+        for own[0] in range(0, 5 * 24 * 60, 5):
+            await cashier.look()
+        assert len(asked) == 4
+
+    play(market, "server", scenario)
