@@ -30,13 +30,13 @@ ROWS = (
     {"net", "chain", "localnet"},
     {"session", "carriers", "crdt", "sui"},
     {"core"},
-    {"errors", "config", "identity", "tasks", "version", "escaping", "plurals"},
+    {"errors", "config", "identity", "tasks", "version", "escaping", "plurals", "replacing"},
 )
 
 #: Where names on one row may know each other after all.
 ALSO = {
     "config": {"errors"},
-    "identity": {"errors"},
+    "identity": {"errors", "replacing"},
     "__init__": {"socket"},
 }
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from dtp.chain.errors import PackageNotPublished
 from dtp.chain.model import Id, canonical_id
 from dtp.errors import ConfigError
 from dtp.identity.private import make_private_folder
+from dtp.replacing import replace_file
 from dtp.sui.names import SuiNameError
 
 _FORMAT = 1
@@ -176,10 +176,6 @@ def _save(path: Path, everything: dict[str, _Chain]) -> None:
     text = json.dumps({"format": _FORMAT, "chains": chains, "hosts": hosts}, indent=2) + "\n"
     try:
         make_private_folder(path.parent)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(file.name, path)
+        replace_file(path, text.encode())
     except OSError as fault:
         raise ConfigError(f"can't write {path}: {fault.strerror or fault}") from fault

@@ -16,8 +16,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import os
-import tempfile
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +29,7 @@ from dtp.chain.model import ChainEvent, canonical_id, canonical_type
 from dtp.chain.values import Schema
 from dtp.errors import ConfigError
 from dtp.identity.private import make_private_folder
+from dtp.replacing import replace_file
 from dtp.sui.names import SuiNameError
 
 #: Stands for "all of that checkpoint" in a cursor.
@@ -125,13 +124,7 @@ class CursorFile:
         """Keep the cursor. Raises `ConfigError`."""
         try:
             make_private_folder(self.path.parent)
-            with tempfile.NamedTemporaryFile(
-                "w", dir=self.path.parent, prefix=self.path.name, delete=False
-            ) as file:
-                file.write(cursor.to_text())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(file.name, self.path)
+            replace_file(self.path, cursor.to_text().encode())
         except OSError as fault:
             raise ConfigError(f"can't write {self.path}: {fault.strerror or fault}") from fault
 

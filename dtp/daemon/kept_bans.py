@@ -6,13 +6,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 import time
 from pathlib import Path
 
 from dtp import config
 from dtp.daemon.counted import NOTHING, Counted
 from dtp.identity.private import make_private_folder
+from dtp.replacing import replace_file
 
 log = logging.getLogger("dtpd")
 
@@ -45,24 +45,12 @@ class KeptBans:
         bans = {caller: until for caller, until in counted.bans.items() if until > now}
         try:
             if bans:
-                self._replace(Counted(bans=bans, kept_in=counted.kept_in).pack())
+                make_private_folder(self._path.parent)
+                replace_file(self._path, Counted(bans=bans, kept_in=counted.kept_in).pack())
             else:
                 self._path.unlink(missing_ok=True)
         except OSError as error:
             self._warn("can't be written", error)
-
-    def _replace(self, data: bytes) -> None:
-        make_private_folder(self._path.parent)
-        descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=".dtpd-bans-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, self._path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
 
     def _warn(self, what: str, error: Exception) -> None:
         fields = {"event": "bans-not-kept", "why": str(error)}

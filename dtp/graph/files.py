@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import io
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -15,6 +14,7 @@ from dtp.core import crdt as core
 from dtp.graph import chunks, summaries
 from dtp.graph.envelope import OVERHEAD
 from dtp.graph.errors import GraphError, StoreError
+from dtp.replacing import replacing
 
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
@@ -30,16 +30,10 @@ async def export(graph: Graph, path: str | os.PathLike[str]) -> int:
     """See `Graph.export`."""
     target = Path(path)
     try:
-        handle, scratch = tempfile.mkstemp(prefix=target.name, suffix=".part", dir=target.parent)
-        with os.fdopen(handle, "wb") as file:
-            try:
-                count = await _write(graph, file)
-                file.flush()
-                await asyncio.to_thread(os.fsync, file.fileno())
-                os.replace(scratch, target)
-            except BaseException:
-                os.unlink(scratch)
-                raise
+        with replacing(target) as file:
+            count = await _write(graph, file)
+            file.flush()
+            await asyncio.to_thread(os.fsync, file.fileno())  # beside the loop; nothing is left for the end
     except OSError as error:
         raise StoreError(f"{target} could not be written: {error.strerror}") from error
     return count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
@@ -13,6 +12,7 @@ from dtp.graph.errors import ContentsError, GraphError, StoreError
 from dtp.graph.formats import as_csv, as_graphml, as_json, as_rdf, plain
 from dtp.graph.formats.items import Found, Imported, Left, apply, collect_beside
 from dtp.graph.graph_blobs import GraphBlobs
+from dtp.replacing import replace_file
 
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
@@ -106,15 +106,6 @@ def _read(path: Path) -> bytes:
 
 def _replace(path: Path, text: str) -> None:
     try:
-        handle, scratch = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(scratch, path)
-        except BaseException:
-            os.unlink(scratch)
-            raise
+        replace_file(path, text.encode())
     except OSError as error:
         raise StoreError(f"{path} could not be written: {error.strerror}") from error

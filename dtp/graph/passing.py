@@ -6,7 +6,6 @@ them the summary of all of them now and then, when it is half as large or less. 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,6 +15,7 @@ from dtp.graph import summaries
 from dtp.graph.envelope import NONE_BEFORE, Envelope, Summary
 from dtp.graph.errors import StoreError, SyncError
 from dtp.identity.private import make_private_folder
+from dtp.replacing import replace_file
 
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
@@ -89,11 +89,7 @@ class Passed:
             path = self._folder / author.hex()
             try:
                 make_private_folder(self._folder)
-                with open(f"{path}.new", "wb") as file:
-                    file.write(sequence.to_bytes(8, "big") + data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(f"{path}.new", path)
+                replace_file(path, sequence.to_bytes(8, "big") + data)
             except OSError as error:
                 raise StoreError(f"a summary could not be kept: {error.strerror}") from error
         self._known[author] = sequence, len(data)

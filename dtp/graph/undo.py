@@ -12,10 +12,10 @@ from dtp.core import crdt as core
 from dtp.core.errors import NotOwner, StateLimit
 from dtp.core.sequence import AnchorGone, TextFull, TextMemory
 from dtp.crdt import Replica, Value, values
+from dtp.crdt.access import is_internal
 from dtp.crdt.rules import RuleBroken
 from dtp.crdt.sequences import GraphList, Name
 from dtp.graph.errors import GraphError
-from dtp.graph.formats.items import is_internal
 from dtp.graph.undo_edits import (
     Added,
     Edit,

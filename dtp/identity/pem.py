@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from dtp.identity.keys import Identity, IdentityError, Passphrase
 from dtp.identity.private import FILE_MODE, make_private_folder, open_to_others
+from dtp.replacing import replace_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -282,30 +283,17 @@ def _integer(value: int) -> bytes:
 
 
 def _write_atomically(where: Path, content: bytes, overwrite: bool) -> None:
-    """All of `content` under `where` or nothing, never readable by others. `OSError` as it comes.
+    """Write all of `content` to `where` or nothing, never readable by others. `OSError` as it comes.
 
     Without `overwrite` the name is first taken with O_EXCL, so of two at once only one goes on; then the
     temporary file replaces it. (A hard link would do it in one step, but not every file system has them.)
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     make_private_folder(where.parent)
-    temporary = where.with_name(f".{where.name}.{os.urandom(6).hex()}")
     if not overwrite:
-        os.close(os.open(where, flags, FILE_MODE))
+        os.close(os.open(where, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
     try:
-        with os.fdopen(os.open(temporary, flags, FILE_MODE), "wb") as file:
-            os.fchmod(file.fileno(), FILE_MODE)  # the umask may have taken the owner's rights too
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, where)
+        replace_file(where, content)
     except BaseException:
-        temporary.unlink(missing_ok=True)
         if not overwrite:
             where.unlink(missing_ok=True)
         raise
-    directory = os.open(where.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

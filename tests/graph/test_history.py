@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import sqlite3
 from pathlib import Path
@@ -221,7 +222,7 @@ def test_killed_while_exporting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                 if step == "write":
                     patched.setattr(files, "_write_all", killed)
                 else:
-                    patched.setattr(files.os, step, killed)
+                    patched.setattr(os, step, killed)
                 with pytest.raises(Killed):
                     await one.export(file)
             assert await other.import_file(file) == 1

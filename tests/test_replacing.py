@@ -1,0 +1,60 @@
+"""Files that are replaced whole."""
+
+import os
+import stat
+
+import pytest
+
+from dtp.replacing import replace_file, replacing
+
+
+class Killed(BaseException):
+    """The program ends here."""
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("before", [None, b"before"])
+def test_a_path_has_what_it_had_until_all_is_written(tmp_path, monkeypatch, step, before):
+    path = tmp_path / "file"
+    if before is not None:
+        path.write_bytes(before)
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, step, killed)
+        with pytest.raises(Killed):
+            replace_file(path, b"behind")
+    assert (path.read_bytes() if path.exists() else None) == before
+    assert os.listdir(tmp_path) == ([] if before is None else ["file"])
+    replace_file(path, b"behind")
+    assert path.read_bytes() == b"behind"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_raises_in_the_block_leaves_the_path_as_it_was(tmp_path):
+    path = tmp_path / "file"
+    replace_file(path, b"before")
+
+    def broken_off():
+        with replacing(path) as file:
+            file.write(b"half")
+            raise Killed
+
+    with pytest.raises(Killed):
+        broken_off()
+    assert path.read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_nobody_but_the_owner_can_read_it(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"open to all")
+    path.chmod(0o644)
+    before = os.umask(0o277)  # takes the owner's right to write, too
+    try:
+        replace_file(path, b"secret")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
