@@ -1,0 +1,62 @@
+"""Every type lives through a million edits by turns of three: the last costs what the first did, in bytes and work.
+
+Work is counted, not timed: the core is built so that it counts the basic blocks that it runs (`aging.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from aging import EDITS, Cost, age
+
+#: Bytes of memory and of state that may be there beside what each edit leaves, and how many each may leave.
+FIXED = 24_000, 1_000
+EACH = {
+    "map": (200, 0),  # the name of a key that is gone, until the graph is opened again
+    "text": (200, 8),  # what is deleted is a number, until it is compacted
+    "list": (200, 14),
+    "moves": (350, 24),
+}
+
+
+def check(kind: str, cost: Cost, turns: int) -> None:
+    """A hundred times as many edits cost each the same; what stays is what docs/graph.md says."""
+    assert cost.last_bytes <= 1.05 * cost.first_bytes + 2, f"{kind}: frames grow"
+    assert cost.last_work <= 1.25 * cost.first_work, f"{kind}: edits take more work"
+    memory, state = EACH.get(kind, (0, 0))
+    assert cost.memory <= FIXED[0] + memory * turns, f"{kind}: memory"
+    assert cost.state <= FIXED[1] + state * turns, f"{kind}: the state"
+
+
+def counted(turns: int) -> None:
+    """Let all types age in a program that counts its work."""
+    if shutil.which("gcc") is None:
+        pytest.skip("needs gcc, which counts what is run")
+    program = [sys.executable, "-P", str(Path(__file__).with_name("aging.py")), str(turns)]
+    done = subprocess.run(program, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True, text=True)
+    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert [kind for kind, *_ in told] == list(EDITS)
+    for kind, *numbers in told:
+        cost = Cost(*numbers)
+        assert cost.first_work > 0
+        check(kind, cost, turns)
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_a_thousand_edits(kind: str) -> None:
+    check(kind, age(kind, 1_000), 1_000)
+
+
+@pytest.mark.slow
+def test_twenty_thousand_edits_are_the_same_work_each() -> None:
+    counted(20_000)
+
+
+@pytest.mark.long
+def test_a_million_edits_are_the_same_work_each() -> None:
+    counted(1_000_000)
