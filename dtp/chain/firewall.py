@@ -62,6 +62,8 @@ MAX_ENTRIES: Final = 1_000_000
 #: Accounts whose rate is remembered.
 MAX_RATED: Final = 65_536
 _NS: Final = 1_000_000_000
+#: Plans that a refusal names: a reason of CLOSE has 256 bytes.
+_NAMED: Final = 2
 
 
 class ListTooLong(LimitError):
@@ -101,10 +103,20 @@ _TOLD: Final[Mapping[Refusal, tuple[CloseCode, CloseDetail]]] = {
 }
 
 
-def refuse(refusal: Refusal) -> Refuse:
-    """Return what to raise, so that the client is told of a refusal."""
+def refuse(refusal: Refusal, plans: Sequence[str] = ()) -> Refuse:
+    """Return what to raise, so that the client is told of a refusal; where it needs a pass, of which `plans`."""
     code, detail = _TOLD[refusal]
-    return Refuse(code, refusal.value, detail=detail)
+    words = f": {plans_taken(plans)}" if refusal is Refusal.NEEDS_PASS else ""
+    return Refuse(code, f"{refusal.value}{words}", detail=detail)
+
+
+def plans_taken(plans: Sequence[str]) -> str:
+    """Return which plans' passes let in, in words that fit into a reason of CLOSE: who holds one of another plan
+    would renew it, and be refused again."""
+    if not plans:
+        return "the server takes passes of no plan, whatever is sold: ask its operator (--plan)"
+    more = f" or of {len(plans) - _NAMED} others" if len(plans) > _NAMED else ""
+    return f"it has to be of plan {' or '.join(plans[:_NAMED])}{more}"
 
 
 # ----------------------------------------------------------------------------------------------- pure: rates
@@ -171,13 +183,15 @@ class Rules:
 
 @dataclass(frozen=True)
 class Decision:
-    """What `decide` says: `refusal` is None for those who may come in. `number` is the service's on chain, and
-    `pass_` the subscription that lets them in, in pass mode."""
+    """What `decide` says: `refusal` is None for those who may come in. `number` is the service's on chain,
+    `pass_` the subscription that lets them in, in pass mode, and `plans` those whose passes do where one is needed.
+    """
 
     account: str
     number: int
     refusal: Refusal | None = None
     pass_: HolderOfPass | None = None
+    plans: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> bool:
@@ -208,7 +222,8 @@ def decide(rules: Rules, service: str, account: str, now: float) -> Decision:
         for each in rules.passes.get(account, ()):
             if each.service == number and each.is_good(now_ms, rules.epoch):
                 return Decision(account, number, pass_=each)
-        return Decision(account, number, Refusal.NEEDS_PASS)
+        taken = tuple(each.id for each in rules.plans if each.service == number)
+        return Decision(account, number, Refusal.NEEDS_PASS, plans=taken)
     return Decision(account, number, Refusal.NOT_ALLOWED)  # a mode of a later release: closed
 
 
@@ -413,7 +428,7 @@ class Firewall:
         decision = await self.judge(account, request.service, counts=not request.again)
         if decision.refusal is not None:
             log.info("%s refused for service %r: %s", request.peer.short, request.service, decision.refusal)
-            raise refuse(decision.refusal)
+            raise refuse(decision.refusal, decision.plans)
 
     async def close(self) -> None:
         """End a reading that is under way. Idempotent."""

@@ -125,8 +125,8 @@ class HostGate:
         rules = self.firewall.rules
         if rules is None:
             return None
-        refusal = decide(rules, service, account, time.time()).refusal
-        return None if refusal is None else refuse(refusal)
+        decision = decide(rules, service, account, time.time())
+        return None if decision.refusal is None else refuse(decision.refusal, decision.plans)
 
     async def close(self) -> None:
         """End readings."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from dtp.chain.channel import Channel, Lane, State
-from dtp.chain.firewall import Decision, Firewall, HolderOfPass, Refusal, Rules, refuse
+from dtp.chain.firewall import Decision, Firewall, HolderOfPass, Refusal, Rules, plans_taken, refuse
 from dtp.errors import ChainError, DtpError
 from dtp.net.listener import Request
 from dtp.pay.backing import contradiction
@@ -34,8 +34,6 @@ _RESTORED: Final = (
     "the server was restored from a backup, and the channel's close may have been agreed on since"
 )
 _PASS_OVER: Final = "the pass of this channel is over or not known here"
-#: Whoever has bought a pass would renew it, and be refused again.
-_PLAN_UNKNOWN: Final = "if it has periods left, the server doesn't take its plan: ask its operator (--plan)"
 #: Refusals of somebody who holds a channel that may rest on rules read a moment too early: a pass was just bought.
 _MAY_HAVE_CHANGED: Final = (
     Refusal.NEEDS_PASS,
@@ -193,7 +191,8 @@ class Gate:
             held = pass_of(channel, rules, self._clock())
         if held is None:
             known = any(each.pass_id == channel.pass_ for each in rules.passes.get(channel.client, ()))
-            why = f"{_PASS_OVER}: renew it" if known else f"{_PASS_OVER}; {_PLAN_UNKNOWN}"
+            taken = [each.id for each in rules.plans if each.service == channel.service]
+            why = f"{_PASS_OVER}: renew it" if known else f"{_PASS_OVER}; {plans_taken(taken)}"
             raise TicketRefused(why, CloseDetail.PASS_OVER)
         if await self._quotas.used_up(held):
             log.info("%s refused for service %r: %s", request.peer.short, request.service, QUOTA_USED_UP)
@@ -225,7 +224,7 @@ class Gate:
             await self.firewall.refresh()
             decision = await self.firewall.judge(channel.client, request.service)
         if decision.refusal is not None:
-            raise refuse(decision.refusal)
+            raise refuse(decision.refusal, decision.plans)
         rules = self.firewall.rules
         assert rules is not None  # else everybody is refused
         if request.peer.sui_address in rules.deny:

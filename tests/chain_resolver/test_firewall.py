@@ -3,6 +3,7 @@
 import asyncio
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -34,6 +35,7 @@ from dtp.chain.resolver import HostState, service_number
 from dtp.chain.values import TableRef
 from dtp.identity import Identity
 from dtp.session.codes import CloseCode, CloseDetail, Refuse
+from dtp.session.frames import MAX_REASON
 
 A, B = "0x" + "aa" * 32, "0x" + "bb" * 32
 NOW = 100.0
@@ -53,6 +55,28 @@ def a_pass(*, service="echo", period_ms=1000, start=999_500, periods=1, revoked=
 
 
 # ------------------------------------------------------------------------------------------------------- decide
+
+
+def test_who_needs_a_pass_is_told_of_which_plans():
+    """Who held one of a plan that isn't taken was told to need a pass, renewed what he had, and was told so again."""
+    ids = [f"0x{number:064x}" for number in range(5)]
+    of_others = SimpleNamespace(id="0x7", service=service_number("other"))
+
+    def told(count):
+        plans = [of_others, *(SimpleNamespace(id=id, service=service_number("echo")) for id in ids[:count])]
+        decision = decide(replace(rules(mode=Mode.PASS), plans=plans), "echo", A, NOW)
+        refusal = refuse(decision.refusal, decision.plans)
+        assert (refusal.code, refusal.detail) == (CloseCode.DENIED, CloseDetail.PASS_NEEDED)
+        assert len(refusal.reason.encode()) <= MAX_REASON
+        return refusal.reason
+
+    assert (
+        told(0)
+        == "needs-pass: the server takes passes of no plan, whatever is sold: ask its operator (--plan)"
+    )
+    assert told(1) == f"needs-pass: it has to be of plan {ids[0]}"
+    assert told(2) == f"needs-pass: it has to be of plan {ids[0]} or {ids[1]}"
+    assert told(5) == f"needs-pass: it has to be of plan {ids[0]} or {ids[1]} or of 3 others"
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_a_pass_of_the_identity_opens_a_service_that_has_no_price(run, client, n
             await pair.near.start()
             with pytest.raises(ConnectionError):
                 await exchange(pair.port, b"x")
-            assert "needs-pass" in club.bought()["trouble"]
+            assert "needs-pass: it has to be of plan 0x" in club.bought()["trouble"]
             await club.subscribe()
             await pair.far.side.refresh()
             assert await exchange(pair.port, b"x") == b"x"

@@ -36,7 +36,7 @@ def rules(**changes):
     host = SimpleNamespace(**{"id": "0xa", "owner": "0x5", "services": services, **changes})
     state = SimpleNamespace(host=host, now_ms=lambda now: round(now * 1000))
     held = HolderOfPass(PASS, "0x1", 1, HOUR, Account("0xc", NOW, 2, 0, False))
-    return SimpleNamespace(state=state, passes={"0xc": [held]}, epoch=3, deny=())
+    return SimpleNamespace(state=state, passes={"0xc": [held]}, epoch=3, deny=(), plans=())
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def a_gate(**parts):
     return gate.Gate(parts.get("book"), parts["firewall"], None, None)
 
 
-@pytest.mark.parametrize(("taken", "advice"), [(True, "renew it"), (False, "doesn't take its plan")])
+@pytest.mark.parametrize(("taken", "advice"), [(True, "renew it"), (False, "passes of no plan")])
 def test_a_channel_under_a_pass_that_is_over_opens_nothing(taken, advice):
     """... before anything of its plan is asked. Of a plan that isn't taken it said to renew what was just bought."""
 
@@ -237,7 +237,7 @@ class Judge:
         self.answers, self.rules, self.refreshed = [first, then], known or rules(), 0
 
     async def judge(self, client, service):
-        return SimpleNamespace(refusal=self.answers[min(self.refreshed, 1)], number=1)
+        return SimpleNamespace(refusal=self.answers[min(self.refreshed, 1)], number=1, plans=())
 
     async def refresh(self):
         self.refreshed += 1
