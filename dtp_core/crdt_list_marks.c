@@ -59,22 +59,12 @@ static list_element *row_of(dtp_text *t, id x)
     return e;
 }
 
-/* Room for one more element and one more marker. */
-static int reserve_rows(dtp_text *t)
+/* Give the table another number of rows, a power of 2. */
+static int resize_table(dtp_text *t, size_t room)
 {
     marks *m = &t->marks;
-    size_t old = m->table == NULL ? 0 : m->mask + 1, room = old == 0 ? 16 : old, i;
-    list_element *table;
-    if (m->spare == 0) {
-        int code = text_grow(t, &m->markers, &m->room, m->count + 1, sizeof *m->markers);
-        if (code != DTP_TEXT_OK)
-            return code;
-    }
-    while (4 * (m->elements + 1) > 3 * room)
-        room *= 2;
-    if (room == old)
-        return DTP_TEXT_OK;
-    table = text_take(t, room * sizeof *table);
+    size_t old = m->table == NULL ? 0 : m->mask + 1, i;
+    list_element *table = text_take(t, room * sizeof *table);
     if (table == NULL)
         return DTP_TEXT_MEMORY;
     memset(table, 0, room * sizeof *table);
@@ -90,6 +80,27 @@ static int reserve_rows(dtp_text *t)
     m->table = table;
     m->mask = room - 1;
     return DTP_TEXT_OK;
+}
+
+/* Rows of a table for so many elements. */
+static size_t rows_for(size_t elements, size_t room)
+{
+    while (4 * elements > 3 * room)
+        room *= 2;
+    return room;
+}
+
+/* Room for one more element and one more marker. */
+static int reserve_rows(dtp_text *t)
+{
+    marks *m = &t->marks;
+    size_t old = m->table == NULL ? 0 : m->mask + 1, room = rows_for(m->elements + 1, old == 0 ? 16 : old);
+    if (m->spare == 0) {
+        int code = text_grow(t, &m->markers, &m->room, m->count + 1, sizeof *m->markers);
+        if (code != DTP_TEXT_OK)
+            return code;
+    }
+    return room == old ? DTP_TEXT_OK : resize_table(t, room);
 }
 
 void marks_free(dtp_text *t)
@@ -216,6 +227,19 @@ static void sweep(dtp_text *t)
     }
 }
 
+void marks_pack(dtp_text *t)
+{
+    marks *m = &t->marks;
+    size_t room;
+    if (m->table == NULL)
+        return;
+    sweep(t);
+    array_pack(t, &m->markers, &m->room, m->count, sizeof *m->markers);
+    room = rows_for(m->elements + 1, 16);
+    if (room < m->mask + 1)
+        (void)resize_table(t, room); /* else it stays as large as it is */
+}
+
 /* ---- markers ------------------------------------------------------------------------------------------------ */
 
 static void read_at(const dtp_text *t, const place *p, list_cell *c)
@@ -233,9 +257,9 @@ int mark_element(dtp_text *t, const uint8_t *text, size_t size, id *found)
     list_cell c;
     int64_t agent_number;
     (void)cell_read(&r, &c); /* checked before */
-    agent_number = agent_lookup(t, c.name, c.name_size);
+    agent_number = agent_intern(t, c.name, c.name_size);
     if (agent_number < 0)
-        return 1;
+        return (int)agent_number;
     *found = make_id((uint32_t)agent_number, c.seq);
     return is_character(t, *found, 1);
 }

@@ -236,17 +236,97 @@ static void shorten_logs(dtp_text *t)
         a->run_count -= from;
         memmove(a->runs, a->runs + from, a->run_count * sizeof *a->runs);
         a->base = stable;
-        if (a->run_count < a->run_room / 4) {
-            run *smaller = a->run_count == 0 ? NULL : text_take(t, a->run_count * sizeof *smaller);
-            if (a->run_count > 0 && smaller == NULL)
-                continue;
-            if (smaller != NULL)
-                memcpy(smaller, a->runs, a->run_count * sizeof *smaller);
-            text_give(t, a->runs, a->run_room * sizeof *a->runs);
-            a->runs = smaller;
-            a->run_room = a->run_count;
-        }
+        if (a->run_count < a->run_room / 4)
+            array_pack(t, &a->runs, &a->run_room, a->run_count, sizeof *a->runs);
     }
+}
+
+/* ---- memory -------------------------------------------------------------------------------------------------- */
+
+void array_pack(dtp_text *t, void *array, size_t *room, size_t count, size_t item)
+{
+    void *old, *smaller = NULL;
+    if (count == *room)
+        return;
+    memcpy(&old, array, sizeof old);
+    if (count > 0) {
+        smaller = text_take(t, count * item);
+        if (smaller == NULL)
+            return; /* more is held than need be, which is no fault */
+        memcpy(smaller, old, count * item);
+    }
+    text_give(t, old, *room * item);
+    memcpy(array, &smaller, sizeof smaller);
+    *room = count;
+}
+
+void arrays_pack(dtp_text *t)
+{
+    size_t i;
+    for (i = 0; i < t->agent_count; i++) {
+        agent *a = &t->agents[i];
+        array_pack(t, &a->runs, &a->run_room, a->run_count, sizeof *a->runs);
+        array_pack(t, &a->chunks, &a->chunk_room, a->chunk_count, sizeof *a->chunks);
+        array_pack(t, &a->dead, &a->dead_room, a->dead_count, sizeof *a->dead);
+    }
+    if (t->state.waiting == 0)
+        array_pack(t, &t->waiters, &t->waiter_room, 0, sizeof *t->waiters);
+    marks_pack(t);
+}
+
+/* ---- markers of elements that are gone ------------------------------------------------------------------------ */
+
+/* Whether a stable deletion deleted the element, which may be forgotten already. */
+static int is_gone(dtp_text *t, id element)
+{
+    place p;
+    return element.agent != NOBODY && (!locate(t, element, &p) || (at_place(&p)->who & SETTLED) != 0);
+}
+
+/* What a stable marker says of such an element nobody will ever ask: it is as good as deleted, at the same time for all. */
+static int settle_marker(dtp_text *t, id x, id element)
+{
+    place p;
+    int code;
+    if (!locate(t, x, &p))
+        return DTP_TEXT_OK;
+    code = tree_reserve(t, p.leaf, x.agent, 2);
+    if (code != DTP_TEXT_OK)
+        return code;
+    tree_kill(t, p, 1);
+    mark_killed(t, x, 1, element);
+    return settle(t, x, x.seq + 1, 1);
+}
+
+static int settle_markers(dtp_text *t)
+{
+    struct found {
+        id marker;
+        id element;
+    } *found = NULL;
+    size_t count = 0, room = 0, i;
+    leaf *l;
+    uint32_t k;
+    int code = DTP_TEXT_OK;
+    for (l = t->first; t->is_list && l != NULL && code == DTP_TEXT_OK; l = l->next)
+        for (k = 0; k < l->head.count && code == DTP_TEXT_OK; k++) {
+            place p = {l, k, 0};
+            id element;
+            if ((l->spans[k].who & MARKER) == 0 || !is_stable(t, &l->spans[k]))
+                continue;
+            element = mark_element_at(t, &p);
+            if (!is_gone(t, element))
+                continue;
+            code = text_grow(t, &found, &room, count + 1, sizeof *found);
+            if (code == DTP_TEXT_OK) {
+                found[count].marker = span_id(&l->spans[k], 0);
+                found[count++].element = element;
+            }
+        }
+    for (i = 0; i < count && code == DTP_TEXT_OK; i++)
+        code = settle_marker(t, found[i].marker, found[i].element);
+    text_give(t, found, room * sizeof *found);
+    return code;
 }
 
 static int64_t compact(dtp_text *t, const uint8_t *stable, size_t size)
@@ -263,6 +343,8 @@ static int64_t compact(dtp_text *t, const uint8_t *stable, size_t size)
     if (code == DTP_TEXT_OK)
         code = settle_all(t);
     if (code == DTP_TEXT_OK)
+        code = settle_markers(t);
+    if (code == DTP_TEXT_OK)
         code = split_gaps(t);
     if (code != DTP_TEXT_OK) {
         clear_flags(t);
@@ -276,6 +358,7 @@ static int64_t compact(dtp_text *t, const uint8_t *stable, size_t size)
     for (i = 0; i < t->agent_count; i++)
         dead_forget(t, &t->agents[i]);
     code = tree_rebuild(t);
+    arrays_pack(t);
     if (code == DTP_TEXT_OK)
         return dropped;
     clear_flags(t); /* more is held than need be, which is no fault */

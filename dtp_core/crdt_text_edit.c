@@ -116,6 +116,7 @@ int dtp_text_trim(dtp_text *t)
     t->patches = NULL;
     t->patch_room = t->patch_count = 0;
     code = tree_rebuild(t);
+    arrays_pack(t);
     text_leave(t);
     return code;
 }

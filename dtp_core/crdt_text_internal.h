@@ -98,9 +98,13 @@ typedef struct run {
     id b;
 } run;
 
-/* An operation that waits for others. */
+/* An operation that waits until some author has made as many as it needs: in that author's treap, by what it needs. */
 typedef struct waiting {
-    struct waiting *next;
+    struct waiting *left;
+    struct waiting *right;
+    uint32_t needs; /* of that author */
+    uint32_t who;   /* made it */
+    uint32_t rank;  /* by chance, above those of its children */
     run op;
     uint32_t len;
     uint32_t dead;
@@ -134,8 +138,8 @@ typedef struct agent {
     dead_range *dead; /* its characters that are known to be deleted, in ranges that don't touch, by number */
     size_t dead_count;
     size_t dead_room;
-    waiting *waits; /* by number */
-    waiting *last_wait;
+    waiting *waits;    /* operations that need more of its own */
+    uint32_t is_ready; /* it is in `waiters` */
 } agent;
 
 /* Bytes that grow; their memory is the text's. */
@@ -236,7 +240,7 @@ struct dtp_text {
     size_t spare_leaf_count;
     size_t spare_branch_count;
     size_t spare_chunk_count;
-    uint32_t *waiters; /* agents with waits */
+    uint32_t *waiters; /* agents that have made more, and for whom operations wait; room for all that wait */
     size_t waiter_count;
     size_t waiter_room;
     history undo;
@@ -368,6 +372,8 @@ static inline size_t units_skip(const dtp_text *t, const uint8_t *text, size_t c
 
 void marks_free(dtp_text *t);
 /* The element that a marker is about. DTP_TEXT_OK; 1: it is not here yet; DTP_TEXT_REFERENCE. */
+/* Let go of what is held for markers that were deleted. */
+void marks_pack(dtp_text *t);
 int mark_element(dtp_text *t, const uint8_t *text, size_t size, id *found);
 /* The same of a marker that is here, which is known to be about an element. */
 id mark_element_at(dtp_text *t, const place *p);
@@ -581,6 +587,13 @@ int64_t version_write(dtp_text *t, const uint8_t **out);
 
 /* Whether the order of the characters is possible by what the logs say, and all of these are there. */
 int logs_agree(dtp_text *t);
+
+/* ---- crdt_text_compact.c ------------------------------------------------------------------------------------ */
+
+/* Give back the room of an array (`array`: address of the pointer) beyond its items. */
+void array_pack(dtp_text *t, void *array, size_t *room, size_t count, size_t item);
+/* The same for all that grows with operations, and what is held for markers that were deleted. */
+void arrays_pack(dtp_text *t);
 
 /* ---- crdt_text_merge.c ----------------------------------------------------------------------------------- */
 

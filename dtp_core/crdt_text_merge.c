@@ -17,74 +17,117 @@ static void wait_free(dtp_text *t, waiting *w)
     text_give(t, w, wait_size(w));
 }
 
-static waiting *wait_pop(agent *a)
+/* Below 0, 0 or above 0, as the two stand in a treap. */
+static int wait_order(const waiting *x, const waiting *y)
 {
-    waiting *w = a->waits;
-    a->waits = w->next;
-    if (a->waits == NULL)
-        a->last_wait = NULL;
+    if (x->needs != y->needs)
+        return x->needs < y->needs ? -1 : 1;
+    if (x->who != y->who)
+        return x->who < y->who ? -1 : 1;
+    if (x->op.seq != y->op.seq)
+        return x->op.seq < y->op.seq ? -1 : 1;
+    return (x->len > y->len) - (x->len < y->len);
+}
+
+/* Whether one that says as much waits for this author already. */
+static int is_hung(const agent *a, const waiting *as)
+{
+    const waiting *w = a->waits, *found = NULL;
+    while (w != NULL) {
+        if (wait_order(w, as) >= 0)
+            found = w;
+        w = wait_order(w, as) >= 0 ? w->left : w->right;
+    }
+    return found != NULL && found->needs == as->needs && found->who == as->who && found->op.seq == as->op.seq;
+}
+
+static void hang(dtp_text *t, waiting *w, id lack)
+{
+    waiting **at = &t->agents[lack.agent].waits, **before = &w->left, **behind = &w->right, *rest;
+    w->needs = lack.seq;
+    w->rank = (uint32_t)dtp_mix(t->seed[0] ^ ((uint64_t)w->needs << 32 | w->op.seq), t->seed[1] ^ w->who);
+    while (*at != NULL && (*at)->rank >= w->rank)
+        at = wait_order(w, *at) < 0 ? &(*at)->left : &(*at)->right;
+    rest = *at;
+    *at = w;
+    while (rest != NULL) {
+        if (wait_order(rest, w) < 0) {
+            *before = rest;
+            before = &rest->right;
+            rest = rest->right;
+        } else {
+            *behind = rest;
+            behind = &rest->left;
+            rest = rest->left;
+        }
+    }
+    *before = *behind = NULL;
+}
+
+/* Take out the first that needs no more than `made` of the author's operations; NULL: there is none. */
+static waiting *unhang(agent *a, uint32_t made)
+{
+    waiting **at = &a->waits, *w;
+    while (*at != NULL && (*at)->left != NULL)
+        at = &(*at)->left;
+    w = *at;
+    if (w == NULL || w->needs > made)
+        return NULL;
+    *at = w->right;
     return w;
 }
 
 void waits_free(dtp_text *t)
 {
     size_t i;
+    waiting *w;
     for (i = 0; i < t->agent_count; i++)
-        while (t->agents[i].waits != NULL)
-            wait_free(t, wait_pop(&t->agents[i]));
+        while ((w = unhang(&t->agents[i], UINT32_MAX)) != NULL)
+            wait_free(t, w);
     t->waiter_count = 0;
 }
 
-/* Where in the list a number goes: behind NULL is at the front. `*same`: one that says as much is there already. */
-static waiting *wait_seek(agent *a, uint32_t seq, uint32_t len, int *same)
+/* Put an operation aside until the author `lack.agent` has made `lack.seq`. */
+static int wait_put(dtp_text *t, uint32_t who, const wire_op *op, const uint8_t *text, size_t size, id lack)
 {
-    waiting *at = NULL, *w = a->waits;
-    *same = 0;
-    if (a->last_wait != NULL && a->last_wait->op.seq < seq)
-        return a->last_wait;
-    for (; w != NULL && w->op.seq <= seq; w = w->next) {
-        *same |= w->op.seq == seq && w->len >= len;
-        at = w;
-    }
-    return at;
-}
-
-static int wait_put(dtp_text *t, uint32_t who, const wire_op *op, const uint8_t *text, size_t size)
-{
-    agent *a = &t->agents[who];
     size_t needed = sizeof(waiting) + size;
-    int same;
-    waiting *at = wait_seek(a, op->op.seq, op->len, &same), *w;
-    if (same)
+    waiting as, *w;
+    int code;
+    as.needs = lack.seq;
+    as.who = who;
+    as.op = op->op;
+    as.len = op->len;
+    if (is_hung(&t->agents[lack.agent], &as))
         return WAITS;
     if (needed > t->state.waiting_cap || t->state.waiting_bytes > t->state.waiting_cap - needed)
         return DTP_TEXT_PENDING;
-    if (a->waits == NULL) {
-        int code = text_grow(t, &t->waiters, &t->waiter_room, t->waiter_count + 1, sizeof *t->waiters);
-        if (code != DTP_TEXT_OK)
-            return code;
-    }
+    code = text_grow(t, &t->waiters, &t->waiter_room, (size_t)t->state.waiting + 2, sizeof *t->waiters);
+    if (code != DTP_TEXT_OK)
+        return code;
     w = text_take(t, needed);
     if (w == NULL)
         return DTP_TEXT_MEMORY;
-    if (a->waits == NULL)
-        t->waiters[t->waiter_count++] = who;
+    w->who = who;
     w->op = op->op;
     w->len = op->len;
     w->dead = (uint32_t)op->dead;
     w->size = (uint32_t)size;
     if (size > 0)
         memcpy(w->text, text, size);
-    w->next = at == NULL ? a->waits : at->next;
-    if (at == NULL)
-        a->waits = w;
-    else
-        at->next = w;
-    if (w->next == NULL)
-        a->last_wait = w;
+    hang(t, w, lack);
     t->state.waiting++;
     t->state.waiting_bytes += needed;
     return WAITS;
+}
+
+/* Note that an author has made more. There is room: for each agent in `waiters` but the last something waits. */
+static void made_more(dtp_text *t, uint32_t who)
+{
+    agent *a = &t->agents[who];
+    if (a->waits == NULL || a->is_ready)
+        return;
+    a->is_ready = 1;
+    t->waiters[t->waiter_count++] = who;
 }
 
 /* ---- applying -------------------------------------------------------------------------------------------- */
@@ -109,8 +152,16 @@ static void trim_front(const dtp_text *t, uint32_t who, wire_op *op, uint32_t sk
     }
 }
 
-/* Whether all that the operation refers to is here: DTP_TEXT_OK, 1 (not yet) or DTP_TEXT_REFERENCE. */
-static int refers(dtp_text *t, uint32_t who, const wire_op *op)
+/* Whether these characters are here: DTP_TEXT_OK, 1 (not yet: `lack` is who has to have made how many for it) or
+ * DTP_TEXT_REFERENCE. */
+static int has(dtp_text *t, id x, uint32_t len, id *lack)
+{
+    *lack = make_id(x.agent, x.seq + len);
+    return is_character(t, x, len);
+}
+
+/* Whether all that the operation refers to is here; likewise. */
+static int refers(dtp_text *t, uint32_t who, const wire_op *op, id *lack)
 {
     const agent *a = &t->agents[who];
     int code = DTP_TEXT_OK;
@@ -121,12 +172,12 @@ static int refers(dtp_text *t, uint32_t who, const wire_op *op)
     }
     if (op->op.kind >= DELETE_UP) {
         uint32_t low = op->op.kind == DELETE_UP ? op->op.a.seq : op->op.a.seq - (op->len - 1);
-        return is_character(t, make_id(op->op.a.agent, low), op->len);
+        return has(t, make_id(op->op.a.agent, low), op->len, lack);
     }
     if (op->op.a.agent != NOBODY)
-        code = is_character(t, op->op.a, 1);
+        code = has(t, op->op.a, 1, lack);
     if (code == DTP_TEXT_OK && op->op.b.agent != NOBODY)
-        code = is_character(t, op->op.b, 1);
+        code = has(t, op->op.b, 1, lack);
     return code;
 }
 
@@ -169,25 +220,39 @@ static int insert_marker(dtp_text *t, uint32_t who, run op, const uint8_t *text,
     return code;
 }
 
-/* Apply an operation whose ids are this replica's, or put it aside. */
-static int apply(dtp_text *t, uint32_t who, wire_op op, const uint8_t *text, size_t size, int may_wait)
+/* What hinders an operation: DTP_TEXT_OK, 1 (it lacks something) or another code. What is here of it is cut off. */
+static int hindrance(dtp_text *t, uint32_t who, wire_op *op, const uint8_t **text, size_t *size, id *lack)
 {
-    agent *a = &t->agents[who];
+    uint32_t next = t->agents[who].next;
     int code;
-    if (op.op.seq + op.len <= a->next)
-        return DTP_TEXT_OK;
-    code = op.op.seq > a->next ? 1 : DTP_TEXT_OK;
-    if (code == DTP_TEXT_OK) {
-        if (op.op.seq < a->next)
-            trim_front(t, who, &op, a->next - op.op.seq, &text, &size);
-        code = refers(t, who, &op);
-        if (code == DTP_TEXT_OK && op.op.marker && !op.dead) {
-            id about;
-            code = mark_element(t, text, size, &about);
-        }
+    if (op->op.seq > next) {
+        *lack = make_id(who, op->op.seq);
+        return 1;
     }
-    if (code == 1)
-        return may_wait ? wait_put(t, who, &op, text, size) : WAITS;
+    if (op->op.seq < next)
+        trim_front(t, who, op, next - op->op.seq, text, size);
+    code = refers(t, who, op, lack);
+    if (code == DTP_TEXT_OK && op->op.marker && !op->dead) {
+        code = mark_element(t, *text, *size, lack);
+        lack->seq++;
+    }
+    return code;
+}
+
+/* Apply an operation whose ids are this replica's, or put it aside: `held` is what it was put aside as before, or NULL. */
+static int apply(dtp_text *t, uint32_t who, wire_op op, const uint8_t *text, size_t size, waiting *held)
+{
+    id lack = make_id(NOBODY, 0);
+    int code;
+    if (op.op.seq + op.len <= t->agents[who].next)
+        return DTP_TEXT_OK;
+    code = hindrance(t, who, &op, &text, &size, &lack);
+    if (code == 1) {
+        if (held == NULL)
+            return wait_put(t, who, &op, text, size, lack);
+        hang(t, held, lack);
+        return WAITS;
+    }
     if (code != DTP_TEXT_OK)
         return code;
     if (op.op.kind >= DELETE_UP)
@@ -198,50 +263,40 @@ static int apply(dtp_text *t, uint32_t who, wire_op op, const uint8_t *text, siz
         code = insert(t, who, &op, text, size);
     if (code == DTP_TEXT_OK) {
         t->state.merged += op.len;
+        made_more(t, who);
         if (who == 0 && t->state.taken == op.op.seq)
-            t->state.taken = a->next;
+            t->state.taken = t->agents[0].next;
     }
     return code;
-}
-
-/* Try the first of those that wait for this author's turn: 1 when it is gone from the list. */
-static int drain_one(dtp_text *t, uint32_t who, int *code)
-{
-    agent *a = &t->agents[who];
-    const waiting *w = a->waits;
-    wire_op op;
-    op.op = w->op;
-    op.len = w->len;
-    op.dead = (int)w->dead;
-    op.end = 0;
-    *code = w->op.seq > a->next ? WAITS : apply(t, who, op, w->text, w->size, 0);
-    if (*code == WAITS || *code == DTP_TEXT_MEMORY)
-        return 0;
-    if (*code != DTP_TEXT_OK)
-        t->state.refused++;
-    *code = DTP_TEXT_OK;
-    wait_free(t, wait_pop(a));
-    return 1;
 }
 
 /* Apply whatever no longer has to wait. Only memory can fail: then it waits on. */
 static int drain(dtp_text *t)
 {
-    int progress = 1, code;
-    while (progress) {
-        size_t i = 0;
-        progress = 0;
-        while (i < t->waiter_count) {
-            uint32_t who = t->waiters[i];
-            while (t->agents[who].waits != NULL && drain_one(t, who, &code))
-                progress = 1;
-            if (t->agents[who].waits != NULL && code == DTP_TEXT_MEMORY)
-                return code;
-            if (t->agents[who].waits == NULL)
-                t->waiters[i] = t->waiters[--t->waiter_count];
-            else
-                i++;
+    made_more(t, 0); /* maybe here */
+    while (t->waiter_count > 0) {
+        uint32_t on = t->waiters[t->waiter_count - 1];
+        waiting *w = unhang(&t->agents[on], t->agents[on].next);
+        wire_op op;
+        int code;
+        if (w == NULL) {
+            t->agents[on].is_ready = 0;
+            t->waiter_count--;
+            continue;
         }
+        op.op = w->op;
+        op.len = w->len;
+        op.dead = (int)w->dead;
+        op.end = 0;
+        code = apply(t, w->who, op, w->text, w->size, w);
+        if (code == DTP_TEXT_MEMORY) {
+            hang(t, w, make_id(on, w->needs));
+            return code;
+        }
+        if (code == WAITS)
+            continue;
+        t->state.refused += code != DTP_TEXT_OK;
+        wait_free(t, w);
     }
     return DTP_TEXT_OK;
 }
@@ -298,7 +353,7 @@ static int merge_groups(dtp_text *t, const message *m, const uint8_t *start)
             w.op.b = translate(t, w.op.b);
             if (w.op.kind < DELETE_UP && !w.dead)
                 size = m->ascii ? w.len : units_skip(t, text, w.len, NULL);
-            code = apply(t, who, w, text, size, 1);
+            code = apply(t, who, w, text, size, NULL);
             if (code < 0) {
                 t->state.at = (uint64_t)(at - start);
                 return code;
@@ -332,6 +387,7 @@ static int load_logs(dtp_text *t, const message *m, const uint8_t *start)
 {
     group g;
     wire_op w;
+    id lack;
     int code;
     g.r = m->groups;
     g.agents = m->agents;
@@ -346,7 +402,7 @@ static int load_logs(dtp_text *t, const message *m, const uint8_t *start)
                 break;
             w.op.a = translate(t, w.op.a);
             w.op.b = translate(t, w.op.b);
-            if (w.op.seq != a->next || refers(t, who, &w) != DTP_TEXT_OK)
+            if (w.op.seq != a->next || refers(t, who, &w, &lack) != DTP_TEXT_OK)
                 return DTP_TEXT_REFERENCE;
             code = log_reserve(t, a, 2);
             if (code != DTP_TEXT_OK)
@@ -619,7 +675,7 @@ int dtp_text_merge(dtp_text *t, const uint8_t *data, size_t size, int patches)
         (void)wire_check(&r, &m); /* checked before */
         code = merge_message(t, &m, data);
     }
-    if (t->state.merged > 0 && t->waiter_count > 0) {
+    if (t->state.waiting > 0) {
         int drained = drain(t);
         code = code == DTP_TEXT_OK ? drained : code;
     }

@@ -186,6 +186,58 @@ def test_who_edits_last_holds_whoever_had_the_same_clock(time: int) -> None:
     assert ends == [[2, 3, "then"]] * 6
 
 
+def test_markers_of_an_element_that_somebody_deleted_meanwhile_are_forgotten_with_it() -> None:
+    """No deletion names them: whoever deleted the element did not know them."""
+    clock = itertools.count(1).__next__
+    replicas = [List(name, clock=clock) for name in (b"A", b"B", b"C")]
+    one, other, third = replicas
+    one.extend(["x" * 100] * 20)
+    base = one.take_changes()
+    other.merge(base)
+    third.merge(base)
+    for at in range(20):
+        one[at] = "y" * 100
+        third.move(at, 19 - at)
+    del other[2:]
+    messages = [replica.take_changes() for replica in replicas]
+    for replica in replicas:
+        replica.merge(b"".join(messages))
+    assert len({replica.save() for replica in replicas}) == 1
+    assert len(one.save()) > 18 * 100
+    versions = [replica.version for replica in replicas]
+    for replica in replicas:
+        assert replica.compact(versions) >= 18
+        assert checked(replica) == ["y" * 100] * 2
+        assert len(replica.save()) < 600
+    assert len({replica.save() for replica in replicas}) == 1
+    again = List.load(one.save(), b"D")
+    assert checked(again) == checked(one)
+    third[0] = "z"
+    del one[1]
+    messages = [replica.take_changes() for replica in replicas]
+    for replica in (*replicas, again):
+        replica.merge(b"".join(messages))
+        assert checked(replica) == ["z"]
+    assert len({replica.save() for replica in (*replicas, again)}) == 1
+
+
+def test_memory_of_markers_that_are_gone_is_given_back() -> None:
+    """After compaction a list holds no more than one that was loaded from its bytes."""
+    one = List(b"A", clock=itertools.count(1).__next__)
+    one.extend(range(10))
+    for number in range(20_000):
+        one[number % 10] = number
+    one.take_changes()
+    before = one.memory
+    one.trim()
+    assert one.memory < before * 2 // 3
+    one.compact([])
+    assert checked(one) == list(range(19_990, 20_000))
+    assert one.memory < List.load(one.save(), b"B").memory
+    one[3] = "still a list"
+    assert checked(one)[3] == "still a list"
+
+
 def test_a_marker_that_is_deleted_gives_way_to_the_next() -> None:
     """Nobody does that alone here, but any message may; whoever gets it without the marker's bytes shows the same."""
     one, other, third = (List(name, clock=lambda: 9) for name in (b"A", b"B", b"C"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from text_checks import exchange, patched
 from text_reference import Delete, Insert, Model, decode, encode
 
+from dtp.crdt.list import List
 from dtp.crdt.text import (
     Text,
     TextDiverged,
@@ -393,6 +396,49 @@ def test_operations_wait_for_their_causes_within_bounds() -> None:
     assert reader.waiting == 0
     reader.merge(b"".join(messages))
     assert reader.save() == author.save()
+
+
+@pytest.mark.parametrize("order", ["backwards", "odd first", "shuffled"])
+@pytest.mark.parametrize("kind", ["one author", "each by another author", "markers"])
+def test_what_waits_is_applied_as_soon_as_it_can_be(kind: str, order: str) -> None:
+    """Each operation builds on the one before, of the same author or another: the first one lets all go."""
+    authors: list[Any] = [Text(b"0")]
+    if kind == "each by another author":
+        authors += [Text(b"%d" % number) for number in range(1, 60)]
+    elif kind == "markers":
+        clock = itertools.count(1).__next__
+        authors = [List(b"%d" % number, clock=clock) for number in range(20)]
+        authors[0].append("made")
+    messages = [authors[0].take_changes()] if kind == "markers" else []
+    while len(messages) < 180:
+        one = authors[len(messages) % len(authors)]
+        for message in messages[-len(authors) :]:
+            one.merge(message)
+        if kind == "markers":
+            one[0] = len(messages)
+        else:
+            one.insert(len(one), "x")
+        messages.append(one.take_changes())
+    later = list(range(1, len(messages)))
+    if order == "backwards":
+        later.reverse()
+    elif order == "odd first":
+        later = later[::2] + later[1::2]
+    else:
+        random.Random(7).shuffle(later)
+    reader = type(authors[0])(b"reader")
+    for at in later + later[:50]:
+        reader.merge(messages[at])
+        reader._check()
+    #: Each assignment but the first deletes the marker before it, too.
+    assert reader.waiting == (2 * len(later) - 1 if kind == "markers" else len(later))
+    assert reader.version == Version()
+    reader.merge(messages[0])
+    reader._check()
+    assert reader.waiting == 0
+    last = authors[(len(messages) - 1) % len(authors)]
+    last.merge(b"".join(messages))
+    assert reader.save() == last.save()
 
 
 def test_the_same_waits_once() -> None:
