@@ -10,6 +10,7 @@ from typing import Any
 
 import list_reference
 import text_reference
+from cards import cuts_of
 from crdt_second import ADD, LIST_EDIT, TEXT_EDIT, TOTAL, VALUES_PUT, Op
 from plain import Signed, read_value
 from text_reference import Id, Operation
@@ -23,9 +24,10 @@ def counting(chains: Mapping[bytes, Iterable[Signed]]) -> list[Op]:
     """The ops that aren't void."""
     by_author = {author: [op for frame in chain for op in frame.ops] for author, chain in chains.items()}
     revoked = revocations(op for ops in by_author.values() for op in ops)
+    cuts = cuts_of(op for ops in by_author.values() for op in ops)
     found = []
     for author, ops in by_author.items():
-        verdict = Author(author, revoked)
+        verdict = Author(author, revoked, cuts)
         found += [op for op in ops if verdict.take(op)]
     return found
 

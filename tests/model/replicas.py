@@ -90,6 +90,8 @@ class Replica:
     graph: Graph
     #: Seconds that have passed for everybody.
     passed: Callable[[], float]
+    #: A soul of the account whose devices replicas are.
+    household: str = ""
     seen: Seen = field(default_factory=Seen)
     skew: float = 0.0
     behind: bool = False
@@ -112,6 +114,10 @@ class Replica:
 
     def wall(self) -> float:
         return START + self.passed() + self.skew
+
+    def now(self) -> int:
+        """The clock of what is made now."""
+        return max(int(self.wall() * 1000) << 16, self.seen.highest() + 1)
 
     async def open(self) -> None:
         """Open the graph again."""

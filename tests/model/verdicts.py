@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
+from cards import Cuts, last_clock, read_card, read_cuts
 from crdt_second import ADD, PUT, SET_REMOVE, SPACE, TEXT_EDIT, TOTAL, VALUES_PUT, VALUES_REMOVE, Op
 from plain import Linked, name_of, read_value
 
@@ -66,10 +67,13 @@ class Author:
 
     key: bytes
     revoked: dict[tuple[bytes, str], int]
+    cuts: dict[str, list[Cuts]]
     used: list[Granted] = field(default_factory=list)
     shipped: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     once: set[tuple[Any, ...]] = field(default_factory=set)
     rates: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    #: (account, generation) -> the highest clock that the cards it showed let in.
+    cards: dict[tuple[str, int], int] = field(default_factory=dict)
 
     def take(self, op: Op) -> bool:
         """Whether the op counts; it is part of what was before from now on."""
@@ -80,6 +84,8 @@ class Author:
         return self.ruled(op) if op.soul.startswith("%") else True
 
     def owned(self, op: Op) -> bool:
+        if op.soul.startswith("~dtpa1"):
+            return self.for_account(op)
         root = f"~{name_of(self.key)}"
         if op.soul == root or op.soul.startswith(root + "/"):
             return True
@@ -91,11 +97,27 @@ class Author:
             for grant in self.used
         )
 
+    def for_account(self, op: Op) -> bool:
+        name = op.soul[1:].partition("/")[0]
+        return any(
+            account == name
+            and op.clock <= min(end, last_clock(self.cuts.get(name, []), self.key, generation))
+            for (account, generation), end in self.cards.items()
+        )
+
     def access(self, op: Op) -> bool:
         if op.soul != f"%access/{name_of(self.key)}" or op.kind != PUT or op.value is None:
             return False
-        what = op.key.partition("/")[0]
+        what, _, name = op.key.partition("/")
         if what == "revoke":
+            return True
+        if what in ("card", "cuts"):
+            card = read_card(read_value(op.value)) if what == "card" else read_cuts(read_value(op.value)).card
+            if name != card.name or self.key not in card.devices:
+                return False
+            if what == "card":
+                at = card.name, card.generation
+                self.cards[at] = max(self.cards.get(at, 0), card.end)
             return True
         grant = read_grant(read_value(op.value))
         if what == "use" and grant.grantee == self.key and op.key == f"use/{grant.id}":

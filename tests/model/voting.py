@@ -44,7 +44,7 @@ def _tries(replica: Replica, step: Step) -> tuple[str, str, str | int | None]:
 
 
 def _would_count(replica: Replica, soul: str, key: str, value: str | int | None) -> bool:
-    judge = Author(replica.key, {})
+    judge = Author(replica.key, {}, {})
     for frame in replica.seen.chains.get(replica.key, ()):
         for op in frame.ops:
             judge.take(op)

@@ -15,6 +15,7 @@ from pathlib import Path
 from unittest import mock
 
 import psycopg
+from devices import Household, change
 from edits import EDITS
 from histories import History, Step
 from plain import Signed
@@ -54,6 +55,7 @@ class World:
         #: Identities that two graphs have.
         self.doubled: set[bytes] = set()
         self.secrets = Secrets()
+        self.household = Household()
         self.compacted = False
         self.meetings = 0
 
@@ -66,7 +68,14 @@ class World:
         own = {"memory": "memory:", "sqlite": str(self.folder / f"{number}.db")}
         place = own.get(kind) or self.schema()
         replica = Replica(
-            number, identity, kind, place, f"g{self.history.seed}", graph=None, passed=self.passed
+            number,
+            identity,
+            kind,
+            place,
+            f"g{self.history.seed}",
+            graph=None,
+            passed=self.passed,
+            household=self.household.soul,
         )  # type: ignore[arg-type]
         replica.graph = await open_graph(replica)
         self.replicas.append(replica)
@@ -99,6 +108,7 @@ class World:
             "revoke": self.revoke,
             "publish": self.publish,
             "seal": self.seal,
+            "devices": self.devices,
             "whisper": self.whisper,
             "commit": self.commit,
             "sync": self.sync,
@@ -141,6 +151,11 @@ class World:
     async def whisper(self, replica: Replica, step: Step) -> None:
         await self.commit(replica)
         whisper(replica, step, self.replicas)
+
+    async def devices(self, replica: Replica, step: Step) -> None:
+        await self.commit(replica)
+        change(self.household, replica, step, self.replicas)
+        await self.commit(replica)
 
     async def vote(self, replica: Replica, step: Step) -> None:
         await self.commit(replica)
