@@ -11,6 +11,7 @@
 
 enum { NO, YES, UNSURE };
 enum { FEW = 16, NIL = 0xc0, MARK = '%', OWNER = '~', BOOK_KEEPING = '.' };
+enum { PART_OF_MAP = 32, PART_OF_LIST = 48 }; /* letters behind the kind of a part */
 static const double exact_ints = 9007199254740992.0; /* 2^53: up to there a double has each */
 
 /* A node that a pattern has reached. */
@@ -67,6 +68,40 @@ static dtp_bytes label_of(dtp_bytes soul)
         label.length = colon == NULL ? label.length : (size_t)(colon - label.at);
     }
     return label;
+}
+
+/* Whether a soul is the graph's own book-keeping: `is_internal` of dtp/crdt/access.py. */
+static int is_book_keeping(dtp_bytes soul)
+{
+    static const char access_root[] = "%access";
+    const uint8_t *slash;
+    if (soul.length > 0 && soul.at[0] == OWNER) {
+        slash = memchr(soul.at, '/', soul.length);
+        return slash != NULL && slash + 1 < soul.at + soul.length && slash[1] == BOOK_KEEPING;
+    }
+    return soul.length >= sizeof access_root - 1 && memcmp(soul.at, access_root, sizeof access_root - 1) == 0
+        && (soul.length == sizeof access_root - 1 || soul.at[sizeof access_root - 1] == '/');
+}
+
+/* Whether the last so many bytes of a soul name a part of a document: `is_part` of dtp/crdt/parts.py. */
+static int is_part_of(dtp_bytes soul, size_t letters)
+{
+    const uint8_t *at;
+    size_t i;
+    if (soul.length < letters + 3)
+        return 0;
+    at = soul.at + soul.length - letters;
+    if (at[-3] != '/' || at[-2] != '@' || (at[-1] != 'm' && at[-1] != 'l' && at[-1] != 't'))
+        return 0;
+    for (i = 0; i < letters; i++)
+        if ((at[i] < 'a' || at[i] > 'z') && (at[i] < '2' || at[i] > '7'))
+            return 0;
+    return 1;
+}
+
+static int is_hidden(dtp_bytes soul)
+{
+    return is_book_keeping(soul) || is_part_of(soul, PART_OF_MAP) || is_part_of(soul, PART_OF_LIST);
 }
 
 static int is_name(const dtp_scan_name *name, uint32_t node, dtp_bytes text)
@@ -188,6 +223,8 @@ static int fits(scan *one, uint32_t node)
     const dtp_scan *asked = one->asked;
     size_t i;
     int outcome = YES, unsure = 0;
+    if (is_hidden(one->path[node].soul))
+        return NO;
     if (!has_name(asked->labels, asked->label_count, node, label_of(one->path[node].soul)))
         return NO;
     for (i = 0; i < asked->test_count && outcome != NO; i++) {

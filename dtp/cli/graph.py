@@ -279,13 +279,15 @@ def rm(opened: _Opener, soul: str, key: str | None) -> None:
 @graph.command()
 @_file
 @click.argument("prefix", default="")
-@click.option("--all", "internal", is_flag=True, help="With the graph's own book-keeping.")
+@click.option(
+    "--all", "internal", is_flag=True, help="With the graph's own book-keeping, and parts of documents."
+)
 @_store
 def ls(opened: _Opener, prefix: str, internal: bool) -> None:
     """List the nodes, or those that begin with PREFIX."""
 
     async def work(graph: Graph) -> list[str]:
-        return graph.souls(prefix, internal=internal)
+        return graph.souls(prefix, internal=internal, parts_too=internal)
 
     for soul in opened.look(work):
         print_line({"soul": soul}, soul)

@@ -110,7 +110,8 @@ class Replica:
         self.access = access
         #: What is made here on souls of others and under rules.
         self.permits = Permits(self)
-        self._random = random
+        #: Gives so many random bytes.
+        self.random = random
         state.set_owner(0, owner_name(author).encode())
         self.clock = Clock() if clock is None else clock
         #: Rises with everything that may have changed something: what was read before may be kept until then.
@@ -517,7 +518,7 @@ class Replica:
     def fresh(self) -> Replica:
         """An empty replica in place of this one, which knows what was revoked: give it all frames, each author's in
         their order, and then to `become`."""
-        fresh = Replica(self.author, clock=self.clock, random=self._random, graph=self.access.graph)
+        fresh = Replica(self.author, clock=self.clock, random=self.random, graph=self.access.graph)
         fresh.access = self.access.again()
         return fresh
 

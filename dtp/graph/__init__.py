@@ -2,6 +2,7 @@
 
 from dtp.crdt import BlobRef
 from dtp.crdt.access import Grant
+from dtp.crdt.document import NestedList, NestedMap, NestingError, NewText
 from dtp.crdt.rules import Rule, RuleBroken, Rules, RulesError, Schema
 from dtp.graph.access import OffenceProof
 from dtp.graph.accounts import Accounts, KnownDevice
@@ -67,6 +68,10 @@ __all__ = [
     "Imported",
     "KeyLost",
     "KnownDevice",
+    "NestedList",
+    "NestedMap",
+    "NestingError",
+    "NewText",
     "NotReader",
     "NotSealed",
     "OffenceError",

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from dtp.core import crdt as core
-from dtp.crdt import Change, Counter, Map, MultiValue, Node, Replica, Set, Value, values
+from dtp.crdt import Change, Counter, Map, MultiValue, Node, Replica, Set, Value, parts, values
 from dtp.crdt.access import is_internal
+from dtp.crdt.document import NestedMap
 from dtp.crdt.owners import owned
 from dtp.graph.changes import UNREAD, Changes, Readers, Watch
 from dtp.graph.errors import GraphError, GraphReadOnly, KeyLost, NotReader, NotSealed
@@ -144,12 +145,28 @@ class Contents:
             self.check_public(soul)
         self._replica.put_many(rows)
 
-    def everything(self, soul: str) -> dict[str, dict[str, Any]]:
+    def document(self, soul: str) -> NestedMap:
+        """The document at the soul: a map of values, and of maps, lists and texts, each of which merges by its parts.
+
+        Raises `NotSealed`, and `GraphError` for the soul of a part, or one that leaves no room for parts.
+        """
+        self.check_public(soul)
+        if parts.is_part(soul) or not 0 < len(values.name(soul)) <= parts.MAX_DOCUMENT:
+            raise GraphError(
+                f"no document can be at {soul!r}: it is a part of one, or isn't of 1 to {parts.MAX_DOCUMENT} bytes"
+            )
+        return NestedMap(self._replica, soul)
+
+    def everything(self, soul: str, *, parts_too: bool = True) -> dict[str, dict[str, Any]]:
         """All that is at a soul: key -> kind -> what is there. Kinds are "register", "counter" (an int), "set",
         "values" and "list" (lists; a set's in no order that means anything), "text" (a str); a key may have several.
 
-        Maps are "values" of each key, links a "set". Of a private node it is what can be read of its registers.
+        Maps are "values" of each key, links a "set". Of a private node it is what can be read of its registers. Of a
+        document, `parts_too` puts its parts in place of the links to them.
         """
+        return parts.shown(soul, self._everything) if parts_too else self._everything(soul)
+
+    def _everything(self, soul: str) -> dict[str, dict[str, Any]]:
         if self.is_private(soul):
             return {key: {"register": value} for key, value in (self._reveal(soul) or {}).items()}
         found: dict[str, dict[str, Any]] = {}
@@ -173,14 +190,19 @@ class Contents:
                 found.setdefault(key, {})["text"] = text
         return found
 
-    def souls(self, prefix: str = "", *, internal: bool = False) -> _Souls:
+    def souls(self, prefix: str = "", *, internal: bool = False, parts_too: bool = False) -> _Souls:
         """The souls that have something and begin with `prefix`, sorted.
 
         What is emptied or deleted has nothing: a text or a list without elements, a counter at 0. Souls of the
-        graph's own book-keeping (what was granted, seen, and sealed to whom) are among them with `internal`.
+        graph's own book-keeping (what was granted, seen, and sealed to whom) are among them with `internal`, those of
+        parts of documents with `parts_too`.
         """
         found = self._replica.souls(prefix)
-        return sorted(found if internal else [soul for soul in found if not is_internal(soul)])
+        return sorted(
+            soul
+            for soul in found
+            if (internal or not is_internal(soul)) and (parts_too or not parts.is_part(soul))
+        )
 
     def own(self, path: str = "") -> str:
         """The soul of this identity's own at `path`. Only it can write there; all replicas see to that."""
@@ -320,7 +342,10 @@ class Contents:
         self._readers.received()
 
     def _note(self, changes: _Changes) -> None:
-        """Tell the indexes that something is different at these souls."""
+        """Tell the indexes that something is different at these souls; what is in a document is at the document's."""
+        changes = changes + [
+            one._replace(soul=parts.document_of(one.soul)) for one in changes if parts.is_part(one.soul)
+        ]
         if self._queries is not None:
             self._queries.index.note(changes)
         if self._beside is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dtp.core import crdt as core
-from dtp.crdt import Replica, values
+from dtp.crdt import Replica, parts, values
 from dtp.graph.formats.items import NOTHING, SPACES, Item, on_a_copy, write_items
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ def delete(graph: Graph, soul: str) -> bool:
     """See `Graph.delete`."""
     graph.check_writable()
     items, keys = _found(graph.replica, soul)
+    for part in [] if parts.is_part(soul) else graph.replica.souls(parts.prefix_of(soul)):
+        if parts.is_part(part):
+            items += _found(graph.replica, part)[0]
     if not items and not keys:
         return False
     if graph.replica.permits.needs(soul):  # some of it may be refused: it is tried on a copy first

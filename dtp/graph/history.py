@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from dtp.core import crdt as core
 from dtp.core.crdt import VOID
 from dtp.core.text import Patch
-from dtp.crdt import Kind, Op, Replica, Value, clock, values
+from dtp.crdt import Kind, Op, Replica, Value, clock, parts, values
 from dtp.crdt.access import Access
 from dtp.crdt.ops import ops_of
 from dtp.crdt.replica import may_write
@@ -43,6 +43,12 @@ class Version(NamedTuple):
 
 async def history(graph: Graph, soul: str, key: str | None) -> list[Version]:
     """See `Graph.history`."""
+    found = await _made(graph, soul, lambda op: op.soul == soul and key in (None, op.key))
+    return _versions(found)
+
+
+async def _made(graph: Graph, soul: str, wanted: Callable[[Op], bool]) -> list[tuple[Op, int]]:
+    """Return the ops that are wanted, at this soul or parts of its document, and the frame of each; by clock."""
     found: list[tuple[Op, int]] = []
     for author, last in sorted(graph.vector().items()):
         ruled = soul.startswith(MARK) or not may_write(author, soul)
@@ -57,9 +63,9 @@ async def history(graph: Graph, soul: str, key: str | None) -> list[Version]:
                     ruling = known.rule(author, ops)
                     ruling.stands()
                     ops = [op for op, one in zip(ops, ruling.verdicts, strict=True) if one != VOID]
-                found += [(op, envelope.sequence) for op in ops if op.soul == soul and key in (None, op.key)]
+                found += [(op, envelope.sequence) for op in ops if wanted(op)]
     found.sort(key=lambda pair: (pair[0].clock, pair[0].author))
-    return _versions(found)
+    return found
 
 
 def _versions(found: list[tuple[Op, int]]) -> list[Version]:
@@ -108,13 +114,28 @@ def _scratch(graph: Graph) -> Replica:
 
 async def as_of(graph: Graph, soul: str, seconds: float) -> dict[str, dict[str, Any]]:
     """See `Graph.as_of`."""
+    then = _at(graph, await _of_document(graph, soul), seconds)
+    return parts.shown(soul, lambda part: then.get(part, {}))
+
+
+async def _of_document(graph: Graph, soul: str) -> dict[str, list[Op]]:
+    """Return the ops at a soul, and at each part of its document: soul -> ops, the earliest first."""
+    prefix = parts.prefix_of(soul)
+    found: dict[str, list[Op]] = {}
+    for op, _ in await _made(graph, soul, lambda op: op.soul == soul or op.soul.startswith(prefix)):
+        found.setdefault(op.soul, []).append(op)
+    return found
+
+
+def _at(graph: Graph, made: dict[str, list[Op]], seconds: float) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return what was at each soul at a time: soul -> key -> kind -> what."""
     limit = clock.at(seconds, 0xFFFF)
-    made = [one.op for one in await history(graph, soul, None) if one.op.clock <= limit]
-    found: dict[str, dict[str, Any]] = {}
-    for (key, space), ops in _by_place(made).items():
-        is_there, value = _AS_OF[space](graph, ops)
-        if is_there:
-            found.setdefault(key, {})[space] = value
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for soul, ops in made.items():
+        for (key, space), of_place in _by_place([op for op in ops if op.clock <= limit]).items():
+            is_there, value = _AS_OF[space](graph, of_place)
+            if is_there:
+                found.setdefault(soul, {}).setdefault(key, {})[space] = value
     return found
 
 
@@ -206,14 +227,21 @@ async def diff(graph: Graph, soul: str, first: float, second: float) -> dict[str
 
 async def restore(graph: Graph, soul: str, seconds: float) -> None:
     """See `Graph.restore`."""
-    then = await as_of(graph, soul, seconds)
-    items = [Item(soul, key, kind, value) for key, kinds in then.items() for kind, value in kinds.items()]
+    made = await _of_document(graph, soul)
+    then = _at(graph, made, seconds)
+    items = [
+        Item(at, key, kind, value)
+        for at, keys in then.items()
+        for key, kinds in keys.items()
+        for kind, value in kinds.items()
+    ]
     gone: list[tuple[str, str]] = []
-    for (key, kind), ops in _by_place([one.op for one in await history(graph, soul, None)]).items():
-        if kind in then.get(key, {}):
-            continue
-        if kind != "register":
-            items.append(Item(soul, key, kind, NOTHING[kind]))
-        elif ops[-1].has_value:
-            gone.append((soul, key))
+    for at, of_soul in made.items():
+        for (key, kind), ops in _by_place(of_soul).items():
+            if kind in then.get(at, {}).get(key, {}):
+                continue
+            if kind != "register":
+                items.append(Item(at, key, kind, NOTHING[kind]))
+            elif ops[-1].has_value:
+                gone.append((at, key))
     await write_whole(graph, items, gone)

@@ -86,11 +86,11 @@ def collect(graph: Contents, prefix: str = "") -> Found:
     """Return all that is at souls which begin with `prefix`, but for private nodes and book-keeping."""
     items: list[Item] = []
     left: list[Left] = []
-    for soul in graph.souls(prefix):
+    for soul in graph.souls(prefix, parts_too=True):
         if graph.is_private(soul):
             left.append(Left(soul, "it is private, and a file isn't sealed"))
             continue
-        for key, kinds in sorted(graph.everything(soul).items()):
+        for key, kinds in sorted(graph.everything(soul, parts_too=False).items()):
             items += [
                 Item(soul, key, kind, kinds[kind])
                 for kind in KINDS

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from dtp.core.crdt import GraphCore
 from dtp.crdt import Link, Replica, Value, values
 from dtp.crdt.access import is_internal
+from dtp.crdt.parts import is_part
 from dtp.crdt.rules import MARK
 from dtp.graph.query.pattern import Range
 
@@ -164,7 +165,7 @@ def _extend(found: array[int], column: memoryview, hashed: int | None) -> None:
 
 def rows_of(data: bytes) -> Iterable[tuple[str, dict[str, Any], list[Any], list[Any]]]:
     """(soul, registers, [key, link...] in sets, what `GraphCore.others` gives) of what `Columns.rows` gave, but for
-    the graph's own book-keeping."""
+    the graph's own book-keeping and parts of documents."""
     parts = iter(values.decode(data))
     rows = zip(parts, parts, parts, parts, strict=True)
-    return (row for row in rows if not is_internal(row[0]))
+    return (row for row in rows if not is_internal(row[0]) and not is_part(row[0]))

@@ -10,6 +10,7 @@ from dtp.crdt import Change, Link, Replica, Value, values
 from dtp.graph.query.columns import Columns, Found, kind_of, rows_of
 from dtp.graph.query.pattern import Pattern, Sought, Walk
 from dtp.graph.query.properties import Name, add_written, assembled, names_in
+from dtp.graph.query.properties import read as read_name
 from dtp.graph.query.tables import SoulRow, Tables
 
 #: What `rows_of` gives of a node.
@@ -171,7 +172,7 @@ class Finding:
             self.added.update(soul for soul, _, _, _ in rows)
 
     def _read(self, names: list[Name]) -> list[Value]:
-        return [self._replica.sequences.read(name) for name in names]
+        return [read_name(self._replica, name) for name in names]
 
     def _row(self, row: _Read, read: dict[Name, Value]) -> SoulRow:
         soul, registers, members, others = row

@@ -7,12 +7,14 @@ Links of registers and sets are relationships, and no properties; null is no pro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from dtp.core import crdt as core
-from dtp.crdt import Link, Replica, Value, values
+from dtp.crdt import Link, Replica, Value, parts, values
+from dtp.crdt.document import read_at
 
-#: What is read of a text or a list, by its name: (`core.TEXT` or `core.LIST`, soul, key).
+#: What is read of a text, a list, or a part of a document, by its name: (`core.TEXT`, `LIST` or `VALUES`, soul, key).
 Name = tuple[int, str, str]
 #: Spaces beside registers, the first that counts first.
 _ORDER: Final = {
@@ -25,12 +27,22 @@ _UNCOMMITTED: Final = "uncommitted"
 
 
 def names_in(soul: str, others: list[Any]) -> Iterable[Name]:
-    """Return the names of the texts and lists in what `GraphCore.others` gave of a soul."""
+    """Return the names of the texts, lists and parts of documents in what `GraphCore.others` gave of a soul."""
     return [
         (space, soul, key)
-        for key, space in zip(others[::3], others[1::3], strict=True)
-        if space in (core.TEXT, core.LIST)
+        for key, space, content in zip(others[::3], others[1::3], others[2::3], strict=True)
+        if space in (core.TEXT, core.LIST) or _is_part(soul, key, space, content)
     ]
+
+
+def _is_part(soul: str, key: str, space: int, content: Any) -> bool:
+    return space == core.VALUES and parts.kind_in_map(soul, key, content) is not None
+
+
+def read(replica: Replica, name: Name) -> Value:
+    """Return what is read of a text, a list, or a part of a document."""
+    space, soul, key = name
+    return read_at(replica, soul, key) if space == core.VALUES else replica.sequences.read(name)
 
 
 def assembled(
@@ -44,7 +56,7 @@ def assembled(
         for key, space, content in sorted(there, key=lambda one: _ORDER[one[1]]):
             if key in found:
                 continue
-            if space in (core.TEXT, core.LIST):
+            if space in (core.TEXT, core.LIST) or _is_part(soul, key, space, content):
                 if (value := read((space, soul, key))) or content is not _UNCOMMITTED:
                     found[key] = value
             elif (value := _read(space, content)) is not None:
@@ -65,9 +77,9 @@ def properties_of(replica: Replica, soul: str) -> dict[str, Value]:
     """Return the properties of a node; of a private one what can be read of its registers."""
     opened = replica.reveal(soul) if soul.startswith("~") else None
     if opened is not None:
-        return assembled(soul, opened, [], replica.sequences.read)
+        return assembled(soul, opened, [], partial(read, replica))
     registers = values.decode(replica.core.keys(core.REGISTER, values.name(soul)))
-    return assembled(soul, registers, others_of(replica, soul), replica.sequences.read)
+    return assembled(soul, registers, others_of(replica, soul), partial(read, replica))
 
 
 def others_of(replica: Replica, soul: str) -> list[Any]:
