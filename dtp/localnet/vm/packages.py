@@ -10,7 +10,7 @@ from dtp.localnet.vm.contract import Package, PackageRejected, UpgradePolicy
 from dtp.localnet.vm.linker import Linker, MissingItem, short_address
 from dtp.localnet.vm.natives import Native
 from dtp.localnet.vm.verify import Refused, verify_move, verify_sui
-from dtp.localnet.vm.verify.link import ModuleId, check_cycles
+from dtp.localnet.vm.verify.link import ModuleId, check_cycles, check_depth
 from dtp.sui.bytecode import BytecodeError, CompiledModule, deserialize
 
 __all__ = ["PackageBuilder", "with_address"]
@@ -115,6 +115,7 @@ class PackageBuilder:
                 raise _rejected(refused, name) from None
         try:
             check_cycles(own)
+            check_depth(own, others)
         except Refused as refused:
             raise _rejected(refused, "") from None
         for name, module in compiled.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from module_maker import Maker, code
 from move_writer import write_module
 from test_verifier import with_code, with_function
 from vm_world import World, address, modules
@@ -45,6 +46,45 @@ def test_dependencies_must_be_named_and_there(world: World) -> None:
     absent = rejected(world, [THINGS], address(0x51), (STD, SUI, address(0x9999)))
     assert absent.status == "PublishUpgradeMissingDependency"
     assert "0x9999" in str(absent)
+
+
+def calling(name: str, *called: tuple[bytes, str]) -> bytes:
+    """A module whose function `f` calls `f` of these."""
+    made = Maker(name)
+    handles = [made.handle("f", module=made.module(*each)) for each in called]
+    made.function("f", code(*(("CALL", each) for each in handles), "RET"))
+    return write_module(made.build())
+
+
+def chain(world: World, package: bytes, length: int, below: bytes | None = None) -> None:
+    """Publish a package of modules m1, m2, ... each of which calls the one before; m1 calls the last of `below`."""
+    made = []
+    for number in range(1, length + 1):
+        called = [(bytes(32), f"m{number - 1}")] if number > 1 else [(below, "m60")] if below else []
+        made.append(calling(f"m{number}", *called))
+    needed = () if below is None else (below,)
+    world.packages[package] = world.vm.build_package(made, package, needed)
+
+
+@pytest.mark.parametrize(("length", "passes"), [(40, True), (41, False)])
+def test_a_chain_of_modules_of_others_has_a_limit(world: World, length: int, passes: bool) -> None:
+    """100 below the package itself; within a package there is none."""
+    first, second, top = address(0x61), address(0x62), address(0x63)
+    chain(world, first, 60)
+    chain(world, second, length, first)
+    data = calling("top", (second, f"m{length}"))
+    if passes:
+        world.vm.build_package([data], top, (first, second))
+    else:
+        error = rejected(world, [data], top, (first, second))
+        assert (error.status, error.reason) == (
+            "VMVerificationOrDeserializationError",
+            "max_dependency_depth_reached",
+        )
+
+
+def test_a_long_chain_within_a_package_passes(world: World) -> None:
+    chain(world, address(0x61), 64)
 
 
 def test_modules_are_compiled_for_zero_and_once(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
+from dtp.localnet.limits import MAX_DEPENDENCY_DEPTH
 from dtp.localnet.vm.types import abilities_text
 from dtp.localnet.vm.verify.common import Refused, subsumes
 from dtp.sui.bytecode import (
@@ -18,7 +19,7 @@ from dtp.sui.bytecode import (
     Visibility,
 )
 
-__all__ = ["ModuleId", "check", "check_cycles", "named"]
+__all__ = ["ModuleId", "check", "check_cycles", "check_depth", "named"]
 
 ModuleId: TypeAlias = tuple[bytes, str]
 Named: TypeAlias = tuple[object, ...]
@@ -119,6 +120,31 @@ def named(module: CompiledModule, token: SignatureToken) -> Named:
             entry = module.datatype_handles[handle]
             id = module.module_id(entry.module)
             return (*id, module.datatype_name(handle), *(named(module, a) for a in arguments))
+
+
+def check_depth(own: Mapping[ModuleId, CompiledModule], all_: Mapping[ModuleId, CompiledModule]) -> None:
+    """No module of `own` depends on a chain of too many modules of other packages, as they are in `all_`.
+
+    Those of the package itself don't count, as on Sui. A validator that has checked a part of the chain before, and
+    remembers that, lets a longer one pass.
+    """
+    longest: dict[ModuleId, int] = {}
+
+    def others(id: ModuleId) -> list[ModuleId]:
+        return [each for each in all_[id].dependencies if each not in own and each in all_]
+
+    for module in own:
+        waiting = others(module)
+        while waiting:
+            id = waiting[-1]
+            unknown = [each for each in others(id) if each not in longest]
+            if id in longest or not unknown:
+                waiting.pop()
+                longest[id] = 1 + max((longest[each] for each in others(id)), default=0)
+                if longest[id] > MAX_DEPENDENCY_DEPTH:
+                    raise Refused("max_dependency_depth_reached", f"{_short(id)} is above so many others")
+            else:
+                waiting += unknown
 
 
 def check_cycles(modules: Mapping[ModuleId, CompiledModule]) -> None:
