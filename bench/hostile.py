@@ -23,12 +23,12 @@ from pathlib import Path
 import dtp
 from bench import machine
 from bench.hostile_http import ANSWER_END, ASKED
-from bench.hostile_side import FRAMES
+from bench.hostile_side import FRAMES, PSK
 from bench.runner import ROOT, MeasurementFailed
 
 ATTACKS = ("processor only", "honest and busy", *FRAMES, "all in step", "memory holders", "half-open",
-           "half-open elsewhere", "slow loris", "malformed HTTP, one caller", "malformed HTTP", "HTTP given up",
-           "busy HTTP, one caller", "busy HTTP")  # fmt: skip
+           "half-open elsewhere", "strangers to a key", "slow loris", "malformed HTTP, one caller", "malformed HTTP",
+           "HTTP given up", "busy HTTP, one caller", "busy HTTP")  # fmt: skip
 #: The bar: the visitor's p99 while the listener is attacked, and after, in ms.
 BAR = 20.0
 #: A round trip or a newcomer that takes longer is given up, and counts as so long.
@@ -70,12 +70,12 @@ async def _ask(stream: dtp.Stream, *, http: bool) -> None:
     await (stream.readuntil(ANSWER_END) if http else stream.readexactly(64))
 
 
-async def _visit(address: str, until: float, *, http: bool) -> list[float]:
+async def _visit(address: str, until: float, *, http: bool, psk: bytes | None) -> list[float]:
     """Round trips over one connection; begins anew when that ends."""
     times: list[float] = []
     while (began := time.monotonic()) < until:
         with contextlib.suppress(dtp.DtpError, TimeoutError):
-            async with asyncio.timeout(GIVE_UP), dtp.connect(address) as connection:
+            async with asyncio.timeout(GIVE_UP), dtp.connect(address, psk=psk) as connection:
                 stream = await connection.open_stream()
                 while (began := time.monotonic()) < until:
                     await _ask(stream, http=http)
@@ -86,12 +86,12 @@ async def _visit(address: str, until: float, *, http: bool) -> list[float]:
     return times
 
 
-async def _come(address: str, until: float, *, http: bool) -> list[float]:
+async def _come(address: str, until: float, *, http: bool, psk: bytes | None) -> list[float]:
     """Connections of newcomers, one after the other: seconds each, up to the answer to the first thing it says."""
     times: list[float] = []
     while (began := time.monotonic()) < until:
         with contextlib.suppress(dtp.DtpError, TimeoutError):
-            async with asyncio.timeout(GIVE_UP), dtp.connect(address) as connection:
+            async with asyncio.timeout(GIVE_UP), dtp.connect(address, psk=psk) as connection:
                 stream = await connection.open_stream()
                 await _ask(stream, http=http)
                 times.append(time.monotonic() - began)
@@ -100,10 +100,10 @@ async def _come(address: str, until: float, *, http: bool) -> list[float]:
     return times
 
 
-async def _phase(name: str, address: str, seconds: float, *, http: bool) -> Figures:
+async def _phase(name: str, address: str, seconds: float, *, http: bool, psk: bytes | None) -> Figures:
     until = time.monotonic() + seconds
     visits, newcomers = await asyncio.gather(
-        _visit(address, until, http=http), _come(address, until, http=http)
+        _visit(address, until, http=http, psk=psk), _come(address, until, http=http, psk=psk)
     )
     return {
         f"{name} p50": _percentile(visits, 0.5),
@@ -139,12 +139,13 @@ def measure(attack: str, attackers: int, processes: int, seconds: float) -> Figu
             stack.enter_context(_ended(back))
             assert back.stdout is not None
             backend = [back.stdout.readline().strip()]
-        server = _side("listen", *backend)
+        psk = PSK if attack == "strangers to a key" else None
+        server = _side("listen", *(backend if psk is None else ["psk"]))
         stack.enter_context(_ended(server))
         assert server.stdout is not None
         address = server.stdout.readline().strip()
         host, _, port = address.rpartition("@")[2].partition("/")[0].rpartition(":")
-        figures = asyncio.run(_phase("before", address, seconds / 2, http=http))
+        figures = asyncio.run(_phase("before", address, seconds / 2, http=http, psk=psk))
         if "one caller" in attack:
             attackers = processes = 1
         crowd = [
@@ -153,11 +154,11 @@ def measure(attack: str, attackers: int, processes: int, seconds: float) -> Figu
         with _ended(*crowd):
             time.sleep(1.0)  # they have to start
             _turns(server)
-            figures |= asyncio.run(_phase("during", address, seconds, http=http)) | _turns(server)
+            figures |= asyncio.run(_phase("during", address, seconds, http=http, psk=psk)) | _turns(server)
             if any(each.poll() is not None for each in crowd):
                 raise MeasurementFailed(f"{attack}: attackers could not attack")
             figures["descriptors"] = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
-        figures |= asyncio.run(_phase("after", address, seconds / 2, http=http))
+        figures |= asyncio.run(_phase("after", address, seconds / 2, http=http, psk=psk))
         figures["MiB"] = _memory(server.pid)
         figures["descriptors after"] = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
     return figures

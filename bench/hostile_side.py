@@ -29,6 +29,8 @@ from dtp.session.limits import DEFAULT
 from dtp.session.noise import Suite
 from dtp.session.session import Session
 
+#: The key of a listener that has one.
+PSK = bytes(range(32))
 #: Frames of a record: what docs/wire.md allows.
 _FRAMES = 256
 _STREAM: Outgoing = (int(Frame.STREAM), 0, 0, 0, b"")
@@ -88,13 +90,15 @@ class _Watch(selectors.DefaultSelector):
         return {"turn p99": met * 1e3, "turn max": turns[-1] * 1e3}
 
 
-async def _listen(watch: _Watch, port: int) -> None:
-    """Listen, as `dtpd` in front of a backend at `port`, if there is one."""
+async def _listen(watch: _Watch, port: int, *, psk: bool) -> None:
+    """Listen, as `dtpd` in front of a backend at `port`, if there is one; with `psk` for those who have the key."""
     if port:
         print(await hostile_http.start_daemon(port), flush=True)
     else:
         services = {"": _echo, "pour": _pour}
-        listener = await dtp.listen("tcp://127.0.0.1:0", services, identity=Identity.generate())
+        listener = await dtp.listen(
+            "tcp://127.0.0.1:0", services, identity=Identity.generate(), psk=PSK if psk else None
+        )
         print(listener.address(), flush=True)
     serve_for_long()
     loop = asyncio.get_running_loop()
@@ -261,13 +265,14 @@ def _burn() -> None:
 
 
 def main() -> None:
-    """`back`, `listen [PORT OF A BACKEND]`, or `attack NAME COUNT ADDRESS HOST PORT`."""
+    """`back`, `listen [PORT OF A BACKEND|psk]`, or `attack NAME COUNT ADDRESS HOST PORT`."""
     if sys.argv[1] == "back":
         asyncio.run(hostile_http.back())
     if sys.argv[1] == "listen":
         watch = _Watch()
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watch)) as runner:
-            runner.run(_listen(watch, int(sys.argv[2]) if sys.argv[2:] else 0))
+            given = sys.argv[2] if sys.argv[2:] else "0"
+            runner.run(_listen(watch, 0 if given == "psk" else int(given), psk=given == "psk"))
     name, count, address, host, port = (
         sys.argv[2],
         int(sys.argv[3]),
@@ -283,7 +288,7 @@ def main() -> None:
         _in_step(host, port, count)
     elif name == "memory holders":
         asyncio.run(_hold(address, count))
-    elif name == "half-open":
+    elif name in ("half-open", "strangers to a key"):
         _half_open(host, port, 8 * count)
     elif name == "half-open elsewhere":
         _half_open(host, port, 8 * count, "127.0.0.2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -76,6 +77,28 @@ def test_completion(program: str, words: list[str], found: list[str]) -> None:
     )
     assert [line.partition(",")[2] for line in done.stdout.splitlines()] == found
     assert done.stderr == ""
+
+
+def test_zsh_takes_the_line_of_the_guide(tmp_path: Path) -> None:
+    """Where nothing has begun completion it said: command not found: compdef."""
+    zsh = shutil.which("zsh")
+    if zsh is None:
+        pytest.skip("zsh isn't installed")
+    guide = (ROOT / "docs" / "guide.md").read_text()
+    (line,) = re.findall(r"^\$ echo '(.*)' >> ~/\.zshrc$", guide, re.MULTILINE)
+    (tmp_path / ".zshrc").write_text(f"{line}\n")
+    done = subprocess.run(
+        [zsh, "-ic", 'print -r -- "<$_comps[dtp]>"'],
+        env={**os.environ, "HOME": str(tmp_path), "ZDOTDIR": str(tmp_path), "ZSH_DISABLE_COMPFIX": "true",
+             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert "<_dtp_completion>" in done.stdout
+    assert "not found" not in done.stderr
 
 
 def every_command(command: click.Command, name: str) -> list[tuple[str, click.Command]]:

@@ -232,8 +232,9 @@ def commands_of_the_guide(newcomer: Newcomer) -> None:
     newcomer.run(line("tar c photos | dtp cat dtp://alice/backup"))
     assert (newcomer.home / "backup" / "photos" / "one.jpg").read_bytes() == b"a photo"
     line("ssh -o ProxyCommand=")  # needs an SSH server
-    for shell, file in (("bash", ".bashrc"), ("zsh", ".zshrc")):
-        newcomer.run(line(f"echo 'eval \"$(_DTP_COMPLETE={shell}_source dtp)\"'"))
+    zsh = "autoload -Uz compinit && compinit; "
+    for shell, file, first in (("bash", ".bashrc", ""), ("zsh", ".zshrc", zsh)):
+        newcomer.run(line(f"echo '{first}eval \"$(_DTP_COMPLETE={shell}_source dtp)\"'"))
         assert f"{shell}_source dtp" in (newcomer.home / file).read_text()
     newcomer.run(line("_DTP_COMPLETE=fish_source dtp"))
     assert "dtp" in (newcomer.home / ".config" / "fish" / "completions" / "dtp.fish").read_text()
