@@ -46,15 +46,22 @@ class Seen:
 
     chains: dict[bytes, list[Signed]] = field(default_factory=dict)
     due: dict[bytes, int] = field(default_factory=dict)
+    #: Authors that are banned: what is here of them is as though it wasn't.
+    hidden: set[bytes] = field(default_factory=set)
 
     def copy(self) -> Seen:
-        return Seen({author: list(chain) for author, chain in self.chains.items()}, dict(self.due))
+        chains = {author: list(chain) for author, chain in self.chains.items()}
+        return Seen(chains, dict(self.due), set(self.hidden))
+
+    def visible(self) -> dict[bytes, list[Signed]]:
+        """The chains that count, and are told to others."""
+        return {author: chain for author, chain in self.chains.items() if chain and author not in self.hidden}
 
     def length(self, author: bytes) -> int:
         return len(self.chains.get(author, ()))
 
     def applied(self) -> dict[bytes, list[Signed]]:
-        return {author: chain[: self.due.get(author, 0)] for author, chain in self.chains.items()}
+        return {author: chain[: self.due.get(author, 0)] for author, chain in self.visible().items()}
 
     def ripen(self, limit: int, own: bytes) -> None:
         """Let in what isn't above a clock, each author's in its order, and all that is its own."""
@@ -167,9 +174,9 @@ class Replica:
     def check(self) -> None:
         """The package shows what the model does, and has what it has."""
         self.ripen()
-        told = {author: len(chain) for author, chain in self.seen.chains.items() if chain}
+        told = {author: len(chain) for author, chain in self.seen.visible().items()}
         same("vector", sorted(told.items()), sorted(self.graph.vector().items()))
-        marks = {author: chain[-1].hash[:16] for author, chain in self.seen.chains.items() if chain}
+        marks = {author: chain[-1].hash[:16] for author, chain in self.seen.visible().items()}
         same("heads", sorted(marks.items()), sorted((a, h.mark) for a, h in self.graph.heads().items()))
         ours = contents(self.shown())
         same("souls", sorted(ours), self.graph.souls(internal=True))

@@ -146,7 +146,7 @@ class Secrets:
     def expected(self, replica: Replica, soul: str, ring: Ring) -> list[tuple[str, Any]]:
         frames = {
             (frame.author, op.clock): frame.hash
-            for chain in replica.seen.chains.values()
+            for chain in replica.seen.applied().values()
             for frame in chain
             for op in frame.ops
         }

@@ -108,6 +108,7 @@ class World:
             "revoke": self.revoke,
             "publish": self.publish,
             "seal": self.seal,
+            "ban": self.ban,
             "devices": self.devices,
             "whisper": self.whisper,
             "commit": self.commit,
@@ -155,6 +156,24 @@ class World:
     async def devices(self, replica: Replica, step: Step) -> None:
         await self.commit(replica)
         change(self.household, replica, step, self.replicas)
+        await self.commit(replica)
+
+    async def ban(self, replica: Replica, step: Step) -> None:
+        """Somebody's frames are as though they had never come; or all that is here of them is removed."""
+        other = self.replicas[step.a % len(self.replicas)]
+        await self.commit(replica)
+        if other.key == replica.key:
+            return
+        if other.key in replica.seen.hidden and step.b % 2:
+            await replica.graph.admission.unban(other.identity.id)
+            replica.seen.hidden.discard(other.key)
+        else:
+            await replica.graph.admission.ban(other.identity.id)
+            replica.seen.hidden.add(other.key)
+            if step.b % 4 == 0:
+                await replica.graph.admission.purge(other.identity.id)
+                replica.seen.chains.pop(other.key, None)
+                replica.seen.due.pop(other.key, None)
         await self.commit(replica)
 
     async def vote(self, replica: Replica, step: Step) -> None:
@@ -216,11 +235,15 @@ class World:
             await self.commit(each)
         told = await self.exchange(replica, other)
         had, other_had = replica.seen.copy(), other.seen.copy()
+        hidden = had.hidden | other_had.hidden
         split = {
-            author for author, chain in other_had.chains.items() if not replica.seen.takes(author, chain)
+            author
+            for author, chain in other_had.chains.items()
+            if author not in hidden and not replica.seen.takes(author, chain)
         }
         for author, chain in had.chains.items():
-            other.seen.takes(author, chain)
+            if author not in hidden:
+                other.seen.takes(author, chain)
         if not split <= self.doubled:
             raise Difference("somebody signed two histories who has one graph")
         self.forked |= split
@@ -258,7 +281,7 @@ class World:
         """Who was behind goes on once a peer had all that was here of it, and all is here that it signed."""
         if replica.seen.length(replica.key) < replica.signed:
             return
-        mine, told = replica.seen.chains.get(replica.key, []), other_had.chains.get(replica.key, [])
+        mine, told = replica.seen.chains.get(replica.key, []), other_had.visible().get(replica.key, [])
         if (
             replica.behind
             and len(told) >= len(mine)
@@ -270,14 +293,14 @@ class World:
         """Some of an author's frames go over by hand."""
         other = self.replicas[step.a % len(self.replicas)]
         await self.commit(replica)
-        authors = sorted(replica.seen.chains)
+        authors = sorted(replica.seen.visible())
         if other is replica or not authors:
             return
         author = authors[step.b % len(authors)]
         chain = replica.seen.chains[author]
         first = other.seen.length(author) + 1
         until = min(len(chain), first + step.c % 3)
-        if first > until or author == other.key:
+        if first > until or author == other.key or author in other.seen.hidden:
             return
         data = await replica.graph.read(author, first, until)
         if len(data) == until - first + 1:  # what was pruned goes over as a whole, or not at all
@@ -301,8 +324,13 @@ class World:
         other = self.replicas[step.a % len(self.replicas)]
         await self.commit(replica)
         parts, chains = [], {}
-        for author, chain in replica.seen.chains.items():
-            if author == other.key or other is replica or author in self.forked:
+        for author, chain in replica.seen.visible().items():
+            if (
+                author in other.seen.hidden
+                or author == other.key
+                or other is replica
+                or author in self.forked
+            ):
                 continue
             if not other.seen.copy().takes(author, chain):
                 return
@@ -334,7 +362,7 @@ class World:
         states: dict[tuple[object, ...], tuple[int, bytes]] = {}
         for replica in self.replicas:
             seen = tuple(
-                sorted((a, len(c), replica.seen.due.get(a, 0)) for a, c in replica.seen.chains.items())
+                sorted((a, len(c), replica.seen.due.get(a, 0)) for a, c in replica.seen.visible().items())
             )
             number, state = states.setdefault(seen, (replica.number, replica.graph.replica.save()))
             if state != replica.graph.replica.save():
