@@ -327,6 +327,9 @@ def test_status_tells_of_two_histories(me, tmp_path):
         "missing": 0,
         "forks": 0,
         "clock_ahead": 0,
+        "banned": 0,
+        "refused": 0,
+        "refusals": {"reasons": [], "authors": []},
         "damage": None,
     }
     assert "it is a copy of" in run("put", copy, "page", "k", "2", code=3)
