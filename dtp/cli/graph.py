@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dtp.crdt.types import Node
     from dtp.graph import Exported, Graph, Imported, PrivateNode, Proof
     from dtp.graph.formats.items import Left
+    from dtp.graph.resigning import Resigned
     from dtp.net.address import Address
     from dtp.net.connection import Connection
 
@@ -485,13 +486,27 @@ def _wrong(graph: Graph) -> DtpError | None:
 
 @graph.command()
 @_file
+@click.argument("source", type=click.Path(dir_okay=False), required=False)
+@click.option("--author", metavar="PEER", help="Whose work to sign again. [default: yours]")
 @_store
-def recover(opened: _Opener) -> None:
-    """Let a copied or restored file go on for your identity.
+def recover(opened: _Opener, source: str | None, author: str | None) -> None:
+    """Let a copied or restored file go on for your identity; or sign again what is stranded in SOURCE.
 
-    Only if no other copy has more of what you wrote, or will be written to: two that are contradict each other, and
-    others take only one of them. Where a peer has all of it, 'dtp graph sync' is enough.
+    Without SOURCE and --author: only if no other copy has more of what you wrote, or will be written to: two that are
+    contradict each other, and others take only one of them. Where a peer has all of it, 'dtp graph sync' is enough.
+
+    SOURCE is the copy that wrote as well, or the file of a device that was put out; what others don't take of it is
+    signed again by you. Without SOURCE, --author takes what is void in FILE.
+
+    \b
+    Examples:
+      dtp graph recover notes.db
+      dtp graph recover notes.db copy.db
+      dtp graph recover notes.db phone.db --author dtp1...
     """
+    if source is not None or author is not None:
+        _sign_again(opened, source, author)
+        return
 
     async def work(graph: Graph) -> tuple[bool, str]:
         was = graph.behind is not None
@@ -501,6 +516,16 @@ def recover(opened: _Opener) -> None:
     was, whose = opened.run(work, writing=True)
     text = f"{opened.file} goes on for {whose}" if was else "there is nothing to recover"
     print_result({"recovered": was}, text)
+
+
+def _sign_again(opened: _Opener, source: str | None, author: str | None) -> None:
+    async def work(graph: Graph) -> Resigned:
+        return await graph.recover_from(source, author)
+
+    done = opened.run(work, writing=True)
+    record = {"received": done.received, "signed": done.ops}
+    text = f"{count_of(done.received, 'envelope')} received, {count_of(done.ops, 'op')} signed again"
+    _tell(text, record, done.left)
 
 
 @graph.command()

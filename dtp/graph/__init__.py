@@ -40,6 +40,7 @@ from dtp.graph.pruning import Prunable, Pruned
 from dtp.graph.query.budget import QueryBudget
 from dtp.graph.query.errors import QueryError, QueryLimit
 from dtp.graph.quotas import Quotas, Refused
+from dtp.graph.resigning import Resigned
 from dtp.graph.undo import UndoManager, Undone
 
 __all__ = [
@@ -89,6 +90,7 @@ __all__ = [
     "Quotas",
     "ReaderUnknown",
     "Refused",
+    "Resigned",
     "Rule",
     "RuleBroken",
     "Rules",

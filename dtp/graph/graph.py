@@ -51,6 +51,7 @@ from dtp.tasks import start_task
 
 if TYPE_CHECKING:
     from dtp.graph.private import PrivateNode
+    from dtp.graph.resigning import Resigned
 
 log = logging.getLogger("dtp.graph")
 
@@ -295,6 +296,22 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
         self._replica.become(fresh)
         self._tell_rebuilt(changes)
         self._look_again()
+
+    async def recover_from(
+        self, source: str | None = None, author: PeerId | str | bytes | None = None
+    ) -> Resigned:
+        """Sign again what an author, by default this identity, made that others don't take: in another history than
+        the one that is here, or since it was revoked. It is this identity's then, and what is newer here stays.
+
+        `source` is a store (as `open` names it) that has the author's frames, such as the file of a lost device or
+        the copy that wrote as well; None looks at what is here. What nothing speaks against is taken as it is signed.
+        What this identity may not write, or is sealed, is `left`. Do it on one device. Raises `GraphError`,
+        `StoreError`.
+        """
+        from dtp.graph.resigning import recover_from
+
+        whose = self.identity.id.key if author is None else access.key_of(author)
+        return await recover_from(self, source, whose)
 
     def caught_up(self) -> None:
         """Sign again, as a peer that knows this identity has told all that it has of it; not if more was signed here:

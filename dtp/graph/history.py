@@ -9,7 +9,6 @@ from dtp.core import crdt as core
 from dtp.core.crdt import VOID
 from dtp.core.text import Patch
 from dtp.crdt import Kind, Op, Replica, Value, clock, parts, values
-from dtp.crdt.access import Access
 from dtp.crdt.ops import ops_of
 from dtp.crdt.replica import may_write
 from dtp.crdt.rules import MARK
@@ -52,7 +51,7 @@ async def _made(graph: Graph, soul: str, wanted: Callable[[Op], bool]) -> list[t
     found: list[tuple[Op, int]] = []
     for author, last in sorted(graph.vector().items()):
         ruled = soul.startswith(MARK) or not may_write(author, soul)
-        known = Access(graph.name, graph.replica.access.again().cuts)
+        known = graph.replica.access.again()
         for first in range(1, last + 1, _READ):
             for data in await graph.read(author, first, min(last, first + _READ - 1)):
                 envelope = envelopes.decode(graph.name, data)

@@ -55,6 +55,12 @@ def test_a_lost_phone(people, tmp_path):
     listed = [json.loads(line) for line in run("graph", "account", mine, "--json").splitlines()]
     assert {one["label"]: one["ended"] is not None for one in listed} == {"": True, "laptop": False}
 
+    assert run("graph", "recover", mine, theirs, "--author", phone_id, "-i", laptop).startswith(
+        "0 envelopes received, 1 op signed again"
+    )
+    assert run("graph", "get", mine, soul, "title") == "thief\n"  # by the laptop now
+    run("graph", "put", mine, soul, "title", "laptop", "-i", laptop)
+
     other = tmp_path / "other.pem"
     run(
         *("account", "rotate", "-k", other, "--card", card, "--recovery", recovery),

@@ -1,0 +1,241 @@
+"""Work that others don't take is signed again: of a copy that wrote as well, of a device that was put out."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graph_fixtures import ALICE, BOB, CAROL, identity
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dtp.graph import Graph, GraphError, StoreError
+from dtp.identity import Account, Device, Identity
+
+KEY, RECOVERY = identity("account"), identity("recovery")
+
+
+def run(main: Coroutine[Any, Any, Any]) -> Any:
+    async def limited() -> Any:
+        async with asyncio.timeout(60):
+            return await main
+
+    return asyncio.run(limited())
+
+
+async def everything(graph: Graph) -> list[bytes]:
+    await graph.commit()
+    return [one for author, last in graph.vector().items() for one in await graph.read(author, 1, last)]
+
+
+async def tell(one: Graph, *others: Graph) -> None:
+    for other in others:
+        await other.receive(await everything(one))
+
+
+def write(graph: Graph, who: str) -> None:
+    """A bit of each type."""
+    graph.node("page")[who] = who
+    graph.node("page")["both"] = who
+    graph.counter("n").add(len(who))
+    graph.set("tags").add(who)
+    graph.map("map")[who] = who
+    graph.multi_value("several").set(who)
+    graph.text("text").append(f"{who}, ")
+    graph.list("list").append(who)
+
+
+async def forked(place: Path) -> tuple[Graph, str]:
+    """Alice's graph, and the path of a copy that wrote something else since."""
+    async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+        write(graph, "common")
+    copy = place.with_name("copy.db")
+    shutil.copy(place, copy)
+    async with await Graph.open(str(copy), identity=ALICE, name="g") as other:
+        other.recover()
+        write(other, "stranded")
+        await other.commit()
+        other.set("tags").discard("common")
+        del other.node("page")["common"]
+        other.text("text").insert(0, "stranded: ")
+        del other.list("list")[0]
+        other.set("tags").add("gone")
+        other.set("tags").discard("gone")
+    graph = await Graph.open(str(place), identity=ALICE, name="g")
+    write(graph, "taken")
+    await graph.commit()
+    return graph, str(copy)
+
+
+@pytest.mark.parametrize("who", [ALICE, BOB])
+def test_a_fork_is_signed_again(tmp_path: Path, who: Identity) -> None:
+    """By the same identity, or by the one that goes on; others see it as though it had been merged."""
+
+    async def main() -> None:
+        graph, copy = await forked(tmp_path / "graph.db")
+        judge = await Graph.open("memory:", identity=CAROL, name="g")
+        mine = graph if who is ALICE else await Graph.open("memory:", identity=who, name="g")
+        if mine is not graph:
+            await tell(graph, mine)
+        done = await mine.recover_from(copy, ALICE.id)
+        assert done.received == 0
+        assert done.ops > 8
+        assert [one.what for one in done.left] == ["values '' of 'several'"]
+        again = await mine.recover_from(copy, ALICE.id)
+        assert (again.received, again.ops) == (0, 0)
+        await tell(mine, judge)
+        page = judge.node("page").to_dict()
+        assert [page["stranded"], page["taken"], page["both"]] == ["stranded", "taken", "taken"]
+        assert "common" not in page
+        assert judge.counter("n").value == len("commonstrandedtaken")
+        assert set(judge.set("tags")) == {"stranded", "taken"}
+        assert (
+            judge.map("map").to_dict()
+            if hasattr(judge.map("map"), "to_dict")
+            else dict(judge.map("map"))
+            == {
+                "common": "common",
+                "stranded": "stranded",
+                "taken": "taken",
+            }
+        )
+        text = str(judge.text("text"))
+        assert text.startswith("stranded: common, ")
+        assert text.count("stranded, ") == text.count("taken, ") == 1
+        assert sorted(judge.list("list")) == ["stranded", "taken"]
+        await graph.close()
+        await judge.close()
+        if mine is not graph:
+            await mine.close()
+
+    run(main())
+
+
+def test_what_was_deleted_here_since_stays_so(tmp_path: Path) -> None:
+    path = tmp_path / "graph.db"
+
+    async def main() -> None:
+        async with await Graph.open(str(path), identity=ALICE) as graph:
+            graph.node("page")["k"] = 0
+        copy = shutil.copy(path, tmp_path / "copy.db")
+        async with await Graph.open(str(copy), identity=ALICE) as other:
+            other.recover()
+            other.node("page")["k"] = "stranded"
+            other.node("page")["new"] = 1
+        async with await Graph.open(str(path), identity=ALICE) as graph:
+            del graph.node("page")["k"]
+            await graph.commit()
+            await graph.recover_from(str(copy))
+            assert graph.node("page").to_dict() == {"new": 1}
+
+    run(main())
+
+
+def test_a_lost_device_s_work_comes_back(tmp_path: Path) -> None:
+    """The phone was put out, and is found again: what nobody had seen is the laptop's then."""
+    account = Account.create(KEY, RECOVERY.id, [Device(ALICE.id.key), Device(BOB.id.key)])
+    place = str(tmp_path / "phone.db")
+
+    async def main() -> None:
+        laptop = await Graph.open("memory:", identity=ALICE)
+        phone = await Graph.open(place, identity=BOB)
+        for one in (laptop, phone):
+            one.accounts.join(account.card)
+        notes = laptop.accounts.own("notes")
+        phone.node(notes)["seen"] = 1
+        phone.text(notes).append("seen")
+        await tell(phone, laptop)
+        laptop.accounts.revoke(account, BOB.id)
+        phone.node(notes)["late"] = 2
+        phone.text(notes).append(", and late")
+        phone.node("free")["k"] = 3
+        await phone.commit()
+        await phone.close()
+        done = await laptop.recover_from(place, BOB.id)
+        assert done.received > 0
+        assert (done.ops, done.left) == (2, [])
+        assert laptop.node(notes).to_dict() == {"seen": 1, "late": 2}
+        assert str(laptop.text(notes)) == "seen, and late"
+        assert laptop.node("free").written("k")[0] == BOB.id.key  # as the phone has signed it
+        assert laptop.node(notes).written("late")[0] == ALICE.id.key
+        assert (await laptop.recover_from(author=BOB.id)).ops == 0
+        carol = await Graph.open("memory:", identity=CAROL)
+        await tell(laptop, carol)
+        assert carol.node(notes).to_dict() == {"seen": 1, "late": 2}
+        other = await carol.recover_from(place, BOB.id)  # who may not write there
+        assert other.ops == 0
+        assert {one.what for one in other.left} == {f"text '' of '{notes}'"}  # the rest is here, and newer
+        await carol.close()
+        await laptop.close()
+
+    run(main())
+
+
+def test_what_never_counted_isn_t_signed_again() -> None:
+    async def main() -> None:
+        alice = await Graph.open("memory:", identity=ALICE)
+        bob = await Graph.open("memory:", identity=BOB)
+        with bob.replica.core.trusted():
+            bob.replica.core.put(
+                b"\x91\x93" + b"".join(map(_packed, (alice.own("x"), "k", "forged"))), 1 << 40
+            )
+        await tell(bob, alice)
+        done = await alice.recover_from(author=BOB.id)
+        assert (done.ops, alice.node(alice.own("x")).to_dict()) == (0, {})
+        with pytest.raises(GraphError, match="not in memory"):
+            await alice.recover_from("memory:")
+        with pytest.raises(StoreError):
+            await alice.recover_from("/nowhere/graph.db")
+        await alice.close()
+        await bob.close()
+
+    def _packed(text: str) -> bytes:
+        return bytes([0xD9, len(text)]) + text.encode()
+
+    run(main())
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.integers(0, 40), st.integers(0, 5), st.sampled_from("abc")), max_size=12
+    )
+)
+def test_a_text_is_what_merging_both_histories_would_give(
+    tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[bool, int, int, str]]
+) -> None:
+    """A model: the same edits, made by two authors apart and merged, have the same characters."""
+    place = tmp_path_factory.mktemp("fork") / "graph.db"
+
+    def edit(graph: Graph, at: int, count: int, letter: str) -> None:
+        text = graph.text("t")
+        at = min(at, len(text))
+        if count > 3:
+            text.insert(at, letter * count)
+        else:
+            text.delete(at, min(count, len(text) - at))
+
+    async def main() -> None:
+        async with await Graph.open(str(place), identity=ALICE) as graph:
+            graph.text("t").insert(0, "0123456789")
+        copy = shutil.copy(place, place.with_name("copy.db"))
+        model = [await Graph.open("memory:", identity=who) for who in (ALICE, BOB)]
+        async with await Graph.open(str(copy), identity=ALICE) as other:
+            other.recover()
+            await model[0].receive(await everything(other))
+            await model[1].receive(await everything(other))
+            graph = await Graph.open(str(place), identity=ALICE)
+            for is_stranded, *rest in edits:
+                edit(other if is_stranded else graph, *rest)
+                edit(model[is_stranded], *rest)
+        await graph.recover_from(str(copy))
+        await tell(model[1], model[0])
+        assert sorted(str(graph.text("t"))) == sorted(str(model[0].text("t")))
+        for one in (graph, *model):
+            await one.close()
+
+    run(main())
