@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import inspect
 import io
+import itertools
 import re
 import runpy
 import shlex
@@ -124,10 +125,13 @@ def commands():
     for path in DOCUMENTS:
         for line, code in blocks(path, "console"):
             for offset, text in enumerate(code.strip("\n").splitlines()):
-                for part in text.removeprefix("$ ").split("&&"):
-                    words = shlex.split(part, comments=True)
-                    if text.startswith("$ ") and words[0] == "dtp":
-                        yield pytest.param(words[1:], id=f"{path.name}:{line + offset}")
+                if not text.startswith("$ "):
+                    continue
+                words = shlex.split(text.removeprefix("$ "), comments=True)
+                for is_between, part in itertools.groupby(words, lambda word: word == "&&"):
+                    first, *arguments = part
+                    if not is_between and first == "dtp":
+                        yield pytest.param(arguments, id=f"{path.name}:{line + offset}")
 
 
 @pytest.mark.parametrize("arguments", list(commands()))
