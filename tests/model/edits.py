@@ -307,7 +307,30 @@ def drop(replica: Replica, step: Step, everyone: list[Replica]) -> None:
     same("what a deleted node has", before, tell(replica.graph.everything(soul)))
 
 
+def _all(replica: Replica) -> dict[str, Any]:
+    souls = replica.graph.souls()
+    return {soul: told for soul in souls if (told := tell(replica.graph.everything(soul)))}
+
+
+def back(replica: Replica, step: Step, everyone: list[Replica]) -> None:
+    """Undo takes an edit of any type back, and redo makes it again, as long as nobody else writes."""
+    names = [name for name in EDITS if name not in ("back", "undo")]
+    before = _all(replica)
+    with replica.graph.undo_manager() as manager:
+        with manager.step("one"):
+            EDITS[names[step.b // 7 % len(names)]](replica, step, everyone)
+        after = _all(replica)
+        if manager.undo() is None:
+            same("nothing was undone", before, after)
+            return
+        replica.dirty = True
+        same("what is there after undo", before, _all(replica))
+        manager.redo()
+        same("what is there after redo", after, _all(replica))
+
+
 EDITS = {
+    "back": back,
     "drop": drop,
     "put": put,
     "delete": delete,

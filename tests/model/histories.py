@@ -24,6 +24,7 @@ WEIGHTS = {
     "type": 8,
     "erase": 5,
     "undo": 1,
+    "back": 4,
     "push": 6,
     "pull": 3,
     "move": 4,
