@@ -493,6 +493,26 @@ class Access:
             cuts[key] = min(cut, cuts.get(key, _MAX_CLOCK))
         return Access(self.graph, cuts, Accounts(self.graph, self.accounts.known()))
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether nothing that is known of frames that were taken may be kept."""
+        return self._is_outdated
+
+    def learn(self, known: Access) -> bool:
+        """Take over what `again` of another gave; True if all stays that was let in here."""
+        for key, cut in known.cuts.items():
+            self.cuts[key] = min(cut, self.cuts.get(key, _MAX_CLOCK))
+        self.accounts.begin_with(known.accounts.known())
+        return not any(self._is_wrong(author, one) for author, one in self.authors.items())
+
+    def _is_wrong(self, author: bytes, one: _Author) -> bool:
+        """Whether something of an author was let in that is void, or the other way round."""
+        used = (grant for grants in one.grants.values() for grant in grants.values() if grant.id in one.used)
+        return any(one.used[grant.id] > self.cut(grant, grant.id) for grant in used) or any(
+            shown.is_wrong(self.accounts.standing(place[0]).last(author, place[1]))
+            for place, shown in one.showing.items()
+        )
+
     def end(self, cuts: Cuts) -> None:
         """Take an account's word where its devices end."""
         name = cuts.card.name

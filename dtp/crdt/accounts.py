@@ -225,6 +225,10 @@ class Accounts:
         name = account_name(cuts.card.account)
         self.standings[name] = self.standings.get(name, Standing()).with_cuts(cuts)
 
+    def begin_with(self, prior: Mapping[str, Standing]) -> None:
+        """Know this of accounts beforehand."""
+        self._prior = dict(prior)
+
     def known(self) -> dict[str, Standing]:
         """Return all that stands, to begin again with."""
         return {name: self.standing(name) for name in self.standings.keys() | self._prior.keys()}

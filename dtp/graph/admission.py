@@ -114,6 +114,12 @@ class Inside(NamedTuple):
     lock: asyncio.Lock
 
 
+class _Pending(dict[bytes, Usage]):
+    """What is to be taken of whom, and bytes of all strangers in it."""
+
+    strangers_bytes = 0
+
+
 class Admission:
     """Whom a graph takes in. Read what there is without waiting; what changes it is kept when it returns."""
 
@@ -342,7 +348,7 @@ class Admission:
             self._usage.clear()  # it is counted again
         taken: list[Envelope | Summary] = []
         out: dict[bytes, str] = dict.fromkeys(self.hidden, BANNED) if self.hidden else {}
-        heads, pending = self._inside.chains().heads, dict[bytes, Usage]()
+        heads, pending = self._inside.chains().heads, _Pending()
         for envelope in batch:
             author, head = envelope.author, heads.get(envelope.author)
             reason = out.get(author, "")
@@ -358,7 +364,7 @@ class Admission:
             await self._keep()
         return taken
 
-    async def _why_not(self, envelope: Envelope | Summary, pending: dict[bytes, Usage]) -> str:
+    async def _why_not(self, envelope: Envelope | Summary, pending: _Pending) -> str:
         """Return why an envelope isn't taken, "" if it is. `pending` is what is to be taken with it."""
         author, quotas, now = envelope.author, self.quotas, self._graph.replica.clock.wall()
         is_new = author not in self._inside.chains().heads and author not in pending
@@ -367,7 +373,8 @@ class Admission:
         usage = await self._used_by(author)
         reason = usage.beyond(so_far, quotas.of(known=True))
         if not reason and author not in self._acquainted:
-            others = sum(one.bytes for who, one in pending.items() if who not in self._acquainted | {author})
+            before = pending.get(author)
+            others = pending.strangers_bytes - (before.bytes if before is not None else 0)
             reason = await self._why_not_a_stranger(usage, so_far, others)
             if is_new and not reason and not self._arrivals.has_room(quotas, now):
                 reason = (
@@ -378,6 +385,9 @@ class Admission:
             elif is_new and not reason:
                 self._arrivals.add(now)
         if not reason:
+            if author not in self._acquainted:
+                before = pending.get(author)
+                pending.strangers_bytes += so_far.bytes - (before.bytes if before is not None else 0)
             pending[author] = so_far
         return reason
 
@@ -415,6 +425,11 @@ class Admission:
             usage.add(more)
             if self._strangers_bytes is not None and envelope.author not in self._acquainted:
                 self._strangers_bytes += more.bytes
+
+    def recount(self, author: bytes) -> None:
+        """Count anew what an author's envelopes take, as others are in their place."""
+        self._usage.pop(author, None)
+        self._strangers_bytes = None
 
     def _refuse(self, author: bytes, reason: str, size: int) -> None:
         if reason != BANNED and len(self._full) < _MOST:

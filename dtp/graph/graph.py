@@ -56,8 +56,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("dtp.graph")
 
 _T = TypeVar("_T")
-#: Bytes of frames that are taken before the state is kept again, so that opening reads few frames.
-_STATE_EVERY: Final = 16 << 20
+#: Bytes of frames that are taken before the state is kept again, so that opening and revoking read few frames: as
+#: many as the state has, but within these bounds.
+_STATE_LEAST: Final = 4 << 20
+_STATE_MOST: Final = 16 << 20
 #: Envelopes that go to the store in one transaction.
 _AT_ONCE: Final = 256
 #: The wall clock is asked again after so many seconds whether something is due: it may have been set.
@@ -114,6 +116,7 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
         self.forks: dict[bytes, Proof] = {proof.author: proof for proof in loading.proofs(store)}
         self._unsaved: dict[tuple[bytes, int], Envelope | Summary] = {}
         self._since_state = 0
+        self._state_every = _STATE_LEAST
         self._flush: asyncio.Task[None] | None = None
         self._news: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -538,8 +541,11 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
                 self.sign()
             version = self._replica.version
             await self._save(synced=True)
-            fresh = self._replica.fresh()
-            await self._run(loading.replay, self._store, fresh)
+            fresh, whole = (
+                self._replica.fresh(),
+                self._replica.sequences.stale or self._replica.access.is_outdated,
+            )
+            fresh = await self._run(partial(loading.rebuilt, whole=whole), self._store, fresh)
             if self._replica.version != version:  # something was made meanwhile
                 continue
             changes = access.differences(self._replica, fresh)
@@ -754,7 +760,9 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
         for; how many were dropped, 0 where the store can't."""
         async with self._lock:
             self.check_writable()
-            return await self._run(self._store.replace, parts)
+            dropped = await self._run(self._store.replace, parts)
+            self.admission.recount(parts[0].author)
+            return dropped
 
     async def shrink(self) -> None:
         """Give back the room of what was dropped."""
@@ -778,7 +786,7 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
             self._store.witness(self.identity.id.key, own[-1])
 
     async def _save_state(self, *, always: bool = False) -> None:
-        if not self._since_state or not (always or self._since_state > _STATE_EVERY):
+        if not self._since_state or not (always or self._since_state > self._state_every):
             return
         if self._unsaved or self._unsigned or self._replica.must_rebuild:
             return
@@ -787,6 +795,7 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
         except StateLimit:  # something was made meanwhile: after its commit
             return
         self._since_state = 0
+        self._state_every = min(_STATE_MOST, max(_STATE_LEAST, len(state)))
         await self._run(self._store.save_state, state)
 
 

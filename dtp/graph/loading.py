@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 from dtp.core import signatures
@@ -194,6 +195,26 @@ def load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
     for _ in replica.due():  # became due while the graph was closed
         pass
     return replica
+
+
+def rebuilt(store: Store, fresh: Replica, *, whole: bool) -> Replica:
+    """What a store's frames give an empty replica that knows what was revoked. Raises `StoreError`.
+
+    Unless `whole`, they are taken from the kept state on, if nothing in that is void now: most of what is revoked
+    came after it.
+    """
+    kept = store.kept()
+    if kept.state is not None and not whole:
+        with suppress(EncodingError):  # of another version
+            found = Replica.load(fresh.author, kept.state, clock=fresh.clock, graph=store.name)
+            if found.access.learn(fresh.access):
+                for data in kept.later:
+                    _merge_stored(found, stored(store, data))
+                _merge_aside(store, found)
+                if not found.must_rebuild:
+                    return found
+    replay(store, fresh)
+    return fresh
 
 
 def replay(store: Store, replica: Replica) -> None:

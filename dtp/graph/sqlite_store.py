@@ -326,6 +326,9 @@ class SqliteStore(Store):
         arrival, state = self._work("read", self._read_state)
         return Loaded(state, self._later(arrival))
 
+    def kept(self) -> Loaded:
+        return self.load()
+
     def _read_state(self) -> tuple[int, bytes | None]:
         row = self._db.execute("SELECT arrival, digest, state FROM state").fetchone()
         if row is not None and not (isinstance(row[0], int) and isinstance(row[2], bytes)):

@@ -93,6 +93,10 @@ class Store(ABC):
         """All that opening needs was read."""
         return
 
+    def kept(self) -> Loaded:
+        """What `load` would give now; no state where that isn't known."""
+        return Loaded(None, iter(()))
+
     @abstractmethod
     def lasts(self) -> dict[bytes, int]:
         """Return author -> its highest sequence; what is there stands for all from 1 on."""
