@@ -10,7 +10,6 @@ static int one_writer(const message *m, uint32_t *whose)
     wire_op w;
     g.r = m->groups;
     g.agents = m->agents;
-    g.list = m->list;
     *whose = NOBODY;
     while (wire_group(&g) == 1) {
         if (*whose != NOBODY && *whose != g.self)

@@ -47,7 +47,6 @@ static uint8_t *put_deleted(const message *m, uint8_t *out, size_t *count)
     memset(touched, 0, (size_t)m->agents + 1);
     g.r = m->groups;
     g.agents = m->agents;
-    g.list = 1;
     while (wire_group(&g) == 1)
         do {
             (void)wire_operation(&g, &w); /* checked before */

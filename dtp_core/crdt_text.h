@@ -34,6 +34,8 @@ enum dtp_text_size {
     DTP_TEXT_AGENT = 64,            /* bytes of an author's name, at most; at least 1 */
     DTP_TEXT_AGENTS = 1048575,      /* authors of one text, at most */
     DTP_TEXT_SEQUENCE = 2147483647, /* operations of one author, and characters of one text, fewer than this */
+    DTP_TEXT_MARK_NAME = 255,       /* bytes of a mark's name, at most; at least 1 */
+    DTP_TEXT_MARK_VALUE = 16384,    /* bytes of its value, at most */
     DTP_TEXT_CHANGES = 0xd1,        /* first byte of a message: changes, version 1 */
     DTP_TEXT_STATE = 0xd2,          /* first byte of a message: a state with changes, version 1 */
     DTP_LIST_CHANGES = 0xd3,        /* the same of lists */
@@ -149,6 +151,27 @@ int64_t dtp_text_compact(dtp_text *text, const uint8_t *stable, size_t size);
 int dtp_text_trim(dtp_text *text);
 /* For tests: every promise that the structures make to each other. DTP_TEXT_OK, or the line that found a fault. */
 int dtp_text_check(dtp_text *text);
+
+/* ---- marks ------------------------------------------------------------------------------------------------- */
+
+enum dtp_text_expand {
+    DTP_TEXT_EXPAND_NONE = 0,
+    DTP_TEXT_EXPAND_BEFORE = 1, /* what is inserted right before the marked characters is marked, too */
+    DTP_TEXT_EXPAND_AFTER = 2   /* the same of what is inserted right behind them */
+};
+
+/* Mark characters [start, end): `value` is one value in MessagePack (docs/graph.md, "Values"), nil takes the mark away. Of two
+ * marks of one name over a character the one with the higher stamp holds, then the one of the greater author. The stamp is
+ * `now`, or above all that are here. DTP_TEXT_FORMAT: `at` is 0 when the name is at fault, 1 when the value is. */
+int dtp_text_mark(dtp_text *text, uint64_t start, uint64_t end, const uint8_t *name, size_t name_size,
+                  const uint8_t *value, size_t value_size, unsigned expand, uint64_t now);
+
+/* What marks characters [start, end): four numbers of 32 bits (whether what is not told here is not marked any more, pieces,
+ * marks, names), for each piece its start, its end and its mark; for each mark the lengths of its name and its value, and
+ * these; for each name its length and itself. Pieces are by start. The length; `*out` as of the encoders. */
+int64_t dtp_text_marked(dtp_text *text, uint64_t start, uint64_t end, const uint8_t **out);
+/* In the same form what the last merge with patches, undo or redo changed, in the text as it is after the patches. */
+int64_t dtp_text_formats(dtp_text *text, const uint8_t **out);
 
 /* ---- lists ------------------------------------------------------------------------------------------------- */
 

@@ -56,7 +56,7 @@ static int check_spans(dtp_text *t)
                 deleted += s->len;
                 continue;
             }
-            PROMISE((s->who & (HIDDEN | MARKER)) == 0 || (t->is_list && s->len == 1));
+            PROMISE((s->who & (HIDDEN | MARKER)) == 0 || s->len == 1);
             PROMISE((s->who & WIDE) == 0 || s->len <= WIDE_SPAN);
             span_text(t, s, 0, s->len, &w);
             *((s->who & HIDDEN) != 0 ? &hidden : &held) += w.chars + w.more8;
@@ -148,6 +148,8 @@ static int check_all(dtp_text *t)
     code = check_spans(t);
     if (code == DTP_TEXT_OK)
         code = check_logs(t);
+    if (code == DTP_TEXT_OK)
+        code = rich_check(t);
     return code == DTP_TEXT_OK ? marks_check(t) : code;
 }
 

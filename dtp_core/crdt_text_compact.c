@@ -117,6 +117,30 @@ static void need_all(dtp_text *t)
     }
 }
 
+/* Flag the deleted characters that marks begin or end at, each a span of its own. */
+static int pin_all(dtp_text *t)
+{
+    size_t i;
+    unsigned k;
+    int code = rich_settle(t); /* without those that are deleted */
+    for (i = 0; t->rich != NULL && i < t->rich->count && code == DTP_TEXT_OK; i++)
+        for (k = 0; k < 2 && code == DTP_TEXT_OK; k++) {
+            id x = k == 0 ? t->rich->marks[i].start : t->rich->marks[i].end;
+            place p;
+            x.agent &= AGENT_MASK;
+            if (x.agent == NOBODY || !locate(t, x, &p) || !is_deleted(at_place(&p)))
+                continue;
+            code = split_at(t, x);
+            x.seq++;
+            if (code == DTP_TEXT_OK)
+                code = split_at(t, x);
+            x.seq--;
+            if (code == DTP_TEXT_OK && locate(t, x, &p))
+                at_place(&p)->who |= PINNED;
+        }
+    return code;
+}
+
 /* Where a gap begins and what is in it. */
 typedef struct gap {
     place first; /* its first settled span */
@@ -130,10 +154,11 @@ static uint32_t close_gap(gap *g, const place *end)
     uint32_t dropped = 0;
     place p = g->first;
     if (g->open && !g->kept)
-        while (tree_next(&p) && (end == NULL || p.leaf != end->leaf || p.i != end->i)) {
-            at_place(&p)->who |= DROP;
-            dropped += at_place(&p)->len;
-        }
+        while (tree_next(&p) && (end == NULL || p.leaf != end->leaf || p.i != end->i))
+            if ((at_place(&p)->who & PINNED) == 0) {
+                at_place(&p)->who |= DROP;
+                dropped += at_place(&p)->len;
+            }
     g->open = g->kept = 0;
     return dropped;
 }
@@ -344,6 +369,8 @@ static int64_t compact(dtp_text *t, const uint8_t *stable, size_t size)
         code = settle_all(t);
     if (code == DTP_TEXT_OK)
         code = settle_markers(t);
+    if (code == DTP_TEXT_OK)
+        code = pin_all(t);
     if (code == DTP_TEXT_OK)
         code = split_gaps(t);
     if (code != DTP_TEXT_OK) {

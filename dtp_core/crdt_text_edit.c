@@ -95,6 +95,7 @@ void text_clear(dtp_text *t)
     history_free(t, &t->undo);
     history_free(t, &t->redo);
     marks_free(t);
+    rich_free(t);
 }
 
 dtp_text_state *dtp_text_look(dtp_text *t)
@@ -115,6 +116,7 @@ int dtp_text_trim(dtp_text *t)
     text_give(t, t->patches, t->patch_room * sizeof *t->patches);
     t->patches = NULL;
     t->patch_room = t->patch_count = 0;
+    rich_trim(t);
     code = tree_rebuild(t);
     arrays_pack(t);
     text_leave(t);
@@ -244,6 +246,8 @@ int insert_noted(dtp_text *t, history *h, uint32_t position, const uint8_t *utf8
     if (h != NULL)
         note_inserted(h, seq, len);
     patch_insert(t, position, utf8, size, len);
+    if (t->patching != PATCHES_UNWANTED)
+        rich_touch(t, make_id(0, seq), len);
     return DTP_TEXT_OK;
 }
 
@@ -269,6 +273,8 @@ static int insert_here(dtp_text *t, uint64_t position, const uint8_t *utf8, size
         step_for(t, INSERTED, position, (uint64_t)len);
     }
     code = insert_noted(t, h, (uint32_t)position, utf8, size, (uint32_t)len);
+    if (code == DTP_TEXT_OK)
+        rich_edge(t, (uint32_t)position, (uint32_t)len);
     if (utf8[size - 1] == '\n')
         t->step_ended = !t->step_open;
     return code;

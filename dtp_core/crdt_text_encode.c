@@ -235,9 +235,15 @@ static uint32_t run_needs(dtp_text *t, uint32_t who, size_t i)
     if (r->marker) {
         place p;
         if (locate(t, make_id(who, r->seq), &p) && !is_deleted(at_place(&p))) {
-            id about = mark_element_at(t, &p);
-            if (about.agent != who && !is_written(t, about, &author))
-                return author;
+            id about[2] = {{NOBODY, 0}, {NOBODY, 0}};
+            unsigned k;
+            if (t->is_list)
+                about[0] = mark_element_at(t, &p);
+            else
+                rich_ends(t, &p, about);
+            for (k = 0; k < 2; k++)
+                if (about[k].agent != who && !is_written(t, about[k], &author))
+                    return author;
         }
     }
     if (r->kind < DELETE_UP) {

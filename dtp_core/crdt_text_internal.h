@@ -22,13 +22,13 @@ enum {
     LEFT = 1 << 21,   /* the first character has left children */
     RIGHT = 1 << 22,  /* the last character has right children that aren't the rest of this span */
     WIDE = 1 << 23,   /* not all of it is ASCII */
-    /* Of lists: */
-    HIDDEN = 1 << 27, /* DEAD, but not deleted: its bytes are held, and it may show again. One element */
-    MARKER = 1 << 28, /* one element that isn't a value but says something of another one; not deleted */
+    HIDDEN = 1 << 27, /* DEAD, but not deleted: its bytes are held, and a list's may show again. One element */
+    MARKER = 1 << 28, /* one that is no value, or character, but says something of others; not deleted */
     /* Only while compacting: */
     DROP = 1 << 24,
     SETTLED = 1 << 25, /* deleted by a stable operation */
     NEEDED = 1 << 26,  /* an operation that isn't stable refers to it */
+    PINNED = 1 << 29,  /* a mark that is held begins or ends there */
     FLAGS = DEAD | LEFT | RIGHT | WIDE | HIDDEN | MARKER
 };
 
@@ -93,7 +93,7 @@ enum { INSERT_RIGHT = 0, INSERT_LEFT = 1, DELETE_UP = 2, DELETE_DOWN = 3 };
 typedef struct run {
     uint32_t seq;
     uint16_t kind;
-    uint16_t marker; /* the insertion of a list's marker, which is a run by itself */
+    uint16_t marker; /* the insertion of a marker, which is a run by itself */
     id a;
     id b;
 } run;
@@ -151,14 +151,14 @@ typedef struct bytes {
 
 /* What one edit did, to be undone. */
 typedef struct entry {
-    uint16_t deleted; /* 0: own characters came, 1: characters went */
+    uint16_t deleted; /* INSERTED: own characters came, DELETED: characters went, MARKED: an own mark came */
     uint16_t joined;  /* went together with those of the entry before, to the right of them */
     id first;
     uint32_t len;
     uint32_t when; /* the first number of the operation */
     uint32_t at;   /* the position that the characters had */
     id place;      /* the character that they were at: `first`, or what stays of its gap */
-    size_t size;   /* bytes of deleted text, at the end of those of the entries before */
+    size_t size;   /* bytes of deleted text, or of what a mark replaced, at the end of those of the entries before */
 } entry;
 
 /* Own characters [seq, seq + len) stand for deleted ones that they brought back. */
@@ -211,10 +211,100 @@ typedef struct marks {
     uint32_t newest_of;
 } marks;
 
+/* A mark of a text that isn't deleted. Where it starts and ends: at a character, or behind it with RICH_AFTER; at NOBODY
+ * the end of the text, behind it the beginning. */
+typedef struct rich_mark {
+    id at;   /* the marker */
+    id root; /* the mark that it gives back, as far as this replica knows: itself if none */
+    id start;
+    id end;
+    uint64_t stamp;
+    uint32_t name; /* in the table of names */
+    uint32_t sides;
+    uint32_t scratch;
+} rich_mark;
+
+/* What holds from one place to another. */
+typedef struct rich_stretch {
+    id start;
+    id end;
+    uint32_t mark;
+    uint32_t far; /* the one that ends last, of the half, quarter, ... of the level in whose middle this is */
+} rich_stretch;
+
+typedef struct rich_level {
+    rich_stretch *items;
+    uint32_t *by_name; /* their places by name, then by start */
+    size_t count;
+    uint32_t newest; /* the last mark in it */
+} rich_level;
+
+/* A place in the order as numbers that compare as places do, as long as the tree doesn't change. */
+typedef struct point {
+    uint64_t high;
+    uint64_t low;
+} point;
+
+/* A mark over something, while it is looked for. */
+typedef struct rich_piece {
+    point from;
+    point to;
+    id start;
+    id end;
+    uint32_t mark;
+    uint32_t name;
+    uint32_t order; /* by name, among those that hold */
+} rich_piece;
+
+typedef struct rich_name {
+    uint64_t hash;
+    size_t at; /* in `letters` */
+    size_t size;
+} rich_name;
+
+/* Characters that came while patches were wanted. */
+typedef struct rich_touched {
+    id first;
+    uint32_t len;
+} rich_touched;
+
+enum { RICH_LEVELS = 48, ANY_NAME = UINT32_MAX };
+
+typedef struct rich {
+    rich_mark *marks;
+    size_t count;
+    size_t room;
+    size_t indexed; /* so many are in levels */
+    int deleted;    /* some are deleted, which the levels don't know */
+    size_t useful;  /* as many held something when this was last looked at */
+    uint64_t newest; /* the highest stamp of all that came, and whose it is */
+    uint32_t newest_of;
+    rich_level levels[RICH_LEVELS];
+    size_t level_count;
+    rich_name *names;
+    size_t name_count;
+    size_t name_room;
+    uint32_t *table; /* of 1 + name by hash */
+    size_t mask;
+    bytes letters;
+    rich_piece *found; /* scratch, and what was asked for */
+    size_t found_count;
+    size_t found_room;
+    rich_piece *spare;
+    size_t spare_room;
+    size_t first_new; /* marks from here on came since the patches were cleared, ... */
+    int late;         /* one of them below the stamp of another */
+    int whole;        /* more changed than is told one by one */
+    rich_touched *touched;
+    size_t touched_count;
+    size_t touched_room;
+} rich;
+
 struct dtp_text {
     dtp_text_state state;
     int is_list;
     marks marks;
+    rich *rich; /* NULL until a mark comes */
     _Atomic int busy;
     uint64_t seed[2];
     agent *agents; /* [0] is this replica */
@@ -333,6 +423,8 @@ void spares_free(dtp_text *t);
 
 /* Characters in valid UTF-8, or -1. The weight is theirs. */
 int64_t utf8_count(const uint8_t *text, size_t size, weight *w);
+/* The same where marks may stand between them, each as one: *marked of them, and *newest becomes their highest stamp. */
+int64_t prose_count(const uint8_t *text, size_t size, weight *w, uint64_t *marked, uint64_t *newest);
 /* Bytes of the first `count` characters of valid UTF-8; their weight is added up in *w if not NULL. */
 size_t utf8_skip(const uint8_t *text, size_t count, weight *w);
 
@@ -362,7 +454,98 @@ int cell_read(dtp_reader *r, list_cell *c);
 int cell_put_value(dtp_text *t, bytes *b, const uint8_t *value, size_t size);
 int cell_put_marker(dtp_text *t, bytes *b, const list_cell *c);
 
+/* ---- crdt_rich_cells.c: the marks of texts as bytes ---------------------------------------------------------- */
+
+enum {
+    RICH_CELL = 0xff, /* what a mark among UTF-8 begins with */
+    RICH_START_AFTER = 1, RICH_END_AFTER = 2, RICH_FROM_BEGINNING = 4, RICH_TO_END = 8
+};
+#define RICH_AFTER (UINT32_C(1) << 31)
+
+/* A mark: from before or after one character to before or after another one, each with its author. */
+typedef struct rich_cell {
+    uint64_t stamp;
+    unsigned sides;
+    const uint8_t *agent[2];
+    size_t agent_size[2]; /* 0: the beginning, or the end, of the text */
+    uint32_t seq[2];
+    const uint8_t *name;
+    size_t name_size;
+    const uint8_t *value; /* MessagePack; nil: the mark is taken away */
+    size_t value_size;
+} rich_cell;
+
+size_t rich_size(const uint8_t *at); /* of the valid cell there */
+int rich_read(dtp_reader *r, rich_cell *c); /* DTP_TEXT_OK or DTP_TEXT_FORMAT */
+int rich_put(dtp_text *t, bytes *b, const rich_cell *c);
+
+/* ---- crdt_rich_index.c: which mark holds where --------------------------------------------------------------- */
+
+/* The place of an anchor, and the visible characters before it. 0: its character isn't held. */
+int rich_point(dtp_text *t, id anchor, point *k);
+uint32_t rich_rank(dtp_text *t, id anchor);
+/* Bring the levels up to date, and make one of all of them. */
+int rich_settle(dtp_text *t);
+int rich_fold(dtp_text *t);
+/* What holds over visible characters [start, end), of one name or of ANY_NAME, into rich.found: by place, from.low and
+ * to.low are positions. Also what takes a mark away. */
+int rich_over(dtp_text *t, uint32_t start, uint32_t end, uint32_t name);
+/* The same over the characters of a span, visible or not, from a place on: from.low and to.low count within the span. */
+int rich_over_span(dtp_text *t, const place *p, uint32_t len);
+void rich_free(dtp_text *t);
+void rich_trim(dtp_text *t);
+
+/* ---- crdt_rich.c: marks that come, go, and are made here ------------------------------------------------------- */
+
+/* See that t->rich is there. */
+int rich_ready(dtp_text *t);
+/* Whether what a mark begins and ends at is here: DTP_TEXT_OK, 1 (`lack` isn't yet), DTP_TEXT_REFERENCE or _STALE. */
+int rich_refers(dtp_text *t, const uint8_t *text, size_t size, id *lack);
+/* Insert a mark of another replica, whose references are here. */
+int rich_insert(dtp_text *t, uint32_t who, run op, const uint8_t *text, size_t size);
+/* The mark at a place is about to be deleted. */
+void rich_killed(dtp_text *t);
+/* What the mark at a place refers to: agent NOBODY for nothing. */
+void rich_ends(dtp_text *t, const place *p, id ends[2]);
+/* Find all marks of a state that was loaded. */
+int rich_load(dtp_text *t);
+/* Own characters came at a position: what ends there stays what it was. */
+void rich_edge(dtp_text *t, uint32_t position, uint32_t len);
+/* Where the value of a mark is, and its length; the name of a number. */
+size_t rich_value(dtp_text *t, uint32_t mark, const uint8_t **value);
+const uint8_t *rich_name_at(const dtp_text *t, uint32_t name, size_t *size);
+int64_t rich_name_intern(dtp_text *t, const uint8_t *name, size_t size); /* its number, or a code */
+/* The character at a visible position. */
+id rich_visible(dtp_text *t, uint32_t position);
+/* Mark visible characters with a value; the marker's number is the one that was next. `sides`: of RICH_START_AFTER and
+ * RICH_END_AFTER. */
+int rich_mark_here(dtp_text *t, uint32_t start, uint32_t end, rich_cell *c, uint64_t now);
+
+/* ---- crdt_rich_undo.c ------------------------------------------------------------------------------------------ */
+
+/* rich_mark_here, and note in `h`, if not NULL, what that replaced. `root`: of the mark that it gives back, or NOBODY. */
+int rich_make(dtp_text *t, history *h, uint32_t start, uint32_t end, rich_cell *c, uint64_t now, id root);
+/* Take back the own mark `x`, where it still holds, or one that gave it back: `data` is what was noted. */
+int rich_undo(dtp_text *t, history *to, id x, const uint8_t *data, size_t size);
+/* Mark what was put back at `position` as the deleted characters are that it stands for. */
+int rich_carry(dtp_text *t, id first, uint32_t len, uint32_t position);
+
+/* ---- crdt_rich_read.c ------------------------------------------------------------------------------------------ */
+
+/* Begin to note what changes for dtp_text_formats. */
+void rich_clear(dtp_text *t);
+/* Characters came while patches are wanted. */
+void rich_touch(dtp_text *t, id first, uint32_t len);
+/* Everything may have changed: `t` is to replace `old`. */
+void rich_replace(dtp_text *t, const dtp_text *old);
+int rich_check(dtp_text *t); /* for tests: DTP_TEXT_OK, or a line */
+
 /* Bytes of the first `count` characters of a text's kind of content. */
+static inline int unit_is_marker(const dtp_text *t, const uint8_t *text)
+{
+    return t->is_list ? cell_is_marker(text) : *text == RICH_CELL;
+}
+
 static inline size_t units_skip(const dtp_text *t, const uint8_t *text, size_t count, weight *w)
 {
     return t->is_list ? cells_skip(text, count, w) : utf8_skip(text, count, w);
@@ -501,7 +684,7 @@ void delete_noted(dtp_text *t, history *h, uint32_t position, uint32_t count);
 
 /* ---- crdt_text_undo.c ------------------------------------------------------------------------------------ */
 
-enum { INSERTED = 0, DELETED = 1 }; /* kinds of entry */
+enum { INSERTED = 0, DELETED = 1, MARKED = 2 }; /* kinds of entry */
 
 void history_free(dtp_text *t, history *h);
 int history_reserve(dtp_text *t, history *h, size_t entries, size_t size);
@@ -510,6 +693,8 @@ void note_inserted(history *h, uint32_t seq, uint32_t len);
 /* Characters went by own operation `when`: those from `first` on, at position `at`. `joined`: with the entry before. */
 void note_deleted(history *h, uint32_t when, uint32_t at, id first, uint32_t len, const uint8_t *text, size_t size,
                   int joined);
+/* An own mark came, which replaced what is in the last `size` bytes of the history's text already. */
+void note_marked(history *h, id x, size_t size);
 /* Begin a step unless this edit goes on where the last one stopped. */
 void step_for(dtp_text *t, uint32_t kind, uint64_t position, uint64_t count);
 
@@ -537,6 +722,7 @@ typedef struct message {
     size_t text_size;
     const uint8_t *end;
     uint64_t newest; /* stamp of a marker in it */
+    uint64_t marks;  /* markers in a text's */
     uint32_t agents;
     int state;
     int list;
@@ -558,7 +744,6 @@ typedef struct group {
     uint32_t seq;
     id right;
     int any; /* insertions so far */
-    int list;
 } group;
 
 typedef struct wire_span {

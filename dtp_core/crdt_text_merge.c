@@ -181,11 +181,12 @@ static int refers(dtp_text *t, uint32_t who, const wire_op *op, id *lack)
     return code;
 }
 
-static void note_patch(dtp_text *t, const wire_op *op, const uint8_t *text, size_t size)
+static void note_patch(dtp_text *t, uint32_t who, const wire_op *op, const uint8_t *text, size_t size)
 {
     place p;
     if (t->patching != PATCHES_WANTED || op->dead)
         return;
+    rich_touch(t, make_id(who, op->op.seq), op->len);
     p.leaf = t->hint; /* where the last of it was put */
     p.i = t->hint_i;
     p.off = at_place(&p)->len - 1;
@@ -199,7 +200,7 @@ static int insert(dtp_text *t, uint32_t who, const wire_op *op, const uint8_t *t
     if (code == DTP_TEXT_OK)
         code = order_insert(t, who, op->op, op->len, text, size, op->dead, p);
     if (code == DTP_TEXT_OK)
-        note_patch(t, op, text, size);
+        note_patch(t, who, op, text, size);
     return code;
 }
 
@@ -208,7 +209,10 @@ static int insert_marker(dtp_text *t, uint32_t who, run op, const uint8_t *text,
     uint32_t seq = t->agents[who].next;
     id about;
     place p;
-    int code = mark_element(t, text, size, &about);
+    int code;
+    if (!t->is_list)
+        return rich_insert(t, who, op, text, size);
+    code = mark_element(t, text, size, &about);
     if (code == DTP_TEXT_OK)
         code = mark_reserve(t, about);
     if (code == DTP_TEXT_OK)
@@ -233,7 +237,7 @@ static int hindrance(dtp_text *t, uint32_t who, wire_op *op, const uint8_t **tex
         trim_front(t, who, op, next - op->op.seq, text, size);
     code = refers(t, who, op, lack);
     if (code == DTP_TEXT_OK && op->op.marker && !op->dead) {
-        code = mark_element(t, *text, *size, lack);
+        code = t->is_list ? mark_element(t, *text, *size, lack) : rich_refers(t, *text, *size, lack);
         lack->seq++;
     }
     return code;
@@ -340,7 +344,6 @@ static int merge_groups(dtp_text *t, const message *m, const uint8_t *start)
     int code;
     g.r = m->groups;
     g.agents = m->agents;
-    g.list = m->list;
     while (wire_group(&g) == 1) {
         uint32_t who = t->locals[g.self];
         for (;;) {
@@ -391,7 +394,6 @@ static int load_logs(dtp_text *t, const message *m, const uint8_t *start)
     int code;
     g.r = m->groups;
     g.agents = m->agents;
-    g.list = m->list;
     while (wire_group(&g) == 1) {
         uint32_t who = t->locals[g.self];
         agent *a = &t->agents[who];
@@ -413,20 +415,20 @@ static int load_logs(dtp_text *t, const message *m, const uint8_t *start)
     return DTP_TEXT_OK;
 }
 
-/* Append the elements of one span of a state, each marker as a span of its own. */
-static int append_cells(dtp_text *t, uint32_t who, const wire_span *s, uint32_t flags, const uint8_t *text)
+/* Append what is in one span of a state, each marker as a span of its own. */
+static int append_units(dtp_text *t, uint32_t who, const wire_span *s, uint32_t flags, const uint8_t *text)
 {
     uint32_t at = 0;
     int code = DTP_TEXT_OK;
     while (at < s->len && code == DTP_TEXT_OK) {
         uint32_t count = 0, side = (at == 0 ? flags & LEFT : 0);
         size_t size = 0, step;
-        int is_marker = cell_is_marker(text);
+        int is_marker = unit_is_marker(t, text);
         do {
-            step = cells_skip(text + size, 1, NULL);
+            step = units_skip(t, text + size, 1, NULL);
             size += step;
             count++;
-        } while (!is_marker && at + count < s->len && !cell_is_marker(text + size));
+        } while (!is_marker && at + count < s->len && !unit_is_marker(t, text + size));
         side |= at + count == s->len ? flags & RIGHT : RIGHT;
         code = order_append(t, who, s->seq + at, count, side | (is_marker ? MARKER : 0u), text, size);
         text += size;
@@ -460,7 +462,7 @@ static int load_spans(dtp_text *t, const message *m, dtp_reader r, const uint8_t
             | (s.flags & SPAN_RIGHT ? RIGHT : 0u);
         if ((flags & DEAD) == 0)
             size = m->ascii ? s.len : units_skip(t, text, s.len, NULL);
-        code = t->is_list && (flags & DEAD) == 0 ? append_cells(t, who, &s, flags, text)
+        code = (t->is_list || m->marks > 0) && (flags & DEAD) == 0 ? append_units(t, who, &s, flags, text)
                                                  : order_append(t, who, s.seq, s.len, flags, text, size);
         if (code != DTP_TEXT_OK)
             return code;
@@ -579,7 +581,7 @@ static int load_state(dtp_text *fresh, const message *m, const uint8_t *start)
     if (code == DTP_TEXT_OK)
         code = load_spans(fresh, m, spans, start);
     if (code == DTP_TEXT_OK)
-        code = mark_all(fresh);
+        code = fresh->is_list ? mark_all(fresh) : m->marks > 0 ? rich_load(fresh) : DTP_TEXT_OK;
     if (code != DTP_TEXT_OK)
         return code;
     fresh->state.at = (uint64_t)(m->groups.at - start);
@@ -629,6 +631,7 @@ static int merge_state(dtp_text *t, const message *m, const uint8_t *start)
     fresh->state.merged = t->state.merged + operations(fresh) - operations(t);
     fresh->state.taken = fresh->agents[0].next;
     fresh->patching = t->patching;
+    rich_replace(fresh, t);
     replace(t, fresh);
     return DTP_TEXT_OK;
 }
@@ -655,6 +658,7 @@ int dtp_text_merge(dtp_text *t, const uint8_t *data, size_t size, int patches)
     t->state.merged = 0;
     t->patching = patches ? PATCHES_WANTED : PATCHES_UNWANTED;
     patches_clear(t);
+    rich_clear(t);
     r.start = r.at = data;
     r.end = data + size;
     while (r.at < r.end && code == DTP_TEXT_OK) {

@@ -516,8 +516,10 @@ int order_delete(dtp_text *t, uint32_t who, run op, uint32_t len)
             count = end - x.seq;
         if ((s->who & (DEAD | HIDDEN)) != DEAD) {
             id about = make_id(NOBODY, 0);
-            if ((s->who & MARKER) != 0)
+            if ((s->who & MARKER) != 0 && t->is_list)
                 about = mark_element_at(t, &p);
+            else if ((s->who & MARKER) != 0)
+                rich_killed(t);
             if (t->patching && (s->who & DEAD) == 0)
                 patch_delete(t, tree_rank(t, &p), count);
             tree_kill(t, p, count);

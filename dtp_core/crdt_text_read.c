@@ -213,7 +213,6 @@ static int has_message(dtp_text *t, const message *m)
         return code;
     g.r = m->groups;
     g.agents = m->agents;
-    g.list = m->list;
     while (wire_group(&g) == 1) {
         uint32_t who = t->locals[g.self], first = g.seq;
         do

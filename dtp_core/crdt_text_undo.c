@@ -117,6 +117,19 @@ void note_deleted(history *h, uint32_t when, uint32_t at, id first, uint32_t len
     e->size = size;
 }
 
+void note_marked(history *h, id x, size_t size)
+{
+    entry *e = &h->entries[h->count++];
+    e->deleted = MARKED;
+    e->joined = 0;
+    e->when = x.seq;
+    e->at = 0;
+    e->first = e->place = x;
+    e->len = 1;
+    e->size = size;
+    h->text.size += size;
+}
+
 /* Begin a step unless this edit goes on where the last one stopped. */
 void step_for(dtp_text *t, uint32_t kind, uint64_t position, uint64_t count)
 {
@@ -282,13 +295,15 @@ static int undo_deleted(dtp_text *t, history *to, const entry *e, const uint8_t 
 {
     uint32_t seq = t->agents[0].next;
     revival *r;
+    uint32_t position = place_of(t, e);
     int code = history_reserve(t, to, 1, 0);
     if (code == DTP_TEXT_OK)
         code = reserve_revival(t);
     if (code == DTP_TEXT_OK)
-        code = insert_noted(t, to, place_of(t, e), text, e->size, e->len);
+        code = insert_noted(t, to, position, text, e->size, e->len);
     if (code != DTP_TEXT_OK)
         return code;
+    (void)rich_carry(t, e->first, e->len, position); /* without memory it is as what is around it */
     r = &t->revivals[t->revival_count++];
     r->old = e->first;
     r->seq = seq;
@@ -311,8 +326,11 @@ static int undo_entries(dtp_text *t, history *from, history *to)
         all += from->entries[from->count - count + i].size;
     while (done < count) {
         entry e = from->entries[from->count - count + done];
-        if (e.deleted)
-            code = undo_deleted(t, to, &e, from->text.data + from->text.size - all + size);
+        const uint8_t *text = e.size == 0 ? NULL : from->text.data + from->text.size - all + size;
+        if (e.deleted == MARKED)
+            code = rich_undo(t, to, e.first, text, e.size);
+        else if (e.deleted)
+            code = undo_deleted(t, to, &e, text);
         else
             code = undo_inserted(t, to, &e);
         if (code != DTP_TEXT_OK)
@@ -339,6 +357,7 @@ static int undo_step(dtp_text *t, history *from, history *to)
     int code;
     t->patching = PATCHES_WANTED;
     patches_clear(t);
+    rich_clear(t);
     while (from->step_count > 0 && from->steps[from->step_count - 1] == from->count)
         from->step_count--;
     if (from->step_count == 0)

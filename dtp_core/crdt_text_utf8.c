@@ -35,6 +35,24 @@ static size_t sequence(const uint8_t *p, size_t left)
 
 int64_t utf8_count(const uint8_t *text, size_t size, weight *w)
 {
+    return prose_count(text, size, w, NULL, NULL);
+}
+
+/* Bytes of a valid mark at `text`, or 0. */
+static size_t mark_there(const uint8_t *text, size_t size, uint64_t *marked, uint64_t *newest)
+{
+    dtp_reader r = {text, text, text + size};
+    rich_cell c;
+    if (marked == NULL || *text != RICH_CELL || rich_read(&r, &c) != DTP_TEXT_OK)
+        return 0;
+    ++*marked;
+    if (c.stamp > *newest)
+        *newest = c.stamp;
+    return (size_t)(r.at - text);
+}
+
+int64_t prose_count(const uint8_t *text, size_t size, weight *w, uint64_t *marked, uint64_t *newest)
+{
     size_t at = 0;
     int64_t count = 0;
     memset(w, 0, sizeof *w);
@@ -47,12 +65,14 @@ int64_t utf8_count(const uint8_t *text, size_t size, weight *w)
         if (at == size)
             break;
         step = sequence(text + at, size - at);
+        w->more16 += step == 4;
+        if (step == 0)
+            step = mark_there(text + at, size - at, marked, newest);
         if (step == 0)
             return -1;
         at += step;
         count++;
         w->more8 += (uint32_t)step - 1;
-        w->more16 += step == 4;
     }
     w->chars = (uint32_t)count;
     return count;
@@ -64,8 +84,8 @@ size_t utf8_skip(const uint8_t *text, size_t count, weight *w)
     uint32_t astral = 0;
     for (i = 0; i < count; i++) {
         uint8_t a = text[at];
-        at += a < 0x80 ? 1 : a < 0xe0 ? 2 : a < 0xf0 ? 3 : 4;
-        astral += a >= 0xf0;
+        at += a < 0x80 ? 1 : a < 0xe0 ? 2 : a < 0xf0 ? 3 : a < RICH_CELL ? 4 : rich_size(text + at);
+        astral += a >= 0xf0 && a < RICH_CELL;
     }
     if (w != NULL) {
         w->chars += (uint32_t)count;

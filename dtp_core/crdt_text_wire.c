@@ -108,7 +108,7 @@ int wire_operation(group *g, wire_op *w)
         g->r.at++;
         return DTP_TEXT_OK;
     }
-    w->op.marker = g->list && head == OP_MARKER;
+    w->op.marker = head == OP_MARKER;
     if (w->op.marker) {
         if (dtp_left(&g->r) < 2 || (g->r.at[1] & OP_ONE) == 0 || (g->r.at[1] & OP_KIND) > OP_VOID)
             return DTP_TEXT_FORMAT;
@@ -212,14 +212,14 @@ static int check_base(dtp_reader *r, const message *m, uint64_t *chars)
     return DTP_TEXT_OK;
 }
 
-static int check_groups(dtp_reader *r, const message *m, uint64_t *chars)
+/* *marked: markers are inserted. */
+static int check_groups(dtp_reader *r, const message *m, uint64_t *chars, int *marked)
 {
     group g;
     wire_op w;
     int more;
     g.r = *r;
     g.agents = m->agents;
-    g.list = m->list;
     while ((more = wire_group(&g)) == 1) {
         do {
             const uint8_t *at = g.r.at;
@@ -233,6 +233,7 @@ static int check_groups(dtp_reader *r, const message *m, uint64_t *chars)
             }
             if (w.end || w.op.kind >= DELETE_UP || w.dead)
                 continue;
+            *marked |= w.op.marker;
             if (!m->state)
                 *chars += w.len;
         } while (!w.end);
@@ -241,7 +242,21 @@ static int check_groups(dtp_reader *r, const message *m, uint64_t *chars)
     return more;
 }
 
-/* Whether each marker of a list's changes is inserted as such, and each value as one. */
+/* Read one unit of a message's text: whether it is a marker, or DTP_TEXT_FORMAT. */
+static int read_unit(const message *m, dtp_reader *r)
+{
+    list_cell c;
+    int is_marker;
+    if (m->list)
+        return cell_read(r, &c) != DTP_TEXT_OK ? DTP_TEXT_FORMAT : c.kind != MARK_NONE;
+    if (r->at == r->end)
+        return DTP_TEXT_FORMAT;
+    is_marker = *r->at == RICH_CELL;
+    (void)dtp_read_bytes(r, utf8_skip(r->at, 1, NULL)); /* checked before */
+    return is_marker;
+}
+
+/* Whether each marker of changes is inserted as such, and all else as what it is. */
 static int check_markers(const message *m)
 {
     dtp_reader cells = {m->text, m->text, m->text + m->text_size};
@@ -249,18 +264,15 @@ static int check_markers(const message *m)
     wire_op w;
     g.r = m->groups;
     g.agents = m->agents;
-    g.list = 1;
     while (wire_group(&g) == 1)
         for (;;) {
             uint32_t i;
             (void)wire_operation(&g, &w); /* checked before */
             if (w.end)
                 break;
-            for (i = 0; w.op.kind < DELETE_UP && !w.dead && i < w.len; i++) {
-                list_cell c;
-                if (cell_read(&cells, &c) != DTP_TEXT_OK || (c.kind != MARK_NONE) != w.op.marker)
+            for (i = 0; w.op.kind < DELETE_UP && !w.dead && i < w.len; i++)
+                if (read_unit(m, &cells) != w.op.marker)
                     return DTP_TEXT_FORMAT;
-            }
         }
     return DTP_TEXT_OK;
 }
@@ -272,12 +284,13 @@ int wire_check(dtp_reader *r, message *m)
     uint64_t chars = 0, length;
     uint32_t i;
     int64_t found;
+    int marked = 0;
     weight w;
     if (r->at == r->end || *r->at < DTP_TEXT_CHANGES || *r->at > DTP_LIST_STATE)
         return DTP_TEXT_FORMAT;
     m->state = *r->at == DTP_TEXT_STATE || *r->at == DTP_LIST_STATE;
     m->list = *r->at++ >= DTP_LIST_CHANGES;
-    m->newest = 0;
+    m->newest = m->marks = 0;
     length = dtp_left(r) / 2 + 1; /* a name has two bytes at least */
     if (wire_number(r, length < DTP_TEXT_AGENTS ? length : DTP_TEXT_AGENTS, &m->agents) != DTP_TEXT_OK)
         return DTP_TEXT_FORMAT;
@@ -289,7 +302,7 @@ int wire_check(dtp_reader *r, message *m)
     if (m->state && check_base(r, m, &chars) != DTP_TEXT_OK)
         return DTP_TEXT_FORMAT;
     m->groups = *r;
-    if (check_groups(r, m, &chars) != DTP_TEXT_OK)
+    if (check_groups(r, m, &chars, &marked) != DTP_TEXT_OK)
         return DTP_TEXT_FORMAT;
     name = r->at;
     if (dtp_read_varint(r, &length) != 0)
@@ -300,8 +313,10 @@ int wire_check(dtp_reader *r, message *m)
         return DTP_TEXT_FORMAT;
     }
     m->text_size = (size_t)length;
-    found = m->list ? cells_count(m->text, m->text_size, &w, &m->newest) : utf8_count(m->text, m->text_size, &w);
-    if (found < 0 || (uint64_t)found != chars || (m->list && !m->state && check_markers(m) != DTP_TEXT_OK)) {
+    found = m->list ? cells_count(m->text, m->text_size, &w, &m->newest)
+                    : prose_count(m->text, m->text_size, &w, &m->marks, &m->newest);
+    marked |= m->list || m->marks > 0;
+    if (found < 0 || (uint64_t)found != chars || (marked && !m->state && check_markers(m) != DTP_TEXT_OK)) {
         r->at = name;
         return DTP_TEXT_FORMAT;
     }

@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 Id: TypeAlias = tuple[bytes, int]
 LEFT, RIGHT = "left", "right"
+#: What a mark begins with among the characters: no text has it. Its content follows, a character for each byte.
+MARK = "\udcff"
 
 
 @dataclass
@@ -34,6 +36,8 @@ class Insert:
     parent: Id | None
     origin: Id | None
     char: str
+    #: Whether it says something of others instead of being shown.
+    marker: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,12 @@ class Model:
             stack.extend((child, False) for child in reversed(node.lefts))
         return out
 
+    def visible(self) -> list[Node]:
+        """The characters that are shown."""
+        return [node for node in self.walk() if not node.dead and not node.char.startswith(MARK)]
+
     def text(self) -> str:
-        return "".join(node.char for node in self.walk() if not node.dead)
+        return "".join(node.char for node in self.visible())
 
     def apply(self, agent: bytes, operation: Operation) -> None:
         """An operation whose causes are here."""
@@ -99,7 +107,8 @@ class Model:
     def insertion(self, agent: bytes, position: int, char: str) -> Insert:
         """What `agent` does to insert at a visible position."""
         everything = self.walk()
-        visible = [i for i, node in enumerate(everything) if not node.dead]
+        shown = {node.id for node in self.visible()}
+        visible = [i for i, node in enumerate(everything) if node.id in shown]
         at = visible[position - 1] if position else -1
         left = everything[at] if position else self.root
         after = everything[at + 1].id if at + 1 < len(everything) else None
@@ -111,8 +120,7 @@ class Model:
 
     def deletion(self, agent: bytes, position: int) -> Delete:
         """What `agent` does to delete the character at a visible position."""
-        visible = [node for node in self.walk() if not node.dead]
-        return Delete(self.next.get(agent, 0), visible[position].id)
+        return Delete(self.next.get(agent, 0), self.visible()[position].id)
 
 
 # ---- messages --------------------------------------------------------------------------------------------------
@@ -172,9 +180,9 @@ def decode(data: bytes) -> tuple[Base | None, list[tuple[bytes, Operation]]]:
     spans = _spans(reader, names) if kind == 0xD2 else []
     runs: list[tuple[bytes, int, int, int, Id | None, Id | None]] = []
     while author := reader.number():
-        runs.extend(_group(reader, names, names[author - 1], is_list=is_list))
+        runs.extend(_group(reader, names, names[author - 1]))
     raw = reader.take(reader.number())
-    text = iter(_cells(raw) if is_list else raw.decode())
+    text = iter(_cells(raw) if is_list else _characters(raw))
     if reader.at != len(data):
         raise Malformed("something behind the text")
     if kind == 0xD2 and any(head & 3 == 1 for _, _, head, *_ in runs):
@@ -217,8 +225,36 @@ def _cells(raw: bytes) -> list[str]:
     return found
 
 
+def _characters(raw: bytes) -> list[str]:
+    """The characters of a text, and marks between them, as characters of their own."""
+    found, at = [], 0
+    while (mark := raw.find(b"\xff", at)) >= 0:
+        found += raw[at:mark].decode()
+        reader = Reader(raw)
+        reader.at = mark + 1
+        found.append(MARK + reader.take(reader.number()).decode("latin-1"))
+        at = reader.at
+    return found + list(raw[at:].decode())
+
+
+def unit(char: str) -> bytes:
+    """The bytes of a character, or of a mark."""
+    if not char.startswith(MARK):
+        return char.encode()
+    content = char[1:].encode("latin-1")
+    return b"\xff" + put(len(content)) + content
+
+
+def anchors(char: str) -> list[Id | None]:
+    """Where a mark starts and ends: the characters that it is tied to."""
+    reader = Reader(char[1:].encode("latin-1"))
+    reader.number()
+    sides = reader.byte()
+    return [None if sides & none else (reader.take(reader.number()), reader.number()) for none in (4, 8)]
+
+
 def _group(
-    reader: Reader, names: list[bytes], author: bytes, *, is_list: bool = False
+    reader: Reader, names: list[bytes], author: bytes
 ) -> list[tuple[bytes, int, int, int, Id | None, Id | None]]:
     number, right = reader.number(), None
     runs: list[tuple[bytes, int, int, int, Id | None, Id | None]] = []
@@ -233,7 +269,8 @@ def _group(
         return None
 
     while (head := reader.byte()) != 3:
-        if is_list and head == 7:  # a marker is inserted
+        marker = 8 if head == 7 else 0
+        if marker:
             head = reader.byte()
         length = 1 if head & 128 else reader.number()
         first = reference(head >> 3 & 3)
@@ -243,7 +280,7 @@ def _group(
                 right = first
             elif form != 3:
                 right = reference(form) if form else None
-        runs.append((author, number, head & 7, length, first, right))
+        runs.append((author, number, head & 7 | marker, length, first, right))
         number += length
     return runs
 
@@ -267,7 +304,8 @@ def _expand(
         if char is None:
             raise Malformed("less text than operations")
         parent = (author, number + i - 1) if i else first
-        yield author, Insert(number + i, LEFT if kind & 4 and not i else RIGHT, parent, right, char)
+        side = LEFT if kind & 4 and not i else RIGHT
+        yield author, Insert(number + i, side, parent, right, char, marker=bool(kind & 8))
 
 
 def put(number: int) -> bytes:
@@ -290,19 +328,19 @@ def encode(
     )
     head = b"".join(put(len(name)) + name for name in names)
     body = b""
-    text = ""
+    text: list[str] = []
 
     def spell(at: Id) -> bytes:
         return put(names.index(at[0])) + put(at[1])
 
     for at, (agent, op) in enumerate(operations):
         body += put(names.index(agent) + 1) + put(op.number)
-        if at in markers:
+        if at in markers or (isinstance(op, Insert) and op.marker):
             body += b"\x07"
         if isinstance(op, Delete):
             body += bytes([2 | 2 << 3 | 128]) + spell(op.target) + b"\x03"
             continue
-        text += op.char
+        text.append(op.char)
         flags = 128 | (0 if op.char else 1) | (2 if op.parent else 3) << 3
         if op.side == LEFT:
             flags |= 4
@@ -310,7 +348,7 @@ def encode(
             flags |= 2 << 5
         body += bytes([flags]) + (spell(op.parent) if op.parent else b"")
         body += (spell(op.origin) if op.side == RIGHT and op.origin else b"") + b"\x03"
-    raw = text.encode("latin-1" if is_list else "utf-8")
+    raw = "".join(text).encode("latin-1") if is_list else b"".join(map(unit, text))
     kind = b"\xd3" if is_list else b"\xd1"
     return kind + put(len(names)) + head + body + b"\0" + put(len(raw)) + raw
 
@@ -342,7 +380,8 @@ def runs_of(operations: list[Operation], author: bytes) -> list[Run]:
         last = runs[-1] if runs else None
         if last and isinstance(op, Insert) and isinstance(last.first, Insert):
             origin = last.first.origin
-            if op.side == RIGHT and op.parent == (author, op.number - 1) and op.origin == origin:
+            goes_on = op.side == RIGHT and op.parent == (author, op.number - 1) and op.origin == origin
+            if goes_on and not op.marker and not last.first.marker:
                 last.length += 1
                 continue
         elif last and isinstance(op, Delete) and isinstance(last.first, Delete):
@@ -367,7 +406,7 @@ class Writer:
         self.done = {author: version.get(author, 0) for author in operations}
         self.names: list[bytes] = []
         self.body = bytearray()
-        self.text = ""
+        self.text = bytearray()
 
     def message(self) -> bytes:
         """All that the version lacks."""
@@ -376,7 +415,7 @@ class Writer:
                 current: bytes | None = author
                 while current is not None:
                     current = self.stretch(current)
-        raw = self.text.encode()
+        raw = bytes(self.text)
         table = b"".join(put(len(name)) + name for name in self.names)
         head = b"\xd1" + put(len(self.names)) + table
         return head + bytes(self.body) + b"\0" + put(len(raw)) + raw
@@ -407,6 +446,8 @@ class Writer:
 
     def blocked(self, author: bytes, run: Run) -> bytes | None:
         needed = references(run.first)
+        if isinstance(run.first, Insert) and run.first.marker and (author, run.first.number) not in self.dead:
+            needed = [at for at in anchors(run.first.char) if at is not None] + needed
         if isinstance(run.first, Delete):
             agent, number = run.first.target
             needed.append((agent, number + run.step * (run.length - 1)))
@@ -441,7 +482,9 @@ class Writer:
                     numbers += more
             self.right = first.origin
             if not dead:
-                self.text += "".join(op.char for op in ops[:length] if isinstance(op, Insert))
+                self.text += b"".join(unit(op.char) for op in ops[:length] if isinstance(op, Insert))
+            if first.marker:
+                self.body.append(7)
             self.operation(head, length, numbers)
             ops = ops[length:]
 

@@ -31,7 +31,13 @@ from dtp.errors import DtpError
 #: First bytes of the two kinds of message.
 CHANGES, STATE = int(lib.DTP_TEXT_CHANGES), int(lib.DTP_TEXT_STATE)
 
+#: Bytes of a mark's name, and of its value, at most.
+MARK_NAME, MARK_VALUE = int(lib.DTP_TEXT_MARK_NAME), int(lib.DTP_TEXT_MARK_VALUE)
+#: Bits of what a mark does at its edges.
+EXPAND_BEFORE, EXPAND_AFTER = int(lib.DTP_TEXT_EXPAND_BEFORE), int(lib.DTP_TEXT_EXPAND_AFTER)
+
 _PATCH = struct.Struct("=4I")
+_HEAD, _PIECE, _SIZES, _SIZE = (struct.Struct(form) for form in ("=4I", "=3I", "=2I", "=I"))
 _unpack_patch = _PATCH.unpack
 
 
@@ -44,6 +50,16 @@ class Patch(NamedTuple):
     position: int
     deleted: int
     inserted: str
+
+
+class Marked(NamedTuple):
+    """What marks a text: (start, end, index of the mark) of each piece, by start, and the marks."""
+
+    pieces: list[tuple[int, int, int]]
+    #: Name, and value in MessagePack.
+    marks: list[tuple[str, bytes]]
+    #: Names that mark nothing but what is told here; None: others stay as they are.
+    names: list[str] | None
 
 
 _buffer = ffi.buffer
@@ -139,6 +155,30 @@ class TextHandle(SequenceHandle):
             raise self._fault(code)
         return self._patches() if code else None
 
+    # ---- marks
+
+    def mark_encoded(self, start: int, stop: int, name: bytes, value: bytes, expand: int, now: int) -> None:
+        """Mark the characters from `start` to before `stop` with a value in MessagePack; nil takes the mark away.
+
+        `expand` is a sum of `EXPAND_BEFORE` and `EXPAND_AFTER`. The stamp is `now`, or above all that are here.
+        Raises `TextRange`, `TextFormat`, `TextMemory`, `TextFull`.
+        """
+        if not 0 <= start <= stop <= self._state.length:
+            raise TextRange(f"{start}:{stop} is not within a text of {len(self)} characters")
+        code = lib.dtp_text_mark(self._text, start, stop, name, len(name), value, len(value), expand, now)
+        if code:
+            raise self._fault(code)
+
+    def marked(self, start: int, stop: int) -> Marked:
+        """Return what marks the characters from `start` to before `stop`. Raises `TextRange`, `TextMemory`."""
+        if not 0 <= start <= stop <= self._state.length:
+            raise TextRange(f"{start}:{stop} is not within a text of {len(self)} characters")
+        return _unpack_marked(self._take_out(lib.dtp_text_marked(self._text, start, stop, self._out)))
+
+    def changed_marks(self) -> Marked:
+        """Return what the last `apply`, `undo` or `redo` changed of the marks, in the text as it is now."""
+        return _unpack_marked(self._take_out(lib.dtp_text_formats(self._text, self._out)))
+
     # ---- reading
 
     def read(self, start: int, end: int) -> str:
@@ -214,6 +254,25 @@ class TextHandle(SequenceHandle):
     def redo_steps(self) -> int:
         """Steps that `redo` can redo."""
         return int(self._state.redos)
+
+
+def _unpack_marked(data: bytes) -> Marked:
+    whole, pieces, marks, names = _HEAD.unpack_from(data)
+    at = _HEAD.size + pieces * _PIECE.size
+    rows = list(_PIECE.iter_unpack(data[_HEAD.size : at]))
+    found = []
+    for _ in range(marks):
+        name, value = _SIZES.unpack_from(data, at)
+        at += _SIZES.size
+        found.append((data[at : at + name].decode(), data[at + name : at + name + value]))
+        at += name + value
+    known = []
+    for _ in range(names):
+        (name,) = _SIZE.unpack_from(data, at)
+        at += _SIZE.size
+        known.append(data[at : at + name].decode())
+        at += name
+    return Marked(rows, found, known if whole else None)
 
 
 def _not_an_edit(error: Exception, place: object) -> DtpError:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from dtp.crdt.marks import Format, deltas_of
 from dtp.crdt.reader import Reader
 
 
@@ -18,6 +19,12 @@ class SequenceChange(NamedTuple):
     patches: list[Any]
     #: Whether it was made by this program.
     is_local: bool
+    #: Of a text: what changed of its marks, in the text as it is after the patches. They hold one after the other.
+    formats: Sequence[Format] = ()
+
+    def deltas(self) -> list[list[dict[str, Any]]]:
+        """Return the change of a text as deltas of the editor Quill that hold one after the other, mostly one."""
+        return deltas_of(self.patches, self.formats)
 
 
 class SequenceChanges(Reader[SequenceChange]):

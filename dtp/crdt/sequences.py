@@ -14,6 +14,7 @@ from dtp.core.sequence import TextDiverged, TextMemory, TextReference, TextStale
 from dtp.core.text import CHANGES as TEXT_CHANGES
 from dtp.crdt import values
 from dtp.crdt.list import List, ListPatch
+from dtp.crdt.marks import Expand, Format, formats_of
 from dtp.crdt.recording import Recorder
 from dtp.crdt.replicated import Replicated, Version
 from dtp.crdt.sequence_changes import SequenceChange, SequenceChanges, difference
@@ -86,13 +87,22 @@ class _InGraph(Replicated):
 
     def become(self, other: _InGraph) -> None:
         """Hold what the other does; neither may be used by itself afterwards."""
-        before = self.contents() if self._listeners else ()
+        before, marked = (self.contents(), self._formats()) if self._listeners else ((), [])
         self._text, self._state, self._out = other._text, other._state, other._out
         if self._listeners:
-            self._tell(self._difference(before), is_local=False)
+            gone = [Format(0, len(self), dict.fromkeys(one.attributes)) for one in marked]
+            self._tell(self._difference(before), [*gone, *self._formats()], is_local=False)
 
     def _difference(self, before: Sequence[Any]) -> Sequence[Any]:
         raise NotImplementedError
+
+    def _formats(self, start: int = 0, stop: int | None = None) -> list[Format]:
+        """Return what marks a range; of a list nothing does."""
+        return []
+
+    def _changed_formats(self) -> list[Format]:
+        """Return what the last `apply` changed of the marks."""
+        return []
 
     def changes(self) -> SequenceChanges:
         """The changes from now on, made here or elsewhere: `async for change in text.changes()`, for editors.
@@ -117,17 +127,17 @@ class _InGraph(Replicated):
         try:
             patches = self.apply(edit)
         except (TextReference, TextStale, TextWaiting) as error:
-            self._tell(error.patches, is_local=False)
+            self._tell(error.patches, self._changed_formats(), is_local=False)
             raise
-        self._tell(patches, is_local=False)
+        self._tell(patches, self._changed_formats(), is_local=False)
 
-    def _tell(self, patches: Sequence[Any], *, is_local: bool) -> None:
-        if patches:
+    def _tell(self, patches: Sequence[Any], formats: Sequence[Format], *, is_local: bool) -> None:
+        if patches or formats:
             for changes in self._listeners:
-                changes.tell(SequenceChange(list(patches), is_local))
+                changes.tell(SequenceChange(list(patches), is_local, tuple(formats)))
 
-    def _edited(self, patches: Sequence[Any]) -> None:
-        self._tell(patches, is_local=True)
+    def _edited(self, patches: Sequence[Any], formats: Sequence[Format] = ()) -> None:
+        self._tell(patches, formats, is_local=True)
         self._owner.edited(self.name)
 
 
@@ -146,7 +156,9 @@ class GraphText(_InGraph, Text):
     def insert(self, position: int, text: str) -> None:
         self._owner.check_edit(self.name)
         super().insert(position, text)
-        self._edited([Patch(position, 0, text)] if text else [])
+        self._edited(
+            [Patch(position, 0, text)] if text else [], self._formats(position, position + len(text))
+        )
 
     def delete(self, position: int, count: int = 1) -> None:
         self._owner.check_edit(self.name)
@@ -159,14 +171,33 @@ class GraphText(_InGraph, Text):
         try:
             super().edit(edits)
         except DtpError:  # those before the one at fault were made
-            self._edited(self._difference(before) if self._listeners else [])
+            self._edited(self._difference(before) if self._listeners else [], self._formats())
             raise
-        self._edited([Patch(*one) for one in edits if one[1] or one[2]])
+        start, stop = (edits[0][0], edits[0][0] + len(edits[0][2])) if len(edits) == 1 else (0, None)
+        self._edited([Patch(*one) for one in edits if one[1] or one[2]], self._formats(start, stop))
+
+    def mark(
+        self, start: int, stop: int, name: str, value: Value = True, *, expand: Expand | None = None
+    ) -> None:
+        self._owner.check_edit(self.name)
+        super().mark(start, stop, name, value, expand=expand)
+        self._edited([], [Format(start, stop - start, {name: value})] if start < stop else [])
+
+    def _stamp(self) -> int:
+        return self._owner.stamp()
+
+    def _formats(self, start: int = 0, stop: int | None = None) -> list[Format]:
+        if not self._listeners:
+            return []
+        return formats_of(self.marked(start, len(self) if stop is None else stop), len(self))
+
+    def _changed_formats(self) -> list[Format]:
+        return self.formats()
 
     def undo(self) -> list[Patch] | None:
         self._check_undo()
         patches = super().undo()
-        self._edited(patches or [])
+        self._edited(patches or [], [] if patches is None else self.formats())
         return patches
 
     def _check_undo(self) -> None:
@@ -177,7 +208,7 @@ class GraphText(_InGraph, Text):
     def redo(self) -> list[Patch] | None:
         self._check_undo()
         patches = super().redo()
-        self._edited(patches or [])
+        self._edited(patches or [], [] if patches is None else self.formats())
         return patches
 
 

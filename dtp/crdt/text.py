@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import overload
+from typing import Any, overload
 
 from dtp.core.sequence import (
     AnchorGone,
@@ -17,16 +17,30 @@ from dtp.core.sequence import (
     TextWaiting,
 )
 from dtp.core.text import Patch, TextHandle
+from dtp.crdt import marks
+from dtp.crdt.marks import (
+    Attributes,
+    Expand,
+    Format,
+    TextDeltaError,
+    TextMarkError,
+    TextMarksLimit,
+)
 from dtp.crdt.replicated import Anchor, Replicated, Version
+from dtp.crdt.values import Value
 from dtp.errors import LocalError
 
 __all__ = [
     "Anchor",
     "AnchorGone",
+    "Format",
     "Patch",
     "Text",
+    "TextDeltaError",
     "TextDiverged",
     "TextFormat",
+    "TextMarkError",
+    "TextMarksLimit",
     "TextRange",
     "TextReference",
     "TextStale",
@@ -136,6 +150,96 @@ class Text(Replicated, TextHandle):
         back = next((i for i in range(small - front) if old[-1 - i] != text[-1 - i]), small - front)
         with self.step():
             self.edit([(position + front, count - front - back, text[front : len(text) - back])])
+
+    # ---- marks
+
+    def mark(
+        self, start: int, stop: int, name: str, value: Value = True, *, expand: Expand | None = None
+    ) -> None:
+        """Mark the characters from `start` to before `stop`: as bold, as a link to `value`, with a comment.
+
+        Of two marks of one name over a character the later holds; marks of different names hold together, so give
+        each comment a name of its own ("comment:17"). `expand` says whether what is inserted right "before" the
+        marked characters, right "after" them, on "both" sides or on "none" is marked, too; without it "none" for
+        names that are, or begin with, "link" or "comment" and a colon, else "after". A value of None takes the mark
+        away, as `unmark` does. Raises `TextRange`, `TextMarkError`, `GraphValueError`, `TextMemory`, `TextFull`.
+        """
+        bits = marks.expand_bits(name, expand, removing=value is None)
+        encoded, data = marks.encode_mark(name, value)
+        try:
+            self.mark_encoded(start, stop, encoded, data, bits, self._stamp())
+        except TextFormat as error:
+            raise marks.refused_mark(value) from error
+
+    def unmark(self, start: int, stop: int, name: str, *, expand: Expand | None = None) -> None:
+        """Take the marks of a name away from the characters from `start` to before `stop`.
+
+        `expand` is that of the marks: what is inserted beside those that stay marked is as it would be without this.
+        Raises as `mark`.
+        """
+        self.mark(start, stop, name, None, expand=expand)
+
+    def _stamp(self) -> int:
+        """Return the clock of a mark made now, or a number that is below all stamps."""
+        return 0
+
+    def spans(self, start: int = 0, stop: int | None = None) -> list[tuple[str, Attributes]]:
+        """Return the text, or a part of it, as (string, attributes); neighbours have different attributes.
+
+        Raises `TextRange`, `TextMarksLimit`.
+        """
+        end = len(self) if stop is None else stop
+        text = self.read(start, end)
+        found = marks.spans_of(self.marked(start, end), start, end)
+        return [(text[first - start : last - start], attributes) for first, last, attributes in found]
+
+    def formats(self) -> list[Format]:
+        """Return what the last `apply`, `undo` or `redo` changed of the marks, in the text as it is now.
+
+        They hold after its patches, one after the other; of what a patch inserted they tell all that marks it. Ask
+        before the next edit.
+        """
+        return marks.formats_of(self.changed_marks(), len(self))
+
+    def to_delta(self) -> list[dict[str, Any]]:
+        """Return the text as a delta of inserts, as the editor Quill has them. Raises `TextMarksLimit`."""
+        return [
+            {"insert": text, "attributes": attributes} if attributes else {"insert": text}
+            for text, attributes in self.spans()
+        ]
+
+    def apply_delta(self, delta: list[dict[str, Any]]) -> None:
+        """Edit as a delta says: `retain`, `insert` and `delete`, with `attributes`, as one undo step.
+
+        Inserted text has exactly the attributes that are given; an attribute of None is taken away. Lengths are code
+        points. Raises `TextDeltaError`, `TextMarkError`, `GraphValueError` (nothing was done), `TextMemory`.
+        """
+        steps = marks.read_delta(delta, len(self))
+        at = 0
+        with self.step():
+            for step in steps:
+                if step.kind == "delete":
+                    self.delete(at, step.length)
+                    continue
+                changed = step.attributes
+                if step.kind == "insert":
+                    self.insert(at, step.text)
+                    changed = self._attributes_to_set(at, step)
+                for name, value in changed.items() if step.length else ():
+                    self.mark(at, at + step.length, name, value)
+                at += step.length
+
+    def _attributes_to_set(self, at: int, step: marks.Step) -> Attributes:
+        """Return what is missing of an insertion's attributes, and as None what it got from around it."""
+        found = self.spans(at, at + step.length) if step.length else []
+        if len(found) == 1 and marks.same_attributes(found[0][1], step.attributes):
+            return {}
+        around = {name: None for _, attributes in found for name in attributes}
+        return {**around, **step.attributes}
+
+    def to_html(self) -> str:
+        """Return the text as HTML: bold, italic, underline, strike, code and links; all else as plain text."""
+        return marks.to_html(self.spans())
 
     # ---- undo steps
 

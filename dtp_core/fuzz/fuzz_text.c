@@ -83,18 +83,56 @@ static void insert_element(dtp_text *t, choices *c)
     }
 }
 
+/* What is told of marks: pieces within the text, of one name never two over one character. */
+static void check_marked(dtp_text *t)
+{
+    const uint8_t *out;
+    uint32_t head[4], row[3], i;
+    int64_t size = dtp_text_marked(t, 0, t->state.length, &out);
+    if (size == DTP_TEXT_MEMORY)
+        return;
+    CHECK(size >= 16);
+    memcpy(head, out, sizeof head);
+    CHECK(head[0] == 0 && head[3] == 0 && head[2] <= head[1] && 16 + (uint64_t)head[1] * 12 <= (uint64_t)size);
+    for (i = 0; i < head[1]; i++) {
+        memcpy(row, out + 16 + (size_t)i * 12, sizeof row);
+        CHECK(row[0] < row[1] && row[1] <= t->state.length && row[2] < head[2]);
+    }
+    size = dtp_text_formats(t, &out);
+    CHECK(size >= 16 || size == DTP_TEXT_MEMORY);
+}
+
+static void mark(dtp_text *t, choices *c)
+{
+    static const char *const names[] = {"bold", "link", "c:1", "c:2", "\xff", ""};
+    static const char *const values[] = {"\xc3", "\xc0", "\x01", "\xa1u", "\xc1", "\x92\x01\xc0"};
+    unsigned what = choose8(c), how = choose8(c);
+    uint64_t start = choose8(c) % (t->state.length + 2), stop = start + how % 8;
+    const char *name = names[what % 6], *value = values[what / 8 % 6];
+    int code = dtp_text_mark(t, start, stop, (const uint8_t *)name, strlen(name), (const uint8_t *)value, strlen(value),
+                             how / 8 % 4, how & 64 ? how : 0);
+    CHECK(code == DTP_TEXT_OK || code == DTP_TEXT_RANGE || code == DTP_TEXT_FORMAT || code == DTP_TEXT_MEMORY);
+    check_marked(t);
+}
+
 static void insert(dtp_text *t, choices *c)
 {
     static const char *const pieces[] = {"a",   "bc", "\n", "\xc3\xa9", "\xe6\xbc\xa2", "\xf0\x9f\x98\x80",
                                          "\x80", "x\xed"};
     const char *piece;
     uint64_t position;
+    unsigned how;
     int code;
     if (lists) {
         insert_element(t, c);
         return;
     }
-    piece = pieces[choose8(c) % 8];
+    how = choose8(c);
+    if (how >= 160) {
+        mark(t, c);
+        return;
+    }
+    piece = pieces[how % 8];
     position = choose8(c) % (t->state.length + 2);
     code = dtp_text_insert(t, position, (const uint8_t *)piece, strlen(piece));
     CHECK(code == DTP_TEXT_OK || code == DTP_TEXT_RANGE || code == DTP_TEXT_UTF8 || code == DTP_TEXT_MEMORY);

@@ -16,6 +16,7 @@ from text_reference import Malformed, Model, canonical, decode, encode, encode_v
 from text_vectors import FILE, MALFORMED, history
 
 from dtp.core.sequence import TextMemory
+from dtp.crdt import values as encoding
 from dtp.crdt.text import Text, TextFormat, TextReference, TextStale, TextWaiting, Version
 from dtp.errors import DtpError
 
@@ -60,6 +61,18 @@ def test_vectors_of_states(vector: dict[str, Any]) -> None:
     text.merge(bytes.fromhex(vector["then"]))
     assert str(text) == vector["text_then"]
     text._check()
+
+
+@pytest.mark.parametrize("vector", VECTORS["marks"], ids=lambda v: v["name"])
+def test_vectors_of_marks(vector: dict[str, Any]) -> None:
+    message = bytes.fromhex(vector["message"])
+    text = Text.load(message, b"reader")
+    assert str(text) == vector["text"]
+    assert text.save() == message
+    marked = [attributes for piece, attributes in text.spans() for _ in piece]
+    assert [
+        {name: encoding.encode(value).hex() for name, value in attributes.items()} for attributes in marked
+    ] == vector["marks"]
 
 
 @pytest.mark.parametrize("vector", VECTORS["malformed"], ids=lambda v: v["name"])

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from mark_reference import marking, shown
 from text_reference import Delete, Insert, Model, canonical, encode_version
 
 FILE = Path(__file__).parents[3] / "docs" / "vectors" / "text.json"
@@ -94,6 +95,48 @@ def text_vector(name: str, model: Model) -> dict[str, Any]:
     }
 
 
+def marks_vector(seed: int) -> dict[str, Any]:
+    """A text in which two mark, insert and delete at the same time."""
+    rng = random.Random(seed)
+    model, first = Model(), Model()
+    for i, char in enumerate("The quick fox"):
+        op = first.insertion(b"A", i, char)
+        first.apply(b"A", op)
+    models = {b"A": first, b"B": Model()}
+    for author, known in first.log:
+        models[b"B"].apply(author, known)
+    for _ in range(12):
+        author = rng.choice([b"A", b"B"])
+        one = models[author]
+        at = rng.randrange(len(one.text()))
+        what = rng.randrange(5)
+        made: Insert | Delete
+        if what == 0:
+            made = one.insertion(author, at, "+")
+        elif what == 1:
+            made = one.deletion(author, at)
+        else:
+            stop = min(len(one.text()), at + rng.randint(1, 6))
+            name, value = rng.choice(
+                [(b"bold", b"\xc3"), (b"bold", b"\xc0"), (b"link", b"\xa1u"), (b"comment:1", b"\xa1c")]
+            )
+            sides = {"before": rng.randrange(2) == 1, "after": rng.randrange(2) == 1}
+            made = marking(one, author, at, stop, name, value, **sides)
+        one.apply(author, made)
+    log = first.log + [entry for entry in models[b"B"].log if entry[0] == b"B"]
+    for author, op in log:
+        model.apply(author, op)
+    return {
+        "name": f"history {seed}",
+        "message": canonical(model.log, {}).hex(),
+        "text": model.text(),
+        "marks": [
+            {name.decode(): value.hex() for name, value in sorted(attributes.items())}
+            for _, attributes in shown(model)
+        ],
+    }
+
+
 #: By hand from docs/text.md: what a base and groups on it stand for.
 STATES = [
     {
@@ -151,6 +194,13 @@ STATES = [
     },
 ]
 
+
+def _mark(content: str) -> str:
+    """The text of a message that has one mark."""
+    size = len(content) // 2
+    return f"{size + 2:02x}ff{size:02x}{content}"
+
+
 #: Message and where it is wrong.
 MALFORMED = [
     ("not a message", "00", 0),
@@ -191,6 +241,21 @@ MALFORMED = [
     ),
     ("a span that continues none", "d2010141050180000061", 6),
     ("a span of an unknown author", "d20101410501900300" + "0161", 7),
+    ("a mark that is inserted as a character", "d10101410100980300" + _mark("000c04626f6c64c3"), 9),
+    ("a character that is inserted as a mark", "d1010141010007980300" + "0161", 10),
+    ("a mark with others in one operation", "d101014101000718020300" + "00", 6),
+    ("a mark with a side that there is not", "d1010141010007980300" + _mark("001004626f6c64c3"), 10),
+    ("a mark from the beginning, but before it", "d1010141010007980300" + _mark("000404626f6c64c3"), 10),
+    ("a mark to the end, but behind it", "d1010141010007980300" + _mark("000f04626f6c64c3"), 10),
+    ("a mark without a name", "d1010141010007980300" + _mark("000d00c3"), 10),
+    ("a mark without a value", "d1010141010007980300" + _mark("000d04626f6c64"), 10),
+    ("a mark with something behind its value", "d1010141010007980300" + _mark("000d04626f6c64c3c3"), 10),
+    (
+        "a mark whose stamp is too high",
+        "d1010141010007980300" + _mark("8080808080808080400d04626f6c64c3"),
+        10,
+    ),
+    ("a mark that is longer than its text", "d1010141010007980300" + "05ff20000dc3", 10),
 ]
 
 
@@ -202,7 +267,8 @@ def main() -> None:
     ):
         texts.append(text_vector(f"history {seed}", history(seed, authors, steps, letters)))
     malformed = [{"name": name, "message": message, "at": at} for name, message, at in MALFORMED]
-    told = {"about": ABOUT, "texts": texts, "states": STATES, "malformed": malformed}
+    marks = [marks_vector(seed) for seed in range(4)]
+    told = {"about": ABOUT, "texts": texts, "states": STATES, "marks": marks, "malformed": malformed}
     FILE.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -1,0 +1,134 @@
+"""Marks of texts in a graph: they travel as edits, editors hear of them, and views, history and exports show them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from typing import Any
+
+from graph_fixtures import ALICE, BOB, told
+
+from dtp.crdt import SequenceChange
+from dtp.crdt.marks import Format
+from dtp.graph import Graph
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(60):
+            await main
+
+    asyncio.run(limited())
+
+
+def applied(
+    document: list[tuple[str, dict[str, Any]]], change: SequenceChange
+) -> list[tuple[str, dict[str, Any]]]:
+    """What an editor shows that takes deltas, character by character."""
+    for delta in change.deltas():
+        at = 0
+        for operation in delta:
+            attributes = operation.get("attributes", {})
+            if "insert" in operation:
+                document[at:at] = [(char, dict(attributes)) for char in operation["insert"]]
+                at += len(operation["insert"])
+            elif "delete" in operation:
+                assert at + operation["delete"] <= len(document)
+                del document[at : at + operation["delete"]]
+            else:
+                assert at + operation["retain"] <= len(document)
+                for place in range(at, at + operation["retain"]):
+                    both = {**document[place][1], **attributes}
+                    document[place] = (
+                        document[place][0],
+                        {name: value for name, value in both.items() if value is not None},
+                    )
+                at += operation["retain"]
+    return document
+
+
+def test_editors_hear_of_marks() -> None:
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as here,
+            await Graph.open("memory:", identity=BOB) as there,
+        ):
+            text = here.text("note")
+            text.insert(0, "The quick fox")
+            with text.changes() as changes:
+                text.mark(4, 9, "bold")
+                change = await anext(changes)
+                assert change == SequenceChange([], True, (Format(4, 5, {"bold": True}),))
+                assert change.deltas() == [[{"retain": 4}, {"retain": 5, "attributes": {"bold": True}}]]
+                text.insert(9, "er")
+                assert (await anext(changes)).deltas() == [
+                    [{"retain": 9}, {"insert": "er", "attributes": {"bold": True}}]
+                ]
+                await told(here, ALICE, there)
+                other = there.text("note")
+                assert other.spans() == text.spans()
+                other.replace(0, 3, "A")
+                other.unmark(2, 7, "bold")
+                other.mark(0, 1, "italic")
+                await told(there, BOB, here)
+                change = await anext(changes)
+                assert not change.is_local
+                assert text.spans() == other.spans()
+                assert change.deltas()[-1][0] == {"insert": "A", "attributes": {"italic": True}}
+                text.undo()
+                assert (await anext(changes)).deltas() == [[{"retain": 7}, {"delete": 2}]]
+
+    run(main())
+
+
+def test_whoever_takes_all_deltas_shows_what_is_there() -> None:
+    async def main() -> None:
+        for seed in range(20):
+            rng = random.Random(seed)
+            async with (
+                await Graph.open("memory:", identity=ALICE) as here,
+                await Graph.open("memory:", identity=BOB) as there,
+            ):
+                text, other = here.text("note"), there.text("note")
+                with text.changes() as changes:
+                    for _ in range(30):
+                        edit(rng.choice([text, other]), rng)
+                        if rng.randrange(4) == 0:
+                            await told(here, ALICE, there)
+                            await told(there, BOB, here)
+                shown: list[tuple[str, dict[str, Any]]] = []
+                async for change in changes:
+                    shown = applied(shown, change)
+                assert shown == [(char, attributes) for piece, attributes in text.spans() for char in piece]
+
+    run(main())
+
+
+def edit(text: Any, rng: random.Random) -> None:
+    size = len(text)
+    at = rng.randint(0, size)
+    stop = rng.randint(at, size)
+    match rng.randrange(7):
+        case 0 | 1:
+            text.insert(at, "xyz"[: rng.randint(1, 3)])
+        case 2:
+            text.delete(at, min(2, size - at))
+        case 3:
+            text.undo()
+        case 4:
+            text.apply_delta([{"retain": at}, {"insert": "Q", "attributes": {"code": True}}])
+        case _:
+            text.mark(at, stop, rng.choice(["bold", "link"]), rng.choice([True, None, "u"]))
+
+
+def test_marks_are_in_a_graph_that_is_opened_again(tmp_path: Any) -> None:
+    async def main() -> None:
+        path = str(tmp_path / "graph.db")
+        async with await Graph.open(path, identity=ALICE) as graph:
+            graph.text("note").insert(0, "hello")
+            graph.text("note").mark(0, 5, "link", "https://x")
+        async with await Graph.open(path, identity=ALICE) as graph:
+            assert graph.text("note").spans() == [("hello", {"link": "https://x"})]
+
+    run(main())
