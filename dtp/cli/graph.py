@@ -162,25 +162,37 @@ def _registers(graph: Graph, soul: str) -> Node | PrivateNode:
 
 def _value(text: str) -> Any:
     """What VALUE says."""
-    from dtp.crdt import Link
+    from dtp.crdt import GraphValueError, Link
+    from dtp.crdt.temporal import NAMES, TemporalError
+    from dtp.crdt.temporal_text import read
 
     try:
         value = json.loads(text)
     except ValueError:
         return text
-    if isinstance(value, dict) and value.keys() == {"link"} and isinstance(value["link"], str):
-        return Link(value["link"])
+    if isinstance(value, dict) and len(value) == 1:
+        ((name, inner),) = value.items()
+        if name == "link" and isinstance(inner, str):
+            return Link(inner)
+        if name in NAMES and isinstance(inner, str):
+            try:
+                return read(NAMES[name], inner)
+            except TemporalError as error:
+                raise GraphValueError(str(error)) from error
     return value
 
 
 def _plain(value: Any) -> Any:
     """A value as JSON has it."""
     from dtp.crdt import BlobRef, Link
+    from dtp.crdt.temporal import as_temporal, name_of
 
     if isinstance(value, Link):
         return {"link": value.soul}
     if isinstance(value, BlobRef):
         return {"blob": value.id.hex(), "size": value.size}
+    if name := name_of(value):
+        return {name: str(as_temporal(value))}
     if isinstance(value, bytes):
         return {"base64": base64.b64encode(value).decode()}
     if isinstance(value, list):

@@ -5,6 +5,7 @@ from dtp.crdt.list import List, ListPatch
 from dtp.crdt.ops import Kind, Op
 from dtp.crdt.replica import Change, Frame, Replica
 from dtp.crdt.sequence_changes import SequenceChange
+from dtp.crdt.temporal import Date, DateTime, Duration, LocalDateTime, LocalTime, Time
 from dtp.crdt.types import TYPES, Counter, Map, MultiValue, Node, Set
 from dtp.crdt.values import BlobRef, GraphValueError, Link, Value
 
@@ -15,12 +16,17 @@ __all__ = [
     "Change",
     "Clock",
     "Counter",
+    "Date",
+    "DateTime",
+    "Duration",
     "Frame",
     "GraphValueError",
     "Kind",
     "Link",
     "List",
     "ListPatch",
+    "LocalDateTime",
+    "LocalTime",
     "Map",
     "MultiValue",
     "Node",
@@ -28,5 +34,6 @@ __all__ = [
     "Replica",
     "SequenceChange",
     "Set",
+    "Time",
     "Value",
 ]

@@ -11,13 +11,14 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final, Literal
 
 import msgpack
 
 from dtp.crdt import values
 from dtp.crdt.ops import SPACE_OF, Kind, Op
+from dtp.crdt.temporal import NAMES, name_of
 from dtp.crdt.values import Link, Value
 from dtp.errors import LocalError
 
@@ -58,6 +59,10 @@ def _int_or_float(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_temporal(name: str, value: object) -> bool:
+    return name_of(value) == name
+
+
 _TYPES: Final[dict[str, Callable[[Value], bool]]] = {
     "null": lambda value: value is None,
     "bool": lambda value: isinstance(value, bool),
@@ -68,6 +73,7 @@ _TYPES: Final[dict[str, Callable[[Value], bool]]] = {
     "link": lambda value: isinstance(value, Link),
     "list": lambda value: isinstance(value, list),
     "map": lambda value: isinstance(value, dict),
+    **{name: partial(_is_temporal, name) for name in NAMES},
 }
 
 
@@ -75,7 +81,8 @@ _TYPES: Final[dict[str, Callable[[Value], bool]]] = {
 class Schema:
     """What a value has to be. What isn't given isn't asked."""
 
-    #: "null", "bool", "int", "number" (int or float), "text", "bytes", "link", "list" or "map".
+    #: "null", "bool", "int", "number" (int or float), "text", "bytes", "link", "list", "map", "date", "localtime",
+    #: "time", "localdatetime", "datetime" or "duration".
     type: str = ""
     #: For numbers, both included.
     min: int | float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,6 +10,17 @@ from typing import Any, Final
 import msgpack
 
 from dtp.core import crdt as core
+from dtp.crdt.temporal import (
+    DATE,
+    DURATION,
+    PYTHON,
+    TEMPORAL,
+    TemporalError,
+    as_temporal,
+    pack,
+    to_python,
+    unpack,
+)
 from dtp.errors import LocalError
 
 LINK: Final = 1
@@ -16,8 +28,10 @@ BIG_INT: Final = 2
 BLOB: Final = 3
 _BLOB_ID: Final = 32
 
-#: What a register, an item or an element may be: None, bool, int, float, str, bytes, Link, BlobRef; also lists and
-#: dicts (with text as keys) of such, up to 32 deep, which are replaced as a whole. A tuple comes back as a list.
+#: What a register, an item or an element may be: None, bool, int, float, str, bytes, Link, BlobRef; Python's `date`,
+#: `time`, `datetime` and `timedelta` (which comes back as a `Duration`), and the types of `dtp.crdt.temporal`; also
+#: lists and dicts (with text as keys) of such, up to 32 deep, which are replaced as a whole. A tuple comes back as a
+#: list.
 Value = Any
 
 
@@ -56,12 +70,22 @@ def _other(value: object) -> msgpack.ExtType:
         if len(value.id) != _BLOB_ID:
             raise GraphValueError(f"a blob's id has {_BLOB_ID} bytes, not {len(value.id)}")
         return msgpack.ExtType(BLOB, value.id + value.size.to_bytes(8, "big"))
+    if isinstance(value, (*TEMPORAL, *PYTHON)):
+        return _temporal(value)
     if isinstance(value, int):  # beyond 64 bits
         return msgpack.ExtType(BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
     raise GraphValueError(
-        f"a {type(value).__name__} can't be a value; take None, bool, int, float, str, bytes, Link, BlobRef, or "
-        "lists and dicts of them"
+        f"a {type(value).__name__} can't be a value; take None, bool, int, float, str, bytes, Link, BlobRef, "
+        "dates, times, durations, or lists and dicts of them"
     )
+
+
+def _temporal(value: Any) -> msgpack.ExtType:
+    """A date, a time or a duration."""
+    try:
+        return msgpack.ExtType(*pack(as_temporal(value)))
+    except (TemporalError, struct.error) as error:
+        raise GraphValueError(f"{value!r} can't be kept: {error}") from error
 
 
 def extension(code: int, data: bytes) -> Any:
@@ -72,6 +96,11 @@ def extension(code: int, data: bytes) -> Any:
         return int.from_bytes(data, "big", signed=True)
     if code == BLOB and len(data) == _BLOB_ID + 8:
         return BlobRef(data[:_BLOB_ID], int.from_bytes(data[_BLOB_ID:], "big"))
+    if DATE <= code <= DURATION:
+        try:
+            return to_python(unpack(code, data))
+        except TemporalError:  # of somebody who doesn't keep to the format
+            return msgpack.ExtType(code, data)
     return msgpack.ExtType(code, data)
 
 

@@ -21,6 +21,19 @@ from typing import Any
 
 from dtp.chain.host import Terms
 from dtp.crdt import BlobRef, Link
+from dtp.crdt.temporal import (
+    DAY,
+    SECOND,
+    Date,
+    DateTime,
+    Duration,
+    LocalDateTime,
+    LocalTime,
+    Temporal,
+    Time,
+    moment_in_zone,
+    to_python,
+)
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address, AddressError, check_service
 from dtp.pay.terms import Usage
@@ -242,6 +255,28 @@ def read_by(pair: SessionPair, *, client: bool) -> dict[int, bytes]:
 # ---- graphs ----------------------------------------------------------------------------------------------
 
 
+def temporal_values() -> SearchStrategy[Temporal]:
+    """Return a strategy of dates, times and durations, to the nanosecond, also of years that Python doesn't have."""
+    days, time = (
+        st.integers(-400_000_000, 400_000_000) | st.integers(-30_000, 30_000),
+        st.integers(0, DAY - 1),
+    )
+    time = time | st.integers(0, 24 * 60 - 1).map(lambda minutes: minutes * 60 * SECOND)
+    local = st.builds(lambda day, of_day: day * DAY + of_day, days, time)
+    offsets = st.sampled_from((0, 3600, -1800, 3208, 18 * 3600))
+    numbers = st.integers(-(2**40), 2**40)
+    zones = st.sampled_from(("UTC", "Europe/Stockholm", "America/New_York"))
+    return st.one_of(
+        st.builds(Date, days),
+        st.builds(LocalTime, time),
+        st.builds(Time, time, offsets),
+        st.builds(LocalDateTime, local),
+        st.builds(DateTime, local, offsets),
+        st.builds(moment_in_zone, local, zones),
+        st.builds(Duration, numbers, numbers, numbers),
+    )
+
+
 def graph_values() -> SearchStrategy[Any]:
     """Return a strategy of what a property of a node may be: plain values, links, lists and dicts of such."""
     plain = st.one_of(
@@ -253,6 +288,7 @@ def graph_values() -> SearchStrategy[Any]:
         st.binary(max_size=40),
         st.text(string.ascii_lowercase + "/", min_size=1, max_size=12).map(Link),
         st.builds(BlobRef, _KEYS, _U64),
+        temporal_values().map(to_python),
     )
     return st.recursive(
         plain,

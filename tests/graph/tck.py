@@ -16,6 +16,7 @@ from lark import Tree
 from lark.exceptions import LarkError
 
 from dtp.crdt import Node, Replica
+from dtp.crdt.temporal import PYTHON, TEMPORAL, from_python
 from dtp.errors import DtpError
 from dtp.graph.query import semantics
 from dtp.graph.query.budget import Meter, QueryBudget
@@ -270,7 +271,7 @@ def _ours(value: Any) -> Any:
     """A result as `_Reader` has it."""
     if isinstance(value, Node):
         kind = value.soul.partition("/")[0] if "/" in value.soul else ""
-        properties = {key: one for key, one in value.to_dict().items() if one is not None}
+        properties = {key: _ours(one) for key, one in value.to_dict().items() if one is not None}
         return ("node", (kind,) if kind else (), properties)
     if isinstance(value, semantics.Relation):
         return ("relation", value.key)
@@ -279,6 +280,8 @@ def _ours(value: Any) -> Any:
         for before, link, node in zip(value.nodes, value.relationships, value.nodes[1:], strict=False):
             parts += [("relation", link.key, "right" if link.soul == before.soul else "left"), _ours(node)]
         return ("path", *parts)
+    if isinstance(value, (*TEMPORAL, *PYTHON)):
+        return str(value if isinstance(value, TEMPORAL) else from_python(value))
     if isinstance(value, list):
         return [_ours(item) for item in value]
     if isinstance(value, dict):

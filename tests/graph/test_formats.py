@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as python
 import itertools
 import json
 import math
@@ -17,7 +18,7 @@ from graph_fixtures import ALICE, BOB
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.crdt import BlobRef, Link, values
+from dtp.crdt import BlobRef, Duration, Link, LocalTime, values
 from dtp.graph import (
     ContentsError,
     Graph,
@@ -32,6 +33,7 @@ from dtp.graph.formats import as_csv, as_graphml, as_json, as_rdf
 from dtp.graph.formats.items import Found, Item
 from dtp.testing.strategies import graph_values
 
+TWO_HOURS = python.timezone(python.timedelta(hours=2))
 FORMATS = ["json", "csv", "graphml", "rdf"]
 MODULES: dict[str, Any] = {"json": as_json, "csv": as_csv, "graphml": as_graphml, "rdf": as_rdf}
 
@@ -518,3 +520,52 @@ def test_what_takes_long_goes_on_beside_the_loop_and_is_of_one_time(tmp_path: Pa
             assert sum(one["v"] for one in map(other.node, other.souls("account/"))) == 200_000
 
     asyncio.run(main())
+
+
+def test_dates_of_rdf_are_dates(tmp_path: Path) -> None:
+    """Types of XML Schema, where it has a form; what graphs can't have as a date stays as it was."""
+    import rdflib
+
+    xsd = "http://www.w3.org/2001/XMLSchema#"
+    literals = {
+        "date": ('"1990-01-01"', "date", python.date(1990, 1, 1)),
+        "time": ('"12:30:00"', "time", python.time(12, 30)),
+        "there": ('"12:30:00.5+02:00"', "time", python.time(12, 30, 0, 500_000, TWO_HOURS)),
+        "local": ('"1990-01-01T12:30:00"', "dateTime", python.datetime(1990, 1, 1, 12, 30)),
+        "moment": (
+            '"1990-01-01T12:30:00Z"',
+            "dateTime",
+            python.datetime(1990, 1, 1, 12, 30, tzinfo=python.UTC),
+        ),
+        "long": ('"P1Y2M3DT4H"', "duration", Duration(14, 3, 4 * 3600 * 10**9)),
+        "zoned": ('"1990-01-01Z"', "date", {"@value": "1990-01-01Z", "@type": f"{xsd}date"}),
+        "never": ('"1990-02-30"', "date", {"@value": "1990-02-30", "@type": f"{xsd}date"}),
+    }
+    lines = [f"<a:b> <a:{key}> {text}^^<{xsd}{type}> ." for key, (text, type, _) in literals.items()]
+    file, again = tmp_path / "a.nt", tmp_path / "again.nt"
+    file.write_text("\n".join(lines) + "\n")
+
+    async def main() -> None:
+        async with await memory() as graph:
+            await graph.import_contents(file)
+            for key, (_, _, value) in literals.items():
+                assert graph.node("a:b")[f"a:{key}"] == value
+            await graph.export_contents(again)
+            written = again.read_text()
+            kept = [
+                line for line, one in zip(lines, literals.values(), strict=True) if type(one[2]) is not dict
+            ]
+            assert [line for line in kept if line not in written] == []
+            graph.node("a:b")["a:fake"] = {
+                "@value": "1990-01-01",
+                "@type": f"{xsd}date",
+            }  # a map, and stays one
+            graph.node("a:b")["a:small"] = LocalTime(1)
+            graph.node("a:b")["a:back"] = Duration(-1, 1)
+            await graph.export_contents(again)
+            async with await memory() as other:
+                await other.import_contents(again)
+                assert other.everything("a:b") == graph.everything("a:b")
+
+    run(main())
+    assert len(rdflib.Graph().parse(again)) >= len(literals)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from test_query_types import TYPES, write
 
 from dtp.crdt import Change, Link, Replica
+from dtp.crdt.owners import owned
 from dtp.graph import Graph, QueryBudget, QueryLimit
 from dtp.graph.query.run import Queries
 
@@ -48,6 +49,10 @@ def graph_of(rng: random.Random) -> Replica:
                 writer.put(soul, rng.choice("kl"), Link(target))
             else:
                 writer.set(soul, rng.choice("kl")).add(Link(target))
+    own = owned(bytes(32))
+    for soul in (f"{own}/.seen", f"{own}/x/1", own):  # the first is the graph's own book-keeping
+        replica.put(soul, "u", rng.choice(NUMBERS))
+        replica.set(soul, "k").add(Link(rng.choice(souls)))
     for frame in other.commit():
         replica.merge(frame.author, frame.body)
     replica.commit()

@@ -7,6 +7,7 @@ docs/query.md has the counts.
 from __future__ import annotations
 
 import os
+import zoneinfo
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +19,9 @@ FOLDER = os.environ.get("DTP_TCK", "")
 
 @pytest.mark.skipif(not FOLDER, reason="$DTP_TCK names no folder of the openCypher TCK's features")
 def test_no_scenario_of_the_tck_is_answered_wrongly() -> None:
+    zoneinfo.reset_tzpath(
+        to=()
+    )  # systems' databases differ on 1818: the scenarios are of the package tzdata's
     areas: dict[str, Counter[str]] = {}
     wrong = []
     for scenario in tck.scenarios(Path(FOLDER)):
@@ -25,9 +29,10 @@ def test_no_scenario_of_the_tck_is_answered_wrongly() -> None:
         areas.setdefault(scenario.area, Counter())[outcome] += 1
         if outcome == "wrong":
             wrong.append(f"{scenario.feature} {scenario.name}: {why}")
+    zoneinfo.reset_tzpath()
     print(report(areas))
     assert not wrong, "\n".join(wrong)
-    assert sum(areas.values(), Counter[str]())["passed"] >= 2370
+    assert sum(areas.values(), Counter[str]())["passed"] >= 3425
 
 
 def report(areas: dict[str, Counter[str]]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from dtp.crdt import Link
+from dtp.crdt.temporal import NAMES, as_temporal, name_of
 from dtp.graph.errors import ContentsError
 from dtp.graph.formats import plain
 from dtp.graph.formats.items import KINDS, SEVERAL, Found, Item
@@ -39,6 +40,8 @@ def cell(value: Any) -> tuple[str, str]:
         return "float", repr(value)
     if isinstance(value, Link):
         return "link", value.soul
+    if name := name_of(value):
+        return name, str(as_temporal(value))
     text = plain.dumps(value)
     return ("json", text) if text[0] in "[{" else ("int", text)
 
@@ -59,7 +62,12 @@ def value_of(kind: str, text: str) -> Any:
         return None
     if kind == "json":
         return plain.loads(text)
-    raise ContentsError(f"{text[:40]!r} is no {kind}; types are text, int, float, bool, null, link, json")
+    if kind in NAMES:
+        return plain.to_temporal(kind, text)
+    types = ", ".join(NAMES)
+    raise ContentsError(
+        f"{text[:40]!r} is no {kind}; types are text, int, float, bool, null, link, json, {types}"
+    )
 
 
 def read(text: str) -> Found:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 from dtp.crdt import Link
+from dtp.crdt.temporal import SECOND, Date, Duration, as_temporal, name_of
 from dtp.graph.errors import ContentsError, GraphError
 from dtp.graph.formats import plain
 from dtp.graph.formats.items import KINDS, Found, Item, is_links
@@ -31,6 +32,11 @@ _INTEGERS: Final = frozenset(
 )  # fmt: skip
 _FLOATS: Final = frozenset({f"{_XSD}double", f"{_XSD}float"})
 _BOOLEAN: Final = f"{_XSD}boolean"
+_DATED: Final = frozenset(f"{_XSD}{name}" for name in ("date", "time", "dateTime", "duration"))
+#: What is read of those, and written; a minute that nothing follows but an offset.
+_FORM: Final = re.compile(r"(\d{4}-\d\d-\d\d)?(T?\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)?)?", re.ASCII)
+_MINUTES: Final = re.compile(r"((?:^|(?<=T))\d\d:\d\d)")
+_OFFSET: Final = re.compile(r"Z$|[+-]\d\d:\d\d$")
 _STRING: Final = f"{_XSD}string"
 #: Types that are read as values of a graph; all others are kept beside their texts.
 _READ: Final = _INTEGERS | _FLOATS | {_BOOLEAN, _STRING, JSON}
@@ -69,7 +75,7 @@ def _iri(soul: str) -> str:
 
 def _predicate(one: Item, *, alone: bool) -> str:
     """A key that is an IRI is itself where what it has is read as the same kind again."""
-    is_literal = isinstance(one.value, str | bool | int | float)
+    is_literal = isinstance(one.value, str | bool | int | float) or _dated(one.value) is not None
     as_read = (one.kind == "register" and is_literal) or (one.kind == "set" and is_links(one.value))
     if alone and as_read and _IRI.fullmatch(one.key):
         return one.key
@@ -88,9 +94,41 @@ def _object(value: Any) -> str:
         return f'"{text}"^^<{_XSD}double>'
     if isinstance(value, str) and plain.is_plain(value):
         return _literal(value)
+    if dated := _dated(value):
+        return dated
     if isinstance(value, dict) and (foreign := _foreign(value)) is not None:
         return foreign
     return f"{_literal(json.dumps(plain.to_plain(value)))}^^<{JSON}>"
+
+
+def _dated(value: Any) -> str | None:
+    """Return a date, a time or a duration as XML Schema writes it; None for those of which it has no form."""
+    if not name_of(value):
+        return None
+    one = as_temporal(value)
+    text = str(one)
+    if isinstance(one, Duration):
+        is_form = min(one.months, one.days, one.nanoseconds) >= 0
+    else:
+        if not isinstance(one, Date) and one.nanoseconds % (60 * SECOND) == 0:  # seconds are always there
+            text = _MINUTES.sub(r"\1:00", text, 1)
+        is_form = _FORM.fullmatch(text) is not None
+    types = {"localtime": "time", "localdatetime": "dateTime", "datetime": "dateTime"}
+    name = name_of(value)
+    return f'"{text}"^^<{_XSD}{types.get(name, name)}>' if is_form else None
+
+
+def _from_dated(type: str, text: str) -> Any:
+    """Return the date, time or duration of a literal; None where it is none that a graph can have."""
+    name = type.removeprefix(_XSD).lower()
+    if type not in _DATED or (_FORM.fullmatch(text) is None and name != "duration"):
+        return None
+    if name in ("time", "datetime") and _OFFSET.search(text) is None:
+        name = f"local{name}"
+    try:
+        return plain.to_temporal(name, text)
+    except ContentsError:
+        return None
 
 
 def _literal(text: str) -> str:
@@ -107,7 +145,12 @@ def _foreign(value: dict[str, Any]) -> str | None:
     language, type = value.get("@language"), value.get("@type")
     if isinstance(language, str) and _LANGUAGE.fullmatch(language):
         return f"{_literal(text)}@{language}"
-    if isinstance(type, str) and _IRI.fullmatch(type) and type not in _READ:
+    if (
+        isinstance(type, str)
+        and _IRI.fullmatch(type)
+        and type not in _READ
+        and _from_dated(type, text) is None
+    ):
         return f"{_literal(text)}^^<{type}>"
     return None
 
@@ -210,7 +253,8 @@ def _value(rdflib: Any, triples: Triples, target: Any) -> Any:
         if text not in ("true", "false", "1", "0"):
             raise ContentsError(f"{text[:40]!r} is no boolean")
         return text in ("true", "1")
-    return {"@value": text, "@type": type}
+    dated = _from_dated(type, text)
+    return {"@value": text, "@type": type} if dated is None else dated
 
 
 def _float(text: str) -> float:

@@ -7,10 +7,14 @@ import binascii
 import json
 import math
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NoReturn
 
 from dtp.core import crdt as core
 from dtp.crdt import BlobRef, Link
+from dtp.crdt.temporal import NAMES, TemporalError, as_temporal, name_of, to_python
+from dtp.crdt.temporal_text import read
 from dtp.graph.errors import ContentsError
 
 #: Digits of a number, at most: what more has is written in hexadecimal ("$int"), which takes no quadratic time.
@@ -42,6 +46,8 @@ def to_plain(value: Any) -> Any:
         return {"$float": str(value)}
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= _BIG:
         return {"$int": hex(value)}
+    if name := name_of(value):
+        return {f"${name}": str(as_temporal(value))}
     if isinstance(value, list):
         return [to_plain(one) for one in value]
     if isinstance(value, dict):
@@ -109,12 +115,21 @@ def _map(value: Any) -> dict[str, Any]:
     return {key: from_plain(one) for key, one in value.items()}
 
 
-_TAGS: Final = {
+def to_temporal(name: str, text: Any) -> Any:
+    """Return a date, a time or a duration from its text, as Python's own type if that can hold it."""
+    try:
+        return to_python(read(NAMES[name], _text(text)))
+    except TemporalError as error:
+        raise ContentsError(str(error)) from error
+
+
+_TAGS: Final[dict[str, Callable[[Any], Any]]] = {
     "$link": lambda value: Link(_text(value)),
     "$bytes": _bytes,
     "$float": _float,
     "$int": _int,
     "$map": _map,
+    **{f"${name}": partial(to_temporal, name) for name in NAMES},
 }
 
 

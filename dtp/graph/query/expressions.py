@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from time import time_ns
 from typing import Any, Final, Protocol
 
 from lark import Token, Tree
 
 from dtp.crdt import BlobRef, Link, Value
+from dtp.crdt.temporal import PYTHON, TEMPORAL, from_python
 from dtp.graph.query import semantics
 from dtp.graph.query.budget import Meter
 from dtp.graph.query.columns import kind_of
@@ -30,6 +33,8 @@ from dtp.graph.query.syntax import (
     trees,
     words,
 )
+from dtp.graph.query.temporal import TEMPORAL_FUNCTIONS
+from dtp.graph.query.temporal_parts import part_of
 
 #: Function -> kinds of things that it can't take.
 _WRONG: Final[dict[str, tuple[str, ...]]] = {
@@ -104,6 +109,8 @@ class Expressions:
         self.plan: list[PlanStep] = []
         self.mode = ""
         self._depth = 0
+        #: When the query runs, nanoseconds after 1970: one time for all of it.
+        self._now = time_ns()
         #: What kinds of things names stand for, as far as that is known before there are rows.
         self.kinds: dict[str, str] = {}
 
@@ -253,6 +260,8 @@ class Expressions:
             return value.get(key)
         if isinstance(value, Relation):
             raise UnsupportedQuery("relationships have no properties here")
+        if isinstance(value, TEMPORAL):
+            return part_of(value, key)
         if isinstance(value, BlobRef):
             return {"id": value.id.hex(), "size": value.size}.get(key)
         raise QueryError(f"{shown(value)} has no properties: nodes and maps have")
@@ -401,8 +410,11 @@ class Expressions:
         if name in READING and len(given) == 1 and "DISTINCT" not in words(tree):
             return self._reading(name, trees(tree)[0], given[0], tree)
         function, least, most = FUNCTIONS.get(name, (None, 0, 0))
+        if name in TEMPORAL_FUNCTIONS:
+            timed, least, most = TEMPORAL_FUNCTIONS[name]
+            function = partial(timed, self._now)
         if function is None:
-            known = ", ".join(sorted([*FUNCTIONS, *READING, *AGGREGATES, *PERCENTILES]))
+            known = ", ".join(sorted([*FUNCTIONS, *TEMPORAL_FUNCTIONS, *READING, *AGGREGATES, *PERCENTILES]))
             raise fault(f"{tree.children[0]}() is not known; there are {known}", tree, UnsupportedQuery)
         if not least <= len(given) <= most or "DISTINCT" in words(tree):
             raise fault(f"{name}() takes {least if least == most else f'{least} to {most}'} arguments", tree)
@@ -481,7 +493,7 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
-    return value
+    return from_python(value) if isinstance(value, PYTHON) else value
 
 
 def _negative(value: Any) -> Any:

@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from dtp.crdt.temporal import TEMPORAL
 from dtp.graph.query.columns import kind_of
 from dtp.graph.query.errors import QueryError
 from dtp.graph.query.semantics import (
@@ -98,7 +99,9 @@ def _to_boolean(value: Any) -> bool | None:
 def _to_text(value: Any) -> str:
     if isinstance(value, str | bool) or is_number(value):
         return text_of(value)
-    raise QueryError(f"toString() takes text, a number or a boolean, not {shown(value)}")
+    if isinstance(value, TEMPORAL):
+        return str(value)
+    raise QueryError(f"toString() takes text, a number, a boolean, a date or a time, not {shown(value)}")
 
 
 def _round(value: float) -> float:

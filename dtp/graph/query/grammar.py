@@ -109,6 +109,7 @@ limit: LIMIT expr
     | COUNT "(" "*" ")"                   -> count_all
     | COUNT "(" [DISTINCT] expr ")"       -> count_some
     | NAME "(" [DISTINCT] [expr ("," expr)*] ")" -> call
+    | DOTTED "(" [expr ("," expr)*] ")"   -> call
     | "[" [expr ("," expr)*] "]"          -> list_
     | "[" variable IN expr [where] [BAR expr] "]" -> comprehension
     | (ALL | ANY | NONE | SINGLE) "(" variable IN expr where ")" -> quantifier
@@ -149,6 +150,7 @@ name: NAME | QUOTED | """
     + r"""
 
 %declare BAR
+DOTTED.4: /(date|localtime|time|localdatetime|datetime|duration)\s*\.\s*\w+(?=\s*\()/i
 PROJECTION.5: /\{(?=\s*\.)/
 VBAR: "|"
 EXPLAIN.3: /EXPLAIN\b/i

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lark import Token, Tree
 
 from dtp.crdt import Node, Value
+from dtp.crdt.temporal import TEMPORAL, to_python
 from dtp.graph.query.budget import Meter, QueryBudget, counted
 from dtp.graph.query.clauses import Query
 from dtp.graph.query.errors import QueryError
@@ -132,4 +133,6 @@ class Queries:
             return [self._shown(item) for item in counted(value)]
         if isinstance(value, dict):
             return {key: self._shown(item) for key, item in counted(value.items())}
+        if isinstance(value, TEMPORAL):
+            return to_python(value)
         return value

@@ -9,12 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from reprlib import Repr
 from typing import Any, Final, NamedTuple
 
 from dtp.crdt import BlobRef, Link
+from dtp.crdt.temporal import (
+    Date,
+    DateTime,
+    Duration,
+    LocalDateTime,
+    LocalTime,
+    TemporalError,
+    Time,
+)
 from dtp.graph.query.budget import counted
 from dtp.graph.query.errors import QueryError
+from dtp.graph.query.temporal_parts import add as add_duration
+from dtp.graph.query.temporal_parts import scaled, sort_parts
 
 #: Bits of an int that is multiplied, at most: those that Python writes as text.
 _INT_BITS: Final = 14_000
@@ -47,7 +59,11 @@ class Path:
 
 
 #: Order of kinds under ORDER BY (openCypher 9, "Orderability and Equivalence"), ascending; null is last.
-_MAP, _NODE, _RELATION, _LIST, _PATH, _TEXT, _BOOL, _NUMBER, _BYTES, _BLOB, _NULL = range(11)
+_MAP, _NODE, _RELATION, _LIST, _PATH, _TEMPORAL = range(6)
+_TEXT, _BOOL, _NUMBER, _BYTES, _BLOB, _NULL = range(_TEMPORAL + 6, _TEMPORAL + 12)
+#: Of dates and times in the order of their kinds; what is a duration can't be compared, since a month has no length.
+_TIMES: Final = (DateTime, LocalDateTime, Date, Time, LocalTime)
+_DURATION: Final = _TEMPORAL + len(_TIMES)
 
 
 def kind_of(value: Any) -> int:
@@ -69,6 +85,8 @@ _KINDS: Final[tuple[tuple[int, Any], ...]] = (
     (_LIST, (list, tuple)),
     (_BYTES, bytes),
     (_BLOB, BlobRef),
+    *((_TEMPORAL + at, kind) for at, kind in enumerate(_TIMES)),
+    (_DURATION, Duration),
 )
 
 
@@ -121,6 +139,9 @@ def compare(a: Any, b: Any) -> int | None:
     if a is None or b is None:
         return None
     kind = kind_of(a)
+    if kind == kind_of(b) and _TEMPORAL <= kind < _DURATION:
+        before, behind = sort_parts(a), sort_parts(b)
+        return (before > behind) - (before < behind)
     if kind != kind_of(b) or kind not in (_TEXT, _BOOL, _NUMBER, _BYTES, _LIST):
         return None
     if kind == _LIST:
@@ -172,6 +193,8 @@ def sort_key(value: Any) -> tuple[Any, ...]:
         return (kind, tuple(node.soul for node in value.nodes), value.relationships)
     if kind == _BLOB:
         return (kind, value.id, value.size)
+    if _TEMPORAL <= kind <= _DURATION:
+        return (kind, *sort_parts(value))
     return (kind,) if kind == _NULL else (kind, value)
 
 
@@ -216,14 +239,44 @@ def add(a: Any, b: Any) -> Any:
         return a + text_of(b)
     if isinstance(b, str) and is_number(a):
         return text_of(a) + b
+    if isinstance(a, Duration) or isinstance(b, Duration):
+        return _moved(a, b, "+")
     _numbers(a, b, "+")
     return a + b
+
+
+def _moved(a: Any, b: Any, operator: str) -> Any:
+    """A date, a time or a duration and a duration, added or subtracted."""
+    try:
+        found = add_duration(a, b, 1 if operator == "+" else -1)
+    except TemporalError as error:
+        raise QueryError(str(error)) from error
+    if found is None:
+        raise QueryError(f"{operator} takes no {shown(a)} and {shown(b)}")
+    return found
+
+
+def _times(a: Any, b: Any, operator: str) -> Any:
+    """A duration so many times, or parts of one."""
+    if operator == "*" and isinstance(b, Duration):
+        a, b = b, a
+    if not isinstance(a, Duration) or not is_number(b) or not math.isfinite(b):
+        raise QueryError(f"{operator} takes a duration and a number, not {shown(a)} and {shown(b)}")
+    if operator == "/" and b == 0:
+        raise QueryError("a duration can't be divided by 0")
+    by = Fraction(b) if isinstance(b, int) else Fraction(repr(b))
+    try:
+        return scaled(a, by if operator == "*" else 1 / by)
+    except TemporalError as error:
+        raise QueryError(str(error)) from error
 
 
 def subtract(a: Any, b: Any) -> Any:
     """a - b."""
     if a is None or b is None:
         return None
+    if isinstance(b, Duration):
+        return _moved(a, b, "-")
     _numbers(a, b, "-")
     return a - b
 
@@ -232,6 +285,8 @@ def multiply(a: Any, b: Any) -> Any:
     """a * b."""
     if a is None or b is None:
         return None
+    if isinstance(a, Duration) or isinstance(b, Duration):
+        return _times(a, b, "*")
     _numbers(a, b, "*")
     if isinstance(a, int) and isinstance(b, int) and a.bit_length() + b.bit_length() > _INT_BITS:
         raise QueryError(f"an int has at most {_INT_BITS:,} bits")
@@ -242,6 +297,8 @@ def divide(a: Any, b: Any) -> Any:
     """a / b; of ints towards zero."""
     if a is None or b is None:
         return None
+    if isinstance(a, Duration):
+        return _times(a, b, "/")
     _numbers(a, b, "/")
     if isinstance(a, int) and isinstance(b, int):
         if b == 0:
