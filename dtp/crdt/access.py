@@ -220,6 +220,7 @@ class Ruling:
     _offences: dict[str, Offence] = field(default_factory=dict)
     _showing: Showing = field(default_factory=dict)
     _cuts: list[Cuts] = field(default_factory=list)
+    _told: int = 0
 
     def judge(self, op: Op) -> int:
         """The verdict on the next op: 0 (nobody's soul, or its author's own), `VOID` or `ALLOWED`."""
@@ -317,6 +318,7 @@ class Ruling:
             return str(error)
         if card.name != name or not card.names(op.author):
             return "a card of others"
+        self._told += 1
         if cuts is not None:
             self._cuts.append(cuts)
             return ""
@@ -440,6 +442,7 @@ class Ruling:
         for root, offence in self._offences.items():
             known.offences.setdefault(root, offence)
         known.showing.update(self._showing)
+        access.accounts.version += self._told
         for cuts in self._cuts:
             access.end(cuts)
         for key, cut in self._revoked.items():
@@ -451,7 +454,7 @@ class Ruling:
                 access.must_rebuild |= access.known(revoked.grantee).used.get(revoked.id, 0) > cut
 
 
-_OVERLAYS: Final = ("_shipped", "_documents", "_once", "_used", "_revoked", "_offences", "_cuts")
+_OVERLAYS: Final = ("_shipped", "_documents", "_once", "_used", "_revoked", "_offences", "_cuts", "_told")
 
 
 class Access:

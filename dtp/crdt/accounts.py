@@ -193,6 +193,8 @@ class Accounts:
         self._graph = graph
         #: Account's name -> what stands, from frames that were taken here.
         self.standings: dict[str, Standing] = {}
+        #: Rises with each card and each word about devices.
+        self.version = 0
         self._prior = dict(prior or {})
         self._cards: dict[bytes, Card] = {}
         self._cuts: dict[bytes, Cuts] = {}

@@ -117,6 +117,7 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
         self._unsaved: dict[tuple[bytes, int], Envelope | Summary] = {}
         self._since_state = 0
         self._state_every = _STATE_LEAST
+        self._cards = 0  # of accounts, and words about devices, that were looked at
         self._flush: asyncio.Task[None] | None = None
         self._news: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -550,7 +551,14 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
                 continue
             changes = access.differences(self._replica, fresh)
             self._replica.become(fresh)
+            self._since_state += 1  # what was kept is as before
             self._tell_rebuilt(changes)
+        cards = self._replica.access.accounts.version
+        if cards != self._cards and self._replica.refusal is None:
+            from dtp.graph.private import renew_all
+
+            self._cards = cards
+            renew_all(self)
 
     # ---- who may write --------------------------------------------------------------------------------------
 

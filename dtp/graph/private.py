@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
 
@@ -20,11 +21,14 @@ from dtp.crdt.owners import RINGS, STATIC_KEY, owned, owner_name
 from dtp.graph.access import key_of
 from dtp.graph.errors import GraphError, KeyLost, NotReader, ReaderUnknown
 from dtp.graph.rings import RING_KEY, ring_soul
-from dtp.identity import PeerId, verify_static
+from dtp.identity import CardError, PeerId, verify_static
+from dtp.identity.card import PREFIX, account_name, parse_account
 from dtp.identity.sealing import KEY_BYTES, MAX_RECIPIENTS, SealBroken, open_sealed, seal
 
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
+
+log = logging.getLogger("dtp.graph")
 
 RING_DOMAIN: Final = "dtp.graph.ring.v1"
 VALUE_DOMAIN: Final = "dtp.graph.value.v1"
@@ -35,15 +39,66 @@ _HEAD: Final = 5
 _PROOF: Final = 64
 _NAME: Final = 16
 
-#: Somebody's name: as an identity, as text or as 32 bytes.
+#: Somebody's name: as an identity, as text or as 32 bytes; an account's as text.
 Peer = PeerId | str | bytes
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Who may read: an identity, or an account, of which it is each of the devices that the ring was sealed to."""
+
+    key: bytes
+    devices: tuple[bytes, ...] | None = None
+
+    @property
+    def is_account(self) -> bool:
+        """Whether it is one, and not an identity."""
+        return self.devices is not None
+
+    @property
+    def machines(self) -> tuple[bytes, ...]:
+        """The identities that can open what is sealed to it."""
+        return (self.key,) if self.devices is None else self.devices
+
+    def is_same(self, other: Reader) -> bool:
+        """Whether it is the same identity or account, whatever devices there are."""
+        return (self.key, self.is_account) == (other.key, other.is_account)
+
+    @property
+    def name(self) -> PeerId | str:
+        """Its name."""
+        return account_name(self.key) if self.is_account else PeerId(self.key)
+
+    def encode(self) -> bytes | list[Any]:
+        """As in a ring: a key, or `[account, [device...]]`."""
+        return self.key if self.devices is None else [self.key, list(self.devices)]
+
+    @classmethod
+    def decode(cls, told: Any) -> Reader:
+        """What `encode` gave. Raises `SealBroken`."""
+        match told:
+            case bytes() if _is_key(told):
+                return cls(told)
+            case [bytes(account), [*devices]] if _is_key(account) and all(map(_is_key, devices)):
+                return cls(account, tuple(devices))
+        raise SealBroken(f"not a ring of version {_VERSION}")
+
+
+def _reader(peer: Peer) -> Reader:
+    """Whom a name is of. Raises `GraphError`."""
+    if isinstance(peer, str) and peer.startswith(f"{PREFIX}1"):
+        try:
+            return Reader(parse_account(peer), ())
+        except CardError as error:
+            raise GraphError(str(error)) from error
+    return Reader(key_of(peer))
 
 
 @dataclass(frozen=True)
 class Ring:
     """What the readers of a node share. The last key is for new values, those before it for older ones."""
 
-    readers: tuple[bytes, ...]
+    readers: tuple[Reader, ...]
     names: bytes
     keys: tuple[bytes, ...]
 
@@ -61,13 +116,13 @@ class PrivateNode(MutableMapping[str, Value]):
     not open is left out where all is read; `broken` counts it.
     """
 
-    def __init__(self, graph: Graph, owner: bytes, path: str) -> None:
+    def __init__(self, graph: Graph, owner: Reader, path: str) -> None:
         """See `Graph.private`."""
         self._graph = graph
         self._owner = owner
         self._path = path
         #: Of the node; its ring is elsewhere.
-        self.soul = owned(owner, path)
+        self.soul = f"~{owner.name}/{path}"
         self._opened: tuple[bytes, Ring] | None = None
 
     def __repr__(self) -> str:
@@ -86,29 +141,38 @@ class PrivateNode(MutableMapping[str, Value]):
         return RING_KEY in self._graph.replica.node(self.ring_soul)
 
     @property
-    def readers(self) -> list[PeerId]:
-        """Who may read it, the owner first. Known to all."""
-        return [PeerId(one) for one in self._read_ring()[1]]
+    def is_mine(self) -> bool:
+        """Whether this identity, or an account that it is a device of, owns it."""
+        graph, owner = self._graph, self._owner
+        if not owner.is_account:
+            return owner.key == graph.identity.id.key
+        return any(card.account == owner.key for card in graph.accounts.mine())
 
-    def _read_ring(self) -> tuple[int, list[bytes], bytes, bytes]:
+    @property
+    def readers(self) -> list[PeerId | str]:
+        """Who may read it, the owner first; names of accounts are text. Known to all."""
+        return [one.name for one in self._read_ring()[1]]
+
+    def _read_ring(self) -> tuple[int, list[Reader], bytes, bytes]:
         """Number of keys, readers, what is sealed, all of it."""
         node = self._graph.replica.node(self.ring_soul)
         data = node.get(RING_KEY)
         if data is None:
             raise GraphError(f"{self.soul!r} is no private node, or hasn't come here yet")
-        if node.written(RING_KEY)[0] != self._owner:
+        if not self._owner.is_account and node.written(RING_KEY)[0] != self._owner.key:
             raise SealBroken("a ring that isn't its owner's")
         try:
             version, count, readers, sealed = values.decode(data)
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise SealBroken("not a ring") from error
         whole = version == _VERSION and type(count) is int and isinstance(sealed, bytes)
-        if not whole or not isinstance(readers, list) or not all(map(_is_key, readers)):
+        if not whole or not isinstance(readers, list):
             raise SealBroken(f"not a ring of version {_VERSION}")
-        return count, readers, sealed, data
+        return count, [Reader.decode(one) for one in readers], sealed, data
 
-    def _context(self, count: int, readers: Iterable[bytes]) -> bytes:
-        return values.encode([RING_DOMAIN, self._graph.name, self.soul, count, list(readers)])
+    def _context(self, count: int, readers: Iterable[Reader]) -> bytes:
+        told = [one.encode() for one in readers]
+        return values.encode([RING_DOMAIN, self._graph.name, self.soul, count, told])
 
     def _ring(self) -> Ring:
         """The ring, opened. Raises `NotReader`, `KeyLost`, `SealBroken`, `GraphError`."""
@@ -119,7 +183,7 @@ class PrivateNode(MutableMapping[str, Value]):
         try:
             plain = open_sealed(sealed, identity.static_private, self._context(count, readers))
         except SealBroken as error:
-            if identity.id.key not in readers:
+            if not any(identity.id.key in one.machines for one in readers):
                 raise NotReader(
                     f"{self.soul!r} is sealed to others; its owner can add {identity.id}"
                 ) from error
@@ -134,46 +198,86 @@ class PrivateNode(MutableMapping[str, Value]):
         self._opened = data, ring
         return ring
 
-    def _seal_ring(self, names: bytes, keys: list[bytes], readers: list[bytes]) -> None:
-        identity = self._graph.identity
-        if identity.id.key != self._owner:
+    def _seal_ring(self, names: bytes, keys: list[bytes], readers: Iterable[Reader]) -> None:
+        if not self.is_mine:
             raise GraphError("only the owner of a private node says who reads it")
         if len(keys) > MAX_KEYS:
             raise GraphError(f"a private node has at most {MAX_KEYS} keys; make another one")
-        if len(readers) > MAX_RECIPIENTS:
-            raise GraphError(f"a private node has at most {MAX_RECIPIENTS} readers, the owner among them")
-        statics = [self._static_of(reader) for reader in readers]
-        sealed = seal(names + b"".join(keys), statics, self._context(len(keys), readers))
-        data = values.encode([_VERSION, len(keys), readers, sealed])
+        now = [self._with_devices(one) for one in readers]
+        machines = [machine for one in now for machine in one.machines]
+        if len(machines) > MAX_RECIPIENTS:
+            raise GraphError(
+                f"a private node has at most {MAX_RECIPIENTS} readers, the owner and each device among them"
+            )
+        statics = {machine: self._static_of(machine) for machine in machines}
+        sealed = seal(names + b"".join(keys), list(statics.values()), self._context(len(keys), now))
+        data = values.encode([_VERSION, len(keys), [one.encode() for one in now], sealed])
         self._graph.replica.node(self.ring_soul)[RING_KEY] = data
 
-    def _static_of(self, reader: bytes) -> bytes:
-        """The key to seal to. Raises `ReaderUnknown`, `GraphError`."""
-        identity = self._graph.identity
-        if reader == identity.id.key:
+    def _with_devices(self, reader: Reader) -> Reader:
+        """A reader as it is now: of an account, with the devices whose static keys are known. Raises `ReaderUnknown`,
+        `GraphError`."""
+        if not reader.is_account:
+            return reader
+        name, accounts = account_name(reader.key), self._graph.accounts
+        devices = [one.peer.key for one in accounts.devices(name) if one.is_named and one.ended is None]
+        found = tuple(sorted(one for one in devices if self._published(one) is not None))
+        if not found:
+            raise ReaderUnknown(
+                f"no device of {name} has published a static key in this graph that has come here; they do by "
+                "`graph.publish_key()`"
+            )
+        return Reader(reader.key, found)
+
+    def _published(self, machine: bytes) -> bytes | None:
+        """The static key of an identity, None if it isn't known."""
+        if machine == self._graph.identity.id.key:
             return kept_static(self._graph)
-        data = self._graph.replica.node(owned(reader)).get(STATIC_KEY)
+        data = self._graph.replica.node(owned(machine)).get(STATIC_KEY)
         if isinstance(data, bytes) and len(data) == KEY_BYTES + _PROOF:
             static, proof = data[:KEY_BYTES], data[KEY_BYTES:]
-            if verify_static(PeerId(reader), static, proof):
+            if verify_static(PeerId(machine), static, proof):
                 return static
-        raise ReaderUnknown(
-            f"{owner_name(reader)} has published no static key in this graph that has come here; it does by "
-            "`graph.publish_key()`"
-        )
+        return None
+
+    def _static_of(self, machine: bytes) -> bytes:
+        """The key to seal to. Raises `ReaderUnknown`, `GraphError`."""
+        static = self._published(machine)
+        if static is None:
+            raise ReaderUnknown(
+                f"{owner_name(machine)} has published no static key in this graph that has come here; it does by "
+                "`graph.publish_key()`"
+            )
+        return static
+
+    def renew(self) -> bool:
+        """Seal the node to the devices that accounts among its readers have now; return whether they are others.
+
+        Under a new key, if one is gone: that reads nothing that is written from then on. Done by itself when the
+        owner writes, or hears of another card. Only the owner can; raises `GraphError`, `ReaderUnknown`.
+        """
+        ring = self._ring()
+        now = [self._with_devices(one) for one in ring.readers]
+        before, after = ({m for one in each for m in one.machines} for each in (ring.readers, now))
+        if before == after:
+            return False
+        fresh = [os.urandom(KEY_BYTES)] if before - after else []
+        self._seal_ring(ring.names, [*ring.keys, *fresh], now)
+        return True
 
     def make(self, readers: Iterable[Peer]) -> None:
         """Make it, with these readers beside the owner. Raises `ReaderUnknown`, `GraphError`."""
         if self.exists:
             raise GraphError(f"{self.soul!r} is there already; use add_reader and remove_reader")
-        others = dict.fromkeys(key_of(one) for one in readers)
-        others.pop(self._owner, None)
-        self._seal_ring(os.urandom(KEY_BYTES), [os.urandom(KEY_BYTES)], [self._owner, *others])
+        others = dict.fromkeys(_reader(one) for one in readers)
+        found = [self._owner, *(one for one in others if not one.is_same(self._owner))]
+        self._seal_ring(os.urandom(KEY_BYTES), [os.urandom(KEY_BYTES)], found)
 
     def add_reader(self, peer: Peer) -> None:
-        """Let somebody read all that is there and to come; of a reader, seal to its new static key."""
-        ring = self._ring()
-        readers = list(dict.fromkeys([*ring.readers, key_of(peer)]))
+        """Let somebody, or an account's devices, read all that is there and to come; of a reader, seal to its new
+        static key."""
+        ring, new = self._ring(), _reader(peer)
+        readers = [*ring.readers, *([] if any(one.is_same(new) for one in ring.readers) else [new])]
         self._seal_ring(ring.names, list(ring.keys), readers)
 
     def remove_reader(self, peer: Peer) -> None:
@@ -182,10 +286,10 @@ class PrivateNode(MutableMapping[str, Value]):
         Writers that haven't heard of it yet still use the key before. Raises `GraphError` for who is no reader, and
         for the owner.
         """
-        ring, gone = self._ring(), key_of(peer)
-        if gone == self._owner or gone not in ring.readers:
-            raise GraphError(f"{owner_name(gone)} is the owner, or no reader")
-        readers = [one for one in ring.readers if one != gone]
+        ring, gone = self._ring(), _reader(peer)
+        if gone.is_same(self._owner) or not any(one.is_same(gone) for one in ring.readers):
+            raise GraphError(f"{gone.name} is the owner, or no reader")
+        readers = [one for one in ring.readers if not one.is_same(gone)]
         self._seal_ring(ring.names, [*ring.keys, os.urandom(KEY_BYTES)], readers)
 
     # ---- the mapping --------------------------------------------------------------------------------------------
@@ -224,6 +328,8 @@ class PrivateNode(MutableMapping[str, Value]):
     def __setitem__(self, key: str, value: Value) -> None:
         from nacl.secret import Aead
 
+        if self.is_mine:
+            self.renew()
         ring = self._ring()
         name, number = ring.hidden(key), len(ring.keys)
         bound = self._bound(name, number, self._graph.identity.id.key)
@@ -272,18 +378,33 @@ def private(graph: Graph, place: str, readers: Iterable[Peer] | None) -> Private
     """See `Graph.private`."""
     if place.startswith("~"):
         name, _, path = place[1:].partition("/")
-        node = PrivateNode(graph, key_of(name), path)
+        node = PrivateNode(graph, _reader(name), path)
     else:
-        node = PrivateNode(graph, graph.identity.id.key, place)
+        node = PrivateNode(graph, Reader(graph.identity.id.key), place)
     if not node._path or node._path.partition("/")[0] == RINGS:
         raise GraphError("a private node is at a path of its owner's")
-    if readers is not None and node._owner != graph.identity.id.key:
+    if readers is not None and not node.is_mine:
         raise GraphError(
             f"{node.soul!r} is another's: its owner says who reads it; leave out `readers` to open it"
         )
     if readers is not None and not node.exists:
         node.make(readers)
     return node
+
+
+def renew_all(graph: Graph) -> None:
+    """Seal what this identity, or its account, owns to the devices that readers have now. What can't be is told to
+    the log: the next write says so."""
+    owners = [str(graph.identity.id), *(card.name for card in graph.accounts.mine())]
+    for owner in owners:
+        root = f"~{owner}/{RINGS}/"
+        for soul in graph.replica.souls(root):
+            node = PrivateNode(graph, _reader(owner), soul.removeprefix(root))
+            try:
+                if node.exists and any(one.is_account for one in node._read_ring()[1]):
+                    node.renew()
+            except (GraphError, NotReader, KeyLost, ReaderUnknown, SealBroken) as error:
+                log.warning("%s is not sealed anew: %s", node.soul, error)
 
 
 def publish_key(graph: Graph) -> None:

@@ -11,9 +11,9 @@ from test_access import close, everything, meet, run, three
 from dtp.core.errors import NotOwner
 from dtp.crdt import Link, values
 from dtp.graph import Graph, GraphError, KeyLost, NotReader, NotSealed, ReaderUnknown
-from dtp.graph.private import MAX_KEYS, PrivateNode
+from dtp.graph.private import MAX_KEYS, PrivateNode, Reader
 from dtp.graph.rings import RING_KEY
-from dtp.identity import Identity
+from dtp.identity import Account, Device, Identity
 from dtp.identity.sealing import SealBroken
 
 DAVE = Identity(b"d" * 32, b"s" * 32)
@@ -232,7 +232,7 @@ def test_whatever_is_changed_in_a_ring_or_a_value_opens_nothing(data: st.DataObj
             which[key] = data.draw(
                 st.sampled_from([bytes(changed), bytes(changed[:-1]), b"", 1, None, [1, 2, 3, 4]])
             )
-            again = PrivateNode(alice, ALICE.id.key, "diary")
+            again = PrivateNode(alice, Reader(ALICE.id.key), "diary")
             with pytest.raises((SealBroken, NotReader, KeyLost, KeyError, GraphError)):
                 again["k"]
 
@@ -245,9 +245,9 @@ def test_limits() -> None:
             diary = alice.private("diary", readers=[])
             ring = diary._ring()
             with pytest.raises(GraphError, match="keys"):
-                diary._seal_ring(ring.names, [bytes(32)] * (MAX_KEYS + 1), [ALICE.id.key])
+                diary._seal_ring(ring.names, [bytes(32)] * (MAX_KEYS + 1), [Reader(ALICE.id.key)])
             with pytest.raises(GraphError, match="readers"):
-                diary._seal_ring(ring.names, [bytes(32)], [ALICE.id.key] * 256)
+                diary._seal_ring(ring.names, [bytes(32)], [Reader(ALICE.id.key)] * 256)
             bad = values.encode([1, 1, [b"short"], b""])
             alice.replica.node(diary.ring_soul)[RING_KEY] = bad
             with pytest.raises(SealBroken):
@@ -320,5 +320,88 @@ def test_readers_of_anothers_node_are_not_ours_to_name() -> None:
             bob.private(soul, readers=[CAROL.id])
         assert bob.private(soul).soul == soul
         await close(alice, bob, carol)
+
+    run(main())
+
+
+def test_an_account_reads_by_its_devices_and_a_revoked_one_reads_nothing_new() -> None:
+    """Bob's account has two devices; Alice seals to the account, and hears of the lost one by its card."""
+    phone, key, recovery = (Identity(bytes([n]) * 32, bytes([n]) * 32) for n in (60, 61, 62))
+    account = Account.create(key, recovery.id, [Device(BOB.id.key), Device(phone.id.key)])
+    name = account.card.name
+
+    async def main() -> None:
+        alice, bob, carol = await three("home")
+        lost = await Graph.open("memory:", identity=phone, name="home")
+        everyone = (alice, bob, carol, lost)
+        bob.accounts.join(account.card)
+        await meet(*everyone)
+        with pytest.raises(ReaderUnknown, match="no device of"):
+            alice.private("diary", readers=[name])
+        for one in (bob, lost):
+            one.publish_key()
+        await meet(*everyone)
+        diary = alice.private("diary", readers=[name])
+        assert diary.readers == [ALICE.id, name]
+        diary["old"] = "for all devices"
+        await meet(*everyone)
+        for one in (bob, lost):
+            assert one.private(diary.soul).to_dict() == {"old": "for all devices"}
+        with pytest.raises(NotReader):
+            carol.private(diary.soul)["old"]
+
+        bob.accounts.revoke(account, phone.id)
+        await alice.receive(await everything(bob))
+        await meet(*everyone)  # Alice seals by herself when she hears of it
+        diary["new"] = "not for the phone"
+        await meet(*everyone)
+        assert bob.private(diary.soul).to_dict() == {"old": "for all devices", "new": "not for the phone"}
+        with pytest.raises(NotReader):
+            lost.private(diary.soul)["new"]
+        assert SECRET.encode() not in visible(lost)
+        diary.remove_reader(name)
+        with pytest.raises(GraphError, match="no reader"):
+            diary.remove_reader(name)
+        with pytest.raises(GraphError):
+            diary.add_reader("dtpa1nonsense")
+        await close(*everyone)
+
+    run(main())
+
+
+def test_an_account_owns_private_nodes() -> None:
+    """Whichever device has sealed it; one that is added reads what was there."""
+    phone, key, recovery = (Identity(bytes([n]) * 32, bytes([n]) * 32) for n in (60, 61, 62))
+    account = Account.create(key, recovery.id, [Device(BOB.id.key)])
+
+    async def main() -> None:
+        bob, mine = [await Graph.open("memory:", identity=who, name="home") for who in (BOB, phone)]
+        alice = await Graph.open("memory:", identity=ALICE, name="home")
+        everyone = (alice, bob, mine)
+        bob.accounts.join(account.card)
+        bob.publish_key()
+        soul = bob.accounts.own("diary")
+        bob.private(soul, readers=[])["k"] = SECRET
+        both = account.add(phone.id)
+        mine.publish_key()
+        await meet(*everyone)
+        with pytest.raises(GraphError, match="another's"):
+            mine.private(soul, readers=[])
+        bob.accounts.join(both.card)
+        await meet(*everyone)  # Bob's laptop hears of the phone's key, and of the card, and seals to both
+        await meet(*everyone)
+        assert mine.private(soul)["k"] == SECRET
+        mine.private(soul)["k"] = "by the phone"
+        await meet(*everyone)
+        assert bob.private(soul)["k"] == "by the phone"
+        with pytest.raises(NotReader):
+            alice.private(soul)["k"]
+        less = bob.accounts.revoke(both, phone.id)
+        bob.private(soul)["k"] = "without the phone"
+        await meet(*everyone)
+        with pytest.raises(NotReader):
+            mine.private(soul)["k"]
+        assert less.card.generation == 1
+        await close(*everyone)
 
     run(main())
