@@ -93,6 +93,9 @@ _format_option = click.option(
 _history_option = click.option(
     "--history", is_flag=True, help="Ask for all that ever was, not only for what still counts."
 )
+_prune_option = click.option(
+    "--prune", is_flag=True, help="Drop frames of which nothing counts any more as the file grows."
+)
 
 
 class _Opener:
@@ -105,14 +108,19 @@ class _Opener:
 
     @asynccontextmanager
     async def open(
-        self, *, writing: bool, history: bool = False, read_only: bool = False
+        self, *, writing: bool, history: bool = False, read_only: bool = False, prune: bool = False
     ) -> AsyncIterator[Graph]:
         """The graph. To write, the identity must be one that is kept: what it wrote goes on with it."""
         from dtp.graph import Graph
 
         identity = self.source.load() if writing else self.source.load_or_make()
         async with await Graph.open(
-            self.file, identity=identity, name=self.name, history=history, read_only=read_only
+            self.file,
+            identity=identity,
+            name=self.name,
+            history=history,
+            read_only=read_only,
+            prune=prune,
         ) as opened:
             yield opened
 
@@ -128,6 +136,7 @@ class _Opener:
         taking: bool = False,
         history: bool = False,
         read_only: bool = False,
+        prune: bool = False,
     ) -> Any:
         """Open the graph, do the work, close it. Its file is made by work that writes or takes what others wrote."""
         is_file = "://" not in self.file and self.file != "memory:"
@@ -138,7 +147,9 @@ class _Opener:
         made: list[bytes] = []
 
         async def main() -> Any:
-            async with self.open(writing=writing, history=history, read_only=read_only) as opened:
+            async with self.open(
+                writing=writing, history=history, read_only=read_only, prune=prune
+            ) as opened:
                 try:
                     return await work(opened)
                 finally:
@@ -803,9 +814,12 @@ def sync(opened: _Opener, address: Address, psk: bytes | None, history: bool) ->
 @click.argument("pattern", default="*")
 @psk_file_option
 @_history_option
+@_prune_option
 @verbose_option
 @_store
-def watch(opened: _Opener, address: Address, pattern: str, psk: bytes | None, history: bool) -> None:
+def watch(
+    opened: _Opener, address: Address, pattern: str, psk: bytes | None, history: bool, prune: bool
+) -> None:
     """Keep FILE and a peer's graph the same, and show changes at nodes like PATTERN, until interrupted."""
     from dtp.net.dial import connect
 
@@ -826,24 +840,25 @@ def watch(opened: _Opener, address: Address, pattern: str, psk: bytes | None, hi
                 )
             await replicating
 
-    opened.run(work, taking=True, history=history)
+    opened.run(work, taking=True, history=history, prune=prune)
 
 
 @graph.command()
 @_file
 @click.option("--graph", "name", metavar="NAME", help="The graph's name. [default: the file's]")
+@_prune_option
 @listening_options
 @verbose_option
 @json_option
-def serve(file: str, name: str | None, listening: Listening) -> None:
+def serve(file: str, name: str | None, prune: bool, listening: Listening) -> None:
     """Serve FILE to peers who sync or watch, and print the addresses to copy. Ctrl-C ends it.
 
     Who may connect may read all of it and add to it: name them with --allow.
     """
-    run(_serve(file, name, listening))
+    run(_serve(file, name, listening, prune=prune))
 
 
-async def _serve(file: str, name: str | None, listening: Listening) -> None:
+async def _serve(file: str, name: str | None, listening: Listening, *, prune: bool) -> None:
     from dtp.graph import Graph
     from dtp.net.listener import Refuse, Request
     from dtp.session.codes import CloseCode
@@ -857,7 +872,7 @@ async def _serve(file: str, name: str | None, listening: Listening) -> None:
         if request.service not in ("", SERVICE):
             raise Refuse(CloseCode.UNKNOWN_SERVICE, f"no service {request.service!r} here")
 
-    async with await Graph.open(file, identity=listening.identity, name=name) as opened:
+    async with await Graph.open(file, identity=listening.identity, name=name, prune=prune) as opened:
 
         async def handle(connection: Connection) -> None:
             await opened.serve(connection)

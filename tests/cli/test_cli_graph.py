@@ -166,7 +166,7 @@ def test_peers(dtp, me, tmp_path):
         ]
         == 1
     )
-    watching = dtp("graph", "watch", tmp_path / "two.db", address, "a*", "--json")
+    watching = dtp("graph", "watch", tmp_path / "two.db", address, "a*", "--json", "--prune")
     watching.event("watching")
     other = tmp_path / "other.pem"  # a machine of its own writes as an identity of its own
     Identity.generate().save(other)
@@ -309,6 +309,10 @@ def test_deleting_and_pruning(me, tmp_path):
     assert pruned["frames"] >= 12
     assert pruned["bytes"] > left["prunable"] - 1000
     assert run("prune", file) == "dropped 0 frames, 0 bytes\n"
+    told = run(
+        "watch", file, f"dtp+tcp://{Identity.generate().id}@127.0.0.1:9/graph", "--history", "--prune", code=3
+    )
+    assert "keeps its history" in told
 
 
 def test_status_tells_of_two_histories(me, tmp_path):
