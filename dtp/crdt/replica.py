@@ -116,6 +116,8 @@ class Replica:
         self.clock = Clock() if clock is None else clock
         #: Rises with everything that may have changed something: what was read before may be kept until then.
         self.version = 0
+        #: The highest clock that was shown by the replica in whose place this one comes.
+        self._shown = 0
         #: The texts and lists that were opened or edited.
         self.sequences = Sequences(author, self, random(NONCE))
         #: The highest clock that a move or an assignment in a list has: its op's is not below.
@@ -417,12 +419,12 @@ class Replica:
 
     def read_clock(self) -> None:
         """Take frames by the clock as it is now: it may have been set back since it was asked last."""
-        self.core.take_until(self.clock.limit())
+        self.core.take_until(max(self.clock.limit(), self._shown))
 
     def _limit(self, number: int) -> int:
         """The highest clock of an author that is taken at once; what this one made itself never waits."""
         self.read_clock()
-        return LAST if self.author_key(number) == self.author else self.clock.limit()
+        return LAST if self.author_key(number) == self.author else max(self.clock.limit(), self._shown)
 
     def _merge_ruled(self, number: int, body: bytes, limit: int) -> int:
         author = self.author_key(number)
@@ -520,6 +522,7 @@ class Replica:
         their order, and then to `become`."""
         fresh = Replica(self.author, clock=self.clock, random=self.random, graph=self.access.graph)
         fresh.access = self.access.again()
+        fresh._shown = self.core.newest
         return fresh
 
     def become(self, fresh: Replica) -> None:

@@ -116,3 +116,24 @@ def test_what_one_made_comes_back_at_once_though_the_clock_was_set_back():
             await each.close()
 
     clock.run(main())
+
+
+def test_what_was_shown_stays_when_all_is_taken_again_by_a_clock_that_was_set_back():
+    async def main() -> None:
+        there, here = Wall(), Wall()
+        there.ahead = here.ahead = 3600
+        writer, reader, other = await opened(ALICE, there), await opened(BOB, here), await opened(CAROL, here)
+        writer.node("n")["k"] = 1
+        other.node("n")["c"] = 1
+        await told(writer, ALICE, reader)
+        await told(other, CAROL, reader)
+        here.ahead = 0
+        await reader.admission.ban(CAROL.id)  # has all frames taken again
+        assert dict(reader.node("n")) == {"k": 1}
+        writer.node("n")["late"] = 1
+        await told(writer, ALICE, reader)
+        assert dict(reader.node("n")) == {"k": 1}
+        for graph in writer, reader, other:
+            await graph.close()
+
+    clock.run(main())

@@ -179,9 +179,9 @@ class Replica:
         marks = {author: chain[-1].hash[:16] for author, chain in self.seen.visible().items()}
         same("heads", sorted(marks.items()), sorted((a, h.mark) for a, h in self.graph.heads().items()))
         ours = contents(self.shown())
-        same("souls", sorted(ours), self.graph.souls(internal=True))
+        same("souls", sorted(ours), self.graph.souls(internal=True, parts_too=True))
         for soul in ours:
-            if not soul.startswith("%access/") and not self.graph.is_private(soul):
+            if not soul.startswith(("%access/", "d/")) and not self.graph.is_private(soul):
                 same(f"{self.number} shows {soul}", ours.get(soul, {}), tell(self.graph.everything(soul)))
 
 

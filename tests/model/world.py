@@ -18,6 +18,8 @@ import psycopg
 from devices import Household, change
 from edits import EDITS
 from histories import History, Step
+from nesting import check as check_document
+from nesting import nest
 from plain import Signed
 from replicas import Difference, Replica, Seen, image, open_graph, put_image, same
 from sealed import Secrets, publish, seal, whisper
@@ -99,6 +101,9 @@ class World:
 
     async def take(self, step: Step) -> None:
         replica = self.replicas[step.at % len(self.replicas)]
+        if step.what == "nest":
+            nest(replica, step, self.replicas)
+            return
         if step.what in EDITS:
             EDITS[step.what](replica, step, self.replicas)
             return
@@ -141,6 +146,7 @@ class World:
         """It shows what the model does, and reads what it may."""
         replica.check()
         self.secrets.check(replica, self.replicas)
+        check_document(replica, replica.shown())
 
     async def publish(self, replica: Replica, _: Step) -> None:
         publish(replica)
