@@ -124,6 +124,8 @@ class Replica:
         self._stamped = 0
         #: For queries: what a soul whose registers are sealed says, None for others. Set by whoever can open them.
         self.reveal: Callable[[str], dict[str, Value] | None] = _nothing_sealed
+        #: What tells which souls are shown, in a replica that has only a part of all; None: all are.
+        self.shows: Callable[[str], bool] | None = None
         #: Raised by whatever would make something here; None if that may be.
         self.refusal: DtpError | None = None
         #: Called after something was made here; `changes` tells what.

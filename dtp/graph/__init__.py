@@ -20,7 +20,9 @@ from dtp.graph.errors import (
     GraphBehind,
     GraphError,
     GraphForked,
+    GraphPartial,
     GraphReadOnly,
+    HistoryUnclear,
     KeyLost,
     NotReader,
     NotSealed,
@@ -33,6 +35,7 @@ from dtp.graph.fetching import Blob
 from dtp.graph.formats.items import Imported
 from dtp.graph.graph import Graph
 from dtp.graph.graph_formats import Exported
+from dtp.graph.part import Part
 from dtp.graph.presence.presence import Presence, PresenceChanges, Present
 from dtp.graph.private import PrivateNode
 from dtp.graph.proving import Proof
@@ -65,7 +68,9 @@ __all__ = [
     "GraphBehind",
     "GraphError",
     "GraphForked",
+    "GraphPartial",
     "GraphReadOnly",
+    "HistoryUnclear",
     "Imported",
     "KeyLost",
     "KnownDevice",
@@ -77,6 +82,7 @@ __all__ = [
     "NotSealed",
     "OffenceError",
     "OffenceProof",
+    "Part",
     "Presence",
     "PresenceChanges",
     "Present",

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 from dtp.core.errors import EncodingError
 from dtp.graph import vector
-from dtp.graph.envelope import NONE_BEFORE, Envelope, Summary
-from dtp.graph.errors import EnvelopeError, Equivocation, StoreError
+from dtp.graph.envelope import NONE_BEFORE, Envelope, Skipped, Summary
+from dtp.graph.errors import EnvelopeError, Equivocation, HistoryUnclear, StoreError
 from dtp.graph.proving import Comparing, Proof
 
 #: Frames that came before those they build on: kept, for all authors together. More are dropped; they come again.
@@ -96,7 +96,13 @@ class Chains:
                 return False
         elif envelope.previous != tip.hash:
             self._compare(self._read(envelope.author, tip.sequence), envelope)
-        if isinstance(envelope, Summary):
+            if isinstance(envelope, Skipped):
+                raise HistoryUnclear(
+                    f"a peer skips frames of {envelope.author.hex()} that don't go on with what is here"
+                )
+        if isinstance(envelope, Skipped) or (tip.sequence and not tip.clock):
+            begins = True  # the clocks of what was skipped aren't known
+        elif isinstance(envelope, Summary):
             begins = envelope.after == tip.clock or (
                 envelope.first <= tip.sequence and envelope.after < tip.clock < envelope.last
             )

@@ -29,6 +29,7 @@ SEEN: Final = ".seen"
 async def forget(graph: Graph, gone: set[bytes]) -> int:
     """See `Graph.compact`."""
     graph.check_writable()
+    graph.check_whole("forgetting deleted text")
     await graph.commit()
     async with graph.held() as replica:
         left = gone | {graph.identity.id.key}

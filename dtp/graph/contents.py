@@ -93,42 +93,46 @@ class Contents:
 
         Raises `NotSealed` for a private one, whose sealed values are at `graph.replica.node(soul)`.
         """
-        self.check_public(soul)
+        self.check_readable(soul)
         return self._replica.node(soul)
 
     def counter(self, soul: str, key: str = "") -> Counter:
         """The counter at (soul, key)."""
-        self.check_public(soul)
+        self.check_readable(soul)
         return self._replica.counter(soul, key)
 
     def set(self, soul: str, key: str = "") -> Set:
         """The set at (soul, key)."""
-        self.check_public(soul)
+        self.check_readable(soul)
         return self._replica.set(soul, key)
 
     def map(self, soul: str) -> Map:
         """The map at the soul: like a node, but what was written at the same time is all kept."""
-        self.check_public(soul)
+        self.check_readable(soul)
         return self._replica.map(soul)
 
     def multi_value(self, soul: str, key: str = "") -> MultiValue:
         """The multi-value register at (soul, key)."""
-        self.check_public(soul)
+        self.check_readable(soul)
         return self._replica.multi_value(soul, key)
 
     def list(self, soul: str, key: str = "") -> GraphList:
         """The list at (soul, key)."""
-        self.check_public(soul)
+        self.check_readable(soul)
         return self._replica.list(soul, key)
 
     def text(self, soul: str, key: str = "") -> GraphText:
         """The text at (soul, key), edited by all at the same time: `insert`, `delete`, slices, `undo`, anchors."""
-        self.check_public(soul)
+        self.check_readable(soul)
         return self._replica.text(soul, key)
 
     def is_private(self, soul: str) -> bool:
         """Whether a private node is at the soul, as far as is known here."""
         return soul.startswith("~") and RING_KEY in self._replica.node(ring_soul(soul))
+
+    def check_readable(self, soul: str) -> None:
+        """Raises `NotSealed` at the soul of a private node, and `GraphPartial` where it isn't here."""
+        self.check_readable(soul)
 
     def check_public(self, soul: str) -> None:
         """Raises `NotSealed` at the soul of a private node: its registers are written by `Graph.private`."""
@@ -198,10 +202,13 @@ class Contents:
         parts of documents with `parts_too`.
         """
         found = self._replica.souls(prefix)
+        shows = self._replica.shows
         return sorted(
             soul
             for soul in found
-            if (internal or not is_internal(soul)) and (parts_too or not parts.is_part(soul))
+            if (internal or not is_internal(soul))
+            and (parts_too or not parts.is_part(soul))
+            and (shows is None or shows(soul))
         )
 
     def own(self, path: str = "") -> str:
@@ -332,6 +339,9 @@ class Contents:
             self._tell_of(self._replica.changes(), is_local=is_local)
 
     def _tell_of(self, changes: _Changes, *, is_local: bool) -> None:
+        shows = self._replica.shows
+        if shows is not None:
+            changes = [change for change in changes if shows(change.soul)]
         self._note(changes)
         for node in self._private.values():
             self._note([c._replace(soul=node.soul) for c in changes if c.soul == node.ring_soul])

@@ -27,6 +27,12 @@ SUMMARY_CONTEXT: Final = b"dtp.graph.summary.v1"
 VERSION: Final = 1
 #: What a summary has in the place of the version.
 SUMMARY_VERSION: Final = 2
+#: And what stands for frames that are skipped.
+SKIPPED_VERSION: Final = 3
+#: What these begin with as bytes.
+SKIPPED: Final = b"\x9b\x03"
+#: Bytes of what is signed, at most.
+_MAX_STATEMENT: Final = 512
 HASH_SIZE: Final = 32
 #: What the first frame of an author names as the one before.
 NONE_BEFORE: Final = bytes(HASH_SIZE)
@@ -204,6 +210,71 @@ class Summary(Signed):
         )
 
 
+@dataclass(frozen=True)
+class Skipped(Summary):
+    """Frames of which nothing is in somebody's part: what the author signed for the last of them, without its frame.
+
+    It says that there are such frames, and which hash the last has, by the author's own signature; who gave it says
+    that nothing in them is in the part. It has no body and no clocks.
+    """
+
+    #: What is under the signature of the last frame, or of a summary that ends with it.
+    statement: bytes
+
+    @classmethod
+    def of(cls, first: Signed, last: Signed) -> Skipped:
+        """Return what stands for all from `first` to `last`, in the same order of one author."""
+        return cls(
+            graph=last.graph,
+            author=last.author,
+            sequence=last.sequence,
+            previous=first.previous,
+            body=b"",
+            signature=last.signature,
+            start=first.first,
+            tip=last.hash,
+            after=0,
+            last=0,
+            seen=bytes(_DIGEST),
+            statement=last.signed,
+        )
+
+    @cached_property
+    def signed(self) -> bytes:
+        """The bytes under the signature; none where they say something else than this."""
+        place = self.author + self.sequence.to_bytes(8, "big")
+        frame = _named(CONTEXT, self.graph) + place
+        if self.statement.startswith(frame) and len(self.statement) == len(frame) + 2 * HASH_SIZE:
+            return self.statement if _hash(self.statement) == self.tip else b""
+        named = _named(SUMMARY_CONTEXT, self.graph) + self.author
+        at = len(named) + 8
+        told = self.statement[at : at + 8], self.statement[at + 56 : at + 56 + HASH_SIZE]
+        whole = self.statement.startswith(named) and len(self.statement) == at + 88 + _DIGEST + HASH_SIZE
+        return self.statement if whole and told == (place[-8:], self.tip) else b""
+
+    @property
+    def states(self) -> dict[int, bytes]:
+        return {self.sequence: self.tip}  # what was before, its author has not signed here
+
+    def encode(self) -> bytes:
+        """MessagePack `[3, author, start, sequence, 0, 0, previous, tip, statement, "", signature]`."""
+        return msgpack.packb(  # type: ignore[no-any-return]
+            (
+                SKIPPED_VERSION,
+                self.author,
+                self.start,
+                self.sequence,
+                0,
+                0,
+                self.previous,
+                self.tip,
+                self.statement,
+                b"",
+                self.signature,
+            )
+        )
+
+
 def last_clock(handle: core.GraphCore, one: Envelope | Summary) -> int:
     """The highest clock that it covers."""
     return one.last if isinstance(one, Summary) else handle.check(one.body)[1]
@@ -262,6 +333,14 @@ def decode(graph: str, data: bytes) -> Envelope | Summary:
             raise EnvelopeError("a summary's clocks are none")
         _check_sizes((tip, HASH_SIZE), (seen, _DIGEST))
         return Summary(graph, author, sequence, previous, body, signature, start, tip, after, last, seen)
+    if parts[0] == SKIPPED_VERSION and len(parts) == 11 and parts[4:6] == (0, 0) and parts[9] == b"":
+        _, author, start, sequence, _, _, previous, tip, statement, body, signature = parts
+        _check(author, start, sequence, previous, body, signature)
+        _check_sizes((tip, HASH_SIZE))
+        if not isinstance(statement, bytes) or len(statement) > _MAX_STATEMENT:
+            raise EnvelopeError("what is skipped has no statement")
+        seen = bytes(_DIGEST)
+        return Skipped(graph, author, sequence, previous, body, signature, start, tip, 0, 0, seen, statement)
     raise EnvelopeError(f"not an envelope of version {VERSION}, nor a summary of version {SUMMARY_VERSION}")
 
 

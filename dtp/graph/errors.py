@@ -22,6 +22,12 @@ class GraphReadOnly(GraphError):
     code = "graph-read-only"
 
 
+class GraphPartial(GraphError):
+    """A graph has only a part of all (`Graph.part`), and was asked for something that isn't in it."""
+
+    code = "graph-partial"
+
+
 class ContentsError(GraphError):
     """A file of contents (docs/formats.md) isn't what its format says, or can't be written: nothing was taken."""
 
@@ -114,6 +120,15 @@ class SyncError(PeerError):
     """The peer broke the sync protocol, or syncs another graph."""
 
     code = "graph-sync"
+
+
+class HistoryUnclear(PeerError):
+    """A peer skips frames of an author that don't go on with those that are here.
+
+    The peer says what isn't so, or the author has signed two histories. The author isn't followed further from there.
+    """
+
+    code = "graph-history-unclear"
 
 
 class ChunkError(PeerError):

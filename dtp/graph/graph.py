@@ -20,14 +20,14 @@ from dtp.crdt.replica import SPACES, Frame
 from dtp.crdt.rules import RuleBroken, Rules
 from dtp.crdt.sequences import Name
 from dtp.errors import DtpError
-from dtp.graph import access, files, loading
+from dtp.graph import access, loading
 from dtp.graph import envelope as envelopes
 from dtp.graph.accounts import Accounts
 from dtp.graph.admission import Admission, Inside, read_policy
 from dtp.graph.blobs import BlobStore
 from dtp.graph.chains import Chains
 from dtp.graph.contents import CLOSED, READ_ONLY
-from dtp.graph.envelope import Envelope, Summary, last_clock
+from dtp.graph.envelope import Envelope, Skipped, Summary, last_clock
 from dtp.graph.errors import (
     EnvelopeError,
     Equivocation,
@@ -38,6 +38,8 @@ from dtp.graph.errors import (
     StoreError,
 )
 from dtp.graph.graph_connections import GraphConnections
+from dtp.graph.graph_files import GraphFiles
+from dtp.graph.graph_part import GraphPart
 from dtp.graph.graph_past import GraphPast
 from dtp.graph.graph_upkeep import GraphUpkeep
 from dtp.graph.passing import Offering, Passed
@@ -50,6 +52,7 @@ from dtp.identity import Identity, PeerId
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
+    from dtp.graph.part import Part
     from dtp.graph.private import PrivateNode
     from dtp.graph.resigning import Resigned
 
@@ -66,7 +69,7 @@ _AT_ONCE: Final = 256
 _LOOK_AGAIN: Final = 60.0
 
 
-class Graph(GraphUpkeep, GraphPast, GraphConnections):
+class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
     """A replicated graph, opened by `Graph.open`; `async with` closes it.
 
     Nodes and the other types are read and changed by plain calls, which only touch memory. What was changed is signed
@@ -164,6 +167,7 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
         blobs: str | os.PathLike[str] | None = None,
         read_only: bool = False,
         prune: bool = False,
+        part: Part | None = None,
     ) -> Graph:
         """The graph kept at `place`: the path of a SQLite file, made if need be, `memory:`, or a `postgresql://` URL.
 
@@ -180,6 +184,9 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
         With `prune` frames of which nothing counts any more are dropped as the store grows (`Graph.prune`), so that
         it stays in proportion to what stands; it can't be had with `history`.
 
+        With `part` only a part of the graph is asked of peers, and kept: `Part(prefixes=["note/"])`. It can be larger
+        the next time, or with `grow`; what isn't in it raises `GraphPartial` when it is read. docs/partial.md.
+
         With `read_only` it is opened beside the program that has it, which isn't held up, and shows what was stored
         then; open it again for what came since. The file isn't written to, and `GraphReadOnly` is raised by what
         would change it or exchange it with peers. Raises `StoreError`, `GraphError`.
@@ -188,14 +195,20 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
             raise GraphError(f"a graph's name has at most {envelopes.MAX_NAME} bytes of UTF-8")
         if prune and (history or read_only):
             raise GraphError("a graph that keeps its history, or is only read, can't be pruned")
+        if part is not None and (history or read_only):
+            raise GraphError(
+                "who wants every frame wants all of a graph, and who only reads it takes what is there"
+            )
         opened = partial(loading.opened, place, name, identity.id.key, read_only=read_only)
         store: Store = await asyncio.to_thread(opened)
         if blobs is not None:
             store.blob_folder = Path(blobs)
         try:
             store.hidden = frozenset((await asyncio.to_thread(read_policy, store)).hidden)
+            part = await asyncio.to_thread(loading.settle_part, store, part, identity.id.key)
             replica = await asyncio.to_thread(loading.load, store, identity, clock)
             graph = cls(identity, store, replica, history=history, read_only=read_only, prune=prune)
+            graph.show_part(part)
             store.loaded()
             return graph
         except BaseException:
@@ -317,6 +330,21 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
         whose = self.identity.id.key if author is None else access.key_of(author)
         return await recover_from(self, source, whose)
 
+    async def widen(self, part: Part) -> None:
+        """See `grow`."""
+        self.check_writable()
+        await self.commit()
+        async with self._lock:
+            self.show_part(await self._run(loading.settle_part, self._store, part, self.identity.id.key))
+            fresh = self._replica.fresh()
+            await self._run(loading.replay, self._store, fresh)
+            changes = access.differences(self._replica, fresh)
+            self._replica.become(fresh)
+            self._look_again()
+            self.agreed.clear()
+        self._tell_rebuilt(changes)
+        self._tell()
+
     def caught_up(self) -> None:
         """Sign again, as a peer that knows this identity has told all that it has of it; not if more was signed here:
         others may have that."""
@@ -403,16 +431,18 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
 
     # ---- what others made -----------------------------------------------------------------------------------
 
-    async def receive(self, data: Iterable[bytes]) -> int:
+    async def receive(self, data: Iterable[bytes], *, part: Part | None = None) -> int:
         """Take envelopes of others (or of the own key, from elsewhere); how many were new.
 
         Those whose predecessors are missing are put aside until they come (`gaps`). Raises `EnvelopeError` when one
         isn't genuine, and nothing was taken; `Equivocation`, `EnvelopeError`, `EncodingError`, `StateLimit` when one
-        can't be taken, and those before it were; `StoreError`.
+        can't be taken, and those before it were; `StoreError`. `part` is what who sends them was asked for: what it
+        skips is taken where that is what is here.
         """
         async with self._lock:
             self.check_writable()
             batch = [envelopes.decode(self.name, one) for one in data]
+            self.check_skipped(batch, part)
             wrong = await loading.first_forged(batch)
             if wrong is not None:
                 raise EnvelopeError(
@@ -499,7 +529,8 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
         taken = 0
         while envelope is not None and self._chains.is_next(envelope):
             changed = loading.merge(self._replica, envelope)
-            self._chains.advance(envelope, self._replica.core.covered[1])
+            is_skipped = isinstance(envelope, Skipped)
+            self._chains.advance(envelope, 0 if is_skipped else self._replica.core.covered[1])
             self._unsaved[envelope.author, envelope.sequence] = envelope
             self.admission.took(envelope)
             taken += 1
@@ -573,7 +604,14 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
     def revoke(self, grant: Grant) -> None:
         """Take back a grant of one's own. What the other made up to what has come here stays; all else is void on
         all replicas, whenever they saw it. Raises `GraphError`."""
-        access.revoke(self, grant, self._chains.tip(grant.grantee).clock)
+        access.revoke(self, grant, self._last_taken(grant.grantee))
+
+    def _last_taken(self, author: bytes) -> int:
+        """The clock of what is here last of an author. Raises `GraphPartial` where that isn't known."""
+        tip = self._chains.tip(author)
+        if tip.sequence and not tip.clock:
+            self.check_whole("revoking")
+        return tip.clock
 
     def grants(self) -> _Grants:
         """One's own grants that aren't revoked."""
@@ -582,7 +620,7 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
     @property
     def accounts(self) -> Accounts:
         """The accounts whose devices write in this graph."""
-        return Accounts(self, lambda author: self._chains.tip(author).clock)
+        return Accounts(self, self._last_taken)
 
     def allow(self, rules: Rules) -> Rules:
         """Let nodes be made under these rules (`rules.soul(path)`); the first op takes them into the graph."""
@@ -599,6 +637,7 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
         from dtp.graph.private import private
 
         node = private(self, place, readers)
+        self.check_here(node.soul)
         if node.soul not in self._private:
             self._note([Change(node.soul, "", "register", self.identity.id.key, 0)])
         return self._private.setdefault(node.soul, node)
@@ -674,30 +713,6 @@ class Graph(GraphUpkeep, GraphPast, GraphConnections):
             listener()
 
     # ---- files ----------------------------------------------------------------------------------------------
-
-    async def export(self, path: str | os.PathLike[str]) -> int:
-        """Write all stored envelopes into one file, whole or not at all; how many. Raises `StoreError`."""
-        await self.commit()
-        return await files.export(self, path)
-
-    async def import_file(self, path: str | os.PathLike[str]) -> int:
-        """Take in what `export` wrote, here or elsewhere; how many envelopes were new.
-
-        Raises `GraphError` for a file that is none or damaged, and nothing was taken; else as `receive`.
-        """
-        return await files.take_in(self, path)
-
-    async def export_chunks(self) -> _Souls:
-        """What `export` writes as texts that each fit a QR code. `GraphError` when they would be too many."""
-        await self.commit()
-        return await files.to_chunks(self)
-
-    async def import_chunks(self, chunks: Iterable[str]) -> int:
-        """Take in what `export_chunks` gave, in any order; how many envelopes were new.
-
-        Raises `ChunkError` when one is damaged or missing, and nothing was taken; else as `import_file`.
-        """
-        return await files.from_chunks(self, chunks)
 
     async def verify(self, *, repair: bool = False) -> int:
         """Check all that is stored: signatures, chains, frames; how many envelopes. `StoreError` at a fault.

@@ -9,6 +9,7 @@ from dtp.graph.graph_formats import GraphFormats
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
     from dtp.graph.keeping import Connect
+    from dtp.graph.part import Part
     from dtp.graph.presence.presence import Presence
     from dtp.graph.replicating import Exchanged
     from dtp.net.connection import Connection
@@ -57,9 +58,15 @@ class GraphConnections(GraphFormats):
 
         await keep_replicating(cast("Graph", self), connect)
 
-    async def serve(self, connection: Connection) -> None:
-        """Answer the other end's `sync` and `replicate`, until the connection or the graph is closed."""
+    async def serve(
+        self, connection: Connection, *, part: Part | None = None, read_only: bool = False
+    ) -> None:
+        """Answer the other end's `sync` and `replicate`, until the connection or the graph is closed.
+
+        With `part` it is given nothing else: it has to ask for that part, or less (`Graph.open`). Frames go whole, so
+        what their authors committed together goes together. With `read_only` nothing is taken from it.
+        """
         self.check_writable()
         from dtp.graph.replicating import serve
 
-        await serve(cast("Graph", self), connection)
+        await serve(cast("Graph", self), connection, part, takes=not read_only)

@@ -24,6 +24,7 @@ class GraphPast(GraphFormats):
     async def history(self, soul: str, key: str | None = None) -> list[past.Version]:
         """Every op about a node (or one key of it) that is stored here, the earliest first: who, when, what, and of
         registers what was before. Reads all stored frames."""
+        self._whole().check_here(soul)
         await self.commit()
         return await past.history(self._whole(), soul, key)
 
@@ -33,6 +34,7 @@ class GraphPast(GraphFormats):
 
         It is put together from all that is stored here. What was summed up by its author shows what stood then.
         """
+        self._whole().check_here(soul)
         await self.commit()
         return await past.as_of(self._whole(), soul, seconds)
 
@@ -45,6 +47,7 @@ class GraphPast(GraphFormats):
         """Make all at a soul what it was then (`as_of`): whole or not at all, and a change like any
         other, that can be taken back likewise. Of values written at the same time the latest comes back."""
         self.check_writable()
+        self._whole().check_here(soul)
         await self.commit()
         await past.restore(self._whole(), soul, seconds)
         await self.commit()

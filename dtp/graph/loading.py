@@ -15,8 +15,9 @@ from dtp.crdt import Clock, Replica
 from dtp.errors import DtpError
 from dtp.graph import envelope as envelopes
 from dtp.graph.chains import Tip
-from dtp.graph.envelope import Envelope, Summary
+from dtp.graph.envelope import Envelope, Skipped, Summary
 from dtp.graph.errors import EnvelopeError, GraphBehind, GraphError, StoreError
+from dtp.graph.part import Part
 from dtp.graph.proving import Proof
 from dtp.graph.sqlite_reader import SqliteReader
 from dtp.graph.sqlite_store import SqliteStore
@@ -32,6 +33,8 @@ _CHECKED_AT_ONCE: Final = 64
 
 def merge(replica: Replica, envelope: Envelope | Summary) -> int:
     """Merge what is genuine and next; how many changes there were."""
+    if isinstance(envelope, Skipped):
+        return 0
     if isinstance(envelope, Summary):
         return replica.merge_summary(envelope.author, envelope.body, envelope.after, envelope.last)
     return replica.merge(envelope.author, envelope.body)
@@ -91,6 +94,25 @@ def heads(store: Store) -> Vector:
     """Return the end of each author's chain in a store. Raises `StoreError`."""
     newest = (stored(store, data) for data in store.newest())
     return {one.author: one.head for one in newest}
+
+
+def settle_part(store: Store, part: Part | None, own: bytes) -> Part | None:
+    """Return the part that a store has, None for all, which is `part` from now on unless that is None.
+
+    Raises `GraphError` where the store has all, or something that isn't in `part`.
+    """
+    kept = store.part()
+    if kept == b"" and part is None:
+        raise StoreError("damage took from the store which part of the graph it has: open it with that part")
+    before = Part() if kept == b"" else None if kept is None else Part.decode(kept)
+    if part is None or part == before:
+        return before
+    if before is None and store.lasts().keys() - {own}:
+        raise GraphError("all of the graph is here already; a part of it is kept in a new store")
+    if before is not None and not part.covers(before):
+        raise GraphError("a part can only grow: name one that has all that is here, or begin a new store")
+    store.set_part(part.encode(), own)
+    return part
 
 
 def behind(store: Store, identity: Identity) -> GraphBehind | None:
@@ -164,7 +186,9 @@ def kept(store: Store, author: bytes) -> Iterator[Envelope | Summary]:
 
 def _merge_stored(replica: Replica, one: Envelope | Summary) -> None:
     try:
-        if isinstance(one, Summary):  # it was due when it was stored, whatever the clock here says now
+        if isinstance(one, Summary) and not isinstance(
+            one, Skipped
+        ):  # it was due when it was stored, whatever the clock here says now
             replica.merge_summary(one.author, one.body, one.after, one.last, limit=CLOCK_END - 1)
         else:
             merge(replica, one)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,8 @@ from dtp.errors import PeerError
 from dtp.graph import envelope as envelopes
 from dtp.graph import fetching, passing, summaries, vector
 from dtp.graph import sync as protocol
-from dtp.graph.errors import Equivocation, GraphError, SyncError
+from dtp.graph.choosing import Choosing, Terms, chosen
+from dtp.graph.errors import Equivocation, GraphError, HistoryUnclear, SyncError
 from dtp.graph.passing import Taking
 from dtp.graph.presence import links
 from dtp.graph.proving import Proof
@@ -22,6 +24,8 @@ from dtp.tasks import start_task
 
 if TYPE_CHECKING:
     from dtp.graph.graph import Graph
+    from dtp.graph.part import Part
+    from dtp.graph.vector import Vector
     from dtp.net.connection import Connection
     from dtp.net.stream import Stream
 
@@ -43,16 +47,29 @@ class Exchanged:
     bytes_sent: int = 0
     #: Whether the peer takes nothing of this identity: it was banned there, or has sent too much.
     refused: bool = False
+    #: Whether the peer gave all that was asked for: it may have, or give, only a part.
+    is_whole: bool = True
 
 
 class _Session:
     """One stream between two graphs. `live` goes on when both have all."""
 
-    def __init__(self, graph: Graph, stream: Stream, *, live: bool, first: bytes | None = None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        stream: Stream,
+        *,
+        live: bool,
+        first: bytes | None = None,
+        gives: Part | None = None,
+        takes: bool = True,
+    ) -> None:
         self._graph = graph
         self._stream = stream
         self._live = live
-        self._side = protocol.SyncSide(graph.name, history=graph.keeps_history)
+        self._terms = terms = Terms(graph.part, graph.part if gives is None else gives, takes)
+        self._is_limit = gives is not None
+        self._side = protocol.SyncSide(graph.name, history=graph.keeps_history, terms=terms)
         self._wake = asyncio.Event()
         self._refused: set[bytes] = set()
         self._full: set[bytes] = (
@@ -138,7 +155,9 @@ class _Session:
             await self._ask_again()
             await self._tell_refused()
             await self._send_missing()
-            if not self._side.wants_history:
+            if self._terms.part != self._graph.part:
+                return  # it has grown: what is asked for is another
+            if not self._side.wants_history and self._terms.is_whole and self._side.theirs.is_whole:
                 await self._offer()
             if not said_done:
                 await self._send(self._side.done())
@@ -163,6 +182,9 @@ class _Session:
 
     async def _send_missing(self) -> None:
         heads = self._graph.heads()
+        if not (self._terms.is_whole and self._side.theirs.is_whole and self._side.theirs.takes):
+            await self._send_chosen(heads)
+            return
         parts: list[tuple[bytes, int, int]] = []
         for author, first, last in self._side.to_send(heads):
             if (
@@ -182,6 +204,19 @@ class _Session:
             await self._send_some(some)
         for author, _, _ in parts:
             self._side.took(author, heads[author])
+
+    async def _send_chosen(self, heads: Vector) -> None:
+        """To a peer of other terms: what of it is in its part, and here."""
+        parts = self._side.to_send(heads)
+        if self._side.theirs.takes:
+            async for some in self._chosen(parts):
+                await self._send_some(some)
+        for author, _, _ in parts:
+            self._side.took(author, heads[author])
+
+    def _chosen(self, parts: list[tuple[bytes, int, int]]) -> AsyncIterator[list[bytes]]:
+        choosing = Choosing(self._terms, self._side.theirs, self._peer, is_limit=self._is_limit)
+        return chosen(self._graph, parts, choosing)
 
     async def _send_passed(self, author: bytes, first: int) -> int:
         """Instead of stored frames the author's summary of everything, if it is smaller; where to go on."""
@@ -208,6 +243,8 @@ class _Session:
         """Take an offer of what is all here, and half as large as the frames or less."""
         graph = self._graph
         here = graph.vector().get(author, 0)
+        if not (self._terms.is_whole and self._side.theirs.is_whole):
+            return
         if author == graph.identity.id.key or graph.keeps_history or size > passing.MOST or sequence > here:
             return
         upto = graph.passed.upto(author)
@@ -227,9 +264,10 @@ class _Session:
     async def _send_lost(self, told: list[tuple[bytes, int, int]]) -> None:
         here = self._graph.vector()
         parts = [(author, first, min(last, here.get(author, 0))) for author, first, last in told]
-        async for some in summaries.stored(self._graph, parts):
+        is_whole = self._terms.is_whole and self._side.theirs.is_whole
+        async for some in summaries.stored(self._graph, parts) if is_whole else self._chosen(parts):
             await self._send_some(some)
-        for author, _, last in parts:
+        for author, _, last in parts if is_whole else ():
             over = await self._graph.read_over(author, last)
             await self._send_some(over)
         await self._send(self._side.done())
@@ -279,7 +317,9 @@ class _Session:
                 if not self._is_told and self._graph.lost():
                     await self._send(self._side.lost(self._graph.lost()[: protocol.MAX_LOST]))
                 self._is_told = True
-                self._is_known = self._is_known or self._side.has(self._own, max(1, self._owned))
+                knows = self._side.theirs.gives is None and self._side.has(self._own, max(1, self._owned))
+                self._is_known = self._is_known or knows
+                self.exchanged.is_whole = _gives_all(self._side.theirs, self._graph.part)
                 self._wake.set()
             if self._is_known and self._side.told_all and self._own not in self._refused:
                 self._graph.caught_up()
@@ -303,10 +343,10 @@ class _Session:
             self._side.took(envelope.author, envelope.head)
         try:
             wanted = [one for envelope, one in batch if envelope.author not in self._refused | self._full]
-            self.exchanged.received += await self._graph.receive(wanted)
+            self.exchanged.received += await self._graph.receive(wanted, part=self._terms.part)
             if self._graph.admission.unwanted - self._unwanted:
                 self._wake.set()
-        except (Equivocation, StateLimit):
+        except (Equivocation, HistoryUnclear, StateLimit):
             for envelope, one in batch:
                 await self._take_one(envelope.author, one)
 
@@ -314,16 +354,23 @@ class _Session:
         if author in self._refused | self._full:
             return
         try:
-            self.exchanged.received += await self._graph.receive([data])
+            self.exchanged.received += await self._graph.receive([data], part=self._terms.part)
         except Equivocation as error:
             self._refused.add(author)  # the peer may be honest: it saw the other history
             await self._send_proof(error.proof)
+        except HistoryUnclear as error:
+            self._refused.add(author)
+            log.warning("%s", error)
         except StateLimit as error:
             self._full.add(author)
             log.warning("%s is not followed further for now: %s", author.hex(), error)
 
     async def _send_proof(self, proof: Proof) -> None:
         await self._send(self._side.forked(proof.first.encode(), proof.second.encode()))
+
+
+def _gives_all(theirs: Terms, part: Part | None) -> bool:
+    return theirs.gives is None or (part is not None and theirs.gives.covers(part))
 
 
 async def _message(stream: Stream) -> bytes | None:
@@ -371,13 +418,17 @@ async def replicate(graph: Graph, connection: Connection) -> None:
         await asyncio.gather(presence, return_exceptions=True)
 
 
-async def serve(graph: Graph, connection: Connection) -> None:
+async def serve(
+    graph: Graph, connection: Connection, gives: Part | None = None, *, takes: bool = True
+) -> None:
     """See `Graph.serve`."""
+    if gives is not None and graph.part is not None and not graph.part.covers(gives):
+        raise GraphError("only a part of the graph is here, and what is to be served isn't within it")
     ended = asyncio.Event()
     forget = graph.listen(lambda: ended.set() if graph.closed else None)
     try:
         async with asyncio.TaskGroup() as group:
-            accepting = group.create_task(_accept(graph, connection, group))
+            accepting = group.create_task(_accept(graph, connection, group, gives, takes))
             closing = group.create_task(ended.wait())
             await asyncio.wait((accepting, closing), return_when=asyncio.FIRST_COMPLETED)
             accepting.cancel()
@@ -388,12 +439,14 @@ async def serve(graph: Graph, connection: Connection) -> None:
         forget()
 
 
-async def _accept(graph: Graph, connection: Connection, group: asyncio.TaskGroup) -> None:
+async def _accept(
+    graph: Graph, connection: Connection, group: asyncio.TaskGroup, gives: Part | None, takes: bool
+) -> None:
     async for stream in connection:
-        group.create_task(_answer(graph, stream))
+        group.create_task(_answer(graph, stream, gives, takes))
 
 
-async def _answer(graph: Graph, stream: Stream) -> None:
+async def _answer(graph: Graph, stream: Stream, gives: Part | None, takes: bool) -> None:
     """What the peer does wrong ends this stream alone."""
     try:
         first = await _first(stream)
@@ -402,7 +455,7 @@ async def _answer(graph: Graph, stream: Stream) -> None:
         elif first is not None and links.is_hello(first):
             await links.run(graph, stream, first)
         elif first is not None:
-            await _live(graph, stream, first)
+            await _live(graph, stream, first, gives, takes)
     except PeerError as error:
         log.warning("a sync with %s ended: %s", stream.connection.peer.short, error)
 
@@ -428,10 +481,16 @@ async def _send_blob(graph: Graph, stream: Stream, request: bytes) -> None:
         raise
 
 
-async def _live(graph: Graph, stream: Stream, first: bytes | None = None) -> None:
+async def _live(
+    graph: Graph,
+    stream: Stream,
+    first: bytes | None = None,
+    gives: Part | None = None,
+    takes: bool = True,
+) -> None:
     """Until the stream, the connection or the graph ends."""
     try:
-        await _Session(graph, stream, live=True, first=first).run()
+        await _Session(graph, stream, live=True, first=first, gives=gives, takes=takes).run()
     except ConnectionClosed:
         return
     except StreamReset:

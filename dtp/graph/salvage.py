@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from dtp.graph import envelope as envelopes
 from dtp.graph.errors import EnvelopeError, StoreError
-from dtp.graph.sqlite_format import RUN, is_sound, name_sum, prepare, run_end
+from dtp.graph.sqlite_format import RUN, is_sound, name_sum, part_of, prepare, run_end, write_part
 from dtp.graph.store import Damage
 from dtp.identity.private import make_private_file
 
@@ -227,6 +227,12 @@ def _copy_rest(old: sqlite3.Connection, new: sqlite3.Connection, last: int) -> N
         if is_state and hashlib.blake2b(state, digest_size=32).digest() == digest:
             # frames that come from now on arrive behind what the state has
             new.execute("INSERT INTO state VALUES (1, ?, ?, ?)", (min(arrival, latest), digest, state))
+    try:
+        part = part_of(old)
+    except _UNREADABLE:
+        part = b""  # there is one, nobody knows which
+    if part is not None:
+        write_part(new, part)
     for author, first, second in _all(old, "SELECT author, first, second FROM proofs"):
         if _signs(first, author) and _signs(second, author):
             new.execute("INSERT OR IGNORE INTO proofs VALUES (?, ?, ?)", (author, first, second))

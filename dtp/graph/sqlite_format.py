@@ -71,6 +71,30 @@ _POLICY: Final = (
 )
 
 
+#: The part of the graph that is here, where that isn't all.
+PART: Final = """CREATE TABLE IF NOT EXISTS part (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    part BLOB NOT NULL,
+    sum INTEGER NOT NULL
+)"""
+
+
+def part_of(database: sqlite3.Connection) -> bytes | None:
+    """Return the part that a file says it has. Raise `sqlite3.DatabaseError` if that is damaged."""
+    if not database.execute("SELECT COUNT(*) FROM sqlite_master WHERE name = 'part'").fetchone()[0]:
+        return None
+    for part, sum in database.execute("SELECT part, sum FROM part"):
+        if isinstance(part, bytes) and zlib.crc32(part) == sum:
+            return part
+    raise sqlite3.DatabaseError("the part that is here is damaged")
+
+
+def write_part(database: sqlite3.Connection, part: bytes) -> None:
+    """Say which part is here."""
+    database.execute(PART)
+    database.execute("INSERT OR REPLACE INTO part VALUES (1, ?, ?)", (part, zlib.crc32(part)))
+
+
 def frame_sum(author: bytes, sequence: int, envelope: bytes) -> int:
     """Return CRC-32 of a row: one flipped byte shows, wherever it is."""
     return zlib.crc32(envelope, zlib.crc32(author + sequence.to_bytes(8, "big", signed=True)))

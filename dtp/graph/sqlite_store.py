@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from dtp.core.crdt import AUTHOR_SIZE
-from dtp.graph.envelope import Signed
+from dtp.graph.envelope import SKIPPED, Signed
 from dtp.graph.errors import StoreError
 from dtp.graph.proving import Proof
 from dtp.graph.salvage import pages_in_log, salvage
@@ -26,9 +26,11 @@ from dtp.graph.sqlite_format import (
     is_sound,
     name_sum,
     new_instance,
+    part_of,
     prepare,
     run_end,
     runs,
+    write_part,
 )
 from dtp.graph.sqlite_lock import WriterLock
 from dtp.graph.store import Loaded, Store, fit
@@ -431,6 +433,24 @@ class SqliteStore(Store):
                 "(SELECT COALESCE(MAX(arrival), 0) FROM frames WHERE frames.arrival <= state.arrival)"
             )
         return len(rows) - len(parts)
+
+    def part(self) -> bytes | None:
+        with self._failures("read"):
+            return part_of(self._db)
+
+    def set_part(self, part: bytes, own: bytes) -> None:
+        with self._transaction(synced=True):
+            write_part(self._db, part)
+            skipped = self._db.execute(
+                "SELECT author, MIN(sequence) FROM frames WHERE substr(envelope, 1, 2) = ? AND author IS NOT ? "
+                "GROUP BY author",
+                (SKIPPED, self._authors.get(own)),
+            ).fetchall()
+            if skipped:
+                self._db.executemany("DELETE FROM frames WHERE author = ? AND sequence >= ?", skipped)
+                self._db.execute("DELETE FROM aside WHERE author != ?", (own,))
+                self._db.execute("DELETE FROM state")
+        self._find_gaps()
 
     def shrink(self) -> None:
         with self._failures("shrunk"):

@@ -9,8 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from dtp.graph.envelope import Signed
-from dtp.graph.errors import StoreError
+from dtp.graph.envelope import SKIPPED, Signed
+from dtp.graph.errors import GraphError, StoreError
 from dtp.graph.proving import Proof
 from dtp.plurals import count_of
 
@@ -127,6 +127,15 @@ class Store(ABC):
         """Give back the room of what isn't there any more."""
         return
 
+    def part(self) -> bytes | None:
+        """Return what `set_part` was given last: the part of the graph that is here. None: all is."""
+        return None
+
+    def set_part(self, part: bytes, own: bytes) -> None:
+        """Have another part here. Of each author but `own` all goes from the first that was skipped on, to come
+        again. Raises `GraphError` where a store can't have parts."""
+        raise GraphError("a part of a graph is kept in a file, or in memory, not in a shared database")
+
     def size(self, author: bytes, first: int, last: int) -> int:
         """Bytes of what `read` would give."""
         step = 256
@@ -229,6 +238,7 @@ class MemoryStore(Store):
         self._sequences: dict[bytes, list[int]] = {}
         self._proofs: dict[bytes, tuple[bytes, bytes]] = {}
         self._policy: bytes | None = None
+        self._part: bytes | None = None
 
     def load(self) -> Loaded:
         return Loaded(None, iter(list(self._frames.values())))
@@ -276,6 +286,19 @@ class MemoryStore(Store):
         for sequence in self._sequences.pop(author, []):
             del self._frames[author, sequence]
         self._proofs.pop(author, None)
+
+    def part(self) -> bytes | None:
+        return self._part
+
+    def set_part(self, part: bytes, own: bytes) -> None:
+        self._part = part
+        for author, sequences in self._sequences.items():
+            first = next((s for s in sequences if self._frames[author, s].startswith(SKIPPED)), None)
+            if first is not None and author != own:
+                for sequence in sequences[(at := sequences.index(first)) :]:
+                    del self._frames[author, sequence]
+                del sequences[at:]
+        self._sequences = {author: some for author, some in self._sequences.items() if some}
 
     def save_state(self, state: bytes) -> None:
         pass  # memory is there until it isn't

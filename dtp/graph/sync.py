@@ -18,8 +18,10 @@ import msgpack
 
 from dtp.core import crdt as core
 from dtp.graph import vector
+from dtp.graph.choosing import ALL, Terms
 from dtp.graph.envelope import OVERHEAD
 from dtp.graph.errors import SyncError
+from dtp.graph.part import Part
 from dtp.graph.reconcile import FIRST, FROM_AUTHORS, SALT, Reader, Teller
 from dtp.graph.vector import Head, Vector
 
@@ -89,10 +91,18 @@ class SyncSide:
     """
 
     def __init__(
-        self, graph: str, *, history: bool = False, random: Callable[[int], bytes] = os.urandom
+        self,
+        graph: str,
+        *,
+        history: bool = False,
+        terms: Terms = ALL,
+        random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._graph = graph
         self._history = history
+        self._terms = terms
+        #: What the peer asks for and gives; all, until it has said so.
+        self.theirs = ALL
         self._random = random
         #: Whether the peer wants every frame, also those of which nothing counts any more.
         self.wants_history = False
@@ -147,6 +157,7 @@ class SyncSide:
             len(ours),
             encoded if self._sent_vector else b"",
             self._history,
+            *_packed_terms(self._terms),
         )
 
     def receive(self, message: bytes, our_vector: Callable[[], Vector]) -> Step:
@@ -164,6 +175,8 @@ class SyncSide:
             self._send_vector(ours, step)
         elif kind == Kind.FRAMES:
             (step.envelopes,) = _parts(parts, list)
+            if step.envelopes and not self._terms.takes:
+                raise SyncError("the peer sends frames where it was told that they aren't taken")
             if not all(isinstance(one, bytes) for one in step.envelopes):
                 raise SyncError("FRAMES has bytes that are no envelopes")
         elif kind == Kind.DONE:
@@ -204,11 +217,13 @@ class SyncSide:
         version = parts[0] if parts else None
         if version != VERSION:
             raise SyncError(f"the peer syncs by version {version}, not {VERSION}")
-        _, graph, digest, authors, encoded, history = _parts(parts, int, str, bytes, int, bytes, bool)
+        kinds = int, str, bytes, int, bytes, bool, bytes, bytes, bool
+        _, graph, digest, authors, encoded, history, *terms = _parts(parts, *kinds)
         if graph != self._graph:
             raise SyncError(f"the peer syncs graph {graph!r}, not {self._graph!r}")
         if len(digest) != vector.DIGEST:
             raise SyncError(f"a digest has {vector.DIGEST} bytes, not {len(digest)}")
+        self.theirs = _read_terms(*terms)
         self._greeted = True
         self.wants_history = history
         self._authors = authors
@@ -380,6 +395,16 @@ def _unpack(message: bytes) -> tuple[Kind, list[Any]]:
         return Kind(parts[0]), parts[1:]
     except (ValueError, TypeError, IndexError, KeyError) as error:
         raise SyncError(f"not a message of sync: {error}") from error
+
+
+def _packed_terms(terms: Terms) -> tuple[bytes, bytes, bool]:
+    part, gives = (b"" if one is None else one.encode() for one in (terms.part, terms.gives))
+    return part, gives, terms.takes
+
+
+def _read_terms(part: bytes, gives: bytes, takes: bool) -> Terms:
+    read = [Part.decode(one) if one else None for one in (part, gives)]
+    return Terms(read[0], read[1], takes)
 
 
 def _part(told: Any) -> tuple[bytes, int, int]:

@@ -109,13 +109,13 @@ def test_two_sides_tell_each_other_what_they_lack(a: Sequences, b: Sequences, fo
         msgpack.packb([9]),
         msgpack.packb("text"),
         msgpack.packb([1, b""]),
-        msgpack.packb([0, 1, "g", bytes(16), 0, b"", False]),
-        msgpack.packb([0, protocol.VERSION, "other", bytes(16), 0, b"", False]),
-        msgpack.packb([0, protocol.VERSION, "g", bytes(16), 1, b"short", False]),
-        msgpack.packb([0, protocol.VERSION, "g", b"no digest", 0, b"", False]),
+        msgpack.packb([0, 1, "g", bytes(16), 0, b"", False, b"", b"", True]),
+        msgpack.packb([0, protocol.VERSION, "other", bytes(16), 0, b"", False, b"", b"", True]),
+        msgpack.packb([0, protocol.VERSION, "g", bytes(16), 1, b"short", False, b"", b"", True]),
+        msgpack.packb([0, protocol.VERSION, "g", b"no digest", 0, b"", False, b"", b"", True]),
         msgpack.packb([0, protocol.VERSION, "g", bytes(16), 0, b""]),
-        msgpack.packb([0, protocol.VERSION, "g", bytes(16), 0, b"", 0]),
-        msgpack.packb([0, True, "g", bytes(16), 0, b"", False]),
+        msgpack.packb([0, protocol.VERSION, "g", bytes(16), 0, b"", 0, b"", b"", True]),
+        msgpack.packb([0, True, "g", bytes(16), 0, b"", False, b"", b"", True]),
     ],
     ids=lambda message: message.hex()[:12],
 )
@@ -127,7 +127,7 @@ def test_first_messages_that_are_none(message: bytes) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        [0, protocol.VERSION, "g", bytes(16), 0, b"", False],
+        [0, protocol.VERSION, "g", bytes(16), 0, b"", False, b"", b"", True],
         [1, b"x"],
         [2, b""],
         [2, [1]],

@@ -108,7 +108,9 @@ async def collect_beside(graph: Graph, prefix: str) -> Found:
 
 def _copied(replica: Replica, state: bytes) -> Replica:
     """Return a copy of a replica, which had this state."""
-    return Replica.load(replica.author, state, clock=replica.clock, graph=replica.access.graph)
+    copy = Replica.load(replica.author, state, clock=replica.clock, graph=replica.access.graph)
+    copy.shows = replica.shows
+    return copy
 
 
 def _is_there(kind: str, value: Any) -> bool:

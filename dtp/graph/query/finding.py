@@ -148,13 +148,16 @@ class Finding:
 
     def _add_batches(self, found: Found, kind: str) -> None:
         empty = self._tables.is_empty  # and nothing is found twice
+        shows = self._replica.shows
         for first in range(0, len(found.numbers), _BATCH):
             data = self.ask(self.columns.rows, found, first, first + _BATCH)
             self._add_rows(
                 [
                     row
                     for row in rows_of(data)
-                    if (not kind or kind_of(row[0]) == kind) and (empty or not self._tables.is_whole(row[0]))
+                    if (shows is None or shows(row[0]))
+                    and (not kind or kind_of(row[0]) == kind)
+                    and (empty or not self._tables.is_whole(row[0]))
                 ]
             )
 

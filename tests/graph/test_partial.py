@@ -1,0 +1,634 @@
+"""Replicas of a part of a graph: what is in it is right and genuine, and none is taken for a full one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import partial_second as second
+import pytest
+from graph_fixtures import ALICE, BOB, CAROL, identity
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import dtp
+from dtp.crdt import Link
+from dtp.crdt.ops import ops_of
+from dtp.graph import EnvelopeError, Graph, GraphError, GraphPartial, Part, SyncError
+from dtp.graph import envelope as envelopes
+from dtp.graph.envelope import Skipped
+from dtp.identity import Identity
+from dtp.testing.clock import run as run_virtual
+
+NOTES = Part(prefixes=["note/"])
+
+
+@asynccontextmanager
+async def linked(one: Graph, other: Graph, **terms: Any) -> AsyncIterator[dtp.Connection]:
+    """A connection of one graph to another, which serves it."""
+    name = f"memory://partial-{other.identity.id.short}-{one.identity.id.short}"
+
+    async def serve(connection: dtp.Connection) -> None:
+        await other.serve(connection, **terms)
+
+    async with (
+        await dtp.listen(name, serve, identity=other.identity) as listener,
+        dtp.connect(listener.address(), identity=one.identity) as connection,
+    ):
+        yield connection
+
+
+async def sync(one: Graph, other: Graph, **terms: Any) -> Any:
+    async with linked(one, other, **terms) as connection:
+        return await one.sync(connection)
+
+
+async def opened(who: Identity, part: Part | None = None, place: str = "memory:") -> Graph:
+    return await Graph.open(place, identity=who, name="g", part=part)
+
+
+def shown(graph: Graph, part: Part | None = None) -> dict[str, Any]:
+    """All that a graph shows, or what of it is in a part."""
+    return {
+        soul: {key: {kind: _plain(value) for kind, value in kinds.items()} for key, kinds in here.items()}
+        for soul in graph.souls(internal=True)
+        if part is None or part.has(soul)
+        for here in (graph.everything(soul),)
+    }
+
+
+def _plain(value: Any) -> Any:
+    return sorted(map(repr, value)) if isinstance(value, list) and not value else repr(value)
+
+
+def run(main: Any) -> None:
+    run_virtual(main())
+
+
+# ---- the value ----------------------------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(
+    ["note/1", "note/", "n", "user/a", "user/", "~dtp1x/post/1", "~dtp1x/post/", "", "a/b/c"]
+)
+NAMED = st.sets(NAMES.filter(bool), max_size=3)
+PARTS = st.builds(Part, NAMED, st.sets(st.sampled_from(["note", "post", "user"]), max_size=2), NAMED)
+
+
+@given(PARTS, PARTS, NAMES)
+def test_a_part_that_covers_another_has_all_of_it(one: Part, other: Part, soul: str) -> None:
+    assert Part.decode(one.encode()) == one
+    assert one.covers(one)
+    both = one.union(other)
+    assert both.covers(one)
+    assert both.covers(other)
+    assert both.has(soul) == (one.has(soul) or other.has(soul))
+    if one.covers(other) and other.has(soul):
+        assert one.has(soul)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_part_or_refused(data: bytes) -> None:
+    try:
+        found = Part.decode(data)
+    except SyncError:
+        return
+    assert Part.decode(found.encode()) == found
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        [2, [], [], []],
+        [1, [], []],
+        [1, [], [], 7],
+        [1, [""], [], []],
+        [1, ["x" * 1025], [], []],
+        [1, [7], [], []],
+        [1, [str(n) for n in range(257)], [], []],
+        [1, [], [], [str(n) for n in range(50_001)]],
+        7,
+    ],
+    ids=lambda packed: str(packed)[:30],
+)
+def test_parts_that_are_none(packed: Any) -> None:
+    with pytest.raises(SyncError):
+        Part.decode(msgpack.packb(packed))
+
+
+def test_a_part_by_label_has_what_people_own() -> None:
+    part = Part(labels=["post"])
+    assert part.has("post/1")
+    assert part.has(f"~{ALICE.id}/post/1")
+    assert not part.has("posts/1")
+    assert not part.has(f"~{ALICE.id}/draft/1")
+    assert part.has(f"~{ALICE.id}")
+    assert part.has("%access/x")
+    with pytest.raises(GraphError, match="several"):
+        Part(prefixes="note/")
+
+
+# ---- replicas -----------------------------------------------------------------------------------------------------
+
+
+async def fill(graph: Graph, who: str, rounds: int = 20) -> None:
+    """Frames of many kinds, some with notes and others in one."""
+    for number in range(rounds):
+        kind = ("note", "place", "place", "big")[number % 4]
+        graph.node(f"{kind}/{number % 5}")["by"] = who
+        graph.node(f"{kind}/{number % 5}")["text"] = "x" * (4000 if kind == "big" else 10)
+        if number % 4 == 3:
+            graph.set("note/tags").add(f"{who} {number}")
+            graph.set("note/tags").discard(f"{who} {number - 4}")
+            graph.text("note/text").insert(0, f"{who} {number} ")
+        await graph.commit()
+
+
+def test_a_part_is_what_a_full_replica_shows_of_it_and_costs_less() -> None:
+    async def main() -> None:
+        async with (
+            await opened(ALICE) as full,
+            await opened(BOB, NOTES) as part,
+            await opened(CAROL) as whole,
+        ):
+            await fill(full, "alice")
+            for number in range(100):
+                full.node(f"place/{number}")["map"] = str(number) * 1000
+                await full.commit()
+            done = await sync(part, full)
+            everything = await sync(whole, full)
+            assert done.is_whole
+            assert done.bytes_received < everything.bytes_received / 4
+            assert part.heads() == full.heads()
+            assert shown(part) == shown(full, NOTES)
+            assert {one.partition("/")[0] for one in part.souls()} == {"note"}
+            full.node("note/new")["k"] = 1
+            full.node("place/new")["k"] = 1
+            await full.commit()
+            again = await sync(part, full)
+            assert again.received >= 1
+            assert shown(part) == shown(full, NOTES)
+            assert await part.verify() > 0
+            last = await sync(part, full)
+            assert (last.received, last.sent) == (0, 0)
+            assert last.bytes_received < 200
+
+    run(main)
+
+
+def test_what_is_not_here_is_said() -> None:
+    async def main() -> None:
+        async with await opened(ALICE) as full, await opened(BOB, NOTES) as part:
+            full.put_many([("note/1", "to", Link("place/1")), ("place/1", "k", 1)])  # in one frame
+            await full.commit()
+            with part.watch() as watch:
+                await sync(part, full)
+                assert (await anext(watch)).soul == "note/1"
+            for read in (
+                part.node,
+                part.text,
+                part.list,
+                part.set,
+                part.map,
+                part.counter,
+                part.multi_value,
+                part.everything,
+            ):
+                with pytest.raises(GraphPartial, match="place/1"):
+                    read("place/1")
+            with pytest.raises(GraphPartial):
+                await part.history("place/1")
+            with pytest.raises(GraphPartial):
+                await part.as_of("place/1", 2e9)
+            with pytest.raises(GraphPartial):
+                await part.restore("place/1", 2e9)
+            for whole in (part.compact(), part.export("x"), part.export_chunks()):
+                with pytest.raises(GraphPartial):
+                    await whole
+            assert part.souls() == ["note/1"]
+            assert part.query("MATCH (n) WHERE n.k = 1 RETURN n") == []
+            assert await part.query_async("MATCH (n) WHERE n.k = 1 RETURN n") == []
+            part.put_many([("place/2", "k", 2)])  # writes stay possible
+            part.node("note/2")["k"] = 2
+            await part.commit()
+            await sync(part, full)
+            assert (full.node("place/2")["k"], full.node("note/2")["k"]) == (2, 2)
+
+    asyncio.run(main())  # for a query beside the loop
+
+
+def test_it_is_never_taken_for_a_full_one() -> None:
+    """Another gets from it what it has whole, from the front on, and is told that this isn't all."""
+
+    async def main() -> None:
+        async with (
+            await opened(ALICE) as full,
+            await opened(BOB, NOTES) as part,
+            await opened(CAROL) as other,
+        ):
+            full.node("note/0")["k"] = 0
+            await full.commit()
+            await fill(full, "alice")
+            await sync(part, full)
+            part.node("note/mine")["k"] = 1
+            await part.commit()
+            done = await sync(other, part)
+            assert not done.is_whole
+            assert other.node("note/mine")["k"] == 1
+            assert other.node("note/0")["k"] == 0
+            assert other.vector()[ALICE.id.key] < full.vector()[ALICE.id.key]
+            done = await sync(other, full)
+            assert done.is_whole
+            await sync(full, part)
+            await sync(other, full)
+            assert shown(other) == shown(full)
+            assert other.replica.save() == full.replica.save()
+
+    run(main)
+
+
+def test_parts_sync_with_parts() -> None:
+    """The smaller from the larger all that it wants; the other way round what is there, and it says so."""
+
+    async def main() -> None:
+        both = Part(prefixes=["note/", "place/"])
+        async with (
+            await opened(ALICE) as full,
+            await opened(BOB, both) as larger,
+            await opened(CAROL, NOTES) as smaller,
+            await opened(identity("dave"), Part(labels=["big"])) as apart,
+        ):
+            await fill(full, "alice")
+            await sync(larger, full)
+            done = await sync(smaller, larger)
+            assert done.is_whole
+            assert shown(smaller) == shown(full, NOTES)
+            done = await sync(apart, smaller)
+            assert not done.is_whole
+            await sync(apart, full)
+            smaller.node("note/x")["k"] = 1
+            await smaller.commit()
+            await sync(smaller, larger)
+            await sync(larger, full)
+            assert full.node("note/x")["k"] == 1
+            await sync(apart, full)
+            assert shown(apart) == shown(full, Part(labels=["big"]))
+
+    run(main)
+
+
+@pytest.mark.parametrize("place", ["memory:", "file"])
+def test_a_part_grows(place: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        path = place if place == "memory:" else str(tmp_path / "part.db")
+        both = Part(prefixes=["note/", "place/"])
+        async with await opened(ALICE) as full, await opened(BOB, NOTES, path) as part:
+            await fill(full, "alice")
+            await sync(part, full)
+            part.node("note/mine")["k"] = 1
+            await part.commit()
+            with pytest.raises(GraphError, match="only grow"):
+                await part.grow(Part(prefixes=["place/"]))
+            await part.grow(both)
+            assert part.part == both
+            assert part.node("note/mine")["k"] == 1
+            await sync(part, full)
+            assert shown(part) == shown(full, both)
+            assert await part.verify() > 0
+
+    run(main)
+
+
+def test_a_file_keeps_its_part(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = str(tmp_path / "part.db")
+        async with await opened(ALICE) as full:
+            await fill(full, "alice")
+            async with await opened(BOB, NOTES, path) as part:
+                await sync(part, full)
+            async with await opened(BOB, None, path) as part:
+                assert part.part == NOTES
+                assert shown(part) == shown(full, NOTES)
+                with pytest.raises(GraphPartial):
+                    part.node("place/1")
+                await part.verify(repair=True)
+            async with await Graph.open(path, identity=BOB, read_only=True) as part:
+                assert part.part == NOTES
+            with pytest.raises(GraphError, match="only grow"):
+                await opened(BOB, Part(labels=["place"]), path)
+            both = Part(prefixes=["note/", "place/"])
+            async with await opened(BOB, both, path) as part:
+                await sync(part, full)
+                assert shown(part) == shown(full, both)
+            whole = str(tmp_path / "whole.db")
+            async with await opened(CAROL, None, whole) as other:
+                await sync(other, full)
+            with pytest.raises(GraphError, match="all of the graph"):
+                await opened(CAROL, NOTES, whole)
+
+    run(main)
+
+
+def test_a_file_that_has_only_skipped_frames_is_opened_again(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = str(tmp_path / "part.db")
+        async with await opened(ALICE) as full:
+            full.node("place/1")["k"] = 1
+            await full.commit()
+            async with await opened(BOB, NOTES, path) as part:
+                await sync(part, full)
+            async with await opened(BOB, NOTES, path) as part:
+                assert part.damage is None
+                assert part.heads() == full.heads()
+                full.node("note/1")["k"] = 1
+                await full.commit()
+                await sync(part, full)
+                assert part.node("note/1")["k"] == 1
+
+    run(main)
+
+
+def test_live_replication_of_a_part() -> None:
+    async def main() -> None:
+        async with await opened(ALICE) as full, await opened(BOB, NOTES) as part:
+            async with linked(part, full) as connection:
+                replicating = asyncio.ensure_future(part.replicate(connection))
+                changes = part.watch()
+                for number in range(20):
+                    full.node(f"place/{number}")["k"] = number
+                    await full.commit()
+                    full.node(f"note/{number}")["k"] = number
+                    assert (await anext(changes)).soul == f"note/{number}"
+                    part.node("note/answer")["k"] = number
+                    await anext(changes)
+                    await asyncio.sleep(0.1)
+                    assert full.node("note/answer")["k"] == number
+                await part.grow(Part(prefixes=["note/", "place/"]))
+                await replicating  # what is asked for is another
+            await sync(part, full)
+            assert part.node("place/7")["k"] == 7
+
+    run(main)
+
+
+# ---- serving a part, or to read -----------------------------------------------------------------------------------
+
+
+def test_who_is_served_to_read_writes_nothing() -> None:
+    async def main() -> None:
+        async with await opened(ALICE) as full, await opened(BOB) as reader:
+            full.node("a")["k"] = 1
+            reader.node("b")["k"] = 1
+            async with linked(reader, full, read_only=True) as connection:
+                done = await reader.sync(connection)
+                assert (done.sent, done.received) == (0, 1)
+                assert len(full.node("b")) == 0
+                replicating = asyncio.ensure_future(reader.replicate(connection))
+                changes = reader.watch()
+                full.node("c")["k"] = 1
+                assert (await anext(changes)).soul == "c"
+                reader.node("d")["k"] = 1
+                await asyncio.sleep(1)
+                assert not replicating.done()
+                assert len(full.node("d")) == 0
+                replicating.cancel()
+                await asyncio.wait([replicating])
+
+    run(main)
+
+
+def test_only_a_part_is_served() -> None:
+    async def main() -> None:
+        async with (
+            await opened(ALICE) as full,
+            await opened(BOB) as all_of_it,
+            await opened(CAROL, NOTES) as part,
+            await opened(identity("dave"), Part(prefixes=["note/", "place/"])) as more,
+        ):
+            await fill(full, "alice")
+            done = await sync(part, full, part=NOTES)
+            assert done.is_whole
+            assert shown(part) == shown(full, NOTES)
+            for other in (all_of_it, more):
+                other.node("note/mine")["k"] = 1
+                await other.commit()
+                done = await sync(other, full, part=NOTES)
+                assert not done.is_whole
+                assert full.node("note/mine")["k"] == 1
+                for data in await other.read(ALICE.id.key, 1, 1000):
+                    body = envelopes.decode("g", data).body
+                    assert not body or b"note/" in body
+            with pytest.raises(GraphError, match="within"):
+                await part.serve(None, part=Part(prefixes=["place/"]))  # type: ignore[arg-type]
+
+    run(main)
+
+
+# ---- hostile peers ------------------------------------------------------------------------------------------------
+
+
+def _frames(graph: Graph, data: list[bytes]) -> list[Any]:
+    return [envelopes.decode(graph.name, one) for one in data]
+
+
+def test_what_is_skipped_is_taken_by_whoever_asked_for_it_alone() -> None:
+    async def main() -> None:
+        async with (
+            await opened(ALICE) as full,
+            await opened(BOB, NOTES) as part,
+            await opened(CAROL) as other,
+        ):
+            await fill(full, "alice")
+            frames = _frames(full, await full.read(ALICE.id.key, 1, 10))
+            skipped = Skipped.of(frames[0], frames[4])
+            assert skipped.is_genuine()
+            assert envelopes.decode("g", skipped.encode()) == skipped
+            for graph, asked in ((other, None), (other, NOTES), (part, None), (part, Part(labels=["x"]))):
+                with pytest.raises(EnvelopeError, match="skips"):
+                    await graph.receive([skipped.encode()], part=asked)
+            own = await opened(ALICE, NOTES)
+            with pytest.raises(EnvelopeError, match="identity itself"):
+                await own.receive([skipped.encode()], part=NOTES)
+            await own.close()
+            assert await part.receive([skipped.encode()], part=NOTES) == 1
+            assert await part.receive([frames[5].encode()]) == 1
+
+    run(main)
+
+
+@given(st.data())
+@settings(max_examples=60)
+def test_what_is_skipped_can_not_be_made_up(data: st.DataObject) -> None:
+    made = [envelopes.seal(ALICE, "g", 1, bytes(32), b"one")]
+    made.append(envelopes.seal(ALICE, "g", 2, made[0].hash, b"two"))
+    clocks, seen = (1, 2), bytes(16)
+    ends = [made[1], envelopes.sum_up(ALICE, made[0], made[1], clocks, seen, b"")]
+    skipped = Skipped.of(made[0], data.draw(st.sampled_from(ends)))
+    assert skipped.is_genuine()
+    parts = list(msgpack.unpackb(skipped.encode()))
+    at = data.draw(st.sampled_from([1, 3, 7, 8, 10]))  # the rest its author hasn't signed
+    if at == 3:
+        parts[at] += data.draw(st.integers(1, 1000))
+    else:
+        place = data.draw(st.integers(0, len(parts[at]) - 1))
+        parts[at] = parts[at][:place] + bytes([parts[at][place] ^ 1]) + parts[at][place + 1 :]
+    assert not envelopes.decode("g", msgpack.packb(parts)).is_genuine()
+
+
+def test_a_peer_that_skips_what_does_not_follow_is_not_followed() -> None:
+    async def main() -> None:
+        async with (
+            await opened(ALICE) as full,
+            await opened(BOB, NOTES) as part,
+        ):
+            await fill(full, "alice")
+            frames = _frames(full, await full.read(ALICE.id.key, 1, 10))
+            await part.receive([frames[0].encode()])
+            wrong = Skipped.of(frames[1], frames[4])
+            packed = list(msgpack.unpackb(wrong.encode()))
+            packed[6] = bytes([1]) * 32
+            with pytest.raises(dtp.DtpError, match="don't go on"):
+                await part.receive([msgpack.packb(packed)], part=NOTES)
+            assert part.vector() == {ALICE.id.key: 1}
+            await sync(part, full)
+            assert shown(part) == shown(full, NOTES)
+
+    run(main)
+
+
+def test_forks_are_found_by_who_has_only_a_part() -> None:
+    """By the heads, which are signed."""
+
+    async def main() -> None:
+        twin = identity("twin")
+        async with (
+            await opened(twin) as left,
+            await opened(twin) as right,
+            await opened(ALICE) as full,
+            await opened(BOB) as other,
+            await opened(CAROL, NOTES) as part,
+        ):
+            for graph, target in ((left, full), (right, other)):
+                graph.node("place/1")["k"] = graph is left
+                await graph.commit()
+                await target.receive(await graph.read(twin.id.key, 1, 9))
+            await sync(part, full)
+            assert not await part.proofs()
+            await sync(part, other)
+            (proof,) = await part.proofs()
+            assert proof.is_valid()
+            assert proof.author == twin.id.key
+            assert (await other.proofs())[0].is_valid()
+
+    run(main)
+
+
+@pytest.mark.parametrize("summed", [False, True])
+def test_a_second_implementation_reads_a_part(summed: bool) -> None:
+    """What it gets are the frames that a full replica has of the part, and proofs of where each chain ends."""
+
+    async def main() -> None:
+        async with await opened(ALICE) as full, await opened(BOB) as other:
+            await fill(full, "alice", 60)
+            if summed:  # an author that has overwritten much sums up
+                for number in range(200):
+                    full.node("place/hot")["k"] = "x" * 1000 + str(number)
+                    await full.commit()
+                await sync(other, full)
+                full, other = other, full
+            name = "memory://partial-second"
+            asked = second.part(["note/"], [], [])
+            async with (
+                await dtp.listen(name, full.serve, identity=full.identity) as listener,
+                dtp.connect(listener.address(), identity=CAROL) as connection,
+            ):
+                stream = await connection.open_stream()
+                stream.write(second.hello("g", asked))
+                chains: dict[bytes, second.Chain] = {}
+                kind = -1
+                while kind != 3:
+                    size = int.from_bytes(await stream.readexactly(4), "big")
+                    kind, *rest = msgpack.unpackb(await stream.readexactly(size))
+                    if kind == 0:
+                        assert rest[6:] == [b"", b"", True]
+                    for data in rest[0] if kind == 2 else ():
+                        second.take(chains, "g", data)
+                stream.reset()
+            chain = chains[ALICE.id.key]
+            head = full.heads()[ALICE.id.key]
+            assert (chain.end, chain.hash[:16]) == (head.sequence, head.mark)
+            assert chain.skipped or summed
+            stored = _frames(full, await full.read(ALICE.id.key, 1, chain.end))
+            touching = {
+                one.sequence: one.body
+                for one in stored
+                if one.body
+                and any(
+                    op.soul.startswith("note/") for op in ops_of(full.replica.core, ALICE.id.key, one.body)
+                )
+            }
+            assert chain.whole == touching
+
+    run(main)
+
+
+# ---- random histories ---------------------------------------------------------------------------------------------
+
+WHO = [identity(f"random {number}") for number in range(5)]
+SOME = [None, None, NOTES, Part(labels=["place"]), Part(prefixes=["note/", "place/1"], labels=["big"])]
+SOULS = ["note/1", "note/2", "place/1", "place/2", "big/1", "%none", ""]
+STEP = st.one_of(
+    st.tuples(st.just("write"), st.integers(0, 4), st.lists(st.integers(0, 4), min_size=1, max_size=3)),
+    st.tuples(st.just("sync"), st.integers(0, 4), st.integers(0, 4)),
+    st.tuples(st.just("sync"), st.integers(0, 4), st.integers(0, 4)),
+    st.tuples(st.just("text"), st.integers(0, 4), st.integers(0, 1)),
+    st.tuples(st.just("reopen"), st.integers(0, 4)),
+    st.tuples(st.just("grow"), st.integers(2, 4)),
+)
+
+
+@settings(max_examples=10, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(steps=st.lists(STEP, min_size=10, max_size=40))
+def test_full_and_partial_replicas_in_random_histories(
+    steps: list[Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Of its part each replica shows in the end what the full ones show, whoever synced with whom before."""
+    folder = tmp_path_factory.mktemp("histories")
+
+    async def main() -> None:
+        parts = list(SOME)
+        graphs = [await opened(who, parts[at], str(folder / f"{at}.db")) for at, who in enumerate(WHO)]
+        for count, (what, at, *rest) in enumerate(steps, 1):
+            graph = graphs[at]
+            if what == "write":
+                graph.put_many([(SOULS[soul], f"k{soul}", count) for soul in rest[0]])
+                await graph.commit()
+            elif what == "text" and (graph.part is None or graph.part.has(SOULS[rest[0]])):
+                graph.text(SOULS[rest[0]]).insert(0, f"{count} ")
+                graph.set(SOULS[rest[0]]).add(count)
+                await graph.commit()
+            elif what == "sync" and rest[0] != at:
+                await sync(graph, graphs[rest[0]])
+            elif what == "reopen":
+                await graph.close()
+                graphs[at] = await opened(WHO[at], None, str(folder / f"{at}.db"))
+                assert graphs[at].part == parts[at]
+                assert graphs[at].damage is None
+            elif what == "grow":
+                grown = parts[at].union(Part(prefixes=["place/2"]))  # type: ignore[union-attr]
+                parts[at] = grown
+                await graph.grow(grown)
+        for _ in range(2):
+            for other in graphs[1:]:
+                await sync(graphs[0], other)
+        for graph, part in zip(graphs[1:], parts[1:], strict=True):
+            await sync(graph, graphs[0])
+            assert shown(graph) == shown(graphs[0], part)
+            await graph.verify()
+        for graph in graphs:
+            await graph.close()
+
+    run(main)
