@@ -137,6 +137,7 @@ class Admission:
         self._last_kept = b""
         self._kept_at = self._policy.refused.envelopes
         self._usage: dict[bytes, Usage] = {}
+        self._has_looked = False
         self._acquainted: set[bytes] = set()  # who is no stranger, as it was worked out last
         self._strangers_bytes: int | None = None
         self._arrivals = Arrivals()
@@ -336,16 +337,21 @@ class Admission:
 
     def is_stranger(self, author: bytes) -> bool:
         """True unless the program, or its identity, knows the author (a public key)."""
-        if author not in self._acquainted:
-            graph = self._graph
-            known = self._policy.known | self._met | self._never() | {one.grantee for one in graph.grants()}
-            self._acquainted = known | {one.key for card in graph.accounts.mine() for one in card.devices}
+        self._look_around()
         return author not in self._acquainted
+
+    def _look_around(self) -> None:
+        """Work out who is no stranger."""
+        graph = self._graph
+        known = self._policy.known | self._met | self._never() | {one.grantee for one in graph.grants()}
+        self._acquainted = known | {one.key for card in graph.accounts.mine() for one in card.devices}
+        self._has_looked = True
 
     async def admit(self, batch: Iterable[Envelope | Summary]) -> list[Envelope | Summary]:
         """Return those of genuine envelopes that are to be taken; count the others."""
         if len(self._usage) > _MOST:
             self._usage.clear()  # it is counted again
+        self._has_looked = False
         taken: list[Envelope | Summary] = []
         out: dict[bytes, str] = dict.fromkeys(self.hidden, BANNED) if self.hidden else {}
         heads, pending = self._inside.chains().heads, _Pending()
@@ -380,7 +386,9 @@ class Admission:
                 reason = (
                     f"more than {quotas.new_strangers} new strangers in {quotas.new_strangers_seconds:g} s"
                 )
-            if reason and not self.is_stranger(author):
+            if reason and not self._has_looked:  # for this batch
+                self._look_around()
+            if reason and author in self._acquainted:
                 reason = ""
             elif is_new and not reason:
                 self._arrivals.add(now)
@@ -396,7 +404,8 @@ class Admission:
         if quotas.strangers_bytes is not None:
             if self._strangers_bytes is None:
                 sizes = await self._inside.run(self._store.sizes)
-                self._strangers_bytes = sum(n for who, n in sizes.items() if self.is_stranger(who))
+                self._look_around()
+                self._strangers_bytes = sum(n for who, n in sizes.items() if who not in self._acquainted)
             if self._strangers_bytes + others + more.bytes > quotas.strangers_bytes:
                 return f"more than {quotas.strangers_bytes} bytes of all strangers"
         beyond = usage.beyond(more, quotas.of(known=False))

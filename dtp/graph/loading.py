@@ -232,8 +232,9 @@ def rebuilt(store: Store, fresh: Replica, *, whole: bool) -> Replica:
         with suppress(EncodingError):  # of another version
             found = Replica.load(fresh.author, kept.state, clock=fresh.clock, graph=store.name)
             if found.access.learn(fresh.access):
-                for data in kept.later:
-                    _merge_stored(found, stored(store, data))
+                for one in (stored(store, data) for data in kept.later):
+                    if one.author not in store.hidden:
+                        _merge_stored(found, one)
                 _merge_aside(store, found)
                 if not found.must_rebuild:
                     return found

@@ -8,8 +8,9 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
-from graph_fixtures import ALICE, BOB, CAROL, identity
+from graph_fixtures import ALICE, BOB, CAROL, identity, vector
 
 import dtp
 from dtp.core.crdt import GraphCore
@@ -17,7 +18,10 @@ from dtp.core.errors import NotOwner
 from dtp.crdt import Clock, values
 from dtp.graph import Graph, GraphError, GraphReadOnly, Quotas, StoreError
 from dtp.graph import envelope as envelopes
+from dtp.graph.errors import SyncError
 from dtp.graph.quotas import MAX_NAMED, Refused
+from dtp.graph.sync import MAX_REFUSED, REFUSED_AT_ONCE, VERSION, SyncSide
+from dtp.graph.vector import digest as vector_digest
 from dtp.identity import Account, Device, Identity
 
 KEY, RECOVERY = identity("account"), identity("recovery")
@@ -405,5 +409,64 @@ def test_a_damaged_policy_is_told(tmp_path: Path, kept: bytes) -> None:
         await graph.close()
         with pytest.raises(StoreError):
             await Graph.open(str(tmp_path / "graph.db"), identity=ALICE)
+
+    run(main())
+
+
+# ---- the message ---------------------------------------------------------------------------------------------------
+
+
+def greeted() -> SyncSide:
+    """One side, whose peer has greeted it and has nothing."""
+    side = SyncSide("g")
+    hello = [0, VERSION, "g", vector_digest({}), 0, b"", False]
+    side.receive(msgpack.packb(hello), dict)
+    return side
+
+
+def test_of_who_is_refused_nothing_is_sent_until_it_is_wanted_again() -> None:
+    side, ours = greeted(), vector({ALICE.id.key: 3, BOB.id.key: 2})
+    side.receive(SyncSide("g").refuse([BOB.id.key]), lambda: ours)
+    assert side.to_send(ours) == [(ALICE.id.key, 1, 3)]
+    side.took(ALICE.id.key, ours[ALICE.id.key])
+    side.receive(SyncSide("g").again(BOB.id.key, 1), lambda: ours)
+    assert side.to_send(ours) == [(BOB.id.key, 2, 2)]
+
+
+@pytest.mark.parametrize("told", [[b"short"], ["text"], [1], b"", None, [b"x" * 32, b""]])
+def test_a_refusal_that_is_none(told: Any) -> None:
+    with pytest.raises(SyncError):
+        greeted().receive(msgpack.packb([14, told]), dict)
+
+
+def test_a_peer_can_t_refuse_without_end() -> None:
+    side = greeted()
+
+    def refuse(first: int) -> None:
+        authors = [n.to_bytes(32, "big") for n in range(first, first + REFUSED_AT_ONCE)]
+        side.receive(side.refuse(authors), dict)
+
+    for first in range(0, MAX_REFUSED, REFUSED_AT_ONCE):
+        refuse(first)
+    refuse(0)  # the same again are no more
+    with pytest.raises(SyncError, match="more than"):
+        refuse(MAX_REFUSED)
+    with pytest.raises(SyncError):
+        SyncSide("g").receive(side.refuse([bytes(32)]), dict)  # before HELLO
+
+
+def test_who_is_banned_by_the_peer_is_told() -> None:
+    async def main() -> None:
+        alice = await Graph.open("memory:", identity=ALICE)
+        bob = await Graph.open("memory:", identity=BOB)
+        bob.node("page")["k"] = 1
+        await alice.admission.ban(BOB.id)
+        alice.node("page")["a"] = 1
+        exchanged = await sync(bob, alice)
+        assert (exchanged.refused, exchanged.received) == (True, 1)
+        assert BOB.id.key not in alice.vector()
+        assert not (await sync(alice, bob)).refused
+        await alice.close()
+        await bob.close()
 
     run(main())
