@@ -22,7 +22,7 @@ static int one_writer(const message *m, uint32_t *whose)
     return DTP_OK;
 }
 
-/* A message of changes whose operations are the author's: made as an agent whose name begins with its key. A list's markers
+/* A message of changes whose operations are the author's: made as an agent whose name begins with its key. Markers
  * are not of a later time than the op, so that nobody's hold for ever. */
 static int check_message(dtp_reader *reader, const uint8_t *author, const dtp_op *op)
 {

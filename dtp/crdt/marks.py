@@ -131,6 +131,31 @@ def _steps(marked: Marked) -> Iterator[tuple[int, dict[str, bytes]]]:
     yield at, active
 
 
+def ranges_of(marked: Marked) -> list[list[Any]]:
+    """Return [start, stop, name, value] of all that is marked, by start and name; what touches is one."""
+    last: dict[str, list[Any]] = {}
+    found = []
+    for start, stop, mark in sorted(marked.pieces):
+        name, value = marked.marks[mark]
+        before = last.get(name)
+        if before is not None and before[1] == start and before[3] == value:
+            before[1] = stop
+            continue
+        last[name] = [start, stop, name, value]
+        found.append(last[name])
+    return [[*one[:3], values.decode(one[3])] for one in sorted(found, key=lambda one: (one[0], one[2]))]
+
+
+def check_ranges(ranges: object) -> None:
+    """Raise `TextMarkError` or `GraphValueError` for what can't be `ranges_of` a text."""
+    if not isinstance(ranges, list):
+        raise TextMarkError("marks are a list of [start, stop, name, value]")
+    for one in ranges:
+        if not isinstance(one, list) or len(one) != 4 or not all(type(place) is int for place in one[:2]):
+            raise TextMarkError(f"a mark is [start, stop, name, value], not {one!r}")
+        encode_mark(one[2], one[3])
+
+
 def formats_of(marked: Marked, length: int) -> list[Format]:
     """Return what the last merge changed, in a text of `length` characters, by place."""
     found = []

@@ -237,6 +237,32 @@ class Text(Replicated, TextHandle):
         around = {name: None for _, attributes in found for name in attributes}
         return {**around, **step.attributes}
 
+    def marked_ranges(self) -> list[list[Any]]:
+        """Return [start, stop, name, value] of all that is marked, by start and name."""
+        return marks.ranges_of(self.marked(0, len(self)))
+
+    def mark_ranges(self, ranges: list[list[Any]]) -> bool:
+        """Have these [start, stop, name, value] marked and nothing else, as one undo step; True if that was another.
+
+        Raises as `mark`.
+        """
+        before = {
+            (start, stop, name, marks.encode_mark(name, value)[1])
+            for start, stop, name, value in self.marked_ranges()
+        }
+        after = {
+            (start, stop, name, marks.encode_mark(name, value)[1]): value
+            for start, stop, name, value in ranges
+        }
+        if any(not 0 <= start <= stop <= len(self) for start, stop, _, _ in after):
+            raise TextRange(f"a mark is beyond the end of a text of {len(self)} characters")
+        with self.step():
+            for start, stop, name, _ in sorted(before - after.keys()):
+                self.unmark(start, stop, name)
+            for start, stop, name, data in sorted(after.keys() - before):
+                self.mark(start, stop, name, after[start, stop, name, data])
+        return before != after.keys()
+
     def to_html(self) -> str:
         """Return the text as HTML: bold, italic, underline, strike, code and links; all else as plain text."""
         return marks.to_html(self.spans())

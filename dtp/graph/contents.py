@@ -164,6 +164,7 @@ class Contents:
     def everything(self, soul: str, *, parts_too: bool = True) -> dict[str, dict[str, Any]]:
         """All that is at a soul: key -> kind -> what is there. Kinds are "register", "counter" (an int), "set",
         "values" and "list" (lists; a set's in no order that means anything), "text" (a str); a key may have several.
+        With a text come its "marks", [start, stop, name, value] each.
 
         Maps are "values" of each key, links a "set". Of a private node it is what can be read of its registers. Of a
         document, `parts_too` puts its parts in place of the links to them.
@@ -180,6 +181,8 @@ class Contents:
         for kind, (space, read) in _KINDS.items():
             for key in values.decode(handle.keys(space, name)):
                 found.setdefault(key, {})[kind] = read(self._replica, soul, key)
+                if kind == "text" and (marked := self._replica.text(soul, key).marked_ranges()):
+                    found[key]["marks"] = marked
         for (
             space,
             where,
@@ -192,6 +195,8 @@ class Contents:
                     found.setdefault(key, {})["list"] = elements
             elif text := str(self._replica.text(soul, key)):
                 found.setdefault(key, {})["text"] = text
+                if marked := self._replica.text(soul, key).marked_ranges():
+                    found[key]["marks"] = marked
         return found
 
     def souls(self, prefix: str = "", *, internal: bool = False, parts_too: bool = False) -> _Souls:

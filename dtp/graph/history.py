@@ -17,6 +17,7 @@ from dtp.graph import envelope as envelopes
 from dtp.graph.formats.items import KINDS, NOTHING, Item, write_whole
 
 if TYPE_CHECKING:
+    from dtp.crdt.sequences import GraphText
     from dtp.graph.graph import Graph
 
 #: Envelopes that are read from the store at once.
@@ -135,6 +136,8 @@ def _at(graph: Graph, made: dict[str, list[Op]], seconds: float) -> dict[str, di
             is_there, value = _AS_OF[space](graph, of_place)
             if is_there:
                 found.setdefault(soul, {}).setdefault(key, {})[space] = value
+            if space == "text" and (marked := _scratch_text(graph, of_place).marked_ranges()):
+                found[soul][key]["marks"] = marked
     return found
 
 
@@ -176,11 +179,15 @@ def _values(graph: Graph, ops: list[Op]) -> tuple[bool, list[Value]]:
     return bool(found), found
 
 
-def _text(graph: Graph, ops: list[Op]) -> tuple[bool, str]:
+def _scratch_text(graph: Graph, ops: list[Op]) -> GraphText:
     scratch = _scratch(graph)
     for op in ops:
         scratch.sequences.apply((core.TEXT, op.soul, op.key), op.value, op.author)
-    return True, str(scratch.text(ops[0].soul, ops[0].key))
+    return scratch.text(ops[0].soul, ops[0].key)
+
+
+def _text(graph: Graph, ops: list[Op]) -> tuple[bool, str]:
+    return True, str(_scratch_text(graph, ops))
 
 
 def _list(graph: Graph, ops: list[Op]) -> tuple[bool, list[Value]]:
@@ -237,6 +244,8 @@ async def restore(graph: Graph, soul: str, seconds: float) -> None:
     gone: list[tuple[str, str]] = []
     for at, of_soul in made.items():
         for (key, kind), ops in _by_place(of_soul).items():
+            if kind == "text" and "marks" not in then.get(at, {}).get(key, {}):
+                items.append(Item(at, key, "marks", []))
             if kind in then.get(at, {}).get(key, {}):
                 continue
             if kind != "register":

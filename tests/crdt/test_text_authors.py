@@ -138,6 +138,27 @@ def test_markers_of_lists_are_not_later_than_their_op(ahead: int) -> None:
     assert victim.save() == before
 
 
+@pytest.mark.parametrize("ahead", [0, 1, 1 << 40])
+def test_marks_of_texts_are_not_later_than_their_op(ahead: int) -> None:
+    now = 1_000_000 << 16
+    text = Text(author(1) + b"agent")
+    text.insert(0, "abc")
+    text.mark_encoded(0, 2, b"bold", b"\xc3", 0, now + ahead)
+    maker = GraphCore(author(1))
+    maker.do(core.TEXT_EDIT, b"t", b"", now, value=values.encode(text.take_changes()))
+    made = maker.commit()
+    assert made is not None
+    victim = replica(0)
+    before = victim.save()
+    if not ahead:
+        assert victim.merge(author(1), made[0]) == 1
+        assert victim.text("t").spans() == [("ab", {"bold": True}), ("c", {})]
+        return
+    with pytest.raises(EncodingError):
+        victim.merge(author(1), made[0])
+    assert victim.save() == before
+
+
 def test_a_forged_edit_from_the_future_is_refused_at_once() -> None:
     maker = GraphCore(author(1))
     maker.do(core.TEXT_EDIT, b"note", b"", 1 << 60, value=values.encode(typed(author(0))))

@@ -9,7 +9,7 @@ from typing import Any
 
 from graph_fixtures import ALICE, BOB, told
 
-from dtp.crdt import SequenceChange
+from dtp.crdt import Clock, SequenceChange
 from dtp.crdt.marks import Format
 from dtp.graph import Graph
 
@@ -130,5 +130,62 @@ def test_marks_are_in_a_graph_that_is_opened_again(tmp_path: Any) -> None:
             graph.text("note").mark(0, 5, "link", "https://x")
         async with await Graph.open(path, identity=ALICE) as graph:
             assert graph.text("note").spans() == [("hello", {"link": "https://x"})]
+
+    run(main())
+
+
+def test_views_history_and_files_have_marks(tmp_path: Any) -> None:
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE) as graph:
+            text = graph.text("note", "body")
+            text.insert(0, "hello world")
+            await graph.commit()
+            before = graph.replica.clock.wall()
+            text.mark(0, 5, "bold")
+            text.mark(5, 8, "bold")
+            text.mark(2, 7, "link", "https://x")
+            shown = [[0, 8, "bold", True], [2, 7, "link", "https://x"]]
+            assert graph.everything("note")["body"]["marks"] == shown
+            await graph.commit()
+            assert graph.everything("note") == {"body": {"text": "hello world", "marks": shown}}
+            after = graph.replica.clock.wall() + 1
+            assert await graph.as_of("note", after) == graph.everything("note")
+            for name in ("all.json", "all.csv", "all.graphml", "all.nt"):
+                path = tmp_path / name
+                await graph.export_contents(path)
+                async with await Graph.open("memory:", identity=BOB) as other:
+                    await other.import_contents(path)
+                    assert other.everything("note") == graph.everything("note")
+                    again = await other.import_contents(path)
+                    assert again.changed == 0
+            assert before
+
+
+def test_what_was_marked_once_is_known_and_can_be_restored() -> None:
+    now = [1_000.0]
+
+    async def main() -> None:
+        async with await Graph.open(
+            "memory:", identity=ALICE, clock=Clock(lambda: now[0]), history=True
+        ) as graph:
+            text = graph.text("note")
+            text.insert(0, "hello")
+            await graph.commit()
+            now[0] = 2_000.0
+            text.mark(0, 5, "bold")
+            await graph.commit()
+            now[0] = 3_000.0
+            text.unmark(0, 2, "bold")
+            await graph.commit()
+            now[0] = 4_000.0
+            assert "marks" not in (await graph.as_of("note", 1_500.0))[""]
+            assert (await graph.as_of("note", 2_500.0))[""]["marks"] == [[0, 5, "bold", True]]
+            changed = (await graph.diff("note", 2_500.0, 3_500.0))[""]
+            assert changed.keys() == {"marks"}
+            assert changed["marks"].after == [[2, 5, "bold", True]]
+            await graph.restore("note", 2_500.0)
+            assert text.spans() == [("hello", {"bold": True})]
+            await graph.restore("note", 1_500.0)
+            assert text.spans() == [("hello", {})]
 
     run(main())

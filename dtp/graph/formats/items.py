@@ -8,8 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dtp.core import crdt as core
-from dtp.crdt import Link, Replica, Value, values
+from dtp.crdt import Link, Replica, Value, marks, values
 from dtp.crdt.access import is_internal
+from dtp.crdt.marks import TextMarkError
 from dtp.crdt.owners import STATIC_KEY
 from dtp.crdt.sequence_changes import difference
 from dtp.crdt.values import GraphValueError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from dtp.graph.graph import Graph
 
 #: All that there is at a soul, by how it merges. docs/graph.md, "Spaces and ops".
-KINDS: Final = ("register", "counter", "set", "values", "list", "text")
+KINDS: Final = ("register", "counter", "set", "values", "list", "text", "marks")
 #: Those that are no registers, and where they are in the core.
 SPACES: Final = {
     "counter": core.COUNTER,
@@ -31,7 +32,7 @@ SPACES: Final = {
     "text": core.TEXT,
 }
 #: What says of one of these that nothing is there.
-NOTHING: Final[dict[str, Any]] = {"counter": 0, "set": [], "values": [], "list": [], "text": ""}
+NOTHING: Final[dict[str, Any]] = {"counter": 0, "set": [], "values": [], "list": [], "text": "", "marks": []}
 #: Those with several values.
 SEVERAL: Final = frozenset({"set", "values", "list"})
 #: A counter's amounts are within so much, as of its ops.
@@ -41,7 +42,10 @@ _TRIALS: Final = 3
 
 
 class Item(NamedTuple):
-    """What is at (soul, key) of one kind: a value, of a counter an int, of a text a str, of `SEVERAL` a list."""
+    """What is at (soul, key) of one kind: a value, of a counter an int, of a text a str, of `SEVERAL` a list.
+
+    Of the kind "marks", [start, stop, name, value] of each mark of the text there.
+    """
 
     soul: str
     key: str
@@ -134,7 +138,7 @@ def checked(items: Iterable[Item]) -> list[Item]:
         seen.add(one[:3])
         try:
             _check(one)
-        except GraphValueError as error:
+        except (GraphValueError, TextMarkError) as error:
             raise ContentsError(f"{where}: {error}") from error
     return found
 
@@ -146,6 +150,9 @@ def _check(one: Item) -> None:
     elif one.kind == "text":
         if type(one.value) is not str:
             raise GraphValueError(f"a text is text, not {_short(one.value)}")
+    elif one.kind == "marks":
+        marks.check_ranges(one.value)
+        return
     elif one.kind in SEVERAL:
         if type(one.value) is not list:
             raise GraphValueError(f"it has a list of values, not {_short(one.value)}")
@@ -227,7 +234,10 @@ def write_items(replica: Replica, items: list[Item], gone: list[tuple[str, str]]
     registers = [one for one in items if one.kind == "register" and not _same(replica, one)]
     replica.put_many([(one.soul, one.key, one.value) for one in registers])
     replica.put_many(gone)
-    return registers + [one for one in items if one.kind != "register" and _WRITE[one.kind](replica, one)]
+    others = sorted((one for one in items if one.kind != "register"), key=lambda one: one.kind == "marks")
+    return registers + [
+        one for one in others if _WRITE[one.kind](replica, one)
+    ]  # marks once their text is there
 
 
 def _same(replica: Replica, one: Item) -> bool:
@@ -284,12 +294,17 @@ def _text(replica: Replica, one: Item) -> bool:
     return bool(patches)
 
 
+def _marks(replica: Replica, one: Item) -> bool:
+    return replica.text(one.soul, one.key).mark_ranges(one.value)
+
+
 _WRITE: Final[dict[str, Callable[[Replica, Item], bool]]] = {
     "counter": _counter,
     "set": _set,
     "values": _values,
     "list": _list,
     "text": _text,
+    "marks": _marks,
 }
 
 
