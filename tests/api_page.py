@@ -76,6 +76,7 @@ MODULES: dict[str, tuple[str, str]] = {
         " send_answer send_post",
     ),
     "dtp.graph": ("Replicated graphs.", ""),
+    "dtp.graph.models": ("Typed models over nodes.", ""),
     "dtp.graph.query.errors": ("What goes wrong with queries.", "QueryError UnsupportedQuery"),
     "dtp.crdt": ("The data types below graphs.", ""),
     "dtp.crdt.text": ("Texts that merge.", "Patch Text"),

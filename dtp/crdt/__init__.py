@@ -5,6 +5,7 @@ from dtp.crdt.list import List, ListPatch
 from dtp.crdt.ops import Kind, Op
 from dtp.crdt.replica import Change, Frame, Replica
 from dtp.crdt.sequence_changes import SequenceChange
+from dtp.crdt.sequences import GraphList, GraphText
 from dtp.crdt.temporal import Date, DateTime, Duration, LocalDateTime, LocalTime, Time
 from dtp.crdt.types import TYPES, Counter, Map, MultiValue, Node, Set
 from dtp.crdt.values import BlobRef, GraphValueError, Link, Value
@@ -20,6 +21,8 @@ __all__ = [
     "DateTime",
     "Duration",
     "Frame",
+    "GraphList",
+    "GraphText",
     "GraphValueError",
     "Kind",
     "Link",
