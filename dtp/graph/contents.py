@@ -132,7 +132,7 @@ class Contents:
 
     def check_readable(self, soul: str) -> None:
         """Raises `NotSealed` at the soul of a private node, and `GraphPartial` where it isn't here."""
-        self.check_readable(soul)
+        self.check_public(soul)
 
     def check_public(self, soul: str) -> None:
         """Raises `NotSealed` at the soul of a private node: its registers are written by `Graph.private`."""
