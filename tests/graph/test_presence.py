@@ -112,6 +112,24 @@ def test_who_is_there_is_seen_through_others(shape: str) -> None:
     run(main)
 
 
+def test_who_is_banned_is_seen_no_more_and_not_passed_on() -> None:
+    async def main(place: Place) -> None:
+        a, b, c = [await place.open(who) for who in (ALICE, BOB, CAROL)]
+        await place.connect(ALICE, BOB)
+        await place.connect(CAROL, BOB)
+        a.presence.set(x=1)
+        await asyncio.sleep(1)
+        assert seen(b) == seen(c) == {str(ALICE.id): {"x": 1}}
+        await b.admission.ban(ALICE.id)
+        await asyncio.sleep(120)
+        assert seen(b) == seen(c) == {}
+        await b.admission.unban(ALICE.id)
+        await asyncio.sleep(60)
+        assert seen(b) == seen(c) == {str(ALICE.id): {"x": 1}}
+
+    run(main)
+
+
 def test_who_is_lost_with_a_connection_is_gone_and_comes_back_with_another() -> None:
     async def main(place: Place) -> None:
         a, b, c = [await place.open(who) for who in (ALICE, BOB, CAROL)]

@@ -60,14 +60,16 @@ class Presence:
         self._wakes: dict[Link, asyncio.Event] = {}
         #: Set when the graph is closed.
         self.ended = asyncio.Event()
-        #: Whose states are taken and passed on: all that are signed. Set another function to keep others out.
+        #: Whose states are taken and passed on: all that are signed, but of who is banned. Set another to keep
+        #: others out.
         self.admits: Callable[[PeerId], bool] = lambda peer: True
-        self._roster = Roster(
-            Key(graph.identity.id.key, self._session), self._changed, lambda key: self.admits(PeerId(key))
-        )
+        self._roster = Roster(Key(graph.identity.id.key, self._session), self._changed, self._is_admitted)
         self._forget = graph.listen(self._look_whether_closed)
         if graph.closed:
             self.ended.set()
+
+    def _is_admitted(self, author: bytes) -> bool:
+        return author not in self._graph.admission.hidden and self.admits(PeerId(author))
 
     # ---- one's own ----------------------------------------------------------------------------------------------
 
