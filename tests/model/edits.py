@@ -314,6 +314,8 @@ def _all(replica: Replica) -> dict[str, Any]:
 
 def back(replica: Replica, step: Step, everyone: list[Replica]) -> None:
     """Undo takes an edit of any type back, and redo makes it again, as long as nobody else writes."""
+    if replica.behind:
+        return
     names = [name for name in EDITS if name not in ("back", "undo")]
     before = _all(replica)
     with replica.graph.undo_manager() as manager:
