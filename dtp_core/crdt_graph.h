@@ -362,7 +362,8 @@ enum dtp_scalar_kind {
     DTP_SCALAR_TEXT,
     DTP_SCALAR_BYTES,
     DTP_SCALAR_BOOL,
-    DTP_SCALAR_LINK
+    DTP_SCALAR_LINK,
+    DTP_SCALAR_TEMPORAL /* a date, a time or a duration: its type and bytes, whose order is none */
 };
 typedef struct dtp_scalar {
     enum dtp_scalar_kind kind;

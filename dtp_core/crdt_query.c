@@ -11,7 +11,7 @@
 
 /* ---- values that can be looked up ---------------------------------------------------------------------------------------- */
 
-enum { EXT_LINK = 1, EXT_BIG_INT = 2 }; /* docs/graph.md, "Values" */
+enum { EXT_LINK = 1, EXT_BIG_INT = 2, EXT_DATE = 4, EXT_DURATION = 9 }; /* docs/graph.md, "Values" */
 static const double int_end = 9223372036854775808.0; /* 2^63 */
 static const double largest = 1.7976931348623157e308;
 
@@ -45,6 +45,8 @@ static scalar extension(const uint8_t *at, size_t length)
     scalar one = {DTP_SCALAR_NONE, 0, 0, {NULL, 0}};
     if (at[0] == EXT_LINK)
         return other(DTP_SCALAR_LINK, at + 1, length - 1);
+    if (at[0] >= EXT_DATE && at[0] <= EXT_DURATION)
+        return other(DTP_SCALAR_TEMPORAL, at, length);
     if (at[0] == EXT_BIG_INT && length > 1) {
         one.kind = DTP_SCALAR_NUMBER;
         one.low = at[1] < 0x80 ? int_end : -largest;
@@ -138,6 +140,8 @@ static int is_between(const scalar *one, const scalar *low, const scalar *high)
     enum dtp_scalar_kind kind = low->kind != DTP_SCALAR_NONE ? low->kind : high->kind;
     if (one->kind != kind || (high->kind != DTP_SCALAR_NONE && high->kind != kind))
         return 0;
+    if (kind == DTP_SCALAR_TEMPORAL) /* that is told by who knows them */
+        return 1;
     if (kind == DTP_SCALAR_NUMBER)
         return (low->kind == DTP_SCALAR_NONE || one->high >= low->low) && (high->kind == DTP_SCALAR_NONE || one->low <= high->high);
     return (low->kind == DTP_SCALAR_NONE || dtp_bytes_compare(one->bytes, low->bytes) >= 0)

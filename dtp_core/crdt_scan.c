@@ -182,11 +182,14 @@ static int order_of(const dtp_scalar *a, const dtp_scalar *b)
     return dtp_bytes_compare(a->bytes, b->bytes);
 }
 
+/* YES, NO, or UNSURE. */
 static int holds(uint32_t comparison, const dtp_scalar *a, const dtp_scalar *b)
 {
     int order;
     if (a->kind != b->kind)
         return comparison == DTP_SCAN_DIFFERENT;
+    if (a->kind == DTP_SCALAR_TEMPORAL && comparison != DTP_SCAN_EQUAL && comparison != DTP_SCAN_DIFFERENT)
+        return UNSURE;
     order = order_of(a, b);
     switch (comparison) {
     case DTP_SCAN_EQUAL: return order == 0;

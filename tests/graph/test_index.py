@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from datetime import date, datetime
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from graph_fixtures import ALICE, BOB
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.crdt import Replica
+from dtp.crdt import DateTime, Duration, LocalTime, Replica, Time
 from dtp.graph import Graph, Rule, Rules, Schema
 from dtp.graph.query.errors import QueryError
 from dtp.graph.query.run import Queries
@@ -100,7 +101,10 @@ def test_indexes_follow_merges() -> None:
 
 
 VALUES: list[Any] = [0, 1, -5, 1.0, 2.5, float("inf"), float("nan"), True, False, "", "a", "b", "abc", "Z\U0010ffff",
-                     1 << 70, -(1 << 70), 1 << 2000, b"\xc3", [1], {"a": 1}, None]  # fmt: skip
+                     1 << 70, -(1 << 70), 1 << 2000, b"\xc3", [1], {"a": 1}, None,
+                     date(2026, 1, 1), date(1969, 12, 31), datetime(2026, 1, 1), DateTime(0, 0), DateTime(0, 3600),
+                     DateTime(-1, 3600), Time(0, 0), Time(1, 3600), LocalTime(5), Duration(1),
+                     Duration(0, 30)]  # fmt: skip
 
 
 @given(st.integers(0, 1 << 32))

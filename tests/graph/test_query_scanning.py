@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as python
 import random
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_query_types import TYPES, write
 
-from dtp.crdt import Change, Link, Replica
+from dtp.crdt import Change, DateTime, Duration, Link, LocalTime, Replica
 from dtp.crdt.owners import owned
 from dtp.graph import Graph, QueryBudget, QueryLimit
 from dtp.graph.query.run import Queries
@@ -30,6 +31,11 @@ NUMBERS: tuple[Any, ...] = (
     1 << 70,
     -0.0,
 )
+DATES: tuple[Any, ...] = (
+    python.date(2026, 1, 1), python.date(1969, 12, 31), LocalTime(1), python.time(1, tzinfo=python.UTC),
+    python.datetime(2026, 1, 1), DateTime(0, 0), DateTime(0, 3600), DateTime(-1, 0), Duration(1),
+    Duration(0, 30), Duration(0, 31),
+)  # fmt: skip
 OTHERS: tuple[Any, ...] = ("a", "ab", "", "é", b"\xc3", True, False, None, [1], {"k": 1}, Link("x/1"))
 
 
@@ -40,7 +46,7 @@ def graph_of(rng: random.Random) -> Replica:
     for _ in range(rng.randrange(40)):
         writer, soul = rng.choice((replica, other)), rng.choice(souls)
         if rng.random() < 0.5:
-            writer.put(soul, rng.choice("uv"), rng.choice(NUMBERS + OTHERS))
+            writer.put(soul, rng.choice("uv"), rng.choice(NUMBERS + OTHERS + DATES))
         elif rng.random() < 0.1:
             write(writer, rng.choice(TYPES), soul, rng.choice("uv"), rng)
         else:
@@ -63,7 +69,7 @@ def condition_of(rng: random.Random, names: str) -> tuple[str, dict[str, Any]]:
     one, comparison = f"{rng.choice(names)}.{rng.choice('uv')}", rng.choice(COMPARISONS)
     if rng.random() < 0.4:
         return f"{one} {comparison} {rng.choice(names)}.{rng.choice('uv')}", {}
-    value = rng.choice([value for value in NUMBERS + OTHERS if not isinstance(value, Link)])
+    value = rng.choice([value for value in NUMBERS + OTHERS + DATES if not isinstance(value, Link)])
     return (f"{one} {comparison} $p" if rng.random() < 0.7 else f"$p {comparison} {one}"), {"p": value}
 
 

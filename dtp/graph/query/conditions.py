@@ -12,6 +12,7 @@ from dtp.graph.query.errors import QueryError
 from dtp.graph.query.semantics import NodeRef, Relation
 from dtp.graph.query.syntax import Bound, Evaluate, trees
 from dtp.graph.query.tables import scalar
+from dtp.graph.query.temporal import TEMPORAL_FUNCTIONS
 
 
 @dataclass
@@ -67,7 +68,18 @@ class Nothing(dict[str, Any]):
 
 #: Functions that have the same outcome for the same arguments; others may not.
 _STEADY: Final = frozenset(
-    ("id", "tolower", "toupper", "tostring", "tointeger", "tofloat", "trim", "abs", "size")
+    (
+        "id",
+        "tolower",
+        "toupper",
+        "tostring",
+        "tointeger",
+        "tofloat",
+        "trim",
+        "abs",
+        "size",
+        *TEMPORAL_FUNCTIONS,
+    )
 )
 
 

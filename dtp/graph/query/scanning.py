@@ -14,6 +14,7 @@ from lark import Token, Tree
 
 from dtp.core.scan import COMPARISONS, NODES, TESTS, ScanCore, Test
 from dtp.crdt import values
+from dtp.crdt.temporal import TEMPORAL
 from dtp.graph.query.conditions import conjuncts, is_steady
 from dtp.graph.query.expressions import Expressions
 from dtp.graph.query.syntax import label_names, name_of, trees, words
@@ -164,6 +165,11 @@ class _Reader:
             raise _OtherwiseError
         value = self._expressions.compile(to, ())({})
         if not is_scalar(value) or (isinstance(value, int | float) and not -_EXACT < value < _EXACT):
+            raise _OtherwiseError
+        if isinstance(value, TEMPORAL) and comparison not in (
+            "=",
+            "<>",
+        ):  # their order isn't that of their bytes
             raise _OtherwiseError
         self._scan.tests.append(Test(at, values.name(key), comparison, values.encode(value)))
         if comparison == "=" and at == 0:

@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from dtp.crdt import Value, values
+from dtp.crdt.temporal import PYTHON, TEMPORAL, Temporal, as_temporal, name_of
 from dtp.graph.query.columns import kind_of
 from dtp.graph.query.pattern import Range
+from dtp.graph.query.temporal_parts import sort_parts
 
 _SCHEMA: Final = """
 CREATE TABLE nodes (soul TEXT PRIMARY KEY, kind TEXT NOT NULL, whole INTEGER NOT NULL) WITHOUT ROWID;
@@ -35,14 +37,19 @@ _INT64: Final = 1 << 63
 
 #: Letters of a text, and bytes, that it is looked up by.
 _PREFIX: Final = 1024
+#: Numbers of dates, times and durations have fewer bytes, with a sign.
+_WIDTH: Final = 16
+_MIDDLE: Final = 1 << 8 * _WIDTH - 1
 
 #: A soul, its properties, and (key, target) of its links, each once.
 SoulRow = tuple[str, dict[str, Value], list[tuple[str, str]]]
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether it can be looked up: text, a number, a bool, bytes."""
-    return isinstance(value, str | bytes | bool | int) or (isinstance(value, float) and not math.isnan(value))
+    """Whether it can be looked up: text, a number, a bool, bytes, a date, a time, a duration."""
+    if isinstance(value, (str, bytes, bool, int, *TEMPORAL, *PYTHON)):
+        return True
+    return isinstance(value, float) and not math.isnan(value)
 
 
 def scalar(value: Any) -> Any:
@@ -60,7 +67,15 @@ def scalar(value: Any) -> Any:
             return float(value)
         except OverflowError:
             return math.inf if value > 0 else -math.inf
+    if isinstance(value, (*TEMPORAL, *PYTHON)):
+        return _temporal(as_temporal(value))
     return value if is_scalar(value) else None
+
+
+def _temporal(value: Temporal) -> bytes:
+    """Bytes in the order of values of one kind: see `sort_parts`. Moments that are the same are the same."""
+    first: int = sort_parts(value)[0]
+    return name_of(value).encode() + (first + _MIDDLE).to_bytes(_WIDTH, "big")
 
 
 class Tables:
