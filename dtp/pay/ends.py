@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from dtp.chain.channel import Channel, State
+from dtp.chain.channel import Channel, ChannelError, State
 from dtp.chain.client import ChainClient
-from dtp.chain.errors import SignerError
+from dtp.chain.errors import MoveAborted, SignerError
 from dtp.chain.gas import GasPurse
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.errors import ChainError, DtpError
@@ -68,10 +68,15 @@ async def _close_further(
     chain: ChainClient, store: Store, found: Channel, chain_ms: int, *, ask: bool
 ) -> Step:
     if claims_are_over(found, chain_ms) or found.state == State.DRAINING:
-        paid = await finalize(chain, found)
-        store.set_state(found.id, "closed" if paid.state == State.CLOSED else "closing")
-        _note_return(store, found, paid.to_client)
-        return Step("closed", paid, gas=paid.gas)
+        return await _finalize(chain, store, found)
+    if claims_are_over(found, now_ms()):
+        # By the clock here. That of a node that nobody uses stands still until it is asked to simulate, as the next
+        # does before anything is signed (docs/decisions/0135).
+        try:
+            return await _finalize(chain, store, found)
+        except MoveAborted as refused:
+            if refused.error is not ChannelError.TOO_EARLY:
+                raise
     if found.state == State.CLOSED:
         destroyed = await destroy(chain, found)
         store.set_state(found.id, "closed")
@@ -88,6 +93,13 @@ async def _close_further(
     if found.claims_until_ms is not None:
         return Step("closing", seconds=(found.claims_until_ms - chain_ms) / 1000)
     return Step("open")
+
+
+async def _finalize(chain: ChainClient, store: Store, found: Channel) -> Step:
+    paid = await finalize(chain, found)
+    store.set_state(found.id, "closed" if paid.state == State.CLOSED else "closing")
+    _note_return(store, found, paid.to_client)
+    return Step("closed", paid, gas=paid.gas)
 
 
 def _note_return(store: Store, found: Channel, amount: int) -> None:
@@ -124,7 +136,8 @@ async def close_due(
         return []
     refused = {each.channel for each in waiting if each.state == "refused"}
     for id, found in channels.items():
-        due = claims_are_over(found, chain_ms) or found.state in (State.DRAINING, State.CLOSED)
+        over = claims_are_over(found, max(chain_ms, now_ms()))
+        due = over or found.state in (State.DRAINING, State.CLOSED)
         asks = id in refused and found.state == State.OPEN
         if not (due or asks) or not _is_worth(found, _FINALIZED if due else _ASKED):
             continue
@@ -132,6 +145,8 @@ async def close_due(
             step = await close_further(paying, journal.store, found, chain_ms, ask=id in refused)
         except (ChainError, SignerError, OpeningBusy) as fault:
             on_failed(id, fault)
+            continue
+        if step.event == "closing" and not step.digest:  # the clock here is ahead of the chain's
             continue
         done.append((found, step))
         log.info("channel %s: %s", id, "its close is asked for" if step.digest else step.event)

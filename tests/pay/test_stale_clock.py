@@ -1,0 +1,48 @@
+"""The end of the time for claims, on a node whose clock stands still while nobody uses it, and by a clock here that
+is ahead of the chain's."""
+
+import pytest
+
+from dtp.chain.channel import State
+from dtp.pay import ends
+from dtp.pay.ends import close_due, close_further
+from dtp.pay.journal import Journal
+
+from .conftest import TERMS
+from .test_disputes import paid_channel, vanish
+from .test_paid import give
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_channel_is_finalized_when_its_time_is_over_by_the_clock_here_and_the_chain_agrees(
+    market, monkeypatch, passed
+):
+    """'dtp channel close' read the time of the newest checkpoint, which nobody made."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer, connection, channel = await paid_channel(market)
+        await vanish(connection)
+        chain, store = buyer["network"], buyer["store"]
+        before = market.chain.now_ms()
+        step = await close_further(chain, store, channel, before, ask=True)
+        assert (step.event, step.seconds) == ("closing", TERMS.claim_ms / 1000)
+        (found,) = await market.channels(buyer)
+        assert found.state == State.CLOSING
+        monkeypatch.setattr(ends, "now_ms", lambda: found.claims_until_ms + 1)
+        if passed:
+            market.chain.advance(TERMS.claim_ms + 1000)
+        step = await close_further(chain, store, found, before, ask=False)
+        if passed:
+            assert step.event == "closed"
+            assert step.paid.to_client > 0
+            return
+        assert step.event == "closing"
+        assert 0 < step.seconds <= TERMS.claim_ms / 1000 + 1
+        failed = []
+        journal = Journal(store)
+        assert await close_due(chain, journal, before, lambda id, fault: failed.append(fault)) == []
+        await journal.close()
+        assert failed == []
+
+    market(scenario)
