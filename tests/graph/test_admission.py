@@ -20,8 +20,7 @@ from dtp.graph import Graph, GraphError, GraphReadOnly, Quotas, StoreError
 from dtp.graph import envelope as envelopes
 from dtp.graph.errors import SyncError
 from dtp.graph.quotas import MAX_NAMED, Refused
-from dtp.graph.sync import MAX_REFUSED, REFUSED_AT_ONCE, VERSION, SyncSide
-from dtp.graph.vector import digest as vector_digest
+from dtp.graph.sync import MAX_REFUSED, REFUSED_AT_ONCE, SyncSide
 from dtp.identity import Account, Device, Identity
 
 KEY, RECOVERY = identity("account"), identity("recovery")
@@ -419,8 +418,7 @@ def test_a_damaged_policy_is_told(tmp_path: Path, kept: bytes) -> None:
 def greeted() -> SyncSide:
     """One side, whose peer has greeted it and has nothing."""
     side = SyncSide("g")
-    hello = [0, VERSION, "g", vector_digest({}), 0, b"", False]
-    side.receive(msgpack.packb(hello), dict)
+    side.receive(SyncSide("g").start({}), dict)
     return side
 
 
