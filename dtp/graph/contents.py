@@ -154,7 +154,7 @@ class Contents:
 
         Raises `NotSealed`, and `GraphError` for the soul of a part, or one that leaves no room for parts.
         """
-        self.check_public(soul)
+        self.check_readable(soul)
         if parts.is_part(soul) or not 0 < len(values.name(soul)) <= parts.MAX_DOCUMENT:
             raise GraphError(
                 f"no document can be at {soul!r}: it is a part of one, or isn't of 1 to {parts.MAX_DOCUMENT} bytes"

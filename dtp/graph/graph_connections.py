@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from dtp.crdt.values import Value
 from dtp.graph.graph_formats import GraphFormats
 
 if TYPE_CHECKING:
@@ -59,14 +60,31 @@ class GraphConnections(GraphFormats):
         await keep_replicating(cast("Graph", self), connect)
 
     async def serve(
-        self, connection: Connection, *, part: Part | None = None, read_only: bool = False
+        self,
+        connection: Connection,
+        *,
+        part: Part | None = None,
+        read_only: bool = False,
+        queries: bool = False,
     ) -> None:
         """Answer the other end's `sync` and `replicate`, until the connection or the graph is closed.
 
         With `part` it is given nothing else: it has to ask for that part, or less (`Graph.open`). Frames go whole, so
         what their authors committed together goes together. With `read_only` nothing is taken from it.
+        With `queries` it may `ask`, within `query_budget`; not with `part`, since answers tell of all.
         """
         self.check_writable()
-        from dtp.graph.replicating import serve
+        from dtp.graph.replicating import Serving, serve
 
-        await serve(cast("Graph", self), connection, part, takes=not read_only)
+        await serve(cast("Graph", self), connection, Serving(part, not read_only, queries))
+
+    async def ask(self, connection: Connection, text: str, **parameters: Value) -> Part:
+        """Return the nodes that a query finds at a peer, which serves `queries`, as a part to `grow` by.
+
+        They are what the peer says: names, which nothing proves to be all. What is found later isn't in it; ask
+        again. Raises `QueryError` where the peer doesn't answer, `SyncError`, and what ends connections and streams.
+        """
+        self._check_open()
+        from dtp.graph.asking import ask
+
+        return await ask(cast("Graph", self), connection, text, parameters)

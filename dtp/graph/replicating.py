@@ -6,13 +6,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dtp.core import crdt as core
 from dtp.core.errors import StateLimit
 from dtp.errors import PeerError
+from dtp.graph import asking, fetching, passing, summaries, vector
 from dtp.graph import envelope as envelopes
-from dtp.graph import fetching, passing, summaries, vector
 from dtp.graph import sync as protocol
 from dtp.graph.choosing import Choosing, Terms, chosen
 from dtp.graph.errors import Equivocation, GraphError, HistoryUnclear, SyncError
@@ -51,6 +51,21 @@ class Exchanged:
     is_whole: bool = True
 
 
+class Serving(NamedTuple):
+    """What a side does for a peer."""
+
+    #: The part that it gives; None: all that is here.
+    gives: Part | None = None
+    #: Whether it takes what the peer has.
+    takes: bool = True
+    #: Whether it answers queries.
+    queries: bool = False
+
+
+#: What a side does that wasn't told otherwise.
+EVERYTHING: Final = Serving()
+
+
 class _Session:
     """One stream between two graphs. `live` goes on when both have all."""
 
@@ -61,14 +76,15 @@ class _Session:
         *,
         live: bool,
         first: bytes | None = None,
-        gives: Part | None = None,
-        takes: bool = True,
+        serving: Serving = EVERYTHING,
     ) -> None:
         self._graph = graph
         self._stream = stream
         self._live = live
-        self._terms = terms = Terms(graph.part, graph.part if gives is None else gives, takes)
-        self._is_limit = gives is not None
+        self._terms = terms = Terms(
+            graph.part, graph.part if serving.gives is None else serving.gives, serving.takes
+        )
+        self._is_limit = serving.gives is not None
         self._side = protocol.SyncSide(graph.name, history=graph.keeps_history, terms=terms)
         self._wake = asyncio.Event()
         self._refused: set[bytes] = set()
@@ -418,17 +434,18 @@ async def replicate(graph: Graph, connection: Connection) -> None:
         await asyncio.gather(presence, return_exceptions=True)
 
 
-async def serve(
-    graph: Graph, connection: Connection, gives: Part | None = None, *, takes: bool = True
-) -> None:
+async def serve(graph: Graph, connection: Connection, serving: Serving) -> None:
     """See `Graph.serve`."""
+    gives = serving.gives
+    if gives is not None and serving.queries:
+        raise GraphError("who may ask any query learns of all of the graph: serve a part, or queries")
     if gives is not None and graph.part is not None and not graph.part.covers(gives):
         raise GraphError("only a part of the graph is here, and what is to be served isn't within it")
     ended = asyncio.Event()
     forget = graph.listen(lambda: ended.set() if graph.closed else None)
     try:
         async with asyncio.TaskGroup() as group:
-            accepting = group.create_task(_accept(graph, connection, group, gives, takes))
+            accepting = group.create_task(_accept(graph, connection, group, serving))
             closing = group.create_task(ended.wait())
             await asyncio.wait((accepting, closing), return_when=asyncio.FIRST_COMPLETED)
             accepting.cancel()
@@ -439,14 +456,12 @@ async def serve(
         forget()
 
 
-async def _accept(
-    graph: Graph, connection: Connection, group: asyncio.TaskGroup, gives: Part | None, takes: bool
-) -> None:
+async def _accept(graph: Graph, connection: Connection, group: asyncio.TaskGroup, serving: Serving) -> None:
     async for stream in connection:
-        group.create_task(_answer(graph, stream, gives, takes))
+        group.create_task(_answer(graph, stream, serving))
 
 
-async def _answer(graph: Graph, stream: Stream, gives: Part | None, takes: bool) -> None:
+async def _answer(graph: Graph, stream: Stream, serving: Serving) -> None:
     """What the peer does wrong ends this stream alone."""
     try:
         first = await _first(stream)
@@ -454,10 +469,26 @@ async def _answer(graph: Graph, stream: Stream, gives: Part | None, takes: bool)
             await _send_blob(graph, stream, first)
         elif first is not None and links.is_hello(first):
             await links.run(graph, stream, first)
+        elif first is not None and asking.is_question(first):
+            await _answer_question(graph, stream, first, is_served=serving.queries)
         elif first is not None:
-            await _live(graph, stream, first, gives, takes)
+            await _live(graph, stream, first, serving)
     except PeerError as error:
         log.warning("a sync with %s ended: %s", stream.connection.peer.short, error)
+
+
+async def _answer_question(graph: Graph, stream: Stream, question: bytes, *, is_served: bool) -> None:
+    try:
+        await asking.answer(graph, stream, question, is_served=is_served)
+    except (ConnectionClosed, StreamReset):
+        return
+    except GraphError:
+        stream.reset()
+        if not graph.closed:
+            raise
+    except PeerError:
+        stream.reset(BROKEN)
+        raise
 
 
 async def _first(stream: Stream) -> bytes | None:
@@ -482,15 +513,11 @@ async def _send_blob(graph: Graph, stream: Stream, request: bytes) -> None:
 
 
 async def _live(
-    graph: Graph,
-    stream: Stream,
-    first: bytes | None = None,
-    gives: Part | None = None,
-    takes: bool = True,
+    graph: Graph, stream: Stream, first: bytes | None = None, serving: Serving = EVERYTHING
 ) -> None:
     """Until the stream, the connection or the graph ends."""
     try:
-        await _Session(graph, stream, live=True, first=first, gives=gives, takes=takes).run()
+        await _Session(graph, stream, live=True, first=first, serving=serving).run()
     except ConnectionClosed:
         return
     except StreamReset:

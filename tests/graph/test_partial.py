@@ -18,7 +18,16 @@ from hypothesis import strategies as st
 import dtp
 from dtp.crdt import Link
 from dtp.crdt.ops import ops_of
-from dtp.graph import EnvelopeError, Graph, GraphError, GraphPartial, Part, SyncError
+from dtp.graph import (
+    EnvelopeError,
+    Graph,
+    GraphError,
+    GraphPartial,
+    Part,
+    QueryBudget,
+    QueryError,
+    SyncError,
+)
 from dtp.graph import envelope as envelopes
 from dtp.graph.envelope import Skipped
 from dtp.identity import Identity
@@ -423,6 +432,104 @@ def test_only_a_part_is_served() -> None:
                     assert not body or b"note/" in body
             with pytest.raises(GraphError, match="within"):
                 await part.serve(None, part=Part(prefixes=["place/"]))  # type: ignore[arg-type]
+
+    run(main)
+
+
+# ---- by a query ---------------------------------------------------------------------------------------------------
+
+DEPTH = "MATCH (a)-[*0..2]->(b) WHERE id(a) = $soul RETURN b"
+
+
+def test_a_part_is_what_a_query_finds_at_a_peer() -> None:
+    """Such as what is two links away: what the peer says are names, and all else is as of any part."""
+
+    async def main() -> None:
+        async with await opened(ALICE) as full, await opened(BOB, Part()) as part:
+            for number in range(10):
+                full.node(f"page/{number}").update({"n": number, "next": Link(f"page/{number + 1}")})
+                await full.commit()
+            async with linked(part, full, queries=True) as connection:
+                found = await part.ask(connection, DEPTH, soul="page/3")
+                assert found.souls == {"page/3", "page/4", "page/5"}
+                await part.grow(found)
+                await part.sync(connection)
+                assert part.souls() == sorted(found.souls)
+                assert part.node("page/5")["n"] == 5
+                with pytest.raises(GraphPartial):
+                    part.node("page/6")
+                more = await part.ask(connection, "MATCH p = (a {n: 7})-->(b) RETURN p, collect([b]) AS c")
+                assert more.souls == {"page/7", "page/8"}
+                await part.grow(found.union(more))
+                await part.sync(connection)
+                assert part.node("page/8")["n"] == 8
+                with pytest.raises(QueryError, match="doesn't answer"):
+                    await part.ask(connection, "MATCH nonsense")
+                full.query_budget = QueryBudget(rows=1)
+                with pytest.raises(QueryError, match="doesn't answer"):
+                    await part.ask(connection, "MATCH (a), (b) RETURN a, b")
+                with pytest.raises(GraphError, match="bytes"):
+                    await part.ask(connection, "x" * 70_000)
+            async with linked(part, full) as connection:
+                with pytest.raises(QueryError, match="aren't served"):
+                    await part.ask(connection, DEPTH, soul="page/3")
+                await part.sync(connection)  # the connection goes on
+            with pytest.raises(GraphError, match="any query"):
+                await full.serve(None, part=NOTES, queries=True)  # type: ignore[arg-type]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        [48, 1, "g", "RETURN 1"],
+        [48, 2, "g", "RETURN 1", b"\x80"],
+        [48, 1, "other", "RETURN 1", b"\x80"],
+        [48, 1, "g", "RETURN 1", b"\x90"],
+        [48, 1, "g", "RETURN 1", b"\xc1"],
+        [48, 1, "g", "RETURN 1", b"\x81\x01\x01"],
+        [48, 1, "g", 1, b"\x80"],
+        [48, 1, "g", "x" * 70_000, b"\x80"],
+    ],
+    ids=lambda question: str(question)[:30],
+)
+def test_questions_that_are_none_end_their_stream(question: list[Any]) -> None:
+    async def main() -> None:
+        async with (
+            await opened(ALICE) as full,
+            await opened(BOB) as other,
+            linked(other, full, queries=True) as connection,
+        ):
+            stream = await connection.open_stream()
+            stream.write(second.framed(*question))
+            with pytest.raises(dtp.StreamReset):
+                await stream.read()
+            full.node("a")["k"] = 1
+            assert (await other.sync(connection)).received == 1
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "answer", [[49], [49, [1]], [49, [""]], [49, ["x"] * 2 + ["y" * 2000]], [50, 1], [48, []], 7]
+)
+def test_answers_that_are_none_are_refused(answer: Any) -> None:
+    async def main() -> None:
+        async def lie(connection: dtp.Connection) -> None:
+            async for stream in connection:
+                await stream.readexactly(4)
+                message = msgpack.packb(answer)
+                stream.write(len(message).to_bytes(4, "big") + message)
+                stream.write_eof()
+
+        async with (
+            await opened(BOB, NOTES) as part,
+            await dtp.listen("memory://partial-lie", lie, identity=ALICE) as listener,
+            dtp.connect(listener.address(), identity=BOB) as connection,
+        ):
+            with pytest.raises(SyncError):
+                await part.ask(connection, "MATCH (n) RETURN n")
 
     run(main)
 
