@@ -63,6 +63,6 @@ class GraphPart(GraphFormats):
         self.check_here(soul)
         super().check_readable(soul)
 
-    def everything(self, soul: str, *, parts_too: bool = False) -> dict[str, dict[str, Any]]:
+    def everything(self, soul: str, *, parts_too: bool = True) -> dict[str, dict[str, Any]]:
         self.check_here(soul)
         return super().everything(soul, parts_too=parts_too)
