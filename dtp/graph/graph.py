@@ -712,7 +712,7 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
         for listener in list(self._listeners):
             listener()
 
-    # ---- files ----------------------------------------------------------------------------------------------
+    # ---- what is stored -------------------------------------------------------------------------------------
 
     async def verify(self, *, repair: bool = False) -> int:
         """Check all that is stored: signatures, chains, frames; how many envelopes. `StoreError` at a fault.
@@ -771,7 +771,9 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
             self._witness(some)
             for one in some:
                 del self._unsaved[one.author, one.sequence]
-                self._since_state += len(one.body)
+                self._since_state += (
+                    len(one.body) + envelopes.OVERHEAD
+                )  # reading many small ones takes time, too
             if self._pruner is not None:
                 self._pruner.grew(sum(len(one.encode()) for one in some))
         if told:
