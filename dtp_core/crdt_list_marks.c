@@ -419,6 +419,12 @@ int mark_all(dtp_text *t)
 
 /* ---- reading ------------------------------------------------------------------------------------------------ */
 
+id mark_stands(dtp_text *t, id x)
+{
+    const list_element *e = find(t, x);
+    return e != NULL && e->shown.agent != NOBODY ? e->shown : x;
+}
+
 id mark_shown(dtp_text *t, id at)
 {
     place p;

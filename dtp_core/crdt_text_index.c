@@ -77,6 +77,24 @@ int64_t agent_intern(dtp_text *t, const uint8_t *name, size_t size)
     return t->last_agent;
 }
 
+int names_read(dtp_text *t, const message *m, int64_t number_of(dtp_text *, const uint8_t *, size_t))
+{
+    dtp_reader r = m->names;
+    const uint8_t *name;
+    size_t size;
+    uint32_t i;
+    int code = text_grow(t, &t->locals, &t->locals_room, m->agents, sizeof *t->locals);
+    for (i = 0; i < m->agents && code == DTP_TEXT_OK; i++) {
+        int64_t found;
+        (void)wire_name(&r, &name, &size); /* checked before */
+        found = number_of(t, name, size);
+        if (found < 0 && found != DTP_TEXT_GONE)
+            return (int)found;
+        t->locals[i] = found < 0 ? NOBODY : (uint32_t)found;
+    }
+    return code;
+}
+
 void agents_free(dtp_text *t)
 {
     size_t i;

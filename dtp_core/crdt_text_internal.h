@@ -570,6 +570,8 @@ void mark_killed(dtp_text *t, id x, uint32_t count, id about);
 int mark_all(dtp_text *t);
 /* The marker that holds, or NULL. */
 const marker *mark_top(dtp_text *t, id x, uint32_t kind);
+/* Where an element stands now: itself, or the marker that moved it. One that is nowhere: itself. */
+id mark_stands(dtp_text *t, id x);
 /* The element that is shown at a visible character. */
 id mark_shown(dtp_text *t, id at);
 /* What it is: where its value is, and its length. */
@@ -760,6 +762,10 @@ int wire_number(dtp_reader *r, uint64_t limit, uint32_t *value);
 int wire_group(group *g); /* 1: one begins; 0: no more; DTP_TEXT_FORMAT */
 int wire_operation(group *g, wire_op *w);
 int wire_base_span(dtp_reader *r, uint32_t agents, const wire_span *before, wire_span *s);
+
+/* This replica's numbers of a checked message's authors, by agent_intern or agent_lookup, into t->locals: NOBODY for those
+ * that it doesn't know. In crdt_text_index.c. */
+int names_read(dtp_text *t, const message *m, int64_t number_of(dtp_text *, const uint8_t *, size_t));
 
 /* ---- crdt_text_encode.c ---------------------------------------------------------------------------------- */
 

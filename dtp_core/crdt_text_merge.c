@@ -307,27 +307,6 @@ static int drain(dtp_text *t)
 
 /* ---- messages -------------------------------------------------------------------------------------------- */
 
-/* This replica's numbers of the message's authors, into t->locals. */
-static int intern_all(dtp_text *t, const message *m)
-{
-    dtp_reader r = m->names;
-    const uint8_t *name;
-    size_t size;
-    uint32_t i;
-    int code = text_grow(t, &t->locals, &t->locals_room, m->agents, sizeof *t->locals);
-    for (i = 0; i < m->agents && code == DTP_TEXT_OK; i++) {
-        int64_t found;
-        code = wire_name(&r, &name, &size);
-        if (code != DTP_TEXT_OK)
-            break;
-        found = agent_intern(t, name, size);
-        if (found < 0)
-            return (int)found;
-        t->locals[i] = (uint32_t)found;
-    }
-    return code;
-}
-
 static id translate(const dtp_text *t, id x)
 {
     if (x.agent != NOBODY)
@@ -573,7 +552,7 @@ static uint64_t operations(const dtp_text *t)
 static int load_state(dtp_text *fresh, const message *m, const uint8_t *start)
 {
     dtp_reader spans;
-    int code = intern_all(fresh, m);
+    int code = names_read(fresh, m, agent_intern);
     if (code == DTP_TEXT_OK)
         code = load_bases(fresh, m, &spans, start);
     if (code == DTP_TEXT_OK)
@@ -641,7 +620,7 @@ static int merge_message(dtp_text *t, const message *m, const uint8_t *start)
     int code;
     if (m->state)
         return merge_state(t, m, start);
-    code = intern_all(t, m);
+    code = names_read(t, m, agent_intern);
     return code == DTP_TEXT_OK ? merge_groups(t, m, start) : code;
 }
 

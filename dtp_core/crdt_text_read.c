@@ -153,6 +153,8 @@ int64_t dtp_text_position(dtp_text *t, dtp_text_id x)
     int64_t rank = DTP_TEXT_GONE;
     if (!text_enter(t))
         return DTP_TEXT_BUSY;
+    if (t->is_list)
+        x = mark_stands(t, x);
     if (x.agent < t->agent_count && x.seq < t->agents[x.agent].next && locate(t, x, &p)) {
         rank = tree_rank(t, &p);
         if ((at_place(&p)->who & DEAD) != 0)
@@ -187,28 +189,11 @@ int64_t dtp_text_agent_find(dtp_text *t, const uint8_t *name, size_t size)
 
 /* ---- what is here ------------------------------------------------------------------------------------------ */
 
-/* This text's numbers of a message's authors, into t->locals: NOBODY for those that it doesn't know. */
-static int lookup_all(dtp_text *t, const message *m)
-{
-    dtp_reader r = m->names;
-    const uint8_t *name;
-    size_t size;
-    uint32_t i;
-    int code = text_grow(t, &t->locals, &t->locals_room, m->agents, sizeof *t->locals);
-    for (i = 0; i < m->agents && code == DTP_TEXT_OK; i++) {
-        int64_t found;
-        (void)wire_name(&r, &name, &size); /* checked before */
-        found = agent_lookup(t, name, size);
-        t->locals[i] = found < 0 ? NOBODY : (uint32_t)found;
-    }
-    return code;
-}
-
 static int has_message(dtp_text *t, const message *m)
 {
     group g;
     wire_op w;
-    int code = lookup_all(t, m);
+    int code = names_read(t, m, agent_lookup);
     if (code != DTP_TEXT_OK)
         return code;
     g.r = m->groups;

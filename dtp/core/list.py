@@ -81,9 +81,10 @@ class ListHandle(SequenceHandle):
 
     def made_by(self, position: int) -> bytes:
         """Return the agent that inserted the element at `position`. Raises `TextRange`."""
-        found = ffi.new("dtp_text_id *")
-        self._done(lib.dtp_list_identify(self._text, _position(position), found))
-        return self._name(found.agent)
+        return self.element_at(position).agent
+
+    def _identify(self, position: int) -> tuple[bytes, int]:
+        return self.element_at(position)
 
     def element_at(self, position: int) -> Element:
         """Return what names the element at `position`, wherever it moves. Raises `TextRange`."""

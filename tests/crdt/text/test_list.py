@@ -528,3 +528,28 @@ def test_lists_do_not_age() -> None:
 @pytest.mark.long
 def test_lists_do_not_age_in_a_million_operations() -> None:
     assert all(size < BYTES[name] for name, size in of_age(1_000_000).items())
+
+
+def test_an_anchor_goes_with_its_element() -> None:
+    one, other = List(b"A"), List(b"B")
+    one.extend("abcdef")
+    other.merge(one.take_changes())
+    left, right = one.anchor(2), one.anchor(4, "right")  # behind "b", before "e"
+    one.move(1, 4)
+    one.move(3, 0)
+    assert "".join(one) == "eacdbf"
+    assert (one.position(left), one.position(right)) == (5, 0)
+    other.merge(one.take_changes())
+    there = other.anchor(5)
+    assert there.encode() == left.encode()
+    other.move(4, 0)
+    one.merge(other.take_changes())
+    assert "".join(one) == "beacdf"
+    assert one.position(left) == other.position(there) == 1
+    for items in (one, other):
+        items.compact([one.version])
+        items._check()
+        assert items.position(left if items is one else there) == 1
+    del one[0]
+    assert "".join(one) == "eacdf"
+    assert one.position(left) == 2  # where it was inserted: behind "a"
