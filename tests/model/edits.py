@@ -45,7 +45,8 @@ def soul_for(replica: Replica, step: Step, everyone: list[Replica]) -> str:
     other = everyone[step.c % len(everyone)]
     if step.a % 16 == 15 and replica.household:
         return replica.household
-    return ("n/1", "n/2", "n/1", owned(replica, "p"), owned(other, "p"), owned(other, "p/q"))[step.a % 6]
+    public = "n/1" if replica.has_part else "n/2"
+    return ("n/1", public, "n/1", owned(replica, "p"), owned(other, "p"), owned(other, "p/q"))[step.a % 6]
 
 
 def may_write(replica: Replica, soul: str) -> bool:
@@ -316,7 +317,8 @@ def back(replica: Replica, step: Step, everyone: list[Replica]) -> None:
     """Undo takes an edit of any type back, and redo makes it again, as long as nobody else writes."""
     if replica.behind:
         return
-    names = [name for name in EDITS if name not in ("back", "undo")]
+    without = {"back", "undo", "put_many"} if replica.has_part else {"back", "undo"}
+    names = [name for name in EDITS if name not in without]
     before = _all(replica)
     with replica.graph.undo_manager() as manager:
         with manager.step("one"):

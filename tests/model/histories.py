@@ -72,9 +72,11 @@ class History(NamedTuple):
     seed: int
     stores: tuple[str, ...]
     steps: tuple[Step, ...]
+    #: Whether the last replica asks only for a part.
+    has_part: bool = False
 
     def __str__(self) -> str:
-        lines = [f"history {self.seed}: {', '.join(self.stores)}"]
+        lines = [f"history {self.seed}: {', '.join(self.stores)}{', a part' if self.has_part else ''}"]
         return "\n".join(lines + [f"  {i:3} {' '.join(map(str, step))}" for i, step in enumerate(self.steps)])
 
 
@@ -109,6 +111,17 @@ def make(seed: int, *, stores: tuple[str, ...] = ("memory", "sqlite"), most: int
     chosen = rng.choices(list(about), list(about.values()), k=rng.randint(10, most))
     steps = (Step(what, *(rng.randrange(1 << 16) for _ in range(4))) for what in chosen)
     return History(seed, kept, tuple(steps))
+
+
+#: What isn't for parts, or makes what they show depend on what they can't know.
+_WHOLE = {"fork", "jump", "compact", "pass", "reorder", "restore", "backup"}
+
+
+def make_with_part(seed: int) -> History:
+    """The history of a seed, without what isn't for parts; the last replica asks for a part."""
+    history = make(seed)
+    steps = tuple(step for step in history.steps if step.what not in _WHOLE)
+    return history._replace(steps=steps, has_part=True)
 
 
 def shrink(history: History, fails: Callable[[History], bool], *, runs: int = 400) -> History:

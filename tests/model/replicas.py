@@ -12,7 +12,7 @@ from merging import Shown, counting, show
 from plain import Linked, Signed, name_of, read_envelope
 
 from dtp.crdt import Clock, Link
-from dtp.graph import Graph
+from dtp.graph import Graph, Part
 from dtp.identity import Identity
 
 START = 1_700_000_000
@@ -99,6 +99,9 @@ class Replica:
     passed: Callable[[], float]
     #: A soul of the account whose devices replicas are.
     household: str = ""
+    has_part: bool = False
+    #: Of others' frames (author, sequence) those that are here as a whole, where only a part was asked for.
+    kept: set[tuple[bytes, int]] = field(default_factory=set)
     seen: Seen = field(default_factory=Seen)
     skew: float = 0.0
     behind: bool = False
@@ -158,6 +161,26 @@ class Replica:
                 self.seen.due[author] = shown
         self.ripen()
 
+    def gives(self, other: Replica) -> dict[bytes, list[Signed]]:
+        """What another one takes of it: of a part what is whole from the front of each chain."""
+        if not self.has_part or other.has_part:
+            return self.seen.visible()
+        return {author: chain[: self.whole(author)] for author, chain in self.seen.visible().items()}
+
+    def whole(self, author: bytes) -> int:
+        """How many frames of an author are here as a whole from the first on."""
+        length = self.seen.length(author)
+        if not self.has_part or author == self.key:
+            return length
+        return next((at for at in range(length) if (author, at + 1) not in self.kept), length)
+
+    def keep(self) -> None:
+        """Note which frames came as a whole: those that have anything of the part."""
+        for author, chain in self.seen.chains.items():
+            self.kept |= {
+                (author, frame.sequence) for frame in chain if any(in_part(op.soul) for op in frame.ops)
+            }
+
     def ripen(self) -> None:
         """Let in what is due by its clock."""
         self.seen.ripen(self.limit, self.key)
@@ -179,10 +202,21 @@ class Replica:
         marks = {author: chain[-1].hash[:16] for author, chain in self.seen.visible().items()}
         same("heads", sorted(marks.items()), sorted((a, h.mark) for a, h in self.graph.heads().items()))
         ours = contents(self.shown())
+        if self.has_part:
+            ours = {soul: told for soul, told in ours.items() if in_part(soul)}
         same("souls", sorted(ours), self.graph.souls(internal=True, parts_too=True))
         for soul in ours:
             if not soul.startswith(("%access/", "d/")) and not self.graph.is_private(soul):
                 same(f"{self.number} shows {soul}", ours.get(soul, {}), tell(self.graph.everything(soul)))
+
+
+#: What a replica with a part asks for: one node, and all that is somebody's own.
+PART = Part(souls=["n/1"], prefixes=["~"])
+
+
+def in_part(soul: str) -> bool:
+    """Whether a soul is in that part: it is named, or the graph's book-keeping."""
+    return soul == "n/1" or soul.startswith(("~", "%"))
 
 
 def contents(shown: Shown) -> dict[str, dict[str, dict[str, Any]]]:
@@ -220,9 +254,10 @@ def _ordered(kind: str, value: Any) -> Any:
 async def open_graph(replica: Replica) -> Graph:
     """Open a replica's graph with its clock."""
     clock = Clock(wall=replica.wall)
-    prune = replica.number == 1  # whenever it has grown
+    prune = replica.number == 1 and not replica.has_part  # whenever it has grown
+    part = PART if replica.has_part else None
     return await Graph.open(
-        replica.place, identity=replica.identity, name=replica.name, clock=clock, prune=prune
+        replica.place, identity=replica.identity, name=replica.name, clock=clock, prune=prune, part=part
     )
 
 

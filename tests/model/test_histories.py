@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import postgres
 import pytest
-from histories import History, make, shrink
+from histories import History, make, make_with_part, shrink
 from world import happen
 
 from dtp.testing import clock
@@ -41,10 +42,11 @@ def kind(told: str) -> str:
     return told.partition("\n")[0][:60]
 
 
-def check(seeds: range, database: str | None = None) -> None:
-    stores = ("postgres", "sqlite", "memory") if database else ("memory", "sqlite")
+def check(seeds: range, database: str | None = None, made: Callable[[int], History] = make) -> None:
+    if database is not None:
+        made = partial(make, stores=("postgres", "sqlite", "memory"))
     for seed in seeds:
-        history = make(seed, stores=stores)
+        history = made(seed)
         if (told := failure(history, database)) is not None:
             history = smallest(history, kind(told), database)
             pytest.fail(f"{history}\n{failure(history, database)}", pytrace=False)
@@ -70,6 +72,15 @@ def test_histories() -> None:
 @pytest.mark.parametrize("seeds", parts(FIRST, IN_CI), ids=str)
 def test_more_histories(seeds: range) -> None:
     check(seeds)
+
+
+def test_histories_with_a_part() -> None:
+    check(range(40), made=make_with_part)
+
+
+@pytest.mark.slow
+def test_more_histories_with_a_part() -> None:
+    check(range(40, 400), made=make_with_part)
 
 
 @pytest.fixture(scope="module")
