@@ -210,7 +210,9 @@ def test_symbols_without_an_end() -> None:
     rng = random.Random(1)
     ours = many(600)
     side = Side("g")
-    side.receive(msgpack.packb([0, protocol.VERSION, "g", b"\xff" * 16, 600, b"", False]), lambda: ours)
+    side.receive(
+        msgpack.packb([0, protocol.VERSION, "g", b"\xff" * 16, 600, b"", False, b"", b"", True]), lambda: ours
+    )
     start, kinds = 0, []
     for end in (128, 200, 5000):
         message = [5, bytes(16), start, rng.randbytes(13 * (min(end, most_symbols(600)) - start))]
@@ -250,7 +252,7 @@ def test_what_no_honest_side_says() -> None:
     with pytest.raises(SyncError, match="more sequences"):
         reader.learn(b"\x01")
     fresh = Side("g")
-    hello = [0, protocol.VERSION, "g", b"\xff" * 16, FROM_AUTHORS - 1, b"", False]
+    hello = [0, protocol.VERSION, "g", b"\xff" * 16, FROM_AUTHORS - 1, b"", False, b"", b"", True]
     fresh.receive(msgpack.packb(hello), lambda: ours)
     with pytest.raises(SyncError, match="where vectors are told"):
         fresh.receive(msgpack.packb([5, bytes(16), 0, bytes(13)]), lambda: ours)
