@@ -208,8 +208,9 @@ class TextEdits(Edit):
         expected = self.before if self._is_undone else self.after
         if self.before < 0 or text.undo_steps != expected:  # the text was built again, or forgot them
             return Taken([], is_seen=False)
-        patches = []
+        is_seen = False
         for _ in range(self.after - self.before):
-            patches += (text.redo() if self._is_undone else text.undo()) or []
+            patches = text.redo() if self._is_undone else text.undo()
+            is_seen = is_seen or bool(patches) or (patches is not None and bool(text.formats()))
         back = TextEdits(self.name, self.before, self.after, is_undone=not self._is_undone)
-        return Taken([back], is_seen=bool(patches))
+        return Taken([back], is_seen=is_seen)

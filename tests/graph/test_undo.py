@@ -310,6 +310,25 @@ def test_a_text_that_forgot_its_oldest_steps() -> None:
     run(main)
 
 
+def test_marks_are_a_step_like_any_other() -> None:
+    """A step of marks alone was passed over, and the one before was taken back with it."""
+
+    async def main(alice: Graph, bob: Graph) -> None:
+        text = alice.text("note")
+        text.insert(0, "hello world")
+        with alice.undo_manager() as undo:
+            with undo.step("before"):
+                alice.node("n")["x"] = 1
+            with undo.step("bold"):
+                text.mark(0, 5, "bold", True)
+            assert undo.undo() == Undone("bold", 1, ())
+            assert dict(alice.node("n")) == {"x": 1}
+            assert undo.redo() == Undone("bold", 1, ())
+            assert undo.undo_steps == ["before", "bold"]
+
+    run(main)
+
+
 def test_one_manager_at_a_time() -> None:
     async def main(alice: Graph, bob: Graph) -> None:
         text = alice.text("note")
