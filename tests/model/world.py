@@ -420,6 +420,8 @@ class World:
         """The program dies: at rest, or with any part of a commit written."""
         if replica.kind != "sqlite":
             return
+        if self.postgres:  # time is real, and what is committed in the background comes at any
+            await self.commit(replica)
         self.secrets.learn(replica, await replica.absorb())  # what was committed in the background
         kept = self.keep(replica)
         seen = replica.seen.copy()
