@@ -35,8 +35,8 @@ MODULES: dict[str, tuple[str, str]] = {
     "dtp.net.files": ("Files over streams.", ""),
     "dtp.session.codes": (
         "Codes and errors of connections.",
-        "CloseCode ConnectionClosed ConnectionLost ConnectionRefused DatagramTooLarge HandshakeError HandshakeRefused"
-        " ProtocolError Refusal Refuse StreamClosed StreamReset TooManyStreams WrongIdentity",
+        "CloseCode CloseDetail ConnectionClosed ConnectionLost ConnectionRefused DatagramTooLarge HandshakeError"
+        " HandshakeRefused ProtocolError Refusal Refuse StreamClosed StreamReset TooManyStreams WrongIdentity",
     ),
     "dtp.carriers": ("What carries bytes, for a carrier of your own.", ""),
     "dtp.carriers.errors": ("What goes wrong with carriers.", "*"),
@@ -79,7 +79,10 @@ MODULES: dict[str, tuple[str, str]] = {
     "dtp.graph.models": ("Typed models over nodes.", ""),
     "dtp.graph.query.errors": ("What goes wrong with queries.", "QueryError UnsupportedQuery"),
     "dtp.crdt": ("The data types below graphs.", ""),
-    "dtp.crdt.text": ("Texts that merge.", "Patch Text"),
+    "dtp.crdt.text": (
+        "Texts that merge.",
+        "Format Patch Text TextDeltaError TextFormat TextMarkError TextMarksLimit",
+    ),
     "dtp.crdt.list": ("Lists that merge.", "List ListPatch"),
     "dtp.crdt.replicated": ("What texts and lists share.", "Anchor Version"),
     "dtp.core.sequence": ("What goes wrong with them.", "*"),
