@@ -309,7 +309,7 @@ static int is_gone(dtp_text *t, id element)
 }
 
 /* What a stable marker says of such an element nobody will ever ask: it is as good as deleted, at the same time for all. */
-static int settle_marker(dtp_text *t, id x, id element)
+static int kill_marker(dtp_text *t, id x, id element)
 {
     place p;
     int code;
@@ -320,7 +320,7 @@ static int settle_marker(dtp_text *t, id x, id element)
         return code;
     tree_kill(t, p, 1);
     mark_killed(t, x, 1, element);
-    return settle(t, x, x.seq + 1, 1);
+    return DTP_TEXT_OK;
 }
 
 static int settle_markers(dtp_text *t)
@@ -349,7 +349,11 @@ static int settle_markers(dtp_text *t)
             }
         }
     for (i = 0; i < count && code == DTP_TEXT_OK; i++)
-        code = settle_marker(t, found[i].marker, found[i].element);
+        code = kill_marker(t, found[i].marker, found[i].element);
+    if (count > 0 && code == DTP_TEXT_OK)
+        code = settle_all(t); /* what was killed may be one span with its neighbours now, and has the flags of one of them */
+    for (i = 0; i < count && code == DTP_TEXT_OK; i++)
+        code = settle(t, found[i].marker, found[i].marker.seq + 1, 1);
     text_give(t, found, room * sizeof *found);
     return code;
 }
