@@ -118,8 +118,10 @@ int64_t dtp_text_convert(dtp_text *text, uint64_t position, int from, int to);
 
 /* The character at `position`. */
 int dtp_text_identify(dtp_text *text, uint64_t position, dtp_text_id *id);
-/* Where it is: characters before it; +2^62 when it is deleted. Of a list's element, where it was moved to. DTP_TEXT_GONE. */
+/* Where it was made: characters before it; +2^62 when it is deleted. DTP_TEXT_GONE. */
 int64_t dtp_text_position(dtp_text *text, dtp_text_id id);
+/* The same of where an element of a list was moved to. */
+int64_t dtp_list_position(dtp_text *text, dtp_text_id id);
 /* The name of an author, copied to `out` (DTP_TEXT_AGENT bytes); its length, or DTP_TEXT_GONE. */
 int dtp_text_agent_name(dtp_text *text, uint32_t agent, uint8_t *out);
 /* The index of an author, or DTP_TEXT_GONE. */

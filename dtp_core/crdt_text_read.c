@@ -147,19 +147,34 @@ int dtp_text_identify(dtp_text *t, uint64_t position, dtp_text_id *found)
     return DTP_TEXT_OK;
 }
 
-int64_t dtp_text_position(dtp_text *t, dtp_text_id x)
+static int64_t position(dtp_text *t, id x)
 {
     place p;
     int64_t rank = DTP_TEXT_GONE;
-    if (!text_enter(t))
-        return DTP_TEXT_BUSY;
-    if (t->is_list)
-        x = mark_stands(t, x);
     if (x.agent < t->agent_count && x.seq < t->agents[x.agent].next && locate(t, x, &p)) {
         rank = tree_rank(t, &p);
         if ((at_place(&p)->who & DEAD) != 0)
             rank += DELETED_PLACE;
     }
+    return rank;
+}
+
+int64_t dtp_text_position(dtp_text *t, dtp_text_id x)
+{
+    int64_t rank;
+    if (!text_enter(t))
+        return DTP_TEXT_BUSY;
+    rank = position(t, x);
+    text_leave(t);
+    return rank;
+}
+
+int64_t dtp_list_position(dtp_text *t, dtp_text_id x)
+{
+    int64_t rank;
+    if (!text_enter(t))
+        return DTP_TEXT_BUSY;
+    rank = position(t, mark_stands(t, x));
     text_leave(t);
     return rank;
 }

@@ -10,6 +10,7 @@ import click
 from dtp.cli.account import device_record, load_account, read_card, save_account
 from dtp.cli.graph import _Opener, file_argument, graph, graph_options
 from dtp.cli.output import print_line, print_result
+from dtp.plurals import count_of
 
 if TYPE_CHECKING:
     from dtp.graph import Graph, Quotas
@@ -120,7 +121,7 @@ def purge(opened: _Opener, peer: str) -> None:
         return await graph.admission.purge(peer)
 
     size = opened.run(work, writing=True)
-    print_result({"bytes": size}, f"{size} bytes of envelopes removed")
+    print_result({"bytes": size}, f"{count_of(size, 'byte')} of envelopes removed")
 
 
 @graph.command()

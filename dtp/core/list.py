@@ -114,7 +114,11 @@ class ListHandle(SequenceHandle):
 
         Raises `AnchorGone` when that was compacted away.
         """
-        return self._locate(element.agent, element.number)[0]
+        return self._found_at(element.agent, element.number, lib.dtp_text_position)[0]
+
+    def _locate(self, agent: bytes, number: int) -> tuple[int, bool]:
+        # What is tied to an element goes where it is moved.
+        return self._found_at(agent, number, lib.dtp_list_position)
 
     def is_behind(self, one: Element, other: Element) -> bool:
         """Return whether one was made behind the other, also of what is deleted; False if one was compacted away."""

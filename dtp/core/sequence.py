@@ -185,11 +185,14 @@ class SequenceHandle:
         return bytes(ffi.buffer(room, size))
 
     def _locate(self, agent: bytes, number: int) -> tuple[int, bool]:
-        """Visible characters before a character, and whether it is visible itself. Raises `AnchorGone`."""
+        """Return how many visible characters are before one, and whether it is visible. Raises `AnchorGone`."""
+        return self._found_at(agent, number, lib.dtp_text_position)
+
+    def _found_at(self, agent: bytes, number: int, find: Callable[..., int]) -> tuple[int, bool]:
         index = lib.dtp_text_agent_find(self._text, agent, len(agent))
         if index < 0:
             raise self._fault(index)
-        found = lib.dtp_text_position(self._text, {"agent": index, "seq": number})
+        found = find(self._text, {"agent": index, "seq": number})
         if found < 0:
             raise self._fault(found)
         return int(found % _DELETED_PLACE), found < _DELETED_PLACE

@@ -197,6 +197,7 @@ async def deal_on(chain, budget, funds, newest=None, known=None):
     with Store(":memory:") as store:
         store.keep_key(KEY, 1)
         store.add_bought(Bought(CHANNEL, "c", "0xa", 1, "0xb", "open", 1), 0, KEY.public)
+        store.count_moved("c", "0xb", {}, 0)  # the chain's history was looked at
         journal, lock = Journal(store), LaneLock(":memory:", CHANNEL, 0)
         lane = PayerLane(CHANNEL, 0, newest)
         yield Purchase(

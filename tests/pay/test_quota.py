@@ -60,7 +60,7 @@ class Meter:
         """Bytes that it may still move."""
         return self._most - self.payee.used.bytes
 
-    def _abort(self, code, reason):
+    def _abort(self, code, reason, *, detail):
         self.ended = reason
 
     def turn(self):
