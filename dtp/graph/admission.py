@@ -194,7 +194,9 @@ class Admission:
                 raise GraphError(f"{owner_name(author)} isn't banned in this graph by its owner")
             del node[owner_name(author)]
         elif author not in self._policy.bans:
-            raise GraphError(f"{owner_name(author)} isn't banned here")
+            raise GraphError(
+                f"{owner_name(author)} isn't banned here; a ban that all follow ends by shared=True"
+            )
         else:
             self._policy.bans.discard(author)
         self.refused.forget(author)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import hashlib
 import signal
 import subprocess
@@ -225,6 +226,15 @@ def test_what_can_not_be_said_changes_nothing() -> None:
             deep = [deep]
         with pytest.raises(GraphValueError, match="deep"):
             graph.presence.update(y=deep)
+        # To peers these would be no state: they would end the stream.
+        for value in (
+            datetime.date(2026, 11, 24),
+            datetime.timedelta(1),
+            [{"at": datetime.datetime(2026, 11, 24)}],
+            {1: 2},
+        ):
+            with pytest.raises(GraphValueError, match="text"):
+                graph.presence.update(y=value)
         assert graph.presence.state == {"x": 1}
         await graph.close()
         with pytest.raises(GraphError, match="closed"):

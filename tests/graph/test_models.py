@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dtp.core.errors import NotOwner
 from dtp.crdt import BlobRef, Counter, GraphValueError, Value
 from dtp.crdt.sequences import GraphText
-from dtp.graph import Graph, NotSealed, Schema
+from dtp.graph import Graph, NotSealed, QueryError, Schema
 from dtp.graph.models import (
     Entries,
     Items,
@@ -305,6 +305,21 @@ def test_changes_are_typed_and_undo_takes_them_back() -> None:
             assert dict(post.scores) == {}
 
     run(main)
+
+
+def test_a_name_that_is_no_field_and_a_condition_that_is_more_are_refused() -> None:
+    async def main(graph: Graph) -> None:
+        users = User.in_(graph)
+        user = users.add(User(name="Ada"), "ada")
+        for one in (user, User(name="Bob")):
+            with pytest.raises(ModelError, match="User has no field 'nmae'; it has name"):
+                one.nmae = "Eve"  # type: ignore[attr-defined]
+        assert users.where("n.name = 'Ada' // whoever that is") == [user]
+        for more in ("true RETURN 1 //", "true WITH n RETURN n.name AS n //", "true RETURN n", "n.name = "):
+            with pytest.raises(QueryError):
+                users.where(more)
+
+    run(main, 1)
 
 
 def test_what_can_not_be_declared() -> None:

@@ -194,6 +194,12 @@ class Model:
             return [fault]
         return [one for field in self._fields.values() for one in field.faults(self)]
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field. Raise `ModelError` for a name that the model doesn't have: nobody would see the value."""
+        if not name.startswith("_") and not hasattr(type(self), name):
+            raise ModelError(f"{type(self).__name__} has no field {name!r}; it has {', '.join(self._fields)}")
+        super().__setattr__(name, value)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Model) or not self.is_added or not other.is_added:
             return self is other
@@ -327,7 +333,8 @@ class Models(Generic[M]):
         It is about what is in the graph as it is: migrate older versions first. Raises `QueryError`, `QueryLimit`.
         """
         kind = self._model.kind.replace("`", "``")
-        rows = self._graph.query(f"MATCH (n:`{kind}`) WHERE {condition} RETURN n", **parameters)
+        # On lines of its own, and in brackets: it is a condition and no more, also with a comment at its end.
+        rows = self._graph.query(f"MATCH (n:`{kind}`) WHERE (\n{condition}\n) RETURN n", **parameters)
         souls = sorted({row["n"].soul for row in rows if row["n"].soul.startswith(self._prefix)})
         return [self._model.at(self._graph, soul) for soul in souls]
 

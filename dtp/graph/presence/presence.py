@@ -43,7 +43,8 @@ class Presence:
 
     They travel over the connections on which the graph is replicated live (`replicate`, `keep_replicating`, `serve`),
     also through others, are signed, and are stored nowhere. Whoever goes is dropped at once where that can be known,
-    else within 30 s. Values are those of nodes, and anchors of texts and lists; together at most 4,096 bytes.
+    else within 30 s. Values are those of nodes without dates, times and durations, and anchors of texts and lists;
+    together at most 4,096 bytes.
     """
 
     def __init__(self, graph: Graph) -> None:

@@ -28,6 +28,8 @@ MAX_DEPTH: Final = 32
 #: The extension of MessagePack that an anchor is, in states alone.
 ANCHOR: Final = 4
 _KEY: Final = 32
+#: What a state has besides None, anchors, lists and dicts. Dates have an extension that is an anchor's here.
+_SAID: Final = (bool, int, float, str, bytes, bytearray, Link, BlobRef)
 _SIGNATURE: Final = 64
 _MOST: Final = (1 << 63) - 1
 
@@ -134,9 +136,16 @@ def _packed(value: Value, depth: int) -> Value:
         if not depth:
             raise GraphValueError(f"lists and dicts are at most {MAX_DEPTH} deep in a state")
         if isinstance(value, dict):
+            if not all(isinstance(key, str) for key in value):
+                raise GraphValueError("the keys of dicts are text in a state")
             return {key: _packed(one, depth - 1) for key, one in value.items()}
         return [_packed(one, depth - 1) for one in value]
-    return value
+    if value is None or isinstance(value, _SAID):
+        return value
+    raise GraphValueError(
+        f"{value!r:.100} can't be in a state, which has None, numbers, text, bytes, links, anchors, lists and dicts:"
+        " say it as text"
+    )
 
 
 def read(value: bytes) -> dict[str, Value]:
