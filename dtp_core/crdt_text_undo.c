@@ -96,7 +96,8 @@ void note_deleted(history *h, uint32_t when, uint32_t at, id first, uint32_t len
             e->size += size;
             return;
         }
-        if (first.seq + len == e->first.seq && at + len == e->at && e->size <= PREPEND) {
+        /* What is joined has the entry before it on its left. */
+        if (!e->joined && first.seq + len == e->first.seq && at + len == e->at && e->size <= PREPEND) {
             memmove(end - e->size + size, end - e->size, e->size);
             memcpy(end - e->size, text, size);
             e->first = e->place = first;

@@ -125,6 +125,22 @@ def test_a_step_ends_when_told_or_elsewhere() -> None:
     assert str(text) == "ab"
 
 
+def test_text_typed_within_other_text_comes_back_where_it_was() -> None:
+    """Deleted one behind the other, what was around it has numbers side by side, and yet it was between them."""
+    text = Text(b"a")
+    text.insert(0, "def")
+    text.end_step()
+    text.insert(2, "bc")
+    text.end_step()
+    with text.step():
+        text.delete(2, 3)
+        text.delete(1, 1)
+    assert text.undo()
+    assert str(text) == "debcf"
+    assert text.redo()
+    assert str(text) == "d"
+
+
 def test_undo_depth() -> None:
     text = Text(b"a", undo_depth=10)
     for i in range(100):
