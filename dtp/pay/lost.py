@@ -220,7 +220,7 @@ async def count_unknown(chain: ChainClient, journal: Journal[Store]) -> None:
     """Note what the account put into channels that the store can't know of, by the chain's history, once: since it
     was copied, or before it was made, as another may have been lost. Raises what reading and the store raise.
 
-    For a new store, which nearly always has nothing to find, it is looked no longer than half a minute.
+    For a new store, which nearly always has nothing to find, it is looked once, and no longer than half a minute.
     """
     place = chain.chain_id, chain.address
     if not await journal.run(lambda store: store.lacks_deposits(*place)):
@@ -230,11 +230,13 @@ async def count_unknown(chain: ChainClient, journal: Journal[Store]) -> None:
     try:
         async with asyncio.timeout(_ASKING if is_new else None):
             moved = await read_moved(chain, known)
-    except TimeoutError:
+    except (TimeoutError, NodeUnavailable) as fault:
+        if not is_new:
+            raise
         log.warning(
-            "%s is new, and whether %s had channels before could not be read in %g s: what went into such counts for "
-            "no limit; 'dtp channel find' looks as long as it takes",
-            *(journal.store.path, chain.address, _ASKING),
+            "%s is new, and whether %s had channels before could not be read (%s): what went into such counts for no "
+            "limit; 'dtp channel find' looks as long as it takes",
+            *(journal.store.path, chain.address, str(fault) or f"no end after {_ASKING:g} s"),
         )
     await journal.run(lambda store: store.count_moved(*place, moved, round(time.time() * 1000)))
     others = moved.keys() - {each.channel for each in known}
