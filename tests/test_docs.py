@@ -159,6 +159,12 @@ def rows(heading):
         yield [cell.strip().strip("`") for cell in line.strip("|").split("|")]
 
 
+def test_the_index_of_decisions_has_each_page():
+    folder = ROOT / "docs" / "decisions"
+    links = set(re.findall(r"\]\((\d{4}-[^)]+\.md)\)", (folder / "README.md").read_text()))
+    assert links == {path.name for path in folder.glob("[0-9]*.md")}
+
+
 def test_the_table_of_limits_is_that_of_the_code():
     assert [row[:2] for row in rows("| limit | default |")] == [
         [field.name, number(getattr(DEFAULT, field.name))] for field in fields(DEFAULT)
