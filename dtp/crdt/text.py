@@ -164,8 +164,8 @@ class Text(Replicated, TextHandle):
         names that are, or begin with, "link" or "comment" and a colon, else "after". A value of None takes the mark
         away, as `unmark` does. Raises `TextRange`, `TextMarkError`, `GraphValueError`, `TextMemory`, `TextFull`.
         """
-        bits = marks.expand_bits(name, expand, removing=value is None)
         encoded, data = marks.encode_mark(name, value)
+        bits = marks.expand_bits(name, expand, removing=value is None)
         try:
             self.mark_encoded(start, stop, encoded, data, bits, self._stamp())
         except TextFormat as error:

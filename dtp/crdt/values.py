@@ -75,8 +75,8 @@ def _other(value: object) -> msgpack.ExtType:
     if isinstance(value, int):  # beyond 64 bits
         return msgpack.ExtType(BIG_INT, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
     raise GraphValueError(
-        f"a {type(value).__name__} can't be a value; take None, bool, int, float, str, bytes, Link, BlobRef, "
-        "dates, times, durations, or lists and dicts of them"
+        f"no graph keeps a value of type {type(value).__name__!r}; take None, bool, int, float, str, bytes, Link, "
+        "BlobRef, dates, times, durations, or lists and dicts of them"
     )
 
 

@@ -48,6 +48,8 @@ class Accounts:
     def join(self, card: Card) -> None:
         """Write for an account, as one of its devices. Others learn of its devices by this card, so whoever adds one
         calls this on an older one, too. Raises `GraphError` for a card that doesn't name this identity."""
+        if not isinstance(card, Card):
+            raise GraphError(f"join takes a Card, not {type(card).__name__!r}: read bytes with Card.parse")
         graph = self._graph
         graph.check_writable()
         if not card.names(graph.identity.id.key):

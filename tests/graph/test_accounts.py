@@ -51,6 +51,8 @@ def test_a_device_is_added_and_lost_and_the_souls_stay(tmp_path: Path) -> None:
         carol = await Graph.open("memory:", identity=CAROL)
         with pytest.raises(GraphError, match="0 accounts"):
             laptop.accounts.own("notes")
+        with pytest.raises(GraphError, match=r"Card\.parse"):
+            laptop.accounts.join(FIRST.card.encode())  # type: ignore[arg-type]
         laptop.accounts.join(FIRST.card)
         notes = laptop.accounts.own("notes")
         assert notes == f"~{FIRST.card.name}/notes"

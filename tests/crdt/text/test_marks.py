@@ -375,6 +375,7 @@ def test_what_is_no_mark_is_refused() -> None:
         ("", True, TextMarkError),
         ("n" * 256, True, TextMarkError),
         ("\ud800", True, TextMarkError),
+        (5, True, TextMarkError),
         ("bold", "x" * 16384, TextMarkError),
         ("bold", object(), GraphValueError),
         ("bold", {1: 2}, GraphValueError),
