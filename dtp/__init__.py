@@ -63,7 +63,6 @@ if TYPE_CHECKING:
     from dtp.pay.errors import ChargeDeclined as ChargeDeclined
     from dtp.pay.errors import CountsDisputed as CountsDisputed
     from dtp.pay.errors import NotApproved as NotApproved
-    from dtp.pay.errors import NotPaid as NotPaid
     from dtp.pay.errors import PriceTooHigh as PriceTooHigh
     from dtp.pay.metered import Metered as Metered
     from dtp.pay.metered import PaidRequest as PaidRequest
@@ -122,7 +121,6 @@ _PUBLIC = {
     "LocalError": "dtp.errors",
     "Metered": "dtp.pay.metered",
     "NotApproved": "dtp.pay.errors",
-    "NotPaid": "dtp.pay.errors",
     "NotResolved": "dtp.net.resolver",
     "PaidRequest": "dtp.pay.metered",
     "PeerError": "dtp.errors",

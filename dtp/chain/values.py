@@ -21,12 +21,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from dtp.chain.errors import MalformedObject, ProgramError
-from dtp.chain.model import canonical_id, canonical_type, id_bytes
+from dtp.chain.model import canonical_type, id_bytes
 from dtp.errors import LocalError
 from dtp.sui import bcs
 from dtp.sui.bcs import BcsError, Codec
@@ -232,9 +231,3 @@ def _python_name(field: str) -> str:
 def _parse(kind: str) -> TypeTag:
     # Type parameters of our structs are phantom: any type does.
     return parse_type(_TYPE_PARAMETER.sub("bool", kind))
-
-
-def struct_type(package_id: str, module: StrEnum | str, name: str, *arguments: str) -> str:
-    """The canonical type of a struct; `package_id` is the package's original id."""
-    inner = f"<{','.join(arguments)}>" if arguments else ""
-    return canonical_type(f"{canonical_id(package_id)}::{module}::{name}{inner}")

@@ -322,11 +322,6 @@ class GraphCore:
             )
         return merging_error(code, self._merged.place, "a name or a value is not valid")
 
-    @property
-    def made_at(self) -> int:
-        """The clock of what the last `do` made."""
-        return int(self._merged.changes[0].clock) if self._merged.count else 0
-
     def commit(self) -> tuple[bytes, int, int] | None:
         """The frame of all that was made since the last commit, and the clocks that it covers (after, up to)."""
         committed = self._committed

@@ -24,7 +24,6 @@ __all__ = [
     "NoStore",
     "NotApproved",
     "NotMetered",
-    "NotPaid",
     "OpeningBusy",
     "OpeningUnknown",
     "OtherCoin",
@@ -65,12 +64,6 @@ class VoucherRefused(PeerError):
     def __init__(self, flaw: Flaw) -> None:
         super().__init__(f"voucher refused: {flaw.value}")
         self.flaw = flaw
-
-
-class NotPaid(PeerError):
-    """The client did not pay in time for what it used; serving stopped at the agreed exposure."""
-
-    code = "not-paid"
 
 
 class CountsDisputed(PeerError):
