@@ -136,8 +136,8 @@ class _Claims:
 def publish_bytes(name: str) -> int:
     """Size of the transaction that publishes a package of dtp's, with one gas coin."""
     from dtp.chain import Program, packages
-    from dtp.chain._pysui import encode_transaction
-    from dtp.chain.commands import bind
+    from dtp.chain.node._pysui import encode_transaction
+    from dtp.chain.node.commands import bind
     from dtp.sui.transaction import GasData, ObjectRef, TransactionData
 
     package = packages.load(name)

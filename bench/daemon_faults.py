@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from bench.daemon_pairs import Pair
-from dtp.daemon import control
+from dtp.daemon.process import control
 
 #: After so long an end that has not come back, or was not noticed, is given up.
 GIVE_UP = 15.0

@@ -3,8 +3,13 @@
 Listener, attackers and the one that measures are processes of their own. Where the cores are fewer than the processes
 attackers take processor time from everybody, whatever the listener does: the row `processor only` has as many
 processes that connect to nothing, `honest and busy` as many connections with small round trips. What the listener
-itself makes others wait is in `turn p99`: of its processor time, 99 hundredths passed in turns of the loop no longer
-than that.
+itself makes others wait is in `wait p99`: the processor time that it took between a request of the visitor and its
+answer, whoever else had the processors meanwhile (not with HTTP, where a backend answers); and in `turn p99`: of its
+processor time, 99 hundredths passed in turns of the loop no longer than that. `turns stolen` are long ones in which
+the host of a virtual machine took a processor away, which its clocks count as used: they are in no other figure.
+
+Two minutes for the half-open handshakes alone: `python -m bench.hostile --only "processor only" --only half-open
+--seconds 24`.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import argparse
 import asyncio
 import contextlib
 import datetime
+import functools
 import json
 import subprocess
 import sys
@@ -23,7 +29,7 @@ from pathlib import Path
 import dtp
 from bench import machine
 from bench.hostile_http import ANSWER_END, ASKED
-from bench.hostile_side import FRAMES, PSK
+from bench.hostile_side import CLOCK, FRAMES, PSK
 from bench.runner import ROOT, MeasurementFailed
 
 ATTACKS = ("processor only", "honest and busy", *FRAMES, "all in step", "memory holders", "half-open",
@@ -36,9 +42,10 @@ GIVE_UP = 5.0
 Figures = dict[str, float]
 
 
-def _side(*arguments: object) -> subprocess.Popen[str]:
+def _side(*arguments: object, nice: int = 0) -> subprocess.Popen[str]:
+    way = ["nice", "-n", str(nice)] if nice else []
     return subprocess.Popen(
-        [sys.executable, "-m", "bench.hostile_side", *map(str, arguments)],
+        [*way, sys.executable, "-m", "bench.hostile_side", *map(str, arguments)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -100,10 +107,38 @@ async def _come(address: str, until: float, *, http: bool, psk: bytes | None) ->
     return times
 
 
-async def _phase(name: str, address: str, seconds: float, *, http: bool, psk: bytes | None) -> Figures:
+async def _wait(address: str, until: float, *, server: int, psk: bytes | None) -> list[float]:
+    """Seconds of the listener's own processor time up to its answer: 100 requests a second, over one connection."""
+    waits: list[float] = []
+    clock = _clock_of(server)
+    while time.monotonic() < until:
+        with contextlib.suppress(dtp.DtpError, TimeoutError):
+            async with (
+                asyncio.timeout(GIVE_UP),
+                dtp.connect(address, psk=psk, service="time") as connection,
+            ):
+                stream = await connection.open_stream()
+                while time.monotonic() < until:
+                    asked = time.clock_gettime(clock)
+                    stream.write(b"?")
+                    (answered,) = CLOCK.unpack(await stream.readexactly(CLOCK.size))
+                    waits.append(answered - asked)
+                    await asyncio.sleep(0.01)
+    return waits
+
+
+def _clock_of(process: int) -> int:
+    """The clock of the processor time of another process: `clock_getcpuclockid(3)`, which Python doesn't have."""
+    return (~process << 3) | 2
+
+
+async def _phase(
+    name: str, *, address: str, seconds: float, http: bool, psk: bytes | None, server: int
+) -> Figures:
     until = time.monotonic() + seconds
-    visits, newcomers = await asyncio.gather(
-        _visit(address, until, http=http, psk=psk), _come(address, until, http=http, psk=psk)
+    asking = () if http else (_wait(address, until, server=server, psk=psk),)
+    visits, newcomers, *waits = await asyncio.gather(
+        _visit(address, until, http=http, psk=psk), _come(address, until, http=http, psk=psk), *asking
     )
     return {
         f"{name} p50": _percentile(visits, 0.5),
@@ -111,6 +146,7 @@ async def _phase(name: str, address: str, seconds: float, *, http: bool, psk: by
         f"{name} newcomers": len(newcomers) / seconds,
         f"{name} new p50": _percentile(newcomers, 0.5),
         f"{name} new p99": _percentile(newcomers, 0.99),
+        **{f"{name} wait p99": _percentile(each, 0.99) for each in waits},
     }
 
 
@@ -130,8 +166,8 @@ def _memory(pid: int) -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def measure(attack: str, attackers: int, processes: int, seconds: float) -> Figures:
-    """Return the figures of one attack, against a listener of its own."""
+def measure(attack: str, attackers: int, processes: int, seconds: float, nice: int = 0) -> Figures:
+    """Return the figures of one attack, against a listener of its own. Attackers give way to it by `nice`."""
     with contextlib.ExitStack() as stack:
         backend = []
         if http := "HTTP" in attack:
@@ -145,28 +181,31 @@ def measure(attack: str, attackers: int, processes: int, seconds: float) -> Figu
         assert server.stdout is not None
         address = server.stdout.readline().strip()
         host, _, port = address.rpartition("@")[2].partition("/")[0].rpartition(":")
-        figures = asyncio.run(_phase("before", address, seconds / 2, http=http, psk=psk))
+        feel = functools.partial(_phase, address=address, http=http, psk=psk, server=server.pid)
+        figures = asyncio.run(feel("before", seconds=seconds / 2))
         if "one caller" in attack:
             attackers = processes = 1
         crowd = [
-            _side("attack", attack, attackers // processes, address, host, port) for _ in range(processes)
+            _side("attack", attack, attackers // processes, address, host, port, nice=nice)
+            for _ in range(processes)
         ]
         with _ended(*crowd):
             time.sleep(1.0)  # they have to start
             _turns(server)
-            figures |= asyncio.run(_phase("during", address, seconds, http=http, psk=psk)) | _turns(server)
+            figures |= asyncio.run(feel("during", seconds=seconds)) | _turns(server)
             if any(each.poll() is not None for each in crowd):
                 raise MeasurementFailed(f"{attack}: attackers could not attack")
             figures["descriptors"] = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
-        figures |= asyncio.run(_phase("after", address, seconds / 2, http=http, psk=psk))
+        figures |= asyncio.run(feel("after", seconds=seconds / 2))
         figures["MiB"] = _memory(server.pid)
         figures["descriptors after"] = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
     return figures
 
 
 _COLUMNS = ("before p50", "before p99", "during p50", "during p99", "after p99", "before new p50",
-            "during new p50", "during new p99", "during newcomers", "after new p99", "turn p99", "turn max", "MiB",
-            "descriptors", "descriptors after")  # fmt: skip
+            "during new p50", "during new p99", "during newcomers", "after new p99", "before wait p99",
+            "during wait p99", "after wait p99", "turn p99", "turn max", "turns stolen", "MiB", "descriptors",
+            "descriptors after")  # fmt: skip
 
 
 def as_markdown(facts: dict[str, object], rows: dict[str, Figures], date: str) -> str:
@@ -177,7 +216,7 @@ def as_markdown(facts: dict[str, object], rows: dict[str, Figures], date: str) -
     ]
     lines += ["", "| attack | " + " | ".join(_COLUMNS) + " | verdict |", "|---" * (len(_COLUMNS) + 2) + "|"]
     for name, row in rows.items():
-        cells = [f"{row[column]:.3g}" for column in _COLUMNS]
+        cells = [f"{row[column]:.3g}" if column in row else "" for column in _COLUMNS]
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {verdict(row)} |")
     return "\n".join(lines) + "\n"
 
@@ -196,17 +235,26 @@ def main() -> int:
     parser.add_argument("--attackers", type=int, default=32, help="how many connect (default 32)")
     parser.add_argument("--processes", type=int, default=2, help="... from so many processes (default 2)")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of an attack (default 4)")
+    parser.add_argument(
+        "--nice",
+        type=int,
+        default=0,
+        help="attackers give way to the listener by so much (19: they have what it leaves; default 0)",
+    )
     parser.add_argument("--save", action="store_true", help="keep the result in bench/results")
     arguments = parser.parse_args()
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
     rows = {}
     for name in arguments.only or ATTACKS:
         print(name, file=sys.stderr, flush=True)
-        rows[name] = measure(name, arguments.attackers, arguments.processes, arguments.seconds)
+        rows[name] = measure(
+            name, arguments.attackers, arguments.processes, arguments.seconds, arguments.nice
+        )
     chosen = {
         "attackers": arguments.attackers,
         "processes": arguments.processes,
         "seconds": arguments.seconds,
+        "attackers' nice": arguments.nice,
     }
     facts = machine.facts() | chosen | {"load average at the end": machine.load()}
     text = as_markdown(facts, rows, date)

@@ -22,14 +22,14 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import Dialer, suites
 from dtp.net.listener import listen
-from dtp.pay.client_meter import ClientMeter
-from dtp.pay.journal import Journal
+from dtp.pay.client.client_meter import ClientMeter
+from dtp.pay.client.payer import Payer, said
 from dtp.pay.messages import VOUCHER_HEAD, build, parse
 from dtp.pay.metered import Metered
-from dtp.pay.payee import Payee, PayeeLane
-from dtp.pay.payer import Payer, said
-from dtp.pay.server_meter import Account, ServerMeter
+from dtp.pay.server.payee import Payee, PayeeLane
+from dtp.pay.server.server_meter import Account, ServerMeter
 from dtp.pay.store import Bought, Store
+from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, NO_CARRIAGE, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher
 from dtp.session.handshake import Endpoint

@@ -19,7 +19,7 @@ from bench.job import SMALL, Job, Meter, Result, percentile
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient, Network
-    from dtp.chain.pipe_carrier import PipeCarrier
+    from dtp.chain.pipes.carrier import PipeCarrier
 
 MODULE = "bench.pipe"
 #: Seconds that a transaction takes on a main network, by its operators' figures.
@@ -68,6 +68,9 @@ class _Sink:
     def carrier_writable(self) -> None:
         self.writable.set()
 
+    def carrier_packet(self, data: bytes) -> None:
+        pass
+
     def carrier_lost(self, error: Exception | None) -> None:
         if error is not None:
             raise error
@@ -85,7 +88,7 @@ def drive(job: Job, where: dict[str, Any]) -> Result:
 
 
 async def _drive(job: Job, where: dict[str, Any]) -> Result:
-    from dtp.chain.pipe_frames import FRAME_BYTES
+    from dtp.chain.pipes.frames import FRAME_BYTES
 
     pipes, far = job.variant.split()
     both = Meter((where["pid"],))
@@ -123,7 +126,7 @@ async def _ends(
 ) -> AsyncIterator[tuple[PipeCarrier, PipeCarrier]]:
     """A dialled carrier and the accepted one, between two accounts."""
     from dtp.chain import KeySigner, Network, publish
-    from dtp.chain.pipe_carrier import dial, listen
+    from dtp.chain.pipes.carrier import dial, listen
     from dtp.chain.wallet import request_sui
 
     network = Network("bench", (where["url"],), faucet=where["faucet"])

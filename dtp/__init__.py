@@ -19,6 +19,17 @@ from dtp.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from dtp import socket as socket
+    from dtp.aio.streams import StreamServer as StreamServer
+    from dtp.aio.streams import create_connection as create_connection
+    from dtp.aio.streams import create_server as create_server
+    from dtp.aio.streams import open_connection as open_connection
+    from dtp.aio.streams import start_server as start_server
+    from dtp.aio.streams import stream_handler as stream_handler
+    from dtp.aio.transport import StreamTransport as StreamTransport
+    from dtp.broadcast.hearing import listen_to as listen_to
+    from dtp.broadcast.places import Place as Place
+    from dtp.broadcast.producing import Broadcast as Broadcast
+    from dtp.broadcast.receiving import Patience as Patience
     from dtp.carriers.errors import DialError as DialError
     from dtp.carriers.errors import ListenError as ListenError
     from dtp.chain.host import Terms as Terms
@@ -36,26 +47,21 @@ if TYPE_CHECKING:
     from dtp.identity import IdentityFileError as IdentityFileError
     from dtp.identity import PeerId as PeerId
     from dtp.identity import PeerIdError as PeerIdError
+    from dtp.messaging.person.messenger import Messenger as Messenger
     from dtp.net.address import Address as Address
     from dtp.net.address import AddressError as AddressError
     from dtp.net.connection import Connection as Connection
-    from dtp.net.connection import Stats as Stats
     from dtp.net.dial import DialTimeout as DialTimeout
     from dtp.net.listener import Listener as Listener
     from dtp.net.listener import Refuse as Refuse
     from dtp.net.listener import Request as Request
     from dtp.net.listener import listen as listen
+    from dtp.net.parts.stats import Stats as Stats
     from dtp.net.resolver import NotResolved as NotResolved
     from dtp.net.resolver import ResolveFailed as ResolveFailed
     from dtp.net.resolver import Resolver as Resolver
     from dtp.net.stream import Stream as Stream
-    from dtp.net.streams import StreamServer as StreamServer
-    from dtp.net.streams import create_connection as create_connection
-    from dtp.net.streams import create_server as create_server
-    from dtp.net.streams import open_connection as open_connection
-    from dtp.net.streams import start_server as start_server
-    from dtp.net.streams import stream_handler as stream_handler
-    from dtp.net.transport import StreamTransport as StreamTransport
+    from dtp.node.node import Node as Node
     from dtp.pay.claims import Policy as Policy
     from dtp.pay.dial import connect as connect
     from dtp.pay.errors import BudgetSpent as BudgetSpent
@@ -89,6 +95,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "Address": "dtp.net.address",
     "AddressError": "dtp.net.address",
+    "Broadcast": "dtp.broadcast.producing",
     "BudgetSpent": "dtp.pay.errors",
     "BudgetTooSmall": "dtp.pay.errors",
     "CarrierError": "dtp.errors",
@@ -119,13 +126,17 @@ _PUBLIC = {
     "ListenError": "dtp.carriers.errors",
     "Listener": "dtp.net.listener",
     "LocalError": "dtp.errors",
+    "Messenger": "dtp.messaging.person.messenger",
     "Metered": "dtp.pay.metered",
+    "Node": "dtp.node.node",
     "NotApproved": "dtp.pay.errors",
     "NotResolved": "dtp.net.resolver",
     "PaidRequest": "dtp.pay.metered",
+    "Patience": "dtp.broadcast.receiving",
     "PeerError": "dtp.errors",
     "PeerId": "dtp.identity",
     "PeerIdError": "dtp.identity",
+    "Place": "dtp.broadcast.places",
     "Policy": "dtp.pay.claims",
     "PriceTooHigh": "dtp.pay.errors",
     "Refuse": "dtp.net.listener",
@@ -135,24 +146,25 @@ _PUBLIC = {
     "Selling": "dtp.pay.serving",
     "Serving": "dtp.pay.serving",
     "Spending": "dtp.pay.terms",
-    "Stats": "dtp.net.connection",
+    "Stats": "dtp.net.parts.stats",
     "Stream": "dtp.net.stream",
     "StreamClosed": "dtp.session.codes",
     "StreamReset": "dtp.session.codes",
-    "StreamServer": "dtp.net.streams",
-    "StreamTransport": "dtp.net.transport",
+    "StreamServer": "dtp.aio.streams",
+    "StreamTransport": "dtp.aio.transport",
     "Terms": "dtp.chain.host",
     "TooManyStreams": "dtp.session.codes",
     "WrongIdentity": "dtp.session.codes",
     "connect": "dtp.pay.dial",
-    "create_connection": "dtp.net.streams",
-    "create_server": "dtp.net.streams",
+    "create_connection": "dtp.aio.streams",
+    "create_server": "dtp.aio.streams",
     "listen": "dtp.net.listener",
-    "open_connection": "dtp.net.streams",
+    "listen_to": "dtp.broadcast.hearing",
+    "open_connection": "dtp.aio.streams",
     "serve": "dtp.pay.serving",
     "socket": "dtp.socket",
-    "start_server": "dtp.net.streams",
-    "stream_handler": "dtp.net.streams",
+    "start_server": "dtp.aio.streams",
+    "stream_handler": "dtp.aio.streams",
 }
 
 __all__ = sorted(_PUBLIC)

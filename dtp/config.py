@@ -15,7 +15,6 @@ The environment is read at each call, so a test or a program may change it.
 from __future__ import annotations
 
 import bisect
-import difflib
 import os
 import re
 import tomllib
@@ -211,6 +210,8 @@ class Table:
         """Refuse the keys nobody asked for: a misspelt setting must not be ignored in silence."""
         for key in self._values:
             if key not in self._asked:
+                import difflib
+
                 near = difflib.get_close_matches(key, self._asked, n=1)
                 known = (
                     f"did you mean {near[0]}?" if near else f"known here: {', '.join(sorted(self._asked))}"

@@ -4,7 +4,6 @@ part of either."""
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Nobody but the owner can read or write it. If the block raises, `path` stays as it is. The folder has to be there.
     Raise `OSError`.
     """
+    import tempfile  # with `shutil` half a megabyte, which who only reads does without
+
     target = Path(path)
     descriptor, scratch = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:

@@ -21,16 +21,16 @@ from collections import deque
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Unpack
 
+from dtp.aio.streams import ConnectOptions, ListenOptions, StreamServer
+from dtp.aio.streams import create_connection as _create_connection
+from dtp.aio.streams import create_server as _create_server
+from dtp.aio.transport import Bytes
+from dtp.blocking.loop_thread import LoopGone, LoopThread, TimedOut, shared
+from dtp.blocking.pipe import PIECE, Pipe, SocketClosed, Waiting, WouldBlock, deadline_of
 from dtp.errors import LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
-from dtp.net.loop_thread import LoopGone, LoopThread, TimedOut, shared
-from dtp.net.pipe import PIECE, Pipe, SocketClosed, Waiting, WouldBlock, deadline_of
-from dtp.net.streams import ConnectOptions, ListenOptions, StreamServer
-from dtp.net.streams import create_connection as _create_connection
-from dtp.net.streams import create_server as _create_server
-from dtp.net.transport import Bytes
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -215,14 +215,21 @@ class SupervisedTask:
         known = _KNOWN[loop]
         known.restarts[self.name] += 1
         known.errors[self.name] = why
-        fields = {"event": "task-restarted", "task": self.name, "why": why, "restarts": self.restarts}
-        log.error(
-            "%s has ended without being stopped: %s; it begins again in %g s",
-            *(self.name, why, pause),
-            exc_info=fault,
-            extra={"fields": fields},
-        )
-        self._timer = loop.call_later(pause, self._begin)
+        if task.cancelled():
+            # When a program ends, asyncio cancels everything: that is said only where the loop goes on.
+            self._timer = loop.call_later(pause, self._begin_after_cancel)
+        else:
+            self._tell(f"{why}; it begins again in {pause:g} s", fault)
+            self._timer = loop.call_later(pause, self._begin)
+
+    def _begin_after_cancel(self) -> None:
+        self._tell(f"{self.error}; it begins again", None)
+        self._begin()
+
+    def _tell(self, what: str, fault: BaseException | None) -> None:
+        fields = {"event": "task-restarted", "task": self.name, "why": self.error, "restarts": self.restarts}
+        message = "%s has ended without being stopped: %s"
+        log.error(message, self.name, what, exc_info=fault, extra={"fields": fields})
 
     def retire(self) -> None:
         """Don't begin again: it ends by itself, or has. For what works as well as for its owner."""

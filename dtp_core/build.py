@@ -56,6 +56,7 @@ SOURCES = [
     "dtp_core/crdt_rich_cells.c",
     "dtp_core/crdt_rich_index.c",
     "dtp_core/crdt_rich.c",
+    "dtp_core/crdt_rich_carry.c",
     "dtp_core/crdt_rich_undo.c",
     "dtp_core/crdt_rich_read.c",
     "dtp_core/crdt_list_cells.c",
@@ -90,6 +91,7 @@ ffi.set_source(
         "dtp_core/crdt_graph.h",
         "dtp_core/crdt_text.h",
         "dtp_core/crdt_text_internal.h",
+        "dtp_core/crdt_text_marks.h",
     ],
     extra_compile_args=COMPILE_ARGS,
 )

@@ -127,7 +127,11 @@ void dtp_cipher_take_fresh(dtp_cipher *cipher)
 
 /* ---- installing ----------------------------------------------------------------------------------------- */
 
-enum { KNOWN_TEXT = 40 };
+enum {
+    KNOWN_TEXT = 40,
+    /* A wrong function may write a longer tag than ours and read a longer nonce: AEGIS-256 has 32 bytes of each. */
+    KNOWN_SLACK = 64
+};
 
 /* Key 00 01 .. 1f, counter 0x0102030405060708, plaintext 00 01 .. 27; made with an independent implementation,
  * which tests/core/test_core_vectors.py does again. */
@@ -146,8 +150,8 @@ static const uint8_t known_records[DTP_SUITES][KNOWN_TEXT + DTP_TAG] = {
 static int passes_known_answer(int suite, const dtp_provider *provider)
 {
     const uint8_t *known = known_records[suite];
-    uint8_t record[KNOWN_TEXT + DTP_TAG];
-    uint8_t nonce[DTP_NONCE];
+    uint8_t record[KNOWN_TEXT + DTP_TAG + KNOWN_SLACK] = {0};
+    uint8_t nonce[DTP_NONCE + KNOWN_SLACK] = {0};
     dtp_cipher sealer, opener;
     int i, good;
 
@@ -161,12 +165,12 @@ static int passes_known_answer(int suite, const dtp_provider *provider)
         record[i] = (uint8_t)i;
 
     good = provider->seal(provider, &sealer, nonce, record, KNOWN_TEXT) == DTP_OK
-        && memcmp(record, known, sizeof record) == 0
+        && memcmp(record, known, sizeof known_records[0]) == 0
         && provider->open(provider, &opener, nonce, record, KNOWN_TEXT) == DTP_OK;
     for (i = 0; good && i < KNOWN_TEXT; i++)
         good = record[i] == i;
     if (good) {
-        memcpy(record, known, sizeof record);
+        memcpy(record, known, sizeof known_records[0]);
         record[KNOWN_TEXT] ^= 1; /* one bit of the tag */
         good = provider->open(provider, &opener, nonce, record, KNOWN_TEXT) == DTP_E_AUTH;
     }

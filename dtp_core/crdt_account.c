@@ -157,11 +157,25 @@ static int is_rest_of(const dtp_op *rest, const dtp_op *addition)
         || (rest->kind == DTP_VALUES_REMOVE && addition->kind == DTP_VALUES_PUT);
 }
 
+/* Whether a later edit of the same text or list may tell what this one of the other side does. */
+static int has_later_edit(const side *s, const dtp_op *op, const side *other)
+{
+    size_t i;
+    for (i = other->p->count; i > 0 && other->p->ops[i - 1].clock > op->clock; i--) {
+        const dtp_op *one = &other->p->ops[i - 1];
+        if (one->kind == op->kind && same_name(s, op->soul, other, one->soul) && same_name(s, op->key, other, one->key))
+            return 1;
+    }
+    return 0;
+}
+
 /* Of what one side alone tells: whether the other may have left it out. */
 static int may_be_missing(const side *s, const dtp_op *op, const side *other)
 {
-    if (!other->told->is_summary || dtp_is_edit(op))
+    if (!other->told->is_summary)
         return 0;
+    if (dtp_is_edit(op))
+        return has_later_edit(s, op, other);
     return is_void(op) || next_common(s, op, 0) == op->dots;
 }
 
@@ -169,6 +183,8 @@ static int can_both_be(const side *a, const dtp_op *x, const side *b, const dtp_
 {
     if (!same_name(a, x->soul, b, y->soul) || !same_name(a, x->key, b, y->key) || !same_dots(a, x, b, y))
         return 0;
+    if (x->kind == y->kind && dtp_is_edit(x))
+        return 1; /* one may tell of more: whoever asks compares operations */
     if (x->kind == y->kind)
         return same_value(a, x, b, y);
     return (a->told->is_summary && is_rest_of(x, y)) || (b->told->is_summary && is_rest_of(y, x));

@@ -265,6 +265,20 @@ uint64_t dtp_graph_waiting(const dtp_graph *graph)
     return first;
 }
 
+uint64_t dtp_graph_let_in(const dtp_graph *graph, uint32_t author)
+{
+    const dtp_author *known = author < graph->author_count ? &graph->authors[author] : NULL;
+    uint64_t up_to;
+    size_t i;
+    if (known == NULL || known->seen_count == 0)
+        return 0;
+    up_to = known->seen[known->seen_count - 1].to;
+    for (i = 0; known->deferred > 0 && i < graph->deferred_count; i++)
+        if (graph->deferred[i].author == author && graph->deferred[i].before < up_to)
+            up_to = graph->deferred[i].before;
+    return up_to;
+}
+
 static size_t first_due(const dtp_graph *graph, uint64_t limit)
 {
     size_t i, first = graph->deferred_count;

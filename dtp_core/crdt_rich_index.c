@@ -365,6 +365,8 @@ void rich_free(dtp_text *t)
     text_give(t, r->touched, r->touched_room * sizeof *r->touched);
     text_give(t, r->names, r->name_room * sizeof *r->names);
     text_give(t, r->table, r->table == NULL ? 0 : (r->mask + 1) * sizeof *r->table);
+    text_give(t, r->shown, r->shown_room * sizeof *r->shown);
+    bytes_free(t, &r->shown_values);
     bytes_free(t, &r->letters);
     text_give(t, r, sizeof *r);
     t->rich = NULL;
@@ -455,9 +457,11 @@ int rich_over(dtp_text *t, uint32_t start, uint32_t end, uint32_t name)
     size_t i, kept = 0;
     rich *r = t->rich;
     int code;
-    r->found_count = 0;
-    if (start >= end)
-        return rich_settle(t);
+    if (start >= end) {
+        code = rich_settle(t); /* which leaves there what it sorted */
+        r->found_count = 0;
+        return code;
+    }
     p = tree_find(t, start);
     wanted.from = place_point(&p, 0);
     p = tree_find(t, end - 1);
@@ -493,6 +497,8 @@ int rich_over_span(dtp_text *t, const place *p, uint32_t len)
         rich_piece one = r->found[i];
         uint64_t low = one.from.high == wanted.from.high ? one.from.low / 2 : start;
         uint64_t high = one.to.high == wanted.from.high ? one.to.low / 2 : end;
+        if (!point_before(&wanted.from, &one.to) || !point_before(&one.from, &wanted.to))
+            continue; /* what others left of a stretch that was over it, before or behind it */
         one.from.low = low > start ? low : start;
         one.to.low = high < end ? high : end;
         if (one.from.low < one.to.low)

@@ -1,8 +1,6 @@
-/* crdt_rich_undo.c - marking and unmarking again: what a mark replaced, and what deleted text that comes back was marked with.
- * As all undoing it makes new marks, and only where the old one still holds. */
+/* crdt_rich_undo.c - marking and unmarking again: what a mark replaced comes back. As all undoing it makes new marks, and only
+ * where the old one still holds. */
 #include "crdt_text_internal.h"
-
-enum { CARRIED = 1 << 20 /* comparisons, before text that comes back keeps what it got from around it */ };
 
 static const uint8_t NIL = 0xc0;
 
@@ -92,53 +90,194 @@ static void range_of(dtp_text *t, id first, id last, uint32_t *low, uint32_t *hi
         *high = tree_rank(t, &p) + ((at_place(&p)->who & DEAD) == 0);
 }
 
-/* Give characters [low, high) back what they had: the values of `data`, and nothing between them. */
-static int put_back(dtp_text *t, history *to, rich_cell *c, const uint8_t *data, size_t size, uint32_t low, uint32_t high)
+/* What some visible characters are given back: what was replaced, by its place in the data, NOTHING, or KEPT: they stay. */
+typedef struct gift {
+    uint32_t low;
+    uint32_t high;
+    size_t what;
+} gift;
+
+typedef struct gifts {
+    gift *items;
+    size_t count;
+    size_t room;
+} gifts;
+
+/* A mark that is undone: where it is, and what it replaced. */
+typedef struct undone {
+    id start;
+    id end;
+    point from; /* of both, until the next mark is made */
+    point to;
+    const uint8_t *data;
+    size_t size;
+    size_t at; /* so much of the data is passed */
+} undone;
+
+static const size_t NOTHING = SIZE_MAX, KEPT = SIZE_MAX - 1;
+
+/* The place of what an anchor's character stands for; 0 if it is compacted away. */
+static int origin_point(dtp_text *t, id anchor, point *k)
 {
-    size_t at = 0;
-    int code = DTP_TEXT_OK;
-    unsigned sides = c->sides;
-    while (low < high && code == DTP_TEXT_OK) {
-        uint32_t first = high, last = high;
-        replaced old;
-        rich_cell one = *c;
-        id root = make_id(NOBODY, 0);
-        one.sides = sides;
-        one.value = &NIL;
-        one.value_size = 1;
-        if (at < size) {
-            memcpy(&old, data + at, sizeof old);
-            range_of(t, old.first, old.last, &first, &last);
-            if (last <= low || first >= last) {
-                at += sizeof old + old.size;
-                continue;
-            }
-            if (first <= low) {
-                one.value = data + at + sizeof old;
-                one.value_size = old.size;
-                root = old.root;
-                at += sizeof old + old.size;
-                first = last;
-            }
+    uint32_t one = 1, after = anchor.agent & RICH_AFTER;
+    id x = text_origin(t, make_id(anchor.agent & AGENT_MASK, anchor.seq), &one);
+    x.agent |= after;
+    return rich_point(t, x, k);
+}
+
+static id behind(id x)
+{
+    return make_id(x.agent | RICH_AFTER, x.seq);
+}
+
+static int is_before(const point *x, const point *y)
+{
+    return x->high != y->high ? x->high < y->high : x->low < y->low;
+}
+
+/* Of `count` characters from `x` on, which are in order, how many stand before a place. */
+static uint32_t count_before(dtp_text *t, id x, uint32_t count, const point *k)
+{
+    uint32_t low = 0, high = count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        point at;
+        if (rich_point(t, make_id(x.agent, x.seq + middle), &at) && is_before(&at, k))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* What the characters from `x` on are given back; *count becomes how many of them are alike. */
+static size_t find_gift(dtp_text *t, undone *u, id x, uint32_t *count)
+{
+    replaced old;
+    point first, last;
+    uint32_t before = count_before(t, x, *count, &u->from);
+    if (before == 0)
+        before = count_before(t, x, *count, &u->to);
+    else
+        u = NULL;
+    if (before == 0)
+        return KEPT; /* they are behind it */
+    *count = before;
+    if (u == NULL)
+        return KEPT;
+    for (; u->at < u->size; u->at += sizeof old + old.size) {
+        memcpy(&old, u->data + u->at, sizeof old);
+        if (!origin_point(t, old.first, &first) || !origin_point(t, behind(old.last), &last))
+            continue; /* of what is compacted away nothing is known */
+        before = count_before(t, x, *count, &first);
+        if (before > 0) {
+            *count = before;
+            return NOTHING;
         }
-        first = first < high ? first : high;
-        code = rich_make(t, to, low, first, &one, 0, root);
-        low = first;
+        before = count_before(t, x, *count, &last);
+        if (before > 0) {
+            *count = before;
+            return u->at;
+        }
+    }
+    return NOTHING;
+}
+
+/* What was written between characters that came back gets what those get. */
+static int add_gift(dtp_text *t, gifts *all, gift one)
+{
+    gift *last = all->count > 0 ? &all->items[all->count - 1] : NULL;
+    int code;
+    if (last != NULL && last->what >= KEPT && one.what < last->what && all->count > 1 && last[-1].what == one.what) {
+        last--;
+        all->count--;
+    }
+    if (last != NULL && last->what == one.what) {
+        last->high = one.high;
+        return DTP_TEXT_OK;
+    }
+    code = text_grow(t, &all->items, &all->room, all->count + 1, sizeof *all->items);
+    if (code == DTP_TEXT_OK)
+        all->items[all->count++] = one;
+    return code;
+}
+
+/* What visible characters [low, high) had. They are looked up by the characters that they stand for, since those that came back
+ * stand elsewhere in the order than the ones that were marked. */
+static int find_gifts(dtp_text *t, gifts *all, undone u, uint32_t low, uint32_t high)
+{
+    int code = DTP_TEXT_OK;
+    if (!origin_point(t, u.start, &u.from) || !origin_point(t, u.end, &u.to))
+        return DTP_TEXT_OK; /* where it was is compacted away */
+    while (low < high && code == DTP_TEXT_OK) {
+        place p = tree_find(t, low);
+        uint32_t left = at_place(&p)->len - p.off, count = left < high - low ? left : high - low;
+        id x = text_origin(t, span_id(at_place(&p), p.off), &count);
+        gift one = {low, low, find_gift(t, &u, x, &count)};
+        low = one.high = low + count;
+        code = add_gift(t, all, one);
     }
     return code;
 }
 
-/* The visible characters that a mark is over now: if it was deleted, those of then. */
-static void range_now(dtp_text *t, id x, const made *what, uint32_t *low, uint32_t *high)
+/* Give characters [low, high) back what they had, as far as the mark is over them. */
+static int put_back(dtp_text *t, history *to, const rich_cell *c, const undone *u, uint32_t low, uint32_t high)
+{
+    gifts all = {NULL, 0, 0};
+    size_t i;
+    int code = find_gifts(t, &all, *u, low, high);
+    for (i = 0; i < all.count && code == DTP_TEXT_OK; i++) {
+        const gift *g = &all.items[i];
+        rich_cell one = *c;
+        id root = make_id(NOBODY, 0);
+        one.value = &NIL;
+        one.value_size = 1;
+        if (g->what == KEPT)
+            continue;
+        if (g->what != NOTHING) {
+            replaced old;
+            memcpy(&old, u->data + g->what, sizeof old);
+            one.value = u->data + g->what + sizeof old;
+            one.value_size = old.size;
+            root = old.root;
+        }
+        code = rich_make(t, to, g->low, g->high, &one, 0, root);
+    }
+    text_give(t, all.items, all.room * sizeof *all.items);
+    return code;
+}
+
+/* Where mark `x` is; if it was deleted, the characters of then. */
+static void extent_of(const dtp_text *t, id x, const made *what, undone *u)
 {
     const rich *r = t->rich;
     size_t i = r->count;
+    u->start = what->first;
+    u->end = behind(what->last);
     while (i > 0 && !same_id(r->marks[i - 1].at, x))
         i--;
-    range_of(t, what->first, what->last, low, high);
     if (i > 0) {
-        *low = rich_rank(t, r->marks[i - 1].start);
-        *high = rich_rank(t, r->marks[i - 1].end);
+        u->start = r->marks[i - 1].start;
+        u->end = r->marks[i - 1].end;
+    }
+}
+
+/* The visible characters that may show a mark: those of then, and those of it and of all marks that give it back, which came
+ * after it. */
+static void range_now(dtp_text *t, const made *what, uint32_t *low, uint32_t *high)
+{
+    const rich *r = t->rich;
+    size_t i = r->count;
+    range_of(t, what->first, what->last, low, high);
+    while (i-- > 0) {
+        const rich_mark *m = &r->marks[i];
+        if (same_id(m->root, what->root)) {
+            uint32_t from = rich_rank(t, m->start), to = rich_rank(t, m->end);
+            *low = from < *low ? from : *low;
+            *high = to > *high ? to : *high;
+        }
+        if (same_id(m->at, what->root))
+            break;
     }
 }
 
@@ -149,11 +288,16 @@ int rich_undo(dtp_text *t, history *to, id x, const uint8_t *data, size_t size)
     uint32_t *ranges, low, high;
     rich_cell c;
     made what;
+    undone u;
     int code = rich_settle(t);
     memcpy(&what, data, sizeof what);
     if (code != DTP_TEXT_OK || what.name >= r->name_count)
         return code;
-    range_now(t, x, &what, &low, &high);
+    memset(&u, 0, sizeof u);
+    u.data = data + sizeof what;
+    u.size = size - sizeof what;
+    extent_of(t, x, &what, &u);
+    range_now(t, &what, &low, &high);
     memset(&c, 0, sizeof c);
     c.sides = what.sides;
     c.name = rich_name_at(t, what.name, &c.name_size);
@@ -171,130 +315,7 @@ int rich_undo(dtp_text *t, history *to, id x, const uint8_t *data, size_t size)
         ranges[2 * k + 1] = (uint32_t)r->found[k].to.low;
     }
     for (k = 0; k < count && code == DTP_TEXT_OK; k++)
-        code = put_back(t, to, &c, data + sizeof what, size - sizeof what, ranges[2 * k], ranges[2 * k + 1]);
+        code = put_back(t, to, &c, &u, ranges[2 * k], ranges[2 * k + 1]);
     text_give(t, ranges, 2 * count * sizeof *ranges);
-    return code;
-}
-
-/* Whether characters [low, high) have this value of a name all over; nil: whether some have another one. */
-static int has_value(dtp_text *t, uint32_t low, uint32_t high, uint32_t name, const uint8_t *value, size_t size)
-{
-    rich *r = t->rich;
-    size_t i;
-    int nil = size == 1 && *value == NIL;
-    if (rich_over(t, low, high, name) != DTP_TEXT_OK)
-        return 1;
-    for (i = 0; i < r->found_count; i++) {
-        const uint8_t *other;
-        size_t other_size = rich_value(t, r->found[i].mark, &other);
-        if (other_size != size || memcmp(other, value, size) != 0)
-            return 0;
-        if (!nil && r->found[i].from.low > low)
-            return 0;
-        low = (uint32_t)r->found[i].to.low;
-    }
-    return nil || low >= high;
-}
-
-/* What marks characters, in positions of the text. */
-typedef struct carried {
-    uint32_t low;
-    uint32_t high;
-    uint32_t mark;
-    uint32_t name;
-} carried;
-
-typedef struct carry {
-    carried *items;
-    size_t count;
-    size_t room;
-} carry;
-
-/* Add what was found, `shift` characters further on. */
-static int gather(dtp_text *t, carry *all, uint32_t shift)
-{
-    rich *r = t->rich;
-    size_t i;
-    int code = text_grow(t, &all->items, &all->room, all->count + r->found_count, sizeof *all->items);
-    for (i = 0; i < r->found_count && code == DTP_TEXT_OK; i++) {
-        carried *one = &all->items[all->count++];
-        one->low = (uint32_t)r->found[i].from.low + shift;
-        one->high = (uint32_t)r->found[i].to.low + shift;
-        one->mark = r->found[i].mark;
-        one->name = r->found[i].name;
-    }
-    return code;
-}
-
-/* What marks the deleted characters, as if they were those at `position`. */
-static int gather_deleted(dtp_text *t, carry *all, id x, uint32_t len, uint32_t position)
-{
-    uint32_t first = x.seq, end = x.seq + len, some;
-    place p;
-    int code = DTP_TEXT_OK;
-    for (; x.seq < end && code == DTP_TEXT_OK; x.seq += some) {
-        if (!locate(t, x, &p)) {
-            some = index_next(t, x) - x.seq;
-            continue;
-        }
-        some = at_place(&p)->len - p.off < end - x.seq ? at_place(&p)->len - p.off : end - x.seq;
-        code = rich_over_span(t, &p, some);
-        if (code == DTP_TEXT_OK)
-            code = gather(t, all, position + (x.seq - first) - p.off);
-    }
-    return code;
-}
-
-static int carry_value(dtp_text *t, uint32_t low, uint32_t high, uint32_t name, const uint8_t *value, size_t size)
-{
-    rich_cell c;
-    if (low >= high || has_value(t, low, high, name, value, size))
-        return DTP_TEXT_OK;
-    memset(&c, 0, sizeof c);
-    c.sides = RICH_END_AFTER;
-    c.value = value;
-    c.value_size = size;
-    c.name = rich_name_at(t, name, &c.name_size);
-    return rich_make(t, NULL, low, high, &c, 0, make_id(NOBODY, 0));
-}
-
-/* Take away what marks new characters where the old ones had nothing of that name. */
-static int carry_away(dtp_text *t, const carried *one, const carry *wanted)
-{
-    uint32_t low = one->low;
-    size_t i;
-    int code = DTP_TEXT_OK;
-    for (i = 0; i < wanted->count && code == DTP_TEXT_OK; i++) {
-        const carried *w = &wanted->items[i];
-        if (w->name != one->name || w->high <= low || w->low >= one->high)
-            continue;
-        code = carry_value(t, low, w->low, one->name, &NIL, 1);
-        low = w->high;
-    }
-    return code == DTP_TEXT_OK ? carry_value(t, low, one->high, one->name, &NIL, 1) : code;
-}
-
-int rich_carry(dtp_text *t, id first, uint32_t len, uint32_t position)
-{
-    carry wanted = {NULL, 0, 0}, held = {NULL, 0, 0};
-    size_t i;
-    place p;
-    int code;
-    if (t->rich == NULL || !locate(t, first, &p))
-        return DTP_TEXT_OK; /* what is compacted away comes back as what is around it */
-    code = gather_deleted(t, &wanted, first, len, position);
-    if (code == DTP_TEXT_OK)
-        code = rich_over(t, position, position + len, ANY_NAME);
-    if (code == DTP_TEXT_OK)
-        code = gather(t, &held, 0);
-    for (i = 0; i < held.count && wanted.count <= CARRIED / held.count && code == DTP_TEXT_OK; i++)
-        code = carry_away(t, &held.items[i], &wanted);
-    for (i = 0; i < wanted.count && code == DTP_TEXT_OK; i++) {
-        const uint8_t *value;
-        size_t size = rich_value(t, wanted.items[i].mark, &value);
-        code = carry_value(t, wanted.items[i].low, wanted.items[i].high, wanted.items[i].name, value, size);
-    }
-    text_give(t, wanted.items, wanted.room * sizeof *wanted.items);
-    text_give(t, held.items, held.room * sizeof *held.items);
     return code;
 }

@@ -23,9 +23,16 @@ typedef struct reached {
     uint32_t key;
 } reached;
 
+enum pass { ALL, NOTING, SHOWING };
+
 typedef struct scan {
     dtp_graph *graph;
     const dtp_scan *asked;
+    enum pass pass;
+    uint32_t order;             /* the property that nodes are put in order by, */
+    enum dtp_scalar_kind kind;  /* the kind of its values, */
+    uint32_t first[DTP_SCAN_MOST]; /* and the nodes that come first: a heap, at its root the last of them */
+    uint32_t first_count;
     reached path[DTP_SCAN_NODES];
     uint32_t keys[DTP_SCAN_TESTS][2]; /* of tests: the property's, the other one's; DTP_NONE: nothing has it */
     uint64_t found;
@@ -43,7 +50,7 @@ static dtp_bytes before_slash(dtp_bytes text)
     return text;
 }
 
-/* A soul's label: `kind_of` of dtp/graph/query/columns.py. */
+/* A soul's label: `kind_of` of dtp/graph/query/lookup/columns.py. */
 static dtp_bytes label_of(dtp_bytes soul)
 {
     int is_owned = soul.length > 0 && soul.at[0] == OWNER;
@@ -70,7 +77,7 @@ static dtp_bytes label_of(dtp_bytes soul)
     return label;
 }
 
-/* Whether a soul is the graph's own book-keeping: `is_internal` of dtp/crdt/access.py. */
+/* Whether a soul is the graph's own book-keeping: `is_internal` of dtp/crdt/permission/access.py. */
 static int is_book_keeping(dtp_bytes soul)
 {
     static const char access_root[] = "%access";
@@ -91,7 +98,7 @@ static int is_part_of(dtp_bytes soul, size_t letters)
     if (soul.length < letters + 3)
         return 0;
     at = soul.at + soul.length - letters;
-    if (at[-3] != '/' || at[-2] != '@' || (at[-1] != 'm' && at[-1] != 'l' && at[-1] != 't'))
+    if (at[-3] != '/' || at[-2] != '@' || memchr("mltr", at[-1], 4) == NULL)
         return 0;
     for (i = 0; i < letters; i++)
         if ((at[i] < 'a' || at[i] > 'z') && (at[i] < '2' || at[i] > '7'))
@@ -242,6 +249,85 @@ static int fits(scan *one, uint32_t node)
     return outcome == NO ? NO : unsure ? UNSURE : YES;
 }
 
+/* ---- the first in order ------------------------------------------------------------------------------------------ */
+
+/* YES and the value that a node is put in order by, NO when it has none, or UNSURE. Values of other kinds than the first one
+ * that was met are unsure. */
+static int place(scan *one, uint32_t soul, dtp_scalar *value, uint8_t *room)
+{
+    int outcome = property(one->graph, soul, one->order, value, room);
+    if (outcome != YES)
+        return outcome;
+    if (value->kind != DTP_SCALAR_NUMBER && value->kind != DTP_SCALAR_TEXT)
+        return UNSURE;
+    if (one->kind == DTP_SCALAR_NONE)
+        one->kind = value->kind;
+    return value->kind == one->kind ? YES : UNSURE;
+}
+
+/* Below 0, 0 or above 0, as a value comes before that of a node in the heap. */
+static int order_beside(scan *one, const dtp_scalar *value, uint32_t at)
+{
+    uint8_t room[DTP_VALUE_NEAR];
+    dtp_scalar other;
+    (void)property(one->graph, one->first[at], one->order, &other, room);
+    return one->asked->down ? order_of(&other, value) : order_of(value, &other);
+}
+
+static int is_after(scan *one, uint32_t a, uint32_t b)
+{
+    uint8_t room[DTP_VALUE_NEAR];
+    dtp_scalar value;
+    (void)property(one->graph, one->first[a], one->order, &value, room);
+    return order_beside(one, &value, b) > 0;
+}
+
+static void swap(scan *one, uint32_t a, uint32_t b)
+{
+    uint32_t kept = one->first[a];
+    one->first[a] = one->first[b];
+    one->first[b] = kept;
+}
+
+/* Note a node if it is among the first so far. */
+static void note(scan *one, uint32_t soul)
+{
+    uint8_t room[DTP_VALUE_NEAR];
+    dtp_scalar value;
+    uint32_t at, next;
+    if (place(one, soul, &value, room) != YES)
+        return;
+    if (one->first_count < one->asked->most) {
+        at = one->first_count++;
+        one->first[at] = soul;
+        for (; at > 0 && is_after(one, at, (at - 1) / 2); at = (at - 1) / 2)
+            swap(one, at, (at - 1) / 2);
+        return;
+    }
+    if (order_beside(one, &value, 0) >= 0)
+        return;
+    one->first[0] = soul;
+    for (at = 0; (next = 2 * at + 1) < one->first_count; at = next) {
+        if (next + 1 < one->first_count && is_after(one, next + 1, next))
+            next++;
+        if (!is_after(one, next, at))
+            break;
+        swap(one, at, next);
+    }
+}
+
+/* Whether a node may be among the first. */
+static int may_be_first(scan *one, uint32_t soul)
+{
+    uint8_t room[DTP_VALUE_NEAR];
+    dtp_scalar value;
+    int outcome;
+    if (one->first_count < one->asked->most)
+        return 1;
+    outcome = place(one, soul, &value, room);
+    return outcome == YES ? order_beside(one, &value, 0) <= 0 : outcome == UNSURE || one->asked->down;
+}
+
 /* ---- links ------------------------------------------------------------------------------------------------------ */
 
 static int show(scan *one)
@@ -278,6 +364,13 @@ static int reach(scan *one, uint32_t node, int unsure)
     unsure |= outcome == UNSURE;
     if (node + 1 < one->asked->nodes)
         return walk(one, node, unsure);
+    if (one->pass == NOTING) {
+        if (!unsure)
+            note(one, one->path[node].number);
+        return DTP_OK;
+    }
+    if (one->pass == SHOWING && !unsure && !may_be_first(one, one->path[node].number))
+        return DTP_OK;
     one->unsure |= unsure;
     one->found++;
     return one->asked->shown ? show(one) : DTP_OK;
@@ -362,6 +455,26 @@ static uint32_t number_of(const dtp_graph *graph, const uint8_t *text, size_t le
     return dtp_name_find(graph, text, length, (uint32_t)dtp_hash(graph->seed, text, length), &number) ? number : DTP_NONE;
 }
 
+/* Look for the pattern from each of the names on. */
+static int from_each(scan *one, const uint32_t *numbers, size_t first, size_t behind)
+{
+    dtp_graph *graph = one->graph;
+    size_t i;
+    for (i = first; i < behind && (numbers != NULL || i < graph->name_count); i++) {
+        uint32_t number = numbers == NULL ? (uint32_t)i : numbers[i];
+        if (number >= graph->name_count)
+            return DTP_E_LIMIT;
+        one->path[0].number = number;
+        one->path[0].soul.at = dtp_name_text(graph, &graph->names[number]);
+        one->path[0].soul.length = graph->names[number].length;
+        if (graph->names[number].first != DTP_NONE && dtp_is_soul(graph, number))
+            TRY(reach(one, 0, 0));
+        if (one->unsure && !one->asked->shown)
+            return DTP_E_LIMIT;
+    }
+    return DTP_OK;
+}
+
 int dtp_graph_scan(dtp_graph *graph, const dtp_scan *asked, const uint32_t *numbers, size_t first, size_t behind,
                    dtp_view *view, uint64_t *found)
 {
@@ -373,6 +486,8 @@ int dtp_graph_scan(dtp_graph *graph, const dtp_scan *asked, const uint32_t *numb
     graph->out.count = 0;
     if (asked->nodes < 1 || asked->nodes > DTP_SCAN_NODES || asked->test_count > DTP_SCAN_TESTS)
         return DTP_E_LIMIT;
+    if (asked->most > DTP_SCAN_MOST || (asked->most > 0 && (asked->nodes > 1 || !asked->shown)))
+        return DTP_E_LIMIT;
     for (i = 0; i < asked->test_count; i++) {
         const dtp_scan_test *test = &asked->tests[i];
         if (test->node >= asked->nodes || (test->other != DTP_NONE && test->other >= asked->nodes))
@@ -380,18 +495,14 @@ int dtp_graph_scan(dtp_graph *graph, const dtp_scan *asked, const uint32_t *numb
         one.keys[i][0] = number_of(graph, test->key, test->key_length);
         one.keys[i][1] = test->other == DTP_NONE ? DTP_NONE : number_of(graph, test->value, test->value_length);
     }
-    for (i = first; i < behind && (numbers != NULL || i < graph->name_count); i++) {
-        uint32_t number = numbers == NULL ? (uint32_t)i : numbers[i];
-        if (number >= graph->name_count)
-            return DTP_E_LIMIT;
-        one.path[0].number = number;
-        one.path[0].soul.at = dtp_name_text(graph, &graph->names[number]);
-        one.path[0].soul.length = graph->names[number].length;
-        if (graph->names[number].first != DTP_NONE && dtp_is_soul(graph, number))
-            TRY(reach(&one, 0, 0));
-        if (one.unsure && !asked->shown)
-            return DTP_E_LIMIT;
+    if (asked->most > 0) {
+        one.order = number_of(graph, asked->order, asked->order_length);
+        one.kind = DTP_SCALAR_NONE;
+        one.pass = NOTING;
+        TRY(from_each(&one, numbers, first, behind));
+        one.pass = SHOWING;
     }
+    TRY(from_each(&one, numbers, first, behind));
     *found = one.found;
     view->bytes = graph->out.bytes;
     view->length = graph->out.count;

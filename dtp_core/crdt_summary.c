@@ -164,8 +164,41 @@ int dtp_summary_add(dtp_graph *graph, dtp_summary *summary, const uint8_t *body,
     return code;
 }
 
+enum { LEFT_OUT = 0xff }; /* no kind of op */
+
+int dtp_summary_edit(dtp_summary *summary, uint64_t clock, const uint8_t *value, size_t length)
+{
+    dtp_parsed *kept = &summary->kept;
+    size_t low = 0, high = kept->count;
+    dtp_op *op;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (kept->ops[middle].clock < clock)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == kept->count || kept->ops[low].clock != clock || !dtp_is_edit(&kept->ops[low]))
+        return DTP_E_LIMIT;
+    op = &kept->ops[low];
+    if (length == 0) {
+        op->kind = LEFT_OUT;
+        return DTP_OK;
+    }
+    TRY(dtp_reserve((void **)&kept->bytes, &kept->bytes_room, kept->byte_count + length + 1, 1));
+    op->value_length = (uint32_t)length;
+    op->value_at = keep_bytes(kept, value, length);
+    return DTP_OK;
+}
+
 int dtp_summary_end(dtp_graph *graph, dtp_summary *summary, dtp_view *view)
 {
+    dtp_parsed *kept = &summary->kept;
+    size_t i, count = 0;
+    for (i = 0; i < kept->count; i++)
+        if (kept->ops[i].kind != LEFT_OUT)
+            kept->ops[count++] = kept->ops[i];
+    kept->count = count;
     graph->out.count = 0;
     if (summary->kept.count > 0)
         TRY(dtp_encode(graph, &summary->kept, summary->author, &graph->out));

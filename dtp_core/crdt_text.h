@@ -143,6 +143,10 @@ int64_t dtp_text_version(dtp_text *text, const uint8_t **out);
 int64_t dtp_text_changes(dtp_text *text, const uint8_t *version, size_t size, const uint8_t **out);
 /* The own operations from the state's `taken` to before number `stop`. The caller sets `taken` once it has kept them. */
 int64_t dtp_text_take(dtp_text *text, uint64_t stop, const uint8_t **out);
+/* The operations [first, end) of the author of this name, those of characters that are deleted now without their text.
+ * Empty when they aren't all here, or are compacted. */
+int64_t dtp_text_changes_of(dtp_text *text, const uint8_t *name, size_t size, uint32_t first, uint32_t end,
+                            const uint8_t **out);
 
 void dtp_text_discard(dtp_text *text); /* give back the memory behind `*out` */
 

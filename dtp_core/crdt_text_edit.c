@@ -334,6 +334,7 @@ void delete_noted(dtp_text *t, history *h, uint32_t position, uint32_t count)
         if (h != NULL) {
             weight w;
             const uint8_t *text = span_text(t, s, p.off, some, &w);
+            rich_deleting(t, me->next, &p, some);
             note_deleted(h, me->next, position, op.a, some, text, w.chars + w.more8, joined);
             joined = 1;
         }

@@ -551,27 +551,44 @@ int64_t dtp_text_changes(dtp_text *t, const uint8_t *version, size_t size, const
     return leave_with(t, code, out);
 }
 
-int64_t dtp_text_take(dtp_text *t, uint64_t stop, const uint8_t **out)
+/* Operations [first, end) of one author as a message. */
+static int write_range(dtp_text *t, uint32_t who, uint32_t first, uint32_t end)
 {
     writer w;
-    agent *me = &t->agents[0];
-    uint32_t first, end;
+    agent *a = &t->agents[who];
     size_t i;
-    int code = DTP_TEXT_OK;
+    int code;
+    begin(&w, t);
+    if (first >= end)
+        return DTP_TEXT_OK;
+    code = begin_group(&w, who, first);
+    for (i = log_find(a, first); i < a->run_count && a->runs[i].seq < end && code == DTP_TEXT_OK; i++)
+        code = put_run(&w, who, i, a->runs[i].seq > first ? a->runs[i].seq : first, end);
+    return code == DTP_TEXT_OK ? finish(&w, NULL, 0) : code;
+}
+
+int64_t dtp_text_changes_of(dtp_text *t, const uint8_t *name, size_t size, uint32_t first, uint32_t end,
+                            const uint8_t **out)
+{
+    int64_t who = dtp_text_agent_find(t, name, size);
+    int code;
     if (!text_enter(t))
         return DTP_TEXT_BUSY;
-    begin(&w, t);
+    if (who < 0 || first < t->agents[who].base || end > t->agents[who].next)
+        end = first; /* they aren't here, or not any more */
+    code = write_range(t, who < 0 ? 0 : (uint32_t)who, first, end);
+    return leave_with(t, code, out);
+}
+
+int64_t dtp_text_take(dtp_text *t, uint64_t stop, const uint8_t **out)
+{
+    agent *me = &t->agents[0];
+    int code;
+    if (!text_enter(t))
+        return DTP_TEXT_BUSY;
     if (t->state.taken < me->base)
         t->state.taken = me->base; /* compacted, so everybody has it */
-    first = (uint32_t)t->state.taken;
-    end = stop < me->next ? (uint32_t)stop : me->next;
-    if (first < end) {
-        code = begin_group(&w, 0, first);
-        for (i = log_find(me, first); i < me->run_count && me->runs[i].seq < end && code == DTP_TEXT_OK; i++)
-            code = put_run(&w, 0, i, me->runs[i].seq > first ? me->runs[i].seq : first, end);
-        if (code == DTP_TEXT_OK)
-            code = finish(&w, NULL, 0);
-    }
+    code = write_range(t, 0, (uint32_t)t->state.taken, stop < me->next ? (uint32_t)stop : me->next);
     return leave_with(t, code, out);
 }
 

@@ -22,13 +22,15 @@ void text_give(dtp_text *t, void *memory, size_t size)
     dtp_release(memory);
 }
 
+enum { MANY = 4096 }; /* items, from which on an array grows by an eighth: half would be megabytes that nothing is in */
+
 int text_grow(dtp_text *t, void *array, size_t *room, size_t needed, size_t item)
 {
     void *old, *moved;
     size_t now = *room, next;
     if (needed <= now)
         return DTP_TEXT_OK;
-    next = now + now / 2 < 8 ? 8 : now + now / 2;
+    next = now < 8 ? 8 : now + (now < MANY ? now / 2 : now / 8);
     if (next < needed)
         next = needed;
     if (next > SIZE_MAX / 2 / item || !allowed(t, (next - now) * item))

@@ -243,17 +243,46 @@ static int hindrance(dtp_text *t, uint32_t who, wire_op *op, const uint8_t **tex
     return code;
 }
 
+/* How many characters a deletion that is hindered can delete now, from its first one on. */
+static uint32_t deletable(dtp_text *t, uint32_t who, const wire_op *op)
+{
+    uint32_t low = 0, high = op->len;
+    if (op->op.kind < DELETE_UP || op->op.seq > t->agents[who].next)
+        return 0;
+    while (high - low > 1) { /* `low` of them can be deleted, `high` can't */
+        uint32_t middle = low + (high - low) / 2;
+        uint32_t first = op->op.kind == DELETE_UP ? op->op.a.seq : op->op.a.seq - (middle - 1);
+        if (is_character(t, make_id(op->op.a.agent, first), middle) == DTP_TEXT_OK)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 /* Apply an operation whose ids are this replica's, or put it aside: `held` is what it was put aside as before, or NULL. */
 static int apply(dtp_text *t, uint32_t who, wire_op op, const uint8_t *text, size_t size, waiting *held)
 {
     id lack = make_id(NOBODY, 0);
+    uint32_t ready;
     int code;
     if (op.op.seq + op.len <= t->agents[who].next)
         return DTP_TEXT_OK;
     code = hindrance(t, who, &op, &text, &size, &lack);
+    ready = code == DTP_TEXT_OK ? 0 : deletable(t, who, &op);
+    if (ready > 0) { /* each deletion is an operation: what comes after it in the message doesn't hold it up */
+        wire_op front = op;
+        front.len = ready;
+        code = apply(t, who, front, text, size, NULL);
+        return code == DTP_TEXT_OK ? apply(t, who, op, text, size, held) : code;
+    }
     if (code == 1) {
         if (held == NULL)
             return wait_put(t, who, &op, text, size, lack);
+        if (size == 0) { /* what was applied of it waits no more */
+            held->op = op.op;
+            held->len = op.len;
+        }
         hang(t, held, lack);
         return WAITS;
     }

@@ -186,27 +186,27 @@ static leaf *new_leaf_behind(dtp_text *t, leaf *l)
     return more;
 }
 
-/* When the leaf is full, move the upper half of its spans to a new one. */
+/* When the leaf is full, move the upper half of its spans to a new one; where something is appended, only the last one: the leaf
+ * stays full then. */
 static void make_room(dtp_text *t, place *p)
 {
-    enum { HALF = LEAF / 2 };
     leaf *l = p->leaf, *more;
-    uint32_t i;
+    uint32_t i, cut = p->i == LEAF ? LEAF - 1 : LEAF / 2;
     if (l->head.count < LEAF)
         return;
     more = new_leaf_behind(t, l);
-    memcpy(more->spans, l->spans + HALF, HALF * sizeof(span));
-    more->head.count = HALF;
-    attach(t, &l->head, &more->head, spans_weight(t, l, HALF, LEAF));
-    l->head.count = HALF;
-    for (i = 0; i < HALF; i++)
+    memcpy(more->spans, l->spans + cut, (LEAF - cut) * sizeof(span));
+    more->head.count = (uint16_t)(LEAF - cut);
+    attach(t, &l->head, &more->head, spans_weight(t, l, cut, LEAF));
+    l->head.count = (uint16_t)cut;
+    for (i = 0; i < more->head.count; i++)
         index_put(t, span_agent(&more->spans[i]), more->spans[i].seq, more->spans[i].len, more);
     if (t->hot == l)
         t->hot = NULL;
     t->hint = NULL;
-    if (p->i > HALF || (p->i == HALF && p->off > 0)) {
+    if (p->i > cut || (p->i == cut && p->off > 0)) {
         p->leaf = more;
-        p->i -= HALF;
+        p->i -= cut;
     }
 }
 

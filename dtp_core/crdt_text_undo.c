@@ -218,27 +218,49 @@ static int undo_inserted(dtp_text *t, history *to, const entry *e)
     return code;
 }
 
-/* What own character `x` was put back for, and how many characters of the same piece are before it. */
-static int revived(const dtp_text *t, id *x, uint32_t *before)
+/* The revival that own character `x` is of, NULL if it is of none. */
+static const revival *find_revival(const dtp_text *t, id x)
 {
     size_t low = 0, high = t->revival_count;
     const revival *r;
     while (low < high) {
-        size_t middle = (low + high) / 2;
-        if (t->revivals[middle].seq <= x->seq)
+        size_t middle = low + (high - low) / 2;
+        if (t->revivals[middle].seq <= x.seq)
             low = middle + 1;
         else
             high = middle;
     }
-    if (low == 0)
-        return 0;
+    if (x.agent != 0 || low == 0)
+        return NULL;
     r = &t->revivals[low - 1];
-    if (x->seq - r->seq >= r->len)
+    return x.seq - r->seq < r->len ? r : NULL;
+}
+
+/* What own character `x` was put back for, and how many characters of the same piece are before it. */
+static int revived(const dtp_text *t, id *x, uint32_t *before)
+{
+    const revival *r = find_revival(t, *x);
+    if (r == NULL)
         return 0;
     if (*before > x->seq - r->seq)
         *before = x->seq - r->seq;
     *x = make_id(r->old.agent, r->old.seq + (x->seq - r->seq));
     return 1;
+}
+
+id text_origin(dtp_text *t, id x, uint32_t *count)
+{
+    const revival *r;
+    while ((r = find_revival(t, x)) != NULL) {
+        uint32_t off = x.seq - r->seq, some = r->len - off < *count ? r->len - off : *count;
+        id old = make_id(r->old.agent, r->old.seq + off);
+        place p;
+        if (!locate(t, old, &p))
+            break;
+        *count = some;
+        x = old;
+    }
+    return x;
 }
 
 /* Whether a character stood behind those of an entry, which were at `p`. Of one that is compacted away its number tells,
@@ -304,7 +326,7 @@ static int undo_deleted(dtp_text *t, history *to, const entry *e, const uint8_t 
         code = insert_noted(t, to, position, text, e->size, e->len);
     if (code != DTP_TEXT_OK)
         return code;
-    (void)rich_carry(t, e->first, e->len, position); /* without memory it is as what is around it */
+    (void)rich_carry(t, e->first, e->len, position, e->when); /* without memory it is as what is around it */
     r = &t->revivals[t->revival_count++];
     r->old = e->first;
     r->seq = seq;

@@ -338,6 +338,8 @@ dtp_merged *dtp_graph_result(dtp_graph *graph);
 uint64_t dtp_graph_waiting(const dtp_graph *graph);
 /* How many frames of an author wait. */
 uint32_t dtp_graph_deferred(const dtp_graph *graph, uint32_t author);
+/* The clock up to which nothing of an author waits; 0 when nothing of it was seen. */
+uint64_t dtp_graph_let_in(const dtp_graph *graph, uint32_t author);
 /* Apply what waited and is not above `limit` now. Call again while `ops` is not 0. */
 int dtp_graph_due(dtp_graph *graph, uint64_t limit, dtp_merged *result);
 /* That frame and its author, in `view`; a length of 0 when none is due. */
@@ -415,6 +417,9 @@ typedef struct dtp_summary dtp_summary;
 int dtp_summary_open(const dtp_graph *graph, uint32_t author, uint64_t before, dtp_summary **summary);
 void dtp_summary_close(dtp_summary *summary);
 int dtp_summary_add(dtp_graph *graph, dtp_summary *summary, const uint8_t *body, size_t length, size_t *place);
+/* Instead of the edit of a text or a list with this clock keep another one, `value`; with a length of 0 none.
+ * DTP_E_LIMIT when there is no such edit. */
+int dtp_summary_edit(dtp_summary *summary, uint64_t clock, const uint8_t *value, size_t length);
 int dtp_summary_end(dtp_graph *graph, dtp_summary *summary, dtp_view *view);
 /* Take such a frame (`length` may be 0) for all that its author made after `before`, up to `last`. DTP_E_CLOCK when that
  * is above `limit`; otherwise as dtp_graph_merge. */
@@ -488,7 +493,7 @@ int dtp_graph_others(dtp_graph *graph, const uint8_t *soul, size_t length, dtp_v
 
 /* A pattern: nodes in a row, each linked to the next one. A node of which there are labels has one of them, a link of whose first
  * node there are keys one of those. */
-enum { DTP_SCAN_NODES = 8, DTP_SCAN_TESTS = 32, DTP_SCAN_STEPS = 16777216 };
+enum { DTP_SCAN_NODES = 8, DTP_SCAN_TESTS = 32, DTP_SCAN_STEPS = 16777216, DTP_SCAN_MOST = 1024 };
 enum { DTP_SCAN_EQUAL, DTP_SCAN_DIFFERENT, DTP_SCAN_BELOW, DTP_SCAN_AT_MOST, DTP_SCAN_ABOVE, DTP_SCAN_AT_LEAST };
 typedef struct dtp_scan_name {
     const uint8_t *text;
@@ -514,10 +519,15 @@ typedef struct dtp_scan {
     size_t test_count;
     uint32_t nodes;
     int shown;
+    const uint8_t *order; /* with `most` above 0: a property of the only node */
+    size_t order_length;
+    uint32_t most;
+    int down;
 } dtp_scan;
 /* How often a pattern is there that begins at one of the `numbers` (NULL: all) from `first` to before `behind`; if it is `shown`,
  * MessagePack texts of each: the souls, the keys of the links. No link is in one twice. Shown are also those of which it can't be
- * told here whether they fit; else that is DTP_E_LIMIT, and so are more than DTP_SCAN_STEPS links. */
+ * told here whether they fit; else that is DTP_E_LIMIT, and so are more than DTP_SCAN_STEPS links. With `most`, at most
+ * DTP_SCAN_MOST, nodes may be left out that aren't among the first so many by a property, upwards or `down`: absent is last then. */
 int dtp_graph_scan(dtp_graph *graph, const dtp_scan *asked, const uint32_t *numbers, size_t first, size_t behind, dtp_view *view,
                    uint64_t *found);
 

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import dtp
-from dtp.net.files import receive_file, send_file
+from dtp.files import receive_file, send_file
 
 
 async def drop_box(folder: Path, allowed: set[dtp.PeerId], me: dtp.Identity) -> dtp.Listener:

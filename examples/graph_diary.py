@@ -24,11 +24,11 @@ async def main() -> None:
                 async with dtp.connect(listener.address(), identity=identity) as connection:
                     await graph.sync(connection)
 
-        his.publish_key()  # so that others can seal to him
+        his.access.publish_key()  # so that others can seal to him
         await meet()
         diary = hers.private("diary", readers=[bob.id])
         diary["monday"] = "It rained, and we danced."
-        hers.grant(bob.id, "diary")  # he may also write
+        hers.access.grant(bob.id, "diary")  # he may also write
         await meet()
         shared = his.private(diary.soul)
         shared["tuesday"] = "I still have wet shoes."

@@ -23,13 +23,13 @@ async def main(folder: Path) -> None:
         graph.node("user/alice").update({"name": "Alice", "age": 33})
         graph.node("user/alice").link("follows", "user/bob")
         graph.list("user/alice", "todo").extend(["milk", "bread"])
-        done = await graph.import_contents(folder / "people.csv")
+        done = await graph.files.import_contents(folder / "people.csv")
         print(f"{done.items} values in the sheet, {done.changed} were new")
         for name in ("people.json", "people.graphml", "people.nt"):
-            await graph.export_contents(folder / name, prefix="user/")
+            await graph.files.export_contents(folder / name, prefix="user/")
 
     async with await dtp.Graph.open("memory:", identity=dtp.Identity.generate()) as other:
-        await other.import_contents(folder / "people.json")
+        await other.files.import_contents(folder / "people.json")
         for row in other.query("MATCH (u:user)-[:follows]->(f) RETURN u.name AS who, f AS whom ORDER BY who"):
             print(row["who"], "follows", row["whom"].soul)
 

@@ -10,7 +10,7 @@ import dtp
 from dtp.core.crdt import GraphCore
 from dtp.crdt import values
 from dtp.graph import Rule, RuleBroken, Rules, Schema
-from dtp.graph import envelope as envelopes
+from dtp.graph.frames import envelope as envelopes
 
 
 def poll(voters: list[dtp.PeerId]) -> Rules:
@@ -49,7 +49,7 @@ async def main() -> None:
     }
     lunch = rules.soul("lunch")
     for name, choice in (("Alice", "soup"), ("Bob", "salad"), ("Carol", "soup")):
-        graphs[name].allow(rules)
+        graphs[name].access.allow(rules)
         graphs[name].node(lunch)[str(people[name].id)] = choice
     try:
         graphs["Alice"].node(lunch)[str(people["Alice"].id)] = "salad"
@@ -59,14 +59,18 @@ async def main() -> None:
     sent = cheat(people["Mallory"], rules)
     for graph in graphs.values():
         await graph.commit()
-        sent += [one for author, last in graph.vector().items() for one in await graph.read(author, 1, last)]
+        sent += [
+            one
+            for author, last in graph.frames.vector().items()
+            for one in await graph.frames.read(author, 1, last)
+        ]
     for graph in graphs.values():  # in whatever order and however often
         await graph.receive(sent)
         await graph.receive(sent[::-1])
     for name, graph in graphs.items():
         votes = Counter(graph.node(lunch).values())
         print(f"{name} counts {dict(sorted(votes.items()))}")
-    for proof in await graphs["Carol"].offences():
+    for proof in await graphs["Carol"].access.offences():
         who = next(name for name, person in people.items() if person.id.key == proof.author)
         print(f"{who} signed {proof.reason!r}; anyone can check it: {proof.is_valid()}")
     for graph in graphs.values():

@@ -29,11 +29,11 @@ async def main() -> None:
 
         his.node("page/dtp")["title"] = "BUY NOW"
         await hers.sync(connection)
-        vandalism = (await hers.history("page/dtp", "title"))[-1]
-        await hers.restore("page/dtp", vandalism.when - 0.001)
+        vandalism = (await hers.history.versions("page/dtp", "title"))[-1]
+        await hers.history.restore("page/dtp", vandalism.when - 0.001)
         await hers.sync(connection)
         print(f"\ntitle: {his.node('page/dtp')['title']}")
-        for version in await hers.history("page/dtp", "title"):
+        for version in await hers.history.versions("page/dtp", "title"):
             was = f" (was {version.before!r})" if version.had_value else ""
             print(f"  {names[version.op.author]} wrote {version.op.value!r}{was}")
 

@@ -1,17 +1,24 @@
 """Shared test set-up: hypothesis profiles that are deterministic and print what to repeat."""
 
+import itertools
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+# The benchmark, which some tests are about, isn't installed; at the end, so that `dtp` stays the installed one.
+sys.path.append(str(Path(__file__).parents[1]))
 # Children that tests start find the installed package, not the sources in the folder they happen to stand in.
 os.environ["PYTHONSAFEPATH"] = "1"
+# Only tests that are about it ask the LAN: who isn't found would take a second each.
+os.environ["DTP_DISCOVER"] = ""
 
 # A shell has what it starts in the background ignore SIGINT, and children inherit that; tests interrupt theirs.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -60,6 +67,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Take the time limit (pyproject.toml) from tests that take minutes."""
+    for item in items:
+        if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(0))
+
+
 # Workers of xdist don't tell what they have deselected: with `-n auto` it looked as if everything had run.
 
 
@@ -97,3 +111,31 @@ def no_chain_connection_is_left():
         left = [each for each in client._channels if each._protocol is not None and each._loop.is_closed()]
         client._channels.difference_update(left)  # it is told once
         assert not left
+
+
+_MACHINES = itertools.count()
+
+
+@pytest.fixture
+def machines():
+    """Two machines on one LAN: namespaces whose only networks are loopback and a pair of veth."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("root and `ip` are needed for network namespaces")
+
+    def ip(*words):
+        subprocess.run(["ip", *words], check=True, capture_output=True, timeout=60)
+
+    here, there = names = [f"dtplan{os.getpid()}n{next(_MACHINES)}" for _ in range(2)]
+    if subprocess.run(["ip", "netns", "add", here], capture_output=True, check=False).returncode:
+        pytest.skip("network namespaces are not to be had here")
+    try:
+        ip("netns", "add", there)
+        ip("-n", here, "link", "add", "lan0", "type", "veth", "peer", "name", "lan0", "netns", there)
+        for number, name in enumerate(names, 1):
+            ip("-n", name, "address", "add", f"10.77.0.{number}/24", "dev", "lan0")
+            for link in ("lo", "lan0"):
+                ip("-n", name, "link", "set", link, "up")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)

@@ -14,8 +14,8 @@ import dtp
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line, print_note, print_result
 from dtp.cli.show import table
-from dtp.daemon import logs
 from dtp.daemon.config import model
+from dtp.daemon.observing import logs
 from dtp.escaping import LineFormatter, escape_text
 from dtp.session.codes import ConnectionClosed, ConnectionRefused
 from dtp.session.frames import Close, build_close, parse_close
@@ -24,7 +24,7 @@ HOSTILE = "a\nERROR forged\r\x1b[31mred\x07\u202eturned\u2028line\x9b2J\ud800"
 RAW = set("\n\r\x1b\x07\u202e\u2028\x9b\ud800")
 PACKAGE = Path(dtp.__file__).parent
 #: Where `logging` may be given a formatter, and text be printed, without `escape_text`.
-AT_HOME = {"escaping.py", "daemon/logs.py", "cli/output.py"}
+AT_HOME = {"escaping.py", "daemon/observing/logs.py", "cli/output.py"}
 
 
 def is_plain(text: str) -> bool:

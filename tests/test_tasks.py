@@ -60,8 +60,20 @@ def test_what_ends_without_being_stopped_is_logged_counted_and_begins_again(end,
     with caplog.at_level(logging.ERROR, logger="dtp.tasks"):
         clock.run(scenario())
     (record,) = caplog.records
-    assert record.getMessage() == f"worker has ended without being stopped: {why}; it begins again in 1 s"
+    when = "" if end == "cancelled" else " in 1 s"
+    assert record.getMessage() == f"worker has ended without being stopped: {why}; it begins again{when}"
     assert record.fields == {"event": "task-restarted", "task": "worker", "why": why, "restarts": 1}
+
+
+def test_nothing_is_said_of_what_is_cancelled_since_the_program_ends(caplog):
+    async def main():
+        SupervisedTask(Work(), name="worker").start()
+        await asyncio.sleep(0)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(main())
+    assert caplog.records == []
 
 
 def test_pauses_grow_up_to_a_bound_and_are_short_again_behind_a_time_of_work():

@@ -30,6 +30,9 @@ class _End:
     def carrier_writable(self) -> None:
         self.writable.set()
 
+    def carrier_packet(self, data: bytes) -> None:
+        pass
+
     def carrier_lost(self, error: Exception | None) -> None:
         self.lost.set_result(error)
 

@@ -61,7 +61,7 @@ async def heal(folder: Path) -> tuple[float, float, int]:
             ):
                 await graph.sync(connection)
             synced = time.perf_counter()
-            if graph.gaps() or graph.vector() != peer.vector():
+            if graph.frames.gaps() or graph.frames.vector() != peer.frames.vector():
                 raise SystemExit("the sync did not bring back what was lost")
             return opened - began, synced - opened, graph.damage.frames if graph.damage else 0
 

@@ -12,11 +12,11 @@ import contextlib
 import hashlib
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import dtp
-from dtp.graph.quotas import Quotas
+from dtp.graph.permission.quotas import Quotas
 
 _AT_ONCE = 4
 
@@ -61,7 +61,7 @@ async def positions(folder: Path, puts: int, *, prune: bool) -> str:
             author.sign()
             if number % _AT_ONCE == _AT_ONCE - 1:
                 await author.commit()
-                while follower.vector() != author.vector():
+                while follower.frames.vector() != author.frames.vector():
                     stored.clear()
                     await stored.wait()
                 if number % (1000 * _AT_ONCE) == _AT_ONCE - 1:
@@ -71,6 +71,38 @@ async def positions(folder: Path, puts: int, *, prune: bool) -> str:
     return (
         f"{puts} puts, prune={prune}: {on_disk(mine) / 1024:.0f} KiB at the author, {on_disk(theirs) / 1024:.0f} KiB "
         f"at the replica, {most / 1024:.0f} KiB meanwhile at most, {seconds / puts * 1e6:.0f} us a put for both"
+    )
+
+
+async def edits(folder: Path, turns: int) -> str:
+    """Four things of a list that are moved and assigned, and a draft that is typed and deleted, a frame for each."""
+    path = folder / "edits.db"
+    async with await dtp.Graph.open(str(path), identity=someone(1)) as author:
+        things, draft = author.list("things"), author.text("draft")
+        things.extend([[0.0, 0.0]] * _AT_ONCE)
+        key, sizes = author.identity.id.key, []
+        for part in range(1, 5):
+            for number in range(turns // 4 * (part - 1), turns // 4 * part):
+                things[number % _AT_ONCE] = [number * 0.1, number * 0.2]
+                if number % 10 == 0:
+                    things.move(number % _AT_ONCE, number * 3 % _AT_ONCE)
+                if len(draft) < 400:
+                    draft.append("some words ")
+                else:
+                    draft.delete(0, len(draft))
+                author.sign()
+                if number % 100 == 99:
+                    await author.commit()
+            await author.commit()
+            made = await author.frames.stored_bytes(key, 1, author.frames.vector()[key])
+            began = time.process_time()
+            await author.upkeep.prune()
+            seconds = time.process_time() - began
+            left = await author.frames.stored_bytes(key, 1, author.frames.vector()[key])
+            sizes.append(f"{made / 1024:.0f} -> {left / 1024:.0f}")
+    return (
+        f"{turns} edits of a list and a draft, pruned four times, KiB before and after: {', '.join(sizes)}; "
+        f"{left / turns:.1f} bytes an edit stay, the last took {seconds:.1f} s of processor time"
     )
 
 
@@ -86,12 +118,12 @@ async def newcomer(authors: int) -> str:
             async with await dtp.Graph.open("memory:", identity=someone(number)) as author:
                 author.node(f"n/{number}")["k"] = number
                 await author.commit()
-                await one.receive(await author.read(author.identity.id.key, 1, 1))
+                await one.receive(await author.frames.read(author.identity.id.key, 1, 1))
         async with connected(one, other, "newcomer") as connection:
             began = time.perf_counter()
             await other.sync(connection)
             seconds = time.perf_counter() - began
-        assert len(other.vector()) == authors
+        assert len(other.frames.vector()) == authors
     return f"a newcomer's sync with {authors} authors: {seconds:.2f} s"
 
 
@@ -107,17 +139,17 @@ async def revocation(folder: Path, frames: int) -> str:
             await graph.commit()
             key = graph.identity.id.key
             for other in others:
-                first = other.vector().get(key, 0) + 1
-                await other.receive(await graph.read(key, first, graph.vector()[key]))
+                first = other.frames.vector().get(key, 0) + 1
+                await other.receive(await graph.frames.read(key, first, graph.frames.vector()[key]))
 
         for number in range(frames):
             owner.node(f"n/{number % 5000}")["k"] = number
             owner.sign()
-        grant = owner.grant(writer.identity.id, "board")
+        grant = owner.access.grant(writer.identity.id, "board")
         await tell(owner, writer, reader)
         writer.node(owner.own("board"))["k"] = "let in"
         await tell(writer, reader)
-        owner.revoke(grant)
+        owner.access.revoke(grant)
         began = time.perf_counter()
         await tell(owner, reader)
         seconds = time.perf_counter() - began
@@ -129,14 +161,22 @@ async def main() -> None:
     """Measure what the options say."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--puts", type=int, default=288_000, help="an hour of four positions (288000)")
+    parser.add_argument("--edits", type=int, default=80_000)
+    parser.add_argument("--only", choices=("positions", "edits", "newcomer", "revocation"))
     parser.add_argument("--authors", type=int, default=20_000)
     parser.add_argument("--frames", type=int, default=100_000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        for prune in (True, False):
-            print(await positions(Path(folder), options.puts, prune=prune), flush=True)
-        print(await newcomer(options.authors), flush=True)
-        print(await revocation(Path(folder), options.frames), flush=True)
+        measures: dict[str, Callable[[], Awaitable[str]]] = {
+            "positions": lambda: positions(Path(folder), options.puts, prune=True),
+            "positions kept": lambda: positions(Path(folder), options.puts, prune=False),
+            "edits": lambda: edits(Path(folder), options.edits),
+            "newcomer": lambda: newcomer(options.authors),
+            "revocation": lambda: revocation(Path(folder), options.frames),
+        }
+        for name, measure in measures.items():
+            if options.only is None or name.startswith(options.only):
+                print(await measure(), flush=True)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ QUERIES = {
     "paths": "MATCH (n:person {name: 'name 77'})-[:knows*1..3]-(m) RETURN count(m) AS n",
     "values and links": "MATCH (n:person {age: 7})-[:knows]->(m:person {age: 8}) RETURN count(*) AS n",
     "label": "MATCH (n:person) RETURN count(n) AS n",
+    "order": "MATCH (n:person) RETURN n.name AS name ORDER BY n.age DESC, n.name LIMIT 10",
+    "groups": "MATCH (n:person) RETURN n.age AS age, count(*) AS n ORDER BY age",
     "everything": "MATCH (n)-[:knows]->(m) WHERE n.age > m.age RETURN count(*) AS n",
 }
 _ME = Identity(b"\1" * 32, b"\2" * 32)

@@ -16,8 +16,8 @@ from functools import partial
 from typing import NamedTuple
 
 import dtp
-from dtp.graph.sync import SyncSide
-from dtp.graph.vector import MARK, Head
+from dtp.graph.frames.vector import MARK, Head
+from dtp.graph.sync.protocol import SyncSide
 
 KEY = "score"
 
@@ -94,7 +94,7 @@ async def many_authors(nodes: int) -> Measured:
             for number, author in enumerate(authors):
                 await change(author, some[number::50], 1)
                 key, last = author.identity.id.key, turn + 1
-                await (ours if number % 2 else theirs).receive(await author.read(key, last, last))
+                await (ours if number % 2 else theirs).receive(await author.frames.read(key, last, last))
             if turn == 49:
                 await ours.sync(connection)
         done = await ours.sync(connection)
@@ -131,9 +131,9 @@ async def relayed(nodes: int) -> Measured:
         dtp.connect(listener.address(), identity=newcomer) as coming,
     ):
         await change(author, list(range(nodes)), 50, max(1, nodes // 1000))
-        frames = author.vector()[away.id.key]
+        frames = author.frames.vector()[away.id.key]
         for start in range(1, frames + 1, 100):
-            await theirs.receive(await author.read(away.id.key, start, min(frames, start + 99)))
+            await theirs.receive(await author.frames.read(away.id.key, start, min(frames, start + 99)))
         await author.sync(meeting)
         done = await late.sync(coming)
         assert late.replica.save() == theirs.replica.save()

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import dtp
 from bench.graph.work import Work
-from dtp.graph import envelope as envelopes
-from dtp.graph import loading
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.stores import loading
 
 #: What is promised: row -> (number, at least?); no number: only told.
 TARGETS: dict[str, tuple[float | None, bool]] = {
@@ -40,7 +40,7 @@ async def _frames(work: Work, size: int, most: int | None = None) -> list[bytes]
         for at in range(0, len(work.remote[:most]), size):
             graph.put_many(work.remote[at : at + size])
             await graph.commit()
-        return await graph.read(graph.identity.id.key, 1, len(work.remote))
+        return await graph.frames.read(graph.identity.id.key, 1, len(work.remote))
 
 
 async def checked(work: Work) -> float:

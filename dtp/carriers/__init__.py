@@ -39,13 +39,16 @@ def _kind(scheme: str, module: str, *, patience: float = 0.0) -> CarrierKind:
 #: Every kind of carrier there is, by the scheme of its URLs.
 CARRIERS: dict[str, CarrierKind] = {
     "tcp": _kind("tcp", "dtp.carriers.tcp"),
+    "quic": _kind("quic", "dtp.carriers.quic"),
     "unix": _kind("unix", "dtp.carriers.unix"),
     "ws": _kind("ws", "dtp.carriers.websocket"),
     "wss": _kind("wss", "dtp.carriers.websocket"),
     "memory": _kind("memory", "dtp.carriers.memory"),
+    # Streams of connections to relays, above this room, too. By URL alone one dials as nobody in particular.
+    "relay": _kind("relay", "dtp.peers.reach.relay_client"),
     # Lives with the chain, which is above this room, and is loaded when somebody dials or listens at such a URL.
     # A handshake is seven transactions one after the other, each a second or two on a busy day; and each costs money.
-    "pipe": _kind("pipe", "dtp.chain.pipe_carrier", patience=60.0),
+    "pipe": _kind("pipe", "dtp.chain.pipes.carrier", patience=60.0),
 }
 
 #: What people write who forget the scheme.
@@ -91,8 +94,12 @@ def listen_socket(sock: socket.socket, accept: Accept, url: str | None = None) -
 
     With a `ws:` or `wss:` URL it serves WebSockets as `listen` would at that URL (host and port are the
     socket's); with another URL, or without one, what the socket is decides. Raises `LocalError` for a socket
-    that is neither a TCP nor a Unix socket, or a URL that doesn't fit it.
+    that is neither a TCP nor a Unix socket, or a URL that doesn't fit it. A UDP socket is one of QUIC.
     """
+    if sock.type == socket.SOCK_DGRAM and url is not None and url.startswith("quic:"):
+        return cast(
+            CarrierListener, importlib.import_module("dtp.carriers.quic").listen_sockets([sock], accept)
+        )
     kinds = {"AF_INET": "tcp", "AF_INET6": "tcp", "AF_UNIX": "unix"}
     kind = kinds.get(sock.family.name) if sock.type == socket.SOCK_STREAM else None
     if kind is None:

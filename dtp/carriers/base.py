@@ -10,6 +10,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import ClassVar, Protocol
 
 from dtp.errors import CarrierError
@@ -27,8 +28,11 @@ class Receiver(Protocol):
         loop."""
 
     def carrier_received(self, size: int) -> None:
-        """`size` bytes (> 0) were written to the front of the buffer given last. On a carrier that is not
-        `reliable` they are exactly one packet."""
+        """`size` bytes (> 0) were written to the front of the buffer given last."""
+
+    def carrier_packet(self, data: bytes) -> None:
+        """A packet has come over the lossy path, whole: what the other side gave to `write_packet`, or anybody's who
+        can send packets there. Not while nobody has started."""
 
     def carrier_writable(self) -> None:
         """After `write` gave False: more may be written now. Once for any number of such writes."""
@@ -38,16 +42,24 @@ class Receiver(Protocol):
         once, last of all, and also after `close` or `abort` by this side (then with None)."""
 
 
+class State(Enum):
+    """How far a carrier is."""
+
+    OPEN = auto()
+    CLOSING = auto()  # by `close`: sending the rest, then waiting for the other side's end
+    ENDED = auto()
+
+
 class Carrier(ABC):
     """Bytes one way and the other, in order and complete until it is lost.
 
-    With `reliable = False` it moves packets instead, which may be lost, doubled or reordered, each at most
-    `packet_size` bytes; what is one `write` arrives as one `carrier_received` or not at all.
+    With a `packet_size` above 0 there is a lossy path beside them: packets of at most so many bytes, which may be
+    lost, doubled or reordered, and hold up nothing.
     """
 
     #: The name in `CARRIERS`, such as "tcp".
     scheme: ClassVar[str]
-    reliable: bool = True
+    #: The most bytes of a packet on the lossy path; 0 where there is none.
     packet_size: int = 0
 
     #: Who is at the other end as far as the carrier knows, for limits per source and for logs: an IP address,
@@ -70,6 +82,10 @@ class Carrier(ABC):
         True: more may be written at once. False: wait for `carrier_writable` first (writing all the same is
         allowed for a last goodbye and is kept in memory). After the end of the carrier: does nothing, False.
         """
+
+    def write_packet(self, data: memoryview) -> None:  # noqa: B027 - most have no lossy path
+        """Send a packet of at most `packet_size` bytes over the lossy path; the memory may be reused as soon as this
+        returns. What is larger, or comes where there is no such path or the carrier is over, is dropped."""
 
     @abstractmethod
     def pause_reading(self) -> None:

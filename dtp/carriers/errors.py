@@ -40,12 +40,6 @@ class EventLoopError(LocalError):
     code: ClassVar[str] = "event-loop"
 
 
-class PacketSizeError(LocalError):
-    """More than `packet_size` bytes were given to a carrier that moves packets; nothing was sent."""
-
-    code: ClassVar[str] = "packet-size"
-
-
 class DialError(CarrierError):
     """No carrier came about: the name is unknown, or the other side refused or can't be reached."""
 
@@ -122,3 +116,15 @@ class ControlFloodError(WebSocketError):
     """The other side sends pings without reading the answers, or frames without end that carry next to nothing."""
 
     code: ClassVar[str] = "websocket-flood"
+
+
+class CreditError(BrokenError):
+    """The other side of a QUIC carrier sends more than it may, or says of more that it has it than was sent."""
+
+    code: ClassVar[str] = "quic-credit"
+
+
+class MissingLibraryError(LocalError):
+    """This kind of carrier needs a library that isn't installed; the message says which."""
+
+    code: ClassVar[str] = "missing-library"

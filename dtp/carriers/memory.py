@@ -1,11 +1,11 @@
 """Carriers within one process, with whatever faults a test asks for: `memory://name`, and `pair()`.
 
 Everything is scheduled on the running loop, and every choice comes from a seeded `random.Random`, so under
-`dtp.testing.clock` a run can be repeated exactly. The stream form (`reliable=True`) keeps order and loses
-nothing until it is cut; the packet form loses, doubles, delays and reorders.
+`dtp.testing.clock` a run can be repeated exactly. The bytes keep their order and lose nothing until the carrier is
+cut; with `packets=True` there is a lossy path beside them, which loses, doubles, delays and reorders.
 
 Options when dialling, the same for both directions: `delay` and `jitter` (seconds), `capacity` (bytes),
-`chunk` (most bytes per read), `cut_at` (bytes), `reliable=0`, `loss`, `duplicate` (0 to 1), `seed`.
+`chunk` (most bytes per read), `cut_at` (bytes), `packets=1`, `loss`, `duplicate` (0 to 1), `seed`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 from dtp.carriers.base import Accept, Carrier, CarrierListener, Receiver
-from dtp.carriers.errors import BrokenError, CarrierUrlError, DialError, ListenError, PacketSizeError
+from dtp.carriers.errors import BrokenError, CarrierUrlError, DialError, ListenError
 from dtp.carriers.stream_socket import LINGER, hand_over
 from dtp.carriers.url import CarrierUrl, parse_url
 from dtp.errors import CarrierError
@@ -28,11 +28,11 @@ from dtp.errors import CarrierError
 #: Bytes under way in one direction from which on `write` says to wait.
 CAPACITY = 256 * 1024
 
-#: Most bytes of a packet in packet form: what UDP over IPv6 carries without fragments (1280 - 48).
+#: Most bytes of a packet on the lossy path: what UDP over IPv6 carries without fragments (1280 - 48).
 PACKET_SIZE = 1232
 
 _OPTIONS = {
-    "delay", "jitter", "capacity", "chunk", "cut_at", "reliable", "loss", "duplicate", "seed"
+    "delay", "jitter", "capacity", "chunk", "cut_at", "packets", "loss", "duplicate", "seed"
 }  # fmt: skip
 
 
@@ -41,9 +41,9 @@ class Link:
     """What happens to bytes in one direction.
 
     `delay`: seconds each write takes; `jitter`: up to so many more at random, which reorders packets (and
-    only slows a stream). `capacity`: bytes under way from which on `write` says to wait. `chunks`: sizes in
-    which a stream arrives, repeated for ever (empty: as it comes). `cut_at`: a stream is lost, at both ends
-    and with `BrokenError`, when so many bytes have arrived; 0 cuts at the first write. `loss` and
+    only slows the bytes). `capacity`: bytes under way from which on `write` says to wait, and packets are dropped.
+    `chunks`: sizes in which bytes arrive, repeated for ever (empty: as they come). `cut_at`: the carrier is lost, at
+    both ends and with `BrokenError`, when so many bytes have arrived; 0 cuts at the first write. `loss` and
     `duplicate`: chance that a packet is lost, or comes twice.
     """
 
@@ -71,10 +71,9 @@ class _Item:
 class _Direction:
     """What is on the way from one end to the other."""
 
-    def __init__(self, link: Link, rng: random.Random, reliable: bool) -> None:
+    def __init__(self, link: Link, rng: random.Random) -> None:
         self._link = link
         self._rng = rng
-        self._reliable = reliable
         self._loop = asyncio.get_running_loop()
         self._items: list[_Item] = []
         self._numbers = itertools.count()
@@ -90,15 +89,9 @@ class _Direction:
 
     def put(self, data: memoryview) -> bool:
         """Send `data`; whether more may follow at once."""
-        if self._shut or (self._reliable and not data):
+        if self._shut or not data:
             return not self.blocked
-        copies = 1
-        if not self._reliable:
-            copies = 0 if self._rng.random() < self._link.loss else 1
-            copies += copies and self._rng.random() < self._link.duplicate
-        kept = memoryview(bytes(data))
-        for _ in range(copies):
-            self._add(kept)
+        self._add(memoryview(bytes(data)))
         self.blocked = self._under_way >= self._link.capacity
         return not self.blocked
 
@@ -131,10 +124,7 @@ class _Direction:
         due = self._loop.time() + self._link.delay
         if self._link.jitter:
             due += self._rng.random() * self._link.jitter
-        if self._reliable or end:
-            due = self._last_due = max(due, self._last_due)
-        elif due > self._last_due:
-            self._last_due = due
+        due = self._last_due = max(due, self._last_due)
         heapq.heappush(self._items, _Item(due, next(self._numbers), data, end, error))
         self._under_way += len(data)
         self._schedule()
@@ -153,7 +143,7 @@ class _Direction:
             self._handle = self._loop.call_at(due, self._deliver, due)
 
     def _deliver(self, due: float) -> None:
-        """Hand on one read or packet that is due. A loop's timers may be early by its clock's resolution, so
+        """Hand on one read that is due. A loop's timers may be early by its clock's resolution, so
         the time that was waited for counts as reached."""
         self._handle = None
         if self.receiver.paused:
@@ -181,10 +171,6 @@ class _Direction:
 
     def _fill(self, buffer: memoryview, now: float) -> int:
         """Copy what is due into `buffer`, as far as one read goes; how many bytes."""
-        if not self._reliable:
-            data = heapq.heappop(self._items).data
-            buffer[: len(data)] = data
-            return len(data)
         room = min(len(buffer), next(self._chunks)) if self._chunks is not None else len(buffer)
         if self._link.cut_at is not None:
             room = min(room, self._link.cut_at - self._arrived)
@@ -206,21 +192,51 @@ class _Direction:
         self.sender.cut(error)
 
 
+class _LossyPath:
+    """Packets in one direction, and what happens to them."""
+
+    def __init__(self, link: Link, rng: random.Random) -> None:
+        self._link = link
+        self._rng = rng
+        self._loop = asyncio.get_running_loop()
+        self._items: list[_Item] = []
+        self._numbers = itertools.count()
+        self._under_way = 0
+        self.receiver: MemoryCarrier
+
+    def put(self, data: bytes) -> None:
+        """Send a packet, or lose it."""
+        link, rng = self._link, self._rng
+        if rng.random() < link.loss or self._under_way >= link.capacity:
+            return
+        for _ in range(2 if rng.random() < link.duplicate else 1):
+            self._under_way += len(data)
+            due = self._loop.time() + link.delay + rng.random() * link.jitter
+            heapq.heappush(self._items, _Item(due, next(self._numbers), memoryview(data)))
+            self._loop.call_at(due, self._arrive)
+
+    def _arrive(self) -> None:
+        """Hand on the first: of those that are due at one time, the one that was sent first."""
+        data = heapq.heappop(self._items).data
+        self._under_way -= len(data)
+        self.receiver.packet_arrived(bytes(data))
+
+
 class MemoryCarrier(Carrier):
     """One end of a pair in memory. Made by `pair` and `dial`."""
 
     scheme: ClassVar[str] = "memory"
 
-    def __init__(self, out: _Direction, into: _Direction, remote: str, reliable: bool) -> None:
+    def __init__(self, out: _Direction, into: _Direction, remote: str, packets: _LossyPath | None) -> None:
         self.source = "memory"
         self.remote = remote
-        self.reliable = reliable
-        self.packet_size = 0 if reliable else PACKET_SIZE
+        self.packet_size = 0 if packets is None else PACKET_SIZE
         self.started = False
         self.paused = False
         self._loop = asyncio.get_running_loop()
         self._out = out
         self._in = into
+        self._packets = packets
         self._receiver: Receiver | None = None
         self._closing = False
         self._ended = False
@@ -240,9 +256,16 @@ class MemoryCarrier(Carrier):
     def write(self, data: memoryview) -> bool:
         if self._ended or self._closing:
             return False
-        if not self.reliable and len(data) > self.packet_size:
-            raise PacketSizeError(f"{len(data)} bytes are more than a packet has ({self.packet_size})")
         return self._out.put(data)
+
+    def write_packet(self, data: memoryview) -> None:
+        if (
+            self._packets is not None
+            and len(data) <= self.packet_size
+            and not self._ended
+            and not self._closing
+        ):
+            self._packets.put(bytes(data))
 
     def pause_reading(self) -> None:
         self.paused = True
@@ -284,6 +307,11 @@ class MemoryCarrier(Carrier):
         if self._receiver is not None and not self._closing:
             self._receiver.carrier_received(size)
 
+    def packet_arrived(self, data: bytes) -> None:
+        """A packet has come over the lossy path."""
+        if self._receiver is not None and not self._closing and not self._ended:
+            self._receiver.carrier_packet(data)
+
     def writable_again(self) -> None:
         """Enough of what was written has arrived."""
         if self._receiver is not None and not self._closing and not self._ended:
@@ -323,22 +351,24 @@ def pair(
     there: Link | None = None,
     back: Link | None = None,
     *,
-    reliable: bool = True,
+    packets: bool = False,
     seed: int = 0,
     remote: str = "memory:",
 ) -> tuple[MemoryCarrier, MemoryCarrier]:
     """Two carriers that lead to each other, not started.
 
-    `there` says what happens from the first to the second, `back` the other way. With `reliable=False` they
-    move packets. All chance comes from `seed`.
+    `there` says what happens from the first to the second, `back` the other way. With `packets` they have a lossy
+    path beside the bytes. All chance comes from `seed`.
     """
+    there, back = there or Link(), back or Link()
     rng = random.Random(seed)
-    first = _Direction(there or Link(), rng, reliable)
-    second = _Direction(back or Link(), rng, reliable)
-    return (
-        MemoryCarrier(first, second, remote, reliable),
-        MemoryCarrier(second, first, remote, reliable),
-    )
+    first, second = _Direction(there, rng), _Direction(back, rng)
+    chance = random.Random(seed)
+    outward, homeward = _LossyPath(there, chance), _LossyPath(back, chance)
+    near = MemoryCarrier(first, second, remote, outward if packets else None)
+    far = MemoryCarrier(second, first, remote, homeward if packets else None)
+    outward.receiver, homeward.receiver = far, near
+    return near, far
 
 
 # A name means something within one event loop only: tests that run side by side don't meet. Keyed by the
@@ -390,13 +420,13 @@ def _parse(url: str, options: set[str]) -> CarrierUrl:
 async def dial(url: str) -> MemoryCarrier:
     """Dial `memory://name` in the running loop. Raises `DialError` when nobody listens, `CarrierUrlError`."""
     parts = _parse(url, _OPTIONS)
-    reliable = parts.flag("reliable") if "reliable" in parts.options else True
+    packets = parts.flag("packets")
     loop = asyncio.get_running_loop()
     link, seed = _link(parts), parts.integer("seed", 0)
     listener = _listeners.get(loop, {}).get(parts.host)
     if listener is None:
         raise DialError(f"{url}: nobody listens there")
-    near, far = pair(link, link, reliable=reliable, seed=seed, remote=url)
+    near, far = pair(link, link, packets=packets, seed=seed, remote=url)
     loop.call_soon(listener.take, far)
     return near
 

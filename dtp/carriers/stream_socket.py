@@ -13,10 +13,9 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from enum import Enum, auto
 from functools import partial
 
-from dtp.carriers.base import Accept, Carrier, CarrierListener, Receiver
+from dtp.carriers.base import Accept, Carrier, CarrierListener, Receiver, State
 from dtp.carriers.errors import BrokenError, reason
 from dtp.carriers.watch import socket_watcher
 from dtp.core import accept, sockets_supported
@@ -49,12 +48,6 @@ ACCEPT_RETRY = 0.1
 _RESET_ON_CLOSE = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
-class _State(Enum):
-    OPEN = auto()
-    CLOSING = auto()  # by `close`: sending the rest, then waiting for the other side's end
-    ENDED = auto()
-
-
 def broken(error: OSError) -> BrokenError:
     """What the operating system says about a connection that was working, as this package's error."""
     result = BrokenError(reason(error))
@@ -83,7 +76,7 @@ class StreamSocketCarrier(Carrier):
         self._sock = sock
         self._fd = sock.fileno()
         self._receiver: Receiver | None = None
-        self._state = _State.OPEN
+        self._state = State.OPEN
         self._paused = False
         self._pending = bytearray()  # what the kernel did not take yet
         self._write_error: OSError | None = None
@@ -101,13 +94,13 @@ class StreamSocketCarrier(Carrier):
 
     def start(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        if self._state is _State.OPEN and not self._paused:
+        if self._state is State.OPEN and not self._paused:
             self._watcher.add_reader(self._fd, self._on_readable)
-        elif self._state is _State.ENDED:
+        elif self._state is State.ENDED:
             self._loop.call_soon(receiver.carrier_lost, self._lost)
 
     def write(self, data: memoryview) -> bool:
-        if self._state is not _State.OPEN or self._write_error is not None:
+        if self._state is not State.OPEN or self._write_error is not None:
             return False
         if self._pending:
             self._pending += data
@@ -128,19 +121,19 @@ class StreamSocketCarrier(Carrier):
     def pause_reading(self) -> None:
         if not self._paused:
             self._paused = True
-            if self._state is _State.OPEN:
+            if self._state is State.OPEN:
                 self._watcher.remove_reader(self._fd)
 
     def resume_reading(self) -> None:
         if self._paused:
             self._paused = False
-            if self._state is _State.OPEN and self._receiver is not None:
+            if self._state is State.OPEN and self._receiver is not None:
                 self._watcher.add_reader(self._fd, self._on_readable)
 
     def close(self) -> None:
-        if self._state is not _State.OPEN:
+        if self._state is not State.OPEN:
             return
-        self._state = _State.CLOSING
+        self._state = State.CLOSING
         self._linger = self._loop.call_later(LINGER, self._end, None)
         # Closing with unread bytes would make TCP send a reset, which can destroy what was written before it
         # is read; so what comes is read and dropped until the other side has ended too.
@@ -149,7 +142,7 @@ class StreamSocketCarrier(Carrier):
             self._finish_writing()
 
     def abort(self) -> None:
-        if self._state is _State.ENDED:
+        if self._state is State.ENDED:
             return
         if self._sock.family != getattr(socket, "AF_UNIX", None):
             # So that the other side sees a reset, not an orderly end. BSDs refuse it after a reset from
@@ -166,7 +159,7 @@ class StreamSocketCarrier(Carrier):
         return len(self._pending)
 
     def detach(self) -> tuple[socket.socket, bytes] | None:
-        if self._state is not _State.OPEN or self._write_error is not None:
+        if self._state is not State.OPEN or self._write_error is not None:
             return None
         pending = bytes(self._pending)
         self._stop()
@@ -207,13 +200,13 @@ class StreamSocketCarrier(Carrier):
         if self._pending:
             return
         self._watcher.remove_writer(self._fd)
-        if self._state is _State.CLOSING:
+        if self._state is State.CLOSING:
             self._finish_writing()
         elif self._receiver is not None:
             self._receiver.carrier_writable()
 
     def _is_open(self) -> bool:
-        return self._state is _State.OPEN
+        return self._state is State.OPEN
 
     def _write_failed(self, error: OSError) -> None:
         """The other side takes nothing more, but its last words may still be waiting here: read them
@@ -225,11 +218,11 @@ class StreamSocketCarrier(Carrier):
 
     def _read_the_rest(self) -> None:
         if self._receiver is not None:
-            while self._state is _State.OPEN and not self._paused and self._on_readable():
+            while self._state is State.OPEN and not self._paused and self._on_readable():
                 pass
-        if self._paused and self._state is _State.OPEN:
+        if self._paused and self._state is State.OPEN:
             return  # after `resume_reading`, which finds the error again
-        if self._state is not _State.ENDED:
+        if self._state is not State.ENDED:
             assert self._write_error is not None
             self._end(broken(self._write_error))
 
@@ -251,9 +244,9 @@ class StreamSocketCarrier(Carrier):
 
     def _end(self, error: CarrierError | None) -> None:
         """End and report it. Only from the loop, never inside a call to this carrier."""
-        if self._state is _State.ENDED:
+        if self._state is State.ENDED:
             return
-        self._lost = None if self._state is _State.CLOSING else error
+        self._lost = None if self._state is State.CLOSING else error
         self._release()
         if self._receiver is not None:
             self._receiver.carrier_lost(self._lost)
@@ -263,7 +256,7 @@ class StreamSocketCarrier(Carrier):
         self._sock.close()
 
     def _stop(self) -> None:
-        self._state = _State.ENDED
+        self._state = State.ENDED
         self._watcher.remove_reader(self._fd)
         self._watcher.remove_writer(self._fd)
         if self._linger is not None:

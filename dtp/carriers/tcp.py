@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from dtp.carriers.base import Accept, CarrierListener
 from dtp.carriers.errors import CarrierUrlError, DialError, ListenError, reason
+from dtp.carriers.resolving import resolve_host
 from dtp.carriers.stream_socket import (
     BACKLOG,
     SocketListener,
@@ -71,7 +72,7 @@ async def connect_socket(host: str, port: int) -> tuple[socket.socket, str]:
     socket_watcher(loop)
     where = format_host(host, port)
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await resolve_host(host, port, socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise DialError(f"{where}: the name can't be resolved: {error}") from error
     try:
@@ -130,12 +131,9 @@ async def listening_sockets(url: CarrierUrl) -> list[socket.socket]:
         raise CarrierUrlError(f"{url.text}: a port is missing; 0 takes any free one")
     if url.flag("reuse_port") and not hasattr(socket, "SO_REUSEPORT"):
         raise CarrierUrlError(f"{url.text}: this system has no SO_REUSEPORT; leave reuse_port out")
-    loop = asyncio.get_running_loop()
-    socket_watcher(loop)
+    socket_watcher(asyncio.get_running_loop())
     try:
-        found = await loop.getaddrinfo(
-            url.host or None, url.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = await resolve_host(url.host or None, url.port, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise ListenError(f"{url.text}: the name can't be resolved: {error}") from error
     for tries_left in reversed(range(PORT_TRIES)):

@@ -175,6 +175,9 @@ class WebSocketCarrier(Carrier):
         if self._state is not _State.ENDED:
             self._feed(bytes(_read_buffer()[:size]))
 
+    def carrier_packet(self, data: bytes) -> None:
+        """A WebSocket has no lossy path, whatever is below it."""
+
     def carrier_writable(self) -> None:
         self._below_full = False
         self._unsent_control = 0

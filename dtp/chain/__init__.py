@@ -3,18 +3,18 @@
     from dtp.chain import ChainClient, KeySigner, Program, channel, host
 
 `ChainClient` reads and executes, `Program` says what a transaction does, a `Signer` signs it. `dtp.chain.host`,
-`channel`, `pass_`, `pipe` and `lock` add the commands of the Move functions and hold the objects as dataclasses.
-`dtp.chain.packages` holds the compiled packages and their names; nothing there needs a network. pysui is loaded when
-a client first needs it.
+`channel`, `pass_`, `pipe`, `lock`, `card` and `show` add the commands of the Move functions and hold the objects as
+dataclasses. `dtp.chain.packages` holds the compiled packages and their names; nothing there needs a network. pysui is
+loaded when a client first needs it.
 """
 
-from dtp.chain.client import ChainClient, Simulated
-from dtp.chain.commands import Program
-from dtp.chain.deployments import Deployment, Deployments
 from dtp.chain.events import OLDEST, Cursor, CursorFile, EventFollower, Followed, event_types
 from dtp.chain.model import MIST_PER_SUI, SUI_COIN, ChainEvent, Executed, ObjectData, ObjectRef
-from dtp.chain.networks import NETWORKS, Network, find_network
-from dtp.chain.publish import adopt, publish
+from dtp.chain.node.client import ChainClient, Simulated
+from dtp.chain.node.commands import Program
+from dtp.chain.node.networks import NETWORKS, Network, find_network
+from dtp.chain.packages.deployments import Deployment, Deployments
+from dtp.chain.packages.publish import adopt, publish
 from dtp.chain.signer import CommandSigner, KeySigner, Scheme, Signer
 
 __all__ = [

@@ -11,17 +11,12 @@ from enum import IntEnum
 from typing import Final, TypeAlias
 
 from dtp.chain import host as host_module
-from dtp.chain.commands import Argument, ObjectLike, Program
 from dtp.chain.host import NO_CAP, Terms
 from dtp.chain.model import SUI_COIN, canonical_type
-from dtp.chain.packages.transport_names import (
-    CHANNEL_FIELDS,
-    PACKAGE,
-    ChannelError,
-    ChannelStruct,
-    Module,
-)
-from dtp.chain.packages.transport_names import ChannelFunction as Function
+from dtp.chain.node.commands import Argument, ObjectLike, Program
+from dtp.chain.packages.transport_names import PACKAGE, Module
+from dtp.chain.packages.transport_names.channel import CHANNEL_FIELDS, ChannelError, ChannelStruct
+from dtp.chain.packages.transport_names.channel import ChannelFunction as Function
 from dtp.chain.values import Schema
 
 __all__ = [

@@ -21,11 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from dtp.chain._answers import EventFrame
-from dtp.chain._wire import Wire
-from dtp.chain.client import ChainClient
 from dtp.chain.errors import MALFORMED, HistoryPruned, NodeRefused, NodeUnavailable, NotFound, UnknownMethod
 from dtp.chain.model import ChainEvent, canonical_id, canonical_type
+from dtp.chain.node._answers import EventFrame
+from dtp.chain.node._wire import Wire
+from dtp.chain.node.client import ChainClient
 from dtp.chain.values import Schema
 from dtp.errors import ConfigError
 from dtp.identity.private import make_private_folder
@@ -143,7 +143,8 @@ class EventSource(Protocol):
 
 
 class EventFollower:
-    """Events whose type fits one of `types`, for ever. Iterate over it once; breaking off closes the connection.
+    """Events whose type fits one of `types`, of transactions of `sender` alone where one is given, for ever. Iterate
+    over it once; breaking off closes the connection.
 
     `cursor` goes on where an earlier follower stopped; without one it begins with what happens from now on
     (`start=None`), with checkpoint number `start`, or with the `OLDEST` that the node has. `attempts`
@@ -156,11 +157,13 @@ class EventFollower:
         chain: ChainClient,
         types: Iterable[str],
         *,
+        sender: str = "",
         cursor: Cursor | None = None,
         start: int | None = None,
         attempts: int = 0,
     ) -> None:
         self._chain = chain
+        self._sender = canonical_id(sender) if sender else ""
         self._types = tuple(map(canonical_filter, types))
         self.cursor = cursor if cursor is not None or start in (None, OLDEST) else Cursor(start - 1)
         self._oldest = cursor is None and start == OLDEST
@@ -237,7 +240,7 @@ class EventFollower:
     # ---------------------------------------------------------------------------------- by events themselves
 
     async def _events(self, wire: Wire) -> AsyncIterator[Followed]:
-        async with wire.subscribe_events(self._types) as live:
+        async with wire.subscribe_events(self._types, sender=self._sender) as live:
             async for found in self._past(wire, None):
                 yield found
             joined = False
@@ -275,7 +278,9 @@ class EventFollower:
         cursor = self._at()
         if cursor.position:
             try:
-                async for frame in wire.list_events(self._types, after=cursor.position, end=end):
+                async for frame in wire.list_events(
+                    self._types, sender=self._sender, after=cursor.position, end=end
+                ):
                     yield frame
                 return
             except (UnknownMethod, NotFound):
@@ -285,7 +290,7 @@ class EventFollower:
                 self.cursor = replace(self._at(), position=b"")
                 cursor = self._at()
         start = cursor.checkpoint + (cursor.transaction_index == _WHOLE)
-        async for frame in wire.list_events(self._types, start=start, end=end):
+        async for frame in wire.list_events(self._types, sender=self._sender, start=start, end=end):
             yield frame
 
     def _take(self, frame: EventFrame) -> Followed | None:
@@ -311,6 +316,10 @@ class EventFollower:
 
     # ------------------------------------------------------------------------------------------ by checkpoints
 
+    def _wants(self, event: ChainEvent) -> bool:
+        fitting = not self._types or any(fits(event.type, wanted) for wanted in self._types)
+        return fitting and self._sender in ("", event.sender)
+
     async def _checkpoints(self, wire: Wire) -> AsyncIterator[Followed]:
         async with wire.subscribe_checkpoints() as live:
             async for found in self._checkpoints_up_to(wire, None):
@@ -333,7 +342,7 @@ class EventFollower:
                 await self._chain.endpoints.sleep(self._chain.endpoints.retry.pause(0))
                 continue
             for event in found.events:
-                if any(fits(event.type, wanted) for wanted in self._types) or not self._types:
+                if self._wants(event):
                     followed = self._take(EventFrame(event, b"", None))
                     if followed is not None:
                         yield followed

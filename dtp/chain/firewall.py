@@ -25,10 +25,10 @@ from typing import ClassVar, Final, Protocol
 
 from dtp.chain import host as host_module
 from dtp.chain import pass_ as pass_module
-from dtp.chain.client import ChainClient
 from dtp.chain.errors import MalformedObject
 from dtp.chain.host import Mode, Rate
 from dtp.chain.model import Id, canonical_id
+from dtp.chain.node.client import ChainClient
 from dtp.chain.pass_ import Account, Plan
 from dtp.chain.resolver import HostState, ServiceMissing, read_host, service_number
 from dtp.chain.values import TableRef, codec

@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from dtp.chain import host
-from dtp.chain.client import ChainClient
-from dtp.chain.commands import Program
 from dtp.chain.errors import MoveAborted
 from dtp.chain.host import Beacon, Endpoint, HostError
+from dtp.chain.node.client import ChainClient
+from dtp.chain.node.commands import Program
 from dtp.chain.resolver import direct_url
 from dtp.errors import DtpError, LocalError
 from dtp.tasks import SupervisedTask

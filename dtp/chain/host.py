@@ -11,16 +11,11 @@ from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Any, Final
 
-from dtp.chain.commands import Argument, ObjectLike, Program
 from dtp.chain.model import SUI_COIN, Id, canonical_type
-from dtp.chain.packages.transport_names import (
-    HOST_FIELDS,
-    PACKAGE,
-    HostError,
-    HostStruct,
-    Module,
-)
-from dtp.chain.packages.transport_names import HostFunction as Function
+from dtp.chain.node.commands import Argument, ObjectLike, Program
+from dtp.chain.packages.transport_names import PACKAGE, Module
+from dtp.chain.packages.transport_names.host import HOST_FIELDS, HostError, HostStruct
+from dtp.chain.packages.transport_names.host import HostFunction as Function
 from dtp.chain.values import Schema, TableRef
 
 __all__ = [

@@ -19,7 +19,7 @@ from dtp.chain.model import Id, canonical_id
 from dtp.chain.signer import KeySigner, Scheme
 from dtp.identity import Identity, Passphrase, PeerId
 from dtp.identity.pem import encrypted_pem
-from dtp.identity.private import open_to_others
+from dtp.identity.private import read_private_file
 
 _ACTIVE = re.compile(r"^\s*active_address:\s*\"?(0x[0-9a-fA-F]{1,64})\"?\s*$", re.MULTILINE)
 _MAX_FILE = 1 << 20
@@ -34,8 +34,8 @@ def sui_config_dir() -> Path:
 def load_key(path: str | os.PathLike[str], passphrase: Passphrase | None = None) -> KeySigner:
     """The account of an identity file or of a PKCS#8 file of another scheme.
 
-    Raises `KeystoreError`, and for identity files what `Identity.load` raises. Files that others may read are
-    refused.
+    Raises `KeystoreError`, `OpenToOthers` where others may read it, and for identity files what `Identity.load`
+    raises.
     """
     path = Path(path)
     data = _read_private(path)
@@ -115,13 +115,9 @@ def _active_address(folder: Path) -> str:
 
 def _read_private(path: Path) -> bytes:
     try:
-        with open(path, "rb") as file:
-            close = open_to_others(os.fstat(file.fileno()))
-            data = file.read(_MAX_FILE + 1)
+        data = read_private_file(path, _MAX_FILE + 1)
     except OSError as fault:
         raise KeystoreError(f"can't read {path}: {fault.strerror or fault}") from fault
-    if close:
-        raise KeystoreError(f"{path} may be read by others; {close} {path}")
     if len(data) > _MAX_FILE:
         raise KeystoreError(f"{path} is too large for a file of keys")
     return data
@@ -137,6 +133,14 @@ def _is_ed25519(data: bytes) -> bool:
         return match is not None and _ED25519_OID in base64.b64decode(match[1])
     except binascii.Error:
         return False
+
+
+def read_sui_key(path: str | os.PathLike[str]) -> KeySigner:
+    """Return the account of a file with a key as Sui's wallets export it (`suiprivkey1...`).
+
+    Raises `KeystoreError`, `OpenToOthers`, and `SignerError` for what is no such key.
+    """
+    return KeySigner.from_text(_read_private(Path(path)).decode("utf-8", "replace"))
 
 
 def _load_ec(path: Path, data: bytes, passphrase: Passphrase | None) -> KeySigner:

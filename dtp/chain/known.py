@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from dtp.chain import channel, host, lock, pass_, pipe
-from dtp.chain.deployments import Deployments
+from dtp.chain import card, channel, host, lock, pass_, pipe, show
 from dtp.chain.errors import MalformedObject
+from dtp.chain.packages.deployments import Deployments
 from dtp.chain.values import Schema
 from dtp.sui.names import SuiNameError, format_address, parse_type
 
 #: Every module of the packages that ship.
-SCHEMAS: Final[tuple[Schema, ...]] = (host.SCHEMA, pass_.SCHEMA, channel.SCHEMA, pipe.SCHEMA, lock.SCHEMA)
+SCHEMAS: Final[tuple[Schema, ...]] = (
+    *(host.SCHEMA, pass_.SCHEMA, channel.SCHEMA, pipe.SCHEMA),
+    *(lock.SCHEMA, card.SCHEMA, show.SCHEMA),
+)
 
 
 def find_class(deployments: Deployments, type: str) -> tuple[Schema, Any] | None:

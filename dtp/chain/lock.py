@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
-from dtp.chain.commands import Argument, ObjectLike, Program
 from dtp.chain.model import SUI_COIN, Id, canonical_type
-from dtp.chain.packages.escrow_names import LOCK_FIELDS, PACKAGE, LockError, LockStruct, Module
-from dtp.chain.packages.escrow_names import LockFunction as Function
+from dtp.chain.node.commands import Argument, ObjectLike, Program
+from dtp.chain.packages.escrow_names import PACKAGE, Module
+from dtp.chain.packages.escrow_names.lock import LOCK_FIELDS, LockError, LockStruct
+from dtp.chain.packages.escrow_names.lock import LockFunction as Function
 from dtp.chain.values import Schema
 
 __all__ = [

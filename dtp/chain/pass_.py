@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dtp.chain.commands import Argument, ObjectLike, Program
 from dtp.chain.model import SUI_COIN, Id, canonical_type
-from dtp.chain.packages.transport_names import PACKAGE, PASS_FIELDS, Module, PassError, PassStruct
-from dtp.chain.packages.transport_names import PassFunction as Function
+from dtp.chain.node.commands import Argument, ObjectLike, Program
+from dtp.chain.packages.transport_names import PACKAGE, Module
+from dtp.chain.packages.transport_names.pass_ import PASS_FIELDS, PassError, PassStruct
+from dtp.chain.packages.transport_names.pass_ import PassFunction as Function
 from dtp.chain.values import Schema, TableRef
 
 __all__ = [

@@ -10,12 +10,13 @@ from enum import IntEnum
 from typing import Final
 
 from dtp.chain.channel import Channel
-from dtp.chain.commands import MAX_PURE_BYTES, Argument, ObjectLike, Program
 from dtp.chain.errors import ProgramError
 from dtp.chain.host import Bearer, Terms
 from dtp.chain.model import SUI_COIN, canonical_type
-from dtp.chain.packages.transport_names import PACKAGE, PIPE_FIELDS, Module, PipeError, PipeStruct
-from dtp.chain.packages.transport_names import PipeFunction as Function
+from dtp.chain.node.commands import MAX_PURE_BYTES, Argument, ObjectLike, Program
+from dtp.chain.packages.transport_names import PACKAGE, Module
+from dtp.chain.packages.transport_names.pipe import PIPE_FIELDS, PipeError, PipeStruct
+from dtp.chain.packages.transport_names.pipe import PipeFunction as Function
 from dtp.chain.values import Schema
 
 __all__ = [

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from weakref import WeakKeyDictionary
 
 from dtp.chain import host as host_module
-from dtp.chain.client import ChainClient
-from dtp.chain.endpoints import Retry
 from dtp.chain.errors import ObjectMissing
 from dtp.chain.host import Beacon, Endpoint, Host, Role, Service
 from dtp.chain.model import Id, canonical_id
-from dtp.chain.networks import NETWORKS, find_network
-from dtp.chain.upgrades import Policy
+from dtp.chain.node.client import ChainClient
+from dtp.chain.node.endpoints import Retry
+from dtp.chain.node.networks import NETWORKS, find_network
+from dtp.chain.packages.upgrades import Policy
 from dtp.errors import ChainError, LocalError
 from dtp.sui.names import SuiNameError
 from dtp.tasks import start_task
@@ -150,9 +150,10 @@ def spelling_of(name: str, number: int) -> str:
     return next((each for each in _spellings(name) if service_number(each) == number), name)
 
 
-def usual_name(number: int) -> str:
-    """Return the name of a service's number where it is one that `dtp serve` gives by itself; else the number."""
-    return next((name for name in _USUAL if service_number(name) == number), str(number))
+def usual_name(number: int, others: Iterable[str] = ()) -> str:
+    """Return the name of a service's number where it is one of `others`, or one that services usually have; else the
+    number."""
+    return next((name for name in (*others, *_USUAL) if service_number(name) == number), str(number))
 
 
 def _shown(number: int) -> str:
@@ -196,7 +197,7 @@ def direct_url(endpoint: Endpoint) -> str:
 
     A hint is text of whoever enrolled the endpoint. Only carriers that leave the machine are taken, and none with
     options: those can name files here and proxies. What stands behind a "#" isn't for dialling (see
-    `dtp.chain.posts.hint_with_key`).
+    `dtp.chain.pipes.posts.hint_with_key`).
     """
     try:
         text = endpoint.hint.decode("ascii").removeprefix("dtp+").partition("#")[0]
@@ -315,7 +316,8 @@ class HostDirectory:
 
     Pipes of its places are dialled with `client`, where that has a signer, instead of the environment's; over
     `pipe_channel`, an open channel of that account, and no other, where one is given: who pays for the transport has
-    said so there.
+    said so there. With `also_closed` services are found that their owner has closed or removed, for who has a channel
+    of one to close.
     """
 
     def __init__(
@@ -325,9 +327,11 @@ class HostDirectory:
         max_age: float = MAX_AGE,
         max_hosts: int = MAX_HOSTS,
         pipe_channel: str = "",
+        also_closed: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
+        self._also_closed = also_closed
         self._pipe_channel = pipe_channel
         self._max_age = max_age
         self._max_hosts = max_hosts
@@ -376,7 +380,13 @@ class HostDirectory:
             state = await self.find(host_object)
         except ObjectMissing:
             return []
-        number, _ = state.service(service)
+        if self._also_closed:
+            try:
+                number, _ = state.find_service(service)
+            except ServiceMissing:
+                number = service_number(service)
+        else:
+            number, _ = state.service(service)
         return [self._dialling(place) for place in state.places(number, via, self._clock())]
 
     def _dialling(self, place: Place) -> Place:
@@ -386,7 +396,7 @@ class HostDirectory:
             return place
 
         async def dial() -> Carrier:
-            from dtp.chain import pipe_carrier  # which knows this module
+            from dtp.chain.pipes import carrier as pipe_carrier  # which knows this module
 
             named = f"&channel={self._pipe_channel}" if self._pipe_channel else ""
             return await pipe_carrier.dial(place.url + named, chain=client)
@@ -493,7 +503,8 @@ class _Environment:
     async def places(
         self, host_object: str, service: str, via: str = "direct", network: str = ""
     ) -> list[Place]:
-        """See `HostDirectory.places`."""
+        """Return where a service of a host is dialled, by the directory of its network. Raise as
+        `HostDirectory.places` does."""
         return await self.for_network(network).places(host_object, service, via)
 
 

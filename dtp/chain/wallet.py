@@ -10,9 +10,6 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
-from dtp.chain.client import ChainClient, Signed
-from dtp.chain.coins import coins_for
-from dtp.chain.commands import Program
 from dtp.chain.errors import (
     MALFORMED,
     InsufficientFunds,
@@ -30,7 +27,10 @@ from dtp.chain.model import (
     canonical_type,
     format_amount,
 )
-from dtp.chain.networks import Network
+from dtp.chain.node.client import ChainClient, Signed
+from dtp.chain.node.coins import coins_for
+from dtp.chain.node.commands import Program
+from dtp.chain.node.networks import Network
 
 _FAUCET_TIMEOUT = 60.0
 _MAX_ANSWER = 1 << 20

@@ -11,11 +11,12 @@ import click
 
 from dtp import config
 from dtp.cli.groups import Group
-from dtp.cli.options import IdentitySource
-from dtp.cli.output import json_option, print_note, print_result
-from dtp.errors import LocalError
+from dtp.cli.options import IdentitySource, identity_options
+from dtp.cli.output import json_option, print_line, print_note, print_result
+from dtp.errors import DtpError, LocalError
 
 if TYPE_CHECKING:
+    from dtp.graph import Graph
     from dtp.identity import Account, Card, Identity
 
 _CARD = ".card"
@@ -40,11 +41,12 @@ def _default() -> str:
     return str(config.config_dir() / "account.pem")
 
 
-_file = click.option(
+account_file = click.option(
     "--key",
     "-k",
     "file",
     type=click.Path(dir_okay=False),
+    default=_default,
     help="The account's key. [default: account.pem in DTP_HOME]",
 )
 _peer = click.argument("peer")
@@ -109,13 +111,13 @@ def _show(card: Card) -> None:
 
 
 @account.command()
-@_file
+@account_file
 @click.option(
     "--recovery", type=click.Path(dir_okay=False), required=True, help="Where to write the recovery key."
 )
 @click.argument("device", nargs=-1, metavar="[PEER=LABEL]...")
 @json_option
-def create(file: str | None, recovery: str, device: tuple[str, ...]) -> None:
+def create(file: str, recovery: str, device: tuple[str, ...]) -> None:
     """Make an account with these devices: its key, its recovery key and its card.
 
     Take the recovery key away from this machine: it alone gives the account another key, when this one is lost or
@@ -127,75 +129,111 @@ def create(file: str | None, recovery: str, device: tuple[str, ...]) -> None:
     """
     from dtp.identity import Account, Device, Identity, PeerId
 
-    target = file or _default()
     named = [one.partition("=") for one in device]
     devices = [Device(PeerId.parse(name).key, label) for name, _, label in named]
     key, other = Identity.generate(), Identity.generate()
     made = Account.create(key, other.id, devices)
-    if card_path(target).exists():
-        raise AccountFileError(f"{card_path(target)} is there already: the account it is of would be lost")
+    if card_path(file).exists():
+        raise AccountFileError(f"{card_path(file)} is there already: the account it is of would be lost")
     other.save(recovery)
-    key.save(target)
-    save_account(target, made)
+    key.save(file)
+    save_account(file, made)
     print_note({"recovery": recovery}, f"the recovery key is in {recovery}: keep it elsewhere")
     _show(made.card)
 
 
 @account.command()
-@_file
+@account_file
 @click.argument("card", required=False, type=click.Path(dir_okay=False))
 @json_option
-def show(file: str | None, card: str | None) -> None:
+def show(file: str, card: str | None) -> None:
     """Show your account's card, or that in the file CARD."""
-    _show(read_card(card or card_path(file or _default())))
+    _show(read_card(card or card_path(file)))
 
 
 @account.command()
-@_file
+@account_file
 @_peer
 @click.argument("label", default="")
 @json_option
-def add(file: str | None, peer: str, label: str) -> None:
+def add(file: str, peer: str, label: str) -> None:
     """Add a device, or give one another LABEL. Then give it the card, or join the graphs once more with it here."""
     from dtp.identity import PeerId
 
-    target = file or _default()
-    changed = load_account(target).add(PeerId.parse(peer), label)
-    save_account(target, changed)
+    changed = load_account(file).add(PeerId.parse(peer), label)
+    save_account(file, changed)
     _show(changed.card)
 
 
 @account.command()
-@_file
+@account_file
 @_peer
 @json_option
-def remove(file: str | None, peer: str) -> None:
+def remove(file: str, peer: str) -> None:
     """Remove a device that isn't lost, and writes no more.
 
-    For a lost one it is 'dtp graph account FILE --key ... --revoke PEER', in each graph.
+    For a lost one it is 'dtp account revoke', with all graphs.
     """
     from dtp.identity import PeerId
 
-    target = file or _default()
-    changed = load_account(target).remove(PeerId.parse(peer))
-    save_account(target, changed)
+    changed = load_account(file).remove(PeerId.parse(peer))
+    save_account(file, changed)
     _show(changed.card)
 
 
 @account.command()
-@_file
+@account_file
+@_peer
+@click.argument("graphs", nargs=-1, required=True, metavar="GRAPH...", type=click.Path(dir_okay=False))
+@identity_options("--identity", "-i")
+@json_option
+def revoke(file: str, peer: str, graphs: tuple[str, ...], identity: IdentitySource) -> None:
+    """Put a lost device out of the account in all of these graphs: what it wrote since isn't taken any more.
+
+    What it wrote up to what has come to a graph stays there. A graph that refuses doesn't stop the others.
+
+    \b
+    Example:
+      dtp account revoke dtp1... notes.db photos.db
+    """
+    from dtp.cli.graph.opening import Opener
+    from dtp.identity import PeerId
+
+    failed = False
+    changed = load_account(file)
+    if changed.card.names(PeerId.parse(peer).key):
+        changed = changed.remove(PeerId.parse(peer))
+        save_account(file, changed)
+
+    async def work(graph: Graph) -> None:
+        graph.accounts.end_device(changed, peer)
+
+    for place in graphs:
+        try:
+            if "://" not in place and not os.path.exists(place):
+                raise AccountFileError(f"there is no graph {place!r}")
+            Opener(place, None, identity).run(work, writing=True)
+            print_line({"graph": place, "revoked": peer}, f"{place}: {peer} is put out")
+        except DtpError as error:
+            failed = True
+            print_line({"graph": place, "error": error.code}, f"{place}: {error}")
+    if failed:
+        raise AccountFileError("some graphs don't know of it: see above, and do it again for those")
+
+
+@account.command()
+@account_file
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), help="For so long. [default: for good]")
 @json_option
-def renew(file: str | None, days: float | None) -> None:
+def renew(file: str, days: float | None) -> None:
     """Sign the card anew, to hold for some days: devices write for as long as a card that they show does."""
-    target = file or _default()
-    changed = load_account(target).renew(int((time.time() + days * 86_400) * 1000) if days else 0)
-    save_account(target, changed)
+    changed = load_account(file).renew(int((time.time() + days * 86_400) * 1000) if days else 0)
+    save_account(file, changed)
     _show(changed.card)
 
 
 @account.command()
-@_file
+@account_file
 @click.option("--card", type=click.Path(dir_okay=False), required=True, help="The newest card that there is.")
 @click.option("--recovery", type=click.Path(dir_okay=False), required=True, help="The recovery key's file.")
 @click.option(
@@ -208,23 +246,22 @@ def renew(file: str | None, days: float | None) -> None:
     "--device", "devices", multiple=True, metavar="PEER=LABEL", help="A device it has then; repeatable."
 )
 @json_option
-def rotate(file: str | None, card: str, recovery: str, next_recovery: str, devices: tuple[str, ...]) -> None:
+def rotate(file: str, card: str, recovery: str, next_recovery: str, devices: tuple[str, ...]) -> None:
     """Give the account another key, by its recovery key: the one before is lost or stolen.
 
     Then tell each graph: 'dtp graph account FILE --key ... --take-over'.
     """
     from dtp.identity import Account, Device, Identity, PeerId
 
-    target = file or _default()
-    if card_path(target).exists() and not os.path.samefile(card_path(target), card):
-        raise AccountFileError(f"{card_path(target)} is of another card: name another --key")
+    if card_path(file).exists() and not os.path.samefile(card_path(file), card):
+        raise AccountFileError(f"{card_path(file)} is of another card: name another --key")
     named = [one.partition("=") for one in devices]
     listed = [Device(PeerId.parse(name).key, label) for name, _, label in named]
     key, other = Identity.generate(), Identity.generate()
     made = Account.rotate(read_card(card), _load(recovery), key, other.id, listed)
     other.save(next_recovery)
-    key.save(target)
-    save_account(target, made)
+    key.save(file)
+    save_account(file, made)
     text = f"the next recovery key is in {next_recovery}; {recovery} is used up"
     print_note({"recovery": next_recovery}, text)
     _show(made.card)

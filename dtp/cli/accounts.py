@@ -46,15 +46,19 @@ def is_secret_key(text: str) -> bool:
     return text.strip().lower().startswith("suiprivkey")
 
 
-def refuse_key(context: click.Context, param: click.Parameter, wallet: str | None) -> str | None:
+_Named = TypeVar("_Named", str, Path)
+
+
+def refuse_key(context: click.Context, param: click.Parameter, value: _Named | None) -> _Named | None:
     """Raise `ConfigError` for a key on the command line, which every user of the machine can read there."""
     source = context.get_parameter_source(param.name or "")
-    if wallet is not None and is_secret_key(wallet) and source is not click.core.ParameterSource.ENVIRONMENT:
-        raise ConfigError(
-            "--wallet has a private key, which others see in the list of processes and your shell keeps: name a file "
-            "with it (chmod 600), or give it in $DTP_WALLET; and make another key, since this one was seen"
-        )
-    return wallet
+    if value is None or source is click.core.ParameterSource.ENVIRONMENT or not is_secret_key(str(value)):
+        return value
+    or_else = f", or give it in ${param.envvar}" if param.envvar else ""
+    raise ConfigError(
+        f"{param.opts[0]} has a private key, which others see in the list of processes and your shell keeps: name a "
+        f"file with it (chmod 600){or_else}; and make another key, since this one was seen"
+    )
 
 
 @dataclass(frozen=True)

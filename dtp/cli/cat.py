@@ -20,13 +20,17 @@ from dtp.cli.options import (
 )
 from dtp.cli.output import OutputError, discard_output, json_option, print_note, wants_json
 from dtp.cli.paying import Payment, payment_options
+from dtp.cli.peers import named_network_option
 from dtp.cli.progress import Meter
 from dtp.cli.run import run
 from dtp.errors import LocalError
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.relay import PIECE
+from dtp.net.resolver import HostResolver, StaticResolver
 from dtp.net.stream import Stream
+from dtp.peers.nearby import NearbyResolver
+from dtp.peers.private import PrivateNetwork
 from dtp.plurals import count_of
 from dtp.session.codes import TooManyStreams
 from dtp.tasks import start_task
@@ -39,10 +43,13 @@ PATIENCE = 1.0
 @address_argument
 @identity_options("--identity", "-i")
 @psk_file_option
+@named_network_option("private")  # `network` is the chain's
 @payment_options
 @verbose_option
 @json_option
-def cat(address: Address, identity: IdentitySource, psk: bytes | None, payment: Payment) -> None:
+def cat(
+    address: Address, identity: IdentitySource, psk: bytes | None, private: str | None, payment: Payment
+) -> None:
     """Connect standard input and output to a service: netcat, by identity and encrypted.
 
     The end of the input is passed on and output goes on (half close); the command ends when the peer has
@@ -52,13 +59,26 @@ def cat(address: Address, identity: IdentitySource, psk: bytes | None, payment: 
     Examples:
       echo hello | dtp cat dtp+tcp://dtp1...@127.0.0.1:9700/echo
       tar c photos | dtp cat dtp://alice/backup
+      dtp cat --network-file family.key dtp://dtp1.../files
       ssh -o ProxyCommand='dtp cat dtp://alice/ssh' alice
     """
-    run(_cat(address, identity, psk, payment))
+    if psk is not None and private is not None:
+        raise click.UsageError("--network-file has a key for its handshakes: leave out --psk-file")
+    network = None if private is None else PrivateNetwork.parse(private)
+    run(_cat(address, identity, psk, network, payment))
 
 
-async def _cat(address: Address, identity: IdentitySource, psk: bytes | None, payment: Payment) -> None:
-    dial = payment.connect(address, identity=identity.load_or_make(), psk=psk)
+async def _cat(
+    address: Address,
+    identity: IdentitySource,
+    psk: bytes | None,
+    network: PrivateNetwork | None,
+    payment: Payment,
+) -> None:
+    resolvers = None
+    if network is not None:
+        psk, resolvers = network.psk, (StaticResolver(), HostResolver(), NearbyResolver(network))
+    dial = payment.connect(address, identity=identity.load_or_make(), psk=psk, resolvers=resolvers)
     with payment.accounted() as used:
         async with dial as connection, _telling(connection):
             used.append(connection)

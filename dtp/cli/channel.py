@@ -4,53 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from dtp.cli.accounts import Account, account_options, record_of, tell_history
 from dtp.cli.channel_history import history
+from dtp.cli.channel_records import (
+    STATES,
+    keyless_line,
+    keyless_record,
+    line_of,
+    shown_record,
+    summary_of,
+    voucher_record,
+)
 from dtp.cli.groups import Group
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line, print_result, wants_json
-from dtp.cli.show import amount, gas_text, moment, money, table
+from dtp.cli.show import amount, gas_text, money, table
 from dtp.cli.vouchers import Vouchers, store_option
 from dtp.errors import CarrierError, ChainError, DtpError, LocalError, PeerError
 from dtp.plurals import count_of
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
-    from dtp.chain.channel import Channel, Voucher
-    from dtp.cli.vouchers import Stores
-    from dtp.pay.ends import Step
-    from dtp.pay.holding import VoucherStore
-    from dtp.pay.journal import Journal
+    from dtp.chain.channel import Channel
+    from dtp.pay.client.ends import Step
     from dtp.pay.settling import Paid
-    from dtp.pay.store import Bought, Store
+    from dtp.pay.store import Store
+    from dtp.pay.store.holding import VoucherStore
+    from dtp.pay.store.journal import Journal
+    from dtp.pay.store.rows import Bought
 
-_STATES = ("open", "closing", "draining", "closed")
-#: Fields of a channel that are sums of its coin.
-_SUMS = frozenset(
-    {
-        "balance",
-        "client_credit",
-        "deposited",
-        "claimed",
-        "credited",
-        "refunded",
-        "owed",
-        "credit_due",
-        "epoch_spent",
-        "price_request",
-        "price_mib",
-        "min_deposit",
-        "credit",
-        "amount",
-    }
-)
+_Kept = TypeVar("_Kept", bound="VoucherStore")
 #: Seconds between two looks of the watcher.
 _WATCH_EVERY = 30.0
 #: What a claim has to have ahead for gas, about, MIST.
@@ -85,76 +76,21 @@ def list_channels(vouchers: Vouchers, account: Account) -> None:
     """List the channels of the store, as the chain has them now."""
 
     async def work(chain: ChainClient) -> list[dict[str, Any]]:
-        from dtp.pay.cashier import read_channels
+        from dtp.pay.server.cashier import read_channels
 
         with vouchers.open() as stores:
             bought = {each.channel: each for each in stores.bought.bought()}
             sold = {each.channel for each in stores.sold.sold()}
             found = await read_channels(chain, [*bought, *sold])
             return [
-                _summary(stores, id, found.get(id), "pays" if id in bought else "is paid", bought.get(id))
+                summary_of(stores, id, found.get(id), "pays" if id in bought else "is paid", bought.get(id))
                 for id in dict.fromkeys([*bought, *sold])
                 if id in found or (id in bought and bought[id].state != "closed")
             ]
 
     records = account.run(work, signing=False)
-    text = "\n".join(_line(each) for each in records) or "no channels"
+    text = "\n".join(line_of(each) for each in records) or "no channels"
     print_result({"channels": records}, None if wants_json() else text)
-
-
-def _summary(
-    stores: Stores, id: str, found: Channel | None, role: str, ours: Bought | None = None
-) -> dict[str, Any]:
-    lanes = [lane for _, lane in stores.bought.lanes(id)] if role == "pays" else stores.sold.sold(id)
-    vouched = sum(each.newest.voucher.amount for each in lanes if each.newest is not None)
-    if found is None:
-        return {"channel": id, "role": role, "state": "unknown", "vouched": vouched}
-    return {
-        "channel": id,
-        "role": role,
-        "state": _STATES[found.state],
-        "host": found.host,
-        "service": found.service,
-        "deposited": found.deposited,
-        "vouched": vouched,
-        "claimed": found.claimed,
-        "held": found.balance,
-        "coin": found.coin,
-        **({} if ours is None else _lock_of(stores, found, ours)),
-    }
-
-
-def _lock_of(stores: Stores, found: Channel, ours: Bought) -> dict[str, Any]:
-    """Until when a channel of ours keeps what isn't vouched (Unix ms), and why."""
-    from dtp.chain.channel import State
-    from dtp.pay.budget import is_in_use, span
-
-    until = found.claims_until_ms
-    if found.state == State.CLOSING:
-        why = "the server may claim until then; then the next command finalizes it"
-    elif is_in_use(stores.bought, found.id):
-        why = "a program uses it"
-    elif ours.refused:
-        why = "its server refuses it: the next command that pays asks for its close"
-    else:
-        claims = span(found.terms.claim_ms)
-        why = (
-            "kept for the next connection; 'dtp channel close' brings it back, at once where the server answers, "
-            f"else {claims} later"
-        )
-    return {"locked_until_ms": until, "why": why, "gas_mist": ours.gas}
-
-
-def _line(record: dict[str, Any]) -> str:
-    if record["state"] == "unknown":
-        return f"{record['channel']}  {record['role']}, not on this network"
-    vouched, claimed, held = (money(record[each], record["coin"]) for each in ("vouched", "claimed", "held"))
-    about = f"{record['channel']}  {record['role']}, {record['state']}"
-    line = f"{about}: vouched {vouched}, claimed {claimed}, holds {held}"
-    if record.get("why"):
-        until = record["locked_until_ms"]
-        line += f"\n    locked{'' if until is None else f' until {moment(until)}'}: {record['why']}"
-    return line
 
 
 @channel.command()
@@ -175,33 +111,12 @@ def show(id: str, vouchers: Vouchers, account: Account) -> None:
             }
         return {
             **record_of(found),
-            "state": _STATES[found.state],
-            "vouchers": {str(lane): _voucher_record(each.voucher) for lane, each in vouched.items()},
+            "state": STATES[found.state],
+            "vouchers": {str(lane): voucher_record(each.voucher) for lane, each in vouched.items()},
         }
 
     record = account.run(work, signing=False)
-    print_result(record, None if wants_json() else table(_shown(record)))
-
-
-def _shown(record: dict[str, Any]) -> dict[str, Any]:
-    """A channel's record for people: who bears transport by name, sums in SUI, where that is its coin."""
-    from dtp.chain.host import Bearer
-    from dtp.chain.model import SUI_COIN, canonical_type
-
-    shown = {**record, "terms": {**record["terms"], "bearer": Bearer(record["terms"]["bearer"]).name.lower()}}
-    return _in_sui(shown) if canonical_type(record["terms"]["coin"]) == SUI_COIN else shown
-
-
-def _in_sui(record: Any) -> Any:
-    if isinstance(record, dict):
-        return {name: amount(each) if name in _SUMS else _in_sui(each) for name, each in record.items()}
-    return [_in_sui(each) for each in record] if isinstance(record, list) else record
-
-
-def _voucher_record(voucher: Voucher) -> dict[str, Any]:
-    record: dict[str, Any] = record_of(voucher)
-    del record["domain"]  # the same in each
-    return record
+    print_result(record, None if wants_json() else table(shown_record(record)))
 
 
 @channel.command()
@@ -218,8 +133,8 @@ def claim(id: str | None, vouchers: Vouchers, account: Account) -> None:
     async def work(chain: ChainClient) -> None:
         from dtp.chain.channel import State
         from dtp.chain.model import canonical_id
-        from dtp.pay.cashier import Cashier
         from dtp.pay.claims import Action, Decision, Policy, claimable, gain_of, worth_of, worthwhile
+        from dtp.pay.server.cashier import Cashier, claiming
         from dtp.pay.settling import settle
 
         wanted, clock = None if id is None else canonical_id(id), _ChainTime(chain)
@@ -248,7 +163,9 @@ def claim(id: str | None, vouchers: Vouchers, account: Account) -> None:
                     continue
                 decisions.append(Decision(view, Action.CLAIM, lanes, gain))
             weighed = policy if wanted is None else None
-            done = await settle(chain, decisions, policy.batch, _print_failed, policy=weighed)
+            async with _journal(stores.sold) as journal:
+                claims = claiming(chain, journal)
+                done = await settle(claims, decisions, policy.batch, _print_failed, policy=weighed)
             for paid, _ in done:
                 _print_paid("claimed", paid)
             if not done and weighed is not None:  # the simulation knows better what it costs
@@ -311,7 +228,11 @@ def close(id: str | None, pipes: bool, slack: str | None, vouchers: Vouchers, ac
         raise click.UsageError("--slack is for one CHANNEL that is open; name it")
 
     async def work(chain: ChainClient) -> None:
+        from dtp.pay.spent import settle_spent
+
         with vouchers.open("make" if pipes or id is not None else "empty") as (_, store):
+            async with _journal(store) as journal:
+                await settle_spent(chain, journal)
             if id is not None:
                 found = await _read_open(chain, store, id)
                 if found is not None:
@@ -349,7 +270,7 @@ def close(id: str | None, pipes: bool, slack: str | None, vouchers: Vouchers, ac
 
 async def _close_pipes(chain: ChainClient, store: Store) -> None:
     """Ask for the close of channels that carried pipes, and note them, so that the next run finishes it."""
-    from dtp.chain.pipes import reclaim
+    from dtp.chain.pipes.opening import reclaim
 
     done = await reclaim(chain, close=True, on_closing=lambda found: _note_closing(chain, store, found))
     print_line(
@@ -373,7 +294,7 @@ async def _close(
 ) -> None:
     """The next step of closing a channel."""
     from dtp.chain.channel import State
-    from dtp.pay.ends import close_further
+    from dtp.pay.client.ends import close_further
 
     if ask and found.state == State.OPEN:
         if await _close_with_server(chain, store, found, slack):
@@ -410,7 +331,7 @@ async def _close(
 
 
 def _wait(step: Step) -> str:
-    from dtp.pay.budget import span
+    from dtp.pay.client.budget import span
 
     return span(round(step.seconds * 1000))
 
@@ -451,8 +372,8 @@ async def _close_with_server(chain: ChainClient, store: Store, found: Channel, s
 
 def _note_closing(chain: ChainClient, store: Store, found: Channel) -> None:
     """Note that a channel closes, also one that the store didn't know: the next run has to finish it."""
-    from dtp.pay.lost import bought_of
-    from dtp.pay.top_up import now_ms
+    from dtp.pay.client.lost import bought_of
+    from dtp.pay.client.top_up import now_ms
 
     if found.client == chain.address:
         store.add_closing(bought_of(chain, found, "closing"), now_ms())
@@ -470,7 +391,7 @@ def find(vouchers: Vouchers, account: Account) -> None:
     """
 
     async def work(chain: ChainClient) -> None:
-        from dtp.pay.lost import find_channels
+        from dtp.pay.client.lost import find_channels
 
         await tell_history(chain)
         with vouchers.open("make") as (_, store):  # which counts what is found for the limit of a day
@@ -481,37 +402,11 @@ def find(vouchers: Vouchers, account: Account) -> None:
                 f"{each.id}: holds {money(each.balance, each.coin)}; 'dtp channel close {each.id}' brings it back",
             )
         for each in found.keyless:
-            print_line(_keyless_record(each), _keyless_line(each))
+            print_line(keyless_record(each), keyless_line(each))
         if not found.noted and not found.keyless:
             print_line({"event": "nothing"}, f"no other channel of {chain.address} is on this network")
 
     account.run(work)
-
-
-def _keyless_record(found: Channel) -> dict[str, Any]:
-    return {
-        "event": "keyless",
-        "channel": found.id,
-        "state": _STATES[found.state],
-        "host": found.host,
-        "service": found.service,
-        "held": found.balance,
-        "coin": found.coin,
-        "claims_until_ms": found.claims_until_ms,
-    }
-
-
-def _keyless_line(found: Channel) -> str:
-    from dtp.chain.channel import State
-
-    what = {
-        State.OPEN: f"asks for its close: the server may claim for {found.terms.claim_ms / 1000:,.0f} s then",
-        State.CLOSED: "brings back its storage deposit",
-    }.get(State(found.state), "brings it back when the time for claims is over")
-    return (
-        f"{found.id}: {_STATES[found.state]}, holds {money(found.balance, found.coin)}, and its key isn't in this "
-        f"store; unless a program with another store uses it, 'dtp channel close {found.id}' {what}"
-    )
 
 
 @channel.command()
@@ -531,7 +426,7 @@ def watch(every: float, once: bool, vouchers: Vouchers, account: Account) -> Non
     """
 
     async def work(chain: ChainClient) -> None:
-        from dtp.pay.cashier import Cashier
+        from dtp.pay.server.cashier import Cashier
 
         clock, cashier = _ChainTime(chain), None
         while True:
@@ -563,7 +458,7 @@ async def _check_watching(chain: ChainClient, journal: Journal[VoucherStore]) ->
     """Raise `PackageNotPublished` where no channel could be claimed on this machine; say when there is no gas."""
     from dtp.chain import channel as module
     from dtp.chain.errors import InsufficientFunds, PackageNotPublished
-    from dtp.pay.cashier import read_channels
+    from dtp.pay.server.cashier import read_channels
 
     unknown: list[DtpError] = []
 
@@ -589,12 +484,14 @@ def _print_watching(every: float, once: bool) -> None:
 
 async def _finish_ours(chain: ChainClient, store: Store) -> None:
     """Bring channels that we opened and nothing uses nearer to their end, and say what that did."""
-    from dtp.pay.ends import close_due
-    from dtp.pay.journal import Journal
+    from dtp.pay.client.ends import close_due
+    from dtp.pay.dial import is_closed_with_server
+    from dtp.pay.store.journal import Journal
 
     journal = Journal(store)
     try:
-        done = await close_due(chain, journal, await _now_ms(chain), _print_failed)
+        agree = functools.partial(is_closed_with_server, chain, store)
+        done = await close_due(chain, journal, await _now_ms(chain), _print_failed, agree)
     finally:
         await journal.close()
     for found, step in done:
@@ -631,8 +528,8 @@ class _ChainTime:
 
 
 @contextlib.asynccontextmanager
-async def _journal(store: VoucherStore) -> AsyncIterator[Journal[VoucherStore]]:
-    from dtp.pay.journal import Journal
+async def _journal(store: _Kept) -> AsyncIterator[Journal[_Kept]]:
+    from dtp.pay.store.journal import Journal
 
     journal = Journal(store)
     try:
@@ -648,7 +545,7 @@ async def _now_ms(chain: ChainClient) -> int:
 
 
 async def _find(chain: ChainClient, ids: list[str]) -> dict[str, Channel]:
-    from dtp.pay.cashier import read_channels
+    from dtp.pay.server.cashier import read_channels
 
     return await read_channels(chain, ids)
 

@@ -15,7 +15,8 @@ from dtp.cli.vouchers import Vouchers, store_option
 from dtp.plurals import count_of
 
 if TYPE_CHECKING:
-    from dtp.pay.store import Bought, Store
+    from dtp.pay.store import Store
+    from dtp.pay.store.rows import Bought
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +51,17 @@ def history(by: str, vouchers: Vouchers) -> None:
     with vouchers.open() as stores:
         rows = _sums(stores.bought, _BY[by], _day if by == "day" else lambda _: None)
         total = _sums(stores.bought, lambda _: "total", lambda _: "total")
+        unknown = len([each for each in stores.bought.unsettled() if each.purpose == "pay"])
     record = {
         by: [_record(each) | {by: name} for name, each in rows],
         "total": [_record(each) for _, each in total],
+        "gas_unknown": unknown,
     }
     lines = [_line(name or "openings that failed", each) for name, each in [*rows, *total]]
+    if unknown:
+        lines.append(
+            f"what {count_of(unknown, 'transaction')} took isn't known yet: the next command that pays or closes asks"
+        )
     print_result(
         record, None if wants_json() else "\n".join(lines) or "no channel was opened with this store"
     )
@@ -84,7 +91,7 @@ def _sums(
 
     for bought in store.bought():
         add(name_of(bought), _spent(store, bought))
-    for at_ms, gas in store.failed():
+    for at_ms, gas in store.spent_beside("pay"):
         add(failed_name_of(at_ms), _Spent(SUI_COIN, gas_mist=gas))
     return [(name, sums) for (name, _), sums in found.items()]
 

@@ -18,20 +18,22 @@ from dtp.cli import output
 from dtp.cli import run as running
 from dtp.cli.daemon_files import file_option
 from dtp.cli.daemon_init import init
-from dtp.cli.daemon_keys import load_identity, load_psk, look_at_keys
+from dtp.cli.daemon_keys import load_identity, load_network, load_psk, look_at_keys
 from dtp.cli.groups import Program
 from dtp.cli.output import json_option, print_line, print_result, printable, wants_json
-from dtp.daemon import logs, memory
 from dtp.daemon.config import values
 from dtp.daemon.config.load import load
 from dtp.daemon.config.reading import ConfigMistakes, Wrong
-from dtp.daemon.control import NotRunning, UntrustedFolder, ask, path_near, path_of
-from dtp.daemon.process import Process, serving
+from dtp.daemon.observing import logs
+from dtp.daemon.process import memory
+from dtp.daemon.process.control import NotRunning, UntrustedFolder, ask, path_near, path_of
+from dtp.daemon.process.program import Process, serving
 from dtp.errors import ConfigError, DtpError
 from dtp.identity import IdentityError
 from dtp.plurals import count_of
 
 T = TypeVar("T")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 #: What `run` ends with for what only a person mends (EX_CONFIG of sysexits.h): whoever starts it need not try again.
 EXIT_CONFIG = 78
@@ -125,11 +127,12 @@ def run(path: Path) -> None:
     config = load(path)
     if config.log.format == "json":  # what it prints goes where its log goes
         output.use_json()
-    identity, psk = load_identity(config), load_psk(config)
+    identity, network = load_identity(config), load_network(config)
+    psk = load_psk(config) if network is None else network.psk
     logs.set_up(config.log)
 
     running.serve_for_long()
-    make = serving(config, identity, psk)
+    make = serving(config, identity, psk, network)
 
     async def serve() -> None:
         await Process(config, make()).run(_print_ready)
@@ -216,18 +219,20 @@ def _grace(ctx: click.Context, param: click.Parameter, text: str | None) -> floa
         raise click.BadParameter(str(error), ctx, param) from None
 
 
-grace_option = click.option(
-    "--drain",
-    "grace",
-    metavar="TIME",
-    callback=_grace,
-    help='What is open may finish for so long, such as "12h". [default: drain in the file]',
-)
+def grace_option(default: str) -> Callable[[_Function], _Function]:
+    """`--drain`, where what is open has so much time without it."""
+    return click.option(
+        "--drain",
+        "grace",
+        metavar="TIME",
+        callback=_grace,
+        help=f'What is open may finish for so long, such as "12h". [default: {default}]',
+    )
 
 
 @main.command()
 @file_option
-@grace_option
+@grace_option("drain in the file")
 @json_option
 def drain(path: Path, grace: float | None) -> None:
     """Let the daemon take nothing new, finish what is open, and end."""
@@ -239,14 +244,14 @@ def drain(path: Path, grace: float | None) -> None:
 
 @main.command()
 @file_option
-@grace_option
+@grace_option("until it is over, a month at most")
 @json_option
 def upgrade(path: Path, grace: float | None) -> None:
     """Let a new process, with the program and the file as they are now, take over the sockets of the one that runs.
 
-    No client is turned away meanwhile; what is open finishes in the old process, and 'dtpd status' shows it. What
-    isn't over in time is cut off: of 'tcp' and WebSockets no daemon can tell where they may end. If the new process
-    does not begin to serve, the old one goes on.
+    No client is turned away meanwhile. What is open finishes in the old process, however long it takes, and 'dtpd
+    status' shows it; with --drain what isn't over in time is cut off. SIGTERM ends the old process sooner. If the new
+    process does not begin to serve, the old one goes on.
     """
     answer = _ask_anew(path, "upgrade", drain=grace)
     text = f"process {answer['pid']} serves now; the old one finishes {count_of(answer['streams'], 'stream')}"

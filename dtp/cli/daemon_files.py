@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from dtp.daemon.control import SYSTEM_FILE
+from dtp.daemon.process.control import SYSTEM_FILE
 from dtp.errors import ConfigError
 
 #: What `init` writes, and all other commands look for, in the folder where they are run.

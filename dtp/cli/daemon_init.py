@@ -17,7 +17,7 @@ from dtp.daemon.config import values
 from dtp.daemon.config.load import load_text
 from dtp.daemon.config.model import KINDS
 from dtp.daemon.config.reading import Wrong
-from dtp.daemon.control import SYSTEM_CONTROL, SYSTEM_FILE
+from dtp.daemon.process.control import SYSTEM_CONTROL, SYSTEM_FILE
 from dtp.errors import ConfigError
 from dtp.identity import Identity
 
@@ -32,6 +32,10 @@ _HEAD = """\
 [identity]
 file = "{identity}"  # who this daemon is: {id}
 
+{node}[node]
+# discover = ["lan", "dht"]  # be found by this identity: on the network ("lan"), everywhere ("dht")
+# announce = []  # services that are named to everybody
+
 # [web]
 # listen = "127.0.0.1:9464"  # a page about it, Prometheus metrics at /metrics, /health
 """
@@ -39,7 +43,7 @@ _CONTROL = f"""\
 control = "{SYSTEM_CONTROL}"  # 'dtpd status' asks here; the unit makes the folder
 """
 _LISTEN = """\
-listen = ["{listen}"]  # where peers come in: tcp, unix, ws
+listen = ["{listen}"]  # where peers come in: tcp, quic, unix, ws
 # drain = "30s"  # connections may finish for so long when the daemon ends
 """
 _EXPOSE = """
@@ -104,8 +108,9 @@ def _reached(identity: Identity, text: str) -> str:
 @click.option("--allow", multiple=True, metavar="CALLER",
               help="With --expose: who may use it, an identity, a Sui address, or '*'; may be repeated.")  # fmt: skip
 @click.option("--forward", metavar="HOST:PORT=ADDRESS", help="Forward this.")
+@click.option("--node", is_flag=True, help="Be a node: found by its identity, and finding others by theirs.")
 @json_option
-def init(path: Path, expose: str | None, allow: tuple[str, ...], forward: str | None) -> None:
+def init(path: Path, expose: str | None, allow: tuple[str, ...], forward: str | None, node: bool) -> None:
     """Ask what to expose and what to forward, and write a file with comments.
 
     The identity is made beside it (identity.pem) unless it is there already. With --expose or --forward nothing is
@@ -126,7 +131,7 @@ def init(path: Path, expose: str | None, allow: tuple[str, ...], forward: str | 
     key = path.parent / "identity.pem"
     made = not key.exists()
     identity = Identity.generate() if made else Identity.load(key)
-    head = _HEAD.format(identity=key.name, id=identity.id)
+    head = _HEAD.format(identity=key.name, id=identity.id, node="" if node else "# ")
     text = _aligned(head + _daemon(listen, system) + "".join(tables))
     load_text(text, path)  # what it writes has no mistakes, whatever was answered
     if made:

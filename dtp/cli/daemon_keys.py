@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dtp.cli.options import IdentitySource, read_psk_file
 from dtp.daemon.config.model import Config
@@ -13,6 +14,9 @@ from dtp.daemon.config.reading import ConfigMistakes, Mistake
 from dtp.errors import DtpError
 from dtp.identity import Identity, PassphraseNeeded
 from dtp.identity.private import open_to_others
+
+if TYPE_CHECKING:
+    from dtp.peers.private import PrivateNetwork
 
 
 def load_identity(config: Config) -> Identity:
@@ -27,6 +31,15 @@ def load_identity(config: Config) -> Identity:
 def load_psk(config: Config) -> bytes | None:
     """Return the pre-shared key of `config`, 32 bytes, or None. Raise `ConfigError`."""
     return None if config.psk_file is None else read_psk_file(str(config.psk_file))
+
+
+def load_network(config: Config) -> PrivateNetwork | None:
+    """Return the private network of the node of `config`, or None. Raise `ConfigError`, `NetworkKeyError`."""
+    if config.node is None or config.node.network is None:
+        return None
+    from dtp.peers.private import PrivateNetwork, read_key_file
+
+    return PrivateNetwork.parse(read_key_file(config.node.network))
 
 
 def look_at_keys(path: Path, config: Config) -> list[str]:
@@ -45,6 +58,9 @@ def look_at_keys(path: Path, config: Config) -> list[str]:
 
     look(("identity", "file"), lambda: _identity(config, warnings))
     look(("identity", "psk-file"), lambda: load_psk(config))
+    look(("node", "network-file"), lambda: load_network(config))
+    for number, topic in enumerate(() if config.node is None else config.node.private_topics):
+        look(("node", "private-topics", number, "key-file"), topic.read_key)
     if config.chain is not None and config.chain.wallet is not None:
         from dtp.chain.keystores import load_key
 
@@ -58,7 +74,7 @@ def look_at_keys(path: Path, config: Config) -> list[str]:
 
 def _identity(config: Config, warnings: list[str]) -> None:
     if config.passphrase_file is not None:
-        load_identity(config)
+        load_identity(config)  # which logs the same
         if close := open_to_others(os.stat(config.passphrase_file)):
             warnings.append(
                 f"passphrase-file: {config.passphrase_file} may be read by others; {close} {config.passphrase_file}"

@@ -10,8 +10,9 @@ from rich.console import Console, OverflowMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from dtp.cli.daemon_mesh import node_parts
 from dtp.cli.output import printable
-from dtp.daemon.requests import BOUNDS, quantile
+from dtp.daemon.observing.requests import BOUNDS, quantile
 from dtp.plurals import count_of
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -83,6 +84,8 @@ def render(
         if key == "exposed":
             parts += _requests(status)
             parts += _backends(status, all_=rules)
+    if "node" in status:
+        parts += node_parts(status["node"])
     refused = [f"{count:,} by {reason}" for reason, count in status.get("refused", {}).items() if count]
     if refused:
         parts += [Text(), Text(f"refused before they came to a service: {', '.join(refused)}")]

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from dtp.cli.daemon_status import render, size_text
 from dtp.cli.output import wants_json
-from dtp.daemon.control import ask
+from dtp.daemon.process.control import ask
 
 
 class Rates:

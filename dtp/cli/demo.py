@@ -24,10 +24,10 @@ from dtp.cli.output import json_option, print_line
 from dtp.cli.progress import Meter, size_text, speed_text
 from dtp.cli.run import run
 from dtp.errors import DtpError, LocalError
+from dtp.files import FileProblem, Sent, send_file
 from dtp.identity import Identity
 from dtp.net.connection import Connection
 from dtp.net.dial import connect
-from dtp.net.files import FileProblem, Sent, send_file
 
 #: Carrier -> where the receiver listens; {} is the folder of the demo.
 _LISTEN = {"tcp": "tcp://127.0.0.1:0", "unix": "unix://{}/dtp.sock", "ws": "ws://127.0.0.1:0/dtp"}

@@ -27,11 +27,18 @@ class NoCap(ChainError):
     code = "no-cap"
 
 
-def _service_number(ctx: click.Context, param: click.Parameter, text: str) -> int:
-    """The number that a service's name, or number, stands for."""
+class ServiceNumber(int):
+    """The number that a service has on chain, with the name that was given for it, or that number as text."""
+
+    name: str
+
+
+def _service_number(ctx: click.Context, param: click.Parameter, text: str) -> ServiceNumber:
+    """Return the number that a service's name, or number, stands for."""
     from dtp.chain.resolver import service_number
 
-    number = service_number(text)
+    number = ServiceNumber(service_number(text))
+    number.name = text
     if text.isdecimal() and str(number) != text:
         raise click.BadParameter(f"{text} is no number of a service: 0 to 65535, without zeros in front")
     return number

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.accounts import Account, account_options, executed_record
-from dtp.cli.host_caps import host_option, owned_host, print_record, service_argument
+from dtp.cli.host_caps import ServiceNumber, host_option, owned_host, print_record, service_argument
 from dtp.cli.output import json_option, print_result, wants_json
 from dtp.cli.show import table
 from dtp.cli.terms import (
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 @click.option("--open/--closed", "is_open", default=None, help="Whether it takes channels. [default: open]")
 @account_options
 @json_option
-def service(number: int, host_id: str | None, account: Account, **options: Any) -> None:
+def service(number: ServiceNumber, host_id: str | None, account: Account, **options: Any) -> None:
     """Add a service to a host, or change it: what isn't named stays as it is. Defaults are those of a new one.
 
     Open channels keep their terms, except for those from when it was free: once it has a price, they aren't served
@@ -72,7 +72,10 @@ def service(number: int, host_id: str | None, account: Account, **options: Any) 
     """
 
     async def work(chain: ChainClient) -> tuple[dict[str, Any], list[str]]:
+        from dtp.pay.hosting import note_named
+
         found, cap = await owned_host(chain, host_id)
+        note_named(chain, number.name)
         known = found.services.get(number)
         wanted = _wanted(number, known, options)
         record = {"host": found.id, "service": number, "open": wanted.open, "added": known is None}

@@ -76,6 +76,7 @@ def show(host_id: str | None, account: Account) -> None:
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain import host as module
+        from dtp.chain.resolver import usual_name
 
         wanted = host_id or (await only_host(chain, address)).host
         found = await chain.read(module.SCHEMA, module.Host, wanted)
@@ -88,7 +89,14 @@ def show(host_id: str | None, account: Account) -> None:
         now = max(int(time.time() * 1000), (await chain.service_info()).timestamp_ms or 0)
         fresh = {each.key for each in beacon.fresh(now)}
         endpoints = [{**_endpoint_record(each), "fresh": each.key in fresh} for each in beacon.endpoints]
-        services = {str(number): service_record(each) for number, each in found.services.items()}
+        names = {number: usual_name(number, chain.deployments.services) for number in found.services}
+        services = {
+            str(number): {
+                "name": None if names[number] == str(number) else names[number],
+                **service_record(each),
+            }
+            for number, each in found.services.items()
+        }
         return {
             **record_of(found),
             "services": services,
@@ -127,8 +135,9 @@ def _host_text(record: dict[str, Any]) -> str:
             money(terms[name], terms["coin"]) for name in ("price_request", "price_mib", "min_deposit")
         )
         rates = [f"{rate_text(rate)} ({name})" for name, rate in each["rate"].items() if rate["interval_ns"]]
+        name = _service_text(number, each["name"])
         lines.append(
-            f"service   {_service_text(int(number))} ({each['kind']}): {state}; {request} a request, {mib} a MiB, "
+            f"service   {name} ({each['kind']}): {state}; {request} a request, {mib} a MiB, "
             f"deposit from {deposit}, {''.join(f'{each}, ' for each in rates)}terms revision {terms['revision']}"
         )
     if not record["services"]:
@@ -145,12 +154,9 @@ def _host_text(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _service_text(number: int) -> str:
-    """A service's number, behind its name where that is one that is usual. The chain has numbers only."""
-    from dtp.chain.resolver import usual_name
-
-    name = usual_name(number)
-    return name if name == str(number) else f"{name}, number {number}"
+def _service_text(number: str, name: str | None) -> str:
+    """Return a service's number, behind its name where that is known: the chain has numbers only."""
+    return number if name is None else f"{plain(name)}, number {number}"
 
 
 def _list_command(name: str, help_text: str, add: str, remove: str) -> click.Command:
@@ -267,7 +273,7 @@ def _identity_of(account: Account) -> Identity:
 async def _beat(chain: ChainClient, host_id: str, cap: str, options: dict[str, Any]) -> Executed:
     from dtp.chain import Program
     from dtp.chain import host as module
-    from dtp.chain.posts import hint_with_key
+    from dtp.chain.pipes.posts import hint_with_key
 
     key = _endpoint_key(chain, options["key"])
     found = await chain.read(module.SCHEMA, module.Host, host_id)

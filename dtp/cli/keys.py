@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from dtp import config
+from dtp.cli.accounts import refuse_key
 from dtp.cli.options import (
     IdentitySource,
     has_terminal,
@@ -19,6 +20,7 @@ from dtp.cli.options import (
 )
 from dtp.cli.output import json_option, print_result
 from dtp.identity import Identity, IdentityFileError, IdentityFileExists
+from dtp.identity.private import read_private_file
 
 
 def _describe(identity: Identity, path: Path) -> dict[str, Any]:
@@ -36,6 +38,7 @@ def _describe(identity: Identity, path: Path) -> dict[str, Any]:
 @click.option("--passphrase", "ask", is_flag=True, help="Encrypt it with a passphrase that is asked for.")
 @passphrase_file_option
 @click.option("--import", "source", type=click.Path(path_type=Path, readable=False), metavar="FILE",
+              callback=refuse_key,
               help="Take over the key in FILE: another identity, an Ed25519 key in PKCS#8 (openssl genpkey), "
               "or a Sui key (suiprivkey1...).")  # fmt: skip
 @click.option(
@@ -88,8 +91,7 @@ def show_id(identity: IdentitySource, quiet: bool) -> None:
 def _import(source: Path, passphrase: bytes | None) -> Identity:
     """The identity whose key is in `source`, with a static key that may be kept. Asks for a missing passphrase."""
     try:
-        with open(source, "rb") as file:
-            beginning = file.read(256).strip()
+        beginning = read_private_file(source, 256).strip()
     except OSError as error:
         raise IdentityFileError(f"can't read {source}: {error.strerror or error}") from error
     if beginning.startswith(b"suiprivkey1"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import ipaddress
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -14,7 +15,8 @@ from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.listener import Admit, Listener, Refuse, Request, listen
-from dtp.net.reachable import own_ip
+from dtp.net.reachable import is_any, own_ip
+from dtp.peers.lan.interfaces import own_addresses
 from dtp.session.codes import CloseCode
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -53,9 +55,19 @@ class Listening:
             check(request)
 
         decide: Admit = admit
-        return await listen(
-            self.urls or (DEFAULT_URL,), handler, identity=self.identity, psk=self.psk, admit=decide
-        )
+        urls = self.urls or (DEFAULT_URL,)
+        direct = [url for url in urls if not url.startswith("relay:")]
+        listener = await listen(direct, handler, identity=self.identity, psk=self.psk, admit=decide)
+        try:
+            for url in urls:
+                if url.startswith("relay:"):
+                    from dtp.peers.reach.relay_client import relay_kind
+
+                    await listener.add(url, relay_kind(self.identity))
+        except BaseException:
+            await listener.close()
+            raise
+        return listener
 
 
 def listening_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,7 +94,8 @@ def listening_options(command: Callable[..., Any]) -> Callable[..., Any]:
         identity_options("--identity", "-i"),
         allow_option,
         click.option("--listen", "-l", multiple=True, metavar="URL",
-                     help="Where to listen: tcp://HOST:PORT, unix:///PATH, ws://HOST:PORT/PATH; may be repeated. "
+                     help="Where to listen: tcp://HOST:PORT, quic://HOST:PORT, unix:///PATH, ws://HOST:PORT/PATH, or "
+                     "at a relay, relay://HOST:PORT?relay=dtp1...; may be repeated. "
                      f"[default: {DEFAULT_URL}, which only this machine reaches]"),
     ):  # fmt: skip
         decorated = option(decorated)
@@ -92,7 +105,15 @@ def listening_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def addresses(listener: Listener, service: str) -> list[Address]:
     """What to give to those who are to reach `service`: with this machine's own IP address for "any"."""
     found = [address.with_service(service) for address in listener.addresses]
-    return [dataclasses.replace(address, host=own_ip(address.host)) for address in found]
+    return [dataclasses.replace(address, host=_own_host(address.host)) for address in found]
+
+
+def _own_host(host: str) -> str:
+    """Return `own_ip`; on a network that leads nowhere else, the address that this machine has there."""
+    ip = own_ip(host)
+    if not is_any(host) or ":" in host or not ipaddress.ip_address(ip).is_loopback:
+        return ip
+    return next((each for each in own_addresses().values() if not ipaddress.ip_address(each).is_loopback), ip)
 
 
 def print_identity_note(listening: Listening) -> None:

@@ -45,7 +45,7 @@ def localnet(
 
 
 def _text(url: str, faucet: str, chain: str, state: Path | None) -> str:
-    from dtp.chain.networks import NETWORKS
+    from dtp.chain.node.networks import NETWORKS
 
     usual = NETWORKS["localnet"]
     lines = [

@@ -11,7 +11,7 @@ import click
 from rich.table import Table
 
 from dtp.chain import packages
-from dtp.chain.deployments import known_deployments
+from dtp.chain.packages.deployments import known_deployments
 from dtp.chain.packages.surface import Surface, surfaces
 from dtp.cli import move_build
 from dtp.cli.groups import Group

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dtp.chain.packages import MovePackage
-from dtp.chain.packages.generate import names_module
+from dtp.chain.packages.generate import names_files
 from dtp.chain.packages.surface import surfaces
 from dtp.errors import LocalError
 from dtp.sui.bytecode import deserialize
@@ -82,8 +82,8 @@ class Checkout:
         return self.root / PACKAGES / f"{name}.json"
 
     def names(self, name: str) -> Path:
-        """Where the package's names for Python are kept."""
-        return self.root / PACKAGES / f"{name}_names.py"
+        """The folder where the package's names for Python are kept."""
+        return self.root / PACKAGES / f"{name}_names"
 
 
 def find_checkout(start: Path) -> Checkout:
@@ -189,15 +189,16 @@ def render(package: MovePackage) -> str:
 
 def write_package(checkout: Checkout, package: MovePackage) -> list[Path]:
     """Write JSON and names; returns the files that changed."""
-    changed = []
-    wanted = {
-        checkout.shipped(package.name): render(package),
-        checkout.names(package.name): names_module(package),
-    }
-    for path, text in wanted.items():
+    folder, changed = checkout.names(package.name), []
+    folder.mkdir(exist_ok=True)
+    names = {folder / name: text for name, text in names_files(package).items()}
+    for path, text in {checkout.shipped(package.name): render(package), **names}.items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
             changed.append(path)
+    for path in set(folder.glob("*.py")) - names.keys():  # of a module that is gone
+        path.unlink()
+        changed.append(path)
     return changed
 
 
@@ -257,9 +258,9 @@ def _stale(checkout: Checkout, package: MovePackage) -> Iterator[Finding]:
         yield Finding(_relative(checkout, path), "is missing", remedy)
     elif path.read_text(encoding="utf-8") != render(package):
         yield Finding(_relative(checkout, path), f"is stale: {_difference(path, package)}", remedy)
-    path = checkout.names(package.name)
-    if not path.exists() or path.read_text(encoding="utf-8") != names_module(package):
-        yield Finding(_relative(checkout, path), "isn't what the bytecode gives", remedy)
+    folder = checkout.names(package.name)
+    if {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.py")} != names_files(package):
+        yield Finding(_relative(checkout, folder), "isn't what the bytecode gives", remedy)
 
 
 def _difference(path: Path, package: MovePackage) -> str:

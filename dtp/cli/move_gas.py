@@ -1,8 +1,9 @@
 """What each Move function costs: one transaction after another on an embedded node, as a table for `move/README.md`.
 
 Each row is a transaction with the functions that it calls, and nothing else but splitting the payment off the gas
-coin and transferring what comes back. The life of a host, a pass, channels, pipes and locks is played from beginning
-to end, so that every call finds what it needs; keys and times are fixed, so the numbers are the same each time.
+coin and transferring what comes back. The life of a host, a pass, channels, pipes, locks, cards and shows is
+played from beginning to end, so that every call finds what it needs; keys and times are fixed, so the numbers are
+the same each time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dtp.chain import (
     Network,
     Program,
     Scheme,
+    card,
     channel,
     host,
     lock,
@@ -27,9 +29,11 @@ from dtp.chain import (
     pass_,
     pipe,
     publish,
+    show,
 )
 from dtp.chain.model import GasUsed, format_amount
 from dtp.cli.move_build import BuildError, Checkout, Finding
+from dtp.identity.card import account_id, rotation_message
 from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.sui.transaction import MoveCall
 
@@ -157,6 +161,8 @@ async def _play(
             await _channels(play)
             await _pipes(play)
             await _locks(play)
+            await _cards(play)
+            await _shows(play)
             await _end_of_host(play)
             return play.rows
 
@@ -324,6 +330,97 @@ async def _locks(play: _Play) -> None:
     await play.do(other, lock.claim_by_key, second, other.address, signature)
     play.advance(200_000)
     await play.do(other, lock.refund, third)
+
+
+async def _cards(play: _Play) -> None:
+    chain, wallet = play.owner, play.client
+    key, recovery = (KeySigner(Scheme.ED25519, bytes([number]) * 32) for number in (5, 6))
+    next_key, next_recovery = (KeySigner(Scheme.ED25519, bytes([number]) * 32) for number in (7, 8))
+    first = (key.public_key, recovery.public_key)
+    directory, account = await card.find_directory(chain), account_id(*first)
+    devices = tuple(card.Device(bytes([number]) * 32, b"laptop") for number in (10, 12))
+    contents = card.Contents(b"e" * 32, b"p" * 32, devices, (b"dtp+tcp://203.0.113.7:9000/mail",))
+
+    async def found() -> card.PublishedCard:
+        made = await card.find_card(chain, directory, account)
+        assert made is not None, "it was published"
+        return made
+
+    async def wallet_signature(linked: bool) -> bytes:
+        statement = (await found()).next_wallet_statement(wallet.address, linked)
+        return key.sign_statement(card.wallet_bytes(statement))
+
+    said = key.sign_statement(card.statement_bytes(card.Statement(directory, account, 1, 1, contents)))
+    await play.do(chain, card.publish, directory, first, (), contents, said, about="two devices, a mailbox")
+    id = (await found()).id
+    said = key.sign_statement(card.statement_bytes((await found()).next_statement(contents)))
+    await play.do(chain, card.update, id, contents, said, about="two devices, a mailbox")
+    await play.do(wallet, card.link_wallet, directory, id, await wallet_signature(True))
+    lost = await wallet_signature(False)
+    await play.do(chain, card.unlink_lost_wallet, directory, id, wallet.address, lost)
+    await play.do(wallet, card.link_wallet, directory, id, await wallet_signature(True), about="again")
+    await play.do(wallet, card.unlink_wallet, directory, id)
+    message = rotation_message(account, 2, next_key.public_key, next_recovery.public_key)
+    turn = (next_key.public_key, next_recovery.public_key, recovery.sign_statement(message))
+    await play.do(chain, card.rotate, id, card.PublishedRotation(*turn))
+    end = card.end_bytes(card.EndStatement(directory, account, 2))
+    await play.do(chain, card.revoke, id, next_recovery.sign_statement(end))
+
+
+async def _new_show(play: _Play, build: Callable[..., Any], **terms: Any) -> show.ShowCreated:
+    program = Program()
+    made, cap = build(program, _ENDPOINT, slot_ms=1_000, hint="dtp://radio", **terms)
+    show.share(program, made)
+    program.transfer([cap], play.owner.address)
+    executed = await play.note(play.owner, program)
+    return play.owner.events_in(executed, show.SCHEMA, show.ShowCreated)[0]
+
+
+async def _pay_show(play: _Play, build: Callable[..., Any], id: str, amount: int, about: str) -> str:
+    program = Program()
+    (money,) = program.split(program.gas, [amount])
+    program.transfer([build(program, id, money)], play.client.address)
+    executed = await play.note(play.client, program, about)
+    return play.client.events_in(executed, show.SCHEMA, show.Contributed)[0].share
+
+
+async def _take_money(play: _Play, chain: ChainClient, build: Callable[..., Any], *arguments: str) -> None:
+    program = Program()
+    program.transfer([build(program, *arguments)], chain.address)
+    await play.note(chain, program)
+
+
+async def _shows(play: _Play) -> None:
+    producer, listener = play.owner, play.client
+    radio = await _new_show(play, show.new_funded, rate=100, start_pot=1_000)
+    ours = (radio.show, radio.cap)
+    held = await _pay_show(play, show.contribute, radio.show, 5_000, "the show goes on air")
+    await _pay_show(play, show.contribute, radio.show, 5_000, "another")
+    for slots in (1, 10):
+        play.advance(slots * 1_000)
+        hashes = [bytes([number]) * 32 for number in range(slots)]
+        await play.do(producer, show.post, *ours, hashes, about=f"slots: {slots}")
+    await play.do(producer, show.set_hint, *ours, "dtp://radio")
+    program = Program()
+    (tip,) = program.split(program.gas, [100])
+    show.ask(program, radio.show, show.Kind.REQUEST, tip, b"?" * 140)
+    await play.note(listener, program, "140 bytes")
+    program = Program()
+    (more,) = program.split(program.gas, [5])
+    show.raise_(program, radio.show, 0, more)
+    await play.note(listener, program)
+    await play.do(listener, show.leave, radio.show, held)
+    play.advance(20_000)
+    await _take_money(play, listener, show.take_back, radio.show, held)
+    await _take_money(play, producer, show.collect, *ours)
+    await play.do(producer, show.end, *ours)
+    terms = {"slots": 100, "ticket_price": 500, "fewest": 2, "start_by_ms": play.now_ms() + 10_000}
+    concert = await _new_show(play, show.new_ticketed, **terms)
+    ticket = await _pay_show(play, show.buy_ticket, concert.show, 500, "the first")
+    play.advance(20_000)
+    await play.do(listener, show.expire, concert.show)
+    await _take_money(play, listener, show.take_back, concert.show, ticket)
+    await play.do(producer, show.destroy, concert.show, concert.cap)
 
 
 async def _end_of_host(play: _Play) -> None:

@@ -17,10 +17,12 @@ from dtp import config
 from dtp.errors import ConfigError
 from dtp.escaping import LineFormatter
 from dtp.identity import Identity, PassphraseNeeded, PeerId
-from dtp.identity.private import open_to_others
+from dtp.identity.private import open_to_others, read_private_file
 
 if TYPE_CHECKING:
     from dtp.net.address import Address
+
+log = logging.getLogger("dtp.cli")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _MAX_PASSPHRASE_SIZE = 4096
@@ -111,6 +113,8 @@ def read_passphrase_file(name: str) -> bytes:
             line = _first_line(sys.stdin.buffer)
         else:
             with open(name, "rb") as file:
+                if close := open_to_others(os.fstat(file.fileno())):
+                    log.warning("%s has a passphrase and may be read by others: %s %s", name, close, name)
                 line = _first_line(file)
     except OSError as error:
         raise ConfigError(f"can't read the passphrase file {name}: {error.strerror or error}") from error
@@ -146,15 +150,14 @@ def psk_file_option(command: _Function) -> _Function:
 
 
 def read_psk_file(name: str) -> bytes:
-    """The pre-shared key in the file `name`, 32 bytes. Raises `ConfigError`; no message quotes the file."""
+    """The pre-shared key in the file `name`, 32 bytes. No message quotes the file.
+
+    Raises `ConfigError`, `OpenToOthers`.
+    """
     try:
-        with open(name, "rb") as file:
-            close = open_to_others(os.fstat(file.fileno()))
-            text = file.read(4 * _PSK_SIZE).strip()
+        text = read_private_file(name, 4 * _PSK_SIZE).strip()
     except OSError as error:
         raise ConfigError(f"can't read the key file {name}: {error.strerror or error}") from error
-    if close:
-        raise ConfigError(f"{name} may be read by others; {close} {name}")
     try:
         key = bytes.fromhex(text.decode("ascii"))
     except ValueError:

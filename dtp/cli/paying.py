@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from dtp.net.address import Address
     from dtp.net.connection import Connection
     from dtp.net.dial import Connecting
-    from dtp.pay.budget import Opening
-    from dtp.pay.channel_in_use import Purchase
-    from dtp.pay.client_meter import ClientMeter
+    from dtp.net.resolver import Resolver
+    from dtp.pay.client.budget import Opening
+    from dtp.pay.client.channel_in_use import Purchase
+    from dtp.pay.client.client_meter import ClientMeter
     from dtp.pay.dial import PaidConnecting
     from dtp.pay.metered import Metered
     from dtp.pay.settling import Paid
-    from dtp.pay.store import Bought, Store
+    from dtp.pay.store import Store
+    from dtp.pay.store.rows import Bought
     from dtp.pay.terms import Usage
 
 #: Options that `connect` takes by the same names.
@@ -94,12 +96,18 @@ class Payment:
     _used: list[Connection] = field(default_factory=list)
 
     def connect(
-        self, address: Address, *, identity: Identity, psk: bytes | None, ask: Ask | None = None
+        self,
+        address: Address,
+        *,
+        identity: Identity,
+        psk: bytes | None,
+        ask: Ask | None = None,
+        resolvers: Sequence[Resolver] | None = None,
     ) -> Connecting | PaidConnecting:
         """Dial, and pay where a budget was given. Before a channel is opened `ask` is told of it, and says what it is
-        opened for costs."""
+        opened for costs. `resolvers` are asked instead of those that are by default."""
         if self.budget is None:
-            return connect(address, identity=identity, psk=psk)
+            return connect(address, identity=identity, psk=psk, resolvers=resolvers)
         from dtp.chain.model import SUI_COIN
         from dtp.chain.wallet import parse_amount
         from dtp.pay.dial import connect as connect_and_pay
@@ -112,6 +120,7 @@ class Payment:
             address,
             identity=identity,
             psk=psk,
+            resolvers=resolvers,
             wallet=self.account.signer(),
             budget=parse_amount(self.budget, paid_in) - spent,
             deposit=self.deposit,
@@ -127,7 +136,7 @@ class Payment:
         """Say what a channel costs beside what it pays for, before it is opened; ask where much goes into it."""
         from dtp.chain.wallet import parse_amount
         from dtp.cli.show import amount, money
-        from dtp.pay.budget import span
+        from dtp.pay.client.budget import span
 
         terms, sui = opening.terms, _is_sui(opening.terms.coin)
         price = None if ask is None else await ask(opening)
@@ -197,7 +206,7 @@ class Payment:
     def _tell_open(self, store: Store, channel: Bought) -> None:
         """Say that a channel holds money of ours, how much and for how long, and what brings it back."""
         from dtp.cli.show import amount, money
-        from dtp.pay.budget import is_in_use, span
+        from dtp.pay.client.budget import is_in_use, span
 
         signed = sum(lane.most_signed for _, lane in store.lanes(channel.channel))
         left = max(0, channel.deposited - signed)
@@ -246,8 +255,8 @@ class Payment:
 
 def _bought(connection: Connection) -> tuple[Metered, ClientMeter, Purchase] | None:
     """The connection, its meter and what it is paid by, if it is."""
-    from dtp.pay.channel_in_use import Purchase
-    from dtp.pay.client_meter import ClientMeter
+    from dtp.pay.client.channel_in_use import Purchase
+    from dtp.pay.client.client_meter import ClientMeter
     from dtp.pay.metered import Metered
 
     if not isinstance(connection, Metered) or not isinstance(connection.meter, ClientMeter):

@@ -17,7 +17,7 @@ from dtp.net.address import Address
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
-    from dtp.chain.posts import ReceivedPost
+    from dtp.chain.pipes.posts import ReceivedPost
 
 identity_option = click.option(
     "--identity",
@@ -52,7 +52,7 @@ def send(address: Address, message: str, fee: str | None, wait: bool, account: A
     data = sys.stdin.buffer.read() if message == "-" else message.encode()
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.chain.posts import answers, send_post
+        from dtp.chain.pipes.posts import answers, send_post
         from dtp.chain.resolver import read_host
         from dtp.chain.wallet import parse_amount
 
@@ -82,7 +82,7 @@ def read(address: Address, follow: bool, identity: Path | None, account: Account
     me = _identity(identity, account)
 
     async def work(chain: ChainClient) -> None:
-        from dtp.chain.posts import read_posts
+        from dtp.chain.pipes.posts import read_posts
 
         if not follow:
             await tell_history(chain)
@@ -109,7 +109,7 @@ def answer(address: Address, transaction: str, message: str, identity: Path | No
     data = sys.stdin.buffer.read() if message == "-" else message.encode()
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.chain.posts import read_post, send_answer
+        from dtp.chain.pipes.posts import read_post, send_answer
 
         found = await read_post(chain, _host(address), me, transaction)
         if found is None:

@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from dtp.cli.output import print_line, printable, wants_json
+from dtp.files import Progress
 from dtp.identity import PeerId
 from dtp.net.connection import Connection
-from dtp.net.files import Progress
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:

@@ -76,7 +76,7 @@ def _gives_up(chain: ChainClient, immutable: bool | None) -> bool:
 async def _publish(
     chain: ChainClient, names: tuple[str, ...], again: bool, immutable: bool | None
 ) -> list[dict[str, Any]]:
-    from dtp.chain.publish import publish as publish_package
+    from dtp.chain.packages.publish import publish as publish_package
 
     gives_up = _gives_up(chain, immutable)
     records = []
@@ -110,8 +110,8 @@ def use(name: str, id: str, account: Account) -> None:
     """
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.chain.publish import adopt
-        from dtp.chain.upgrades import read_upgrades
+        from dtp.chain.packages.publish import adopt
+        from dtp.chain.packages.upgrades import read_upgrades
 
         found = await adopt(chain, name, id)
         upgrades = await read_upgrades(chain, found.id)
@@ -149,8 +149,8 @@ def restrict(name: str, policy: str | None, account: Account) -> None:
         raise click.UsageError("say --immutable, --dependencies-only or --additive")
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.chain.upgrades import Policy
-        from dtp.chain.upgrades import restrict as restrict_upgrades
+        from dtp.chain.packages.upgrades import Policy
+        from dtp.chain.packages.upgrades import restrict as restrict_upgrades
 
         deployment = chain.deployments.find(name)
         executed = await restrict_upgrades(chain, deployment, Policy(policy))
@@ -172,7 +172,7 @@ def upgrade(name: str, account: Account) -> None:
     """
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.chain.upgrades import upgrade as upgrade_package
+        from dtp.chain.packages.upgrades import upgrade as upgrade_package
 
         before = chain.deployments.find(name)
         newer, executed = await upgrade_package(chain, before)
@@ -195,7 +195,7 @@ def migrate(objects: tuple[str, ...], account: Account) -> None:
     """
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.chain.upgrades import migrate as migrate_objects
+        from dtp.chain.packages.upgrades import migrate as migrate_objects
 
         return {"objects": list(objects), **executed_record(await migrate_objects(chain, objects))}
 

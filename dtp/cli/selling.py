@@ -88,7 +88,7 @@ class Sale:
         unit. Raises `ConfigError`, `ProgramError`.
         """
         from dtp.chain.host import Bearer
-        from dtp.chain.pipe_gas import frame_credit
+        from dtp.chain.pipes.gas import frame_credit
 
         names = ("price_mib", "price_request", "min_deposit", "bearer", "credit")
         options = {name: getattr(self, name) for name in names}
@@ -176,7 +176,7 @@ def selling_options(command: _Function) -> _Function:
 async def tell_if_sold(services: Sequence[Service], listening: Listening, sale: Sale) -> None:
     """Say of services that are about to be given away that a host of ours sells them, if one was made from here."""
     from dtp.chain import host as module
-    from dtp.chain.deployments import has_made_hosts
+    from dtp.chain.packages.deployments import has_made_hosts
     from dtp.chain.resolver import service_number
 
     account = (

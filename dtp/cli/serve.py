@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+from collections.abc import AsyncIterator
 
 import click
 
@@ -14,7 +16,8 @@ from dtp.cli.run import run, serve_for_long, when_stdin_ends
 from dtp.cli.selling import Sale, selling_options, serve_for_money, tell_if_sold
 from dtp.cli.services import KINDS, Directory, Service, make
 from dtp.net.connection import Connection
-from dtp.net.listener import Refuse, Request
+from dtp.net.listener import Listener, Refuse, Request
+from dtp.peers.nearby import answering, wants_lan
 from dtp.session.codes import CloseCode
 
 #: Connections may finish for so long when the server is asked to end, seconds.
@@ -33,7 +36,12 @@ _GRACE = 2.0
               help="Pass each stream on to HOST:PORT or unix:/PATH, as the service 'forward'.")  # fmt: skip
 @click.option("--http", "sites", multiple=True, metavar="[NAME=]FOLDER",
               help="Serve a folder as a website, and its files for 'dtp recv', as the service 'site'.")  # fmt: skip
+@click.option("--relay", is_flag=True, help="Let peers that can't be dialled be reached here, as the service "
+              "'dtp.relay': within limits, and sealed between them.")  # fmt: skip
 @click.option("--service", "name", metavar="NAME", help="The name of the only service that is given.")
+@click.option("--announce", is_flag=True, help="Tell the LAN that you are here, and the services' names. "
+              "[default: only those who ask for your identity are told where it is]")  # fmt: skip
+@click.option("--no-lan", is_flag=True, help="Tell the LAN nothing, not even those who know your identity.")
 @selling_options
 @listening_options
 @verbose_option
@@ -44,7 +52,10 @@ def serve(
     programs: tuple[str, ...],
     forwards: tuple[str, ...],
     sites: tuple[str, ...],
+    relay: bool,
     name: str | None,
+    announce: bool,
+    no_lan: bool,
     sale: Sale,
     listening: Listening,
 ) -> None:
@@ -58,25 +69,33 @@ def serve(
       dtp serve --echo
       dtp serve --file ~/public --listen tcp://0.0.0.0:9700
       dtp serve --exec date=date --forward web=127.0.0.1:80 --allow dtp1...
+      dtp serve --relay --listen quic://0.0.0.0:9700 --listen tcp://0.0.0.0:9700
       dtp serve --http ./site --service files --price-mib 2000000 --network localnet
     """
     given = {"echo": ("echo=",) if echo else (), "file": files, "exec": programs, "forward": forwards}
-    given["http"] = sites
+    given |= {"http": sites, "relay": ("dtp.relay=",) if relay else ()}
     services = [make(kind, text) for kind in KINDS for text in given[kind]]
     for service in services:
         service.check()
     if not services:
-        raise click.UsageError("nothing to serve; give --echo, --file, --exec, --forward or --http")
+        raise click.UsageError("nothing to serve; give --echo, --file, --exec, --forward, --http or --relay")
     if (name is not None or sale.wanted) and len(services) > 1:
         raise click.UsageError("--service and prices are for one service; give one")
     if name is not None:
         services[0].name = name
     sale.check(listening)
+    if announce and (no_lan or listening.psk is not None):
+        raise click.UsageError("--announce is for everybody: give it without --no-lan and --psk-file")
+    lan = None if no_lan or listening.psk is not None else announce
     serve_for_long()
-    run(_serve(Directory(services), services, sale, listening))
+    run(serve_services(Directory(services), services, sale, listening, lan))
 
 
-async def _serve(directory: Directory, services: list[Service], sale: Sale, listening: Listening) -> None:
+async def serve_services(
+    directory: Directory, services: list[Service], sale: Sale, listening: Listening, announce: bool | None
+) -> None:
+    """Serve until SIGTERM. `announce` says what the LAN is told: everything, only what is asked for, or with None
+    nothing."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     if listening.until_eof:
@@ -116,5 +135,18 @@ async def _serve(directory: Directory, services: list[Service], sale: Sale, list
                     },
                     str(address),
                 )
-        await stop.wait()
-        await listener.close(grace=_GRACE)
+        async with _on_lan(listening, listener, services, announce):
+            await stop.wait()
+            await listener.close(grace=_GRACE)
+
+
+@contextlib.asynccontextmanager
+async def _on_lan(
+    listening: Listening, listener: Listener, services: list[Service], announce: bool | None
+) -> AsyncIterator[None]:
+    if announce is None or not wants_lan():
+        yield
+        return
+    names = [each.name for each in services]
+    async with answering(listening.identity, listener.urls, services=names, to_all=announce):
+        yield

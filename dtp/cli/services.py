@@ -18,8 +18,8 @@ import click
 from dtp.cli.output import print_line
 from dtp.cli.site import Peeked, is_http, serve_http
 from dtp.errors import DtpError
+from dtp.files import check_name, serve_file, tell_file
 from dtp.net.connection import Connection
-from dtp.net.files import check_name, serve_file, tell_file
 from dtp.net.relay import copy, relay
 from dtp.net.stream import Stream
 from dtp.plurals import count_of
@@ -267,6 +267,22 @@ async def fail(connection: Connection, stream: Stream, code: int, reason: str) -
         await connection.close(code, reason)
 
 
+class Relaying(Service):
+    """Relays between peers that can't dial each other; it sees who talks with whom, and ciphertext."""
+
+    kind = "relay"
+
+    def __init__(self, name: str, value: str) -> None:
+        super().__init__(name, value)
+        from dtp.peers.reach.relay import Relay
+
+        self._relay = Relay()
+
+    async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
+        """A reservation, or a circuit until either end has had enough."""
+        await self._relay.answer(connection, stream)
+
+
 #: Option of `dtp serve` -> what it makes, and the name of the service where none is given.
 KINDS: Mapping[str, tuple[type[Service], str]] = {
     "echo": (Echo, "echo"),
@@ -274,6 +290,7 @@ KINDS: Mapping[str, tuple[type[Service], str]] = {
     "exec": (Exec, "exec"),
     "forward": (Forward, "forward"),
     "http": (Site, "site"),
+    "relay": (Relaying, "dtp.relay"),
 }
 
 

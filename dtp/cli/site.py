@@ -12,20 +12,20 @@ from typing import Any
 from urllib.parse import unquote
 
 from dtp.errors import DtpError
-from dtp.net.files.names import open_below
+from dtp.files.names import open_below
 from dtp.net.stream import Stream
 
 #: Bytes of a request with its header fields; what browsers send is under 4 KiB.
 _MAX_HEAD = 16 * 1024
 _PIECE = 256 * 1024
 _REQUEST = re.compile(rb"(?P<method>[A-Z]{1,16}) (?P<target>/[^\s]*) HTTP/1\.(?P<minor>[01])")
-#: `dtp.net.files` begins with a length of at most 4096, so its first byte is below this; HTTP begins with a letter.
+#: `dtp.files` begins with a length of at most 4096, so its first byte is below this; HTTP begins with a letter.
 _FIRST_LETTER = ord("A")
 _INDEX = "index.html"
 
 
 def is_http(first: bytes) -> bool:
-    """Whether a stream that begins with this byte speaks HTTP; else it is of `dtp.net.files`."""
+    """Whether a stream that begins with this byte speaks HTTP; else it is of `dtp.files`."""
     return bool(first) and first[0] >= _FIRST_LETTER
 
 

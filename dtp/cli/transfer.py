@@ -29,11 +29,7 @@ from dtp.cli.paying import Payment, payment_options
 from dtp.cli.progress import Meter, size_text, speed_text
 from dtp.cli.run import run, when_stdin_ends
 from dtp.errors import CarrierError, DtpError, PeerError
-from dtp.identity import PeerId
-from dtp.net.address import Address
-from dtp.net.connection import Connection
-from dtp.net.dial import Connecting, connect
-from dtp.net.files import (
+from dtp.files import (
     FileInfo,
     FileProblem,
     FileTransferError,
@@ -50,14 +46,18 @@ from dtp.net.files import (
     receive_file,
     send_file,
 )
-from dtp.net.files.names import open_regular
+from dtp.files.names import open_regular
+from dtp.identity import PeerId
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.dial import Connecting, connect
 from dtp.net.listener import Refuse, Request
 from dtp.net.stream import Stream
 from dtp.pay.errors import BudgetSpent, MoneyNotAdded
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost
 
 if TYPE_CHECKING:
-    from dtp.pay.budget import Opening
+    from dtp.pay.client.budget import Opening
     from dtp.pay.dial import PaidConnecting
 
 log = logging.getLogger("dtp.cli")

@@ -15,8 +15,8 @@ from dtp import config
 from dtp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dtp.pay.holding import VoucherStore
     from dtp.pay.store import Store
+    from dtp.pay.store.holding import VoucherStore
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -49,7 +49,7 @@ class Vouchers:
         `ConfigError`.
         """
         if isinstance(self.where, str):
-            from dtp.daemon.side import open_sold
+            from dtp.daemon.paying.side import open_sold
 
             with (
                 closing(open_sold(self.where, make=False)) as sold,

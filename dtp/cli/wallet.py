@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dtp import config
-from dtp.cli.accounts import Account, account_options, executed_record, wallet_path, wallets_dir
+from dtp.cli.accounts import Account, account_options, executed_record, refuse_key, wallet_path, wallets_dir
 from dtp.cli.groups import Group
 from dtp.cli.keys import _new_passphrase as new_passphrase
 from dtp.cli.options import passphrase_file_option
@@ -34,21 +34,19 @@ def wallet() -> None:
 @click.option(
     "--scheme", type=click.Choice(_SCHEMES), default="ed25519", show_default=True, help="Kind of key."
 )
-@click.option("--import", "source", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+@click.option("--import", "source", type=click.Path(path_type=Path, readable=False), metavar="FILE",
+              callback=refuse_key,
               help="Take over the key in FILE, which begins with suiprivkey1.")  # fmt: skip
 @click.option("--passphrase", "ask", is_flag=True, help="Encrypt it with a passphrase that is asked for.")
 @passphrase_file_option
 @json_option
 def new(name: str, scheme: str, source: Path | None, ask: bool, passphrase_file: str | None) -> None:
     """Make an account, in a file of its own in the settings folder."""
-    from dtp.chain.keystores import save_key
+    from dtp.chain.keystores import read_sui_key, save_key
     from dtp.chain.signer import KeySigner, Scheme
 
     path = wallet_path(name)
-    if source is None:
-        signer = KeySigner.generate(Scheme[scheme.upper()])
-    else:
-        signer = KeySigner.from_text(source.read_text(encoding="utf-8", errors="replace"))
+    signer = KeySigner.generate(Scheme[scheme.upper()]) if source is None else read_sui_key(source)
     passphrase = new_passphrase(ask, passphrase_file)
     make_private_folder(path.parent)
     save_key(signer, path, passphrase)
@@ -117,7 +115,7 @@ def balance(address: str | None, account: Account) -> None:
 def faucet(address: str | None, account: Account) -> None:
     """Ask the network's faucet to send SUI to an account (default: the wallet's)."""
     from dtp.chain.model import canonical_id, format_amount
-    from dtp.chain.networks import find_network
+    from dtp.chain.node.networks import find_network
     from dtp.chain.wallet import request_sui
 
     who = canonical_id(address or account.address())

@@ -187,6 +187,10 @@ class GraphCore:
         """Return how many frames of the author with this number wait."""
         return int(lib.dtp_graph_deferred(self._graph, author))
 
+    def let_in(self, author: int) -> int:
+        """Return the clock up to which no frame of the author with this number waits, 0 when none was seen."""
+        return int(lib.dtp_graph_let_in(self._graph, author))
+
     def due(self, limit: int) -> bool:
         """Apply one frame that waited and isn't above `limit` now; whether there was one (see `changes`)."""
         _check(lib.dtp_graph_due(self._graph, limit, self._merged))
@@ -484,6 +488,10 @@ class SummaryCore:
         if code < 0:
             raise merging_error(code, self._place[0], "not a valid frame")
         return True
+
+    def edit(self, clock: int, value: bytes) -> None:
+        """Keep this value (MessagePack) of a text's or a list's edit with this clock; none of it if it is empty."""
+        _check(lib.dtp_summary_edit(self._summary, clock, value, len(value)))
 
     def end(self) -> bytes:
         """The frame; empty when nothing counts."""

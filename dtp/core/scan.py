@@ -13,6 +13,8 @@ from dtp.core.errors import merging_error
 #: How many nodes and tests a pattern has at most.
 NODES: Final = int(lib.DTP_SCAN_NODES)
 TESTS: Final = int(lib.DTP_SCAN_TESTS)
+#: How many nodes it is asked for at most that come first by a property.
+MOST: Final = int(lib.DTP_SCAN_MOST)
 #: Comparison -> its number.
 COMPARISONS: Final = {
     "=": int(lib.DTP_SCAN_EQUAL),
@@ -35,9 +37,18 @@ class Test(NamedTuple):
     other: int | None = None
 
 
+class First(NamedTuple):
+    """Of a pattern of one node: the first so many by a property, upwards or down. Where it is absent comes last."""
+
+    key: bytes
+    down: bool
+    most: int
+
+
 class ScanCore:
     """Nodes in a row, each linked to the next: `labels` of nodes and `keys` of the links behind them are
-    alternatives, (node, name) each; there is one of any name where none is given."""
+    alternatives, (node, name) each; there is one of any name where none is given. With `first` those are shown that
+    may be among them, and maybe others."""
 
     def __init__(
         self,
@@ -47,6 +58,7 @@ class ScanCore:
         tests: Sequence[Test],
         *,
         shown: bool,
+        first: First | None = None,
     ) -> None:
         self._kept: list[Any] = []
         asked = self._asked = ffi.new("dtp_scan *")
@@ -54,6 +66,9 @@ class ScanCore:
         asked.labels, asked.label_count = self._names(labels), len(labels)
         asked.keys, asked.key_count = self._names(keys), len(keys)
         asked.tests, asked.test_count = self._tests(tests), len(tests)
+        if first is not None:
+            asked.order, asked.order_length = self._text(first.key), len(first.key)
+            asked.most, asked.down = first.most, first.down
 
     def _text(self, text: bytes) -> Any:
         self._kept.append(ffi.new("uint8_t[]", text))

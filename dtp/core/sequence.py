@@ -245,6 +245,11 @@ class SequenceHandle:
     def _changes(self, version: bytes) -> bytes:
         return self._take_out(lib.dtp_text_changes(self._text, version, len(version), self._out))
 
+    def changes_of(self, agent: bytes, first: int, end: int) -> bytes:
+        """Return an author's operations from number `first` up to before `end`, as a message; empty if they aren't
+        here, or were compacted. Text that is deleted by now is told without its characters."""
+        return self._take_out(lib.dtp_text_changes_of(self._text, agent, len(agent), first, end, self._out))
+
     def take_changes(self) -> bytes:
         """Return what was written here since the last call, as a message; empty if nothing was."""
         changes, stop = self.pending_changes()
@@ -313,8 +318,8 @@ class SequenceHandle:
         """Operations that the last `merge` or `apply` brought as news; one per character inserted or deleted."""
         return int(self._state.merged)
 
-    def _check(self) -> None:
-        """For tests: whether the structures keep their promises to each other."""
+    def check_structure(self) -> None:
+        """Raise `AssertionError` where the structures in the core don't keep their promises to each other."""
         code = lib.dtp_text_check(self._text)
         if code:
             raise AssertionError(f"crdt_text_check.c, line {code}")

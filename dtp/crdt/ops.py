@@ -35,6 +35,16 @@ class Kind(IntEnum):
 SPACE_OF = {kind: kind.name.removeprefix("OLD_").partition("_")[0].lower() for kind in Kind}
 
 
+class Frame(NamedTuple):
+    """Ops of one author, in its order: the clocks after `after` up to `last`. `body` is what docs/graph.md calls a
+    frame; the author (32 bytes) travels beside it."""
+
+    author: bytes
+    body: bytes
+    after: int
+    last: int
+
+
 class Op(NamedTuple):
     """One op: by whom and when, on what, and what of it."""
 

@@ -1,7 +1,8 @@
-"""Parts of documents: maps, lists and texts within one another. docs/graph.md, "Documents".
+"""Parts of nodes, at souls of their own below the node's: maps, lists and texts within one another (docs/graph.md,
+"Documents"), and the properties of links ("Relationships").
 
-A part is at a soul of its own, which is made of its parent's soul and its place there. So who makes the same part at
-the same time makes one, each part has one parent, and none is within itself.
+The soul of a part is made of its parent's soul and its place there. So who makes the same part at the same time
+makes one, each part has one parent, and none is within itself.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ MAX_DEPTH: Final = 32
 NONCE: Final = 10
 
 _MARK: Final = "/@"
-_PART: Final = re.compile(r"/@[mlt](?:[a-z2-7]{32}|[a-z2-7]{48})\Z").search
+_PART: Final = re.compile(r"/@[mltr](?:[a-z2-7]{32}|[a-z2-7]{48})\Z").search
 _HASH: Final = 20
 _PERSON: Final = b"dtp-graph-part-1"
+_LINK_PERSON: Final = b"dtp-graph-link-1"
 _NONCE_LETTERS: Final = NONCE * 8 // 5
 _HASH_LETTERS: Final = _HASH * 8 // 5
+_RELATIONSHIP: Final = "r"
 #: Bytes of UTF-8 that the soul of a document may have.
 MAX_DOCUMENT: Final = core.NAME_BYTES - len(_MARK) - 1 - _NONCE_LETTERS - _HASH_LETTERS
 
@@ -37,6 +40,11 @@ MAX_DOCUMENT: Final = core.NAME_BYTES - len(_MARK) - 1 - _NONCE_LETTERS - _HASH_
 def is_part(soul: str) -> bool:
     """Return whether a soul may be a part of a document."""
     return _MARK in soul and _PART(soul) is not None
+
+
+def takes_parts(soul: str) -> bool:
+    """Return whether a soul leaves room for the names of parts below it."""
+    return 0 < len(values.name(soul)) <= MAX_DOCUMENT
 
 
 def document_of(soul: str) -> str:
@@ -57,6 +65,24 @@ def in_map(parent: str, key: str, kind: Kind) -> str:
 def in_list(parent: str, nonce: bytes, kind: Kind) -> str:
     """Return the soul of an element of a list; `nonce` (`NONCE` random bytes) names it."""
     return f"{prefix_of(parent)}{kind}{_letters(nonce)}{_letters(_hash(parent, nonce))}"
+
+
+def relationship(source: str, key: str, target: str) -> str:
+    """Return the soul that has the properties of the link from `source` to `target` by `key`."""
+    place = values.encode([source, key, target])
+    hashed = hashlib.blake2b(place, digest_size=_HASH, person=_LINK_PERSON).digest()
+    return f"{prefix_of(source)}{_RELATIONSHIP}{_letters(hashed)}"
+
+
+def relationships_of(soul: str) -> tuple[str, str]:
+    """Return what the souls of properties of a node's links are at or above, and what they are below."""
+    prefix = prefix_of(soul)
+    return f"{prefix}{_RELATIONSHIP}", f"{prefix}{chr(ord(_RELATIONSHIP) + 1)}"
+
+
+def is_relationship(soul: str) -> bool:
+    """Return whether a soul may have the properties of a link."""
+    return is_part(soul) and soul.rpartition(_MARK)[2].startswith(_RELATIONSHIP)
 
 
 def kind_in_map(parent: str, key: str, value: Value) -> Kind | None:
@@ -101,13 +127,30 @@ def _letters(data: bytes) -> str:
 _Everything = dict[str, dict[str, Any]]
 
 
+def with_relationships(soul: str, read: Callable[[str], _Everything]) -> _Everything:
+    """Return all that is at a soul, as `read` gives it, and the properties of its links: of the kind "relationships",
+    target -> key -> value."""
+    found = read(soul)
+    for key, kinds in found.items():
+        links = [one for one in (kinds.get("register"), *kinds.get("set", ())) if isinstance(one, Link)]
+        properties = {link.soul: read(relationship(soul, key, link.soul)) for link in links}
+        if there := {target: _registers(one) for target, one in properties.items() if one}:
+            kinds["relationships"] = there
+    return found
+
+
+def _registers(found: _Everything) -> dict[str, Value]:
+    return {key: kinds["register"] for key, kinds in found.items() if "register" in kinds}
+
+
 def shown(soul: str, read: Callable[[str], _Everything]) -> _Everything:
-    """Return all that is at a soul, as `read` gives it, with parts in place of the links to them.
+    """Return all that is at a soul, as `read` gives it, with parts in place of the links to them, and the properties
+    of its links.
 
     Parts deeper than `MAX_DEPTH` stay links, and so do further elements that are the same part.
     """
     reader = _Reader(read)
-    found = read(soul)
+    found = with_relationships(soul, read)
     for key, kinds in found.items():
         if "values" in kinds:
             kinds["values"] = [reader.at_key(soul, key, value, 1) for value in kinds["values"]]

@@ -12,16 +12,18 @@ from dtp.core.crdt import RULED, GraphCore, SummaryCore, take, write
 from dtp.core.errors import EncodingError, NotOwner, StateLimit
 from dtp.core.sequence import TextFormat
 from dtp.crdt import values
-from dtp.crdt.access import Access, GrantError, Ruling
 from dtp.crdt.clock import LAST, Clock
+from dtp.crdt.ops import Frame as Frame
 from dtp.crdt.ops import ops_of
-from dtp.crdt.owners import may_write as may_write
-from dtp.crdt.owners import owned as owned
-from dtp.crdt.owners import owner_name as owner_name
-from dtp.crdt.permits import Permits
+from dtp.crdt.permission.access import Access, Ruling
+from dtp.crdt.permission.grants import GrantError
+from dtp.crdt.permission.owners import may_write as may_write
+from dtp.crdt.permission.owners import owned as owned
+from dtp.crdt.permission.owners import owner_name as owner_name
+from dtp.crdt.permission.permits import Permits
+from dtp.crdt.permission.rules import RuleBroken, RulesError
 from dtp.crdt.recording import Recorder
 from dtp.crdt.replicated import Version
-from dtp.crdt.rules import RuleBroken, RulesError
 from dtp.crdt.sequences import NONCE, GraphList, GraphText, Name, Sequences
 from dtp.crdt.values import Value, encode, refusal
 from dtp.errors import DtpError
@@ -45,16 +47,6 @@ _EDITS = {core.TEXT: core.TEXT_EDIT, core.LIST: core.LIST_EDIT}
 #: Bytes of one edit of a text or a list: with its header it is a value. What was written beyond goes into further
 #: edits.
 _EDIT_BYTES = core.VALUE_BYTES - 5
-
-
-class Frame(NamedTuple):
-    """Ops of one author, in its order: the clocks after `after` up to `last`. `body` is what docs/graph.md calls a
-    frame; the author (32 bytes) travels beside it."""
-
-    author: bytes
-    body: bytes
-    after: int
-    last: int
 
 
 class Change(NamedTuple):
@@ -116,8 +108,8 @@ class Replica:
         self.clock = Clock() if clock is None else clock
         #: Rises with everything that may have changed something: what was read before may be kept until then.
         self.version = 0
-        #: The highest clock that was shown by the replica in whose place this one comes.
-        self._shown = 0
+        #: Author -> the clock up to which the replica in whose place this one comes showed what it made.
+        self._shown: dict[bytes, int] = {}
         #: The texts and lists that were opened or edited.
         self.sequences = Sequences(author, self, random(NONCE))
         #: The highest clock that a move or an assignment in a list has: its op's is not below.
@@ -421,12 +413,13 @@ class Replica:
 
     def read_clock(self) -> None:
         """Take frames by the clock as it is now: it may have been set back since it was asked last."""
-        self.core.take_until(max(self.clock.limit(), self._shown))
+        self.core.take_until(self.clock.limit())
 
     def _limit(self, number: int) -> int:
         """The highest clock of an author that is taken at once; what this one made itself never waits."""
         self.read_clock()
-        return LAST if self.author_key(number) == self.author else max(self.clock.limit(), self._shown)
+        author = self.author_key(number)
+        return LAST if author == self.author else max(self.clock.limit(), self._shown.get(author, 0))
 
     def _merge_ruled(self, number: int, body: bytes, limit: int) -> int:
         author = self.author_key(number)
@@ -524,7 +517,7 @@ class Replica:
         their order, and then to `become`."""
         fresh = Replica(self.author, clock=self.clock, random=self.random, graph=self.access.graph)
         fresh.access = self.access.again()
-        fresh._shown = self.core.newest
+        fresh._shown = {self.author_key(n): self.core.let_in(n) for n in range(self.core.authors)}
         return fresh
 
     def become(self, fresh: Replica) -> None:

@@ -233,6 +233,25 @@ class Replicated(SequenceHandle):
         self._anchors.add(anchor)
         return before + (visible and anchor._side == "left")
 
+    def identify(self, position: int) -> tuple[bytes, int]:
+        """Return who made what is at a position, as the sequence names its author, and its number."""
+        if not 0 <= position < len(self):
+            raise TextRange(f"{position} is not within a text of {len(self)} characters")
+        return self._identify(position)
+
+    def find_made(self, agent: bytes, first: int, count: int) -> list[int]:
+        """Return where those of an author's elements of these numbers are that are there."""
+        if count > len(self):  # however many somebody says that there are
+            made = (self._identify(at) for at in range(len(self)))
+            return [at for at, (who, one) in enumerate(made) if who == agent and first <= one < first + count]
+        found = []
+        for number in range(first, first + count):
+            with contextlib.suppress(AnchorGone):
+                before, visible = self._locate(agent, number)
+                if visible:
+                    found.append(before)
+        return found
+
     # ---- replicating
 
     @property

@@ -43,6 +43,12 @@ class SequenceChanges(Reader[SequenceChange]):
         self._pending.append(change)
         self._there.set()
 
+    def take_told(self) -> list[SequenceChange]:
+        """Return the changes that were told until now and not read yet."""
+        found = list(self._pending)
+        self._pending.clear()
+        return found
+
     def _has_more(self) -> bool:
         return bool(self._pending)
 

@@ -27,6 +27,9 @@ log = logging.getLogger("dtp.crdt")
 #: What a message of changes begins with (docs/text.md). A state would replace what is here, so it is no edit.
 _CHANGES: Final = {core.TEXT: bytes((TEXT_CHANGES,)), core.LIST: bytes((LIST_CHANGES,))}
 
+#: Kind of an edit -> what it is of.
+EDITED: Final = {core.TEXT_EDIT: core.TEXT, core.LIST_EDIT: core.LIST}
+
 #: Where a text or a list is: `core.TEXT` or `core.LIST`, soul, key.
 Name = tuple[int, str, str]
 #: Name, text, edits that wait in it for others that they build on; authors that were asked before it was compacted,

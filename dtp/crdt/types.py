@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Mutable
 from typing import TYPE_CHECKING, Any
 
 from dtp.core import crdt as core
-from dtp.crdt import values
+from dtp.crdt import parts, values
 from dtp.crdt.sequences import GraphList
 from dtp.crdt.values import Link, Value
 
@@ -35,11 +35,8 @@ class _View:
         return f"<{type(self).__name__} {self.soul!r}{f' {self.key!r}' if self.key else ''}>"
 
 
-class Node(_View, MutableMapping[str, Value]):
-    """A node of the graph: keys to values, each a last-writer-wins register. Setting None keeps None; `del` deletes.
-
-    Links to other nodes are kept in a set for each key: `link`, `unlink`, `links`.
-    """
+class Registers(_View, MutableMapping[str, Value]):
+    """Keys to values, each a last-writer-wins register. Setting None keeps None; `del` deletes."""
 
     __slots__ = ()
 
@@ -90,17 +87,58 @@ class Node(_View, MutableMapping[str, Value]):
         clock, author = stamp
         return self._replica.author_key(author), clock
 
-    def link(self, key: str, to: str | Node) -> None:
-        """Link to another node, given as such or by its soul."""
+
+class Node(Registers):
+    """A node of the graph: keys to values, each a last-writer-wins register. Setting None keeps None; `del` deletes.
+
+    Links to other nodes are kept in a set for each key: `link`, `unlink`, `links`. A link may have properties, too.
+    """
+
+    __slots__ = ()
+
+    def link(self, key: str, to: str | Node, /, **properties: Value) -> None:
+        """Link to another node, given as such or by its soul; set these properties of the link."""
         self._replica.set(self.soul, key).add(_link_to(to))
+        if properties:
+            self.relationship(key, to).update(properties)
 
     def unlink(self, key: str, to: str | Node) -> None:
-        """Take the link away; nothing when there is none."""
+        """Take the link away, and its properties that are there; nothing when there is none."""
         self._replica.set(self.soul, key).discard(_link_to(to))
+        self.relationship(key, to).clear()
 
     def links(self, key: str) -> list[str]:
         """The souls that this node links to by `key`, sorted."""
         return sorted({value.soul for _, _, value in self._read(core.SET, key) if isinstance(value, Link)})
+
+    def relationship(self, key: str, to: str | Node) -> Relationship:
+        """Return the properties of the link to another node, whether or not there is one."""
+        return Relationship(self._replica, self.soul, key, _link_to(to).soul)
+
+
+class Relationship(Registers):
+    """The properties of a link: keys to values, each a last-writer-wins register.
+
+    They are shown as long as there is a link from `source` to `target` by `label`.
+    """
+
+    __slots__ = ("label", "source", "target")
+
+    def __init__(self, replica: Replica, source: str, label: str, target: str) -> None:
+        super().__init__(replica, parts.relationship(source, label, target))
+        self.source = source
+        self.label = label
+        self.target = target
+
+    def clear(self) -> None:
+        """Delete all properties that are there."""
+        if keys := list(self):
+            self._replica.put_many([(self.soul, key) for key in keys])
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self.source!r} -{self.label!r}-> {self.target!r}: {self.to_dict()!r}>"
+        )
 
 
 def _link_to(node: str | Node) -> Link:

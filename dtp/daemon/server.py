@@ -7,47 +7,53 @@ import logging
 import os
 import resource
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
-from dtp.daemon import logs, memory, state
-from dtp.daemon.bans import Bans
-from dtp.daemon.config.model import AccessRule, Budget, Config, Forward, Rules
-from dtp.daemon.counted import NOTHING, Counted
-from dtp.daemon.door import Door, by_chain, refuse
-from dtp.daemon.dropped import Dropped
-from dtp.daemon.expose import Exposed, caller_of, moment
-from dtp.daemon.forward import FORWARDS, Forwarded
-from dtp.daemon.handover import Handover
-from dtp.daemon.inherited import Inherited
-from dtp.daemon.ledger import LAST_REQUEST, Ending
-from dtp.daemon.onchain import Gate
-from dtp.daemon.policies import Caller, Denial, Policies
+from dtp.daemon import state
+from dtp.daemon.config.model import AccessRule, Config, Rules
+from dtp.daemon.config.settled import refuse_what_takes_a_restart
+from dtp.daemon.mesh import member_of
+from dtp.daemon.observing import logs
+from dtp.daemon.paying.onchain import Gate
+from dtp.daemon.paying.side import ChainSide
+from dtp.daemon.policies import Caller, Chain, Denial, Policies
+from dtp.daemon.policies.bans import Bans
 from dtp.daemon.policies.words import words
-from dtp.daemon.pool import Pool
+from dtp.daemon.process import memory
 from dtp.daemon.reasons import Reason
-from dtp.daemon.sharing import AMONG_WORKERS, EVERY, Sharing
-from dtp.daemon.side import ChainSide
+from dtp.daemon.relays.absent import Absent
+from dtp.daemon.relays.door import BANNED, Door, by_chain, refuse
+from dtp.daemon.relays.dropped import Dropped
+from dtp.daemon.relays.expose import Exposed, caller_of, moment
+from dtp.daemon.relays.forward import FORWARDS, Forwarded
+from dtp.daemon.relays.ledger import LAST_REQUEST, Ending
+from dtp.daemon.relays.mailboxes import Mailboxes
+from dtp.daemon.relays.pools import Pools
+from dtp.daemon.state.counted import NOTHING, Counted
 from dtp.daemon.state.renamed import take_over_bans
-from dtp.daemon.table import Table
-from dtp.errors import ConfigError
+from dtp.daemon.state.table import Table
+from dtp.daemon.workers.handover import Handover
+from dtp.daemon.workers.inherited import Inherited
+from dtp.daemon.workers.sharing import AMONG_WORKERS, EVERY, Sharing
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.listener import Listener, listen
 from dtp.net.stream import Stream
+from dtp.peers.links import NODE_SERVICE
 from dtp.plurals import count_of
 from dtp.session.codes import CloseCode, Refuse
 from dtp.session.limits import DEFAULT, KIB, Limits
 from dtp.tasks import start_task, supervised
 
 if TYPE_CHECKING:
-    from dtp.chain.client import ChainClient
-    from dtp.daemon.telemetry import Spans
+    from dtp.chain.node.client import ChainClient
+    from dtp.daemon.observing.telemetry import Spans
+    from dtp.peers.private import PrivateNetwork
 
 log = logging.getLogger("dtpd")
 
@@ -59,13 +65,11 @@ RESERVE = 256
 _NO_MEMORY = Denial("memory", Reason.TOO_MANY, "the daemon has used up its memory")
 _PRICED = Denial("price", Reason.UNPAID, "the service has a price now")
 _SOLD_OTHERWISE = Denial("price", Reason.DRAINING, "the service is sold otherwise since a reload")
-#: Services that programs have named themselves and that stay connected.
-MAX_DYNAMIC = 64
 
 
 @dataclass(frozen=True)
 class Team:
-    """What a daemon that is one of several workers shares with the others (`dtp.daemon.workers`)."""
+    """What a daemon that is one of several workers shares with the others (`dtp.daemon.workers.parent`)."""
 
     number: int
     table: Table
@@ -73,35 +77,8 @@ class Team:
     handover: Handover
 
 
-class CantReload(ConfigError):
-    """The new configuration changes what only a restart can change; the old one stays."""
-
-    code = "cant-reload"
-
-
-def refuse_what_takes_a_restart(old: Config, new: Config) -> None:
-    """Raise `CantReload` for what can't change while a daemon runs."""
-    for name in _FIXED:
-        if getattr(new, name) != getattr(old, name):
-            ways = "a restart" if name == "control" else "'dtpd upgrade' or a restart"
-            raise CantReload(f"{name.replace('_', '-')} has changed: that takes {ways}")
-
-
 #: What `[everywhere]` is where it isn't in the file.
 _NO_RULES = Rules(access=AccessRule(everyone=True))
-_FIXED = (
-    "identity",
-    "passphrase_file",
-    "psk_file",
-    "padding",
-    "control",
-    "web",
-    "chain",
-    "state",
-    "state_name",
-    "workers",
-    "telemetry",
-)
 
 
 class Daemon:
@@ -117,11 +94,12 @@ class Daemon:
         gate: Gate | None = None,
         client: ChainClient | None = None,
         team: Team | None = None,
+        network: PrivateNetwork | None = None,
     ) -> None:
         """`gate` decides about services with `on_chain`; by default the host of `config.chain` does. `client` is used
         instead of one of its own for that network.
 
-        With `team` it is one of several workers.
+        With `team` it is one of several workers. `network` is the private one that its node is of; `psk` is its then.
         """
         self.config = config
         self.identity = identity
@@ -135,7 +113,7 @@ class Daemon:
         self.listener: Listener | None = None
         self.exposed: dict[str, Exposed] = {}
         self.forwarded: dict[str, Forwarded] = {}
-        limits = replace(limits, padding=config.padding)
+        limits = replace(limits, padding=config.padding, resume=config.resume_timeout)
         self._psk, self._limits = psk, limits
         #: What it does on chain.
         self.side = ChainSide(
@@ -150,15 +128,21 @@ class Daemon:
         #: What those who share the state are to be told yet.
         self._inherited = Inherited({}, {})
         self._spans: Spans | None = None
-        self._pools: dict[tuple[tuple[Address, ...], Budget | None], Pool] = {}
-        self._dynamic: OrderedDict[Address, Pool] = OrderedDict()
+        self._mailboxes = Mailboxes()
+        self._member = member_of(config, identity, limits, network)
+        self._pools = Pools(identity, limits, psk, self.side.dial_of, self._member.dial, self._member.quiet)
         #: What was replaced by a reload and still has streams.
         self._old: list[Exposed | Forwarded] = []
         self._callers: dict[Connection, Caller] = {}
+        self._absent = Absent(lambda: (part.ledger for part in self._parts()))
+        #: Whether another process has the place of this one, so that no peer that was let in can come back.
+        self._gave_way = False
         #: Of them those that are told to open no more streams, since a reload has changed what is counted.
         self._going: dict[Connection, asyncio.Task[None]] = {}
         self._bans = Bans()
-        self._door = Door(lambda service: self.exposed.get(service), self._shut, self._bans, self.side)
+        self._door = Door(
+            lambda service: self.exposed.get(service), self._shut, self._bans, self.side, self._member
+        )
         #: Bytes that the process has before it serves anybody.
         self._own = memory.resident()
         self._governor = memory.Governor(0, self._held, self._shed)
@@ -186,7 +170,7 @@ class Daemon:
             if self._sharing is not None:
                 await self._sharing.start()
             if self.config.telemetry is not None:
-                from dtp.daemon.telemetry import Spans
+                from dtp.daemon.observing.telemetry import Spans
 
                 self._spans = Spans(self.config.telemetry, str(self.identity.id))
             self._resume(counted)
@@ -252,6 +236,7 @@ class Daemon:
         """What can fail comes first, so that a failure leaves things as they were; what is on chain, last of it."""
         new_forwards = await self._listen_locally(config, adopted)
         try:
+            self._mailboxes.open(config)
             await self._listen_for_peers(config, adopted)
             await self.side.offer(config.expose)
         except BaseException:
@@ -261,7 +246,9 @@ class Daemon:
             raise
         await self._listen_no_more(config)
         self._apply_services(config)
+        await self._close_mailboxes(config)
         await self._apply_forwards(config, new_forwards)
+        await self._member.change(config)
         self.config = config
 
     async def _listen_locally(
@@ -273,7 +260,7 @@ class Daemon:
                 place = forward.name
                 if place not in self.forwarded:
                     serve = FORWARDS[forward.kind]
-                    made[place] = serve(forward, self._pool(forward), self._dynamic_pool, self._no_room)
+                    made[place] = serve(forward, self._pools.of(forward), self._pools.named, self._no_room)
                     await made[place].start(list(adopted.get(place, ())))
         except BaseException:
             for forwarded in made.values():
@@ -282,7 +269,7 @@ class Daemon:
         return made
 
     async def _listen_for_peers(self, config: Config, adopted: Mapping[str, Sequence[socket]]) -> None:
-        if not config.listen and self.listener is None:
+        if not config.listen and self.listener is None and config.node is None:
             return
         if self.listener is None:
             self.listener = await listen(
@@ -308,6 +295,7 @@ class Daemon:
             else:
                 await self.listener.add(url)
             self._bound[url] = [one for one in self.listener.urls if one not in before]
+        await self._member.open(self.listener, config)
 
     async def _listen_no_more(self, config: Config) -> None:
         """For peers, at places that aren't in `config`."""
@@ -318,6 +306,7 @@ class Daemon:
 
     def _apply_services(self, config: Config) -> None:
         everywhere = self._policies.of("", config.everywhere)
+        self._door.everywhere = Chain(everywhere)
         fresh: dict[str, Exposed] = {}
         for expose in config.expose:
             known = self.exposed.get(expose.service)
@@ -327,6 +316,8 @@ class Daemon:
             else:
                 fresh[expose.service] = Exposed(expose, policies)
                 fresh[expose.service].spans = self._spans
+                fresh[expose.service].absent = self._absent
+                fresh[expose.service].mailbox = self._mailboxes.of(expose.mailbox)
         replaced: list[Exposed] = []
         for service, known in self.exposed.items():
             if fresh.get(service) is not known:
@@ -343,6 +334,14 @@ class Daemon:
             if known.config.kind not in ("tcp", "udp"):  # requests to come are for the new rules
                 known.ledger.finish(Ending(LAST_REQUEST, self._successor))
 
+    async def _close_mailboxes(self, config: Config | None) -> None:
+        """Those that aren't in `config`, after their streams: clients come again for what wasn't answered."""
+        for part in self._parts() if config is None else self._old:
+            if isinstance(part, Exposed) and part.mailbox is not None:
+                part.abort(Reason.DRAINING)
+                await part.wait_empty()
+        await self._mailboxes.keep(config)
+
     def _successor(self, connection: Connection) -> Exposed | None:
         """What serves the streams of a connection now; None where it has to come again for others."""
         return None if connection in self._going else self.exposed.get(connection.service)
@@ -354,42 +353,9 @@ class Daemon:
                 await known.stop()
                 self._old.append(self.forwarded.pop(place))
             elif known.config != wanted[place]:
-                known.config, known.pool = wanted[place], self._pool(wanted[place])
+                known.config, known.pool = wanted[place], self._pools.of(wanted[place])
         self.forwarded.update(made)
-        used = {id(forwarded.pool) for forwarded in self.forwarded.values() if forwarded.pool is not None}
-        for key, pool in list(self._pools.items()):
-            if id(pool) in used:
-                pool.start()
-            else:
-                del self._pools[key]
-                pool.retire()
-
-    def _pool(self, forward: Forward) -> Pool | None:
-        if not forward.to:
-            return None
-        key = (forward.to, forward.budget)
-        pool = self._pools.get(key)
-        if pool is None:
-            pool = self._pools[key] = Pool(
-                forward.to,
-                identity=self.identity,
-                limits=self._limits,
-                psk=self._psk,
-                dial=self.side.dial_of(forward),
-            )
-        return pool
-
-    def _dynamic_pool(self, address: Address) -> Pool:
-        """The pool for an address that a program has named; the one that was wanted least recently makes room."""
-        pool = self._dynamic.get(address)
-        if pool is None:
-            if len(self._dynamic) >= MAX_DYNAMIC:
-                self._dynamic.popitem(last=False)[1].retire()
-            pool = self._dynamic[address] = Pool(
-                (address,), identity=self.identity, limits=self._limits, psk=self._psk
-            )
-        self._dynamic.move_to_end(address)
-        return pool
+        self._pools.keep(forwarded.pool for forwarded in self.forwarded.values())
 
     # ---- peers come in ------------------------------------------------------------------------------------
 
@@ -408,8 +374,8 @@ class Daemon:
 
     def _held(self) -> dict[Connection, int]:
         """What each connection holds: itself, streams, what waits, and what conversations keep of what was read."""
-        pools = (*self._pools.values(), *self._dynamic.values())
-        connections = [*self._callers, *(one for pool in pools for one in pool.connections)]
+        links = [each.connection for each in self._member.links]
+        connections = dict.fromkeys((*self._callers, *self._pools.connections, *links))
         held = {connection: memory.CONNECTION + connection.held for connection in connections}
         for part in self._parts():
             for session in part.ledger.open:
@@ -450,9 +416,15 @@ class Daemon:
                 self._send_away(connection, caller, refuse(denial))
             else:
                 self._let_go_if_sold_otherwise(connection)
+        for link in self._member.links:
+            caller = caller_of(link.connection)
+            if not link.closed and self._door.ban_of(caller) is not None:
+                self._send_away(link.connection, caller, refuse(BANNED))
 
     def _unwelcome(self, connection: Connection, caller: Caller) -> Denial | None:
         """Why somebody who was admitted may not be here any more; None for who may."""
+        if self.side.closes(connection):
+            return None
         if (ban := self._door.ban_of(caller)) is not None:
             return ban
         exposed = self.exposed.get(connection.service)
@@ -508,10 +480,14 @@ class Daemon:
             connection.abort(refusal.code, refusal.reason, detail=refusal.detail)
             return
         self._callers[connection] = caller
+        self._absent.came(connection)
         connection.on_peer_away = self._on_peer_away
         try:
             if self.draining:
                 await connection.go_away()
+            if connection.service == NODE_SERVICE and self._member.is_node:
+                await self._member.accept(connection)
+                return
             if not await self._is_paid(connection, caller):
                 return
             self._let_go_if_sold_otherwise(connection)  # by a reload, since it was admitted
@@ -523,6 +499,7 @@ class Daemon:
                     self._on_stream(connection, caller, stream)
         finally:
             del self._callers[connection]
+            self._absent.went(connection)
             self._going.pop(connection, None)
 
     def _on_peer_away(self, connection: Connection) -> None:
@@ -581,12 +558,16 @@ class Daemon:
         leaving = start_task(self.side.leave(), name="dtpd-leave")
         for forwarded in self.forwarded.values():
             await forwarded.stop()
+        await self._member.leave()
         await asyncio.gather(
             *(each.go_away() for each in self._callers if not each.closed),
-            *(pool.go_away() for pool in (*self._pools.values(), *self._dynamic.values())),
+            self._pools.go_away(),
         )
         for part in self._parts():
             part.ledger.finish(Ending(min(LAST_REQUEST, grace / 2)))
+        # What forwards have left may still come back from where it went to, when this process only gave way.
+        peers = (lambda: ()) if self._gave_way else (lambda: self._pools.connections)
+        waiting_for_nobody = start_task(self._absent.end(peers), name="dtpd-absent")
         try:
             async with asyncio.timeout(grace):
                 for part in self._parts():
@@ -594,6 +575,8 @@ class Daemon:
                 await leaving
         except TimeoutError:
             return False
+        finally:
+            waiting_for_nobody.cancel()
         return True
 
     @property
@@ -607,8 +590,9 @@ class Daemon:
 
     async def hand_over(self) -> None:
         """Another process has copies of the sockets: take nothing new, and leave the places as they are."""
-        self.draining = True
+        self.draining = self._gave_way = True
         await self.side.leave(withdraw=False)
+        await self._member.leave(goodbye=False)
         if self.listener is not None:
             for one in self.listener.socket_listeners:
                 one.keep_place()
@@ -630,16 +614,18 @@ class Daemon:
             part.abort(Reason.DRAINING)
         if self.side.shop is not None:  # what was served may still be paid
             await asyncio.gather(*(one.close(CloseCode.SHUTDOWN) for one in list(self._callers)))
+        await self._member.leave()
         if self.listener is not None:
             await self.listener.close()
+        await self._close_mailboxes(None)
         if self._sharing is not None:
             await self._sharing.close()
             self._sharing = None
         if self._spans is not None:
             await self._spans.exporter.close()
             self._spans = None
-        pools = [*self._pools.values(), *self._dynamic.values()]
-        await asyncio.gather(*(pool.close() for pool in pools))
+        await self._pools.close()
+        await self._member.close()
         await self.side.close()
         Dropped.tell_all()
 
@@ -706,6 +692,7 @@ class Daemon:
             "refused": dict(self._door.refused),
             "bans": self._bans.status(time.time()),
             **({} if self._sharing is None or self.config.state is None else {"state_up": self._sharing.up}),
+            **self._member.status(),
             **self.side.status(),
             "tasks": [asdict(each) for each in supervised()],
             "everywhere": [] if self.config.everywhere == _NO_RULES else words(self.config.everywhere),

@@ -1,14 +1,13 @@
 """Replicated graphs: signed frames over the data types, kept in a store, synced with other replicas."""
 
 from dtp.crdt import BlobRef
-from dtp.crdt.access import Grant
 from dtp.crdt.document import NestedList, NestedMap, NestingError, NewText
-from dtp.crdt.rules import Rule, RuleBroken, Rules, RulesError, Schema
-from dtp.graph.access import OffenceProof
-from dtp.graph.accounts import Accounts, KnownDevice
-from dtp.graph.admission import Admission, Banned
+from dtp.crdt.permission.grants import Grant
+from dtp.crdt.permission.rules import Rule, RuleBroken, Rules, RulesError, Schema
+from dtp.graph.blobs.blobs import Blobs
+from dtp.graph.blobs.fetching import Blob
+from dtp.graph.blobs.following import BlobFollowing
 from dtp.graph.changes import Batch, Changes, Watch
-from dtp.graph.envelope import Envelope, Summary
 from dtp.graph.errors import (
     BlobAbsent,
     BlobError,
@@ -24,6 +23,7 @@ from dtp.graph.errors import (
     GraphReadOnly,
     HistoryUnclear,
     KeyLost,
+    NotGraph,
     NotReader,
     NotSealed,
     OffenceError,
@@ -31,22 +31,31 @@ from dtp.graph.errors import (
     StoreError,
     SyncError,
 )
-from dtp.graph.fetching import Blob
+from dtp.graph.formats.carrying import Files
+from dtp.graph.formats.contents import Exported
 from dtp.graph.formats.items import Imported
+from dtp.graph.frames.envelope import Envelope, Summary
+from dtp.graph.frames.proving import Proof
 from dtp.graph.graph import Graph
-from dtp.graph.graph_formats import Exported
-from dtp.graph.part import Part
+from dtp.graph.past.looking import History
+from dtp.graph.past.resigning import Resigned
+from dtp.graph.permission.access import OffenceProof
+from dtp.graph.permission.accounts import Accounts, KnownDevice, Revoked, revoke_device
+from dtp.graph.permission.admission import Admission, Banned
+from dtp.graph.permission.granting import Access
+from dtp.graph.permission.private import PrivateNode
+from dtp.graph.permission.quotas import Quotas, Refused
 from dtp.graph.presence.presence import Presence, PresenceChanges, Present
-from dtp.graph.private import PrivateNode
-from dtp.graph.proving import Proof
-from dtp.graph.pruning import Prunable, Pruned
 from dtp.graph.query.budget import QueryBudget
 from dtp.graph.query.errors import QueryError, QueryLimit
-from dtp.graph.quotas import Quotas, Refused
-from dtp.graph.resigning import Resigned
-from dtp.graph.undo import UndoManager, Undone
+from dtp.graph.stores.kept import KeptFrames
+from dtp.graph.sync.part import Part
+from dtp.graph.undo.manager import UndoManager, Undone
+from dtp.graph.upkeep.pruning import Prunable, Pruned
+from dtp.graph.upkeep.upkeep import Upkeep
 
 __all__ = [
+    "Access",
     "Accounts",
     "Admission",
     "Banned",
@@ -54,7 +63,9 @@ __all__ = [
     "Blob",
     "BlobAbsent",
     "BlobError",
+    "BlobFollowing",
     "BlobRef",
+    "Blobs",
     "Changes",
     "ChangesMissed",
     "ChunkError",
@@ -63,6 +74,7 @@ __all__ = [
     "EnvelopeError",
     "Equivocation",
     "Exported",
+    "Files",
     "Grant",
     "Graph",
     "GraphBehind",
@@ -70,14 +82,17 @@ __all__ = [
     "GraphForked",
     "GraphPartial",
     "GraphReadOnly",
+    "History",
     "HistoryUnclear",
     "Imported",
+    "KeptFrames",
     "KeyLost",
     "KnownDevice",
     "NestedList",
     "NestedMap",
     "NestingError",
     "NewText",
+    "NotGraph",
     "NotReader",
     "NotSealed",
     "OffenceError",
@@ -97,6 +112,7 @@ __all__ = [
     "ReaderUnknown",
     "Refused",
     "Resigned",
+    "Revoked",
     "Rule",
     "RuleBroken",
     "Rules",
@@ -107,5 +123,7 @@ __all__ = [
     "SyncError",
     "UndoManager",
     "Undone",
+    "Upkeep",
     "Watch",
+    "revoke_device",
 ]

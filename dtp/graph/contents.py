@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from dtp.core import crdt as core
 from dtp.crdt import Change, Counter, Map, MultiValue, Node, Replica, Set, Value, parts, values
-from dtp.crdt.access import is_internal
 from dtp.crdt.document import NestedMap
-from dtp.crdt.owners import owned
+from dtp.crdt.permission.access import is_internal
+from dtp.crdt.permission.owners import owned
 from dtp.graph.changes import UNREAD, Changes, Readers, Watch
-from dtp.graph.errors import GraphError, GraphReadOnly, KeyLost, NotReader, NotSealed
+from dtp.graph.errors import GraphError, GraphPartial, GraphReadOnly, KeyLost, NotReader, NotSealed
+from dtp.graph.permission.rings import RING_KEY, ring_soul
 from dtp.graph.query.budget import QueryBudget
 from dtp.graph.query.errors import QueryError
-from dtp.graph.rings import RING_KEY, ring_soul
 from dtp.identity import Identity
 from dtp.identity.sealing import SealBroken
 
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from dtp.crdt.sequences import GraphList, GraphText
-    from dtp.graph.private import PrivateNode
+    from dtp.graph.graph import Graph
+    from dtp.graph.permission.private import PrivateNode
     from dtp.graph.query.beside import Beside
     from dtp.graph.query.live import Difference
     from dtp.graph.query.run import Queries, Row
-    from dtp.graph.undo import UndoManager
+    from dtp.graph.sync.part import Part
+    from dtp.graph.undo.manager import UndoManager
 
 #: What there is at a soul beside registers, and how it is read.
 _KINDS: Final[dict[str, tuple[int, Callable[[Replica, str, str], Any]]]] = {
@@ -61,18 +63,20 @@ class Contents:
         self._beside: Beside | None = None
         self._declared: _Declared = set()
         self._private: dict[str, PrivateNode] = {}
+        self._part: Part | None = None
         self._closed = False
         #: What each query may take.
         self.query_budget = QueryBudget()
         replica.reveal = self._reveal
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise `GraphError` when it is closed."""
         if self._closed:
             raise GraphError(CLOSED)
 
     def check_writable(self) -> None:
-        """Raises `GraphError` when it is closed, `GraphReadOnly` when it is only read."""
-        self._check_open()
+        """Raise `GraphError` when it is closed, `GraphReadOnly` when it is only read."""
+        self.check_open()
         if self.read_only:
             raise GraphReadOnly(READ_ONLY)
 
@@ -126,12 +130,36 @@ class Contents:
         self.check_readable(soul)
         return self._replica.text(soul, key)
 
+    @property
+    def part(self) -> Part | None:
+        """Return the part that is here, None if that is all: see `Graph.open`."""
+        return self._part
+
+    def show_part(self, part: Part | None) -> None:
+        """Have this part here, and show nothing else."""
+        self._part = part
+        self._replica.shows = None if part is None else part.has
+
+    def check_here(self, soul: str) -> None:
+        """Raise `GraphPartial` for a soul that isn't in the part that is here."""
+        if self._part is not None and not self._part.has(soul):
+            raise GraphPartial(
+                f"{soul!r} isn't in the part of the graph that is here: open or grow it with one that has it; "
+                "`put_many` writes there all the same"
+            )
+
+    def check_whole(self, what: str) -> None:
+        """Raise `GraphPartial` for what only a graph can do that has all."""
+        if self._part is not None:
+            raise GraphPartial(f"only a part of the graph is here: {what} takes all of it")
+
     def is_private(self, soul: str) -> bool:
         """Whether a private node is at the soul, as far as is known here."""
         return soul.startswith("~") and RING_KEY in self._replica.node(ring_soul(soul))
 
     def check_readable(self, soul: str) -> None:
-        """Raises `NotSealed` at the soul of a private node, and `GraphPartial` where it isn't here."""
+        """Raise `NotSealed` at the soul of a private node, and `GraphPartial` where it isn't here."""
+        self.check_here(soul)
         self.check_public(soul)
 
     def check_public(self, soul: str) -> None:
@@ -155,7 +183,7 @@ class Contents:
         Raises `NotSealed`, and `GraphError` for the soul of a part, or one that leaves no room for parts.
         """
         self.check_readable(soul)
-        if parts.is_part(soul) or not 0 < len(values.name(soul)) <= parts.MAX_DOCUMENT:
+        if parts.is_part(soul) or not parts.takes_parts(soul):
             raise GraphError(
                 f"no document can be at {soul!r}: it is a part of one, or isn't of 1 to {parts.MAX_DOCUMENT} bytes"
             )
@@ -166,12 +194,16 @@ class Contents:
         "values" and "list" (lists; a set's in no order that means anything), "text" (a str); a key may have several.
         With a text come its "marks", [start, stop, name, value] each.
 
-        Maps are "values" of each key, links a "set". Of a private node it is what can be read of its registers. Of a
+        Maps are "values" of each key, links a "set"; where links have properties, "relationships" has a dict of them
+        for each target. Of a private node it is what can be read of its registers. Of a
         document, `parts_too` puts its parts in place of the links to them.
         """
-        return parts.shown(soul, self._everything) if parts_too else self._everything(soul)
+        self.check_here(soul)
+        return (parts.shown if parts_too else parts.with_relationships)(soul, self._everything)
 
     def _everything(self, soul: str) -> dict[str, dict[str, Any]]:
+        if parts.is_relationship(soul) and self._replica.core.number(values.name(soul)) is None:
+            return {}
         if self.is_private(soul):
             return {key: {"register": value} for key, value in (self._reveal(soul) or {}).items()}
         found: dict[str, dict[str, Any]] = {}
@@ -222,7 +254,7 @@ class Contents:
 
     def watch(self, pattern: str = "*") -> Watch:
         """Changes from now on, made here or elsewhere, at souls that match (`*`, `?`): `async for change in ...`."""
-        self._check_open()
+        self.check_open()
         return self._readers.watch(pattern)
 
     def changes(self, pattern: str = "*", *, name: str = "", limit: int = UNREAD) -> Changes:
@@ -232,7 +264,7 @@ class Contents:
         that match. At most `limit` changes wait for a reader; beyond, the next read raises `ChangesMissed`, and
         `name` says which reader was too slow.
         """
-        self._check_open()
+        self.check_open()
         return self._readers.changes(pattern, name, limit)
 
     def undo_manager(self, *, depth: int = 100, memory: int = 64 << 20) -> UndoManager:
@@ -242,9 +274,14 @@ class Contents:
         taken back. Raises `GraphError` if there is one that isn't closed.
         """
         self.check_writable()
-        from dtp.graph.undo import UndoManager
+        from dtp.graph.undo.manager import UndoManager
 
-        return UndoManager(self._replica, depth, memory, self.is_private)
+        return UndoManager(self._replica, depth, memory, self._private_at)
+
+    def _private_at(self, soul: str) -> PrivateNode | None:
+        from dtp.graph.permission.private import private
+
+        return private(cast("Graph", self), soul, None) if self.is_private(soul) else None
 
     # ---- queries ----------------------------------------------------------------------------------------------
 
@@ -264,15 +301,15 @@ class Contents:
         One runs at a time, in the order of the calls. Cancelling it ends the query. Raises as `query`, and
         `GraphError` when the graph is closed.
         """
-        self._check_open()
+        self.check_open()
         if self._beside is None:
             beside = await asyncio.to_thread(_beside)  # the parser's modules take a while
-            self._check_open()
+            self.check_open()
             self._beside = self._beside or beside(self._replica, self._private.keys)
         try:
             return await self._beside.run(text, parameters, self.query_budget, self._declared)
         except QueryError:
-            self._check_open()
+            self.check_open()
             raise
 
     def live(self, text: str, **parameters: Value) -> AsyncIterator[Difference]:
@@ -310,10 +347,11 @@ class Contents:
     def to_networkx(self, prefix: str = "") -> MultiDiGraph:
         """A `networkx.MultiDiGraph` of the nodes that begin with `prefix` and the links between them.
 
-        Nodes are souls with their registers as attributes, all else as "key (kind)"; edges have the link's key.
+        Nodes are souls with their registers as attributes, all else as "key (kind)"; edges have the link's key, and
+        its properties as attributes.
         Needs `pip install 'dtp-sockets[graph]'`, else `GraphError`.
         """
-        from dtp.graph.networks import to_networkx
+        from dtp.graph.formats.networks import to_networkx
 
         return to_networkx(self, prefix)
 
@@ -324,7 +362,7 @@ class Contents:
         For rows of a query: `pandas.DataFrame(graph.query(...))`. Needs `pip install 'dtp-sockets[graph-pandas]'`,
         else `GraphError`.
         """
-        from dtp.graph.networks import to_pandas
+        from dtp.graph.formats.networks import to_pandas
 
         return to_pandas(self, prefix)
 
@@ -333,7 +371,7 @@ class Contents:
 
         Raises `GraphError` for more than 500 nodes.
         """
-        from dtp.graph.networks import to_svg
+        from dtp.graph.formats.networks import to_svg
 
         return to_svg(self, prefix)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dtp.errors import LimitError, LocalError, PeerError
 
 if TYPE_CHECKING:
-    from dtp.graph.proving import Proof
+    from dtp.graph.frames.proving import Proof
 
 
 class GraphError(LocalError):
@@ -38,6 +38,12 @@ class StoreError(LocalError):
     """The place where a graph is kept can't be used: in use, damaged, full, of another version."""
 
     code = "graph-store"
+
+
+class NotGraph(StoreError):
+    """The file that was named is another program's. It is as it was, and nothing was written beside it."""
+
+    code = "graph-not-a-graph"
 
 
 class GraphBehind(GraphError):

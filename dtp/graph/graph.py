@@ -7,69 +7,68 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from dtp.core.errors import NotOwner, StateLimit
-from dtp.crdt import Change, Clock, Replica
-from dtp.crdt.access import Grant
+from dtp.crdt import Change, Clock, Replica, Value
 from dtp.crdt.clock import seconds
+from dtp.crdt.permission.rules import RuleBroken
 from dtp.crdt.replica import SPACES, Frame
-from dtp.crdt.rules import RuleBroken, Rules
 from dtp.crdt.sequences import Name
 from dtp.errors import DtpError
-from dtp.graph import access, loading
-from dtp.graph import envelope as envelopes
-from dtp.graph.accounts import Accounts
-from dtp.graph.admission import Admission, Inside, read_policy
-from dtp.graph.blobs import BlobStore
-from dtp.graph.chains import Chains
-from dtp.graph.contents import CLOSED, READ_ONLY
-from dtp.graph.envelope import Envelope, Skipped, Summary, last_clock
+from dtp.graph.blobs.blobs import Blobs
+from dtp.graph.blobs.store import BlobStore
+from dtp.graph.contents import CLOSED, READ_ONLY, Contents
 from dtp.graph.errors import (
-    EnvelopeError,
-    Equivocation,
     GraphBehind,
     GraphError,
     GraphForked,
     GraphReadOnly,
     StoreError,
 )
-from dtp.graph.graph_connections import GraphConnections
-from dtp.graph.graph_files import GraphFiles
-from dtp.graph.graph_part import GraphPart
-from dtp.graph.graph_past import GraphPast
-from dtp.graph.graph_upkeep import GraphUpkeep
-from dtp.graph.passing import Offering, Passed
-from dtp.graph.proving import Proof
-from dtp.graph.pruning import Pruner
-from dtp.graph.store import Damage, Store
-from dtp.graph.vector import MARK, Head, Vector
-from dtp.graph.verifying import verify
+from dtp.graph.formats.carrying import Files
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.frames.envelope import Envelope, Summary
+from dtp.graph.frames.proving import Proof
+from dtp.graph.intake import Inside, Intake
+from dtp.graph.past.looking import History
+from dtp.graph.permission import access, admission
+from dtp.graph.permission.accounts import Accounts
+from dtp.graph.permission.admission import Admission, read_policy
+from dtp.graph.permission.granting import Access
+from dtp.graph.stores import loading
+from dtp.graph.stores.kept import KeptFrames
+from dtp.graph.stores.store import Damage, Store
+from dtp.graph.stores.verifying import verify
+from dtp.graph.sync.passing import Offering, Passed
+from dtp.graph.upkeep import deleting
+from dtp.graph.upkeep.pruning import Pruner
+from dtp.graph.upkeep.upkeep import Upkeep
 from dtp.identity import Identity, PeerId
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
-    from dtp.graph.part import Part
-    from dtp.graph.private import PrivateNode
-    from dtp.graph.resigning import Resigned
+    from dtp.graph.past.resigning import Resigned
+    from dtp.graph.permission.private import PrivateNode
+    from dtp.graph.presence.presence import Presence
+    from dtp.graph.sync.keeping import Connect
+    from dtp.graph.sync.part import Part
+    from dtp.graph.sync.replicating import Exchanged
+    from dtp.net.connection import Connection
 
 log = logging.getLogger("dtp.graph")
 
-_T = TypeVar("_T")
 #: Bytes of frames that are taken before the state is kept again, so that opening and revoking read few frames: as
 #: many as the state has, but within these bounds.
 _STATE_LEAST: Final = 4 << 20
 _STATE_MOST: Final = 16 << 20
 #: Envelopes that go to the store in one transaction.
 _AT_ONCE: Final = 256
-#: The wall clock is asked again after so many seconds whether something is due: it may have been set.
-_LOOK_AGAIN: Final = 60.0
 
 
-class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
+class Graph(Contents):
     """A replicated graph, opened by `Graph.open`; `async with` closes it.
 
     Nodes and the other types are read and changed by plain calls, which only touch memory. What was changed is signed
@@ -90,8 +89,8 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
         read_only: bool = False,
         prune: bool = False,
     ) -> None:
-        """See `open`."""
-        super().__init__(identity, replica, BlobStore(store.blob_folder, scratch=store.forgets))
+        """Hold what was loaded from a store, as `open` does."""
+        super().__init__(identity, replica)
         self.name = store.name
         #: Whether peers are asked for every frame; else what was overwritten meanwhile may be left out.
         self.keeps_history = history
@@ -102,13 +101,11 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
         self.offering = Offering()
         #: Whether it is only read: what would change it raises `GraphReadOnly`.
         self.read_only = read_only
-        self._store = store
+        self.frames = KeptFrames(store, lambda: self._replica, self.check_open, whole=self.keeps_history)
         #: Raised by all changes while what this identity signed may not be all here; else None.
         self.behind: GraphBehind | None = None
-        self._chains = self._read_chains()
         self._ask_whether_behind()
         self._pruner = Pruner(self) if prune else None
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="dtp-graph")
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
         self._listeners: set[Callable[[], None]] = set()
@@ -117,40 +114,59 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
         self._unsigned: list[Frame] = []
         #: Author (public key) -> the proof that it signed two histories, as far as is known here.
         self.forks: dict[bytes, Proof] = {proof.author: proof for proof in loading.proofs(store)}
-        self._unsaved: dict[tuple[bytes, int], Envelope | Summary] = {}
         self._since_state = 0
         self._state_every = _STATE_LEAST
         self._cards = 0  # of accounts, and words about devices, that were looked at
         self._flush: asyncio.Task[None] | None = None
-        self._news: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        #: Files beside it.
+        self.blobs = Blobs(self, BlobStore(store.blob_folder, scratch=store.forgets))
+        #: What carries it without a connection.
+        self.files = Files(self)
+        #: What it was.
+        self.history = History(self)
+        #: What keeps it small.
+        self.upkeep = Upkeep(self)
+        #: Who may write, and by what rules.
+        self.access = Access(self, self._last_taken)
+        self._presence: Presence | None = None
         #: Whom it takes in: bans, purges, quotas, and what was refused.
         self.admission = Admission(
-            self, store, Inside(self._run, lambda: self._chains, self._tell, self._lock)
+            self, store, admission.Inside(self.frames.run, lambda: self.frames.chains, self._tell, self._lock)
         )
         replica.on_made = self._made
         replica.on_edited = self._edited
-        self._wait_for_due()
-        store.follow(self._followed)
+        self._intake = Intake(
+            self,
+            Inside(
+                self._lock,
+                self._readers,
+                self._save,
+                self._rebuild,
+                self._offer,
+                self._tell,
+                self._flush_later,
+            ),
+        )
+        self._intake.wait_for_due()
+        store.follow(self._intake.follow)
         store.follow_damage(self._damaged)
 
-    def _read_chains(self) -> Chains:
-        heads = loading.heads(self._store)  # damage may be found now, and is mended then
-        #: Of authors of whom frames were lost: the last one behind those.
-        self._beyond = loading.beyond(self._store)
-        return Chains(heads, self._standing, self._last_clock, whole=self.keeps_history)
-
-    def _damaged(self) -> None:
-        """Some of what was stored is gone: told by a thread."""
+    def _damaged(self) -> None:  # told by a thread
         self._loop.call_soon_threadsafe(self._look_again)
 
     def _look_again(self) -> None:
         if not self._closed:
-            self._chains = self._read_chains()
+            self.frames.read_chains()
             self._ask_whether_behind()
 
+    def _become(self, fresh: Replica) -> list[Change]:  # what is different
+        changes = access.differences(self._replica, fresh)
+        self._replica.become(fresh)
+        self._intake.wait_for_due()
+        return changes
+
     def _ask_whether_behind(self) -> None:
-        self.behind = loading.behind(self._store, self.identity)
+        self.behind = loading.behind(self.frames.store, self.identity)
         self._replica.refusal = GraphReadOnly(READ_ONLY) if self.read_only else self.behind
 
     # ---- opening and closing --------------------------------------------------------------------------------
@@ -229,17 +245,13 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
         finally:
             self._closed = True
             self._replica.refusal = GraphError(CLOSED)
-            if self._timer is not None:
-                self._timer.cancel()
-            if self._news is not None:
-                self._news.cancel()
+            self._intake.close()
             self._readers.close()
             self._replica.sequences.end_changes()
             if self._beside is not None:
                 await self._beside.close()
-            self._worker.shutdown(wait=True)
-            self._store.close()
-            self.blobs.close()
+            self.frames.close()
+            self.blobs.store.close()
             self._tell()
 
     async def __aenter__(self) -> Graph:
@@ -294,7 +306,7 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
     def damage(self) -> Damage | None:
         """What was found damaged in the store, and mended, since it was opened; None if nothing was. `gaps` tells
         what is missing since, until a sync with a peer brings it."""
-        return self._store.damage
+        return self.frames.store.damage
 
     def recover(self) -> None:
         """Let this store go on for its identity, though it was copied or restored: no other one has more of what this
@@ -306,11 +318,10 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
         self.check_writable()
         if self.behind is None:
             return
-        loading.adopt(self._store, self.identity, self._chains.tip(self.identity.id.key))
+        loading.adopt(self.frames.store, self.identity, self.frames.chains.tip(self.identity.id.key))
         fresh = self._replica.fresh()  # what the kept state had of lost frames nobody else will ever have
-        loading.replay(self._store, fresh)
-        changes = access.differences(self._replica, fresh)
-        self._replica.become(fresh)
+        loading.replay(self.frames.store, fresh)
+        changes = self._become(fresh)
         self._tell_rebuilt(changes)
         self._look_again()
 
@@ -325,21 +336,26 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
         What this identity may not write, or is sealed, is `left`. Do it on one device. Raises `GraphError`,
         `StoreError`.
         """
-        from dtp.graph.resigning import recover_from
+        from dtp.graph.past.resigning import recover_from
 
         whose = self.identity.id.key if author is None else access.key_of(author)
         return await recover_from(self, source, whose)
 
-    async def widen(self, part: Part) -> None:
-        """See `grow`."""
+    async def grow(self, part: Part) -> None:
+        """Have a larger part here from now on, which has all of the one before. `sync` brings what it has more.
+
+        Until then it has less: of each author what is behind the first frame that was skipped goes, to come again.
+        Live replication ends; `keep_replicating` begins anew by itself. Raises `GraphError`.
+        """
         self.check_writable()
         await self.commit()
         async with self._lock:
-            self.show_part(await self._run(loading.settle_part, self._store, part, self.identity.id.key))
+            self.show_part(
+                await self.frames.run(loading.settle_part, self.frames.store, part, self.identity.id.key)
+            )
             fresh = self._replica.fresh()
-            await self._run(loading.replay, self._store, fresh)
-            changes = access.differences(self._replica, fresh)
-            self._replica.become(fresh)
+            await self.frames.run(loading.replay, self.frames.store, fresh)
+            changes = self._become(fresh)
             self._look_again()
             self.agreed.clear()
         self._tell_rebuilt(changes)
@@ -349,9 +365,9 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
         """Sign again, as a peer that knows this identity has told all that it has of it; not if more was signed here:
         others may have that."""
         own = self.identity.id.key
-        if self.behind is None or own in self._beyond:
+        if self.behind is None or own in self.frames.beyond:
             return
-        if self._store.witnessed(own) > self.vector().get(own, 0):
+        if self.frames.store.witnessed(own) > self.frames.vector().get(own, 0):
             self._ask_whether_behind()
             return
         log.info("graph %r signs again: a peer knew all that its identity had signed", self.name)
@@ -392,7 +408,7 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
 
     def sign(self) -> None:
         """Sign all that was made here, and leave storing it to the next `commit`, as which it raises."""
-        self._check_open()
+        self.check_open()
         if self._replica.recorder is not None:
             self._replica.recorder.committed()
         try:
@@ -405,15 +421,15 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
     def _sign_frames(self) -> None:
         while self._unsigned:
             frame = self._unsigned[0]
-            tip = self._chains.tip(frame.author)
+            tip = self.frames.chains.tip(frame.author)
             if frame.after != tip.clock:
                 raise GraphForked(
                     "another machine writes as this identity, so what was made here is not signed; give each "
                     "machine an identity of its own"
                 )
             made = envelopes.seal(self.identity, self.name, tip.sequence + 1, tip.hash, frame.body)
-            self._chains.advance(made, frame.last)
-            self._unsaved[made.author, made.sequence] = made
+            self.frames.chains.advance(made, frame.last)
+            self.frames.unsaved[made.author, made.sequence] = made
             del self._unsigned[0]
 
     @property
@@ -439,128 +455,14 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
         can't be taken, and those before it were; `StoreError`. `part` is what who sends them was asked for: what it
         skips is taken where that is what is here.
         """
-        async with self._lock:
-            self.check_writable()
-            batch = [envelopes.decode(self.name, one) for one in data]
-            self.check_skipped(batch, part)
-            wrong = await loading.first_forged(batch)
-            if wrong is not None:
-                raise EnvelopeError(
-                    f"envelope {wrong} is not signed by its author for graph {self.name!r}: it was changed, or is "
-                    "of a graph of another name"
-                )
-            taken = 0
-            self._replica.read_clock()
-            try:
-                for one in await self.admission.admit(batch):
-                    taken += self._take(one)
-            except Equivocation as error:
-                self._chains.found.append(error.proof)
-                raise
-            finally:
-                self._readers.received()
-                await self._save(synced=False)
-                for author in self._beyond.keys() & {one.author for one in batch}:
-                    taken += await self._rejoin(author)
-                await self._rebuild()
-                while self._chains.found:
-                    await self._keep_proof(self._chains.found[-1])
-                    self._chains.found.pop()
-            return taken
-
-    async def _rejoin(self, author: bytes) -> int:
-        """Go on with what was behind lost frames of an author that have come; return how many that had waited for it
-        were taken."""
-        taken = 0
-        while (last := await self._run(self._store.rejoin, author)) is not None:
-            self._chains.jump(author, loading.stored(self._store, last).head)
-            if not any(one[0] == author for one in self._store.gaps()):
-                del self._beyond[author]
-            taken += self._take(self._chains.held_next(author))
-            self._readers.received()
-            await self._save(synced=False)
-        return taken
-
-    async def _keep_proof(self, proof: Proof) -> None:
-        if proof.author not in self.forks:
-            await self._run(self._store.add_proof, proof)
-            self.forks[proof.author] = proof
-            log.warning("%s", proof.describe())
+        return await self._intake.receive(data, part)
 
     async def take_proof(self, first: bytes, second: bytes) -> None:
         """Keep a proof that an author signed two histories; one of an author of whom nothing is here is left.
 
         Raises `EnvelopeError` if it proves nothing.
         """
-        self.check_writable()
-        proof = Proof(envelopes.decode(self.name, first), envelopes.decode(self.name, second))
-        if proof.author in self.forks or proof.author not in self._chains.heads:
-            return
-        if not await self._run(proof.is_valid):
-            raise EnvelopeError("two envelopes that are said to contradict each other don't")
-        async with self._lock:
-            self._check_open()
-            await self._keep_proof(proof)
-
-    def _followed(self) -> None:
-        """Another program may have stored something: told by a thread."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed already
-            self._loop.call_soon_threadsafe(self._take_news_soon)
-
-    def _take_news_soon(self) -> None:
-        if self._news is None and not self._closed:
-            self._news = start_task(self._take_news(), name="dtp-graph-news", loop=self._loop)
-
-    async def _take_news(self) -> None:
-        try:
-            await self.admission.reload()
-            found = await self._run(self._store.news)
-            self._news = None  # what is told from here on may not be in it
-            if found:
-                await self.receive(found)
-        except DtpError as error:
-            self._news = None
-            if not self._closed:  # it is in the store, and the next that opens it hears of it again
-                context = {"message": "what another program stored could not be taken", "exception": error}
-                self._loop.call_exception_handler(context)
-
-    def _take(self, envelope: Envelope | Summary | None) -> int:
-        """Merge it, and those that waited for it."""
-        taken = 0
-        while envelope is not None and self._chains.is_next(envelope):
-            changed = loading.merge(self._replica, envelope)
-            is_skipped = isinstance(envelope, Skipped)
-            self._chains.advance(envelope, 0 if is_skipped else self._replica.core.covered[1])
-            self._unsaved[envelope.author, envelope.sequence] = envelope
-            self.admission.took(envelope)
-            taken += 1
-            if changed:
-                self._offer(is_local=False)
-            envelope = self._chains.held_next(envelope.author)
-        self._wait_for_due()
-        return taken
-
-    def _wait_for_due(self) -> None:
-        """Frames from the future are applied when their time has come; the wall clock may be set meanwhile."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if waiting := self._replica.core.waiting:
-            pause = min(max(0.01, self._replica.clock.until(waiting)), _LOOK_AGAIN)
-            self._timer = self._loop.call_later(pause, self._apply_due)
-
-    def _apply_due(self) -> None:
-        self._timer, is_due = None, False
-        for changed in self._replica.due():
-            is_due = True
-            if changed:
-                self._offer(is_local=False)
-        self._readers.received()
-        self._wait_for_due()
-        if is_due:
-            self._tell()  # there may be room again for frames that are due later
-        if self._replica.must_rebuild and self._flush is None:
-            self._flush = start_task(self._flush_soon(), name="dtp-graph-flush", loop=self._loop)
+        await self._intake.take_proof(first, second)
 
     async def _rebuild(self) -> None:
         """Take all frames again when what was let in is void now, or builds on text that was forgotten here."""
@@ -577,55 +479,32 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
                 self._replica.fresh(),
                 self._replica.sequences.stale or self._replica.access.is_outdated,
             )
-            fresh = await self._run(partial(loading.rebuilt, whole=whole), self._store, fresh)
+            fresh = await self.frames.run(partial(loading.rebuilt, whole=whole), self.frames.store, fresh)
             if self._replica.version != version:  # something was made meanwhile
                 continue
-            changes = access.differences(self._replica, fresh)
-            self._replica.become(fresh)
+            changes = self._become(fresh)
             self._since_state += 1  # what was kept is as before
             self._tell_rebuilt(changes)
         cards = self._replica.access.accounts.version
         if cards != self._cards and self._replica.refusal is None:
-            from dtp.graph.private import renew_all
+            from dtp.graph.permission.private import renew_all
 
             self._cards = cards
             renew_all(self)
 
     # ---- who may write --------------------------------------------------------------------------------------
 
-    def grant(self, peer: PeerId | str | bytes, path: str = "", *, until: float | None = None) -> Grant:
-        """Let somebody write at `own(path)` and below it, until a time (seconds since 1970) or for good.
-
-        Its graph finds the grant once it has come there, and uses it when it writes. It is never for rings of private
-        nodes and the static key, without which what is sealed is lost. Raises `GraphError`.
-        """
-        return access.grant(self, peer, path, until)
-
-    def revoke(self, grant: Grant) -> None:
-        """Take back a grant of one's own. What the other made up to what has come here stays; all else is void on
-        all replicas, whenever they saw it. Raises `GraphError`."""
-        access.revoke(self, grant, self._last_taken(grant.grantee))
-
     def _last_taken(self, author: bytes) -> int:
         """The clock of what is here last of an author. Raises `GraphPartial` where that isn't known."""
-        tip = self._chains.tip(author)
+        tip = self.frames.chains.tip(author)
         if tip.sequence and not tip.clock:
             self.check_whole("revoking")
         return tip.clock
-
-    def grants(self) -> _Grants:
-        """One's own grants that aren't revoked."""
-        return access.grants(self)
 
     @property
     def accounts(self) -> Accounts:
         """The accounts whose devices write in this graph."""
         return Accounts(self, self._last_taken)
-
-    def allow(self, rules: Rules) -> Rules:
-        """Let nodes be made under these rules (`rules.soul(path)`); the first op takes them into the graph."""
-        self._replica.permits.rules[rules.root] = rules
-        return rules
 
     def private(self, place: str, readers: Iterable[PeerId | str | bytes] | None = None) -> PrivateNode:
         """A node that only named readers can read: at a path of one's own, or, by its soul, another's.
@@ -634,7 +513,7 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
         They publish their static keys in this graph first (`publish_key`). Raises `ReaderUnknown`, and `GraphError`
         for `readers` of another's node.
         """
-        from dtp.graph.private import private
+        from dtp.graph.permission.private import private
 
         node = private(self, place, readers)
         self.check_here(node.soul)
@@ -642,66 +521,86 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
             self._note([Change(node.soul, "", "register", self.identity.id.key, 0)])
         return self._private.setdefault(node.soul, node)
 
-    def publish_key(self) -> None:
-        """Let others seal private nodes to this identity: its static key, with its proof, at its own soul."""
-        from dtp.graph.private import publish_key
+    # ---- what it holds -----------------------------------------------------------------------------------------
 
-        publish_key(self)
+    def delete(self, soul: str) -> bool:
+        """Delete a node: all that is at its soul, of every type; return whether there was anything.
 
-    async def offences(self) -> _Offences:
-        """Proofs that authors signed what the rules of a kind of node forbid: the first of each, for each kind."""
-        await self.commit()
-        return await access.offences(self)
+        Whole or not at all, and a change like any other: what others write there at the same time stays. Links to it
+        stay, too. Raises `NotOwner`, `RuleBroken`.
+        """
+        return deleting.delete(self, soul)
 
-    # ---- what is known of whom ------------------------------------------------------------------------------
+    # ---- over connections ----------------------------------------------------------------------------------------
 
-    def vector(self) -> dict[bytes, int]:
-        """Return author (public key) -> the last sequence that is stored here."""
-        return {author: head.sequence for author, head in self.heads().items()}
+    @property
+    def presence(self) -> Presence:
+        """Return who has the graph open, and where they are: states that are told over connections, never stored."""
+        if self._presence is None:
+            from dtp.graph.presence.presence import Presence
 
-    def heads(self) -> Vector:
-        """Return author (public key) -> the end of its chain as it is stored here."""
-        found = self._chains.heads | self._beyond
-        for one in reversed(self._unsaved.values()):
-            found[one.author] = Head(one.first - 1, one.previous[:MARK])
-        return {
-            author: head
-            for author, head in found.items()
-            if head.sequence and author not in self._store.hidden
-        }
+            self._presence = Presence(self)
+        return self._presence
 
-    async def read(self, author: bytes, first: int, last: int) -> _Encoded:
-        """Return the stored envelopes of an author from one sequence to another."""
-        return await self.read_parts([(author, first, last)])
+    async def sync(self, connection: Connection) -> Exchanged:
+        """Bring both ends of a connection to the same; the other end must `serve` it.
 
-    async def read_parts(self, parts: Iterable[tuple[bytes, int, int]]) -> _Encoded:
-        """Return the stored envelopes of each (author, first sequence, last), one part behind the other."""
-        self._check_open()
-        return await self._run(lambda: [one for part in parts for one in self._store.read(*part)])
+        When it returns, each has stored all that the other had when it began. Raises `SyncError` and what ends
+        connections and streams; what came until then is kept, and the next sync goes on from there.
+        """
+        self.check_writable()
+        from dtp.graph.sync.replicating import sync
 
-    async def read_over(self, author: bytes, last: int) -> _Encoded:
-        """Return the stored summary that stands for an author's frame and for some behind it, if there is one."""
-        found = await self._run(self._store.covering, author, last)
-        one = None if found is None else loading.stored(self._store, found)
-        return [one.encode()] if one is not None and one.first <= last < one.sequence else []
+        return await sync(self, connection)
 
-    async def stored_bytes(self, author: bytes, first: int, last: int) -> int:
-        """Bytes of what `read` would give."""
-        self._check_open()
-        return await self._run(self._store.size, author, first, last)
+    async def replicate(self, connection: Connection, *, blobs: bool = False) -> None:
+        """Sync, and go on with all that is stored at either end, until the connection or the graph is closed. With
+        `blobs` those come, too, to which values here refer (`blobs.follow`)."""
+        from dtp.graph.sync.replicating import replicate
 
-    def gaps(self) -> _Gaps:
-        """What is known to be missing: (author, first, last). With `history` also what came only summed up."""
-        gaps = self._store.gaps() + self._chains.gaps()
-        return sorted(one for one in gaps if one[0] not in self._store.hidden)
+        self.check_writable()
+        await replicate(self, connection, blobs=blobs)
 
-    def lost(self) -> _Gaps:
-        """What damage took of the stored frames, as far as it is known: (author, first, last)."""
-        return self._store.gaps()
+    async def keep_replicating(self, connect: Connect, *, blobs: bool = False) -> None:
+        """Replicate over one connection after the other, until the graph is closed; pauses between them grow to a
+        minute: `graph.keep_replicating(lambda: dtp.connect(address, identity=me))`, as a task of the program's.
 
-    async def proofs(self) -> _Proofs:
-        """Proofs that authors signed two histories."""
-        return await self._run(loading.proofs, self._store)
+        Raises a `LocalError`, which trying again won't mend.
+        """
+        self.check_writable()
+        from dtp.graph.sync.keeping import keep_replicating
+
+        await keep_replicating(self, connect, blobs=blobs)
+
+    async def serve(
+        self,
+        connection: Connection,
+        *,
+        part: Part | None = None,
+        read_only: bool = False,
+        queries: bool = False,
+    ) -> None:
+        """Answer the other end's `sync` and `replicate`, until the connection or the graph is closed.
+
+        With `part` it is given nothing else: it has to ask for that part, or less (`Graph.open`). Frames go whole, so
+        what their authors committed together goes together. With `read_only` nothing is taken from it.
+        With `queries` it may `ask`, within `query_budget`; not with `part`, since answers tell of all.
+        """
+        self.check_writable()
+        from dtp.graph.sync.replicating import Serving, serve
+
+        await serve(self, connection, Serving(part, not read_only, queries))
+
+    async def ask(self, connection: Connection, text: str, **parameters: Value) -> Part:
+        """Return the nodes that a query finds at a peer, which serves `queries`, as a part to `grow` by.
+
+        They are what the peer says: names, which nothing proves to be all. What is found later isn't in it; ask
+        again. Raises `QueryError` where the peer doesn't answer, `SyncError`, and what ends connections and streams.
+        """
+        self.check_open()
+        from dtp.graph.sync.asking import ask
+
+        return await ask(self, connection, text, parameters)
 
     def listen(self, on_stored: Callable[[], None]) -> Callable[[], None]:
         """Have `on_stored` called when frames were stored and when the graph is closed; gives what ends that."""
@@ -723,10 +622,10 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
         async with self._lock:
             if repair:
                 self.check_writable()
-            self._check_open()
+            self.check_open()
             before = self.damage
             try:
-                count = await self._run(verify, self._store)
+                count = await self.frames.run(verify, self.frames.store)
                 if self.damage is not before:
                     self._look_again()
                 return count
@@ -734,46 +633,23 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
                 if self.damage is before:  # else it was mended while it was read
                     if not repair:
                         raise
-                    await self._run(self._store.mend)
+                    await self.frames.run(self.frames.store.mend)
                 self._look_again()
-                return await self._run(verify, self._store)
+                return await self.frames.run(verify, self.frames.store)
 
     # ---- the store ------------------------------------------------------------------------------------------
 
-    def _run(self, function: Callable[..., _T], *arguments: Any) -> asyncio.Future[_T]:
-        return self._loop.run_in_executor(self._worker, function, *arguments)
-
-    def stored(self, author: bytes, sequence: int) -> Envelope | Summary | None:
-        """What is here that an author signed and ends with this sequence."""
-        unsaved = self._unsaved.get((author, sequence))
-        if unsaved is not None:
-            return unsaved
-        found = self._store.read(author, sequence, sequence)
-        return loading.stored(self._store, found[0]) if found else None
-
-    def _standing(self, author: bytes, sequence: int) -> Envelope | Summary | None:
-        """What is here that stands for an author's frame."""
-        found = self._store.covering(author, sequence)
-        if found is not None:
-            return loading.stored(self._store, found)
-        mine = (one for one in self._unsaved.values() if one.author == author and one.sequence >= sequence)
-        return self._unsaved.get((author, sequence)) or next(mine, None)
-
-    def _last_clock(self, envelope: Envelope | Summary) -> int:
-        return last_clock(self._replica.core, envelope)
-
     async def _save(self, *, synced: bool) -> None:
         """Store what isn't yet. What fails stays, for the next time."""
-        told = bool(self._unsaved)
-        while self._unsaved:
-            some = [one for one, _ in zip(self._unsaved.values(), range(_AT_ONCE), strict=False)]
-            await self._run(partial(self._store.add, some, synced=synced))
+        told = bool(self.frames.unsaved)
+        while self.frames.unsaved:
+            some = [one for one, _ in zip(self.frames.unsaved.values(), range(_AT_ONCE), strict=False)]
+            await self.frames.run(partial(self.frames.store.add, some, synced=synced))
             self._witness(some)
             for one in some:
-                del self._unsaved[one.author, one.sequence]
-                self._since_state += (
-                    len(one.body) + envelopes.OVERHEAD
-                )  # reading many small ones takes time, too
+                del self.frames.unsaved[one.author, one.sequence]
+                # reading many small ones takes time, too
+                self._since_state += len(one.body) + envelopes.OVERHEAD
             if self._pruner is not None:
                 self._pruner.grew(sum(len(one.encode()) for one in some))
         if told:
@@ -785,20 +661,20 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
         for; how many were dropped, 0 where the store can't."""
         async with self._lock:
             self.check_writable()
-            dropped = await self._run(self._store.replace, parts)
+            dropped = await self.frames.run(self.frames.store.replace, parts)
             self.admission.recount(parts[0].author)
             return dropped
 
     async def shrink(self) -> None:
         """Give back the room of what was dropped."""
         async with self._lock:
-            await self._run(self._store.shrink)
+            await self.frames.run(self.frames.store.shrink)
 
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[Replica]:
         """The replica, while nothing else is signed, taken or stored."""
         async with self._lock:
-            self._check_open()
+            self.check_open()
             yield self._replica
 
     def outgrew(self, size: int) -> None:
@@ -808,12 +684,12 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
     def _witness(self, stored: list[Envelope | Summary]) -> None:
         own = [one.sequence for one in stored if one.author == self.identity.id.key]
         if own and self.behind is None:
-            self._store.witness(self.identity.id.key, own[-1])
+            self.frames.store.witness(self.identity.id.key, own[-1])
 
     async def _save_state(self, *, always: bool = False) -> None:
         if not self._since_state or not (always or self._since_state > self._state_every):
             return
-        if self._unsaved or self._unsigned or self._replica.must_rebuild:
+        if self.frames.unsaved or self._unsigned or self._replica.must_rebuild:
             return
         try:
             state = self._replica.save()
@@ -821,13 +697,4 @@ class Graph(GraphPart, GraphFiles, GraphUpkeep, GraphPast, GraphConnections):
             return
         self._since_state = 0
         self._state_every = min(_STATE_MOST, max(_STATE_LEAST, len(state)))
-        await self._run(self._store.save_state, state)
-
-
-# `Graph` has a method of this name.
-_Souls = list[str]
-_Encoded = list[bytes]
-_Gaps = list[tuple[bytes, int, int]]
-_Proofs = list[Proof]
-_Grants = list[Grant]
-_Offences = list[access.OffenceProof]
+        await self.frames.run(self.frames.store.save_state, state)

@@ -100,9 +100,9 @@ class Identity:
     def load(cls, path: str | os.PathLike[str], passphrase: Passphrase | None = None) -> Identity:
         """Read an identity file (PEM; see `docs/identity.md`).
 
-        `passphrase` is used, or called, only when the file is encrypted. Raises `IdentityFileError` when the
-        file is missing, open to others, or not an identity, and its subclasses `PassphraseNeeded` and
-        `PassphraseWrong`.
+        `passphrase` is used, or called, only when the file is encrypted. Raises `OpenToOthers` when others may
+        read or change the file, `IdentityFileError` when it is missing or not an identity, and its subclasses
+        `PassphraseNeeded` and `PassphraseWrong`.
         """
         from dtp.identity.pem import read
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dtp.identity.keys import Identity, IdentityError, Passphrase
-from dtp.identity.private import FILE_MODE, make_private_folder, open_to_others
+from dtp.identity.private import FILE_MODE, make_private_folder, read_private_file
 from dtp.replacing import replace_file
 
 if TYPE_CHECKING:
@@ -136,14 +135,7 @@ def write(
 
 def _read_private(where: Path) -> bytes:
     try:
-        with open(where, "rb") as file:
-            found = os.fstat(file.fileno())
-            if close := open_to_others(found):
-                raise IdentityFileError(
-                    f"{where} is open to other users (mode {stat.S_IMODE(found.st_mode):04o}); "
-                    f"run: {close} {where}  (and make a new identity if others may have read it)"
-                )
-            text = file.read(MAX_FILE_SIZE + 1)
+        text = read_private_file(where, MAX_FILE_SIZE + 1)
     except FileNotFoundError:
         raise IdentityFileMissing(
             f"there is no identity at {where}; 'dtp keygen --identity {where}' makes one"

@@ -24,7 +24,7 @@ _PR_SET_DUMPABLE: Final = 4
 
 
 class OpenToOthers(LocalError):
-    """A file with secrets may be read or changed by others, and can't be closed to them from here."""
+    """A file with secrets may be read or changed by others; the message says how to close it to them."""
 
     code: ClassVar[str] = "open-to-others"
 
@@ -70,6 +70,21 @@ def close_to_others(path: str | os.PathLike[str]) -> None:
             ) from error
         if close:
             log.warning("%s was open to others, and is closed to them now: they may know what is in it", file)
+
+
+def read_private_file(path: str | os.PathLike[str], most: int) -> bytes:
+    """Return the first `most` bytes of a file that holds keys, as ssh does: one that others may read is refused.
+
+    Every file with keys that a command or a daemon is told of is read so. Raise `OpenToOthers` and `OSError`.
+    """
+    with open(path, "rb") as file:
+        found = os.fstat(file.fileno())
+        if close := open_to_others(found):
+            raise OpenToOthers(
+                f"{path} is open to other users (mode {stat.S_IMODE(found.st_mode):04o}); run: {close} {path}  (and "
+                "make a new key if others may have read it)"
+            )
+        return file.read(most)
 
 
 def keep_out_of_core_dumps() -> None:

@@ -25,9 +25,9 @@ from dtp.localnet.model import (
     TransactionRecord,
 )
 from dtp.localnet.packages import PackageCatalog
-from dtp.localnet.render import to_json
 from dtp.localnet.store import Removed, Store, StoredTransaction
 from dtp.localnet.system import CLOCK, RANDOM, SYSTEM_STATE, end_epoch, genesis, randomness, set_clock
+from dtp.localnet.views.render import to_json
 from dtp.localnet.vm import ExecutionFailure
 from dtp.sui.bcs import BYTES, vector
 from dtp.sui.effects import (

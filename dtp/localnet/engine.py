@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from dtp.localnet.denials import DENY_LIST, DenyList, receivers
 from dtp.localnet.failures import CommandFailed
 from dtp.localnet.gas import computation_cost, object_size
-from dtp.localnet.limits import READ_COST_PER_BYTE
+from dtp.localnet.limits import READ_COST_PER_BYTE, RECEIVER_COST
 from dtp.localnet.model import BalanceChange, ObjectRecord
 from dtp.localnet.outcome import (
     Deleted,
@@ -97,6 +98,10 @@ class Admitted:
         """The input objects that exist."""
         return [entry for entry in self.inputs if entry is not None]
 
+    def used(self) -> list[ObjectRecord]:
+        """The objects that are used or received, gas apart."""
+        return [*(entry.record for entry in self.objects), *self.receiving.values()]
+
     def lamport(self) -> int:
         """The version that everything gets that is written."""
         versions = [entry.record.version for entry in self.objects if entry.record.package is None]
@@ -133,11 +138,18 @@ class _Children:
 
     def child(self, parent: bytes, child: bytes) -> StoredObject | None:
         """`ChildStore.child`."""
+        record = self._owned(parent, child)
+        return None if record is None else self._stored(record)
+
+    def setting(self, config: bytes, id: bytes) -> StoredObject | None:
+        """`ChildStore.setting`."""
+        record = self._owned(config, id)
+        return None if record is None else _stored_object(record)
+
+    def _owned(self, parent: bytes, child: bytes) -> ObjectRecord | None:
         record = self._load(child)
         owner = None if record is None else record.owner
-        if record is None or not isinstance(owner, ObjectOwner) or owner.address != parent:
-            return None
-        return self._stored(record)
+        return record if isinstance(owner, ObjectOwner) and owner.address == parent else None
 
     def received(self, parent: bytes, id: bytes, version: int) -> StoredObject | None:
         """`ChildStore.received`."""
@@ -148,7 +160,11 @@ class _Children:
 
     def _stored(self, record: ObjectRecord) -> StoredObject:
         self.read[record.id] = record
-        return StoredObject(record.id, str(record.type), record.contents, record.version)
+        return _stored_object(record)
+
+
+def _stored_object(record: ObjectRecord) -> StoredObject:
+    return StoredObject(record.id, str(record.type), record.contents, record.version)
 
 
 def _vm_owner(owner: Owner) -> VmOwner:
@@ -171,6 +187,7 @@ class Engine:
         self._load = load
         self.packages = PackageCatalog(load)
         self.vm = VM(self.packages)
+        self.deny_list = DenyList(self.vm, load)
 
     # ------------------------------------------------------------------------------------------- outcome
 
@@ -256,6 +273,7 @@ class Run:
             self.meter,
         )
         self.events: tuple[MoveEvent, ...] = ()
+        self.configs: set[bytes] = set()  # configurations that were read, which change between epochs only
         self._gas_data: Any = None  # data of the gas coin, which stays the same list wherever the coin goes
 
     # ------------------------------------------------------------------------------------------ commands
@@ -309,8 +327,19 @@ class Run:
         writes.deleted.update(entry.record.id for entry in self.gas_inputs[1:])
         self._add_packages(writes)
         check_effects_size(writes)
+        self._check_receivers(writes)
         self.events = tuple(self._event(event) for event in effects.events)
         return writes
+
+    def _check_receivers(self, writes: Writes) -> None:
+        """Look whether who is to own coins may. It is charged for coins other than SUI, denied to anybody or not."""
+        found = receivers((data.type, owner) for data, owner in writes.objects.values())
+        if not found:
+            return
+        if DENY_LIST not in self.before:
+            self.configs.add(DENY_LIST)
+        self.meter.charge(len(found) * RECEIVER_COST)
+        self.engine.deny_list.check_receivers(found, self.state.epoch)
 
     def _add_packages(self, writes: Writes) -> None:
         for package in self.engine.packages.pending.values():
@@ -378,7 +407,7 @@ class Run:
             dependencies=dependencies,
             lamport=lamport,
             changed=changed_objects(writes, outputs, self.before),
-            unchanged=unchanged_objects(admitted.objects, admitted.ended),
+            unchanged=unchanged_objects(admitted.objects, admitted.ended, self.configs),
         )
         gone = [self.before[id] for id in (*writes.deleted, *writes.wrapped) if id in self.before]
         old = [self.before[id] for id in outputs if id in self.before]

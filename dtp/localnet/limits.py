@@ -106,5 +106,8 @@ STORAGE_GAS_PRICE: Final = 76
 REBATE_BASIS_POINTS: Final = 9900
 READ_COST_PER_BYTE: Final = 15
 """Internal units for each byte of an input object."""
+RECEIVER_COST: Final = 1000 * 10 * READ_COST_PER_BYTE
+"""Internal units for each owner of coins of a type that are written, SUI apart: reading the deny list, 1,000 bytes by
+the protocol's word."""
 PUBLISH_COST_PER_BYTE: Final = 80
 """Internal units for each byte of a published package."""

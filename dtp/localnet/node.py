@@ -42,12 +42,12 @@ from dtp.localnet.model import (
     TransactionRejected,
     UnresolvedTransaction,
 )
-from dtp.localnet.queries import Queries
-from dtp.localnet.reflect import Reflection
 from dtp.localnet.resolve import resolve
 from dtp.localnet.simulate import Simulator
 from dtp.localnet.store import Store
 from dtp.localnet.system import CLOCK, RANDOM
+from dtp.localnet.views.queries import Queries
+from dtp.localnet.views.reflect import Reflection
 from dtp.sui.bcs import U64
 from dtp.sui.names import TypeTag
 from dtp.sui.objects import GAS_COIN_TYPE, MovePackageData
@@ -166,6 +166,7 @@ class Node:
         status = self._chain.status
         check_expiration(data, status.epoch, self._time(), bytes.fromhex(status.chain))
         admitted = admit(data, digest, self._store, status.state)
+        self._chain.engine.deny_list.check_sender(data.sender, admitted.used())
         return self._run(admitted, signatures)
 
     def simulate(

@@ -30,6 +30,7 @@ from dtp.sui.effects import (
     OutAbsent,
     OutObject,
     OutPackage,
+    PerEpochConfig,
     ReadEnded,
     ReadOnlyRoot,
     Status,
@@ -331,9 +332,9 @@ def _before(record: ObjectRecord | None) -> InAbsent | InExisting:
 
 
 def unchanged_objects(
-    inputs: Iterable[InputObject], ended: Iterable[Deleted]
+    inputs: Iterable[InputObject], ended: Iterable[Deleted], configs: Iterable[bytes] = ()
 ) -> tuple[tuple[bytes, Unchanged], ...]:
-    """Shared inputs that were read only, or are gone, sorted by id."""
+    """Shared inputs that were read only, or are gone, and configurations that were read, sorted by id."""
     found: dict[bytes, Unchanged] = {}
     for entry in inputs:
         record = entry.record
@@ -341,7 +342,8 @@ def unchanged_objects(
             found[record.id] = ReadOnlyRoot(record.version, record.digest)
     for gone in ended:
         found[gone.id] = MutateEnded(gone.version) if gone.mutable else ReadEnded(gone.version)
-    return tuple(sorted(found.items()))
+    found.update((id, PerEpochConfig()) for id in configs)
+    return tuple(sorted(found.items(), key=lambda item: item[0]))
 
 
 def make_effects(

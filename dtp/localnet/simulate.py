@@ -100,6 +100,8 @@ class Simulator:
         state = self._chain.status.state
         real = bool(data.gas_data.payment)
         admitted = admit(data, data.digest(), self._store, state, gas=real, owners=checks)
+        if checks:
+            self._chain.engine.deny_list.check_sender(data.sender, admitted.used())
         if not real:
             check_budget(data.gas_data.budget, data.gas_data.price)
             admitted.gas = [_mock_coin(data.gas_data.owner)]

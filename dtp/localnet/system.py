@@ -6,6 +6,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Final
 
+from dtp.localnet.denials import DENY_LIST
 from dtp.localnet.engine import Admitted, ChainState, Engine, Outcome, Run
 from dtp.localnet.framework import SUI, system_packages
 from dtp.localnet.limits import PROTOCOL_VERSION
@@ -79,6 +80,8 @@ def _first_objects(engine: Engine, run: Run, account: bytes) -> Writes:
     run.session.call(SUI, "clock", "create", (), ())
     run.runtime.new_id(RANDOM)  # its id is given, not made by `object::new`
     run.session.call(SUI, "random", "create", (), ())
+    run.runtime.new_id(DENY_LIST)
+    run.session.call(SUI, "deny_list", "create", (), ())
     writes = collect(engine.vm, run.runtime.effects(), (), {}, 1)
     for package in system_packages():
         writes.packages[package.storage_id] = package_data(package, lambda _: 1)

@@ -6,7 +6,6 @@ URL and can't say where a mistake is.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 import unicodedata
@@ -41,6 +40,8 @@ class Form:
     has_path: bool = False
     #: Whether the host is a host object on Sui instead of a machine.
     on_chain: bool = False
+    #: Whether the carrier has to know whom it leads to: its URL has the identity as `target`.
+    names_peer: bool = False
 
 
 #: The schemes. A carrier that is new adds a line.
@@ -49,6 +50,8 @@ FORMS: Mapping[str, Form] = MappingProxyType(
         "dtp": Form(carrier=None, place="none"),
         "dtp+memory": Form(carrier="memory", place="host"),
         "dtp+pipe": Form(carrier="pipe", place="host", on_chain=True),
+        "dtp+quic": Form(carrier="quic", place="host", needs_port=True),
+        "dtp+relay": Form(carrier="relay", place="host", names_peer=True),
         "dtp+tcp": Form(carrier="tcp", place="host", needs_port=True),
         "dtp+unix": Form(carrier="unix", place="path"),
         "dtp+ws": Form(carrier="ws", place="host", has_path=True),
@@ -150,7 +153,10 @@ class Address:
             place, slash, path = place.partition("/")
             path = _decode(slash + path)
         address = cls.parse(f"{scheme}://{place}", peer=peer)
-        options = tuple((CARRIER_OPTION + name, value) for name, value in _split_query(query))
+        pairs = _split_query(query)
+        if FORMS[scheme].names_peer and (target := _take(pairs, "target")) not in ("", str(peer)):
+            raise AddressError(f"{carrier_url!r} leads to {target}, but {peer} is meant")
+        options = tuple((CARRIER_OPTION + name, value) for name, value in pairs)
         return replace(address, path=path or address.path, service=service, query=options)
 
     @property
@@ -164,6 +170,8 @@ class Address:
             raise AddressError(f"{self} names no place to dial; a resolver has to find one")
         where = "" if form.place == "path" else _join_host(self)
         pairs = [(n.removeprefix(CARRIER_OPTION), v) for n, v in self.query if n.startswith(CARRIER_OPTION)]
+        if form.names_peer:
+            pairs.append(("target", str(self.peer)))
         return f"{form.carrier}://{where}{quote(self.path, safe=_SAFE_IN_PATH)}{_join_query(pairs)}"
 
     @property
@@ -180,6 +188,8 @@ class Address:
         """Raise `AddressError` for an option that is not in `known`: a misspelt one must not be ignored."""
         for name in self.options:
             if name not in known:
+                import difflib
+
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = (
                     f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known)) or 'none'}"
@@ -415,6 +425,8 @@ class _Parser:
         scheme = url["scheme"].lower()
         guess = _SCHEME_OF_CARRIER.get(scheme) or {"http": "dtp+ws", "https": "dtp+wss"}.get(scheme)
         if guess is None:
+            import difflib
+
             near = difflib.get_close_matches(scheme, FORMS, n=1, cutoff=0.5)
             guess = near[0] if near else None
         hint = f"did you mean {guess}:?" if guess else f"known: {', '.join(FORMS)}"

@@ -6,18 +6,19 @@ import asyncio
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from dtp import carriers
+from dtp.carriers.base import Carrier
 from dtp.core import providers
 from dtp.errors import CarrierError, PeerError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.driver import ClosedInHandshake, LinkDriver, OnEstablished
-from dtp.net.resolver import Candidate, HostResolver, Resolver, StaticResolver, in_order, resolve_all
+from dtp.net.resolver import Candidate, Resolver, default_resolvers, in_order, resolve_all
 from dtp.session.codes import ConnectionClosed, ConnectionRefused, HandshakeError, HandshakeRefused, Refusal
 from dtp.session.exchange import Exchanges
 from dtp.session.handshake import ClientHandshake, Endpoint, Established, Ticket
@@ -83,6 +84,8 @@ class Dialer:
     make: type[Connection] = Connection
     #: Give the connection when it has its keys, before the server has admitted it.
     early: bool = False
+    #: Dials a carrier's URL.
+    dial_carrier: Callable[[str], Awaitable[Carrier]] | None = None
 
     async def connect(self) -> Connection:
         """A connection that the server has admitted, or with `early` one whose first words go along with the record
@@ -116,10 +119,11 @@ class Dialer:
             raise
         return made[0]
 
-    async def dial(self, resume: bytes, take_over: OnEstablished) -> None:
-        """Dial the candidates in order until a handshake succeeds; `take_over` is called then and there,
-        because records may follow at once. Raises the last candidate's error, or what `take_over` raised."""
-        found = await resolve_all(self.address, self.resolvers)
+    async def dial(self, resume: bytes, take_over: OnEstablished, candidate: Candidate | None = None) -> None:
+        """Dial the candidates, or `candidate` alone, in order until a handshake succeeds; `take_over` is called then
+        and there, because records may follow at once. Raises the last candidate's error, or what `take_over` raised.
+        """
+        found = [candidate] if candidate is not None else await resolve_all(self.address, self.resolvers)
         candidates = in_order(found, Random(os.urandom(8)), time.time())
         failure: CarrierError | PeerError = NotReached(f"{self.address}: all that is known of it has expired")
         for candidate in candidates:
@@ -182,7 +186,7 @@ class Dialer:
         if candidate.dial is not None:
             carrier = await candidate.dial()
         else:
-            carrier = await carriers.dial(candidate.address.carrier_url)
+            carrier = await (self.dial_carrier or carriers.dial)(candidate.address.carrier_url)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
@@ -225,15 +229,22 @@ class Dialer:
 class Connecting:
     """What `connect` gives: `await` it, or use it with `async with`, which closes the connection at the end."""
 
-    def __init__(self, dialer: Dialer) -> None:
+    def __init__(self, dialer: Dialer, on_connected: Callable[[Connection], object] | None = None) -> None:
         self._dialer = dialer
+        self._on_connected = on_connected
         self._connection: Connection | None = None
 
+    async def _connect(self) -> Connection:
+        connection = await self._dialer.connect()
+        if self._on_connected is not None:
+            self._on_connected(connection)
+        return connection
+
     def __await__(self) -> Generator[None, None, Connection]:
-        return self._dialer.connect().__await__()
+        return self._connect().__await__()
 
     async def __aenter__(self) -> Connection:
-        self._connection = await self._dialer.connect()
+        self._connection = await self._connect()
         return self._connection
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -251,21 +262,28 @@ def connect(
     resolvers: Sequence[Resolver] | None = None,
     ticket: Ticket | None = None,
     early: bool = False,
+    dial_carrier: Callable[[str], Awaitable[Carrier]] | None = None,
+    on_connected: Callable[[Connection], object] | None = None,
 ) -> Connecting:
     """Connect to the service of a peer: `connection = await connect(...)` or `async with connect(...) as ...`.
 
     `address` is an `Address` or its text. `identity` is who we are; without it a new identity is made for this
     one connection. `service` overrides the one in the address. `psk` (32 bytes) must be the server's, if it has
-    one. `resolvers` are asked in order for `dtp:` addresses; by default the static peer table, then
-    the chain for host objects. With `early` the connection is there a round trip sooner, before the server has let us
-    in: what is written at once goes along, is read by the service only if it does, and can't be replayed. A refusal
+    one. `resolvers` are asked in order for `dtp:` addresses; by default the static peer table, the
+    chain for host objects, and the LAN for identities.
+
+    With `early` the connection is there a round trip sooner, before the server has let us in:
+    what is written at once goes along, is read by the service only if it does, and can't be replayed. A refusal
     is then `ConnectionClosed`, from whatever waits; `await connection.wait_ready()` waits for the verdict alone.
+
+    `dial_carrier` dials carriers' URLs instead of `dtp.carriers.dial`, from a socket of its own, say. `on_connected`
+    is called with the connection when there is one.
 
     Raises `CarrierError` (unreachable, refused, `DialTimeout`), `HandshakeError` (`WrongIdentity`,
     `HandshakeRefused`), `ConnectionRefused` (unknown service, not allowed), `NotResolved`, `AddressError`.
     """
     target = Address.parse(address) if isinstance(address, str) else address
-    asked = (StaticResolver(), HostResolver()) if resolvers is None else resolvers
+    asked = default_resolvers() if resolvers is None else resolvers
     target.check_options(() if target.is_direct else {name for each in asked for name in each.options})
     endpoint = Endpoint(identity or Identity.generate(), suites(), limits, psk=psk)
     return Connecting(
@@ -276,5 +294,7 @@ def connect(
             resolvers=asked,
             ticket=ticket,
             early=early,
-        )
+            dial_carrier=dial_carrier,
+        ),
+        on_connected,
     )

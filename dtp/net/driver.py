@@ -18,17 +18,20 @@ from dtp.core import Buffer
 from dtp.errors import CarrierError
 from dtp.net.held import STEP, source_group
 from dtp.net.taps import GATHER
-from dtp.net.turn_budget import (
+from dtp.net.turns.budget import (
     FEW,
     HANDSHAKES,
     HEAVY,
     LEAST,
+    REQUEST,
     FrameBudget,
     MoverCount,
     StreamBudget,
     TurnBudget,
 )
-from dtp.net.turns import MOST, Turns
+from dtp.net.turns.clock import TurnClock
+from dtp.net.turns.fair_queue import Account
+from dtp.net.turns.sizes import MOST, Turns
 from dtp.session.codes import HandshakeError, Refusal
 from dtp.session.handshake import ClientHandshake, Established, ServerHandshake
 from dtp.session.link import Link
@@ -55,13 +58,16 @@ class Buffers:
     """The buffers of one event loop, for reading carriers, sealing and reading taps: used within one callback, never
     across two. With them, how much of what one turn does."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         #: How much of `read` and `seal` is to be used in a turn. What never is takes no memory.
         self.turns = Turns()
-        self.streams = StreamBudget()
-        self.frames = FrameBudget()
+        self.clock = clock = TurnClock.of(loop)
+        self.streams = StreamBudget(clock)
+        self.frames = FrameBudget(clock)
         self.movers = MoverCount(self.turns.share)
-        self.handshakes = TurnBudget(HANDSHAKES, each=1, keep=0)
+        #: First messages of handshakes, and what comes behind our answer.
+        self.first_messages = TurnBudget(HANDSHAKES, each=1, keep=0, clock=clock)
+        self.last_messages = TurnBudget(HANDSHAKES, each=1, keep=0, clock=clock)
         self.read = Buffer(MOST + _TAIL)
         self.seal = Buffer(MOST)
         self.gather = Buffer(GATHER)
@@ -75,7 +81,7 @@ class Buffers:
         """The buffers of `loop`."""
         buffers = _BUFFERS.get(loop)
         if buffers is None:
-            buffers = _BUFFERS[loop] = cls()
+            buffers = _BUFFERS[loop] = cls(loop)
         return buffers
 
 
@@ -110,6 +116,9 @@ class Owner(Protocol):
         """Take what can be taken of the buffer from `start` to `end`, `most` frames and those of a record more at
         most; return where that ends, and how many frames there were."""
 
+    def _received_packet(self, driver: LinkDriver, packet: bytes) -> None:
+        """Take what came over the carrier's lossy path."""
+
     def _flush(self) -> None:
         """The carrier can take more."""
 
@@ -135,6 +144,7 @@ class LinkDriver:
         "_on_settled",
         "_read_size",
         "_tail",
+        "account",
         "carrier",
         "closed",
         "connection",
@@ -158,6 +168,8 @@ class LinkDriver:
         self.closed = False
         self._loop = loop
         self._buffers = Buffers.of(loop)
+        #: What is spent for whoever is at the other end: of its source until it has proven who it is.
+        self.account: Account = self._buffers.clock.shares.account(source_group(carrier.source))
         self._read_size = _FIRST_READ
         self._heavy_until = 0.0  # it has brought many frames at once lately
         self._handshake: ClientHandshake | ServerHandshake | None = handshake
@@ -212,9 +224,10 @@ class LinkDriver:
         tail, self._tail = self._tail, b""
         return tail
 
-    def take_over(self, connection: Owner, link: Link | None) -> None:
-        """From now on records of `link` go to `connection`."""
+    def take_over(self, connection: Owner, link: Link | None, peer: object = None) -> None:
+        """From now on records of `link` go to `connection`, which is with `peer`."""
         self.connection = connection
+        self.account = self._buffers.clock.shares.account(source_group(self.carrier.source), peer)
         self.link = link
         self._on_failed = None
         self.carrier.on_kept = connection._driver_keeps
@@ -256,21 +269,30 @@ class LinkDriver:
         if size >= self._read_size and size < MOST:
             self._read_size *= 2
         if isinstance(self._handshake, ServerHandshake):
-            handshakes = self._buffers.handshakes
-            if handshakes.left <= 0:  # many strangers came in this turn: those who are connected come first
-                self._tail = bytes(self._buffers.read.view[:total])
+            buffers = self._buffers
+            budget = buffers.last_messages if self._handshake.has_answered else buffers.first_messages
+            if budget.left <= 0:  # many strangers came in this turn: those who are connected come first
+                self._tail = bytes(buffers.read.view[:total])
                 self.carrier.pause_reading()
-                handshakes.wait(self._go_on_with_handshake, source_group(self.carrier.source))
+                budget.wait(self._go_on_with_handshake, self.account)
                 return
-            handshakes.left -= 1
-            handshakes.renew_soon()
-        self._take(total)
+            budget.left -= 1
+            budget.renew_soon()
+        clock = self._buffers.clock
+        clock.note_read()
+        if clock.busy or total > REQUEST:
+            account, began = self.account, clock.read()
+            self._take(total)
+            account.charge(clock.read() - began)
+        else:
+            self._take(total)
 
-    def _go_on_with_handshake(self) -> bool:
-        """Take what has come of a handshake that had to wait for a turn with room."""
-        if self._handshake is not None and not self.closed:
-            self.carrier.resume_reading()
-            self.take_waiting()
+    def _go_on_with_handshake(self) -> bool | None:
+        """Take what has come of a handshake that had to wait for a turn with room, unless it is over."""
+        if self._handshake is None or self.closed:
+            return None
+        self.carrier.resume_reading()
+        self.take_waiting()
         return False
 
     def _take(self, total: int) -> None:
@@ -280,7 +302,8 @@ class LinkDriver:
         if self._handshake is not None:
             used = self._receive_handshake(buffer.view[:total])
         if self.connection is not None and not self.closed:
-            more = self._buffers.frames.left < LEAST and self._has_to_wait(used, total)
+            buffers = self._buffers
+            more = (buffers.clock.busy or buffers.frames.left < LEAST) and self._has_to_wait(used, total)
             if not more:
                 used, more = self._pass_on(buffer, used, total)
             if more:
@@ -291,10 +314,12 @@ class LinkDriver:
             self.connection._driver_keeps()
 
     def _has_to_wait(self, start: int, end: int) -> bool:
-        """True if there are records, and no room in this turn for as many frames as they may have."""
-        heavy = self._heavy_until > self._loop.time()
+        """True if there are records, and no room in this turn for as many frames as they may have, or no time."""
         buffers = self._buffers
-        return not buffers.frames.has_room(end - start, heavy) and _has_record(buffers.read.view, start, end)
+        has_room = buffers.frames.has_room(end - start, heavy=self._heavy_until > self._loop.time())
+        if has_room and not buffers.clock.has_to_wait(self.account):
+            return False
+        return _has_record(buffers.read.view, start, end)
 
     def _pass_on(self, buffer: Buffer, start: int, end: int) -> tuple[int, bool]:
         """Give the connection its share of this turn; return where that ends, and whether there are more records."""
@@ -317,7 +342,7 @@ class LinkDriver:
         self._backlog.view[:] = buffer.view[start:end]
         assert self.connection is not None
         self.connection._driver_keeps()
-        self._buffers.frames.wait(self._go_on, source_group(self.carrier.source))
+        self._buffers.frames.wait(self._go_on, self.account)
 
     def _go_on(self) -> bool:
         """Take a share of what was kept; True if there is more, for a turn to come."""
@@ -334,6 +359,10 @@ class LinkDriver:
             self._tail = bytes(backlog.view[used:])
             self.carrier.resume_reading()
         return False
+
+    def carrier_packet(self, data: bytes) -> None:
+        if self.connection is not None and not self.closed:
+            self.connection._received_packet(self, data)
 
     def carrier_writable(self) -> None:
         self.writable = True

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from random import randrange
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from dtp import carriers
 from dtp.carriers.base import Carrier, CarrierKind, CarrierListener
@@ -34,6 +34,8 @@ from dtp.session.session import Session
 from dtp.tasks import TaskSet
 
 log = logging.getLogger("dtp.net")
+
+L = TypeVar("L", bound=CarrierListener)
 
 #: Serves one connection; when it returns, the connection is closed.
 Handler = Callable[[Connection], Awaitable[None]]
@@ -186,6 +188,10 @@ class Listener:
         """Those of its carriers' listeners that have sockets, for handing copies to another process."""
         return [one for one in self._listeners if one.sockets]
 
+    def listeners_of(self, kind: type[L]) -> list[L]:
+        """Those of its carriers' listeners that are of this class, in the order in which they were added."""
+        return [one for one in self._listeners if isinstance(one, kind)]
+
     async def remove(self, url: str) -> None:
         """Listen no more where one of `urls` says; the connections that came in there live on."""
         for listener in [one for one in self._listeners if url in one.urls]:
@@ -272,7 +278,7 @@ class Listener:
         )
         connection = self._make(session, driver, self._loop, None)
         self._connections[session.connection_id] = connection
-        connection.budget = self.held
+        connection.keep_within(self.held)
         connection.on_end = lambda _: self._forget(session.connection_id)
         if self._neighbours is not None:
             self._neighbours.opened(session.connection_id)
@@ -349,7 +355,7 @@ class Listener:
             self._refuse(connection, error)
             return
         if inspect.isawaitable(verdict):
-            self._spawn(self._decide_later(connection, request, verdict))
+            self._spawn(connection.charged(self._decide_later(connection, request, verdict)))
         else:
             self._decided(connection, request, verdict)
 
@@ -382,7 +388,7 @@ class Listener:
         connection.admit()
         handler = self._handler(connection.service)
         if handler is not None:
-            self._spawn(self._serve(connection, handler))
+            self._spawn(connection.charged(self._serve(connection, handler)))
         else:
             self._accepted.append(connection)
             if self._waiter is not None and not self._waiter.done():

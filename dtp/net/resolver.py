@@ -174,7 +174,7 @@ class StaticResolver(Resolver):
         self._refresh()
         found = [direct for entry in self._entries if _matches(entry, address) for direct in entry.addresses]
         # One peer may stand under two names; an address that both have is one candidate.
-        unique = dict.fromkeys(_for_service(direct, address) for direct in found)
+        unique = dict.fromkeys(for_service(direct, address) for direct in found)
         return [Candidate(direct, priority, source=self.name) for priority, direct in enumerate(unique)]
 
     def advice(self, address: Address) -> str:
@@ -213,7 +213,7 @@ def _matches(entry: _Entry, address: Address) -> bool:
     return entry.peer == address.peer
 
 
-def _for_service(direct: Address, asked: Address) -> Address:
+def for_service(direct: Address, asked: Address) -> Address:
     """`direct` with what `asked` says; what it does not say stays."""
     query = {**dict(direct.query), **dict(asked.query)}
     return dataclasses.replace(direct, service=asked.service or direct.service, query=tuple(query.items()))
@@ -357,10 +357,40 @@ class HostResolver(Resolver):
     def _candidate(self, place: Place, asked: Address) -> Candidate:
         direct = Address.direct(PeerId(place.key), place.url, asked.service)
         return Candidate(
-            _for_service(direct, asked),
+            for_service(direct, asked),
             place.priority,
             place.weight,
             place.expires,
             self.name,
             place.dial,
         )
+
+
+# ---------------------------------------------------------------------------------------------------- peers nearby
+
+#: Who knows peers by their identity when nobody else is named: loaded with the first such address that isn't in the
+#: static table.
+NEARBY: Final = ("dtp.peers.nearby", "NearbyResolver")
+
+
+class LateResolver(Resolver):
+    """Knows `dtp://dtp1.../<service>` as the resolver does that `NEARBY` names: on the LAN, or met before."""
+
+    name = "nearby"
+
+    async def resolve(self, address: Address) -> list[Candidate]:
+        """See `Resolver`."""
+        return [] if address.peer is None else await self._resolver().resolve(address)
+
+    def advice(self, address: Address) -> str:
+        """See `Resolver`."""
+        return "" if address.peer is None else self._resolver().advice(address)
+
+    def _resolver(self) -> Resolver:
+        module, name = NEARBY
+        return cast(Resolver, getattr(importlib.import_module(module), name)())
+
+
+def default_resolvers() -> tuple[Resolver, ...]:
+    """Return who is asked when nobody else is named: the static table, the chain for host objects, the LAN."""
+    return StaticResolver(), HostResolver(), LateResolver()

@@ -20,7 +20,7 @@ _NO_CHUNKS: deque[bytes] = deque(maxlen=0)
 
 
 class Sink(Protocol):
-    """Takes a stream's bytes at once instead of its buffer (see `dtp.net.transport`)."""
+    """Takes a stream's bytes at once instead of its buffer (see `dtp.aio.transport`)."""
 
     def stream_data(self, data: bytes) -> None:
         """The next bytes; the sink reports to `Stream.consumed` when it has them."""
@@ -52,6 +52,7 @@ class Stream:
 
     def __init__(self, connection: Connection, stream_id: int) -> None:
         self.connection = connection
+        self._outlet = connection.outlet
         #: The number of the stream within the connection.
         self.id = stream_id
         self._chunks = _NO_CHUNKS  # until there are some: most streams of a relay never have any here
@@ -154,7 +155,7 @@ class Stream:
     def stop(self, error_code: int = 0) -> None:
         """Nothing more will be read: drop what came, ask the peer to stop sending. Idempotent."""
         if not self._eof and self._read_error is None:
-            self.connection._stop_stream(self.id, error_code)
+            self._outlet.stop(self.id, error_code)
         self._drop()
         self._eof = True
         self._wake_reader()
@@ -165,7 +166,7 @@ class Stream:
                 raise self._read_error
             if self._read_waiter is not None:
                 raise LocalError("another task is already reading from this stream")
-            self._read_waiter = self.connection._loop.create_future()
+            self._read_waiter = self.connection.loop.create_future()
             try:
                 await self._read_waiter
             finally:
@@ -185,7 +186,7 @@ class Stream:
             data, self._at = chunk[at:], 0
         else:
             data = self._take_joined(size)
-        self.connection._consumed(self.id, size)
+        self._outlet.consumed(self.id, size)
         return data
 
     def _take_joined(self, size: int) -> bytes:
@@ -210,7 +211,7 @@ class Stream:
     def consumed(self, size: int) -> None:
         """Tell the peer that `size` bytes were read and it may send as many more. For sinks."""
         if size:
-            self.connection._consumed(self.id, size)
+            self._outlet.consumed(self.id, size)
 
     # ---- writing ----------------------------------------------------------------------------------------
 
@@ -222,7 +223,7 @@ class Stream:
         """
         if self._write_error is not None:
             raise self._write_error
-        self.connection._write(self.id, data if type(data) is bytes else _fixed(data))
+        self._outlet.write(self.id, data if type(data) is bytes else _fixed(data))
 
     def writelines(self, lines: Iterable[bytes | bytearray | memoryview]) -> None:
         """`write` each."""
@@ -232,14 +233,14 @@ class Stream:
         """Wait until less than `limits.write_high` bytes wait to be sent."""
         if self._write_error is not None:
             raise self._write_error
-        connection = self.connection
-        while connection._queued(self.id) > connection.limits.write_high:
+        outlet, high = self._outlet, self.connection.limits.write_high
+        while outlet.queued(self.id) > high:
             await self._wait_written()
 
     def write_eof(self) -> None:
         """Finish: the peer reads all that was written, then the end. Idempotent."""
         if self._write_error is None:
-            self.connection._finish(self.id)
+            self._outlet.finish(self.id)
 
     def can_write_eof(self) -> bool:
         """True: a stream has two directions that end separately."""
@@ -247,7 +248,7 @@ class Stream:
 
     async def flush(self) -> None:
         """Wait until the peer has received everything that was written (and the end, after `write_eof`)."""
-        while not self.connection._acknowledged(self.id):
+        while not self._outlet.acknowledged(self.id):
             await self._wait_written()
         if self._write_error is not None and not self._delivered:
             raise self._write_error
@@ -255,7 +256,7 @@ class Stream:
     async def _wait_written(self) -> None:
         if self._write_error is not None:
             raise self._write_error
-        waiter = self.connection._loop.create_future()
+        waiter = self.connection.loop.create_future()
         self._write_waiters.append(waiter)
         try:
             await waiter
@@ -265,7 +266,7 @@ class Stream:
 
     def reset(self, error_code: int = 0) -> None:
         """Give up both directions at once: the peer gets `StreamReset` with `error_code`. Idempotent."""
-        self.connection._reset_stream(self.id, error_code)
+        self._outlet.reset(self.id, error_code)
         self.stop(error_code)
 
     def close(self) -> None:
@@ -295,18 +296,22 @@ class Stream:
 
         None where the system can't: then the owner does all by `attach` and `write`.
         """
-        connection = self.connection
-        taps = connection._taps or connection.taps
-        if taps is None:
-            return None
-        tap = Tap(taps, self.id, fd, owner)
-        connection._session.tap(self.id, tap)
-        return tap
+        return self._outlet.tap(self.id, fd, owner)
 
     @property
     def queued(self) -> int:
         """Bytes written and not yet sealed for a carrier. `drain` waits while they are above `limits.write_high`."""
-        return self.connection._queued(self.id)
+        return self._outlet.queued(self.id)
+
+    @property
+    def broken(self) -> bool:
+        """True if the bytes of the peer have broken off, by its own doing or with the connection."""
+        return self._read_error is not None
+
+    def set_low_mark(self, low: int) -> None:
+        """Tell the sink `stream_writable` when what waits to be sent has fallen to `low` bytes; `limits.write_low` at
+        first."""
+        self._outlet.set_low(self.id, low)
 
     @property
     def write_error(self) -> DtpError | None:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from dtp.carriers.watch import Watcher
 from dtp.core import Buffer, ReadySet, scatter
-from dtp.net.turns import CHATTY, SMALL, Turns, heard, told
+from dtp.net.turns.sizes import CHATTY, SMALL, Turns, heard, told
 from dtp.session.events import TapData
 
 #: The most that is read of a socket at once. One that gives as much is better read by itself, in larger pieces.
@@ -68,7 +68,7 @@ class Tap:
         self.owner = owner
         self.counts = owner.counts
         self.reading = False
-        #: Small messages that went one way and the other in turn (`dtp.net.turns.heard`).
+        #: Small messages that went one way and the other in turn (`dtp.net.turns.sizes.heard`).
         self.streak = 0
         #: Where the stream's bytes go: `fd`; or -1, and all of them are given to the owner (`hold`).
         self.out = fd

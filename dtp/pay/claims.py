@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from dtp.chain.channel import Channel, Lane, State
 from dtp.chain.host import Bearer
 from dtp.chain.model import SUI_COIN, canonical_type
-from dtp.pay.store import End, Sold
+from dtp.pay.store.rows import End, Sold
 from dtp.pay.voucher import Voucher
 
 MINUTE: Final = 60_000

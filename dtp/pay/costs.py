@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from dtp.chain import Program
 from dtp.chain import pipe as module
 from dtp.chain.channel import Channel, State
-from dtp.chain.client import ChainClient
 from dtp.chain.host import Bearer, Terms
 from dtp.chain.model import Executed
+from dtp.chain.node.client import ChainClient
 from dtp.chain.pipe import CREDIT_BYTES, Direction, Pipe, credit_for, evidence
 from dtp.pay.terms import MIB, NO_CARRIAGE, Prices, Usage
 

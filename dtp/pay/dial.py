@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Generator, Sequence
 from contextlib import AsyncExitStack
@@ -10,33 +11,41 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, overload
 
-from dtp.errors import LocalError
+from dtp.errors import CarrierError, ChainError, LocalError, PeerError
 from dtp.identity import Identity
 from dtp.net import dial as net
 from dtp.net import presence
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import Connecting
-from dtp.net.resolver import HostResolver, Resolver, StaticResolver
+from dtp.net.resolver import HostResolver, NotResolved, Resolver, StaticResolver
+from dtp.pay.errors import ChannelUnusable
 from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, ConnectionRefused
 from dtp.session.handshake import Endpoint, Ticket
 from dtp.session.limits import DEFAULT, Limits
 
 if TYPE_CHECKING:
-    from dtp.chain.client import ChainClient
     from dtp.chain.model import Id
-    from dtp.chain.networks import Network
+    from dtp.chain.node.client import ChainClient
+    from dtp.chain.node.networks import Network
     from dtp.identity import PeerId
-    from dtp.pay.budget import Budget, OnOpening, Opening
-    from dtp.pay.channel_in_use import Purchase
-    from dtp.pay.client_meter import OnCharge
+    from dtp.pay import messages
+    from dtp.pay.client.budget import Budget, OnOpening, Opening
+    from dtp.pay.client.channel_in_use import Purchase
+    from dtp.pay.client.client_meter import OnCharge
     from dtp.pay.metered import Metered
     from dtp.pay.store import Store
     from dtp.pay.terms import Spending
     from dtp.pay.wallets import Wallet
 
+log = logging.getLogger("dtp.pay")
+
 #: Pauses before dialling again when the server's node doesn't know our new channel, or its new money, yet, seconds.
 _BEHIND: Final = (0.2, 0.5, 1.0, 2.0)
+#: How long a server that has broken off is asked to agree on the close before the chain is, seconds.
+_AGREEING: Final = 30.0
+#: Why a server can't be asked that.
+_UNREACHED: Final = (CarrierError, PeerError, ConnectionClosed, NotResolved, ChainError, ChannelUnusable)
 
 
 class PaidConnecting:
@@ -154,7 +163,7 @@ def connect(
     once: what comes on them is paid, too. `store` keeps vouchers. `most_per_host` is what channels with the host
     may lock up, `most_per_day` what goes into channels in 24 hours, `longest_lock` (seconds) how long a server
     may keep what is left, `max_gas` what all transactions may take and `max_gas_price` a unit of it (MIST):
-    without them the defaults of `dtp.pay.budget.Budget`. `on_opening` is asked before a deposit is made.
+    without them the defaults of `dtp.pay.client.budget.Budget`. `on_opening` is asked before a deposit is made.
 
     Raises `CarrierError` (unreachable, refused, `DialTimeout`), `HandshakeError` (`WrongIdentity`,
     `HandshakeRefused`), `ConnectionRefused` (unknown service, not allowed), `NotResolved`, `AddressError`; with a
@@ -183,7 +192,7 @@ def connect(
         raise LocalError("`early` and `wallet` don't go together: a paid server says first what it counts")
     from dtp.chain.model import SUI_COIN, canonical_type
     from dtp.chain.wallet import parse_amount
-    from dtp.pay.budget import Budget
+    from dtp.pay.client.budget import Budget
 
     paid_in = SUI_COIN if coin is None else canonical_type(coin)
 
@@ -238,15 +247,15 @@ async def close_with_server(
 ) -> Purchase:
     """Close an open channel of ours by agreement with its server, which is dialled for that; the channel as it was.
 
-    Its `closed` says what that paid to whom; None where the server didn't agree, and the chain was asked for it.
+    Its `closed` says what that paid to whom; None where the server didn't agree: then the chain is to be asked, and
+    `disputed` says what the server wants beyond what was signed.
     Raises what dialling raises where the server isn't there, `ChannelUnusable` where a program uses the channel or
     its key isn't in the store, and what the chain and the store raise: then nothing has changed.
     """
     from dtp.chain.resolver import usual_name
-    from dtp.pay.budget import Budget
-    from dtp.pay.buying import take_to_close
-    from dtp.pay.errors import ChannelUnusable
-    from dtp.pay.journal import Journal
+    from dtp.pay.client.budget import Budget
+    from dtp.pay.client.buying import take_to_close
+    from dtp.pay.store.journal import Journal
 
     known = store.bought(id)
     if not known:
@@ -264,11 +273,25 @@ async def close_with_server(
         dialer = _PaidDialer(
             address, name, signer, Budget(), network=chain, spending=spending, identity=identity, psk=psk
         )
-        await dialer.reach(chain)
-        connection = await dialer.dial(deal)
-        await dialer.begin(connection, deal, adds=False)
-        await connection.close()
+        await dialer.reach(chain, closes=True)
+        agreed = await dialer.agree(deal)
+        if agreed is not None:
+            await deal.settle(agreed)
         return deal
+
+
+async def is_closed_with_server(
+    chain: ChainClient, store: Store, id: str, *, spending: Spending | None = None, psk: bytes | None = None
+) -> bool:
+    """Close an open channel of ours by agreement, if its server is there and agrees; whether it is closed. Raises
+    `StoreError`."""
+    try:
+        async with asyncio.timeout(_AGREEING):
+            deal = await close_with_server(chain, store, id, spending=spending, psk=psk)
+    except (*_UNREACHED, TimeoutError) as fault:
+        log.info("channel %s can't be closed by agreement: %s", id, fault)
+        return False
+    return deal.closed is not None
 
 
 class _PaidDialer:
@@ -313,13 +336,14 @@ class _PaidDialer:
 
     async def connect(self) -> Metered:
         """A metered connection. What it opened is closed with it."""
-        from dtp.chain.client import ChainClient
         from dtp.chain.model import canonical_id
-        from dtp.pay.buying import purchase
+        from dtp.chain.node.client import ChainClient
+        from dtp.pay.client.buying import purchase
+        from dtp.pay.client.disproof import count_disproved_no_more
         from dtp.pay.errors import BudgetTooSmall, PriceTooHigh
-        from dtp.pay.journal import Journal
         from dtp.pay.passes import NoPass
         from dtp.pay.store import Store
+        from dtp.pay.store.journal import Journal
         from dtp.pay.wallets import signer_of
 
         if self._host is None:
@@ -353,6 +377,9 @@ class _PaidDialer:
                         keep=self._keep,
                         without=useless,
                         reach=partial(self.reach, chain),
+                        agree=partial(
+                            is_closed_with_server, chain, store, spending=self._spending, psk=self._psk
+                        ),
                         on_opening=partial(self._opening, chain) if self._on_opening is not None else None,
                     )
                 except (BudgetTooSmall, NoPass, PriceTooHigh) as fault:
@@ -360,6 +387,7 @@ class _PaidDialer:
                         raise
                     raise refusal from fault
                 stack.callback(deal.lock.release)
+                deal.redial = self._agree_again
                 try:
                     connection = await self.dial(deal)
                     break
@@ -370,10 +398,11 @@ class _PaidDialer:
                         useless.add(deal.channel.pass_)
                         refusal = refused
                         continue
-                    if refused.close_code != CloseCode.TICKET or not await deal.replaceable():
+                    if refused.close_code != CloseCode.TICKET or not await self._part(deal, refused):
                         raise
-                    await deal.give_up()
             await self.begin(connection, deal)
+            if deal.opened_by:  # its server takes it, so that is on the chain
+                await count_disproved_no_more(chain, journal, deal.opened_by)
             connection.at_end(stack.pop_all())
             return connection
 
@@ -401,12 +430,15 @@ class _PaidDialer:
     def _may_be_piped(self) -> bool:
         return self._address.options.get("via", "direct") != "direct" or self._address.scheme == "pipe"
 
-    def _unpaid_resolvers(self, chain: ChainClient) -> Sequence[Resolver]:
+    def _unpaid_resolvers(self, chain: ChainClient, *, closes: bool = False) -> Sequence[Resolver]:
         from dtp.chain.resolver import HostDirectory
 
-        return self._resolvers or (StaticResolver(), HostResolver(HostDirectory(chain)))
+        return self._resolvers or (
+            StaticResolver(),
+            HostResolver(HostDirectory(chain, also_closed=closes)),
+        )
 
-    async def reach(self, chain: ChainClient) -> None:
+    async def reach(self, chain: ChainClient, *, closes: bool = False) -> None:
         """Raise as dialling does unless an endpoint of the host answers: the chain knows of its death hours later.
 
         Not for what may go through the chain itself, which is dialled over the channel that is opened.
@@ -416,7 +448,7 @@ class _PaidDialer:
         try:
             await presence.ask(
                 _without_network(self._address),
-                resolvers=self._unpaid_resolvers(chain),
+                resolvers=self._unpaid_resolvers(chain, closes=closes),
                 identity=self._identity,
                 limits=self._limits,
                 psk=self._psk,
@@ -427,19 +459,79 @@ class _PaidDialer:
                 f"{self._address}: nobody answered in time; nothing is deposited"
             ) from fault
 
-    async def dial(self, deal: Purchase) -> Metered:
-        """A connection to the server with the ticket of a channel's lane."""
+    async def _part(self, deal: Purchase, refused: ConnectionRefused) -> bool:
+        """Part with a channel that its server takes no more: close it by agreement where that is to be had, else give
+        it up where another may be opened. True if another may be."""
+        replaceable, over = await deal.replaceable(), refused.detail == CloseDetail.CHANNEL_CLOSED
+        agreed = None if refused.detail == CloseDetail.CHANNEL_UNKNOWN else await self._agree_again(deal)
+        if agreed is not None:
+            deal.keep = False
+            await deal.settle(agreed)
+            return replaceable or (over and not deal.fresh)
+        if replaceable:
+            await deal.give_up()
+        return replaceable
+
+    async def _agree_again(self, deal: Purchase) -> messages.Agreed | None:
+        """As `agree`, for who has the chain's way to close beside it: None also where the server can't be reached."""
+        if self._may_be_piped:  # each frame would be a transaction
+            return None
+        try:
+            async with asyncio.timeout(_AGREEING):
+                return await self.agree(deal)
+        except (*_UNREACHED, TimeoutError) as fault:
+            log.info("channel %s can't be closed by agreement: %s", deal.channel.id, fault)
+        return None
+
+    async def agree(self, deal: Purchase) -> messages.Agreed | None:
+        """The server's signature under the close of a channel, over a connection that is for nothing else; None where
+        it gives none. What our lanes have signed and isn't known here any more is asked for first.
+
+        Raises what dialling raises.
+        """
+        from dtp.pay.client.client_meter import ClientMeter
+        from dtp.pay.errors import CountsDisputed
+        from dtp.pay.terms import Usage
+
+        for other in await deal.forgotten_lanes():
+            try:
+                await (await self._visit(other)).close()
+            finally:
+                other.lock.release()
+        await deal.read_lane()
+        try:
+            connection = await self._visit(deal)
+        except CountsDisputed as disputed:
+            deal.disputed = Usage(disputed.requests, disputed.bytes)
+            raise
+        try:
+            meter = connection.meter
+            assert isinstance(meter, ClientMeter)
+            agreed = await meter.agreement() if await meter.finish() else None
+            deal.signed, deal.disputed = meter.payer.signed_amount, meter.payer.left
+        finally:
+            await connection.close()
+        return agreed
+
+    async def _visit(self, deal: Purchase) -> Metered:
+        """A connection of a lane that comes only to close its channel: it is metered, and nothing else."""
+        connection = await self.dial(deal, closes=True)
+        await self.begin(connection, deal, closes=True)
+        return connection
+
+    async def dial(self, deal: Purchase, *, closes: bool = False) -> Metered:
+        """A connection to the server with the ticket of a channel's lane; it `closes` where it comes for no more."""
         from dtp.chain.resolver import HostDirectory
         from dtp.pay.metered import Metered
         from dtp.pay.ticket import make_ticket
 
         def ticket(binding: bytes, peer: PeerId | None) -> bytes:
-            return make_ticket(deal.key, deal.channel.id, deal.lane.lane, binding)
+            return make_ticket(deal.key, deal.channel.id, deal.lane.lane, binding, closes=closes)
 
         resolvers = self._resolvers
         if resolvers is None:
             # Pipes go over the channel that is paid with: its terms say who bears their cost.
-            directory = HostDirectory(deal.chain, pipe_channel=deal.channel.id)
+            directory = HostDirectory(deal.chain, pipe_channel=deal.channel.id, also_closed=closes)
             resolvers = (StaticResolver(), HostResolver(directory))
         dialer = net.Dialer(
             address=_without_network(self._address),
@@ -482,10 +574,11 @@ class _PaidDialer:
             return chosen
         return replace(chosen, repeat=patience / REPEATS, patience=patience / 2)
 
-    async def begin(self, connection: Metered, deal: Purchase, *, adds: bool = True) -> None:
-        """Meter a connection over a channel, which gets more money as needed where it `adds`."""
-        from dtp.pay.client_meter import ClientMeter
-        from dtp.pay.payer import Payer
+    async def begin(self, connection: Metered, deal: Purchase, *, closes: bool = False) -> None:
+        """Meter a connection over a channel, which gets more money as needed and ends with it; not where it `closes`:
+        then whoever has the deal does that."""
+        from dtp.pay.client.client_meter import ClientMeter
+        from dtp.pay.client.payer import Payer
 
         lane = deal.lane
         try:
@@ -509,8 +602,8 @@ class _PaidDialer:
             payer,
             deal.key,
             on_charge=self._on_charge,
-            on_low=deal.add if adds else None,
-            deal=deal,
+            on_low=None if closes else deal.add,
+            deal=None if closes else deal,
         )
         connection.meter = meter
         meter.begin()

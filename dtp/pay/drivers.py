@@ -15,9 +15,9 @@ from typing import Any, Final
 from dtp.errors import DtpError
 from dtp.net.connection import Connection
 from dtp.net.watch import Watch
+from dtp.pay.client.payer import NEVER
 from dtp.pay.errors import CountsDisputed, MalformedMeter, NotMetered, StoreError, VoucherRefused
-from dtp.pay.payer import NEVER
-from dtp.session.codes import CloseCode
+from dtp.session.codes import CloseCode, CloseDetail, Refuse
 from dtp.session.session import Traffic
 from dtp.tasks import start_task
 
@@ -27,9 +27,17 @@ log = logging.getLogger("dtp.pay")
 #: that are slow by nature half of the connection's patience, if that is more.
 END_PATIENCE: Final = 5.0
 #: What the other side is told where our store can't be written.
-_STORE_AWAY: Final = "vouchers can't be stored at the moment: come again later"
+_STORE_AWAY: Final = (
+    "vouchers can't be stored here at the moment, which is no fault of yours: what was paid stands, come again "
+    "later"
+)
 #: How often an unanswered frame is said again within the patience of carriers that are slow by nature.
 REPEATS: Final = 12
+
+
+def store_away() -> Refuse:
+    """Return what the other side is told where vouchers can't be stored here, by a full disk say."""
+    return Refuse(CloseCode.BUSY, _STORE_AWAY, detail=CloseDetail.VOUCHERS_NOT_STORED)
 
 
 class Meter(ABC):
@@ -166,9 +174,11 @@ class Meter(ABC):
                 self.connection,
                 error,
             )
-        # What is of our disk or database isn't the other side's affair.
-        reason = _STORE_AWAY if isinstance(error, StoreError) else str(error)[:256]
-        self.connection.abort(CloseCode.PAYMENT, reason)
+        if isinstance(error, StoreError):  # of our disk or database: what is wrong with it is ours to know
+            away = store_away()
+            self.connection.abort(away.code, away.reason, detail=away.detail)
+        else:
+            self.connection.abort(CloseCode.PAYMENT, str(error)[:256])
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something beside; what goes wrong with it, whatever it is, ends the connection."""

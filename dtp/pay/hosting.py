@@ -11,7 +11,6 @@ from typing import Final
 
 from dtp.chain import Program
 from dtp.chain import host as module
-from dtp.chain.client import ChainClient
 from dtp.chain.errors import MoveAborted
 from dtp.chain.heartbeat import ANSWER, EndpointsApart, Heartbeats, IsAlive, suspect
 from dtp.chain.host import (
@@ -29,7 +28,8 @@ from dtp.chain.host import (
     Terms,
 )
 from dtp.chain.model import Id, canonical_id
-from dtp.chain.resolver import direct_url, service_number
+from dtp.chain.node.client import ChainClient
+from dtp.chain.resolver import direct_url, service_number, usual_name
 from dtp.errors import ChainError, ConfigError, LocalError
 from dtp.identity import Identity
 from dtp.net import presence
@@ -68,6 +68,16 @@ def note_made(chain: ChainClient, host: Id) -> None:
         chain.deployments.remember_host(chain.address, host)
     except ConfigError as error:  # it is made, and may be served
         log.warning("name host %s from now on: %s", host, error)
+
+
+def note_named(chain: ChainClient, name: str) -> None:
+    """Remember the name of a service, of which the chain has a number only, so that it is shown by it."""
+    if usual_name(service_number(name)) != str(service_number(name)) or name.isdecimal() or not name:
+        return
+    try:
+        chain.deployments.remember_service(name)
+    except ConfigError as error:  # only what is shown of it is shorter
+        log.debug("the name of service %r isn't kept: %s", name, error)
 
 
 def only_made(chain: ChainClient, account: str, hosts: Iterable[str]) -> tuple[str | None, str]:
@@ -147,6 +157,7 @@ async def ensure_service(
 
     Raises `NoHost` when it has to change and the account doesn't own the host.
     """
+    note_named(chain, service)
     number = service_number(service)
     known = owned.host.services.get(number)
     if mode is None:

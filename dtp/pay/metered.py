@@ -1,13 +1,12 @@
 """Connections with a meter, as programs hold them: `Metered` is a `Connection`, `PaidRequest` one stream to charge.
 
-Until a meter is attached (`dtp.pay.server_meter`, `dtp.pay.client_meter`) a `Metered` connection is nothing else than
-a connection.
+Until a meter is attached (`dtp.pay.server.server_meter`, `dtp.pay.client.client_meter`) a `Metered` connection is
+nothing else than a connection.
 """
 
 from __future__ import annotations
 
 import asyncio
-import bisect
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -16,11 +15,11 @@ from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.pay import answers
 from dtp.pay.answers import SealedAnswer
-from dtp.pay.client_meter import ClientMeter
+from dtp.pay.client.client_meter import ClientMeter
+from dtp.pay.client.payer import Payer
 from dtp.pay.errors import BudgetSpent, DatagramsNotMetered, MoneyNotAdded, NotMetered
-from dtp.pay.payee import Payee
-from dtp.pay.payer import Payer
-from dtp.pay.server_meter import ServerMeter
+from dtp.pay.server.payee import Payee
+from dtp.pay.server.server_meter import ServerMeter
 from dtp.pay.terms import Usage
 from dtp.session.codes import CloseCode, ConnectionClosed
 
@@ -125,8 +124,7 @@ class Metered(Connection):
             except (
                 asyncio.CancelledError
             ):  # by a timeout, say: whoever asks next gets it, for it will be paid
-                bisect.insort(self._accepted, stream, key=lambda each: each.id)
-                self._wake("accept")
+                self._intake.put_back(stream)
                 raise
         return stream
 
@@ -213,7 +211,7 @@ class PaidRequest:
         self.stream = stream
 
     async def charge(self, units: int = 1, *, amount: int | None = None) -> None:
-        """See `Metered.charge`."""
+        """Charge the client of this request so many units more, or `amount`. Raise as `Metered.charge` does."""
         await self.connection.charge(units, amount=amount)
 
     async def deliver(self, data: bytes, units: int = 1, *, amount: int | None = None) -> None:

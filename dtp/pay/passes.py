@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from dtp.chain import Executed, Program
 from dtp.chain import pass_ as module
-from dtp.chain.client import ChainClient
-from dtp.chain.coins import coins_for
-from dtp.chain.commitment import to_its_end
 from dtp.chain.errors import MoveAborted, NotFound
 from dtp.chain.model import Id, canonical_id
+from dtp.chain.node.client import ChainClient
+from dtp.chain.node.coins import coins_for
+from dtp.chain.node.commitment import to_its_end
 from dtp.chain.pass_ import Account, Pass, PassRefunded, Plan
 from dtp.chain.values import codec
 from dtp.errors import ChainError, LocalError

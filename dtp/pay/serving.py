@@ -19,13 +19,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
-from dtp.chain.client import ChainClient
 from dtp.chain.firewall import Firewall, Refusal, refuse
 from dtp.chain.host import Kind, Terms
 from dtp.chain.model import Id
-from dtp.chain.networks import Network
-from dtp.chain.pipe_carrier import kind_for
-from dtp.chain.posts import hint_of
+from dtp.chain.node.client import ChainClient
+from dtp.chain.node.networks import Network
+from dtp.chain.pipes.carrier import kind_for
+from dtp.chain.pipes.posts import hint_of
 from dtp.chain.resolver import HINTED, service_number
 from dtp.errors import DtpError, LocalError
 from dtp.identity import Identity
@@ -33,12 +33,8 @@ from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.listener import Listener, Request, listen
 from dtp.net.reachable import is_any_url, own_url
-from dtp.pay.book import BookLimits, ChannelBook
-from dtp.pay.cashier import Cashier
-from dtp.pay.claims import MINUTE, Policy
+from dtp.pay.claims import Policy
 from dtp.pay.errors import ChargeDeclined
-from dtp.pay.gate import Admission, Gate
-from dtp.pay.holding import VoucherStore
 from dtp.pay.hosting import (
     Heart,
     NoHost,
@@ -50,11 +46,14 @@ from dtp.pay.hosting import (
     make_host,
     refuse_apart,
 )
-from dtp.pay.journal import Journal
-from dtp.pay.ledger import AGREEMENT_MS, Ledger
 from dtp.pay.metered import Metered
-from dtp.pay.quota import Quotas
+from dtp.pay.server.book import BookLimits, ChannelBook
+from dtp.pay.server.cashier import Cashier
+from dtp.pay.server.gate import Admission, Gate
+from dtp.pay.server.ledger import Ledger
+from dtp.pay.server.quota import Quotas
 from dtp.pay.store import Store
+from dtp.pay.store.journal import Journal
 from dtp.pay.terms import ASKING, Exposure
 from dtp.pay.wallets import Wallet, identity_of, signer_of
 from dtp.session.codes import CloseCode, CloseDetail, Refuse
@@ -170,7 +169,7 @@ class Serving:
             await heart.start()
             if listener.presence is not None:
                 listener.presence.serves(self.host, heart.generation, self.hint)
-        await self._wait_for_closes()
+        await self.gate.wait_for_closes()
         self._rechecking.start()
         self.cashier.start(self._selling.claim_every)
 
@@ -199,9 +198,13 @@ class Serving:
                     await self._on_asked(connection, connection.service.removeprefix(ASKING))
             return
         assert isinstance(connection.admission, Admission)
-        meter = await self.ledger.enter(
-            connection, connection.admission, self._selling.exposure, self._selling.count_streams
-        )
+        try:
+            meter = await self.ledger.enter(
+                connection, connection.admission, self._selling.exposure, self._selling.count_streams
+            )
+        except Refuse as refused:
+            connection.abort(refused.code, refused.reason, detail=refused.detail)
+            return
         if meter is None:
             connection.abort(
                 CloseCode.PAYMENT,
@@ -211,7 +214,9 @@ class Serving:
             return
         connection.meter = meter
         meter.begin()
-        if not connection.closed:
+        if connection.admission.closes:
+            await self.ledger.see_out(connection)
+        elif not connection.closed:
             try:
                 await self._handler(connection)
             except (
@@ -220,27 +225,12 @@ class Serving:
                 log.info("%r: %s", connection, declined)
                 connection.abort(CloseCode.PAYMENT, str(declined))
 
-    async def _wait_for_closes(self) -> None:
-        """Where the store was restored from a copy, take no channel from before until no close of it can be used that
-        was agreed on behind the copy: what was served on it would be closed away."""
-        if await self.journal.run(_is_copy):
-            own_ms, seconds = self.gate.own_ms(), (AGREEMENT_MS + MINUTE) // 1000
-            self.gate.restored_ms = max(own_ms, self.gate.now_ms())
-            self.gate.unknown_until_ms = own_ms + 1000 * seconds
-            log.warning("the store was restored from a copy: channels from before wait for %d s", seconds)
-
-    async def _go_on(self) -> None:
-        """End that wait once it is over; a server that ended before waits again."""
-        if self.gate.restored_ms and self.gate.own_ms() >= self.gate.unknown_until_ms:
-            await self.journal.run(_go_on_with_copy)
-            self.gate.restored_ms = 0
-
     async def _recheck(self) -> None:
         """Look again at everything that is in use: closes that were requested, lists, passes."""
         while True:
             await asyncio.sleep(self._selling.recheck)
             try:
-                await self._go_on()
+                await self.gate.go_on()
                 await self.ledger.recheck(await self.firewall.refresh())
             except DtpError as error:
                 log.warning("channels in use can't be read again: %s", error)
@@ -256,7 +246,7 @@ class Serving:
         await self.listener.close(grace=grace)
         await self.ledger.settled()
         await self.cashier.stop(claim=claim)
-        await self._go_on()
+        await self.gate.go_on()
         await self.firewall.close()
         await self.journal.close()
         await self._stack.aclose()
@@ -266,15 +256,6 @@ class Serving:
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         await self.close()
-
-
-def _is_copy(store: VoucherStore) -> bool:
-    return isinstance(store, Store) and store.is_copy()
-
-
-def _go_on_with_copy(store: VoucherStore) -> None:
-    if isinstance(store, Store):
-        store.go_on_with_copy()
 
 
 async def serve(

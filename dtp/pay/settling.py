@@ -16,19 +16,19 @@ from dtp.chain import Executed, Program
 from dtp.chain import channel as module
 from dtp.chain import pipe as pipe_module
 from dtp.chain.channel import Agreement, Channel, ChannelOpened, Claimed, Settled, State
-from dtp.chain.client import ChainClient, Signed
-from dtp.chain.coins import coins_for
 from dtp.chain.errors import InsufficientFunds, NodeRefused, ProgramError, TransactionFailed, was_signed
-from dtp.chain.gas import GasPurse
 from dtp.chain.host import Host
 from dtp.chain.model import SUI_COIN, Id, canonical_type, format_amount
+from dtp.chain.node.client import ChainClient, Signed
+from dtp.chain.node.coins import coins_for
+from dtp.chain.node.gas import GasPurse
 from dtp.errors import ChainError, DtpError
 from dtp.pay import messages
 from dtp.pay.answers import lock_of
-from dtp.pay.backing import came_to_nothing
 from dtp.pay.claims import Action, Decision, Policy, gain_of
 from dtp.pay.errors import ChannelUnusable
-from dtp.pay.store import Sold
+from dtp.pay.server.backing import came_to_nothing
+from dtp.pay.store.rows import Sold
 from dtp.pay.voucher import verify_raw
 from dtp.plurals import count_of
 
@@ -126,15 +126,17 @@ async def open_channel(
     revision: int,
     deposit: int,
     key: bytes,
+    merged: Sequence[str] = (),
     *,
     signed: Signed | None = None,
 ) -> tuple[str, Executed]:
-    """Open a channel with a deposit, under the terms of `revision`; its id. Raises as `ChainClient.execute` does.
+    """Open a channel with a deposit, under the terms of `revision`; its id. Coins of SUI that are `merged` into the
+    one that pays for gas are used by the same transaction. Raises as `ChainClient.execute` does.
 
     `InsufficientFunds` also where the gas for closing it would not be left.
     """
     coin = host.services[service].terms.coin
-    program = await _opening_program(chain, host, service, revision, deposit, key)
+    program = await _opening_program(chain, host, service, revision, deposit, key, merged)
     executed = await _deposit(chain, program, coin, deposit, _GAS_TO_OPEN, gas_to_close(), signed)
     return opened_in(chain, executed), executed
 
@@ -150,10 +152,17 @@ async def gas_of_opening(chain: ChainClient, host: Host, service: int, revision:
 
 
 async def _opening_program(
-    chain: ChainClient, host: Host, service: int, revision: int, deposit: int, key: bytes
+    chain: ChainClient,
+    host: Host,
+    service: int,
+    revision: int,
+    deposit: int,
+    key: bytes,
+    merged: Sequence[str] = (),
 ) -> Program:
     coin = host.services[service].terms.coin
     program = Program()
+    program.merge(program.gas, merged)
     money = await coins_for(chain, program, coin, deposit)
     made = module.open(program, host.id, host.beacon, service, revision, money, key, coin=coin)
     module.share(program, made, coin=coin)

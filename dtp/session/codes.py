@@ -64,6 +64,7 @@ class CloseDetail(IntEnum):
     QUOTA_USED_UP = 12
     # Of paying.
     NOT_PAID = 13
+    VOUCHERS_NOT_STORED = 14
     # Of the host's rules on the chain.
     NO_SERVICE = 20
     SERVICE_CLOSED = 21

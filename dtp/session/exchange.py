@@ -79,6 +79,11 @@ class LinkExchange:
         #: True from the agreement until the peer has changed over.
         self.changing = False
 
+    @property
+    def root(self) -> bytes:
+        """The root of the exchange that was agreed on last, or of the handshake: for the keys of packets."""
+        return self._root
+
     def ask(self, own: Exchanges, now: float) -> Outgoing:
         """Client: return the frame that asks for fresh keys."""
         self._private = X25519PrivateKey.from_private_bytes(own.entropy(32))

@@ -2,7 +2,6 @@
 
 Source: docs/wire.md, sections "Hello" and "Handshake". On a carrier that keeps the order each message is
 `u16 length, message`; the client's first is preceded by the hello. Length 0 is a refusal: `u16 code` follows.
-On a packet carrier the same bytes stand alone in a packet.
 """
 
 from __future__ import annotations
@@ -264,6 +263,11 @@ class ServerHandshake(_Handshake):
     def __init__(self, endpoint: Endpoint, entropy: Entropy) -> None:
         super().__init__(endpoint, entropy)
         self._reading_first = True
+
+    @property
+    def has_answered(self) -> bool:
+        """True once the first message was read: what comes now is from whoever has heard the answer to it."""
+        return not self._reading_first
 
     def _take(self, data: bytes) -> int:
         start = 0

@@ -10,6 +10,7 @@ import hmac
 from collections import deque
 
 from dtp.core import Opener, Sealer
+from dtp.session.datagrams import LinkPackets
 from dtp.session.exchange import LinkExchange
 from dtp.session.frames import ADD, ATTACH, Frame, Outgoing, control
 from dtp.session.handshake import Established
@@ -35,6 +36,7 @@ class Link:
         "lost",
         "number",
         "opener",
+        "packets",
         "patience",
         "ping_sent",
         "record_due",
@@ -69,6 +71,8 @@ class Link:
         self.listed: set[int] = set()
         #: Seconds that an answer may take here at least, whatever the limits say: some carriers are slow by nature.
         self.patience = 0.0
+        #: What goes over the lossy path of its carrier; None where there is none.
+        self.packets: LinkPackets | None = None
         self.last_received = now
         self.ping_sent: float | None = None
         #: Fresh keys for this link, from time to time.
@@ -84,6 +88,8 @@ class Link:
         self.exchange.close()
         self.sealer.close()
         self.opener.close()
+        if self.packets is not None:
+            self.packets.close()
 
 
 def attach_proof(secret: bytes, link_hash: bytes, *, client: bool) -> bytes:

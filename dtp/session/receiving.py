@@ -95,6 +95,18 @@ class Receiving(Linking):
             self._allow_streams()
         return used, count + ((self._next_peer - first) >> 1)
 
+    def receive_packet(self, link: Link, packet: bytes, now: float) -> None:
+        """Take a packet from the lossy path of a link's carrier. What can't be opened changes nothing."""
+        packets = link.packets
+        if packets is None or link.lost or not link.attached or not link.confirmed or self.ended is not None:
+            return
+        try:
+            for data in packets.open(packet):
+                self._on_datagram(link, 0, now, data)
+            self._idle.check(now, self.moved)
+        except ProtocolError as broken:
+            self._fail(link, broken)
+
     def _frames(self, link: Link, view: memoryview, frames: list[Received], now: float) -> None:
         streams, events = self._streams, self._events
         tapped: ev.TapData | None = None
@@ -333,6 +345,8 @@ class Receiving(Linking):
             raise ProtocolError("EXCHANGE where none is made")
         if self.client:
             fresh = exchange.finish(self.peer, key, signature)
+            if link.packets is not None:
+                link.packets.agree(fresh.root)
             link.opener.set_fresh(fresh.server)
             self._change_over(link, fresh.client, now)
             return
@@ -340,6 +354,8 @@ class Receiving(Linking):
             raise ProtocolError("EXCHANGE before the one before is done")
         self._idle.count += EXCHANGE_COST
         answer, fresh = exchange.answer(own, self.peer, key, signature)
+        if link.packets is not None:
+            link.packets.agree(fresh.root)
         link.opener.set_fresh(fresh.client)
         link.control.append(answer)
 
@@ -352,6 +368,8 @@ class Receiving(Linking):
     def _change_over(self, link: Link, key: bytes, now: float) -> None:
         """Seal under the fresh key from the next record on."""
         link.sealer.set_fresh(key)
+        if link.packets is not None:
+            link.packets.change()
         link.rekey_at = now
         link.record_due = True
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from dtp.core import Buffer
 from dtp.session import events as ev
+from dtp.session.datagrams import LinkPackets
 from dtp.session.exchange import LOOK as LOOK_AT_EXCHANGE
 from dtp.session.exchange import SLOW as SLOW_EXCHANGE
 from dtp.session.frames import (
@@ -84,6 +85,41 @@ class Sealing(SessionState):
         if rekey:
             link.rekey_at = now + self.limits.rekey_time
         return link.sealer.seal(frames, out, record, rekey)
+
+    def carry_packets(self, link: Link, size: int, now: float) -> None:
+        """From now on send datagrams over the lossy path of the link's carrier, in packets of `size` bytes at most,
+        and take them from there."""
+        limits = self.limits
+        link.packets = LinkPackets(
+            link.suite.cipher,
+            link.exchange.root,
+            size,
+            client=self.client,
+            rekey_bytes=limits.rekey_bytes,
+            rekey_at=now + limits.rekey_time if limits.rekey_time else NEVER,
+        )
+
+    def _lossy_path(self) -> LinkPackets | None:
+        """The packets of a link that carries some now: its peer has proven itself, so it has the keys, too."""
+        for link in self._links.values():
+            if link.packets is not None and link.confirmed and not link.lost:
+                return link.packets
+        return None
+
+    def seal_packet(self, link: Link, out: Buffer, now: float) -> int:
+        """Seal the next datagram into a packet for the lossy path of this link; its size, 0 when there is none."""
+        packets, datagrams = link.packets, self._datagrams
+        if packets is None or not datagrams or self.ended is not None or self._lossy_path() is not packets:
+            return 0
+        if not packets.takes(datagrams[0]):
+            return 0
+        if now >= link.exchange.look_at and self._wants_fresh_keys(link, now):
+            assert self._exchanges is not None
+            link.control.append(link.exchange.ask(self._exchanges, now))
+        rekey = now >= packets.rekey_at
+        if rekey:
+            packets.rekey_at = now + self.limits.rekey_time
+        return packets.seal(datagrams.take(), out, rekey=rekey)
 
     def _wants_fresh_keys(self, link: Link, now: float) -> bool:
         """Whether the client is to ask for them: they are old, or have been used for much, and something moves."""
@@ -236,8 +272,12 @@ class Sealing(SessionState):
         return room
 
     def _take_datagrams(self, frames: list[Outgoing], room: int) -> int:
-        datagrams = self._datagrams
-        while datagrams and room >= len(datagrams[0]) + _FRAME_COST:
+        datagrams, packets = self._datagrams, self._lossy_path()
+        while (
+            datagrams
+            and not (packets is not None and packets.takes(datagrams[0]))
+            and room >= len(datagrams[0]) + _FRAME_COST
+        ):
             data = datagrams.take()
             frames.append(control(Frame.DATAGRAM, data))
             room -= len(data) + _FRAME_COST

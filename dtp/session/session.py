@@ -226,6 +226,11 @@ class Session(Receiving):
         return self._send_stop > before
 
     @property
+    def datagrams_wait(self) -> bool:
+        """True when there are datagrams to be sent."""
+        return bool(self._datagrams)
+
+    @property
     def datagrams_dropped(self) -> int:
         """Datagrams that were to be sent and went, so far: too many waited, or the session ended."""
         return self._datagrams.dropped

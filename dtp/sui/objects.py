@@ -21,7 +21,7 @@ from dtp.sui.bcs import (
     struct,
     vector,
 )
-from dtp.sui.names import STRUCT_TAG, TYPE_TAG, TypeTag, parse_type
+from dtp.sui.names import STRUCT_TAG, TYPE_TAG, TypeTag, format_address, parse_address, parse_type
 
 SUI_TYPE = parse_type("0x2::sui::SUI")
 GAS_COIN_TYPE = parse_type("0x2::coin::Coin<0x2::sui::SUI>")
@@ -180,3 +180,10 @@ OBJECT: Codec[ObjectValue] = struct(
 def object_digest(bcs: bytes) -> bytes:
     """32-byte digest of an object from its BCS (`OBJECT`)."""
     return blake2b(b"Object::" + bcs, digest_size=32).digest()
+
+
+def dynamic_field_id(parent: str, key_type: str, key: bytes) -> str:
+    """Return the id of the field of `parent` (a table's id, say) under a key, given as its type and its BCS."""
+    tag = TYPE_TAG.encode(parse_type(key_type))
+    body = b"\xf0" + parse_address(parent) + len(key).to_bytes(8, "little") + key + tag
+    return format_address(blake2b(body, digest_size=32).digest())

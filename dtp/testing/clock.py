@@ -80,6 +80,7 @@ class FakeClockLoop(base_events.BaseEventLoop):
         super().__init__()
         self.most_turns, self.most_jumps = most_turns, most_jumps
         self._set_time(start)
+        self._worked = 0.0
         self._selector = _Jumper(self)
         self._scheduled: list[asyncio.TimerHandle]
         self._home = threading.get_ident()
@@ -95,6 +96,15 @@ class FakeClockLoop(base_events.BaseEventLoop):
         """Move the clock without letting timers run in between: the machine slept, or a callback took
         long."""
         self._set_time(self._now + seconds)
+
+    def work(self, seconds: float) -> None:
+        """Move the clock as `advance` does, and the processor time with it: a callback has worked for so long."""
+        self._worked += seconds
+        self.advance(seconds)
+
+    def processor_time(self) -> float:
+        """Return the seconds of processor time that were taken, which are those of `work`: every run is the same."""
+        return self._worked
 
     def _set_time(self, now: float) -> None:
         self._now = now

@@ -72,7 +72,7 @@ static void any_scan(dtp_graph *graph)
 {
     static const uint8_t five = 0x05;
     static const dtp_scan_test test = {(const uint8_t *)"k", 1, &five, 1, 0, UINT32_MAX, DTP_SCAN_AT_MOST};
-    dtp_scan asked = {NULL, 0, NULL, 0, &test, 1, 2, 0};
+    dtp_scan asked = {NULL, 0, NULL, 0, &test, 1, 2, 0, NULL, 0, 0, 0};
     uint64_t counted = 0, shown = 0;
     dtp_view view;
     int code = dtp_graph_scan(graph, &asked, NULL, 0, SIZE_MAX, &view, &counted);
@@ -81,6 +81,22 @@ static void any_scan(dtp_graph *graph)
     CHECK(dtp_graph_scan(graph, &asked, NULL, 0, SIZE_MAX, &view, &shown) == DTP_OK);
     CHECK(code == DTP_E_LIMIT || counted == shown);
     CHECK(view.length >= shown * 3);
+}
+
+/* The first nodes by the property `k` are among all, and at least as many as are asked for, if there are. */
+static void any_first(dtp_graph *graph)
+{
+    dtp_scan asked = {NULL, 0, NULL, 0, NULL, 0, 1, 1, (const uint8_t *)"k", 1, 0, 0};
+    uint64_t all = 0, first = 0;
+    dtp_view view;
+    CHECK(dtp_graph_scan(graph, &asked, NULL, 0, SIZE_MAX, &view, &all) == DTP_OK);
+    for (asked.most = 1; asked.most < 6; asked.most += 2) {
+        asked.down = asked.most == 3;
+        CHECK(dtp_graph_scan(graph, &asked, NULL, 0, SIZE_MAX, &view, &first) == DTP_OK);
+        CHECK(first <= all && first >= (all < asked.most ? all : asked.most));
+    }
+    asked.most = DTP_SCAN_MOST + 1;
+    CHECK(dtp_graph_scan(graph, &asked, NULL, 0, SIZE_MAX, &view, &first) == DTP_E_LIMIT);
 }
 
 /* Whatever is there: souls by their values are among all souls, and each row can be read. */
@@ -103,6 +119,7 @@ static void any_lookups(dtp_graph *graph)
     CHECK(dtp_graph_between(graph, (const uint8_t *)"k", 1, &low, 1, &high, 1, &view) == DTP_OK
           && (count > 0 || view.length == 0));
     any_scan(graph);
+    any_first(graph);
     CHECK(dtp_graph_links(graph, &view) == DTP_OK);
     CHECK(dtp_graph_unmade(graph, NULL, 0, &view) == DTP_OK);
     CHECK(dtp_graph_hash(graph, text, sizeof text, &hash) == 1);

@@ -82,9 +82,14 @@ def test_memory(options: str) -> None:
 
 
 def test_memory_packets() -> None:
-    options = "reliable=0&loss=0.2&duplicate=0.2&delay=0.1&jitter=0.2&seed=1"
+    options = "packets=1&loss=0.2&duplicate=0.2&delay=0.1&jitter=0.2&seed=1"
     check = check_carrier(
-        CARRIERS["memory"], "memory://x", dial_url=lambda url: f"{url}?{options}", packets_expected=300
+        CARRIERS["memory"],
+        "memory://x",
+        dial_url=lambda url: f"{url}?{options}",
+        packets_expected=300,
+        transfer=200_000,
+        patience=1e6,
     )
     run(check)
 
@@ -151,6 +156,9 @@ class _Wrapper(Carrier):
 
     def carrier_received(self, size: int) -> None:
         self.receiver.carrier_received(size)
+
+    def carrier_packet(self, data: bytes) -> None:
+        self.receiver.carrier_packet(data)
 
     def carrier_writable(self) -> None:
         self.receiver.carrier_writable()

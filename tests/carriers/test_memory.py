@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.carriers import CARRIERS, dial, listen, memory
-from dtp.carriers.errors import BrokenError, CarrierUrlError, DialError, ListenError, PacketSizeError
+from dtp.carriers.errors import BrokenError, CarrierUrlError, DialError, ListenError
 from dtp.carriers.memory import PACKET_SIZE, Link, pair
 from dtp.testing.carriers import End, settle
 from dtp.testing.clock import run
@@ -80,15 +80,14 @@ def _packets(link: Link, seed: int, count: int = 2000) -> list[int]:
     """The numbers of the packets that arrive, in their order."""
 
     async def main() -> list[int]:
-        got: list[int] = []
-        near, far = (End(carrier) for carrier in pair(link, link, reliable=False, seed=seed))
-        far.recorder.on_received = lambda data: got.append(int(data))
+        near, far = (End(carrier) for carrier in pair(link, link, packets=True, seed=seed))
         near.start(), far.start()
         for number in range(count):
-            await near.send_piece(b"%d" % number)
+            near.write_packet(b"%d" % number)
+        await asyncio.sleep(2)
         near.close()
         assert await far.until_lost() is None
-        return got
+        return [int(packet) for packet in far.recorder.packets]
 
     return run(main())
 
@@ -107,19 +106,19 @@ def test_packets_without_faults_keep_their_order() -> None:
     assert _packets(Link(delay=1), seed=1) == list(range(2000))
 
 
-def test_a_packet_that_is_too_large_is_refused_and_nothing_is_sent() -> None:
-    async def main() -> None:
-        near, far = pair(reliable=False)
-        end = End(far).start()
-        near.start(End(near).recorder)
-        with pytest.raises(PacketSizeError, match=str(PACKET_SIZE)):
-            near.write(memoryview(bytes(PACKET_SIZE + 1)))
-        near.write(memoryview(bytes(PACKET_SIZE)))
-        await end.until_received(bytes(PACKET_SIZE))
+def test_what_is_too_much_for_the_lossy_path_is_dropped() -> None:
+    async def main() -> list[bytes]:
+        near, far = (End(carrier).start() for carrier in pair(Link(delay=1, capacity=3000), packets=True))
+        near.write_packet(bytes(PACKET_SIZE + 1))
+        for number in range(5):  # more than may be under way
+            near.write_packet(bytes([number]) * 1000)
+        await asyncio.sleep(2)
         near.close()
-        await end.until_lost()
+        near.write_packet(b"too late")
+        await far.until_lost()
+        return far.recorder.packets
 
-    run(main())
+    assert run(main()) == [bytes([number]) * 1000 for number in range(3)]
 
 
 def test_delay_is_time_on_the_clock_and_doubles_for_a_round_trip() -> None:
@@ -170,8 +169,7 @@ def test_url_options_reach_the_link() -> None:
         assert isinstance(await far.until_lost(), BrokenError)
         assert far.recorder.reads == [2, 2, 1]
         assert asyncio.get_running_loop().time() == 4
-        packets = await dial("memory://x?reliable=0")
-        assert not packets.reliable
+        packets = await dial("memory://x?packets=1")
         assert packets.packet_size == PACKET_SIZE
         await listener.close()
 
@@ -195,7 +193,7 @@ def test_names_are_per_loop() -> None:
 @pytest.mark.parametrize(
     "url",
     ["memory://", "memory:x", "memory://x:1", "memory://x/y", "memory://x?dela=1", "memory://x?delay=-1",
-     "memory://x?delay=nan", "memory://x?cut_at=1.5", "memory://x?reliable=maybe", "memory://x?delay=1&delay=2",
+     "memory://x?delay=nan", "memory://x?cut_at=1.5", "memory://x?packets=maybe", "memory://x?delay=1&delay=2",
      "memory://me@x", "memory://x#y", "memory://[x"],
 )  # fmt: skip
 def test_urls_that_cannot_be_meant(url: str) -> None:

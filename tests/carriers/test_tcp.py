@@ -204,9 +204,9 @@ def test_reuse_port_lets_two_listen_at_one_place() -> None:
     [
         ("tcp://127.0.0.1", "port"), ("tcp://:1", "host"), ("tcp://h:0", "port"), ("tcp://h:x", "not a URL"),
         ("tcp://h:99999", "not a URL"), ("tcp://h:1/path", "no path"), ("tcp://h:1?reuse_port=1", "known here: none"),
-        ("tcp://me@h:1", "user part"), ("tcp:h:1", "no path"), ("tpc://h:1", "tcp, unix, ws, wss, memory"),
+        ("tcp://me@h:1", "user part"), ("tcp:h:1", "no path"), ("tpc://h:1", "tcp, quic, unix, ws, wss, memory"),
         ("h:1", r"no carrier is called 'h'.*did you mean tcp://h:1\?"), ("", "no carrier"),
-        ("[::1]:9000", r"did you mean tcp://\[::1\]:9000\?"), ("tpc:9000/x", "wss, memory, pipe$"),
+        ("[::1]:9000", r"did you mean tcp://\[::1\]:9000\?"), ("tpc:9000/x", "wss, memory, relay, pipe$"),
     ],
 )  # fmt: skip
 def test_urls_that_cannot_be_dialled(url: str, match: str) -> None:

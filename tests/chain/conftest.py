@@ -8,8 +8,8 @@ from chain_resolver.conftest import deployments, net, network
 from chain_resolver.hosts import PATIENCE, run
 
 from dtp.chain import ChainClient, KeySigner, Program
-from dtp.chain._wire import Wire
 from dtp.chain.errors import NodeUnavailable
+from dtp.chain.node._wire import Wire
 
 __all__ = [
     "PATIENCE",

@@ -5,7 +5,7 @@ import sqlite3
 import sys
 
 from dtp.chain import ChainClient, Cursor, EventFollower
-from dtp.chain.endpoints import Retry
+from dtp.chain.node.endpoints import Retry
 
 
 async def main(url, package, database):

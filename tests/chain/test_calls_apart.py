@@ -5,8 +5,8 @@ import gc
 
 import pytest
 
-from dtp.chain._calls import apart
 from dtp.chain.errors import NodeUnavailable
+from dtp.chain.node._calls import apart
 
 
 def test_a_call_that_is_given_up_and_then_fails_is_not_told_of():

@@ -6,13 +6,13 @@ import pytest
 
 from dtp.chain import ChainClient, Deployments, KeySigner, Program, publish
 from dtp.chain import host as hosts
-from dtp.chain._wire import Wire
 from dtp.chain.errors import (
     InsufficientFunds,
     ProgramError,
 )
-from dtp.chain.gas import GasPool, ObjectQueues
 from dtp.chain.model import canonical_type
+from dtp.chain.node._wire import Wire
+from dtp.chain.node.gas import GasPool, ObjectQueues
 from dtp.chain.wallet import send, split_gas
 
 from .conftest import give, run

@@ -6,8 +6,6 @@ from dataclasses import replace
 import pytest
 
 from dtp.chain import ChainClient, KeySigner, Network
-from dtp.chain._wire import Wire
-from dtp.chain.endpoints import Endpoints, Retry
 from dtp.chain.errors import (
     MALFORMED,
     ClientClosed,
@@ -16,6 +14,8 @@ from dtp.chain.errors import (
     OutcomeUnknown,
     WrongNetwork,
 )
+from dtp.chain.node._wire import Wire
+from dtp.chain.node.endpoints import Endpoints, Retry
 from dtp.localnet.grpc.localnet import LocalnetThread
 
 from .conftest import give, no_pause, run

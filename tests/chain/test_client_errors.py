@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from dtp.chain import ChainClient, Network, Program, failures
+from dtp.chain import ChainClient, Network, Program
 from dtp.chain import host as hosts
-from dtp.chain._wire import Wire
 from dtp.chain.errors import (
     InsufficientFunds,
     MalformedObject,
@@ -24,6 +23,8 @@ from dtp.chain.errors import (
     WrongObjectType,
     was_signed,
 )
+from dtp.chain.node import failures
+from dtp.chain.node._wire import Wire
 from dtp.chain.wallet import send
 
 from .conftest import give, no_pause, run

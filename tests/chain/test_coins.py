@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from dtp.chain.coins import MOST_COINS, coins_for
-from dtp.chain.commands import Program
 from dtp.chain.errors import InsufficientFunds
 from dtp.chain.model import SUI_COIN
+from dtp.chain.node.coins import MOST_COINS, coins_for
+from dtp.chain.node.commands import Program
 from dtp.sui import transaction as sui
 
 OTHER_COIN = "0x2::other::COIN"

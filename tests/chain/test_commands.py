@@ -2,9 +2,9 @@
 
 import pytest
 
-from dtp.chain.commands import MAX_COMMANDS, Known, ObjectInput, Program, PureInput, bind
 from dtp.chain.errors import PackageNotPublished, ProgramError
 from dtp.chain.model import CLOCK_ID, ObjectRef, Owner
+from dtp.chain.node.commands import MAX_COMMANDS, Known, ObjectInput, Program, PureInput, bind
 from dtp.sui import transaction as sui
 from dtp.sui.names import format_digest, parse_type
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dtp.chain._pysui import encode_transaction
 from dtp.chain.errors import ProgramError
+from dtp.chain.node._pysui import encode_transaction
 from dtp.sui import transaction as sui
 from dtp.sui.names import TypeTag
 

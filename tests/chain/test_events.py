@@ -26,11 +26,11 @@ from dtp.chain import (
     publish,
 )
 from dtp.chain import host as hosts
-from dtp.chain._answers import EventFrame
-from dtp.chain._wire import Wire
-from dtp.chain.endpoints import Retry
 from dtp.chain.errors import HistoryPruned, NodeRefused, NodeUnavailable, UnknownMethod
 from dtp.chain.events import canonical_filter, fits
+from dtp.chain.node._answers import EventFrame
+from dtp.chain.node._wire import Wire
+from dtp.chain.node.endpoints import Retry
 from dtp.chain.wallet import request_sui
 from dtp.errors import ConfigError
 from dtp.localnet.grpc.localnet import LocalnetThread
@@ -83,7 +83,7 @@ def source(request, monkeypatch):
     if request.param == "checkpoints":
 
         @contextlib.asynccontextmanager
-        async def unknown(wire, types):
+        async def unknown(wire, types, sender):
             raise UnknownMethod("no such method", "UNIMPLEMENTED")
             yield
 
@@ -167,12 +167,12 @@ def test_what_falls_between_list_and_stream_is_found(chain_of, monkeypatch):
     plain = Wire.list_events
     listed = asyncio.Event()
 
-    async def behind(wire, types, *, after=b"", start=None, end=None):
+    async def behind(wire, types, *, sender, after=b"", start=None, end=None):
         if not listed.is_set():
             listed.set()
             yield EventFrame(None, b"", None, "LEDGER_TIP")
             return
-        async for frame in plain(wire, types, after=after, start=start, end=end):
+        async for frame in plain(wire, types, sender=sender, after=after, start=start, end=end):
             yield frame
 
     async def work():
@@ -194,10 +194,10 @@ def test_streams_that_break_are_taken_up_again(chain_of, monkeypatch):
     streams = 0
 
     @contextlib.asynccontextmanager
-    async def breaking(wire, types):
+    async def breaking(wire, types, sender):
         nonlocal streams
         streams += 1
-        async with plain(wire, types) as frames:
+        async with plain(wire, types, sender) as frames:
 
             async def some():
                 count = 0
@@ -320,7 +320,7 @@ def test_a_node_that_has_always_more_and_gives_none_is_not_asked_for_ever(chain_
 
 def test_a_node_that_refuses_is_not_asked_for_ever(chain_of, monkeypatch):
     @contextlib.asynccontextmanager
-    async def refuse(wire, types):
+    async def refuse(wire, types, sender):
         raise NodeRefused("no", "PERMISSION_DENIED")
         yield
 

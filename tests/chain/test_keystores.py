@@ -10,6 +10,7 @@ from dtp.chain.errors import KeystoreError
 from dtp.chain.keystores import address_in, load_key, load_sui_keystore, save_key, sui_signer
 from dtp.chain.signer import KeySigner, Scheme
 from dtp.identity import Identity, IdentityFileError, IdentityFileExists, PassphraseWrong
+from dtp.identity.private import OpenToOthers
 
 
 @pytest.mark.parametrize("scheme", list(Scheme))
@@ -68,7 +69,7 @@ def test_an_identity_file_is_an_account(tmp_path):
 def test_files_that_others_may_read_are_refused(tmp_path):
     path = save_key(KeySigner.generate(Scheme.SECP256K1), tmp_path / "key.pem")
     path.chmod(0o644)
-    with pytest.raises(KeystoreError, match="chmod 600"):
+    with pytest.raises(OpenToOthers, match="chmod 600"):
         load_key(path)
 
 

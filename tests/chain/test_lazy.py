@@ -57,7 +57,7 @@ asyncio.run(main())
 def test_of_pysui_only_what_is_used_is_loaded_and_a_program_that_uses_it_gets_all():
     code = """
 import sys
-from dtp.chain import _pysui
+from dtp.chain.node import _pysui
 ours = _pysui.library()
 assert not {"gql", "httpx", "pysui.sui.sui_common.client"} & set(sys.modules)
 import pysui.sui.sui_bcs.bcs
@@ -72,7 +72,7 @@ assert pysui.sui.sui_bcs.bcs is ours.bcs and not hasattr(pysui, "nothing_of_this
 def test_a_program_that_has_imported_pysui_keeps_it():
     code = """
 import pysui
-from dtp.chain import _pysui
+from dtp.chain.node import _pysui
 assert _pysui.library().bcs is pysui.sui.sui_bcs.bcs and pysui.client_factory
 """
     assert modules_after(code) == ["True", "True"]

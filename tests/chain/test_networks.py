@@ -5,12 +5,12 @@ import json
 import pytest
 
 from dtp.chain import ChainClient, Deployment, Deployments, find_network
-from dtp.chain._wire import parse_url
-from dtp.chain.deployments import packages_path
 from dtp.chain.errors import NetworkError, NodeUnavailable, PackageNotPublished, ProgramError
 from dtp.chain.known import decode_known, find_class
 from dtp.chain.model import format_amount
-from dtp.chain.networks import NETWORKS
+from dtp.chain.node._wire import parse_url
+from dtp.chain.node.networks import NETWORKS
+from dtp.chain.packages.deployments import packages_path
 from dtp.chain.wallet import parse_amount
 from dtp.errors import ConfigError
 
@@ -107,6 +107,18 @@ def test_hosts_are_remembered_by_chain_and_account(tmp_path):
     assert Deployments("c", path).hosts("0x05") == {ID, OTHER}
     assert Deployments("c", path).hosts("0x6") == Deployments("e", path).hosts("0x5") == set()
     assert Deployments("c", path).get("transport") is not None
+
+
+def test_names_of_services_are_remembered_by_chain_once(tmp_path):
+    path = tmp_path / "packages.json"
+    one, two = Deployments("c", path), Deployments("c", path)
+    for each in (one, two, one):
+        each.remember_service("weather")
+    two.remember_service("games/chess")
+    Deployments("d", path).remember_service("news")
+    one.remember(deployment())  # keeps them
+    assert Deployments("c", path).services == ("weather", "games/chess")
+    assert Deployments("d", path).services == ("news",)
 
 
 @pytest.mark.parametrize(

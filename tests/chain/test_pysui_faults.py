@@ -1,6 +1,6 @@
 """Faults of pysui 1.5.1, one test each: that it is there, and that it doesn't reach us.
 
-When one of these fails after pysui was upgraded, a workaround in `dtp/chain/_pysui.py` can go.
+When one of these fails after pysui was upgraded, a workaround in `dtp/chain/node/_pysui.py` can go.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain import Program, host
-from dtp.chain._pysui import PYSUI_VERSION, _fast_types, encode_transaction, library
 from dtp.chain.errors import MoveAborted, TransactionFailed
+from dtp.chain.node._pysui import PYSUI_VERSION, _fast_types, encode_transaction, library
 from dtp.sui import transaction as sui
 from dtp.sui.names import TYPE_TAG, parse_type
 
@@ -180,8 +180,8 @@ def test_errors_are_raised_and_not_logged(client, caplog):
 def test_its_configuration_writes_keys_for_everybody_to_read(tmp_path, monkeypatch):
     from pysui import PysuiConfiguration
 
-    import dtp.chain._pysui as ours
-    import dtp.chain._wire as wire
+    import dtp.chain.node._pysui as ours
+    import dtp.chain.node._wire as wire
 
     monkeypatch.setenv("HOME", str(tmp_path))
     before = os.umask(0o022)
@@ -249,8 +249,8 @@ class _Silent:
 @pytest.mark.parametrize("way", ["dropped", "timeout"])
 def test_grpclib_cancels_the_caller_to_wake_it(way):
     """It cancels the task and forgets to take it back: Ctrl-C and groups of tasks would be confused from then on."""
-    from dtp.chain._wire import Wire
     from dtp.chain.errors import NodeUnavailable
+    from dtp.chain.node._wire import Wire
 
     async def work():
         async with _Silent() as node:
@@ -269,7 +269,7 @@ def test_grpclib_cancels_the_caller_to_wake_it(way):
 
 
 def test_a_caller_that_is_cancelled_while_the_node_goes_away_is_cancelled():
-    from dtp.chain._wire import Wire
+    from dtp.chain.node._wire import Wire
 
     async def work():
         async with _Silent() as node:
@@ -288,8 +288,8 @@ def test_a_caller_that_is_cancelled_while_the_node_goes_away_is_cancelled():
 
 def test_asyncio_is_not_blocked_by_a_lost_node():
     """A lost connection ends as our error, also where grpclib would raise one of its own."""
-    from dtp.chain._wire import Wire
     from dtp.chain.errors import NodeUnavailable
+    from dtp.chain.node._wire import Wire
 
     async def work():
         server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)

@@ -7,10 +7,18 @@ from pathlib import Path
 import pytest
 
 from dtp.chain import ChainClient, Program, channel, host, pass_
-from dtp.chain.deployments import Deployments
 from dtp.chain.errors import MoveAborted
-from dtp.chain.publish import adopt, publish
-from dtp.chain.upgrades import NotMigratable, NotUpgradable, Policy, migrate, read_upgrades, restrict, upgrade
+from dtp.chain.packages.deployments import Deployments
+from dtp.chain.packages.publish import adopt, publish
+from dtp.chain.packages.upgrades import (
+    NotMigratable,
+    NotUpgradable,
+    Policy,
+    migrate,
+    read_upgrades,
+    restrict,
+    upgrade,
+)
 from dtp.cli import move_build
 from dtp.cli.move_build import Checkout
 from dtp.errors import ChainError

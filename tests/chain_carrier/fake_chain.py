@@ -10,9 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dtp.chain import pipe_where
 from dtp.chain.channel import Channel, ChannelError
-from dtp.chain.commands import PureInput
 from dtp.chain.errors import (
     AbortPlace,
     MoveAborted,
@@ -23,12 +21,14 @@ from dtp.chain.errors import (
 )
 from dtp.chain.host import RateLimit
 from dtp.chain.model import SUI_COIN, Executed, GasUsed
+from dtp.chain.node.commands import PureInput
 from dtp.chain.pipe import Direction, Frame, Pipe, PipeError
-from dtp.chain.pipe_carrier import PipeCarrier
-from dtp.chain.pipe_end import ChannelEnd
-from dtp.chain.pipe_frames import Header, Outgoing, encode
-from dtp.chain.pipe_gas import GasGuess
-from dtp.chain.pipe_where import Timing, Where
+from dtp.chain.pipes import where as pipe_where
+from dtp.chain.pipes.carrier import PipeCarrier
+from dtp.chain.pipes.end import ChannelEnd
+from dtp.chain.pipes.frames import Header, Outgoing, encode
+from dtp.chain.pipes.gas import GasGuess
+from dtp.chain.pipes.where import Timing, Where
 from dtp.chain.values import codec
 from dtp.sui.transaction import Input, MakeMoveVec, Result
 from dtp.testing.carriers import End

@@ -14,9 +14,9 @@ from dtp.chain import channel as channel_module
 from dtp.chain.channel import Channel
 from dtp.chain.events import EventFollower
 from dtp.chain.pipe import Direction, Frame
-from dtp.chain.pipe_carrier import dial, listen
-from dtp.chain.pipe_frames import Flags, Header, encode
-from dtp.chain.pipe_hub import PipeHub
+from dtp.chain.pipes.carrier import dial, listen
+from dtp.chain.pipes.frames import Flags, Header, encode
+from dtp.chain.pipes.hub import PipeHub
 from dtp.errors import CarrierError
 from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.testing.carriers import End
@@ -146,8 +146,8 @@ def test_events_again_change_nothing(client, wallet):
         async with world(client, wallet) as made:
             events = []
             for each in (made.server, made.user):
-                hub = PipeHub.of(each)
-                hub._take = lambda event, take=hub._take: events.append((take, event)) or take(event)
+                feed = PipeHub.of(each)._feed
+                feed.take = lambda event, take=feed.take: events.append((take, event)) or take(event)
             listener, near, far = await made.pair()
             ours, theirs = await exchange(near, far, b"there" * 50_000, b"back" * 50_000)
             for take, event in list(events) * 2:

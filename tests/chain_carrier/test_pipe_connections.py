@@ -14,13 +14,15 @@ from chain_resolver.hosts import do, run
 import dtp
 from chain_carrier.worlds import TIMING, tuned, world
 from dtp.carriers.errors import DialError
-from dtp.chain import host, pipe, pipe_hub
+from dtp.chain import host, pipe
 from dtp.chain.errors import MoveAborted, NodeUnavailable
-from dtp.chain.pipe_carrier import dial, kind_for, listen
-from dtp.chain.pipe_gas import GasGuess
-from dtp.chain.pipe_hub import PipeHub
-from dtp.chain.pipe_purse import DepositTooHigh, Purse
-from dtp.chain.pipe_where import ChannelInUse, NoPipeChannel
+from dtp.chain.node.client import SignedTransaction
+from dtp.chain.pipes import hub as pipe_hub
+from dtp.chain.pipes.carrier import dial, kind_for, listen
+from dtp.chain.pipes.gas import GasGuess
+from dtp.chain.pipes.hub import PipeHub
+from dtp.chain.pipes.purse import DepositTooHigh, Purse
+from dtp.chain.pipes.where import ChannelInUse, NoPipeChannel
 from dtp.chain.resolver import HostDirectory
 from dtp.net.resolver import HostResolver
 from dtp.session.limits import Limits
@@ -254,15 +256,15 @@ def test_a_deposit_counts_from_its_signature_on(monkeypatch, fault, is_signed):
     async def scenario():
         told = []
 
-        async def signed(digest):
-            told.append(digest)
+        async def signed(transaction):
+            told.append(transaction.digest)
 
         purse = Purse(None, GasGuess())
 
         async def lose():
             with purse.deposit("0x1", 6, signed) as deposited:
                 if is_signed:
-                    await deposited("its digest")
+                    await deposited(SignedTransaction("its digest", b""))
                 raise fault("lost")
 
         with pytest.raises(fault):
@@ -280,10 +282,10 @@ def withheld(patch, chain, step):
     """A step of this client's transactions that waits: an event that it was reached, and the one that lets it go."""
     genuine, reached, go_on = getattr(chain, step), asyncio.Event(), asyncio.Event()
 
-    async def held(*args):
+    async def held(*args, **named):
         reached.set()
         await go_on.wait()
-        return await genuine(*args)
+        return await genuine(*args, **named)
 
     patch.setattr(chain, step, held)
     return reached, go_on
@@ -302,7 +304,9 @@ def test_a_dial_that_is_cancelled_opens_no_channel_that_the_next_one_does_not_us
                 await PipeHub.of(made.user)._purse.fund(2)
                 for _ in range(3):
                     with monkeypatch.context() as patch:
-                        reached, go_on = withheld(patch, made.user, "_submit" if is_signed else "_build")
+                        reached, go_on = withheld(
+                            patch, made.user, "_submit" if is_signed else "_execute_once"
+                        )
                         dialling = asyncio.create_task(dial(made.url + "&pipes=2", chain=made.user))
                         await reached.wait()
                         dialling.cancel()
@@ -411,7 +415,7 @@ def test_payment_names_the_channel_that_carries_pipes(client, wallet):
 
 def test_what_dials_left_behind_comes_back(client, wallet):
     from dtp.chain import channel
-    from dtp.chain.pipes import Reclaimed, reclaim
+    from dtp.chain.pipes.opening import Reclaimed, reclaim
 
     async def scenario():
         async with world(client, wallet, min_deposit=5_000_000) as made, await served(made):
@@ -438,7 +442,7 @@ def test_what_dials_left_behind_comes_back(client, wallet):
 @pytest.mark.parametrize("behind", [True, False])
 def test_pipes_whose_channel_a_node_behind_does_not_know_are_left_alone(client, wallet, monkeypatch, behind):
     """Another node may have told of the pipes a moment before. One that has a pipe, and no channel, has lost it."""
-    from dtp.chain.pipes import reclaim
+    from dtp.chain.pipes.opening import reclaim
 
     async def scenario():
         async with world(client, wallet) as made:

@@ -30,8 +30,8 @@ from dtp.chain.errors import (
 from dtp.chain.host import Rate, RateLimit
 from dtp.chain.model import SUI_COIN
 from dtp.chain.pipe import Direction, Frame, PipeError
-from dtp.chain.pipe_frames import MAX_AHEAD, Header, decode, encode
-from dtp.chain.pipe_where import PipeStalledError, Where
+from dtp.chain.pipes.frames import MAX_AHEAD, Header, decode, encode
+from dtp.chain.pipes.where import PipeStalledError, Where
 from dtp.testing.clock import run
 
 __all__ = ["small_frames"]

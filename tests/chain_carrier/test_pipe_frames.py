@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.chain.pipe_frames import (
+from dtp.chain.pipes.frames import (
     DEFAULT_WINDOW,
     MAX_AHEAD,
     MAX_PIPES,

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from chain_carrier.fake_chain import PIECE, SMALL, Chain, stop, two_ends
-from dtp.chain import pipe_where
 from dtp.chain.pipe import Direction
-from dtp.chain.pipe_frames import Outgoing
+from dtp.chain.pipes import where as pipe_where
+from dtp.chain.pipes.frames import Outgoing
 from dtp.testing.clock import FakeClockLoop
 
 #: Seconds; below what the ends put up with (`TIMING` there).

@@ -7,11 +7,11 @@ from chain_resolver.hosts import run
 from chain_carrier.fake_chain import SMALL, TIMING, play, small_frames
 from chain_carrier.test_pipe_adversaries import raw_pipe, send_raw
 from chain_carrier.worlds import world
-from dtp.chain import pipe_hub
 from dtp.chain.pipe import Direction
-from dtp.chain.pipe_carrier import dial, listen
-from dtp.chain.pipe_frames import Flags, Header, PipeGapError, encode
-from dtp.chain.pipe_hub import PipeHub
+from dtp.chain.pipes import hub as pipe_hub
+from dtp.chain.pipes.carrier import dial, listen
+from dtp.chain.pipes.frames import Flags, Header, PipeGapError, encode
+from dtp.chain.pipes.hub import PipeHub
 
 __all__ = ["small_frames"]
 

@@ -20,11 +20,11 @@ from dtp.chain.channel import Channel
 from dtp.chain.host import RateLimit
 from dtp.chain.model import SUI_COIN
 from dtp.chain.pipe import Direction, Frame
-from dtp.chain.pipe_carrier import PipeCarrier
-from dtp.chain.pipe_end import ChannelEnd
-from dtp.chain.pipe_frames import MAX_AHEAD, Flags, PipeGapError, decode
-from dtp.chain.pipe_gas import GasGuess
-from dtp.chain.pipe_where import PipeStalledError, Where
+from dtp.chain.pipes.carrier import PipeCarrier
+from dtp.chain.pipes.end import ChannelEnd
+from dtp.chain.pipes.frames import MAX_AHEAD, Flags, PipeGapError, decode
+from dtp.chain.pipes.gas import GasGuess
+from dtp.chain.pipes.where import PipeStalledError, Where
 from dtp.testing.carriers import End
 from dtp.testing.clock import run
 

@@ -19,10 +19,10 @@ from chain_resolver.hosts import make_host, run
 from chain_carrier.worlds import tuned, world
 from dtp.chain import Deployments, KeySigner
 from dtp.chain.errors import SignerError
-from dtp.chain.pipe_carrier import dial, environment_signer
-from dtp.chain.pipe_hub import PipeHub
-from dtp.chain.pipe_lock import PipeLocks
-from dtp.chain.pipe_where import ChannelInUse, Timing
+from dtp.chain.pipes.carrier import dial, environment_signer
+from dtp.chain.pipes.hub import PipeHub
+from dtp.chain.pipes.lock import PipeLocks
+from dtp.chain.pipes.where import ChannelInUse, Timing
 from dtp.errors import LocalError
 from dtp.identity import Identity
 
@@ -132,7 +132,7 @@ def test_channels_of_pipes_are_closed_by_the_command(published, net, tmp_path):
     async def dial_once():
         from dtp.chain import ChainClient, find_network
         from dtp.chain.keystores import load_key
-        from dtp.chain.pipe_carrier import dial, listen
+        from dtp.chain.pipes.carrier import dial, listen
         from dtp.chain.resolver import service_number
 
         clients = [
@@ -169,7 +169,7 @@ def test_channels_of_pipes_are_closed_by_the_command(published, net, tmp_path):
 
 LOCKER = """
 import sys
-from dtp.chain.pipe_lock import PipeLocks
+from dtp.chain.pipes.lock import PipeLocks
 
 class Sender:
     gone = False

@@ -14,9 +14,9 @@ from dtp.chain.channel import ChannelError
 from dtp.chain.errors import MoveAborted
 from dtp.chain.host import HostError, Mode, Rate, RateLimit
 from dtp.chain.pipe import Frame, PipeError
-from dtp.chain.pipe_carrier import listen
-from dtp.chain.pipe_frames import Flags, Header, encode
-from dtp.chain.pipe_hub import PipeHub
+from dtp.chain.pipes.carrier import listen
+from dtp.chain.pipes.frames import Flags, Header, encode
+from dtp.chain.pipes.hub import PipeHub
 
 HOUR_NS = 3_600_000_000_000
 BUDGET = 500_000_000

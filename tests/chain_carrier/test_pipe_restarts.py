@@ -16,13 +16,13 @@ import dtp
 from chain_carrier.worlds import World, tuned
 from dtp.chain import ChainClient, EventFollower, KeySigner, Network, pipe, publish
 from dtp.chain.pipe import Frame
-from dtp.chain.pipe_carrier import kind_for
-from dtp.chain.pipe_frames import decode
-from dtp.chain.pipe_hub import PipeHub
+from dtp.chain.pipes.carrier import kind_for
+from dtp.chain.pipes.frames import decode
+from dtp.chain.pipes.hub import PipeHub
 from dtp.chain.resolver import HostDirectory
 from dtp.chain.wallet import request_sui
+from dtp.files import fetch_file, serve_file
 from dtp.identity import Identity
-from dtp.net.files import fetch_file, serve_file
 from dtp.net.resolver import HostResolver
 from dtp.session.link import Link
 

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.public import PrivateKey
 
-from dtp.chain import Program, host, pipe, posts
-from dtp.chain._wire import Wire
+from dtp.chain import Program, host, pipe
 from dtp.chain.errors import MoveAborted, NotFound
 from dtp.chain.events import Cursor
 from dtp.chain.host import Endpoint
-from dtp.chain.posts import (
+from dtp.chain.node._wire import Wire
+from dtp.chain.pipes import posts
+from dtp.chain.pipes.posts import (
     MAX_POST_BYTES,
     MOST_FEE,
     FeeTooHigh,

@@ -8,9 +8,9 @@ from chain_resolver.hosts import Hosted, make_host
 
 from dtp.carriers.base import CarrierKind
 from dtp.chain import ChainClient
-from dtp.chain.pipe_carrier import dial, listen
-from dtp.chain.pipe_hub import PipeHub
-from dtp.chain.pipe_where import Timing
+from dtp.chain.pipes.carrier import dial, listen
+from dtp.chain.pipes.hub import PipeHub
+from dtp.chain.pipes.where import Timing
 from dtp.identity import Identity
 
 #: Patient enough for a busy machine, and quick where a test waits for it.

@@ -13,7 +13,6 @@ import dtp
 from chain_resolver.hosts import DAY_MS, do, make_host, run
 from chain_resolver.test_resolving import HOST, Clock, Counted
 from dtp.chain import Program, pass_
-from dtp.chain.endpoints import Retry
 from dtp.chain.errors import NodeUnavailable, ObjectMissing
 from dtp.chain.firewall import (
     RETRY_AFTER,
@@ -30,6 +29,7 @@ from dtp.chain.firewall import (
     refuse,
 )
 from dtp.chain.host import Beacon, Host, Mode, Rate, RateLimit, Service, Terms
+from dtp.chain.node.endpoints import Retry
 from dtp.chain.pass_ import Account
 from dtp.chain.resolver import HostState, service_number
 from dtp.chain.values import TableRef

@@ -10,11 +10,11 @@ import pytest
 
 from chain_resolver.hosts import make_host, run
 from dtp.chain import host
-from dtp.chain.client import ChainClient
-from dtp.chain.commands import Program
 from dtp.chain.errors import NodeUnavailable
 from dtp.chain.heartbeat import EndpointsApart, Heartbeats, suspect
 from dtp.chain.host import Beacon, Endpoint, Role
+from dtp.chain.node.client import ChainClient
+from dtp.chain.node.commands import Program
 from dtp.chain.resolver import HostDirectory
 from dtp.errors import LocalError
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from dtp.chain import ChainClient, KeySigner, publish
-from dtp.chain.deployments import Deployments
+from dtp.chain.packages.deployments import Deployments
+from dtp.chain.packages.upgrades import Policy
 from dtp.chain.resolver import HostDirectory
-from dtp.chain.upgrades import Policy
 
 from .hosts import make_host, run
 

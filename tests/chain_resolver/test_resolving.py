@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import dtp
 from chain_resolver.hosts import make_host, run
 from dtp.chain import ChainClient, KeySigner
-from dtp.chain.endpoints import Retry
 from dtp.chain.errors import NodeUnavailable, ObjectMissing, WrongObjectType
 from dtp.chain.host import Beacon, Endpoint, Host, Role
+from dtp.chain.node.endpoints import Retry
 from dtp.chain.resolver import (
     FIRST_NAMED,
     HostDirectory,

@@ -17,13 +17,14 @@ PATIENCE = 60
 class Program:
     """A running `dtp`. Its standard input stays open until `finish` or `end_input`."""
 
-    def __init__(self, arguments, env, cwd, stdin=subprocess.PIPE):
+    def __init__(self, arguments, env, cwd, stdin=subprocess.PIPE, merge=False):
+        """With `merge`, standard error is among the lines."""
         # -P: the package that is installed, whatever folder this is.
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "dtp", *map(str, arguments)],
             stdin=stdin,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.STDOUT if merge else subprocess.PIPE,
             env=env,
             cwd=cwd,
         )
@@ -35,7 +36,8 @@ class Program:
         self._collector.start()
 
     def _collect(self):
-        self.errors = self.process.stderr.read()
+        if self.process.stderr is not None:
+            self.errors = self.process.stderr.read()
 
     @property
     def stdin(self):
@@ -81,7 +83,7 @@ class Program:
             self.process.kill()
         self.wait(None)
         self._watchdog.cancel()
-        for file in (self.process.stdout, self.process.stderr):
+        for file in filter(None, (self.process.stdout, self.process.stderr)):
             file.close()
 
 

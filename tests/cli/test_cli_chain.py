@@ -105,6 +105,7 @@ def test_a_wallet_from_what_a_wallet_exports(call, tmp_path):
     signer = KeySigner.generate()
     file = tmp_path / "key"
     file.write_text(bech32.encode("suiprivkey", signer.flagged, variant="bech32") + "\n")
+    file.chmod(0o600)
     assert call("wallet", "new", "moved", "--import", file)["address"] == signer.address
     file.write_text("suiprivkey1nonsense")
     assert call("wallet", "new", "other", "--import", file, code=3)["code"] == "signer"
@@ -285,6 +286,11 @@ def test_what_an_owner_changes_of_a_host(shell, call, alice):
     shell("move", "publish", "transport")
     made = call("host", "create")
     call("host", "service", 1)
+    number = str(call("host", "service", "weather")["service"])
+    services = call("host", "show")["services"]
+    assert (services["1"]["name"], services[number]["name"]) == (None, "weather")
+    assert f"service   weather, number {number} (tcp): open" in shell("host", "show")
+    call("host", "remove", "weather")
     assert "nothing to change" in shell("host", "change", code=2)
     changed = call("host", "change", "--ttl", 90, "--paid-to", "0x5")["changes"]
     assert changed["ttl_ms"] == {"old": 43_200_000, "new": 90_000}

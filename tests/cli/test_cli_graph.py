@@ -13,8 +13,9 @@ from click.testing import CliRunner
 import dtp as dtp_package
 from dtp.cli import main
 from dtp.config import identity_path
-from dtp.graph.sqlite_store import SqliteStore
+from dtp.graph.stores.sqlite_store import SqliteStore
 from dtp.identity import Identity
+from dtp.identity.card import account_name
 
 
 def run(*arguments, code=0):
@@ -247,13 +248,17 @@ def test_granting(me, tmp_path):
     assert run("grant", file) == ""
     assert "nothing at" in run("grant", file, friend, "board", "--revoke", code=3)
     assert "no identity" in run("grant", file, "nobody", code=3)
+    account = account_name(bytes(range(32)))
+    assert account in run("grant", file, account, "board")
+    assert account in run("grant", file, account, "board", "--revoke")
+    assert "no account" in run("grant", file, account[:-1], code=3)
 
 
 def test_verifying_tells_of_offences(me, tmp_path):
     from dtp.core.crdt import GraphCore
     from dtp.crdt import values
     from dtp.graph import Graph, Rule, Rules
-    from dtp.graph import envelope as envelopes
+    from dtp.graph.frames import envelope as envelopes
 
     file, cheat = tmp_path / "polls.db", Identity.generate()
     rules = Rules("vote", [Rule(path="*", key="{author}", once="soul")])
@@ -488,6 +493,10 @@ def test_the_log_tells_of_all_types(me, tmp_path):
                 lambda: graph.set("p", "tags").discard("x"),
                 lambda: graph.multi_value("p", "mood").set("fine"),
                 lambda: graph.multi_value("p", "mood").set("well"),
+                lambda: graph.text("p", "body").mark(0, 2, "link", "u\x1b"),
+                lambda: graph.text("p", "body").unmark(0, 1, "link"),
+                lambda: graph.list("p", "todo").extend(["a", 2]),
+                lambda: graph.list("p", "todo").move(1, 0),
             ):
                 change()
                 await graph.commit()
@@ -503,6 +512,15 @@ def test_the_log_tells_of_all_types(me, tmp_path):
         'set_remove  tags    (was ["x"])',
         "values_put  mood  fine",
         'values_put  mood  well  (was ["fine"])',
+        'text_edit  body  0 to 2: "link" "u\\u001b"',
+        'text_edit  body  0 to 1: "link" gone',
+        'list_edit  todo  at 0: ["a", 2]',
+        "list_edit  todo  at 1: 1 element deleted; at 0: [2]",
     ]
     edits = [json.loads(line)["edits"] for line in run("log", file, "p", "body", "--json").splitlines()]
     assert edits[1] == [{"at": 1, "deleted": 3, "inserted": "ipp"}]
+    marks = [json.loads(line) for line in run("log", file, "p", "body", "--json").splitlines()][2:]
+    assert [one["formats"] for one in marks] == [
+        [{"at": 0, "length": 2, "attributes": {"link": "u\x1b"}}],
+        [{"at": 0, "length": 1, "attributes": {"link": None}}],
+    ]

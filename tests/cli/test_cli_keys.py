@@ -234,6 +234,7 @@ def at_terminal(arguments, prompts):
 
 def test_a_sui_key(home, tmp_path):
     (tmp_path / "sui").write_text(SUI_KEY + "\n")
+    (tmp_path / "sui").chmod(0o600)
     assert (
         json.loads(run("keygen", "--import", tmp_path / "sui", "--json").output)["sui_address"] == SUI_ADDRESS
     )

@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dtp.chain.networks import LOCALNET_PORT
+from dtp.chain.node.networks import LOCALNET_PORT
 from dtp.cli import daemon, daemon_files, main
 
 ROOT = Path(__file__).parents[2]

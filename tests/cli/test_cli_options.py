@@ -14,8 +14,9 @@ from dtp.cli.options import read_psk_file
 from dtp.cli.progress import Meter, size_text, speed_text
 from dtp.cli.services import Directory, Echo, Exec, Files, Forward, make
 from dtp.errors import ConfigError
+from dtp.files import FileInfo, Progress
 from dtp.identity import Identity
-from dtp.net.files import FileInfo, Progress
+from dtp.identity.private import OpenToOthers
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost
 
 ME = Identity(b"m" * 32, b"n" * 32).id
@@ -174,7 +175,7 @@ def test_what_is_no_key(tmp_path, text):
 def test_a_key_that_others_may_read(tmp_path):
     (tmp_path / "k").write_text("11" * 32)
     (tmp_path / "k").chmod(0o644)
-    with pytest.raises(ConfigError, match="chmod 600"):
+    with pytest.raises(OpenToOthers, match="chmod 600"):
         read_psk_file(str(tmp_path / "k"))
     (tmp_path / "k").chmod(0o400)
     assert read_psk_file(str(tmp_path / "k")) == b"\x11" * 32

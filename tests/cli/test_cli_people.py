@@ -106,3 +106,24 @@ def test_bans_purges_and_quotas(people, tmp_path):
     run("graph", "ban", mine, "--undo", code=2)
     run("graph", "ban", mine, "--follow", phone_id, "-i", laptop)
     run("graph", "ban", mine, "--unfollow", phone_id, "-i", laptop)
+
+
+def test_a_lost_phone_is_put_out_of_several_graphs(people, tmp_path):
+    (laptop, laptop_id), (phone, phone_id) = people["laptop"], people["phone"]
+    key, card = tmp_path / "account.pem", tmp_path / "account.card"
+    devices = f"{laptop_id}=laptop", f"{phone_id}=phone"
+    made = json.loads(
+        run("account", "create", "-k", key, "--recovery", tmp_path / "r.pem", *devices, "--json")
+    )
+    used, unused = tmp_path / "used.db", tmp_path / "unused.db"
+    for file in (used, unused):
+        run("graph", "account", file, card, "-i", laptop)
+    run("graph", "account", used, card, "-i", phone)
+    run("account", "revoke", "-k", key, phone_id, used, tmp_path / "none.db", unused, "-i", laptop, code=3)
+    assert phone_id not in run("account", "show", card)
+    run("account", "revoke", "-k", key, phone_id, used, "-i", laptop)
+    for file in (used, unused):  # in both what it writes counts no more, whatever it shows
+        run("graph", "account", file, "-i", phone)
+        listed = [json.loads(line) for line in run("graph", "account", file, "--json").splitlines()]
+        assert {one["peer"]: one["ended"] is not None for one in listed} == {phone_id: True, laptop_id: False}
+        assert listed[0]["account"] == made["account"]

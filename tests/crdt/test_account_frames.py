@@ -17,8 +17,8 @@ from test_rules import IDENTITIES, KEYS, NAMES, forger, frame, orders, rebuilt, 
 
 from dtp.core.errors import NotOwner
 from dtp.crdt import Replica
-from dtp.crdt.access import ACCESS
-from dtp.crdt.accounts import CARD, CUTS, FOREVER, CutsError, make_cuts, read_cuts
+from dtp.crdt.permission.access import ACCESS
+from dtp.crdt.permission.accounts import CARD, CUTS, FOREVER, CutsError, make_cuts, read_cuts
 from dtp.crdt.replica import Frame
 from dtp.identity import Account, CardError, Device, Identity
 

@@ -12,22 +12,19 @@ from test_rules import IDENTITIES, KEYS, NAMES, forger, frame, orders, rebuilt, 
 
 from dtp.core.errors import EncodingError, NotOwner
 from dtp.crdt import Clock, Replica, values
-from dtp.crdt.access import (
+from dtp.crdt.clock import at
+from dtp.crdt.permission.access import (
     ACCESS,
     MAX_GRANTS,
     OFFER,
     REVOKE,
     USE,
     Access,
-    Grant,
-    GrantError,
-    make_grant,
-    read_grant,
 )
-from dtp.crdt.clock import at
-from dtp.crdt.owners import owned, owner_name
+from dtp.crdt.permission.grants import Grant, GrantError, make_grant, read_grant
+from dtp.crdt.permission.owners import owned, owner_name
+from dtp.crdt.permission.rules import Schema
 from dtp.crdt.replica import Frame
-from dtp.crdt.rules import Schema
 
 MINE = owned(KEYS[0], "board")
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from dtp.core.crdt import GraphCore
 from dtp.crdt import Clock, Link, Replica, values
-from dtp.crdt.owners import owner_name
+from dtp.crdt.permission.owners import owner_name
+from dtp.crdt.permission.rules import MAX_DOCUMENT, Rule, RuleBroken, Rules, RulesError, Schema, read
 from dtp.crdt.replica import Frame
-from dtp.crdt.rules import MAX_DOCUMENT, Rule, RuleBroken, Rules, RulesError, Schema, read
 from dtp.identity import Identity
 
 IDENTITIES = [Identity(bytes((n + 1,)) * 32, bytes((n + 1,)) * 32) for n in range(4)]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from test_rules import IDENTITIES, KEYS, NAMES, forger, frame, orders, replica, take
 
 from dtp.crdt import Replica
-from dtp.crdt.access import make_grant
+from dtp.crdt.permission.grants import make_grant
+from dtp.crdt.permission.rules import Rule, RuleBroken, Rules, Schema
 from dtp.crdt.replica import Frame
-from dtp.crdt.rules import Rule, RuleBroken, Rules, Schema
 
 DOCUMENT = Rules(
     "thing",

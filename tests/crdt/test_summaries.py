@@ -13,7 +13,7 @@ from test_convergence import act
 from dtp.core.crdt import AccountCore, Told
 from dtp.core.errors import EncodingError, StateLimit
 from dtp.crdt import Frame, Replica
-from dtp.crdt.owners import owner_name
+from dtp.crdt.permission.owners import owner_name
 
 
 def summed(one: Replica, frames: list[Frame]) -> tuple[bytes, int, int]:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.crdt import GraphValueError, Replica, values
-from dtp.crdt.rules import Rule, Rules, RulesError, Schema
+from dtp.crdt.permission.rules import Rule, Rules, RulesError, Schema
 from dtp.crdt.temporal import (
     DAY,
     NAMES,

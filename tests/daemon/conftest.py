@@ -14,7 +14,7 @@ from dtp.testing import clock
 
 NEAR, FAR, OTHER = (Identity(bytes([number]) * 32) for number in (1, 2, 3))
 #: Seconds for anything that has to happen; only a failing test waits so long.
-PATIENCE = 30
+PATIENCE = 120
 
 
 def config(tmp_path, text):

@@ -16,7 +16,7 @@ import pytest
 from dtp.identity import Identity
 
 #: Seconds for anything that has to happen; only a failing test waits so long.
-PATIENCE = 60
+PATIENCE = 120
 #: The program, for `python -c`.
 DTPD = "from dtp.cli.daemon import main; main(prog_name='dtpd')"
 

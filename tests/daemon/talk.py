@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from dtp.daemon.expose import Exposed
 from dtp.daemon.http.grpc_session import GrpcSession
 from dtp.daemon.http.rpc_session import RpcSession
 from dtp.daemon.http.session import HttpSession
 from dtp.daemon.policies import Bounds
+from dtp.daemon.relays.expose import Exposed
+from dtp.net.turns.clock import TurnClock
 
 from .conftest import config
 from .test_daemon_http import CALLER, expose
@@ -33,7 +34,9 @@ class End:
     def __init__(self):
         self.mouth = asyncio.StreamReader(limit=1 << 30)
         self.say, self.read, self.at_eof = self.mouth.feed_data, self.mouth.read, self.mouth.at_eof
-        self.heard, self.code, self.connection = b"", None, None
+        self.heard, self.code = b"", None
+        account = TurnClock.of(asyncio.get_running_loop()).shares.account("192.0.2.1")
+        self.connection = SimpleNamespace(account=account, charged=lambda work: work)
 
     def write(self, data):
         self.heard += data

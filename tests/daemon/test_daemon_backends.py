@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from dtp.carriers import tcp
 from dtp.carriers.errors import DialError
-from dtp.daemon import direct, health, sockets, udp
-from dtp.daemon.backends import PENALTIES, Balancer
 from dtp.daemon.config.model import Health
 from dtp.daemon.config.values import Place
-from dtp.daemon.direct import connect_now
-from dtp.daemon.health import check
-from dtp.daemon.sockets import NoDescriptors
+from dtp.daemon.relays import direct, health, sockets, udp
+from dtp.daemon.relays.backends import PENALTIES, Balancer
+from dtp.daemon.relays.direct import connect_now
+from dtp.daemon.relays.health import check
+from dtp.daemon.relays.sockets import NoDescriptors
 
 from .conftest import Backend, echo
 from .test_daemon_relay import exchange, expose, until
@@ -359,9 +359,9 @@ def test_streams_for_which_there_is_no_descriptor(run, monkeypatch, kind):
             await until(lambda: pair.far._callers)
             port = pair.port
             with monkeypatch.context() as here:
-                here.setattr("dtp.daemon.expose.connect_now", short)
-                here.setattr("dtp.daemon.expose.connect", shortly)
-                here.setattr("dtp.daemon.udp.connect", short)
+                here.setattr("dtp.daemon.relays.expose.connect_now", short)
+                here.setattr("dtp.daemon.relays.expose.connect", shortly)
+                here.setattr("dtp.daemon.relays.udp.connect", short)
                 if kind == "http":
                     reader, writer = await asyncio.open_connection("127.0.0.1", port)
                     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from dtp.carriers import memory
-from dtp.daemon.handover import Bridge
+from dtp.daemon.workers.handover import Bridge
 from dtp.net.driver import LinkDriver
 from dtp.net.held import HeldBudget
 from dtp.testing.carriers import End

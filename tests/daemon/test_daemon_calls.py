@@ -6,14 +6,14 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain.resolver import service_number
-from dtp.daemon.buying import Buyer
-from dtp.daemon.calls import CallReader, Calls
 from dtp.daemon.config import values
 from dtp.daemon.config.model import Budget
 from dtp.daemon.config.reading import Wrong
 from dtp.daemon.config.values import Rate
+from dtp.daemon.paying.buying import Buyer
+from dtp.daemon.paying.calls import CallReader, Calls
 from dtp.net.address import Address
-from dtp.pay.lane_start import Reserved
+from dtp.pay.client.lane_start import Reserved
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import LaneKey, Voucher

@@ -77,7 +77,7 @@ def test_a_pre_shared_key(place, tmp_path):
         f"psk-file: {psk} has to hold 64 hex digits, such as 'openssl rand -hex 32' prints",
     )
     psk.chmod(0o644)
-    assert "may be read by others" in mistake(path)[1]
+    assert "open to other users" in mistake(path)[1]
     psk.unlink()
     assert "No such file" in mistake(path)[1]
 

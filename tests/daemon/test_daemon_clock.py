@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dtp.daemon import health
-from dtp.daemon.backends import Balancer
 from dtp.daemon.config.model import Health
 from dtp.daemon.config.values import Place
+from dtp.daemon.relays import health
+from dtp.daemon.relays.backends import Balancer
 from dtp.daemon.state.memory import MemoryStore
-from dtp.daemon.workers import Workers
+from dtp.daemon.workers.parent import Workers
 
 from .conftest import NEAR, Backend, echo
 from .test_daemon_relay import exchange, expose

@@ -18,7 +18,7 @@ from dtp.daemon.config import model, values
 from dtp.daemon.config.load import load, load_text
 from dtp.daemon.config.places import Place, find_places
 from dtp.daemon.config.reading import ConfigMistakes, Wrong
-from dtp.daemon.control import Control, UntrustedFolder, path_near, path_of
+from dtp.daemon.process.control import Control, UntrustedFolder, path_near, path_of
 from dtp.identity import Identity
 
 ME = str(Identity(b"m" * 32).id)
@@ -266,7 +266,7 @@ to = ["dtp://alice/api", "dtp://bob/other"]
         (MINIMAL.replace("tcp://0.0.0.0:9000", "unix://"), 5, 11, "has no path"),
         (MINIMAL.replace("tcp://0", "0"), 5, 11, "did you mean tcp://0.0.0.0:9000?"),
         (MINIMAL.replace("0.0.0.0", "::"), 5, 11, "without brackets; write it as tcp://[::1]:9700"),
-        (MINIMAL.replace("tcp://", "udp://"), 5, 11, "known here: tcp, unix, ws, wss"),
+        (MINIMAL.replace("tcp://", "udp://"), 5, 11, "known here: tcp, quic, unix, ws, wss"),
         (
             MINIMAL.replace('0"]', '0", "ws://0.0.0.0:9000/x"]'),
             5,
@@ -390,6 +390,7 @@ listen = ["tcp://0.0.0.0:9000", "unix:///run/dtp.sock"]
 control = "/run/dtpd/control.sock"
 drain = "1m"
 padding = "1KiB"
+resume-timeout = "20s"
 [log]
 format = "json"
 level = "debug"
@@ -427,6 +428,7 @@ to = "dtp://alice/web"
         values.Place("127.0.0.1", 9464),
     )
     assert config.padding == 1024
+    assert config.resume_timeout == 20
     assert config.everywhere.access == model.AccessRule(everyone=True, denied_accounts=frozenset({SUI}))
     (expose,) = config.expose
     assert expose.health == model.Health(0.5, 1.0, "/health", 3, 1)

@@ -43,7 +43,8 @@ per = "identity"
 [[TABLE.rate]]
 bandwidth = "1MiB/s"
 """
-#: Every setting there is, one on a line.
+IDENTITY = '[identity]\nfile = "me.pem"\n'
+#: Every setting there is but those of nodes and relays, one on a line.
 EVERYTHING = f"""\
 [identity]
 file = "me.pem"
@@ -55,6 +56,7 @@ control = "/run/dtpd.sock"
 drain = "1m"
 memory = "512MiB"
 workers = 2
+resume-timeout = "30s"
 padding = 256
 [log]
 format = "json"
@@ -187,12 +189,77 @@ def test_everything_is_right_before_it_is_made_wrong():
     }
 
 
+#: What doesn't go with `workers = 2` and `psk-file`.
+OF_NODE = f"""\
+[daemon]
+listen = ["quic://0.0.0.0:9000"]
+[node]
+discover = ["lan", "dht"]
+bootstrap = ["dtp+tcp://{ME}@192.0.2.1:9000", "192.0.2.1:9001"]
+network-file = "family.key"
+announce = ["dtp.relay"]
+relays = ["relay://192.0.2.1:9000?relay={ME}&via=quic"]
+topics = ["weather"]
+history = "1h"
+dht = "0.0.0.0:9001"
+interfaces = ["eth0"]
+map-ports = false
+store = "peers"
+[[expose]]
+service = "dtp.relay"
+kind = "relay"
+allow = ["*"]
+[expose.relay]
+reservations = 10
+reservations-per-source = 2
+lifetime = "1h"
+circuits = 10
+circuits-per-peer = 2
+circuits-per-source = 2
+circuit-bytes = "1MiB"
+circuit-time = "1h"
+circuit-idle = "1m"
+peer-bytes = "1GiB"
+dials = 10
+dial-pause = "1s"
+[[expose]]
+service = "dtp.mailbox"
+kind = "mailbox"
+allow = ["*"]
+[expose.mailbox]
+store = "box.sqlite"
+recipients = 10
+envelopes = 10
+recipient-bytes = "1MiB"
+strangers = 10
+strangers-bytes = "1MiB"
+stamp-bits = 4
+lifetime = "7d"
+deposits = 10
+deposit-pause = "1s"
+key-questions = 10
+key-pause = "1s"
+"""
+OF_NODE_KEYS = {line.partition(" =")[0] for line in OF_NODE.splitlines() if " = " in line}
+
+
+@pytest.mark.parametrize("key", sorted(OF_NODE_KEYS))
+def test_a_misspelt_setting_of_a_node_or_a_relay_is_said(key):
+    wrong = OF_NODE.replace(f"\n{key} =", f"\n{key}x =", 1)
+    assert any(
+        f"{key}x is not a setting" in one.what and key in one.what for one in any_mistakes(IDENTITY + wrong)
+    )
+    assert not any_mistakes(IDENTITY + OF_NODE)
+
+
 def test_everything_is_all_there_is(monkeypatch):
     """Whoever adds a setting adds it here."""
     asked = set()
     monkeypatch.setattr(reading.Section, "finish", lambda self: asked.update(self._asked))
     load_text(EVERYTHING, HERE)
-    assert asked == {match["key"] for _, match in SETTINGS} | {
+    load_text(IDENTITY + OF_NODE, HERE)
+    assert asked == {match["key"] for _, match in SETTINGS} | OF_NODE_KEYS | {
+        "node", "relay", "mailbox",
         "health", "limits", "methods", "concurrency", "quota", "rate", "schedule", "price", "budget", "exposure",
         "identity", "daemon", "log", "web", "chain", "state", "telemetry", "everywhere", "expose", "forward",
     }  # fmt: skip

@@ -9,17 +9,16 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from dtp.daemon import counted
-from dtp.daemon.bans import FOR_EVER
-from dtp.daemon.counted import COUNTED, MOST, NOTHING, Counted, file_of, inherited
-from dtp.daemon.inherited import Inherited
 from dtp.daemon.policies import Call, Caller, Chain, Moment, Policies
+from dtp.daemon.policies.bans import FOR_EVER
 from dtp.daemon.server import Daemon
-from dtp.daemon.state import Key, Used, make
+from dtp.daemon.state import Key, Used, counted, make
+from dtp.daemon.state.counted import COUNTED, MOST, NOTHING, Counted, file_of, inherited
 from dtp.daemon.state.errors import StateError
 from dtp.daemon.state.memory import MemoryStore
-from dtp.daemon.table import Table, key_of
-from dtp.daemon.workers import Workers
+from dtp.daemon.state.table import Table, key_of
+from dtp.daemon.workers.inherited import Inherited
+from dtp.daemon.workers.parent import Workers
 from dtp.testing import clock
 
 from .conftest import FAR, NEAR, OTHER, Backend, config, echo

@@ -23,6 +23,25 @@ def test_its_files_have_no_mistakes(block):
     assert load_text(filled, Path("/x/dtpd.toml")).identity == Path("/x/me.pem")
 
 
+NODE = """
+[identity]
+file = "x"
+[node]
+[daemon]
+listen = "tcp://x:1"
+[[expose]]
+service = "a"
+kind = "relay"
+allow = "*"
+relay = {}
+[[expose]]
+service = "b"
+kind = "mailbox"
+allow = "*"
+mailbox = {}
+"""
+
+
 def test_its_tables_have_every_setting(monkeypatch):
     asked = set()
 
@@ -33,6 +52,7 @@ def test_its_tables_have_every_setting(monkeypatch):
     monkeypatch.setattr(reading.Section, "finish", finish)
     rules = "schedule = {}\nmethods = {deny='x'}\nconcurrency = {}\nquota = {every=1,bytes=1}"
     rules += "\nrate = [{requests='1/s'}]"
+    load_text(NODE, Path("x"))
     load_text(
         f"""
 [identity]

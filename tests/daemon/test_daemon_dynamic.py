@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.daemon.dynamic import Connect, Rejected, Socks5, address_of
 from dtp.daemon.reasons import Reason
+from dtp.daemon.relays.dynamic import Connect, Rejected, Socks5, address_of
 from dtp.daemon.server import Daemon
 from dtp.net.address import AddressError
 

@@ -11,10 +11,10 @@ from chain_resolver.hosts import run as play
 
 from dtp.chain import ChainClient, KeySigner, Program, host, packages, publish
 from dtp.chain.heartbeat import EndpointsApart
-from dtp.chain.networks import find_network
-from dtp.chain.posts import post_key
+from dtp.chain.node.networks import find_network
+from dtp.chain.pipes.posts import post_key
 from dtp.daemon.config.reading import ConfigMistakes
-from dtp.daemon.onchain import Announcer, HostGate, NoOperator
+from dtp.daemon.paying.onchain import Announcer, HostGate, NoOperator
 from dtp.daemon.server import Daemon
 from dtp.identity import Identity
 

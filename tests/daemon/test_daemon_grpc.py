@@ -16,11 +16,11 @@ from grpclib.exceptions import GRPCError
 from hpack import Encoder
 from hyperframe import frame as h2
 
-from dtp.daemon.expose import moment
 from dtp.daemon.http import conversation, frames
-from dtp.daemon.ledger import Ending
 from dtp.daemon.policies import Bounds, Move
 from dtp.daemon.reasons import Reason, words
+from dtp.daemon.relays.expose import moment
+from dtp.daemon.relays.ledger import Ending
 
 from .conftest import NEAR, Backend
 from .talk import seen

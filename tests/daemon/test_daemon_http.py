@@ -14,13 +14,13 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.daemon import proxy_protocol
-from dtp.daemon.expose import Exposed, moment
 from dtp.daemon.http import jsonrpc
 from dtp.daemon.http.conversation import Conversation, Ended
 from dtp.daemon.http.headers import to_backend, to_client, tokens
 from dtp.daemon.policies import Bounds, Caller, Denial, Move
 from dtp.daemon.reasons import Reason
+from dtp.daemon.relays import proxy_protocol
+from dtp.daemon.relays.expose import Exposed, moment
 from dtp.testing import clock
 
 from .conftest import NEAR, Backend, echo

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.daemon.config import model
-from dtp.daemon.expose import FLUSH, Link
 from dtp.daemon.http.parsing import LEAST
 from dtp.daemon.http.session import HttpSession, retry_after
-from dtp.daemon.ledger import Ending
 from dtp.daemon.policies import Bounds
 from dtp.daemon.policies.methods import Methods
 from dtp.daemon.reasons import Reason, words
+from dtp.daemon.relays.expose import FLUSH, Link
+from dtp.daemon.relays.ledger import Ending
 from dtp.session.codes import StreamReset
 
 from .conftest import Backend
@@ -801,7 +801,7 @@ def test_a_client_that_asks_for_http_2_too_is_served(run):
 
 def test_a_backend_that_takes_no_more_keeps_no_socket(run, monkeypatch):
     """What it was to get still waits when the stream is over; after a while nobody waits any longer."""
-    monkeypatch.setattr("dtp.daemon.expose.FLUSH", 0.0)
+    monkeypatch.setattr("dtp.daemon.relays.expose.FLUSH", 0.0)
 
     async def deaf(reader, writer):
         await go_on.wait()

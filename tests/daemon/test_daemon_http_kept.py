@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from dtp.daemon.config.model import AccessRule, ConcurrencyRule
-from dtp.daemon.expose import Exposed
-from dtp.daemon.ledger import Ending
 from dtp.daemon.policies import Moment, Open
 from dtp.daemon.policies.access import Access
 from dtp.daemon.policies.concurrency import Concurrency
 from dtp.daemon.reasons import Reason
+from dtp.daemon.relays.expose import Exposed
+from dtp.daemon.relays.ledger import Ending
 
 from .conftest import config
 from .talk import seen

@@ -15,10 +15,10 @@ from dtp.chain.errors import KeystoreError, NodeUnavailable
 from dtp.cli import daemon
 from dtp.cli.daemon import main
 from dtp.daemon.config.load import load, load_text
-from dtp.daemon.control import UntrustedFolder
-from dtp.daemon.onchain import NoOperator
+from dtp.daemon.paying.onchain import NoOperator
+from dtp.daemon.process.control import UntrustedFolder
+from dtp.daemon.process.systemd import ManagerAway
 from dtp.daemon.state.errors import StateError
-from dtp.daemon.systemd import ManagerAway
 from dtp.errors import ConfigError
 from dtp.identity import IdentityFileMissing, PassphraseNeeded
 

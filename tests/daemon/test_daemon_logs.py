@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from dtp.daemon import logs
 from dtp.daemon.config import model
+from dtp.daemon.observing import logs
 from dtp.identity import Identity
 
 from .programs import free_port, place
@@ -281,7 +281,7 @@ allow = ["{place.identity("near").id}"]
     ):
         with connected(port) as client:
             client.sendall(request)
-            client.settimeout(20)
+            client.settimeout(120)
             with contextlib.suppress(OSError):
                 client.recv(1000)
     with connected(int(to.rpartition(":")[2].partition("/")[0])) as stranger:

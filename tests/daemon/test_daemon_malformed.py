@@ -2,19 +2,23 @@
 
 import asyncio
 import itertools
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.daemon.expose import Exposed
 from dtp.daemon.http.frames import PREFACE
 from dtp.daemon.http.malformed import BURST, LONGEST, PER_SECOND, MalformedRequests
 from dtp.daemon.http.parsing import LEAST, PER_TURN
 from dtp.daemon.policies import Caller
+from dtp.daemon.relays.expose import Exposed
 from dtp.identity import Identity
+from dtp.net.turns.clock import TurnClock
 from dtp.testing import clock
 
 from .conftest import config
@@ -119,15 +123,20 @@ def test_streams_begin_in_turns(tmp_path, monkeypatch):
         def __init__(self, exposed, caller, stream, bounds):
             begun.append((turn, caller))
 
-    monkeypatch.setattr(Exposed, "_conversation", lambda exposed: Session)
-
     async def main():
         nonlocal turn
         text = f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{expose(1, "http")}'
         exposed = Exposed(config(tmp_path, text).expose[0], ())
+        monkeypatch.setattr(exposed, "_conversation", Session)
         other = replace(CALLER, peer=OTHERS[0])
         callers = [CALLER] * 100 + [other]
-        tasks = [asyncio.ensure_future(exposed._converse(caller, None, None)) for caller in callers]
+        account = TurnClock.of(asyncio.get_running_loop()).shares.account
+
+        def stream(caller):
+            connection = SimpleNamespace(account=account("", caller.peer), peer_away=False)
+            return SimpleNamespace(connection=connection)
+
+        tasks = [asyncio.ensure_future(exposed._converse(caller, stream(caller), None)) for caller in callers]
         for turn in turns:  # noqa: B007 - told to sessions
             await asyncio.sleep(0)
             if len(begun) == len(callers):
@@ -139,4 +148,33 @@ def test_streams_begin_in_turns(tmp_path, monkeypatch):
     by_turn = Counter(at for at, _ in begun)
     assert max(by_turn.values()) <= PER_TURN // LEAST
     first = min(by_turn)
-    assert next(at for at, caller in begun if caller is not CALLER) <= first + 2
+    assert next(at for at, caller in begun if caller is not CALLER) <= first + 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "loaded"),
+    [
+        ("tcp", ""),
+        ("http", "session"),
+        ("websocket", "session"),
+        ("json-rpc", "rpc_session"),
+        ("grpc", "grpc_session"),
+    ],
+)
+def test_a_parser_is_loaded_before_the_first_stream(kind, loaded):
+    """It takes 14 ms, in which nobody was served; a daemon that passes bytes on needs none."""
+    code = f"""
+import sys
+from dtp.daemon.config.model import Expose
+from dtp.daemon.relays.expose import Exposed
+found = "dtp.daemon.http.session", "dtp.daemon.http.rpc_session", "dtp.daemon.http.grpc_session"
+assert not sys.modules.keys() & set(found)
+Exposed(Expose("api", (), kind={kind!r}), ())
+print(*sorted(sys.modules.keys() & set(found)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    names = done.stdout.split()
+    assert (f"dtp.daemon.http.{loaded}" in names) if loaded else not names

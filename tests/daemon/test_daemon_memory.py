@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 import dtp
-from dtp.daemon.memory import (
+from dtp.daemon.process.memory import (
     COLLECT_EVERY,
     CONNECTION,
     LEAST,
@@ -201,7 +201,7 @@ def test_what_has_ended_is_freed_before_anybody_goes(monkeypatch):
             self.itself = self
 
     steady = 100.0
-    monkeypatch.setattr("dtp.daemon.memory.time.monotonic", lambda: steady)
+    monkeypatch.setattr("dtp.daemon.process.memory.time.monotonic", lambda: steady)
     shed = []
     governor = Governor(10, lambda: {Mock(): LEAST}, lambda one, size: shed.append(size))
 
@@ -292,7 +292,7 @@ def test_datagrams_that_nobody_reads_are_held_by_who_sends_them(run):
             port = await pair.start(expose(backend.port))
             await exchange(port, b"x")
             (far,) = pair.far._callers
-            (near,) = (one for pool in pair.near._pools.values() for one in pool.connections)
+            (near,) = (one for one in pair.near._pools.connections)
             for _ in range(20):
                 near.send_datagram(bytes(10_000))
             assert pair.near._held()[near] >= CONNECTION + 200_000
@@ -346,9 +346,9 @@ def test_the_bound_leaves_room_beyond_what_the_process_takes_itself(wanted, work
 
 
 def test_where_nothing_is_wanted_the_default_is_bounded_alike(monkeypatch):
-    monkeypatch.setattr("dtp.daemon.memory.default", lambda: 32 * MIB)
+    monkeypatch.setattr("dtp.daemon.process.memory.default", lambda: 32 * MIB)
     assert bound(None, 1, 39 * MIB)[0] == 71 * MIB
-    monkeypatch.setattr("dtp.daemon.memory.default", lambda: 320 * MIB)
+    monkeypatch.setattr("dtp.daemon.process.memory.default", lambda: 320 * MIB)
     assert bound(None, 2, 39 * MIB) == (160 * MIB, "")
 
 

@@ -354,7 +354,7 @@ quota = {{ requests = 30, every = "7d" }}
 
 def test_a_clock_that_jumps(run, monkeypatch):
     """A year ahead, ten years back, and to where it was: nothing breaks off, rates and quotas hold."""
-    from dtp.daemon import expose as module
+    from dtp.daemon.relays import expose as module
 
     jump = [0.0]
     monkeypatch.setattr(module, "moment", lambda: Moment(time.monotonic(), 1_800_000_000 + jump[0]))

@@ -9,8 +9,9 @@ from chain_resolver.conftest import client, deployments, net, network, wallet
 from chain_resolver.hosts import make_host
 
 from dtp.daemon.config.reading import ConfigMistakes
-from dtp.daemon.onchain import HostGate
-from dtp.daemon.server import CantReload, Daemon
+from dtp.daemon.config.settled import CantReload
+from dtp.daemon.paying.onchain import HostGate
+from dtp.daemon.server import Daemon
 from dtp.errors import ChainError
 from dtp.session.codes import CloseCode, Refuse
 
@@ -142,7 +143,7 @@ def test_who_comes_in_while_it_drains_opens_nothing_new(run):
             await gate.asked.wait()
             assert await pair.far.drain(60)
             gate.go_on.set()
-            (pool,) = pair.near._pools.values()
+            (pool,) = pair.near._pools
             await until(lambda: pool.connections and pair.far._callers)
             await asyncio.gather(exchange(pair.port, b"x"), return_exceptions=True)  # perhaps on its way
             with pytest.raises(ConnectionResetError):

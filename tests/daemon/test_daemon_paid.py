@@ -11,20 +11,22 @@ from dtp.carriers.errors import ListenError
 from dtp.chain import KeySigner, Program, host
 from dtp.chain.heartbeat import EndpointsApart
 from dtp.chain.host import Bearer, Terms
-from dtp.chain.pipe_where import channel_of
+from dtp.chain.pipes.where import channel_of
 from dtp.chain.resolver import service_number
-from dtp.daemon.buying import Buyer, Wallet
-from dtp.daemon.calls import reader_of
 from dtp.daemon.config.model import Budget
 from dtp.daemon.config.reading import ConfigMistakes
+from dtp.daemon.paying.buying import Buyer, Wallet
+from dtp.daemon.paying.calls import reader_of
 from dtp.daemon.server import Daemon
 from dtp.daemon.state import make
 from dtp.daemon.state.errors import StateError
 from dtp.net.address import Address
+from dtp.pay import dial
 from dtp.pay.errors import ChargeDeclined
 from dtp.pay.hosting import make_host
 from dtp.pay.serving import serve
 from dtp.pay.store import Store
+from dtp.session.codes import ConnectionRefused
 from dtp.session.limits import Limits
 
 from .conftest import FAR, NEAR, OTHER, Backend, config, echo
@@ -233,6 +235,42 @@ def test_whoever_does_not_pay_does_not_come_in(run, client, net):
     run(scenario)
 
 
+def keep_out(daemon, how):
+    """Have a daemon take nobody, or not this caller; an awaitable."""
+    if how == "draining":
+        daemon.draining = True
+        return asyncio.sleep(0)
+    return daemon.ban(str(OTHER.id), 2.0**40)
+
+
+@pytest.mark.parametrize("how", ["banned", "draining"])
+def test_who_is_kept_out_may_close(run, client, net, how, tmp_path):
+    """Closing is no service: the rest of the deposit was locked for an hour."""
+
+    async def scenario(pair):
+        async with Backend(echo) as backend, Market(pair, client, net) as market:
+            await market.sell(backend, '{ request = 1000, mib = "0.002SUI", deposit = 1000 }')
+            with Store(tmp_path / "buyer.sqlite") as store:
+                chain = market.near_chain
+                buyer = {"wallet": chain.signer, "network": chain, "store": store, "identity": OTHER}
+                address = f"dtp://{market.host}/api"
+                async with dial.connect(address, budget="0.1SUI", keep=True, **buyer) as connection:
+                    stream = await connection.open_stream()
+                    stream.write(b"words")
+                    assert await stream.read(5) == b"words"
+                    stream.write_eof()
+                await keep_out(pair.far, how)
+                with pytest.raises(ConnectionRefused):
+                    await dial.connect(address, budget="0.1SUI", keep=True, **buyer)
+                (kept,) = store.bought()
+                deal = await dial.close_with_server(chain, store, kept.channel, identity=OTHER)
+                assert deal.closed.to_client == 100_000_000 - connection.paid
+                assert not await chain.objects([kept.channel])
+                pair.far.draining = False
+
+    run(scenario)
+
+
 def test_a_budget_is_the_end_of_it(run, client, net):
     """What is paid stays below the budget, and the program is told, not left waiting."""
 
@@ -346,7 +384,7 @@ def test_a_budget_holds_over_a_connection_that_lingers_beside_a_new_one(run, cli
 
 
 def pool_of(pair):
-    (pool,) = pair.near._pools.values()
+    (pool,) = pair.near._pools
     return pool
 
 

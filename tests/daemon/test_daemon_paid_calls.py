@@ -10,11 +10,11 @@ from hpack import Encoder
 from hyperframe import frame as h2
 
 from dtp.daemon.config.model import QuotaRule
-from dtp.daemon.expose import moment
 from dtp.daemon.http import conversation, frames
 from dtp.daemon.policies import Call
 from dtp.daemon.policies.quota import Quota
 from dtp.daemon.reasons import Reason
+from dtp.daemon.relays.expose import moment
 from dtp.session.codes import StreamReset
 
 from .talk import End, seen

@@ -11,11 +11,11 @@ from chain_resolver.hosts import DAY_MS
 from chain_resolver.hosts import make_host as make_hosted
 
 from dtp.chain import KeySigner, Program, host
+from dtp.daemon.paying.side import open_sold
 from dtp.daemon.server import Daemon
-from dtp.daemon.side import open_sold
 from dtp.identity import Identity
-from dtp.pay.cashier import read_channels
 from dtp.pay.hosting import make_host
+from dtp.pay.server.cashier import read_channels
 
 from .conftest import Backend, config, echo
 from .programs import PATIENCE, free_port, place

@@ -1,6 +1,7 @@
 """Heads and messages of all callers share the turns of the loop."""
 
 import asyncio
+from functools import partial
 
 import h11
 import pytest
@@ -9,6 +10,7 @@ from dtp.daemon.http import jsonrpc
 from dtp.daemon.http import side as side_module
 from dtp.daemon.http.parsing import LEAST, PER_TURN, Parsing
 from dtp.daemon.http.side import Side
+from dtp.net.turns.clock import TurnClock
 from dtp.testing import clock
 
 from .conftest import Backend
@@ -18,15 +20,21 @@ from .test_daemon_memory import page
 from .test_daemon_relay import until
 
 
+def accounts():
+    """Of peers of one source."""
+    return partial(TurnClock.of(asyncio.get_running_loop()).shares.account, "192.0.2.1")
+
+
 def test_who_is_beyond_a_turn_has_one_of_the_next():
     """In line, and who gives up takes nobody's."""
 
     async def scenario():
         parsing, turn, done = Parsing.of(asyncio.get_running_loop()), 0, []
+        account = accounts()
         assert Parsing.of(asyncio.get_running_loop()) is parsing
 
         async def parse(name, size):
-            await parsing.turn(size, name[0])
+            await parsing.turn(size, account(name[0]))
             done.append((turn, name))
 
         tasks = [
@@ -38,7 +46,7 @@ def test_who_is_beyond_a_turn_has_one_of_the_next():
             if not turn:
                 tasks[4].cancel()
         first = done[0][0]
-        assert [(at - first, name) for at, name in done] == [(0, "a"), (0, "b"), (2, "c"), (2, "d"), (3, "f")]
+        assert [(at - first, name) for at, name in done] == [(0, "a"), (0, "b"), (3, "c"), (3, "d"), (4, "f")]
 
     clock.run(scenario())
 
@@ -46,8 +54,9 @@ def test_who_is_beyond_a_turn_has_one_of_the_next():
 def test_who_has_nothing_to_parse_stands_in_no_line():
     async def scenario():
         parsing = Parsing.of(asyncio.get_running_loop())
-        await parsing.turn(PER_TURN, "a")
-        some, none = parsing.turn(1, "b"), parsing.turn(0, "c")
+        account = accounts()
+        await parsing.turn(PER_TURN, account("a"))
+        some, none = parsing.turn(1, account("b")), parsing.turn(0, account("c"))
         assert some.send(None) is not None  # it waits
         with pytest.raises(StopIteration):
             none.send(None)
@@ -60,10 +69,10 @@ def test_callers_that_are_beyond_a_turn_take_turns():
     """Or whoever has thousands of streams would have all others wait for them."""
 
     async def scenario():
-        parsing, done = Parsing.of(asyncio.get_running_loop()), []
+        parsing, done, account = Parsing.of(asyncio.get_running_loop()), [], accounts()
 
         async def parse(who, number):
-            await parsing.turn(PER_TURN, who)
+            await parsing.turn(PER_TURN, account(who))
             done.append((who, number))
 
         many = [("many", number) for number in range(5)]

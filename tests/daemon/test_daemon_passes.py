@@ -10,12 +10,12 @@ from chain_resolver.conftest import client, deployments, net, network, wallet
 from dtp.chain import Program, pass_
 from dtp.chain.host import Mode, Terms
 from dtp.chain.resolver import service_number
-from dtp.daemon.onchain import QuotaNotCounted
+from dtp.daemon.paying.onchain import QuotaNotCounted
 from dtp.daemon.server import Daemon
-from dtp.pay.gate import QUOTA_USED_UP
 from dtp.pay.hosting import ensure_service, find_host
 from dtp.pay.metered import Metered
 from dtp.pay.passes import buy
+from dtp.pay.server.gate import QUOTA_USED_UP
 
 from .conftest import NEAR, Backend, config, echo
 from .test_daemon_paid import Market, pool_of, until, web

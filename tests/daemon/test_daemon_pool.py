@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.carriers.errors import DialError
-from dtp.daemon.pool import BACKOFF, STEADY, Pool
+from dtp.daemon.relays.pool import BACKOFF, REFUSED, STEADY, Pool
 from dtp.errors import DtpError
 from dtp.net.address import Address
-from dtp.session.codes import CloseCode, ConnectionClosed
+from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
 from dtp.testing import clock
 
 from .conftest import FAR, NEAR
@@ -147,6 +147,22 @@ def test_no_fault_of_a_dial_ends_the_dialling():
         pool = Dialled(over, None)
         pool._targets *= 2
         assert (await pool.stream()).connection is pool.made[1]
+        await pool.close()
+
+    clock.run(scenario())
+
+
+@pytest.mark.parametrize(("code", "pause"), [(CloseCode.DENIED, REFUSED), (CloseCode.BUSY, BACKOFF[-1])])
+def test_a_peer_that_refuses_for_good_is_dialled_less_and_less(code, pause):
+    """Each dial of a caller that is banned was a handshake there and a line in the log, every two seconds."""
+
+    async def scenario():
+        pool = Dialled(*[ConnectionRefused(code, "no")] * 12, None)
+        pool.start()
+        await asyncio.sleep(sum(BACKOFF) + 60)
+        pauses = [b - a for a, b in zip(pool.at, pool.at[1:], strict=False)]
+        assert pauses[: len(BACKOFF)] == pytest.approx(BACKOFF)
+        assert max(pauses) == pytest.approx(pause)
         await pool.close()
 
     clock.run(scenario())

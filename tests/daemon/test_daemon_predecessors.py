@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.cli.daemon_status import render
-from dtp.daemon import predecessors, process
-from dtp.daemon.predecessors import MOST, Farewell, Left, Predecessors
+from dtp.daemon.process import predecessors
+from dtp.daemon.process import program as process
+from dtp.daemon.process.predecessors import MOST, Farewell, Left, Predecessors
 
 from .test_daemon_process import answer, serve, until  # noqa: F401 - a fixture
 
@@ -140,7 +141,7 @@ def test_the_successor_hears_and_the_time_is_that_of_the_command(serve, monkeypa
         daemon.open_streams = 2
         await served._upgrade({"drain": grace})
         await until(lambda: hasattr(daemon, "grace"))
-        assert daemon.grace == (30 if grace is None else grace)
+        assert daemon.grace == (process.LONGEST_GRACE if grace is None else grace)  # whatever the file says
         await asyncio.to_thread(_wait_for, path)
         served._on_signal()
 

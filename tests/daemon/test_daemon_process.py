@@ -14,17 +14,19 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from dtp.daemon import logs, process, systemd
-from dtp.daemon.bans import FOR_EVER
-from dtp.daemon.control import Control, NotRunning, ask, path_of
-from dtp.daemon.counted import Counted
-from dtp.daemon.kept_bans import KeptBans
+from dtp.daemon.observing import logs
+from dtp.daemon.policies.bans import FOR_EVER
+from dtp.daemon.policies.kept_bans import KeptBans
+from dtp.daemon.process import program as process
+from dtp.daemon.process import systemd
+from dtp.daemon.process.control import Control, NotRunning, ask, path_of
+from dtp.daemon.state.counted import Counted
 from dtp.errors import ConfigError
 
 from .conftest import NEAR, config
 
 #: A program that is run as the successor: reads what it needs from its environment, and tells the pipe that waits.
-SUCCESSOR = "import os; from dtp.daemon import systemd; tell = int(os.environ['DTPD_READY']); "
+SUCCESSOR = "import os; from dtp.daemon.process import systemd; tell = int(os.environ['DTPD_READY']); "
 #: A program that stays until it is killed, whatever its standard input is.
 STAYS = "import signal; signal.pause()"
 
@@ -88,7 +90,7 @@ def serve(tmp_path, short, monkeypatch):
         )
 
         async def main():
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 daemon = Served(config(tmp_path, path.read_text()))
                 served, ready = process.Process(daemon.config, daemon), asyncio.Event()
                 running = asyncio.create_task(served.run(lambda _: ready.set()))
@@ -206,7 +208,7 @@ def test_a_watchdog_that_is_away_for_a_moment_is_told_again(monkeypatch):
 def test_a_manager_at_an_abstract_socket(monkeypatch):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0dtpd-test-{os.getpid()}")
-        manager.settimeout(20)
+        manager.settimeout(120)
         monkeypatch.setenv("NOTIFY_SOCKET", f"@dtpd-test-{os.getpid()}")
         systemd.notify("READY=1", "STATUS=x")
         assert manager.recv(100) == b"READY=1\nSTATUS=x"

@@ -393,6 +393,47 @@ def test_what_an_upgrade_cuts_off_is_counted(place):
             client.recv(1)
 
 
+@pytest.mark.slow
+def test_an_upgrade_cuts_off_nothing_of_tcp(place):
+    """Neither that of the daemon that exposes, nor of the one that forwards, whatever `drain` of the file is."""
+    far, exposed = place.dtpd(
+        "far",
+        f"""[daemon]
+listen = ["tcp://127.0.0.1:0"]
+drain = "1ms"
+[[expose]]
+service = "api"
+backend = "127.0.0.1:{echo_server(place)}"
+allow = "*"
+""",
+    )
+    near, forwarded = place.dtpd(
+        "near",
+        f"""[daemon]
+drain = "1ms"
+[[forward]]
+listen = "127.0.0.1:0"
+to = "{exposed[0]["address"]}"
+""",
+    )
+    port = int(forwarded[0]["listen"].rpartition(":")[2])
+    with connected(port) as client:
+        ask(client, b"before")
+        for name in ("far", "near", "far"):
+            file = place.folder / f"{name}.toml"
+            pid = json.loads(place.command("upgrade", "--json", "-c", file))["pid"]
+            place.stack.callback(end, pid)
+            ask(client, name.encode())
+            with connected(port) as new:
+                ask(new, b"somebody new")
+        (one,) = json.loads(place.command("status", "--json", "-c", place.folder / "near.toml"))["before"]
+        assert (one["open"], one["cut"]) == (1, 0)
+        assert far.process.poll() is None
+        ask(client, b"to the end")
+    for old in (far, near):
+        old.wait(0)
+
+
 def json_uptime_of(program):
     """Seconds since a process began, by the kernel."""
     with open(f"/proc/{program.process.pid}/stat") as file:

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.cli.daemon_status import latency_text
-from dtp.daemon import logs
 from dtp.daemon.config.model import Log, Telemetry
-from dtp.daemon.requests import BOUNDS, FEW, WITHIN, Answered, Requests, log_request, quantile
-from dtp.daemon.summing import merge
-from dtp.daemon.telemetry import Figures
+from dtp.daemon.observing import logs
+from dtp.daemon.observing.requests import BOUNDS, FEW, WITHIN, Answered, Requests, log_request, quantile
+from dtp.daemon.observing.telemetry import Figures
 from dtp.daemon.web.metrics import DaemonCollector, exposition
+from dtp.daemon.workers.summing import merge
 
 from .conftest import NEAR, config
 from .test_daemon_http import CALLER, expose, site

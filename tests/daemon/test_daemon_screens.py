@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from dtp.daemon.control import Control
+from dtp.daemon.process.control import Control
 
 #: Seconds; only a failing test waits so long.
-PATIENCE = 30
+PATIENCE = 120
 STATUS = {
     "identity": "dtp1me",
     "uptime": 5.0,

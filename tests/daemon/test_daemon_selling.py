@@ -13,16 +13,16 @@ from pay.test_ledger import Connected, pay
 
 from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.signer import KeySigner
-from dtp.daemon import selling
 from dtp.daemon.config.model import Expose, Price
-from dtp.daemon.selling import Shop
-from dtp.daemon.side import ChainSide
-from dtp.pay.cashier import Cashier
+from dtp.daemon.paying import selling
+from dtp.daemon.paying.selling import Shop
+from dtp.daemon.paying.side import ChainSide
+from dtp.pay.client.payer import said
 from dtp.pay.errors import StoreError
-from dtp.pay.gate import Admission
 from dtp.pay.messages import build
-from dtp.pay.payer import said
-from dtp.pay.server_meter import ServerMeter
+from dtp.pay.server.cashier import Cashier
+from dtp.pay.server.gate import Admission
+from dtp.pay.server.server_meter import ServerMeter
 from dtp.pay.store import Store
 from dtp.pay.terms import Exposure
 from dtp.session.codes import Refuse
@@ -74,7 +74,8 @@ def play(tmp_path, monkeypatch, scenario):
 
     async def work():
         signer = KeySigner.generate()
-        chain = SimpleNamespace(signer=signer)
+        chain = SimpleNamespace(signer=signer, chain_id="c", address="0x5")
+        chain.noted_by = lambda notes: chain
         store = SharedStore(tmp_path / "pay.sqlite")
         shop = Shop(None, chain, SimpleNamespace(rules=None), store, b"", is_alive)
         shop.made = channel(server=signer.address)
@@ -259,7 +260,7 @@ def test_a_channel_that_can_not_be_served_is_free_again(tmp_path, monkeypatch):
         with pytest.raises(Refuse, match="the channel is closed"):
             await shop.enter(late)
         monkeypatch.setattr(store, "sold_lane", broken)
-        with pytest.raises(StoreError):
+        with pytest.raises(Refuse, match="can't be stored"):
             await shop.enter(late)
         assert store.done[3:] == ["hold", "free"] * 2
 

@@ -12,19 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.daemon import sharing
-from dtp.daemon.bans import FOR_EVER, Bans
 from dtp.daemon.config import model, values
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.policies import Arrive, Call, Caller, Chain, Moment, Move
+from dtp.daemon.policies.bans import FOR_EVER, Bans
 from dtp.daemon.policies.quota import Quota
 from dtp.daemon.policies.rate import Rate
 from dtp.daemon.server import Daemon
-from dtp.daemon.sharing import Foreign, Sharing
 from dtp.daemon.state import STORES, Key, Used, make
 from dtp.daemon.state.errors import StateError
 from dtp.daemon.state.memory import MemoryStore
 from dtp.daemon.state.renamed import take_over_bans
+from dtp.daemon.workers import sharing
+from dtp.daemon.workers.sharing import Foreign, Sharing
 from dtp.identity import PeerId
 
 from .conftest import FAR, NEAR, OTHER, Backend, config, echo

@@ -8,9 +8,9 @@ import json
 import pytest
 from aiohttp import web
 
-from dtp.daemon import telemetry
 from dtp.daemon.config.model import Telemetry
-from dtp.daemon.telemetry import MOST, Exporter, Figures, Spans
+from dtp.daemon.observing import telemetry
+from dtp.daemon.observing.telemetry import MOST, Exporter, Figures, Spans
 from dtp.daemon.web.metrics import DaemonCollector
 
 from .conftest import FAR, NEAR, Backend, echo

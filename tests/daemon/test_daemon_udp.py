@@ -15,15 +15,15 @@ from rich.console import Console
 
 from dtp.carriers.errors import DialError, ListenError
 from dtp.cli.daemon_status import show
-from dtp.daemon import udp
 from dtp.daemon.config import model, values
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.config.values import Rate as Amount
-from dtp.daemon.dropped import EVERY, Drop, Dropped, KernelDrops
-from dtp.daemon.ledger import Ending
 from dtp.daemon.policies import Bounds, Chain, Moment, Move
 from dtp.daemon.policies.rate import Rate
 from dtp.daemon.reasons import Reason, words
+from dtp.daemon.relays import udp
+from dtp.daemon.relays.dropped import EVERY, Drop, Dropped, KernelDrops
+from dtp.daemon.relays.ledger import Ending
 from dtp.daemon.web.metrics import exposition
 from dtp.errors import PeerError
 from dtp.session.codes import DatagramTooLarge, StreamReset

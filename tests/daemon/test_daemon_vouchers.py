@@ -20,7 +20,7 @@ from pay.test_store import (
 from dtp.chain import KeySigner, channel
 from dtp.cli import main
 from dtp.daemon.config.reading import ConfigMistakes
-from dtp.daemon.side import open_sold
+from dtp.daemon.paying.side import open_sold
 from dtp.daemon.state import redis_vouchers
 from dtp.daemon.state.redis_vouchers import RedisUnsafe, RedisVouchers
 from dtp.daemon.state.vouchers import PostgresVouchers

@@ -13,9 +13,9 @@ from browsers import dump
 from prometheus_client.parser import text_string_to_metric_families
 
 from dtp.daemon.config.values import Place
-from dtp.daemon.summing import merge
 from dtp.daemon.web import metrics, server
 from dtp.daemon.web.server import PATHS, WebServer
+from dtp.daemon.workers.summing import merge
 
 from .conftest import Backend, echo
 from .programs import PATIENCE

@@ -16,21 +16,21 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
-from dtp.daemon import zygote
-from dtp.daemon.channel import Channel, ChannelLost, NotDone
 from dtp.daemon.config import model, values
-from dtp.daemon.listening import Opened
 from dtp.daemon.policies import Call, Caller, Chain, Close, Moment, Open
 from dtp.daemon.policies.concurrency import Concurrency
 from dtp.daemon.policies.rate import Rate
 from dtp.daemon.server import LIMITS
 from dtp.daemon.state import Key, Used
-from dtp.daemon.summing import ended, merge
-from dtp.daemon.table import Table, key_of
+from dtp.daemon.state.table import Table, key_of
 from dtp.daemon.web.server import PATHS
-from dtp.daemon.worker import Worker, _share_of
-from dtp.daemon.workers import WorkerFailed, Workers
-from dtp.daemon.zygote import Zygote
+from dtp.daemon.workers import zygote
+from dtp.daemon.workers.channel import Channel, ChannelLost, NotDone
+from dtp.daemon.workers.listening import Opened
+from dtp.daemon.workers.parent import WorkerFailed, Workers
+from dtp.daemon.workers.summing import ended, merge
+from dtp.daemon.workers.worker import Worker, _share_of
+from dtp.daemon.workers.zygote import Zygote
 from dtp.errors import LocalError
 from dtp.identity import Identity
 from dtp.testing import clock
@@ -348,7 +348,7 @@ def test_a_worker_that_can_not_be_had_is_tried_for_in_ever_longer_pauses(tmp_pat
             raise OSError("no process")
 
     async def scenario():
-        monkeypatch.setattr("dtp.daemon.workers.time.monotonic", asyncio.get_running_loop().time)
+        monkeypatch.setattr("dtp.daemon.workers.parent.time.monotonic", asyncio.get_running_loop().time)
         parent = Workers(config(tmp_path, DIRECT), NEAR.id, Zygote(), Mock(workers=1))
         watching = asyncio.create_task(parent._watch(parent._seats[0]))
         await asyncio.sleep(100)
@@ -425,7 +425,7 @@ def test_a_worker_gets_back_what_it_let_go_for_a_file_that_another_refuses(tmp_p
 
 def test_a_worker_closes_sockets_that_it_has_already(tmp_path, monkeypatch):
     """It is the one that has refused the file, and let nothing go."""
-    monkeypatch.setattr("dtp.daemon.worker.logs", Mock())
+    monkeypatch.setattr("dtp.daemon.workers.worker.logs", Mock())
 
     async def scenario():
         one, other = socket.socketpair()
@@ -450,8 +450,8 @@ def test_a_worker_that_never_begins_makes_room_for_another(tmp_path, monkeypatch
     killed = Mock()
 
     async def scenario():
-        monkeypatch.setattr("dtp.daemon.workers.os.kill", killed)
-        monkeypatch.setattr("dtp.daemon.workers.Channel", lambda *_: Asked(hangs=True))
+        monkeypatch.setattr("dtp.daemon.workers.parent.os.kill", killed)
+        monkeypatch.setattr("dtp.daemon.workers.parent.Channel", lambda *_: Asked(hangs=True))
         zygote = Mock(spawn=Mock(return_value=(None, 7)))
         parent = Workers(config(tmp_path, DIRECT), NEAR.id, zygote, Mock(workers=1))
         watching = asyncio.create_task(parent._watch(parent._seats[0]))
@@ -646,6 +646,7 @@ class Far:
 
     def __init__(self, place, backend, *, code=DTPD, **options):
         self.place = place
+        self.nears = []
         text = expose(place, f"127.0.0.1:{backend.port}", **options)
         self.program, exposed = place.dtpd("far", text, code=code)
         self.address = exposed[0]["address"]
@@ -655,7 +656,9 @@ class Far:
 
     def near(self, name="near"):
         """A daemon of a caller of its own; gives its port."""
-        _, places = self.place.dtpd(name, f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{self.address}"\n')
+        text = f'[[forward]]\nlisten = "127.0.0.1:0"\nto = "{self.address}"\n'
+        program, places = self.place.dtpd(name, text)
+        self.nears.append(program)
         return int(places[0]["listen"].rpartition(":")[2])
 
 
@@ -708,7 +711,7 @@ def test_a_worker_that_hangs_is_killed_and_replaced(place):
 
     async def scenario():
         async with Backend(slow_echo) as backend:
-            code = f"import dtp.daemon.workers; dtp.daemon.workers.HUNG = 2.0; {DTPD}"
+            code = f"import dtp.daemon.workers.parent; dtp.daemon.workers.parent.HUNG = 2.0; {DTPD}"
             far = await asyncio.to_thread(Far, place, backend, workers=2, code=code)
             port = await asyncio.to_thread(far.near)
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -825,6 +828,31 @@ def test_limits_hold_for_all_workers(place):
             assert passed == 2  # of 5 requests, 3 were made before
             denials = (await asyncio.to_thread(far.status))["exposed"][0]["denials"]
             assert denials == {"concurrency": 2, "rate": 3}
+
+    play(scenario())
+
+
+@pytest.mark.slow
+def test_a_caller_that_was_killed_is_let_in_at_once_by_whichever_worker(place):
+    """Its connections come to one of them, which knows that nobody is at the old one any more."""
+
+    async def scenario():
+        async with Backend(slow_echo) as backend:
+            more = "concurrency = { identity = 1 }"
+            far = await asyncio.to_thread(Far, place, backend, workers=3, more=more)
+            port = await asyncio.to_thread(far.near)
+            for _ in range(4):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"hello")
+                assert await reader.readexactly(5) == b"hello"
+                with pytest.raises(ConnectionError):
+                    await exchange(port, b"one more")
+                far.nears[-1].process.kill()
+                writer.close()
+                port = await asyncio.to_thread(far.near)
+            assert await exchange(port, b"again") == b"again"
+            denials = (await asyncio.to_thread(far.status))["exposed"][0]["denials"]
+            assert denials == {"concurrency": 4}
 
     play(scenario())
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 
 from dtp.graph import Graph
-from dtp.graph.vector import MARK, Head, Vector
+from dtp.graph.frames.vector import MARK, Head, Vector
 from dtp.identity import Identity
 
 
@@ -24,7 +24,9 @@ async def told(graph: Graph, who: Identity, other: Graph) -> None:
     """The other graph takes what somebody signed since."""
     key = who.id.key
     await graph.commit()
-    await other.receive(await graph.read(key, other.vector().get(key, 0) + 1, graph.vector().get(key, 0)))
+    await other.receive(
+        await graph.frames.read(key, other.frames.vector().get(key, 0) + 1, graph.frames.vector().get(key, 0))
+    )
 
 
 def head(author: bytes, sequence: int, history: int = 0) -> Head:

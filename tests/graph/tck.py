@@ -18,13 +18,13 @@ from lark.exceptions import LarkError
 from dtp.crdt import Node, Replica
 from dtp.crdt.temporal import PYTHON, TEMPORAL, from_python
 from dtp.errors import DtpError
-from dtp.graph.query import semantics
 from dtp.graph.query.budget import Meter, QueryBudget
+from dtp.graph.query.compiling.expressions import Expressions
+from dtp.graph.query.compiling.syntax import label_names, name_of, trees
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
-from dtp.graph.query.expressions import Expressions
 from dtp.graph.query.parsing import parser
 from dtp.graph.query.run import Queries
-from dtp.graph.query.syntax import label_names, name_of, trees
+from dtp.graph.query.values import semantics
 
 #: In the order in which they are told.
 OUTCOMES = ("passed", "refused", "outside", "wrong")
@@ -142,14 +142,13 @@ class _Builder:
             right = self._node(text, node, known)
             (detail,) = trees(relation)
             (types,) = (one for one in trees(detail) if one.data == "types")
-            if any(one.data == "properties" for one in trees(detail)):
-                raise OutsideError("relationships have no properties")
             ends = (right, left) if relation.data == "left" else (left, right)
             key = name_of(trees(types)[0])
             if (ends[0], key, ends[1]) in self._links:
                 raise OutsideError("a relationship is there once")
             self._links.add((ends[0], key, ends[1]))
             self._replica.node(ends[0]).link(key, ends[1])
+            self._put_all(self._replica.node(ends[0]).relationship(key, ends[1]).soul, text, detail)
             left = right
 
     def _node(self, text: str, tree: Tree[Any], known: dict[str, str]) -> str:
@@ -165,13 +164,17 @@ class _Builder:
         if variable:
             known[variable] = soul
         self._replica.put(soul, "", None)  # it is there, without a property
+        self._put_all(soul, text, tree)
+        return soul
+
+    def _put_all(self, soul: str, text: str, tree: Tree[Any]) -> None:
+        """The inline properties of a node or a relationship."""
         expressions = Expressions(text, {}, Queries(self._replica).index, Meter(QueryBudget()))
-        for properties in (one for one in parts if one.data == "properties"):
+        for properties in (one for one in trees(tree) if one.data == "properties"):
             for key, value in map(trees, trees(properties)):
                 found = expressions.compile(value, ())({})
                 if found is not None:
                     self._replica.put(soul, name_of(key), found)
-        return soul
 
 
 # ---- values as the TCK writes them ---------------------------------------------------------------------------
@@ -248,10 +251,9 @@ class _Reader:
     def _relation(self, end: str) -> tuple[Any, ...]:
         assert self._next()[1] == ":"
         key = self._next()[1]
-        if self._peek() == "{":
-            raise OutsideError("relationships have no properties")
+        properties = self._map() if self._peek() == "{" else {}
         assert self._next()[1] == end
-        return ("relation", key)
+        return ("relation", key, properties)
 
     def _path(self) -> tuple[Any, ...]:
         parts: list[Any] = []
@@ -267,26 +269,30 @@ class _Reader:
         return ("path", *parts)
 
 
-def _ours(value: Any) -> Any:
+def _ours(value: Any, queries: Queries) -> Any:
     """A result as `_Reader` has it."""
-    if isinstance(value, Node):
-        kind = value.soul.partition("/")[0] if "/" in value.soul else ""
-        properties = {key: _ours(one) for key, one in value.to_dict().items() if one is not None}
-        return ("node", (kind,) if kind else (), properties)
-    if isinstance(value, semantics.Relation):
-        return ("relation", value.key)
-    if isinstance(value, semantics.Path):
-        parts: list[Any] = [_ours(value.nodes[0])]
-        for before, link, node in zip(value.nodes, value.relationships, value.nodes[1:], strict=False):
-            parts += [("relation", link.key, "right" if link.soul == before.soul else "left"), _ours(node)]
-        return ("path", *parts)
-    if isinstance(value, (*TEMPORAL, *PYTHON)):
-        return str(value if isinstance(value, TEMPORAL) else from_python(value))
-    if isinstance(value, list):
-        return [_ours(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _ours(item) for key, item in value.items()}
-    return value
+
+    def ours(value: Any) -> Any:
+        if isinstance(value, Node):
+            kind = value.soul.partition("/")[0] if "/" in value.soul else ""
+            properties = {key: ours(one) for key, one in value.to_dict().items() if one is not None}
+            return ("node", (kind,) if kind else (), properties)
+        if isinstance(value, semantics.Relation):
+            return ("relation", value.key, {k: ours(one) for k, one in queries.index.of_link(value).items()})
+        if isinstance(value, semantics.Path):
+            parts: list[Any] = [ours(value.nodes[0])]
+            for before, link, node in zip(value.nodes, value.relationships, value.nodes[1:], strict=False):
+                parts += [(*ours(link), "right" if link.soul == before.soul else "left"), ours(node)]
+            return ("path", *parts)
+        if isinstance(value, (*TEMPORAL, *PYTHON)):
+            return str(value if isinstance(value, TEMPORAL) else from_python(value))
+        if isinstance(value, list):
+            return [ours(item) for item in value]
+        if isinstance(value, dict):
+            return {key: ours(item) for key, item in value.items()}
+        return value
+
+    return ours(value)
 
 
 def _frozen(value: Any, *, lists_ordered: bool) -> str:
@@ -335,7 +341,8 @@ def run(scenario: Scenario) -> tuple[str, str]:
             elif step.text.startswith("the result should be"):
                 if error is not None:
                     return "refused", str(error)
-                problem = _compared(step, rows)
+                assert queries is not None
+                problem = _compared(step, rows, queries)
                 if problem:
                     return "wrong", problem
             elif step.text.startswith(("the side effects", "there exists", "the binary")):
@@ -349,14 +356,14 @@ def run(scenario: Scenario) -> tuple[str, str]:
     return "passed", ""
 
 
-def _compared(step: Step, rows: list[dict[str, Any]]) -> str:
+def _compared(step: Step, rows: list[dict[str, Any]], queries: Queries) -> str:
     if step.text.endswith("be empty"):
         return "" if not rows else f"{rows[:3]} instead of nothing"
     ordered = "in order" in step.text
     kept = "ignoring element order" not in step.text
     names, *expected = step.table
     wanted = [[_Reader(cell).value() for cell in row] for row in expected]
-    found = [[_ours(value) for value in row.values()] for row in rows]
+    found = [[_ours(value, queries) for value in row.values()] for row in rows]
     if (
         rows
         and sorted(rows[0]) != sorted(name.strip("`") for name in names)

@@ -25,7 +25,7 @@ from dtp.graph import (
     Rules,
     Schema,
 )
-from dtp.graph import envelope as envelopes
+from dtp.graph.frames import envelope as envelopes
 from dtp.identity import Identity
 
 VOTE = Rules("vote", [Rule(path="*", key="{author}", value=Schema(one_of=("yes", "no")), once="soul")])
@@ -42,7 +42,11 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
 
 async def everything(graph: Graph) -> list[bytes]:
     await graph.commit()
-    return [one for author, last in graph.vector().items() for one in await graph.read(author, 1, last)]
+    return [
+        one
+        for author, last in graph.frames.vector().items()
+        for one in await graph.frames.read(author, 1, last)
+    ]
 
 
 async def meet(*graphs: Graph) -> None:
@@ -73,8 +77,8 @@ def test_granting_and_revoking() -> None:
         board = alice.own("board")
         with pytest.raises(NotOwner):
             bob.node(board)["title"] = "Bob's"
-        granted = alice.grant(BOB.id, "board")
-        assert alice.grants() == [granted]
+        granted = alice.access.grant(BOB.id, "board")
+        assert alice.access.grants() == [granted]
         alice.node(board)["title"] = "Alice's"
         await meet(alice, bob, carol)
         bob.node(board)["title"] = "Bob's"
@@ -88,13 +92,13 @@ def test_granting_and_revoking() -> None:
         bob.text(board, "body").append(", too late")
         late = await everything(bob)
         await carol.receive(late)
-        versions = await carol.history(board, "title")
+        versions = await carol.history.versions(board, "title")
         assert [one.op.value for one in versions] == ["Alice's", "Bob's", "too late"]
         assert carol.node(board)["title"] == "too late"
         rows = carol.query("MATCH (n {title: 'too late'}) RETURN n.title")
         assert len(rows) == 1
-        alice.revoke(granted)
-        assert alice.grants() == []
+        alice.access.revoke(granted)
+        assert alice.access.grants() == []
         async with carol.watch("~*") as watch:
             await carol.receive(await everything(alice))
             changes = {change[:3] async for change in watch_all(watch)}
@@ -102,7 +106,7 @@ def test_granting_and_revoking() -> None:
         assert carol.node(board)["title"] == "Bob's"  # what Alice had seen stays
         assert str(carol.text(board, "body")) == "by Bob"
         assert not carol.query("MATCH (n {title: 'too late'}) RETURN n.title")
-        versions = await carol.history(board, "title")
+        versions = await carol.history.versions(board, "title")
         assert [one.op.value for one in versions] == ["Alice's", "Bob's"]
         await meet(alice, bob, carol)
         assert str(bob.text(board, "body")) == "by Bob"
@@ -111,7 +115,7 @@ def test_granting_and_revoking() -> None:
         for graph in (alice, bob, carol):
             await graph.verify()
         with pytest.raises(GraphError, match="only the owner"):
-            bob.revoke(granted)
+            bob.access.revoke(granted)
         await close(alice, bob, carol)
 
     async def watch_all(watch: Any) -> Any:
@@ -127,10 +131,10 @@ def test_a_file_is_opened_again_with_all_that_verdicts_depend_on(tmp_path: Path)
 
     async def main() -> None:
         async with await Graph.open(path, identity=BOB) as bob:
-            bob.allow(VOTE)
+            bob.access.allow(VOTE)
             bob.node(LUNCH)[str(BOB.id)] = "yes"
             async with await Graph.open("memory:", identity=ALICE) as alice:
-                alice.grant(BOB.id, "board")
+                alice.access.grant(BOB.id, "board")
                 await bob.receive(await everything(alice))
             bob.node(f"~{ALICE.id}/board")["k"] = 1
         async with await Graph.open(path, identity=BOB) as bob:  # by its state
@@ -138,7 +142,7 @@ def test_a_file_is_opened_again_with_all_that_verdicts_depend_on(tmp_path: Path)
                 bob.node(LUNCH)[str(BOB.id)] = "no"
             bob.node(f"~{ALICE.id}/board")["k"] = 2
             await bob.commit()
-            bob._store.save_state(b"\x92\x01\x02")  # a state of another version
+            bob.frames.store.save_state(b"\x92\x01\x02")  # a state of another version
             state = bob.replica.save()
             bob._since_state = 0
         async with await Graph.open(path, identity=BOB) as bob:  # by its frames
@@ -187,9 +191,9 @@ def test_an_offence_is_proved(frames: list[list[tuple[Any, ...]]], reason: str, 
         for graph in (alice, bob):
             assert await graph.receive(made) == len(made)  # what isn't forbidden counts
             assert await graph.verify() == len(made)
-            (proof,) = await graph.offences()
+            (proof,) = await graph.access.offences()
             assert proof.is_valid()
-            seen = [one.op.value for one in await graph.history(LUNCH)]
+            seen = [one.op.value for one in await graph.history.versions(LUNCH)]
             votes = [row[2] for rows in frames for row in rows if row[:2] == (LUNCH, str(CAROL.id))]
             assert seen == (votes[:1] if "second" in reason else [])
             assert len(graph.query("MATCH (v:vote) RETURN v")) == bool(seen)
@@ -201,7 +205,7 @@ def test_an_offence_is_proved(frames: list[list[tuple[Any, ...]]], reason: str, 
             assert again.is_valid()
             refute(proof)
         assert alice.replica.save() == bob.replica.save()
-        assert await carol.offences() == []
+        assert await carol.access.offences() == []
         await close(alice, bob, carol)
 
     def refute(proof: OffenceProof) -> None:
@@ -229,12 +233,12 @@ def test_an_offence_is_proved(frames: list[list[tuple[Any, ...]]], reason: str, 
 def test_honest_authors_can_not_be_accused() -> None:
     async def main() -> None:
         async with await Graph.open("memory:", identity=ALICE, name="polls") as alice:
-            alice.allow(VOTE)
+            alice.access.allow(VOTE)
             alice.node(LUNCH)[str(ALICE.id)] = "yes"
             await alice.commit()
             alice.node(VOTE.soul("dinner"))[str(ALICE.id)] = "no"
             data = await everything(alice)
-            assert await alice.offences() == []
+            assert await alice.access.offences() == []
             frames = [envelopes.decode("polls", one) for one in data]
             assert all(isinstance(one, envelopes.Envelope) for one in frames)
             clocks = [alice.replica.core.check(one.body)[1] for one in frames]
@@ -268,15 +272,15 @@ def test_under_rules_nothing_is_left_out_of_what_is_sent() -> None:
 
     async def main() -> None:
         alice, bob, carol = await three("polls")
-        alice.allow(VOTE)
+        alice.access.allow(VOTE)
         for number in range(40):
             alice.node("a")["k"] = "x" * 500 + str(number)
             if number == 20:
                 alice.node(LUNCH)[str(ALICE.id)] = "yes"
             await alice.commit()
-        from dtp.graph.summaries import own
+        from dtp.graph.frames.summaries import own
 
-        sent = [one async for some in own(alice, 1, alice.vector()[ALICE.id.key]) for one in some]
+        sent = [one async for some in own(alice, 1, alice.frames.vector()[ALICE.id.key]) for one in some]
         assert len(sent) < 20
         await bob.receive(sent)
         await carol.receive(await everything(alice))
@@ -291,11 +295,11 @@ def test_what_is_uncommitted_when_it_is_revoked() -> None:
     async def main() -> None:
         alice, bob, carol = await three()
         board = alice.own("board")
-        granted = alice.grant(BOB.id, "board")
+        granted = alice.access.grant(BOB.id, "board")
         await meet(alice, bob, carol)
         bob.text(board).insert(0, "seen")
         await meet(alice, bob, carol)
-        alice.revoke(granted)
+        alice.access.revoke(granted)
         revocation = await everything(alice)
         text = bob.text(board)
         text.append(" and not seen")
@@ -321,7 +325,7 @@ def test_an_edit_that_breaks_rules_is_taken_back_by_the_commit() -> None:
 
     async def main() -> None:
         alice, bob, carol = await three()
-        alice.allow(notes)
+        alice.access.allow(notes)
         text = alice.text(notes.soul("1"))
         text.insert(0, "fine")
         await alice.commit()
@@ -348,18 +352,18 @@ def test_revoked_while_the_graph_was_closed(tmp_path: Path) -> None:
         alice, bob, carol = await three()
         await carol.close()
         board = alice.own("board")
-        granted = alice.grant(BOB.id, "board")
+        granted = alice.access.grant(BOB.id, "board")
         await bob.receive(await everything(alice))
         bob.node(board)["k"] = "not seen by Alice"
         async with await Graph.open(path, identity=CAROL) as carol:
             await carol.receive(await everything(bob))
             assert carol.node(board)["k"] == "not seen by Alice"
-        alice.revoke(granted)
+        alice.access.revoke(granted)
         late = [envelopes.decode("", one) for one in await everything(alice)]
         async with await Graph.open(
             path, identity=CAROL
         ) as carol:  # as if killed right after it had stored them
-            carol._store.add([one for one in late if one.author == ALICE.id.key], synced=True)
+            carol.frames.store.add([one for one in late if one.author == ALICE.id.key], synced=True)
             carol._since_state = 0
         async with await Graph.open(path, identity=CAROL) as carol:
             assert "k" not in carol.node(board)

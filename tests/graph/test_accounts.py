@@ -11,7 +11,7 @@ import pytest
 from graph_fixtures import ALICE, BOB, CAROL, identity
 
 from dtp.core.errors import NotOwner
-from dtp.graph import Graph, GraphError, GraphReadOnly
+from dtp.graph import Graph, GraphError, GraphReadOnly, revoke_device
 from dtp.identity import Account, AccountError, Device
 
 KEY, RECOVERY, NEXT, NEXT_RECOVERY = map(identity, ("account", "recovery", "next", "next recovery"))
@@ -30,7 +30,11 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
 
 async def everything(graph: Graph) -> list[bytes]:
     await graph.commit()
-    return [one for author, last in graph.vector().items() for one in await graph.read(author, 1, last)]
+    return [
+        one
+        for author, last in graph.frames.vector().items()
+        for one in await graph.frames.read(author, 1, last)
+    ]
 
 
 async def meet(*graphs: Graph) -> None:
@@ -107,6 +111,44 @@ def test_a_device_is_added_and_lost_and_the_souls_stay(tmp_path: Path) -> None:
     run(main())
 
 
+def test_a_device_is_put_out_of_several_graphs_in_one_call(tmp_path: Path) -> None:
+    path = str(tmp_path / "read.db")
+
+    async def main() -> None:
+        both = FIRST.add(PHONE.id, "phone")
+        async with await Graph.open(path, identity=LAPTOP) as kept:
+            kept.accounts.join(FIRST.card)
+        used = await Graph.open("memory:", identity=LAPTOP, name="used")
+        unused = await Graph.open("memory:", identity=LAPTOP, name="unused")
+        read = await Graph.open(path, identity=LAPTOP, read_only=True)
+        phones = [await Graph.open("memory:", identity=PHONE, name=graph.name) for graph in (used, unused)]
+        for graph in (used, unused):
+            graph.accounts.join(both.card)
+        await meet(used, phones[0])
+        phones[0].node(phones[0].accounts.own("notes"))["title"] = "seen"
+        await meet(used, phones[0])
+        with pytest.raises(AccountError):
+            await revoke_device([used], both, CAROL.id)
+        revoked = await revoke_device([used, read, unused], both, PHONE.id)
+        assert not revoked.account.card.names(PHONE.id.key)
+        ((graph, error),) = revoked.refused
+        assert graph is read
+        assert isinstance(error, GraphReadOnly)
+        # the thief has the card of before, and shows it where the phone never wrote
+        phones[1].accounts.join(both.card)
+        for phone, there in zip(phones, (used, unused), strict=True):
+            soul = phone.accounts.own("notes")
+            phone.node(soul)["title"] = "by the thief"
+            await there.receive(await everything(phone))
+            assert dict(there.node(soul)) == ({"title": "seen"} if there is used else {})
+        again = await revoke_device([used], revoked.account, PHONE.id)  # again is no harm
+        assert again == (revoked.account, ())
+        for graph in (used, unused, read, *phones):
+            await graph.close()
+
+    run(main())
+
+
 def test_the_recovery_key_takes_the_account_back() -> None:
     async def main() -> None:
         laptop = await Graph.open("memory:", identity=LAPTOP)
@@ -177,5 +219,67 @@ def test_an_ended_device_stays_ended_under_the_next_key() -> None:
         assert phone.node(notes)["k"] == "seen"
         await laptop.close()
         await phone.close()
+
+    run(main())
+
+
+def test_what_is_granted_to_an_account_is_granted_to_its_devices() -> None:
+    """Carol lets Alice's account write: the phone that comes later, too, and not the one that was lost."""
+
+    async def main() -> None:
+        laptop, phone, carol = [
+            await Graph.open("memory:", identity=who, name="g") for who in (LAPTOP, PHONE, CAROL)
+        ]
+        laptop.accounts.join(FIRST.card)
+        granted = carol.access.grant(FIRST.card.name, "board")
+        board = carol.own("board")
+        await meet(laptop, phone, carol)
+        assert granted.grantee_name == FIRST.card.name
+        laptop.node(board)["k"] = "laptop"
+        laptop.text(board).append("laptop")
+        with pytest.raises(NotOwner):
+            phone.node(board)["k"] = "phone"
+        assert not carol.admission.is_stranger(LAPTOP.id.key)
+        assert carol.admission.is_stranger(PHONE.id.key)
+
+        both = FIRST.add(PHONE.id, "phone")
+        laptop.accounts.join(both.card)
+        await meet(laptop, phone, carol)
+        phone.node(board)["k"] = "phone"
+        phone.text(board).append(" and phone")
+        await meet(laptop, phone, carol)
+        assert (carol.node(board)["k"], str(carol.text(board))) == ("phone", "laptop and phone")
+        assert not carol.admission.is_stranger(PHONE.id.key)
+
+        phone.node(board)["k"] = "the thief"  # whoever has the phone now
+        less = laptop.accounts.revoke(both, PHONE.id)
+        await meet(laptop, phone, carol)
+        for graph in (laptop, phone, carol):
+            assert (graph.node(board)["k"], str(graph.text(board))) == ("phone", "laptop and phone")
+        with pytest.raises(NotOwner):
+            phone.node(board)["k"] = "again"
+        laptop.node(board)["k"] = "laptop again"
+        await meet(laptop, phone, carol)
+
+        laptop.node(board)["k"] = "not seen by carol"
+        assert [one.id for one in carol.access.grants()] == [granted.id]
+        carol.access.revoke(granted)
+        assert carol.access.grants() == []
+        await meet(laptop, phone, carol)
+        for graph in (laptop, phone, carol):
+            assert graph.node(board)["k"] == "laptop again"
+        with pytest.raises(NotOwner):
+            laptop.node(board)["k"] = "again"
+        with pytest.raises(GraphError, match="no account"):
+            carol.access.grant("dtpa1nonsense", "board")
+        carol.access.grant(less, "board")  # by the account or its card, too
+        carol.access.revoke(carol.access.grant(less.card, "other"))
+        await meet(laptop, phone, carol)
+        laptop.node(board)["k"] = "friends again"
+        await meet(laptop, phone, carol)
+        for graph in (laptop, phone, carol):
+            assert graph.node(board)["k"] == "friends again"
+            await graph.verify()
+            await graph.close()
 
     run(main())

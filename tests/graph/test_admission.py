@@ -17,10 +17,10 @@ from dtp.core.crdt import GraphCore
 from dtp.core.errors import NotOwner
 from dtp.crdt import Clock, values
 from dtp.graph import Graph, GraphError, GraphReadOnly, Quotas, StoreError
-from dtp.graph import envelope as envelopes
 from dtp.graph.errors import SyncError
-from dtp.graph.quotas import MAX_NAMED, Refused
-from dtp.graph.sync import MAX_REFUSED, REFUSED_AT_ONCE, SyncSide
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.permission.quotas import MAX_NAMED, Refused
+from dtp.graph.sync.protocol import MAX_REFUSED, REFUSED_AT_ONCE, SyncSide
 from dtp.identity import Account, Device, Identity
 
 KEY, RECOVERY = identity("account"), identity("recovery")
@@ -36,7 +36,11 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
 
 async def everything(graph: Graph) -> list[bytes]:
     await graph.commit()
-    return [one for author, last in graph.vector().items() for one in await graph.read(author, 1, last)]
+    return [
+        one
+        for author, last in graph.frames.vector().items()
+        for one in await graph.frames.read(author, 1, last)
+    ]
 
 
 async def meet(*graphs: Graph) -> None:
@@ -88,9 +92,9 @@ def test_who_is_banned_is_gone_and_stays_away_and_the_rest_is_synced(tmp_path: P
         alice.node(bobs)["1.0"] = "mine"
         await alice.admission.ban(BOB.id)
         assert alice.node(bobs).to_dict() == {"1.0": "mine"}
-        assert BOB.id.key not in alice.vector()
+        assert BOB.id.key not in alice.frames.vector()
         assert [(one.peer, one.here, one.by) for one in alice.admission.banned()] == [(BOB.id, True, ())]
-        assert {one.op.author for one in await alice.history(bobs)} == {ALICE.id.key}
+        assert {one.op.author for one in await alice.history.versions(bobs)} == {ALICE.id.key}
 
         await carol.receive(made[3:])
         carol.node("page")["by"] = "carol again"
@@ -102,8 +106,8 @@ def test_who_is_banned_is_gone_and_stays_away_and_the_rest_is_synced(tmp_path: P
         assert alice.admission.refused.reasons["banned"][0] == 6
         other = await Graph.open("memory:", identity=identity("dave"))
         await sync(other, alice)
-        assert set(other.vector()) == {ALICE.id.key, CAROL.id.key}  # it isn't passed on
-        assert await alice.verify() == sum(alice.vector().values()) + 3
+        assert set(other.frames.vector()) == {ALICE.id.key, CAROL.id.key}  # it isn't passed on
+        assert await alice.verify() == sum(alice.frames.vector().values()) + 3
         await alice.close()
 
         alice = await Graph.open(path, identity=ALICE)  # by its state
@@ -145,7 +149,7 @@ def test_a_ban_while_replicating_and_its_end(tmp_path: Path) -> None:
             await carol.receive(made[3:6])
             carol.node("page")["k"] = 1
             await arrived(alice, CAROL, 1)
-            assert BOB.id.key not in alice.vector()
+            assert BOB.id.key not in alice.frames.vector()
             await alice.admission.unban(BOB.id)
             await arrived(alice, BOB, 6)
             live.cancel()
@@ -160,7 +164,7 @@ async def arrived(graph: Graph, who: Identity, count: int) -> None:
     """Wait until so many frames of somebody are here."""
     changed = asyncio.Event()
     forget = graph.listen(changed.set)
-    while graph.vector().get(who.id.key, 0) < count:
+    while graph.frames.vector().get(who.id.key, 0) < count:
         await changed.wait()
         changed.clear()
     forget()
@@ -174,7 +178,7 @@ def test_the_graph_s_owner_bans_for_all(tmp_path: Path) -> None:
         bob = await Graph.open("memory:", identity=BOB, name=name)
         assert carol.admission.followed() == [str(ALICE.id)]
         bob.node("page")["by"] = "bob"
-        alice.grant(BOB.id, "")  # of everything, but for whom she bans
+        alice.access.grant(BOB.id, "")  # of everything, but for whom she bans
         await meet(alice, bob, carol)
         with pytest.raises(GraphError, match="has the say"):
             await carol.admission.ban(BOB.id, shared=True)
@@ -272,13 +276,13 @@ def test_a_purge_makes_the_file_smaller_and_stays(tmp_path: Path) -> None:
         assert await alice.admission.purge(CAROL.id) == 0
         alice.node("page")["mine"] = 2
         await alice.receive(big)
-        assert CAROL.id.key not in alice.vector()
+        assert CAROL.id.key not in alice.frames.vector()
         await alice.close()
         assert path.stat().st_size < size - 500_000
         assert marker[:1000] not in path.read_bytes()
         alice = await Graph.open(str(path), identity=ALICE)
         assert (alice.node("page")["mine"], len(alice.souls("of/")), alice.souls("big")) == (2, 1, [])
-        assert await alice.verify() == sum(alice.vector().values())
+        assert await alice.verify() == sum(alice.frames.vector().values())
         await alice.admission.unban(CAROL.id)  # it comes again from others, from the first frame on
         assert await alice.receive(big) == 10
         assert len(alice.node("big")) == 10
@@ -323,7 +327,7 @@ def test_a_stranger_is_taken_up_to_its_quota(
         carol.node("page")["k"] = 1
         await sync(alice, carol)
         assert alice.node("page")["k"] == 1
-        count = alice.vector().get(BOB.id.key, 0)
+        count = alice.frames.vector().get(BOB.id.key, 0)
         assert count == taken or (taken is None and 0 < count < 6)
         assert list(alice.admission.refused.reasons) == [reason][: bool(reason)]
         assert (BOB.id.key in alice.admission.unwanted) == bool(reason)
@@ -334,7 +338,7 @@ def test_a_stranger_is_taken_up_to_its_quota(
         assert alice.admission.refused.envelopes == received  # Carol was told to send no more
         await alice.admission.set_quotas(Quotas())
         await sync(alice, carol)
-        assert alice.vector()[BOB.id.key] == 6
+        assert alice.frames.vector()[BOB.id.key] == 6
         await alice.close()
         await carol.close()
 
@@ -347,11 +351,11 @@ def test_who_is_known_has_quotas_of_its_own() -> None:
         await alice.admission.set_quotas(Quotas(stranger_frames=1, new_strangers=0))
         assert alice.admission.is_stranger(BOB.id.key)
         await alice.receive(signed(BOB, 3))
-        assert BOB.id.key not in alice.vector()
+        assert BOB.id.key not in alice.frames.vector()
         await alice.admission.know(BOB.id)
         assert not alice.admission.is_stranger(BOB.id.key)
         assert await alice.receive(signed(BOB, 3)) == 3
-        alice.grant(CAROL.id, "board")
+        alice.access.grant(CAROL.id, "board")
         assert await alice.receive(signed(CAROL, 3)) == 3
         await alice.close()
 
@@ -367,7 +371,7 @@ def test_made_up_authors_end_with_the_hour() -> None:
         crowd = [identity(f"made up {n}") for n in range(50)]
         made = [signed(who, 1)[0] for who in crowd]
         assert await alice.receive(made) == 20
-        assert len(alice.vector()) == 20
+        assert len(alice.frames.vector()) == 20
         assert alice.admission.refused.reasons == {
             "more than 20 new strangers in 60 s": (30, pytest.approx(30 * 50, abs=3000))
         }
@@ -404,7 +408,7 @@ def test_quotas_that_are_none(wrong: dict[str, Any]) -> None:
 def test_a_damaged_policy_is_told(tmp_path: Path, kept: bytes) -> None:
     async def main() -> None:
         graph = await Graph.open(str(tmp_path / "graph.db"), identity=ALICE)
-        graph._store.save_policy(kept, False)
+        graph.frames.store.save_policy(kept, False)
         await graph.close()
         with pytest.raises(StoreError):
             await Graph.open(str(tmp_path / "graph.db"), identity=ALICE)
@@ -462,7 +466,7 @@ def test_who_is_banned_by_the_peer_is_told() -> None:
         alice.node("page")["a"] = 1
         exchanged = await sync(bob, alice)
         assert (exchanged.refused, exchanged.received) == (True, 1)
-        assert BOB.id.key not in alice.vector()
+        assert BOB.id.key not in alice.frames.vector()
         assert not (await sync(alice, bob)).refused
         await alice.close()
         await bob.close()

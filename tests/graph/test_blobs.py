@@ -7,7 +7,7 @@ import contextlib
 import io
 import os
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from test_sync import connected
 
 import dtp
 from dtp.crdt import GraphValueError
-from dtp.graph import BlobAbsent, BlobError, BlobRef, Graph, GraphError, StoreError, blobs, fetching
-from dtp.graph.blobs import CHUNK, BlobStore, Listing
+from dtp.graph import BlobAbsent, BlobError, BlobRef, Graph, GraphError, Part, StoreError
+from dtp.graph.blobs import fetching
+from dtp.graph.blobs import store as blobs
+from dtp.graph.blobs.store import CHUNK, BlobStore, Listing
+from dtp.identity import Identity
 
 blake3 = pytest.importorskip("blake3", reason="a dependency that is loaded with the first blob").blake3
 
@@ -32,6 +35,10 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(limited())
 
 
+async def opened(who: Identity) -> Graph:
+    return await Graph.open("memory:", identity=who, name="g")
+
+
 def some(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
 
@@ -42,20 +49,20 @@ def test_what_was_added_is_read(tmp_path: Path, size: int) -> None:
 
     async def main() -> None:
         async with await Graph.open(str(tmp_path / "g.db"), identity=ALICE) as graph:
-            ref = await graph.add_blob(data)
+            ref = await graph.blobs.add(data)
             (tmp_path / "file").write_bytes(data)
-            assert await graph.add_blob(tmp_path / "file") == ref
-            assert await graph.add_blob(io.BytesIO(data)) == ref
+            assert await graph.blobs.add(tmp_path / "file") == ref
+            assert await graph.blobs.add(io.BytesIO(data)) == ref
             graph.node("photo")["file"] = ref
-            blob = graph.blob(ref)
+            blob = graph.blobs.get(ref)
             assert (blob.size, blob.is_here, await blob.read()) == (size, True, data)
             rng = random.Random(size)
             for _ in range(10):
                 start, count = rng.randrange(size + 1), rng.randrange(size + 2)
                 assert await blob.read(start, count) == data[start : start + count]
         async with await Graph.open(str(tmp_path / "g.db"), identity=ALICE) as graph:
-            assert await graph.blob(graph.node("photo")["file"]).read() == data
-            assert list(graph.blobs.refs()) == [ref]
+            assert await graph.blobs.get(graph.node("photo")["file"]).read() == data
+            assert list(graph.blobs.store.refs()) == [ref]
             assert graph.query("MATCH (p) WHERE p.file IS NOT NULL RETURN p.file AS file") == [{"file": ref}]
 
     run(main())
@@ -83,19 +90,19 @@ def test_what_is_no_blob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             await Graph.open(str(tmp_path / "g.db"), identity=ALICE) as graph,
         ):
             absent = BlobRef(bytes(32), 5)
-            assert not graph.blob(absent).is_here
+            assert not graph.blobs.get(absent).is_here
             with pytest.raises(BlobAbsent):
-                await graph.blob(absent).read()
+                await graph.blobs.get(absent).read()
             for wrong in (BlobRef(b"short", 5), BlobRef(bytes(32), -1), BlobRef(bytes(32), 1 << 50), "text"):
                 with pytest.raises(GraphError, match="no blob"):
-                    await graph.fetch(wrong, client)  # type: ignore[arg-type]
+                    await graph.blobs.fetch(wrong, client)  # type: ignore[arg-type]
             with pytest.raises(GraphValueError, match="32 bytes"):
                 graph.node("a")["k"] = BlobRef(b"short", 5)
             with pytest.raises(GraphError, match="no file"):
-                await graph.add_blob(tmp_path / "nothing")
+                await graph.blobs.add(tmp_path / "nothing")
             monkeypatch.setattr(blobs, "MAX_BYTES", 10)
             with pytest.raises(GraphError, match="at most 10"):
-                await graph.add_blob(bytes(11))
+                await graph.blobs.add(bytes(11))
             assert [path.name for path in (tmp_path / "g.db-blobs").iterdir()] == []
 
     run(main())
@@ -107,7 +114,7 @@ def test_a_place_without_files_needs_a_folder(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with await Graph.open("memory:", identity=ALICE, blobs=tmp_path / "b") as graph:
-            ref = await graph.add_blob(b"x")
+            ref = await graph.blobs.add(b"x")
         assert (tmp_path / "b" / ref.id.hex()).read_bytes() == b"x"
 
     run(main())
@@ -258,7 +265,7 @@ def test_fetching_and_going_on(monkeypatch: pytest.MonkeyPatch) -> None:
             await Graph.open("memory:", identity=ALICE) as one,
             await Graph.open("memory:", identity=BOB) as other,
         ):
-            other.node("photo")["file"] = await other.add_blob(data)
+            other.node("photo")["file"] = await other.blobs.add(data)
             serving = asyncio.create_task(other.serve(server))
             await one.sync(client)
             ref = one.node("photo")["file"]
@@ -274,13 +281,13 @@ def test_fetching_and_going_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
             monkeypatch.setattr(blobs.Incoming, "add", broken)
             with pytest.raises(StoreError, match="full"):
-                await one.fetch(ref, client)
-            first, second = await asyncio.gather(one.fetch(ref, client), one.fetch(ref, client))
+                await one.blobs.fetch(ref, client)
+            first, second = await asyncio.gather(one.blobs.fetch(ref, client), one.blobs.fetch(ref, client))
             assert taken == [0, 1, 2, 3, 4, 4, 5, 6]  # each once, though two asked
             assert await first.read() == await second.read() == data
-            assert await (await one.fetch(ref, client)).read(5, 5) == data[5:10]
+            assert await (await one.blobs.fetch(ref, client)).read(5, 5) == data[5:10]
             with pytest.raises(BlobAbsent):
-                await one.fetch(BlobRef(bytes(32), 10), client)
+                await one.blobs.fetch(BlobRef(bytes(32), 10), client)
             other.node("still")["k"] = 1
             assert (await one.sync(client)).received == 1
             await client.close()
@@ -330,16 +337,16 @@ def test_a_peer_that_sends_something_else(lie: str) -> None:
             await Graph.open("memory:", identity=ALICE) as one,
             await Graph.open("memory:", identity=BOB) as other,
         ):
-            ref = await other.add_blob(data)
-            listing = other.blobs.listing(ref)
+            ref = await other.blobs.add(data)
+            listing = other.blobs.store.listing(ref)
             assert listing is not None
             lying = asyncio.create_task(answer(server, LIAR[lie](listing, data)))
             with pytest.raises(BlobError):
-                await one.fetch(ref, client)
+                await one.blobs.fetch(ref, client)
             await lying
-            assert not one.blob(ref).is_here
+            assert not one.blobs.get(ref).is_here
             serving = asyncio.create_task(other.serve(server))
-            assert await (await one.fetch(ref, client)).read() == data  # an honest one goes on
+            assert await (await one.blobs.fetch(ref, client)).read() == data  # an honest one goes on
             await client.close()
             await serving
 
@@ -392,9 +399,9 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
         ):
             serving = asyncio.create_task(other.serve(server))
             tracemalloc.start()
-            ref = await other.add_blob(path)
+            ref = await other.blobs.add(path)
             assert tracemalloc.get_traced_memory()[1] < 6 * CHUNK
-            blob = await one.fetch(ref, client)
+            blob = await one.blobs.fetch(ref, client)
             async for _ in blob.chunks():
                 pass
             assert tracemalloc.get_traced_memory()[1] < 48 * CHUNK
@@ -412,7 +419,7 @@ def test_what_nothing_refers_to_is_removed(tmp_path: Path) -> None:
     async def main() -> None:
         path = str(tmp_path / "g.db")
         async with await Graph.open(path, identity=ALICE) as graph:
-            refs = [await graph.add_blob(some(1000, number)) for number in range(8)]
+            refs = [await graph.blobs.add(some(1000, number)) for number in range(8)]
             graph.node("a")["k"] = refs[0]
             graph.node("a")["nested"] = [{"x": [refs[1]]}]
             graph.set("s").add(refs[2])
@@ -420,12 +427,170 @@ def test_what_nothing_refers_to_is_removed(tmp_path: Path) -> None:
             graph.map("m")["k"] = refs[4]
             graph.node("a")["gone"] = refs[5]
             del graph.node("a")["gone"]
-            assert await graph.collect_blobs() == 0  # all of them are new
+            assert await graph.blobs.collect() == 0  # all of them are new
         (tmp_path / "g.db-blobs" / "dead.new").write_bytes(b"x" * 10)
         async with await Graph.open(path, identity=ALICE) as graph:
-            assert await graph.collect_blobs([refs[6]]) == 2 * (1000 + 8 + 32) + 10
-            assert set(graph.blobs.refs()) == {*refs[:5], refs[6]}
-            for ref in graph.blobs.refs():
-                assert len(await graph.blob(ref).read()) == 1000
+            assert await graph.blobs.collect([refs[6]]) == 2 * (1000 + 8 + 32) + 10
+            assert set(graph.blobs.store.refs()) == {*refs[:5], refs[6]}
+            for ref in graph.blobs.store.refs():
+                assert len(await graph.blobs.get(ref).read()) == 1000
+
+    run(main())
+
+
+# ---- blobs that follow their nodes --------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def linked(one: Graph, other: Graph) -> AsyncIterator[dtp.Connection]:
+    """A connection of one graph to another, which serves it."""
+    name = f"memory://blobs-{id(other)}"
+    async with (
+        await dtp.listen(name, other.serve, identity=other.identity) as listener,
+        dtp.connect(listener.address(), identity=one.identity) as connection,
+    ):
+        yield connection
+
+
+def test_a_peer_says_which_blobs_it_has() -> None:
+    async def main() -> None:
+        async with await opened(ALICE) as one, await opened(BOB) as other:
+            here = [await one.blobs.add(some(size)) for size in (0, 10, CHUNK + 1)]
+            elsewhere = BlobRef(bytes(32), 5)
+            async with linked(other, one) as connection:
+                assert await other.blobs.available([*here, elsewhere], connection) == set(here)
+                assert await other.blobs.available([], connection) == set()
+                many = [BlobRef(number.to_bytes(32, "big"), 1) for number in range(fetching.MAX_ASKED + 9)]
+                assert await other.blobs.available([*many, here[1]], connection) == {here[1]}
+
+    run(main())
+
+
+def test_blobs_follow_the_nodes_that_refer_to_them() -> None:
+    """Whatever type a value is in, before and while graphs replicate; but not those of other nodes."""
+
+    async def main() -> None:
+        async with await opened(ALICE) as one, await opened(BOB) as other:
+            first, second, third, apart = [await one.blobs.add(some(100 + n, n)) for n in range(4)]
+            one.node("photo/1")["file"] = first
+            one.list("photo/2").append({"deep": [second]})
+            one.node("video/1")["file"] = apart
+            await one.commit()
+            async with linked(other, one) as connection:
+                await other.sync(connection)
+                following = other.blobs.follow(connection, part=Part(labels=["photo"]))
+                await following.wait_settled()
+                assert [other.blobs.get(ref).is_here for ref in (first, second, apart)] == [True, True, False]
+                assert await other.blobs.get(second).read() == some(101, 1)
+                nowhere = BlobRef(bytes(32), 5)
+                one.map("photo/3")["file"] = third
+                one.node("photo/4")["file"] = nowhere
+                await one.commit()
+                await other.sync(connection)
+                await following.wait_settled()
+                assert other.blobs.get(third).is_here
+                assert following.missing == {nowhere}
+                await following.close()
+                one.node("photo/5")["file"] = apart
+                await one.commit()
+                await other.sync(connection)
+                assert not other.blobs.get(apart).is_here
+
+    run(main())
+
+
+def test_a_follower_finds_blobs_wherever_they_are() -> None:
+    """By a function of the program's, as a node that asks whoever says to have one."""
+
+    async def main() -> None:
+        async with await opened(ALICE) as one, await opened(BOB) as other:
+            ref, lost = await one.blobs.add(some(1000)), BlobRef(bytes(32), 5)
+            asked: list[BlobRef] = []
+
+            async def bring(wanted: BlobRef) -> None:
+                asked.append(wanted)
+                if wanted == lost:
+                    raise BlobAbsent("nobody has it")
+                await other.blobs.add(await one.blobs.get(wanted).read())
+
+            other.node("n")["files"] = [ref, lost]
+            following = other.blobs.follow(bring)
+            await following.wait_settled()
+            assert other.blobs.get(ref).is_here
+            assert following.missing == {lost}
+            assert set(asked) == {ref, lost}
+            await following.close()
+
+    run(main())
+
+
+def test_who_replicates_with_blobs_has_them() -> None:
+    async def main() -> None:
+        async with await opened(ALICE) as one, await opened(BOB) as other:
+            ref = await one.blobs.add(some(2 * CHUNK))
+            async with linked(other, one) as connection:
+                replicating = asyncio.create_task(other.replicate(connection, blobs=True))
+                one.node("photo")["file"] = ref
+                await one.commit()
+                async with asyncio.timeout(50):
+                    while not other.blobs.get(ref).is_here:  # noqa: ASYNC110 - a file gets its name
+                        await asyncio.sleep(0.01)
+                assert await other.blobs.get(ref).read() == some(2 * CHUNK)
+                await one.close()
+                await replicating
+
+    run(main())
+
+
+def test_a_connection_that_ends_ends_the_following() -> None:
+    async def main() -> None:
+        async with await opened(ALICE) as one, await opened(BOB) as other:
+            async with linked(other, one) as connection:
+                following = other.blobs.follow(connection)
+                await following.wait_settled()
+            other.node("photo")["file"] = BlobRef(bytes(32), 5)
+            await other.commit()
+            with pytest.raises(dtp.DtpError):
+                await following.wait_settled()
+            await following.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("asked", [b"", bytes(31), bytes(33), bytes(32 * (fetching.MAX_ASKED + 1))])
+def test_questions_for_what_no_blobs_are(asked: bytes) -> None:
+    async def main() -> None:
+        async with (
+            await opened(ALICE) as one,
+            await opened(BOB) as other,
+            linked(other, one) as connection,
+        ):
+            stream = await connection.open_stream()
+            message = msgpack.packb((20, one.name, asked))
+            stream.write(len(message).to_bytes(4, "big") + message)
+            with pytest.raises(dtp.StreamReset):
+                await stream.readexactly(1)
+
+    run(main())
+
+
+@pytest.mark.parametrize("here", [b"", bytes(2)])
+def test_answers_for_other_blobs_than_were_asked_for(here: bytes) -> None:
+    async def main() -> None:
+        async def serve(connection: dtp.Connection) -> None:
+            async for stream in connection:
+                await stream.readexactly(4)
+                message = msgpack.packb((21, here))
+                stream.write(len(message).to_bytes(4, "big") + message)
+                await stream.drain()
+
+        async with await opened(BOB) as other:
+            name = f"memory://blobs-{id(other)}"
+            async with (
+                await dtp.listen(name, serve, identity=ALICE) as listener,
+                dtp.connect(listener.address(), identity=BOB) as connection,
+            ):
+                with pytest.raises(BlobError, match="another number"):
+                    await other.blobs.available([BlobRef(bytes(32), 1)], connection)
 
     run(main())

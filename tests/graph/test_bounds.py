@@ -10,11 +10,12 @@ from typing import Any, cast
 import pytest
 from graph_fixtures import ALICE, BOB
 
-from dtp.graph import Graph, SyncError, chains, replicating
-from dtp.graph import envelope as envelopes
-from dtp.graph import sync as protocol
-from dtp.graph.envelope import Signed
-from dtp.graph.sqlite_store import SqliteStore
+from dtp.graph import Graph, SyncError
+from dtp.graph.frames import chains
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.frames.envelope import Signed
+from dtp.graph.stores.sqlite_store import SqliteStore
+from dtp.graph.sync import protocol, replicating
 from dtp.net.stream import Stream
 
 
@@ -31,7 +32,7 @@ async def frames(count: int) -> list[bytes]:
         for number in range(count):
             alice.node("n")["k"] = number
             await alice.commit()
-        return await alice.read(ALICE.id.key, 1, count)
+        return await alice.frames.read(ALICE.id.key, 1, count)
 
 
 @pytest.mark.parametrize("bound", ["MAX_HELD", "MAX_HELD_BYTES"])
@@ -42,14 +43,14 @@ def test_what_comes_too_early_is_bounded(bound: str, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(chains, bound, 3 if bound == "MAX_HELD" else 3 * body)
         async with await Graph.open("memory:", identity=BOB) as bob:
             assert await bob.receive(made[2:]) == 0
-            assert bob.gaps() == [(ALICE.id.key, 1, 2)]
+            assert bob.frames.gaps() == [(ALICE.id.key, 1, 2)]
             assert (
                 await bob.receive(made[:2]) == 5
             )  # and the three that were put aside; the others come again
             assert await bob.receive(made[2:]) == 7
-            assert bob.vector() == {ALICE.id.key: 12}
+            assert bob.frames.vector() == {ALICE.id.key: 12}
             assert await bob.receive([]) == 0
-            assert bob.gaps() == []
+            assert bob.frames.gaps() == []
 
     run(main())
 

@@ -12,7 +12,7 @@ from graph_fixtures import ALICE, BOB, CAROL, told
 
 from dtp.errors import DtpError
 from dtp.graph import Batch, ChangesMissed, Graph, GraphError, StoreError
-from dtp.graph.sqlite_store import SqliteStore
+from dtp.graph.stores.sqlite_store import SqliteStore
 
 
 def run(main: Callable[[Graph, Graph], Awaitable[None]]) -> None:
@@ -70,11 +70,11 @@ def test_what_comes_is_one_batch() -> None:
                 alice.node(f"place/{number}")["name"] = "elsewhere"
                 await alice.commit()
             bob.node("user/2")["age"] = 5
-            await bob.receive(await alice.read(ALICE.id.key, 1, 3))  # while that isn't committed
+            await bob.receive(await alice.frames.read(ALICE.id.key, 1, 3))  # while that isn't committed
             came = next(batch for batch in [await anext(changes), await anext(changes)] if not batch.is_local)
             assert came == Batch(came.changes, is_local=False)
             assert [change[:4] for change in came.changes] == [("user/1", "age", "register", ALICE.id.key)]
-            await bob.receive(await alice.read(ALICE.id.key, 1, 3))  # nothing new
+            await bob.receive(await alice.frames.read(ALICE.id.key, 1, 3))  # nothing new
         assert [batch async for batch in changes] == []
 
     run(main)
@@ -121,10 +121,10 @@ def test_what_fails_to_be_stored_is_told_once_it_is(tmp_path: Path, monkeypatch:
 
 def test_what_a_revocation_takes_away_is_told() -> None:
     async def main(alice: Graph, bob: Graph) -> None:
-        grant = alice.grant(BOB.id, "board")
+        grant = alice.access.grant(BOB.id, "board")
         await told(alice, ALICE, bob)
         bob.node(alice.own("board"))["x"] = 1
-        alice.revoke(grant)
+        alice.access.revoke(grant)
         await told(bob, BOB, alice)
         with bob.changes("~*/board") as changes:
             await told(alice, ALICE, bob)

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.graph import ChunkError, Graph, GraphError
-from dtp.graph import chunks as chunked
-from dtp.graph.chunks import MAX_CHUNK, Collector, split
+from dtp.graph.formats import chunks as chunked
+from dtp.graph.formats.chunks import MAX_CHUNK, Collector, split
 
 ALPHANUMERIC = re.compile(r"[0-9A-Z $%*+\-./:]*\Z")
 
@@ -113,14 +113,14 @@ def test_a_graph_as_chunks() -> None:
             for number in range(30):
                 one.node(f"n/{number}")["text"] = "hello"
                 await one.commit()
-            chunks = await one.export_chunks()
+            chunks = await one.files.export_chunks()
             assert len(chunks) > 3
             with pytest.raises(ChunkError, match="missing: 2"):
-                await other.import_chunks(chunks[:1] + chunks[2:])
-            assert other.vector() == {}
-            assert await other.import_chunks(reversed(chunks)) == 30
+                await other.files.import_chunks(chunks[:1] + chunks[2:])
+            assert other.frames.vector() == {}
+            assert await other.files.import_chunks(reversed(chunks)) == 30
             assert other.replica.save() == one.replica.save()
             with pytest.raises(GraphError, match="no exported graph"):
-                await other.import_chunks(split(b"something else that is long enough to be one" * 9))
+                await other.files.import_chunks(split(b"something else that is long enough to be one" * 9))
 
     asyncio.run(main())

@@ -26,7 +26,11 @@ class Wall:
 
 async def passed_on(graph: Graph) -> list[bytes]:
     """Return all envelopes that are stored."""
-    return [one for author, last in graph.vector().items() for one in await graph.read(author, 1, last)]
+    return [
+        one
+        for author, last in graph.frames.vector().items()
+        for one in await graph.frames.read(author, 1, last)
+    ]
 
 
 async def seen_by_bob(graph: Graph, key: str = "") -> str:
@@ -151,7 +155,7 @@ def test_what_another_machine_made_impossible_to_sign_is_said_each_time(tmp_path
             for _ in range(3):
                 with pytest.raises(GraphError, match="another machine"):
                     await graph.commit()
-            assert graph.vector()[ALICE.id.key] == 1
+            assert graph.frames.vector()[ALICE.id.key] == 1
             graph.node("page")["more"] = "is kept, too"
             with pytest.raises(GraphError, match="another machine"):
                 await graph.commit()

@@ -13,7 +13,7 @@ from test_access import everything, meet, run, three
 from dtp.crdt import Clock, Replica
 from dtp.crdt.replica import Frame
 from dtp.graph import Graph
-from dtp.graph.compacting import compact, report
+from dtp.graph.upkeep.compacting import compact, report
 
 KEYS = [identity.id.key for identity in (ALICE, BOB, CAROL)]
 
@@ -132,7 +132,7 @@ def test_in_whatever_order_and_with_compaction_at_any_time(
     texts = {str(member.replica.text("note")) for member in (*members, plain)}
     assert len(texts) == 1
     for member in members:
-        member.replica.text("note")._check()
+        member.replica.text("note").check_structure()
         again = Replica.load(member.replica.author, member.replica.save(), clock=member.replica.clock)
         assert str(again.text("note")) in texts
     versions = {bytes(member.replica.text("note").encoded_version()) for member in members}
@@ -155,14 +155,14 @@ def test_what_all_have_seen_is_forgotten(tmp_path: Path) -> None:
         await meet(alice, bob, carol)
         assert text.deleted == 4980
         for graph in (alice, bob, carol):
-            assert await graph.compact() == 0  # nobody has said yet what it has seen
+            assert await graph.upkeep.compact() == 0  # nobody has said yet what it has seen
         await bob.receive(await everything(alice))
-        assert await bob.compact() == 0  # and Carol's word is not here
+        assert await bob.upkeep.compact() == 0  # and Carol's word is not here
         for graph in (alice, bob, carol):
             for other in (alice, bob, carol):
                 await graph.receive(await everything(other))
         for graph in (alice, bob, carol):
-            assert await graph.compact() == 4979
+            assert await graph.upkeep.compact() == 4979
             assert graph.text("note").deleted == 1
             assert str(graph.text("note")) == "?" + "x" * 20 + "!"
         text.append(" on we go")
@@ -197,7 +197,7 @@ def test_someone_new_who_had_an_old_copy() -> None:
         alice.text("note").delete(3, 10)
         for graph, other in ((bob, alice), (alice, bob)) * 3:
             await graph.receive(await everything(other))
-            await graph.compact()
+            await graph.upkeep.compact()
         assert alice.text("note").deleted <= 1
         anchor = alice.text("note").anchor(3)
         late = await everything(carol)
@@ -228,8 +228,8 @@ def test_who_is_gone_for_good_is_not_asked() -> None:
         await bob.receive(await everything(alice))
         for graph, other in ((bob, alice), (alice, bob)) * 2:
             await graph.receive(await everything(other))
-            assert await graph.compact() == 0
-        assert await alice.compact(gone=[CAROL.id]) > 0
+            assert await graph.upkeep.compact() == 0
+        assert await alice.upkeep.compact(gone=[CAROL.id]) > 0
         carol.text("note").append("she is back")
         await alice.receive(await everything(carol))
         await meet(alice, bob, carol)

@@ -13,7 +13,7 @@ import pytest
 from graph_fixtures import ALICE
 
 from dtp.graph import Graph
-from dtp.graph import envelope as envelopes
+from dtp.graph.frames import envelope as envelopes
 
 WRITER = """
 import asyncio, sys
@@ -31,7 +31,7 @@ async def main():
         await graph.commit()
         print(number, flush=True)
         if number % 20 == 0:
-            graph._since_state = 1 << 30  # keep the state often: that is a write, too
+            graph.outgrew(1 << 30)  # keep the state often: that is a write, too
 asyncio.run(main())
 """
 
@@ -63,7 +63,7 @@ async def check(path: str, told: int) -> None:
         made = graph.counter("made").value
         assert told <= made <= told + 1
         assert list(graph.list("all")) == list(range(1, made + 1))
-        chain = [envelopes.decode("", one) for one in await graph.read(ALICE.id.key, 1, 1 << 40)]
+        chain = [envelopes.decode("", one) for one in await graph.frames.read(ALICE.id.key, 1, 1 << 40)]
         assert [one.sequence for one in chain] == list(range(1, made + 1))
         assert all(one.is_genuine() for one in chain)
         assert all(b.previous == a.hash for a, b in itertools.pairwise(chain))

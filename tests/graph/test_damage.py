@@ -16,7 +16,7 @@ import pytest
 from graph_fixtures import ALICE, BOB, CAROL
 
 import dtp
-from dtp.graph import Graph, GraphBehind, StoreError
+from dtp.graph import Graph, GraphBehind, NotGraph, StoreError
 
 #: As many commits are in the state that a closed graph keeps as came after it.
 COMMITS = 40
@@ -62,8 +62,8 @@ async def write(graph: Graph, bob: Graph, numbers: range) -> None:
             one.text("t").append(f"{number} ")
             await one.commit()
             key = one.identity.id.key
-            last = one.vector()[key]
-            await other.receive(await one.read(key, last, last))
+            last = one.frames.vector()[key]
+            await other.receive(await one.frames.read(key, last, last))
 
 
 async def unclosed(folder: Path, bob: Graph) -> Path:
@@ -99,7 +99,7 @@ async def opened_and_healed(place: Path, bob: Graph, expected: dict[str, Any], s
         async with serving(bob) as connection:
             await graph.sync(connection)
         assert graph.failed is None
-        assert graph.gaps() == []
+        assert graph.frames.gaps() == []
         assert contents(graph) == expected == contents(bob)
         await graph.verify()
         graph.node("later")["k"] = seed
@@ -124,7 +124,11 @@ async def flipped(tmp_path: Path, seeds: range, flips: int, *, closed: bool) -> 
             rng = random.Random(seed)
             async with await Graph.open("memory:", identity=BOB, name="g") as peer:
                 await peer.receive(
-                    [one for key in sorted(bob.vector()) for one in await bob.read(key, 1, 1 << 60)]
+                    [
+                        one
+                        for key in sorted(bob.frames.vector())
+                        for one in await bob.frames.read(key, 1, 1 << 60)
+                    ]
                 )
                 place = tmp_path / f"{seed}"
                 shutil.copytree(killed, place)
@@ -180,7 +184,7 @@ def test_killed_while_it_is_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                 def kill(*_: Any, **__: Any) -> None:
                     raise Killed
 
-                patch.setattr(f"dtp.graph.salvage.{step}", kill)
+                patch.setattr(f"dtp.graph.stores.salvage.{step}", kill)
                 with pytest.raises(Killed):
                     async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
                         await graph.verify()
@@ -219,7 +223,7 @@ def test_a_frame_that_rots_while_the_graph_is_open(tmp_path: Path, caplog: pytes
                     await graph.sync(connection)
                 async with serving(carol) as connection:
                     await graph.sync(connection)
-                assert carol.vector() == graph.vector() == bob.vector()
+                assert carol.frames.vector() == graph.frames.vector() == bob.frames.vector()
                 assert contents(carol) == contents(graph) == contents(bob)
 
     run(main())
@@ -266,9 +270,9 @@ def test_own_frames_that_nobody_else_has(tmp_path: Path, lost: list[int]) -> Non
             assert isinstance(graph.failed, GraphBehind)
             graph.recover()
             assert graph.failed is None
-            assert graph.gaps() == []
+            assert graph.frames.gaps() == []
             kept = [number for number in range(1, 21) if number not in lost]
-            assert graph.vector() == {ALICE.id.key: len(kept)}
+            assert graph.frames.vector() == {ALICE.id.key: len(kept)}
             assert await graph.verify() == len(kept)
             assert dict(graph.node("page")) == {f"k{number}": number for number in kept}
             assert set(graph.set("s")) == set(kept)
@@ -305,3 +309,55 @@ def test_bytes_that_have_become_a_text(tmp_path: Path) -> None:
             assert graph.failed is None
 
     run(main())
+
+
+def _another_programs(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE recipes (name)")
+        database.commit()
+
+
+OTHERS: dict[str, Callable[[Path], Any]] = {
+    "a text": lambda path: path.write_text("Dear diary,\n" * 500),
+    "a word": lambda path: path.write_text("milk"),
+    "an image": lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(5000)),
+    "another program's database": _another_programs,
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_file_that_is_no_graph_is_refused_and_left_alone(
+    tmp_path: Path, what: str, *, read_only: bool
+) -> None:
+    place = tmp_path / "notes.txt"
+    OTHERS[what](place)
+    before = place.read_bytes()
+
+    async def main() -> None:
+        for _ in range(2):
+            with pytest.raises(NotGraph, match="is not a graph") as refused:
+                await Graph.open(str(place), identity=ALICE, name="g", read_only=read_only)
+            assert refused.value.code == "graph-not-a-graph"
+
+    run(main())
+    assert place.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_damaged_first_page_is_damage(tmp_path: Path) -> None:
+    """A graph whose head lost some bytes is not taken for another program's, and nothing is left of the attempt."""
+    place = tmp_path / "notes.db"
+
+    async def main() -> None:
+        async with await Graph.open(str(place), identity=ALICE, name="g") as graph:
+            graph.node("page")["k"] = 1
+        data = bytearray(place.read_bytes())
+        data[3] ^= 0x40
+        place.write_bytes(data)
+        with pytest.raises(StoreError, match="is damaged") as refused:
+            await Graph.open(str(place), identity=ALICE, name="g")
+        assert not isinstance(refused.value, NotGraph)
+
+    run(main())
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".mended")]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dtp.core.errors import NotOwner
 from dtp.crdt import GraphValueError, Link, parts
-from dtp.crdt.rules import RuleBroken
+from dtp.crdt.permission.rules import RuleBroken
 from dtp.graph import Graph, GraphError, NestedList, NestedMap, NestingError, NewText, NotSealed, Rule, Rules
 
 
@@ -239,9 +239,9 @@ def test_files_of_others_have_it(tmp_path: Any) -> None:
         alice.document("board/1").update(BOARD)
         for name in ("json", "csv", "graphml", "rdf"):
             path = tmp_path / f"board.{name}"
-            await alice.export_contents(path, format=name)
+            await alice.files.export_contents(path, format=name)
             async with await Graph.open("memory:", identity=CAROL) as other:
-                await other.import_contents(path, format=name)
+                await other.files.import_contents(path, format=name)
                 assert other.document("board/1").to_plain() == BOARD
 
     run(main)
@@ -266,15 +266,15 @@ def test_it_is_known_what_it_was() -> None:
             await alice.commit()
             now = doc.to_plain()
             clock[0] = 3_000.0
-            then = await alice.as_of("d", 1_500.0)
+            then = await alice.history.as_of("d", 1_500.0)
             assert {key: kinds["values"][0] for key, kinds in then.items()} == BOARD
-            changed = await alice.diff("d", 1_500.0, 2_500.0)
+            changed = await alice.history.diff("d", 1_500.0, 2_500.0)
             assert sorted(changed) == ["columns", "settings"]
             assert changed["settings"]["values"].before == [BOARD["settings"]]
             assert changed["columns"]["values"].after == [now["columns"]]
-            await alice.restore("d", 1_500.0)
+            await alice.history.restore("d", 1_500.0)
             assert doc.to_plain() == BOARD
-            await alice.restore("d", 2_500.0)
+            await alice.history.restore("d", 2_500.0)
             assert doc.to_plain() == now
 
     asyncio.run(main())
@@ -294,6 +294,58 @@ def test_undo() -> None:
             now = doc.to_plain()
             undo.undo()
             assert doc.to_plain() == BOARD
+            undo.redo()
+            assert doc.to_plain() == now
+
+    run(main)
+
+
+def test_undo_hides_nothing_that_others_put_into_a_part() -> None:
+    async def main(alice: Graph, bob: Graph) -> None:
+        doc, there = alice.document("d"), bob.document("d")
+        with alice.undo_manager() as undo:
+            with undo.step("make"):
+                doc["board"] = {
+                    "title": "mine",
+                    "cards": [{"name": "a"}, {"name": "b"}],
+                    "note": NewText("hi"),
+                }
+                doc["empty"] = {"deep": {"deeper": [1]}}
+            await meet(alice, bob)
+            there["board"]["cards"][1]["done"] = True
+            there["board"]["note"].append(" there")
+            await meet(alice, bob)
+            done = undo.undo()
+            assert done is not None
+            assert {where.space for where in done.kept} == {"list", "values"}
+            assert doc.to_plain() == {"board": {"cards": [{"done": True}], "note": " there"}}
+            undo.redo()
+            assert doc.to_plain()["empty"] == {"deep": {"deeper": [1]}}
+            assert doc["board"]["title"] == "mine"
+            assert sorted(map(str, doc["board"]["cards"].to_plain())) == [
+                "{'done': True, 'name': 'b'}",
+                "{'name': 'a'}",
+            ]
+            await meet(alice, bob)
+            assert there.to_plain() == doc.to_plain()
+
+    run(main)
+
+
+def test_undo_of_what_nobody_else_touched_leaves_nothing() -> None:
+    async def main(alice: Graph, bob: Graph) -> None:
+        doc = alice.document("d")
+        with alice.undo_manager() as undo:
+            with undo.step("outer"):
+                doc.map("a").map("b")["c"] = 1
+            with undo.step("inner"):
+                doc["a"]["b"]["list"] = [[1], [2]]
+            now = doc.to_plain()
+            undo.undo()
+            done = undo.undo()
+            assert done is not None
+            assert (done.kept, doc.to_plain()) == ((), {})
+            undo.redo()
             undo.redo()
             assert doc.to_plain() == now
 
@@ -335,7 +387,7 @@ def test_souls_of_parts_are_as_the_page_says() -> None:
 
 def test_what_can_not_be_a_document_or_in_one() -> None:
     async def main(alice: Graph, bob: Graph) -> None:
-        alice.publish_key()
+        alice.access.publish_key()
         alice.private("diary", readers=[])
         with pytest.raises(NotSealed):
             alice.document(alice.own("diary"))
@@ -379,13 +431,13 @@ def test_owned_and_ruled_documents() -> None:
         assert his.to_plain() == BOARD
         with pytest.raises(NotOwner):
             his["columns"][0]["name"] = "mine"
-        grant = alice.grant(BOB.id, "board")
+        grant = alice.access.grant(BOB.id, "board")
         await meet(alice, bob)
         his["columns"][0]["name"] = "ours"
         await meet(alice, bob)
         assert alice.document(alice.own("board")).at("columns", 0, "name") == "ours"
-        alice.revoke(grant)
-        rules = alice.allow(Rules("doc", [Rule(path="*", space="values", removes="any")]))
+        alice.access.revoke(grant)
+        rules = alice.access.allow(Rules("doc", [Rule(path="*", space="values", removes="any")]))
         flat = alice.document(rules.soul("one"))
         flat["x"] = 1
         with pytest.raises(RuleBroken):
@@ -496,7 +548,7 @@ def test_replicas_converge(steps: list[tuple[int, str, int, int]]) -> None:
         assert others == [first] * len(others)
         graph = graphs[0]
         assert {key: kinds["values"][0] for key, kinds in graph.everything("d").items()} == first
-        then = await graph.as_of("d", 4e9)
+        then = await graph.history.as_of("d", 4e9)
         assert {key: kinds["values"][0] for key, kinds in then.items() if kinds["values"]} == first
 
     run(main, 3)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from dtp.crdt import Link
 from dtp.graph import Graph
-from dtp.graph.drawing import layout, svg
 from dtp.graph.errors import GraphError
+from dtp.graph.formats.drawing import layout, svg
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -137,3 +137,28 @@ def test_what_was_shown_stays_when_all_is_taken_again_by_a_clock_that_was_set_ba
             await graph.close()
 
     clock.run(main())
+
+
+def test_what_waited_waits_on_when_all_is_taken_again_and_is_shown_when_it_is_due():
+    """Also what comes back with its author, who was banned."""
+
+    async def main() -> None:
+        there, here = Wall(), Wall()
+        there.ahead = 100
+        writer, reader, other = await opened(ALICE, there), await opened(BOB, here), await opened(CAROL, here)
+        writer.node("n")["k"] = 1
+        await told(writer, ALICE, reader)
+        reader.node("n")["mine"] = 1
+        other.node("n")["c"] = 1
+        await told(other, CAROL, reader)
+        await reader.admission.ban(CAROL.id)
+        assert dict(reader.node("n")) == {"mine": 1}
+        await reader.admission.ban(ALICE.id)
+        await reader.admission.unban(ALICE.id)
+        assert dict(reader.node("n")) == {"mine": 1}
+        await asyncio.sleep(41)
+        assert dict(reader.node("n")) == {"mine": 1, "k": 1}
+        for graph in writer, reader, other:
+            await graph.close()
+
+    clock.run(main())

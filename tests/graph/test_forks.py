@@ -81,7 +81,7 @@ def test_a_restored_store_that_writes_learns_of_it_at_the_first_sync(
                         await copy.sync(connection)
             assert isinstance(copy.failed, GraphForked)
             for graph in (bob, copy):
-                (proof,) = await graph.proofs()
+                (proof,) = await graph.frames.proofs()
                 assert proof.author == ALICE.id.key
                 assert proof.is_valid()
                 assert list(graph.forks) == [ALICE.id.key]
@@ -123,14 +123,14 @@ def test_two_last_frames_are_noticed_by_those_who_have_one_each(tmp_path: Path) 
             for graph, other, vote in ((left, bob, "yes"), (right, carol, "no")):
                 graph.node("vote")["alice"] = vote
                 await graph.commit()
-                await other.receive(await graph.read(ALICE.id.key, 1, 1))
+                await other.receive(await graph.frames.read(ALICE.id.key, 1, 1))
                 other.node("seen")[other.identity.id.key.hex()] = vote
             async with serving(carol, BOB) as connection:
                 await bob.sync(connection)
             assert set(bob.node("seen")) == set(carol.node("seen"))  # everything else is exchanged
             for graph, vote in ((bob, "yes"), (carol, "no")):
                 assert graph.node("vote")["alice"] == vote  # what came first is kept
-                assert [one.author for one in await graph.proofs()] == [ALICE.id.key]
+                assert [one.author for one in await graph.frames.proofs()] == [ALICE.id.key]
                 assert graph.failed is None
             async with serving(carol, BOB) as connection:  # and nothing of it goes round and round
                 again = await bob.sync(connection)
@@ -153,13 +153,13 @@ def test_many_authors_with_two_histories_do_not_keep_others_from_syncing() -> No
                 async with await Graph.open("memory:", identity=author, name="g") as graph:
                     graph.node(f"n/{number}")["k"] = number
                     await graph.commit()
-                    frames = await graph.read(author.id.key, 1, 1)
+                    frames = await graph.frames.read(author.id.key, 1, 1)
                 await bob.receive(frames)
                 if forked:
                     async with await Graph.open("memory:", identity=author, name="g") as graph:
                         graph.node(f"n/{number}")["k"] = "other"
                         await graph.commit()
-                        frames = await graph.read(author.id.key, 1, 1)
+                        frames = await graph.frames.read(author.id.key, 1, 1)
                 await carol.receive(frames)
             carol.node("news")["k"] = 1
             async with serving(carol, BOB) as connection:
@@ -181,8 +181,8 @@ def test_a_proof_that_proves_nothing_is_refused_and_one_of_strangers_left() -> N
                 for number in range(2):
                     one.node("page")["k"] = f"{number} {one is twin}"
                     await one.commit()
-            first, second = await graph.read(ALICE.id.key, 1, 2)
-            (other,) = await twin.read(ALICE.id.key, 2, 2)
+            first, second = await graph.frames.read(ALICE.id.key, 1, 2)
+            (other,) = await twin.frames.read(ALICE.id.key, 2, 2)
             await bob.take_proof(second, other)
             assert bob.forks == {}  # nothing of Alice is here: any number of such authors can be made up
             await bob.receive([first, second])
@@ -191,9 +191,9 @@ def test_a_proof_that_proves_nothing_is_refused_and_one_of_strangers_left() -> N
             for pair in ((first, second), (second, second), (second, forged), (b"", b"")):
                 with pytest.raises(EnvelopeError):
                     await bob.take_proof(*pair)
-            assert await bob.proofs() == []
+            assert await bob.frames.proofs() == []
             await bob.take_proof(second, other)
-            (proof,) = await bob.proofs()
+            (proof,) = await bob.frames.proofs()
             assert proof.is_valid()
 
     run(main())

@@ -19,18 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.crdt import BlobRef, Duration, Link, LocalTime, values
-from dtp.graph import (
-    ContentsError,
-    Graph,
-    GraphError,
-    GraphReadOnly,
-    NotSealed,
-    StoreError,
-    files,
-    sqlite_format,
-)
-from dtp.graph.formats import as_csv, as_graphml, as_json, as_rdf
+from dtp.graph import ContentsError, Graph, GraphError, GraphReadOnly, NotSealed, StoreError
+from dtp.graph.formats import as_csv, as_graphml, as_json, as_rdf, files
 from dtp.graph.formats.items import Found, Item
+from dtp.graph.stores import sqlite_format
 from dtp.testing.strategies import graph_values
 
 TWO_HOURS = python.timezone(python.timedelta(hours=2))
@@ -62,7 +54,11 @@ async def fill(graph: Graph) -> None:
     alice["nested"] = {"a": [1, {"$link": "no link"}], "inf": math.inf, "$": -0.0}
     alice["large"] = 10**5_000
     alice.link("follows", "user/bob")
-    alice.link("follows", "user/carol & <co>")
+    alice.link("follows", "user/carol & <co>", since=2020, label="friend", at=python.date(2020, 5, 1))
+    alice.relationship("follows", "user/bob").update(
+        {"w": 0.5, "x\x01": ["a", {"b": None}], "http://x.org/y": "z"}
+    )
+    alice.relationship("best", "user/bob")["since"] = 10**30
     graph.counter("user/alice", "seen").add(-7)
     graph.set("user/alice", "tags").add("x")
     graph.set("user/alice", "tags").add(1)
@@ -98,15 +94,15 @@ def test_everything_comes_back(tmp_path: Path, format: str) -> None:
     async def main() -> None:
         async with await memory() as one, await memory(BOB) as other:
             await fill(one)
-            done = await one.export_contents(file, format=format)
+            done = await one.files.export_contents(file, format=format)
             assert done.left == []
-            taken = await other.import_contents(file, format=format)
+            taken = await other.files.import_contents(file, format=format)
             assert (taken.items, taken.changed, taken.left) == (done.items, done.items, [])
             assert contents(other) == contents(one)
-            before = other.heads()
-            assert (await other.import_contents(file, format=format)).changed == 0
-            assert other.heads() == before
-            some = await one.export_contents(file, format=format, prefix="note")
+            before = other.frames.heads()
+            assert (await other.files.import_contents(file, format=format)).changed == 0
+            assert other.frames.heads() == before
+            some = await one.files.export_contents(file, format=format, prefix="note")
             assert some.items == 1
 
     run(main())
@@ -257,10 +253,10 @@ def test_hostile_files_change_nothing(tmp_path: Path, format: str) -> None:
             for text in HOSTILE[format]:
                 file.write_text(text)
                 with pytest.raises(ContentsError) as told:
-                    await graph.import_contents(file, format=format)
+                    await graph.files.import_contents(file, format=format)
                 assert len(str(told.value)) < 6_000
             assert contents(graph) == {"a before register": values.encode(1)}
-            assert graph.vector() == {ALICE.id.key: 1}
+            assert graph.frames.vector() == {ALICE.id.key: 1}
 
     run(main())
 
@@ -273,13 +269,13 @@ def test_what_can_not_be_written_here_changes_nothing(tmp_path: Path) -> None:
             one.node("a")["k"] = 1
             one.list("b", "k").append(2)
             one.node(one.own("page"))["title"] = "Mine"
-            await one.export_contents(file)
+            await one.files.export_contents(file)
             with pytest.raises(ContentsError, match="can't be written here"):
-                await other.import_contents(file)
+                await other.files.import_contents(file)
             assert contents(other) == {}
-            assert other.vector() == {}
+            assert other.frames.vector() == {}
             one.node("a")["k"] = 5
-            assert (await one.import_contents(file)).changed == 1  # its own
+            assert (await one.files.import_contents(file)).changed == 1  # its own
             assert one.node("a")["k"] == 1
 
     run(main())
@@ -290,12 +286,12 @@ def test_private_nodes_and_book_keeping_stay_at_home(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with await memory() as graph:
-            graph.publish_key()
+            graph.access.publish_key()
             graph.private("diary", [])["day"] = "secret"
-            graph.grant(BOB.id, "board")
+            graph.access.grant(BOB.id, "board")
             graph.node(graph.own("open"))["k"] = 1
             await graph.commit()
-            done = await graph.export_contents(file)
+            done = await graph.files.export_contents(file)
             assert [str(one) for one in done.left] == [
                 f"{graph.own('diary')}: it is private, and a file isn't sealed"
             ]
@@ -304,7 +300,7 @@ def test_private_nodes_and_book_keeping_stay_at_home(tmp_path: Path) -> None:
             document = {"format": "dtp-graph-contents", "version": 1, "nodes": sneaky}
             file.write_text(json.dumps(document))
             with pytest.raises(NotSealed):
-                await graph.import_contents(file)
+                await graph.files.import_contents(file)
             for soul, key in (
                 (graph.own(".rings/diary"), "ring"),
                 (graph.own(), "static"),
@@ -315,7 +311,7 @@ def test_private_nodes_and_book_keeping_stay_at_home(tmp_path: Path) -> None:
                 document["nodes"] = {soul: {"registers": {key: 1}}}
                 file.write_text(json.dumps(document))
                 with pytest.raises(ContentsError, match="book-keeping"):
-                    await graph.import_contents(file)
+                    await graph.files.import_contents(file)
             assert graph.private("diary")["day"] == "secret"
 
     run(main())
@@ -331,7 +327,7 @@ def test_a_file_says_what_is_at_its_keys_and_all_else_stays(tmp_path: Path) -> N
             graph.set("p", "tags").add("old")
             graph.list("p", "todo").extend([1, 2, 3, 4])
             graph.text("p", "body").insert(0, "hello world")
-            await graph.export_contents(file)
+            await graph.files.export_contents(file)
             graph.node("p")["title"] = "Final"
             graph.node("p")["more"] = "stays"
             graph.counter("p", "n").add(5)
@@ -339,7 +335,7 @@ def test_a_file_says_what_is_at_its_keys_and_all_else_stays(tmp_path: Path) -> N
             graph.set("p", "tags").add("new")
             graph.list("p", "todo")[1:3] = [9]
             graph.text("p", "body").insert(5, ", brave new")
-            taken = await graph.import_contents(file)
+            taken = await graph.files.import_contents(file)
             assert (taken.items, taken.changed) == (5, 5)
             assert graph.everything("p") == {
                 "title": {"register": "Draft"}, "more": {"register": "stays"}, "n": {"counter": 2},
@@ -358,9 +354,9 @@ def test_values_written_at_the_same_time_are_told(tmp_path: Path) -> None:
             other.multi_value("p", "k").set("b")
             await one.commit()
             await other.commit()
-            await one.receive(await other.read(BOB.id.key, 1, 1))
-            await one.export_contents(file)
-            taken = await third.import_contents(file)
+            await one.receive(await other.frames.read(BOB.id.key, 1, 1))
+            await one.files.export_contents(file)
+            taken = await third.files.import_contents(file)
             assert len(taken.left) == 1
             assert "the latest was taken" in str(taken.left[0])
             assert third.multi_value("p", "k").values == one.multi_value("p", "k").values[:1]
@@ -372,21 +368,21 @@ def test_files_that_can_not_be_read_or_written(tmp_path: Path) -> None:
     async def main() -> None:
         async with await memory() as graph:
             with pytest.raises(GraphError, match="name its format"):
-                await graph.export_contents(tmp_path / "x.doc")
+                await graph.files.export_contents(tmp_path / "x.doc")
             with pytest.raises(StoreError):
-                await graph.export_contents(tmp_path / "no" / "x.json")
+                await graph.files.export_contents(tmp_path / "no" / "x.json")
             with pytest.raises(StoreError):
-                await graph.import_contents(tmp_path / "none.json")
+                await graph.files.import_contents(tmp_path / "none.json")
             (tmp_path / "latin.csv").write_bytes(b"soul,key,kind,type,value\na,k,register,text,\xe9\n")
             with pytest.raises(ContentsError, match=r"latin\.csv: not UTF-8"):
-                await graph.import_contents(tmp_path / "latin.csv")
+                await graph.files.import_contents(tmp_path / "latin.csv")
             graph.node("a")["k"] = 1
         async with await Graph.open(str(tmp_path / "g.db"), identity=ALICE) as graph:
             graph.node("a")["k"] = 1
         async with await Graph.open(str(tmp_path / "g.db"), identity=BOB, read_only=True) as beside:
-            await beside.export_contents(tmp_path / "a.json")
+            await beside.files.export_contents(tmp_path / "a.json")
             with pytest.raises(GraphReadOnly):
-                await beside.import_contents(tmp_path / "a.json")
+                await beside.files.import_contents(tmp_path / "a.json")
 
     run(main())
 
@@ -401,26 +397,28 @@ def test_networkx_reads_what_is_written_and_is_read(tmp_path: Path) -> None:
     async def main() -> None:
         async with await memory() as one, await memory(BOB) as other:
             one.node("user/a").update({"name": "A", "age": 33, "height": 1.5, "here": True})
-            one.node("user/a").link("knows", "user/b")
+            one.node("user/a").link("knows", "user/b", since=2020, close=0.5)
             one.node("user/b").link("knows", "user/a")
-            await one.export_contents(file)
+            await one.files.export_contents(file)
             read = networkx.read_graphml(file)
             assert read.nodes["user/a"] == {"name": "A", "age": 33, "height": 1.5, "here": True}
             assert sorted(read.edges(data="label")) == [
                 ("user/a", "user/b", "knows"),
                 ("user/b", "user/a", "knows"),
             ]
+            assert read.edges["user/a", "user/b"] == {"label": "knows", "since": 2020, "close": 0.5}
+            assert one.to_networkx().edges["user/a", "user/b", "knows"] == {"since": 2020, "close": 0.5}
             made = networkx.Graph()
             made.add_node("x", size=2.5, ok=False)
-            made.add_edge("x", "y", weight=3)
+            made.add_edge("x", "y", weight=3)  # undirected: both ways
             networkx.write_graphml(made, file)
-            taken = await other.import_contents(file)
-            assert [str(one) for one in taken.left] == [
-                "data 'weight' of edges: a link has a key, and nothing else"
-            ]
+            taken = await other.files.import_contents(file)
+            assert taken.left == []
             assert other.node("x").to_dict() == {"size": 2.5, "ok": False}
             assert other.node("x").links("link") == ["y"]
             assert other.node("y").links("link") == ["x"]
+            for source, target in ("xy", "yx"):
+                assert other.node(source).relationship("link", target).to_dict() == {"weight": 3}
 
     run(main())
 
@@ -448,7 +446,7 @@ def test_rdf_of_others_comes_and_goes(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with await memory() as graph:
-            assert (await graph.import_contents(file)).left == []
+            assert (await graph.files.import_contents(file)).left == []
             foaf = "http://xmlns.com/foaf/0.1/"
             found = graph.everything("http://example.org/alice")
             assert found[f"{foaf}name"] == {"register": "Alice"}
@@ -456,13 +454,28 @@ def test_rdf_of_others_comes_and_goes(tmp_path: Path) -> None:
             assert found[f"{foaf}age"] == {"register": 33}
             assert found[f"{foaf}knows"] == {"set": [Link("http://example.org/bob")]}
             assert found[f"{foaf}title"] == {"register": {"@value": "Frau", "@language": "de"}}
-            await graph.export_contents(again)
+            await graph.files.export_contents(again)
         shared = [p for p in rdflib.Graph().parse(file) if str(p[1]) not in (f"{foaf}nick", f"{foaf}title")]
         written = set(rdflib.Graph().parse(again))
         assert len(written) == 8
         assert [one for one in shared if one not in written and "born" not in one[1]] == []
 
     run(main())
+
+
+def test_statements_of_rdf_are_properties_of_links() -> None:
+    found = as_rdf.read("""@prefix rdf: <http://www.w3.org/1999/02/22-rdf-syntax-ns#> .
+@prefix x: <http://example.org/> .
+x:alice x:knows x:bob, x:carol .
+[] a rdf:Statement ; rdf:subject x:alice ; rdf:predicate x:knows ; rdf:object x:bob ; x:since 2020 ; x:by "b", "a" .
+x:half a rdf:Statement ; rdf:subject x:alice .
+""").items
+    at = "http://example.org/"
+    of_link = [one for one in found if one.kind == "relationships"]
+    assert of_link == [
+        Item(f"{at}alice", f"{at}knows", "relationships",
+             {f"{at}bob": {f"{at}since": 2020, f"{at}by": ["a", "b"]}})]  # fmt: skip
+    assert {one.soul for one in found} == {f"{at}alice", f"{at}half"}  # half of one is a node like any other
 
 
 def test_the_page_names_the_versions_that_there_are() -> None:
@@ -504,7 +517,7 @@ def test_what_takes_long_goes_on_beside_the_loop_and_is_of_one_time(tmp_path: Pa
                     await asyncio.sleep(0)
 
             moving = asyncio.ensure_future(move(graph))
-            exported = await graph.export_contents(tmp_path / "all.json")
+            exported = await graph.files.export_contents(tmp_path / "all.json")
             assert exported.items == 2_000
             assert turns > 20
             moving.cancel()
@@ -513,7 +526,7 @@ def test_what_takes_long_goes_on_beside_the_loop_and_is_of_one_time(tmp_path: Pa
 
             turns = 0
             moving = asyncio.ensure_future(move(other))
-            imported = await other.import_contents(tmp_path / "all.json")
+            imported = await other.files.import_contents(tmp_path / "all.json")
             moving.cancel()
             assert imported.items == 2_000
             assert turns > 20
@@ -547,10 +560,10 @@ def test_dates_of_rdf_are_dates(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with await memory() as graph:
-            await graph.import_contents(file)
+            await graph.files.import_contents(file)
             for key, (_, _, value) in literals.items():
                 assert graph.node("a:b")[f"a:{key}"] == value
-            await graph.export_contents(again)
+            await graph.files.export_contents(again)
             written = again.read_text()
             kept = [
                 line for line, one in zip(lines, literals.values(), strict=True) if type(one[2]) is not dict
@@ -562,9 +575,9 @@ def test_dates_of_rdf_are_dates(tmp_path: Path) -> None:
             }  # a map, and stays one
             graph.node("a:b")["a:small"] = LocalTime(1)
             graph.node("a:b")["a:back"] = Duration(-1, 1)
-            await graph.export_contents(again)
+            await graph.files.export_contents(again)
             async with await memory() as other:
-                await other.import_contents(again)
+                await other.files.import_contents(again)
                 assert other.everything("a:b") == graph.everything("a:b")
 
     run(main())

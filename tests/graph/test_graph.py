@@ -16,7 +16,7 @@ from graph_fixtures import ALICE, BOB, CAROL
 from dtp.core.errors import EncodingError
 from dtp.crdt import Clock
 from dtp.graph import Envelope, EnvelopeError, Equivocation, Graph, GraphError, Proof, StoreError
-from dtp.graph import envelope as envelopes
+from dtp.graph.frames import envelope as envelopes
 
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:
@@ -29,7 +29,11 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
 
 async def everything(graph: Graph) -> list[bytes]:
     """All stored envelopes."""
-    return [one for author, last in graph.vector().items() for one in await graph.read(author, 1, last)]
+    return [
+        one
+        for author, last in graph.frames.vector().items()
+        for one in await graph.frames.read(author, 1, last)
+    ]
 
 
 def test_what_was_put_is_there_after_opening_again(tmp_path: Path) -> None:
@@ -77,7 +81,7 @@ def test_what_was_made_is_stored_by_itself_in_the_next_turn(tmp_path: Path) -> N
             graph.node("a")["k"] = 1
             graph.node("a")["l"] = 2
             await stored.wait()
-            assert graph.vector() == {ALICE.id.key: 1}  # one frame of both
+            assert graph.frames.vector() == {ALICE.id.key: 1}  # one frame of both
             forget()
 
     run(main())
@@ -95,15 +99,15 @@ def test_frames_make_a_chain_that_others_take_in_any_order() -> None:
             sent = await everything(one)
             assert len(sent) == 5
             assert await other.receive([sent[3], sent[1]]) == 0
-            assert other.gaps() == [(ALICE.id.key, 1, 1), (ALICE.id.key, 3, 3)]
+            assert other.frames.gaps() == [(ALICE.id.key, 1, 1), (ALICE.id.key, 3, 3)]
             assert await other.receive([sent[0]]) == 2
             assert await other.receive([sent[2], sent[2]]) == 2
             assert other.node("a")["k"] == 3
             assert await other.receive([sent[4]]) == 1
-            assert other.gaps() == []
+            assert other.frames.gaps() == []
             assert await other.receive(sent) == 0
             assert other.replica.save() == one.replica.save()
-            assert other.vector() == one.vector()
+            assert other.frames.vector() == one.frames.vector()
 
     run(main())
 
@@ -158,7 +162,7 @@ def refused(expected: type[Exception], *data: bytes, before: int = 0) -> Excepti
         async with await Graph.open("memory:", identity=BOB) as graph:
             with pytest.raises(expected) as caught:
                 await graph.receive(data)
-            assert sum(graph.vector().values()) == before
+            assert sum(graph.frames.vector().values()) == before
             return caught.value
 
     return run(main())  # type: ignore[no-any-return]
@@ -241,7 +245,7 @@ def test_two_histories_are_a_proof(signed: list[Envelope], tmp_path: Path) -> No
             assert caught.value.proof.author == ALICE.id.key
             assert await graph.receive([second.encode()]) == 1  # what came first goes on
         async with await Graph.open(path, identity=BOB) as graph:
-            (proof,) = await graph.proofs()
+            (proof,) = await graph.frames.proofs()
             assert proof.is_valid()
 
     run(main())
@@ -332,7 +336,7 @@ def test_frames_from_the_future_come_when_they_are_due() -> None:
             assert "k" not in other.node("a")
             watch = other.watch()
             wall["bob"] = 1_940.0
-            other._apply_due()  # what the timer calls
+            other._intake._apply_due()  # what the timer calls
             assert (await anext(watch)).soul == "a"
             assert other.node("a")["k"] == 1
 

@@ -103,7 +103,7 @@ def test_who_is_there_is_seen_through_others(shape: str) -> None:
         assert (gone.peer, gone.session, gone.state) == (ALICE.id, first.session, None)
         await asyncio.sleep(120)  # who is there stays, for as long as he is
         assert seen(a) == seen(d) == {str(CAROL.id): {"name": "Carol"}}
-        assert all(len(graph.vector()) == 0 for graph in (a, b, c, d)), "nothing is stored"
+        assert all(len(graph.frames.vector()) == 0 for graph in (a, b, c, d)), "nothing is stored"
         await c.close()
         with pytest.raises(StopAsyncIteration):
             await anext(changes)

@@ -14,8 +14,9 @@ from graph_fixtures import ALICE, BOB
 
 from dtp.crdt import Clock, Kind, values
 from dtp.crdt.replica import owner_name
-from dtp.graph import Graph, GraphError, StoreError, files
-from dtp.graph.sqlite_format import frame_sum
+from dtp.graph import Graph, GraphError, StoreError
+from dtp.graph.formats import files
+from dtp.graph.stores.sqlite_format import frame_sum
 
 
 def test_versions_of_a_node_and_going_back() -> None:
@@ -32,30 +33,30 @@ def test_versions_of_a_node_and_going_back() -> None:
             page["tags"] = None
             graph.node("page/2")["title"] = "another"
             graph.set("page/1", "links").add("x")
-            versions = await graph.history("page/1", "title")
+            versions = await graph.history.versions("page/1", "title")
             shown = [(v.op.value, v.before, v.had_value, v.when, v.sequence) for v in versions]
             assert shown == [("Draft", None, False, 1_000.0, 1), ("Final", "Draft", True, 1_010.0, 1)]
             assert {v.op.author for v in versions} == {ALICE.id.key}
-            everything = await graph.history("page/1")
+            everything = await graph.history.versions("page/1")
             assert [v.op.kind for v in everything].count(Kind.SET_ADD) == 1
             gone = next(v for v in everything if v.op.key == "body" and not v.op.has_value)
             assert (gone.before, gone.had_value) == ("hello", True)
-            assert await graph.as_of("page/1", 1_005.0) == {
+            assert await graph.history.as_of("page/1", 1_005.0) == {
                 "title": {"register": "Draft"},
                 "body": {"register": "hello"},
             }
-            assert await graph.as_of("page/1", 999.0) == {}
-            assert await graph.diff("page/1", 1_005.0, 1_010.0) == {
+            assert await graph.history.as_of("page/1", 999.0) == {}
+            assert await graph.history.diff("page/1", 1_005.0, 1_010.0) == {
                 "body": {"register": ("hello", None, True, False)},
                 "links": {"set": (None, ["x"], False, True)},
                 "tags": {"register": (None, None, False, True)},
                 "title": {"register": ("Draft", "Final", True, True)},
             }
-            assert await graph.diff("page/1", 1_001.0, 1_005.0) == {}
-            await graph.restore("page/1", 1_005.0)
+            assert await graph.history.diff("page/1", 1_001.0, 1_005.0) == {}
+            await graph.history.restore("page/1", 1_005.0)
             assert page.to_dict() == {"title": "Draft", "body": "hello"}
             assert list(graph.set("page/1", "links")) == []
-            assert graph.vector() == {ALICE.id.key: 2}
+            assert graph.frames.vector() == {ALICE.id.key: 2}
 
     asyncio.run(main())
 
@@ -113,16 +114,16 @@ def test_a_time_of_all_types_is_what_was_there_then() -> None:
                     for _ in range(3):
                         change(graph)
                     await graph.commit()
-                await one.receive(await other.read(BOB.id.key, 1, 99))
-                await other.receive(await one.read(ALICE.id.key, 1, 99))
+                await one.receive(await other.frames.read(BOB.id.key, 1, 99))
+                await other.receive(await one.frames.read(ALICE.id.key, 1, 99))
                 now = one.everything("p")
                 assert now == other.everything("p")
                 moments.append((wall[0] + 0.5, now))
             for seconds, then in moments:
-                assert shown(await one.as_of("p", seconds)) == shown(then)
+                assert shown(await one.history.as_of("p", seconds)) == shown(then)
             (first, before), (last, after) = moments[4], moments[-1]
-            assert await one.diff("p", last, last) == {}
-            differing = await one.diff("p", first, last)
+            assert await one.history.diff("p", last, last) == {}
+            differing = await one.history.diff("p", first, last)
             assert {(key, kind) for key, kinds in differing.items() for kind in kinds} >= {
                 (key, kind)
                 for key, kinds in (before | after).items()
@@ -130,11 +131,11 @@ def test_a_time_of_all_types_is_what_was_there_then() -> None:
                 if shown(before).get(key, {}).get(kind) != shown(after).get(key, {}).get(kind)
             }
             wall[0] += 10
-            await one.restore("p", first)
+            await one.history.restore("p", first)
             restored = shown(one.everything("p"))
             assert restored == shown(before)
             wall[0] += 10
-            await one.restore("p", last)
+            await one.history.restore("p", last)
             assert shown(one.everything("p"))["t"] == shown(after)["t"]
 
     asyncio.run(main())
@@ -165,10 +166,10 @@ def test_what_others_wrote_into_an_owned_soul_is_in_no_history() -> None:
             other.node("free")["k"] = 1
             other.replica.core.put(values.rows([(one.own("page"), "k", "forged")]), 1 << 16)
             await other.commit()
-            await one.receive(await other.read(BOB.id.key, 1, 1))
+            await one.receive(await other.frames.read(BOB.id.key, 1, 1))
             assert one.node("free")["k"] == 1
             assert one.node(one.own("page"))["k"] == "mine"
-            assert [v.op.value for v in await one.history(one.own("page"))] == ["mine"]
+            assert [v.op.value for v in await one.history.versions(one.own("page"))] == ["mine"]
 
     asyncio.run(main())
 
@@ -185,15 +186,15 @@ def test_a_graph_as_a_file(tmp_path: Path) -> None:
                 one.node("a")[f"k{number}"] = number
                 await one.commit()
             one.text("note").insert(0, "hello")
-            assert await one.export(file) == 601
-            assert await other.import_file(file) == 601
-            assert await other.import_file(file) == 0
+            assert await one.files.export(file) == 601
+            assert await other.files.import_file(file) == 601
+            assert await other.files.import_file(file) == 0
             assert other.replica.save() == one.replica.save()
             assert str(other.text("note")) == "hello"
             with pytest.raises(StoreError):
-                await one.export(tmp_path / "no" / "folder")
+                await one.files.export(tmp_path / "no" / "folder")
             with pytest.raises(StoreError):
-                await one.import_file(tmp_path / "none")
+                await one.files.import_file(tmp_path / "none")
 
     asyncio.run(main())
     assert [path.name for path in tmp_path.iterdir()] == ["graph.dtpg"]
@@ -216,7 +217,7 @@ def test_killed_while_exporting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
             await Graph.open("memory:", identity=BOB) as other,
         ):
             one.node("a")["k"] = 1
-            await one.export(file)
+            await one.files.export(file)
             one.node("a")["k"] = 2
             with monkeypatch.context() as patched:
                 if step == "write":
@@ -224,11 +225,11 @@ def test_killed_while_exporting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                 else:
                     patched.setattr(os, step, killed)
                 with pytest.raises(Killed):
-                    await one.export(file)
-            assert await other.import_file(file) == 1
+                    await one.files.export(file)
+            assert await other.files.import_file(file) == 1
             assert other.node("a")["k"] == 1
-            await one.export(file)
-            assert await other.import_file(file) == 1
+            await one.files.export(file)
+            assert await other.files.import_file(file) == 1
 
     asyncio.run(main())
     assert [path.name for path in tmp_path.iterdir()] == ["graph.dtpg"]
@@ -244,15 +245,15 @@ def test_a_damaged_file_gives_nothing(tmp_path: Path, damage: str) -> None:
             await Graph.open("memory:", identity=BOB) as other,
         ):
             one.node("a")["k"] = 1
-            await one.export(file)
+            await one.files.export(file)
             data = bytearray(file.read_bytes())
             if damage == "flip":
                 data[20] ^= 1
             kept = {"cut": data[:-5], "flip": data, "empty": b"", "other": b"x" * 100}[damage]
             file.write_bytes(kept)
             with pytest.raises(GraphError):
-                await other.import_file(file)
-            assert other.vector() == {}
+                await other.files.import_file(file)
+            assert other.frames.vector() == {}
 
     asyncio.run(main())
 

@@ -86,7 +86,7 @@ def test_indexes_follow_merges() -> None:
             one.node("note/1")["body"] = "hello there"
             one.text("note/2", "body").insert(0, "say hello")
             await one.commit()
-            await other.receive(await one.read(ALICE.id.key, 1, 9))
+            await other.receive(await one.frames.read(ALICE.id.key, 1, 9))
             assert [row["node"].soul for row in other.query(search)] == ["note/1", "note/2"]
             other.node("note/1")["body"] = "bye"
             assert [row["node"].soul for row in other.query(search)] == ["note/2"]
@@ -130,7 +130,9 @@ def test_no_answer_depends_on_an_index(seed: int) -> None:
 def test_kinds_under_rules_are_labels_everywhere() -> None:
     async def main() -> None:
         async with await Graph.open("memory:", identity=ALICE) as graph:
-            votes = graph.allow(Rules("vote", [Rule(key="{author}", value=Schema(one_of=("yes", "no")))]))
+            votes = graph.access.allow(
+                Rules("vote", [Rule(key="{author}", value=Schema(one_of=("yes", "no")))])
+            )
             graph.node(votes.soul("lunch"))[str(ALICE.id)] = "yes"
             await graph.commit()
             graph.index("vote", str(ALICE.id))

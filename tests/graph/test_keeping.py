@@ -11,7 +11,7 @@ from graph_fixtures import ALICE, BOB
 
 import dtp
 from dtp.graph import Graph
-from dtp.graph.keeping import LONGEST_PAUSE
+from dtp.graph.sync.keeping import LONGEST_PAUSE
 from dtp.net.dial import Connecting
 from dtp.testing.clock import run as run_virtual
 

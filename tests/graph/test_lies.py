@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from graph_fixtures import ALICE, BOB, CAROL
 
+from dtp.core.crdt import CLOCK_END
 from dtp.crdt import Clock
+from dtp.crdt.summing import Summing
 from dtp.graph import Envelope, Equivocation, Graph, Proof, Rule, Rules, Schema, Summary
-from dtp.graph import envelope as envelopes
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.frames.proving import contradict
 
 VOTE = Rules("vote", [Rule(path="*", key="{author}", value=Schema(one_of=("yes", "no")), once="soul")])
 
@@ -67,7 +70,7 @@ def end(graph: Graph) -> None:
 
 
 def voted(graph: Graph) -> None:
-    graph.allow(VOTE)
+    graph.access.allow(VOTE)
     graph.node(VOTE.soul("lunch"))[str(ALICE.id)] = "yes"
 
 
@@ -87,13 +90,13 @@ async def made(*turns: Turn) -> tuple[list[bytes], bytes, bytes]:
         bob.set("s").add("bob's")
         bob.set("s").add("bob's too")
         await bob.commit()
-        (first,) = await bob.read(BOB.id.key, 1, 1)
+        (first,) = await bob.frames.read(BOB.id.key, 1, 1)
         await alice.receive([first])
         for turn in (plain, *turns, end):
             now[0] += 1
             turn(alice)
             await alice.commit()
-        frames = await alice.read(ALICE.id.key, 1, 9)
+        frames = await alice.frames.read(ALICE.id.key, 1, 9)
         summary = alice.replica.summary(ALICE.id.key, 0)
         assert all(summary.add(opened(one).body) for one in frames) or turns == (voted,)
         return frames, first, summary.end()
@@ -155,7 +158,7 @@ def test_frames_behind_a_summary_that_lies_about_them(name: str, tmp_path: Path)
             assert {type(proof.first), type(proof.second)} == {Envelope, Summary}
             assert carol.replica.save() == state  # what came first is kept
         async with await Graph.open(path, identity=CAROL) as carol:
-            (kept,) = await carol.proofs()
+            (kept,) = await carol.frames.proofs()
             assert kept.is_valid()
 
     run(main())
@@ -168,7 +171,7 @@ def test_a_summary_that_lies_about_frames_that_are_here(name: str) -> None:
         async with await Graph.open("memory:", identity=CAROL) as carol:
             await carol.receive([bob, *frames[:-1]])
             await caught(carol, [false])  # although it goes on behind what is here
-            assert carol.vector()[ALICE.id.key] == len(frames) - 1
+            assert carol.frames.vector()[ALICE.id.key] == len(frames) - 1
             assert await carol.receive(frames) == 1
 
     run(main())
@@ -181,9 +184,9 @@ def test_who_keeps_the_history_keeps_the_frames_and_the_proof(name: str) -> None
         async with await Graph.open("memory:", identity=CAROL, history=True) as carol:
             assert await carol.receive([bob, false]) == 1
             assert await carol.receive(frames) == len(frames)
-            (proof,) = await carol.proofs()
+            (proof,) = await carol.frames.proofs()
             assert proof.is_valid()
-            assert carol.gaps() == []
+            assert carol.frames.gaps() == []
 
     run(main())
 
@@ -210,7 +213,7 @@ def test_what_may_be_left_out_is_no_lie() -> None:
         async with await Graph.open("memory:", identity=CAROL) as carol:
             assert await carol.receive([bob, await summed(frames, b"")]) == 2
             assert await carol.receive(frames) == 0
-            assert await carol.proofs() == []
+            assert await carol.frames.proofs() == []
 
     run(main())
 
@@ -226,7 +229,7 @@ def test_a_summary_that_names_own_dots_which_it_is_about() -> None:
             alice.set("s").add("x")
             alice.set("s").discard("x")
             await alice.commit()
-            frames = await alice.read(ALICE.id.key, 1, 1)
+            frames = await alice.frames.read(ALICE.id.key, 1, 1)
             body = opened(frames[0]).body
             assert await carol.receive([await summed(frames, body)]) == 1
             await caught(carol, frames)
@@ -241,8 +244,8 @@ def test_what_agreed_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
         async with await Graph.open("memory:", identity=CAROL) as carol:
             await carol.receive([bob, *frames])
             read: list[int] = []
-            standing = carol._standing
-            monkeypatch.setattr(carol._chains, "_read", lambda *at: read.append(at[1]) or standing(*at))
+            standing = carol.frames._standing
+            monkeypatch.setattr(carol.frames.chains, "_read", lambda *at: read.append(at[1]) or standing(*at))
             assert await carol.receive([true]) == 0
             assert read == [1, 2, 3]
             assert await carol.receive([true, true]) == 0
@@ -280,6 +283,53 @@ def test_a_proof_of_what_can_not_be_read_is_none() -> None:
         async with await Graph.open("memory:", identity=CAROL, history=True) as carol:
             assert await carol.receive([false.encode()]) == 0  # it blames no frame
             assert await carol.receive(frames) == len(frames)
-            assert await carol.proofs() == []
+            assert await carol.frames.proofs() == []
+
+    run(main())
+
+
+def test_edits_that_are_told_otherwise_by_a_summary() -> None:
+    """One edit may tell of many, and what was deleted without its text; not with other text, and not less."""
+
+    async def main() -> None:
+        async with await Graph.open("memory:", identity=ALICE, name="g") as alice:
+            for number in range(60):
+                alice.text("t").append("this stays. ")
+                alice.text("t").insert(0, "this goes. ")
+                alice.text("t").delete(0, 11)
+                alice.list("l").append(["kept", number])
+                await alice.commit()
+            frames = [envelopes.decode("g", one) for one in await alice.frames.read(ALICE.id.key, 1, 60)]
+            await alice.upkeep.prune()
+            (stored,) = await alice.frames.read(ALICE.id.key, 1, 60)
+        honest = envelopes.decode("g", stored)
+        assert isinstance(honest, Summary)
+        assert honest.body.count(b"this stays") == 60
+        assert b"this goes" not in honest.body
+        assert not any(contradict(honest, frame) for frame in frames)
+
+        def told(body: bytes) -> Summary:
+            clocks = honest.after, honest.last
+            return envelopes.sum_up(ALICE, honest, honest, clocks, honest.seen, body)
+
+        assert not contradict(told(honest.body), frames[0])
+        other_text = told(honest.body.replace(b"this stays", b"nobody saw", 1))
+        assert Proof(other_text, frames[0]).is_valid()
+        assert not contradict(other_text, frames[1])  # which says nothing of it
+        assert Proof(honest, other_text).is_valid()
+        other_value = told(honest.body.replace(b"kept", b"lost"))
+        assert all(Proof(other_value, frame).is_valid() for frame in frames)
+
+        async with await Graph.open("memory:", identity=BOB, name="g") as bob:
+            some = frames[:30]
+            for graph_frames in (some[:29], some[29:]):
+                await bob.receive([one.encode() for one in graph_frames])
+            fewer = Summing(bob.replica, ALICE.id.key, 0)
+            for one in some[:29]:
+                assert fewer.add(one.body)
+            lacking = fewer.end()
+        first, last = some[0], some[29]
+        less = envelopes.sum_up(ALICE, first, last, (0, CLOCK_END - 1), honest.seen, lacking)
+        assert contradict(less, last)
 
     run(main())

@@ -18,7 +18,7 @@ from graph_fixtures import ALICE, BOB, told
 from dtp.crdt import Clock, Kind, ListPatch, SequenceChange
 from dtp.crdt.ops import ops_of
 from dtp.graph import Graph
-from dtp.graph.old_lists import merge, read_old_lists
+from dtp.graph.stores.old_lists import merge, read_old_lists
 
 VECTORS = json.loads((Path(__file__).parents[2] / "docs" / "vectors" / "graph.json").read_text())
 
@@ -191,12 +191,12 @@ def test_lists_as_they_were() -> None:
             items.append("waits")
             assert graph.everything("l") == {"k": {"list": ["c", "a", "waits"]}}
             await graph.commit()
-            assert (await graph.as_of("l", 1_500))["k"]["list"] == ["a", "b"]
-            assert (await graph.as_of("l", 2_500))["k"]["list"] == ["c", "a", "waits"]
+            assert (await graph.history.as_of("l", 1_500))["k"]["list"] == ["a", "b"]
+            assert (await graph.history.as_of("l", 2_500))["k"]["list"] == ["c", "a", "waits"]
             now[0] = 3_000.0
-            await graph.restore("l", 1_500)
+            await graph.history.restore("l", 1_500)
             assert list(items) == ["a", "b"]
-            written = [one.op for one in await graph.history("l", "k")]
+            written = [one.op for one in await graph.history.versions("l", "k")]
             assert [op.kind for op in written] == [Kind.LIST_EDIT] * 3
             assert written[1].value == ["c", "waits"]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import pytest
 from graph_fixtures import ALICE, BOB, CAROL, identity
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from postgres import server
 
 import dtp
+from dtp.core.errors import NotOwner
 from dtp.crdt import Link
 from dtp.crdt.ops import ops_of
 from dtp.graph import (
@@ -28,8 +31,8 @@ from dtp.graph import (
     QueryError,
     SyncError,
 )
-from dtp.graph import envelope as envelopes
-from dtp.graph.envelope import Skipped
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.frames.envelope import Skipped
 from dtp.identity import Identity
 from dtp.testing.clock import run as run_virtual
 
@@ -171,7 +174,7 @@ def test_a_part_is_what_a_full_replica_shows_of_it_and_costs_less() -> None:
             everything = await sync(whole, full)
             assert done.is_whole
             assert done.bytes_received < everything.bytes_received / 4
-            assert part.heads() == full.heads()
+            assert part.frames.heads() == full.frames.heads()
             assert shown(part) == shown(full, NOTES)
             assert {one.partition("/")[0] for one in part.souls()} == {"note"}
             full.node("note/new")["k"] = 1
@@ -209,12 +212,12 @@ def test_what_is_not_here_is_said() -> None:
                 with pytest.raises(GraphPartial, match="place/1"):
                     read("place/1")
             with pytest.raises(GraphPartial):
-                await part.history("place/1")
+                await part.history.versions("place/1")
             with pytest.raises(GraphPartial):
-                await part.as_of("place/1", 2e9)
+                await part.history.as_of("place/1", 2e9)
             with pytest.raises(GraphPartial):
-                await part.restore("place/1", 2e9)
-            for whole in (part.compact(), part.export("x"), part.export_chunks()):
+                await part.history.restore("place/1", 2e9)
+            for whole in (part.upkeep.compact(), part.files.export("x"), part.files.export_chunks()):
                 with pytest.raises(GraphPartial):
                     await whole
             assert part.souls() == ["note/1"]
@@ -248,7 +251,7 @@ def test_it_is_never_taken_for_a_full_one() -> None:
             assert not done.is_whole
             assert other.node("note/mine")["k"] == 1
             assert other.node("note/0")["k"] == 0
-            assert other.vector()[ALICE.id.key] < full.vector()[ALICE.id.key]
+            assert other.frames.vector()[ALICE.id.key] < full.frames.vector()[ALICE.id.key]
             done = await sync(other, full)
             assert done.is_whole
             await sync(full, part)
@@ -289,10 +292,28 @@ def test_parts_sync_with_parts() -> None:
     run(main)
 
 
-@pytest.mark.parametrize("place", ["memory:", "file"])
-def test_a_part_grows(place: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with server() as url:
+        yield url
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Somewhere that keeps graphs of any name."""
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres"))
+    return "memory:" if request.param == "memory" else str(tmp_path / "part.db")
+
+
+def run_at(place: str, main: Any) -> None:
+    """In virtual time where there are no threads of a driver."""
+    asyncio.run(main()) if place.startswith("postgres") else run(main)
+
+
+def test_a_part_grows(place: str) -> None:
     async def main() -> None:
-        path = place if place == "memory:" else str(tmp_path / "part.db")
+        path = place
         both = Part(prefixes=["note/", "place/"])
         async with await opened(ALICE) as full, await opened(BOB, NOTES, path) as part:
             await fill(full, "alice")
@@ -308,7 +329,47 @@ def test_a_part_grows(place: str, tmp_path: Path) -> None:
             assert shown(part) == shown(full, both)
             assert await part.verify() > 0
 
-    run(main)
+    run_at(place, main)
+
+
+def test_programs_that_share_a_database_have_one_part(postgres: str) -> None:
+    """What one of them has synced, and what was skipped, is the other's, too."""
+
+    async def main() -> None:
+        both, name = Part(prefixes=["note/", "place/"]), "shared part"
+
+        async def at(who: Identity, place: str = postgres, part: Part | None = None) -> Graph:
+            return await Graph.open(place, identity=who, name=name, part=part)
+
+        async with await at(ALICE, "memory:") as full:
+            await fill(full, "alice")
+            async with await at(BOB, part=NOTES) as part, await at(CAROL) as beside:
+                assert beside.part == NOTES
+                await sync(part, full)
+                async with asyncio.timeout(60):
+                    while beside.frames.vector() != full.frames.vector():  # noqa: ASYNC110 - no event tells
+                        await asyncio.sleep(0.02)
+                beside.node("note/carol")["k"] = 1
+                await beside.commit()
+                assert beside.node("note/1")["by"] == "alice"
+                with pytest.raises(GraphPartial):
+                    beside.node("place/1")
+                with pytest.raises(GraphError, match="no other program"):
+                    await part.grow(both)
+                assert part.part == NOTES
+            with pytest.raises(GraphError, match="store of its own"):
+                await at(ALICE)  # whose frames were skipped
+            async with await at(CAROL) as beside:
+                assert beside.part == NOTES
+                await beside.grow(both)
+                await sync(beside, full)
+                assert shown(beside) == shown(full, both)
+                await beside.verify()
+        async with await Graph.open(postgres, identity=BOB, name=name, read_only=True) as read:
+            assert read.part == both
+            assert read.node("place/1")["by"] == "alice"
+
+    asyncio.run(main())
 
 
 def test_a_file_keeps_its_part(tmp_path: Path) -> None:
@@ -351,7 +412,7 @@ def test_a_file_that_has_only_skipped_frames_is_opened_again(tmp_path: Path) -> 
                 await sync(part, full)
             async with await opened(BOB, NOTES, path) as part:
                 assert part.damage is None
-                assert part.heads() == full.heads()
+                assert part.frames.heads() == full.frames.heads()
                 full.node("note/1")["k"] = 1
                 await full.commit()
                 await sync(part, full)
@@ -427,7 +488,7 @@ def test_only_a_part_is_served() -> None:
                 done = await sync(other, full, part=NOTES)
                 assert not done.is_whole
                 assert full.node("note/mine")["k"] == 1
-                for data in await other.read(ALICE.id.key, 1, 1000):
+                for data in await other.frames.read(ALICE.id.key, 1, 1000):
                     body = envelopes.decode("g", data).body
                     assert not body or b"note/" in body
             with pytest.raises(GraphError, match="within"):
@@ -549,7 +610,7 @@ def test_what_is_skipped_is_taken_by_whoever_asked_for_it_alone() -> None:
             await opened(CAROL) as other,
         ):
             await fill(full, "alice")
-            frames = _frames(full, await full.read(ALICE.id.key, 1, 10))
+            frames = _frames(full, await full.frames.read(ALICE.id.key, 1, 10))
             skipped = Skipped.of(frames[0], frames[4])
             assert skipped.is_genuine()
             assert envelopes.decode("g", skipped.encode()) == skipped
@@ -592,14 +653,14 @@ def test_a_peer_that_skips_what_does_not_follow_is_not_followed() -> None:
             await opened(BOB, NOTES) as part,
         ):
             await fill(full, "alice")
-            frames = _frames(full, await full.read(ALICE.id.key, 1, 10))
+            frames = _frames(full, await full.frames.read(ALICE.id.key, 1, 10))
             await part.receive([frames[0].encode()])
             wrong = Skipped.of(frames[1], frames[4])
             packed = list(msgpack.unpackb(wrong.encode()))
             packed[6] = bytes([1]) * 32
             with pytest.raises(dtp.DtpError, match="don't go on"):
                 await part.receive([msgpack.packb(packed)], part=NOTES)
-            assert part.vector() == {ALICE.id.key: 1}
+            assert part.frames.vector() == {ALICE.id.key: 1}
             await sync(part, full)
             assert shown(part) == shown(full, NOTES)
 
@@ -621,14 +682,14 @@ def test_forks_are_found_by_who_has_only_a_part() -> None:
             for graph, target in ((left, full), (right, other)):
                 graph.node("place/1")["k"] = graph is left
                 await graph.commit()
-                await target.receive(await graph.read(twin.id.key, 1, 9))
+                await target.receive(await graph.frames.read(twin.id.key, 1, 9))
             await sync(part, full)
-            assert not await part.proofs()
+            assert not await part.frames.proofs()
             await sync(part, other)
-            (proof,) = await part.proofs()
+            (proof,) = await part.frames.proofs()
             assert proof.is_valid()
             assert proof.author == twin.id.key
-            assert (await other.proofs())[0].is_valid()
+            assert (await other.frames.proofs())[0].is_valid()
 
     run(main)
 
@@ -665,10 +726,10 @@ def test_a_second_implementation_reads_a_part(summed: bool) -> None:
                         second.take(chains, "g", data)
                 stream.reset()
             chain = chains[ALICE.id.key]
-            head = full.heads()[ALICE.id.key]
+            head = full.frames.heads()[ALICE.id.key]
             assert (chain.end, chain.hash[:16]) == (head.sequence, head.mark)
             assert chain.skipped or summed
-            stored = _frames(full, await full.read(ALICE.id.key, 1, chain.end))
+            stored = _frames(full, await full.frames.read(ALICE.id.key, 1, chain.end))
             touching = {
                 one.sequence: one.body
                 for one in stored
@@ -694,7 +755,35 @@ STEP = st.one_of(
     st.tuples(st.just("text"), st.integers(0, 4), st.integers(0, 1)),
     st.tuples(st.just("reopen"), st.integers(0, 4)),
     st.tuples(st.just("grow"), st.integers(2, 4)),
+    st.tuples(st.just("cut"), st.integers(0, 4), st.integers(0, 4), st.integers(1, 5)),
+    st.tuples(st.just("prune"), st.integers(0, 1)),
+    st.tuples(st.just("grant"), st.integers(1, 4)),
+    st.tuples(st.just("revoke"), st.integers(1, 4)),
+    st.tuples(st.just("owned"), st.integers(0, 4)),
 )
+#: A node of the first replica's own, in those parts that have places.
+OWNED = f"~{WHO[0].id}/place/1"
+
+
+async def sync_cut_off(one: Graph, other: Graph, most: int) -> None:
+    """Sync, but have the connection lost when this many envelopes have come."""
+    took, left = one.receive, most
+
+    async def receive(data: Iterable[bytes], *, part: Part | None = None) -> int:
+        nonlocal left
+        some = list(data)[:left]
+        left -= len(some)
+        taken = await took(some, part=part)
+        if not left:
+            raise SyncError("the connection is cut here")
+        return taken
+
+    one.receive = receive  # type: ignore[method-assign]
+    try:
+        with contextlib.suppress(SyncError):
+            await sync(one, other)
+    finally:
+        del one.receive
 
 
 @settings(max_examples=10, phases=[Phase.explicit, Phase.reuse, Phase.generate])
@@ -728,6 +817,21 @@ def test_full_and_partial_replicas_in_random_histories(
                 grown = parts[at].union(Part(prefixes=["place/2"]))  # type: ignore[union-attr]
                 parts[at] = grown
                 await graph.grow(grown)
+            elif what == "cut" and rest[0] != at:
+                await sync_cut_off(graph, graphs[rest[0]], rest[1])
+            elif what == "prune":
+                await graph.upkeep.prune()
+            elif what == "grant":
+                graphs[0].access.grant(WHO[at].id, "place")
+                await graphs[0].commit()
+            elif what == "revoke":
+                for grant in [one for one in graphs[0].access.grants() if one.grantee == WHO[at].id.key]:
+                    graphs[0].access.revoke(grant)
+                await graphs[0].commit()
+            elif what == "owned":
+                with contextlib.suppress(NotOwner):  # who has no grant, or not yet
+                    graph.put_many([(OWNED, f"k{at}", count)])
+                await graph.commit()
         for _ in range(2):
             for other in graphs[1:]:
                 await sync(graphs[0], other)

@@ -9,15 +9,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 from graph_fixtures import ALICE, BOB, CAROL, identity
 from test_sync import connected
 
 import dtp
-from dtp.graph import Graph, SyncError, passing
-from dtp.graph import envelope as envelopes
-from dtp.graph import sync as protocol
-from dtp.graph.passing import Passed, Taking
+from dtp.graph import Graph, SyncError
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.frames import summaries
+from dtp.graph.sync import passing, protocol
+from dtp.graph.sync.passing import Passed, Taking
 
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:
@@ -56,8 +58,8 @@ def test_a_relay_does_not_send_what_was_overwritten(tmp_path: Path, who_dials: s
         ):
             for _ in range(100):
                 await churn(alice, 1)
-                last = alice.vector()[ALICE.id.key]
-                await bob.receive(await alice.read(ALICE.id.key, last, last))
+                last = alice.frames.vector()[ALICE.id.key]
+                await bob.receive(await alice.frames.read(ALICE.id.key, last, last))
             dialing, dialed = (bob, alice) if who_dials == "relay" else (alice, bob)
             async with served(dialed, f"first-{who_dials}") as client:
                 await dialing.sync(client)
@@ -65,8 +67,8 @@ def test_a_relay_does_not_send_what_was_overwritten(tmp_path: Path, who_dials: s
             assert bob.passed.upto(ALICE.id.key) == 100
             assert bob.passed.size(ALICE.id.key) < 4000
             await churn(bob, 5)
-            state, vector = alice.replica.save(), alice.vector()
-            assert len(await bob.history("n/1", "k")) == 105  # it keeps what it saw
+            state, vector = alice.replica.save(), alice.frames.vector()
+            assert len(await bob.history.versions("n/1", "k")) == 105  # it keeps what it saw
         async with (
             await Graph.open(path, identity=BOB) as bob,
             await Graph.open("memory:", identity=CAROL) as carol,
@@ -75,7 +77,7 @@ def test_a_relay_does_not_send_what_was_overwritten(tmp_path: Path, who_dials: s
         ):
             done = await carol.sync(client)
             assert done.bytes_received < 8000
-            assert carol.vector() == bob.vector() != vector
+            assert carol.frames.vector() == bob.frames.vector() != vector
             assert carol.replica.save() == bob.replica.save() != state
             assert (await carol.sync(client)).received == 0
             assert await carol.verify() == 2
@@ -124,7 +126,7 @@ def test_who_sends_something_else_than_it_offered() -> None:
     async def main() -> None:
         async with await Graph.open("memory:", identity=ALICE) as alice:
             await churn(alice, 3, 2000)
-            parts = [envelopes.decode("", one) for one in await alice.read(ALICE.id.key, 1, 3)]
+            parts = [envelopes.decode("", one) for one in await alice.frames.read(ALICE.id.key, 1, 3)]
             sizes = [len(one.encode()) + 4 for one in parts]
             for size, order in ((sum(sizes) - 1, (0, 1, 2)), (sum(sizes), (1,)), (sum(sizes), (0, 2))):
                 taking = Taking(ALICE.id.key, 3, size)
@@ -163,3 +165,101 @@ def test_what_was_not_offered_is_not_given() -> None:
             await serving
 
     run(main())
+
+
+class _Peer:
+    """A peer whose messages the test sends one by one, over a stream to a graph that is served."""
+
+    def __init__(self, graph: str, client: Any) -> None:
+        self.side = protocol.SyncSide(graph)
+        self._client = client
+
+    async def greet(self, vector: dict[bytes, Any]) -> None:
+        self._stream = await self._client.open_stream()
+        await self.send(self.side.start(vector))
+
+    async def send(self, *messages: bytes) -> None:
+        for message in messages:
+            self._stream.write(len(message).to_bytes(4, "big") + message)
+        await self._stream.drain()
+
+    async def until(self, *kinds: protocol.Kind) -> list[Any]:
+        """Read on until there is a message of these kinds; return it."""
+        while True:
+            size = int.from_bytes(await self._stream.readexactly(4), "big")
+            message = msgpack.unpackb(await self._stream.readexactly(size))
+            if message[0] in kinds:
+                return message  # type: ignore[no-any-return]
+            self.side.receive(msgpack.packb(message), dict)
+
+
+def test_an_offer_is_wanted_when_there_is_a_newer_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The peer is slow: before it has asked for what was offered, its author has offered the sum of more."""
+    monkeypatch.setattr(passing, "LEAST", 4096)
+
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as alice,
+            await Graph.open("memory:", identity=BOB) as bob,
+            served(alice, "newer") as client,
+        ):
+            await churn(alice, 40, 20)
+            await bob.receive(await alice.frames.read(ALICE.id.key, 1, 40))
+            peer = _Peer("", client)
+            await peer.greet(bob.frames.heads())
+            first = await peer.until(protocol.Kind.OFFER)
+            await churn(alice, 80, 20)
+            second = await peer.until(protocol.Kind.OFFER)
+            assert first[2] < second[2]
+            await peer.send(*(peer.side.want(ALICE.id.key, offer[2]) for offer in (first, second)))
+            while True:
+                kind, *told = await peer.until(protocol.Kind.OFFER, protocol.Kind.FRAMES)
+                if kind == protocol.Kind.OFFER:
+                    await peer.send(peer.side.want(ALICE.id.key, told[1]))
+                elif envelopes.decode("", told[0][0]).first == 1:  # what was made meanwhile goes, too
+                    break
+            assert envelopes.decode("", told[0][-1]).sequence >= second[2]
+
+    run(main())
+
+
+@pytest.mark.parametrize("parts_before", [0, 1, 2, 3])
+def test_a_newer_offer_comes_before_what_was_wanted(parts_before: int) -> None:
+    """The parts of the older sum that are still on their way are no parts of the newer one."""
+
+    async def main() -> None:
+        async with (
+            await Graph.open("memory:", identity=ALICE) as alice,
+            await Graph.open("memory:", identity=BOB) as bob,
+            served(bob, f"meanwhile-{parts_before}") as client,
+        ):
+            key = ALICE.id.key
+            await churn(alice, 120, 20)
+            spans = (1, 20), (21, 40), (41, 60)
+            older = [part for span in spans for part in await _summed(alice, *span)]
+            newer = await _summed(alice, 1, 120)
+            assert (len(older), len(newer)) == (3, 1)
+            await bob.receive(await alice.frames.read(key, 1, 120))
+            peer = _Peer("", client)
+            await peer.greet(alice.frames.heads())
+            await peer.send(protocol.offer(key, 60, sum(map(len, older)) + 12))
+            assert (await peer.until(protocol.Kind.WANT))[2] == 60
+            offer = protocol.offer(key, 120, sum(map(len, newer)) + 4 * len(newer))
+            if parts_before:
+                await peer.send(*protocol.frames(older[:parts_before]), offer)
+                await peer.send(*protocol.frames(older[parts_before:]))
+            else:  # what is wanted isn't there any more
+                await peer.send(offer)
+            assert (await peer.until(protocol.Kind.WANT))[2] == 120
+            await peer.send(*protocol.frames(newer))
+            await peer.send(peer.side.done())
+            await peer.until(protocol.Kind.STORED)
+            assert bob.passed.upto(key) == 120
+            assert bob.passed.parts(key) == newer
+
+    run(main())
+
+
+async def _summed(graph: Graph, first: int, last: int) -> list[bytes]:
+    """What its author signs for these frames."""
+    return [part async for some in summaries.own(graph, first, last) for part in some]

@@ -11,8 +11,8 @@ from test_access import close, everything, meet, run, three
 from dtp.core.errors import NotOwner
 from dtp.crdt import Link, values
 from dtp.graph import Graph, GraphError, KeyLost, NotReader, NotSealed, ReaderUnknown
-from dtp.graph.private import MAX_KEYS, PrivateNode, Reader
-from dtp.graph.rings import RING_KEY
+from dtp.graph.permission.private import MAX_KEYS, PrivateNode, Reader
+from dtp.graph.permission.rings import RING_KEY
 from dtp.identity import Account, Device, Identity
 from dtp.identity.sealing import SealBroken
 
@@ -58,7 +58,7 @@ def test_what_can_not_be_sealed_is_not_written_at_a_private_soul() -> None:
 def test_readers_read_and_others_pass_it_on() -> None:
     async def main() -> None:
         alice, bob, carol = await three("home")
-        bob.publish_key()
+        bob.access.publish_key()
         await meet(alice, bob, carol)
         diary = alice.private("diary", readers=[BOB.id])
         diary["secret-title"] = SECRET
@@ -105,8 +105,8 @@ def test_readers_read_and_others_pass_it_on() -> None:
 def test_who_left_reads_nothing_new() -> None:
     async def main() -> None:
         alice, bob, carol = await three()
-        bob.publish_key()
-        carol.publish_key()
+        bob.access.publish_key()
+        carol.access.publish_key()
         await meet(alice, bob, carol)
         diary = alice.private("diary", readers=[BOB.id, str(CAROL.id)])
         diary["old"] = "both"
@@ -145,10 +145,10 @@ def test_who_left_reads_nothing_new() -> None:
 def test_a_reader_who_may_write() -> None:
     async def main() -> None:
         alice, bob, carol = await three()
-        bob.publish_key()
+        bob.access.publish_key()
         await meet(alice, bob, carol)
         diary = alice.private("shared", readers=[BOB.id])
-        alice.grant(BOB.id, "shared")
+        alice.access.grant(BOB.id, "shared")
         diary["by"] = "Alice"
         await meet(alice, bob, carol)
         bobs = bob.private(diary.soul)
@@ -184,8 +184,8 @@ def test_keys_that_are_lost_or_unknown() -> None:
         await meet(alice, bob, carol)
         with pytest.raises(ReaderUnknown):
             alice.private("diary", readers=[BOB.id])
-        bob.publish_key()
-        bob.publish_key()
+        bob.access.publish_key()
+        bob.access.publish_key()
         await meet(alice, bob, carol)
         diary = alice.private("diary", readers=[BOB.id])
         diary["k"] = "v"
@@ -195,13 +195,13 @@ def test_keys_that_are_lost_or_unknown() -> None:
             await again.receive(await everything(alice))
             with pytest.raises(KeyLost, match="identity file"):
                 again.private(diary.soul)["k"]
-            again.publish_key()
+            again.access.publish_key()
             await alice.receive(await everything(again))
             diary.add_reader(BOB.id)
             await again.receive(await everything(alice))
             assert again.private(diary.soul)["k"] == "v"
         async with await Graph.open("memory:", identity=Identity(DAVE.seed)) as dave:
-            for attempt in (dave.publish_key, lambda: dave.private("x", readers=[])):
+            for attempt in (dave.access.publish_key, lambda: dave.private("x", readers=[])):
                 with pytest.raises(GraphError, match="could never be opened"):
                     attempt()
         with pytest.raises(GraphError, match="no private node"):
@@ -259,7 +259,7 @@ def test_limits() -> None:
 def test_queries_see_what_was_opened() -> None:
     async def main() -> None:
         alice, bob, carol = await three()
-        bob.publish_key()
+        bob.access.publish_key()
         await meet(alice, bob, carol)
         diary = alice.private("diary", readers=[BOB.id])
         diary["mood"] = "fine"
@@ -289,10 +289,10 @@ def test_who_is_granted_everything_can_not_take_what_is_sealed() -> None:
 
     async def main() -> None:
         alice, bob, carol = await three("home")
-        alice.publish_key()
+        alice.access.publish_key()
         diary = alice.private("diary", readers=[])
         diary["monday"] = SECRET
-        alice.grant(BOB.id)
+        alice.access.grant(BOB.id)
         await meet(alice, bob, carol)
         bob.node(alice.own("note"))["said"] = "by Bob"  # as it was granted
         stolen = bob.replica.node(diary.ring_soul)
@@ -303,7 +303,7 @@ def test_who_is_granted_everything_can_not_take_what_is_sealed() -> None:
         assert alice.private("diary")["monday"] == SECRET
         assert carol.node(alice.own("note"))["said"] == "by Bob"
         with pytest.raises(GraphError, match="owner alone"):
-            alice.grant(BOB.id, ".rings/diary")
+            alice.access.grant(BOB.id, ".rings/diary")
         await close(alice, bob, carol)
 
     run(main())
@@ -339,7 +339,7 @@ def test_an_account_reads_by_its_devices_and_a_revoked_one_reads_nothing_new() -
         with pytest.raises(ReaderUnknown, match="no device of"):
             alice.private("diary", readers=[name])
         for one in (bob, lost):
-            one.publish_key()
+            one.access.publish_key()
         await meet(*everyone)
         diary = alice.private("diary", readers=[name])
         assert diary.readers == [ALICE.id, name]
@@ -379,11 +379,11 @@ def test_an_account_owns_private_nodes() -> None:
         alice = await Graph.open("memory:", identity=ALICE, name="home")
         everyone = (alice, bob, mine)
         bob.accounts.join(account.card)
-        bob.publish_key()
+        bob.access.publish_key()
         soul = bob.accounts.own("diary")
         bob.private(soul, readers=[])["k"] = SECRET
         both = account.add(phone.id)
-        mine.publish_key()
+        mine.access.publish_key()
         await meet(*everyone)
         with pytest.raises(GraphError, match="another's"):
             mine.private(soul, readers=[])

@@ -91,7 +91,7 @@ def test_what_others_wrote_is_seen() -> None:
             assert await graph.query_async(count) == [{"n": 0}]
             other.node("n/1")["v"] = 1
             await other.commit()
-            await graph.receive(await other.read(BOB.id.key, 1, 9))
+            await graph.receive(await other.frames.read(BOB.id.key, 1, 9))
             assert await graph.query_async(count) == graph.query(count) == [{"n": 1}]
 
     run(main)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dtp.crdt import Change, Link, Replica
-from dtp.graph.query.columns import kind_of, prefixes_of
 from dtp.graph.query.errors import QueryError
-from dtp.graph.query.pattern import Pattern, Sought
+from dtp.graph.query.lookup.columns import kind_of, prefixes_of
+from dtp.graph.query.lookup.pattern import Pattern, Sought
 from dtp.graph.query.run import Queries
 
 AUTHOR = bytes(32)

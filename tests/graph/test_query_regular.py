@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from dtp.crdt import Replica
 from dtp.graph import QueryBudget, QueryError, QueryLimit
 from dtp.graph.query.errors import UnsupportedQuery
-from dtp.graph.query.regular import Regular
 from dtp.graph.query.run import Queries
+from dtp.graph.query.values.regular import Regular
 
 
 def fits(expression: str, text: str) -> bool:

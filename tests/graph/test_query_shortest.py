@@ -55,7 +55,7 @@ def test_what_is_asked_is_answered(text: str, expected: list[tuple[Any, ...]]) -
     ("text", "words"),
     [
         ("MATCH p = shortestPath((a)-[*2..3]->(b)) RETURN p", "0 links or 1"),
-        ("MATCH p = shortestPath((a)-[* {x: 1}]->(b)) RETURN p", "no properties"),
+        ("MATCH p = shortestPath((a)-[* {x: 1}]->(b)) RETURN p", "has no properties"),
         ("MATCH (a) RETURN shortestPath((a)-[*]->(b))", "b is not defined"),
         ("MATCH p = shortestPath((a)-[p*]->(b)) RETURN p", "stands for something"),
         ("MATCH p = shortestPath((a)-[*]->(b)), (p) RETURN p", "no node"),

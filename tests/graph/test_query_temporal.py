@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from dtp.crdt import Link, Replica
 from dtp.crdt.temporal import Date, DateTime, Duration, LocalTime, Temporal, Time, days_of, to_python
 from dtp.graph import Graph
-from dtp.graph.query import semantics
 from dtp.graph.query.errors import QueryError, UnsupportedQuery
 from dtp.graph.query.run import Queries
+from dtp.graph.query.values import semantics
 from dtp.testing.strategies import temporal_values
 
 

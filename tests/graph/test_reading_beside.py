@@ -48,11 +48,11 @@ def test_what_was_stored_is_read_beside_its_program(tmp_path: Path) -> None:
                 graph.node("page/1")["title"] = "Final"
                 await graph.commit()
                 assert beside.node("page/1")["title"] == "Draft"
-                assert [one.op.value for one in await beside.history("page/1", "title")] == ["Draft"]
+                assert [one.op.value for one in await beside.history.versions("page/1", "title")] == ["Draft"]
                 assert await beside.verify() == 2  # what is stored now
                 async with await reading(place) as later:
                     assert later.node("page/1")["title"] == "Final"
-                    assert await later.export(tmp_path / "notes.dtpg") == 2
+                    assert await later.files.export(tmp_path / "notes.dtpg") == 2
         async with await reading(place) as alone:
             assert alone.node("page/1")["title"] == "Final"
 
@@ -72,13 +72,13 @@ Attempt = Callable[[Graph], Awaitable[Any]]
         pytest.param(lambda graph: _now(graph.set("a").add, 1), id="set"),
         pytest.param(lambda graph: _now(graph.list("page/1", "tags").append, 1), id="list"),
         pytest.param(lambda graph: _now(graph.text("page/1", "body").insert, 0, "x"), id="text"),
-        pytest.param(lambda graph: _now(graph.publish_key), id="publish_key"),
+        pytest.param(lambda graph: _now(graph.access.publish_key), id="publish_key"),
         pytest.param(lambda graph: _now(graph.recover), id="recover"),
         pytest.param(lambda graph: graph.receive([]), id="receive"),
-        pytest.param(lambda graph: graph.add_blob(b"x"), id="add_blob"),
-        pytest.param(lambda graph: graph.collect_blobs(), id="collect_blobs"),
-        pytest.param(lambda graph: graph.compact(), id="compact"),
-        pytest.param(lambda graph: graph.restore("page/1", 0), id="restore"),
+        pytest.param(lambda graph: graph.blobs.add(b"x"), id="add_blob"),
+        pytest.param(lambda graph: graph.blobs.collect(), id="collect_blobs"),
+        pytest.param(lambda graph: graph.upkeep.compact(), id="compact"),
+        pytest.param(lambda graph: graph.history.restore("page/1", 0), id="restore"),
         pytest.param(lambda graph: graph.verify(repair=True), id="repair"),
         pytest.param(lambda graph: graph.take_proof(b"", b""), id="take_proof"),
     ],
@@ -157,7 +157,7 @@ async def main():
         graph.list("a").append(number)
         await graph.commit()
         if number % 7 == 0:
-            graph._since_state = 1 << 30  # keep the state often: that is a write, too
+            graph.outgrew(1 << 30)  # keep the state often: that is a write, too
         print(number, flush=True)
     sys.stdin.read()
 asyncio.run(main())

@@ -12,16 +12,17 @@ import pytest
 from graph_fixtures import ALICE, BOB, CAROL, told
 
 from dtp.core.errors import NotOwner
-from dtp.graph import Graph, loading
+from dtp.graph import Graph
+from dtp.graph.stores import loading
 
 
 def replayed(graph: Graph) -> bytes:
     """The state that the stored frames alone give, taken until nothing in it is void."""
     replica = graph.replica.fresh()
-    loading.replay(graph._store, replica)
+    loading.replay(graph.frames.store, replica)
     while replica.must_rebuild:
         fresh = replica.fresh()
-        loading.replay(graph._store, fresh)
+        loading.replay(graph.frames.store, fresh)
         replica = fresh
     return replica.save()
 
@@ -41,7 +42,7 @@ def test_what_was_let_in_since_the_state_was_kept_is_taken_back_from_there(
             await Graph.open("memory:", identity=BOB) as bob,
         ):
             board = alice.own("board")
-            grant = alice.grant(BOB.id, "board")
+            grant = alice.access.grant(BOB.id, "board")
             for graph in (alice, bob):
                 graph.text("t").insert(0, "typed")
             await told(alice, ALICE, bob)
@@ -62,7 +63,7 @@ def test_what_was_let_in_since_the_state_was_kept_is_taken_back_from_there(
             bob.node("free")["k"] = 3
             await told(bob, BOB, carol)
             carol = await kept_now("after")
-            alice.revoke(grant)
+            alice.access.revoke(grant)
             if kept == "before":
                 monkeypatch.setattr(loading, "replay", unread)
             await told(alice, ALICE, carol)
@@ -95,10 +96,10 @@ def test_random_revocations(tmp_path: Path, seed: int) -> None:
             for number in range(40):
                 match rng.randrange(7):
                     case 0:
-                        grants.append(alice.grant(BOB.id, rng.choice(["a", "b", ""])))
+                        grants.append(alice.access.grant(BOB.id, rng.choice(["a", "b", ""])))
                         await told(alice, ALICE, bob)
                     case 1 if grants:
-                        alice.revoke(grants.pop(rng.randrange(len(grants))))
+                        alice.access.revoke(grants.pop(rng.randrange(len(grants))))
                     case 2 | 3 if grants:
                         soul = alice.own(rng.choice(["a", "b"]))
                         with contextlib.suppress(NotOwner):

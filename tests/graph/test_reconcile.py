@@ -18,9 +18,9 @@ from dtp.core.errors import StateLimit
 from dtp.core.sketch import SYMBOL_BYTES, SYMBOLS, Reading, Sketch
 from dtp.errors import LocalError
 from dtp.graph import Graph, SyncError
-from dtp.graph import sync as protocol
-from dtp.graph.reconcile import FROM_AUTHORS, Reader, Teller, most_symbols
-from dtp.graph.vector import Vector
+from dtp.graph.frames.vector import MARK, Head, Vector
+from dtp.graph.sync import protocol
+from dtp.graph.sync.reconcile import FROM_AUTHORS, Reader, Teller, most_symbols
 
 Sequences = dict[bytes, int]
 Side = protocol.SyncSide
@@ -210,6 +210,7 @@ def test_symbols_without_an_end() -> None:
     rng = random.Random(1)
     ours = many(600)
     side = Side("g")
+    side.start(ours)
     side.receive(
         msgpack.packb([0, protocol.VERSION, "g", b"\xff" * 16, 600, b"", False, b"", b"", True]), lambda: ours
     )
@@ -264,7 +265,7 @@ def test_what_no_honest_side_says() -> None:
 async def some_messages(one: Graph, other: Graph, most: int) -> tuple[int, bool]:
     """Sync by value, broken off after so many messages: how many envelopes came over, and whether it was all."""
     graphs, sides = (one, other), (Side(""), Side(""))
-    ways = [[sides[0].start(one.heads())], [sides[1].start(other.heads())]]
+    ways = [[sides[0].start(one.frames.heads())], [sides[1].start(other.frames.heads())]]
     came = 0
     while ways[0] or ways[1]:
         for at in (0, 1):
@@ -273,11 +274,11 @@ async def some_messages(one: Graph, other: Graph, most: int) -> tuple[int, bool]
                 if most == 0:
                     return came, False
                 most -= 1
-                step = sides[at].receive(message, graphs[at].heads)
+                step = sides[at].receive(message, graphs[at].frames.heads)
                 came += await graphs[at].receive(step.envelopes)
                 ways[at] += step.replies
-                for author, first, last in sides[at].to_send(graphs[at].heads()) if step.told else ():
-                    ways[at] += protocol.frames(await graphs[at].read(author, first, last))
+                for author, first, last in sides[at].to_send(graphs[at].frames.heads()) if step.told else ():
+                    ways[at] += protocol.frames(await graphs[at].frames.read(author, first, last))
     return came, True
 
 
@@ -302,3 +303,23 @@ def test_a_sync_broken_off_at_any_message_goes_on_from_there(monkeypatch: pytest
             assert one.replica.save() == other.replica.save()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_comes_between_the_greetings_changes_nothing_of_who_tells(seed: int) -> None:
+    """Both sides store something after they have greeted: by another digest each would take itself for the teller."""
+    ours, theirs = many(600), many(600)
+    theirs[bytes([seed]) * 32] = Head(seed + 1, bytes(MARK))
+    one, other = Side("g"), Side("g")
+    hello, answer = one.start(dict(ours)), other.start(dict(theirs))
+    ours[bytes([100 + seed]) * 32] = Head(7, bytes(MARK))
+    theirs[bytes([200 + seed]) * 32] = Head(9, bytes(MARK))
+    mine, yours = other.receive(hello, lambda: theirs).replies, one.receive(answer, lambda: ours).replies
+    assert len(mine) + len(yours) == 1  # one tells symbols, the other reads them
+    while mine or yours:
+        mine, yours = (
+            [reply for each in yours for reply in other.receive(each, lambda: theirs).replies],
+            [reply for each in mine for reply in one.receive(each, lambda: ours).replies],
+        )
+    assert one.knows_peer
+    assert other.knows_peer

@@ -29,7 +29,11 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
 
 async def everything(graph: Graph) -> list[bytes]:
     await graph.commit()
-    return [one for author, last in graph.vector().items() for one in await graph.read(author, 1, last)]
+    return [
+        one
+        for author, last in graph.frames.vector().items()
+        for one in await graph.frames.read(author, 1, last)
+    ]
 
 
 async def tell(one: Graph, *others: Graph) -> None:
@@ -62,6 +66,7 @@ async def forked(place: Path) -> tuple[Graph, str]:
         other.set("tags").discard("common")
         del other.node("page")["common"]
         other.text("text").insert(0, "stranded: ")
+        other.text("text").mark(0, 8, "bold")
         del other.list("list")[0]
         other.set("tags").add("gone")
         other.set("tags").discard("gone")
@@ -93,16 +98,8 @@ def test_a_fork_is_signed_again(tmp_path: Path, who: Identity) -> None:
         assert "common" not in page
         assert judge.counter("n").value == len("commonstrandedtaken")
         assert set(judge.set("tags")) == {"stranded", "taken"}
-        assert (
-            judge.map("map").to_dict()
-            if hasattr(judge.map("map"), "to_dict")
-            else dict(judge.map("map"))
-            == {
-                "common": "common",
-                "stranded": "stranded",
-                "taken": "taken",
-            }
-        )
+        assert dict(judge.map("map")) == {"common": "common", "stranded": "stranded", "taken": "taken"}
+        assert judge.text("text").spans(0, 8) == [("stranded", {"bold": True})]
         text = str(judge.text("text"))
         assert text.startswith("stranded: common, ")
         assert text.count("stranded, ") == text.count("taken, ") == 1

@@ -16,12 +16,12 @@ from graph_fixtures import ALICE, BOB, CAROL
 from postgres import server
 
 from dtp.graph import Graph
-from dtp.graph import envelope as envelopes
-from dtp.graph.envelope import Envelope
 from dtp.graph.errors import GraphError, StoreError
-from dtp.graph.proving import Proof
-from dtp.graph.sqlite_store import SqliteStore
-from dtp.graph.store import MemoryStore, Store
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.frames.envelope import Envelope
+from dtp.graph.frames.proving import Proof
+from dtp.graph.stores.sqlite_store import SqliteStore
+from dtp.graph.stores.store import MemoryStore, Store
 from dtp.identity import Identity
 
 #: Opens the store under test for a graph of a name, as somebody.
@@ -40,7 +40,7 @@ def fresh(url: str) -> None:
     with psycopg.connect(url, autocommit=True) as database:
         database.execute(
             "DROP TABLE IF EXISTS dtp_graph_frames, dtp_graph_states, dtp_graph_proofs, dtp_graph_policies, "
-            "dtp_graphs"
+            "dtp_graph_parts, dtp_graphs"
         )
 
 
@@ -54,7 +54,7 @@ def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     fresh(url)
 
     def opened(name: str = "", writer: Identity = ALICE) -> Store:
-        from dtp.graph.postgres_store import PostgresStore
+        from dtp.graph.stores.postgres_store import PostgresStore
 
         return PostgresStore(url, name, writer.id.key)
 
@@ -149,7 +149,7 @@ def test_whom_it_takes_in_is_kept_and_a_purged_author_is_gone(opener: Opener) ->
 
 def test_programs_that_share_a_store_see_what_comes_after_a_purge(postgres: str) -> None:
     """Also when the purged frames were the last to arrive, and a third program begins with what is left."""
-    from dtp.graph.postgres_store import PostgresStore
+    from dtp.graph.stores.postgres_store import PostgresStore
 
     fresh(postgres)
     alice, bob = chain(ALICE, 3), chain(BOB, 2)
@@ -187,7 +187,7 @@ def test_a_damaged_file_is_a_named_error(tmp_path: Path) -> None:
             try:
                 async with await Graph.open(str(broken), identity=ALICE) as graph:
                     await graph.verify(repair=True)
-                    await graph.history("n/1")
+                    await graph.history.versions("n/1")
                     told += graph.damage is not None
             except StoreError:
                 told += 1
@@ -222,6 +222,27 @@ def test_what_fails_in_the_middle_was_not_added(opener: Opener) -> None:
 # ---- PostgreSQL ------------------------------------------------------------------------------------------------
 
 
+def test_a_graph_of_the_same_name_in_another_schema_is_another(postgres: str) -> None:
+    import psycopg
+
+    from dtp.graph.stores.postgres_store import PostgresStore
+
+    fresh(postgres)
+    with psycopg.connect(postgres, autocommit=True) as database:
+        database.execute("CREATE SCHEMA staging")
+    elsewhere = f"{postgres}?options=-csearch_path%3Dstaging"
+    key = ALICE.id.key
+    with (
+        closing(PostgresStore(postgres, "", key)) as one,
+        closing(PostgresStore(elsewhere, "", key)) as other,
+    ):
+        for store in (one, other):
+            store.set_part(b"part", key)
+            assert store.part() == b"part"
+    with psycopg.connect(postgres, autocommit=True) as database:
+        database.execute("DROP SCHEMA staging CASCADE")
+
+
 @pytest.fixture
 def url(postgres: str) -> str:
     fresh(postgres)
@@ -229,7 +250,7 @@ def url(postgres: str) -> str:
 
 
 def test_graphs_of_different_names_are_apart(url: str) -> None:
-    from dtp.graph.postgres_store import PostgresStore
+    from dtp.graph.stores.postgres_store import PostgresStore
 
     with (
         closing(PostgresStore(url, "a", ALICE.id.key)) as a,
@@ -240,7 +261,7 @@ def test_graphs_of_different_names_are_apart(url: str) -> None:
 
 
 def test_one_program_writes_as_one_identity(url: str) -> None:
-    from dtp.graph.postgres_store import PostgresStore
+    from dtp.graph.stores.postgres_store import PostgresStore
 
     with closing(PostgresStore(url, "", ALICE.id.key)):
         with pytest.raises(StoreError, match="another program writes"):
@@ -251,7 +272,7 @@ def test_one_program_writes_as_one_identity(url: str) -> None:
 
 def test_a_state_is_of_nothing_that_was_overlooked(url: str) -> None:
     """Between two of one program's additions another's arrive: they are news before they are in a state."""
-    from dtp.graph.postgres_store import PostgresStore
+    from dtp.graph.stores.postgres_store import PostgresStore
 
     alice, bob = chain(ALICE, 2), chain(BOB, 2)
     with (
@@ -281,7 +302,7 @@ def test_a_connection_that_breaks_at_any_statement(url: str) -> None:
     """The server ends the session before each statement in turn: the frames are all there or none, and it goes on."""
     import psycopg
 
-    from dtp.graph.postgres_store import PostgresStore
+    from dtp.graph.stores.postgres_store import PostgresStore
 
     alice = chain(ALICE, 400)
     at, broke = 0, 0
@@ -331,7 +352,7 @@ async def main():
         await graph.commit()
         print(number, flush=True)
         if number % 7 == 0:
-            graph._since_state = 1 << 30  # keep the state often: that is a write, too
+            graph.outgrew(1 << 30)  # keep the state often: that is a write, too
     await graph.close()
 asyncio.run(main())
 """

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_sync import connected
 
-from dtp.graph import EnvelopeError, Equivocation, Graph, Rule, Rules, Schema, Summary, summaries
-from dtp.graph import envelope as envelopes
+from dtp.graph import EnvelopeError, Equivocation, Graph, Rule, Rules, Schema, Summary
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.frames import summaries
 
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:
@@ -30,7 +31,7 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
 
 async def own(graph: Graph, first: int = 1, last: int | None = None) -> list[bytes]:
     """What stands for the own frames."""
-    end = graph.vector()[graph.identity.id.key] if last is None else last
+    end = graph.frames.vector()[graph.identity.id.key] if last is None else last
     return [one async for some in summaries.own(graph, first, end) for one in some]
 
 
@@ -58,7 +59,7 @@ def test_only_what_counts_is_sent_unless_all_is_wanted(history: bool) -> None:
             assert one.replica.save() == other.replica.save()
             assert done.received == (50 if history else 1)
             assert (done.bytes_received > 1000) == history
-            assert len(await one.history("n/0", "k")) == (51 if history else 2)
+            assert len(await one.history.versions("n/0", "k")) == (51 if history else 2)
             assert await one.verify() == (51 if history else 2)
             assert (await one.sync(client)).received == 0
             await client.close()
@@ -81,13 +82,13 @@ def test_a_summary_is_stored_and_passed_on(tmp_path: Path) -> None:
             async with await Graph.open(path, identity=BOB) as bob:
                 assert await bob.receive(first + second) == 2
                 assert await bob.receive(first + second) == 0
-                assert bob.vector() == alice.vector()
+                assert bob.frames.vector() == alice.frames.vector()
             async with await Graph.open(path, identity=BOB) as bob:
                 assert bob.replica.save() == alice.replica.save()
                 assert await bob.verify() == 2
                 alice.node("late")["k"] = 1
                 await alice.commit()
-                assert await bob.receive(await alice.read(ALICE.id.key, 61, 61)) == 1
+                assert await bob.receive(await alice.frames.read(ALICE.id.key, 61, 61)) == 1
                 async with (
                     connected("on") as (client, server),
                     await Graph.open("memory:", identity=CAROL) as carol,
@@ -99,9 +100,9 @@ def test_a_summary_is_stored_and_passed_on(tmp_path: Path) -> None:
                     await serving
             file = tmp_path / "graph.dtpg"
             async with await Graph.open(path, identity=BOB) as bob:
-                assert await bob.export(file) == 3
+                assert await bob.files.export(file) == 3
             async with await Graph.open("memory:", identity=CAROL) as carol:
-                assert await carol.import_file(file) == 3
+                assert await carol.files.import_file(file) == 3
                 assert carol.replica.save() == alice.replica.save()
 
     run(main())
@@ -114,14 +115,14 @@ def test_a_summary_that_begins_before_what_is_known() -> None:
             await Graph.open("memory:", identity=BOB) as bob,
         ):
             await churn(alice, 40)
-            await bob.receive(await alice.read(ALICE.id.key, 1, 17))
-            await bob.receive(await alice.read(ALICE.id.key, 25, 25))  # put aside, then not needed
-            assert bob.gaps() == [(ALICE.id.key, 18, 24)]
+            await bob.receive(await alice.frames.read(ALICE.id.key, 1, 17))
+            await bob.receive(await alice.frames.read(ALICE.id.key, 25, 25))  # put aside, then not needed
+            assert bob.frames.gaps() == [(ALICE.id.key, 18, 24)]
             assert await bob.receive(await own(alice)) == 1
-            assert bob.gaps() == []
+            assert bob.frames.gaps() == []
             assert bob.replica.save() == alice.replica.save()
             assert await bob.verify() == 18
-            assert await bob.receive(await alice.read(ALICE.id.key, 1, 40)) == 0
+            assert await bob.receive(await alice.frames.read(ALICE.id.key, 1, 40)) == 0
             late = await own(alice, 5)
             assert await bob.receive(late) == 0
 
@@ -136,7 +137,7 @@ def test_a_summary_behind_a_gap_is_left_for_later() -> None:
         ):
             await churn(alice, 40)
             assert await bob.receive(await own(alice, 11)) == 0
-            assert bob.vector() == {}
+            assert bob.frames.vector() == {}
 
     run(main())
 
@@ -150,11 +151,11 @@ def test_who_sums_up_another_history_has_signed_the_proof() -> None:
         ):
             await churn(one, 40)
             await churn(twin, 41)
-            await bob.receive(await one.read(ALICE.id.key, 1, 40))
+            await bob.receive(await one.frames.read(ALICE.id.key, 1, 40))
             with pytest.raises(Equivocation) as caught:
                 await bob.receive(await own(twin, 41 - 20))
             assert caught.value.proof.is_valid()
-            (proof,) = await bob.proofs()
+            (proof,) = await bob.frames.proofs()
             assert proof.is_valid()
             assert {type(one) for one in (proof.first, proof.second)} == {Summary, envelopes.Envelope}
 
@@ -187,15 +188,15 @@ def test_summaries_that_are_none() -> None:
                     envelopes.decode("", msgpack.packb([*parts[:at], wrong, *parts[at + 1 :]]))
             signed = envelopes.sum_up(
                 ALICE,
-                envelopes.decode("", (await alice.read(ALICE.id.key, 1, 1))[0]),  # type: ignore[arg-type]
-                envelopes.decode("", (await alice.read(ALICE.id.key, 40, 40))[0]),  # type: ignore[arg-type]
+                envelopes.decode("", (await alice.frames.read(ALICE.id.key, 1, 1))[0]),  # type: ignore[arg-type]
+                envelopes.decode("", (await alice.frames.read(ALICE.id.key, 40, 40))[0]),  # type: ignore[arg-type]
                 (5, genuine.last),
                 genuine.seen,
                 b"",
             )
             with pytest.raises(EnvelopeError, match="clock"):
                 await bob.receive([signed.encode()])
-            assert bob.vector() == {}
+            assert bob.frames.vector() == {}
 
     run(main())
 
@@ -272,7 +273,7 @@ LUNCH = VOTE.soul("lunch")
 
 async def hidden_vote(graph: Graph) -> tuple[list[bytes], bytes]:
     """A vote and what came around it, as frames, and a summary that its author signs to hide the vote."""
-    graph.allow(VOTE)
+    graph.access.allow(VOTE)
     for soul, key, value in (
         ("a", "k", "1"),
         (LUNCH, str(graph.identity.id), "yes"),
@@ -281,7 +282,7 @@ async def hidden_vote(graph: Graph) -> tuple[list[bytes], bytes]:
     ):
         graph.node(soul)[key] = value
         await graph.commit()
-    encoded = await graph.read(graph.identity.id.key, 1, 4)
+    encoded = await graph.frames.read(graph.identity.id.key, 1, 4)
     first, *_, last = (envelopes.decode(graph.name, one) for one in encoded)
     assert isinstance(first, envelopes.Envelope)
     assert isinstance(last, envelopes.Envelope)
@@ -299,13 +300,13 @@ def test_who_wants_every_frame_takes_no_summary_that_hides_a_vote() -> None:
         ):
             frames, lie = await hidden_vote(alice)
             assert await bob.receive([lie]) == 0
-            assert (bob.vector(), bob.gaps()) == ({}, [(ALICE.id.key, 1, 4)])
+            assert (bob.frames.vector(), bob.frames.gaps()) == ({}, [(ALICE.id.key, 1, 4)])
             assert await bob.receive(frames[3:]) == 0  # put aside
-            assert bob.gaps() == [(ALICE.id.key, 1, 3)]
+            assert bob.frames.gaps() == [(ALICE.id.key, 1, 3)]
             assert await bob.receive(frames[:1]) == 1
             assert await bob.receive([lie]) == 0  # nor when it begins before what is here
             assert await bob.receive(frames) == 3
-            assert bob.gaps() == []
+            assert bob.frames.gaps() == []
             await carol.receive(frames)
             assert bob.replica.save() == carol.replica.save() == alice.replica.save()
             assert bob.node(LUNCH)[str(ALICE.id)] == "yes"
@@ -324,11 +325,11 @@ def test_a_sync_with_who_has_only_a_summary_ends_and_the_frames_come_from_anothe
             frames, lie = await hidden_vote(alice)
             alice.node("a")["k"] = "4"
             await alice.commit()
-            assert await misled.receive([lie, *await alice.read(ALICE.id.key, 5, 5)]) == 2
+            assert await misled.receive([lie, *await alice.frames.read(ALICE.id.key, 5, 5)]) == 2
             serving = asyncio.create_task(misled.serve(server))
             for _ in range(2):
                 assert (await carol.sync(client)).received == 0
-                assert carol.gaps() == [(ALICE.id.key, 1, 4)]
+                assert carol.frames.gaps() == [(ALICE.id.key, 1, 4)]
             assert await carol.receive(frames) == 5  # and the one that was put aside
             assert (await carol.sync(client)).received == 0
             assert carol.replica.save() == alice.replica.save()

@@ -18,11 +18,11 @@ import dtp
 from dtp.core import crdt as core
 from dtp.crdt import Replica, clock
 from dtp.graph import Envelope, Graph, StoreError, SyncError
-from dtp.graph import envelope as envelopes
-from dtp.graph import sync as protocol
-from dtp.graph import vector as vectors
-from dtp.graph.store import MemoryStore
-from dtp.graph.vector import Vector
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.frames import vector as vectors
+from dtp.graph.frames.vector import Vector
+from dtp.graph.stores.store import MemoryStore
+from dtp.graph.sync import protocol
 from dtp.testing.clock import run as run_virtual
 
 Side = protocol.SyncSide
@@ -350,14 +350,14 @@ def test_an_author_with_two_histories_does_not_keep_others_from_syncing() -> Non
                 for number in range(1 if graph is left else 2):
                     graph.node("twin")["k"] = f"{number} {graph is left}"
                     await graph.commit()
-                await target.receive(await graph.read(twin.id.key, 1, 10))
+                await target.receive(await graph.frames.read(twin.id.key, 1, 10))
             one.node("a")["k"] = 1
             other.node("b")["k"] = 2
             serving = asyncio.create_task(other.serve(server))
             await one.sync(client)
             assert other.node("a")["k"] == 1
             assert one.node("b")["k"] == 2
-            (proof,) = await one.proofs()
+            (proof,) = await one.frames.proofs()
             assert proof.is_valid()
             await client.close()
             await serving
@@ -377,7 +377,7 @@ def test_many_authors_are_told_only_when_something_differs(monkeypatch: pytest.M
                 async with await Graph.open("memory:", identity=identity(f"author {number}")) as graph:
                     graph.node(f"n/{number}")["k"] = number
                     await graph.commit()
-                    body_of += await graph.read(graph.identity.id.key, 1, 1)
+                    body_of += await graph.frames.read(graph.identity.id.key, 1, 1)
             await one.receive(body_of)
             await other.receive(body_of[:30])
             serving = asyncio.create_task(other.serve(server))
@@ -418,12 +418,12 @@ def test_a_sync_that_is_broken_off_goes_on_later() -> None:
             for number in range(50):
                 one.node(f"n/{number}")["k"] = "x" * 10_000
                 await one.commit()
-            half = await one.read(ALICE.id.key, 1, 25)
+            half = await one.frames.read(ALICE.id.key, 1, 25)
             await other.receive(half)
             side, theirs = Side(""), Side("")
-            theirs.receive(side.start(one.heads()), other.heads)
-            side.receive(theirs.start(other.heads()), one.heads)
-            assert side.to_send(one.heads()) == [(ALICE.id.key, 26, 50)]
+            theirs.receive(side.start(one.frames.heads()), other.frames.heads)
+            side.receive(theirs.start(other.frames.heads()), one.frames.heads)
+            assert side.to_send(one.frames.heads()) == [(ALICE.id.key, 26, 50)]
 
     run_virtual(main())
 
@@ -446,14 +446,14 @@ def test_frames_that_are_too_early_are_asked_for_again_when_there_is_room() -> N
                 carol.node("n")[str(number)] = number
                 await carol.commit()
                 await asyncio.sleep(0.01)
-            await other.receive(await carol.read(CAROL.id.key, 1, 300))
+            await other.receive(await carol.frames.read(CAROL.id.key, 1, 300))
             replicating = asyncio.create_task(one.replicate(connection))
             await asyncio.sleep(20)
             assert len(one.node("n")) == 0
             assert one.waits(CAROL.id.key) == core.DEFERRED_FRAMES
             carol.node("n")["late"] = 1
             await carol.commit()
-            await other.receive(await carol.read(CAROL.id.key, 301, 301))
+            await other.receive(await carol.frames.read(CAROL.id.key, 301, 301))
             await asyncio.sleep(100)
             assert len(one.node("n")) == 301
             assert one.replica.save() == other.replica.save()

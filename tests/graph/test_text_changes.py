@@ -119,14 +119,14 @@ def test_a_text_that_is_built_again() -> None:
             await Graph.open("memory:", identity=ALICE) as alice,
             await Graph.open("memory:", identity=BOB) as bob,
         ):
-            grant = alice.grant(BOB.id, "page")
+            grant = alice.access.grant(BOB.id, "page")
             soul = alice.own("page")
             alice.text(soul).insert(0, "mine. ")
             await told(alice, ALICE, bob)
             bob.text(soul).append("yours.")
             changes = alice.text(soul).changes()
             view = str(alice.text(soul))
-            alice.revoke(grant)
+            alice.access.revoke(grant)
             await told(bob, BOB, alice)
             assert str(alice.text(soul)) == "mine. "
             changes.close()

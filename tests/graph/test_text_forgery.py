@@ -17,7 +17,7 @@ from dtp.core.errors import EncodingError
 from dtp.crdt import values
 from dtp.crdt.text import Text
 from dtp.graph import Equivocation, Graph
-from dtp.graph import envelope as envelopes
+from dtp.graph.frames import envelope as envelopes
 from dtp.identity import Identity
 
 
@@ -30,7 +30,7 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
 
 
 async def everything(graph: Graph, author: Identity) -> list[bytes]:
-    return await graph.read(author.id.key, 1, graph.vector().get(author.id.key, 0))
+    return await graph.frames.read(author.id.key, 1, graph.frames.vector().get(author.id.key, 0))
 
 
 def forged(seen: bytes) -> bytes:
@@ -64,7 +64,7 @@ def test_bob_can_not_write_as_alice() -> None:
                     await one.receive([evil])
                 assert str(one.text("note")) == "hello"
                 assert "title" not in one.node("note")
-                assert one.vector() == {ALICE.id.key: 1}  # nobody stores it, or passes it on
+                assert one.frames.vector() == {ALICE.id.key: 1}  # nobody stores it, or passes it on
                 assert await one.verify() == 1
             assert (alice.replica.save(), carol.replica.save()) == states
             async with await Graph.open("memory:", identity=BOB) as bob:  # his honest frames are taken
@@ -132,7 +132,7 @@ def test_copies_that_write_at_once_are_a_fork_that_shows_and_texts_stay_alike(tm
                 with pytest.raises(Equivocation):
                     await bob.receive(second)
                 assert str(bob.text("note")) == text
-                (proof,) = await bob.proofs()
+                (proof,) = await bob.frames.proofs()
                 assert proof.is_valid()
                 assert proof.author == ALICE.id.key
 

@@ -149,14 +149,14 @@ def test_views_history_and_files_have_marks(tmp_path: Any) -> None:
             await graph.commit()
             assert graph.everything("note") == {"body": {"text": "hello world", "marks": shown}}
             after = graph.replica.clock.wall() + 1
-            assert await graph.as_of("note", after) == graph.everything("note")
+            assert await graph.history.as_of("note", after) == graph.everything("note")
             for name in ("all.json", "all.csv", "all.graphml", "all.nt"):
                 path = tmp_path / name
-                await graph.export_contents(path)
+                await graph.files.export_contents(path)
                 async with await Graph.open("memory:", identity=BOB) as other:
-                    await other.import_contents(path)
+                    await other.files.import_contents(path)
                     assert other.everything("note") == graph.everything("note")
-                    again = await other.import_contents(path)
+                    again = await other.files.import_contents(path)
                     assert again.changed == 0
             assert before
 
@@ -178,14 +178,14 @@ def test_what_was_marked_once_is_known_and_can_be_restored() -> None:
             text.unmark(0, 2, "bold")
             await graph.commit()
             now[0] = 4_000.0
-            assert "marks" not in (await graph.as_of("note", 1_500.0))[""]
-            assert (await graph.as_of("note", 2_500.0))[""]["marks"] == [[0, 5, "bold", True]]
-            changed = (await graph.diff("note", 2_500.0, 3_500.0))[""]
+            assert "marks" not in (await graph.history.as_of("note", 1_500.0))[""]
+            assert (await graph.history.as_of("note", 2_500.0))[""]["marks"] == [[0, 5, "bold", True]]
+            changed = (await graph.history.diff("note", 2_500.0, 3_500.0))[""]
             assert changed.keys() == {"marks"}
             assert changed["marks"].after == [[2, 5, "bold", True]]
-            await graph.restore("note", 2_500.0)
+            await graph.history.restore("note", 2_500.0)
             assert text.spans() == [("hello", {"bold": True})]
-            await graph.restore("note", 1_500.0)
+            await graph.history.restore("note", 1_500.0)
             assert text.spans() == [("hello", {})]
 
     run(main())

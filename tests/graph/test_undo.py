@@ -12,9 +12,9 @@ from graph_fixtures import ALICE, BOB, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dtp.graph import Graph, GraphError
-from dtp.graph.undo import Undone
-from dtp.graph.undo_edits import Where
+from dtp.graph import Graph, GraphError, NotReader
+from dtp.graph.undo.edits import Where
+from dtp.graph.undo.manager import Undone
 
 
 def run(main: Callable[[Graph, Graph], Awaitable[None]]) -> None:
@@ -229,8 +229,15 @@ def test_a_step_that_others_overwrote_is_passed_over() -> None:
             await meet(alice, bob)
             bob.node("n")["y"] = 2
             await meet(alice, bob)
-            assert undo.undo() == Undone("one", 1, ())
+            assert undo.undo() == Undone("one", 1, (Where("n", "y", "register"),))
             assert dict(alice.node("n")) == {"y": 2}
+            assert undo.undo() is None
+            with undo.step("three"):
+                alice.node("n")["y"] = 3
+            await meet(alice, bob)
+            bob.node("n")["y"] = 4
+            await meet(alice, bob)
+            assert undo.undo() == Undone("three", 0, (Where("n", "y", "register"),))
             assert undo.undo() is None
 
     run(main)
@@ -239,14 +246,14 @@ def test_a_step_that_others_overwrote_is_passed_over() -> None:
 def test_what_may_not_be_written_any_more_is_kept_and_named() -> None:
     async def main(alice: Graph, bob: Graph) -> None:
         soul = bob.own("board")
-        grant = bob.grant(ALICE.id, "board")
+        grant = bob.access.grant(ALICE.id, "board")
         await meet(alice, bob)
         with alice.undo_manager() as undo:
             with undo.step("both"):
                 alice.node(soul)["x"] = 1
                 alice.node("n")["x"] = 1
             await meet(alice, bob)
-            bob.revoke(grant)
+            bob.access.revoke(grant)
             await meet(alice, bob)
             assert undo.undo() == Undone("both", 1, (Where(soul, "x", "register"),))
             assert dict(alice.node(soul)) == {"x": 1}
@@ -254,19 +261,69 @@ def test_what_may_not_be_written_any_more_is_kept_and_named() -> None:
     run(main)
 
 
-def test_private_nodes_and_book_keeping_are_left_out() -> None:
+def test_private_nodes() -> None:
+    async def main(alice: Graph, bob: Graph) -> None:
+        alice.access.publish_key()
+        bob.access.publish_key()
+        await meet(alice, bob)
+        diary = alice.private("diary", readers=[BOB.id])
+        diary["monday"] = "rain"
+        await meet(alice, bob)
+        with alice.undo_manager() as undo:
+            with undo.step("week"):
+                diary["monday"] = "sun"
+                diary["tuesday"] = 1
+                diary["monday"] = "snow"
+            with undo.step("gone"):
+                del diary["tuesday"]
+            diary.remove_reader(BOB.id)
+            assert undo.undo() == Undone("gone", 1, ())
+            assert dict(diary) == {"monday": "snow", "tuesday": 1}
+            assert undo.undo() == Undone("week", 2, ())
+            assert dict(diary) == {"monday": "rain"}
+            assert undo.redo() == Undone("week", 2, ())
+            assert dict(diary) == {"monday": "snow", "tuesday": 1}
+            await meet(alice, bob)
+            with pytest.raises(NotReader):  # what was put back is sealed to who reads it now
+                dict(bob.private(diary.soul))
+
+    run(main)
+
+
+def test_a_private_key_that_another_wrote_since_is_kept_and_named() -> None:
+    async def main(alice: Graph, bob: Graph) -> None:
+        bob.access.publish_key()
+        await meet(alice, bob)
+        diary = alice.private("diary", readers=[BOB.id])
+        grant = alice.access.grant(BOB.id, "diary")
+        await meet(alice, bob)
+        with alice.undo_manager() as undo:
+            with undo.step("both"):
+                diary["x"] = 1
+                diary["y"] = 1
+            await meet(alice, bob)
+            bob.private(diary.soul)["x"] = 2
+            await meet(alice, bob)
+            alice.access.revoke(grant)
+            assert undo.undo() == Undone("both", 1, (Where(diary.soul, "x", "register"),))
+            assert dict(diary) == {"x": 2}
+
+    run(main)
+
+
+def test_book_keeping_is_left_out() -> None:
     async def main(alice: Graph, bob: Graph) -> None:
         with alice.undo_manager() as undo:
-            alice.publish_key()
-            alice.private("diary", readers=[])["monday"] = "rain"
-            alice.grant(BOB.id, "board")
+            alice.access.publish_key()
+            alice.private("diary", readers=[])
+            alice.access.grant(BOB.id, "board")
             alice.text("note").append("x")
             alice.text("note").delete(0, 1)
-            await alice.compact()
+            await alice.upkeep.compact()
             undo.undo()
             assert undo.undo() is None
-            assert alice.private("diary")["monday"] == "rain"
-            assert len(alice.grants()) == 1
+            assert alice.private("diary").readers == [ALICE.id]
+            assert len(alice.access.grants()) == 1
 
     run(main)
 
@@ -351,14 +408,14 @@ def test_a_text_that_was_built_again() -> None:
 
     async def main(alice: Graph, bob: Graph) -> None:
         soul = bob.own("board")
-        grant = bob.grant(ALICE.id, "board")
+        grant = bob.access.grant(ALICE.id, "board")
         await meet(alice, bob)
         with alice.undo_manager() as undo:
             with undo.step("granted"):
                 alice.node(soul)["x"] = 1
             with undo.step("text"):
                 alice.text("note").append("before ")
-            bob.revoke(grant)
+            bob.access.revoke(grant)
             await meet(bob, alice)
             await told(bob, BOB, alice)
             assert dict(alice.node(soul)) == {}
@@ -366,7 +423,9 @@ def test_a_text_that_was_built_again() -> None:
                 alice.text("note").append("after")
             assert undo.undo() is not None
             assert str(alice.text("note")) == "before "
-            assert undo.undo() is None
+            done = undo.undo()
+            assert done is not None
+            assert (done.edits, len(done.kept)) == (0, 2)
             assert str(alice.text("note")) == "before "
 
     run(main)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dtp.core.errors import NotOwner
 from dtp.crdt import Replica
-from dtp.crdt.rules import Rule, RuleBroken, Rules
+from dtp.crdt.permission.rules import Rule, RuleBroken, Rules
 from dtp.graph import Graph
 
 Write = Callable[[Graph], object]
@@ -110,7 +110,7 @@ def test_deleting_is_whole() -> None:
             await Graph.open("memory:", identity=ALICE) as alice,
             await Graph.open("memory:", identity=BOB) as bob,
         ):
-            alice.allow(rules)
+            alice.access.allow(rules)
             soul = rules.soul("1")
             alice.node(soul).update(kept=1, other=2)
             with pytest.raises(RuleBroken):
@@ -143,11 +143,11 @@ def test_what_is_typed_and_not_committed_is_deleted() -> None:
 def test_book_keeping_is_listed_when_asked_for() -> None:
     async def main() -> None:
         async with await Graph.open("memory:", identity=ALICE) as alice:
-            alice.grant(BOB.id, "board")
+            alice.access.grant(BOB.id, "board")
             alice.private("diary", readers=[])["monday"] = "rain"
             alice.text("t").insert(0, "gone")
             alice.text("t").delete(0, 2)
-            await alice.compact()
+            await alice.upkeep.compact()
             await alice.commit()
             shown, book = set(alice.souls()), set(alice.souls(internal=True))
             assert shown == {"t", alice.own("diary")}

@@ -26,7 +26,7 @@ from dtp.identity import (
     pem,
     verify_static,
 )
-from dtp.identity.private import open_to_others
+from dtp.identity.private import OpenToOthers, open_to_others
 
 IDENTITY = Identity(bytes(range(32)), bytes(range(32, 64)))
 OTHER = Identity(bytes(range(1, 33)), bytes(range(33, 65)))
@@ -193,7 +193,7 @@ def test_the_mode_is_0600_whatever_the_umask(path, umask):
 def test_a_file_open_to_others_is_refused(path, mode):
     IDENTITY.save(path)
     path.chmod(mode)
-    with pytest.raises(IdentityFileError, match=f"mode {mode:04o}.*chmod 600 {re.escape(str(path))}"):
+    with pytest.raises(OpenToOthers, match=f"mode {mode:04o}.*chmod 600 {re.escape(str(path))}"):
         Identity.load(path)
 
 

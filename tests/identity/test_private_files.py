@@ -1,5 +1,6 @@
 """Files with secrets are made for their owner alone, whatever the umask, and closed where they were open."""
 
+import json
 import os
 import stat
 import subprocess
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 
 from dtp.cli import main
 from dtp.cli.accounts import Account
-from dtp.graph.sqlite_store import SqliteStore
+from dtp.graph.stores.sqlite_store import SqliteStore
 from dtp.identity import Identity, bech32
 from dtp.identity.private import (
     OpenToOthers,
@@ -108,6 +109,56 @@ def test_a_key_on_the_command_line_is_refused_and_not_shown(command, prefix):
     assert done.exit_code == 3
     assert "qzqz" not in done.output
     assert "$DTP_WALLET" in done.output
+
+
+@pytest.mark.parametrize("command", [("wallet", "new", "x"), ("keygen",)])
+def test_a_key_in_place_of_a_file_is_refused_and_not_shown(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("DTP_HOME", str(tmp_path))
+    done = CliRunner().invoke(main, [*command, "--import", "suiprivkey1" + "qz" * 30])
+    assert done.exit_code == 3
+    assert "qzqz" not in done.output
+    assert "name a file with it" in done.output
+
+
+#: Every way in which a command is told of a file with keys; KEY is in its place.
+_FILES_OF_KEYS = {
+    "identity": ("id", "--identity", "KEY"),
+    "identity, short": ("id", "-i", "KEY", "-q"),
+    "wallet": ("wallet", "send", "0x1", "1", "--wallet", "KEY"),
+    "wallet, only its address": ("wallet", "faucet", "--wallet", "KEY"),
+    "imported identity": ("keygen", "--import", "KEY"),
+    "imported wallet": ("wallet", "new", "x", "--import", "KEY"),
+    "pre-shared key": ("cat", "--psk-file", "KEY", "memory://x"),
+    "network's key": ("peers", "--network-file", "KEY"),
+}
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o622])
+@pytest.mark.parametrize("arguments", _FILES_OF_KEYS.values(), ids=_FILES_OF_KEYS)
+def test_every_file_of_keys_is_refused_while_others_may_read_it(arguments, mode, tmp_path, monkeypatch):
+    """`--import` took one of mode 0644 without a word, and each of the others had a check of its own."""
+    monkeypatch.setenv("DTP_HOME", str(tmp_path / "home"))
+    key = tmp_path / "key.pem"
+    key.write_text(bech32.encode("suiprivkey", bytes(1) + bytes(range(32)), variant="bech32"))
+    key.chmod(mode)
+    if os.geteuid() == 0:
+        os.chown(key, 7, 7)  # what belongs to root may be for its group
+    named = [str(key) if each == "KEY" else each for each in arguments]
+    done = CliRunner().invoke(main, [*named, "--json"])
+    assert done.exit_code == 3
+    fault = json.loads(done.stderr.splitlines()[-1])["error"]
+    assert fault["code"] == "open-to-others"
+    assert f"chmod 600 {key}" in fault["message"]
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_file_with_a_passphrase_that_others_may_read_is_used_with_a_warning(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("DTP_HOME", str(tmp_path / "home"))
+    said = tmp_path / "said"
+    said.write_text("words")
+    said.chmod(0o644)
+    assert CliRunner().invoke(main, ["keygen", "--passphrase-file", str(said)]).exit_code == 0
+    assert f"{said} has a passphrase and may be read by others" in caplog.text
 
 
 def test_a_key_may_come_by_the_environment():

@@ -68,6 +68,44 @@ def _unmap(replica: Replica, turn: int) -> None:
         replica.map("m").pop(str(turn - HELD), None)
 
 
+def _mark(replica: Replica, turn: int) -> None:
+    text = replica.text("t")
+    if not len(text):
+        text.insert(0, "x" * 4 * HELD)
+    start = turn * 7 % (3 * HELD)
+    name = ("bold", "link", "comment:1")[turn % 3]
+    if turn % 4 == 3:
+        text.unmark(start, start + HELD, name)
+    else:
+        text.mark(start, start + HELD, name, turn % 100)
+
+
+def _undo(replica: Replica, turn: int) -> None:
+    text = replica.text("t")
+    text.insert(turn * 7 % (len(text) + 1), "x")
+    text.end_step()
+    if turn % 2:
+        text.undo()
+    elif len(text) > HELD:
+        text.delete(0, len(text) - HELD)
+
+
+def _nest(replica: Replica, turn: int) -> None:
+    from dtp.crdt.document import NestedMap
+
+    document = NestedMap(replica, "d/1")
+    document[str(turn % HELD)] = {"n": turn, "tags": [turn % 3]}
+    document.pop(str((turn + 3) % HELD), None)
+
+
+def _rule(replica: Replica, turn: int) -> None:
+    from dtp.crdt.permission.rules import Rule, Rules, Schema
+
+    rules = Rules("thing", [Rule(path="*", key="*", value=Schema(type="int", min=0))])
+    replica.permits.rules[rules.root] = rules
+    replica.put(rules.soul(f"t{turn % 3}"), str(turn % HELD), turn)
+
+
 EDITS: dict[str, Callable[[Replica, int], None]] = {
     "registers": lambda replica, turn: replica.put("n/1", str(turn % HELD), turn),
     "deleted registers": _delete,
@@ -79,6 +117,10 @@ EDITS: dict[str, Callable[[Replica, int], None]] = {
     "text": _type,
     "list": _list,
     "moves": _move,
+    "marks": _mark,
+    "undone": _undo,
+    "documents": _nest,
+    "ruled registers": _rule,
 }
 
 

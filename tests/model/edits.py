@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from cards import cuts_of
 from crdt_second import PUT, Op
 from histories import Step
 from replicas import Difference, Replica, owned, plainly, same, tell
-from verdicts import Author, Granted, read_grant
+from verdicts import Author, Granted, read_grant, revocations
 
 from dtp.core.errors import NotOwner
 from dtp.crdt import Link
@@ -51,10 +52,10 @@ def soul_for(replica: Replica, step: Step, everyone: list[Replica]) -> str:
 
 def may_write(replica: Replica, soul: str) -> bool:
     """Whether the replica knows that it may: its own, or it was granted and that wasn't taken back."""
-    if soul.startswith("~dtpa1"):
-        return may_write_for(replica, soul)
-    if not soul.startswith("~") or soul.startswith(owned(replica, "")):
+    if not soul.startswith("~") or soul.startswith(owned(replica, "")) or has_shown(replica, soul):
         return True
+    if soul.startswith("~dtpa1"):
+        return False
     taken = {
         (author, op.key.removeprefix("revoke/"))
         for author, chain in replica.seen.applied().items()
@@ -63,15 +64,17 @@ def may_write(replica: Replica, soul: str) -> bool:
         if op.key.startswith("revoke/")
     }
     return any(
-        grant.grantee == replica.key and grant.covers(soul) and (grant.owner, grant.id) not in taken
+        (has_shown(replica, f"~{grant.account}") if grant.account else grant.grantee == replica.key)
+        and grant.covers(soul)
+        and (grant.owner, grant.id) not in taken
         for grant in offers(replica)
     )
 
 
-def may_write_for(replica: Replica, soul: str) -> bool:
-    """Whether the replica is a device of an account, as far as it has said and knows."""
+def has_shown(replica: Replica, soul: str) -> bool:
+    """Whether the replica's own frames show a card or a grant that lets it write, as far as it knows."""
     ops = [op for chain in replica.seen.applied().values() for frame in chain for op in frame.ops]
-    judge = Author(replica.key, {}, cuts_of(ops))
+    judge = Author(replica.key, revocations(ops), cuts_of(ops))
     for op in ops:
         if op.author == replica.key:
             judge.take(op)
@@ -313,6 +316,17 @@ def _all(replica: Replica) -> dict[str, Any]:
     return {soul: told for soul in souls if (told := tell(replica.graph.everything(soul)))}
 
 
+def _settled(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """What was there, but that of values written at the same time the latest comes back, where they were written."""
+    found = copy.deepcopy(before)
+    for soul, keys in found.items():
+        for key, kinds in keys.items():
+            values = kinds.get("values", [])
+            if values and now.get(soul, {}).get(key, {}).get("values") == values[:1]:
+                kinds["values"] = values[:1]
+    return found
+
+
 def back(replica: Replica, step: Step, everyone: list[Replica]) -> None:
     """Undo takes an edit of any type back, and redo makes it again, as long as nobody else writes."""
     if replica.behind:
@@ -328,7 +342,8 @@ def back(replica: Replica, step: Step, everyone: list[Replica]) -> None:
             same("nothing was undone", before, after)
             return
         replica.dirty = True
-        same("what is there after undo", before, _all(replica))
+        now = _all(replica)
+        same("what is there after undo", _settled(before, now), now)
         manager.redo()
         same("what is there after redo", after, _all(replica))
 

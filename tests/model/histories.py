@@ -100,28 +100,35 @@ THEMES: tuple[tuple[str, ...], ...] = (
 )
 
 
-def make(seed: int, *, stores: tuple[str, ...] = ("memory", "sqlite"), most: int = 60) -> History:
+def make(seed: int, *, most: int = 60) -> History:
     """The history of a seed."""
     rng = random.Random(seed)
-    kept = tuple(rng.choice(stores) for _ in range(rng.randint(2, 4)))
+    kept = tuple(rng.choice(("memory", "sqlite")) for _ in range(rng.randint(2, 4)))
     theme = rng.choice(THEMES)
     about = {what: weight * rng.choice((0, 1, 1, 3)) for what, weight in WEIGHTS.items()}
     about["sync"] = max(about["sync"], WEIGHTS["sync"])
     about |= dict.fromkeys(theme, 12)
     chosen = rng.choices(list(about), list(about.values()), k=rng.randint(10, most))
     steps = (Step(what, *(rng.randrange(1 << 16) for _ in range(4))) for what in chosen)
-    return History(seed, kept, tuple(steps))
+    return _mixed(History(seed, kept, tuple(steps)))
 
 
 #: What isn't for parts, or makes what they show depend on what they can't know.
 _WHOLE = {"fork", "jump", "compact", "pass", "reorder", "restore", "backup"}
 
 
-def make_with_part(seed: int) -> History:
-    """The history of a seed, without what isn't for parts; the last replica asks for a part."""
-    history = make(seed)
-    steps = tuple(step for step in history.steps if step.what not in _WHOLE)
-    return history._replace(steps=steps, has_part=True)
+def _mixed(history: History) -> History:
+    """In every fifth history the last replica asks for a part; in every fourth some are kept in PostgreSQL."""
+    rng = random.Random(f"mix {history.seed}")
+    has_part, in_postgres = rng.random() < 1 / 5, rng.random() < 1 / 4
+    if has_part:
+        steps = tuple(step for step in history.steps if step.what not in _WHOLE)
+        history = history._replace(steps=steps, has_part=True)
+    if in_postgres:
+        kept = [rng.choice((kind, "postgres")) for kind in history.stores]
+        kept[rng.randrange(len(kept))] = "postgres"
+        history = history._replace(stores=tuple(kept))
+    return history
 
 
 def shrink(history: History, fails: Callable[[History], bool], *, runs: int = 400) -> History:

@@ -140,9 +140,9 @@ class Replica:
     async def absorb(self) -> list[Signed]:
         """Take into the model what the replica has signed itself since."""
         own = self.seen.chains.setdefault(self.key, [])
-        last = self.graph.vector().get(self.key, 0)
+        last = self.graph.frames.vector().get(self.key, 0)
         fresh = []
-        for data in await self.graph.read(self.key, len(own) + 1, last):
+        for data in await self.graph.frames.read(self.key, len(own) + 1, last):
             frame = read_envelope(data, self.name)
             if frame is None:
                 raise Difference("an own frame is stored as a summary at once")
@@ -198,9 +198,11 @@ class Replica:
         """The package shows what the model does, and has what it has."""
         self.ripen()
         told = {author: len(chain) for author, chain in self.seen.visible().items()}
-        same("vector", sorted(told.items()), sorted(self.graph.vector().items()))
+        same("vector", sorted(told.items()), sorted(self.graph.frames.vector().items()))
         marks = {author: chain[-1].hash[:16] for author, chain in self.seen.visible().items()}
-        same("heads", sorted(marks.items()), sorted((a, h.mark) for a, h in self.graph.heads().items()))
+        same(
+            "heads", sorted(marks.items()), sorted((a, h.mark) for a, h in self.graph.frames.heads().items())
+        )
         ours = contents(self.shown())
         if self.has_part:
             ours = {soul: told for soul, told in ours.items() if in_part(soul)}

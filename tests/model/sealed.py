@@ -45,7 +45,7 @@ def ring_of(replica: Replica, owner: Replica) -> Ring | None:
 def publish(replica: Replica) -> None:
     """Say which static key is one's own."""
     try:
-        replica.graph.publish_key()
+        replica.graph.access.publish_key()
     except GraphBehind:
         same("behind", True, replica.behind)
         return

@@ -21,6 +21,9 @@ EACH = {
     "text": (200, 8),  # what is deleted is a number, until it is compacted
     "list": (200, 14),
     "moves": (350, 24),
+    "marks": (300, 18),
+    "undone": (200, 8),
+    "documents": (10, 16),  # a list in a document is deleted with its elements
 }
 
 

@@ -1,6 +1,7 @@
 """The package against a model of merging that is written from docs/graph.md and docs/text.md, in random histories.
 
 Replicas write all types, sync, pass frames on in any order, crash, are restored and forked, and have wrong clocks.
+They are kept in memory, SQLite and PostgreSQL, and some ask for a part. Time is virtual.
 
 A failure prints the smallest history that it found. `MODEL_SEEDS=17:18 pytest -n 0 -m slow tests/model` repeats one
 seed, and `MODEL_SEEDS=100000:200000` looks at others.
@@ -8,14 +9,13 @@ seed, and `MODEL_SEEDS=100000:200000` looks at others.
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
+from contextlib import ExitStack
 
 import postgres
 import pytest
-from histories import History, make, make_with_part, shrink
+from histories import History, make, shrink
 from world import happen
 
 from dtp.testing import clock
@@ -25,13 +25,10 @@ FIRST, IN_CI, BY_NAME = 120, 2_000, 20_000
 AT_ONCE = 100
 
 
-def failure(history: History, database: str | None = None) -> str | None:
-    """What goes wrong in a history; None if nothing does. With PostgreSQL, whose driver has threads, time is real."""
+def failure(history: History, database: str | None) -> str | None:
+    """What goes wrong in a history; None if nothing does."""
     try:
-        if database is None:
-            clock.run(happen(history))
-        else:
-            asyncio.run(happen(history, database))
+        clock.run(happen(history, database))
     except Exception as error:  # noqa: BLE001 - whatever it is: the smallest history that has it is told
         return f"{type(error).__name__}: {error}"
     return None
@@ -42,11 +39,9 @@ def kind(told: str) -> str:
     return told.partition("\n")[0][:60]
 
 
-def check(seeds: range, database: str | None = None, made: Callable[[int], History] = make) -> None:
-    if database is not None:
-        made = partial(make, stores=("postgres", "sqlite", "memory"))
+def check(seeds: range, database: str | None) -> None:
     for seed in seeds:
-        history = made(seed)
+        history = make(seed)
         if (told := failure(history, database)) is not None:
             history = smallest(history, kind(told), database)
             pytest.fail(f"{history}\n{failure(history, database)}", pytrace=False)
@@ -64,44 +59,39 @@ def parts(first: int, end: int) -> list[range]:
     return [range(at, min(at + AT_ONCE, end)) for at in range(first, end, AT_ONCE)]
 
 
-def test_histories() -> None:
-    check(range(FIRST))
+@pytest.fixture(scope="module")
+def database() -> Iterator[str | None]:
+    """The URL of a PostgreSQL server; None if there is none here: what would be in it is in SQLite then."""
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(postgres.server())
+        except pytest.skip.Exception:
+            url = None
+        yield url
+
+
+def test_histories(database: str | None) -> None:
+    check(range(FIRST), database)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", parts(FIRST, IN_CI), ids=str)
-def test_more_histories(seeds: range) -> None:
-    check(seeds)
-
-
-def test_histories_with_a_part() -> None:
-    check(range(40), made=make_with_part)
-
-
-@pytest.mark.slow
-def test_more_histories_with_a_part() -> None:
-    check(range(40, 400), made=make_with_part)
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    with postgres.server() as url:
-        yield url
-
-
-def test_histories_in_postgresql(database: str) -> None:
-    check(range(12), database)
-
-
-@pytest.mark.slow
-def test_more_histories_in_postgresql(database: str) -> None:
-    check(range(12, 200), database)
+def test_more_histories(seeds: range, database: str | None) -> None:
+    check(seeds, database)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seeds", parts(IN_CI, BY_NAME), ids=str)
-def test_many_histories(seeds: range) -> None:
-    check(seeds)
+def test_many_histories(seeds: range, database: str | None) -> None:
+    check(seeds, database)
+
+
+def test_the_mix() -> None:
+    """Among the first histories there are all stores, parts in each of them, and PostgreSQL beside the others."""
+    some = [make(seed) for seed in range(FIRST)]
+    assert {kind for one in some for kind in one.stores} == {"memory", "sqlite", "postgres"}
+    assert {one.stores[-1] for one in some if one.has_part} == {"memory", "sqlite", "postgres"}
+    assert any(len(set(one.stores)) == 3 for one in some)
 
 
 def test_the_smallest_history_is_found() -> None:

@@ -13,6 +13,8 @@ from cards import Cuts, last_clock, read_card, read_cuts
 from crdt_second import ADD, PUT, SET_REMOVE, SPACE, TEXT_EDIT, TOTAL, VALUES_PUT, VALUES_REMOVE, Op
 from plain import Linked, name_of, read_value
 
+from dtp.identity import bech32
+
 SPACES = {0: "register", 1: "counter", 2: "set", 3: "values", 4: "list", 5: "text"}
 GRANT_CONTEXT = b"dtp.graph.grant.v1"
 
@@ -27,6 +29,8 @@ class Granted:
     path: str
     until: int
     id: str
+    #: The name of the account that it is to, empty for an identity.
+    account: str
 
     def covers(self, soul: str) -> bool:
         root = f"~{name_of(self.owner)}" + (f"/{self.path}" if self.path else "")
@@ -36,29 +40,34 @@ class Granted:
 def read_grant(data: bytes) -> Granted:
     """The grant in a register's bytes (its signature is checked by those who take it)."""
     version, graph, owner, grantee, path, until, nonce, signature = msgpack.unpackb(data)
-    assert version == 1
+    assert version in (1, 2)
     signed = GRANT_CONTEXT + msgpack.packb([version, graph, owner, grantee, path, until, nonce])
     found = hashlib.blake2b(signed + signature, digest_size=16).hexdigest()
-    return Granted(graph, owner, grantee, path, until, found)
+    account = bech32.encode("dtpa", grantee) if version == 2 else ""
+    return Granted(graph, owner, grantee, path, until, found, account)
 
 
-def revocations(ops: Iterable[Op]) -> dict[tuple[bytes, str], int]:
-    """(owner, grant) -> the clock up to which the grantee's ops count: the lowest that the owner said."""
-    found: dict[tuple[bytes, str], int] = {}
+#: (owner, grant) -> all that the owner said of where it ends: (clock, clocks of those who are named).
+Revocations = dict[tuple[bytes, str], list[tuple[int, dict[bytes, int]]]]
+
+
+def revocations(ops: Iterable[Op]) -> Revocations:
+    """All revocations that their owners made."""
+    found: Revocations = {}
     for op in ops:
         if op.kind == PUT and op.soul == f"%access/{name_of(op.author)}" and op.key.startswith("revoke/"):
-            clock = read_value(op.value)
+            told = read_value(op.value)
+            rest, clocks = (told, []) if type(told) is int else told
             at = op.author, op.key.removeprefix("revoke/")
-            if type(clock) is int and clock < found.get(at, 1 << 64):
-                found[at] = clock
+            found.setdefault(at, []).append((rest, dict(clocks)))
     return found
 
 
 def is_guarded(owner: bytes, op: Op) -> bool:
-    """Whether no grant is for it: the rings of private nodes, and the static key."""
+    """Whether no grant is for it: the rings of private nodes, bans, and the static key."""
     root = f"~{name_of(owner)}"
-    rings = f"{root}/.rings"
-    return op.soul == rings or op.soul.startswith(rings + "/") or (op.soul == root and op.key == "static")
+    kept = op.soul.startswith(f"{root}/.rings/") or op.soul == f"{root}/.bans"
+    return kept or (op.soul == root and op.key == "static")
 
 
 @dataclass
@@ -66,7 +75,7 @@ class Author:
     """What decides about an author's next op: its ops so far."""
 
     key: bytes
-    revoked: dict[tuple[bytes, str], int]
+    revoked: Revocations
     cuts: dict[str, list[Cuts]]
     used: list[Granted] = field(default_factory=list)
     shipped: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -93,12 +102,18 @@ class Author:
             grant.covers(op.soul)
             and not (grant.until and op.clock > grant.until)
             and not is_guarded(grant.owner, op)
-            and op.clock <= self.revoked.get((grant.owner, grant.id), 1 << 64)
+            and all(
+                op.clock <= clocks.get(self.key, rest)
+                for rest, clocks in self.revoked.get((grant.owner, grant.id), [])
+            )
+            and (not grant.account or self.is_device(grant.account, op))
             for grant in self.used
         )
 
     def for_account(self, op: Op) -> bool:
-        name = op.soul[1:].partition("/")[0]
+        return self.is_device(op.soul[1:].partition("/")[0], op)
+
+    def is_device(self, name: str, op: Op) -> bool:
         return any(
             account == name
             and op.clock <= min(end, last_clock(self.cuts.get(name, []), self.key, generation))
@@ -120,7 +135,7 @@ class Author:
                 self.cards[at] = max(self.cards.get(at, 0), card.end)
             return True
         grant = read_grant(read_value(op.value))
-        if what == "use" and grant.grantee == self.key and op.key == f"use/{grant.id}":
+        if what == "use" and (grant.account or grant.grantee == self.key) and op.key == f"use/{grant.id}":
             self.used.append(grant)
             return True
         return what == "offer" and grant.owner == self.key and op.key == f"offer/{grant.id}"

@@ -75,7 +75,7 @@ async def vote(replica: Replica, step: Step) -> None:
 
 
 def _write(graph: Graph, soul: str, key: str, value: str | int | None) -> bool:
-    graph.allow(POLL)
+    graph.access.allow(POLL)
     node = graph.node(soul)
     if value is not None:
         node[key] = value
@@ -90,7 +90,7 @@ def tag(replica: Replica, step: Step) -> None:
     """Add to, or remove from, a set under the rules: what is refused isn't there, what is made has to count."""
     graph = replica.graph
     try:
-        graph.allow(POLL)
+        graph.access.allow(POLL)
         tags = graph.set(POLL.soul("tags"))
         if step.b % 3:
             tags.add("t" * (step.c % 12))

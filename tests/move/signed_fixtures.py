@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
+from itertools import pairwise
 from pathlib import Path
 
 from nacl.signing import SigningKey
@@ -229,9 +230,122 @@ def escrow() -> str:
     )
 
 
+#: The directory is the first thing that is made in a test scenario.
+DIRECTORY = object_id(0, 0)
+DEVICE = SigningKey(bytes([9]) * 32)
+#: Keys and recovery keys of an account whose key is changed as often as can be, and once more.
+TURNS = [(SigningKey(bytes([turn]) * 32), SigningKey(bytes([turn + 100]) * 32)) for turn in range(101, 134)]
+
+
+def public(key: SigningKey) -> bytes:
+    """The public key."""
+    return bytes(key.verify_key)
+
+
+def account(key: SigningKey, recovery: SigningKey) -> bytes:
+    """Name of the account that begins with these keys."""
+    return blake2b(b"dtp.account.v1" + public(key) + public(recovery), digest_size=32).digest()
+
+
+ACCOUNT = account(KEYS["key_a"], KEYS["key_b"])
+
+
+def contents(expires_ms: int) -> bytes:
+    """BCS of `directory::card::Contents` as the tests have it."""
+    device = b"\x01" + vector(public(DEVICE)) + vector(b"laptop")
+    mailboxes = b"\x01" + vector(b"dtp+tcp://box:9000/mail")
+    return vector(bytes([5]) * 32) + vector(bytes([6]) * 32) + device + mailboxes + u64(expires_ms)
+
+
+def statement(generation: int, sequence: int, expires_ms: int = 0, directory: bytes = DIRECTORY) -> bytes:
+    """BCS of `directory::card::Statement`."""
+    head = vector(b"dtp.directory.v1") + directory + vector(ACCOUNT)
+    return head + u64(generation) + u64(sequence) + contents(expires_ms)
+
+
+def wallet(sequence: int, last_byte: int, linked: bool, generation: int = 1) -> bytes:
+    """BCS of `directory::card::WalletStatement`, for the wallet @0x..last_byte."""
+    head = vector(b"dtp.wallet.v1") + DIRECTORY + vector(ACCOUNT) + u64(generation) + u64(sequence)
+    return head + bytes(31) + bytes([last_byte, linked])
+
+
+def rotation(name: bytes, generation: int, key: SigningKey, recovery: SigningKey) -> bytes:
+    """What a recovery key signs, as `dtp.identity.card.rotation_message` has it."""
+    return (
+        vector(b"dtp.card.rotation.v1")
+        + name
+        + generation.to_bytes(4, "big")
+        + public(key)
+        + public(recovery)
+    )
+
+
+def end(generation: int) -> bytes:
+    """BCS of `directory::card::EndStatement`."""
+    return vector(b"dtp.card.end.v1") + DIRECTORY + vector(ACCOUNT) + u64(generation)
+
+
+def _card_signatures() -> list[tuple[str, str, bytes, str]]:
+    """Name, key, message, and what it is, of each signature of an account."""
+    next_keys = KEYS["key_c"], KEYS["server"]
+    return [
+        ("said", "key_a", statement(1, 1), "The first that the account says, for good."),
+        ("said_again", "key_a", statement(1, 2, 51_000), "The next, until the millisecond 51,000."),
+        ("said_briefly", "key_a", statement(1, 1, 50_000), "The first, until the millisecond 50,000."),
+        ("said_elsewhere", "key_a", statement(1, 1, 0, bytes(32)), "The first, in another directory."),
+        ("said_by_recovery", "key_b", statement(1, 1), "The first, by the recovery key."),
+        ("said_by_next", "key_c", statement(2, 2), "What the account's second key says."),
+        ("said_by_replaced", "key_a", statement(2, 2), "The same, by the key before."),
+        ("rotated", "key_b", rotation(ACCOUNT, 2, *next_keys), "The second key, by the recovery key."),
+        ("rotated_by_key", "key_a", rotation(ACCOUNT, 2, *next_keys), "The second key, by the first."),
+        ("ended", "key_b", end(1), "The end, by the recovery key."),
+        ("ended_by_key", "key_a", end(1), "The end, by the account's key."),
+        ("ended_by_next", "server", end(2), "The end, by the second recovery key."),
+        ("unlinked", "key_a", wallet(3, 1, False), "Unlinks the wallet @0x1, as the third statement."),
+        ("unlinked_unknown", "key_a", wallet(2, 2, False), "Unlinks the wallet @0x2, as the second."),
+        ("linked_by_next", "key_c", wallet(2, 1, True, 2), "Links the wallet @0x1, by the second key."),
+    ]
+
+
+def directory() -> str:
+    """The module `directory::signed`."""
+
+    def returns(name: str, value: bytes, why: str = "") -> str:
+        comment = f"/// {why}\n" if why else ""
+        return f'{comment}public fun {name}(): vector<u8> {{ x"{value.hex()}" }}\n'
+
+    def returns_all(name: str, values: list[bytes]) -> str:
+        lines = "".join(f'        x"{value.hex()}",\n' for value in values)
+        return f"public fun {name}(): vector<vector<u8>> {{\n    vector[\n{lines}    ]\n}}\n"
+
+    turns, signatures = TURNS, []
+    name = account(*turns[0])
+    for generation, ((_, before), (key, recovery)) in enumerate(pairwise(turns), 2):
+        signatures.append(before.sign(rotation(name, generation, key, recovery)).signature)
+    links = [KEYS["key_a"].sign(wallet(number + 1, number, True)).signature for number in range(1, 34)]
+    return "\n".join(
+        (
+            HEADER + "module directory::signed;\n",
+            *(returns(each, public(KEYS[each])) for each in ("key_a", "key_b", "key_c")),
+            returns("key_d", public(KEYS["server"]), "Recovery key of the second generation."),
+            returns("device", public(DEVICE)),
+            returns("account", ACCOUNT, "Name of the account that begins with key_a and key_b."),
+            *(
+                returns(each, KEYS[key].sign(message).signature, why)
+                for each, key, message, why in _card_signatures()
+            ),
+            returns_all("links", links),
+            returns_all("turn_keys", [public(key) for key, _ in turns]),
+            returns_all("turn_recoveries", [public(recovery) for _, recovery in turns]),
+            returns_all("turn_signatures", signatures),
+        )
+    )
+
+
 FILES = {
     ROOT / "move/transport/tests/signed.move": transport,
     ROOT / "move/escrow/tests/signed.move": escrow,
+    ROOT / "move/directory/tests/signed.move": directory,
 }
 
 

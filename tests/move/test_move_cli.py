@@ -47,7 +47,7 @@ def test_info_lists_packages() -> None:
     result = run("info", "--json")
     assert result.exit_code == 0, result.output
     records = json.loads(result.stdout)["packages"]
-    assert [record["package"] for record in records] == ["escrow", "transport"]
+    assert [record["package"] for record in records] == ["broadcast", "directory", "escrow", "transport"]
     assert all(len(record["digest"]) == 64 for record in records)
     assert "transport" in run("info").stdout
 
@@ -79,7 +79,7 @@ def test_info_of_an_unknown_package() -> None:
     assert result.exit_code == 3
     error = json.loads(result.stderr)["error"]
     assert error["code"] == "move-package"
-    assert "there is escrow, transport" in error["message"]
+    assert "there is broadcast, directory, escrow, transport" in error["message"]
 
 
 # ---- without tools
@@ -137,7 +137,7 @@ def test_missing_compiler(checkout: Checkout) -> None:
 def test_unknown_package(checkout: Checkout) -> None:
     result = run("check", "nope", "--source", str(checkout.root))
     assert result.exit_code == 2
-    assert "there is escrow, transport" in result.stderr
+    assert "there is broadcast, directory, escrow, transport" in result.stderr
 
 
 # ---- with the compiler
@@ -169,7 +169,7 @@ def test_compiled_tests_are_current(tmp_path: Path) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", ["escrow", "transport"])
+@pytest.mark.parametrize("name", ["broadcast", "directory", "escrow", "transport"])
 def test_the_move_tests_pass(name: str) -> None:
     """All that the sources have, by Sui's own runner."""
     result = run("test", name, "--source", str(ROOT), "--json")
@@ -207,7 +207,7 @@ def test_a_changed_source_makes_the_bytecode_stale(checkout: Checkout) -> None:
     assert "run `dtp move build`" in result.stdout
     built = run("build", "escrow", "--source", str(checkout.root), "--json")
     changed = json.loads(built.stdout)["packages"][0]["changed"]
-    assert {Path(path).name for path in changed} == {"escrow.json", "escrow_names.py"}
+    assert {Path(path).name for path in changed} == {"escrow.json", "__init__.py"}
     assert run("check", "escrow", "--source", str(checkout.root)).exit_code == 0
 
 
@@ -222,7 +222,7 @@ def test_what_check_finds(checkout: Checkout) -> None:
     )
     source.write_text(text + addition)
     checkout.shipped("escrow").write_text("{}")
-    checkout.names("escrow").unlink()
+    (checkout.names("escrow") / "lock.py").unlink()
     result = run("check", "escrow", "--source", str(checkout.root), "--json")
     assert result.exit_code == 1
     problems = {finding["problem"] for finding in json.loads(result.stdout)["findings"]}

@@ -12,7 +12,7 @@ import pytest
 
 from dtp.chain import packages
 from dtp.chain.packages import MovePackage, PackageError
-from dtp.chain.packages.generate import error_name, names_module, screaming
+from dtp.chain.packages.generate import error_name, module_name, names_files, screaming
 from dtp.chain.packages.surface import surfaces
 from dtp.cli import move_build
 from dtp.cli.move_build import Checkout
@@ -20,7 +20,12 @@ from dtp.sui.bytecode import Opcode, package_digest
 
 CHECKOUT = Checkout(Path(__file__).resolve().parents[2])
 NAMES = packages.available()
-EXPECTED_MODULES = {"transport": ["host", "pass", "channel", "pipe"], "escrow": ["lock"]}
+EXPECTED_MODULES = {
+    "transport": ["host", "pass", "channel", "pipe"],
+    "escrow": ["lock"],
+    "directory": ["card"],
+    "broadcast": ["show"],
+}
 
 
 def test_all_packages_ship() -> None:
@@ -51,16 +56,17 @@ def test_bytecode_is_of_these_sources(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names_are_those_of_the_bytecode(name: str) -> None:
-    text = CHECKOUT.names(name).read_text()
-    assert text == names_module(packages.load(name)), "run `dtp move build`"
+    there = {path.name: path.read_text() for path in CHECKOUT.names(name).glob("*.py")}
+    assert there == names_files(packages.load(name)), "run `dtp move build`"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_python_name_is_in_the_bytecode(name: str) -> None:
-    module = importlib.import_module(f"dtp.chain.packages.{name}_names")
+    names = f"dtp.chain.packages.{name}_names"
     package = packages.load(name)
-    assert package.digest.hex() == module.DIGEST
+    assert package.digest.hex() == importlib.import_module(names).DIGEST
     for shown in surfaces(package.compiled, package.modules):
+        module = importlib.import_module(f"{names}.{module_name(shown.module)}")
         title = shown.module.capitalize()
         functions = {member.value for member in enum_of(module, f"{title}Function")}
         assert functions == {function.name for function in shown.functions}
@@ -114,7 +120,7 @@ def test_every_abort_of_ours_is_named(name: str) -> None:
 
 
 def test_shared_objects_have_a_version() -> None:
-    shared = {"Host", "Beacon", "Plan", "Channel", "Lock"}
+    shared = {"Host", "Beacon", "Plan", "Channel", "Lock", "Directory", "Card", "Show"}
     found = set()
     for name in NAMES:
         package = packages.load(name)
@@ -141,7 +147,8 @@ def test_describe_abort() -> None:
 
 def test_unknown_package() -> None:
     with pytest.raises(
-        PackageError, match="no Move package 'nope' ships with dtp: there is escrow, transport"
+        PackageError,
+        match="no Move package 'nope' ships with dtp: there is broadcast, directory, escrow, transport",
     ):
         packages.load("nope")
 

@@ -9,8 +9,8 @@ import pytest
 import signed_fixtures as signed
 
 from dtp.chain.packages import load
-from dtp.chain.packages.escrow_names import LOCK_FIELDS, LockStruct
-from dtp.chain.packages.transport_names import CHANNEL_FIELDS, ChannelStruct
+from dtp.chain.packages.escrow_names.lock import LOCK_FIELDS, LockStruct
+from dtp.chain.packages.transport_names.channel import CHANNEL_FIELDS, ChannelStruct
 
 README = (signed.ROOT / "move/README.md").read_text()
 

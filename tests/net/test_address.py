@@ -51,6 +51,12 @@ EXAMPLES = [
         {"host": "h", "port": 1, "service": "s", "query": (("carrier.nodelay", "0"), ("x", "&="))},
         "tcp://h:1?nodelay=0",
     ),
+    (
+        f"dtp+relay://{PEER}@h:9/x?carrier.relay={PEER}",
+        {"host": "h", "port": 9, "service": "x", "query": (("carrier.relay", str(PEER)),)},
+        f"relay://h:9?relay={PEER}&target={PEER}",
+    ),
+    (f"dtp+quic://{PEER}@h:9/x", {"host": "h", "port": 9, "service": "x"}, "quic://h:9"),
     (f"dtp+ws://{PEER}@h.example/echo", {"host": "h.example", "service": "echo"}, "ws://h.example"),
     (
         f"dtp+wss://{PEER}@h.example:8443/echo?path=/dtp/x",

@@ -5,6 +5,8 @@ import asyncio
 import pytest
 
 import dtp
+from dtp.carriers.memory import MemoryCarrier
+from dtp.net.connection import LINGER
 from dtp.testing.clock import run
 
 ME = dtp.Identity(bytes(range(32)))
@@ -70,5 +72,30 @@ def test_flush_when_the_connection_ended_first() -> None:
             server.abort()
             with pytest.raises(dtp.ConnectionClosed):
                 await flushing
+
+    run(main())
+
+
+def test_carriers_whose_peer_takes_nothing_are_cut_off_when_a_connection_has_waited_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A peer that was killed never says that it has the last word, over QUIC for instance."""
+
+    async def main() -> None:
+        async with await dtp.listen("memory://killed", identity=ME) as listener:
+            client = await dtp.connect(listener.address())
+            await client.ping()
+            cut_off = []
+            abort = MemoryCarrier.abort
+            monkeypatch.setattr(MemoryCarrier, "close", lambda carrier: None)
+            monkeypatch.setattr(
+                MemoryCarrier, "abort", lambda carrier: (cut_off.append(carrier), abort(carrier))
+            )
+            client.abort()
+            began = client.loop.time()
+            await client.wait_gone()
+            assert client.loop.time() - began == LINGER
+            assert len(cut_off) == 1
+            monkeypatch.undo()
 
     run(main())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from stream_pairs import ME
 
 import dtp
+from dtp.session.limits import DEFAULT
 
 PROGRAM = """
 import asyncio, sys, dtp
@@ -49,14 +51,16 @@ def test_a_program_that_ends_behind_close_prints_nothing(wait: str, carrier: str
             writer.close()
             ended.set()
 
-        async with await dtp.start_server(echo, url, identity=ME) as server:
+        async with await dtp.start_server(
+            echo, url, identity=ME, limits=replace(DEFAULT, resume=3600)
+        ) as server:
             program = await asyncio.create_subprocess_exec(
                 *[sys.executable, "-P", "-c", PROGRAM.format(wait=wait), str(server.address)],
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
             )
             said = await program.communicate()
-            async with asyncio.timeout(20):  # a client that says nothing is waited for a minute
+            async with asyncio.timeout(120):  # a client that says nothing is waited for an hour
                 await ended.wait()
             return said
 

@@ -14,9 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.identity import Identity
-from dtp.net.dial import connect
-from dtp.net.files import (
+from dtp.files import (
     FileExists,
     FileProblem,
     FileTransferError,
@@ -31,9 +29,11 @@ from dtp.net.files import (
     serve_file,
     transfer,
 )
-from dtp.net.files import messages as m
-from dtp.net.files.names import MAX_NAME, check_path
-from dtp.net.files.store import CHUNK, Incoming, Outgoing
+from dtp.files import messages as m
+from dtp.files.names import MAX_NAME, check_path
+from dtp.files.store import CHUNK, Incoming, Outgoing
+from dtp.identity import Identity
+from dtp.net.dial import connect
 from dtp.net.listener import listen
 from dtp.pay.errors import BudgetSpent
 from dtp.session.codes import StreamReset
@@ -826,7 +826,7 @@ def test_the_longest_messages_fit():
 
 
 def test_every_error_has_a_refusal_that_peers_know():
-    from dtp.net.files import errors
+    from dtp.files import errors
 
     told = {
         kind.refusal for kind in vars(errors).values() if hasattr(kind, "refusal") and isinstance(kind, type)

@@ -9,7 +9,7 @@ from echo_service import echo, roundtrip
 from test_intake import Turns, pairs, until
 
 import dtp
-from dtp.net.turn_budget import LEAST, SHARE, TURN, FrameBudget
+from dtp.net.turns.budget import LEAST, SHARE, TURN, FrameBudget
 from dtp.session.limits import Limits
 from dtp.testing import clock
 from dtp.testing.pairs import ALICE, BOB

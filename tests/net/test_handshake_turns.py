@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import random
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
 from echo_service import echo, on_fake_clock, roundtrip
-from test_connection_strangers import strangers
+from test_connection_strangers import Stranger, strangers
 from test_intake import Turns, until
 
 import dtp
@@ -19,9 +21,11 @@ from dtp import carriers
 from dtp.carriers.base import Carrier
 from dtp.carriers.stream_socket import ACCEPTS_PER_TURN
 from dtp.net.dial import suites
-from dtp.net.turn_budget import HANDSHAKES, TurnBudget
+from dtp.net.turns.budget import HANDSHAKES, TurnBudget
+from dtp.net.turns.clock import TurnClock
 from dtp.session.handshake import ClientHandshake, Endpoint
 from dtp.session.limits import DEFAULT
+from dtp.testing.clock import FakeClockLoop
 from dtp.testing.pairs import ALICE, BOB
 
 CROWD = 40
@@ -61,13 +65,14 @@ async def test_a_turn_takes_few_steps_of_handshakes_and_a_visitor_waits_for_no_m
 @on_fake_clock
 async def test_whoever_waits_does_so_only_behind_those_of_its_own_source() -> None:
     budget, order = TurnBudget(HANDSHAKES, each=1, keep=0), list[str]()
+    account = TurnClock.of(asyncio.get_running_loop()).shares.account
 
     def step(name: str) -> Callable[[], bool]:
         return lambda: order.append(name) is not None
 
     for number in range(CROWD):
-        budget.wait(step(f"flood {number}"), "192.0.2.1")
-    budget.wait(step("newcomer"), "198.51.100.1")
+        budget.wait(step(f"flood {number}"), account("192.0.2.1"))
+    budget.wait(step("newcomer"), account("198.51.100.1"))
     await until(lambda: len(order) == CROWD + 1)
     assert order[:3] == ["flood 0", "newcomer", "flood 1"]
     assert order[-1] == f"flood {CROWD - 1}"
@@ -111,3 +116,61 @@ async def test_a_newcomer_that_needs_long_comes_in_from_the_address_of_a_flood()
         assert any(not each.ended.done() for each in newcomers)
         async with dtp.connect(listener.address()) as connection:
             assert await roundtrip(connection, b"hi") == b"hi"
+
+
+@on_fake_clock
+async def test_who_has_given_up_takes_no_step_of_those_who_wait() -> None:
+    """The lot throws out most of a flood before their turn: those behind it waited for all of them, long after it."""
+    budget, done = TurnBudget(HANDSHAKES, each=1, keep=0), list[int]()
+    turns = Turns()
+
+    def over() -> None:
+        """There is nothing to do."""
+
+    def step() -> bool:
+        done.append(turns.now)
+        return False
+
+    for _ in range(CROWD):
+        budget.wait(over)
+    for _ in range(2 * HANDSHAKES):
+        budget.wait(step)
+    began = turns.now
+    await until(lambda: len(done) == 2 * HANDSHAKES)
+    turns.running = False
+    assert done[0] - began <= 2
+    assert max(Counter(done).values()) == HANDSHAKES
+
+
+@on_fake_clock
+async def test_newcomers_come_in_while_four_times_as_many_knock_as_can_be_answered() -> None:
+    """From the same address, without an end. Each has to come through the line of first messages only, and those that
+    were thrown out are not waited for."""
+    random.seed(18)  # the lot
+    clock = asyncio.get_running_loop()
+    assert isinstance(clock, FakeClockLoop)
+    limits = replace(DEFAULT, half_open_per_source=32)
+    async with await dtp.listen("memory://x", echo, identity=BOB, limits=limits) as listener:
+        said = memoryview(first_message())
+        flood: deque[Stranger] = deque()
+
+        async def knock() -> None:
+            while True:
+                for _ in range(ACCEPTS_PER_TURN):
+                    flood.append(Stranger(await carriers.dial(listener.urls[0])))
+                    flood[-1].carrier.write(said)
+                while len(flood) > 2 * limits.half_open_per_source:
+                    flood.popleft().carrier.abort()
+                clock.advance(0.002)  # a turn of real time
+                await asyncio.sleep(0)
+
+        knocking = asyncio.create_task(knock())
+        came = 0
+        for _ in range(30):
+            with contextlib.suppress(dtp.DtpError, TimeoutError):
+                async with asyncio.timeout(0.1), dtp.connect(listener.address()) as connection:
+                    came += await roundtrip(connection, b"hi") == b"hi"
+        knocking.cancel()
+        for guest in flood:
+            guest.carrier.abort()
+    assert came >= 5  # in one line, behind all that were thrown out, it was 1 of 60

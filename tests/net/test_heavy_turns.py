@@ -13,8 +13,8 @@ from test_intake import Turns
 
 import dtp
 from dtp.core.records import RECORD_FRAMES
-from dtp.net.turn_budget import LEAST, TURN
-from dtp.net.turns import ALL
+from dtp.net.turns.budget import LEAST, TURN
+from dtp.net.turns.sizes import ALL
 from dtp.session.limits import DEFAULT, MIB
 from dtp.testing.pairs import ALICE, BOB
 

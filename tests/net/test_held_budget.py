@@ -274,7 +274,8 @@ async def test_answers_that_wait_count() -> None:
         attacker.say([OPEN])
         await asyncio.sleep(0.1)
         (connection,) = listener.connections
-        budget = connection.budget = HeldBudget[Keeper](1 << 40, lambda *_: None)
+        budget = HeldBudget[Keeper](1 << 40, lambda *_: None)
+        connection.keep_within(budget)
         for driver in connection._drivers:
             driver.writable = False
         attacker.say([control(Frame.PING, PING.pack(number)) for number in range(250)])

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 import dtp
-from dtp.net.turn_budget import LOW, STREAMS, StreamBudget
+from dtp.net.turns.budget import LOW, STREAMS, StreamBudget
 from dtp.session.codes import CloseCode
 from dtp.testing import clock
 from dtp.testing.pairs import ALICE, BOB
@@ -169,7 +169,7 @@ def test_of_a_connection_that_is_closed_only_what_came_whole_is_taken_up(who: st
             rest = [stream.id for stream in taken[at_once:]]
             whole = [stream.id for stream in streams[::2] if stream.id > taken[at_once - 1].id]
             assert rest == (whole if who == "peer" else [])
-            assert not far._accepted
+            assert not far._intake
 
     clock.run(main())
 

@@ -53,7 +53,7 @@ async def test_who_resumes_what_nobody_has_is_told_at_once_when_all_were_asked()
                 attempts.append(loop.time())
                 await dialer.dial(bytes(16), take_over)  # of a worker that died
 
-            connection._redial = redial
+            connection._resumption.redial = redial
             began = loop.time()
             connection._drivers[0].carrier.abort()
             with pytest.raises(ConnectionLost, match="no such connection"):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 import dtp
-from dtp.net.retries import PAUSES, SETTLED, Retries
+from dtp.net.parts.retries import PAUSES, SETTLED, Retries
 from dtp.session.limits import DEFAULT
 from dtp.testing.clock import FakeClockLoop, LivelockError, run
 from dtp.testing.pairs import BOB

@@ -749,7 +749,7 @@ def test_a_process_with_open_sockets_and_servers_ends_quietly(server: Server) ->
 def test_a_forked_child_has_a_loop_of_its_own_and_not_its_parents_sockets(server: Server) -> None:
     program = (
         "import os, sys, dtp\n"
-        "from dtp.net.loop_thread import LoopGone\n"
+        "from dtp.blocking.loop_thread import LoopGone\n"
         "sock = dtp.socket.create_connection(sys.argv[1])\n"
         "child = os.fork()\n"
         "if not child:\n"

@@ -310,7 +310,7 @@ def test_a_lost_connection_is_told_by_name() -> None:
             _, writer = await dtp.open_connection(server.address, limits=replace(DEFAULT, resume=0.5))
             reader, far_writer = await accepted.get()
             client: dtp.Connection = writer.get_extra_info("dtp_connection")
-            client._redial = None  # nothing brings this client back
+            client._resumption.redial = None  # nothing brings this client back
             for driver in list(client._drivers):
                 driver.carrier.abort()
             with pytest.raises(dtp.ConnectionLost):

@@ -13,7 +13,7 @@ import dtp
 from dtp.core.records import RECORD_FRAMES
 from dtp.daemon.config.load import load_text
 from dtp.daemon.server import Daemon
-from dtp.net.turn_budget import TURN
+from dtp.net.turns.budget import TURN
 from dtp.session.frames import Frame, Outgoing
 from dtp.testing.pairs import ALICE, BOB
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dtp.net.turns import BRIEF, CHATTY, HOLD, SMALL, STEADY, WIDE, Turns, heard, told
+from dtp.net.turns.sizes import BRIEF, CHATTY, HOLD, SMALL, STEADY, WIDE, Turns, heard, told
 
 
 def test_turns_are_long_once_relays_tell_of_messages() -> None:

@@ -20,8 +20,8 @@ from dtp.chain.wallet import send
 from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.pay import dial
 from dtp.pay.claims import Policy
-from dtp.pay.lane_start import PayerLane
-from dtp.pay.payee import PayeeLane
+from dtp.pay.client.lane_start import PayerLane
+from dtp.pay.server.payee import PayeeLane
 from dtp.pay.serving import Selling, serve
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Exposure, Usage

@@ -4,16 +4,19 @@ import re
 from pathlib import Path
 
 from dtp.pay.claims import Policy
-from dtp.pay.terms import FIRST_AMOUNT, STEP_AMOUNT
+from dtp.pay.terms import FIRST_AMOUNT, MIB, STEP_AMOUNT, Prices, Usage
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "paying.md"
+#: What the plans of these tests give in a period.
+QUOTA = Usage(3, 2 * MIB)
 #: What the words of the table come to, in the coin's smallest unit.
 BOUNDS = {
     "nothing": 0,
     "a step": STEP_AMOUNT,
     "an exposure": FIRST_AMOUNT,
     "what isn't claimed": Policy().most_unclaimed,
+    "a plan's quota": Prices(1000, 2_000_000).of(QUOTA),
     "twice what isn't claimed": 2 * Policy().most_unclaimed,
 }
 _ROW = re.compile(

@@ -49,6 +49,7 @@ class FaultyNode:
         self.broken = []  # those that were broken
         self.lies = {}  # method -> what makes an answer (bytes) of the honest one
         self.told = []  # the methods that were lied about
+        self.faults = []  # of this node itself: a lie that can't be told
 
     async def __aenter__(self):
         self._server = await asyncio.start_server(
@@ -62,6 +63,7 @@ class FaultyNode:
         for writer in list(self._writers):
             writer.transport.abort()
         await self._links.stop()
+        assert not self.faults, self.faults
 
     def arm(self, kind, number, when, every=False):
         self._plan = Plan(kind, number, when, every)
@@ -74,6 +76,11 @@ class FaultyNode:
     def lie(self, lies):
         """Tell answers as `lies` has them, method -> (bytes -> bytes), until the next one of these."""
         self.lies = dict(lies)
+
+    def note(self, fault):
+        """A link has ended by this: by its ends, or by a fault of the test."""
+        if not isinstance(fault, OSError | asyncio.IncompleteReadError):
+            self.faults.append(fault)
 
     def breaks(self, method):
         """The plan, where it is this call's turn."""
@@ -118,7 +125,7 @@ class _Link:
     async def run(self, port):
         answers, self._there = await asyncio.open_connection("127.0.0.1", port)
         self._there.write(await self._reader.readexactly(len(PREFACE)))
-        tasks = TaskSet(lambda task, fault: None)
+        tasks = TaskSet(lambda task, fault: self._node.note(fault))
         both = [tasks.start(self._ask(), name="asks"), tasks.start(self._answer(answers), name="answers")]
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -182,14 +189,16 @@ class _Link:
             await self._writer.drain()
 
     def _tell(self, stream):
-        """Give the answer of a stream, told in another way: one message of gRPC."""
+        """Give the answer of a stream, each of its messages told in another way. A refusal has none."""
         method, change, honest = self._lies.pop(stream)
-        if not honest:  # a refusal
-            return
-        told = change(bytes(honest[5:]))
-        if told != bytes(honest[5:]):
-            self._node.told.append(method)
-        answer = bytes(1) + len(told).to_bytes(4, "big") + told
+        answer = b""
+        while honest:
+            size = int.from_bytes(honest[1:5], "big")
+            message, honest = bytes(honest[5 : 5 + size]), honest[5 + size :]
+            told = change(message)
+            if told != message:
+                self._node.told.append(method)
+            answer += bytes(1) + len(told).to_bytes(4, "big") + told
         for at in range(0, len(answer), 16_384):
             self._writer.write(frame(DATA, stream, answer[at : at + 16_384]))
 
@@ -205,6 +214,7 @@ class _Link:
             sock = self._writer.transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return True
+        self._silent = True  # nothing follows
         if kind == "goaway":
             self._writer.write(frame(GOAWAY, 0, bytes(8)))
         else:

@@ -1,10 +1,12 @@
 """What a node may tell in place of what is true: for `FaultyNode.lie`."""
 
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import fields, is_dataclass, replace
+from datetime import datetime, timedelta
 
-from dtp.chain._pysui import encode_transaction, library
+from dtp.chain import pass_ as pass_module
 from dtp.chain.channel import SCHEMA, Channel
+from dtp.chain.node._pysui import encode_transaction, library
+from dtp.pay.client.budget import DAY_MS
 from dtp.sui.transaction import TransactionData
 
 
@@ -146,11 +148,128 @@ def sometimes(lies, tells):
 
 def channels(change):
     """Channels are what `change` makes of them, `Channel` -> `Channel`."""
+    return {
+        "BatchGetObjects": _changed(
+            "BatchGetObjectsResponse", lambda message: _change_channels(message, change)
+        )
+    }
+
+
+def _change_channels(message, change):
+    for each in message.objects:
+        if each.object is not None and "::channel::Channel<" in each.object.object_type:
+            contents = each.object.contents
+            contents.value = SCHEMA.encode(change(SCHEMA.decode(Channel, contents.value)))
+
+
+#: The methods that pay and chain call whose answers can be told in any other way.
+METHODS = (
+    "BatchGetObjects",
+    "ExecuteTransaction",
+    "GetBalance",
+    "GetCheckpoint",
+    "GetEpoch",
+    "GetObject",
+    "GetServiceInfo",
+    "GetTransaction",
+    "ListBalances",
+    "ListDynamicFields",
+    "ListEvents",
+    "ListOwnedObjects",
+    "SimulateTransaction",
+)
+
+
+def anything(rng):
+    """Each answer has one to three of its facts changed at random: objects, balances, events, gas, effects, names."""
+
+    def change(message):
+        for _ in range(rng.randint(1, 3)):
+            facts = list(_facts(message))
+            if facts:
+                _change_fact(rng, *rng.choice(facts))
+
+    return {method: _changed(f"{method}Response", change) for method in METHODS}
+
+
+def _facts(message):
+    """Each value in a message and those inside it: (message, the name of its field)."""
+    for each in fields(message):
+        value = getattr(message, each.name)
+        if value is None or value == [] or callable(value):
+            continue
+        yield message, each.name
+        for inside in value if isinstance(value, list) else [value]:
+            if is_dataclass(inside):
+                yield from _facts(inside)
+
+
+def _change_fact(rng, message, name):
+    """Give a field another value of its kind; several are left out, turned round or said twice."""
+    value = getattr(message, name)
+    several = [value[1:], value[::-1], value + value[:1]] if isinstance(value, list) else []
+    setattr(message, name, rng.choice(several) if several else _other(rng, value))
+
+
+def _other(rng, value):
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        most = 2**31 - 1 if value < 2**31 else 2**63 - 1
+        return type(value)(
+            rng.choice([0, min(value + 1, most), max(value - 1, 0), min(value * 2, most), most])
+        )
+    if isinstance(value, bytes | str):
+        if not value or rng.random() < 0.3:
+            return value[:0]
+        at = rng.randrange(len(value))
+        one = bytes([rng.randrange(256)]) if isinstance(value, bytes) else rng.choice("0123456789abcdef:")
+        return value[:at] + one + value[at + 1 :]
+    if isinstance(value, datetime):
+        return value + timedelta(milliseconds=rng.choice([-DAY_MS, -1, 1, DAY_MS]))
+    return None  # a message inside
+
+
+def made_up_pass(plan, pass_, account, type):
+    """An account's open channels are under a pass that nobody bought: so say all objects that it touches.
+
+    `plan` is the plan's id, `pass_` an object of `type`, and `account` what the plan would know of it.
+    """
+    v2 = library().v2
+
+    def owned(message):
+        if not message.objects:  # coins aren't none
+            told = v2.Bcs(value=pass_module.SCHEMA.encode(pass_))
+            owner = v2.Owner(kind=v2.OwnerOwnerKind.ADDRESS, address=account.holder)
+            message.objects.append(
+                v2.Object(
+                    object_id=pass_.id,
+                    version=1,
+                    digest="1" * 32,
+                    owner=owner,
+                    object_type=type,
+                    contents=told,
+                )
+            )
+
+    def accounts(message):
+        name = v2.Bcs(value=bytes.fromhex(pass_.id.removeprefix("0x")))
+        value = v2.Bcs(value=pass_module.SCHEMA.encode(account))
+        field = v2.DynamicField(kind=1, parent=plan, field_id=pass_.id, name=name, value=value)
+        message.dynamic_fields.append(field)
 
     def changed(message):
         for each in message.objects:
-            if each.object is not None and "::channel::Channel<" in each.object.object_type:
-                contents = each.object.contents
-                contents.value = SCHEMA.encode(change(SCHEMA.decode(Channel, contents.value)))
+            if each.object is not None and each.object.object_id == plan:
+                each.object.version += 1  # its table is read again
+        _change_channels(message, lambda found: replace(found, pass_=pass_.id, terms=_free(found.terms)))
 
-    return {"BatchGetObjects": _changed("BatchGetObjectsResponse", changed)}
+    return {
+        "ListOwnedObjects": _changed("ListOwnedObjectsResponse", owned),
+        "ListDynamicFields": _changed("ListDynamicFieldsResponse", accounts),
+        "BatchGetObjects": _changed("BatchGetObjectsResponse", changed),
+    }
+
+
+def _free(terms):
+    return replace(terms, price_request=0, price_mib=0)

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from dtp.pay import messages
-from dtp.pay import payee as server_side
-from dtp.pay import payer as client_side
+from dtp.pay.client import payer as client_side
+from dtp.pay.client.lane_start import PayerLane, Reserved
+from dtp.pay.client.payer import Payer, said
 from dtp.pay.errors import VoucherRefused
-from dtp.pay.lane_start import PayerLane, Reserved
 from dtp.pay.messages import build
-from dtp.pay.payee import Payee, PayeeLane
-from dtp.pay.payer import Payer, said
+from dtp.pay.server import payee as server_side
+from dtp.pay.server.payee import Payee, PayeeLane
 from dtp.pay.store import Bought, Store
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher

@@ -57,8 +57,8 @@ def said(sequence, amount, requests, size, lock=None, end=NEVER, charge=0):
     return [sequence, amount, requests, size, end, lock, signature, charge]
 
 
-def statement(lane=0):
-    return b"\x0ddtp.ticket.v1" + BINDING + CHANNEL + bytes([lane])
+def statement(lane=0, closes=False):
+    return b"\x0ddtp.ticket.v1" + BINDING + CHANNEL + bytes([lane]) + (b"\x01" if closes else b"")
 
 
 def sealed(data):
@@ -132,6 +132,8 @@ def vectors():
         "ticket": {
             "binding": BINDING.hex(), "statement": statement().hex(),
             "ticket": pack([1, CHANNEL, 0, key().sign(statement())]).hex(),
+            "statement_to_close": statement(closes=True).hex(),
+            "ticket_to_close": pack([1, CHANNEL, 0, key().sign(statement(closes=True)), 1]).hex(),
         },
         "answer": {"preimage": PREIMAGE.hex(), "plain": b"forty-two".hex(), "sealed": sealed(b"forty-two").hex()},
         "taken": {name: {"from": who, "frame": pack(frame).hex()} for name, (who, frame) in TAKEN.items()},

@@ -8,11 +8,11 @@ import pytest
 
 from dtp.chain import EventFollower, event_types
 from dtp.chain.channel import SCHEMA, ChannelOpened, Settled, ToppedUp
-from dtp.pay.cashier import read_channels
-from dtp.pay.ends import close_further
+from dtp.pay.client.ends import close_further
+from dtp.pay.client.lost import find_channels
 from dtp.pay.errors import DayLimit, MoneyNotAdded
-from dtp.pay.ledger import AGREEMENT_MS
-from dtp.pay.lost import find_channels
+from dtp.pay.server.cashier import read_channels
+from dtp.pay.server.ledger import AGREEMENT_MS
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, STEP_AMOUNT, Usage
 

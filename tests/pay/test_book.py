@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain.errors import ObjectMissing
-from dtp.pay.book import BookLimits, ChannelBook, TooManyQuestions, affordable
+from dtp.pay.server.book import BookLimits, ChannelBook, TooManyQuestions, affordable
 
 from .meters import CHANNEL
 from .test_claims import NOW, channel

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from dtp.chain import KeySigner, Program
-from dtp.chain.coins import coins_for
 from dtp.chain.errors import (
     InsufficientFunds,
     NodeUnavailable,
@@ -18,11 +17,14 @@ from dtp.chain.errors import (
     TransactionFailed,
 )
 from dtp.chain.host import Bearer, Terms
+from dtp.chain.node.coins import coins_for
 from dtp.chain.wallet import send
 from dtp.errors import DtpError, LocalError
-from dtp.pay import channel_in_use, top_up
-from dtp.pay.budget import Budget, least_budget
-from dtp.pay.channel_in_use import Purchase
+from dtp.pay.client import channel_in_use, top_up
+from dtp.pay.client.budget import Budget, least_budget
+from dtp.pay.client.channel_in_use import Purchase
+from dtp.pay.client.lane_lock import LaneLock
+from dtp.pay.client.lane_start import PayerLane
 from dtp.pay.errors import (
     BudgetSpent,
     BudgetTooSmall,
@@ -32,11 +34,9 @@ from dtp.pay.errors import (
     OpeningBusy,
     OtherCoin,
 )
-from dtp.pay.journal import Journal
-from dtp.pay.lane_lock import LaneLock
-from dtp.pay.lane_start import PayerLane
 from dtp.pay.serving import Selling
 from dtp.pay.store import Bought, Store
+from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, Prices, Spending, Usage
 
 from .conftest import CHEAP, TERMS, withheld
@@ -182,6 +182,9 @@ class Chain:
         self.added = []
         self.chain_id, self.address = "c", "0xb"
         self.channel = channel(deposited=1000, balance=1000)
+
+    def noted_by(self, notes):
+        return self
 
     async def read(self, schema, cls, id):
         return self.channel
@@ -539,7 +542,7 @@ def test_what_the_channel_has_is_spent_before_a_limit_ends_the_connection(market
         else:
             sums = {limit: deposit + 5000}
         if limit == "most_per_host":  # what connections use isn't counted
-            monkeypatch.setattr("dtp.pay.budget.is_in_use", lambda *_: False)
+            monkeypatch.setattr("dtp.pay.client.budget.is_in_use", lambda *_: False)
         async with market.connect(buyer, budget=5 * deposit, deposit=deposit, **sums) as connection:
             assert await fetch(connection, 2 * MIB - 20_000) == 2 * MIB - 20_000
             with pytest.raises(MoneyNotAdded) as error:

@@ -6,7 +6,6 @@ import pytest
 
 from dtp.chain.channel import Channel, Lane, State
 from dtp.chain.host import NO_CAP, Bearer, Terms
-from dtp.pay.book import affordable
 from dtp.pay.claims import (
     MINUTE,
     Action,
@@ -21,6 +20,7 @@ from dtp.pay.claims import (
     plan,
     rests,
 )
+from dtp.pay.server.book import affordable
 from dtp.pay.store import End, Sold
 from dtp.pay.voucher import LaneKey
 

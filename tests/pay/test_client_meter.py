@@ -6,13 +6,13 @@ import pytest
 
 from dtp.net.watch import NO_COUNT
 from dtp.pay import messages
-from dtp.pay.client_meter import ClientMeter
+from dtp.pay.client.client_meter import ClientMeter
+from dtp.pay.client.lane_start import UNRESERVED
+from dtp.pay.client.payer import Finished, Payer, said
 from dtp.pay.errors import StoreError
-from dtp.pay.journal import Journal
-from dtp.pay.lane_start import UNRESERVED
 from dtp.pay.messages import ChargeAsked, VoucherSaid, Welcome, build, parse
-from dtp.pay.payer import Finished, Payer, said
 from dtp.pay.store import Bought, Store
+from dtp.pay.store.journal import Journal
 from dtp.pay.terms import KIB, MIB, Spending, Usage
 from dtp.pay.voucher import LaneKey
 from dtp.session.session import Traffic

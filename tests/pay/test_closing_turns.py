@@ -4,7 +4,7 @@ import asyncio
 
 from dtp.chain import channel as channel_module
 from dtp.chain.channel import Channel, State
-from dtp.pay.ends import close_further
+from dtp.pay.client.ends import close_further
 from dtp.pay.store import Store
 
 from .test_dishonesty import open_many

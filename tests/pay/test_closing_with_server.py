@@ -3,10 +3,9 @@
 import pytest
 
 from dtp.chain.errors import TransactionFailed
+from dtp.pay.client.lane_start import Reserved
 from dtp.pay.dial import close_with_server
 from dtp.pay.errors import ChannelUnusable
-from dtp.pay.lane_start import Reserved
-from dtp.pay.store import Store
 
 from .homes import PRICED, site
 
@@ -109,17 +108,10 @@ def test_an_opening_that_failed_is_in_the_history_with_its_gas(market, monkeypat
             patch.setattr(type(buyer["network"]), "execute", execute)
             with pytest.raises(TransactionFailed):
                 await made.connect(buyer)
-        ((_, gas),) = buyer["store"].failed()
+        ((_, gas),) = buyer["store"].spent_beside("pay")
         assert gas > 5_000_000
 
     market(scenario)
-
-
-def test_an_opening_that_failed_counts_once(tmp_path):
-    with Store(tmp_path / "pay.sqlite") as store:
-        for _ in range(2):
-            store.add_failed("digest", 5, 7)
-        assert store.failed() == [(5, 7)]
 
 
 @pytest.mark.slow

@@ -15,12 +15,11 @@ from dtp.chain.events import EventFollower, event_types
 from dtp.chain.host import Bearer
 from dtp.chain.model import SUI_COIN
 from dtp.chain.pipe import CREDIT_BYTES, Direction, Pipe, evidence
-from dtp.chain.pipe_gas import frame_credit
-from dtp.chain.pipes import Reclaimed, reclaim
+from dtp.chain.pipes.gas import frame_credit
+from dtp.chain.pipes.opening import Reclaimed, reclaim
 from dtp.chain.resolver import HostDirectory
 from dtp.net.address import Address
 from dtp.net.resolver import HostResolver
-from dtp.pay.cashier import Cashier
 from dtp.pay.claims import Action, Policy, at_close, decide
 from dtp.pay.costs import (
     accrued,
@@ -32,9 +31,10 @@ from dtp.pay.costs import (
     take_credits,
 )
 from dtp.pay.errors import PriceTooHigh
-from dtp.pay.journal import Journal
 from dtp.pay.messages import Agreed
+from dtp.pay.server.cashier import Cashier
 from dtp.pay.settling import request_close
+from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, NO_CARRIAGE, Prices, Usage
 from dtp.pay.voucher import Voucher
 from dtp.session.codes import CloseCode, ConnectionRefused

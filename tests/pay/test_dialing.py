@@ -15,12 +15,13 @@ from dtp.chain.model import canonical_type
 from dtp.errors import DtpError, LocalError
 from dtp.identity import Identity
 from dtp.net.address import Address, AddressError
-from dtp.pay import buying, channel_in_use, dial
-from dtp.pay.budget import Budget
-from dtp.pay.client_meter import ClientMeter
+from dtp.pay import dial
+from dtp.pay.client import buying, channel_in_use
+from dtp.pay.client.budget import Budget
+from dtp.pay.client.client_meter import ClientMeter
+from dtp.pay.client.lane_start import PayerLane
 from dtp.pay.drivers import REPEATS
 from dtp.pay.errors import BudgetTooSmall, CountsDisputed, StoreError
-from dtp.pay.lane_start import PayerLane
 from dtp.pay.metered import Metered
 from dtp.pay.passes import NoPass
 from dtp.pay.store import Store
@@ -42,8 +43,8 @@ def test_a_connection_whose_beginning_can_t_be_noted_is_not_left_open(market, mo
         buyer, made = await market.buyer(), []
         genuine = dial._PaidDialer.dial
 
-        async def dialled(*args):
-            made.append(await genuine(*args))
+        async def dialled(*args, **options):
+            made.append(await genuine(*args, **options))
             return made[-1]
 
         monkeypatch.setattr(dial._PaidDialer, "dial", dialled)
@@ -174,7 +175,7 @@ def test_a_server_that_refuses_every_channel_gets_one_deposit_after_another_only
 ):
     """Or whoever dials again and again, as a daemon does, would have all its money in channels."""
 
-    async def refuse(*_):
+    async def refuse(*_, **__):
         raise ConnectionRefused(CloseCode.TICKET, "go away")
 
     async def scenario(market):
@@ -202,7 +203,7 @@ def test_a_server_that_refuses_every_channel_gets_one_deposit_after_another_only
 def test_a_server_that_lets_each_channel_in_once_gets_one_deposit_after_another_only_slowly(
     market, monkeypatch
 ):
-    async def refuse(*_):
+    async def refuse(*_, **__):
         raise ConnectionRefused(CloseCode.TICKET, "go away")
 
     async def scenario(market):
@@ -255,12 +256,15 @@ class Dialled:
         self.answers, self.deals, self.bought, self.dialers = list(answers), list(deals), [], []
         self.without = []
         monkeypatch.setattr(Client, "named", [])
-        monkeypatch.setattr("dtp.chain.client.ChainClient", Client)
+        monkeypatch.setattr("dtp.chain.node.client.ChainClient", Client)
         monkeypatch.setattr(buying, "purchase", self._purchase)
         monkeypatch.setattr(dial.net, "Dialer", self._dialer)
         monkeypatch.setattr(dial, "_BEHIND", (0.0,) * (TRIES - 1))
+        monkeypatch.setattr(dial._PaidDialer, "_agree_again", self._agree_again)
 
-    async def _purchase(self, chain, journal, host, service, budget, *, keep, without, reach, on_opening):
+    async def _purchase(
+        self, chain, journal, host, service, budget, *, keep, without, reach, agree, on_opening
+    ):
         self.bought.append((host, service, budget, keep))
         self.without.append(set(without))
         deal = self.deals[len(self.bought) - 1]
@@ -268,6 +272,10 @@ class Dialled:
             raise deal
         deal.journal = self.journal = journal
         return deal
+
+    @staticmethod
+    async def _agree_again(dialer, deal):
+        return None
 
     def _dialer(self, **options):
         self.dialers.append(SimpleNamespace(**options, tries=0, connect=self._connect))
@@ -282,7 +290,7 @@ class Bargain:
     """A purchase that was made; whether it was given up, and its lane let go of."""
 
     def __init__(self, another=False, topped_up=False, under=None):
-        self.another, self.topped_up = another, topped_up
+        self.another, self.topped_up, self.opened_by = another, topped_up, b""
         self.chain, self.channel = None, SimpleNamespace(id="0xc1", pass_=under)
         self.lane, self.prices, self.funds, self.key, self.add = (
             PayerLane("0xc1", 0),
@@ -449,10 +457,11 @@ class Begun:
     def __init__(self, monkeypatch, welcomed):
         self.done, self.fault = [], welcomed
         self.patience, self.limits = 10.0, DEFAULT
-        monkeypatch.setattr("dtp.pay.payer.Payer", self.make_payer)
-        monkeypatch.setattr("dtp.pay.client_meter.ClientMeter", self.make_meter)
+        monkeypatch.setattr("dtp.pay.client.payer.Payer", self.make_payer)
+        monkeypatch.setattr("dtp.pay.client.client_meter.ClientMeter", self.make_meter)
 
-        async def dialled(dialer, deal):
+        async def dialled(dialer, deal, *, closes=False):
+            assert not closes
             return self
 
         monkeypatch.setattr(dial._PaidDialer, "dial", dialled)

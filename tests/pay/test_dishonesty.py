@@ -12,10 +12,10 @@ from dtp.chain import channel as channel_module
 from dtp.chain import host as host_module
 from dtp.chain.channel import Agreement, ChannelOpened, agreement_bytes
 from dtp.chain.host import Host
-from dtp.pay.buying import Budget, purchase
+from dtp.pay.client.buying import Budget, purchase
 from dtp.pay.errors import CountsDisputed
-from dtp.pay.journal import Journal
 from dtp.pay.serving import Selling
+from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 from dtp.pay.ticket import MAX_LANES
 from dtp.pay.voucher import LaneKey
@@ -378,8 +378,8 @@ def test_more_lanes_take_no_second_exposure(market, bound):
     async def scenario(market):
         from functools import partial
 
-        from dtp.chain.commitment import to_its_end
-        from dtp.pay.buying import _add_lane
+        from dtp.chain.node.commitment import to_its_end
+        from dtp.pay.client.buying import _add_lane
         from dtp.pay.ticket import make_ticket
 
         selling = Selling(exposure=Exposure(patience=0.2), recheck=3600, claim_every=3600)

@@ -12,15 +12,16 @@ from dtp.chain import channel as channel_module
 from dtp.chain.channel import Agreement, State, agreement_bytes
 from dtp.chain.errors import AbortPlace, MoveAborted, NodeUnavailable, StaleObject
 from dtp.errors import DtpError
-from dtp.pay import channel_in_use, messages
-from dtp.pay.cashier import Cashier
-from dtp.pay.client_meter import ClientMeter
+from dtp.pay import messages
+from dtp.pay.client import channel_in_use
+from dtp.pay.client.client_meter import ClientMeter
+from dtp.pay.client.payer import Payer
 from dtp.pay.errors import ChannelUnusable, NotMetered
-from dtp.pay.journal import Journal
-from dtp.pay.payee import Payee
-from dtp.pay.payer import Payer
+from dtp.pay.server.cashier import Cashier
+from dtp.pay.server.payee import Payee
 from dtp.pay.serving import Selling
 from dtp.pay.settling import close_agreed, finalize, key_on_chain, request_close
+from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, Exposure, Spending, Usage
 from dtp.pay.voucher import NO_CAP, Voucher
 from dtp.session.codes import CloseCode, ConnectionClosed
@@ -145,6 +146,40 @@ def test_a_server_that_slept_claims_within_the_time_for_it(market):
     market(scenario)
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_window_for_claims_ends_when_it_ends(market, late):
+    """Until then nobody takes the rest, and from then on nobody claims: who slept through it has lost that."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer, connection, channel = await paid_channel(market)
+        await vanish(connection)
+        await market.serving.close(claim=False)
+        await request_close(buyer["network"], channel)
+        watcher = await market.client(market.chain.wallet())
+        (channel,) = await market.channels(buyer)
+        # Some seconds before its end, since the clock of a localnet goes on by itself.
+        market.chain.advance(channel.claims_until_ms - market.chain.now_ms() - 20_000)
+        with pytest.raises(MoveAborted):
+            await finalize(buyer["network"], channel)
+        if late:
+            market.chain.advance(20_001)
+        journal = Journal(market.serving.store)
+        found = await Cashier(watcher, journal, market.chain.now_ms, policy=CHEAP).look()
+        await journal.close()
+        claimed = 0 if late else cost_of(3 * MIB)
+        assert sum(each.to_server for each in found) == claimed
+        if not late:
+            market.chain.advance(20_001)
+        (channel,) = await market.channels(buyer)
+        if channel is not None:  # else whoever looked has ended it
+            await finalize(buyer["network"], channel)
+        assert await market.channels(buyer) == [None]
+        assert sum(each.to_client for each in found) in (0, 500_000_000 - claimed)
+
+    market(scenario)
+
+
 def test_an_old_voucher_claims_nothing_once_a_newer_was(market):
     async def scenario(market):
         await market.serve(give)
@@ -263,8 +298,10 @@ def test_a_signature_that_is_lost_beside_a_close_that_fails_keeps_no_money(marke
         async with market.connect(buyer) as other:
             assert await fetch(other, 10) == 10
             assert other.meter.payer.lane.channel != channel.id
-        # Its close was asked for by then, and whatever looks next finishes it.
-        assert [each.state for each in buyer["store"].bought()] == ["closing", "closed"]
+        # By the signature, which is given again; else its close was asked for by then, and whatever looks next
+        # finishes it.
+        ends = ["closing" if arrives else "closed", "closed"]
+        assert [each.state for each in buyer["store"].bought()] == ends
 
     market(scenario)
 

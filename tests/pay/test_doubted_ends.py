@@ -4,8 +4,8 @@ import logging
 from dataclasses import replace
 
 from dtp.chain.channel import State
-from dtp.pay.cashier import Cashier
 from dtp.pay.claims import MINUTE
+from dtp.pay.server.cashier import Cashier
 from dtp.pay.serving import Selling
 from dtp.pay.terms import MIB
 

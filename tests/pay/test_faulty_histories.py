@@ -6,7 +6,7 @@ import random
 import pytest
 
 from dtp.chain import ChainClient, find_network
-from dtp.chain.endpoints import Retry
+from dtp.chain.node.endpoints import Retry
 from dtp.pay.serving import Selling
 from dtp.pay.terms import MIB
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from dtp.chain import ChainClient, find_network
-from dtp.chain.endpoints import Retry
+from dtp.chain.node.endpoints import Retry
 from dtp.pay.serving import Selling
 from dtp.pay.terms import MIB
 from dtp.sui.objects import SUI_TYPE

@@ -1,11 +1,11 @@
 """What forwards of the daemon pay: their budget holds, whatever a server does between connections."""
 
-from dtp.daemon.buying import Buyer, Wallet
 from dtp.daemon.config.model import Budget
+from dtp.daemon.paying.buying import Buyer, Wallet
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.pay import messages
-from dtp.pay.payee import Payee
+from dtp.pay.server.payee import Payee
 from dtp.pay.terms import Usage
 from dtp.session.codes import CloseCode
 from dtp.session.limits import DEFAULT

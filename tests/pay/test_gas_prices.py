@@ -5,7 +5,7 @@ import pytest
 from dtp.chain import ChainClient, Program
 from dtp.chain import host as hosts
 from dtp.chain.errors import GasTooHigh
-from dtp.chain.networks import Network
+from dtp.chain.node.networks import Network
 from dtp.pay.claims import Policy
 from dtp.pay.serving import Selling
 from dtp.pay.terms import MIB
@@ -97,8 +97,8 @@ def test_a_budget_of_gas_follows_from_what_was_simulated(market):
         digests = []
         sessions.node.lie(lies.gas_budget(4_000_000_000))
 
-        async def note(digest):
-            digests.append(digest)
+        async def note(transaction):
+            digests.append(transaction.digest)
 
         executed = await chain.execute(make_host(chain), signed=note)
         data = TransactionData.decode(await chain.transaction_data(digests[0]))

@@ -5,7 +5,7 @@ import pytest
 from dtp.chain import Program
 from dtp.chain import channel as module
 from dtp.chain.channel import Channel
-from dtp.chain.gas import GasPurse
+from dtp.chain.node.gas import GasPurse
 from dtp.pay import settling
 from dtp.pay.voucher import LaneKey
 

@@ -10,11 +10,12 @@ from dtp.chain.channel import Lane, State
 from dtp.chain.errors import NodeUnavailable
 from dtp.chain.firewall import HolderOfPass, Refusal
 from dtp.chain.pass_ import Account
-from dtp.pay import gate
-from dtp.pay.book import TooManyQuestions
+from dtp.pay.drivers import store_away
 from dtp.pay.errors import MalformedMeter, StoreError, TicketRefused
-from dtp.pay.gate import QUOTA_USED_UP, channel_flaw, honoured_keys, pass_of
-from dtp.pay.payee import Floor
+from dtp.pay.server import gate
+from dtp.pay.server.book import TooManyQuestions
+from dtp.pay.server.gate import QUOTA_USED_UP, channel_flaw, honoured_keys, pass_of
+from dtp.pay.server.payee import Floor
 from dtp.pay.store import Store
 from dtp.pay.terms import Usage
 from dtp.pay.ticket import make_ticket, parse_ticket
@@ -322,7 +323,7 @@ def test_a_ticket_is_by_the_key_of_a_lane_that_there_is(lane, key, comes_in):
         ),
         (
             StoreError("/home/me/pay.sqlite is away"),
-            "tickets can't be checked at the moment: try again later",
+            store_away().reason,
         ),
         (MalformedMeter("row 5"), "tickets can't be checked at the moment: try again later"),
         (TooManyQuestions("too many ask"), "too many ask"),

@@ -2,12 +2,14 @@
 
 import pytest
 
-from dtp.pay import messages, payee, payer
+from dtp.pay import messages
+from dtp.pay.client import payer
+from dtp.pay.client.lane_start import PayerLane, Reserved
+from dtp.pay.client.payer import Payer, said
 from dtp.pay.errors import Flaw, MalformedMeter, NotMetered, VoucherRefused
-from dtp.pay.lane_start import PayerLane, Reserved
 from dtp.pay.messages import build
-from dtp.pay.payee import Floor, Payee, PayeeLane
-from dtp.pay.payer import Payer, said
+from dtp.pay.server import payee
+from dtp.pay.server.payee import Floor, Payee, PayeeLane
 from dtp.pay.terms import MIB, Exposure, Spending, Usage
 
 from .meters import CHANNEL, KEY, PRICES, lock_of, voucher

@@ -5,8 +5,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dtp.pay import payee, payer
+from dtp.pay.client import payer
 from dtp.pay.errors import CountsDisputed, MalformedMeter
+from dtp.pay.server import payee
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 
 from .meters import StoredMeters

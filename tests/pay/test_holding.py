@@ -4,15 +4,15 @@ import subprocess
 import sys
 import textwrap
 
-from dtp.pay.holding import Holds, VoucherStore
 from dtp.pay.store import Store
+from dtp.pay.store.holding import Holds, VoucherStore
 
 from .meters import CHANNEL
 
 OTHER = "0x" + "d2" * 32
 CHILD = textwrap.dedent("""
     import sys
-    from dtp.pay.holding import Holds
+    from dtp.pay.store.holding import Holds
     holds = Holds(sys.argv[1])
     print(holds.take(sys.argv[2]), flush=True)
     sys.stdin.read()

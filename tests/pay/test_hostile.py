@@ -8,18 +8,18 @@ from functools import partial
 import msgpack
 import pytest
 
-from dtp.chain.commitment import to_its_end
+from dtp.chain.node.commitment import to_its_end
 from dtp.identity import Identity
 from dtp.net import dial as net
 from dtp.pay import messages
-from dtp.pay.book import BookLimits
-from dtp.pay.buying import Budget, _add_lane, purchase
+from dtp.pay.client.buying import Budget, _add_lane, purchase
+from dtp.pay.client.payer import said
 from dtp.pay.errors import CountsDisputed
-from dtp.pay.journal import Journal
 from dtp.pay.messages import build
 from dtp.pay.metered import Metered
-from dtp.pay.payer import said
+from dtp.pay.server.book import BookLimits
 from dtp.pay.serving import Selling
+from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, Exposure, Usage
 from dtp.pay.ticket import make_ticket
 from dtp.pay.voucher import LaneKey, SignedVoucher, Voucher

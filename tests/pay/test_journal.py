@@ -6,10 +6,11 @@ import threading
 
 import pytest
 
-from dtp.pay import store as store_module
 from dtp.pay.errors import MalformedMeter, StoreError
-from dtp.pay.journal import Journal, Verdict
 from dtp.pay.store import Store
+from dtp.pay.store import file as store_file
+from dtp.pay.store import sold as sold_module
+from dtp.pay.store.journal import Journal, Verdict
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import LaneKey
 
@@ -79,14 +80,14 @@ def test_an_old_key_is_as_good_while_it_is_honoured(play):
 
 def test_what_cannot_be_written_fails_alone(play, monkeypatch):
     async def scenario(journal):
-        genuine = store_module._keep_received
+        genuine = sold_module._keep_received
 
         def failing(db, signed, used):
             if signed.voucher.lane == 7:
                 raise StoreError("no room for this lane")
             return genuine(db, signed, used)
 
-        monkeypatch.setattr(store_module, "_keep_received", failing)
+        monkeypatch.setattr(sold_module, "_keep_received", failing)
         first = journal.check(
             KEYS, KEY.sign(voucher(1, 1, lane=3)), Usage()
         )  # the others wait for it together
@@ -152,7 +153,7 @@ def test_a_few_are_written_at_once_and_count_when_they_are_synced(play, steps, m
             asked.set()
             assert synced.wait(30)
 
-        monkeypatch.setattr(store_module, "_sync_data", sync_data)
+        monkeypatch.setattr(store_file, "_sync_data", sync_data)
         signed = KEY.sign(voucher(1, 1))
         answer = journal.check(KEYS, signed, Usage(1, 0))
         await asyncio.to_thread(asked.wait, 30)
@@ -182,7 +183,7 @@ def test_what_comes_while_one_is_written_goes_together_into_the_next(play, steps
             begun.set()
             assert free.wait(30)
 
-        monkeypatch.setattr(store_module, "_sync_data", sync_data)
+        monkeypatch.setattr(store_file, "_sync_data", sync_data)
         answers = [journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage())]
         await asyncio.to_thread(begun.wait, 30)
         for lane in (1, 2, 3):
@@ -277,7 +278,7 @@ def test_what_could_not_be_synced_does_not_count_and_the_next_one_is_stored_the_
         def broken(file):
             raise OSError(5, "Input/output error")
 
-        monkeypatch.setattr(store_module, "_sync_data", broken)
+        monkeypatch.setattr(store_file, "_sync_data", broken)
         forged = LaneKey.generate().sign(voucher(1, 1, lane=1))
         answers = [journal.check(KEYS, each, Usage()) for each in (KEY.sign(voucher(1, 1)), forged)]
         with pytest.raises(StoreError, match="Input/output error"):

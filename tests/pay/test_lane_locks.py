@@ -1,7 +1,6 @@
 """Lanes are used by one connection at a time, and a channel is closed by the last: locks, also among processes."""
 
 import contextlib
-import fcntl
 import os
 import types
 from types import SimpleNamespace
@@ -9,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from dtp.chain.channel import State
-from dtp.pay import channel_in_use, lane_lock
-from dtp.pay.budget import Budget
-from dtp.pay.channel_in_use import Purchase
+from dtp.pay.client import channel_in_use
+from dtp.pay.client.budget import Budget
+from dtp.pay.client.channel_in_use import Purchase
+from dtp.pay.client.lane_lock import LaneLock
+from dtp.pay.client.lane_start import PayerLane
 from dtp.pay.errors import StoreError
-from dtp.pay.lane_lock import LaneLock
-from dtp.pay.lane_start import PayerLane
 from dtp.pay.settling import request_close
 from dtp.pay.terms import MIB, Prices
 from dtp.pay.ticket import MAX_LANES
@@ -39,30 +38,6 @@ def test_a_lane_is_locked_by_whatever_name_the_store_has(tmp_path):
     second.release()
 
 
-def test_a_lane_that_somebody_looks_at_for_a_moment_is_free(tmp_path, monkeypatch):
-    """Who took it for one in use would open another channel."""
-    lock, other = (LaneLock(str(tmp_path / "pay.sqlite"), CHANNEL, 0) for _ in range(2))
-    path = tmp_path / f"pay.sqlite.{CHANNEL[2:18]}-0.lock"
-    path.touch()  # left by who was killed
-    looks = os.open(path, os.O_RDWR)
-    fcntl.flock(looks, fcntl.LOCK_SH)
-    pauses = []
-
-    def sleep(seconds):
-        pauses.append(seconds)
-        if len(pauses) == 5:
-            os.close(looks)
-
-    monkeypatch.setattr(lane_lock.time, "sleep", sleep)
-    assert not lock.is_taken()
-    assert lock.take()
-    assert pauses == [0.001] * 5
-    assert other.is_taken()
-    assert not other.take()
-    assert len(pauses) == 5
-    lock.release()
-
-
 def test_a_lane_is_locked_in_memory_as_well():
     first, second, other = (LaneLock(":memory:", CHANNEL, number) for number in (0, 0, 1))
     assert first.take()
@@ -78,31 +53,10 @@ def test_a_lane_is_locked_in_memory_as_well():
     assert not LaneLock._in_memory
 
 
-def test_a_lock_that_somebody_has_tidied_away_is_let_go_all_the_same(tmp_path):
-    first, second = (LaneLock(str(tmp_path / "pay.sqlite"), CHANNEL, 0) for _ in range(2))
-    assert first.take()
-    (file,) = tmp_path.glob("*.lock")
-    file.unlink()
-    assert second.take()
-    first.release()  # which isn't the second's
-    third = LaneLock(str(tmp_path / "pay.sqlite"), CHANNEL, 0)
-    assert not third.take()
-    second.release()
-    assert third.take()
-    third.release()
-    assert list(tmp_path.glob("*.lock")) == []
-
-
-@pytest.mark.parametrize("what", ["open", "flock"])
-def test_a_lane_that_can_t_be_locked_isn_t_used(tmp_path, monkeypatch, what):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(lane_lock.os if what == "open" else lane_lock.fcntl, what, full)
-    files = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(StoreError, match="No space left"):
-        LaneLock(str(tmp_path / "pay.sqlite"), CHANNEL, 0).take()
-    assert len(os.listdir("/proc/self/fd")) == files
+def test_a_lane_that_can_t_be_locked_is_an_error_of_the_store(tmp_path):
+    lock = LaneLock(str(tmp_path / "no folder" / "pay.sqlite"), CHANNEL, 0)
+    with pytest.raises(StoreError, match="No such file"):
+        lock.take()
 
 
 @types.coroutine

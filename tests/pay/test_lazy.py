@@ -17,4 +17,6 @@ def test_importing_dtp_and_dialling_without_a_wallet_loads_no_chain_module():
 
 
 def test_the_names_for_payment_are_there():
-    assert "dtp.chain.client" in loaded("import dtp; dtp.serve, dtp.Metered, dtp.PaidRequest, dtp.Serving")
+    assert "dtp.chain.node.client" in loaded(
+        "import dtp; dtp.serve, dtp.Metered, dtp.PaidRequest, dtp.Serving"
+    )

@@ -11,19 +11,20 @@ from dtp.chain.errors import NodeUnavailable, ObjectMissing
 from dtp.chain.host import Bearer
 from dtp.chain.signer import KeySigner
 from dtp.pay import messages
-from dtp.pay.book import ChannelBook
+from dtp.pay.client.payer import said
 from dtp.pay.costs import carriage
 from dtp.pay.errors import StoreError
-from dtp.pay.gate import Admission, floor_of
-from dtp.pay.holding import Holds
-from dtp.pay.journal import Journal
-from dtp.pay.ledger import AGREEMENT_MS, Ledger
 from dtp.pay.messages import build
-from dtp.pay.payee import PayeeLane
-from dtp.pay.payer import said
+from dtp.pay.server.book import ChannelBook
+from dtp.pay.server.gate import Admission, floor_of
+from dtp.pay.server.ledger import AGREEMENT_MS, Ledger
+from dtp.pay.server.payee import PayeeLane
 from dtp.pay.store import Store
+from dtp.pay.store.holding import Holds
+from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, NO_CARRIAGE, Exposure, Usage
 from dtp.pay.voucher import LaneKey
+from dtp.session.codes import CloseDetail, Refuse
 from dtp.session.session import Traffic
 
 from .meters import CHANNEL, KEY, PRICES, voucher
@@ -232,8 +233,9 @@ def test_a_store_that_fails_holds_no_channel(tmp_path, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(Store, "vouched", broken)
-            with pytest.raises(StoreError):
+            with pytest.raises(Refuse) as refused:
                 await served.enter()
+            assert refused.value.detail == CloseDetail.VOUCHERS_NOT_STORED
         meter = await served.enter()
         with monkeypatch.context() as patch:
             patch.setattr(Store, "served", broken)
@@ -398,7 +400,7 @@ def test_a_node_that_is_away_makes_a_close_no_agreement_and_nothing_worse(tmp_pa
         async def away(*args):
             raise NodeUnavailable("no node")
 
-        monkeypatch.setattr("dtp.pay.ledger.agreed_total", away)
+        monkeypatch.setattr("dtp.pay.server.ledger.agreed_total", away)
         meter = await served.enter()
         await ask_close(served, meter)
         assert agreed_by(meter) == []

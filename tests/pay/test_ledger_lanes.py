@@ -9,12 +9,12 @@ from dtp.chain.channel import Lane, State
 from dtp.chain.errors import NodeUnavailable
 from dtp.chain.host import Bearer
 from dtp.pay import messages
+from dtp.pay.client.payer import said
 from dtp.pay.costs import carriage
 from dtp.pay.errors import StoreError
-from dtp.pay.ledger import _MOST_AHEAD
 from dtp.pay.messages import build
-from dtp.pay.payee import Floor
-from dtp.pay.payer import said
+from dtp.pay.server.ledger import _MOST_AHEAD
+from dtp.pay.server.payee import Floor
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, NO_CARRIAGE, Usage
 from dtp.pay.ticket import MAX_LANES
@@ -345,7 +345,7 @@ def test_nothing_more_is_served_once_a_close_is_agreed(tmp_path, monkeypatch):
             await go_on.wait()
             return vouched
 
-        monkeypatch.setattr("dtp.pay.ledger.agreed_total", agreed_total)
+        monkeypatch.setattr("dtp.pay.server.ledger.agreed_total", agreed_total)
         served.with_lanes(3)
         meter, other = await served.enter(0), await served.enter(1)
         meter.connection.move(0, 1024, 0)

@@ -7,14 +7,15 @@ from dataclasses import replace
 import pytest
 
 from dtp.chain.errors import GasTooHigh
-from dtp.chain.gas import GasPurse
+from dtp.chain.node.gas import GasPurse
 from dtp.pay import dial
-from dtp.pay.budget import Budget, check_limits, is_in_use
-from dtp.pay.channel_in_use import in_turn
-from dtp.pay.ends import close_due, close_further
+from dtp.pay.client.budget import Budget, check_limits, is_in_use
+from dtp.pay.client.channel_in_use import in_turn
+from dtp.pay.client.ends import close_due, close_further
 from dtp.pay.errors import DayLimit, HostLimit, LockTooLong, NotApproved
-from dtp.pay.journal import Journal
+from dtp.pay.server.ledger import Ledger
 from dtp.pay.store import Bought, Store
+from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB
 from dtp.pay.voucher import LaneKey
 from dtp.session.codes import CloseCode, ConnectionRefused
@@ -31,7 +32,7 @@ async def balance(buyer):
     return (await buyer["network"].balance(buyer["wallet"].address)).total
 
 
-async def refused(*_):
+async def refused(*_, **__):
     raise ConnectionRefused(CloseCode.TICKET, "go away")
 
 
@@ -106,7 +107,7 @@ def test_a_host_that_refuses_every_ticket_locks_no_more_than_its_limit(market, m
     market(scenario)
 
 
-def test_a_channel_that_was_refused_is_closed_by_the_programs_that_follow(market, monkeypatch):
+def test_a_channel_that_was_refused_is_closed_by_agreement_by_the_program_that_follows(market, monkeypatch):
     async def scenario(market):
         await market.serve(give)
         buyer = await market.buyer()
@@ -118,6 +119,28 @@ def test_a_channel_that_was_refused_is_closed_by_the_programs_that_follow(market
         buyer["store"].set_state(first.channel, "refused")
         async with market.connect(buyer) as connection:
             await fetch(connection, 10)
+        (found,) = buyer["store"].bought(first.channel)
+        assert (found.state, found.deposited) == ("closed", 0)
+        assert await market.channels(buyer) == [None] * 2
+
+    market(scenario)
+
+
+def test_a_channel_that_was_refused_is_closed_by_the_programs_that_follow(market, monkeypatch):
+    """Where the server signs no close."""
+
+    async def scenario(market):
+        monkeypatch.setattr(Ledger, "agrees", lambda *_: False)
+        await market.serve(give)
+        buyer = await market.buyer()
+        with monkeypatch.context() as patch:
+            patch.setattr(dial._PaidDialer, "dial", refused)
+            with pytest.raises(ConnectionRefused):
+                await market.connect(buyer)
+        (first,) = buyer["store"].bought()
+        buyer["store"].set_state(first.channel, "refused")
+        async with market.connect(buyer, keep=True) as connection:
+            await fetch(connection, 10)
         assert [each.state for each in buyer["store"].bought(first.channel)] == ["closing"]
         market.chain.advance(TERMS.claim_ms)
         journal = Journal(buyer["store"])
@@ -126,7 +149,7 @@ def test_a_channel_that_was_refused_is_closed_by_the_programs_that_follow(market
         assert (step.event, step.paid.to_client) == ("closed", 500_000_000)
         (found,) = buyer["store"].bought(first.channel)
         assert (found.state, found.deposited) == ("closed", 0)
-        assert await market.channels(buyer) == [None] * 2
+        assert (await market.channels(buyer))[0] is None
 
     market(scenario)
 

@@ -18,12 +18,13 @@ from dtp.chain.errors import (
     TransactionFailed,
 )
 from dtp.chain.model import SUI_COIN
-from dtp.pay import lost
+from dtp.chain.node._wire import Wire
+from dtp.pay.client import lost
+from dtp.pay.client.lane_lock import LaneLock
+from dtp.pay.client.lost import FoundChannels, find_channels, find_sent, lock_of
 from dtp.pay.errors import DayLimit, OpeningBusy, OpeningUnknown, StoreError
-from dtp.pay.journal import Journal
-from dtp.pay.lane_lock import LaneLock
-from dtp.pay.lost import FoundChannels, find_channels, find_sent, lock_of
 from dtp.pay.store import Bought, Sent, Store
+from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB
 from dtp.pay.voucher import LaneKey
 from dtp.sui.names import format_digest
@@ -174,7 +175,7 @@ def test_a_connect_that_is_cancelled_before_its_signature_leaves_the_chain_as_it
                 await asyncio.Event().wait()
 
             with monkeypatch.context() as patch:
-                patch.setattr(chain, "_build", build)
+                patch.setattr(chain, "_execute_once", build)
                 dialing = asyncio.create_task(market.connect(buyer, keep=True).__aenter__())
                 await reached.wait()
                 dialing.cancel()
@@ -509,8 +510,8 @@ class History:
     async def connect(self):
         self.chain_id = "here"
 
-    def _follow(self, chain, types, start):
-        assert start == OLDEST
+    def _follow(self, chain, types, sender, start):
+        assert (sender, start) == (self.address, OLDEST)
         return self
 
     async def past(self):
@@ -522,7 +523,7 @@ class History:
 
     async def _read(self, chain, ids):
         self.asked.append(list(ids))
-        return {id: self.channels[id] for id in ids}
+        return {id: self.channels[id] for id in ids if id in self.channels}
 
 
 def keyed(number, *keys, **changes):
@@ -549,7 +550,7 @@ def test_what_is_found_is_noted_as_the_chain_has_it(tmp_path, monkeypatch):
             (two.public, 2),
         ]
         assert store.kept_keys() == {}
-    assert history.asked == [[f"0x{3:064x}", both.id, closing.id]]  # and nobody else's
+    assert history.asked[-1] == [f"0x{3:064x}", both.id, closing.id]  # and nobody else's
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -631,6 +632,42 @@ def test_channels_of_a_lost_store_are_found(tmp_path, monkeypatch):
         store.add_closing(Bought(known.id, "here", "0xa", 1, "0xc", "closing", 5), 5)
         assert asyncio.run(find_channels(history, store)) == FoundChannels([], [ours])
         assert [each.channel for each in store.bought()] == [known.id]
+
+
+@pytest.mark.parametrize("settled", ["by its client", "by its server"])
+def test_what_others_did_is_not_read_to_find_an_account_s_channels(market, monkeypatch, settled):
+    """Each look read the history of every channel on the chain, and there may be millions."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer, other = await market.buyer(), await market.buyer()
+        chain = buyer["network"]
+        for each in (other, other, buyer):
+            async with market.connect(each) as connection:
+                assert await fetch(connection, 1000) == 1000
+        async with market.connect(buyer, keep=True) as connection:
+            assert await fetch(connection, 1000) == 1000
+        paid, kept = connection.paid, connection.meter.deal.channel.id
+        closed = next(each.channel for each in buyer["store"].bought() if each.channel != kept)
+        frames, genuine = [], Wire.list_events
+
+        async def counted(wire, types, sender="", **where):
+            async for frame in genuine(wire, types, sender, **where):
+                frames.append(frame.event)
+                # As if another had sent it: what the account sent itself has none.
+                if settled == "by its client" or not sender or "Settled" not in str(frame.event):
+                    yield frame
+
+        monkeypatch.setattr(Wire, "list_events", counted)
+        moved = await lost.read_moved(chain, [])
+        assert moved == {
+            closed: lost.Moved(SUI_COIN, 500_000_000, 500_000_000 - paid),
+            kept: lost.Moved(SUI_COIN, 500_000_000, 0),
+        }
+        strangers = [each for each in frames if each is not None and each.sender != chain.address]
+        assert (strangers == []) == (settled == "by its client")
+
+    market(scenario)
 
 
 def test_keys_of_what_was_never_opened_find_nothing(market):

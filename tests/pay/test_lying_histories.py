@@ -10,11 +10,12 @@ import random
 import pytest
 
 from dtp.chain import ChainClient
-from dtp.chain.networks import Network
+from dtp.chain.node.networks import Network
 from dtp.errors import DtpError
 from dtp.identity import Identity
-from dtp.pay.cashier import read_channels
-from dtp.pay.ends import close_further
+from dtp.pay.client.ends import close_further
+from dtp.pay.server.book import BookLimits
+from dtp.pay.server.cashier import read_channels
 from dtp.pay.serving import Selling
 from dtp.pay.terms import MIB, STEP_AMOUNT, Usage
 
@@ -26,6 +27,8 @@ from .test_faulty_nodes import SILENCE, check_all_work, play
 from .test_lying_servers import all_paid, more_in_it
 from .test_paid import PRICES, cost_of, give
 
+#: What a server knows of channels is not older, ms.
+MOST_KNOWN_MS = round(BookLimits().max_age * 1000) + 1000
 DEPOSIT, BUDGET = cost_of(2 * MIB), cost_of(8 * MIB)
 
 
@@ -58,8 +61,8 @@ LIES = {
 class History:
     """One server, maybe at two endpoints, and one client, whose nodes are `nodes`: (server's, client's)."""
 
-    def __init__(self, sessions, nodes, rng):
-        self.sessions, self.market, self.rng = sessions, sessions.market, rng
+    def __init__(self, sessions, nodes, rng, whatever=False):
+        self.sessions, self.market, self.rng, self.whatever = sessions, sessions.market, rng, whatever
         self.nodes = nodes
         self.moved = Usage()  # of all connections: what the client asked for and what came
         self.log = []
@@ -67,7 +70,7 @@ class History:
     async def client(self, node, signer):
         """A client of the chain at a node that breaks calls and lies, and maybe an honest one."""
         urls = [node.url]
-        if self.rng.random() < 0.5:
+        if not self.whatever and self.rng.random() < 0.5:
             urls.insert(self.rng.randint(0, 1), self.market.chain.network.endpoints[0])
         made = ChainClient(
             Network("several", tuple(urls)),
@@ -104,7 +107,7 @@ class History:
         self.buyer = {"wallet": chain.signer, "network": chain, "store": self.market.store()}
 
     def disturb(self):
-        """Have each node break calls or not, and tell something for a while."""
+        """Have each node break calls or not, and tell something for a while: of `LIES`, or whatever comes to it."""
         for node in self.nodes:
             node.disarm()
             if self.rng.random() < 0.5:
@@ -112,20 +115,17 @@ class History:
                     self.rng.choice(KINDS), self.rng.randint(4, 9), self.rng.choice(["before", "after"]), True
                 )
             told = [self.rng.choice(list(LIES)) for _ in range(2)]
-            often = self.rng.choice([0.3, 1.0])
-            self.log.append(f"{told} in {often:.0%} of the answers")
-            tells = random.Random(self.rng.random()).random
-            node.lie(
-                lies.sometimes(
-                    lies.together(*(LIES[each]() for each in told)),
-                    lambda often=often, tells=tells: tells() < often,
-                )
-            )
+            often = self.rng.choice([0.03, 0.3]) if self.whatever else self.rng.choice([0.3, 1.0])
+            self.log.append(f"{'whatever' if self.whatever else told} in {often:.0%} of the answers")
+            own = random.Random(self.rng.random())
+            made = lies.anything(own) if self.whatever else lies.together(*(LIES[each]() for each in told))
+            node.lie(lies.sometimes(made, lambda often=often, own=own: own.random() < often))
 
     def appease(self):
         for node in self.nodes:
             node.disarm()
             node.lie({})
+        self.market.chain.advance(MOST_KNOWN_MS)  # what was told is asked about again
 
     async def use(self, keep):
         """A connection, with a few requests in it."""
@@ -182,8 +182,8 @@ class History:
         return sum(lane.newest.voucher.amount for lane in lanes if lane.newest is not None), len(lanes)
 
 
-async def play_history(sessions, nodes, rng):
-    history = History(sessions, nodes, rng)
+async def play_history(sessions, nodes, rng, whatever=False):
+    history = History(sessions, nodes, rng, whatever)
     market = sessions.market
     await history.serve()
     await history.buy()
@@ -191,7 +191,7 @@ async def play_history(sessions, nodes, rng):
     accounts = history.server.address, history.buyer["network"].address
     before = [sessions.purse(each) for each in accounts]
     try:
-        for _ in range(3):
+        for _ in range(6 if whatever else 3):
             history.disturb()
             await history.lied_to()
             history.appease()
@@ -221,5 +221,19 @@ def test_histories_with_nodes_that_lie_and_break_calls(market, seed):
         port = int(sessions.market.chain.network.endpoints[0].rpartition(":")[2])
         async with FaultyNode(port) as other:
             await play_history(sessions, (sessions.node, other), random.Random(seed))
+
+    play(market, "server", scenario)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3, *(pytest.param(n, marks=pytest.mark.long) for n in range(4, 60))])
+def test_histories_with_nodes_that_lie_about_everything(market, seed):
+    """Any fact of any answer is another one: objects, balances, events, gas, effects, the time, ids."""
+
+    async def scenario(sessions):
+        port = int(sessions.market.chain.network.endpoints[0].rpartition(":")[2])
+        async with FaultyNode(port) as other:
+            await play_history(sessions, (sessions.node, other), random.Random(seed), whatever=True)
+            assert sessions.node.told or other.told
 
     play(market, "server", scenario)

@@ -7,8 +7,8 @@ import pytest
 from dtp.chain.channel import SCHEMA, Channel, State
 from dtp.chain.errors import MalformedObject
 from dtp.errors import DtpError
+from dtp.pay.client.lane_start import Reserved
 from dtp.pay.errors import ChannelUnusable, CountsDisputed, PriceTooHigh
-from dtp.pay.lane_start import Reserved
 from dtp.pay.serving import Selling
 from dtp.pay.terms import MIB, Exposure
 

@@ -7,9 +7,9 @@ import pytest
 
 from dtp.chain.channel import State
 from dtp.errors import DtpError
-from dtp.pay.backing import believed, contradiction
-from dtp.pay.budget import DAY_MS
 from dtp.pay.claims import Action, Decision, Policy, claimable
+from dtp.pay.client.budget import DAY_MS
+from dtp.pay.server.backing import believed, contradiction
 from dtp.pay.serving import Selling
 from dtp.pay.settling import finalize, request_close, settle
 from dtp.pay.terms import MIB, Exposure, Prices, Usage

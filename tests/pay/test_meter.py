@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from dtp.pay import messages, payee, payer
+from dtp.pay import messages
+from dtp.pay.client import payer
+from dtp.pay.client.lane_start import PayerLane, Reserved
 from dtp.pay.errors import BudgetSpent, CountsDisputed
-from dtp.pay.lane_start import PayerLane, Reserved
 from dtp.pay.messages import build
-from dtp.pay.payee import QUOTA_PATIENCE, PayeeLane
+from dtp.pay.server import payee
+from dtp.pay.server.payee import QUOTA_PATIENCE, PayeeLane
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 
 from .meters import PRICES, Meters, StoredMeters

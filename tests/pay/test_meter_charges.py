@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from dtp.pay import messages, payee, payer
+from dtp.pay import messages
+from dtp.pay.client import payer
+from dtp.pay.client.payer import said
 from dtp.pay.errors import Flaw, MalformedMeter, NotMetered
 from dtp.pay.messages import build
-from dtp.pay.payer import said
+from dtp.pay.server import payee
 from dtp.pay.terms import MIB, Spending, Usage
 
 from .meters import KEY, SECRET, Meters, flaw_of, lock_of, voucher

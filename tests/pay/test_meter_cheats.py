@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from dtp.pay import messages, payee, payer
+from dtp.pay import messages
+from dtp.pay.client import payer
+from dtp.pay.client.lane_start import PayerLane
+from dtp.pay.client.payer import said
 from dtp.pay.errors import CountsDisputed, Flaw, MalformedMeter
-from dtp.pay.lane_start import PayerLane
 from dtp.pay.messages import build
-from dtp.pay.payee import PayeeLane
-from dtp.pay.payer import said
+from dtp.pay.server import payee
+from dtp.pay.server.payee import PayeeLane
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
 

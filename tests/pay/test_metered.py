@@ -1,13 +1,13 @@
 """A metered connection by itself: in which order a server's end comes."""
 
 import asyncio
-from collections import deque
 from types import SimpleNamespace
 
 from dtp.net.connection import Connection
-from dtp.net.turn_budget import StreamBudget
+from dtp.net.parts.intake import StreamIntake
+from dtp.net.turns.budget import StreamBudget
 from dtp.pay.metered import Metered
-from dtp.pay.server_meter import ServerMeter
+from dtp.pay.server.server_meter import ServerMeter
 
 
 class Driver(ServerMeter):
@@ -57,9 +57,12 @@ def test_a_request_that_waits_to_be_paid_is_for_whoever_asks_next():
         connection, paid = Served([]), asyncio.Event()
         connection.meter.serving = paid.wait
         first, second, third = (SimpleNamespace(id=each) for each in (1, 5, 9))
-        connection._accepted, connection._intake = deque([first, second, third]), StreamBudget()
         woken = []
-        connection._wake = woken.append
+        waiters = SimpleNamespace(wake=woken.append)
+        connection._intake = intake = StreamIntake(StreamBudget(), waiters, None, None)
+        for each in (first, second, third):
+            intake.opened(each)
+        woken.clear()
         waiting = [asyncio.ensure_future(connection.accept_stream()) for _ in range(2)]
         await asyncio.sleep(0)
         for each in waiting:

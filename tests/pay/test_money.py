@@ -21,13 +21,13 @@ from dtp.chain.host import Terms
 from dtp.chain.resolver import service_number
 from dtp.localnet.grpc.localnet import LocalnetThread
 from dtp.pay import messages
-from dtp.pay.book import affordable
-from dtp.pay.cashier import Cashier
 from dtp.pay.claims import Policy, claims_are_over
 from dtp.pay.hosting import Heart, ensure_service, make_host
-from dtp.pay.journal import Journal
+from dtp.pay.server.book import affordable
+from dtp.pay.server.cashier import Cashier
 from dtp.pay.settling import add_money, close_agreed, finalize, open_channel, request_close
 from dtp.pay.store import Store
+from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, Exposure, Prices, Usage
 from dtp.pay.voucher import LaneKey
 

@@ -11,19 +11,19 @@ from dtp.chain import host as host_module
 from dtp.chain import pass_ as pass_module
 from dtp.chain.heartbeat import EndpointsApart
 from dtp.chain.host import Mode, Terms
-from dtp.chain.posts import post_key
+from dtp.chain.pipes.posts import post_key
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.pay import answers, hosting
 from dtp.pay import serving as serving_module
 from dtp.pay.claims import MINUTE
+from dtp.pay.client.lane_lock import LaneLock
 from dtp.pay.errors import BudgetSpent, ChargeDeclined, DatagramsNotMetered, PriceTooHigh
-from dtp.pay.holding import Holds
 from dtp.pay.hosting import Heart, refuse_apart
-from dtp.pay.lane_lock import LaneLock
-from dtp.pay.ledger import AGREEMENT_MS
 from dtp.pay.passes import NoPass, buy, cancel, find_pass, held_passes, renew
+from dtp.pay.server.ledger import AGREEMENT_MS
 from dtp.pay.serving import Selling
+from dtp.pay.store.holding import Holds
 from dtp.pay.terms import MIB, Exposure, Prices, Spending, Usage
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
 from dtp.session.limits import Limits

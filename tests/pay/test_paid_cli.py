@@ -13,9 +13,9 @@ import pytest
 from dtp.chain.errors import ProgramError
 from dtp.chain.host import Bearer, Terms
 from dtp.chain.model import SUI_COIN, canonical_type, format_amount
-from dtp.chain.pipe_gas import frame_credit
+from dtp.chain.pipes.gas import frame_credit
 from dtp.cli import channel as command
-from dtp.cli import selling
+from dtp.cli import channel_records, selling
 from dtp.cli.paying import _Bill
 from dtp.cli.selling import Sale
 from dtp.errors import ConfigError
@@ -206,8 +206,8 @@ def test_sums_of_channels_are_in_their_coin(capsys):
     coin = canonical_type("0x2::other::COIN")
     held = channel(terms=replace(TERMS, coin=coin), balance=9000, deposited=12_000, claimed=3000)
     stores = SimpleNamespace(sold=SimpleNamespace(sold=lambda _: [sold(1, 5)]))
-    record = command._summary(stores, held.id, held, "is paid")
-    assert command._line(record).endswith(
+    record = channel_records.summary_of(stores, held.id, held, "is paid")
+    assert channel_records.line_of(record).endswith(
         f"is paid, open: vouched 5,000 of {coin}, claimed 3,000 of {coin}, holds 9,000 of {coin}"
     )
     with click.Context(click.Command("claim")):

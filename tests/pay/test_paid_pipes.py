@@ -2,7 +2,7 @@
 
 import pytest
 
-from dtp.chain.pipe_where import ChannelInUse
+from dtp.chain.pipes.where import ChannelInUse
 from dtp.net.address import Address
 from dtp.session.limits import Limits
 

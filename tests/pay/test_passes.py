@@ -13,8 +13,8 @@ from dtp.chain.host import Mode
 from dtp.chain.model import SUI_COIN
 from dtp.chain.pass_ import Account, Pass
 from dtp.pay import passes
-from dtp.pay.gate import QUOTA_USED_UP
 from dtp.pay.passes import Held, NoPass, PassHeld, account_of, buy, cancel, find_pass, held_passes, renew
+from dtp.pay.server.gate import QUOTA_USED_UP
 from dtp.session.codes import ConnectionRefused
 
 from .conftest import TERMS, withheld
@@ -133,7 +133,7 @@ def test_a_pass_that_was_bought_by_a_call_that_was_cancelled_is_not_bought_twice
                 reached, go_on = withheld(patch)
             else:
                 reached, go_on = asyncio.Event(), asyncio.Event()
-                patch.setattr(chain, "_build", lambda *_, **__: reached.set() or go_on.wait())
+                patch.setattr(chain, "_execute_once", lambda *_, **__: reached.set() or go_on.wait())
             buying = asyncio.create_task(buy(chain, plan, 1))
             await reached.wait()
             buying.cancel()

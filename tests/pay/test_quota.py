@@ -13,7 +13,7 @@ import pytest
 from dtp.chain.firewall import HolderOfPass
 from dtp.chain.pass_ import Account
 from dtp.pay.errors import StoreError
-from dtp.pay.quota import LEASE_PART, Quotas, period_of
+from dtp.pay.server.quota import LEASE_PART, Quotas, period_of
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Usage
 

@@ -10,7 +10,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.pay.quota import LEASE_PART, period_of
+from dtp.pay.server.quota import LEASE_PART, period_of
 from dtp.pay.store import Store
 
 from .test_quota import HOUR, PASS, Sale

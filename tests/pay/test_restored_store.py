@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from dtp.pay import lost
+from dtp.pay.client import lost
 from dtp.pay.errors import DayLimit
-from dtp.pay.ledger import AGREEMENT_MS
+from dtp.pay.server.ledger import AGREEMENT_MS
 from dtp.pay.settling import close_agreed
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Usage
@@ -45,9 +45,14 @@ def test_a_restored_server_serves_no_channel_whose_close_it_may_have_agreed_on(m
         before = await market.balance(market.server_wallet.address)
         await close_agreed(buyer["network"], channel, agreed)
         assert await market.balance(market.server_wallet.address) - before == agreed.total
-        # Channels that were opened since are served at once.
-        async with market.connect(await market.buyer(), keep=True) as other:
+        # Channels that were opened since are served at once, also by a server that starts once more.
+        newcomer = await market.buyer()
+        async with market.connect(newcomer, keep=True) as other:
             assert await fetch(other, 1000) == 1000
+        await restore(market, copy)
+        async with market.connect(newcomer, keep=True) as other:
+            assert await fetch(other, 1000) == 1000
+        assert len(newcomer["store"].bought()) == 1
 
     market(scenario)
 

@@ -6,12 +6,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from dtp.pay import messages, server_meter
+from dtp.pay import messages
+from dtp.pay.client.payer import said
 from dtp.pay.errors import ChargeDeclined, Flaw, NotMetered, StoreError, VoucherRefused
 from dtp.pay.messages import build
-from dtp.pay.payee import ChargeOverdue, ChargePaid, ChargeRefused, Payee, PayeeLane
-from dtp.pay.payer import said
-from dtp.pay.server_meter import ServerMeter
+from dtp.pay.server import server_meter
+from dtp.pay.server.payee import ChargeOverdue, ChargePaid, ChargeRefused, Payee, PayeeLane
+from dtp.pay.server.server_meter import ServerMeter
 from dtp.pay.store import Store
 from dtp.pay.terms import QUOTA_USED_UP, Usage
 from dtp.session.session import Traffic

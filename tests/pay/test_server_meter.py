@@ -5,14 +5,15 @@ import asyncio
 import pytest
 
 from dtp import carriers
-from dtp.pay import messages, payee, server_meter
+from dtp.pay import messages
+from dtp.pay.client.payer import said
 from dtp.pay.errors import Flaw, MalformedMeter, StoreError, VoucherRefused
-from dtp.pay.journal import Journal
 from dtp.pay.messages import Due, Finish, build
-from dtp.pay.payee import Payee, PayeeLane
-from dtp.pay.payer import said
-from dtp.pay.server_meter import Account, ServerMeter
+from dtp.pay.server import payee, server_meter
+from dtp.pay.server.payee import Payee, PayeeLane
+from dtp.pay.server.server_meter import Account, ServerMeter
 from dtp.pay.store import Store
+from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, NO_CARRIAGE, QUOTA_USED_UP, Exposure, Usage
 from dtp.pay.voucher import LaneKey
 from dtp.session.codes import CloseDetail
@@ -338,7 +339,9 @@ def test_a_voucher_that_can_not_be_stored_ends_the_connection_and_its_fault_is_t
                 patch.setattr(Store, name, full)
             wire.on_meter(frame(1, 1000))
             await stored(meter)
-        assert wire.aborted == "vouchers can't be stored at the moment: come again later"
+        assert wire.aborted.startswith(
+            "vouchers can't be stored here at the moment, which is no fault of yours"
+        )
         assert isinstance(meter.error, StoreError)
         assert str(tmp_path) in caplog.text
 
@@ -354,7 +357,9 @@ def test_what_else_can_not_be_stored_is_the_operators_too(tmp_path, caplog):
 
         meter.spawn(full())
         await meter.settled()
-        assert wire.aborted == "vouchers can't be stored at the moment: come again later"
+        assert wire.aborted.startswith(
+            "vouchers can't be stored here at the moment, which is no fault of yours"
+        )
         assert isinstance(meter.error, StoreError)
         assert str(tmp_path) in caplog.text
 

@@ -13,22 +13,22 @@ from dtp.chain.errors import NodeUnavailable
 from dtp.chain.heartbeat import EndpointsApart
 from dtp.chain.host import Bearer, HostCreated, Kind, Mode, Terms
 from dtp.chain.pipe import CREDIT_BYTES
-from dtp.chain.posts import hint_of
+from dtp.chain.pipes.posts import hint_of
 from dtp.chain.signer import KeySigner
 from dtp.errors import ConfigError, LocalError
 from dtp.identity import Identity
 from dtp.net import reachable
 from dtp.net.listener import Listener, Request
-from dtp.pay import buying
-from dtp.pay import cashier as cashier_module
 from dtp.pay import serving as module
-from dtp.pay.book import BookLimits
 from dtp.pay.claims import Policy
+from dtp.pay.client import buying
+from dtp.pay.client.payer import said
 from dtp.pay.errors import BudgetTooSmall, ChargeDeclined, MalformedMeter, StoreError
-from dtp.pay.gate import Admission
 from dtp.pay.hosting import NoHost, find_host, make_host
 from dtp.pay.messages import build
-from dtp.pay.payer import said
+from dtp.pay.server import cashier as cashier_module
+from dtp.pay.server.book import BookLimits
+from dtp.pay.server.gate import Admission
 from dtp.pay.serving import Selling, Serving, serve, service_number
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Exposure, Usage
@@ -353,7 +353,7 @@ def test_a_channel_from_when_the_service_was_free_pays_for_nothing(market, monke
         async with market.connect(buyer, keep=True) as connection:
             await fetch(connection, MIB)
         assert connection.paid == cost_of(MIB)
-        assert [each.state for each in buyer["store"].bought()] == ["closing", "open"]
+        assert [each.state for each in buyer["store"].bought()] == ["closed", "open"]
 
     market(scenario)
 

@@ -4,9 +4,9 @@ is ahead of the chain's."""
 import pytest
 
 from dtp.chain.channel import State
-from dtp.pay import ends
-from dtp.pay.ends import close_due, close_further
-from dtp.pay.journal import Journal
+from dtp.pay.client import ends
+from dtp.pay.client.ends import close_due, close_further
+from dtp.pay.store.journal import Journal
 
 from .conftest import TERMS
 from .test_disputes import paid_channel, vanish

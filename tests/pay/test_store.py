@@ -18,11 +18,13 @@ import pytest
 
 from dtp import config
 from dtp.pay import store as store_module
+from dtp.pay.client.lane_start import PayerLane, Reserved
+from dtp.pay.client.payer import Payer, SignWanted
 from dtp.pay.errors import StoreError
-from dtp.pay.lane_start import PayerLane, Reserved
-from dtp.pay.payee import Payee, PayeeLane, Send
-from dtp.pay.payer import Payer, SignWanted
-from dtp.pay.store import Bought, End, Moved, Sent, Store
+from dtp.pay.server.payee import Payee, PayeeLane, Send
+from dtp.pay.store import Bought, DoubtedDeposit, End, Moved, Sent, Store
+from dtp.pay.store import file as store_file
+from dtp.pay.store import sold as sold_module
 from dtp.pay.terms import Prices, Usage
 from dtp.pay.voucher import LaneKey, SignedVoucher
 
@@ -161,7 +163,7 @@ def test_a_copy_replaces_nothing_but_an_older_copy(store, tmp_path, what):
 
 
 def test_a_copy_that_others_write_to_all_the_time_is_given_up(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "_PATIENCE", 0.0)
+    monkeypatch.setattr(store_module, "PATIENCE", 0.0)
     path = tmp_path / "copy.sqlite"
     store.backup(path)
     numbers = Store._numbers
@@ -211,8 +213,64 @@ def test_a_key_is_kept_before_its_channel_is_known(store):
         store.add_lane(CHANNEL, 1, KEY.public)  # a key is one lane's
 
 
+def test_a_restored_store_waits_once_and_its_copies_wait_anew(store, tmp_path):
+    store.backup(tmp_path / "copy.sqlite")
+    with Store(tmp_path / "copy.sqlite") as copy:
+        assert copy.begin_wait(5, 65) == (5, 65)
+        assert copy.begin_wait(7, 67) == (5, 65)
+        copy.backup(tmp_path / "second.sqlite")
+        with Store(tmp_path / "second.sqlite") as second:
+            assert second.begin_wait(9, 69) == (9, 69)
+        copy.go_on_with_copy()
+        assert not copy.is_copy()
+
+
+def drop_waits(store):
+    """A store as it was up to format 12."""
+    store._db.execute("DROP TABLE waits")
+
+
+def drop_spent(store):
+    """A store as it was up to format 11."""
+    drop_waits(store)
+    store._db.execute("DROP TABLE spent")
+    store._db.execute("CREATE TABLE failed (digest TEXT PRIMARY KEY, at_ms INTEGER, gas INTEGER)")
+
+
+def test_gas_of_the_format_before_stays(store):
+    store.keep_key(KEY, 7)
+    store.add_bought(replace(BOUGHT, gas=30), 0, KEY.public)
+    drop_spent(store)
+    store._db.execute("INSERT INTO failed VALUES ('failed', 5, 7)")
+    store._db.execute("PRAGMA user_version=11")
+    with again(store) as other:
+        assert other.spent_beside("pay") == [(5, 7)]
+        other.transaction_sent("more", "pay", CHANNEL, BOUGHT.chain, BOUGHT.account, 70)
+        assert other.bought()[0].gas == 30
+        assert [each.digest for each in other.unsettled(BOUGHT.chain, BOUGHT.account)] == ["more"]
+        other.transaction_took("more", 4)
+        assert (other.bought()[0].gas, other.unsettled()) == (34, [])
+
+
+def drop_transactions(store):
+    """A store as it was up to format 10."""
+    drop_spent(store)
+    store._db.execute("DROP TABLE sent")
+
+
+def test_deposits_of_the_format_before_can_t_be_disproved(store):
+    store.keep_key(KEY, 7)
+    drop_transactions(store)
+    store._db.execute("PRAGMA user_version=10")
+    with again(store) as other:
+        other.key_sent(KEY.public, Sent("digest", "chain", BOUGHT.account, PLACE[2], 700))
+        assert other.unproven_deposits(*PLACE[:2], 0) == []
+        assert other.deposited_since(*PLACE, 0) == 700
+
+
 def drop_unnoted(store):
     """A store as it was up to format 9."""
+    drop_transactions(store)
     for each in ("unnoted", "counted"):
         store._db.execute(f"DROP TABLE {each}")
 
@@ -240,7 +298,7 @@ def test_channels_of_the_format_before_are_of_a_service_without_a_name(store):
     drop_names(store)
     store._db.execute("PRAGMA user_version=8")
     with again(store) as other:
-        assert (other.bought()[0].name, other.failed()) == ("", [])
+        assert (other.bought()[0].name, other.spent_beside("pay")) == ("", [])
 
 
 def drop_deposits(store):
@@ -307,8 +365,9 @@ def test_a_deposit_is_noted_with_its_channel_and_what_comes_back_with_its_time(s
     store.add_deposit(CHANNEL, 60, -900)
     assert [store.deposited_since(*place, each) for each in (0, 6, 55)] == [100, -600, -900]
     assert store.deposited_since("another", *place[1:], 0) == 0
-    store.add_gas(CHANNEL, 40)
-    store.add_gas(CHANNEL, -15)
+    for digest, gas in (("a", 40), ("b", -15), ("a", 40)):  # told twice it is one
+        store.transaction_sent(digest, "pay", CHANNEL, BOUGHT.chain, BOUGHT.account, 70)
+        store.transaction_took(digest, gas)
     (found,) = store.bought()
     assert (found.deposited, found.gas) == (100, 25)
 
@@ -341,6 +400,39 @@ def test_what_is_signed_counts_until_its_channel_is_noted_or_its_owner_has_looke
     assert store.key_kept(other.public) == (8, 0)
     with pytest.raises(StoreError):
         store.key_kept(KEY.public)
+
+
+@pytest.mark.parametrize("end", ["disproved", "noted", "believed"])
+def test_what_was_signed_is_kept_until_it_is_known_what_became_of_it(store, end):
+    store.keep_key(KEY, 7)
+    store.key_sent(KEY.public, Sent("opening", "chain", BOUGHT.account, PLACE[2], 700, b"signed"))
+    assert store.unproven_deposits(*PLACE[:2], 7) == [DoubtedDeposit("opening", PLACE[2], 700, b"signed")]
+    assert store.unproven_deposits(*PLACE[:2], 8) == store.unproven_deposits("there", PLACE[1], 0) == []
+    if end == "disproved":
+        store.disprove_deposit("opening")
+        assert store.sent_keys("chain", 0, doubted=True) == {}
+        assert list(store.kept_keys()) == [KEY.public]
+    elif end == "believed":
+        store.believe_denied("chain", [KEY.public])
+    else:
+        store.add_bought(replace(BOUGHT, coin=PLACE[2], deposited=700), 0, KEY.public)
+    assert store.unproven_deposits(*PLACE[:2], 0) == []
+    assert store._rows("SELECT * FROM sent") == []
+    assert store.deposited_since(*PLACE, 0) == (700 if end == "noted" else 0)
+
+
+@pytest.mark.parametrize("end", ["disproved", "settled"])
+def test_money_that_was_added_is_doubted_until_it_is_settled_or_disproved(store, end):
+    store.keep_key(KEY, 7)
+    store.add_bought(replace(BOUGHT, coin=PLACE[2], deposited=700), 0, KEY.public)
+    store.add_deposit(CHANNEL, 9, 300, "more", b"signed")
+    assert store.unproven_deposits(*PLACE[:2], 0) == [DoubtedDeposit("more", PLACE[2], 300, b"signed")]
+    if end == "settled":
+        store.settle_deposit(CHANNEL, "more")
+    else:
+        store.disprove_deposit("more")
+    assert store.unproven_deposits(*PLACE[:2], 0) == store._rows("SELECT * FROM sent") == []
+    assert store.deposits(CHANNEL) == [700, 300][: 1 + (end == "settled")]
 
 
 def test_a_copy_counts_once_what_its_account_has_moved_since(store, tmp_path):
@@ -584,14 +676,14 @@ def test_a_prompt_write_neither_waits_nor_syncs_nor_moves_what_is_in_the_log(sto
 
 
 def test_a_prompt_write_that_fails_is_taken_back_whole(store, monkeypatch):
-    genuine = store_module._keep_received
+    genuine = sold_module._keep_received
 
     def failing(db, signed, used):
         if signed.voucher.lane:
             raise sqlite3.OperationalError("database or disk is full")
         return genuine(db, signed, used)
 
-    monkeypatch.setattr(store_module, "_keep_received", failing)
+    monkeypatch.setattr(sold_module, "_keep_received", failing)
     both = [(KEY.sign(voucher(1, 1, lane=lane)), Usage()) for lane in (0, 1)]
     with pytest.raises(StoreError, match="disk is full"):
         store.receive_now(both)
@@ -601,7 +693,7 @@ def test_a_prompt_write_that_fails_is_taken_back_whole(store, monkeypatch):
 
 
 def test_the_log_of_prompt_writes_does_not_grow_for_ever(store, monkeypatch):
-    monkeypatch.setattr(store_module, "_LOGGED", 8)
+    monkeypatch.setattr(store_file, "_LOGGED", 8)
     log, sizes = f"{store.path}-wal", []
     for number in range(1, 200):
         assert store.receive_now([(KEY.sign(voucher(number, number)), Usage())]) == [True]
@@ -613,7 +705,7 @@ def test_the_log_of_prompt_writes_does_not_grow_for_ever(store, monkeypatch):
 @pytest.mark.parametrize("power_safe", [True, False])
 def test_prompt_writes_are_synced_as_the_others_are(tmp_path, monkeypatch, power_safe):
     synced = []
-    monkeypatch.setattr(store_module, "_sync_data", lambda file: synced.append(os.fstat(file).st_ino))
+    monkeypatch.setattr(store_file, "_sync_data", lambda file: synced.append(os.fstat(file).st_ino))
     with Store(tmp_path / "pay.sqlite", power_safe=power_safe) as store:
         assert store.receive_now([(KEY.sign(voucher(1, 1)), Usage())]) == [True]
         store.sync()
@@ -734,7 +826,7 @@ def test_a_closed_store_says_so(tmp_path):
 # forked for each N, so that only the first one has to load Python.
 _CHILD = textwrap.dedent("""
     import os, sqlite3, sys
-    from dtp.pay.lane_start import Reserved
+    from dtp.pay.client.lane_start import Reserved
     from dtp.pay.store import Bought, Store
     from dtp.pay.terms import Usage
     from dtp.pay.voucher import LaneKey, Voucher

@@ -6,13 +6,13 @@ import pytest
 
 from dtp.chain.channel import SCHEMA, Channel
 from dtp.errors import DtpError
-from dtp.pay.budget import Budget, least_budget
+from dtp.pay.client.budget import Budget, least_budget
+from dtp.pay.client.top_up import add_noted, believable, room_for, settle_doubted
 from dtp.pay.errors import DayLimit
-from dtp.pay.journal import Journal
 from dtp.pay.serving import Selling
 from dtp.pay.store import Bought, Store
+from dtp.pay.store.journal import Journal
 from dtp.pay.terms import MIB, Exposure
-from dtp.pay.top_up import add_noted, believable, room_for, settle_doubted
 
 from .conftest import CHEAP
 from .meters import CHANNEL, KEY

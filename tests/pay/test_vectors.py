@@ -48,6 +48,8 @@ def test_tickets():
     ticket = parse_ticket(bytes.fromhex(known["ticket"]))
     assert ticket.is_by((KEY.public,), binding)
     assert not ticket.is_by((KEY.public,), bytes(32))
+    assert statement(binding, CHANNEL, 0, closes=True).hex() == known["statement_to_close"]
+    assert make_ticket(KEY, CHANNEL, 0, binding, closes=True).hex() == known["ticket_to_close"]
 
 
 class Given:

@@ -15,8 +15,9 @@ from dtp.chain.errors import NodeUnavailable, TransactionFailed
 from dtp.cli import channel as command
 from dtp.cli import main
 from dtp.errors import LocalError
-from dtp.pay import cashier, ends
+from dtp.pay.client import ends
 from dtp.pay.errors import StoreError
+from dtp.pay.server import cashier
 from dtp.pay.store import Store
 from dtp.pay.terms import Usage
 

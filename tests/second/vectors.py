@@ -22,6 +22,7 @@ from .wire import (
     Code,
     PacketOpener,
     PacketSealer,
+    PathOpener,
     Payload,
     RecordSealer,
     Refused,
@@ -29,6 +30,7 @@ from .wire import (
     attach_proof,
     decode_payload,
     frame,
+    path_key,
     prove,
     raw_frame,
     torsion,
@@ -269,6 +271,54 @@ def packets() -> list[dict[str, Any]]:
             opens = None if plaintext is None else plaintext.hex()
             arrivals.append({"name": name, "packet": packet.hex(), "opens": opens})
         out.append({"suite": suite, "key": key.hex(), "packets": arrivals})
+    return out
+
+
+def lossy_paths() -> list[dict[str, Any]]:
+    """Packets of a client as they come to a server, which agrees on exchanges in between."""
+    out = []
+    for suite in SUITES:
+        roots = [key_of(f"lossy path {number} {suite}") for number in range(3)]
+        opener, arrivals = PathOpener(suite, roots[0], "client"), []
+
+        def sent(
+            number: int, counter: int, plain: bytes, suite: str = suite, roots: list[bytes] = roots
+        ) -> bytes:
+            sealer = PacketSealer(suite, path_key(roots[number], "client"))
+            sealer.counter = counter
+            return bytes([number]) + sealer.seal(plain)
+
+        hello = frame(Type.DATAGRAM, rest=b"hello")
+        other = bytearray(sent(0, 9, hello))
+        other[0] = 1
+        back = PacketSealer(suite, path_key(roots[0], "server")).seal(hello)
+        plan: list[tuple[str, bytes | None]] = [
+            ("the first", sent(0, 0, hello)),
+            ("seen before", sent(0, 0, hello)),
+            ("two datagrams, one of them empty", sent(0, 1, hello + frame(Type.DATAGRAM))),
+            ("other frames are skipped", sent(0, 2, frame(Type.PING, 7) + hello)),
+            ("nothing", b""),
+            ("no packet behind the number", b"\0"),
+            ("of an exchange that isn't agreed on", bytes(other)),
+            ("the server's own, come back", b"\0" + back),
+            ("agree", None),
+            ("under the fresh key", sent(1, 0, hello)),
+            ("a late one under the key before", sent(0, 3, hello)),
+            ("agree", None),
+            ("too late: two exchanges ago", sent(0, 4, hello)),
+            ("the newest", sent(2, 0, hello)),
+        ]
+        agreed = 0
+        for name, packet in plan:
+            if packet is None:
+                agreed += 1
+                opener.agree(roots[agreed])
+                arrivals.append({"name": name, "root": roots[agreed].hex()})
+                continue
+            found = opener.open(packet)
+            opens = None if found is None else [each.hex() for each in found]
+            arrivals.append({"name": name, "packet": packet.hex(), "opens": opens})
+        out.append({"suite": suite, "root": roots[0].hex(), "packets": arrivals})
     return out
 
 
@@ -560,6 +610,7 @@ def build() -> str:
         "payloads": payloads(),
         "records": records(),
         "packets": packets(),
+        "lossy_paths": lossy_paths(),
         "attach": attaches(),
         "exchanges": exchanges(),
         "frames": {

@@ -515,3 +515,43 @@ class PacketOpener:
         self.seen.add(counter)
         self.newest = max(self.newest, counter)
         return plaintext
+
+
+# --- the lossy path ---------------------------------------------------------------------------------------
+
+
+def path_key(root: bytes, side: str) -> bytes:
+    """The first key of the packets that a side ("client", "server") sends under this root."""
+    return hmac.new(root, side.encode() + b" packets", hashlib.sha256).digest()
+
+
+def datagrams_of(plaintext: bytes) -> list[bytes]:
+    """What the DATAGRAM frames of a packet hold; other frames are skipped."""
+    found, at = [], 0
+    while at + 4 <= len(plaintext):
+        kind, _, length = struct.unpack_from(">BBH", plaintext, at)
+        if kind == Type.DATAGRAM:
+            found.append(plaintext[at + 4 : at + 4 + length])
+        at += 4 + length
+    return found
+
+
+class PathOpener:
+    """The receiving side of a lossy path: whose packets these are, and the exchanges of the link."""
+
+    def __init__(self, suite: str, root: bytes, sender: str) -> None:
+        self.suite, self.sender, self.number = suite, sender, 0
+        self.openers = {0: PacketOpener(suite, path_key(root, sender))}
+
+    def agree(self, root: bytes) -> None:
+        """A further exchange is agreed on: its keys, and those of the one before."""
+        self.number += 1
+        last = (self.number - 1) % 256
+        fresh = PacketOpener(self.suite, path_key(root, self.sender))
+        self.openers = {last: self.openers[last], self.number % 256: fresh}
+
+    def open(self, packet: bytes) -> list[bytes] | None:
+        """The datagrams, or None for what is to be dropped."""
+        opener = self.openers.get(packet[0]) if packet else None
+        plaintext = None if opener is None else opener.open(packet[1:])
+        return None if plaintext is None else datagrams_of(plaintext)

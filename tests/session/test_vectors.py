@@ -16,6 +16,7 @@ from second.wire import RecordOpener, RecordSealer, Type, decode_frames
 from dtp.core import Buffer, Opener, PacketOpener, PacketSealer, Sealer
 from dtp.identity import Identity
 from dtp.session.codes import HandshakeError
+from dtp.session.datagrams import LinkPackets
 from dtp.session.exchange import Exchanges, LinkExchange
 from dtp.session.frames import Frame, parse_fixed
 from dtp.session.handshake import ClientHandshake, Endpoint, Established, ServerHandshake
@@ -288,3 +289,29 @@ def test_a_client_that_resumes_waits_for_nothing_with_its_list() -> None:
     assert said[0] == Type.ATTACH
     assert said[-1] == Type.STATE
     assert set(said[1:-1]) == {Type.WINDOW, Type.STREAMS}
+
+
+@pytest.mark.parametrize("vector", named(VECTORS["lossy_paths"], "suite"))
+def test_packets_of_a_lossy_path_are_opened_or_dropped(vector: dict[str, Any]) -> None:
+    cipher, root = SUITES[vector["suite"]].cipher, bytes.fromhex(vector["root"])
+    server = LinkPackets(cipher, root, 1200, client=False)
+    for step in vector["packets"]:
+        if step["name"] == "agree":
+            server.agree(bytes.fromhex(step["root"]))
+            server.change()
+            continue
+        dropped = server.dropped
+        found = server.open(bytes.fromhex(step["packet"]))
+        assert [each.hex() for each in found] == (step["opens"] or []), step["name"]
+        assert (server.dropped == dropped) == (step["opens"] is not None), step["name"]
+
+
+@pytest.mark.parametrize("vector", named(VECTORS["lossy_paths"], "suite"))
+def test_packets_of_a_lossy_path_are_sealed(vector: dict[str, Any]) -> None:
+    client = LinkPackets(SUITES[vector["suite"]].cipher, bytes.fromhex(vector["root"]), 1200, client=True)
+    out, steps = Buffer(1500), {step["name"]: step for step in vector["packets"]}
+    (root, *_) = [step["root"] for step in vector["packets"] if step["name"] == "agree"]
+    assert bytes(out.view[: client.seal(b"hello", out)]).hex() == steps["the first"]["packet"]
+    client.agree(bytes.fromhex(root))
+    client.change()
+    assert bytes(out.view[: client.seal(b"hello", out)]).hex() == steps["under the fresh key"]["packet"]

@@ -2,8 +2,8 @@
 
 `load("transport")` gives a `MovePackage` out of the JSON beside this file, which `dtp move build` writes
 from the sources in `move/`. Publishing needs nothing else. Names for use in Python are in the generated
-modules `transport_names` and `escrow_names`; they come out of the same bytecode, so that Python and Move
-can't drift.
+folders `transport_names`, `escrow_names` and so on, a file for each Move module; they come out of the same bytecode,
+so that Python and Move can't drift.
 """
 
 from __future__ import annotations

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from dtp.daemon.config import model, values
+from dtp.daemon.config.mailbox import check_mailbox, read_mailbox
+from dtp.daemon.config.mesh import check_node, read_node, read_relay
 from dtp.daemon.config.places import KeyPath, Place
 from dtp.daemon.config.reading import ConfigMistakes, Mistake, Section, Wrong, parse
 from dtp.identity import PeerId
 from dtp.net.address import Address
 from dtp.pay.terms import Exposure
+from dtp.session.limits import DEFAULT
 
 #: Settings of [[expose]] that only some kinds of services have.
 _ONLY_FOR = {
@@ -22,8 +25,15 @@ _ONLY_FOR = {
     "message": ("json-rpc",),
     "paths": ("json-rpc",),
     "origins": ("json-rpc", "websocket"),
+    "relay": ("relay",),
+    "mailbox": ("mailbox",),
 }
 
+#: Why services of these kinds are served by one process.
+_ONE_PROCESS = {
+    "relay": "a relay joins streams of one process",
+    "mailbox": "a mailbox tells devices at once of what has come, in one process",
+}
 #: Why nobody pays for UDP.
 _NOT_COUNTED = "datagrams may be lost, so both ends can't count the same, and UDP isn't paid for"
 #: What helps when the file can't be read.
@@ -99,7 +109,7 @@ def _config(root: Section, path: Path) -> model.Config:
         identity = Section(root.document, ("identity",), {"file": "missing"})
     daemon = root.section("daemon") or Section(root.document, ("daemon",), {})
     state = root.section("state")
-    web, chain = root.section("web"), root.section("chain")
+    web, chain, node = root.section("web"), root.section("chain"), root.section("node")
     config = model.Config(
         path=path,
         identity=identity.take("file", file),
@@ -108,17 +118,19 @@ def _config(root: Section, path: Path) -> model.Config:
         listen=daemon.take_all("listen", values.carrier_url),
         control=daemon.take("control", _socket(file), None),
         drain=daemon.take("drain", values.duration, 30.0),
+        resume_timeout=daemon.take("resume-timeout", values.duration, DEFAULT.resume),
         memory=daemon.take("memory", values.size, None),
         workers=daemon.take("workers", values.workers, 1),
         padding=daemon.take("padding", values.padding, 0),
         web=None if web is None else web.take("listen", values.place),
         telemetry=_telemetry(root.section("telemetry")),
         chain=None if chain is None else _chain(chain, file),
+        node=None if node is None else read_node(node, file),
         state=None if state is None else state.take("url", values.state_url),
         state_name=None if state is None else state.take("name", values.text, None),
         log=_log(root.section("log"), file),
         everywhere=_everywhere(root.section("everywhere")),
-        expose=tuple(_expose(section) for section in root.sections("expose")),
+        expose=tuple(_expose(section, file) for section in root.sections("expose")),
         forward=tuple(_forward(section) for section in root.sections("forward")),
     )
     for section in (identity, daemon, web, state):
@@ -132,12 +144,13 @@ def _config(root: Section, path: Path) -> model.Config:
 
 def _check_presence(root: Section, daemon: Section, config: model.Config) -> None:
     """What has to be there for the rest to be of use."""
-    if not config.expose and not config.forward:
+    if not config.expose and not config.forward and config.node is None:
         root.wrong("there is nothing to do: add [[expose]] to offer a service or [[forward]] to reach one")
-    if config.expose and not config.listen and not daemon.failed("listen"):
+    at_relay = config.node is not None and bool(config.node.relays)
+    if config.expose and not config.listen and not at_relay and not daemon.failed("listen"):
         what = '[daemon] needs listen, such as listen = ["tcp://0.0.0.0:9700"], for peers to reach what is exposed'
         daemon.wrong(what)
-    if config.listen and not config.expose:
+    if config.listen and not config.expose and config.node is None:
         daemon.wrong("listen is of no use: nothing is exposed", "listen")
     asked = any(expose.on_chain or expose.price is not None for expose in config.expose)
     if config.chain is not None and config.chain.plans and not asked:
@@ -151,6 +164,16 @@ _Named = list[tuple[str, KeyPath]]
 
 def _check_whole(root: Section, config: model.Config) -> None:
     """What no setting shows alone."""
+    for number, expose in enumerate(config.expose):
+        if expose.kind in _ONE_PROCESS and config.workers != 1:
+            what = f"kind: {_ONE_PROCESS[expose.kind]}, so it takes [daemon] workers = 1"
+            root.wrong(what, "expose", number, "kind")
+    for number, url in enumerate(config.listen):
+        if url.startswith("quic:") and config.workers != 1:
+            what = "listen: a UDP port is read by one process, so quic: takes workers = 1"
+            root.wrong(what, "daemon", "listen", number)
+    if config.node is not None:
+        check_node(root, config, config.node)
     for number, expose in enumerate(config.expose):
         for key, wanted in (("on-chain", expose.on_chain), ("price", expose.price is not None)):
             if wanted and (config.chain is None or config.chain.host is None):
@@ -166,6 +189,12 @@ def _check_whole(root: Section, config: model.Config) -> None:
         (one.service, ("expose", number, "service")) for number, one in enumerate(config.expose)
     ]
     _check_unique(root, "the service", services)
+    stores: _Named = [
+        (str(one.mailbox.store or "mailbox.sqlite in the data folder"), ("expose", number, "kind"))
+        for number, one in enumerate(config.expose)
+        if one.mailbox is not None and not isinstance(one.mailbox.store, str)  # a database may be shared
+    ]
+    _check_unique(root, "the mailbox's store", stores)
     places: _Named = [
         (values.place_of(url), ("daemon", "listen", number)) for number, url in enumerate(config.listen)
     ]
@@ -232,9 +261,9 @@ def _log(section: Section | None, file: Callable[[Any], Path]) -> model.Log:
 # ---- [[expose]] ----------------------------------------------------------------------------------------------
 
 
-def _expose(section: Section) -> model.Expose:
+def _expose(section: Section, file: Callable[[Any], Path]) -> model.Expose:
     kind = section.take("kind", values.choice(model.KINDS), "tcp")
-    health = section.section("health")
+    health, mailbox = section.section("health"), section.section("mailbox")
     expose = model.Expose(
         service=section.take("service", values.service),
         backends=section.take_all("backend", values.backend),
@@ -251,9 +280,15 @@ def _expose(section: Section) -> model.Expose:
         origins=section.take_all("origins", values.origin),
         price=_price(section.section("price")),
         exposure=_exposure(section.section("exposure")),
+        relay=read_relay(section.section("relay")),
+        mailbox=read_mailbox(mailbox, file) if kind == "mailbox" or mailbox is not None else None,
         rules=_rules(section),
     )
-    if "backend" not in section:
+    if kind == "relay":
+        _check_relay(section)
+    elif kind == "mailbox":
+        check_mailbox(section, expose)
+    elif "backend" not in section:
         section.wrong(f"backend is missing in {section.spell()}: where the service really is, as HOST:PORT")
     elif not expose.backends and not section.failed("backend"):
         section.wrong("backend: there has to be one at least, as HOST:PORT", "backend")
@@ -297,6 +332,16 @@ def _check_methods(section: Section, kind: str, rules: model.Rules) -> None:
             meant = one if "/" in one else f"{service or '*'}/{method}"
             meant = meant if meant[:1] == "*" else f"/{meant}"
             section.wrong(f"{where}: {one!r} matches no gRPC method; did you mean {meant}?", *path)
+
+
+def _check_relay(section: Section) -> None:
+    """What only services with backends have, and rules about bytes, of which a relay has its own."""
+    for key in ("backend", "balance", "health", "proxy-protocol", "connect-timeout", "slow-start"):
+        if key in section:
+            section.wrong(f"{key}: a relay joins peers with each other, and has no backends", key)
+    for key in ("quota", "limits"):
+        if key in section:
+            section.wrong(f"{key}: a relay has limits of its own for each peer and circuit", key)
 
 
 def _check_udp(section: Section, expose: model.Expose) -> None:

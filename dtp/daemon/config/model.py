@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import time
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from zoneinfo import ZoneInfo
 
 from dtp.daemon.config.values import Place, Rate
 from dtp.identity import PeerId
 from dtp.net.address import Address
 from dtp.pay.terms import Exposure
+from dtp.peers.private import read_key_file
+from dtp.peers.reach.relay_book import RelayLimits
+from dtp.session.limits import DEFAULT
 
-Kind = Literal["tcp", "udp", "http", "json-rpc", "grpc", "websocket"]
-KINDS: tuple[str, ...] = ("tcp", "udp", "http", "json-rpc", "grpc", "websocket")
+if TYPE_CHECKING:
+    from dtp.messaging.mailbox.limits import MailboxLimits
+
+Kind = Literal["tcp", "udp", "http", "json-rpc", "grpc", "websocket", "relay", "mailbox"]
+KINDS: tuple[str, ...] = ("tcp", "udp", "http", "json-rpc", "grpc", "websocket", "relay", "mailbox")
 #: Kinds of which each call is a request; of others each stream is one.
 BY_CALL = ("http", "json-rpc", "grpc")
 ForwardKind = Literal["tcp", "udp"]
@@ -156,6 +162,62 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class PrivateTopic:
+    """A private topic that is carried: its name, and the file with its key."""
+
+    name: str
+    key_file: Path
+
+    def read_key(self) -> str:
+        """Return the key. Raise `ConfigError`."""
+        return read_key_file(self.key_file)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The daemon's place among nodes: how it finds others and is found, and what it does for them."""
+
+    #: Of `dtp.node.finding.WAYS`.
+    discover: tuple[str, ...] = ("lan",)
+    #: Addresses of nodes to begin with, and HOST:PORT of those of the DHT.
+    bootstrap: tuple[str, ...] = ()
+    #: The file with the key of a private network.
+    network: Path | None = None
+    #: Services that are named to everybody.
+    announce: tuple[str, ...] = ()
+    #: Places at relays, for a daemon that can't be dialled.
+    relays: tuple[str, ...] = ()
+    #: Topics that are carried for others, and for how long their messages are kept, seconds.
+    topics: tuple[str, ...] = ()
+    private_topics: tuple[PrivateTopic, ...] = ()
+    history: float = 0.0
+    #: The most that is kept of all topics together, bytes.
+    history_size: int = 8 * 1024 * 1024
+    #: Where the DHT's UDP port is; None: any port on all networks.
+    dht: Place | None = None
+    #: Network interfaces of the LAN; (): all.
+    interfaces: tuple[str, ...] = ()
+    #: Whether the router is asked for ports where nobody can dial it.
+    map_ports: bool = True
+    #: The folder of what it remembers of peers; None: the data folder.
+    store: Path | None = None
+
+    @property
+    def settled(self) -> Node:
+        """What can't change while it runs."""
+        return replace(self, announce=(), topics=(), private_topics=())
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxSettings:
+    """Where a mailbox keeps what it has, a file or a URL (None: mailbox.sqlite in the data folder), and what it
+    gives."""
+
+    store: Path | str | None
+    limits: MailboxLimits
+
+
+@dataclass(frozen=True, slots=True)
 class Expose:
     """A service: who may reach it, and which backends are behind it."""
 
@@ -182,6 +244,10 @@ class Expose:
     paths: tuple[str, ...] = ()
     #: JSON-RPC, WebSocket: web pages of these origins may ask ("*": of all); those of others are refused.
     origins: tuple[str, ...] = ()
+    #: What a relay gives.
+    relay: RelayLimits = field(default_factory=RelayLimits)
+    #: What a mailbox is; None of a service of another kind.
+    mailbox: MailboxSettings | None = None
     rules: Rules = Rules()
 
 
@@ -259,6 +325,8 @@ class Config:
     control: Path | None = None
     #: Connections may finish for so long when the daemon ends.
     drain: float = 30.0
+    #: A peer whose connection was cut may come back within so long.
+    resume_timeout: float = DEFAULT.resume
     #: Bytes of memory that all of it may have; None: half of the machine's.
     memory: int | None = None
     #: Processes that serve.
@@ -270,6 +338,7 @@ class Config:
     log: Log = Log()
     telemetry: Telemetry | None = None
     chain: Chain | None = None
+    node: Node | None = None
     #: Where quotas are counted over restarts and together: a URL of `dtp.daemon.state.STORES`; None: in memory.
     state: str | None = None
     #: Those who share it by one name count together; None: those behind one host object, else of one identity.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import os
 import re
@@ -265,7 +266,9 @@ def _no_place(spelled: str) -> str:
 def place_of(url: str) -> str:
     """Where the carrier URL `url` listens, as a `Place` is spelt."""
     parts = urlsplit(url)
-    return f"unix:{unquote(parts.path)}" if parts.scheme == "unix" else parts.netloc
+    if parts.scheme == "unix":
+        return f"unix:{unquote(parts.path)}"
+    return f"udp:{parts.netloc}" if parts.scheme == "quic" else parts.netloc
 
 
 def backend(value: Any) -> Place:
@@ -277,11 +280,11 @@ def backend(value: Any) -> Place:
 
 
 #: Carriers that a daemon listens with.
-_LISTENING = ("tcp", "unix", "ws", "wss")
+_LISTENING = ("tcp", "quic", "unix", "ws", "wss")
 
 
 def carrier_url(value: Any) -> str:
-    """Where to listen for peers: tcp://HOST:PORT, unix:///PATH, ws://HOST:PORT/PATH."""
+    """Where to listen for peers: tcp://HOST:PORT, quic://HOST:PORT, unix:///PATH, ws://HOST:PORT/PATH."""
     url = text(value)
     scheme, colon, rest = url.partition("://")
     if not colon:
@@ -295,7 +298,9 @@ def carrier_url(value: Any) -> str:
         parsed = parse_url(url, None)
     except CarrierUrlError as error:
         raise Wrong(str(error)) from None
-    if scheme in ("tcp", "ws", "wss") and parsed.port is None:
+    if scheme == "quic" and importlib.util.find_spec("qh3") is None:
+        raise Wrong(f"{url!r}: QUIC needs the library qh3: pip install 'dtp-sockets[quic]'")
+    if scheme != "unix" and parsed.port is None:
         raise Wrong(f"{url!r} has no port; write it as {scheme}://0.0.0.0:9700")
     if scheme == "unix" and not parsed.path.startswith("/"):
         raise Wrong(f"{url!r} has no path; write it as unix:///run/dtpd/peers.sock")
@@ -349,6 +354,56 @@ def service(value: Any) -> str:
         check_service(name)
     except AddressError as error:
         raise Wrong(str(error)) from None
+    return name
+
+
+def bootstrap(value: Any) -> str:
+    """A node to begin with: dtp+tcp://dtp1...@HOST:PORT, or HOST:PORT of the DHT."""
+    spelled = text(value)
+    if "://" not in spelled:
+        return str(backend(value))
+    found = address(value)
+    if not found.is_direct:
+        raise Wrong(f"{spelled!r} says not where it is, as in dtp+tcp://dtp1...@HOST:PORT")
+    return spelled
+
+
+def relay_place(value: Any) -> str:
+    """A place at a relay: relay://HOST:PORT?relay=dtp1...&via=quic."""
+    from dtp.peers.reach.errors import RelayUrlError
+    from dtp.peers.reach.relay_client import RelayPlace
+
+    url = text(value)
+    try:
+        place = RelayPlace.parse(url)
+    except (RelayUrlError, CarrierUrlError) as error:
+        raise Wrong(str(error)) from None
+    if place.target is not None:
+        raise Wrong(f"{url!r}: a place here is one's own; leave target out")
+    return url
+
+
+def udp_place(value: Any) -> Place:
+    """HOST:PORT of UDP, with an IP address."""
+    found = place(value)
+    if found.path or not is_ip(found.host):
+        raise Wrong(f"{value!r} has to be an IP address and a port, for UDP")
+    return found
+
+
+def topic(value: Any) -> str:
+    """The name of a topic."""
+    from dtp.gossip.errors import TopicError
+    from dtp.gossip.message import check_topic
+    from dtp.gossip.sealing import PRIVATE
+
+    name = text(value)
+    try:
+        check_topic(name)
+    except TopicError as error:
+        raise Wrong(str(error)) from None
+    if name.startswith(PRIVATE):
+        raise Wrong(f"{name!r}: names that begin with {PRIVATE!r} are of private topics")
     return name
 
 

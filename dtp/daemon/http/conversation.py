@@ -8,15 +8,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from dtp.daemon.http.parsing import Parsing
-from dtp.daemon.ledger import Ending
 from dtp.daemon.policies import Bounds, Call, Caller, Denial
 from dtp.daemon.reasons import Reason, words
-from dtp.daemon.relay import Counts, told
+from dtp.daemon.relays.ledger import Ending
+from dtp.daemon.relays.relay import Counts, told
 from dtp.errors import DtpError
 from dtp.net.stream import Stream
 
 if TYPE_CHECKING:
-    from dtp.daemon.expose import Exposed, Link
+    from dtp.daemon.relays.expose import Exposed, Link
 
 _T = TypeVar("_T")
 
@@ -66,12 +66,12 @@ class Conversation:
 
     @property
     def kept(self) -> int:
-        """See `Session`."""
+        """Return how many bytes were read and wait here for what comes behind them."""
         return self._kept
 
     async def _turn(self, size: int) -> None:
-        """See `Parsing.turn`."""
-        await self._parsing.turn(size, self._caller.peer)
+        """Return when so many bytes may be parsed, which is to be done at once."""
+        await self._parsing.turn(size, self.stream.connection.account)
 
     def abort(self, reason: Reason) -> None:
         """End now. Idempotent."""
@@ -80,7 +80,7 @@ class Conversation:
             self._task.cancel()
 
     def finish(self, end: Ending) -> None:
-        """See `Session`."""
+        """Take up nothing new, except as `end` says. What is under way may be finished."""
         raise NotImplementedError
 
     async def run(self) -> None:

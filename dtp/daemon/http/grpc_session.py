@@ -12,15 +12,15 @@ from dtp.daemon.http.frames import Malformed
 from dtp.daemon.http.grpc import Filter, Waits
 from dtp.daemon.http.headers import Headers, to_grpc_backend
 from dtp.daemon.http.parsing import PER_TURN
-from dtp.daemon.ledger import Ending
 from dtp.daemon.policies import Bounds, Call, Caller, Denial
 from dtp.daemon.reasons import Reason, words
+from dtp.daemon.relays.ledger import Ending
 from dtp.errors import DtpError
 from dtp.net.stream import Stream
 from dtp.tasks import TaskSet, start_task
 
 if TYPE_CHECKING:
-    from dtp.daemon.expose import Exposed
+    from dtp.daemon.relays.expose import Exposed
 
 #: Without a backend: so long calls are told so, then the client has to connect anew, and another one is tried.
 _ALONE = 1.0
@@ -76,7 +76,7 @@ class GrpcSession(Conversation):
 
     @property
     def kept(self) -> int:
-        """See `Session`."""
+        """Return how many bytes wait here for what comes behind them."""
         return self._filter.kept
 
     def _is_asking(self) -> bool:
@@ -128,8 +128,9 @@ class GrpcSession(Conversation):
         else:
             self._link = dialled
             self._linked.set()
-        there = start_task(self._pump_there(), name="dtpd-there")
-        back = start_task(self._pump_back(), name="dtpd-back")
+        charged = self.stream.connection.charged
+        there = start_task(charged(self._pump_there()), name="dtpd-there")
+        back = start_task(charged(self._pump_back()), name="dtpd-back")
         try:
             await asyncio.wait((there, back), return_when=asyncio.FIRST_COMPLETED)
             if not back.done():

@@ -4,9 +4,10 @@ the kind waits for one turn's, and one that doesn't fit."""
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
-from collections.abc import Hashable
 from weakref import WeakKeyDictionary
+
+from dtp.net.turns.clock import LONG, TurnClock
+from dtp.net.turns.fair_queue import Account, FairQueue
 
 #: Bytes of heads and messages in a turn of the loop: 15 ms of the smallest fields for h11, 2 ms of JSON. Requests as
 #: programs send them are some hundred.
@@ -14,18 +15,27 @@ PER_TURN = 16 * 1024
 #: What a head counts at least, and a stream that begins: each takes 0.1 to 0.2 ms, however few its bytes are.
 LEAST = 1024
 
+#: Who is woken for a turn at most: so many fit its bytes.
+_MOST = PER_TURN // LEAST
+
+_Waiter = tuple[asyncio.Future[None], int]
+
 
 class Parsing:
-    """Bounds what all conversations of an event loop parse in one of its turns.
+    """Bounds what all conversations of an event loop parse in one of its turns: in bytes, and in processor time.
 
-    Who is beyond it waits in the line of its caller, and those lines take turns: none waits for all of another's.
+    Who is beyond it waits in the line of its account, and of the lines that one comes next which has had least of the
+    processor: none waits for all of another's.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._clock = TurnClock.of(loop)
         self._left = PER_TURN
         self._counting = False
-        self._waiting: OrderedDict[Hashable, deque[tuple[asyncio.Future[None], int]]] = OrderedDict()
+        self._woken = 0  # in this turn, of those that waited
+        self._most = _MOST
+        self._waiting: FairQueue[_Waiter] = FairQueue(self._clock.shares)
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Parsing:
@@ -35,34 +45,38 @@ class Parsing:
             known = _PARSING[loop] = cls(loop)
         return known
 
-    async def turn(self, size: int, who: Hashable) -> None:
+    async def turn(self, size: int, account: Account) -> None:
         """Return when so many bytes may be parsed, which is to be done at once. More than fit have a turn alone,
         and none at all need none."""
         if not size:
             return
         if not self._counting:
             self._counting = True
-            self._loop.call_soon(self._renew)
-        if self._left > 0 and not self._waiting:
+            self._clock.call_at_end(self._renew)
+        if self._left > 0 and not self._waiting and not self._clock.has_to_wait(account):
             self._left -= size
             return
         future: asyncio.Future[None] = self._loop.create_future()
-        self._waiting.setdefault(who, deque()).append((future, size))
+        self._waiting.put(account, (future, size))
         await future
 
     def _renew(self) -> None:
-        self._left = PER_TURN
-        self._counting = bool(self._waiting)
-        while self._waiting and self._left > 0:
-            who, line = self._waiting.popitem(last=False)
-            future, size = line.popleft()
-            if line:
-                self._waiting[who] = line
+        """Wake as many as fit the next turn, by what those took that were woken for this one."""
+        spent = self._clock.spent
+        if spent < LONG:
+            self._most = min(_MOST, 2 * self._most)
+        elif self._woken:
+            self._most = max(1, int(self._woken * LONG / spent))
+        self._left, self._woken = PER_TURN, 0
+        while self._waiting and self._left > 0 and self._woken < self._most:
+            _, (future, size) = self._waiting.take()
             if not future.done():  # else it was given up
                 future.set_result(None)
                 self._left -= size
+                self._woken += 1
+        self._counting = bool(self._waiting or self._woken)
         if self._counting:
-            self._loop.call_soon(self._renew)
+            self._clock.call_at_end(self._renew)
 
 
 _PARSING: WeakKeyDictionary[asyncio.AbstractEventLoop, Parsing] = WeakKeyDictionary()

@@ -17,17 +17,17 @@ from dtp.daemon.http.conversation import Conversation, Ended
 from dtp.daemon.http.headers import WEBSOCKET, Headers, behind_body, to_backend, to_client, upgrades_of
 from dtp.daemon.http.side import RelayEnd, Side, answered, is_silent
 from dtp.daemon.http.target import doubt, fault, in_origin_form, spellings
-from dtp.daemon.ledger import Ending
+from dtp.daemon.observing.requests import Answered
 from dtp.daemon.policies import Bounds, Call, Caller, Denial
 from dtp.daemon.reasons import TELLINGS, Reason, words
-from dtp.daemon.requests import Answered
+from dtp.daemon.relays.ledger import Ending
 from dtp.errors import DtpError
 from dtp.net.relay import relay
 from dtp.net.stream import Stream
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
-    from dtp.daemon.expose import Exposed
+    from dtp.daemon.relays.expose import Exposed
 
 log = logging.getLogger("dtpd")
 
@@ -76,7 +76,7 @@ class HttpSession(Conversation):
 
     @property
     def kept(self) -> int:
-        """See `Session`: with what h11 has of a head that isn't whole."""
+        """Return how many bytes wait here, with what h11 has of a head that isn't whole."""
         client = getattr(self, "_client", None)  # none while it lingers
         return self._kept + (len(client.http.trailing_data[0]) if client is not None else 0)
 
@@ -364,8 +364,9 @@ class HttpSession(Conversation):
                 return False
             self._keep_link(backend)
             return True
-        pump = start_task(self._pass_body(backend), name="dtpd-body")
-        answer = start_task(self._pass_answer(backend), name="dtpd-answer")
+        charged = self.stream.connection.charged
+        pump = start_task(charged(self._pass_body(backend)), name="dtpd-body")
+        answer = start_task(charged(self._pass_answer(backend)), name="dtpd-answer")
         try:
             await asyncio.wait((pump, answer), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():

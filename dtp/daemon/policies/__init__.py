@@ -29,7 +29,7 @@ from dtp.daemon.policies.quota import Quota
 from dtp.daemon.policies.rate import Rate
 from dtp.daemon.policies.schedule import Schedule
 from dtp.daemon.state import Key, Used
-from dtp.daemon.table import Table, key_of
+from dtp.daemon.state.table import Table, key_of
 from dtp.identity import PeerId
 
 __all__ = [

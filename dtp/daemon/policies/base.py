@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeVar
 
 from dtp.daemon.reasons import Reason
-from dtp.daemon.table import Table
+from dtp.daemon.state.table import Table
 from dtp.identity import PeerId
 
 _Number = TypeVar("_Number", int, float)

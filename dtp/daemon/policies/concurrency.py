@@ -7,7 +7,7 @@ from collections import Counter
 from dtp.daemon.config.model import ConcurrencyRule
 from dtp.daemon.policies.base import Close, Denial, Event, Moment, Open, Policy
 from dtp.daemon.reasons import Reason
-from dtp.daemon.table import Table, key_of
+from dtp.daemon.state.table import Table, key_of
 from dtp.identity import PeerId
 
 
@@ -26,7 +26,7 @@ class Concurrency(Policy):
         self._scope: tuple[object, ...] = ()
 
     def share(self, table: Table, scope: tuple[object, ...]) -> None:
-        """See `Policy`."""
+        """Count in `table`, under `scope`, together with other processes; before anything is counted."""
         self._table, self._scope = table, scope
 
     def _open_in_all(self, peer: PeerId | None) -> int:

@@ -94,11 +94,11 @@ class Quota(Policy):
             count.new_requests += 1
 
     def hold(self, event: Call) -> None:
-        """See `Policy`."""
+        """Check the caller's other calls as if this one had happened."""
         self._held.add(event.caller, 1)
 
     def release(self, event: Call) -> None:
-        """See `Policy`."""
+        """Check them without it again; `commit` follows if it has happened."""
         self._held.add(event.caller, -1)
 
     def _add(self, key: str) -> _Count:

@@ -14,7 +14,7 @@ from dtp.daemon.policies.base import Arrive, Call, Caller, Denial, Event, Held, 
 from dtp.daemon.policies.methods import Net
 from dtp.daemon.reasons import Reason
 from dtp.daemon.state import MAX_CALLERS
-from dtp.daemon.table import Table, key_of
+from dtp.daemon.state.table import Table, key_of
 from dtp.identity import PeerId
 from dtp.plurals import count_of
 
@@ -73,15 +73,15 @@ class SharedArrivals(Arrivals):
         return known
 
     def get(self, key: PeerId | None, now: float) -> float:
-        """See `Arrivals`."""
+        """Return when the bucket of `key` is empty in all workers' table; `now` if it is."""
         return self._table.arrival(self._key(key), now)
 
     def push(self, key: PeerId | None, seconds: float, now: float) -> None:
-        """See `Arrivals`."""
+        """Fill the bucket of `key` by so much more, for all workers."""
         self._table.push(self._key(key), seconds, now)
 
     def full_for(self, key: PeerId | None, now: float) -> bool:
-        """See `Arrivals`."""
+        """True if the table has no place for a caller that isn't known yet."""
         return not self._table.has_room(self._key(key), now)
 
 
@@ -149,7 +149,7 @@ class Rate(Policy):
             self._pending[key] = (known[0] + requests, known[1] + data, _LOOKS)
 
     def share(self, table: Table, scope: tuple[object, ...]) -> None:
-        """See `Policy`."""
+        """Count in `table`, under `scope`, together with other processes; before anything is counted."""
         self._requests = SharedArrivals(table, (*scope, "requests"))
         self._bytes = SharedArrivals(table, (*scope, "bytes"))
 
@@ -197,12 +197,12 @@ class Rate(Policy):
             self._note(key, 0.0, 0.0)
 
     def hold(self, event: Call) -> None:
-        """See `Policy`."""
+        """Check the caller's other calls as if this one had happened."""
         if self._concerns(event):
             self._held.add(event.caller, 1)
 
     def release(self, event: Call) -> None:
-        """See `Policy`."""
+        """Check them without it again; `commit` follows if it has happened."""
         if self._concerns(event):
             self._held.add(event.caller, -1)
 

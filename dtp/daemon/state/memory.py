@@ -21,7 +21,7 @@ class MemoryStore:
         """It is there."""
 
     async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
-        """See `Store`."""
+        """Add `deltas`, and return the totals of their keys."""
         return {key: self._add(key, used) for key, used in deltas.items()}
 
     def _add(self, key: Key, used: Used) -> Used:
@@ -40,17 +40,17 @@ class MemoryStore:
         return {key: used for scope in self._scopes.values() for key, used in scope.items()}
 
     async def forget(self, scope: str, before: int) -> None:
-        """See `Store`."""
+        """Drop what was counted for the periods before this one."""
         known = self._scopes.get(scope, OrderedDict())
         for key in [key for key in known if key.period < before]:
             del known[key]
 
     async def ban(self, caller: str, until: float) -> None:
-        """See `Store`."""
+        """Keep a caller out until then (Unix time)."""
         self._bans[caller] = until
 
     async def bans(self, now: float) -> Mapping[str, float]:
-        """See `Store`."""
+        """Return who is kept out after `now`, and until when."""
         # Those that have ended are kept: the clock may have been ahead, and be set back.
         return {caller: until for caller, until in self._bans.items() if until > now}
 

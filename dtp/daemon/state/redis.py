@@ -40,7 +40,7 @@ class RedisStore:
         return f"dtpd:{self._host}:{key.scope}:{key.period}:{key.caller}"
 
     async def open(self) -> None:
-        """See whether it is there. Raises `StateError`."""
+        """Ask whether the server is there. Raises `StateError` when it is not."""
         try:
             await self._redis.ping()
         except (RedisError, OSError) as error:

@@ -18,8 +18,9 @@ from typing import Any, Self, TypeVar
 
 from dtp.errors import ConfigError
 from dtp.pay.errors import NoStore, StoreError
-from dtp.pay.payee import PayeeLane
-from dtp.pay.store import End, Sold, end_of_row, sold_lane_of, sold_of
+from dtp.pay.server.payee import PayeeLane
+from dtp.pay.store.rows import End, Sold
+from dtp.pay.store.sold import end_of_row, sold_lane_of, sold_of
 from dtp.pay.terms import Usage
 from dtp.pay.voucher import SignedVoucher, encode_voucher
 
@@ -126,7 +127,9 @@ _AGREE = """
 local holder = redis.call('GET', KEYS[1] .. 'holder:' .. ARGV[1])
 if holder and holder ~= ARGV[4] then return false end
 local name = KEYS[1] .. 'end:' .. ARGV[1]
-if redis.call('EXISTS', name) == 0 then
+local state = redis.call('HGET', name, 'state')
+local before = tonumber(redis.call('HGET', name, 'not_after') or '0')
+if not state or (state == 'agreed' and before < tonumber(ARGV[3])) then
   redis.call('HSET', name, 'total', ARGV[2], 'not_after', ARGV[3], 'state', 'agreed', 'chain', ARGV[5])
 end
 return redis.call('HMGET', name, 'total', 'not_after', 'state', 'chain')
@@ -322,14 +325,14 @@ class RedisVouchers:
         return [(*place, row) for place, row in zip(with_lanes, self._do(read), strict=True)]
 
     def sold_lane(self, channel: str, lane: int) -> PayeeLane:
-        """See `Store`."""
+        """Return what is known of a lane that pays us; a new one when nothing is. Raises `StoreError`."""
         fields = ["message", "signature", "requests", "bytes", "preimage"]
         row: list[Any] = self._do(lambda server: server.hmget(f"{_PREFIX}lane:{channel}:{lane}", fields))
         row[2:4] = (row[2] or 0, row[3] or 0)
         return sold_lane_of(channel, lane, [row])
 
     def sold(self, channel: str | None = None) -> list[Sold]:
-        """See `Store`."""
+        """Return the lanes that hold a voucher: of one channel, or of all that aren't over. Raises `StoreError`."""
         if channel is not None:
             channels = [channel]
         else:
@@ -343,11 +346,14 @@ class RedisVouchers:
         return end is not None and end.over
 
     def vouched(self, channel: str) -> dict[int, int]:
-        """See `Store`."""
+        """Return what the newest voucher of each lane comes to. Raises `StoreError`."""
         return {lane: int(amount or 0) for _, lane, (amount,) in self._lanes([channel], "amount")}
 
     def received_all(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool]:
-        """See `Store`. One for a channel that another daemon has taken over is not kept, and doesn't count here."""
+        """Keep vouchers whose signatures are good, all or none; return which of them were new. Raises `StoreError`.
+
+        One for a channel that another daemon has taken over is not kept, and does not count here.
+        """
         values: list[str | bytes] = []
         for signed, used in received:
             voucher = signed.voucher
@@ -357,7 +363,7 @@ class RedisVouchers:
         return [bool(one) for one in self._run(_RECEIVE, self._me, *values)] if values else []
 
     def keep_preimage(self, channel: str, lane: int, preimage: bytes) -> None:
-        """See `Store`."""
+        """Keep the key of a locked charge before it is asked for. Raises `StoreError`, also under an open lock."""
         for _ in range(100):
             newest = self.sold_lane(channel, lane).newest
             if newest is not None and newest.voucher.hash_lock is not None:
@@ -371,36 +377,37 @@ class RedisVouchers:
         raise StoreError(f"lane {lane} of {channel} gets vouchers too fast to sell under a lock")
 
     def served(self, channel: str, lane: int, used: Usage) -> None:
-        """See `Store`."""
+        """Keep what was served on the lane so far, paid or not. Raises `StoreError`."""
         self._run(_SERVED, channel, str(lane), *map(_digits, used))
 
     def pass_used(self, pass_: str, period: int) -> Usage:
-        """See `Store`."""
+        """Return what was used under a pass in one of its periods. Raises `StoreError`."""
         fields = [f"{period}:requests", f"{period}:bytes"]
         requests, size = self._do(lambda server: server.hmget(f"{_PREFIX}pass:{pass_}", fields))
         return Usage(int(requests or 0), int(size or 0))
 
     def add_pass_used(self, pass_: str, period: int, more: Usage) -> None:
-        """See `Store`."""
+        """Count so much more, or less, as used under a pass; forget older periods. Raises `StoreError`."""
         self._run(_PASS, pass_, str(period), *map(str, more))
 
     def lease_pass(self, pass_: str, period: int, wanted: Usage, quota: Usage) -> Usage:
-        """See `Store`."""
+        """Count `wanted` as used as far as the quota goes; return how much was counted. Raises `StoreError`."""
         return Usage(*self._run(_LEASE, pass_, str(period), *map(str, (*wanted, *quota))))
 
     def agree(self, channel: str, total: int, not_after_ms: int, chain: str) -> End:
-        """See `Store`."""
+        """Keep that the channel is to be closed for `total`; return the end that is kept, of two the one that is good
+        for longer. Raises `StoreError`."""
         row = self._run(_AGREE, channel, str(total), str(not_after_ms), self._me, chain)
         if row is None:
             raise _taken_over(channel)
         return _end(channel, row)
 
     def over(self, channel: str) -> None:
-        """See `Store`."""
+        """Keep that the channel is closed on chain: nothing can be claimed any more. Raises `StoreError`."""
         self._run(_OVER, channel)
 
     def end_of(self, channel: str) -> End | None:
-        """See `Store`."""
+        """Return the agreed or known end of a channel, None while it goes on. Raises `StoreError`."""
         fields = ["total", "not_after", "state", "chain"]
         row: list[Any] = self._do(lambda server: server.hmget(f"{_PREFIX}end:{channel}", fields))
         return None if row[2] is None else _end(channel, row)

@@ -14,8 +14,9 @@ from typing import Any, Self
 from dtp.daemon.state.alive import ALIVE, ALIVE_THERE
 from dtp.errors import ConfigError
 from dtp.pay.errors import NoStore, StoreError
-from dtp.pay.payee import PayeeLane
-from dtp.pay.store import End, Sold, end_of_row, signed_of, sold_lane_of, sold_of
+from dtp.pay.server.payee import PayeeLane
+from dtp.pay.store.rows import End, Sold
+from dtp.pay.store.sold import end_of_row, signed_of, sold_lane_of, sold_of
 from dtp.pay.terms import Usage, leased
 from dtp.pay.voucher import SignedVoucher, encode_voucher
 
@@ -180,7 +181,7 @@ class PostgresVouchers:
     # ---- as VoucherStore has it ------------------------------------------------------------------------------------
 
     def sold_lane(self, channel: str, lane: int) -> PayeeLane:
-        """See `Store`."""
+        """Return what is known of a lane that pays us; a new one when nothing is. Raises `StoreError`."""
         rows = self._ask(
             "SELECT message, signature, requests, bytes, preimage FROM dtp_sold WHERE channel = %s AND lane = %s",
             *(channel, lane),
@@ -188,7 +189,7 @@ class PostgresVouchers:
         return sold_lane_of(channel, lane, rows)
 
     def sold(self, channel: str | None = None) -> list[Sold]:
-        """See `Store`."""
+        """Return the lanes that hold a voucher: of one channel, or of all that aren't over. Raises `StoreError`."""
         if channel is not None:
             rows = self._ask(f"{_SOLD} AND channel = %s ORDER BY lane", channel)
         else:
@@ -197,12 +198,12 @@ class PostgresVouchers:
         return sold_of(rows)
 
     def vouched(self, channel: str) -> dict[int, int]:
-        """See `Store`."""
+        """Return what the newest voucher of each lane comes to. Raises `StoreError`."""
         rows = self._ask("SELECT lane, amount FROM dtp_sold WHERE channel = %s", channel)
         return {lane: int(amount) for lane, amount in rows}
 
     def received_all(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool]:
-        """See `Store`."""
+        """Keep vouchers whose signatures are good, all or none; return which were new. Raises `StoreError`."""
         given = list(received)
         kept: dict[int, bool] = {}
         with self._transaction() as database:
@@ -229,7 +230,7 @@ class PostgresVouchers:
         return row is not None and signed_of(*row) == signed
 
     def keep_preimage(self, channel: str, lane: int, preimage: bytes) -> None:
-        """See `Store`."""
+        """Keep the key of a locked charge before it is asked for. Raises `StoreError`, also under an open lock."""
         with self._transaction() as database:
             self._refuse_lost([channel])
             newest = self.sold_lane(channel, lane).newest
@@ -242,7 +243,7 @@ class PostgresVouchers:
             )
 
     def served(self, channel: str, lane: int, used: Usage) -> None:
-        """See `Store`."""
+        """Keep what was served on the lane so far, paid or not. Raises `StoreError`."""
         with self._transaction() as database:
             database.execute(
                 "INSERT INTO dtp_sold AS known (channel, lane, requests, bytes) VALUES (%s, %s, %s, %s) "
@@ -252,13 +253,13 @@ class PostgresVouchers:
             )
 
     def pass_used(self, pass_: str, period: int) -> Usage:
-        """See `Store`."""
+        """Return what was used under a pass in one of its periods. Raises `StoreError`."""
         query = "SELECT requests, bytes FROM dtp_passes WHERE pass = %s AND period = %s"
         rows = self._ask(query, pass_, period)
         return Usage(int(rows[0][0]), int(rows[0][1])) if rows else Usage()
 
     def add_pass_used(self, pass_: str, period: int, more: Usage) -> None:
-        """See `Store`."""
+        """Count so much more, or less, as used under a pass; forget older periods. Raises `StoreError`."""
         with self._transaction() as database:
             database.execute("DELETE FROM dtp_passes WHERE pass = %s AND period < %s", (pass_, period))
             database.execute(
@@ -268,7 +269,7 @@ class PostgresVouchers:
             )
 
     def lease_pass(self, pass_: str, period: int, wanted: Usage, quota: Usage) -> Usage:
-        """See `Store`."""
+        """Count `wanted` as used as far as the quota goes; return how much was counted. Raises `StoreError`."""
         with self._transaction() as database:
             database.execute("DELETE FROM dtp_passes WHERE pass = %s AND period < %s", (pass_, period))
             database.execute(
@@ -286,11 +287,14 @@ class PostgresVouchers:
         return given
 
     def agree(self, channel: str, total: int, not_after_ms: int, chain: str) -> End:
-        """See `Store`."""
+        """Keep that the channel is to be closed for `total`; return the end that is kept, of two the one that is good
+        for longer. Raises `StoreError`."""
         with self._transaction() as database:
             self._refuse_lost([channel])
             database.execute(
-                "INSERT INTO dtp_ends VALUES (%s, %s, %s, 'agreed', %s) ON CONFLICT DO NOTHING",
+                "INSERT INTO dtp_ends VALUES (%s, %s, %s, 'agreed', %s) ON CONFLICT (channel) DO UPDATE SET "
+                "total = excluded.total, not_after_ms = excluded.not_after_ms, chain = excluded.chain "
+                "WHERE dtp_ends.state = 'agreed' AND dtp_ends.not_after_ms < excluded.not_after_ms",
                 (channel, total, not_after_ms, chain),
             )
             end = self.end_of(channel)
@@ -298,7 +302,7 @@ class PostgresVouchers:
         return end
 
     def over(self, channel: str) -> None:
-        """See `Store`."""
+        """Keep that the channel is closed on chain: nothing can be claimed any more. Raises `StoreError`."""
         with self._transaction() as database:
             database.execute(
                 "INSERT INTO dtp_ends VALUES (%s, 0, 0, 'over') "
@@ -307,6 +311,6 @@ class PostgresVouchers:
             )
 
     def end_of(self, channel: str) -> End | None:
-        """See `Store`."""
+        """Return the agreed or known end of a channel, None while it goes on. Raises `StoreError`."""
         rows = self._ask("SELECT total, not_after_ms, state, chain FROM dtp_ends WHERE channel = %s", channel)
         return end_of_row(channel, rows[0]) if rows else None

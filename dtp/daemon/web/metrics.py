@@ -69,6 +69,10 @@ class DaemonCollector(Collector):
                 gas.add_metric([what], mist)
             yield gas
         yield from self._tasks(status.get("tasks", ()))
+        if "node" in status:
+            from dtp.daemon.web.mesh_metrics import node_metrics
+
+            yield from node_metrics(status["node"])
         parts = [("exposed", one["service"], one) for one in status["exposed"]]
         parts += [("forwarded", ", ".join(one["listen"]), one) for one in status["forwarded"]]
         for key, name, words, grows in _FIGURES:

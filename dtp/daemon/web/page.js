@@ -28,7 +28,7 @@ function timeText(seconds) {
   }).filter(Boolean).join(" ");
 }
 
-// In what time `part` of the requests were answered, as `quantile` of dtp/daemon/requests.py: of few that of one of them.
+// In what time `part` of the requests were answered, as `quantile` of dtp/daemon/observing/requests.py: of few that of one of them.
 function latency({ count: all, within, times = [] }, part) {
   if (all && times.length === all) {
     return [...times].sort((a, b) => a - b)[Math.max(0, Math.ceil(part * all) - 1)];
@@ -139,6 +139,7 @@ function show(status) {
   fill("callers", ["identity", "service", "from", "streams", "resumes"],
     status.callers.map((one) => [{ text: one.peer, kind: "id" }, one.service, one.source, figure(count(one.streams)), figure(count(one.resumes))]),
     status.exposed.length ? "Nobody is connected." : null);
+  showNode(status.node);
   fill("workers", ["worker", "process", "state", "open", "connections", "died", "lost with it"],
     (status.workers ?? []).map((one) => [`${one.worker}`, figure(`${one.pid}`), { text: one.up ? "up" : "down", kind: "short", bad: !one.up },
       figure(count(one.open)), figure(count(one.connections)), figure(count(one.deaths)), figure(count(one.lost))]),
@@ -161,6 +162,23 @@ function show(status) {
   fill("events", ["time", "what"],
     status.events.slice().reverse().map((one) => [short(new Date(one.time * 1000).toLocaleTimeString()), wide(one.message, one.level !== "info")]),
     "None so far.");
+}
+
+// A daemon that is a node: peers, topics, the DHT.
+function showNode(node) {
+  const words = node ? [plural(node.links, "link"), `${plural(node.known, "peer")} known`] : [];
+  if (typeof node?.dialled === "boolean") { words.push(node.dialled ? "others can dial it" : "nobody can dial it"); }
+  if (node?.private) { words.push("in a private network"); }
+  if (node?.dht) { words.push(`DHT at ${node.dht.endpoint} ${node.dht.serves ? "serves" : "only asks"}, ${plural(node.dht.contacts, "contact")}`); }
+  element("node").textContent = words.join("; ");
+  fill("peers", ["identity", "link", "services", "addresses"], (node?.peers ?? []).map((one) => [
+    { text: one.peer, kind: "id" },
+    short(!one.linked ? "" : one.carriers.some((url) => url.startsWith("relay:")) ? "relayed" : "direct"),
+    wide(one.services.filter((name) => name !== "dtp.node").join(" "), false),
+    { kind: "wide", parts: (one.carriers.length ? one.carriers : one.addresses).slice(0, 2).map((text) => ({ text })) }]),
+    node ? "Nobody is known yet." : null);
+  fill("topics", ["topic", "neighbours", "messages", "bytes"],
+    (node?.topics ?? []).map((one) => [one.private ? `${one.topic} (private)` : one.topic, figure(count(one.neighbours)), figure(count(one.messages)), figure(sizeText(one.bytes))]), null);
 }
 
 function measure(status) {

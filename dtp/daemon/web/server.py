@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import h11
 
-from dtp.daemon import sockets
 from dtp.daemon.config.values import Place
+from dtp.daemon.relays import sockets
 from dtp.tasks import TaskSet
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Watched(Protocol):
         """Before `status`."""
 
     def status(self, *, callers: bool = True) -> dict[str, Any]:
-        """See `Daemon.status`."""
+        """Return how everything stands, as JSON has it; with `callers` who is there."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ def _health(daemon: Watched) -> Answer:
     faults += [
         f"service {one['service']}: no backend is up"
         for one in status["exposed"]
-        if not any(backend["up"] for backend in one["backends"])
+        if one.get("kind") not in ("relay", "mailbox")
+        and not any(backend["up"] for backend in one["backends"])
     ]
     faults += [
         f"{', '.join(one['listen'])}: not connected" for one in status["forwarded"] if not one["connected"]

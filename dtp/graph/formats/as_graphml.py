@@ -35,26 +35,25 @@ _Items = dict[tuple[str, str, str], Item]
 
 
 def write(name: str, found: Found) -> str:
-    """Return the document: links are edges, all else is data of nodes."""
+    """Return the document: links are edges with their properties, all else is data of nodes."""
     keys: dict[tuple[str, ...], str] = {}
     data: dict[str, list[str]] = {}
     edges: list[str] = []
+    of_links = {(one.soul, one.key): one.value for one in found.items if one.kind == "relationships"}
     for one in found.items:
         data.setdefault(one.soul, [])
-        for target in _targets(one):
+        targets = _targets(one)
+        for target in targets:
             data.setdefault(target, [])
-            edges.append(_edge(one, target))
-        if not _targets(one):
-            type, text = _data(one)
-            theirs = _THEIRS.get(type, "string")
-            if type == "int" and not -_INT64 <= one.value < _INT64:
-                theirs = "string"
-            key = keys.setdefault((one.key, one.kind, type, theirs), f"d{len(keys)}")
-            data[one.soul].append(f"<data key={quoteattr(key)}>{escape(text)}</data>")
+            properties = of_links.get((one.soul, one.key), {}).get(target, {})
+            inner = "".join(_datum(keys, "edge", key, "register", v) for key, v in properties.items())
+            edges.append(_edge(one, target, inner))
+        if not targets and one.kind != "relationships":
+            data[one.soul].append(_datum(keys, "node", one.key, one.kind, one.value))
     nodes = [f"  <node{_attributes(id=soul)}>{''.join(inner)}</node>\n" for soul, inner in data.items()]
     told = [' <key id="label" for="edge" attr.name="label" attr.type="string"/>\n'] if edges else []
-    for (key, kind, type, theirs), number in keys.items():
-        named = _attributes(**{"id": number, "for": "node", "attr.name": key, "attr.type": theirs})
+    for (domain, key, kind, type, theirs), number in keys.items():
+        named = _attributes(**{"id": number, "for": domain, "attr.name": key, "attr.type": theirs})
         told.append(f' <key{named} dtp:kind="{kind}" dtp:type="{type}"/>\n')
     graph = f' <graph{_attributes(id=name or "graph")} edgedefault="directed">\n'
     return "".join([_HEAD, *told, graph, *nodes, *edges, " </graph>\n</graphml>\n"])
@@ -69,18 +68,24 @@ def _targets(one: Item) -> list[str]:
     return []
 
 
-def _data(one: Item) -> tuple[str, str]:
-    type, text = cell(one.value)
-    return (type, text) if plain.is_plain(text) else ("json", json.dumps(plain.to_plain(one.value)))
+def _datum(keys: dict[tuple[str, ...], str], domain: str, key: str, kind: str, value: Any) -> str:
+    """Write a <data>, and have its <key> among `keys`."""
+    type, text = cell(value)
+    if not plain.is_plain(text):
+        type, text = "json", json.dumps(plain.to_plain(value))
+    is_wide = type == "int" and not -_INT64 <= value < _INT64
+    theirs = "string" if is_wide else _THEIRS.get(type, "string")
+    number = keys.setdefault((domain, key, kind, type, theirs), f"d{len(keys)}")
+    return f"<data key={quoteattr(number)}>{escape(text)}</data>"
 
 
-def _edge(one: Item, target: str) -> str:
+def _edge(one: Item, target: str, inner: str) -> str:
     kind = ' dtp:kind="register"' if one.kind == "register" else ""
     text = one.key
     if not plain.is_plain(text):
         kind, text = f'{kind} dtp:label="json"', json.dumps(one.key)
     ends = _attributes(source=one.soul, target=target)
-    return f'  <edge{ends}{kind}><data key="label">{escape(text)}</data></edge>\n'
+    return f'  <edge{ends}{kind}><data key="label">{escape(text)}</data>{inner}</edge>\n'
 
 
 def _attributes(**given: str) -> str:
@@ -139,6 +144,8 @@ class _Key:
         if theirs not in _OURS:
             raise ContentsError(f"{theirs!r} is no type of GraphML")
         self.type = attributes.get(f"{OURS} type", _OURS[theirs])
+        #: The names of its attributes.
+        self.told = attributes.keys()
         self.kind = attributes.get(f"{OURS} kind", "register")
         if self.kind not in KINDS:
             raise ContentsError(f"{self.kind!r} is no kind; there are {', '.join(KINDS)}")
@@ -259,7 +266,8 @@ class _Reading:
                 key = self._keys[id]
                 self._put(items, Item(soul, key.name, key.kind, key.value(text)))
         for attributes, data, directed in self._edges:
-            self._link(items, attributes, data, directed=directed)
+            given = {id: t for id, t in defaults.items() if self._keys[id].domain in ("edge", "all")} | data
+            self._link(items, attributes, given, directed=directed)
         return Found(list(items.values()), [Left(what, why) for what, why in self._left.items()])
 
     def _put(self, items: _Items, one: Item) -> None:
@@ -276,12 +284,14 @@ class _Reading:
         directed: bool,
     ) -> None:
         ends = _named(attributes, "source"), _named(attributes, "target")
-        label = NO_LABEL
+        label: Any = NO_LABEL
+        properties: dict[str, Any] = {}
         for id, text in data.items():
-            if self._keys[id].name == "label":
+            key = self._keys[id]
+            if key.name == "label" and f"{OURS} kind" not in key.told:
                 label = plain.loads(text) if f"{OURS} label" in attributes else text
             else:
-                self._left[f"data {self._keys[id].name!r} of edges"] = "a link has a key, and nothing else"
+                properties[key.name] = key.value(text)
         if not isinstance(label, str):
             raise ContentsError("an edge's label is text")
         for source, target in [ends] if directed else [ends, ends[::-1]]:
@@ -289,6 +299,7 @@ class _Reading:
                 raise ContentsError(f"an edge from {source!r} to {target!r}, and one of them is no node")
             if attributes.get(f"{OURS} kind") == "register":
                 self._put(items, Item(source, label, "register", Link(target)))
+                self._put_properties(items, (source, label, target), properties)
                 continue
             links = items.setdefault((source, label, "set"), Item(source, label, "set", []))
             if type(links.value) is not list:
@@ -297,3 +308,10 @@ class _Reading:
                 self._left[f"another edge {label!r} from {source!r} to {target!r}"] = "links are a set"
             else:
                 links.value.append(Link(target))
+                self._put_properties(items, (source, label, target), properties)
+
+    def _put_properties(self, items: _Items, link: tuple[str, str, str], properties: dict[str, Any]) -> None:
+        source, label, target = link
+        if properties:
+            nothing = Item(source, label, "relationships", {})
+            items.setdefault((source, label, "relationships"), nothing).value[target] = properties

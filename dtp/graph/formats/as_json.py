@@ -12,7 +12,9 @@ from dtp.graph.formats.items import KINDS, Found, Item
 FORMAT: Final = "dtp-graph-contents"
 VERSION: Final = 1
 #: A kind -> what it is called in the document.
-_PLURAL: Final = {kind: kind if kind in ("values", "marks") else f"{kind}s" for kind in KINDS}
+_PLURAL: Final = {
+    kind: kind if kind in ("values", "marks", "relationships") else f"{kind}s" for kind in KINDS
+}
 _KIND: Final = {plural: kind for kind, plural in _PLURAL.items()}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
-from dtp.crdt import Link
+from dtp.crdt import Link, parts, values
 from dtp.crdt.temporal import SECOND, Date, Duration, as_temporal, name_of
 from dtp.graph.errors import ContentsError, GraphError
 from dtp.graph.formats import plain
@@ -22,6 +22,8 @@ SOUL: Final = "urn:dtp:soul:"
 #: Before a kind and a key.
 KEY: Final = "urn:dtp:"
 JSON: Final = "urn:dtp:json"
+_RDF: Final = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_STATEMENT: Final = f"{_RDF}Statement"
 _XSD: Final = "http://www.w3.org/2001/XMLSchema#"
 _INTEGERS: Final = frozenset(
     f"{_XSD}{name}"
@@ -62,11 +64,35 @@ def write(name: str, found: Found) -> str:
     for one in found.items:
         at[one.soul, one.key] = at.get((one.soul, one.key), 0) + 1
     lines = []
+    links: dict[tuple[str, str, str], str] = {}
+    relationships = [one for one in found.items if one.kind == "relationships"]
+    for one in relationships:  # they are at the link
+        at[one.soul, one.key] -= 1
     for one in found.items:
+        if one.kind == "relationships":
+            continue
         predicate = _predicate(one, alone=at[one.soul, one.key] == 1)
         objects = one.value if one.kind == "set" else [one.value]
         lines += [f"<{_iri(one.soul)}> <{predicate}> {_object(value)} .\n" for value in objects]
-    return "".join(lines)
+        links.update(
+            {(one.soul, one.key, value.soul): predicate for value in objects if isinstance(value, Link)}
+        )
+    return "".join([*lines, *(line for one in relationships for line in _statements(one, links))])
+
+
+def _statements(one: Item, links: dict[tuple[str, str, str], str]) -> Iterator[str]:
+    """Yield the properties of links: of a statement (rdf:Statement) about each link's triple."""
+    for target, properties in one.value.items():
+        link = (one.soul, one.key, target)
+        named = f"<{_iri(parts.relationship(*link))}>"
+        predicate = links.get(link, f"{KEY}set:{quote(one.key, safe=_SAFE)}")
+        for name, value in (
+            ("type", _STATEMENT), ("subject", _iri(one.soul)), ("predicate", predicate), ("object", _iri(target))
+        ):  # fmt: skip
+            yield f"{named} <{_RDF}{name}> <{value}> .\n"
+        for key, value in properties.items():
+            said = _predicate(Item(one.soul, key, "register", value), alone=True)
+            yield f"{named} <{said}> {_object(value)} .\n"
 
 
 def _iri(soul: str) -> str:
@@ -182,7 +208,17 @@ def read(text: str) -> Found:
 def _items(rdflib: Any, triples: Triples) -> list[Item]:
     items: dict[tuple[str, str, str], Item] = {}
     lists = set(triples.subjects(rdflib.RDF.rest))
+    statements = dict(_read_statements(rdflib, triples))
+    for soul, key, target in statements.values():
+        nothing = Item(soul, key, "relationships", {})
+        items.setdefault((soul, key, "relationships"), nothing).value.setdefault(target, {})
     for node, predicate, target in triples:
+        if node in statements:
+            if predicate not in (getattr(rdflib.RDF, name) for name in _OF_STATEMENT):
+                soul, key, other = statements[node]
+                properties = items[soul, key, "relationships"].value[other]
+                _add_property(properties, _kind(str(predicate))[1], _value(rdflib, triples, target))
+            continue
         if node in lists and isinstance(node, rdflib.BNode):
             continue
         soul = _soul(rdflib, node)
@@ -207,6 +243,31 @@ def _items(rdflib: Any, triples: Triples) -> list[Item]:
         else:
             raise ContentsError(f"{kind} {key!r} of {soul!r} is there twice")
     return list(items.values())
+
+
+#: What a statement says of a triple.
+_OF_STATEMENT: Final = ("type", "subject", "predicate", "object")
+
+
+def _read_statements(rdflib: Any, triples: Triples) -> Iterator[tuple[Any, tuple[str, str, str]]]:
+    """Yield each statement about a link, and that link: (soul, key, target)."""
+    rdf = rdflib.RDF
+    for node in triples.subjects(rdf.type, rdf.Statement):
+        source, predicate, target = (
+            triples.value(node, one) for one in (rdf.subject, rdf.predicate, rdf.object)
+        )
+        if all(isinstance(one, rdflib.URIRef) for one in (source, predicate, target)):
+            yield node, (_soul(rdflib, source), _kind(str(predicate))[1], _soul(rdflib, target))
+
+
+def _add_property(properties: dict[str, Any], key: str, value: Any) -> None:
+    """Have one more property; of several values a list, in an order that doesn't depend on the file's."""
+    if key in properties:
+        there = properties[key]
+        several = [*there, value] if isinstance(there, list) else [there, value]
+        properties[key] = sorted(several, key=values.encode)
+    else:
+        properties[key] = value
 
 
 def _kind(predicate: str) -> tuple[str | None, str]:

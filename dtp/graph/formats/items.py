@@ -8,11 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dtp.core import crdt as core
-from dtp.crdt import Link, Replica, Value, marks, values
-from dtp.crdt.access import is_internal
+from dtp.crdt import Link, Replica, Value, marks, parts, values
 from dtp.crdt.marks import TextMarkError
-from dtp.crdt.owners import STATIC_KEY
+from dtp.crdt.permission.access import is_internal
+from dtp.crdt.permission.owners import STATIC_KEY
 from dtp.crdt.sequence_changes import difference
+from dtp.crdt.types import Relationship
 from dtp.crdt.values import GraphValueError
 from dtp.errors import DtpError
 from dtp.graph.contents import Contents
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from dtp.graph.graph import Graph
 
 #: All that there is at a soul, by how it merges. docs/graph.md, "Spaces and ops".
-KINDS: Final = ("register", "counter", "set", "values", "list", "text", "marks")
+KINDS: Final = ("register", "counter", "set", "values", "list", "text", "marks", "relationships")
 #: Those that are no registers, and where they are in the core.
 SPACES: Final = {
     "counter": core.COUNTER,
@@ -44,7 +45,8 @@ _TRIALS: Final = 3
 class Item(NamedTuple):
     """What is at (soul, key) of one kind: a value, of a counter an int, of a text a str, of `SEVERAL` a list.
 
-    Of the kind "marks", [start, stop, name, value] of each mark of the text there.
+    Of the kind "marks", [start, stop, name, value] of each mark of the text there; of the kind "relationships" the
+    properties of links: target -> key -> value.
     """
 
     soul: str
@@ -91,6 +93,8 @@ def collect(graph: Contents, prefix: str = "") -> Found:
     items: list[Item] = []
     left: list[Left] = []
     for soul in graph.souls(prefix, parts_too=True):
+        if parts.is_relationship(soul):  # they are with the links
+            continue
         if graph.is_private(soul):
             left.append(Left(soul, "it is private, and a file isn't sealed"))
             continue
@@ -153,6 +157,9 @@ def _check(one: Item) -> None:
     elif one.kind == "marks":
         marks.check_ranges(one.value)
         return
+    elif one.kind == "relationships":
+        if not isinstance(one.value, dict) or not all(isinstance(of, dict) for of in one.value.values()):
+            raise GraphValueError("it has an object of properties for each target of a link")
     elif one.kind in SEVERAL:
         if type(one.value) is not list:
             raise GraphValueError(f"it has a list of values, not {_short(one.value)}")
@@ -234,10 +241,10 @@ def write_items(replica: Replica, items: list[Item], gone: list[tuple[str, str]]
     registers = [one for one in items if one.kind == "register" and not _same(replica, one)]
     replica.put_many([(one.soul, one.key, one.value) for one in registers])
     replica.put_many(gone)
-    others = sorted((one for one in items if one.kind != "register"), key=lambda one: one.kind == "marks")
-    return registers + [
-        one for one in others if _WRITE[one.kind](replica, one)
-    ]  # marks once their text is there
+    others = (one for one in items if one.kind != "register")
+    # marks once their text is there, properties once their link is
+    ordered = sorted(others, key=lambda one: one.kind in ("marks", "relationships"))
+    return registers + [one for one in ordered if _WRITE[one.kind](replica, one)]
 
 
 def _same(replica: Replica, one: Item) -> bool:
@@ -298,6 +305,26 @@ def _marks(replica: Replica, one: Item) -> bool:
     return replica.text(one.soul, one.key).mark_ranges(one.value)
 
 
+def _relationships(replica: Replica, one: Item) -> bool:
+    """Other links of the key have no properties afterwards."""
+    node = replica.node(one.soul)
+    linked = {*node.links(one.key), *one.value}
+    if isinstance(there := node.get(one.key), Link):
+        linked.add(there.soul)
+    rows: list[tuple[str, str, Value] | tuple[str, str]] = []
+    for target in sorted(linked):
+        link = Relationship(replica, one.soul, one.key, target)
+        before, after = link.to_dict(), one.value.get(target, {})
+        rows += [(link.soul, key) for key in sorted(before.keys() - after.keys())]
+        rows += [
+            (link.soul, key, value)
+            for key, value in after.items()
+            if key not in before or values.encode(before[key]) != values.encode(value)
+        ]
+    replica.put_many(rows)
+    return bool(rows)
+
+
 _WRITE: Final[dict[str, Callable[[Replica, Item], bool]]] = {
     "counter": _counter,
     "set": _set,
@@ -305,6 +332,7 @@ _WRITE: Final[dict[str, Callable[[Replica, Item], bool]]] = {
     "list": _list,
     "text": _text,
     "marks": _marks,
+    "relationships": _relationships,
 }
 
 

@@ -14,8 +14,9 @@ from dtp.graph.models.fields import (
     register,
     text,
 )
+from dtp.graph.models.filling import Old
 from dtp.graph.models.kinds import ModelError, ModelMismatch
-from dtp.graph.models.model import Changed, Migrated, Model, Models, migration
+from dtp.graph.models.model import Changed, Migrated, Model, ModelChanges, Models, migration
 
 __all__ = [
     "Changed",
@@ -25,9 +26,11 @@ __all__ = [
     "Members",
     "Migrated",
     "Model",
+    "ModelChanges",
     "ModelError",
     "ModelMismatch",
     "Models",
+    "Old",
     "counter",
     "items",
     "link",

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, MutableMapping, Mutabl
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, cast, overload
 
 from dtp.crdt import Counter, GraphValueError, Value, values
-from dtp.crdt.rules import Schema
+from dtp.crdt.permission.rules import Schema
 from dtp.crdt.sequences import GraphText
+from dtp.graph.models.filling import Container, FilledCounter
 from dtp.graph.models.kinds import Kind, ModelError, ModelMismatch, Unfit
 
 if TYPE_CHECKING:
@@ -95,6 +96,9 @@ def _contained(declared: Declared) -> Any:
 
 class Declared:
     """A field of a model, and what Python asks when it is read or set."""
+
+    #: What it is, where it is no register.
+    container: Container | None = None
 
     def __init__(self, key: str = "") -> None:
         self.key = key
@@ -208,11 +212,16 @@ def bound_kind(name: str, annotation: Any) -> Kind:
 
 
 class _Counter(Declared):
+    container = "counter"
+
     def read(self, model: Model) -> Counter:
-        return model.graph.counter(model.soul, self.key)
+        model.graph.check_readable(model.soul)
+        return FilledCounter(model.graph.replica, model.soul, self.key)
 
 
 class _Text(Declared):
+    container = "text"
+
     def read(self, model: Model) -> GraphText:
         return model.graph.text(model.soul, self.key)
 
@@ -240,6 +249,8 @@ class _Container(Declared):
 
 
 class _Items(_Container):
+    container = "list"
+
     def read(self, model: Model) -> Items[Any]:
         return Items(model, self)
 
@@ -248,6 +259,8 @@ class _Items(_Container):
 
 
 class _Members(_Container):
+    container = "set"
+
     def read(self, model: Model) -> Members[Any]:
         return Members(model, self)
 
@@ -256,6 +269,8 @@ class _Members(_Container):
 
 
 class _Mapping(_Container):
+    container = "map"
+
     def read(self, model: Model) -> Entries[Any]:
         return Entries(model, self)
 
@@ -403,6 +418,8 @@ class Entries(_Typed[T], MutableMapping[str, T]):
 
 class Linked(Declared):
     """Links to models."""
+
+    container = "links"
 
     def __init__(self, key: str, to: type[Model] | Callable[[], type[Model]]) -> None:
         super().__init__(key)

@@ -1,7 +1,8 @@
 """Nodes of an older version of their model: what they say in the present one, and writing that.
 
-What a migration gives follows from what people wrote, and from nothing else: not from what another program's
-migration wrote. So programs that migrate at the same time, or again after an old program wrote, come to the same.
+What a migration gives in registers follows from what people wrote, and from nothing else: not from what another
+program's migration wrote. So programs that migrate at the same time, or again after an old program wrote, come to the
+same. What it gives in texts, lists and the like is written once: see `filling`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from dtp.crdt import Node, Replica, Value, values
+from dtp.graph.models.filling import Container, Old, check_content, claims_of, fill, take_out
 from dtp.graph.models.kinds import ModelMismatch
 
 #: What a version gives that was not there in the one before, from all that was.
-Migration = Callable[[Mapping[str, Value]], Mapping[str, Value]]
+Migration = Callable[[Old], Mapping[str, Any]]
 
 #: The register with the version that a node was made in; without it that is 1.
 VERSION: Final = ".model"
@@ -31,7 +33,9 @@ class State(NamedTuple):
     kept: Mapping[str, Value]
     #: What of it migrations gave.
     given: Mapping[str, Value]
-    #: Keys that a migration has written.
+    #: What they put into fields that are no registers, where nobody did yet: key to contents.
+    filled: Mapping[str, Any]
+    #: Keys of registers that a migration has written.
     written: frozenset[str]
     #: Why it can't be migrated; None if it can.
     fault: ModelMismatch | None
@@ -43,12 +47,20 @@ def version_of(raw: Mapping[str, Value]) -> int:
     return found if type(found) is int and found > 0 else 1
 
 
-def state_of(node: Node, replica: Replica, version: int, migrations: Mapping[int, Migration]) -> State:
-    """Return what a node says in this version."""
+def state_of(
+    node: Node,
+    replica: Replica,
+    version: int,
+    migrations: Mapping[int, Migration],
+    containers: Mapping[str, Container],
+) -> State:
+    """Return what a node says in this version. `containers` are the keys of fields that are no registers."""
     raw = node.to_dict()
     made = version_of(raw)
     if made >= version or not migrations:
-        return State(raw, {}, frozenset(), None)
+        return State(raw, {}, {}, frozenset(), None)
+    claimed = claims_of(replica, node.soul)
+    filled: dict[str, Any] = {}
     written = _written(node, replica, raw)
     base = {key: value for key, value in raw.items() if key not in written and not key.startswith(".")}
     kept, given = dict(base), {}
@@ -56,21 +68,28 @@ def state_of(node: Node, replica: Replica, version: int, migrations: Mapping[int
         if to not in migrations:
             continue
         try:
-            found = _checked(migrations[to](MappingProxyType(dict(kept))))
+            old = Old(replica, node.soul, MappingProxyType(dict(kept)), MappingProxyType(dict(filled)))
+            found, contents = _checked(migrations[to](old), containers)
         except _RAISED as error:
             why = f"can't be brought from version {made} to {version}: {type(error).__name__}: {error}"
-            return State(raw, {}, written, ModelMismatch(node.soul, VERSION, made, why))
+            return State(raw, {}, {}, written, ModelMismatch(node.soul, VERSION, made, why))
+        filled.update((key, one) for key, one in contents.items() if key not in claimed)
         new = {key: value for key, value in found.items() if key not in base}
         given.update(new)
         kept.update(new)
-    return State(kept, given, written, None)
+    return State(kept, given, filled, written, None)
 
 
-def _checked(found: Any) -> dict[str, Value]:
+def _checked(found: Any, containers: Mapping[str, Container]) -> tuple[dict[str, Value], dict[str, Any]]:
+    """Return what a migration gave of registers, and of all else. Raises `TypeError`, `GraphValueError`."""
     if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
         raise TypeError("a migration gives a dict of keys and values")
-    values.encode(dict(found))
-    return {key: value for key, value in found.items() if not key.startswith(".")}
+    contents = {key: one for key, one in found.items() if key in containers}
+    for key, one in contents.items():
+        check_content(containers[key], one)
+    registers = {key: one for key, one in found.items() if key not in containers and not key.startswith(".")}
+    values.encode(registers)
+    return registers, contents
 
 
 def _written(node: Node, replica: Replica, raw: Mapping[str, Value]) -> frozenset[str]:
@@ -91,16 +110,31 @@ def _stamps(told: Iterable[Value]) -> dict[str, set[tuple[bytes, int]]]:
     return found
 
 
-def migrate(replica: Replica, soul: str, version: int, migrations: Mapping[int, Migration]) -> bool:
+def migrate(
+    replica: Replica,
+    soul: str,
+    version: int,
+    migrations: Mapping[int, Migration],
+    containers: Mapping[str, Container],
+) -> bool:
     """Write what migrations give of a node, where it isn't there; return whether something was written.
 
     Raises `ModelMismatch` where it can't be migrated, `NotOwner`, `RuleBroken`.
     """
     node = replica.node(soul)
-    state = state_of(node, replica, version, migrations)
+    state = state_of(node, replica, version, migrations, containers)
     if state.fault is not None:
         raise state.fault
-    raw = node.to_dict()
+    is_new = _write_registers(replica, node, state)
+    for key, content in sorted(state.filled.items()):
+        fill(replica, soul, key, containers[key], content)
+    repeated = ((key, some) for key, some in claims_of(replica, soul).items() if key in containers)
+    gone = [take_out(replica, soul, containers[key], some) for key, some in repeated if len(some) > 1]
+    return is_new or bool(state.filled) or any(gone)
+
+
+def _write_registers(replica: Replica, node: Node, state: State) -> bool:
+    soul, raw = node.soul, node.to_dict()
     new = {
         key: value
         for key, value in state.given.items()

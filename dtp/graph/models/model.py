@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import functools
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -21,9 +21,10 @@ from typing import (
 
 from dtp.core.errors import NotOwner
 from dtp.crdt import Node, Value
-from dtp.crdt.rules import RuleBroken
+from dtp.crdt.permission.rules import RuleBroken
 from dtp.graph.models import fields, migrating
 from dtp.graph.models.fields import DECLARED, Declared, Register, exists
+from dtp.graph.models.filling import Container, Old
 from dtp.graph.models.kinds import ModelError, ModelMismatch
 from dtp.graph.models.migrating import VERSION, Migration, State
 
@@ -40,9 +41,11 @@ _ID: Final = 10
 def migration(to: int) -> Callable[[Migration], Migration]:
     """Declare how version `to` of a model comes from the one before, inside its class.
 
-    The function gets all registers that are there (key to value), and returns those that are new; what people wrote
-    is never replaced. It may be run at any time, on several devices, and again: what it returns has to follow from
-    what it gets alone. What it raises over values that don't fit is told in `faults`.
+    The function gets all registers that are there (key to value) and, by `old.text(key)`, `elements`, `members`,
+    `entries`, `counter` and `links`, what else is. It returns what is new, by keys: of a field that is a text, a
+    list, a set, a map, a counter or links, what it begins with; such a field stays declared in later versions. What
+    people wrote is never replaced. It may be run at any time, on several devices, and again: what it returns has to
+    follow from what it gets alone. What it raises over values that don't fit is told in `faults`.
     """
 
     def declare(function: Migration) -> Migration:
@@ -56,7 +59,7 @@ class _Migrates:
         self.to = to
         self.function = function
 
-    def __call__(self, old: Mapping[str, Value]) -> Mapping[str, Value]:
+    def __call__(self, old: Old) -> Mapping[str, Any]:
         return self.function(old)
 
 
@@ -92,6 +95,8 @@ class Model:
     version: ClassVar[int] = 1
     _fields: ClassVar[dict[str, Declared]] = {}
     _migrations: ClassVar[dict[int, Migration]] = {}
+    #: Keys of fields that are no registers.
+    _containers: ClassVar[dict[str, Container]] = {}
 
     def __init_subclass__(cls, *, kind: str, version: int = 1) -> None:
         super().__init_subclass__()
@@ -117,6 +122,9 @@ class Model:
             declared.bind(one.name, hints.get(one.name))
             cls._fields[one.name] = declared
             setattr(cls, one.name, declared)
+        cls._containers = {
+            one.key: one.container for one in cls._fields.values() if one.container is not None
+        }
 
     @functools.cached_property
     def draft(self) -> dict[str, Any]:
@@ -183,7 +191,7 @@ class Model:
     def _state_now(self) -> State:
         replica = self.graph.replica
         if self._state is None or self._state[0] != replica.version:
-            found = migrating.state_of(self.raw, replica, self.version, self._migrations)
+            found = migrating.state_of(self.raw, replica, self.version, self._migrations, self._containers)
             self._state = (replica.version, found)
         return self._state[1]
 
@@ -260,11 +268,42 @@ class Changed(NamedTuple, Generic[M]):
     clock: int
 
 
+class ModelChanges(Generic[M]):
+    """What changes of models: `async for changed in posts.changes()`, a list of `Changed` for each commit.
+
+    It begins where it is asked for, and ends with `close`, or with the graph. `ChangesMissed` as of `Graph.changes`.
+    """
+
+    def __init__(self, reader: Changes, changed: Callable[[str, list[Any]], Changed[M]]) -> None:
+        """Read the changes of a graph; `changed` makes one of a soul and what changed there."""
+        self._reader = reader
+        self._changed = changed
+
+    def close(self) -> None:
+        """End it. What was told is still read. Idempotent."""
+        self._reader.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[Changed[M]]:
+        found: dict[str, list[Any]] = {}
+        for one in (await anext(self._reader)).changes:
+            found.setdefault(one.soul, []).append(one)
+        return [self._changed(soul, of_soul) for soul, of_soul in found.items()]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 class Models(Generic[M]):
     """All of a model in a graph, by id: `posts.add(...)`, `posts["1"]`, `for post in posts`, `posts.where(...)`."""
 
     def __init__(self, model: type[M], graph: Graph, place: str) -> None:
-        """See `Model.in_`."""
+        """Have all of a model at `kind/...`, or below `place`, an owner. Raises `ModelError` for other places."""
         self._model = model
         self._graph = graph
         self._prefix = f"{place.rstrip('/')}/{model.kind}/" if place else f"{model.kind}/"
@@ -352,18 +391,9 @@ class Models(Generic[M]):
                 parameters[f"v{number}"] = kept
         return self.where(" AND ".join(parts) or "true", **parameters)
 
-    async def changes(self, *, name: str = "") -> AsyncIterator[list[Changed[M]]]:
-        """Yield what each commit, or what came at one time, changed of these models. Ends with the graph.
-
-        Raises `ChangesMissed` as `Graph.changes` does, from where it is asked for the first time.
-        """
-        reader: Changes = self._graph.changes(f"{self._prefix}*", name=name)
-        with reader:
-            async for batch in reader:
-                found: dict[str, list[Any]] = {}
-                for one in batch.changes:
-                    found.setdefault(one.soul, []).append(one)
-                yield [self._changed(soul, of_soul) for soul, of_soul in found.items()]
+    def changes(self, *, name: str = "") -> ModelChanges[M]:
+        """Return a reader of what each commit, or what came at one time, changes of these models from now on."""
+        return ModelChanges(self._graph.changes(f"{self._prefix}*", name=name), self._changed)
 
     def _changed(self, soul: str, changes: list[Any]) -> Changed[M]:
         keys = {one.key for one in changes}
@@ -382,14 +412,19 @@ class Models(Generic[M]):
     def migrate(self) -> Migrated:
         """Write what migrations give of nodes of older versions, so that queries find it.
 
-        Reading needs no migration: fields show it anyway. Several devices may do it at the same time, and again. What
-        people wrote is never replaced, and older programs go on with it.
+        Reading registers needs no migration: fields show it anyway. Texts, lists, sets, maps, counters and links are
+        filled by it, once. Several devices may do it at the same time, and again: of what they filled at once, the
+        next migration leaves one. What people wrote is never replaced, and older programs go on with it.
         """
         count, left = 0, {}
         for soul in self._souls():
             try:
                 count += migrating.migrate(
-                    self._graph.replica, soul, self._model.version, self._model._migrations
+                    self._graph.replica,
+                    soul,
+                    self._model.version,
+                    self._model._migrations,
+                    self._model._containers,
                 )
             except (ModelMismatch, NotOwner, RuleBroken) as error:
                 left[soul] = str(error)

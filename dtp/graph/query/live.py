@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dtp.crdt import Node, Replica, Value
 from dtp.graph.errors import GraphError
-from dtp.graph.query.properties import properties_of
+from dtp.graph.query.lookup.properties import properties_of
 from dtp.graph.query.run import Row
-from dtp.graph.query.semantics import Path
+from dtp.graph.query.values.semantics import Path
 
 if TYPE_CHECKING:
     from dtp.graph.contents import Contents
@@ -63,7 +63,7 @@ async def _keys(replica: Replica, rows: list[Row]) -> list[str]:
 
 
 async def follow(graph: Contents, text: str, parameters: Mapping[str, Value]) -> AsyncIterator[Difference]:
-    """See `Graph.live`."""
+    """Yield the rows of a query as added, then what was added and removed whenever the graph has changed."""
     loop = asyncio.get_running_loop()
     before: dict[str, Row] = {}
     counted: Counter[str] = Counter()

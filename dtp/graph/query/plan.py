@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from dtp.graph.query.pattern import Pattern
+from dtp.graph.query.lookup.pattern import Pattern
 
 if TYPE_CHECKING:
     from dtp.graph.query.budget import Meter
-    from dtp.graph.query.index import Index
-    from dtp.graph.query.syntax import Bound
+    from dtp.graph.query.compiling.syntax import Bound
+    from dtp.graph.query.lookup.index import Index
 
 #: How SQLite tells what it does with a table.
 _TOLD: Final = re.compile(r"(SCAN|SEARCH) (\w+)(?:.*?\((.*)\))?")

@@ -10,17 +10,17 @@ from lark import Token, Tree
 from dtp.crdt import Node, Value
 from dtp.crdt.temporal import TEMPORAL, to_python
 from dtp.graph.query.budget import Meter, QueryBudget, counted
-from dtp.graph.query.clauses import Query
+from dtp.graph.query.compiling.clauses import Query
+from dtp.graph.query.compiling.expressions import Expressions
+from dtp.graph.query.compiling.matching import Match
+from dtp.graph.query.compiling.scanning import scan_of
+from dtp.graph.query.compiling.syntax import Bound, trees, words
 from dtp.graph.query.errors import QueryError
-from dtp.graph.query.expressions import Expressions
-from dtp.graph.query.index import Index
-from dtp.graph.query.matching import Match
+from dtp.graph.query.lookup.index import Index
+from dtp.graph.query.lookup.pattern import Pattern
 from dtp.graph.query.parsing import parse
-from dtp.graph.query.pattern import Pattern
 from dtp.graph.query.plan import rows_of_plan
-from dtp.graph.query.scanning import scan_of
-from dtp.graph.query.semantics import NodeRef, Path
-from dtp.graph.query.syntax import Bound, trees, words
+from dtp.graph.query.values.semantics import NodeRef, Path
 
 if TYPE_CHECKING:
     from dtp.crdt import Replica
@@ -47,7 +47,7 @@ class Queries:
         *,
         ask: Callable[..., Any] | None = None,
     ) -> None:
-        """See `Index`."""
+        """Answer what is asked of a replica; `revealed` and `ask` are those of `Index`."""
         self.index = Index(replica, revealed, ask=ask)
         self._replica = replica
 

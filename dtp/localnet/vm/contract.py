@@ -294,6 +294,9 @@ class ChildStore(Protocol):
     def child(self, parent: bytes, child: bytes) -> StoredObject | None:
         """The object `child` if object `parent` owns it (dynamic fields and their values), else None."""
 
+    def setting(self, config: bytes, id: bytes) -> StoredObject | None:
+        """The object `id` if object `config` owns it, else None: read without being an input or a change's base."""
+
     def received(self, parent: bytes, id: bytes, version: int) -> StoredObject | None:
         """The object `id` at exactly `version` if it is owned by the address `parent` and is an input of the
         transaction as a receiving argument, else None."""

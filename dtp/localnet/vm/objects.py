@@ -183,6 +183,11 @@ class ObjectRuntime:
             return child.type is type
         return child.stored is not None and child.stored.type_tag == type.tag
 
+    def setting(self, config: bytes, id: bytes, type: Type) -> Any | None:
+        """What a configuration says as it was before the transaction; None if there is nothing of that type."""
+        stored = self._store.setting(config, id)
+        return None if stored is None or stored.type_tag != type.tag else self._read(stored, type)
+
     def borrow_child(self, parent: bytes, id: bytes, type: Type) -> Any | None:
         """The live data of a child, None if there is none. Raises `TypeMismatch`."""
         if not self.child_exists(parent, id):

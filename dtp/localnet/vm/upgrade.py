@@ -15,7 +15,8 @@ __all__ = ["problem"]
 def problem(old: CompiledModule, new: CompiledModule, policy: UpgradePolicy) -> str:
     """Why `new` may not take the place of `old`; empty if it may.
 
-    Compatible: datatypes stay as they are, public functions keep their signatures (constraints may be loosened).
+    Compatible: datatypes stay as they are, public functions keep their signatures (constraints may be loosened,
+    and `entry` may go: transactions call them all the same).
     Additive: besides, every function keeps its code. Dependencies only: besides, nothing is added.
     """
     for name in (*old.structs, *old.enums):
@@ -59,8 +60,6 @@ def _signature(module: CompiledModule, function: FunctionDef) -> Any:
 
 def _links(old: CompiledModule, before: FunctionDef, new: CompiledModule, after: FunctionDef | None) -> bool:
     if after is None or after.visibility is not Visibility.PUBLIC:
-        return False
-    if before.is_entry and not after.is_entry:
         return False
     had = old.function_handles[before.handle].type_parameters
     has = new.function_handles[after.handle].type_parameters

@@ -56,7 +56,7 @@ def edit(text: Text, rng: random.Random) -> None:
 
 
 def agree(text: Text, expected: Shown) -> None:
-    text._check()
+    text.check_structure()
     assert characters(text) == expected
 
 
@@ -157,7 +157,7 @@ def sync(one: Text, other: Text) -> Shown:
     """What both show once they know everything."""
     for here, there in ((one, other), (other, one)):
         here.merge(there.changes_since(here.version))
-        here._check()
+        here.check_structure()
     assert one.spans() == other.spans()
     return one.spans()
 
@@ -254,11 +254,11 @@ def test_marks_survive_the_deletion_of_their_ends_and_compaction() -> None:
     assert sync(one, other) == [("The ", {}), ("uic", {"bold": True}), ("fox", {})]
     for text in (one, other):
         text.compact([one.version])
-        text._check()
+        text.check_structure()
     one.insert(7, "!")
     assert sync(one, other)[1] == ("uic!", {"bold": True})
     loaded = Text.load(other.save(), b"C")
-    loaded._check()
+    loaded.check_structure()
     assert loaded.spans() == other.spans()
 
 
@@ -288,7 +288,7 @@ def test_text_that_comes_back_is_marked_as_it_was() -> None:
     before = text.spans()
     text.delete(2, 8)
     text.undo()
-    text._check()
+    text.check_structure()
     assert text.spans() == before
 
 
@@ -315,7 +315,7 @@ def test_marks_that_hold_nothing_are_forgotten() -> None:
     assert one.spans() == other.spans()
     for text in (one, other):
         text.compact([one.version])
-        text._check()
+        text.check_structure()
     assert len(one.save()) < 20_000
     assert sync(one, other) == [("hello", {"colour": 1999}), (" world", {})]
 
@@ -330,7 +330,7 @@ def test_a_mark_that_a_stranger_deletes_uncovers_what_was_below() -> None:
     one.mark(0, 3, "bold", 1)
     one.mark(1, 2, "bold", 2)
     assert one.apply(deleting(b"X", b"A", 4, 0)) == []
-    one._check()
+    one.check_structure()
     assert one.spans() == [("abc", {"bold": 1})]
     assert one.formats() == [Format(0, 3, {"bold": None}), Format(0, 3, {"bold": 1})]
     one.apply(deleting(b"X", b"A", 3, 1))
@@ -350,7 +350,7 @@ def test_inverted_marks_and_marks_of_marks_do_nothing() -> None:
             number, "right", None, (b"A", 0), mark_reference.mark_char(mark), marker=True
         )
         one.merge(text_reference.encode([(b"X", insert)]))
-        one._check()
+        one.check_structure()
     assert one.spans() == [("a", {}), ("b", {"bold": True}), ("c", {})]
     one.mark(0, 3, "bold", None)  # above what the stranger claims
     assert one.spans() == [("abc", {})]
@@ -365,7 +365,7 @@ def test_a_mark_of_what_is_forgotten_is_stale() -> None:
     insert = text_reference.Insert(0, "right", None, None, mark_reference.mark_char(mark), marker=True)
     with pytest.raises(TextStale):
         one.merge(text_reference.encode([(b"X", insert)]))
-    one._check()
+    one.check_structure()
 
 
 def test_what_is_no_mark_is_refused() -> None:

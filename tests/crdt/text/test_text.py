@@ -56,7 +56,7 @@ def test_is_what_a_string_would_be(script: list[tuple[str, int, Any]]) -> None:
         model = perform(text, model, what, at, more)
         assert str(text) == model
         assert len(text) == len(model)
-    text._check()
+    text.check_structure()
     for start in range(0, len(model) + 1, max(1, len(model) // 7)):
         assert text[start:] == model[start:]
         assert text[start : start + 3] == model[start : start + 3]
@@ -90,7 +90,7 @@ def test_undo_takes_back_step_by_step_and_redo_brings_again(
         if str(text) != before:
             at += -1 if back else 1
         assert str(text) == states[at]
-    text._check()
+    text.check_structure()
 
 
 def test_typing_is_one_step_until_the_line_ends() -> None:
@@ -201,7 +201,7 @@ def test_undo_after_compaction() -> None:
     text.redo()
     text.redo()
     assert str(text) == "abfgh"
-    text._check()
+    text.check_structure()
 
 
 def test_as_a_sequence() -> None:
@@ -275,7 +275,7 @@ def test_many_edits_in_one_call() -> None:
     assert str(text) == ">Jello wörld"
     with pytest.raises(TextRange):
         text.edit([(-1, 0, "x")])
-    text._check()
+    text.check_structure()
 
 
 @pytest.mark.parametrize("agent", [b"", b"x" * 65])
@@ -412,7 +412,7 @@ def test_memory_is_capped() -> None:
         text.edit(edits)
     held = str(text)
     assert text.memory <= 200_000
-    text._check()
+    text.check_structure()
     text.memory_limit = 0
     text.delete(0, len(text) - 10)
     assert str(text) == held[-10:]
@@ -449,7 +449,7 @@ def test_no_memory_at_any_moment_breaks_nothing(limit: int) -> None:
         except TextMemory:
             assert str(text) == model
         assert text.memory <= limit
-        text._check()
+        text.check_structure()
 
 
 def test_two_threads_at_once_are_told() -> None:
@@ -477,7 +477,7 @@ def test_two_threads_at_once_are_told() -> None:
             pass  # it grew between two calls
     done.set()
     thread.join()
-    text._check()
+    text.check_structure()
     assert str(text).count("x") == 2_000_000
 
 

@@ -68,7 +68,7 @@ class Replica:
 def check_loading(text: Text) -> None:
     """Whatever is compacted and what isn't, what was saved is what is loaded."""
     copy = Text.load(text.save(), b"copy")
-    copy._check()
+    copy.check_structure()
     assert str(copy) == str(text)
     assert copy.version == text.version
     assert copy.save() == text.save()
@@ -97,7 +97,7 @@ def history(rng: random.Random, count: int, steps: int, *, compacting: bool) -> 
             one.text.compact(known)
             check_loading(one.text)
         one.send()
-        one.text._check()
+        one.text.check_structure()
     return replicas
 
 
@@ -106,11 +106,11 @@ def test_all_come_to_the_same_bytes(rng: random.Random, count: int, steps: int) 
     texts = [replica.text for replica in history(rng, count, steps, compacting=False)]
     exchange(texts)
     for text in texts:
-        text._check()
+        text.check_structure()
     assert len({str(text) for text in texts}) == 1
     assert len({text.save() for text in texts}) == 1
     loaded = Text.load(texts[0].save(), b"late")
-    loaded._check()
+    loaded.check_structure()
     assert loaded.save() == texts[0].save()
     assert str(loaded) == str(texts[0])
 
@@ -120,13 +120,13 @@ def test_compacting_or_not_makes_no_difference(rng: random.Random, count: int, s
     texts = [replica.text for replica in history(rng, count, steps, compacting=True)]
     exchange(texts)
     for text in texts:
-        text._check()
+        text.check_structure()
     assert len({str(text) for text in texts}) == 1
     assert len({text.version for text in texts}) == 1
     for text in texts[1:]:
         text.compact([other.version for other in texts])
     late = Text.load(texts[1].save(), b"late")  # from a compacted one; the first isn't
-    late._check()
+    late.check_structure()
     texts.append(late)
     for _ in range(30):
         text = rng.choice(texts)
@@ -153,7 +153,7 @@ def test_ten_thousand_histories(compacting: bool) -> None:
         for text in texts if compacting else ():
             text.compact([other.version for other in texts])
         late = Text.load(texts[0].save(), b"late")
-        late._check()
+        late.check_structure()
         assert compacting or len({text.save() for text in (*texts, late)}) == 1, f"seed {seed}"
         assert str(late) == str(texts[0]), f"seed {seed}"
 
@@ -174,7 +174,7 @@ def test_operation_by_operation_in_any_order(rng: random.Random, count: int, ste
     assert other.waiting == 0
     assert shown == str(other) == str(text)
     assert other.save() == text.save()
-    other._check()
+    other.check_structure()
 
 
 @given(st.randoms(use_true_random=False), st.booleans())
@@ -336,7 +336,7 @@ def test_many_at_the_same_place_stand_by_their_names(word: str, side: str) -> No
         for _, message, _ in messages:
             text.merge(message)
         assert str(text) == expected
-        text._check()
+        text.check_structure()
         saves.add(text.save())
     assert len(saves) == 1
 
@@ -365,7 +365,7 @@ def test_many_at_the_same_place_with_several_right_origins() -> None:
         model = Model()
         for message in messages:
             reader.merge(message)
-        reader._check()
+        reader.check_structure()
         results.add((str(reader), reader.save()))
         assert reader.waiting == 0
     assert len(results) == 1
@@ -429,12 +429,12 @@ def test_what_waits_is_applied_as_soon_as_it_can_be(kind: str, order: str) -> No
     reader = type(authors[0])(b"reader")
     for at in later + later[:50]:
         reader.merge(messages[at])
-        reader._check()
+        reader.check_structure()
     #: Each assignment but the first deletes the marker before it, too.
     assert reader.waiting == (2 * len(later) - 1 if kind == "markers" else len(later))
     assert reader.version == Version()
     reader.merge(messages[0])
-    reader._check()
+    reader.check_structure()
     assert reader.waiting == 0
     last = authors[(len(messages) - 1) % len(authors)]
     last.merge(b"".join(messages))
@@ -487,7 +487,7 @@ def test_compaction_keeps_what_something_newer_refers_to() -> None:
     start.merge(one.changes_since(start.version))
     assert str(start) == "pylr"
     start.compact([one.version, two.version])  # all but y is stable
-    start._check()
+    start.check_structure()
     check_loading(start)
     late = Text.load(start.save(), b"late")
     late.insert(1, "!")
@@ -572,7 +572,7 @@ def test_a_thousand_replicas() -> None:
         text.merge(everything.changes_since(text.encoded_version()))
         assert text.save() == everything.save()
     assert everything.waiting == 0
-    everything._check()
+    everything.check_structure()
 
 
 def test_deletions_of_the_same_text_at_once() -> None:
@@ -634,12 +634,38 @@ def test_overlapping_deletions_in_any_order(seed: int) -> None:
         for message in rng.sample(messages, len(messages)):
             text.merge(message)
         assert str(text) == "".join(char for char in whole if char not in gone)
-        with pytest.raises(TextReference):  # a deletion isn't a character, whatever stands before it
-            text.merge(b"\xd1\x02\x02zz\x01A\x01\x00\x12" + leb128(2002) + b"\x01\x00\x03\x00\x00")
     assert texts[0].save() == texts[1].save()
     left = str(texts[0])
     texts[0].compact([])
     assert str(texts[0]) == str(Text.load(texts[0].save(), b"Z")) == left
+    with pytest.raises(TextReference):  # a deletion isn't a character, whatever stands before it
+        texts[1].merge(b"\xd1\x02\x02zz\x01A\x01\x00\x12" + leb128(2002) + b"\x01\x00\x03\x00\x00")
+    assert str(texts[1]) == ""  # those before it are, each by an operation of its own
+
+
+def test_a_deletion_of_what_is_partly_here_deletes_that() -> None:
+    typing, deleting = Text(b"typing"), Text(b"deleting")
+    typing.insert(0, "abc")
+    first = typing.take_changes()
+    typing.insert(3, "def")
+    second = typing.take_changes()
+    deleting.merge(first + second)
+    deleting.delete(1, 5)
+    deletion = deleting.take_changes()
+    deleting.insert(1, "!")
+    alone = Text(b"reader")
+    alone.merge(first)
+    for _ in range(3):  # it waits once, however often it comes
+        patches = alone.apply(deletion)
+        assert alone.waiting == 1
+    assert (str(alone), patches) == ("a", [])
+    assert alone.version[b"deleting"] == 2
+    alone.merge(deleting.take_changes())
+    assert str(alone) == "a"  # what its author made after it waits for it
+    alone.merge(second)
+    assert (str(alone), alone.waiting) == ("a!", 0)
+    assert alone.save() == deleting.save()
+    alone.check_structure()
 
 
 def leb128(number: int) -> bytes:

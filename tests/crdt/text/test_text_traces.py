@@ -57,8 +57,8 @@ def test_one_author() -> None:
         if i % 5000 == 0:
             model = patched(model, other.apply(text.take_changes()))
     model = patched(model, other.apply(text.take_changes()))
-    text._check()
-    other._check()
+    text.check_structure()
+    other.check_structure()
     assert str(text) == data["endContent"] == str(other) == model
     assert text.save() == other.save()
     saved = text.save()
@@ -77,14 +77,14 @@ def test_several_authors(name: str) -> None:
     follower = Text(b"follower")
     for message in messages:
         follower.merge(message)
-    follower._check()
+    follower.check_structure()
     backwards = Text(b"backwards")
     for message in reversed(messages):
         backwards.merge(message)
-    backwards._check()
+    backwards.check_structure()
     assert backwards.waiting == 0
     for text in texts:
         text.merge(follower.changes_since(text.version))
-        text._check()
+        text.check_structure()
     assert {str(text) for text in (*texts, follower, backwards)} == {data["endContent"]}
     assert len({text.save() for text in (*texts, follower, backwards)}) == 1

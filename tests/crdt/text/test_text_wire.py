@@ -60,7 +60,7 @@ def test_vectors_of_states(vector: dict[str, Any]) -> None:
     assert text.encoded_version().hex() == vector["version"]
     text.merge(bytes.fromhex(vector["then"]))
     assert str(text) == vector["text_then"]
-    text._check()
+    text.check_structure()
 
 
 @pytest.mark.parametrize("vector", VECTORS["marks"], ids=lambda v: v["name"])
@@ -120,9 +120,9 @@ def taken(message: bytes, **limits: int) -> tuple[Text, DtpError | None]:
     try:
         text.merge(message)
     except DtpError as error:
-        text._check()
+        text.check_structure()
         return text, error
-    text._check()
+    text.check_structure()
     return text, None
 
 
@@ -157,7 +157,7 @@ def test_damaged_messages(seed: int, rng: random.Random) -> None:
     except (Malformed, IndexError, UnicodeDecodeError, AssertionError, OverflowError):
         assert isinstance(error, DtpError) or error is None  # ours may be the stricter one, never the laxer
     else:
-        Text.load(text.save(), b"again")._check()
+        Text.load(text.save(), b"again").check_structure()
 
 
 def number(n: int) -> bytes:
@@ -210,7 +210,7 @@ def test_deleting_a_huge_range_that_was_forgotten_is_quick() -> None:
     # B deletes all of A's numbers, of which one is there.
     text.merge(b"\xd1\x02\x01B\x01A\x01\x00\x12" + HUGE + b"\x01\x00\x03\x00\x00")
     assert str(text) == ""
-    text._check()
+    text.check_structure()
 
 
 def test_references_to_what_is_no_character() -> None:
@@ -224,7 +224,7 @@ def test_references_to_what_is_no_character() -> None:
         with pytest.raises(TextReference) as caught:
             text.merge(message)
         assert caught.value.offset == 6
-    text._check()
+    text.check_structure()
     assert str(text) == ""
 
 
@@ -329,7 +329,7 @@ def test_a_state_that_says_falsely_that_there_are_children() -> None:
     other.append("d")
     text.merge(other.take_changes())
     assert str(text) == str(other) == "cabd"
-    text._check()
+    text.check_structure()
 
 
 def test_equivocation_breaks_nothing() -> None:
@@ -346,7 +346,7 @@ def test_equivocation_breaks_nothing() -> None:
         assert message == b"" if text is one else message
         with contextlib.suppress(TextReference, TextStale):
             text.merge(message)
-        text._check()
+        text.check_structure()
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])

@@ -64,6 +64,8 @@ BUDGET = 5_000_000_000
 PRICE = 1_000
 #: What Sui's test authority asks at least, which is what an inspection pays.
 INSPECT_PRICE = 500
+#: Sui's runner asks for one page of events, and counts these.
+EVENTS_COUNTED = 50
 POLICIES = {"compatible": 0, "additive": 128, "dep_only": 192}
 FRAMEWORK = {"std": 1, "sui": 2, "sui_system": 3, "deepbook": 0xDEE9, "bridge": 11}
 KNOWN = frozenset({1, 2, 3, 5, 6, 8, 0xC, 0xD, 0x403, 0xACC, 0xDEE9})
@@ -314,7 +316,7 @@ class Player:
         return Result(
             "done",
             changes,
-            str(len(executed.events)) if summarize and executed.events else shown,
+            str(min(len(executed.events), EVENTS_COUNTED)) if summarize and executed.events else shown,
             (gas.computation, gas.storage, gas.storage_rebate, gas.non_refundable),
         )
 

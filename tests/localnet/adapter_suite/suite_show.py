@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from dtp.sui.names import TypeTag, parse_type
 from dtp.sui.objects import AddressOwner, ConsensusAddressOwner, ObjectOwner, Owner, Shared
 
 Name = Callable[[bytes], str]
+_HEX = re.compile(r"\b[0-9a-f]{64}\b")
 _RENAMED = {
     "argument": "arg_idx",
     "problem": "kind",
@@ -97,14 +99,14 @@ def _debug_struct(tag: TypeTag, name: Name) -> str:
 
 
 def show_event(event: EventRecord, name: Name, known: set[bytes]) -> str:
-    """Return an event; bytes of its contents that are an address of this run are `-`."""
+    """Return an event; bytes of its contents that are an address of this run, also as text, are `-`."""
     data = event.contents
     masked: set[int] = set()
-    for id in known:
-        at = data.find(id)
+    for spelled in (*known, *(id.hex().encode() for id in known)):
+        at = data.find(spelled)
         while at >= 0:
-            masked |= set(range(at, at + 32))
-            at = data.find(id, at + 1)
+            masked |= set(range(at, at + len(spelled)))
+            at = data.find(spelled, at + 1)
     shown = ", ".join("-" if at in masked else str(byte) for at, byte in enumerate(data))
     return (
         f'Event {{ package_id: {name(event.package)}, transaction_module: Identifier("{event.module}"), '
@@ -148,6 +150,8 @@ def _field(kind: str, key: str) -> str:
 def _part(value: Any, name: Name) -> str:
     if isinstance(value, bytes):
         return name(value)
+    if isinstance(value, str) and "::" in value:
+        return '"' + _HEX.sub(lambda found: name(bytes.fromhex(found[0])), value) + '"'
     if not hasattr(value, "name"):
         return str(value)
     numbers = getattr(value, "numbers", ())

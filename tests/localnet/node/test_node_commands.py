@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from node_world import COIN, STD, Tx, created
+from node_world import COIN, STD, SUI, Tx, created
 from playground import Play
 
 from dtp.sui.bcs import ADDRESS, STRING, U64, option, vector
 from dtp.sui.effects import IdOperation
-from dtp.sui.names import TypeTag
+from dtp.sui.names import TypeTag, parse_type
 from dtp.sui.objects import AddressOwner, Immutable, Shared
 from dtp.sui.transaction import (
     GasCoin,
@@ -612,3 +612,24 @@ def test_commands_make_2048_ids_at_most(play: Play) -> None:
     ).effects.error
     assert error is not None
     assert error.content == {"location": None}
+
+
+def test_vectors_of_vectors_may_be_of_any_size(play: Play) -> None:
+    """A limit of 1 MiB on values between commands ended with version 104."""
+    tx = play.tx()
+    level, type = tx.u64(0), "u64"
+    for _ in range(6):
+        level = tx.command(MakeMoveVec(parse_type(type), (level,) * 8))
+        type = f"vector<{type}>"
+    play.ok(tx)
+
+
+def test_all_of_64_bits_may_be_minted_and_no_more(play: Play) -> None:
+    tx, gold = play.tx(), str(play.tag("gold::GOLD"))
+    cap = tx.object(play.treasury_cap())
+    tx.send(play.alice.address, tx.call(SUI, "coin::mint", cap, tx.u64(2**64 - 1), types=(gold,)))
+    play.ok(tx)
+    tx = play.tx()
+    made = tx.call(SUI, "coin::mint", tx.object(play.treasury_cap()), tx.u64(1), types=(gold,))
+    tx.send(play.alice.address, made)
+    play.fails(tx, "MoveAbort")

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pysui.sui.sui_grpc.suimsgs.sui.rpc import v2
 
-from dtp.chain._wire import Wire
 from dtp.chain.errors import NodeRefused
+from dtp.chain.node._wire import Wire
 from dtp.sui.grpc import decode, encode
 
 from .test_wire import messages

@@ -7,7 +7,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from dtp.chain import Program
-from dtp.chain._pysui import Unresolved, unresolved_message
+from dtp.chain.node._pysui import Unresolved, unresolved_message
 from dtp.localnet.grpc import masks
 from dtp.localnet.grpc.errors import BadRequest
 from dtp.localnet.grpc.messages import library, milliseconds, timestamp, value

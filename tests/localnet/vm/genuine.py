@@ -117,6 +117,9 @@ class _Nothing:
     def child(self, parent: bytes, child: bytes) -> None:
         return None
 
+    def setting(self, config: bytes, id: bytes) -> None:
+        """There is nothing."""
+
     def received(self, parent: bytes, id: bytes, version: int) -> None:
         return None
 

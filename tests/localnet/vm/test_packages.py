@@ -12,6 +12,7 @@ from vm_world import World, address, modules
 
 from dtp.localnet.framework import STD, SUI
 from dtp.localnet.vm import PackageRejected, UpgradePolicy
+from dtp.localnet.vm.upgrade import problem
 from dtp.sui.bytecode import BytecodeError, Instruction, Opcode, Visibility, deserialize
 
 BASICS = modules("basics")
@@ -115,6 +116,15 @@ def test_upgrade_policies(world: World) -> None:
     assert changed.startswith("PackageUpgradeError, IncompatibleUpgrade: flow: function fail_plain")
     hidden = write_module(with_function(flow, "gcd", lambda f: replace(f, visibility=Visibility.PRIVATE)))
     assert "gcd" in _upgrade(world, hidden, UpgradePolicy.COMPATIBLE)
+
+
+def test_a_public_function_may_cease_to_be_an_entry() -> None:
+    """Transactions call it all the same. Functions that aren't public link to nobody."""
+    flow = deserialize(FLOW)
+    before = with_function(flow, "gcd", lambda f: replace(f, is_entry=True))
+    assert problem(before, flow, UpgradePolicy.COMPATIBLE) == ""
+    assert problem(flow, before, UpgradePolicy.COMPATIBLE) == ""
+    assert "gcd" in problem(before, flow, UpgradePolicy.ADDITIVE)
 
 
 def test_an_upgrade_changes_code_and_keeps_types(world: World) -> None:

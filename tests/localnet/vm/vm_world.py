@@ -93,6 +93,10 @@ class World:
             return None
         return self._stored(child, held)
 
+    def setting(self, config: bytes, id: bytes) -> StoredObject | None:
+        """`ChildStore`."""
+        return self.child(config, id)
+
     def received(self, parent: bytes, id: bytes, version: int) -> StoredObject | None:
         """`ChildStore`."""
         held = self.objects.get(id)

@@ -9,7 +9,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from dtp.chain import channel, host, lock, packages, pass_, pipe
-from dtp.chain.commands import ObjectInput, Program
+from dtp.chain.node.commands import ObjectInput, Program
 from dtp.localnet.model import Executed
 from dtp.localnet.node import Node
 from dtp.sui.effects import ExecutionError, IdOperation, OutPackage
@@ -67,7 +67,9 @@ class Key:
 class Played:
     """A node with the shipped packages and funded accounts; `do` is one transaction."""
 
-    def __init__(self, node: Node, accounts: tuple[str, ...]) -> None:
+    def __init__(
+        self, node: Node, accounts: tuple[str, ...], shipped: tuple[str, ...] = ("transport", "escrow")
+    ) -> None:
         self.node = node
         self.accounts = accounts
         self.keys: dict[str, Key] = {}
@@ -81,7 +83,7 @@ class Played:
             node.faucet(self.addresses[name], 10**15)
             (coin,) = node.objects_owned_by(self.addresses[name], GAS_COIN_TYPE).items
             self.gas[name] = coin.ref
-        for name in ("transport", "escrow"):
+        for name in shipped:
             package = packages.load(name)
             publish = Publish(tuple(package.modules.values()), package.dependencies)
             kind = ProgrammableTransaction(

@@ -27,6 +27,7 @@ _TX_BASE = 30
 _HASH_TYPE, _HASH_NAME, _HASH_VALUE = 2, 2, 2
 _ADD_TYPE, _ADD_NAME = 10, 10
 _BORROW_TYPE, _REMOVE_TYPE, _HAS_TYPE, _HAS_NAME = 10, 2, 2, 2
+_SETTING_BASE, _SETTING_PER_BYTE = 100, 40
 # What measuring and writing cost for each byte of an event, and of its type's name.
 _EVENT_PER_BYTE = 12
 _EVENT_TAG_PER_BYTE = 15
@@ -41,6 +42,7 @@ _FIELD_TYPE_MISMATCH = 2
 # A type whose layout has too many nodes has no BCS.
 _FIELD_WITHOUT_BCS = 3
 _RECEIVED_WITHOUT_BCS = 1
+_SETTING_WITHOUT_BCS = 2
 
 _ID_SCOPE = b"\xf1"
 _CHILD_SCOPE = b"\xf0"
@@ -194,6 +196,24 @@ def _has_child_with_type(c: GasMeter, types: Types, parent: bytes, id: bytes) ->
     return found  # type: ignore[no-any-return]
 
 
+# -------------------------------------------------------------------------------------------------- config
+
+
+def _read_setting(c: GasMeter, types: Types, config: bytes, id: bytes, epoch: int) -> Any:
+    """What a setting is in this epoch: whatever was set in it counts from the next one on."""
+    c.charge_native(_SETTING_BASE)
+    _check_layout(types[0], _SETTING_WITHOUT_BCS)
+    field = c.session.objects.setting(config, id, types[0])
+    value: list[Any] = [[]]
+    if field is not None:
+        (setting,) = field[2]
+        for since, newer, older in setting[0]:  # one, or none
+            value = newer if since < epoch else older
+    size = STRUCT_SIZE + sum(map(NATIVES.of(types[3]), value[0]))
+    c.charge_native(_SETTING_PER_BYTE * size)
+    return value
+
+
 # -------------------------------------------------------------------------------------------------- events
 
 
@@ -260,6 +280,7 @@ TABLE: dict[tuple[int, str, str], Callable[..., Any]] = {
     (2, "dynamic_field", "remove_child_object"): _remove_child,
     (2, "dynamic_field", "has_child_object"): _has_child,
     (2, "dynamic_field", "has_child_object_with_ty"): _has_child_with_type,
+    (2, "config", "read_setting_impl"): _read_setting,
     (2, "event", "emit"): _emit,
     (2, "tx_context", "native_sender"): lambda c, _: _tx(c).sender,
     (2, "tx_context", "native_epoch"): lambda c, _: _tx(c).epoch,

@@ -87,7 +87,11 @@ def _check_fresh_ids(module: CompiledModule, function: FunctionDef, name: str) -
     packs = {Opcode.PACK, Opcode.PACK_GENERIC}
     if not any(op in packs and _is_object(module, op, arg) for op, arg in function.body.code):
         return
-    if (module.address, module.name) in ((_SUI, "clock"), (_SUI, "random")) and name == "create":
+    if (module.address, module.name) in (
+        (_SUI, "clock"),
+        (_SUI, "random"),
+        (_SUI, "deny_list"),
+    ) and name == "create":
         return
     blocks = to_blocks(function.body)
     states: dict[int, frozenset[int]] = {0: frozenset()}

@@ -35,7 +35,7 @@ public fun create_supply<T: drop>(_: T): Supply<T> {
 }
 
 public fun increase_supply<T>(self: &mut Supply<T>, value: u64): Balance<T> {
-    assert!(value < MAX - self.value, EOverflow);
+    assert!(value <= MAX - self.value, EOverflow);
     self.value = self.value + value;
     Balance { value }
 }

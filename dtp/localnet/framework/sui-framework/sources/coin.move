@@ -3,7 +3,9 @@ module sui::coin;
 
 use std::ascii;
 use std::string;
+use std::type_name;
 use sui::balance::{Self, Balance, Supply};
+use sui::deny_list::DenyList;
 use sui::url::{Self, Url};
 
 public use fun sui::pay::split_vec as Coin.split_vec;
@@ -14,6 +16,10 @@ public use fun sui::pay::divide_and_keep as Coin.divide_and_keep;
 const EBadWitness: u64 = 0;
 const EInvalidArg: u64 = 1;
 const ENotEnough: u64 = 2;
+const EGlobalPauseNotAllowed: u64 = 3;
+
+/// Where coins are in the deny list.
+const DENY_LIST_COIN_INDEX: u64 = 0;
 
 public struct Coin<phantom T> has key, store {
     id: UID,
@@ -27,6 +33,23 @@ public struct CoinMetadata<phantom T> has key, store {
     symbol: ascii::String,
     description: string::String,
     icon_url: Option<Url>,
+}
+
+public struct RegulatedCoinMetadata<phantom T> has key {
+    id: UID,
+    coin_metadata_object: ID,
+    deny_cap_object: ID,
+}
+
+/// The right to deny addresses the use of a coin; and, where it may, to pause it for all.
+public struct DenyCapV2<phantom T> has key, store {
+    id: UID,
+    allow_global_pause: bool,
+}
+
+/// The same by version 1 of the deny list.
+public struct DenyCap<phantom T> has key, store {
+    id: UID,
 }
 
 public struct TreasuryCap<phantom T> has key, store {
@@ -140,6 +163,64 @@ public fun create_currency<T: drop>(
     )
 }
 
+#[deprecated]
+#[allow(deprecated_usage)]
+public fun create_regulated_currency_v2<T: drop>(
+    witness: T,
+    decimals: u8,
+    symbol: vector<u8>,
+    name: vector<u8>,
+    description: vector<u8>,
+    icon_url: Option<Url>,
+    allow_global_pause: bool,
+    ctx: &mut TxContext,
+): (TreasuryCap<T>, DenyCapV2<T>, CoinMetadata<T>) {
+    let (treasury, metadata) = create_currency(witness, decimals, symbol, name, description, icon_url, ctx);
+    let cap = DenyCapV2 { id: object::new(ctx), allow_global_pause };
+    note_regulated(&metadata, object::id(&cap), ctx);
+    (treasury, cap, metadata)
+}
+
+#[deprecated]
+#[allow(deprecated_usage)]
+public fun create_regulated_currency<T: drop>(
+    witness: T,
+    decimals: u8,
+    symbol: vector<u8>,
+    name: vector<u8>,
+    description: vector<u8>,
+    icon_url: Option<Url>,
+    ctx: &mut TxContext,
+): (TreasuryCap<T>, DenyCap<T>, CoinMetadata<T>) {
+    let (treasury, metadata) = create_currency(witness, decimals, symbol, name, description, icon_url, ctx);
+    let cap = DenyCap { id: object::new(ctx) };
+    note_regulated(&metadata, object::id(&cap), ctx);
+    (treasury, cap, metadata)
+}
+
+fun note_regulated<T>(metadata: &CoinMetadata<T>, deny_cap_object: ID, ctx: &mut TxContext) {
+    let id = object::new(ctx);
+    let coin_metadata_object = object::id(metadata);
+    transfer::freeze_object(RegulatedCoinMetadata<T> { id, coin_metadata_object, deny_cap_object })
+}
+
+public fun migrate_regulated_currency_to_v2<T>(
+    deny_list: &mut DenyList,
+    cap: DenyCap<T>,
+    allow_global_pause: bool,
+    ctx: &mut TxContext,
+): DenyCapV2<T> {
+    let DenyCap { id } = cap;
+    id.delete();
+    deny_list.migrate_v1_to_v2(DENY_LIST_COIN_INDEX, name_of<T>(), ctx);
+    DenyCapV2 { id: object::new(ctx), allow_global_pause }
+}
+
+/// The type of a coin, as deny lists name it.
+fun name_of<T>(): vector<u8> {
+    type_name::with_original_ids<T>().into_string().into_bytes()
+}
+
 public fun mint<T>(cap: &mut TreasuryCap<T>, value: u64, ctx: &mut TxContext): Coin<T> {
     Coin { id: object::new(ctx), balance: cap.total_supply.increase_supply(value) }
 }
@@ -153,6 +234,84 @@ public entry fun burn<T>(cap: &mut TreasuryCap<T>, c: Coin<T>): u64 {
     let Coin { id, balance } = c;
     id.delete();
     cap.total_supply.decrease_supply(balance)
+}
+
+public fun deny_list_v2_add<T>(
+    deny_list: &mut DenyList,
+    _deny_cap: &mut DenyCapV2<T>,
+    addr: address,
+    ctx: &mut TxContext,
+) {
+    deny_list.v2_add(DENY_LIST_COIN_INDEX, name_of<T>(), addr, ctx)
+}
+
+public fun deny_list_v2_remove<T>(
+    deny_list: &mut DenyList,
+    _deny_cap: &mut DenyCapV2<T>,
+    addr: address,
+    ctx: &mut TxContext,
+) {
+    deny_list.v2_remove(DENY_LIST_COIN_INDEX, name_of<T>(), addr, ctx)
+}
+
+public fun deny_list_v2_contains_current_epoch<T>(deny_list: &DenyList, addr: address, ctx: &TxContext): bool {
+    deny_list.v2_contains_current_epoch(DENY_LIST_COIN_INDEX, name_of<T>(), addr, ctx)
+}
+
+public fun deny_list_v2_contains_next_epoch<T>(deny_list: &DenyList, addr: address): bool {
+    deny_list.v2_contains_next_epoch(DENY_LIST_COIN_INDEX, name_of<T>(), addr)
+}
+
+public fun deny_list_v2_enable_global_pause<T>(
+    deny_list: &mut DenyList,
+    deny_cap: &mut DenyCapV2<T>,
+    ctx: &mut TxContext,
+) {
+    assert!(deny_cap.allow_global_pause, EGlobalPauseNotAllowed);
+    deny_list.v2_enable_global_pause(DENY_LIST_COIN_INDEX, name_of<T>(), ctx)
+}
+
+public fun deny_list_v2_disable_global_pause<T>(
+    deny_list: &mut DenyList,
+    deny_cap: &mut DenyCapV2<T>,
+    ctx: &mut TxContext,
+) {
+    assert!(deny_cap.allow_global_pause, EGlobalPauseNotAllowed);
+    deny_list.v2_disable_global_pause(DENY_LIST_COIN_INDEX, name_of<T>(), ctx)
+}
+
+public fun deny_list_v2_is_global_pause_enabled_current_epoch<T>(deny_list: &DenyList, ctx: &TxContext): bool {
+    deny_list.v2_is_global_pause_enabled_current_epoch(DENY_LIST_COIN_INDEX, name_of<T>(), ctx)
+}
+
+public fun deny_list_v2_is_global_pause_enabled_next_epoch<T>(deny_list: &DenyList): bool {
+    deny_list.v2_is_global_pause_enabled_next_epoch(DENY_LIST_COIN_INDEX, name_of<T>())
+}
+
+#[deprecated]
+public fun deny_list_add<T>(
+    deny_list: &mut DenyList,
+    _deny_cap: &mut DenyCap<T>,
+    addr: address,
+    _ctx: &mut TxContext,
+) {
+    deny_list.v1_add(DENY_LIST_COIN_INDEX, name_of<T>(), addr)
+}
+
+#[deprecated]
+public fun deny_list_remove<T>(
+    deny_list: &mut DenyList,
+    _deny_cap: &mut DenyCap<T>,
+    addr: address,
+    _ctx: &mut TxContext,
+) {
+    deny_list.v1_remove(DENY_LIST_COIN_INDEX, name_of<T>(), addr)
+}
+
+#[deprecated]
+public fun deny_list_contains<T>(deny_list: &DenyList, addr: address): bool {
+    let name = type_name::with_original_ids<T>();
+    !name.is_primitive() && deny_list.v1_contains(DENY_LIST_COIN_INDEX, name.into_string().into_bytes(), addr)
 }
 
 #[allow(lint(public_entry))]

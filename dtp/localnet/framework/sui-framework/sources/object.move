@@ -14,6 +14,7 @@ public use fun uid_to_bytes as UID.to_bytes;
 const SUI_SYSTEM_STATE_OBJECT_ID: address = @0x5;
 const SUI_CLOCK_OBJECT_ID: address = @0x6;
 const SUI_RANDOM_ID: address = @0x8;
+const SUI_DENY_LIST_OBJECT_ID: address = @0x403;
 
 const ENotSystemAddress: u64 = 0;
 
@@ -49,6 +50,10 @@ fun sui_system_state(ctx: &TxContext): UID {
 
 public(package) fun clock(): UID {
     UID { id: ID { bytes: SUI_CLOCK_OBJECT_ID } }
+}
+
+public(package) fun sui_deny_list_object_id(): UID {
+    UID { id: ID { bytes: SUI_DENY_LIST_OBJECT_ID } }
 }
 
 public(package) fun randomness_state(): UID {

@@ -1,0 +1,79 @@
+"""What can go wrong with broadcasts, by whose fault it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from dtp.errors import CarrierError, LocalError, PeerError
+
+if TYPE_CHECKING:
+    from dtp.broadcast.format.equivocation import Equivocation
+    from dtp.broadcast.sealed.admission import Refusal
+
+
+class BroadcastError(LocalError):
+    """A broadcast was used in a way that it can't be: what is written is too large, or it has ended."""
+
+    code: ClassVar[str] = "broadcast"
+
+
+class OffAir(BroadcastError):
+    """The show isn't on air: nobody pays for what would be sent."""
+
+    code: ClassVar[str] = "off-air"
+
+
+class ShowMessageError(PeerError):
+    """A neighbour of a show sent bytes that are no message of this protocol."""
+
+    code: ClassVar[str] = "show-message"
+
+
+class SegmentError(PeerError):
+    """A segment can't be used: it is malformed, or one of the errors below."""
+
+    code: ClassVar[str] = "segment"
+
+
+class SegmentForged(SegmentError):
+    """A segment or an announcement was not signed by the producer, or a piece is not the one that was signed."""
+
+    code: ClassVar[str] = "segment-forged"
+
+
+class SegmentForeign(SegmentError):
+    """A segment is of another stream than the one that is listened to."""
+
+    code: ClassVar[str] = "segment-foreign"
+
+
+class ProducerEquivocated(SegmentError):
+    """The producer signed two chains. `proof` shows it to anybody; nothing more of the stream is taken."""
+
+    code: ClassVar[str] = "producer-equivocated"
+
+    def __init__(self, message: str, proof: Equivocation) -> None:
+        super().__init__(message)
+        self.proof = proof
+
+
+class ShowSealed(BroadcastError):
+    """The show is sealed, and there is no key for this identity; `refusal` is its producer's reason, if told."""
+
+    code: ClassVar[str] = "show-sealed"
+
+    def __init__(self, message: str, refusal: Refusal | None = None) -> None:
+        super().__init__(message)
+        self.refusal = refusal
+
+
+class ShowUnreachable(CarrierError):
+    """Nobody who has the show can be reached, or nobody has room. Trying again later may help."""
+
+    code: ClassVar[str] = "show-unreachable"
+
+
+class ShowLost(CarrierError):
+    """The producer is gone, or cut off, and the show has no last segment. Listening again later may help."""
+
+    code: ClassVar[str] = "show-lost"

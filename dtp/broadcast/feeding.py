@@ -1,0 +1,237 @@
+"""Who listens here: each gets the stream by push, from what is held, at its own pace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from dtp.broadcast import frames
+from dtp.broadcast import messages as m
+from dtp.broadcast.errors import ProducerEquivocated, ShowMessageError
+from dtp.broadcast.held import Held, HeldSegment
+from dtp.broadcast.rooms import Rooms
+from dtp.errors import DtpError
+from dtp.identity import PeerId
+from dtp.net.address import Address, AddressError
+from dtp.net.connection import Connection
+from dtp.net.stream import Stream
+from dtp.tasks import TaskSet, start_task
+
+log = logging.getLogger("dtp.broadcast")
+
+#: Listeners that one takes by default: a tree of 4 has 200 listeners at 4 steps, and costs each 4 times the stream.
+FAN_OUT: Final = 4
+#: Segments that somebody gets who wants only some, at most: they aren't counted as listeners.
+_MOST_AT_ONCE: Final = 64
+#: Seconds that somebody has to say what it wants.
+_HELLO: Final = 10.0
+#: Streams of one connection: the live one, and some for what it missed.
+_STREAMS: Final = 8
+#: Seconds between two words of a listener on where there is room, at least: one who says more waits.
+_ROOMS: Final = 0.1
+#: Seconds between two words that this side is there.
+_TELL: Final = 1.0
+
+
+class Feeder:
+    """Serves a stream to those who connect. `serve` is the handler of a service.
+
+    What one reads slowly is not kept for it: when it falls behind what is held, it is told the gap, and goes on where
+    the show is live.
+    """
+
+    def __init__(self, held: Held, me: PeerId, *, fan_out: int = FAN_OUT) -> None:
+        self.held = held
+        self.fan_out = fan_out
+        self._me = me
+        self._above: tuple[PeerId, ...] = ()
+        self._elsewhere: Callable[[], Sequence[str]] = tuple
+        self._listeners: dict[Stream, tuple[str, ...]] = {}
+        self._rooms = Rooms()
+        self._went = asyncio.Event()
+        #: Bytes of pieces that were written, to all.
+        self.sent = 0
+
+    @property
+    def listeners(self) -> int:
+        """How many listen here."""
+        return len(self._listeners)
+
+    async def drained(self) -> None:
+        """Wait until all who listen have the show to its end, or are gone."""
+        while self._listeners:
+            await self._went.wait()
+            self._went.clear()
+
+    @property
+    def path(self) -> tuple[PeerId, ...]:
+        """Those through whom the show comes, this side last."""
+        return (*self._above, self._me)
+
+    def come_through(self, above: tuple[PeerId, ...]) -> None:
+        """The show comes through these now, the producer first. Those who listen here are told."""
+        if above != self._above:
+            self._above = above
+            for stream in self._listeners:
+                with contextlib.suppress(DtpError):  # it is gone: its task says so
+                    self._say_state(stream)
+
+    def know_others(self, elsewhere: Callable[[], Sequence[str]]) -> None:
+        """`elsewhere` gives further addresses that have the show."""
+        self._elsewhere = elsewhere
+
+    async def serve(self, connection: Connection) -> None:
+        """Serve one connection, until it ends."""
+        tasks = TaskSet(on_error=lambda task, fault: log.info("%s: %s", connection.peer.short, fault))
+        try:
+            async for stream in connection:
+                if len(tasks) >= _STREAMS:
+                    stream.reset()
+                    continue
+                tasks.start(self._serve_stream(connection, stream), name="dtp-show-feed")
+        finally:
+            await tasks.stop()
+
+    async def _serve_stream(self, connection: Connection, stream: Stream) -> None:
+        try:
+            async with asyncio.timeout(_HELLO):
+                hello = await frames.read(stream)
+            if not isinstance(hello, m.Hello):
+                raise ShowMessageError("a listener begins with a hello")
+            if hello.count:
+                await self._feed(stream, hello, min(hello.count, _MOST_AT_ONCE))
+            elif self.listeners >= self.fan_out:
+                sent = self._rooms.send()
+                frames.write(stream, m.Full(tuple(dict.fromkeys((*sent, *self._others(stream))))))
+            else:
+                self._listeners[stream] = _own(connection.peer, hello.addresses)
+                hearing = start_task(self._hear_rooms(stream), name="dtp-show-rooms")
+                try:
+                    await self._feed(stream, hello, None)
+                finally:
+                    hearing.cancel()
+                    await asyncio.gather(hearing, return_exceptions=True)
+            stream.write_eof()
+            await stream.flush()
+        except (ShowMessageError, TimeoutError) as fault:
+            log.info("%s is no listener: %s", connection.peer.short, fault)
+            stream.reset()
+        except DtpError as fault:
+            log.debug("%s went: %s", connection.peer.short, fault)
+        finally:
+            self._listeners.pop(stream, None)
+            self._rooms.forget(stream)
+            self._went.set()
+
+    async def _hear_rooms(self, stream: Stream) -> None:
+        """Hear where a listener has room for others."""
+        try:
+            while (message := await frames.read(stream)) is not None:
+                if not isinstance(message, m.Room):
+                    raise ShowMessageError("a listener says where there is room, and nothing else")
+                self._rooms.tell(stream, message.places)
+                await asyncio.sleep(_ROOMS)
+        except ShowMessageError as fault:
+            log.info("a listener is none: %s", fault)
+            stream.reset()
+        except DtpError as fault:
+            log.debug("a listener went: %s", fault)
+
+    def places(self, own: Sequence[str]) -> tuple[m.FreePlace, ...]:
+        """Return where there is room, the nearest first: here, at the addresses `own`, and below."""
+        free = self.fan_out - self.listeners
+        here = [m.FreePlace(each, free) for each in own[:1]] if free > 0 else []
+        return (*here, *self._rooms.nearest())[: m.MAX_ADDRESSES]
+
+    def _others(self, stream: Stream) -> tuple[str, ...]:
+        """Addresses of those who serve the show too, without the one who asks."""
+        below = [each.address for each in self._rooms.nearest(stream)]
+        below += [each for other, told in self._listeners.items() if other is not stream for each in told]
+        mine = self._listeners.get(stream, ())
+        return tuple(dict.fromkeys(each for each in (*below, *self._elsewhere()) if each not in mine))
+
+    def _say_state(self, stream: Stream) -> None:
+        room = self.listeners < self.fan_out
+        frames.write(stream, m.State(self.path[: m.MAX_PATH], self._others(stream)[: m.MAX_ADDRESSES], room))
+
+    async def _feed(self, stream: Stream, hello: m.Hello, count: int | None) -> None:
+        held = self.held
+        frames.write(stream, m.Announced(held.announcement.encoded))
+        self._say_state(stream)
+        try:
+            number = hello.start if hello.start is not None else await self._live(stream, hello.back_ms)
+            for each in held.needed_by(number):
+                await self._send(stream, each)
+            end = None if count is None else number + count
+            while (end is None or number < end) and (held.last is None or number <= held.last):
+                following = await self._next(stream, number, may_wait=count is None)
+                if following is None:
+                    return
+                number = following
+        except ProducerEquivocated as fault:
+            frames.write(stream, m.Proof(fault.proof.encode()))
+
+    async def _live(self, stream: Stream, back_ms: int) -> int:
+        while (start := self.held.live_start(back_ms)) is None:
+            if self.held.last is not None:
+                return self.held.last
+            await self._wait(stream)
+        return start
+
+    async def _next(self, stream: Stream, number: int, *, may_wait: bool) -> int | None:
+        """Send segment `number`, or say that it is lost, and return the next one; None for no more."""
+        if self.held.fault is not None:
+            raise self.held.fault
+        segment = self.held.get(number)
+        if segment is not None:
+            return number + 1 if await self._send(stream, segment) else number
+        if self.held.is_lost(number):
+            following = number + 1
+            while following <= self.held.edge and self.held.is_lost(following):
+                following += 1
+            frames.write(stream, m.Gap(number, following - 1))
+            await stream.drain()
+            return following
+        if not may_wait:
+            return None
+        await self._wait(stream)
+        return number
+
+    async def _wait(self, stream: Stream) -> None:
+        """Wait for the next change; meanwhile say each second that this side is there."""
+        if stream.write_error is not None:
+            raise stream.write_error
+        if self.held.fault is not None:
+            raise self.held.fault
+        try:
+            async with asyncio.timeout(_TELL):
+                await self.held.changed()
+        except TimeoutError:
+            self._say_state(stream)
+
+    async def _send(self, stream: Stream, segment: HeldSegment) -> bool:
+        """Send a segment, each piece when it is here. False when it got lost meanwhile."""
+        number = segment.segment.number
+        frames.write(stream, m.Manifest(segment.segment.encoded))
+        for index in range(segment.segment.pieces):
+            while (piece := segment.piece(index)) is None:
+                if self.held.get(number) is not segment:
+                    return False
+                await self._wait(stream)
+            frames.write(stream, m.Piece(number, index, piece))
+            self.sent += len(piece)
+            await stream.drain()
+        return True
+
+
+def _own(peer: PeerId, addresses: Sequence[str]) -> tuple[str, ...]:
+    """Those addresses that are of `peer` itself: nobody sends others to a third one."""
+    found = []
+    for text in addresses:
+        with contextlib.suppress(AddressError):
+            if Address.parse(text).peer == peer:
+                found.append(text)
+    return tuple(found)

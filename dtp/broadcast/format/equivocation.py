@@ -1,0 +1,52 @@
+"""The proof that a producer signed two chains of one stream: two heads that can't both be in one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dtp.broadcast.errors import SegmentError, SegmentForeign, SegmentForged
+from dtp.broadcast.format.announcement import Announcement
+from dtp.broadcast.format.segment import SIGNED_SIZE, Segment, message
+from dtp.identity.keys import SIGNATURE_SIZE
+
+
+def check_signed(announcement: Announcement, segment: Segment) -> None:
+    """Raise `SegmentForeign` for another stream's segment, `SegmentForged` for one that its producer didn't sign."""
+    if segment.stream != announcement.stream:
+        raise SegmentForeign(f"segment {segment.number} is of another stream")
+    head, signature = segment.signed[:-SIGNATURE_SIZE], segment.signed[-SIGNATURE_SIZE:]
+    if not announcement.producer.verify(signature, message(head)):
+        raise SegmentForged(f"segment {segment.number} was not signed by {announcement.producer}")
+
+
+def fit(first: Segment, second: Segment) -> bool:
+    """True when both may be in one chain, as far as these two can tell. `first` has no higher number."""
+    if first.number == second.number:
+        return first.link == second.link
+    if first.number + 1 < second.number:
+        return True
+    return first.link == second.previous and first.slot <= second.slot and first.time_ms <= second.time_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Equivocation:
+    """Two heads of one stream with the same number, or one that doesn't go on from the one before."""
+
+    first: Segment
+    second: Segment
+
+    def encode(self) -> bytes:
+        """Return it as bytes: both heads with their signatures."""
+        return self.first.signed + self.second.signed
+
+    @classmethod
+    def decode(cls, data: bytes, announcement: Announcement) -> Equivocation:
+        """Return the proof that these bytes are. Raise `SegmentError` and its subclasses where they prove nothing."""
+        if len(data) != 2 * SIGNED_SIZE:
+            raise SegmentError(f"a proof of two chains has {2 * SIGNED_SIZE} bytes, not {len(data)}")
+        first, second = (Segment.decode_signed(data[at : at + SIGNED_SIZE]) for at in (0, SIGNED_SIZE))
+        for each in (first, second):
+            check_signed(announcement, each)
+        if first.number > second.number or fit(first, second):
+            raise SegmentError("these two segments may be in one chain: they prove nothing")
+        return cls(first, second)

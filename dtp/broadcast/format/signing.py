@@ -1,0 +1,131 @@
+"""A producer's end of the chain: it signs each segment once, and says where it stands before anybody sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import msgpack
+
+from dtp.broadcast.errors import BroadcastError
+from dtp.broadcast.format.announcement import Announcement
+from dtp.broadcast.format.merkle import HASH_SIZE, leaf_hash, root_of
+from dtp.broadcast.format.segment import (
+    FIRST_LINK,
+    MAX_DURATION_MS,
+    MAX_SIZE,
+    NO_INIT,
+    Flag,
+    Segment,
+    message,
+    pack_head,
+    pieces_of,
+)
+from dtp.errors import ConfigError
+from dtp.identity import Identity
+
+_FIELDS: Final = ("number", "link", "init", "slot", "time_ms", "ended", "epoch")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a chain stands: what the next segment goes on from. Kept on disk by whoever goes on after a restart."""
+
+    #: The number of the next segment.
+    number: int = 0
+    #: The link of the last one.
+    link: bytes = FIRST_LINK
+    #: The last segment with init data.
+    init: int = NO_INIT
+    slot: int = 0
+    time_ms: int = 0
+    ended: bool = False
+    #: The number of the last key.
+    epoch: int = 0
+
+    def encode(self) -> bytes:
+        """Return it as bytes."""
+        data: bytes = msgpack.packb({name: getattr(self, name) for name in _FIELDS})
+        return data
+
+    @classmethod
+    def decode(cls, data: bytes) -> Position:
+        """Return what `encode` has made. Raise `ConfigError` for anything else: it must not begin anew."""
+        try:
+            told: Any = msgpack.unpackb(data)
+            made = cls(**told)
+        except (ValueError, TypeError, msgpack.UnpackException) as fault:
+            raise ConfigError(f"a show's position can't be read: {fault}; begin a new show") from None
+        numbers = (made.number, made.init, made.slot, made.time_ms, made.epoch)
+        if any(type(each) is not int or each < 0 for each in numbers) or type(made.ended) is not bool:
+            raise ConfigError("a show's position has numbers that are none; begin a new show")
+        if type(made.link) is not bytes or len(made.link) != HASH_SIZE:
+            raise ConfigError("a show's position has no link; begin a new show")
+        return made
+
+
+class SegmentSigner:
+    """Signs the segments of one stream, one after another.
+
+    Two signers of the same stream would be two chains, which is what `Equivocation` proves: whoever goes on after a
+    restart gives the `position` that was kept before the last segment went out.
+    """
+
+    def __init__(
+        self, identity: Identity, announcement: Announcement, position: Position | None = None
+    ) -> None:
+        """Raise `BroadcastError` where the announcement is of another identity."""
+        if announcement.producer != identity.id:
+            raise BroadcastError(
+                f"the show was announced by {announcement.producer}, and {identity.id} is to sign it"
+            )
+        self.announcement = announcement
+        self.position = position or Position()
+        self._identity = identity
+
+    def sign(
+        self,
+        data: bytes,
+        *,
+        time_ms: int,
+        duration_ms: int = 0,
+        slot: int = 0,
+        epoch: int = 0,
+        flags: Flag = Flag.START,
+    ) -> Segment:
+        """Return the next segment, with `data` as its bytes; `position` is behind it then.
+
+        A clock or a slot that goes back is held where it was. Raise `BroadcastError` for one that is too large, and
+        behind the last one.
+        """
+        before = self.position
+        if before.ended:
+            raise BroadcastError("the show has ended: nothing can be sent behind its last segment")
+        if len(data) > MAX_SIZE or not 0 <= duration_ms <= MAX_DURATION_MS:
+            raise BroadcastError(
+                f"a segment has at most {MAX_SIZE:,} bytes and lasts a day at most; cut it smaller"
+            )
+        hashes = tuple(leaf_hash(each) for each in pieces_of(data))
+        init = before.number if Flag.INIT in flags else before.init
+        slot, time_ms = max(slot, before.slot), max(time_ms, before.time_ms)
+        head = pack_head(
+            self.announcement.stream,
+            before.number,
+            init=init,
+            slot=slot,
+            time_ms=time_ms,
+            duration_ms=duration_ms,
+            size=len(data),
+            epoch=epoch,
+            flags=flags,
+            root=root_of(hashes),
+            previous=before.link,
+        )
+        made = Segment.decode_signed(head + self._identity.sign(message(head))).with_hashes(hashes)
+        ended, epoch = Flag.LAST in flags, max(epoch, before.epoch)
+        self.position = Position(before.number + 1, made.link, init, slot, time_ms, ended, epoch)
+        return made
+
+    def restart_media(self) -> None:
+        """Forget the init data: what follows is of another encoder."""
+        self.position = replace(self.position, init=NO_INIT)

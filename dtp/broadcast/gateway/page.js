@@ -1,0 +1,125 @@
+"use strict";
+// Plays a show by Media Source Extensions. What comes was checked by the gateway.
+
+const at = (id) => document.getElementById(id);
+const video = at("video");
+let source = null, buffer = null, init = null, next = null, appended = 0, over = false;
+
+// The codecs as the init data has them: avcC for H.264 (ISO/IEC 14496-15), hvcC is not played by most browsers.
+function codecsOf(bytes, media) {
+  const text = new TextDecoder("latin1").decode(bytes);
+  if (media.startsWith("video/x-matroska") || media.startsWith("video/webm")) {
+    const found = [["V_VP9", "vp9"], ["V_VP8", "vp8"], ["V_AV1", "av01.0.04M.08"], ["A_OPUS", "opus"], ["A_VORBIS", "vorbis"]]
+      .filter(([name]) => text.includes(name)).map(([, codec]) => codec);
+    return `video/webm; codecs="${found.join(",")}"`;
+  }
+  const found = [], hex = (value) => value.toString(16).padStart(2, "0");
+  const avc = text.indexOf("avcC");
+  if (avc >= 0) found.push("avc1." + hex(bytes[avc + 5]) + hex(bytes[avc + 6]) + hex(bytes[avc + 7]));
+  if (text.includes("vpcC")) found.push("vp09.00.10.08");
+  if (text.includes("mp4a")) found.push("mp4a.40.2");
+  if (text.includes("dOps")) found.push("opus");
+  return `video/mp4; codecs="${found.join(",")}"`;
+}
+
+async function bytesOf(number) {
+  const answer = await fetch("segments/" + number);
+  if (!answer.ok) throw new Error("segment " + number + " is gone");
+  return new Uint8Array(await answer.arrayBuffer());
+}
+
+function once(target, event) {
+  return new Promise((resolve, reject) => {
+    target.addEventListener(event, resolve, { once: true });
+    target.addEventListener("error", () => reject(new Error("the browser can't play it")), { once: true });
+  });
+}
+
+async function append(bytes) {
+  const done = once(buffer, "updateend");
+  buffer.appendBuffer(bytes);
+  await done;
+}
+
+async function begin(number, media) {
+  const bytes = await bytesOf(number), type = codecsOf(bytes, media);
+  if (!MediaSource.isTypeSupported(type)) throw new Error("this browser can't play " + type);
+  if (buffer === null) {
+    source = new MediaSource();
+    const open = once(source, "sourceopen");
+    video.src = URL.createObjectURL(source);
+    await open;
+    buffer = source.addSourceBuffer(type);
+    buffer.mode = "sequence";
+  }
+  await append(bytes);
+  init = number;
+}
+
+async function play(state) {
+  for (const segment of state.segments) {
+    if (next !== null && segment.number < next) continue;
+    if (segment.init !== null && segment.init !== init) await begin(segment.init, state.media);
+    if (buffer === null) throw new Error("this show is no video that a browser plays");
+    await append(await bytesOf(segment.number));
+    next = segment.number + 1;
+    appended += 1;
+    at("checked").textContent = String(appended);
+  }
+  if (buffer !== null) {
+    video.dataset.size = video.videoWidth + "x" + video.videoHeight;
+    video.dataset.frames = video.getVideoPlaybackQuality().totalVideoFrames;
+  }
+  if (buffer !== null && buffer.buffered.length && !video.seeking) {
+    const start = buffer.buffered.start(0), end = buffer.buffered.end(buffer.buffered.length - 1);
+    if (video.currentTime < start) video.currentTime = start;
+    at("behind").textContent = (end - video.currentTime).toFixed(1) + " s";
+    if (video.currentTime - start > 60 && !buffer.updating) {
+      const done = once(buffer, "updateend");
+      buffer.remove(start, video.currentTime - 30);
+      await done;
+    }
+  }
+  if (state.ended && !over && source !== null && source.readyState === "open") {
+    over = true;
+    source.endOfStream();
+  }
+}
+
+function show(state) {
+  at("title").textContent = state.title || "show";
+  at("producer").textContent = state.producer;
+  const status = at("status");
+  status.textContent = state.ended ? "the show is over" : "live, and authentic";
+  if (state.fault) {
+    status.textContent = "stopped: " + state.fault;
+    status.dataset.fault = "";
+  }
+  at("money").hidden = state.money === null;
+  if (state.money !== null) {
+    at("air").textContent = state.money.air;
+    at("pot").textContent = state.money.pot;
+    at("next").textContent = state.money.next_slot;
+    at("line").replaceChildren(...(state.money.line || []).map((entry) => {
+      const item = document.createElement("li");
+      item.textContent = entry.amount + ": " + entry.text;
+      return item;
+    }));
+  }
+}
+
+async function run() {
+  for (;;) {
+    try {
+      const state = await (await fetch("state")).json();
+      show(state);
+      await play(state);
+      if ((state.ended && over) || state.fault) return;
+    } catch (fault) {
+      at("status").textContent = String(fault.message || fault);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+}
+
+run();

@@ -1,0 +1,202 @@
+"""The HTTP server of a gateway: the page, the playlist, segments, and how the show stands. Read-only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import re
+from collections.abc import Callable, Mapping
+from importlib import resources
+from typing import Any, ClassVar, Final
+
+import h11
+
+from dtp.broadcast.errors import ShowSealed
+from dtp.broadcast.format import NO_INIT, Segment
+from dtp.broadcast.gateway.playlist import playlist, window
+from dtp.broadcast.held import Held
+from dtp.errors import LocalError
+from dtp.tasks import TaskSet
+
+#: Seconds that a client has for a request, and may stay without one.
+_PATIENCE: Final = 30.0
+#: Clients at once: a browser has six.
+_MOST: Final = 64
+_READ: Final = 64 * 1024
+#: Scripts and styles come from the page itself, video from what the page has made; no other site may frame it.
+_HEADERS: Final = (
+    (
+        "Content-Security-Policy",
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; media-src 'self' blob:; "
+        "frame-ancestors 'none'",
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+)
+_FILES: Final = {
+    "/": ("page.html", "text/html; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+}
+_SEGMENT: Final = re.compile(r"/segments/([0-9]{1,18})(?:\.(?:mp4|m4s))?")
+_PLAYLIST: Final = "application/vnd.apple.mpegurl"
+
+
+class GatewayError(LocalError):
+    """A gateway can't be where it was put."""
+
+    code: ClassVar[str] = "gateway"
+
+
+class Gateway:
+    """Serves one show to browsers. `async with` opens it.
+
+    A browser takes what it is given: that a segment is the producer's is checked here, so this is to be on the
+    viewer's own machine, or on one that they trust.
+    """
+
+    def __init__(
+        self,
+        held: Held,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        money: Callable[[], Mapping[str, Any]] | None = None,
+        open: Callable[[Segment, bytes], bytes] = lambda _, data: data,
+    ) -> None:
+        """`money` gives what the chain says of the show, for the page; `open` opens segments of a sealed one, and
+        raises `ShowSealed` where it can't."""
+        self.held = held
+        self._host, self._port = host, port
+        self._money, self._open = money, open
+        self._clients = TaskSet(on_error=lambda *_: None)
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Gateway:
+        """Raise `GatewayError` where the address can't be had."""
+        try:
+            self._server = await asyncio.start_server(self._accept, self._host, self._port)
+        except OSError as fault:
+            raise GatewayError(
+                f"can't listen at {self._host}:{self._port}: {fault.strerror or fault}"
+            ) from fault
+        self._port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.close()
+        await self._clients.stop()
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}/"
+
+    def state(self) -> dict[str, Any]:
+        """Return how the show stands, as the page has it."""
+        told = self.held.announcement
+        shown = window(self.held)
+        newest = self.held.get(self.held.edge)
+        return {
+            "title": told.title,
+            "producer": str(told.producer),
+            "show": told.show.hex(),
+            "media": told.media,
+            "segments": [
+                {"number": each.number, "init": None if each.init == NO_INIT else each.init} for each in shown
+            ],
+            "edge": self.held.edge,
+            "edge_ms": None if newest is None else newest.segment.time_ms,
+            "ended": self.held.ended,
+            "fault": None if self.held.fault is None else str(self.held.fault),
+            "money": None if self._money is None else dict(self._money()),
+        }
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._clients) >= _MOST:
+            writer.close()
+            return
+        self._clients.start(self._serve(reader, writer), name="dtp-show-gateway")
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=16 * 1024)
+        with contextlib.closing(writer), contextlib.suppress(OSError, TimeoutError, h11.ProtocolError):
+            while http.our_state is not h11.MUST_CLOSE:
+                async with asyncio.timeout(_PATIENCE):
+                    request = await _request(http, reader)
+                if request is None:
+                    return
+                status, kind, body = self._answer(request)
+                headers = [*_HEADERS, ("Content-Type", kind), ("Content-Length", str(len(body)))]
+                data = http.send(h11.Response(status_code=status, headers=headers)) or b""
+                if request.method != b"HEAD":
+                    data += http.send(h11.Data(data=body)) or b""
+                writer.write(data + (http.send(h11.EndOfMessage()) or b""))
+                async with asyncio.timeout(_PATIENCE):
+                    await writer.drain()
+                if http.our_state is h11.DONE and http.their_state is h11.DONE:
+                    http.start_next_cycle()
+                else:
+                    return
+
+    def _answer(self, request: h11.Request) -> tuple[int, str, bytes]:
+        text = "text/plain; charset=utf-8"
+        if request.method not in (b"GET", b"HEAD"):
+            return 405, text, b"read only\n"
+        if not self._is_here(dict(request.headers).get(b"host", b"")):
+            return 403, text, b"this gateway has another name\n"
+        path = request.target.decode("ascii", "replace").partition("?")[0]
+        if path in _FILES:
+            name, kind = _FILES[path]
+            return 200, kind, resources.files(__package__).joinpath(name).read_bytes()
+        if path == "/state":
+            return 200, "application/json", json.dumps(self.state()).encode()
+        if path == "/live.m3u8":
+            return 200, _PLAYLIST, playlist(self.held).encode()
+        if (match := _SEGMENT.fullmatch(path)) is not None:
+            data = self._data(int(match[1]))
+            if data is not None:
+                return 200, self.held.announcement.media or "application/octet-stream", data
+        return 404, text, b"not found\n"
+
+    def _data(self, number: int) -> bytes | None:
+        held = self.held.get(number)
+        if held is None or not held.whole:
+            return None
+        try:
+            return self._open(held.segment, held.data)
+        except ShowSealed:
+            return None
+
+    def _is_here(self, host: bytes) -> bool:
+        """False for another name: a site that has its name point here would read what is here."""
+        name = host.decode("ascii", "replace").rpartition(":")[0].strip("[]") or host.decode(
+            "ascii", "replace"
+        )
+        if name in ("localhost", self._host):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+
+async def _request(http: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
+    """Return the next request, with its end; None where the client is done."""
+    request: h11.Request | None = None
+    while True:
+        event = http.next_event()
+        if event is h11.NEED_DATA:
+            http.receive_data(await reader.read(_READ))
+        elif isinstance(event, h11.Request):
+            request = event
+        elif isinstance(event, h11.EndOfMessage):
+            return request
+        elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
+            return None

@@ -1,0 +1,285 @@
+"""`dtp.listen_to`: a show's segments, checked and in order, with their gaps named; and passed on to others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import Final
+
+from dtp.broadcast.feeding import FAN_OUT, Feeder
+from dtp.broadcast.format import Announcement, Flag, Segment
+from dtp.broadcast.held import HELD, Held
+from dtp.broadcast.messages import FreePlace
+from dtp.broadcast.parents import Parents
+from dtp.broadcast.places import Place, addresses_of, keys_service
+from dtp.broadcast.receiving import Patience, Receiver
+from dtp.broadcast.sealed.opening import Claims, KeyAsker, Opener, no_claims
+from dtp.errors import LocalError
+from dtp.identity import Identity, PeerId
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.node.node import Node
+from dtp.tasks import start_task
+
+#: Who only listens.
+NOWHERE: Final = Place(listen=())
+
+
+@dataclass(frozen=True, slots=True)
+class HeardSegment:
+    """A segment as it is heard: it is the producer's, and no earlier one is left to come."""
+
+    #: Empty for keys, and for init data that is the same as before.
+    data: bytes
+    segment: Segment
+    #: The segments before it that nobody had any more; empty as a rule.
+    missed: range
+    #: How far it is behind the newest one that is known here, ms by the producer's clock.
+    behind_ms: int
+    #: The bytes as the producer signed them: of a sealed show they are sealed.
+    carried: bytes
+
+    @property
+    def is_init(self) -> bool:
+        """True for what a decoder needs first, and which shows nothing."""
+        return Flag.INIT in self.segment.flags
+
+
+class ShowStream:
+    """A show that is listened to: iterate it. `async with` opens it before, and closes it at the end."""
+
+    def __init__(
+        self,
+        addresses: Iterable[str],
+        *,
+        identity: Identity | None = None,
+        producer: PeerId | None = None,
+        show: bytes | None = None,
+        place: Place = NOWHERE,
+        start: int | None = None,
+        back_ms: int = 0,
+        fan_out: int = FAN_OUT,
+        patience: Patience | None = None,
+        limit: int = HELD,
+        claims: Claims = no_claims,
+    ) -> None:
+        """The arguments are those of `listen_to`."""
+        given = [Address.parse(each) for each in addresses]
+        if not given:
+            raise LocalError("a show is listened to at one address at least")
+        self._service = given[0].service
+        self._identity = identity or Identity.generate()
+        self._fan_out = fan_out
+        self._feeder: Feeder | None = None
+        self._stack = AsyncExitStack()
+        self._task: asyncio.Task[None] | None = None
+        self.node: Node = place.node(self._identity, {self._service: self._serve} if place.listen else {})
+        self.receiver = Receiver(
+            self._identity.id,
+            lambda address: self.node.connect(address),
+            Parents(map(str, given)),
+            producer=producer or given[0].peer,
+            show=show,
+            start=start,
+            back_ms=back_ms,
+            patience=patience,
+            limit=limit,
+        )
+        self._serves = bool(place.listen)
+        self._opener = Opener(self._identity)
+        self._asker = KeyAsker(lambda address: self.node.connect(address), self._key_places, claims)
+        self._init = b""
+
+    async def __aenter__(self) -> ShowStream:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.node)
+            if self._serves:
+                own = addresses_of(self.node, self._service)
+                self.receiver.parents.avoid(own)
+                self.receiver.serving = lambda: own
+                self.receiver.room = lambda: self._room(own)
+            self._task = start_task(self.receiver.run(), name="dtp-show-receiver")
+            stack.callback(self._task.cancel)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Listen no more, and leave those who listen here to others. Idempotent."""
+        await self._stack.aclose()
+
+    async def announcement(self) -> Announcement:
+        """Wait until somebody is heard, and return what the show says of itself. Raise `ShowUnreachable`,
+        `SegmentForeign`."""
+        return (await self.receiver.opened()).announcement
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where others can listen to the show from here."""
+        return addresses_of(self.node, self._service) if self._serves else ()
+
+    @property
+    def listeners(self) -> int:
+        """How many listen to it here."""
+        return 0 if self._feeder is None else self._feeder.listeners
+
+    async def drained(self, patience: float = 10.0) -> None:
+        """Wait until those who listen here have all of a show that has ended, `patience` seconds at most."""
+        if self._feeder is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._feeder.drained()
+
+    def _room(self, own: tuple[str, ...]) -> tuple[FreePlace, ...]:
+        """Where there is room, here and below."""
+        if self._feeder is not None:
+            return self._feeder.places(own)
+        return tuple(FreePlace(each, self._fan_out) for each in own[:1] if self._fan_out)
+
+    async def _serve(self, connection: Connection) -> None:
+        if self._feeder is None:
+            feeder = Feeder(await self.receiver.opened(), self._identity.id, fan_out=self._fan_out)
+            if self._feeder is None:
+                self._feeder = feeder
+                feeder.know_others(lambda: self.receiver.parents.addresses)
+                self.receiver.on_path = feeder.come_through
+                feeder.come_through(self.receiver.path)
+        await self._feeder.serve(connection)
+
+    async def __aiter__(self) -> AsyncIterator[HeardSegment]:
+        """Give each segment once it is whole. Raise `ShowUnreachable`, `SegmentForeign`, `ProducerEquivocated`, and
+        `ShowLost` behind the last one that is here."""
+        if self._task is not None:
+            async for each in self._segments():
+                yield each
+            return
+        async with self:
+            async for each in self._segments():
+                yield each
+
+    async def _segments(self) -> AsyncIterator[HeardSegment]:
+        held = await self.receiver.opened()
+        order = Order(held, lambda: self.receiver.start)
+        while True:
+            for each in order.ready():
+                yield await self._opened(each)
+            if held.fault is not None:
+                raise held.fault
+            if held.ended:
+                return
+            if self.receiver.fault is not None:
+                raise self.receiver.fault
+            await held.changed()
+
+    def _key_places(self, producer: PeerId) -> list[str]:
+        """Where the producer's keys are asked for: where it is known to be, else where it is found."""
+        service = keys_service(self._service)
+        known = [Address.parse(each) for each in self.receiver.parents.addresses]
+        here = [str(each.with_service(service)) for each in known if each.peer == producer]
+        return here or [str(Address("dtp", peer=producer, service=service))]
+
+    async def _opened(self, heard: HeardSegment) -> HeardSegment:
+        """Return what was heard as a program wants it. Raise `ShowSealed`."""
+        segment = heard.segment
+        if not self._opener.has_key(segment):
+            held = await self.receiver.opened()
+            self._opener.learn(await self._asker.ask(held.announcement))
+        data = self._opener.open(segment, heard.data)
+        if heard.is_init:
+            data, self._init = b"" if data == self._init else data, data
+        return replace(heard, data=data)
+
+    def open(self, segment: Segment, data: bytes) -> bytes:
+        """Return what a segment that is held has for a listener. Raise `ShowSealed` where its key hasn't come."""
+        return self._opener.open(segment, data)
+
+
+class Order:
+    """Puts segments in order, as they become whole: a value over `Held`."""
+
+    def __init__(self, held: Held, start: Callable[[], int | None]) -> None:
+        """`start` gives the first segment to hear, once that is known."""
+        self._held, self._start = held, start
+        self._next: int | None = None
+        self._missed_from: int | None = None
+        #: Init data and keys that were given last.
+        self._given: deque[int] = deque(maxlen=16)
+
+    def ready(self) -> Iterable[HeardSegment]:
+        """Give the segments that are next and whole."""
+        held = self._held
+        if self._next is None:
+            self._next = self._start()
+        while self._next is not None:
+            number = self._next
+            each = held.get(number)
+            if each is not None and each.whole:
+                yield from self._give(each.segment, each.data)
+            elif held.is_lost(number) or (held.ended and number <= held.edge):
+                self._missed_from = number if self._missed_from is None else self._missed_from
+            else:
+                return
+            self._next = number + 1
+
+    def _give(self, segment: Segment, data: bytes) -> Iterable[HeardSegment]:
+        held = self._held
+        newest = held.get(held.edge)
+        behind = 0 if newest is None else newest.segment.time_ms - segment.time_ms
+        for each in held.needed_by(segment.number):
+            if each.whole and each.segment.number not in self._given:
+                self._given.append(each.segment.number)
+                yield HeardSegment(each.data, each.segment, range(0), behind, each.data)
+        if segment.flags & (Flag.INIT | Flag.KEYS):
+            self._given.append(segment.number)
+        missed = range(0) if self._missed_from is None else range(self._missed_from, segment.number)
+        self._missed_from = None
+        yield HeardSegment(data, segment, missed, behind, data)
+
+
+def listen_to(
+    *addresses: str,
+    identity: Identity | None = None,
+    producer: PeerId | None = None,
+    show: bytes | None = None,
+    place: Place = NOWHERE,
+    start: int | None = None,
+    back_ms: int = 0,
+    fan_out: int = FAN_OUT,
+    patience: Patience | None = None,
+    limit: int = HELD,
+    claims: Claims = no_claims,
+) -> ShowStream:
+    """Return a show to iterate: `async for segment in dtp.listen_to(address)`.
+
+    - `addresses` are who has the show; more are learned from them.
+    - `producer` is who must have signed it; by default the peer of the first address. `show` is its id, 32
+      bytes; by default whichever is there.
+    - `place` with `listen` URLs passes the show on, to `fan_out` listeners at most.
+    - `start` is the number of the first segment; without it, what is live, or `back_ms` before.
+    - `patience` is how long it waits: `Patience(lost=60)` raises `ShowLost` when for 60 s no new segment came and no
+      neighbour said that it hears the producer. A producer that pauses is heard, and the show isn't lost.
+    - `limit` is what is held for others and to go back, in bytes.
+    - `claims` signs claims to the seats of a sealed show, for accounts beside the identity's own that hold tickets
+      (`dtp.broadcast.money.tickets.seat_claim`). Iterating raises `ShowSealed` where there is no key.
+
+    Raise `AddressError` for what is no address.
+    """
+    return ShowStream(
+        addresses,
+        identity=identity,
+        producer=producer,
+        show=show,
+        place=place,
+        start=start,
+        back_ms=back_ms,
+        fan_out=fan_out,
+        patience=patience,
+        limit=limit,
+        claims=claims,
+    )

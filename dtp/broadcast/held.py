@@ -1,0 +1,216 @@
+"""What a producer, a relay or a listener holds of a stream: its newest segments, checked, within a bound of bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Final
+
+from dtp.broadcast.errors import ProducerEquivocated, SegmentError
+from dtp.broadcast.format import NO_INIT, Announcement, Flag, Segment, Verifier
+from dtp.broadcast.format.equivocation import Equivocation
+from dtp.broadcast.format.segment import pieces_of
+from dtp.broadcast.format.verifier import REMEMBERED
+
+#: Bytes: two minutes of 4 Mbit/s.
+HELD: Final = 64 * 1024 * 1024
+#: Numbers of segments that are known to be lost.
+_GAPS: Final = 4096
+
+
+class HeldSegment:
+    """A segment and those of its pieces that are here."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self._pieces: list[bytes | None] = [None] * segment.pieces
+        self._missing = segment.pieces
+
+    @property
+    def whole(self) -> bool:
+        """True when all pieces are here."""
+        return not self._missing
+
+    def piece(self, index: int) -> bytes | None:
+        """Return a piece, None while it isn't here."""
+        return self._pieces[index]
+
+    @property
+    def data(self) -> bytes:
+        """All of its bytes. Only when it is whole."""
+        return b"".join(each for each in self._pieces if each is not None)
+
+    def add(self, index: int, piece: bytes) -> bool:
+        """Keep a piece; True when it is new. Raise `SegmentForged` for one that isn't what was signed."""
+        if 0 <= index < len(self._pieces) and self._pieces[index] is not None:
+            return False
+        self.segment.check_piece(index, piece)
+        self._pieces[index] = piece
+        self._missing -= 1
+        return True
+
+
+class Held:
+    """The newest segments of a stream. Whoever waits is woken by `changed()`.
+
+    Segments are forgotten from the lowest number on, but for the newest init data and the newest keys.
+    """
+
+    def __init__(self, announcement: Announcement, *, limit: int = HELD) -> None:
+        """`limit` is in bytes; the newest segment is held, whatever its size. At most `REMEMBERED` segments are."""
+        self.announcement = announcement
+        self.verifier = Verifier(announcement)
+        self._segments: OrderedDict[int, HeldSegment] = OrderedDict()
+        self._gaps: OrderedDict[int, None] = OrderedDict()
+        #: The segments that have keys, by epoch.
+        self._keys: dict[int, int] = {}
+        self._limit, self._size = limit, 0
+        #: What is below was forgotten, or was before this side began; but for init data.
+        self._floor: int | None = None
+        self._changed = asyncio.Event()
+        #: The highest number that was seen; -1 before the first.
+        self.edge = -1
+        #: The number of the last segment of all, once it is known.
+        self.last: int | None = None
+        #: What ended it before its end, if anything did.
+        self.fault: SegmentError | None = None
+
+    def __len__(self) -> int:
+        return len(self._segments)
+
+    def get(self, number: int) -> HeldSegment | None:
+        """Return a segment, None where it isn't here."""
+        return self._segments.get(number)
+
+    def is_lost(self, number: int) -> bool:
+        """True when nobody has the segment any more, or it was forgotten here."""
+        return number in self._gaps or (number < self.oldest and number not in self._segments)
+
+    @property
+    def oldest(self) -> int:
+        """The lowest number that is held, beside init data; `edge + 1` where nothing is."""
+        return self.edge + 1 if self._floor is None else self._floor
+
+    @property
+    def ended(self) -> bool:
+        """True when nothing more comes: all up to the last segment is here or lost, or the producer is not honest."""
+        if self.fault is not None:
+            return True
+        if self.last is None:
+            return False
+        held = self._segments.get(self.last)
+        return held is not None and held.whole
+
+    def add_manifest(self, data: bytes) -> Segment:
+        """Take a manifest. Raise what `Verifier.check` raises; two chains end the stream."""
+        try:
+            segment = self.verifier.check(data)
+        except ProducerEquivocated as fault:
+            self._end(fault)
+            raise
+        is_init = bool(segment.flags & (Flag.INIT | Flag.KEYS))
+        if self._floor is None and not is_init:
+            self._floor = segment.number
+        if segment.number not in self._segments and (is_init or segment.number >= self.oldest):
+            self._keep(segment)
+        return segment
+
+    def _keep(self, segment: Segment) -> None:
+        self._segments[segment.number] = HeldSegment(segment)
+        self._gaps.pop(segment.number, None)
+        if Flag.KEYS in segment.flags:
+            self._keys[segment.epoch] = segment.number
+        self._size += segment.size
+        self.edge = max(self.edge, segment.number)
+        if Flag.LAST in segment.flags:
+            self.last = segment.number
+        while (self._size > self._limit or len(self._segments) > REMEMBERED) and self._forget_one():
+            pass
+        self._tell()
+
+    def _forget_one(self) -> bool:
+        needed = {self.edge, *(each.segment.number for each in self.needed_by(self.edge))}
+        first = next((each for each in self._segments if each not in needed), None)
+        if first is None:
+            return False
+        forgotten = self._segments.pop(first).segment
+        self._size -= forgotten.size
+        if Flag.KEYS in forgotten.flags:
+            self._keys.pop(forgotten.epoch, None)
+        self._floor = max(self._floor or 0, first + 1)
+        return True
+
+    def add_piece(self, number: int, index: int, piece: bytes) -> bool:
+        """Take a piece; True when it is new. Raise `SegmentForged`, and `SegmentError` for no segment of the stream
+        that is held: a piece comes behind its manifest."""
+        held = self._segments.get(number)
+        if held is None:
+            if number < self.oldest:  # forgotten meanwhile
+                return False
+            raise SegmentError(f"a piece of segment {number} came before its manifest")
+        if not held.add(index, piece):
+            return False
+        self._tell()
+        return True
+
+    def add_own(self, segment: Segment, data: bytes) -> None:
+        """Take a segment that was just signed here."""
+        self.add_manifest(segment.encoded)
+        for index, piece in enumerate(pieces_of(data)):
+            self.add_piece(segment.number, index, bytes(piece))
+
+    def add_gap(self, first: int, last: int) -> None:
+        """Segments from `first` to `last` are lost."""
+        for number in range(max(first, last - _GAPS), last + 1):
+            if (held := self._segments.get(number)) is None or not held.whole:
+                if held is not None:
+                    self._size -= self._segments.pop(number).segment.size
+                self._gaps[number] = None
+        while len(self._gaps) > _GAPS:
+            self._gaps.popitem(last=False)
+        self.edge = max(self.edge, last)
+        self._tell()
+
+    def believe(self, data: bytes) -> None:
+        """Take a proof that the producer signed two chains. Raise `SegmentError` for one that proves nothing."""
+        proof = Equivocation.decode(data, self.announcement)
+        self.verifier.believe(proof)
+        self._end(ProducerEquivocated("the producer signed two chains: nothing more of it is taken", proof))
+
+    def _end(self, fault: SegmentError) -> None:
+        self.fault = self.fault or fault
+        self._tell()
+
+    def live_start(self, back_ms: int) -> int | None:
+        """Return the segment to begin with, `back_ms` before the newest one; None where there is none yet."""
+        starts = [
+            each.segment
+            for each in self._segments.values()
+            if each.whole and Flag.START in each.segment.flags
+        ]
+        if not starts:
+            return None
+        newest = max(each.segment.time_ms for each in self._segments.values())
+        early = [each.number for each in starts if each.time_ms <= newest - back_ms]
+        return max(early, default=min(each.number for each in starts))
+
+    def needed_by(self, number: int) -> list[HeldSegment]:
+        """Return what segment `number` needs of others, as far as it is here: the key of its epoch, and init data."""
+        held = self._segments.get(number)
+        if held is None:
+            return []
+        wanted = (self._keys.get(held.segment.epoch), held.segment.init)
+        found = [self._segments.get(each) for each in wanted if each not in (None, NO_INIT, number)]
+        return [each for each in found if each is not None]
+
+    def wake(self) -> None:
+        """Wake whoever waits for a change: something beside the segments has."""
+        self._tell()
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def changed(self) -> None:
+        """Wait for the next change. Look first and wait then: without an `await` between, none is missed."""
+        await self._changed.wait()

@@ -1,0 +1,386 @@
+"""What goes between who sends a show and who listens, on a stream of a connection: frames as values. No IO.
+
+Source: docs/broadcast.md, "Between neighbours".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from struct import Struct
+from typing import Any, Final
+
+import msgpack
+
+from dtp.broadcast.errors import ShowMessageError
+from dtp.broadcast.format.merkle import HASH_SIZE
+from dtp.broadcast.format.segment import MAX_SIZE, PIECE_SIZE, SIGNED_SIZE
+from dtp.broadcast.sealed.admission import Refusal, SeatClaim
+from dtp.identity import PeerId, PeerIdError
+
+VERSION: Final = 1
+MAX_ADDRESSES: Final = 16
+MAX_ADDRESS: Final = 256
+#: Relays between the producer and a listener; a tree of 4 has a million listeners at 10.
+MAX_PATH: Final = 32
+#: Accounts that one listener speaks for, and keys that it is given at once.
+MAX_CLAIMS: Final = 8
+MAX_KEYS: Final = 16
+#: Kind and bytes of the body.
+HEAD: Final = Struct(">BI")
+_PIECE: Final = Struct(">QI")
+_RANGE: Final = Struct(">QQ")
+_MAX_NUMBER: Final = 2**63 - 1
+
+
+class Kind(IntEnum):
+    """What a frame is."""
+
+    HELLO = 1
+    ANNOUNCEMENT = 2
+    MANIFEST = 3
+    PIECE = 4
+    STATE = 5
+    FULL = 6
+    PROOF = 7
+    GAP = 8
+    KEY_WANTED = 9
+    KEYS_GIVEN = 10
+    KEY_REFUSED = 11
+    ROOM = 12
+
+
+#: The largest body of each kind.
+LARGEST: Final = {
+    Kind.HELLO: 8192,
+    Kind.ANNOUNCEMENT: 1024,
+    Kind.MANIFEST: SIGNED_SIZE + HASH_SIZE * (MAX_SIZE // PIECE_SIZE),
+    Kind.PIECE: _PIECE.size + PIECE_SIZE,
+    Kind.STATE: 8192,
+    Kind.FULL: 8192,
+    Kind.PROOF: 2 * SIGNED_SIZE,
+    Kind.GAP: _RANGE.size,
+    Kind.KEY_WANTED: 2048,
+    Kind.KEYS_GIVEN: 2048,
+    Kind.KEY_REFUSED: 256,
+    Kind.ROOM: 8192,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The listener's first word. `start` is the first segment that it wants, None for what is live; `back_ms` is how
+    long before the newest one that begins. With `count` it wants so many and no more. `addresses` are where it serves
+    others itself."""
+
+    start: int | None = None
+    back_ms: int = 0
+    count: int = 0
+    addresses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """The announcement of the stream; before all segments."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Head, signature and hashes of the next segment; its pieces follow."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a segment whose manifest has come."""
+
+    number: int
+    index: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How the sender stands. `path` are those through whom it hears the show, the producer first and itself last, or
+    without the producer where it isn't heard; `others` serve the show too; `room` says whether it takes one more
+    listener. Comes at least once a second."""
+
+    path: tuple[PeerId, ...]
+    others: tuple[str, ...]
+    room: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """The sender takes no more listeners; `others` may."""
+
+    others: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The producer has signed two chains."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The sender hasn't these segments, both included, and won't have them."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class FreePlace:
+    """A place in the tree that takes listeners: its address, how many, and how many steps it is below who says so."""
+
+    address: str
+    free: int
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A listener tells who sends to it where there is room for others, at itself and below, the nearest first."""
+
+    places: tuple[FreePlace, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyWanted:
+    """A listener asks for the keys of a sealed show. `claims` are of accounts with tickets."""
+
+    claims: tuple[SeatClaim, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeysGiven:
+    """The keys of the newest epochs, by number."""
+
+    keys: dict[int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRefused:
+    """There is no key for who asks."""
+
+    why: Refusal
+
+
+Message = (
+    Hello
+    | Announced
+    | Manifest
+    | Piece
+    | State
+    | Full
+    | Proof
+    | Gap
+    | KeyWanted
+    | KeysGiven
+    | KeyRefused
+    | Room
+)
+
+
+def build(message: Message) -> bytes:
+    """Return a message as a frame. Addresses beyond the bounds are left out."""
+    match message:
+        case Piece(number, index, data):
+            head = HEAD.pack(Kind.PIECE, _PIECE.size + len(data))
+            return b"".join((head, _PIECE.pack(number, index), data))
+        case Manifest(data):
+            return _frame(Kind.MANIFEST, data)
+        case Announced(data):
+            return _frame(Kind.ANNOUNCEMENT, data)
+        case Proof(data):
+            return _frame(Kind.PROOF, data)
+        case Gap(first, last):
+            return _frame(Kind.GAP, _RANGE.pack(first, last))
+        case Hello(start, back_ms, count, addresses):
+            fields = {"version": VERSION, "start": start, "back_ms": back_ms, "count": count}
+            return _frame(Kind.HELLO, msgpack.packb({**fields, "addresses": _fitting(addresses)}))
+        case State(path, others, room):
+            keys = [each.key for each in path]
+            state = {"path": keys, "others": _fitting(others), "room": room}
+            return _frame(Kind.STATE, msgpack.packb(state))
+        case Full(others):
+            return _frame(Kind.FULL, msgpack.packb({"others": _fitting(others)}))
+        case KeyWanted(claims):
+            told = {"claims": [[each.account, each.time_ms, each.signature] for each in claims]}
+            return _frame(Kind.KEY_WANTED, msgpack.packb(told))
+        case KeysGiven(keys):
+            return _frame(Kind.KEYS_GIVEN, msgpack.packb({"keys": [list(each) for each in keys.items()]}))
+        case Room(places):
+            rows = [[each.address, each.free, each.depth] for each in places[:MAX_ADDRESSES]]
+            return _frame(Kind.ROOM, msgpack.packb({"places": rows}))
+        case KeyRefused(why):
+            return _frame(Kind.KEY_REFUSED, msgpack.packb({"why": str(why)}))
+
+
+def _frame(kind: Kind, body: bytes) -> bytes:
+    return HEAD.pack(kind, len(body)) + body
+
+
+def _fitting(addresses: tuple[str, ...]) -> list[str]:
+    return [each for each in addresses if len(each.encode()) <= MAX_ADDRESS][:MAX_ADDRESSES]
+
+
+def parse_head(data: bytes) -> tuple[Kind, int]:
+    """Return a frame's kind and the size of its body. Raise `ShowMessageError`."""
+    number, size = HEAD.unpack(data)
+    try:
+        kind = Kind(number)
+    except ValueError:
+        raise ShowMessageError(f"there is no frame of kind {number}") from None
+    if size > LARGEST[kind]:
+        raise ShowMessageError(f"a frame {kind.name} has {size:,} bytes, the most is {LARGEST[kind]:,}")
+    return kind, size
+
+
+def parse(kind: Kind, body: bytes) -> Message:
+    """Return the message of a frame. Raise `ShowMessageError`."""
+    return _PARSERS[kind](body)
+
+
+def _piece(body: bytes) -> Message:
+    if len(body) <= _PIECE.size:
+        raise ShowMessageError("a piece has no bytes")
+    number, index = _PIECE.unpack_from(body)
+    return Piece(number, index, body[_PIECE.size :])
+
+
+def _gap(body: bytes) -> Message:
+    if len(body) != _RANGE.size:
+        raise ShowMessageError("a gap is two numbers")
+    first, last = _RANGE.unpack(body)
+    if not first <= last <= _MAX_NUMBER:
+        raise ShowMessageError(f"a gap from {first} to {last} is none")
+    return Gap(first, last)
+
+
+def _hello(body: bytes) -> Message:
+    fields = _map(body)
+    if fields.get("version") != VERSION:
+        raise ShowMessageError(
+            f"the listener speaks version {ascii(fields.get('version'))[:20]}, not {VERSION}"
+        )
+    start = None if fields.get("start") is None else _number(fields, "start")
+    return Hello(start, _number(fields, "back_ms"), _number(fields, "count"), _addresses(fields, "addresses"))
+
+
+def _state(body: bytes) -> Message:
+    fields = _map(body)
+    path = fields.get("path")
+    if not isinstance(path, list) or not 1 <= len(path) <= MAX_PATH:
+        raise ShowMessageError(f"a state needs a path of 1 to {MAX_PATH} peers")
+    try:
+        peers = tuple(map(PeerId, path))
+    except (TypeError, PeerIdError):
+        raise ShowMessageError("a path has what is no peer") from None
+    room = fields.get("room")
+    if not isinstance(room, bool):
+        raise ShowMessageError("a state needs 'room', true or false")
+    return State(peers, _addresses(fields, "others"), room)
+
+
+def _key_wanted(body: bytes) -> Message:
+    claims = []
+    for each in _rows(_map(body), "claims", MAX_CLAIMS):
+        match each:
+            case [bytes(account), int(time_ms), bytes(signature)] if 0 <= time_ms <= _MAX_NUMBER:
+                try:
+                    claims.append(SeatClaim(PeerId(account).key, time_ms, signature))
+                except PeerIdError:
+                    raise ShowMessageError("a claim is of what is no account") from None
+            case _:
+                raise ShowMessageError("a claim is an account, a time and a signature")
+    return KeyWanted(tuple(claims))
+
+
+def _keys_given(body: bytes) -> Message:
+    keys = {}
+    for each in _rows(_map(body), "keys", MAX_KEYS):
+        match each:
+            case [int(epoch), bytes(key)] if 0 < epoch < 2**32 and len(key) == HASH_SIZE:
+                keys[epoch] = key
+            case _:
+                raise ShowMessageError("a key is the number of an epoch and 32 bytes")
+    return KeysGiven(keys)
+
+
+def _key_refused(body: bytes) -> Message:
+    try:
+        return KeyRefused(Refusal(str(_map(body).get("why"))))
+    except ValueError:
+        raise ShowMessageError("there is no key, for a reason that isn't known") from None
+
+
+def _room(body: bytes) -> Message:
+    places = []
+    for each in _rows(_map(body), "places", MAX_ADDRESSES):
+        match each:
+            case [str(address), int(free), int(depth)] if 0 < free < 2**16 and 0 <= depth <= MAX_PATH:
+                places.append(FreePlace(_address(address, "places"), free, depth))
+            case _:
+                raise ShowMessageError("a place is an address, how many it takes, and how deep it is")
+    return Room(tuple(places))
+
+
+def _rows(fields: dict[Any, Any], name: str, most: int) -> list[Any]:
+    value = fields.get(name)
+    if not isinstance(value, list) or len(value) > most:
+        raise ShowMessageError(f"{name!r} is no list of at most {most}")
+    return value
+
+
+def _map(body: bytes) -> dict[Any, Any]:
+    try:
+        fields = msgpack.unpackb(body, max_map_len=16, max_array_len=MAX_PATH)
+    except (ValueError, msgpack.UnpackException) as fault:
+        raise ShowMessageError(f"a message isn't msgpack: {fault}") from None
+    if not isinstance(fields, dict):
+        raise ShowMessageError("a message isn't a map")
+    return fields
+
+
+def _number(fields: dict[Any, Any], name: str) -> int:
+    value = fields.get(name)
+    if type(value) is not int or not 0 <= value <= _MAX_NUMBER:
+        raise ShowMessageError(f"{name!r} is no number from 0 on")
+    return value
+
+
+def _addresses(fields: dict[Any, Any], name: str) -> tuple[str, ...]:
+    value = fields.get(name)
+    if not isinstance(value, list) or len(value) > MAX_ADDRESSES:
+        raise ShowMessageError(f"{name!r} is no list of at most {MAX_ADDRESSES} addresses")
+    return tuple(_address(each, name) for each in value)
+
+
+def _address(value: Any, name: str) -> str:
+    if not isinstance(value, str) or len(value) > MAX_ADDRESS:
+        raise ShowMessageError(f"{name!r} has what is no address")
+    return value
+
+
+_PARSERS: Final[dict[Kind, Callable[[bytes], Message]]] = {
+    Kind.HELLO: _hello,
+    Kind.ANNOUNCEMENT: Announced,
+    Kind.MANIFEST: Manifest,
+    Kind.PIECE: _piece,
+    Kind.STATE: _state,
+    Kind.FULL: lambda body: Full(_addresses(_map(body), "others")),
+    Kind.PROOF: Proof,
+    Kind.GAP: _gap,
+    Kind.KEY_WANTED: _key_wanted,
+    Kind.KEYS_GIVEN: _keys_given,
+    Kind.KEY_REFUSED: _key_refused,
+    Kind.ROOM: _room,
+}

@@ -1,0 +1,128 @@
+"""Whether a show is on air: a value. It is told what the chain says, what is owed, and the time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dtp.chain.show import FIRST_HEAD, Show, ShowState
+
+
+class Air(StrEnum):
+    """How a show stands for its producer."""
+
+    #: Nobody has paid anything.
+    OFF = "off"
+    #: There is money or there are tickets, and not enough.
+    FUNDING = "funding"
+    ON_AIR = "on air"
+    #: It was on air, and the pot is below one slot.
+    PAUSED = "paused"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Hysteresis:
+    """What keeps the air from flapping. Seconds."""
+
+    #: How long it stays on air once it is.
+    floor: float = 5.0
+    #: How long it has to be unpaid before it goes off.
+    linger: float = 1.0
+
+
+class AirJudge:
+    """Says whether to send. What was sent and isn't posted counts as spent: nothing is sent that can't be paid."""
+
+    def __init__(self, hysteresis: Hysteresis | None = None) -> None:
+        self._hysteresis = hysteresis or Hysteresis()
+        #: What holds now.
+        self.air = Air.OFF
+        self._since = 0.0
+        self._unpaid_since: float | None = None
+
+    def judge(self, show: Show, owed: int, now: float) -> Air:
+        """Return how the show stands, with `owed` slots sent and not posted. `now` is in seconds of one clock."""
+        told = raw(show, owed)
+        if self.air != Air.ON_AIR or told == Air.ENDED:
+            if told != self.air:
+                self.air, self._since, self._unpaid_since = told, now, None
+            return self.air
+        if told == Air.ON_AIR:
+            self._unpaid_since = None
+        else:
+            self._unpaid_since = now if self._unpaid_since is None else self._unpaid_since
+            if now >= max(self._unpaid_since + self._hysteresis.linger, self._since + self._hysteresis.floor):
+                self.air, self._since, self._unpaid_since = told, now, None
+        return self.air
+
+    def next_time(self) -> float | None:
+        """Return when to ask again though nothing has happened, None when there is no need."""
+        if self._unpaid_since is None:
+            return None
+        return max(self._unpaid_since + self._hysteresis.linger, self._since + self._hysteresis.floor)
+
+
+def raw(show: Show, owed: int) -> Air:
+    """Return how a show stands by the chain alone, and by `owed` slots that aren't posted."""
+    if show.state == ShowState.ENDED:
+        return Air.ENDED
+    begun = show.posted > 0 or show.head != FIRST_HEAD
+    if show.state == ShowState.ON_AIR:
+        if show.rate and show.pot < (owed + 1) * show.rate:
+            return Air.PAUSED
+        if show.slots and show.posted + owed >= show.slots:
+            return Air.PAUSED
+        return Air.ON_AIR
+    if begun:
+        return Air.PAUSED
+    return Air.FUNDING if show.pot or show.tickets else Air.OFF
+
+
+class Slots:
+    """Which slot it is, and what is to be posted for those that are over: a value. Times are Unix ms of the chain."""
+
+    def __init__(self) -> None:
+        self._links: dict[int, bytes] = {}
+        self._newest = FIRST_HEAD
+
+    def current(self, show: Show, now_ms: int) -> int:
+        """Return the number of the slot that now is in; the next one to be posted where none has begun."""
+        return (
+            show.posted + max(0, (now_ms - show.due_ms + show.slot_ms) // show.slot_ms) if show.due_ms else 0
+        )
+
+    def over(self, show: Show, now_ms: int) -> int:
+        """Return how many slots are over and not posted."""
+        if show.state != ShowState.ON_AIR:
+            return 0
+        return max(0, (now_ms - show.due_ms) // show.slot_ms + 1) if now_ms >= show.due_ms else 0
+
+    def sent(self, slot: int, link: bytes) -> None:
+        """A segment of this slot was sent; `link` is its."""
+        self._links[slot], self._newest = link, link
+
+    def due(self, show: Show, now_ms: int, *, closing: bool = False) -> list[bytes]:
+        """Return the hashes to post now: none while a batch isn't full, but where the money ends or the show does."""
+        count = min(self.over(show, now_ms), show.batch)
+        if show.slots:
+            count = min(count, show.slots - show.posted)
+        elif show.rate:
+            count = min(count, show.pot // show.rate)
+        if not count:
+            return []
+        spent = bool(show.rate) and show.pot < (count + 1) * show.rate
+        finished = bool(show.slots) and show.posted + count >= show.slots
+        if not (closing or spent or finished or count >= max(1, show.batch - 1)):
+            return []
+        return [self._hash(show.posted + at) for at in range(count)]
+
+    def posted(self, before: int) -> None:
+        """Slots below `before` were posted: what was kept for them isn't needed."""
+        for slot in [each for each in self._links if each < before - 1]:
+            del self._links[slot]
+
+    def _hash(self, slot: int) -> bytes:
+        """The link of the slot's last segment; of the last one before it where it has none."""
+        earlier = [each for each in self._links if each <= slot]
+        return self._links[max(earlier)] if earlier else self._newest

@@ -1,0 +1,102 @@
+"""The audience line: what listeners paid to say, sorted by what they and others paid. A value; bounded.
+
+The chain refuses what is below the show's prices. Here only the best are kept, so dust can't bury them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from dtp.chain.show import Asked, Kind, Raised
+from dtp.errors import PeerError
+from dtp.escaping import escape_text
+from dtp.identity import Identity
+from dtp.identity.sealing import open_sealed, seal
+
+#: Entries that are kept.
+MOST: Final = 1000
+_CONTEXT: Final = b"dtp.show.line.v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What somebody asked, and what was paid for it in all."""
+
+    number: int
+    kind: Kind
+    from_: str
+    amount: int
+    #: Others that have added to it.
+    raised: int
+    #: Control characters are spelled out. "" for a sealed text that isn't for this side.
+    text: str
+    sealed: bool
+
+
+class AudienceLine:
+    """Collects what is asked. Whoever moderates dismisses entries, which don't come back."""
+
+    def __init__(self, identity: Identity | None = None, *, most: int = MOST) -> None:
+        """`identity` is the producer's, to open what is sealed to it."""
+        self._identity, self._most = identity, most
+        self._entries: dict[int, Entry] = {}
+        self._dismissed: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def asked(self, event: Asked) -> Entry | None:
+        """Take an entry; return it, or None where others are worth more or it was dismissed. The same one may come
+        again."""
+        if event.number in self._dismissed or event.number in self._entries:
+            return self._entries.get(event.number)
+        text = self._text(event)
+        entry = Entry(event.number, Kind(event.kind), event.from_, event.amount, 0, text, event.sealed)
+        self._entries[event.number] = entry
+        while len(self._entries) > self._most:
+            del self._entries[self.ranked()[-1].number]
+        return self._entries.get(event.number)
+
+    def raised(self, event: Raised) -> Entry | None:
+        """Somebody has added to an entry; return it as it is now, None where it isn't kept."""
+        entry = self._entries.get(event.number)
+        if entry is None:
+            return None
+        entry = replace(entry, amount=entry.amount + event.amount, raised=entry.raised + 1)
+        self._entries[event.number] = entry
+        return entry
+
+    def dismiss(self, number: int) -> None:
+        """It was answered, or isn't wanted."""
+        self._entries.pop(number, None)
+        self._dismissed.add(number)
+
+    def ranked(self) -> list[Entry]:
+        """Return what is kept, the best paid first; of equals the oldest."""
+        return sorted(self._entries.values(), key=lambda each: (-each.amount, each.number))
+
+    def _text(self, event: Asked) -> str:
+        data = event.text
+        if event.sealed:
+            if self._identity is None:
+                return ""
+            try:
+                data = open_text(data, self._identity)
+            except PeerError:
+                return ""
+        return escape_text(data.decode(errors="replace"))
+
+
+def seal_text(text: bytes, key: bytes) -> bytes:
+    """Return a text sealed to the producer whose Ed25519 key a show has."""
+    from nacl.signing import VerifyKey
+
+    return seal(text, [bytes(VerifyKey(key).to_curve25519_public_key())], _CONTEXT)
+
+
+def open_text(sealed: bytes, identity: Identity) -> bytes:
+    """Return a text that was sealed to a producer. Raise `SealBroken`."""
+    from nacl.signing import SigningKey
+
+    return open_sealed(sealed, bytes(SigningKey(identity.seed).to_curve25519_private_key()), _CONTEXT)

@@ -1,0 +1,142 @@
+"""A producer's dealings with the chain while a show runs: it follows the events, judges the air, and posts slots."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+
+from dtp.broadcast.errors import OffAir
+from dtp.broadcast.money import shows
+from dtp.broadcast.money.air import Air, AirJudge, Hysteresis, Slots
+from dtp.chain.errors import MoveAborted
+from dtp.chain.node.client import ChainClient
+from dtp.chain.show import Show, ShowError
+from dtp.errors import ChainError
+from dtp.tasks import SupervisedTask
+
+log = logging.getLogger("dtp.broadcast")
+
+#: Seconds between two looks at the time.
+_TICK = 0.25
+#: ... and at the chain, beside its events.
+_LOOK = 10.0
+
+
+class ShowKeeper:
+    """Follows one show for its producer. `async with` opens it; at the end what is over is posted."""
+
+    def __init__(
+        self,
+        chain: ChainClient,
+        found: shows.Found,
+        cap: str,
+        clock_ms: Callable[[], int],
+        hysteresis: Hysteresis | None = None,
+    ) -> None:
+        self.found = found
+        self.slots = Slots()
+        self._chain, self._cap, self._clock_ms = chain, cap, clock_ms
+        self._judge = AirJudge(hysteresis)
+        self._changed = asyncio.Event()
+        self._follower = SupervisedTask(self._follow, name="dtp-show-events")
+        self._keeper = SupervisedTask(self._keep, name="dtp-show-keeper")
+        self._lock = asyncio.Lock()
+        self.air = Air.OFF
+
+    @classmethod
+    async def open(
+        cls, chain: ChainClient, id: str, clock_ms: Callable[[], int], hysteresis: Hysteresis | None = None
+    ) -> ShowKeeper:
+        """Read the show and the account's cap. Raise `NoShare` for who isn't the producer."""
+        return cls(
+            chain, await shows.read_show(chain, id), await shows.cap_of(chain, id), clock_ms, hysteresis
+        )
+
+    @property
+    def show(self) -> Show:
+        """The show, as it was read last."""
+        return self.found.show
+
+    @property
+    def slot(self) -> int:
+        """The slot that now is in."""
+        return self.slots.current(self.show, self._clock_ms())
+
+    async def __aenter__(self) -> ShowKeeper:
+        self._look()
+        self._follower.start()
+        self._keeper.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._follower.stop()
+        await self._keeper.stop()
+        await self.post(closing=True)
+
+    def check_on_air(self) -> None:
+        """Raise `OffAir` where nobody pays for what is sent now."""
+        if self.air != Air.ON_AIR:
+            raise OffAir(f"the show is {self.air}: wait until it is on air")
+
+    async def states(self) -> AsyncIterator[Air]:
+        """Give how the show stands, now and at each change, up to the end."""
+        told: Air | None = None
+        while told != Air.ENDED:
+            changed = self._changed
+            if self.air != told:
+                told = self.air
+                yield told
+                continue
+            await changed.wait()
+
+    async def say_where(self, hint: str) -> None:
+        """Have the chain say where the show is heard, if it says something else."""
+        if self.show.hint != hint.encode():
+            await shows.set_hint(self._chain, self.found, self._cap, hint)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        over = self.slots.over(self.show, self._clock_ms())
+        air = self._judge.judge(self.show, over, loop.time())
+        if air != self.air:
+            self.air = air
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+
+    async def _follow(self) -> None:
+        async for _ in shows.events_of(self._chain, self.show.id):
+            await self._read()
+
+    async def _read(self) -> None:
+        self.found = await shows.read_show(self._chain, self.show.id)
+        self._look()
+
+    async def _keep(self) -> None:
+        loop = asyncio.get_running_loop()
+        looked = loop.time()
+        while True:
+            await asyncio.sleep(_TICK)
+            self._look()
+            await self.post()
+            if loop.time() - looked > _LOOK:
+                looked = loop.time()
+                await self._read()
+
+    async def post(self, *, closing: bool = False) -> None:
+        """Post the slots that are due; with `closing` all that are over."""
+        async with self._lock:
+            while hashes := self.slots.due(self.show, self._clock_ms(), closing=closing):
+                try:
+                    posted = await shows.post(self._chain, self.found, self._cap, hashes)
+                except MoveAborted as fault:
+                    if fault.error not in (ShowError.TOO_EARLY, ShowError.NOT_ON_AIR):
+                        raise
+                    log.info("slots can't be posted now: %s", fault)
+                    await self._read()
+                    return
+                except ChainError as fault:
+                    log.warning("slots can't be posted, which is tried again: %s", fault)
+                    return
+                self.slots.posted(posted.first + len(posted.hashes))
+                await self._read()

@@ -1,0 +1,249 @@
+"""Shows on the chain: made, funded, left, ended; a transaction each. `dtp.chain.show` has the commands."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from dtp.chain import Executed, Program
+from dtp.chain import show as module
+from dtp.chain.model import SUI_COIN, Id, canonical_id
+from dtp.chain.node.client import ChainClient
+from dtp.chain.node.coins import coins_for
+from dtp.chain.node.commands import Argument
+from dtp.chain.node.commitment import to_its_end
+from dtp.chain.show import Kind, ProducerCap, Show, ShowShare, ShowState
+from dtp.errors import ChainError
+from dtp.sui.names import parse_type
+
+#: Slots that are posted at once by default: gas is a tenth of what single ones cost.
+BATCH: Final = 10
+
+
+class NoShare(ChainError):
+    """The account holds no share or ticket of a show, or isn't its producer."""
+
+    code: ClassVar[str] = "no-share"
+
+
+@dataclass(frozen=True, slots=True)
+class ShowTerms:
+    """What a show costs. Funded with a `rate`, ticketed with a `ticket_price`; sums in the coin's smallest unit."""
+
+    slot_ms: int
+    rate: int = 0
+    #: The pot with which a funded show goes on air; two slots or more, or it would end with each slot.
+    start_pot: int = 0
+    ticket_price: int = 0
+    fewest: int = 0
+    #: Slots of a ticketed show, in all.
+    slots: int = 0
+    start_by_ms: int = 0
+    batch: int = BATCH
+    #: The least for a tip, a request and a question.
+    prices: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A show as it is on the chain, and the type of its coin."""
+
+    show: Show
+    coin: str
+
+
+async def read_show(chain: ChainClient, id: Id) -> Found:
+    """Return a show. Raise as `ChainClient.read` does."""
+    data = await chain.object(id)
+    return Found(chain.decode(module.SCHEMA, Show, data), str(parse_type(data.type).arguments[0]))
+
+
+async def create(
+    chain: ChainClient, key: bytes, terms: ShowTerms, *, hint: str = "", coin: str = SUI_COIN
+) -> tuple[str, Executed]:
+    """Make a show whose segments `key` signs, shared, its cap for the account; return its id."""
+    program = Program()
+    common: dict[str, Any] = {
+        "slot_ms": terms.slot_ms,
+        "batch": terms.batch,
+        "prices": terms.prices,
+        "hint": hint,
+        "coin": coin,
+    }
+    if terms.rate:
+        pot = terms.start_pot or 2 * terms.rate
+        made, cap = module.new_funded(program, key, rate=terms.rate, start_pot=pot, **common)
+    else:
+        made, cap = module.new_ticketed(
+            program,
+            key,
+            slots=terms.slots,
+            ticket_price=terms.ticket_price,
+            fewest=terms.fewest,
+            start_by_ms=terms.start_by_ms,
+            **common,
+        )
+    module.share(program, made, coin=coin)
+    program.transfer([cap], chain.address)
+    executed = await to_its_end(lambda signed: chain.execute(program, signed=signed))
+    (told,) = chain.events_in(executed, module.SCHEMA, module.ShowCreated)
+    return told.show, executed
+
+
+async def _pay(
+    chain: ChainClient, coin: str, amount: int, build: Callable[[Program, Argument], object]
+) -> Executed:
+    program = Program()
+    build(program, await coins_for(chain, program, coin, amount))
+    return await to_its_end(lambda signed: chain.execute(program, signed=signed))
+
+
+async def fund(chain: ChainClient, id: Id, amount: int) -> tuple[str, Executed]:
+    """Put money into a funded show's pot; return the share."""
+    found = await read_show(chain, id)
+
+    def build(program: Program, money: Argument) -> None:
+        program.transfer([module.contribute(program, found.show.id, money, coin=found.coin)], chain.address)
+
+    executed = await _pay(chain, found.coin, amount, build)
+    return chain.events_in(executed, module.SCHEMA, module.Contributed)[0].share, executed
+
+
+async def buy(chain: ChainClient, id: Id) -> tuple[str, Executed]:
+    """Buy a ticket of a ticketed show; return it."""
+    found = await read_show(chain, id)
+
+    def build(program: Program, money: Argument) -> None:
+        program.transfer([module.buy_ticket(program, found.show.id, money, coin=found.coin)], chain.address)
+
+    executed = await _pay(chain, found.coin, found.show.ticket_price, build)
+    return chain.events_in(executed, module.SCHEMA, module.Contributed)[0].share, executed
+
+
+async def ask(
+    chain: ChainClient, id: Id, kind: Kind, amount: int | None, text: bytes, *, sealed: bool = False
+) -> tuple[int, Executed]:
+    """Tip, request or ask a question, for `amount` or the least that is taken; return its number."""
+    found = await read_show(chain, id)
+    paid = max(1, found.show.prices[kind]) if amount is None else amount
+
+    def build(program: Program, money: Argument) -> None:
+        module.ask(program, found.show.id, kind, money, text, sealed=sealed, coin=found.coin)
+
+    executed = await _pay(chain, found.coin, paid, build)
+    return chain.events_in(executed, module.SCHEMA, module.Asked)[0].number, executed
+
+
+async def raise_(chain: ChainClient, id: Id, number: int, amount: int | None) -> Executed:
+    """Add to what was asked, so that the producer sees it sooner."""
+    found = await read_show(chain, id)
+    paid = max(1, found.show.prices[Kind.TIP]) if amount is None else amount
+    return await _pay(
+        chain,
+        found.coin,
+        paid,
+        lambda program, money: module.raise_(program, found.show.id, number, money, coin=found.coin),
+    )
+
+
+async def shares_of(chain: ChainClient, id: Id, holder: Id) -> list[ShowShare]:
+    """Return the shares and tickets of a show that an account holds."""
+    wanted = canonical_id(id)
+    return [each for each in await chain.owned(module.SCHEMA, ShowShare, holder) if each.show == wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class Refund:
+    """What asking for a refund did with a share: money that came back, or the time at which it was asked for."""
+
+    share: str
+    amount: int
+    #: 0 where the money is back; else it can be taken once the slots that had begun are posted.
+    leaving_ms: int
+
+
+async def refund(chain: ChainClient, id: Id) -> list[Refund]:
+    """Take back what is unspent of all shares of the account; of a show on air, ask to leave first.
+
+    Raise `NoShare`, and what `ChainClient.execute` raises: `MoveAborted` where tickets stand, or it is too early.
+    """
+    found = await read_show(chain, id)
+    held = await shares_of(chain, id, chain.address)
+    if not held:
+        raise NoShare(f"{chain.address} holds no share or ticket of {found.show.id}")
+    done = []
+    for share in held:
+        program = Program()
+        if found.show.state == ShowState.ON_AIR and not share.leaving_ms:
+            module.leave(program, found.show.id, share.id, coin=found.coin)
+            executed = await chain.execute(program)
+            (leaving,) = chain.events_in(executed, module.SCHEMA, module.Leaving)
+            done.append(Refund(share.id, 0, leaving.leaving_ms))
+            continue
+        program.transfer([module.take_back(program, found.show.id, share.id, coin=found.coin)], chain.address)
+        executed = await to_its_end(lambda signed, program=program: chain.execute(program, signed=signed))  # type: ignore[misc]
+        (back,) = chain.events_in(executed, module.SCHEMA, module.Returned)
+        done.append(Refund(share.id, back.amount, 0))
+    return done
+
+
+async def cap_of(chain: ChainClient, id: Id) -> str:
+    """Return the producer's cap of a show, which the account holds. Raise `NoShare`."""
+    wanted = canonical_id(id)
+    for each in await chain.owned(module.SCHEMA, ProducerCap, chain.address):
+        if each.show == wanted:
+            return each.id
+    raise NoShare(f"{chain.address} isn't the producer of {wanted}")
+
+
+async def post(chain: ChainClient, found: Found, cap: str, hashes: Sequence[bytes]) -> module.SlotsPosted:
+    """Post slots that are over; return what that brought."""
+    program = Program()
+    module.post(program, found.show.id, cap, hashes, coin=found.coin)
+    executed = await chain.execute(program)
+    return chain.events_in(executed, module.SCHEMA, module.SlotsPosted)[0]
+
+
+async def collect(chain: ChainClient, id: Id) -> tuple[int, Executed]:
+    """Take what a show has earned; return how much."""
+    found, cap = await read_show(chain, id), await cap_of(chain, id)
+    program = Program()
+    program.transfer([module.collect(program, found.show.id, cap, coin=found.coin)], chain.address)
+    executed = await to_its_end(lambda signed: chain.execute(program, signed=signed))
+    return chain.events_in(executed, module.SCHEMA, module.Collected)[0].amount, executed
+
+
+async def end(chain: ChainClient, id: Id) -> Executed:
+    """End a show: the producer at any time, anybody else one whose start-by has passed."""
+    found = await read_show(chain, id)
+    program = Program()
+    try:
+        module.end(program, found.show.id, await cap_of(chain, id), coin=found.coin)
+    except NoShare:
+        module.expire(program, found.show.id, coin=found.coin)
+    return await chain.execute(program)
+
+
+async def set_hint(chain: ChainClient, found: Found, cap: str, hint: str) -> Executed:
+    """Say where the show is heard."""
+    program = Program()
+    module.set_hint(program, found.show.id, cap, hint, coin=found.coin)
+    return await chain.execute(program)
+
+
+async def events_of(
+    chain: ChainClient, id: Id, *, start: int | None = None, follow: bool = True
+) -> AsyncIterator[Any]:
+    """Give the events of a show, from checkpoint `start` on: the dataclasses of `dtp.chain.show`."""
+    from dtp.chain import EventFollower, event_types
+    from dtp.chain.known import decode_known
+
+    wanted = canonical_id(id)
+    follower = EventFollower(chain, event_types(chain, module.SCHEMA), start=start)
+    if start is None:
+        await follower.begin()
+    async for each in follower if follow else follower.past():
+        value = decode_known(chain.deployments, each.event.type, each.event.contents)
+        if getattr(value, "show", None) == wanted:
+            yield value

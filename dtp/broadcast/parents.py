@@ -1,0 +1,119 @@
+"""Whom a listener hears next: a value. It is told what happened, and says whom to try."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+#: Addresses that are remembered.
+MOST: Final = 64
+#: Seconds until somebody is tried again: who was full, who could not be reached, who lied. Doubled each time.
+FULL, FAILED, LIED = 1.0, 0.5, 600.0
+#: A listener gives a show up after a minute: within it, who was away for long is tried often enough.
+LONGEST: Final = 15.0
+
+
+@dataclass(slots=True)
+class _Known:
+    address: str
+    #: One of the addresses that the listener was given: it is never forgotten.
+    given: bool
+    #: Bytes a second that it has sent, 0 while that isn't known.
+    rate: float = 0.0
+    failures: int = 0
+    #: How often it was full, since it had room.
+    refusals: int = 0
+    #: Not to be tried before.
+    not_before: float = 0.0
+    #: When somebody has told of it last, counted: who was told of late is likelier to have room.
+    told: int = 0
+    #: It has sent what the producer didn't sign, or another show.
+    lied: bool = False
+
+
+class Parents:
+    """The addresses that have a show, and what was measured of each. Times are seconds of one clock."""
+
+    def __init__(self, given: Iterable[str]) -> None:
+        """`given` are the addresses that the listener was told."""
+        self._own: frozenset[str] = frozenset()
+        self._learned = 0
+        self._known = {each: _Known(each, True) for each in given}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    @property
+    def addresses(self) -> list[str]:
+        """All that are known, the best first."""
+        return [each.address for each in self._ranked()]
+
+    @property
+    def all_lied(self) -> bool:
+        """True when nobody is left who hasn't sent what the producer didn't sign, or another show."""
+        return all(each.lied for each in self._known.values())
+
+    def avoid(self, own: Iterable[str]) -> None:
+        """These are addresses of the listener itself: they are never tried."""
+        self._own = frozenset(own)
+        for each in self._own:
+            self._known.pop(each, None)
+
+    def learn(self, addresses: Iterable[str]) -> None:
+        """Somebody says that these have the show. Past the bound those go that were never of use."""
+        self._learned += 1
+        for each in addresses:
+            if each not in self._own:
+                self._known.setdefault(each, _Known(each, False)).told = self._learned
+        while len(self._known) > MOST:
+            worst = [each for each in self._ranked() if not each.given]
+            if not worst:
+                return
+            del self._known[worst[-1].address]
+
+    def _ranked(self) -> list[_Known]:
+        return sorted(
+            self._known.values(), key=lambda each: (each.failures + each.refusals, -each.rate, -each.told)
+        )
+
+    def due(self, now: float, count: int) -> list[str]:
+        """Return up to `count` addresses to try now: who has neither failed nor been full first, then the faster."""
+        return [each.address for each in self._ranked() if each.not_before <= now][:count]
+
+    def next_time(self, now: float) -> float:
+        """Return when somebody may be tried; `now` where that is so already."""
+        return max(now, min((each.not_before for each in self._known.values()), default=now + LONGEST))
+
+    def measured(self, address: str, rate: float) -> None:
+        """`address` has sent `rate` bytes a second for a while: that counts as much as all before."""
+        if (known := self._known.get(address)) is not None:
+            known.rate = rate if not known.rate else (known.rate + rate) / 2
+            known.failures = 0
+
+    def full(self, address: str, now: float) -> None:
+        """`address` takes nobody now: those come first that haven't been asked, or who joins would ask the same ones
+        again and again."""
+        if (known := self._known.get(address)) is not None:
+            known.refusals += 1
+            known.not_before = now + min(FULL * 2 ** (known.refusals - 1), LONGEST)
+
+    def has_room(self, address: str) -> None:
+        """`address` takes one more."""
+        if (known := self._known.get(address)) is not None:
+            known.refusals = 0
+
+    def failed(self, address: str, now: float) -> None:
+        """`address` can't be reached, has ended, or is too slow."""
+        if (known := self._known.get(address)) is not None:
+            known.failures += 1
+            known.not_before = now + min(FAILED * 2 ** (known.failures - 1), LONGEST)
+            if known.failures > 6 and not known.given:
+                del self._known[address]
+
+    def lied(self, address: str, now: float) -> None:
+        """`address` has sent what the producer didn't sign."""
+        if (known := self._known.get(address)) is not None:
+            known.failures += 1
+            known.lied = True
+            known.not_before = now + LIED

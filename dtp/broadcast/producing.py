@@ -1,0 +1,280 @@
+"""`dtp.Broadcast`: a producer's end of a show."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgpack
+
+from dtp.broadcast.errors import BroadcastError
+from dtp.broadcast.feeding import FAN_OUT, Feeder
+from dtp.broadcast.format import Announcement, Flag, Position, Segment, SegmentSigner
+from dtp.broadcast.format.announcement import SHOW_SIZE
+from dtp.broadcast.held import HELD, Held
+from dtp.broadcast.places import SERVICE, Place, addresses_of, keys_service
+from dtp.broadcast.sealed.admission import Admission
+from dtp.broadcast.sealed.issuing import ROTATE, KeyIssuer
+from dtp.broadcast.sealed.keys import seal_segment
+from dtp.errors import ConfigError
+from dtp.identity import Identity
+from dtp.node.node import Node
+from dtp.replacing import replace_file
+from dtp.tasks import SupervisedTask
+
+if TYPE_CHECKING:
+    from dtp.broadcast.money.air import Air, Hysteresis
+    from dtp.broadcast.money.keeping import ShowKeeper
+    from dtp.chain import ChainClient
+
+#: Seconds that a producer or a relay stays for those who don't have the end of a show yet.
+DRAIN: Final = 10.0
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+class Broadcast:
+    """A show on air: what is written is signed, chained and sent to whoever listens. `async with` opens it."""
+
+    def __init__(
+        self,
+        show: bytes | str | None = None,
+        *,
+        identity: Identity | None = None,
+        place: Place | None = None,
+        service: str = SERVICE,
+        media: str = "",
+        title: str = "",
+        fan_out: int = FAN_OUT,
+        store: str | os.PathLike[str] | None = None,
+        limit: int = HELD,
+        wallet: ChainClient | None = None,
+        hysteresis: Hysteresis | None = None,
+        clock_ms: Callable[[], int] = _now_ms,
+        admission: Admission | None = None,
+        rotate: float = ROTATE,
+    ) -> None:
+        """`show` is the id of the show's object on the chain; without it the show is a new one that is free.
+
+        `identity` signs the segments. `store` is a folder, made where it isn't there, for how far the show is: one
+        that goes on after a restart needs it, or there would be two chains. `fan_out` is how many listen here
+        directly: others are sent on to those. `limit` is how much is held for who comes late, bytes.
+        `wallet` is a client of the chain with the producer's account: money drives the air then, by `states`, and
+        slots are posted; `hysteresis` keeps it from flapping.
+        With an `admission` the show is sealed, and it says who gets keys (`Guests`, `TicketHolders`, `PassHolders`);
+        there is a new key every `rotate` seconds.
+        Raise `BroadcastError`, and `ConfigError` for a store that can't be made or read.
+        """
+        self.identity = identity or Identity.generate()
+        self._clock_ms = clock_ms
+        self._service = service
+        id = os.urandom(SHOW_SIZE) if show is None else parse_show(show)
+        self._store = None if store is None else Path(store) / f"{id.hex()}.show"
+        self._make_folder()
+        announcement, position = self._load(id, media, title, sealed=admission is not None)
+        self.signer = SegmentSigner(self.identity, announcement, position)
+        self.held = Held(announcement, limit=limit)
+        self.held.edge = position.number - 1
+        self.feeder = Feeder(self.held, self.identity.id, fan_out=fan_out)
+        services = {service: self.feeder.serve}
+        #: Makes keys; None for a show that is open.
+        self.issuer: KeyIssuer | None = None
+        if admission is not None:
+            self.issuer = KeyIssuer(announcement.stream, admission, epoch=position.epoch)
+            services[keys_service(service)] = self.issuer.serve
+        self.node: Node = (place or Place()).node(self.identity, services)
+        self._rotate = rotate
+        self._rotating = SupervisedTask(self._make_keys, name="dtp-show-keys")
+        self._writing = asyncio.Lock()
+        self._init = b""
+        #: Is told each segment that was sent, and its bytes as they were signed: keys, too.
+        self.on_sent: Callable[[Segment, bytes], object] = lambda *_: None
+        self._stack = AsyncExitStack()
+        self._wallet, self._hysteresis = wallet, hysteresis
+        if wallet is not None and show is None:
+            raise BroadcastError(
+                "a wallet is for a show on the chain: give its id, which 'dtp show create' prints"
+            )
+        #: Follows the show on the chain; None for one that has none.
+        self.keeper: ShowKeeper | None = None
+
+    def _make_folder(self) -> None:
+        if self._store is not None:
+            try:
+                self._store.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as fault:
+                raise ConfigError(f"can't make the folder {self._store.parent}: {fault.strerror}") from fault
+
+    def _load(self, show: bytes, media: str, title: str, *, sealed: bool) -> tuple[Announcement, Position]:
+        if self._store is not None and self._store.exists():
+            try:
+                data, position = msgpack.unpackb(self._store.read_bytes())
+                announcement = Announcement.decode(data)
+                if announcement.sealed != sealed:
+                    kind = "sealed" if announcement.sealed else "open"
+                    raise BroadcastError(
+                        f"the show in {self._store} is {kind}, and stays so: begin a new one"
+                    )
+                return announcement, Position.decode(position)
+            except (OSError, ValueError, TypeError, msgpack.UnpackException) as fault:
+                raise ConfigError(f"{self._store} can't be read: {fault}; begin a new show") from None
+        made = Announcement.sign(
+            self.identity, show, time_ms=self._clock_ms(), media=media, title=title, sealed=sealed
+        )
+        return made, Position()
+
+    async def __aenter__(self) -> Broadcast:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.node)
+            if self._wallet is not None:
+                await self._open_keeper(self._wallet, stack)
+            if self.issuer is not None:
+                await self.issuer.rotate()
+                self._rotating.start()
+                stack.push_async_callback(self._rotating.stop)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def _open_keeper(self, wallet: ChainClient, stack: AsyncExitStack) -> None:
+        from dtp.broadcast.money.keeping import ShowKeeper
+
+        id = "0x" + self.announcement.show.hex()
+        keeper = await ShowKeeper.open(wallet, id, self._clock_ms, self._hysteresis)
+        if keeper.show.key != self.identity.id.key:
+            raise BroadcastError(
+                f"the segments of {id} are signed by another identity than {self.identity.id}"
+            )
+        await keeper.say_where(next(iter(self.addresses), ""))
+        self.keeper = await stack.enter_async_context(keeper)
+
+    async def states(self) -> AsyncIterator[Air]:
+        """Give how the show stands, now and at each change, up to the end. A free show is on air until `end`."""
+        if self.keeper is not None:
+            async for each in self.keeper.states():
+                yield each
+            return
+        from dtp.broadcast.money.air import Air
+
+        yield Air.ON_AIR
+        while not self.held.ended:
+            await self.held.changed()
+        yield Air.ENDED
+
+    @property
+    def next_slot(self) -> int:
+        """What the next slot will bring, in the coin's smallest unit; 0 for a free show, and while it is off air."""
+        return 0 if self.keeper is None else self.keeper.show.next_slot
+
+    @property
+    def announcement(self) -> Announcement:
+        """What the show says of itself."""
+        return self.signer.announcement
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it is listened to."""
+        return addresses_of(self.node, self._service)
+
+    @property
+    def listeners(self) -> int:
+        """How many listen here directly."""
+        return self.feeder.listeners
+
+    async def write(self, data: bytes, *, duration_ms: int = 0, flags: Flag = Flag.START) -> Segment:
+        """Sign a segment and send it; return its head.
+
+        Raise `BroadcastError` for one that is too large, and `OffAir` while nobody pays.
+
+        `flags` say whether a decoder can begin with it (`Flag.START`), or has it before all else (`Flag.INIT`).
+        """
+        async with self._writing:
+            if self.keeper is not None and Flag.LAST not in flags:
+                self.keeper.check_on_air()
+            self._begin_epoch(flags)
+            if Flag.INIT in flags:
+                self._init = data
+            return self._send(data, duration_ms, flags)
+
+    async def rotate_key(self) -> None:
+        """Make the next key of a sealed show, for those who may listen now; the next segment is sealed with it."""
+        if self.issuer is None:
+            raise BroadcastError("the show is open, and has no keys")
+        await self.issuer.rotate()
+
+    async def _make_keys(self) -> None:
+        while True:
+            await asyncio.sleep(self._rotate)
+            await self.rotate_key()
+
+    def _begin_epoch(self, flags: Flag) -> None:
+        """Send the next key where there is one, and init data again, for those who come from now on."""
+        made = None if self.issuer is None else self.issuer.begin_epoch()
+        if made is not None:
+            self._send(made.body, 0, Flag.KEYS)
+            if self._init and Flag.INIT not in flags:
+                self._send(self._init, 0, Flag.INIT)
+
+    def _send(self, data: bytes, duration_ms: int, flags: Flag) -> Segment:
+        """Sign and send a segment now; in a sealed show all but keys is sealed."""
+        epoch, key = (0, b"") if self.issuer is None else self.issuer.current
+        if key and Flag.KEYS not in flags:
+            data = seal_segment(key, self.announcement.stream, self.signer.position.number, data)
+        made = self.signer.sign(
+            data,
+            time_ms=self._clock_ms(),
+            duration_ms=duration_ms,
+            slot=0 if self.keeper is None or Flag.LAST in flags else self.keeper.slot,
+            epoch=epoch,
+            flags=flags,
+        )
+        self._save()
+        self.held.add_own(made, data)
+        if self.keeper is not None:
+            self.keeper.slots.sent(made.slot, made.link)
+        self.on_sent(made, data)
+        return made
+
+    async def end(self) -> Segment:
+        """End the show: whoever listens knows that no more comes."""
+        return await self.write(b"", flags=Flag.LAST)
+
+    async def drained(self, patience: float = DRAIN) -> None:
+        """Wait until those who listen here have all of a show that has ended, `patience` seconds at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self.feeder.drained()
+
+    def _save(self) -> None:
+        """Keep where the chain stands before anybody sees the segment."""
+        if self._store is not None:
+            state = msgpack.packb([self.announcement.encoded, self.signer.position.encode()])
+            try:
+                replace_file(self._store, state)
+            except OSError as fault:
+                raise ConfigError(f"can't write {self._store}: {fault.strerror}") from fault
+
+
+def parse_show(show: bytes | str) -> bytes:
+    """Return a show's id as bytes. Raise `BroadcastError` for what is none."""
+    try:
+        id = (
+            bytes.fromhex(show.removeprefix("0x").rjust(2 * SHOW_SIZE, "0"))
+            if isinstance(show, str)
+            else show
+        )
+    except ValueError:
+        id = b""
+    if len(id) != SHOW_SIZE:
+        raise BroadcastError(f"{show!r} is no id of a show: 0x and {2 * SHOW_SIZE} hex digits")
+    return id

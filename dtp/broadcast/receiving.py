@@ -1,0 +1,558 @@
+"""The listener's side: it hears one neighbour at a time, and another when that fails, lies or falls behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from dtp.broadcast import frames
+from dtp.broadcast import messages as m
+from dtp.broadcast.errors import SegmentError, SegmentForeign, ShowLost, ShowMessageError, ShowUnreachable
+from dtp.broadcast.format import Announcement, Flag, Segment
+from dtp.broadcast.held import HELD, Held
+from dtp.broadcast.parents import LONGEST, Parents
+from dtp.broadcast.rooms import COMPARED
+from dtp.errors import DtpError, PeerError
+from dtp.identity import PeerId
+from dtp.net.connection import Connection
+from dtp.net.stream import Stream
+from dtp.session.limits import DEFAULT, Limits
+from dtp.tasks import start_task
+
+log = logging.getLogger("dtp.broadcast")
+
+#: Limits of connections of shows: who is gone is noticed within seconds, and another one heard.
+SHOW_LIMITS: Final[Limits] = replace(DEFAULT, resume=1.0, keepalive=1.0, dead=3.0, handshake=5.0)
+#: Seconds that those which are compared have behind the first one.
+_SLOWER: Final = 0.25
+#: Seconds within which a neighbour says something, be it that it is there (see `feeding`).
+_ALIVE: Final = 3.0
+#: Seconds after the first choice of a neighbour that brought nothing new; doubled each time, up to `LONGEST`.
+_PAUSE: Final = 0.01
+#: Segments that are asked of others where one neighbour has lost them.
+_MOST_MISSED: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a listener waits. Seconds."""
+
+    #: ... for the answer of one that it dials.
+    answer: float = 5.0
+    #: ... without a byte, beside twice what a segment lasts, before it hears somebody else.
+    silence: float = 1.5
+    #: How much later than usual segments may come before the neighbour counts as too slow.
+    late: float = 3.0
+    #: ... for anybody at all, in the beginning.
+    anybody: float = 60.0
+    #: ... for a new segment, or for a neighbour that says that it hears the producer, before the show is lost.
+    lost: float = 60.0
+
+
+class Dial(Protocol):
+    """How a listener reaches an address."""
+
+    def __call__(self, address: str) -> contextlib.AbstractAsyncContextManager[Connection]: ...
+
+
+class NeighbourUnfit(PeerError):
+    """A neighbour can't be heard now; the next one is."""
+
+    code = "show-neighbour"
+
+
+class NeighbourFull(NeighbourUnfit):
+    """A neighbour takes no more listeners."""
+
+    code = "show-neighbour-full"
+
+
+class Receiver:
+    """Fills `held` from those who have the show. `run` it in a task of its own."""
+
+    def __init__(
+        self,
+        me: PeerId,
+        dial: Dial,
+        parents: Parents,
+        *,
+        producer: PeerId | None = None,
+        show: bytes | None = None,
+        start: int | None = None,
+        back_ms: int = 0,
+        patience: Patience | None = None,
+        limit: int = HELD,
+    ) -> None:
+        """`producer` and `show` are what the announcement must name, `start` the first segment, or None."""
+        self.parents = parents
+        self.held: Held | None = None
+        #: The first segment that is heard, but for init data; None before it is known.
+        self.start = start
+        #: Those through whom the neighbour hears the show that is heard, the producer first, the neighbour last.
+        self.path: tuple[PeerId, ...] = ()
+        #: Called with it when it is told.
+        self.on_path: Callable[[tuple[PeerId, ...]], object] = lambda _: None
+        #: Gives the addresses at which this side serves others.
+        self.serving: Callable[[], Sequence[str]] = tuple
+        #: Gives where there is room for others, here and below.
+        self.room: Callable[[], tuple[m.FreePlace, ...]] = tuple
+        #: How many neighbours were heard, one after another.
+        self.heard = 0
+        #: How many segments became whole here.
+        self.completed = 0
+        #: Why the neighbour before isn't heard any more; None where nothing went wrong.
+        self.why: DtpError | None = None
+        #: Why it has ended before the show.
+        self.fault: DtpError | None = None
+        self._me, self._dial, self._producer, self._show = me, dial, producer, show
+        self._back_ms, self._limit = back_ms, limit
+        self._patience = patience or Patience()
+        self._opened = asyncio.Event()
+        #: Passes when nothing of the producer was heard for too long; not before the announcement.
+        self._lost = asyncio.timeout(None)
+
+    async def opened(self) -> Held:
+        """Wait for the announcement, and return what is held from then on. Raise what ended it before."""
+        await self._opened.wait()
+        if self.held is None:
+            assert self.fault is not None
+            raise self.fault
+        return self.held
+
+    async def run(self) -> None:
+        """Hear the show to its end. What goes wrong for good is in `fault`, and wakes whoever waits."""
+        try:
+            async with self._lost:
+                await self._run()
+        except DtpError as fault:
+            self.fault = fault
+        except TimeoutError:  # of `_lost`
+            self._give_up_rest()
+            words = f"nothing of the show's producer was heard for {self._patience.lost:g} s, and the show has no end"
+            self.fault = ShowLost(f"{words}: listen again when the producer is back")
+        finally:
+            self._opened.set()
+            if self.held is not None:
+                self.held.wake()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        given_up = loop.time() + self._patience.anybody
+        useless, not_before = 0, loop.time()
+        while self.held is None or not self.held.ended:
+            now = loop.time()
+            if self.held is None:
+                self._check_reachable(now >= given_up)
+            wake = max(self.parents.next_time(now), not_before)
+            if wake > now:
+                await asyncio.sleep(min(wake, max(given_up, now + 1)) - now + 0.001)
+                continue
+            completed = self.completed
+            self.why = await self._hear_best() or self.why
+            useless = 0 if self.completed > completed else useless + 1
+            not_before = loop.time() + _pause_after(useless)
+
+    def _check_reachable(self, given_up: bool) -> None:
+        """Raise why the show isn't heard where waiting is of no use: all have another show, or it took too long."""
+        if isinstance(self.why, SegmentForeign) and self.parents.all_lied:
+            raise self.why
+        if given_up:
+            raise ShowUnreachable(f"nobody who has the show could be heard: {self.why}") from self.why
+
+    def _say_alive(self) -> None:
+        """The producer was heard, or somebody hears it."""
+        self._lost.reschedule(asyncio.get_running_loop().time() + self._patience.lost)
+
+    def _is_from_producer(self, path: tuple[PeerId, ...]) -> bool:
+        """True where who has this path hears the producer, as it says."""
+        return self.held is not None and path[:1] == (self.held.announcement.producer,)
+
+    def _give_up_rest(self) -> None:
+        """Nobody is asked any more for what isn't whole: what comes behind it is delivered all the same."""
+        held, wanted = self.held, self._wanted()
+        if held is not None and wanted is not None and wanted <= held.edge:
+            held.add_gap(wanted, held.edge)
+
+    def _come_through(self, path: tuple[PeerId, ...]) -> None:
+        """The show comes through these now; through nobody where there are none, and who listens here is told."""
+        self.path = path
+        self.on_path(path)
+
+    # ---- choosing ---------------------------------------------------------------------------------------
+
+    async def _hear_best(self) -> DtpError | None:
+        """Hear the best neighbour for as long as it does well; return what ended that."""
+        loop = asyncio.get_running_loop()
+        addresses = self.parents.due(loop.time(), COMPARED)
+        async with AsyncExitStack() as stack:
+            measured: dict[str, Connection] = {}
+            if len(addresses) > 1:
+                await self._compare(addresses, measured, stack)
+                addresses = self.parents.due(loop.time(), 1)
+            if not addresses:
+                return None
+            return await self._hear_one(addresses[0], measured.get(addresses[0]), stack)
+
+    async def _hear_one(
+        self, best: str, connection: Connection | None, stack: AsyncExitStack
+    ) -> DtpError | None:
+        """Hear this neighbour, over the connection that measured it where there is one."""
+        loop = asyncio.get_running_loop()
+        try:
+            if connection is None:
+                async with asyncio.timeout(self._patience.answer):
+                    connection = await stack.enter_async_context(self._dial(best))
+            await self._hear(best, connection)
+            return None
+        except NeighbourFull as fault:
+            self.parents.full(best, loop.time())
+            return fault
+        except (SegmentError, ShowMessageError) as fault:
+            self.parents.lied(best, loop.time())
+            return fault
+        except (DtpError, OSError, TimeoutError) as fault:
+            log.info("%s isn't heard any more: %s", best, fault)
+            self.parents.failed(best, loop.time())
+            return fault if isinstance(fault, DtpError) else NeighbourUnfit(f"{best}: {fault or 'no answer'}")
+        finally:
+            if self.held is None or not self.held.ended:
+                self._come_through(())
+
+    async def _compare(
+        self, addresses: list[str], measured: dict[str, Connection], stack: AsyncExitStack
+    ) -> None:
+        """Measure all of these; who answers much later than the first one isn't waited for.
+
+        The connections of those that can be heard are in `measured`, until `stack` ends.
+        """
+        pending = {
+            start_task(self._measure(each, measured, stack), name="dtp-show-measure") for each in addresses
+        }
+        timeout: float | None = None
+        try:
+            while pending:
+                done, pending = await asyncio.wait(
+                    pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    return
+                if any(each.result() >= 0 for each in done):
+                    timeout = _SLOWER
+        finally:
+            for each in pending:
+                each.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    async def _measure(self, address: str, measured: dict[str, Connection], stack: AsyncExitStack) -> int:
+        """Have `address` send its newest segment, and note how fast it came; return its number, -1 for none.
+
+        Its connection goes to `measured`. Nothing of it is believed: a neighbour that lies here is found out as soon
+        as it is heard.
+        """
+        loop = asyncio.get_running_loop()
+        began, probe = loop.time(), _Probe()
+        try:
+            async with asyncio.timeout(self._patience.answer):
+                connection = await stack.enter_async_context(self._dial(address))
+                async with _asked(connection, m.Hello(count=1)) as stream:
+                    while not probe.done and (message := await frames.read(stream)) is not None:
+                        probe.take(message)
+            measured[address] = connection
+        except TimeoutError:
+            if not probe.answered:
+                self.parents.failed(address, loop.time())
+        except (DtpError, OSError) as fault:
+            log.info("%s can't be measured: %s", address, fault)
+            self.parents.failed(address, loop.time())
+            return -1
+        self.parents.learn(probe.others)
+        if not probe.room or self._me in probe.path:
+            self.parents.full(address, loop.time())
+        elif probe.answered:
+            self.parents.has_room(address)
+        if probe.done:
+            self.parents.measured(address, probe.size / max(loop.time() - began, 1e-6))
+        return probe.number
+
+    async def _newest(self, address: str) -> int:
+        """Return the number of the newest segment that `address` says it has, -1 for none. Nothing more is sent."""
+        try:
+            async with (
+                asyncio.timeout(self._patience.answer),
+                self._dial(address) as connection,
+                _asked(connection, m.Hello(count=1)) as stream,
+            ):
+                while (message := await frames.read(stream)) is not None:
+                    match message:
+                        case m.State(_, others, _):
+                            self.parents.learn(others)
+                        case m.Manifest(data):
+                            segment = Segment.decode(data)
+                            if not segment.flags & (Flag.INIT | Flag.KEYS):
+                                return segment.number
+        except (DtpError, OSError, TimeoutError) as fault:
+            log.info("%s doesn't say what it has: %s", address, fault or "no answer")
+            self.parents.failed(address, asyncio.get_running_loop().time())
+        return -1
+
+    # ---- hearing ----------------------------------------------------------------------------------------
+
+    async def _hear(self, address: str, connection: Connection) -> None:
+        stream = await connection.open_stream()
+        addresses = tuple(self.serving())
+        frames.write(stream, m.Hello(self._wanted(), self._back_ms, addresses=addresses))
+        self.heard += 1
+        pace = _Pace(self._patience, asyncio.get_running_loop().time)
+        try:
+            async with asyncio.timeout(self._patience.answer) as limit:
+                await self._hear_messages(address, stream, pace, limit)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise NeighbourUnfit(f"{address} is silent") from None
+
+    async def _hear_messages(self, address: str, stream: Stream, pace: _Pace, limit: asyncio.Timeout) -> None:
+        """Take what a neighbour says, until nothing is wanted of it. `limit` passes when it is silent."""
+        now = asyncio.get_running_loop().time
+        told: tuple[m.FreePlace, ...] = ()
+        while True:
+            if (room := self.room()) != told and pace.segments:
+                told = room
+                frames.write(stream, m.Room(room))
+            wait = _ALIVE if pace.segments else self._patience.answer
+            # Not for each message: a new deadline costs as much as reading one.
+            if (limit.when() or 0.0) < now() + wait / 2:
+                limit.reschedule(now() + wait)
+            message = await frames.read(stream)
+            if message is None:
+                if self.held is not None and self.held.ended:
+                    return
+                raise NeighbourUnfit(f"{address} has ended before the show")
+            if isinstance(message, m.Gap) or pace.wants_look():
+                limit.reschedule(None)  # others are asked meanwhile, each with a limit of its own
+            await self._take(address, message, pace)
+            if self.held is not None and self.held.ended and self._wanted() is None:
+                return
+            if pace.wants_look():
+                limit.reschedule(None)
+                await self._look_elsewhere(address, pace)
+
+    def _wanted(self) -> int | None:
+        """Return the first segment that isn't here nor lost; None before any is known, and when all are here."""
+        held, number = self.held, self.start
+        if held is None or number is None:
+            return number
+        while ((each := held.get(number)) is not None and each.whole) or held.is_lost(number):
+            if held.last is not None and number >= held.last:
+                return None
+            number += 1
+        return number
+
+    async def _take(self, address: str, message: m.Message, pace: _Pace) -> None:
+        match message:
+            case m.Announced(data):
+                self._announced(data)
+            case m.Full(others):
+                self.parents.learn(others)
+                raise NeighbourFull(f"{address} takes no more listeners")
+            case m.State(path, others, _):
+                if self._me in path:
+                    raise NeighbourFull(f"{address} hears the show through this side")
+                self.parents.learn(others)
+                self.parents.has_room(address)
+                self._come_through(path)
+                if self._is_from_producer(path):
+                    self._say_alive()
+            case m.Manifest(data):
+                segment = self._open_held().add_manifest(data)
+                if self.start is None and not segment.flags & (Flag.INIT | Flag.KEYS):
+                    self.start = segment.number
+            case m.Piece(number, index, data):
+                held = self._open_held()
+                if held.add_piece(number, index, data):
+                    pace.came(len(data))
+                    each = held.get(number)
+                    if each is not None and each.whole:
+                        self.completed += 1
+                        self._say_alive()
+                        pace.whole(each.segment)
+                        self.parents.measured(address, pace.rate)
+            case m.Gap(first, last):
+                await self._recover(address, first, last)
+            case m.Proof(data):
+                self._open_held().believe(data)
+            case m.Hello() | m.Room() | m.KeyWanted() | m.KeysGiven() | m.KeyRefused():
+                raise ShowMessageError("this comes from who listens, or belongs to another service")
+
+    def _announced(self, data: bytes) -> None:
+        if self.held is not None:
+            if data != self.held.announcement.encoded:
+                raise SegmentForeign("this neighbour has another show")
+            return
+        announcement = Announcement.decode(data)
+        if self._producer is not None and announcement.producer != self._producer:
+            raise SegmentForeign(
+                f"the show there isn't of {self._producer.short}, but of {announcement.producer}: if that is "
+                "whom you mean, name it as --producer"
+            )
+        if self._show is not None and announcement.show != self._show:
+            raise SegmentForeign(
+                f"the show there is {announcement.show.hex()}, not {self._show.hex()}: ask its producer where"
+            )
+        self.held = Held(announcement, limit=self._limit)
+        self._say_alive()
+        self._opened.set()
+
+    def _open_held(self) -> Held:
+        if self.held is None:
+            raise ShowMessageError("the announcement comes before all segments")
+        return self.held
+
+    async def _recover(self, address: str, first: int, last: int) -> None:
+        """A neighbour says that these are lost: ask others before that is believed."""
+        held = self._open_held()
+        first = max(first, self.start or 0)
+        if last < first:
+            return
+        others = [each for each in self.parents.addresses if each != address]
+        for other in others[:COMPARED]:
+            if last - first >= _MOST_MISSED or all(_whole(held, each) for each in range(first, last + 1)):
+                break
+            try:
+                async with asyncio.timeout(self._patience.silence):
+                    await self._fetch(other, first, last + 1 - first)
+            except SegmentError:
+                self.parents.lied(other, asyncio.get_running_loop().time())
+            except (DtpError, OSError, TimeoutError) as fault:
+                log.info("%s hasn't what is missing: %s", other, fault)
+        held.add_gap(first, last)
+
+    async def _fetch(self, address: str, start: int, count: int) -> None:
+        held = self._open_held()
+        async with (
+            self._dial(address) as connection,
+            _asked(connection, m.Hello(start, count=count)) as stream,
+        ):
+            while (message := await frames.read(stream)) is not None:
+                match message:
+                    case m.Manifest(data):
+                        held.add_manifest(data)
+                    case m.Piece(number, index, data):
+                        held.add_piece(number, index, data)
+
+    async def _look_elsewhere(self, address: str, pace: _Pace) -> None:
+        """Nothing came for a while, or late: where others are ahead, this neighbour withholds, or is too slow."""
+        pace.looked()
+        edge = -1 if self.held is None else self.held.edge
+        now = asyncio.get_running_loop().time()
+        others = [each for each in self.parents.due(now, COMPARED + 1) if each != address]
+        ahead = await asyncio.gather(*(self._newest(each) for each in others[:COMPARED]))
+        if any(number > edge for number in ahead):
+            raise NeighbourUnfit(f"{address} is behind others")
+        if self.path and not self._is_from_producer(self.path):
+            raise NeighbourUnfit(f"{address} doesn't hear the producer any more")
+
+
+@asynccontextmanager
+async def _asked(connection: Connection, hello: m.Hello) -> AsyncIterator[Stream]:
+    """A stream on which so much is asked for."""
+    stream = await connection.open_stream()
+    frames.write(stream, hello)
+    try:
+        yield stream
+    finally:
+        stream.reset()
+
+
+def _pause_after(useless: int) -> float:
+    """Return the seconds until the next neighbour is chosen, after so many in a row that brought nothing new."""
+    return min(_PAUSE * 2.0 ** min(useless - 1, 32), LONGEST) if useless else 0.0
+
+
+def _whole(held: Held, number: int) -> bool:
+    each = held.get(number)
+    return each is not None and each.whole
+
+
+class _Probe:
+    """What a neighbour that is measured has said."""
+
+    def __init__(self) -> None:
+        self.number, self.size, self._missing = -1, 0, -1
+        self.answered, self.room = False, True
+        self.others: tuple[str, ...] = ()
+        self.path: tuple[PeerId, ...] = ()
+
+    @property
+    def done(self) -> bool:
+        """True when a whole segment has come that isn't init data."""
+        return self._missing == 0
+
+    def take(self, message: m.Message) -> None:
+        """Take its next word."""
+        self.answered = True
+        match message:
+            case m.State(path, others, room):
+                self.path, self.others, self.room = path, others, room
+            case m.Manifest(data):
+                segment = Segment.decode(data)
+                if not segment.flags & (Flag.INIT | Flag.KEYS):
+                    self.number, self._missing = segment.number, segment.pieces
+            case m.Piece(number, _, data):
+                self.size += len(data)
+                if number == self.number:
+                    self._missing -= 1
+
+
+class _Pace:
+    """How fast a neighbour sends: its rate, its silence, and whether it falls behind. Times are of one clock."""
+
+    def __init__(self, patience: Patience, clock: Callable[[], float]) -> None:
+        self._patience, self._clock = patience, clock
+        self._began = self._last = clock()
+        self._size = 0
+        self._looks = 0
+        self._least: float | None = None
+        self._late = False
+        self._duration = 0.0
+        self.segments = 0
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second since it began."""
+        return self._size / max(self._last - self._began, 1e-6)
+
+    def came(self, size: int) -> None:
+        self._last = self._clock()
+        self._looks = 0
+        self._size += size
+
+    def whole(self, segment: Segment) -> None:
+        """A segment is complete. How late it is counts by the difference to others, so the producer's clock may be
+        any."""
+        self.segments += 1
+        self._duration = segment.duration_ms / 1000
+        offset = self._clock() - segment.time_ms / 1000
+        self._least = offset if self._least is None else min(self._least, offset)
+        self._late = offset > self._least + self._patience.late
+
+    def wants_look(self) -> bool:
+        """True when others are to be asked whether they are ahead: segments come later than they did, or no piece has
+        come for longer than it should take, or for twice as long as at the last look."""
+        if self._late:
+            return True
+        patience = self._patience.silence + 2 * self._duration
+        return self._clock() - self._last > max(
+            patience, min(patience * 2.0 ** min(self._looks, 32), LONGEST)
+        )
+
+    def looked(self) -> None:
+        """Others were asked, who had nothing either as a rule: the next look is later, and so late is usual now."""
+        self._last = self._clock()
+        self._looks += 1
+        self._late, self._least = False, None

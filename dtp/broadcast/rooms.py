@@ -1,0 +1,53 @@
+"""Where a tree of listeners has room: a value. Who is full sends those who come to the nearest free places."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from dtp.broadcast.messages import MAX_ADDRESSES, MAX_PATH, FreePlace
+
+#: Places that who comes is sent to first, and compares.
+COMPARED: Final = 3
+
+
+class Rooms:
+    """The free places that those below have told of.
+
+    Many may come before those below tell anew, so it is counted how many were sent where: nobody is sent to a place
+    that those before have filled, while there are others.
+    """
+
+    def __init__(self) -> None:
+        self._told: dict[Hashable, tuple[FreePlace, ...]] = {}
+        self._sent: Counter[str] = Counter()
+
+    def tell(self, who: Hashable, places: Sequence[FreePlace]) -> None:
+        """`who` has told of these; what it told before counts no more."""
+        self.forget(who)
+        self._told[who] = tuple(
+            replace(each, depth=each.depth + 1) for each in places if each.depth < MAX_PATH
+        )
+
+    def forget(self, who: Hashable) -> None:
+        """`who` is gone."""
+        for each in self._told.pop(who, ()):
+            del self._sent[each.address]
+
+    def nearest(self, without: Hashable = None) -> list[FreePlace]:
+        """Return the nearest places of all but one, those first that have room for more than were sent there."""
+        found = [each for who, places in self._told.items() if who != without for each in places]
+        found.sort(key=self._order)
+        return found[:MAX_ADDRESSES]
+
+    def _order(self, place: FreePlace) -> tuple[bool, int, int]:
+        sent = self._sent[place.address]
+        return sent >= COMPARED * place.free, place.depth, sent
+
+    def send(self) -> list[str]:
+        """Return where somebody is sent who comes now."""
+        chosen = [each.address for each in self.nearest()]
+        self._sent.update(chosen[:COMPARED])
+        return chosen

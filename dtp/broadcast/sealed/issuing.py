@@ -1,0 +1,136 @@
+"""The producer's side of a sealed show: a new key for each epoch, sealed to those who may listen then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from dtp.broadcast import frames
+from dtp.broadcast import messages as m
+from dtp.broadcast.errors import ShowMessageError
+from dtp.broadcast.sealed.admission import Admission, Refusal, SeatClaim
+from dtp.broadcast.sealed.keys import KEY_SIZE, seal_key
+from dtp.errors import DtpError
+from dtp.identity import PeerId
+from dtp.net.connection import Connection
+from dtp.net.stream import Stream
+from dtp.tasks import TaskSet
+
+log = logging.getLogger("dtp.broadcast")
+
+#: Seconds that a key is used, by default: who leaves hears no more than that.
+ROTATE: Final = 60.0
+#: Epochs whose keys are given to who asks: it may be behind what is live.
+_GIVEN: Final = 8
+#: Seconds that somebody has to ask.
+_HELLO: Final = 10.0
+#: Questions of one connection at once.
+_STREAMS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """The next epoch: what the segment of keys has, to be sent before all that is sealed with its key."""
+
+    epoch: int
+    key: bytes
+    body: bytes
+
+
+class KeyIssuer:
+    """Makes keys and gives them out. `serve` is the handler of the service at which they are asked for.
+
+    Who has asked once, and was admitted, finds each further key in the stream, for as long as the admission holds.
+    """
+
+    def __init__(self, stream: bytes, admission: Admission, *, epoch: int = 0) -> None:
+        """`epoch` is the last one that was used before."""
+        self._stream, self._admission, self._epoch = stream, admission, epoch
+        self._asked: dict[PeerId, Sequence[SeatClaim]] = {}
+        self._keys: OrderedDict[int, bytes] = OrderedDict()
+        self._next: Rotation | None = None
+
+    @property
+    def listeners(self) -> int:
+        """How many the next key is for."""
+        return len(self._admission.invited | self._asked.keys())
+
+    async def rotate(self) -> None:
+        """Make the key of the next epoch, for those who may listen now.
+
+        When that can't be told, nobody who had the last one loses the next.
+        """
+        try:
+            refused = await self._admission.refused(self._asked)
+        except DtpError as fault:
+            log.warning("who may listen can't be told now, so all keep their keys: %s", fault)
+            refused = {}
+        for each, why in refused.items():
+            log.info("%s gets no key any more: %s", each.short, why)
+            self._asked.pop(each, None)
+        # Sorted: the order tells nothing of who came when.
+        listeners = sorted({*self._admission.invited, *self._asked}, key=lambda each: each.key)
+        key, epoch = os.urandom(KEY_SIZE), self._epoch + 1
+        body = await asyncio.to_thread(seal_key, key, self._stream, epoch, listeners)
+        self._next = Rotation(epoch, key, body)
+
+    def begin_epoch(self) -> Rotation | None:
+        """Return what `rotate` has made, once: it is sent now, and its key is asked for from now on."""
+        made, self._next = self._next, None
+        if made is not None:
+            self._epoch = made.epoch
+            self._keys[made.epoch] = made.key
+            while len(self._keys) > _GIVEN:
+                self._keys.popitem(last=False)
+        return made
+
+    @property
+    def current(self) -> tuple[int, bytes]:
+        """The number of this epoch, and its key. Only behind the first `begin_epoch`."""
+        return self._epoch, self._keys[self._epoch]
+
+    async def ask(self, peer: PeerId, claims: Sequence[SeatClaim]) -> dict[int, bytes] | Refusal:
+        """Return the keys of the newest epochs, or why `peer` gets none."""
+        try:
+            refused = await self._admission.refused({**self._asked, peer: claims})
+        except DtpError as fault:
+            log.warning("who may listen can't be told now: %s", fault)
+            return Refusal.NOT_NOW
+        if peer in refused:
+            return refused[peer]
+        if peer not in self._admission.invited:
+            self._asked[peer] = claims
+        return dict(self._keys)
+
+    async def serve(self, connection: Connection) -> None:
+        """Answer one connection, until it ends."""
+        tasks = TaskSet(on_error=lambda task, fault: log.info("%s: %s", connection.peer.short, fault))
+        try:
+            async for stream in connection:
+                if len(tasks) >= _STREAMS:
+                    stream.reset()
+                    continue
+                tasks.start(self._answer(connection.peer, stream), name="dtp-show-key")
+        finally:
+            await tasks.stop()
+
+    async def _answer(self, peer: PeerId, stream: Stream) -> None:
+        try:
+            async with asyncio.timeout(_HELLO):
+                asked = await frames.read(stream)
+            if not isinstance(asked, m.KeyWanted):
+                raise ShowMessageError("a key is asked for first")
+            answer = await self.ask(peer, asked.claims)
+            frames.write(stream, m.KeysGiven(answer) if isinstance(answer, dict) else m.KeyRefused(answer))
+            stream.write_eof()
+            await stream.flush()
+        except (ShowMessageError, TimeoutError) as fault:
+            log.info("%s doesn't ask for a key: %s", peer.short, fault)
+            stream.reset()
+        except DtpError as fault:
+            log.debug("%s went: %s", peer.short, fault)

@@ -1,0 +1,328 @@
+"""One QUIC connection as a carrier: ordered bytes on a stream each way, and packets that may be lost beside them.
+
+docs/wire.md, "QUIC", has what goes where. QUIC's own windows open by themselves as data comes in, whether or not
+anybody reads it, so each side tells the other on a second stream how much it has taken: whoever is paused stops
+the other, and holds `WINDOW` bytes at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+
+from qh3.quic import events
+from qh3.quic.connection import QuicConnection, QuicConnectionError
+
+from dtp.carriers.base import State
+from dtp.carriers.errors import BrokenError, CreditError, DialError
+from dtp.carriers.pushed import PushedCarrier, Received
+from dtp.carriers.url import plain_ip
+from dtp.errors import CarrierError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: Bytes that may be under way to a side that doesn't read: 10 MB/s over 0.2 s. Part of the protocol.
+WINDOW: Final = 2 * 1024 * 1024
+#: Bytes that the library may have and not have sent: above that `write` says to wait.
+UNSENT: Final = 256 * 1024
+#: The most of a packet on the lossy path. A UDP payload of 1,200 bytes goes everywhere (RFC 9000, 14); QUIC's header,
+#: number, tag and frame take 40 of it at most.
+PACKET: Final = 1160
+#: Bytes of packets that may wait for the network.
+MOST_PACKETS_WAIT: Final = 64 * 1024
+#: Seconds of silence after which something is sent: many a NAT forgets a UDP mapping after 30 s.
+KEEPALIVE: Final = 20.0
+#: Codes of CONNECTION_CLOSE: of an orderly end, of an abort, of a listener that takes nobody.
+CLOSED, ABORTED, REFUSED = 0, 1, 2
+#: How often the last packet is sent: nobody stays to send it again.
+_FAREWELLS = 2
+_CREDIT = 8
+
+Address = tuple[Any, ...]
+
+
+class Sender(Protocol):
+    """What a carrier has below it: the UDP socket that it shares."""
+
+    def send(self, packets: Iterable[tuple[bytes, Address]]) -> None:
+        """Send them; what the system doesn't take is lost."""
+
+    def forget(self, carrier: QuicCarrier) -> None:
+        """It is over: nothing of it comes here any more."""
+
+
+class QuicCarrier(PushedCarrier):
+    """A carrier over one QUIC connection. Made by `dtp.carriers.quic_endpoint`."""
+
+    scheme: ClassVar[str] = "quic"
+
+    def __init__(
+        self, below: Sender, quic: QuicConnection, peer: Address, remote: str, *, dialled: bool
+    ) -> None:
+        self._takes = _Incoming(3 if dialled else 2)
+        super().__init__(plain_ip(peer), remote, self._takes)
+        self.packet_size = PACKET
+        #: Where its packets go now.
+        self.peer = peer
+        #: Set when the handshake is done, or failed: then with an exception.
+        self.connected: asyncio.Future[None] = self._loop.create_future()
+        self.on_connected = _nothing
+        self._below = below
+        self._quic = quic
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+        self._awake = self._loop.call_later(KEEPALIVE, self._keep_awake)
+        self._packets_wait = 0  # bytes on the lossy path that may not be sent yet
+        self._sends = _Outgoing(2 if dialled else 3)
+
+    # ---- the contract -----------------------------------------------------------------------------------
+
+    def write(self, data: memoryview) -> bool:
+        if self._state is not State.OPEN:
+            return False
+        self._sends.pending += data
+        self._transmit()
+        if self._sends.pending:
+            self._sends.blocked = True
+        return not self._sends.blocked
+
+    def write_packet(self, data: memoryview) -> None:
+        if self._state is State.OPEN and self.connected.done() and len(data) <= self.packet_size:
+            if self._packets_wait > MOST_PACKETS_WAIT:
+                return  # the network takes no more now, and the library would keep it without end
+            self._packets_wait += len(data)
+            self._call(self._quic.send_datagram_frame, bytes(data))
+            self._transmit()
+
+    @property
+    def held(self) -> int:
+        """Return how many bytes wait here, to be sent or to be reported."""
+        return len(self._sends.pending) + self._takes.size
+
+    # ---- from the socket --------------------------------------------------------------------------------
+
+    def received(self, packets: list[bytes], peer: Address) -> None:
+        """Packets of this connection have come from `peer`."""
+        now = self._loop.time()
+        if self._state is not State.ENDED:
+            self._call(self._quic.receive_many_datagrams, packets, peer[:2], now)
+            self._go_on()
+
+    def connect(self) -> None:
+        """Begin the handshake (client side)."""
+        self._quic.connect(self.peer[:2], now=self._loop.time())
+        self._transmit()
+
+    def refused(self, error: CarrierError) -> None:
+        """The system says that nobody is there."""
+        self._end(error)
+
+    def _go_on(self) -> None:
+        """Take what has happened, deliver what came, send what waits."""
+        while self._state is not State.ENDED and (event := self._quic.next_event()) is not None:
+            handler = _HANDLERS.get(type(event))
+            if handler is not None:
+                handler(self, event)
+        # Told as an event only after three times its longest wait for an answer, for packets that come late.
+        closed = getattr(self._quic, "_close_event", None)
+        if closed is not None and self._state is not State.ENDED:
+            self._on_terminated(closed)
+        self._deliver()
+        if self._state is not State.ENDED:
+            self._transmit()
+            if self._sends.blocked and not self._sends.pending and self._state is State.OPEN:
+                self._sends.blocked = False
+                if self._receiver is not None:
+                    self._receiver.carrier_writable()
+
+    def _transmit(self) -> None:
+        """Give the library what it may have, send what it gives, and set its timer."""
+        self._feed_library()
+        if self.ended:
+            return
+        packets = self._call(self._quic.datagrams_to_send, self._loop.time()) or ()
+        if self._packets_wait:
+            self._packets_wait = max(0, self._packets_wait - sum(len(data) for data, _ in packets))
+        self._below.send(packets)
+        if self.ended:
+            return
+        at = self._quic.get_timer()
+        due = float("inf") if at is None else at
+        if due != self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = due
+            self._timer = None if at is None else self._loop.call_at(at, self._tick)
+
+    def _feed_library(self) -> None:
+        sends = self._sends
+        if not self.connected.done():
+            return
+        room = min(sends.allowed - sends.sent, UNSENT - self._quic.get_send_buffer_size(sends.stream))
+        if sends.pending and room > 0:
+            piece = bytes(sends.pending[:room])
+            del sends.pending[:room]
+            sends.sent += len(piece)
+            self._call(self._quic.send_stream_data, sends.stream, piece)
+        if self._state is State.CLOSING and not sends.pending and not sends.finished:
+            sends.finished = True
+            self._call(self._quic.send_stream_data, sends.stream, b"", True)
+
+    def _tick(self) -> None:
+        self._timer, due = None, self._timer_at
+        self._timer_at = float("inf")
+        if self._state is not State.ENDED:
+            self._call(self._quic.handle_timer, max(due, self._loop.time()))
+            self._go_on()
+
+    def _keep_awake(self) -> None:
+        self._awake = self._loop.call_later(KEEPALIVE, self._keep_awake)
+        if self.connected.done():
+            self._call(self._quic.send_ping, 0)
+            self._transmit()
+
+    def _call(self, method: Any, *arguments: Any) -> Any:
+        """Call the library; what it can't do ends the carrier, in the next turn."""
+        try:
+            return method(*arguments)
+        except QuicConnectionError as error:
+            broken = BrokenError(str(error))
+            broken.__cause__ = error
+            self._loop.call_soon(self._end, broken)
+            return None
+
+    # ---- what happened ----------------------------------------------------------------------------------
+
+    def _on_handshake(self, event: events.HandshakeCompleted) -> None:
+        if not self.connected.done():
+            self.connected.set_result(None)
+            self.on_connected()
+
+    def _on_data(self, event: events.StreamDataReceived) -> None:
+        takes, sends = self._takes, self._sends
+        if event.stream_id == takes.stream:
+            if not takes.take(event.data, event.end_stream):
+                self._end(CreditError(f"{self.remote} sends more than was allowed"))
+        elif event.stream_id == takes.stream + 4:
+            sends.take_credit(event.data)
+            if sends.allowed > sends.sent + WINDOW:
+                self._end(CreditError(f"{self.remote} has taken more than was sent"))
+        else:
+            self._end(CreditError(f"{self.remote} uses stream {event.stream_id}"))
+
+    def _on_reset(self, event: events.StreamReset) -> None:
+        self._end(BrokenError("reset by the other side"))
+
+    def _on_packet(self, event: events.DatagramFrameReceived) -> None:
+        if self._state is State.OPEN and self._receiver is not None and event.data:
+            self._receiver.carrier_packet(event.data)
+
+    def _on_terminated(self, event: events.ConnectionTerminated) -> None:
+        if event.error_code == CLOSED and event.frame_type is None and self._state is State.CLOSING:
+            self._end(None)
+        elif event.error_code == REFUSED and event.frame_type is not None:
+            self._end(DialError("nobody listens there any more"))
+        else:
+            words = event.reason_phrase or "ended by the other side"
+            self._end(BrokenError(f"{words} (QUIC code {event.error_code})"))
+
+    # ---- the end, and what is below -----------------------------------------------------------------------
+
+    def _finish_writing(self) -> None:
+        self._transmit()
+
+    def _taken(self, size: int) -> None:
+        credit = b"" if self.ended else self._takes.credit()
+        if credit:
+            self._call(self._quic.send_stream_data, self._sends.stream + 4, credit)
+            self._transmit()
+
+    def _end(self, error: CarrierError | None, *, aborted: bool = False) -> None:
+        if not self.connected.done():
+            failed = DialError(f"{self.remote}: {error or 'ended during the handshake'}")
+            failed.__cause__ = error
+            self.connected.set_exception(failed)
+            self.connected.exception()  # looked at, also where nobody waits
+        super()._end(error, aborted=aborted)
+
+    def _let_go(self, *, aborted: bool) -> None:
+        self._say_goodbye(ABORTED if aborted else CLOSED)
+
+    def refuse(self, first: bytes) -> None:
+        """Answer the first packet by saying that nobody is taken, and end."""
+        self._call(self._quic.receive_datagram, first, self.peer[:2], self._loop.time())
+        self._state = State.ENDED
+        self._say_goodbye(REFUSED, transport=True)
+
+    def _say_goodbye(self, code: int, *, transport: bool = False) -> None:
+        self._sends.pending.clear()
+        for timer in (self._timer, self._awake):
+            if timer is not None:
+                timer.cancel()
+        self._timer = None
+        try:
+            # A frame type makes it QUIC's own close, which may come before the handshake is done.
+            self._quic.close(code, frame_type=0 if transport else None)
+            last = list(self._quic.datagrams_to_send(self._loop.time()))
+        except QuicConnectionError:
+            last = []
+        for _ in range(_FAREWELLS):
+            self._below.send(last)
+        self._below.forget(self)
+
+
+class _Outgoing:
+    """What this side sends: stream, how much of it was given to the library, and how much may be."""
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
+        self.pending = bytearray()
+        self.sent = 0
+        self.allowed = WINDOW
+        self.blocked = False
+        self.finished = False
+        self._credit = b""  # the beginning of a message
+
+    def take_credit(self, data: bytes) -> None:
+        """Take what the other side says of what it has read: totals of 8 bytes, the last one counts."""
+        data = self._credit + data
+        whole = len(data) - len(data) % _CREDIT
+        self._credit = data[whole:]
+        if whole:
+            self.allowed = max(self.allowed, int.from_bytes(data[whole - _CREDIT : whole]) + WINDOW)
+
+
+class _Incoming(Received):
+    """What came and was not handed on yet, and what the other side knows of that."""
+
+    def __init__(self, stream: int) -> None:
+        super().__init__()
+        self.stream = stream
+        self._told = 0
+
+    def take(self, data: bytes, end: bool) -> bool:
+        """Keep what came; False where it is more than may come."""
+        self.put(data)
+        self.finished = self.finished or end
+        return self.taken + self.size <= self._told + WINDOW
+
+    def credit(self) -> bytes:
+        """Return what to say of how much was taken; empty while it isn't worth it."""
+        if self.finished or self.taken - self._told < WINDOW // 4:
+            return b""
+        self._told = self.taken
+        return self.taken.to_bytes(_CREDIT)
+
+
+def _nothing() -> None:
+    """Nobody asked to be called."""
+
+
+_HANDLERS: dict[type, Any] = {
+    events.HandshakeCompleted: QuicCarrier._on_handshake,
+    events.StreamDataReceived: QuicCarrier._on_data,
+    events.StreamReset: QuicCarrier._on_reset,
+    events.DatagramFrameReceived: QuicCarrier._on_packet,
+    events.ConnectionTerminated: QuicCarrier._on_terminated,
+}

@@ -1,0 +1,1 @@
+"""What talks to a node: the client, its wire, transactions, gas and networks."""

@@ -1,0 +1,106 @@
+"""Several nodes of one network as one: who is asked, how often, and whether it is the right network.
+
+A question goes to the endpoint that answered last. When it doesn't answer, the next one is asked, after a pause that
+grows. Each endpoint is asked once which chain it serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from dtp.chain.errors import NodeUnavailable, WrongNetwork
+from dtp.chain.model import ServiceInfo
+from dtp.chain.node._wire import Wire
+from dtp.chain.node.networks import NETWORKS, Network
+
+T = TypeVar("T")
+Sleep = Callable[[float], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often a question is asked before it is given up. Pauses are in seconds; half of each is random."""
+
+    attempts: int = 6
+    first_pause: float = 0.1
+    factor: float = 2.0
+    longest_pause: float = 5.0
+
+    def pause(self, attempt: int) -> float:
+        """The pause after failed attempt number `attempt`, from 0."""
+        whole = min(self.first_pause * self.factor**attempt, self.longest_pause)
+        return whole * (0.5 + random.random() / 2)
+
+
+class Endpoints:
+    """The nodes of a network. `timeout` is in seconds, for each single call."""
+
+    def __init__(
+        self, network: Network, *, timeout: float, retry: Retry, sleep: Sleep = asyncio.sleep
+    ) -> None:
+        self.network = network
+        self.retry = retry
+        self.sleep = sleep
+        self._wires = [Wire(url, timeout=timeout) for url in network.endpoints]
+        self._checked: set[str] = set()
+        self._turn = 0
+        #: The chain that is talked to; empty before the first answer.
+        self.chain_id = network.chain_id
+        self.info: ServiceInfo | None = None
+
+    @property
+    def wire(self) -> Wire:
+        """The endpoint whose turn it is."""
+        return self._wires[self._turn % len(self._wires)]
+
+    def next(self) -> None:
+        """Let the next endpoint have its turn."""
+        self._turn += 1
+
+    async def checked(self) -> Wire:
+        """The endpoint whose turn it is, known to serve the right chain. Raises `WrongNetwork`."""
+        wire = self.wire
+        if wire.url not in self._checked:
+            info = await wire.service_info()
+            if self.chain_id and info.chain_id != self.chain_id:
+                raise WrongNetwork(
+                    f"{wire.url} serves chain {info.chain_id} ({info.chain or 'unnamed'}), but "
+                    f"{self.network.name} is {self.chain_id}: give the network that is meant, or another endpoint"
+                )
+            self.chain_id = info.chain_id
+            self.info = info
+            self._checked.add(wire.url)
+        return wire
+
+    async def ask(self, question: Callable[[Wire], Awaitable[T]]) -> T:
+        """The answer to a question that may be asked several times. Raises `NodeUnavailable` and what it raises."""
+        for attempt in range(self.retry.attempts):
+            try:
+                return await question(await self.checked())
+            except NodeUnavailable as fault:
+                lost = fault
+            self.next()
+            if attempt + 1 < self.retry.attempts:
+                await self.sleep(self.retry.pause(attempt))
+        raise NodeUnavailable(
+            f"{self.network.name}: no answer in {self.retry.attempts} attempts ({lost}); "
+            + (
+                "'dtp localnet' starts a node here"
+                if self.network == NETWORKS["localnet"]
+                else "is the node running, and the network up?"
+            )
+        ) from lost
+
+    def open(self) -> None:
+        """Let questions make connections, again after `close`."""
+        for wire in self._wires:
+            wire.open()
+
+    def close(self) -> None:
+        """Close all connections. Questions that are under way, and later ones, end with `ClientClosed`."""
+        for wire in self._wires:
+            wire.close()

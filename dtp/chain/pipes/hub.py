@@ -1,0 +1,605 @@
+"""All pipes of one chain client: follows their events, opens channels, finds the end that a frame is for.
+
+One follower serves every carrier and listener of a client. It delivers each event once, in the chain's order, through
+lost connections and dead nodes; should a node leave frames out all the same, the pipes' sequence numbers show it and
+the gap is filled from history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from dtp.carriers.errors import DialError, ListenError
+from dtp.chain import channel as channel_module
+from dtp.chain import pipe as pipe_module
+from dtp.chain.channel import Channel, ChannelOpened, State
+from dtp.chain.events import Cursor
+from dtp.chain.firewall import Gcra
+from dtp.chain.host import Rate, Service
+from dtp.chain.model import SUI_COIN, Executed, canonical_type
+from dtp.chain.node.client import ChainClient, Signed
+from dtp.chain.node.commands import Argument, Program
+from dtp.chain.node.commitment import to_its_end
+from dtp.chain.pipe import Direction, Frame, Pipe
+from dtp.chain.pipes.end import ChannelEnd
+from dtp.chain.pipes.feed import Follow, FrameFeed, follow_events
+from dtp.chain.pipes.frames import MAX_PIPES, Flags, Header, PipeFrameError, decode, encode
+from dtp.chain.pipes.gas import GasGuess
+from dtp.chain.pipes.lock import PipeLocks
+from dtp.chain.pipes.opening import opening, reclaim
+from dtp.chain.pipes.purse import Purse
+from dtp.chain.pipes.where import ChannelInUse, NoPipeChannel, Timing, Where
+from dtp.chain.resolver import HostDirectory, HostState
+from dtp.errors import ChainError, LocalError
+from dtp.plurals import count_of
+from dtp.tasks import SupervisedTask, TaskSet
+
+__all__ = ["OnLink", "PipeHub"]
+
+log = logging.getLogger("dtp.chain")
+
+_NS: Final = 1_000_000_000
+#: Channels that are remembered: of others, so that their frames cost no question, and new ones of ours.
+_MAX_CHANNELS: Final = 65_536
+#: Questions about channels that nobody knows: so many at once, and one more each second.
+_LOOKUPS: Final = Rate(_NS, 32)
+#: Frames that wait while their channel is looked up, for each channel; history has the others.
+_MAX_WAITING: Final = 4
+#: Links that a listener takes from one account: each costs it a transaction.
+_ACCEPTS: Final = Rate(_NS, 64)
+_MAX_ACCOUNTS: Final = 65_536
+#: Where a client has its hub.
+_HUB: Final = "_pipe_hub"
+#: Ends without a link that are kept, to be used again.
+_MAX_IDLE: Final = 64
+#: Frames of servers that are kept until the transaction they answer is known here to have happened.
+_MAX_EARLY: Final = 256
+
+
+#: Takes a link that a client has begun: the end, its number.
+OnLink = Callable[[ChannelEnd, int], None]
+#: Makes an end, and says when something was signed for it.
+Making = Callable[[Signed], Coroutine[Any, Any, ChannelEnd]]
+
+
+class PipeHub:
+    """See the module. `PipeHub.of(chain)` is the one of a client; it runs while somebody uses it."""
+
+    def __init__(
+        self, chain: ChainClient, *, timing: Timing | None = None, follow: Follow = follow_events
+    ) -> None:
+        self.chain = chain
+        self.timing = timing or Timing()
+        self.directory = HostDirectory(chain, max_age=5.0)
+        self.gas = GasGuess()
+        self._loop = asyncio.get_running_loop()
+        self._users = 0
+        self._ending: asyncio.TimerHandle | None = None
+        self._tasks = TaskSet()
+        self._ends: dict[str, ChannelEnd] = {}
+        self._feed = FrameFeed(
+            chain,
+            self.timing,
+            follow,
+            ends=lambda: self._ends.values(),
+            on_frame=lambda frame, place: self._on_frame(frame, place),
+            on_opened=lambda opened: self._on_opened(opened),
+        )
+        self._idle: OrderedDict[str, ChannelEnd] = OrderedDict()
+        self._leaving: Counter[str] = Counter()
+        self._resting: dict[str, asyncio.Event] = {}
+        self._named: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._waiting: dict[str, list[Frame]] = {}
+        self._early: deque[Frame] = deque(maxlen=_MAX_EARLY)
+        self._expecting = 0
+        self._foreign: OrderedDict[str, None] = OrderedDict()
+        self._fresh: OrderedDict[str, None] = OrderedDict()
+        self._listeners: dict[tuple[str, bytes], OnLink] = {}
+        self._lookups = Gcra()
+        self._accepts: OrderedDict[str, Gcra] = OrderedDict()
+        self._tidying = SupervisedTask(self._tidy, name="dtp-pipes-tidy")
+        self._purse = Purse(chain, self.gas)
+
+    @classmethod
+    def of(cls, chain: ChainClient) -> PipeHub:
+        """The hub of a client: it lives as long as that."""
+        found: PipeHub | None = vars(chain).get(_HUB)
+        return found if found is not None else cls(chain).install()
+
+    def install(self) -> PipeHub:
+        """Be the hub of one's client."""
+        vars(self.chain)[_HUB] = self
+        return self
+
+    # ------------------------------------------------------------------------------------------------- being used
+
+    async def acquire(self) -> None:
+        """Use the hub: from now on no event is missed. Raises what following raises."""
+        self.hold()
+        try:
+            await self._feed.begin()
+        except BaseException:
+            self.release()
+            raise
+
+    def hold(self) -> None:
+        """Use it, while somebody else does already."""
+        self._users += 1
+        if self._ending is not None:
+            self._ending.cancel()
+            self._ending = None
+
+    def release(self) -> None:
+        """Use it no more."""
+        self._users -= 1
+        if not self._users:
+            self._ending = self._loop.call_later(self.timing.keep, self._stop)
+
+    def leave(self, end: ChannelEnd) -> None:
+        """`release`, as soon as what the carrier of this end said last is on the chain."""
+        if end.quiet or self._ends.get(end.where.channel) is not end:
+            self._on_idle(end)
+            self.release()
+        else:
+            self._leaving[end.where.channel] += 1
+
+    def _on_idle(self, end: ChannelEnd) -> None:
+        """An end may be used again, or is one too many."""
+        name = end.where.channel
+        if (rest := self._resting.pop(name, None)) is not None:
+            rest.set()
+        leaving = self._leaving.pop(name, 0)
+        if self._ends.get(name) is end:
+            self._idle[name] = end
+            self._idle.move_to_end(name)
+            if end.failed is not None:
+                self._drop(end)
+        while len(self._idle) > _MAX_IDLE:
+            oldest = self._idle[next(iter(self._idle))]
+            if oldest.quiet:
+                self._drop(oldest)
+            else:
+                del self._idle[oldest.where.channel]
+        for _ in range(leaving):
+            self.release()
+
+    def _drop(self, end: ChannelEnd) -> None:
+        self._ends.pop(end.where.channel, None)
+        self._idle.pop(end.where.channel, None)
+        self._spawn(end.stop(), "dtp-pipes-stop")
+
+    def _stop(self) -> None:
+        ends, self._ends = list(self._ends.values()), {}
+        self._ending = None
+        self._idle.clear()
+        self._feed.stop()
+        self._tidying.cancel()
+        self._tasks.cancel()
+        for end in ends:
+            self._spawn(end.stop(), "dtp-pipes-stop")
+        self._waiting.clear()
+        self._early.clear()
+        self._fresh.clear()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        return self._tasks.start(work, name=name)
+
+    async def surrender(self, channel: str) -> tuple[str, ...]:
+        """Send nothing more on a channel that is about to be closed: the pipes that can be destroyed with it."""
+        end = self._ends.get(channel)
+        if end is None:
+            return ()
+        await self._rest(end)
+        self._ends.pop(channel, None)
+        self._idle.pop(channel, None)
+        await end.stop()
+        return end.pipe_ids
+
+    @property
+    def gone(self) -> bool:
+        """True when this can't send any more, whatever it still holds: its event loop was closed."""
+        return self._loop.is_closed()
+
+    async def hand_over(self, channel: str) -> None:
+        """Let another client of this program have a channel's pipes, unless a connection goes over them."""
+        if self._loop is asyncio.get_running_loop():
+            await self._hand_over(channel)
+            return
+        done: Future[None] = Future()
+
+        def begin() -> None:
+            task = self._spawn(self._hand_over(channel), "dtp-pipes-hand-over")
+            task.add_done_callback(lambda _: done.set_result(None))
+
+        try:
+            self._loop.call_soon_threadsafe(begin)
+        except RuntimeError:  # its loop was closed just now
+            return
+        # Its thread may stand still.
+        await asyncio.wait((asyncio.wrap_future(done),), timeout=2 * self.timing.linger)
+
+    async def _hand_over(self, channel: str) -> None:
+        end = self._ends.get(channel)
+        if end is None or end.used:
+            return
+        await self._rest(end)
+        if end.quiet:
+            if self._ends.get(channel) is end:
+                self._drop(end)
+            await end.stop()
+
+    async def _rest(self, end: ChannelEnd) -> None:
+        """Wait until nothing is under way on an end any more, at most as long as last words may take."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.timing.linger):
+                while not end.quiet and end.failed is None:
+                    await self._resting.setdefault(end.where.channel, asyncio.Event()).wait()
+
+    async def _tidy(self) -> None:
+        """Servers: have the deposits of pipes back whose channels were closed, also by runs before this one."""
+        while True:
+            try:
+                found = await reclaim(self.chain)
+                if found.pipes:
+                    log.info("given back: %s of closed channels", count_of(found.pipes, "pipe"))
+            except (ChainError, LocalError) as fault:
+                log.info("pipes of closed channels can't be given back for now: %s", fault)
+            await asyncio.sleep(self.timing.tidy)
+
+    # ---------------------------------------------------------------------------------------------------- routing
+
+    def _on_frame(self, frame: Frame, place: Cursor | None = None) -> None:
+        end = self._ends.get(frame.channel)
+        if end is not None:
+            if frame.direction != end.where.direction:
+                end.on_frame(frame, place)
+            return
+        waiting = self._waiting.get(frame.channel)
+        if waiting is not None:
+            if len(waiting) < _MAX_WAITING:
+                waiting.append(frame)
+            return
+        if frame.direction != Direction.TO_SERVER:
+            if self._expecting:
+                self._early.append(frame)
+            return
+        if not self._listeners or frame.channel in self._foreign:
+            return
+        if not self._is_for_us(frame):
+            return
+        if frame.channel not in self._fresh:
+            after = self._lookups.take(_LOOKUPS, round(time.monotonic() * _NS))
+            if after is None:
+                return
+            self._lookups = after
+        self._waiting[frame.channel] = [frame]
+        self._spawn(self._attach_server(frame.channel, self._feed.cursor), "dtp-pipes-attach")
+
+    def _is_for_us(self, frame: Frame) -> bool:
+        """Whether the frame names an endpoint that listens here."""
+        try:
+            header, _ = decode(frame.flags, frame.data)
+        except PipeFrameError:
+            return False
+        return any(header.to in (bytes(32), key) or key == bytes(32) for _, key in self._listeners)
+
+    def _on_opened(self, opened: ChannelOpened) -> None:
+        if any(host == opened.host for host, _ in self._listeners) and opened.server == self.chain.address:
+            _note(self._fresh, opened.channel)
+        elif opened.channel not in self._ends:
+            _note(self._foreign, opened.channel)
+
+    # -------------------------------------------------------------------------------------------------- listening
+
+    def listen(self, host: str, key: bytes, on_link: OnLink) -> None:
+        """Take links to a host, for the endpoint of that key (zeros: for any). Raises `ListenError` if one does."""
+        if (host, key) in self._listeners:
+            raise ListenError(f"pipe://{host}: this endpoint is listened for already")
+        if not self._listeners:
+            self._tidying.start()
+        self._listeners[host, key] = on_link
+        self._foreign.clear()
+
+    def unlisten(self, host: str, key: bytes) -> None:
+        """Take no more."""
+        self._listeners.pop((host, key), None)
+        if not self._listeners:
+            self._tidying.cancel()
+
+    def _listener(self, host: str, to: bytes) -> tuple[bytes, OnLink] | None:
+        for key in (to, bytes(32)):
+            if (host, key) in self._listeners:
+                return key, self._listeners[host, key]
+        if to == bytes(32):
+            return next(
+                ((key, take) for (there, key), take in self._listeners.items() if there == host), None
+            )
+        return None
+
+    async def _attach_server(self, channel: str, before: Cursor | None) -> None:
+        """Look a channel up that sends frames towards us, and hand them to its end if it is ours."""
+        try:
+            found = await self.chain.read(channel_module.SCHEMA, Channel, channel)
+            ours = found.server == self.chain.address and found.state == State.OPEN
+            if not ours or not any(found.host == host for host, _ in self._listeners):
+                _note(self._foreign, channel)
+                return
+            fresh = channel in self._fresh and not found.acks_to_client
+            end = await self._server_end(found, fresh, before)
+        except (ChainError, LocalError) as fault:
+            log.warning("channel %s can't be served: %s", channel, fault)
+            return
+        finally:
+            waiting = self._waiting.pop(channel, [])
+            self._fresh.pop(channel, None)
+        self._ends[channel] = end
+        for frame in waiting:
+            end.on_frame(frame)
+        end.tell_idle()  # one that never gets a link isn't kept longer than others
+
+    async def _server_end(self, found: Channel, fresh: bool, before: Cursor | None) -> ChannelEnd:
+        state = await self.directory.find(found.host)
+        service = state.host.services.get(found.service)
+        if service is None:
+            raise NoPipeChannel(f"host {found.host} has no service {found.service} any more")
+        where = Where.of(found, service, Direction.TO_CLIENT)
+        held = await self._own_pipes(found.id) if found.acks_to_client else []
+        end = ChannelEnd(
+            self.chain,
+            where,
+            self.gas,
+            timing=self.timing,
+            on_open=self._on_open,
+            on_idle=self._on_idle,
+            answers=lambda to: self._listener(found.host, to) is not None,
+            since=before,
+        )
+        end.begin(held, None if fresh else found)
+        return end
+
+    def _on_open(self, end: ChannelEnd, header: Header) -> None:
+        found = self._listener(end.where.host, header.to)
+        if found is None:
+            return
+        account = end.where.peer
+        after = self._accepts.get(account, Gcra()).take(_ACCEPTS, round(time.monotonic() * _NS))
+        if after is None:
+            log.warning("account %s begins too many links", account)
+            return
+        self._accepts[account] = after
+        if len(self._accepts) > _MAX_ACCOUNTS:
+            self._accepts.popitem(last=False)
+        end.last_link = header.link
+        end.opening += 1
+        self._spawn(self._accept(end, header, found[1]), "dtp-pipes-accept")
+
+    async def _accept(self, end: ChannelEnd, header: Header, take: OnLink) -> None:
+        """Take the link that a client has begun, unless it has begun a newer one meanwhile."""
+        try:
+            # One after the other: each of several at once would find no pipes, and open some.
+            async with end.accepting:
+                if end.last_link == header.link:
+                    await self._answer(end, header)
+            if end.last_link == header.link and end.failed is None:
+                take(end, header.link)
+        except (ChainError, LocalError) as fault:
+            log.warning("a link of channel %s can't be taken: %s", end.where.channel, fault)
+        finally:
+            end.opening -= 1
+            end.tell_idle()
+
+    async def _answer(self, end: ChannelEnd, header: Header) -> None:
+        """Tell a client that it is let in: over pipes that are there, or with the transaction that opens them."""
+        where = end.where
+        await self._purse.fund(header.pipes)
+        if end.pipes:
+            end.control(Flags.ACCEPT, header.link)
+            return
+        program = Program()
+        # A pipe costs a deposit: no more of ours than there are of its own, whatever a client asks for.
+        found = await self.chain.read(channel_module.SCHEMA, Channel, where.channel)
+        count = max(1, min(header.pipes, len(found.acks_to_server) - len(found.free_to_server)))
+        pipes = [pipe_module.open(program, where.channel, coin=where.coin) for _ in range(count)]
+        frame, flags = encode(Header(header.link), Flags.ACCEPT), int(Flags.ACCEPT)
+        pipe_module.send(program, pipes[0], where.channel, where.host, frame, flags=flags, coin=where.coin)
+        for each in pipes:
+            pipe_module.keep(program, each)
+        end.add(self._made(await self.chain.execute(program)))
+
+    # ---------------------------------------------------------------------------------------------------- dialling
+
+    async def open_end(
+        self, host: str, number: int, to: bytes, channel: str, pipes: int, attach: OnLink
+    ) -> None:
+        """Begin a link to a host's service; `attach` gets its end and number before any answer can come.
+
+        `channel` names the one to use; without it one of before that is idle, or a new one.
+        """
+        state = await self.directory.find(host)
+        if number not in state.host.services:
+            self.directory.forget(host)
+            state = await self.directory.find(host)
+        if number not in state.host.services:
+            raise DialError(f"host {host} has no service {number}")
+        # The chain's time, for a server takes only what is above the link before, and a clock may be set back.
+        link = state.now_ms(time.time()) * 1000
+        if not channel:
+            ours = [e for e in self._ends.values() if e.where.is_client and e.leads_to(host, number, to)]
+            for end in sorted(ours, key=lambda end: not end.idle):
+                if (
+                    not end.used
+                ):  # it may still be saying its last words: another channel would cost a deposit
+                    await self._rest(end)
+                if end.idle and self._ends.get(end.where.channel) is end:
+                    self._reopen(end, link, attach)
+                    return
+            making = partial(self._new_channel, state, number, to, pipes, link)
+            await self._begin_end(making, attach, link)
+            return
+        # One at a time: two ends of one channel would send through the same pipes.
+        async with self._named.setdefault(channel, asyncio.Lock()):
+            known = self._ends.get(channel)
+            if known is not None and not known.used:  # the carrier before may still be saying its last words
+                await self._rest(known)
+                known = self._ends.get(channel)
+            if known is not None and known.idle and not known.leads_to(host, number, to):
+                self._drop(known)  # another endpoint is meant: the one before doesn't answer, maybe
+                known = None
+            if known is None:
+                making = partial(self._named_channel, channel, state, number, to, pipes, link)
+                await self._begin_end(making, attach, link)
+            elif known.idle:
+                self._reopen(known, link, attach)
+            else:
+                raise ChannelInUse(f"channel {channel} is in use by another connection of this program")
+
+    async def _begin_end(self, making: Making, attach: OnLink, link: int) -> None:
+        """Have an end whose first transaction begins the link, too; answers may be here before its own."""
+
+        async def begin(signed: Signed) -> None:
+            made = await making(signed)
+            attach(made, link)
+            self._add_client(made)
+            if not made.sent:  # nothing had to be opened
+                made.control(Flags.OPEN, link)
+
+        self._expecting += 1
+        try:
+            await to_its_end(begin)  # what was opened is there for the next dial
+        finally:
+            self._expecting -= 1
+            if not self._expecting:
+                self._early.clear()
+
+    def _reopen(self, end: ChannelEnd, link: int, attach: OnLink) -> None:
+        number = max(link, end.last_link + 1)
+        attach(end, number)
+        end.control(Flags.OPEN, number)
+
+    async def _named_channel(
+        self, channel: str, state: HostState, number: int, to: bytes, pipes: int, link: int, signed: Signed
+    ) -> ChannelEnd:
+        host, service = state.host.id, state.host.services[number]
+        found = await self.chain.read(channel_module.SCHEMA, Channel, channel)
+        wrong = {
+            "is of another account": found.client != self.chain.address,
+            f"is of host {found.host}": found.host != host,
+            f"is of service {found.service}": found.service != number,
+            "isn't open": found.state != State.OPEN,
+        }
+        if any(wrong.values()):
+            why = next(text for text, so in wrong.items() if so)
+            raise NoPipeChannel(
+                f"channel {channel} can't carry pipes to service {number} of {host}: it {why}"
+            )
+        locks = PipeLocks.of_home()
+        if (other := locks.sender(channel)) not in (None, self):
+            await other.hand_over(channel)
+        with ExitStack() as locked:
+            locked.enter_context(locks.holding(channel, self))
+            end = await self._over_pipes(found, service, to, pipes, link, signed)
+            end.locked = locked.pop_all()
+        return end
+
+    async def _over_pipes(
+        self, found: Channel, service: Service, to: bytes, pipes: int, link: int, signed: Signed
+    ) -> ChannelEnd:
+        channel, host = found.id, found.host
+        held = await self._own_pipes(channel) if found.acks_to_server else []
+        before = self._feed.cursor
+        unused = MAX_PIPES - len(found.acks_to_server) + len(found.free_to_server)
+        missing = min(pipes, unused) - len(held)
+        await self._purse.fund(pipes)
+        if missing > 0:
+            program = Program()
+            opened: list[Argument] = [
+                pipe_module.open(program, channel, coin=found.coin) for _ in range(missing)
+            ]
+            flags = Flags.OPEN | Flags.TO
+            frame = encode(Header(link, to=to, pipes=missing + len(held)), flags)
+            pipe_module.send(program, opened[0], channel, host, frame, flags=int(flags), coin=found.coin)
+            for each in opened:
+                pipe_module.keep(program, each)
+            held += self._made(await self.chain.execute(program, signed=signed))
+        if not held:
+            raise NoPipeChannel(f"channel {channel} has no pipe left that this account holds")
+        end = ChannelEnd(
+            self.chain,
+            Where.of(found, service, Direction.TO_SERVER, to),
+            self.gas,
+            timing=self.timing,
+            on_idle=self._on_idle,
+            since=before,
+        )
+        end.begin(held, found)
+        end.sent += missing > 0
+        return end
+
+    def _add_client(self, end: ChannelEnd) -> None:
+        """Let an end have its frames, also those that came before it was known here."""
+        self._ends[end.where.channel] = end
+        early = [frame for frame in self._early if frame.channel == end.where.channel]
+        for frame in early:
+            end.on_frame(frame)
+
+    async def _new_channel(
+        self, state: HostState, number: int, to: bytes, pipes: int, link: int, signed: Signed
+    ) -> ChannelEnd:
+        terms = (service := state.host.services[number]).terms
+        if canonical_type(terms.coin) != SUI_COIN:
+            raise NoPipeChannel(
+                f"service {number} takes {terms.coin}: open a channel with it, and name it with ?channel=0x..."
+            )
+        before, locks = self._feed.cursor, PipeLocks.of_home()
+        with self._purse.deposit(state.host.id, terms.min_deposit, signed) as deposited:
+            await self._purse.fund(pipes)
+            program = opening(state, number, terms, to, pipes, link)
+            executed = await self.chain.execute(program, signed=deposited)
+        (event,) = self.chain.events_in(executed, channel_module.SCHEMA, ChannelOpened)
+        made = self.chain.decode(channel_module.SCHEMA, Channel, executed.objects[event.channel])
+        where = Where.of(made, service, Direction.TO_SERVER, to)
+        end = ChannelEnd(self.chain, where, self.gas, timing=self.timing, on_idle=self._on_idle, since=before)
+        end.locked.enter_context(locks.holding(made.id, self))
+        end.begin(self._made(executed))
+        end.sent += 1
+        return end
+
+    # ------------------------------------------------------------------------------------------------------ common
+
+    def _made(self, executed: Executed) -> list[Pipe]:
+        """The pipes that a transaction has made, as it left them."""
+        kind = self.chain.type_of(pipe_module.SCHEMA, Pipe)
+        return [
+            self.chain.decode(pipe_module.SCHEMA, Pipe, executed.objects[change.id])
+            for change in executed.created(kind)
+        ]
+
+    async def _own_pipes(self, channel: str) -> list[Pipe]:
+        held = await self.chain.owned(pipe_module.SCHEMA, Pipe, self.chain.address)
+        return [each for each in held if each.channel == channel]
+
+
+def _note(channels: OrderedDict[str, None], channel: str) -> None:
+    """Remember a channel among the newest."""
+    channels[channel] = None
+    if len(channels) > _MAX_CHANNELS:
+        channels.popitem(last=False)
+
+
+async def surrender(chain: ChainClient, channel: str) -> tuple[str, ...]:
+    """The pipes that `chain` sends over on a channel that is about to be closed, ready to be destroyed with it.
+
+    What is under way is waited for, and the chain is asked nothing. Empty where no carrier ever lived on the channel.
+    """
+    found: PipeHub | None = vars(chain).get(_HUB)
+    return await found.surrender(channel) if found is not None else ()

@@ -1,0 +1,138 @@
+"""Payment channels as records (JSON) and as lines, for commands that show them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dtp.cli.accounts import record_of
+from dtp.cli.show import amount, moment, money
+
+if TYPE_CHECKING:
+    from dtp.chain.channel import Channel, Voucher
+    from dtp.cli.vouchers import Stores
+    from dtp.pay.store.rows import Bought
+
+STATES = ("open", "closing", "draining", "closed")
+
+
+#: Fields of a channel that are sums of its coin.
+_SUMS = frozenset(
+    {
+        "balance",
+        "client_credit",
+        "deposited",
+        "claimed",
+        "credited",
+        "refunded",
+        "owed",
+        "credit_due",
+        "epoch_spent",
+        "price_request",
+        "price_mib",
+        "min_deposit",
+        "credit",
+        "amount",
+    }
+)
+
+
+def summary_of(
+    stores: Stores, id: str, found: Channel | None, role: str, ours: Bought | None = None
+) -> dict[str, Any]:
+    lanes = [lane for _, lane in stores.bought.lanes(id)] if role == "pays" else stores.sold.sold(id)
+    vouched = sum(each.newest.voucher.amount for each in lanes if each.newest is not None)
+    if found is None:
+        return {"channel": id, "role": role, "state": "unknown", "vouched": vouched}
+    return {
+        "channel": id,
+        "role": role,
+        "state": STATES[found.state],
+        "host": found.host,
+        "service": found.service,
+        "deposited": found.deposited,
+        "vouched": vouched,
+        "claimed": found.claimed,
+        "held": found.balance,
+        "coin": found.coin,
+        **({} if ours is None else lock_record(stores, found, ours)),
+    }
+
+
+def lock_record(stores: Stores, found: Channel, ours: Bought) -> dict[str, Any]:
+    """Until when a channel of ours keeps what isn't vouched (Unix ms), and why."""
+    from dtp.chain.channel import State
+    from dtp.pay.client.budget import is_in_use, span
+
+    until = found.claims_until_ms
+    if found.state == State.CLOSING:
+        why = "the server may claim until then; then the next command finalizes it"
+    elif is_in_use(stores.bought, found.id):
+        why = "a program uses it"
+    elif ours.refused:
+        why = "its server refuses it: the next command that pays asks for its close"
+    else:
+        claims = span(found.terms.claim_ms)
+        why = (
+            "kept for the next connection; 'dtp channel close' brings it back, at once where the server answers, "
+            f"else {claims} later"
+        )
+    return {"locked_until_ms": until, "why": why, "gas_mist": ours.gas}
+
+
+def line_of(record: dict[str, Any]) -> str:
+    if record["state"] == "unknown":
+        return f"{record['channel']}  {record['role']}, not on this network"
+    vouched, claimed, held = (money(record[each], record["coin"]) for each in ("vouched", "claimed", "held"))
+    about = f"{record['channel']}  {record['role']}, {record['state']}"
+    line = f"{about}: vouched {vouched}, claimed {claimed}, holds {held}"
+    if record.get("why"):
+        until = record["locked_until_ms"]
+        line += f"\n    locked{'' if until is None else f' until {moment(until)}'}: {record['why']}"
+    return line
+
+
+def shown_record(record: dict[str, Any]) -> dict[str, Any]:
+    """A channel's record for people: who bears transport by name, sums in SUI, where that is its coin."""
+    from dtp.chain.host import Bearer
+    from dtp.chain.model import SUI_COIN, canonical_type
+
+    shown = {**record, "terms": {**record["terms"], "bearer": Bearer(record["terms"]["bearer"]).name.lower()}}
+    return in_sui(shown) if canonical_type(record["terms"]["coin"]) == SUI_COIN else shown
+
+
+def in_sui(record: Any) -> Any:
+    if isinstance(record, dict):
+        return {name: amount(each) if name in _SUMS else in_sui(each) for name, each in record.items()}
+    return [in_sui(each) for each in record] if isinstance(record, list) else record
+
+
+def voucher_record(voucher: Voucher) -> dict[str, Any]:
+    record: dict[str, Any] = record_of(voucher)
+    del record["domain"]  # the same in each
+    return record
+
+
+def keyless_record(found: Channel) -> dict[str, Any]:
+    return {
+        "event": "keyless",
+        "channel": found.id,
+        "state": STATES[found.state],
+        "host": found.host,
+        "service": found.service,
+        "held": found.balance,
+        "coin": found.coin,
+        "claims_until_ms": found.claims_until_ms,
+    }
+
+
+def keyless_line(found: Channel) -> str:
+    from dtp.chain.channel import State
+
+    what = {
+        State.OPEN: f"asks for its close: the server may claim for {found.terms.claim_ms / 1000:,.0f} s then",
+        State.CLOSED: "brings back its storage deposit",
+    }.get(State(found.state), "brings it back when the time for claims is over")
+    return (
+        f"{found.id}: {STATES[found.state]}, holds {money(found.balance, found.coin)}, and its key isn't in this "
+        f"store; unless a program with another store uses it, 'dtp channel close {found.id}' {what}"
+    )

@@ -1,0 +1,1 @@
+"""`dtp chat`: the terminal program for conversations."""

@@ -1,0 +1,236 @@
+"""The terminal program: rooms at the left, the conversation beside them, a line to write in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import ClassVar, Final
+
+from textual.app import App, ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical
+from textual.timer import Timer
+from textual.widgets import Footer, Header, Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from dtp.cli.chat.commands import Said, find_command
+from dtp.cli.chat.lines import Room, message_line, room_line
+from dtp.errors import DtpError
+from dtp.escaping import escape_text
+from dtp.messaging.person.messenger import Message, Messenger
+from dtp.messaging.person.notices import Notice, What
+
+#: Messages of a room that are shown.
+_SHOWN: Final = 300
+#: Seconds for which somebody counts as typing who has said so, and after which it is said again.
+_TYPING: Final = 6.0
+#: Seconds between two looks at whether a mailbox is reached.
+_LOOK: Final = 1.0
+
+#: What is told of, besides what the conversation shows.
+_WARNINGS: Final = {
+    What.KEY_REPLACED: "{name} has another key: compare safety numbers (dtp message contacts)",
+    What.CONSENT_NEEDED: "{name} has another key. Messages wait until you write /accept in that room",
+    What.CONTACT_ADDED: "{name} has written for the first time",
+    What.RENEWED: "this device has begun anew, with other keys: {name}",
+}
+
+
+class ChatApp(App[None]):
+    """Conversations of a messenger, which has begun. It goes on when the program ends."""
+
+    TITLE = "dtp chat"
+    CSS = """
+    #rooms { width: 28; height: 1fr; border: none; border-right: solid $primary-darken-2; }
+    #messages { height: 1fr; border: none; }
+    #typing { height: 1; padding: 0 1; color: $text-muted; }
+    #write { border: tall $primary-darken-2; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        ("ctrl+n", "change_room(1)", "Next room"),
+        ("ctrl+p", "change_room(-1)", "Previous room"),
+        ("ctrl+q", "quit", "Quit"),
+    ]
+    ENABLE_COMMAND_PALETTE = False
+
+    def __init__(self, messenger: Messenger) -> None:
+        super().__init__()
+        self.messenger = messenger
+        self._rooms: list[Room] = []
+        self._current: bytes | None = None
+        self._messages: list[Message] = []
+        self._typists: dict[tuple[bytes, bytes], Timer] = {}
+        self._told_typing: Timer | None = None
+
+    def compose(self) -> ComposeResult:
+        """Return the widgets."""
+        yield Header()
+        with Horizontal():
+            yield OptionList(id="rooms")
+            with Vertical():
+                yield OptionList(id="messages")
+                yield Static(id="typing")
+                yield Input(placeholder="Write, or /help", id="write")
+        yield Footer()
+
+    async def on_mount(self) -> None:
+        """Show what there is, and begin to listen."""
+        await self._show_rooms()
+        self.query_one("#write").focus()
+        self.run_worker(self._listen(), name="dtp-chat-notices")
+        self.set_interval(_LOOK, self._show_state)
+        self._show_state()
+
+    def _show_state(self) -> None:
+        self.sub_title = "connected" if self.messenger.reached else "no mailbox can be reached"
+
+    # ---- rooms -------------------------------------------------------------------------------------------------
+
+    async def _show_rooms(self) -> None:
+        unread = Counter(each.conversation for each in await self.messenger.unread())
+        people = [each for each in self.messenger.contacts if not each.blocked]
+        found = [Room(each.person, each.name, False, unread[each.person]) for each in people]
+        found += [Room(each.id, each.name, True, unread[each.id]) for each in self.messenger.groups]
+        self._rooms = sorted(found, key=lambda each: (each.name.casefold(), each.conversation))
+        if self._current is None and self._rooms:
+            await self._enter(self._rooms[0].conversation)
+            return
+        listed = self.query_one("#rooms", OptionList)
+        listed.clear_options()
+        listed.add_options([Option(room_line(each), id=each.conversation.hex()) for each in self._rooms])
+        at = [each.conversation for each in self._rooms]
+        listed.highlighted = at.index(self._current) if self._current in at else None
+        if not self._rooms:
+            self.query_one("#typing", Static).update("nobody yet: /add CARD, or 'dtp message add'")
+
+    async def _enter(self, conversation: bytes) -> None:
+        self._current = conversation
+        await self._show_messages(follow=True)
+        await self._mark_read()
+        self._show_typing()
+        await self._show_rooms()
+
+    async def action_change_room(self, step: int) -> None:
+        """Enter the next room, or the one before."""
+        at = [each.conversation for each in self._rooms]
+        if at:
+            index = at.index(self._current) if self._current in at else 0
+            await self._enter(at[(index + step) % len(at)])
+
+    async def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
+        """A room was chosen, or a message, which the next command is about."""
+        if event.option_list.id == "rooms" and event.option.id:
+            await self._enter(bytes.fromhex(event.option.id))
+        self.query_one("#write").focus()
+
+    # ---- the conversation --------------------------------------------------------------------------------------
+
+    async def _show_messages(self, *, follow: bool) -> None:
+        if self._current is None:
+            return
+        listed = self.query_one("#messages", OptionList)
+        before, self._messages = self._chosen(), (await self.messenger.history(self._current))[-_SHOWN:]
+        texts = {each.id: each.text for each in self._messages}
+        group = self.messenger.find_group(self._current)
+        others = len(group.members) - 1 if group else 1
+        options = []
+        for each in self._messages:
+            receipts = await each.receipts() if each.own else {}
+            answered = texts.get(each.reply_to, "…") if each.reply_to else None
+            options.append(Option(message_line(each, receipts, answered, others), id=each.id.hex()))
+        listed.clear_options()
+        listed.add_options(options)
+        ids = [each.id for each in self._messages]
+        stays = before is not None and before.id in ids and not follow
+        listed.highlighted = ids.index(before.id) if before and stays else len(ids) - 1 if ids else None
+
+    def _chosen(self) -> Message | None:
+        """Return the message that commands are about: the one that is marked, the last one until another is."""
+        at = self.query_one("#messages", OptionList).highlighted
+        return self._messages[at] if at is not None and at < len(self._messages) else None
+
+    async def _mark_read(self) -> None:
+        for each in await self.messenger.unread():
+            if each.conversation == self._current:
+                await each.mark_read()
+
+    # ---- what comes --------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        async for notice in self.messenger.notices():
+            if notice.what is What.TYPING:
+                self._take_typing(notice)
+            else:
+                await self._take(notice)
+
+    async def _take(self, notice: Notice) -> None:
+        if text := _WARNINGS.get(notice.what):
+            self.notify(escape_text(text.format(name=notice.detail)), severity="warning", markup=False)
+        if notice.conversation == self._current or notice.what is What.OWN_CARD:
+            last = self._messages[-1].id if self._messages else None
+            chosen = self._chosen()
+            await self._show_messages(follow=chosen is None or chosen.id == last)
+            await self._mark_read()
+        if notice.what is What.MESSAGE:
+            self._stop_typing((notice.conversation, notice.person))
+        await self._show_rooms()
+
+    def _take_typing(self, notice: Notice) -> None:
+        who = (notice.conversation, notice.person)
+        self._stop_typing(who)
+        if notice.detail == "on":
+            self._typists[who] = self.set_timer(_TYPING, lambda: self._stop_typing(who))
+        self._show_typing()
+
+    def _stop_typing(self, who: tuple[bytes, bytes]) -> None:
+        if (timer := self._typists.pop(who, None)) is not None:
+            timer.stop()
+            self._show_typing()
+
+    def _show_typing(self) -> None:
+        names = [
+            escape_text(contact.name)
+            for conversation, person in self._typists
+            if conversation == self._current and (contact := self.messenger.find_contact(person)) is not None
+        ]
+        told = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} typing" if names else ""
+        self.query_one("#typing", Static).update(told)
+
+    # ---- what is written ---------------------------------------------------------------------------------------
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Say that something is being written, once in a while."""
+        is_text = bool(event.value) and not event.value.startswith("/")
+        if is_text and self._told_typing is None and self._current is not None:
+            self._told_typing = self.set_timer(_TYPING, self._forget_typing)
+            self.run_worker(self._tell_typing(self._current, True))
+
+    def _forget_typing(self) -> None:
+        if self._told_typing is not None:
+            self._told_typing.stop()
+            self._told_typing = None
+
+    async def _tell_typing(self, conversation: bytes, on: bool) -> None:
+        try:
+            await self.messenger.set_typing(conversation, on)
+        except DtpError:  # nobody is told, which changes nothing
+            return
+
+    async def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Send what was written, or do what it says."""
+        text = event.value.strip()
+        event.input.clear()
+        self._forget_typing()
+        if text:
+            self.run_worker(self._do(text), name="dtp-chat-said")
+
+    async def _do(self, text: str) -> None:
+        said = Said(self.messenger, self._current, self._chosen())
+        try:
+            done = await find_command(text)(said, text)
+        except DtpError as fault:
+            self.notify(escape_text(str(fault)), severity="error", markup=False)
+            return
+        if done:
+            self.notify(escape_text(done, keep="\n"), markup=False)
+        await self._show_messages(follow=True)
+        await self._show_rooms()

@@ -1,0 +1,169 @@
+"""What can be written in `dtp chat` besides text: `/command words`, each a function of its own."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+
+from dtp.cli.messenger import read_card_text
+from dtp.errors import LocalError
+from dtp.messaging.person.messenger import Message, Messenger
+
+
+class ChatMistake(LocalError):
+    """What was written in the chat can't be done as it was written."""
+
+    code = "chat-mistake"
+
+
+HELP: Final = """\
+/file PATH [TEXT]   send a file
+/save [FOLDER]      fetch the files of the marked message
+/reply TEXT         answer the marked message (up and down mark another)
+/edit TEXT          give your marked message another text
+/delete             delete your marked message
+/react EMOJI        react to the marked message; without one, take it back
+/add CARD           add somebody, by the text of a card or a file
+/group NAME WHO...  make a group
+/accept             accept another key of whom this room is with
+/help               this"""
+
+
+@dataclass(frozen=True)
+class Said:
+    """Where something was written: the messenger, the room, and the message that is marked."""
+
+    messenger: Messenger
+    room: bytes | None
+    marked: Message | None
+
+    def place(self) -> bytes:
+        """Return the room. Raise `ChatMistake` where there is none."""
+        if self.room is None:
+            raise ChatMistake("there is nobody to write to: /add CARD")
+        return self.room
+
+    def message(self) -> Message:
+        """Return the marked message. Raise `ChatMistake` where there is none."""
+        if self.marked is None:
+            raise ChatMistake("there is no message that this could be about")
+        return self.marked
+
+
+#: Does what was written; returns what to say of it, "" for nothing.
+Command = Callable[[Said, str], Awaitable[str]]
+
+
+async def _text(said: Said, text: str) -> str:
+    await said.messenger.send(said.place(), text)
+    return ""
+
+
+async def _file(said: Said, text: str) -> str:
+    path, *words = _words(text, "/file PATH [TEXT]", 1)
+    file = _path(path)
+    await said.messenger.send(said.place(), " ".join(words), attachments=[file])
+    return f"{file.name} is on its way"
+
+
+async def _save(said: Said, text: str) -> str:
+    folder = _path(next(iter(_words(text, "/save [FOLDER]", 0)), "."))
+    files = said.message().attachments
+    if not files:
+        raise ChatMistake("the marked message has no files")
+    return "saved " + ", ".join([str(await each.save(folder)) for each in files])
+
+
+async def _reply(said: Said, text: str) -> str:
+    await said.message().reply(_rest(text, "/reply TEXT"))
+    return ""
+
+
+async def _edit(said: Said, text: str) -> str:
+    await said.message().edit(_rest(text, "/edit TEXT"))
+    return ""
+
+
+async def _delete(said: Said, text: str) -> str:
+    await said.message().delete()
+    return ""
+
+
+async def _react(said: Said, text: str) -> str:
+    await said.message().react(text.partition(" ")[2].strip())
+    return ""
+
+
+async def _add(said: Said, text: str) -> str:
+    try:
+        card = read_card_text(_rest(text, "/add CARD"))
+    except click.UsageError as fault:
+        raise ChatMistake(fault.message) from None
+    contact = await said.messenger.add_contact(card)
+    return f"{contact.name} is a contact now. Compare: {said.messenger.safety_number(contact)}"
+
+
+async def _group(said: Said, text: str) -> str:
+    name, *people = _words(text, "/group NAME WHO...", 1)
+    await said.messenger.create_group(name, people)
+    return f"{name} is a group now"
+
+
+async def _accept(said: Said, text: str) -> str:
+    await said.messenger.accept_key(said.place())
+    return "the key is accepted"
+
+
+async def _help(said: Said, text: str) -> str:
+    return HELP
+
+
+async def _unknown(said: Said, text: str) -> str:
+    raise ChatMistake(f"there is no {text.split()[0]}: /help lists what there is")
+
+
+_COMMANDS: Final[dict[str, Command]] = {
+    "/file": _file,
+    "/save": _save,
+    "/reply": _reply,
+    "/edit": _edit,
+    "/delete": _delete,
+    "/react": _react,
+    "/add": _add,
+    "/group": _group,
+    "/accept": _accept,
+    "/help": _help,
+}
+
+
+def find_command(text: str) -> Command:
+    """Return what does the thing that was written; text that begins with `//` is text that begins with `/`."""
+    if text.startswith("//"):
+        return lambda said, written: _text(said, written[1:])
+    return _COMMANDS.get(text.split()[0], _unknown) if text.startswith("/") else _text
+
+
+def _rest(text: str, form: str) -> str:
+    rest = text.partition(" ")[2].strip()
+    if not rest:
+        raise ChatMistake(f"write {form}")
+    return rest
+
+
+def _words(text: str, form: str, least: int) -> list[str]:
+    try:
+        words = shlex.split(text)[1:]
+    except ValueError:
+        raise ChatMistake(f"a quotation mark is missing: {form}") from None
+    if len(words) < least:
+        raise ChatMistake(f"write {form}")
+    return words
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()

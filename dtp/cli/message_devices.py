@@ -1,0 +1,144 @@
+"""`dtp message device|approve|join|revoke`: several devices of one person."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from dtp.cli.account import save_account
+from dtp.cli.messenger import (
+    WAIT,
+    deliver,
+    messenger_options,
+    open_messenger,
+    reach,
+    read_card_text,
+    show_qr,
+    with_messenger,
+)
+from dtp.cli.options import IdentitySource
+from dtp.cli.output import print_line, print_note, print_result
+from dtp.cli.run import run
+from dtp.identity import PeerId
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.person.messenger import Messenger
+
+_LATER: Final = "no mailbox could be reached: your contacts are told by the next command"
+
+
+@click.command()
+@click.option("--qr", is_flag=True, help="Show this device as a QR code, to be approved by another one.")
+@messenger_options
+def device(qr: bool, **who: Any) -> None:
+    """Print this device's name, which another device approves, and the devices of your card.
+
+    \b
+    A new device in three steps:
+      new device:  dtp message device --qr
+      old device:  dtp message approve dtp1... --label phone --account account.pem -o phone.card
+      new device:  dtp message join phone.card
+    """
+    me: IdentitySource = who["identity"]
+    own = me.load().id
+    if qr:
+        show_qr(str(own))
+
+    async def work(messenger: Messenger) -> ContactCard:
+        return messenger.card
+
+    card = run(with_messenger(open_messenger(**who), work))
+    named = card.account.devices if card.account else ()
+    labels = {each.key: each.label for each in named} or {own.key: ""}
+    for key in dict.fromkeys([own.key, *labels]):
+        record = {
+            "device": str(PeerId(key)),
+            "label": labels.get(key, ""),
+            "this": key == own.key,
+            "approved": key in labels,
+        }
+        state = "" if key in labels else "not approved yet"
+        words = (str(PeerId(key)), labels.get(key, ""), "this device" if key == own.key else "", state)
+        print_line(record, "  ".join(filter(None, words)))
+
+
+@click.command()
+@click.argument("peer")
+@click.option("--label", default="", metavar="NAME", help="What you call the device.")
+@click.option("--history", type=click.FloatRange(min=0), default=0.0, show_default=True, metavar="DAYS",
+              help="Give it what was said in the last days, and your contacts and groups.")  # fmt: skip
+@click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write the card for it into a file.")
+@click.option("--qr", is_flag=True, help="Show the card for it as a QR code.")
+@messenger_options
+def approve(peer: str, label: str, history: float, output: str | None, qr: bool, **who: Any) -> None:
+    """Make PEER (dtp1..., what 'dtp message device' prints there) a device of yours. Takes --account FILE.
+
+    It gets the card that this prints, by 'dtp message join'. Your contacts are told. Its history goes
+    out once it has joined, with the next command here.
+    """
+
+    async def work(messenger: Messenger) -> tuple[ContactCard, bool]:
+        since = timedelta(days=history) if history else None
+        made = await messenger.approve_device(PeerId.parse(peer), label, history=since)
+        return made, await _save_and_tell(messenger, who["account"])
+
+    made, told = run(with_messenger(open_messenger(**who), work))
+    if output:
+        Path(output).write_text(made.text + "\n")
+    if qr:
+        show_qr(made.text)
+    if not told:
+        print_note({"told": False}, _LATER)
+    print_result(
+        {"device": peer, "label": label, "card": made.text},
+        f"the card for {peer} is in {output}: 'dtp message join' takes it there" if output else made.text,
+    )
+
+
+@click.command()
+@click.argument("peer")
+@messenger_options
+def revoke(peer: str, **who: Any) -> None:
+    """Take the device PEER (dtp1...) out: nothing is sealed to it any more. Takes --account FILE.
+
+    Contacts stop with your next card, which they are sent now; what the device sends from then on is ignored.
+    """
+
+    async def work(messenger: Messenger) -> bool:
+        await messenger.revoke_device(PeerId.parse(peer))
+        return await _save_and_tell(messenger, who["account"])
+
+    told = run(with_messenger(open_messenger(**who), work))
+    if not told:
+        print_note({"told": False}, _LATER)
+    print_result({"revoked": peer}, f"{peer} is no device of yours any more")
+
+
+@click.command()
+@click.argument("given", metavar="CARD")
+@messenger_options
+def join(given: str, **who: Any) -> None:
+    """Be a device of the person whose CARD this is: what 'dtp message approve' printed, or a file that has it."""
+    text = read_card_text(given)
+
+    async def work(messenger: Messenger) -> ContactCard:
+        await messenger.join(text)
+        await reach(messenger, WAIT)  # others need this device's keys there
+        return messenger.card
+
+    card = run(with_messenger(open_messenger(**who), work))
+    print_result(
+        {"person": card.person_name, "name": card.name}, f"this is a device of {card.person_name} now"
+    )
+
+
+async def _save_and_tell(messenger: Messenger, file: str) -> bool:
+    """Keep the account's card beside its key. Return whether mailboxes have what contacts are told."""
+    assert messenger.account is not None
+    save_account(file, messenger.account)
+    return await deliver(messenger, WAIT)
+
+
+COMMANDS = (device, approve, join, revoke)

@@ -1,0 +1,286 @@
+"""`dtp message`: write to people, and read what they write."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dtp.cli.groups import Group
+from dtp.cli.message_devices import COMMANDS
+from dtp.cli.messenger import (
+    WAIT,
+    collect,
+    deliver,
+    messenger_options,
+    open_messenger,
+    reach,
+    read_card_text,
+    show_qr,
+    with_messenger,
+)
+from dtp.cli.output import print_line, print_note, print_result
+from dtp.cli.run import run, serve_for_long, when_stdin_ends
+from dtp.escaping import escape_text
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.mailbox.stamps import MAX_BITS
+from dtp.messaging.person.contacts import Contact
+from dtp.messaging.person.messenger import Message, Messenger
+from dtp.plurals import count_of
+from dtp.tasks import start_task
+
+
+@click.group(cls=Group)
+def message() -> None:
+    """Messages to people, sealed end to end, through mailboxes that know neither sender nor content.
+
+    Give others your card ('dtp message card'), add theirs ('dtp message add'), write ('dtp message send').
+    """
+
+
+@message.command()
+@click.option("--name", help="How you are called in your card.")
+@click.option("--mailbox", "mailboxes", multiple=True, metavar="ADDRESS",
+              help="Where others leave what is for you: see 'dtp mailbox serve'; repeatable.")  # fmt: skip
+@click.option(
+    "--public", is_flag=True, help="For everybody: first messages of strangers take work, and wait apart."
+)
+@click.option("--stamp-bits", type=click.IntRange(0, MAX_BITS), metavar="BITS",
+              help="Work that a stranger's message takes; 16, a tenth of a second, until you say.")  # fmt: skip
+@click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write the card into a file.")
+@click.option("--qr", is_flag=True, help="Show it as a QR code.")
+@messenger_options
+def card(
+    name: str | None,
+    mailboxes: tuple[str, ...],
+    stamp_bits: int | None,
+    public: bool,
+    output: str | None,
+    qr: bool,
+    **who: Any,
+) -> None:
+    """Print your card, for those who may write to you. With --name and --mailbox it is changed, and contacts told.
+
+    \b
+    Examples:
+      dtp message card --name Alice --mailbox dtp+tcp://dtp1...@box.example:9700/dtp.mailbox
+      dtp message card --qr
+    """
+
+    async def work(messenger: Messenger) -> ContactCard:
+        if messenger.card.mailboxes:
+            await reach(messenger, WAIT)  # others need the keys there; the next command publishes them
+        await deliver(messenger, WAIT)
+        if who["bootstrap"] or who["chain"]:
+            await messenger.lookup.publish()
+        return messenger.card
+
+    said: dict[str, Any] = {"name": name, "mailboxes": mailboxes or None, "stamp_bits": stamp_bits}
+    made = run(with_messenger(open_messenger(**who, **said), work))
+    made = made.public() if public else made
+    if output:
+        Path(output).write_text(made.text + "\n")
+    if qr:
+        show_qr(made.text)
+    record = {
+        "person": made.person_name,
+        "name": made.name,
+        "mailboxes": list(made.mailboxes),
+        "card": made.text,
+    }
+    print_result(record, f"card of {made.person_name} written to {output}" if output else made.text)
+
+
+@message.command()
+@click.argument("given", metavar="CARD")
+@click.option("--as", "nickname", metavar="NAME", help="How you call them.")
+@messenger_options
+def add(given: str, nickname: str | None, **who: Any) -> None:
+    """Add a contact by its CARD: the text of one, or a file that has it.
+
+    With --bootstrap or --chain also by dtp1... or dtpa1..., for those who have published their card there.
+    """
+    named = given.startswith(("dtp1", "dtpa1"))
+    text = given if named else read_card_text(given)
+
+    async def work(messenger: Messenger) -> tuple[Contact, str]:
+        contact = await (messenger.find_person(text) if named else messenger.add_contact(text))
+        if nickname is not None:
+            await messenger.rename_contact(contact, nickname)
+        found = messenger.find_contact(contact.person)
+        assert found is not None
+        return found, messenger.safety_number(found)
+
+    contact, number = run(with_messenger(open_messenger(**who), work))
+    record = {"person": contact.card.person_name, "name": contact.name, "safety_number": number}
+    print_result(record, f"{escape_text(contact.name)} is {contact.card.person_name}\nsafety number {number}")
+
+
+@message.command()
+@messenger_options
+def contacts(**who: Any) -> None:
+    """List your contacts, with the safety number to compare with each."""
+
+    async def work(messenger: Messenger) -> None:
+        for each in messenger.contacts:
+            state = "blocked" if each.blocked else "stranger" if each.stranger else "contact"
+            waits = "; its key was replaced: 'dtp message accept' takes it" if each.pending else ""
+            number = messenger.safety_number(each)
+            record = {
+                "person": each.card.person_name,
+                "name": each.name,
+                "state": state,
+                "verified": each.verified,
+                "replaced": each.pending is not None,
+                "safety_number": number,
+            }
+            print_line(
+                record, f"{escape_text(each.name)}  {each.card.person_name}  {state}{waits}\n  {number}"
+            )
+
+    run(with_messenger(open_messenger(**who), work))
+
+
+@message.command()
+@click.argument("person")
+@messenger_options
+def accept(person: str, **who: Any) -> None:
+    """Accept the key with which a contact has replaced its own, once you have compared the safety number."""
+
+    async def work(messenger: Messenger) -> None:
+        await messenger.accept_key(person)
+
+    run(with_messenger(open_messenger(**who), work))
+    print_result({"accepted": person}, f"the key of {escape_text(person)} is accepted")
+
+
+@message.command()
+@click.argument("to")
+@click.argument("text", nargs=-1, required=True)
+@click.option("--attach", "-a", multiple=True, type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+              help="Attach a file; repeatable.")  # fmt: skip
+@click.option("--disappear", type=click.IntRange(min=1), metavar="SECONDS",
+              help="Have it disappear so long after it was read.")  # fmt: skip
+@click.option("--wait", type=click.FloatRange(min=0), default=WAIT, show_default=True, metavar="SECONDS",
+              help="How long to wait until a mailbox has it. It isn't lost otherwise.")  # fmt: skip
+@messenger_options
+def send(
+    to: str, text: tuple[str, ...], attach: tuple[str, ...], disappear: int | None, wait: float, **who: Any
+) -> None:
+    """Write TEXT to a person (a name, dtp1..., dtpa1... or a card) or to a group of yours.
+
+    \b
+    Examples:
+      dtp message send alice see you at eight
+      dtp message send alice --attach map.png "here is the map"
+    """
+
+    async def work(messenger: Messenger) -> tuple[Message, bool]:
+        vanish = timedelta(seconds=disappear) if disappear else None
+        sent = await messenger.send(to, " ".join(text), attachments=attach, disappear=vanish)
+        return sent, await deliver(messenger, wait)
+
+    sent, delivered = run(with_messenger(open_messenger(**who), work))
+    later = "sent" if delivered else "kept: no mailbox could be reached; it is sent by the next command"
+    print_result({"message": sent.id.hex(), "sent": delivered}, later)
+
+
+@message.command()
+@click.option("--wait", type=click.FloatRange(min=0), default=WAIT, show_default=True, metavar="SECONDS",
+              help="How long to wait for your mailboxes.")  # fmt: skip
+@click.option("--save", type=click.Path(file_okay=False, exists=True), metavar="FOLDER",
+              help="Fetch attachments into a folder.")  # fmt: skip
+@click.option(
+    "--keep-unread", is_flag=True, help="Don't say that it was read; it is printed again the next time."
+)
+@messenger_options
+def read(wait: float, save: str | None, keep_unread: bool, **who: Any) -> None:
+    """Print the messages that wait for you, and say that they were read."""
+
+    async def work(messenger: Messenger) -> None:
+        collected = await collect(messenger, wait)
+        for each in await messenger.unread():
+            await _print_message(each, save)
+            if not keep_unread:
+                await each.mark_read()
+        if collected:
+            await deliver(messenger, wait)
+        else:
+            later = "no mailbox of yours answered in time: messages may wait there; run this again"
+            print_note({"collected": False}, later)
+
+    run(with_messenger(open_messenger(**who), work))
+
+
+@message.command()
+@click.option("-c", "--count", type=click.IntRange(min=1), help="End after so many messages.")
+@click.option("--save", type=click.Path(file_okay=False, exists=True), metavar="FOLDER",
+              help="Fetch attachments into a folder.")  # fmt: skip
+@click.option("--until-eof", is_flag=True, help="End when standard input ends.")
+@messenger_options
+def watch(count: int | None, save: str | None, until_eof: bool, **who: Any) -> None:
+    """Print messages as they come, and say that they were read. Ctrl-C ends it."""
+    serve_for_long()
+    run(_watch(open_messenger(**who), count, save, until_eof))
+
+
+async def _watch(
+    opened: AbstractAsyncContextManager[Messenger], count: int | None, save: str | None, until_eof: bool
+) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    if until_eof:
+        when_stdin_ends(stop.set)
+    async with opened as messenger:
+        printing = start_task(_print_messages(messenger, count, save), name="dtp-message-watch")
+        stopping = start_task(stop.wait(), name="dtp-stop")
+        try:
+            await asyncio.wait((printing, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if printing.done():
+                printing.result()
+        finally:
+            printing.cancel()
+            stopping.cancel()
+            await asyncio.gather(printing, stopping, return_exceptions=True)
+        await deliver(messenger, WAIT)
+
+
+async def _print_messages(messenger: Messenger, count: int | None, save: str | None) -> None:
+    left = count
+    async for each in messenger:
+        await _print_message(each, save)
+        await each.mark_read()
+        left = None if left is None else left - 1
+        if left == 0:
+            return
+
+
+async def _print_message(each: Message, save: str | None) -> None:
+    files = [str(await one.save(save)) for one in each.attachments] if save else []
+    group = each.group
+    record = {
+        "message": each.id.hex(),
+        "sender": each.sender_name,
+        "person": each.sender.card.person_name if each.sender else None,
+        "stranger": bool(each.sender and each.sender.stranger),
+        "group": group.name if group else None,
+        "text": each.text,
+        "sent_at": each.sent_at.isoformat(),
+        "attachments": [one.name for one in each.attachments],
+        "saved": files,
+    }
+    where = f" in {escape_text(group.name)}" if group else ""
+    names = "".join(
+        f"\n  [{escape_text(one.name)}, {count_of(one.size, 'byte')}]" for one in each.attachments
+    )
+    said = f"{escape_text(each.sender_name)}{where}: {escape_text(each.text)}{names}"
+    print_line(record, f"{each.sent_at:%Y-%m-%d %H:%M} {said}")
+
+
+for _command in COMMANDS:
+    message.add_command(_command)

@@ -1,0 +1,135 @@
+"""What commands share that write to people and read what they write: who they are, and how long they wait."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from dtp.cli.account import load_account
+from dtp.cli.options import IdentitySource, identity_options, verbose_option
+from dtp.cli.output import json_option
+from dtp.config import data_dir
+from dtp.identity import Identity
+from dtp.messaging.cards.contact_card import TEXT_PREFIX
+from dtp.messaging.errors import MessageError
+from dtp.messaging.person.messenger import Messenger
+
+#: Seconds that a command waits until mailboxes have what it sends, or it has what they have.
+WAIT: Final = 10.0
+
+
+def messenger_options(command: Any) -> Any:
+    """Add who writes, and where that is kept."""
+    for decorate in (
+        json_option,
+        verbose_option,
+        identity_options("--identity", "-i"),
+        click.option("--store", type=click.Path(dir_okay=False), envvar="DTP_MESSAGES", metavar="FILE",
+                     help="What this device keeps. [default: $DTP_MESSAGES, else messages/dtp1....sqlite in the data "
+                     "folder]"),
+        click.option("--account", metavar="FILE", help="The account's key (see 'dtp account'), where this device has "
+                     "it. [default: the identity alone]"),
+        click.option("--bootstrap", "-b", multiple=True, metavar="HOST:PORT",
+                     help="Find people by dtp1... in the DHT of this node, and be found there; may be repeated."),
+        click.option("--chain", metavar="NETWORK", help="Find accounts (dtpa1...) on this Sui network, and refuse "
+                     "cards that it says are older: mainnet, testnet, a URL."),
+    ):  # fmt: skip
+        command = decorate(command)
+    return command
+
+
+def open_messenger(
+    identity: IdentitySource,
+    store: str | None,
+    account: str | None,
+    bootstrap: tuple[str, ...],
+    chain: str | None,
+    **options: Any,
+) -> AbstractAsyncContextManager[Messenger]:
+    """Return what begins and ends the messenger that the options mean. Its identity's file has to be there."""
+    me = identity.load()
+    path = Path(store) if store else data_dir() / "messages" / f"{me.id}.sqlite"
+    owner = load_account(account) if account else None
+    messenger = Messenger(identity=me, store=path, account=owner, **options)
+    return _with_sources(messenger, bootstrap, chain)
+
+
+@asynccontextmanager
+async def _with_sources(
+    messenger: Messenger, bootstrap: tuple[str, ...], chain: str | None
+) -> AsyncIterator[Messenger]:
+    async with AsyncExitStack() as stack:
+        if bootstrap:
+            from dtp.messaging.person.card_sources import DhtCards
+            from dtp.peers.dht import Dht
+
+            who = Identity.generate()  # nobody needs to know who asks
+            dht = Dht(messenger.identity, node=who, client=True, bind=("0.0.0.0", 0), bootstrap=bootstrap)
+            await stack.enter_async_context(dht)
+            messenger.add_source(DhtCards(dht))
+        if chain is not None:
+            from dtp.chain import ChainClient
+            from dtp.messaging.person.card_sources import ChainCards
+
+            messenger.add_source(ChainCards(await stack.enter_async_context(ChainClient(chain))))
+        yield await stack.enter_async_context(messenger)
+
+
+async def deliver(messenger: Messenger, wait: float) -> bool:
+    """Return whether mailboxes have all that is to be sent, within `wait` seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait):
+            await messenger.wait_delivered()
+            return True
+    return False
+
+
+async def collect(messenger: Messenger, wait: float) -> bool:
+    """Return whether all is here that waits in the person's mailboxes, within `wait` seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait):
+            await messenger.wait_collected()
+            return True
+    return False
+
+
+async def with_messenger(
+    opened: AbstractAsyncContextManager[Messenger], work: Callable[[Messenger], Awaitable[Any]]
+) -> Any:
+    """Return what `work` does with a messenger that is begun for it."""
+    async with opened as messenger:
+        return await work(messenger)
+
+
+async def reach(messenger: Messenger, wait: float) -> bool:
+    """Return whether one of the person's mailboxes has this device's keys, within `wait` seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait):
+            await messenger.wait_reached()
+            return True
+    return False
+
+
+def read_card_text(given: str) -> str:
+    """Return the text of a card that is given as such, or as a file that has it."""
+    if given.startswith(TEXT_PREFIX):
+        return given
+    try:
+        return Path(given).read_text()
+    except (OSError, UnicodeDecodeError) as fault:
+        raise click.UsageError(f"{given!r} is neither a card nor a file that has one: {fault}") from None
+
+
+def show_qr(text: str) -> None:
+    """Print a QR code. Raise `MessageError` without the extra that makes one."""
+    try:
+        import segno
+    except ImportError:
+        raise MessageError("QR codes need segno: pip install 'dtp-sockets[qr]'") from None
+    segno.make(text, error="l").terminal(compact=True)

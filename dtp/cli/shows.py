@@ -1,0 +1,388 @@
+"""`dtp show`: put something on air, listen to it, play what was recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dtp import config
+from dtp.broadcast.cutting import CUTTERS, EVERY, AutoCutter, ByteCutter
+from dtp.broadcast.errors import BroadcastError
+from dtp.broadcast.feeding import FAN_OUT
+from dtp.broadcast.format import Announcement
+from dtp.broadcast.gateway.server import Gateway
+from dtp.broadcast.hearing import HeardSegment, ShowStream, listen_to
+from dtp.broadcast.money.air import Air
+from dtp.broadcast.places import SERVICE, Place
+from dtp.broadcast.producing import Broadcast, parse_show
+from dtp.broadcast.receiving import Patience
+from dtp.broadcast.recording import Recorder, Recording
+from dtp.broadcast.sealed.opening import Opener
+from dtp.cli.accounts import Account
+from dtp.cli.groups import Group
+from dtp.cli.options import IdentitySource, identity_options, verbose_option
+from dtp.cli.output import (
+    OutputError,
+    discard_output,
+    json_option,
+    print_line,
+    print_result,
+    wants_json,
+)
+from dtp.cli.peers import network_option
+from dtp.cli.run import run, serve_for_long
+from dtp.cli.shows_input import Source, send_while_on_air
+from dtp.cli.shows_money import COMMANDS, chain_options
+from dtp.cli.shows_sealing import Sealing, claims_of, parse_peer, sealing_options
+from dtp.escaping import escape_text
+from dtp.identity import PeerId
+from dtp.node.finding import WAYS
+from dtp.node.node import ANYWHERE
+from dtp.plurals import count_of
+from dtp.tasks import start_task
+
+if TYPE_CHECKING:
+    from dtp.chain import ChainClient
+
+
+#: Seconds after which it is said again why a show isn't heard.
+_SAY_WHY = 5.0
+
+
+@click.group("show", cls=Group)
+def show() -> None:
+    """Shows: live to anyone, authentic, passed on by those who listen."""
+
+
+def _place_options(command: Any) -> Any:
+    for decorate in (
+        network_option,
+        click.option("--bootstrap", "-b", multiple=True, metavar="ADDRESS",
+                     help="A node to begin with: dtp+tcp://dtp1...@HOST:PORT; may be repeated."),
+        click.option("--listen", "-l", multiple=True, metavar="URL", default=(ANYWHERE,), show_default=True,
+                     help="Where to serve the show: tcp://HOST:PORT; may be repeated."),
+        click.option("--discover", "-d", multiple=True, type=click.Choice([*WAYS, "none"]), metavar="WAY",
+                     help="How to find others and be found: lan, mdns, dht, none; may be repeated. [default: lan]"),
+        click.option("--fan-out", type=click.IntRange(0), default=FAN_OUT, show_default=True,
+                     help="Listeners that hear the show directly from here; others are sent on to those."),
+    ):  # fmt: skip
+        command = decorate(command)
+    return command
+
+
+def _place(
+    discover: tuple[str, ...], listen: tuple[str, ...], bootstrap: tuple[str, ...], network: str | None
+) -> Place:
+    return Place(listen, [way for way in discover or ("lan",) if way != "none"], bootstrap, network)
+
+
+for _command in COMMANDS:
+    show.add_command(_command)
+
+
+# ---- producing ---------------------------------------------------------------------------------------------
+
+
+@show.command()
+@click.argument("show_id", required=False, metavar="[SHOW]")
+@click.option("--title", default="", help="What the show is called.")
+@click.option("--media", default="", metavar="TYPE", help="The media type, such as video/mp4.")
+@click.option(
+    "--service", default=SERVICE, show_default=True, metavar="NAME", help="The name of the service."
+)
+@click.option("--cut", type=click.Choice(list(CUTTERS)), default="auto", show_default=True,
+              help="Where segments end: at fragments of MP4, clusters of Matroska, lines, or by time.")  # fmt: skip
+@click.option("--every", type=click.FloatRange(0.05, 60), default=EVERY, show_default=True, metavar="SECONDS",
+              help="How long segments last that are cut by time.")  # fmt: skip
+@click.option("--command", "program", metavar="COMMAND",
+              help="Run this when the show goes on air, send what it writes, and end it when the show goes off air. "
+              "No shell is between. [default: standard input is sent]")  # fmt: skip
+@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Keep the show in FILE.")  # fmt: skip
+@sealing_options
+@_place_options
+@identity_options("--identity", "-i")
+@chain_options
+@verbose_option
+@json_option
+def broadcast(
+    show_id: str | None,
+    title: str,
+    media: str,
+    service: str,
+    cut: str,
+    every: float,
+    program: str | None,
+    record: Path | None,
+    sealing: Sealing,
+    fan_out: int,
+    identity: IdentitySource,
+    account: Account,
+    **place: Any,
+) -> None:
+    """Put standard input on air, and print the addresses to listen to. It ends with the input.
+
+    With SHOW, of 'dtp show create', money drives it: nothing is read or sent while nobody pays, and what was sent is
+    posted to be paid. It goes on after a restart, and ends when the show has ended on the chain.
+
+    \b
+    Examples:
+      ffmpeg -re -i film.mkv -c copy -f matroska - | dtp show broadcast
+      tail -f prices | dtp show broadcast --cut lines --title prices
+      dtp show broadcast 0x... --command 'ffmpeg -f v4l2 -i /dev/video0 -f matroska -'
+      dtp show broadcast --for dtp1ALICE... --for dtp1BOB... < film.webm
+    """
+    made = CUTTERS[cut]
+    source = Source(lambda: made(every) if made in (AutoCutter, ByteCutter) else made(), program)
+    options: dict[str, Any] = {"title": title, "media": media, "service": service, "fan_out": fan_out}
+    options |= {"identity": identity.load_or_make(), "place": _place(**place), "rotate": sealing.rotate}
+    if show_id is None:
+        sealing.check_free()
+        options["admission"] = sealing.guests
+        serve_for_long()
+        run(_broadcast(lambda: Broadcast(**options), source, record))
+        return
+    store = config.data_dir() / "shows"
+
+    async def work(chain: ChainClient) -> None:
+        options["admission"] = await sealing.admission(chain, show_id)
+        await _broadcast(lambda: Broadcast(show_id, wallet=chain, store=store, **options), source, record)
+
+    account.run(work)
+
+
+async def _broadcast(make: Callable[[], Broadcast], source: Source, record: Path | None) -> None:
+    async with make() as on_air:
+        recorder = None if record is None else Recorder(record, on_air.announcement)
+        for address in on_air.addresses:
+            told = {"event": "listening", "address": address, "show": on_air.announcement.show.hex()}
+            print_line(told, address)
+        if recorder is not None:
+            on_air.on_sent = recorder.add
+        try:
+            await send_while_on_air(on_air, source)
+            if on_air.keeper is None or on_air.keeper.air == Air.ENDED:
+                await on_air.end()
+                await on_air.drained()
+        finally:
+            if recorder is not None:
+                _tell_recording(recorder)
+    count = on_air.signer.position.number
+    print_line({"event": "ended", "segments": count}, f"ended: {count_of(count, 'segment')}", err=True)
+
+
+def _tell_recording(recorder: Recorder) -> None:
+    name = recorder.close()
+    record = {"event": "recorded", "path": str(recorder.path), "sha256": name}
+    print_line(record, f"recorded: {recorder.path}, sha256 {name}", err=True)
+
+
+def _host_port(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, int] | None:
+    if text is None:
+        return None
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise click.BadParameter(f"{text!r} is no place: write 127.0.0.1:8080")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+# ---- listening ---------------------------------------------------------------------------------------------
+
+
+@show.command()
+@click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS|SHOW...")
+@click.option("--producer", callback=parse_peer, metavar="dtp1...",
+              help="Who must have signed the show. [default: whose the first address is]")  # fmt: skip
+@click.option("--show", "show_id", metavar="ID", help="Which show it must be. [default: whichever is there]")
+@click.option("--from", "start", type=click.IntRange(0), metavar="NUMBER", help="Begin with this segment.")
+@click.option("--back", type=click.FloatRange(0), default=0.0, metavar="SECONDS",
+              help="Begin so long before what is live.")  # fmt: skip
+@click.option("--give-up", type=click.FloatRange(0.1), default=Patience().lost, show_default=True, metavar="SECONDS",
+              help="End with exit code 5 when nothing of the producer was heard for so long.")  # fmt: skip
+@click.option("--record", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Keep in FILE what is heard.")  # fmt: skip
+@click.option("--gateway", callback=_host_port, metavar="HOST:PORT",
+              help="Serve a page that plays the show there, and a playlist (HLS); write nothing.")  # fmt: skip
+@click.option("--no-share", is_flag=True, help="Don't pass the show on to others.")
+@_place_options
+@identity_options("--identity", "-i")
+@chain_options
+@verbose_option
+@json_option
+def listen(
+    addresses: tuple[str, ...],
+    producer: PeerId | None,
+    show_id: str | None,
+    start: int | None,
+    back: float,
+    give_up: float,
+    record: Path | None,
+    gateway: tuple[str, int] | None,
+    no_share: bool,
+    fan_out: int,
+    identity: IdentitySource,
+    account: Account,
+    **place: Any,
+) -> None:
+    """Listen to a show: its bytes go to standard output, with --json a line for each segment. It ends with the show.
+
+    Nothing is written that the producer didn't sign. A sealed show is opened with your identity, and with the tickets
+    of its account, or of --wallet. What was lost is said at the place. Meanwhile the show is passed
+    on to others who ask. A producer that sends nothing for a while is waited for; one that is gone without an end is
+    given up, once what was heard is written.
+
+    \b
+    Examples:
+      dtp show listen dtp+tcp://dtp1...@192.0.2.7:9700/show | mpv -
+      dtp show listen dtp+tcp://dtp1...@192.0.2.7:9700/show --gateway 127.0.0.1:8080
+      dtp show listen dtp+tcp://dtp1RELAY...@192.0.2.9:9700/show --producer dtp1... --record FILE
+    """
+    serve_for_long()
+    where = _place(**place)
+    if no_share:
+        where = Place((), where.discover, where.bootstrap, where.private)
+    if len(addresses) == 1 and addresses[0].startswith("0x"):
+        show_id, producer, addresses = _of_the_chain(account, addresses[0])
+    me = identity.load_or_make()
+    stream = lambda: listen_to(  # noqa: E731  # within the loop
+        *addresses,
+        identity=me,
+        claims=claims_of(account, me),
+        producer=producer,
+        show=None if show_id is None else parse_show(show_id),
+        place=where,
+        start=start,
+        back_ms=round(back * 1000),
+        fan_out=fan_out,
+        patience=Patience(anybody=give_up, lost=give_up),
+    )
+    try:
+        run(_listen(stream, record, gateway))
+    except BrokenPipeError:  # who reads our output has enough
+        discard_output()
+
+
+def _of_the_chain(account: Account, id: str) -> tuple[str, PeerId, tuple[str, ...]]:
+    """Return a show's id, its producer, and where the chain says that it is heard."""
+
+    async def work(chain: ChainClient) -> tuple[str, PeerId, tuple[str, ...]]:
+        from dtp.broadcast.money.shows import read_show
+
+        found = (await read_show(chain, id)).show
+        if not found.hint:
+            raise BroadcastError(
+                f"{id} doesn't say where it is heard; its producer says so when it is started"
+            )
+        return found.id, PeerId(found.key), (found.hint.decode(errors="replace"),)
+
+    return account.run(work, signing=False)
+
+
+async def _listen(make: Callable[[], ShowStream], record: Path | None, place: tuple[str, int] | None) -> None:
+    """Write what is heard to standard output; or serve it to browsers, until this is ended from outside."""
+    async with make() as stream, contextlib.AsyncExitStack() as stack:
+        for address in stream.addresses:
+            print_line({"event": "listening", "address": address}, f"passed on at {address}", err=True)
+        announcement = await _announced(stream)
+        told = {"event": "show", "title": announcement.title, "media": announcement.media}
+        who = str(announcement.producer)
+        print_line(
+            {**told, "producer": who}, f"{who}: {escape_text(announcement.title)}".rstrip(": "), err=True
+        )
+        if place is not None:
+            page = await stack.enter_async_context(
+                Gateway(await stream.receiver.opened(), *place, open=stream.open)
+            )
+            print_line({"event": "gateway", "url": page.url}, page.url)
+        recorder = None if record is None else Recorder(record, announcement)
+        try:
+            async for each in stream:
+                await _hear(each, quiet=place is not None)
+                if recorder is not None:
+                    recorder.add(each.segment, each.carried)
+        finally:
+            if recorder is not None:
+                _tell_recording(recorder)
+        if place is not None:  # who watches may be behind
+            await asyncio.Event().wait()
+        await stream.drained()
+
+
+async def _announced(stream: ShowStream) -> Announcement:
+    """Wait for the show, and say every few seconds why it isn't heard."""
+    waiting = start_task(stream.announcement(), name="dtp-show-announcement")
+    try:
+        while not (await asyncio.wait({waiting}, timeout=_SAY_WHY))[0]:
+            why = escape_text(str(stream.receiver.why or "no answer yet"))
+            print_line({"event": "waiting", "why": why}, f"the show isn't heard yet: {why}", err=True)
+        return await waiting
+    finally:
+        waiting.cancel()
+
+
+async def _hear(each: HeardSegment, *, quiet: bool) -> None:
+    if each.missed:
+        words = f"lost: segments {each.missed.start} to {each.missed.stop - 1}"
+        print_line(
+            {"event": "gap", "first": each.missed.start, "last": each.missed.stop - 1}, words, err=True
+        )
+    if wants_json():
+        segment = each.segment
+        record = {
+            "event": "segment",
+            "number": segment.number,
+            "size": segment.size,
+            "time_ms": segment.time_ms,
+        }
+        more = {"init": each.is_init, "link": segment.link.hex(), "behind_ms": each.behind_ms}
+        print_line({**record, **more}, None)
+    elif not quiet:
+        await asyncio.get_running_loop().run_in_executor(None, _write_all, each.data)
+
+
+def _write_all(data: bytes) -> None:
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(sys.stdout.fileno(), view) :]
+    except BrokenPipeError:
+        raise
+    except OSError as fault:
+        raise OutputError(f"can't write the output: {fault.strerror}") from fault
+
+
+@show.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
+@click.option(
+    "--from", "start", type=click.IntRange(0), default=0, metavar="NUMBER", help="Begin with this segment."
+)
+@identity_options("--identity", "-i")
+@verbose_option
+@json_option
+def play(file: Path, start: int, identity: IdentitySource) -> None:
+    """Write a recorded show to standard output, checked as it is read; with --json only check it.
+
+    What is sealed is opened with your identity, as far as the recording has keys for it.
+    """
+    with contextlib.closing(Recording(file)) as recording:
+        count = 0
+        opener = Opener(identity.load_or_make()) if recording.announcement.sealed else None
+        try:
+            for segment, data in recording.segments(start):
+                count += 1
+                if not wants_json():
+                    _write_all(data if opener is None else opener.open(segment, data))
+        except BrokenPipeError:
+            discard_output()
+            return
+        told = recording.announcement
+    if wants_json():
+        record = {"title": told.title, "media": told.media, "producer": str(told.producer), "segments": count}
+        print_result({**record, "show": told.show.hex()})

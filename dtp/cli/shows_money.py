@@ -1,0 +1,397 @@
+"""The money of `dtp show`: create, fund, buy, tip, ask, raise, refund, collect, end, status, watch."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from dtp.cli.accounts import Account, account_options, executed_record, record_of, refuse_key
+from dtp.cli.options import IdentitySource, identity_options
+from dtp.cli.output import json_option, print_line, print_result, wants_json
+from dtp.cli.show import money, table
+
+if TYPE_CHECKING:
+    from dtp.broadcast.money.audience import AudienceLine, Entry
+    from dtp.chain import ChainClient
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def chain_options(command: _Function) -> _Function:
+    """Add `--network` and `--wallet` beside an identity's options; the command gets `account: Account`."""
+
+    @functools.wraps(command)
+    def with_account(*args: Any, chain_network: str | None, wallet: str | None, **options: Any) -> Any:
+        return command(*args, account=Account(chain_network, wallet, None), **options)
+
+    decorated: Any = with_account
+    for option in (
+        click.option("--wallet", callback=refuse_key, envvar="DTP_WALLET", metavar="WALLET",
+                     help="Who pays and is paid on the chain. [default: $DTP_WALLET, else your identity]"),
+        click.option("--network", "chain_network", envvar="DTP_NETWORK", metavar="NETWORK",
+                     help="The chain: localnet, testnet, mainnet or the URL of a node. [default: $DTP_NETWORK, else "
+                     "localnet]"),
+    ):  # fmt: skip
+        decorated = option(decorated)
+    result: _Function = decorated
+    return result
+
+
+_MS_OF = {"ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def _span(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    """`30s` -> 30,000."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(ms|s|min|m|h|d)", text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is no span of time: write 30s, 5min, 1h")
+    return int(match[1]) * _MS_OF[match[2]]
+
+
+def _rate(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """`0.02SUI/min` -> MIST, ms."""
+    from dtp.chain.wallet import parse_amount
+
+    if text is None:
+        return None
+    amount, slash, unit = text.partition("/")
+    if not slash or unit not in _MS_OF:
+        raise click.BadParameter(f"{text!r} is no rate: write 0.02SUI/min")
+    return parse_amount(amount), _MS_OF[unit]
+
+
+def _moment(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no time: write 2026-12-24T20:00Z") from None
+    if moment.tzinfo is None:
+        raise click.BadParameter(f"{text!r} has no time zone: write a Z behind it, or +01:00")
+    return round(moment.timestamp() * 1000)
+
+
+def _amount(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    from dtp.chain.wallet import parse_amount
+
+    return None if text is None else parse_amount(text)
+
+
+@click.command()
+@click.option(
+    "--rate", callback=_rate, metavar="AMOUNT/UNIT", help="A funded show: what it costs, such as 0.02SUI/min."
+)
+@click.option("--start-pot", callback=_amount, metavar="AMOUNT",
+              help="The pot with which a funded show goes on air. [default: two slots]")  # fmt: skip
+@click.option("--ticket", callback=_amount, metavar="AMOUNT", help="A ticketed show: what a ticket costs.")
+@click.option("--at-least", type=click.IntRange(1), metavar="COUNT", help="... and how many have to be sold.")
+@click.option("--start-by", callback=_moment, metavar="TIME", help="... by when, such as 2026-12-24T20:00Z.")
+@click.option(
+    "--length",
+    callback=_span,
+    default="1h",
+    show_default=True,
+    metavar="SPAN",
+    help="... and how long it is.",
+)
+@click.option("--slot", callback=_span, default="30s", show_default=True, metavar="SPAN",
+              help="What is paid at once: a slot, when it is over.")  # fmt: skip
+@click.option("--batch", type=click.IntRange(1, 100), default=10, show_default=True, metavar="SLOTS",
+              help="Slots that are posted in one transaction.")  # fmt: skip
+@click.option("--price", "prices", multiple=True, metavar="KIND=AMOUNT",
+              help="The least for a tip, a request or a question: request=0.1SUI; may be repeated.")  # fmt: skip
+@identity_options("--identity", "-i")
+@chain_options
+@json_option
+def create(
+    rate: tuple[int, int] | None,
+    start_pot: int | None,
+    ticket: int | None,
+    at_least: int | None,
+    start_by: int | None,
+    length: int,
+    slot: int,
+    batch: int,
+    prices: tuple[str, ...],
+    identity: IdentitySource,
+    account: Account,
+) -> None:
+    """Make a show on the chain, whose segments your identity signs.
+
+    \b
+    Examples:
+      dtp show create --rate 0.02SUI/min --slot 30s
+      dtp show create --ticket 1SUI --at-least 50 --start-by 2026-12-24T20:00Z
+    """
+    from dtp.broadcast.money.shows import ShowTerms
+    from dtp.broadcast.money.shows import create as make
+
+    if (rate is None) == (ticket is None):
+        raise click.UsageError("give --rate for a funded show, or --ticket for a ticketed one")
+    common: dict[str, Any] = {"slot_ms": slot, "batch": batch, "prices": _prices(prices)}
+    if rate is not None:
+        each = rate[0] * slot // rate[1]
+        terms = ShowTerms(rate=each, start_pot=start_pot or 2 * each, **common)
+    else:
+        if at_least is None or start_by is None:
+            raise click.UsageError("--ticket needs --at-least and --start-by")
+        terms = ShowTerms(
+            ticket_price=ticket or 0,
+            fewest=at_least,
+            start_by_ms=start_by,
+            slots=max(1, length // slot),
+            **common,
+        )
+    key = identity.load().id.key
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        id, executed = await make(chain, key, terms)
+        return {"show": id, **executed_record(executed)}
+
+    _print(account.run(work))
+
+
+def _prices(texts: tuple[str, ...]) -> tuple[int, int, int]:
+    from dtp.chain.wallet import parse_amount
+
+    found = {"tip": 0, "request": 0, "question": 0}
+    for text in texts:
+        kind, equals, amount = text.partition("=")
+        if not equals or kind not in found:
+            raise click.UsageError(f"--price {text}: write tip=, request= or question= and an amount")
+        found[kind] = parse_amount(amount)
+    return found["tip"], found["request"], found["question"]
+
+
+def _print(record: dict[str, Any]) -> None:
+    print_result(record, None if wants_json() else table(record))
+
+
+@click.command()
+@click.argument("show_id", metavar="SHOW")
+@click.argument("amount", callback=_amount)
+@account_options
+@json_option
+def fund(show_id: str, amount: int, account: Account) -> None:
+    """Put AMOUNT into the pot of a funded show. What isn't spent is yours: 'dtp show refund'."""
+    from dtp.broadcast.money import shows
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        share, executed = await shows.fund(chain, show_id, amount)
+        return {"share": share, **executed_record(executed)}
+
+    _print(account.run(work))
+
+
+@click.command()
+@click.argument("show_id", metavar="SHOW")
+@account_options
+@json_option
+def buy(show_id: str, account: Account) -> None:
+    """Buy a ticket of a ticketed show."""
+    from dtp.broadcast.money import shows
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        share, executed = await shows.buy(chain, show_id)
+        return {"ticket": share, **executed_record(executed)}
+
+    _print(account.run(work))
+
+
+@click.command()
+@click.argument("show_id", metavar="SHOW")
+@click.argument("amount", callback=_amount)
+@click.argument("text", default="")
+@click.option("--sealed", is_flag=True, help="Only the producer can read the text.")
+@account_options
+@json_option
+def tip(show_id: str, amount: int, text: str, sealed: bool, account: Account) -> None:
+    """Give the producer AMOUNT, with a message or without."""
+    from dtp.chain.show import Kind
+
+    _ask(account, show_id, Kind.TIP, amount, text, sealed)
+
+
+@click.command()
+@click.argument("show_id", metavar="SHOW")
+@click.argument("text")
+@click.option("--amount", callback=_amount, metavar="AMOUNT", help="[default: the least that the show takes]")
+@click.option("--request", is_flag=True, help="It is a request, not a question.")
+@click.option("--raise", "number", type=click.IntRange(0), metavar="NUMBER",
+              help="Add to the question of this number instead; TEXT is not sent.")  # fmt: skip
+@click.option("--sealed", is_flag=True, help="Only the producer can read the text.")
+@account_options
+@json_option
+def ask(
+    show_id: str,
+    text: str,
+    amount: int | None,
+    request: bool,
+    number: int | None,
+    sealed: bool,
+    account: Account,
+) -> None:
+    """Ask the producer something, or request it: it is seen sooner for more money."""
+    from dtp.broadcast.money import shows
+    from dtp.chain.show import Kind
+
+    if number is None:
+        _ask(account, show_id, Kind.REQUEST if request else Kind.QUESTION, amount, text, sealed)
+        return
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        return {"number": number, **executed_record(await shows.raise_(chain, show_id, number, amount))}
+
+    _print(account.run(work))
+
+
+def _ask(account: Account, show_id: str, kind: Any, amount: int | None, text: str, sealed: bool) -> None:
+    from dtp.broadcast.money import shows
+    from dtp.broadcast.money.audience import seal_text
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        data = text.encode()
+        if sealed:
+            data = seal_text(data, (await shows.read_show(chain, show_id)).show.key)
+        number, executed = await shows.ask(chain, show_id, kind, amount, data, sealed=sealed)
+        return {"number": number, **executed_record(executed)}
+
+    _print(account.run(work))
+
+
+@click.command()
+@click.argument("show_id", metavar="SHOW")
+@account_options
+@json_option
+def refund(show_id: str, account: Account) -> None:
+    """Take back what is unspent of your shares and tickets.
+
+    Of a show on air you ask to leave first, which this does; once the slots are posted that had begun, do it again.
+    """
+    from dtp.broadcast.money import shows
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        return {"shares": [record_of(each) for each in await shows.refund(chain, show_id)]}
+
+    _print(account.run(work))
+
+
+@click.command()
+@click.argument("show_id", metavar="SHOW")
+@account_options
+@json_option
+def collect(show_id: str, account: Account) -> None:
+    """Take what your show has earned."""
+    from dtp.broadcast.money import shows
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        amount, executed = await shows.collect(chain, show_id)
+        return {"collected": amount, **executed_record(executed)}
+
+    _print(account.run(work))
+
+
+@click.command()
+@click.argument("show_id", metavar="SHOW")
+@account_options
+@json_option
+def end(show_id: str, account: Account) -> None:
+    """End your show for good, or one of anybody that didn't start in time: what is unspent can be taken back."""
+    from dtp.broadcast.money import shows
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        return executed_record(await shows.end(chain, show_id))
+
+    _print(account.run(work))
+
+
+@click.command()
+@click.argument("show_id", metavar="SHOW")
+@account_options
+@json_option
+def status(show_id: str, account: Account) -> None:
+    """Show how a show stands: on air or not, its pot, what the next slot brings."""
+    from dtp.broadcast.money import shows
+    from dtp.broadcast.money.air import raw
+
+    async def work(chain: ChainClient) -> dict[str, Any]:
+        found = await shows.read_show(chain, show_id)
+        show = found.show
+        air = str(raw(show, 0))
+        record = {**record_of(show), "hint": show.hint.decode(errors="replace"), "coin": found.coin}
+        return {"air": air, "next_slot": show.next_slot, **record}
+
+    record = account.run(work, signing=False)
+    shown = dict(record)
+    for name in (
+        "rate",
+        "start_pot",
+        "ticket_price",
+        "pot",
+        "earned",
+        "next_slot",
+        "released",
+        "returned",
+        "tipped",
+    ):
+        shown[name] = money(record[name], record["coin"])
+    print_result(record, None if wants_json() else table(shown))
+
+
+@click.command()
+@click.argument("show_id", metavar="SHOW")
+@click.option("--past", is_flag=True, help="End with what there is now.")
+@identity_options("--identity", "-i")
+@chain_options
+@json_option
+def watch(show_id: str, past: bool, identity: IdentitySource, account: Account) -> None:
+    """Show the audience line as it grows: tips, requests and questions, with --past sorted by what was paid."""
+    from dtp.broadcast.money import shows
+    from dtp.broadcast.money.audience import AudienceLine
+    from dtp.chain import OLDEST
+    from dtp.chain.show import StateChanged
+
+    line = AudienceLine(identity.load_or_make())
+
+    async def work(chain: ChainClient) -> None:
+        coin = (await shows.read_show(chain, show_id)).coin
+        async for each in shows.events_of(chain, show_id, start=OLDEST, follow=not past):
+            entry = _take(line, each)
+            if past:
+                continue
+            if entry is not None:
+                _print_entry(entry, coin)
+            elif isinstance(each, StateChanged):
+                state = ("off", "on air", "ended")[each.state]
+                print_line({"event": "state", "state": state, "pot": each.pot}, f"-- {state}")
+        for entry in line.ranked() if past else ():
+            _print_entry(entry, coin)
+
+    account.run(work, signing=False)
+
+
+def _take(line: AudienceLine, event: object) -> Entry | None:
+    from dtp.chain.show import Asked, Raised
+
+    if isinstance(event, Asked):
+        return line.asked(event)
+    return line.raised(event) if isinstance(event, Raised) else None
+
+
+def _print_entry(entry: Entry, coin: str) -> None:
+    text = entry.text or ("(sealed)" if entry.sealed else "")
+    kind = entry.kind.name.lower()
+    record = {"event": "asked", **record_of(entry), "kind": kind}
+    print_line(record, f"{entry.number:>4}  {kind:<8}  {money(entry.amount, coin):>14}  {text}")
+
+
+#: The commands of this file, for the group `dtp show`.
+COMMANDS = (create, fund, buy, tip, ask, refund, collect, end, status, watch)

@@ -1,0 +1,566 @@
+"""Who may write what: grants by owners, accounts, and rules of kinds. Verdicts on ops, the same on every replica.
+
+A verdict depends on the op, on what its author's own frames had before it, which every replica takes in order, and on
+what the owner of a soul revoked. Revoking is the one thing that comes from elsewhere and may come late: then what was
+let in before has to be taken out, and `Access.must_rebuild` says so. docs/graph.md, "Access" and "Rules".
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from dtp.core.crdt import ALLOWED, VOID, GraphCore
+from dtp.crdt import values
+from dtp.crdt.ops import Kind, Op
+from dtp.crdt.permission import rules as language
+from dtp.crdt.permission.accounts import (
+    CARD,
+    CUTS,
+    MAX_ACCOUNTS,
+    Accounts,
+    Cuts,
+    CutsError,
+    Showing,
+    Shown,
+    is_of_account,
+    load_showing,
+    root_of,
+    save_showing,
+)
+from dtp.crdt.permission.grants import (
+    NOT_REVOKED,
+    Grant,
+    GrantError,
+    Revocation,
+    read_grant,
+    read_revocation,
+)
+from dtp.crdt.permission.owners import may_write, owner_name
+from dtp.crdt.permission.rules import DOCUMENT_KEY, MARK, Rule, Rules, RulesError
+from dtp.identity.card import Card, CardError, account_name
+
+#: Where each author says what it grants, uses and revokes: `%access/dtp1...`.
+ACCESS: Final = "%access"
+
+
+def is_internal(soul: str) -> bool:
+    """Return whether a soul is a graph's own book-keeping: grants, rings of private nodes, what others have seen."""
+    return soul.partition("/")[0] == ACCESS or (
+        soul.startswith("~") and soul.partition("/")[2].startswith(".")
+    )
+
+
+OFFER, USE, REVOKE = "offer/", "use/", "revoke/"
+#: Grants of one owner that an author may use: all are looked through for an op.
+MAX_GRANTS: Final = 64
+
+
+class Offence(NamedTuple):
+    """An op that its author signed although rules forbid it; the first of an author under one document."""
+
+    author: bytes
+    #: The document's soul, `%kind:hash`.
+    root: str
+    #: Why it was refused.
+    reason: str
+    #: Of the op.
+    clock: int
+    #: Of the author's op that shipped the rules.
+    shipped: int
+    #: Of the author's earlier ops that it contradicts: the one vote before the second, the ops that used up a rate.
+    earlier: tuple[int, ...]
+
+
+_Once = tuple[str, int, str, str]
+
+
+@dataclass
+class _Author:
+    """What is remembered of one author: all that verdicts on its next ops depend on."""
+
+    #: Root of a document -> the clock of the op that shipped it first.
+    shipped: dict[str, int] = field(default_factory=dict)
+    #: (root, place of the rule, soul, key) -> the clock of the op that stands.
+    once: dict[_Once, int] = field(default_factory=dict)
+    #: (root, place of the rule) -> clocks of its last ops.
+    rates: dict[tuple[str, int], deque[int]] = field(default_factory=dict)
+    #: Grants that it uses: owner's name in souls -> id -> grant.
+    grants: dict[str, dict[str, Grant]] = field(default_factory=dict)
+    #: Id of a grant -> the highest clock of an op that it let in.
+    used: dict[str, int] = field(default_factory=dict)
+    #: Root -> the first offence.
+    offences: dict[str, Offence] = field(default_factory=dict)
+    #: Cards of accounts that it writes for.
+    showing: Showing = field(default_factory=dict)
+
+
+@dataclass
+class Ruling:
+    """Verdicts on ops of one author in a row. Nothing is remembered until it `stands`."""
+
+    access: Access
+    author: bytes
+    verdicts: bytearray = field(default_factory=bytearray)
+    #: Why the last op is void; empty when it isn't.
+    reason: str = ""
+    _shipped: dict[str, int] = field(default_factory=dict)
+    _documents: dict[str, Rules] = field(default_factory=dict)
+    _once: dict[_Once, int] = field(default_factory=dict)
+    _rates: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    _grants: dict[str, dict[str, Grant]] = field(default_factory=dict)
+    _used: dict[str, int] = field(default_factory=dict)
+    _revoked: dict[tuple[bytes, str], Revocation] = field(default_factory=dict)
+    _offences: dict[str, Offence] = field(default_factory=dict)
+    _showing: Showing = field(default_factory=dict)
+    _cuts: list[Cuts] = field(default_factory=list)
+    _told: int = 0
+
+    def judge(self, op: Op) -> int:
+        """The verdict on the next op: 0 (nobody's soul, or its author's own), `VOID` or `ALLOWED`."""
+        self.reason = ""
+        if op.soul.startswith(f"{ACCESS}/") or op.soul == ACCESS:
+            self.reason = self._of_access(op)
+        elif op.soul.startswith(MARK):
+            self.reason = self._of_rules(op)
+        elif is_of_account(op.soul):
+            self.reason = self._of_account(op)
+        elif not may_write(op.author, op.soul):
+            self.reason = self._of_owner(op)
+        else:
+            self.verdicts.append(0)
+            return 0
+        self.verdicts.append(VOID if self.reason else ALLOWED)
+        return self.verdicts[-1]
+
+    def has_shipped(self, root: str) -> bool:
+        """Whether the author has shipped this document."""
+        return root in self._shipped or root in self.access.known(self.author).shipped
+
+    def copy(self) -> Ruling:
+        """One that can be tried further while this one stays as it is."""
+        kept = {name: copy.copy(getattr(self, name)) for name in _OVERLAYS}
+        kept["_grants"] = {owner: dict(grants) for owner, grants in self._grants.items()}
+        kept["_showing"] = {place: one.copy() for place, one in self._showing.items()}
+        rates = {name: list(clocks) for name, clocks in self._rates.items()}
+        return Ruling(self.access, self.author, bytearray(self.verdicts), _rates=rates, **kept)
+
+    # ---- grants -------------------------------------------------------------------------------------------------
+
+    def _of_access(self, op: Op) -> str:
+        if op.soul != f"{ACCESS}/{owner_name(op.author)}" or op.kind is not Kind.REGISTER_PUT:
+            return "another's access"
+        for prefix in (OFFER, USE, REVOKE):
+            if op.key.startswith(prefix):
+                name = op.key.removeprefix(prefix)
+                return self._revokes(op, name) if prefix == REVOKE else self._grants_by(op, name, prefix)
+        for prefix in (CARD, CUTS):
+            if op.key.startswith(prefix):
+                return self._shows(op, op.key.removeprefix(prefix), prefix)
+        return "nothing that access knows"
+
+    def _grants_by(self, op: Op, name: str, prefix: str) -> str:
+        if not isinstance(op.value, bytes):
+            return "no grant"
+        try:
+            grant = self.access.grant(op.value)
+        except GrantError as error:
+            return str(error)
+        if grant.id != name or not self._is_party(grant, op.author, prefix):
+            return "a grant of others"
+        if prefix == USE:
+            owner = owner_name(grant.owner)
+            used = self._used_of(owner)
+            if name not in used and len(used) >= MAX_GRANTS:
+                return f"more than {MAX_GRANTS} grants of one owner"
+            self._grants.setdefault(owner, {})[name] = grant
+        return ""
+
+    @staticmethod
+    def _is_party(grant: Grant, author: bytes, prefix: str) -> bool:
+        """Whether the author may offer or use a grant. Who is of an account it is told when there is an op."""
+        if prefix == OFFER:
+            return author == grant.owner
+        return grant.to_account or author == grant.grantee
+
+    def uses(self, grant: Grant) -> bool:
+        """Return whether the author has said that it uses a grant."""
+        return grant.id in self._used_of(owner_name(grant.owner))
+
+    def _used_of(self, owner: str) -> dict[str, Grant]:
+        """The grants of the owner of this name that the author uses."""
+        before, now = self.access.known(self.author).grants.get(owner, {}), self._grants.get(owner)
+        return before | now if now else before
+
+    def _revokes(self, op: Op, name: str) -> str:
+        try:
+            told = read_revocation(op.value)
+        except GrantError as error:
+            return str(error)
+        key = op.author, name
+        before = self._revoked.get(key, self.access.revoked.get(key))
+        both = told if before is None else before.joined(told)
+        if both == before:
+            return "revoked already"
+        self._revoked[key] = both
+        return ""
+
+    def _of_owner(self, op: Op) -> str:
+        found = False
+        for name, grant in self._used_of(op.soul[1:].partition("/")[0]).items():
+            if not grant.covers(op) or op.clock > self.access.cut(grant, name).last(op.author):
+                continue
+            if grant.to_account and not self._is_device(account_name(grant.grantee), op):
+                continue
+            self._used[name] = op.clock
+            found = True
+        return "" if found else "another's soul, without a grant for it"
+
+    # ---- accounts -----------------------------------------------------------------------------------------------
+
+    def _shows(self, op: Op, name: str, prefix: str) -> str:
+        """A card by which its author writes for an account, or an account's word where its devices end."""
+        if not isinstance(op.value, bytes):
+            return "no card"
+        try:
+            cuts = self.access.accounts.cuts(op.value) if prefix == CUTS else None
+            card = cuts.card if cuts else self.access.accounts.card(op.value)
+        except (CardError, CutsError) as error:
+            return str(error)
+        if card.name != name or not card.names(op.author):
+            return "a card of others"
+        self._told += 1
+        if cuts is not None:
+            self._cuts.append(cuts)
+            return ""
+        place = name, card.generation
+        shown = self._shown_of(name)
+        if place not in shown and len(self.access.known(self.author).showing | self._showing) >= MAX_ACCOUNTS:
+            return f"more than {MAX_ACCOUNTS} accounts of one author"
+        if place in shown:
+            self._overlay(place, shown[place]).extended(card.expires_ms)
+        else:
+            self._showing[place] = Shown(card.expires_ms)
+        return ""
+
+    def _shown_of(self, name: str) -> Showing:
+        """The cards of an account that the author has shown."""
+        shown = self.access.known(self.author).showing | self._showing
+        return {place: one for place, one in shown.items() if place[0] == name}
+
+    def _overlay(self, place: tuple[str, int], shown: Shown) -> Shown:
+        return self._showing.setdefault(place, shown.copy())
+
+    def _of_account(self, op: Op) -> str:
+        if self._is_device(root_of(op.soul), op):
+            return ""
+        return "an account's soul, without a card that names its author"
+
+    def _is_device(self, name: str, op: Op) -> bool:
+        """Whether the op is one of a device of this account: by a card that its author showed, and up to the cuts."""
+        standing, found = self.access.accounts.standing(name), False
+        for place, shown in self._shown_of(name).items():
+            if shown.covers(op.clock):
+                counts = op.clock <= standing.last(op.author, place[1])
+                self._overlay(place, shown).note(op.clock if counts else 0, 0 if counts else op.clock)
+                found |= counts
+        return found
+
+    # ---- rules --------------------------------------------------------------------------------------------------
+
+    def _of_rules(self, op: Op) -> str:
+        root, _, path = op.soul.partition("/")
+        if op.soul == root:
+            return self._ships(op, root)
+        if not self.has_shipped(root):
+            return "its author has not shipped the rules"
+        rules = self._documents.get(root) or self.access.documents[root]
+        author = owner_name(op.author)
+        found = rules.first(author, path, op)
+        if found is None:
+            return self._offends(op, root, "no rule is for this")
+        at, rule = found
+        reason = rule.forbids(op, author)
+        return self._offends(op, root, reason) if reason else self._counts(op, root, at, rule)
+
+    def _ships(self, op: Op, root: str) -> str:
+        if op.kind is not Kind.REGISTER_PUT or op.key != DOCUMENT_KEY or not isinstance(op.value, bytes):
+            return "not a document of rules"
+        kind = root.removeprefix(MARK).partition(":")[0]
+        if language.root_of(kind, op.value) != root:
+            return "another document than the soul names"
+        try:
+            rules = language.read(op.value)
+        except RulesError as error:
+            return str(error)
+        if rules.kind != kind:
+            return "a document of another kind"
+        self._shipped.setdefault(root, op.clock)
+        self._documents[root] = rules
+        return ""
+
+    def _counts(self, op: Op, root: str, at: int, rule: Rule) -> str:
+        """What depends on what the author did before; remember the op if it is let in."""
+        known = self.access.known(self.author)
+        scope = rule.once_for(op)
+        once = None if scope is None else (root, at, *scope)
+        if once is not None:
+            first = self._once.get(once, known.once.get(once))
+            if first is not None:
+                return self._offends(op, root, "a second one, where one may be", (first,))
+        if rule.rate is not None:
+            count, seconds = rule.rate
+            before, now = known.rates.get((root, at), deque()), self._rates.setdefault((root, at), [])
+            total = len(before) + len(now)
+            oldest = 0  # of the last `count`: if that is within, all are
+            if total >= count:
+                oldest = now[-count] if count <= len(now) else before[total - count]
+            if oldest > op.clock - (int(seconds * 1000) << 16):
+                told = root in self._offences or root in known.offences
+                earlier = () if told else tuple([*before, *now][-count:])
+                return self._offends(op, root, f"more than {count} in {seconds:g} s", earlier)
+            now.append(op.clock)
+        if once is not None:
+            self._once[once] = op.clock
+        return ""
+
+    def _offends(self, op: Op, root: str, reason: str, earlier: tuple[int, ...] = ()) -> str:
+        shipped = self._shipped | self.access.known(self.author).shipped
+        self._offences.setdefault(root, Offence(op.author, root, reason, op.clock, shipped[root], earlier))
+        return reason
+
+    def takes_from(self, author: bytes) -> bool:
+        """Whether these ops revoke a grant that this author uses, or end devices of an account that it writes for."""
+        known = self.access.known(author)
+        used = (name in known.grants.get(owner_name(owner), {}) for owner, name in self._revoked)
+        showing = known.showing
+        if any(place[0] == cuts.card.name for cuts in self._cuts for place in showing):
+            return True
+        return any(used)
+
+    # ---- remembering --------------------------------------------------------------------------------------------
+
+    def stands(self) -> None:
+        """The ops were taken: the next verdicts depend on them."""
+        access, known = self.access, self.access.known(self.author, keep=True)
+        access.documents.update(self._documents)
+        known.shipped = self._shipped | known.shipped
+        known.once.update(self._once)
+        for place, clocks in self._rates.items():
+            rate = access.documents[place[0]].rules[place[1]].rate
+            if clocks:
+                known.rates.setdefault(place, deque(maxlen=rate[0] if rate else 0)).extend(clocks)
+        for owner, grants in self._grants.items():
+            known.grants.setdefault(owner, {}).update(grants)
+            access.in_use.update(grants)
+        for used, clock in self._used.items():
+            known.used[used] = max(clock, known.used.get(used, 0))
+        for root, offence in self._offences.items():
+            known.offences.setdefault(root, offence)
+        known.showing.update(self._showing)
+        access.accounts.version += self._told
+        for cuts in self._cuts:
+            access.end(cuts)
+        for key, cut in self._revoked.items():
+            access.revoked[key] = cut
+            access.must_rebuild |= access.has_let_in(key, cut)
+
+
+_OVERLAYS: Final = ("_shipped", "_documents", "_once", "_used", "_revoked", "_offences", "_cuts", "_told")
+
+
+class Access:
+    """All that verdicts depend on, for the graph of this name."""
+
+    def __init__(
+        self,
+        graph: str = "",
+        cuts: Mapping[tuple[bytes, str], Revocation] | None = None,
+        accounts: Accounts | None = None,
+    ) -> None:
+        """`cuts` are revocations that are known beforehand, as those of `revoked` of another."""
+        self.graph = graph
+        #: What is known of accounts, whose devices may write on their souls.
+        self.accounts = Accounts(graph) if accounts is None else accounts
+        #: Revocations that are known, but not from frames that were taken here.
+        self.cuts = dict(cuts or {})
+        self.authors: dict[bytes, _Author] = {}
+        self.documents: dict[str, Rules] = {}
+        #: (owner, id of its grant) -> up to where those who use it count.
+        self.revoked: dict[tuple[bytes, str], Revocation] = {}
+        #: Whether what was let in before is void now: take all frames again, with `revoked` as it is.
+        self.must_rebuild = False
+        #: Grants that their grantees have said they use, by their ids.
+        self.in_use: dict[str, Grant] = {}
+        self._is_outdated = False
+        self._read: dict[bytes, Grant] = {}
+
+    def begin_anew(self) -> None:
+        """Have all frames taken again that are there then, and nothing known of those that were."""
+        self.must_rebuild = self._is_outdated = True
+
+    def again(self) -> Access:
+        """Nothing but what was revoked: to take all frames again."""
+        if self._is_outdated:
+            return Access(self.graph)
+        cuts = dict(self.cuts)
+        for key, cut in self.revoked.items():
+            cuts[key] = cut.joined(cuts.get(key, NOT_REVOKED))
+        return Access(self.graph, cuts, Accounts(self.graph, self.accounts.known()))
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether nothing that is known of frames that were taken may be kept."""
+        return self._is_outdated
+
+    def learn(self, known: Access) -> bool:
+        """Take over what `again` of another gave; True if all stays that was let in here."""
+        for key, cut in known.cuts.items():
+            self.cuts[key] = cut.joined(self.cuts.get(key, NOT_REVOKED))
+        self.accounts.begin_with(known.accounts.known())
+        return not any(self._is_wrong(author, one) for author, one in self.authors.items())
+
+    def _is_wrong(self, author: bytes, one: _Author) -> bool:
+        """Whether something of an author was let in that is void, or the other way round."""
+        used = (grant for grants in one.grants.values() for grant in grants.values() if grant.id in one.used)
+        return any(one.used[grant.id] > self.cut(grant, grant.id).last(author) for grant in used) or any(
+            shown.is_wrong(self.accounts.standing(place[0]).last(author, place[1]))
+            for place, shown in one.showing.items()
+        )
+
+    def end(self, cuts: Cuts) -> None:
+        """Take an account's word where its devices end."""
+        name = cuts.card.name
+        self.accounts.learn(cuts)
+        standing = self.accounts.standing(name)
+        for author, known in self.authors.items():
+            for place, shown in known.showing.items():
+                if place[0] == name:
+                    self.must_rebuild |= shown.is_wrong(standing.last(author, place[1]))
+
+    def cut(self, grant: Grant, name: str) -> Revocation:
+        """Return up to where a grant, whose id is `name`, lets anything in."""
+        key = grant.owner, name
+        return self.revoked.get(key, NOT_REVOKED).joined(self.cuts.get(key, NOT_REVOKED))
+
+    def has_let_in(self, key: tuple[bytes, str], cut: Revocation) -> bool:
+        """Return whether the grant of this (owner, id) has let in what it doesn't when it is revoked so."""
+        owner, name = key
+        grant = self.in_use.get(name)
+        if grant is None or grant.owner != owner:
+            return False  # others may revoke what they like, to no effect
+        if not grant.to_account:
+            return self.known(grant.grantee).used.get(name, 0) > cut.last(grant.grantee)
+        return any(known.used.get(name, 0) > cut.last(author) for author, known in self.authors.items())
+
+    def known(self, author: bytes, *, keep: bool = False) -> _Author:
+        """What is remembered of an author."""
+        found = self.authors.get(author)
+        if found is None:
+            found = _Author()
+            if keep:
+                self.authors[author] = found
+        return found
+
+    def grant(self, data: bytes) -> Grant:
+        """A genuine grant for this graph; read once. Raises `GrantError`."""
+        grant = self._read.get(data)
+        if grant is None:
+            grant = read_grant(self.graph, data)
+            if len(self._read) >= 4096:
+                self._read.clear()
+            self._read[data] = grant
+        return grant
+
+    def rule(self, author: bytes, ops: Iterable[Op] = ()) -> Ruling:
+        """Verdicts on ops of an author, in order."""
+        ruling = Ruling(self, author)
+        for op in ops:
+            ruling.judge(op)
+        return ruling
+
+    def offences(self) -> list[Offence]:
+        """The first offence of each author under each document, by author and document."""
+        return [
+            self.authors[author].offences[root]
+            for author in sorted(self.authors)
+            for root in sorted(self.authors[author].offences)
+        ]
+
+    def offers(self, core: GraphCore, grantee: bytes) -> Iterator[Grant]:
+        """Yield grants to an author, or to an account of which a card names it, that their owners published."""
+        accounts = {card.name for card in self.cards(core) if card.names(grantee)}
+        for soul in values.decode(core.souls(f"{ACCESS}/".encode())):
+            for key, data in values.decode(core.keys(_REGISTER, soul.encode())).items():
+                if key.startswith(OFFER):
+                    grant = self.grant(data)
+                    if grant.grantee_name in accounts if grant.to_account else grant.grantee == grantee:
+                        yield grant
+
+    def cards(self, core: GraphCore, name: str = "") -> Iterator[Card]:
+        """Cards that were shown or published of the account of this name, of all without one."""
+        for soul in values.decode(core.souls(f"{ACCESS}/".encode())):
+            for key, data in values.decode(core.keys(_REGISTER, soul.encode())).items():
+                prefix, _, account = key.partition("/")
+                if f"{prefix}/" not in (CARD, CUTS) or name not in ("", account):
+                    continue
+                yield self.accounts.cuts(data).card if key.startswith(CUTS) else self.accounts.card(data)
+
+    # ---- as bytes -----------------------------------------------------------------------------------------------
+
+    def save(self) -> list[Any]:
+        """The same on all replicas that saw the same: documents, authors, revocations, accounts."""
+        authors = [[author, *_write(self.authors[author])] for author in sorted(self.authors)]
+        authors = [author for author in authors if any(author[1:])]
+        documents = [self.documents[root].document for root in sorted(self.documents)]
+        revoked = sorted([*key, cut.to_value()] for key, cut in self.revoked.items())
+        return [documents, authors, revoked, self.accounts.save()]
+
+    @classmethod
+    def load(cls, graph: str, saved: list[Any]) -> Access:
+        """What `save` gave. Raises what reading lists may: `ValueError`, `TypeError`, `KeyError`, `GrantError`."""
+        access = cls(graph)
+        documents, authors, revoked, accounts = saved
+        access.accounts.load(accounts)
+        for document in documents:
+            rules = language.read(document)
+            access.documents[language.root_of(rules.kind, document)] = rules
+        for author, shipped, once, rates, grants, offences, showing in authors:
+            known = access.known(author, keep=True)
+            known.shipped.update(shipped)
+            known.once.update(((root, at, soul, key), clock) for root, at, soul, key, clock in once)
+            for root, at, clocks in rates:
+                rate = access.documents[root].rules[at].rate
+                known.rates[root, at] = deque(clocks, rate[0] if rate else 0)
+            for data, used in grants:
+                grant = access.grant(data)
+                known.grants.setdefault(owner_name(grant.owner), {})[grant.id] = grant
+                access.in_use[grant.id] = grant
+                if used:
+                    known.used[grant.id] = used
+            for root, reason, clock, at, earlier in offences:
+                known.offences[root] = Offence(author, root, reason, clock, at, tuple(earlier))
+            known.showing = load_showing(showing)
+        access.revoked.update(((owner, name), read_revocation(cut)) for owner, name, cut in revoked)
+        return access
+
+
+def _write(known: _Author) -> list[Any]:
+    return [
+        sorted(known.shipped.items()),
+        sorted([*name, clock] for name, clock in known.once.items()),
+        sorted([*name, list(clocks)] for name, clocks in known.rates.items()),
+        sorted(
+            [grant.encode(), known.used.get(name, 0)]
+            for grants in known.grants.values()
+            for name, grant in grants.items()
+        ),
+        sorted([*offence[1:5], list(offence.earlier)] for offence in known.offences.values()),
+        save_showing(known.showing),
+    ]
+
+
+_REGISTER: Final = 0

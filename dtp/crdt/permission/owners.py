@@ -1,0 +1,42 @@
+"""Names of authors in souls, and which souls are whose. docs/graph.md, "Owned souls"."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from dtp.identity import bech32
+
+
+@lru_cache(maxsize=8192)
+def owner_name(author: bytes) -> str:
+    """How souls name the author that owns them: `dtp1...`, as `PeerId` writes it, whether or not the key is one."""
+    return bech32.encode("dtp", author)
+
+
+def owned(author: bytes, path: str = "") -> str:
+    """The soul of an author's own at `path`: only that author, and whom it lets, can write there."""
+    return f"~{owner_name(author)}/{path}" if path else f"~{owner_name(author)}"
+
+
+#: Below an owner's soul: rings of private nodes (`dtp.graph.permission.private`).
+RINGS: Final = ".rings"
+#: Below an owner's soul: whom it bans in this graph (`dtp.graph.permission.admission`).
+BANS: Final = ".bans"
+#: At an identity's own soul: its static key and the proof of it.
+STATIC_KEY: Final = "static"
+
+
+def is_reserved(owner: bytes, soul: str, key: str) -> bool:
+    """Whether only the owner writes there, whatever it grants: with other rings or keys its sealed nodes are lost,
+    and whom it bans it says itself."""
+    own = owned(owner)
+    return (
+        soul.startswith(f"{own}/{RINGS}/") or soul == f"{own}/{BANS}" or (soul == own and key == STATIC_KEY)
+    )
+
+
+def may_write(author: bytes, soul: str) -> bool:
+    """Whether ops of the author on this soul count by themselves: it is nobody's, or the author's own."""
+    own = owned(author)
+    return not soul.startswith("~") or soul == own or soul.startswith(f"{own}/")

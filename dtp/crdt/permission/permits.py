@@ -1,0 +1,217 @@
+"""Making what needs a permission here: on souls of others by their grants, on souls under rules by those.
+
+What all replicas would refuse isn't made in the first place. What they need to know beforehand, a document of rules
+or a grant, is made before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from dtp.core import crdt as core
+from dtp.core.crdt import GraphCore
+from dtp.core.errors import NotOwner
+from dtp.crdt import values
+from dtp.crdt.clock import Clock
+from dtp.crdt.ops import Frame, Kind, Op, dots_of, of_list, ops_of
+from dtp.crdt.permission.access import ACCESS, USE, Access, Ruling
+from dtp.crdt.permission.accounts import CARD, is_of_account, root_of
+from dtp.crdt.permission.owners import may_write, owned, owner_name
+from dtp.crdt.permission.rules import DOCUMENT_KEY, MARK, RuleBroken, Rules
+from dtp.crdt.values import Value
+from dtp.identity.card import Card
+
+Row = tuple[str, str, Value] | tuple[str, str]
+#: An edit of a text that isn't known yet.
+_ANY_EDIT = b"\xd1"
+
+
+class Maker(Protocol):
+    """Who makes ops: what `Permits` asks of a replica."""
+
+    @property
+    def author(self) -> bytes:
+        """Return whose ops they are."""
+
+    @property
+    def access(self) -> Access:
+        """Return what verdicts depend on."""
+
+    @property
+    def core(self) -> GraphCore:
+        """Return the merged state."""
+
+    @property
+    def clock(self) -> Clock:
+        """Return what dates ops."""
+
+    def author_key(self, number: int) -> bytes:
+        """Return the author whom the state calls by this number."""
+
+
+class Permits:
+    """What a replica's own ops need. Raises `NotOwner` and `RuleBroken`; nothing was made then."""
+
+    def __init__(self, replica: Maker) -> None:
+        self._replica = replica
+        #: Documents that were told of here and may not be in the graph yet.
+        self.rules: dict[str, Rules] = {}
+        #: Cards that were told of here, by the names of their accounts; likewise.
+        self.cards: dict[str, Card] = {}
+        self._mine: Ruling | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether something that needed a permission was made since the last commit."""
+        return self._mine is not None
+
+    def needs(self, soul: str) -> bool:
+        """Whether it isn't simply one's own or nobody's."""
+        return soul.startswith(MARK) or not may_write(self._replica.author, soul)
+
+    def rows(self, rows: Iterable[Row]) -> list[Row]:
+        """The rows to be put for these, all of them allowed: with what others need to know in front."""
+        trial = self._trial()
+        made: list[Row] = []
+        for soul, key, *value in rows:
+            op = self._op(Kind.REGISTER_PUT, soul, key, len(made), value=value)
+            made += self._before(trial, op, len(made))
+            op = op._replace(clock=self._clock() + len(made))
+            self._judge(trial, op)
+            made.append((soul, key, *value) if value else (soul, key))
+        self._mine = trial
+        return made
+
+    def op(self, kind: int, soul: str, key: str, value: bytes) -> list[Row]:
+        """The rows to be put before an op of another kind, which is allowed."""
+        trial = self._trial()
+        decoded = [values.decode(value)] if value else []
+        op = self._op(Kind(kind), soul, key, 0, value=self._written(Kind(kind), soul, key, decoded))
+        op = (
+            of_list(op)
+            if op.kind is Kind.LIST_EDIT
+            else op._replace(dots=self._dots(op.kind, soul, key, value))
+        )
+        made = self._before(trial, op, 0)
+        self._judge(trial, op._replace(clock=op.clock + len(made)))
+        self._mine = trial
+        return made
+
+    def may_edit(self, soul: str, key: str = "") -> None:
+        """Whether a text may be edited at all; the edit itself is judged when it is committed."""
+        self._may(self._op(Kind.TEXT_EDIT, soul, key, 0, value=[_ANY_EDIT]))
+
+    def may_edit_list(self, soul: str, key: str, written: Sequence[Value], agents: Iterable[bytes]) -> None:
+        """Whether these values may be written into a list, and elements of these agents be touched."""
+        op = self._op(Kind.LIST_EDIT, soul, key, 0, value=[list(written)])
+        self._may(op._replace(dots=dots_of(agents)))
+
+    def _may(self, op: Op) -> None:
+        trial = self._trial()
+        self._before(trial, op, 0)
+        if trial.judge(op) == core.VOID and not (
+            op.kind is Kind.TEXT_EDIT and trial.reason == "not such a value"
+        ):
+            raise self._refusal(op, trial.reason)
+
+    def committed(self, frames: Iterable[Frame]) -> None:
+        """Remember what the frames have, as every replica does."""
+        if self._mine is None:
+            return
+        self._mine = None
+        access, state = self._replica.access, self._replica.core
+        for frame in frames:
+            ruling = access.rule(frame.author, ops_of(state, frame.author, frame.body))
+            ruling.stands()
+            if core.VOID in ruling.verdicts:  # it was revoked between the making and the commit
+                access.must_rebuild = True
+
+    # ---- one op -------------------------------------------------------------------------------------------------
+
+    def _trial(self) -> Ruling:
+        mine = self._mine
+        return self._replica.access.rule(self._replica.author) if mine is None else mine.copy()
+
+    def _clock(self) -> int:
+        """What the next op will have."""
+        return max(self._replica.clock.now(), self._replica.core.newest + 1)
+
+    def _op(self, kind: Kind, soul: str, key: str, behind: int, value: list[Value]) -> Op:
+        clock = self._clock() + behind
+        shown = value[0] if value else None
+        return Op(kind, soul, key, self._replica.author, clock, (), None, shown, bool(value))
+
+    def _judge(self, trial: Ruling, op: Op) -> None:
+        if trial.judge(op) == core.VOID:
+            raise self._refusal(op, trial.reason)
+
+    def _refusal(self, op: Op, reason: str) -> NotOwner | RuleBroken:
+        if op.soul.startswith(MARK):
+            return RuleBroken(f"{op.soul!r} {op.key!r}: {reason}")
+        if is_of_account(op.soul):
+            return NotOwner(
+                f"{op.soul!r}: {reason}; whoever has the account's key adds this device, and publishes the card"
+            )
+        return NotOwner(f"{op.soul!r}: {reason}; yours begin with {owned(self._replica.author)}")
+
+    def _before(self, trial: Ruling, op: Op, behind: int) -> list[Row]:
+        """What goes before the op, judged: the document of its rules, a grant, or a card."""
+        replica = self._replica
+        rows: list[Row] = []
+        if op.soul.startswith(f"{ACCESS}/"):
+            return []
+        if op.soul.startswith(MARK):
+            root = op.soul.partition("/")[0]
+            rules = self.rules.get(root) or replica.access.documents.get(root)
+            if root != op.soul and rules is not None and not trial.has_shipped(root):
+                rows.append((root, DOCUMENT_KEY, rules.document))
+        elif self.needs(op.soul) and trial.copy().judge(op) == core.VOID:
+            rows = self._card_for(root_of(op.soul)) if is_of_account(op.soul) else self._grant_for(trial, op)
+        for at, (soul, key, *value) in enumerate(rows):
+            self._judge(trial, self._op(Kind.REGISTER_PUT, soul, key, behind + at, value=value))
+        return rows
+
+    def _grant_for(self, trial: Ruling, op: Op) -> list[Row]:
+        """The grant that lets this op in, and the card by which it does if it is to an account; nothing if none is
+        known."""
+        replica, found = self._replica, list[Row]()
+        for grant in replica.access.offers(replica.core, replica.author):
+            if not grant.covers(op) or op.clock > replica.access.cut(grant, grant.id).last(replica.author):
+                continue
+            found = self._card_for(grant.grantee_name) if grant.to_account else []
+            if not trial.uses(grant):
+                found.append((f"{ACCESS}/{owner_name(replica.author)}", f"{USE}{grant.id}", grant.encode()))
+        return found
+
+    def _card_for(self, name: str) -> list[Row]:
+        """The newest card of an account, if one is known that names this author."""
+        replica = self._replica
+        known = [card for card in replica.access.cards(replica.core, name) if card.names(replica.author)]
+        if name in self.cards:
+            known.append(self.cards[name])
+        if not known:
+            return []
+        newest = max(known, key=lambda card: card.order)
+        return [(f"{ACCESS}/{owner_name(replica.author)}", f"{CARD}{name}", newest.encode())]
+
+    def _written(self, kind: Kind, soul: str, key: str, value: list[Value]) -> list[Value]:
+        """What the op will say."""
+        if kind is Kind.COUNTER_TOTAL:
+            return [value[0] + sum(total for by, total in self._read(core.COUNTER, soul, key) if by == 0)]
+        return [] if kind is Kind.SET_REMOVE else value
+
+    def _dots(self, kind: Kind, soul: str, key: str, value: bytes) -> tuple[tuple[bytes, int], ...]:
+        """What the op will remove."""
+        if kind in (Kind.SET_ADD, Kind.SET_REMOVE):
+            found = [
+                (by, at) for by, at, one in self._read(core.SET, soul, key) if values.encode(one) == value
+            ]
+        elif kind in (Kind.VALUES_PUT, Kind.VALUES_REMOVE):
+            found = [(by, at) for by, at, _ in self._read(core.VALUES, soul, key)]
+        else:
+            found = []
+        return tuple((self._replica.author_key(by), at) for by, at in found)
+
+    def _read(self, space: int, soul: str, key: str) -> list[Any]:
+        return values.decode(self._replica.core.read(space, values.name(soul), values.name(key)))  # type: ignore[no-any-return]

@@ -1,0 +1,83 @@
+"""Frames of one author as one frame of what still counts, with the edits of each text and list as one edit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from dtp.crdt import values
+from dtp.crdt.operations import Span, spans_of
+from dtp.crdt.ops import Kind, ops_of
+from dtp.crdt.sequences import EDITED, Name
+
+if TYPE_CHECKING:
+    from dtp.core.crdt import SummaryCore
+    from dtp.crdt.replica import Replica
+
+#: Bit of a frame's first byte: it has more than registers.
+HAS_KINDS: Final = 1
+#: Bytes of a joined edit, about: a frame of them has to be read at once.
+_MOST: Final = 256 * 1024
+
+#: Clock and bytes of an edit.
+_Edit = tuple[int, bytes]
+
+
+class Summing:
+    """A frame in the making, of what still counts of frames of one author. `add` them in order.
+
+    An edit may tell of the operations of several, which are left out then: text that was deleted since is told by how
+    much it was.
+    """
+
+    def __init__(self, replica: Replica, author: bytes, after: int) -> None:
+        self._replica = replica
+        self._author = author
+        self._summary: SummaryCore = replica.summary(author, after)
+        self._edits: dict[Name, list[_Edit]] = {}
+
+    def add(self, body: bytes) -> bool:
+        """Keep what counts of a frame; False when it doesn't fit into one frame any more, and nothing was kept."""
+        if not self._summary.add(body):
+            return False
+        if body[0] & HAS_KINDS:
+            for op in ops_of(self._replica.core, self._author, body):
+                if op.kind in (Kind.TEXT_EDIT, Kind.LIST_EDIT):
+                    edit = op.edit or op.value
+                    if isinstance(edit, bytes):
+                        self._edits.setdefault((EDITED[op.kind], op.soul, op.key), []).append(
+                            (op.clock, edit)
+                        )
+        return True
+
+    def end(self) -> bytes:
+        """Return the frame; empty when nothing counts."""
+        for name, edits in self._edits.items():
+            self._join(name, edits)
+        return self._summary.end()
+
+    def _join(self, name: Name, edits: list[_Edit]) -> None:
+        """Have one edit tell what these do, or several where that would be too large."""
+        joined = self._joined(name, [edit for _, edit in edits])
+        if joined is None or len(joined) >= sum(len(edit) for _, edit in edits):
+            return  # it is compacted, or saves nothing
+        if len(joined) > _MOST and len(edits) > 1:
+            middle = len(edits) // 2
+            self._join(name, edits[:middle])
+            self._join(name, edits[middle:])
+            return
+        for clock, _ in edits[:-1]:
+            self._summary.edit(clock, b"")
+        self._summary.edit(edits[-1][0], values.encode(joined))
+
+    def _joined(self, name: Name, edits: list[bytes]) -> bytes | None:
+        spans: dict[bytes, list[Span]] = {}
+        for edit in edits:
+            for span in spans_of(edit):
+                known = spans.setdefault(span.agent, [])
+                if known and known[-1].end == span.first:
+                    known[-1] = known[-1]._replace(end=span.end)
+                else:
+                    known.append(span)
+        text = self._replica.sequences.open(name)
+        parts = [text.changes_of(*span) for each in spans.values() for span in each]
+        return b"".join(parts) if all(parts) else None

@@ -1,0 +1,106 @@
+"""`[node]` and the limits of relays: read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+from dtp.daemon.config import model, values
+from dtp.daemon.config.reading import Section
+from dtp.peers.links import NODE_SERVICE
+from dtp.peers.reach.relay_book import RelayLimits
+
+#: Settings of a relay that are numbers, sizes and times; they are called as the limits are.
+_NUMBERS: Final = (
+    "reservations",
+    "reservations_per_source",
+    "circuits",
+    "circuits_per_peer",
+    "circuits_per_source",
+    "dials",
+)
+_SIZES: Final = ("circuit_bytes", "peer_bytes")
+_TIMES: Final = ("lifetime", "circuit_time", "circuit_idle", "dial_pause")
+
+
+def read_node(section: Section, file: Callable[[Any], Path]) -> model.Node:
+    """Return what `[node]` says."""
+    from dtp.node.finding import WAYS
+
+    discover = section.take_all("discover", values.choice(WAYS)) if "discover" in section else ("lan",)
+    node = model.Node(
+        discover=discover,
+        bootstrap=section.take_all("bootstrap", values.bootstrap),
+        network=section.take("network-file", file, None),
+        announce=section.take_all("announce", values.service),
+        relays=section.take_all("relays", values.relay_place),
+        topics=section.take_all("topics", values.topic),
+        private_topics=tuple(_private_topics(section, file)),
+        history=section.take("history", values.duration, 0.0),
+        history_size=section.take("history-size", values.size, 8 * 1024 * 1024),
+        dht=section.take("dht", values.udp_place, None),
+        interfaces=section.take_all("interfaces", values.text),
+        map_ports=section.take("map-ports", values.boolean, True),
+        store=section.take("store", file, None),
+    )
+    section.finish()
+    return node
+
+
+def _private_topics(section: Section, file: Callable[[Any], Path]) -> Iterator[model.PrivateTopic]:
+    for each in section.sections("private-topics"):
+        name, key = each.take("name", values.topic), each.take("key-file", file)
+        each.finish()
+        if name is not None and key is not None:
+            yield model.PrivateTopic(name, key)
+
+
+def check_node(root: Section, config: model.Config, node: model.Node) -> None:
+    """Note what doesn't go with the rest of the file."""
+    if config.workers != 1:
+        root.wrong(
+            "[node] has one link to each peer, in one process, so it takes [daemon] workers = 1", "node"
+        )
+    if config.psk_file is not None:
+        what = "psk-file: with [node] the key of a private network is [node] network-file"
+        root.wrong(what, "identity", "psk-file")
+    carried = [*node.topics, *(each.name for each in node.private_topics)]
+    for name in sorted({each for each in carried if carried.count(each) > 1}):
+        root.wrong(f"topics, private-topics: {name!r} is there twice", "node")
+    named = {each.service for each in config.expose}
+    for number, service in enumerate(node.announce):
+        if service not in named:
+            root.wrong(f"announce: no service {service!r} is exposed", "node", "announce", number)
+    for number, expose in enumerate(config.expose):
+        if expose.service == NODE_SERVICE:
+            what = f"service: {NODE_SERVICE} is what nodes link to each other for; choose another name"
+            root.wrong(what, "expose", number, "service")
+    if "dht" in node.discover:
+        return
+    if node.dht is not None:
+        root.wrong('dht: is where the DHT listens, and "dht" isn\'t in discover', "node", "dht")
+    for number, address in enumerate(node.bootstrap):
+        if "://" not in address:
+            what = f'bootstrap: {address} is a node of the DHT, and "dht" isn\'t in discover'
+            root.wrong(what, "node", "bootstrap", number)
+
+
+def read_relay(section: Section | None) -> RelayLimits:
+    """Return the limits of a service of kind relay: what isn't said is usual."""
+    if section is None:
+        return RelayLimits()
+    usual = RelayLimits()
+    readers: dict[str, Callable[[Any], Any]] = {
+        **dict.fromkeys(_NUMBERS, values.number(1)),
+        **dict.fromkeys(_SIZES, values.size),
+        **dict.fromkeys(_TIMES, values.duration),
+    }
+    found = {
+        each.name: section.take(each.name.replace("_", "-"), readers[each.name], getattr(usual, each.name))
+        for each in fields(RelayLimits)
+        if each.name in readers
+    }
+    section.finish()
+    return RelayLimits(**found)

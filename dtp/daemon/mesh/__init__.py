@@ -1,0 +1,66 @@
+"""The daemon's place among nodes: `[node]` of its file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from dtp.daemon.config.model import Config
+from dtp.identity import Identity
+from dtp.net.connection import Connection
+from dtp.net.listener import Listener
+from dtp.session.limits import Limits
+
+if TYPE_CHECKING:
+    from dtp.daemon.relays.pool import Dial
+    from dtp.peers.links import PeerLink
+    from dtp.peers.private import PrivateNetwork
+
+
+class Member:
+    """What a daemon is among nodes: here, nothing. `dtp.daemon.mesh.member` has one that is a node.
+
+    Called in this order: `open`, `change`, `leave`, `close`; `open` does nothing where it is open.
+    """
+
+    #: How connections of forwards that don't pay come about; None: plainly.
+    dial: Dial | None = None
+    #: Seconds for which it is no news that a peer can't be found: a node has to hear of others first.
+    quiet = 0.0
+    #: True where it is a node, also one that begins or ends.
+    is_node = False
+    #: True while other nodes may come in.
+    takes_links = False
+
+    async def open(self, listener: Listener, config: Config) -> None:
+        """Be found where `listener` listens. Raise `ListenError`, `TopicError`."""
+
+    async def change(self, config: Config) -> None:
+        """Go by a file that was read anew: what is announced, where it listens, and topics. Raise `TopicError`."""
+
+    async def leave(self, *, goodbye: bool = True) -> None:
+        """Be found no more, and end the links; connections that forwards have go on. Idempotent."""
+
+    async def close(self) -> None:
+        """End all of it. Idempotent."""
+
+    async def accept(self, connection: Connection) -> None:
+        """Serve a connection of another node until it ends."""
+
+    @property
+    def links(self) -> Iterable[PeerLink]:
+        """Those that are open."""
+        return ()
+
+    def status(self) -> dict[str, Any]:
+        """What the status of the daemon says besides."""
+        return {}
+
+
+def member_of(config: Config, identity: Identity, limits: Limits, network: PrivateNetwork | None) -> Member:
+    """Return what the daemon is among nodes; what that takes is loaded where the file has `[node]`."""
+    if config.node is None:
+        return Member()
+    from dtp.daemon.mesh.member import NodeMember
+
+    return NodeMember(config.node, identity, limits, network)

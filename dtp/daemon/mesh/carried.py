@@ -1,0 +1,79 @@
+"""Topics that a daemon carries: it passes their messages on between its neighbours, and keeps them for a while."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from dtp.daemon.config.model import PrivateTopic
+from dtp.gossip.topics import Topic
+from dtp.node.node import Node
+from dtp.tasks import SupervisedTask
+
+
+class CarriedTopic:
+    """One of them, joined until `close`. The daemon reads no message for itself: it counts them."""
+
+    def __init__(self, topic: Topic) -> None:
+        self.topic = topic
+        self.messages = self.size = 0
+        self._stack = AsyncExitStack()
+
+    async def open(self) -> None:
+        """Join. Raise `TopicError`."""
+        await self._stack.enter_async_context(self.topic)
+        reading = SupervisedTask(self._read, name=f"dtpd-topic-{self.topic.name}")
+        reading.start()
+        self._stack.push_async_callback(reading.stop)
+
+    async def _read(self) -> None:
+        async for message in self.topic:
+            self.messages += 1
+            self.size += len(message.data)
+
+    async def close(self) -> None:
+        """Leave. Idempotent."""
+        await self._stack.aclose()
+
+
+class CarriedTopics:
+    """All that are carried. Which they are may change."""
+
+    def __init__(self, node: Node, history: float) -> None:
+        """`history` is how far back neighbours are asked for what they keep, seconds."""
+        self._node, self._history = node, history
+        self._carried: dict[str | PrivateTopic, CarriedTopic] = {}
+
+    async def carry(self, topics: Sequence[str | PrivateTopic]) -> None:
+        """Join those that aren't carried yet, and leave the others. Raise `TopicError`, `ConfigError` for a key."""
+        new = {each: CarriedTopic(await self._topic(each)) for each in topics if each not in self._carried}
+        for each in [each for each in self._carried if each not in topics]:
+            await self._carried.pop(each).close()
+        for each, carried in new.items():
+            await carried.open()
+            self._carried[each] = carried
+
+    async def _topic(self, topic: str | PrivateTopic) -> Topic:
+        name, key = topic, None
+        if isinstance(topic, PrivateTopic):
+            name, key = topic.name, await asyncio.to_thread(topic.read_key)
+        return self._node.topic(str(name), key=key, overflow="drop-oldest", history=self._history)
+
+    async def close(self) -> None:
+        """Leave all. Idempotent."""
+        await self.carry(())
+
+    def status(self) -> list[dict[str, Any]]:
+        """For the status of the daemon."""
+        return [
+            {
+                "topic": each.topic.name,
+                "private": isinstance(topic, PrivateTopic),
+                "neighbours": len(each.topic.members),
+                "messages": each.messages,
+                "bytes": each.size,
+            }
+            for topic, each in self._carried.items()
+        ]

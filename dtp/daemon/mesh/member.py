@@ -1,0 +1,180 @@
+"""The daemon as a node: found and linked at its own listener, and its forwards go by what the node knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any, Final
+
+from dtp import config as places
+from dtp.daemon.config import model
+from dtp.daemon.mesh import Member
+from dtp.daemon.mesh.carried import CarriedTopics
+from dtp.gossip.limits import DEFAULT as GOSSIP
+from dtp.gossip.limits import GossipLimits
+from dtp.identity import Identity
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.listener import Listener
+from dtp.net.resolver import Resolver
+from dtp.node.node import KnownPeer, Node, NodeLimits
+from dtp.peers.links import PeerLink
+from dtp.peers.private import PrivateNetwork
+from dtp.peers.reach.messages import RELAY_SERVICE
+from dtp.session.codes import CloseCode
+from dtp.session.limits import Limits
+
+#: Seconds in which a node links to those that it is to begin with, and hears of others.
+_QUIET: Final = 10.0
+#: Peers that a status tells of: those with a link come first.
+_SHOWN: Final = 100
+
+
+class NodeMember(Member):
+    """The node of one daemon."""
+
+    quiet = _QUIET
+    is_node = True
+
+    def __init__(
+        self, config: model.Node, identity: Identity, limits: Limits, network: PrivateNetwork | None
+    ) -> None:
+        self._config, self._identity, self._network = config, identity, network
+        gossip = GossipLimits(held_time=max(GOSSIP.held_time, config.history), held=config.history_size)
+        self._limits = NodeLimits(connection=limits, gossip=gossip)
+        self._node: Node | None = None
+        self._topics: CarriedTopics | None = None
+        self.takes_links = False
+        self.dial = self._dial
+
+    async def open(self, listener: Listener, config: model.Config) -> None:
+        """See `Member`."""
+        if self._node is not None:
+            return
+        assert config.node is not None
+        dht = {} if config.node.dht is None else {"bind": (config.node.dht.host, config.node.dht.port)}
+        self._node = node = Node(
+            identity=self._identity,
+            listen=config.node.relays,
+            discover=config.node.discover,
+            bootstrap=config.node.bootstrap,
+            private=self._network,
+            announce=announced(config),
+            store=config.node.store or places.data_dir(),
+            limits=self._limits,
+            lan={"interfaces": config.node.interfaces},
+            dht=dht,
+            map_ports=config.node.map_ports,
+            listener=listener,
+        )
+        await node.__aenter__()
+        self.takes_links = True
+        self._topics = CarriedTopics(node, config.node.history)
+        await self._topics.carry((*config.node.topics, *config.node.private_topics))
+
+    async def change(self, config: model.Config) -> None:
+        """See `Member`."""
+        if self._node is None or self._topics is None or config.node is None:
+            return
+        self._node.reach.use(self._node.listener)
+        self._node.announce(announced(config))
+        await self._topics.carry((*config.node.topics, *config.node.private_topics))
+
+    async def leave(self, *, goodbye: bool = True) -> None:
+        """See `Member`."""
+        self.takes_links = False
+        if self._topics is not None:
+            await self._topics.close()
+        if self._node is not None:
+            await self._node.leave(goodbye=goodbye)
+
+    async def close(self) -> None:
+        """See `Member`."""
+        await self.leave()
+        if self._node is not None:
+            await self._node.__aexit__(None, None, None)
+
+    # ---- connections --------------------------------------------------------------------------------------
+
+    async def accept(self, connection: Connection) -> None:
+        """See `Member`."""
+        if self._node is None:
+            connection.abort(CloseCode.SHUTDOWN, "the node isn't open yet")
+        else:
+            await self._node.links.accept(connection)
+
+    async def _dial(self, address: Address, resolvers: Sequence[Resolver] | None) -> Connection:
+        """Connect as the node does: by what it knows and can ask, direct or by a relay. See `Dial`."""
+        assert self._node is not None, "forwards dial once the node is open"
+        return await self._node.connect(address, resolvers=resolvers)
+
+    @property
+    def links(self) -> Iterable[PeerLink]:
+        """See `Member`."""
+        return () if self._node is None else self._node.links
+
+    # ---- how it stands ------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """See `Member`."""
+        node = self._node
+        if node is None or self._topics is None or not self.takes_links:
+            return {}
+        known = node.peers()
+        reach = node.reach
+        found: dict[str, Any] = {
+            "discover": list(self._config.discover),
+            "private": self._network is not None,
+            "announced": list(node.record.services),
+            "addresses": list(node.record.addresses),
+            "dialled": node.dialability.verdict,
+            "has_twin": node.has_twin,
+            "observed": reach.observations.addresses(),
+            "known": len(known),
+            "links": len(node.links),
+            "peers": _peers(node, known),
+            "topics": self._topics.status(),
+            "gossip": dict(node.gossip.counts),
+            "upgrades": {name: reach.counters[name] for name in ("upgrades", "direct", "relayed", "punched")},
+        }
+        if node.lan is not None:
+            found["lan"] = {"sent": node.lan.sent, "heard": node.lan.heard}
+        if "dht" in self._config.discover:
+            dht = node.dht
+            found["dht"] = {
+                "endpoint": dht.endpoint,
+                "contacts": len(dht.node.table),
+                "serves": not dht.node.client,
+            }
+        return {"node": found}
+
+
+def _peers(node: Node, known: list[KnownPeer]) -> list[dict[str, Any]]:
+    """Return what is known of each, linked ones first: those that nobody can dial have a link at most."""
+    linked = {each.peer: each for each in node.links}
+    records = {each.record.peer: each for each in known}
+    found: list[dict[str, Any]] = []
+    for peer in islice(dict.fromkeys((*linked, *records)), _SHOWN):
+        link, said = linked.get(peer), records.get(peer)
+        found.append(
+            {
+                "peer": str(peer),
+                "services": [] if said is None else list(said.record.services),
+                "addresses": [] if said is None else list(said.record.addresses),
+                "source": "" if said is None else said.source,
+                "linked": link is not None,
+                "carriers": [] if link is None else list(link.connection.stats.carriers),
+            }
+        )
+    return found
+
+
+def announced(config: model.Config) -> tuple[str, ...]:
+    """Return the services that the node names: those that the file says, and a relay that anybody may use."""
+    assert config.node is not None
+    relays = [
+        each.service
+        for each in config.expose
+        if each.kind == "relay" and each.service == RELAY_SERVICE and each.rules.access.everyone
+    ]
+    return tuple(dict.fromkeys((*config.node.announce, *relays)))

@@ -1,0 +1,331 @@
+"""Logging: a line for people or a JSON object for programs. Nothing secret is ever in a record's fields."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import stat
+import sys
+import time
+from collections import Counter, deque
+from io import TextIOWrapper
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from dtp.daemon.config.model import Log
+from dtp.escaping import LineFormatter, escape_text
+
+if TYPE_CHECKING:
+    from dtp.daemon.policies import Caller
+
+_log = logging.getLogger("dtpd")
+
+#: Name of the logger of requests (`dtp.daemon.observing.requests`), which has a file of its own.
+ACCESS = "dtpd.access"
+#: Under which journald finds the level at the front of a line (sd-daemon(3)).
+_PRIORITIES = ((logging.ERROR, "<3>"), (logging.WARNING, "<4>"), (logging.INFO, "<6>"))
+
+
+#: Lines of one kind in a second. Whoever makes us log must not fill the disk: beyond, only their number is told.
+LOGGED = 50
+
+
+class Bounded(logging.Filter):
+    """Lets `LOGGED` records of one kind (a line of the program that logs) pass in a second.
+
+    The next one that passes has the number of those that didn't in `left_out`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: By kind: since when is counted, how many there were.
+        self._counts: dict[tuple[str, int], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """By the steady clock. Not by the text: libraries put what is new each time into it."""
+        key, now = (record.pathname, record.lineno), time.monotonic()
+        since, count = self._counts.get(key, (now, 0))
+        if now - since >= 1.0:
+            record.left_out = max(0, count - LOGGED)
+            since, count = now, 0
+        self._counts[key] = (since, count + 1)
+        return count < LOGGED
+
+
+#: Refusals of one kind, or streams that broke off, that are logged in a second, and how many of them of one caller.
+REFUSED, OF_ONE = 20, 5
+
+
+class Few:
+    """What peers do must not fill the disk: beyond `REFUSED` lines a second, only their number is told.
+
+    One caller has `OF_ONE` of them, so that it doesn't hide the others.
+    """
+
+    def __init__(self, what: str, events: str = "denials") -> None:
+        """`what` is refused: a service's name, or the like. `events` are what is counted."""
+        self._what, self._events = what, events
+        self._since, self._left_out = 0.0, 0
+        #: Lines of this second, by caller.
+        self._logged: Counter[str] = Counter()
+
+    def may(self, who: str = "") -> bool:
+        """Whether one more may be logged, of the caller `who` if it is one's."""
+        now = time.monotonic()
+        if now - self._since >= 1.0:
+            if self._left_out:
+                _log.info("%s: %d more %s were not logged", self._what, self._left_out, self._events)
+            self._since, self._left_out = now, 0
+            self._logged.clear()
+        if self._logged.total() >= REFUSED or (who and self._logged[who] >= OF_ONE):
+            self._left_out += 1
+            return False
+        self._logged[who] += 1
+        return True
+
+
+def name_of(caller: Caller) -> str:
+    """All that is known of who it is, in words: operators look for any part of it."""
+    return f"{caller.peer} ({caller.account}, from {caller.source})"
+
+
+def of_caller(caller: Caller) -> dict[str, str]:
+    """The same as fields."""
+    return {"peer": str(caller.peer), "account": caller.account, "source": caller.source}
+
+
+#: Records that are kept to be shown, and how many of them may be about one caller.
+RECENT, RECENT_OF_ONE = 50, 10
+#: What records are about that are shown though they are no warnings.
+_SHOWN = {"denied", "ended", "unknown-service", "not-connected", "connected", "reloaded", "upgraded"}
+
+
+class Recent(logging.Handler):
+    """Keeps the last records that an operator wants to see without looking for the log.
+
+    Of those about one caller only the last few: a noisy one would push out all others.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: By whom they are about ("" for nobody), the oldest first.
+        self._kept: deque[tuple[str, dict[str, Any]]] = deque(maxlen=RECENT)
+
+    @property
+    def kept(self) -> list[dict[str, Any]]:
+        """`time` (Unix), `level` and `message`; the oldest first."""
+        return [record for _, record in self._kept]
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Warnings and worse, refusals, streams that broke off, peers that came and went."""
+        fields = getattr(record, "fields", {})
+        shown = fields.get("event") in _SHOWN and (fields["event"] != "ended" or fields.get("why"))
+        if record.levelno >= logging.WARNING or shown:
+            level, message = record.levelname.lower(), escape_text(record.getMessage())
+            who = str(fields.get("peer") or fields.get("source") or "")
+            if who and sum(whose == who for whose, _ in self._kept) >= RECENT_OF_ONE:
+                self._kept.remove(next(each for each in self._kept if each[0] == who))
+            self._kept.append((who, {"time": round(record.created, 3), "level": level, "message": message}))
+
+
+_recent = Recent()
+
+
+def recent() -> list[dict[str, Any]]:
+    """The last records of this process: `time` (Unix), `level` and `message`; the oldest first."""
+    return _recent.kept
+
+
+def _left_out(record: logging.LogRecord) -> int:
+    return int(getattr(record, "left_out", 0))
+
+
+class Human(LineFormatter):
+    """`2026-01-31 12:00:00 INFO words`; for the journal, which knows the time, `<6>words`."""
+
+    def __init__(self, journal: bool) -> None:
+        super().__init__("%(message)s" if journal else "%(asctime)s %(levelname)s %(message)s")
+        self._journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        """A line; what a peer said can't end it or drive a terminal."""
+        text = super().format(record)
+        if left_out := _left_out(record):
+            text += f" (and {left_out} more like this)"
+        if not self._journal:
+            return text
+        mark = next((mark for level, mark in _PRIORITIES if record.levelno >= level), "<7>")
+        return mark + text
+
+
+def _escaped(value: Any) -> Any:
+    return escape_text(value) if isinstance(value, str) else value
+
+
+class Json(logging.Formatter):
+    """One object to a line: `time` (Unix), `level`, `message` and the record's own fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Fields come from `extra={"fields": {...}}`."""
+        body = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "message": escape_text(record.getMessage()),
+            **{name: _escaped(value) for name, value in getattr(record, "fields", {}).items()},
+        }
+        if left_out := _left_out(record):
+            body["left_out"] = left_out
+        if record.exc_info:
+            body["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(body)
+
+
+#: In the place of what was cut out.
+_MARK = " (cut) "
+
+
+def _ends_of(data: bytes, size: int) -> str:
+    """At most `size` bytes of a text, from both ends: the last line of a traceback says most."""
+    half = (size - len(_MARK)) // 2
+    if half <= 0:
+        return ""
+    return data[:half].decode(errors="ignore") + _MARK + data[-half:].decode(errors="ignore")
+
+
+def _cut(text: str, size: int) -> str:
+    """At most `size` bytes of a line, without its middle; of an object its longest texts are cut."""
+    with contextlib.suppress(ValueError):
+        body = json.loads(text)
+        if isinstance(body, dict):
+            body["cut"] = True
+            while len(short := json.dumps(body)) > size:
+                length, name = max((len(one), name) for name, one in body.items() if isinstance(one, str))
+                if not length:  # what is long is no text
+                    break
+                body[name] = _ends_of(body[name].encode(errors="replace"), length // 2)
+            else:
+                return short
+    return _ends_of(text.encode(errors="replace"), size)
+
+
+class Unwaiting(logging.StreamHandler[TextIO]):
+    """Leaves a line out rather than wait for whoever reads: a pipe that is full, or a terminal that was stopped, must
+    not stop all connections. The next line has the number of those before it in `left_out`.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lost = 0
+        self._room: select.poll | None = None
+        with contextlib.suppress(OSError, ValueError):  # one without a descriptor has room
+            number = stream.fileno()
+            if not stat.S_ISREG(os.fstat(number).st_mode):  # a file never waits for a reader
+                self._room = select.poll()
+                self._room.register(number, select.POLLOUT)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """No more than there is room for: a traceback would wait for the reader in the middle."""
+        text = super().format(record)
+        size = select.PIPE_BUF - len(self.terminator)
+        if self._room is None or len(text.encode(errors="replace")) <= size:
+            return text
+        return _cut(text, size)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Where there is room, there is for 4 KiB (PIPE_BUF)."""
+        if self._room is not None and not self._room.poll(0):
+            self._lost += 1
+            return
+        record.left_out = _left_out(record) + self._lost
+        self._lost = 0
+        super().emit(record)
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Whether it is what systemd has connected with the journal (systemd.exec(5), $JOURNAL_STREAM).
+
+    The variable alone is inherited by whatever a service or a desktop starts.
+    """
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+class AccessFile(WatchedFileHandler):
+    """Appends to a file, which is opened anew after it was moved away, as logrotate does.
+
+    Where it can't be written, as on a full disk, lines are left out; that is said once, and how many they were.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lost = 0
+        super().__init__(path, delay=True)
+
+    def _open(self) -> TextIOWrapper:
+        # Who has asked for what is nobody's affair but the operator's.
+        number = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        return open(number, "a", encoding="utf-8", errors="backslashreplace")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A line, or one more that is lost."""
+        try:
+            self.reopenIfNeeded()
+            if self.stream is None:
+                self.stream = self._open()
+                self._statstream()
+            self.stream.write(self.format(record) + self.terminator)
+            self.stream.flush()
+        except OSError as error:
+            self._drop_stream()
+            self._lost += 1
+            if self._lost == 1:
+                _log.error("the access log can't be written: %s: %s", self.baseFilename, error.strerror)
+            return
+        if self._lost:
+            _log.warning("the access log can be written again: %d lines were left out", self._lost)
+            self._lost = 0
+
+    def _drop_stream(self) -> None:
+        """Let go of a file whose buffer can't be written: closing would try that again."""
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+def _write_access(log: Log) -> None:
+    access = logging.getLogger(ACCESS)
+    for old in list(access.handlers):
+        access.removeHandler(old)
+        old.close()
+    access.propagate = False
+    access.setLevel(logging.CRITICAL if log.access is None else logging.INFO)
+    if log.access is not None:
+        handler = AccessFile(log.access)
+        handler.setFormatter(Json() if log.format == "json" else Human(False))
+        access.addHandler(handler)
+
+
+def set_up(log: Log, stream: TextIO | None = None) -> None:
+    """Log as `log` says, to standard error; what was set up before is replaced."""
+    stream = stream or sys.stderr
+    handler = Unwaiting(stream)
+    handler.setFormatter(Json() if log.format == "json" else Human(_is_journal(stream)))
+    handler.addFilter(Bounded())
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.addHandler(_recent)
+    # Libraries may log what they handle when they are asked for details (headers, queries): they never are.
+    root.setLevel(logging.WARNING)
+    logging.getLogger("dtpd").setLevel(log.level.upper())
+    _write_access(log)
+    # What the daemon makes of carriers and handshakes it says itself; theirs is for those who look for a fault.
+    logging.getLogger("dtp").setLevel(logging.DEBUG if log.level == "debug" else logging.WARNING)

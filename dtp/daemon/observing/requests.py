@@ -1,0 +1,126 @@
+"""How the requests of a service went: how many, with which status, in what time; and a line for each if wanted."""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from dtp.daemon.observing import logs
+from dtp.escaping import escape_text
+
+if TYPE_CHECKING:
+    from dtp.daemon.policies import Caller
+
+#: Upper bounds of the times that are told apart, seconds; what takes longer is counted as "+Inf".
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+#: As `Requests.status` names them.
+WITHIN = (*(f"{bound:g}" for bound in BOUNDS), "+Inf")
+#: As long as there are no more requests, each one's time is told.
+FEW = 100
+#: Characters of a path or a method that are logged, and methods of one batch.
+_PATH, _METHOD, _METHODS = 1024, 100, 20
+
+_log = logging.getLogger(logs.ACCESS)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A request that is over."""
+
+    method: str
+    #: The target without its query, where tokens may be.
+    path: str
+    #: Of the answer; 0 if nothing was answered.
+    status: int
+    #: Bytes of the answer, with its head.
+    sent: int
+    #: From the request's head to the end of the answer.
+    seconds: float
+    #: Methods of JSON-RPC.
+    calls: Sequence[str] = ()
+
+
+class Requests:
+    """Of one service, since it was exposed or changed."""
+
+    def __init__(self) -> None:
+        #: By class of the status, "2xx"; "none" where nothing was answered.
+        self._statuses: Counter[str] = Counter()
+        self._within = [0] * len(WITHIN)
+        self._seconds = 0.0
+        #: Of the first requests.
+        self._times: list[float] = []
+
+    def add(self, request: Answered) -> None:
+        """Count it."""
+        self._statuses[f"{request.status // 100}xx" if request.status else "none"] += 1
+        self._within[bisect_left(BOUNDS, request.seconds)] += 1
+        self._seconds += request.seconds
+        if len(self._times) < FEW:
+            self._times.append(round(request.seconds, 6))
+
+    def status(self) -> dict[str, Any]:
+        """As JSON has it: `within` counts those that took longer than the bound before, and at most this one; `times`
+        are those of the first `FEW` requests."""
+        return {
+            "count": sum(self._within),
+            "seconds": round(self._seconds, 6),
+            "statuses": dict(sorted(self._statuses.items())),
+            "within": dict(zip(WITHIN, self._within, strict=True)),
+            "times": list(self._times),
+        }
+
+
+def quantile(told: Mapping[str, Any], part: float) -> float | None:
+    """The time in which `part` (0 to 1) of the requests in a `Requests.status` were answered, seconds; None without
+    requests.
+
+    Of those whose times are all told it is the time of one of them. Of more it is taken to be spread evenly between
+    two bounds, and the last bound stands for what took longer.
+    """
+    if not told["count"]:
+        return None
+    times: list[float] = sorted(told.get("times", ()))
+    if len(times) == told["count"]:
+        return times[max(0, ceil(part * len(times)) - 1)]
+    left: float = part * told["count"]
+    below, within = 0.0, told["within"]
+    for name, bound in zip(WITHIN, BOUNDS, strict=False):
+        count: int = within[name]
+        if count and count >= left:
+            return below + (bound - below) * left / count
+        left, below = left - count, bound
+    return BOUNDS[-1]
+
+
+def log_request(service: str, caller: Caller, request: Answered) -> None:
+    """Write a line of the access log, if there is one (`[log] access`)."""
+    if not _log.isEnabledFor(logging.INFO):
+        return
+    path, method = request.path[:_PATH], request.method[:_METHOD]
+    fields = {
+        "event": "request",
+        "service": service,
+        **logs.of_caller(caller),
+        "method": method,
+        "path": path,
+        "status": request.status,
+        "sent": request.sent,
+        "seconds": round(request.seconds, 6),
+    }
+    asked = f"{method} {path}"
+    if request.calls:
+        calls = [escape_text(each[:_METHOD]) for each in request.calls[:_METHODS]]
+        fields["calls"] = calls
+        more = len(request.calls) - len(calls)
+        asked += f" {' '.join(calls)}{f' and {more} more' if more else ''}"
+    _log.info(
+        "%s: %s %s: %s, %d bytes, %.4f s",
+        *(service, logs.name_of(caller), asked, request.status or "no answer", request.sent, request.seconds),
+        extra={"fields": fields},
+    )

@@ -1,0 +1,1 @@
+"""What services of a daemon cost: buying, selling, and the chain."""

@@ -1,0 +1,285 @@
+"""Paying for services that are forwarded: a channel for each, vouchers as they are used, within a budget."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from dtp.chain.model import SUI_COIN, canonical_id
+from dtp.chain.resolver import HostDirectory, service_number
+from dtp.chain.wallet import money
+from dtp.daemon.config.model import Budget
+from dtp.daemon.paying.calls import Calls, count_on
+from dtp.errors import PeerError
+from dtp.identity import Identity
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.dial import connect
+from dtp.net.resolver import HostResolver, Resolver, StaticResolver
+from dtp.pay import dial
+from dtp.pay.client.budget import span
+from dtp.pay.client.channel_in_use import Purchase
+from dtp.pay.client.client_meter import ClientMeter
+from dtp.pay.client.lane_start import PayerLane
+from dtp.pay.errors import BudgetTooSmall
+from dtp.pay.metered import Metered
+from dtp.pay.passes import NoPass
+from dtp.pay.store import Store
+from dtp.pay.terms import Spending
+from dtp.session.codes import CloseDetail, ConnectionRefused
+from dtp.session.limits import Limits
+
+if TYPE_CHECKING:
+    from dtp.chain.node.client import ChainClient
+
+log = logging.getLogger("dtpd")
+
+
+#: So many budgets, or so much (MIST), may be locked at the host by channels that nothing uses.
+_BUDGETS_LOCKED: Final = 3
+_LEAST_LOCKED: Final = 1_000_000_000
+
+
+class BudgetUsedUp(PeerError):
+    """The service was paid as much as the file allows."""
+
+    code = "budget-used-up"
+
+
+class Wallet:
+    """What all forwards of a daemon pay with: an account on chain, and the store of what it signed."""
+
+    def __init__(self, chain: ChainClient, store: Store) -> None:
+        """`chain` is connected and signs; `store` is open, and this one's from now on."""
+        self.chain, self.store = chain, store
+        self.directory = HostDirectory(chain)
+
+    @property
+    def resolvers(self) -> Sequence[Resolver]:
+        """Who knows where hosts are, by this account's network."""
+        return (StaticResolver(), HostResolver(self.directory))
+
+    def tell_open(self) -> None:
+        """Log what channels are left open, with what they hold and how it comes back."""
+        ours = self.chain.chain_id, self.chain.address
+        for each in self.store.bought():
+            if (each.chain, each.account) != ours or each.state == "closed":
+                continue
+            signed = sum(lane.most_signed for _, lane in self.store.lanes(each.channel))
+            left = money(max(0, each.deposited - signed), each.coin)
+            log.info(
+                "channel %s is left %s and holds %s of yours: the next start uses it where it is open; 'dtp channel "
+                "close %s --store %s' brings that back, at once where the server agrees, else %s later",
+                *(each.channel, each.state, left, each.channel, self.store.path, span(each.claim_ms)),
+                extra={"fields": {"event": "channel", "channel": each.channel, "state": each.state}},
+            )
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+
+class Buyer:
+    """Dials one service and pays for it: what a pool dials by.
+
+    An old connection may go on beside a new one, so the budget is lent to them in parts, more as they use it: what
+    all may sign together is never above it. What a connection leaves comes back when it ends.
+    """
+
+    def __init__(
+        self,
+        wallet: Wallet,
+        budget: Budget,
+        identity: Identity,
+        limits: Limits,
+        psk: bytes | None,
+        to: Sequence[Address],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`to` are the addresses of the service: what was paid there is remembered by them. `clock` is Unix time."""
+        self._wallet, self._budget = wallet, budget
+        self._identity, self._limits, self._psk = identity, limits, psk
+        self._clock = clock
+        self._name = " ".join(map(str, to))
+        self._services = {
+            (canonical_id(each.host_object), service_number(each.service)) for each in to if each.host_object
+        }
+        #: Signed by programs before this one, by this one's connections that are over; and when the period began.
+        self._earlier: int | None = None
+        self._past = 0
+        self._before = 0
+        self._period = -1
+        self._meters: set[ClientMeter] = set()
+        self._lent: dict[object, int] = {}
+
+    @property
+    def spent(self) -> int:
+        """What was signed for since the budget's time began, in the smallest unit of the service's coin, also by
+        programs that ran before this one."""
+        self._look_at_clock()
+        return self._signed - self._before
+
+    @property
+    def _signed(self) -> int:
+        """What was ever signed for the service, at most: what those that were killed had reserved counts."""
+        if self._earlier is None:
+            self._earlier = sum(lane.most_signed for lane in self._lanes())
+        return self._earlier + self._past + sum(map(_spent, self._meters))
+
+    @property
+    def _surely_signed(self) -> int:
+        """The same at least: by what is remembered, and by the vouchers of connections that go on."""
+        amounts = {(lane.channel, lane.lane): lane.remembered for lane in self._lanes()}
+        for newest in (meter.payer.newest for meter in self._meters):
+            if newest is not None:
+                voucher = newest.voucher
+                place = voucher.channel, voucher.lane
+                amounts[place] = max(voucher.amount, amounts.get(place, 0))
+        return sum(amounts.values())
+
+    def _lanes(self) -> list[PayerLane]:
+        store, here = self._wallet.store, self._wallet.chain.chain_id  # which is known by now
+        return [lane for each in self._services for lane in store.lanes_for(here, *each)]
+
+    def _look_at_clock(self) -> None:
+        """Begin the budget anew when its time is over; it is noted, so that a restart doesn't.
+
+        By what was surely signed: what a server shows later as less than was reserved would be a larger budget.
+        """
+        every = self._budget.every
+        if every is None:
+            return
+        period = int(self._clock() // every)
+        if period > self._period:
+            noted, begins = self._wallet.store.signed_before(
+                f"{self._name} {every}", period, self._surely_signed
+            )
+            self._period, self._before = period, self._signed if begins else noted
+
+    @property
+    def _left(self) -> int:
+        """What is neither spent nor lent."""
+        live = sum(map(_spent, self._meters))
+        return self._budget.most - (self.spent - live) - sum(self._lent.values())
+
+    def _lend(self, borrower: object, amount: int) -> int:
+        """Let a connection spend so much more, or what is left; how much it is."""
+        amount = max(0, min(amount, self._left))
+        self._lent[borrower] = self._lent.get(borrower, 0) + amount
+        return amount
+
+    async def dial(self, address: Address, _: Sequence[Resolver] | None) -> Connection:
+        """A connection that pays, or needn't. Raises `BudgetUsedUp`, and what `dtp.pay.dial.connect` raises."""
+        if self._budget.most and self._left <= 0:
+            return await self._dial_for_nothing(address)
+        # A half, so that there is something for the connection after it, which may begin while this one lingers.
+        first = self._budget.deposit if self._budget.deposit is not None else -(-self._left // 2)
+        try:
+            try:
+                return await self._dial(address, first)
+            except BudgetTooSmall as fault:
+                if not first < fault.least <= self._left:
+                    raise
+                return await self._dial(address, fault.least)
+        except ConnectionRefused as refused:
+            if refused.detail != CloseDetail.SERVICE_FREE:
+                raise
+        return await connect(
+            address,
+            identity=self._identity,
+            limits=self._limits,
+            psk=self._psk,
+            resolvers=self._wallet.resolvers,
+        )
+
+    async def _dial_for_nothing(self, address: Address) -> Connection:
+        """A connection under a pass: nothing is left to pay with."""
+        try:
+            return await self._dial(address, 0)
+        except (BudgetTooSmall, NoPass) as fault:
+            raise BudgetUsedUp(
+                f"{address}: all of the budget of {money(self._budget.most, SUI_COIN)} is spent"
+                f"{self._until()}; raise it and reload"
+            ) from fault
+
+    def _until(self) -> str:
+        every = self._budget.every
+        if every is None:
+            return ""
+        left = (self._period + 1) * every - self._clock()
+        return f" for another {span(round(left * 1000))}"
+
+    async def _dial(self, address: Address, amount: int) -> Metered:
+        """A connection that may spend so much at first."""
+        borrower = object()
+        amount = self._lend(borrower, amount)
+        try:
+            connection = await self._connect(address, amount)
+        except BaseException:
+            del self._lent[borrower]
+            raise
+        self._count(connection, borrower)
+        return connection
+
+    async def _connect(self, address: Address, amount: int) -> Metered:
+        signer = self._wallet.chain.signer
+        assert signer is not None, "the client was made with one"
+        calls = Calls(self._budget.calls, asyncio.get_running_loop().time)
+        connection = await dial.connect(
+            address,
+            wallet=signer,
+            budget=amount,
+            network=self._wallet.chain,
+            keep=True,
+            most_per_request=self._budget.request,
+            most_per_mib=self._budget.mib,
+            store=self._wallet.store,
+            identity=self._identity,
+            limits=self._limits,
+            psk=self._psk,
+            most_per_host=self._per_host,
+            most_per_day=self._budget.per_day,
+            longest_lock=self._budget.longest_lock,
+            max_gas=self._budget.max_gas,
+            on_charge=lambda units, amount, locked: calls.agree(units),
+            spending=Spending(charge_units=0, when_answered=self._budget.when_answered),
+        )
+        count_on(connection, calls)
+        return connection
+
+    @property
+    def _per_host(self) -> int:
+        if self._budget.per_host is not None:
+            return self._budget.per_host
+        return max(_BUDGETS_LOCKED * self._budget.most, _LEAST_LOCKED)
+
+    def _count(self, connection: Metered, borrower: object) -> None:
+        meter = connection.meter
+        assert isinstance(meter, ClientMeter)
+        assert isinstance(meter.deal, Purchase)
+        meter.deal.lend = lambda amount: self._lend(borrower, amount)
+        self._meters.add(meter)
+        before = connection.on_end
+
+        def ended(one: Connection) -> None:
+            if before is not None:
+                before(one)
+            self._meters.remove(meter)
+            self._past += _spent(meter)
+            del self._lent[borrower]
+
+        if connection.closed:
+            ended(connection)
+        else:
+            connection.on_end = ended
+
+
+def _spent(meter: ClientMeter) -> int:
+    """What was signed on a connection, from its first moment: what the last one left unpaid is signed before a dial
+    comes back."""
+    assert meter.deal is not None
+    newest = meter.payer.newest
+    return 0 if newest is None else max(0, newest.voucher.amount - meter.deal.start)

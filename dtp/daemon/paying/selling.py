@@ -1,0 +1,342 @@
+"""Services for money: callers come with a channel, their vouchers are kept and claimed (`dtp.pay` does all of it)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections import Counter
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from dtp.chain.heartbeat import EndpointsApart
+from dtp.chain.host import Kind, Mode, Terms
+from dtp.chain.model import canonical_type
+from dtp.chain.resolver import service_number
+from dtp.chain.wallet import money
+from dtp.daemon.config.model import BY_CALL, Chain, Expose, Price
+from dtp.errors import DtpError
+from dtp.net.connection import Connection
+from dtp.net.listener import Request
+from dtp.pay.claims import Policy
+from dtp.pay.errors import ChargeDeclined, QuotaUsedUp, StoreError
+from dtp.pay.hosting import NoHost, Owned, ensure_service, find_host, refuse_apart
+from dtp.pay.metered import Metered
+from dtp.pay.server.book import ChannelBook
+from dtp.pay.server.cashier import Cashier
+from dtp.pay.server.gate import Admission, Gate
+from dtp.pay.server.ledger import Ledger
+from dtp.pay.server.quota import Quotas
+from dtp.pay.server.server_meter import ServerMeter
+from dtp.pay.store.holding import Shared, VoucherStore
+from dtp.pay.store.journal import Journal
+from dtp.pay.terms import Exposure
+from dtp.plurals import count_of
+from dtp.session.codes import CloseCode, CloseDetail, Refuse
+from dtp.tasks import TaskSet
+
+if TYPE_CHECKING:
+    from dtp.chain.firewall import Firewall
+    from dtp.chain.heartbeat import IsAlive
+    from dtp.chain.node.client import ChainClient
+
+log = logging.getLogger("dtpd")
+
+#: Seconds between two looks at what is worth claiming.
+CLAIM_EVERY = 60.0
+_KINDS = {"tcp": Kind.TCP, "http": Kind.HTTP, "json-rpc": Kind.JSON_RPC, "grpc": Kind.GRPC}
+
+
+@dataclass(eq=False)
+class _Sale:
+    """A connection that pays, and what its lane had come to before."""
+
+    service: str
+    meter: ServerMeter
+    before: int
+
+    @property
+    def coin(self) -> str:
+        """The type of what it pays with."""
+        admission = self.meter.connection.admission
+        assert isinstance(admission, Admission)
+        return canonical_type(admission.channel.coin)
+
+    @property
+    def earned(self) -> int:
+        newest = self.meter.payee.newest
+        return 0 if newest is None else max(0, newest.voucher.amount - self.before)
+
+
+def _free(store: VoucherStore, channel: str) -> None:
+    if isinstance(store, Shared):
+        store.free(channel)
+
+
+class Shop:
+    """Sells the services that have a price, under the host of `[chain]`."""
+
+    def __init__(
+        self,
+        config: Chain,
+        chain: ChainClient,
+        firewall: Firewall,
+        store: VoucherStore,
+        key: bytes,
+        is_alive: IsAlive,
+    ) -> None:
+        """`chain` is connected and signs; `store` is open, and closed with this one; `key` is the identity's, and
+        `is_alive` asks other endpoints."""
+        self._config = config
+        self._key, self._is_alive = key, is_alive
+        self._chain = chain
+        self._firewall = firewall
+        self._store = store
+        self.journal = Journal(store)
+        self.book = ChannelBook(chain)
+        quotas = Quotas(chain, self.journal, firewall)
+        self.gate = Gate(self.book, firewall, self.journal, quotas)
+        # Of daemons that share a store one claims, and the others can't have it claim at once.
+        policy = Policy(most_unclaimed=None) if isinstance(store, Shared) else Policy()
+        self.ledger = Ledger(self.book, self.journal, chain, quotas, self.gate.now_ms, policy)
+        self.cashier = Cashier(
+            chain,
+            self.journal,
+            self.gate.now_ms,
+            policy=policy,
+            busy=lambda: self.ledger.channels,
+            on_channel=self.book.learn,
+            on_claimed=self.ledger.claimed,
+        )
+        self.ledger.on_channel = self.cashier.heed
+        self.ledger.on_unclaimed = self.cashier.claim_soon
+        self._sales: set[_Sale] = set()
+        self._earned: Counter[tuple[str, str]] = Counter()  # by service and coin
+        self._leaving = TaskSet()
+        #: Connections that were told to come again, since their passes give no more.
+        self._used_up: weakref.WeakSet[Connection] = weakref.WeakSet()
+        self._offered: dict[str, Price] = {}
+        #: What callers of a service may owe, and whether each of their streams is a request.
+        self._sold: dict[str, tuple[Exposure, bool]] = {}
+
+    async def start(self) -> None:
+        """Begin to claim, with what a run before has left. Raises `StoreError`."""
+        await self.gate.wait_for_closes()
+        self.cashier.start(CLAIM_EVERY)
+
+    async def offer(self, expose: tuple[Expose, ...]) -> None:
+        """Have the host say the prices of these services. Raises `NoHost`, `EndpointsApart`, `ChainError`."""
+        wanted = {one.service: one for one in expose if one.price is not None}
+        prices = {name: one.price for name, one in wanted.items() if one.price is not None}
+        if prices != self._offered:
+            await self._offer(wanted)
+            self._offered = prices
+            await self._firewall.refresh()
+        self._sold = {name: (one.exposure, one.kind not in BY_CALL) for name, one in wanted.items()}
+
+    async def _offer(self, wanted: dict[str, Expose]) -> None:
+        owned = await find_host(self._chain, self._config.host)
+        if owned is None:
+            raise NoHost(f"{self._chain.address} has no host: dtp host create")
+        if wanted:
+            await self._refuse_apart(owned)
+        for name, one in wanted.items():
+            if self._offered.get(name) != one.price:
+                owned = await self._offer_one(owned, name, one)
+
+    async def check_apart(self) -> None:
+        """Once this daemon is announced: of two that begin at once at least one sees the other.
+
+        Raises `EndpointsApart`, `ChainError`.
+        """
+        if self._offered:
+            owned = await find_host(self._chain, self._config.host)
+            if owned is not None:
+                await self._refuse_apart(owned)
+
+    async def _refuse_apart(self, owned: Owned) -> None:
+        if isinstance(self._store, Shared):
+            return
+        try:
+            await refuse_apart(self._chain, owned, self._key, self.gate._clock, is_alive=self._is_alive)
+        except EndpointsApart as error:
+            raise EndpointsApart(
+                f"another daemon serves host {owned.host.id} and doesn't share the vouchers of this one: each would "
+                "take a caller's whole deposit for its own. Write one database into the files of all of them, "
+                '[chain] vouchers = "postgresql://USER@HOST/DATABASE" or "redis://HOST:PORT/NUMBER", '
+                "or stop the other"
+            ) from error
+
+    async def _offer_one(self, owned: Owned, name: str, one: Expose) -> Owned:
+        known = owned.host.services.get(service_number(name))
+        price = one.price
+        assert price is not None
+        amounts = {"price_request": price.request, "price_mib": price.mib, "min_deposit": price.deposit}
+        said: dict[str, Any] = {field: amount for field, amount in amounts.items() if amount is not None}
+        before = Terms() if known is None else known.terms
+        terms = replace(before, revision=0, **said)
+        found = await ensure_service(self._chain, owned, name, terms, kind=_KINDS.get(one.kind, Kind.OTHER))
+        for field, amount in said.items():
+            if known is not None and getattr(before, field) != amount:
+                was, now = (money(each, terms.coin) for each in (getattr(before, field), amount))
+                log.info("service %r: %s was %s, is %s", name, field, was, now)
+        return found
+
+    # ---- callers --------------------------------------------------------------------------------------------
+
+    async def admit(self, request: Request) -> Admission:
+        """Check the ticket of somebody who has come for a service. Raises `Refuse`."""
+        return await self.gate.admit(request)
+
+    async def enter(self, connection: Connection) -> bool:
+        """Meter a connection that was admitted; False when it has ended meanwhile. Raises `Refuse`."""
+        admission = connection.admission
+        assert isinstance(connection, Metered)
+        assert isinstance(admission, Admission)
+        if not await self._hold(admission.channel.id):
+            raise Refuse(
+                CloseCode.PAYMENT,
+                "another daemon of this host serves the channel now",
+                detail=CloseDetail.CHANNEL_ELSEWHERE,
+            )
+        exposure, by_stream = self._sold.get(connection.service, (Exposure(), True))
+        meter = None
+        try:
+            meter = await self.ledger.enter(connection, admission, exposure, by_stream)
+        finally:
+            if meter is None:
+                await self._free(admission.channel.id)
+        if meter is None:
+            raise Refuse(CloseCode.PAYMENT, "the channel is closed", detail=CloseDetail.CHANNEL_CLOSED)
+        connection.meter = meter
+        newest = meter.payee.newest
+        sale = _Sale(connection.service, meter, 0 if newest is None else newest.voucher.amount)
+        self._sales.add(sale)
+        meter.begin()
+        self._at_end(connection, sale)
+        if admission.closes:
+            await self.ledger.see_out(connection)
+        return not connection.closed
+
+    def meters(self, connection: Connection, config: Expose) -> bool:
+        """Whether a connection is metered as its service is sold now, or isn't yet at all."""
+        assert isinstance(connection, Metered)
+        meter = connection.meter
+        if not isinstance(meter, ServerMeter):
+            return True
+        return config.price is not None and meter.payee.count_streams == (config.kind not in BY_CALL)
+
+    def payer(self, connection: Connection) -> str | None:
+        """The account whose channel pays for a connection; None where none does."""
+        admission = connection.admission
+        return admission.channel.client if isinstance(admission, Admission) else None
+
+    def closes(self, connection: Connection) -> bool:
+        """True for a connection of who has come only to agree on a close."""
+        admission = connection.admission
+        return isinstance(admission, Admission) and admission.closes
+
+    async def _hold(self, channel: str) -> bool:
+        if not isinstance(self._store, Shared):
+            return True  # a file is locked by the ledger
+        return await self.journal.run(lambda store: isinstance(store, Shared) and store.hold(channel))
+
+    async def _free(self, channel: str) -> None:
+        if isinstance(self._store, Shared):
+            try:
+                await self.journal.run(lambda store: _free(store, channel))
+            except StoreError as error:  # the database is away, and so are our locks
+                log.debug("channel %s: %s", channel, error)
+
+    def _at_end(self, connection: Connection, sale: _Sale) -> None:
+        before = connection.on_end
+
+        def ended(one: Connection) -> None:
+            if before is not None:
+                before(one)
+            self._over(sale)
+
+        if connection.closed:
+            self._over(sale)
+        else:
+            connection.on_end = ended
+
+    def _over(self, sale: _Sale) -> None:
+        self._do(self._leave(sale))
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        self._leaving.start(work, name="dtpd-leave")
+
+    async def _leave(self, sale: _Sale) -> None:
+        """A connection has ended. Its channel is free when all is written that whoever serves it next has to find."""
+        await sale.meter.settled()
+        self._sales.discard(sale)
+        self._earned[sale.service, sale.coin] += sale.earned
+        await self._free(sale.meter.payee.lane.channel)
+
+    async def charge(self, connection: Connection, units: int) -> str:
+        """Have so many requests paid, and wait until they are; else why not."""
+        assert isinstance(connection, Metered)
+        admission, meter = connection.admission, connection.meter
+        assert isinstance(admission, Admission)
+        counted = isinstance(meter, ServerMeter) and meter.payee.quota_requests is not None
+        if not admission.prices.request and not counted:
+            return ""  # the host says that requests are free, and no quota counts them
+        try:
+            await connection.charge(units)
+        except DtpError as error:
+            if (
+                isinstance(error, QuotaUsedUp)
+                and connection not in self._used_up
+                and self._others_pay(connection)
+            ):
+                self._used_up.add(connection)
+                self._do(connection.go_away())  # it comes again, to pay as they do
+            if isinstance(error, ChargeDeclined) and not isinstance(error, QuotaUsedUp):
+                asked = money(units * admission.prices.request, admission.channel.coin)
+                count = count_of(units, "request")
+                return (
+                    f"{error.code}: {asked} for {count} wasn't agreed to by the caller's end: it is more than its "
+                    "budget has left, or than what it was set to pay"
+                )
+            return str(error)
+        return ""
+
+    def _others_pay(self, connection: Connection) -> bool:
+        """Whether its service is open to who has no pass, too."""
+        rules = self._firewall.rules
+        return rules is not None and rules.state.find_service(connection.service)[1].mode != Mode.PASS
+
+    async def recheck(self) -> None:
+        """Look again at channels in use: closes that were asked for, and who is denied. Raises `ChainError`, and of
+        the store `StoreError`."""
+        await self.gate.go_on()
+        await self.ledger.recheck(self._firewall.rules)
+
+    # ---- figures --------------------------------------------------------------------------------------------
+
+    def earned(self, service: str) -> dict[str, int]:
+        """What callers have vouched for a service since the start, by coin, in its smallest unit."""
+        found = Counter({coin: units for (name, coin), units in self._earned.items() if name == service})
+        for sale in self._sales:
+            if sale.service == service:
+                found[sale.coin] += sale.earned
+        return dict(found)
+
+    @property
+    def claimed(self) -> dict[str, int]:
+        """What was claimed on chain since the start, by coin, in its smallest unit."""
+        return dict(self.cashier.claimed)
+
+    @property
+    def gas(self) -> int:
+        """What claims took since the start, MIST."""
+        return self.cashier.gas
+
+    async def close(self) -> None:
+        """After the last connection: claim what is worth its gas."""
+        await asyncio.gather(*self._leaving)
+        await self.cashier.stop(claim=True)
+        await self.journal.close()
+        self._store.close()

@@ -1,0 +1,310 @@
+"""All that a daemon has to do with the chain: a client, and on it firewall, endpoint, sales and purchases.
+
+Each is made when the configuration first wants it; `dtp.chain` and `dtp.pay`, and with them pysui, are loaded then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dtp.daemon.config.model import BY_CALL, Chain, Config, Expose, Forward
+from dtp.daemon.paying.onchain import Announcer, Gate, HostGate, client_of
+from dtp.daemon.relays.pool import Dial
+from dtp.errors import ChainError, ConfigError, DtpError
+from dtp.identity import Identity
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.dial import connect
+from dtp.net.listener import Listener, Request
+from dtp.net.resolver import Resolver
+from dtp.session.codes import Refuse
+from dtp.session.limits import Limits
+from dtp.tasks import SupervisedTask
+
+if TYPE_CHECKING:
+    from dtp.chain.node.client import ChainClient
+    from dtp.daemon.paying.buying import Buyer, Wallet
+    from dtp.daemon.paying.selling import Shop
+    from dtp.pay.store.holding import VoucherStore
+
+log = logging.getLogger("dtpd")
+
+
+def open_sold(where: Path | str | None, *, make: bool = True) -> VoucherStore:
+    """The store of vouchers that are received; with `make` False one that isn't there is `NoStore`.
+
+    Raises `StoreError`, `ConfigError`.
+    """
+    if isinstance(where, str) and where.startswith("redis"):
+        from dtp.daemon.state.redis_vouchers import RedisVouchers
+
+        return RedisVouchers(where, make=make)
+    if isinstance(where, str):
+        from dtp.daemon.state.vouchers import PostgresVouchers
+
+        return PostgresVouchers(where, make=make)
+    from dtp.pay.store import Store
+
+    return Store(where, make=make)
+
+
+class ChainSide:
+    """For one daemon. Started by `start`; without `[chain]` it does nothing."""
+
+    def __init__(
+        self,
+        config: Config,
+        identity: Identity,
+        limits: Limits,
+        psk: bytes | None,
+        *,
+        gate: Gate | None = None,
+        client: ChainClient | None = None,
+        alone: bool = True,
+    ) -> None:
+        """`gate` and `client` take the places of those of `[chain]`; a client stays its owner's. `alone`: this is the
+        process that announces the endpoint and sells, of several."""
+        self._config: Chain | None = config.chain
+        self._identity, self._limits, self._psk = identity, limits, psk
+        self._client, self._owns_client = client, False
+        self.gate = gate
+        self._alone = alone
+        self.announcer: Announcer | None = None
+        self.shop: Shop | None = None
+        self._wallet: Wallet | None = None
+        self._buyers: dict[Forward, Buyer] = {}
+        self._looking: SupervisedTask | None = None
+        #: Whether it could be asked when it was asked last.
+        self._chain_up = True
+
+    async def start(self, load: Callable[[], float], on_fenced: Callable[[], object]) -> None:
+        """Connect, and read the host's rules. Raises `ChainError`, `NoOperator`."""
+        self._load, self._on_fenced = load, on_fenced
+        if self._config is None:
+            return
+        if self.gate is None:
+            if self._client is None:
+                self._client, self._owns_client = await client_of(self._config, self._identity), True
+            if self._config.host is not None:
+                self.gate = HostGate(self._config, self._client)
+        if self.gate is not None:
+            await self.gate.start()
+
+    async def announce(self, listener: Listener | None = None) -> None:
+        """Say in the beacon that the daemon is there, now that it is; and to whoever dials its `listener`.
+
+        Raises `NoOperator`, `ChainError`, and `EndpointsApart` where another began to sell at the same time.
+        """
+        if self._config is None or self._config.endpoint is None or not self._alone or self._client is None:
+            return
+        self.announcer = Announcer(
+            self._config,
+            self._client,
+            self._identity,
+            self._load,
+            self._on_fenced,
+            self._check_apart,
+            psk=self._psk,
+        )
+        await self.announcer.start()
+        if listener is not None and listener.presence is not None:
+            host, hint = self._config.host or "", self._config.endpoint
+            listener.presence.serves(host, self.announcer.generation, hint)
+        await self._check_apart()
+
+    async def _check_apart(self) -> None:
+        if self.shop is not None:
+            await self.shop.check_apart()
+
+    def look_again(self, look: Callable[[], Awaitable[None]]) -> None:
+        """From now on ask the chain again, every `[chain] refresh`, and call `look`."""
+        if self._config is not None and self._looking is None:
+            every = self._config.refresh
+            self._looking = SupervisedTask(lambda: self._look(look, every), name="dtpd-recheck")
+            self._looking.start()
+
+    async def _look(self, look: Callable[[], Awaitable[None]], every: float) -> None:
+        while True:
+            await asyncio.sleep(every)
+            try:
+                await self.refresh()
+            except DtpError as error:  # or a row of the store is broken
+                self._chain_up = not isinstance(error, ChainError)
+                log.warning("the chain can't be asked again: %s", error)
+            else:
+                self._chain_up = True
+                await look()
+
+    async def refresh(self) -> None:
+        """Ask the chain again for rules and channels in use. Raises `ChainError`, `LocalError`."""
+        if self.gate is not None:
+            await self.gate.refresh()
+        if self.shop is not None:
+            await self.shop.recheck()
+
+    # ---- selling --------------------------------------------------------------------------------------------
+
+    async def offer(self, expose: tuple[Expose, ...]) -> None:
+        """Have the host say what these cost.
+
+        Raises `QuotaNotCounted`, `NoHost`, `EndpointsApart`, `ChainError`, `StoreError`.
+        """
+        if isinstance(self.gate, HostGate):
+            self.gate.refuse_uncounted(expose)
+        if not self._alone or (self.shop is None and all(one.price is None for one in expose)):
+            return
+        if self.shop is None:
+            from dtp.daemon.paying.selling import Shop
+            from dtp.pay.hosting import asks_alive
+
+            assert self._config is not None, "the configuration was checked"
+            if self._client is None or not isinstance(self.gate, HostGate):
+                raise ConfigError("a price takes the host of [chain], not another gate")
+            store = await asyncio.to_thread(open_sold, self._config.vouchers)
+            rules, is_alive = self.gate.firewall, asks_alive(self._identity, self._psk)
+            self.shop = Shop(self._config, self._client, rules, store, self._identity.id.key, is_alive)
+            await self.shop.start()
+        await self.shop.offer(expose)
+
+    async def admit(self, request: Request, config: Expose) -> object:
+        """Let in who may come by the chain, and pays where that is wanted. Raises `Refuse`."""
+        if config.price is not None:
+            assert self.shop is not None
+            return await self.shop.admit(request)
+        assert self.gate is not None, "the configuration was checked"
+        await self.gate.admit(request)
+        return None
+
+    def is_to_close(self, request: Request, config: Expose) -> bool:
+        """True for a caller of a paid service who says that it comes only to agree on its channel's close."""
+        if config.price is None or request.again:
+            return False
+        from dtp.pay.ticket import is_to_close
+
+        return is_to_close(request.ticket)
+
+    def closes(self, connection: Connection) -> bool:
+        """True for a caller who was let in for that: it is served nothing, so no rule sends it away."""
+        return self.shop is not None and self.shop.closes(connection)
+
+    def check(self, connection: Connection, account: str) -> Refuse | None:
+        """Return why the caller, who was let in, has to go, by what was asked last; None if it may stay."""
+        if self.gate is None or self.closes(connection):
+            return None
+        payer = None if self.shop is None else self.shop.payer(connection)
+        return self.gate.check(payer or account, connection.service)
+
+    def charge_of(self, config: Expose) -> Callable[[Connection, int], Awaitable[str]] | None:
+        """What has the requests of a service paid one by one; None where streams are counted.
+
+        Also of one whose requests are free: what plans there are, with which quotas, is asked of the chain again and
+        again, and each caller's own terms say whether its calls count.
+        """
+        if self.shop is None or config.price is None or config.kind not in BY_CALL:
+            return None
+        return self.shop.charge
+
+    @property
+    def makes(self) -> type[Connection]:
+        """The class of peers' connections: those of a host can be metered."""
+        if self._config is None or self._config.host is None or self._client is None:
+            return Connection
+        from dtp.pay.metered import Metered
+
+        return Metered
+
+    # ---- buying ---------------------------------------------------------------------------------------------
+
+    def dial_of(self, forward: Forward) -> Dial | None:
+        """What dials the service of a forward; None for the usual way."""
+        if self._config is None or self._client is None or not any(each.host_object for each in forward.to):
+            return None
+        wallet = self._open_wallet(self._client)
+        if forward.budget is None:
+
+            async def find(address: Address, resolvers: Sequence[Resolver] | None) -> Connection:
+                return await connect(
+                    address,
+                    identity=self._identity,
+                    limits=self._limits,
+                    psk=self._psk,
+                    resolvers=resolvers or wallet.resolvers,
+                )
+
+            return find
+        from dtp.daemon.paying.buying import Buyer
+
+        buyer = Buyer(wallet, forward.budget, self._identity, self._limits, self._psk, forward.to)
+        self._buyers[forward] = buyer
+        return buyer.dial
+
+    def _open_wallet(self, client: ChainClient) -> Wallet:
+        if self._wallet is None:
+            from dtp.daemon.paying.buying import Wallet
+            from dtp.pay.store import Store
+
+            assert self._config is not None
+            where = self._config.vouchers if isinstance(self._config.vouchers, Path) else None
+            self._wallet = Wallet(client, Store(where, power_safe=False))
+        return self._wallet
+
+    # ---- how it stands --------------------------------------------------------------------------------------
+
+    def of_service(self, config: Expose) -> dict[str, Any]:
+        """What the status of a service says besides."""
+        if config.price is None or self.shop is None:
+            return {}
+        from dtp.chain.model import SUI_COIN
+
+        earned = self.shop.earned(config.service)
+        others = {coin: units for coin, units in earned.items() if coin != SUI_COIN}
+        return {"earned": earned.get(SUI_COIN, 0)} | ({"earned_in": others} if others else {})
+
+    def of_forward(self, config: Forward) -> dict[str, Any]:
+        """What the status of a forward says besides."""
+        buyer = self._buyers.get(config)
+        if buyer is None or config.budget is None:
+            return {}
+        return {"spent": buyer.spent, "budget": config.budget.most, "every": config.budget.every}
+
+    def status(self) -> dict[str, Any]:
+        """What the status of the daemon says besides."""
+        found: dict[str, Any] = {}
+        if self.gate is not None:
+            found["chain_up"] = self._chain_up
+        gas: dict[str, int] = {}
+        if self.shop is not None:
+            found["claimed"], gas["claims"] = self.shop.claimed, self.shop.gas
+        if self.announcer is not None:
+            found["fenced"], gas["presence"] = self.announcer.fenced, self.announcer.gas
+        return found | ({"gas_mist": gas} if gas else {})
+
+    # ---- the end --------------------------------------------------------------------------------------------
+
+    async def leave(self, *, withdraw: bool = True) -> None:
+        """Nobody is to be sent here any more. Idempotent."""
+        if self.announcer is not None:
+            await self.announcer.stop(withdraw=withdraw)
+
+    async def close(self) -> None:
+        """After the last connection: claim what is worth it, and close all. Idempotent."""
+        if self._looking is not None:
+            await self._looking.stop()
+            self._looking = None
+        await self.leave()
+        if self.shop is not None:
+            await self.shop.close()
+            self.shop = None
+        if self._wallet is not None:
+            self._wallet.tell_open()
+            self._wallet.close()
+            self._wallet = None
+        if self.gate is not None:
+            await self.gate.close()
+        if self._owns_client and self._client is not None:
+            self._client.close()
+            self._client = None

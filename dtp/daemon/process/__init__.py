@@ -1,0 +1,1 @@
+"""The process that systemd, an operator or a test starts: signals, control socket, upgrades."""

@@ -1,0 +1,193 @@
+"""The control socket: a line of JSON asks, a line answers. Who may open the socket may do all that it offers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import stat
+import tomllib
+import warnings
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from dtp.carriers import unix
+from dtp.carriers.errors import ListenError, reason
+from dtp.daemon.config.model import Config
+from dtp.daemon.config.values import LONGEST_SOCKET
+from dtp.errors import CarrierError, ConfigError, DtpError, LocalError, PeerError
+
+#: The file of the daemon that is a service of the system, and its control socket in the folder that the unit in
+#: packaging/ has made for it.
+SYSTEM_FILE, SYSTEM_CONTROL = Path("/etc/dtpd/dtpd.toml"), Path("/run/dtpd/control.sock")
+
+#: What a command is asked with, and what it gives.
+Command = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+
+_MAX_REQUEST = 64 * 1024
+_MAX_ANSWER = 64 * 1024 * 1024
+
+
+class NotRunning(CarrierError):
+    """Nobody answers at the control socket."""
+
+    code = "not-running"
+
+
+class UntrustedFolder(LocalError):
+    """Somebody else's folder is where the control socket would be."""
+
+    code = "untrusted-folder"
+
+
+class CommandFailed(PeerError):
+    """The daemon was asked and could not; the message is its own."""
+
+    code = "command-failed"
+
+
+def path_of(config: Config) -> Path:
+    """Where the control socket of a configuration is: as it says, else in the user's folder for such things."""
+    return _usual(config.path) if config.control is None else config.control
+
+
+def path_near(file: Path) -> Path:
+    """The same for a file that may have mistakes: whoever runs by it can be asked all the same."""
+    try:
+        named = tomllib.loads(file.read_text(encoding="utf-8-sig"))["daemon"]["control"]
+        return file.absolute().parent / Path(named).expanduser()
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError):
+        return _usual(file)
+
+
+def _usual(file: Path) -> Path:
+    import platformdirs
+
+    with warnings.catch_warnings():
+        # That $XDG_RUNTIME_DIR isn't set, as in containers and sudo, is nothing that our users have to know.
+        warnings.simplefilter("ignore", UserWarning)
+        folder: Path = platformdirs.user_runtime_path("dtp", appauthor=False)
+    if "XDG_RUNTIME_DIR" not in os.environ:
+        _check_owner(folder.parent)
+    # Files of one name in several folders are several daemons.
+    mark = hashlib.blake2s(os.fsencode(file.absolute()), digest_size=4).hexdigest()
+    path = folder / f"dtpd-{file.stem}-{mark}.sock"
+    if len(os.fsencode(path)) > LONGEST_SOCKET:
+        raise ConfigError(
+            f"{path} would be the control socket, and is longer than the {LONGEST_SOCKET} bytes that a socket's path "
+            "may have: set XDG_RUNTIME_DIR to a shorter folder, or control in [daemon]"
+        )
+    return path
+
+
+def _check_owner(folder: Path) -> None:
+    """Raise `UntrustedFolder` unless a folder is ours, the system's, or not there.
+
+    Without $XDG_RUNTIME_DIR it is one in /tmp, which anybody may have made first, to answer in the daemon's place.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        found = os.lstat(folder)
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (0, os.getuid()):
+            raise UntrustedFolder(
+                f"{folder} is for the control socket and belongs to user {found.st_uid}: set XDG_RUNTIME_DIR to a "
+                "folder of your own, or control in [daemon]"
+            )
+
+
+class Control:
+    """Serves the control socket."""
+
+    def __init__(self, path: Path, commands: Mapping[str, Command]) -> None:
+        self._path = path
+        self._commands = commands
+        self._server: asyncio.Server | None = None
+        self._sock: socket.socket | None = None
+
+    @property
+    def place(self) -> str:
+        """As `dtp.daemon.relays.sockets.name_of` spells it."""
+        return f"unix:{self._path}"
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """What it listens on; still its own."""
+        return [] if self._sock is None else [self._sock]
+
+    async def start(self, adopted: socket.socket | None = None) -> None:
+        """Listen, at `adopted` if it is there; only this user can connect. Raises `ListenError`."""
+        if adopted is not None:
+            self._sock = adopted
+        else:
+            try:
+                _make_folder(self._path.parent)
+            except OSError as error:
+                why = f"the folder of the control socket can't be made: {reason(error)}"
+                raise ListenError(f"{self._path}: {why}") from error
+            self._sock, _ = unix.listening_socket(f"unix://{quote(str(self._path))}?mode=0600")
+        # A copy, since asyncio closes what it gets, and from 3.13 on removes its path.
+        self._server = await asyncio.start_server(self._serve, sock=self._sock.dup(), limit=_MAX_REQUEST)
+
+    async def close(self, *, keep_place: bool = False) -> None:
+        """Listen no more; `keep_place`: another process does. Idempotent."""
+        if self._server is not None and self._sock is not None:
+            self._server.close()
+            self._sock.close()
+            self._server = self._sock = None
+            if not keep_place:
+                self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The loop's end cancels it; of a task that was cancelled asyncio would log a fault (Python 3.11).
+        ends = contextlib.suppress(ConnectionError, ValueError, asyncio.CancelledError)
+        with contextlib.closing(writer), ends:
+            while line := await reader.readline():
+                writer.write(json.dumps(await self._answer(line)).encode() + b"\n")
+                await writer.drain()
+
+    async def _answer(self, line: bytes) -> Mapping[str, Any]:
+        try:
+            request = json.loads(line)
+        except ValueError:
+            return {"error": {"code": "malformed", "message": "this is no JSON"}}
+        do = request.get("do") if isinstance(request, dict) else None
+        command = self._commands.get(do) if isinstance(do, str) else None
+        if command is None:
+            known = ", ".join(self._commands)
+            return {"error": {"code": "unknown", "message": f"there is no such command; known: {known}"}}
+        try:
+            return {"ok": await command(request)}
+        except DtpError as error:
+            return {"error": {"code": error.code, "message": str(error)}}
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, for ourselves alone."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        _check_owner(folder)
+
+
+async def ask(path: Path, do: str, **arguments: Any) -> Any:
+    """Ask the daemon at `path`. Raises `NotRunning`, and `CommandFailed` with what it says."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(os.fspath(path), limit=_MAX_ANSWER)
+    except OSError as error:
+        raise NotRunning(f"no dtpd answers at {path}: {error.strerror}") from error
+    with contextlib.closing(writer):
+        writer.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
+        line = b""
+        with contextlib.suppress(ConnectionError):
+            line = await reader.readline()
+    if not line:
+        raise NotRunning(f"the dtpd at {path} ended before it answered")
+    answer = json.loads(line)
+    if "error" in answer:
+        raise CommandFailed(answer["error"]["message"])
+    return answer["ok"]

@@ -1,0 +1,501 @@
+"""The daemon as a process: its file, its signals, its control socket, its service manager."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+
+from dtp.daemon.config import values
+from dtp.daemon.config.load import load
+from dtp.daemon.config.model import Config
+from dtp.daemon.config.reading import Wrong
+from dtp.daemon.observing import logs
+from dtp.daemon.policies.bans import FOR_EVER
+from dtp.daemon.policies.kept_bans import KeptBans
+from dtp.daemon.process import systemd
+from dtp.daemon.process.control import Control, path_of
+from dtp.daemon.process.predecessors import BEFORE, Farewell, Left, Predecessors, inherited_end
+from dtp.daemon.relays.sockets import name_of
+from dtp.daemon.server import Daemon
+from dtp.daemon.state.counted import COUNTED, NOTHING, Counted, file_of, inherited
+from dtp.daemon.state.table import Table
+from dtp.daemon.web.server import WebServer
+from dtp.daemon.workers.parent import Workers
+from dtp.daemon.workers.worker import main_of
+from dtp.daemon.workers.zygote import Zygote
+from dtp.errors import ConfigError, DtpError, LocalError
+from dtp.identity import Identity, PeerId
+from dtp.net.address import Address
+from dtp.plurals import count_of
+from dtp.tasks import SupervisedTask, TaskSet, start_task
+
+if TYPE_CHECKING:
+    from dtp.daemon.observing.telemetry import Figures
+    from dtp.peers.private import PrivateNetwork
+
+log = logging.getLogger("dtpd")
+
+
+#: Seconds for a new process to begin to serve.
+UPGRADE = 30.0
+#: Seconds for what is open, at most: a month, as of a long database session. It is what an upgrade gives.
+LONGEST_GRACE = 31 * 86400.0
+
+
+class UpgradeFailed(LocalError):
+    """The process that was to take over didn't; the old one serves as before."""
+
+    code = "upgrade-failed"
+
+
+class AboutToEnd(LocalError):
+    """This process drains, or another has taken its place: it changes nothing any more."""
+
+    code = "about-to-end"
+
+
+class BadGrace(LocalError):
+    """So many seconds for what is open are none, or too many."""
+
+    code = "bad-grace"
+
+
+class CantBan(LocalError):
+    """What was to be banned is no caller."""
+
+    code = "cant-ban"
+
+
+class Serving(Protocol):
+    """A daemon as its process sees it: a `Daemon`, or several of them."""
+
+    config: Config
+    reloads: int
+    draining: bool
+    on_fenced: Callable[[], object] | None
+
+    @property
+    def sockets(self) -> Mapping[str, Sequence[socket.socket]]:
+        """Return what it listens on, by the setting. The others are as `Daemon` says."""
+
+    @property
+    def addresses(self) -> list[Address]: ...
+    @property
+    def open_streams(self) -> int: ...
+    async def start(
+        self, adopted: Mapping[str, Sequence[socket.socket]] | None = None, counted: Counted = NOTHING
+    ) -> None: ...
+    def counted(self) -> Counted: ...
+    async def take_over(self) -> None: ...
+    async def reload(self, config: Config) -> None: ...
+    async def drain(self, grace: float) -> bool: ...
+    async def hand_over(self) -> None: ...
+    async def close(self) -> None: ...
+    async def refresh(self, *, callers: bool = True) -> None: ...
+    async def ban(self, caller: str, until: float) -> None: ...
+    def status(self, *, callers: bool = True) -> dict[str, Any]: ...
+
+
+def serving(
+    config: Config, identity: Identity, psk: bytes | None, network: PrivateNetwork | None = None
+) -> Callable[[], Serving]:
+    """What makes the daemon of `config`, in the loop; `network` is the private one of its node.
+
+    Where it takes several processes, they are forked from now on: called while this one has no loop and one thread.
+    """
+    _raise_descriptors()
+    if config.workers == 1:
+        return lambda: Daemon(config, identity, psk=psk, network=network)
+    table = Table(config.workers)
+    zygote = Zygote(main_of(identity, psk, table), [table.descriptor])
+    return lambda: Workers(config, identity.id, zygote, table)
+
+
+class Process:
+    """Runs a daemon until it is told to end.
+
+    SIGHUP reloads. SIGTERM and SIGINT drain, for at most the configured time, then end; a second one ends at once.
+    """
+
+    def __init__(self, config: Config, daemon: Serving) -> None:
+        """`daemon` is what `serving` made."""
+        self._path: Path = config.path
+        self.daemon = daemon
+        self._stop = asyncio.Event()
+        daemon.on_fenced = self._stop.set
+        self.web = None if config.web is None else WebServer(self.daemon, config.web)
+        self._hurry = asyncio.Event()
+        #: The process that has taken the place of this one.
+        self._successor: subprocess.Popen[bytes] | None = None
+        #: Processes whose place was taken, and what tells the next one what is open here.
+        self._before = Predecessors()
+        self._farewell: Farewell | None = None
+        #: Seconds that what is open may take at the end, where a command says another time than the file.
+        self._grace: float | None = None
+        #: One reload or upgrade at a time.
+        self._changing = asyncio.Lock()
+        #: Held while another process gets ready: it was told of the bans that there were.
+        self._upgrading = asyncio.Lock()
+        self._tasks = TaskSet()
+        self._dog: SupervisedTask | None = None
+        #: When what is open is cut off, Unix time.
+        self._until = 0.0
+        #: Bans for the next start.
+        self._kept = KeptBans.of(config.path)
+        self.control = Control(
+            path_of(config),
+            {
+                "status": self._status,
+                "reload": self._reload,
+                "drain": self._drain,
+                "upgrade": self._upgrade,
+                "ban": self._ban,
+            },
+        )
+
+    async def run(self, ready: Callable[[Process], object]) -> None:
+        """Start, call `ready`, and run to the end. Raises `CarrierError` when a place can't be had."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        loop.add_signal_handler(
+            signal.SIGHUP, lambda: self._tasks.start(self._reload_and_log(), name="dtpd-reload")
+        )
+        adopted = _by_setting(self.daemon.config, self.control.place, systemd.listening_sockets())
+        await self.control.start(next(iter(adopted.get(self.control.place, ())), None))
+        figures = None
+        try:
+            counted = inherited() if systemd.replaces() else self._kept.read()
+            await self.daemon.start(adopted, counted)
+            if self.web is not None:
+                await self.web.start(adopted.get(_of_web(self.daemon.config), ()))
+            systemd.notify("READY=1", "STATUS=Serving")
+            if (heard := inherited_end()) is not None:
+                self._tasks.start(self._before.listen(heard), name="dtpd-before")
+            if (pipe := systemd.say_ready()) is not None:
+                self._tasks.start(self._take_over(pipe), name="dtpd-take-over")
+            elif counted.bans:
+                self._tasks.start(self.daemon.take_over(), name="dtpd-take-over")
+            if (interval := systemd.watchdog_interval()) is not None:
+                self._dog = SupervisedTask(partial(self._watchdog, interval), name="dtpd-watchdog")
+                self._dog.start()
+            figures = self._tell_figures()
+            ready(self)
+            await self._stop.wait()
+            if self._successor is None:
+                systemd.tell("STOPPING=1", "STATUS=Draining")
+            await self._finish()
+            if self._successor is None:
+                self._kept.write(self.daemon.counted())
+        finally:
+            try:
+                if figures is not None:
+                    await figures.exporter.close()
+            finally:  # whatever becomes of the figures: the daemon has claims to make, and a store to close
+                await self._close()
+
+    async def _take_over(self, pipe: BinaryIO) -> None:
+        """Wait until the process at the other end of `pipe` has given way; it may as well end this one."""
+        with pipe:
+            await _until_closed(pipe.fileno())
+        self._kept.write(self.daemon.counted())
+        await self.daemon.take_over()
+
+    async def _close(self) -> None:
+        await self.daemon.close()
+        if self.web is not None:
+            await self.web.close()
+        await self.control.close()
+        if self._dog is not None:
+            self._dog.cancel()
+        self._tasks.cancel()
+
+    def _tell_figures(self) -> Figures | None:
+        settings = self.daemon.config.telemetry
+        if settings is None:
+            return None
+        from dtp.daemon.observing.telemetry import Figures
+        from dtp.daemon.web.metrics import DaemonCollector
+
+        collect = DaemonCollector(self.daemon).collect
+        return Figures(settings, self.daemon.status(callers=False)["identity"], collect)
+
+    async def _finish(self) -> None:
+        """Drain, unless somebody is in a hurry."""
+        grace = self.daemon.config.drain if self._grace is None else self._grace
+        within = "" if grace == LONGEST_GRACE else f" within {grace:g} s"
+        log.info("draining: %s may finish%s", count_of(self.daemon.open_streams, "stream"), within)
+        self._until = time.time() + grace
+        cut: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        telling = (
+            [] if self._farewell is None else [start_task(self._farewell.tell(cut), name="dtpd-farewell")]
+        )
+        draining = start_task(self.daemon.drain(grace), name="dtpd-drain")
+        hurry = start_task(self._hurry.wait(), name="dtpd-hurry")
+        await asyncio.wait((draining, hurry), return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, hurry):
+            task.cancel()
+        await asyncio.gather(draining, hurry, return_exceptions=True)
+        left = self._left()
+        if left.open:
+            names = ", ".join(f"{count:,} of {name}" for name, count in left.by_name.items())
+            fields = {"event": "cut-off", "streams": left.open, "by_name": left.by_name}
+            log.warning("cut off: %s (%s)", count_of(left.open, "stream"), names, extra={"fields": fields})
+        cut.set_result(left.open)
+        await asyncio.gather(*telling)
+
+    def _left(self) -> Left:
+        return Left.of(self.daemon.status(callers=False), self.daemon.open_streams, self._until)
+
+    def _on_signal(self) -> None:
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    async def _watchdog(self, interval: float) -> None:
+        while True:
+            systemd.tell("WATCHDOG=1")
+            await asyncio.sleep(interval)
+
+    # ---- commands -----------------------------------------------------------------------------------------
+
+    async def _status(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        await self.daemon.refresh()
+        before = self._before.status()
+        return {**self.daemon.status(), **({"before": before} if before else {})}
+
+    async def _ban(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`caller`; `seconds` from now on: 0 ends a ban, none is until somebody ends it. Answers whether it was
+        banned by this name, and in `otherwise` by which other one it is."""
+        try:
+            meant = values.caller(request.get("caller"))
+            caller = str(meant)
+        except Wrong as error:
+            raise CantBan(str(error)) from None
+        seconds = request.get("seconds")
+        if caller == values.EVERYONE or not (seconds is None or isinstance(seconds, int | float)):
+            raise CantBan("a ban is of one identity or Sui address, for a time in seconds")
+        now = time.time()
+        until = FOR_EVER if seconds is None else now + seconds if seconds > 0 else 0.0
+        known = self.daemon.counted().bans
+        banned = known.get(caller, 0.0) > now
+        account = meant.sui_address if isinstance(meant, PeerId) else caller
+        otherwise = account if account != caller and known.get(account, 0.0) > now else None
+        await self.daemon.ban(caller, until)
+        async with self._upgrading:
+            if self._successor is not None:  # which may keep bans elsewhere
+                raise AboutToEnd("another process has taken the place of this one meanwhile: ask again")
+            self._kept.write(self.daemon.counted())
+        fields = {"event": "banned", "caller": caller, "seconds": seconds}
+        if until or banned:
+            words = f"{caller} is banned" if until else f"{caller} is banned no more"
+            log.info("%s", words, extra={"fields": fields})
+        return {"caller": caller, "until": until, "banned": banned, "otherwise": otherwise}
+
+    async def _drain(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        self._grace = _grace_of(request)
+        self._stop.set()
+        grace = self.daemon.config.drain if self._grace is None else self._grace
+        return {"streams": self.daemon.open_streams, "seconds": grace}
+
+    @contextlib.asynccontextmanager
+    async def _change(self) -> AsyncIterator[None]:
+        """While something changes nothing else does, and nothing at all at the end. Raises `AboutToEnd`."""
+        async with self._changing:
+            if self._stop.is_set():
+                raise AboutToEnd("this process finishes what is open and ends: it changes nothing any more")
+            yield
+
+    async def _upgrade(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Start this program anew, with the sockets, and end when it serves. Without it, go on as before.
+
+        What is open here may take as long as it likes, unless the command says otherwise: `drain` of the file is for
+        an end after which nobody serves.
+        """
+        grace = _grace_of(request)
+        if grace is None:
+            grace = LONGEST_GRACE
+        async with self._change(), self._upgrading:
+            self._successor = successor = await self._succeed()
+            self._grace = grace
+            systemd.tell(f"MAINPID={successor.pid}")
+            log.info("process %d takes over", successor.pid, extra={"fields": {"event": "upgraded"}})
+            await self.daemon.hand_over()
+            await self.control.close(keep_place=True)
+            if self.web is not None and self.web.listener is not None:
+                self.web.listener.keep_place()
+                await self.web.close()
+            self._stop.set()
+            return {"pid": successor.pid, "streams": self.daemon.open_streams}
+
+    async def _succeed(self) -> subprocess.Popen[bytes]:
+        """The process that takes over, once it serves. Raises `UpgradeFailed`; then it is gone."""
+        socks = {**self.daemon.sockets, self.control.place: self.control.sockets}
+        if self.web is not None:
+            socks[_of_web(self.daemon.config)] = self.web.sockets
+        mine, theirs = socket.socketpair()
+        with theirs:
+            successor, ready = _start_successor(socks, self.daemon.counted(), theirs)
+        self._farewell = Farewell(mine, self._before, self._left)
+        serves = False
+        with ready:  # closed last: that tells it that this process gives way
+            try:
+                serves = await self._hears(ready)
+            finally:
+                if not serves:
+                    self._farewell = None
+                    mine.close()
+                    successor.kill()
+                    successor.wait()
+        if not serves:
+            raise UpgradeFailed("the new process did not begin to serve; its log says why. This one goes on")
+        return successor
+
+    async def _hears(self, ready: BinaryIO) -> bool:
+        """Whether the new process says that it serves: in time, and before this one was told to end."""
+        told = start_task(_read(ready.fileno()), name="dtpd-ready")
+        stopped = start_task(self._stop.wait(), name="dtpd-stop")
+        try:
+            await asyncio.wait((told, stopped), timeout=UPGRADE, return_when=asyncio.FIRST_COMPLETED)
+            return told.done() and bool(told.result()) and not stopped.done()
+        finally:
+            told.cancel()
+            stopped.cancel()
+            await asyncio.gather(told, stopped, return_exceptions=True)
+
+    async def _reload(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        async with self._change():
+            systemd.reloading()
+            try:
+                config = load(self._path)
+                await self.daemon.reload(config)
+                logs.set_up(config.log)
+            finally:
+                systemd.tell("READY=1")
+        log.info("reloaded %s", self._path, extra={"fields": {"event": "reloaded"}})
+        return {"reloads": self.daemon.reloads}
+
+    async def _reload_and_log(self) -> None:
+        try:
+            await self._reload({})
+        except DtpError as error:
+            log.error(
+                "not reloaded, the old configuration stays: %s",
+                error,
+                extra={"fields": {"event": "not-reloaded", "why": str(error)}},
+            )
+
+
+async def _read(descriptor: int) -> bytes:
+    """The next byte of a pipe; none when it has ended."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)
+    return os.read(descriptor, 1)
+
+
+async def _until_closed(descriptor: int) -> None:
+    """Wait until nobody can read any more what is written here."""
+    loop = asyncio.get_running_loop()
+    closed = asyncio.Event()
+    loop.add_reader(descriptor, closed.set)  # told of errors, too, and of nothing else: it can't be read
+    try:
+        await closed.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _grace_of(request: Mapping[str, Any]) -> float | None:
+    """`drain` of a request: seconds that what is open may take. Raises `BadGrace`."""
+    grace = request.get("drain")
+    if grace is None:
+        return None
+    if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= LONGEST_GRACE:
+        raise BadGrace(f"what is open may finish within 0 to {LONGEST_GRACE:,} seconds")
+    return float(grace)
+
+
+def _start_successor(
+    socks: Mapping[str, Sequence[socket.socket]], counted: Counted, told: socket.socket
+) -> tuple[subprocess.Popen[bytes], BinaryIO]:
+    """This program, started anew with copies of `socks` and of `told`, over which it hears what is open here; and a
+    pipe that says when it serves, or ends."""
+    file, named = file_of(counted)
+    read, write = os.pipe()
+    numbers = {sock.fileno(): setting for setting, several in socks.items() for sock in several}
+    environment = {
+        **os.environ,
+        systemd.SOCKETS: json.dumps([(setting, number) for number, setting in numbers.items()]),
+        systemd.READY: str(write),
+        COUNTED: named,
+        BEFORE: str(told.fileno()),
+    }
+    environment.pop(systemd.WATCHED, None)  # which is this process, and soon that one
+    try:
+        process = subprocess.Popen(
+            sys.orig_argv, env=environment, pass_fds=(*numbers, write, file.fileno(), told.fileno())
+        )
+    except OSError as error:
+        os.close(read)
+        raise UpgradeFailed(f"{sys.orig_argv[0]} can't be started: {error.strerror}") from error
+    finally:
+        os.close(write)
+        file.close()
+    return process, os.fdopen(read, "rb")
+
+
+def _raise_descriptors() -> None:
+    """A relay takes one descriptor: use all that the system lets us have without asking."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _of_web(config: Config) -> str:
+    """The page's setting, as `_by_setting` names it: a forward may have the same place."""
+    return f"web {config.web}"
+
+
+def _by_setting(
+    config: Config, control: str, socks: Iterable[tuple[str, socket.socket]]
+) -> dict[str, list[socket.socket]]:
+    """The sockets that are open already by the setting that means them: the one that they were opened for (the kernel
+    chose the port, or a name stands for the address), else the one with their place.
+
+    `ConfigError` for one that none means; those of a process that is replaced may be of what was in the file before.
+    """
+    places = {forward.name: forward.name for forward in config.forward}
+    places |= {url: values.place_of(url) for url in config.listen}
+    places[control] = control
+    if config.web is not None:
+        places[_of_web(config)] = str(config.web)
+    wanted = {place: setting for setting, place in places.items()}
+    found: dict[str, list[socket.socket]] = {}
+    for setting, sock in socks:
+        name = f"udp:{name_of(sock)}" if sock.type == socket.SOCK_DGRAM else name_of(sock)
+        meant = setting if setting in places else wanted.get(name)
+        if meant is not None:
+            found.setdefault(meant, []).append(sock)
+        elif systemd.replaces():
+            log.warning("%s is in the file no more: nobody listens there now", name)
+            sock.close()
+        else:
+            known = ", ".join(wanted)
+            raise ConfigError(f"a socket at {name} was handed over, and the configuration has {known}")
+    return found

@@ -1,0 +1,111 @@
+"""Callers who are gone without a word: their sessions wait to be resumed, and make room where others need it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING
+
+from dtp.errors import DtpError
+from dtp.identity import PeerId
+from dtp.net.connection import Connection
+from dtp.session.codes import CloseCode
+from dtp.tasks import start_task
+
+if TYPE_CHECKING:
+    from dtp.daemon.relays.ledger import Ledger
+
+log = logging.getLogger("dtpd")
+
+#: Seconds that a daemon which drains waits for a peer that has no carrier.
+PATIENCE = 5.0
+#: Seconds between two looks at them.
+_LOOK = 0.5
+
+
+class Absent:
+    """Connections by who is there, in which service; those that nobody is at any more end before their time is over.
+
+    A caller that died dials anew with another session, and what its last one has open would count against it for as
+    long as that can be resumed.
+    """
+
+    def __init__(self, ledgers: Callable[[], Iterable[Ledger]]) -> None:
+        """`ledgers` gives those in which streams of the connections are."""
+        self._ledgers, self._patience = ledgers, PATIENCE
+        self._of: dict[tuple[PeerId, str], set[Connection]] = {}
+        self._making: dict[tuple[PeerId, str], asyncio.Task[None]] = {}
+
+    def came(self, connection: Connection) -> None:
+        """Know a connection, until it `went`."""
+        self._of.setdefault((connection.peer, connection.service), set()).add(connection)
+
+    def went(self, connection: Connection) -> None:
+        """It is over."""
+        key = (connection.peer, connection.service)
+        self._of[key].discard(connection)
+        if not self._of[key]:
+            del self._of[key]
+
+    def has_others(self, connection: Connection) -> bool:
+        """True if the caller has further sessions with the service."""
+        return len(self._of.get((connection.peer, connection.service), ())) > 1
+
+    async def make_room(self, connection: Connection) -> None:
+        """End those sessions of the caller with the service that nobody is at: those without a carrier, or without an
+        answer in `limits.dead` seconds. Returns when their streams are over."""
+        key = (connection.peer, connection.service)
+        if key not in self._making:
+            making = self._making[key] = start_task(self._make_room(key), name="dtpd-make-room")
+            making.add_done_callback(lambda _: self._making.pop(key))
+        await asyncio.shield(self._making[key])  # several wait for it
+
+    async def _make_room(self, key: tuple[PeerId, str]) -> None:
+        asked = list(self._of.get(key, ()))
+        answers = await asyncio.gather(*map(_is_there, asked))
+        gone = {each for each, there in zip(asked, answers, strict=True) if not there}
+        for each in gone:
+            self._end(each, "its caller has come anew, and needs the room")
+        for ledger in self._ledgers():
+            await ledger.wait_without(gone)
+
+    async def end(self, more: Callable[[], Collection[Connection]]) -> None:
+        """Until cancelled: end all connections that are without a carrier for `PATIENCE`, also those that `more`
+        gives."""
+        loop = asyncio.get_running_loop()
+        since: dict[Connection, float] = {}
+        while True:
+            now = loop.time()
+            known = [*(one for several in self._of.values() for one in several), *more()]
+            away = {one: since.get(one, now) for one in known if not one.source and not one.closed}
+            for one, began in away.items():
+                if now - began >= self._patience:
+                    self._end(one, f"it has had no carrier for {self._patience:g} s, and the daemon ends")
+            since = away
+            await asyncio.sleep(_LOOK)
+
+    def _end(self, connection: Connection, why: str) -> None:
+        fields = {
+            "event": "given-up",
+            "service": connection.service,
+            "peer": str(connection.peer),
+            "why": why,
+        }
+        log.info("a session of %s is given up: %s", connection.peer.short, why, extra={"fields": fields})
+        connection.abort(CloseCode.SHUTDOWN, why)
+
+
+async def _is_there(connection: Connection) -> bool:
+    """Whether the peer answers, or the connection is over already."""
+    if not connection.source:
+        return connection.closed
+    slow = connection.patience > connection.limits.handshake
+    try:
+        async with asyncio.timeout(connection.patience if slow else connection.limits.dead):
+            await connection.ping()
+    except TimeoutError:
+        return False
+    except DtpError:
+        pass  # it is over
+    return True

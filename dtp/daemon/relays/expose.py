@@ -1,0 +1,649 @@
+"""The server end of a service: a caller's stream, past the policies, to a backend."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dtp.carriers.errors import DialError
+from dtp.daemon.config.model import Expose
+from dtp.daemon.http.malformed import MalformedRequests
+from dtp.daemon.http.parsing import LEAST, Parsing
+from dtp.daemon.observing import logs
+from dtp.daemon.observing.requests import Answered, Requests, log_request
+from dtp.daemon.policies import Arrive, Bounds, Call, Caller, Chain, Close, Denial, Moment, Move, Open, Policy
+from dtp.daemon.policies.concurrency import Concurrency
+from dtp.daemon.policies.words import price_words, words
+from dtp.daemon.reasons import TELLINGS, Reason
+from dtp.daemon.relays import health, proxy_protocol, udp
+from dtp.daemon.relays.backends import Backend, Balancer
+from dtp.daemon.relays.direct import connect_now
+from dtp.daemon.relays.dropped import Dropped
+from dtp.daemon.relays.ledger import LAST_REQUEST, Ending, Ledger, Session
+from dtp.daemon.relays.relay import Counts, Relay
+from dtp.daemon.relays.sockets import NoDescriptors, connect
+from dtp.net.connection import Connection
+from dtp.net.stream import Stream
+from dtp.session.codes import Refuse
+from dtp.tasks import SupervisedTask, start_task
+
+if TYPE_CHECKING:
+    from dtp.daemon.http.conversation import Conversation
+    from dtp.daemon.observing.telemetry import Spans
+    from dtp.daemon.relays.absent import Absent
+    from dtp.daemon.relays.relaying import Answer, AnsweredStream
+    from dtp.messaging.mailbox.service import Mailbox
+    from dtp.peers.reach.relay import Relay as RelayService
+
+log = logging.getLogger("dtpd")
+
+#: A backend, the socket to it, and what goes in front of its bytes.
+Dialled = tuple[Backend, socket.socket, bytes]
+
+#: What a NamedTuple's own `__new__` calls, in Python.
+_new_tuple = tuple.__new__
+
+#: Seconds that a backend has to take what was written to it before the end.
+FLUSH = 10.0
+
+
+#: Kinds of services whose requests are counted by their answers.
+_ANSWERED = ("http", "json-rpc", "websocket")
+
+
+def _short(error: NoDescriptors) -> Denial:
+    """Ours, not the backend's: it stays up, and another one could be reached no better."""
+    return Denial("descriptors", Reason.NO_DESCRIPTORS, str(error))
+
+
+def moment() -> Moment:
+    """Now, by both clocks."""
+    return _new_tuple(Moment, (time.monotonic(), time.time()))
+
+
+def caller_of(connection: Connection) -> Caller:
+    """Who a connection is from."""
+    return Caller(connection.peer, connection.peer.sui_address, connection.source)
+
+
+class Link:
+    """A connection to a backend, by asyncio's streams."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, backend: Backend) -> None:
+        self.reader, self.writer, self._backend = reader, writer, backend
+
+    def close(self) -> None:
+        """Give it up, once."""
+        self._backend.active -= 1
+        self.writer.close()
+        if self.writer.transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(FLUSH, self._abort)
+
+    def _abort(self) -> None:
+        """A backend that takes no more would keep the socket for ever; one that has taken all has ended by itself."""
+        transport = self.writer.transport
+        if transport.get_write_buffer_size():
+            transport.abort()
+
+
+#: A session of what a service speaks, of a stream that was let in.
+_MakeConversation = Callable[["Exposed", Caller, Stream, "Bounds"], "Conversation"]
+
+
+def _conversation_of(kind: str) -> _MakeConversation | None:
+    """What speaks the protocol of a kind of service; None where bytes are passed on as they are."""
+    if kind == "grpc":
+        from dtp.daemon.http.grpc_session import GrpcSession
+
+        return GrpcSession
+    if kind == "json-rpc":
+        from dtp.daemon.http.rpc_session import RpcSession
+
+        return RpcSession
+    if kind in ("http", "websocket"):
+        from dtp.daemon.http.session import HttpSession
+
+        return HttpSession
+    return None
+
+
+class Exposed:
+    """A service that is exposed. After a reload another one has its place, and this one finishes what it has."""
+
+    def __init__(self, config: Expose, policies: Iterable[Policy]) -> None:
+        self.config = config
+        self.chain = Chain(policies)
+        self.balancer = Balancer(config.backends, config.balance, config.slow_start)
+        self.ledger = Ledger()
+        #: Of a service whose requests are understood.
+        self.requests = Requests()
+        #: Of them those that couldn't be understood.
+        self.malformed = MalformedRequests()
+        #: Streams that were let in and are not over: those of the ledger, and those that wait for a backend.
+        self.active = 0
+        #: By the policy's name.
+        self.denials: Counter[str] = Counter()
+        #: Datagrams of a service of UDP.
+        self.dropped = Dropped(config.service)
+        self._few = logs.Few(config.service)
+        self._few_broken = logs.Few(config.service, "streams that broke off")
+        self._watch: SupervisedTask | None = None
+        self._opening: set[asyncio.Task[None]] = set()
+        #: Of a service of kind relay, once somebody has come.
+        self._relays: RelayService | None = None
+        #: Of a service of kind mailbox.
+        self.mailbox: Mailbox | None = None
+        #: Loaded now, not with the first stream, for which all others would wait.
+        self._conversation = _conversation_of(config.kind)
+        #: Told of streams that have ended, if anybody wants to know.
+        self.spans: Spans | None = None
+        #: Ends what a caller has left behind, where there is no room for it otherwise.
+        self.absent: Absent | None = None
+        #: Has requests paid that are counted one by one: "" when they are, else why not. None where none costs.
+        self.charge: Callable[[Connection, int], Awaitable[str]] | None = None
+
+    def start(self) -> None:
+        """Begin to look at the backends, if that is wanted."""
+        if self.config.health is not None and self._watch is None:
+            first = proxy_protocol.LOCAL if self.config.proxy_protocol else b""
+            self._watch = SupervisedTask(
+                partial(health.watch, self.config.service, self.balancer, self.config.health, first),
+                name="dtpd-health",
+            )
+            self._watch.start()
+
+    def retire(self) -> None:
+        """Look at the backends no more; the streams that are open go on."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    async def wait_empty(self) -> None:
+        """Until no stream is open, nor waits for a backend."""
+        await self.ledger.wait_empty(self._opening)
+
+    def abort(self, reason: Reason) -> None:
+        """End all streams now."""
+        self.retire()
+        for task in list(self._opening):
+            task.cancel()
+        self.ledger.abort(reason)
+
+    def status(self, now: float) -> dict[str, Any]:
+        """For `Daemon.status`, by the steady clock."""
+        return {
+            "service": self.config.service,
+            "kind": self.config.kind,
+            **self.ledger.status(),
+            **({"requests": self.requests.status()} if self.config.kind in _ANSWERED else {}),
+            "denials": dict(self.denials),
+            **({"dropped": dict(self.dropped.counts)} if self.config.kind == "udp" else {}),
+            **({"relay": self._relay_status()} if self.config.kind == "relay" else {}),
+            **({"mailbox": dict(self.mailbox.counters)} if self.mailbox is not None else {}),
+            "rules": [*words(self.config.rules), *price_words(self.config.price)],
+            "backends": [
+                {
+                    "place": str(backend.place),
+                    "up": backend.usable(now),
+                    "active": backend.active,
+                    "failures": backend.failures,
+                }
+                for backend in self.balancer.backends
+            ],
+        }
+
+    def _relay_status(self) -> dict[str, object]:
+        """What a relay has open, and what it has joined so far."""
+        relays = self._relays
+        if relays is None:
+            return {"reservations": 0, "circuits": 0}
+        book = relays.book
+        return {
+            "reservations": book.reservations,
+            "circuits": book.circuits,
+            "bytes": relays.counters["bytes"],
+        }
+
+    # ---- a caller comes -----------------------------------------------------------------------------------
+
+    def admit(self, caller: Caller) -> None:
+        """Let a connection in, or raise `Refuse`."""
+        denial = self.chain.ask(Arrive(caller), moment())
+        if denial is not None:
+            self._log_denial(denial, caller)
+            raise Refuse(
+                TELLINGS[denial.reason].close, f"{denial.policy}: {denial.why}", detail=denial.reason
+            )
+
+    def take(self, connection: Connection, caller: Caller, stream: Stream) -> None:
+        """Serve a stream that the caller has opened."""
+        self.ledger.streams += 1
+        opened = Open(caller)
+        denial = self._may_open(opened)
+        if denial is None:
+            self._let_in(caller, stream, opened)
+        elif (
+            denial.policy == Concurrency.name
+            and self.absent is not None
+            and self.absent.has_others(connection)
+        ):
+            self._take_up(stream, self._take_in_room(self.absent, caller, stream, opened), lambda: None)
+        else:
+            self._deny(denial, caller, stream)
+
+    async def _take_in_room(self, absent: Absent, caller: Caller, stream: Stream, opened: Open) -> None:
+        """Ask once more when what its caller has left behind, without being there, has ended."""
+        await absent.make_room(stream.connection)
+        if (denial := self._may_open(opened)) is None:
+            self._let_in(caller, stream, opened)
+        else:
+            self._deny(denial, caller, stream)
+
+    def _may_open(self, opened: Open) -> Denial | None:
+        """Why a stream may not be; without a denial it counts as open."""
+        now = moment()
+        denial = self.chain.ask(opened, now)
+        whole = self.config.kind in ("tcp", "udp", "relay", "mailbox")  # the stream is the request
+        if denial is None and whole and (denial := self.chain.ask(Call(opened.caller), now)) is not None:
+            self.chain.tell(Close(opened.caller), now)
+        return denial
+
+    def _let_in(self, caller: Caller, stream: Stream, opened: Open) -> None:
+        self.active += 1
+        if self.config.kind != "udp" and self.delay(caller, 0):
+            self._go_on(caller, stream, self._wait(caller, stream, opened))
+        else:
+            self._begin(caller, stream, opened)
+
+    def _begin(self, caller: Caller, stream: Stream, opened: Open) -> None:
+        if self.config.kind == "udp":
+            self._serve_udp(caller, stream, opened)
+        elif self.config.kind == "tcp":
+            self._serve_now(caller, stream, opened)
+        elif self.config.kind == "relay":
+            self._go_on(caller, stream, self._relay(caller, stream))
+        elif self.mailbox is not None:
+            self._go_on(caller, stream, self._keep_mail(caller, stream, self.mailbox))
+        else:
+            self._go_on(caller, stream, self._converse(caller, stream, opened))
+
+    def take_over(self, session: Conversation, caller: Caller) -> Bounds:
+        """Serve a session from now on in the place of what has served it; the bounds that it has here.
+
+        It is open, so that a lower limit doesn't end it; but it does end if its caller isn't let in any more.
+        """
+        session.exposed.ledger.leave(session)
+        session.exposed._over(caller)
+        session.exposed, session.counts = self, Counts()
+        opened, now = Open(caller), moment()
+        self.chain.tell(opened, now)
+        self.active += 1
+        self.ledger.streams += 1
+        self.ledger.add(session)
+        denial = self.chain.ask(Arrive(caller), now)
+        if denial is not None:
+            self._log_denial(denial, caller)
+            session.abort(denial.reason)
+        return self.chain.bounds(opened)
+
+    async def _wait(self, caller: Caller, stream: Stream, opened: Open) -> None:
+        """Begin once the rate of bytes allows it: each stream's first window passes, so streams would multiply it."""
+        while delay := self.delay(caller, 0):  # noqa: ASYNC110 - time alone passes
+            await asyncio.sleep(delay)
+        self._begin(caller, stream, opened)
+
+    def _go_on(self, caller: Caller, stream: Stream, serving: Coroutine[None, None, None]) -> None:
+        self._take_up(stream, serving, lambda: self._over(caller))
+
+    def _take_up(
+        self, stream: Stream, serving: Coroutine[None, None, None], given_up: Callable[[], object]
+    ) -> None:
+        """Have a task serve a stream; `given_up` is called where that is cancelled."""
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._opening.discard(task)
+            if task.cancelled():  # perhaps before its first step, so it can't do this itself
+                stream.reset(Reason.DRAINING)
+                given_up()
+
+        task = start_task(stream.connection.charged(serving), name="dtpd-opening")
+        self._opening.add(task)
+        task.add_done_callback(done)
+
+    def refuse(self, caller: Caller, stream: Stream, denial: Denial) -> None:
+        """Refuse a stream for what is no rule's affair."""
+        self.ledger.streams += 1
+        self._deny(denial, caller, stream)
+
+    def deny(self, caller: Caller, denial: Denial) -> None:
+        """Note a denial of what is no rule's affair."""
+        self._log_denial(denial, caller)
+
+    def _deny(self, denial: Denial, caller: Caller, stream: Stream) -> None:
+        self.ledger.failed += 1
+        self._log_denial(denial, caller)
+        stream.reset(denial.reason)
+
+    def _log_denial(self, denial: Denial, caller: Caller) -> None:
+        self.denials[denial.policy] += 1
+        if not self._few.may(str(caller.peer)):
+            return
+        fields = {
+            "event": "denied",
+            "service": self.config.service,
+            **logs.of_caller(caller),
+            "policy": denial.policy,
+            "why": denial.why,
+        }
+        log.info(
+            "%s: %s refused by %s: %s",
+            *(self.config.service, logs.name_of(caller), denial.policy, denial.why),
+            extra={"fields": fields},
+        )
+
+    def ask(self, call: Call) -> Denial | None:
+        """Whether a request of a stream that is open may be; a denial is logged.
+
+        Where requests are paid one by one it is on hold from now on, until `release`.
+        """
+        denial = (self.chain.ask if self.charge is None else self.chain.hold)(call, moment())
+        if denial is not None:
+            self._log_denial(denial, call.caller)
+        return denial
+
+    def release(self, call: Call, *, paid: bool) -> None:
+        """A request that is on hold was paid, or will not be."""
+        self.chain.release(call, moment(), happened=paid)
+
+    async def bill(self, caller: Caller, stream: Stream, units: int) -> Denial | None:
+        """Have so many requests of a stream paid, where they are paid one by one; why not is logged."""
+        assert self.charge is not None
+        why = await self.charge(stream.connection, units)
+        if not why:
+            return None
+        denial = Denial("price", Reason.UNPAID, why)
+        self._log_denial(denial, caller)
+        return denial
+
+    def answered(self, caller: Caller, request: Answered) -> None:
+        """A request is over: count it, and log it if that is wanted."""
+        self.requests.add(request)
+        log_request(self.config.service, caller, request)
+
+    def moved(self, caller: Caller, size: int) -> float | Reason:
+        """Bytes of an open stream have come: the seconds to wait before the next are read, or why it must end."""
+        if not self.chain.counts_bytes:
+            return 0.0
+        verdict = self.chain.moved(Move(caller, size), moment())
+        if isinstance(verdict, Denial):
+            self._log_denial(verdict, caller)
+            return verdict.reason
+        return verdict
+
+    def delay(self, caller: Caller, size: int) -> float:
+        """The same of a request that is yet to be asked for, which then hears more than that it ends: the seconds."""
+        return self.chain.delay(Move(caller, size), moment()) if self.chain.counts_bytes else 0.0
+
+    # ---- kinds of services --------------------------------------------------------------------------------
+
+    def _serve_now(self, caller: Caller, stream: Stream, opened: Open) -> None:
+        """Join the stream with a backend: at once where that can be, which spares a task."""
+        began = time.monotonic()
+        tried: list[Backend] = []
+        while (backend := self.balancer.choose(caller.peer, began, tried)) is not None:
+            try:
+                sock = connect_now(backend.place)
+            except DialError as error:
+                tried.append(backend)
+                self._unreachable(backend, str(error))
+                continue
+            except NoDescriptors as error:
+                self._deny(_short(error), caller, stream)
+                self._over(caller)
+                return
+            if sock is None:
+                break
+            if (dialled := self._connected(caller, backend, sock)) is None:
+                tried.append(backend)
+                continue
+            self._join(caller, stream, opened, began, dialled)
+            return
+        self._go_on(caller, stream, self._serve_tcp(caller, stream, opened, began, tried, backend))
+
+    async def _serve_tcp(
+        self,
+        caller: Caller,
+        stream: Stream,
+        opened: Open,
+        began: float,
+        tried: list[Backend],
+        chosen: Backend | None,
+    ) -> None:
+        """The same for a backend that has to be waited for: `chosen`, or another one that wasn't tried."""
+        try:
+            dialled = await self._dial(caller, tried, chosen)
+        except NoDescriptors as error:
+            self._deny(_short(error), caller, stream)
+            self._over(caller)
+            return
+        if dialled is None:
+            self.ledger.failed += 1
+            stream.reset(Reason.NO_BACKEND)
+            self._over(caller)
+        else:
+            self._join(caller, stream, opened, began, dialled)
+
+    def _join(self, caller: Caller, stream: Stream, opened: Open, began: float, dialled: Dialled) -> None:
+        backend, sock, first = dialled
+
+        def ended(relay: Relay) -> None:
+            backend.active -= 1
+            self._ended(caller, backend, began, relay)
+
+        self.ledger.add(
+            Relay(
+                stream,
+                sock,
+                broken=Reason.BACKEND_BROKE,
+                on_end=ended,
+                first=first,
+                meter=partial(self.moved, caller) if self.chain.counts_bytes else None,
+                bounds=self.chain.bounds(opened),
+            )
+        )
+
+    def _serve_udp(self, caller: Caller, stream: Stream, opened: Open) -> None:
+        """Join the stream's datagrams with a backend's socket; a missing one looks like a quiet one."""
+        began = time.monotonic()
+        backend = self.balancer.choose(caller.peer, began)
+        assert backend is not None
+        try:
+            sock = udp.connect(backend.place)
+        except DialError as error:
+            self._unreachable(backend, str(error))
+            self.ledger.failed += 1
+            stream.reset(Reason.NO_BACKEND)
+            self._over(caller)
+            return
+        except NoDescriptors as error:
+            self._deny(_short(error), caller, stream)
+            self._over(caller)
+            return
+        backend.active += 1
+        end = udp.BackendSocket(sock, self.dropped)
+
+        def ended(session: udp.UdpSession) -> None:
+            end.close()
+            backend.active -= 1
+            self._ended(caller, backend, began, session)
+
+        meter = partial(self.moved, caller) if self.chain.counts_bytes else None
+        bounds = self.chain.bounds(opened)
+        session = udp.UdpSession(stream, end.deliver, ended, dropped=self.dropped, meter=meter, bounds=bounds)
+        end.start(session)
+        self.ledger.add(session)
+
+    async def _relay(self, caller: Caller, stream: Stream) -> None:
+        """Join the stream with one of another peer."""
+        from dtp.daemon.relays.relaying import AnsweredStream
+        from dtp.peers.reach.relay import Relay
+
+        if self._relays is None:
+            self._relays = Relay(self.config.relay)
+        await self._answer(caller, AnsweredStream(stream), self._relays.answer)
+
+    async def _keep_mail(self, caller: Caller, stream: Stream, mailbox: Mailbox) -> None:
+        """Answer the stream's requests for messages that are kept, or to be."""
+        from dtp.daemon.relays.mailboxes import MailboxStream
+
+        await self._answer(caller, MailboxStream(stream), mailbox.answer)
+
+    async def _answer(self, caller: Caller, session: AnsweredStream, answer: Answer) -> None:
+        began = time.monotonic()
+        self.ledger.add(session)
+        try:
+            with contextlib.suppress(asyncio.CancelledError):  # its client is told
+                await session.serve(answer)
+        finally:
+            self._ended(caller, None, began, session)
+
+    async def _converse(self, caller: Caller, stream: Stream, opened: Open) -> None:
+        """Let the stream speak its protocol."""
+        await Parsing.of(asyncio.get_running_loop()).turn(LEAST, stream.connection.account)
+        began = time.monotonic()
+        assert self._conversation is not None
+        session = self._conversation(self, caller, stream, self.chain.bounds(opened))
+        self.ledger.add(session)
+        if stream.connection.peer_away:
+            session.finish(Ending(LAST_REQUEST))
+        try:
+            with contextlib.suppress(asyncio.CancelledError):  # its client is told
+                await session.run()
+        finally:
+            session.exposed._ended(caller, None, began, session)
+
+    # ---- backends -----------------------------------------------------------------------------------------
+
+    async def dial_streams(self, caller: Caller) -> Link | Reason:
+        """A backend for the caller, by asyncio's streams; or why there is none, theirs or ours."""
+        try:
+            dialled = await self._dial(caller)
+        except NoDescriptors as error:
+            denial = _short(error)
+            self._log_denial(denial, caller)
+            return denial.reason
+        if dialled is None:
+            return Reason.NO_BACKEND
+        backend, sock, first = dialled
+        try:
+            reader, writer = await asyncio.open_connection(sock=sock)
+        except BaseException:
+            backend.active -= 1
+            sock.close()
+            raise
+        if first:
+            writer.write(first)
+        return Link(reader, writer, backend)
+
+    async def _dial(
+        self, caller: Caller, tried: Collection[Backend] = (), chosen: Backend | None = None
+    ) -> Dialled | None:
+        """A backend that answers, counted as active, and what goes in front of its bytes: `chosen`, if given.
+
+        Nothing was sent yet, so any backend may still have the stream: they are tried in turn, each once. Raises
+        `NoDescriptors`: none of them could be.
+        """
+        tried = list(tried)
+        while True:
+            backend = chosen or self.balancer.choose(caller.peer, time.monotonic(), tried)
+            if backend is None:
+                return None
+            chosen = None
+            tried.append(backend)
+            sock = await self._connect(backend)
+            if sock is not None and (dialled := self._connected(caller, backend, sock)) is not None:
+                return dialled
+
+    def _connected(self, caller: Caller, backend: Backend, sock: socket.socket) -> Dialled | None:
+        """The backend is counted from now on; None, and a mark on it, when it has broken off already."""
+        first = b""
+        if self.config.proxy_protocol:
+            try:
+                first = self._first(caller, sock)
+            except OSError as error:
+                sock.close()
+                self._unreachable(backend, str(error))
+                return None
+        if backend.failures:
+            self.balancer.connected(backend, time.monotonic())
+        backend.active += 1
+        return backend, sock, first
+
+    def _first(self, caller: Caller, sock: socket.socket) -> bytes:
+        place = sock.getpeername()
+        return proxy_protocol.header(
+            caller, self.config.service, place[:2] if isinstance(place, tuple) else None
+        )
+
+    async def _connect(self, backend: Backend) -> socket.socket | None:
+        """A socket to the backend; None, and a mark on it, when it can't be reached. Raises `NoDescriptors`."""
+        try:
+            async with asyncio.timeout(self.config.connect_timeout):
+                sock = await connect(backend.place)
+        except (DialError, TimeoutError) as error:
+            self._unreachable(backend, str(error) or f"no answer in {self.config.connect_timeout:g} s")
+            return None
+        return sock
+
+    def _unreachable(self, backend: Backend, why: str) -> None:
+        self.balancer.failed(backend, time.monotonic())
+        self._log_unreachable(backend, why)
+
+    def _log_unreachable(self, backend: Backend, why: str) -> None:
+        fields = {
+            "event": "unreachable",
+            "service": self.config.service,
+            "backend": str(backend.place),
+            "why": why,
+        }
+        log.warning("%s: backend %s: %s", self.config.service, backend.place, why, extra={"fields": fields})
+
+    def _over(self, caller: Caller) -> None:
+        """A stream that was let in is over, however far it came."""
+        self.active -= 1
+        if self.chain.counts_ends:
+            self.chain.tell(Close(caller), moment())
+
+    def _ended(self, caller: Caller, backend: Backend | None, began: float, session: Session) -> None:
+        self.ledger.ended(session)
+        self._over(caller)
+        level = logging.INFO if session.why and self._few_broken.may(str(caller.peer)) else logging.DEBUG
+        if self.spans is None and not log.isEnabledFor(level):
+            return  # the words would cost more than the stream
+        seconds = time.monotonic() - began
+        fields: dict[str, str | int] = {
+            "service": self.config.service,
+            "peer": str(caller.peer),
+            "source": caller.source,
+            "backend": "" if backend is None else str(backend.place),
+            "sent": session.counts.sent,
+            "received": session.counts.received,
+        }
+        if self.spans is not None:
+            self.spans.add(f"dtpd {self.config.service}", seconds, fields, session.why)
+        log.log(
+            level,
+            "%s: stream of %s to %s ended%s",
+            self.config.service,
+            caller.peer.short,
+            fields["backend"] or "its backends",
+            f": {session.why}" if session.why else "",
+            extra={"fields": {"event": "ended", **fields, "seconds": round(seconds, 3), "why": session.why}},
+        )

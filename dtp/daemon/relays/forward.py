@@ -1,0 +1,368 @@
+"""The client end of a service: a socket on this machine, and a stream for each program that connects to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from dtp.carriers.socket_io import SocketIO
+from dtp.carriers.stream_socket import SocketListener
+from dtp.daemon.config.model import Forward
+from dtp.daemon.observing import logs
+from dtp.daemon.paying.calls import reader_of
+from dtp.daemon.policies import Denial
+from dtp.daemon.reasons import Reason
+from dtp.daemon.relays import sockets, udp
+from dtp.daemon.relays.dropped import Dropped
+from dtp.daemon.relays.dynamic import GREETINGS, Greeting, Rejected
+from dtp.daemon.relays.ledger import Ending, Ledger
+from dtp.daemon.relays.pool import BACKOFF, Pool
+from dtp.daemon.relays.relay import Relay
+from dtp.errors import CarrierError, DtpError, LimitError, PeerError
+from dtp.net.address import Address
+from dtp.net.stream import Stream
+from dtp.tasks import start_task
+
+log = logging.getLogger("dtpd")
+
+#: Seconds that a program has to say whom it wants.
+GREETING = 10.0
+#: A program that connects while the peer is away is kept waiting for so long, seconds: a restart goes unnoticed.
+PATIENCE = 3.0
+#: Meanwhile its peer is dialled so often at least, seconds: those that wait share the dials, and it may be back soon.
+EAGER = 0.1
+
+
+class Forwarded:
+    """A `[[forward]]` at work. Its pool may change under it; streams that are open keep the connection they have."""
+
+    def __init__(
+        self,
+        config: Forward,
+        pool: Pool | None,
+        dynamic: Callable[[Address], Pool],
+        no_room: Callable[[], Denial | None],
+    ) -> None:
+        """`pool` leads to `config.to`; where a program says itself whom it wants, `dynamic` gives the pool. `no_room`
+        says why no more programs can be served now; "" where they can."""
+        self.config = config
+        self.pool = pool
+        self._few = logs.Few(str(config.listen), "streams that broke off")
+        self._dynamic, self._no_room = dynamic, no_room
+        self.ledger = Ledger()
+        self.listener: SocketListener | None = None
+        self._opening: set[asyncio.Task[None]] = set()
+
+    async def start(self, open_sockets: list[socket.socket] | None = None) -> None:
+        """Listen, at sockets that are open already if there are any. Raises `ListenError`."""
+        if open_sockets:
+            self.listener = sockets.adopt(open_sockets, self._on_socket)
+        else:
+            self.listener = await sockets.listen(self.config.listen, self._on_socket)
+
+    async def stop(self) -> None:
+        """Listen no more; what is open goes on."""
+        if self.listener is not None:
+            await self.listener.close()
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """What it listens on; still its own."""
+        return [] if self.listener is None else self.listener.sockets
+
+    async def hand_over(self) -> None:
+        """Another process listens with copies of the sockets: listen no more, and leave the place as it is."""
+        if self.listener is not None:
+            self.listener.keep_place()
+        await self.stop()
+
+    @property
+    def active(self) -> int:
+        """Programs whose sockets it has."""
+        return len(self.ledger.open) + len(self._opening)
+
+    @property
+    def places(self) -> list[str]:
+        """Where it listens, with real ports."""
+        return [] if self.listener is None else self.listener.urls
+
+    def status(self) -> dict[str, Any]:
+        """For `Daemon.status`."""
+        pool = self.pool
+        connections = [] if pool is None else pool.connections
+        return {
+            "listen": self.places,
+            "mode": self.config.mode,
+            "to": [str(address) for address in self.config.to],
+            **self.ledger.status(),
+            # One that has lost its carrier is kept, to be resumed; it leads nowhere meanwhile.
+            "connected": pool is None or any(connection.stats.carriers for connection in connections),
+            "trouble": "" if pool is None else pool.trouble,
+            "resumes": sum(connection.stats.resumes for connection in connections),
+        }
+
+    async def wait_empty(self) -> None:
+        """Until no program is here, nor waits for a stream."""
+        await self.ledger.wait_empty(self._opening)
+
+    def abort(self, reason: Reason) -> None:
+        """End all streams now."""
+        for task in list(self._opening):
+            task.cancel()
+        self.ledger.abort(reason)
+
+    def _on_socket(self, sock: socket.socket) -> None:
+        self.ledger.streams += 1
+        if denial := self._no_room():
+            self._refused(LimitError(denial.why))
+            self._turn_away_now(sock)
+            return
+        if self.pool is not None and GREETINGS[self.config.mode] is None:
+            stream = self.pool.stream_now()
+            if stream is not None:  # as nearly always: no task is needed
+                self._join(self.pool, stream, sock, b"")
+                return
+        self._open(self._serve(sock), partial(sockets.reset, sock))
+
+    def _open(self, serving: Coroutine[None, None, None], give_up: Callable[[], None]) -> None:
+        def done(task: asyncio.Task[None]) -> None:
+            self._opening.discard(task)
+            if task.cancelled():  # perhaps before its first step, so it can't do this itself
+                give_up()
+
+        task = start_task(serving, name="dtpd-opening")
+        self._opening.add(task)
+        task.add_done_callback(done)
+
+    async def _serve(self, sock: socket.socket) -> None:
+        make = GREETINGS[self.config.mode]
+        greeting = None if make is None else make()
+        try:
+            pool = self.pool if greeting is None else self._dynamic(await self._greet(sock, greeting))
+            assert pool is not None
+            stream = await self._stream(pool)
+        except (DtpError, Rejected) as error:
+            self._refused(error)
+            await self._turn_away(sock, greeting, error)
+            return
+        except (OSError, TimeoutError) as error:
+            self._refused(error)
+            sockets.reset(sock)
+            return
+        first = b""
+        if greeting is not None:
+            first = greeting.succeeded()
+            if greeting.rest:
+                stream.write(greeting.rest)
+        self._join(pool, stream, sock, first, rest=b"" if greeting is None else greeting.rest)
+
+    def _join(
+        self, pool: Pool, stream: Stream, sock: socket.socket, first: bytes, *, rest: bytes = b""
+    ) -> None:
+        """Relay between them; `rest` is what the program has sent already."""
+        ended = partial(self._ended, pool)
+        reader = reader_of(stream.connection)
+        if reader is not None and rest:
+            reader.feed(rest)
+        watch = None if reader is None else reader.feed
+        relay = Relay(
+            stream,
+            sock,
+            broken=Reason.CLIENT_GONE,
+            on_end=ended,
+            first=first,
+            keep=not rest,
+            watch=watch,
+        )
+        self.ledger.add(relay)
+
+    async def _serve_again(self, pool: Pool, sock: socket.socket) -> None:
+        """A stream for a program whose peer was lost before either said a word: at another endpoint, if need be."""
+        try:
+            # A peer that takes connections and loses them isn't to be asked in a circle.
+            await asyncio.sleep(EAGER)
+            stream = await self._stream(pool)
+        except DtpError as error:
+            self._refused(error)
+            sockets.reset(sock)
+        else:
+            self._join(pool, stream, sock, b"")
+
+    async def _greet(self, sock: socket.socket, greeting: Greeting) -> Address:
+        """Listen to what a program wants. Raises `Rejected`, `OSError`, `TimeoutError`."""
+        io = SocketIO(sock)
+        async with asyncio.timeout(GREETING):
+            while True:
+                data = await io.read()
+                if not data:
+                    raise Rejected("it ended before it said what it wants", b"")
+                address = greeting.receive(data)
+                if greeting.answer:
+                    answer, greeting.answer = greeting.answer, b""
+                    await io.write(answer)
+                if address is not None:
+                    return address
+
+    async def _turn_away(
+        self, sock: socket.socket, greeting: Greeting | None, error: DtpError | Rejected
+    ) -> None:
+        """Say why in the language that the program speaks, if it speaks one; else it gets a reset."""
+        if greeting is None:
+            sockets.reset(sock)
+            return
+        refused = Reason.DENIED if isinstance(error, PeerError) else Reason.NO_BACKEND
+        answer = error.answer if isinstance(error, Rejected) else greeting.failed(refused)
+        with contextlib.closing(sock), contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(GREETING):
+                io = SocketIO(sock)
+                await io.write(answer)
+                await io.finish()
+
+    def _turn_away_now(self, sock: socket.socket) -> None:
+        """The same where nothing may be waited for, nor anything kept."""
+        make = GREETINGS[self.config.mode]
+        if make is None:
+            sockets.reset(sock)
+            return
+        with contextlib.closing(sock), contextlib.suppress(OSError):
+            sock.send(make().full())
+
+    def _refused(self, error: Exception) -> None:
+        self.ledger.failed += 1
+        why = str(error) or type(error).__name__
+        log.warning(
+            "%s: %s",
+            self.config.listen,
+            why,
+            extra={"fields": {"event": "unreachable", "listen": str(self.config.listen), "why": why}},
+        )
+
+    async def _stream(self, pool: Pool) -> Stream:
+        """A stream to the service; while its peer can't be reached, tries again until `PATIENCE` is over."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
+        attempt = 0
+        while True:
+            try:
+                return await pool.stream()
+            except CarrierError:
+                pause = min(BACKOFF[min(attempt, len(BACKOFF) - 1)], EAGER)
+                if loop.time() + pause > deadline:
+                    raise
+                await asyncio.sleep(pause)
+                attempt += 1
+
+    def _ended(self, pool: Pool, relay: Relay | udp.UdpSession) -> None:
+        self.ledger.ended(relay)
+        pool.done(relay.stream)
+        if isinstance(relay, Relay) and relay.left is not None:
+            # After a reload the forward may lead elsewhere.
+            again = self._serve_again(self.pool or pool, relay.left)
+            self._open(again, partial(sockets.reset, relay.left))
+        if relay.why and self._few.may():
+            log.info(
+                "%s: a stream broke off: %s",
+                self.config.listen,
+                relay.why,
+                extra={
+                    "fields": {
+                        "event": "ended",
+                        "listen": str(self.config.listen),
+                        "sent": relay.counts.sent,
+                        "received": relay.counts.received,
+                        "why": relay.why,
+                    }
+                },
+            )
+
+
+class ForwardedUdp(Forwarded):
+    """The same for UDP: a stream for each source, and its datagrams beside it."""
+
+    _sources: udp.Sources | None = None
+    _name = ""
+
+    def __init__(
+        self,
+        config: Forward,
+        pool: Pool | None,
+        dynamic: Callable[[Address], Pool],
+        no_room: Callable[[], Denial | None],
+    ) -> None:
+        """As of `Forwarded`; the pool's peer has to serve datagrams."""
+        super().__init__(config, pool, dynamic, no_room)
+        self._dropped = Dropped(config.name)
+
+    async def start(self, open_sockets: list[socket.socket] | None = None) -> None:
+        """Listen, at a socket that is bound already if there is one. Raises `ListenError`."""
+        sock = open_sockets[0] if open_sockets else udp.bind(self.config.listen)
+        sock.setblocking(False)
+        self._name = f"udp:{sockets.name_of(sock)}"
+        self._sources = udp.Sources(sock, self._on_source, self._dropped)
+
+    async def stop(self) -> None:
+        """Take no new sources; those that are there go on."""
+        if self._sources is not None:
+            self._sources.stop()
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """What it reads from; still its own."""
+        return [] if self._sources is None else [self._sources.sock]
+
+    async def hand_over(self) -> None:
+        """Two can't read from one socket: sessions end here, and begin anew there with their next datagrams."""
+        await self.stop()
+        self.ledger.finish(Ending())
+        self.abort(Reason.DRAINING)  # those that were about to begin
+
+    @property
+    def active(self) -> int:
+        """Sources have one socket together."""
+        return 0
+
+    @property
+    def places(self) -> list[str]:
+        """Where it listens, with the real port."""
+        return [] if self._sources is None else [self._name]
+
+    def status(self) -> dict[str, Any]:
+        """For `Daemon.status`: with the datagrams that were dropped, by why."""
+        return {**super().status(), "dropped": dict(self._dropped.counts)}
+
+    def _on_source(self, source: tuple[str, int]) -> None:
+        assert self._sources is not None
+        self.ledger.streams += 1
+        if denial := self._no_room():
+            self._refused(LimitError(denial.why))
+            self._sources.refused(source)
+            return
+        self._open(self._serve_source(source), partial(self._sources.refused, source))
+
+    async def _serve_source(self, source: tuple[str, int]) -> None:
+        sources, pool = self._sources, self.pool
+        assert sources is not None
+        assert pool is not None
+        try:
+            stream = await self._stream(pool)
+        except DtpError as error:
+            self._refused(error)
+            sources.refused(source)
+            return
+
+        def ended(session: udp.UdpSession) -> None:
+            sources.forget(source)
+            self._ended(pool, session)
+
+        session = udp.UdpSession(stream, partial(sources.answer, source), ended, dropped=self._dropped)
+        self.ledger.add(session)
+        sources.opened(source, session)
+
+
+#: `kind` of a forward -> what serves it.
+FORWARDS: dict[str, type[Forwarded]] = {"tcp": Forwarded, "udp": ForwardedUdp}

@@ -1,0 +1,366 @@
+"""The client end's connections: one to each peer and service, kept warm, a stream for each local client."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+
+from dtp.errors import CarrierError, DtpError, LocalError
+from dtp.identity import Identity
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.dial import connect
+from dtp.net.resolver import Candidate, NotResolved, ResolveFailed, Resolver
+from dtp.net.stream import Stream
+from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost, ConnectionRefused
+from dtp.session.limits import Limits
+from dtp.tasks import SupervisedTask, start_task
+
+log = logging.getLogger("dtpd")
+
+#: How long to wait before dialling again, by how often it has failed: a peer that restarts is found at once, one that
+#: is gone costs a dial every 2 s.
+BACKOFF = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+#: After refusals that only somebody there takes back (a ban, a list, a price) pauses grow on, up to so many seconds:
+#: each dial is a handshake and a line in the log there. A program that connects has the peer dialled at once.
+REFUSED = 30.0
+_LASTING = (CloseCode.DENIED, CloseCode.PAYMENT, CloseCode.UNKNOWN_SERVICE)
+#: A connection that ends before so many seconds is followed by such a pause, too: each dial may cost a payment.
+STEADY = 5.0
+
+#: Seconds that a program waits while the peer allows no further stream: it takes no more, or means harm.
+ROOM = 3.0
+#: How long an endpoint of a host may be away until its streams are given up for those over another endpoint, seconds.
+GIVE_UP = 5.0
+
+
+class NotConnected(CarrierError):
+    """None of a service's addresses leads anywhere now; the message says what the last one said."""
+
+    code = "not-connected"
+
+
+class Ways(Resolver):
+    """Several direct addresses of one peer, as candidates in their order: a connection resumes over any."""
+
+    name = "to"
+
+    def __init__(self, addresses: Sequence[Address]) -> None:
+        self._addresses = tuple(addresses)
+
+    async def resolve(self, address: Address) -> list[Candidate]:
+        """The addresses, if it is their peer that is asked for."""
+        return [
+            Candidate(one, priority=number, source=self.name)
+            for number, one in enumerate(self._addresses)
+            if one.peer == address.peer
+        ]
+
+
+#: Connects to an address, found by these (None: the usual ones).
+Dial = Callable[[Address, "Sequence[Resolver] | None"], Awaitable[Connection]]
+
+#: An address to dial, and who is asked where it is; None for the usual ones.
+Target = tuple[Address, Sequence[Resolver] | None]
+
+
+def targets(addresses: Sequence[Address]) -> list[Target]:
+    """What to dial in order, and by whom to find it: direct addresses of one peer become one target."""
+    found: list[Target] = []
+    for address in addresses:
+        if not address.is_direct:
+            found.append((address, None))
+            continue
+        if any(known.peer == address.peer for known, _ in found if known.is_direct):
+            continue
+        same = [one for one in addresses if one.is_direct and one.peer == address.peer]
+        if len(same) == 1:
+            found.append((address, None))
+        else:
+            found.append((Address("dtp", address.peer, service=address.service), (Ways(same),)))
+    return found
+
+
+def _pause_after(failures: int, error: DtpError) -> float:
+    """Return the seconds until the next dial, where `failures` have failed before the last one."""
+    if failures < len(BACKOFF):
+        return BACKOFF[failures]
+    if isinstance(error, ConnectionRefused) and error.close_code in _LASTING:
+        return float(min(REFUSED, BACKOFF[-1] * 2 ** min(16, failures - len(BACKOFF) + 1)))
+    return BACKOFF[-1]
+
+
+async def _part(connection: Connection) -> None:
+    """Close it; if it has no carrier now, once it is resumed: else the peer would wait for it for a minute."""
+    if not connection.source:
+        with contextlib.suppress(DtpError):
+            await connection.ping()
+    await connection.close()
+
+
+class Pool:
+    """Connections for one service. A stream goes over the one that is there; it is dialled again when it is lost.
+
+    A connection whose peer takes no new streams (it drains, or has another one in its place) is left to finish
+    what it carries.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        *,
+        identity: Identity,
+        limits: Limits,
+        psk: bytes | None,
+        dial: Dial | None = None,
+        quiet: float = 0.0,
+    ) -> None:
+        """`dial` is what connects, `dtp.net.dial.connect` by default. For `quiet` seconds from the start on nothing
+        is logged of a peer that can't be found."""
+        self._quiet = quiet
+        self._connect = self._connect_plainly if dial is None else dial
+        self.addresses = tuple(addresses)
+        self._targets = targets(addresses)
+        self._identity, self._limits, self._psk = identity, limits, psk
+        self._connection: Connection | None = None
+        self._in_use: Counter[Connection] = Counter()
+        self._leaving: set[Connection] = set()
+        self._closing: dict[Connection, asyncio.Task[None]] = {}
+        self._giving_up: dict[Connection, asyncio.TimerHandle] = {}
+        self._dialing: asyncio.Task[Connection] | None = None
+        self._keeper: SupervisedTask | None = None
+        self._closed = False
+        #: Whether peers are told that this end is about to end.
+        self._away = False
+        #: How many want a stream and have none yet.
+        self._waiting = 0
+        #: Why there is no connection, as far as known; "" while there is one.
+        self.trouble = ""
+        self.dials = 0
+
+    @property
+    def connections(self) -> list[Connection]:
+        """Those that are open: the one for new streams first."""
+        return [each for each in self._held if not each.closed]
+
+    @property
+    def _held(self) -> list[Connection]:
+        """Those that are to be closed yet."""
+        return [*([] if self._connection is None else [self._connection]), *self._leaving]
+
+    def start(self) -> None:
+        """Begin to keep a connection ready."""
+        if self._keeper is None:
+            self._keeper = SupervisedTask(self._keep_warm, name="dtpd-pool")
+            self._keeper.start()
+
+    async def stream(self) -> Stream:
+        """A new stream to the service. Raises why there is none: `NotConnected`, or the peer's refusal."""
+        self._waiting += 1
+        try:
+            return await self._open()
+        finally:
+            self._waiting -= 1
+            self._leave_if_retired()
+
+    async def _open(self) -> Stream:
+        last: DtpError | None = None
+        for _ in range(2):  # the connection that is there may turn out to be over
+            connection = await self._current()
+            try:
+                stream = await connection.open_stream(patience=ROOM)
+            except (ConnectionClosed, ConnectionLost) as error:
+                last = error
+                self._leave(connection)
+            else:
+                self._in_use[connection] += 1
+                return stream
+        assert last is not None
+        raise last
+
+    def stream_now(self) -> Stream | None:
+        """A new stream over the connection that is there, without waiting; None when there is none that takes it."""
+        connection = self._connection
+        if connection is None or connection.closed or not connection.source:
+            return None
+        try:
+            stream = connection.try_open_stream()
+        except DtpError:
+            return None  # `stream` goes into it
+        if stream is not None:
+            self._in_use[connection] += 1
+        return stream
+
+    async def _current(self) -> Connection:
+        connection = self._connection
+        if connection is not None:
+            if connection.source and not connection.closed:
+                return connection
+            # Without a carrier it may be resumed, or the peer may not know it any more: it finishes what it has,
+            # and a new stream doesn't depend on it.
+            self._leave(connection)
+        if self._closed:
+            raise LocalError("the pool is closed")
+        if self._dialing is None:
+            self._dialing = start_task(self._dial(), name="dtpd-dial")
+            self._dialing.add_done_callback(self._dialled)
+        # Several streams wait for one dial, and one that gives up does not end it for the others.
+        return await asyncio.shield(self._dialing)
+
+    def _dialled(self, task: asyncio.Task[Connection]) -> None:
+        self._dialing = None
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            self._connection = task.result()
+            self.trouble = ""
+            if self._away:
+                start_task(self._connection.go_away(), name="dtpd-go-away")
+            self._leave_if_retired()
+        else:
+            self.trouble = str(error)
+
+    async def _dial(self) -> Connection:
+        failure: DtpError = NotConnected("there is no address to dial")
+        for address, resolvers in self._targets:
+            self.dials += 1
+            try:
+                return await self._connect(address, resolvers)
+            except DtpError as error:
+                failure = error
+        raise failure
+
+    async def _connect_plainly(self, address: Address, resolvers: Sequence[Resolver] | None) -> Connection:
+        return await connect(
+            address, identity=self._identity, limits=self._limits, psk=self._psk, resolvers=resolvers
+        )
+
+    def _leave(self, connection: Connection) -> None:
+        """Use it no more; it is closed once its streams are over. Also one that its peer has closed, for what it
+        holds: a lane to pay by, say."""
+        if self._connection is connection:
+            self._connection = None
+        if connection not in self._leaving:
+            self._leaving.add(connection)
+            if not connection.source:
+                later = asyncio.get_running_loop().call_later(GIVE_UP, self._give_up, connection)
+                self._giving_up[connection] = later
+            self._close_if_done(connection)
+
+    def _leave_if_retired(self) -> None:
+        """What was dialled for nobody would be kept for ever; who waited for it gets a stream first."""
+        if self._closed and not self._waiting and self._connection is not None:
+            self._leave(self._connection)
+
+    def _give_up(self, connection: Connection) -> None:
+        """Streams of an endpoint that is still away break off, once another endpoint of the service is there.
+
+        If the same one is there, it has said whether it knows the connection; if none is, they may be resumed yet.
+        """
+        self._giving_up.pop(connection, None)
+        current = self._connection
+        elsewhere = current is not None and not current.closed and current.peer != connection.peer
+        if elsewhere and not connection.closed and not connection.source:
+            connection.abort()
+
+    def done(self, stream: Stream) -> None:
+        """A stream that `stream` gave is over."""
+        connection = stream.connection
+        self._in_use[connection] = left = self._in_use[connection] - 1
+        if left <= 0:
+            self._close_if_done(connection)
+
+    def _close_if_done(self, connection: Connection) -> None:
+        if self._in_use[connection] <= 0:
+            del self._in_use[connection]
+            if connection in self._leaving and connection not in self._closing:
+                task = start_task(_part(connection), name="dtpd-leave")
+                self._closing[connection] = task
+                task.add_done_callback(lambda _: self._closed_one(connection))
+
+    def _closed_one(self, connection: Connection) -> None:
+        self._leaving.discard(connection)
+        del self._closing[connection]
+        if (later := self._giving_up.pop(connection, None)) is not None:
+            later.cancel()  # which also lets go of the connection
+
+    async def _keep_warm(self) -> None:
+        loop = asyncio.get_running_loop()
+        failures, told, began = 0, False, loop.time()
+        while True:
+            try:
+                connection = await self._current()
+            except DtpError as error:
+                is_news = not told and (
+                    loop.time() - began >= self._quiet or not isinstance(error, NotResolved | ResolveFailed)
+                )
+                if is_news:
+                    log.warning(
+                        "%s: %s",
+                        self.addresses[0],
+                        error,
+                        extra={
+                            "fields": {
+                                "event": "not-connected",
+                                "to": str(self.addresses[0]),
+                                "why": str(error),
+                            }
+                        },
+                    )
+                told = told or is_news
+                await asyncio.sleep(_pause_after(failures, error))
+                failures += 1
+                continue
+            told, since = False, loop.time()
+            log.info(
+                "connected to %s for %s",
+                connection.peer.short,
+                self.addresses[0].service or "its default service",
+                extra={
+                    "fields": {
+                        "event": "connected",
+                        "peer": str(connection.peer),
+                        "service": self.addresses[0].service,
+                    }
+                },
+            )
+            await connection.wait_closed()
+            if self._connection is connection:
+                self._leave(connection)
+            del connection  # nothing of it is kept while this waits
+            if loop.time() - since >= STEADY:
+                failures = 0
+            else:
+                await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
+                failures += 1
+
+    async def go_away(self) -> None:
+        """Tell peers, now and those yet to come, that this end is about to end. They open no streams here in any
+        case; one that speaks what programs speak has them told which answer is their last."""
+        self._away = True
+        await asyncio.gather(*(each.go_away() for each in self.connections))
+
+    def retire(self) -> None:
+        """Nobody will ask for streams any more: finish those that are open, then close."""
+        self._closed = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+        self._leave_if_retired()
+
+    async def close(self) -> None:
+        """Dial no more and close all connections. Idempotent."""
+        self._closed = True
+        if self._keeper is not None:
+            await self._keeper.stop()
+        tasks = [task for task in (self._dialing, *self._closing.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        for later in self._giving_up.values():
+            later.cancel()
+        self._giving_up.clear()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(connection.close() for connection in self._held))

@@ -1,0 +1,94 @@
+"""The pools of connections that forwards use: one for the same endpoints and budget, whichever forwards have it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+
+from dtp.daemon.config.model import Budget, Forward
+from dtp.daemon.relays.pool import Dial, Pool
+from dtp.identity import Identity
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.session.limits import Limits
+
+#: Services that programs have named themselves and that stay connected.
+MAX_DYNAMIC = 64
+
+
+class Pools:
+    """Those of forwards live as long as a forward uses them; of those that programs name, the last 64 do."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        limits: Limits,
+        psk: bytes | None,
+        dial_of: Callable[[Forward], Dial | None],
+        dial: Dial | None,
+        quiet: float = 0.0,
+    ) -> None:
+        """`dial_of` gives how a forward dials, where it pays; `dial` is how all others do, where not plainly. `quiet`
+        is that of each `Pool`."""
+        self._quiet = quiet
+        self._identity, self._limits, self._psk = identity, limits, psk
+        self._dial_of, self._dial = dial_of, dial
+        self._configured: dict[tuple[tuple[Address, ...], Budget | None], Pool] = {}
+        self._named: OrderedDict[Address, Pool] = OrderedDict()
+
+    def __iter__(self) -> Iterator[Pool]:
+        return iter([*self._configured.values(), *self._named.values()])
+
+    @property
+    def connections(self) -> list[Connection]:
+        """Those that are open, of all pools."""
+        return [one for pool in self for one in pool.connections]
+
+    def of(self, forward: Forward) -> Pool | None:
+        """Return the pool of a forward; None where programs name the service themselves."""
+        if not forward.to:
+            return None
+        key = (forward.to, forward.budget)
+        pool = self._configured.get(key)
+        if pool is None:
+            pool = self._configured[key] = Pool(
+                forward.to,
+                identity=self._identity,
+                limits=self._limits,
+                psk=self._psk,
+                dial=self._dial_of(forward) or self._dial,
+                quiet=self._quiet,
+            )
+        return pool
+
+    def named(self, address: Address) -> Pool:
+        """Return the pool for an address that a program has named; the one that was wanted least recently makes
+        room."""
+        pool = self._named.get(address)
+        if pool is None:
+            if len(self._named) >= MAX_DYNAMIC:
+                self._named.popitem(last=False)[1].retire()
+            pool = self._named[address] = Pool(
+                (address,), identity=self._identity, limits=self._limits, psk=self._psk, dial=self._dial
+            )
+        self._named.move_to_end(address)
+        return pool
+
+    def keep(self, used: Iterable[Pool | None]) -> None:
+        """Have those that forwards use connect, and the others retire."""
+        kept = {id(pool) for pool in used if pool is not None}
+        for key, pool in list(self._configured.items()):
+            if id(pool) in kept:
+                pool.start()
+            else:
+                del self._configured[key]
+                pool.retire()
+
+    async def go_away(self) -> None:
+        """Open no new streams."""
+        await asyncio.gather(*(pool.go_away() for pool in self))
+
+    async def close(self) -> None:
+        """End all connections."""
+        await asyncio.gather(*(pool.close() for pool in self))

@@ -1,0 +1,488 @@
+"""UDP: each source that sends is a session; its datagrams go as datagrams of the connection, never kept for long.
+
+A session is a stream that carries no bytes: by opening it the near end asks, by resetting it the far end refuses, and
+either ends it after silence. Datagrams name it by the stream's number, in front, 8 bytes (docs/decisions/0083).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import struct
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import ClassVar, Protocol
+
+from dtp.carriers.errors import ListenError, reason
+from dtp.carriers.watch import socket_watcher
+from dtp.daemon.config.values import Place
+from dtp.daemon.policies import Bounds
+from dtp.daemon.reasons import Reason, words
+from dtp.daemon.relays.dropped import Drop, Dropped, KernelDrops
+from dtp.daemon.relays.ledger import Ending
+from dtp.daemon.relays.relay import Counts, Meter
+from dtp.daemon.relays.sockets import undialled
+from dtp.errors import DtpError
+from dtp.net.connection import Connection
+from dtp.net.stream import Stream
+from dtp.session.codes import DatagramTooLarge, StreamReset
+from dtp.tasks import start_task
+
+_NUMBER = struct.Struct("!Q")
+#: The largest payload of UDP over IPv4.
+_MOST = 65_507
+#: Datagrams read in one turn, so that a flood leaves room for the others.
+_PER_TURN = 64
+#: Datagrams that wait for their session to be opened: the first ones, which a lost packet would cost most.
+_EARLY = 32
+#: Datagrams that are counted at a socket's end, more than its buffer has room for.
+_UNREAD = 8192
+#: Silence after which a session ends, seconds: what routers keep a UDP mapping for (RFC 4787: 2 min or more).
+IDLE = 120.0
+#: Asked of the kernel for each socket: room for a burst while the loop is busy.
+_BUFFER = 1024 * 1024
+
+
+class _Receiver(Protocol):
+    dropped: Dropped
+
+    def datagram(self, data: memoryview) -> None:
+        """One has come for this session."""
+
+
+class Hub:
+    """Hands a connection's datagrams to its sessions."""
+
+    _hubs: ClassVar[dict[Connection, Hub]] = {}
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sessions: dict[int, _Receiver] = {}
+        self._early: deque[tuple[int, memoryview]] = deque()
+        #: Where the newest session counts; those of one connection are of one service, but for a reload.
+        self._dropped: Dropped | None = None
+        #: What the connection had dropped when it was last looked at.
+        self._seen = 0
+        self._task = start_task(self._run(), name="dtpd-datagrams")
+
+    @classmethod
+    def of(cls, connection: Connection) -> Hub:
+        """The hub of a connection; made when the first session needs it."""
+        hub = cls._hubs.get(connection)
+        if hub is None:
+            hub = cls._hubs[connection] = cls(connection)
+        return hub
+
+    def add(self, number: int, session: _Receiver) -> None:
+        """From now on, also what has come already."""
+        self._sessions[number] = session
+        self._dropped = session.dropped
+        early, self._early = self._early, deque()
+        for known, data in early:
+            if known == number:
+                session.datagram(data)
+            else:
+                self._early.append((known, data))
+
+    def remove(self, number: int) -> None:
+        """It is over."""
+        self._sessions.pop(number, None)
+
+    def look(self) -> None:
+        """Count what the connection has dropped since the last look."""
+        now = self._connection.datagrams_dropped
+        self._drop(Drop.CONNECTION_FULL, now - self._seen)
+        self._seen = now
+
+    def _drop(self, why: Drop, count: int = 1) -> None:
+        if self._dropped is not None:
+            self._dropped.add(why, count)
+
+    async def _run(self) -> None:
+        try:
+            await self._receive()
+        except DtpError:  # the connection is over, and its streams tell the sessions
+            self.look()
+            self._drop(Drop.NO_SESSION, len(self._early))
+        finally:
+            del self._hubs[self._connection]
+
+    async def _receive(self) -> None:
+        while True:
+            data = memoryview(await self._connection.recv_datagram())
+            self.look()
+            if len(data) < _NUMBER.size:
+                self._drop(Drop.NO_SESSION)
+                continue
+            number, payload = _NUMBER.unpack_from(data)[0], data[_NUMBER.size :]
+            session = self._sessions.get(number)
+            if session is not None:
+                session.datagram(payload)
+            else:
+                self._early.append((number, payload))
+                if len(self._early) > _EARLY:
+                    self._early.popleft()
+                    self._drop(Drop.NO_SESSION)
+
+
+class UdpSession:
+    """A session, at either end: datagrams from `send` into the connection, from the connection to `deliver`.
+
+    It takes over `stream`; `on_end` is called once. What goes no further is counted in `dropped`.
+    """
+
+    kept = 0
+
+    def __init__(
+        self,
+        stream: Stream,
+        deliver: Callable[[memoryview], None],
+        on_end: Callable[[UdpSession], object],
+        *,
+        dropped: Dropped,
+        idle: float | None = None,
+        meter: Meter | None = None,
+        bounds: Bounds | None = None,
+    ) -> None:
+        self.stream = stream
+        self.counts = Counts()
+        self.why = ""
+        self.ended = False
+        self.dropped = dropped
+        self._deliver, self._on_end, self._meter = deliver, on_end, meter
+        self._connection = stream.connection
+        self._mark = _NUMBER.pack(stream.id)
+        self._idle = (bounds.idle if bounds is not None else None) or idle or IDLE
+        self._left = bounds.data if bounds is not None else None
+        self._loop = self._connection.loop
+        self._last = self._loop.time()
+        self._timers = [self._loop.call_later(self._idle, self._look)]
+        if bounds is not None and bounds.time is not None:
+            self._timers.append(self._loop.call_later(bounds.time, self.abort, Reason.TIME))
+        self._hub = Hub.of(self._connection)
+        stream.attach(self)
+        if not self.ended:
+            self._hub.add(stream.id, self)
+
+    # ---- datagrams ------------------------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """One from here. What is too large, or over the rate, is dropped, as networks do."""
+        if not self._passes(len(data)):
+            return
+        try:
+            self._connection.send_datagram(self._mark + data)
+        except DatagramTooLarge:
+            self.dropped.add(Drop.TOO_LARGE)
+            return
+        except DtpError as error:
+            self.dropped.add(Drop.NO_SESSION)
+            self.stream_error(error)
+            return
+        self._hub.look()
+        self.counts.sent += len(data)
+
+    def datagram(self, data: memoryview) -> None:
+        """One from the other end."""
+        if not self._passes(len(data)):
+            return
+        self.counts.received += len(data)
+        self._deliver(data)
+
+    def _passes(self, size: int) -> bool:
+        """Whether a datagram may go on; one that may not is counted."""
+        if self.ended:
+            self.dropped.add(Drop.NO_SESSION)
+            return False
+        if self._is_within_rules(size):
+            return True
+        self.dropped.add(Drop.RULE)
+        return False
+
+    def _is_within_rules(self, size: int) -> bool:
+        self._last = self._loop.time()
+        if self._left is not None:
+            self._left -= size
+            if self._left < 0:
+                self.abort(Reason.SIZE)
+                return False
+        if self._meter is None:
+            return True
+        # What is over the rate is dropped and not counted, or a flood would let nothing pass.
+        for amount in (0, size):
+            verdict = self._meter(amount)
+            if isinstance(verdict, Reason):
+                self.abort(verdict)
+                return False
+            if verdict and not amount:
+                return False
+        return True
+
+    def _look(self) -> None:
+        left = self._last + self._idle - self._loop.time()
+        if left <= 0:
+            self._end("")
+        else:
+            self._timers[0] = self._loop.call_later(left, self._look)
+
+    # ---- the stream reports -----------------------------------------------------------------------------------
+
+    def stream_data(self, data: bytes) -> None:
+        """Nobody sends bytes on it; they are dropped."""
+        self.stream.consumed(len(data))
+
+    def stream_eof(self) -> None:
+        """The other end has heard nothing for long."""
+        self._end("")
+
+    def stream_error(self, error: DtpError) -> None:
+        """The other end refused or broke off."""
+        self._end(f"{words(error.error_code)} (there)" if isinstance(error, StreamReset) else str(error))
+
+    def stream_writable(self) -> None:
+        """Nothing is written."""
+
+    # ---- the end ----------------------------------------------------------------------------------------------
+
+    def abort(self, reason: Reason) -> None:
+        """End now, and tell the other end why. Idempotent."""
+        if not self.ended:
+            self.stream.reset(reason)
+            self._end(words(reason))
+
+    def finish(self, end: Ending) -> None:
+        """It has no end of its own: silence is one, and so is this."""
+        self._end("")
+
+    def _end(self, why: str) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        self.why = why
+        for timer in self._timers:
+            timer.cancel()
+        self._hub.remove(self.stream.id)
+        self.stream.close()
+        self._on_end(self)
+
+
+# ---- plain sockets -------------------------------------------------------------------------------------------
+
+
+def bind(place: Place, *, share: bool = False) -> socket.socket:
+    """A UDP socket at `place`; `share`: others may be bound beside it. Raises `ListenError`."""
+    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        if share:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind((place.host, place.port))
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"udp:{place}: {reason(error, listening=place.port)}") from error
+    sock.setblocking(False)
+    return sock
+
+
+def connect(place: Place) -> socket.socket:
+    """A UDP socket that leads to `place`, an IP address and a port. Raises `DialError`, `NoDescriptors`."""
+    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    try:
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+    except OSError as error:
+        raise undialled(f"udp:{place}", error) from error
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        sock.connect((place.host, place.port))
+    except OSError as error:
+        sock.close()
+        raise undialled(f"udp:{place}", error) from error
+    sock.setblocking(False)
+    return sock
+
+
+class BackendSocket:
+    """The far end's socket to a backend, for one session. What goes no further is counted in `dropped`."""
+
+    def __init__(self, sock: socket.socket, dropped: Dropped) -> None:
+        self._sock, self._dropped = sock, dropped
+        self._kernel = KernelDrops(sock, dropped)
+        self._watcher = socket_watcher(asyncio.get_running_loop())
+        self.session: UdpSession | None = None
+
+    def start(self, session: UdpSession) -> None:
+        """Begin to read."""
+        self.session = session
+        if not session.ended:
+            self._watcher.add_reader(self._sock.fileno(), self._on_readable)
+
+    def deliver(self, data: memoryview) -> None:
+        """To the backend; what a full buffer doesn't take is dropped."""
+        for _ in range(2):
+            try:
+                self._sock.send(data)
+            except ConnectionRefusedError:  # what ICMP said of an earlier one; this one was not sent
+                self._dropped.add(Drop.UNREACHABLE)
+                continue
+            except OSError as error:
+                self._dropped.add(_unsent(error))
+            return
+        self._dropped.add(Drop.UNREACHABLE)
+
+    def _on_readable(self) -> None:
+        assert self.session is not None
+        for count in range(_PER_TURN):
+            try:
+                data = self._sock.recv(_MOST)
+            except BlockingIOError:
+                return
+            except OSError:  # ICMP: nobody is there; the caller's program finds out by itself
+                self._dropped.add(Drop.UNREACHABLE)
+                continue
+            if count == 1:  # one that was alone has left room
+                self._kernel.look()
+            self.session.send(data)
+            if self.session.ended:
+                return
+
+    def close(self) -> None:
+        """Read no more; what has come meanwhile goes no further."""
+        self._dropped.add(Drop.NO_SESSION, _unread(self._sock))
+        self._kernel.look()
+        self._watcher.remove_reader(self._sock.fileno())
+        self._sock.close()
+
+
+def _unread(sock: socket.socket) -> int:
+    """How many datagrams wait at a socket that is about to be closed."""
+    for count in range(_UNREAD):
+        try:
+            sock.recv(1)
+        except OSError:
+            return count
+    return _UNREAD
+
+
+def _unsent(error: OSError) -> Drop:
+    """Why the kernel did not take a datagram."""
+    return Drop.SOCKET_FULL if error.errno in (errno.EAGAIN, errno.ENOBUFS) else Drop.UNREACHABLE
+
+
+#: Where a datagram comes from, as sockets have it.
+_Source = tuple[str, int]
+
+
+class Waiting:
+    """A source whose stream is not there yet."""
+
+    def __init__(self) -> None:
+        self.datagrams: deque[bytes] = deque()
+
+
+class Sources:
+    """The near end's sources: what comes from each goes to its session, bounded in number.
+
+    What goes no further is counted in `dropped`.
+    """
+
+    #: Sessions at once; the one that was silent longest makes room.
+    MOST = 4096
+    #: Sources that wait for a stream at once; datagrams of others are dropped, since who floods names ever new ones.
+    ASKING = 512
+
+    def __init__(self, sock: socket.socket, on_new: Callable[[_Source], object], dropped: Dropped) -> None:
+        self.sock = sock
+        self._on_new, self._dropped = on_new, dropped
+        self._kernel = KernelDrops(sock, dropped)
+        self._known: OrderedDict[_Source, UdpSession | Waiting] = OrderedDict()
+        self._stopping = False
+        self._asking = 0
+        self._watcher = socket_watcher(asyncio.get_running_loop())
+        self._watcher.add_reader(sock.fileno(), self._on_readable)
+
+    def _on_readable(self) -> None:
+        for count in range(_PER_TURN):
+            try:
+                data, source = self.sock.recvfrom(_MOST)
+            except BlockingIOError:
+                return
+            except OSError:  # ICMP about an answer of ours
+                self._dropped.add(Drop.UNREACHABLE)
+                continue
+            if count == 1:  # one that was alone has left room
+                self._kernel.look()
+            self._take(data, source)
+
+    def _take(self, data: bytes, source: _Source) -> None:
+        known = self._known.get(source)
+        if known is None and (self._stopping or self._asking >= self.ASKING):
+            self._dropped.add(Drop.NO_SESSION)
+            return
+        if isinstance(known, UdpSession):
+            self._known.move_to_end(source)
+            known.send(data)
+            return
+        if known is not None:
+            known.datagrams.append(data)
+            if len(known.datagrams) > _EARLY:
+                known.datagrams.popleft()
+                self._dropped.add(Drop.NO_SESSION)
+            return
+        self._asking += 1
+        waiting = self._known[source] = Waiting()
+        waiting.datagrams.append(data)
+        if len(self._known) > self.MOST:
+            self._evict()
+        self._on_new(source)
+
+    def _evict(self) -> None:
+        _, oldest = self._known.popitem(last=False)
+        if isinstance(oldest, UdpSession):
+            oldest.abort(Reason.TOO_MANY)
+        else:
+            self._dropped.add(Drop.NO_SESSION, len(oldest.datagrams))
+
+    def answer(self, source: _Source, data: memoryview) -> None:
+        """To a program; dropped when it can't be sent now."""
+        try:
+            self.sock.sendto(data, source)
+        except OSError as error:
+            self._dropped.add(_unsent(error))
+
+    def opened(self, source: _Source, session: UdpSession) -> None:
+        """The session is there: what waits goes on."""
+        self._asking -= 1
+        waiting = self._known.get(source)
+        if session.ended or not isinstance(waiting, Waiting):
+            session.abort(Reason.CLIENT_GONE)
+            return
+        self._known[source] = session
+        for data in waiting.datagrams:
+            session.send(data)
+
+    def refused(self, source: _Source) -> None:
+        """No session could be had; another datagram begins anew."""
+        self._asking -= 1
+        self.forget(source)
+
+    def forget(self, source: _Source) -> None:
+        """Its session is over; another datagram begins anew."""
+        gone = self._known.pop(source, None)
+        if isinstance(gone, Waiting):
+            self._dropped.add(Drop.NO_SESSION, len(gone.datagrams))
+        if self._stopping and not self._known:
+            self._close()
+
+    def stop(self) -> None:
+        """Take no new sources; the socket is closed when the sessions that are there are over. Idempotent."""
+        if not self._stopping:
+            self._stopping = True
+            if not self._known:
+                self._close()
+
+    def _close(self) -> None:
+        self._kernel.look()
+        self._watcher.remove_reader(self.sock.fileno())
+        self.sock.close()

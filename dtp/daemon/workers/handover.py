@@ -1,0 +1,229 @@
+"""Carriers that come to the wrong worker, and how they get to the right one (docs/decisions/0086).
+
+The kernel spreads carriers over the workers, and a carrier that is to resume a connection may come to one that
+doesn't have it. That one finishes the handshake, asks the parent where the connection lives, and gives away the
+socket with what the handshake has left. A carrier that is more than a socket (TLS, WebSocket) stays, and its bytes go
+on over a socket pair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from dtp.carriers.stream_socket import StreamSocketCarrier
+from dtp.carriers.tcp import TcpCarrier
+from dtp.carriers.unix import UnixCarrier
+from dtp.carriers.watch import socket_watcher
+from dtp.core import Buffer
+from dtp.daemon.workers.channel import Channel, ChannelLost
+from dtp.errors import CarrierError
+from dtp.net.driver import LinkDriver
+from dtp.net.held import HeldBudget, Keeper
+from dtp.net.listener import Listener
+from dtp.session.handshake import Established
+from dtp.tasks import TaskSet
+
+_READ = 256 * 1024
+
+
+class Handover:
+    """The `Neighbours` of a worker's listener: what is not for this one goes through the parent to where it belongs.
+
+    `home` gives the worker that has to have a new connection, None when any may.
+    """
+
+    def __init__(
+        self, channel: Channel, me: int, home: Callable[[Established], int | None] = lambda _: None
+    ) -> None:
+        self._channel = channel
+        self._me = me
+        self._home = home
+        self._tasks = TaskSet()
+        #: Set once it listens.
+        self.listener: Listener | None = None
+        #: Carriers that were given away, and taken.
+        self.given = self.taken = 0
+
+    def opened(self, connection_id: bytes) -> None:
+        """Tell the parent that a connection of this id lives here."""
+        self._channel.tell("opened", connection=connection_id)
+
+    def closed(self, connection_id: bytes) -> None:
+        """Tell the parent that it is over."""
+        self._channel.tell("closed", connection=connection_id)
+
+    def takes(self, driver: LinkDriver, established: Established) -> bool:
+        """True if another worker may be meant: what comes of it is seen to from here on."""
+        if established.payload.resume:
+            self._spawn(self._find(driver, established))
+            return True
+        home = self._home(established)
+        if home is None or home == self._me:
+            return False
+        # Later: what came behind the handshake is the driver's only once it has returned.
+        asyncio.get_running_loop().call_soon(self._give, driver, established, home)
+        return True
+
+    async def _find(self, driver: LinkDriver, established: Established) -> None:
+        try:
+            owner = await self._channel.ask("where", connection=established.payload.resume)
+        except ChannelLost:
+            owner = None
+        if driver.closed:
+            return
+        if owner is None or owner == self._me:
+            assert self.listener is not None
+            self.listener.give_back(driver, established)
+        else:
+            self._give(driver, established, owner)
+
+    def _give(self, driver: LinkDriver, established: Established, owner: int) -> None:
+        if driver.closed:
+            return
+        carrier = driver.carrier
+        about = {
+            "to": owner,
+            "established": established,
+            "source": carrier.source,
+            "remote": carrier.remote,
+            "scheme": carrier.scheme,
+        }
+        found = driver.detach()
+        if found is None:
+            sock, there = socket.socketpair()
+            received = driver.take_tail()
+            Bridge(driver, sock, None if self.listener is None else self.listener.held)
+            about |= {"scheme": UnixCarrier.scheme, "unsent": b"", "received": received}
+        else:
+            there, unsent, received = found
+            about |= {"unsent": unsent, "received": received}
+        with there:
+            self._channel.tell("carrier", [there.fileno()], **about)
+        self.given += 1
+
+    def take(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
+        """A command of the channel: a carrier that another worker gives away."""
+        (descriptor,) = descriptors
+        sock = socket.socket(fileno=descriptor)
+        if self.listener is None:
+            sock.close()
+            return
+        kind: type[StreamSocketCarrier] = TcpCarrier if fields["scheme"] == TcpCarrier.scheme else UnixCarrier
+        carrier = kind(sock, source=fields["source"], remote=fields["remote"])
+        self.taken += 1
+        self.listener.adopt(carrier, fields["established"], fields["unsent"], fields["received"])
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.start(work, name="dtpd-handover")
+
+    async def close(self) -> None:
+        """Look for nothing more. Idempotent."""
+        await self._tasks.stop()
+
+
+class Bridge:
+    """The owner of a driver whose carrier can't leave this process: its bytes go over `sock`, and come from there.
+
+    What the connection at the other end has not read of one read waits here, and nothing more is read meanwhile.
+    That, and what its carrier keeps, counts in `budget`, as what connections of this process keep does.
+    """
+
+    def __init__(
+        self, driver: LinkDriver, sock: socket.socket, budget: HeldBudget[Keeper] | None = None
+    ) -> None:
+        sock.setblocking(False)
+        self._driver = driver
+        self._sock = sock
+        self._budget = budget
+        self.source = driver.carrier.source
+        self._watcher = socket_watcher(asyncio.get_running_loop())
+        self._out = bytearray()
+        self.closed = False
+        driver.take_over(self, None)
+        driver.settle()
+        self._watcher.add_reader(sock.fileno(), self._on_readable)
+
+    def __repr__(self) -> str:
+        return f"<carrier {self._driver.carrier.remote} of a connection in another process>"
+
+    def _received(
+        self, driver: LinkDriver, buffer: Buffer, start: int, end: int, most: int
+    ) -> tuple[int, int]:
+        waiting = bool(self._out)
+        self._out += buffer.view[start:end]
+        if not waiting:
+            self._on_writable()
+        if self._out:
+            driver.carrier.pause_reading()
+        self._driver_keeps()
+        return end, 0
+
+    def _on_writable(self) -> None:
+        try:
+            sent = self._sock.send(self._out)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:  # the other process is gone
+            self._end()
+            return
+        del self._out[:sent]
+        if self._out:
+            self._watcher.add_writer(self._sock.fileno(), self._on_writable)
+        else:
+            self._watcher.remove_writer(self._sock.fileno())
+            self._driver.carrier.resume_reading()
+        self._driver_keeps()
+
+    def _on_readable(self) -> None:
+        data = b""
+        with contextlib.suppress(OSError):
+            try:
+                data = self._sock.recv(_READ)
+            except (BlockingIOError, InterruptedError):
+                return
+        if not data:
+            self._end()
+            return
+        self._driver.writable = self._driver.carrier.write(memoryview(data))
+        if not self._driver.writable:
+            self._watcher.remove_reader(self._sock.fileno())
+        self._driver_keeps()
+
+    def _driver_keeps(self) -> None:
+        """Have what is kept here counted."""
+        if self._budget is not None and not self.closed:
+            self._budget.note(self, self.source, len(self._out) + self._driver.held)
+
+    def abort(self, code: int, reason: str) -> None:
+        """Cut the carrier off: more is kept for it than others leave room for.
+
+        Its words can't be said here: the keys are where the connection is.
+        """
+        self._driver.carrier.abort()
+
+    def _flush(self) -> None:
+        if not self.closed:
+            self._driver_keeps()
+            self._watcher.add_reader(self._sock.fileno(), self._on_readable)
+
+    def _received_packet(self, driver: LinkDriver, packet: bytes) -> None:
+        """Nobody is here yet to take it."""
+
+    def _carrier_lost(self, driver: LinkDriver, error: CarrierError | None) -> None:
+        if not self.closed:
+            self.closed = True
+            if self._budget is not None:
+                self._budget.forget(self)
+            self._watcher.remove_reader(self._sock.fileno())
+            self._watcher.remove_writer(self._sock.fileno())
+            self._sock.close()
+
+    def _end(self) -> None:
+        """The connection gave the carrier up: what it wrote is sent, then it ends."""
+        self._watcher.remove_reader(self._sock.fileno())
+        self._watcher.remove_writer(self._sock.fileno())
+        self._driver.close()

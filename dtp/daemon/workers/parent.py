@@ -1,0 +1,524 @@
+"""Several processes that serve as one daemon: this is their parent, which serves nobody itself.
+
+It has the sockets, knows which worker has which connection, adds up what they count, and starts one anew that died.
+To `dtp.daemon.process.program` it is what a `Daemon` is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from socket import socket
+from typing import Any
+from urllib.parse import urlsplit
+
+from dtp.daemon import state
+from dtp.daemon.config.model import Config
+from dtp.daemon.config.settled import refuse_what_takes_a_restart
+from dtp.daemon.observing import logs
+from dtp.daemon.policies import Policies
+from dtp.daemon.policies.bans import Bans
+from dtp.daemon.relays.expose import moment
+from dtp.daemon.state import Key, Used
+from dtp.daemon.state.counted import NOTHING, Counted
+from dtp.daemon.state.errors import StateError
+from dtp.daemon.state.memory import MemoryStore
+from dtp.daemon.state.renamed import take_over_bans
+from dtp.daemon.state.table import Table
+from dtp.daemon.workers.channel import Channel, ChannelLost, NotDone
+from dtp.daemon.workers.inherited import Inherited
+from dtp.daemon.workers.listening import Opened, open_places, wanted_by
+from dtp.daemon.workers.sharing import EVERY, Foreign, is_of_rate
+from dtp.daemon.workers.summing import ended, merge, still
+from dtp.daemon.workers.zygote import Zygote
+from dtp.errors import CarrierError, DtpError, LocalError
+from dtp.identity import PeerId
+from dtp.net.address import Address
+from dtp.tasks import SupervisedTask, supervised
+
+log = logging.getLogger("dtpd")
+
+#: Seconds between two looks at the figures of each worker, and without an answer until one is taken for hung.
+LOOK, HUNG = 1.0, 30.0
+#: Seconds that a worker has to begin, or to go on by another file: the chain and databases may take their time.
+CHANGE = 120.0
+#: Pauses before a worker that died is started anew, by how often in a row it died within `_STEADY` seconds.
+BACKOFF = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
+_STEADY = 10.0
+#: Seconds that workers have to end once they are told.
+_LAST = 10.0
+
+
+class WorkerFailed(LocalError):
+    """A worker could not begin, or could not do what it was told; the message is its own."""
+
+    code = "worker-failed"
+
+
+@dataclass(eq=False)
+class Seat:
+    """One of the workers, and those that will take its place."""
+
+    number: int
+    channel: Channel | None = None
+    pid: int = 0
+    since: float = 0.0
+    #: How often it died in all, and soon after it began.
+    deaths: int = 0
+    early_deaths: int = 0
+    #: Connections from peers that were lost with it.
+    lost: int = 0
+    connections: set[bytes] = field(default_factory=set)
+    figures: dict[str, Any] = field(default_factory=dict)
+    #: Who was there when they were asked for last.
+    callers: list[dict[str, Any]] = field(default_factory=list)
+    #: Totals of quotas that others have changed since it asked last.
+    news: dict[Key, Used] = field(default_factory=dict)
+    #: What its predecessors had counted.
+    before: list[dict[str, Any]] = field(default_factory=list)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    watching: SupervisedTask | None = None
+
+
+class Workers:
+    """`count` processes that serve by one configuration."""
+
+    def __init__(self, config: Config, identity: PeerId, zygote: Zygote, table: Table) -> None:
+        self.config = config
+        self.identity = identity
+        self.began = time.monotonic()
+        self.draining = False
+        self.reloads = 0
+        #: See `Daemon`.
+        self.on_fenced: Callable[[], object] | None = None
+        self._zygote, self._table = zygote, table
+        self._seats = [Seat(number) for number in range(table.workers)]
+        self._places: dict[str, Opened] = {}
+        self._where: dict[bytes, int] = {}
+        self._store: state.Store = MemoryStore()
+        self._foreign = Foreign()
+        self._bans = Bans()
+        self._inherited = Inherited({}, {})
+        #: Whether the bans that others share could be read the last time.
+        self._store_up = True
+        self._polling = SupervisedTask(self._poll_bans, name="dtpd-bans")
+        self._ending = False
+        self._changing = asyncio.Lock()
+
+    # ---- beginning ------------------------------------------------------------------------------------------
+
+    async def start(
+        self, adopted: Mapping[str, Sequence[socket]] | None = None, counted: Counted = NOTHING
+    ) -> None:
+        """Listen and start all workers. Arguments as of `Daemon.start`.
+
+        Raises `CarrierError`, `WorkerFailed`, `StateError`; then nothing is left open.
+        """
+        try:
+            self._places = await open_places(self.config, {}, dict(adopted or {}), len(self._seats))
+            await take_over_bans(self.config, self.identity)
+            if self.config.state is not None:
+                self._store = state.make(self.config.state, self.config.counted_as(self.identity))
+            await self._store.open()
+            await self._resume(counted)
+            self._bans.replace(await self._store.bans(time.time()))
+            await asyncio.gather(*(self._begin(seat) for seat in self._seats))
+            await self.refresh(callers=False)
+        except BaseException:
+            await self.close()
+            raise
+        for seat in self._seats:
+            seat.watching = SupervisedTask(partial(self._watch, seat), name="dtpd-worker")
+            seat.watching.start()
+        self._polling.start()
+
+    async def _resume(self, counted: Counted) -> None:
+        """What the process before has counted: in the store, where it wasn't kept there, and in the table."""
+        known = await self._store.bans(time.time())
+        bans = counted.bans_for(self.config.kept_in(self.identity), known)
+        for caller, until in bans.items():
+            self._bans.set(caller, until)
+        self._inherited = Inherited(counted.used, bans)
+        if self.config.state is None:  # it is this process' own
+            await self.take_over()
+        now = moment()
+        for key, time_ in counted.rows.items():
+            self._table.push(key, time_ - now.steady, now.steady)
+        policies = Policies(self._table)
+        policies.make(self.config)
+        policies.resume({}, counted.rates, now)
+
+    async def take_over(self) -> None:
+        """As `Daemon.take_over`."""
+        await self._inherited.tell(self._store, self._bans.told)
+
+    def counted(self) -> Counted:
+        """As `Daemon.counted`."""
+        return Counted(
+            bans=self._bans.known,
+            used=self._store.used if isinstance(self._store, MemoryStore) else self._inherited.used,
+            rows=self._table.arrivals(time.monotonic()),
+            kept_in=self.config.kept_in(self.identity),
+        )
+
+    async def _begin(self, seat: Seat) -> None:
+        """Fork a worker for the seat and let it serve. Raises `WorkerFailed`."""
+        seat.since = (
+            time.monotonic()
+        )  # also of one that can't be had, or it would be tried again without a pause
+        try:
+            sock, seat.pid = self._zygote.spawn(seat.number)
+        except OSError as error:
+            raise WorkerFailed(f"worker {seat.number} can't be had: {error}") from error
+        seat.gone.clear()
+        seat.channel = Channel(
+            sock,
+            {
+                "opened": lambda fields, _: self._opened(seat, fields["connection"]),
+                "closed": lambda fields, _: self._closed(seat, fields["connection"]),
+                "where": lambda fields, _: self._find(fields["connection"]),
+                "carrier": self._pass_on,
+                "fenced": lambda fields, _: self._fenced(),
+                "exchange": lambda fields, _: self._exchange(seat, fields["deltas"]),
+                "forget": lambda fields, _: self._store.forget(fields["scope"], fields["before"]),
+            },
+            lambda: self._lost(seat),
+        )
+        places, descriptors = self._of(seat, self._places)
+        config = self._config_of(seat, self.config)
+        try:
+            await self._ask(
+                seat, seat.channel, "start", descriptors, config=config, places=places, bans=self._bans.known
+            )
+        except (NotDone, ChannelLost) as error:
+            raise WorkerFailed(str(error)) from error
+
+    @staticmethod
+    async def _ask(
+        seat: Seat, channel: Channel, do: str, descriptors: Sequence[int] = (), **fields: Any
+    ) -> None:
+        """Have a worker do what others wait for. Raises `ChannelLost`, `NotDone`, and `WorkerFailed` in the end."""
+        try:
+            async with asyncio.timeout(CHANGE):
+                await channel.ask(do, descriptors, **fields)
+        except TimeoutError:
+            raise WorkerFailed(
+                f"worker {seat.number} (process {seat.pid}) has not answered {do!r} for {CHANGE:g} s"
+            ) from None
+
+    def _config_of(self, seat: Seat, config: Config) -> Config:
+        """Where there are no sockets to share, the first one listens."""
+        if not seat.number:
+            return config
+        shared = tuple(url for url in config.listen if urlsplit(url).scheme in ("tcp", "ws", "wss", "unix"))
+        return replace(config, listen=shared)
+
+    @staticmethod
+    def _of(seat: Seat, opened: Mapping[str, Opened]) -> tuple[list[tuple[str, int]], list[int]]:
+        socks = {place: one.by_worker[seat.number] for place, one in opened.items()}
+        places = [(place, len(found)) for place, found in socks.items()]
+        return places, [sock.fileno() for found in socks.values() for sock in found]
+
+    # ---- what workers say -----------------------------------------------------------------------------------
+
+    def _opened(self, seat: Seat, connection: bytes) -> None:
+        seat.connections.add(connection)
+        self._where[connection] = seat.number
+
+    def _closed(self, seat: Seat, connection: bytes) -> None:
+        seat.connections.discard(connection)
+        self._where.pop(connection, None)
+
+    async def _find(self, connection: bytes) -> int | None:
+        """Which worker has it. One that said so just before is heard first: its word may wait to be read."""
+        for _ in range(3):
+            if (found := self._where.get(connection)) is not None:
+                return found
+            await asyncio.sleep(0)
+        return None
+
+    async def _exchange(self, seat: Seat, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
+        """What a worker has counted; gives it the totals, and those that the others have changed."""
+        totals = dict(await self._store.exchange(deltas)) if deltas else {}
+        # Buckets are in a table that all workers have: what others than they have filled in is told once.
+        of_rates = {key: used for key, used in totals.items() if is_of_rate(key)}
+        totals |= self._foreign.news(deltas, of_rates)
+        counted = [key for key, used in deltas.items() if any(used) and key in totals and key not in of_rates]
+        changed = {key: totals[key] for key in counted}
+        for other in self._seats:
+            if other is not seat and other.channel is not None:
+                other.news |= changed
+        news, seat.news = seat.news, {}
+        return {**news, **totals}
+
+    def _fenced(self) -> None:
+        if self.on_fenced is not None:
+            self.on_fenced()
+
+    def _pass_on(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
+        seat = self._seats[fields["to"]]
+        if seat.channel is not None:
+            seat.channel.tell("carrier", descriptors, **fields)
+        for each in descriptors:
+            os.close(each)
+
+    def _lost(self, seat: Seat) -> None:
+        """A worker is gone: what it had is, too, and its counts stay."""
+        if seat.channel is not None:
+            seat.channel.close()
+        seat.channel = None
+        self._table.clear(seat.number)
+        if seat.figures:
+            seat.before = [merge([*seat.before, ended(seat.figures)])]
+            seat.figures = {}
+        seat.callers = []
+        if not self._ending:
+            seat.lost += len(seat.connections)
+        for connection in seat.connections:
+            self._where.pop(connection, None)
+        seat.connections.clear()
+        seat.news.clear()
+        seat.gone.set()
+
+    # ---- dying and coming back ------------------------------------------------------------------------------
+
+    async def _watch(self, seat: Seat) -> None:
+        """Look at a worker's figures; start it anew when it died or doesn't answer."""
+        while True:
+            channel = seat.channel
+            if channel is None:
+                await self._begin_again(seat)
+                continue
+            try:
+                async with asyncio.timeout(HUNG):
+                    seat.figures = await channel.ask("status", callers=False)
+            except TimeoutError:
+                log.error("worker %d (process %d) doesn't answer: it is killed", seat.number, seat.pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(seat.pid, signal.SIGKILL)
+                await seat.gone.wait()
+                continue
+            except ChannelLost:
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    await seat.gone.wait()
+
+    async def _begin_again(self, seat: Seat) -> None:
+        if self._ending:
+            await asyncio.Event().wait()  # until this task is cancelled
+        early = time.monotonic() - seat.since < _STEADY
+        seat.deaths += 1
+        seat.early_deaths = seat.early_deaths + 1 if early else 0
+        fields = {"event": "worker-died", "worker": seat.number, "pid": seat.pid, "lost": seat.lost}
+        log.error(
+            "worker %d (process %d) died; another takes its place",
+            *(seat.number, seat.pid),
+            extra={"fields": fields},
+        )
+        await asyncio.sleep(BACKOFF[min(seat.early_deaths, len(BACKOFF) - 1)])
+        async with self._changing:
+            try:
+                await self._begin(seat)
+            except WorkerFailed as error:
+                log.error("worker %d can't begin: %s", seat.number, error)
+                self._give_up(seat)
+
+    def _give_up(self, seat: Seat) -> None:
+        if seat.channel is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(seat.pid, signal.SIGKILL)
+            self._lost(seat)
+
+    # ---- changing -------------------------------------------------------------------------------------------
+
+    async def reload(self, config: Config) -> None:
+        """Go on by `config`, in all workers or in none. Raises as `Daemon.reload`, and `WorkerFailed`."""
+        refuse_what_takes_a_restart(self.config, config)
+        async with self._changing:
+            made = await open_places(config, self._places, {}, len(self._seats))
+            try:
+                await self._tell_all(config, made)
+            except DtpError:
+                left = self._places.keys() - wanted_by(config)  # by those who have taken the new one
+                await self._tell_all(self.config, {place: self._places[place] for place in left}, quiet=True)
+                for opened in made.values():
+                    opened.close()
+                raise
+            self._places |= made
+            for place in self._places.keys() - wanted_by(config):
+                self._places.pop(place).close()
+            self.config = config
+        self.reloads += 1
+
+    async def _tell_all(self, config: Config, made: Mapping[str, Opened], *, quiet: bool = False) -> None:
+        async def tell(seat: Seat, channel: Channel) -> None:
+            places, descriptors = self._of(seat, made)
+            config_of_it = self._config_of(seat, config)
+            await self._ask(seat, channel, "reload", descriptors, config=config_of_it, places=places)
+
+        told = [tell(seat, channel) for seat, channel in self._there()]
+        for outcome in await asyncio.gather(*told, return_exceptions=True):
+            # One that died meanwhile begins anew by what holds then.
+            if isinstance(outcome, NotDone) and not quiet:
+                raise WorkerFailed(str(outcome)) from outcome
+            passed_over = (CarrierError, NotDone, WorkerFailed) if quiet else CarrierError
+            if isinstance(outcome, BaseException) and not isinstance(outcome, passed_over):
+                raise outcome
+
+    def _there(self) -> Iterator[tuple[Seat, Channel]]:
+        for seat in self._seats:
+            if seat.channel is not None and not seat.channel.closed:
+                yield seat, seat.channel
+
+    # ---- bans ---------------------------------------------------------------------------------------------
+
+    async def ban(self, caller: str, until: float) -> None:
+        """As `Daemon.ban`, in all workers."""
+        self._inherited.leave_out(caller)
+        self._bans.set(caller, until)
+        # Whoever is sent away by one comes to another: all have to know of it before it is said to be so.
+        told = [channel.ask("bans", bans=self._bans.known) for _, channel in self._there()]
+        with contextlib.suppress(TimeoutError):  # one that hangs is killed, and begins anew with all bans
+            async with asyncio.timeout(HUNG):
+                await asyncio.gather(*told, return_exceptions=True)
+        await self._store.ban(caller, until)
+        self._bans.told(caller)
+
+    def _tell_bans(self) -> None:
+        for _, channel in self._there():
+            channel.tell("bans", bans=self._bans.known)
+
+    async def _poll_bans(self) -> None:
+        """What other daemons have banned."""
+        while True:
+            await asyncio.sleep(EVERY)
+            try:
+                news = self._bans.replace(await self._store.bans(time.time()))
+            except StateError as error:
+                if self._store_up:
+                    fields = {"event": "state-away", "why": str(error)}
+                    log.warning("bans of others are not known now: %s", error, extra={"fields": fields})
+                self._store_up = False
+                continue
+            self._store_up = True
+            if news:
+                self._tell_bans()
+
+    # ---- the end --------------------------------------------------------------------------------------------
+
+    async def drain(self, grace: float) -> bool:
+        """As `Daemon.drain`, in all workers."""
+        self.draining = self._ending = True
+        asked = [channel.ask("drain", grace=grace) for _, channel in self._there()]
+        done = await asyncio.gather(*asked, return_exceptions=True)
+        await self.refresh(callers=False)
+        return all(one is True for one in done)
+
+    async def hand_over(self) -> None:
+        """As `Daemon.hand_over`."""
+        self.draining = self._ending = True
+        told = [self._ask(seat, channel, "hand-over") for seat, channel in self._there()]
+        await asyncio.gather(*told, return_exceptions=True)
+        self._close_places(keep=True)
+
+    def _close_places(self, *, keep: bool = False) -> None:
+        places, self._places = self._places, {}
+        for opened in places.values():
+            opened.close(keep_place=keep)
+
+    async def close(self) -> None:
+        """End all workers now. Idempotent."""
+        self.draining = self._ending = True
+        for seat in self._seats:
+            if seat.watching is not None:
+                seat.watching.cancel()
+        self._polling.cancel()
+        there = list(self._there())
+        for _, channel in there:
+            channel.tell("end")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST):
+                for seat, _ in there:
+                    await seat.gone.wait()
+        for seat, _ in list(self._there()):
+            self._give_up(seat)
+        self._close_places()
+        await self._store.close()
+        self._zygote.close()
+        self._table.close()
+
+    # ---- how it stands --------------------------------------------------------------------------------------
+
+    @property
+    def sockets(self) -> dict[str, list[socket]]:
+        """What the workers listen on, by the setting; the parent's own copies."""
+        return {place: opened.sockets for place, opened in self._places.items()}
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where peers come in."""
+        return [Address.parse(each) for each in self.status(callers=False)["listen"]]
+
+    @property
+    def open_streams(self) -> int:
+        """As far as is known: see `refresh`."""
+        status = self.status(callers=False)
+        return sum(one["open"] for one in (*status["exposed"], *status["forwarded"]))
+
+    async def refresh(self, *, callers: bool = True) -> None:
+        """Ask all workers how they stand, for `status`; `callers`: and who is there."""
+
+        async def look(seat: Seat, channel: Channel) -> None:
+            with contextlib.suppress(ChannelLost, NotDone, TimeoutError):
+                async with asyncio.timeout(LOOK):
+                    found = await channel.ask("status", callers=callers)
+                    # Apart: figures alone are asked for all the time, and would leave nobody there.
+                    who = found.pop("callers", [])
+                    seat.figures, seat.callers = found, who if callers else seat.callers
+
+        await asyncio.gather(*(look(seat, channel) for seat, channel in self._there()))
+
+    def status(self, *, callers: bool = True) -> dict[str, Any]:
+        """As `Daemon.status`, over all workers and those that died, as of the last `refresh`; and `workers`."""
+        found = merge([seat.figures for seat in self._seats if seat.figures])
+        found = merge([found, *(still(before, found) for seat in self._seats for before in seat.before)])
+        found = merge([found, {"tasks": [asdict(each) for each in supervised()]}])
+        found.setdefault("exposed", [])
+        found.setdefault("forwarded", [])
+        found.setdefault("listen", [])
+        found.setdefault("refused", {})
+        return {
+            **found,
+            "identity": str(self.identity),
+            "pid": os.getpid(),
+            "uptime": round(time.monotonic() - self.began, 3),
+            "draining": self.draining,
+            "reloads": self.reloads,
+            "connections": found.get("connections", 0),
+            "callers": [each for seat in self._seats for each in seat.callers] if callers else [],
+            "events": sorted([*found.get("events", []), *logs.recent()], key=lambda one: one["time"]),
+            "bans": self._bans.status(time.time()),
+            **({"state_up": found.get("state_up", True) and self._store_up} if self.config.state else {}),
+            "workers": [
+                {
+                    "worker": seat.number,
+                    "pid": seat.pid,
+                    "up": seat.channel is not None,
+                    "deaths": seat.deaths,
+                    "lost": seat.lost,
+                    "connections": len(seat.connections),
+                    "open": sum(
+                        one["open"] for key in ("exposed", "forwarded") for one in seat.figures.get(key, ())
+                    ),
+                }
+                for seat in self._seats
+            ],
+        }

@@ -1,0 +1,226 @@
+"""Tells a store what quotas and rates have counted, and them what others have: once a second, beside the traffic."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+
+from dtp.daemon.policies.quota import EVERYBODY, Quota
+from dtp.daemon.policies.rate import Rate
+from dtp.daemon.state import MAX_CALLERS, Key, Store, Used
+from dtp.daemon.state.errors import StateError
+from dtp.daemon.workers.inherited import Inherited
+from dtp.identity import PeerId
+from dtp.tasks import SupervisedTask
+
+log = logging.getLogger("dtpd")
+
+#: Seconds between two exchanges: how much later a daemon knows what others have counted.
+EVERY = 1.0
+#: The same among the workers of one daemon.
+AMONG_WORKERS = 0.05
+#: What rates have counted is kept by the hour, nanoseconds of their buckets.
+_HOUR, _NS = 3600, 1_000_000_000
+_NOTHING = Used()
+
+#: A quota, and what it is called in the store: "SERVICE/NUMBER/SECONDS".
+NamedQuota = tuple[str, Quota]
+#: A rate, and what it is called: "SERVICE/rate/NUMBER/HASH".
+NamedRate = tuple[str, Rate]
+
+
+def is_of_rate(key: Key) -> bool:
+    """Whether a key is of a rate rather than a quota."""
+    return "/rate/" in key.scope
+
+
+class Foreign:
+    """What others have added to totals, each part of it once: totals less what was told from here."""
+
+    def __init__(self) -> None:
+        #: What was told, and what others had added by then; who was asked about last is behind.
+        self._seen: OrderedDict[Key, tuple[Used, Used]] = OrderedDict()
+
+    def news(self, deltas: Mapping[Key, Used], totals: Mapping[Key, Used]) -> dict[Key, Used]:
+        """After `deltas` were told, and `totals` given for them: what others have added since the last time.
+
+        What is seen of a key for the first time is no news: it may have been counted long ago.
+        """
+        found: dict[Key, Used] = {}
+        for key, total in totals.items():
+            delta = deltas.get(key, _NOTHING)
+            told, known = self._seen.get(key, (_NOTHING, None))
+            told = _sum(told, delta)
+            others = Used(total.requests - told.requests, total.data - told.data)
+            if known is None or known == others:
+                found[key] = _NOTHING
+            else:
+                found[key] = Used(max(0, others.requests - known.requests), max(0, others.data - known.data))
+            self._seen[key] = told, others
+            self._seen.move_to_end(key)
+            if len(self._seen) > MAX_CALLERS:
+                self._seen.popitem(last=False)
+        newest = max((key.period for key in totals), default=0)
+        while self._seen and next(iter(self._seen)).period < newest - 1:
+            self._seen.popitem(last=False)
+        return found
+
+
+def _sum(one: Used, more: Used) -> Used:
+    return Used(one.requests + more.requests, one.data + more.data) if any(more) else one
+
+
+class Sharing:
+    """Exchanges for quotas and rates, until closed. While the store is away, they count on alone."""
+
+    def __init__(
+        self,
+        store: Store,
+        quotas: Callable[[], Iterable[NamedQuota]],
+        rates: Callable[[], Iterable[NamedRate]] = tuple,
+        *,
+        every: float | None = None,
+        on_bans: Callable[[Mapping[str, float]], object] | None = None,
+    ) -> None:
+        """`every`: seconds between two exchanges, `EVERY` by default. `on_bans` gets all bans that there are."""
+        self._every = EVERY if every is None else every
+        self._store = store
+        self._quotas, self._rates = quotas, rates
+        self._on_bans = on_bans
+        self._foreign = Foreign()
+        self._task: SupervisedTask | None = None
+        self._stop = asyncio.Event()
+        #: What could not be done when it was tried last: an exchange, or reading bans.
+        self._failing: set[str] = set()
+        self._periods: dict[str, int] = {}
+        #: Of those who are asked about now: to spell a name takes some 70 us, and so does reading one.
+        self._names: dict[PeerId | None, str] = {None: EVERYBODY}
+        self._peers: dict[str, PeerId | None] = {EVERYBODY: None}
+
+    async def start(self) -> None:
+        """Open the store. Raises `StateError`."""
+        await self._store.open()
+        await self._read_bans()
+        self._task = SupervisedTask(self._run, name="dtpd-state")
+        self._task.start()
+
+    async def close(self) -> None:
+        """Tell what was counted last, and end. Idempotent."""
+        if self._task is not None:
+            # Not cancelled: an exchange under way would be told or not, and nobody would know.
+            self._stop.set()
+            await self._task.finish()
+            self._task = None
+            await self.exchange()
+        await self._store.close()
+
+    async def take_over(self, inherited: Inherited, on_ban: Callable[[str], object]) -> None:
+        """Tell of what the process before has counted. See `Inherited.tell`."""
+        await inherited.tell(self._store, on_ban)
+
+    async def ban(self, caller: str, until: float) -> None:
+        """Tell of a ban. Raises `StateError`."""
+        await self._store.ban(caller, until)
+
+    async def _run(self) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._every):
+                    await self._stop.wait()
+                    return
+            await self.exchange()
+            try:
+                await self._read_bans()
+            except StateError as error:
+                self._fails("bans", error)
+            else:
+                self._works("bans")
+
+    async def _read_bans(self) -> None:
+        if self._on_bans is not None:
+            self._on_bans(await self._store.bans(time.time()))
+
+    async def exchange(self) -> None:
+        """Once, now. What can't be told stays to be told."""
+        quotas, rates = dict(self._quotas()), dict(self._rates())
+        deltas = self._take(quotas, rates)
+        if not deltas and not self._store.tells:
+            return
+        try:
+            totals = await self._store.exchange(deltas)
+        except StateError as error:
+            self._give_back(deltas, quotas, rates)
+            self._fails("exchange", error)
+            return
+        self._works("exchange")
+        of_rates = {key: used for key, used in totals.items() if is_of_rate(key)}
+        if not self._store.tells:
+            of_rates = self._foreign.news(deltas, of_rates)
+        for key, used in of_rates.items():
+            if any(used) and key.scope in rates:
+                rates[key.scope].advance(
+                    self._peer(key.caller), used.requests / _NS, used.data / _NS, time.monotonic()
+                )
+        for key, used in totals.items():
+            if key.scope in quotas:
+                quotas[key.scope].merge(key.period, key.caller, used)
+        await self._forget_old(deltas)
+
+    def _take(self, quotas: Mapping[str, Quota], rates: Mapping[str, Rate]) -> dict[Key, Used]:
+        now = time.time()
+        names: dict[PeerId | None, str] = {None: EVERYBODY}
+        deltas: dict[Key, Used] = {}
+        for scope, quota in quotas.items():
+            period, pending = quota.take_pending(now)
+            for caller, used in pending.items():
+                deltas[Key(scope, period, caller)] = used
+        for scope, rate in rates.items():
+            for peer, (requests, data) in rate.take_pending().items():
+                name = names[peer] = self._names.get(peer) or str(peer)
+                deltas[Key(scope, int(now // _HOUR), name)] = Used(round(requests * _NS), round(data * _NS))
+        self._names = names
+        self._peers = {name: peer for peer, name in names.items()}
+        return deltas
+
+    def _peer(self, name: str) -> PeerId | None:
+        return self._peers[name] if name in self._peers else PeerId.parse(name)
+
+    def _give_back(
+        self, deltas: Mapping[Key, Used], quotas: Mapping[str, Quota], rates: Mapping[str, Rate]
+    ) -> None:
+        for key, used in deltas.items():
+            if key.scope in quotas:
+                quotas[key.scope].give_back(key.period, key.caller, used)
+            elif any(used):
+                rates[key.scope].give_back(self._peer(key.caller), used.requests / _NS, used.data / _NS)
+
+    @property
+    def up(self) -> bool:
+        """Whether the store can be had, as far as is known."""
+        return not self._failing
+
+    def _fails(self, what: str, error: StateError) -> None:
+        if not self._failing:
+            fields = {"event": "state-away", "why": str(error)}
+            log.warning("quotas are counted here alone: %s", error, extra={"fields": fields})
+        self._failing.add(what)
+
+    def _works(self, what: str) -> None:
+        if what in self._failing:
+            self._failing.remove(what)
+            if not self._failing:
+                log.info("the state can be shared again", extra={"fields": {"event": "state-back"}})
+
+    async def _forget_old(self, deltas: Iterable[Key]) -> None:
+        for key in deltas:
+            if self._periods.get(key.scope, key.period) < key.period or key.scope not in self._periods:
+                self._periods[key.scope] = key.period
+                try:
+                    await self._store.forget(key.scope, key.period)
+                except StateError as error:
+                    self._fails("exchange", error)
+                    return

@@ -1,0 +1,198 @@
+"""One of several processes that serve: a `Daemon` that its parent tells what to do (`dtp.daemon.workers.parent`)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from dtp.daemon.config.model import Config
+from dtp.daemon.observing import logs
+from dtp.daemon.policies.concurrency import Concurrency
+from dtp.daemon.server import LIMITS, Daemon, Team
+from dtp.daemon.state import Key, Used
+from dtp.daemon.state.errors import StateError
+from dtp.daemon.state.table import Table
+from dtp.daemon.workers.channel import Channel
+from dtp.daemon.workers.handover import Handover
+from dtp.errors import DtpError
+from dtp.identity import Identity
+from dtp.session.handshake import Established
+
+log = logging.getLogger("dtpd")
+
+
+class ParentStore:
+    """A `Store` that asks the parent, who adds up what all workers count."""
+
+    tells = True
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+
+    async def open(self) -> None:
+        """The parent has opened what is behind it."""
+
+    async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
+        """Add `deltas` to what all workers count; return the totals of their keys. Raises `StateError`."""
+        try:
+            found: Mapping[Key, Used] = await self.channel.ask("exchange", deltas=deltas)
+        except DtpError as error:
+            raise StateError(str(error)) from error
+        return found
+
+    async def forget(self, scope: str, before: int) -> None:
+        """Drop what was counted for the periods before this one. Raises `StateError`."""
+        try:
+            await self.channel.ask("forget", scope=scope, before=before)
+        except DtpError as error:
+            raise StateError(str(error)) from error
+
+    async def ban(self, caller: str, until: float) -> None:
+        """The parent does it."""
+
+    async def bans(self, now: float) -> Mapping[str, float]:
+        """The parent tells of them when they change."""
+        return {}
+
+    async def close(self) -> None:
+        """Nothing of it is open here."""
+
+
+class Worker:
+    """Serves until its parent tells it to end, or is gone: then it finishes what it has."""
+
+    def __init__(
+        self, number: int, sock: socket.socket, identity: Identity, psk: bytes | None, table: Table
+    ) -> None:
+        self._number, self._identity, self._psk, self._table = number, identity, psk, table
+        self._over = asyncio.Event()
+        self._orphaned = False
+        self._daemon: Daemon | None = None
+        commands: dict[str, Callable[[Mapping[str, Any], list[int]], Any]] = {
+            "start": self._start,
+            "reload": self._reload,
+            "status": self._status,
+            "drain": self._drain,
+            "hand-over": self._hand_over,
+            "bans": self._set_bans,
+            "end": self._end,
+        }
+        self._channel = Channel(sock, commands, self._parent_is_gone)
+        self._handover = Handover(self._channel, number, self._home)
+        commands["carrier"] = self._handover.take
+
+    async def run(self) -> None:
+        """To the end."""
+        await self._over.wait()
+        daemon = self._daemon
+        if daemon is not None:
+            if self._orphaned:
+                log.error("the parent is gone: worker %d finishes what it has", self._number)
+                await daemon.hand_over()
+                await daemon.drain(daemon.config.drain)
+            await daemon.close()
+        await self._handover.close()
+        self._channel.close()
+
+    def _home(self, established: Established) -> int | None:
+        """Return the worker that has to have a new connection; None: any.
+
+        What is paid is counted by one: channels and vouchers of all callers are in its hands. Where streams of an
+        identity are bounded all of its connections come to one, which knows of those that have no carrier.
+        """
+        exposed = None if self._daemon is None else self._daemon.exposed.get(established.payload.service)
+        if exposed is None:
+            return None
+        if exposed.config.price is not None:
+            return 0
+        if any(isinstance(policy, Concurrency) for policy in exposed.chain.policies):
+            return hash(established.peer.key) % self._table.workers  # salted alike: all are of one process
+        return None
+
+    # ---- commands -------------------------------------------------------------------------------------------
+
+    def _start(self, fields: Mapping[str, Any], descriptors: list[int]) -> Awaitable[None]:
+        # The daemon is there at once, for what the parent says next.
+        config: Config = fields["config"]
+        logs.set_up(config.log)
+        team = Team(self._number, self._table, ParentStore(self._channel), self._handover)
+        self._daemon = Daemon(
+            config, self._identity, psk=self._psk, limits=_share_of(self._table.workers), team=team
+        )
+        self._daemon.on_fenced = lambda: self._channel.tell("fenced")
+        self._daemon.set_bans(fields["bans"])
+        return self._daemon.start(_by_place(fields["places"], descriptors))
+
+    async def _reload(self, fields: Mapping[str, Any], descriptors: list[int]) -> None:
+        assert self._daemon is not None
+        config: Config = fields["config"]
+        adopted = _by_place(fields["places"], descriptors)
+        for place in (
+            adopted.keys() & self._daemon.sockets.keys()
+        ):  # a file was taken back that wasn't taken here
+            for sock in adopted.pop(place):
+                sock.close()
+        await self._daemon.reload(config, adopted)
+        logs.set_up(config.log)
+
+    def _status(self, fields: Mapping[str, Any], _: list[int]) -> Mapping[str, Any]:
+        if self._daemon is None:
+            return {}
+        # Connections that came here by way of another worker.
+        return {**self._daemon.status(callers=fields["callers"]), "handed_over": self._handover.taken}
+
+    async def _drain(self, fields: Mapping[str, Any], _: list[int]) -> bool:
+        assert self._daemon is not None
+        return await self._daemon.drain(fields["grace"])
+
+    async def _hand_over(self, fields: Mapping[str, Any], _: list[int]) -> None:
+        assert self._daemon is not None
+        await self._daemon.hand_over()
+
+    def _set_bans(self, fields: Mapping[str, Any], _: list[int]) -> None:
+        assert self._daemon is not None
+        self._daemon.set_bans(fields["bans"])
+
+    def _end(self, fields: Mapping[str, Any], _: list[int]) -> None:
+        self._over.set()
+
+    def _parent_is_gone(self) -> None:
+        self._orphaned = True
+        self._over.set()
+
+
+def _by_place(places: list[tuple[str, int]], descriptors: list[int]) -> dict[str, list[socket.socket]]:
+    left = iter(descriptors)
+    return {place: [socket.socket(fileno=next(left)) for _ in range(count)] for place, count in places}
+
+
+def _share_of(workers: int) -> Any:
+    """Half-open handshakes are bounded in all, and the kernel spreads dials evenly."""
+    return replace(
+        LIMITS,
+        half_open=-(-LIMITS.half_open // workers),
+        half_open_per_source=-(-LIMITS.half_open_per_source // workers),
+    )
+
+
+def main_of(identity: Identity, psk: bytes | None, table: Table) -> Callable[[int, socket.socket], None]:
+    """What a forked process has to run, with what no message carries."""
+
+    def main(number: int, sock: socket.socket) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(each, signal.SIG_IGN)  # the parent gets them, too, and tells
+        os.environ.pop("NOTIFY_SOCKET", None)
+        table.me = number
+
+        async def serve() -> None:
+            await Worker(number, sock, identity, psk, table).run()
+
+        asyncio.run(serve())
+
+    return main

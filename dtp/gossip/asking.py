@@ -1,0 +1,263 @@
+"""Messages that are told of and asked for: IHAVE, IWANT, IDONTWANT, promises; and the past for late joiners."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from dtp.gossip import frames
+from dtp.gossip.core import SETTLED_BEATS, Core, Neighbour, TopicState
+from dtp.gossip.frames import Kind
+
+#: Neighbours that a topic's past is asked of.
+HISTORY_PEERS: Final = 3
+#: Ids that a neighbour in a full mesh is told, at a heartbeat: it should have them.
+_FULL_IDS: Final = 200
+#: Ids whose counts of IWANT are kept for one neighbour.
+_SERVED: Final = 8192
+#: Heartbeats of a neighbour that may fall into one of ours.
+_BEATS: Final = 3
+#: Ids that are asked for at a time, of all neighbours: beyond, IHAVEs wait for the next heartbeat.
+_ASKED: Final = 20_000
+#: Messages that a neighbour is told of again at most.
+_TOLD_AGAIN: Final = 131_072
+#: Neighbours that are remembered to have what another one was asked for: each tells of it once, and may not give it.
+_OTHERS: Final = 8
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A message that was asked for: whom, until when it has to come, and who else has it."""
+
+    peer: bytes
+    until: float
+    others: list[bytes]
+
+
+class Asking:
+    """What was asked of whom."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._asked: dict[bytes, _Asked] = {}
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    @property
+    def next_promise(self) -> float | None:
+        """When the oldest promise has to be kept; None without any."""
+        for asked in self._asked.values():
+            return asked.until
+        return None
+
+    # ---- what neighbours say ------------------------------------------------------------------------------------
+
+    def receive_ihave(self, neighbour: Neighbour, body: bytes, now: float) -> None:
+        """A neighbour tells which messages it has: ask for those that aren't here, each of one neighbour."""
+        core, limits = self._core, self._core.limits
+        neighbour.beat.ihaves += 1
+        if neighbour.beat.ihaves > limits.ihaves:
+            core.blame(neighbour.key, "ihave-flood")
+            return
+        topic, rest = frames.read_topic(body)
+        ids = frames.read_ids(rest)
+        state = core.topics.get(topic)
+        if state is None or not state.joined:
+            core.counts["ihave-unknown-topic"] += 1
+            return
+        if core.scores[neighbour.key] < core.scores.weights.gossip:
+            core.counts["ihave-low-score"] += 1
+            return
+        wanted = []
+        for message_id in ids:
+            if message_id in core.seen:
+                continue
+            asked = self._asked.get(message_id)
+            if asked is not None:
+                if len(asked.others) < _OTHERS and neighbour.key not in (asked.peer, *asked.others):
+                    asked.others.append(neighbour.key)
+                continue
+            if neighbour.beat.asked >= _BEATS * limits.ids or len(self._asked) >= _ASKED:
+                core.counts["ihave-too-many"] += 1
+                break
+            neighbour.beat.asked += 1
+            wanted.append(message_id)
+            self._asked[message_id] = _Asked(neighbour.key, now + limits.promise, [])
+        if wanted:
+            core.counts["asked"] += len(wanted)
+            core.tell(neighbour, frames.frame(Kind.IWANT, *wanted), now)
+
+    def receive_iwant(self, neighbour: Neighbour, body: bytes, now: float) -> None:
+        """A neighbour asks for messages by id: each is given a few times."""
+        core, limits = self._core, self._core.limits
+        if core.scores[neighbour.key] < core.scores.weights.gossip:
+            core.counts["iwant-low-score"] += 1
+            return
+        if len(neighbour.served) > _SERVED:
+            for message_id in [each for each in neighbour.served if core.held.get(each) is None]:
+                del neighbour.served[message_id]
+        for message_id in frames.read_ids(body):
+            held = core.held.get(message_id)
+            if held is None:
+                core.counts["iwant-not-held"] += 1
+                continue
+            if neighbour.served[message_id] >= limits.iwants or len(neighbour.served) > _SERVED:
+                core.blame(neighbour.key, "iwant-flood", 0.1)
+                continue
+            neighbour.served[message_id] += 1
+            neighbour.outbox.dont_want.pop(message_id, None)
+            if neighbour.outbox.offer(message_id, frames.frame(Kind.MESSAGE, held.encoded), now):
+                core.counts["answered"] += 1
+                core.mark_ready(neighbour)
+            else:
+                neighbour.served[message_id] -= 1
+                core.counts["left-out"] += 1
+                self._owe(held.topic, neighbour, now)
+
+    def _owe(self, topic: bytes, neighbour: Neighbour, now: float) -> None:
+        """Tell a neighbour again of everything that is held and not stale: what it asked for had no room."""
+        state = self._core.topics.get(topic)
+        if state is not None and neighbour.key in state.members and neighbour.key not in state.owed:
+            core = self._core
+            since_ms = int((now + core.wall_offset - core.limits.stale) * 1000)
+            state.owed[neighbour.key] = core.held.number_since(topic, since_ms, _TOLD_AGAIN)
+
+    def receive_idontwant(self, neighbour: Neighbour, body: bytes) -> None:
+        """A neighbour has messages already."""
+        if surplus := neighbour.outbox.refuse(frames.read_ids(body)):
+            self._core.counts["idontwant-too-many"] += surplus
+
+    # ---- what comes of it ---------------------------------------------------------------------------------------
+
+    def arrived(self, message_id: bytes, sender: Neighbour | None, now: float) -> None:
+        """A message is here: nobody is waited for any more. `sender` is None when it was written here."""
+        if self._asked:
+            asked = self._asked.pop(message_id, None)
+            if asked is not None and sender is not None and sender.key == asked.peer:
+                sender.gave = now
+
+    def beat(self, now: float) -> None:
+        """Blame those that didn't give what they had, and ask others; tell neighbours what is here."""
+        core = self._core
+        broken = [message_id for message_id, asked in self._asked.items() if asked.until <= now]
+        blamed: set[bytes] = set()
+        again: dict[bytes, list[bytes]] = {}
+        for message_id in broken:
+            asked = self._asked.pop(message_id)
+            core.counts["promise-broken"] += 1
+            promised = core.neighbours.get(asked.peer)
+            # Who gave some of what was asked is slow, or we are; who gave nothing promised what it hasn't.
+            if promised is not None and promised.gave < asked.until - core.limits.promise:
+                blamed.add(asked.peer)
+            others = [peer for peer in asked.others if peer in core.neighbours]
+            if others:
+                again.setdefault(others[0], []).append(message_id)
+                self._asked[message_id] = _Asked(others[0], now + core.limits.promise, others[1:])
+        for peer in blamed:
+            core.scores.count_misbehaviour(peer)
+        for peer, ids in again.items():
+            core.tell(core.neighbours[peer], frames.frame(Kind.IWANT, *ids), now)
+        for state in core.topics.values():
+            if state.joined:
+                self._tell(state, now)
+
+    def _tell(self, state: TopicState, now: float) -> None:
+        """Tell neighbours which messages are here."""
+        for peer in [peer for peer in state.owed if self._may_tell(peer)]:
+            number = state.owed.pop(peer)
+            rest = self._tell_one(state, peer, number, self._core.limits.ids, now)
+            if rest < self._core.held.end(state.name):
+                state.owed[peer] = rest
+        self._tell_outside(state, now)
+        if state.is_full:
+            self._tell_mesh(state, now)
+
+    def _may_tell(self, peer: bytes) -> bool:
+        core = self._core
+        return core.scores[peer] >= core.scores.weights.gossip and not core.neighbours[peer].outbox.is_busy
+
+    def _longest_ago(self, state: TopicState, peers: Iterable[bytes], end: int) -> list[bytes]:
+        """Return those that weren't told of all below a number, who was told longest ago first."""
+        fit = [
+            peer
+            for peer in sorted(peers)
+            if peer not in state.owed and state.told.setdefault(peer, end) < end and self._may_tell(peer)
+        ]
+        self._core.random.shuffle(fit)
+        fit.sort(key=lambda peer: state.told[peer])
+        return fit
+
+    def _tell_outside(self, state: TopicState, now: float) -> None:
+        """Those outside the mesh get nothing else: some of them each time, so that each is told of everything."""
+        limits = self._core.limits
+        fit = self._longest_ago(state, state.members - state.mesh, self._core.held.end(state.name))
+        for peer in fit[: max(limits.degree_lazy, int(len(fit) * limits.lazy_part))]:
+            state.told[peer] = self._tell_one(state, peer, state.told[peer], limits.ids, now)
+
+    def _tell_mesh(self, state: TopicState, now: float) -> None:
+        """In a full mesh all get everything at once: one is told a little, in case something was lost."""
+        settled = state.ends[0] if len(state.ends) == SETTLED_BEATS else 0
+        state.ends.append(self._core.held.end(state.name))
+        for peer in self._longest_ago(state, state.mesh, settled)[:1]:
+            number = max(state.told[peer], settled - _FULL_IDS)
+            self._tell_one(state, peer, number, settled - number, now, has_most=True)
+            state.told[peer] = settled
+
+    def _tell_one(
+        self, state: TopicState, peer: bytes, number: int, most: int, now: float, *, has_most: bool = False
+    ) -> int:
+        """Tell ids from a number on, and return the number behind them."""
+        core = self._core
+        ids, number, lost = core.held.ids_since(state.name, number, most)
+        if lost and not has_most:
+            core.counts["untold"] += lost
+        if ids:
+            core.counts["told"] += len(ids)
+            core.tell(core.neighbours[peer], frames.ihave(state.name, ids), now)
+        return number
+
+    # ---- the past -----------------------------------------------------------------------------------------------
+
+    def ask_history(self, state: TopicState, neighbour: Neighbour, now: float) -> None:
+        """Ask a neighbour for what it holds, if the past is wanted and wasn't asked of enough others."""
+        if state.history_left and state.name not in neighbour.past_wanted:
+            state.history_left -= 1
+            most = self._core.limits.history
+            neighbour.past_wanted[state.name] = most
+            self._core.tell(neighbour, frames.history(state.name, state.history_since, most), now)
+
+    def receive_history(self, neighbour: Neighbour, body: bytes, now: float) -> None:
+        """A neighbour asks for what is held."""
+        core = self._core
+        topic, since_ms, most = frames.read_history(body)
+        last = neighbour.history.get(topic)
+        if last is not None and now - last < core.limits.history_pause:
+            core.blame(neighbour.key, "history-flood")
+            return
+        state = core.topics.get(topic)
+        if state is None or not state.joined or neighbour.key not in state.members:
+            core.counts["history-unknown-topic"] += 1
+            return
+        neighbour.history[topic] = now  # at most as many as it has topics
+        number = core.held.number_since(topic, since_ms, min(most, core.limits.history))
+        neighbour.past[topic] = number, core.held.end(topic), since_ms
+        self.give_past(neighbour, now)
+
+    def give_past(self, neighbour: Neighbour, now: float) -> None:
+        """Give a neighbour what it asked for of the past, as far as it reads: it is called again when it has."""
+        held_messages, outbox = self._core.held, neighbour.outbox
+        for topic, (start, end, since_ms) in list(neighbour.past.items()):
+            for number, held in held_messages.from_number(topic, start):
+                if number >= end:
+                    break
+                if outbox.is_busy or outbox.is_full:
+                    neighbour.past[topic] = number, end, since_ms
+                    return
+                if held.time_ms >= since_ms and outbox.offer(
+                    held.id, frames.frame(Kind.PAST, held.encoded), now
+                ):
+                    self._core.counts["answered"] += 1
+                    self._core.mark_ready(neighbour)
+            del neighbour.past[topic]

@@ -1,0 +1,138 @@
+"""A neighbour's stream: its bytes become frames for the router, and what waits for it is written as it reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from dtp.errors import DtpError
+from dtp.gossip.errors import GossipFrameError
+from dtp.gossip.frames import split_frames
+
+if TYPE_CHECKING:
+    from dtp.gossip.gossip import Gossip
+    from dtp.net.stream import Stream
+
+#: Bytes that are written at a time, and that may wait in the stream: the rest waits in the router, counted.
+_AT_ONCE: Final = 64 * 1024
+_QUEUED: Final = 128 * 1024
+#: The code that a stream is reset with when nothing more is read from it.
+CUT_OFF: Final = 1
+
+
+class Channel:
+    """The sink of one neighbour's stream."""
+
+    def __init__(self, gossip: Gossip, peer: bytes, stream: Stream) -> None:
+        self.peer = peer
+        self._gossip = gossip
+        self._stream = stream
+        self._partial = b""
+        self._unread: deque[bytes] = deque()
+        self._is_over = False
+        self._ended: asyncio.Future[None] = stream.connection.loop.create_future()
+
+    def attach(self) -> None:
+        """Take what comes, from now on."""
+        self._stream.set_low_mark(_AT_ONCE)
+        self._stream.attach(self)
+
+    async def wait_ended(self) -> None:
+        """Wait until the stream is over."""
+        await asyncio.shield(self._ended)
+
+    # ---- what comes ---------------------------------------------------------------------------------------------
+
+    def stream_data(self, data: bytes) -> None:
+        """The next bytes of the neighbour."""
+        if self._is_over:
+            self._stream.consumed(len(data))
+        elif self._gossip.is_paused or self._unread:
+            self._unread.append(data)  # no more comes than the stream's window: credit isn't given back
+        else:
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        size = len(data)
+        if self._partial:
+            data = self._partial + data
+        try:
+            found, used = split_frames(data, self._gossip.limits.message)
+        except GossipFrameError:
+            self._gossip.router.count_broken(self.peer)
+            self._gossip._received(self.peer, [])
+            return
+        self._partial = data[used:]
+        if found:
+            self._gossip._received(self.peer, found)
+        self._stream.consumed(size)
+
+    def resume(self) -> None:
+        """There is room again: take what has come meanwhile."""
+        while self._unread and not self._gossip.is_paused and not self._is_over:
+            self._take(self._unread.popleft())  # piece by piece: the room may be for one message only
+
+    def stream_eof(self) -> None:
+        """The neighbour has finished."""
+        self.close()
+
+    def stream_error(self, error: DtpError) -> None:
+        """The stream or its connection broke off."""
+        self._end()
+
+    # ---- what goes ----------------------------------------------------------------------------------------------
+
+    def send(self) -> None:
+        """Write what the router has, as far as the stream takes it."""
+        stream, router = self._stream, self._gossip.router
+        now = stream.connection.loop.time()
+        while not self._is_over and stream.queued < _QUEUED:
+            data = router.take(self.peer, _AT_ONCE, now)
+            if not data:
+                return
+            try:
+                stream.write(data)
+            except DtpError:  # it, or its connection, is over: what ended it is told by itself
+                self._end()
+                return
+
+    def stream_writable(self) -> None:
+        """The stream takes more."""
+        if self._is_over:
+            return
+        if self._stream.write_error is not None:
+            self._end()
+            return
+        self.send()
+        self._gossip._schedule_flush()
+
+    def close(self) -> None:
+        """End it at once."""
+        if not self._is_over:
+            self._end()
+            self._stream.reset(CUT_OFF)
+
+    def finish(self) -> None:
+        """End it behind what was sent.
+
+        The neighbour isn't asked to stop: it hears that first, and would leave the last that was sent unread.
+        """
+        if not self._is_over:
+            self.send()
+            self._end()
+            self._stream.write_eof()
+
+    async def delivered(self) -> None:
+        """Wait until the neighbour has what was sent before `finish`, where there is a carrier to it now."""
+        if self._stream.connection.stats.carriers:
+            await self._stream.connection.delivered()
+
+    def _end(self) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._unread.clear()
+            self._partial = b""
+            self._gossip._lost(self)
+            if not self._ended.done():
+                self._ended.set_result(None)

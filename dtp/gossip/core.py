@@ -1,0 +1,233 @@
+"""What the parts of a router share: neighbours, topics, and what happened. No IO, no clock, no randomness."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from random import Random
+from typing import Final
+
+from dtp.gossip.frames import SHORT_NAME
+from dtp.gossip.held import HeldMessages
+from dtp.gossip.limits import GossipLimits, ScoreWeights
+from dtp.gossip.message import Message, Parsed, SignatureChecks
+from dtp.gossip.outbox import Outbox
+from dtp.gossip.score import Scores
+from dtp.gossip.seen import SeenCache
+
+#: Topics of all neighbours together that are remembered.
+KNOWN_TOPICS: Final = 16_384
+#: Heartbeats after which a message should have come to all of a full mesh: before, telling of it only doubles it.
+SETTLED_BEATS: Final = 2
+#: Names kept of each kind for a topic: back-offs, and how far those were told that aren't in the mesh.
+_NAMES: Final = 4096
+
+
+class Verdict(Enum):
+    """What a validator says of a message."""
+
+    #: It is for the program, and is passed on.
+    ACCEPT = "accept"
+    #: It isn't, and nobody is to blame.
+    IGNORE = "ignore"
+    #: Nobody should have passed it on: whoever brought it loses by that.
+    REJECT = "reject"
+
+
+#: Says what a message is worth; None: it will be said later, by `Router.decide`.
+Validate = Callable[[Message], Verdict | None]
+#: Gives the payload as the program wrote it; None when it can't be opened.
+Open = Callable[[Parsed], bytes | None]
+
+
+# ---- what happened -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A message for the program. `sender` is the neighbour that brought it; `is_past` when the past was asked for."""
+
+    topic: bytes
+    message: Message
+    sender: bytes
+    is_past: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsOffered:
+    """A neighbour names others that have a topic, by signed records that nobody has checked yet."""
+
+    topic: bytes
+    records: tuple[bytes, ...]
+    sender: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MembersChanged:
+    """Neighbours have come to a topic, or gone from it."""
+
+    topic: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """Nothing more is for or from this neighbour: it reads nothing, or isn't worth reading."""
+
+    peer: bytes
+    reason: str
+
+
+Event = Delivered | RecordsOffered | MembersChanged | CutOff
+
+
+# ---- what is known -----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Beat:
+    """What a neighbour did since the last heartbeat; all of it is bounded."""
+
+    ihaves: int = 0
+    asked: int = 0
+    grafts: int = 0
+
+
+@dataclass(slots=True)
+class Neighbour:
+    """Somebody with a stream to us."""
+
+    key: bytes
+    outgoing: bool
+    source: str
+    outbox: Outbox
+    topics: set[bytes] = field(default_factory=set)
+    beat: Beat = field(default_factory=Beat)
+    #: How often it was sent a message because it asked.
+    served: Counter[bytes] = field(default_factory=Counter)
+    #: When it last asked for the past of a topic; and of which topics it was asked for it.
+    history: dict[bytes, float] = field(default_factory=dict)
+    past_wanted: dict[bytes, int] = field(default_factory=dict)
+    #: What it asked for and is given as it reads: of a topic, from a number to before another, and since when.
+    past: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)
+    #: When it last gave something that it was asked for by IWANT.
+    gave: float = -1.0
+    #: A broker's end here: always in the mesh, never judged.
+    is_bridge: bool = False
+
+    @property
+    def short(self) -> bytes:
+        """Its name in NEIGHBOURS."""
+        return self.key[:SHORT_NAME]
+
+
+@dataclass(slots=True)
+class TopicState:
+    """What is known of a topic, joined or not."""
+
+    name: bytes
+    shown: str
+    joined: bool = False
+    #: Neighbours that have it, and those of them that get messages at once.
+    members: set[bytes] = field(default_factory=set)
+    mesh: set[bytes] = field(default_factory=set)
+    #: Small enough that everybody sends to everybody.
+    is_full: bool = True
+    #: To whom a neighbour sends its own messages, as it says.
+    theirs: dict[bytes, frozenset[bytes]] = field(default_factory=dict)
+    announced: frozenset[bytes] = frozenset()
+    #: Until when somebody isn't grafted.
+    backoff: dict[bytes, float] = field(default_factory=dict)
+    #: Up to which number somebody was told what is held.
+    told: dict[bytes, int] = field(default_factory=dict)
+    #: Up to which numbers messages were held at the last heartbeats.
+    ends: deque[int] = field(default_factory=lambda: deque(maxlen=SETTLED_BEATS))
+    #: From which number on somebody in the mesh has to be told, since messages for it were left out.
+    owed: dict[bytes, int] = field(default_factory=dict)
+    #: Neighbours whose past is asked for still, and since when (Unix ms); 0: none.
+    history_left: int = 0
+    history_since: int = 0
+    validate: Validate | None = None
+    open: Open | None = None
+    #: Whether what joins is told who else is there.
+    exchanges: bool = True
+    #: Whom a message goes on to that somebody brought and an author wrote; forgotten when the mesh changes.
+    ways: dict[tuple[bytes, bytes], tuple[Neighbour, ...]] = field(default_factory=dict)
+
+
+class Core:
+    """The state that all parts of a router have in common."""
+
+    def __init__(
+        self, me: bytes, limits: GossipLimits, weights: ScoreWeights, random: Random, checks: SignatureChecks
+    ) -> None:
+        self.me = me
+        self.limits = limits
+        self.random = random
+        self.checks = checks
+        self.scores = Scores(weights)
+        self.neighbours: dict[bytes, Neighbour] = {}
+        self.topics: dict[bytes, TopicState] = {}
+        self.seen = SeenCache(limits)
+        self.held = HeldMessages(limits)
+        self.counts: Counter[str] = Counter()
+        self.events: list[Event] = []
+        #: Neighbours that there is something new for; and those that haven't taken all that there was.
+        self.ready: dict[bytes, None] = {}  # in the order in which there was: runs of a simulation are alike
+        self.owing: set[bytes] = set()
+        #: Unix time less the clock of `now`, seconds.
+        self.wall_offset = 0.0
+        #: The record of a neighbour, for those that are sent elsewhere.
+        self.record_of: Callable[[bytes], bytes | None] = lambda peer: None
+
+    def topic(self, name: bytes) -> TopicState | None:
+        """Return what is known of a topic, from now on something; None when too many are known."""
+        state = self.topics.get(name)
+        if state is None:
+            if len(self.topics) >= KNOWN_TOPICS:
+                self.counts["topics-too-many"] += 1
+                return None
+            state = self.topics[name] = TopicState(name, name.decode("utf-8", "backslashreplace"))
+        return state
+
+    def forget_if_unused(self, state: TopicState) -> None:
+        """Forget a topic that nobody here or nearby has."""
+        if not state.joined and not state.members:
+            self.topics.pop(state.name, None)
+
+    def tell(self, neighbour: Neighbour, frame: bytes, now: float) -> None:
+        """Queue a frame that isn't a message."""
+        if not neighbour.outbox.push(frame, now):
+            self.counts["control-lost"] += 1
+        self.mark_ready(neighbour)
+
+    def mark_ready(self, neighbour: Neighbour) -> None:
+        """There is something for a neighbour."""
+        self.ready[neighbour.key] = None
+        self.owing.add(neighbour.key)
+
+    def send(
+        self, state: TopicState, neighbour: Neighbour, message_id: bytes, frame: bytes, now: float
+    ) -> None:
+        """Queue a message, or note that the neighbour has to be told of it later."""
+        if message_id in neighbour.outbox.dont_want:
+            self.counts["not-wanted"] += 1
+            return
+        if neighbour.outbox.offer(message_id, frame, now):
+            self.counts["sent"] += 1
+            self.mark_ready(neighbour)
+            return
+        self.counts["left-out"] += 1
+        # The message that is being sent is held already, as the last one.
+        state.owed.setdefault(neighbour.key, max(0, self.held.end(state.name) - 1))
+
+    def blame(self, peer: bytes, what: str, times: float = 1.0) -> None:
+        """Count what a neighbour did that it may not do."""
+        self.counts[what] += 1
+        self.scores.count_misbehaviour(peer, times)
+
+    def bound(self, names: dict[bytes, int] | dict[bytes, float]) -> None:
+        """Let go of the oldest names of a table that grows with neighbours."""
+        while len(names) > _NAMES:
+            del names[next(iter(names))]

@@ -1,0 +1,230 @@
+"""A broker as a neighbour of the router: it has the topics that it carries, gets their messages, and brings others'.
+
+Messages stay as they were signed. Several nodes of a mesh may use the same broker: who relays a message to it waits
+for a moment, and doesn't when the broker has brought that message meanwhile (docs/decisions/0296).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import random
+from abc import ABC, abstractmethod
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
+
+from dtp.gossip import frames
+from dtp.gossip.errors import EngineError, MessageError
+from dtp.gossip.frames import Kind, split_frames
+from dtp.gossip.message import Parsed
+from dtp.tasks import SupervisedTask, TaskSet
+
+if TYPE_CHECKING:
+    from dtp.gossip.gossip import Gossip
+    from dtp.gossip.topics import Topic
+
+log = logging.getLogger("dtp.gossip")
+
+#: Seconds for which a message of others is kept back, in case another node of the mesh brings it to the broker first.
+_FIRST: Final = 0.05
+_LAST: Final = 0.25
+#: Ids that the broker brought and that are remembered.
+_CAME: Final = 8192
+#: Messages that wait to be relayed; beyond, the oldest goes at once.
+_WAITING: Final = 4096
+_AT_ONCE: Final = 64 * 1024
+
+#: Takes messages that a broker brought, as they were signed, and in one go those that came together.
+OnMessages = Callable[[Sequence[bytes]], None]
+#: Is told that the broker is there again after it was away, and since when (Unix milliseconds).
+OnReturn = Callable[[int], None]
+
+
+def subject_part(topic: bytes) -> str:
+    """Return a topic's name as brokers take it in subjects: Base32 in lower case, without padding."""
+    return base64.b32encode(topic).decode().rstrip("=").lower()
+
+
+class Engine(ABC):
+    """What carries encoded messages by topics. All methods are called on the event loop that `start` ran on.
+
+    `on_messages` may be called as soon as `subscribe` has returned, on that loop. Foreign errors are translated to
+    `EngineError` here.
+    """
+
+    #: For logs and counts.
+    name: str
+
+    @abstractmethod
+    async def start(self, on_messages: OnMessages, on_return: OnReturn) -> None:
+        """Connect. Raise `EngineError` when that fails."""
+
+    @abstractmethod
+    async def subscribe(self, topic: bytes) -> None:
+        """Have the messages of a topic brought from now on."""
+
+    @abstractmethod
+    async def unsubscribe(self, topic: bytes) -> None:
+        """No longer."""
+
+    @abstractmethod
+    async def send(self, topic: bytes, message_id: bytes, encoded: bytes) -> None:
+        """Hand a message to the broker; wait until it has it. Raise `EngineError` when it doesn't take it."""
+
+    async def past(self, topic: bytes, since_ms: int, most: int) -> list[bytes]:
+        """Return messages that the broker has kept since a time (Unix milliseconds), the oldest first."""
+        return []
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Disconnect. Idempotent."""
+
+
+class Bridge:
+    """An engine in a node's meshes. `Gossip.attach` makes it."""
+
+    def __init__(self, gossip: Gossip, engine: Engine, *, plain: bool) -> None:
+        self.engine = engine
+        #: What the router calls the broker: a name that no key can be, since nobody has its secret.
+        self.peer = blake2b(
+            f"{engine.name} {id(self)}".encode(), digest_size=32, person=b"dtp.bridge"
+        ).digest()
+        self._gossip = gossip
+        self._plain = plain
+        self._came: OrderedDict[bytes, None] = OrderedDict()
+        self._kept_back: deque[tuple[float, Parsed]] = deque()
+        self._topics: set[bytes] = set()
+        self._wake = asyncio.Event()
+        self._sender = SupervisedTask(self._send_on, name="dtp-gossip-engine")
+        self._tasks = TaskSet()
+
+    async def start(self) -> None:
+        """Connect, and become a neighbour."""
+        await self.engine.start(self._take, self._returned)
+        gossip = self._gossip
+        gossip.router.add_peer(self.peer, gossip._now(), outgoing=True, is_bridge=True)
+        self._sender.start()
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._sender.stop()
+        await self._tasks.stop()
+        await self.engine.stop()
+
+    # ---- topics -------------------------------------------------------------------------------------------------
+
+    def join(self, topic: Topic) -> None:
+        """Carry a topic, unless the broker would see its payloads and mustn't."""
+        if topic.key is None and not self._plain:
+            self._gossip.counts["engine-not-private"] += 1
+            return
+        self._tasks.start(self._join(topic.wire_name), name="dtp-gossip-engine-join")
+
+    async def _join(self, topic: bytes) -> None:
+        try:
+            await self.engine.subscribe(topic)
+        except EngineError as error:
+            self._gossip.counts["engine-failed"] += 1
+            log.warning("%s does not carry a topic: %s", self.engine.name, error)
+            return
+        self._topics.add(topic)
+        self._gossip._received(self.peer, [(Kind.SUBSCRIBE, frames.named(topic))])
+
+    def leave(self, topic: Topic) -> None:
+        """Carry it no longer."""
+        if topic.wire_name in self._topics:
+            self._topics.discard(topic.wire_name)
+            self._gossip._received(self.peer, [(Kind.UNSUBSCRIBE, frames.named(topic.wire_name))])
+            self._tasks.start(self.engine.unsubscribe(topic.wire_name), name="dtp-gossip-engine-leave")
+
+    # ---- what the broker brings ---------------------------------------------------------------------------------
+
+    def _take(self, messages: Sequence[bytes]) -> None:
+        """Messages came: they are checked as those of any neighbour."""
+        gossip = self._gossip
+        gossip.counts["engine-received"] += len(messages)
+        if self._kept_back:
+            for encoded in messages:
+                try:
+                    self._came[Parsed(encoded).id] = None
+                except MessageError:
+                    continue
+            while len(self._came) > _CAME:
+                self._came.popitem(last=False)
+        most = gossip.limits.message
+        gossip._received(self.peer, [(Kind.MESSAGE, each) for each in messages if len(each) <= most])
+
+    def _returned(self, since_ms: int) -> None:
+        """The broker was away and is back: take what it kept meanwhile."""
+        for topic in sorted(self._topics):
+            self._gossip.router.expect_past(self.peer, topic, since_ms)
+            work = self._fetch(topic, since_ms, self._gossip.limits.history)
+            self._tasks.start(work, name="dtp-gossip-engine-past")
+
+    async def _fetch(self, topic: bytes, since_ms: int, most: int) -> None:
+        try:
+            messages = await self.engine.past(topic, since_ms, most)
+        except EngineError as error:
+            self._gossip.counts["engine-failed"] += 1
+            log.warning("%s does not give what it kept: %s", self.engine.name, error)
+            return
+        self._gossip._received(self.peer, [(Kind.PAST, each) for each in messages])
+
+    # ---- what it gets -------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """The router has something for it."""
+        self._wake.set()
+
+    async def _send_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = self._kept_back[0][0] if self._kept_back else None
+            self._wake.clear()
+            if not self._take_frames(loop.time()):
+                try:
+                    async with asyncio.timeout_at(due):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+            while self._kept_back and (
+                self._kept_back[0][0] <= loop.time() or len(self._kept_back) > _WAITING
+            ):
+                parsed = self._kept_back.popleft()[1]
+                if parsed.id in self._came:
+                    self._gossip.counts["engine-spared"] += 1
+                else:
+                    await self._send(parsed)
+
+    def _take_frames(self, now: float) -> bool:
+        """Take what the router has; return whether there was anything."""
+        router = self._gossip.router
+        data = router.take(self.peer, _AT_ONCE, now)
+        for kind, body in split_frames(data, self._gossip.limits.message)[0]:
+            if kind == Kind.MESSAGE:
+                self._queue(Parsed(body), now)
+            elif kind == Kind.HISTORY:
+                topic, since_ms, most = frames.read_history(body)
+                self._tasks.start(self._fetch(topic, since_ms, most), name="dtp-gossip-engine-past")
+        if data:
+            self._gossip._schedule_flush()  # there is room again
+        return bool(data)
+
+    def _queue(self, parsed: Parsed, now: float) -> None:
+        """Own messages go at once, before those that are kept back."""
+        if parsed.key == self._gossip.identity.id.key:
+            self._kept_back.appendleft((now, parsed))
+        else:
+            self._kept_back.append((now + random.uniform(_FIRST, _LAST), parsed))
+
+    async def _send(self, parsed: Parsed) -> None:
+        try:
+            await self.engine.send(parsed.topic, parsed.id, parsed.encoded)
+        except EngineError as error:
+            self._gossip.counts["engine-failed"] += 1
+            log.warning("%s does not take a message: %s", self.engine.name, error)
+        else:
+            self._gossip.counts["engine-sent"] += 1

@@ -1,0 +1,182 @@
+"""Topics over NATS (`pip install 'dtp-sockets[nats]'`), with JetStream for what has to last."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from dtp.errors import LocalError
+from dtp.gossip.engines.bridge import Engine, OnMessages, OnReturn, subject_part
+from dtp.gossip.errors import EngineError
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.js import JetStreamContext
+
+_PREFIX: Final = "dtp.topic."
+#: Seconds that connecting, and a message's acknowledgement, may take.
+_PATIENCE: Final = 5.0
+#: Seconds in which JetStream takes a message once, by its id.
+_DUPLICATES: Final = 120
+#: Messages that are fetched at a time.
+_BATCH: Final = 100
+
+
+class NatsEngine(Engine):
+    """A NATS server, or several of a cluster.
+
+    With `last`, JetStream keeps messages for so many seconds: who joins late with `history`, or was away, gets them.
+    """
+
+    name = "nats"
+
+    def __init__(self, url: str, *, last: float = 0.0, **options: Any) -> None:
+        """`url` such as `nats://127.0.0.1:4222`; `options` go to `nats.connect` (credentials, TLS)."""
+        try:
+            import nats
+        except ImportError as error:
+            raise LocalError("NATS needs nats-py: pip install 'dtp-sockets[nats]'") from error
+        self._connect = nats.connect
+        self._url = url
+        self._last = last
+        self._options = options
+        self._client: Client | None = None
+        self._stream: JetStreamContext | None = None
+        self._subscriptions: dict[bytes, Any] = {}
+        self._away = 0
+        self._on_messages: OnMessages = lambda messages: None
+        self._on_return: OnReturn = lambda since_ms: None
+
+    async def start(self, on_messages: OnMessages, on_return: OnReturn) -> None:
+        """Connect. Raise `EngineError` when that fails."""
+        self._on_messages, self._on_return = on_messages, on_return
+        options = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.5} | self._options
+        try:
+            self._client = await self._connect(
+                self._url,
+                connect_timeout=_PATIENCE,
+                allow_reconnect=True,
+                disconnected_cb=self._disconnected,
+                reconnected_cb=self._reconnected,
+                error_cb=self._failed,
+                **options,
+            )
+        except _faults() as error:
+            raise EngineError(f"{self._url} can't be reached: {error or type(error).__name__}") from error
+        if self._last:
+            self._stream = self._client.jetstream(timeout=_PATIENCE)
+
+    async def _disconnected(self) -> None:
+        self._away = self._away or int(time.time() * 1000)
+
+    async def _reconnected(self) -> None:
+        since, self._away = self._away, 0
+        self._on_return(since)
+
+    async def _failed(self, error: Exception) -> None:
+        """What the client reports by itself; it goes on by itself, too."""
+
+    async def subscribe(self, topic: bytes) -> None:
+        """Have the messages of a topic brought from now on."""
+        client, subject = self._client, _PREFIX + subject_part(topic)
+        assert client is not None
+        try:
+            if self._stream is not None:
+                await self._make_stream(topic, subject)
+            self._subscriptions[topic] = await client.subscribe(subject, cb=self._take)
+            await client.flush()
+        except _faults() as error:
+            raise EngineError(f"{self._url}: {error or type(error).__name__}") from error
+
+    async def _make_stream(self, topic: bytes, subject: str) -> None:
+        from nats.js.api import StreamConfig
+
+        assert self._stream is not None
+        config = StreamConfig(
+            name=_stream_name(topic),
+            subjects=[subject],
+            max_age=self._last,
+            duplicate_window=min(_DUPLICATES, self._last),
+        )
+        await self._stream.add_stream(config)
+
+    async def _take(self, message: Msg) -> None:
+        self._on_messages((message.data,))
+
+    async def unsubscribe(self, topic: bytes) -> None:
+        """No longer."""
+        if (subscription := self._subscriptions.pop(topic, None)) is not None:
+            try:
+                await subscription.unsubscribe()
+            except _faults() as error:
+                raise EngineError(f"{self._url}: {error or type(error).__name__}") from error
+
+    async def send(self, topic: bytes, message_id: bytes, encoded: bytes) -> None:
+        """Hand a message to the server; with JetStream, wait until it is kept."""
+        assert self._client is not None
+        subject = _PREFIX + subject_part(topic)
+        try:
+            if self._stream is None:
+                await self._client.publish(subject, encoded)
+                if self._client.pending_data_size > _PENDING:
+                    await self._client.flush()
+            else:
+                await self._stream.publish(subject, encoded, headers={"Nats-Msg-Id": message_id.hex()})
+        except _faults() as error:
+            raise EngineError(f"{self._url}: {error or type(error).__name__}") from error
+
+    async def past(self, topic: bytes, since_ms: int, most: int) -> list[bytes]:
+        """Return what JetStream has kept since a time, the oldest first."""
+        if self._stream is None:
+            return []
+        from nats.errors import TimeoutError as NothingMore
+        from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+        start = datetime.fromtimestamp(since_ms / 1000, UTC).isoformat(timespec="milliseconds")
+        config = ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_TIME,
+            opt_start_time=start,  # type: ignore[arg-type]  # it is sent as text
+            ack_policy=AckPolicy.NONE,
+        )
+        found: list[bytes] = []
+        try:
+            puller = await self._stream.pull_subscribe(
+                _PREFIX + subject_part(topic), stream=_stream_name(topic), config=config
+            )
+            info = await puller.consumer_info()
+            wanted = min(info.num_pending or 0, most)
+            while len(found) < wanted:
+                fetched = await puller.fetch(min(_BATCH, wanted - len(found)), timeout=_PATIENCE)
+                found += [message.data for message in fetched]
+            await puller.unsubscribe()
+        except NothingMore:
+            pass
+        except _faults() as error:
+            raise EngineError(f"{self._url}: {error or type(error).__name__}") from error
+        return found
+
+    async def stop(self) -> None:
+        """Disconnect. Idempotent."""
+        client, self._client = self._client, None
+        if client is not None:
+            try:
+                await client.close()
+            except _faults() as error:
+                raise EngineError(f"{self._url}: {error or type(error).__name__}") from error
+
+
+#: Bytes that may wait in the client until the server has to have read them.
+_PENDING: Final = 256 * 1024
+
+
+def _stream_name(topic: bytes) -> str:
+    return "dtp_" + subject_part(topic)
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    import nats.errors
+    import nats.js.errors
+
+    return (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError)

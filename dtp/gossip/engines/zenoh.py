@@ -1,0 +1,103 @@
+"""Topics over zenoh (`pip install 'dtp-sockets[zenoh]'`): peers, routers and brokers of its own network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Mapping
+from typing import Any, Final
+
+from dtp.errors import LocalError
+from dtp.gossip.engines.bridge import Engine, OnMessages, OnReturn, subject_part
+from dtp.gossip.errors import EngineError
+
+_PREFIX: Final = "dtp/topic/"
+#: Messages that wait for the event loop; beyond, the oldest go and are counted: zenoh can't be told to wait.
+_WAITING: Final = 16_384
+
+
+class ZenohEngine(Engine):
+    """A session of zenoh. It calls back on threads of its own: what comes meanwhile goes to the loop in one go."""
+
+    name = "zenoh"
+
+    def __init__(self, config: Mapping[str, Any] | None = None) -> None:
+        """`config` is as zenoh's file has it, such as `{"connect": {"endpoints": ["tcp/127.0.0.1:7447"]}}`."""
+        try:
+            import zenoh
+        except ImportError as error:
+            raise LocalError("zenoh needs eclipse-zenoh: pip install 'dtp-sockets[zenoh]'") from error
+        self._zenoh = zenoh
+        self._config = config or {}
+        self._session: Any = None
+        self._subscribers: dict[bytes, Any] = {}
+        self._publishers: dict[bytes, Any] = {}
+        self._lock = threading.Lock()
+        self._came: list[bytes] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_messages: OnMessages = lambda messages: None
+        #: Messages that came faster than the loop took them.
+        self.dropped = 0
+
+    async def start(self, on_messages: OnMessages, on_return: OnReturn) -> None:
+        """Open the session. Raise `EngineError` when that fails."""
+        self._on_messages = on_messages
+        self._loop = asyncio.get_running_loop()
+        config = self._zenoh.Config.from_json5(json.dumps(self._config))
+        try:
+            self._session = await asyncio.to_thread(self._zenoh.open, config)
+        except self._zenoh.ZError as error:
+            raise EngineError(f"zenoh can't be started: {error}") from error
+
+    async def subscribe(self, topic: bytes) -> None:
+        """Have the messages of a topic brought from now on."""
+        key = _PREFIX + subject_part(topic)
+        try:
+            self._subscribers[topic] = await asyncio.to_thread(
+                self._session.declare_subscriber, key, self._take
+            )
+            self._publishers[topic] = await asyncio.to_thread(self._session.declare_publisher, key)
+        except self._zenoh.ZError as error:
+            raise EngineError(f"zenoh does not subscribe: {error}") from error
+
+    def _take(self, sample: Any) -> None:
+        """On a thread of zenoh's: keep it, and wake the loop unless it is awake already."""
+        data = sample.payload.to_bytes()
+        with self._lock:
+            self._came.append(data)
+            is_first = len(self._came) == 1
+            if len(self._came) > _WAITING:
+                del self._came[0]
+                self.dropped += 1
+        loop = self._loop
+        if is_first and loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._hand_over)
+
+    def _hand_over(self) -> None:
+        with self._lock:
+            came, self._came = self._came, []
+        if came and self._loop is not None:
+            self._on_messages(came)
+
+    async def unsubscribe(self, topic: bytes) -> None:
+        """No longer."""
+        for declared in (self._subscribers.pop(topic, None), self._publishers.pop(topic, None)):
+            if declared is not None:
+                await asyncio.to_thread(declared.undeclare)
+
+    async def send(self, topic: bytes, message_id: bytes, encoded: bytes) -> None:
+        """Hand a message to zenoh."""
+        publisher = self._publishers.get(topic)
+        if publisher is None:
+            raise EngineError("zenoh doesn't carry this topic")
+        try:
+            publisher.put(encoded)
+        except self._zenoh.ZError as error:
+            raise EngineError(f"zenoh does not take a message: {error}") from error
+
+    async def stop(self) -> None:
+        """Close the session. Idempotent."""
+        session, self._session, self._loop = self._session, None, None
+        if session is not None:
+            await asyncio.to_thread(session.close)

@@ -1,0 +1,54 @@
+"""What can go wrong with topics, by whose fault it is."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from dtp.errors import CarrierError, LimitError, LocalError, PeerError
+
+
+class MessageError(PeerError):
+    """A message is malformed, or not signed by the author that it names."""
+
+    code: ClassVar[str] = "message"
+
+
+class GossipFrameError(PeerError):
+    """A neighbour sent bytes that are no frames of this protocol."""
+
+    code: ClassVar[str] = "gossip-frame"
+
+
+class TopicError(LocalError):
+    """A topic was used in a way that it can't be: a name that is none, or one that was left."""
+
+    code: ClassVar[str] = "topic"
+
+
+class MessageTooLarge(LimitError):
+    """What was to be published is larger than `GossipLimits.message`."""
+
+    code: ClassVar[str] = "message-too-large"
+
+
+class TopicOverrun(LimitError):
+    """The program reads slower than messages come, and asked to be told so (`overflow="raise"`)."""
+
+    code: ClassVar[str] = "topic-overrun"
+
+    def __init__(self, message: str, dropped: int) -> None:
+        super().__init__(message)
+        #: Messages that went since the program read last.
+        self.dropped = dropped
+
+
+class NoTopicPeers(CarrierError):
+    """Nobody who is connected has the topic, so nothing was published. Trying again later may help."""
+
+    code: ClassVar[str] = "no-topic-peers"
+
+
+class EngineError(CarrierError):
+    """A broker can't be reached, or did not take a message."""
+
+    code: ClassVar[str] = "engine"

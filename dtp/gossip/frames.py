@@ -1,0 +1,188 @@
+"""Frames between neighbours: bytes of a stream to tuples, and back. docs/gossip.md has each byte.
+
+A frame is a type, the length of its body in three bytes, and the body. What is known of a body is checked here; what
+follows from it is the router's affair. Types from 0x80 on are skipped by who doesn't know them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from enum import IntEnum
+from struct import Struct
+from typing import Final
+
+from dtp.gossip.errors import GossipFrameError
+from dtp.gossip.message import ID_SIZE, MAX_TOPIC_BYTES
+
+#: The name of the protocol at the beginning of a stream.
+PROTOCOL: Final = "gossip/1"
+HEADER_SIZE: Final = 4
+#: Bytes of a neighbour's name in NEIGHBOURS: the beginning of its key.
+SHORT_NAME: Final = 8
+#: Types from here on may be skipped.
+IGNORABLE: Final = 0x80
+#: The most a record of a peer has (`dtp.peers.record`).
+MAX_RECORD: Final = 1100
+#: Records in one frame.
+MAX_RECORDS: Final = 50
+#: The longest body but for messages.
+MAX_CONTROL: Final = 128 * 1024
+
+_PRUNE: Final = Struct(">H")
+_HISTORY: Final = Struct(">QH")
+
+
+class Kind(IntEnum):
+    """Types of frames."""
+
+    SUBSCRIBE = 1
+    UNSUBSCRIBE = 2
+    MESSAGE = 3
+    IHAVE = 4
+    IWANT = 5
+    IDONTWANT = 6
+    GRAFT = 7
+    PRUNE = 8
+    NEIGHBOURS = 9
+    PEERS = 10
+    HISTORY = 11
+    PAST = 12
+
+
+#: Frames whose body is a message.
+CARRYING: Final = frozenset((Kind.MESSAGE, Kind.PAST))
+
+
+def frame(kind: int, *parts: bytes) -> bytes:
+    """Return a frame with this body."""
+    body = b"".join(parts)
+    return bytes((kind,)) + len(body).to_bytes(3, "big") + body
+
+
+def split_frames(buffer: bytes, most: int) -> tuple[list[tuple[int, bytes]], int]:
+    """Return the whole frames at the beginning of `buffer`, and how many bytes they are.
+
+    `most` bounds the body of a message. Raise `GossipFrameError` at a frame that is too long.
+    """
+    found: list[tuple[int, bytes]] = []
+    at, size = 0, len(buffer)
+    while size - at >= HEADER_SIZE:
+        head = int.from_bytes(buffer[at : at + HEADER_SIZE], "big")
+        kind, length = head >> 24, head & 0xFFFFFF
+        if length > (most if kind in CARRYING else MAX_CONTROL):
+            raise GossipFrameError(f"a frame of type {kind} with {length} bytes")
+        end = at + HEADER_SIZE + length
+        if end > size:
+            break
+        found.append((kind, buffer[at + HEADER_SIZE : end]))
+        at = end
+    return found, at
+
+
+# ---- bodies ------------------------------------------------------------------------------------------------------
+
+
+def named(topic: bytes) -> bytes:
+    """Return a topic's name behind its length."""
+    return bytes((len(topic),)) + topic
+
+
+def read_topic(body: bytes) -> tuple[bytes, bytes]:
+    """Return the topic that a body begins with, and the rest."""
+    length = body[0] if body else 0
+    if not 0 < length <= MAX_TOPIC_BYTES or len(body) < 1 + length:
+        raise GossipFrameError("a frame without the name of a topic")
+    return body[1 : 1 + length], body[1 + length :]
+
+
+def read_topics(body: bytes) -> list[bytes]:
+    """Return the names of topics that a body consists of."""
+    topics = []
+    while body:
+        topic, body = read_topic(body)
+        topics.append(topic)
+    return topics
+
+
+def _pieces(body: bytes, size: int) -> list[bytes]:
+    if len(body) % size:
+        raise GossipFrameError("a frame with a part of an id")
+    return [body[at : at + size] for at in range(0, len(body), size)]
+
+
+def read_ids(body: bytes) -> list[bytes]:
+    """Return the ids of messages that a body consists of."""
+    return _pieces(body, ID_SIZE)
+
+
+def ihave(topic: bytes, ids: Iterable[bytes]) -> bytes:
+    """Return a frame that tells which messages are here."""
+    return frame(Kind.IHAVE, named(topic), *ids)
+
+
+def graft(topic: bytes) -> bytes:
+    """Return a frame that asks to be sent a topic's messages at once."""
+    return frame(Kind.GRAFT, named(topic))
+
+
+def prune(topic: bytes, backoff: int, records: Sequence[bytes] = ()) -> bytes:
+    """Return a frame that ends that, with seconds to wait and records of others to go to."""
+    return frame(Kind.PRUNE, named(topic), _PRUNE.pack(backoff), _packed_records(records))
+
+
+def read_prune(body: bytes) -> tuple[bytes, int, list[bytes]]:
+    """Return topic, seconds and records of a PRUNE."""
+    topic, rest = read_topic(body)
+    if len(rest) < _PRUNE.size:
+        raise GossipFrameError("a PRUNE without its seconds")
+    return topic, *_PRUNE.unpack_from(rest), list(_records(rest[_PRUNE.size :]))
+
+
+def peers(topic: bytes, records: Sequence[bytes]) -> bytes:
+    """Return a frame with records of who has a topic."""
+    return frame(Kind.PEERS, named(topic), _packed_records(records))
+
+
+def read_peers(body: bytes) -> tuple[bytes, list[bytes]]:
+    """Return topic and records of a PEERS."""
+    topic, rest = read_topic(body)
+    return topic, list(_records(rest))
+
+
+def _packed_records(records: Sequence[bytes]) -> bytes:
+    return b"".join(len(each).to_bytes(2, "big") + each for each in records[:MAX_RECORDS])
+
+
+def _records(body: bytes) -> Iterator[bytes]:
+    at = count = 0
+    while at < len(body):
+        end = at + 2 + int.from_bytes(body[at : at + 2], "big")
+        count += 1
+        if end > len(body) or not at + 2 < end <= at + 2 + MAX_RECORD or count > MAX_RECORDS:
+            raise GossipFrameError("records of peers that are too many, too long or cut off")
+        yield body[at + 2 : end]
+        at = end
+
+
+def neighbours(topic: bytes, short_names: Iterable[bytes]) -> bytes:
+    """Return a frame that tells to whom this side sends a topic's messages at once."""
+    return frame(Kind.NEIGHBOURS, named(topic), *sorted(short_names))
+
+
+def read_neighbours(body: bytes) -> tuple[bytes, list[bytes]]:
+    """Return topic and short names of a NEIGHBOURS."""
+    topic, rest = read_topic(body)
+    return topic, _pieces(rest, SHORT_NAME)
+
+
+def history(topic: bytes, since_ms: int, most: int) -> bytes:
+    """Return a frame that asks for what is still held since a time, the newest first to count."""
+    return frame(Kind.HISTORY, named(topic), _HISTORY.pack(since_ms, most))
+
+
+def read_history(body: bytes) -> tuple[bytes, int, int]:
+    """Return topic, Unix milliseconds and the number of messages of a HISTORY."""
+    topic, rest = read_topic(body)
+    if len(rest) != _HISTORY.size:
+        raise GossipFrameError("a HISTORY that isn't one")
+    return topic, *_HISTORY.unpack(rest)

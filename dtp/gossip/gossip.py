@@ -1,0 +1,540 @@
+"""`Gossip`: the router on streams of connections. It takes what comes, and sends what is to go once a turn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from dtp.errors import CarrierError, DtpError, PeerError
+from dtp.gossip.channel import Channel
+from dtp.gossip.core import CutOff, Delivered, MembersChanged, RecordsOffered, Verdict
+from dtp.gossip.errors import TopicError
+from dtp.gossip.frames import PROTOCOL
+from dtp.gossip.limits import DEFAULT, DEFAULT_WEIGHTS, GossipLimits, ScoreWeights
+from dtp.gossip.message import ID_SIZE, Message, content_of, hash_content, sign_batch
+from dtp.gossip.router import Router
+from dtp.gossip.topics import ROOM, Overflow, Topic, Validator
+from dtp.identity import Identity, PeerId
+from dtp.net.resolver import NotResolved
+from dtp.tasks import TaskSet
+
+if TYPE_CHECKING:
+    from dtp.gossip.engines.bridge import Bridge, Engine
+    from dtp.net.stream import Stream
+
+log = logging.getLogger("dtp.gossip")
+
+#: Seconds until a stream that broke off is opened again, at first and at most.
+_REOPEN: Final = 1.0
+_LONGEST_REOPEN: Final = 60.0
+#: Seconds that neighbours have at the end to take what was sent.
+_LAST_WORD: Final = 1.0
+#: Others that are dialled at once because somebody named them.
+_DIALS: Final = 4
+#: Peers that were named, and that are remembered to have been dialled.
+_NAMED: Final = 1024
+#: Seconds until one that couldn't be dialled may be again.
+_DIAL_PAUSE: Final = 60.0
+
+
+class Link(Protocol):
+    """A live connection to a node, as `dtp.peers.links.PeerLink` is."""
+
+    @property
+    def peer(self) -> PeerId:
+        """Who it is."""
+
+    @property
+    def outgoing(self) -> bool:
+        """Whether this side dialled."""
+
+    async def open(self, protocol: str) -> Stream:
+        """Open a stream for a protocol."""
+
+
+#: Learns a signed record, and returns whom it names; None when it isn't to be believed.
+LearnRecord = Callable[[bytes], PeerId | None]
+#: Returns the signed record of a peer, if one is known.
+RecordOf = Callable[[PeerId], bytes | None]
+#: Connects to a peer that somebody named.
+ConnectPeer = Callable[[PeerId], Any]
+
+
+class Gossip:
+    """Topics over connections that exist. Within `async with`.
+
+    Connections are given by `add_link`, or `add_stream` for streams that are open already; `serve` is what takes the
+    streams that neighbours open. Who is named by neighbours is connected by what `find` was given, if anything.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        limits: GossipLimits = DEFAULT,
+        weights: ScoreWeights = DEFAULT_WEIGHTS,
+        wall: Callable[[], float] = time.time,
+        seed: int | None = None,
+    ) -> None:
+        self.identity = identity
+        self._wall = wall
+        self._router = Router(identity.id.key, random=random.Random(seed), limits=limits, weights=weights)
+        self._channels: dict[bytes, Channel] = {}
+        self._topics: dict[bytes, Topic] = {}
+        self._bridges: list[Bridge] = []
+        self._unsigned: dict[bytes, list[bytes]] = {}
+        self._unsigned_count = self._unsigned_size = 0
+        self._sequence = 0
+        self._flushing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._full: set[bytes] = set()
+        self._is_paused = False
+        self._room: dict[bytes, bool] = {}
+        self._tasks = TaskSet()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._learn: LearnRecord | None = None
+        self._connect: ConnectPeer | None = None
+        self._dialled: dict[bytes, float] = {}
+        self._dialling = 0
+        self._dial_slots = asyncio.Semaphore(_DIALS)
+
+    # ---- life ---------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Gossip:
+        self._loop = asyncio.get_running_loop()
+        self._set_wall()
+        self._set_timer()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Leave all topics. Neighbours get what was published first, as far as they read within a second."""
+        await self.flush()
+        for topic in list(self._topics.values()):
+            topic._leave()
+        self._flush()
+        for bridge in self._bridges:
+            await bridge.stop()
+        channels = list(self._channels.values())
+        for channel in channels:
+            channel.finish()
+        with contextlib.suppress(TimeoutError):  # whose links end next would lose what is under way
+            async with asyncio.timeout(_LAST_WORD):
+                await asyncio.gather(*(each.delivered() for each in channels))
+        await self._tasks.stop()
+        self._loop = None
+        if self._timer is not None:  # now, since what was done above may have set it again
+            self._timer.cancel()
+        self._wake()
+
+    def _now(self) -> float:
+        if self._loop is None:
+            raise TopicError("gossip isn't running; use it within 'async with'")
+        return self._loop.time()
+
+    def _set_wall(self) -> None:
+        self._router.set_wall(self._wall() - self._now())
+
+    def _set_timer(self) -> None:
+        if self._loop is None:
+            return
+        due = self._router.next_time()
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._set_wall()
+        self._router.tick(self._now())
+        self._flush()
+
+    # ---- what can be asked --------------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> GossipLimits:
+        """The limits of this side."""
+        return self._router.limits
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often what happened, by name; docs/gossip.md lists the names. Nothing is dropped that isn't counted."""
+        return self._router.counts
+
+    @property
+    def peers(self) -> list[PeerId]:
+        """Neighbours."""
+        return [PeerId(key) for key in self._channels]
+
+    @property
+    def router(self) -> Router:
+        """The router, to look at."""
+        return self._router
+
+    def score(self, peer: PeerId) -> float:
+        """Return what a neighbour is worth; 0 for one that nothing is known of."""
+        return self._router.score(peer.key)
+
+    # ---- neighbours ---------------------------------------------------------------------------------------------
+
+    async def serve(self, link: Link, stream: Stream) -> None:
+        """Take a stream that a neighbour opened for `gossip/1`, until it ends. For `PeerLinks.protocols`."""
+        channel = self.add_stream(stream, outgoing=link.outgoing)
+        if channel is not None:
+            await channel.wait_ended()
+
+    def add_link(self, link: Link) -> None:
+        """Gossip over a link that this side dialled, for as long as it is there.
+
+        Nothing for one that the peer dialled: it opens the stream. May be given as it is to `PeerLinks.listen`.
+        """
+        if link.outgoing:
+            self._tasks.start(self._keep_open(link), name="dtp-gossip-link")
+
+    async def _keep_open(self, link: Link) -> None:
+        pause = _REOPEN
+        while self._loop is not None:
+            try:
+                stream = await link.open(PROTOCOL)
+            except DtpError as error:
+                log.debug("no gossip with %s: %s", link.peer.short, error)
+                return  # the link is over, or the other side has no gossip
+            began = self._loop.time()
+            channel = self.add_stream(stream, outgoing=True)
+            if channel is None:
+                return
+            await channel.wait_ended()
+            if self._loop is None or stream.connection.closed:
+                return
+            pause = (
+                _REOPEN if self._loop.time() - began > _LONGEST_REOPEN else min(2 * pause, _LONGEST_REOPEN)
+            )
+            await asyncio.sleep(pause)
+
+    def add_stream(self, stream: Stream, *, outgoing: bool) -> Channel | None:
+        """Gossip over a stream of a connection, whose other end does, too. None when there are too many neighbours.
+
+        A second stream with the same neighbour takes the place of the first.
+        """
+        now, peer = self._now(), stream.connection.peer.key
+        if (before := self._channels.pop(peer, None)) is not None:
+            before.close()
+        if peer == self.identity.id.key or not self._router.add_peer(
+            peer, now, outgoing=outgoing, source=stream.connection.source
+        ):
+            stream.reset()
+            return None
+        channel = self._channels[peer] = Channel(self, peer, stream)
+        channel.attach()
+        self._schedule_flush()
+        return channel
+
+    def _lost(self, channel: Channel) -> None:
+        if self._channels.get(channel.peer) is channel:
+            del self._channels[channel.peer]
+            if self._loop is not None:
+                self._router.remove_peer(channel.peer, self._now())
+                self._schedule_flush()
+
+    def find(
+        self,
+        *,
+        record_of: RecordOf | None = None,
+        learn: LearnRecord | None = None,
+        connect: ConnectPeer | None = None,
+    ) -> None:
+        """Exchange records of peers: give those of `record_of`, take others by `learn`, and `connect` to them.
+
+        Up to `limits.full_mesh` members of a topic become neighbours, so that small topics are one hop.
+        """
+        self._learn, self._connect = learn, connect
+        if record_of is not None:
+            given = record_of
+            self._router.set_records(lambda peer: given(PeerId(peer)))
+
+    def _offered(self, offered: RecordsOffered) -> None:
+        if self._learn is None or self._loop is None:
+            return
+        for record in offered.records:
+            try:
+                peer = self._learn(record)
+            except PeerError as error:
+                self.counts["record-refused"] += 1
+                self._router.count_bad_record(offered.sender)
+                log.debug("a record that %s gave: %s", PeerId(offered.sender).short, error)
+                continue
+            if peer is not None:
+                self._dial(peer, offered.topic)
+
+    def _dial(self, peer: PeerId, topic: bytes) -> None:
+        assert self._loop is not None
+        now = self._loop.time()
+        if (
+            self._connect is None
+            or peer.key in self._channels
+            or peer == self.identity.id
+            or self._dialling >= _DIALS * 16
+            or self._dialled.get(peer.key, -_DIAL_PAUSE) + _DIAL_PAUSE > now
+            or len(self._router.members(topic)) >= self.limits.full_mesh
+        ):
+            return
+        self._dialled.pop(peer.key, None)
+        self._dialled[peer.key] = now
+        while len(self._dialled) > _NAMED:
+            del self._dialled[next(iter(self._dialled))]
+        self._dialling += 1
+        self._tasks.start(self._dial_named(peer), name="dtp-gossip-dial")
+
+    async def _dial_named(self, peer: PeerId) -> None:
+        try:
+            async with self._dial_slots:
+                if peer.key not in self._channels and self._connect is not None:
+                    await self._connect(peer)
+        except (CarrierError, PeerError, NotResolved) as error:
+            self.counts["dial-failed"] += 1
+            log.debug("%s, whom a neighbour named: %s", peer.short, error)
+        finally:
+            self._dialling -= 1
+
+    # ---- topics -------------------------------------------------------------------------------------------------
+
+    def topic(
+        self,
+        name: str,
+        *,
+        key: bytes | str | None = None,
+        overflow: Overflow = "wait",
+        history: float = 0.0,
+        validator: Validator | None = None,
+        room: int = ROOM,
+    ) -> Topic:
+        """Return a topic, to be joined by `async with`.
+
+        - `key` makes it private: who hasn't got it reads neither name nor payloads, and what they publish is refused.
+        - `overflow` says what happens when `room` messages wait for the program: `"wait"` reads no more from
+          neighbours until there is room, `"drop-oldest"` and `"raise"` (`TopicOverrun`) drop and count, in `dropped`.
+        - `history` asks neighbours for what they hold of so many seconds: `GossipLimits.history` messages of each at
+          most. Nodes hold `held_time` seconds, `held` bytes.
+        - `validator` says of each message whether it is accepted, ignored or rejected; or awaitably so.
+
+        Raise `TopicError` for a name, key or policy that can't be.
+        """
+        return Topic(
+            self,
+            name,
+            key=key,
+            overflow=overflow,
+            history=history,
+            validator=validator,
+            room=room,
+        )
+
+    def _join(self, topic: Topic) -> None:
+        now = self._now()
+        if topic.wire_name in self._topics:
+            raise TopicError(f"the topic {topic.name!r} is joined already")
+        validate = None
+        if (validator := topic.validator) is not None:
+            checked = validator
+
+            def validate(message: Message) -> Verdict | None:
+                verdict = checked(message)
+                if isinstance(verdict, Verdict):
+                    return verdict
+                self._tasks.start(self._decide(message, verdict), name="dtp-gossip-validator")
+                return None
+
+        self._router.join(
+            topic.wire_name,
+            now,
+            validate=validate,
+            open=None if topic.key is None else topic.key.open,
+            shown=topic.name,
+            history=topic.history,
+        )
+        self._topics[topic.wire_name] = topic
+        for bridge in self._bridges:
+            bridge.join(topic)
+        self._schedule_flush()
+
+    async def _decide(self, message: Message, awaited: Any) -> None:
+        verdict = Verdict.IGNORE
+        try:
+            verdict = await awaited
+        finally:
+            if self._loop is not None:
+                self._router.decide(message.id, verdict, self._now())
+                self._schedule_flush()
+
+    def _leave(self, topic: Topic) -> None:
+        if self._topics.get(topic.wire_name) is topic:
+            del self._topics[topic.wire_name]
+            if self._loop is not None:
+                self._router.leave(topic.wire_name, self._now())
+                self._schedule_flush()
+            self._full.discard(topic.wire_name)
+            for bridge in self._bridges:
+                bridge.leave(topic)
+            self._room_made()
+
+    # ---- publishing ---------------------------------------------------------------------------------------------
+
+    def _members(self, topic: Topic) -> frozenset[bytes]:
+        return self._router.members(topic.wire_name) & self._channels.keys()
+
+    def _has_members(self, topic: Topic) -> bool:
+        return self._router.has_members(topic.wire_name)
+
+    def _may_publish(self, topic: Topic) -> bool:
+        if self._unsigned_count >= self.limits.unsigned or self._unsigned_size >= self.limits.message:
+            return False
+        has_room = self._room.get(topic.wire_name)
+        if has_room is None:
+            has_room = self._room[topic.wire_name] = self._router.has_room(topic.wire_name, self._now())
+        return has_room
+
+    async def _wait_room(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _wake(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _write(self, topic: Topic, data: bytes) -> bytes:
+        """Have a message signed and sent at the end of this turn, with others of the turn."""
+        wall = self._wall()
+        time_ms = int(wall * 1000)
+        self._sequence = max(self._sequence + 1, int(wall * 1_000_000))
+        key = self.identity.id.key
+        if topic.key is not None:
+            data = topic.key.seal(key, self._sequence, time_ms, data, os.urandom(24))
+        content = content_of(key, topic.wire_name, self._sequence, time_ms, data)
+        self._unsigned.setdefault(topic.wire_name, []).append(content)
+        self._unsigned_count += 1
+        self._unsigned_size += len(content)
+        self._schedule_flush()
+        return hash_content(content)[:ID_SIZE]
+
+    def _sign(self) -> None:
+        now = self._now()
+        unsigned, self._unsigned = self._unsigned, {}
+        self._unsigned_count = self._unsigned_size = 0
+        for contents in unsigned.values():
+            for encoded in sign_batch(self.identity, contents):
+                self._router.publish(encoded, now)
+
+    async def flush(self) -> None:
+        """Wait until what was published is on its way to the neighbours that read at all."""
+        if self._loop is None:
+            return
+        self._flush()
+        while any(
+            self._router.queued(peer) and not self._router.is_stalled(peer, self._now())
+            for peer in self._channels
+        ):
+            await self._wait_room()
+
+    # ---- a turn -------------------------------------------------------------------------------------------------
+
+    def _schedule_flush(self) -> None:
+        if not self._flushing and self._loop is not None:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """The end of a turn: sign what was written, tell what came, send what there is, in one record a link."""
+        self._flushing = False
+        if self._loop is None:
+            return
+        if self._unsigned:
+            self._sign()
+        self._take_events()
+        for peer in self._router.ready():
+            if (channel := self._channels.get(peer)) is not None:
+                channel.send()
+            else:
+                for bridge in self._bridges:
+                    if bridge.peer == peer:
+                        bridge.wake()
+        self._look_at_room()
+        self._set_timer()
+
+    def _look_at_room(self) -> None:
+        self._room.clear()
+        paused = bool(self._full) or self._router.is_congested(self._now())
+        if paused != self._is_paused:
+            self._is_paused = paused
+            if not paused:
+                for channel in list(self._channels.values()):
+                    channel.resume()
+        if self._waiters:
+            self._wake()
+
+    @property
+    def is_paused(self) -> bool:
+        """True while nothing is read: a program reads too slowly and asked to wait, or most neighbours do."""
+        return self._is_paused
+
+    def _room_made(self) -> None:
+        if self._full:
+            self._full = {name for name in self._full if name in self._topics and self._topics[name].is_full}
+            if not self._full:
+                self._schedule_flush()
+
+    def _received(self, peer: bytes, found: list[tuple[int, bytes]]) -> None:
+        self._router.receive(peer, found, self._now())
+        self._take_events()
+        self._schedule_flush()
+
+    def _take_events(self) -> None:
+        for event in self._router.events():
+            if type(event) is Delivered:
+                topic = self._topics.get(event.topic)
+                if topic is not None:
+                    topic._deliver(event.message)
+                    if topic.overflow == "wait" and topic.is_full:
+                        self._full.add(event.topic)
+                        self._is_paused = True
+            elif isinstance(event, CutOff):
+                if (channel := self._channels.get(event.peer)) is not None:
+                    log.info("gossip with %s is over: %s", PeerId(event.peer).short, event.reason)
+                    channel.close()
+            elif isinstance(event, RecordsOffered):
+                self._offered(event)
+            elif isinstance(event, MembersChanged):
+                self._wake()
+
+    # ---- brokers ------------------------------------------------------------------------------------------------
+
+    async def attach(self, engine: Engine, *, plain: bool = False) -> Bridge:
+        """Carry topics over a broker as well: those that have a key, and with `plain` all of them.
+
+        Messages stay as they are signed; each is delivered once, whichever way it comes. Raise `EngineError` when
+        the broker can't be reached.
+        """
+        from dtp.gossip.engines.bridge import Bridge
+
+        bridge = Bridge(self, engine, plain=plain)
+        await bridge.start()
+        self._bridges.append(bridge)
+        for topic in self._topics.values():
+            bridge.join(topic)
+        self._schedule_flush()
+        return bridge

@@ -1,0 +1,131 @@
+"""Messages that are held for a while: for neighbours that ask by id, and for those that join late."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from dtp.gossip.limits import GossipLimits
+
+
+class Held(NamedTuple):
+    """A message that is held."""
+
+    id: bytes
+    topic: bytes
+    time_ms: int
+    arrived: float
+    encoded: bytes
+
+
+class HeldMessages:
+    """The messages of the last `held_time` seconds, `held` bytes at most; the oldest go first.
+
+    Each has a number that rises by one within its topic. Who was told of all below a number has to be told only of
+    those from there on.
+    """
+
+    def __init__(self, limits: GossipLimits) -> None:
+        self._most = limits.held
+        self._time = limits.held_time
+        self._by_id: dict[bytes, Held] = {}
+        self._order: deque[Held] = deque()
+        self._topics: dict[bytes, deque[Held]] = {}
+        self._first: dict[bytes, int] = {}
+        self.size = 0
+        #: When the newest one arrived.
+        self.newest = -math.inf
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def get(self, message_id: bytes) -> Held | None:
+        """Return the message of an id, None when it isn't held."""
+        return self._by_id.get(message_id)
+
+    def add(self, held: Held) -> None:
+        """Hold a message. What is too old or too much then is let go."""
+        if held.id in self._by_id:
+            return
+        self._by_id[held.id] = held
+        self.newest = held.arrived
+        self._order.append(held)
+        topic = self._topics.get(held.topic)
+        if topic is None:
+            topic = self._topics[held.topic] = deque()
+            self._first.setdefault(held.topic, 0)
+        topic.append(held)
+        self.size += len(held.encoded)
+        self.expire(held.arrived)
+
+    def expire(self, now: float) -> None:
+        """Let go of what is held too long, or too much."""
+        order = self._order
+        while order and (self.size > self._most or order[0].arrived + self._time < now):
+            oldest = order.popleft()
+            del self._by_id[oldest.id]
+            self.size -= len(oldest.encoded)
+            self._topics[oldest.topic].popleft()
+            self._first[oldest.topic] += 1
+
+    def drop_topic(self, topic: bytes) -> None:
+        """Let go of a topic that was left."""
+        for held in self._topics.pop(topic, ()):
+            del self._by_id[held.id]
+            self.size -= len(held.encoded)
+        self._order = deque(each for each in self._order if each.topic != topic)
+        self._first.pop(topic, None)
+
+    def end(self, topic: bytes) -> int:
+        """Return the number that the next message of a topic will have."""
+        return self._first.get(topic, 0) + len(self._topics.get(topic, ()))
+
+    def ids_since(self, topic: bytes, number: int, most: int) -> tuple[list[bytes], int, int]:
+        """Return ids from a number on, the number behind them, and how many before were let go untold."""
+        messages = self._topics.get(topic)
+        first = self._first.get(topic, 0)
+        lost = max(0, first - number)
+        number = max(first, number)
+        if not messages:
+            return [], number, lost
+        skip = number - first
+        behind = len(messages) - skip
+        if behind <= 0:
+            return [], number, lost
+        # From the right where that is nearer: a deque's middle is far from both ends.
+        ids: list[bytes] = []
+        if behind <= skip:
+            newest = []
+            for held in reversed(messages):
+                newest.append(held.id)
+                if len(newest) == behind:
+                    break
+            ids = newest[::-1][:most]
+        else:
+            for at, held in enumerate(messages):
+                if at >= skip:
+                    ids.append(held.id)
+                    if len(ids) == most:
+                        break
+        return ids, number + len(ids), lost
+
+    def number_since(self, topic: bytes, since_ms: int, most: int) -> int:
+        """Return the number from which on the newest messages are that aren't older, `most` at most."""
+        number = oldest = self.end(topic)
+        for held in reversed(self._topics.get(topic, ())):
+            number -= 1
+            if held.time_ms >= since_ms:
+                oldest = number
+                most -= 1
+            if not most:
+                break
+        return oldest
+
+    def from_number(self, topic: bytes, number: int) -> Iterator[tuple[int, Held]]:
+        """Yield the messages from a number on that are held still, with their numbers."""
+        first = self._first.get(topic, 0)
+        number = max(first, number)
+        return enumerate(islice(self._topics.get(topic, ()), number - first, None), number)

@@ -1,0 +1,344 @@
+"""Who of a topic's neighbours gets its messages at once: grafting, pruning, back-off, and what others say of theirs.
+
+GossipSub v1.1: peers are grafted below `degree_low`, pruned above `degree_high`, kept by score and by who dialled. Up
+to `full_mesh` neighbours everybody is in everybody's mesh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from dtp.gossip import frames
+from dtp.gossip.core import Core, Neighbour, RecordsOffered, TopicState
+from dtp.gossip.score import is_shared_freely, median
+
+#: A full mesh is given up above `full_mesh`, and begun again below this part of it.
+_BACK: Final = 0.8
+#: Heartbeats from one look for better neighbours to the next.
+_OPPORTUNISTIC_BEATS: Final = 60
+_OPPORTUNISTIC_PEERS: Final = 2
+#: Seconds by which a back-off of the other side may end earlier than ours.
+_SLACK: Final = 1.0
+#: Messages that may have been under way when somebody left the mesh or its link broke.
+_UNDER_WAY: Final = 64
+
+
+class Meshes:
+    """The meshes of all topics."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._beats = 0
+
+    # ---- members ------------------------------------------------------------------------------------------------
+
+    def add_member(self, state: TopicState, neighbour: Neighbour, now: float) -> None:
+        """A neighbour has the topic."""
+        core = self._core
+        if neighbour.key in state.members:
+            return
+        state.members.add(neighbour.key)
+        if state.joined:
+            state.told.setdefault(neighbour.key, core.held.end(state.name))
+            core.bound(state.told)
+            self._set_fullness(state)
+            if self._may_graft(state, neighbour.key, now) and self._wants_more(state, neighbour):
+                self.graft(state, neighbour, now)
+            self._introduce(state, neighbour, now)
+
+    def remove_member(self, state: TopicState, peer: bytes, now: float) -> None:
+        """A neighbour has the topic no longer, or is gone."""
+        if peer not in state.members:
+            return
+        state.members.discard(peer)
+        self._drop(state, peer, now)
+        state.theirs.pop(peer, None)
+        state.owed.pop(peer, None)
+        state.ways.clear()
+        self._core.forget_if_unused(state)
+
+    def _introduce(self, state: TopicState, newcomer: Neighbour, now: float) -> None:
+        """Give a newcomer the records of others that have a small topic: it is to be everybody's neighbour."""
+        core = self._core
+        if not (state.exchanges and state.is_full):
+            return
+        if records := self._records(state, newcomer.key):
+            core.tell(newcomer, frames.peers(state.name, records), now)
+
+    def _records(self, state: TopicState, besides: bytes) -> list[bytes]:
+        core = self._core
+        others = sorted(peer for peer in state.members if peer != besides and core.scores[peer] >= 0)
+        core.random.shuffle(others)
+        found = (core.record_of(peer) for peer in others)
+        return [record for record in found if record is not None][: frames.MAX_RECORDS]
+
+    # ---- in and out of the mesh ---------------------------------------------------------------------------------
+
+    def graft(self, state: TopicState, neighbour: Neighbour, now: float) -> None:
+        """Take a neighbour into the mesh, and tell it."""
+        self._enter(state, neighbour, now)
+        self._core.tell(neighbour, frames.graft(state.name), now)
+
+    def _enter(self, state: TopicState, neighbour: Neighbour, now: float) -> None:
+        core = self._core
+        told = state.told.get(neighbour.key)
+        if told is not None and told < core.held.end(state.name):
+            state.owed.setdefault(neighbour.key, told)
+        state.mesh.add(neighbour.key)
+        state.ways.clear()
+        core.scores.graft(neighbour.key, state.name, now)
+
+    def prune(self, state: TopicState, neighbour: Neighbour, now: float, backoff: float) -> None:
+        """Take a neighbour out of the mesh, and tell it, with others that it may turn to."""
+        core = self._core
+        self._drop(state, neighbour.key, now)
+        self._back_off(state, neighbour.key, now + backoff)
+        records = (
+            self._records(state, neighbour.key) if state.exchanges and core.scores[neighbour.key] >= 0 else []
+        )
+        core.tell(neighbour, frames.prune(state.name, int(backoff), records), now)
+
+    def _drop(self, state: TopicState, peer: bytes, now: float) -> None:
+        if peer not in state.mesh:
+            return
+        core = self._core
+        state.mesh.discard(peer)
+        state.ways.clear()
+        core.scores.prune(peer, state.name, now)
+        under_way = max(0, core.held.end(state.name) - _UNDER_WAY)
+        state.told[peer] = min(state.owed.pop(peer, under_way), under_way)
+        core.bound(state.told)
+
+    def _back_off(self, state: TopicState, peer: bytes, until: float) -> None:
+        state.backoff[peer] = max(until, state.backoff.get(peer, 0.0))
+        self._core.bound(state.backoff)
+
+    def _may_graft(self, state: TopicState, peer: bytes, now: float) -> bool:
+        return (
+            peer not in state.mesh
+            and state.backoff.get(peer, 0.0) <= now
+            and self._core.scores[peer] >= 0
+            and not self._core.neighbours[peer].outbox.is_stalled(now)
+        )
+
+    def _wants_more(self, state: TopicState, neighbour: Neighbour) -> bool:
+        return state.is_full or neighbour.is_bridge or len(state.mesh) < self._core.limits.degree
+
+    def _set_fullness(self, state: TopicState) -> None:
+        """See whether the topic is small: whether this node and its neighbours together know few that have it."""
+        most = self._core.limits.full_mesh
+        known = {peer[: frames.SHORT_NAME] for peer in state.members}
+        if len(known) <= most:
+            known = known.union(*state.theirs.values()) - {self._core.me[: frames.SHORT_NAME]}
+        state.is_full = len(known) <= (most if state.is_full else most * _BACK)
+
+    # ---- what neighbours say ------------------------------------------------------------------------------------
+
+    def receive_graft(self, neighbour: Neighbour, topic: bytes, now: float) -> None:
+        """A neighbour wants messages of a topic at once."""
+        core, limits = self._core, self._core.limits
+        neighbour.beat.grafts += 1
+        if neighbour.beat.grafts > limits.grafts:
+            core.blame(neighbour.key, "graft-flood")
+            return
+        state = core.topics.get(topic)
+        if state is None or not state.joined:
+            core.counts["graft-unknown-topic"] += 1  # unanswered: answers would help who looks for topics
+            return
+        self.add_member_by_graft(state, neighbour, now)
+        if neighbour.key in state.mesh:
+            return
+        until = state.backoff.get(neighbour.key, 0.0)
+        if until > now + _SLACK:
+            core.blame(neighbour.key, "graft-in-backoff")
+            self.prune(state, neighbour, now, max(limits.backoff, until - now))
+        elif core.scores[neighbour.key] < 0:
+            core.counts["graft-low-score"] += 1
+            self.prune(state, neighbour, now, limits.backoff)
+        elif (
+            not state.is_full
+            and len(state.mesh) >= limits.degree_high
+            and not (neighbour.outgoing and self._outgoing(state) < limits.degree_out)
+        ):
+            core.counts["graft-full"] += 1
+            self.prune(state, neighbour, now, limits.backoff)
+        else:
+            self._enter(state, neighbour, now)
+
+    def add_member_by_graft(self, state: TopicState, neighbour: Neighbour, now: float) -> None:
+        """Who grafts has the topic, whether it has said so or not. Bounded as subscriptions are."""
+        if state.name not in neighbour.topics and len(neighbour.topics) < self._core.limits.topics:
+            neighbour.topics.add(state.name)
+            state.members.add(neighbour.key)
+            state.told.setdefault(neighbour.key, self._core.held.end(state.name))
+
+    def receive_prune(self, neighbour: Neighbour, body: bytes, now: float) -> None:
+        """A neighbour sends a topic's messages no longer at once; it may name others."""
+        core, limits = self._core, self._core.limits
+        topic, backoff, records = frames.read_prune(body)
+        neighbour.beat.grafts += 1
+        if neighbour.beat.grafts > limits.grafts:
+            core.blame(neighbour.key, "prune-flood")
+            return
+        state = core.topics.get(topic)
+        if state is None or not state.joined:
+            return
+        self._drop(state, neighbour.key, now)
+        self.retract(state, neighbour.key, now)
+        wait = min(float(backoff) or limits.backoff, limits.most_backoff)
+        self._back_off(state, neighbour.key, now + wait)
+        self.offer_records(state, neighbour, records)
+
+    def offer_records(self, state: TopicState, neighbour: Neighbour, records: list[bytes]) -> None:
+        """Hand on who a neighbour says has a topic, if its word counts."""
+        core = self._core
+        if not records:
+            return
+        if core.scores[neighbour.key] < core.scores.weights.accept_records:
+            core.counts["records-refused"] += 1
+            return
+        core.events.append(RecordsOffered(state.name, tuple(records), neighbour.key))
+
+    def receive_neighbours(self, neighbour: Neighbour, body: bytes) -> None:
+        """A neighbour says to whom it sends what it writes."""
+        topic, names = frames.read_neighbours(body)
+        state = self._core.topics.get(topic)
+        if state is not None and neighbour.key in state.members:
+            state.theirs[neighbour.key] = frozenset(names[: self._core.limits.full_mesh + 1])
+            state.ways.clear()
+
+    # ---- heartbeat ----------------------------------------------------------------------------------------------
+
+    def beat(self, now: float) -> None:
+        """Bring every mesh to its size."""
+        self._beats += 1
+        for state in self._core.topics.values():
+            if state.joined:
+                self._maintain(state, now)
+
+    def _maintain(self, state: TopicState, now: float) -> None:
+        core, limits = self._core, self._core.limits
+        for peer in [peer for peer, until in state.backoff.items() if until + _SLACK < now]:
+            del state.backoff[peer]
+        self._set_fullness(state)
+        for peer in sorted(peer for peer in state.mesh if core.scores[peer] < 0):
+            core.counts["pruned-low-score"] += 1
+            self.prune(state, core.neighbours[peer], now, limits.backoff)
+        if state.is_full:
+            self._graft_some(state, now, len(state.members))
+        else:
+            if len(state.mesh) < limits.degree_low:
+                self._graft_some(state, now, limits.degree - len(state.mesh))
+            elif len(state.mesh) > limits.degree_high:
+                self._prune_some(state, now)
+            self._keep_outgoing(state, now)
+            if self._beats % _OPPORTUNISTIC_BEATS == 0:
+                self._graft_better(state, now)
+        self._announce(state, now)
+
+    def _graft_some(self, state: TopicState, now: float, count: int, least: float = 0.0) -> None:
+        core = self._core
+        fit = [
+            peer
+            for peer in sorted(state.members)
+            if self._may_graft(state, peer, now) and core.scores[peer] >= least
+        ]
+        if not fit:
+            return
+        core.random.shuffle(fit)
+        for peer in self._diverse(state, fit)[:count]:
+            self.graft(state, core.neighbours[peer], now)
+
+    def _diverse(self, state: TopicState, peers: Iterable[bytes]) -> list[bytes]:
+        """Order peers so that those come first whose public address is rare in the mesh."""
+        core = self._core
+        here: dict[str, int] = {}
+        for peer in state.mesh:
+            source = core.neighbours[peer].source
+            if not is_shared_freely(source):
+                here[source] = here.get(source, 0) + 1
+        order = []
+        for peer in peers:
+            source = core.neighbours[peer].source
+            rank = 0
+            if not is_shared_freely(source):
+                rank = here.get(source, 0)
+                here[source] = rank + 1
+            order.append((rank, peer))
+        return [peer for _, peer in sorted(order, key=lambda each: each[0])]
+
+    def _outgoing(self, state: TopicState) -> int:
+        return sum(self._core.neighbours[peer].outgoing for peer in state.mesh)
+
+    def _prune_some(self, state: TopicState, now: float) -> None:
+        """Keep the best by score, then others at random, with `degree_out` that this side dialled."""
+        core, limits = self._core, self._core.limits
+        order = sorted(peer for peer in state.mesh if not core.neighbours[peer].is_bridge)
+        core.random.shuffle(order)
+        order.sort(key=lambda peer: -core.scores[peer])
+        best, rest = order[: limits.degree_score], order[limits.degree_score :]
+        core.random.shuffle(rest)
+        kept = best + rest[: limits.degree - len(best)]
+        missing = limits.degree_out - sum(core.neighbours[peer].outgoing for peer in kept)
+        if missing > 0:
+            dialled = [peer for peer in rest if peer not in kept and core.neighbours[peer].outgoing][:missing]
+            replaced = [peer for peer in reversed(kept) if not core.neighbours[peer].outgoing]
+            kept = [peer for peer in kept if peer not in replaced[: len(dialled)]] + dialled
+        for peer in sorted(set(order) - set(kept)):
+            self.prune(state, core.neighbours[peer], now, limits.backoff)
+
+    def _keep_outgoing(self, state: TopicState, now: float) -> None:
+        """Graft some that this side dialled when the mesh has too few: others can't fill it all."""
+        core = self._core
+        missing = core.limits.degree_out - self._outgoing(state)
+        if missing <= 0 or len(state.mesh) < core.limits.degree_low:
+            return
+        fit = [
+            peer
+            for peer in sorted(state.members)
+            if core.neighbours[peer].outgoing and self._may_graft(state, peer, now)
+        ]
+        core.random.shuffle(fit)
+        for peer in fit[:missing]:
+            self.graft(state, core.neighbours[peer], now)
+
+    def _graft_better(self, state: TopicState, now: float) -> None:
+        """Graft neighbours that are better than the mesh, when that is poor."""
+        core = self._core
+        if len(state.mesh) < 2:
+            return
+        middle = median(core.scores[peer] for peer in state.mesh)
+        if middle < core.scores.weights.opportunistic:
+            self._graft_some(state, now, _OPPORTUNISTIC_PEERS, middle + 1e-9)
+
+    def _announce(self, state: TopicState, now: float) -> None:
+        """Tell members to whom own messages go, when that has changed."""
+        core = self._core
+        least = core.scores.weights.publish
+        sent_to = [peer for peer in sorted(state.members) if core.scores[peer] >= least]
+        names = frozenset(peer[: frames.SHORT_NAME] for peer in sent_to[: core.limits.full_mesh + 1])
+        if names == state.announced:
+            return
+        state.announced = names
+        told = frames.neighbours(state.name, names)
+        for peer in sorted(state.members):
+            core.tell(core.neighbours[peer], told, now)
+
+    def retract(self, state: TopicState, peer: bytes, now: float) -> None:
+        """Say at once that one is no longer sent to: others would rely on it."""
+        if peer[: frames.SHORT_NAME] in state.announced:
+            state.announced -= {peer[: frames.SHORT_NAME]}
+            told = frames.neighbours(state.name, state.announced)
+            for each in sorted(state.members):
+                self._core.tell(self._core.neighbours[each], told, now)
+
+    def leave(self, state: TopicState, now: float) -> None:
+        """This side leaves a topic."""
+        core = self._core
+        for peer in sorted(state.mesh):
+            self.prune(state, core.neighbours[peer], now, core.limits.leave_backoff)
+        core.scores.leave(state.name)
+        for table in (state.told, state.owed, state.theirs, state.ways, state.ends):
+            table.clear()
+        state.announced = frozenset()

@@ -1,0 +1,270 @@
+"""Messages of topics: who wrote what, when, signed; the same bytes whatever carries them. docs/gossip.md has them.
+
+Messages that an author publishes in one turn share a signature: it is over the root of a tree of their hashes, and
+each message brings the path from its own hash to that root (docs/decisions/0292).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from struct import Struct
+from typing import Final
+
+from dtp.core.signatures import SignedMessage, first_forged
+from dtp.errors import LocalError
+from dtp.gossip.errors import MessageError
+from dtp.identity import Identity, PeerId, PeerIdError
+
+VERSION: Final = 1
+#: Before the root that an author signs, and in the hashes below it.
+DOMAIN: Final = b"dtp.message.v1"
+NODE_DOMAIN: Final = b"dtp.msg.node.v1"
+#: What a message is called in frames: the beginning of its hash.
+ID_SIZE: Final = 20
+HASH_SIZE: Final = 32
+SIGNATURE_SIZE: Final = 64
+#: Hashes on the way to the root, at most: 64 messages under one signature.
+MAX_DEPTH: Final = 6
+#: Messages under one signature that this side makes: 128 bytes each for a sixteenth of a signature's time.
+BATCH: Final = 16
+MAX_TOPIC_BYTES: Final = 128
+
+#: version, author, sequence, time (Unix milliseconds), bytes of the topic's name
+_HEAD: Final = Struct(">B32sQQB")
+#: What is behind a message's content, but for the path: depth, place among the leaves, signature.
+_TRAIL: Final = 2 + SIGNATURE_SIZE
+#: A message is at least so long: a name of one byte, no data, no path.
+MIN_SIZE: Final = _HEAD.size + 1 + _TRAIL
+#: What a message adds to its topic's name and its data, bytes, with the longest path.
+MOST_OVERHEAD: Final = _HEAD.size + MAX_DEPTH * HASH_SIZE + _TRAIL
+_SIGNED: Final = bytes((len(DOMAIN),)) + DOMAIN
+_MAX_NUMBER: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message of a topic. Not made directly: `unsigned` and `sign_batch`, or `Parsed.message` of what came."""
+
+    #: The first 20 bytes of its hash: the same wherever it is, and whoever carries it.
+    id: bytes
+    topic: str
+    #: The author's public key, 32 bytes; `author` is its name.
+    key: bytes
+    #: Rises with each message of the author.
+    sequence: int
+    #: When the author says that it was written, Unix milliseconds.
+    time_ms: int
+    #: The payload as the program gave it; of a private topic opened already.
+    data: bytes
+    #: The whole message as it travels, with its signature.
+    encoded: bytes
+
+    @property
+    def author(self) -> PeerId:
+        """Who signed it."""
+        return PeerId(self.key)
+
+    @property
+    def time(self) -> float:
+        """When the author says that it was written, Unix time in seconds."""
+        return self.time_ms / 1000
+
+
+def check_topic(name: str) -> bytes:
+    """Return a topic's name as bytes. Raise `LocalError` unless it has 1 to 128 bytes of UTF-8."""
+    try:
+        encoded = name.encode()
+    except UnicodeEncodeError:
+        raise LocalError("a topic's name is text that UTF-8 has bytes for") from None
+    if not 0 < len(encoded) <= MAX_TOPIC_BYTES:
+        raise LocalError(f"a topic's name has 1 to {MAX_TOPIC_BYTES} bytes, not {len(encoded)}")
+    return encoded
+
+
+def content_of(key: bytes, topic: bytes, sequence: int, time_ms: int, data: bytes) -> bytes:
+    """Return what is hashed of a message."""
+    return _HEAD.pack(VERSION, key, sequence, time_ms, len(topic)) + topic + data
+
+
+def hash_content(content: bytes | memoryview) -> bytes:
+    """Return the hash of a message's content, whose beginning is its id."""
+    return blake2b(content, digest_size=HASH_SIZE, person=DOMAIN).digest()
+
+
+def _hash_node(pair: bytes) -> bytes:
+    return blake2b(pair, digest_size=HASH_SIZE, person=NODE_DOMAIN).digest()
+
+
+def sign_batch(identity: Identity, contents: Sequence[bytes]) -> list[bytes]:
+    """Return the encoded messages of these contents, in their order, under as few signatures as whole trees need.
+
+    Of 13 messages 8, 4 and 1 are under one signature each.
+    """
+    encoded: list[bytes] = []
+    at, size = 0, BATCH
+    while at < len(contents):
+        while size > len(contents) - at:
+            size //= 2
+        encoded += _sign_tree(identity, contents[at : at + size])
+        at += size
+    return encoded
+
+
+def _sign_tree(identity: Identity, contents: Sequence[bytes]) -> list[bytes]:
+    """Encode 1, 2, 4, ... messages under one signature."""
+    level = [hash_content(each) for each in contents]
+    paths: list[list[bytes]] = [[] for _ in contents]
+    for height in range(len(contents).bit_length() - 1):
+        for place, path in enumerate(paths):
+            path.append(level[place >> height ^ 1])
+        level = [_hash_node(level[at] + level[at + 1]) for at in range(0, len(level), 2)]
+    signature = identity.sign(_SIGNED + level[0])
+    return [
+        b"".join((content, *path, bytes((len(path), place)), signature))
+        for place, (content, path) in enumerate(zip(contents, paths, strict=True))
+    ]
+
+
+class Parsed:
+    """An encoded message, taken apart as far as one needs to know whether it is new. Nothing is proven yet."""
+
+    __slots__ = ("content_end", "digest", "encoded", "id", "key", "sequence", "time_ms", "topic")
+
+    def __init__(self, encoded: bytes) -> None:
+        """Raise `MessageError` for what is no message."""
+        size = len(encoded)
+        if size < MIN_SIZE:
+            raise MessageError(f"a message of {size} bytes; the shortest has {MIN_SIZE}")
+        depth = encoded[-_TRAIL]
+        end = size - _TRAIL - HASH_SIZE * depth
+        if depth > MAX_DEPTH or encoded[1 - _TRAIL] >> depth or end <= _HEAD.size:
+            raise MessageError("a message's path to what is signed can't be")
+        version, self.key, self.sequence, self.time_ms, length = _HEAD.unpack_from(encoded)
+        if version != VERSION:
+            raise MessageError(f"a message of version {version}; this is version {VERSION}")
+        if not 0 < length <= MAX_TOPIC_BYTES or _HEAD.size + length > end:
+            raise MessageError("a message's topic is longer than the message, or than names may be")
+        if self.sequence > _MAX_NUMBER or self.time_ms > _MAX_NUMBER:
+            raise MessageError("a number of a message is out of bounds")
+        self.encoded = encoded
+        self.content_end = end
+        self.topic = encoded[_HEAD.size : _HEAD.size + length]
+        self.digest = hash_content(encoded[:end])
+        self.id = self.digest[:ID_SIZE]
+
+    @property
+    def data(self) -> bytes:
+        """The payload as it travels."""
+        return self.encoded[_HEAD.size + len(self.topic) : self.content_end]
+
+    @property
+    def signature(self) -> bytes:
+        """The author's signature over the root."""
+        return self.encoded[-SIGNATURE_SIZE:]
+
+    @property
+    def root(self) -> bytes:
+        """What the author has signed, 32 bytes."""
+        encoded, digest = self.encoded, self.digest
+        depth, place = encoded[-_TRAIL], encoded[1 - _TRAIL]
+        for at in range(self.content_end, self.content_end + depth * HASH_SIZE, HASH_SIZE):
+            sibling = encoded[at : at + HASH_SIZE]
+            digest = _hash_node(sibling + digest if place & 1 else digest + sibling)
+            place >>= 1
+        return digest
+
+    def message(self, topic: str, data: bytes | None = None) -> Message:
+        """Return it for programs; `data` where that isn't the payload as it travels."""
+        return Message(
+            self.id,
+            topic,
+            self.key,
+            self.sequence,
+            self.time_ms,
+            self.data if data is None else data,
+            self.encoded,
+        )
+
+
+#: Signatures that are remembered, those found good and those found bad apart: about 250 bytes each.
+_REMEMBERED: Final = 4096
+
+
+class SignatureChecks:
+    """Which messages are signed by the author that they name: each signature is checked once.
+
+    Bounded: what was good and what was bad is remembered apart, the oldest goes first.
+    """
+
+    def __init__(self, remembered: int = _REMEMBERED) -> None:
+        self._most = remembered
+        self._good: OrderedDict[bytes, None] = OrderedDict()
+        self._bad: OrderedDict[bytes, None] = OrderedDict()
+        #: Signatures that were checked, and those that were known already.
+        self.checked = 0
+        self.known = 0
+
+    def check(self, parsed: Sequence[Parsed]) -> list[bool]:
+        """Return of each message whether its author has signed it."""
+        found: list[bool | None] = []
+        wanted: dict[bytes, SignedMessage] = {}
+        names = []
+        for one in parsed:
+            signed = one.key + one.root
+            name = signed + one.signature
+            names.append(name)
+            known = True if name in self._good else False if name in self._bad else None
+            found.append(known)
+            if known is None and name not in wanted:
+                wanted[name] = SignedMessage(one.key, one.signature, _SIGNED + signed[32:])
+            else:
+                self.known += 1
+        if wanted:
+            verdicts = self._verify(wanted)
+            found = [verdicts[name] if one is None else one for name, one in zip(names, found, strict=True)]
+        return [bool(one) for one in found]
+
+    def _verify(self, wanted: dict[bytes, SignedMessage]) -> dict[bytes, bool]:
+        self.checked += len(wanted)
+        verdicts = dict(zip(wanted, are_genuine(list(wanted.values())), strict=True))
+        for name, is_genuine in verdicts.items():
+            remembered = self._good if is_genuine else self._bad
+            remembered[name] = None
+            if len(remembered) > self._most:
+                remembered.popitem(last=False)
+        return verdicts
+
+
+def are_genuine(signed: Sequence[SignedMessage]) -> list[bool]:
+    """Return of each whether its key signed it. One call where all are genuine."""
+    verdicts = [_is_key(one.key) for one in signed]
+    places = [at for at, is_key in enumerate(verdicts) if is_key]
+    while places:
+        forged = first_forged([signed[at] for at in places])
+        if forged is None:
+            break
+        verdicts[places[forged]] = False
+        places = places[forged + 1 :]
+    return verdicts
+
+
+def _is_key(key: bytes) -> bool:
+    try:
+        PeerId(key)
+    except PeerIdError:
+        return False
+    return True
+
+
+def parse(encoded: bytes) -> Parsed:
+    """Return an encoded message whose signature was checked. Raise `MessageError`.
+
+    For what comes from elsewhere than a mesh: a file, a broker.
+    """
+    parsed = Parsed(encoded)
+    if not SignatureChecks(1).check([parsed])[0]:
+        raise MessageError("a message isn't signed by the author that it names")
+    return parsed

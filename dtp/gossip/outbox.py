@@ -1,0 +1,130 @@
+"""What waits to be sent to one neighbour, bounded."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from dtp.gossip.limits import GossipLimits
+
+#: Bytes for frames that aren't messages, beyond what is for messages: who lets more wait doesn't read.
+_CONTROL: Final = 512 * 1024
+
+
+class Outbox:
+    """Frames for one neighbour, in their order. Messages beyond the bound are left out; `offer` says so.
+
+    It is *busy* above `queue_soft` and *full* where a message may have no room; *stalled* when nothing of it was
+    taken for `stalled` seconds, and *dead* after `unread`. `rate` is how fast it is taken, bytes a second.
+    `control_lost` counts frames that aren't messages and had no room either.
+    """
+
+    __slots__ = (
+        "_frames",
+        "_limits",
+        "_measured",
+        "_moved",
+        "_taken",
+        "control_lost",
+        "dont_want",
+        "rate",
+        "size",
+    )
+
+    def __init__(self, limits: GossipLimits) -> None:
+        self._limits = limits
+        self._frames: deque[tuple[bytes, bytes]] = deque()
+        self._moved = 0.0
+        self._taken = 0
+        self._measured = 0.0
+        self.rate = 0.0
+        self.size = 0
+        self.control_lost = 0
+        #: Ids that the neighbour has said it doesn't want, in the order in which it did.
+        self.dont_want: dict[bytes, None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._frames)
+
+    def push(self, frame: bytes, now: float) -> bool:
+        """Queue a frame that isn't a message, and return whether there was room."""
+        if self.size > self._limits.queue_hard + _CONTROL:
+            self.control_lost += 1
+            return False
+        self._put(b"", frame, now)
+        return True
+
+    def offer(self, message_id: bytes, frame: bytes, now: float) -> bool:
+        """Queue a message unless there is no room, and return whether there was."""
+        if self.size + len(frame) > self._limits.queue_hard:
+            return False
+        self._put(message_id, frame, now)
+        return True
+
+    def _put(self, message_id: bytes, frame: bytes, now: float) -> None:
+        if not self._frames:
+            self._moved = now
+        self._frames.append((message_id, frame))
+        self.size += len(frame)
+
+    def take(self, most: int, now: float) -> bytes:
+        """Return the next frames, joined, of about `most` bytes: at least one if there is any.
+
+        Messages that the neighbour doesn't want any more are left out.
+        """
+        frames, dont_want = self._frames, self.dont_want
+        if not frames:
+            return b""
+        self._moved = now
+        if self.size <= most and not dont_want:
+            taken = [frame for _, frame in frames]
+            frames.clear()
+            self._taken += self.size
+            self.size = 0
+            return b"".join(taken)
+        taken = []
+        length = 0
+        while frames and length < most:
+            message_id, frame = frames.popleft()
+            self.size -= len(frame)
+            self._taken += len(frame)
+            if message_id and message_id in dont_want:
+                continue
+            taken.append(frame)
+            length += len(frame)
+        return b"".join(taken)
+
+    def refuse(self, ids: list[bytes]) -> int:
+        """Remember ids that the neighbour doesn't want, and return how many were too many."""
+        refused = self.dont_want
+        for message_id in ids:
+            refused[message_id] = None
+        surplus = max(0, len(refused) - self._limits.dont_wants)
+        for _ in range(surplus):
+            del refused[next(iter(refused))]
+        return surplus
+
+    def measure(self, now: float) -> None:
+        """Say anew how fast it is taken; half of it is what it was before."""
+        elapsed = now - self._measured
+        if elapsed > 0:
+            self.rate = (self.rate + self._taken / elapsed) / 2
+            self._taken, self._measured = 0, now
+
+    @property
+    def is_full(self) -> bool:
+        """True when a turn's messages, or the longest, may have no room."""
+        return self.size + 2 * self._limits.message > self._limits.queue_hard
+
+    @property
+    def is_busy(self) -> bool:
+        """True while more waits than should."""
+        return self.size > self._limits.queue_soft
+
+    def is_stalled(self, now: float) -> bool:
+        """True when it has let everything wait for so long that nobody should wait for it."""
+        return bool(self._frames) and now - self._moved > self._limits.stalled
+
+    def is_dead(self, now: float) -> bool:
+        """True when it has let everything wait for so long that it will read nothing any more."""
+        return bool(self._frames) and now - self._moved > self._limits.unread

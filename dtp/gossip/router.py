@@ -1,0 +1,621 @@
+"""The router of topics as a value: frames and the time go in, frames and events come out.
+
+GossipSub v1.1 with IDONTWANT of v1.2, and what their users miss: nothing is dropped in silence, small topics are one
+hop, who joins late may ask for what is held. No socket, no clock, no await; randomness is an argument. Neighbours are
+opaque names, which are the keys of those that write. docs/gossip.md is the specification.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from dtp.gossip import frames
+from dtp.gossip.asking import HISTORY_PEERS, Asking
+from dtp.gossip.core import (
+    Core,
+    CutOff,
+    Delivered,
+    Event,
+    MembersChanged,
+    Neighbour,
+    Open,
+    TopicState,
+    Validate,
+    Verdict,
+)
+from dtp.gossip.errors import GossipFrameError, MessageError
+from dtp.gossip.frames import Kind
+from dtp.gossip.held import Held
+from dtp.gossip.limits import DEFAULT, DEFAULT_WEIGHTS, GossipLimits, ScoreWeights
+from dtp.gossip.meshes import Meshes
+from dtp.gossip.message import Message, Parsed, SignatureChecks
+from dtp.gossip.outbox import Outbox
+from dtp.gossip.score import median
+
+#: Frames after which a mesh may have to be brought to its size, and others be told of it.
+_CHANGING: Final = frozenset((Kind.SUBSCRIBE, Kind.UNSUBSCRIBE, Kind.GRAFT, Kind.PRUNE))
+#: The part of the others' pace at which a neighbour is waited for.
+_COMPARABLE: Final = 0.5
+#: The part of a heartbeat's time after which another one may follow.
+_SOON: Final = 0.2
+#: Seconds after the newest message in which others are told often of what is held.
+_LIVELY: Final = 60.0
+#: The part of a heartbeat's time that passes until the next, at least and at most: nodes that began together would be
+#: busy at the same moments for good.
+_PAUSE: Final = (0.9, 1.1)
+#: Misbehaviour that bytes which are no frames count for: at once below every bound.
+_BROKEN: Final = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A message that waits for its validator."""
+
+    state: TopicState
+    parsed: Parsed
+    message: Message
+    sender: bytes
+    is_past: bool
+
+
+class Router:
+    """One node's router. `receive`, `tick` and the calls of the program take the time; `take` and `events` give.
+
+    `now` is any clock that only goes forward, in seconds; `set_wall` says what Unix time that is.
+    """
+
+    def __init__(
+        self,
+        me: bytes,
+        *,
+        random: Random,
+        limits: GossipLimits = DEFAULT,
+        weights: ScoreWeights = DEFAULT_WEIGHTS,
+        checks: SignatureChecks | None = None,
+    ) -> None:
+        self._core = Core(me, limits, weights, random, checks or SignatureChecks())
+        self._meshes = Meshes(self._core)
+        self._asking = Asking(self._core)
+        self._pending: dict[bytes, _Pending] = {}
+        self._last_beat = -limits.heartbeat
+        self._next_beat = 0.0
+        self._handlers: dict[int, Callable[[Neighbour, bytes, float], None]] = {
+            Kind.SUBSCRIBE: self._receive_subscribe,
+            Kind.UNSUBSCRIBE: self._receive_unsubscribe,
+            Kind.IHAVE: self._asking.receive_ihave,
+            Kind.IWANT: self._asking.receive_iwant,
+            Kind.IDONTWANT: lambda peer, body, now: self._asking.receive_idontwant(peer, body),
+            Kind.GRAFT: lambda peer, body, now: self._meshes.receive_graft(
+                peer, frames.read_topic(body)[0], now
+            ),
+            Kind.PRUNE: self._meshes.receive_prune,
+            Kind.NEIGHBOURS: lambda peer, body, now: self._meshes.receive_neighbours(peer, body),
+            Kind.PEERS: self._receive_peers,
+            Kind.HISTORY: self._asking.receive_history,
+        }
+
+    # ---- what can be asked --------------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> GossipLimits:
+        """The limits of this side."""
+        return self._core.limits
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often what happened, by name; docs/gossip.md lists the names."""
+        return self._core.counts
+
+    @property
+    def checks(self) -> SignatureChecks:
+        """What signatures were checked."""
+        return self._core.checks
+
+    def neighbours(self) -> list[bytes]:
+        """Return who has a stream to us."""
+        return list(self._core.neighbours)
+
+    def topics(self) -> list[bytes]:
+        """Return the topics that are joined."""
+        return [state.name for state in self._core.topics.values() if state.joined]
+
+    def members(self, topic: bytes) -> frozenset[bytes]:
+        """Return the neighbours that have a topic."""
+        state = self._core.topics.get(topic)
+        return frozenset() if state is None else frozenset(state.members)
+
+    def has_members(self, topic: bytes) -> bool:
+        """Return whether any neighbour has a topic."""
+        state = self._core.topics.get(topic)
+        return state is not None and bool(state.members)
+
+    def mesh(self, topic: bytes) -> frozenset[bytes]:
+        """Return the neighbours that get a topic's messages at once."""
+        state = self._core.topics.get(topic)
+        return frozenset() if state is None else frozenset(state.mesh)
+
+    def score(self, peer: bytes) -> float:
+        """Return what a neighbour is worth; 0 for one that nothing is known of."""
+        return self._core.scores[peer]
+
+    def set_application_score(self, peer: bytes, score: float) -> None:
+        """Say what the program thinks of a neighbour (P5)."""
+        self._core.scores.set_application(peer, score)
+
+    def set_wall(self, offset: float) -> None:
+        """Say what Unix time is, less `now`."""
+        self._core.wall_offset = offset
+
+    def set_records(self, record_of: Callable[[bytes], bytes | None]) -> None:
+        """Say where signed records of neighbours are, for others to find them."""
+        self._core.record_of = record_of
+
+    # ---- neighbours ---------------------------------------------------------------------------------------------
+
+    def add_peer(
+        self, peer: bytes, now: float, *, outgoing: bool, source: str = "", is_bridge: bool = False
+    ) -> bool:
+        """A neighbour has a stream to us; `outgoing` when this side dialled, `source` is its IP address.
+
+        `is_bridge` for the end of a broker, which is part of every mesh of its topics.
+
+        Return whether it may stay: False when there are too many.
+        """
+        core = self._core
+        if peer in core.neighbours:
+            self.remove_peer(peer, now)
+        if len(core.neighbours) >= core.limits.peers:
+            core.counts["peers-too-many"] += 1
+            return False
+        neighbour = Neighbour(peer, outgoing, source, Outbox(core.limits), is_bridge=is_bridge)
+        core.neighbours[peer] = neighbour
+        core.scores.add(peer, source, now, is_judged=not is_bridge)
+        topics = [state.name for state in core.topics.values() if state.joined]
+        if topics:
+            core.tell(neighbour, frames.frame(Kind.SUBSCRIBE, *map(frames.named, topics)), now)
+        self._beat_soon(now)
+        return True
+
+    def remove_peer(self, peer: bytes, now: float) -> None:
+        """A neighbour has gone."""
+        core = self._core
+        neighbour = core.neighbours.get(peer)
+        if neighbour is None:
+            return
+        for name in sorted(neighbour.topics):
+            if (state := core.topics.get(name)) is not None:
+                self._meshes.remove_member(state, peer, now)
+                self._meshes.retract(state, peer, now)
+                core.events.append(MembersChanged(name))
+        del core.neighbours[peer]
+        core.scores.remove(peer, now)
+        core.ready.pop(peer, None)
+        core.owing.discard(peer)
+        self._beat_soon(now)
+
+    # ---- topics -------------------------------------------------------------------------------------------------
+
+    def join(
+        self,
+        topic: bytes,
+        now: float,
+        *,
+        validate: Validate | None = None,
+        open: Open | None = None,
+        shown: str | None = None,
+        history: float = 0.0,
+        exchanges: bool = True,
+    ) -> None:
+        """Join a topic: its messages come as `Delivered`, with `shown` as its name.
+
+        With `history`, ask neighbours for what they hold of so many seconds.
+        """
+        core = self._core
+        state = core.topic(topic)
+        if state is None or (not state.joined and len(self.topics()) >= core.limits.topics):
+            raise MessageError("too many topics are known")
+        state.validate, state.open, state.exchanges = validate, open, exchanges
+        if state.joined:
+            return
+        state.joined = True
+        if shown is not None:
+            state.shown = shown
+        if history > 0:
+            state.history_left = HISTORY_PEERS
+            state.history_since = max(0, int((now + core.wall_offset - history) * 1000))
+        told = frames.frame(Kind.SUBSCRIBE, frames.named(topic))
+        for neighbour in core.neighbours.values():
+            core.tell(neighbour, told, now)
+        members, state.members = state.members, set()
+        for peer in sorted(members):
+            self._add_member(state, core.neighbours[peer], now)
+        self._beat_soon(now)
+
+    def leave(self, topic: bytes, now: float) -> None:
+        """Leave a topic; neighbours are told."""
+        core = self._core
+        state = core.topics.get(topic)
+        if state is None or not state.joined:
+            return
+        self._meshes.leave(state, now)
+        state.joined = False
+        state.validate = state.open = None
+        state.history_left = 0
+        core.held.drop_topic(topic)
+        told = frames.frame(Kind.UNSUBSCRIBE, frames.named(topic))
+        for neighbour in core.neighbours.values():
+            neighbour.past_wanted.pop(topic, None)
+            neighbour.past.pop(topic, None)
+            core.tell(neighbour, told, now)
+        core.forget_if_unused(state)
+
+    def _add_member(self, state: TopicState, neighbour: Neighbour, now: float) -> None:
+        self._meshes.add_member(state, neighbour, now)
+        if state.joined:
+            self._asking.ask_history(state, neighbour, now)
+        self._core.events.append(MembersChanged(state.name))
+
+    # ---- publishing ---------------------------------------------------------------------------------------------
+
+    def has_room(self, topic: bytes, now: float) -> bool:
+        """True when the network can take more of a topic."""
+        core = self._core
+        state = core.topics.get(topic)
+        if state is None or core.owing.isdisjoint(state.members):
+            return True
+        return not self._is_slow([core.neighbours[peer] for peer in state.members], now)
+
+    def is_congested(self, now: float) -> bool:
+        """True while neighbours can't take more: then read no more for a while."""
+        return bool(self._core.owing) and self._is_slow(list(self._core.neighbours.values()), now)
+
+    def _is_slow(self, neighbours: list[Neighbour], now: float) -> bool:
+        """True while most of those that read at all are busy, or one of them is full that reads at half of the pace
+        of most, or better. Who reads slower, or nothing, isn't waited for."""
+        if not any(each.outbox.is_busy for each in neighbours):
+            return False
+        reading = [each.outbox for each in neighbours if not each.outbox.is_stalled(now)]
+        if 2 * sum(each.is_busy for each in reading) > len(reading):
+            return True
+        full = [each for each in reading if each.is_full]
+        if not full:
+            return False
+        pace = median(each.rate for each in reading) * _COMPARABLE
+        return any(each.rate >= pace for each in full)
+
+    def publish(self, encoded: bytes, now: float) -> int:
+        """Send an own message to every neighbour that has its topic; return how many those are.
+
+        Raise `MessageError` for what is no message. Its signature isn't checked: whoever calls has made it.
+        One that is known already goes to nobody.
+        """
+        core = self._core
+        parsed = Parsed(encoded)
+        if parsed.id in core.seen:
+            core.counts["duplicate"] += 1
+            return 0
+        state = core.topics.get(parsed.topic)
+        self._remember(parsed, b"", now)
+        core.counts["published"] += 1
+        if state is None:
+            return 0
+        self._hold(state, parsed, now)
+        packed = frames.frame(Kind.MESSAGE, encoded)
+        count = 0
+        least = core.scores.weights.publish
+        for peer in sorted(state.members):
+            if core.scores[peer] >= least or peer in state.mesh:
+                core.send(state, core.neighbours[peer], parsed.id, packed, now)
+                count += 1
+        return count
+
+    def _remember(self, parsed: Parsed, sender: bytes, now: float) -> None:
+        core = self._core
+        core.seen.add(parsed.id, now + core.wall_offset)
+        self._asking.arrived(parsed.id, core.neighbours.get(sender), now)
+
+    def _hold(self, state: TopicState, parsed: Parsed, now: float) -> None:
+        if state.joined:
+            if not len(self._core.held):
+                self._next_beat = min(self._next_beat, now + self.limits.heartbeat)
+            self._core.held.add(Held(parsed.id, parsed.topic, parsed.time_ms, now, parsed.encoded))
+
+    # ---- what comes ---------------------------------------------------------------------------------------------
+
+    def receive(self, peer: bytes, received: Sequence[tuple[int, bytes]], now: float) -> None:
+        """Take frames of a neighbour, as `split_frames` gives them; messages among them are checked together."""
+        core = self._core
+        neighbour = core.neighbours.get(peer)
+        if neighbour is None:
+            return
+        if core.scores[peer] < core.scores.weights.graylist:
+            core.counts["graylisted"] += len(received)
+            return
+        messages: list[tuple[int, bytes]] = []
+        try:
+            for kind, body in received:
+                if kind in frames.CARRYING:
+                    messages.append((kind, body))
+                    continue
+                if messages:
+                    self._receive_messages(neighbour, messages, now)
+                    messages = []
+                handler = self._handlers.get(kind)
+                if handler is not None:
+                    handler(neighbour, body, now)
+                    if kind in _CHANGING:
+                        self._beat_soon(now)
+                elif kind < frames.IGNORABLE:
+                    raise GossipFrameError(f"a frame of type {kind}, which nobody may skip")
+                else:
+                    core.counts["frame-skipped"] += 1
+        except GossipFrameError:
+            self.count_broken(peer)
+        if messages:
+            self._receive_messages(neighbour, messages, now)
+        if core.scores.has_blamed:
+            core.scores.has_blamed = False
+            self._beat_soon(now)
+        elif len(self._asking):
+            self._next_beat = min(self._next_beat, now + self.limits.heartbeat)
+
+    def count_broken(self, peer: bytes) -> None:
+        """A neighbour sent what is no frame: it is cut off."""
+        self._core.blame(peer, "frame-broken", _BROKEN)
+        self._core.events.append(CutOff(peer, "it sent what is no frame of this protocol"))
+
+    def _receive_subscribe(self, neighbour: Neighbour, body: bytes, now: float) -> None:
+        core = self._core
+        for name in frames.read_topics(body):
+            if name in neighbour.topics:
+                continue
+            if len(neighbour.topics) >= core.limits.topics:
+                core.blame(neighbour.key, "topics-too-many", 0.1)
+                continue
+            if (state := core.topic(name)) is not None:
+                neighbour.topics.add(name)
+                self._add_member(state, neighbour, now)
+
+    def _receive_unsubscribe(self, neighbour: Neighbour, body: bytes, now: float) -> None:
+        core = self._core
+        for name in frames.read_topics(body):
+            if name in neighbour.topics:
+                neighbour.topics.discard(name)
+                if (state := core.topics.get(name)) is not None:
+                    self._meshes.remove_member(state, neighbour.key, now)
+                    core.events.append(MembersChanged(name))
+
+    def _receive_peers(self, neighbour: Neighbour, body: bytes, now: float) -> None:
+        topic, records = frames.read_peers(body)
+        state = self._core.topics.get(topic)
+        if state is not None and state.joined and state.exchanges:
+            self._meshes.offer_records(state, neighbour, records)
+
+    def _receive_messages(
+        self, neighbour: Neighbour, messages: Sequence[tuple[int, bytes]], now: float
+    ) -> None:
+        core = self._core
+        fresh: dict[bytes, tuple[Parsed, TopicState, bool]] = {}
+        for kind, body in messages:
+            try:
+                parsed = Parsed(body)
+            except MessageError:
+                core.counts["message-malformed"] += 1
+                core.scores.count_invalid(neighbour.key, b"")
+                continue
+            if parsed.id in core.seen or parsed.id in fresh or parsed.id in self._pending:
+                core.counts["duplicate"] += 1
+                core.scores.deliver_again(neighbour.key, parsed.topic)
+                continue
+            state = core.topics.get(parsed.topic)
+            is_past = kind == Kind.PAST
+            reason = self._refusal(neighbour, state, parsed, is_past, now)
+            if reason:
+                core.counts[reason] += 1
+            else:
+                assert state is not None
+                fresh[parsed.id] = parsed, state, is_past
+        if not fresh:
+            return
+        verdicts = core.checks.check([parsed for parsed, _, _ in fresh.values()])
+        for (parsed, state, is_past), is_genuine in zip(fresh.values(), verdicts, strict=True):
+            if is_genuine:
+                self._accept(neighbour, state, parsed, is_past, now)
+            else:
+                core.counts["message-forged"] += 1
+                core.scores.count_invalid(neighbour.key, parsed.topic)
+
+    def _refusal(
+        self, neighbour: Neighbour, state: TopicState | None, parsed: Parsed, is_past: bool, now: float
+    ) -> str:
+        """Return why a message isn't looked at, by the name of its count; "" if it is."""
+        core, limits = self._core, self._core.limits
+        if state is None or not state.joined:
+            return "message-unknown-topic"
+        if len(parsed.encoded) > limits.message:
+            core.scores.count_invalid(neighbour.key, parsed.topic)
+            return "message-oversize"
+        wall = now + core.wall_offset
+        if parsed.time_ms > (wall + limits.future) * 1000:
+            core.scores.count_misbehaviour(neighbour.key, 0.1)
+            return "message-future"
+        if is_past:
+            left = neighbour.past_wanted.get(parsed.topic, 0)
+            if not left or parsed.time_ms < state.history_since:
+                core.scores.count_misbehaviour(neighbour.key, 0.1)
+                return "past-unasked"
+            neighbour.past_wanted[parsed.topic] = left - 1
+        elif parsed.time_ms < (wall - limits.stale) * 1000:
+            return "message-stale"
+        if parsed.time_ms <= core.seen.floor_ms:
+            return "message-stale"
+        return ""
+
+    def _accept(
+        self, neighbour: Neighbour, state: TopicState, parsed: Parsed, is_past: bool, now: float
+    ) -> None:
+        """A genuine message that is new."""
+        core = self._core
+        if len(parsed.encoded) >= core.limits.dont_want and not is_past:
+            self._say_not_wanted(state, parsed, neighbour, now)
+        data = parsed.data if state.open is None else state.open(parsed)
+        if data is None:
+            self._remember(parsed, neighbour.key, now)
+            core.counts["message-not-sealed"] += 1
+            core.scores.count_invalid(neighbour.key, parsed.topic)
+            return
+        if parsed.key == core.me:  # of a run before this one: held for others, and no news to its author
+            self._remember(parsed, neighbour.key, now)
+            core.counts["own"] += 1
+            self._hold(state, parsed, now)
+            return
+        message = parsed.message(state.shown, data)
+        pending = _Pending(state, parsed, message, neighbour.key, is_past)
+        verdict: Verdict | None = Verdict.ACCEPT
+        if state.validate is not None:
+            if len(self._pending) >= core.limits.validating:
+                core.counts["validators-busy"] += (
+                    1  # not remembered: it may come again, when there is time for it
+                )
+                return
+            verdict = state.validate(message)
+        if verdict is None:
+            self._pending[parsed.id] = pending
+        else:
+            self._settle(pending, verdict, now)
+
+    def decide(self, message_id: bytes, verdict: Verdict, now: float) -> None:
+        """Say what a message is worth whose validator gave None."""
+        pending = self._pending.pop(message_id, None)
+        if pending is not None and pending.state.joined:
+            self._settle(pending, verdict, now)
+
+    def _settle(self, pending: _Pending, verdict: Verdict, now: float) -> None:
+        core, state, parsed = self._core, pending.state, pending.parsed
+        self._remember(parsed, pending.sender, now)
+        if verdict is Verdict.REJECT:
+            core.counts["message-rejected"] += 1
+            core.scores.count_invalid(pending.sender, parsed.topic)
+            return
+        if verdict is Verdict.IGNORE:
+            core.counts["message-ignored"] += 1
+            return
+        core.counts["delivered"] += 1
+        core.scores.deliver(pending.sender, parsed.topic, state.mesh)
+        self._hold(state, parsed, now)
+        core.events.append(Delivered(parsed.topic, pending.message, pending.sender, pending.is_past))
+        if not pending.is_past:
+            self._forward(state, parsed, pending.sender, now)
+
+    def _forward(self, state: TopicState, parsed: Parsed, sender: bytes, now: float) -> None:
+        """Pass a message on to the mesh, but for those that have it from its author."""
+        targets = self._targets(state, sender, parsed.key)
+        if not targets:
+            return
+        packed = frames.frame(Kind.MESSAGE, parsed.encoded)
+        for neighbour in targets:
+            self._core.send(state, neighbour, parsed.id, packed, now)
+
+    def _targets(self, state: TopicState, sender: bytes, author: bytes) -> tuple[Neighbour, ...]:
+        """Whom a message goes on to: not to those that its author sends to, as it says, whoever has brought it here.
+
+        That is believed for its own messages alone: by a lie it would harm nobody else.
+        """
+        has = state.theirs.get(author)
+        way = sender, author if has is not None or author in state.mesh else b""
+        targets = state.ways.get(way)
+        if targets is None:
+            core, skipped = self._core, has or frozenset()
+            others = [core.neighbours[peer] for peer in sorted(state.mesh - {sender, author})]
+            targets = state.ways[way] = tuple(each for each in others if each.short not in skipped)
+        return targets
+
+    def _say_not_wanted(self, state: TopicState, parsed: Parsed, sender: Neighbour, now: float) -> None:
+        """Tell the mesh not to send a large message. After its signature: forged copies can't keep it away."""
+        told = frames.frame(Kind.IDONTWANT, parsed.id)
+        for neighbour in self._targets(state, sender.key, parsed.key):
+            self._core.tell(neighbour, told, now)
+
+    # ---- time ---------------------------------------------------------------------------------------------------
+
+    def _beat_soon(self, now: float) -> None:
+        """Have a heartbeat soon: others rely on what they were told of this side's neighbours."""
+        self._next_beat = min(self._next_beat, max(now, self._last_beat + _SOON * self.limits.heartbeat))
+
+    def next_time(self) -> float:
+        """Return when `tick` is to be called next."""
+        return self._next_beat
+
+    def tick(self, now: float) -> None:
+        """Let time pass: a heartbeat, if one is due."""
+        if now < self._next_beat:
+            return
+        core = self._core
+        self._last_beat = now
+        core.scores.refresh(now)
+        core.held.expire(now)
+        for neighbour in core.neighbours.values():
+            beat = neighbour.beat
+            beat.ihaves = beat.asked = beat.grafts = 0
+            neighbour.outbox.measure(now)
+            if neighbour.outbox.is_dead(now):
+                core.counts["cut-off-unread"] += 1
+                core.events.append(CutOff(neighbour.key, "it reads nothing"))
+            elif core.scores[neighbour.key] < core.scores.weights.graylist:
+                core.counts["cut-off-score"] += 1
+                core.events.append(CutOff(neighbour.key, "it is worth too little"))
+        self._meshes.beat(now)
+        self._asking.beat(now)
+        is_idle = not (now < core.held.newest + _LIVELY or len(self._asking) or core.owing)
+        pause = self.limits.idle_heartbeat if is_idle else self.limits.heartbeat
+        self._next_beat = now + pause * core.random.uniform(*_PAUSE)
+
+    # ---- what goes ----------------------------------------------------------------------------------------------
+
+    def ready(self) -> list[bytes]:
+        """Return the neighbours that there is something for, once each."""
+        found = list(self._core.ready)
+        self._core.ready.clear()
+        return found
+
+    def take(self, peer: bytes, most: int, now: float) -> bytes:
+        """Return the next frames for a neighbour, joined, about `most` bytes; b"" when there are none."""
+        neighbour = self._core.neighbours.get(peer)
+        if neighbour is None:
+            return b""
+        taken = neighbour.outbox.take(most, now)
+        if neighbour.past:
+            self._asking.give_past(neighbour, now)
+        if not neighbour.outbox:
+            self._core.owing.discard(peer)
+        return taken
+
+    def queued(self, peer: bytes) -> int:
+        """Return how many bytes wait for a neighbour."""
+        neighbour = self._core.neighbours.get(peer)
+        return 0 if neighbour is None else neighbour.outbox.size
+
+    def is_stalled(self, peer: bytes, now: float) -> bool:
+        """Return whether a neighbour has let everything wait for so long that nobody should wait for it."""
+        neighbour = self._core.neighbours.get(peer)
+        return neighbour is None or neighbour.outbox.is_stalled(now)
+
+    def expect_past(self, peer: bytes, topic: bytes, since_ms: int) -> None:
+        """Take what a neighbour gives of a topic's past without being asked: a broker that was away and is back."""
+        neighbour, state = self._core.neighbours.get(peer), self._core.topics.get(topic)
+        if neighbour is not None and state is not None:
+            neighbour.past_wanted[topic] = self.limits.history
+            state.history_since = min(state.history_since or since_ms, since_ms)
+
+    def count_bad_record(self, peer: bytes) -> None:
+        """A record that a neighbour gave is forged, stale or none."""
+        self._core.scores.count_misbehaviour(peer)
+
+    def events(self) -> list[Event]:
+        """Return what happened, once."""
+        found, self._core.events = self._core.events, []
+        return found

@@ -1,0 +1,211 @@
+"""What neighbours are worth to this node: P1 to P7 of GossipSub v1.1. Numbers in, numbers out; none are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Final
+
+from dtp.gossip.limits import ScoreWeights
+
+#: Scores that are kept of those that went.
+_RETAINED: Final = 2048
+#: Counters below are none.
+_NOTHING: Final = 0.01
+
+
+@dataclass(slots=True)
+class _InTopic:
+    """What counts of a neighbour within a topic."""
+
+    grafted: float | None = None
+    first: float = 0.0
+    delivered: float = 0.0
+    expected: float = 0.0
+    failure: float = 0.0
+    invalid: float = 0.0
+
+
+@dataclass(slots=True)
+class _Neighbour:
+    source: str
+    is_judged: bool = True
+    behaviour: float = 0.0
+    application: float = 0.0
+    decayed: float = 0.0
+    topics: dict[bytes, _InTopic] = field(default_factory=dict)
+
+
+def median(values: Iterable[float]) -> float:
+    """Return the median of one value or more: `statistics` has it, and loads half a megabyte for it."""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
+def is_shared_freely(source: str) -> bool:
+    """True for an address that says nothing about who is behind it: loopback, a LAN's, or none at all."""
+    try:
+        address = ip_address(source)
+    except ValueError:
+        return True
+    return not address.is_global
+
+
+class Scores:
+    """Scores of neighbours, by opaque names. Counters decay by the time that has passed."""
+
+    def __init__(self, weights: ScoreWeights) -> None:
+        self.weights = weights
+        self._here: dict[bytes, _Neighbour] = {}
+        self._gone: dict[bytes, tuple[float, _Neighbour]] = {}
+        self._sources: dict[str, int] = {}
+        #: Somebody has lost since this was last set to False.
+        self.has_blamed = False
+
+    def add(self, peer: bytes, source: str, now: float, *, is_judged: bool = True) -> None:
+        """A neighbour is here, perhaps again: then its counters go on."""
+        went, known = self._gone.pop(peer, (0.0, None))
+        if known is None or went + self.weights.retained < now:
+            known = _Neighbour(source, decayed=now)
+        known.source, known.is_judged = source, is_judged
+        self._here[peer] = known
+        self._sources[source] = self._sources.get(source, 0) + 1
+
+    def remove(self, peer: bytes, now: float) -> None:
+        """A neighbour is gone. What counts against it is kept for a while; what counts for it isn't."""
+        known = self._here.pop(peer)
+        self._sources[known.source] -= 1
+        if not self._sources[known.source]:
+            del self._sources[known.source]
+        for counters in known.topics.values():
+            self._end_mesh(counters, now)
+            counters.first = 0.0
+        if self._value(known, now) < 0:
+            self._gone[peer] = (now, known)
+            if len(self._gone) > _RETAINED:
+                del self._gone[next(iter(self._gone))]
+
+    # ---- what happens -------------------------------------------------------------------------------------------
+
+    def graft(self, peer: bytes, topic: bytes, now: float) -> None:
+        """It is in the topic's mesh from now on."""
+        counters = self._in_topic(peer, topic)
+        counters.grafted = now
+        counters.delivered = counters.expected = 0.0
+
+    def prune(self, peer: bytes, topic: bytes, now: float) -> None:
+        """It is no longer."""
+        if peer in self._here:
+            self._end_mesh(self._in_topic(peer, topic), now)
+
+    def _end_mesh(self, counters: _InTopic, now: float) -> None:
+        deficit = self._deficit(counters, now)
+        counters.failure += deficit * deficit
+        counters.grafted = None
+
+    def deliver(self, peer: bytes, topic: bytes, mesh: set[bytes]) -> None:
+        """It brought a message first; those of `mesh` (others) could have."""
+        here = self._here
+        mine = here.get(peer)
+        if mine is None:
+            return
+        counters = mine.topics.get(topic) or self._in_topic(peer, topic)
+        if counters.first < self.weights.first_delivery_cap:
+            counters.first += 1
+        counters.delivered += 1
+        if self.weights.mesh_deficit:
+            for other in mesh:
+                self._in_topic(other, topic).expected += 1
+
+    def deliver_again(self, peer: bytes, topic: bytes) -> None:
+        """It brought a message that had come just before: so it passes on what it gets."""
+        if self.weights.mesh_deficit and peer in self._here:
+            self._in_topic(peer, topic).delivered += 1
+
+    def count_invalid(self, peer: bytes, topic: bytes) -> None:
+        """It brought a message that nobody should pass on."""
+        if peer in self._here:
+            self._in_topic(peer, topic).invalid += 1
+            self.has_blamed = True
+
+    def count_misbehaviour(self, peer: bytes, times: float = 1.0) -> None:
+        """It did what the protocol doesn't allow."""
+        if (known := self._here.get(peer)) is not None:
+            known.behaviour += times
+            self.has_blamed = True
+
+    def set_application(self, peer: bytes, score: float) -> None:
+        """The program says what it is worth."""
+        if (known := self._here.get(peer)) is not None:
+            known.application = score
+
+    def leave(self, topic: bytes) -> None:
+        """This side has left the topic: what counted there is forgotten, but for what was invalid."""
+        for known in self._here.values():
+            if (counters := known.topics.get(topic)) is not None:
+                if counters.invalid <= _NOTHING:
+                    del known.topics[topic]
+                else:
+                    known.topics[topic] = _InTopic(invalid=counters.invalid)
+
+    def _in_topic(self, peer: bytes, topic: bytes) -> _InTopic:
+        topics = self._here[peer].topics
+        counters = topics.get(topic)
+        if counters is None:
+            counters = topics[topic] = _InTopic()
+        return counters
+
+    # ---- what it comes to ---------------------------------------------------------------------------------------
+
+    def __getitem__(self, peer: bytes) -> float:
+        """The score of a neighbour as of the last `refresh`; 0 of one that isn't here."""
+        known = self._here.get(peer)
+        return 0.0 if known is None else self._value(known, known.decayed)
+
+    def refresh(self, now: float) -> None:
+        """Let counters decay."""
+        for known in self._here.values():
+            kept = self.weights.decay ** (now - known.decayed)
+            known.decayed = now
+            known.behaviour *= kept
+            for counters in known.topics.values():
+                counters.first *= kept
+                counters.delivered *= kept
+                counters.expected *= kept
+                counters.failure *= kept
+                counters.invalid *= kept
+        for peer in [peer for peer, (went, _) in self._gone.items() if went + self.weights.retained < now]:
+            del self._gone[peer]
+
+    def _deficit(self, counters: _InTopic, now: float) -> float:
+        weights = self.weights
+        if counters.grafted is None or now - counters.grafted < weights.mesh_deficit_after:
+            return 0.0
+        if counters.expected < weights.mesh_deficit_least:
+            return 0.0
+        return max(0.0, counters.expected * weights.mesh_deficit_part - counters.delivered)
+
+    def _value(self, known: _Neighbour, now: float) -> float:
+        weights = self.weights
+        if not known.is_judged:
+            return 0.0
+        score = weights.application * known.application
+        for counters in known.topics.values():
+            if counters.grafted is not None:
+                score += weights.time_in_mesh * min(
+                    max(0.0, now - counters.grafted), weights.time_in_mesh_cap
+                )
+            score += weights.first_delivery * counters.first
+            if weights.mesh_deficit:
+                deficit = self._deficit(counters, now)
+                score += weights.mesh_deficit * deficit * deficit
+            score += weights.mesh_failure * counters.failure
+            if counters.invalid > _NOTHING:
+                score += weights.invalid * counters.invalid * counters.invalid
+        if weights.shared_address and not is_shared_freely(known.source):
+            surplus = max(0, self._sources.get(known.source, 0) - weights.shared_address_free)
+            score += weights.shared_address * surplus * surplus
+        surplus_behaviour = max(0.0, known.behaviour - weights.behaviour_free)
+        return score + weights.behaviour * surplus_behaviour * surplus_behaviour

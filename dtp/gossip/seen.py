@@ -1,0 +1,53 @@
+"""Which messages were here already: each is taken once, whatever brings it and however often."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dtp.gossip.limits import GossipLimits
+
+#: Entries that one call forgets at most, so that no call takes long.
+_AT_ONCE: Final = 64
+
+
+class SeenCache:
+    """Ids of messages that were taken, for as long as one of them could be taken again.
+
+    A message older than `stale` seconds is refused for its age, so ids are needed no longer than that. When there
+    are more than the cache holds, the oldest go, and `floor_ms` rises past every message that could be among them:
+    what is older is refused, rather than taken twice.
+    """
+
+    __slots__ = ("_future", "_ids", "_keep", "_most", "floor_ms")
+
+    def __init__(self, limits: GossipLimits) -> None:
+        self._most = limits.seen
+        self._keep = limits.stale + 2 * limits.future
+        self._future = limits.future
+        self._ids: dict[bytes, float] = {}
+        #: Messages not after this time (Unix milliseconds) are refused.
+        self.floor_ms = 0
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __contains__(self, message_id: bytes) -> bool:
+        return message_id in self._ids
+
+    def add(self, message_id: bytes, wall: float) -> None:
+        """Remember a message that came at `wall` (Unix seconds)."""
+        ids = self._ids
+        ids[message_id] = wall
+        for _ in range(_AT_ONCE):
+            oldest = next(iter(ids))
+            arrived = ids[oldest]
+            if len(ids) > self._most:
+                # Its author may have dated it into the future, as far as messages are taken.
+                self.floor_ms = max(self.floor_ms, int((arrived + self._future) * 1000))
+            elif arrived + self._keep > wall:
+                return
+            del ids[oldest]
+
+    def forget(self, message_id: bytes) -> None:
+        """Forget a message, so that it may come again: it wasn't taken after all."""
+        self._ids.pop(message_id, None)

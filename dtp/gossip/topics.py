@@ -1,0 +1,220 @@
+"""`Topic`: what a program holds of a topic. Publishing waits; reading has a policy for what comes too fast."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+from dtp.gossip.core import Verdict
+from dtp.gossip.errors import MessageTooLarge, NoTopicPeers, TopicError, TopicOverrun
+from dtp.gossip.message import MAX_DEPTH, Message, check_topic
+from dtp.gossip.sealing import OVERHEAD, PRIVATE, TopicKey
+from dtp.identity import PeerId
+
+if TYPE_CHECKING:
+    from dtp.gossip.gossip import Gossip
+
+#: What happens when messages come faster than the program reads.
+Overflow = Literal["wait", "drop-oldest", "raise"]
+#: Says what a message is worth, at once or later.
+Validator = Callable[[Message], Verdict | Awaitable[Verdict]]
+
+#: Messages, and bytes of payloads, that wait for the program.
+ROOM: Final = 1024
+ROOM_BYTES: Final = 8 * 1024 * 1024
+#: Seconds that publishing waits for somebody to publish to.
+PATIENCE: Final = 5.0
+#: What a message adds to its payload at most, but for the topic's name.
+_OVERHEAD: Final = 50 + 32 * MAX_DEPTH + 66
+
+
+class Topic:
+    """A topic that is joined within `async with`. `Gossip.topic` makes it.
+
+        async with gossip.topic("weather") as topic:
+            await topic.publish(b"21.5")
+            async for message in topic:
+                print(message.author, message.data)
+
+    Own messages aren't read. Several tasks may read: each message goes to one of them.
+    """
+
+    def __init__(
+        self,
+        gossip: Gossip,
+        name: str,
+        *,
+        key: bytes | str | None,
+        overflow: Overflow,
+        history: float,
+        validator: Validator | None,
+        room: int,
+    ) -> None:
+        check_topic(name)
+        if name.startswith(PRIVATE):
+            raise TopicError(
+                f"a topic's name can't begin with {PRIVATE!r}: those are names of private topics"
+            )
+        if overflow not in get_args(Overflow):
+            raise TopicError(f"overflow is one of {', '.join(get_args(Overflow))}, not {overflow!r}")
+        if room < 1:
+            raise TopicError("a topic needs room for a message at least")
+        self.name = name
+        self.key = None if key is None else TopicKey(name, key)
+        #: The name as neighbours know it.
+        self.wire_name = (name if self.key is None else self.key.wire_name).encode()
+        self.overflow: Overflow = overflow
+        self.history = history
+        self.validator = validator
+        #: Messages that went because the program didn't read them in time.
+        self.dropped = 0
+        self._gossip = gossip
+        self._room = room
+        self._waiting: deque[Message] = deque()
+        self._size = 0
+        self._unsaid = 0  # drops that the program hasn't been told of
+        self._readers: deque[asyncio.Future[None]] = deque()
+        self._state: Literal["new", "joined", "left"] = "new"
+
+    # ---- joining ------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Topic:
+        if self._state != "new":
+            raise TopicError("a topic is joined once; make another of the same name")
+        self._gossip._join(self)
+        self._state = "joined"
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Leave. What was published is sent first, as far as neighbours read."""
+        if self._state == "joined":
+            await self._gossip.flush()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._state == "joined":
+            self._gossip._leave(self)
+        self._state = "left"
+        while self._readers:
+            reader = self._readers.popleft()
+            if not reader.done():
+                reader.set_result(None)
+
+    # ---- publishing ---------------------------------------------------------------------------------------------
+
+    async def publish(self, data: bytes | bytearray | memoryview, *, patience: float = PATIENCE) -> bytes:
+        """Publish a message and return its id. It has been queued for every neighbour that has the topic.
+
+        Wait while the network can't take more. Raise `NoTopicPeers` when nobody who has the topic is connected within
+        `patience` seconds, `MessageTooLarge`, and `TopicError` outside of `async with`.
+        """
+        payload = bytes(data)
+        limits = self._gossip.limits
+        size = len(payload) + len(self.wire_name) + _OVERHEAD + (OVERHEAD if self.key else 0)
+        if size > limits.message:
+            raise MessageTooLarge(
+                f"a message of {size} bytes with its frame; {limits.message} are the most. Publish the hash of a blob"
+            )
+        self._check()
+        if not self._gossip._has_members(self):
+            await self._wait_for_members(patience)
+        while not self._gossip._may_publish(self):
+            await self._gossip._wait_room()
+            self._check()
+        return self._gossip._write(self, payload)
+
+    async def _wait_for_members(self, patience: float) -> None:
+        try:
+            async with asyncio.timeout(patience):
+                while not self._gossip._has_members(self):
+                    await self._gossip._wait_room()
+                    self._check()
+        except TimeoutError:
+            raise NoTopicPeers(
+                f"nobody connected has the topic {self.name!r}; nothing was published in {patience:g} s"
+            ) from None
+
+    def _check(self) -> None:
+        if self._state != "joined":
+            raise TopicError(f"the topic {self.name!r} isn't joined; use it within 'async with'")
+
+    # ---- reading ------------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Topic:
+        return self
+
+    async def __anext__(self) -> Message:
+        """The next message; the iteration ends when the topic is left."""
+        while not self._waiting:
+            if self._state == "left":
+                raise StopAsyncIteration
+            self._check()
+            self._raise_overrun()
+            reader = asyncio.get_running_loop().create_future()
+            self._readers.append(reader)
+            try:
+                await reader
+            finally:
+                if reader in self._readers:
+                    self._readers.remove(reader)
+        self._raise_overrun()
+        message = self._waiting.popleft()
+        self._size -= len(message.data)
+        if self._waiting and self._readers:
+            self._wake()
+        if self.overflow == "wait":
+            self._gossip._room_made()
+        return message
+
+    async def read(self) -> Message:
+        """Return the next message. Raise `TopicError` when the topic is left meanwhile."""
+        try:
+            return await anext(self)
+        except StopAsyncIteration:
+            raise TopicError(f"the topic {self.name!r} was left") from None
+
+    def _raise_overrun(self) -> None:
+        if self._unsaid and self.overflow == "raise":
+            dropped, self._unsaid = self._unsaid, 0
+            raise TopicOverrun(
+                f"{dropped} messages of {self.name!r} came faster than they were read, and are gone; read on",
+                dropped,
+            )
+
+    @property
+    def is_full(self) -> bool:
+        """True when no further message has room."""
+        return len(self._waiting) >= self._room or self._size >= ROOM_BYTES
+
+    def _deliver(self, message: Message) -> None:
+        if self.is_full and self.overflow != "wait":
+            self._gossip.counts["dropped-by-reader"] += 1
+            self.dropped += 1
+            self._unsaid += 1
+            if self.overflow == "raise":
+                self._wake()
+                return
+            self._size -= len(self._waiting.popleft().data)
+        self._waiting.append(message)
+        self._size += len(message.data)
+        if self._readers:
+            self._wake()
+
+    def _wake(self) -> None:
+        while self._readers:
+            reader = self._readers.popleft()
+            if not reader.done():
+                reader.set_result(None)
+                return
+
+    # ---- who is there -------------------------------------------------------------------------------------------
+
+    @property
+    def members(self) -> list[PeerId]:
+        """Neighbours that have the topic. Brokers aren't among them."""
+        return [PeerId(peer) for peer in sorted(self._gossip._members(self))]
+
+    def __repr__(self) -> str:
+        return f"<Topic {self.name!r} {self._state}, {len(self._waiting)} waiting>"

@@ -1,0 +1,1 @@
+"""Files beside a graph: kept in chunks, and brought over connections."""

@@ -1,0 +1,232 @@
+"""The authors' chains: who is next, what waits for what is missing, and who told two histories. No IO but reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from dtp.core.errors import EncodingError
+from dtp.graph.errors import EnvelopeError, Equivocation, HistoryUnclear, StoreError
+from dtp.graph.frames import vector
+from dtp.graph.frames.envelope import NONE_BEFORE, Envelope, Skipped, Summary
+from dtp.graph.frames.proving import Comparing, Proof
+
+#: Frames that came before those they build on: kept, for all authors together. More are dropped; they come again.
+MAX_HELD: Final = 4096
+MAX_HELD_BYTES: Final = 64 << 20
+#: Summaries of what is known here that are remembered to agree with it.
+_REMEMBERED: Final = 1024
+
+
+class Tip(NamedTuple):
+    """The end of an author's chain."""
+
+    sequence: int
+    hash: bytes
+    clock: int
+
+
+START: Final = Tip(0, NONE_BEFORE, 0)
+
+
+class Chains:
+    """What is known of each author.
+
+    `read` gives what is stored that stands for an author's frame with a sequence, None when nothing does; `clock_of`
+    the last clock of an envelope. With `whole` nothing but frames goes on with a chain, no summaries.
+    """
+
+    def __init__(
+        self,
+        heads: vector.Vector,
+        read: Callable[[bytes, int], Envelope | Summary | None],
+        clock_of: Callable[[Envelope | Summary], int],
+        *,
+        whole: bool = False,
+    ) -> None:
+        #: The end of each author's chain here.
+        self.heads = heads
+        self._whole = whole
+        self._read = read
+        self._clock_of = clock_of
+        self._tips: dict[bytes, Tip] = {}
+        self._held: dict[tuple[bytes, int], Envelope | Summary] = {}  # by the first frame in it
+        self._held_bytes = 0
+        #: Proofs of lies in what is not taken: for who keeps them.
+        self.found: list[Proof] = []
+        self._only_summed: dict[bytes, tuple[int, Summary | None]] = {}
+        self._comparing = Comparing()
+        self._near: tuple[Envelope | Summary | None, int] = None, 0  # what was read last, for which sequence
+        self._agreed: dict[bytes, None] = {}
+
+    def tip(self, author: bytes) -> Tip:
+        """The end of the author's chain."""
+        tip = self._tips.get(author)
+        if tip is None:
+            head = self.heads.get(author)
+            tip = START
+            if head is not None:
+                last = head.sequence
+                envelope = self._read(author, last)
+                if envelope is None:
+                    raise StoreError(
+                        f"envelope {last} of {author.hex()} is not in the store, which is damaged"
+                    )
+                tip = Tip(last, envelope.hash, self._clock_of(envelope))
+            self._tips[author] = tip
+        return tip
+
+    def is_next(self, envelope: Envelope | Summary) -> bool:
+        """Whether this goes on where its author's chain ends here: True, else it is known or was put aside.
+
+        It is genuine. A summary may begin before that end; where chains have to be `whole` it is left, and its frames
+        count as missing. Raises `Equivocation`, and `EnvelopeError` for a frame that doesn't begin where its author's
+        last ended.
+        """
+        tip = self.tip(envelope.author)
+        if self._whole and isinstance(envelope, Summary) and envelope.sequence > tip.sequence:
+            self._miss(envelope)
+        if envelope.first > tip.sequence + 1:
+            if not (self._whole and isinstance(envelope, Summary)):
+                self._hold(envelope)
+            return False
+        if envelope.first <= tip.sequence:
+            self._compare_known(envelope, min(envelope.sequence, tip.sequence))
+            if envelope.sequence <= tip.sequence:
+                return False
+        elif envelope.previous != tip.hash:
+            self._compare(self._read(envelope.author, tip.sequence), envelope)
+            if isinstance(envelope, Skipped):
+                raise HistoryUnclear(
+                    f"a peer skips frames of {envelope.author.hex()} that don't go on with what is here"
+                )
+        if isinstance(envelope, Skipped) or (tip.sequence and not tip.clock):
+            begins = True  # the clocks of what was skipped aren't known
+        elif isinstance(envelope, Summary):
+            begins = envelope.after == tip.clock or (
+                envelope.first <= tip.sequence and envelope.after < tip.clock < envelope.last
+            )
+        else:
+            begins = int.from_bytes(envelope.body[1:9], "little") == tip.clock
+        if not begins:
+            raise EnvelopeError("a frame does not begin at the clock at which its author's last one ended")
+        if self._whole and isinstance(envelope, Envelope):
+            self._expose(envelope)
+        return not (self._whole and isinstance(envelope, Summary))
+
+    def _miss(self, summary: Summary) -> None:
+        """Its frames are there, somewhere, and have to come themselves; it is kept to be compared with them."""
+        last, kept = self._only_summed.get(summary.author, (0, None))
+        if summary.sequence > last and (last or len(self._only_summed) < MAX_HELD):
+            self._held_bytes -= len(kept.body) if kept else 0
+            kept = summary if self._held_bytes + len(summary.body) <= MAX_HELD_BYTES else None
+            try:
+                self._comparing.open(summary)
+            except EncodingError:
+                kept = None
+            self._held_bytes += len(kept.body) if kept else 0
+            self._only_summed[summary.author] = summary.sequence, kept
+
+    def _expose(self, envelope: Envelope) -> None:
+        """A frame that is next: it is taken, also when a summary says something else."""
+        last, kept = self._only_summed.get(envelope.author, (0, None))
+        if kept is not None and self._comparing.contradict(kept, envelope):
+            self.found.append(Proof(envelope, kept))
+            self._held_bytes -= len(kept.body)
+            self._only_summed[envelope.author] = last, None
+
+    def _compare_known(self, theirs: Envelope | Summary, last: int) -> None:
+        """Compare with all that is here of the same frames, up to `last`."""
+        if theirs.signature in self._agreed:
+            return
+        place = theirs.first
+        while place <= last:
+            ours = self._standing(theirs.author, place)
+            self._compare(ours, theirs)
+            place = last + 1 if ours is None else ours.sequence + 1
+        if isinstance(theirs, Summary):
+            self._agreed[theirs.signature] = None
+            if len(self._agreed) > _REMEMBERED:
+                del self._agreed[next(iter(self._agreed))]
+
+    def _standing(self, author: bytes, sequence: int) -> Envelope | Summary | None:
+        near, asked = self._near
+        if near is None or near.author != author or not asked <= sequence <= near.sequence:
+            near = self._read(author, sequence)
+            self._near = near, sequence
+        return near
+
+    def _compare(self, ours: Envelope | Summary | None, theirs: Envelope | Summary) -> None:
+        if ours is not None and self._comparing.contradict(ours, theirs):
+            raise Equivocation(
+                f"author {theirs.author.hex()} signed two histories at {theirs.sequence}; keep the proof, and don't "
+                "trust that key: two machines write as one author, or it is in wrong hands",
+                Proof(ours, theirs),
+            )
+
+    def _hold(self, envelope: Envelope | Summary) -> None:
+        key = envelope.author, envelope.first
+        size = len(envelope.body)
+        if key in self._held:
+            self._compare(self._held[key], envelope)
+        elif len(self._held) < MAX_HELD and self._held_bytes + size <= MAX_HELD_BYTES:
+            self._held[key] = envelope
+            self._held_bytes += size
+
+    def advance(self, envelope: Envelope | Summary, clock: int) -> None:
+        """It was taken; its last clock is `clock`."""
+        self._tips[envelope.author] = Tip(envelope.sequence, envelope.hash, clock)
+        self.heads[envelope.author] = envelope.head
+        last, kept = self._only_summed.get(envelope.author, (0, None))
+        if 0 < last <= envelope.sequence:
+            self._held_bytes -= len(kept.body) if kept else 0
+            del self._only_summed[envelope.author]
+        if isinstance(envelope, Summary) and self._held:  # it stands for what was put aside, too
+            for author, sequence in [key for key in self._held if key[0] == envelope.author]:
+                if sequence <= envelope.sequence:
+                    self._let_go(author, sequence)
+
+    def jump(self, author: bytes, head: vector.Head) -> None:
+        """Note that an author's frames up to this one are stored, without having passed here."""
+        self.heads[author] = head
+        self._tips.pop(author, None)
+        self._near = None, 0
+
+    def forget(self, author: bytes) -> None:
+        """Know nothing of an author any more."""
+        for sequence in [sequence for one, sequence in self._held if one == author]:
+            self._let_go(author, sequence)
+        self.heads.pop(author, None)
+        self._tips.pop(author, None)
+        _, kept = self._only_summed.pop(author, (0, None))
+        self._held_bytes -= len(kept.body) if kept else 0
+        self._near = None, 0
+
+    def held_next(self, author: bytes) -> Envelope | Summary | None:
+        """What was put aside and is next now."""
+        return self._let_go(author, self.tip(author).sequence + 1)
+
+    def _let_go(self, author: bytes, sequence: int) -> Envelope | Summary | None:
+        envelope = self._held.pop((author, sequence), None)
+        if envelope is not None:
+            self._held_bytes -= len(envelope.body)
+        return envelope
+
+    def gaps(self) -> list[tuple[bytes, int, int]]:
+        """What is known to be missing, as something behind it was put aside, or only a summary came: (author, first,
+        last)."""
+        waiting: dict[bytes, list[int]] = {}
+        for author, sequence in sorted(self._held):
+            waiting.setdefault(author, []).append(sequence)
+        for author, (last, _) in self._only_summed.items():
+            waiting.setdefault(author, []).append(last + 1)
+        found: list[tuple[bytes, int, int]] = []
+        for author in sorted(waiting):
+            head = self.heads.get(author)
+            expected = 1 if head is None else head.sequence + 1
+            for sequence in sorted(waiting[author]):
+                if sequence > expected:
+                    found.append((author, expected, sequence - 1))
+                held = self._held.get((author, sequence))
+                expected = max(expected, sequence if held is None else held.sequence + 1)
+        return found

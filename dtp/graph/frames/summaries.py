@@ -1,0 +1,126 @@
+"""What is sent of the own frames: where later ones have overwritten them, a summary of what still counts.
+
+Only an author can sum up its own frames, for it signs what is left out. Others pass the summary on, as it is.
+docs/graph.md, "Summaries".
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from dtp.crdt.summing import Summing
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.frames import vector
+from dtp.graph.frames.envelope import Envelope, Summary, last_clock
+
+if TYPE_CHECKING:
+    from dtp.graph.graph import Graph
+
+#: What is read from the store at once.
+READ: Final = 256
+#: Bytes of frames that are kept until it is known whether their summary is smaller.
+_KEPT: Final = 1 << 20
+#: Bytes of an envelope beside its frame, about.
+_HEAD: Final = 145
+#: Frames of no more bytes are always sent as they are: a peer that was away for a moment keeps the whole history.
+_FEW: Final = 4096
+
+
+async def stored(graph: Graph, parts: Iterable[tuple[bytes, int, int]]) -> AsyncIterator[list[bytes]]:
+    """Yield what is stored of these parts, (author, first, last), in order, some at a time.
+
+    Of each that is what the author signed and ends with one of these sequences.
+    """
+    for batch in _batches(parts):
+        some = await graph.frames.read_parts(batch)
+        if some:
+            yield some
+
+
+def _batches(parts: Iterable[tuple[bytes, int, int]]) -> Iterator[list[tuple[bytes, int, int]]]:
+    """Yield parts of the parts that are `READ` sequences together, so that many authors cost few reads."""
+    batch: list[tuple[bytes, int, int]] = []
+    room = READ
+    for author, first, last in parts:
+        while first <= last:
+            end = min(last, first + room - 1)
+            batch.append((author, first, end))
+            room -= end - first + 1
+            first = end + 1
+            if not room:
+                yield batch
+                batch, room = [], READ
+    if batch:
+        yield batch
+
+
+async def own(graph: Graph, first: int, last: int) -> AsyncIterator[list[bytes]]:
+    """What stands for the own frames with these sequences: them, or summaries where those are smaller."""
+    run = _Run(graph)
+    async for some in stored(graph, [(graph.identity.id.key, first, last)]):
+        graph.sign()  # what overwrote some of these is signed before it is looked at, and stored before that is told
+        ready: list[bytes] = []
+        for data in some:
+            one = envelopes.decode(graph.name, data)
+            if run.add(one):
+                continue
+            ready += run.end()
+            if not run.add(one):
+                ready.append(data)
+        if ready:
+            await graph.commit()
+            yield ready
+    await graph.commit()
+    yield run.end()
+
+
+class _Run:
+    """Own frames in a row, or summaries of such, and what still counts of them."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._begin()
+
+    def _begin(self) -> None:
+        self._summary: Summing | None = None
+        self._frames: list[Envelope | Summary] = []
+        self._first: Envelope | Summary | None = None
+        self._last: Envelope | Summary | None = None
+        self._size = 0
+        self._after = 0
+
+    def add(self, one: Envelope | Summary) -> bool:
+        """Whether it is part of the run now; else the run must `end` first, or it can't be summed up at all."""
+        if self._last is not None and one.first != self._last.sequence + 1:
+            return False
+        if self._summary is None:
+            core = self._graph.replica.core
+            self._after = one.after if isinstance(one, Summary) else core.check(one.body)[0]
+            self._summary = Summing(self._graph.replica, one.author, self._after)
+        if one.body and not self._summary.add(one.body):
+            if self._first is None:
+                self._summary = None
+            return False
+        self._first = self._first or one
+        self._last = one
+        self._size += len(one.body) + _HEAD
+        if self._size <= _KEPT:
+            self._frames.append(one)
+        else:
+            self._frames.clear()
+        return True
+
+    def end(self) -> list[bytes]:
+        """What stands for the run. The next one may begin."""
+        summary, first, last, frames, size = self._summary, self._first, self._last, self._frames, self._size
+        after = self._after
+        self._begin()
+        if summary is None or first is None or last is None:
+            return []
+        body = b"" if frames and size <= _FEW else summary.end()
+        if frames and (size <= _FEW or size <= (len(body) + envelopes.OVERHEAD) * 5 // 4):
+            return [frame.encode() for frame in frames]
+        clocks = after, last_clock(self._graph.replica.core, last)
+        seen = vector.digest(self._graph.frames.heads())
+        return [envelopes.sum_up(self._graph.identity, first, last, clocks, seen, body).encode()]

@@ -1,0 +1,206 @@
+"""What others made: taken from peers, files and programs that share the store, and shown when it is due."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from dtp.errors import DtpError
+from dtp.graph.changes import Readers
+from dtp.graph.errors import EnvelopeError, Equivocation
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.frames.envelope import Envelope, Signed, Skipped, Summary
+from dtp.graph.frames.proving import Proof
+from dtp.graph.stores import loading
+from dtp.graph.sync.part import Part
+from dtp.tasks import start_task
+
+if TYPE_CHECKING:
+    from dtp.graph.graph import Graph
+
+log = logging.getLogger("dtp.graph")
+
+#: The wall clock is asked again after so many seconds whether something is due: it may have been set.
+_LOOK_AGAIN: Final = 60.0
+
+
+class _Save(Protocol):
+    def __call__(self, *, synced: bool) -> Awaitable[None]: ...
+
+
+class _Offer(Protocol):
+    def __call__(self, *, is_local: bool) -> None: ...
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What taking frames needs of the inside of a graph."""
+
+    lock: asyncio.Lock
+    readers: Readers
+    #: Store what isn't yet.
+    save: _Save
+    #: Take all frames again where what was let in is void now.
+    rebuild: Callable[[], Awaitable[None]]
+    #: Tell who watches of what was merged last.
+    offer: _Offer
+    #: Tell who listens that frames were stored.
+    tell: Callable[[], None]
+    #: Commit soon, in the background.
+    flush: Callable[[], None]
+
+
+class Intake:
+    """How frames of others come into a graph: each behind the one before, checked, and shown when due."""
+
+    def __init__(self, graph: Graph, inside: Inside) -> None:
+        """Take what comes for a graph."""
+        self._graph = graph
+        self._inside = inside
+        self._loop = asyncio.get_running_loop()
+        self._news: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def close(self) -> None:
+        """Take nothing more by itself."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._news is not None:
+            self._news.cancel()
+
+    async def receive(self, data: Iterable[bytes], part: Part | None) -> int:
+        """Take envelopes; return how many were new. As `Graph.receive`."""
+        async with self._inside.lock:
+            self._graph.check_writable()
+            batch = [envelopes.decode(self._graph.name, one) for one in data]
+            self._check_skipped(batch, part)
+            wrong = await loading.first_forged(batch)
+            if wrong is not None:
+                raise EnvelopeError(
+                    f"envelope {wrong} is not signed by its author for graph {self._graph.name!r}: it was changed, "
+                    "or is of a graph of another name"
+                )
+            taken = 0
+            self._graph.replica.read_clock()
+            try:
+                for one in await self._graph.admission.admit(batch):
+                    taken += self._take(one)
+            except Equivocation as error:
+                self._graph.frames.chains.found.append(error.proof)
+                raise
+            finally:
+                self._inside.readers.received()
+                await self._inside.save(synced=False)
+                for author in self._graph.frames.beyond.keys() & {one.author for one in batch}:
+                    taken += await self._rejoin(author)
+                await self._inside.rebuild()
+                while self._graph.frames.chains.found:
+                    await self._keep_proof(self._graph.frames.chains.found[-1])
+                    self._graph.frames.chains.found.pop()
+            return taken
+
+    async def _rejoin(self, author: bytes) -> int:
+        """Go on with what was behind lost frames of an author that have come; return how many that had waited for it
+        were taken."""
+        taken = 0
+        while (last := await self._graph.frames.run(self._graph.frames.store.rejoin, author)) is not None:
+            self._graph.frames.chains.jump(author, loading.stored(self._graph.frames.store, last).head)
+            if not any(one[0] == author for one in self._graph.frames.store.gaps()):
+                del self._graph.frames.beyond[author]
+            taken += self._take(self._graph.frames.chains.held_next(author))
+            self._inside.readers.received()
+            await self._inside.save(synced=False)
+        return taken
+
+    async def _keep_proof(self, proof: Proof) -> None:
+        if proof.author not in self._graph.forks:
+            await self._graph.frames.run(self._graph.frames.store.add_proof, proof)
+            self._graph.forks[proof.author] = proof
+            log.warning("%s", proof.describe())
+
+    async def take_proof(self, first: bytes, second: bytes) -> None:
+        """Keep a proof that an author signed two histories. As `Graph.take_proof`."""
+        self._graph.check_writable()
+        proof = Proof(envelopes.decode(self._graph.name, first), envelopes.decode(self._graph.name, second))
+        if proof.author in self._graph.forks or proof.author not in self._graph.frames.chains.heads:
+            return
+        if not await self._graph.frames.run(proof.is_valid):
+            raise EnvelopeError("two envelopes that are said to contradict each other don't")
+        async with self._inside.lock:
+            self._graph.check_open()
+            await self._keep_proof(proof)
+
+    def follow(self) -> None:
+        """Another program may have stored something: told by a thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            self._loop.call_soon_threadsafe(self._take_news_soon)
+
+    def _take_news_soon(self) -> None:
+        if self._news is None and not self._graph.closed:
+            self._news = start_task(self._take_news(), name="dtp-graph-news", loop=self._loop)
+
+    async def _take_news(self) -> None:
+        try:
+            await self._graph.admission.reload()
+            found = await self._graph.frames.run(self._graph.frames.store.news)
+            self._news = None  # what is told from here on may not be in it
+            if found:
+                await self._graph.receive(found, part=self._graph.part)
+        except DtpError as error:
+            self._news = None
+            if not self._graph.closed:  # it is in the store, and the next that opens it hears of it again
+                context = {"message": "what another program stored could not be taken", "exception": error}
+                self._loop.call_exception_handler(context)
+
+    def _take(self, envelope: Envelope | Summary | None) -> int:
+        """Merge it, and those that waited for it."""
+        taken = 0
+        while envelope is not None and self._graph.frames.chains.is_next(envelope):
+            changed = loading.merge(self._graph.replica, envelope)
+            is_skipped = isinstance(envelope, Skipped)
+            self._graph.frames.chains.advance(
+                envelope, 0 if is_skipped else self._graph.replica.core.covered[1]
+            )
+            self._graph.frames.unsaved[envelope.author, envelope.sequence] = envelope
+            self._graph.admission.took(envelope)
+            taken += 1
+            if changed:
+                self._inside.offer(is_local=False)
+            envelope = self._graph.frames.chains.held_next(envelope.author)
+        self.wait_for_due()
+        return taken
+
+    def wait_for_due(self) -> None:
+        """Frames from the future are applied when their time has come; the wall clock may be set meanwhile."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if waiting := self._graph.replica.core.waiting:
+            pause = min(max(0.01, self._graph.replica.clock.until(waiting)), _LOOK_AGAIN)
+            self._timer = self._loop.call_later(pause, self._apply_due)
+
+    def _apply_due(self) -> None:
+        self._timer, is_due = None, False
+        for changed in self._graph.replica.due():
+            is_due = True
+            if changed:
+                self._inside.offer(is_local=False)
+        self._inside.readers.received()
+        self.wait_for_due()
+        if is_due:
+            self._inside.tell()  # there may be room again for frames that are due later
+        if self._graph.replica.must_rebuild:
+            self._inside.flush()
+
+    def _check_skipped(self, batch: Iterable[Signed], part: Part | None) -> None:
+        """Raise `EnvelopeError` where something is skipped that may be in the part that is here, by a peer who was
+        asked for `part`."""
+        for one in batch:
+            if isinstance(one, Skipped) and (part is None or part != self._graph.part):
+                raise EnvelopeError("a peer skips frames of which nobody knows what is in them")
+            if isinstance(one, Skipped) and one.author == self._graph.identity.id.key:
+                raise EnvelopeError("a peer skips frames of this identity itself")

@@ -1,0 +1,1 @@
+"""What was, and what was signed but doesn't count: shown, and made again."""

@@ -1,0 +1,292 @@
+"""Signing stranded work again: what an author made that is in no history that others take, or that is void by now.
+
+It is in a fork (a restored backup, a copied file), or was made by a device that was put out before it had synced.
+docs/graph.md, "Stranded work".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from dtp.core import crdt as core
+from dtp.core.crdt import VOID, GraphCore
+from dtp.core.errors import NotOwner
+from dtp.crdt import Kind, Op, Replica, Value, values
+from dtp.crdt.ops import ops_of
+from dtp.crdt.permission.access import Access, is_internal
+from dtp.crdt.permission.owners import STATIC_KEY, owned, owner_name
+from dtp.crdt.permission.rules import MARK, RuleBroken
+from dtp.crdt.sequence_changes import difference
+from dtp.graph.errors import GraphError
+from dtp.graph.formats.items import Left
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.frames.envelope import Envelope, Summary
+from dtp.graph.stores import loading
+from dtp.graph.stores.store import MEMORY
+
+if TYPE_CHECKING:
+    from dtp.graph.graph import Graph
+
+#: Envelopes that are taken in at once.
+_AT_ONCE: Final = 256
+#: Below an identity's own soul: up to where it has signed again what others made.
+RECOVERED: Final = ".recovered"
+#: No author's key.
+_NOBODY: Final = b"\xff" * core.AUTHOR_SIZE
+_FOREVER: Final = (1 << 63) - 1
+_EDITED: Final = {Kind.TEXT_EDIT: core.TEXT, Kind.LIST_EDIT: core.LIST}
+
+
+#: Who, and its clock.
+Dot = tuple[bytes, int]
+
+
+class Resigned(NamedTuple):
+    """What came of stranded work."""
+
+    #: Envelopes of the author that nothing speaks against, and that are here now as it signed them.
+    received: int
+    #: Ops that were signed again, by this identity.
+    ops: int
+    #: What couldn't be, and why.
+    left: list[Left]
+
+
+@dataclass
+class _Work:
+    """One author's stranded ops, on their way into a replica."""
+
+    graph: Graph
+    #: A copy of the replica, into which its edits of texts and lists go as they are.
+    copy: Replica
+    #: Makes ops anew, with the clocks they had.
+    maker: GraphCore = field(default_factory=lambda: GraphCore(_NOBODY))
+    #: Counters: (soul, key) -> the author's total before the first stranded op.
+    totals: dict[tuple[str, str], int] = field(default_factory=dict)
+    #: Its dots -> what it put into sets, maps and registers with several values; those that were signed again.
+    made: dict[Dot, Value] = field(default_factory=dict)
+    signed: set[Dot] = field(default_factory=set)
+    done: int = 0
+    left: dict[tuple[str, str], None] = field(default_factory=dict)
+
+    def do(self, op: Op, *, again: bool) -> None:
+        """Sign an op again, if it isn't overwritten here; `again` if some before it were the last time."""
+        if again and op.kind in _EDITED:
+            self.leave(op, "edits before it were signed again already")
+            return
+        try:
+            self.done += self._do(op)
+        except (NotOwner, RuleBroken) as error:
+            self.leave(op, str(error))
+
+    def leave(self, op: Op, why: str) -> None:
+        """Note that it isn't signed again."""
+        self.left[f"{op.space} {op.key!r} of {op.soul!r}", why] = None
+
+    def _do(self, op: Op) -> bool:
+        if self.graph.is_private(op.soul):
+            self.leave(op, "it is sealed, and bound to its author")
+            return False
+        if op.kind in _EDITED:
+            return self._edit(op)
+        if op.kind is Kind.REGISTER_PUT:
+            return self._put(op)
+        if op.kind is Kind.COUNTER_TOTAL:
+            return self._count(op)
+        return self._change(op)
+
+    def _edit(self, op: Op) -> bool:
+        """The text or list with it, as all would have merged it, and what that changes."""
+        name = _EDITED[op.kind], op.soul, op.key
+        shown = self.copy.sequences.open(name)
+        before = shown.contents()
+        with shown.changes() as changes:
+            self.copy.sequences.apply(name, op.edit or op.value, op.author)
+            formats = [one for change in changes.take_told() for one in change.formats]
+        patches = difference(before, shown.contents())
+        if op.kind is Kind.TEXT_EDIT:
+            text = self.graph.text(op.soul, op.key)
+            text.edit([(at, count, new) for at, count, new in patches])
+            for at, length, attributes in formats:
+                for mark, value in attributes.items():
+                    text.mark(at, at + length, mark, value)
+        else:
+            listed = self.graph.list(op.soul, op.key)
+            for at, count, new in patches:
+                listed[at : at + count] = list(map(values.decode, new))
+        return bool(patches or formats)
+
+    def _put(self, op: Op) -> bool:
+        if not self._wins(op):
+            return False
+        row = (op.soul, op.key, op.value) if op.has_value else (op.soul, op.key)
+        self.graph.replica.put_many([row])
+        return True
+
+    def _wins(self, op: Op) -> bool:
+        """True if a register is what this op says, or would be: what is here, or was deleted here, isn't newer. Found
+        out by merging it into the copy, as of another author, since the clocks of its own were seen."""
+        row = (op.soul, op.key, op.value) if op.has_value else (op.soul, op.key)
+        with self.maker.trusted():
+            self.maker.put(values.rows([row]), op.clock)
+        made = self.maker.commit()
+        assert made is not None
+        merged = self.copy.core
+        number = merged.author(_NOBODY)
+        changed = merged.merge(number, made[0], _FOREVER)
+        if changed == core.RULED:
+            merged.judge(bytes([core.ALLOWED]))
+            changed = merged.merge(number, made[0], _FOREVER)
+        return changed > 0
+
+    def _count(self, op: Op) -> bool:
+        before = self.totals.get((op.soul, op.key), 0)
+        self.totals[op.soul, op.key] = op.value
+        self.graph.counter(op.soul, op.key).add(op.value - before)
+        return bool(op.value != before)
+
+    def _change(self, op: Op) -> bool:
+        """Of a set, a map or a multi-value register."""
+        replica, names = self.graph.replica, (values.name(op.soul), values.name(op.key))
+        space = core.SET if op.space == "set" else core.VALUES
+        found = values.decode(replica.core.read(space, *names))
+        there = [((replica.author_key(by), at), value) for by, at, value in found]
+        if op.has_value:
+            self.made[op.author, op.clock] = op.value
+        if space == core.SET:
+            return self._change_set(op, there)
+        is_mine = any(dot in self.signed for dot in op.dots)
+        if any(dot not in op.dots and not (is_mine and dot[0] == replica.author) for dot, _ in there):
+            self.leave(op, "another value was written there at the same time, and stays")
+            return False
+        kept = self.graph.multi_value(op.soul, op.key)
+        if op.has_value:
+            self.signed.add((op.author, op.clock))
+            kept.set(op.value)
+        else:
+            kept.clear()
+        return op.has_value or bool(there)
+
+    def _change_set(self, op: Op, there: list[tuple[Dot, Value]]) -> bool:
+        kept = self.graph.set(op.soul, op.key)
+        if op.kind is Kind.SET_ADD:
+            is_new = op.value not in kept
+            kept.add(op.value)
+            self.signed |= {(op.author, op.clock)} if is_new else set()
+            return is_new
+        gone = [value for dot, value in there if dot in op.dots]
+        gone += [self.made[dot] for dot in op.dots if dot in self.signed]
+        mine = {values.encode(self.made[dot]) for dot in op.dots if dot in self.signed}
+        done = False
+        for encoded in {values.encode(value) for value in gone}:
+            dots = [dot for dot, value in there if values.encode(value) == encoded]
+            if dots and all(
+                dot in op.dots or (encoded in mine and dot[0] == self.graph.replica.author) for dot in dots
+            ):  # else others have added it, too
+                kept.discard(values.decode(encoded))
+                done = True
+        return done
+
+
+async def recover_from(graph: Graph, source: str | None, author: bytes) -> Resigned:
+    """Sign stranded work again, as `Graph.recover_from` does; return what was done and what was left."""
+    graph.check_writable()
+    await graph.commit()
+    theirs = None if source is None else await asyncio.to_thread(_envelopes, graph, source, author)
+    ours = await _here(graph, author)
+    received = 0
+    if theirs is not None and _common(ours, theirs) == len(ours):  # no fork: it is taken as it is
+        for at in range(len(ours), len(theirs), _AT_ONCE):
+            received += await graph.receive(one.encode() for one in theirs[at : at + _AT_ONCE])
+        ours = await _here(graph, author)
+    signed = ours if theirs is None else theirs
+    marks = graph.replica.node(owned(graph.identity.id.key, RECOVERED))
+    behind = _signed_again(signed, marks.get(owner_name(author)))
+    work = _work(graph)
+    for place, op in list(_stranded(graph, author, signed, _common(ours, signed), work)):
+        if place >= behind:
+            work.do(op, again=behind > 0)
+    if work.done:
+        marks[owner_name(author)] = [signed[-1].sequence, signed[-1].hash]
+    await graph.commit()
+    return Resigned(received, work.done, [Left(*one) for one in work.left])
+
+
+def _signed_again(signed: list[Envelope | Summary], mark: Value) -> int:
+    """How many of these envelopes this identity has signed again before, by what it noted then."""
+    for place, one in enumerate(signed):
+        if [one.sequence, one.hash] == mark:
+            return place + 1
+    return 0
+
+
+def _envelopes(graph: Graph, source: str, author: bytes) -> list[Envelope | Summary]:
+    """All of an author in another store, in order. Raises `GraphError`, `StoreError`."""
+    if source == MEMORY:
+        raise GraphError("stranded work is in a file or in PostgreSQL, not in memory")
+    store = loading.opened(source, graph.name, graph.identity.id.key, read_only=True)
+    try:
+        found = list(loading.kept(store, author))
+    finally:
+        store.close()
+    if not all(one.is_genuine() for one in found):
+        raise GraphError(f"{source} has what {owner_name(author)} is said to have signed, and hasn't")
+    return found
+
+
+async def _here(graph: Graph, author: bytes) -> list[Envelope | Summary]:
+    last, found = graph.frames.vector().get(author, 0), list[Envelope | Summary]()
+    for first in range(1, last + 1, _AT_ONCE):
+        some = await graph.frames.read(author, first, min(last, first + _AT_ONCE - 1))
+        found += [envelopes.decode(graph.name, data) for data in some]
+    return found
+
+
+def _common(ours: list[Envelope | Summary], theirs: list[Envelope | Summary]) -> int:
+    """How many of theirs are of the history that is here."""
+    known = {one.sequence: one.hash for one in ours}
+    last = max(known, default=0)
+    for place, one in enumerate(theirs):
+        if one.sequence > last or known.get(one.sequence, one.hash) != one.hash:
+            return place
+    return len(theirs)
+
+
+def _work(graph: Graph) -> _Work:
+    graph.sign()
+    replica = graph.replica
+    copy = Replica.load(replica.author, replica.save(), clock=replica.clock, graph=replica.access.graph)
+    return _Work(graph, copy)
+
+
+def _stranded(
+    graph: Graph, author: bytes, signed: list[Envelope | Summary], common: int, work: _Work
+) -> Iterator[tuple[int, Op]]:
+    """The ops, and in which envelope they are, that count by themselves and don't here: they are behind the `common`
+    part, or void by what others said."""
+    replica = graph.replica
+    alone, now = Access(graph.name), replica.access.again()
+    for place, envelope in enumerate(signed):
+        if not envelope.body:
+            continue
+        ops = ops_of(replica.core, author, envelope.body)
+        rulings = alone.rule(author, ops), now.rule(author, ops)
+        for ruling in rulings:
+            ruling.stands()
+        for op, by_itself, here in zip(ops, *(one.verdicts for one in rulings), strict=True):
+            if by_itself == VOID or _is_bookkeeping(op):
+                continue
+            if place >= common or here == VOID:
+                yield place, op
+            elif op.kind is Kind.COUNTER_TOTAL:
+                work.totals[op.soul, op.key] = op.value
+
+
+def _is_bookkeeping(op: Op) -> bool:
+    """True for what each author says of itself: grants, cards, rules it has shipped, its static key."""
+    if is_internal(op.soul) or (op.soul == owned(op.author) and op.key == STATIC_KEY):
+        return True
+    return op.soul.startswith(MARK) and "/" not in op.soul

@@ -1,0 +1,1 @@
+"""Who may write and read in a graph, whom it takes in, and how much of whom."""

@@ -1,0 +1,473 @@
+"""Whom a graph takes in: bans, purges and quotas. What it doesn't take it counts and names.
+
+The part of a graph that `Graph.admission` gives. docs/graph.md, "Bans" and "Quotas".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgpack
+
+from dtp.core import crdt as core
+from dtp.crdt import values
+from dtp.crdt.permission.owners import BANS, owner_name
+from dtp.graph.errors import GraphError, StoreError
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.frames.chains import Chains
+from dtp.graph.frames.envelope import Envelope, Summary
+from dtp.graph.permission.access import key_of
+from dtp.graph.permission.quotas import Arrivals, Quotas, Refused, Usage, ops_in, read_quotas, usage_of
+from dtp.graph.stores.store import Store
+from dtp.identity import CardError, PeerId
+from dtp.identity.card import PREFIX, parse_account
+from dtp.identity.peer_id import PeerIdError
+
+if TYPE_CHECKING:
+    from dtp.graph.graph import Graph
+
+log = logging.getLogger("dtp.graph")
+
+_VERSION: Final = 1
+#: Why an envelope of a banned author isn't taken.
+BANNED: Final = "banned"
+_READ: Final = 256
+#: Authors of whom it is remembered how much is here, or that too much is.
+_MOST: Final = 65_536
+
+
+@dataclass
+class Policy:
+    """What is kept beside the frames about whom to take in."""
+
+    #: Banned here.
+    bans: set[bytes] = field(default_factory=set)
+    #: Not shown: banned here, or by who has the say, when that was last looked at.
+    hidden: set[bytes] = field(default_factory=set)
+    #: Names of owners (of an identity or an account) whose bans count here, beside the graph's.
+    followed: set[str] = field(default_factory=set)
+    #: Authors that are no strangers.
+    known: set[bytes] = field(default_factory=set)
+    quotas: Quotas = field(default_factory=Quotas)
+    refused: Refused = field(default_factory=Refused)
+
+    def encode(self) -> bytes:
+        """MessagePack `[version, bans, hidden, followed, known, quotas, refused]`."""
+        sets = [sorted(each) for each in (self.bans, self.hidden, self.followed, self.known)]
+        return values.encode([_VERSION, *sets, self.quotas.to_map(), self.refused.save()])
+
+    @classmethod
+    def decode(cls, data: bytes) -> Policy:
+        """What `encode` gave. Raises `StoreError`."""
+        try:
+            version, bans, hidden, followed, known, quotas, refused = values.decode(data)
+            if version != _VERSION:
+                raise StoreError(f"whom this graph takes in is kept in version {version}, not {_VERSION}")
+            sets = set(bans), set(hidden), set(followed), set(known)
+            return cls(*sets, read_quotas(quotas), Refused.load(refused))
+        except (ValueError, TypeError, msgpack.UnpackException, GraphError) as error:
+            raise StoreError(f"what is kept of whom this graph takes in is damaged: {error}") from error
+
+
+def read_policy(store: Store) -> Policy:
+    """Return what a store has of whom to take in. Raises `StoreError`."""
+    data = store.policy()
+    return Policy() if data is None else Policy.decode(data)
+
+
+def owner_of(graph: str) -> str | None:
+    """Return the name of who has the say in the graph of this name: the identity or account that it begins with."""
+    name = graph.partition("/")[0]
+    return name if _is_owner(name) else None
+
+
+def _is_owner(name: str) -> bool:
+    try:
+        parse_account(name) if name.startswith(f"{PREFIX}1") else PeerId.parse(name)
+    except (CardError, PeerIdError):
+        return False
+    return True
+
+
+class Banned(NamedTuple):
+    """An author whose frames aren't taken, passed on or shown."""
+
+    peer: PeerId
+    #: Whether it was banned here, by this program's user.
+    here: bool
+    #: Names of those who have the say, and banned it.
+    by: tuple[str, ...]
+
+
+class Inside(NamedTuple):
+    """What of a graph's inside admission needs."""
+
+    #: Call something of the store's, in its thread.
+    run: Callable[..., Awaitable[Any]]
+    chains: Callable[[], Chains]
+    #: Wake those who sync.
+    tell: Callable[[], None]
+    lock: asyncio.Lock
+
+
+class _Pending(dict[bytes, Usage]):
+    """What is to be taken of whom, and bytes of all strangers in it."""
+
+    strangers_bytes = 0
+
+
+class Admission:
+    """Whom a graph takes in. Read what there is without waiting; what changes it is kept when it returns."""
+
+    def __init__(self, graph: Graph, store: Store, inside: Inside) -> None:
+        """Read what a store has of whom to take in."""
+        self._graph = graph
+        self._store = store
+        self._inside = inside
+        self._policy = read_policy(store)
+        #: Who has the say in this graph: the identity or account whose name the graph's name begins with.
+        self.owner = owner_of(store.name)
+        self._told: dict[str, bytes] = {}  # owner's name -> its bans, as they were read last
+        self._shared: dict[bytes, tuple[str, ...]] = {}
+        self._is_kept = True
+        self._last_kept = b""
+        self._kept_at = self._policy.refused.envelopes
+        self._usage: dict[bytes, Usage] = {}
+        self._has_looked = False
+        self._acquainted: set[bytes] = set()  # who is no stranger, as it was worked out last
+        self._strangers_bytes: int | None = None
+        self._arrivals = Arrivals()
+        self._met: set[bytes] = set()
+        self._full: set[bytes] = set()
+
+    @property
+    def hidden(self) -> frozenset[bytes]:
+        """Authors (public keys) whose frames aren't taken, passed on or shown."""
+        return self._store.hidden
+
+    @property
+    def unwanted(self) -> frozenset[bytes]:
+        """Authors of whom peers are told to send nothing: hidden, or beyond their quotas."""
+        return self._store.hidden | self._full
+
+    # ---- bans -------------------------------------------------------------------------------------------------
+
+    def banned(self) -> list[Banned]:
+        """Who is banned, by name."""
+        self._look()
+        found = [
+            Banned(PeerId(author), author in self._policy.bans, self._shared.get(author, ()))
+            for author in self._policy.bans | self._shared.keys()
+        ]
+        return sorted(found, key=lambda one: str(one.peer))
+
+    async def ban(self, peer: PeerId | str | bytes, *, shared: bool = False) -> None:
+        """Take, pass on and show nothing more of an author. What peers have of others is taken as before.
+
+        With `shared` it is said in the graph, and counts for all who follow this identity or its account: all who
+        have the graph, if that is its `owner`. Raises `GraphError`.
+        """
+        author = key_of(peer)
+        self._graph.check_writable()
+        if author in self._never():
+            raise GraphError("neither oneself nor who has the say can be banned")
+        if shared:
+            self._graph.replica.put(self._bans_soul(), owner_name(author), True)
+        else:
+            self._policy.bans.add(author)
+        await self._changed()
+
+    async def unban(self, peer: PeerId | str | bytes, *, shared: bool = False) -> None:
+        """Take an author in again: what is here of it is shown, and what it made since comes with the next sync.
+
+        Raises `GraphError` for who isn't banned so: what others with the say have banned only they take back.
+        """
+        author = key_of(peer)
+        self._graph.check_writable()
+        if shared:
+            node = self._graph.replica.node(self._bans_soul())
+            if owner_name(author) not in node:
+                raise GraphError(f"{owner_name(author)} isn't banned in this graph by its owner")
+            del node[owner_name(author)]
+        elif author not in self._policy.bans:
+            raise GraphError(
+                f"{owner_name(author)} isn't banned here; a ban that all follow ends by shared=True"
+            )
+        else:
+            self._policy.bans.discard(author)
+        self.refused.forget(author)
+        await self._changed()
+
+    async def follow(self, name: PeerId | str) -> None:
+        """Let the bans of an identity or an account count here, as those of the graph's owner do. `GraphError`."""
+        self._graph.check_writable()
+        if not _is_owner(str(name)):
+            raise GraphError(f"{name} is no name of an identity or an account")
+        self._policy.followed.add(str(name))
+        await self._changed()
+
+    async def unfollow(self, name: PeerId | str) -> None:
+        """Let somebody's bans count no more. Those of the graph's owner do always."""
+        self._graph.check_writable()
+        self._policy.followed.discard(str(name))
+        await self._changed()
+
+    def followed(self) -> list[str]:
+        """Whose bans count here, the graph's owner among them."""
+        return sorted(self._policy.followed | ({self.owner} if self.owner else set()))
+
+    def _bans_soul(self) -> str:
+        """Where this identity bans for others. Raises `GraphError`."""
+        mine = str(self._graph.identity.id)
+        accounts = {card.name for card in self._graph.accounts.mine()}
+        says = self.owner or next(iter(sorted(accounts)), mine)
+        if says != mine and says not in accounts:
+            raise GraphError(
+                f"in this graph {says} has the say, not {mine}: ban without `shared`, for yourself"
+            )
+        return f"~{says}/{BANS}"
+
+    def _never(self) -> set[bytes]:
+        """Who can't be banned: oneself, and who has the say."""
+        peers = {PeerId.parse(name).key for name in self.followed() if not name.startswith(f"{PREFIX}1")}
+        return peers | {self._graph.identity.id.key}
+
+    async def _changed(self) -> None:
+        """Have the policy kept, and what others see put right."""
+        self._is_kept = False
+        await self._graph.commit()
+        self._inside.tell()
+
+    def _look(self) -> None:
+        """Read what those who have the say have banned."""
+        replica = self._graph.replica
+        told = {
+            name: replica.core.keys(core.REGISTER, values.name(f"~{name}/{BANS}")) for name in self.followed()
+        }
+        if told != self._told:
+            self._told = told
+            self._shared = _read_shared(told)
+
+    async def refresh(self) -> None:
+        """Look at who is banned now, and have the replica built again if that is somebody else."""
+        if self._graph.read_only:
+            return
+        self._look()
+        hidden = (self._policy.bans | self._shared.keys()) - self._never()
+        if hidden != self._store.hidden:
+            self._policy.hidden = hidden
+            await self._keep(forget_state=True)
+            self._store.hidden = frozenset(hidden)
+            self._usage.clear()
+            self._strangers_bytes = None
+            self._graph.replica.access.begin_anew()
+        elif not self._is_kept:
+            await self._keep()
+
+    async def reload(self) -> None:
+        """Take over what another program that shares the store has changed."""
+        data = await self._inside.run(self._store.policy)
+        if data is not None and data != self._last_kept:
+            self._policy, self._last_kept = Policy.decode(data), data
+
+    async def _keep(self, *, forget_state: bool = False) -> None:
+        self._last_kept = self._policy.encode()
+        await self._inside.run(self._store.save_policy, self._last_kept, forget_state)
+        self._is_kept, self._kept_at = True, self.refused.envelopes
+
+    async def close(self) -> None:
+        """Keep what was counted."""
+        if self.refused.envelopes != self._kept_at and not self._graph.read_only:
+            await self._keep()
+
+    async def purge(self, peer: PeerId | str | bytes) -> int:
+        """Remove all that an author signed from the store, for good, and return how many bytes of envelopes that was.
+
+        It is banned, and stays so: else it would come again with the next sync. The file is written anew, without
+        it; that takes as much room for a while. Others keep what they have. Raises `GraphError` for who isn't banned.
+        """
+        author = key_of(peer)
+        self._graph.check_writable()
+        if author not in self._store.hidden:
+            raise GraphError(
+                f"{owner_name(author)} isn't banned: ban it first, or it comes again with the next sync"
+            )
+        await self._graph.commit()
+        async with self._inside.lock:
+            head = self._inside.chains().heads.get(author)
+            size = 0 if head is None else await self._graph.frames.stored_bytes(author, 1, head.sequence)
+            await self._inside.run(self._store.purge, author)
+            self._inside.chains().forget(author)
+            await asyncio.to_thread(self._graph.passed.remove, author)
+        return size
+
+    # ---- quotas -----------------------------------------------------------------------------------------------
+
+    @property
+    def quotas(self) -> Quotas:
+        """How much is taken of whom."""
+        return self._policy.quotas
+
+    @property
+    def refused(self) -> Refused:
+        """What was not taken since the graph was made, and why."""
+        return self._policy.refused
+
+    async def set_quotas(self, quotas: Quotas) -> None:
+        """Take so much of whom from now on. What is here already stays, and counts."""
+        self._graph.check_writable()
+        self._policy.quotas = quotas
+        self._full.clear()
+        await self._changed()
+
+    async def know(self, *peers: PeerId | str | bytes) -> None:
+        """Take authors for no strangers. Who was granted something, the devices of one's own account, and who has
+        the say are none anyway."""
+        self._graph.check_writable()
+        self._policy.known |= {key_of(peer) for peer in peers}
+        self._full.clear()
+        await self._changed()
+
+    def meet(self, peer: bytes) -> None:
+        """Take somebody (a public key) for no stranger until the graph is closed: whom this side has dialled."""
+        self._met.add(peer)
+        self._full.discard(peer)
+
+    def is_stranger(self, author: bytes) -> bool:
+        """True unless the program, or its identity, knows the author (a public key)."""
+        self._look_around()
+        return author not in self._acquainted
+
+    def _look_around(self) -> None:
+        """Work out who is no stranger."""
+        graph = self._graph
+        granted = {one.grantee_name for one in graph.access.grants()}
+        known = self._policy.known | self._met | self._never()
+        known |= {one.grantee for one in graph.access.grants() if not one.to_account}
+        cards = [
+            card
+            for card in graph.accounts.cards()
+            if card.name in granted or card.names(graph.identity.id.key)
+        ]
+        self._acquainted = known | {one.key for card in cards for one in card.devices}
+        self._has_looked = True
+
+    async def admit(self, batch: Iterable[Envelope | Summary]) -> list[Envelope | Summary]:
+        """Return those of genuine envelopes that are to be taken; count the others."""
+        if len(self._usage) > _MOST:
+            self._usage.clear()  # it is counted again
+        self._has_looked = False
+        taken: list[Envelope | Summary] = []
+        out: dict[bytes, str] = dict.fromkeys(self.hidden, BANNED) if self.hidden else {}
+        heads, pending = self._inside.chains().heads, _Pending()
+        for envelope in batch:
+            author, head = envelope.author, heads.get(envelope.author)
+            reason = out.get(author, "")
+            is_new = head is None or envelope.sequence > head.sequence
+            if not reason and is_new and author != self._graph.identity.id.key:
+                reason = await self._why_not(envelope, pending)
+            if reason:
+                out[author] = reason
+                self._refuse(author, reason, len(envelope.body))
+            else:
+                taken.append(envelope)
+        if self.refused.envelopes > 2 * self._kept_at:
+            await self._keep()
+        return taken
+
+    async def _why_not(self, envelope: Envelope | Summary, pending: _Pending) -> str:
+        """Return why an envelope isn't taken, "" if it is. `pending` is what is to be taken with it."""
+        author, quotas, now = envelope.author, self.quotas, self._graph.replica.clock.wall()
+        is_new = author not in self._inside.chains().heads and author not in pending
+        so_far = replace(pending.get(author, Usage()))
+        so_far.add(usage_of(envelope))
+        usage = await self._used_by(author)
+        reason = usage.beyond(so_far, quotas.of(known=True))
+        if not reason and author not in self._acquainted:
+            before = pending.get(author)
+            others = pending.strangers_bytes - (before.bytes if before is not None else 0)
+            reason = await self._why_not_a_stranger(usage, so_far, others)
+            if is_new and not reason and not self._arrivals.has_room(quotas, now):
+                reason = (
+                    f"more than {quotas.new_strangers} new strangers in {quotas.new_strangers_seconds:g} s"
+                )
+            if reason and not self._has_looked:  # for this batch
+                self._look_around()
+            if reason and author in self._acquainted:
+                reason = ""
+            elif is_new and not reason:
+                self._arrivals.add(now)
+        if not reason:
+            if author not in self._acquainted:
+                before = pending.get(author)
+                pending.strangers_bytes += so_far.bytes - (before.bytes if before is not None else 0)
+            pending[author] = so_far
+        return reason
+
+    async def _why_not_a_stranger(self, usage: Usage, more: Usage, others: int) -> str:
+        quotas = self.quotas
+        if quotas.strangers_bytes is not None:
+            if self._strangers_bytes is None:
+                sizes = await self._inside.run(self._store.sizes)
+                self._look_around()
+                self._strangers_bytes = sum(n for who, n in sizes.items() if who not in self._acquainted)
+            if self._strangers_bytes + others + more.bytes > quotas.strangers_bytes:
+                return f"more than {quotas.strangers_bytes} bytes of all strangers"
+        beyond = usage.beyond(more, quotas.of(known=False))
+        return f"{beyond} of a stranger" if beyond else ""
+
+    async def _used_by(self, author: bytes) -> Usage:
+        """What an author's envelopes that are here take."""
+        usage = self._usage.get(author)
+        if usage is None:
+            usage, graph = Usage(), self._graph
+            head = self._inside.chains().heads.get(author)
+            if head is not None:
+                usage.frames = head.sequence
+                usage.bytes = await graph.frames.stored_bytes(author, 1, head.sequence)
+                for first in range(1, head.sequence + 1, _READ):
+                    for data in await graph.frames.read(author, first, first + _READ - 1):
+                        usage.ops += ops_in(envelopes.decode(graph.name, data).body)
+            self._usage[author] = usage
+        return usage
+
+    def took(self, envelope: Envelope | Summary) -> None:
+        """Count an envelope that was taken."""
+        usage = self._usage.get(envelope.author)
+        if usage is not None:
+            more = usage_of(envelope)
+            usage.add(more)
+            if self._strangers_bytes is not None and envelope.author not in self._acquainted:
+                self._strangers_bytes += more.bytes
+
+    def recount(self, author: bytes) -> None:
+        """Count anew what an author's envelopes take, as others are in their place."""
+        self._usage.pop(author, None)
+        self._strangers_bytes = None
+
+    def _refuse(self, author: bytes, reason: str, size: int) -> None:
+        if reason != BANNED and len(self._full) < _MOST:
+            self._full.add(author)
+        if self.refused.add(author, reason, size) and reason != BANNED:
+            log.warning(
+                "graph %r takes no more of %s: %s. 'dtp graph status' (Graph.admission.refused) tells of whom, 'dtp "
+                "graph quota' (Graph.admission.set_quotas) changes how much",
+                self._graph.name,
+                owner_name(author),
+                reason,
+            )
+
+
+def _read_shared(told: Mapping[str, bytes]) -> dict[bytes, tuple[str, ...]]:
+    """Return author -> the names of those who ban it, out of what they say."""
+    found: dict[bytes, tuple[str, ...]] = {}
+    for owner, bans in sorted(told.items()):
+        for name, value in values.decode(bans).items():
+            if value is True and _is_owner(name) and not name.startswith(f"{PREFIX}1"):
+                author = PeerId.parse(name).key
+                found[author] = (*found.get(author, ()), owner)
+    return found

@@ -1,0 +1,166 @@
+"""How much of whom a graph takes: limits and counts as values, no IO. docs/graph.md, "Quotas"."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final
+
+from dtp.graph.errors import GraphError
+from dtp.graph.frames.envelope import Envelope, Summary
+from dtp.graph.frames.vector import read_varint
+
+#: Where the number of ops is in a frame: behind its flags and the clock before it.
+_OPS_AT: Final = 9
+#: Bytes of an envelope beside its body.
+_AROUND: Final = 144
+#: Authors of whom it is remembered what was refused; of others only how much in all.
+MAX_NAMED: Final = 256
+
+
+@dataclass(frozen=True)
+class Quotas:
+    """How much is taken of each author, None for no limit. What is beyond is refused, counted and named.
+
+    A stranger is an author whom neither the program nor its identity knows (`Admission.know`). The defaults keep a
+    disk from being filled, and 20,000 made-up authors from being taken at once; none is near what a person writes.
+    """
+
+    #: Of an author who is known: bytes of envelopes, ops, frames.
+    author_bytes: int | None = None
+    author_ops: int | None = None
+    author_frames: int | None = None
+    #: Of each stranger.
+    stranger_bytes: int | None = 256 << 20
+    stranger_ops: int | None = 10_000_000
+    stranger_frames: int | None = 1_000_000
+    #: Of all strangers together.
+    strangers_bytes: int | None = 4 << 30
+    #: Strangers of whom nothing was here before, in so many seconds.
+    new_strangers: int | None = 4096
+    new_strangers_seconds: float = 3600.0
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            limit = getattr(self, each.name)
+            is_number = type(limit) is int or (each.name == "new_strangers_seconds" and type(limit) is float)
+            if limit is not None and not (is_number and limit >= 0):
+                raise GraphError(f"{each.name} is a number from 0 on, or None, not {limit!r}")
+
+    def of(self, *, known: bool) -> Usage:
+        """Return the limits of one author."""
+        most = (
+            (self.author_bytes, self.author_ops, self.author_frames)
+            if known
+            else (self.stranger_bytes, self.stranger_ops, self.stranger_frames)
+        )
+        return Usage(*(_UNLIMITED if each is None else each for each in most))
+
+    def to_map(self) -> dict[str, Any]:
+        """As a map of the names of its fields."""
+        return asdict(self)
+
+
+_UNLIMITED: Final = 1 << 63
+
+
+@dataclass
+class Usage:
+    """What an author's envelopes take."""
+
+    bytes: int = 0
+    ops: int = 0
+    frames: int = 0
+
+    def add(self, other: Usage) -> None:
+        """Count this, too."""
+        self.bytes += other.bytes
+        self.ops += other.ops
+        self.frames += other.frames
+
+    def beyond(self, more: Usage, limits: Usage) -> str:
+        """Return which of the limits is passed with this more, in words; "" if none is."""
+        for what in ("bytes", "ops", "frames"):
+            most = getattr(limits, what)
+            if getattr(self, what) + getattr(more, what) > most:
+                return f"more than {most} {what}"
+        return ""
+
+
+def usage_of(envelope: Envelope | Summary) -> Usage:
+    """Return what an envelope takes; its bytes to within some 20."""
+    size = len(envelope.body) + _AROUND
+    return Usage(size, ops_in(envelope.body), envelope.sequence - envelope.first + 1)
+
+
+def ops_in(body: bytes) -> int:
+    """Return the number of ops that a frame says it has, 0 for none and for what is no frame."""
+    try:
+        return read_varint(body, _OPS_AT)[0]
+    except (ValueError, IndexError):
+        return 0
+
+
+@dataclass
+class Refused:
+    """What was not taken: of whom, why, how much."""
+
+    #: Why -> (envelopes, bytes), of all.
+    reasons: dict[str, tuple[int, int]] = field(default_factory=dict)
+    #: Author -> (why, envelopes), of the first 256.
+    authors: dict[bytes, tuple[str, int]] = field(default_factory=dict)
+
+    @property
+    def envelopes(self) -> int:
+        """How many, of all."""
+        return sum(count for count, _ in self.reasons.values())
+
+    def add(self, author: bytes, reason: str, size: int) -> bool:
+        """Count an envelope; return whether it is the first for this reason."""
+        count, total = self.reasons.get(reason, (0, 0))
+        self.reasons[reason] = count + 1, total + size
+        named = self.authors.get(author)
+        if named is not None or len(self.authors) < MAX_NAMED:
+            self.authors[author] = reason, (named[1] if named else 0) + 1
+        return not count
+
+    def forget(self, author: bytes) -> None:
+        """Name an author no more."""
+        self.authors.pop(author, None)
+
+    def save(self) -> list[Any]:
+        """As lists."""
+        reasons = [[why, *counts] for why, counts in sorted(self.reasons.items())]
+        return [reasons, [[author, *told] for author, told in sorted(self.authors.items())]]
+
+    @classmethod
+    def load(cls, saved: list[Any]) -> Refused:
+        """What `save` gave."""
+        reasons, authors = saved
+        return cls(
+            {why: (count, size) for why, count, size in reasons},
+            {author: (why, count) for author, why, count in authors},
+        )
+
+
+class Arrivals:
+    """When strangers came of whom nothing was here before."""
+
+    def __init__(self) -> None:
+        self._came: deque[float] = deque()
+
+    def has_room(self, quotas: Quotas, now: float) -> bool:
+        """True if one more may come now (seconds)."""
+        while self._came and not now - quotas.new_strangers_seconds < self._came[0] <= now:
+            self._came.popleft()
+        return quotas.new_strangers is None or len(self._came) < quotas.new_strangers
+
+    def add(self, now: float) -> None:
+        """Note one."""
+        self._came.append(now)
+
+
+def read_quotas(saved: Mapping[str, Any]) -> Quotas:
+    """What `Quotas.to_map` gave. Raises `GraphError`, `TypeError`."""
+    return Quotas(**saved)

@@ -1,0 +1,556 @@
+"""MATCH: patterns become one SELECT over the index's tables, asked for each row that comes in.
+
+A node is a row of `nodes`, a relationship one of `links`, or of a recursive table for paths of variable length. What
+WHERE and inline properties say that the index can narrow down goes into the SELECT as well; all of it is then worked
+out exactly. Values are parameters of SQLite; names of keys and labels stand in the text, quoted: partial indexes are
+found by constants only.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from lark import Token, Tree
+
+from dtp.graph.query.compiling.conditions import (
+    Condition,
+    Nothing,
+    NotKnown,
+    always,
+    conjuncts,
+    ends,
+    filled,
+    is_steady,
+    part_at,
+    quoted,
+    soul_at,
+)
+from dtp.graph.query.compiling.expressions import Expressions
+from dtp.graph.query.compiling.narrowing import Narrowing
+from dtp.graph.query.compiling.parts import MAX_HOPS, PatternNode, PatternStep, bounds, path_of
+from dtp.graph.query.compiling.scanning import scan_of
+from dtp.graph.query.compiling.shortest import Shortest
+from dtp.graph.query.compiling.syntax import Bound, Evaluate, fault, label_names, name_of, trees
+from dtp.graph.query.errors import UnsupportedQuery
+from dtp.graph.query.lookup.index import Index
+from dtp.graph.query.lookup.pattern import Pattern, Range, Sought, Walk
+from dtp.graph.query.lookup.tables import is_scalar
+from dtp.graph.query.values.semantics import NodeRef, Relation, equals, truth
+
+#: Where a step of a path begins and ends, in columns of `links`.
+_SIDES: Final = {
+    "right": (("soul", "target"),),
+    "left": (("target", "soul"),),
+    "both": (("soul", "target"), ("target", "soul")),
+}
+
+
+class Match:
+    """One MATCH or OPTIONAL MATCH, or several MATCHes in a row, compiled. `scope` are the names known before."""
+
+    def __init__(
+        self,
+        expressions: Expressions,
+        index: Index,
+        clauses: list[Tree[Token]],
+        scope: frozenset[str],
+        optional: bool,
+    ) -> None:
+        self._expressions = expressions
+        self._index = index
+        self._optional = optional
+        self._before = scope
+        self._nodes: dict[str, PatternNode] = {}
+        self._all: list[PatternNode] = []
+        self._steps: list[PatternStep] = []
+        self._paths: list[tuple[str, list[PatternNode | PatternStep]]] = []
+        self._shortest: list[Shortest] = []
+        self._conditions: list[Condition] = []
+        self._walks: list[tuple[PatternStep, str, list[Condition]]] = []
+        #: Checked exactly, in Python.
+        self._checks: list[Evaluate] = []
+        self._equal: list[tuple[PatternNode | PatternStep, str, Evaluate]] = []
+        #: (node, key) -> the alias under which the property is looked up.
+        self._looked_up: dict[tuple[str, str], str] = {}
+        self._count = 0
+        for group, clause in enumerate(clauses):
+            self._clause(clause, group)
+        #: The names that it brings in.
+        self.names = [
+            name
+            for name in (
+                *(node.name for node in self._nodes.values()),
+                *(step.name for step in self._steps),
+                *(name for name, _ in self._paths),
+                *(name for one in self._shortest for name in (one.path, one.links)),
+            )
+            if name and name not in scope
+        ]
+        self.scope = scope | set(self.names)
+        self._know()
+        for clause in clauses:
+            self._where(clause)
+        #: Whether it is one node, of which nothing has to be looked at but WHERE.
+        self._is_plain = len(self._all) == 1 and not (self._steps or self._equal or self._paths)
+        self._scan = None if scope or len(clauses) > 1 else scan_of(expressions, clauses[0])
+        index.expect(getattr(clauses[0].meta, "start_pos", None), self.pattern)
+
+    # ---- compiling ------------------------------------------------------------------------------------------
+
+    def _know(self) -> None:
+        """Tell of what kind the new names are."""
+        kinds = self._expressions.kinds
+        kinds.update((name, "node") for name in self._nodes)
+        kinds.update(
+            (step.name, "list" if step.hops else "relationship") for step in self._steps if step.name
+        )
+        kinds.update((name, "path") for name, _ in self._paths)
+        for one in self._shortest:
+            kinds[one.path], kinds[one.links] = "path", "relationship" if one.single else "list"
+
+    def _alias(self, letter: str) -> str:
+        self._count += 1
+        return f"{letter}{self._count}"
+
+    def _clause(self, clause: Tree[Token], group: int) -> None:
+        for pattern in trees(trees(clause)[0]):
+            parts = trees(pattern)
+            name = name_of(trees(parts.pop(0))[0]) if parts[0].data == "path" else ""
+            if name and (name in self._before or self._taken(name)):
+                raise fault(f"{name} stands for something already", pattern)
+            if parts[0].data == "shortest":
+                self._shortest_path(parts[0], name)
+                continue
+            left = self._node(parts[0])
+            walked: list[PatternNode | PatternStep] = [left]
+            for relation, node in zip(parts[1::2], parts[2::2], strict=True):
+                right = self._node(node)
+                step = self._relation(relation, left, right, group)
+                walked += [step, right]
+                left = right
+            if name and self._taken(name):
+                raise fault(f"{name} stands for something in the path already", pattern)
+            if name:
+                self._paths.append((name, walked))
+
+    def _taken(self, name: str) -> bool:
+        return (
+            name in self._nodes
+            or any(step.name == name for step in self._steps)
+            or any(path == name for path, _ in self._paths)
+            or any(name in (one.path, one.links) for one in self._shortest)
+        )
+
+    def _shortest_path(self, tree: Tree[Token], name: str) -> None:
+        """shortestPath() and allShortestPaths()."""
+        first, relation, last = trees(tree)
+        left, right = self._node(first), self._node(last)
+        detail = next(iter(trees(relation)), None)
+        parts = {str(one.data): one for one in trees(detail)} if detail is not None else {}
+        if parts.keys() & {"properties", "parameter"}:
+            raise fault(
+                "a shortest path has no properties; ask in WHERE, by all(r IN relationships(p) WHERE ...)",
+                relation, UnsupportedQuery,
+            )  # fmt: skip
+        links = name_of(parts["variable"]) if "variable" in parts else ""
+        if links and (links == name or links in self._before or self._taken(links)):
+            raise fault(f"{links} stands for something already", relation)
+        least, most = bounds(parts["hops"], None) if "hops" in parts else (1, 1)
+        if least > 1:
+            raise fault("a shortest path begins with 0 links or 1", relation, UnsupportedQuery)
+        keys = tuple(name_of(one) for one in trees(parts["types"])) if "types" in parts else ()
+        every = str(tree.children[0]).lower().startswith("all")
+        places = {node.alias: place for place, node in enumerate(self._all)}
+        self._shortest.append(
+            Shortest(
+                places[left.alias], places[right.alias], str(relation.data), keys, least, most, every,
+                name, links, "hops" not in parts, self._expressions.source(tree),
+            )
+        )  # fmt: skip
+
+    def _node(self, tree: Tree[Token]) -> PatternNode:
+        variable = next((one for one in trees(tree) if one.data == "variable"), None)
+        name = name_of(variable) if variable is not None else ""
+        if (
+            any(step.name == name for step in self._steps if name)
+            or any(n == name for n, _ in self._paths if name)
+            or any(name in (one.path, one.links) for one in self._shortest if name)
+        ):
+            raise fault(f"{name} is a relationship or a path, and no node", tree)
+        kind = self._expressions.kinds.get(name, "node") if name in self._before else "node"
+        if kind != "node":
+            raise fault(f"{name} is a {kind}, and no node", tree)
+        node = self._nodes.get(name) if name else None
+        if node is None:
+            node = PatternNode(self._alias("n"), name)
+            self._all.append(node)
+            if name:
+                self._nodes[name] = node
+            if name in self._before:
+                self.say(
+                    node,
+                    Condition(
+                        f"{node.alias}.soul = {{}}", (soul_at(name, NodeRef),), about=(None, "="), plain=True
+                    ),
+                )
+        for child in trees(tree):
+            if child.data == "label":
+                self._labelled(node, child)
+            elif child.data == "properties":
+                for item in trees(child):
+                    key, value = trees(item)
+                    self._has(node, name_of(key), value)
+            elif child.data == "parameter":
+                self._has_all(node, child)
+        return node
+
+    def _labelled(self, node: PatternNode, tree: Tree[Token]) -> None:
+        names = label_names(tree)
+        if len(names) == 1:
+            node.label = node.label or names[0]
+        self.say(node, Condition(f"{node.alias}.kind IN ({', '.join(map(quoted, names))})"))
+
+    def say(self, node: PatternNode, condition: Condition) -> None:
+        """Have a condition of a node in the SELECT."""
+        node.alone.append(condition)
+        self._conditions.append(condition)
+
+    def _has_all(self, node: PatternNode, tree: Tree[Token]) -> None:
+        for key, value in self._given(tree).items():
+            self.compare_property(node, key, "=", always(value), exact=True, steady=True)
+
+    def _given(self, tree: Tree[Token]) -> dict[str, Any]:
+        """The properties that a parameter has."""
+        given = self._expressions.parameter(tree)
+        if not isinstance(given, dict):
+            raise fault("properties are given as a map", tree)
+        return given
+
+    def _has(self, node: PatternNode, key: str, value: Tree[Token]) -> None:
+        """An inline property."""
+        if self._expressions.free(value) <= self._before:
+            compiled, steady = self._expressions.compile(value, self._before), is_steady(value)
+            self.compare_property(node, key, "=", compiled, exact=True, steady=steady)
+            return
+        self._equal_later(node, key, value)
+
+    def _equal_later(self, of: PatternNode | PatternStep, key: str, value: Tree[Token]) -> None:
+        known = self._before | self._nodes.keys()
+        self._equal.append((of, key, self._expressions.compile(value, known)))
+
+    def _has_link(self, step: PatternStep, parts: dict[str, Tree[Token]]) -> PatternStep:
+        """The inline properties of a relationship, or of each that is walked."""
+        if "properties" in parts:
+            for key, value in map(trees, trees(parts["properties"])):
+                self._equal_later(step, name_of(key), value)
+        elif "parameter" in parts:
+            given = self._given(parts["parameter"])
+            self._equal += [(step, key, always(value)) for key, value in given.items()]
+        return step
+
+    def compare_property(
+        self,
+        node: PatternNode,
+        key: str,
+        operator: str,
+        value: Evaluate,
+        *,
+        exact: bool = False,
+        steady: bool = False,
+    ) -> None:
+        """Have the index say what it can of a property. `exact`: nothing else checks it; `steady`: see
+        `is_steady`."""
+        own = self._looked_up.setdefault((node.alias, key), f"p{len(self._looked_up) + 1}")
+        # numbers beyond 64 bits are floats in the index: rounding keeps their order, but may make them equal
+        wide = {"<": "<=", ">": ">="}.get(operator, operator)
+        declared = self._index.has(node.label, key)
+        kind = f" AND {own}.kind = {quoted(node.label)}" if declared else ""
+        # what links lead to from a known node is not looked for among all values: SQLite would (+ prevents it)
+        by_value = "+" if operator != "=" and self._is_led_to(node) else ""
+        at = f"{by_value}{own}.value"
+        self.say(
+            node,
+            Condition(
+                f"{own}.soul = {node.alias}.soul AND {own}.key = {quoted(key)}{kind} AND {at} {wide} {{}}",
+                (value,),
+                f"properties AS {own}",
+                is_scalar,
+                (key, operator) if steady else None,
+            ),
+        )
+        if exact:
+            self._equal.append((node, key, value))
+
+    def _is_led_to(self, node: PatternNode) -> bool:
+        """Whether links lead here from a node that was known before."""
+        reached, more = {node.alias}, [node.alias]
+        while more:
+            here = more.pop()
+            for step in self._steps:
+                ends_at = {step.left.alias, step.right.alias}
+                if here in ends_at:
+                    more += ends_at - reached
+                    reached |= ends_at
+        return any(one.alias in reached for name, one in self._nodes.items() if name in self._before)
+
+    def _relation(self, tree: Tree[Token], left: PatternNode, right: PatternNode, group: int) -> PatternStep:
+        detail = next(iter(trees(tree)), None)
+        parts = {str(one.data): one for one in trees(detail)} if detail is not None else {}
+        name = name_of(parts["variable"]) if "variable" in parts else ""
+        if name and (self._taken(name) or (name in self._before and "hops" in parts)):
+            raise fault(f"{name} stands for something already", tree)
+        names = tuple(name_of(one) for one in trees(parts["types"])) if "types" in parts else ()
+        keys = ", ".join(quoted(one) for one in names)
+        direction = str(tree.data)
+        if "hops" in parts:
+            return self._has_link(self._walk(tree, parts["hops"], name, names, left, right, group), parts)
+        step = PatternStep(
+            self._alias("r"), name, left, right, group, direction=direction, keys=names, place=tree
+        )
+        self._steps.append(step)
+        said = [ends(step.alias, left.alias, right.alias, direction)]
+        if keys:
+            said.append(f"{step.alias}.key IN ({keys})")
+        bound: tuple[Evaluate, ...] = ()
+        if name in self._before:
+            said.append(" AND ".join(f"{step.alias}.{column} = {{}}" for column in Relation._fields))
+            bound = tuple(part_at(name, column) for column in Relation._fields)
+        self._conditions.append(Condition(" AND ".join(said), bound, f"links AS {step.alias}", plain=True))
+        return self._has_link(step, parts)
+
+    def _walk(
+        self,
+        tree: Tree[Token],
+        hops: Tree[Token],
+        name: str,
+        names: tuple[str, ...],
+        left: PatternNode,
+        right: PatternNode,
+        group: int,
+    ) -> PatternStep:
+        """A recursive table of (soul, target) some links apart; it begins at the end of which more is said."""
+        direction, keys = str(tree.data), ", ".join(quoted(one) for one in names)
+        step = PatternStep(
+            self._alias("w"), name, left, right, group, bounds(hops), direction, names, place=tree
+        )
+        self._steps.append(step)
+        if right.alone and not left.alone:
+            step.backwards = True
+            left, right = right, left
+            direction = {"right": "left", "left": "right"}.get(direction, direction)
+        least, most = step.hops or (1, None)
+        end = MAX_HOPS + 1 if most is None else most
+        only = f" AND l.key IN ({keys})".format() if keys else ""
+        branches = " UNION ALL ".join(
+            f"SELECT w.soul, l.{to}, w.hops + 1, w.path || l.id || ',' FROM {step.alias} AS w JOIN links AS l "
+            f"ON l.{at} = w.target{only} AND w.hops < {end} AND instr(w.path, ',' || l.id || ',') = 0"
+            for at, to in _SIDES[direction]
+        )
+        if direction == "both":  # a loop has the same ends either way round
+            branches += " AND l.soul <> l.target"
+        self._walks.append((step, branches, list(left.alone)))
+        said = f"{step.alias}.hops >= {least} AND {ends(step.alias, left.alias, right.alias, 'right')}"
+        self._conditions.append(Condition(said, (), step.alias))
+        return step
+
+    # ---- WHERE ----------------------------------------------------------------------------------------------
+
+    def _where(self, clause: Tree[Token]) -> None:
+        where = next((one for one in trees(clause) if one.data == "where"), None)
+        if where is None:
+            return
+        condition = trees(where)[-1]
+        if self._expressions.kind(condition):
+            raise fault("a condition is true or false, and no node, relationship, path or list", condition)
+        self._checks.append(self._expressions.compile(condition, self.scope))
+        narrowing = Narrowing(self._expressions, self._index, self._before, self._nodes, self)
+        for one in conjuncts(condition):
+            narrowing.narrow(one)
+
+    # ---- running --------------------------------------------------------------------------------------------
+
+    def run(self, rows: Iterator[Bound]) -> Iterator[Bound]:
+        """The rows that come of those that come in."""
+        nothing = dict.fromkeys(self.names)
+        for row in rows:
+            found = False
+            for one in self._found(row):
+                found = True
+                yield one
+            if self._optional and not found:
+                yield {**row, **nothing}
+
+    def _found(self, row: Bound) -> Iterator[Bound]:
+        if any(
+            row[name] is None
+            for name in (*self._nodes, *(s.name for s in self._steps))
+            if name in self._before
+        ):
+            return
+        found, step = self._index.scanned(self._scan), self._expressions.meter.step
+        if found is None:
+            sql, values = self.select(row)
+            found = self._index.rows(sql, values, lambda: self.pattern(row))
+        bind, checks = self._bind, self._checks
+        for columns in found:
+            step()
+            bound = bind(row, columns)
+            if bound is None:
+                continue
+            for one in self._with_paths(bound, columns, 0) if self._shortest else (bound,):
+                for check in checks:
+                    if truth(check(one)) is not True:
+                        break
+                else:
+                    yield one
+
+    def _with_paths(self, bound: Bound, columns: tuple[Any, ...], at: int) -> Iterator[Bound]:
+        """The same with each of the shortest paths, from one of them on."""
+        if at == len(self._shortest):
+            yield bound
+            return
+        wanted = self._shortest[at]
+        step, ends_at = self._expressions.meter.step, (columns[wanted.left], columns[wanted.right])
+        for names in wanted.find(self._index, step, *ends_at):
+            yield from self._with_paths({**bound, **names}, columns, at + 1)
+
+    def keep_first(self, name: str, key: str, *, down: bool, most: int) -> None:
+        """Know that of its rows the first so many by a property are wanted; others may be left out."""
+        if self._scan is not None and self._is_plain and self.names == [name]:
+            self._scan.keep_first(key, down=down, most=most)
+
+    def pattern(self, row: Bound | None = None) -> Pattern:
+        """What is looked for, for a row that comes in, or for any at all."""
+        places = {node.alias: place for place, node in enumerate(self._all)}
+        nodes = [self._sought(node, row) for node in self._all]
+        walks = []
+        for step in self._steps:
+            left, right = places[step.left.alias], places[step.right.alias]
+            hops = 1 if step.hops is None else MAX_HOPS + 1 if step.hops[1] is None else step.hops[1]
+            walks.append(Walk(left, right, step.direction, step.keys, step.hops is not None, hops))
+            if step.name in self._before and step.name:
+                link = None if row is None else row[step.name]
+                for end in (nodes[left], nodes[right]):
+                    end.bound = True
+                    if isinstance(link, Relation) and end.souls is None:
+                        end.souls = frozenset((link.soul, link.target))
+        for one in self._shortest:
+            most = sys.maxsize if one.most is None else one.most
+            walks.append(Walk(one.left, one.right, one.direction, one.keys, True, most))
+        return Pattern(nodes, walks)
+
+    def _sought(self, node: PatternNode, row: Bound | None) -> Sought:
+        sought = Sought(node.label, bound=node.name in self._before)
+        for one in node.alone:
+            if one.about is None:
+                continue
+            key, operator = one.about
+            try:
+                value = one.values[0](Nothing() if row is None else row)
+            except NotKnown:
+                continue
+            if not one.fits(value):
+                continue
+            if operator == "IN":
+                sought.items.setdefault(str(key), value)
+            elif key is None:
+                there = frozenset((value,)) if isinstance(value, str) else frozenset[str]()
+                sought.souls = there if sought.souls is None else sought.souls & there
+            else:
+                sought.ranges[key] = sought.ranges.get(key, Range(None, None)).within(operator, value)
+        return sought
+
+    def aliases(self) -> dict[str, str]:
+        """What the tables of the SELECT stand for. See `PlannedMatch`."""
+        nodes = {node.alias: f"({node.name}{f':{node.label}' if node.label else ''})" for node in self._all}
+        links = {step.alias: self._expressions.source(step.place) for step in self._steps if step.place}
+        names = {node.alias: node.name or nodes[node.alias] for node in self._all}
+        keys = {own: f"{names[alias]}.{key}" for (alias, key), own in self._looked_up.items()}
+        return nodes | links | keys
+
+    @property
+    def shortest_paths(self) -> list[str]:
+        """Return the shortest paths that are looked for behind the SELECT, as the query has them."""
+        return [one.source for one in self._shortest]
+
+    def example(self) -> tuple[str, list[Any]]:
+        """A SELECT as it would be for a row that comes in, with null for its values."""
+        before = dict.fromkeys(self._before)
+        names = {one: NodeRef("") for one in before if one in self._nodes}
+        links = {step.name: Relation("", "", "") for step in self._steps if step.name in before}
+        return self.select({**before, **names, **links})
+
+    def select(self, row: Bound) -> tuple[str, list[Any]]:
+        """The SELECT for a row that comes in, and its parameters."""
+        values: list[Any] = []
+        with_ = [self._recursion(step, branches, alone, row, values) for step, branches, alone in self._walks]
+        tables = [f"nodes AS {node.alias}" for node in self._all]
+        said = []
+        for one in self._conditions:
+            text = filled(one, row, values)
+            if text is not None:
+                said.append(text)
+                if one.table and one.table not in tables:
+                    tables.append(one.table)
+        wanted = [f"{node.alias}.soul" for node in self._all]
+        for step in self._steps:
+            columns = ("path",) if step.hops is not None else ("id", "soul", "key", "target")
+            wanted += [f"{step.alias}.{column}" for column in columns]
+        recursive = f"WITH RECURSIVE {', '.join(with_)} " if with_ else ""
+        where = f" WHERE {' AND '.join(said)}" if said else ""
+        return f"{recursive}SELECT {', '.join(wanted)} FROM {' JOIN '.join(tables)}{where}", values
+
+    def _recursion(
+        self, step: PatternStep, branches: str, alone: list[Condition], row: Bound, values: list[Any]
+    ) -> str:
+        start = step.right if step.backwards else step.left
+        tables, said = [f"nodes AS {start.alias}"], []
+        for one in alone:
+            text = filled(one, row, values)
+            if text is not None:
+                said.append(text)
+                if one.table and one.table not in tables:
+                    tables.append(one.table)
+        where = f" WHERE {' AND '.join(said)}" if said else ""
+        seeds = f"SELECT {start.alias}.soul, {start.alias}.soul, 0, ',' FROM {' JOIN '.join(tables)}{where}"
+        return f"{step.alias} (soul, target, hops, path) AS ({seeds} UNION ALL {branches})"
+
+    def _bind(self, row: Bound, columns: tuple[Any, ...]) -> Bound | None:
+        """The names for a row of the SELECT; None when a relationship was walked twice, or a property isn't it."""
+        if self._is_plain:
+            return {**row, **{name: NodeRef(columns[0]) for name in self._nodes}}
+        nodes = {node.alias: NodeRef(soul) for node, soul in zip(self._all, columns, strict=False)}
+        place, walked = len(self._all), {group: set[Any]() for group in {step.group for step in self._steps}}
+        links: dict[str, list[Relation]] = {}
+        for step in self._steps:
+            if step.hops is None:
+                ids, found = [columns[place]], [Relation(*columns[place + 1 : place + 4])]
+                place += 4
+            else:
+                ids = [int(one) for one in columns[place].split(",") if one]
+                place += 1
+                if step.hops[1] is None and len(ids) > MAX_HOPS:
+                    raise fault(
+                        f"there are paths of more than {MAX_HOPS} links; give them an end", step.place
+                    )
+                ids = ids[::-1] if step.backwards else ids
+                found = [Relation(*self._index.link(one)) for one in ids]
+            before = walked[step.group]
+            if any(one in before for one in ids):
+                return None
+            before.update(ids)
+            links[step.alias] = found
+        bound = dict(row)
+        bound.update((name, nodes[node.alias]) for name, node in self._nodes.items())
+        for step in self._steps:
+            if step.name:
+                bound[step.name] = links[step.alias] if step.hops is not None else links[step.alias][0]
+        for of, key, value in self._equal:
+            have: Iterable[Any] = links[of.alias] if isinstance(of, PatternStep) else (nodes[of.alias],)
+            wanted = value(bound)
+            if not all(equals(self._expressions.property(one, key), wanted) is True for one in have):
+                return None
+        bound.update((name, path_of(parts, nodes, links)) for name, parts in self._paths)
+        return bound

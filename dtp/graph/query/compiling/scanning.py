@@ -1,0 +1,219 @@
+"""Patterns that the core looks for by itself: nodes in a row by label and by comparisons of properties.
+
+What a pattern says that isn't of that kind makes none of it. Rows that are shown may be too many, and are checked as
+those of a SELECT are; a count is exact, or there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from lark import Token, Tree
+
+from dtp.core.scan import COMPARISONS, MOST, NODES, TESTS, First, ScanCore, Test
+from dtp.crdt import values
+from dtp.crdt.temporal import TEMPORAL
+from dtp.graph.query.compiling.conditions import conjuncts, is_steady
+from dtp.graph.query.compiling.expressions import Expressions
+from dtp.graph.query.compiling.syntax import label_names, name_of, trees, words
+from dtp.graph.query.lookup.tables import is_scalar
+
+_MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "<>": "<>"}
+#: Ints up to there are floats, too.
+_EXACT: Final = 1 << 53
+
+
+class _OtherwiseError(Exception):
+    """The core can't look for it."""
+
+
+@dataclass
+class Scan:
+    """A pattern that the core can look for. Nodes are numbered in the direction of the links."""
+
+    nodes: int = 0
+    labels: list[tuple[int, str]] = field(default_factory=list)
+    keys: list[tuple[int, str]] = field(default_factory=list)
+    tests: list[Test] = field(default_factory=list)
+    #: (key, value) that the first node has.
+    first: tuple[str, Any] | None = None
+    #: Whether it was written against the direction of the links; and whether other nodes are known by a value.
+    backwards: bool = False
+    is_known_elsewhere: bool = False
+    #: The nodes that it is enough to show.
+    order: First | None = None
+
+    def core(self, *, shown: bool) -> ScanCore:
+        """The same for the core."""
+        labels = [(node, values.name(one)) for node, one in self.labels]
+        keys = [(node, values.name(one)) for node, one in self.keys]
+        order = self.order if shown else None
+        return ScanCore(self.nodes, labels, keys, self.tests, shown=shown, first=order)
+
+    def keep_first(self, key: str, *, down: bool, most: int) -> None:
+        """Have only those nodes shown that may be among the first so many by a property."""
+        if self.nodes == 1 and 0 < most <= MOST:
+            self.order = First(values.name(key), down, most)
+
+    @property
+    def is_of_names(self) -> bool:
+        """Whether nodes that are only linked to are in it."""
+        return self.nodes == 1 and not self.tests
+
+    def fits_label(self, kind: str) -> bool:
+        """Whether the first node may have a label."""
+        return not self.labels or (0, kind) in self.labels
+
+
+def scan_of(expressions: Expressions, clause: Tree[Token]) -> Scan | None:
+    """The scan of a MATCH, in which no name is known before; None where the core can't look for it."""
+    try:
+        return _Reader(expressions).read(clause)
+    except (_OtherwiseError, values.GraphValueError):  # what can't be a name is nowhere
+        return None
+
+
+class _Reader:
+    def __init__(self, expressions: Expressions) -> None:
+        self._expressions = expressions
+        self._scan = Scan()
+        self._names: dict[str, int] = {}
+
+    def read(self, clause: Tree[Token]) -> Scan:
+        patterns = trees(trees(clause)[0])
+        if len(patterns) != 1:
+            raise _OtherwiseError
+        parts = trees(patterns[0])
+        nodes, relations = parts[0::2], parts[1::2]
+        if any(one.data != "node" for one in nodes) or len(nodes) > NODES:
+            raise _OtherwiseError
+        directions = {str(one.data) for one in relations}
+        if len(directions) > 1 or "both" in directions:
+            raise _OtherwiseError
+        scan = self._scan
+        scan.nodes, scan.backwards = len(nodes), directions == {"left"}
+        if scan.backwards:
+            nodes, relations = nodes[::-1], relations[::-1]
+        for at, one in enumerate(nodes):
+            self._node(at, one)
+        for at, one in enumerate(relations):
+            self._relation(at, one)
+        where = next((one for one in trees(clause) if one.data == "where"), None)
+        for condition in conjuncts(trees(where)[-1]) if where is not None else ():
+            self._condition(condition)
+        if len(scan.tests) > TESTS:
+            raise _OtherwiseError
+        return scan
+
+    def _node(self, at: int, tree: Tree[Token]) -> None:
+        groups = 0
+        for one in trees(tree):
+            if one.data == "variable":
+                if name_of(one) in self._names:
+                    raise _OtherwiseError
+                self._names[name_of(one)] = at
+            elif one.data == "label":
+                groups += 1
+                self._labels(at, label_names(one))
+            elif one.data == "properties":
+                for key, value in map(trees, trees(one)):
+                    self._compare(at, name_of(key), "=", value)
+            else:
+                raise _OtherwiseError
+        if groups > 1:
+            raise _OtherwiseError
+
+    def _labels(self, at: int, names: Iterable[str]) -> None:
+        if any(node == at for node, _ in self._scan.labels):
+            raise _OtherwiseError
+        self._scan.labels += [(at, values.name(name).decode()) for name in names]
+
+    def _relation(self, at: int, tree: Tree[Token]) -> None:
+        detail = next(iter(trees(tree)), None)
+        for one in trees(detail) if detail is not None else ():
+            if one.data == "types":
+                self._scan.keys += [(at, values.name(name_of(key)).decode()) for key in trees(one)]
+            elif one.data != "variable" or name_of(one) in self._names:
+                raise _OtherwiseError
+
+    def _condition(self, tree: Tree[Token]) -> None:
+        parts = trees(tree)
+        if tree.data in ("has_labels", "has_labels_of") and len(parts) == 2:
+            name = parts[0] if tree.data == "has_labels_of" else next(iter(trees(parts[0])), parts[0])
+            if parts[0].data in ("whole", "variable") and name_of(name) in self._names:
+                self._labels(self._names[name_of(name)], label_names(parts[1]))
+                return
+        if tree.data != "compare" or len(parts) != 2:
+            raise _OtherwiseError
+        comparison = next(str(child) for child in tree.children if isinstance(child, Token))
+        one, other = (self._property(part) for part in parts)
+        if comparison not in COMPARISONS:
+            raise _OtherwiseError
+        if one is not None and other is not None:
+            first, second = values.name(one[1]), values.name(other[1])
+            self._scan.tests.append(Test(one[0], first, comparison, second, other[0]))
+        elif one is not None:
+            self._compare(*one, comparison, parts[1])
+        elif other is not None:
+            self._compare(*other, _MIRRORED[comparison], parts[0])
+        else:
+            raise _OtherwiseError
+
+    def _property(self, tree: Tree[Token]) -> tuple[int, str] | None:
+        """The node and the key of `n.key`."""
+        if tree.data != "access" or trees(tree)[0].data != "whole":
+            return None
+        node = self._names.get(name_of(trees(trees(tree)[0])[0]))
+        return None if node is None else (node, name_of(trees(tree)[1]))
+
+    def _compare(self, at: int, key: str, comparison: str, to: Tree[Token]) -> None:
+        if not is_steady(to) or self._expressions.free(to):
+            raise _OtherwiseError
+        value = self._expressions.compile(to, ())({})
+        if not is_scalar(value) or (isinstance(value, int | float) and not -_EXACT < value < _EXACT):
+            raise _OtherwiseError
+        if isinstance(value, TEMPORAL) and comparison not in (
+            "=",
+            "<>",
+        ):  # their order isn't that of their bytes
+            raise _OtherwiseError
+        self._scan.tests.append(Test(at, values.name(key), comparison, values.encode(value)))
+        if comparison == "=" and at == 0:
+            self._scan.first = self._scan.first or (key, value)
+        elif comparison == "=":
+            self._scan.is_known_elsewhere = True
+
+
+def counted_match(tree: Tree[Token]) -> Tree[Token] | None:
+    """The MATCH of a query that only counts its rows; else None."""
+    lines = trees(tree)
+    clauses = trees(lines[0]) if len(lines) == 1 and lines[0].data == "single" else []
+    if [one.data for one in clauses] != ["match", "returning"]:
+        return None
+    projection = trees(clauses[1])[0]
+    if words(projection) or len(trees(projection)) != 1:
+        return None
+    return clauses[0] if all(_counts(item) for item in trees(trees(projection)[0])) else None
+
+
+def _counts(item: Tree[Token]) -> bool:
+    """Whether a column counts rows: what a pattern brings in is never null."""
+    what = next(iter(trees(item)), item)
+    of = trees(what)
+    return what.data == "count_all" or (
+        what.data == "count_some" and "DISTINCT" not in words(what) and of[0].data == "whole"
+    )
+
+
+def shown_rows(data: bytes, scan: Scan) -> Iterator[tuple[Any, ...]]:
+    """Yield what the core has shown as rows of the SELECT: the souls, then (id, soul, key, target) of each link."""
+    width, nodes = 2 * scan.nodes - 1, scan.nodes
+    texts = values.decode_all(data)
+    for first in range(0, len(texts), width):
+        souls, keys = texts[first : first + nodes], texts[first + nodes : first + width]
+        links = [(souls[at], key, souls[at + 1]) for at, key in enumerate(keys)]
+        if scan.backwards:
+            souls, links = souls[::-1], links[::-1]
+        yield (*souls, *(part for link in links for part in (link, *link)))

@@ -1,0 +1,127 @@
+"""Having the core look for a pattern by itself: counting without rows, and rows that come as they are wanted."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from dtp.crdt import Link, Replica, values
+from dtp.graph.query.budget import Meter
+from dtp.graph.query.compiling.scanning import Scan, shown_rows
+from dtp.graph.query.lookup.columns import Columns, Found, kind_of, rows_of
+
+#: Names that are looked at in one call: some milliseconds.
+_SLICE: Final = 32_768
+#: And the first time, for who wants few rows; each call looks at more.
+_FIRST: Final = 256
+#: Names that count as a step.
+_LIGHT: Final = 16
+#: Times that a count begins anew because something changed meanwhile, before the loop has to wait for it.
+_ROUNDS: Final = 5
+
+
+class Scanner:
+    """The core of one replica, read by `ask`."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        columns: Columns,
+        revealed: Callable[[], Iterable[str]],
+        ask: Callable[..., Any],
+    ) -> None:
+        """`revealed` tells of which souls `replica.reveal` knows more than the core."""
+        self._replica = replica
+        self._columns = columns
+        self._revealed = revealed
+        self._ask = ask
+
+    def may_scan(self) -> bool:
+        """Whether the core knows all that there is: nothing is sealed, or written and not committed."""
+        return not self._replica.sequences.unsent and not any(True for _ in self._revealed())
+
+    # ---- counting -------------------------------------------------------------------------------------------
+
+    def count(self, scan: Scan, meter: Meter) -> int | None:
+        """How often a pattern is there, at one time; None where the core can't tell. Raises `QueryLimit`."""
+        for _ in range(_ROUNDS):
+            if not self._ask(self.may_scan):
+                return None
+            version = self._ask(self._version)
+            found = self._count(scan, meter, self._ask)
+            if found is None or self._ask(self._version) == version:
+                return found
+        counted: int | None = self._ask(self._count, scan, meter, _here)
+        return counted
+
+    def _version(self) -> tuple[int, object]:
+        return self._replica.version, self._replica.core
+
+    def _count(self, scan: Scan, meter: Meter, ask: Callable[..., Any]) -> int | None:
+        total, core = 0, scan.core(shown=False)
+        start: Found = ask(self._start, scan)
+        numbers = start.numbers if scan.first is not None else None
+        count = len(start.numbers) if numbers is not None else start.core.names
+        for first in range(0, count, _SLICE):
+            behind = min(first + _SLICE, count)
+            found = ask(core.run, start.core, numbers, first, behind)
+            if found is None:
+                return None
+            total += found[0]
+            meter.add((behind - first) // _LIGHT + found[0] // _LIGHT)
+        return total + len(self._names(scan, ask)) if scan.is_of_names else total
+
+    def _start(self, scan: Scan) -> Found:
+        self._columns.renew()
+        if scan.first is None:
+            return Found(self._replica.core, array("I"))
+        key, value = scan.first
+        return self._columns.now_having(key, value)
+
+    def _names(self, scan: Scan, ask: Callable[..., Any]) -> set[str]:
+        """The nodes that are only linked to."""
+        found: set[str] = set()
+        for kind in {kind for _, kind in scan.labels} or {""}:
+            linking: Found = ask(self._columns.naming, kind)
+            for first in range(0, len(linking.numbers), _SLICE // 8):
+                data = ask(self._columns.rows, linking, first, first + _SLICE // 8)
+                targets = {one for row in rows_of(data) for one in _targets(row)} - found
+                wanted = [one for one in targets if scan.fits_label(kind_of(one))]
+                found.update(ask(self._unmade, wanted))
+        return found
+
+    def _unmade(self, souls: list[str]) -> list[str]:
+        core = self._replica.core
+        return [soul for soul in souls if not core.is_soul(values.name(soul))]
+
+    # ---- rows -----------------------------------------------------------------------------------------------
+
+    def rows(self, scan: Scan, meter: Meter) -> Iterator[tuple[Any, ...]]:
+        """Yield what may be rows of a SELECT about a pattern of one or two nodes, where the replica may be read and
+        doesn't change."""
+        core, at, size = scan.core(shown=True), 0, _FIRST
+        count = self._replica.core.names
+        while at < count:
+            size = min(size, count - at)
+            found = core.run(self._replica.core, None, at, at + size)
+            if found is None:  # too many links at once; of one node they are not
+                size //= 2
+                continue
+            yield from shown_rows(found[1], scan)
+            meter.add(size // _LIGHT)
+            at += size
+            size = min(2 * size, _SLICE)
+        if scan.is_of_names:
+            yield from ((soul,) for soul in sorted(self._names(scan, _here)))
+
+
+def _here(function: Callable[..., Any], *given: Any) -> Any:
+    return function(*given)
+
+
+def _targets(row: tuple[str, dict[str, Any], list[Any], list[Any]]) -> Iterator[str]:
+    """Yield what a node links to."""
+    _, registers, members, _ = row
+    yield from (link.soul for link in members[1::2])
+    yield from (one.soul for one in registers.values() if type(one) is Link)

@@ -1,0 +1,131 @@
+"""The frames of a graph: those that are stored, and those that are about to be. What sync and history read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from dtp.crdt import Replica
+from dtp.graph.frames.chains import Chains
+from dtp.graph.frames.envelope import Envelope, Summary, last_clock
+from dtp.graph.frames.proving import Proof
+from dtp.graph.frames.vector import MARK, Head, Vector
+from dtp.graph.stores import loading
+from dtp.graph.stores.store import Store
+
+_T = TypeVar("_T")
+
+
+class KeptFrames:
+    """The frames of a graph: who has how many, and reading them. `Graph.frames`.
+
+    The store is asked in a thread of its own, one question at a time.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        replica: Callable[[], Replica],
+        check_open: Callable[[], None],
+        *,
+        whole: bool,
+    ) -> None:
+        """`check_open` raises once the graph is closed; `whole`: what comes summed up is not enough."""
+        self.store = store
+        self._replica = replica
+        self._check_open = check_open
+        self._whole = whole
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="dtp-graph")
+        self._loop = asyncio.get_running_loop()
+        #: (author, sequence) -> what was signed or taken, and isn't stored yet.
+        self.unsaved: dict[tuple[bytes, int], Envelope | Summary] = {}
+        self.read_chains()
+
+    def read_chains(self) -> None:
+        """Read from the store how far each author's chain is here."""
+        heads = loading.heads(self.store)  # damage may be found now, and is mended then
+        #: Of authors of whom frames were lost: the last one behind those.
+        self.beyond = loading.beyond(self.store)
+        self.chains = Chains(heads, self._standing, self._last_clock, whole=self._whole)
+
+    def run(self, function: Callable[..., _T], *arguments: Any) -> asyncio.Future[_T]:
+        """Return what a function will have returned that asks the store."""
+        return self._loop.run_in_executor(self._worker, function, *arguments)
+
+    def close(self) -> None:
+        """Wait for what is being asked, and let go of the store."""
+        self._worker.shutdown(wait=True)
+        self.store.close()
+
+    # ---- what is known of whom ------------------------------------------------------------------------------
+
+    def vector(self) -> dict[bytes, int]:
+        """Return author (public key) -> the last sequence that is stored here."""
+        return {author: head.sequence for author, head in self.heads().items()}
+
+    def heads(self) -> Vector:
+        """Return author (public key) -> the end of its chain as it is stored here."""
+        found = self.chains.heads | self.beyond
+        for one in reversed(self.unsaved.values()):
+            found[one.author] = Head(one.first - 1, one.previous[:MARK])
+        return {
+            author: head
+            for author, head in found.items()
+            if head.sequence and author not in self.store.hidden
+        }
+
+    async def read(self, author: bytes, first: int, last: int) -> list[bytes]:
+        """Return the stored envelopes of an author from one sequence to another."""
+        return await self.read_parts([(author, first, last)])
+
+    async def read_parts(self, parts: Iterable[tuple[bytes, int, int]]) -> list[bytes]:
+        """Return the stored envelopes of each (author, first sequence, last), one part behind the other."""
+        self._check_open()
+        return await self.run(lambda: [one for part in parts for one in self.store.read(*part)])
+
+    async def read_over(self, author: bytes, last: int) -> list[bytes]:
+        """Return the stored summary that stands for an author's frame and for some behind it, if there is one."""
+        found = await self.run(self.store.covering, author, last)
+        one = None if found is None else loading.stored(self.store, found)
+        return [one.encode()] if one is not None and one.first <= last < one.sequence else []
+
+    async def stored_bytes(self, author: bytes, first: int, last: int) -> int:
+        """Return the bytes of what `read` would give."""
+        self._check_open()
+        return await self.run(self.store.size, author, first, last)
+
+    def gaps(self) -> list[tuple[bytes, int, int]]:
+        """Return what is known to be missing: (author, first, last). With `history` also what came only summed up."""
+        gaps = self.store.gaps() + self.chains.gaps()
+        return sorted(one for one in gaps if one[0] not in self.store.hidden)
+
+    def lost(self) -> list[tuple[bytes, int, int]]:
+        """Return what damage took of the stored frames, as far as it is known: (author, first, last)."""
+        return self.store.gaps()
+
+    async def proofs(self) -> list[Proof]:
+        """Return proofs that authors signed two histories."""
+        return await self.run(loading.proofs, self.store)
+
+    # ---- one by one -------------------------------------------------------------------------------------------
+
+    def find(self, author: bytes, sequence: int) -> Envelope | Summary | None:
+        """Return what is here that an author signed and ends with this sequence."""
+        unsaved = self.unsaved.get((author, sequence))
+        if unsaved is not None:
+            return unsaved
+        found = self.store.read(author, sequence, sequence)
+        return loading.stored(self.store, found[0]) if found else None
+
+    def _standing(self, author: bytes, sequence: int) -> Envelope | Summary | None:
+        """Return what is here that stands for an author's frame."""
+        found = self.store.covering(author, sequence)
+        if found is not None:
+            return loading.stored(self.store, found)
+        mine = (one for one in self.unsaved.values() if one.author == author and one.sequence >= sequence)
+        return self.unsaved.get((author, sequence)) or next(mine, None)
+
+    def _last_clock(self, envelope: Envelope | Summary) -> int:
+        return last_clock(self._replica().core, envelope)

@@ -1,0 +1,258 @@
+"""How a graph comes out of its store: which store a place names, and the replica that its frames give."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Final
+
+from dtp.core import signatures
+from dtp.core.crdt import CLOCK_END, GraphCore
+from dtp.core.errors import EncodingError, StateLimit
+from dtp.core.signatures import SignedMessage
+from dtp.crdt import Clock, Replica
+from dtp.errors import DtpError
+from dtp.graph.errors import EnvelopeError, GraphBehind, GraphError, StoreError
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.frames.chains import Tip
+from dtp.graph.frames.envelope import Envelope, Skipped, Summary
+from dtp.graph.frames.proving import Proof
+from dtp.graph.frames.summaries import READ
+from dtp.graph.frames.vector import Vector
+from dtp.graph.stores.sqlite_reader import SqliteReader
+from dtp.graph.stores.sqlite_store import SqliteStore
+from dtp.graph.stores.store import MEMORY, MemoryStore, Store
+from dtp.graph.sync.part import Part
+from dtp.identity import Identity, PeerId
+from dtp.identity.peer_id import PeerIdError
+
+#: Signatures that one thread checks: some ms of work, so that several cores share a message of sync.
+_CHECKED_AT_ONCE: Final = 64
+
+
+def merge(replica: Replica, envelope: Envelope | Summary) -> int:
+    """Merge what is genuine and next; how many changes there were."""
+    if isinstance(envelope, Skipped):
+        return 0
+    if isinstance(envelope, Summary):
+        return replica.merge_summary(envelope.author, envelope.body, envelope.after, envelope.last)
+    return replica.merge(envelope.author, envelope.body)
+
+
+def opened(place: str, name: str | None, writer: bytes, *, read_only: bool = False) -> Store:
+    """The store at a place, as `Graph.open` names places. Raises `StoreError`, `GraphError`."""
+    if place == MEMORY:
+        return MemoryStore(name or "")
+    if place.startswith(("postgresql://", "postgres://")):
+        from dtp.graph.stores.postgres_store import PostgresReader, PostgresStore
+
+        return (PostgresReader if read_only else PostgresStore)(place, name or "", writer)
+    if "://" in place:
+        raise GraphError(
+            f"{place!r}: a graph is kept in a file (its path), in postgresql://..., or in {MEMORY!r}"
+        )
+    return (SqliteReader if read_only else SqliteStore)(place, name)
+
+
+async def first_forged(batch: list[Envelope | Summary]) -> int | None:
+    """Return the place of the first that isn't genuine, None if all are. Other threads check the signatures."""
+    parts = [batch[at : at + _CHECKED_AT_ONCE] for at in range(0, len(batch), _CHECKED_AT_ONCE)]
+    forged = await asyncio.gather(*(asyncio.to_thread(_first_forged, part) for part in parts))
+    return next((at * _CHECKED_AT_ONCE + one for at, one in enumerate(forged) if one is not None), None)
+
+
+def _first_forged(batch: list[Envelope | Summary]) -> int | None:
+    unusable = {author for author in {one.author for one in batch} if not _is_usable(author)}
+    end = next((at for at, one in enumerate(batch) if one.author in unusable), None)
+    forged = signatures.first_forged([SignedMessage(o.author, o.signature, o.signed) for o in batch[:end]])
+    return end if forged is None else forged
+
+
+def _is_usable(author: bytes) -> bool:
+    try:
+        PeerId(author)
+    except PeerIdError:
+        return False
+    return True
+
+
+def stored(store: Store, data: bytes) -> Envelope | Summary:
+    """What a store has kept. Raises `StoreError`."""
+    try:
+        return envelopes.decode(store.name, data)
+    except EnvelopeError as error:
+        raise _damaged(error) from error
+
+
+def proofs(store: Store) -> list[Proof]:
+    """Return the proofs in a store that authors signed two histories. Raises `StoreError`."""
+    return [Proof(stored(store, first), stored(store, second)) for first, second in store.proofs()]
+
+
+def heads(store: Store) -> Vector:
+    """Return the end of each author's chain in a store. Raises `StoreError`."""
+    newest = (stored(store, data) for data in store.newest())
+    return {one.author: one.head for one in newest}
+
+
+def settle_part(store: Store, part: Part | None, own: bytes) -> Part | None:
+    """Return the part that a store has, None for all, which is `part` from now on unless that is None.
+
+    Raises `GraphError` where the store has all, or something that isn't in `part`.
+    """
+    kept = store.part()
+    if kept == b"" and part is None:
+        raise StoreError("damage took from the store which part of the graph it has: open it with that part")
+    before = Part() if kept == b"" else None if kept is None else Part.decode(kept)
+    if part is None or part == before:
+        return before
+    if before is None and store.lasts().keys() - {own}:
+        raise GraphError("all of the graph is here already; a part of it is kept in a new store")
+    if before is not None and not part.covers(before):
+        raise GraphError("a part can only grow: name one that has all that is here, or begin a new store")
+    store.set_part(part.encode(), own)
+    return part
+
+
+def behind(store: Store, identity: Identity) -> GraphBehind | None:
+    """Return why nothing may be signed in a store, None if it may. Raises `StoreError`."""
+    why = store.uncertain(identity.id.key)
+    if why is None:
+        return None
+    return GraphBehind(
+        f"nothing can be changed here yet: {why}. So the store may lack what this identity signed, and what would "
+        "be signed now would contradict that. Sync it with a peer that knows this identity; if there is none, 'dtp "
+        "graph recover' (Graph.recover) lets it go on as it is, and no other copy may be used any more"
+    )
+
+
+def adopt(store: Store, identity: Identity, tip: Tip) -> None:
+    """Take a store for the one that goes on for an identity, whose chain ends at `tip`; what it signed behind lost
+    frames is signed again. Raises `GraphBehind` where that can't be."""
+    store.adopt(identity.id.key, list(_signed_again(store, identity, tip)))
+
+
+def _signed_again(store: Store, identity: Identity, tip: Tip) -> Iterator[Envelope]:
+    """Yield what the identity signed behind frames that are lost, as the frames that come behind `tip` now."""
+    clock, previous, sequence = tip.clock, tip.hash, tip.sequence
+    for one in (stored(store, data) for data in store.aside()):
+        if one.author != identity.id.key:
+            continue
+        if not isinstance(one, Envelope):
+            raise GraphBehind(
+                "what this identity signed behind lost frames is only here summed up: sync with a peer that has it"
+            )
+        # a frame says from which clock on it has all of its author's ops: from the last one that there is
+        body = one.body[:1] + clock.to_bytes(8, "little") + one.body[9:]
+        made = envelopes.seal(identity, store.name, sequence + 1, previous, body)
+        yield made
+        sequence, previous = made.sequence, made.hash
+        clock = GraphCore(identity.id.key).check(body)[1]
+
+
+def beyond(store: Store) -> Vector:
+    """Return the end of the chain of each author of whom frames before it were lost. Raises `StoreError`."""
+    last = (stored(store, data) for data in store.beyond())
+    return {one.author: one.head for one in last}
+
+
+def _damaged(error: DtpError) -> StoreError:
+    return StoreError(
+        f"the store is damaged ({error}); begin with a new one, and sync it with a peer or import an exported file"
+    )
+
+
+def kept(store: Store, author: bytes) -> Iterator[Envelope | Summary]:
+    """All that a store has kept of an author, in order. Raises `StoreError`."""
+    at = 1
+    while True:
+        some = store.read(author, at, at + READ - 1)
+        for data in some:
+            one = stored(store, data)
+            yield one
+            after = max(at + READ, one.sequence + 1)
+        if not some:  # the next one may be a summary of many
+            found = store.covering(author, at)
+            if found is None:
+                return
+            one = stored(store, found)
+            yield one
+            after = one.sequence + 1
+            if after <= at:  # the store is damaged: who checks it finds that this isn't what comes next
+                return
+        at = after
+
+
+def _merge_stored(replica: Replica, one: Envelope | Summary) -> None:
+    try:
+        if isinstance(one, Summary) and not isinstance(
+            one, Skipped
+        ):  # it was due when it was stored, whatever the clock here says now
+            replica.merge_summary(one.author, one.body, one.after, one.last, limit=CLOCK_END - 1)
+        else:
+            merge(replica, one)
+    except (EncodingError, StateLimit) as error:
+        raise _damaged(error) from error
+
+
+def load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
+    """The replica that the store's frames give, but for those of hidden authors. They were checked before they were
+    stored."""
+    state, later = store.load()
+    author = identity.id.key
+    replica = Replica(author, clock=clock, graph=store.name)
+    if state is not None:
+        try:
+            replica = Replica.load(author, state, clock=clock, graph=store.name)
+        except EncodingError:  # of another version: the frames give it again
+            replay(store, replica)
+    for data in later:
+        one = stored(store, data)
+        if one.author not in store.hidden:
+            _merge_stored(replica, one)
+    _merge_aside(store, replica)
+    while replica.must_rebuild:
+        fresh = replica.fresh()
+        replay(store, fresh)
+        replica.become(fresh)
+    for _ in replica.due():  # became due while the graph was closed
+        pass
+    return replica
+
+
+def rebuilt(store: Store, fresh: Replica, *, whole: bool) -> Replica:
+    """What a store's frames give an empty replica that knows what was revoked. Raises `StoreError`.
+
+    Unless `whole`, they are taken from the kept state on, if nothing in that is void now: most of what is revoked
+    came after it.
+    """
+    kept = store.kept()
+    if kept.state is not None and not whole:
+        with suppress(EncodingError):  # of another version
+            found = Replica.load(fresh.author, kept.state, clock=fresh.clock, graph=store.name)
+            if found.access.learn(fresh.access):
+                for one in (stored(store, data) for data in kept.later):
+                    if one.author not in store.hidden:
+                        _merge_stored(found, one)
+                _merge_aside(store, found)
+                if not found.must_rebuild:
+                    return found
+    replay(store, fresh)
+    return fresh
+
+
+def replay(store: Store, replica: Replica) -> None:
+    """Merge all that is stored, but of hidden authors."""
+    for author in sorted(store.lasts().keys() - store.hidden):
+        for one in kept(store, author):
+            _merge_stored(replica, one)
+    _merge_aside(store, replica)
+
+
+def _merge_aside(store: Store, replica: Replica) -> None:
+    """Merge what waits for lost frames: ops need no others of their author. A summary does."""
+    for data in store.aside():
+        one = stored(store, data)
+        if isinstance(one, Envelope) and one.author not in store.hidden:
+            _merge_stored(replica, one)

@@ -1,0 +1,481 @@
+"""Frames in PostgreSQL: many programs share a graph, each as an identity of its own. Extra `graph-postgres`.
+
+Who writes holds the graph's lock until its transaction is over, so frames arrive in one order and none is overlooked.
+A session's lock on (graph, identity) keeps two programs from writing as one identity; it goes with the session.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+from dtp.graph.errors import GraphError, GraphReadOnly, StoreError
+from dtp.graph.frames.envelope import SKIPPED, Signed
+from dtp.graph.frames.proving import Proof
+from dtp.graph.stores.store import Loaded, Store, fit
+
+try:
+    import psycopg
+except ImportError as error:
+    raise GraphError(
+        "a graph in PostgreSQL takes a package: pip install 'dtp-sockets[graph-postgres]'"
+    ) from error
+
+#: Of the tables below.
+#: 3: lists are edited as texts are.
+FORMAT: Final = 3
+_CHANNEL: Final = "dtp_graph"
+_CONNECT_SECONDS: Final = 5
+#: How long the listener waits before it looks whether it is wanted still.
+_LISTEN_SECONDS: Final = 0.25
+#: Two programs that make the tables at once would collide in the catalogue: one at a time.
+_TABLES_LOCK: Final = 7238
+#: What a program that grows a part may not see beside it: others would go on with what they had read of it.
+_SKIPPED_OWN: Final = (
+    "frames of this identity were skipped here by another program, which has a part of the graph: open it in a store "
+    "of its own"
+)
+_ALONE: Final = "a part grows only while no other program has the graph in PostgreSQL open to write"
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS dtp_graphs (
+    id serial PRIMARY KEY, name text NOT NULL UNIQUE, format integer NOT NULL
+);
+CREATE TABLE IF NOT EXISTS dtp_graph_frames (
+    graph integer NOT NULL REFERENCES dtp_graphs (id), arrival bigint NOT NULL,
+    author bytea NOT NULL, sequence bigint NOT NULL, envelope bytea NOT NULL,
+    PRIMARY KEY (graph, arrival), UNIQUE (graph, author, sequence)
+);
+CREATE TABLE IF NOT EXISTS dtp_graph_states (
+    graph integer NOT NULL REFERENCES dtp_graphs (id), writer bytea NOT NULL,
+    arrival bigint NOT NULL, digest bytea NOT NULL, state bytea NOT NULL,
+    PRIMARY KEY (graph, writer)
+);
+CREATE TABLE IF NOT EXISTS dtp_graph_proofs (
+    graph integer NOT NULL REFERENCES dtp_graphs (id), author bytea NOT NULL,
+    first bytea NOT NULL, second bytea NOT NULL,
+    PRIMARY KEY (graph, author)
+);
+CREATE TABLE IF NOT EXISTS dtp_graph_policies (
+    graph integer PRIMARY KEY REFERENCES dtp_graphs (id), data bytea NOT NULL
+);
+CREATE TABLE IF NOT EXISTS dtp_graph_parts (
+    graph integer PRIMARY KEY REFERENCES dtp_graphs (id), data bytea NOT NULL
+);
+"""
+
+
+def _lock_number(*parts: bytes) -> int:
+    """A number of 64 bits for an advisory lock."""
+    digest = hashlib.blake2b(b"\0".join(parts), digest_size=8, person=b"dtp.graph.lock").digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+class PostgresStore(Store):
+    """The store at `url` for the graph of this name, for a program that writes as `writer` (a public key).
+
+    A connection that broke is made again by the next call. Raises `StoreError`, also when another program writes as
+    `writer`. Blobs are not kept in it.
+    """
+
+    def __init__(self, url: str, name: str, writer: bytes) -> None:
+        self.name = name
+        self._url = url
+        self._writer = writer
+        self._one_at_a_time = threading.RLock()
+        self._closed = threading.Event()
+        self._listener: threading.Thread | None = None
+        self._graph = 0
+        self._schema = b""
+        #: All frames that arrived up to here were loaded, added here, or are in `_news`.
+        self._arrival = 0
+        self._news: list[bytes] = []
+        self._db: psycopg.Connection[tuple[Any, ...]] | None = None
+        with self._connection("opened"):
+            pass
+
+    # ---- the connection -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _connection(self, what: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        with self._one_at_a_time:
+            try:
+                if self._db is None or self._db.closed:
+                    self._db = self._connect()
+                yield self._db
+            except psycopg.Error as error:
+                if self._db is not None and self._db.broken:
+                    self._db.close()
+                # the text of an error of libpq may have the URL's password in it; its first line has the fault
+                first = (str(error) or repr(error)).splitlines()[0]
+                raise StoreError(f"the graph in PostgreSQL could not be {what}: {first}") from error
+
+    def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+        if self._closed.is_set():
+            raise StoreError("this store is closed")
+        database = psycopg.connect(self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS)
+        try:
+            self._begin(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _begin(self, database: psycopg.Connection[tuple[Any, ...]]) -> None:
+        with database.transaction():
+            database.execute("SELECT pg_advisory_xact_lock(%s)", (_TABLES_LOCK,))
+            database.execute(_SCHEMA)
+            database.execute(
+                "INSERT INTO dtp_graphs (name, format) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+                (self.name, FORMAT),
+            )
+            database.execute(
+                "UPDATE dtp_graphs SET format = %s WHERE name = %s AND format = 2", (FORMAT, self.name)
+            )
+            row = database.execute(
+                "SELECT id, format, current_schema()::text FROM dtp_graphs WHERE name = %s", (self.name,)
+            ).fetchone()
+        assert row is not None
+        if row[1] != FORMAT:
+            raise StoreError(f"the graph {self.name!r} in PostgreSQL is not of format {FORMAT}")
+        self._graph, self._schema = row[0], row[2].encode()
+        lock = self._lock(b"writer", self._writer)
+        held = database.execute("SELECT pg_try_advisory_lock(%s)", (lock,)).fetchone()
+        if held != (True,):
+            raise StoreError(
+                "another program writes to this graph as this identity; give each one of its own"
+            )
+        database.execute("SELECT pg_advisory_lock_shared(%s)", (self._lock(b"writers"),))
+
+    @contextmanager
+    def _transaction(self, *, synced: bool) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        """One that nobody else has for this graph at the same time."""
+        with self._connection("written") as database, database.transaction():
+            if not synced:
+                database.execute("SET LOCAL synchronous_commit = off")
+            database.execute("SELECT pg_advisory_xact_lock(%s)", (self._lock(b"graph"),))
+            yield database
+
+    def _lock(self, what: bytes, *of: bytes) -> int:
+        """Return the number of an advisory lock; the schema is in it, as all of a database share those numbers."""
+        return _lock_number(what, self._schema, self.name.encode(), *of)
+
+    # ---- frames ---------------------------------------------------------------------------------------------
+
+    def load(self) -> Loaded:
+        with self._transaction(synced=False) as database:
+            row = database.execute(
+                "SELECT arrival, digest, state FROM dtp_graph_states WHERE graph = %s AND writer = %s",
+                (self._graph, self._writer),
+            ).fetchone()
+            if row is not None and hashlib.blake2b(row[2], digest_size=32).digest() != row[1]:
+                row = None  # damaged: the frames give it again
+            arrival, state = (row[0], row[2]) if row is not None else (0, None)
+            later = self._after(database, arrival)
+        return Loaded(state, iter(later))
+
+    def _after(self, database: psycopg.Connection[tuple[Any, ...]], arrival: int) -> list[bytes]:
+        """What arrived after that; from now on, all up to the last of it counts as known."""
+        rows = database.execute(
+            "SELECT arrival, envelope FROM dtp_graph_frames WHERE graph = %s AND arrival > %s ORDER BY arrival",
+            (self._graph, arrival),
+        ).fetchall()
+        self._arrival = rows[-1][0] if rows else arrival
+        return [envelope for _, envelope in rows]
+
+    def lasts(self) -> dict[bytes, int]:
+        with self._connection("read") as database:
+            return dict(
+                database.execute(
+                    "SELECT author, MAX(sequence) FROM dtp_graph_frames WHERE graph = %s GROUP BY author",
+                    (self._graph,),
+                ).fetchall()
+            )
+
+    def newest(self) -> Iterator[bytes]:
+        with self._connection("read") as database:
+            rows = database.execute(
+                "SELECT DISTINCT ON (author) envelope FROM dtp_graph_frames WHERE graph = %s "
+                "ORDER BY author, sequence DESC",
+                (self._graph,),
+            ).fetchall()
+        return (envelope for (envelope,) in rows)
+
+    def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
+        known = self._arrival
+        with self._transaction(synced=synced) as database:
+            others = self._after(database, known)
+            arrival, added = self._arrival, 0
+            self._arrival = known  # should the transaction fail
+            for one in envelopes:
+                done = database.execute(
+                    "INSERT INTO dtp_graph_frames VALUES (%s, %s, %s, %s, %s) "
+                    "ON CONFLICT (graph, author, sequence) DO NOTHING",
+                    (self._graph, arrival + 1, one.author, one.sequence, one.encode()),
+                )
+                arrival, added = arrival + done.rowcount, added + done.rowcount
+            if added:
+                database.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, str(self._graph)))
+        self._arrival = arrival
+        self._news += others
+
+    def read(self, author: bytes, first: int, last: int) -> list[bytes]:
+        with self._connection("read") as database:
+            rows = database.execute(
+                "SELECT envelope FROM dtp_graph_frames "
+                "WHERE graph = %s AND author = %s AND sequence BETWEEN %s AND %s ORDER BY sequence",
+                (self._graph, author, first, min(last, (1 << 63) - 1)),
+            ).fetchall()
+            return [envelope for (envelope,) in rows]
+
+    def covering(self, author: bytes, sequence: int) -> bytes | None:
+        with self._connection("read") as database:
+            row = database.execute(
+                "SELECT envelope FROM dtp_graph_frames "
+                "WHERE graph = %s AND author = %s AND sequence >= %s ORDER BY sequence LIMIT 1",
+                (self._graph, author, sequence),
+            ).fetchone()
+            return None if row is None else row[0]
+
+    def replace(self, parts: list[Signed]) -> int:
+        author, upto = parts[0].author, parts[-1].sequence
+        with self._transaction(synced=True) as database:
+            rows = database.execute(
+                "SELECT sequence, arrival FROM dtp_graph_frames WHERE graph = %s AND author = %s AND sequence <= %s "
+                "ORDER BY sequence",
+                (self._graph, author, upto),
+            ).fetchall()
+            places = fit(parts, [sequence for sequence, _ in rows])
+            if not places:
+                return 0
+            database.execute(
+                "DELETE FROM dtp_graph_frames WHERE graph = %s AND author = %s AND sequence <= %s",
+                (self._graph, author, upto),
+            )
+            for part, at in zip(parts, places, strict=True):
+                database.execute(
+                    "INSERT INTO dtp_graph_frames VALUES (%s, %s, %s, %s, %s)",
+                    (self._graph, rows[at][1], author, part.sequence, part.encode()),
+                )
+        return len(rows) - len(parts)
+
+    def part(self) -> bytes | None:
+        with self._connection("read") as database:
+            if database.execute("SELECT to_regclass('dtp_graph_parts')").fetchone() == (None,):
+                return None  # only read, and not written since there is one
+            row = database.execute(
+                "SELECT data FROM dtp_graph_parts WHERE graph = %s", (self._graph,)
+            ).fetchone()
+            if row is None:
+                return None
+            skipped = database.execute(
+                "SELECT 1 FROM dtp_graph_frames "
+                "WHERE graph = %s AND author = %s AND substr(envelope, 1, 2) = %s LIMIT 1",
+                (self._graph, self._writer, SKIPPED),
+            ).fetchone()
+        if skipped is not None:
+            raise GraphError(_SKIPPED_OWN)
+        return bytes(row[0])
+
+    def set_part(self, part: bytes, own: bytes) -> None:
+        with self._transaction(synced=True) as database:
+            if self._has_company(database):
+                raise GraphError(_ALONE)
+            database.execute(
+                "INSERT INTO dtp_graph_parts VALUES (%(g)s, %(d)s) ON CONFLICT (graph) DO UPDATE SET data = %(d)s",
+                {"g": self._graph, "d": part},
+            )
+            dropped = database.execute(
+                "DELETE FROM dtp_graph_frames AS frame USING ("
+                "SELECT author, MIN(sequence) AS first FROM dtp_graph_frames "
+                "WHERE graph = %(g)s AND substr(envelope, 1, 2) = %(s)s AND author <> %(o)s GROUP BY author"
+                ") AS skipped WHERE frame.graph = %(g)s AND frame.author = skipped.author "
+                "AND frame.sequence >= skipped.first",
+                {"g": self._graph, "s": SKIPPED, "o": own},
+            ).rowcount
+            if dropped:
+                database.execute("DELETE FROM dtp_graph_states WHERE graph = %s", (self._graph,))
+
+    def _has_company(self, database: psycopg.Connection[tuple[Any, ...]]) -> bool:
+        """Return whether another program has the graph open to write: each has a lock that others can share."""
+        lock = self._lock(b"writers")
+        return database.execute("SELECT pg_try_advisory_xact_lock(%s)", (lock,)).fetchone() != (True,)
+
+    def shrink(self) -> None:
+        with self._connection("shrunk") as database:
+            database.execute("VACUUM dtp_graph_frames")
+
+    def save_state(self, state: bytes) -> None:
+        if self._news:  # what isn't taken in yet is not in the state either
+            return
+        digest = hashlib.blake2b(state, digest_size=32).digest()
+        with self._transaction(synced=False) as database:
+            database.execute(
+                "INSERT INTO dtp_graph_states VALUES (%(g)s, %(w)s, %(a)s, %(d)s, %(s)s) "
+                "ON CONFLICT (graph, writer) DO UPDATE SET arrival = %(a)s, digest = %(d)s, state = %(s)s",
+                {"g": self._graph, "w": self._writer, "a": self._arrival, "d": digest, "s": state},
+            )
+
+    def sizes(self) -> dict[bytes, int]:
+        with self._connection("read") as database:
+            rows = database.execute(
+                "SELECT author, SUM(LENGTH(envelope)) FROM dtp_graph_frames WHERE graph = %s GROUP BY author",
+                (self._graph,),
+            ).fetchall()
+        return {author: int(size) for author, size in rows}
+
+    def policy(self) -> bytes | None:
+        with self._connection("read") as database:
+            if database.execute("SELECT to_regclass('dtp_graph_policies')").fetchone() == (None,):
+                return None  # only read, and not written since there is one
+            row = database.execute(
+                "SELECT data FROM dtp_graph_policies WHERE graph = %s", (self._graph,)
+            ).fetchone()
+        return None if row is None else row[0]
+
+    def save_policy(self, policy: bytes, forget_state: bool) -> None:
+        with self._transaction(synced=True) as database:
+            database.execute(
+                "INSERT INTO dtp_graph_policies VALUES (%(g)s, %(d)s) "
+                "ON CONFLICT (graph) DO UPDATE SET data = %(d)s",
+                {"g": self._graph, "d": policy},
+            )
+            if forget_state:
+                database.execute("DELETE FROM dtp_graph_states WHERE graph = %s", (self._graph,))
+                database.execute("SELECT pg_notify(%s, %s)", (_CHANNEL, str(self._graph)))
+
+    def purge(self, author: bytes) -> None:
+        with self._transaction(synced=True) as database:
+            # the last number of arrival stays given: by it other programs know what is new
+            database.execute(
+                "UPDATE dtp_graph_frames SET arrival = "
+                "(SELECT MAX(arrival) + 1 FROM dtp_graph_frames WHERE graph = %(g)s) "
+                "WHERE graph = %(g)s AND arrival = "
+                "(SELECT MAX(arrival) FROM dtp_graph_frames WHERE graph = %(g)s AND author <> %(a)s)",
+                {"g": self._graph, "a": author},
+            )
+            for table in ("dtp_graph_frames", "dtp_graph_proofs"):
+                database.execute(
+                    f"DELETE FROM {table} WHERE graph = %s AND author = %s", (self._graph, author)
+                )
+            database.execute("DELETE FROM dtp_graph_states WHERE graph = %s", (self._graph,))
+
+    def add_proof(self, proof: Proof) -> None:
+        with self._transaction(synced=True) as database:
+            database.execute(
+                "INSERT INTO dtp_graph_proofs VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                (self._graph, proof.author, proof.first.encode(), proof.second.encode()),
+            )
+
+    def proofs(self) -> list[tuple[bytes, bytes]]:
+        with self._connection("read") as database:
+            return database.execute(
+                "SELECT first, second FROM dtp_graph_proofs WHERE graph = %s ORDER BY author", (self._graph,)
+            ).fetchall()
+
+    # ---- what others add ------------------------------------------------------------------------------------
+
+    def news(self) -> list[bytes]:
+        with self._transaction(synced=False) as database:
+            found = self._after(database, self._arrival)
+        found, self._news = self._news + found, []
+        return found
+
+    def follow(self, on_news: Callable[[], None]) -> None:
+        self._listener = threading.Thread(
+            target=self._listen, args=(on_news,), name="dtp-graph-listen", daemon=True
+        )
+        self._listener.start()
+
+    def _listen(self, on_news: Callable[[], None]) -> None:
+        """Until the store is closed; a connection that broke is made again, and something may have been missed."""
+        while not self._closed.is_set():
+            try:
+                with psycopg.connect(
+                    self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS
+                ) as database:
+                    database.execute(f"LISTEN {_CHANNEL}")
+                    on_news()
+                    while not self._closed.is_set():
+                        for told in database.notifies(timeout=_LISTEN_SECONDS, stop_after=1):
+                            if told.payload == str(self._graph) and told.pid != self._pid():
+                                on_news()
+            except psycopg.Error:
+                self._closed.wait(_LISTEN_SECONDS)
+
+    def _pid(self) -> int:
+        database = self._db
+        return 0 if database is None or database.closed else database.info.backend_pid
+
+    def close(self) -> None:
+        self._closed.set()
+        if self._listener is not None:
+            self._listener.join()
+        with self._one_at_a_time:
+            if self._db is not None:
+                with suppress(psycopg.Error):  # the server's end of a session may outlive it for a moment
+                    self._db.execute("SELECT pg_advisory_unlock_all()")
+                self._db.close()
+
+
+class PostgresReader(PostgresStore):
+    """The store at `url`, to read beside the programs that write. Raise `StoreError` where there is no such graph.
+
+    What opening reads is of one moment: a transaction, which lasts until `loaded` and takes no lock.
+    """
+
+    def __init__(self, url: str, name: str, writer: bytes) -> None:
+        self._is_loaded = False
+        super().__init__(url, name, writer)
+
+    def _begin(self, database: psycopg.Connection[tuple[Any, ...]]) -> None:
+        if self._db is not None and not self._is_loaded:
+            raise StoreError("the connection to PostgreSQL was lost while a graph was opened; open it again")
+        database.execute("SET default_transaction_read_only = on")
+        if not self._is_loaded:
+            database.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        there = database.execute("SELECT to_regclass('dtp_graphs')").fetchone()
+        row = (
+            database.execute("SELECT id, format FROM dtp_graphs WHERE name = %s", (self.name,)).fetchone()
+            if there != (None,)
+            else None
+        )
+        if row is None:
+            raise StoreError(f"there is no graph {self.name!r} in PostgreSQL")
+        if row[1] != FORMAT:
+            raise StoreError(
+                f"the graph {self.name!r} in PostgreSQL is not of format {FORMAT}; opened to write, an older one is "
+                "taken over"
+            )
+        self._graph = row[0]
+
+    def load(self) -> Loaded:
+        with self._connection("read") as database:
+            row = database.execute(
+                "SELECT arrival, digest, state FROM dtp_graph_states WHERE graph = %s ORDER BY arrival DESC LIMIT 1",
+                (self._graph,),
+            ).fetchone()
+            if row is not None and hashlib.blake2b(row[2], digest_size=32).digest() != row[1]:
+                row = None  # damaged: the frames give it again
+            arrival, state = (row[0], row[2]) if row is not None else (0, None)
+            return Loaded(state, iter(self._after(database, arrival)))
+
+    def loaded(self) -> None:
+        self._is_loaded = True
+        with self._connection("read") as database:
+            if database.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                database.execute("COMMIT")
+
+    @contextmanager
+    def _transaction(self, *, synced: bool) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        raise GraphReadOnly("the graph in PostgreSQL was opened to read")
+        yield
+
+    def news(self) -> list[bytes]:
+        return []
+
+    def follow(self, on_news: Callable[[], None]) -> None:
+        return

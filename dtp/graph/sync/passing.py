@@ -1,0 +1,218 @@
+"""What is passed on of authors who may be away: their summaries of everything, beside the frames.
+
+Only an author can sum up its frames. So that others needn't send all that it ever made when it isn't there, it offers
+them the summary of all of them now and then, when it is half as large or less. docs/graph.md, "Offers".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from dtp.graph.errors import StoreError, SyncError
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.frames import summaries
+from dtp.graph.frames.envelope import NONE_BEFORE, Envelope, Summary
+from dtp.identity.private import make_private_folder
+from dtp.replacing import replace_file
+
+if TYPE_CHECKING:
+    from dtp.graph.graph import Graph
+
+#: Bytes of frames for which a summary is worth the trouble.
+LEAST: Final = 64 * 1024
+#: Bytes of a summary of everything, at most: it is held in memory while it comes.
+MOST: Final = 256 << 20
+
+#: Offers that are remembered, for each peer and author.
+_REMEMBERED: Final = 4096
+
+Signed = Envelope | Summary
+
+
+class Passed:
+    """The summary of everything that each author offered last: up to which of its frames, and what stands for them.
+
+    In a folder, which is made with the first one: a file for each author, replaced as a whole; None: in memory.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._known: dict[bytes, tuple[int, int]] = {}
+        self._parts: dict[bytes, list[bytes]] = {}
+        if folder is not None and folder.is_dir():
+            for path in folder.iterdir():
+                self._read_head(path)
+
+    def _read_head(self, path: Path) -> None:
+        if path.suffix:
+            path.unlink(missing_ok=True)  # of a writer that was killed
+            return
+        try:
+            with path.open("rb") as file:
+                self._known[bytes.fromhex(path.name)] = (
+                    int.from_bytes(file.read(8), "big"),
+                    path.stat().st_size - 8,
+                )
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path} is no summary that was kept: {error}") from error
+
+    def upto(self, author: bytes) -> int:
+        """The last of the author's frames that it stands for; 0 when there is none."""
+        return self._known.get(author, (0, 0))[0]
+
+    def size(self, author: bytes) -> int:
+        """Bytes of it."""
+        return self._known.get(author, (0, 0))[1]
+
+    def authors(self) -> list[bytes]:
+        """Of whom there is one."""
+        return sorted(self._known)
+
+    def parts(self, author: bytes) -> list[bytes]:
+        """Its envelopes and summaries, in order. Raises `StoreError`."""
+        if self._folder is None:
+            return self._parts.get(author, [])
+        try:
+            data = (self._folder / author.hex()).read_bytes()
+        except OSError as error:
+            raise StoreError(f"a summary that was kept can't be read: {error.strerror}") from error
+        return list(_cut(data, 8))
+
+    def put(self, author: bytes, sequence: int, parts: list[bytes]) -> None:
+        """Keep one instead of the author's last one. Raises `StoreError`."""
+        data = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        if self._folder is None:
+            self._parts[author] = parts
+        else:
+            path = self._folder / author.hex()
+            try:
+                make_private_folder(self._folder)
+                replace_file(path, sequence.to_bytes(8, "big") + data)
+            except OSError as error:
+                raise StoreError(f"a summary could not be kept: {error.strerror}") from error
+        self._known[author] = sequence, len(data)
+
+    def remove(self, author: bytes) -> None:
+        """Let go of an author's. Raises `StoreError`."""
+        self._known.pop(author, None)
+        self._parts.pop(author, None)
+        if self._folder is not None:
+            try:
+                (self._folder / author.hex()).unlink(missing_ok=True)
+            except OSError as error:
+                raise StoreError(f"a summary that was kept can't be removed: {error.strerror}") from error
+
+
+def _cut(data: bytes, at: int) -> Iterator[bytes]:
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        yield data[at + 4 : at + 4 + length]
+        at += 4 + length
+
+
+class Offering:
+    """When to sum up all own frames for others to pass on."""
+
+    def __init__(self) -> None:
+        self._seen = 0  # up to which own frame sizes are counted
+        self._size = 0
+        self._tried = 0
+        self._made: dict[tuple[bytes, bytes], int] = {}
+
+    def to_make(self, passed: Passed, peer: bytes) -> Iterator[tuple[bytes, int]]:
+        """What a peer wasn't offered: of which author, up to which frame."""
+        for author in passed.authors():
+            upto = passed.upto(author)
+            if upto > self._made.get((peer, author), 0):
+                yield author, upto
+
+    def remember(self, peer: bytes, offered: dict[bytes, int]) -> None:
+        """A peer took what it wanted of this: it need not be offered once more."""
+        self._made |= {(peer, author): upto for author, upto in offered.items()}
+        while len(self._made) > _REMEMBERED:
+            del self._made[next(iter(self._made))]
+
+    async def refresh(self, graph: Graph, *, at_once: bool = False) -> None:
+        """Sum up all own frames, if they have become more than twice what stood the last time; or `at_once`, if that
+        saves a fifth."""
+        own = graph.identity.id.key
+        last = graph.frames.vector().get(own, 0)
+        seen = max(self._seen, graph.passed.upto(own))
+        if last <= seen and not (at_once and last > graph.passed.upto(own)):
+            return
+        self._size += await graph.frames.stored_bytes(own, seen + 1, last)
+        self._seen = last
+        if at_once:
+            self._size = await graph.frames.stored_bytes(own, 1, last)
+        elif self._size < LEAST or self._size < 2 * max(self._tried, graph.passed.size(own)):
+            return
+        parts = [part async for some in summaries.own(graph, 1, last) for part in some]
+        if sum(map(len, parts)) * (5 if at_once else 8) > self._size * 4:
+            self._tried = self._size
+            return
+        if not _goes_on(graph, parts):
+            return  # frames were pruned while they were read
+        graph.passed.put(own, last, parts)
+        self._size = 0
+
+
+def _goes_on(graph: Graph, parts: list[bytes]) -> bool:
+    """Return whether each part begins where the one before it ended, the first with the first frame."""
+    end = 0
+    for part in parts:
+        one = envelopes.decode(graph.name, part)
+        if one.first != end + 1:
+            return False
+        end = one.sequence
+    return True
+
+
+class Taking:
+    """A summary of everything that was wanted, as it comes: of which author, up to which frame, at most so large."""
+
+    def __init__(self, author: bytes, sequence: int, size: int) -> None:
+        self.author = author
+        self.sequence = sequence
+        self._left = size
+        self._parts: list[bytes] = []
+        self._end = 0
+        self._hash = NONE_BEFORE
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a part of it has come."""
+        return self._end > 0
+
+    def is_next(self, one: Signed) -> bool:
+        """Return whether it goes on from the parts that came."""
+        return one.first == self._end + 1 and one.previous == self._hash
+
+    def add(self, one: Signed, data: bytes) -> bool:
+        """Take the next part, which is genuine; whether it was the last one. Raises `SyncError`."""
+        self._left -= len(data) + 4
+        if (
+            self._left < 0
+            or one.author != self.author
+            or not self.is_next(one)
+            or one.sequence > self.sequence
+        ):
+            raise SyncError("the peer offered another summary than it sends")
+        self._parts.append(data)
+        self._end, self._hash = one.sequence, one.hash
+        return self._end == self.sequence
+
+    def keep(self, passed: Passed, known: Callable[[bytes, int], Signed | None]) -> None:
+        """Keep it, unless it is of another history than what is here."""
+        here = known(self.author, self.sequence)
+        if here is None or here.hash == self._hash:
+            passed.put(self.author, self.sequence, self._parts)
+
+
+def decoded(graph: Graph, data: bytes) -> Signed:
+    """A part, which is genuine. Raises `SyncError`, `EnvelopeError`."""
+    one = envelopes.decode(graph.name, data)
+    if not one.is_genuine():
+        raise SyncError("a part of a summary is not signed by its author")
+    return one

@@ -1,0 +1,563 @@
+"""Graphs over connections: one stream carries the messages of `dtp.graph.sync.protocol`, each behind its length."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from dtp.core import crdt as core
+from dtp.core.errors import StateLimit
+from dtp.errors import PeerError
+from dtp.graph.blobs import fetching
+from dtp.graph.errors import Equivocation, GraphError, HistoryUnclear, SyncError
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.frames import summaries, vector
+from dtp.graph.frames.proving import Proof
+from dtp.graph.presence import links
+from dtp.graph.sync import asking, passing, protocol
+from dtp.graph.sync.choosing import Choosing, Terms, chosen
+from dtp.graph.sync.passing import Taking
+from dtp.session.codes import ConnectionClosed, StreamReset
+from dtp.tasks import start_task
+
+if TYPE_CHECKING:
+    from dtp.graph.frames.vector import Vector
+    from dtp.graph.graph import Graph
+    from dtp.graph.sync.part import Part
+    from dtp.net.connection import Connection
+    from dtp.net.stream import Stream
+
+log = logging.getLogger("dtp.graph")
+
+#: Of how many peers it is remembered what both had.
+_PEERS: Final = 1024
+#: The code that a stream is reset with when the other end broke the protocol.
+BROKEN: Final = 1
+
+
+@dataclass
+class Exchanged:
+    """What went over a connection: envelopes that were new to either end, and bytes of messages."""
+
+    received: int = 0
+    sent: int = 0
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    #: Whether the peer takes nothing of this identity: it was banned there, or has sent too much.
+    refused: bool = False
+    #: Whether the peer gave all that was asked for: it may have, or give, only a part.
+    is_whole: bool = True
+
+
+class Serving(NamedTuple):
+    """What a side does for a peer."""
+
+    #: The part that it gives; None: all that is here.
+    gives: Part | None = None
+    #: Whether it takes what the peer has.
+    takes: bool = True
+    #: Whether it answers queries.
+    queries: bool = False
+
+
+#: What a side does that wasn't told otherwise.
+EVERYTHING: Final = Serving()
+
+
+class _Session:
+    """One stream between two graphs. `live` goes on when both have all."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        stream: Stream,
+        *,
+        live: bool,
+        first: bytes | None = None,
+        serving: Serving = EVERYTHING,
+        without: frozenset[bytes] = frozenset(),
+        exchanged: Exchanged | None = None,
+    ) -> None:
+        self._without = without
+        self._graph = graph
+        self._stream = stream
+        self._live = live
+        self._terms = terms = Terms(
+            graph.part, graph.part if serving.gives is None else serving.gives, serving.takes
+        )
+        self._is_limit = serving.gives is not None
+        self._side = protocol.SyncSide(graph.name, history=graph.keeps_history, terms=terms)
+        self._wake = asyncio.Event()
+        self._refused: set[bytes] = set()
+        self._full: set[bytes] = (
+            set()
+        )  # authors of whom too much waits until it is due; the rest is asked for then
+        self._unwanted: set[bytes] = set()  # of whom the peer was told to send nothing
+        self._first = first  # what came already
+        self._offered: dict[bytes, int] = {}
+        self._taking: dict[bytes, Taking] = {}
+        self._newer: dict[bytes, tuple[int, int]] = {}  # offers that came while parts of one before them did
+        self._peer = stream.connection.peer.key
+        self._own = graph.identity.id.key
+        #: Frames of the own identity that were here when this began; the peer knows no fewer if it knows them.
+        self._owned = graph.frames.heads().get(self._own, vector.Head(0, b"")).sequence
+        self._is_known = False
+        self._is_told = False
+        self.exchanged = Exchanged() if exchanged is None else exchanged
+
+    async def run(self) -> Exchanged:
+        """Until both have all, or, live, until the stream or the graph ends."""
+        forget = self._graph.listen(self._wake.set)
+        tasks: set[asyncio.Future[None]] = set()
+        try:
+            await self._graph.commit()  # what was made just now is part of what there is
+            agreed = self._graph.agreed.get(self._peer)
+            await self._send(self._side.start(self._graph.frames.heads(), agreed=agreed))
+            await self._tell_refused()
+            proof = self._graph.forks.get(self._peer)
+            if proof is not None:
+                await self._send_proof(proof)
+            tasks = {
+                start_task(self._receive_on(), name="dtp-sync-receive"),
+                start_task(self._send_on(), name="dtp-sync-send"),
+            }
+            pending = tasks
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+                if self._live:
+                    break
+        except StreamReset as error:
+            if error.error_code == BROKEN:
+                raise SyncError(
+                    "the peer ended the sync because of what this side sent; it tells its own log why. Mostly its "
+                    f"graph has another name than {self._graph.name!r}, or it is another version"
+                ) from error
+            raise
+        except PeerError:
+            self._stream.reset(BROKEN)
+            raise
+        finally:
+            forget()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._remember()
+        return self.exchanged
+
+    def _remember(self) -> None:
+        """What both have now, for the next time."""
+        ours, agreed = self._graph.frames.heads(), self._graph.agreed
+        if self._side.agrees(ours, self._graph.admission.unwanted):
+            agreed.pop(self._peer, None)
+            agreed[self._peer] = vector.digest(ours)
+            self._graph.offering.remember(self._peer, self._offered)
+            if len(agreed) > _PEERS:
+                del agreed[next(iter(agreed))]
+
+    # ---- sending ------------------------------------------------------------------------------------------------
+
+    async def _send(self, message: bytes) -> None:
+        self._stream.write(len(message).to_bytes(4, "big") + message)
+        self.exchanged.bytes_sent += 4 + len(message)
+        await self._stream.drain()
+
+    async def _send_on(self) -> None:
+        said_done = False
+        while not self._graph.closed:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._graph.closed or not self._side.knows_peer:
+                continue
+            await self._ask_again()
+            await self._tell_refused()
+            await self._send_missing()
+            if self._terms.part != self._graph.part:
+                return  # it has grown: what is asked for is another
+            if not self._side.wants_history and self._terms.is_whole and self._side.theirs.is_whole:
+                await self._offer()
+            if not said_done:
+                await self._send(self._side.done())
+                said_done = True
+            if not self._live:
+                return
+
+    async def _ask_again(self) -> None:
+        for author in [one for one in self._full if self._graph.waits(one) <= core.DEFERRED_FRAMES // 2]:
+            self._full.discard(author)
+            await self._send(self._side.again(author, self._graph.frames.vector().get(author, 0)))
+
+    async def _tell_refused(self) -> None:
+        """Tell the peer of whom nothing is wanted, and of whom something is again."""
+        unwanted = self._graph.admission.unwanted | self._without
+        fresh = sorted(unwanted - self._unwanted)[: protocol.MAX_REFUSED - len(self._unwanted)]
+        for at in range(0, len(fresh), protocol.REFUSED_AT_ONCE):
+            await self._send(self._side.refuse(fresh[at : at + protocol.REFUSED_AT_ONCE]))
+        for author in sorted(self._unwanted - unwanted):
+            await self._send(self._side.again(author, self._graph.frames.vector().get(author, 0)))
+        self._unwanted = (self._unwanted & unwanted) | set(fresh)
+
+    async def _send_missing(self) -> None:
+        heads = self._graph.frames.heads()
+        if not (self._terms.is_whole and self._side.theirs.is_whole and self._side.theirs.takes):
+            await self._send_chosen(heads)
+            return
+        parts: list[tuple[bytes, int, int]] = []
+        for author, first, last in self._side.to_send(heads):
+            if (
+                author == self._own
+                and first < last
+                and not self._side.wants_history
+                and not self._graph.behind
+            ):
+                async for some in summaries.own(self._graph, first, last):
+                    await self._send_some(some)
+                self._side.took(author, heads[author])
+            else:
+                if not self._side.wants_history:
+                    first = await self._send_passed(author, first)
+                parts.append((author, first, last))
+        async for some in summaries.stored(self._graph, parts):
+            await self._send_some(some)
+        for author, _, _ in parts:
+            self._side.took(author, heads[author])
+
+    async def _send_chosen(self, heads: Vector) -> None:
+        """To a peer of other terms: what of it is in its part, and here."""
+        parts = self._side.to_send(heads)
+        if self._side.theirs.takes:
+            async for some in self._chosen(parts):
+                await self._send_some(some)
+        for author, _, _ in parts:
+            self._side.took(author, heads[author])
+
+    def _chosen(self, parts: list[tuple[bytes, int, int]]) -> AsyncIterator[list[bytes]]:
+        choosing = Choosing(self._terms, self._side.theirs, self._peer, is_limit=self._is_limit)
+        return chosen(self._graph, parts, choosing)
+
+    async def _send_passed(self, author: bytes, first: int) -> int:
+        """Instead of stored frames the author's summary of everything, if it is smaller; where to go on."""
+        passed = self._graph.passed
+        upto = passed.upto(author)
+        if upto < first or passed.size(author) >= await self._graph.frames.stored_bytes(author, first, upto):
+            return first
+        await self._send_some(passed.parts(author))
+        return upto + 1
+
+    async def _offer(self) -> None:
+        """Summaries of everything, to a peer that has all the frames: it may meet others who don't."""
+        await self._graph.offering.refresh(self._graph)
+        passed = self._graph.passed
+        out = self._graph.admission.hidden | self._side.refused
+        for author, upto in self._graph.offering.to_make(passed, self._peer):
+            if author in out:
+                continue
+            if upto > self._offered.get(author, 0) and self._side.has(author, upto):
+                self._offered[author] = upto
+                await self._send(protocol.offer(author, upto, passed.size(author)))
+
+    async def _consider(self, author: bytes, sequence: int, size: int) -> None:
+        """Take an offer of what is all here, and half as large as the frames or less."""
+        graph = self._graph
+        here = graph.frames.vector().get(author, 0)
+        if not (self._terms.is_whole and self._side.theirs.is_whole):
+            return
+        if author in self._taking and self._taking[author].has_begun:
+            self._newer[author] = sequence, size  # its other parts are on their way
+            return
+        if author == graph.identity.id.key or graph.keeps_history or size > passing.MOST or sequence > here:
+            return
+        upto = graph.passed.upto(author)
+        spent = graph.passed.size(author) + await graph.frames.stored_bytes(author, upto + 1, sequence)
+        if sequence > upto and 2 * size <= spent:
+            self._taking[author] = Taking(author, sequence, size)
+            await self._send(self._side.want(author, sequence))
+
+    async def _give(self, author: bytes, sequence: int) -> None:
+        if self._offered.get(author, 0) < sequence:
+            raise SyncError("the peer wants what was not offered to it")
+        if self._graph.passed.upto(author) == sequence:  # else there is a newer one, which is offered or was
+            for message in protocol.frames(self._graph.passed.parts(author)):
+                await self._send(message)
+        await self._send(self._side.done())
+
+    async def _send_lost(self, told: list[tuple[bytes, int, int]]) -> None:
+        here = self._graph.frames.vector()
+        parts = [(author, first, min(last, here.get(author, 0))) for author, first, last in told]
+        is_whole = self._terms.is_whole and self._side.theirs.is_whole
+        async for some in summaries.stored(self._graph, parts) if is_whole else self._chosen(parts):
+            await self._send_some(some)
+        for author, _, last in parts if is_whole else ():
+            over = await self._graph.frames.read_over(author, last)
+            await self._send_some(over)
+        await self._send(self._side.done())
+
+    async def _take_passed(self, data: list[bytes]) -> list[bytes]:
+        """Keep the parts of summaries of everything; return what else there is."""
+        others = []
+        for one in data:
+            envelope = envelopes.decode(self._graph.name, one)
+            taking = self._taking.get(envelope.author)
+            if taking is None or envelope.sequence > taking.sequence or not taking.is_next(envelope):
+                others.append(one)  # also a frame that was asked for again, and came another way meanwhile
+            elif taking.add(passing.decoded(self._graph, one), one):
+                taking.keep(self._graph.passed, self._graph.frames.find)
+                del self._taking[envelope.author]
+                if envelope.author in self._newer:
+                    await self._consider(envelope.author, *self._newer.pop(envelope.author))
+        return others
+
+    async def _send_some(self, some: list[bytes]) -> None:
+        for message in protocol.frames(some):
+            await self._send(message)
+        self.exchanged.sent += len(some)
+
+    # ---- receiving ----------------------------------------------------------------------------------------------
+
+    async def _receive_on(self) -> None:
+        while (message := await self._next()) is not None:
+            step = self._side.receive(message, self._graph.frames.heads)
+            if self._own in self._side.refused and not self.exchanged.refused:
+                self.exchanged.refused = True
+                log.warning(
+                    "%s takes nothing more of this identity: it is banned there, or has sent more than is taken",
+                    self._stream.connection.peer.short,
+                )
+            if step.forked is not None:
+                await self._graph.take_proof(*step.forked)
+            for reply in step.replies:
+                await self._send(reply)
+            if step.envelopes:
+                data = await self._take_passed(step.envelopes) if self._taking else step.envelopes
+                await self._take(data)
+            if step.offered is not None:
+                await self._consider(*step.offered)
+            if step.wanted is not None:
+                await self._give(*step.wanted)
+            if step.lost:
+                await self._send_lost(step.lost)
+            if step.told:
+                if not self._is_told and self._graph.frames.lost():
+                    await self._send(self._side.lost(self._graph.frames.lost()[: protocol.MAX_LOST]))
+                self._is_told = True
+                knows = self._side.theirs.gives is None and self._side.has(self._own, max(1, self._owned))
+                self._is_known = self._is_known or knows
+                self.exchanged.is_whole = _gives_all(self._side.theirs, self._graph.part)
+                self._wake.set()
+            if self._is_known and self._side.told_all and self._own not in self._refused:
+                self._graph.caught_up()
+            if self._side.is_done and not self._live:
+                return
+        if not self._live:
+            raise SyncError("the peer ended the sync before it had sent all")
+
+    async def _next(self) -> bytes | None:
+        message, self._first = self._first, None
+        if message is None:
+            message = await _message(self._stream)
+        if message is not None:
+            self.exchanged.bytes_received += 4 + len(message)
+        return message
+
+    async def _take(self, data: list[bytes]) -> None:
+        """Take envelopes; of an author who can't be followed further, no more in this session."""
+        batch = [(envelopes.decode(self._graph.name, one), one) for one in data]
+        for envelope, _ in batch:
+            self._side.took(envelope.author, envelope.head)
+        try:
+            wanted = [one for envelope, one in batch if envelope.author not in self._refused | self._full]
+            self.exchanged.received += await self._graph.receive(wanted, part=self._terms.part)
+            if self._graph.admission.unwanted - self._unwanted - self._without:
+                self._wake.set()
+        except (Equivocation, HistoryUnclear, StateLimit):
+            for envelope, one in batch:
+                await self._take_one(envelope.author, one)
+
+    async def _take_one(self, author: bytes, data: bytes) -> None:
+        if author in self._refused | self._full:
+            return
+        try:
+            self.exchanged.received += await self._graph.receive([data], part=self._terms.part)
+        except Equivocation as error:
+            self._refused.add(author)  # the peer may be honest: it saw the other history
+            await self._send_proof(error.proof)
+        except HistoryUnclear as error:
+            self._refused.add(author)
+            log.warning("%s", error)
+        except StateLimit as error:
+            self._full.add(author)
+            log.warning("%s is not followed further for now: %s", author.hex(), error)
+
+    async def _send_proof(self, proof: Proof) -> None:
+        await self._send(self._side.forked(proof.first.encode(), proof.second.encode()))
+
+
+def _gives_all(theirs: Terms, part: Part | None) -> bool:
+    return theirs.gives is None or (part is not None and theirs.gives.covers(part))
+
+
+async def _message(stream: Stream) -> bytes | None:
+    """The next message; None at the end."""
+    try:
+        size = int.from_bytes(await stream.readexactly(4), "big")
+    except asyncio.IncompleteReadError as error:
+        if error.partial:
+            raise SyncError("the stream ended within a message") from error
+        return None
+    if size > protocol.MAX_MESSAGE:
+        raise SyncError(f"a message of {size} bytes; at most {protocol.MAX_MESSAGE} are taken")
+    try:
+        return await stream.readexactly(size)
+    except asyncio.IncompleteReadError as error:
+        raise SyncError("the stream ended within a message") from error
+
+
+async def sync(graph: Graph, connection: Connection) -> Exchanged:
+    """Exchange what either end lacks; return what was exchanged, as `Graph.sync` does."""
+    graph.admission.meet(connection.peer.key)
+    exchanged = Exchanged()
+    await sync_stream(graph, await connection.open_stream(), exchanged)
+    return exchanged
+
+
+async def sync_stream(
+    graph: Graph, stream: Stream, exchanged: Exchanged, *, without: frozenset[bytes] = frozenset()
+) -> None:
+    """Sync over a stream that `answer_stream` serves at the other end, but for frames of the authors `without`.
+
+    `exchanged` tells meanwhile what went over it. Errors as of `Graph.sync`; the stream ends in any case.
+    """
+    try:
+        await _Session(graph, stream, live=False, without=without, exchanged=exchanged).run()
+    except BaseException:
+        stream.reset()
+        raise
+    stream.close()
+    fork = graph.own_fork()
+    if fork is not None:
+        raise fork
+
+
+async def answer_stream(graph: Graph, stream: Stream, serving: Serving = EVERYTHING) -> None:
+    """Serve what a peer opened a stream for, as `Graph.serve` does: a sync, a blob, a query, presence.
+
+    What the peer does wrong ends the stream, and is logged.
+    """
+    await _answer(graph, stream, serving)
+
+
+async def replicate(graph: Graph, connection: Connection, *, blobs: bool) -> None:
+    """Sync, and go on until the connection or the graph is closed, as `Graph.replicate` says."""
+    graph.admission.meet(connection.peer.key)
+    following = graph.blobs.follow(connection, part=graph.part) if blobs else None
+    stream = await connection.open_stream()
+    presence = start_task(links.open_link(graph, connection), name="dtp-presence")
+    try:
+        await _live(graph, stream)
+    finally:
+        if not graph.closed:
+            presence.cancel()
+        if following is not None:
+            await following.close()
+        await asyncio.gather(presence, return_exceptions=True)
+
+
+async def serve(graph: Graph, connection: Connection, serving: Serving) -> None:
+    """Answer the streams that a peer opens until the connection or the graph is closed, as `Graph.serve` does."""
+    gives = serving.gives
+    if gives is not None and serving.queries:
+        raise GraphError("who may ask any query learns of all of the graph: serve a part, or queries")
+    if gives is not None and graph.part is not None and not graph.part.covers(gives):
+        raise GraphError("only a part of the graph is here, and what is to be served isn't within it")
+    ended = asyncio.Event()
+    forget = graph.listen(lambda: ended.set() if graph.closed else None)
+    try:
+        async with asyncio.TaskGroup() as group:
+            accepting = group.create_task(_accept(graph, connection, group, serving))
+            closing = group.create_task(ended.wait())
+            await asyncio.wait((accepting, closing), return_when=asyncio.FIRST_COMPLETED)
+            accepting.cancel()
+            closing.cancel()
+    except BaseExceptionGroup as group_error:  # what went wrong first; the others were cancelled for it
+        raise group_error.exceptions[0] from None
+    finally:
+        forget()
+
+
+async def _accept(graph: Graph, connection: Connection, group: asyncio.TaskGroup, serving: Serving) -> None:
+    async for stream in connection:
+        group.create_task(_answer(graph, stream, serving))
+
+
+async def _answer(graph: Graph, stream: Stream, serving: Serving) -> None:
+    """What the peer does wrong ends this stream alone."""
+    try:
+        first = await _first(stream)
+        if first is not None and fetching.is_request(first):
+            await _send_blob(graph, stream, first)
+        elif first is not None and links.is_hello(first):
+            await links.run(graph, stream, first)
+        elif first is not None and asking.is_question(first):
+            await _answer_question(graph, stream, first, is_served=serving.queries)
+        elif first is not None:
+            await _live(graph, stream, first, serving)
+    except PeerError as error:
+        log.warning("a sync with %s ended: %s", stream.connection.peer.short, error)
+
+
+async def _answer_question(graph: Graph, stream: Stream, question: bytes, *, is_served: bool) -> None:
+    try:
+        await asking.answer(graph, stream, question, is_served=is_served)
+    except (ConnectionClosed, StreamReset):
+        return
+    except GraphError:
+        stream.reset()
+        if not graph.closed:
+            raise
+    except PeerError:
+        stream.reset(BROKEN)
+        raise
+
+
+async def _first(stream: Stream) -> bytes | None:
+    """What a stream begins with: it tells what it is for. None when it ends before."""
+    try:
+        return await _message(stream)
+    except (ConnectionClosed, StreamReset):
+        return None
+    except PeerError:
+        stream.reset(BROKEN)
+        raise
+
+
+async def _send_blob(graph: Graph, stream: Stream, request: bytes) -> None:
+    try:
+        await fetching.answer(graph, stream, request)
+    except (ConnectionClosed, StreamReset):
+        return  # the peer has what it wanted, or will ask again
+    except PeerError:
+        stream.reset(BROKEN)
+        raise
+
+
+async def _live(
+    graph: Graph, stream: Stream, first: bytes | None = None, serving: Serving = EVERYTHING
+) -> None:
+    """Until the stream, the connection or the graph ends."""
+    try:
+        await _Session(graph, stream, live=True, first=first, serving=serving).run()
+    except ConnectionClosed:
+        return
+    except StreamReset:
+        stream.close()  # the peer has what it wanted and reads no more
+    except GraphError:
+        if not graph.closed:
+            raise
+    except BaseException:
+        stream.reset()
+        raise
+    stream.close()

@@ -1,0 +1,79 @@
+"""Forgetting text that is deleted and that everybody has seen so. docs/text.md, "Compaction".
+
+Each author says in its own frames which version of which text it has. When all others that wrote in the graph have
+said it, what is deleted in all these versions is forgotten here. Somebody who wasn't asked and writes on is no harm:
+the text is built again from the frames then.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from dtp.core import crdt as core
+from dtp.core.sequence import TextFormat
+from dtp.crdt import values
+from dtp.crdt.permission.owners import owned
+from dtp.crdt.replicated import Version
+
+if TYPE_CHECKING:
+    from dtp.crdt import Replica
+    from dtp.graph.graph import Graph
+
+#: Below an author's soul: the versions that it has, by text.
+SEEN: Final = ".seen"
+
+
+async def forget(graph: Graph, gone: set[bytes]) -> int:
+    """Forget deleted text that all others but those who are `gone` have seen; return how many characters went."""
+    graph.check_writable()
+    graph.check_whole("forgetting deleted text")
+    await graph.commit()
+    async with graph.held() as replica:
+        left = gone | {graph.identity.id.key}
+        forgotten = compact(replica, [one for one in graph.frames.vector() if one not in left])
+        graph.outgrew(forgotten)
+        report(replica)
+    await graph.commit()
+    return forgotten
+
+
+def name_of(space: int, soul: str, key: str) -> str:
+    """Where a report on a text or a list is: BLAKE2b-128 of its soul and key, and a list's "list", in base32."""
+    name = [soul, key] if space == core.TEXT else [soul, key, "list"]
+    digest = hashlib.blake2b(values.encode(name), digest_size=16).digest()
+    return base64.b32encode(digest).decode().rstrip("=").lower()
+
+
+def report(replica: Replica) -> int:
+    """Say which version of each text and list with something deleted is here, where that is news; how many."""
+    node = replica.node(owned(replica.author, SEEN))
+    count = 0
+    for name in replica.sequences.names():
+        text = replica.sequences.open(name)
+        version = text.encoded_version()
+        if text.deleted and node.get(name_of(*name)) != version:
+            node[name_of(*name)] = version
+            count += 1
+    return count
+
+
+def compact(replica: Replica, others: Iterable[bytes]) -> int:
+    """Forget what all these have reported, which are all other authors that may write; how many characters."""
+    nodes = {author: replica.node(owned(author, SEEN)).to_dict() for author in others}
+    forgotten = 0
+    for name in replica.sequences.names():
+        reports = {author: _version(node.get(name_of(*name))) for author, node in nodes.items()}
+        if all(reports.values()):
+            known = {author: one for author, one in reports.items() if one}
+            forgotten += replica.sequences.compact(name, known)
+    return forgotten
+
+
+def _version(data: object) -> Version | None:
+    try:
+        return Version.decode(data) if isinstance(data, bytes) and data else None
+    except TextFormat:
+        return None

@@ -1,0 +1,255 @@
+"""Dropping frames: what an author signed as the sum of its frames comes in their place.
+
+Nothing is dropped by trust. A sum is taken only if it has all that stands here of the author's, and contradicts none
+of the frames that go. docs/graph.md, "Pruning".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from dtp.core.errors import EncodingError
+from dtp.crdt.operations import Operations
+from dtp.crdt.ops import Kind, Op, ops_of
+from dtp.crdt.sequences import EDITED, Name
+from dtp.errors import DtpError
+from dtp.graph.errors import GraphError
+from dtp.graph.frames import envelope as envelopes
+from dtp.graph.frames import summaries
+from dtp.graph.frames.envelope import Envelope, Summary
+from dtp.graph.frames.proving import Comparing, edits_in
+from dtp.tasks import start_task
+
+if TYPE_CHECKING:
+    from dtp.core.crdt import SummaryCore
+    from dtp.graph.graph import Graph
+
+#: Bytes of frames that are stored before a graph that prunes looks for what it can drop; and no fewer than half of
+#: what was left the last time, so that the work is in proportion to what is stored.
+LEAST: Final = 256 * 1024
+#: Seconds that the clock of what is written here may be ahead: a sum that is dated ahead is refused by others.
+_AHEAD: Final = 1.0
+#: What an op leaves that stands by itself: removals are compared with the frames.
+_STANDING: Final = frozenset(Kind) - {Kind.SET_REMOVE, Kind.VALUES_REMOVE}
+
+Signed = Envelope | Summary
+
+
+class Pruned(NamedTuple):
+    """What was dropped from a store."""
+
+    #: Envelopes that are not in it any more.
+    frames: int
+    #: Bytes of them, less those of what came in their place.
+    bytes: int
+
+
+class Prunable(NamedTuple):
+    """What could be dropped from a store."""
+
+    #: Bytes of all that is stored.
+    stored: int
+    #: Bytes of it of which nothing counts any more. `Graph.upkeep` drops of it what has been summed up.
+    overwritten: int
+
+
+# ---- what stands ------------------------------------------------------------------------------------------------
+
+
+class _Standing:
+    """What still counts here of one author's frames, which are given in order."""
+
+    def __init__(self, graph: Graph, author: bytes) -> None:
+        self._graph = graph
+        self._author = author
+        self._summary: SummaryCore | None = None
+
+    def add(self, one: Signed) -> Iterator[bytes]:
+        """Take what comes next; yield the frames of what stands that are whole with it."""
+        replica = self._graph.replica
+        for _ in range(2):
+            if self._summary is None:
+                after = one.after if isinstance(one, Summary) else replica.core.check(one.body)[0]
+                self._summary = replica.summary(self._author, after)
+            if not one.body or self._summary.add(one.body):
+                return
+            yield from self.end()
+        yield one.body  # it can't be summed up: it needs verdicts
+
+    def end(self) -> Iterator[bytes]:
+        """Yield the last frame of what stands."""
+        summary, self._summary = self._summary, None
+        if summary is not None and (body := summary.end()):
+            yield body
+
+
+async def _stored(graph: Graph, author: bytes, upto: int) -> AsyncIterator[Signed]:
+    async for some in summaries.stored(graph, [(author, 1, upto)]):
+        for data in some:
+            yield envelopes.decode(graph.name, data)
+
+
+async def look(graph: Graph) -> Prunable:
+    """Return what is stored, and how much of it doesn't count any more."""
+    stored = left = 0
+    for author, last in graph.frames.vector().items():
+        standing = _Standing(graph, author)
+        async for one in _stored(graph, author, last):
+            stored += len(one.encode())
+            left += sum(map(len, standing.add(one)))
+        left += sum(map(len, standing.end()))
+    return Prunable(stored, max(0, stored - left))
+
+
+# ---- may it come in their place? ----------------------------------------------------------------------------------
+
+
+class _Parts:
+    """The parts of a sum of all of an author's frames up to one, beside the frames themselves."""
+
+    def __init__(self, graph: Graph, parts: list[Signed]) -> None:
+        self._graph = graph
+        self._parts = parts
+        self._comparing = Comparing()
+        self._at = 0
+        core, author = graph.replica.core, parts[0].author
+        self._told = {
+            (op.clock, op.kind) for part in parts if part.body for op in ops_of(core, author, part.body)
+        }
+        self._edits: dict[Name, Operations] = {}
+        for part in parts:
+            for name, told in edits_in(part).items():
+                self._edits.setdefault(name, Operations()).join(told)
+
+    def are_frames(self) -> bool:
+        """Whether all can be read when the store is opened."""
+        check = self._graph.replica.core.check
+        for part in self._parts:
+            if isinstance(part, Summary) and part.body:
+                before, last, _ = check(part.body, part.author)
+                if before != part.after or last > part.last:
+                    return False
+        return True
+
+    def has(self, body: bytes) -> bool:
+        """Whether all that stands of a frame is in it."""
+        ops = ops_of(self._graph.replica.core, self._parts[0].author, body)
+        return all(
+            (op.clock, op.kind) in self._told or self._has_edit(op) for op in ops if op.kind in _STANDING
+        )
+
+    def _has_edit(self, op: Op) -> bool:
+        """Return whether a later edit tells of all operations of this one."""
+        edit = op.edit or op.value
+        if op.kind not in EDITED or not isinstance(edit, bytes):
+            return False
+        known, told = self._edits.get((EDITED[op.kind], op.soul, op.key)), Operations()
+        told.add(edit)
+        return known is not None and known.has(told)
+
+    def agrees(self, one: Signed) -> bool:
+        """Whether nothing in it contradicts what is stored, which is given in order."""
+        while self._parts[self._at].sequence < one.first:
+            self._at += 1
+        for part in self._parts[self._at :]:
+            if part.first > one.sequence:
+                break
+            if part.signature != one.signature and self._comparing.contradict(part, one):
+                return False
+        return True
+
+
+async def _may_replace(graph: Graph, parts: list[Signed]) -> bool:
+    """Whether a sum has all that stands here of the frames that it is about."""
+    author, upto = parts[0].author, parts[-1].sequence
+    sums, standing = _Parts(graph, parts), _Standing(graph, author)
+    last: Signed | None = None
+    if not sums.are_frames():
+        return False
+    async for one in _stored(graph, author, upto):
+        if not sums.agrees(one) or not all(map(sums.has, standing.add(one))):
+            return False
+        last = one
+    is_same = last is not None and last.sequence == upto and last.hash == parts[-1].hash
+    return is_same and all(map(sums.has, standing.end()))
+
+
+async def _prune_author(graph: Graph, author: bytes) -> Pruned:
+    """Put what was kept as the sum of an author's frames in their place, if it may be."""
+    upto = graph.passed.upto(author)
+    here = graph.frames.vector().get(author, 0)
+    if upto > here or author in graph.forks or any(gap[0] == author for gap in graph.frames.lost()):
+        return Pruned(0, 0)
+    size = await graph.frames.stored_bytes(author, 1, upto)
+    if graph.passed.size(author) * 5 > size * 4:
+        return Pruned(0, 0)  # it was done, or saves no fifth
+    parts = [envelopes.decode(graph.name, one) for one in graph.passed.parts(author)]
+    try:
+        if not parts or not await _may_replace(graph, parts):
+            return Pruned(0, 0)
+    except EncodingError:  # what its author signed is no frame
+        return Pruned(0, 0)
+    dropped = await graph.replace_stored(parts)
+    return (
+        Pruned(dropped, size - await graph.frames.stored_bytes(author, 1, upto)) if dropped else Pruned(0, 0)
+    )
+
+
+async def prune(graph: Graph, *, at_once: bool = True) -> Pruned:
+    """Drop frames that were summed up; return what was dropped.
+
+    Unless `at_once`, own frames are summed up only when they have grown enough.
+    """
+    graph.check_writable()
+    if graph.keeps_history:
+        raise GraphError("this graph keeps its history; open it without history to prune it")
+    await graph.commit()
+    if graph.behind is None and graph.own_fork() is None and graph.clock_ahead < _AHEAD:
+        await graph.offering.refresh(graph, at_once=at_once)
+    found = [await _prune_author(graph, author) for author in graph.passed.authors()]
+    pruned = Pruned(sum(one.frames for one in found), sum(one.bytes for one in found))
+    if pruned.frames:
+        await graph.shrink()
+    return pruned
+
+
+class Pruner:
+    """Prunes a graph in the background as it grows."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._grown = 0
+        self._wait = LEAST
+        self._task: asyncio.Task[None] | None = None
+
+    def grew(self, bytes: int) -> None:
+        """Note that so much was stored."""
+        self._grown += bytes
+        if self._grown >= self._wait and self._task is None and not self._graph.closed:
+            self._grown = 0
+            self._task = start_task(self._prune(), name="dtp-graph-prune")
+
+    async def _prune(self) -> None:
+        try:
+            await prune(self._graph, at_once=False)
+            vector = self._graph.frames.vector()
+            sizes = [
+                await self._graph.frames.stored_bytes(author, 1, last) for author, last in vector.items()
+            ]
+            self._wait = max(LEAST, sum(sizes) // 2)
+        except DtpError as error:
+            if not self._graph.closed:
+                context = {"message": "a graph could not be pruned", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
+        finally:
+            self._task = None
+
+    async def close(self) -> None:
+        """End what runs."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task

@@ -1,0 +1,1 @@
+"""Messages between people: sealed end to end, through mailboxes that know neither sender nor content."""

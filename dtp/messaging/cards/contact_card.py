@@ -1,0 +1,179 @@
+"""Contact cards: what a person signs of itself for whoever wants to write to it, without a chain.
+
+Source: docs/messaging.md, "Cards". It is handed over by QR, file, message or the DHT; anybody may carry it. A person
+is an account with its devices (`dtp.identity.Card`), or one identity alone, which is its only device.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar, Final
+
+from dtp.errors import PeerError
+from dtp.identity import Card, CardError, Identity, PeerId, PeerIdError
+from dtp.identity.card import account_name
+from dtp.identity.keys import SIGNATURE_SIZE
+from dtp.messaging.packing import is_number, pack, tagged, unpack
+
+CONTACT_DOMAIN: Final = b"dtp.contact.v1"
+VERSION: Final = 1
+#: What a card begins with as text.
+TEXT_PREFIX: Final = "dtp-card:"
+MAX_NAME_BYTES: Final = 64
+MAX_MAILBOXES: Final = 8
+MAX_ADDRESS_BYTES: Final = 256
+ACCESS_BYTES: Final = 16
+#: A card of an account with all its devices, and addresses.
+MAX_BYTES: Final = 20_480
+
+
+class ContactCardError(PeerError):
+    """A contact card is malformed, or not signed by the person that it names."""
+
+    code: ClassVar[str] = "contact-card"
+
+
+@dataclass(frozen=True)
+class ContactCard:
+    """What a person says of itself. `sequence` is Unix time in ms when it was signed; the newest counts.
+
+    `access` is what mailboxes know the owner's acquaintances by: b"" in a card for everybody. It isn't signed.
+    """
+
+    key: bytes
+    account: Card | None
+    sequence: int
+    expires_ms: int
+    name: str
+    mailboxes: tuple[str, ...]
+    signature: bytes = b""
+    access: bytes = b""
+
+    # ---- what it says ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def person(self) -> bytes:
+        """Who it is of: the account's 32 bytes, or the key of the identity that it is alone."""
+        return self.account.account if self.account else self.key
+
+    @property
+    def person_name(self) -> str:
+        """The same as text: `dtpa1...` or `dtp1...`."""
+        return account_name(self.person) if self.account else str(PeerId(self.key))
+
+    @property
+    def devices(self) -> tuple[bytes, ...]:
+        """The public keys of the devices that write for the person and read what is written to it."""
+        return tuple(each.key for each in self.account.devices) if self.account else (self.key,)
+
+    @property
+    def order(self) -> tuple[int, int, int, bytes]:
+        """Which of two cards of a person is newer: the larger."""
+        generation, number = (self.account.generation, self.account.sequence) if self.account else (1, 0)
+        return generation, number, self.sequence, self.signature
+
+    def supersedes(self, other: ContactCard) -> bool:
+        """True when this is newer than `other` of the same person."""
+        return self.person == other.person and self.order > other.order
+
+    def is_current(self, now_ms: int) -> bool:
+        """True while it holds."""
+        return not self.expires_ms or now_ms <= self.expires_ms
+
+    # ---- bytes -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def body(self) -> bytes:
+        """What is signed, without its domain."""
+        account = self.account.encode() if self.account else b""
+        fields = (self.key, account, self.sequence, self.expires_ms, self.name, list(self.mailboxes))
+        return pack([VERSION, *fields])
+
+    def signed(self, identity: Identity) -> ContactCard:
+        """Return the card with its person's signature. Raise `ContactCardError` where `identity` isn't its key."""
+        if identity.id.key != self.key:
+            raise ContactCardError("this key isn't the person's: a card is signed by the account's key")
+        checked = replace(self, signature=identity.sign(tagged(CONTACT_DOMAIN) + self.body))
+        return ContactCard.parse(checked.encode())
+
+    def encode(self) -> bytes:
+        """Return the card as bytes."""
+        return pack([self.body, self.signature, self.access])
+
+    def public(self) -> ContactCard:
+        """Return the card for everybody: without what mailboxes know acquaintances by."""
+        return replace(self, access=b"")
+
+    @property
+    def text(self) -> str:
+        """The card as text, for QR codes and messages of other programs."""
+        return TEXT_PREFIX + base64.urlsafe_b64encode(self.encode()).decode().rstrip("=")
+
+    @classmethod
+    def parse_text(cls, text: str) -> ContactCard:
+        """Return the card that a text is. Raise `ContactCardError`."""
+        if not (text := text.strip()).startswith(TEXT_PREFIX):
+            raise ContactCardError(f"a card as text begins with {TEXT_PREFIX}")
+        data = text.removeprefix(TEXT_PREFIX)
+        try:
+            return cls.parse(base64.b64decode(data + "=" * (-len(data) % 4), b"-_", validate=True))
+        except (binascii.Error, ValueError):
+            raise ContactCardError("the text of a card has characters that can't be, or lacks some") from None
+
+    @classmethod
+    def parse(cls, data: bytes) -> ContactCard:
+        """Return the card that these bytes are. Raise `ContactCardError` unless its person has signed it."""
+        if len(data) > MAX_BYTES:
+            raise ContactCardError(f"a card of {len(data)} bytes; {MAX_BYTES} are the most")
+        match unpack(data, ContactCardError, "a card"):
+            case [bytes(body), bytes(signature), bytes(access)]:
+                pass
+            case _:
+                raise ContactCardError("a card is malformed")
+        if len(signature) != SIGNATURE_SIZE or len(access) not in (0, ACCESS_BYTES):
+            raise ContactCardError("a card is malformed")
+        card = cls._read(body, signature, access)
+        if card.body != body:
+            raise ContactCardError("a card isn't in its shortest form")
+        if not _peer(card.key).verify(signature, tagged(CONTACT_DOMAIN) + body):
+            raise ContactCardError("the person has not signed the card that is said to be its")
+        return card
+
+    @classmethod
+    def _read(cls, body: bytes, signature: bytes, access: bytes) -> ContactCard:
+        match unpack(body, ContactCardError, "a card"):
+            case [int(version), *_] if version != VERSION:
+                raise ContactCardError(f"a card of version {version}; {VERSION} is spoken here")
+            case [_, bytes(key), bytes(account), sequence, expires, str(name), [*mailboxes]]:
+                pass
+            case _:
+                raise ContactCardError("a card is malformed")
+        if not is_number(sequence) or not is_number(expires):
+            raise ContactCardError("a number of a card is out of bounds")
+        if len(name.encode()) > MAX_NAME_BYTES or not (name.isprintable() or not name):
+            raise ContactCardError(
+                f"a card's name has {MAX_NAME_BYTES} bytes at most, and no control characters"
+            )
+        if len(mailboxes) > MAX_MAILBOXES or not all(map(_is_address, mailboxes)):
+            raise ContactCardError(f"a card has {MAX_MAILBOXES} mailboxes at most, each an address as text")
+        try:
+            devices = Card.parse(account) if account else None
+        except CardError as fault:
+            raise ContactCardError(f"the account of a card: {fault}") from None
+        if devices is not None and devices.key != key:
+            raise ContactCardError("a card is signed by another key than its account's")
+        return cls(key, devices, sequence, expires, name, tuple(mailboxes), signature, access)
+
+
+def _is_address(told: object) -> bool:
+    return isinstance(told, str) and 0 < len(told.encode()) <= MAX_ADDRESS_BYTES and told.isprintable()
+
+
+def _peer(key: bytes) -> PeerId:
+    try:
+        return PeerId(key)
+    except PeerIdError as fault:
+        raise ContactCardError(f"a card has a key that can't be: {fault}") from None

@@ -1,0 +1,145 @@
+"""Events: one thing that a person said or did in a conversation, as it travels inside of letters.
+
+Source: docs/messaging.md, "Events". `[version, id, kind, conversation, clock, sent_ms, fields]`, MessagePack.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, ClassVar, Final
+
+from dtp.errors import PeerError
+from dtp.messaging.packing import is_number, pack, unpack
+
+VERSION: Final = 1
+ID_BYTES: Final = 16
+PERSON_BYTES: Final = 32
+#: Bytes of one text, at most: longer ones are attachments.
+MAX_TEXT_BYTES: Final = 65_536
+MAX_EMOJI_BYTES: Final = 64
+MAX_ATTACHMENTS: Final = 64
+#: Seconds after which a message may be made to disappear, at most: a year.
+MAX_DISAPPEAR: Final = 366 * 86_400
+
+
+class EventMalformed(PeerError):
+    """An event can't be read, or says what can't be."""
+
+    code: ClassVar[str] = "event"
+
+
+class Kind(IntEnum):
+    """What an event is."""
+
+    TEXT = 1
+    EDIT = 2
+    DELETE = 3
+    REACT = 4
+    READ = 5
+    TYPING = 6
+    CARD = 7
+    COPY = 8
+    MEMBERSHIP = 9
+
+
+#: Events that are a part of a conversation's history, in the order of their clocks.
+HISTORY: Final = frozenset({Kind.TEXT, Kind.EDIT, Kind.DELETE, Kind.REACT})
+
+#: What an event of each kind has to have, and may have: the type of each field.
+_TEXT, _ID, _BYTES, _NUMBER, _IDS, _FILES, _FLAG = "text", "id", "bytes", "number", "ids", "files", "flag"
+FIELDS: Final[Mapping[Kind, tuple[dict[str, str], dict[str, str]]]] = {
+    Kind.TEXT: (
+        {"text": _TEXT},
+        {"reply": _ID, "files": _FILES, "disappear": _NUMBER, "from": _BYTES},
+    ),
+    Kind.EDIT: ({"target": _ID, "text": _TEXT}, {}),
+    Kind.DELETE: ({"target": _ID}, {}),
+    Kind.REACT: ({"target": _ID, "emoji": _TEXT}, {}),
+    Kind.READ: ({"targets": _IDS}, {}),
+    Kind.TYPING: ({"on": _FLAG}, {}),
+    Kind.CARD: ({"card": _BYTES}, {}),
+    Kind.COPY: ({"sender": _BYTES, "event": _BYTES}, {}),
+    Kind.MEMBERSHIP: ({"operations": "blobs"}, {"cards": "blobs"}),
+}
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event. `conversation` is the person or the group that it is for; `clock` orders it among others."""
+
+    kind: Kind
+    conversation: bytes
+    clock: int
+    sent_ms: int
+    fields: dict[str, Any]
+    id: bytes = field(default_factory=lambda: secrets.token_bytes(ID_BYTES))
+
+    def encode(self) -> bytes:
+        """Return the event as bytes."""
+        head = (self.id, int(self.kind), self.conversation, self.clock, self.sent_ms)
+        return pack([VERSION, *head, self.fields])
+
+    @classmethod
+    def parse(cls, data: bytes) -> Event:
+        """Return the event that these bytes are. Raise `EventMalformed`."""
+        match unpack(data, EventMalformed, "an event"):
+            case [int(version), *_] if version != VERSION:
+                raise EventMalformed(f"an event of version {version}; {VERSION} is spoken here")
+            case [_, bytes(id), int(number), bytes(conversation), clock, sent, dict(fields)]:
+                pass
+            case _:
+                raise EventMalformed("an event is malformed")
+        if len(id) != ID_BYTES or len(conversation) != PERSON_BYTES:
+            raise EventMalformed("an event is malformed")
+        if not is_number(clock, 2**53) or not is_number(sent, 2**53):
+            raise EventMalformed("a time of an event is out of bounds")
+        try:
+            kind = Kind(number)
+        except ValueError:
+            raise EventMalformed(f"an event of kind {number}, which isn't known here") from None
+        wanted, allowed = FIELDS[kind]
+        kept = {name: fields[name] for name in (*wanted, *allowed) if name in fields}
+        forms = {**wanted, **allowed}
+        if wanted.keys() - kept.keys() or not all(_FORMS[forms[name]](each) for name, each in kept.items()):
+            raise EventMalformed(f"{kind.name} with a field that is missing, or not what it has to be")
+        return cls(kind, conversation, clock, sent, kept, id)
+
+
+def _is_id(told: object) -> bool:
+    return isinstance(told, bytes) and len(told) == ID_BYTES
+
+
+def _is_text(told: object) -> bool:
+    return isinstance(told, str) and len(told.encode("utf-8", "surrogatepass")) <= MAX_TEXT_BYTES
+
+
+def _is_list(told: object, most: int, fits: Any) -> bool:
+    return isinstance(told, list) and len(told) <= most and all(map(fits, told))
+
+
+def _is_file(told: object) -> bool:
+    """[name, bytes, key, hashes of the index's pieces, mailboxes]."""
+    match told:
+        case [str(name), size, bytes(key), [*roots], [*places]]:
+            named = (
+                0 < len(name) <= 255 and name.isprintable() and "/" not in name and name not in (".", "..")
+            )
+            hashes = len(roots) <= 16 and all(isinstance(each, bytes) and len(each) == 32 for each in roots)
+            where = len(places) <= 8 and all(isinstance(each, str) for each in places)
+            return named and is_number(size) and len(key) == 32 and hashes and where
+    return False
+
+
+_FORMS: Final[Mapping[str, Any]] = {
+    _TEXT: _is_text,
+    _ID: _is_id,
+    _BYTES: lambda told: isinstance(told, bytes),
+    _NUMBER: lambda told: is_number(told, MAX_DISAPPEAR),
+    _IDS: lambda told: _is_list(told, 1024, _is_id),
+    _FILES: lambda told: _is_list(told, MAX_ATTACHMENTS, _is_file),
+    _FLAG: lambda told: isinstance(told, bool),
+    "blobs": lambda told: _is_list(told, 4096, lambda each: isinstance(each, bytes)),
+}

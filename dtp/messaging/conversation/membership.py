@@ -1,0 +1,262 @@
+"""Who is in a group: signed operations that everybody reads alike, in whatever order they came. Removal wins.
+
+Source: docs/messaging.md, "Groups". An operation names those it has seen (`parents`), so that all know what came
+before it. It counts when its author was an administrator by what it had seen, and was not removed meanwhile; a
+removal is undone only by an addition that has seen it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar, Final
+
+from dtp.errors import PeerError
+from dtp.identity import Identity, PeerId, PeerIdError
+from dtp.identity.keys import SIGNATURE_SIZE
+from dtp.messaging.packing import is_number, pack, tagged, unpack
+
+MEMBERSHIP_DOMAIN: Final = b"dtp.group.operation.v1"
+VERSION: Final = 1
+MAX_PARENTS: Final = 64
+MAX_BYTES: Final = 4096
+#: Members of a group, and operations of it, at most.
+MAX_MEMBERS: Final = 1000
+MAX_OPERATIONS: Final = 4096
+MAX_NAME_BYTES: Final = 128
+_HASH: Final = 32
+
+
+class MembershipError(PeerError):
+    """An operation on a group is malformed, or not signed by the device it names."""
+
+    code: ClassVar[str] = "group-operation"
+
+
+class Act(IntEnum):
+    """What an operation does. A group is called by the hash of the operation that creates it."""
+
+    CREATE = 1
+    ADD = 2
+    REMOVE = 3
+    NAME = 4
+
+
+class Role(IntEnum):
+    """What a member may."""
+
+    MEMBER = 0
+    ADMINISTRATOR = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation. `subject` is whom it adds or removes, `text` the group's name; `nonce` makes each another."""
+
+    act: Act
+    author: bytes
+    device: bytes
+    subject: bytes
+    role: Role
+    text: str
+    parents: tuple[bytes, ...]
+    nonce: bytes
+    encoded: bytes = b""
+
+    @property
+    def id(self) -> bytes:
+        """Its hash, which others name it by."""
+        return hashlib.blake2b(self.encoded, digest_size=_HASH).digest()
+
+    @classmethod
+    def make(
+        cls,
+        identity: Identity,
+        author: bytes,
+        act: Act,
+        *,
+        subject: bytes = b"",
+        role: Role = Role.MEMBER,
+        text: str = "",
+        parents: Iterable[bytes] = (),
+    ) -> Operation:
+        """Return an operation of the person `author`, signed by its device with this identity."""
+        fields = (author, identity.id.key, subject, int(role), text, sorted(parents), secrets.token_bytes(8))
+        body = pack([VERSION, int(act), *fields])
+        return cls.parse(pack([body, identity.sign(tagged(MEMBERSHIP_DOMAIN) + body)]))
+
+    @classmethod
+    def parse(cls, data: bytes) -> Operation:
+        """Return the operation that these bytes are. Raise `MembershipError` unless its device has signed it."""
+        if len(data) > MAX_BYTES:
+            raise MembershipError(f"an operation of {len(data)} bytes; {MAX_BYTES} are the most")
+        match unpack(data, MembershipError, "an operation on a group"):
+            case [bytes(body), bytes(signature)] if len(signature) == SIGNATURE_SIZE:
+                pass
+            case _:
+                raise MembershipError("an operation on a group is malformed")
+        match unpack(body, MembershipError, "an operation on a group"):
+            case [
+                1,
+                act,
+                bytes(author),
+                bytes(device),
+                bytes(subject),
+                role,
+                str(text),
+                [*parents],
+                bytes(nonce),
+            ]:
+                pass
+            case _:
+                raise MembershipError("an operation on a group is malformed, or of another version")
+        if not is_number(act, max(Act)) or not act or not is_number(role, max(Role)):
+            raise MembershipError("an operation on a group does what can't be")
+        hashes = all(isinstance(each, bytes) and len(each) == _HASH for each in parents)
+        if not hashes or len(parents) > MAX_PARENTS or bool(parents) == (act == Act.CREATE):
+            raise MembershipError("an operation on a group has seen what can't be")
+        if len(author) != _HASH or len(subject) not in (0, _HASH) or len(text.encode()) > MAX_NAME_BYTES:
+            raise MembershipError("an operation on a group is malformed")
+        try:
+            peer = PeerId(device)
+        except PeerIdError:
+            raise MembershipError("an operation on a group is of a device that can't be") from None
+        if not peer.verify(signature, tagged(MEMBERSHIP_DOMAIN) + body):
+            raise MembershipError("the device has not signed the operation that is said to be its")
+        return cls(Act(act), author, device, subject, Role(role), text, tuple(parents), nonce, data)
+
+
+@dataclass(frozen=True)
+class Members:
+    """Who is in a group, with which role, and what it is called."""
+
+    name: str
+    roles: dict[bytes, Role]
+
+    def is_administrator(self, person: bytes) -> bool:
+        """True if the person may add and remove others."""
+        return self.roles.get(person) is Role.ADMINISTRATOR
+
+
+class Membership:
+    """The operations of one group. `add` takes them in any order; those whose parents are missing wait."""
+
+    def __init__(self, group: bytes) -> None:
+        self.group = group
+        self.operations: dict[bytes, Operation] = {}
+        self._waiting: dict[bytes, Operation] = {}
+        self._past: dict[bytes, frozenset[bytes]] = {}
+        self._members: Members | None = None
+
+    @property
+    def heads(self) -> list[bytes]:
+        """The operations that none has seen yet: the parents of the next one."""
+        seen = {parent for each in self.operations.values() for parent in each.parents}
+        return sorted(self.operations.keys() - seen)[:MAX_PARENTS]
+
+    def add(self, operation: Operation, speaks_for: Callable[[bytes, bytes], bool]) -> bool:
+        """Take an operation. Return whether it is new and has its place.
+
+        `speaks_for` says whether a device is a person's. Raise `MembershipError` for one that isn't of this group.
+        """
+        if operation.act is Act.CREATE and operation.id != self.group:
+            raise MembershipError("an operation creates another group than the one it came for")
+        if not speaks_for(operation.device, operation.author):
+            raise MembershipError("an operation is signed by a device that isn't its author's")
+        if operation.id in self.operations or len(self.operations) + len(self._waiting) >= MAX_OPERATIONS:
+            return False
+        self._waiting[operation.id] = operation
+        before = len(self.operations)
+        while ready := [each for each in self._waiting.values() if self._has_parents(each)]:
+            for each in ready:
+                del self._waiting[each.id]
+                self.operations[each.id] = each
+                passed = [self._past[parent] | {parent} for parent in each.parents]
+                self._past[each.id] = frozenset().union(*passed)
+        self._members = None
+        return len(self.operations) > before
+
+    def _has_parents(self, operation: Operation) -> bool:
+        return all(each in self.operations for each in operation.parents)
+
+    @property
+    def members(self) -> Members:
+        """Who is in the group by all operations that have their place."""
+        if self._members is None:
+            self._members = self._evaluate(frozenset(self.operations))
+        return self._members
+
+    # ---- how they are read -------------------------------------------------------------------------------------
+
+    def _evaluate(self, ids: frozenset[bytes]) -> Members:
+        """Return who is in after these operations, whose pasts are among them."""
+        rank = sorted(ids, key=self._rank)
+        void: set[bytes] = set()
+        while True:
+            valid: list[Operation] = []
+            for each in rank:
+                operation = self.operations[each]
+                if each not in void and self._was_allowed(operation, valid):
+                    valid.append(operation)
+            further = self._of_removed_authors(valid)
+            if not further:
+                return Members(self._name(valid), self._roles(valid))
+            void |= further  # and what was built on those counts no more, either
+
+    def _rank(self, operation: bytes) -> tuple[int, bytes]:
+        """Its place in an order that agrees with what was seen."""
+        return len(self._past[operation]), operation
+
+    def _was_allowed(self, operation: Operation, valid: list[Operation]) -> bool:
+        """True if its author was an administrator by what it had seen, or removes itself."""
+        if operation.act is Act.CREATE:
+            return True
+        past = self._past[operation.id]
+        roles = self._roles([each for each in valid if each.id in past])
+        leaves = operation.act is Act.REMOVE and operation.subject == operation.author
+        return roles.get(operation.author) is Role.ADMINISTRATOR or (leaves and operation.author in roles)
+
+    def _of_removed_authors(self, valid: list[Operation]) -> set[bytes]:
+        """Return those of one author who was removed by another who had not seen them, nor they it; none at the end.
+
+        Of two who remove each other the one stays who has been in the group for longer: whoever is removed could
+        otherwise pretend to have been faster.
+        """
+        since: dict[bytes, tuple[int, bytes]] = {}
+        for each in valid:
+            if each.act in (Act.CREATE, Act.ADD):
+                since.setdefault(each.subject or each.author, self._rank(each.id))
+        removals = [each for each in valid if each.act is Act.REMOVE and each.subject != each.author]
+        for removal in sorted(removals, key=lambda each: (since[each.author], self._rank(each.id))):
+            void = {
+                each.id
+                for each in valid
+                if each.author == removal.subject
+                and each.id not in self._past[removal.id]
+                and removal.id not in self._past[each.id]
+            }
+            if void:
+                return void  # without those the next one may not count any more
+        return set()
+
+    def _roles(self, valid: list[Operation]) -> dict[bytes, Role]:
+        removed: dict[bytes, list[Operation]] = {}
+        for each in valid:
+            if each.act is Act.REMOVE:
+                removed.setdefault(each.subject, []).append(each)
+        roles: dict[bytes, Role] = {}
+        for each in valid:
+            subject = each.author if each.act is Act.CREATE else each.subject
+            if each.act not in (Act.CREATE, Act.ADD):
+                continue
+            undone = any(one.id not in self._past[each.id] for one in removed.get(subject, ()))
+            if not undone and (subject in roles or len(roles) < MAX_MEMBERS):
+                roles[subject] = Role.ADMINISTRATOR if each.act is Act.CREATE else each.role
+        return roles
+
+    def _name(self, valid: list[Operation]) -> str:
+        named = [each.text for each in valid if each.act in (Act.CREATE, Act.NAME)]
+        return named[-1] if named else ""

@@ -1,0 +1,90 @@
+"""A SQLite file of messages: for its owner alone, one format, transactions that are on the disk when they end."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from dtp.identity.private import close_to_others, make_private_file, make_private_folder
+from dtp.messaging.errors import StoreFailed
+
+#: Seconds to wait for another process that is writing.
+_PATIENCE: Final = 10.0
+
+
+class Database:
+    """The file at `path`, ":memory:" for one that is gone with the object. It may be used from several threads.
+
+    Every method raises `StoreFailed` where it can't; a transaction is whole or didn't happen.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, application: int, schema: str) -> None:
+        """Open the file or make it. `application` is SQLite's id of what it is; `schema` makes it, as format 1."""
+        self.path = os.fspath(path)
+        self._lock = threading.RLock()
+        try:
+            if self.path != ":memory:":
+                make_private_folder(Path(self.path).absolute().parent)
+                make_private_file(self.path)
+            self._db = sqlite3.connect(
+                self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
+        except (OSError, sqlite3.Error) as fault:
+            raise StoreFailed(f"can't open {self.path}: {fault}") from fault
+        try:
+            self._prepare(application, schema)
+        except sqlite3.Error as fault:
+            self._db.close()
+            raise StoreFailed(f"can't open {self.path}: {fault}") from fault
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, application: int, schema: str) -> None:
+        ((found,),) = self._db.execute("PRAGMA application_id")
+        ((tables,),) = self._db.execute("SELECT COUNT(*) FROM sqlite_master")
+        if found != application and (found or tables):
+            raise StoreFailed(f"{self.path} is another kind of file; name another one")
+        if self.path != ":memory:":
+            close_to_others(self.path)
+        if not tables:  # before anything is written: pages that are free are given back to the disk
+            self._db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        if not tables:
+            self._db.executescript(f"BEGIN;{schema};PRAGMA application_id = {application};COMMIT")
+        self._db.execute("PRAGMA secure_delete = FAST")  # what was deleted is gone from its pages as well
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Yield the connection for one transaction, which is on the disk when the block ends."""
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._db
+                    self._db.execute("COMMIT")
+                except BaseException:
+                    if self._db.in_transaction:  # after a full disk SQLite has done it already
+                        self._db.execute("ROLLBACK")
+                    raise
+            except sqlite3.Error as fault:
+                raise StoreFailed(f"can't write {self.path}: {fault}") from fault
+
+    def rows(self, query: str, *values: Any) -> list[Any]:
+        """Return the rows of a query."""
+        with self._lock:
+            try:
+                return self._db.execute(query, values).fetchall()
+            except sqlite3.Error as fault:
+                raise StoreFailed(f"can't read {self.path}: {fault}") from fault
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        with self._lock:
+            self._db.close()

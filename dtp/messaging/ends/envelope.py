@@ -1,0 +1,83 @@
+"""Envelopes: what a mailbox sees of a message, which is for whom it is and a size that many messages have.
+
+Source: docs/messaging.md, "The envelope". The sender is inside, sealed to the device that opens it (libsodium's
+sealed box: X25519, XSalsa20-Poly1305, a new key for each).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from dtp.identity import Identity
+from dtp.messaging.errors import EnvelopeBroken, KeysForged, MessageTooLong
+from dtp.messaging.packing import pack, unpack
+
+VERSION: Final = 1
+#: Bytes that envelopes have: each message takes the next larger one.
+SIZES: Final = tuple(512 << each for each in range(9))
+MAX_BYTES: Final = SIZES[-1]
+#: A version, a sealed box's public key and MAC, and the length of what is inside.
+_OUTSIDE: Final = 1 + 48
+_LENGTH: Final = 4
+KEY_BYTES: Final = 32
+
+
+def seal_envelope(content: bytes, sealing_key: bytes) -> bytes:
+    """Return `content` sealed to a device's X25519 key, padded to one of `SIZES`.
+
+    Raise `MessageTooLong`, and `KeysForged` for a key that nothing can be sealed to.
+    """
+    from nacl.bindings import crypto_box_seal
+    from nacl.exceptions import CryptoError
+
+    whole = _OUTSIDE + _LENGTH + len(content)
+    size = next((each for each in SIZES if each >= whole), 0)
+    if not size:
+        raise MessageTooLong(
+            f"a message of {len(content)} bytes; {MAX_BYTES - _OUTSIDE - _LENGTH} are the most"
+        )
+    padded = len(content).to_bytes(_LENGTH, "big") + content
+    try:
+        sealed: bytes = crypto_box_seal(padded.ljust(size - _OUTSIDE, b"\0"), sealing_key)
+    except CryptoError as fault:  # a point of small order
+        raise KeysForged(f"{sealing_key.hex()} is no key to seal to") from fault
+    return bytes((VERSION,)) + sealed
+
+
+def open_envelope(envelope: bytes, identity: Identity) -> bytes:
+    """Return what `seal_envelope` sealed to the static key of `identity`. Raise `EnvelopeBroken`."""
+    from nacl.bindings import crypto_box_seal_open
+    from nacl.exceptions import CryptoError
+
+    if len(envelope) not in SIZES or envelope[0] != VERSION:
+        raise EnvelopeBroken("this is no envelope of this version")
+    try:
+        padded: bytes = crypto_box_seal_open(envelope[1:], identity.static_public, identity.static_private)
+    except CryptoError:
+        raise EnvelopeBroken("an envelope isn't sealed to this device, or was changed") from None
+    end = _LENGTH + int.from_bytes(padded[:_LENGTH], "big")
+    if end > len(padded) or padded[end:].strip(b"\0"):
+        raise EnvelopeBroken("an envelope isn't padded as it has to be")
+    return padded[_LENGTH:end]
+
+
+class Sealed:
+    """What is in an envelope: who claims to send it, Olm's message, and the sender's signed keys where it is a
+    session's first. That the claim holds only the session shows."""
+
+    __slots__ = ("keys", "kind", "message", "sender")
+
+    def __init__(self, sender: bytes, kind: int, message: bytes, keys: bytes) -> None:
+        self.sender, self.kind, self.message, self.keys = sender, kind, message, keys
+
+    def encode(self) -> bytes:
+        """Return it as bytes, for `seal_envelope`."""
+        return pack([self.sender, self.kind, self.message, self.keys])
+
+    @classmethod
+    def parse(cls, content: bytes) -> Sealed:
+        """Return what `encode` gave. Raise `EnvelopeBroken`."""
+        match unpack(content, EnvelopeBroken, "what is in an envelope"):
+            case [bytes(sender), 0 | 1 as kind, bytes(message), bytes(keys)] if len(sender) == KEY_BYTES:
+                return cls(sender, int(kind), message, keys)
+        raise EnvelopeBroken("what is in an envelope is malformed")

@@ -1,0 +1,123 @@
+"""Keys that a device publishes in its mailboxes, signed by it, from which others begin sessions while it is away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from dtp.identity import Identity, PeerId, PeerIdError
+from dtp.identity.keys import SIGNATURE_SIZE
+from dtp.messaging.errors import KeysForged, KeysRolledBack
+from dtp.messaging.packing import is_number, pack, tagged, unpack
+
+KEYS_DOMAIN: Final = b"dtp.device.keys.v1"
+ONE_TIME_DOMAIN: Final = b"dtp.device.onetime.v1"
+VERSION: Final = 1
+KEY_BYTES: Final = 32
+INSTANCE_BYTES: Final = 16
+#: A statement of keys is good for so long, ms: a mailbox can't hold newer ones back for longer.
+LIFETIME_MS: Final = 60 * 86_400_000
+#: A new one, with a new fallback key, is made after so long, ms.
+RENEW_MS: Final = 7 * 86_400_000
+#: How far clocks may differ, ms.
+SKEW_MS: Final = 3_600_000
+MAX_BYTES: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceKeys:
+    """What a device says of its keys. `instance` is new whenever its state may have been used elsewhere."""
+
+    device: bytes
+    instance: bytes
+    #: Unix time in ms when it was signed; rises.
+    sequence: int
+    #: Olm's identity key, the X25519 key that envelopes are sealed to, the key where no one-time key is left.
+    olm: bytes
+    sealing: bytes
+    fallback: bytes
+    encoded: bytes = b""
+
+    def signed(self, identity: Identity) -> DeviceKeys:
+        """Return it, signed by the device."""
+        fields = (self.device, self.instance, self.sequence, self.olm, self.sealing, self.fallback)
+        body = pack([VERSION, *fields])
+        return DeviceKeys(*fields, encoded=pack([body, identity.sign(tagged(KEYS_DOMAIN) + body)]))
+
+    @classmethod
+    def parse(cls, data: bytes) -> DeviceKeys:
+        """Return the keys that these bytes are. Raise `KeysForged` unless the device they name has signed them."""
+        if len(data) > MAX_BYTES:
+            raise KeysForged(f"keys of a device of {len(data)} bytes; {MAX_BYTES} are the most")
+        match unpack(data, KeysForged, "what a device says of its keys"):
+            case [bytes(body), bytes(signature)] if len(signature) == SIGNATURE_SIZE:
+                pass
+            case _:
+                raise KeysForged("keys of a device are malformed")
+        match unpack(body, KeysForged, "what a device says of its keys"):
+            case [int(version), *_] if version != VERSION:
+                raise KeysForged(f"keys of version {version}; {VERSION} is spoken here")
+            case [_, bytes(device), bytes(instance), sequence, bytes(olm), bytes(sealing), bytes(fallback)]:
+                pass
+            case _:
+                raise KeysForged("keys of a device are malformed")
+        if len(instance) != INSTANCE_BYTES or not is_number(sequence):
+            raise KeysForged("keys of a device are malformed")
+        if any(len(each) != KEY_BYTES for each in (device, olm, sealing, fallback)):
+            raise KeysForged(f"a key of a device has {KEY_BYTES} bytes")
+        if not _peer(device).verify(signature, tagged(KEYS_DOMAIN) + body):
+            raise KeysForged("the device has not signed the keys that are said to be its")
+        return cls(device, instance, sequence, olm, sealing, fallback, data)
+
+    def check_time(self, now_ms: int) -> None:
+        """Raise `KeysForged` where they have ended by `now_ms`, or are from the future."""
+        if not self.sequence - SKEW_MS <= now_ms <= self.sequence + LIFETIME_MS:
+            raise KeysForged(
+                "keys of a device have ended, or are from the future: it has to publish new ones"
+            )
+
+    def check_newer(self, known: DeviceKeys | None) -> None:
+        """Raise `KeysRolledBack` where the device has signed newer ones that are known."""
+        if known is not None and (self.sequence, self.encoded) < (known.sequence, known.encoded):
+            raise KeysRolledBack("older keys than those that are known: the mailbox holds newer ones back")
+
+
+def sign_one_time_key(identity: Identity, instance: bytes, key: bytes) -> bytes:
+    """Return a one-time key as it is published: the key and the device's signature, 96 bytes."""
+    return key + identity.sign(_one_time_message(identity.id.key, instance, key))
+
+
+def _one_time_message(device: bytes, instance: bytes, key: bytes) -> bytes:
+    return tagged(ONE_TIME_DOMAIN) + device + instance + key
+
+
+@dataclass(frozen=True, slots=True)
+class KeyBundle:
+    """What a mailbox gives to whoever begins a session: a device's keys, and a one-time key if one is left."""
+
+    keys: DeviceKeys
+    one_time: bytes = b""
+
+    @classmethod
+    def parse(cls, keys: bytes, one_time: bytes, *, device: bytes, now_ms: int) -> KeyBundle:
+        """Return the bundle of `device`. Raise `KeysForged` for what it hasn't signed, or what has ended.
+
+        `one_time` is what `sign_one_time_key` gave, b"" for none.
+        """
+        told = DeviceKeys.parse(keys)
+        if told.device != device:
+            raise KeysForged("these are keys of another device than was asked for")
+        told.check_time(now_ms)
+        if not one_time:
+            return cls(told)
+        key, signature = one_time[:KEY_BYTES], one_time[KEY_BYTES:]
+        if not _peer(device).verify(signature, _one_time_message(device, told.instance, key)):
+            raise KeysForged("the device has not signed the one-time key that is said to be its")
+        return cls(told, key)
+
+
+def _peer(key: bytes) -> PeerId:
+    try:
+        return PeerId(key)
+    except PeerIdError as fault:
+        raise KeysForged(f"keys of a device that can't be: {fault}") from None

@@ -1,0 +1,126 @@
+"""The one place that knows vodozemac: its classes, its spellings of keys, its errors.
+
+Olm, a double ratchet for two devices, is the library's. What it refuses leaves its state as it was.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from dtp.messaging.errors import KeysForged, MessageError, NotOpened, StoreFailed
+
+if TYPE_CHECKING:
+    from vodozemac import PreKeyMessage  # the library has the name in its stubs only
+
+try:
+    from vodozemac import Account, AnyOlmMessage, Curve25519PublicKey, Session
+except ImportError as missing:
+    raise MessageError(
+        "messages need the library vodozemac: pip install 'dtp-sockets[messaging]'"
+    ) from missing
+
+#: Types of Olm's messages: one that begins a session, and one of a session that both have.
+PRE_KEY, NORMAL = 0, 1
+
+
+class OlmSession:
+    """A session with one device. Each `encrypt` and `decrypt` changes it: store it before anybody hears of that."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.id: str = session.session_id
+
+    def encrypt(self, text: bytes) -> tuple[int, bytes]:
+        """Return the type and bytes of a message that nobody but the other device opens."""
+        return self._session.encrypt(text).to_parts()
+
+    def decrypt(self, kind: int, message: bytes) -> bytes:
+        """Return what was encrypted. Raise `NotOpened`; the session is as it was then."""
+        try:
+            return self._session.decrypt(AnyOlmMessage.from_parts(kind, message))
+        except ValueError as fault:
+            raise NotOpened(f"a message isn't of this session: {fault}") from None
+
+    def began_with(self, message: bytes) -> bool:
+        """True if this session is that of a message of the type `PRE_KEY`."""
+        first = _pre_key(message)
+        return first is not None and self._session.session_matches(first)
+
+    def save(self, key: bytes) -> str:
+        """Return the session, encrypted with 32 bytes."""
+        return self._session.pickle(key)
+
+    @classmethod
+    def load(cls, saved: str, key: bytes) -> Self:
+        """Return the session that `save` gave. Raise `StoreFailed`."""
+        try:
+            return cls(Session.from_pickle(saved, key))
+        except ValueError as fault:
+            raise StoreFailed(f"a session isn't readable with this identity: {fault}") from None
+
+
+class OlmAccount:
+    """The keys of one device from which sessions are made."""
+
+    def __init__(self, account: Account | None = None) -> None:
+        self._account = account or Account()
+        self.key: bytes = self._account.curve25519_key.to_bytes()
+
+    def make_one_time_keys(self, count: int) -> list[bytes]:
+        """Return `count` new public keys, each for one first message. They are secret until they are published."""
+        self._account.generate_one_time_keys(count)
+        made = [each.to_bytes() for each in self._account.one_time_keys.values()]
+        self._account.mark_keys_as_published()
+        return made
+
+    def make_fallback_key(self) -> bytes:
+        """Return a new public key for when no one-time key is left. The one before still opens what is on its way."""
+        self._account.generate_fallback_key()  # type: ignore[attr-defined]  # the stubs lack both
+        (key,) = self._account.fallback_key.values()  # type: ignore[attr-defined]
+        self._account.mark_keys_as_published()
+        return bytes(key.to_bytes())
+
+    def begin(self, key: bytes, one_time_key: bytes) -> OlmSession:
+        """Return a new session with a device of these keys. Raise `KeysForged`."""
+        try:
+            theirs = Curve25519PublicKey.from_bytes(key), Curve25519PublicKey.from_bytes(one_time_key)
+            return OlmSession(self._account.create_outbound_session(*theirs))
+        except ValueError as fault:
+            raise KeysForged(f"these are no keys to begin a session with: {fault}") from None
+
+    def accept(self, key: bytes, message: bytes) -> tuple[OlmSession, bytes]:
+        """Return the session that a first message of the device with this key begins, and its text.
+
+        Raise `NotOpened` where the one-time key was used, or was never ours. The account is as it was then.
+        """
+        first = _pre_key(message)
+        if first is None:
+            raise NotOpened("this is no first message of a session")
+        try:
+            theirs = Curve25519PublicKey.from_bytes(key)
+            session, text = self._account.create_inbound_session(theirs, first)
+        except ValueError as fault:
+            raise NotOpened(f"a first message doesn't open: {fault}") from None
+        return OlmSession(session), text
+
+    def save(self, key: bytes) -> str:
+        """Return the account, encrypted with 32 bytes."""
+        return self._account.pickle(key)
+
+    @classmethod
+    def load(cls, saved: str, key: bytes) -> Self:
+        """Return the account that `save` gave. Raise `StoreFailed`."""
+        try:
+            return cls(Account.from_pickle(saved, key))
+        except ValueError as fault:
+            raise StoreFailed(
+                f"the keys of this device aren't readable with this identity: {fault}"
+            ) from None
+
+
+def _pre_key(message: bytes) -> PreKeyMessage | None:
+    """Return a first message of a session, None where it doesn't parse as one."""
+    try:
+        return AnyOlmMessage.pre_key(message).to_pre_key()
+    except ValueError:
+        return None

@@ -1,0 +1,73 @@
+"""What goes wrong with messages, by whose fault it is."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from dtp.errors import LimitError, LocalError, PeerError
+
+
+class MessageError(LocalError):
+    """A message can't be sent, or a store can't be used, the way it was asked for; the text says what to do."""
+
+    code: ClassVar[str] = "message"
+
+
+class MessageTooLong(MessageError, ValueError):
+    """What one message says is longer than an envelope holds: send it as an attachment."""
+
+    code: ClassVar[str] = "message-too-long"
+
+
+class NoSession(MessageError):
+    """There is no session with this device yet: its keys are needed first, from its mailbox."""
+
+    code: ClassVar[str] = "message-no-session"
+
+
+class UnknownContact(MessageError):
+    """Nobody of this name is known here: add the card first."""
+
+    code: ClassVar[str] = "contact-unknown"
+
+
+class ConsentNeeded(MessageError):
+    """A contact's key was replaced, and messages to it wait until that is accepted."""
+
+    code: ClassVar[str] = "contact-replaced"
+
+
+class QueueFull(LimitError):
+    """So much waits for a device that nothing more is taken: it has not answered for long."""
+
+    code: ClassVar[str] = "message-queue-full"
+
+
+class StoreFailed(LocalError):
+    """A file of messages, or of a mailbox, can't be opened or written; nothing that was said to be kept is lost."""
+
+    code: ClassVar[str] = "message-store"
+
+
+class EnvelopeBroken(PeerError):
+    """An envelope isn't sealed to this device, was changed, or is malformed. Nothing was changed by it."""
+
+    code: ClassVar[str] = "envelope-broken"
+
+
+class NotOpened(PeerError):
+    """An envelope is of a session that isn't known here. Nothing was changed; the sender has to send it again."""
+
+    code: ClassVar[str] = "envelope-not-opened"
+
+
+class KeysForged(PeerError):
+    """Keys of a device are malformed, or not signed by it, or have ended."""
+
+    code: ClassVar[str] = "device-keys"
+
+
+class KeysRolledBack(PeerError):
+    """Older keys of a device than those that are known: whoever gave them holds the newer ones back."""
+
+    code: ClassVar[str] = "device-keys-older"

@@ -1,0 +1,21 @@
+"""Mailboxes: a service that keeps sealed envelopes for devices that are away, and what uses it."""
+
+from dtp.messaging.mailbox.client import MailboxClient
+from dtp.messaging.mailbox.limits import MailboxLimits
+from dtp.messaging.mailbox.protocol import MAILBOX_SERVICE, MailboxRefused, Refusal
+from dtp.messaging.mailbox.service import Mailbox
+from dtp.messaging.mailbox.sqlite_store import SqliteMailbox
+from dtp.messaging.mailbox.store import MailboxStore, Tray, open_store
+
+__all__ = [
+    "MAILBOX_SERVICE",
+    "Mailbox",
+    "MailboxClient",
+    "MailboxLimits",
+    "MailboxRefused",
+    "MailboxStore",
+    "Refusal",
+    "SqliteMailbox",
+    "Tray",
+    "open_store",
+]

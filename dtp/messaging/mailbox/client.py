@@ -1,0 +1,214 @@
+"""A mailbox, for who uses one: requests that may wait for each other's answers, and what it pushes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any, Final, Self
+
+from dtp.errors import CarrierError, DtpError
+from dtp.identity import Identity
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.ends.keys import KeyBundle
+from dtp.messaging.mailbox.protocol import (
+    MAX_ANSWER,
+    MailboxMalformed,
+    MailboxRefused,
+    Op,
+    Refusal,
+    encode,
+    parse_answer,
+    read,
+)
+from dtp.messaging.mailbox.store import Kept, Status, Tray
+from dtp.net.address import Address
+from dtp.net.dial import connect
+from dtp.net.stream import Stream
+from dtp.tasks import start_task
+
+#: Pushes that wait to be taken; the mailbox sends no more than it has acknowledged.
+_PUSHED: Final = 1024
+
+
+class MailboxGone(CarrierError):
+    """The connection to a mailbox is over. Whether what was asked last was done isn't known: ask again."""
+
+    code = "mailbox-gone"
+
+
+class MailboxClient:
+    """A conversation with a mailbox on a stream, whose connection `close` ends. Each method raises `MailboxRefused`
+    where the mailbox says no, and `MailboxGone` where it is gone."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.connection = stream.connection
+        self._stream = stream
+        self._answers: dict[int, asyncio.Future[list[Any]]] = {}
+        self._number = 0
+        #: What the mailbox pushes: the tray and the envelope; None at the end.
+        self.pushes: asyncio.Queue[tuple[Tray, Kept] | None] = asyncio.Queue(_PUSHED)
+        self._reading = start_task(self._read(), name="dtp-mailbox-answers")
+
+    @classmethod
+    async def connect(
+        cls, address: Address | str, *, identity: Identity | None = None, **options: Any
+    ) -> Self:
+        """Return a conversation with the mailbox at an address: as anybody, without an identity.
+
+        Raise what `dtp.net.dial.connect` raises.
+        """
+        connection = await connect(address, identity=identity, **options)
+        return cls(await connection.open_stream())
+
+    async def close(self) -> None:
+        """End the conversation and its connection. Idempotent."""
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+        await self.connection.close()
+
+    @property
+    def closed(self) -> bool:
+        """True once nothing can be asked any more."""
+        return self._reading.done() or self.connection.closed
+
+    async def _read(self) -> None:
+        fault: DtpError = MailboxGone("the mailbox has ended the conversation")
+        try:
+            while body := await read(self._stream, MAX_ANSWER):
+                number, told = parse_answer(body)
+                if not number:
+                    await self.pushes.put(_pushed(told))
+                elif (waiting := self._answers.pop(number, None)) is not None and not waiting.done():
+                    waiting.set_result(told)
+        except DtpError as error:
+            fault = error
+        finally:
+            for each in self._answers.values():
+                if not each.done():
+                    each.set_exception(MailboxGone(f"the mailbox is gone: {fault}"))
+            self._answers.clear()
+            with contextlib.suppress(asyncio.QueueFull):
+                self.pushes.put_nowait(None)
+
+    async def ask(self, op: Op, *fields: object) -> list[Any]:
+        """Return the fields of the answer to a request."""
+        if self.closed:
+            raise MailboxGone("the connection to the mailbox is over")
+        self._number += 1
+        number = self._number
+        answer: asyncio.Future[list[Any]] = self.connection.loop.create_future()
+        self._answers[number] = answer
+        try:
+            self._stream.write(encode(number, int(op), *fields))
+            await self._stream.drain()
+            code, *told = await answer
+        except DtpError as fault:
+            raise MailboxGone(f"the mailbox is gone: {fault}") from fault
+        finally:
+            self._answers.pop(number, None)
+        if code:
+            try:
+                refusal = Refusal(code)
+            except ValueError:
+                refusal = Refusal.MALFORMED
+            raise MailboxRefused(refusal, told[0] if told and isinstance(told[0], int) else 0)
+        return told
+
+    # ---- for those who deposit ---------------------------------------------------------------------------------
+
+    async def deposit(
+        self, recipient: bytes, envelope: bytes, *, seconds: int, access: bytes = b"", stamp: bytes = b""
+    ) -> None:
+        """Have an envelope kept for a device. It is on the mailbox's disk when this returns."""
+        await self.ask(Op.DEPOSIT, recipient, envelope, seconds, access, stamp)
+
+    async def get_keys(self, device: bytes, now_ms: int) -> KeyBundle:
+        """Return a device's keys, checked, and a one-time key that nobody else gets. Raise `KeysForged`."""
+        match await self.ask(Op.KEYS, device):
+            case [bytes(keys), bytes(one_time), *_]:
+                return KeyBundle.parse(keys, one_time, device=device, now_ms=now_ms)
+        raise MailboxMalformed("an answer without keys")
+
+    async def get_card(self, device: bytes) -> ContactCard:
+        """Return the card of the person whose device that is, as the mailbox has it: signed by that person, perhaps
+        not the newest. Raise `ContactCardError`."""
+        match await self.ask(Op.CARD, device):
+            case [bytes(card), *_]:
+                return ContactCard.parse(card)
+        raise MailboxMalformed("an answer without a card")
+
+    async def signal(self, recipient: bytes, envelope: bytes, access: bytes) -> None:
+        """Pass on an envelope that is of the moment, to a device that is connected; nothing is kept."""
+        await self.ask(Op.SIGNAL, recipient, envelope, access)
+
+    async def put_piece(self, recipient: bytes, piece: bytes, *, seconds: int, access: bytes) -> None:
+        """Have a sealed piece of an attachment kept."""
+        await self.ask(Op.PUT_PIECE, recipient, piece, seconds, access)
+
+    async def has_pieces(self, digests: list[bytes]) -> list[bool]:
+        """Return of each piece whether it is kept."""
+        match await self.ask(Op.HAS_PIECES, digests):
+            case [[*found], *_] if len(found) == len(digests):
+                return [each is True for each in found]
+        raise MailboxMalformed("an answer for other pieces than was asked for")
+
+    async def get_piece(self, digest: bytes) -> bytes:
+        """Return the piece with this hash, not checked."""
+        match await self.ask(Op.GET_PIECE, digest):
+            case [bytes(piece), *_]:
+                return piece
+        raise MailboxMalformed("an answer without a piece")
+
+    # ---- for the device ----------------------------------------------------------------------------------------
+
+    async def publish(self, keys: bytes, one_time: list[bytes]) -> None:
+        """Publish this device's keys: what begins its being kept for here."""
+        await self.ask(Op.PUBLISH, keys, one_time)
+
+    async def set_access(self, access: bytes, bits: int) -> None:
+        """Set the hash of the access of those who are known, and what work others' messages take."""
+        await self.ask(Op.SETTINGS, access, bits)
+
+    async def put_card(self, card: ContactCard) -> None:
+        """Have the card of this device's person given to whoever asks, without what it says to acquaintances."""
+        await self.ask(Op.PUT_CARD, card.public().encode())
+
+    async def status(self) -> Status:
+        """Return what waits for this device."""
+        match await self.ask(Op.STATUS):
+            case [int(count), int(size), int(strangers), int(keys), *_]:
+                return Status(count, size, strangers, keys)
+        raise MailboxMalformed("an answer without a status")
+
+    async def fetch(self, tray: Tray = Tray.KNOWN, *, after: int = 0, most: int = 1000) -> list[Kept]:
+        """Return what waits, oldest first. It stays until it is acknowledged."""
+        match await self.ask(Op.FETCH, int(tray), after, most):
+            case [[*rows], *_]:
+                return [_kept(each) for each in rows]
+        raise MailboxMalformed("an answer without envelopes")
+
+    async def acknowledge(self, ids: list[int]) -> None:
+        """Have envelopes forgotten that are stored here."""
+        await self.ask(Op.ACKNOWLEDGE, ids)
+
+    async def watch(self, tray: Tray = Tray.KNOWN, *, after: int = 0) -> None:
+        """Have what waits and what comes pushed: `pushes` has it from now on."""
+        await self.ask(Op.WATCH, int(tray), after)
+
+    async def leave(self) -> None:
+        """Have the mailbox forget this device and all that it keeps for it."""
+        await self.ask(Op.LEAVE)
+
+
+def _kept(told: object) -> Kept:
+    match told:
+        case [int(number), int(received), bytes(envelope)]:
+            return Kept(number, received, envelope)
+    raise MailboxMalformed("an envelope of a mailbox that isn't one")
+
+
+def _pushed(told: list[Any]) -> tuple[Tray, Kept]:
+    tray, *rest = told
+    if tray not in tuple(Tray):
+        raise MailboxMalformed("a push for a tray that there isn't")
+    return Tray(tray), _kept(rest)

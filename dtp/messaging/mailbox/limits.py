@@ -1,0 +1,60 @@
+"""What a mailbox keeps, for whom and for how long; and how often one source may ask, as a value."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+MIB: Final = 1024 * 1024
+DAY: Final = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxLimits:
+    """What a mailbox gives; each has its reason."""
+
+    #: Devices that have published keys here.
+    recipients: int = 100_000
+    #: Envelopes and bytes that wait for one device: weeks of a busy person, and pictures.
+    envelopes: int = 20_000
+    recipient_bytes: int = 256 * MIB
+    #: ... of strangers among them: who floods them reaches nothing else.
+    strangers: int = 200
+    strangers_bytes: int = 2 * MIB
+    #: Bits of work that a stranger's message takes, whatever less its recipient asks for.
+    stamp_bits: int = 0
+    #: Seconds that something is kept, at most.
+    lifetime: int = 30 * DAY
+    #: One-time keys that wait, for each device: for so many first messages while it is away.
+    one_time_keys: int = 100
+    #: Pieces of attachments, and of one at most: it is sealed in pieces of 256 KiB.
+    piece: int = 256 * 1024 + 64
+    #: Deposits of one source at once, and one more for each pause, seconds: several people write from one office.
+    deposits: int = 1000
+    deposit_pause: float = 0.02
+    #: ... and questions for keys: each takes a one-time key away.
+    key_questions: int = 100
+    key_pause: float = 6.0
+    #: Sources that are remembered.
+    sources: int = 4096
+    #: Requests of one connection that are answered at once, and envelopes pushed that aren't acknowledged.
+    requests: int = 64
+    pushed: int = 256
+
+
+class Limiter:
+    """So many at once for each source, and one more for each pause: GCRA (ITU-T I.371, annex A). Bounded."""
+
+    def __init__(self, burst: int, pause: float, remembered: int) -> None:
+        self._tolerance, self._pause, self._most = burst * pause, pause, remembered
+        self._due: OrderedDict[str, float] = OrderedDict()
+
+    def take(self, source: str, now: float) -> bool:
+        """Return whether `source` may at time `now`, seconds, and count it then."""
+        due = max(self._due.pop(source, now), now) + self._pause
+        allowed = due - now <= self._tolerance
+        self._due[source] = due if allowed else due - self._pause
+        while len(self._due) > self._most:
+            self._due.popitem(last=False)
+        return allowed

@@ -1,0 +1,413 @@
+"""What a mailbox keeps, in PostgreSQL: several processes, on several machines, are one mailbox. Extra
+`mailbox-postgres`.
+
+Whoever changes what waits for a device holds the device's row until its transaction is over: envelopes of a device
+are numbered in the order in which they can be read, so that none is overlooked. Rows are taken in one order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Final
+
+from dtp.messaging.errors import StoreFailed
+from dtp.messaging.mailbox.limits import MailboxLimits
+from dtp.messaging.mailbox.protocol import Refusal
+from dtp.messaging.mailbox.stamps import DEFAULT_BITS
+from dtp.messaging.mailbox.store import (
+    DONE,
+    SWEEP,
+    Deposit,
+    Kept,
+    MailboxStore,
+    Outcome,
+    Recipient,
+    Status,
+    Tray,
+    access_hash,
+    fitting,
+    instance_of,
+    piece_hash,
+)
+
+try:
+    import psycopg
+except ImportError as error:
+    raise StoreFailed(
+        "a mailbox in PostgreSQL takes a package: pip install 'dtp-sockets[mailbox-postgres]'"
+    ) from error
+
+_CHANNEL: Final = "dtp_mailbox"
+_CONNECT_SECONDS: Final = 5
+#: How long the listener waits before it looks whether it is wanted still.
+_LISTEN_SECONDS: Final = 0.25
+#: Two processes that make the tables at once would collide in the catalogue: one at a time.
+_TABLES_LOCK: Final = 7239
+
+_SCHEMA: Final = f"""
+CREATE TABLE IF NOT EXISTS dtp_mailbox_recipients (
+    id bigserial PRIMARY KEY, device bytea NOT NULL UNIQUE, keys bytea NOT NULL, sequence bigint NOT NULL,
+    access bytea NOT NULL DEFAULT '', bits integer NOT NULL DEFAULT {DEFAULT_BITS},
+    count bigint NOT NULL DEFAULT 0, bytes bigint NOT NULL DEFAULT 0,
+    strangers bigint NOT NULL DEFAULT 0, strangers_bytes bigint NOT NULL DEFAULT 0,
+    card bytea NOT NULL DEFAULT ''
+);
+CREATE TABLE IF NOT EXISTS dtp_mailbox_envelopes (
+    id bigserial PRIMARY KEY, recipient bigint NOT NULL, tray smallint NOT NULL, received bigint NOT NULL,
+    expires bigint NOT NULL, digest bytea NOT NULL, body bytea NOT NULL, UNIQUE (recipient, digest)
+);
+CREATE INDEX IF NOT EXISTS dtp_mailbox_envelopes_order ON dtp_mailbox_envelopes (recipient, tray, id);
+CREATE INDEX IF NOT EXISTS dtp_mailbox_envelopes_expire ON dtp_mailbox_envelopes (expires);
+CREATE TABLE IF NOT EXISTS dtp_mailbox_one_time (
+    recipient bigint NOT NULL, key bytea NOT NULL, PRIMARY KEY (recipient, key)
+);
+CREATE TABLE IF NOT EXISTS dtp_mailbox_pieces (
+    hash bytea PRIMARY KEY, recipient bigint NOT NULL, expires bigint NOT NULL, body bytea NOT NULL
+);
+CREATE INDEX IF NOT EXISTS dtp_mailbox_pieces_expire ON dtp_mailbox_pieces (expires);
+CREATE INDEX IF NOT EXISTS dtp_mailbox_pieces_owner ON dtp_mailbox_pieces (recipient);
+"""
+_RECIPIENT: Final = (
+    "SELECT id, access, bits, count, bytes, strangers, strangers_bytes FROM dtp_mailbox_recipients "
+    "WHERE device = %s FOR UPDATE"
+)
+
+_Database = psycopg.Connection[tuple[Any, ...]]
+
+
+class PostgresMailbox(MailboxStore):
+    """The mailbox in the database at `url`. A connection that broke is made again by the next call."""
+
+    def __init__(self, url: str, limits: MailboxLimits | None = None) -> None:
+        """Connect, and make the tables. Raise `StoreFailed`."""
+        self.limits = limits or MailboxLimits()
+        self._url = url
+        self._one_at_a_time = threading.RLock()
+        self._closed = threading.Event()
+        self._listener: threading.Thread | None = None
+        self._db: _Database | None = None
+        with self._transaction("opened") as database:
+            database.execute("SELECT pg_advisory_xact_lock(%s)", (_TABLES_LOCK,))
+            database.execute(_SCHEMA)
+
+    def close(self) -> None:
+        self._closed.set()
+        if self._listener is not None:
+            self._listener.join()
+        with self._one_at_a_time:
+            if self._db is not None:
+                self._db.close()
+
+    def _connect(self) -> _Database:
+        if self._closed.is_set():
+            raise StoreFailed("this mailbox is closed")
+        return psycopg.connect(self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS)
+
+    @contextmanager
+    def _transaction(self, what: str = "written") -> Iterator[_Database]:
+        with self._one_at_a_time:
+            try:
+                if self._db is None or self._db.closed:
+                    self._db = self._connect()
+                with self._db.transaction():
+                    yield self._db
+            except psycopg.Error as error:
+                if self._db is not None and self._db.broken:
+                    self._db.close()
+                # the text of an error of libpq may have the URL's password in it; its first line has the fault
+                first = (str(error) or repr(error)).splitlines()[0]
+                raise StoreFailed(f"the mailbox in PostgreSQL could not be {what}: {first}") from error
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._transaction("read") as database:
+            return database.execute(query, values).fetchall()
+
+    # ---- what others have kept ---------------------------------------------------------------------------------
+
+    def watch(self, came: Callable[[bytes], None]) -> None:
+        if self._listener is None:
+            self._listener = threading.Thread(
+                target=self._listen, args=(came,), name="dtp-mailbox-listen", daemon=True
+            )
+            self._listener.start()
+
+    def _listen(self, came: Callable[[bytes], None]) -> None:
+        while not self._closed.is_set():
+            try:
+                with self._connect() as database:
+                    database.execute(f"LISTEN {_CHANNEL}")
+                    came(b"")  # whatever came before is found by looking
+                    while not self._closed.is_set():
+                        for each in database.notifies(timeout=_LISTEN_SECONDS):
+                            came(bytes.fromhex(each.payload))
+            except (psycopg.Error, StoreFailed):
+                self._closed.wait(_LISTEN_SECONDS)
+
+    # ---- devices -----------------------------------------------------------------------------------------------
+
+    def publish(self, device: bytes, sequence: int, keys: bytes, one_time: Sequence[bytes]) -> Outcome:
+        with self._transaction() as database:
+            found = database.execute(
+                "SELECT id, sequence, keys FROM dtp_mailbox_recipients WHERE device = %s FOR UPDATE",
+                (device,),
+            ).fetchone()
+            if found is None:
+                if _value(database, "SELECT COUNT(*) FROM dtp_mailbox_recipients") >= self.limits.recipients:
+                    return Outcome(Refusal.FULL)
+                made = database.execute(
+                    "INSERT INTO dtp_mailbox_recipients (device, keys, sequence) VALUES (%s, %s, %s) "
+                    "ON CONFLICT (device) DO UPDATE SET device = excluded.device RETURNING id",
+                    (device, keys, sequence),
+                ).fetchone()
+                assert made is not None
+                (number,) = made
+            else:
+                number, known, before = found
+                if (sequence, keys) < (known, before):
+                    return Outcome(Refusal.OLDER_KEYS)
+                self._replace_keys(database, number, sequence, keys, before)
+            self._add_one_time(database, number, one_time)
+        return DONE
+
+    def _replace_keys(
+        self, database: _Database, number: int, sequence: int, keys: bytes, before: bytes
+    ) -> None:
+        database.execute(
+            "UPDATE dtp_mailbox_recipients SET keys = %s, sequence = %s WHERE id = %s",
+            (keys, sequence, number),
+        )
+        if instance_of(keys) != instance_of(before):
+            database.execute("DELETE FROM dtp_mailbox_one_time WHERE recipient = %s", (number,))
+
+    def _add_one_time(self, database: _Database, number: int, keys: Sequence[bytes]) -> None:
+        have = _value(database, "SELECT COUNT(*) FROM dtp_mailbox_one_time WHERE recipient = %s", number)
+        left = max(self.limits.one_time_keys - have, 0)
+        database.cursor().executemany(
+            "INSERT INTO dtp_mailbox_one_time VALUES (%s, %s) ON CONFLICT DO NOTHING",
+            [(number, each) for each in keys[:left]],
+        )
+
+    def take_keys(self, device: bytes) -> tuple[bytes, bytes] | None:
+        with self._transaction() as database:
+            found = database.execute(
+                "SELECT id, keys FROM dtp_mailbox_recipients WHERE device = %s", (device,)
+            ).fetchone()
+            if found is None:
+                return None
+            one = database.execute(
+                "DELETE FROM dtp_mailbox_one_time WHERE (recipient, key) IN (SELECT recipient, key FROM "
+                "dtp_mailbox_one_time WHERE recipient = %s LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING key",
+                (found[0],),
+            ).fetchone()
+            return found[1], one[0] if one else b""
+
+    def set_access(self, device: bytes, access: bytes, bits: int) -> Outcome:
+        return self._set(
+            "UPDATE dtp_mailbox_recipients SET access = %s, bits = %s WHERE device = %s", access, bits, device
+        )
+
+    def put_card(self, device: bytes, card: bytes) -> Outcome:
+        return self._set("UPDATE dtp_mailbox_recipients SET card = %s WHERE device = %s", card, device)
+
+    def _set(self, query: str, *values: Any) -> Outcome:
+        with self._transaction() as database:
+            changed = database.execute(query, values).rowcount
+        return DONE if changed else Outcome(Refusal.UNKNOWN_RECIPIENT)
+
+    def card(self, device: bytes) -> bytes | None:
+        rows = self._rows("SELECT card FROM dtp_mailbox_recipients WHERE device = %s", device)
+        return rows[0][0] if rows else None
+
+    def leave(self, device: bytes) -> None:
+        with self._transaction() as database:
+            found = database.execute(_RECIPIENT, (device,)).fetchone()
+            if found is None:
+                return
+            for table in ("envelopes", "one_time", "pieces"):
+                database.execute(f"DELETE FROM dtp_mailbox_{table} WHERE recipient = %s", (found[0],))
+            database.execute("DELETE FROM dtp_mailbox_recipients WHERE device = %s", (device,))
+
+    def status(self, device: bytes) -> Status | None:
+        rows = self._rows(
+            "SELECT count, bytes, strangers, (SELECT COUNT(*) FROM dtp_mailbox_one_time WHERE recipient = "
+            "dtp_mailbox_recipients.id) FROM dtp_mailbox_recipients WHERE device = %s",
+            device,
+        )
+        return Status(*rows[0]) if rows else None
+
+    def knows(self, device: bytes, access: bytes) -> bool:
+        rows = self._rows("SELECT access FROM dtp_mailbox_recipients WHERE device = %s", device)
+        return bool(rows and rows[0][0]) and access_hash(access) == rows[0][0]
+
+    # ---- envelopes ---------------------------------------------------------------------------------------------
+
+    def deposit(self, deposits: Sequence[Deposit], now: int) -> list[Outcome]:
+        with self._transaction() as database:
+            recipients = self._recipients(database, {each.recipient for each in deposits})
+            outcomes: list[Outcome] = []
+            rows: list[tuple[Any, ...]] = []
+            for each in deposits:
+                outcome, row = self._weigh(recipients, each, now)
+                outcomes.append(outcome)
+                if row is not None:
+                    rows.append(row)
+            if rows:
+                self._insert(database, rows)
+                devices = [
+                    (_CHANNEL, each.recipient.hex())
+                    for each, outcome in zip(deposits, outcomes, strict=True)
+                    if not outcome.refusal
+                ]
+                database.cursor().executemany("SELECT pg_notify(%s, %s)", list(dict.fromkeys(devices)))
+        return outcomes
+
+    def _recipients(self, database: _Database, devices: Iterable[bytes]) -> dict[bytes, Recipient]:
+        """Return what is known of these devices, whose rows are ours until the transaction is over."""
+        rows = database.execute(
+            "SELECT device, id, access, bits, count, bytes, strangers, strangers_bytes "
+            "FROM dtp_mailbox_recipients WHERE device = ANY(%s) ORDER BY id FOR UPDATE",
+            (list(devices),),
+        ).fetchall()
+        return {device: Recipient(*rest) for device, *rest in rows}
+
+    def _weigh(
+        self, recipients: dict[bytes, Recipient], deposit: Deposit, now: int
+    ) -> tuple[Outcome, tuple[Any, ...] | None]:
+        """Return what becomes of a deposit, and its row; `recipients` count it from now on."""
+        recipient = recipients.get(deposit.recipient)
+        if recipient is None:
+            return Outcome(Refusal.UNKNOWN_RECIPIENT), None
+        if refused := recipient.refuses(deposit, self.limits):
+            return refused, None
+        tray, size = recipient.tray(deposit.access), len(deposit.envelope)
+        strangers, their_bytes = (1, size) if tray is Tray.STRANGERS else (0, 0)
+        recipients[deposit.recipient] = replace(
+            recipient,
+            count=recipient.count + 1,
+            size=recipient.size + size,
+            strangers=recipient.strangers + strangers,
+            strangers_size=recipient.strangers_size + their_bytes,
+        )
+        expires = now + min(deposit.seconds, self.limits.lifetime)
+        digest = hashlib.blake2b(deposit.envelope, digest_size=16).digest()
+        return DONE, (recipient.id, int(tray), now, expires, digest, deposit.envelope)
+
+    def _insert(self, database: _Database, rows: list[tuple[Any, ...]]) -> None:
+        kept = database.execute(
+            "INSERT INTO dtp_mailbox_envelopes (recipient, tray, received, expires, digest, body) "
+            "SELECT recipient, tray, received, expires, digest, body FROM unnest(%s::bigint[], %s::smallint[], "
+            "%s::bigint[], %s::bigint[], %s::bytea[], %s::bytea[]) WITH ORDINALITY "
+            "AS given (recipient, tray, received, expires, digest, body, place) ORDER BY place "
+            "ON CONFLICT DO NOTHING RETURNING recipient, tray, octet_length(body)",
+            [list(column) for column in zip(*rows, strict=True)],
+        ).fetchall()
+        _count(database, kept, 1)
+
+    def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[Kept]:
+        rows = self._rows(
+            "SELECT id, received, body FROM dtp_mailbox_envelopes WHERE recipient = "
+            "(SELECT id FROM dtp_mailbox_recipients WHERE device = %s) AND tray = %s AND id > %s ORDER BY id "
+            "LIMIT %s",
+            *(device, int(tray), after, most),
+        )
+        return fitting(rows, most_bytes)
+
+    def acknowledge(self, device: bytes, ids: Sequence[int]) -> None:
+        with self._transaction() as database:
+            found = database.execute(_RECIPIENT, (device,)).fetchone()
+            if found is None:
+                return
+            gone = database.execute(
+                "DELETE FROM dtp_mailbox_envelopes WHERE id = ANY(%s) AND recipient = %s "
+                "RETURNING recipient, tray, octet_length(body)",
+                (list(ids), found[0]),
+            ).fetchall()
+            _count(database, gone, -1)
+
+    def expire(self, now: int) -> int:
+        with self._transaction() as database:
+            over = database.execute(
+                "(SELECT recipient FROM dtp_mailbox_envelopes WHERE expires <= %(now)s LIMIT %(most)s) UNION "
+                "(SELECT recipient FROM dtp_mailbox_pieces WHERE expires <= %(now)s LIMIT %(most)s)",
+                {"now": now, "most": SWEEP},
+            ).fetchall()
+            owners = [each for (each,) in over]
+            database.execute(
+                "SELECT id FROM dtp_mailbox_recipients WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (owners,)
+            )
+            gone = database.execute(
+                "DELETE FROM dtp_mailbox_envelopes WHERE id IN (SELECT id FROM dtp_mailbox_envelopes WHERE "
+                "expires <= %s AND recipient = ANY(%s) LIMIT %s) RETURNING recipient, tray, octet_length(body)",
+                (now, owners, SWEEP),
+            ).fetchall()
+            _count(database, gone, -1)
+            pieces = database.execute(
+                "DELETE FROM dtp_mailbox_pieces WHERE hash IN (SELECT hash FROM dtp_mailbox_pieces WHERE "
+                "expires <= %s AND recipient = ANY(%s) LIMIT %s) RETURNING recipient, octet_length(body)",
+                (now, owners, SWEEP),
+            ).fetchall()
+            for number, size in pieces:
+                _count_bytes(database, number, -size)
+        return len(gone) + len(pieces)
+
+    # ---- pieces of attachments ---------------------------------------------------------------------------------
+
+    def put_piece(self, recipient: bytes, piece: bytes, seconds: int, access: bytes, now: int) -> Outcome:
+        with self._transaction() as database:
+            row = database.execute(_RECIPIENT, (recipient,)).fetchone()
+            owner = None if row is None else Recipient(*row)
+            if owner is None or owner.tray(access) is Tray.STRANGERS:
+                return Outcome(Refusal.UNKNOWN_RECIPIENT)
+            digest = piece_hash(piece)
+            query = "SELECT 1 FROM dtp_mailbox_pieces WHERE hash = %s"
+            if database.execute(query, (digest,)).fetchone():
+                return DONE
+            if owner.size + len(piece) > self.limits.recipient_bytes:
+                return Outcome(Refusal.FULL)
+            expires = now + min(seconds, self.limits.lifetime)
+            kept = database.execute(
+                "INSERT INTO dtp_mailbox_pieces VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+                (digest, owner.id, expires, piece),
+            ).rowcount
+            if kept:
+                _count_bytes(database, owner.id, len(piece))
+        return DONE
+
+    def get_piece(self, digest: bytes) -> bytes | None:
+        rows = self._rows("SELECT body FROM dtp_mailbox_pieces WHERE hash = %s", digest)
+        return rows[0][0] if rows else None
+
+    def has_pieces(self, digests: Sequence[bytes]) -> list[bool]:
+        rows = self._rows("SELECT hash FROM dtp_mailbox_pieces WHERE hash = ANY(%s)", list(digests))
+        found = {each for (each,) in rows}
+        return [each in found for each in digests]
+
+
+def _value(database: _Database, query: str, *values: Any) -> int:
+    row = database.execute(query, values).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _count_bytes(database: _Database, number: int, size: int) -> None:
+    database.execute("UPDATE dtp_mailbox_recipients SET bytes = bytes + %s WHERE id = %s", (size, number))
+
+
+def _count(database: _Database, rows: Iterable[tuple[Any, ...]], sign: int) -> None:
+    """Note what waits for devices now: rows have a recipient, a tray and a size each."""
+    sums: dict[int, list[int]] = {}
+    for number, tray, size in rows:
+        counted = sums.setdefault(number, [0, 0, 0, 0])
+        for at, add in enumerate(
+            (sign, sign * size) + ((sign, sign * size) if tray == Tray.STRANGERS else ())
+        ):
+            counted[at] += add
+    database.cursor().executemany(
+        "UPDATE dtp_mailbox_recipients SET count = count + %s, bytes = bytes + %s, strangers = strangers + %s, "
+        "strangers_bytes = strangers_bytes + %s WHERE id = %s",
+        [(*counted, number) for number, counted in sorted(sums.items())],
+    )

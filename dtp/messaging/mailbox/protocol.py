@@ -1,0 +1,161 @@
+"""What a mailbox and its callers say: MessagePack arrays behind their length. docs/messaging.md, "The mailbox".
+
+A request is `[number, op, ...]`, its answer `[number, code, ...]`; a push is `[0, ...]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any, ClassVar, Final
+
+from dtp.errors import PeerError
+from dtp.messaging.packing import MAX_NUMBER, pack, unpack
+from dtp.net.stream import Stream
+
+#: The name of the service, by convention.
+MAILBOX_SERVICE: Final = "dtp.mailbox"
+#: The longest request and the longest answer, bytes: an envelope or a piece; several envelopes.
+MAX_REQUEST: Final = 512 * 1024
+MAX_ANSWER: Final = 2 * 1024 * 1024
+#: Bytes of envelopes that one answer has, at least one of them.
+FETCH_BYTES: Final = 1024 * 1024
+ACCESS_BYTES: Final = 16
+
+
+class Op(IntEnum):
+    """What is asked for."""
+
+    DEPOSIT = 1
+    KEYS = 2
+    PUBLISH = 3
+    SETTINGS = 4
+    FETCH = 5
+    ACKNOWLEDGE = 6
+    WATCH = 7
+    PUT_PIECE = 8
+    GET_PIECE = 9
+    HAS_PIECES = 10
+    STATUS = 11
+    SIGNAL = 12
+    LEAVE = 13
+    PUT_CARD = 14
+    CARD = 15
+
+
+class Refusal(IntEnum):
+    """The code of an answer: 0 for done, else why not."""
+
+    DONE = 0
+    MALFORMED = 1
+    UNKNOWN_RECIPIENT = 2
+    FULL = 3
+    TOO_OFTEN = 4
+    STAMP_NEEDED = 5
+    NOT_STORED = 6
+    MISSING = 7
+    AWAY = 8
+    NOT_PAID = 9
+    OLDER_KEYS = 10
+
+
+REASONS: Final[Mapping[Refusal, str]] = {
+    Refusal.MALFORMED: "it doesn't understand the request",
+    Refusal.UNKNOWN_RECIPIENT: "it keeps nothing for this device: ask its owner for a new card",
+    Refusal.FULL: "it keeps as much for this device as it may",
+    Refusal.TOO_OFTEN: "it was asked too often from here: try again later",
+    Refusal.STAMP_NEEDED: "a first message takes a stamp of more work",
+    Refusal.NOT_STORED: "it can't write to its disk",
+    Refusal.MISSING: "it hasn't got that, or not any more",
+    Refusal.AWAY: "the device isn't connected",
+    Refusal.NOT_PAID: "keeping this has a price, and it was not paid",
+    Refusal.OLDER_KEYS: "it has newer keys of this device, or a newer card",
+}
+
+
+class MailboxRefused(PeerError):
+    """A mailbox has said no; `refusal` is why, `detail` what goes with it: bits of a stamp."""
+
+    code: ClassVar[str] = "mailbox-refused"
+
+    def __init__(self, refusal: Refusal, detail: int = 0) -> None:
+        super().__init__(f"the mailbox refused: {REASONS[refusal]}")
+        self.refusal, self.detail = refusal, detail
+
+
+class MailboxMalformed(PeerError):
+    """A mailbox, or whoever asks one, has sent what can't be read."""
+
+    code: ClassVar[str] = "mailbox-malformed"
+
+
+_KEY, _BYTES, _NUMBER, _LIST = "key", "bytes", "number", "list"
+
+#: What each request has behind its number and op.
+FIELDS: Final[Mapping[Op, tuple[str, ...]]] = {
+    Op.DEPOSIT: (_KEY, _BYTES, _NUMBER, _BYTES, _BYTES),  # recipient, envelope, seconds, access, stamp
+    Op.KEYS: (_KEY,),
+    Op.PUBLISH: (_BYTES, _LIST),  # keys, one-time keys
+    Op.SETTINGS: (_BYTES, _NUMBER),  # hash of the access, bits of a stranger's stamp
+    Op.FETCH: (_NUMBER, _NUMBER, _NUMBER),  # tray, after, most
+    Op.ACKNOWLEDGE: (_LIST,),
+    Op.WATCH: (_NUMBER, _NUMBER),  # tray, after
+    Op.PUT_PIECE: (_KEY, _BYTES, _NUMBER, _BYTES),  # recipient, piece, seconds, access
+    Op.GET_PIECE: (_KEY,),  # its hash
+    Op.HAS_PIECES: (_LIST,),
+    Op.STATUS: (),
+    Op.SIGNAL: (_KEY, _BYTES, _BYTES),  # recipient, envelope, access
+    Op.LEAVE: (),
+    Op.PUT_CARD: (_BYTES,),
+    Op.CARD: (_KEY,),
+}
+MAX_LIST: Final = 1024
+
+
+def encode(*fields: object) -> bytes:
+    """Return a request, an answer or a push with its length in front."""
+    body = pack(list(fields))
+    return len(body).to_bytes(4, "big") + body
+
+
+async def read(stream: Stream, most: int) -> bytes:
+    """Return the next message's bytes, b"" at the end. Raise `MailboxMalformed` for one above `most` bytes."""
+    try:
+        size = int.from_bytes(await stream.readexactly(4), "big")
+        if size > most:
+            raise MailboxMalformed(f"a message of {size} bytes; {most} are the most")
+        return await stream.readexactly(size)
+    except EOFError:
+        return b""
+
+
+def parse_request(body: bytes) -> tuple[int, Op, list[Any]]:
+    """Return a request's number, op and fields. Raise `MailboxMalformed`; fields beyond are left out."""
+    told = unpack(body, MailboxMalformed, "a request")
+    if not isinstance(told, list) or len(told) < 2 or not _fits(told[0], _NUMBER) or type(told[1]) is not int:
+        raise MailboxMalformed("a request is [number, op, ...]")
+    try:
+        op = Op(told[1])
+    except ValueError:
+        raise MailboxMalformed(f"a request for {told[1]}, which is none") from None
+    wanted = FIELDS[op]
+    fields = told[2 : 2 + len(wanted)]
+    if len(fields) < len(wanted) or not all(map(_fits, fields, wanted)):
+        raise MailboxMalformed(f"{op.name} with a field that is missing, or not what it has to be")
+    return told[0], op, fields
+
+
+def parse_answer(body: bytes) -> tuple[int, list[Any]]:
+    """Return an answer's number and what is behind it: a code and fields. Raise `MailboxMalformed`."""
+    told = unpack(body, MailboxMalformed, "an answer")
+    if not isinstance(told, list) or len(told) < 2 or not all(_fits(each, _NUMBER) for each in told[:2]):
+        raise MailboxMalformed("an answer is [number, code, ...]")
+    return told[0], told[1:]
+
+
+def _fits(field: object, form: str) -> bool:
+    if form == _NUMBER:
+        return type(field) is int and 0 <= field <= MAX_NUMBER
+    if form == _LIST:
+        return isinstance(field, list) and len(field) <= MAX_LIST
+    return isinstance(field, bytes) and (form == _BYTES or len(field) == 32)

@@ -1,0 +1,380 @@
+"""The mailbox as a service: `Mailbox.serve` is the handler of connections, by convention of `MAILBOX_SERVICE`.
+
+Whoever collects comes as the device itself: its connection proves it. Whoever deposits comes as anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from dtp.errors import DtpError
+from dtp.messaging.cards import ContactCard, ContactCardError
+from dtp.messaging.ends.envelope import SIZES
+from dtp.messaging.ends.keys import DeviceKeys
+from dtp.messaging.errors import KeysForged, StoreFailed
+from dtp.messaging.mailbox.keeper import Keeper
+from dtp.messaging.mailbox.limits import Limiter
+from dtp.messaging.mailbox.protocol import (
+    ACCESS_BYTES,
+    FETCH_BYTES,
+    MAX_REQUEST,
+    MailboxMalformed,
+    Op,
+    Refusal,
+    encode,
+    parse_request,
+    read,
+)
+from dtp.messaging.mailbox.stamps import MAX_BITS
+from dtp.messaging.mailbox.store import Deposit, Kept, MailboxStore, Tray
+from dtp.net.connection import Connection
+from dtp.net.held import source_group
+from dtp.net.stream import Stream
+from dtp.tasks import SupervisedTask, TaskSet
+
+log = logging.getLogger("dtp.messaging")
+
+#: Seconds between two looks for what has been kept for long enough.
+_SWEEP: Final = 60.0
+_ONE_TIME_BYTES: Final = 96
+
+#: Has whoever asks pay for so many bytes and seconds; returns whether it was paid.
+Charge = Callable[[Connection, int, int], Awaitable[bool]]
+
+
+class Mailbox:
+    """The service. `start` it in a loop, `stop` it; connections belong to their listener.
+
+    With `charge` keeping has a price, which whoever deposits pays; it does for a stranger's stamp as well.
+    """
+
+    def __init__(self, store: MailboxStore, *, charge: Charge | None = None) -> None:
+        self.store = store
+        self.charge = charge
+        #: What was asked for, by its name, and what was refused.
+        self.counters: Counter[str] = Counter()
+        limits = store.limits
+        self.deposits = Limiter(limits.deposits, limits.deposit_pause, limits.sources)
+        self.questions = Limiter(limits.key_questions, limits.key_pause, limits.sources)
+        self._watchers: dict[bytes, set[_Conversation]] = {}
+        self._sweeping = SupervisedTask(self._sweep, name="dtp-mailbox-sweep")
+        self._keeper: Keeper | None = None
+
+    @property
+    def keeper(self) -> Keeper:
+        """The store beside the running loop."""
+        if self._keeper is None:
+            self._keeper = Keeper(self.store)
+            loop = asyncio.get_running_loop()
+            self.store.watch(lambda device: _soon(loop, self.came, device))
+            self._sweeping.start()
+        return self._keeper
+
+    async def stop(self) -> None:
+        """Write what waits, and let go of the store. Idempotent."""
+        await self._sweeping.stop()
+        if self._keeper is not None:
+            keeper, self._keeper = self._keeper, None
+            await keeper.close()
+
+    async def _sweep(self) -> None:
+        while True:
+            while await self.keeper.run(self.store.expire, int(time.time())):
+                pass
+            await asyncio.sleep(_SWEEP)
+
+    async def serve(self, connection: Connection) -> None:
+        """Serve one connection until it ends: the handler of a service."""
+        tasks = TaskSet()
+        try:
+            async for stream in connection:
+                tasks.start(self.answer(connection, stream), name="dtp-mailbox")
+        finally:
+            await tasks.stop()
+
+    async def answer(self, connection: Connection, stream: Stream) -> None:
+        """Serve one stream until it is done. For those who take a connection's streams themselves."""
+        await _Conversation(self, connection, stream).run()
+
+    # ---- who watches -------------------------------------------------------------------------------------------
+
+    def add_watcher(self, device: bytes, conversation: _Conversation) -> None:
+        """Tell a conversation from now on of what comes for a device."""
+        self._watchers.setdefault(device, set()).add(conversation)
+
+    def remove_watcher(self, device: bytes, conversation: _Conversation) -> None:
+        """Tell it no more."""
+        watching = self._watchers.get(device, set())
+        watching.discard(conversation)
+        if not watching:
+            self._watchers.pop(device, None)
+
+    def came(self, device: bytes) -> None:
+        """Something was kept for a device; b"" where it isn't known for which."""
+        watching = [self._watchers.get(device, set())] if device else self._watchers.values()
+        for each in (one for group in watching for one in group):
+            each.news.set()
+
+    def signal(self, device: bytes, envelope: bytes) -> bool:
+        """Pass on what is of the moment, as a datagram. Return whether anybody is there."""
+        watching = self._watchers.get(device, ())
+        for each in watching:
+            each.connection.send_datagram(envelope)
+        return bool(watching)
+
+
+class _Conversation:
+    """One stream of requests."""
+
+    def __init__(self, mailbox: Mailbox, connection: Connection, stream: Stream) -> None:
+        self._mailbox = mailbox
+        self.connection = connection
+        self._stream = stream
+        self._device = connection.peer.key
+        self._source = source_group(connection.source) or connection.peer.short
+        self._room = asyncio.Semaphore(mailbox.store.limits.requests)
+        self._tasks = TaskSet(self._failed)
+        #: The trays that are watched, and up to where each was pushed.
+        self._after: dict[Tray, int] = {}
+        self._pushed: set[int] = set()
+        #: Set when something was kept for the device, or acknowledged.
+        self.news = asyncio.Event()
+
+    async def run(self) -> None:
+        try:
+            while body := await read(self._stream, MAX_REQUEST):
+                number, op, fields = parse_request(body)
+                await self._room.acquire()
+                self._tasks.start(self._handle(number, op, fields), name="dtp-mailbox-request")
+            if not self._after:
+                await self._tasks.wait()
+                self._stream.close()
+        except MailboxMalformed as fault:
+            self._mailbox.counters["malformed"] += 1
+            log.info("%r: %s", self.connection, fault)
+            self._stream.reset(Refusal.MALFORMED)
+        except DtpError as fault:  # whoever asked is gone
+            log.debug("%r: %s", self.connection, fault)
+        finally:
+            self._mailbox.remove_watcher(self._device, self)
+            await self._tasks.stop()
+
+    def _failed(self, task: asyncio.Task[Any], fault: BaseException) -> None:
+        """Whoever asked is gone, or there is a fault in this program, which ends the stream and is said."""
+        if not isinstance(fault, DtpError):
+            self.connection.loop.call_exception_handler(
+                {"message": "a mailbox's request failed", "exception": fault, "task": task}
+            )
+        self._stream.reset(Refusal.NOT_STORED)
+
+    async def _handle(self, number: int, op: Op, fields: list[Any]) -> None:
+        counters = self._mailbox.counters
+        counters[op.name.lower()] += 1
+        try:
+            answer = await _HANDLERS[op](self, *fields)
+        except StoreFailed as fault:
+            log.error("the mailbox can't keep something: %s", fault)
+            answer = (Refusal.NOT_STORED,)
+        except (KeysForged, ContactCardError):
+            answer = (Refusal.MALFORMED,)
+        finally:
+            self._room.release()
+        if answer[0]:
+            counters[f"refused:{Refusal(answer[0]).name.lower()}"] += 1
+        self._stream.write(encode(number, *answer))
+        await self._stream.drain()
+
+    def _now(self) -> float:
+        return self.connection.loop.time()
+
+    # ---- by anybody --------------------------------------------------------------------------------------------
+
+    async def _deposit(
+        self, recipient: bytes, envelope: bytes, seconds: int, access: bytes, stamp: bytes
+    ) -> tuple[object, ...]:
+        if len(envelope) not in SIZES or not _is_access(access):
+            return (Refusal.MALFORMED,)
+        if not self._mailbox.deposits.take(self._source, self._now()):
+            return (Refusal.TOO_OFTEN,)
+        paid = False
+        if self._mailbox.charge is not None:
+            paid = await self._mailbox.charge(self.connection, len(envelope), self._capped(seconds))
+            if not paid:
+                return (Refusal.NOT_PAID,)
+        deposit = Deposit(recipient, envelope, seconds, access, stamp, paid)
+        outcome = await self._mailbox.keeper.deposit(deposit)
+        if not outcome.refusal:
+            self._mailbox.came(recipient)
+        return (outcome.refusal, outcome.detail) if outcome.refusal else (outcome.refusal,)
+
+    def _capped(self, seconds: int) -> int:
+        return min(seconds, self._mailbox.store.limits.lifetime)
+
+    async def _keys(self, device: bytes) -> tuple[object, ...]:
+        if not self._mailbox.questions.take(self._source, self._now()):
+            return (Refusal.TOO_OFTEN,)
+        found = await self._run(self._mailbox.store.take_keys, device)
+        return (Refusal.DONE, *found) if found else (Refusal.UNKNOWN_RECIPIENT,)
+
+    async def _card(self, device: bytes) -> tuple[object, ...]:
+        if not self._mailbox.deposits.take(self._source, self._now()):
+            return (Refusal.TOO_OFTEN,)
+        found = await self._run(self._mailbox.store.card, device)
+        if found is None:
+            return (Refusal.UNKNOWN_RECIPIENT,)
+        return (Refusal.DONE, found) if found else (Refusal.MISSING,)
+
+    async def _put_piece(
+        self, recipient: bytes, piece: bytes, seconds: int, access: bytes
+    ) -> tuple[object, ...]:
+        store = self._mailbox.store
+        if not 0 < len(piece) <= store.limits.piece or not _is_access(access):
+            return (Refusal.MALFORMED,)
+        if not self._mailbox.deposits.take(self._source, self._now()):
+            return (Refusal.TOO_OFTEN,)
+        charge = self._mailbox.charge
+        if charge is not None and not await charge(self.connection, len(piece), self._capped(seconds)):
+            return (Refusal.NOT_PAID,)
+        outcome = await self._run(store.put_piece, recipient, piece, seconds, access, int(time.time()))
+        return (outcome.refusal,)
+
+    async def _get_piece(self, digest: bytes) -> tuple[object, ...]:
+        piece = await self._run(self._mailbox.store.get_piece, digest)
+        return (Refusal.MISSING,) if piece is None else (Refusal.DONE, piece)
+
+    async def _has_pieces(self, digests: list[Any]) -> tuple[object, ...]:
+        if not all(isinstance(each, bytes) for each in digests):
+            return (Refusal.MALFORMED,)
+        return Refusal.DONE, await self._run(self._mailbox.store.has_pieces, digests)
+
+    async def _signal(self, recipient: bytes, envelope: bytes, access: bytes) -> tuple[object, ...]:
+        if len(envelope) not in SIZES[:4] or not _is_access(access):
+            return (Refusal.MALFORMED,)
+        if not self._mailbox.deposits.take(self._source, self._now()):
+            return (Refusal.TOO_OFTEN,)
+        if not await self._run(self._mailbox.store.knows, recipient, access):
+            return (Refusal.UNKNOWN_RECIPIENT,)
+        return (Refusal.DONE if self._mailbox.signal(recipient, envelope) else Refusal.AWAY,)
+
+    # ---- by the device -----------------------------------------------------------------------------------------
+
+    async def _publish(self, keys: bytes, one_time: list[Any]) -> tuple[object, ...]:
+        told = DeviceKeys.parse(keys)
+        if told.device != self._device or not all(
+            isinstance(each, bytes) and len(each) == _ONE_TIME_BYTES for each in one_time
+        ):
+            return (Refusal.MALFORMED,)
+        store = self._mailbox.store
+        outcome = await self._run(store.publish, self._device, told.sequence, keys, one_time)
+        return (outcome.refusal,)
+
+    async def _settings(self, access: bytes, bits: int) -> tuple[object, ...]:
+        if not _is_access(access) or bits > MAX_BITS:
+            return (Refusal.MALFORMED,)
+        outcome = await self._run(self._mailbox.store.set_access, self._device, access, bits)
+        return (outcome.refusal,)
+
+    async def _fetch(self, tray: int, after: int, most: int) -> tuple[object, ...]:
+        if tray not in tuple(Tray):
+            return (Refusal.MALFORMED,)
+        kept = await self._kept(Tray(tray), after, most)
+        return Refusal.DONE, [[each.id, each.received, each.envelope] for each in kept]
+
+    async def _kept(self, tray: Tray, after: int, most: int) -> list[Kept]:
+        most = min(most, 1024)
+        keeper, store = self._mailbox.keeper, self._mailbox.store
+        return await keeper.run(store.fetch, self._device, tray, after, most, FETCH_BYTES)
+
+    async def _acknowledge(self, ids: list[Any]) -> tuple[object, ...]:
+        if not all(type(each) is int and 0 <= each < 2**63 for each in ids):
+            return (Refusal.MALFORMED,)
+        await self._run(self._mailbox.store.acknowledge, self._device, ids)
+        self._pushed.difference_update(ids)
+        self.news.set()
+        return (Refusal.DONE,)
+
+    async def _status(self) -> tuple[object, ...]:
+        found = await self._run(self._mailbox.store.status, self._device)
+        if found is None:
+            return (Refusal.UNKNOWN_RECIPIENT,)
+        return Refusal.DONE, found.count, found.bytes, found.strangers, found.one_time_keys
+
+    async def _leave(self) -> tuple[object, ...]:
+        await self._run(self._mailbox.store.leave, self._device)
+        return (Refusal.DONE,)
+
+    async def _put_card(self, card: bytes) -> tuple[object, ...]:
+        told = ContactCard.parse(card)
+        if self._device not in told.devices or told.access:
+            return (Refusal.MALFORMED,)
+        store = self._mailbox.store
+        before = await self._run(store.card, self._device)
+        if before:
+            kept = ContactCard.parse(before)
+            if kept.supersedes(told):
+                return (Refusal.OLDER_KEYS,)
+        return ((await self._run(store.put_card, self._device, card)).refusal,)
+
+    async def _watch(self, tray: int, after: int) -> tuple[object, ...]:
+        if tray not in tuple(Tray) or tray in self._after:
+            return (Refusal.MALFORMED,)
+        if not self._after:
+            self._mailbox.add_watcher(self._device, self)
+            self._tasks.start(self._push(), name="dtp-mailbox-push")
+        self._after[Tray(tray)] = after
+        self.news.set()
+        return (Refusal.DONE,)
+
+    async def _push(self) -> None:
+        """Send what waits, and what comes, as long as not too much of it is unacknowledged."""
+        limits = self._mailbox.store.limits
+        while True:
+            await self.news.wait()
+            self.news.clear()
+            for tray in sorted(self._after):
+                while (room := limits.pushed - len(self._pushed)) > 0:
+                    kept = await self._kept(tray, self._after[tray], room)
+                    if not kept:
+                        break
+                    self._after[tray] = kept[-1].id
+                    for each in kept:
+                        self._pushed.add(each.id)
+                        self._stream.write(encode(0, tray, each.id, each.received, each.envelope))
+                    await self._stream.drain()
+
+    async def _run(self, work: Callable[..., Any], *arguments: object) -> Any:
+        return await self._mailbox.keeper.run(work, *arguments)
+
+
+def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[bytes], None], device: bytes) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+        loop.call_soon_threadsafe(call, device)
+
+
+def _is_access(access: bytes) -> bool:
+    return len(access) in (0, ACCESS_BYTES)
+
+
+_HANDLERS: Final[dict[Op, Callable[..., Awaitable[tuple[Any, ...]]]]] = {
+    Op.DEPOSIT: _Conversation._deposit,
+    Op.KEYS: _Conversation._keys,
+    Op.PUBLISH: _Conversation._publish,
+    Op.SETTINGS: _Conversation._settings,
+    Op.FETCH: _Conversation._fetch,
+    Op.ACKNOWLEDGE: _Conversation._acknowledge,
+    Op.WATCH: _Conversation._watch,
+    Op.PUT_PIECE: _Conversation._put_piece,
+    Op.GET_PIECE: _Conversation._get_piece,
+    Op.HAS_PIECES: _Conversation._has_pieces,
+    Op.STATUS: _Conversation._status,
+    Op.SIGNAL: _Conversation._signal,
+    Op.LEAVE: _Conversation._leave,
+    Op.PUT_CARD: _Conversation._put_card,
+    Op.CARD: _Conversation._card,
+}

@@ -1,0 +1,266 @@
+"""What a mailbox keeps, in a SQLite file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+from dtp.messaging.database import Database
+from dtp.messaging.mailbox.limits import MailboxLimits
+from dtp.messaging.mailbox.protocol import Refusal
+from dtp.messaging.mailbox.stamps import DEFAULT_BITS
+from dtp.messaging.mailbox.store import (
+    DONE,
+    SWEEP,
+    Deposit,
+    Kept,
+    MailboxStore,
+    Outcome,
+    Recipient,
+    Status,
+    Tray,
+    access_hash,
+    fitting,
+    instance_of,
+    piece_hash,
+)
+
+#: SQLite's id of the file: "dtpm".
+_APPLICATION: Final = 0x6474706D
+#: Pages of 4 KiB that are given back to the disk, with what was found to be over.
+_GIVEN_BACK: Final = 256
+
+_SCHEMA: Final = f"""
+CREATE TABLE recipients (
+    id INTEGER PRIMARY KEY, device BLOB NOT NULL UNIQUE, keys BLOB NOT NULL, sequence INTEGER NOT NULL,
+    access BLOB NOT NULL DEFAULT x'', bits INTEGER NOT NULL DEFAULT {DEFAULT_BITS},
+    count INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0,
+    strangers INTEGER NOT NULL DEFAULT 0, strangers_bytes INTEGER NOT NULL DEFAULT 0,
+    card BLOB NOT NULL DEFAULT x''
+);
+CREATE TABLE envelopes (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, recipient INTEGER NOT NULL, tray INTEGER NOT NULL,
+    received INTEGER NOT NULL, expires INTEGER NOT NULL, digest BLOB NOT NULL, body BLOB NOT NULL
+);
+CREATE UNIQUE INDEX envelopes_once ON envelopes (recipient, digest);
+CREATE INDEX envelopes_order ON envelopes (recipient, tray, id);
+CREATE INDEX envelopes_expire ON envelopes (expires);
+CREATE TABLE one_time (recipient INTEGER NOT NULL, key BLOB NOT NULL, PRIMARY KEY (recipient, key)) WITHOUT ROWID;
+CREATE TABLE pieces (
+    hash BLOB PRIMARY KEY, recipient INTEGER NOT NULL, expires INTEGER NOT NULL, body BLOB NOT NULL
+);
+CREATE INDEX pieces_expire ON pieces (expires);
+CREATE INDEX pieces_owner ON pieces (recipient)
+"""
+
+
+class SqliteMailbox(MailboxStore):
+    """The file of a mailbox, ":memory:" for one that is gone with the object. One process has it."""
+
+    def __init__(
+        self, path: str | os.PathLike[str] = ":memory:", limits: MailboxLimits | None = None
+    ) -> None:
+        self.limits = limits or MailboxLimits()
+        self._database = Database(path, application=_APPLICATION, schema=_SCHEMA)
+
+    def close(self) -> None:
+        self._database.close()
+
+    # ---- devices -----------------------------------------------------------------------------------------------
+
+    def publish(self, device: bytes, sequence: int, keys: bytes, one_time: Sequence[bytes]) -> Outcome:
+        with self._database.writing() as db:
+            found = db.execute(
+                "SELECT id, sequence, keys FROM recipients WHERE device = ?", (device,)
+            ).fetchone()
+            if found is None:
+                if not self._has_room(db):
+                    return Outcome(Refusal.FULL)
+                values = (device, keys, sequence)
+                number = db.execute(
+                    "INSERT INTO recipients (device, keys, sequence) VALUES (?, ?, ?)", values
+                ).lastrowid
+            else:
+                number, known, before = found
+                if (sequence, keys) < (known, before):
+                    return Outcome(Refusal.OLDER_KEYS)
+                if keys != before:
+                    db.execute(
+                        "UPDATE recipients SET keys = ?, sequence = ? WHERE id = ?", (keys, sequence, number)
+                    )
+                    if instance_of(keys) != instance_of(before):
+                        db.execute("DELETE FROM one_time WHERE recipient = ?", (number,))
+            left = self.limits.one_time_keys - _count_keys(db, number)
+            rows = [(number, each) for each in one_time[: max(left, 0)]]
+            db.executemany("INSERT OR IGNORE INTO one_time VALUES (?, ?)", rows)
+        return DONE
+
+    def _has_room(self, db: sqlite3.Connection) -> bool:
+        ((count,),) = db.execute("SELECT COUNT(*) FROM recipients")
+        return bool(count < self.limits.recipients)
+
+    def take_keys(self, device: bytes) -> tuple[bytes, bytes] | None:
+        with self._database.writing() as db:
+            found = db.execute("SELECT id, keys FROM recipients WHERE device = ?", (device,)).fetchone()
+            if found is None:
+                return None
+            number, keys = found
+            one = db.execute(
+                "DELETE FROM one_time WHERE (recipient, key) IN "
+                "(SELECT recipient, key FROM one_time WHERE recipient = ? LIMIT 1) RETURNING key",
+                (number,),
+            ).fetchall()
+            return keys, one[0][0] if one else b""
+
+    def set_access(self, device: bytes, access: bytes, bits: int) -> Outcome:
+        with self._database.writing() as db:
+            changed = db.execute(
+                "UPDATE recipients SET access = ?, bits = ? WHERE device = ?", (access, bits, device)
+            ).rowcount
+        return DONE if changed else Outcome(Refusal.UNKNOWN_RECIPIENT)
+
+    def put_card(self, device: bytes, card: bytes) -> Outcome:
+        with self._database.writing() as db:
+            changed = db.execute("UPDATE recipients SET card = ? WHERE device = ?", (card, device)).rowcount
+        return DONE if changed else Outcome(Refusal.UNKNOWN_RECIPIENT)
+
+    def card(self, device: bytes) -> bytes | None:
+        rows = self._database.rows("SELECT card FROM recipients WHERE device = ?", device)
+        return rows[0][0] if rows else None
+
+    def leave(self, device: bytes) -> None:
+        with self._database.writing() as db:
+            found = db.execute("SELECT id FROM recipients WHERE device = ?", (device,)).fetchone()
+            for table in ("envelopes", "one_time", "pieces") if found else ():
+                db.execute(f"DELETE FROM {table} WHERE recipient = ?", found)
+            db.execute("DELETE FROM recipients WHERE device = ?", (device,))
+
+    def status(self, device: bytes) -> Status | None:
+        rows = self._database.rows(
+            "SELECT count, bytes, strangers, (SELECT COUNT(*) FROM one_time WHERE recipient = recipients.id) "
+            "FROM recipients WHERE device = ?",
+            device,
+        )
+        return Status(*rows[0]) if rows else None
+
+    def knows(self, device: bytes, access: bytes) -> bool:
+        rows = self._database.rows("SELECT access FROM recipients WHERE device = ?", device)
+        return bool(rows and rows[0][0]) and access_hash(access) == rows[0][0]
+
+    # ---- envelopes ---------------------------------------------------------------------------------------------
+
+    def deposit(self, deposits: Sequence[Deposit], now: int) -> list[Outcome]:
+        with self._database.writing() as db:
+            return [self._keep(db, each, now) for each in deposits]
+
+    def _keep(self, db: sqlite3.Connection, deposit: Deposit, now: int) -> Outcome:
+        found = db.execute(
+            "SELECT id, access, bits, count, bytes, strangers, strangers_bytes FROM recipients WHERE device = ?",
+            (deposit.recipient,),
+        ).fetchone()
+        if found is None:
+            return Outcome(Refusal.UNKNOWN_RECIPIENT)
+        recipient = Recipient(*found)
+        if refused := recipient.refuses(deposit, self.limits):
+            return refused
+        tray = recipient.tray(deposit.access)
+        expires = now + min(deposit.seconds, self.limits.lifetime)
+        digest = hashlib.blake2b(deposit.envelope, digest_size=16).digest()
+        new = db.execute(
+            "INSERT OR IGNORE INTO envelopes (recipient, tray, received, expires, digest, body) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (recipient.id, tray, now, expires, digest, deposit.envelope),
+        ).rowcount
+        if new:
+            _add(db, recipient.id, tray, 1, len(deposit.envelope))
+        return DONE
+
+    def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[Kept]:
+        rows = self._database.rows(
+            "SELECT id, received, body FROM envelopes WHERE recipient = "
+            "(SELECT id FROM recipients WHERE device = ?) AND tray = ? AND id > ? ORDER BY id LIMIT ?",
+            *(device, tray, after, most),
+        )
+        return fitting(rows, most_bytes)
+
+    def acknowledge(self, device: bytes, ids: Sequence[int]) -> None:
+        with self._database.writing() as db:
+            found = db.execute("SELECT id FROM recipients WHERE device = ?", (device,)).fetchone()
+            if found is None:
+                return
+            for each in ids:
+                gone = db.execute(
+                    "DELETE FROM envelopes WHERE id = ? AND recipient = ? RETURNING tray, LENGTH(body)",
+                    (each, found[0]),
+                ).fetchall()
+                for tray, size in gone:
+                    _add(db, found[0], tray, -1, -size)
+
+    def expire(self, now: int) -> int:
+        with self._database.writing() as db:
+            gone = db.execute(
+                "DELETE FROM envelopes WHERE id IN (SELECT id FROM envelopes WHERE expires <= ? LIMIT ?) "
+                "RETURNING recipient, tray, LENGTH(body)",
+                (now, SWEEP),
+            ).fetchall()
+            for number, tray, size in gone:
+                _add(db, number, tray, -1, -size)
+            pieces = db.execute(
+                "DELETE FROM pieces WHERE hash IN (SELECT hash FROM pieces WHERE expires <= ? LIMIT ?) "
+                "RETURNING recipient, LENGTH(body)",
+                (now, SWEEP),
+            ).fetchall()
+            for number, size in pieces:
+                _add(db, number, Tray.KNOWN, 0, -size)
+            if gone or pieces:
+                for _ in range(
+                    _GIVEN_BACK
+                ):  # sqlite3 takes one step, which is a page, whatever number is given
+                    db.execute("PRAGMA incremental_vacuum(1)")
+        return len(gone) + len(pieces)
+
+    # ---- pieces of attachments ---------------------------------------------------------------------------------
+
+    def put_piece(self, recipient: bytes, piece: bytes, seconds: int, access: bytes, now: int) -> Outcome:
+        with self._database.writing() as db:
+            found = db.execute(
+                "SELECT id, access, bytes FROM recipients WHERE device = ?", (recipient,)
+            ).fetchone()
+            if found is None or not found[1] or access_hash(access) != found[1]:
+                return Outcome(Refusal.UNKNOWN_RECIPIENT)
+            digest = piece_hash(piece)
+            if db.execute("SELECT 1 FROM pieces WHERE hash = ?", (digest,)).fetchone():
+                return DONE
+            if found[2] + len(piece) > self.limits.recipient_bytes:
+                return Outcome(Refusal.FULL)
+            expires = now + min(seconds, self.limits.lifetime)
+            db.execute("INSERT INTO pieces VALUES (?, ?, ?, ?)", (digest, found[0], expires, piece))
+            _add(db, found[0], Tray.KNOWN, 0, len(piece))
+        return DONE
+
+    def get_piece(self, digest: bytes) -> bytes | None:
+        rows = self._database.rows("SELECT body FROM pieces WHERE hash = ?", digest)
+        return rows[0][0] if rows else None
+
+    def has_pieces(self, digests: Sequence[bytes]) -> list[bool]:
+        return [bool(self._database.rows("SELECT 1 FROM pieces WHERE hash = ?", each)) for each in digests]
+
+
+def _count_keys(db: sqlite3.Connection, number: int | None) -> int:
+    ((count,),) = db.execute("SELECT COUNT(*) FROM one_time WHERE recipient = ?", (number,))
+    return int(count)
+
+
+def _add(db: sqlite3.Connection, number: int, tray: int, count: int, size: int) -> None:
+    """Note what waits for a device now."""
+    db.execute(
+        "UPDATE recipients SET count = count + ?, bytes = bytes + ? WHERE id = ?", (count, size, number)
+    )
+    if tray == Tray.STRANGERS:
+        db.execute(
+            "UPDATE recipients SET strangers = strangers + ?, strangers_bytes = strangers_bytes + ? WHERE id = ?",
+            (count, size, number),
+        )

@@ -1,0 +1,39 @@
+"""Stamps: work that a first message to somebody takes, so that a flood of them costs who makes it."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import count
+from typing import Final
+
+STAMP_DOMAIN: Final = b"dtp.stamp.v1"
+NONCE_BYTES: Final = 8
+#: The most bits that can be asked for: a minute or so of one processor.
+MAX_BITS: Final = 26
+#: What a mailbox asks of strangers where its owner says nothing else: about a tenth of a second.
+DEFAULT_BITS: Final = 16
+
+
+def stamp_bits(recipient: bytes, envelope: bytes, nonce: bytes) -> int:
+    """Return what a stamp is worth: the zero bits that the hash of it begins with."""
+    if len(nonce) != NONCE_BYTES:
+        return 0
+    digest = hashlib.blake2b(_base(recipient, envelope) + nonce, digest_size=32).digest()
+    return 256 - int.from_bytes(digest, "big").bit_length()
+
+
+def make_stamp(recipient: bytes, envelope: bytes, bits: int) -> bytes:
+    """Return a nonce that is worth `bits`, 0 to `MAX_BITS`, for this envelope. Takes 2^bits hashes on average."""
+    base = hashlib.blake2b(_base(recipient, envelope), digest_size=32)
+    most = 1 << (256 - bits)
+    for number in count():  # pragma: no branch
+        nonce = number.to_bytes(NONCE_BYTES, "big")
+        tried = base.copy()
+        tried.update(nonce)
+        if int.from_bytes(tried.digest(), "big") < most:
+            return nonce
+    raise AssertionError("numbers don't end")
+
+
+def _base(recipient: bytes, envelope: bytes) -> bytes:
+    return STAMP_DOMAIN + recipient + hashlib.blake2b(envelope, digest_size=32).digest()

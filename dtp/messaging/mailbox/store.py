@@ -1,0 +1,230 @@
+"""What a mailbox keeps: the contract of its stores, and what they share.
+
+It knows for whom something is, and when it came; not from whom.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final
+
+from dtp.messaging.ends.keys import DeviceKeys
+from dtp.messaging.mailbox.limits import MailboxLimits
+from dtp.messaging.mailbox.protocol import Refusal
+from dtp.messaging.mailbox.stamps import stamp_bits
+
+#: What is found to be over, in one transaction.
+SWEEP: Final = 1000
+
+
+class Tray(IntEnum):
+    """Where envelopes wait."""
+
+    KNOWN = 0
+    STRANGERS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Deposit:
+    """Something to keep: for whom, what, for how many seconds, and what says that it may be."""
+
+    recipient: bytes
+    envelope: bytes
+    seconds: int
+    access: bytes = b""
+    stamp: bytes = b""
+    #: True where the sender has paid what a stranger's message costs.
+    paid: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An envelope that waits: its number, which rises, and when it came, Unix time in seconds."""
+
+    id: int
+    received: int
+    envelope: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a deposit; `detail` is how many bits of work a stamp needs."""
+
+    refusal: Refusal
+    detail: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What waits for a device: envelopes, bytes, those of strangers, one-time keys that are left."""
+
+    count: int
+    bytes: int
+    strangers: int
+    one_time_keys: int
+
+
+DONE: Final = Outcome(Refusal.DONE)
+
+
+class MailboxStore(ABC):
+    """What a mailbox keeps. Its methods block, each is one transaction, and each raises `StoreFailed` where it can't;
+    `now` is Unix time in seconds. Nothing is said to be done before it is where a crash leaves it.
+
+    Several processes may have one store, where its engine says so: `watch` tells each of what came by the others.
+    """
+
+    limits: MailboxLimits
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of it. Idempotent."""
+
+    def watch(self, came: Callable[[bytes], None]) -> None:  # noqa: B027 - most engines have nothing to tell
+        """Have `came` called, in any thread, with a device for which another process has kept something; b"" where
+        it isn't known for which. An engine that one process has alone never calls it.
+        """
+
+    # ---- devices -----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def publish(self, device: bytes, sequence: int, keys: bytes, one_time: Sequence[bytes]) -> Outcome:
+        """Keep a device's keys, and one-time keys besides those that are left: of newer keys in their place."""
+
+    @abstractmethod
+    def take_keys(self, device: bytes) -> tuple[bytes, bytes] | None:
+        """Return a device's keys and a one-time key, which is given to nobody else; b"" where none is left.
+
+        None for a device that isn't known here.
+        """
+
+    @abstractmethod
+    def set_access(self, device: bytes, access: bytes, bits: int) -> Outcome:
+        """Set the hash of what those present that the owner knows, and what work a stranger's message takes."""
+
+    @abstractmethod
+    def put_card(self, device: bytes, card: bytes) -> Outcome:
+        """Keep the card of the person whose device this is, in the place of an older one."""
+
+    @abstractmethod
+    def card(self, device: bytes) -> bytes | None:
+        """Return the card of the person whose device this is; b"" where it has given none, None for nobody's."""
+
+    @abstractmethod
+    def leave(self, device: bytes) -> None:
+        """Forget a device and all that is kept for it."""
+
+    @abstractmethod
+    def status(self, device: bytes) -> Status | None:
+        """Return what waits for a device, None for one that isn't known here."""
+
+    @abstractmethod
+    def knows(self, device: bytes, access: bytes) -> bool:
+        """Return whether `access` is what the device's owner has given to those it knows."""
+
+    # ---- envelopes ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def deposit(self, deposits: Sequence[Deposit], now: int) -> list[Outcome]:
+        """Keep envelopes, all in one transaction. What is there already is kept once."""
+
+    @abstractmethod
+    def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[Kept]:
+        """Return what waits for a device in a tray, oldest first: those numbered above `after`, `most` at most, and
+        no more than `most_bytes` but for the first. It stays until it is acknowledged."""
+
+    @abstractmethod
+    def acknowledge(self, device: bytes, ids: Sequence[int]) -> None:
+        """Forget envelopes of a device, which has them. Others' numbers are ignored."""
+
+    @abstractmethod
+    def expire(self, now: int) -> int:
+        """Forget what has been kept for long enough, a thousand of it at most. Return how many those were."""
+
+    # ---- pieces of attachments ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def put_piece(self, recipient: bytes, piece: bytes, seconds: int, access: bytes, now: int) -> Outcome:
+        """Keep a sealed piece of an attachment for a device, from somebody it knows. It is had by its hash."""
+
+    @abstractmethod
+    def get_piece(self, digest: bytes) -> bytes | None:
+        """Return the piece with this hash, None where there is none."""
+
+    @abstractmethod
+    def has_pieces(self, digests: Sequence[bytes]) -> list[bool]:
+        """Return of each hash whether its piece is here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """What a store knows of a device when something comes for it."""
+
+    id: int
+    access: bytes
+    bits: int
+    count: int
+    size: int
+    strangers: int
+    strangers_size: int
+
+    def tray(self, access: bytes) -> Tray:
+        """Return where something goes that comes with this access."""
+        known = self.access and access_hash(access) == self.access
+        return Tray.KNOWN if known else Tray.STRANGERS
+
+    def refuses(self, deposit: Deposit, limits: MailboxLimits) -> Outcome | None:
+        """Return why something isn't kept; None where it is."""
+        added = len(deposit.envelope)
+        if self.tray(deposit.access) is Tray.STRANGERS:
+            worth = stamp_bits(deposit.recipient, deposit.envelope, deposit.stamp)
+            bits = max(self.bits, limits.stamp_bits)
+            if worth < bits and not deposit.paid:
+                return Outcome(Refusal.STAMP_NEEDED, bits)
+            if self.strangers >= limits.strangers or self.strangers_size + added > limits.strangers_bytes:
+                return Outcome(Refusal.FULL)
+        if self.count >= limits.envelopes or self.size + added > limits.recipient_bytes:
+            return Outcome(Refusal.FULL)
+        return None
+
+
+def open_store(where: str | os.PathLike[str], limits: MailboxLimits | None = None) -> MailboxStore:
+    """Return the store at `where`: a `postgresql://` URL, or a file. Raise `StoreFailed`."""
+    if str(where).startswith(("postgresql://", "postgres://")):
+        from dtp.messaging.mailbox.postgres_store import PostgresMailbox
+
+        return PostgresMailbox(str(where), limits)
+    from dtp.messaging.mailbox.sqlite_store import SqliteMailbox
+
+    return SqliteMailbox(where, limits)
+
+
+def access_hash(access: bytes) -> bytes:
+    """Return what a mailbox knows of an access: its hash, so that a mailbox's copy gives none away."""
+    return hashlib.blake2b(access, digest_size=16, person=b"dtp.access").digest()
+
+
+def piece_hash(piece: bytes) -> bytes:
+    """Return what a piece is asked for by, 32 bytes."""
+    return hashlib.blake2b(piece, digest_size=32, person=b"dtp.piece").digest()
+
+
+def instance_of(keys: bytes) -> bytes:
+    """Return the instance of a device that signed keys are of."""
+    return DeviceKeys.parse(keys).instance
+
+
+def fitting(rows: Iterable[Sequence[Any]], most_bytes: int) -> list[Kept]:
+    """Return envelopes from the first one on, no more than `most_bytes` but for that."""
+    found: list[Kept] = []
+    for number, received, body in rows:
+        most_bytes -= len(body)
+        if found and most_bytes < 0:
+            break
+        found.append(Kept(number, received, bytes(body)))
+    return found

@@ -1,0 +1,45 @@
+"""MessagePack of what others have written: one value, in its shortest form, or a named error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from dtp.errors import PeerError
+from dtp.messaging.errors import StoreFailed
+
+#: The bounds of a number that is counted with, as SQLite has them.
+MAX_NUMBER = 2**63 - 1
+
+
+def pack(value: object) -> bytes:
+    """Return `value` as MessagePack."""
+    packed: bytes = msgpack.packb(value)
+    return packed
+
+
+def unpack(data: bytes, fault: type[PeerError], what: str) -> Any:
+    """Return the value that these bytes are. Raise `fault`, which says that `what` is no MessagePack."""
+    try:
+        return msgpack.unpackb(data, strict_map_key=False)
+    except (ValueError, TypeError, msgpack.UnpackException):  # a StackError is a ValueError
+        raise fault(f"{what} is not MessagePack") from None
+
+
+def unpack_saved(data: bytes) -> Any:
+    """Return the value that this program has saved as these bytes. Raise `StoreFailed`."""
+    try:
+        return msgpack.unpackb(data, strict_map_key=False)
+    except (ValueError, TypeError, msgpack.UnpackException) as fault:
+        raise StoreFailed(f"what was saved is damaged: {fault}") from None
+
+
+def is_number(value: object, most: int = MAX_NUMBER) -> bool:
+    """True for a whole number from 0 to `most`, which True and False are not."""
+    return type(value) is int and 0 <= value <= most
+
+
+def tagged(domain: bytes) -> bytes:
+    """Return what goes before a body that is signed: the domain and its length."""
+    return bytes((len(domain),)) + domain

@@ -1,0 +1,222 @@
+"""Attachments: files in sealed pieces in the sender's mailbox, fetched by whoever got the message, when wanted.
+
+Source: docs/messaging.md, "Events". A key for each file, XChaCha20-Poly1305 with a piece's number as nonce; the
+hashes of the pieces are in index pieces, the hashes of these in the message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, Final
+
+from dtp.errors import LimitError, PeerError
+from dtp.messaging.errors import MessageError
+from dtp.messaging.mailbox.client import MailboxClient
+from dtp.messaging.mailbox.store import piece_hash
+from dtp.messaging.person.pool import MailboxPool
+
+#: Bytes of a file in one piece; the last one is padded to a step of this size.
+PIECE: Final = 256 * 1024
+_STEP: Final = 4096
+_TAG: Final = 16
+_HASH: Final = 32
+#: Hashes in one index piece, and index pieces of a file: 32 GiB.
+_INDEXED: Final = PIECE // _HASH
+_ROOTS: Final = 16
+MAX_BYTES: Final = _INDEXED * _ROOTS * PIECE
+#: Bytes that `save` takes where nothing else is said.
+DEFAULT_LIMIT: Final = 1 << 30
+#: Pieces that are read, and asked for, at a time.
+_ASKED: Final = 16
+_NONCE: Final = 24
+_INDEX, _CONTENT = 1, 0
+
+
+class AttachmentBroken(PeerError):
+    """An attachment's pieces aren't what its sender has sealed."""
+
+    code: ClassVar[str] = "attachment-broken"
+
+
+class AttachmentGone(PeerError):
+    """No mailbox has a piece of an attachment, or not any more. What came is kept: ask again, or the sender."""
+
+    code: ClassVar[str] = "attachment-gone"
+
+
+class AttachmentTooLarge(LimitError):
+    """An attachment is larger than is taken; nothing was fetched."""
+
+    code: ClassVar[str] = "attachment-too-large"
+
+
+def _seal(key: bytes, what: int, number: int, data: bytes) -> bytes:
+    from nacl.secret import Aead
+
+    sealed: bytes = Aead(key).encrypt(data, b"", _nonce(what, number)).ciphertext
+    return sealed
+
+
+def _open(key: bytes, what: int, number: int, piece: bytes) -> bytes:
+    from nacl.exceptions import CryptoError
+    from nacl.secret import Aead
+
+    try:
+        return bytes(Aead(key).decrypt(piece, b"", _nonce(what, number)))
+    except CryptoError:
+        raise AttachmentBroken("a piece of an attachment isn't what its sender has sealed") from None
+
+
+def _whole_pieces(part: Path) -> int:
+    return part.stat().st_size // PIECE if part.exists() else 0
+
+
+def _nonce(what: int, number: int) -> bytes:
+    return (bytes((what,)) + number.to_bytes(8, "big")).ljust(_NONCE, b"\0")
+
+
+async def upload(
+    path: Path,
+    client: MailboxClient,
+    device: bytes,
+    access: bytes,
+    *,
+    secret: bytes,
+    now_ms: int,
+    seconds: int,
+) -> tuple[Any, ...]:
+    """Return what a message says of a file, whose pieces `client` keeps now: name, bytes, key, hashes of the index.
+
+    The key comes from `secret` and what is in the file, for this day: the same file is sealed into the same pieces,
+    so that what broke off goes on, and no key seals two different things. Raise `MessageError` where the file can't
+    be read or changes meanwhile, and what the mailbox refuses.
+    """
+    try:
+        size = await asyncio.to_thread(os.path.getsize, path)
+        if size > MAX_BYTES:
+            raise MessageError(f"{path} has {size} bytes; {MAX_BYTES} are the most")
+        read = await asyncio.to_thread(_hash_pieces, path)
+        key = _file_key(secret, size, read, now_ms)
+        hashes = b""
+        with path.open("rb") as file:
+            for first in range(0, len(read), _ASKED):
+                contents = await asyncio.to_thread(_read_again, file, read[first : first + _ASKED], path)
+                pieces = [_seal(key, _CONTENT, first + at, each) for at, each in enumerate(contents)]
+                hashes += await _put(client, device, access, seconds, pieces)
+    except OSError as fault:
+        raise MessageError(f"{path} can't be read: {fault.strerror}") from fault
+    parts = [hashes[at : at + PIECE] for at in range(0, len(hashes), PIECE)]
+    roots = await _put(
+        client, device, access, seconds, [_seal(key, _INDEX, *each) for each in enumerate(parts)]
+    )
+    return path.name, size, key, [roots[at : at + _HASH] for at in range(0, len(roots), _HASH)]
+
+
+def _padded(data: bytes) -> bytes:
+    return data.ljust(-(-len(data) // _STEP) * _STEP, b"\0")
+
+
+def _hash_pieces(path: Path) -> list[bytes]:
+    with path.open("rb") as file:
+        return [
+            hashlib.blake2b(each, digest_size=_HASH).digest() for each in iter(lambda: file.read(PIECE), b"")
+        ]
+
+
+def _read_again(file: BinaryIO, hashes: list[bytes], path: Path) -> list[bytes]:
+    """Return the next pieces, padded. Raise `MessageError` where one isn't what the key was made of."""
+    found = [file.read(PIECE) for _ in hashes]
+    if [hashlib.blake2b(each, digest_size=_HASH).digest() for each in found] != hashes:
+        raise MessageError(f"{path} has changed while it was read: send it again")
+    return [_padded(each) for each in found]
+
+
+def _file_key(secret: bytes, size: int, hashes: list[bytes], now_ms: int) -> bytes:
+    day = now_ms // 86_400_000  # what is there of another day would be forgotten too soon
+    made = hashlib.blake2b(key=secret, digest_size=_HASH, person=b"dtp.upload")
+    made.update(size.to_bytes(8, "big") + day.to_bytes(8, "big") + b"".join(hashes))
+    return made.digest()
+
+
+async def _put(
+    client: MailboxClient, device: bytes, access: bytes, seconds: int, pieces: list[bytes]
+) -> bytes:
+    """Have those pieces kept that the mailbox hasn't got. Return their hashes, one after the other."""
+    hashes = [piece_hash(each) for each in pieces]
+    have = await client.has_pieces(hashes) if hashes else []
+    for piece, there in zip(pieces, have, strict=True):
+        if not there:
+            await client.put_piece(device, piece, seconds=seconds, access=access)
+    return b"".join(hashes)
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A file that came with a message; `save` fetches it."""
+
+    name: str
+    size: int
+    key: bytes
+    roots: tuple[bytes, ...]
+    mailboxes: tuple[str, ...]
+    pool: MailboxPool
+
+    async def save(self, path: str | os.PathLike[str], *, limit: int = DEFAULT_LIMIT) -> Path:
+        """Return the path, at which the file is now, or in it under its name where that is a folder.
+
+        What came before it broke off is at `NAME.part`, and isn't fetched again. Raise `AttachmentTooLarge` for more
+        than `limit` bytes, before anything is fetched; `AttachmentGone`, `AttachmentBroken`.
+        """
+        if self.size > min(limit, MAX_BYTES):
+            raise AttachmentTooLarge(
+                f"{self.name} has {self.size} bytes; {limit} are taken: give a higher limit"
+            )
+        target = Path(path)
+        if await asyncio.to_thread(os.path.isdir, target):
+            target /= self.name
+        part = target.with_name(target.name + ".part")
+        hashes = await self._index()
+        have = await asyncio.to_thread(_whole_pieces, part)
+        with part.open("r+b" if have else "wb") as file:
+            file.truncate(have * PIECE)
+            file.seek(have * PIECE)
+            async for data in self._pieces(hashes, have):
+                await asyncio.to_thread(file.write, data)
+        os.replace(part, target)
+        return target
+
+    async def _index(self) -> list[bytes]:
+        count = -(-self.size // PIECE)
+        if len(self.roots) != -(-count // _INDEXED):
+            raise AttachmentBroken("an attachment's index isn't as long as its size says")
+        hashes = b""
+        for number, root in enumerate(self.roots):
+            hashes += _open(self.key, _INDEX, number, await self._get(root))
+        if len(hashes) != count * _HASH:
+            raise AttachmentBroken("an attachment has not as many pieces as its size says")
+        return [hashes[at : at + _HASH] for at in range(0, len(hashes), _HASH)]
+
+    async def _pieces(self, hashes: list[bytes], first: int) -> AsyncIterator[bytes]:
+        for number in range(first, len(hashes)):
+            data = _open(self.key, _CONTENT, number, await self._get(hashes[number]))
+            wanted = min(PIECE, self.size - number * PIECE)
+            if not wanted <= len(data) < wanted + _STEP:
+                raise AttachmentBroken("a piece of an attachment isn't as long as its size says")
+            yield data[:wanted]
+
+    async def _get(self, digest: bytes) -> bytes:
+        found = b""
+
+        async def ask(client: MailboxClient) -> bool:
+            nonlocal found
+            found = await client.get_piece(digest)
+            return piece_hash(found) == digest
+
+        if not await self.pool.first(self.mailboxes, ask):
+            raise AttachmentGone(f"no mailbox has a piece of {self.name}, or not any more")
+        return found

@@ -1,0 +1,167 @@
+"""Where cards are found of people who have handed over none: the DHT, and the chain.
+
+A source gives what somebody's keys have signed, or nothing; which of several cards is the newest is for who asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from dtp.errors import DtpError, PeerError
+from dtp.identity import PeerId, PeerIdError
+from dtp.messaging.cards import ContactCard, ContactCardError
+from dtp.messaging.errors import MessageError
+from dtp.messaging.person.pool import ConnectMailbox, connect_plainly
+
+if TYPE_CHECKING:
+    from dtp.chain import ChainClient
+    from dtp.chain.card import PublishedCard
+    from dtp.peers.dht import Dht
+
+log = logging.getLogger("dtp.messaging")
+
+#: The name of a device's record in the DHT, which has its person's card.
+DHT_NAME: Final = "dtp.card"
+
+
+class CardRolledBack(PeerError):
+    """A card is older than what the chain says of its account: whoever gave it holds the newer one back."""
+
+    code: ClassVar[str] = "card-rolled-back"
+
+
+class CardEnded(PeerError):
+    """An account was ended on the chain, for good: nothing that it says counts any more."""
+
+    code: ClassVar[str] = "card-ended"
+
+
+class CardSource:
+    """Finds cards of people, and tells others of ours: this one knows nothing, others say what they do.
+
+    Each method raises `DtpError` where the source can't be asked.
+    """
+
+    async def find(self, person: bytes) -> ContactCard | None:
+        """Return the newest card of a person that is found, which the person has signed; None where none is."""
+        return None
+
+    async def check(self, card: ContactCard) -> None:
+        """Raise `CardRolledBack` or `CardEnded` where this source knows that a card counts no more."""
+
+    async def publish(self, card: ContactCard) -> None:
+        """Let others find our card, the part of it that is for everybody."""
+
+
+class DhtCards(CardSource):
+    """Cards in the DHT (`dtp.Node.dht`), whose identity is this device's.
+
+    Each device has its person's card under its own name. Of an account, whose name is no key, the devices are found
+    as those who have "the content" of `account_content`. What is found is signed by the person; that there is no
+    newer one, the DHT can't say.
+    """
+
+    def __init__(self, dht: Dht) -> None:
+        self._dht = dht
+
+    async def find(self, person: bytes) -> ContactCard | None:
+        """Return the newest card of a person that devices have put there."""
+        found = [await self._of_device(person, person)]
+        for record in await self._dht.providers(account_content(person)):
+            found.append(await self._of_device(record.peer.key, person))
+        cards = [each for each in found if each is not None]
+        return max(cards, key=lambda each: each.order) if cards else None
+
+    async def _of_device(self, device: bytes, person: bytes) -> ContactCard | None:
+        try:
+            record = await self._dht.get(PeerId(device), DHT_NAME)
+            card = None if record is None else ContactCard.parse(record.value)
+        except (PeerIdError, ContactCardError):
+            return None
+        return card if card is not None and card.person == person and device in card.devices else None
+
+    async def publish(self, card: ContactCard) -> None:
+        """Put the card there, and keep it there while the node runs."""
+        from dtp.peers.dht.errors import DhtSuperseded
+        from dtp.peers.dht.records import MAX_VALUE
+
+        value = card.public().encode()
+        if len(value) > MAX_VALUE:
+            raise MessageError(
+                f"the card has {len(value)} bytes, and the DHT takes {MAX_VALUE}: name fewer mailboxes"
+            )
+        try:
+            await self._dht.put(value, name=DHT_NAME, sequence=card.sequence)
+        except DhtSuperseded:  # another program of this device has put a newer one
+            return
+        if card.account is not None:
+            await self._dht.provide(account_content(card.person))
+
+
+class ChainCards(CardSource):
+    """Accounts' cards by the chain: one history that everybody sees. A replaced key is noticed, a card from before it
+    refused.
+
+    The chain says which key, devices and mailboxes an account has; the card itself is asked of these mailboxes.
+    """
+
+    def __init__(self, chain: ChainClient, connect: ConnectMailbox = connect_plainly) -> None:
+        self._chain = chain
+        self._connect = connect
+        self._directory = ""
+
+    async def _published(self, account: bytes) -> PublishedCard | None:
+        from dtp.chain.card import find_card, find_directory
+
+        if not self._directory:
+            self._directory = await find_directory(self._chain)
+        return await find_card(self._chain, self._directory, account)
+
+    async def find(self, person: bytes) -> ContactCard | None:
+        """Return the newest card that the mailboxes of an account have, and the chain doesn't contradict."""
+        published = await self._published(person)
+        if published is None:
+            return None
+        found = []
+        for mailbox in published.contents.mailboxes:
+            try:
+                found += await self._ask(mailbox.decode(), published)
+            except (DtpError, TimeoutError, UnicodeDecodeError) as fault:  # the next one may have it
+                log.info("a mailbox of %s: %s", person.hex()[:8], fault)
+        return max(found, key=lambda each: each.order) if found else None
+
+    async def _ask(self, mailbox: str, published: PublishedCard) -> list[ContactCard]:
+        client = await self._connect(mailbox, None)
+        found = []
+        try:
+            for device in published.contents.devices:
+                card = await client.get_card(device.key)
+                if card.person == published.account:
+                    _compare(card, published)
+                    found.append(card)
+        finally:
+            await client.close()
+        return found
+
+    async def check(self, card: ContactCard) -> None:
+        """Raise `CardRolledBack` for a card by a key that the account has no more, `CardEnded`."""
+        if card.account is not None and (published := await self._published(card.person)) is not None:
+            _compare(card, published)
+
+
+def _compare(card: ContactCard, published: PublishedCard) -> None:
+    if published.revoked:
+        raise CardEnded(f"{card.person_name} was ended on the chain")
+    if card.account is None or (card.account.generation, card.key) < (published.generation, b""):
+        raise CardRolledBack(f"a card of {card.person_name} is by a key that the account has replaced since")
+    if card.account.generation == published.generation and card.key != published.key:
+        raise CardRolledBack(
+            f"a card of {card.person_name} is by another key than the account has on the chain"
+        )
+
+
+def account_content(account: bytes) -> bytes:
+    """Return what devices of an account say that they have, 32 bytes."""
+    return hashlib.blake2b(account, digest_size=32, person=b"dtp.card").digest()

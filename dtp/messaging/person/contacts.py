@@ -1,0 +1,136 @@
+"""Whom a person knows: their cards, and which of them were accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Literal, Self
+
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.packing import pack, unpack_saved
+
+#: What happens when a contact's key was replaced: "tell" goes on and says so, "ask" waits for consent.
+Consent = Literal["tell", "ask"]
+
+
+class Change(Enum):
+    """What a card that came has changed."""
+
+    NOTHING = "nothing"
+    OLDER = "older"
+    ADDED = "added"
+    UPDATED = "updated"
+    REPLACED = "replaced"
+    WAITS = "waits"
+
+
+@dataclass(frozen=True)
+class Contact:
+    """A person that is known. `pending` is a card with another key that nobody has accepted yet."""
+
+    card: ContactCard
+    pending: ContactCard | None = None
+    #: True once safety numbers were compared, for the key that the card has.
+    verified: bool = False
+    #: True for who wrote without having been added here; False once it was answered or added.
+    stranger: bool = False
+    blocked: bool = False
+    #: How it is called here; "" as it calls itself.
+    nickname: str = ""
+
+    @property
+    def person(self) -> bytes:
+        """Who it is."""
+        return self.card.person
+
+    @property
+    def name(self) -> str:
+        """What to show: the name here, else the one in the card, else the person's identity."""
+        return self.nickname or self.card.name or self.card.person_name
+
+    @property
+    def devices(self) -> set[bytes]:
+        """The devices that may write for the person, by the card that was accepted and one that waits."""
+        return {*self.card.devices, *(self.pending.devices if self.pending else ())}
+
+    def save(self) -> bytes:
+        """Return it as bytes."""
+        pending = self.pending.encode() if self.pending else b""
+        return pack([self.card.encode(), pending, self.verified, self.stranger, self.blocked, self.nickname])
+
+    @classmethod
+    def load(cls, saved: bytes) -> Self:
+        """Return what `save` gave. Raise `StoreFailed`."""
+        card, pending, *rest = unpack_saved(saved)
+        return cls(ContactCard.parse(card), ContactCard.parse(pending) if pending else None, *rest)
+
+
+class Contacts:
+    """All contacts of a person. A value: whoever changes it stores what it returns."""
+
+    def __init__(self, consent: Consent = "tell") -> None:
+        self.consent = consent
+        self._by_person: dict[bytes, Contact] = {}
+        self._routes: dict[bytes, bytes] = {}
+
+    def __iter__(self) -> Iterator[Contact]:
+        return iter(list(self._by_person.values()))
+
+    def get(self, person: bytes) -> Contact | None:
+        """Return a contact, None for nobody who is known."""
+        return self._by_person.get(person)
+
+    def put(self, contact: Contact) -> None:
+        """Keep a contact in the place of what was known of this person."""
+        self._by_person[contact.person] = contact
+        for device in contact.card.devices:
+            self._routes[device] = contact.person
+
+    def owner_of(self, device: bytes) -> Contact | None:
+        """Return whose card names a device, to send to it. Whether the device says so, too, isn't looked at."""
+        contact = self._by_person.get(self._routes.get(device, b""))
+        return contact if contact is not None and device in contact.card.devices else None
+
+    def take(self, card: ContactCard, *, stranger: bool = False) -> tuple[Contact, Change]:
+        """Return the contact after a card of it has come, and what that changed. It is kept."""
+        known = self._by_person.get(card.person)
+        if known is None:
+            contact = Contact(card, stranger=stranger)
+            self.put(contact)
+            return contact, Change.ADDED
+        newest = known.pending or known.card
+        if not card.supersedes(newest):
+            return self._with_access(known, card)
+        if card.key == known.card.key:
+            contact, change = replace(known, card=_with_access(card, known.card)), Change.UPDATED
+        elif self.consent == "ask":
+            contact, change = replace(known, pending=card), Change.WAITS
+        else:
+            contact = replace(known, card=_with_access(card, known.card), pending=None, verified=False)
+            change = Change.REPLACED
+        self.put(contact)
+        return contact, change
+
+    def _with_access(self, known: Contact, card: ContactCard) -> tuple[Contact, Change]:
+        """The same card again may come with another access; an older one changes nothing."""
+        if card.signature != known.card.signature:
+            return known, Change.OLDER
+        if not card.access or card.access == known.card.access:
+            return known, Change.NOTHING
+        contact = replace(known, card=card)
+        self.put(contact)
+        return contact, Change.UPDATED
+
+    def accept(self, person: bytes) -> Contact | None:
+        """Return the contact with the card that waited; None where none waits."""
+        known = self._by_person.get(person)
+        if known is None or known.pending is None:
+            return None
+        contact = replace(known, card=_with_access(known.pending, known.card), pending=None, verified=False)
+        self.put(contact)
+        return contact
+
+
+def _with_access(card: ContactCard, before: ContactCard) -> ContactCard:
+    return card if card.access else replace(card, access=before.access)

@@ -1,0 +1,621 @@
+"""What a person's device makes of what comes, and does with what is said here: a desk, contacts, groups, history.
+
+No network. Each public call is one transaction; where it fails, all is as it was before.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Final
+
+from dtp.errors import PeerError
+from dtp.identity import Account, Identity
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.cards.contact_card import ACCESS_BYTES
+from dtp.messaging.conversation.events import HISTORY, Event, Kind
+from dtp.messaging.conversation.membership import Act, Membership, MembershipError, Operation, Role
+from dtp.messaging.conversation.state import Said, Shown, show
+from dtp.messaging.errors import ConsentNeeded, MessageError, UnknownContact
+from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS
+from dtp.messaging.packing import pack, unpack_saved
+from dtp.messaging.person.contacts import Change, Consent, Contact, Contacts
+from dtp.messaging.person.desk import Desk, Received
+from dtp.messaging.person.notices import Notice, What
+
+_NOTICES: Final = {
+    Change.ADDED: What.CONTACT_ADDED,
+    Change.UPDATED: What.CONTACT_CHANGED,
+    Change.REPLACED: What.KEY_REPLACED,
+    Change.WAITS: What.CONSENT_NEEDED,
+    Change.OLDER: What.OLDER_CARD,
+}
+#: Operations of a group that one event has, so that it fits into an envelope.
+_OPERATIONS: Final = 100
+#: Cards that go with them.
+_CARDS: Final = 20
+#: Strangers that are kept as contacts until they are answered, added or blocked.
+_STRANGERS: Final = 1000
+
+
+class Correspondence:
+    """One person on one device. Not for two threads at once.
+
+    `account` is for the device that has the account's key; others get its card by `join`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        identity: Identity,
+        now_ms: int,
+        *,
+        account: Account | None = None,
+        consent: Consent = "tell",
+    ) -> None:
+        self.desk = Desk(path, identity, now_ms)
+        self.store = self.desk.store
+        self.identity = identity
+        self.account = account
+        self.contacts = Contacts(consent)
+        self.groups: dict[bytes, Membership] = {}
+        try:
+            self._load(now_ms)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, now_ms: int) -> None:
+        saved = self.store.get("card")
+        self.access = self.store.get("access") or secrets.token_bytes(ACCESS_BYTES)
+        if saved is None:
+            self.card = self._signed(now_ms, "", ())
+            with self.store.writing():
+                self.store.put("access", self.access)
+                self.store.put("card", self.card.encode())
+        else:
+            self.card = ContactCard.parse(saved)
+        if self.account is not None and self.card.account != self.account.card:
+            self.set_profile(self.card.name, self.card.mailboxes, now_ms)
+        self.stamp_bits = int.from_bytes(self.store.get("stamp_bits") or bytes((DEFAULT_BITS,)), "big")
+        self._load_lists()
+
+    def _load_lists(self) -> None:
+        self.contacts = Contacts(self.contacts.consent)
+        for each in self.store.contacts().values():
+            self.contacts.put(Contact.load(each))
+        self.groups = {}
+        for group, operations in self.store.groups().items():
+            self.groups[group] = Membership(group)
+            for one in unpack_saved(operations):  # whose device it is was checked when it came
+                self.groups[group].add(Operation.parse(one), lambda device, person: True)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.desk.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with self.desk.writing():
+                yield
+        except BaseException:
+            self.desk.reload()
+            saved = self.store.get("card")
+            if saved is not None:
+                self.card = ContactCard.parse(saved)
+            self._load_lists()
+            raise
+
+    # ---- who we are --------------------------------------------------------------------------------------------
+
+    @property
+    def person(self) -> bytes:
+        """Who writes here: an account, or the identity alone."""
+        return self.card.person
+
+    @property
+    def own_devices(self) -> list[bytes]:
+        """The person's other devices."""
+        return [each for each in self.card.devices if each != self.identity.id.key]
+
+    def _signed(self, now_ms: int, name: str, mailboxes: tuple[str, ...]) -> ContactCard:
+        key = self.account.identity if self.account else self.identity
+        account = self.account.card if self.account else None
+        sequence = now_ms
+        if (saved := self.store.get("card")) is not None:
+            sequence = max(now_ms, ContactCard.parse(saved).sequence + 1)
+        card = ContactCard(key.id.key, account, sequence, 0, name, mailboxes).signed(key)
+        return replace(card, access=self.access)
+
+    def set_profile(self, name: str, mailboxes: Iterable[str], now_ms: int) -> None:
+        """Say how we are called and where our mailboxes are, to all contacts.
+
+        Raise `MessageError` on a device that hasn't the key of its account.
+        """
+        told = tuple(mailboxes)
+        unchanged = (name, told) == (self.card.name, self.card.mailboxes)
+        if unchanged and (self.account is None or self.account.card == self.card.account):
+            return
+        if self.account is None and self.card.account is not None:
+            raise MessageError(
+                "this device can't change the card: do it on the one that has the account's key"
+            )
+        with self._writing():
+            self._put_card(self._signed(now_ms, name, told), now_ms)
+
+    def set_stamp_bits(self, bits: int) -> None:
+        """Set the work that a stranger's message takes. Raise `MessageError` for more than can be asked."""
+        if not 0 <= bits <= MAX_BITS:
+            raise MessageError(f"a stamp of {bits} bits: 0 to {MAX_BITS} can be asked for")
+        with self._writing():
+            self.store.put("stamp_bits", bytes((bits,)))
+        self.stamp_bits = bits
+
+    @property
+    def upload_secret(self) -> bytes:
+        """What this device derives the keys of its attachments from, 32 bytes."""
+        secret = self.store.get("uploads")
+        if secret is None:
+            secret = secrets.token_bytes(32)
+            with self._writing():
+                self.store.put("uploads", secret)
+        return secret
+
+    def _put_card(self, card: ContactCard, now_ms: int) -> None:
+        before = self.card
+        self.card = card
+        self.store.put("card", card.encode())
+        for device in set(before.devices) - set(card.devices):
+            self.desk.forget_device(device)
+        everybody = [device for each in self.contacts if not each.blocked for device in each.card.devices]
+        known = [each for each in [*everybody, *self.own_devices] if self.desk.peer(each).introduced]
+        self.desk.enqueue(known, self._card_event(card, now_ms), b"")
+
+    def _card_event(self, card: ContactCard, now_ms: int) -> Event:
+        return Event(Kind.CARD, card.person, 0, now_ms, {"card": card.encode()})
+
+    def change_account(self, account: Account, now_ms: int) -> None:
+        """Say that our devices are now those of `account`, which has the key: after one was added or removed.
+
+        What is written to a device that was removed is sealed no more, and it is told nothing.
+        """
+        self.account = account
+        if self.identity.id.key not in [each.key for each in account.card.devices]:
+            raise MessageError("the account doesn't name this device: add it as well")
+        self.set_profile(self.card.name, self.card.mailboxes, now_ms)
+
+    def send_history(self, device: bytes, since_ms: int, now_ms: int) -> int:
+        """Give a new device of ours our contacts, groups, and what was said since then. Return how many events."""
+        if device not in self.own_devices:
+            raise MessageError("history is for devices of this account: approve it first")
+        sent = 0
+        with self._writing():
+            for contact in self.contacts:
+                self._enqueue([device], self._card_event(contact.card, now_ms), now_ms)
+            for group in self.groups:
+                self._send_operations(group, [device], now_ms)
+            for conversation, said in self.store.since(since_ms):
+                fields = {"sender": said.sender, "event": said.event.encode()}
+                self._enqueue([device], Event(Kind.COPY, conversation, 0, now_ms, fields), now_ms)
+                sent += 1
+        return sent
+
+    def join(self, card: ContactCard, now_ms: int) -> None:
+        """Be a device of the account of this card, which its owner has handed over. It has to name this device."""
+        if card.account is None or not card.account.names(self.identity.id.key):
+            raise MessageError(
+                "that card doesn't name this device: approve it on a device of the account first"
+            )
+        with self._writing():
+            self.access = card.access or self.access
+            self.store.put("access", self.access)
+            self._put_card(replace(card, access=self.access), now_ms)
+
+    # ---- whom we know ------------------------------------------------------------------------------------------
+
+    def add_contact(self, card: ContactCard, now_ms: int) -> Contact:
+        """Return the contact of a card that was handed over. Raise `MessageError` for our own."""
+        if card.person == self.person:
+            raise MessageError("that is your own card: give it to others")
+        with self._writing():
+            contact, _ = self._take_contact(card, stranger=False)
+            if contact.stranger:
+                contact = replace(contact, stranger=False)
+                self._put_contact(contact)
+        return contact
+
+    def take_found_card(self, card: ContactCard, now_ms: int) -> list[Notice]:
+        """Return what a card changes that was found of somebody we know, or of ourselves; others' change nothing."""
+        if card.person == self.person:
+            return self._take_own_found(card, now_ms)
+        if self.contacts.get(card.person) is None:
+            return []
+        with self._writing():
+            contact, change = self._take_contact(card, stranger=False)
+        what = _NOTICES.get(change)
+        return [Notice(what, card.person, card.person, detail=contact.name)] if what else []
+
+    def _take_own_found(self, card: ContactCard, now_ms: int) -> list[Notice]:
+        if not card.supersedes(self.card):
+            return []
+        told = []
+        if card.key != self.card.key:
+            told.append(Notice(What.OWN_KEY_REPLACED, card.person))
+        if self.identity.id.key not in card.devices:
+            return [*told, Notice(What.REVOKED, card.person)]
+        if self.account is None or self.account.identity.id.key == card.key:
+            with self._writing():
+                self._put_card(replace(card, access=self.access), now_ms)
+            told.append(Notice(What.OWN_CARD, card.person))
+        return told
+
+    def update_contact(self, person: bytes, **changes: Any) -> Contact:
+        """Return a contact with other fields: `verified`, `blocked`, `nickname`, `stranger`."""
+        with self._writing():
+            contact = replace(self.contact(person), **changes)
+            self._put_contact(contact)
+        return contact
+
+    def accept_key(self, person: bytes) -> Contact:
+        """Accept the key with which a contact has replaced its own: what it wrote since is shown."""
+        self.contact(person)
+        with self._writing():
+            accepted = self.contacts.accept(person)
+            if accepted is None:
+                raise MessageError("no other key of this contact waits to be accepted")
+            self._put_contact(accepted)
+            self.store.release_held(person)
+        return accepted
+
+    def contact(self, person: bytes) -> Contact:
+        """Return a contact. Raise `UnknownContact`."""
+        found = self.contacts.get(person)
+        if found is None:
+            raise UnknownContact("nobody of this name is known here: add the card first")
+        return found
+
+    def _put_contact(self, contact: Contact) -> None:
+        self.contacts.put(contact)
+        self.store.put_contact(contact.person, contact.save())
+
+    def _take_contact(self, card: ContactCard, *, stranger: bool) -> tuple[Contact, Change]:
+        before = self.contacts.get(card.person)
+        contact, change = self.contacts.take(card, stranger=stranger)
+        if change not in (Change.NOTHING, Change.OLDER):
+            self._put_contact(contact)
+        for device in (before.devices - contact.devices) if before else ():
+            self.desk.forget_device(device)
+        return contact, change
+
+    # ---- what is said here -------------------------------------------------------------------------------------
+
+    def devices_of(self, conversation: bytes) -> list[bytes]:
+        """Return the devices that get what is said in a conversation, ours among them but for this one.
+
+        Raise `UnknownContact`, `ConsentNeeded`.
+        """
+        if conversation in self.groups:
+            others = [
+                device
+                for person in self.groups[conversation].members.roles
+                if (contact := self.contacts.get(person)) is not None and not contact.pending
+                for device in contact.card.devices
+            ]
+        elif conversation == self.person:
+            others = []
+        else:
+            contact = self.contact(conversation)
+            if contact.pending is not None:
+                raise ConsentNeeded(
+                    f"{contact.name} has another key: compare safety numbers, and accept it before you write"
+                )
+            others = list(contact.card.devices)
+        return list(dict.fromkeys([*others, *self.own_devices]))
+
+    def say(self, conversation: bytes, kind: Kind, fields: dict[str, Any], now_ms: int) -> Said:
+        """Return what was said here, kept and on its way. Raise `UnknownContact`, `ConsentNeeded`, `QueueFull`."""
+        self._check_member(conversation)
+        event = Event(kind, conversation, self.store.clock(conversation) + 1, now_ms, fields)
+        Event.parse(event.encode())
+        said = Said(self.person, event)
+        with self._writing():
+            self._enqueue(self.devices_of(conversation), event, now_ms)
+            if kind in HISTORY:
+                vanishes = fields.get("disappear", 0) * 1000
+                self.store.add_said(
+                    conversation, said, unread=False, held=False, vanishes=vanishes and now_ms + vanishes
+                )
+            contact = self.contacts.get(conversation)
+            if contact is not None and contact.stranger:
+                self._put_contact(replace(contact, stranger=False))
+        return said
+
+    def _check_member(self, conversation: bytes) -> None:
+        group = self.groups.get(conversation)
+        if group is not None and self.person not in group.members.roles:
+            raise MessageError("you aren't in this group any more")
+
+    def _enqueue(self, devices: Iterable[bytes], event: Event, now_ms: int) -> None:
+        self.desk.enqueue(devices, event, self._card_event(self.card, now_ms).encode())
+
+    def mark_read(self, message: bytes, now_ms: int, *, tell: bool) -> bool:
+        """Note that a message was read; with `tell` its sender hears of it, our other devices always.
+
+        Return whether it is new.
+        """
+        found = self.store.find_message(message)
+        if found is None:
+            return False
+        conversation, sender, event = found
+        with self._writing():
+            if not self.store.mark_read(message):
+                return False
+            self._begin_to_vanish(event, now_ms)
+            contact = self.contacts.get(sender)
+            told = [*contact.card.devices] if tell and contact and not contact.pending else []
+            read = Event(Kind.READ, conversation, 0, now_ms, {"targets": [message]})
+            self._enqueue([*told, *self.own_devices], read, now_ms)
+        return True
+
+    def _begin_to_vanish(self, event: Event, now_ms: int) -> None:
+        if seconds := event.fields.get("disappear", 0):
+            self.store.set_vanishing(event.id, now_ms + seconds * 1000)
+
+    def vanish(self, now_ms: int) -> int:
+        """Delete what is to disappear by now. Return how many messages that were."""
+        with self._writing():
+            return self.store.vanish(now_ms)
+
+    def route(self, device: bytes) -> tuple[tuple[str, ...], bytes]:
+        """Return the mailboxes of the person whose device that is, and what they know us by; none for nobody's."""
+        if device in self.card.devices:
+            return self.card.mailboxes, self.access
+        contact = self.contacts.owner_of(device)
+        if contact is None or contact.blocked:
+            return (), b""
+        return contact.card.mailboxes, contact.card.access
+
+    def history(self, conversation: bytes) -> list[Shown]:
+        """Return the messages of a conversation as they are now, in their order."""
+        return show(self.store.said(conversation))
+
+    # ---- groups ------------------------------------------------------------------------------------------------
+
+    def create_group(self, name: str, people: Iterable[bytes], now_ms: int) -> bytes:
+        """Return a new group of these people and us, who administer it."""
+        persons = [each for each in dict.fromkeys(people) if each != self.person]
+        for each in persons:
+            self.contact(each)
+        created = Operation.make(self.identity, self.person, Act.CREATE, text=name)
+        group = Membership(created.id)
+        added = [
+            Operation.make(self.identity, self.person, Act.ADD, subject=each, parents=[created.id])
+            for each in persons
+        ]
+        with self._writing():
+            self.groups[group.group] = group
+            for operation in (created, *added):
+                group.add(operation, self._speaks_for)
+            self._save_group(group)
+            self._send_operations(group.group, self.devices_of(group.group), now_ms)
+        return group.group
+
+    def change_group(
+        self,
+        group: bytes,
+        act: Act,
+        now_ms: int,
+        *,
+        subject: bytes = b"",
+        text: str = "",
+        role: Role = Role.MEMBER,
+    ) -> None:
+        """Add, remove or promote somebody, or name the group. Raise `MessageError` where we may not."""
+        membership = self.groups.get(group)
+        if membership is None:
+            raise MessageError("there is no such group here")
+        leaves = act is Act.REMOVE and subject == self.person
+        if not (membership.members.is_administrator(self.person) or leaves):
+            raise MessageError("only administrators of a group do that")
+        if act is Act.ADD:
+            self.contact(subject)
+        operation = Operation.make(
+            *(self.identity, self.person, act),
+            subject=subject,
+            text=text,
+            role=role,
+            parents=membership.heads,
+        )
+        before = set(self.devices_of(group))
+        with self._writing():
+            membership.add(operation, self._speaks_for)
+            self._save_group(membership)
+            after = set(self.devices_of(group))
+            self._send_operations(group, after - before, now_ms)
+            cards = [self.contact(subject).card] if act is Act.ADD else []
+            self._send_some(group, before, [operation], cards, now_ms)
+
+    def _save_group(self, group: Membership) -> None:
+        self.store.put_group(group.group, pack([each.encoded for each in group.operations.values()]))
+
+    def _send_operations(self, group: bytes, devices: Iterable[bytes], now_ms: int) -> None:
+        """Give devices all that is known of a group: its operations, and the cards of its members."""
+        membership = self.groups[group]
+        cards = [
+            contact.card
+            for person in membership.members.roles
+            if (contact := self.contacts.get(person)) is not None
+        ]
+        operations = list(membership.operations.values())
+        devices = list(devices)
+        for start in range(0, len(cards), _CARDS):
+            self._send_some(group, devices, [], cards[start : start + _CARDS], now_ms)
+        for start in range(0, len(operations), _OPERATIONS):
+            self._send_some(group, devices, operations[start : start + _OPERATIONS], [], now_ms)
+
+    def _send_some(
+        self,
+        group: bytes,
+        devices: Iterable[bytes],
+        operations: list[Operation],
+        cards: list[ContactCard],
+        now_ms: int,
+    ) -> None:
+        fields = {
+            "operations": [each.encoded for each in operations],
+            "cards": [each.encode() for each in cards],
+        }
+        self._enqueue(devices, Event(Kind.MEMBERSHIP, group, 0, now_ms, fields), now_ms)
+
+    def _speaks_for(self, device: bytes, person: bytes) -> bool:
+        if person == self.person:
+            return device in self.card.devices
+        contact = self.contacts.get(person)
+        return contact is not None and device in contact.devices
+
+    # ---- what comes --------------------------------------------------------------------------------------------
+
+    def receive(self, envelopes: Iterable[bytes], now_ms: int) -> tuple[Received, list[Notice]]:
+        """Return what envelopes have brought, stored: they may be acknowledged now."""
+        notices: list[Notice] = []
+        with self._writing():
+            received = self.desk.open(envelopes, now_ms)
+            for device, message in received.delivered:
+                notices += self._take_delivered(device, message)
+            for device, payload in received.payloads:
+                try:
+                    notices += self._take(device, Event.parse(payload), now_ms)
+                except PeerError:
+                    received.broken += 1
+        for device, payload in received.fleeting:
+            notices += self._take_fleeting(device, payload)
+        return received, notices
+
+    def _take_delivered(self, device: bytes, message: bytes) -> list[Notice]:
+        contact = self.contacts.owner_of(device)
+        found = self.store.find_message(message)
+        if contact is None or found is None:  # a device of ours, or a message that was deleted since
+            return []
+        self.store.add_receipt(message, contact.person, device, read=False)
+        return [Notice(What.DELIVERED, contact.person, found[0], message)]
+
+    def _take_fleeting(self, device: bytes, payload: bytes) -> list[Notice]:
+        person = self.desk.peer(device).person
+        try:
+            event = Event.parse(payload)
+        except PeerError:
+            return []
+        if event.kind is not Kind.TYPING or not self._may_write(device, person):
+            return []
+        conversation = person if event.conversation == self.person else event.conversation
+        return [Notice(What.TYPING, person, conversation, detail="on" if event.fields["on"] else "off")]
+
+    def _may_write(self, device: bytes, person: bytes) -> bool:
+        if person == self.person:
+            return device in self.card.devices
+        contact = self.contacts.get(person)
+        return contact is not None and not contact.blocked and device in contact.devices
+
+    def _take(self, device: bytes, event: Event, now_ms: int) -> list[Notice]:
+        if event.kind is Kind.CARD:
+            return self._take_card(device, ContactCard.parse(event.fields["card"]), now_ms)
+        person = self.desk.peer(device).person
+        if not person or not self._may_write(device, person):
+            return []
+        if event.kind is Kind.COPY:
+            return self._take_copy(person, event)
+        if event.kind is Kind.MEMBERSHIP:
+            return self._take_operations(event)
+        if event.kind is Kind.READ:
+            return self._take_read(device, person, event, now_ms)
+        if event.kind not in HISTORY:
+            return []
+        return self._take_said(device, person, event, now_ms)
+
+    def _take_card(self, device: bytes, card: ContactCard, now_ms: int) -> list[Notice]:
+        """A device says whose it is, or one of ours tells of somebody else."""
+        if card.person == self.person:
+            if device not in card.devices:
+                return []
+            if is_newer := card.supersedes(self.card):
+                self._put_card(replace(card, access=self.access), now_ms)
+            self.desk.claim(device, card.person)
+            return [Notice(What.OWN_CARD, card.person)] if is_newer else []
+        is_own = device in self.own_devices and self.desk.peer(device).person in (b"", self.person)
+        if device not in card.devices and not is_own:
+            return []
+        is_known = self.contacts.get(card.person) is not None
+        if not is_known and sum(each.stranger for each in self.contacts) >= _STRANGERS:
+            return []
+        contact, change = self._take_contact(card, stranger=not is_own)
+        if not is_own:
+            self.desk.claim(device, card.person)
+        what = _NOTICES.get(change)
+        return [Notice(what, card.person, card.person, detail=contact.name)] if what else []
+
+    def _take_copy(self, person: bytes, event: Event) -> list[Notice]:
+        if person != self.person:
+            return []
+        inner = Event.parse(event.fields["event"])
+        if inner.kind not in HISTORY:
+            return []
+        said = Said(event.fields["sender"], inner)
+        self.store.add_said(event.conversation, said, unread=False, held=False, vanishes=0)
+        return [Notice(What.CHANGED, said.sender, event.conversation, inner.id)]
+
+    def _take_read(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
+        notices = []
+        for message in event.fields["targets"]:
+            found = self.store.find_message(message)
+            if found is None:
+                continue
+            if person == self.person:
+                self.store.mark_read(message)
+                self._begin_to_vanish(found[2], now_ms)
+            elif found[1] == self.person:
+                self.store.add_receipt(message, person, device, read=True)
+                notices.append(Notice(What.READ, person, found[0], message))
+        return notices
+
+    def _take_said(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
+        contact = self.contacts.get(person)
+        held = contact is not None and device not in contact.card.devices
+        conversation = event.conversation
+        if person != self.person and conversation == self.person:
+            conversation = person
+        elif person != self.person or conversation in self.groups:
+            members = self.groups[conversation].members.roles if conversation in self.groups else {}
+            held = held or person not in members
+        is_text = event.kind is Kind.TEXT and person != self.person
+        vanishes = 0
+        if person == self.person and (seconds := event.fields.get("disappear", 0)):
+            vanishes = now_ms + seconds * 1000
+        said = Said(person, event)
+        if not self.store.add_said(conversation, said, unread=is_text, held=held, vanishes=vanishes) or held:
+            return []
+        target = event.fields.get("target", event.id)
+        return [Notice(What.MESSAGE if is_text else What.CHANGED, person, conversation, target)]
+
+    def _take_operations(self, event: Event) -> list[Notice]:
+        group = event.conversation
+        for each in event.fields.get("cards", []):
+            card = ContactCard.parse(each)
+            if card.person != self.person:
+                self._take_contact(card, stranger=self.contacts.get(card.person) is None)
+        membership = self.groups.get(group) or Membership(group)
+        changed = False
+        for encoded in event.fields["operations"]:
+            try:
+                changed |= membership.add(Operation.parse(encoded), self._speaks_for)
+            except MembershipError:
+                continue
+        if not changed:
+            return []
+        self.groups[group] = membership
+        self._save_group(membership)
+        self.store.release_of_members(group, list(membership.members.roles))
+        return [Notice(What.GROUP_CHANGED, b"", group, detail=membership.members.name)]

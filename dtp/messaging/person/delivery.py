@@ -1,0 +1,315 @@
+"""What goes between a person's desk and the mailboxes: collecting from its own, delivering to those of others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from dtp.errors import DtpError
+from dtp.identity import Identity
+from dtp.messaging.mailbox.client import MailboxClient
+from dtp.messaging.mailbox.protocol import MailboxRefused, Refusal
+from dtp.messaging.mailbox.stamps import MAX_BITS, make_stamp
+from dtp.messaging.mailbox.store import Tray, access_hash
+from dtp.messaging.person.correspondence import Correspondence
+from dtp.messaging.person.desk import Outbound
+from dtp.messaging.person.notices import Notice, What
+from dtp.messaging.person.pool import ConnectMailbox, MailboxPool
+from dtp.tasks import SupervisedTask, TaskSet
+
+log = logging.getLogger("dtp.messaging")
+_T = TypeVar("_T")
+
+#: Envelopes that are opened in one transaction.
+_BATCH: Final = 64
+#: One-time keys that wait in each mailbox, and when more are made.
+_ONE_TIME: Final = 50
+_FEW: Final = 25
+#: Seconds between two looks at what has to be published, and to be deleted.
+_KEEP_UP: Final = 300.0
+#: Seconds after which it is tried again to reach somebody's mailboxes.
+_RETRY: Final = 30.0
+#: ... for the first time.
+_FIRST_PAUSE: Final = 0.5
+#: Seconds that an envelope is kept for.
+LIFETIME: Final = 30 * 86_400
+#: Seconds until it is said what was received, in one envelope for all that comes meanwhile.
+_ANSWER: Final = 0.05
+
+
+class Delivery:
+    """Tasks around a `Correspondence`, which works in a thread of its own. `start` and `stop` them."""
+
+    def __init__(
+        self,
+        correspondence: Correspondence,
+        thread: ThreadPoolExecutor,
+        connect: ConnectMailbox,
+        on_notices: Callable[[Iterable[Notice]], None],
+    ) -> None:
+        self._thread = thread
+        self._mail = correspondence
+        self._connect = connect
+        self._on_notices = on_notices
+        self.pool = MailboxPool(connect)
+        self._wake = asyncio.Event()
+        #: Set while all that could be delivered now is.
+        self.settled = asyncio.Event()
+        self._answers: set[bytes] = set()
+        self._repairs: set[bytes] = set()
+        self._failures: dict[bytes, int] = {}
+        self._answer_timer: asyncio.TimerHandle | None = None
+        self._delivering = SupervisedTask(self._deliver_always, name="dtp-messages-deliver")
+        self._collecting: dict[str, SupervisedTask] = {}
+        #: The conversations by which this device collects, by address: they are there once its keys are published.
+        self.own: dict[str, MailboxClient] = {}
+        #: Set whenever one of its mailboxes was reached.
+        self.reached = asyncio.Event()
+        #: Set whenever a mailbox was told to forget what has come.
+        self.took = asyncio.Event()
+        self._tasks = TaskSet()
+
+    @property
+    def identity(self) -> Identity:
+        """Who collects."""
+        return self._mail.identity
+
+    async def run(self, work: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
+        """Return what `work` does in the correspondence's thread. Raise what it raises."""
+
+        def call() -> _T:
+            return work(*arguments, **options)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    def start(self) -> None:
+        """Begin to deliver, and to collect from the mailboxes in the person's card."""
+        self._delivering.start()
+        self.collect_from(self._mail.card.mailboxes)
+
+    def collect_from(self, addresses: Iterable[str]) -> None:
+        """Collect from these mailboxes from now on, and no others."""
+        wanted = set(addresses)
+        for address in self._collecting.keys() - wanted:
+            self._collecting.pop(address).cancel()
+        for address in wanted - self._collecting.keys():
+            task = SupervisedTask(partial(self._collect_always, address), name="dtp-messages-collect")
+            self._collecting[address] = task
+            task.start()
+
+    async def stop(self) -> None:
+        """End all of it. What isn't delivered is kept."""
+        await self._delivering.stop()
+        for task in self._collecting.values():
+            await task.stop()
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+        await self._tasks.stop()
+        await self.pool.close()
+
+    def forget_own(self, address: str, client: MailboxClient) -> None:
+        """Wait for another connection to a mailbox of ours: this one is over."""
+        if self.own.get(address) is client:
+            del self.own[address]
+
+    def wake(self) -> None:
+        """Something waits to be delivered."""
+        self.settled.clear()
+        self._wake.set()
+
+    # ---- collecting --------------------------------------------------------------------------------------------
+
+    async def _collect_always(self, address: str) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                client = await self._connect(address, self.identity)
+            except (DtpError, TimeoutError) as fault:
+                log.info("the mailbox %s can't be reached: %s", address, fault)
+            else:
+                pause = _FIRST_PAUSE
+                await self._collect(address, client)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _RETRY)
+
+    async def _collect(self, address: str, client: MailboxClient) -> None:
+        """Collect from one mailbox until its connection ends."""
+        signals = TaskSet(lambda task, fault: None)  # they end with the connection
+        try:
+            await self._publish(client)
+            await client.watch(Tray.KNOWN)
+            await client.watch(Tray.STRANGERS)
+            self.own[address] = client
+            self.reached.set()
+            signals.start(self._take_signals(client), name="dtp-messages-signals")
+            signals.start(self._keep_up(client), name="dtp-messages-keys")
+            while await self._take_pushes(client):
+                pass
+        except DtpError as fault:
+            log.info("the mailbox %s: %s", address, fault)
+        finally:
+            self.forget_own(address, client)
+            await signals.stop()
+            await client.close()
+
+    async def _publish(self, client: MailboxClient) -> None:
+        left = 0
+        with contextlib.suppress(MailboxRefused):
+            left = (await client.status()).one_time_keys
+        count = _ONE_TIME - left if left < _FEW else 0
+        keys, one_time = await self.run(self._mail.desk.keys_to_publish, count, now_ms())
+        await client.publish(keys, one_time)
+        await client.set_access(access_hash(self._mail.access), self._mail.stamp_bits)
+        with contextlib.suppress(MailboxRefused):  # another device of ours has told it of a newer one
+            await client.put_card(self._mail.card)
+
+    def publish_again(self) -> None:
+        """Tell our mailboxes of the card, and of keys, as they are now."""
+        for client in list(self.own.values()):
+            self._tasks.start(self._publish_once(client), name="dtp-messages-publish")
+
+    async def _publish_once(self, client: MailboxClient) -> None:
+        with contextlib.suppress(DtpError):  # it is done whenever the mailbox is reached again
+            await self._publish(client)
+
+    async def _keep_up(self, client: MailboxClient) -> None:
+        while True:
+            await asyncio.sleep(_KEEP_UP)
+            await self._publish(client)
+
+    async def _take_signals(self, client: MailboxClient) -> None:
+        while True:
+            await self._receive([await client.connection.recv_datagram()])
+
+    async def _take_pushes(self, client: MailboxClient) -> bool:
+        """Take what was pushed; False at the end."""
+        first = await client.pushes.get()
+        pushes = [first]
+        while first is not None and not client.pushes.empty() and len(pushes) < _BATCH:
+            pushes.append(client.pushes.get_nowait())
+        kept = [each[1] for each in pushes if each is not None]
+        if kept:
+            await self._receive([each.envelope for each in kept])
+            await client.acknowledge([each.id for each in kept])
+            self.took.set()
+        return pushes[-1] is not None
+
+    async def _receive(self, envelopes: list[bytes]) -> None:
+        received, notices = await self.run(self._mail.receive, envelopes, now_ms())
+        self._on_notices(notices)
+        if any(each.what is What.OWN_CARD for each in notices):
+            self.collect_from(self._mail.card.mailboxes)
+        self._repairs.update(received.repairs)
+        self._answers |= received.answers
+        if received.repairs or received.resends:
+            self._wake.set()
+        if self._answers and self._answer_timer is None:
+            self._answer_timer = asyncio.get_running_loop().call_later(_ANSWER, self._answer_soon)
+
+    def _answer_soon(self) -> None:
+        self._answer_timer = None
+        self._wake.set()
+
+    # ---- delivering --------------------------------------------------------------------------------------------
+
+    async def _deliver_always(self) -> None:
+        while True:
+            self._wake.clear()
+            due = await self._deliver()
+            if not self._wake.is_set():
+                self.settled.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(due):
+                    await self._wake.wait()
+
+    async def _deliver(self) -> float:
+        """Deliver what is due. Return the seconds until something is again, as far as is known."""
+        repairs, self._repairs = self._repairs, set()
+        for device in repairs:
+            if await self._begin(device):
+                await self._answer(device, repair=True)
+                self._on_notices([Notice(What.REPAIRED, device)])
+        desk = self._mail.desk
+        for device in await self.run(desk.devices_without_session, now_ms()):
+            if not await self._begin(device):
+                await self.run(desk.put_off, device, self._retry_at(device))
+            else:
+                self._failures.pop(device, None)
+        while sealed := await self.run(desk.seal_due, now_ms()):
+            await asyncio.gather(*(self._send(each) for each in sealed))
+        if self._answer_timer is None:
+            answers, self._answers = self._answers, set()
+            await asyncio.gather(*(self._answer(device) for device in answers))
+        await self.run(self._mail.vanish, now_ms())
+        next_due = await self.run(self._mail.store.next_due)
+        wait = _KEEP_UP if next_due is None else (next_due - now_ms()) / 1000
+        return min(max(wait, 0.01), _KEEP_UP)
+
+    def _retry_at(self, device: bytes) -> int:
+        """Return when to try again to reach a device that can't be reached now: later each time."""
+        failures = self._failures[device] = min(self._failures.get(device, 0) + 1, 16)
+        return now_ms() + int(1000 * min(_FIRST_PAUSE * 2**failures, _RETRY))
+
+    async def _begin(self, device: bytes) -> bool:
+        """Begin a session with a device by the keys in its mailboxes. Return whether that was done."""
+        addresses, _ = self._mail.route(device)
+
+        async def ask(client: MailboxClient) -> bool:
+            bundle = await client.get_keys(device, now_ms())
+            await self.run(self._mail.desk.begin_session, device, bundle)
+            return True
+
+        return await self.pool.first(addresses, ask)
+
+    async def _answer(self, device: bytes, *, repair: bool = False) -> None:
+        outbound = await self.run(self._mail.desk.seal_answer, device, repair=repair)
+        if outbound is not None:
+            await self._send(outbound)
+
+    async def _send(self, outbound: Outbound) -> None:
+        addresses, access = self._mail.route(outbound.device)
+
+        async def deposit(client: MailboxClient) -> bool:
+            await self._deposit(client, outbound, access)
+            return True
+
+        if not await self.pool.first(addresses, deposit):
+            await self.run(self._mail.desk.not_sent, outbound, self._retry_at(outbound.device))
+        else:
+            self._failures.pop(outbound.device, None)
+
+    async def _deposit(self, client: MailboxClient, outbound: Outbound, access: bytes) -> None:
+        told = {"seconds": LIFETIME, "access": access}
+        try:
+            await client.deposit(outbound.device, outbound.envelope, **told)  # type: ignore[arg-type]
+        except MailboxRefused as refused:
+            if refused.refusal is not Refusal.STAMP_NEEDED or refused.detail > MAX_BITS:
+                raise
+            work = (outbound.device, outbound.envelope, refused.detail)
+            stamp = await asyncio.to_thread(make_stamp, *work)
+            await client.deposit(outbound.device, outbound.envelope, stamp=stamp, **told)  # type: ignore[arg-type]
+
+    async def signal(self, devices: Iterable[bytes], payload: bytes) -> None:
+        """Pass on a payload of the moment to those devices that are connected now; nothing is kept of it."""
+        for device in devices:
+            addresses, access = self._mail.route(device)
+            outbound = await self.run(self._mail.desk.seal_answer, device, payload=payload)
+            if outbound is None:
+                continue
+
+            async def ask(client: MailboxClient, sent: Outbound = outbound, known: bytes = access) -> bool:
+                await client.signal(sent.device, sent.envelope, known)
+                return True
+
+            await self.pool.first(addresses, ask)
+
+
+def now_ms() -> int:
+    """Return Unix time in ms."""
+    return int(time.time() * 1000)

@@ -1,0 +1,286 @@
+"""The desk: what a device has to send and has received, without a network. Each call is one transaction.
+
+Nothing is given to be sent, and nothing counts as received, before the keys that it changed are on the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from dtp.errors import PeerError
+from dtp.identity import Identity
+from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.ends.device import LocalDevice
+from dtp.messaging.ends.envelope import Sealed, open_envelope
+from dtp.messaging.ends.keys import KeyBundle
+from dtp.messaging.ends.order import Outgoing, resend_after
+from dtp.messaging.ends.peer import RemoteDevice
+from dtp.messaging.errors import NotOpened
+from dtp.messaging.person.store import MessageStore
+
+#: Devices that are held in memory.
+_CACHED: Final = 1024
+#: Payloads that are sealed in one transaction.
+SEALED_AT_ONCE: Final = 64
+
+
+@dataclass
+class Peer:
+    """A device, the person that it has said it is of (b"" before), and whether it was told who we are."""
+
+    remote: RemoteDevice
+    person: bytes = b""
+    introduced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """An envelope for a device; `number` is None for what isn't kept until it is acknowledged."""
+
+    device: bytes
+    number: int | None
+    envelope: bytes
+
+
+@dataclass
+class Received:
+    """What envelopes have brought: payloads with the device each is of, payloads of the moment; messages of ours
+    that a device says it has; and devices with which a new session is needed, since something could not be opened."""
+
+    payloads: list[tuple[bytes, bytes]] = field(default_factory=list)
+    fleeting: list[tuple[bytes, bytes]] = field(default_factory=list)
+    delivered: list[tuple[bytes, bytes]] = field(default_factory=list)
+    repairs: list[bytes] = field(default_factory=list)
+    answers: set[bytes] = field(default_factory=set)
+    #: True where something has to be sent again at once.
+    resends: bool = False
+    #: Envelopes that were not for this device, changed on the way, or made wrong by their sender.
+    broken: int = 0
+
+
+class Desk:
+    """Sessions, numbers and what waits, of one device. Not for two threads at once."""
+
+    def __init__(self, path: str | os.PathLike[str], identity: Identity, now_ms: int) -> None:
+        self.identity = identity
+        self.store = MessageStore(path, identity.id.key)
+        self._peers: OrderedDict[bytes, Peer] = OrderedDict()
+        self._changed: set[bytes] = set()
+        #: Why a new instance was begun when the file was opened; "" when none was.
+        self.renewed = ""
+        try:
+            saved = self.store.get("device")
+            if saved is None:
+                self._begin(now_ms, 0)
+            else:
+                self.local = LocalDevice.load(identity, saved)
+                if self.store.restored:
+                    self._renew(now_ms)
+        except BaseException:
+            self.store.close()
+            raise
+
+    def _begin(self, now_ms: int, after: int) -> None:
+        with self.store.writing():
+            self.local = LocalDevice.begin(self.identity, self.store.begin_instance(), now_ms, after=after)
+            self.store.put("device", self.local.save())
+
+    def _renew(self, now_ms: int) -> None:
+        """Begin another instance: the sessions here may have been used since by what this is a copy of."""
+        self.renewed, after = self.store.restored, self.local.keys.sequence
+        with self.store.writing():
+            instance = self.store.begin_instance()
+            self.local = LocalDevice.begin(self.identity, instance, now_ms, after=after)
+            self.store.put("device", self.local.save())
+            for device in self.store.peers():
+                peer = self.peer(device)
+                peer.remote.sessions = []
+                peer.remote.outgoing = Outgoing(self.store.renumber(device), 0)
+                self._save(device)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.store.close()
+
+    # ---- devices -----------------------------------------------------------------------------------------------
+
+    def peer(self, device: bytes) -> Peer:
+        """Return what is known of a device; it is stored once something of it counts."""
+        found = self._peers.pop(device, None)
+        if found is None:
+            saved = self.store.peer(device)
+            if saved is None:
+                found = Peer(RemoteDevice(device))
+            else:
+                found = Peer(RemoteDevice.load(saved[0], self.local.save_key), *saved[1:])
+        self._peers[device] = found
+        while len(self._peers) > _CACHED:
+            self._peers.popitem(last=False)
+        return found
+
+    def _save(self, device: bytes) -> None:
+        peer = self.peer(device)
+        self.store.put_peer(device, peer.remote.save(self.local.save_key), peer.person, peer.introduced)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """One transaction, which stores the devices that `enqueue` has changed as well."""
+        with self.store.writing():
+            yield
+            changed, self._changed = self._changed, set()
+            for device in changed:
+                self._save(device)
+
+    def reload(self) -> None:
+        """Go back to what is on the disk, after a transaction that failed."""
+        self._peers.clear()
+        self._changed.clear()
+        saved = self.store.get("device")
+        if saved is not None:
+            self.local = LocalDevice.load(self.identity, saved)
+
+    def claim(self, device: bytes, person: bytes) -> None:
+        """Note, within a transaction, of which person a device says it is."""
+        self.peer(device).person = person
+        self._save(device)
+
+    def forget_device(self, device: bytes) -> None:
+        """Forget, within a transaction, the sessions with a device and what waits for it: it was revoked."""
+        peer = self.peer(device)
+        peer.remote.forget_sessions()
+        peer.remote.outgoing = Outgoing(peer.remote.outgoing.next, peer.remote.outgoing.next)
+        peer.person, peer.introduced = b"", False
+        self.store.drop_device(device)
+        self._save(device)
+
+    # ---- keys --------------------------------------------------------------------------------------------------
+
+    def keys_to_publish(self, count: int, now_ms: int) -> tuple[bytes, list[bytes]]:
+        """Return this device's signed keys and `count` new one-time keys, stored before they are seen."""
+        with self.store.writing():
+            self.local.renew(now_ms)
+            made = self.local.make_one_time_keys(count) if count else []
+            self.store.put("device", self.local.save())
+        return self.local.keys.encoded, made
+
+    def begin_session(self, device: bytes, bundle: KeyBundle) -> None:
+        """Begin a session with a device. Raise `KeysRolledBack`, `KeysForged`; nothing is changed then."""
+        peer = self.peer(device)
+        peer.remote.begin(self.local, bundle)
+        with self.store.writing():
+            self._save(device)
+
+    # ---- sending -----------------------------------------------------------------------------------------------
+
+    def enqueue(self, devices: Iterable[bytes], event: Event, introduction: bytes) -> None:
+        """Keep an event for devices, within `writing`: in order with what they get besides.
+
+        `introduction` is an event of our card, which goes first where a device wasn't told who we are. Raise
+        `QueueFull`, and nothing is kept then.
+        """
+        payload = event.encode()
+        shown = event.id if event.kind is Kind.TEXT else b""
+        for device in devices:
+            peer = self.peer(device)
+            if not peer.introduced and introduction:
+                self.store.add_outgoing(device, peer.remote.allot(), b"", introduction)
+                peer.introduced = True
+            self.store.add_outgoing(device, peer.remote.allot(), shown, payload)
+            self._changed.add(device)
+
+    def devices_without_session(self, now_ms: int) -> list[bytes]:
+        """Return the devices for which something is due, and with which there is no session yet."""
+        waiting = dict.fromkeys(each.device for each in self.store.due(now_ms, SEALED_AT_ONCE))
+        return [each for each in waiting if not self.peer(each).remote.has_session]
+
+    def put_off(self, device: bytes, until_ms: int) -> None:
+        """Send what waits for a device no sooner than then: its keys can't be had."""
+        with self.store.writing():
+            self.store.put_off(device, until_ms)
+
+    def seal_due(self, now_ms: int) -> list[Outbound]:
+        """Return envelopes of what is due, for devices with which there is a session. It is due again later."""
+        sealed = []
+        with self.store.writing():
+            for each in self.store.due(now_ms, SEALED_AT_ONCE):
+                remote = self.peer(each.device).remote
+                if not remote.has_session:
+                    continue
+                envelope = remote.seal(self.local, each.number, each.payload)
+                sealed.append(Outbound(each.device, each.number, envelope))
+                due = now_ms + resend_after(each.tries + 1)
+                self.store.set_due(each.device, [each.number], due, tried=1)
+            self._store_sealed({each.device for each in sealed})
+        return sealed
+
+    def _store_sealed(self, devices: set[bytes]) -> None:
+        for device in devices:
+            self._save(device)
+        if devices:
+            self.store.note_sealed(self.local.instance)
+
+    def not_sent(self, outbound: Outbound, until_ms: int) -> None:
+        """Send it again then: no mailbox has taken it."""
+        if outbound.number is not None:
+            with self.store.writing():
+                self.store.set_due(outbound.device, [outbound.number], until_ms, tried=-1)
+
+    def seal_answer(self, device: bytes, *, repair: bool = False, payload: bytes = b"") -> Outbound | None:
+        """Return an envelope that says what was received, or carries a payload of the moment; None where there is no
+        session, or with neither nothing to say."""
+        remote = self.peer(device).remote
+        if not remote.has_session or not (repair or payload or remote.owes_answer):
+            return None
+        with self.store.writing():
+            envelope = remote.seal(self.local, None, payload, repair=repair)
+            self._store_sealed({device})
+        return Outbound(device, None, envelope)
+
+    # ---- receiving ---------------------------------------------------------------------------------------------
+
+    def open(self, envelopes: Iterable[bytes], now_ms: int) -> Received:
+        """Return what envelopes have brought, within a transaction that has to store that as well."""
+        received = Received()
+        changed: set[bytes] = set()
+        for envelope in envelopes:
+            if not self.store.is_new(hashlib.blake2b(envelope, digest_size=16).digest()):
+                continue
+            try:
+                self._open(envelope, now_ms, received, changed)
+            except PeerError:
+                received.broken += 1
+        for device in changed:
+            self._save(device)
+        if changed:
+            self.store.put("device", self.local.save())
+        return received
+
+    def _open(self, envelope: bytes, now_ms: int, received: Received, changed: set[bytes]) -> None:
+        sealed = Sealed.parse(open_envelope(envelope, self.identity))
+        device = sealed.sender
+        remote = self.peer(device).remote
+        try:
+            opened = remote.open(self.local, sealed)
+        except NotOpened:
+            if self.store.peer(device) is not None and remote.begins_repair(now_ms):
+                received.repairs.append(device)
+                changed.add(device)
+            return
+        changed.add(device)
+        received.payloads += [(device, each) for each in opened.payloads]
+        if opened.fleeting:
+            received.fleeting.append((device, opened.fleeting))
+        if opened.acknowledged:
+            gone = self.store.drop_acknowledged(device, remote.outgoing.acknowledged)
+            received.delivered += [(device, each) for each in gone]
+        if opened.resend:
+            self.store.set_due(device, opened.resend, now_ms, tried=0)
+            received.resends = True
+        if remote.owes_answer:
+            received.answers.add(device)

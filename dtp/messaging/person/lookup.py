@@ -1,0 +1,106 @@
+"""Looking people up, and being found: cards in the sources of a `Messenger`, ours and those of whom we know."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from dtp.errors import DtpError
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.person.card_sources import CardEnded, CardRolledBack, CardSource
+from dtp.messaging.person.correspondence import Correspondence
+from dtp.messaging.person.delivery import Delivery, now_ms
+from dtp.messaging.person.notices import Notice
+from dtp.tasks import SupervisedTask
+
+log = logging.getLogger("dtp.messaging")
+
+#: Seconds between two looks for newer cards of whom we know.
+_REFRESH: Final = 6 * 3600.0
+#: Seconds that a source may take for one answer.
+_PATIENCE: Final = 60.0
+
+
+class LookUp:
+    """The sources of one messenger. A source that can't be asked is left out, and said in the log."""
+
+    def __init__(
+        self,
+        sources: Sequence[CardSource],
+        mail: Correspondence,
+        delivery: Delivery,
+        on_notices: Callable[[Iterable[Notice]], None],
+    ) -> None:
+        self._sources = tuple(sources)
+        self._mail, self._delivery, self._on_notices = mail, delivery, on_notices
+        self._changed = asyncio.Event()
+        self._keeping = SupervisedTask(self._keep, name="dtp-messages-cards")
+
+    def start(self) -> None:
+        """Begin to publish our card, and to look for newer ones of whom we know."""
+        if self._sources:
+            self._keeping.start()
+
+    async def stop(self) -> None:
+        """End that."""
+        await self._keeping.stop()
+
+    def publish_soon(self) -> None:
+        """Our card has changed."""
+        self._changed.set()
+
+    async def _keep(self) -> None:
+        while True:
+            self._changed.clear()
+            await self.publish()
+            await self.refresh()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_REFRESH):
+                    await self._changed.wait()
+
+    async def find(self, person: bytes) -> ContactCard | None:
+        """Return the newest card of a person that any source has and none refuses; None where there is none."""
+        found: list[ContactCard] = []
+        for source in self._sources:
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    card = await source.find(person)
+                if card is not None:
+                    await self.check(card)
+                    found.append(card)
+            except (CardRolledBack, CardEnded) as fault:
+                log.warning("%s; another source may have a newer one", fault)
+            except (DtpError, TimeoutError) as fault:
+                log.warning("%s can't be asked for a card: %s", type(source).__name__, fault)
+        return max(found, key=lambda each: each.order) if found else None
+
+    async def check(self, card: ContactCard) -> None:
+        """Raise `CardRolledBack` or `CardEnded` where a source knows that a card counts no more."""
+        for source in self._sources:
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    await source.check(card)
+            except (CardRolledBack, CardEnded):
+                raise
+            except (DtpError, TimeoutError) as fault:
+                log.warning("%s can't be asked whether a card counts: %s", type(source).__name__, fault)
+
+    async def publish(self) -> None:
+        """Let others find our card in all sources."""
+        for source in self._sources:
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    await source.publish(self._mail.card)
+            except (DtpError, TimeoutError) as fault:
+                log.warning("%s doesn't take our card: %s", type(source).__name__, fault)
+
+    async def refresh(self) -> None:
+        """Look for newer cards of ours and of whom we know; what that changes is given as notices."""
+        for person in (self._mail.person, *(each.person for each in self._mail.contacts)):
+            card = await self.find(person)
+            if card is not None:
+                found = await self._delivery.run(self._mail.take_found_card, card, now_ms())
+                self._on_notices(found)

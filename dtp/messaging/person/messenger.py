@@ -1,0 +1,586 @@
+"""`dtp.Messenger`: what a program holds to write to people and read what they write."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Self
+
+from dtp.identity import Account, Identity, PeerId
+from dtp.identity.card import parse_account
+from dtp.messaging.cards import ContactCard, compare_code, safety_code, safety_number
+from dtp.messaging.cards.contact_card import TEXT_PREFIX
+from dtp.messaging.conversation.events import MAX_TEXT_BYTES, Event, Kind
+from dtp.messaging.conversation.membership import Act, Role
+from dtp.messaging.conversation.state import Shown
+from dtp.messaging.errors import MessageError, MessageTooLong, UnknownContact
+from dtp.messaging.mailbox.client import MailboxGone
+from dtp.messaging.person.attachments import Attachment, upload
+from dtp.messaging.person.card_sources import CardSource
+from dtp.messaging.person.contacts import Consent, Contact
+from dtp.messaging.person.correspondence import Correspondence
+from dtp.messaging.person.delivery import LIFETIME, Delivery, now_ms
+from dtp.messaging.person.lookup import LookUp
+from dtp.messaging.person.notices import Notice, What
+from dtp.messaging.person.pool import ConnectMailbox, connect_plainly
+
+#: Who is written to: a contact, its card, or its name: `dtp1...`, `dtpa1...`, what it is called here.
+Person = Contact | ContactCard | PeerId | bytes | str
+#: Notices that wait for a program that doesn't take them; the oldest go first.
+_NOTICES: Final = 10_000
+
+
+class Message:
+    """A message as it was when it was asked for."""
+
+    def __init__(self, messenger: Messenger, conversation: bytes, shown: Shown) -> None:
+        self._messenger = messenger
+        self._shown = shown
+        #: The person or group in whose conversation it is.
+        self.conversation = conversation
+        self.id = shown.id
+        self.text = shown.text
+        self.edited, self.deleted = shown.edited, shown.deleted
+        #: The id of the message that this answers, None for none.
+        self.reply_to = shown.reply_to
+        #: When its sender says that it was sent.
+        self.sent_at = datetime.fromtimestamp(shown.sent_ms / 1000, UTC)
+        #: Seconds after which it disappears once it was read, 0 for never.
+        self.disappear = shown.disappear
+        #: By whom: what.
+        self.reactions = dict(shown.reactions)
+        #: Who wrote it first, where it was forwarded; as the forwarder says.
+        self.forwarded_from = shown.forwarded_from
+
+    @property
+    def sender(self) -> Contact | None:
+        """Who wrote it; None for ourselves."""
+        return self._messenger.find_contact(self._shown.sender)
+
+    @property
+    def sender_name(self) -> str:
+        """What its sender is called."""
+        sender = self.sender
+        return sender.name if sender else self._messenger.card.name or "me"
+
+    @property
+    def own(self) -> bool:
+        """True for what was written by us, on whatever device."""
+        return self._shown.sender == self._messenger.card.person
+
+    @property
+    def group(self) -> Group | None:
+        """The group it was written in, None for a conversation of two."""
+        return self._messenger.find_group(self.conversation)
+
+    @property
+    def attachments(self) -> list[Attachment]:
+        """The files that came with it. `save` fetches one."""
+        pool = self._messenger.delivery.pool
+        return [
+            Attachment(name, size, key, tuple(roots), tuple(places), pool)
+            for name, size, key, roots, places in self._shown.files
+        ]
+
+    async def mark_read(self) -> None:
+        """Say that it was read: it isn't given again by `async for`, and its sender is told unless that is off."""
+        await self._messenger.mark_read(self.id)
+
+    async def reply(self, text: str, **options: Any) -> Message:
+        """Answer it, as `Messenger.send` does."""
+        return await self._messenger.send(self.conversation, text, reply_to=self.id, **options)
+
+    async def react(self, emoji: str) -> None:
+        """React to it; "" takes that back."""
+        await self._messenger.say(self.conversation, Kind.REACT, {"target": self.id, "emoji": emoji})
+
+    async def edit(self, text: str) -> None:
+        """Give it another text. Raise `MessageError` where it isn't ours."""
+        self._check_own()
+        await self._messenger.say(self.conversation, Kind.EDIT, {"target": self.id, "text": text})
+
+    async def delete(self) -> None:
+        """Delete it for everybody. Raise `MessageError` where it isn't ours."""
+        self._check_own()
+        await self._messenger.say(self.conversation, Kind.DELETE, {"target": self.id})
+
+    async def forward(self, to: Person | Group) -> Message:
+        """Send its text and files to somebody else, saying whose it was."""
+        fields = {"text": self.text, "files": self._shown.files, "from": self._shown.sender}
+        conversation = self._messenger.conversation_of(to)
+        return await self._messenger.say_text(conversation, fields)
+
+    async def receipts(self) -> dict[bytes, bool]:
+        """Return by person who has it, and whether it was read."""
+        messenger = self._messenger
+        return await messenger.delivery.run(messenger.correspondence.store.receipts, self.id)
+
+    def _check_own(self) -> None:
+        if not self.own:
+            raise MessageError("only who wrote a message changes it")
+
+    def __repr__(self) -> str:
+        return f"<Message {self.id.hex()[:8]} of {self.sender_name}: {self.text[:40]!r}>"
+
+
+class Group:
+    """A group of people. What it is called and who is in it is as of now."""
+
+    def __init__(self, messenger: Messenger, group: bytes) -> None:
+        self._messenger = messenger
+        self.id = group
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self._messenger.correspondence.groups[self.id].members.name
+
+    @property
+    def members(self) -> dict[bytes, Role]:
+        """Who is in it, ourselves among them, and what they may."""
+        return dict(self._messenger.correspondence.groups[self.id].members.roles)
+
+    async def send(self, text: str, **options: Any) -> Message:
+        """Write to all members, as `Messenger.send` does."""
+        return await self._messenger.send(self.id, text, **options)
+
+    async def add(self, person: Person, *, administrator: bool = False) -> None:
+        """Add somebody, or give who is in another role. They read what is written from now on."""
+        role = Role.ADMINISTRATOR if administrator else Role.MEMBER
+        await self._change(Act.ADD, subject=self._messenger.conversation_of(person), role=role)
+
+    async def remove(self, person: Person) -> None:
+        """Remove somebody: nothing is sealed to them any more."""
+        await self._change(Act.REMOVE, subject=self._messenger.conversation_of(person))
+
+    async def leave(self) -> None:
+        """Remove ourselves."""
+        await self._change(Act.REMOVE, subject=self._messenger.card.person)
+
+    async def rename(self, name: str) -> None:
+        """Call it something else."""
+        await self._change(Act.NAME, text=name)
+
+    async def history(self) -> list[Message]:
+        """Return what was written in it that we have."""
+        return await self._messenger.history(self.id)
+
+    async def _change(self, act: Act, **what: Any) -> None:
+        messenger = self._messenger
+        await messenger.delivery.run(messenger.correspondence.change_group, self.id, act, now_ms(), **what)
+        messenger.delivery.wake()
+
+
+class Messenger:
+    """A person on this device. Use it with `async with`; `async for` gives messages that nobody has marked as read.
+
+    `store` is this device's file, for nobody else. `mailboxes` are where others leave what is for us; without, those
+    of last time. With `account` this device has the key of an account of several devices. `consent` "ask" holds back
+    what is from, and for, a contact whose key was replaced until that is accepted; "tell" says so and goes on.
+    `cards` are where people are looked up who have handed over no card, and where ours is found: `DhtCards`,
+    `ChainCards`. `stamp_bits` is the work that a stranger's message takes, 0 to 26: without, as last time, 16 at
+    first.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        store: str | os.PathLike[str],
+        mailboxes: Sequence[str] | None = None,
+        name: str | None = None,
+        account: Account | None = None,
+        consent: Consent = "tell",
+        read_receipts: bool = True,
+        stamp_bits: int | None = None,
+        cards: Sequence[CardSource] = (),
+        connect: ConnectMailbox = connect_plainly,
+    ) -> None:
+        self.identity = identity
+        self._store, self._account, self._consent = store, account, consent
+        self._mailboxes, self._name = mailboxes, name
+        self._receipts = read_receipts
+        self._bits, self._sources, self._connect = stamp_bits, cards, connect
+        self._news: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
+        self._notices: asyncio.Queue[Notice] = asyncio.Queue(_NOTICES)
+        #: What this device keeps, and the tasks that bring it in and out: there from `async with` on.
+        self.correspondence: Correspondence
+        self.delivery: Delivery
+        self.lookup: LookUp
+
+    async def __aenter__(self) -> Self:
+        """Open the store, and begin to collect and deliver. Raise `StoreFailed`, `MessageError`."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dtp-messages")
+        loop = asyncio.get_running_loop()
+        opened = partial(Correspondence, account=self._account, consent=self._consent)
+        where = (self._store, self.identity, now_ms())
+        self.correspondence = await loop.run_in_executor(self._thread, opened, *where)
+        self.delivery = Delivery(self.correspondence, self._thread, self._connect, self._notice)
+        self.lookup = LookUp(self._sources, self.correspondence, self.delivery, self._notice)
+        card = self.correspondence.card
+        name = card.name if self._name is None else self._name
+        mailboxes = card.mailboxes if self._mailboxes is None else self._mailboxes
+        try:
+            if self._bits is not None:
+                await self.delivery.run(self.correspondence.set_stamp_bits, self._bits)
+            await self.delivery.run(self.correspondence.set_profile, name, mailboxes, now_ms())
+            for conversation, _, message in await self.delivery.run(self.correspondence.store.unread):
+                self._news.put_nowait((conversation, message))
+        except BaseException:
+            await self._close()
+            raise
+        if self.correspondence.desk.renewed:
+            self._notice([Notice(What.RENEWED, detail=self.correspondence.desk.renewed)])
+        self.delivery.start()
+        self.lookup.start()
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Stop, and close the store. What isn't delivered yet is, the next time."""
+        await self.lookup.stop()
+        await self.delivery.stop()
+        await self._close()
+
+    async def _close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self.correspondence.close)
+        self._thread.shutdown(wait=False)
+
+    def _notice(self, notices: Iterable[Notice]) -> None:
+        for each in notices:
+            if each.what is What.OWN_CARD:
+                self.lookup.publish_soon()
+            if each.what is What.MESSAGE:
+                self._news.put_nowait((each.conversation, each.message))
+            if self._notices.full():
+                self._notices.get_nowait()
+            self._notices.put_nowait(each)
+
+    # ---- who ---------------------------------------------------------------------------------------------------
+
+    def add_source(self, source: CardSource) -> None:
+        """Look people up there as well: before `async with`, where `cards` couldn't have it yet."""
+        self._sources = (*self._sources, source)
+
+    @property
+    def card(self) -> ContactCard:
+        """Our card, to be handed to those who may write to us; `card.public()` for everybody."""
+        return self.correspondence.card
+
+    @property
+    def reached(self) -> bool:
+        """True while one of our mailboxes is connected."""
+        return bool(self.delivery.own)
+
+    @property
+    def contacts(self) -> list[Contact]:
+        """Whom we know."""
+        return list(self.correspondence.contacts)
+
+    @property
+    def groups(self) -> list[Group]:
+        """The groups that we are in, or were."""
+        return [Group(self, each) for each in self.correspondence.groups]
+
+    def find_contact(self, person: bytes) -> Contact | None:
+        """Return a contact by its 32 bytes, None for nobody who is known."""
+        return self.correspondence.contacts.get(person)
+
+    def find_group(self, group: bytes) -> Group | None:
+        """Return a group by its 32 bytes, None for none."""
+        return Group(self, group) if group in self.correspondence.groups else None
+
+    async def add_contact(self, card: ContactCard | str) -> Contact:
+        """Return the contact of a card, or of a card as text, which somebody has handed over.
+
+        Raise `CardRolledBack`, `CardEnded` where the chain says of an account that the card counts no more.
+        """
+        told = ContactCard.parse_text(card) if isinstance(card, str) else card
+        await self.lookup.check(told)
+        return await self.delivery.run(self.correspondence.add_contact, told, now_ms())
+
+    async def find_person(self, name: PeerId | bytes | str) -> Contact:
+        """Return the contact of this name; of `dtp1...` and `dtpa1...` it is looked for in `cards`, and added.
+
+        Raise `UnknownContact` where nobody is known or found.
+        """
+        try:
+            return self.correspondence.contact(self.conversation_of(name))
+        except UnknownContact:
+            if isinstance(name, str) and not name.startswith(("dtp1", "dtpa1")):
+                raise
+        card = await self.lookup.find(self.conversation_of(name))
+        if card is None:
+            raise UnknownContact(
+                f"no card of {name if isinstance(name, str) else 'that person'} is found anywhere"
+            )
+        return await self.delivery.run(self.correspondence.add_contact, card, now_ms())
+
+    async def refresh_cards(self) -> None:
+        """Look for newer cards of whom we know, and for one of ours, now; else it is done every six hours."""
+        await self.lookup.refresh()
+
+    async def block(self, person: Person) -> None:
+        """Take nothing of somebody any more, and tell them nothing."""
+        await self._update(person, blocked=True)
+
+    async def unblock(self, person: Person) -> None:
+        """Take what somebody writes again."""
+        await self._update(person, blocked=False)
+
+    async def rename_contact(self, person: Person, nickname: str) -> None:
+        """Call somebody something else, here."""
+        await self._update(person, nickname=nickname)
+
+    async def accept_key(self, person: Person) -> None:
+        """Accept the key with which a contact has replaced its own."""
+        await self.delivery.run(self.correspondence.accept_key, self.conversation_of(person))
+        for conversation, _, message in await self.delivery.run(self.correspondence.store.unread):
+            self._news.put_nowait((conversation, message))
+
+    async def _update(self, person: Person, **changes: Any) -> None:
+        await self.delivery.run(self.correspondence.update_contact, self.conversation_of(person), **changes)
+
+    def safety_number(self, person: Person) -> str:
+        """Return the 60 digits that both read to each other: they differ where somebody is between."""
+        return safety_number(self.card, self._newest_card(person))
+
+    def safety_code(self, person: Person) -> bytes:
+        """Return the same for a QR code."""
+        return safety_code(self.card, self._newest_card(person))
+
+    async def verify(self, person: Person, code: bytes) -> bool:
+        """Return whether a scanned code of a contact is right, and remember that it was."""
+        right = compare_code(code, self.card, self._newest_card(person))
+        if right:
+            await self._update(person, verified=True)
+        return right
+
+    def _newest_card(self, person: Person) -> ContactCard:
+        contact = self.correspondence.contact(self.conversation_of(person))
+        return contact.pending or contact.card
+
+    def conversation_of(self, to: Person | Group) -> bytes:
+        """Return the 32 bytes of a person or group. Raise `UnknownContact` for a name that nobody has here.
+
+        Capital letters of a name count only where several are called alike without them.
+        """
+        match to:
+            case Contact() | ContactCard():
+                return to.person
+            case Group():
+                return to.id
+            case PeerId():
+                return to.key
+            case bytes():
+                return to
+        if to.startswith(TEXT_PREFIX):
+            return ContactCard.parse_text(to).person
+        if to.startswith("dtpa1"):
+            return parse_account(to)
+        if to.startswith("dtp1"):
+            return PeerId.parse(to).key
+        called: dict[bytes, tuple[str, ...]] = {
+            each.person: (each.nickname, each.card.name) for each in self.contacts
+        }
+        called |= {each.id: (each.name,) for each in self.groups}
+        found = {each for each, names in called.items() if to in names}
+        if not found:  # people write names as they like
+            found = {each for each, names in called.items() if to.casefold() in map(str.casefold, names)}
+        if len(found) > 1:
+            raise MessageError(f"several are called {to!r} here: name who is meant by dtp1... or dtpa1...")
+        return found.pop() if found else self.correspondence.contact(to.encode()).person
+
+    # ---- messages ----------------------------------------------------------------------------------------------
+
+    async def send(
+        self,
+        to: Person | Group,
+        text: str,
+        *,
+        attachments: Iterable[str | os.PathLike[str]] = (),
+        reply_to: bytes | None = None,
+        disappear: timedelta | None = None,
+    ) -> Message:
+        """Return a message that is on its way: it is on the disk, and sent as soon as a mailbox can be reached.
+
+        Whoever is new to us is added where `to` is a card. `attachments` are files, which our mailbox keeps for a
+        month; `disappear` is how long it is kept after it was read. Raise `UnknownContact`, `ConsentNeeded`,
+        `MessageTooLong`, `QueueFull`, and what goes wrong with a file.
+        """
+        if len(text.encode()) > MAX_TEXT_BYTES:
+            raise MessageTooLong(f"a text has {MAX_TEXT_BYTES} bytes at most: attach what is longer")
+        if isinstance(to, ContactCard) and to.person not in (self.card.person,):
+            await self.add_contact(to)
+        conversation = self.conversation_of(to)
+        if isinstance(to, PeerId | bytes | str) and not self._is_known(conversation):
+            conversation = (await self.find_person(to)).person
+        fields: dict[str, Any] = {"text": text}
+        if files := [await self._upload(Path(each)) for each in attachments]:
+            fields["files"] = files
+        if reply_to is not None:
+            fields["reply"] = reply_to
+        if disappear is not None:
+            fields["disappear"] = int(disappear.total_seconds())
+        return await self.say_text(conversation, fields)
+
+    def _is_known(self, conversation: bytes) -> bool:
+        known = (self.card.person, *self.correspondence.groups)
+        return conversation in known or self.find_contact(conversation) is not None
+
+    async def say_text(self, conversation: bytes, fields: dict[str, Any]) -> Message:
+        """Return the message that was sent with these fields of a text event."""
+        said = await self.say(conversation, Kind.TEXT, fields)
+        (shown,) = [
+            each
+            for each in await self.delivery.run(self.correspondence.history, conversation)
+            if each.id == said.id
+        ]
+        return Message(self, conversation, shown)
+
+    async def say(self, conversation: bytes, kind: Kind, fields: dict[str, Any]) -> Event:
+        """Return an event that is on its way. Raise as `send`."""
+        said = await self.delivery.run(self.correspondence.say, conversation, kind, fields, now_ms())
+        self.delivery.wake()
+        return said.event
+
+    async def _upload(self, path: Path) -> list[Any]:
+        """Put a file into one of our mailboxes. Where the connection breaks it goes on once a mailbox is back."""
+        secret = self.correspondence.upload_secret
+        while True:
+            await self.wait_reached()
+            address, client = next(iter(self.delivery.own.items()))
+            try:
+                told = await upload(
+                    *(path, client, self.identity.id.key, self.correspondence.access),
+                    secret=secret,
+                    now_ms=now_ms(),
+                    seconds=LIFETIME,
+                )
+                return [*told, [address]]
+            except MailboxGone:
+                self.delivery.forget_own(address, client)
+
+    async def wait_reached(self) -> None:
+        """Wait until one of our mailboxes is reached, and others find our keys there.
+
+        Raise `MessageError` where we have none.
+        """
+        if not self.card.mailboxes:
+            raise MessageError("there is no mailbox: give mailboxes=[...], or run 'dtp mailbox serve'")
+        while not self.delivery.own:
+            self.delivery.reached.clear()
+            await self.delivery.reached.wait()
+
+    async def wait_collected(self) -> None:
+        """Wait until all is here that waits in our mailboxes now: in those that can be reached."""
+        await self.wait_reached()
+        for client in list(self.delivery.own.values()):
+            while (await client.status()).count:
+                await self.delivery.took.wait()
+                self.delivery.took.clear()
+
+    async def unread(self) -> list[Message]:
+        """Return the messages that nobody has marked as read, oldest first."""
+        found = []
+        for conversation, _, message in await self.delivery.run(self.correspondence.store.unread):
+            found += [each for each in await self.history(conversation) if each.id == message]
+        return found
+
+    async def set_typing(self, to: Person | Group, on: bool = True) -> None:
+        """Say to those who are connected now that we are writing to them, or have stopped."""
+        conversation = self.conversation_of(to)
+        event = Event(Kind.TYPING, conversation, 0, now_ms(), {"on": on})
+        devices = await self.delivery.run(self.correspondence.devices_of, conversation)
+        await self.delivery.signal(devices, event.encode())
+
+    async def mark_read(self, message: bytes) -> None:
+        """Say that a message was read, by its id."""
+        tell = self._receipts
+        if await self.delivery.run(self.correspondence.mark_read, message, now_ms(), tell=tell):
+            self.delivery.wake()
+
+    async def history(self, conversation: Person | Group) -> list[Message]:
+        """Return the messages of a conversation as they are now, in the order that all its members see."""
+        named = self.conversation_of(conversation)
+        shown = await self.delivery.run(self.correspondence.history, named)
+        return [Message(self, named, each) for each in shown]
+
+    async def wait_delivered(self) -> None:
+        """Wait until nothing waits to be sent for the first time: mailboxes have all of it."""
+        await self.delivery.settled.wait()
+        while await self.delivery.run(self.correspondence.store.unsent):
+            self.delivery.settled.clear()
+            await self.delivery.settled.wait()
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        return self._messages()
+
+    async def _messages(self) -> AsyncIterator[Message]:
+        while True:
+            conversation, message = await self._news.get()
+            for each in await self.history(conversation):
+                if each.id == message:
+                    yield each
+
+    async def notices(self) -> AsyncIterator[Notice]:
+        """What happens besides: receipts, typing, edits, cards and keys, groups. For one loop of the program."""
+        while True:
+            yield await self._notices.get()
+
+    # ---- groups and devices ------------------------------------------------------------------------------------
+
+    async def create_group(self, name: str, people: Iterable[Person]) -> Group:
+        """Return a new group of these people, which we administer."""
+        persons = [self.conversation_of(each) for each in people]
+        group = await self.delivery.run(self.correspondence.create_group, name, persons, now_ms())
+        self.delivery.wake()
+        return Group(self, group)
+
+    async def approve_device(
+        self, device: PeerId, label: str = "", *, history: timedelta | None = None
+    ) -> ContactCard:
+        """Return our card with one more device, for that device's `join`; with `history` it gets what was said since.
+
+        Only on the device that has the account's key.
+        """
+        await self._change_account(self._owned().add(device, label))
+        if history is not None:
+            since = now_ms() - int(history.total_seconds() * 1000)
+            await self.delivery.run(self.correspondence.send_history, device.key, since, now_ms())
+            self.delivery.wake()
+        return self.card
+
+    async def revoke_device(self, device: PeerId) -> None:
+        """Take a device out of our account: nothing is sealed to it any more, by us or by our contacts."""
+        await self._change_account(self._owned().remove(device))
+
+    async def join(self, card: ContactCard | str) -> None:
+        """Be a device of the account whose card this is, once its owner has approved this device."""
+        told = ContactCard.parse_text(card) if isinstance(card, str) else card
+        await self.delivery.run(self.correspondence.join, told, now_ms())
+        self.delivery.collect_from(self.card.mailboxes)
+        self.delivery.wake()
+
+    @property
+    def account(self) -> Account | None:
+        """The account, on the device that has its key. Keep it after devices were approved or revoked."""
+        return self.correspondence.account
+
+    def _owned(self) -> Account:
+        account = self.correspondence.account
+        if account is None:
+            raise MessageError(
+                "this device hasn't the account's key: give account=..., as 'dtp account' makes it"
+            )
+        return account
+
+    async def _change_account(self, account: Account) -> None:
+        await self.delivery.run(self.correspondence.change_account, account, now_ms())
+        self.delivery.wake()
+        self.delivery.publish_again()
+        self.lookup.publish_soon()

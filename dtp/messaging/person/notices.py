@@ -1,0 +1,43 @@
+"""What a program is told besides messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class What(Enum):
+    """What has happened."""
+
+    MESSAGE = "message"
+    CHANGED = "changed"
+    READ = "read"
+    DELIVERED = "delivered"
+    TYPING = "typing"
+    CONTACT_ADDED = "contact-added"
+    CONTACT_CHANGED = "contact-changed"
+    KEY_REPLACED = "key-replaced"
+    CONSENT_NEEDED = "consent-needed"
+    OLDER_CARD = "older-card"
+    OWN_CARD = "own-card"
+    #: Another key is our account's, which its recovery key has signed: if that wasn't you, tell everybody.
+    OWN_KEY_REPLACED = "own-key-replaced"
+    #: Our account doesn't name this device any more.
+    REVOKED = "revoked"
+    GROUP_CHANGED = "group-changed"
+    REPAIRED = "repaired"
+    RENEWED = "renewed"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One thing that has happened: by whom, in which conversation, about which message; b"" where that says nothing.
+
+    `detail` is text for people, or "on" and "off" of typing.
+    """
+
+    what: What
+    person: bytes = b""
+    conversation: bytes = b""
+    message: bytes = b""
+    detail: str = ""

@@ -1,0 +1,360 @@
+"""The file of one device's messages. It isn't shared: each device has its own, and a copy is noticed as one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from dtp.graph.stores.witness import Witness
+from dtp.locking import FileLock
+from dtp.messaging.conversation.events import Event
+from dtp.messaging.conversation.state import Said
+from dtp.messaging.database import Database
+from dtp.messaging.ends.keys import INSTANCE_BYTES
+from dtp.messaging.errors import StoreFailed
+from dtp.messaging.packing import pack, unpack_saved
+
+#: SQLite's id of the file: "dtpc".
+_APPLICATION: Final = 0x64747063
+#: Envelopes that are remembered, so that one that comes again isn't taken for a session that was lost.
+_SEEN: Final = 20_000
+#: ... and how many come before the oldest are forgotten.
+_SWEEP: Final = 256
+
+_SCHEMA: Final = """
+CREATE TABLE state (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE peers (
+    device BLOB PRIMARY KEY, state BLOB NOT NULL, person BLOB NOT NULL, introduced INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE outbox (
+    device BLOB NOT NULL, number INTEGER NOT NULL, message BLOB NOT NULL, payload BLOB NOT NULL,
+    due INTEGER NOT NULL, tries INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (device, number)
+) WITHOUT ROWID;
+CREATE INDEX outbox_due ON outbox (due);
+CREATE TABLE contacts (person BLOB PRIMARY KEY, saved BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE groups (id BLOB PRIMARY KEY, operations BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE said (
+    sender BLOB NOT NULL, id BLOB NOT NULL, conversation BLOB NOT NULL, kind INTEGER NOT NULL,
+    clock INTEGER NOT NULL, sent INTEGER NOT NULL, event BLOB NOT NULL, target BLOB NOT NULL,
+    unread INTEGER NOT NULL DEFAULT 0, held INTEGER NOT NULL DEFAULT 0, vanishes INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (sender, id)
+);
+CREATE INDEX said_order ON said (conversation, clock);
+CREATE INDEX said_target ON said (target);
+CREATE INDEX said_unread ON said (unread) WHERE unread;
+CREATE INDEX said_vanishes ON said (vanishes) WHERE vanishes;
+CREATE TABLE receipts (
+    message BLOB NOT NULL, person BLOB NOT NULL, device BLOB NOT NULL, read INTEGER NOT NULL,
+    PRIMARY KEY (message, person, device)
+) WITHOUT ROWID;
+CREATE TABLE seen (number INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB NOT NULL UNIQUE)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A payload that waits to be sealed for a device, and how often it was sent."""
+
+    device: bytes
+    number: int
+    payload: bytes
+    tries: int
+
+
+class MessageStore:
+    """The file at `path`. Changes are made within `writing`, each block one transaction.
+
+    `restored` says why sessions can't be gone on with: a backup was restored, or the file copied; "" else.
+    One program at a time has the file: two would go on with the same sessions, and seal by the same keys.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], owner: bytes) -> None:
+        """Open the file or make it. Raise `StoreFailed`, also while another program has it."""
+        self._database = Database(path, application=_APPLICATION, schema=_SCHEMA)
+        self.path = self._database.path
+        self._lock = FileLock(f"{os.path.realpath(self.path)}-lock")
+        self._owner = owner
+        self._sealed = 0
+        self._witness: Witness | None = None
+        self.restored = ""
+        try:
+            self._take_lock()
+            self._load()
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self) -> None:
+        instance, place, self._sealed = unpack_saved(self.get("file") or pack([b"", 0, 0]))
+        if instance and self.path != ":memory:":
+            self._witness = Witness(self.path, instance, self._owner)
+            self.restored = self._witness.doubt(self._sealed, moved=place != self._place()) or ""
+
+    def _take_lock(self) -> None:
+        if self.path == ":memory:":
+            return
+        try:
+            taken = self._lock.take()
+        except OSError as fault:
+            raise StoreFailed(f"can't lock {self.path}: {fault}") from fault
+        if not taken:
+            raise StoreFailed(
+                f"another program has {self.path}, such as `dtp message watch`: end that one first"
+            )
+
+    def _place(self) -> int:
+        with suppress(OSError):
+            return os.stat(self.path).st_ino
+        return 0
+
+    def begin_instance(self) -> bytes:
+        """Return a new instance's 16 bytes, within `writing`: what was noted of the one before is forgotten."""
+        if self._witness is not None:
+            self._witness.close()
+        instance = secrets.token_bytes(INSTANCE_BYTES)
+        self._sealed, self.restored = 0, ""
+        self._put_file(instance)
+        self._witness = Witness(self.path, instance, self._owner) if self.path != ":memory:" else None
+        return instance
+
+    def _put_file(self, instance: bytes) -> None:
+        self.put("file", pack([instance, self._place(), self._sealed]))
+
+    def note_sealed(self, instance: bytes) -> None:
+        """Count, within `writing`, that something is sealed: a copy from before is known by that."""
+        self._sealed += 1
+        self._put_file(instance)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """One transaction: on the disk when the block ends, and all of it or nothing."""
+        with self._database.writing() as self._db:
+            yield
+        if self._witness is not None:
+            self._witness.note(self._sealed)
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        if self._witness is not None:
+            self._witness.close()
+        self._database.close()
+        self._lock.release()
+
+    # ---- single values, and devices ----------------------------------------------------------------------------
+
+    def get(self, name: str) -> bytes | None:
+        """Return a value by its name, None where there is none."""
+        rows = self._database.rows("SELECT value FROM state WHERE name = ?", name)
+        return rows[0][0] if rows else None
+
+    def put(self, name: str, value: bytes) -> None:
+        """Keep a value under a name."""
+        self._db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (name, value))
+
+    def peer(self, device: bytes) -> tuple[bytes, bytes, bool] | None:
+        """Return what was saved of a device, the person it has said to be of, and whether it was told who we are."""
+        rows = self._database.rows("SELECT state, person, introduced FROM peers WHERE device = ?", device)
+        return (rows[0][0], rows[0][1], bool(rows[0][2])) if rows else None
+
+    def peers(self) -> list[bytes]:
+        """Return the devices that are known."""
+        return [each for (each,) in self._database.rows("SELECT device FROM peers")]
+
+    def put_peer(self, device: bytes, state: bytes, person: bytes, introduced: bool) -> None:
+        """Keep what is known of a device."""
+        values = (device, state, person, introduced)
+        self._db.execute("INSERT OR REPLACE INTO peers VALUES (?, ?, ?, ?)", values)
+
+    # ---- what goes out -----------------------------------------------------------------------------------------
+
+    def add_outgoing(self, device: bytes, number: int, message: bytes, payload: bytes) -> None:
+        """Keep a payload for a device until that has it; `message` is the id of what it says."""
+        self._db.execute(
+            "INSERT INTO outbox (device, number, message, payload, due) VALUES (?, ?, ?, ?, 0)",
+            (device, number, message, payload),
+        )
+
+    def due(self, now_ms: int, most: int) -> list[Waiting]:
+        """Return what is to be sent now, in its order."""
+        rows = self._database.rows(
+            "SELECT device, number, payload, tries FROM outbox WHERE due <= ? ORDER BY due, device, number LIMIT ?",
+            *(now_ms, most),
+        )
+        return [Waiting(*each) for each in rows]
+
+    def next_due(self) -> int | None:
+        """Return when the next payload is to be sent, Unix time in ms; None where none waits."""
+        ((due,),) = self._database.rows("SELECT MIN(due) FROM outbox")
+        return None if due is None else int(due)
+
+    def unsent(self) -> int:
+        """Return how many payloads were never sent."""
+        ((count,),) = self._database.rows("SELECT COUNT(*) FROM outbox WHERE NOT tries")
+        return int(count)
+
+    def set_due(self, device: bytes, numbers: list[int], due_ms: int, *, tried: int) -> None:
+        """Set when payloads are sent next; they were sent `tried` times more."""
+        self._db.executemany(
+            "UPDATE outbox SET due = ?, tries = tries + ? WHERE device = ? AND number = ?",
+            [(due_ms, tried, device, each) for each in numbers],
+        )
+
+    def put_off(self, device: bytes, until_ms: int) -> None:
+        """Send nothing to a device before a time."""
+        self._db.execute(
+            "UPDATE outbox SET due = ? WHERE device = ? AND due < ?", (until_ms, device, until_ms)
+        )
+
+    def drop_acknowledged(self, device: bytes, upto: int) -> list[bytes]:
+        """Forget payloads that a device has. Return the ids of the messages that those were."""
+        rows = self._db.execute(
+            "DELETE FROM outbox WHERE device = ? AND number < ? RETURNING message", (device, upto)
+        ).fetchall()
+        return [each for (each,) in rows if each]
+
+    def drop_device(self, device: bytes) -> None:
+        """Forget all that waits for a device, which isn't its owner's any more."""
+        self._db.execute("DELETE FROM outbox WHERE device = ?", (device,))
+
+    def renumber(self, device: bytes) -> int:
+        """Number what waits for a device anew, from 0. Return how much that is."""
+        rows = self._db.execute(
+            "DELETE FROM outbox WHERE device = ? RETURNING number, message, payload", (device,)
+        ).fetchall()
+        for number, (_, message, payload) in enumerate(sorted(rows)):
+            self.add_outgoing(device, number, message, payload)
+        return len(rows)
+
+    def waiting(self, device: bytes) -> int:
+        """Return how many payloads wait for a device."""
+        ((count,),) = self._database.rows("SELECT COUNT(*) FROM outbox WHERE device = ?", device)
+        return int(count)
+
+    # ---- contacts and groups -----------------------------------------------------------------------------------
+
+    def contacts(self) -> dict[bytes, bytes]:
+        """Return what was saved of each person."""
+        return dict(self._database.rows("SELECT person, saved FROM contacts"))
+
+    def put_contact(self, person: bytes, saved: bytes) -> None:
+        """Keep what is known of a person."""
+        self._db.execute("INSERT OR REPLACE INTO contacts VALUES (?, ?)", (person, saved))
+
+    def groups(self) -> dict[bytes, bytes]:
+        """Return what was saved of each group."""
+        return dict(self._database.rows("SELECT id, operations FROM groups"))
+
+    def put_group(self, group: bytes, operations: bytes) -> None:
+        """Keep the operations of a group."""
+        self._db.execute("INSERT OR REPLACE INTO groups VALUES (?, ?)", (group, operations))
+
+    # ---- what was said -----------------------------------------------------------------------------------------
+
+    def add_said(self, conversation: bytes, said: Said, *, unread: bool, held: bool, vanishes: int) -> bool:
+        """Keep an event. Return whether it is new: each counts once, by its sender and id."""
+        event = said.event
+        done = self._db.execute(
+            "INSERT OR IGNORE INTO said VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(said.sender, event.id, conversation, int(event.kind), event.clock, event.sent_ms),
+                *(event.encode(), event.fields.get("target", event.id), unread, held, vanishes),
+            ),
+        )
+        return done.rowcount > 0
+
+    def said(self, conversation: bytes, *, target: bytes = b"") -> list[Said]:
+        """Return the events of a conversation, or those about one message of it; what is held back isn't among
+        them."""
+        query = "SELECT sender, event FROM said WHERE conversation = ? AND NOT held"
+        rows = (
+            self._database.rows(f"{query} AND target = ?", conversation, target)
+            if target
+            else self._database.rows(f"{query} ORDER BY clock", conversation)
+        )
+        return [Said(sender, Event.parse(event)) for sender, event in rows]
+
+    def find_message(self, message: bytes) -> tuple[bytes, bytes, Event] | None:
+        """Return the conversation, sender and event with this id, None where there is none."""
+        rows = self._database.rows("SELECT conversation, sender, event FROM said WHERE id = ?", message)
+        return (rows[0][0], rows[0][1], Event.parse(rows[0][2])) if rows else None
+
+    def unread(self) -> list[tuple[bytes, bytes, bytes]]:
+        """Return conversation, sender and id of the messages that nobody has marked as read, oldest first."""
+        return self._database.rows(
+            "SELECT conversation, sender, id FROM said WHERE unread AND NOT held ORDER BY rowid"
+        )
+
+    def mark_read(self, message: bytes) -> bool:
+        """Note that a message was read here. Return whether that is new."""
+        done = self._db.execute("UPDATE said SET unread = 0 WHERE id = ? AND unread", (message,))
+        return done.rowcount > 0
+
+    def release_held(self, sender: bytes) -> None:
+        """Show what was held back of a person."""
+        self._db.execute("UPDATE said SET held = 0 WHERE sender = ?", (sender,))
+
+    def release_of_members(self, group: bytes, persons: list[bytes]) -> None:
+        """Show what was held back in a group of persons who are in it now."""
+        self._db.executemany(
+            "UPDATE said SET held = 0 WHERE conversation = ? AND sender = ? AND held",
+            [(group, each) for each in persons],
+        )
+
+    def conversations(self) -> list[bytes]:
+        """Return the persons and groups with whom something was said, the newest last."""
+        rows = self._database.rows("SELECT conversation FROM said GROUP BY conversation ORDER BY MAX(rowid)")
+        return [each for (each,) in rows]
+
+    def clock(self, conversation: bytes) -> int:
+        """Return the highest clock of a conversation."""
+        ((found,),) = self._database.rows("SELECT MAX(clock) FROM said WHERE conversation = ?", conversation)
+        return found or 0
+
+    def since(self, sent_ms: int) -> list[tuple[bytes, Said]]:
+        """Return conversations and events that were sent from then on."""
+        rows = self._database.rows(
+            "SELECT conversation, sender, event FROM said "
+            "WHERE sent >= ? AND NOT held AND NOT vanishes ORDER BY rowid",
+            sent_ms,
+        )
+        return [(conversation, Said(sender, Event.parse(event))) for conversation, sender, event in rows]
+
+    def set_vanishing(self, message: bytes, at_ms: int) -> None:
+        """Have a message disappear at a time, if none was set."""
+        self._db.execute("UPDATE said SET vanishes = ? WHERE id = ? AND NOT vanishes", (at_ms, message))
+
+    def vanish(self, now_ms: int) -> int:
+        """Delete what is to disappear by now, and what was said about it. Return how many messages that were."""
+        gone = self._db.execute(
+            "DELETE FROM said WHERE vanishes AND vanishes <= ? RETURNING id", (now_ms,)
+        ).fetchall()
+        self._db.executemany("DELETE FROM said WHERE target = ?", gone)
+        return len(gone)
+
+    # ---- receipts, and envelopes that were seen ----------------------------------------------------------------
+
+    def add_receipt(self, message: bytes, person: bytes, device: bytes, *, read: bool) -> None:
+        """Note that a device of a person has a message, or that the person has read it."""
+        self._db.execute(
+            "INSERT INTO receipts VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET read = MAX(read, excluded.read)",
+            (message, person, device, read),
+        )
+
+    def receipts(self, message: bytes) -> dict[bytes, bool]:
+        """Return by person who has a message, and whether it was read."""
+        rows = self._database.rows(
+            "SELECT person, MAX(read) FROM receipts WHERE message = ? GROUP BY person", message
+        )
+        return {person: bool(read) for person, read in rows}
+
+    def is_new(self, digest: bytes) -> bool:
+        """Return whether an envelope is seen for the first time, and remember it."""
+        done = self._db.execute("INSERT OR IGNORE INTO seen (digest) VALUES (?)", (digest,))
+        number = done.lastrowid or 0
+        if done.rowcount and number % _SWEEP == 0:
+            self._db.execute("DELETE FROM seen WHERE number <= ?", (number - _SEEN,))
+        return done.rowcount > 0

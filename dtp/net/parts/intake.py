@@ -1,0 +1,112 @@
+"""Streams that the peer has opened and nobody has taken up yet: by whom they are taken, and how many in a turn."""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from collections.abc import Callable
+
+from dtp.net.parts.waiters import Waiters
+from dtp.net.stream import Stream
+from dtp.net.turns.budget import LOW, StreamBudget
+from dtp.net.turns.fair_queue import Account
+
+
+class StreamIntake:
+    """In the order in which they were opened they go to `accept`, or each to the function that `take` was given.
+
+    Of all connections of a loop 16 are taken up in a turn; the rest waits here, with what has come on it.
+    """
+
+    __slots__ = ("_budget", "_failed", "_on_stream", "_waiters", "_waiting", "account")
+
+    def __init__(
+        self, budget: StreamBudget, waiters: Waiters, account: Account, failed: Callable[[Exception], object]
+    ) -> None:
+        """`failed` is told what foreign code raised that was given a stream after `take` had returned."""
+        self._budget, self._waiters, self._failed = budget, waiters, failed
+        #: For whom streams are taken up.
+        self.account = account
+        self._waiting: deque[Stream] = deque()
+        self._on_stream: Callable[[Stream], None] | None = None
+
+    @property
+    def taking(self) -> bool:
+        """True if streams wait for a turn in which the function of `take` gets them."""
+        return self._on_stream is not None and bool(self._waiting)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def accept(self, check: Callable[[], None]) -> Stream:
+        """Return the next one. While there is none, what `check` raises."""
+        has_room = False
+        while not self._waiting or not has_room:
+            if not self._waiting:
+                check()
+                await self._waiters.wait("accept")
+            elif self._has_room():
+                self._budget.left -= 1
+                has_room = True
+            else:
+                await self._budget.wait_room(self.account)
+                has_room = True
+        return self._waiting.popleft()
+
+    def put_back(self, stream: Stream) -> None:
+        """Put one that was accepted where it was, for whoever asks next."""
+        bisect.insort(self._waiting, stream, key=lambda each: each.id)
+        self._waiters.wake("accept")
+
+    def take(self, on_stream: Callable[[Stream], None]) -> None:
+        """From now on give each to `on_stream`, those that wait first. Raises what it raises until this returns."""
+        self._on_stream = on_stream
+        while self._waiting:
+            if not self._has_room():
+                self._budget.wait(self._take_waiting, self.account)
+                break
+            self._budget.left -= 1
+            on_stream(self._waiting.popleft())
+
+    def opened(self, stream: Stream) -> None:
+        """Note that the peer has opened it."""
+        if self._on_stream is None:
+            self._waiting.append(stream)
+            self._waiters.wake("accept")
+        elif self._has_room():
+            self._budget.left -= 1
+            self._give(self._on_stream, stream)
+        else:
+            if not self._waiting:
+                self._budget.wait(self._take_waiting, self.account)
+            self._waiting.append(stream)
+
+    def keep_whole(self, *, by_peer: bool) -> None:
+        """After the end of the connection: what the peer had finished by the time it closed, it wants done. The rest
+        of those that would be given to a function goes."""
+        if self._on_stream is not None and self._waiting:
+            whole = [each for each in self._waiting if by_peer and not each.broken]
+            self._waiting.clear()
+            self._waiting.extend(whole)
+
+    def _has_room(self) -> bool:
+        return self._budget.left > LOW or self._budget.has_room(self.account)
+
+    def _take_waiting(self) -> bool:
+        """Take up one that waits for a turn of the loop; return whether others do."""
+        if self._waiting and self._on_stream is not None:
+            stream = self._waiting.popleft()
+            if stream.broken:  # the peer has given it up
+                stream.reset()
+            else:
+                self._give(self._on_stream, stream)
+        if self._waiting:
+            return True
+        self._waiters.wake("taken")
+        return False
+
+    def _give(self, on_stream: Callable[[Stream], None], stream: Stream) -> None:
+        try:
+            on_stream(stream)
+        except Exception as error:  # noqa: BLE001 - foreign code: what came with the stream is still to be told
+            self._failed(error)

@@ -1,0 +1,60 @@
+"""The carriers of one connection, each with its driver, in the order in which they came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dtp import carriers
+from dtp.carriers.base import Carrier
+from dtp.net.driver import LinkDriver
+from dtp.session.link import Link
+
+
+class LinkDrivers(list[LinkDriver]):
+    """Those that are not lost. One is attached once its peer has proven that it belongs to the connection."""
+
+    __slots__ = ()
+
+    @property
+    def attached(self) -> list[LinkDriver]:
+        """Those that are attached, newest last."""
+        return [each for each in self if each.link is not None and each.link.attached]
+
+    @property
+    def source(self) -> str:
+        """Where the newest comes from that is attached, such as an IP address; "" while there is none."""
+        attached = self.attached
+        return attached[-1].carrier.source if attached else ""
+
+    @property
+    def slowest(self) -> float:
+        """Seconds that an answer may take over the slowest of them."""
+        return max((carriers.patience(each.carrier.scheme) for each in self), default=0.0)
+
+    @property
+    def held(self) -> int:
+        """Bytes that they keep, and their carriers."""
+        return sum(each.held for each in self)
+
+    def unwanted(self, judge: Callable[[Carrier], bool]) -> list[LinkDriver]:
+        """Return those that `judge` doesn't want; none where no attached one would be left."""
+        if all(judge(each.carrier) for each in self.attached):
+            return []
+        return [each for each in self if judge(each.carrier)]
+
+    def close_lost(self, link: Link) -> None:
+        """Close what carried `link`, and have it no more."""
+        for driver in list(self):
+            if driver.link is link:
+                self.remove(driver)
+                driver.close()
+
+    def close(self) -> None:
+        """Have all send what was written, and end. Each goes when it has."""
+        for driver in self:
+            driver.close()
+
+    def settle(self) -> None:
+        """None of them is half-open any more."""
+        for driver in self:
+            driver.settle()

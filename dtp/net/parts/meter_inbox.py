@@ -1,0 +1,33 @@
+"""Metering frames that have come: for whoever understands them, `dtp.pay` mostly."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+#: Kept until somebody takes them: a peer may send its first one before we are ready for it.
+EARLY: Final = 16
+
+
+class MeterInbox:
+    """Gives each frame to one function; those that came before it, first. Of these the newest 16 are kept."""
+
+    __slots__ = ("_frames", "_on_frame")
+
+    def __init__(self) -> None:
+        self._on_frame: Callable[[bytes], None] | None = None
+        self._frames: deque[bytes] = deque(maxlen=EARLY)
+
+    def take(self, on_frame: Callable[[bytes], None]) -> None:
+        """From now on call `on_frame` with each, starting with those that have come."""
+        self._on_frame = on_frame
+        while self._frames:
+            on_frame(self._frames.popleft())
+
+    def put(self, frame: bytes) -> None:
+        """One has come."""
+        if self._on_frame is not None:
+            self._on_frame(frame)
+        else:
+            self._frames.append(frame)

@@ -1,0 +1,258 @@
+"""What goes out: what streams write is queued in the session, and sealed for the carriers that can take more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from dtp.carriers.watch import socket_watcher
+from dtp.core import sockets_supported
+from dtp.net.driver import Buffers
+from dtp.net.parts.link_drivers import LinkDrivers
+from dtp.net.taps import Tap, TapOwner, Taps
+from dtp.net.turns.sizes import MUCH
+from dtp.net.watch import Watch
+from dtp.session.session import Session
+
+
+class Outlet:
+    """The sending side of a connection, as its streams use it.
+
+    Whatever is queued goes out by the end of the turn, by one `seal` for each carrier: `flush_soon` was called, or
+    what is going on ends with a flush. The first write of a turn goes out at once, which saves an answer a round of
+    the loop; what is written after it in the same turn is sent together at the turn's end.
+    """
+
+    __slots__ = (
+        "_buffers",
+        "_corked",
+        "_flush",
+        "_follows",
+        "_loop",
+        "_scheduled",
+        "_session",
+        "_taps",
+        "drivers",
+        "on_sent",
+        "sent",
+        "watch",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        loop: asyncio.AbstractEventLoop,
+        buffers: Buffers,
+        flush: Callable[[float], object],
+    ) -> None:
+        """`flush` is called with the time when what was scheduled is due; it calls `send`, and tells events."""
+        self._session, self._loop, self._buffers, self._flush = session, loop, buffers, flush
+        #: The carriers. Whoever owns the connection adds and removes them.
+        self.drivers = LinkDrivers()
+        #: Bytes of records that were given to carriers.
+        self.sent = 0
+        #: Who counts what moves, if anybody does.
+        self.watch: Watch | None = None
+        #: Called when what is kept for the connection may have changed.
+        self.on_sent: Callable[[], object] | None = None
+        self._corked = False  # something was written and sent in this turn; more waits for its end
+        self._scheduled = False
+        self._follows = False  # what is going on now ends with a flush
+        self._taps: Taps | None = None
+
+    # ---- streams ----------------------------------------------------------------------------------------
+
+    def write(self, stream_id: int, data: bytes | memoryview) -> None:
+        """Queue bytes of a stream, and send them if they are the first of the turn."""
+        session = self._session
+        if self._scheduled or self._follows:
+            session.write(stream_id, data)
+        elif self._corked:
+            session.write(stream_id, data)
+            self.flush_soon()
+        else:
+            self._corked = True
+            if len(self.drivers) == 1 and type(data) is bytes:  # a message by itself, the shortest way
+                driver, out = self.drivers[0], self._buffers.seal
+                link = driver.link
+                if driver.writable and link is not None:
+                    size = session.seal_write(link, stream_id, data, out, self._loop.time())
+                    if size:
+                        self.sent += size
+                        driver.writable = driver.carrier.write(out.view[:size])
+                        if self.watch is not None:
+                            self.tell_watch()
+                        return
+            session.write(stream_id, data)
+            self.send(self._loop.time())
+            if session.has_events:
+                self.flush_soon()
+
+    def finish(self, stream_id: int) -> None:
+        """Queue the end of a stream."""
+        self._session.finish(stream_id)
+        self.flush_soon()
+
+    def reset(self, stream_id: int, error_code: int) -> None:
+        """Give up what a stream would send."""
+        self._session.reset(stream_id, error_code)
+        self.flush_soon()
+
+    def stop(self, stream_id: int, error_code: int) -> None:
+        """Ask the peer to send no more of a stream."""
+        self._session.stop(stream_id, error_code)
+        self.flush_soon()
+
+    def consumed(self, stream_id: int, size: int) -> None:
+        """Give the peer credit for bytes of a stream that were read."""
+        if self._session.consumed(stream_id, size) and not self._scheduled:
+            self.flush_soon()
+
+    def set_low(self, stream_id: int, low: int) -> None:
+        """Have a stream told that it is writable once so few bytes are queued."""
+        self._session.set_low(stream_id, low)
+
+    def queued(self, stream_id: int) -> int:
+        """Return the bytes of a stream that were written and not yet sealed."""
+        return self._session.queued(stream_id)
+
+    def acknowledged(self, stream_id: int) -> bool:
+        """True if the peer has everything that was written, and the end."""
+        return self._session.acknowledged(stream_id)
+
+    # ---- sockets joined with streams ----------------------------------------------------------------------
+
+    @property
+    def taps(self) -> Taps | None:
+        """Sockets joined with streams; None where the system can't, or the connection is over."""
+        if self._taps is None and self._session.ended is None and sockets_supported():
+            self._taps = Taps(
+                socket_watcher(self._loop),
+                self._buffers.gather,
+                self.write_pieces,
+                self._consumed_all,
+                self._buffers.turns,
+                self._loop.time,
+            )
+        return self._taps
+
+    def tap(self, stream_id: int, fd: int, owner: TapOwner) -> Tap | None:
+        """Join a socket with a stream; see `Stream.tap`."""
+        taps = self._taps or self.taps
+        if taps is None:
+            return None
+        tap = Tap(taps, stream_id, fd, owner)
+        self._session.tap(stream_id, tap)
+        return tap
+
+    def close_taps(self) -> None:
+        """The connection is over."""
+        if self._taps is not None:
+            self._taps.close()
+
+    def write_pieces(self, pieces: Iterable[tuple[int, int, int]], block: bytes) -> list[int]:
+        """Send what one turn has read from taps at once; return the streams that had to queue their piece."""
+        session, now = self._session, self._loop.time()
+        driver = self.drivers[0] if len(self.drivers) == 1 and self.drivers[0].writable else None
+        out = self._buffers.seal
+        link = None if driver is None else driver.link
+        size, queued = session.seal_pieces(link, pieces, block, out, now)
+        if driver is not None and size:
+            self.sent += size
+            driver.writable = driver.carrier.write(out.view[:size])
+            self.tell_watch()
+        self.send(now)
+        if session.has_events:
+            self.flush_soon()
+        return queued
+
+    def _consumed_all(self, stream_ids: list[int], sizes: list[int]) -> None:
+        if self._session.consumed_all(stream_ids, sizes):
+            self.flush_soon()
+
+    # ---- carriers -----------------------------------------------------------------------------------------
+
+    def begin_turn(self) -> None:
+        """Something came: the next write is the first one again."""
+        self._corked = False
+
+    def flush_soon(self) -> None:
+        """Have what is queued sent by the end of this turn. Idempotent within one."""
+        if not self._scheduled and not self._follows:
+            self._scheduled = True
+            self._loop.call_soon(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._scheduled = False
+        self._corked = False
+        self._flush(self._loop.time())
+
+    def hold(self) -> bool:
+        """From now to `release` nothing is sent, since that ends with a flush; return what `release` wants."""
+        follows, self._follows = self._follows, True
+        return follows
+
+    def release(self, follows: bool) -> None:
+        """See `hold`."""
+        self._follows = follows
+
+    def send(self, now: float) -> None:
+        """Seal once for every carrier that can take more.
+
+        When that was not all, the rest follows in the next turn of the loop, so that others have theirs between.
+        """
+        session, watch, sealed = self._session, self.watch, 0
+        if session.datagrams_wait:
+            sealed = self._send_packets(now)
+        for driver in self.drivers:
+            link = driver.link
+            if not driver.writable or link is None or not session.may_seal(link):
+                continue
+            if watch is not None and watch.going is not None and session.moved >= watch.along:
+                self._send_along(watch.going, now)
+            out, most = self._buffers.seal, self._buffers.turns.room
+            size = session.seal(link, out, now, most)
+            if size:
+                sealed += size
+                driver.writable = driver.carrier.write(out.view[:size])
+                if size >= MUCH:
+                    self._buffers.movers.count()
+                if size > most // 2 and driver.writable and not self._scheduled:
+                    self._scheduled = True
+                    self._loop.call_soon(self._flush_now)
+        if sealed:
+            if session.datagrams_wait:  # small ones behind a large one, or the other way
+                self.flush_soon()
+            self.sent += sealed
+            self.tell_watch()
+        if self.on_sent is not None:
+            self.on_sent()
+
+    def _send_packets(self, now: float) -> int:
+        """Send the datagrams that wait over a carrier's lossy path, where there is one; return how many bytes."""
+        out, sealed = self._buffers.seal, 0
+        for driver in self.drivers:
+            if driver.link is not None and driver.carrier.packet_size:
+                while size := self._session.seal_packet(driver.link, out, now):
+                    driver.carrier.write_packet(out.view[:size])
+                    sealed += size
+        return sealed
+
+    def tell_watch(self) -> None:
+        """Something came or was sealed: tell the watch if it is to know."""
+        watch = self.watch
+        if watch is not None and self._session.passed(watch.opened, watch.received, watch.total):
+            watch.moved()
+
+    def _send_along(self, going: Callable[[int, float], bytes | None], now: float) -> None:
+        """Something is to be sealed: let a frame of the watch go along with it, unless it is the last."""
+        session = self._session
+        if session.ended is not None:
+            return
+        follows = self.hold()
+        try:
+            frame = going(session.moved, now)
+        finally:
+            self.release(follows)
+        if frame is not None:
+            session.send_meter(frame)

@@ -1,0 +1,96 @@
+"""Carriers that a client dials for a connection that exists: one more, or the next after the last was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from dtp.errors import CarrierError, LocalError, PeerError
+from dtp.net.driver import LinkDriver, OnEstablished
+from dtp.net.parts.retries import Retries
+from dtp.net.parts.waiters import Waiters
+from dtp.session.handshake import Established
+from dtp.session.session import Session
+from dtp.tasks import start_task
+
+if TYPE_CHECKING:
+    from dtp.net.resolver import Candidate
+
+log = logging.getLogger("dtp.net")
+
+#: Dials a carrier for a connection that exists (its id) and runs the handshake; calls back when it is done. A third
+#: argument is the `Candidate` that is to be dialled, instead of those that the address leads to.
+Redial = Callable[..., Awaitable[None]]
+
+
+class Resumption:
+    """Gets a connection carriers again, once it has none, for as long as its session lasts."""
+
+    def __init__(
+        self,
+        session: Session,
+        redial: Redial | None,
+        waiters: Waiters,
+        join: Callable[[LinkDriver, Established], None],
+        give_up: Callable[[PeerError], object],
+    ) -> None:
+        """Without `redial` nothing is dialled: the other side does. `join` is given each carrier, `give_up` why the
+        server will never admit us."""
+        self._session, self._waiters = session, waiters
+        self._join, self._give_up = join, give_up
+        self.redial = redial
+        #: How often the connection went on after a loss.
+        self.count = 0
+        self._task: asyncio.Task[None] | None = None
+        self._retries = Retries(session.limits.resume)
+
+    async def dial(self, take_over: OnEstablished, candidate: Candidate | None = None) -> None:
+        """Dial one more carrier, at `candidate` if one is given. `LocalError` where the other side has to."""
+        if self.redial is None:
+            raise LocalError("only the side that dialled can add a carrier")
+        if candidate is None:
+            await self.redial(self._session.connection_id, take_over)
+        else:
+            await self.redial(self._session.connection_id, take_over, candidate)
+
+    def start(self, loop: asyncio.AbstractEventLoop, drivers: list[LinkDriver], name: object) -> None:
+        """The last carrier is lost: dial until there is one. Idempotent; `name` is for the log."""
+        if self.redial is not None and self._task is None:
+            work = self._resume(self.redial, loop, drivers, name)
+            self._task = start_task(work, name="dtp-resume", loop=loop)
+
+    def note_resumed(self, now: float) -> None:
+        """The connection goes on."""
+        self.count += 1
+        self._retries.resumed(now)
+
+    def cancel(self) -> None:
+        """The connection is over."""
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+
+    async def _resume(
+        self, redial: Redial, loop: asyncio.AbstractEventLoop, drivers: list[LinkDriver], name: object
+    ) -> None:
+        session = self._session
+        self._retries.lost(loop.time(), session.moved, session.buffered)
+        while session.ended is None and not session.attached:
+            pause = self._retries.pause(loop.time())
+            if pause is None:
+                why = "carriers come and go, and nothing gets through: no more attempts to resume"
+                log.info("%r: %s", name, why)
+                break
+            await asyncio.sleep(pause)
+            try:
+                await redial(session.connection_id, self._join)
+            except (CarrierError, PeerError) as error:
+                log.debug("%r: an attempt to resume failed: %s", name, error)
+                if isinstance(error, PeerError) and not session.ready:
+                    self._give_up(error)  # lost before we were admitted, and now refused: that is why
+                    break
+                continue
+            while drivers and not session.attached and session.ended is None:
+                await self._waiters.wait("carrier")
+        self._task = None

@@ -1,0 +1,181 @@
+"""What the connections of one event loop do in one turn of it, so that nobody waits long behind anybody.
+
+A frame costs 1 to 5 us, so a flood of tiny ones holds up the loop: whoever reads more than its share keeps the rest
+for turns to come, in which it reads nothing more from its carrier (docs/decisions/0188). One frame may open all the
+streams that a peer is allowed, and each asks rules, connects to a backend and begins what it is for: 0.1 to 1 ms.
+What is above the number waits for the next turns, connection by connection (docs/decisions/0172). Those who wait come
+last in each turn, behind whoever says little (docs/decisions/0191); among them whoever has had least of the processor
+comes first, and once a turn has taken long they have one step of it (docs/decisions/0260).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from dtp.net.turns.clock import TurnClock
+from dtp.net.turns.fair_queue import Account, FairQueue
+
+#: Frames of one connection in a turn, before others have theirs. Records are opened up to the one that goes beyond,
+#: which may have 256 and is taken whole: so one of those is a share.
+SHARE: Final = 255
+#: ... and of all connections together; those that just came from a carrier have `LEAST` all the same.
+TURN: Final = 256
+#: What a connection reads at once however full the turn is: the request of somebody who waits.
+LEAST: Final = 32
+#: Seconds for which whoever brought more than `LEAST` at once waits where a turn is full. A record is taken whole, so
+#: many who have a full one each in the same turn would make it long.
+HEAVY: Final = 10.0
+#: Bytes of a request: 120 frames at most, and mostly one.
+REQUEST: Final = 512
+#: Frames of them that a turn has at most, beyond its own.
+REQUESTS: Final = 8 * TURN
+#: Reads of so few frames aren't counted: as many of them as a turn has sockets cost no more than their system calls.
+FEW: Final = 8
+
+#: Streams that a turn takes up: each takes up to 0.4 ms, of HTTP, and whoever is served waits for several turns.
+STREAMS: Final = 16
+#: With so many left a new number is asked for, so that only turns which use up more than half are ever counted.
+LOW: Final = STREAMS // 2
+
+#: First messages of handshakes that a turn answers as a server, 0.2 to 0.5 ms each: strangers can have any number of
+#: them under way, and whoever is connected waits for no more than these, and as many last messages. Those have a
+#: number of their own: in one line with the first messages of a flood a newcomer would have to come through it twice.
+HANDSHAKES: Final = 2
+
+
+class TurnBudget:
+    """A number that each turn of the loop has anew, and who waits for a turn with room. Used within the loop.
+
+    Who waits is called once; a True from it puts it behind all others of its account, for another call, and a None
+    says that there was nothing to do any more, which counts for nothing. What a call takes of the processor is
+    charged to its account, and accounts are called as they have had of it: nobody waits behind the crowd of another.
+    A turn that has taken long calls one of them, whatever is left of the number.
+    """
+
+    __slots__ = ("_clock", "_each", "_keep", "_queue", "_renewing", "_size", "left")
+
+    def __init__(self, size: int, *, each: int, keep: int, clock: TurnClock | None = None) -> None:
+        """`size` is the number, of which those that waited take it up while more than `keep` is left; each call of
+        one counts `each` off before it counts more itself."""
+        #: How much may still be done now; who does something counts it off.
+        self.left = size
+        self._size, self._each, self._keep = size, each, keep
+        self._clock = clock or TurnClock.of(asyncio.get_running_loop())
+        self._renewing = False
+        self._queue: FairQueue[Callable[[], bool | None]] = FairQueue(self._clock.shares)
+
+    def wait(self, go_on: Callable[[], bool | None], account: Account | None = None) -> None:
+        """Call `go_on` in a turn to come that has room, behind those that wait for this account already."""
+        self._queue.put(account or self._clock.shares.account(""), go_on)
+        self.renew_soon()
+
+    def renew_soon(self) -> None:
+        """Have the whole number again in the next turn. Idempotent within a turn."""
+        if not self._renewing:
+            self._renewing = True
+            self._clock.call_at_end(self._renew)
+
+    def _renew(self) -> None:
+        self._renewing = False
+        self.left = self._size
+        queue, clock = self._queue, self._clock
+        try:
+            while queue and self.left > self._keep:
+                self.left -= self._each
+                account, go_on = queue.take()
+                began = clock.read()
+                again = go_on()
+                account.charge(clock.read() - began)
+                if again is None:
+                    self.left += self._each
+                elif again:
+                    queue.put(account, go_on)
+                if not clock.has_time:
+                    break
+        finally:
+            if queue:
+                self.renew_soon()
+
+
+class FrameBudget(TurnBudget):
+    """The frames of a turn."""
+
+    __slots__ = ()
+
+    def __init__(self, clock: TurnClock | None = None) -> None:
+        super().__init__(TURN, each=0, keep=LEAST, clock=clock)
+
+    def has_room(self, size: int, heavy: bool) -> bool:
+        """True if `size` bytes may be read at once. In a full turn, of those who aren't `heavy`: as much again, and
+        of requests more than that."""
+        if self.left >= LEAST:
+            return True
+        return not heavy and self.left > (-REQUESTS if size <= REQUEST else -TURN)
+
+    @property
+    def share(self) -> int:
+        """Return how many frames a connection may read now."""
+        return max(LEAST, min(SHARE, self.left))
+
+    def count(self, frames: int) -> None:
+        """Note that so many were read."""
+        self.left -= frames
+        self.renew_soon()
+
+
+class MoverCount:
+    """How many moved much in a turn, told at its end."""
+
+    __slots__ = ("_count", "_counting", "_tell")
+
+    def __init__(self, tell: Callable[[int], object]) -> None:
+        """`tell` is called at the end of each turn in which somebody did, and of the first in which nobody did."""
+        self._count, self._counting = 0, False
+        self._tell = tell
+
+    def count(self) -> None:
+        """One did."""
+        self._count += 1
+        if not self._counting:
+            self._counting = True
+            self._call_at_end()
+
+    def _call_at_end(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_at(loop.time(), self._at_end)
+
+    def _at_end(self) -> None:
+        count, self._count = self._count, 0
+        self._tell(count)
+        self._counting = count > 0
+        if count:
+            self._call_at_end()
+
+
+class StreamBudget(TurnBudget):
+    """The streams that a turn takes up. Above `LOW` there is nothing to do but to count one off `left`."""
+
+    __slots__ = ()
+
+    def __init__(self, clock: TurnClock | None = None) -> None:
+        super().__init__(STREAMS, each=1, keep=0, clock=clock)
+
+    def has_room(self, account: Account | None = None) -> bool:
+        """With `left` at `LOW` or less: True if one may be taken up all the same."""
+        self.renew_soon()
+        return self.left > 0 and not (account is not None and self._clock.has_to_wait(account))
+
+    async def wait_room(self, account: Account | None = None) -> None:
+        """Wait for a turn that has room for one, and count it off."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def take() -> bool | None:
+            if future.done():  # it was given up
+                return None
+            future.set_result(None)
+            return False
+
+        self.wait(take, account)
+        await future

@@ -1,0 +1,173 @@
+"""How much processor time the turn of the loop has taken in which we are, and who has had how much of it.
+
+Turns that stay short cost nothing: one in some is looked at. Once they get long, all that is done for others is
+measured, and whoever has had more than others waits for what the turn has left (docs/decisions/0260).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from types import TracebackType
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+from dtp.net.turns.fair_queue import Account, FairShares
+
+T = TypeVar("T")
+
+#: Seconds of processor time that a turn may take before those who have had more than others wait. A visitor waits for
+#: two or three turns, and 20 ms are the bar.
+LONG: Final = 0.002
+#: From here on it is measured who takes how much.
+BUSY: Final = LONG / 2
+#: ... until so many turns were short: what comes in bursts has short ones in between.
+_QUIET: Final = 32
+#: One read of a carrier in so many has the turn looked at, where nobody has another reason to.
+_LOOK: Final = 64
+
+
+class TurnClock:
+    """The processor time of the turns of one event loop. Used within the loop."""
+
+    __slots__ = (
+        "_at_end",
+        "_at_next",
+        "_began",
+        "_ending",
+        "_looking",
+        "_quiet",
+        "_reads",
+        "busy",
+        "read",
+        "shares",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The processor time is that of the loop's thread, or what the loop itself says: `processor_time`."""
+        #: Seconds of processor time until now.
+        self.read: Callable[[], float] = getattr(loop, "processor_time", time.thread_time)
+        #: Who has had how much of it.
+        self.shares = FairShares(lambda: loop.time() - self.read())
+        #: True if turns have become long: what is done is to be measured, and charged.
+        self.busy = False
+        self._looking, self._began = False, 0.0  # whether this turn is measured, and since when
+        self._quiet = _QUIET  # turns since a long one
+        self._ending = False
+        self._at_end: list[Callable[[], object]] = []
+        self._at_next: list[
+            Callable[[], object]
+        ] = []  # came when what is to be called at this end was settled
+        self._reads = 0
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> TurnClock:
+        """Return that of `loop`."""
+        clock = _CLOCKS.get(loop)
+        if clock is None:
+            clock = _CLOCKS[loop] = cls(loop)
+        return clock
+
+    def call_at_end(self, call: Callable[[], object]) -> None:
+        """Call `call` at the end of the next turn, behind what carriers bring and whoever is woken by that."""
+        if self._ending:
+            self._at_end.append(call)
+        elif self._looking:
+            self._at_next.append(call)
+        else:
+            self._looking, self._began = True, self.read()
+            self._at_end.append(call)
+            self._call_end()
+
+    def _call_end(self) -> None:
+        # Not `call_soon`: in each turn timers come last.
+        loop = asyncio.get_running_loop()
+        loop.call_at(loop.time(), self._end)
+
+    def _end(self) -> None:
+        calls, self._at_end, self._at_next = deque(self._at_end), self._at_next, []
+        self._ending = True
+        try:
+            while calls:
+                calls.popleft()()
+        finally:  # one that raised keeps none of the others from theirs
+            self._ending = False
+            now = self.read()
+            self._quiet = 0 if now - self._began >= BUSY else self._quiet + 1
+            self.busy = self._quiet < _QUIET
+            self._began = now
+            self._at_end[:0] = calls
+            self._looking = self.busy or bool(self._at_end)
+            if self._looking:
+                self._call_end()
+
+    @property
+    def spent(self) -> float:
+        """Seconds of processor time that this turn has taken until now; 0 where it isn't measured."""
+        return self.read() - self._began if self._looking else 0.0
+
+    @property
+    def has_time(self) -> bool:
+        """True if this turn hasn't become long yet."""
+        return not self._looking or self.read() - self._began < LONG
+
+    def note_read(self) -> None:
+        """Note that a carrier was read."""
+        self._reads += 1
+        if not self._reads % _LOOK:
+            self.call_at_end(_nothing)
+
+    def has_to_wait(self, account: Account) -> bool:
+        """True if this turn is long already, and others who want something have had less."""
+        return self.busy and account.ahead and not self.has_time
+
+
+class Charged(Coroutine[Any, Any, T]):
+    """`work`, of which each step is charged to `account` while turns are long. For tasks that work for one peer."""
+
+    __slots__ = ("_account", "_clock", "_work")
+
+    def __init__(self, work: Coroutine[Any, Any, T], clock: TurnClock, account: Account) -> None:
+        self._work, self._clock, self._account = work, clock, account
+
+    def send(self, value: Any) -> Any:
+        clock = self._clock
+        if not clock.busy:
+            return self._work.send(value)
+        began = clock.read()
+        try:
+            return self._work.send(value)
+        finally:
+            self._account.charge(clock.read() - began)
+
+    def throw(
+        self,
+        kind: Any,
+        value: BaseException | object = None,
+        trace: TracebackType | None = None,
+    ) -> Any:
+        return self._work.throw(kind) if value is None else self._work.throw(kind, value, trace)
+
+    def close(self) -> None:
+        self._work.close()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self._work.__await__()
+
+    @property
+    def cr_await(self) -> Coroutine[Any, Any, T]:
+        """The work: where the task waits is found there."""
+        return self._work
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what else is asked of a coroutine, such as `__qualname__`: that of the work."""
+        return getattr(self._work, name)
+
+
+def _nothing() -> None:
+    pass
+
+
+_CLOCKS: WeakKeyDictionary[asyncio.AbstractEventLoop, TurnClock] = WeakKeyDictionary()

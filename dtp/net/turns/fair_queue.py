@@ -1,0 +1,203 @@
+"""Who has the processor next where several wait for it: whoever has had least of it lately.
+
+A value without IO: it is told what was spent, and the time. Start-time fair queueing (Goyal, Vin and Cheng, 1996) in
+two levels: sources share the processor, and within each source its peers do. Virtual time goes on with what is
+served, so that who comes anew begins where others are: neither behind them, nor with a credit.
+See docs/decisions/0260.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+T = TypeVar("T")
+
+#: Seconds of processor time that count at most against whoever had more than others: who worked for an hour while
+#: nobody else wanted to has not to make up for it.
+MOST_AHEAD: Final = 0.25
+#: Seconds by which a source may be in front of others before it counts as ahead: as long as two turns may take. One
+#: that is alone is always in front by what was done for it in this turn.
+LEEWAY: Final = 0.004
+#: Accounts and sources that are remembered when nobody uses them: who comes again doesn't begin anew.
+REMEMBERED: Final = 1024
+
+
+class _VirtualClock:
+    """Virtual time among those who share something: the start of what was served last.
+
+    While nobody waits it goes on with the time in which the processor was idle, of which anybody could have had more.
+    """
+
+    __slots__ = ("_idle_since", "_now", "_waiting")
+
+    def __init__(self, time: float) -> None:
+        self._now = 0.0
+        self._waiting = 0
+        self._idle_since = time
+
+    def at(self, time: float) -> float:
+        """Return the virtual time."""
+        return self._now if self._waiting else self._now + max(0.0, time - self._idle_since)
+
+    def begin_wait(self, time: float) -> float:
+        """Note that one more waits; return the virtual time."""
+        self._now = self.at(time)
+        self._waiting += 1
+        return self._now
+
+    def end_wait(self, start: float, time: float) -> None:
+        """Note that one is served, which would have begun at `start` of virtual time."""
+        self._now = max(self._now, start)
+        self._waiting -= 1
+        self._idle_since = time
+
+
+class _Share:
+    """How far somebody has come in the virtual time of those that it shares with."""
+
+    __slots__ = ("clock", "used")
+
+    def __init__(self, clock: _VirtualClock) -> None:
+        self.clock = clock
+        self.used = 0.0
+
+    def charge(self, seconds: float, time: float) -> None:
+        now = self.clock.at(time)
+        self.used = min(max(self.used, now) + seconds, now + MOST_AHEAD)
+
+
+class Account:
+    """What one peer from one source has had of the processor. `FairShares.account` gives it."""
+
+    __slots__ = ("_time", "peer", "source")
+
+    def __init__(self, source: _Share, peer: _Share, time: Callable[[], float]) -> None:
+        self.source, self.peer = source, peer
+        self._time = time
+
+    def charge(self, seconds: float) -> None:
+        """Note that so much processor time was spent for it."""
+        time = self._time()
+        self.source.charge(seconds, time)
+        self.peer.charge(seconds, time)
+
+    @property
+    def ahead(self) -> bool:
+        """True if it has had more than others who wait, or have waited, of its source or of others."""
+        time = self._time()
+        if self.peer.used > self.peer.clock.at(time):
+            return True
+        return self.source.used > self.source.clock.at(time) + LEEWAY
+
+
+class FairShares:
+    """The accounts of one event loop."""
+
+    __slots__ = ("_accounts", "_clock", "_sources", "time")
+
+    def __init__(self, time: Callable[[], float]) -> None:
+        """`time` is the seconds for which the processor was idle until now."""
+        self.time = time
+        self._clock = _VirtualClock(time())
+        self._sources: OrderedDict[str, tuple[_Share, _VirtualClock]] = OrderedDict()
+        self._accounts: OrderedDict[tuple[str, object], Account] = OrderedDict()
+
+    def account(self, source: str, peer: object = None) -> Account:
+        """Return the account of `peer`, such as an identity, at `source`."""
+        key = (source, peer)
+        account = self._accounts.get(key)
+        if account is None:
+            share, clock = self._source(source)
+            account = self._accounts[key] = Account(share, _Share(clock), self.time)
+            if len(self._accounts) > REMEMBERED:
+                self._accounts.popitem(last=False)
+        self._accounts.move_to_end(key)
+        return account
+
+    def _source(self, source: str) -> tuple[_Share, _VirtualClock]:
+        found = self._sources.get(source)
+        if found is None:
+            found = self._sources[source] = (_Share(self._clock), _VirtualClock(self.time()))
+            if len(self._sources) > REMEMBERED:
+                self._sources.popitem(last=False)
+        self._sources.move_to_end(source)
+        return found
+
+
+class _Waiting(Generic[T]):
+    """Shares that wait, each with what is to be done; the one that has had least comes first."""
+
+    __slots__ = ("_heap", "_of", "_order")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, _Share]] = []
+        self._order = itertools.count()
+        self._of: dict[_Share, T] = {}
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def get(self, share: _Share) -> T | None:
+        return self._of.get(share)
+
+    def put(self, share: _Share, waiting: T, time: float) -> None:
+        self._of[share] = waiting
+        start = max(share.used, share.clock.begin_wait(time))
+        heapq.heappush(self._heap, (start, next(self._order), share))
+
+    def take(self, time: float) -> tuple[_Share, T]:
+        while True:
+            start, order, share = heapq.heappop(self._heap)
+            if share.used > start:  # something was spent for it meanwhile
+                heapq.heappush(self._heap, (share.used, order, share))
+                continue
+            share.clock.end_wait(start, time)
+            return share, self._of.pop(share)
+
+
+_Line = deque[tuple[Account, T]]
+
+
+class FairQueue(Generic[T]):
+    """What waits to be done, in one order for each account, and among accounts as they have had of the processor."""
+
+    __slots__ = ("_shares", "_size", "_sources")
+
+    def __init__(self, shares: FairShares) -> None:
+        self._shares = shares
+        self._sources: _Waiting[_Waiting[_Line[T]]] = _Waiting()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def put(self, account: Account, item: T) -> None:
+        """Put `item` behind what waits for `account`."""
+        time = self._shares.time()
+        self._size += 1
+        peers = self._sources.get(account.source)
+        if peers is None:
+            peers = _Waiting()
+            self._sources.put(account.source, peers, time)
+        line = peers.get(account.peer)
+        if line is None:
+            peers.put(account.peer, deque([(account, item)]), time)
+        else:
+            line.append((account, item))
+
+    def take(self) -> tuple[Account, T]:
+        """Return what is to be done next, and for whom. What that costs is to be charged before the next call."""
+        time = self._shares.time()
+        source, peers = self._sources.take(time)
+        peer, line = peers.take(time)
+        account, item = line.popleft()
+        self._size -= 1
+        if line:
+            peers.put(peer, line, time)
+        if peers:
+            self._sources.put(source, peers, time)
+        return account, item

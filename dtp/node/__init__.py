@@ -1,0 +1,1 @@
+"""Nodes: what ties listener, peers, topics and shared graphs together."""

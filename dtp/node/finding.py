@@ -1,0 +1,189 @@
+"""How a node is found and finds: its record, the LAN and the DHT, as the user has chosen them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import urlsplit
+
+from dtp.errors import DtpError
+from dtp.identity import Identity, PeerId
+from dtp.net.reachable import is_any
+from dtp.peers.book import PeerBook
+from dtp.peers.lan.interfaces import dialled_urls
+from dtp.peers.lan.multicast import Lan
+from dtp.peers.private import PrivateNetwork
+from dtp.peers.record import MAX_ADDRESSES, PeerRecord
+from dtp.peers.resolver import Finder
+from dtp.tasks import TaskSet
+
+if TYPE_CHECKING:
+    from dtp.peers.dht import Dht
+    from dtp.peers.lan.mdns import Mdns
+
+log = logging.getLogger("dtp.node")
+
+#: Ways to find others.
+WAYS: Final = ("lan", "mdns", "dht")
+#: Seconds for which two processes may be one node, while one takes the other's place.
+SUCCESSION: Final = 10.0
+#: Own records that are known as such: several come from each change of where the node is reached.
+_SIGNED: Final = 64
+#: All addresses of the machine.
+ANY: Final = "0.0.0.0"
+
+
+def dht_host(urls: Iterable[str]) -> str:
+    """Return the address for the socket of the DHT of a node that listens at these URLs: theirs, where it is one.
+
+    All addresses where they are several, or there are none: who listens nowhere asks others all the same.
+    """
+    hosts = {urlsplit(each).hostname or "" for each in urls} - {""}
+    return hosts.pop() if len(hosts) == 1 else ANY
+
+
+class DhtFinder:
+    """Looks peers up in the DHT."""
+
+    source: ClassVar[str] = "dht"
+
+    def __init__(self, dht: Dht) -> None:
+        self._dht = dht
+
+    async def find(self, peer: PeerId) -> PeerRecord | None:
+        """See `Finder`."""
+        return await self._dht.find(peer)
+
+
+class Finding:
+    """The ways that are open, and what the node says there. Within the node's `AsyncExitStack`."""
+
+    def __init__(self, identity: Identity, book: PeerBook, ways: Collection[str]) -> None:
+        self.identity, self.book = identity, book
+        self.lan: Lan | None = None
+        self.mdns: Mdns | None = None
+        self.dht: Dht | None = None
+        #: What the node says of itself; None before `say`.
+        self.record: PeerRecord | None = None
+        #: Called where the DHT has a newer record of this node than its own.
+        self.on_superseded: Callable[[], object] | None = None
+        #: The `sequence` of the first record that it signed, and its last ones.
+        self._first = 0
+        self._signed: deque[PeerRecord] = deque(maxlen=_SIGNED)
+        #: Whether the LAN is told when it ends.
+        self.says_goodbye = True
+        self._ways = frozenset(ways)
+        self._tasks = TaskSet()
+
+    async def open(
+        self,
+        stack: AsyncExitStack,
+        network: PrivateNetwork | None,
+        endpoints: Sequence[str],
+        options: Mapping[str, Mapping[str, Any]],
+    ) -> list[Finder]:
+        """Open the ways, and return what finds peers by them. `endpoints` are DHT nodes to begin with, `options`
+        further arguments of `Lan` and `Dht`."""
+        lan_options = options["lan"]
+        finders: list[Finder] = []
+        stack.push_async_callback(self._tasks.stop)
+        if "lan" in self._ways:
+            self.lan = Lan(self.book, network=network, **lan_options)
+            await stack.enter_async_context(self.lan)
+            stack.callback(self._say_goodbye, self.lan)
+            finders.append(self.lan)
+        if "mdns" in self._ways:
+            from dtp.peers.lan.mdns import Mdns
+
+            self.mdns = Mdns(self.book, network=network, interfaces=lan_options.get("interfaces", ()))
+            finders.append(await stack.enter_async_context(self.mdns))
+        if "dht" in self._ways:
+            from dtp.peers.dht import Dht
+
+            self.dht = Dht(self.identity, bootstrap=endpoints, network=network, **options["dht"])
+            await stack.enter_async_context(self.dht)
+            finders.append(DhtFinder(self.dht))
+        return finders
+
+    def say(self, urls: Iterable[str], services: Sequence[str], ttl: float) -> None:
+        """Sign what the node says of itself, and say it by each way."""
+        self.record = PeerRecord.sign(
+            self.identity,
+            now=self._next_moment(),
+            ttl=ttl,
+            addresses=dialled_urls(urls)[:MAX_ADDRESSES],
+            services=services,
+            dht=self._endpoint(),
+        )
+        self._first = self._first or self.record.sequence
+        self._signed.append(self.record)
+        if self.lan is not None:
+            self.lan.publish(self.record, to_all=True)
+        if self.mdns is not None:
+            self.mdns.publish(self.record)
+        self.publish()
+
+    def is_of_another(self, record: PeerRecord) -> bool:
+        """True if a record of this identity was signed since this node began, and not by it, nor by a process whose
+        place it takes: that one listens at the same sockets, and goes within `SUCCESSION`."""
+        if not 0 < self._first < record.sequence or record in self._signed:
+            return False
+        ours = {each for own in self._signed for each in own.addresses}
+        elsewhere = any(each not in ours and not each.startswith("relay:") for each in record.addresses)
+        return elsewhere or record.sequence > self._first + 1000 * SUCCESSION
+
+    def publish(self) -> None:
+        """Put the record into the DHT, where there is one; while nobody else is in it, it is kept ready."""
+        if self.dht is not None and self.record is not None:
+            self._tasks.start(self._publish(self.dht, self.record), name="dtp-node-publish")
+
+    async def _publish(self, dht: Dht, record: PeerRecord) -> None:
+        from dtp.peers.dht import DhtSuperseded
+
+        try:
+            await dht.publish(record)
+        except DhtSuperseded as fault:
+            log.info("the record isn't in the DHT: %s", fault)
+            if self.on_superseded is not None:
+                self.on_superseded()
+        except DtpError as fault:
+            log.info("the record isn't in the DHT: %s", fault)
+
+    def heard(self, record: PeerRecord) -> None:
+        """Take a node that was found by another way into the DHT."""
+        if self.dht is not None and record.dht:
+            was_alone = not len(self.dht.node.table)
+            self.dht.meet(record)
+            if was_alone:
+                self._tasks.start(self._join(self.dht), name="dtp-node-join")
+
+    async def _join(self, dht: Dht) -> None:
+        try:
+            await dht.wait_joined()
+        except DtpError as fault:
+            log.info("the DHT: %s", fault)
+        self.publish()
+
+    def _endpoint(self) -> str:
+        """The DHT's endpoint as others on the networks of this machine reach it; "" where there is none."""
+        if self.dht is None:
+            return ""
+        host, _, port = self.dht.endpoint.rpartition(":")
+        if not is_any(host.strip("[]")):
+            return self.dht.endpoint
+        reached = dialled_urls([f"tcp://0.0.0.0:{port}"])
+        return reached[0].removeprefix("tcp://") if reached else ""
+
+    def _say_goodbye(self, lan: Lan) -> None:
+        """Tell the LAN that the node goes: a record without addresses."""
+        if self.record is not None and self.says_goodbye:
+            lan.withdraw(PeerRecord.sign(self.identity, now=self._next_moment(), ttl=60))
+
+    def _next_moment(self) -> float:
+        """Return the time, and later than the record before: two in one millisecond would be one."""
+        now = time.time()
+        return now if self.record is None else max(now, (self.record.sequence + 1.5) / 1000)

@@ -1,0 +1,267 @@
+"""What a node does to be reached: its UDP port, places at relays, direct carriers instead of relayed ones.
+
+Whether it can be dialled it asks those it is linked to. Where it cannot, it asks the router for ports, and a linked
+node that relays for a place, and says so in its record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from typing import Final
+from urllib.parse import urlsplit
+
+from dtp.carriers.errors import MissingLibraryError
+from dtp.errors import CarrierError, DtpError, PeerError
+from dtp.identity import Identity, PeerId
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.listener import Listener
+from dtp.peers.lan.interfaces import dialled_urls, own_addresses
+from dtp.peers.links import NODE_SERVICE, PeerLink, PeerLinks
+from dtp.peers.reach.dialability import Dialability, is_outside, urls_to_try
+from dtp.peers.reach.messages import RELAY_SERVICE
+from dtp.peers.reach.port_mapping import PortMapping, PortMappingError
+from dtp.peers.reach.reach import CHECK_PAUSE, REACH_PROTOCOL, Reach
+from dtp.peers.reach.relay_client import ConnectRelay, RelayPlace
+from dtp.peers.record import PeerRecord
+from dtp.tasks import TaskSet
+
+log = logging.getLogger("dtp.node")
+
+#: Seconds until a relay that didn't give a place is asked again, at first and at most.
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
+#: Peers that are asked to dial: more say nothing new.
+MOST_ASKED: Final = 8
+#: Seconds until a hidden node asks again.
+RECHECK: Final = 1800.0
+#: Carriers that `dtp.net.listener.listen` doesn't open for a node.
+_OWN: Final = ("quic:", "relay:")
+#: What a router calls what a carrier goes by.
+_PROTOCOLS: Final = {"tcp": "TCP", "ws": "TCP", "quic": "UDP"}
+
+
+class NodeReach:
+    """The `Reach` of a node, and the tasks that use it: `join`, `open`, `leave`, `close`."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        psk: bytes | None,
+        on_change: Callable[[], object],
+        record_of: Callable[[PeerId], PeerRecord | None],
+        connect_relay: ConnectRelay | None = None,
+        map_port: Callable[[int, str], PortMapping] | None = None,
+    ) -> None:
+        """`on_change` is called when it is dialled at another place than before, or is found to be hidden or not.
+        `connect_relay` gives connections to relays; None: they are free. `map_port` asks the router for a port; None:
+        it isn't asked."""
+        self.reach = Reach(identity, psk=psk, connect_relay=connect_relay)
+        #: What those have found who tried to dial this node.
+        self.dialability = Dialability()
+        self._on_change, self._record_of, self._map_port = on_change, record_of, map_port
+        self._links: PeerLinks | None = None
+        self._tasks = TaskSet()
+        self._mapped: list[str] = []
+        self._places: dict[str, bool] = {}
+        self._listener: Listener | None = None
+        self._stack = AsyncExitStack()
+        self._hiding: asyncio.Task[None] | None = None
+        self._told: tuple[object, ...] = (False,)
+
+    @staticmethod
+    def others(urls: Sequence[str]) -> list[str]:
+        """Return the URLs that are opened elsewhere."""
+        return [url for url in urls if not url.startswith(_OWN)]
+
+    def join(self, links: PeerLinks) -> None:
+        """Answer on these links, and ask by them."""
+        self._links = links
+        links.protocols[REACH_PROTOCOL] = self.reach.serve
+
+    async def open(self, listener: Listener, urls: Sequence[str]) -> None:
+        """Listen at the `quic:` URLs, and begin to ask for places at the `relay:` ones. Raise `ListenError`.
+
+        Where the listener has a UDP port already, that one is used for dialling, too.
+        """
+        self._listener = listener
+        self.reach.use(listener)
+        for url in urls:
+            if url.startswith("quic:"):
+                await self.reach.listen(listener, url)
+        for url in urls:
+            if url.startswith("relay:"):
+                self._tasks.start(self._take_place(listener, url), name="dtp-node-relay")
+
+    async def _take_place(self, listener: Listener, url: str) -> None:
+        """Ask until there is a place; from then on it is kept by itself."""
+        pause = FIRST_PAUSE
+        while not await self._try_place(listener, url, chosen=False):
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _try_place(self, listener: Listener, url: str, *, chosen: bool) -> bool:
+        try:
+            self._places[await self.reach.reserve(listener, url)] = chosen
+        except (CarrierError, PeerError, OSError) as error:
+            log.info("no place at %s yet: %s", url, error)
+            return False
+        self._on_change()
+        return True
+
+    # ---- connections that are relayed -----------------------------------------------------------------------
+
+    def connected(self, connection: Connection) -> None:
+        """A connection has come about: where it is relayed, get it a direct carrier."""
+        if _relay_of(connection):
+            self._tasks.start(self._upgrade(connection, None), name="dtp-node-direct")
+
+    def linked(self, link: PeerLink) -> None:
+        """As `connected`, for a link; and have the peer say where it sees this node, and whether it can dial it."""
+        if link.outgoing and _relay_of(link.connection):
+            self._tasks.start(self._upgrade(link.connection, link), name="dtp-node-direct")
+        elif self._dialled_at() and (self._links is None or len(self._links) <= MOST_ASKED or self.hidden):
+            self._tasks.start(self._ask(link), name="dtp-node-check")
+
+    def lost(self, link: PeerLink) -> None:
+        """What its peer has found holds no more: the node, or the peer, may have moved."""
+        self.dialability.forget(link.peer)
+
+    async def _upgrade(self, connection: Connection, link: PeerLink | None) -> None:
+        try:
+            if link is None:
+                assert self._links is not None
+                there = Address.direct(connection.peer, _relay_of(connection), NODE_SERVICE)
+                link = self._links.get(connection.peer) or await self._links.connect(there)
+            await self.reach.upgrade(connection, link)
+        except DtpError as error:
+            log.info("%r stays relayed: %s", connection, error)
+
+    # ---- whether it can be dialled --------------------------------------------------------------------------
+
+    @property
+    def urls(self) -> list[str]:
+        """Where it is dialled besides where it listens: ports of the router, and what others have reached."""
+        own = dialled_urls(() if self._listener is None else self._listener.urls)
+        return [url for url in dict.fromkeys((*self._mapped, *self.dialability.urls)) if url not in own]
+
+    @property
+    def hidden(self) -> bool:
+        """True while those who tried could not dial it."""
+        return self.dialability.verdict is False
+
+    def _dialled_at(self) -> list[str]:
+        """The URLs at which it listens itself."""
+        urls = [] if self._listener is None else self._listener.urls
+        return [url for url in urls if urlsplit(url).scheme in _PROTOCOLS]
+
+    async def _ask(self, link: PeerLink) -> None:
+        """Have a peer try to dial this node, and draw the consequences."""
+        try:
+            seen = await self.reach.observe(link)
+            if not seen:
+                return
+            tried = urls_to_try(seen, self._dialled_at(), self._mapped)
+            reached = await self.reach.check(link, tried) if tried else []
+        except (DtpError, EOFError, TimeoutError) as error:
+            log.info("%r doesn't say whether it can dial this node: %s", link, error)
+            return
+        outside = is_outside(seen, own_addresses().values())
+        if outside:
+            # A NAT may let in by UDP whoever was sent to before, as this peer was, by the DHT if by nothing else.
+            reached = [url for url in reached if not url.startswith("quic:") or url in self._mapped]
+        self.dialability.say(link.peer, reached, outside=outside)
+        self._conclude()
+
+    def _conclude(self) -> None:
+        """Say what is new, and see to it that a hidden node is reached all the same."""
+        told = (self.hidden, *self.urls)
+        if told != self._told:
+            self._told = told
+            self._on_change()
+        if self.hidden and (self._hiding is None or self._hiding.done()):
+            self._hiding = self._tasks.start(self._hide(), name="dtp-node-hidden")
+
+    async def _hide(self) -> None:
+        """Ask the router for ports, and linked nodes that relay for a place, until it can be dialled or has one."""
+        if not self._mapped:
+            await self._map_ports()
+        pause = FIRST_PAUSE
+        while self.dialability.verdict is not True and not self._places:
+            for url in self._relays():
+                assert self._listener is not None
+                if await self._try_place(self._listener, url, chosen=True):
+                    break
+            else:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+        while self.dialability.verdict is not True:
+            await asyncio.sleep(RECHECK)
+            await self._ask_again()
+        await self._give_back(lambda url: self._places[url])
+
+    async def _map_ports(self) -> None:
+        for url in self._dialled_at() if self._map_port is not None else ():
+            parts = urlsplit(url)
+            try:
+                assert self._map_port is not None
+                mapping = self._map_port(parts.port or 0, _PROTOCOLS[parts.scheme])
+                await self._stack.enter_async_context(mapping)
+            except MissingLibraryError as error:
+                log.info("the router isn't asked for ports: %s", error)
+                return
+            except PortMappingError as error:
+                log.info("%s", error)
+                return
+            self._mapped.append(parts._replace(netloc=mapping.address).geturl())
+        if self._mapped:
+            self._conclude()
+            await asyncio.sleep(CHECK_PAUSE)  # nobody tries more often
+            await self._ask_again()
+
+    async def _ask_again(self) -> None:
+        links = [] if self._links is None else list(self._links)[:MOST_ASKED]
+        await asyncio.gather(*(self._ask(link) for link in links))
+
+    def _relays(self) -> Iterable[str]:
+        """The places that linked nodes may give: over QUIC first, for then holes can be punched."""
+        for link in self._links or ():
+            record = self._record_of(link.peer)
+            if record is None or RELAY_SERVICE not in record.services or link.closed:
+                continue
+            direct = [url for url in record.addresses if urlsplit(url).scheme in _PROTOCOLS]
+            for url in sorted(direct, key=lambda url: not url.startswith("quic:")):
+                yield RelayPlace(link.peer, Address.direct(link.peer, url, RELAY_SERVICE), None).own_url
+
+    async def _give_back(self, chosen: Callable[[str], bool]) -> None:
+        for url in [url for url in self._places if chosen(url)]:
+            del self._places[url]
+            if self._listener is not None:
+                await self._listener.remove(url)
+            self._on_change()
+
+    # ---- the end ----------------------------------------------------------------------------------------------
+
+    async def leave(self) -> None:
+        """Give places at relays and ports of the router back, and ask for none. What came by them goes on.
+        Idempotent."""
+        await self._tasks.stop()
+        self._on_change = lambda: None
+        await self._give_back(lambda _: True)
+        await self._stack.aclose()
+        self._mapped.clear()
+
+    async def close(self) -> None:
+        """End what is under way. Idempotent."""
+        await self._tasks.stop()
+        await self._stack.aclose()
+        await self.reach.close()
+
+
+def _relay_of(connection: Connection) -> str:
+    """Return the URL by which a connection is relayed; "" for one that is direct."""
+    return next((url for url in connection.stats.carriers if url.startswith("relay:")), "")

@@ -1,0 +1,669 @@
+"""Graphs shared in a topic: heads are announced there, what is missing is synced with whoever has it.
+
+`GraphShares` is a node's table of them and serves the streams that peers open; `GraphShare` is one. What to do next
+says `dtp.node.heads`; here it is done. docs/sharing.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from random import Random
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from dtp.errors import CarrierError, DtpError, LocalError, PeerError
+from dtp.graph.errors import BlobAbsent, GraphError
+from dtp.graph.frames import vector
+from dtp.graph.presence import links
+from dtp.graph.sync.replicating import EVERYTHING, Exchanged, Serving, answer_stream, sync_stream
+from dtp.identity import Identity, PeerId
+from dtp.node.heads import (
+    Action,
+    Dial,
+    Fetch,
+    Heads,
+    HeadsError,
+    HeadsPlan,
+    Probe,
+    ShareLimits,
+    decode,
+    encode,
+)
+from dtp.peers.links import UNKNOWN_PROTOCOL
+from dtp.session.codes import ConnectionClosed, StreamReset
+from dtp.tasks import SupervisedTask, TaskSet, start_task
+
+if TYPE_CHECKING:
+    from dtp.crdt.values import BlobRef
+    from dtp.graph.blobs.fetching import Blob
+    from dtp.graph.graph import Graph
+    from dtp.net.stream import Stream
+
+log = logging.getLogger("dtp.node")
+
+#: The protocol of streams between nodes.
+PROTOCOL: Final = "graph/1"
+#: The codes that a stream is reset with: nobody shares that here, and too many streams at once.
+UNKNOWN: Final = 16
+BUSY: Final = 17
+_TOKEN: Final = 32
+_DIGEST: Final = vector.DIGEST
+_SYNC: Final = b"\x01"
+_HEADS: Final = b"\x02"
+_PRESENCE: Final = b"\x03"
+_MAX_ANSWER: Final = 64 * 1024
+#: Graphs that a node shares at once.
+_MAX_SHARES: Final = 256
+#: Blobs of a graph that are announced as being here.
+_MAX_PROVIDED: Final = 4096
+#: Peers that are asked for a blob beside those that are connected.
+_MAX_PROVIDERS: Final = 8
+
+DEFAULT: Final = ShareLimits()
+
+
+class NotShared(PeerError):
+    """A peer doesn't share the graph in this topic, or has another key for it."""
+
+    code = "not-shared"
+
+
+class ShareError(LocalError):
+    """A graph can't be shared like this; the message says why."""
+
+    code = "share"
+
+
+class Link(Protocol):
+    """A live connection to a node, as `dtp.peers.links.PeerLink` is."""
+
+    @property
+    def peer(self) -> PeerId:
+        """Who it is."""
+
+    @property
+    def outgoing(self) -> bool:
+        """Whether this side dialled."""
+
+    async def open(self, protocol: str) -> Stream:
+        """Open a stream for a protocol."""
+
+
+class Links(Protocol):
+    """All of a node's links, as `dtp.peers.links.PeerLinks` has them."""
+
+    def get(self, peer: PeerId) -> Link | None:
+        """Return the link to a peer, if there is one."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the links."""
+
+    async def connect(self, target: PeerId) -> Any:
+        """Return the link to a peer, dialled if there is none."""
+
+    def listen(
+        self, on_link: Callable[[Any], object], on_lost: Callable[[Any], object]
+    ) -> Callable[[], object]:
+        """Have links told that come and go; return what ends that."""
+
+
+class Message(Protocol):
+    """What comes out of a topic."""
+
+    @property
+    def author(self) -> PeerId:
+        """Who signed it."""
+
+    @property
+    def data(self) -> bytes:
+        """What it says."""
+
+
+class Topic(Protocol):
+    """A topic that is joined."""
+
+    async def publish(self, data: bytes) -> object:
+        """Send to all who have it."""
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """Iterate over what others publish."""
+
+
+class Providers(Protocol):
+    """Who has what, by hash, as `dtp.peers.dht.Dht` knows it."""
+
+    async def provide(self, content_hash: bytes) -> object:
+        """Say that it is here."""
+
+    async def providers(self, content_hash: bytes) -> Iterable[Any]:
+        """Return signed records of peers that say to have it."""
+
+
+class GraphShares:
+    """The graphs that a node shares. `serve` takes the streams that other nodes open for `PROTOCOL`."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        links: Links,
+        *,
+        providers: Providers | None = None,
+        limits: ShareLimits = DEFAULT,
+        random: Random | None = None,
+    ) -> None:
+        self.identity = identity
+        self.links = links
+        self.providers = providers
+        self.limits = limits
+        self.random = Random() if random is None else random  # nobody gains by knowing it
+        self._shares: list[GraphShare] = []
+        self._serving: Counter[bytes] = Counter()
+
+    def __iter__(self) -> Iterator[GraphShare]:
+        return iter(list(self._shares))
+
+    def share(self, graph: Graph, topic: Topic, *, name: str, key: bytes | str | None = None) -> GraphShare:
+        """Return a graph as it is shared in a joined topic of this name, to be used by `async with`.
+
+        Who hasn't got the topic's `key`, where it has one, is given nothing. Raise `ShareError` when the graph, or
+        the topic, is shared already, or the graph signs as somebody else.
+        """
+        if graph.identity.id != self.identity.id:
+            raise ShareError(
+                "a node shares graphs that its own identity opened: Graph.open(..., identity=node.identity)"
+            )
+        if any(each.graph is graph or each.topic_name == name for each in self._shares):
+            raise ShareError(
+                f"the graph {graph.name!r}, or another one in the topic {name!r}, is shared already"
+            )
+        if len(self._shares) >= _MAX_SHARES:
+            raise ShareError(f"a node shares at most {_MAX_SHARES} graphs")
+        graph.check_writable()
+        share = GraphShare(self, graph, topic, name, key)
+        self._shares.append(share)
+        return share
+
+    def end(self, share: GraphShare) -> None:
+        """Take a graph out that is shared no more."""
+        if share in self._shares:
+            self._shares.remove(share)
+
+    async def serve(self, link: Link, stream: Stream) -> None:
+        """Serve a stream that a node opened for `PROTOCOL`. What it does wrong ends the stream alone."""
+        peer = link.peer.key
+        if self._serving[peer] >= self.limits.served_each or self._serving.total() >= self.limits.served:
+            stream.reset(BUSY)
+            return
+        self._serving[peer] += 1
+        present: GraphShare | None = None
+        try:
+            present = await self._serve(peer, stream)
+        except (ConnectionClosed, StreamReset, asyncio.IncompleteReadError, TimeoutError):
+            stream.reset()
+        except PeerError as error:
+            stream.reset(UNKNOWN)
+            log.warning("a stream of %s for a shared graph: %s", link.peer.short, error)
+        finally:
+            self._serving[peer] -= 1
+            if not self._serving[peer]:
+                del self._serving[peer]
+        if present is not None:  # for as long as both share it: that isn't among what is served at once
+            await present.presence.serve(peer, stream)
+
+    async def _serve(self, peer: bytes, stream: Stream) -> GraphShare | None:
+        """Serve a stream, but for one about presence: then return the share that it is for."""
+        async with asyncio.timeout(self.limits.stall):
+            head = await stream.readexactly(_TOKEN + 1)
+        token, kind = head[:_TOKEN], head[_TOKEN:]
+        own = self.identity.id.key
+        for share in self._shares:
+            if hmac.compare_digest(share.token(peer, own), token):
+                await share.answer(peer, kind, stream)
+                return share if kind == _PRESENCE else None
+        stream.reset(UNKNOWN)
+        return None
+
+
+class GraphShare:
+    """A graph that is shared in a topic, within `async with`; `GraphShares.share` makes it."""
+
+    def __init__(
+        self, shares: GraphShares, graph: Graph, topic: Topic, name: str, key: bytes | str | None
+    ) -> None:
+        self.graph = graph
+        self.topic_name = name
+        self.limits = shares.limits
+        #: What went over streams that this side opened, in sum.
+        self.exchanged = Exchanged()
+        #: What ended it, if the graph's own state did: it signed two histories elsewhere, or its store failed.
+        self.failure: DtpError | None = None
+        self._shares = shares
+        self._topic = topic
+        self._key = key.encode() if isinstance(key, str) else key
+        self._is_private = key is not None
+        self._plan = HeadsPlan(shares.identity.id.key, limits=shares.limits, random=shares.random)
+        #: How often what happened: "announced", "heard", "ignored", "probed", "agreed", "synced", "failed",
+        #: "disbelieved".
+        self.counts = self._plan.counts
+        self._heads: tuple[dict[bytes, int], bytes] | None = None
+        self._wake = asyncio.Event()
+        self._current = asyncio.Condition()
+        self._provided: set[bytes] = set()
+        self._provide_at = 0.0
+        self._tasks = TaskSet()
+        #: Who is there: told to neighbours that share the graph.
+        self.presence = SharedPresence(self)
+        self._worker = SupervisedTask(self._work, name="dtp-share")
+        self._reader = SupervisedTask(self._read, name="dtp-share-topic")
+        self._forget: list[Callable[[], object]] = []
+
+    # ---- life -----------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> GraphShare:
+        await self.graph.commit()
+        self._plan.begin(self._ours()[0])
+        self._forget = [self.graph.listen(self._stored), self._shares.links.listen(self._linked, self._lost)]
+        self._worker.start()
+        self._reader.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Share it no more. The graph stays open."""
+        self._shares.end(self)
+        for forget in self._forget:
+            forget()
+        self._forget = []
+        await self.presence.stop()
+        await self._worker.stop()
+        await self._reader.stop()
+        await self._tasks.stop()
+        async with self._current:
+            self._current.notify_all()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _ours(self) -> tuple[dict[bytes, int], bytes]:
+        """Return what is here, author -> last sequence, and its digest."""
+        if self._heads is None:
+            heads = self.graph.frames.heads()
+            self._heads = {author: head.sequence for author, head in heads.items()}, vector.digest(heads)
+        return self._heads
+
+    def _out(self) -> frozenset[bytes]:
+        """Return the authors of whom nothing is wanted: banned, beyond their quotas, or with two histories."""
+        return self.graph.admission.unwanted | self.graph.forks.keys()
+
+    def _stored(self) -> None:
+        self._heads = None
+        self._wake.set()
+
+    def _linked(self, link: Link) -> None:
+        # Of a link that was there before the share, the other side may have asked when nothing was shared here.
+        is_joining = not self._forget
+        self._plan.link_up(link.peer.key, self._now(), outgoing=link.outgoing or is_joining)
+        self._wake.set()
+
+    def _lost(self, link: Link) -> None:
+        if self._shares.links.get(link.peer) in (None, link):
+            self._plan.link_down(link.peer.key)
+            self._wake.set()
+
+    # ---- what can be asked ----------------------------------------------------------------------------------
+
+    @property
+    def missing(self) -> int:
+        """Return how many frames others have announced that aren't here."""
+        ours = self._ours()[0]
+        return sum(
+            last - ours.get(author, 0) for author, last in self._plan.missing(ours, self._out()).items()
+        )
+
+    async def wait_current(self) -> None:
+        """Wait until nothing is missing of what was announced, and neighbours have nothing else.
+
+        One at least has to be there: alone it waits for a neighbour.
+
+        Raise what ended the sharing, if something did.
+        """
+        async with self._current:
+            await self._current.wait_for(lambda: self.failure or not self._forget or self._is_current())
+        if self.failure is not None:
+            raise self.failure
+
+    def _is_current(self) -> bool:
+        ours = self._ours()[0]
+        return (
+            self.counts["agreed"] > 0
+            and not self._plan.missing(ours, self._out())
+            and not self._plan.is_fetching
+            and not self._plan.is_asking(self._now())
+        )
+
+    async def fetch(self, ref: BlobRef) -> Blob:
+        """Have a blob here: from whoever shares the graph and is connected, or says elsewhere to have it.
+
+        Raise `BlobAbsent` when nobody gives it.
+        """
+        blob = self.graph.blobs.get(ref)
+        links = list(self._shares.links)
+        self._shares.random.shuffle(links)
+        for link in links:
+            if blob.is_here:
+                return blob
+            await self._fetch_from(ref, link.peer)
+        if not blob.is_here and self._shares.providers is not None:
+            for record in list(await self._shares.providers.providers(ref.id))[:_MAX_PROVIDERS]:
+                if record.peer != self._shares.identity.id and not blob.is_here:
+                    await self._fetch_from(ref, record.peer)
+        if not blob.is_here:
+            raise BlobAbsent("nobody who shares the graph and can be reached has the blob")
+        await self._provide([ref.id])
+        return blob
+
+    async def _fetch_from(self, ref: BlobRef, peer: PeerId) -> None:
+        try:
+            link = self._shares.links.get(peer) or await self._shares.links.connect(peer)
+            await self.graph.blobs.fetch(ref, _Opener(self, link))
+        except (PeerError, CarrierError, ConnectionClosed, asyncio.IncompleteReadError) as error:
+            self.counts["failed"] += 1
+            log.debug("a blob from %s: %s", peer.short, error)
+
+    # ---- streams --------------------------------------------------------------------------------------------
+
+    def token(self, opener: bytes, acceptor: bytes) -> bytes:
+        """Return what a stream from one peer to another begins with: it shows the topic, and its key."""
+        parts = b"".join((self.topic_name.encode(), b"\0", self.graph.name.encode(), b"\0", opener, acceptor))
+        key = hashlib.blake2b(self._key or b"", digest_size=_TOKEN).digest()
+        return hashlib.blake2b(parts, digest_size=_TOKEN, key=key, person=b"dtp.share.v1").digest()
+
+    async def open(self, link: Link, kind: bytes = _SYNC) -> Stream:
+        """Open a stream to a peer that shares the graph. Raise `NotShared` where it has to prove that, and can't."""
+        own, peer = self._shares.identity.id.key, link.peer.key
+        stream = await link.open(PROTOCOL)
+        try:
+            stream.write(self.token(own, peer) + kind)
+            if self._is_private:
+                async with asyncio.timeout(self.limits.stall):
+                    proof = await stream.readexactly(_TOKEN)
+                if not hmac.compare_digest(proof, self.token(peer, own)):
+                    raise NotShared(f"{link.peer.short} has another key for the topic {self.topic_name!r}")
+        except BaseException:
+            stream.reset()
+            raise
+        return stream
+
+    async def answer(self, peer: bytes, kind: bytes, stream: Stream) -> None:
+        """Serve a stream that a peer has opened by `open`."""
+        if self._is_private:
+            stream.write(self.token(self._shares.identity.id.key, peer))
+        self.presence.met(peer)
+        if kind == _HEADS:
+            await self._answer_heads(stream)
+        elif kind == _SYNC:
+            takes = not self._plan.is_fetching
+            try:
+                await answer_stream(self.graph, stream, EVERYTHING if takes else Serving(takes=False))
+            except GraphError:
+                if not self.graph.closed:
+                    raise
+            finally:
+                if not takes:
+                    self._plan.refused_frames(peer, self._now())
+                    self._wake.set()
+        elif kind != _PRESENCE:
+            raise HeadsError("a stream for a shared graph is for something unknown")
+
+    async def _answer_heads(self, stream: Stream) -> None:
+        async with asyncio.timeout(self.limits.stall):
+            theirs = await stream.readexactly(_DIGEST)
+        ours, digest = self._ours()
+        is_all = theirs == digest or len(ours) <= self.limits.answered
+        message = encode(Heads(digest, ours if is_all and theirs != digest else {}, is_all))
+        stream.write(len(message).to_bytes(4, "big") + message)
+        stream.close()
+
+    async def _ask_heads(self, link: Link) -> Heads:
+        async with asyncio.timeout(self.limits.stall):
+            stream = await self.open(link, _HEADS)
+            async with stream:
+                stream.write(self._ours()[1])
+                size = int.from_bytes(await stream.readexactly(4), "big")
+                if size > _MAX_ANSWER:
+                    raise HeadsError(f"an answer of {size} bytes; at most {_MAX_ANSWER} are taken")
+                return decode(await stream.readexactly(size), most=self.limits.answered)
+
+    # ---- the topic ------------------------------------------------------------------------------------------
+
+    def judge(self, author: PeerId, data: bytes) -> bool | None:
+        """Return whether an announcement is worth passing on: None when it is no announcement at all."""
+        try:
+            decode(data, most=self.limits.announced)
+        except HeadsError:
+            return None
+        if self._plan.may_announce(author.key, self._now()):
+            return True
+        self.counts["ignored"] += 1
+        return False
+
+    async def _read(self) -> None:
+        async for message in self._topic:
+            try:
+                said = decode(message.data, most=self.limits.announced)
+            except HeadsError:
+                self.counts["ignored"] += 1
+                continue
+            self.counts["heard"] += 1
+            ours, digest = self._ours()
+            self._plan.heard(message.author.key, said, ours, digest, self._now())
+            self._wake.set()
+        self._reader.retire()  # the topic was left
+
+    async def _announce(self) -> None:
+        ours, digest = self._ours()
+        said = self._plan.announcement(ours, lambda: digest, self._now())
+        if said is None:
+            return
+        try:
+            await self._topic.publish(encode(said))
+            self.counts["announced"] += 1
+        except DtpError as error:  # nobody is there yet: links compare heads when they come up
+            log.debug("heads of %r were not announced: %s", self.graph.name, error)
+
+    # ---- work -----------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while not self.graph.closed and self.failure is None:
+            self._wake.clear()
+            ours, digest = self._ours()
+            for action in self._plan.next(ours, digest, self._out(), self._now()):
+                self._tasks.start(self._do(action), name="dtp-share-action")
+            if not any(task.get_name() == "dtp-share-announce" for task in self._tasks):
+                self._tasks.start(self._announce(), name="dtp-share-announce")
+            await self._provide_blobs()
+            async with self._current:
+                self._current.notify_all()
+            try:
+                async with asyncio.timeout_at(max(self._plan.next_time(self._now()), self._now() + 0.001)):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+        self._worker.retire()
+        async with self._current:
+            self._current.notify_all()
+
+    async def _do(self, action: Action) -> None:
+        peer = action.peer
+        try:
+            match action:
+                case Dial():
+                    await self._shares.links.connect(PeerId(peer))
+                case Probe():
+                    await self._probe(peer)
+                case Fetch():
+                    await self._fetch(peer, action.without)
+        except StreamReset as error:
+            self._failed(peer, error, for_long=error.error_code in (UNKNOWN, UNKNOWN_PROTOCOL))
+        except (
+            PeerError,
+            CarrierError,
+            ConnectionClosed,
+            asyncio.IncompleteReadError,
+            TimeoutError,
+        ) as error:
+            self._failed(peer, error, for_long=isinstance(error, NotShared))
+        except LocalError as error:
+            self._failed(peer, error)
+            if isinstance(action, Fetch) and not self.graph.closed:
+                self.failure = error
+                log.error("graph %r is shared no more: %s", self.graph.name, error)
+        finally:
+            if self._plan.busy_with(peer) and asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                self._plan.failed(peer, self._now())
+            self._wake.set()
+
+    def _failed(self, peer: bytes, error: Exception, *, for_long: bool = False) -> None:
+        self.counts["failed"] += 1
+        log.debug("sharing %r with %s: %s", self.graph.name, PeerId(peer).short, error)
+        self._plan.failed(peer, self._now(), for_long=for_long)
+
+    def link(self, peer: bytes) -> Link:
+        """Return the link to a peer. Raise `NotShared` where it is over."""
+        link = self._shares.links.get(PeerId(peer))
+        if link is None:
+            raise NotShared("the link is over")
+        return link
+
+    async def _probe(self, peer: bytes) -> None:
+        said = await self._ask_heads(self.link(peer))
+        self.presence.met(peer)
+        self.counts["probed"] += 1
+        ours, digest = self._ours()
+        self.counts["agreed"] += said.digest == digest
+        self._plan.answered(peer, said, ours, digest, self._now())
+
+    async def _fetch(self, peer: bytes, without: frozenset[bytes]) -> None:
+        stream = await self.open(self.link(peer))
+        exchanged = Exchanged()
+        work = start_task(sync_stream(self.graph, stream, exchanged, without=without), name="dtp-share-sync")
+        try:
+            await self._wait_moving(work, exchanged)
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            for field in ("received", "sent", "bytes_received", "bytes_sent"):
+                setattr(self.exchanged, field, getattr(self.exchanged, field) + getattr(exchanged, field))
+        self.counts["synced"] += 1
+        self.counts["agreed"] += 1
+        self._plan.fetched(peer, self._ours()[0], self._out(), self._now())
+
+    async def _wait_moving(self, work: asyncio.Task[None], exchanged: Exchanged) -> None:
+        """Wait for a sync, as long as it moves. Raise `TimeoutError`."""
+        async with asyncio.timeout(self.limits.longest_sync):
+            while not work.done():
+                before = exchanged.bytes_received + exchanged.bytes_sent
+                await asyncio.wait({work}, timeout=self.limits.stall)
+                moved = exchanged.bytes_received + exchanged.bytes_sent - before
+                if not work.done() and moved < self.limits.least:
+                    raise TimeoutError(f"only {moved} bytes in {self.limits.stall:g} s")
+        await work
+
+    # ---- blobs ----------------------------------------------------------------------------------------------
+
+    async def _provide_blobs(self) -> None:
+        """Look now and then which blobs are here."""
+        now = self._now()
+        if self._shares.providers is not None and now >= self._provide_at:
+            self._provide_at = now + self.limits.poll
+            refs = await asyncio.to_thread(lambda: [ref.id for ref in self.graph.blobs.store.refs()])
+            await self._provide(refs)
+
+    async def _provide(self, ids: Iterable[bytes]) -> None:
+        """Say of blobs that are here that they are."""
+        providers = self._shares.providers
+        if providers is None:
+            return
+        for one in ids:
+            if one not in self._provided and len(self._provided) < _MAX_PROVIDED:
+                self._provided.add(one)
+                self._tasks.start(self._provide_one(providers, one), name="dtp-share-provide")
+
+    async def _provide_one(self, providers: Providers, content_hash: bytes) -> None:
+        try:
+            await providers.provide(content_hash)
+        except DtpError as error:
+            self._provided.discard(content_hash)  # it is tried again with the next look
+            log.debug("a blob could not be provided: %s", error)
+
+
+class SharedPresence:
+    """Who is there, told over links to those that have shown that they share the graph: one stream for each.
+
+    Of two the one with the lesser key opens it. It ends with the link, or when either shares the graph no more.
+    """
+
+    def __init__(self, share: GraphShare) -> None:
+        self._share = share
+        self._tasks = TaskSet()
+        self._with: set[bytes] = set()
+        self._stopped = False
+
+    def __len__(self) -> int:
+        """Return to how many neighbours it is told."""
+        return len(self._with)
+
+    def met(self, peer: bytes) -> None:
+        """A peer shares the graph: see to it that there is a stream."""
+        if self._share.graph.identity.id.key < peer and peer not in self._with and not self._stopped:
+            self._begin(peer, None)
+
+    async def serve(self, peer: bytes, stream: Stream) -> None:
+        """Take the stream that a peer has opened for it, until it ends. A second one at a time is refused."""
+        if peer in self._with or self._stopped:
+            stream.reset(BUSY)
+            return
+        await asyncio.wait({self._begin(peer, stream)})
+
+    def _begin(self, peer: bytes, stream: Stream | None) -> asyncio.Task[None]:
+        self._with.add(peer)
+        return self._tasks.start(self._tell(peer, stream), name="dtp-share-presence")
+
+    async def _tell(self, peer: bytes, stream: Stream | None) -> None:
+        share = self._share
+        try:
+            if stream is None:
+                stream = await share.open(share.link(peer), _PRESENCE)
+            await links.run(share.graph, stream)
+        except (
+            PeerError,
+            CarrierError,
+            ConnectionClosed,
+            asyncio.IncompleteReadError,
+            TimeoutError,
+        ) as error:
+            log.info("presence with %s ended: %s", PeerId(peer).short, error)
+        finally:
+            self._with.discard(peer)
+
+    async def stop(self) -> None:
+        """End all of it: the others hear that who was told of here is gone."""
+        self._stopped = True
+        await self._tasks.stop()
+
+
+class _Opener:
+    """Opens streams of a shared graph on a link, as a connection does for a served one."""
+
+    def __init__(self, share: GraphShare, link: Link) -> None:
+        self._share = share
+        self._link = link
+
+    async def open_stream(self) -> Stream:
+        return await self._share.open(self._link)

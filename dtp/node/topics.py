@@ -1,0 +1,100 @@
+"""A node's topics and shared graphs: gossip over its links, with the records of its book."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from dtp.gossip import PROTOCOL as GOSSIP
+from dtp.gossip import Gossip, GossipLimits
+from dtp.identity import Identity, PeerId
+from dtp.peers.book import PeerBook
+from dtp.peers.links import PeerLinks
+from dtp.peers.record import PeerRecord
+
+if TYPE_CHECKING:
+    from dtp.graph import Graph
+    from dtp.node.sharing import GraphShare, GraphShares, Providers
+
+
+class Topics:
+    """What a node gossips and shares. Within the node's `AsyncExitStack`."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        book: PeerBook,
+        links: PeerLinks,
+        own: Callable[[], PeerRecord],
+        limits: GossipLimits,
+    ) -> None:
+        """`own` gives what the node says of itself."""
+        self.gossip = Gossip(identity, limits=limits)
+        self._shares: GraphShares | None = None
+        self._providers: Providers | None = None
+        self._identity, self._book, self._links, self._own = identity, book, links, own
+
+    async def open(self, stack: AsyncExitStack, providers: Providers | None) -> None:
+        """Gossip over all links from here on; `providers` know who has which blob."""
+        self._providers = providers
+        await stack.enter_async_context(self.gossip)
+        self.gossip.find(record_of=self._record_of, learn=self._learn, connect=self._links.connect)
+        self._links.protocols[GOSSIP] = self.gossip.serve
+        stack.callback(self._links.listen(self.gossip.add_link, lambda _: None))
+
+    @property
+    def shares(self) -> GraphShares:
+        """The shared graphs. Loaded with the first one: they are a third of a node's memory."""
+        if self._shares is None:
+            from dtp.node.sharing import PROTOCOL, GraphShares
+
+            self._shares = GraphShares(self._identity, self._links, providers=self._providers)
+            self._links.protocols[PROTOCOL] = self._shares.serve
+        return self._shares
+
+    def share(self, stack: AsyncExitStack, graph: Graph, topic: str, key: bytes | str | None) -> Sharing:
+        """Return a graph to be shared in a topic, until it is closed or `stack` is."""
+        return Sharing(self, stack, graph, topic, key)
+
+    def _record_of(self, peer: PeerId) -> bytes | None:
+        record = self._own() if peer == self._identity.id else self._book.get(peer)
+        return None if record is None else record.encoded
+
+    def _learn(self, data: bytes) -> PeerId:
+        """Take up a record that a neighbour gave. Raise `PeerRecordError`."""
+        record = PeerRecord.decode(data, now=time.time())
+        self._book.learn(record, "gossip")
+        return record.peer
+
+
+class Sharing:
+    """What `Node.share` gives: `await` it to share for as long as the node is open, or use it with `async with`."""
+
+    def __init__(
+        self, topics: Topics, stack: AsyncExitStack, graph: Graph, topic: str, key: bytes | str | None
+    ) -> None:
+        self._topics, self._node = topics, stack
+        self._what = (graph, topic, key)
+        self._stack = AsyncExitStack()
+
+    def __await__(self) -> Generator[Any, None, GraphShare]:
+        return self._for_good().__await__()
+
+    async def _for_good(self) -> GraphShare:
+        share = await self.__aenter__()
+        self._node.push_async_callback(self._stack.aclose)
+        return share
+
+    async def __aenter__(self) -> GraphShare:
+        graph, name, key = self._what
+        async with AsyncExitStack() as stack:
+            topic = await stack.enter_async_context(self._topics.gossip.topic(name, key=key))
+            share = self._topics.shares.share(graph, topic, name=name, key=key)
+            await stack.enter_async_context(share)
+            self._stack = stack.pop_all()
+        return share
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()

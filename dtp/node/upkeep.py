@@ -1,0 +1,119 @@
+"""Which peers a node dials, and when: a value. Those on the LAN and those that it was told to begin with."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from dtp.identity import PeerId
+from dtp.net.address import Address
+
+#: What is dialled: a peer that the book knows, or an address that was given.
+Target = PeerId | Address
+_NEVER: Final = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class UpkeepLimits:
+    """Limits of dialling; each has its reason. Seconds."""
+
+    #: Links that a node dials for by itself: a full mesh of 50 (see `dtp.gossip`), and some more.
+    wanted: int = 64
+    #: Of two nodes that hear of each other the one with the larger identity waits so long, for one dial is enough; as
+    #: long as a hello and a handshake take on a LAN, since only this side may have heard.
+    courtesy: float = 0.025
+    #: After a failed dial the next one waits so long, each time twice as long, up to the longest.
+    first_pause: float = 2.0
+    longest_pause: float = 300.0
+    #: Dials at once: each is a handshake of about a millisecond here.
+    at_once: int = 8
+    #: Peers that are remembered to be dialled; the one that was heard of longest ago goes first.
+    remembered: int = 1024
+
+
+@dataclass(slots=True)
+class _Wish:
+    at: float
+    pause: float
+    is_bootstrap: bool
+
+
+class Upkeep:
+    """What is to be dialled. `due` gives it, the driver says what came of it."""
+
+    def __init__(self, me: PeerId, limits: UpkeepLimits | None = None) -> None:
+        self.limits = limits or UpkeepLimits()
+        self._me = me
+        self._wishes: OrderedDict[Target, _Wish] = OrderedDict()
+        self._dialling: set[Target] = set()
+        self._linked: set[PeerId] = set()
+
+    def bootstrap(self, address: Address, now: float) -> None:
+        """Keep a link to this address, whatever else there is."""
+        self._wishes[address] = _Wish(now, self.limits.first_pause, is_bootstrap=True)
+
+    def heard(self, peer: PeerId, now: float) -> None:
+        """A node is on the LAN, or somebody names it: link to it while there are few."""
+        if peer == self._me or peer in self._wishes:
+            return
+        wait = 0.0 if self._me < peer else self.limits.courtesy
+        self._wishes[peer] = _Wish(now + wait, self.limits.first_pause, is_bootstrap=False)
+        if len(self._wishes) > self.limits.remembered:
+            del self._wishes[next(key for key, wish in self._wishes.items() if not wish.is_bootstrap)]
+
+    def linked(self, peer: PeerId) -> None:
+        """There is a link to `peer`, whoever dialled."""
+        self._linked.add(peer)
+
+    def lost(self, peer: PeerId, now: float) -> None:
+        """The link to `peer` is over: it is dialled again, soon."""
+        self._linked.discard(peer)
+        for target, wish in self._wishes.items():
+            if _peer_of(target) == peer:
+                wish.at = max(wish.at, now + (self.limits.first_pause if self._me < peer else 2.0))
+
+    def forget(self, peer: PeerId) -> None:
+        """`peer` says that it goes."""
+        self._wishes.pop(peer, None)
+
+    def due(self, now: float) -> list[Target]:
+        """Return what is to be dialled now; each is said to be dialled from here on."""
+        found: list[Target] = []
+        for target, wish in self._wishes.items():
+            if len(self._dialling) >= self.limits.at_once:
+                break
+            if wish.at <= now and self._is_wanted(target, wish):
+                self._dialling.add(target)
+                found.append(target)
+        return found
+
+    def dialled(self, target: Target, peer: PeerId | None, now: float) -> None:
+        """A dial has ended: with a link to `peer`, or None."""
+        self._dialling.discard(target)
+        wish = self._wishes.get(target)
+        if wish is None:
+            return
+        if peer is not None:
+            wish.pause = self.limits.first_pause
+            return
+        wish.at, wish.pause = now + wish.pause, min(2 * wish.pause, self.limits.longest_pause)
+
+    def next_time(self) -> float:
+        """When `due` has something; infinity for never."""
+        if len(self._dialling) >= self.limits.at_once:
+            return _NEVER
+        return min(
+            (wish.at for target, wish in self._wishes.items() if self._is_wanted(target, wish)),
+            default=_NEVER,
+        )
+
+    def _is_wanted(self, target: Target, wish: _Wish) -> bool:
+        if target in self._dialling or _peer_of(target) in self._linked:
+            return False
+        return wish.is_bootstrap or len(self._linked) < self.limits.wanted
+
+
+def _peer_of(target: Target) -> PeerId | None:
+    return target if isinstance(target, PeerId) else target.peer

@@ -1,0 +1,516 @@
+"""The client's driver of a meter: where a `Payer` meets its connection, the lane's key, the store and the clock.
+
+Vouchers are reserved, signed, and go along with what is sent anyway; charges are decided, money is added, and the
+end is agreed on. What concerns the channel behind the connection is asked of a `Deal`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from dtp.chain.errors import NodeUnavailable, OutcomeUnknown, SignerError, StaleObject, was_signed
+from dtp.chain.model import SUI_COIN
+from dtp.chain.wallet import money
+from dtp.errors import ChainError, DtpError, LimitError
+from dtp.net.connection import Connection
+from dtp.net.stream import Stream
+from dtp.net.watch import NO_COUNT
+from dtp.pay import answers, messages
+from dtp.pay.client import payer_events
+from dtp.pay.client.lane_start import UNRESERVED, Reserved
+from dtp.pay.client.payer import Payer
+from dtp.pay.drivers import Meter
+from dtp.pay.errors import BudgetSpent, ChargeDeclined, MoneyNotAdded, OpeningBusy, PriceTooHigh
+from dtp.pay.store import Store
+from dtp.pay.store.journal import Journal
+from dtp.pay.terms import NOTHING, Usage
+from dtp.pay.voucher import LaneKey, SignedVoucher
+from dtp.session.codes import CloseCode
+from dtp.tasks import as_future, start_task
+
+log = logging.getLogger("dtp.pay")
+
+
+class Deal(ABC):
+    """The channel behind a client's connection (see `channel_in_use`), as far as the end of that concerns it."""
+
+    #: What the lane came to before this connection, as far as it is known.
+    start: int
+    #: What its newest voucher comes to when the connection ends.
+    signed: int = 0
+    #: What the server counts beyond that, and isn't paid: then it agrees to no close.
+    disputed: Usage = NOTHING
+    #: Whether the connection ended before the server had the last word.
+    broke_off: bool = False
+
+    @property
+    def coin(self) -> str:
+        """The type of what is paid with."""
+        return SUI_COIN
+
+    @property
+    @abstractmethod
+    def closes(self) -> bool:
+        """Whether the channel is to be closed with the connection."""
+
+    def puts_off(self, wanted: int) -> bool:
+        """Whether so much money that isn't needed yet is left until it is."""
+        return False
+
+    @abstractmethod
+    async def settle(self, agreed: messages.Agreed | None) -> None:
+        """The connection is over: close the channel, with the server's signature if there is one."""
+
+    @abstractmethod
+    async def break_off(self, agreed: messages.Agreed | None) -> None:
+        """The connection is over, and nothing else is to be waited for. After `settle` it does nothing."""
+
+
+#: Decides about a charge: its units, what it comes to, and whether it is hash-locked. True agrees.
+OnCharge = Callable[[int, int, bool], bool | Awaitable[bool]]
+#: Adds money: gives what the lane may spend in all by now, or None when there is no more. Called again after a fault
+#: of the chain that may pass, it finds out first what became of the time before.
+OnLow = Callable[[int], Awaitable[int | None]]
+
+
+class ClientMeter(Meter):
+    """The client's driver."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        journal: Journal[Store],
+        meter: Payer,
+        key: LaneKey,
+        *,
+        on_charge: OnCharge | None = None,
+        on_low: OnLow | None = None,
+        deal: Deal | None = None,
+    ) -> None:
+        super().__init__(connection)
+        self.journal = journal
+        self.payer = meter
+        self.deal = deal
+        self._key = key
+        self._on_charge = on_charge
+        self._on_low = on_low
+        self._asked: set[asyncio.Future[bool]] = set()  # what `on_charge` is thinking about
+        self._offers: dict[bytes, payer_events.ChargeOffered] = {}
+        self._unwanted: set[bytes] = set()  # locks of answers that nobody waits for any more
+        self._revealed: dict[bytes, bytes] = {}
+        #: Answers that were paid, by lock, until they are opened.
+        self.unopened: dict[bytes, answers.SealedAnswer] = {}
+        #: The server's signature under an agreed close, once it is here.
+        self.agreed: messages.Agreed | None = None
+        #: Why the last charge was declined, where that was for want of money; None otherwise.
+        self.unaffordable: BudgetSpent | MoneyNotAdded | None = None
+        self._finished: payer_events.Finished | None = None
+        self._adding = False
+        self._put_off = False  # more money is to be had, and not worth adding before it is needed
+        self._affording = asyncio.Lock()
+        self._no_more = on_low is None  # money can't be added
+        self._refused: MoneyNotAdded | None = None  # why
+        self._leaving = False  # since it is used up
+        self._reserved = UNRESERVED  # of this connection; what was reserved before isn't used again
+        self._believed = meter.lane.believed  # as it is on the disk
+        self._reserving = False
+        self._unsigned: payer_events.SignWanted | None = None  # waits until it is reserved
+        self.watch.received = NO_COUNT  # what is sent and what comes is the same to a client
+        self.watch.going = self._going
+        self._looks = False
+
+    def begin(self) -> None:
+        """Attach; the server's welcome follows."""
+        self._reserve()
+        self.attach()
+        self.turn()
+
+    def _look(self) -> None:
+        # Not yet: who reads what came gives the server credit for more in this turn of the loop, and a voucher goes
+        # along with that.
+        if not self._looks:
+            self._looks = True
+            self.loop.call_soon(self._look_now)
+
+    def _going(self, moved: int, now: float) -> bytes | None:
+        """Something is about to be sent: let a voucher go along that was signed before, and do nothing else."""
+        frame = self.payer.release(moved, now)
+        if frame is None:
+            self.recount()
+            return None
+        watch, due = self.watch, self.payer.next_due
+        watch.total += due - watch.along
+        watch.along = due
+        if self._timer is None or self._timer.when() > now + self.payer.spending.repeat:
+            self.turn()
+        return frame
+
+    def _look_now(self) -> None:
+        self._looks = False
+        self.recount()
+
+    def _counted(self, opened: int, sent: int, received: int) -> None:
+        waiting = self.connection.unanswered if self.payer.spending.when_answered else 0
+        self.payer.count(opened, sent + received, self.loop.time(), waiting)
+
+    def _take(self, data: bytes) -> None:
+        self.payer.receive(data, self.loop.time())
+
+    def _tick(self) -> None:
+        self.payer.tick(self.loop.time())
+
+    def _deadline(self) -> float:
+        return self.payer.deadline()
+
+    def _act(self) -> None:
+        while events := self.payer.events():
+            for event in events:
+                match event:
+                    case payer_events.Send(frame):
+                        self._send(frame)
+                    case payer_events.SignWanted():
+                        self._sign(event)
+                    case payer_events.ChargeOffered():
+                        self._offered(event)
+                    case payer_events.FundsLow(wanted):
+                        self._low(wanted)
+                    case payer_events.Revealed(preimage):
+                        self._revealed[answers.lock_of(preimage)] = preimage
+                    case payer_events.AgreementGiven(agreed):
+                        self.agreed = agreed
+                    case payer_events.Adopted(voucher):
+                        if self.deal is not None:  # it was signed by one that died, for that one's budget
+                            self.deal.start = max(self.deal.start, voucher.voucher.amount)
+                        self.spawn(self._adopt(voucher, self.payer.used))
+                    case payer_events.Finished():
+                        self._finished = event
+        _, sent, received = self._traffic
+        due, leeway = sent + received + self.payer.next_look, self.payer.leeway
+        self.watch.total = due + leeway
+        self.watch.along = due if leeway else NO_COUNT
+        if self._put_off and self.payer.spent and not self._adding:
+            self._low(max(1, self.payer.cost - self.payer.funds))
+        if self._no_more and not self._leaving and self.payer.spent and self._wanting():
+            self._leaving = True
+            self.spawn(self._leave())
+
+    async def _adopt(self, voucher: SignedVoucher, used: Usage) -> None:
+        lane, believed = self.payer.lane, self.payer.believed
+
+        def keep(store: Store) -> None:
+            store.believe(lane.channel, lane.lane, believed)  # before it is a part of what was used
+            store.signed(voucher, used)
+
+        await self.journal.run(keep)
+
+    def _sign(self, wanted: payer_events.SignWanted) -> None:
+        """Sign what is reserved on the disk, else reserve it first. What comes next is reserved ahead."""
+        voucher, reserved = wanted.voucher, self._reserved
+        if not reserved.holds(voucher) or self._believed != self.payer.believed:
+            self._unsigned = wanted
+            self._reserve()
+            return
+        ahead = [each for each in wanted.ahead if reserved.holds(each)]
+        signed = self._key.sign_all([voucher, *ahead])
+        self.payer.signed(signed[0], wanted.charge, self.loop.time(), signed[1:])
+        if 4 * (reserved.sequence - signed[-1].voucher.sequence) < self.payer.spending.reserve:
+            self._reserve()
+
+    def _reserve(self) -> None:
+        if not self._reserving and not self._over:
+            self._reserving = True
+            self.spawn(self._reserve_more())
+
+    async def _reserve_more(self) -> None:
+        lane, more = self.payer.lane, self.payer.to_reserve
+        believed = self.payer.believed
+        if self._unsigned is not None:
+            more = Reserved(more.sequence, max(more.amount, self._unsigned.voucher.amount))
+
+        def keep(store: Store) -> None:
+            if believed != lane.believed:  # or who dies again and again would be believed as often
+                store.believe(lane.channel, lane.lane, believed)
+            store.reserve(lane.channel, lane.lane, more)
+
+        try:
+            await self.journal.run(keep)
+        finally:
+            self._reserving = False
+        self._reserved, self._believed = more, believed
+        wanted, self._unsigned = self._unsigned, None
+        if wanted is not None and not self._over:
+            self._sign(wanted)
+            self.turn()
+
+    def ended(self) -> None:
+        for asked in self._asked:
+            asked.cancel()
+        lane, used, newest, believed = (
+            self.payer.lane,
+            self.payer.owed,
+            self.payer.newest,
+            self.payer.believed,
+        )
+        clean = self._finished is not None and self._finished.exact
+        self.spawn(
+            self.journal.run(
+                lambda store: store.end_lane(
+                    lane.channel,
+                    lane.lane,
+                    used,
+                    newest,
+                    clean=clean,
+                    before=lane.reserved,
+                    believed=believed,
+                )
+            )
+        )
+
+    # ---- money
+
+    def _low(self, wanted: int) -> None:
+        self._put_off = self.deal is not None and not self.payer.spent and self.deal.puts_off(wanted)
+        if self._on_low is not None and not self._adding and not self._put_off:
+            self._adding = True
+            self.spawn(self._add(wanted, ahead=True))
+
+    async def _add(self, wanted: int, *, ahead: bool = False) -> None:
+        """Add money; `ahead` of its being needed, so that nobody waits for it yet."""
+        funds: int | None = None
+        try:
+            funds = await self._more_funds(wanted, ahead)
+            self._refused = None
+        except MoneyNotAdded:
+            raise
+        # The wallet is empty, a limit is reached, or somebody declined to sign: what the channel has is spent first.
+        except (ChainError, LimitError, OpeningBusy, SignerError) as fault:
+            self._refused = MoneyNotAdded(f"no more money could be added: {fault}")
+            self._refused.__cause__ = fault
+        finally:
+            self._adding = False
+        if self._over:
+            return
+        self._no_more = funds is None or funds <= self.payer.funds
+        if funds is not None and not self._no_more:
+            self.payer.funded(funds, self.loop.time())
+        self.turn()
+
+    async def _more_funds(self, wanted: int, ahead: bool) -> int | None:
+        """What `on_low` gives, asked again while the chain's nodes are away: streams wait meanwhile.
+
+        Raises `MoneyNotAdded` after `Spending.funding` seconds in which something waited, and other faults at once.
+        """
+        assert self._on_low is not None
+        spending, late = self.payer.spending, None
+        while not self._over:
+            try:
+                return await self._on_low(wanted)
+            except (NodeUnavailable, OutcomeUnknown, StaleObject) as fault:
+                if isinstance(fault, StaleObject) and was_signed(fault):
+                    raise
+                log.info("%r: no money was added: %s", self.connection, fault)
+                await self._pause(late, fault)
+            if ahead and not self.payer.spent:
+                late = None
+            elif late is None:
+                late = self.loop.time() + spending.funding
+        return None
+
+    async def _pause(self, late: float | None, fault: ChainError) -> None:
+        """Wait before the next try. Raises `MoneyNotAdded` when `late` is over."""
+        spending = self.payer.spending
+        if late is not None and self.loop.time() >= late:
+            raise MoneyNotAdded(f"no money could be added in {spending.funding:g} s: {fault}") from fault
+        await asyncio.sleep(spending.repeat)
+
+    async def afford_request(self) -> None:
+        """Add money where the lane's doesn't cover one more request, and more can be had."""
+        if self.payer.missing() > 0 and self._on_low is not None and not self._over:
+            await self._to_its_end(self._afford())
+            if self._refused is not None and self.payer.missing() > 0:
+                raise self._refused
+
+    async def _afford(self) -> None:
+        async with self._affording:  # what was added for one may do for the next
+            if (missing := self.payer.missing()) > 0 and not self._over:
+                await self._add(missing)
+
+    async def _to_its_end(self, adding: Coroutine[Any, Any, None]) -> None:
+        """Wait for money that is added; when that is cancelled, it is added all the same, and counted."""
+        task = start_task(adding, name="dtp-pay", loop=self.loop)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
+
+    def _wanting(self) -> bool:
+        """Whether a stream waits for something to come or to go, which costs money."""
+        connection = self.connection
+        return any(
+            not (each._eof or each._read_error) or each.queued for each in connection._streams.values()
+        )
+
+    async def _leave(self) -> None:
+        """The money is used up: pay the last of it, agree on the close, and end the connection with `BudgetSpent`, or
+        with what kept more from being added.
+
+        By then streams that were complete have ended in order. If all have, the connection is its user's to close.
+        """
+        if self.payer.cost <= self.payer.funds:
+            await self.last_words()
+        if self._over or not self._wanting():
+            return
+        connection, self.error = self.connection, self._refused or self.payer.out_of_money()
+        log.info("%r: %s", connection, self.error)
+        for stream in tuple(connection._streams.values()):
+            stream._fail_read(self.error)
+            stream._fail_write(self.error, delivered=connection.outlet.acknowledged(stream.id))
+        connection.abort(CloseCode.PAYMENT, "the client's budget is used up")
+
+    def _offered(self, offer: payer_events.ChargeOffered) -> None:
+        if offer.lock in self._unwanted:
+            self.payer.answer_charge(offer.charge, False, self.loop.time())
+            self.loop.call_soon(self.turn)
+        elif offer.lock is not None:
+            self._offers[offer.lock] = offer  # decided by `buy`, when what it is for has arrived
+        else:
+            self.spawn(self._decide(offer))
+
+    async def _decide(self, offer: payer_events.ChargeOffered) -> None:
+        if self._over:
+            return
+        agree = False
+        try:
+            agree = await self._wants(offer)
+        finally:  # also when it is cancelled, or an error of the program: the server waits
+            if not self._over:
+                self.payer.answer_charge(offer.charge, agree, self.loop.time())
+                self.turn()
+
+    async def _wants(self, offer: payer_events.ChargeOffered) -> bool:
+        """Whether to agree: what the caller says, else to what `buy` asks for, and by `charge_units`; with more money
+        where that is needed."""
+        if self._on_charge is not None:
+            answer = self._on_charge(offer.units, offer.amount, offer.lock is not None)
+            agree = answer if isinstance(answer, bool) else await self._answered(answer)
+        else:
+            agree = offer.lock is not None or self.payer.is_expected(offer.units)
+        needed = self.payer.cost + offer.amount - self.payer.funds
+        if agree and needed > 0 and self._on_low is not None:
+            await self._to_its_end(self._add(needed))
+        self.unaffordable = None
+        if agree and (lacking := self.payer.missing(offer.units)) > 0:
+            self.unaffordable = self._refused or self._lacks(offer.amount, lacking)
+        return agree
+
+    @property
+    def _coin(self) -> str:
+        return self.deal.coin if self.deal is not None else SUI_COIN
+
+    def _lacks(self, amount: int, lacking: int) -> BudgetSpent:
+        coin = self._coin
+        return BudgetSpent(
+            f"a charge of {money(amount, coin)} is {money(lacking, coin)} more than what is left of the budget, and "
+            "was declined: connect again with a larger one (--budget)",
+            paid=self.payer.signed_amount,
+            requests=self.payer.used.requests,
+            bytes=self.payer.used.bytes,
+        )
+
+    async def _answered(self, answer: Awaitable[bool]) -> bool:
+        """What the caller says; no when the connection is over first, for then nobody waits for it any more."""
+        asked = as_future(answer, name="dtp-pay-charge")
+        self._asked.add(asked)
+        try:
+            await asyncio.wait([asked])
+        finally:
+            self._asked.discard(asked)
+            asked.cancel()
+        return not (self._over and asked.cancelled()) and asked.result()
+
+    async def buy(self, stream: Stream, most: int | None) -> bytes:
+        """Return the answer that comes sealed on a stream, once it is paid; at most `most`. Raise `PriceTooHigh`,
+        `ChargeDeclined`, and what ended the connection."""
+        lock, size = await answers.read_head(stream)
+        try:
+            answer = await answers.read_answer(stream, lock, size)
+            while lock not in self._offers:
+                await self.changed()
+            offer = self._offers[lock]
+            if most is not None and offer.amount > most:
+                price, limit = money(offer.amount, self._coin), money(most, self._coin)
+                raise PriceTooHigh(f"the answer costs {price}, and at most {limit} is to be paid")
+            del self._offers[lock]
+        except BaseException:  # cancelled, say
+            self._decline(lock)
+            raise
+        await self._decide(offer)
+        if not self.payer.agreed_to(offer.charge):
+            self._raise_if_over()
+            if self.unaffordable is not None:
+                raise self.unaffordable
+            price = money(offer.amount, self._coin)
+            raise ChargeDeclined(
+                f"a charge of {price} for this answer was declined here, or above the budget"
+            )
+        self.unopened[answer.lock] = answer
+        return await self.open_answer(answer)
+
+    def _decline(self, lock: bytes) -> None:
+        """Nobody waits for this answer any more: its charge is declined, now or as soon as it is asked for."""
+        self._unwanted.add(lock)
+        if lock in self._offers:
+            self._offered(self._offers.pop(lock))
+
+    async def open_answer(self, answer: answers.SealedAnswer) -> bytes:
+        """Return what is in an answer that was paid, once its key is told. Raise what ended the connection."""
+        while answer.lock not in self._revealed:
+            await self.changed()
+        opened = answer.open(self._revealed.pop(answer.lock))
+        self.unopened.pop(answer.lock, None)
+        return opened
+
+    # ---- beginning and end
+
+    async def welcomed(self) -> None:
+        """Wait until the server has said how it meters. Raises what is wrong with it."""
+        while not self.payer.welcomed:
+            await self.changed()
+
+    async def finish(self) -> bool:
+        """Pay for everything that has come, in order; whether both sides came to the same. Doesn't raise."""
+        if self._over or not self.payer.welcomed:
+            return False
+        self._count()
+        self.payer.finish(self.loop.time())
+        self.turn()
+        with contextlib.suppress(DtpError):
+            while self._finished is None:
+                await self.changed()
+        return self._finished is not None and self._finished.exact
+
+    async def last_words(self) -> messages.Agreed | None:
+        """What is to be said before the connection closes: the rest is paid, the close agreed where it is wanted."""
+        deal, exact, agreed = self.deal, await self.finish(), self.agreed
+        if deal is not None:
+            deal.signed, deal.disputed = self.payer.signed_amount, self.payer.left
+            if exact and deal.closes:
+                agreed = await self.agreement()
+            deal.broke_off = self._over
+        return agreed
+
+    async def agreement(self) -> messages.Agreed | None:
+        """The server's signature under an agreed close; None when it gives none in time. Doesn't raise."""
+        if self._over or self.agreed is not None or not self.payer.agrees or not self.payer.agrees_on_counts:
+            return self.agreed
+        self.payer.ask_close()
+        self.turn()
+        with contextlib.suppress(DtpError, TimeoutError):
+            async with asyncio.timeout(self.end_patience):
+                while self.agreed is None:
+                    await self.changed()
+        return self.agreed

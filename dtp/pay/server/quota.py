@@ -1,0 +1,270 @@
+"""Quotas of subscriptions: how much of a period's requests and bytes a pass has used, over all its connections.
+
+The chain counts no use, so the server does. Endpoints that share a store lease parts of a quota from it: a part
+counts as used there before any of it is served, and what is left of it comes back when nobody uses the pass here any
+more. So all of them together serve no more than the quota, whatever dies when; who dies keeps its lease, a 64th of
+the quota or two. Periods begin when the pass was bought.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from dtp.chain import pass_ as pass_module
+from dtp.chain.firewall import Firewall, HolderOfPass
+from dtp.chain.node.client import ChainClient
+from dtp.chain.pass_ import Plan
+from dtp.pay.errors import StoreError
+from dtp.pay.store.holding import VoucherStore
+from dtp.pay.store.journal import Journal
+from dtp.pay.terms import NOTHING, Usage
+from dtp.session.codes import CloseCode, CloseDetail
+
+if TYPE_CHECKING:
+    from dtp.pay.server.server_meter import ServerMeter
+
+#: The part of a quota that one lease is: few enough writes, and what a crash takes from who holds the pass.
+LEASE_PART: Final = 64
+#: The least that a lease is: else a pass that gives little would wait for the store at each request.
+LEAST_LEASE: Final = Usage(16, 64 * 1024)
+
+
+def period_of(held: HolderOfPass, now_ms: int, epoch: int) -> int:
+    """When the pass's period that runs now has begun, Unix ms or the number of an epoch.
+
+    Not its number: who buys anew when a pass is over begins at 0 again, and has used nothing of that.
+    """
+    start = held.account.start
+    if held.period_ms:
+        return start + max(0, now_ms - start) // held.period_ms * held.period_ms
+    return max(start, epoch)
+
+
+@dataclass(slots=True)
+class _Running:
+    """A pass in use, as it was when the first one came; its period, and what is `left` of the leases in it, below 0
+    where more came than may be served. `dry` says of each count whether the store gave less than it was asked for."""
+
+    held: HolderOfPass
+    plan: Plan
+    period: int
+    left: Usage = NOTHING
+    dry: list[bool] = field(default_factory=lambda: [False, False])
+    meters: set[ServerMeter] = field(default_factory=set)
+    leasing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def quota(self) -> Usage:
+        """What the plan gives in a period; 0 for no limit."""
+        return Usage(self.plan.quota_requests, self.plan.quota_bytes)
+
+    def has(self, wanted: Usage) -> bool:
+        """True if so much is left of each count that has a limit."""
+        return all(
+            not most or left >= need for most, left, need in zip(self.quota, self.left, wanted, strict=True)
+        )
+
+
+class Quotas:
+    """The passes in use of one listener. For one event loop."""
+
+    def __init__(
+        self,
+        chain: ChainClient,
+        journal: Journal[VoucherStore],
+        firewall: Firewall,
+        clock: Callable[[], float] = time.time,
+        part: int = LEASE_PART,
+    ) -> None:
+        self._chain = chain
+        self._journal = journal
+        self._firewall = firewall
+        self._clock = clock
+        self._part = part
+        self._running: dict[str, _Running] = {}
+        self._of: dict[ServerMeter, _Running] = {}
+        self._plans: dict[str, Plan] = {}
+
+    async def know(self, held: HolderOfPass) -> None:
+        """Read the plan of a pass whose holder is about to come in. Raises what reading raises."""
+        if held.plan not in self._plans:
+            self._plans[held.plan] = await self._chain.read(pass_module.SCHEMA, Plan, held.plan)
+
+    async def used_up(self, held: HolderOfPass) -> bool:
+        """Whether nothing is left of a pass in the period that runs. Raises `StoreError`, and what reading raises."""
+        await self.know(held)
+        plan, period = self._plans[held.plan], self._period(held)
+        if not plan.quota_requests and not plan.quota_bytes:
+            return False
+        running = self._running.get(held.pass_id)
+        if running is not None and running.period == period and running.has(Usage(1, 1)):
+            return False
+        used = await self._journal.run(lambda store: store.pass_used(held.pass_id, period))
+        return 0 < plan.quota_requests <= used.requests or 0 < plan.quota_bytes <= used.bytes
+
+    async def prepare(self, held: HolderOfPass) -> None:
+        """Lease a part of what a pass has left, right before `enter`: who waits in between may find it gone again."""
+        await self.know(held)
+        if held.pass_id not in self._running:
+            running = _Running(held, self._plans[held.plan], self._period(held))
+            await self._lease(running, Usage(1, 1))
+            first = self._running.setdefault(held.pass_id, running)
+            if first is not running:  # another connection came meanwhile
+                first.left = first.left.plus(*running.left)
+
+    def enter(self, meter: ServerMeter, held: HolderOfPass) -> None:
+        """A connection under a pass that was prepared."""
+        running = self._running[held.pass_id]
+        running.meters.add(meter)
+        self._of[meter] = running
+        self._set(running)
+
+    def used(self, meter: ServerMeter, more: Usage) -> None:
+        """So much more was served."""
+        running = self._of.get(meter)
+        if running is None:
+            return
+        running.left = Usage(running.left.requests - more.requests, running.left.bytes - more.bytes)
+        if len(running.meters) > 1:
+            self._set(running, counting=meter)
+        half = Usage(*(-(-each // 2) for each in self._size(running)))
+        if not running.leasing.locked() and any(self._missing(running, half)):
+            meter.spawn(self._lease(running, half))
+
+    async def make_room(self, meter: ServerMeter, requests: int) -> None:
+        """Lease so many requests beside those that clients were asked for, as far as the quota goes."""
+        running = self._of.get(meter)
+        if running is not None:
+            pending = sum(each.pending for each in running.meters)
+            await self._lease(running, Usage(requests + pending, 0))
+
+    def pending_beside(self, meter: ServerMeter) -> int:
+        """Requests that the other connections of a meter's pass were asked for and may still pay."""
+        running = self._of.get(meter)
+        return 0 if running is None else sum(each.pending for each in running.meters if each is not meter)
+
+    async def leave(self, meter: ServerMeter) -> None:
+        """The connection is over. Raises `StoreError`; then what it used is remembered here, and written later."""
+        running = self._of.pop(meter, None)
+        if running is None:
+            return
+        running.meters.discard(meter)
+        await self._end(running)
+
+    async def _end(self, running: _Running) -> None:
+        """Give back what is left where nobody uses a pass here any more. Raises `StoreError`; then it is kept."""
+        if running.meters:
+            return
+        pass_id, period = running.held.pass_id, running.period
+        back = Usage(max(0, running.left.requests), max(0, running.left.bytes))
+        running.left = running.left.plus(-back.requests, -back.bytes)
+        try:
+            if any(back):
+                given = Usage(-back.requests, -back.bytes)
+                await self._journal.run(lambda store: store.add_pass_used(pass_id, period, given))
+        except StoreError:
+            running.left = running.left.plus(*back)
+            raise
+        if running.meters:  # somebody came meanwhile
+            await self._lease(running, Usage(1, 1))
+        else:
+            self._running.pop(pass_id, None)
+
+    async def refresh(self) -> None:
+        """Read the passes again: one may have been renewed, cancelled or revoked. Raises what reading raises."""
+        if self._running:
+            await self._firewall.refresh()
+            await self.look()
+
+    async def look(self) -> None:
+        """Begin new periods, end the connections of passes that are over, and see what other servers have served."""
+        for running in list(self._running.values()):
+            held = self._now(running)
+            if held is not None:
+                await self._renew(running, held)
+            for meter in list(running.meters) if held is None else ():
+                meter.connection.abort(
+                    CloseCode.PAYMENT, "the pass is over: renew it", detail=CloseDetail.PASS_OVER
+                )
+            await self._end(running)  # the last one left when the store was away, or it never came in
+
+    async def _renew(self, running: _Running, held: HolderOfPass) -> None:
+        period = self._period(held)
+        if period != running.period:
+            running.period, running.left = period, NOTHING
+        running.dry = [False, False]  # others may have given something back
+        if running.meters:
+            await self._lease(running, Usage(1, 1))
+            self._set(running)
+
+    def _now(self, running: _Running) -> HolderOfPass | None:
+        rules = self._firewall.rules
+        if rules is None:
+            return running.held
+        held = running.held
+        now_ms = rules.state.now_ms(self._clock())
+        for each in rules.passes.get(held.account.holder, ()):
+            if each.pass_id == held.pass_id:
+                return each if each.is_good(now_ms, rules.epoch) else None
+        return None
+
+    def _period(self, held: HolderOfPass) -> int:
+        rules = self._firewall.rules
+        now = self._clock()
+        if rules is None:
+            return period_of(held, round(now * 1000), 0)
+        return period_of(held, rules.state.now_ms(now), rules.epoch)
+
+    def _set(self, running: _Running, counting: ServerMeter | None = None) -> None:
+        """Tell every meter what is left for it: its own use so far, and what the pass has left."""
+        plan, now = running.plan, asyncio.get_running_loop().time()
+        for meter in running.meters:
+            own, most = meter.payee.used, meter.payee.quota_requests
+            # Requests that wait since they are beyond it were counted, not served, and don't raise it.
+            served = own.requests if most is None else min(own.requests, most)
+            requests = served + max(0, running.left.requests)
+            # Each hears of the others' bytes when it stops at its part.
+            size = own.bytes + max(0, -(-running.left.bytes // len(running.meters)))
+            meter.payee.set_quota(
+                requests if plan.quota_requests else None, size if plan.quota_bytes else None, now
+            )
+            if meter is not counting:  # which looks at its limits next
+                meter.turn()
+
+    async def _lease(self, running: _Running, wanted: Usage) -> None:
+        """Have so much left of each count, or what the quota still gives. It counts when it is in the store."""
+        async with running.leasing:
+            while any(more := self._missing(running, wanted)):
+                pass_id, period, quota = running.held.pass_id, running.period, running.quota
+                work = functools.partial(_lease_of, pass_=pass_id, period=period, wanted=more, quota=quota)
+                given = await self._journal.run(work)
+                if period != running.period:
+                    continue  # what was leased of a period that is over is forgotten with it
+                running.left = running.left.plus(*given)
+                for count, (got, each) in enumerate(zip(given, more, strict=True)):
+                    running.dry[count] |= got < each
+                self._set(running)
+
+    def _size(self, running: _Running) -> Usage:
+        """How much one lease is; 0 of a count without a quota."""
+        counts = zip(running.quota, LEAST_LEASE, strict=True)
+        return Usage(*(min(most, max(-(-most // self._part), least)) for most, least in counts))
+
+    def _missing(self, running: _Running, wanted: Usage) -> Usage:
+        """What to lease so that so much is left: a lease at least, of each count that has less and isn't dry."""
+        counts = zip(self._size(running), running.left, wanted, running.dry, strict=True)
+        return Usage(
+            *(
+                max(size, need - left) if size and left < need and not dry else 0
+                for size, left, need, dry in counts
+            )
+        )
+
+
+def _lease_of(store: VoucherStore, pass_: str, period: int, wanted: Usage, quota: Usage) -> Usage:
+    return store.lease_pass(pass_, period, wanted, quota)

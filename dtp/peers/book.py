@@ -1,0 +1,259 @@
+"""The book: the peer records that are known, the newest of each peer, bounded; kept on disk where a path is given."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Final
+
+import msgpack
+
+from dtp.errors import LocalError
+from dtp.identity import PeerId
+from dtp.identity.private import make_private_folder
+from dtp.peers.record import PeerRecord, PeerRecordError
+from dtp.replacing import replace_file
+
+log = logging.getLogger("dtp.peers")
+
+#: Peers that a book has: about 8 MB at most, and more than a node talks to in a day.
+SIZE: Final = 4096
+#: Of them those that were of use: the others are what anybody has said, and go first.
+PROVEN: Final = 3072
+#: The bytes that a file on disk may have: `SIZE` records of the largest size.
+_MAX_FILE: Final = 8 * 1024 * 1024
+_VERSION: Final = 1
+#: The file's name.
+BOOK: Final = "peers.book"
+#: Where a record came from is shown to people; longer texts are cut.
+_MAX_SOURCE: Final = 64
+
+
+class BookNotKept(LocalError):
+    """The file of the book can't be written."""
+
+    code: ClassVar[str] = "book"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a book has of a peer."""
+
+    record: PeerRecord
+    #: Who told it: "lan", "dht", "gossip", "cache"...
+    source: str
+    #: Unix time when it came.
+    learned: float
+
+
+#: Called with the record that is new, or that has ended.
+OnChange = Callable[[PeerRecord], object]
+
+
+class PeerBook:
+    """The records that are known. The newest sequence of a peer counts; what has ended isn't given.
+
+    It is bounded in two parts: peers of which nothing is known but their record, and those that `useful` was said of.
+    A flood of new peers puts out only others of the first kind.
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        size: int = SIZE,
+        proven: int = PROVEN,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """With `path`, begin with what `save` has written there: see `load`."""
+        self.path = path
+        #: What was refused, by the code of the error, "stale", or "crowded-out".
+        self.counters: Counter[str] = Counter()
+        self._size, self._proven_size, self._clock = size, proven, clock
+        self._new: OrderedDict[PeerId, Known] = OrderedDict()
+        self._proven: OrderedDict[PeerId, Known] = OrderedDict()
+        self._listeners: list[OnChange] = []
+        self._changed = False
+        if path is not None:
+            self.load(path)
+
+    def __len__(self) -> int:
+        return len(self._new) + len(self._proven)
+
+    def __iter__(self) -> Iterator[Known]:
+        """The peers whose records hold, those of use last."""
+        now = self._clock()
+        return iter(
+            [each for part in (self._new, self._proven) for each in part.values() if _holds(each, now)]
+        )
+
+    def on_change(self, callback: OnChange) -> Callable[[], None]:
+        """Call `callback` with each record that is new from here on. Return what ends that."""
+        self._listeners.append(callback)
+
+        def end() -> None:
+            if callback in self._listeners:
+                self._listeners.remove(callback)
+
+        return end
+
+    def learn(self, record: PeerRecord, source: str) -> bool:
+        """Take a record up. True if it is newer than what was known of its peer."""
+        now = self._clock()
+        try:
+            record.check_time(now)
+        except PeerRecordError as fault:
+            self.counters[fault.code] += 1
+            return False
+        part = self._proven if record.peer in self._proven else self._new
+        known = part.get(record.peer)
+        if known is not None and not record.supersedes(known.record):
+            self.counters["stale"] += record != known.record
+            return False
+        part[record.peer] = Known(record, source[:_MAX_SOURCE], now)
+        if known is None:
+            self._make_room(now)
+        self._changed = True
+        for callback in list(self._listeners):
+            callback(record)
+        return True
+
+    def learn_encoded(self, data: bytes, source: str) -> PeerRecord | None:
+        """Return the record that these bytes are, taken up where it is news; None for what is refused and counted."""
+        try:
+            record = PeerRecord.decode(data, now=self._clock())
+        except PeerRecordError as fault:
+            self.counters[fault.code] += 1
+            return None
+        self.learn(record, source)
+        return record
+
+    def get(self, peer: PeerId) -> PeerRecord | None:
+        """Return the record of `peer`, None where none holds."""
+        known = self.known(peer)
+        return None if known is None else known.record
+
+    def known(self, peer: PeerId) -> Known | None:
+        """Return what is known of `peer`, None where no record holds."""
+        known = self._proven.get(peer) or self._new.get(peer)
+        return known if known is not None and _holds(known, self._clock()) else None
+
+    def useful(self, peer: PeerId) -> None:
+        """`peer` was reached: its record is kept before those that nobody has tried."""
+        known = self._new.pop(peer, None) or self._proven.get(peer)
+        if known is None:
+            return
+        self._proven[peer] = known
+        self._proven.move_to_end(peer)
+        if len(self._proven) > self._proven_size:
+            oldest, entry = self._proven.popitem(last=False)
+            self._new[oldest] = entry
+        self._changed = True
+
+    def find_service(self, name: str) -> list[PeerRecord]:
+        """Return the records of those that say that they have this service, those of use first."""
+        return [each.record for each in reversed(list(self)) if name in each.record.services]
+
+    def forget(self, peer: PeerId) -> None:
+        """Know nothing of `peer` any more."""
+        found = self._new.pop(peer, None) or self._proven.pop(peer, None)
+        self._changed = self._changed or found is not None
+
+    def _make_room(self, now: float) -> None:
+        if len(self) <= self._size:
+            return
+        ended = [peer for peer, each in self._new.items() if not _holds(each, now)]
+        for peer in ended:
+            del self._new[peer]
+        while len(self) > self._size:
+            (self._new or self._proven).popitem(last=False)
+            self.counters["crowded-out"] += 1
+
+    # ---- on disk ----------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write what is known to `path`, whole or not at all, if anything is new. Raise `BookNotKept`."""
+        if self.path is None or not self._changed:
+            return
+        data = self.snapshot()
+        write_book(self.path, data)
+        self._changed = False
+
+    @property
+    def changed(self) -> bool:
+        """True when `save` has something to write."""
+        return self._changed
+
+    def snapshot(self) -> bytes:
+        """Return what a file of this book has: those of use last, so that the file's end counts most."""
+        entries = [[known.record.encoded, known.source, known.record.peer in self._proven] for known in self]
+        packed: bytes = msgpack.packb([_VERSION, entries])
+        return packed
+
+    def load(self, path: Path) -> None:
+        """Take up what a book's file has, and keep this book there. What can't be read is left out.
+
+        Each record proves itself: what others have written to the file is refused as from anywhere.
+        """
+        self.path = path
+        entries = _read_entries(path)
+        for entry in entries[: self._size]:
+            match entry:
+                case [bytes(data), str(source), bool(proven)]:
+                    record = self.learn_encoded(data, source)
+                    if record is not None and proven:
+                        self.useful(record.peer)
+                case _:
+                    self.counters["peer-record"] += 1
+        self._changed = False
+
+
+def _read_entries(path: Path) -> list[object]:
+    """Return the entries of a book's file; none where it isn't there, or is no book."""
+    try:
+        if path.stat().st_size > _MAX_FILE:
+            raise ValueError("it is too large")
+        match msgpack.unpackb(path.read_bytes()):
+            case [int(version), [*entries]] if version == _VERSION:
+                return entries
+        raise ValueError("it is of another version")
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, msgpack.UnpackException) as fault:
+        log.warning("the peers in %s can't be read, and are found anew: %s", path, fault)
+        return []
+
+
+def look_up(path: Path, peer: PeerId) -> PeerRecord | None:
+    """Return the record of one peer in a book's file, None where none holds. Only its signature is checked."""
+    for entry in _read_entries(path):
+        match entry:
+            case [bytes(data), _, _] if peer.key in data[:64]:
+                try:
+                    record = PeerRecord.decode(data, now=time.time())
+                except PeerRecordError as fault:
+                    log.info("the cache of peers: %s", fault)
+                    continue
+                if record.peer == peer:
+                    return record
+    return None
+
+
+def write_book(path: Path, data: bytes) -> None:
+    """Write a book's `snapshot`; may be called in a thread. Raise `BookNotKept`."""
+    try:
+        make_private_folder(path.parent)
+        replace_file(path, data)
+    except OSError as error:
+        raise BookNotKept(
+            f"can't write {os.fspath(path)}, where the peers that are known are kept: {error.strerror}"
+        ) from error
+
+
+def _holds(known: Known, now: float) -> bool:
+    return known.record.expires > now

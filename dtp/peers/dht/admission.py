@@ -1,0 +1,101 @@
+"""Who may ask, and how much: tokens say what a node has proven to us, quotas how much is left to it.
+
+A token is given to it to keep: a keyed hash of who and where, good for its address and its key alone, for one to two
+lifetimes. We remember nothing of it, however many there are. Quotas are token buckets of bounded number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Hashable
+from enum import IntEnum
+from hmac import compare_digest
+from typing import Final
+
+SIZE: Final = 16
+NONE: Final = bytes(SIZE)
+
+
+class Standing(IntEnum):
+    """What whoever shows a token has proven."""
+
+    #: Nothing: the address may be somebody else's.
+    NOTHING = 0
+    #: That it receives at this address.
+    ADDRESS = 1
+    #: That, and that it has the key; the token is of the lifetime before, and it should get a new one.
+    PEER_BEFORE = 2
+    #: That, and that it has the key.
+    PEER = 3
+
+
+class Tokens:
+    """Makes tokens and recognises them, by one secret (32 random bytes) that never leaves."""
+
+    def __init__(self, secret: bytes, lifetime: float) -> None:
+        self._secret = secret
+        self._lifetime = lifetime
+        self._epoch = -1
+        self._keys: dict[int, bytes] = {}
+
+    def address_token(self, where: bytes, key: bytes, now: float) -> bytes:
+        """Return the token that says that `key` receives at `where` (a packed endpoint)."""
+        return self._token(self._current(now), b"a", where, key)
+
+    def peer_token(self, where: bytes, key: bytes, now: float) -> bytes:
+        """Return the token that says that who receives at `where` has proven `key`."""
+        return self._token(self._current(now), b"p", where, key)
+
+    def standing(self, token: bytes, where: bytes, key: bytes, now: float) -> Standing:
+        """Return what whoever shows `token` at `where` has proven."""
+        if token == NONE:
+            return Standing.NOTHING
+        epoch = self._current(now)
+        if compare_digest(token, self._token(epoch, b"p", where, key)):
+            return Standing.PEER
+        if compare_digest(token, self._token(epoch - 1, b"p", where, key)):
+            return Standing.PEER_BEFORE
+        for each in (epoch, epoch - 1):
+            if compare_digest(token, self._token(each, b"a", where, key)):
+                return Standing.ADDRESS
+        return Standing.NOTHING
+
+    def _current(self, now: float) -> int:
+        epoch = int(now / self._lifetime)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._keys = {each: self._derive(each) for each in (epoch, epoch - 1)}
+        return epoch
+
+    def _derive(self, epoch: int) -> bytes:
+        return hashlib.blake2b(
+            epoch.to_bytes(8, "big", signed=True), key=self._secret, digest_size=32
+        ).digest()
+
+    def _token(self, epoch: int, kind: bytes, where: bytes, key: bytes) -> bytes:
+        return hashlib.blake2b(kind + key + where, key=self._keys[epoch], digest_size=SIZE).digest()
+
+
+class Quotas:
+    """A bucket for each key: it holds `burst`, fills by `rate` a second, and each question takes one.
+
+    At most `entries` are remembered. One that is forgotten begins anew, full: by then others were seen more recently.
+    """
+
+    def __init__(self, rate: float, burst: float, entries: int) -> None:
+        self.rate, self.burst, self.entries = rate, burst, entries
+        self._levels: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._levels)
+
+    def take(self, key: Hashable, now: float) -> bool:
+        """Take one from the bucket of `key`. False where it is empty: nothing is taken then."""
+        level, then = self._levels.pop(key, (self.burst, now))
+        level = min(self.burst, level + (now - then) * self.rate)
+        allowed = level >= 1
+        self._levels[key] = (level - 1 if allowed else level, now)
+        if len(self._levels) > self.entries:
+            self._levels.popitem(last=False)
+        return allowed

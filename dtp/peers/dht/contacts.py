@@ -1,0 +1,126 @@
+"""Contacts: nodes that we know of, and what we know of each."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from dtp.peers.dht.addresses import Endpoint, may_tell, subnet_of, unpack_endpoint
+from dtp.peers.dht.admission import NONE
+from dtp.peers.dht.ids import node_id
+from dtp.peers.dht.limits import DhtLimits
+from dtp.peers.dht.messages import KEY_SIZE, entry
+
+_KEY: Final = slice(1, 1 + KEY_SIZE)
+#: What one round trip counts for in the smoothed one, and in its deviation (RFC 6298).
+_GAIN: Final = 1 / 8
+_DEVIATION_GAIN: Final = 1 / 4
+
+
+class RoundTrips:
+    """The smoothed round trip and its deviation, of one node or of all: how long to wait for an answer (RFC 6298)."""
+
+    __slots__ = ("deviation", "mean")
+
+    def __init__(self) -> None:
+        self.mean = 0.0
+        self.deviation = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Take one round trip into account."""
+        if not self.mean:
+            self.mean, self.deviation = seconds, seconds / 2
+            return
+        self.deviation += _DEVIATION_GAIN * (abs(seconds - self.mean) - self.deviation)
+        self.mean += _GAIN * (seconds - self.mean)
+
+    def timeout(self, limits: DhtLimits) -> float:
+        """Return after how long another node is to be asked; `limits.first_timeout` before any was observed."""
+        if not self.mean:
+            return limits.first_timeout
+        wait = self.mean + 4 * self.deviation
+        return min(max(wait, limits.shortest_timeout), limits.longest_timeout)
+
+
+class Contact:
+    """A node at an endpoint. What others say of it is a claim; `proven` is what it has shown itself."""
+
+    __slots__ = (
+        "endpoint",
+        "entry",
+        "failed",
+        "failures",
+        "id",
+        "key",
+        "proven",
+        "round_trips",
+        "seen",
+        "subnet",
+        "token",
+    )
+
+    def __init__(self, key: bytes, endpoint: Endpoint) -> None:
+        #: Its public key, 32 bytes; empty for one of which only the endpoint is known.
+        self.key = key
+        self.id = node_id(key)
+        self.endpoint = endpoint
+        #: As it goes into answers.
+        self.entry = entry(key, endpoint) if key else b""
+        #: Two contacts of one subnet may be one owner's. Empty where that says nothing.
+        self.subnet = subnet_of(endpoint)
+        #: What it gave us to ask it with.
+        self.token = NONE
+        #: True once it has shown that it has the key, from this endpoint.
+        self.proven = False
+        #: When it was heard of last, by itself; 0.0 for never.
+        self.seen = 0.0
+        #: Questions in a row that it did not answer.
+        self.failures = 0
+        #: When it did so last.
+        self.failed = 0.0
+        self.round_trips = RoundTrips()
+
+    def __repr__(self) -> str:
+        return f"<Contact {self.key.hex()[:8]} at {self.endpoint[0]}:{self.endpoint[1]}>"
+
+
+class KnownContacts:
+    """Contacts by their entries, so that each is one object wherever it comes up; the least recently used goes first.
+
+    `held` returns the contact that the routing table has for an id.
+    """
+
+    def __init__(self, most: int, held: Callable[[int], Contact | None]) -> None:
+        self._most = most
+        self._held = held
+        self._contacts: OrderedDict[bytes, Contact] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._contacts)
+
+    def get(self, data: bytes, teller: Endpoint) -> Contact | None:
+        """Return the contact that an entry of an answer from `teller` is; None where `teller` can't know of it."""
+        found = self._contacts.get(data)
+        if found is not None:
+            self._contacts.move_to_end(data)
+            return found if may_tell(found.endpoint, teller) else None
+        endpoint = unpack_endpoint(data[1 + KEY_SIZE :])
+        return self._new(data, data[_KEY], endpoint) if may_tell(endpoint, teller) else None
+
+    def at(self, key: bytes, endpoint: Endpoint) -> Contact:
+        """Return the contact with this key at this endpoint."""
+        data = entry(key, endpoint)
+        return self._contacts.get(data) or self._new(data, key, endpoint)
+
+    def _new(self, data: bytes, key: bytes, endpoint: Endpoint) -> Contact:
+        held = self._held(node_id(key))
+        contact = held if held is not None and held.entry == data else Contact(key, endpoint)
+        self._contacts[data] = contact
+        if len(self._contacts) > self._most:
+            self._contacts.popitem(last=False)
+        return contact
+
+    def hosts(self) -> set[str]:
+        """Return the addresses of all that are remembered."""
+        return {each.endpoint[0] for each in self._contacts.values()}

@@ -1,0 +1,449 @@
+"""The DHT on a UDP socket: a thin driver of `DhtNode`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import socket
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from dtp.carriers.errors import ListenError, reason
+from dtp.carriers.resolving import resolve_host
+from dtp.identity import Identity, PeerId
+from dtp.peers.dht.addresses import Endpoint
+from dtp.peers.dht.errors import DhtAlone, DhtError, DhtSuperseded
+from dtp.peers.dht.ids import mutable_target, peer_target, provider_target
+from dtp.peers.dht.limits import DEFAULT_LIMITS, DhtLimits
+from dtp.peers.dht.messages import MAX_DATAGRAM
+from dtp.peers.dht.node import DhtNode, Ended
+from dtp.peers.dht.records import DEFAULT_TTL, Mutable, Provider, Record, RecordKind
+from dtp.peers.dht.walks import Stored
+from dtp.peers.private import PrivateNetwork
+from dtp.peers.record import PeerRecord
+from dtp.tasks import SupervisedTask
+
+log = logging.getLogger("dtp.peers")
+
+#: Datagrams read in one turn of the loop, so that a flood leaves room for the others.
+_PER_TURN: Final = 64
+#: Asked of the kernel: room for a burst while the loop is busy.
+_BUFFER: Final = 1024 * 1024
+#: How long an operation waits for the first node to answer, seconds.
+_PATIENCE: Final = 5.0
+#: From one look whether there are others to the next, seconds; names of hosts are looked up anew.
+_LOOK: Final = 60.0
+#: Providers whose records are looked up.
+_PROVIDERS: Final = 20
+_MAPPED: Final = "::ffff:"
+#: Bytes that the seal of a private network adds to a datagram: nonce and tag.
+_SEAL_SIZE: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class DhtStats:
+    """How a node stands. `counts` are of what happened since it began, docs/dht.md has their names."""
+
+    contacts: int
+    records: int
+    record_bytes: int
+    published: int
+    client: bool
+    endpoint: str
+    counts: dict[str, int]
+
+
+class Seal:
+    """Seals and opens datagrams under `PrivateNetwork.dht_key`, by libsodium's XChaCha20-Poly1305.
+
+    So others neither read nor make them, nor can tell that this is a DHT.
+    """
+
+    def __init__(self, dht_key: bytes) -> None:
+        from nacl.secret import Aead
+
+        self._aead = Aead(dht_key)
+
+    def seal(self, data: bytes) -> bytes:
+        """Return nonce and ciphertext."""
+        return bytes(self._aead.encrypt(data))
+
+    def open(self, data: bytes) -> bytes | None:
+        """Return what was sealed; None for what was not, under this key."""
+        from nacl.exceptions import CryptoError
+
+        if len(data) <= _SEAL_SIZE:
+            return None
+        try:
+            return self._aead.decrypt(data)
+        except CryptoError:
+            return None
+
+
+class Dht:
+    """A node of the DHT; an async context manager.
+
+    `bind` is the address and port of its socket, `bootstrap` are endpoints ("host:port") of nodes that are there.
+    `client` keeps it from serving others; else it serves as long as they can reach it. `network` is the key of a
+    private network, as `PrivateNetwork.parse` takes it: without it nobody can tell that there is one. `identity`
+    signs what is put there; the node itself goes by it too, or by `node`, where others are not to see who asks, or a
+    node of `identity` is there already.
+
+    Everything in it is public but in a private network: whoever knows a name or a hash finds what is there, and the
+    nodes near it see who asks.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        bind: tuple[str, int] = ("0.0.0.0", 0),
+        bootstrap: Iterable[str] = (),
+        client: bool = False,
+        node: Identity | None = None,
+        network: bytes | str | PrivateNetwork | None = None,
+        limits: DhtLimits = DEFAULT_LIMITS,
+    ) -> None:
+        self.identity = identity
+        self._bind = bind
+        self._bootstrap = [parse_endpoint(each) for each in bootstrap]
+        self._client = client
+        self._node_identity = node or identity
+        self._seal = None if network is None else Seal(PrivateNetwork.parse(network).dht_key)
+        self._limits = limits
+        self._results: dict[int, asyncio.Future[Any]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._met = asyncio.Event()
+        self._has_told = False
+        self._joiner = SupervisedTask(self._keep_joined, name="dht-join")
+        self._node: DhtNode | None = None
+        self._socket: socket.socket | None = None
+
+    # ----------------------------------------------------------------------------------------- beginning and end
+
+    async def __aenter__(self) -> Self:
+        """Open the socket. Raise `ListenError` where that can't be."""
+        self._loop = asyncio.get_running_loop()
+        self._socket = _open(self._bind)
+        self._node = DhtNode(
+            self._node_identity,
+            author=self.identity,
+            now=self._loop.time(),
+            unix=time.time(),
+            random=random.SystemRandom(),
+            client=self._client,
+            subnets=self._seal is None,
+            limits=self._limits,
+        )
+        self._loop.add_reader(self._socket.fileno(), self._read)
+        self._flush()
+        if self._bootstrap:
+            self._joiner.start()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End. Operations that are under way raise `DhtError`. Idempotent."""
+        await self._joiner.stop()
+        if self._socket is not None:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+        if self._timer is not None:
+            self._timer.cancel()
+        for each in self._results.values():
+            if not each.done():
+                each.set_exception(DhtError("this DHT node has been closed"))
+        self._results.clear()
+
+    async def _keep_joined(self) -> None:
+        while True:
+            if not len(self.node.table):
+                found = [each for one in self._bootstrap for each in await self._resolve(one)]
+                self.node.join(found, self._now())
+                self._flush()
+                await self._tell_if_alone()
+            await asyncio.sleep(_LOOK)
+
+    async def _tell_if_alone(self) -> None:
+        """Say once where none of the nodes to begin with answers: nothing else shows it."""
+        if self._has_told:
+            return
+        try:
+            await self.wait_joined()
+        except DhtAlone:
+            self._has_told = True
+            places = ", ".join(map(format_endpoint, self._bootstrap))
+            log.warning("no node of the DHT answers at %s; it is tried again from time to time", places)
+
+    async def _resolve(self, endpoint: Endpoint) -> list[Endpoint]:
+        assert self._socket is not None
+        host, port = endpoint
+        try:
+            found = await resolve_host(host, port, socket.SOCK_DGRAM)
+        except OSError:
+            self.node.counts["bootstrap hosts that were not found"] += 1
+            return []
+        ours = (socket.AF_INET, self._socket.family)
+        return list(dict.fromkeys((str(each[4][0]), int(each[4][1])) for each in found if each[0] in ours))
+
+    @property
+    def node(self) -> DhtNode:
+        """The value below. Raise `DhtError` before the beginning and after the end."""
+        if self._node is None or self._socket is None:
+            raise DhtError("this DHT node isn't open; use it as `async with Dht(...) as dht:`")
+        return self._node
+
+    # ------------------------------------------------------------------------------------------------ datagrams
+
+    def _now(self) -> float:
+        return self._loop.time()
+
+    def _read(self) -> None:
+        sock, node = self._socket, self._node
+        assert sock is not None
+        assert node is not None
+        now = self._now()
+        for _ in range(_PER_TURN):
+            try:
+                data, address = sock.recvfrom(MAX_DATAGRAM + _SEAL_SIZE + 1)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:  # what the network says of something that was sent
+                node.counts["errors of the socket"] += 1
+                continue
+            opened = data if self._seal is None else self._seal.open(data)
+            if opened is None:
+                node.counts["datagrams of other networks"] += 1
+                continue
+            host = address[0]
+            node.receive(opened, (host[7:] if host.startswith(_MAPPED) else host, address[1]), now)
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what is to be sent, tell what has ended, and set the timer."""
+        node, sock = self._node, self._socket
+        if node is None or sock is None:
+            return
+        for data, (host, port) in node.take_sends():
+            if sock.family == socket.AF_INET6 and ":" not in host:
+                host = _MAPPED + host
+            try:
+                sock.sendto(data if self._seal is None else self._seal.seal(data), (host, port))
+            except OSError:  # a full buffer, no route: as if it had been lost on the way
+                node.counts["datagrams that could not be sent"] += 1
+        for event in node.take_events():
+            if isinstance(event, Ended):
+                waiting = self._results.pop(event.operation, None)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(event.result)
+        if not self._met.is_set() and len(node.table):
+            self._met.set()
+        self._set_timer(node)
+
+    def _set_timer(self, node: DhtNode) -> None:
+        when = node.next_time()
+        if self._timer is not None:
+            if self._timer.when() == when and not self._timer.cancelled():
+                return
+            self._timer.cancel()
+        self._timer = None if when is None else self._loop.call_at(when, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        if self._socket is not None and self._node is not None:
+            now = self._now()
+            self._node.set_unix(now, time.time())
+            self._node.advance(now)
+            self._flush()
+
+    # ----------------------------------------------------------------------------------------------- operations
+
+    async def wait_joined(self, patience: float | None = None) -> None:
+        """Wait until another node has answered. Raise `DhtAlone` where none does within `patience` seconds (5)."""
+        node = self.node
+        patience = _PATIENCE if patience is None else patience
+        try:
+            async with asyncio.timeout(patience):
+                await self._met.wait()
+        except TimeoutError:
+            pass
+        if not len(node.table):
+            raise DhtAlone(
+                f"no other node of the DHT has answered within {patience:g} s; is one given to begin with?"
+            )
+
+    async def _ended(self, operation: int) -> Any:
+        future = self._results[operation] = self._loop.create_future()
+        try:
+            self._flush()
+            return await future
+        finally:
+            self._results.pop(operation, None)
+
+    async def _publish(self, record: Record) -> int:
+        held, _ = self.node.published.get((record.kind, record.target), (None, 0.0))
+        if held is not None and held.order > record.order:
+            raise _superseded(held, record)
+        self.node.keep(record)  # whoever is alone now may not be later
+        await self.wait_joined()
+        stored: Stored = await self._ended(self.node.publish(record, self._now()))
+        if stored.newer:
+            await self._check_newest(record)
+        if not stored.nodes:
+            raise DhtAlone("no node of the DHT has stored the record; it is given to them again later")
+        return stored.nodes
+
+    async def _check_newest(self, record: Record) -> None:
+        """Raise `DhtSuperseded` where others have a newer record of ours: their word alone is no proof."""
+        found = await self._get(record.kind, record.target)
+        newest = next((each for each in found if each.author == record.author), record)
+        if newest.order > record.order:
+            self.node.withdraw(record.kind, record.target)
+            raise _superseded(newest, record)
+
+    async def _get(self, kind: RecordKind, target: bytes) -> list[Record]:
+        await self.wait_joined()
+        found: list[Record] = await self._ended(self.node.get(kind, target, self._now()))
+        return found
+
+    async def find(self, peer: PeerId) -> PeerRecord | None:
+        """Return the newest record of a peer; None where nobody knows one. Raise `DhtAlone`."""
+        found = await self._get(RecordKind.PEER, peer_target(peer.key))
+        return found[0].value if found and isinstance(found[0].value, PeerRecord) else None
+
+    def bar(self, barred: bool) -> None:
+        """Serve nobody while `barred`: others can't reach this machine, as was found otherwise."""
+        self.node.bar(barred)
+        self._flush()
+
+    async def publish(self, record: PeerRecord) -> int:
+        """Tell where we are, and go on telling it, signed anew as it ages; return how many nodes have it so far.
+
+        Raise `DhtError` where it is another peer's record, `DhtAlone` where nobody stores it.
+        """
+        if record.peer != self.identity.id:
+            raise DhtError(f"{self.identity.id} can't publish the record of {record.peer}")
+        return await self._publish(Record.of(record))
+
+    async def put(self, value: bytes, *, name: str, sequence: int, ttl: float = DEFAULT_TTL) -> int:
+        """Put a value under a name of ours, and keep it there, signed anew as it ages.
+
+        Return how many nodes have stored it so far: there will be up to 20.
+
+        A higher `sequence` replaces the value before. Raise `DhtError` for what breaks a bound, `DhtSuperseded` where
+        a value with a higher one is there, `DhtAlone` where nobody stores it.
+        """
+        unix = time.time()
+        return await self._publish(
+            Record.of(Mutable.sign(self.identity, value, name=name, sequence=sequence, now=unix, ttl=ttl))
+        )
+
+    async def get(self, peer: PeerId, name: str) -> Mutable | None:
+        """Return the newest value of a peer under a name; None where nobody knows one. Raise `DhtAlone`."""
+        found = await self._get(RecordKind.MUTABLE, mutable_target(peer.key, name))
+        return found[0].value if found and isinstance(found[0].value, Mutable) else None
+
+    async def provide(self, content_hash: bytes, *, ttl: float = DEFAULT_TTL) -> int:
+        """Tell that we have the content with this hash (32 bytes), and go on telling it until `withdraw`; return how
+        many nodes have stored it so far.
+
+        Raise `DhtError` unless `publish` has said where we are: nobody could come for it.
+        """
+        if not any(kind == RecordKind.PEER for kind, _ in self.node.published):
+            raise DhtError("whoever looks for the content has to find us: publish your record first")
+        return await self._publish(
+            Record.of(Provider.sign(self.identity, content_hash, now=time.time(), ttl=ttl))
+        )
+
+    def withdraw(self, content_hash: bytes) -> None:
+        """Don't tell any more that we have the content. What was told ends by itself, within a day."""
+        self.node.withdraw(RecordKind.PROVIDER, provider_target(content_hash))
+
+    async def providers(self, content_hash: bytes) -> list[PeerRecord]:
+        """Return the records of peers that say that they have the content, 20 at most; those that can't be found are
+        left out. What they give is to be compared with the hash. Raise `DhtAlone`."""
+        found = await self._get(RecordKind.PROVIDER, provider_target(content_hash))
+        peers = [each.value.peer for each in found[:_PROVIDERS] if isinstance(each.value, Provider)]
+        records = await asyncio.gather(*(self.find(each) for each in peers))
+        return [each for each in records if each is not None]
+
+    def meet(self, record: PeerRecord) -> None:
+        """Take another node in that was found elsewhere, as on the LAN.
+
+        Nothing happens where it has no DHT endpoint, or one by a host's name.
+        """
+        try:
+            endpoint = parse_endpoint(record.dht)
+            self.node.meet(record.peer.key, endpoint, self._now())
+        except (DhtError, ValueError):
+            self.node.counts["nodes that can't be"] += 1
+        self._flush()
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint ("host:port") that others see, as far as they have told, else that of the socket."""
+        observed = self.node.reachability.endpoint
+        assert self._socket is not None
+        return format_endpoint(observed or self._socket.getsockname()[:2])
+
+    def stats(self) -> DhtStats:
+        """Return how this node stands."""
+        node = self.node
+        return DhtStats(
+            contacts=len(node.table),
+            records=len(node.store),
+            record_bytes=node.store.size,
+            published=len(node.published),
+            client=node.client,
+            endpoint=self.endpoint,
+            counts=dict(node.counts),
+        )
+
+
+def _superseded(newest: Record, record: Record) -> DhtSuperseded:
+    there, ours = newest.order[0], record.order[0]
+    how = f"with sequence {there}" if there > ours else f"with the same sequence, {there}, that lasts longer"
+    return DhtSuperseded(
+        f"a record {how} is in the DHT already; put this one with a sequence above that, not {ours}"
+    )
+
+
+def parse_bind(text: str) -> Endpoint:
+    """Return address and port to bind to, as `parse_endpoint` does; port 0 is any. Raise `DhtError`."""
+    return (parse_endpoint(text[:-1] + "1")[0], 0) if text.endswith(":0") else parse_endpoint(text)
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Return host and port of "host:port" or "[address]:port". Raise `DhtError`."""
+    host, _, port = text.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not host or not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65_536):
+        raise DhtError(f"{text!r} is no endpoint: it has to be HOST:PORT, or [ADDRESS]:PORT for IPv6")
+    return host, int(port)
+
+
+def format_endpoint(endpoint: Endpoint) -> str:
+    """Return "host:port", or "[address]:port" for IPv6."""
+    host, port = endpoint
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _open(bind: tuple[str, int]) -> socket.socket:
+    host, port = bind
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"can't open UDP {format_endpoint(bind)}: {reason(error)}") from error
+    return sock

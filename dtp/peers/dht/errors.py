@@ -1,0 +1,55 @@
+"""What can go wrong with a DHT, by whose fault it is."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from dtp.errors import CarrierError, LocalError, PeerError
+
+
+class DhtError(LocalError):
+    """The DHT was asked for something that can't be; the message says what to do."""
+
+    code: ClassVar[str] = "dht"
+
+
+class DhtSuperseded(DhtError):
+    """Something newer of ours is there already: what was to be put is not, and isn't kept."""
+
+    code: ClassVar[str] = "dht-superseded"
+
+
+class DhtAlone(CarrierError):
+    """No other node of the DHT has answered: nothing can be stored or found there now."""
+
+    code: ClassVar[str] = "dht-alone"
+
+
+class MessageError(PeerError):
+    """A datagram is not a message of the DHT (docs/dht.md, "Datagrams")."""
+
+    code: ClassVar[str] = "dht-message"
+
+
+class DhtRecordError(PeerError):
+    """A record of the DHT can't be used: it is malformed, or one of the errors below."""
+
+    code: ClassVar[str] = "dht-record"
+
+
+class DhtRecordForged(DhtRecordError):
+    """A record was not signed by the peer that it names."""
+
+    code: ClassVar[str] = "dht-record-forged"
+
+
+class DhtRecordExpired(DhtRecordError):
+    """A record has ended."""
+
+    code: ClassVar[str] = "dht-record-expired"
+
+
+class DhtRecordFromFuture(DhtRecordError):
+    """A record was signed later than now, by more than clocks differ."""
+
+    code: ClassVar[str] = "dht-record-future"

@@ -1,0 +1,213 @@
+"""Questions of ours that wait for answers: tokens and proofs, time limits, and who turns out to be somebody else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum
+from random import Random
+from typing import TypeAlias
+
+from dtp.identity import Identity, PeerId, PeerIdError
+from dtp.peers.dht.addresses import Endpoint
+from dtp.peers.dht.admission import NONE
+from dtp.peers.dht.contacts import Contact, KnownContacts, RoundTrips
+from dtp.peers.dht.limits import DhtLimits
+from dtp.peers.dht.messages import (
+    TRANSACTION_SIZE,
+    Answer,
+    Arguments,
+    Kind,
+    Question,
+    answer_to_sign,
+    encode,
+    question_to_sign,
+)
+from dtp.peers.dht.timers import Timer, Timers
+
+
+class Outcome(Enum):
+    """What became of a question."""
+
+    #: It was answered.
+    ANSWERED = 0
+    #: It takes longer than it should; one of the others follows.
+    STALLED = 1
+    #: There was no answer, or one by somebody else.
+    FAILED = 2
+
+
+#: Is called with the contact, the outcome, the answer if there is one, and the time.
+Heard: TypeAlias = Callable[[Contact, Outcome, Answer | None, float], object]
+#: What is to be sent, and to whom.
+Outbox: TypeAlias = list[tuple[bytes, Endpoint]]
+
+
+@dataclass(slots=True)
+class _Pending:
+    question: Question
+    contact: Contact
+    heard: Heard
+    asked: float
+    timer: Timer
+    #: When it was sent with what is to be answered now; again, after that, if a packet was lost.
+    sent: float
+    again: bool = False
+    #: Whom the proof was made out to; empty where none was asked for.
+    proven_to: bytes = b""
+
+
+class Exchange:
+    """The questions that `identity` has asked."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        limits: DhtLimits,
+        timers: Timers,
+        outbox: Outbox,
+        known: KnownContacts,
+        random: Random,
+    ) -> None:
+        self._identity = identity
+        self._limits = limits
+        self._timers = timers
+        self._outbox = outbox
+        self._known = known
+        self._random = random
+        self._pending: dict[bytes, _Pending] = {}
+        self._round_trips = RoundTrips()
+        #: Goes with each question: that we serve nobody.
+        self.client = False
+        self.counts: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def ask(self, contact: Contact, kind: Kind, args: Arguments, heard: Heard, now: float) -> None:
+        """Send a question; `heard` is told what becomes of it, once `STALLED` perhaps, and once one of the others.
+
+        GET and STORE are answered by PONG where they, or their answer, had no room beside a proof: the other knows us
+        now, and is to be asked once more.
+        """
+        if len(self._pending) >= self._limits.pending:
+            self.counts["too many questions"] += 1
+            self._timers.start(now, lambda when: heard(contact, Outcome.FAILED, None, when))
+            return
+        transaction = self._random.randbytes(TRANSACTION_SIZE)
+        question = Question(kind, transaction, self._identity.id.key, args, contact.token, self.client)
+        timer = self._timers.start(now + self._timeout(contact), lambda when: self._late(transaction, when))
+        self._pending[transaction] = _Pending(question, contact, heard, now, timer, now)
+        self._send(encode(question), contact)
+
+    def _send(self, data: bytes, contact: Contact) -> None:
+        self.counts["asked"] += 1
+        self._outbox.append((data, contact.endpoint))
+
+    def _timeout(self, contact: Contact) -> float:
+        trips = contact.round_trips if contact.round_trips.mean else self._round_trips
+        return trips.timeout(self._limits)
+
+    # ------------------------------------------------------------------------------------------- no answer yet
+
+    def _late(self, transaction: bytes, now: float) -> None:
+        pending = self._pending[transaction]
+        wait = self._timeout(pending.contact)
+        if not pending.again:
+            pending.again = True
+            self._send(
+                self._signed(pending) if pending.proven_to else encode(pending.question), pending.contact
+            )
+            rest = max(wait * (self._limits.give_up - 1), self._limits.shortest_patience)
+            pending.timer = self._timers.start(now + rest, lambda when: self._late(transaction, when))
+            pending.heard(pending.contact, Outcome.STALLED, None, now)
+            return
+        self.counts["unanswered"] += 1
+        self._end(transaction, Outcome.FAILED, None, now)
+
+    def _end(self, transaction: bytes, outcome: Outcome, answer: Answer | None, now: float) -> None:
+        pending = self._pending.pop(transaction)
+        pending.timer.cancel()
+        contact = pending.contact
+        if outcome is Outcome.ANSWERED:
+            contact.failures, contact.seen = 0, now
+        else:
+            contact.failures += 1
+        pending.heard(contact, outcome, answer, now)
+
+    # -------------------------------------------------------------------------------------------------- answers
+
+    def receive(self, answer: Answer, source: Endpoint, now: float) -> None:
+        """Take an answer in. What answers no question of ours is counted, and nothing else."""
+        pending = self._pending.get(answer.transaction)
+        if pending is None or pending.contact.endpoint != source:
+            self.counts["answers to nothing"] += 1
+            return
+        if answer.kind is Kind.RETRY:
+            self._prove(answer, pending, now)
+            return
+        if answer.kind not in (pending.question.kind + 0x80, Kind.REFUSED, Kind.PONG):
+            self.counts["wrong answers"] += 1
+            self._end(answer.transaction, Outcome.FAILED, None, now)
+            return
+        contact = pending.contact
+        if not contact.proven or answer.proof:
+            if not self._is_proven(answer, pending):
+                self.counts["impostors"] += 1
+                self._end(answer.transaction, Outcome.FAILED, None, now)
+                return
+            contact.proven = True
+            if not contact.key:
+                contact = pending.contact = self._named(contact, answer.key)
+        if answer.token:
+            contact.token = answer.token
+        if not pending.again:  # else nobody knows which of the two was answered (Karn)
+            contact.round_trips.observe(now - pending.sent)
+            self._round_trips.observe(now - pending.sent)
+        self._end(answer.transaction, Outcome.ANSWERED, answer, now)
+
+    def _named(self, contact: Contact, key: bytes) -> Contact:
+        """Return the contact, now that it is known who is at that endpoint."""
+        named = self._known.at(key, contact.endpoint)
+        named.token, named.proven = contact.token, True
+        return named
+
+    def _prove(self, retry: Answer, pending: _Pending, now: float) -> None:
+        """Ask again with the token, and sign that it is us: it is asked once, so that nobody keeps us signing."""
+        contact = pending.contact
+        if pending.proven_to or (contact.key and contact.key != retry.key):
+            self.counts["impostors" if contact.key != retry.key else "wrong answers"] += 1
+            self._end(retry.transaction, Outcome.FAILED, None, now)
+            return
+        contact.token, contact.proven = NONE, False
+        pending.question = replace(pending.question, token=retry.token)
+        if (
+            pending.question.kind is Kind.STORE
+        ):  # a record and a proof don't fit in one datagram: the record goes next
+            pending.question = replace(pending.question, kind=Kind.PING, args=())
+        pending.proven_to = retry.key
+        if not pending.again:
+            self._round_trips.observe(now - pending.sent)
+        pending.sent, pending.again = now, False
+        transaction = retry.transaction
+        pending.timer.cancel()
+        pending.timer = self._timers.start(
+            now + self._timeout(contact), lambda when: self._late(transaction, when)
+        )
+        self._send(self._signed(pending), contact)
+
+    def _signed(self, pending: _Pending) -> bytes:
+        proof = self._identity.sign(question_to_sign(pending.question, pending.proven_to))
+        return encode(replace(pending.question, proof=proof))
+
+    def _is_proven(self, answer: Answer, pending: _Pending) -> bool:
+        """True when the answer is signed by whom we asked."""
+        contact = pending.contact
+        if not answer.proof or answer.key != pending.proven_to or (contact.key and answer.key != contact.key):
+            return False
+        try:
+            peer = PeerId(answer.key)
+        except PeerIdError:
+            return False
+        return peer.verify(answer.proof, answer_to_sign(answer, self._identity.id.key))

@@ -1,0 +1,43 @@
+"""Places in the DHT: 256-bit numbers, compared by exclusive or. A node has one by its key, a record by its name."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from typing import Final
+
+BITS: Final = 256
+SIZE: Final = BITS // 8
+_REMEMBERED: Final = 8192
+
+#: BLAKE2b's personalisation for each kind of place, so that none is ever taken for another.
+NODE: Final = b"dtp.dht.node"
+PEER: Final = b"dtp.dht.peer"
+MUTABLE: Final = b"dtp.dht.mutable"
+PROVIDERS: Final = b"dtp.dht.provide"
+
+
+def place_of(person: bytes, *parts: bytes) -> bytes:
+    """Return BLAKE2b-256 of the parts, one after the other, under a personalisation: 32 bytes."""
+    return hashlib.blake2b(b"".join(parts), digest_size=SIZE, person=person).digest()
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def node_id(key: bytes) -> int:
+    """Return where the node with this public key (32 bytes) is. Nobody chooses it but by trying keys."""
+    return int.from_bytes(place_of(NODE, key), "big")
+
+
+def peer_target(key: bytes) -> bytes:
+    """Return where the record of the peer with this public key is."""
+    return place_of(PEER, key)
+
+
+def mutable_target(key: bytes, name: str) -> bytes:
+    """Return where the value that the peer with this public key calls `name` is."""
+    return place_of(MUTABLE, key, name.encode())
+
+
+def provider_target(content_hash: bytes) -> bytes:
+    """Return where the providers of a content are. Who keeps them there does not learn the hash itself."""
+    return place_of(PROVIDERS, content_hash)

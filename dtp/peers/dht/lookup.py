@@ -1,0 +1,208 @@
+"""A lookup: who is to be asked next on the way to the nodes nearest to a target. A value; it sends nothing.
+
+It goes by disjoint paths (S/Kademlia, 4.4): each node that is found belongs to the path that found it first, and a
+path asks only its own. When every path has asked the nearest it knows, or has no more, all nearest ones are asked
+together (Kademlia, 2.3). What a node says of others is a claim: only those that answered count in the result.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from enum import Enum
+
+from dtp.peers.dht.contacts import Contact
+from dtp.peers.dht.limits import DhtLimits
+
+#: The path of contacts that we knew before; any path that has no more takes from them.
+_SEEDS = -1
+
+
+class _State(Enum):
+    HEARD = 0
+    ASKED = 1
+    #: It takes longer than it should: somebody else is asked beside it.
+    STALLED = 2
+    ANSWERED = 3
+    FAILED = 4
+
+
+class _Candidate:
+    __slots__ = ("contact", "distance", "heard_on", "path", "state")
+
+    def __init__(self, contact: Contact, distance: int, path: int) -> None:
+        self.contact = contact
+        self.distance = distance
+        self.path = self.heard_on = path
+        self.state = _State.HEARD
+
+
+class Lookup:
+    """A lookup of `target`. `seeds` are what is known, in any order; `subnets` as for `RoutingTable`.
+
+    The ids in `left_out` are never asked, whoever tells of them.
+    """
+
+    def __init__(
+        self,
+        target: int,
+        own: int,
+        seeds: Iterable[Contact],
+        limits: DhtLimits,
+        *,
+        subnets: bool = True,
+        left_out: frozenset[int] = frozenset(),
+    ) -> None:
+        self.target = target
+        self._left_out = left_out | {own}
+        self._limits = limits
+        self._subnets = subnets
+        self._candidates: dict[int, _Candidate] = {}
+        #: Nearest first. Those that failed are taken out.
+        self._nearest: list[_Candidate] = []
+        #: Candidates of each path and subnet: who invents nodes in many subnets keeps others off one path alone.
+        self._of_subnet: Counter[tuple[int, bytes]] = Counter()
+        self._asked = 0
+        self._together = False
+        for each in seeds:
+            self._add(each, _SEEDS)
+        self._sort()
+
+    # --------------------------------------------------------------------------------------------- what to do
+
+    def next_contacts(self) -> list[Contact]:
+        """Return whom to ask now; each has to be followed by `answered`, `stalled` or `failed`."""
+        chosen: list[_Candidate] = []
+        if not self._together:
+            chosen = self._by_paths()
+            waiting = any(each.state is _State.ASKED for each in self._nearest)
+            self._together = not chosen and not waiting
+        if self._together:
+            chosen = [each for each in self._nearest[: self._limits.k] if each.state is _State.HEARD]
+        chosen = chosen[: max(0, self._limits.lookup_questions - self._asked)]
+        for each in chosen:
+            each.state = _State.ASKED
+        self._asked += len(chosen)
+        return [each.contact for each in chosen]
+
+    def _by_paths(self) -> list[_Candidate]:
+        """Return the next of each path on which nobody is being asked, as many as alpha allows."""
+        chosen: list[_Candidate] = []
+        busy = sum(each.state is _State.ASKED for each in self._nearest)
+        stalled = sum(each.state is _State.STALLED for each in self._nearest)
+        for path in range(self._limits.paths):
+            while (
+                busy + len(chosen) < self._limits.alpha + stalled and (one := self._next_of(path)) is not None
+            ):
+                one.path = path
+                one.state = _State.ASKED  # so that the next path takes another seed
+                chosen.append(one)
+        return chosen
+
+    def _next_of(self, path: int) -> _Candidate | None:
+        """Return whom a path asks next: one at a time, and one more for each that keeps it waiting."""
+        own = [each for each in self._nearest if each.path == path]
+        stalled = sum(each.state is _State.STALLED for each in own)
+        if sum(each.state is _State.ASKED for each in own) > min(stalled, self._limits.alpha):
+            return None
+        for each in own[: self._limits.path_width + stalled]:
+            if each.state is _State.HEARD:
+                return each
+        if len(own) >= self._limits.path_width + stalled:
+            return None  # it has asked the nearest that it knows
+        return next((each for each in self._nearest if each.path == _SEEDS), None)
+
+    def take(self, contacts: Iterable[Contact]) -> list[Contact]:
+        """Return those of the contacts that are candidates: they are being asked now, besides `next_contacts`."""
+        chosen = [c for each in contacts if (c := self._candidates.get(each.id)) and c.state is _State.HEARD]
+        for number, each in enumerate(chosen):
+            each.state = _State.ASKED
+            each.path = number % self._limits.paths
+        self._asked += len(chosen)
+        return [each.contact for each in chosen]
+
+    @property
+    def finished(self) -> bool:
+        """True when nobody is left to be asked, or as many were as may be, and no answer is waited for."""
+        if any(each.state in (_State.ASKED, _State.STALLED) for each in self._nearest[: self._limits.k]):
+            return False
+        if any(each.state is _State.ASKED for each in self._nearest):
+            return False
+        if self._asked >= self._limits.lookup_questions:
+            return True
+        return not any(each.state is _State.HEARD for each in self._nearest[: self._limits.k])
+
+    def closest(self, count: int) -> list[Contact]:
+        """Return the `count` nearest contacts that have answered, the nearest first, and not too many of a subnet."""
+        found: list[Contact] = []
+        of_subnet: Counter[bytes] = Counter()
+        for each in self._nearest:
+            subnet = each.contact.subnet if self._subnets else b""
+            if each.state is not _State.ANSWERED or (subnet and of_subnet[subnet] >= self._limits.per_subnet):
+                continue
+            of_subnet[subnet] += 1
+            found.append(each.contact)
+            if len(found) == count:
+                break
+        return found
+
+    def path_of(self, contact: Contact) -> int:
+        """Return the path that a contact belongs to."""
+        return self._candidates[contact.id].path
+
+    @property
+    def asked(self) -> int:
+        """How many were asked."""
+        return self._asked
+
+    @property
+    def asked_ids(self) -> frozenset[int]:
+        """The ids of those that were asked, whatever came of it."""
+        return frozenset(
+            number for number, each in self._candidates.items() if each.state is not _State.HEARD
+        )
+
+    # ------------------------------------------------------------------------------------------- what happened
+
+    def answered(self, contact: Contact, told: Iterable[Contact]) -> None:
+        """Take in that `contact` answered, and whom it told of."""
+        candidate = self._candidates[contact.id]
+        if candidate.state is _State.FAILED:
+            return
+        candidate.state = _State.ANSWERED
+        before = len(self._nearest)
+        for each, _ in zip(told, range(self._limits.k), strict=False):
+            self._add(each, candidate.path)
+        if len(self._nearest) != before:
+            self._sort()
+
+    def stalled(self, contact: Contact) -> None:
+        """Take in that `contact` takes longer than it should. It may answer yet."""
+        candidate = self._candidates[contact.id]
+        if candidate.state is _State.ASKED:
+            candidate.state = _State.STALLED
+
+    def failed(self, contact: Contact) -> None:
+        """Take in that `contact` did not answer, or is not who it was said to be."""
+        candidate = self._candidates[contact.id]
+        if candidate.state is not _State.FAILED:
+            candidate.state = _State.FAILED
+            self._nearest.remove(candidate)
+            self._of_subnet[candidate.heard_on, contact.subnet] -= 1
+
+    def _add(self, contact: Contact, path: int) -> None:
+        if contact.id in self._candidates or contact.id in self._left_out:
+            return
+        if (
+            self._subnets
+            and contact.subnet
+            and self._of_subnet[path, contact.subnet] >= self._limits.per_subnet
+        ):
+            return
+        self._of_subnet[path, contact.subnet] += 1
+        candidate = _Candidate(contact, contact.id ^ self.target, path)
+        self._candidates[contact.id] = candidate
+        self._nearest.append(candidate)
+
+    def _sort(self) -> None:
+        self._nearest.sort(key=lambda each: each.distance)

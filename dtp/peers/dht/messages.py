@@ -1,0 +1,292 @@
+"""The messages of the DHT as bytes: one datagram each. Source: docs/dht.md, "Datagrams".
+
+Everything is checked here, by a table, before anything is believed; `MessageError` names what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final, TypeAlias
+
+import msgpack
+
+from dtp.peers.dht import admission
+from dtp.peers.dht.addresses import pack_endpoint
+from dtp.peers.dht.errors import MessageError
+from dtp.peers.dht.ids import SIZE as ID_SIZE
+from dtp.peers.record import MAX_BYTES as MAX_RECORD
+
+MAGIC: Final = 0xD7
+#: The largest datagram before it is sealed: IPv6's 1,280 bytes that every network takes, without the heads of IPv6
+#: and UDP (48) and what the seal of a private network adds (40).
+MAX_DATAGRAM: Final = 1192
+KEY_SIZE: Final = 32
+SIGNATURE_SIZE: Final = 64
+TRANSACTION_SIZE: Final = 8
+NONCE_SIZE: Final = 8
+
+_HEAD: Final = 2 + TRANSACTION_SIZE
+_PROVEN: Final = 1
+_CLIENT: Final = 2
+_TOKEN: Final = 2
+#: The signed part of a question goes behind this and the other's key; that of an answer too.
+QUESTION_DOMAIN: Final = b"dtp.dht.question.v1"
+ANSWER_DOMAIN: Final = b"dtp.dht.answer.v1"
+
+#: Records of an answer, at most: no more fit.
+MAX_RECORDS: Final = 16
+_ENTRY_SIZES: Final = {4: 1 + KEY_SIZE + 6, 6: 1 + KEY_SIZE + 18}
+
+
+class Kind(IntEnum):
+    """What a datagram is. Questions are below 0x80; their answers are 0x80 more."""
+
+    PING = 0x01
+    FIND = 0x02
+    GET = 0x03
+    STORE = 0x04
+    CHECK = 0x05
+    DIAL = 0x06
+    #: Needs no answer: it is the packet that somebody else was asked to send.
+    PROBE = 0x07
+    PONG = 0x81
+    NODES = 0x82
+    FOUND = 0x83
+    STORED = 0x84
+    CHECKING = 0x85
+    DIALLED = 0x86
+    #: Instead of an answer: ask again with this token, and prove who you are.
+    RETRY = 0xF0
+    #: Instead of an answer, to who has proven itself: why not.
+    REFUSED = 0xF1
+
+
+class Verdict(IntEnum):
+    """What became of a record that was to be stored, and why a question was refused."""
+
+    STORED = 0
+    #: What is kept there is newer.
+    OLDER = 1
+    #: Others are nearer to it.
+    FAR = 2
+    #: There is no room, or its author or sender has used up theirs.
+    FULL = 3
+    #: It is malformed, forged, has ended or is from the future.
+    BAD = 4
+    #: The sender has asked too much.
+    BUSY = 5
+    #: This node serves nobody.
+    CLIENT = 6
+    #: A later version's; nothing is known of it.
+    OTHER = 255
+
+
+Arguments: TypeAlias = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What one node asks another. `args` are those of its kind (`_ARGUMENTS`)."""
+
+    kind: Kind
+    transaction: bytes
+    key: bytes
+    args: Arguments = ()
+    token: bytes = admission.NONE
+    client: bool = False
+    proof: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer. `token` is empty, or one to ask with from now on; `key` and `proof` come together, or are empty."""
+
+    kind: Kind
+    transaction: bytes
+    args: Arguments = ()
+    token: bytes = b""
+    key: bytes = b""
+    proof: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A packet that only says, by where it comes from, that it came."""
+
+    nonce: bytes
+
+
+Message: TypeAlias = Question | Answer | Probe
+
+
+# ---------------------------------------------------------------------------------------------------------- entries
+
+
+def entry(key: bytes, endpoint: tuple[str, int]) -> bytes:
+    """Return a node as it goes into answers: 4 or 6, its key, its address and port."""
+    packed = pack_endpoint(endpoint)
+    return bytes((4 if len(packed) == 6 else 6,)) + key + packed
+
+
+def split_entries(data: bytes) -> list[bytes]:
+    """Return the entries that an answer has. Raise `MessageError` where it is not whole entries."""
+    found, at = [], 0
+    while at < len(data):
+        size = _ENTRY_SIZES.get(data[at])
+        if size is None or at + size > len(data):
+            raise MessageError("a list of nodes is malformed")
+        found.append(data[at : at + size])
+        at += size
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------- encoding
+
+
+def encode(message: Message) -> bytes:
+    """Return the datagram. Raise `MessageError` where it would be larger than `MAX_DATAGRAM`."""
+    data = _encode(message)
+    if len(data) > MAX_DATAGRAM:
+        raise MessageError(f"a datagram of {len(data)} bytes; {MAX_DATAGRAM} are the most")
+    return data
+
+
+def _encode(message: Message) -> bytes:
+    match message:
+        case Probe(nonce):
+            return bytes((MAGIC, Kind.PROBE)) + nonce
+        case Question():
+            flags = (_PROVEN if message.proof else 0) | (_CLIENT if message.client else 0)
+            fixed = bytes((flags,)) + message.key + message.token + message.proof
+        case Answer(kind=Kind.RETRY):
+            return bytes((MAGIC, Kind.RETRY)) + message.transaction + message.token + message.key
+        case Answer():
+            flags = (_PROVEN if message.proof else 0) | (_TOKEN if message.token else 0)
+            fixed = bytes((flags,)) + message.token + message.key + message.proof
+    packed: bytes = msgpack.packb(message.args)
+    return bytes((MAGIC, message.kind)) + message.transaction + fixed + packed
+
+
+def question_to_sign(question: Question, recipient: bytes) -> bytes:
+    """Return what the asker signs: who is asked, and the question without its proof."""
+    bare = Question(question.kind, question.transaction, question.key, question.args, question.token,
+                    question.client)  # fmt: skip
+    return bytes((len(QUESTION_DOMAIN),)) + QUESTION_DOMAIN + recipient + _encode(bare)
+
+
+def answer_to_sign(answer: Answer, asker: bytes) -> bytes:
+    """Return what the answerer signs: who asked, its own key, and the answer without key and proof."""
+    bare = Answer(answer.kind, answer.transaction, answer.args, answer.token)
+    return bytes((len(ANSWER_DOMAIN),)) + ANSWER_DOMAIN + asker + answer.key + _encode(bare)
+
+
+# --------------------------------------------------------------------------------------------------------- decoding
+
+
+def decode(data: bytes) -> Message:
+    """Return the message that a datagram is. Raise `MessageError`; nothing in it is believed before."""
+    if len(data) > MAX_DATAGRAM:
+        raise MessageError(f"a datagram of {len(data)} bytes; {MAX_DATAGRAM} are the most")
+    if len(data) < _HEAD or data[0] != MAGIC:
+        raise MessageError("a datagram is not of this protocol")
+    try:
+        kind = Kind(data[1])
+    except ValueError:
+        raise MessageError(f"a message of kind {data[1]:#04x}, which nothing is known of") from None
+    if kind is Kind.PROBE:
+        return Probe(_fixed(data, 2, NONCE_SIZE, last=True))
+    transaction = data[2:_HEAD]
+    if kind is Kind.RETRY:
+        key = _fixed(data, _HEAD + admission.SIZE, KEY_SIZE, last=True)
+        return Answer(kind, transaction, token=_fixed(data, _HEAD, admission.SIZE), key=key)
+    flags = _fixed(data, _HEAD, 1)[0]
+    return (_question if kind < 0x80 else _answer)(kind, transaction, flags, data, _HEAD + 1)
+
+
+def _question(kind: Kind, transaction: bytes, flags: int, data: bytes, at: int) -> Question:
+    key = _fixed(data, at, KEY_SIZE)
+    token = _fixed(data, at + KEY_SIZE, admission.SIZE)
+    at += KEY_SIZE + admission.SIZE
+    proof = _fixed(data, at, SIGNATURE_SIZE) if flags & _PROVEN else b""
+    args = _arguments(kind, data[at + len(proof) :])
+    return Question(kind, transaction, key, args, token, bool(flags & _CLIENT), proof)
+
+
+def _answer(kind: Kind, transaction: bytes, flags: int, data: bytes, at: int) -> Answer:
+    token = _fixed(data, at, admission.SIZE) if flags & _TOKEN else b""
+    at += len(token)
+    proven = flags & _PROVEN
+    key = _fixed(data, at, KEY_SIZE) if proven else b""
+    proof = _fixed(data, at + KEY_SIZE, SIGNATURE_SIZE) if proven else b""
+    args = _arguments(kind, data[at + len(key) + len(proof) :])
+    return Answer(kind, transaction, args, token, key, proof)
+
+
+def _fixed(data: bytes, at: int, size: int, *, last: bool = False) -> bytes:
+    part = data[at : at + size]
+    if len(part) != size or (last and at + size != len(data)):
+        raise MessageError("a datagram has not the length that its kind has")
+    return part
+
+
+def _arguments(kind: Kind, data: bytes) -> Arguments:
+    """Return the arguments, as many as the kind has; a later version may say more behind them."""
+    try:
+        told = msgpack.unpackb(data, strict_map_key=True)
+    except (ValueError, TypeError, msgpack.UnpackException):  # also a StackError, and text that is no UTF-8
+        raise MessageError("the arguments of a message are not MessagePack") from None
+    checks = _ARGUMENTS[kind]
+    if type(told) is not list or len(told) < len(checks):
+        raise MessageError(f"{kind.name} has {len(checks)} arguments")
+    for check, value in zip(checks, told, strict=False):
+        if not check(value):
+            raise MessageError(f"{kind.name} has an argument that can't be")
+    return tuple(told[: len(checks)])
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is bytes and len(value) == ID_SIZE
+
+
+def _is_nonce(value: object) -> bool:
+    return type(value) is bytes and len(value) == NONCE_SIZE
+
+
+def _is_endpoint(value: object) -> bool:
+    return type(value) is bytes and len(value) in (6, 18)
+
+
+def _is_bytes(value: object) -> bool:
+    return type(value) is bytes
+
+
+def _is_small(value: object) -> bool:
+    return type(value) is int and 0 <= value <= 255
+
+
+def _is_record(value: object) -> bool:
+    return type(value) is bytes and 0 < len(value) <= MAX_RECORD
+
+
+def _is_records(value: object) -> bool:
+    return type(value) is list and len(value) <= MAX_RECORDS and all(map(_is_record, value))
+
+
+#: What the arguments of each kind are.
+_ARGUMENTS: Final[Mapping[Kind, tuple[Callable[[object], bool], ...]]] = {
+    Kind.PING: (),
+    Kind.FIND: (_is_id,),
+    Kind.GET: (_is_id, _is_small),
+    Kind.STORE: (_is_small, _is_record),
+    Kind.CHECK: (_is_nonce,),
+    Kind.DIAL: (_is_endpoint, _is_nonce),
+    Kind.PONG: (_is_endpoint,),
+    Kind.NODES: (_is_bytes,),
+    Kind.FOUND: (_is_bytes, _is_records),
+    Kind.STORED: (_is_small, _is_bytes),
+    Kind.CHECKING: (_is_small,),
+    Kind.DIALLED: (),
+    Kind.REFUSED: (_is_small,),
+}

@@ -1,0 +1,241 @@
+"""A DHT node as a value: datagrams and the time in, datagrams and what operations came to out.
+
+No socket, no clock, no task; randomness is an argument. `dtp.peers.dht.driver` gives it a socket, `bench/scale` a
+simulated network of thousands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, TypeAlias
+
+from dtp.identity import Identity
+from dtp.peers.dht.addresses import Endpoint, scope_of
+from dtp.peers.dht.admission import Standing
+from dtp.peers.dht.contacts import Contact, KnownContacts
+from dtp.peers.dht.errors import MessageError
+from dtp.peers.dht.exchange import Exchange, Outbox
+from dtp.peers.dht.ids import node_id
+from dtp.peers.dht.limits import DEFAULT_LIMITS, DhtLimits
+from dtp.peers.dht.messages import Answer, Probe, Question, decode
+from dtp.peers.dht.reachability import Reachability, have_dialled
+from dtp.peers.dht.records import Record, RecordKind
+from dtp.peers.dht.serving import Server
+from dtp.peers.dht.store import RecordStore
+from dtp.peers.dht.table import RoutingTable
+from dtp.peers.dht.timers import Timers
+from dtp.peers.dht.upkeep import Upkeep
+from dtp.peers.dht.walks import GetWalk, Network, PutWalk, Walk
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An operation has come to its result: contacts, records, or how many nodes have stored a record (`Stored`)."""
+
+    operation: int
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ModeChanged:
+    """This node serves others from now on, or it doesn't (`client`)."""
+
+    client: bool
+
+
+Event: TypeAlias = Ended | ModeChanged
+
+
+class DhtNode:
+    """One node. `now` is any clock's time in seconds that never goes back; `unix` Unix time at `now`.
+
+    `author` signs what is published, where that is another than the node itself.
+    `client` keeps it from serving others; else it serves as long as they reach it. `subnets` is False where subnets
+    say nothing about owners, as in a network with a key. After each call `take_sends` and `take_events` give what
+    came of it, and `next_time` when `advance` is to be called.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        now: float,
+        unix: float,
+        random: Random,
+        author: Identity | None = None,
+        client: bool = False,
+        subnets: bool = True,
+        limits: DhtLimits = DEFAULT_LIMITS,
+    ) -> None:
+        own = node_id(identity.id.key)
+        self.identity = identity
+        self.limits = limits
+        self.table = RoutingTable(own, limits, subnets=subnets)
+        self.store = RecordStore(own, limits)
+        self.counts: Counter[str] = Counter()
+        self._sends: Outbox = []
+        self._events: list[Event] = []
+        self._operations = 0
+        self._only_client, self._barred = client, False
+        self._timers = Timers()
+        known = KnownContacts(limits.known, self.table.get)
+        self._exchange = Exchange(identity, limits, self._timers, self._sends, known, random)
+        self._exchange.counts = self.counts
+        self._network = Network(own, limits, self._exchange, self.table, known, subnets, self.counts)
+        self._server = Server(identity, limits, self.table, self.store, random)
+        self._server.counts = self.counts
+        self._server.have_dialled = lambda asker, nonce, now: have_dialled(
+            self._network, random, asker, nonce, now
+        )
+        self.reachability = Reachability(self._network, self._timers, random, self._decide)
+        self._upkeep = Upkeep(
+            author or identity, self._network, self.store, self._timers, self.reachability, random
+        )
+        self._set_client(client)
+        self.set_unix(now, unix)
+        self._upkeep.start(now)
+
+    # ----------------------------------------------------------------------------------------------- time, bytes
+
+    def set_unix(self, now: float, unix: float) -> None:
+        """Take in what Unix time it is at `now`: clocks are set, while `now` goes on."""
+        self._network.unix_offset = self._server.unix_offset = unix - now
+
+    def receive(self, data: bytes, source: Endpoint, now: float) -> None:
+        """Take a datagram in. What is wrong with it is counted, and changes nothing else."""
+        if scope_of(source) is None:
+            self.counts["datagrams from nowhere"] += 1
+            return
+        try:
+            message = decode(data)
+        except MessageError:
+            self.counts["malformed datagrams"] += 1
+            return
+        match message:
+            case Question():
+                self._serve(message, source, now)
+            case Answer():
+                self._exchange.receive(message, source, now)
+            case Probe(nonce):
+                self.reachability.probed(nonce, source, now)
+
+    def _serve(self, question: Question, source: Endpoint, now: float) -> None:
+        if question.key == self.identity.id.key:
+            self.counts["questions of ourselves"] += 1
+            return
+        sends, standing = self._server.receive(question, source, now)
+        self._sends += sends
+        if standing is Standing.PEER:
+            contact = self._network.known.at(question.key, source)
+            if question.client:
+                self.table.remove(contact, now)
+            else:
+                self._network.met(contact, now)
+
+    def next_time(self) -> float | None:
+        """Return when `advance` is to be called; None for never."""
+        return self._timers.next_time()
+
+    def advance(self, now: float) -> None:
+        """Do what is due at `now`."""
+        self._timers.advance(now)
+
+    def take_sends(self) -> Outbox:
+        """Return the datagrams that are to be sent, and to whom, in order."""
+        sends = self._sends.copy()
+        self._sends.clear()
+        return sends
+
+    def take_events(self) -> list[Event]:
+        """Return what happened, in order."""
+        events, self._events = self._events, []
+        return events
+
+    # ------------------------------------------------------------------------------------------------ operations
+
+    def join(self, endpoints: Iterable[Endpoint], now: float) -> None:
+        """Find others by nodes at these endpoints, whoever they are; go on as long as nobody is found."""
+        self._upkeep.join(endpoints, now)
+
+    def meet(self, key: bytes, endpoint: Endpoint, now: float) -> None:
+        """Ask a node that somebody else knows of whether it is there."""
+        self._upkeep.meet(self._network.known.at(key, endpoint), now)
+
+    def find_nodes(self, target: bytes, now: float) -> int:
+        """Look up the nodes nearest to `target`; return the operation's number. `Ended` has a list of `Contact`."""
+        number = self._number()
+        Walk(self._network, target, self._ender(number)).start(now)
+        return number
+
+    def get(self, kind: RecordKind, target: bytes, now: float) -> int:
+        """Look records up; return the operation's number. `Ended` has a list of `Record`."""
+        number = self._number()
+        walk = GetWalk(self._network, kind, target, self._ender(number))
+        unix = now + self._network.unix_offset
+        for each in self.store.get(kind, target):
+            if each.expires > unix:
+                walk.begin_with(each)
+        walk.start(now)
+        return number
+
+    def put(self, record: Record, now: float) -> int:
+        """Give a record to the nodes nearest to it; return the operation's number. `Ended` has `Stored`."""
+        number = self._number()
+        PutWalk(self._network, record, self._ender(number), lambda now: None).start(now)
+        return number
+
+    def publish(self, record: Record, now: float) -> int:
+        """`put` a record of our own, and again from time to time, signed anew as it ages, until `withdraw`."""
+        self._upkeep.published[record.kind, record.target] = (record, now)
+        return self.put(record, now)
+
+    def keep(self, record: Record) -> None:
+        """`publish` a record of our own as soon as there are others, within half a minute."""
+        self._upkeep.published[record.kind, record.target] = (record, -math.inf)
+
+    def withdraw(self, kind: RecordKind, target: bytes) -> None:
+        """Don't publish our record there any more: it ends by itself."""
+        self._upkeep.published.pop((kind, target), None)
+
+    @property
+    def published(self) -> dict[tuple[int, bytes], tuple[Record, float]]:
+        """Our own records, by kind and target, and when each was given to others last."""
+        return self._upkeep.published
+
+    def _number(self) -> int:
+        self._operations += 1
+        return self._operations
+
+    def _ender(self, number: int) -> Callable[[Any, float], None]:
+        return lambda result, now: self._events.append(Ended(number, result))
+
+    # ------------------------------------------------------------------------------------------------------ mode
+
+    @property
+    def client(self) -> bool:
+        """True while this node serves nobody."""
+        return self._server.client
+
+    def bar(self, barred: bool) -> None:
+        """Serve nobody while `barred`, whatever the own checks say: others can't reach the machine."""
+        self._barred = barred
+        if barred:
+            self._decide(False, 0.0)
+
+    def _decide(self, reachable: bool, now: float) -> None:
+        reachable = reachable and not self._barred
+        if not self._only_client and self.client == reachable:
+            self._set_client(not reachable)
+            self._events.append(ModeChanged(self.client))
+
+    def _set_client(self, client: bool) -> None:
+        self._exchange.client = self._server.client = client
+
+    @property
+    def contacts(self) -> list[Contact]:
+        """The contacts in the routing table."""
+        return list(self.table)

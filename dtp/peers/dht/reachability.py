@@ -1,0 +1,102 @@
+"""Whether others can reach this node: it serves others only then.
+
+A node whose address, as others see it, is of loopback or a private network is reachable there. One with a global
+address has others dial it: nodes that it never talked to send it one packet each.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+from dtp.peers.dht.addresses import Endpoint, Scope, pack_endpoint, scope_of, unpack_endpoint
+from dtp.peers.dht.contacts import Contact
+from dtp.peers.dht.exchange import Outcome
+from dtp.peers.dht.messages import NONCE_SIZE, Answer, Kind
+from dtp.peers.dht.timers import Timers
+from dtp.peers.dht.walks import Network
+
+#: Nodes that one is asked to have another dialled by.
+_DIALLERS = 2
+
+
+class Reachability:
+    """The checks of one node. `decided(reachable, now)` is called with what each comes to, unless it says nothing."""
+
+    def __init__(
+        self, network: Network, timers: Timers, random: Random, decided: Callable[[bool, float], object]
+    ) -> None:
+        self._network = network
+        self._timers = timers
+        self._random = random
+        self._decided = decided
+        self._nonce = b""
+        self._begun = False
+        #: Nodes that said that they have had us dialled, and whether a packet came from anybody.
+        self._askers = 0
+        self._came = False
+        #: Our endpoints as others see them, and how many saw each.
+        self.observed: Counter[Endpoint] = Counter()
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Our endpoint, as most of those see it that we asked last; None before anybody was."""
+        most = self.observed.most_common(1)
+        return most[0][0] if most else None
+
+    def observe(self, answer: Answer, teller: Contact, now: float) -> None:
+        """Take in where a PONG says that we are. The first one begins the checks."""
+        endpoint = unpack_endpoint(answer.args[0])
+        if scope_of(endpoint) != scope_of(teller.endpoint):
+            return  # from another network we look otherwise
+        self.observed[endpoint] += 1
+        if sum(self.observed.values()) > self._network.limits.k:
+            self.observed = Counter({each: (n + 1) // 2 for each, n in self.observed.items() if n > 1})
+            self.observed[endpoint] += 1
+        if not self._begun:
+            self._begun = True
+            self._timers.start(now + self._network.limits.shortest_timeout, self._check)
+
+    def _check(self, now: float) -> None:
+        limits = self._network.limits
+        self._timers.start(now + limits.check, self._check)
+        endpoint = self.endpoint
+        if endpoint is not None and scope_of(endpoint) is not Scope.GLOBAL:
+            self._decided(True, now)
+            return
+        self._nonce, self._askers, self._came = self._random.randbytes(NONCE_SIZE), 0, False
+        contacts = list(self._network.table)
+        for each in self._random.sample(contacts, min(len(contacts), limits.check_askers)):
+            self._network.ask(each, Kind.CHECK, (self._nonce,), self._heard, now)
+        self._timers.start(now + limits.check_patience, self._count)
+
+    def _heard(self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
+        if answer is not None and answer.kind is Kind.CHECKING and answer.args[0]:
+            self._askers += 1
+
+    def probed(self, nonce: bytes, source: Endpoint, now: float) -> None:
+        """Take in a packet that somebody was asked to send."""
+        if not self._nonce or nonce != self._nonce:
+            self._network.counts["probes for nothing"] += 1
+            return
+        self._came = True
+        known = {each.endpoint[0] for each in self._network.table} | self._network.known.hosts()
+        if source[0] not in known:  # what we have sent to may come in through a door that we opened
+            self._nonce = b""
+            self._decided(True, now)
+
+    def _count(self, now: float) -> None:
+        """Nothing came though two say that they have had us dialled: nobody reaches us from outside."""
+        if self._nonce and not self._came and self._askers > 1:
+            self._decided(False, now)
+        self._nonce = b""
+
+
+def have_dialled(network: Network, random: Random, asker: Endpoint, nonce: bytes, now: float) -> int:
+    """Ask some contacts elsewhere to send a packet to `asker`; return how many."""
+    elsewhere = [each for each in network.table if each.endpoint[0] != asker[0] and not each.failures]
+    chosen = random.sample(elsewhere, min(len(elsewhere), _DIALLERS))
+    for each in chosen:
+        network.ask(each, Kind.DIAL, (pack_endpoint(asker), nonce), lambda *what: None, now)
+    return len(chosen)

@@ -1,0 +1,304 @@
+"""What the DHT keeps: records that prove themselves, whoever carries them. Source: docs/dht.md, "Records".
+
+`PeerRecord` says where a peer is, `Mutable` is a value of a peer under a name, `Provider` says who has a content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+import msgpack
+
+from dtp.identity import Identity, PeerId, PeerIdError
+from dtp.identity.keys import SIGNATURE_SIZE
+from dtp.peers.dht import ids
+from dtp.peers.dht.errors import (
+    DhtError,
+    DhtRecordError,
+    DhtRecordExpired,
+    DhtRecordForged,
+    DhtRecordFromFuture,
+)
+from dtp.peers.record import (
+    MAX_SKEW,
+    MAX_TTL,
+    PeerRecord,
+    PeerRecordError,
+    PeerRecordExpired,
+    PeerRecordForged,
+    PeerRecordFromFuture,
+)
+
+MUTABLE_DOMAIN: Final = b"dtp.dht.mutable.v1"
+PROVIDER_DOMAIN: Final = b"dtp.dht.provider.v1"
+#: The largest value, bytes: it goes in one packet with its name, its signature and what carries it.
+MAX_VALUE: Final = 800
+#: The longest name of a value, bytes of UTF-8.
+MAX_NAME: Final = 64
+#: The largest record, bytes (`PeerRecord` has its own bound, which is the same as messages').
+MAX_BYTES: Final = 1100
+#: Seconds that a record is signed for by default: longer than its author is likely to be offline over night.
+DEFAULT_TTL: Final = 24 * 3600
+_MAX_NUMBER: Final = 2**63 - 1
+#: Records whose signature was found good: they come again with each republishing.
+_REMEMBERED: Final = 1024
+
+
+class RecordKind(IntEnum):
+    """The kinds of records. Each is looked up at places of its own."""
+
+    PEER = 1
+    MUTABLE = 2
+    PROVIDER = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Mutable:
+    """A value that `peer` has under `name`. A higher `sequence` replaces it."""
+
+    peer: PeerId
+    name: str
+    sequence: int
+    #: Unix time in seconds: when it was signed, and until when it is believed.
+    issued: int
+    expires: int
+    value: bytes
+    #: The record as bytes, signed.
+    encoded: bytes
+
+    @classmethod
+    def sign(
+        cls,
+        identity: Identity,
+        value: bytes,
+        *,
+        name: str,
+        sequence: int,
+        now: float,
+        ttl: float = DEFAULT_TTL,
+    ) -> Mutable:
+        """Return the record as of Unix time `now`, for `ttl` seconds. Raise `DhtError` for what breaks a bound."""
+        if not isinstance(value, bytes) or len(value) > MAX_VALUE:
+            raise DhtError(f"a value of the DHT is bytes, {MAX_VALUE} at most")
+        if not 0 < len(name.encode()) <= MAX_NAME:
+            raise DhtError(f"a name in the DHT has 1 to {MAX_NAME} bytes, not {len(name.encode())}")
+        if not 0 <= sequence <= _MAX_NUMBER:
+            raise DhtError("a sequence is between 0 and 2^63 - 1")
+        issued, expires = _times(now, ttl)
+        fields = [identity.id.key, name, sequence, issued, expires, value]
+        return cls(
+            identity.id, name, sequence, issued, expires, value, _sign(identity, MUTABLE_DOMAIN, fields)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """That `peer` has the content whose providers are kept at `target`."""
+
+    target: bytes
+    peer: PeerId
+    #: Unix time in seconds: when it was signed, and until when it is believed.
+    issued: int
+    expires: int
+    #: The record as bytes, signed.
+    encoded: bytes
+
+    @classmethod
+    def sign(
+        cls, identity: Identity, content_hash: bytes, *, now: float, ttl: float = DEFAULT_TTL
+    ) -> Provider:
+        """Return the record as of Unix time `now`. Raise `DhtError` where the hash has not 32 bytes."""
+        if len(content_hash) != ids.SIZE:
+            raise DhtError(f"the hash of a content has {ids.SIZE} bytes, not {len(content_hash)}")
+        issued, expires = _times(now, ttl)
+        target = ids.provider_target(content_hash)
+        fields = [target, identity.id.key, issued, expires]
+        return cls(target, identity.id, issued, expires, _sign(identity, PROVIDER_DOMAIN, fields))
+
+
+Value: TypeAlias = PeerRecord | Mutable | Provider
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Any record, as those who keep it see it."""
+
+    kind: RecordKind
+    target: bytes
+    #: The author's public key. There is one record of an author at a target.
+    author: bytes
+    #: What is greater replaces what is less.
+    order: tuple[int, int, bytes]
+    expires: int
+    encoded: bytes
+    value: Value
+
+    @classmethod
+    def of(cls, value: Value) -> Record:
+        """Return the record that this is."""
+        match value:
+            case PeerRecord():
+                kind, target = RecordKind.PEER, ids.peer_target(value.peer.key)
+                sequence = value.sequence
+            case Mutable():
+                kind, target = RecordKind.MUTABLE, ids.mutable_target(value.peer.key, value.name)
+                sequence = value.sequence
+            case Provider():
+                kind, target = RecordKind.PROVIDER, value.target
+                sequence = value.issued
+        order = (sequence, value.expires, value.encoded)
+        return cls(kind, target, value.peer.key, order, value.expires, value.encoded, value)
+
+
+def decode_record(kind: int, data: bytes, now: float) -> Record:
+    """Return the record that these bytes are at Unix time `now`.
+
+    Raise `DhtRecordError` for what is malformed, and its subclasses for what is forged, has ended or is from the
+    future.
+    """
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        raise DhtRecordError(f"a record of kind {kind}, which nothing is known of")
+    if not 0 < len(data) <= MAX_BYTES:
+        raise DhtRecordError(f"a record of {len(data)} bytes; {MAX_BYTES} are the most")
+    return decoder(data, now)
+
+
+def renewed(value: Value, identity: Identity, now: float) -> Value:
+    """Return what `identity` has signed, signed anew for as long. A `Mutable` keeps its sequence."""
+    match value:
+        case PeerRecord():
+            ttl = value.expires - value.sequence / 1000
+            return PeerRecord.sign(identity, now=now, ttl=min(ttl + 1, MAX_TTL), addresses=value.addresses,
+                                   services=value.services, dht=value.dht)  # fmt: skip
+        case Mutable():
+            return Mutable.sign(identity, value.value, name=value.name, sequence=value.sequence, now=now,
+                                ttl=value.expires - value.issued)  # fmt: skip
+        case Provider():
+            issued, expires = _times(now, value.expires - value.issued)
+            fields = [value.target, identity.id.key, issued, expires]
+            return Provider(
+                value.target, identity.id, issued, expires, _sign(identity, PROVIDER_DOMAIN, fields)
+            )
+
+
+# ----------------------------------------------------------------------------------------------------------- pieces
+
+
+def _times(now: float, ttl: float) -> tuple[int, int]:
+    if not 1 <= ttl <= MAX_TTL:
+        raise DhtError(f"a record is good for 1 to {MAX_TTL} s, not {ttl:g}")
+    return int(now), int(now + ttl)
+
+
+def _sign(identity: Identity, domain: bytes, fields: list[Any]) -> bytes:
+    body: bytes = msgpack.packb(fields)
+    return body + identity.sign(_message(domain, body))
+
+
+def _message(domain: bytes, body: bytes) -> bytes:
+    return bytes((len(domain),)) + domain + body
+
+
+def _peer(data: bytes, now: float) -> Record:
+    try:
+        return _of_peer(PeerRecord.decode(data, now=now))
+    except PeerRecordForged as fault:
+        raise DhtRecordForged(str(fault)) from None
+    except PeerRecordExpired as fault:
+        raise DhtRecordExpired(str(fault)) from None
+    except PeerRecordFromFuture as fault:
+        raise DhtRecordFromFuture(str(fault)) from None
+    except PeerRecordError as fault:
+        raise DhtRecordError(str(fault)) from None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _of_peer(record: PeerRecord) -> Record:
+    return Record.of(record)
+
+
+def _mutable(data: bytes, now: float) -> Record:
+    return _in_time(_verified_mutable(data), now)
+
+
+def _provider(data: bytes, now: float) -> Record:
+    return _in_time(_verified_provider(data), now)
+
+
+def _in_time(record: Record, now: float) -> Record:
+    value = record.value
+    assert not isinstance(value, PeerRecord)
+    if value.expires <= now:
+        raise DhtRecordExpired(f"a record of {value.peer} ended {now - value.expires:.0f} s ago")
+    if value.issued > now + MAX_SKEW:
+        raise DhtRecordFromFuture(f"a record of {value.peer} was signed {value.issued - now:.0f} s from now")
+    return record
+
+
+# What is refused raises, and so is not remembered: strangers can't fill the memory.
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _verified_mutable(data: bytes) -> Record:
+    body, signature = data[:-SIGNATURE_SIZE], data[-SIGNATURE_SIZE:]
+    match _unpacked(body):
+        case [bytes(key), str(name), int(sequence), int(issued), int(expires), bytes(value), *_]:
+            pass
+        case _:
+            raise DhtRecordError("a value of the DHT is malformed")
+    if not 0 < len(name.encode("utf-8", "surrogatepass")) <= MAX_NAME or len(value) > MAX_VALUE:
+        raise DhtRecordError("a value of the DHT, or its name, is larger than it may be")
+    peer = _author(key, signature, MUTABLE_DOMAIN, body, (sequence, issued, expires))
+    return Record.of(Mutable(peer, name, sequence, issued, expires, value, data))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _verified_provider(data: bytes) -> Record:
+    body, signature = data[:-SIGNATURE_SIZE], data[-SIGNATURE_SIZE:]
+    match _unpacked(body):
+        case [bytes(target), bytes(key), int(issued), int(expires), *_] if len(target) == ids.SIZE:
+            pass
+        case _:
+            raise DhtRecordError("a provider record is malformed")
+    peer = _author(key, signature, PROVIDER_DOMAIN, body, (issued, issued, expires))
+    return Record.of(Provider(target, peer, issued, expires, data))
+
+
+def _unpacked(body: bytes) -> object:
+    try:
+        return msgpack.unpackb(body)
+    except (ValueError, TypeError, msgpack.UnpackException):
+        raise DhtRecordError("a record is not MessagePack") from None
+
+
+def _author(key: bytes, signature: bytes, domain: bytes, body: bytes, numbers: tuple[object, ...]) -> PeerId:
+    """Return who signed the body. `numbers` are checked too: the last two are when it was signed and when it ends."""
+    _, issued, expires = _checked_numbers(numbers)
+    if not issued < expires <= issued + MAX_TTL:
+        raise DhtRecordError(f"a record is good for {MAX_TTL} s at most, from when it was signed")
+    try:
+        peer = PeerId(key)
+    except PeerIdError as fault:
+        raise DhtRecordError(f"a record names no peer: {fault}") from None
+    if not peer.verify(signature, _message(domain, body)):
+        raise DhtRecordForged(f"{peer} has not signed the record that is said to be its")
+    return peer
+
+
+def _checked_numbers(numbers: tuple[object, ...]) -> list[int]:
+    found = [each for each in numbers if type(each) is int and 0 <= each <= _MAX_NUMBER]
+    if len(found) != len(numbers):
+        raise DhtRecordError("a number of a record is out of bounds")
+    return found
+
+
+_DECODERS: Final[Mapping[int, Callable[[bytes, float], Record]]] = {
+    RecordKind.PEER: _peer,
+    RecordKind.MUTABLE: _mutable,
+    RecordKind.PROVIDER: _provider,
+}

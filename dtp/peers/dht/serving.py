@@ -1,0 +1,230 @@
+"""Questions of others, answered: who may ask how much, what they get, and what strangers don't get.
+
+Whoever has not shown that it receives where it says gets a token and nothing else, in a datagram smaller than its
+own: nobody can turn this node against somebody else's address.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+from typing import Final
+
+from dtp.identity import Identity, PeerId, PeerIdError
+from dtp.peers.dht.addresses import (
+    Endpoint,
+    Scope,
+    may_tell,
+    pack_endpoint,
+    scope_of,
+    subnet_of,
+    unpack_endpoint,
+)
+from dtp.peers.dht.admission import Quotas, Standing, Tokens
+from dtp.peers.dht.errors import DhtRecordError
+from dtp.peers.dht.limits import DhtLimits
+from dtp.peers.dht.messages import (
+    MAX_DATAGRAM,
+    MAX_RECORDS,
+    Answer,
+    Arguments,
+    Kind,
+    Probe,
+    Question,
+    Verdict,
+    answer_to_sign,
+    encode,
+    question_to_sign,
+)
+from dtp.peers.dht.records import decode_record
+from dtp.peers.dht.store import RecordStore
+from dtp.peers.dht.table import RoutingTable
+
+#: What an answer is without its arguments: head, flags, token, and the lengths of two arguments; key and proof.
+_OVERHEAD: Final = 11 + 16 + 8
+_PROOF: Final = 32 + 64
+#: What a record takes in an answer besides itself.
+_RECORD_HEAD: Final = 3
+_PER_MINUTE: Final = 60.0
+
+
+class Server:
+    """Answers for one node, out of its table and its store."""
+
+    def __init__(
+        self, identity: Identity, limits: DhtLimits, table: RoutingTable, store: RecordStore, random: Random
+    ) -> None:
+        self._identity = identity
+        self._limits = limits
+        self._table = table
+        self._store = store
+        self._random = random
+        self._tokens = Tokens(random.randbytes(32), limits.token_lifetime)
+        self._peers = Quotas(limits.peer_rate, limits.peer_burst, limits.quota_entries)
+        self._strangers = Quotas(limits.stranger_rate, limits.stranger_burst, limits.quota_entries)
+        self._proofs = Quotas(limits.proof_rate, limits.proof_burst, 1)
+        self._checks = Quotas(
+            limits.checks_per_minute / _PER_MINUTE, limits.checks_per_minute, limits.quota_entries
+        )
+        #: Has a third node dial somebody; set by the node, which has the exchange.
+        self.have_dialled: Callable[[Endpoint, bytes, float], int] = lambda endpoint, nonce, now: 0
+        #: True while this node serves nobody.
+        self.client = False
+        #: What is added to `now` for Unix time.
+        self.unix_offset = 0.0
+        self.counts: Counter[str] = Counter()
+
+    def receive(
+        self, question: Question, source: Endpoint, now: float
+    ) -> tuple[list[tuple[bytes, Endpoint]], Standing]:
+        """Return what is to be sent for a question from `source`, and what its asker has proven."""
+        where = pack_endpoint(source)
+        standing = self._tokens.standing(question.token, where, question.key, now)
+        self.counts["questions"] += 1
+        if standing < Standing.PEER_BEFORE and not (standing and question.proof):
+            return self._retry(question, source, where, now), Standing.NOTHING
+        proven = standing >= Standing.PEER_BEFORE
+        if not proven and not self._is_proven(question, source, now):
+            return [], Standing.NOTHING
+        if not self._peers.take(question.key, now):
+            return self._refuse(question, source, Verdict.BUSY, proven), Standing.NOTHING
+        if self.client and question.kind is not Kind.PING:
+            return self._refuse(question, source, Verdict.CLIENT, proven), standing
+        room = MAX_DATAGRAM - _OVERHEAD - (0 if proven else _PROOF)
+        kind, args, extra = self._answer(question, source, room, now)
+        token = b"" if standing is Standing.PEER else self._tokens.peer_token(where, question.key, now)
+        answer = Answer(kind, question.transaction, args, token)
+        if not proven:
+            answer = replace(answer, key=self._identity.id.key)
+            answer = replace(answer, proof=self._identity.sign(answer_to_sign(answer, question.key)))
+        self.counts["answers"] += 1
+        return [(encode(answer), source), *extra], Standing.PEER
+
+    # ------------------------------------------------------------------------------------------------ strangers
+
+    def _retry(
+        self, question: Question, source: Endpoint, where: bytes, now: float
+    ) -> list[tuple[bytes, Endpoint]]:
+        if not self._strangers.take(subnet_of(source) or where, now):
+            self.counts["strangers over their quota"] += 1
+            return []
+        token = self._tokens.address_token(where, question.key, now)
+        self.counts["strangers"] += 1
+        return [
+            (encode(Answer(Kind.RETRY, question.transaction, token=token, key=self._identity.id.key)), source)
+        ]
+
+    def _is_proven(self, question: Question, source: Endpoint, now: float) -> bool:
+        """True when the asker has signed this question for us."""
+        if not self._proofs.take(None, now):
+            self.counts["proofs over their quota"] += 1
+            return False
+        try:
+            peer = PeerId(question.key)
+        except PeerIdError:
+            self.counts["forged questions"] += 1
+            return False
+        good = peer.verify(question.proof, question_to_sign(question, self._identity.id.key))
+        self.counts["proofs" if good else "forged questions"] += 1
+        return good
+
+    def _refuse(
+        self, question: Question, source: Endpoint, why: Verdict, proven: bool
+    ) -> list[tuple[bytes, Endpoint]]:
+        """Say why not, to who doesn't need our signature for that."""
+        self.counts[f"refused: {why.name.lower()}"] += 1
+        if not proven:
+            return []
+        return [(encode(Answer(Kind.REFUSED, question.transaction, (int(why),))), source)]
+
+    # -------------------------------------------------------------------------------------------------- answers
+
+    def _answer(
+        self, question: Question, source: Endpoint, room: int, now: float
+    ) -> tuple[Kind, Arguments, list[tuple[bytes, Endpoint]]]:
+        """Return kind and arguments of the answer, of at most `room` bytes, and what else is to be sent.
+
+        Where the first record that is there has no room beside the proof, the answer is PONG: ask again, without one.
+        """
+        args = question.args
+        extra: list[tuple[bytes, Endpoint]] = []
+        match question.kind:
+            case Kind.PING:
+                return Kind.PONG, (pack_endpoint(source),), extra
+            case Kind.FIND:
+                return Kind.NODES, (self._entries(args[0], source, room),), extra
+            case Kind.GET:
+                records = self._records(args[1], args[0], now)
+                fitting = _fitting(records, room)
+                if records and not fitting:
+                    return Kind.PONG, (pack_endpoint(source),), extra
+                room -= sum(len(each) + _RECORD_HEAD for each in fitting)
+                return Kind.FOUND, (self._entries(args[0], source, room), fitting), extra
+            case Kind.STORE:
+                verdict, target = self._keep(args[0], args[1], source, now)
+                entries = self._entries(target, source, room) if target else b""
+                return Kind.STORED, (int(verdict), entries), extra
+            case Kind.CHECK:
+                allowed = self._checks.take(question.key, now)
+                asked = self.have_dialled(source, args[0], now) if allowed else 0
+                return Kind.CHECKING, (asked,), extra
+            case _:
+                assert question.kind is Kind.DIAL
+                dialled = unpack_endpoint(args[0])
+                if self._may_dial(question, dialled, source, now):
+                    extra.append((encode(Probe(args[1])), dialled))
+                return Kind.DIALLED, (), extra
+
+    def _may_dial(self, question: Question, dialled: Endpoint, source: Endpoint, now: float) -> bool:
+        """True where one small packet may go to an address that only the asker vouches for."""
+        allowed = may_tell(dialled, source) and self._checks.take(b"dial" + question.key, now)
+        return allowed and self._checks.take(b"dialled" + (subnet_of(dialled) or pack_endpoint(dialled)), now)
+
+    def _entries(self, target: bytes, source: Endpoint, room: int) -> bytes:
+        """Return the nodes nearest to `target` that mean something to who asks from `source`, as many as fit."""
+        everything = scope_of(source) is not Scope.GLOBAL
+        parts = []
+        for each in self._table.closest(int.from_bytes(target, "big"), self._limits.k):
+            if not everything and scope_of(each.endpoint) is not Scope.GLOBAL:
+                continue
+            room -= len(each.entry)
+            if room < 0:
+                break
+            parts.append(each.entry)
+        return b"".join(parts)
+
+    def _records(self, kind: int, target: bytes, now: float) -> list[bytes]:
+        """Return the records at `target` that still hold; of many, each time in another order."""
+        unix = now + self.unix_offset
+        records = [each.encoded for each in self._store.get(kind, target) if each.expires > unix]
+        if len(records) > 1:
+            self._random.shuffle(records)
+        return records
+
+    def _keep(self, kind: int, data: bytes, source: Endpoint, now: float) -> tuple[Verdict, bytes]:
+        """Keep a record if it is good and ours to keep; return the verdict, and its target if it has one."""
+        try:
+            record = decode_record(kind, data, now + self.unix_offset)
+        except DhtRecordError as fault:
+            self.counts[f"records refused: {fault.code}"] += 1
+            return Verdict.BAD, b""
+        target = int.from_bytes(record.target, "big")
+        if self._table.closer_than_us(target) >= self._limits.far * self._limits.k:
+            verdict = Verdict.FAR
+        else:
+            verdict = self._store.add(record, subnet_of(source), now)
+        self.counts[f"records: {verdict.name.lower()}"] += 1
+        return verdict, record.target
+
+
+def _fitting(records: list[bytes], room: int) -> list[bytes]:
+    """Return as many of the records, from the first on, as have room."""
+    chosen = []
+    for each in records[:MAX_RECORDS]:
+        room -= len(each) + _RECORD_HEAD
+        if room < 0:
+            break
+        chosen.append(each)
+    return chosen

@@ -1,0 +1,129 @@
+"""The records that a node keeps for others, bounded for each author, each sender and in sum."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from dtp.peers.dht.limits import DhtLimits
+from dtp.peers.dht.messages import Verdict
+from dtp.peers.dht.records import Record, RecordKind
+
+
+class Held:
+    """A record that is kept, and since when."""
+
+    __slots__ = ("given", "record", "source")
+
+    def __init__(self, record: Record, source: bytes, now: float) -> None:
+        self.record = record
+        #: The subnet that it came from; empty where that says nothing.
+        self.source = source
+        #: When it was last given to the nodes near it, by whoever. After an interval it is somebody's turn again.
+        self.given = now
+
+
+class RecordStore:
+    """Records by kind and target. `own` is the node's id: without room, the farthest from it goes."""
+
+    def __init__(self, own: int, limits: DhtLimits) -> None:
+        self._own = own
+        self._limits = limits
+        self._held: dict[tuple[int, bytes], dict[bytes, Held]] = {}
+        self._of_author: Counter[bytes] = Counter()
+        self._of_source: Counter[bytes] = Counter()
+        self._count = 0
+        #: Bytes of all records.
+        self.size = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter([held for each in self._held.values() for held in each.values()])
+
+    def get(self, kind: int, target: bytes) -> list[Record]:
+        """Return what is kept there: one record at most, but for providers."""
+        return [held.record for held in self._held.get((kind, target), {}).values()]
+
+    def add(self, record: Record, source: bytes, now: float) -> Verdict:
+        """Keep a record that is genuine and holds, and return what became of it."""
+        place = self._held.get((record.kind, record.target), {})
+        held = place.get(record.author)
+        if held is not None:
+            return self._replace(held, record, now)
+        if record.kind is not RecordKind.PROVIDER and place:
+            return Verdict.BAD  # a target is its author's alone: nobody else's record is at it
+        if self._of_author[record.author] >= self._limits.per_author:
+            return Verdict.FULL
+        if source and self._of_source[source] >= self._limits.per_source:
+            return Verdict.FULL
+        if len(place) >= self._limits.providers and not self._make_room_at(place, source):
+            return Verdict.FULL
+        if not self._make_room(record):
+            return Verdict.FULL
+        self._insert(Held(record, source, now))
+        return Verdict.STORED
+
+    def _replace(self, held: Held, record: Record, now: float) -> Verdict:
+        if record.order < held.record.order:
+            return Verdict.OLDER
+        self.remove(held)
+        if not self._make_room(record):  # it is larger than the one before
+            self._insert(held)
+            return Verdict.FULL
+        self._insert(Held(record, held.source, now))
+        return Verdict.STORED
+
+    def _make_room_at(self, place: dict[bytes, Held], source: bytes) -> bool:
+        """Drop a provider of the source that has most of this content, if the new one's has fewer."""
+        of_source = Counter(held.source for held in place.values())
+        most, count = of_source.most_common(1)[0]
+        if of_source[source] >= count:
+            return False
+        self.remove(min((h for h in place.values() if h.source == most), key=lambda held: held.record.order))
+        return True
+
+    def _make_room(self, record: Record) -> bool:
+        """Drop what is farther from us than the new one, until it fits."""
+        distance = self._distance(record)
+        while (
+            self._count >= self._limits.records or self.size + len(record.encoded) > self._limits.record_bytes
+        ):
+            kind, target = max(self._held, key=lambda place: int.from_bytes(place[1], "big") ^ self._own)
+            if int.from_bytes(target, "big") ^ self._own <= distance:
+                return False
+            self.remove(next(iter(self._held[kind, target].values())))
+        return True
+
+    def _distance(self, record: Record) -> int:
+        return int.from_bytes(record.target, "big") ^ self._own
+
+    def _insert(self, held: Held) -> None:
+        record = held.record
+        self._held.setdefault((record.kind, record.target), {})[record.author] = held
+        self._of_author[record.author] += 1
+        self._of_source[held.source] += 1
+        self._count += 1
+        self.size += len(record.encoded)
+
+    def remove(self, held: Held) -> None:
+        """Forget a record that is kept."""
+        record = held.record
+        place = self._held[record.kind, record.target]
+        del place[record.author]
+        if not place:
+            del self._held[record.kind, record.target]
+        for counter, key in ((self._of_author, record.author), (self._of_source, held.source)):
+            counter[key] -= 1
+            if not counter[key]:
+                del counter[key]
+        self._count -= 1
+        self.size -= len(record.encoded)
+
+    def drop_expired(self, unix: float) -> int:
+        """Forget what has ended at Unix time `unix`; return how many."""
+        ended = [held for held in self if held.record.expires <= unix]
+        for held in ended:
+            self.remove(held)
+        return len(ended)

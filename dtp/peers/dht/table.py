@@ -1,0 +1,180 @@
+"""The routing table: contacts in buckets, by how many leading bits their ids share with ours.
+
+Old contacts that answer stay: who has been there for an hour is likely to be there for another, and a flood of
+newcomers can't push anybody out (Kademlia, 2.4). Newcomers wait until an old one is gone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+
+from dtp.peers.dht.contacts import Contact
+from dtp.peers.dht.ids import BITS
+from dtp.peers.dht.limits import DhtLimits
+
+
+class Bucket:
+    """Contacts that share the same number of bits with us."""
+
+    __slots__ = ("contacts", "touched", "waiting")
+
+    def __init__(self, now: float) -> None:
+        #: By id; the one that was silent longest is first.
+        self.contacts: OrderedDict[int, Contact] = OrderedDict()
+        #: Proven contacts without a place, the newest last.
+        self.waiting: OrderedDict[int, Contact] = OrderedDict()
+        #: When something in it was last looked up.
+        self.touched = now
+
+
+class RoutingTable:
+    """The contacts of the node with `own` as its id. `subnets` is False where subnets say nothing about owners."""
+
+    def __init__(self, own: int, limits: DhtLimits, *, subnets: bool = True) -> None:
+        self.own = own
+        self._limits = limits
+        self._subnets = subnets
+        self._buckets: dict[int, Bucket] = {}
+        self._contacts: dict[int, Contact] = {}
+        #: Contacts of each subnet that counts.
+        self._of_subnet: Counter[bytes] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._contacts)
+
+    def __iter__(self) -> Iterator[Contact]:
+        return iter(list(self._contacts.values()))
+
+    def __contains__(self, contact: Contact) -> bool:
+        return self._contacts.get(contact.id) is contact
+
+    def get(self, node: int) -> Contact | None:
+        """Return the contact with this id; None where there is none."""
+        return self._contacts.get(node)
+
+    def shared_bits(self, node: int) -> int:
+        """Return how many leading bits an id shares with ours: which bucket it belongs to."""
+        return BITS - (node ^ self.own).bit_length()
+
+    def buckets(self) -> dict[int, Bucket]:
+        """Return the buckets there are, by shared bits."""
+        return self._buckets
+
+    def closest(self, target: int, count: int) -> list[Contact]:
+        """Return the `count` contacts nearest to `target`, the nearest first.
+
+        Those that did not answer last are left out, unless nobody did.
+        """
+        contacts = self._contacts
+        healthy = [each for each, contact in contacts.items() if not contact.failures] or contacts
+        return [contacts[each] for each in sorted(healthy, key=target.__xor__)[:count]]
+
+    def closer_than_us(self, target: int) -> int:
+        """Return how many contacts are nearer to `target` than we are."""
+        ours = self.own ^ target
+        return sum(each ^ target < ours for each in self._contacts)
+
+    def neighbourhood(self) -> int:
+        """Return the distance within which the k nearest nodes of a record are likely to be, on the whole network.
+
+        From how far our own k nearest are; all distances as long as we know less than k others.
+        """
+        k = self._limits.k
+        if len(self._contacts) < k:
+            return int(2**BITS)
+        return sorted(each ^ self.own for each in self._contacts)[k - 1]
+
+    # ------------------------------------------------------------------------------------------------ changes
+
+    def offer(self, contact: Contact, now: float) -> Contact | None:
+        """Take a proven contact in, or let it wait for a place.
+
+        Return the contact that has to show that it is still there for that; None where nothing is to be asked.
+        """
+        held = self._contacts.get(contact.id)
+        if held is contact:
+            self._buckets[self.shared_bits(contact.id)].contacts.move_to_end(contact.id)
+            return None
+        if contact.id == self.own:
+            return None
+        if held is not None:  # the same node elsewhere: whoever is there may be a relay of somebody else
+            if not held.failures and now - held.seen < self._limits.questionable:
+                return None
+            self.remove(held, now, replace=False)
+        number = self.shared_bits(contact.id)
+        bucket = self._buckets.get(number)
+        if bucket is None:
+            bucket = self._buckets[number] = Bucket(now)
+        if not self._has_place_for(contact, bucket):
+            return None
+        if len(bucket.contacts) < self._limits.k:
+            self._insert(contact, bucket)
+            return None
+        bucket.waiting[contact.id] = contact
+        bucket.waiting.move_to_end(contact.id)
+        if len(bucket.waiting) > self._limits.replacements:
+            bucket.waiting.popitem(last=False)
+        oldest = next(iter(bucket.contacts.values()))
+        return oldest if now - oldest.seen > self._limits.questionable else None
+
+    def _counts(self, contact: Contact) -> bool:
+        return self._subnets and contact.subnet != b""
+
+    def _has_place_for(self, contact: Contact, bucket: Bucket) -> bool:
+        if not self._counts(contact):
+            return True
+        if self._of_subnet[contact.subnet] >= self._limits.table_per_subnet:
+            return False
+        same = sum(each.subnet == contact.subnet for each in bucket.contacts.values())
+        return same < self._limits.per_subnet
+
+    def _insert(self, contact: Contact, bucket: Bucket) -> None:
+        bucket.contacts[contact.id] = contact
+        self._contacts[contact.id] = contact
+        bucket.waiting.pop(contact.id, None)
+        if self._counts(contact):
+            self._of_subnet[contact.subnet] += 1
+
+    def remove(self, contact: Contact, now: float, *, replace: bool = True) -> None:
+        """Take a contact out, if it is in, and give its place to the newest that waits."""
+        number = self.shared_bits(contact.id)
+        bucket = self._buckets.get(number)
+        if bucket is None:
+            return
+        if bucket.waiting.get(contact.id) is contact:
+            del bucket.waiting[contact.id]
+        if self._contacts.get(contact.id) is not contact:
+            return
+        del self._contacts[contact.id]
+        del bucket.contacts[contact.id]
+        if self._counts(contact):
+            self._of_subnet[contact.subnet] -= 1
+            if not self._of_subnet[contact.subnet]:
+                del self._of_subnet[contact.subnet]
+        while replace and bucket.waiting and len(bucket.contacts) < self._limits.k:
+            newest = bucket.waiting.popitem()[1]
+            if self._has_place_for(newest, bucket):
+                self._insert(newest, bucket)
+        if not bucket.contacts and not bucket.waiting:
+            del self._buckets[number]
+
+    def touch(self, target: int, now: float) -> None:
+        """Remember that something near `target` is looked up."""
+        bucket = self._buckets.get(self.shared_bits(target))
+        if bucket is not None:
+            bucket.touched = now
+
+    # ------------------------------------------------------------------------------------------------- upkeep
+
+    def silent_longest(self) -> Contact | None:
+        """Return the contact that was heard of longest ago; None where there is none."""
+        firsts = [next(iter(each.contacts.values())) for each in self._buckets.values() if each.contacts]
+        return min(firsts, key=lambda contact: contact.seen, default=None)
+
+    def stalest_bucket(self, now: float) -> int | None:
+        """Return the bucket (as shared bits) that nothing was looked up in for too long; None where there is none."""
+        number = min(self._buckets, key=lambda each: self._buckets[each].touched, default=None)
+        if number is None or now - self._buckets[number].touched < self._limits.refresh:
+            return None
+        return number

@@ -1,0 +1,167 @@
+"""What a node does by itself: find others, look after its contacts, and keep records with those nearest to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from random import Random
+from typing import Final
+
+from dtp.identity import Identity
+from dtp.peers.dht.addresses import Endpoint
+from dtp.peers.dht.contacts import Contact
+from dtp.peers.dht.exchange import Outcome
+from dtp.peers.dht.ids import BITS, SIZE
+from dtp.peers.dht.messages import Answer, Kind
+from dtp.peers.dht.reachability import Reachability
+from dtp.peers.dht.records import Record, renewed
+from dtp.peers.dht.store import RecordStore
+from dtp.peers.dht.timers import Timers
+from dtp.peers.dht.walks import Network, PutWalk, Walk
+
+#: From one look at which records' turn it is to the next, seconds.
+_LOOK: Final = 30.0
+#: Records that are given on at once: the others' turn comes with the next look.
+_AT_ONCE: Final = 16
+#: What the time to the next look at a contact is multiplied by after one that was there, and after one that was gone:
+#: so one in eight of those looked at is gone, however fast they go.
+_SLOWER: Final = 1.1
+_SOONER: Final = 0.5
+#: Of their interval, that the turns of records are spread over.
+_SPREAD: Final = 0.2
+
+
+class Upkeep:
+    """The upkeep of one node."""
+
+    def __init__(
+        self,
+        author: Identity,
+        network: Network,
+        store: RecordStore,
+        timers: Timers,
+        reachability: Reachability,
+        random: Random,
+    ) -> None:
+        self._author = author
+        self._network = network
+        self._store = store
+        self._timers = timers
+        self._reachability = reachability
+        self._random = random
+        self._bootstrap: list[Endpoint] = []
+        self._pause = network.limits.bootstrap_shortest
+        self._joining = False
+        self._every = network.limits.probe_shortest
+        #: Our own records, by kind and target, and when each was given to others last.
+        self.published: dict[tuple[int, bytes], tuple[Record, float]] = {}
+
+    def start(self, now: float) -> None:
+        """Begin."""
+        self._timers.start(now + self._every, self._probe)
+        self._timers.start(now + _LOOK, self._look)
+
+    # ----------------------------------------------------------------------------------------------- joining
+
+    def join(self, endpoints: Iterable[Endpoint], now: float) -> None:
+        """Find others by these endpoints, again and again as long as there are none."""
+        self._bootstrap = list(endpoints)
+        if not self._joining:
+            self._joining = True
+            self._try_to_join(now)
+
+    def _try_to_join(self, now: float) -> None:
+        if len(self._network.table):
+            self._joining = False
+            return
+        for each in self._bootstrap:
+            self._network.ask(Contact(b"", each), Kind.PING, (), self._met, now)
+        self._timers.start(now + self._pause, self._try_to_join)
+        self._pause = min(2 * self._pause, self._network.limits.bootstrap_longest)
+
+    def meet(self, contact: Contact, now: float) -> None:
+        """Ask a node that somebody else knows of whether it is there."""
+        self._network.ask(contact, Kind.PING, (), self._met, now)
+
+    def _met(self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
+        if answer is None or answer.kind is not Kind.PONG:
+            return
+        self._reachability.observe(answer, contact, now)
+        self._pause = self._network.limits.bootstrap_shortest
+        own = self._network.own.to_bytes(SIZE, "big")
+        Walk(self._network, own, self._found_neighbours).start(now)
+
+    def _found_neighbours(self, nearest: list[Contact], now: float) -> None:
+        """Fill the buckets that are farther away than the nearest neighbour (Kademlia, 2.3)."""
+        if not nearest:
+            return
+        farthest = self._network.table.shared_bits(nearest[0].id)
+        for bits in range(min(farthest, BITS - 1)):
+            self._refresh(bits, now)
+
+    # ---------------------------------------------------------------------------------------------- contacts
+
+    def _probe(self, now: float) -> None:
+        """Look whether the contact that was silent longest is there, and find new neighbours where it is not."""
+        limits = self._network.limits
+        contact = self._network.table.silent_longest()
+        if contact is not None and now - contact.seen >= min(self._every, limits.questionable):
+            self._network.ask(contact, Kind.PING, (), self._probed, now)
+        elif contact is None and self._bootstrap:
+            self.join(self._bootstrap, now)
+        stale = self._network.table.stalest_bucket(now)
+        if stale is not None:
+            self._refresh(stale, now)
+        self._timers.start(now + self._every, self._probe)
+
+    def _probed(self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
+        limits = self._network.limits
+        if outcome is Outcome.ANSWERED:
+            self._every = min(_SLOWER * self._every, limits.probe_longest)
+            if answer is not None and answer.kind is Kind.PONG:
+                self._reachability.observe(answer, contact, now)
+        elif outcome is Outcome.FAILED:
+            self._every = max(self._every * _SOONER, limits.probe_shortest)
+            if contact in self._network.table:
+                self._network.ask(contact, Kind.PING, (), self._probed, now)
+
+    def _refresh(self, bits: int, now: float) -> None:
+        """Look up a random id that shares exactly `bits` leading bits with ours."""
+        rest = BITS - bits - 1
+        own = self._network.own ^ (1 << rest)
+        target = (own >> rest << rest) | self._random.getrandbits(rest) if rest else own
+        Walk(self._network, target.to_bytes(SIZE, "big"), lambda nearest, now: None).start(now)
+
+    # ----------------------------------------------------------------------------------------------- records
+
+    def _look(self, now: float) -> None:
+        """Give records whose turn it is to the nodes that are nearest to them now; forget those that have ended."""
+        limits = self._network.limits
+        unix = now + self._network.unix_offset
+        self._network.counts["records ended"] += self._store.drop_expired(unix)
+        self._timers.start(now + _LOOK, self._look)
+        if not len(self._network.table):
+            return  # it stays due
+        due = now - limits.republish
+        given = 0
+        for key, (record, last) in list(self.published.items()):
+            if last <= due and given < _AT_ONCE:
+                given += 1
+                self.published[key] = (self._renew(record, unix), now)
+                self._give(self.published[key][0], now)
+        for held in self._store:
+            late = due - held.given
+            if late >= 0 and given < _AT_ONCE and self._random.random() * _SPREAD * limits.republish <= late:
+                given += 1
+                held.given = now
+                self._give(held.record, now)
+
+    def _renew(self, record: Record, unix: float) -> Record:
+        """Return our own record, signed anew where less than half its time is left."""
+        value = renewed(record.value, self._author, unix)
+        if record.expires - unix < (value.expires - unix) / 2:
+            return Record.of(value)
+        return record
+
+    def _give(self, record: Record, now: float) -> None:
+        self._network.counts["republished"] += 1
+        PutWalk(self._network, record, lambda count, now: None, lambda now: None).start(now)

@@ -1,0 +1,359 @@
+"""Walks: lookups that ask. For the nearest nodes, for records, and to give a record to those that are to keep it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dtp.peers.dht.addresses import Endpoint
+from dtp.peers.dht.admission import NONE
+from dtp.peers.dht.contacts import Contact, KnownContacts
+from dtp.peers.dht.errors import DhtRecordError, MessageError
+from dtp.peers.dht.exchange import Exchange, Heard, Outcome
+from dtp.peers.dht.limits import DhtLimits
+from dtp.peers.dht.lookup import Lookup
+from dtp.peers.dht.messages import Answer, Arguments, Kind, Verdict, split_entries
+from dtp.peers.dht.records import Record, RecordKind, decode_record
+from dtp.peers.dht.table import RoutingTable
+
+#: Which argument of an answer is the list of nodes.
+_NODES = {Kind.NODES: 0, Kind.FOUND: 0, Kind.STORED: 1}
+#: The path of what this node keeps itself.
+_OURSELVES = -1
+#: For so long whoever did not answer is left out when others tell of it, seconds: they may not have noticed.
+_SHUNNED = 60.0
+
+
+@dataclass(slots=True)
+class Network:
+    """What walks need of a node: whom it knows, and how it asks."""
+
+    own: int
+    limits: DhtLimits
+    exchange: Exchange
+    table: RoutingTable
+    known: KnownContacts
+    subnets: bool
+    counts: Counter[str]
+    unix_offset: float = 0.0
+
+    def ask(self, contact: Contact, kind: Kind, args: Arguments, heard: Heard, now: float) -> None:
+        """Ask, and keep the table in step with what becomes of it."""
+
+        def told(contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
+            if outcome is Outcome.FAILED:
+                self._failed(contact, now)
+            elif outcome is Outcome.ANSWERED:
+                self._answered(contact, answer, now)
+            heard(contact, outcome, answer, now)
+
+        self.exchange.ask(contact, kind, args, told, now)
+
+    def _failed(self, contact: Contact, now: float) -> None:
+        contact.failed = now
+        if contact.failures >= self.limits.failures:
+            self.table.remove(contact, now)
+
+    def _answered(self, contact: Contact, answer: Answer | None, now: float) -> None:
+        if answer is not None and answer.kind is Kind.REFUSED:
+            if answer.args[0] == Verdict.CLIENT:
+                self.table.remove(contact, now)
+            return
+        self.met(contact, now)
+
+    def met(self, contact: Contact, now: float) -> None:
+        """Take in that a proven contact that serves others is there."""
+        contact.seen, contact.failures = now, 0
+        doubtful = self.table.offer(contact, now)
+        if doubtful is not None and not doubtful.failures:
+            doubtful.seen = now  # asked once: the answer decides
+            self.ask(doubtful, Kind.PING, (), lambda *what: None, now)
+
+    def contacts(self, data: bytes, teller: Endpoint, now: float) -> list[Contact]:
+        """Return the contacts that an answer from `teller` tells of. Raise `MessageError`."""
+        found = []
+        for each in split_entries(data):
+            contact = self.known.get(each, teller)
+            if contact is None:
+                self.counts["nodes that can't be"] += 1
+            elif not contact.failures or now - contact.failed > _SHUNNED:
+                found.append(contact)
+        return found
+
+
+class Walk:
+    """A lookup of `target` that asks FIND. `done(nearest, now)` is called once, at its end.
+
+    The ids in `left_out` are not asked.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        target: bytes,
+        done: Callable[[list[Contact], float], object],
+        left_out: frozenset[int] = frozenset(),
+    ) -> None:
+        self._network = network
+        self._target = target
+        self._done = done
+        place = int.from_bytes(target, "big")
+        known = network.table.closest(place, network.limits.k + len(left_out))
+        seeds = [each for each in known if each.id not in left_out][: network.limits.k]
+        self.lookup = Lookup(
+            place, network.own, seeds, network.limits, subnets=network.subnets, left_out=left_out
+        )
+        self._ended = False
+
+    def start(self, now: float) -> None:
+        """Begin."""
+        self._network.table.touch(self.lookup.target, now)
+        for each in self.lookup.take(self._at_once()):
+            kind, args = self._question(each)
+            self._network.ask(each, kind, args, self._heard, now)
+        self._go_on(now)
+
+    def _at_once(self) -> list[Contact]:
+        """Whom to ask at the beginning, besides the first on each path."""
+        return []
+
+    def _go_on(self, now: float) -> None:
+        if self._ended:
+            return
+        for each in self.lookup.next_contacts():
+            kind, args = self._question(each)
+            self._network.ask(each, kind, args, self._heard, now)
+        if self.lookup.finished:
+            self._finish(now)
+
+    def _finish(self, now: float) -> None:
+        self._ended = True
+        self._done(self.lookup.closest(self._network.limits.k), now)
+
+    def _question(self, contact: Contact) -> tuple[Kind, Arguments]:
+        return Kind.FIND, (self._target,)
+
+    def _take(self, contact: Contact, answer: Answer, now: float) -> None:
+        """What an answer says besides other nodes."""
+
+    def _heard(self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
+        if outcome is Outcome.STALLED:
+            self.lookup.stalled(contact)
+        elif answer is None or answer.kind is Kind.REFUSED:
+            self.lookup.failed(contact)
+        elif answer.kind is Kind.PONG:  # there was no room beside the proof
+            self._ask_again(contact, now)
+        else:
+            try:
+                told = self._network.contacts(answer.args[_NODES[answer.kind]], contact.endpoint, now)
+            except MessageError:
+                self._network.counts["wrong answers"] += 1
+                self._network.table.remove(contact, now)
+                self.lookup.failed(contact)
+            else:
+                self.lookup.answered(contact, told)
+                self._take(contact, answer, now)
+        self._go_on(now)
+
+    def _ask_again(self, contact: Contact, now: float) -> None:
+        def heard(contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
+            if answer is not None and answer.kind is Kind.PONG:
+                answer, outcome = None, Outcome.FAILED
+            self._heard(contact, outcome, answer, now)
+
+        kind, args = self._question(contact)
+        self._network.ask(contact, kind, args, heard, now)
+
+
+class GetWalk(Walk):
+    """A lookup of records. `found(records, now)` is called once: with the newest, or with providers, or with none.
+
+    It ends as soon as nodes on all paths have told of what is newest; so one liar can neither hide a record nor pass
+    an old one for the newest. Where all paths began at liars, nothing is found: then it begins once more, and asks
+    only nodes that it has not asked.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        kind: RecordKind,
+        target: bytes,
+        found: Callable[[list[Record], float], object],
+        left_out: frozenset[int] = frozenset(),
+    ) -> None:
+        """`left_out` are those whom a walk has asked that found nothing: this one is the second, and the last."""
+        super().__init__(network, target, lambda nearest, now: self._end(now), left_out)
+        self._kind = kind
+        self._found = found
+        self._is_second = bool(left_out)
+        #: The walk that has begun once more, after this one.
+        self._second: GetWalk | None = None
+        self._records: dict[bytes, Record] = {}
+        #: Who told of the newest, and on which path; with providers, of any.
+        self._tellers: dict[int, int] = {}
+        #: Who answered without it, or with an older one.
+        self._lacking: list[Contact] = []
+
+    def begin_with(self, record: Record) -> None:
+        """Take a record that this node keeps itself into account: it is as good as a path of its own."""
+        self._records[record.author] = record
+        self._tellers[self._network.own] = _OURSELVES
+
+    @property
+    def asked(self) -> int:
+        """How many were asked, by both lookups where there were two."""
+        return self.lookup.asked + (0 if self._second is None else self._second.lookup.asked)
+
+    @property
+    def asked_ids(self) -> frozenset[int]:
+        """The ids of those that were asked, by both lookups where there were two."""
+        second = frozenset() if self._second is None else self._second.lookup.asked_ids
+        return self.lookup.asked_ids | second
+
+    def _question(self, contact: Contact) -> tuple[Kind, Arguments]:
+        return Kind.GET, (self._target, int(self._kind))
+
+    def _take(self, contact: Contact, answer: Answer, now: float) -> None:
+        if not answer.args[1]:
+            self._lacking.append(contact)
+            return
+        for data in answer.args[1]:
+            record = self._checked(contact, data, now)
+            if record is None:
+                return
+            self._add(record, contact)
+        if len(set(self._tellers.values())) >= self._network.limits.paths and not self._ended:
+            self._finish(now)
+
+    def _checked(self, contact: Contact, data: bytes, now: float) -> Record | None:
+        """Return the record; None where it is none, or another's: who tells of such is not asked again."""
+        try:
+            record = decode_record(self._kind, data, now + self._network.unix_offset)
+            if record.target == self._target:
+                return record
+        except DhtRecordError as fault:
+            self._network.counts[f"answers refused: {fault.code}"] += 1
+        else:
+            self._network.counts["answers refused: another record"] += 1
+        self._network.table.remove(contact, now)
+        self.lookup.failed(contact)
+        return None
+
+    def _add(self, record: Record, contact: Contact) -> None:
+        held = self._records.get(record.author)
+        path = self.lookup.path_of(contact)
+        if held is None or record.order > held.order:
+            self._records[record.author] = record
+            if self._kind is not RecordKind.PROVIDER:
+                self._tellers.clear()
+        elif record.order < held.order and self._kind is not RecordKind.PROVIDER:
+            self._lacking.append(contact)
+            return
+        self._tellers[contact.id] = path
+
+    def _end(self, now: float) -> None:
+        asked = self.lookup.asked_ids
+        if not self._records and asked and not self._is_second:
+            self._network.counts["lookups once more"] += 1
+            self._second = GetWalk(self._network, self._kind, self._target, self._found, asked)
+            self._second.start(now)
+            return
+        records = sorted(self._records.values(), key=lambda record: record.order, reverse=True)
+        if records and self._kind is not RecordKind.PROVIDER:
+            self._repair(records[0], now)
+        self._found(records, now)
+
+    def _repair(self, record: Record, now: float) -> None:
+        """Give the record to the nearest that should have had it (Kademlia, 2.3)."""
+        near = {each.id for each in self.lookup.closest(self._network.limits.k)}
+        for each in self._lacking[: self._network.limits.paths]:
+            if each.id in near and each.token != NONE:
+                self._network.counts["repairs"] += 1
+                args = (int(record.kind), record.encoded)
+                self._network.ask(each, Kind.STORE, args, lambda *what: None, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How many nodes have stored a record so far, and how many said instead that they keep a newer one."""
+
+    nodes: int
+    newer: int
+
+
+class PutWalk(Walk):
+    """A lookup that gives a record to the k nearest nodes.
+
+    `stored(Stored, now)` is called once, when enough nodes have it, or when it is over; `over(now)` at the end.
+    Who is likely to be among the nearest, and knows us, is given the record at once instead of being asked for
+    others: the answer tells of them all the same.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        record: Record,
+        stored: Callable[[Stored, float], object],
+        over: Callable[[float], object],
+    ) -> None:
+        super().__init__(network, record.target, lambda nearest, now: self._give(nearest, now))
+        self._record = record
+        self._stored = stored
+        self._over = over
+        self._within = 2 * network.table.neighbourhood()
+        self._seeds = network.table.closest(self.lookup.target, network.limits.k)
+        self._have: set[int] = set()
+        self._newer: set[int] = set()
+        self._given: set[int] = set()
+        self._waiting = 0
+        self._told = False
+
+    def _may_keep_it(self, contact: Contact) -> bool:
+        return contact.token != NONE and contact.id ^ self.lookup.target <= self._within
+
+    def _at_once(self) -> list[Contact]:
+        """The nearest that we know, as many as are waited for; the others follow."""
+        return list(filter(self._may_keep_it, self._seeds))[: self._network.limits.enough]
+
+    def _question(self, contact: Contact) -> tuple[Kind, Arguments]:
+        if self._may_keep_it(contact):
+            self._given.add(contact.id)
+            return Kind.STORE, (int(self._record.kind), self._record.encoded)
+        return super()._question(contact)
+
+    def _take(self, contact: Contact, answer: Answer, now: float) -> None:
+        if answer.kind is not Kind.STORED:
+            return
+        if answer.args[0] == Verdict.OLDER:
+            self._newer.add(contact.id)
+        elif answer.args[0] == Verdict.STORED:
+            self._have.add(contact.id)
+            if len(self._have) >= self._network.limits.enough:
+                self._tell(now)
+
+    def _tell(self, now: float) -> None:
+        if not self._told:
+            self._told = True
+            self._stored(Stored(len(self._have), len(self._newer)), now)
+
+    def _give(self, nearest: list[Contact], now: float) -> None:
+        """Give it to those of the nearest that were only asked."""
+        left = [each for each in nearest if each.id not in self._given]
+        self._waiting = len(left)
+        for each in left:
+            args = (int(self._record.kind), self._record.encoded)
+            self._network.ask(each, Kind.STORE, args, self._heard_given, now)
+        if not left:
+            self._tell(now)
+            self._over(now)
+
+    def _heard_given(self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
+        if outcome is Outcome.STALLED:
+            return
+        self._waiting -= 1
+        if answer is not None:
+            self._take(contact, answer, now)
+        if not self._waiting:
+            self._tell(now)
+            self._over(now)

@@ -1,0 +1,60 @@
+"""The networks that this machine is on: interfaces, and the address that each has."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from dtp.net.reachable import is_any, own_ip
+
+#: Documentation's multicast group (RFC 6676): a route to it is asked for, and nothing is sent.
+_ASKED = ("233.252.0.1", 9)
+
+
+def multicast_interface(index: int) -> bytes:
+    """Return what chooses an interface in socket options: `struct ip_mreqn` without a group."""
+    return struct.pack("=4s4si", bytes(4), bytes(4), index)
+
+
+def membership(group: str, index: int) -> bytes:
+    """Return what joins a group on an interface: `struct ip_mreqn`."""
+    return struct.pack("=4s4si", socket.inet_aton(group), bytes(4), index)
+
+
+def own_addresses(names: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return the IPv4 address of each interface that has one, by its name; with `names` only of those."""
+    found = {}
+    for index, name in socket.if_nameindex():
+        if names and name not in names:
+            continue
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, multicast_interface(index))
+                probe.connect(_ASKED)  # UDP: chooses the address to send from, and sends nothing
+            except OSError:
+                continue  # it is down, or has no address
+            found[name] = str(probe.getsockname()[0])
+    return {name: ip for name, ip in found.items() if not is_any(ip)}
+
+
+def dialled_urls(urls: Iterable[str]) -> list[str]:
+    """Return a listener's URLs as others dial them: for "any" with each address that this machine has, loopback ones
+    only where there is no other. Those that only this machine has (unix), and the chain's, are left out."""
+    ips = [ip for ip in own_addresses().values() if not ipaddress.ip_address(ip).is_loopback]
+    found: dict[str, None] = {}
+    for url in urls:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        if parts.scheme in ("unix", "pipe"):
+            continue
+        if not is_any(host):
+            found[url] = None
+            continue
+        for ip in ips or [own_ip(host)]:
+            bracketed = f"[{ip}]" if ":" in ip else ip
+            port = "" if parts.port is None else f":{parts.port}"
+            found[parts._replace(netloc=bracketed + port).geturl()] = None
+    return list(found)

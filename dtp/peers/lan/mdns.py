@@ -1,0 +1,195 @@
+"""mDNS, for networks that let it through and no other multicast: records in the TXT of a DNS-SD service.
+
+Source: docs/peers.md, "mDNS". Needs `zeroconf`: the extra `dtp-sockets[lan]`. Neither instance nor host name say who
+it is, and in a private network the record is sealed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import urlsplit
+
+from dtp.errors import LocalError
+from dtp.identity import PeerId
+from dtp.peers.book import PeerBook
+from dtp.peers.lan.interfaces import own_addresses
+from dtp.peers.private import NONCE_SIZE, NotOfNetwork, PrivateNetwork
+from dtp.peers.record import PeerRecord, PeerRecordError
+from dtp.tasks import TaskSet
+
+if TYPE_CHECKING:
+    from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
+
+log = logging.getLogger("dtp.peers")
+
+TYPE: Final = "_dtp-peer._udp.local."
+#: What is sealed with: it isn't a hello.
+CONTEXT: Final = b"dtp.mdns.v1"
+#: Bytes of a record in one string of the TXT, which has 255 with its key.
+CHUNK: Final = 250
+#: Strings that are read: the longest sealed record has five.
+_CHUNKS: Final = 6
+#: Lookups at once: a flood of names waits for nothing, and is dropped.
+_LOOKUPS: Final = 64
+#: Milliseconds that a lookup may take.
+_LOOKUP_MS: Final = 3000
+#: Seconds that an answer may take.
+PATIENCE: Final = 2.0
+
+
+class MdnsMissing(LocalError):
+    """The library for mDNS isn't installed."""
+
+    code: ClassVar[str] = "mdns-missing"
+
+
+class Mdns:
+    """Hears and says records by mDNS; what it hears goes into a book. `async with` opens it. It is a finder."""
+
+    source: ClassVar[str] = "mdns"
+
+    def __init__(
+        self, book: PeerBook, *, network: PrivateNetwork | None = None, interfaces: tuple[str, ...] = ()
+    ) -> None:
+        """`interfaces` are names; by default all that have an IPv4 address. Raise `MdnsMissing`."""
+        try:
+            import zeroconf.asyncio  # noqa: F401  # said here, before anything is open
+        except ImportError:
+            raise MdnsMissing("mDNS needs zeroconf: pip install 'dtp-sockets[lan]'") from None
+        self.book = book
+        #: What was dropped, by why.
+        self.counters: Counter[str] = Counter()
+        self._network, self._interfaces = network, interfaces
+        #: A new name each time: it says nothing of who it is, nor that it was here before.
+        self._name = os.urandom(8).hex()
+        self._tasks = TaskSet()
+        self._zeroconf: AsyncZeroconf | None = None
+        self._browser: Any = None
+        self._said: AsyncServiceInfo | None = None
+        #: One record after the other: what is under way isn't said yet.
+        self._saying = asyncio.Lock()
+
+    async def __aenter__(self) -> Mdns:
+        from zeroconf import IPVersion
+        from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
+
+        ips = sorted(set(own_addresses(self._interfaces).values()))
+        self._zeroconf = AsyncZeroconf(interfaces=ips or ["127.0.0.1"], ip_version=IPVersion.V4Only)
+        self._browser = AsyncServiceBrowser(self._zeroconf.zeroconf, TYPE, handlers=[self._on_change])
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._tasks.stop()
+        if self._browser is not None:
+            await self._browser.async_cancel()
+        if self._zeroconf is not None:
+            await self._zeroconf.async_unregister_all_services()
+            await self._zeroconf.async_close()
+
+    def publish(self, record: PeerRecord) -> None:
+        """From now on say `record`. What it takes (a second) is done beside."""
+        self._tasks.start(self._publish(record), name="dtp-mdns-publish")
+
+    async def _publish(self, record: PeerRecord) -> None:
+        from zeroconf.asyncio import AsyncServiceInfo
+
+        assert self._zeroconf is not None, "mDNS is not open"
+        ports = [urlsplit(each).port for each in record.addresses]
+        info = AsyncServiceInfo(
+            TYPE,
+            f"{self._name}.{TYPE}",
+            addresses=[socket.inet_aton(each) for each in own_addresses(self._interfaces).values()],
+            port=next((each for each in ports if each), 9),
+            properties=self._wrapped(record),
+            server=f"{self._name}.local.",
+        )
+        async with self._saying:
+            if self._said is None:
+                # The name is random: asking whether somebody has it would take half a second for nothing.
+                await (await self._zeroconf.async_register_service(info, cooperating_responders=True))
+            else:
+                await (await self._zeroconf.async_update_service(info))
+            self._said = info
+
+    async def find(self, peer: PeerId) -> PeerRecord | None:
+        """Return the record of `peer`, which was heard or is within `PATIENCE` seconds; else None."""
+        heard: asyncio.Future[PeerRecord] = asyncio.get_running_loop().create_future()
+
+        def learned(record: PeerRecord) -> None:
+            if record.peer == peer and not heard.done():
+                heard.set_result(record)
+
+        end = self.book.on_change(learned)
+        try:
+            known = self.book.known(peer)
+            if known is not None and known.source == self.source:
+                return known.record
+            async with asyncio.timeout(PATIENCE):
+                return await heard
+        except TimeoutError:
+            return None
+        finally:
+            end()
+
+    # ---- what is heard ----------------------------------------------------------------------------------
+
+    def _on_change(self, *, zeroconf: Any, service_type: str, name: str, state_change: Any) -> None:
+        from zeroconf import ServiceStateChange
+
+        if state_change is ServiceStateChange.Removed or name.startswith(self._name):
+            return
+        if len(self._tasks) >= _LOOKUPS:
+            self.counters["flood"] += 1
+            return
+        self._tasks.start(self._look_up(zeroconf, name), name="dtp-mdns-lookup")
+
+    async def _look_up(self, zeroconf: Any, name: str) -> None:
+        from zeroconf import BadTypeInNameException
+        from zeroconf.asyncio import AsyncServiceInfo
+
+        try:
+            info = AsyncServiceInfo(TYPE, name)
+        except BadTypeInNameException:
+            self.counters["malformed"] += 1
+            return
+        if not await info.async_request(zeroconf, _LOOKUP_MS):
+            self.counters["unanswered"] += 1
+            return
+        self.hear(info.properties)
+
+    def hear(self, properties: dict[bytes, bytes | None]) -> PeerRecord | None:
+        """Return the record that a TXT has, taken up in the book; None for what is dropped and counted."""
+        data = b"".join(properties.get(b"r%d" % number) or b"" for number in range(_CHUNKS))
+        sealed = properties.get(b"s") == b"1"
+        if sealed != (self._network is not None):
+            self.counters["not-of-network"] += 1
+            return None
+        try:
+            if self._network is not None:
+                data = self._network.open(data, CONTEXT)
+                data = data[2 : 2 + int.from_bytes(data[:2])]
+            record = PeerRecord.decode(data, now=time.time())
+        except (NotOfNetwork, PeerRecordError) as fault:
+            self.counters[fault.code] += 1
+            return None
+        self.book.learn(record, self.source)
+        return record
+
+    def _wrapped(self, record: PeerRecord) -> dict[str | bytes, str | bytes | None]:
+        """Return the TXT: the record in strings, sealed where a network has a key, and then all of one length."""
+        data, properties = record.encoded, dict[str | bytes, str | bytes | None]()
+        if self._network is not None:
+            from dtp.peers.record import MAX_BYTES
+
+            padded = (len(data).to_bytes(2) + data).ljust(2 + MAX_BYTES, b"\0")
+            data = self._network.seal(padded, os.urandom(NONCE_SIZE), CONTEXT)
+            properties["s"] = "1"
+        for number, at in enumerate(range(0, len(data), CHUNK)):
+            properties[f"r{number}"] = data[at : at + CHUNK]
+        return properties

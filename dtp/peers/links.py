@@ -1,0 +1,363 @@
+"""Links between nodes: one connection to each peer, whose streams say which protocol they are of.
+
+Source: docs/peers.md, "Links". Gossip, graphs, peer exchange and reachability share a link.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from dtp.errors import DtpError, LimitError, LocalError
+from dtp.identity import Identity, PeerId
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.dial import connect
+from dtp.net.held import source_group
+from dtp.net.resolver import Resolver
+from dtp.net.stream import Stream
+from dtp.session.codes import CloseCode
+from dtp.session.limits import DEFAULT, Limits
+from dtp.tasks import TaskSet, start_task
+
+log = logging.getLogger("dtp.peers")
+
+#: The service that nodes connect to each other for.
+NODE_SERVICE: Final = "dtp.node"
+#: Why there is no link to a node of the same identity: itself, or another.
+OWN_IDENTITY: Final = "it has this node's own identity; two nodes need two"
+#: The longest name of a protocol, bytes of ASCII.
+MAX_PROTOCOL: Final = 32
+#: Codes with which a stream of a link is reset: its protocol isn't spoken here; its head is malformed or late; its
+#: protocol failed.
+UNKNOWN_PROTOCOL, MALFORMED_HEAD, PROTOCOL_FAILED = 1, 2, 3
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLimits:
+    """Limits of a node's links; each has its reason."""
+
+    #: Links at once. A full mesh of 50, ten topics' meshes of 8, and as many leaves again, several times over.
+    links: int = 512
+    #: ... of them those that others have dialled: some are left for those that this node wants.
+    incoming: int = 384
+    #: Streams of one link whose handlers are at work: each protocol has one or two, a graph one for each request.
+    streams: int = 64
+    #: Seconds for the head of a stream: it is written with the stream's first bytes.
+    head: float = 10.0
+    #: Seconds within which two dials are simultaneous: one handshake over a slow way.
+    simultaneous: float = 10.0
+
+
+class TooManyLinks(LimitError):
+    """As many links as `LinkLimits.links` are open."""
+
+    code: ClassVar[str] = "too-many-links"
+
+
+class PeerLink:
+    """One live connection to a node. `PeerLinks` makes it."""
+
+    def __init__(self, connection: Connection, *, outgoing: bool, since: float) -> None:
+        self.connection = connection
+        #: Who is at the other end; proven.
+        self.peer: PeerId = connection.peer
+        #: True where this side has dialled.
+        self.outgoing = outgoing
+        #: The loop's time when it began.
+        self.since = since
+        self.handlers = TaskSet()
+        self.source = source_group(connection.source)
+
+    @property
+    def closed(self) -> bool:
+        """True when it is over."""
+        return self.connection.closed
+
+    async def open(self, protocol: str) -> Stream:
+        """Return a new stream of this protocol, such as "gossip/1". Raise what ended the connection."""
+        head = stream_head(protocol)
+        stream = await self.connection.open_stream()
+        stream.write(head)
+        return stream
+
+    def __repr__(self) -> str:
+        return f"<PeerLink {'to' if self.outgoing else 'from'} {self.peer.short}{' closed' * self.closed}>"
+
+
+#: Speaks one protocol on one stream of a link, until it is done.
+ProtocolHandler = Callable[[PeerLink, Stream], Awaitable[None]]
+OnLink = Callable[[PeerLink], object]
+
+
+def stream_head(protocol: str) -> bytes:
+    """Return what a stream of this protocol begins with. `LocalError` for a name that is none."""
+    name = protocol.encode("ascii", "replace")
+    if not 0 < len(name) <= MAX_PROTOCOL or not protocol.isascii() or not protocol.isprintable():
+        raise LocalError(f"{protocol!r} can't name a protocol: 1 to {MAX_PROTOCOL} characters of ASCII")
+    return bytes((len(name),)) + name
+
+
+async def read_head(stream: Stream) -> str:
+    """Return the protocol that a stream says it is of; "" for a head that is malformed. `EOFError` at its end."""
+    (size,) = await stream.readexactly(1)
+    if not 0 < size <= MAX_PROTOCOL:
+        return ""
+    name = await stream.readexactly(size)
+    return name.decode() if name.isascii() and name.decode().isprintable() else ""
+
+
+class PeerLinks:
+    """The links of a node: at most one for each peer, bounded. `close` ends them.
+
+    `protocols` says who speaks what; whoever adds to it does so before the first link.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        resolvers: Sequence[Resolver] = (),
+        psk: bytes | None = None,
+        limits: LinkLimits | None = None,
+        connection_limits: Limits = DEFAULT,
+        dial: Callable[[Address], Awaitable[Connection]] | None = None,
+    ) -> None:
+        """`dial` gives a connection for an address with `NODE_SERVICE`; without it `dtp.net.dial.connect` does, by
+        `resolvers` and with `psk`."""
+        self.identity = identity
+        self.limits = limits or LinkLimits()
+        self.resolvers = tuple(resolvers)
+        self.protocols: dict[str, ProtocolHandler] = {}
+        #: What was refused or went wrong, by what it was.
+        self.counters: Counter[str] = Counter()
+        self._psk, self._connection_limits = psk, connection_limits
+        self._dial = dial or self._connect
+        self._links: OrderedDict[PeerId, PeerLink] = OrderedDict()
+        self._dialling: dict[PeerId, asyncio.Task[PeerLink]] = {}
+        self._listeners: list[tuple[OnLink, OnLink]] = []
+        self._tasks = TaskSet()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def __iter__(self) -> Iterator[PeerLink]:
+        return iter(list(self._links.values()))
+
+    def get(self, peer: PeerId) -> PeerLink | None:
+        """Return the link to `peer`, None where there is none."""
+        return self._links.get(peer)
+
+    def listen(self, on_link: OnLink, on_lost: OnLink) -> Callable[[], None]:
+        """Call `on_link` with each link, now and later, `on_lost` with each that goes; return what ends that.
+
+        A link that takes another's place is told after the other was told to be lost.
+        """
+        entry = (on_link, on_lost)
+        self._listeners.append(entry)
+        for link in self:
+            on_link(link)
+
+        def end() -> None:
+            if entry in self._listeners:
+                self._listeners.remove(entry)
+
+        return end
+
+    # ---- dialling ---------------------------------------------------------------------------------------
+
+    async def connect(self, target: PeerId | Address | str) -> PeerLink:
+        """Return the link to a peer: the one that is there, or a new one.
+
+        Raise as `dtp.net.dial.connect` does, `TooManyLinks` where there is no room, `LocalError` for oneself.
+        """
+        address = _address_of(target)
+        if self._closed:
+            raise LocalError("this node is closed")
+        if address.peer is None:
+            return await self._reach(address)
+        if address.peer == self.identity.id:
+            raise LocalError(OWN_IDENTITY)
+        link = self._links.get(address.peer)
+        if link is not None and not link.closed:
+            return link
+        task = self._dialling.get(address.peer)
+        if task is None:
+            peer = address.peer
+            task = self._dialling[peer] = start_task(self._reach(address), name="dtp-link-dial")
+            task.add_done_callback(lambda _: self._dialling.pop(peer, None))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())  # whoever waits is told
+        return await asyncio.shield(task)
+
+    async def _reach(self, address: Address) -> PeerLink:
+        if len(self._links) >= self.limits.links:
+            self.counters["too-many-links"] += 1
+            raise TooManyLinks(f"{self.limits.links} links are open; close one, or raise LinkLimits.links")
+        connection = await self._dial(address)
+        if connection.peer == self.identity.id or self._closed:
+            connection.abort()
+            raise LocalError(OWN_IDENTITY if not self._closed else "this node is closed")
+        link = PeerLink(connection, outgoing=True, since=connection.loop.time())
+        kept = self._keep(link)
+        if kept is link:
+            self._tasks.start(self._serve(link), name="dtp-link")
+        return kept
+
+    async def _connect(self, address: Address) -> Connection:
+        return await connect(
+            address,
+            identity=self.identity,
+            psk=self._psk,
+            resolvers=self.resolvers,
+            limits=self._connection_limits,
+        )
+
+    # ---- being dialled ----------------------------------------------------------------------------------
+
+    async def accept(self, connection: Connection) -> None:
+        """Serve a connection that came in for `NODE_SERVICE`, until it ends: the listener's handler."""
+        if self._closed:
+            connection.abort(CloseCode.SHUTDOWN, "this node is closed")
+            return
+        if connection.peer == self.identity.id:
+            connection.abort(CloseCode.DENIED, OWN_IDENTITY)
+            return
+        link = PeerLink(connection, outgoing=False, since=connection.loop.time())
+        known = self._links.get(link.peer)
+        if known is None and not self._make_room(link):
+            self.counters["refused-full"] += 1
+            connection.abort(CloseCode.BUSY, "this node has as many links as it takes")
+            return
+        if self._keep(link) is link:
+            await self._serve(link)
+
+    def _make_room(self, link: PeerLink) -> bool:
+        """See that one more may come in. When all places are taken, the newest of the source that has most goes, if
+        that has more than the one that comes: peers that share a NAT are equal to others until places are few."""
+        incoming = [each for each in self._links.values() if not each.outgoing]
+        if len(incoming) < self.limits.incoming and len(self._links) < self.limits.links:
+            return True
+        by_source = Counter(each.source for each in incoming)
+        if not by_source:
+            return False
+        source, most = by_source.most_common(1)[0]
+        if most <= by_source[link.source] + 1:
+            return False
+        newest = next(each for each in reversed(incoming) if each.source == source)
+        self.counters["made-room"] += 1
+        self._end(newest, CloseCode.BUSY, "others need the place")
+        return True
+
+    # ---- one for each peer ------------------------------------------------------------------------------
+
+    def _keep(self, link: PeerLink) -> PeerLink:
+        """Have `link` in the table, or end it for the one that is there; return the one that stays."""
+        known = self._links.get(link.peer)
+        if known is not None and not known.closed and not self._replaces(link, known):
+            self.counters["simultaneous"] += 1
+            link.connection.abort(CloseCode.NORMAL, "there is another link")
+            return known
+        if known is not None:
+            self.counters["replaced"] += 1
+            self._end(known, CloseCode.NORMAL, "there is a newer link")
+        self._links[link.peer] = link
+        for on_link, _ in list(self._listeners):
+            on_link(link)
+        return link
+
+    def _replaces(self, link: PeerLink, known: PeerLink) -> bool:
+        """Whether `link` takes the place of `known`, to the same peer.
+
+        Of two that were dialled at the same time, one by each side, the one that the smaller identity dialled stays:
+        both sides choose alike. Otherwise the newer one does: its peer has restarted, or moved.
+        """
+        together = link.since - known.since <= self.limits.simultaneous and known.connection.source != ""
+        if link.outgoing == known.outgoing or not together:
+            return True
+        return link.outgoing == (self.identity.id < link.peer)
+
+    def _end(self, link: PeerLink, code: CloseCode, reason: str) -> None:
+        link.connection.abort(code, reason)
+        self._lost(link)
+
+    def _lost(self, link: PeerLink) -> None:
+        """Tell that a link is over, once."""
+        link.handlers.cancel()
+        if self._links.get(link.peer) is link:
+            del self._links[link.peer]
+            for _, on_lost in list(self._listeners):
+                on_lost(link)
+
+    # ---- streams ----------------------------------------------------------------------------------------
+
+    async def _serve(self, link: PeerLink) -> None:
+        """Take up the streams that the peer opens, until the connection is over."""
+        try:
+            async for stream in link.connection:
+                if len(link.handlers) >= self.limits.streams:
+                    self.counters["too-many-streams"] += 1
+                    stream.reset(CloseCode.LIMIT)
+                else:
+                    link.handlers.start(self._speak(link, stream), name="dtp-link-stream")
+        except DtpError as error:
+            log.info("%r: %s", link, error)
+        finally:
+            self._lost(link)
+
+    async def _speak(self, link: PeerLink, stream: Stream) -> None:
+        try:
+            async with asyncio.timeout(self.limits.head):
+                protocol = await read_head(stream)
+        except (TimeoutError, DtpError, EOFError):
+            protocol = ""
+        handler = self.protocols.get(protocol)
+        if handler is None:
+            self.counters["unknown-protocol" if protocol else "malformed-head"] += 1
+            stream.reset(UNKNOWN_PROTOCOL if protocol else MALFORMED_HEAD)
+            return
+        try:
+            await handler(link, stream)
+        except (DtpError, EOFError) as error:
+            self.counters["protocol-failed"] += 1
+            log.info("%r: %s: %s", link, protocol, error)
+            stream.reset(PROTOCOL_FAILED)
+        except BaseException:  # a bug, or the end of the link: the peer must not wait
+            stream.reset(PROTOCOL_FAILED)
+            raise
+        else:
+            stream.close()
+
+    # ---- the end ----------------------------------------------------------------------------------------
+
+    async def drop(self, peer: PeerId) -> None:
+        """End the link to `peer`, if there is one."""
+        link = self._links.get(peer)
+        if link is not None:
+            self._end(link, CloseCode.NORMAL, "")
+            await link.handlers.stop()
+
+    async def close(self) -> None:
+        """End all links. Idempotent."""
+        self._closed = True
+        links = list(self)
+        for link in links:
+            self._end(link, CloseCode.SHUTDOWN, "the node closes")
+        dialling = list(self._dialling.values())
+        for task in dialling:
+            task.cancel()
+        await asyncio.gather(*dialling, return_exceptions=True)
+        await self._tasks.stop()
+        await asyncio.gather(*(each.handlers.stop() for each in links))
+        await asyncio.gather(*(each.connection.wait_gone() for each in links))
+
+
+def _address_of(target: PeerId | Address | str) -> Address:
+    if isinstance(target, PeerId):
+        return Address("dtp", peer=target, service=NODE_SERVICE)
+    address = Address.parse(target) if isinstance(target, str) else target
+    return address.with_service(NODE_SERVICE)

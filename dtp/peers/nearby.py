@@ -1,0 +1,130 @@
+"""For programs that have no node: find a peer on the LAN for one dial, and answer those who look for a server.
+
+What is announced, and to whom, is decision 0280.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import ClassVar, Final
+from urllib.parse import urlsplit
+
+from dtp import config
+from dtp.carriers.errors import ListenError
+from dtp.identity import Identity
+from dtp.net.address import Address
+from dtp.net.resolver import Candidate, Resolver
+from dtp.peers.book import BOOK, PeerBook, look_up
+from dtp.peers.lan.interfaces import dialled_urls
+from dtp.peers.lan.multicast import Lan
+from dtp.peers.private import PrivateNetwork
+from dtp.peers.record import MAX_ADDRESSES, PeerRecord
+from dtp.peers.resolver import PeerResolver
+from dtp.tasks import SupervisedTask
+
+log = logging.getLogger("dtp.peers")
+
+#: Seconds that the record of a server is good for, and after which it signs the next.
+_TTL: Final = 6 * 3600.0
+_RENEWAL: Final = 3 * 3600.0
+
+
+def wants_lan() -> bool:
+    """True unless `$DTP_DISCOVER` says otherwise: it is "lan" by default, and empty for nothing."""
+    return "lan" in os.environ.get("DTP_DISCOVER", "lan").split(",")
+
+
+def book_path() -> Path:
+    """Return where `dtp node` keeps the peers that it knows."""
+    return config.data_dir() / BOOK
+
+
+class NearbyResolver(Resolver):
+    """Knows who answers on the LAN, and whom a node of this user has met: for single dials.
+
+    With a private `network` those of it who answer on the LAN, and nobody else.
+    """
+
+    name: ClassVar[str] = "nearby"
+
+    def __init__(self, network: PrivateNetwork | None = None) -> None:
+        self._network = network
+
+    async def resolve(self, address: Address) -> list[Candidate]:
+        """See `Resolver`."""
+        if address.peer is None or not wants_lan():
+            return []
+        book = PeerBook()
+        if self._network is None:
+            known = await asyncio.to_thread(look_up, book_path(), address.peer)
+            if known is not None:
+                book.learn(known, "cache")
+        resolver = PeerResolver(book, name=self.name)
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                resolver.finders.append(await stack.enter_async_context(Lan(book, network=self._network)))
+            except ListenError as fault:
+                log.info("%s", fault)
+            return await resolver.resolve(address)
+
+    def advice(self, address: Address) -> str:
+        """See `Resolver`."""
+        if address.peer is None:
+            return ""
+        return "a peer on this network is found while it serves: 'dtp node', or 'dtp serve --listen tcp://0.0.0.0:0'"
+
+
+@contextlib.asynccontextmanager
+async def answering(
+    identity: Identity, urls: Iterable[str], *, services: Iterable[str] = (), to_all: bool = False
+) -> AsyncIterator[Lan | None]:
+    """Tell those on the LAN who ask for `identity` where it listens; with `to_all` everybody, and its services.
+
+    What only this machine can dial is told to this machine alone. Yields None where there is no LAN.
+    """
+    reached = dialled_urls(urls)[:MAX_ADDRESSES]
+    outside = [each for each in reached if not _is_loopback(each)]
+    if not reached:
+        yield None
+        return
+    named = tuple(services) if to_all else ()
+    lan = Lan(PeerBook(), interfaces=() if outside else ("lo",))
+
+    def signed() -> PeerRecord:
+        return PeerRecord.sign(
+            identity, now=time.time(), ttl=_TTL, addresses=outside or reached, services=named
+        )
+
+    async def renew() -> None:
+        while True:
+            lan.publish(signed(), to_all=to_all)
+            await asyncio.sleep(_RENEWAL)
+
+    try:
+        await lan.__aenter__()
+    except ListenError as fault:
+        log.warning("nobody on the LAN finds this by its identity: %s", fault)
+        yield None
+        return
+    task = SupervisedTask(renew, name="dtp-answering")
+    task.start()
+    try:
+        yield lan
+    finally:
+        await task.stop()
+        lan.withdraw(PeerRecord.sign(identity, now=time.time(), ttl=60))
+        await lan.__aexit__()
+
+
+def _is_loopback(url: str) -> bool:
+    try:
+        return ipaddress.ip_address(urlsplit(url).hostname or "").is_loopback
+    except ValueError:
+        return urlsplit(url).hostname == "localhost"

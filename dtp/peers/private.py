@@ -1,0 +1,133 @@
+"""Private networks: what a network's key is good for. Who doesn't hold it sees, joins and reads nothing.
+
+Source: docs/peers.md, "Private networks".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import ClassVar, Final
+
+from dtp.errors import ConfigError, LocalError, PeerError
+from dtp.identity import bech32
+from dtp.identity.private import read_private_file
+
+KEY_SIZE: Final = 32
+NONCE_SIZE: Final = 24
+TAG_SIZE: Final = 16
+#: What a key begins with as text, so that it is taken for nothing else.
+HRP: Final = "dtpnet"
+#: The shortest passphrase: below it, guessing one out of a hello that was heard takes hours.
+MIN_PASSPHRASE: Final = 12
+#: The longest file with a key, bytes: a passphrase is shorter.
+_MAX_KEY_FILE: Final = 1024
+_SALT: Final = b"dtp.network.v1"
+
+
+class NetworkKeyError(LocalError, ValueError):
+    """This can't be the key of a private network; the message says why, and doesn't quote it."""
+
+    code: ClassVar[str] = "network-key"
+
+
+class NotOfNetwork(PeerError):
+    """What came isn't sealed with the network's key, or was changed."""
+
+    code: ClassVar[str] = "not-of-network"
+
+
+class PrivateNetwork:
+    """The keys of a network that only holders of its key see, join or read. `repr` shows none of them."""
+
+    __slots__ = ("_key", "dht_key", "hello_key", "psk")
+
+    def __init__(self, key: bytes) -> None:
+        """From the network's key, 32 bytes. `NetworkKeyError` for another length."""
+        if len(key) != KEY_SIZE:
+            raise NetworkKeyError(f"a network's key has {KEY_SIZE} bytes, not {len(key)}")
+        self._key = bytes(key)
+        #: The pre-shared key of handshakes.
+        self.psk = _derive(key, b"handshake")
+        #: What hellos on the LAN are sealed with.
+        self.hello_key = _derive(key, b"hello")
+        #: What the datagrams of a DHT are sealed with.
+        self.dht_key = _derive(key, b"dht")
+
+    @classmethod
+    def generate(cls) -> PrivateNetwork:
+        """Return a new network."""
+        return cls(os.urandom(KEY_SIZE))
+
+    @classmethod
+    def parse(cls, key: bytes | str | PrivateNetwork) -> PrivateNetwork:
+        """Return the network of a key: 32 bytes, its text ("dtpnet1..."), or a passphrase.
+
+        A passphrase takes about 0.1 s and 64 MiB (Argon2id): guessing takes as much each time. `NetworkKeyError`.
+        """
+        if isinstance(key, PrivateNetwork):
+            return key
+        if isinstance(key, bytes):
+            return cls(key)
+        text = key.strip()
+        if text.lower().startswith(HRP + "1"):
+            try:
+                hrp, data = bech32.decode(text)
+            except bech32.Bech32Error as fault:
+                raise NetworkKeyError(f"this is no network's key: {fault}") from None
+            if hrp != HRP:
+                raise NetworkKeyError("this is no network's key: it is of another kind")
+            return cls(data)
+        if len(text) < MIN_PASSPHRASE:
+            raise NetworkKeyError(
+                f"a network's passphrase has at least {MIN_PASSPHRASE} characters; "
+                "'dtp node --new-network' makes a key"
+            )
+        from nacl.pwhash import argon2id
+
+        salt = hashlib.blake2b(_SALT, digest_size=argon2id.SALTBYTES).digest()
+        limits = (argon2id.OPSLIMIT_INTERACTIVE, argon2id.MEMLIMIT_INTERACTIVE)
+        return cls(argon2id.kdf(KEY_SIZE, text.encode(), salt, *limits))
+
+    @property
+    def text(self) -> str:
+        """The key as text, for those who are to join. Secret."""
+        return bech32.encode(HRP, self._key)
+
+    def seal(self, data: bytes, nonce: bytes, context: bytes) -> bytes:
+        """Return `data` sealed with the hello key (XChaCha20-Poly1305), behind its nonce (24 random bytes)."""
+        from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt as encrypt
+
+        sealed: bytes = encrypt(data, context, nonce, self.hello_key)
+        return nonce + sealed
+
+    def open(self, sealed: bytes, context: bytes) -> bytes:
+        """Return what was sealed. Raise `NotOfNetwork`."""
+        from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt as decrypt
+        from nacl.exceptions import CryptoError
+
+        if len(sealed) < NONCE_SIZE + TAG_SIZE:
+            raise NotOfNetwork("this is too short to be sealed")
+        try:
+            opened: bytes = decrypt(sealed[NONCE_SIZE:], context, sealed[:NONCE_SIZE], self.hello_key)
+        except CryptoError:
+            raise NotOfNetwork("this isn't sealed with the network's key") from None
+        return opened
+
+    def __repr__(self) -> str:
+        return "<PrivateNetwork>"
+
+
+def read_key_file(path: str | os.PathLike[str]) -> str:
+    """Return the key of a network or a topic that a file has; no message quotes it.
+
+    Raise `ConfigError`, `OpenToOthers`.
+    """
+    try:
+        return read_private_file(path, _MAX_KEY_FILE).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"can't read the key in {os.fspath(path)}: {error}") from error
+
+
+def _derive(key: bytes, purpose: bytes) -> bytes:
+    return hashlib.blake2b(purpose, digest_size=KEY_SIZE, key=key, person=_SALT).digest()

@@ -1,0 +1,87 @@
+"""Whether this node can be dialled, by what others have found who tried: a value."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+from dtp.carriers.url import format_host
+from dtp.identity import PeerId
+
+#: Schemes at which others can be asked to dial.
+_DIALLED: Final = ("tcp", "quic", "ws")
+
+
+class Dialability:
+    """What peers have found who tried to dial this node. Each counts once, with its last word; bounded.
+
+    Those who see the node at an address that isn't one of its own are outside, behind a NAT from it: where there are
+    any, only they count, since neighbours on its network reach it in any case.
+    """
+
+    #: Peers whose word is kept.
+    MOST: Final = 64
+
+    def __init__(self) -> None:
+        self._said: OrderedDict[PeerId, tuple[bool, tuple[str, ...]]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._said)
+
+    def say(self, peer: PeerId, reached: Collection[str], *, outside: bool) -> None:
+        """`peer` has reached the node at these URLs; at none, where there are none."""
+        self._said.pop(peer, None)
+        self._said[peer] = (outside, tuple(reached))
+        if len(self._said) > self.MOST:
+            self._said.popitem(last=False)
+
+    def forget(self, peer: PeerId) -> None:
+        """What `peer` has found holds no more."""
+        self._said.pop(peer, None)
+
+    @property
+    def _counted(self) -> list[tuple[str, ...]]:
+        outside = [reached for is_outside, reached in self._said.values() if is_outside]
+        return outside or [reached for _, reached in self._said.values()]
+
+    @property
+    def verdict(self) -> bool | None:
+        """Whether it can be dialled, as at least half of those say who count; None before anybody has tried."""
+        counted = self._counted
+        if not counted:
+            return None
+        return 2 * sum(1 for reached in counted if reached) >= len(counted)
+
+    @property
+    def urls(self) -> list[str]:
+        """Where those who count have reached it, what most have first."""
+        found = Counter(url for reached in self._counted for url in reached)
+        return [url for url, _ in found.most_common()]
+
+
+def urls_to_try(seen: str, urls: Iterable[str], more: Sequence[str] = ()) -> list[str]:
+    """Return at which URLs a peer can be asked to dial that sees the node at `seen`, such as "tcp://192.0.2.7:4321".
+
+    A peer dials only where it sees the node: the ports at which it listens (`urls`) at that host, `more` of that host
+    (ports that a router has given), and a UDP port as it is seen, which a NAT may have for everybody.
+    """
+    host = urlsplit(seen).hostname or ""
+    found = [url for url in more if urlsplit(url).hostname == host]
+    found += [seen] if seen.startswith("quic:") else []
+    for url in urls:
+        parts = urlsplit(url)
+        if parts.scheme in _DIALLED and parts.port:
+            found.append(f"{parts.scheme}://{format_host(host, parts.port)}{parts.path}")
+    return list(dict.fromkeys(found))
+
+
+def is_outside(seen: str, own: Collection[str]) -> bool:
+    """Whether a peer that sees the node at `seen` does so through a NAT: at none of the node's `own` IP addresses."""
+    host = urlsplit(seen).hostname or ""
+    try:
+        return not ipaddress.ip_address(host).is_loopback and host not in own
+    except ValueError:  # no IP address: a relay, or a carrier within this machine
+        return False

@@ -1,0 +1,68 @@
+"""What can go wrong with reaching others, by name, and why relays say no, by number (docs/wire.md, "Reach")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import ClassVar, Final
+
+from dtp.errors import CarrierError, LocalError, PeerError
+
+
+class Refusal(IntEnum):
+    """Why a relay, or a peer that was asked, says no."""
+
+    MALFORMED = 1
+    NO_RESERVATION = 2
+    FULL = 3
+    TOO_MANY = 4
+    USED_UP = 5
+    TOO_OFTEN = 6
+    NOT_TAKEN = 7
+    NOT_OFFERED = 8
+
+
+REFUSALS: Final[Mapping[int, str]] = {
+    Refusal.MALFORMED: "it could not read what it was asked",
+    Refusal.NO_RESERVATION: "the peer isn't there: it has no reservation at this relay",
+    Refusal.FULL: "the relay is full; ask another one, or later",
+    Refusal.TOO_MANY: "as many circuits are open as the relay allows for one",
+    Refusal.USED_UP: "the peer has used up what the relay gives to one in a day",
+    Refusal.TOO_OFTEN: "it was asked too often; later helps",
+    Refusal.NOT_TAKEN: "the peer did not take it",
+    Refusal.NOT_OFFERED: "that isn't done here",
+}
+
+
+class ReachError(PeerError):
+    """A peer or a relay broke the rules of docs/wire.md, "Reach"."""
+
+    code: ClassVar[str] = "reach"
+
+
+class ReachMalformed(ReachError):
+    """A peer or a relay sent what can't be read, or what wasn't due."""
+
+    code: ClassVar[str] = "reach-malformed"
+
+
+class RelayRefused(ReachError):
+    """A relay said no; `number` is a `Refusal`."""
+
+    code: ClassVar[str] = "relay-refused"
+
+    def __init__(self, number: int, why: str) -> None:
+        super().__init__(why)
+        self.number = number
+
+
+class RelayLost(CarrierError):
+    """A relay can't be reached, or went while it was asked."""
+
+    code: ClassVar[str] = "relay-lost"
+
+
+class RelayUrlError(LocalError):
+    """A relay's URL can't be meant; the message says what is wrong with it."""
+
+    code: ClassVar[str] = "relay-url"

@@ -1,0 +1,89 @@
+"""Dialling through a hole: where a relay has seen the peer, and from where its packets really come.
+
+A NAT that shows everybody another port makes the relay's word useless. But what the peer sends to open its NAT comes
+from the port that it has for us, if ours lets it in: so that one is dialled as well, and the first to answer stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from dtp.carriers.errors import DialError
+from dtp.carriers.url import format_host
+from dtp.tasks import start_task
+
+if TYPE_CHECKING:
+    from dtp.carriers.quic_carrier import QuicCarrier
+    from dtp.carriers.quic_endpoint import QuicEndpoint
+
+#: Ports of the peer that are tried besides the one that the relay has seen.
+MOST_PORTS: Final = 3
+
+
+class Hole:
+    """One attempt to dial a peer at `place`, the host and port that a relay has seen.
+
+    It is dialled at once, which is enough where its NAT lets everybody in, and once more when the NAT is known to be
+    open: QUIC alone would say its first packet again much later.
+    """
+
+    def __init__(self, endpoint: QuicEndpoint, place: tuple[str, int]) -> None:
+        self._endpoint = endpoint
+        self._place = place
+        self._tasks: dict[tuple[str, int], asyncio.Task[QuicCarrier]] = {}
+        self._again: asyncio.Task[QuicCarrier] | None = None
+        self._changed = asyncio.Event()
+
+    def heard(self, address: tuple[Any, ...]) -> None:
+        """A packet has come that opens a NAT: from another port of the host, it says where the peer is for us."""
+        if address[:2] == self._place:
+            self.opened()
+        elif address[0] == self._place[0] and len(self._tasks) <= MOST_PORTS:
+            self._try((str(address[0]), int(address[1])))
+
+    def opened(self) -> None:
+        """The peer's NAT is open now: dial once more, the first packet was lost there."""
+        if self._tasks and self._again is None:
+            self._again = self._start(self._place)
+
+    def _try(self, place: tuple[str, int]) -> None:
+        if place not in self._tasks:
+            self._tasks[place] = self._start(place)
+
+    def _start(self, place: tuple[str, int]) -> asyncio.Task[QuicCarrier]:
+        self._changed.set()
+        return start_task(self._endpoint.dial(place, f"quic://{format_host(*place)}"), name="dtp-hole")
+
+    @property
+    def _all(self) -> list[asyncio.Task[QuicCarrier]]:
+        return [*self._tasks.values(), *([] if self._again is None else [self._again])]
+
+    async def dial(self) -> QuicCarrier:
+        """Return the first carrier that comes about, not started. `DialError`; cancel it to give up."""
+        self._try(self._place)
+        changing: asyncio.Task[bool] | None = None
+        try:
+            while True:
+                self._changed.clear()
+                changing = start_task(self._changed.wait(), name="dtp-hole-heard")
+                await asyncio.wait({changing, *self._all}, return_when=asyncio.FIRST_COMPLETED)
+                changing.cancel()
+                for task in self._all:
+                    if task.done() and task.exception() is None:
+                        return task.result()
+                if all(task.done() for task in self._all):
+                    raise DialError("nobody has answered through the hole")
+        finally:
+            await self._give_up(changing)
+
+    async def _give_up(self, changing: asyncio.Task[bool] | None) -> None:
+        """End what is not the answer."""
+        if changing is not None:
+            changing.cancel()
+        for task in self._all:
+            task.cancel()
+        found = await asyncio.gather(*self._all, return_exceptions=True)
+        carriers = [each for each in found if not isinstance(each, BaseException)]
+        for carrier in carriers[1:]:
+            carrier.abort()

@@ -1,0 +1,154 @@
+"""What peers and relays say to each other: small MessagePack arrays behind their length (docs/wire.md, "Reach")."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any, Final
+
+import msgpack
+
+from dtp.errors import DtpError
+from dtp.net.connection import Connection
+from dtp.net.stream import Stream
+from dtp.peers.reach.errors import REFUSALS, ReachError, ReachMalformed, RelayRefused
+
+#: The name of the relay's service, by convention.
+RELAY_SERVICE: Final = "dtp.relay"
+#: The longest message, bytes: four addresses and a nonce.
+MAX_MESSAGE: Final = 2048
+#: The longest address in one, bytes.
+MAX_ADDRESS: Final = 256
+
+
+class Kind(IntEnum):
+    """What a message is, its first element."""
+
+    RESERVE = 1
+    RESERVED = 2
+    CONNECT = 3
+    INCOMING = 4
+    ACCEPTED = 5
+    OBSERVE = 6
+    OBSERVED = 7
+    CHECK = 8
+    CHECKED = 9
+    PUNCH = 10
+    PUNCHING = 11
+    REFUSED = 15
+
+
+#: What each kind has behind its number.
+FIELDS: Final[Mapping[Kind, tuple[type, ...]]] = {
+    Kind.RESERVE: (int,),  # seconds that are wanted
+    Kind.RESERVED: (int, str, int, int),  # seconds, observed address, bytes and seconds of a circuit
+    Kind.CONNECT: (bytes,),  # whom, 32 bytes
+    Kind.INCOMING: (bytes, str),  # who asks, and where the relay sees them
+    Kind.ACCEPTED: (str,),  # where the relay sees the one who was asked for
+    Kind.OBSERVE: (),
+    Kind.OBSERVED: (str,),
+    Kind.CHECK: (list,),  # addresses
+    Kind.CHECKED: (list,),  # those that were reached
+    Kind.PUNCH: (),
+    Kind.PUNCHING: (),
+    Kind.REFUSED: (int,),
+}
+
+
+def encode(kind: Kind, *fields: object) -> bytes:
+    """Return a message with its length in front."""
+    body: bytes = msgpack.packb([int(kind), *fields])
+    return len(body).to_bytes(2) + body
+
+
+def decode(body: bytes) -> tuple[Kind, tuple[Any, ...]]:
+    """Return a message's kind and fields. Raise `ReachMalformed`; more fields than are known are left out."""
+    try:
+        found = msgpack.unpackb(body, strict_map_key=True, max_array_len=64, max_str_len=MAX_MESSAGE)
+        kind = Kind(found[0] if isinstance(found, list) and found else 0)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise ReachMalformed(f"a message that can't be read ({type(error).__name__})") from None
+    fields: list[Any] = found[1:]
+    wanted = FIELDS[kind]
+    if len(fields) < len(wanted):
+        raise ReachMalformed(f"{kind.name} with {len(fields)} fields of {len(wanted)}")
+    if not all(_fits(field, form) for field, form in zip(fields, wanted, strict=False)):
+        raise ReachMalformed(f"{kind.name} with a field that isn't what it has to be")
+    return kind, tuple(fields[: len(wanted)])
+
+
+def _fits(field: Any, form: type) -> bool:
+    """Whether a field is of its type, and no longer or smaller than it may be."""
+    if form is int:
+        return type(field) is int and field >= 0
+    if form is list:
+        return isinstance(field, list) and all(_fits(each, str) for each in field)
+    return isinstance(field, (str, bytes)) and type(field) is form and len(field) <= MAX_ADDRESS
+
+
+async def read(stream: Stream) -> tuple[Kind, tuple[Any, ...]]:
+    """Return the next message. Raise `ReachMalformed`, `EOFError` at the end, or what broke the stream off."""
+    size = int.from_bytes(await stream.readexactly(2))
+    if not 0 < size <= MAX_MESSAGE:
+        raise ReachMalformed(f"a message of {size} bytes")
+    return decode(await stream.readexactly(size))
+
+
+async def expect(stream: Stream, kind: Kind) -> tuple[Any, ...]:
+    """Return the fields of the next message, which has to be of this kind. Raise `RelayRefused` for a refusal."""
+    found, fields = await read(stream)
+    if found is Kind.REFUSED:
+        raise RelayRefused(fields[0], REFUSALS.get(fields[0], "for a reason that isn't known here"))
+    if found is not kind:
+        raise ReachMalformed(f"{found.name} where {kind.name} was due")
+    return fields
+
+
+def refuse(stream: Stream, code: int) -> None:
+    """Say no, and end the stream."""
+    try:
+        stream.write(encode(Kind.REFUSED, code))
+        stream.close()
+    except DtpError:  # it is gone: nobody is there to be told
+        return
+
+
+def udp_address(url: str) -> tuple[str, int] | None:
+    """Return host and port of `quic://ip:port`; None for anything else, names among them."""
+    scheme, _, place = url.partition("://")
+    host, colon, port = place.rpartition(":")
+    if (
+        scheme != "quic"
+        or not colon
+        or not port.isascii()
+        or not port.isdecimal()
+        or not 0 < int(port) < 65536
+    ):
+        return None
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return None
+    return str(address), int(port)
+
+
+__all__ = [
+    "FIELDS",
+    "MAX_ADDRESS",
+    "MAX_MESSAGE",
+    "Kind",
+    "ReachError",
+    "decode",
+    "encode",
+    "expect",
+    "read",
+    "refuse",
+    "udp_address",
+]
+
+
+def observed(connection: Connection) -> str:
+    """Return where a connection's newest carrier comes from, such as "quic://192.0.2.7:9000"; "" where none is."""
+    carriers = connection.stats.carriers
+    return carriers[-1] if carriers else ""

@@ -1,0 +1,108 @@
+"""Ports of a router that lead here, by UPnP: for routers that let programs ask, and networks that allow it.
+
+By the library `miniupnpc` (`pip install 'dtp-sockets[upnp]'`), which waits for the network: each call is in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, TypeVar
+
+from dtp.carriers.errors import MissingLibraryError
+from dtp.carriers.url import format_host
+from dtp.errors import CarrierError
+from dtp.tasks import SupervisedTask
+
+log = logging.getLogger("dtp.peers")
+
+T = TypeVar("T")
+
+#: Milliseconds in which a router has to answer a search.
+SEARCH: Final = 1000
+#: Seconds that a mapping is asked for, and when it is renewed: a program that is gone leaves nothing for long.
+LIFETIME: Final = 3600
+RENEW: Final = 1200.0
+_NAME: Final = "dtp"
+
+
+class PortMappingError(CarrierError):
+    """No router gives a port: there is none that speaks UPnP, it says no, or it has no public address itself."""
+
+    code: ClassVar[str] = "port-mapping"
+
+
+def _client() -> Any:
+    try:
+        import miniupnpc
+    except ModuleNotFoundError as missing:
+        raise MissingLibraryError(
+            "UPnP needs the library miniupnpc: pip install 'dtp-sockets[upnp]'"
+        ) from missing
+    return miniupnpc.UPnP()
+
+
+class PortMapping:
+    """A port of the router that leads to `port` here, while this is open: `async with`.
+
+    `protocol` is "UDP" for `quic:` and "TCP" for all else. Where the router has given the same port away, any other
+    one is taken. `address` is what others dial; it is renewed, and given back at the end.
+    """
+
+    def __init__(self, port: int, protocol: str = "UDP", *, make_client: Callable[[], Any] = _client) -> None:
+        """`make_client` makes the library's object, for tests."""
+        self._port, self._protocol = port, protocol
+        self._make_client = make_client
+        self._router: Any = None
+        self._outside = 0
+        self._renewing = SupervisedTask(self._renew, name="dtp-port-mapping")
+        #: Host and port as others dial them, such as "192.0.2.7:9000"; "" while it isn't open.
+        self.address = ""
+
+    async def __aenter__(self) -> PortMapping:
+        """Ask for it. Raise `PortMappingError`, `MissingLibraryError`."""
+        self._router = self._make_client()
+        host = await self._call(self._find)
+        if not ipaddress.ip_address(host).is_global:
+            raise PortMappingError(f"the router's own address is {host}: it is behind another NAT")
+        await self._call(self._ask)
+        self.address = format_host(host, self._outside)
+        self._renewing.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._renewing.stop()
+        self.address = ""
+        try:
+            await self._call(lambda: self._router.deleteportmapping(self._outside, self._protocol))
+        except PortMappingError as error:
+            log.info("%s; the mapping ends by itself", error)
+
+    def _find(self) -> str:
+        router = self._router
+        router.discoverdelay = SEARCH
+        router.discover()
+        router.selectigd()
+        return str(router.externalipaddress())
+
+    def _ask(self) -> None:
+        router = self._router
+        wanted = (self._protocol, router.lanaddr, self._port, _NAME, "", LIFETIME)
+        if self._outside:
+            router.addportmapping(self._outside, *wanted)
+        else:
+            self._outside = int(router.addanyportmapping(self._port, *wanted))
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW)
+            await self._call(self._ask)
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        """Do `work` in a thread, since the library waits for the network; its errors have no type of their own."""
+        try:
+            return await asyncio.to_thread(work)
+        except Exception as error:  # the library raises that itself
+            raise PortMappingError(f"no port of the router: {error}") from error

@@ -1,0 +1,389 @@
+"""How a node is reached, and how a connection through a relay gets a direct carrier.
+
+Source: docs/wire.md, "Reach"; docs/reachability.md says what that is good for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from dtp import carriers
+from dtp.carriers.base import Carrier
+from dtp.carriers.resolving import resolve_host
+from dtp.carriers.url import format_host
+from dtp.errors import CarrierError, DtpError, LocalError, PeerError
+from dtp.identity import Identity, PeerId
+from dtp.net.address import Address, AddressError
+from dtp.net.connection import Connection
+from dtp.net.dial import connect
+from dtp.net.listener import Listener
+from dtp.net.presence import SERVICE as PRESENCE
+from dtp.net.resolver import Candidate
+from dtp.net.stream import Stream
+from dtp.peers.links import PeerLink
+from dtp.peers.reach.errors import Refusal
+from dtp.peers.reach.hole import Hole
+from dtp.peers.reach.messages import Kind, encode, expect, observed, read, refuse, udp_address
+from dtp.peers.reach.punching import PACKET, PUNCHES, Observations, PunchBook, PunchLimits
+from dtp.peers.reach.relay_client import ConnectRelay, RelayClient, RelayPlace, Reservation, relay_kind
+from dtp.tasks import TaskSet
+
+if TYPE_CHECKING:
+    from dtp.carriers.quic_endpoint import QuicEndpoint
+
+log = logging.getLogger("dtp.peers")
+
+#: The protocol on links.
+REACH_PROTOCOL: Final = "reach/1"
+#: Seconds for an answer on a link.
+PATIENCE: Final = 10.0
+#: How long each attempt to dial through a hole may take, seconds: a round trip or three, with one packet lost.
+ATTEMPTS: Final = (0.6, 1.2, 2.4)
+#: Addresses that one is asked to dial back at most, and seconds for each.
+MOST_CHECKED: Final = 4
+CHECK_TIME: Final = 4.0
+#: Dial-backs at once for all, and seconds between two questions of one peer.
+CHECKS_AT_ONCE: Final = 8
+CHECK_PAUSE: Final = 10.0
+_CHECKED_SCHEMES: Final = ("tcp", "quic", "ws")
+
+
+class Reach:
+    """What a node does to be reached. `close` ends it; what it listens at belongs to the listener.
+
+    A node makes one, and then, in this order:
+
+    1. `links.protocols[REACH_PROTOCOL] = reach.serve`, and `dial_carrier=reach.dial_carrier` wherever it connects:
+       so relays and peers see the UDP port at which it listens.
+    2. `await reach.listen(listener, "quic://0.0.0.0:9000")` for its UDP address, and `await reach.reserve(listener,
+       "relay://host:port?relay=dtp1...&via=quic")` for each relay that is to stand in where it can't be dialled; the
+       URLs they return go into its record.
+    3. `await reach.upgrade(connection, link)` for a connection that came about by a relay, in a task: True once it
+       has a direct carrier. `await reach.observe(link)` and `await reach.check(link, urls)` for each new link tell
+       where others see it and which addresses can be dialled.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        psk: bytes | None = None,
+        connect_relay: ConnectRelay | None = None,
+        limits: PunchLimits | None = None,
+    ) -> None:
+        """`psk` is that of a private network, which its relays then are of, too. `connect_relay` gives connections to
+        relays, where these have a price, say; without it they are unpaid."""
+        self.identity = identity
+        self._psk = psk
+        #: Where others see this node.
+        self.observations = Observations()
+        #: Attempts to get direct carriers, how they ended, and questions that were refused.
+        self.counters: Counter[str] = Counter()
+        self._punches = PunchBook(limits)
+        self._connect_relay = connect_relay or self._connect
+        self._client = RelayClient(self._connect_relay)
+        self._kind = relay_kind(identity, self._connect_relay)
+        self._endpoint: QuicEndpoint | None = None
+        self._relayed: dict[PeerId, str] = {}
+        self._asked: dict[PeerId, float] = {}
+        self._opened: dict[PeerId, tuple[float, asyncio.Task[bool] | None]] = {}
+        self._checks = 0
+        self._upgrading: set[Connection] = set()
+        self._holes: set[Hole] = set()
+        self._tasks = TaskSet()
+
+    # ---- being dialled ------------------------------------------------------------------------------------
+
+    async def listen(self, listener: Listener, url: str) -> list[str]:
+        """Listen at a `quic:` URL, and dial from there as well from now on; return the URLs with real ports."""
+        before = set(listener.urls)
+        await listener.add(url)
+        self.use(listener)
+        return [each for each in listener.urls if each not in before]
+
+    def use(self, listener: Listener) -> None:
+        """Dial from the UDP port at which `listener` was told last to listen, from now on; none is none."""
+        if not any(url.startswith("quic:") for url in listener.urls):
+            self._endpoint = None
+            return
+        from dtp.carriers.quic import QuicListener
+
+        made = [endpoint for each in listener.listeners_of(QuicListener) for endpoint in each.endpoints]
+        self._endpoint = made[-1]
+        self._endpoint.on_stray = self._heard
+
+    async def reserve(self, listener: Listener, url: str) -> str:
+        """Be dialled at a relay from now on; return the URL for that. Raise `ListenError`, `RelayRefused`."""
+        place = RelayPlace.parse(url)
+        await listener.add(url, self._kind)
+        for reservation in listener.listeners_of(Reservation):
+            reservation.on_incoming = self._incoming
+            if reservation.observed:
+                self.observations.say(place.relay, reservation.observed)
+        return place.url(self.identity.id)
+
+    def _heard(self, data: bytes, address: tuple[Any, ...]) -> None:
+        """A packet that isn't QUIC has come."""
+        if data == PACKET:
+            for hole in self._holes:
+                hole.heard(address)
+
+    def _incoming(self, peer: PeerId, seen: str) -> None:
+        place = udp_address(seen)
+        if place is not None:
+            self._punches.learn(peer, place, asyncio.get_running_loop().time())
+
+    # ---- dialling -----------------------------------------------------------------------------------------
+
+    async def dial_carrier(self, url: str) -> Carrier:
+        """Dial a carrier's URL as this node: QUIC from the port at which it listens, relays as its identity."""
+        scheme = url.partition(":")[0]
+        if scheme == "relay":
+            place = RelayPlace.parse(url)
+            if place.target is not None:
+                carrier, seen = await self._client.dial_place(place, place.target)
+                self._relayed[place.target] = seen
+                while len(self._relayed) > self._punches.limits.peers:
+                    del self._relayed[next(iter(self._relayed))]
+                return carrier
+        if scheme == "quic" and self._endpoint is not None:
+            found = await self._own_family(url)
+            if found is not None:
+                return await self._endpoint.dial(found, url)
+        return await carriers.dial(url)
+
+    async def _own_family(self, url: str) -> tuple[Any, ...] | None:
+        """Return the first address of a URL's host that the own socket can send to; None where there is none."""
+        assert self._endpoint is not None
+        parts = urlsplit(url)
+        if parts.hostname is None or parts.port is None:
+            return None
+        try:
+            found = await resolve_host(
+                parts.hostname, parts.port, socket.SOCK_DGRAM, family=self._endpoint.family
+            )
+        except OSError:
+            return None
+        return found[0][4] if found else None
+
+    async def _connect(self, address: Address) -> Connection:
+        return await connect(address, identity=self.identity, psk=self._psk, dial_carrier=self.dial_carrier)
+
+    # ---- a direct carrier instead of the relay ------------------------------------------------------------
+
+    async def upgrade(self, connection: Connection, link: PeerLink) -> bool:
+        """Get `connection`, which this side has dialled through a relay, a direct carrier; True when it has one.
+
+        `link` is a link to the same peer, be it `connection`'s own. The relayed carrier goes once the direct one is
+        there; streams go on. Tries `ATTEMPTS` times, and gives up where either NAT shows everybody another port.
+        """
+        place = udp_address(self._relayed.get(connection.peer, ""))
+        if (
+            self._endpoint is None
+            or place is None
+            or link.peer != connection.peer
+            or connection in self._upgrading
+        ):
+            return False
+        self._upgrading.add(connection)
+        self.counters["upgrades"] += 1
+        try:
+            asking = self._ask_for_punches(link)
+            for patience in ATTEMPTS:
+                if await self._dial_through(connection, place, patience, asking):
+                    connection.drop_carriers(_is_relayed)
+                    self.counters["direct"] += 1
+                    return True
+                if not await asyncio.shield(asking):
+                    break
+        except DtpError as error:
+            log.info("%r stays relayed: %s", connection, error)
+        finally:
+            self._upgrading.discard(connection)
+        self.counters["relayed"] += 1
+        return False
+
+    def _ask_for_punches(self, link: PeerLink) -> asyncio.Task[bool]:
+        """Have the peer open its NAT; for several connections to it at a time it does that once."""
+        now = asyncio.get_running_loop().time()
+        since, asking = self._opened.get(link.peer, (float("-inf"), None))
+        if asking is None or now > since + sum(ATTEMPTS):
+            asking = self._tasks.start(self._ask(link), name="dtp-reach-punch")
+            self._opened[link.peer] = (now, asking)
+            while len(self._opened) > self._punches.limits.peers:
+                del self._opened[next(iter(self._opened))]
+        return asking
+
+    async def _ask(self, link: PeerLink) -> bool:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                stream = await link.open(REACH_PROTOCOL)
+                stream.write(encode(Kind.PUNCH))
+                await expect(stream, Kind.PUNCHING)
+                stream.close()
+        except (TimeoutError, EOFError, DtpError) as error:
+            log.info("%r doesn't open its NAT: %s", link, error)
+            return False
+        return True
+
+    async def _dial_through(
+        self, connection: Connection, place: tuple[str, int], patience: float, asking: asyncio.Task[bool]
+    ) -> bool:
+        """Dial, while `asking` has the peer open its NAT: where that is open already it takes less."""
+        endpoint = self._endpoint
+        assert endpoint is not None
+        hole = Hole(endpoint, place)
+        address = Address.direct(connection.peer, f"quic://{format_host(*place)}")
+        self._holes.add(hole)
+
+        def answered(asking: asyncio.Task[bool]) -> None:
+            if not asking.cancelled() and asking.result():
+                hole.opened()
+
+        try:
+            if not asking.done():
+                asking.add_done_callback(answered)
+            async with asyncio.timeout(patience):
+                await connection.add_carrier(Candidate(address, dial=hole.dial))
+        except (TimeoutError, CarrierError, PeerError) as error:
+            if connection.closed:
+                raise
+            log.debug("%r: no direct carrier yet: %s", connection, error)
+            return False
+        finally:
+            self._holes.discard(hole)
+            asking.remove_done_callback(answered)
+        return True
+
+    # ---- what others see ------------------------------------------------------------------------------------
+
+    async def observe(self, link: PeerLink) -> str:
+        """Return where the peer of `link` sees this node, such as "quic://192.0.2.7:9000"; "" through a relay."""
+        async with asyncio.timeout(PATIENCE):
+            stream = await link.open(REACH_PROTOCOL)
+            stream.write(encode(Kind.OBSERVE))
+            (seen,) = await expect(stream, Kind.OBSERVED)
+            stream.close()
+        if seen:
+            self.observations.say(link.peer, seen)
+        return str(seen)
+
+    async def check(self, link: PeerLink, urls: Sequence[str]) -> list[str]:
+        """Return those of `urls` at which the peer of `link` has reached this node. It dials only where it sees this
+        node anyway: others' addresses are left out. Raise `RelayRefused` where it doesn't."""
+        async with asyncio.timeout(PATIENCE + CHECK_TIME):
+            stream = await link.open(REACH_PROTOCOL)
+            stream.write(encode(Kind.CHECK, list(urls)[:MOST_CHECKED]))
+            (reached,) = await expect(stream, Kind.CHECKED)
+            stream.close()
+        return [url for url in urls if url in reached]
+
+    # ---- others ask -----------------------------------------------------------------------------------------
+
+    async def serve(self, link: PeerLink, stream: Stream) -> None:
+        """Answer what a peer asks on one stream of `REACH_PROTOCOL`: the handler for `PeerLinks.protocols`."""
+        async with asyncio.timeout(PATIENCE):
+            kind, fields = await read(stream)
+        answer = _ANSWERS.get(kind)
+        if answer is None:
+            refuse(stream, Refusal.NOT_OFFERED)
+        else:
+            await answer(self, link, stream, *fields)
+            await stream.flush()
+
+    async def _tell_observed(self, link: PeerLink, stream: Stream) -> None:
+        seen = observed(link.connection)
+        stream.write(encode(Kind.OBSERVED, "" if seen.startswith("relay") else seen))
+        stream.write_eof()
+
+    async def _punch(self, link: PeerLink, stream: Stream) -> None:
+        loop = asyncio.get_running_loop()
+        endpoint = self._endpoint
+        place = None if endpoint is None else self._punches.ask(link.peer, loop.time())
+        if endpoint is None or place is None:
+            self.counters["punches-refused"] += 1
+            refuse(stream, Refusal.NOT_OFFERED)
+            return
+        self.counters["punched"] += 1
+        endpoint.expect(place, sum(ATTEMPTS) + 1)
+        endpoint.send_stray(PACKET, place)
+        stream.write(encode(Kind.PUNCHING))
+        stream.write_eof()
+        for after in PUNCHES[1:]:
+            loop.call_later(after, endpoint.send_stray, PACKET, place)
+
+    async def _dial_back(self, link: PeerLink, stream: Stream, urls: list[str]) -> None:
+        now = asyncio.get_running_loop().time()
+        often = now < self._asked.get(link.peer, float("-inf")) + CHECK_PAUSE
+        if often or self._checks >= CHECKS_AT_ONCE:
+            self.counters["checks-refused"] += 1
+            refuse(stream, Refusal.TOO_OFTEN)
+            return
+        self._asked[link.peer] = now
+        while len(self._asked) > self._punches.limits.peers:
+            del self._asked[next(iter(self._asked))]
+        source = link.connection.source
+        self._checks += 1
+        try:
+            wanted = [
+                url for url in dict.fromkeys(urls[:MOST_CHECKED]) if may_dial_back(url, link.peer, source)
+            ]
+            found = await asyncio.gather(*(self._is_reached(link.peer, url) for url in wanted))
+        finally:
+            self._checks -= 1
+        stream.write(
+            encode(Kind.CHECKED, [url for url, reached in zip(wanted, found, strict=True) if reached])
+        )
+        stream.write_eof()
+
+    async def _is_reached(self, peer: PeerId, url: str) -> bool:
+        """Whether `peer` answers there; from a port that it has never sent to, so that no NAT knows it."""
+        try:
+            async with asyncio.timeout(CHECK_TIME):
+                async with connect(Address.direct(peer, url, PRESENCE), psk=self._psk):
+                    return True
+        except (TimeoutError, CarrierError, PeerError, LocalError):
+            return False
+
+    # ---- the end --------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """End the connections to relays that were made for dialling. Idempotent."""
+        await self._tasks.stop()
+        await self._client.close()
+
+
+_ANSWERS: Final[dict[Kind, Callable[..., Awaitable[None]]]] = {
+    Kind.OBSERVE: Reach._tell_observed,
+    Kind.CHECK: Reach._dial_back,
+    Kind.PUNCH: Reach._punch,
+}
+
+
+def may_dial_back(url: str, peer: PeerId, source: str) -> bool:
+    """Whether a URL is at the address from which the one who asks comes: nobody is made to dial anybody else."""
+    try:
+        parts = urlsplit(url)
+        host, port = ipaddress.ip_address(parts.hostname or ""), parts.port
+        came_from = ipaddress.ip_address(source)
+    except ValueError:  # a name, or no IP address at all, as through a relay
+        return False
+    try:
+        Address.direct(peer, url)
+    except AddressError:
+        return False
+    return parts.scheme in _CHECKED_SCHEMES and host == came_from and port is not None and not parts.query
+
+
+def _is_relayed(carrier: Carrier) -> bool:
+    return carrier.scheme == "relay"
+
+
+__all__ = ["REACH_PROTOCOL", "Reach", "may_dial_back"]

@@ -1,0 +1,223 @@
+"""A relay: it joins a stream of whoever dials with one of whoever has a reservation, and reads neither.
+
+Source: docs/wire.md, "Reach". Both ends shake hands through it, so it sees ciphertext, and whom it joins with whom.
+`Relay.serve` is the handler of a service, by convention `RELAY_SERVICE`; where that service has a price, each side
+pays for the connection by which it comes, as for any other service (`dtp.serve`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Final
+
+from dtp.errors import DtpError
+from dtp.identity import PeerId, PeerIdError
+from dtp.net.connection import Connection
+from dtp.net.held import source_group
+from dtp.net.stream import Stream
+from dtp.peers.reach.errors import ReachError, Refusal
+from dtp.peers.reach.messages import Kind, encode, expect, observed, read, refuse
+from dtp.peers.reach.relay_book import RelayBook, RelayLimits
+from dtp.tasks import TaskSet, start_task
+
+log = logging.getLogger("dtp.peers")
+
+#: Bytes passed on at once.
+_PIECE: Final = 64 * 1024
+#: Streams that one connection may have at work: those that are joined are bounded by the book.
+_REQUESTS: Final = 16
+#: Codes by which the streams of a circuit are reset: it has had its bytes or its time; the other side broke off.
+CIRCUIT_OVER, CIRCUIT_BROKEN = 2, 3
+
+
+class Relay:
+    """The service. `stop` ends what it does; connections belong to their listener."""
+
+    def __init__(self, limits: RelayLimits | None = None) -> None:
+        self.book = RelayBook(limits or RelayLimits())
+        #: Bytes passed on, circuits that were joined, and how circuits have ended.
+        self.counters: Counter[str] = Counter()
+        self._reserved: dict[PeerId, Connection] = {}
+        self._requests: Counter[Connection] = Counter()
+        self._tasks = TaskSet()
+
+    async def serve(self, connection: Connection) -> None:
+        """Serve one connection until it ends: the handler of a service."""
+        tasks = TaskSet()
+        try:
+            async for stream in connection:
+                tasks.start(self.answer(connection, stream), name="dtp-relay")
+        finally:
+            await tasks.stop()
+            self._release(connection)
+
+    async def answer(self, connection: Connection, stream: Stream) -> None:
+        """Serve one stream until it is done. For those who take a connection's streams themselves."""
+        if self._requests[connection] >= _REQUESTS:
+            refuse(stream, Refusal.TOO_OFTEN)
+            return
+        self._requests[connection] += 1
+        await self._answer(connection, stream)
+
+    def _release(self, connection: Connection) -> None:
+        """Its peer has no reservation any more, if that was by this connection."""
+        if self._reserved.get(connection.peer) is connection:
+            del self._reserved[connection.peer]
+            self.book.release(connection.peer)
+
+    async def _answer(self, connection: Connection, stream: Stream) -> None:
+        waiting = True
+
+        def served() -> None:
+            nonlocal waiting
+            if waiting:
+                waiting = False
+                self._requests[connection] -= 1
+                if not self._requests[connection]:
+                    del self._requests[connection]
+
+        try:
+            async with asyncio.timeout(self.book.limits.answer):
+                kind, fields = await read(stream)
+            if kind is Kind.RESERVE and not fields[0]:
+                self._release(connection)
+                stream.write(encode(Kind.RESERVED, 0, "", 0, 0))
+                stream.close()
+            elif kind is Kind.RESERVE:
+                self._reserve(connection, stream)
+            elif kind is Kind.CONNECT:
+                target = PeerId(fields[0])
+                source = source_group(connection.source)
+                refusal = self.book.open(target, source, connection.loop.time())
+                if refusal is not None:
+                    refuse(stream, refusal)
+                    return
+                try:
+                    await self._join(connection, stream, target, served)
+                finally:
+                    self.book.close(target, source)
+            else:
+                refuse(stream, Refusal.MALFORMED)
+        except (ReachError, PeerIdError, EOFError, TimeoutError):
+            self.counters["malformed"] += 1
+            refuse(stream, Refusal.MALFORMED)
+        except DtpError as error:  # whoever asked is gone
+            log.info("%r: %s", connection, error)
+        finally:
+            served()
+
+    def _reserve(self, connection: Connection, stream: Stream) -> None:
+        limits = self.book.limits
+        source = source_group(connection.source)
+        refusal = self.book.reserve(connection.peer, source, connection.loop.time())
+        if refusal is not None:
+            refuse(stream, refusal)
+            return
+        if self._reserved.get(connection.peer) is not connection:
+            self._reserved[connection.peer] = connection
+            self._tasks.start(self._release_at_end(connection), name="dtp-relay-reserved")
+        given = (int(limits.lifetime), observed(connection), limits.circuit_bytes, int(limits.circuit_time))
+        stream.write(encode(Kind.RESERVED, *given))
+        stream.close()
+
+    async def _release_at_end(self, connection: Connection) -> None:
+        await connection.wait_closed()
+        self._release(connection)
+
+    async def stop(self) -> None:
+        """Forget all reservations. Idempotent."""
+        await self._tasks.stop()
+
+    async def _join(self, connection: Connection, stream: Stream, target: PeerId, served: object) -> None:
+        """Ask the one who is dialled, and pass on what both say until either has had enough."""
+        there = self._reserved.get(target)
+        if there is None or there.closed:
+            self.book.release(target)
+            refuse(stream, Refusal.NO_RESERVATION)
+            return
+        limits = self.book.limits
+        try:
+            async with asyncio.timeout(limits.answer):
+                far = await there.open_stream()
+                far.write(encode(Kind.INCOMING, connection.peer.key, observed(connection)))
+                try:
+                    await expect(far, Kind.ACCEPTED)
+                except BaseException:
+                    far.reset(CIRCUIT_BROKEN)
+                    raise
+        except (TimeoutError, DtpError, EOFError):
+            refuse(stream, Refusal.NOT_TAKEN)
+            return
+        stream.write(encode(Kind.ACCEPTED, observed(there)))
+        assert callable(served)
+        served()
+        self.counters["circuits"] += 1
+        await _Circuit(self, target, stream, far).run()
+
+
+class _Circuit:
+    """Two streams that are joined, and what they may still have."""
+
+    def __init__(self, relay: Relay, target: PeerId, near: Stream, far: Stream) -> None:
+        self._relay = relay
+        self._target = target
+        self._streams = near, far
+        self._loop = near.connection.loop
+        self._left = relay.book.limits.circuit_bytes
+        self._moved_at = self._loop.time()
+
+    async def run(self) -> None:
+        near, far = self._streams
+        limits = self._relay.book.limits
+        both = [
+            start_task(self._pass_on(near, far), name="dtp-circuit-there"),
+            start_task(self._pass_on(far, near), name="dtp-circuit-back"),
+        ]
+        code, why = CIRCUIT_BROKEN, "broken"
+        try:
+            async with asyncio.timeout(limits.circuit_time):
+                await self._watch(both)
+            code, why = 0, "ended"
+        except (_HadEnough, TimeoutError):
+            code, why = CIRCUIT_OVER, "over"
+        except DtpError as error:
+            log.debug("a circuit to %s broke off: %s", self._target.short, error)
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+            self._relay.counters[why] += 1
+            for stream in self._streams if why != "ended" else ():
+                stream.reset(code)
+
+    async def _watch(self, both: list[asyncio.Task[None]]) -> None:
+        """Wait for both directions; raise what ends one of them, `_HadEnough` where nothing moves any more."""
+        idle = self._relay.book.limits.circuit_idle
+        waiting = set(both)
+        while waiting:
+            left = self._moved_at + idle - self._loop.time()
+            if left <= 0:
+                raise _HadEnough
+            done, waiting = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+
+    async def _pass_on(self, source: Stream, sink: Stream) -> None:
+        """Take no more from `source` than `sink` takes: who reads nothing stops its own circuit alone."""
+        relay = self._relay
+        while data := await source.read(_PIECE):
+            now = self._loop.time()
+            self._left -= len(data)
+            if not relay.book.moved(self._target, len(data), now) or self._left < 0:
+                raise _HadEnough
+            self._moved_at = now
+            relay.counters["bytes"] += len(data)
+            sink.write(data)
+            await sink.drain()
+        sink.write_eof()
+
+
+class _HadEnough(Exception):
+    """A circuit has had its bytes, or has been idle for too long."""

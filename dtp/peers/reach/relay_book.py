@@ -1,0 +1,150 @@
+"""Who may have what of a relay: reservations, circuits and bytes, as a value. The time is an argument."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+
+from dtp.identity import PeerId
+from dtp.peers.reach.errors import Refusal
+
+MIB = 1024 * 1024
+DAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """What a relay gives; each has its reason."""
+
+    #: Reservations at once: each is an idle connection of 20 KiB and a record here.
+    reservations: int = 1024
+    #: ... of one source (an IPv4 address, an IPv6 /64): a household or an office behind one NAT.
+    reservations_per_source: int = 32
+    #: Seconds that one lasts before it is asked for again: a peer that is gone is forgotten within the hour.
+    lifetime: float = 3600.0
+    #: Circuits at once, of all: each may have two stream windows under way.
+    circuits: int = 512
+    #: ... to one peer, and from one source.
+    circuits_per_peer: int = 32
+    circuits_per_source: int = 64
+    #: Bytes of one circuit, both ways: a graph or a picture goes through; who moves more has a direct carrier then.
+    circuit_bytes: int = 256 * MIB
+    #: Seconds of one circuit, and without a byte.
+    circuit_time: float = 3600.0
+    circuit_idle: float = 180.0
+    #: Bytes for one peer in a day, over all circuits to it.
+    peer_bytes: int = 2048 * MIB
+    #: Dials from one source at once, and one more for each `dial_pause` seconds.
+    dials: int = 60
+    dial_pause: float = 1.0
+    #: Peers and sources of which is remembered what they have had.
+    remembered: int = 4096
+    #: Seconds for an answer of the peer that is asked for.
+    answer: float = 10.0
+
+
+class RelayBook:
+    """Counts what was given. Refusals are returned, not raised; None says yes."""
+
+    def __init__(self, limits: RelayLimits) -> None:
+        self.limits = limits
+        self._until: dict[PeerId, tuple[float, str]] = {}
+        self._sources: Counter[str] = Counter()
+        self._circuits_to: Counter[PeerId] = Counter()
+        self._circuits_from: Counter[str] = Counter()
+        self._had: OrderedDict[PeerId, tuple[float, int]] = OrderedDict()
+        self._dials: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        #: What was refused, by why.
+        self.refused: Counter[Refusal] = Counter()
+
+    @property
+    def reservations(self) -> int:
+        """How many there are."""
+        return len(self._until)
+
+    @property
+    def circuits(self) -> int:
+        """How many are open."""
+        return self._circuits_to.total()
+
+    def reserve(self, peer: PeerId, source: str, now: float) -> Refusal | None:
+        """Give `peer` a reservation, or more time for the one it has."""
+        self._forget_old(now)
+        if peer not in self._until:
+            if len(self._until) >= self.limits.reservations:
+                return self._no(Refusal.FULL)
+            if self._sources[source] >= self.limits.reservations_per_source:
+                return self._no(Refusal.TOO_MANY)
+        self.release(peer)
+        self._until[peer] = (now + self.limits.lifetime, source)
+        self._sources[source] += 1
+        return None
+
+    def release(self, peer: PeerId) -> None:
+        """The peer wants it no more. Idempotent."""
+        held = self._until.pop(peer, None)
+        if held is not None:
+            self._sources[held[1]] -= 1
+            if not self._sources[held[1]]:
+                del self._sources[held[1]]
+
+    def open(self, target: PeerId, source: str, now: float) -> Refusal | None:
+        """Give `source` a circuit to `target`; then `close` has to follow."""
+        limits = self.limits
+        if not self._may_dial(source, now):
+            return self._no(Refusal.TOO_OFTEN)
+        held = self._until.get(target)
+        if held is None or held[0] < now:
+            return self._no(Refusal.NO_RESERVATION)
+        if self.circuits >= limits.circuits:
+            return self._no(Refusal.FULL)
+        crowded = self._circuits_to[target] >= limits.circuits_per_peer
+        if crowded or self._circuits_from[source] >= limits.circuits_per_source:
+            return self._no(Refusal.TOO_MANY)
+        if self.left(target, now) <= 0:
+            return self._no(Refusal.USED_UP)
+        self._circuits_to[target] += 1
+        self._circuits_from[source] += 1
+        return None
+
+    def close(self, target: PeerId, source: str) -> None:
+        """A circuit is over."""
+        self._circuits_to[target] -= 1
+        self._circuits_from[source] -= 1
+        self._circuits_to += Counter()  # forgets what is 0
+        self._circuits_from += Counter()
+
+    def left(self, target: PeerId, now: float) -> int:
+        """Return how many bytes `target` may still have today."""
+        since, had = self._had.get(target, (now, 0))
+        return self.limits.peer_bytes - (had if now < since + DAY else 0)
+
+    def moved(self, target: PeerId, size: int, now: float) -> bool:
+        """Count bytes of a circuit to `target`; False when these were too many."""
+        since, had = self._had.pop(target, (now, 0))
+        if now >= since + DAY:
+            since, had = now, 0
+        self._had[target] = (since, had + size)
+        if len(self._had) > self.limits.remembered:
+            self._had.popitem(last=False)
+        return had + size <= self.limits.peer_bytes
+
+    def _may_dial(self, source: str, now: float) -> bool:
+        """A bucket for each source: `dials` at once, one more each `dial_pause` seconds."""
+        limits = self.limits
+        since, used = self._dials.pop(source, (now, 0.0))
+        used = max(0.0, used - (now - since) / limits.dial_pause)
+        allowed = used + 1 <= limits.dials
+        self._dials[source] = (now, used + allowed)
+        if len(self._dials) > limits.remembered:
+            self._dials.popitem(last=False)
+        return allowed
+
+    def _forget_old(self, now: float) -> None:
+        for peer, (until, _) in list(self._until.items()):
+            if until < now:
+                self.release(peer)
+
+    def _no(self, refusal: Refusal) -> Refusal:
+        self.refused[refusal] += 1
+        return refusal

@@ -1,0 +1,366 @@
+"""The two sides of a relay that use it: who has a reservation and is dialled there, and who dials.
+
+`relay://host:port?relay=dtp1...&target=dtp1...&via=quic` says which relay (its identity, and where), who is meant,
+and over which carrier the relay is reached ("tcp" without). In an address the target is the peer's identity itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+from weakref import WeakKeyDictionary
+
+from dtp.carriers.base import Accept, Carrier, CarrierKind, CarrierListener
+from dtp.carriers.errors import DialError, ListenError
+from dtp.carriers.url import format_host, parse_url
+from dtp.errors import CarrierError, DtpError, LocalError, PeerError
+from dtp.identity import Identity, PeerId, PeerIdError
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.dial import connect
+from dtp.net.stream import Stream
+from dtp.net.stream_carrier import StreamCarrier
+from dtp.peers.reach.errors import Refusal, RelayRefused, RelayUrlError
+from dtp.peers.reach.messages import RELAY_SERVICE, Kind, encode, expect, read, refuse
+from dtp.tasks import SupervisedTask, TaskSet
+
+log = logging.getLogger("dtp.peers")
+
+#: Seconds for an answer of a relay.
+PATIENCE: Final = 15.0
+#: Connections to relays that are kept for dialling: one for each relay.
+MOST_RELAYS: Final = 16
+#: Seconds that a connection to a relay stays without a stream.
+_IDLE: Final = 5.0
+#: A reservation is asked for again when so much of its time is over.
+_RENEW: Final = 0.5
+_OPTIONS: Final = ("relay", "target", "via")
+
+#: Gives a connection to a relay's service; `dtp.connect` with a budget, where it has a price.
+ConnectRelay = Callable[[Address], Awaitable[Connection]]
+
+
+@dataclass(frozen=True, slots=True)
+class RelayPlace:
+    """What a relay URL says. `target` is None where it is somebody's own."""
+
+    relay: PeerId
+    address: Address
+    target: PeerId | None
+
+    @classmethod
+    def parse(cls, url: str) -> RelayPlace:
+        """Raise `RelayUrlError`, `CarrierUrlError`."""
+        parts = parse_url(url, _OPTIONS)
+        via = parts.options.get("via", "tcp")
+        if not parts.host or parts.path not in ("", "/") or "relay" not in parts.options:
+            raise RelayUrlError(f"{url}: a relay URL is relay://host:port?relay=dtp1...&via=quic")
+        if via not in ("tcp", "quic", "ws", "wss", "memory"):
+            raise RelayUrlError(f"{url}: a relay is reached via tcp, quic, ws or wss, not {via!r}")
+        if parts.port is None and via in ("tcp", "quic"):
+            raise RelayUrlError(f"{url}: there is no port")
+        try:
+            relay = PeerId.parse(parts.options["relay"])
+            target = PeerId.parse(parts.options["target"]) if "target" in parts.options else None
+        except PeerIdError as error:
+            raise RelayUrlError(f"{url}: {error}") from None
+        place = parts.host if parts.port is None else format_host(parts.host, parts.port)
+        return cls(relay, Address.direct(relay, f"{via}://{place}", RELAY_SERVICE), target)
+
+    @property
+    def own_url(self) -> str:
+        """The URL by which a place of one's own is asked for."""
+        via, _, place = self.address.carrier_url.partition("://")
+        return f"relay://{place}?relay={self.relay}" + (f"&via={via}" if via != "tcp" else "")
+
+    def url(self, target: PeerId) -> str:
+        """The URL by which `target` is dialled here."""
+        via, _, place = self.address.carrier_url.partition("://")
+        return f"relay://{place}?relay={self.relay}&target={target}" + (f"&via={via}" if via != "tcp" else "")
+
+
+class RelayClient:
+    """Dials through relays, with one connection for each of them. `close` ends these."""
+
+    def __init__(self, connect_relay: ConnectRelay) -> None:
+        self._connect = connect_relay
+        self._connections: dict[Address, asyncio.Task[Connection]] = {}
+        self._tasks = TaskSet(_ignore)
+
+    async def dial(self, url: str) -> StreamCarrier:
+        """Return a carrier to the URL's target, not started. Raise `DialError`, `RelayRefused`, `RelayUrlError`."""
+        place = RelayPlace.parse(url)
+        if place.target is None:
+            raise RelayUrlError(f"{url}: whom? an address has the peer's identity, a URL target=dtp1...")
+        carrier, _ = await self.dial_place(place, place.target)
+        return carrier
+
+    async def dial_place(self, place: RelayPlace, target: PeerId) -> tuple[StreamCarrier, str]:
+        """As `dial`; and where the relay sees the target."""
+        connection = await self._connection(place.address)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                stream = await connection.open_stream()
+                try:
+                    stream.write(encode(Kind.CONNECT, target.key))
+                    (seen,) = await expect(stream, Kind.ACCEPTED)
+                except BaseException:
+                    stream.reset()
+                    raise
+        except RelayRefused as error:
+            raise DialError(f"{target.short} through relay {place.relay.short}: {error}") from error
+        except (DtpError, EOFError, TimeoutError) as error:
+            words = f"no answer in {PATIENCE:g} s" if isinstance(error, TimeoutError) else error
+            raise DialError(f"relay {place.relay.short}: {words}") from error
+        carrier = StreamCarrier(stream, source=source_of(place.relay), remote=place.url(target))
+        carrier.on_end = lambda: connection.loop.call_later(
+            _IDLE, self._end_if_unused, place.address, connection
+        )
+        return carrier, seen
+
+    def _end_if_unused(self, address: Address, connection: Connection) -> None:
+        task = self._connections.get(address)
+        kept = task is not None and task.done() and not _is_over(task) and task.result() is connection
+        if kept and not connection.stats.streams:
+            self._drop(address)
+
+    async def _connection(self, address: Address) -> Connection:
+        task = self._connections.get(address)
+        if task is None or _is_over(task):
+            while len(self._connections) >= MOST_RELAYS:
+                self._drop(next(iter(self._connections)))
+            task = self._connections[address] = self._tasks.start(self._reach(address), name="dtp-relay-dial")
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise
+            raise DialError(f"the connection to relay {address.peer} was given up") from None
+        except PeerError as error:
+            raise DialError(f"relay {address.peer}: {error}") from error
+
+    async def _reach(self, address: Address) -> Connection:
+        return await self._connect(address)
+
+    def _drop(self, address: Address) -> None:
+        task = self._connections.pop(address)
+        if task.done() and not task.cancelled() and task.exception() is None:
+            self._tasks.start(_part(task.result()), name="dtp-relay-leave")
+        else:
+            task.cancel()
+
+    async def close(self) -> None:
+        """End the connections to relays; what is owed to them is paid before. Idempotent."""
+        open_now = [
+            task.result() for task in self._connections.values() if task.done() and not _is_over(task)
+        ]
+        await asyncio.gather(*(_part(each) for each in open_now))
+        for address in list(self._connections):
+            self._drop(address)
+        await self._tasks.stop()
+        await asyncio.gather(*(each.wait_gone() for each in open_now))
+
+
+async def _part(connection: Connection) -> None:
+    """End a connection to a relay, which has its price for what has passed by then."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await connection.close()
+    except (DtpError, EOFError, TimeoutError) as error:
+        log.info("%r: %s", connection, error)
+        connection.abort()
+
+
+def _is_over(task: asyncio.Task[Connection]) -> bool:
+    if not task.done():
+        return False
+    return task.cancelled() or task.exception() is not None or task.result().closed
+
+
+def _ignore(task: asyncio.Task[object], error: BaseException) -> None:
+    """Whoever waits for a dial is told."""
+
+
+class Reservation(CarrierListener):
+    """A place at a relay, kept as long as this isn't closed: carriers that come by it are accepted.
+
+    When the relay is gone it is dialled again, after a second and then less and less often.
+    """
+
+    def __init__(
+        self, place: RelayPlace, identity: Identity, accept: Accept, connect_relay: ConnectRelay
+    ) -> None:
+        self.urls = [place.url(identity.id)]
+        #: Where the relay sees this side, such as "quic://192.0.2.7:9000"; "" before.
+        self.observed = ""
+        #: Who was let in, and where the relay sees them: for `dtp.peers.reach`.
+        self.on_incoming: Callable[[PeerId, str], object] | None = None
+        self._place = place
+        self._accept = accept
+        self._connect = connect_relay
+        self._connection: Connection | None = None
+        self._streams = TaskSet()
+        #: Called when it is closed.
+        self.on_close: Callable[[], object] | None = None
+        self._keeping = SupervisedTask(self._keep, name="dtp-reservation")
+
+    async def start(self) -> None:
+        """Get the first reservation, and keep it from then on. Raise `ListenError`, `RelayRefused`."""
+        try:
+            self._connection = await self._connect(self._place.address)
+            await self._reserve(self._connection)
+        except (CarrierError, PeerError, EOFError, TimeoutError) as error:
+            if self._connection is not None:
+                self._connection.abort()
+            if isinstance(error, RelayRefused):
+                raise
+            raise ListenError(f"relay {self._place.relay}: {error}") from error
+        self._keeping.start()
+
+    async def _keep(self) -> None:
+        """Serve the connection to the relay, and ask for more time now and then, until it breaks off."""
+        connection = self._connection
+        if connection is None or connection.closed:
+            connection = self._connection = await self._connect(self._place.address)
+            await self._reserve(connection)
+        renewing = self._streams.start(self._renew(connection), name="dtp-reservation-renew")
+        try:
+            async for stream in connection:
+                self._streams.start(self._take(stream), name="dtp-relayed")
+        finally:
+            renewing.cancel()
+        raise DialError(f"relay {self._place.relay.short} has ended the connection")
+
+    async def _reserve(self, connection: Connection, wanted: int = 3600) -> int:
+        async with asyncio.timeout(PATIENCE):
+            stream = await connection.open_stream()
+            stream.write(encode(Kind.RESERVE, wanted))
+            seconds, seen, _, _ = await expect(stream, Kind.RESERVED)
+            stream.close()
+        self.observed = seen
+        return int(seconds)
+
+    async def _renew(self, connection: Connection) -> None:
+        try:
+            while True:
+                seconds = await self._reserve(connection)
+                await asyncio.sleep(max(1.0, seconds * _RENEW))
+        except (DtpError, EOFError, TimeoutError) as error:
+            log.info("relay %s gives no more time: %s", self._place.relay.short, error)
+            connection.abort()
+
+    async def _take(self, stream: Stream) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                kind, fields = await read(stream)
+            if kind is not Kind.INCOMING:
+                refuse(stream, Refusal.MALFORMED)
+                return
+            peer, seen = PeerId(fields[0]), fields[1]
+            stream.write(encode(Kind.ACCEPTED, ""))
+        except (DtpError, EOFError, TimeoutError):
+            stream.reset(Refusal.MALFORMED)
+            return
+        if self.on_incoming is not None:
+            self.on_incoming(peer, seen)
+        remote = f"relay:{self._place.relay.short}:{peer.short}"
+        self._accept(StreamCarrier(stream, source=source_of(self._place.relay), remote=remote))
+
+    async def close(self) -> None:
+        """See `CarrierListener`. The connection to the relay lives on while there are carriers that came in by it."""
+        await self._keeping.stop()
+        await self._streams.stop()
+        if self.on_close is not None:
+            self.on_close()
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            with contextlib.suppress(DtpError, EOFError, TimeoutError):
+                await self._reserve(connection, 0)
+            if connection.stats.streams:
+                _LINGERING.setdefault(connection.loop, TaskSet(_ignore)).start(
+                    _end_when_unused(connection), name="dtp-relay-lingers"
+                )
+            else:
+                await _part(connection)
+                await connection.wait_gone()
+
+
+_LINGERING: WeakKeyDictionary[asyncio.AbstractEventLoop, TaskSet] = WeakKeyDictionary()
+
+
+async def _end_when_unused(connection: Connection) -> None:
+    """End a connection when its last stream has."""
+    while not connection.closed and connection.stats.streams:  # noqa: ASYNC110 - nothing tells of a last stream
+        await asyncio.sleep(1.0)
+    await _part(connection)
+
+
+def source_of(relay: PeerId) -> str:
+    """Return what a carrier that comes by a relay is counted as: the relay limits those who come by it."""
+    return f"relay:{relay.short}"
+
+
+def plain_connect(identity: Identity) -> ConnectRelay:
+    """Return what connects to relays as `identity`, unpaid."""
+
+    async def connect_relay(address: Address) -> Connection:
+        return await connect(address, identity=identity)
+
+    return connect_relay
+
+
+def relay_kind(identity: Identity, connect_relay: ConnectRelay | None = None) -> CarrierKind:
+    """Return the kind of carrier by which `identity` is dialled at relays: `listener.add(url, relay_kind(identity))`.
+
+    `connect_relay` gives a connection to the relay: `plain_connect(identity)` without.
+    """
+    through = connect_relay or plain_connect(identity)
+    client = RelayClient(through)
+    places: set[PeerId] = set()
+
+    async def listen_there(url: str, accept: Accept) -> Reservation:
+        place = RelayPlace.parse(url)
+        if place.target not in (None, identity.id):
+            raise RelayUrlError(f"{url}: one listens for oneself, {identity.id}")
+        if place.relay in places:
+            raise ListenError(f"{url}: there is a reservation at this relay already")
+        places.add(place.relay)
+        reservation = Reservation(place, identity, accept, through)
+        reservation.on_close = lambda: places.discard(place.relay)
+        try:
+            await reservation.start()
+        except BaseException:
+            places.discard(place.relay)
+            raise
+        return reservation
+
+    return CarrierKind("relay", client.dial, listen_there)
+
+
+# ---- by URL alone ------------------------------------------------------------------------------------------
+
+# Whoever dials by URL says nothing of who dials: the relay sees an identity that was made for that.
+_CLIENTS: WeakKeyDictionary[asyncio.AbstractEventLoop, RelayClient] = WeakKeyDictionary()
+
+
+async def dial(url: str) -> Carrier:
+    """Dial a relay URL as nobody in particular. Raise `DialError`, `RelayUrlError`."""
+    loop = asyncio.get_running_loop()
+    client = _CLIENTS.get(loop)
+    if client is None:
+        client = _CLIENTS[loop] = RelayClient(plain_connect(Identity.generate()))
+    return await client.dial(url)
+
+
+async def listen(url: str, accept: Accept) -> CarrierListener:
+    """Raise `LocalError`: a reservation is somebody's."""
+    raise LocalError(
+        f"{url}: to be dialled at a relay takes an identity: listener.add(url, relay_kind(identity))"
+    )
+
+
+__all__ = ["RelayClient", "RelayPlace", "Reservation", "dial", "listen", "plain_connect", "relay_kind"]

@@ -1,0 +1,130 @@
+"""The resolver for `dtp:` addresses by identity: the book first, then the LAN and the DHT at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from dtp.errors import DtpError
+from dtp.identity import PeerId
+from dtp.net.address import Address, AddressError
+from dtp.net.resolver import Candidate, Resolver, for_service
+from dtp.peers.book import PeerBook
+from dtp.peers.record import PeerRecord
+from dtp.tasks import start_task
+
+log = logging.getLogger("dtp.peers")
+
+#: Carriers that are not dialled because a record says so: they are of this machine, or cost money.
+NOT_DIALLED: Final = frozenset({"unix", "pipe"})
+#: What the candidates of a node's resolver are called, which asks the nodes that it knows.
+NODE: Final = "peers"
+#: Ways to find a peer -> what it has to be for that.
+_FOUND_BY: Final = {"lan": "up on this network", "mdns": "up on this network", "dht": "known to the DHT"}
+#: Seconds that finders may take where nothing is known.
+PATIENCE: Final = 3.0
+#: ... and where something is: the peer may have moved, and the LAN says so at once.
+PATIENCE_KNOWN: Final = 0.05
+
+
+class Finder(Protocol):
+    """Looks for the record of a peer: the LAN, the DHT."""
+
+    @property
+    def source(self) -> str:
+        """What it is called in the book."""
+
+    async def find(self, peer: PeerId) -> PeerRecord | None:
+        """Return the record of `peer`, None where nobody knows it. May be cancelled."""
+
+
+class PeerResolver(Resolver):
+    """Knows the peers of a book, and asks finders for the others. What they find comes into the book."""
+
+    name: str = NODE  # type: ignore[misc]  # a node's, and that of single dials
+
+    def __init__(
+        self,
+        book: PeerBook,
+        finders: Sequence[Finder] = (),
+        *,
+        patience: float = PATIENCE,
+        patience_known: float = PATIENCE_KNOWN,
+        name: str = NODE,
+    ) -> None:
+        """`name` is what candidates call it."""
+        self.name = name
+        self.book, self.finders = book, list(finders)
+        self._patience = (patience, patience_known)
+
+    async def resolve(self, address: Address) -> list[Candidate]:
+        """See `Resolver`. The addresses of the newest record, in the order that the peer gives them."""
+        peer = address.peer
+        if peer is None:
+            return []
+        known = self.book.get(peer)
+        found = await self.find(peer, self._patience[known is not None])
+        records = [found] if found is not None and (known is None or found.supersedes(known)) else []
+        records += [known] if known is not None else []
+        urls = dict.fromkeys(url for record in records for url in record.addresses)
+        expires = records[0].expires if records else None
+        direct = [each for each in (_direct(peer, url) for url in urls) if each is not None]
+        return [
+            Candidate(for_service(each, address), priority, expires=expires, source=self.name)
+            for priority, each in enumerate(direct)
+        ]
+
+    async def find(self, peer: PeerId, patience: float) -> PeerRecord | None:
+        """Return the first record that a finder has within `patience` seconds, and take it up in the book."""
+        if not self.finders:
+            return None
+        asked = {start_task(each.find(peer), name="dtp-find"): each for each in self.finders}
+        pending = set(asked)
+        try:
+            async with asyncio.timeout(patience):
+                while pending:
+                    done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                    for task in done:
+                        record = _found(task, peer)
+                        if record is not None:
+                            self.book.learn(record, asked[task].source)
+                            return record
+        except TimeoutError:
+            pass
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+        return None
+
+    def advice(self, address: Address) -> str:
+        """See `Resolver`: what makes a peer findable."""
+        if address.peer is None:
+            return ""
+        found = [_FOUND_BY[each.source] for each in self.finders if each.source in _FOUND_BY]
+        if self.name == NODE:
+            found.append("linked to a node that this one is linked to")
+        ask = "; 'dtp find' looks for it" if self.finders else ""
+        return f"whoever serves it has to be {', or '.join(dict.fromkeys(found))}{ask}" if found else ""
+
+
+def _found(task: asyncio.Task[PeerRecord | None], peer: PeerId) -> PeerRecord | None:
+    """Return what a finder found. One that can't look now is no reason not to hear the others."""
+    try:
+        record = task.result()
+    except DtpError as fault:
+        log.info("looking for %s: %s", peer.short, fault)
+        return None
+    return record if record is not None and record.peer == peer and record.addresses else None
+
+
+def _direct(peer: PeerId, url: str) -> Address | None:
+    """Return the address of a URL in a record; None for one that isn't dialled, or that this version doesn't know."""
+    if url.partition("://")[0] in NOT_DIALLED:
+        return None
+    try:
+        return Address.direct(peer, url)
+    except AddressError:
+        return None

@@ -1,0 +1,924 @@
+#[test_only]
+module broadcast::show_tests;
+
+use broadcast::show::{Self, ProducerCap, Share, Show};
+use sui::{
+    clock::{Self, Clock},
+    coin::{Self, Coin},
+    event,
+    sui::SUI,
+    test_scenario::{Self as ts, Scenario}
+};
+
+const PRODUCER: address = @0xBEEF;
+const ALICE: address = @0xA;
+const BOB: address = @0xB;
+const NOW: u64 = 1_000_000;
+const SLOT: u64 = 10_000;
+const RATE: u64 = 100;
+const BATCH: u64 = 4;
+const START_BY: u64 = 2_000_000;
+const OFF: u8 = 0;
+const ON_AIR: u8 = 1;
+const ENDED: u8 = 2;
+
+fun key(): vector<u8> { x"ed4928c628d1c2c6eae90338905995612959273a5c63f93636c14614ac8737d1" }
+
+fun slot_hash(): vector<u8> { x"4bb06f8e4e3a7715d201d573d0aa423762e55dabd61a2c02278fa56cc6d294e0" }
+
+fun prices(): vector<u64> { vector[1, 20, 5] }
+
+fun text(bytes: u64): vector<u8> {
+    let mut made = vector[];
+    while (made.length() < bytes) made.push_back(0x61);
+    made
+}
+
+fun hashes(count: u64): vector<vector<u8>> {
+    let mut made = vector[];
+    while (made.length() < count) made.push_back(slot_hash());
+    made
+}
+
+fun begin(): (Scenario, Clock) {
+    let mut s = ts::begin(PRODUCER);
+    let mut clock = clock::create_for_testing(s.ctx());
+    clock.set_for_testing(NOW);
+    s.next_tx(PRODUCER);
+    (s, clock)
+}
+
+fun end(s: Scenario, clock: Clock) {
+    clock.destroy_for_testing();
+    s.end();
+}
+
+fun new_funded(s: &mut Scenario, rate: u64, start_pot: u64) {
+    let (made, cap) = show::new_funded<SUI>(
+        key(),
+        b"dtp://dtp1.../radio",
+        SLOT,
+        BATCH,
+        rate,
+        start_pot,
+        prices(),
+        s.ctx(),
+    );
+    made.share();
+    transfer::public_transfer(cap, PRODUCER);
+    s.next_tx(PRODUCER);
+}
+
+fun new_ticketed(s: &mut Scenario, clock: &Clock, price: u64, fewest: u64, slots: u64, by: u64) {
+    let (made, cap) = show::new_ticketed<SUI>(
+        key(),
+        b"",
+        SLOT,
+        BATCH,
+        price,
+        fewest,
+        slots,
+        by,
+        prices(),
+        clock,
+        s.ctx(),
+    );
+    made.share();
+    transfer::public_transfer(cap, PRODUCER);
+    s.next_tx(PRODUCER);
+}
+
+/// A funded show, on air from 300 on.
+fun radio(): (Scenario, Clock) {
+    let (mut s, clock) = begin();
+    new_funded(&mut s, RATE, 300);
+    (s, clock)
+}
+
+/// A ticketed show of three slots, on air from two tickets of 300 on.
+fun concert(): (Scenario, Clock) {
+    let (mut s, clock) = begin();
+    new_ticketed(&mut s, &clock, 300, 2, 3, START_BY);
+    (s, clock)
+}
+
+fun contribute(s: &mut Scenario, clock: &Clock, who: address, amount: u64) {
+    s.next_tx(who);
+    let mut show = s.take_shared<Show<SUI>>();
+    let payment = coin::mint_for_testing<SUI>(amount, s.ctx());
+    let share = show.contribute(payment, clock, s.ctx());
+    transfer::public_transfer(share, who);
+    ts::return_shared(show);
+    s.next_tx(who);
+}
+
+fun buy(s: &mut Scenario, clock: &Clock, who: address, amount: u64) {
+    s.next_tx(who);
+    let mut show = s.take_shared<Show<SUI>>();
+    let payment = coin::mint_for_testing<SUI>(amount, s.ctx());
+    let share = show.buy_ticket(payment, clock, s.ctx());
+    transfer::public_transfer(share, who);
+    ts::return_shared(show);
+    s.next_tx(who);
+}
+
+fun leave(s: &mut Scenario, clock: &Clock, who: address) {
+    s.next_tx(who);
+    let show = s.take_shared<Show<SUI>>();
+    let mut share = s.take_from_sender<Share<SUI>>();
+    show.leave(&mut share, clock);
+    s.return_to_sender(share);
+    ts::return_shared(show);
+    s.next_tx(who);
+}
+
+fun take_back(s: &mut Scenario, clock: &Clock, who: address): u64 {
+    s.next_tx(who);
+    let mut show = s.take_shared<Show<SUI>>();
+    let share = s.take_from_sender<Share<SUI>>();
+    let amount = show.take_back(share, clock, s.ctx()).burn_for_testing();
+    assert_conserved(&show);
+    ts::return_shared(show);
+    s.next_tx(who);
+    amount
+}
+
+fun post(s: &mut Scenario, clock: &Clock, hashes: vector<vector<u8>>) {
+    s.next_tx(PRODUCER);
+    let mut show = s.take_shared<Show<SUI>>();
+    let cap = s.take_from_sender<ProducerCap>();
+    show.post(&cap, hashes, clock);
+    assert_conserved(&show);
+    s.return_to_sender(cap);
+    ts::return_shared(show);
+    s.next_tx(PRODUCER);
+}
+
+/// Posts so many slots, each when it is over.
+fun play(s: &mut Scenario, clock: &mut Clock, slots: u64) {
+    let mut i = 0;
+    while (i < slots) {
+        clock.increment_for_testing(SLOT);
+        post(s, clock, hashes(1));
+        i = i + 1;
+    };
+}
+
+fun collect(s: &mut Scenario): u64 {
+    s.next_tx(PRODUCER);
+    let mut show = s.take_shared<Show<SUI>>();
+    let cap = s.take_from_sender<ProducerCap>();
+    let amount = show.collect(&cap, s.ctx()).burn_for_testing();
+    assert_conserved(&show);
+    s.return_to_sender(cap);
+    ts::return_shared(show);
+    s.next_tx(PRODUCER);
+    amount
+}
+
+fun end_show(s: &mut Scenario) {
+    s.next_tx(PRODUCER);
+    let mut show = s.take_shared<Show<SUI>>();
+    let cap = s.take_from_sender<ProducerCap>();
+    show.end(&cap);
+    s.return_to_sender(cap);
+    ts::return_shared(show);
+    s.next_tx(PRODUCER);
+}
+
+fun ask(s: &mut Scenario, who: address, kind: u8, amount: u64, said: vector<u8>): u64 {
+    s.next_tx(who);
+    let mut show = s.take_shared<Show<SUI>>();
+    let payment = coin::mint_for_testing<SUI>(amount, s.ctx());
+    let number = show.ask(kind, payment, said, false, s.ctx());
+    assert_conserved(&show);
+    ts::return_shared(show);
+    s.next_tx(who);
+    number
+}
+
+fun raise(s: &mut Scenario, who: address, number: u64, amount: u64) {
+    s.next_tx(who);
+    let mut show = s.take_shared<Show<SUI>>();
+    let payment = coin::mint_for_testing<SUI>(amount, s.ctx());
+    show.raise(number, payment, s.ctx());
+    assert_conserved(&show);
+    ts::return_shared(show);
+    s.next_tx(who);
+}
+
+fun assert_conserved(show: &Show<SUI>) {
+    let (contributed, released, returned, tipped, collected) = show.sums();
+    assert!(contributed == released + returned + show.pot());
+    assert!(released + tipped == collected + show.earned());
+}
+
+fun state(s: &mut Scenario): u8 {
+    s.next_tx(PRODUCER);
+    let show = s.take_shared<Show<SUI>>();
+    let state = show.state();
+    ts::return_shared(show);
+    s.next_tx(PRODUCER);
+    state
+}
+
+fun value(s: &mut Scenario, who: address): u64 {
+    s.next_tx(who);
+    let show = s.take_shared<Show<SUI>>();
+    let share = s.take_from_sender<Share<SUI>>();
+    let value = show.value(&share);
+    s.return_to_sender(share);
+    ts::return_shared(show);
+    s.next_tx(who);
+    value
+}
+
+// === Ways through ===
+
+#[test]
+fun a_show_says_what_it_is() {
+    let (mut s, clock) = radio();
+    let show = s.take_shared<Show<SUI>>();
+    assert!(show.key() == key() && show.hint() == b"dtp://dtp1.../radio");
+    assert!(show.state() == OFF && show.pot() == 0 && show.earned() == 0);
+    assert!(show.tickets() == 0 && show.posted() == 0 && show.next_slot() == 0);
+    ts::return_shared(show);
+    s.next_tx(PRODUCER);
+    end(s, clock);
+}
+
+#[test]
+fun a_funded_show_goes_on_air_when_the_pot_suffices_and_pauses_by_itself() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 299);
+    assert!(state(&mut s) == OFF);
+    contribute(&mut s, &clock, BOB, 1);
+    assert!(state(&mut s) == ON_AIR);
+    play(&mut s, &mut clock, 2);
+    assert!(state(&mut s) == ON_AIR);
+    play(&mut s, &mut clock, 1);
+    assert!(state(&mut s) == OFF);
+    assert!(collect(&mut s) == 300);
+    end(s, clock);
+}
+
+#[test]
+fun what_was_paused_goes_on_from_the_same_pot_as_at_first() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 350);
+    play(&mut s, &mut clock, 3);
+    assert!(state(&mut s) == OFF);
+    contribute(&mut s, &clock, BOB, 200);
+    assert!(state(&mut s) == OFF);
+    contribute(&mut s, &clock, BOB, 50);
+    assert!(state(&mut s) == ON_AIR);
+    end(s, clock);
+}
+
+#[test]
+fun who_joins_late_does_not_pay_for_what_is_past() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 400);
+    play(&mut s, &mut clock, 2);
+    contribute(&mut s, &clock, BOB, 200);
+    assert!(value(&mut s, ALICE) == 200 && value(&mut s, BOB) == 200);
+    play(&mut s, &mut clock, 2);
+    assert!(value(&mut s, ALICE) == 100 && value(&mut s, BOB) == 100);
+    end_show(&mut s);
+    assert!(take_back(&mut s, &clock, ALICE) == 100);
+    assert!(take_back(&mut s, &clock, BOB) == 100);
+    assert!(collect(&mut s) == 400);
+    end(s, clock);
+}
+
+#[test]
+fun the_last_to_leave_takes_what_rounding_has_left() {
+    let (mut s, clock) = begin();
+    let mut s = s;
+    new_funded(&mut s, 1, 1_000);
+    let mut clock = clock;
+    contribute(&mut s, &clock, ALICE, 700);
+    contribute(&mut s, &clock, BOB, 301);
+    play(&mut s, &mut clock, 2);
+    end_show(&mut s);
+    assert!(take_back(&mut s, &clock, ALICE) == 698);
+    assert!(take_back(&mut s, &clock, BOB) == 301);
+    end(s, clock);
+}
+
+#[test]
+fun a_pot_that_was_spent_begins_anew() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 300);
+    play(&mut s, &mut clock, 3);
+    contribute(&mut s, &clock, BOB, 50);
+    assert!(value(&mut s, ALICE) == 0 && value(&mut s, BOB) == 50);
+    assert!(take_back(&mut s, &clock, ALICE) == 0);
+    assert!(take_back(&mut s, &clock, BOB) == 50);
+    end(s, clock);
+}
+
+#[test]
+fun a_pot_of_dust_begins_anew_and_no_number_overflows() {
+    let (mut s, mut clock) = begin();
+    let all = 2_000_000_000_000;
+    new_funded(&mut s, all - 1, all);
+    let mut i = 0;
+    while (i < 8) {
+        contribute(&mut s, &clock, if (i % 2 == 0) ALICE else BOB, all);
+        play(&mut s, &mut clock, 1);
+        i = i + 1;
+    };
+    assert!(collect(&mut s) == 8 * (all - 1));
+    end(s, clock);
+}
+
+#[test]
+fun each_slot_extends_the_hash_chain() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 1_000);
+    play(&mut s, &mut clock, 2);
+    let show = s.take_shared<Show<SUI>>();
+    let none = x"0000000000000000000000000000000000000000000000000000000000000000";
+    let first = show::next_head(none, slot_hash());
+    let mut joined = none;
+    joined.append(slot_hash());
+    assert!(first == sui::hash::blake2b256(&joined));
+    assert!(show.head() == show::next_head(first, slot_hash()) && show.posted() == 2);
+    ts::return_shared(show);
+    s.next_tx(PRODUCER);
+    end(s, clock);
+}
+
+#[test]
+fun slots_may_be_posted_in_batches() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 1_000);
+    clock.increment_for_testing(4 * SLOT);
+    post(&mut s, &clock, hashes(4));
+    assert!(event::events_by_type<show::SlotsPosted>().is_empty());
+    assert!(collect(&mut s) == 400);
+    end(s, clock);
+}
+
+#[test]
+fun who_was_silent_is_paid_a_batch_of_it() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 10_000);
+    clock.increment_for_testing(100 * SLOT);
+    post(&mut s, &clock, hashes(4));
+    clock.increment_for_testing(SLOT - 1);
+    assert!(collect(&mut s) == 400);
+    clock.increment_for_testing(1);
+    post(&mut s, &clock, hashes(1));
+    end(s, clock);
+}
+
+#[test]
+fun who_leaves_pays_what_had_begun() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 1_000);
+    clock.increment_for_testing(SLOT + SLOT / 2);
+    leave(&mut s, &clock, ALICE);
+    clock.increment_for_testing(SLOT / 2);
+    post(&mut s, &clock, hashes(2));
+    assert!(take_back(&mut s, &clock, ALICE) == 800);
+    assert!(state(&mut s) == OFF);
+    end(s, clock);
+}
+
+#[test]
+fun who_leaves_a_silent_producer_waits_for_a_batch_and_a_slot() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 1_000);
+    leave(&mut s, &clock, ALICE);
+    leave(&mut s, &clock, ALICE);
+    clock.increment_for_testing(5 * SLOT);
+    assert!(take_back(&mut s, &clock, ALICE) == 1_000);
+    end(s, clock);
+}
+
+#[test]
+fun what_is_off_air_is_taken_back_at_once() {
+    let (mut s, clock) = radio();
+    contribute(&mut s, &clock, ALICE, 200);
+    assert!(take_back(&mut s, &clock, ALICE) == 200);
+    end(s, clock);
+}
+
+#[test]
+fun a_ticketed_show_starts_with_enough_tickets_and_ends_with_its_last_slot() {
+    let (mut s, mut clock) = concert();
+    buy(&mut s, &clock, ALICE, 300);
+    assert!(state(&mut s) == OFF);
+    buy(&mut s, &clock, BOB, 300);
+    assert!(state(&mut s) == ON_AIR);
+    play(&mut s, &mut clock, 2);
+    assert!(value(&mut s, ALICE) == 100);
+    play(&mut s, &mut clock, 1);
+    assert!(state(&mut s) == ENDED);
+    assert!(collect(&mut s) == 600);
+    assert!(take_back(&mut s, &clock, ALICE) == 0);
+    end(s, clock);
+}
+
+#[test]
+fun a_ticket_counts_until_its_holder_leaves() {
+    let (mut s, mut clock) = concert();
+    buy(&mut s, &clock, ALICE, 300);
+    buy(&mut s, &clock, BOB, 300);
+    s.next_tx(BOB);
+    let show = s.take_shared<Show<SUI>>();
+    let mut share = s.take_from_sender<Share<SUI>>();
+    assert!(show.is_ticket(&share) && share.show() == object::id(&show) && show.tickets() == 2);
+    assert!(show.next_slot() == 200 && show.due_ms() == NOW + SLOT);
+    show.leave(&mut share, &clock);
+    assert!(!show.is_ticket(&share));
+    s.return_to_sender(share);
+    ts::return_shared(show);
+    s.next_tx(BOB);
+    play(&mut s, &mut clock, 1);
+    assert!(take_back(&mut s, &clock, BOB) == 200);
+    play(&mut s, &mut clock, 2);
+    assert!(collect(&mut s) == 400);
+    end(s, clock);
+}
+
+#[test]
+fun tickets_of_a_show_that_never_starts_come_back() {
+    let (mut s, mut clock) = concert();
+    buy(&mut s, &clock, ALICE, 300);
+    clock.set_for_testing(START_BY + 1);
+    assert!(take_back(&mut s, &clock, ALICE) == 300);
+    end(s, clock);
+}
+
+#[test]
+fun anyone_ends_a_show_that_never_started() {
+    let (mut s, mut clock) = concert();
+    buy(&mut s, &clock, ALICE, 300);
+    clock.set_for_testing(START_BY + 1);
+    s.next_tx(BOB);
+    let mut show = s.take_shared<Show<SUI>>();
+    show.expire(&clock);
+    ts::return_shared(show);
+    assert!(state(&mut s) == ENDED);
+    assert!(take_back(&mut s, &clock, ALICE) == 300);
+    end(s, clock);
+}
+
+#[test]
+fun tickets_are_sold_at_the_last_moment_and_while_it_is_on_air() {
+    let (mut s, mut clock) = concert();
+    buy(&mut s, &clock, ALICE, 300);
+    clock.set_for_testing(START_BY);
+    buy(&mut s, &clock, ALICE, 300);
+    play(&mut s, &mut clock, 1);
+    buy(&mut s, &clock, BOB, 300);
+    assert!(value(&mut s, BOB) == 300);
+    end(s, clock);
+}
+
+#[test]
+fun a_cancelled_show_gives_all_back() {
+    let (mut s, clock) = concert();
+    buy(&mut s, &clock, ALICE, 300);
+    end_show(&mut s);
+    assert!(take_back(&mut s, &clock, ALICE) == 300);
+    end(s, clock);
+}
+
+#[test]
+fun tips_requests_and_questions_are_the_producers_at_once() {
+    let (mut s, clock) = radio();
+    assert!(ask(&mut s, ALICE, 0, 1, b"") == 0);
+    assert!(ask(&mut s, ALICE, 1, 20, b"play it again") == 1);
+    assert!(ask(&mut s, BOB, 2, 5, text(4_096)) == 2);
+    raise(&mut s, ALICE, 2, 7);
+    assert!(collect(&mut s) == 33);
+    end(s, clock);
+}
+
+#[test]
+fun the_hint_may_change() {
+    let (mut s, clock) = radio();
+    let mut show = s.take_shared<Show<SUI>>();
+    let cap = s.take_from_sender<ProducerCap>();
+    show.set_hint(&cap, text(512));
+    assert!(show.hint().length() == 512);
+    s.return_to_sender(cap);
+    ts::return_shared(show);
+    s.next_tx(PRODUCER);
+    end(s, clock);
+}
+
+#[test]
+fun an_empty_show_that_is_over_is_deleted() {
+    let (mut s, clock) = radio();
+    end_show(&mut s);
+    let show = s.take_shared<Show<SUI>>();
+    let cap = s.take_from_sender<ProducerCap>();
+    show.destroy(cap);
+    s.next_tx(PRODUCER);
+    assert!(!ts::has_most_recent_shared<Show<SUI>>());
+    end(s, clock);
+}
+
+#[test]
+fun an_older_show_is_migrated_by_anyone() {
+    let (mut s, clock) = radio();
+    s.next_tx(BOB);
+    let mut show = s.take_shared<Show<SUI>>();
+    show.set_version_for_testing(0);
+    show.migrate();
+    ts::return_shared(show);
+    contribute(&mut s, &clock, ALICE, 5);
+    end(s, clock);
+}
+
+// === Refusals, each by the name of its error ===
+
+fun of_another_version(): (Scenario, Clock) {
+    let (mut s, clock) = radio();
+    let mut show = s.take_shared<Show<SUI>>();
+    show.set_version_for_testing(2);
+    ts::return_shared(show);
+    s.next_tx(PRODUCER);
+    (s, clock)
+}
+
+#[test, expected_failure(abort_code = show::EWrongVersion)]
+fun wrong_version() {
+    let (mut s, clock) = of_another_version();
+    contribute(&mut s, &clock, ALICE, 1);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EWrongVersion)]
+fun wrong_version_to_post() {
+    let (mut s, clock) = of_another_version();
+    post(&mut s, &clock, hashes(1));
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EWrongVersion)]
+fun wrong_version_to_ask() {
+    let (mut s, clock) = of_another_version();
+    ask(&mut s, ALICE, 0, 1, b"");
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EUpToDate)]
+fun up_to_date() {
+    let (s, _clock) = radio();
+    let mut show = s.take_shared<Show<SUI>>();
+    show.migrate();
+    abort 0
+}
+
+#[test, expected_failure(abort_code = show::EWrongCap)]
+fun wrong_cap() {
+    let (mut s, clock) = radio();
+    let (other, cap) = show::new_funded<SUI>(key(), b"", SLOT, 1, 1, 1, prices(), s.ctx());
+    other.share();
+    let mut show = s.take_shared<Show<SUI>>();
+    show.post(&cap, hashes(1), &clock);
+    abort 0
+}
+
+#[test, expected_failure(abort_code = show::EBadKey)]
+fun bad_key() {
+    let mut s = ts::begin(PRODUCER);
+    let (_show, _cap) = show::new_funded<SUI>(b"short", b"", SLOT, 1, 1, 1, prices(), s.ctx());
+    abort 0
+}
+
+#[test, expected_failure(abort_code = show::EWeakKey)]
+fun weak_key() {
+    let mut s = ts::begin(PRODUCER);
+    let weak = x"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f";
+    let (_show, _cap) = show::new_funded<SUI>(weak, b"", SLOT, 1, 1, 1, prices(), s.ctx());
+    abort 0
+}
+
+#[test, expected_failure(abort_code = show::EBadSlot)]
+fun bad_slot() {
+    let mut s = ts::begin(PRODUCER);
+    let (_show, _cap) = show::new_funded<SUI>(key(), b"", 999, 1, 1, 1, prices(), s.ctx());
+    abort 0
+}
+
+#[test, expected_failure(abort_code = show::EBadSlot)]
+fun bad_slot_that_is_too_long() {
+    let mut s = ts::begin(PRODUCER);
+    let (_show, _cap) = show::new_funded<SUI>(key(), b"", 3_600_001, 1, 1, 1, prices(), s.ctx());
+    abort 0
+}
+
+#[test, expected_failure(abort_code = show::EBadBatch)]
+fun bad_batch() {
+    let mut s = ts::begin(PRODUCER);
+    let (_show, _cap) = show::new_funded<SUI>(key(), b"", SLOT, 65, 1, 1, prices(), s.ctx());
+    abort 0
+}
+
+#[test, expected_failure(abort_code = show::EBadBatch)]
+fun bad_batch_to_post() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 1_000);
+    clock.increment_for_testing(100 * SLOT);
+    post(&mut s, &clock, hashes(5));
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EBadRate)]
+fun bad_rate() {
+    let (mut s, clock) = begin();
+    new_funded(&mut s, 0, 10);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EBadRate)]
+fun bad_rate_above_the_pot_to_start_with() {
+    let (mut s, clock) = begin();
+    new_funded(&mut s, 11, 10);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EBadTickets)]
+fun bad_tickets() {
+    let (mut s, clock) = begin();
+    new_ticketed(&mut s, &clock, 0, 1, 1, START_BY);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EBadTickets)]
+fun bad_tickets_for_nothing() {
+    let (mut s, clock) = begin();
+    new_ticketed(&mut s, &clock, 1, 1, 0, START_BY);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EBadStartBy)]
+fun bad_start_by() {
+    let (mut s, clock) = begin();
+    new_ticketed(&mut s, &clock, 1, 1, 1, NOW);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EBadStartBy)]
+fun bad_start_by_beyond_a_year() {
+    let (mut s, clock) = begin();
+    new_ticketed(&mut s, &clock, 1, 1, 1, NOW + 31_622_400_001);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EHintTooLong)]
+fun hint_too_long() {
+    let (s, _clock) = radio();
+    let mut show = s.take_shared<Show<SUI>>();
+    let cap = s.take_from_sender<ProducerCap>();
+    show.set_hint(&cap, text(513));
+    abort 0
+}
+
+#[test, expected_failure(abort_code = show::EEnded)]
+fun ended() {
+    let (mut s, clock) = radio();
+    end_show(&mut s);
+    contribute(&mut s, &clock, ALICE, 1);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EEnded)]
+fun ended_twice() {
+    let (mut s, clock) = radio();
+    end_show(&mut s);
+    end_show(&mut s);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EEnded)]
+fun ended_and_nobody_tips() {
+    let (mut s, clock) = radio();
+    end_show(&mut s);
+    ask(&mut s, ALICE, 0, 1, b"");
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::ETooLittle)]
+fun too_little() {
+    let (mut s, clock) = radio();
+    contribute(&mut s, &clock, ALICE, 0);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::ETooLittle)]
+fun too_little_for_a_request() {
+    let (mut s, clock) = radio();
+    ask(&mut s, ALICE, 1, 19, b"play it again");
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::ETooLittle)]
+fun too_little_to_raise() {
+    let (mut s, clock) = radio();
+    let number = ask(&mut s, ALICE, 2, 5, b"why?");
+    raise(&mut s, BOB, number, 0);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EWrongPrice)]
+fun wrong_price() {
+    let (mut s, clock) = concert();
+    buy(&mut s, &clock, ALICE, 301);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::ENotTicketed)]
+fun not_ticketed() {
+    let (mut s, clock) = radio();
+    buy(&mut s, &clock, ALICE, 300);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::ETicketed)]
+fun ticketed() {
+    let (mut s, clock) = concert();
+    contribute(&mut s, &clock, ALICE, 300);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EStartByPassed)]
+fun start_by_passed() {
+    let (mut s, mut clock) = concert();
+    clock.set_for_testing(START_BY + 1);
+    buy(&mut s, &clock, ALICE, 300);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::ENotOnAir)]
+fun not_on_air() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 299);
+    clock.increment_for_testing(SLOT);
+    post(&mut s, &clock, hashes(1));
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::ENotOnAir)]
+fun not_on_air_for_the_rest_of_a_batch() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 300);
+    clock.increment_for_testing(4 * SLOT);
+    post(&mut s, &clock, hashes(4));
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::ENotOnAir)]
+fun not_on_air_to_leave() {
+    let (mut s, clock) = radio();
+    contribute(&mut s, &clock, ALICE, 1);
+    leave(&mut s, &clock, ALICE);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::ETooEarly)]
+fun too_early() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 300);
+    clock.increment_for_testing(SLOT - 1);
+    post(&mut s, &clock, hashes(1));
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::ETooEarly)]
+fun too_early_for_a_slot_more() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 300);
+    clock.increment_for_testing(2 * SLOT - 1);
+    post(&mut s, &clock, hashes(2));
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::ENoHashes)]
+fun no_hashes() {
+    let (mut s, clock) = radio();
+    post(&mut s, &clock, vector[]);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EBadHash)]
+fun bad_hash() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 300);
+    clock.increment_for_testing(SLOT);
+    post(&mut s, &clock, vector[b"short"]);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EForeignShare)]
+fun foreign_share() {
+    let (mut s, clock) = radio();
+    let (mut other, _cap) = show::new_funded<SUI>(key(), b"", SLOT, 1, 1, 1, prices(), s.ctx());
+    let payment = coin::mint_for_testing<SUI>(5, s.ctx());
+    let share = other.contribute(payment, &clock, s.ctx());
+    let mut show = s.take_shared<Show<SUI>>();
+    let _money: Coin<SUI> = show.take_back(share, &clock, s.ctx());
+    abort 0
+}
+
+#[test, expected_failure(abort_code = show::ENotLeaving)]
+fun not_leaving() {
+    let (mut s, clock) = radio();
+    contribute(&mut s, &clock, ALICE, 300);
+    take_back(&mut s, &clock, ALICE);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EStillLeaving)]
+fun still_leaving() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 1_000);
+    clock.increment_for_testing(SLOT + SLOT / 2);
+    leave(&mut s, &clock, ALICE);
+    post(&mut s, &clock, hashes(1));
+    take_back(&mut s, &clock, ALICE);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EStillLeaving)]
+fun still_leaving_a_silent_producer() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 1_000);
+    leave(&mut s, &clock, ALICE);
+    clock.increment_for_testing(5 * SLOT - 1);
+    take_back(&mut s, &clock, ALICE);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::ETicketsStand)]
+fun tickets_stand() {
+    let (mut s, mut clock) = concert();
+    buy(&mut s, &clock, ALICE, 300);
+    clock.set_for_testing(START_BY);
+    take_back(&mut s, &clock, ALICE);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EBadKind)]
+fun bad_kind() {
+    let (mut s, clock) = radio();
+    ask(&mut s, ALICE, 3, 100, b"");
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EBadPrices)]
+fun bad_prices() {
+    let mut s = ts::begin(PRODUCER);
+    let (_show, _cap) = show::new_funded<SUI>(key(), b"", SLOT, 1, 1, 1, vector[1, 2], s.ctx());
+    abort 0
+}
+
+#[test, expected_failure(abort_code = show::ETextTooLong)]
+fun text_too_long() {
+    let (mut s, clock) = radio();
+    ask(&mut s, ALICE, 0, 100, text(4_097));
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::ENothingAsked)]
+fun nothing_asked() {
+    let (mut s, clock) = radio();
+    ask(&mut s, ALICE, 0, 100, b"");
+    raise(&mut s, BOB, 1, 100);
+    end(s, clock);
+}
+
+#[test, expected_failure(abort_code = show::EStillRunning)]
+fun still_running() {
+    let (s, mut clock) = concert();
+    clock.set_for_testing(START_BY);
+    let mut show = s.take_shared<Show<SUI>>();
+    show.expire(&clock);
+    abort 0
+}
+
+#[test, expected_failure(abort_code = show::ENotTicketed)]
+fun not_ticketed_and_never_late() {
+    let (s, clock) = radio();
+    let mut show = s.take_shared<Show<SUI>>();
+    show.expire(&clock);
+    abort 0
+}
+
+#[test, expected_failure(abort_code = show::ENotEmpty)]
+fun not_empty() {
+    let (mut s, clock) = radio();
+    contribute(&mut s, &clock, ALICE, 5);
+    end_show(&mut s);
+    let show = s.take_shared<Show<SUI>>();
+    let cap = s.take_from_sender<ProducerCap>();
+    show.destroy(cap);
+    abort 0
+}

@@ -1,0 +1,122 @@
+"""Money drives the air: transcripts of the judge and the slots, and properties of both."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.broadcast.money.air import Air, AirJudge, Hysteresis, Slots, raw
+from dtp.chain.show import FIRST_HEAD, Show, ShowState
+
+FUNDED = Show(
+    id="0x1", version=1, key=b"k" * 32, hint=b"", slot_ms=1000, batch=10, rate=100, start_pot=300, ticket_price=0,
+    fewest=0, slots=0, start_by_ms=0, prices=(0, 0, 0), state=0, pot=0, earned=0, shares=0, round=0, tickets=0,
+    posted=0, head=FIRST_HEAD, due_ms=0, asked=0, contributed=0, released=0, returned=0, tipped=0, collected=0,
+)  # fmt: skip
+ON = replace(FUNDED, state=ShowState.ON_AIR, pot=300, due_ms=11_000)
+TICKETED = replace(FUNDED, rate=0, start_pot=0, ticket_price=50, fewest=2, slots=5)
+
+
+@pytest.mark.parametrize(
+    ("show", "owed", "air"),
+    [
+        (FUNDED, 0, Air.OFF),
+        (replace(FUNDED, pot=299), 0, Air.FUNDING),
+        (ON, 0, Air.ON_AIR),
+        (ON, 2, Air.ON_AIR),
+        (ON, 3, Air.PAUSED),
+        (replace(ON, pot=99), 0, Air.PAUSED),
+        (replace(FUNDED, posted=3, pot=99), 0, Air.PAUSED),
+        (replace(FUNDED, state=ShowState.ENDED), 0, Air.ENDED),
+        (replace(TICKETED, tickets=1, pot=50), 0, Air.FUNDING),
+        (replace(TICKETED, tickets=2, pot=100, state=ShowState.ON_AIR, due_ms=11_000), 4, Air.ON_AIR),
+        (replace(TICKETED, tickets=2, pot=100, state=ShowState.ON_AIR, due_ms=11_000), 5, Air.PAUSED),
+    ],
+)
+def test_how_a_show_stands(show, owed, air):
+    assert raw(show, owed) == air
+
+
+def test_the_air_does_not_flap():
+    judge = AirJudge(Hysteresis(floor=5.0, linger=1.0))
+    poor = replace(ON, pot=50)
+    told = [
+        judge.judge(show, 0, now)
+        for show, now in [
+            (FUNDED, 0),
+            (ON, 1),
+            (poor, 2),
+            (poor, 5.9),
+            (poor, 6.0),
+            (ON, 6.1),
+            (ON, 20),
+            (poor, 20.5),
+        ]
+    ]
+    assert told == ["off", "on air", "on air", "on air", "paused", "on air", "on air", "on air"]
+    assert judge.next_time() == 21.5
+    assert judge.judge(ON, 0, 21.4) == Air.ON_AIR  # paid again in time
+    assert judge.next_time() is None
+    assert judge.judge(poor, 0, 30) == Air.ON_AIR
+    assert judge.judge(poor, 0, 31) == Air.PAUSED
+    assert judge.judge(replace(ON, state=ShowState.ENDED), 0, 31) == Air.ENDED
+
+
+def test_an_end_is_heard_at_once():
+    judge = AirJudge(Hysteresis(floor=100.0, linger=100.0))
+    assert judge.judge(ON, 0, 0) == Air.ON_AIR
+    assert judge.judge(replace(ON, state=ShowState.ENDED), 0, 0.1) == Air.ENDED
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 3), st.integers(0, 500)), max_size=40))
+def test_between_on_and_off_is_the_floor(steps):
+    judge, now, changes, air = AirJudge(Hysteresis(floor=4.0, linger=1.0)), 0.0, [], Air.OFF
+    for pause, pot in steps:
+        now += pause
+        told = judge.judge(replace(ON, pot=pot), 0, now)
+        if told != air:
+            changes.append((told, now))
+            air = told
+    for (one, begun), (_, ended) in itertools.pairwise(changes):
+        if one == Air.ON_AIR:
+            assert ended - begun >= 4.0
+
+
+def links(count):
+    return [bytes([at]) * 32 for at in range(count)]
+
+
+def test_slots_are_posted_in_batches_and_where_the_money_ends():
+    slots, rich = Slots(), replace(ON, pot=10_000)
+    for at, link in enumerate(links(12)):
+        slots.sent(at, link)
+    assert slots.current(rich, 10_500) == 0
+    assert slots.current(rich, 13_000) == 3
+    assert slots.over(rich, 10_999) == 0
+    assert slots.over(rich, 11_000) == 1
+    assert slots.due(rich, 18_999) == []
+    assert slots.due(rich, 19_000) == links(9)
+    assert slots.due(rich, 99_000) == links(10)  # no more than a batch
+    assert slots.due(rich, 12_000, closing=True) == links(2)
+    assert slots.due(ON, 12_999) == []
+    assert slots.due(ON, 13_000) == links(3)  # the pot is spent with these
+    assert slots.due(replace(ON, state=ShowState.OFF), 13_000) == []
+
+
+def test_a_slot_without_segments_has_the_link_before():
+    slots = Slots()
+    slots.sent(0, b"a" * 32)
+    slots.sent(0, b"b" * 32)
+    slots.sent(2, b"c" * 32)
+    assert slots.due(ON, 13_000) == [b"b" * 32, b"b" * 32, b"c" * 32]
+    slots.posted(3)
+    assert slots.due(replace(ON, posted=3, due_ms=14_000), 14_000, closing=True) == [b"c" * 32]
+
+
+def test_a_ticketed_show_is_posted_to_its_last_slot():
+    slots, show = Slots(), replace(TICKETED, state=ShowState.ON_AIR, pot=100, due_ms=11_000)
+    assert slots.due(show, 14_999) == []
+    assert slots.due(show, 15_000) == [FIRST_HEAD] * 5
+    assert slots.due(show, 99_000) == [FIRST_HEAD] * 5

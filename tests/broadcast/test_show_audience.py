@@ -1,0 +1,51 @@
+"""The audience line: sorted by what was paid, bounded, moderated, sealed where it should be."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.broadcast.money.audience import AudienceLine, seal_text
+from dtp.chain.show import Asked, Kind, Raised
+from dtp.identity import Identity
+
+ME, OTHER = Identity(bytes(range(32))), Identity(bytes([1] * 32))
+
+
+def asked(number, amount, text=b"?", kind=Kind.QUESTION, sealed=False):
+    return Asked("0x1", number, kind, "0x2", amount, text, sealed)
+
+
+def test_the_best_paid_comes_first_and_others_raise():
+    line = AudienceLine()
+    for number, amount in enumerate([5, 9, 7]):
+        line.asked(asked(number, amount))
+    assert [each.number for each in line.ranked()] == [1, 2, 0]
+    raised = line.raised(Raised("0x1", 0, "0x3", 5))
+    assert (raised.amount, raised.raised) == (10, 1)
+    assert [each.number for each in line.ranked()] == [0, 1, 2]
+    line.asked(asked(0, 5))  # told again
+    assert line.ranked()[0].amount == 10
+    line.dismiss(0)
+    assert line.asked(asked(0, 5)) is None
+    assert line.raised(Raised("0x1", 0, "0x3", 500)) is None
+    assert [each.number for each in line.ranked()] == [1, 2]
+
+
+@given(st.lists(st.integers(1, 1000), max_size=60))
+def test_dust_buries_nothing(amounts):
+    line = AudienceLine(most=10)
+    for number, amount in enumerate(amounts):
+        line.asked(asked(number, amount))
+    best = sorted(range(len(amounts)), key=lambda number: (-amounts[number], number))[:10]
+    assert [each.number for each in line.ranked()] == best
+
+
+def test_sealed_texts_are_for_the_producer_alone():
+    event = asked(0, 5, seal_text(b"secret", ME.id.key), sealed=True)
+    assert AudienceLine(ME).asked(event).text == "secret"
+    assert AudienceLine(OTHER).asked(event).text == ""
+    assert AudienceLine().asked(event).text == ""
+    assert AudienceLine(ME).asked(asked(0, 5, b"nonsense", sealed=True)).text == ""
+
+
+def test_texts_drive_no_terminal():
+    assert AudienceLine().asked(asked(0, 5, b"\x1b[2Jhi\xff")).text == "\\x1b[2Jhi\ufffd"

@@ -1,0 +1,172 @@
+"""A show in a browser: HLS that ffmpeg plays, a page on which Chromium does, and what neither must be given."""
+
+import asyncio
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from shows import produce, run
+
+from dtp.broadcast.cutting import AutoCutter
+from dtp.broadcast.format import Flag
+from dtp.broadcast.gateway.playlist import playlist, window
+from dtp.broadcast.gateway.server import Gateway, GatewayError
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from browsers import dump
+
+
+@pytest.fixture(scope="session")
+def film():
+    """Six seconds of video with sound, as ffmpeg makes it: fragmented MP4, a key frame each second."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("ffmpeg is not installed")
+    source = [
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc=size=160x120:rate=10:duration=6",
+        "-f",
+        "lavfi",
+        "-i",
+        "sine=duration=6",
+    ]
+    coding = ["-c:v", "libx264", "-preset", "ultrafast", "-g", "10", "-pix_fmt", "yuv420p", "-c:a", "aac"]
+    form = ["-movflags", "frag_keyframe+empty_moov+default_base_moof", "-f", "mp4", "-"]
+    return subprocess.run(
+        ["ffmpeg", "-v", "error", *source, *coding, *form], capture_output=True, timeout=60, check=True
+    ).stdout
+
+
+async def on_gateway(film, look, *, end=True, **options):
+    """Have a film at a gateway, whole, and look at it."""
+    async with produce(media="video/mp4", title="<film>") as on_air:
+        for each in AutoCutter().feed(film, 0.0):
+            duration = 0 if Flag.INIT in each.flags else 1000
+            await on_air.write(each.data, duration_ms=duration, flags=each.flags)
+        if end:
+            await on_air.end()
+        async with Gateway(on_air.held, **options) as gateway:
+            return await asyncio.to_thread(look, gateway.url)
+
+
+@pytest.mark.slow
+def test_chromium_plays_a_show(film):
+    page = run(
+        on_gateway(
+            film,
+            lambda url: dump(url, 20_000),
+            money=lambda: {
+                "air": "on air",
+                "pot": "1 SUI",
+                "next_slot": "0.1 SUI",
+                "line": [{"amount": "1 SUI", "text": "<b>why?</b>"}],
+            },
+        )
+    )
+    assert 'data-size="160x120"' in page
+    assert "the show is over" in page
+    assert "&lt;film&gt;" in page
+    assert "&lt;b&gt;why?&lt;/b&gt;" in page
+    checked = page.partition('id="checked">')[2].partition("<")[0]
+    assert int(checked) >= 6
+
+
+def test_ffmpeg_plays_the_playlist(film):
+    def look(url):
+        return subprocess.run(
+            [
+                "ffmpeg",
+                "-v",
+                "error",
+                "-xerror",
+                "-i",
+                url + "live.m3u8",
+                "-map",
+                "0:v",
+                "-f",
+                "framecrc",
+                "-",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+
+    done = run(on_gateway(film, look))
+    assert done.stderr == ""
+    assert done.returncode == 0
+    assert len([line for line in done.stdout.splitlines() if not line.startswith("#")]) == 60
+
+
+def test_a_playlist_names_gaps_and_new_encoders():
+    async def test():
+        async with produce() as on_air:
+            assert playlist(on_air.held).splitlines()[-1] == "#EXT-X-MEDIA-SEQUENCE:0"
+            await on_air.write(b"init", flags=Flag.INIT)
+            await on_air.write(b"middle", duration_ms=1000, flags=Flag(0))
+            await on_air.write(b"one", duration_ms=2500)
+            await on_air.write(b"two", duration_ms=1000, flags=Flag(0))
+            await on_air.write(b"other", flags=Flag.INIT)
+            await on_air.write(b"three")
+            lost = await on_air.write(b"lost")
+            await on_air.write(b"four")
+            on_air.held.add_gap(lost.number, lost.number)
+            assert [each.number for each in window(on_air.held)][:2] == [2, 3]
+            return playlist(on_air.held).splitlines()
+
+    lines = run(test())
+    assert lines[:4] == ["#EXTM3U", "#EXT-X-VERSION:7", "#EXT-X-TARGETDURATION:3", "#EXT-X-MEDIA-SEQUENCE:2"]
+    assert lines[4:9] == [
+        '#EXT-X-MAP:URI="segments/0.mp4"',
+        "#EXTINF:2.500,",
+        "segments/2.m4s",
+        "#EXTINF:1.000,",
+        "segments/3.m4s",
+    ]
+    assert lines[9:11] == ["#EXT-X-DISCONTINUITY", '#EXT-X-MAP:URI="segments/4.mp4"']
+    assert "#EXT-X-ENDLIST" not in lines
+
+
+def test_what_a_gateway_refuses():
+    def look(url):
+        told = {}
+        for name, path, headers, method in [
+            ("there", "segments/0", {}, "GET"),
+            ("head", "state", {}, "HEAD"),
+            ("missing", "segments/99", {}, "GET"),
+            ("nonsense", "../../etc/passwd", {}, "GET"),
+            ("write", "state", {}, "POST"),
+            ("another name", "state", {"Host": "evil.example"}, "GET"),
+        ]:
+            request = urllib.request.Request(url + path, headers=headers, method=method)
+            try:
+                with urllib.request.urlopen(request, timeout=20) as answer:
+                    told[name] = answer.status
+                    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+            except urllib.error.HTTPError as fault:
+                told[name] = fault.code
+        return told
+
+    async def test():
+        async with produce() as on_air:
+            await on_air.write(b"x")
+            async with Gateway(on_air.held) as gateway:
+                with pytest.raises(GatewayError):
+                    async with Gateway(on_air.held, port=int(gateway.url.rpartition(":")[2].strip("/"))):
+                        pass
+                return await asyncio.to_thread(look, gateway.url)
+
+    assert run(test()) == {
+        "there": 200,
+        "head": 200,
+        "missing": 404,
+        "nonsense": 404,
+        "write": 405,
+        "another name": 403,
+    }

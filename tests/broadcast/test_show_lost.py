@@ -1,0 +1,144 @@
+"""Shows whose producer is gone without a last segment: they end, after what was heard, and cost nearly nothing."""
+
+import asyncio
+
+import pytest
+from shows import HERE, ME, all_of, chain, hear, liar, on_the_wire, produce, run, until
+from simulated import Network
+
+from dtp.broadcast import messages as m
+from dtp.broadcast.errors import ShowLost
+from dtp.broadcast.feeding import Feeder
+from dtp.broadcast.held import Held
+from dtp.broadcast.receiving import Patience
+from dtp.testing import clock
+
+PRODUCER = "dtp+tcp://producer"
+HOUR = 3600.0
+#: Rounds of three measurements and one that is heard: the waits between are 15 s, but for twelve short ones.
+MOST_ATTEMPTS = 4 * (HOUR / 15 + 12)
+
+
+def on_air(network, announcement):
+    """Have a producer serve a show that has begun; gives what it holds."""
+    held = Held(announcement)
+    network.serving[PRODUCER] = Feeder(held, ME.id)
+    return held
+
+
+async def append_all(stream, heard):
+    async for each in stream:
+        heard.append((each.data, each.missed))
+
+
+def dialled_since(network, when):
+    return [address for at, address in network.dialled if at > when]
+
+
+def test_a_dead_show_costs_two_orphans_a_bounded_number_of_attempts_in_an_hour():
+    announcement, ours = chain(b"one", b"two")
+
+    async def test():
+        network, loop = Network(), asyncio.get_running_loop()
+        held = on_air(network, announcement)
+        held.add_own(*ours[0])
+        patience = Patience(lost=HOUR)
+        one, first = await network.relay("dtp+tcp://1", PRODUCER, "dtp+tcp://2", patience=patience)
+        two, second = await network.relay("dtp+tcp://2", PRODUCER, "dtp+tcp://1", patience=patience)
+        held.add_own(*ours[1])
+        await asyncio.sleep(5)
+        assert [each.held.edge for each in (one, two)] == [1, 1]
+        network.down(PRODUCER)
+        died = loop.time()
+        await asyncio.gather(first, second)
+        assert HOUR - 10 <= loop.time() - died <= HOUR + 60
+        attempts = dialled_since(network, died)
+        assert {PRODUCER, "dtp+tcp://1", "dtp+tcp://2"} == set(attempts)
+        assert HOUR / 60 < len(attempts) <= 2 * MOST_ATTEMPTS
+        for each in (one, two):
+            assert isinstance(each.fault, ShowLost)
+            assert each.fault.code == "show-lost"
+
+    clock.run(test())
+
+
+def test_a_producer_that_pauses_for_an_hour_is_waited_for():
+    announcement, ours = chain(b"one", b"two")
+
+    async def test():
+        network, loop = Network(), asyncio.get_running_loop()
+        held = on_air(network, announcement)
+        held.add_own(*ours[0])
+        patience = Patience(lost=60.0)
+        near, first = await network.relay("dtp+tcp://1", PRODUCER, patience=patience)
+        far, second = await network.relay("dtp+tcp://2", "dtp+tcp://1", patience=patience)
+        began = loop.time()
+        await asyncio.sleep(HOUR)
+        assert near.fault is far.fault is None
+        assert len(dialled_since(network, began)) < MOST_ATTEMPTS
+        held.add_own(*ours[1])
+        await asyncio.sleep(5)
+        assert [each.held.edge for each in (near, far)] == [1, 1]
+        network.down(PRODUCER)
+        await asyncio.gather(first, second)
+        assert isinstance(near.fault, ShowLost)
+        assert isinstance(far.fault, ShowLost)
+
+    clock.run(test())
+
+
+def test_a_producer_that_comes_back_in_time_is_heard_again():
+    announcement, ours = chain(b"one", b"two")
+
+    async def test():
+        network = Network()
+        held = on_air(network, announcement)
+        held.add_own(*ours[0])
+        receiver, task = await network.relay("dtp+tcp://1", PRODUCER, patience=Patience(lost=60.0))
+        await asyncio.sleep(5)
+        producer = network.serving[PRODUCER]
+        network.down(PRODUCER)
+        await asyncio.sleep(40)
+        network.serving[PRODUCER] = producer
+        await asyncio.sleep(HOUR)  # it is there, and sends nothing yet
+        held.add_own(*ours[1])
+        await asyncio.sleep(5)
+        assert receiver.fault is None
+        assert receiver.held.edge == 1
+        task.cancel()
+
+    clock.run(test())
+
+
+def test_what_was_heard_is_delivered_before_the_show_is_lost():
+    async def test():
+        heard = []
+        async with produce() as producer:
+            await producer.write(b"one")
+            stream = hear(*producer.addresses, place=HERE, patience=Patience(lost=0.5))
+            async with stream:
+                await stream.announcement()
+                await until(lambda: stream.receiver.completed == 1)
+                await producer.write(b"two")
+                await until(lambda: stream.receiver.completed == 2)
+                await producer.__aexit__()  # without a last segment
+                with pytest.raises(ShowLost, match="listen again"):
+                    await all_of(stream, heard)
+        assert heard == [(0, b"one"), (1, b"two")]
+
+    run(test())
+
+
+def test_a_segment_that_never_became_whole_is_named_when_the_show_is_lost():
+    announcement, ours = chain(b"one", b"two", b"three")
+    said = [m.Announced(announcement.encoded), *on_the_wire(*ours[0])]
+    said += [m.Manifest(ours[1][0].encoded), *on_the_wire(*ours[2])]
+
+    async def test():
+        heard = []
+        async with liar(*said) as dying:
+            with pytest.raises(ShowLost):
+                await append_all(hear(dying, patience=Patience(lost=0.5)), heard)
+        assert heard == [(b"one", range(0)), (b"three", range(1, 2))]
+
+    run(test())

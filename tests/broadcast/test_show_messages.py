@@ -1,0 +1,131 @@
+"""Words between neighbours: what is built is parsed, and any bytes are refused with a named error."""
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.broadcast import messages as m
+from dtp.broadcast.errors import ShowMessageError
+from dtp.broadcast.parents import FAILED, FULL, LIED, MOST, Parents
+from dtp.broadcast.sealed.admission import Refusal, SeatClaim
+from dtp.identity import Identity
+
+PEERS = [Identity(bytes([at] * 32)).id for at in range(1, 4)]
+NUMBERS = st.integers(0, 2**63 - 1)
+ADDRESSES = st.lists(st.text("abc:/", max_size=20), max_size=m.MAX_ADDRESSES).map(tuple)
+MESSAGES = st.one_of(
+    st.builds(m.Hello, st.none() | NUMBERS, NUMBERS, NUMBERS, ADDRESSES),
+    st.builds(
+        m.State, st.lists(st.sampled_from(PEERS), min_size=1, max_size=5).map(tuple), ADDRESSES, st.booleans()
+    ),
+    st.builds(m.Full, ADDRESSES),
+    st.builds(m.Piece, NUMBERS, st.integers(0, 1023), st.binary(min_size=1, max_size=50)),
+    st.builds(m.Manifest, st.binary(max_size=50)),
+    st.builds(m.Announced, st.binary(max_size=50)),
+    st.builds(m.Proof, st.binary(max_size=50)),
+    st.tuples(NUMBERS, NUMBERS).map(lambda pair: m.Gap(min(pair), max(pair))),
+    st.lists(
+        st.builds(m.FreePlace, st.text(max_size=20), st.integers(1, 999), st.integers(0, 32)), max_size=16
+    ).map(lambda places: m.Room(tuple(places))),
+    st.lists(
+        st.builds(
+            SeatClaim, st.sampled_from(PEERS).map(lambda peer: peer.key), NUMBERS, st.binary(max_size=64)
+        ),
+        max_size=8,
+    ).map(lambda claims: m.KeyWanted(tuple(claims))),
+    st.dictionaries(st.integers(1, 2**32 - 1), st.binary(min_size=32, max_size=32), max_size=16).map(
+        m.KeysGiven
+    ),
+    st.builds(m.KeyRefused, st.sampled_from(Refusal)),
+)
+
+
+@given(MESSAGES)
+def test_messages_come_as_they_went(message):
+    frame = m.build(message)
+    kind, size = m.parse_head(frame[: m.HEAD.size])
+    assert size == len(frame) - m.HEAD.size
+    assert m.parse(kind, frame[m.HEAD.size :]) == message
+
+
+@given(st.sampled_from(m.Kind), st.binary(max_size=80))
+def test_any_bytes_are_a_message_or_a_named_error(kind, body):
+    with contextlib.suppress(ShowMessageError):
+        m.parse(kind, body)
+
+
+@given(MESSAGES, st.data())
+def test_changed_messages_are_a_message_or_a_named_error(message, data):
+    frame = bytearray(m.build(message))
+    frame[data.draw(st.integers(0, len(frame) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        kind, size = m.parse_head(bytes(frame[: m.HEAD.size]))
+        m.parse(kind, bytes(frame[m.HEAD.size :][:size]))
+    except ShowMessageError:
+        pass
+
+
+@pytest.mark.parametrize(
+    "head", [b"\0\0\0\0\0", b"\x63\0\0\0\0", *(m.HEAD.pack(kind, m.LARGEST[kind] + 1) for kind in m.Kind)]
+)
+def test_heads_that_are_none(head):
+    with pytest.raises(ShowMessageError):
+        m.parse_head(head)
+
+
+def test_addresses_past_the_bounds_are_left_out():
+    frame = m.build(m.Full(("x" * 1000, *map(str, range(100)))))
+    message = m.parse(m.Kind.FULL, frame[m.HEAD.size :])
+    assert message == m.Full(tuple(map(str, range(m.MAX_ADDRESSES))))
+
+
+# ---- whom to hear ------------------------------------------------------------------------------------------------
+
+
+def test_who_is_faster_comes_first_and_who_failed_later():
+    parents = Parents(["a", "b"])
+    parents.learn(["c"])
+    parents.measured("b", 100.0)
+    parents.measured("c", 300.0)
+    assert parents.due(0.0, 3) == ["c", "b", "a"]
+    parents.failed("c", 0.0)
+    assert parents.due(0.0, 3) == ["b", "a"]
+    assert parents.due(FAILED, 3) == ["b", "a", "c"]
+    parents.full("b", 1.0)
+    assert parents.due(1.0, 3) == ["a", "c"]
+    assert parents.due(1.0 + FULL, 3) == [
+        "a",
+        "c",
+        "b",
+    ]  # who was full comes behind those that weren't asked yet
+    parents.full("b", 5.0)
+    assert "b" not in parents.due(5.0 + FULL, 3)
+    parents.has_room("b")
+    assert parents.due(5.0 + 2 * FULL, 1) == ["b"]
+    parents.lied("a", 2.0)
+    assert "a" not in parents.due(LIED, 3)
+    assert "a" in parents.due(2.0 + LIED, 3)
+
+
+def test_pauses_grow_and_those_of_no_use_are_forgotten():
+    parents = Parents(["given"])
+    parents.learn(["told"])
+    now = 0.0
+    for _ in range(8):
+        for each in ("given", "told"):
+            parents.failed(each, now)
+        assert parents.next_time(now) > now
+        now = parents.next_time(now)
+    assert parents.addresses == ["given"]
+
+
+@given(st.lists(st.text(max_size=3), max_size=200))
+def test_what_is_remembered_is_bounded(told):
+    parents = Parents(["given"])
+    parents.avoid(["own"])
+    parents.learn([*told, "own"])
+    assert len(parents) <= MOST
+    assert "given" in parents.addresses
+    assert "own" not in parents.addresses

@@ -1,0 +1,140 @@
+"""Shows that are paid: on air while the pot lasts, posted slot by slot, refunded; on a localnet."""
+
+import asyncio
+import time
+
+import pytest
+from chain_resolver.hosts import run
+from shows import ME, all_of, hear, produce, until
+
+from dtp.broadcast.errors import BroadcastError, OffAir
+from dtp.broadcast.money import shows
+from dtp.broadcast.money.air import Air, Hysteresis
+from dtp.broadcast.money.shows import NoShare, ShowTerms
+from dtp.chain.show import Kind, ShowState, next_head
+
+pytestmark = pytest.mark.slow
+#: Slots that a test can wait for.
+SLOT = 1000
+AT_ONCE = Hysteresis(floor=0.0, linger=0.0)
+
+
+@pytest.fixture
+def chain_ms(net):
+    """The chain's time: the localnet's clock may be ahead."""
+    return lambda: int(time.time() * 1000)
+
+
+def test_a_funded_show_is_on_air_while_the_pot_lasts(client, wallet, tmp_path, chain_ms):
+    async def work():
+        async with client(wallet()) as producer, client(wallet()) as listener:
+            id, _ = await shows.create(
+                producer, ME.id.key, ShowTerms(slot_ms=SLOT, rate=100, start_pot=200, batch=2)
+            )
+            with pytest.raises(NoShare):
+                await shows.cap_of(listener, id)
+            options = {
+                "show": id,
+                "wallet": producer,
+                "store": tmp_path,
+                "hysteresis": AT_ONCE,
+                "clock_ms": chain_ms,
+            }
+            async with produce(**options) as on_air:
+                told = []
+                watching = asyncio.ensure_future(follow(on_air, told))
+                await until(lambda: told == [Air.OFF])
+                with pytest.raises(OffAir):
+                    await on_air.write(b"too early")
+                await shows.fund(listener, id, 150)
+                await until(lambda: told[-1] == Air.FUNDING)
+                share, _ = await shows.fund(listener, id, 150)
+                await until(lambda: told[-1] == Air.ON_AIR)
+                assert on_air.next_slot == 100
+                written = [await on_air.write(b"first")]
+                heard = []
+                listening = asyncio.ensure_future(all_of(hear(*on_air.addresses, back_ms=10**6), heard))
+                while told[-1] == Air.ON_AIR:
+                    try:
+                        written.append(await on_air.write(b"more"))
+                    except OffAir:
+                        break
+                    await asyncio.sleep(0.05)
+                await until(lambda: on_air.keeper.show.posted == 3)
+                found = (await shows.read_show(listener, id)).show
+                assert (found.state, found.pot, found.earned) == (ShowState.OFF, 0, 300)
+                assert found.hint.decode() == on_air.addresses[0]
+                head = bytes(32)
+                for slot in range(3):
+                    link = [each.link for each in written if each.slot <= slot][-1]
+                    head = next_head(head, link)
+                assert found.head == head
+                await shows.end(producer, id)
+                await until(lambda: told[-1] == Air.ENDED)
+                await on_air.end()
+                await listening
+                assert len(heard) == len(written) + 1
+                await watching
+            amount, _ = await shows.collect(producer, id)
+            assert amount == 300
+            assert [each.amount for each in await shows.refund(listener, id)] == [0, 0]
+            assert share
+
+    run(work())
+
+
+async def follow(on_air, told):
+    async for each in on_air.states():
+        told.append(each)
+
+
+def test_a_show_that_never_starts_is_paid_back(client, wallet, net):
+    async def work():
+        async with client(wallet()) as producer, client(wallet()) as listener:
+            soon = int(time.time() * 1000) + 3_600_000
+            terms = ShowTerms(slot_ms=SLOT, ticket_price=70, fewest=2, slots=5, start_by_ms=soon)
+            id, _ = await shows.create(producer, ME.id.key, terms)
+            await shows.buy(listener, id)
+            (ticket,) = await shows.shares_of(listener, id, listener.address)
+            assert (await shows.read_show(listener, id)).show.tickets == 1
+            with pytest.raises(Exception, match="tickets stand"):
+                await shows.refund(listener, id)
+            await shows.end(producer, id)
+            assert [(each.share, each.amount) for each in await shows.refund(listener, id)] == [
+                (ticket.id, 70)
+            ]
+            with pytest.raises(NoShare):
+                await shows.refund(listener, id)
+
+    run(work())
+
+
+def test_who_leaves_while_it_is_on_air_asks_first_and_has_the_rest_back(client, wallet):
+    async def work():
+        async with client(wallet()) as producer, client(wallet()) as listener:
+            terms = ShowTerms(slot_ms=3_600_000, rate=100, start_pot=200, prices=(1, 5, 3))
+            id, _ = await shows.create(producer, ME.id.key, terms)
+            await shows.fund(listener, id, 500)
+            (asked,) = await shows.refund(listener, id)
+            assert (asked.amount, asked.leaving_ms > 0) == (0, True)
+            number, _ = await shows.ask(listener, id, Kind.REQUEST, None, b"louder")
+            await shows.raise_(listener, id, number, None)
+            found = (await shows.read_show(listener, id)).show
+            assert (found.asked, found.tipped) == (1, 6)
+            told = [
+                type(each).__name__ async for each in shows.events_of(listener, id, start=0, follow=False)
+            ]
+            assert told == ["ShowCreated", "Contributed", "StateChanged", "Leaving", "Asked", "Raised"]
+
+    run(work())
+
+
+def test_another_identity_cant_produce_it(client, wallet):
+    async def work():
+        async with client(wallet()) as producer:
+            id, _ = await shows.create(producer, bytes([9] * 32), ShowTerms(slot_ms=SLOT, rate=100))
+            with pytest.raises(BroadcastError, match="signed by another identity"):
+                async with produce(show=id, wallet=producer):
+                    pass
+
+    run(work())

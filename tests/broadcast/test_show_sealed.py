@@ -1,0 +1,361 @@
+"""Sealed shows: who is admitted hears, others don't; keys rotate, and one that is shared opens nothing later."""
+
+import asyncio
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import second_segments as second
+from hypothesis import given
+from hypothesis import strategies as st
+from shows import HERE, ME, all_of, hear, produce, run, until
+
+from dtp.broadcast.errors import BroadcastError, SegmentError, ShowSealed
+from dtp.broadcast.format import Announcement, Flag, SegmentSigner
+from dtp.broadcast.money.tickets import AHEAD_MS, PassHolders, Seats, seat_claim
+from dtp.broadcast.recording import Recorder, Recording
+from dtp.broadcast.sealed.admission import Admission, Guests, Refusal
+from dtp.broadcast.sealed.keys import open_key, open_segment, seal_key, seal_segment
+from dtp.broadcast.sealed.opening import KeyAsker, Opener
+from dtp.chain.pass_ import Account
+from dtp.chain.signer import KeySigner
+from dtp.errors import CarrierError, ChainError
+from dtp.identity import Identity
+from dtp.pay import passes
+from dtp.testing import clock
+
+VECTORS = json.loads((Path(__file__).parents[2] / "docs" / "vectors" / "broadcast.json").read_text())[
+    "sealed"
+]
+ALICE, BOB, CAROL = (Identity(bytes([each]) * 32) for each in (1, 2, 3))
+STREAM, KEY = bytes(range(32)), bytes(range(32, 64))
+
+
+def segment_of(data, *, epoch=1, flags=Flag.START, stream_of=ME):
+    signer = SegmentSigner(ME, Announcement.sign(stream_of, bytes(32), time_ms=0, sealed=True))
+    return signer.announcement.stream, signer.sign(data, time_ms=0, epoch=epoch, flags=flags)
+
+
+# ---- formats -----------------------------------------------------------------------------------------------------
+
+
+def test_the_vectors_are_opened():
+    identity = Identity(bytes.fromhex(VECTORS["listener_seed"]))
+    stream, key = bytes.fromhex(VECTORS["stream"]), bytes.fromhex(VECTORS["key"])
+    assert open_key(bytes.fromhex(VECTORS["keys"]), stream, VECTORS["epoch"], identity) == key
+    sealed = bytes.fromhex(VECTORS["segment"])
+    assert seal_segment(key, stream, VECTORS["number"], VECTORS["data"].encode()) == sealed
+    claim = seat_claim(
+        KeySigner.from_identity(Identity(bytes.fromhex(VECTORS["account_seed"]))),
+        bytes.fromhex(VECTORS["show"]), identity.id, VECTORS["claim_time_ms"],
+    )  # fmt: skip
+    assert claim.signature.hex() == VECTORS["claim_signature"]
+
+
+@given(st.binary(max_size=200), st.integers(0, 2**63 - 1))
+def test_the_second_implementation_opens_what_is_sealed(data, number):
+    sealed = seal_segment(KEY, STREAM, number, data)
+    assert second.open_segment(KEY, STREAM, number, sealed) == data
+    assert second.seal_segment(KEY, STREAM, number, data) == sealed
+
+
+@given(st.integers(0, 4), st.integers(1, 2**32 - 1))
+def test_the_second_implementation_finds_its_key(others, epoch):
+    listeners = [ALICE.id, *(Identity(bytes([9, each]) * 16).id for each in range(others))]
+    body = seal_key(KEY, STREAM, epoch, listeners)
+    assert second.open_key(body, STREAM, epoch, ALICE.seed) == KEY
+    assert second.open_key(body, STREAM, epoch, BOB.seed) is None
+    made = second.seal_key(KEY, STREAM, epoch, [second.public(ALICE.seed)], bytes(range(64)))
+    assert open_key(made, STREAM, epoch, ALICE) == KEY
+
+
+def test_many_listeners_have_one_key():
+    listeners = [Identity(each.to_bytes(32, "big")).id for each in range(1, 600)]
+    body = seal_key(KEY, STREAM, 7, listeners)
+    assert open_key(body, STREAM, 7, Identity((599).to_bytes(32, "big"))) == KEY
+    assert open_key(body, STREAM, 7, ALICE) is None
+    assert len(body) < 600 * 84 + 1000
+
+
+@given(st.data())
+def test_no_changed_byte_opens(data):
+    stream, segment = segment_of(b"x" * 66)
+    sealed = bytearray(seal_segment(KEY, stream, 0, b"x" * 50))
+    body = bytearray(seal_key(KEY, STREAM, 7, [ALICE.id]))
+    for changed, opens in (
+        (sealed, lambda: open_segment(KEY, segment, bytes(sealed))),
+        (body, lambda: open_key(bytes(body), STREAM, 7, ALICE)),
+    ):
+        at = data.draw(st.integers(0, len(changed) - 1))
+        changed[at] ^= data.draw(st.integers(1, 255))
+        try:
+            assert opens() in (None, KEY)  # another name of a key that isn't ours, or one more of the list
+        except SegmentError:
+            continue
+        assert changed is body
+
+
+def test_a_key_of_another_epoch_or_stream_is_none():
+    body = seal_key(KEY, STREAM, 7, [ALICE.id])
+    assert open_key(body, STREAM, 8, ALICE) is None
+    assert open_key(body, bytes(32), 7, ALICE) is None
+    with pytest.raises(SegmentError, match="cut short"):
+        open_key(body[:-1], STREAM, 7, ALICE)
+
+
+def test_a_producer_that_seals_with_another_key_is_said():
+    stream, segment = segment_of(b"")
+    opener = Opener(ALICE)
+    with pytest.raises(ShowSealed):
+        opener.open(segment, b"")
+    opener.learn({1: KEY})
+    with pytest.raises(SegmentError, match="epoch 1"):
+        opener.open(segment, seal_segment(bytes(32), stream, 0, b"words"))
+
+
+def test_keys_of_no_epoch_are_no_segment():
+    with pytest.raises(SegmentError, match="keys of no epoch"):
+        segment_of(b"", epoch=0, flags=Flag.KEYS)
+    with pytest.raises(SegmentError, match="something else besides"):
+        segment_of(b"", flags=Flag.KEYS | Flag.LAST)
+
+
+# ---- shows -------------------------------------------------------------------------------------------------------
+
+
+def words(heard):
+    return [data for _, data in heard if data]
+
+
+def test_guests_hear_through_a_relay_that_cant():
+    async def test():
+        async with produce(admission=Guests([ALICE.id])) as on_air:
+            await on_air.write(b"init", flags=Flag.INIT)
+            await on_air.write(b"one")
+            async with hear(*on_air.addresses, identity=BOB, place=HERE) as relay:
+                await relay.announcement()
+                heard = []
+                listening = asyncio.ensure_future(all_of(hear(*relay.addresses, identity=ALICE), heard))
+                await until(lambda: words(heard) == [b"init", b"one"])
+                await on_air.rotate_key()
+                await on_air.write(b"two")
+                await on_air.end()
+                await listening
+                assert words(heard) == [b"init", b"one", b"two"]  # and init data once
+                with pytest.raises(ShowSealed) as caught:
+                    await all_of(relay)
+                assert caught.value.refusal == Refusal.NOT_INVITED
+            late = await all_of(hear(*on_air.addresses, identity=ALICE, back_ms=0))
+            assert words(late) == [b"init", b"two"]
+            carried = b"".join(on_air.held.get(each).data for each in range(on_air.held.edge + 1))
+            assert not [each for each in (b"init", b"one", b"two") if each in carried]
+
+    run(test())
+
+
+class List(Admission):
+    """Those on a list that changes; or it can't be told."""
+
+    def __init__(self, *those):
+        self.those, self.away = list(those), False
+
+    async def refused(self, asking):
+        if self.away:
+            raise ChainError("the node is away")
+        return {each: Refusal.NO_TICKET for each in asking if each not in self.those}
+
+
+def test_who_leaves_hears_to_the_next_key_and_no_further():
+    async def test():
+        admission = List(ALICE.id, BOB.id)
+        async with produce(admission=admission) as on_air:
+            await on_air.write(b"one")
+            heard, others = [], []
+            listening = asyncio.ensure_future(all_of(hear(*on_air.addresses, identity=ALICE), heard))
+            leaving = asyncio.ensure_future(all_of(hear(*on_air.addresses, identity=BOB), others))
+            await until(lambda: words(heard) == words(others) == [b"one"])
+            admission.those.remove(BOB.id)
+            await on_air.write(b"two")  # the key is his still
+            await until(lambda: words(others) == [b"one", b"two"])
+            await on_air.rotate_key()
+            await on_air.write(b"three")
+            with pytest.raises(ShowSealed) as caught:
+                await leaving
+            assert caught.value.refusal == Refusal.NO_TICKET
+            await on_air.end()
+            await listening
+            assert words(heard) == [b"one", b"two", b"three"]
+
+    run(test())
+
+
+def test_a_key_that_is_shared_opens_nothing_later():
+    async def test():
+        async with produce(admission=Guests([ALICE.id])) as on_air:
+            await on_air.write(b"one")
+            shared = await on_air.issuer.ask(ALICE.id, ())
+            thief = Opener(CAROL)
+            thief.learn(shared)
+            one = on_air.held.get(1)
+            assert thief.open(one.segment, one.data) == b"one"
+            await on_air.rotate_key()
+            two = await on_air.write(b"two")
+            thief.take_keys(on_air.held.get(2).segment, on_air.held.get(2).data)
+            with pytest.raises(ShowSealed):
+                thief.open(two, on_air.held.get(two.number).data)
+
+    run(test())
+
+
+def test_while_the_chain_is_away_nobody_loses_a_key_and_nobody_gets_one():
+    async def test():
+        admission = List(ALICE.id, BOB.id)
+        async with produce(admission=admission) as on_air:
+            await on_air.write(b"one")
+            heard, late = [], []
+            listening = asyncio.ensure_future(all_of(hear(*on_air.addresses, identity=ALICE), heard))
+            await until(lambda: words(heard) == [b"one"])
+            admission.away = True
+            await on_air.rotate_key()
+            await on_air.write(b"two")
+            assert await on_air.issuer.ask(BOB.id, ()) == Refusal.NOT_NOW
+            coming = asyncio.ensure_future(all_of(hear(*on_air.addresses, identity=BOB), late))
+            await until(lambda: words(heard) == [b"one", b"two"])
+            admission.away = False
+            await until(lambda: words(late) == [b"two"])
+            await on_air.end()
+            await asyncio.gather(listening, coming)
+
+    run(test())
+
+
+def test_a_recording_of_a_sealed_show_is_opened_by_its_keys(tmp_path):
+    async def test():
+        async with produce(admission=Guests([ALICE.id])) as on_air:
+            recorder = Recorder(tmp_path / "kept", on_air.announcement)
+            on_air.on_sent = recorder.add
+            await on_air.write(b"one")
+            await on_air.rotate_key()
+            await on_air.write(b"two")
+            await on_air.end()
+            recorder.close()
+            mine = Recorder(tmp_path / "heard", on_air.announcement)
+            async for each in hear(*on_air.addresses, identity=ALICE, start=0):
+                mine.add(each.segment, each.carried)
+            mine.close()
+
+    run(test())
+    assert (tmp_path / "kept").read_bytes() == (tmp_path / "heard").read_bytes()
+    recording, opener = Recording(tmp_path / "kept"), Opener(ALICE)
+    assert [opener.open(*each) for each in recording.segments()] == [b"", b"one", b"", b"two", b""]
+    recording.close()
+
+
+def test_a_sealed_show_goes_on_after_a_restart_with_another_key(tmp_path):
+    async def test():
+        options = {"show": bytes(range(32)), "store": tmp_path}
+        async with produce(admission=Guests([ALICE.id]), **options) as on_air:
+            before = await on_air.write(b"one")
+        with pytest.raises(BroadcastError, match="sealed, and stays so"):
+            produce(**options)
+        async with produce(admission=Guests([ALICE.id]), **options) as on_air:
+            after = await on_air.write(b"two")
+            assert after.epoch == before.epoch + 1
+            await on_air.end()
+            assert words(await all_of(hear(*on_air.addresses, identity=ALICE, start=2))) == [b"two"]
+
+    run(test())
+
+
+def test_a_producer_that_is_gone_is_given_up():
+    def dial(address):
+        raise CarrierError(f"{address} is down")
+
+    async def test():
+        announcement = Announcement.sign(ME, bytes(32), time_ms=0, sealed=True)
+        with pytest.raises(ShowSealed, match="producer is down") as caught:
+            await KeyAsker(dial, lambda _: ["producer"]).ask(announcement)
+        assert caught.value.refusal == Refusal.NOT_NOW
+        assert asyncio.get_running_loop().time() >= 30
+
+    clock.run(test())
+
+
+# ---- tickets -----------------------------------------------------------------------------------------------------
+
+
+class Sold(Seats):
+    """Tickets in memory: account -> how many."""
+
+    def __init__(self, **tickets):
+        super().__init__(bytes(32), lambda: 1000)
+        self.tickets = {globals()[name].id.sui_address: count for name, count in tickets.items()}
+
+    async def _seats(self, accounts):
+        return {each: self.tickets.get(each, 0) for each in accounts}
+
+
+def claim(account, listener, time_ms, show=bytes(32)):
+    return seat_claim(KeySigner.from_identity(account), show, listener.id, time_ms)
+
+
+def asked(tickets, **asking):
+    told = asyncio.run(tickets.refused({globals()[name].id: claims for name, claims in asking.items()}))
+    return {each: told.get(globals()[each].id) for each in asking}
+
+
+def test_an_identity_listens_with_its_own_ticket_or_with_one_of_an_account_that_says_so():
+    assert asked(Sold(ALICE=1), ALICE=[], BOB=[]) == {"ALICE": None, "BOB": Refusal.NO_TICKET}
+    assert asked(Sold(ALICE=1), BOB=[claim(ALICE, BOB, 5)]) == {"BOB": None}
+
+
+def test_a_ticket_is_used_once_by_whom_its_holder_has_named_last():
+    both = {"BOB": [claim(ALICE, BOB, 5)], "CAROL": [claim(ALICE, CAROL, 6)]}
+    assert asked(Sold(ALICE=1), **both) == {"BOB": Refusal.TICKET_IN_USE, "CAROL": None}
+    assert asked(Sold(ALICE=2), **both) == {"BOB": None, "CAROL": None}
+    assert asked(Sold(ALICE=1), ALICE=[], **both)["ALICE"] == Refusal.TICKET_IN_USE
+    assert asked(Sold(ALICE=1), ALICE=[claim(ALICE, ALICE, 7)], **both)["ALICE"] is None
+
+
+def test_a_ticket_that_was_sold_is_the_buyers():
+    tickets = Sold(ALICE=1)
+    assert asked(tickets, ALICE=[])["ALICE"] is None
+    tickets.tickets = {BOB.id.sui_address: 1}
+    assert asked(tickets, ALICE=[claim(ALICE, ALICE, 9)], BOB=[]) == {"ALICE": Refusal.NO_TICKET, "BOB": None}
+
+
+def test_a_claim_that_is_copied_is_of_no_use():
+    stolen = claim(ALICE, BOB, 5)
+    assert asked(Sold(ALICE=1), CAROL=[stolen]) == {"CAROL": Refusal.NO_TICKET}
+    other = claim(ALICE, CAROL, 5, show=bytes([1]) * 32)
+    assert asked(Sold(ALICE=1), CAROL=[other]) == {"CAROL": Refusal.NO_TICKET}
+
+
+def test_clocks_may_differ_and_the_future_may_not_be_claimed():
+    assert asked(Sold(ALICE=1), BOB=[claim(ALICE, BOB, 1000 + AHEAD_MS)]) == {"BOB": None}
+    assert asked(Sold(ALICE=1), BOB=[claim(ALICE, BOB, 1001 + AHEAD_MS)]) == {"BOB": Refusal.CLOCK}
+    assert asked(Sold(ALICE=1), BOB=[claim(ALICE, BOB, 0)]) == {"BOB": None}
+
+
+def test_a_pass_admits_its_holder_while_it_is_good(monkeypatch):
+    hour = 3_600_000
+
+    async def plan_of(chain, plan):
+        return SimpleNamespace(period_ms=hour), "0x2::sui::SUI"
+
+    async def passes_of(chain, plan):
+        held = ((ALICE, 0, 2, False), (BOB, 0, 1, False), (CAROL, 0, 9, True))
+        return {
+            each: Account(who.id.sui_address, start, periods, 0, revoked)
+            for each, (who, start, periods, revoked) in enumerate(held)
+        }
+
+    async def epoch():
+        return SimpleNamespace(epoch=1)
+
+    monkeypatch.setattr(passes, "read_plan", plan_of)
+    monkeypatch.setattr(passes, "accounts_of", passes_of)
+    holders = PassHolders(SimpleNamespace(epoch=epoch), "0x9", bytes(32), lambda: hour)
+    told = {"ALICE": None, "BOB": Refusal.NO_TICKET, "CAROL": Refusal.NO_TICKET}
+    assert asked(holders, ALICE=[], BOB=[], CAROL=[]) == told

@@ -1,0 +1,78 @@
+"""`dtp graph share`: two processes that share a file each, of which one has what the other writes."""
+
+import json
+import subprocess
+import sys
+
+import dtp
+
+DTP = (sys.executable, "-P", "-m", "dtp")
+
+
+def call(*arguments):
+    return subprocess.run([*DTP, *arguments], capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def shared(file, identity, *arguments):
+    command = (
+        *DTP,
+        "graph",
+        "share",
+        file,
+        "--graph",
+        "g",
+        "--topic",
+        "notes",
+        "--until-eof",
+    )
+    command += ("--discover", "none", "-l", "tcp://127.0.0.1:0", "-i", identity, "--json", *arguments)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return process, json.loads(process.stdout.readline())["address"]
+
+
+def test_a_file_is_at_whoever_shares_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("DTP_HOME", str(tmp_path / "home"))
+    one, other = str(tmp_path / "one.db"), str(tmp_path / "other.db")
+    keys = [str(tmp_path / f"{name}.pem") for name in ("one", "other")]
+    for key in keys:
+        dtp.Identity.generate().save(key)
+    call("graph", "put", one, "n/1", "title", "Milk", "--graph", "g", "-i", keys[0])
+    secret = tmp_path / "team.key"
+    secret.write_text("a long enough secret\n")
+    secret.chmod(0o600)
+    first, address = shared(one, keys[0], "--key-file", secret)
+    second, _ = shared(other, keys[1], "-b", address, "--key", "a long enough secret")
+    try:
+        for _ in range(200):
+            if (
+                "Milk"
+                in subprocess.run(
+                    [*DTP, "graph", "get", other, "n/1", "--graph", "g"], capture_output=True, text=True
+                ).stdout
+            ):
+                break
+        else:
+            raise AssertionError("it did not come")
+    finally:
+        for process in (first, second):
+            process.stdin.close()
+            assert process.wait(20) == 0
+            process.stdout.close()
+
+
+def test_keys_that_can_not_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("DTP_HOME", str(tmp_path / "home"))
+    secret = tmp_path / "team.key"
+    secret.write_text("a long enough secret\n")
+    secret.chmod(0o644)
+    options = [*DTP, "graph", "share", str(tmp_path / "a.db"), "--topic", "notes", "--key-file", str(secret)]
+
+    def refused(code, *arguments):
+        done = subprocess.run([*options, *arguments], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code
+        return done.stderr
+
+    assert "open to other users" in refused(3)
+    secret.chmod(0o600)
+    assert "not from both" in refused(2, "--key", "another secret")
+    assert not (tmp_path / "a.db").exists()

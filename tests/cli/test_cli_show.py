@@ -1,0 +1,160 @@
+"""`dtp show` in processes of its own: a producer, relays of which one is killed, listeners, recordings."""
+
+import hashlib
+import json
+import signal
+import urllib.request
+
+HERE = ("--listen", "tcp://127.0.0.1:0", "--discover", "none")
+
+
+def begin(dtp, *options):
+    """Put lines on air; gives the program and the address."""
+    program = dtp("show", "broadcast", *HERE, "--cut", "lines", "--json", *options)
+    say(program, b"first\n")
+    return program, program.event("listening")["address"]
+
+
+def say(program, *lines):
+    for each in lines:
+        program.stdin.write(each)
+        program.stdin.flush()
+
+
+def test_what_is_put_on_air_is_heard_recorded_and_played(dtp, tmp_path):
+    producer, address = begin(dtp, "--title", "prices", "--record", "kept")
+    listener = dtp("show", "listen", address, *HERE, "--record", "heard")
+    assert listener.stdout.readline() == b"first\n"
+    say(producer, b"21.5\n", b"22.0\n")
+    assert listener.stdout.readline() == b"21.5\n"
+    producer.end_input()
+    assert listener.wait() == b"22.0\n"
+    assert "prices" in listener.errors.decode()
+    recorded = producer.event("recorded")
+    producer.wait()
+    kept = (tmp_path / "kept").read_bytes()
+    assert recorded["sha256"] == hashlib.sha256(kept).hexdigest()
+    assert kept == (tmp_path / "heard").read_bytes()
+    assert dtp("show", "play", "kept").wait() == b"first\n21.5\n22.0\n"
+    assert dtp("show", "play", "kept", "--from", "2").wait() == b"22.0\n"
+    told = json.loads(dtp("show", "play", "kept", "--json").wait())
+    assert (told["title"], told["segments"]) == ("prices", 4)
+    changed = bytearray(kept)
+    changed[kept.index(b"22.0")] ^= 1
+    (tmp_path / "changed").write_bytes(changed)
+    played = dtp("show", "play", "changed")
+    assert played.wait(None) == b"first\n21.5\n"
+    assert b"not the one that was signed" in played.errors
+
+
+def test_a_killed_relay_leaves_no_gap(dtp):
+    producer, address = begin(dtp, "--fan-out", "2")
+    relays = [dtp("show", "listen", address, *HERE, "--json") for _ in range(2)]
+    passed_on = [each.event("listening")["address"] for each in relays]
+    for each in relays:
+        each.event("segment", number=0)
+    name = producer_of(address)
+    listener = dtp(
+        "show", "listen", passed_on[0], passed_on[1], "--producer", name, *HERE, "--json", "--no-share"
+    )
+    listener.event("segment", number=0)
+    say(producer, b"second\n")
+    listener.event("segment", number=1)
+    relays[0].signal(signal.SIGKILL)
+    say(producer, *(b"%d\n" % at for at in range(2, 10)))
+    numbers = [listener.event("segment")["number"] for _ in range(8)]
+    assert numbers == list(range(2, 10))
+    producer.end_input()
+    rest = [json.loads(line) for line in listener.wait().splitlines()]
+    assert [each["number"] for each in rest] == [10]
+    producer.wait()
+
+
+def producer_of(address):
+    return address.partition("://")[2].partition("@")[0]
+
+
+def test_a_show_whose_producer_is_killed_is_given_up(dtp):
+    producer, address = begin(dtp)
+    listener = dtp("show", "listen", address, *HERE, "--give-up", "2")
+    assert listener.stdout.readline() == b"first\n"
+    producer.signal(signal.SIGKILL)
+    assert listener.wait(5) == b""
+    assert b"nothing of the show's producer was heard for 2 s" in listener.errors
+
+
+def test_a_wrong_or_missing_producer_is_said_at_once(dtp):
+    _, address = begin(dtp)
+    relay = dtp("show", "listen", address, *HERE, "--json")
+    passed_on = relay.event("listening")["address"]
+    relay.event("segment", number=0)
+    for options in ((), ("--producer", producer_of(passed_on))):
+        listener = dtp("show", "listen", passed_on, *HERE, *options)
+        assert listener.wait(4) == b""
+        assert f"but of {producer_of(address)}".encode() in listener.errors
+        assert b"--producer" in listener.errors
+
+
+def test_why_a_show_isnt_heard_yet_is_said(dtp):
+    producer, address = begin(dtp)
+    producer.signal(signal.SIGKILL)
+    listener = dtp("show", "listen", address, *HERE, "--json")
+    assert listener.event("waiting")["why"]
+
+
+def test_a_show_for_named_people_is_for_them_alone(dtp, tmp_path):
+    names = {}
+    for each in ("alice", "bob"):
+        dtp("keygen", "--identity", f"{each}.pem").wait()
+        names[each] = json.loads(dtp("id", "--identity", f"{each}.pem", "--json").wait())["id"]
+    producer, address = begin(dtp, "--for", names["alice"], "--record", "kept", "--rotate", "3600")
+    alice = dtp("show", "listen", address, *HERE, "--identity", "alice.pem", "--record", "heard")
+    assert alice.stdout.readline() == b"first\n"
+    bob = dtp("show", "listen", address, *HERE, "--identity", "bob.pem")
+    assert bob.wait(3) == b""
+    assert b"not-invited" in bob.errors
+    say(producer, b"second\n")
+    producer.end_input()
+    assert alice.wait() == b"second\n"
+    producer.wait()
+    assert (tmp_path / "kept").read_bytes() == (tmp_path / "heard").read_bytes()
+    assert b"second" not in (tmp_path / "kept").read_bytes()
+    assert dtp("show", "play", "kept", "--identity", "alice.pem").wait() == b"first\nsecond\n"
+    played = dtp("show", "play", "kept", "--identity", "bob.pem")
+    assert played.wait(3) == b""
+    for wrong in (("--sealed",), ("--for", "dtp1x"), ("--open", "--for", names["bob"]), ("--pass", "0x1")):
+        dtp("show", "broadcast", *HERE, *wrong).wait(2)
+
+
+def test_a_file_may_be_put_on_air_and_nobody_is_there(dtp, tmp_path):
+    (tmp_path / "input").write_bytes(b"all of it")
+    with open(tmp_path / "input", "rb") as file:
+        producer = dtp("show", "broadcast", *HERE, "--json", "--record", "kept", stdin=file)
+        address = producer.event("listening")["address"]
+        producer.wait()
+    assert dtp("show", "play", "kept").wait() == b"all of it"
+    again = dtp("show", "play", "missing")
+    again.wait(3)
+    assert b"can't read missing" in again.errors
+    wrong = dtp("show", "listen", address, "--producer", "dtp1x", *HERE)
+    wrong.wait(2)
+    assert b"--producer" in wrong.errors
+
+
+def test_a_gateway_serves_a_page_and_a_playlist(dtp):
+    producer, address = begin(dtp, "--title", "prices")
+    listener = dtp("show", "listen", address, *HERE, "--gateway", "127.0.0.1:0", "--json")
+    url = listener.event("gateway")["url"]
+    listener.event("segment", number=0)
+    with urllib.request.urlopen(url + "state", timeout=60) as answer:
+        state = json.load(answer)
+    assert (state["title"], state["edge"], state["producer"]) == ("prices", 0, producer_of(address))
+    with urllib.request.urlopen(url + "segments/0", timeout=60) as answer:
+        assert answer.read() == b"first\n"
+    with urllib.request.urlopen(url + "live.m3u8", timeout=60) as answer:
+        assert "segments/0.m4s" in answer.read().decode()
+    producer.end_input()
+    producer.wait()
+    listener.event("segment", number=1)
+    listener.signal(signal.SIGTERM)
+    listener.wait(143)

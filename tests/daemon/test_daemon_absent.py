@@ -1,0 +1,191 @@
+"""Callers that die without a word: what they had open holds nobody up, themselves least of all."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from dataclasses import replace
+
+import pytest
+
+import dtp
+from dtp.daemon.server import LIMITS, Daemon
+from dtp.session.codes import StreamReset
+
+from .conftest import FAR, NEAR, OTHER, Backend, config, echo
+
+ONE = "concurrency = { identity = 1 }"
+#: Opens a stream at the address that it is told, says that it has an answer, and does nothing more.
+CALLER = """
+import asyncio, sys
+import dtp
+from dtp.identity import Identity
+
+async def main():
+    async with dtp.connect(sys.argv[1], identity=Identity(bytes([1]) * 32)) as connection:
+        stream = await connection.open_stream()
+        stream.write(b"first")
+        await stream.readexactly(5)
+        print("there", flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def exposing(backend, more=ONE, daemon=""):
+    return (
+        f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{daemon}\n'
+        f'[[expose]]\nservice = "api"\nbackend = ["127.0.0.1:{backend.port}"]\nallow = ["*"]\n{more}'
+    )
+
+
+@contextlib.asynccontextmanager
+async def caller(daemon):
+    """A process that has a stream open there."""
+    address = str(daemon.listener.address("api"))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-c", CALLER, address), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert await process.stdout.readline() == b"there\n"
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def run(tmp_path, text_of, scenario, limits=LIMITS):
+    async def main():
+        async with Backend(echo) as backend, asyncio.timeout(120):
+            daemon = Daemon(config(tmp_path, text_of(backend)), FAR, limits=limits)
+            await daemon.start()
+            try:
+                await scenario(daemon)
+            finally:
+                await daemon.close()
+
+    asyncio.run(main())
+
+
+async def without_carriers(daemon):
+    """Wait until all who are known there are gone."""
+    while any(each.source for each in daemon.listener.connections):  # noqa: ASYNC110 - nobody is told
+        await asyncio.sleep(0.01)
+
+
+async def asks(daemon, identity=NEAR):
+    """What comes back on a stream of a new connection."""
+    async with dtp.connect(daemon.listener.address("api"), identity=identity) as connection:
+        stream = await connection.open_stream()
+        stream.write(b"again")
+        return await stream.readexactly(5)
+
+
+def test_a_caller_that_was_killed_is_let_in_at_once(tmp_path):
+    async def scenario(daemon):
+        async with caller(daemon) as process:
+            process.kill()
+            await without_carriers(daemon)
+            assert daemon.open_streams == 1  # it may be resumed
+            assert await asks(daemon) == b"again"
+            (exposed,) = daemon.exposed.values()
+            assert exposed.denials == {}
+            await exposed.wait_empty()
+
+    run(tmp_path, exposing, scenario)
+
+
+def test_a_caller_that_answers_no_more_is_taken_for_gone(tmp_path):
+    """Its carrier is there: a machine that lost its power says nothing."""
+
+    async def scenario(daemon):
+        async with caller(daemon) as process:
+            process.send_signal(signal.SIGSTOP)
+            assert await asks(daemon) == b"again"
+            assert daemon.exposed["api"].denials == {}
+
+    # It is not the ping that all connections have that finds it.
+    run(tmp_path, exposing, scenario, replace(LIMITS, keepalive=0, dead=0.5))
+
+
+@pytest.mark.parametrize("more", [ONE, "concurrency = { service = 1 }"])
+def test_who_is_there_keeps_its_place(tmp_path, more):
+    async def scenario(daemon):
+        async with caller(daemon):
+            for identity in (NEAR, OTHER):
+                if identity is NEAR or "service" in more:
+                    with pytest.raises(StreamReset):
+                        await asks(daemon, identity)
+                else:
+                    assert await asks(daemon, identity) == b"again"
+            assert daemon.open_streams == 1
+
+    run(tmp_path, lambda backend: exposing(backend, more), scenario)
+
+
+def test_one_identity_makes_no_room_by_anothers_streams(tmp_path):
+    async def scenario(daemon):
+        async with caller(daemon) as process:
+            process.kill()
+            await without_carriers(daemon)
+            with pytest.raises(StreamReset):
+                await asks(daemon, OTHER)
+            assert daemon.open_streams == 1
+            assert await asks(daemon, NEAR) == b"again"
+
+    run(tmp_path, lambda backend: exposing(backend, "concurrency = { service = 1 }"), scenario)
+
+
+def test_several_that_want_the_room_wait_for_one_answer(tmp_path):
+    async def scenario(daemon):
+        async with caller(daemon) as process:
+            process.kill()
+            await without_carriers(daemon)
+            answers = await asyncio.gather(*(asks(daemon) for _ in range(3)), return_exceptions=True)
+            assert b"again" in answers
+            assert all(each == b"again" or isinstance(each, StreamReset) for each in answers)
+
+    run(tmp_path, exposing, scenario)
+
+
+def test_a_drain_does_not_wait_for_who_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr("dtp.daemon.relays.absent.PATIENCE", 0.1)
+
+    async def scenario(daemon):
+        async with caller(daemon) as process:
+            process.kill()
+            await without_carriers(daemon)
+            assert await daemon.drain(3600)
+            assert daemon.open_streams == 0
+
+    run(tmp_path, lambda backend: exposing(backend, ""), scenario)
+
+
+def test_a_drain_waits_for_who_is_there(tmp_path):
+    async def scenario(daemon):
+        async with dtp.connect(daemon.listener.address("api"), identity=NEAR) as connection:
+            stream = await connection.open_stream()
+            stream.write(b"first")
+            assert await stream.readexactly(5) == b"first"
+            draining = asyncio.ensure_future(daemon.drain(3600))
+            while not connection.peer_away:  # noqa: ASYNC110 - nobody is told
+                await asyncio.sleep(0.01)
+            stream.write(b"there")
+            assert await stream.readexactly(5) == b"there"
+            assert not draining.done()
+            stream.write_eof()
+            assert await draining
+
+    run(tmp_path, lambda backend: exposing(backend, ""), scenario)
+
+
+def test_a_lost_peer_is_kept_as_long_as_the_file_says(tmp_path):
+    async def scenario(daemon):
+        async with caller(daemon) as process:
+            process.kill()
+            (exposed,) = daemon.exposed.values()
+            await exposed.wait_empty()
+
+    run(tmp_path, lambda backend: exposing(backend, "", 'resume-timeout = "200ms"'), scenario)

@@ -1,0 +1,110 @@
+"""A service of kind `mailbox`: `dtpd` keeps messages for devices that are away, over reloads and restarts."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from dtp.daemon.config.reading import ConfigMistakes
+from dtp.daemon.server import Daemon
+from dtp.identity import Identity
+from dtp.messaging.errors import StoreFailed
+from dtp.messaging.person.messenger import Messenger
+
+from .conftest import FAR, PATIENCE, config
+
+# Always the same: workers of a parallel run have to collect the same tests.
+ALICE, BOB = Identity(bytes([1]) * 32), Identity(bytes([2]) * 32)
+EXPOSE = '[[expose]]\nservice = "dtp.mailbox"\nkind = "mailbox"\nallow = {}\n'
+LIMITS = 'lifetime = "7d"\nrecipients = 10\n'
+
+
+def settings(tmp_path, more="", allow='["*"]', listen="tcp://127.0.0.1:0", top="", limits=""):
+    expose = f'{EXPOSE.format(allow)}{more}\n[expose.mailbox]\nstore = "box.sqlite"\n{limits}'
+    return config(tmp_path, f'[daemon]\nlisten = ["{listen}"]\n{top}\n{expose}')
+
+
+@contextlib.asynccontextmanager
+async def serving(settings):
+    daemon = Daemon(settings, FAR)
+    await daemon.start()
+    try:
+        yield daemon
+    finally:
+        await daemon.close()
+
+
+def messenger(tmp_path, name, identity, daemon=None):
+    at = None if daemon is None else [str(daemon.listener.address("dtp.mailbox"))]
+    return Messenger(identity=identity, store=tmp_path / f"{name}.db", mailboxes=at, name=name)
+
+
+def run(scenario):
+    async def main():
+        async with asyncio.timeout(2 * PATIENCE):
+            await scenario()
+
+    asyncio.run(main())
+
+
+def test_it_keeps_a_message_for_who_is_away(tmp_path):
+    async def scenario():
+        async with serving(settings(tmp_path)) as daemon:
+            async with messenger(tmp_path, "alice", ALICE, daemon) as alice:
+                await alice.wait_reached()
+                card = alice.card
+            (url,) = daemon.listener.urls
+            async with messenger(tmp_path, "bob", BOB, daemon) as bob:
+                await bob.wait_reached()
+                await daemon.reload(settings(tmp_path, "concurrency = {service = 1000}"))
+                await daemon.reload(settings(tmp_path, limits=LIMITS))
+                await bob.send(await bob.add_contact(card.text), "see you at eight")
+                await bob.wait_delivered()
+            (status,) = daemon.status()["exposed"]
+            assert status["kind"] == "mailbox"
+            assert status["mailbox"]["deposit"] >= 1
+            assert status["backends"] == []
+        async with (
+            serving(settings(tmp_path, listen=url, limits=LIMITS)),
+            messenger(tmp_path, "alice", ALICE) as alice,
+        ):
+            await alice.wait_collected()
+            (message,) = await alice.unread()
+            assert (message.sender_name, message.text) == ("bob", "see you at eight")
+
+    run(scenario)
+
+
+def test_a_file_that_is_no_mailbox_ends_the_start(tmp_path):
+    (tmp_path / "box.sqlite").write_bytes(b"these are notes of something else, not messages" * 40)
+
+    async def scenario():
+        with pytest.raises(StoreFailed, match=r"box\.sqlite"):
+            async with serving(settings(tmp_path)):
+                raise AssertionError("it has begun")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("more", "allow", "why"),
+    [
+        ('backend = ["127.0.0.1:1"]', '["*"]', "has no backends"),
+        ('limits = {time = "1m"}', '["*"]', "limits of its own"),
+        ('price = {request = "0.01SUI"}', '["*"]', "can't pay"),
+        ("", f'["{ALICE.id}"]', "key of the moment"),
+    ],
+)
+def test_what_a_mailbox_does_not_have_is_a_mistake(tmp_path, more, allow, why):
+    with pytest.raises(ConfigMistakes, match=why):
+        settings(tmp_path, more, allow)
+
+
+def test_a_mailbox_is_one_process_and_has_its_file_alone(tmp_path):
+    with pytest.raises(ConfigMistakes, match="workers = 1"):
+        settings(tmp_path, top="workers = 2")
+    second = (
+        '[expose.mailbox]\nstore = "box.sqlite"\n[[expose]]\nservice = "b"\nkind = "mailbox"\nallow = ["*"]'
+    )
+    with pytest.raises(ConfigMistakes, match=r"store .* is in the file already"):
+        settings(tmp_path, second)

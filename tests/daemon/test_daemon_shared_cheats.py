@@ -1,0 +1,243 @@
+"""Clients that use two daemons of a host at once, real programs that share a database: all of it counts once."""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+import pytest
+from chain_resolver.conftest import client, net, wallet
+from pay.conftest import bound
+
+from dtp.chain import KeySigner, Program, host, pass_
+from dtp.chain.host import Mode, Terms
+from dtp.chain.resolver import service_number
+from dtp.daemon.paying.side import open_sold
+from dtp.errors import DtpError
+from dtp.identity import Identity
+from dtp.net.address import Address
+from dtp.net.dial import Dialer, suites
+from dtp.pay import dial
+from dtp.pay.client.buying import Budget, purchase
+from dtp.pay.hosting import ensure_service, make_host
+from dtp.pay.metered import Metered
+from dtp.pay.passes import buy
+from dtp.pay.store import Store
+from dtp.pay.store.journal import Journal
+from dtp.pay.ticket import make_ticket
+from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
+from dtp.session.handshake import Endpoint
+from dtp.session.limits import DEFAULT
+
+from .conftest import Backend, echo
+from .programs import PATIENCE, free_port, place
+from .test_daemon_endpoints import deployments, network, on_chain, package_file
+from .test_daemon_paid import is_up
+from .test_daemon_paid_programs import FUNDS, end
+from .test_daemon_state import postgresql_url
+from .test_daemon_vouchers import SAFE, Redis
+
+__all__ = [
+    "bound",
+    "client",
+    "deployments",
+    "net",
+    "network",
+    "on_chain",
+    "package_file",
+    "place",
+    "postgresql_url",
+    "wallet",
+]
+
+PRICE = 1000
+#: Requests of a pass in a period: more than the leases of both daemons.
+QUOTA = 60
+
+
+@dataclass
+class Two:
+    """A host with two daemons, whose owner's client is `chain`; where each of them is dialled."""
+
+    chain: object
+    host: str
+    backend: Backend
+    addresses: list
+    plans: list
+
+
+@contextlib.asynccontextmanager
+async def two_daemons(place, client, net, vouchers, mode=Mode.OPEN, quota=0):
+    if vouchers.startswith("postgresql"):
+        await is_up(vouchers)
+    identities = {name: place.identity(name) for name in ("one", "two")}
+    for identity in identities.values():
+        net.fund(identity.id.sui_address, FUNDS, 3)
+    async with client(KeySigner.from_identity(identities["one"])) as chain, Backend(echo) as backend:
+        made = await make_host(chain)
+        await ensure_service(chain, made, "api", Terms(price_request=PRICE, min_deposit=PRICE), mode=mode)
+        plans = [await new_plan(chain, made, quota)] if quota else []
+        program = Program()
+        operator = host.new_operator(program, made.host.id, made.cap, host.Rights.ALL)
+        program.transfer([operator], identities["two"].id.sui_address)
+        await chain.execute(program)
+        programs, addresses = [], []
+        for name, identity in identities.items():
+            port = free_port()
+            text = f"""[daemon]
+listen = ["tcp://127.0.0.1:{port}"]
+[chain]
+host = "{made.host.id}"
+endpoint = "tcp://127.0.0.1:{port}"
+vouchers = "{vouchers}"
+plans = {plans}
+[[expose]]
+service = "api"
+allow = ["*"]
+backend = ["127.0.0.1:{backend.port}"]
+price = {{ request = {PRICE}, deposit = {PRICE} }}
+exposure = {{ patience = "500ms" }}
+"""
+            program, _ = await asyncio.to_thread(place.dtpd, name, text.replace("'", '"'))
+            programs.append(program)
+            addresses.append(f"dtp+tcp://{identity.id}@127.0.0.1:{port}/api")
+        yield Two(chain, made.host.id, backend, addresses, plans)
+        for program in programs:
+            await end(program)
+
+
+async def new_plan(chain, made, quota):
+    program = Program()
+    plan = pass_.new_plan(
+        program, made.host.id, made.cap, service_number("api"), price=1000, period_ms=3_600_000,
+        quota_requests=quota, quota_bytes=0,
+    )  # fmt: skip
+    pass_.share(program, plan)
+    executed = await chain.execute(program)
+    (created,) = chain.events_in(executed, pass_.SCHEMA, pass_.PlanCreated)
+    return created.plan
+
+
+async def ask(connection):
+    """Ask once; the answer has to be right."""
+    stream = await connection.open_stream()
+    stream.write(b"x")
+    stream.write_eof()
+    assert await stream.read() == b"x"
+
+
+async def ask_on(connection):
+    """Ask until it ends; how many questions were answered."""
+    answered = 0
+    with contextlib.suppress(DtpError):
+        while True:
+            await ask(connection)
+            answered += 1
+    return answered
+
+
+@pytest.fixture(params=["postgresql", "redis"])
+def database(request, place):
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgresql_url")
+    return Redis(place, *SAFE).url
+
+
+@pytest.mark.slow
+def test_a_pass_at_two_daemons_of_a_database_has_one_quota(
+    place, client, wallet, on_chain, net, database, tmp_path
+):
+    async def use(two, chain, at, both):
+        """Connect to one daemon and, when the other has a connection too, ask it until it refuses."""
+        with Store(tmp_path / f"{at}.sqlite") as store:
+            try:
+                connection = await dial.connect(
+                    two.addresses[at],
+                    wallet=chain.signer,
+                    network=chain,
+                    host=two.host,
+                    budget=0,
+                    store=store,
+                )
+            except ConnectionRefused as refused:
+                if refused.close_code != CloseCode.PAYMENT:
+                    raise
+                await both.abort()  # it has nothing to wait for
+                return 0
+            with contextlib.suppress(asyncio.BrokenBarrierError):
+                await both.wait()
+            answered = await ask_on(connection)
+            with contextlib.suppress(DtpError):
+                await connection.close()
+            return answered
+
+    async def together(two, chain):
+        both = asyncio.Barrier(2)
+        return await asyncio.gather(*(use(two, chain, at, both) for at in (0, 1)))
+
+    async def scenario():
+        async with (
+            two_daemons(place, client, net, database, Mode.PASS, QUOTA) as two,
+            client(wallet()) as chain,
+        ):
+            await buy(chain, *two.plans, 1)
+            answered = await together(two, chain)
+            assert min(answered) > 0
+            # All of it, but what one daemon had leased when the other ended: a lease is 16 requests.
+            assert QUOTA - 2 * 16 <= sum(answered) <= QUOTA
+            assert two.backend.connections <= QUOTA
+            later = await together(two, chain)
+            assert sum(answered) + sum(later) <= QUOTA
+
+    asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))
+
+
+async def knock(address, deal):
+    """Come with a channel's ticket, whoever else uses it."""
+    dialer = Dialer(
+        Address.parse(address),
+        Endpoint(Identity.generate(), suites(), DEFAULT),
+        "api",
+        (),
+        lambda binding, peer: make_ticket(deal.key, deal.channel.id, deal.lane.lane, binding),
+        Metered,
+    )
+    return await dialer.connect()
+
+
+@pytest.mark.slow
+def test_a_channel_is_served_by_one_daemon_of_a_database_at_a_time(
+    place, client, wallet, on_chain, net, database, tmp_path, bound
+):
+    """Else each would serve all that is unpaid at first, and take the whole deposit for its own."""
+
+    async def scenario():
+        async with two_daemons(place, client, net, database) as two, client(wallet()) as chain:
+            with Store(tmp_path / "buyer.sqlite") as store:
+                journal = Journal(store)
+                deal = await purchase(chain, journal, two.host, "api", Budget(20 * PRICE))
+                unpaid = 0
+                for first, second in (two.addresses, two.addresses[::-1]):
+                    connection, other = await knock(first, deal), None
+                    try:
+                        if not unpaid:
+                            await ask(connection)
+                            unpaid += 1
+                            other = await knock(second, deal)
+                            with pytest.raises(
+                                ConnectionClosed, match="another daemon of this host"
+                            ) as closed:
+                                await ask(other)
+                            assert closed.value.close_code == CloseCode.PAYMENT
+                        unpaid += await ask_on(connection)  # never pays, and is cut off
+                    finally:
+                        for each in (connection, other):
+                            if each is not None:
+                                each.abort()
+                                await each.wait_gone()
+                # What was served and not paid is remembered for both: coming to the other one gives nothing again.
+                assert PRICE < unpaid * PRICE <= bound
+                with contextlib.closing(open_sold(database)) as sold:
+                    assert sold.sold_lane(deal.channel.id, 0).used.requests >= unpaid
+                await journal.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))

@@ -1,0 +1,316 @@
+"""Brokers: NATS with JetStream, zenoh, and MQTT for devices. Real servers on loopback; what is missing is named."""
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dtp.gossip import EngineError, Gossip
+from dtp.gossip.engines.bridge import subject_part
+from dtp.gossip.engines.mqtt import MqttBridge
+from dtp.gossip.engines.nats import NatsEngine
+from dtp.gossip.engines.zenoh import ZenohEngine
+from dtp.gossip.message import parse
+
+sys.path.insert(0, str(Path(__file__).parent))
+from nodes import identity, joined, nodes, until
+
+KEY = b"k" * 32
+NATS = shutil.which("nats-server")
+MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def server(command, port):
+    """A program that listens at a port, until it is no longer needed."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(500):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+                break
+            time.sleep(0.02)
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture
+def nats(tmp_path):
+    if NATS is None:
+        pytest.skip("nats-server is missing: apt install nats-server")
+    port = free_port()
+    command = [NATS, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(tmp_path)]
+    with server(command, port):
+        yield f"nats://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def mosquitto(tmp_path):
+    if MOSQUITTO is None:
+        pytest.skip("mosquitto is missing: apt install mosquitto")
+    port = free_port()
+    (tmp_path / "conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
+    with server([MOSQUITTO, "-c", str(tmp_path / "conf")], port):
+        yield port
+
+
+def run(main):
+    """Run a test in real time: brokers have no other."""
+
+    async def whole():
+        async with asyncio.timeout(30), contextlib.AsyncExitStack() as stack:
+            await main(stack)
+
+    asyncio.run(whole())
+
+
+async def lone(stack, name):
+    return await stack.enter_async_context(Gossip(identity(name)))
+
+
+async def private(stack, gossip, **options):
+    return await stack.enter_async_context(gossip.topic("family", key=KEY, **options))
+
+
+async def carried(*topics):
+    """Wait until each topic has its broker."""
+    await until(lambda: all(topic._gossip.router.has_members(topic.wire_name) for topic in topics))
+
+
+# ---- NATS --------------------------------------------------------------------------------------------------------
+
+
+def test_messages_over_nats_are_signed_sealed_and_each_comes_once(nats):
+    async def main(stack):
+        import nats as client
+
+        seen = []
+        spy = await client.connect(nats)
+
+        async def keep(message):
+            seen.append(message)
+
+        await spy.subscribe(">", cb=keep)
+        one, other = await lone(stack, "one"), await lone(stack, "other")
+        for gossip in (one, other):
+            await gossip.attach(NatsEngine(nats))
+        first, second = await private(stack, one), await private(stack, other)
+        await carried(first, second)
+        for number in range(20):
+            await first.publish(b"secret %d" % number)
+        found = [await second.read() for _ in range(20)]
+        assert sorted(message.data for message in found) == sorted(b"secret %d" % at for at in range(20))
+        assert {message.author for message in found} == {one.identity.id}
+        await spy.flush()
+        assert {message.subject for message in seen} == {"dtp.topic." + subject_part(first.wire_name)}
+        assert not any(b"secret" in message.data or b"family" in message.data for message in seen)
+        assert {parse(message.data).id for message in seen} == {message.id for message in found}
+        await spy.close()
+
+    run(main)
+
+
+def test_a_node_joins_a_mesh_and_a_broker_without_signing_anew(nats):
+    """mesh: a - b - c, and b and c are clients of the broker, and so is d, which is no neighbour of anybody."""
+
+    async def main(stack):
+        wall = time.time
+        a, b, c = await stack.enter_async_context(nodes(3, wall=wall))
+        far = await lone(stack, "far")
+        for gossip in (b.gossip, c.gossip, far):
+            await gossip.attach(NatsEngine(nats))
+        topics = [await private(stack, each) for each in (a.gossip, b.gossip, c.gossip, far)]
+        await carried(*topics)
+        await until(lambda: all(len(topic.members) >= 2 for topic in topics[:3]))
+        message_id = await topics[0].publish(b"from the mesh")
+        for topic in topics[1:]:
+            message = await topic.read()
+            assert (message.id, message.author, message.data) == (message_id, a.id, b"from the mesh")
+        message_id = await topics[3].publish(b"from afar")
+        for topic in topics[:3]:
+            message = await topic.read()
+            assert (message.id, message.author, message.data) == (message_id, far.identity.id, b"from afar")
+        await asyncio.sleep(0.4)  # what is kept back would have gone by now
+        assert not any(topic._waiting for topic in topics)
+        sent = b.gossip.counts["engine-sent"] + c.gossip.counts["engine-sent"]
+        spared = b.gossip.counts["engine-spared"] + c.gossip.counts["engine-spared"]
+        assert (sent + spared) >= 2
+        assert sent <= 2
+
+    run(main)
+
+
+def test_jetstream_keeps_messages_for_those_that_join_late_and_for_those_that_were_away(nats):
+    async def main(stack):
+        one = await lone(stack, "one")
+        await one.attach(NatsEngine(nats, last=3600))
+        first = await private(stack, one)
+        await carried(first)
+        for number in range(150):
+            await first.publish(b"%d" % number)
+        await until(lambda: one.counts["engine-sent"] == 150)
+        late = await lone(stack, "late")
+        bridge = await late.attach(NatsEngine(nats, last=3600))
+        second = await private(stack, late, history=600)
+        found = [int((await second.read()).data) for _ in range(150)]
+        assert sorted(found) == list(range(150))
+        # Away: what comes meanwhile isn't brought, and is fetched on return.
+        away = int(time.time() * 1000)
+        await bridge.engine.unsubscribe(second.wire_name)
+        await first.publish(b"150")
+        await until(lambda: one.counts["engine-sent"] == 151)
+        bridge._returned(away - 1)
+        assert (await second.read()).data == b"150"
+
+    run(main)
+
+
+def test_topics_without_a_key_stay_off_the_broker_unless_told(nats):
+    async def main(stack):
+        one, other = await lone(stack, "one"), await lone(stack, "other")
+        await one.attach(NatsEngine(nats))
+        await other.attach(NatsEngine(nats), plain=True)
+        first = await stack.enter_async_context(one.topic("weather"))
+        second = await stack.enter_async_context(other.topic("weather"))
+        await carried(second)
+        assert one.counts["engine-not-private"] == 1
+        assert not one.router.has_members(first.wire_name)
+
+    run(main)
+
+
+def test_what_a_broker_brings_is_checked_and_the_broker_not_blamed(nats):
+    async def main(stack):
+        import nats as client
+
+        one, other = await lone(stack, "one"), await lone(stack, "other")
+        for gossip in (one, other):
+            await gossip.attach(NatsEngine(nats))
+        first, second = await private(stack, one), await private(stack, other)
+        await carried(first, second)
+        stranger = await client.connect(nats)
+        subject = "dtp.topic." + subject_part(first.wire_name)
+        for data in (b"", b"no message", bytes(500)) * 20:
+            await stranger.publish(subject, data)
+        await stranger.flush()
+        await until(lambda: other.counts["message-malformed"] == 60)
+        await first.publish(b"still")
+        assert (await second.read()).data == b"still"
+        await stranger.close()
+
+    run(main)
+
+
+def test_a_broker_that_is_not_there_is_a_named_error():
+    async def main(stack):
+        one = await lone(stack, "one")
+        with pytest.raises(EngineError, match="can't be reached"):
+            await one.attach(NatsEngine(f"nats://127.0.0.1:{free_port()}", max_reconnect_attempts=1))
+
+    run(main)
+
+
+# ---- zenoh -------------------------------------------------------------------------------------------------------
+
+
+def test_messages_over_zenoh_are_handed_over_in_batches():
+    async def main(stack):
+        port = free_port()
+        quiet = {"scouting": {"multicast": {"enabled": False}}}
+        one, other = await lone(stack, "one"), await lone(stack, "other")
+        await one.attach(ZenohEngine({"listen": {"endpoints": [f"tcp/127.0.0.1:{port}"]}} | quiet))
+        engine = ZenohEngine({"connect": {"endpoints": [f"tcp/127.0.0.1:{port}"]}} | quiet)
+        handed = []
+        bridge = await other.attach(engine)
+        take = engine._on_messages
+        engine._on_messages = lambda messages: (handed.append(len(messages)), take(messages))
+        first, second = await private(stack, one), await private(stack, other, overflow="raise", room=5000)
+        await carried(first, second)
+        found = set()
+        while b"hello" not in found:  # subscriptions take a moment to get around
+            await first.publish(b"hello")
+            with contextlib.suppress(TimeoutError):
+                found.add((await asyncio.wait_for(second.read(), 0.2)).data)
+        for number in range(1000):
+            await first.publish(b"%d" % number)
+        numbers = set()
+        while len(numbers) < 1000:
+            data = (await second.read()).data
+            if data != b"hello":
+                numbers.add(int(data))
+        assert sum(handed) >= 1000
+        assert len(handed) < sum(handed)
+        assert engine.dropped == 0
+        assert bridge.engine is engine
+
+    run(main)
+
+
+# ---- MQTT --------------------------------------------------------------------------------------------------------
+
+
+def test_devices_of_mqtt_write_to_a_topic_and_read_it(mosquitto):
+    async def main(stack):
+        import aiomqtt
+
+        made = await stack.enter_async_context(nodes(2, wall=time.time))
+        first, second = await joined(stack, made)
+        device = await stack.enter_async_context(aiomqtt.Client("127.0.0.1", mosquitto))
+        await device.subscribe("home/weather")
+        bridge = await stack.enter_async_context(
+            MqttBridge(first, "127.0.0.1", "home/weather", port=mosquitto)
+        )
+        await device.publish("home/weather", b"21.5", qos=1)
+        message = await second.read()
+        assert (message.data, message.author) == (b"21.5", made[0].id)  # signed by the bridge
+        assert (await anext(device.messages)).payload == b"21.5"  # its own
+        await second.publish(b"close the window")
+        assert (await anext(device.messages)).payload == b"close the window"
+        await until(lambda: bridge.counts["out"])
+        assert bridge.counts == {"in": 1, "out": 1}  # what the bridge wrote didn't come back
+
+    run(main)
+
+
+@pytest.mark.slow
+def test_a_bridge_comes_back_when_its_broker_does(tmp_path):
+    if MOSQUITTO is None:
+        pytest.skip("mosquitto is missing: apt install mosquitto")
+    port = free_port()
+    (tmp_path / "conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
+    command = [MOSQUITTO, "-c", str(tmp_path / "conf")]
+
+    async def main(stack):
+        import aiomqtt
+
+        made = await stack.enter_async_context(nodes(2, wall=time.time))
+        first, second = await joined(stack, made)
+        with pytest.raises(EngineError, match="no broker"):
+            await asyncio.wait_for(
+                MqttBridge(first, "127.0.0.1", "home/weather", port=free_port()).__aenter__(), 20
+            )
+        with server(command, port):
+            bridge = await stack.enter_async_context(
+                MqttBridge(first, "127.0.0.1", "home/weather", port=port)
+            )
+        await until(lambda: bridge._task.restarts >= 1)
+        await second.publish(b"kept")
+        with server(command, port):
+            async with aiomqtt.Client("127.0.0.1", port) as device:
+                await device.subscribe("home/weather")
+                assert (await anext(device.messages)).payload == b"kept"
+
+    run(main)

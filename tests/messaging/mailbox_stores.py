@@ -1,0 +1,189 @@
+"""What every store of a mailbox has to do: `CHECKS`, which each engine's test calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from dtp.identity import Identity
+from dtp.messaging.ends.device import LocalDevice
+from dtp.messaging.mailbox import MailboxLimits, MailboxStore, Refusal, Tray
+from dtp.messaging.mailbox.stamps import make_stamp, stamp_bits
+from dtp.messaging.mailbox.store import Deposit, access_hash, piece_hash
+
+ALICE, BOB = (Identity(bytes([each]) * 32, bytes([each + 9]) * 32) for each in (1, 2))
+NOW = 1_700_000_000
+ACCESS = b"a" * 16
+
+
+def envelope(number: int = 0, size: int = 512) -> bytes:
+    return number.to_bytes(8, "big").ljust(size, b"\1")
+
+
+def local(identity: Identity, now_ms: int = NOW * 1000, instance: bytes = b"i" * 16) -> LocalDevice:
+    return LocalDevice.begin(identity, instance, now_ms)
+
+
+class Registered(Protocol):
+    """Returns an empty store that Alice's device collects from."""
+
+    def __call__(self, limits: MailboxLimits | None = None, *, bits: int = 0) -> MailboxStore: ...
+
+
+def register_alice(store: MailboxStore, bits: int = 0) -> None:
+    """Have a store keep things for Alice's device."""
+    device = local(ALICE)
+    store.publish(ALICE.id.key, device.keys.sequence, device.keys.encoded, device.make_one_time_keys(3))
+    store.set_access(ALICE.id.key, access_hash(ACCESS), bits)
+
+
+def known(number: int, size: int = 512, seconds: int = 1000) -> Deposit:
+    return Deposit(ALICE.id.key, envelope(number, size), seconds, ACCESS)
+
+
+def check_each_envelope_is_kept_once_in_order_until_it_is_acknowledged(registered: Registered) -> None:
+    store = registered()
+    outcomes = store.deposit([known(1), known(2), known(1)], NOW)
+    assert [each.refusal for each in outcomes] == [Refusal.DONE] * 3
+    kept = store.fetch(ALICE.id.key, Tray.KNOWN, 0, 10, 1 << 20)
+    assert [each.envelope for each in kept] == [envelope(1), envelope(2)]
+    assert store.fetch(ALICE.id.key, Tray.KNOWN, kept[0].id, 10, 1 << 20) == kept[1:]
+    store.acknowledge(BOB.id.key, [kept[0].id])  # which isn't Bob's
+    assert len(store.fetch(ALICE.id.key, Tray.KNOWN, 0, 10, 1 << 20)) == 2
+    store.acknowledge(ALICE.id.key, [kept[0].id, kept[0].id, 999])
+    assert store.fetch(ALICE.id.key, Tray.KNOWN, 0, 10, 1 << 20) == kept[1:]
+    status = store.status(ALICE.id.key)
+    assert status is not None
+    assert (status.count, status.bytes, status.one_time_keys) == (1, 512, 3)
+
+
+def check_quotas_are_for_each_device_and_less_for_strangers(registered: Registered) -> None:
+    store = registered(MailboxLimits(envelopes=4, strangers=2))
+    stranger = [Deposit(ALICE.id.key, envelope(each), 1000) for each in range(10, 13)]
+    refused = [each.refusal for each in store.deposit(stranger, NOW)]
+    assert refused == [Refusal.DONE, Refusal.DONE, Refusal.FULL]
+    refused = [each.refusal for each in store.deposit([known(1), known(2), known(3)], NOW)]
+    assert refused == [Refusal.DONE, Refusal.DONE, Refusal.FULL]
+    assert [each.envelope for each in store.fetch(ALICE.id.key, Tray.STRANGERS, 0, 9, 1 << 20)] == [
+        envelope(10),
+        envelope(11),
+    ]
+    (found,) = store.deposit([Deposit(BOB.id.key, envelope(), 9)], NOW)
+    assert found.refusal is Refusal.UNKNOWN_RECIPIENT
+
+
+def check_strangers_need_a_stamp_for_just_this_envelope(registered: Registered) -> None:
+    store = registered(bits=8)
+    (refused,) = store.deposit([Deposit(ALICE.id.key, envelope(1), 9)], NOW)
+    assert (refused.refusal, refused.detail) == (Refusal.STAMP_NEEDED, 8)
+    stamp = make_stamp(ALICE.id.key, envelope(1), 8)
+    assert stamp_bits(ALICE.id.key, envelope(1), stamp) >= 8
+    others = [Deposit(ALICE.id.key, envelope(each), 9, stamp=stamp) for each in range(2, 40)]
+    assert sum(each.refusal is Refusal.DONE for each in store.deposit(others, NOW)) <= 3
+    wrong = Deposit(ALICE.id.key, envelope(1), 9, b"x" * 16, stamp)  # a wrong access is none
+    assert store.deposit([wrong], NOW)[0].refusal is Refusal.DONE
+    assert store.fetch(ALICE.id.key, Tray.STRANGERS, 0, 1, 1)[0].envelope == envelope(1)
+    paid = Deposit(ALICE.id.key, envelope(99), 9, paid=True)
+    assert store.deposit([paid], NOW)[0].refusal is Refusal.DONE
+
+
+def check_a_mailbox_may_ask_strangers_for_more_work_than_its_owners_do(registered: Registered) -> None:
+    store = registered(MailboxLimits(stamp_bits=9), bits=4)
+    (refused,) = store.deposit([Deposit(ALICE.id.key, envelope(1), 9)], NOW)
+    assert (refused.refusal, refused.detail) == (Refusal.STAMP_NEEDED, 9)
+    stamp = make_stamp(ALICE.id.key, envelope(1), 9)
+    assert store.deposit([Deposit(ALICE.id.key, envelope(1), 9, stamp=stamp)], NOW)[0].refusal is Refusal.DONE
+    assert store.deposit([known(2)], NOW)[0].refusal is Refusal.DONE  # whoever is known needs none
+
+
+def check_what_is_kept_for_long_enough_goes_and_makes_room(registered: Registered) -> None:
+    store = registered(MailboxLimits(lifetime=50, envelopes=2))
+    store.deposit([known(1, seconds=10), known(2, seconds=10**9)], NOW)
+    store.put_piece(ALICE.id.key, b"piece", 10, ACCESS, NOW)
+    assert store.expire(NOW + 9) == 0
+    assert store.expire(NOW + 10) == 2
+    assert store.get_piece(piece_hash(b"piece")) is None
+    assert store.deposit([known(3)], NOW)[0].refusal is Refusal.DONE
+    assert store.expire(NOW + 50) == 2
+    status = store.status(ALICE.id.key)
+    assert status is not None
+    assert (status.count, status.bytes, status.strangers) == (0, 0, 0)
+
+
+def check_a_one_time_key_is_given_once_and_older_keys_are_refused(registered: Registered) -> None:
+    store = registered()
+    keys, first = store.take_keys(ALICE.id.key) or (b"", b"")
+    given = {first} | {(store.take_keys(ALICE.id.key) or (b"", b""))[1] for _ in range(2)}
+    assert len(given) == 3
+    assert store.take_keys(ALICE.id.key) == (keys, b"")
+    older = local(ALICE, NOW * 1000 - 1)
+    refused = store.publish(ALICE.id.key, older.keys.sequence, older.keys.encoded, [])
+    assert refused.refusal is Refusal.OLDER_KEYS
+    newer = local(ALICE, NOW * 1000 + 1, b"j" * 16)
+    store.publish(ALICE.id.key, newer.keys.sequence, newer.keys.encoded, newer.make_one_time_keys(1))
+    assert store.take_keys(ALICE.id.key)[0] == newer.keys.encoded  # type: ignore[index]
+    assert store.take_keys(BOB.id.key) is None
+
+
+def check_one_time_keys_of_an_instance_before_are_not_given_out(registered: Registered) -> None:
+    store = registered()
+    newer = local(ALICE, NOW * 1000 + 1, b"j" * 16)
+    (one,) = newer.make_one_time_keys(1)
+    store.publish(ALICE.id.key, newer.keys.sequence, newer.keys.encoded, [one])
+    assert store.take_keys(ALICE.id.key) == (newer.keys.encoded, one)
+    assert store.take_keys(ALICE.id.key) == (newer.keys.encoded, b"")
+
+
+def check_a_device_that_leaves_leaves_nothing(registered: Registered) -> None:
+    store = registered()
+    store.deposit([known(1)], NOW)
+    store.put_piece(ALICE.id.key, b"piece", 10, ACCESS, NOW)
+    store.leave(ALICE.id.key)
+    store.leave(ALICE.id.key)
+    assert store.status(ALICE.id.key) is None
+    assert store.get_piece(piece_hash(b"piece")) is None
+    registered_again = local(ALICE)
+    store.publish(ALICE.id.key, 1, registered_again.keys.encoded, [])
+    assert store.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 99999) == []
+
+
+def check_a_mailbox_with_enough_recipients_takes_no_more(registered: Registered) -> None:
+    store = registered(MailboxLimits(recipients=1))
+    bob = local(BOB)
+    assert store.publish(BOB.id.key, 1, bob.keys.encoded, []).refusal is Refusal.FULL
+
+
+def check_pieces_are_for_who_is_known_and_within_the_quota(registered: Registered) -> None:
+    store = registered(MailboxLimits(recipient_bytes=1000))
+    put = store.put_piece
+    assert put(ALICE.id.key, b"x" * 600, 9, b"b" * 16, NOW).refusal is Refusal.UNKNOWN_RECIPIENT
+    assert put(ALICE.id.key, b"x" * 600, 9, ACCESS, NOW).refusal is Refusal.DONE
+    assert put(ALICE.id.key, b"x" * 600, 9, ACCESS, NOW).refusal is Refusal.DONE  # the same one
+    assert put(ALICE.id.key, b"y" * 600, 9, ACCESS, NOW).refusal is Refusal.FULL
+    assert store.has_pieces([piece_hash(b"x" * 600), piece_hash(b"y" * 600)]) == [True, False]
+
+
+def check_a_card_is_kept_for_a_device_that_is_known(registered: Registered) -> None:
+    store = registered()
+    assert (store.card(ALICE.id.key), store.card(BOB.id.key)) == (b"", None)
+    assert store.put_card(BOB.id.key, b"card").refusal is Refusal.UNKNOWN_RECIPIENT
+    for card in (b"card", b"another"):
+        assert store.put_card(ALICE.id.key, card).refusal is Refusal.DONE
+        assert store.card(ALICE.id.key) == card
+    store.leave(ALICE.id.key)
+    assert store.card(ALICE.id.key) is None
+
+
+CHECKS: tuple[Callable[[Registered], None], ...] = (
+    check_each_envelope_is_kept_once_in_order_until_it_is_acknowledged,
+    check_quotas_are_for_each_device_and_less_for_strangers,
+    check_strangers_need_a_stamp_for_just_this_envelope,
+    check_a_mailbox_may_ask_strangers_for_more_work_than_its_owners_do,
+    check_what_is_kept_for_long_enough_goes_and_makes_room,
+    check_a_one_time_key_is_given_once_and_older_keys_are_refused,
+    check_one_time_keys_of_an_instance_before_are_not_given_out,
+    check_a_device_that_leaves_leaves_nothing,
+    check_a_mailbox_with_enough_recipients_takes_no_more,
+    check_pieces_are_for_who_is_known_and_within_the_quota,
+    check_a_card_is_kept_for_a_device_that_is_known,
+)

@@ -1,0 +1,175 @@
+"""Cards that nobody has handed over: found in the DHT, refreshed, and refused where a source knows better."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from post_office import PostOffice, known_identity, post_office, take, wait_notice
+
+from dtp.identity import Account, Device, Identity, PeerId
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.errors import MessageError, UnknownContact
+from dtp.messaging.person.card_sources import DHT_NAME, CardRolledBack, CardSource, DhtCards, account_content
+from dtp.messaging.person.notices import What
+from dtp.peers.dht import Dht
+from dtp.peers.record import PeerRecord
+
+Test = Callable[[Callable[[PostOffice], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def office(tmp_path: Path, request: pytest.FixtureRequest) -> Test:
+    name = str(zlib.crc32(request.node.name.encode()))
+    return lambda test: post_office(test, tmp_path, name)
+
+
+class Shelf(CardSource):
+    """Has the cards that it was given, and refuses those that it is told to."""
+
+    def __init__(self) -> None:
+        self.cards: dict[bytes, ContactCard] = {}
+        self.published: list[ContactCard] = []
+        self.refused: set[bytes] = set()
+
+    async def find(self, person: bytes) -> ContactCard | None:
+        return self.cards.get(person)
+
+    async def check(self, card: ContactCard) -> None:
+        if card.signature in self.refused:
+            raise CardRolledBack("it is older than this source knows")
+
+    async def publish(self, card: ContactCard) -> None:
+        self.published.append(card)
+
+
+class Broken(CardSource):
+    """Can't be asked."""
+
+    async def find(self, person: bytes) -> ContactCard | None:
+        raise MessageError("away")
+
+    async def check(self, card: ContactCard) -> None:
+        raise MessageError("away")
+
+    async def publish(self, card: ContactCard) -> None:
+        raise MessageError("away")
+
+
+def test_two_people_find_each_other_in_the_dht(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        async with AsyncExitStack() as stack:
+            dhts = [Dht(known_identity(name), bind=("127.0.0.1", 0)) for name in ("alice", "bob", "third")]
+            for each in dhts:
+                await stack.enter_async_context(each)
+            for each in dhts:
+                for other in dhts:
+                    each.meet(PeerRecord.sign(other.identity, now=0.0, dht=other.endpoint))
+            alice = await at.begin("alice", box, cards=[DhtCards(dhts[0])])
+            bob = await at.begin("bob", box, cards=[Broken(), DhtCards(dhts[1])])
+            await alice.lookup.publish()
+            name = str(known_identity("alice").id)
+            await bob.send(name, "found you")
+            (message,) = await take(alice, 1)
+            assert (message.text, message.sender_name) == ("found you", "bob")
+            contact = bob.find_contact(alice.card.person)
+            assert contact is not None
+            assert (contact.card.access, contact.stranger) == (b"", False)  # the public part
+            nobody = Identity.generate().id
+            with pytest.raises(UnknownContact):
+                await bob.send(nobody, "?")
+            with pytest.raises(UnknownContact):
+                await bob.find_person("alicia")
+            large = replace(alice.card, mailboxes=tuple("x" * 250 for _ in range(8)))
+            with pytest.raises(MessageError, match="fewer mailboxes"):
+                await DhtCards(dhts[0]).publish(large)
+
+    office(main)
+
+
+def test_an_account_is_found_in_the_dht_by_its_devices(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with AsyncExitStack() as stack:
+            laptop, key, recovery = (Identity.generate() for _ in range(3))
+            dhts = [Dht(each, bind=("127.0.0.1", 0)) for each in (laptop, Identity.generate())]
+            for each in dhts:
+                await stack.enter_async_context(each)
+            for one, other in (dhts, reversed(dhts)):
+                one.meet(PeerRecord.sign(other.identity, now=0.0, dht=other.endpoint))
+            account = Account.create(key, recovery.id, [Device(laptop.id.key, "laptop")])
+            mine, theirs = (DhtCards(each) for each in dhts)
+            card = ContactCard(key.id.key, account.card, 5, 0, "Alice", ("dtp+tcp://box",)).signed(key)
+            assert await theirs.find(card.person) is None
+            record = PeerRecord.sign(laptop, now=time.time(), dht=dhts[0].endpoint)
+            await dhts[0].publish(record)
+            await mine.publish(card)
+            assert await theirs.find(card.person) == card
+            forger = dhts[1]  # says that it is a device of the account, and isn't
+            await forger.publish(PeerRecord.sign(forger.identity, now=time.time(), dht=forger.endpoint))
+            await forger.provide(account_content(card.person))
+            for forged in (b"nonsense", replace(card, sequence=9).encode()):
+                sequence = forged[0]
+                await forger.put(forged, name=DHT_NAME, sequence=sequence)
+                assert await theirs.find(card.person) == card
+
+    office(main)
+
+
+def test_newer_cards_are_found_told_and_older_ones_refused(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        box, shelf = await at.open(), Shelf()
+        laptop, key, recovery, key2, recovery2 = (Identity.generate() for _ in range(5))
+        account = Account.create(key, recovery.id, [Device(laptop.id.key, "laptop")])
+        owner = await at.begin("owner", box, identity=laptop, account=account, cards=[shelf])
+        bob = await at.begin("bob", box, cards=[shelf], consent="ask")
+        first = owner.card.public()
+        await bob.add_contact(first)
+        other = Account.rotate(account.card, recovery, key2, recovery2.id, [Device(laptop.id.key, "laptop")])
+        newer = ContactCard(key2.id.key, other.card, first.sequence + 1, 0, "owner", first.mailboxes).signed(
+            key2
+        )
+        shelf.cards[newer.person] = newer
+        await bob.refresh_cards()
+        notice = await wait_notice(bob, What.CONSENT_NEEDED)
+        assert notice.person == newer.person
+        await owner.refresh_cards()
+        assert (await wait_notice(owner, What.OWN_KEY_REPLACED)).person == newer.person
+        await bob.accept_key(newer.person)
+        shelf.cards[newer.person] = first
+        shelf.refused.add(first.signature)
+        await bob.refresh_cards()
+        found = bob.find_contact(newer.person)
+        assert found is not None
+        assert found.card.key == key2.id.key
+        with pytest.raises(CardRolledBack):
+            await bob.add_contact(first)
+
+    office(main)
+
+
+def test_our_card_is_published_again_when_it_changes_and_a_revoked_device_hears_of_it(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        box, shelf = await at.open(), Shelf()
+        laptop, phone, key, recovery = (Identity.generate() for _ in range(4))
+        account = Account.create(key, recovery.id, [Device(laptop.id.key, "laptop")])
+        owner = await at.begin("owner", box, identity=laptop, account=account, cards=[shelf])
+        other = await at.begin("phone", box, identity=phone, cards=[shelf])
+        await other.join(await owner.approve_device(PeerId(phone.id.key), "phone"))
+        client = next(iter(owner.delivery.own.values()))
+        while phone.id.key not in shelf.published[-1].devices if shelf.published else True:
+            await owner.delivery.run(lambda: None)
+        while phone.id.key not in (await client.get_card(laptop.id.key)).devices:  # its mailbox has it, too
+            await owner.delivery.run(lambda: None)
+        card = owner.card
+        await owner.revoke_device(PeerId(phone.id.key))
+        shelf.cards[card.person] = owner.card.public()
+        await other.refresh_cards()
+        assert (await wait_notice(other, What.REVOKED)).person == card.person
+
+    office(main)

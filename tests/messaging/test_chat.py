@@ -1,0 +1,231 @@
+"""`dtp chat`: driven by keys, as somebody at a terminal would."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from post_office import PostOffice, acquainted, post_office, take, wait_notice
+
+pytest.importorskip("textual")
+
+from textual.pilot import Pilot
+from textual.widgets import Input, OptionList, Static
+
+from dtp.cli.chat.app import ChatApp
+from dtp.cli.chat.lines import receipt_mark
+from dtp.messaging.person.messenger import Messenger
+from dtp.messaging.person.notices import What
+
+Test = Callable[[Callable[[PostOffice], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def office(tmp_path: Path, request: pytest.FixtureRequest) -> Test:
+    name = str(zlib.crc32(request.node.name.encode()))
+    return lambda test: post_office(test, tmp_path, name)
+
+
+class Screen:
+    """What somebody sees, and does."""
+
+    def __init__(self, pilot: Pilot[None]) -> None:
+        self.pilot = pilot
+        self.app = pilot.app
+
+    def lines(self, widget: str) -> list[str]:
+        listed = self.app.query_one(widget, OptionList)
+        return [str(each.prompt) for each in listed.options]
+
+    @property
+    def messages(self) -> list[str]:
+        """Without the time of each."""
+        return [line[6:] if line[2:3] == ":" else line for line in self.lines("#messages")]
+
+    @property
+    def rooms(self) -> list[str]:
+        return [" ".join(line.split()) for line in self.lines("#rooms")]
+
+    @property
+    def typing(self) -> str:
+        return str(self.app.query_one("#typing", Static).render())
+
+    @property
+    def told(self) -> list[str]:
+        return [each.message for each in self.app._notifications]
+
+    async def write(self, text: str) -> None:
+        self.app.query_one("#write", Input).value = text
+        await self.pilot.press("enter")
+
+    async def until(self, holds: Callable[[], Any]) -> None:
+        """Wait until it holds; the test has a limit."""
+        while not holds():
+            await self.pilot.pause()
+            await asyncio.sleep(0.01)
+
+
+def chat(messenger: Messenger, body: Callable[[Screen], Awaitable[None]]) -> Awaitable[None]:
+    async def run() -> None:
+        async with ChatApp(messenger).run_test(size=(100, 30)) as pilot:
+            await body(Screen(pilot))
+
+    return run()
+
+
+def test_a_conversation_with_receipts_edits_reactions_and_replies(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob):
+
+            async def body(screen: Screen) -> None:
+                assert screen.rooms == ["bob"]
+                assert screen.app.sub_title == "connected"
+                await screen.write("see you at seven")
+                await screen.until(lambda: screen.messages)
+                (message,) = await take(bob, 1)
+                assert message.text == "see you at seven"
+                await screen.until(lambda: screen.messages == ["alice  see you at seven  ✓✓"])
+                await screen.write("/edit see you at eight")
+                await screen.until(lambda: "eight (edited)" in screen.messages[0])
+                await wait_notice(bob, What.CHANGED)
+                await message.react("👍")
+                await screen.until(lambda: "👍" in screen.messages[0])
+                await message.reply("I'll [b]be[/b] there\x1b[31m")
+                await screen.until(lambda: len(screen.messages) == 2)
+                assert screen.lines("#messages")[1].startswith("  > see you at eight\n")
+                assert screen.lines("#messages")[1].endswith("I'll [b]be[/b] there\\x1b[31m")
+                await screen.until(lambda: screen.rooms == ["bob"])  # what is seen is read
+                assert await alice.unread() == []
+                await screen.write("//really")
+                await screen.until(lambda: len(screen.messages) == 3)
+                await screen.write("/delete")
+                await screen.until(lambda: screen.messages[-1] == "alice  deleted")
+                await screen.write("/react x")
+                await screen.until(lambda: screen.messages[-1].endswith("x"))
+
+            await chat(alice, body)
+
+    office(main)
+
+
+def test_rooms_unread_marks_groups_and_strangers(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        async with acquainted(at, box) as (alice, bob):
+            carol = await at.begin("carol", box)
+            group = await bob.create_group("choir", ["alice"])
+            await wait_notice(alice, What.GROUP_CHANGED)
+
+            async def body(screen: Screen) -> None:
+                assert screen.rooms == ["bob", "# choir"]
+                await group.send("rehearsal moved")
+                await group.send("to Friday")
+                await screen.until(lambda: screen.rooms == ["bob", "# choir 2"])
+                assert screen.messages == []
+                await screen.pilot.press("ctrl+n")
+                await screen.until(lambda: len(screen.messages) == 2)
+                assert screen.rooms == ["bob", "# choir"]
+                await screen.write("who moved it?")
+                assert (await take(bob, 1))[0].group is not None
+                await carol.send(alice.card, "hello")
+                await screen.until(lambda: screen.rooms == ["bob", "carol 1", "# choir"])
+                assert any("carol has written for the first time" in each for each in screen.told)
+                await screen.pilot.press("ctrl+p")
+                await screen.until(lambda: screen.messages == ["carol  hello"])
+                await screen.pilot.press("ctrl+p")
+                await screen.until(lambda: screen.messages == [])
+                await bob.set_typing("alice")
+                await screen.until(lambda: screen.typing == "bob is typing")
+                await bob.send("alice", "typed")
+                await screen.until(lambda: screen.messages == ["bob  typed"])
+                assert screen.typing == ""
+                await screen.write("/group quartet bob carol")
+                await screen.until(lambda: "# quartet" in screen.rooms)
+
+            await chat(alice, body)
+
+    office(main)
+
+
+def test_typing_is_told_and_files_go_both_ways(office: Test, tmp_path: Path) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob):
+            (tmp_path / "a map.txt").write_text("left, then left")
+            (tmp_path / "saved").mkdir()
+
+            async def body(screen: Screen) -> None:
+                await screen.write("first")
+                (message,) = await take(bob, 1)
+                await screen.pilot.press("h", "i")
+                notice = await wait_notice(bob, What.TYPING)
+                assert (notice.person, notice.detail) == (alice.card.person, "on")
+                await screen.write(f"/file '{tmp_path / 'a map.txt'}' the map")
+                (message,) = await take(bob, 1)
+                assert (message.text, message.attachments[0].name) == ("the map", "a map.txt")
+                await bob.send("alice", "back", attachments=[tmp_path / "a map.txt"])
+                await screen.until(lambda: any("[a map.txt, 15 bytes]" in x for x in screen.messages[2:]))
+                await screen.write(f"/save {tmp_path / 'saved'}")
+                saved = tmp_path / "saved" / "a map.txt"
+                await screen.until(saved.exists)
+                assert saved.read_text() == "left, then left"
+
+            await chat(alice, body)
+
+    office(main)
+
+
+def test_what_is_wrong_is_said_and_changes_nothing(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, _):
+
+            async def body(screen: Screen) -> None:
+                for written, answer in (
+                    ("/nothing", "there is no /nothing"),
+                    ("/edit x", "no message that this could be about"),
+                    ("/file 'x", "a quotation mark is missing"),
+                    ("/file /no/such/file", "can't be read"),
+                    ("/add /no/such/card", "neither a card nor a file"),
+                    ("/group choir nobody", "nobody of this name"),
+                    ("/accept", "no other key"),
+                ):
+                    await screen.write(written)
+                    await screen.until(lambda answer=answer: any(answer in each for each in screen.told))
+                await screen.write("/help")
+                await screen.until(lambda: any("/save [FOLDER]" in each for each in screen.told))
+                assert screen.messages == []
+                await screen.write("hello")
+                await screen.until(lambda: screen.messages)
+                await screen.write("/reply")
+                await screen.until(lambda: any("write /reply TEXT" in each for each in screen.told))
+
+            await chat(alice, body)
+
+        nobody = await at.begin("dave", await at.open("other"))
+
+        async def alone(screen: Screen) -> None:
+            assert screen.typing.startswith("nobody yet")
+            await screen.write("hello?")
+            await screen.until(lambda: any("nobody to write to" in each for each in screen.told))
+
+        await chat(nobody, alone)
+
+    office(main)
+
+
+@pytest.mark.parametrize(
+    ("receipts", "others", "mark"),
+    [
+        ({}, 1, "…"),
+        ({b"b": False}, 1, "✓"),
+        ({b"b": True}, 1, "✓✓"),
+        ({}, 3, "…"),
+        ({b"b": True, b"c": False}, 3, "✓ 2/3 ✓✓ 1"),
+        ({b"b": False}, 3, "✓ 1/3"),
+    ],
+)
+def test_how_far_a_message_has_come(receipts: dict[bytes, bool], others: int, mark: str) -> None:
+    assert receipt_mark(receipts, others) == mark

@@ -1,0 +1,188 @@
+"""`dtp mailbox serve`, `dtp message` and `dtp group`, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dtp import Identity
+
+#: Seconds for anything that has to happen; only a failing test waits so long.
+PATIENCE = 120
+pytestmark = pytest.mark.slow
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "DTP_HOME": str(home)}
+
+
+def call(home: Path, *arguments: str, code: int = 0) -> list[dict[str, Any]]:
+    """Return what a command has printed as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "dtp", *arguments, "--json"],
+        env=environment(home),
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == code, done.stderr.decode()
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def mailbox(tmp_path: Path) -> Iterator[str]:
+    home = tmp_path / "box"
+    home.mkdir()
+    call(home, "keygen")
+    command = ["mailbox", "serve", "--json", "--until-eof", "--listen", "tcp://127.0.0.1:0"]
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "dtp", *command],
+        env=environment(home),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        try:
+            yield json.loads(process.stdout.readline())["address"]
+        finally:
+            process.stdin.close()
+            assert process.wait(PATIENCE) == 0
+
+
+@pytest.fixture
+def person(tmp_path: Path, mailbox: str) -> Callable[[str], Path]:
+    def make(name: str) -> Path:
+        home = tmp_path / name
+        home.mkdir()
+        call(home, "keygen")
+        call(home, "message", "card", "--name", name, "--mailbox", mailbox, "-o", str(home / "card"))
+        return home
+
+    return make
+
+
+def test_a_message_an_attachment_and_a_group(person: Callable[[str], Path], tmp_path: Path) -> None:
+    alice, bob = person("alice"), person("bob")
+    (known,) = call(alice, "message", "add", str(bob / "card"))
+    (other,) = call(bob, "message", "add", str(alice / "card"))
+    assert known["safety_number"] == other["safety_number"]
+    (tmp_path / "map.txt").write_text("left, then left")
+    sent = call(alice, "message", "send", "bob", "see", "you", "--attach", str(tmp_path / "map.txt"))
+    assert sent[0]["sent"] is True
+    (got,) = call(bob, "message", "read", "--save", str(bob))
+    assert (got["sender"], got["text"], got["group"]) == ("alice", "see you", None)
+    assert Path(got["saved"][0]).read_text() == "left, then left"
+    assert call(bob, "message", "read") == []
+    call(bob, "group", "create", "choir", "alice")
+    call(bob, "group", "send", "choir", "rehearsal moved")
+    (got,) = call(alice, "message", "watch", "--count", "1")
+    assert (got["sender"], got["text"], got["group"]) == ("bob", "rehearsal moved", "choir")
+    (listed,) = call(alice, "group", "list")
+    assert listed["members"] == {"bob": "administrator", "you": "member"}
+    call(alice, "group", "remove", "choir", "bob", code=3)
+    (contact,) = call(alice, "message", "contacts")
+    assert (contact["name"], contact["state"]) == ("bob", "contact")
+
+
+def test_a_device_is_approved_gets_history_and_is_revoked(
+    person: Callable[[str], Path], tmp_path: Path
+) -> None:
+    alice, bob, phone = person("alice"), person("bob"), tmp_path / "phone"
+    phone.mkdir()
+    call(phone, "keygen")
+    (laptop,) = call(alice, "message", "device")
+    (new,) = call(phone, "message", "device")
+    assert (new["this"], new["approved"]) == (True, True)  # it is its own person so far
+    key = ["--account", str(alice / "account.pem")]
+    recovery = str(tmp_path / "recovery.pem")
+    call(alice, "account", "create", "--recovery", recovery, f"{laptop['device']}=laptop")
+    call(alice, "message", "card", *key, "-o", str(alice / "card"))
+    call(bob, "message", "add", str(alice / "card"))
+    call(alice, "message", "add", str(bob / "card"), *key)
+    call(bob, "message", "send", "ALICE", "before the phone")
+    assert [each["text"] for each in call(alice, "message", "read", *key)] == ["before the phone"]
+    call(alice, "message", "approve", new["device"], "--label", "phone", code=3)  # without the account's key
+    call(
+        *(alice, "message", "approve", new["device"], "--label", "phone", "--history", "1", *key),
+        *("-o", str(tmp_path / "phone.card")),
+    )
+    call(phone, "message", "join", str(tmp_path / "phone.card"))
+    listed = call(phone, "message", "device")
+    assert [(each["label"], each["this"]) for each in listed] == [("phone", True), ("laptop", False)]
+    call(alice, "message", "read", *key)  # what it gives the phone, whose keys are there now
+    call(phone, "message", "read")
+    (contact,) = call(phone, "message", "contacts")
+    assert contact["name"] == "bob"
+    call(bob, "message", "read")  # hears of the phone
+    call(bob, "message", "send", "alice", "to both")
+    assert [each["text"] for each in call(phone, "message", "read")] == ["to both"]
+    assert call(alice, "message", "read", *key) == []  # it was read on the phone
+    call(alice, "message", "revoke", new["device"], *key)
+    call(bob, "message", "read")
+    call(bob, "message", "send", "alice", "to one")
+    assert [each["text"] for each in call(alice, "message", "read", *key)] == ["to one"]
+    assert call(phone, "message", "read") == []
+    call(alice, "message", "revoke", new["device"], *key, code=3)
+
+
+@pytest.fixture
+def dht(tmp_path: Path) -> Iterator[str]:
+    """A node of the DHT, which serves."""
+    home = tmp_path / "dht"
+    home.mkdir()
+    call(home, "keygen")
+    command = ["dht", "serve", "--json", "--bind", "127.0.0.1:0"]
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "dtp", *command],
+        env=environment(home),
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())["endpoint"]
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
+
+
+def test_somebody_is_found_by_name_in_the_dht(person: Callable[[str], Path], dht: str) -> None:
+    alice, bob = person("alice"), person("bob")
+    (card,) = call(alice, "message", "card", "-b", dht)
+    (found,) = call(bob, "message", "add", card["person"], "--as", "Al", "-b", dht)
+    assert (found["person"], found["name"]) == (card["person"], "Al")
+    call(bob, "message", "send", "al", "found you")
+    assert [each["text"] for each in call(alice, "message", "read")] == ["found you"]
+    call(bob, "message", "add", str(Identity.generate().id), "-b", dht, code=3)
+
+
+def test_what_is_wrong_is_said(person: Callable[[str], Path]) -> None:
+    alice = person("alice")
+    call(alice, "message", "send", "nobody", "x", code=3)
+    call(alice, "message", "add", "no-such-file", code=2)
+    call(alice, "group", "send", "no-such-group", "x", code=3)
+    call(alice, "message", "accept", "nobody", code=3)
+
+
+def test_reading_says_that_no_mailbox_answered(tmp_path: Path) -> None:
+    """Else it looks as if there were no messages."""
+    home = tmp_path / "alone"
+    home.mkdir()
+    call(home, "keygen")
+    nobody = f"dtp+tcp://{Identity.generate().id}@127.0.0.1:1/mail"
+    call(home, "message", "card", "--name", "alone", "--mailbox", nobody)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "dtp", "message", "read", "--wait", "1"],
+        env=environment(home),
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert b"no mailbox of yours answered" in done.stderr

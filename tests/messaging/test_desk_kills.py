@@ -1,0 +1,140 @@
+"""Two desks, killed before any statement of SQLite: nothing is lost, doubled or sealed twice by one key."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+from post_office import known_identity
+
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.conversation.events import Kind
+from dtp.messaging.ends.keys import KeyBundle
+from dtp.messaging.errors import StoreFailed
+from dtp.messaging.person.correspondence import Correspondence
+from dtp.messaging.person.desk import Outbound
+from dtp.messaging.person.store import MessageStore
+
+NOW = 1_700_000_000_000
+WEEK = 7 * 86_400_000
+
+
+def opened(folder: Path, name: str, now_ms: int) -> Correspondence:
+    return Correspondence(folder / f"{name}.db", known_identity(name), now_ms)
+
+
+def exchange(here: Correspondence, there: Correspondence, now_ms: int) -> None:
+    """Carry all that is due from one to the other, and back what that says."""
+    for device in here.desk.devices_without_session(now_ms):
+        keys, one_time = there.desk.keys_to_publish(1, now_ms)
+        bundle = KeyBundle.parse(keys, one_time[0], device=device, now_ms=now_ms)
+        here.desk.begin_session(device, bundle)
+    while sealed := here.desk.seal_due(now_ms):
+        received, _ = there.receive([each.envelope for each in sealed], now_ms)
+        answers: list[Outbound | None] = [there.desk.seal_answer(each) for each in received.answers]
+        for device in received.repairs:
+            keys, one_time = here.desk.keys_to_publish(1, now_ms)
+            there.desk.begin_session(device, KeyBundle.parse(keys, one_time[0], device=device, now_ms=now_ms))
+            answers.append(there.desk.seal_answer(device, repair=True))
+        here.receive([each.envelope for each in answers if each], now_ms)
+
+
+def say(here: Correspondence, to: ContactCard, text: str, said: int) -> None:
+    here.add_contact(to, NOW)
+    here.say(to.person, Kind.TEXT, {"text": text}, NOW)
+    os.write(said, text.encode() + b"\n")
+
+
+def live(folder: Path, said: int, seen: int) -> None:
+    alice, bob = opened(folder, "alice", NOW), opened(folder, "bob", NOW)
+    for number in range(2):
+        say(alice, bob.card, f"a{number}", said)
+        exchange(alice, bob, NOW)
+        say(bob, alice.card, f"b{number}", said)
+        exchange(bob, alice, NOW)
+        for each in (alice, bob):
+            for _, _, message in each.store.unread():
+                if each.mark_read(message, NOW, tell=True):
+                    found = each.store.find_message(message)
+                    assert found is not None
+                    os.write(seen, found[2].fields["text"].encode() + b"\n")
+
+
+def die_at(left: int, folder: Path) -> None:
+    genuine = sqlite3.connect
+
+    class Dying(sqlite3.Connection):
+        def execute(self, *arguments):  # type: ignore[no-untyped-def]
+            nonlocal left
+            left -= 1
+            if left < 0:
+                os._exit(9)
+            return super().execute(*arguments)
+
+    sqlite3.connect = lambda *a, **k: genuine(*a, factory=Dying, **k)  # type: ignore[assignment]
+    flags = os.O_CREAT | os.O_WRONLY
+    live(folder, os.open(folder / "said", flags), os.open(folder / "seen", flags))
+    os._exit(0)
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().split() if path.exists() else []
+
+
+@pytest.mark.slow
+def test_killed_at_any_statement(tmp_path: Path) -> None:
+    status, number = 9, -7
+    while status:
+        number += 7  # each seventh: those between differ in nothing
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        child = os.fork()
+        if not child:
+            die_at(number, folder)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status in (0, 9), status
+        said, seen = lines(folder / "said"), lines(folder / "seen")
+        alice, bob = opened(folder, "alice", NOW), opened(folder, "bob", NOW)
+        assert (alice.desk.renewed, bob.desk.renewed) == ("", "")
+        alice.add_contact(bob.card, NOW)
+        bob.add_contact(alice.card, NOW)
+        for day in range(1, 4):  # what was sealed and never came is due again
+            exchange(alice, bob, NOW + day * WEEK)
+            exchange(bob, alice, NOW + day * WEEK)
+        for here, there, letter in ((alice, bob, "a"), (bob, alice, "b")):
+            texts = [each.text for each in there.history(here.person) if each.sender == here.person]
+            wanted = [each for each in said if each.startswith(letter)]
+            assert texts[: len(wanted)] == wanted
+            assert texts == [f"{letter}{each}" for each in range(len(texts))]
+            unread = [there.store.find_message(each[2]) for each in there.store.unread()]
+            assert not {each[2].fields["text"] for each in unread if each} & set(seen)
+        alice.close()
+        bob.close()
+    assert number > 200
+
+
+def test_one_program_has_the_store(tmp_path: Path) -> None:
+    """Two that went on with the same sessions broke the file for good."""
+    store = MessageStore(tmp_path / "me.db", bytes(32))
+    with pytest.raises(StoreFailed, match="another program has"):
+        MessageStore(tmp_path / "me.db", bytes(32))
+    with store.writing():
+        store.put("name", b"value")
+    store.close()
+    again = MessageStore(tmp_path / "me.db", bytes(32))
+    assert again.get("name") == b"value"
+    again.close()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["me.db"]
+
+
+def test_a_store_that_does_not_open_is_let_go(tmp_path: Path) -> None:
+    store = MessageStore(tmp_path / "me.db", bytes(32))
+    with store.writing():
+        store.put("file", b"not what was kept")
+    store.close()
+    for _ in range(2):
+        with pytest.raises(StoreFailed) as caught:
+            MessageStore(tmp_path / "me.db", bytes(32))
+        assert "another program" not in str(caught.value)

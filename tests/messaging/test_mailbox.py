@@ -1,0 +1,406 @@
+"""Mailboxes: what they keep and for whom, quotas, strangers, pushes, and callers who mean harm."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from mailbox_stores import ACCESS, ALICE, BOB, CHECKS, NOW, Registered, envelope, known, local, register_alice
+
+import dtp
+from dtp.identity import Identity
+from dtp.messaging.ends.device import LocalDevice
+from dtp.messaging.errors import KeysForged, StoreFailed
+from dtp.messaging.mailbox import (
+    MAILBOX_SERVICE,
+    Mailbox,
+    MailboxClient,
+    MailboxLimits,
+    MailboxRefused,
+    Refusal,
+    SqliteMailbox,
+    Tray,
+)
+from dtp.messaging.mailbox.limits import Limiter
+from dtp.messaging.mailbox.protocol import MailboxMalformed, Op, encode, parse_answer, parse_request
+from dtp.messaging.mailbox.stamps import make_stamp
+from dtp.messaging.mailbox.store import access_hash, piece_hash
+from dtp.net.connection import Connection
+
+SERVER = Identity(bytes([3]) * 32, bytes([12]) * 32)
+#: Seconds after which a test has failed that waits for something.
+LIMIT = 60
+
+
+def registered(limits: MailboxLimits | None = None, *, bits: int = 0) -> SqliteMailbox:
+    store = SqliteMailbox(limits=limits)
+    register_alice(store, bits)
+    return store
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_store_in_sqlite(check: Callable[[Registered], None]) -> None:
+    check(registered)
+
+
+def test_sources_are_limited_apart_and_few_are_remembered() -> None:
+    limiter = Limiter(3, 1.0, remembered=2)
+    assert [limiter.take("a", 100.0) for _ in range(5)] == [True, True, True, False, False]
+    assert limiter.take("b", 100.0)
+    assert limiter.take("a", 101.0)
+    assert not limiter.take("a", 101.0)
+    limiter.take("c", 101.0)
+    limiter.take("d", 101.0)
+    assert limiter.take("a", 101.0)  # forgotten
+
+
+def test_a_file_gets_smaller_when_what_was_kept_is_over(tmp_path: Path) -> None:
+    path = tmp_path / "box.sqlite"
+    store = SqliteMailbox(path)
+    device = local(ALICE)
+    store.publish(ALICE.id.key, device.keys.sequence, device.keys.encoded, [])
+    store.set_access(ALICE.id.key, access_hash(ACCESS), 0)
+    store.deposit([known(each, 65_536) for each in range(40)], NOW)
+    assert store.fetch(ALICE.id.key, Tray.KNOWN, 0, 1, 1)
+    while store.expire(NOW + 1000):
+        pass
+    for _ in range(8):  # a piece at a time, beside what else it does
+        store.deposit([known(99)], NOW)
+        store.expire(NOW + 1000)
+    store.close()
+    assert path.stat().st_size < 40 * 65_536 / 4
+
+
+def test_another_file_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "notes.sqlite"
+    sqlite3.connect(path).execute("CREATE TABLE notes (text)").connection.close()
+    with pytest.raises(StoreFailed, match="another kind"):
+        SqliteMailbox(path)
+    with pytest.raises(StoreFailed):
+        SqliteMailbox(tmp_path)
+
+
+@pytest.mark.slow
+def test_killed_at_any_write_it_has_what_it_said_it_has(tmp_path: Path) -> None:
+    device = local(ALICE)
+    one_time = device.make_one_time_keys(2)
+
+    def live_and_die(left: int) -> None:
+        genuine = sqlite3.connect
+
+        class Dying(sqlite3.Connection):
+            def execute(self, *arguments):  # type: ignore[no-untyped-def]
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    os._exit(9)
+                return super().execute(*arguments)
+
+        sqlite3.connect = lambda *a, **k: genuine(*a, factory=Dying, **k)  # type: ignore[assignment]
+        store = SqliteMailbox(tmp_path / f"{number}.sqlite")
+        said = os.open(tmp_path / f"{number}.said", os.O_CREAT | os.O_WRONLY)
+        store.publish(ALICE.id.key, device.keys.sequence, device.keys.encoded, one_time)
+        store.set_access(ALICE.id.key, access_hash(ACCESS), 0)
+        os.write(said, b"r")
+        for each in range(2):
+            store.deposit([known(2 * each), known(2 * each + 1)], NOW)
+            os.write(said, b"d")
+        store.acknowledge(ALICE.id.key, [1])
+        os.write(said, b"a")
+        store.expire(NOW + 1000)
+        os._exit(0)
+
+    status, number = 9, -1
+    while status:
+        number += 1
+        child = os.fork()
+        if not child:
+            live_and_die(number)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status in (0, 9), status
+        try:
+            said = (tmp_path / f"{number}.said").read_bytes().decode()
+        except FileNotFoundError:
+            said = ""
+        store = SqliteMailbox(tmp_path / f"{number}.sqlite")
+        found = [each.id for each in store.fetch(ALICE.id.key, Tray.KNOWN, 0, 99, 1 << 20)]
+        told = store.status(ALICE.id.key)
+        assert (told.count if told else 0) == len(found)
+        if "r" in said:
+            assert told is not None
+            assert told.one_time_keys == 2
+        if status and said:  # before it was expired, or a part of it: what was promised and not acknowledged
+            least = {"r": [], "rd": [1, 2], "rdd": [2, 3, 4], "rdda": []}[said]
+            assert set(least) <= set(found)
+        store.close()
+    assert number > 20
+
+
+# ------------------------------------------------------------------------------------------------ the service
+
+
+@asynccontextmanager
+async def serving(
+    store: SqliteMailbox, name: str, **options: object
+) -> AsyncIterator[tuple[Mailbox, Callable[..., Awaitable[MailboxClient]]]]:
+    mailbox = Mailbox(store, **options)  # type: ignore[arg-type]
+    clients = []
+
+    async def client(identity: Identity | None = None) -> MailboxClient:
+        address = dtp.Address.direct(SERVER.id, f"memory://{name}", MAILBOX_SERVICE)
+        clients.append(await MailboxClient.connect(address, identity=identity))
+        return clients[-1]
+
+    async with await dtp.listen(f"memory://{name}", {MAILBOX_SERVICE: mailbox.serve}, identity=SERVER):
+        try:
+            yield mailbox, client
+        finally:
+            for each in clients:
+                await each.close()
+            await mailbox.stop()
+
+
+def run(work: Awaitable[None]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(LIMIT):
+            await work
+
+    asyncio.run(limited())
+
+
+async def register(client: MailboxClient, identity: Identity, bits: int = 0) -> LocalDevice:
+    import time
+
+    device = local(identity, int(time.time() * 1000))
+    await client.publish(device.keys.encoded, device.make_one_time_keys(2))
+    await client.set_access(access_hash(ACCESS), bits)
+    return device
+
+
+def test_deposited_by_anybody_pushed_to_the_device_and_forgotten_when_acknowledged() -> None:
+    async def main() -> None:
+        import time
+
+        async with serving(SqliteMailbox(), "pushed") as (_, client):
+            alice, anybody = await client(ALICE), await client()
+            device = await register(alice, ALICE)
+            bundle = await anybody.get_keys(ALICE.id.key, int(time.time() * 1000))
+            assert bundle.keys == device.keys
+            assert bundle.one_time
+            await anybody.deposit(ALICE.id.key, envelope(1), seconds=100, access=ACCESS)
+            await alice.watch()
+            await asyncio.gather(
+                *(
+                    anybody.deposit(ALICE.id.key, envelope(each), seconds=100, access=ACCESS)
+                    for each in range(2, 600)
+                )
+            )
+            got = []
+            while len(got) < 599:
+                tray, kept = await alice.pushes.get() or pytest.fail("the mailbox is gone")
+                assert tray is Tray.KNOWN
+                got.append(kept.envelope)
+                await alice.acknowledge([kept.id])
+            assert got == [envelope(each) for each in range(1, 600)]
+            status = await alice.status()
+            assert (status.count, status.bytes) == (0, 0)
+
+    run(main())
+
+
+def test_not_more_is_pushed_than_is_acknowledged() -> None:
+    async def main() -> None:
+        async with serving(SqliteMailbox(limits=MailboxLimits(pushed=4)), "window") as (_, client):
+            alice, anybody = await client(ALICE), await client()
+            await register(alice, ALICE)
+            for each in range(10):
+                await anybody.deposit(ALICE.id.key, envelope(each), seconds=100, access=ACCESS)
+            await alice.watch()
+            first = [await alice.pushes.get() for _ in range(4)]
+            await alice.status()  # an answer that comes after whatever was pushed before
+            assert alice.pushes.empty()
+            await alice.acknowledge([kept.id for _, kept in first if kept])  # type: ignore[misc]
+            assert (await alice.pushes.get())[1].envelope == envelope(4)  # type: ignore[index]
+
+    run(main())
+
+
+def test_what_is_not_acknowledged_comes_again() -> None:
+    async def main() -> None:
+        async with serving(SqliteMailbox(), "again") as (_, client):
+            alice, anybody = await client(ALICE), await client()
+            await register(alice, ALICE)
+            await anybody.deposit(ALICE.id.key, envelope(1), seconds=100, access=ACCESS)
+            assert [each.envelope for each in await alice.fetch()] == [envelope(1)]
+            await alice.close()
+            back = await client(ALICE)
+            (kept,) = await back.fetch()
+            assert kept.envelope == envelope(1)
+            await back.acknowledge([kept.id])
+            assert await back.fetch() == []
+            stranger = await client(BOB)
+            assert await stranger.fetch() == []  # each has its own
+            with pytest.raises(MailboxRefused) as refused:
+                await stranger.status()
+            assert refused.value.refusal is Refusal.UNKNOWN_RECIPIENT
+
+    run(main())
+
+
+def test_refusals_have_codes_and_the_conversation_goes_on() -> None:
+    async def main() -> None:
+        limits = MailboxLimits(deposits=6, deposit_pause=1000.0, key_questions=1, key_pause=1000.0)
+        async with serving(SqliteMailbox(limits=limits), "refused") as (mailbox, client):
+            alice, anybody = await client(ALICE), await client()
+            await register(alice, ALICE, bits=12)
+
+            async def refusal(work: Awaitable[object]) -> Refusal:
+                with pytest.raises(MailboxRefused) as refused:
+                    await work
+                return refused.value.refusal
+
+            deposit = anybody.deposit
+            assert await refusal(deposit(ALICE.id.key, b"odd size", seconds=9)) is Refusal.MALFORMED
+            assert await refusal(deposit(BOB.id.key, envelope(), seconds=9)) is Refusal.UNKNOWN_RECIPIENT
+            assert await refusal(deposit(ALICE.id.key, envelope(), seconds=9)) is Refusal.STAMP_NEEDED
+            await deposit(ALICE.id.key, envelope(), seconds=9, stamp=make_stamp(ALICE.id.key, envelope(), 12))
+            assert await refusal(anybody.signal(ALICE.id.key, envelope(), ACCESS)) is Refusal.AWAY
+            assert (
+                await refusal(anybody.signal(ALICE.id.key, envelope(), b"w" * 16))
+                is Refusal.UNKNOWN_RECIPIENT
+            )
+            assert await refusal(anybody.get_piece(bytes(32))) is Refusal.MISSING
+            assert await refusal(anybody.get_keys(BOB.id.key, 0)) is Refusal.UNKNOWN_RECIPIENT
+            assert await refusal(anybody.get_keys(BOB.id.key, 0)) is Refusal.TOO_OFTEN
+            await deposit(ALICE.id.key, envelope(7), seconds=9, access=ACCESS)
+            assert (
+                await refusal(deposit(ALICE.id.key, envelope(8), seconds=9, access=ACCESS))
+                is Refusal.TOO_OFTEN
+            )
+            assert await refusal(anybody.publish(local(ALICE).keys.encoded, [])) is Refusal.MALFORMED
+            assert await refusal(alice.publish(b"made up", [])) is Refusal.MALFORMED
+            assert mailbox.counters["refused:too_often"] == 2
+            assert (await alice.status()).strangers == 1
+
+    run(main())
+
+
+def test_signals_are_passed_on_and_not_kept() -> None:
+    async def main() -> None:
+        async with serving(SqliteMailbox(), "signals") as (_, client):
+            alice, anybody = await client(ALICE), await client()
+            await register(alice, ALICE)
+            await alice.watch()
+            await anybody.signal(ALICE.id.key, envelope(5), ACCESS)
+            assert await alice.connection.recv_datagram() == envelope(5)
+            assert (await alice.status()).count == 0
+
+    run(main())
+
+
+def test_pieces_over_the_wire() -> None:
+    async def main() -> None:
+        async with serving(SqliteMailbox(), "pieces") as (_, client):
+            alice, anybody = await client(ALICE), await client()
+            await register(alice, ALICE)
+            piece = os.urandom(256 * 1024)
+            await anybody.put_piece(ALICE.id.key, piece, seconds=100, access=ACCESS)
+            assert await anybody.has_pieces([piece_hash(piece), bytes(32)]) == [True, False]
+            assert await alice.get_piece(piece_hash(piece)) == piece
+            with pytest.raises(MailboxRefused):
+                await anybody.put_piece(ALICE.id.key, bytes(400_000), seconds=100, access=ACCESS)
+
+    run(main())
+
+
+def test_keeping_has_a_price_where_there_is_one() -> None:
+    asked: list[tuple[int, int]] = []
+
+    async def charge(connection: Connection, size: int, seconds: int) -> bool:
+        asked.append((size, seconds))
+        return len(asked) < 3
+
+    async def main() -> None:
+        async with serving(SqliteMailbox(), "paid", charge=charge) as (_, client):
+            alice, anybody = await client(ALICE), await client()
+            await register(alice, ALICE, bits=20)
+            await anybody.deposit(ALICE.id.key, envelope(1), seconds=100)  # a stranger that has paid
+            await anybody.put_piece(ALICE.id.key, b"x" * 700, seconds=10**9, access=ACCESS)
+            with pytest.raises(MailboxRefused) as refused:
+                await anybody.deposit(ALICE.id.key, envelope(2), seconds=100, access=ACCESS)
+            assert refused.value.refusal is Refusal.NOT_PAID
+            assert asked == [(512, 100), (700, 30 * 86_400), (512, 100)]
+            assert (await alice.status()).strangers == 1
+
+    run(main())
+
+
+def test_malformed_requests_end_their_stream_alone() -> None:
+    async def main() -> None:
+        async with serving(SqliteMailbox(), "malformed") as (mailbox, client):
+            alice, mallory = await client(ALICE), await client()
+            await register(alice, ALICE)
+            bad = [
+                b"\xc1",
+                b"\x01",
+                encode(1, 99)[4:],
+                encode(1, int(Op.KEYS), b"short")[4:],
+                b"\x92\x01\x01",
+            ]
+            for body in [*bad, None]:
+                stream = await mallory.connection.open_stream()
+                stream.write(
+                    (1 << 30).to_bytes(4, "big") if body is None else len(body).to_bytes(4, "big") + body
+                )
+                with pytest.raises(dtp.StreamReset):
+                    await stream.read()
+            assert mailbox.counters["malformed"] == len(bad) + 1
+            assert (await alice.status()).count == 0
+
+    run(main())
+
+
+def test_a_disk_that_is_full_is_said_and_nothing_is_promised(tmp_path: Path) -> None:
+    class Full(SqliteMailbox):
+        def deposit(self, *arguments: object) -> list[object]:  # type: ignore[override]
+            raise StoreFailed("the disk is full")
+
+    async def main() -> None:
+        async with serving(Full(), "full") as (_, client):
+            alice, anybody = await client(ALICE), await client()
+            await register(alice, ALICE)
+            with pytest.raises(MailboxRefused) as refused:
+                await anybody.deposit(ALICE.id.key, envelope(1), seconds=9, access=ACCESS)
+            assert refused.value.refusal is Refusal.NOT_STORED
+
+    run(main())
+
+
+def test_a_mailbox_that_answers_nonsense_is_found_out() -> None:
+    async def lying(connection: Connection) -> None:
+        async for stream in connection:
+            await stream.readexactly(4)
+            stream.write(encode(1, 0, b"made up", b""))
+
+    async def main() -> None:
+        address = dtp.Address.direct(SERVER.id, "memory://lying", MAILBOX_SERVICE)
+        async with await dtp.listen("memory://lying", {MAILBOX_SERVICE: lying}, identity=SERVER):
+            for ask, fault in (("get_keys", KeysForged), ("fetch", MailboxMalformed)):
+                client = await MailboxClient.connect(address, identity=ALICE)
+                with pytest.raises(fault):
+                    await (client.get_keys(BOB.id.key, 0) if ask == "get_keys" else client.fetch())
+                await client.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("data", [b"\x90", b"\x92\xc2\x01", b"\x92\x01\xc3", b"\x92\x01\xff", b"\x80"])
+def test_requests_and_answers_are_checked(data: bytes) -> None:
+    for parse in (parse_request, parse_answer):
+        with pytest.raises(MailboxMalformed):
+            parse(data)

@@ -1,0 +1,140 @@
+"""A mailbox in PostgreSQL: the contract of stores, several processes that are one mailbox, and what breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import postgres
+import pytest
+from mailbox_stores import ACCESS, ALICE, CHECKS, NOW, Registered, known, register_alice
+
+pytest.importorskip("psycopg")
+
+import psycopg
+
+import dtp
+from dtp.identity import Identity
+from dtp.messaging.errors import StoreFailed
+from dtp.messaging.mailbox import MAILBOX_SERVICE, Mailbox, MailboxLimits, MailboxStore, Tray, open_store
+from dtp.messaging.mailbox.postgres_store import PostgresMailbox
+from dtp.messaging.person.messenger import Messenger
+
+pytestmark = pytest.mark.slow
+#: Seconds after which a test has failed that waits for something.
+LIMIT = 120
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture
+def url(server: str, request: pytest.FixtureRequest) -> str:
+    name = f"m{zlib.crc32(request.node.name.encode()):x}"
+    with psycopg.connect(server, autocommit=True) as database:
+        database.execute(f"CREATE DATABASE {name}")
+    return urlsplit(server)._replace(path=name).geturl()
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_store_in_postgres(check: Callable[[Registered], None], url: str) -> None:
+    made: list[MailboxStore] = []
+
+    def registered(limits: MailboxLimits | None = None, *, bits: int = 0) -> MailboxStore:
+        made.append(open_store(url, limits))
+        register_alice(made[-1], bits)
+        return made[-1]
+
+    try:
+        check(registered)
+    finally:
+        for each in made:
+            each.close()
+
+
+def test_several_writers_overlook_and_double_nothing(url: str) -> None:
+    stores = [PostgresMailbox(url) for _ in range(4)]
+    register_alice(stores[0])
+
+    def write(number: int) -> None:
+        for at in range(20):
+            stores[number].deposit([known(1000 * number + 10 * at + each) for each in range(5)], NOW)
+            stores[number].deposit([known(7)], NOW)  # all of them
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for each in writers:
+        each.start()
+    found: list[bytes] = []
+    after = 0
+    while len(found) < 4 * 100 + 1:  # read beside the writers: what is passed over never comes
+        kept = stores[0].fetch(ALICE.id.key, Tray.KNOWN, after, 64, 1 << 20)
+        found += [each.envelope for each in kept]
+        after = kept[-1].id if kept else after
+        if not kept and not any(each.is_alive() for each in writers):
+            kept = stores[0].fetch(ALICE.id.key, Tray.KNOWN, after, 1, 1 << 20)
+            assert kept, f"{len(found)} of 401"
+    for each in writers:
+        each.join()
+    assert len(set(found)) == len(found) == 401
+    status = stores[1].status(ALICE.id.key)
+    assert status is not None
+    assert (status.count, status.bytes) == (401, 401 * 512)
+    for each in stores:
+        each.close()
+
+
+def test_two_processes_are_one_mailbox_and_push_what_the_other_took(url: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        alice, bob = Identity.generate(), Identity.generate()
+        boxes = [Mailbox(PostgresMailbox(url)) for _ in range(2)]
+        listeners = [
+            await dtp.listen("tcp://127.0.0.1:0", {MAILBOX_SERVICE: box.serve}, identity=Identity.generate())
+            for box in boxes
+        ]
+        at = [str(each.address(MAILBOX_SERVICE)) for each in listeners]
+        async with (
+            Messenger(identity=alice, store=tmp_path / "alice", mailboxes=at[:1], name="alice") as one,
+            Messenger(identity=bob, store=tmp_path / "bob", mailboxes=at[1:], name="bob") as other,
+        ):
+            await one.wait_reached()
+            await other.wait_reached()
+            elsewhere = other.card
+            await other.add_contact(one.card)
+            for number in range(3):
+                await one.send(elsewhere, str(number))
+                async for message in other:
+                    assert message.text == str(number)
+                    await message.mark_read()
+                    break
+        for listener in listeners:
+            await listener.close()
+        for box in boxes:
+            await box.stop()
+            box.store.close()
+
+    asyncio.run(asyncio.wait_for(main(), LIMIT))
+
+
+def test_a_lost_connection_is_made_again_and_a_server_that_is_away_is_said(url: str) -> None:
+    store = PostgresMailbox(url)
+    register_alice(store)
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        with pytest.raises(StoreFailed, match="could not be"):
+            store.deposit([known(1)], NOW)
+    assert store.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 9) == []  # nothing was promised, nothing is there
+    store.deposit([known(1)], NOW)
+    assert len(store.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 9)) == 1
+    assert store.knows(ALICE.id.key, ACCESS)
+    store.close()
+    with pytest.raises(StoreFailed, match="closed"):
+        store.deposit([known(1)], NOW)
+    with pytest.raises(StoreFailed, match="could not be opened"):
+        open_store("postgresql://dtp:secret@127.0.0.1:1/none")

@@ -1,0 +1,141 @@
+"""Who is in a group: operations in any order, concurrent ones, and members who mean harm."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from ends_world import identity
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dtp.messaging.conversation.membership import (
+    Act,
+    Membership,
+    MembershipError,
+    Operation,
+    Role,
+)
+
+PEOPLE = [identity(each) for each in range(1, 7)]
+ANN, BEN, CID, DAN = (each.id.key for each in PEOPLE[:4])
+
+
+def yes(device: bytes, person: bytes) -> bool:
+    return device == person
+
+
+def make(
+    number: int, act: Act, parents: list[bytes], subject: bytes = b"", role: Role = Role.MEMBER
+) -> Operation:
+    who = PEOPLE[number]
+    return Operation.make(who, who.id.key, act, subject=subject, role=role, text="choir", parents=parents)
+
+
+def group(*operations: Operation) -> Membership:
+    made = Membership(operations[0].id)
+    for each in operations:
+        made.add(each, yes)
+    return made
+
+
+CREATE = make(0, Act.CREATE, [])
+ADD_BEN = make(0, Act.ADD, [CREATE.id], BEN, Role.ADMINISTRATOR)
+ADD_CID = make(1, Act.ADD, [ADD_BEN.id], CID)
+
+
+def test_administrators_add_and_members_do_not() -> None:
+    made = group(
+        CREATE, ADD_BEN, ADD_CID, make(2, Act.ADD, [ADD_CID.id], DAN), make(3, Act.NAME, [ADD_CID.id])
+    )
+    assert made.members.roles == {ANN: Role.ADMINISTRATOR, BEN: Role.ADMINISTRATOR, CID: Role.MEMBER}
+    assert made.members.name == "choir"
+    assert made.members.is_administrator(BEN)
+    assert not made.members.is_administrator(CID)
+
+
+def test_removal_wins_over_an_addition_at_the_same_time_and_one_that_has_seen_it_undoes_it() -> None:
+    removes = make(0, Act.REMOVE, [ADD_CID.id], CID)
+    adds = make(1, Act.ADD, [ADD_CID.id], CID)
+    made = group(CREATE, ADD_BEN, ADD_CID, removes, adds)
+    assert CID not in made.members.roles
+    made.add(make(1, Act.ADD, made.heads, CID), yes)
+    assert CID in made.members.roles
+
+
+def test_what_a_removed_administrator_did_meanwhile_counts_no_more_nor_what_was_built_on_it() -> None:
+    removed = make(0, Act.REMOVE, [ADD_CID.id], BEN)
+    puppet = make(1, Act.ADD, [ADD_CID.id], DAN, Role.ADMINISTRATOR)  # by Ben, pretending not to have seen it
+    of_puppet = make(3, Act.REMOVE, [puppet.id], ANN)
+    made = group(CREATE, ADD_BEN, ADD_CID, removed, puppet, of_puppet)
+    assert made.members.roles == {ANN: Role.ADMINISTRATOR, CID: Role.MEMBER}
+
+
+def test_of_two_who_remove_each_other_the_older_member_stays() -> None:
+    early = make(1, Act.REMOVE, [ADD_BEN.id], ANN)  # seen less, so as to seem earlier
+    late = make(0, Act.REMOVE, [ADD_CID.id], BEN)
+    made = group(CREATE, ADD_BEN, ADD_CID, early, late)
+    assert made.members.roles == {ANN: Role.ADMINISTRATOR, CID: Role.MEMBER}
+
+
+def test_everybody_may_leave() -> None:
+    leaves = make(2, Act.REMOVE, [ADD_CID.id], CID)
+    assert CID not in group(CREATE, ADD_BEN, ADD_CID, leaves).members.roles
+
+
+def test_a_member_who_signs_two_histories_is_read_alike_by_all() -> None:
+    one = make(1, Act.ADD, [ADD_CID.id], DAN)
+    other = make(1, Act.REMOVE, [ADD_CID.id], DAN)
+    first, second = group(CREATE, ADD_BEN, ADD_CID, one, other), group(CREATE, ADD_BEN, ADD_CID, other, one)
+    assert first.members == second.members
+    assert DAN not in first.members.roles
+
+
+def test_operations_of_others_and_forged_ones_are_refused() -> None:
+    made = group(CREATE)
+    with pytest.raises(MembershipError, match="another group"):
+        made.add(make(0, Act.CREATE, []), yes)
+    with pytest.raises(MembershipError, match="isn't its author's"):
+        made.add(Operation.make(PEOPLE[1], ANN, Act.NAME, parents=[CREATE.id]), yes)
+    for at in range(0, len(CREATE.encoded), 5):
+        spoiled = bytearray(CREATE.encoded)
+        spoiled[at] ^= 1
+        with pytest.raises(MembershipError):
+            Operation.parse(bytes(spoiled))
+
+
+@given(st.binary(max_size=200))
+def test_operations_of_anything(data: bytes) -> None:
+    with pytest.raises(MembershipError):
+        Operation.parse(data)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5), st.sampled_from([Act.ADD, Act.REMOVE, Act.NAME]), st.integers(0, 5),
+                  st.booleans(), st.integers(0, 2**20)),
+        max_size=14,
+    ),
+    st.randoms(use_true_random=False),
+)  # fmt: skip
+def test_everybody_who_has_the_same_operations_sees_the_same_members(
+    drawn: list[tuple[int, Act, int, bool, int]], chance: random.Random
+) -> None:
+    operations = [CREATE]
+    for author, act, subject, is_admin, seen in drawn:
+        parents = [each.id for at, each in enumerate(operations) if seen >> at & 1][-3:] or [CREATE.id]
+        role = Role.ADMINISTRATOR if is_admin else Role.MEMBER
+        who = b"" if act is Act.NAME else PEOPLE[subject].id.key
+        operations.append(make(author, act, parents, who, role))
+    first, second = Membership(CREATE.id), Membership(CREATE.id)
+    shuffled = list(operations)
+    chance.shuffle(shuffled)
+    for each in operations:
+        first.add(each, yes)
+    for each in shuffled:
+        second.add(each, yes)
+    assert first.members == second.members
+    assert first.operations.keys() == second.operations.keys()
+    assert first.heads == second.heads
+    # Removal wins: whoever is in was added by an operation that has seen every removal that counts.
+    assert all(second.members.roles[who] in tuple(Role) for who in second.members.roles)

@@ -1,0 +1,506 @@
+"""People who write to each other: through mailboxes, from several devices, in groups; and who means them harm."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import zlib
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from post_office import PostOffice, acquainted, known_identity, post_office, take, wait_notice
+
+from dtp.identity import Account, Device
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.errors import ConsentNeeded, MessageError, MessageTooLong, UnknownContact
+from dtp.messaging.mailbox.store import Tray
+from dtp.messaging.person.attachments import PIECE, AttachmentGone, AttachmentTooLarge
+from dtp.messaging.person.delivery import now_ms
+from dtp.messaging.person.messenger import Messenger
+from dtp.messaging.person.notices import What
+
+Test = Callable[[Callable[[PostOffice], Awaitable[None]]], None]
+
+
+@pytest.fixture
+def office(tmp_path: Path, request: pytest.FixtureRequest) -> Test:
+    name = str(zlib.crc32(request.node.name.encode()))  # short enough for a host
+    return lambda test: post_office(test, tmp_path, name)
+
+
+async def texts(messenger: Messenger, conversation: object) -> list[str]:
+    return [each.text for each in await messenger.history(conversation)]  # type: ignore[arg-type]
+
+
+def test_two_people_who_are_never_there_at_once(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        async with at.messenger("alice", box) as alice:
+            await alice.wait_reached()
+            alices_card = alice.card
+        async with at.messenger("bob", box) as bob:
+            await bob.wait_reached()
+            await bob.send(alices_card, "see you at eight")
+            await bob.wait_delivered()
+        async with at.messenger("alice", box) as alice:
+            (message,) = await take(alice, 1)
+            assert (message.text, message.sender_name) == ("see you at eight", "bob")
+            assert message.group is None
+            await message.reply("I'll be there")
+            await alice.wait_delivered()
+        async with at.messenger("bob", box) as bob:
+            (answer,) = await take(bob, 1)
+            assert answer.text == "I'll be there"
+            assert answer.reply_to == message.id
+            assert await texts(bob, alices_card) == ["see you at eight", "I'll be there"]
+
+    office(main)
+
+
+def test_receipts_edits_deletions_reactions_and_replies(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob):
+            sent = await alice.send("bob", "at seven")
+            (got,) = await take(bob, 1)
+            notice = await wait_notice(alice, What.READ)
+            assert (notice.message, notice.person) == (sent.id, bob.card.person)
+            assert await sent.receipts() == {bob.card.person: True}
+            await sent.edit("at eight")
+            await wait_notice(bob, What.CHANGED)
+            await got.react("👍")
+            await wait_notice(alice, What.CHANGED)
+            for each in (alice, bob):
+                (shown,) = await each.history(alice.card.person if each is bob else bob.card.person)
+                assert (shown.text, shown.edited) == ("at eight", True)
+                assert shown.reactions == {bob.card.person: "👍"}
+            with pytest.raises(MessageError, match="only who wrote"):
+                await got.edit("forged")
+            await sent.delete()
+            await wait_notice(bob, What.CHANGED)
+            (shown,) = await bob.history(alice.card)
+            assert (shown.text, shown.deleted) == ("", True)
+
+    office(main)
+
+
+def test_what_was_not_marked_as_read_is_given_again_and_what_was_is_not(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        alice = await at.begin("alice", box)
+        async with at.messenger("bob", box) as bob:
+            await bob.wait_reached()
+            for number in range(3):
+                await alice.send(bob.card, str(number))
+            seen = []
+            async for message in bob:
+                seen.append(message.text)
+                if message.text == "0":
+                    await message.mark_read()
+                if len(seen) == 3:
+                    break
+        async with at.messenger("bob", box) as bob:
+            assert [each.text for each in await take(bob, 2)] == ["1", "2"]
+        async with at.messenger("bob", box) as bob:
+            await alice.send("bob", "3")
+            assert [each.text for each in await take(bob, 1)] == ["3"]
+
+    office(main)
+
+
+def test_capital_letters_of_names_count_only_between_names_that_are_alike(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob):
+            person = bob.card.person
+            await alice.rename_contact(person, "Uncle Bob")
+            for name in ("bob", "BOB", "uncle bob", "Uncle Bob"):
+                assert alice.conversation_of(name) == person
+            group = await alice.create_group("Uncle bob", [person])
+            assert alice.conversation_of("Uncle bob") == group.id
+            assert alice.conversation_of("Uncle Bob") == person
+            with pytest.raises(MessageError, match="several are called"):
+                alice.conversation_of("uncle bob")
+            with pytest.raises(UnknownContact):
+                alice.conversation_of("robert")
+
+    office(main)
+
+
+def test_typing_is_of_the_moment(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob):
+            await alice.send("bob", "a session to say it by")
+            await take(bob, 1)
+            await alice.set_typing("bob")
+            notice = await wait_notice(bob, What.TYPING)
+            assert (notice.person, notice.detail) == (alice.card.person, "on")
+            await alice.send("bob", "after it")
+            assert [each.text for each in await take(bob, 1)] == ["after it"]
+
+    office(main)
+
+
+def test_messages_that_disappear(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob):
+            await alice.send("bob", "for a moment", disappear=timedelta(seconds=30))
+            (message,) = await take(bob, 1)
+            assert message.disappear == 30
+            later = 10**9
+            for each, other in ((alice, bob), (bob, alice)):
+                assert await texts(each, other.card) == ["for a moment"]
+                now = int(message.sent_at.timestamp() * 1000)
+                assert await each.delivery.run(each.correspondence.vanish, now) == 0
+                assert await each.delivery.run(each.correspondence.vanish, now + later) == 1
+                assert await texts(each, other.card) == []
+
+    office(main)
+
+
+def test_an_upload_goes_on_where_it_broke_off(office: Test, tmp_path: Path) -> None:
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        async with acquainted(at, box) as (alice, bob):
+            counts = at.mailboxes["box"].counters
+            data = os.urandom(20 * PIECE + 1)
+            (tmp_path / "film").write_bytes(data)
+            await alice.send("bob", "first", attachments=[tmp_path / "film"])
+            assert counts["put_piece"] == 22  # and the index
+            store = at.mailboxes["box"].store
+            (first,) = await alice.history("bob")
+            gone = [each for number, each in enumerate(await first.attachments[0]._index()) if number % 2]
+            with store._database.writing() as db:  # as if it had broken off
+                db.executemany("DELETE FROM pieces WHERE hash = ?", [(each,) for each in gone])
+            client = alice.delivery.own[box]
+            await client.connection.close()  # and nobody has noticed yet
+            await alice.send("bob", "again", attachments=[tmp_path / "film"])
+            assert counts["put_piece"] == 22 + len(gone) == 32
+            _, message = await take(bob, 2)
+            saved = await message.attachments[0].save(tmp_path / "saved")
+            assert saved.read_bytes() == data
+            (tmp_path / "film").write_bytes(data[:-1] + b"?")
+            await alice.send("bob", "another", attachments=[tmp_path / "film"])
+            (other,) = await take(bob, 1)
+            assert other.attachments[0].key != message.attachments[0].key
+            await alice.send("bob", "by another", attachments=[tmp_path / "film"])
+            await bob.send("alice", "mine", attachments=[tmp_path / "film"])
+            (theirs,) = await take(alice, 1)
+            assert theirs.attachments[0].key != other.attachments[0].key  # each device has its own
+
+    office(main)
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_sent(office: Test, tmp_path: Path) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, _):
+            film = tmp_path / "film"
+            film.write_bytes(os.urandom(18 * PIECE))
+            client = next(iter(alice.delivery.own.values()))
+            put = client.put_piece
+
+            async def put_and_change(*told: object, **options: object) -> None:
+                with film.open("r+b") as file:
+                    file.seek(17 * PIECE)
+                    file.write(b"other")
+                await put(*told, **options)  # type: ignore[arg-type]
+
+            client.put_piece = put_and_change  # type: ignore[method-assign]
+            with pytest.raises(MessageError, match="has changed while it was read"):
+                await alice.send("bob", "x", attachments=[film])
+            assert await alice.history("bob") == []
+
+    office(main)
+
+
+def test_attachments_are_sealed_resumed_and_bounded(office: Test, tmp_path: Path) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob):
+            data = os.urandom(2 * PIECE + 1000)
+            (tmp_path / "map.png").write_bytes(data)
+            (tmp_path / "empty").write_bytes(b"")
+            await alice.send("bob", "the map", attachments=[tmp_path / "map.png", tmp_path / "empty"])
+            (message,) = await take(bob, 1)
+            big, empty = message.attachments
+            assert (big.name, big.size) == ("map.png", len(data))
+            kept = at.folder.joinpath("box.sqlite").read_bytes()
+            assert data[:64] not in kept
+            with pytest.raises(AttachmentTooLarge):
+                await big.save(tmp_path / "got", limit=1000)
+            (tmp_path / "got.part").write_bytes(data[:PIECE] + b"half of a piece")
+            assert (await big.save(tmp_path / "got")).read_bytes() == data
+            assert not (tmp_path / "got.part").exists()
+            assert (await empty.save(tmp_path / "none")).read_bytes() == b""
+            await message.forward(bob.card.person)
+            copy = (await bob.history(bob.card.person))[-1]
+            assert copy.forwarded_from == alice.card.person
+            store = at.mailboxes["box"].store
+            store.expire(10**11)
+            with pytest.raises(AttachmentGone):
+                await big.save(tmp_path / "later")
+
+    office(main)
+
+
+def test_several_mailboxes_each_message_once_and_one_that_dies(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        first, second = await at.open("one"), await at.open("two")
+        alice = await at.begin("alice", second)
+        bob = await at.begin("bob", first, second)
+        while len(bob.delivery.own) < 2:
+            bob.delivery.reached.clear()
+            await bob.delivery.reached.wait()
+        await alice.send(bob.card, "by the first")
+        assert [each.text for each in await take(bob, 1)] == ["by the first"]
+        await at.shut("one")
+        await alice.send("bob", "by the second")
+        assert [each.text for each in await take(bob, 1)] == ["by the second"]
+        # A mailbox that keeps what it said it forgot, and gives it again: from both.
+        await at.open("one")
+        assert await texts(bob, alice.card) == ["by the first", "by the second"]
+
+    office(main)
+
+
+def test_strangers_pay_with_work_and_wait_in_their_own_tray(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        bob = await at.begin("bob", box, stamp_bits=10)
+        eve = await at.begin("eve", box)
+        await eve.send(bob.card.public(), "you don't know me")
+        (message,) = await take(bob, 1)
+        sender = message.sender
+        assert sender is not None
+        assert sender.stranger
+        store = at.mailboxes["box"].store
+        assert at.mailboxes["box"].counters["refused:stamp_needed"] == 2  # the card, and the text
+        assert store.fetch(bob.identity.id.key, Tray.STRANGERS, 0, 9, 1 << 20) == []
+        await message.reply("now I do")
+        await take(eve, 1)
+        known = bob.find_contact(eve.card.person)
+        assert known is not None
+        assert not known.stranger
+        await bob.block("eve")
+        await eve.send("bob", "unheard")
+        await eve.wait_delivered()
+        await bob.wait_collected()
+        await bob.unblock("eve")
+        await eve.send("bob", "heard")
+        assert [each.text for each in await take(bob, 1)] == ["heard"]
+
+    office(main)
+
+
+def account_of(*names: str) -> Account:
+    devices = [Device(known_identity(each).id.key, each) for each in names]
+    return Account.create(known_identity("key"), known_identity("recovery").id, devices)
+
+
+def test_several_devices_of_each_person_one_approved_and_one_revoked(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        desktop = await at.begin("alice-desktop", box, account=account_of("alice-desktop"))
+        phone = await at.begin("alice-phone")
+        bob = await at.begin("bob", box)
+        await desktop.add_contact(bob.card)
+        await desktop.send("bob", "from the desktop")
+        await take(bob, 1)
+        card = await desktop.approve_device(phone.identity.id, "phone", history=timedelta(days=1))
+        assert len(card.devices) == 2
+        await phone.join(card)
+        assert phone.card.person == desktop.card.person
+        await wait_notice(bob, What.CONTACT_CHANGED)
+        # What was said before comes to the new device, and what is said now comes to both.
+        while await texts(phone, bob.card) != ["from the desktop"]:
+            await wait_notice(phone, What.CHANGED)
+        await bob.send(desktop.card.person, "to both")
+        for each in (desktop, phone):
+            assert [one.text for one in await take(each, 1)] == ["to both"]
+        await phone.send("bob", "from the phone")
+        assert [one.text for one in await take(bob, 1)] == ["from the phone"]
+        while (await texts(desktop, bob.card))[-1] != "from the phone":
+            await wait_notice(desktop, What.CHANGED)
+        assert await texts(desktop, bob.card) == await texts(phone, bob.card)
+        # The phone is lost.
+        await desktop.revoke_device(phone.identity.id)
+        await wait_notice(bob, What.CONTACT_CHANGED)
+        await bob.send(desktop.card.person, "not for the phone")
+        await bob.wait_delivered()
+        assert [one.text for one in await take(desktop, 1)] == ["not for the phone"]
+        await phone.send("bob", "the thief writes")
+        await phone.wait_delivered()
+        await desktop.send("bob", "the owner writes")
+        assert [one.text for one in await take(bob, 1)] == ["the owner writes"]
+        assert "not for the phone" not in await texts(phone, bob.card)
+        assert "the thief writes" not in await texts(bob, desktop.card)
+
+    office(main)
+
+
+@pytest.mark.parametrize("consent", ["tell", "ask"])
+def test_a_replaced_key_is_noticed(office: Test, consent: str) -> None:
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        before = account_of("alice")
+        alice = await at.begin("alice", box, account=before)
+        bob = await at.begin("bob", box, consent=consent)
+        await bob.add_contact(alice.card)
+        await alice.add_contact(bob.card)
+        number = bob.safety_number("alice")
+        assert number == alice.safety_number("bob")
+        assert await bob.verify("alice", alice.safety_code("bob"))
+        assert bob.contacts[0].verified
+        after = Account.rotate(
+            before.card,
+            known_identity("recovery"),
+            known_identity("key2"),
+            known_identity("recovery2").id,
+            [*before.card.devices, Device(known_identity("thief").id.key)],
+        )
+        other = ContactCard(after.identity.id.key, after.card, 1, 0, "alice", (box,)).signed(after.identity)
+        thief = await at.begin("thief", box, account=after)
+        await thief.add_contact(bob.card)
+        await thief.send("bob", "it's me, with another key")
+        what = await wait_notice(bob, What.KEY_REPLACED, What.CONSENT_NEEDED)
+        assert bob.safety_number(alice.card) != number
+        if consent == "tell":
+            assert what.what is What.KEY_REPLACED
+            assert not bob.contacts[0].verified
+            assert [each.text for each in await take(bob, 1)] == ["it's me, with another key"]
+            return
+        assert what.what is What.CONSENT_NEEDED
+        with pytest.raises(ConsentNeeded):
+            await bob.send(alice.card.person, "who are you?")
+        assert await texts(bob, other) == []
+        await bob.accept_key(alice.card.person)
+        assert [each.text for each in await take(bob, 1)] == ["it's me, with another key"]
+        await bob.send(alice.card.person, "welcome back")
+
+    office(main)
+
+
+def test_an_older_card_changes_nothing(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        alice = await at.begin("alice", box)
+        bob = await at.begin("bob", box)
+        old = alice.card
+        await alice.delivery.run(alice.correspondence.set_profile, "Alice", (box,), 2 * old.sequence)
+        await bob.add_contact(alice.card)
+        await bob.add_contact(old)
+        assert bob.contacts[0].card.name == "Alice"
+        with pytest.raises(MessageError, match="your own"):
+            await bob.add_contact(bob.card)
+
+    office(main)
+
+
+def test_a_restored_backup_reuses_no_key_and_loses_nothing_that_was_not_read(
+    office: Test, tmp_path: Path
+) -> None:
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        bob = await at.begin("bob", box)
+        async with at.messenger("alice", box) as alice:
+            await alice.wait_reached()
+            await alice.add_contact(bob.card)
+            await alice.send("bob", "one")
+            await take(bob, 1)
+            instance = alice.correspondence.desk.local.instance
+        shutil.copy(tmp_path / "alice.db", tmp_path / "backup.db")
+        async with at.messenger("alice", box) as alice:
+            assert alice.correspondence.desk.renewed == ""
+            await alice.send("bob", "two, after the backup")
+            await take(bob, 1)
+            await bob.send(alice.card, "an answer")
+            await take(alice, 1)
+        for end in ("", "-wal", "-shm"):
+            Path(f"{tmp_path}/alice.db{end}").unlink(missing_ok=True)  # noqa: ASYNC240  # nothing else runs
+        shutil.copy(tmp_path / "backup.db", tmp_path / "alice.db")
+        async with at.messenger("alice", box) as alice:
+            assert "restored" in (await wait_notice(alice, What.RENEWED)).detail
+            assert alice.correspondence.desk.local.instance != instance
+            await alice.wait_reached()
+            await alice.send("bob", "three, from the restored one")
+            assert [each.text for each in await take(bob, 1)] == ["three, from the restored one"]
+            await bob.send(alice.card.person, "still there")
+            found = [each.text for each in await take(alice, 1)]
+            while "still there" not in found:  # what Bob wasn't told of before comes again
+                found += [each.text for each in await take(alice, 1)]
+            assert found in (["an answer", "still there"], ["still there"])
+            assert (await texts(alice, bob.card)).count("one") == 1
+
+    office(main)
+
+
+def test_groups_in_which_members_come_and_go(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        alice, bob, carol, dan = [await at.begin(each, box) for each in ("alice", "bob", "carol", "dan")]
+        for each in (bob, carol):
+            await alice.add_contact(each.card)
+        group = await alice.create_group("choir", ["bob", "carol"])
+        await group.send("rehearsal moved")
+        for each in (bob, carol):
+            (message,) = await take(each, 1)
+            assert message.group is not None
+            assert (message.text, message.group.name) == ("rehearsal moved", "choir")
+        # Bob and Carol don't know each other but by the group.
+        (bobs,) = bob.groups
+        await bobs.send("where to?")
+        for each in (alice, carol):
+            assert [one.text for one in await take(each, 1)] == ["where to?"]
+        with pytest.raises(MessageError, match="only administrators"):
+            await bobs.add(carol.card)
+        await alice.add_contact(dan.card)
+        await group.add("dan")
+        await group.remove("carol")
+        await group.rename("small choir")
+        await group.send("without Carol")
+        for each in (bob, dan):
+            assert [one.text for one in await take(each, 1)] == ["without Carol"]
+        (dans,) = dan.groups
+        assert [each.text for each in await dans.history()] == ["without Carol"]  # nothing of before
+        assert dans.name == bobs.name == "small choir"
+        assert carol.card.person not in bobs.members
+        # Carol was told, and goes on by other means: nobody shows it.
+        (carols,) = carol.groups
+        with pytest.raises(MessageError, match="any more"):
+            await carols.send("am I still here?")
+        await carol.delivery.run(speak_anyway, carol, group.id, "am I still here?")
+        carol.delivery.wake()
+        await carol.wait_delivered()
+        await dans.send("hello")
+        for each in (alice, bob):
+            assert [one.text for one in await take(each, 1)] == ["hello"]
+        assert "am I still here?" not in await texts(bob, bobs.id)
+        assert "without Carol" not in await texts(carol, carols.id)
+        assert await texts(alice, group.id) == ["rehearsal moved", "where to?", "without Carol", "hello"]
+
+    office(main)
+
+
+def speak_anyway(messenger: Messenger, group: bytes, text: str) -> None:
+    """What a program would do that somebody has changed."""
+    mail = messenger.correspondence
+    event = Event(Kind.TEXT, group, 99, now_ms(), {"text": text})
+    with mail.desk.writing():
+        mail.desk.enqueue(mail.devices_of(group), event, b"")
+
+
+def test_what_can_not_be_sent(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        alice = await at.begin("alice")
+        with pytest.raises(UnknownContact):
+            await alice.send("nobody", "x")
+        with pytest.raises(MessageTooLong):
+            await alice.send(alice.card, "x" * 70_000)
+        with pytest.raises(MessageError, match="no mailbox"):
+            await alice.send(alice.card, "x", attachments=["nothing"])
+        await alice.send(alice.card, "a note to myself")
+        assert await texts(alice, alice.card) == ["a note to myself"]
+        with pytest.raises(MessageError, match="account's key"):
+            await alice.revoke_device(alice.identity.id)
+
+    office(main)

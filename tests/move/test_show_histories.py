@@ -1,0 +1,340 @@
+"""Random histories of shows on the embedded node beside a second model, which knows no shares.
+
+It keeps each contributor's money as an exact fraction and takes his part of each slot from it. What is refused, which
+state a show is in and when, and every sum have to agree; each contributor's money up to a MIST for each rounding.
+"""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from random import Random
+
+import pytest
+from chain_model.played import Played
+
+from dtp.chain import packages, show
+from dtp.chain.node.commands import Program
+from dtp.chain.show import ShowState
+from dtp.localnet.node import Node
+
+ACCOUNTS = ("producer", "alice", "bob", "carol")
+SLOT = 10_000
+HASH = b"h" * 32
+
+
+@dataclass
+class Part:
+    """A contributor's money in the pot."""
+
+    owner: str
+    money: Fraction
+    leaving: int = 0
+
+
+@dataclass
+class Model:
+    """A show, as docs and Move comments say it. Methods return what is refused, or ""."""
+
+    rate: int
+    start_pot: int
+    price: int
+    fewest: int
+    slots: int
+    start_by: int
+    batch: int
+    state: ShowState = ShowState.OFF
+    due: int = 0
+    posted: int = 0
+    tickets: int = 0
+    earned: int = 0
+    pot: int = 0
+    contributed: int = 0
+    returned: int = 0
+    parts: dict[str, Part] = field(default_factory=dict)
+
+    def contribute(self, now, name, owner, amount):
+        if self.state is ShowState.ENDED:
+            return "EEnded"
+        if self.price:
+            return "ETicketed"
+        return self._take(now, name, owner, amount)
+
+    def buy_ticket(self, now, name, owner, amount):
+        if self.state is ShowState.ENDED:
+            return "EEnded"
+        if not self.price:
+            return "ENotTicketed"
+        if amount != self.price:
+            return "EWrongPrice"
+        if self.state is ShowState.OFF and now > self.start_by:
+            return "EStartByPassed"
+        self.tickets += 1
+        return self._take(now, name, owner, amount)
+
+    def _take(self, now, name, owner, amount):
+        self.parts[name] = Part(owner, Fraction(amount))
+        self.pot += amount
+        self.contributed += amount
+        enough = self.tickets >= self.fewest if self.price else self.pot >= self.start_pot
+        if self.state is ShowState.OFF and enough:
+            self.state, self.due = ShowState.ON_AIR, now + SLOT
+        return ""
+
+    def leave(self, now, name):
+        if self.state is not ShowState.ON_AIR:
+            return "ENotOnAir"
+        self.parts[name].leaving = self.parts[name].leaving or now
+        return ""
+
+    def may_take_back(self, now, name):
+        asked = self.parts[name].leaving
+        if self.state is ShowState.ON_AIR:
+            if not asked:
+                return "ENotLeaving"
+            # The slot in which it was asked, or which began just then, is posted; or the producer is silent.
+            if self.due - SLOT <= asked and now < asked + (self.batch + 1) * SLOT:
+                return "EStillLeaving"
+        elif self.state is ShowState.OFF and self.price and now <= self.start_by:
+            return "ETicketsStand"
+        return ""
+
+    def take_back(self, name, amount):
+        del self.parts[name]
+        self.pot -= amount
+        self.returned += amount
+        self._pause()
+
+    def post(self, now, count):
+        if count == 0:
+            return "ENoHashes"
+        if count > self.batch:
+            return "EBadBatch"
+        due, state, pot, posted = (
+            max(self.due, now - (self.batch - 1) * SLOT),
+            self.state,
+            self.pot,
+            self.posted,
+        )
+        taken = []
+        for _ in range(count):
+            if state is not ShowState.ON_AIR:
+                return "ENotOnAir"
+            if now < due:
+                return "ETooEarly"
+            amount = self.rate or pot // (self.slots - posted)
+            taken.append((amount, pot))
+            pot, posted, due = pot - amount, posted + 1, due + SLOT
+            if self.slots and posted == self.slots:
+                state = ShowState.ENDED
+            elif self.rate and pot < self.rate:
+                state = ShowState.OFF
+        for amount, before in taken:
+            for part in self.parts.values():
+                part.money -= part.money * amount / before if before else 0
+            self.earned += amount
+        self.due, self.state, self.pot, self.posted = due, state, pot, posted
+        return ""
+
+    def end(self):
+        if self.state is ShowState.ENDED:
+            return "EEnded"
+        self.state = ShowState.ENDED
+        return ""
+
+    def _pause(self):
+        if self.state is ShowState.ON_AIR and self.rate and self.pot < self.rate:
+            self.state = ShowState.OFF
+
+
+class Play:
+    """One history: the node does what the model is told, and both are compared behind each step."""
+
+    def __init__(self, played, clock, random):
+        self.played, self.clock, self.random = played, clock, random
+        self.shares, self.outcomes = {}, set()
+        batch = random.choice([1, 2, 5])
+        funded = random.random() < 0.6
+        rate = random.choice([1, 7, 100]) if funded else 0
+        self.model = Model(
+            rate=rate,
+            start_pot=rate * random.randint(1, 5),
+            price=0 if funded else random.choice([1, 30, 101]),
+            fewest=0 if funded else random.randint(1, 3),
+            slots=0 if funded else random.randint(1, 6),
+            start_by=0 if funded else clock[0] + random.randint(1, 8) * SLOT,
+            batch=batch,
+        )
+        self.tolerance = 1
+        made = self._send("producer", self._new)
+        kinds = {each.type.name: "0x" + each.id.hex() for each in made.outputs if hasattr(each.type, "name")}
+        self.show, self.cap = kinds["Show"], kinds["ProducerCap"]
+
+    def _new(self, program):
+        model = self.model
+        common = {"slot_ms": SLOT, "batch": model.batch}
+        if model.rate:
+            terms = {"rate": model.rate, "start_pot": model.start_pot}
+            made, cap = show.new_funded(program, b"k" * 32, **terms, **common)
+        else:
+            terms = {"slots": model.slots, "ticket_price": model.price, "fewest": model.fewest}
+            made, cap = show.new_ticketed(program, b"k" * 32, start_by_ms=model.start_by, **terms, **common)
+        show.share(program, made)
+        program.transfer([cap], self.played.who("producer"))
+
+    def _send(self, sender, build):
+        program = Program()
+        build(program)
+        return self.played.execute(sender, self.played.bound(program))
+
+    def _do(self, sender, build, expected):
+        """Run it; gives what happened if it was not refused, and holds refusals against the model's."""
+        executed = self._send(sender, build)
+        told = "" if executed.effects.ok else self._refusal(executed.effects.error)
+        assert told == expected
+        self.outcomes.add((build.__name__, told))
+        return None if told else executed
+
+    def _refusal(self, error):
+        assert error.kind == "MoveAbort", error
+        return packages.load("broadcast").describe_abort("show", error.content["code"]).name
+
+    def step(self):
+        """One random step."""
+        self.clock[0] += self.random.choice([0, 1, SLOT // 2, SLOT, SLOT, 3 * SLOT])
+        steps = [self.pay, self.pay, self.post, self.post, self.leave, self.take_back]
+        if self.random.random() < 0.05:
+            steps = [self.end]
+        self.random.choice(steps)()
+        self.compare()
+
+    def pay(self):
+        owner = self.random.choice(ACCOUNTS[1:])
+        amount = self.random.choice([1, 3, 100, 999, self.model.price or 5, self.model.price or 50])
+        buys = self.random.random() < (0.1 if self.model.rate else 0.9)
+        call = show.buy_ticket if buys else show.contribute
+        name = f"part{len(self.shares)}"
+
+        def pays(program):
+            (money,) = program.split(program.gas, [amount])
+            program.transfer([call(program, self.show, money)], self.played.who(owner))
+
+        before = {key: self._value(key) for key in self.model.parts}
+        expected = (self.model.buy_ticket if buys else self.model.contribute)(
+            self.clock[0], name, owner, amount
+        )
+        done = self._do(owner, pays, expected)
+        if done is not None:
+            (made,) = [each for each in done.outputs if getattr(each.type, "name", "") == "Share"]
+            self.shares[name] = "0x" + made.id.hex()
+            self.tolerance += 1
+            # Nobody who had money in loses or gains more than rounding by somebody else's coming.
+            for key, value in before.items():
+                assert abs(self._value(key) - value) <= 1
+
+    def _value(self, name):
+        share = self._read(show.ShowShare, self.shares[name])
+        return self._read(show.Show, self.show).value(share)
+
+    def post(self):
+        count = self.random.choice([0, 1, 1, 1, 2, self.model.batch, self.model.batch + 1])
+
+        def posts(program):
+            show.post(program, self.show, self.cap, [HASH] * count)
+
+        if self._do("producer", posts, self.model.post(self.clock[0], count)):
+            self.tolerance += count
+
+    def leave(self):
+        for name, part in self._some_part():
+
+            def leaves(program, name=name):
+                show.leave(program, self.show, self.shares[name])
+
+            self._do(part.owner, leaves, self.model.leave(self.clock[0], name))
+
+    def take_back(self):
+        for name, part in self._some_part():
+
+            def takes(program, name=name, part=part):
+                money = show.take_back(program, self.show, self.shares[name])
+                program.transfer([money], self.played.who(part.owner))
+
+            exact = part.money
+            done = self._do(part.owner, takes, self.model.may_take_back(self.clock[0], name))
+            if done is not None:
+                (told,) = [each for each in done.events if each.type.name == "Returned"]
+                amount = show.SCHEMA.decode(show.Returned, told.contents).amount
+                assert abs(amount - exact) <= self.tolerance
+                self.model.take_back(name, amount)
+                self.tolerance += 1
+
+    def _some_part(self):
+        """A part of the pot that somebody has, in a list; none where nobody has any."""
+        names = sorted(self.model.parts)
+        return [(name, self.model.parts[name]) for name in self.random.sample(names, min(1, len(names)))]
+
+    def end(self):
+        def ends(program):
+            show.end(program, self.show, self.cap)
+
+        self._do("producer", ends, self.model.end())
+
+    def compare(self):
+        """Hold the object against the model, and the money against itself."""
+        found, model = self._read(show.Show, self.show), self.model
+        told = (found.state, found.posted, found.tickets, found.pot, found.earned, found.contributed)
+        assert told == (
+            model.state,
+            model.posted,
+            model.tickets,
+            model.pot,
+            model.earned,
+            model.contributed,
+        )
+        assert found.contributed == found.released + found.returned + found.pot
+        assert found.returned == model.returned
+        if model.state is ShowState.ON_AIR:
+            assert found.due_ms == model.due
+        for name, part in model.parts.items():
+            assert abs(self._value(name) - part.money) <= self.tolerance
+
+    def finish(self):
+        """End it: whoever has money in takes it all back, and nothing is left."""
+        if self.model.state is not ShowState.ENDED:
+            self.end()
+        while self.model.parts:
+            self.take_back()
+        found = self._read(show.Show, self.show)
+        # What no share is worth a MIST of can stay where a pot was spent and begun anew.
+        assert found.pot <= self.tolerance
+
+    def _read(self, cls, id):
+        record = self.played.node.object(bytes.fromhex(id[2:]))
+        return show.SCHEMA.decode(cls, record.contents)
+
+
+def play_histories(seeds, steps):
+    """Play histories of these seeds; gives the kinds of outcomes."""
+    clock = [1_750_000_000_000]
+    outcomes = set()
+    with Node.open(now=lambda: clock[0]) as node:
+        played = Played(node, ACCOUNTS, ("broadcast",))
+        for seed in seeds:
+            play = Play(played, clock, Random(seed))
+            try:
+                for _ in range(steps):
+                    play.step()
+                play.finish()
+            except AssertionError as error:
+                raise AssertionError(f"seed {seed}") from error
+            outcomes |= play.outcomes
+    return outcomes
+
+
+def test_the_money_of_shows_is_conserved():
+    assert len(play_histories(range(12), 25)) >= 15
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("first", range(1000, 3000, 100))
+def test_the_money_of_shows_is_conserved_over_many_histories(first):
+    assert len(play_histories(range(first, first + 100), 40)) >= 19

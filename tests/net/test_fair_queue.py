@@ -1,0 +1,149 @@
+"""Fair turns by processor time, as a value: time and what was spent come in, and who is next comes out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dtp.net.turns.fair_queue import MOST_AHEAD, REMEMBERED, Account, FairQueue, FairShares
+
+#: The most that one step takes, seconds.
+STEP = 0.01
+
+
+class Processor:
+    """A queue that is served: each step takes what whoever waits has for it."""
+
+    def __init__(self) -> None:
+        self.idle = 0.0
+        self.shares = FairShares(lambda: self.idle)
+        self.queue: FairQueue[str] = FairQueue(self.shares)
+        self.had: Counter[tuple[str, object]] = Counter()
+
+    def account(self, source: str, peer: object = None) -> Account:
+        return self.shares.account(source, peer)
+
+    def serve(self, cost: dict[str, float]) -> str:
+        """Serve the next one, which waits again at once; return who it was."""
+        account, name = self.queue.take()
+        self.spend(account, cost[name])
+        self.queue.put(account, name)
+        return name
+
+    def spend(self, account: Account, seconds: float) -> None:
+        account.charge(seconds)
+
+
+costs = st.floats(1e-5, STEP)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), costs), min_size=2, max_size=12), st.integers(50, 300))
+@settings(deadline=None)
+def test_sources_share_the_processor_and_peers_their_source(
+    crowd: Sequence[tuple[int, float]], steps: int
+) -> None:
+    """However many peers a source has, and however dear their steps are: within a step or two of what is fair."""
+    processor = Processor()
+    cost, of = {}, {}
+    for number, (source, each) in enumerate(crowd):
+        name = f"{source} {number}"
+        cost[name], of[name] = each, str(source)
+        processor.queue.put(processor.account(str(source), number), name)
+    had: Counter[str] = Counter()
+    by_source: dict[str, float] = dict.fromkeys(of.values(), 0.0)
+    for _ in range(steps):
+        name = processor.serve(cost)
+        had[name] += 1
+        by_source[of[name]] += cost[name]
+    assert max(by_source.values()) - min(by_source.values()) <= 2 * STEP + 1e-9
+    for source in by_source:
+        peers = [had[name] * cost[name] for name in cost if of[name] == source]
+        assert max(peers) - min(peers) <= 2 * STEP + 1e-9
+
+
+def test_who_comes_anew_is_next_but_has_no_credit_for_having_been_away() -> None:
+    processor = Processor()
+    cost = {"old": 0.001, "older": 0.001, "new": 0.001}
+    processor.queue.put(processor.account("192.0.2.1", "old"), "old")
+    processor.queue.put(processor.account("192.0.2.1", "older"), "older")
+    for _ in range(1000):
+        processor.serve(cost)
+    processor.queue.put(processor.account("198.51.100.1", "new"), "new")
+    served = [processor.serve(cost) for _ in range(40)]
+    assert "new" in served[:2]
+    assert 19 <= served.count("new") <= 21  # half, as one of two sources has
+
+
+def test_dear_steps_have_as_much_as_cheap_ones() -> None:
+    """A flood of a kind that costs much, from as many connections as the other has."""
+    processor = Processor()
+    cost = {"dear": 0.01, "cheap": 0.0001}
+    for name in cost:
+        processor.queue.put(processor.account("192.0.2.1", name), name)
+    served = Counter(processor.serve(cost) for _ in range(2000))
+    assert abs(served["dear"] * 0.01 - served["cheap"] * 0.0001) <= 2 * STEP
+
+
+def test_who_worked_alone_for_an_hour_has_not_to_make_up_for_it() -> None:
+    processor = Processor()
+    cost = {"old": 0.01, "new": 0.01}
+    old = processor.account("192.0.2.1", "old")
+    for _ in range(10_000):
+        processor.spend(old, 0.36)
+    for name in cost:
+        processor.queue.put(processor.account("192.0.2.1", name), name)
+    served = [processor.serve(cost) for _ in range(100)]
+    first = served.index("old")
+    assert first * 0.01 <= MOST_AHEAD + STEP
+    assert abs(served[first:].count("old") - served[first:].count("new")) <= 2
+
+
+def test_what_was_had_is_forgotten_while_the_processor_is_idle() -> None:
+    processor = Processor()
+    account = processor.account("192.0.2.1", "old")
+    processor.spend(account, 0.2)
+    assert account.ahead
+    processor.idle += 0.3
+    assert not account.ahead
+
+
+def test_who_says_little_is_not_ahead_beside_a_flood() -> None:
+    processor = Processor()
+    cost = {f"flood {number}": 0.001 for number in range(8)}
+    for name in cost:
+        processor.queue.put(processor.account("192.0.2.1", name), name)
+    visitor = processor.account("192.0.2.1", "visitor")
+    for number in range(50):
+        processor.spend(visitor, 0.0001)
+        for _ in range(8):
+            processor.serve(cost)
+        assert not visitor.ahead or not number  # at first nobody has had anything
+
+
+def test_who_comes_again_does_not_begin_anew_and_strangers_are_forgotten() -> None:
+    processor = Processor()
+    processor.spend(processor.account("192.0.2.1", "a"), 0.1)
+    assert processor.account("192.0.2.1", "a").peer.used > 0
+    for number in range(2 * REMEMBERED):
+        processor.account(f"2001:db8::{number:x}", number)
+    assert len(processor.shares._accounts) == len(processor.shares._sources) == REMEMBERED
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xyz")), max_size=30))
+def test_each_account_keeps_its_order_and_nothing_is_lost(put: list[tuple[str, str]]) -> None:
+    processor = Processor()
+    queue: FairQueue[int] = FairQueue(processor.shares)
+    for number, (source, peer) in enumerate(put):
+        queue.put(processor.account(source, peer), number)
+    taken = []
+    while queue:
+        account, number = queue.take()
+        processor.spend(account, 0.001 * (number % 5))
+        taken.append(number)
+    assert sorted(taken) == list(range(len(put)))
+    for key in set(put):
+        mine = [number for number in taken if put[number] == key]
+        assert mine == sorted(mine)

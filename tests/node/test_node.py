@@ -1,0 +1,396 @@
+"""Nodes on one machine: they find each other by multicast, link once, serve, part, and keep to their network."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dtp
+from dtp.carriers.errors import ListenError
+from dtp.errors import CarrierError, DtpError, LocalError, PeerError
+from dtp.net.connection import Connection
+from dtp.node.finding import SUCCESSION, Finding
+from dtp.node.node import NodeError, NodeLimits
+from dtp.node.upkeep import UpkeepLimits
+from dtp.peers.book import PeerBook
+from dtp.peers.private import PrivateNetwork
+from dtp.peers.record import PeerRecord
+from dtp.testing import clock
+from dtp.testing.pairs import ALICE, BOB
+
+HERE = ("tcp://127.0.0.1:0",)
+SMALL, LARGE = sorted([ALICE, BOB], key=lambda each: each.id)
+
+
+async def echo(connection: Connection) -> None:
+    async for stream in connection:
+        stream.write(await stream.read(-1))
+        stream.write_eof()
+
+
+@pytest.fixture
+def lan() -> dict[str, object]:
+    """Loopback's multicast, at a port of this test's own."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        return {"interfaces": ("lo",), "port": taken.getsockname()[1]}
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    async def in_time() -> None:
+        async with asyncio.timeout(60):
+            await main
+
+    clock.run(in_time(), loop_factory=asyncio.new_event_loop)
+
+
+async def until(holds: Callable[[], object]) -> None:
+    while not holds():  # noqa: ASYNC110  # what is waited for has no event of its own
+        await asyncio.sleep(0.005)
+
+
+async def said(connection: Connection, data: bytes) -> bytes:
+    stream = await connection.open_stream()
+    stream.write(data)
+    stream.write_eof()
+    return await stream.read(-1)
+
+
+def test_nodes_find_each_other_and_link_once(lan: dict[str, object]) -> None:
+    async def main() -> None:
+        polite = NodeLimits(upkeep=UpkeepLimits(courtesy=50.0))  # however long a dial takes here
+        options: dict[str, Any] = {"listen": HERE, "lan": lan, "limits": polite}
+        async with dtp.Node(identity=SMALL, **options) as small, dtp.Node(identity=LARGE, **options) as large:
+            await until(lambda: len(small.links) and len(large.links))
+            (peer,) = small.peers()
+            assert (peer.record.peer, peer.linked) == (LARGE.id, True)
+            assert peer.record.services == ("dtp.node",)
+            assert peer.source.startswith("lan ")
+            link = small.links.get(LARGE.id)
+            assert link is not None
+            assert link.outgoing  # the smaller identity dials
+            assert small.links.counters == large.links.counters == {}
+
+    run(main())
+
+
+def test_service_is_reached_by_name_alone(lan: dict[str, object]) -> None:
+    async def main() -> None:
+        options: dict[str, Any] = {"listen": HERE, "lan": lan}
+        serving = dtp.Node(
+            identity=ALICE, services={"echo": echo, "quiet": echo}, announce=["echo"], **options
+        )
+        async with serving, dtp.Node(identity=BOB, **options) as node:
+            async with node.connect(f"dtp://{ALICE.id}/echo") as connection:
+                assert await said(connection, b"found") == b"found"
+            record = node.book.get(ALICE.id)
+            assert record is not None
+            assert record.services == ("dtp.node", "echo")  # what wasn't announced isn't named
+
+    run(main())
+
+
+def test_node_that_goes_says_so(lan: dict[str, object]) -> None:
+    async def main() -> None:
+        async with dtp.Node(identity=ALICE, listen=HERE, lan=lan) as stays:
+            async with dtp.Node(identity=BOB, listen=HERE, lan=lan):
+                await until(stays.peers)
+            await until(lambda: not stays.peers() and not len(stays.links))
+
+    run(main())
+
+
+def test_bootstrap_needs_no_lan() -> None:
+    async def main() -> None:
+        async with (
+            dtp.Node(identity=ALICE, listen=HERE, discover=()) as seed,
+            dtp.Node(identity=BOB, listen=None, discover=(), bootstrap=[str(seed.address)]) as node,
+        ):
+            await until(lambda: node.links.get(ALICE.id))
+            assert node.lan is None
+
+    run(main())
+
+
+def test_linked_peers_are_told_of_a_new_record_whoever_dialled() -> None:
+    async def main() -> None:
+        services = {"one": echo, "two": echo}
+        async with (
+            dtp.Node(identity=ALICE, listen=HERE, discover=(), services=services) as seed,
+            dtp.Node(
+                identity=BOB, listen=None, discover=(), services=services, bootstrap=[str(seed.address)]
+            ) as node,
+        ):
+            await until(lambda: seed.book.get(BOB.id) and node.book.get(ALICE.id))
+            seed.announce(["one"])
+            await until(lambda: node.book.get(ALICE.id) == seed.record)
+            node.announce(["two"])
+            await until(lambda: seed.book.get(BOB.id) == node.record)
+            assert (seed.record.services[-1], node.record.services[-1]) == ("one", "two")
+            assert not node.links.counters
+            assert not seed.links.counters
+
+    run(main())
+
+
+def test_newcomer_learns_of_others_from_its_seed() -> None:
+    async def main() -> None:
+        first: dict[str, Any] = {"listen": HERE, "discover": ()}
+        async with (
+            dtp.Node(identity=ALICE, **first) as seed,
+            dtp.Node(**first, bootstrap=[seed.address]) as one,
+        ):
+            await until(lambda: seed.book.get(one.identity.id))
+            async with dtp.Node(**first, bootstrap=[str(seed.address)]) as other:
+                await until(lambda: other.links.get(one.identity.id) or one.links.get(other.identity.id))
+                known = other.book.known(one.identity.id)
+                assert known is not None
+                assert (known.record, known.source) == (one.record, "exchange")
+
+    run(main())
+
+
+def test_dht_is_joined_by_whom_the_node_meets_and_leads_to_peers(lan: dict[str, object]) -> None:
+    async def main() -> None:
+        ways: dict[str, Any] = {"listen": HERE, "discover": ("lan", "dht"), "lan": lan}
+        serving = dtp.Node(identity=ALICE, services={"echo": echo}, **ways)
+        async with serving as alice, dtp.Node(**ways) as one, dtp.Node(**ways) as other:
+            await until(lambda: all(len(each.dht.node.table) == 2 for each in (alice, one, other)))
+            content = bytes(32)
+            await one.dht.publish(one.record)  # the node does so by itself, a moment later
+            await one.dht.provide(content)
+            assert [each.peer for each in await other.dht.providers(content)] == [one.identity.id]
+            await alice.dht.publish(alice.record)
+            bootstrap = [one.record.dht]
+            async with dtp.Node(listen=None, discover=("dht",), bootstrap=bootstrap) as far:
+                async with far.connect(f"dtp://{ALICE.id}/echo") as connection:
+                    assert await said(connection, b"by the DHT") == b"by the DHT"
+                known = far.book.known(ALICE.id)
+                assert known is not None
+                assert known.source == "dht"
+
+    run(main())
+
+
+def test_private_network_is_closed_to_others(lan: dict[str, object]) -> None:
+    async def main() -> None:
+        key = PrivateNetwork.generate().text
+        inside: dict[str, Any] = {"listen": HERE, "lan": lan, "private": key}
+        async with (
+            dtp.Node(identity=ALICE, services={"echo": echo}, announce=["echo"], **inside) as alice,
+            dtp.Node(identity=BOB, **inside) as bob,
+            dtp.Node(listen=HERE, lan=lan) as stranger,
+            dtp.Node(listen=HERE, lan=lan, private="another network's key") as other,
+        ):
+            await until(lambda: len(alice.links) and len(bob.links))
+            async with bob.connect(f"dtp://{ALICE.id}/echo") as connection:
+                assert await said(connection, b"x") == b"x"
+            for outsider in (stranger, other):
+                assert outsider.peers() == []  # sees nothing
+                for target in (alice.address, alice.address.with_service("echo")):
+                    with pytest.raises((PeerError, CarrierError)):  # joins and reads nothing
+                        await outsider.connect(target)
+                with pytest.raises(DtpError):
+                    await outsider.links.connect(alice.address)
+            assert [each.peer for each in alice.links] == [BOB.id]
+
+    run(main())
+
+
+def test_peers_are_known_again_after_a_restart(lan: dict[str, object], tmp_path: Path) -> None:
+    async def main() -> None:
+        async with dtp.Node(identity=ALICE, listen=HERE, discover=(), services={"echo": echo}) as alice:
+            async with dtp.Node(identity=BOB, listen=HERE, discover=(), store=tmp_path / "node") as node:
+                node.book.learn(alice.record, "dht")
+            async with dtp.Node(identity=BOB, listen=None, discover=(), store=tmp_path / "node") as node:
+                assert [each.record for each in node.peers()] == [alice.record]
+                async with node.connect(f"dtp://{ALICE.id}/echo") as connection:
+                    assert await said(connection, b"again") == b"again"
+
+    run(main())
+
+
+def test_message_reaches_everybody_in_the_topic_once(lan: dict[str, object]) -> None:
+    async def main() -> None:
+        ways: dict[str, Any] = {"listen": HERE, "lan": lan}
+        async with (
+            dtp.Node(identity=ALICE, **ways) as alice,
+            dtp.Node(**ways) as bob,
+            dtp.Node(**ways) as carol,
+            alice.topic("weather") as said,
+            bob.topic("weather") as one,
+            carol.topic("weather") as other,
+        ):
+            await until(lambda: all(len(each.links) == 2 for each in (alice, bob, carol)))
+            await until(lambda: all(len(each.gossip.peers) == 2 for each in (alice, bob, carol)))
+            await said.publish(b"21.5")
+            for topic in (one, other):
+                message = await anext(topic)
+                assert (message.author, message.data) == (ALICE.id, b"21.5")
+            await one.publish(b"22")
+            assert (await anext(other)).data == b"22"  # and not the first one again
+
+    run(main())
+
+
+def test_graph_is_on_every_node_that_shares_it(lan: dict[str, object]) -> None:
+    async def main() -> None:
+        ways: dict[str, Any] = {"listen": HERE, "lan": lan}
+        async with dtp.Node(identity=ALICE, **ways) as alice, dtp.Node(identity=BOB, **ways) as bob:
+            one = await dtp.Graph.open("memory:", identity=alice.identity, name="notes")
+            other = await dtp.Graph.open("memory:", identity=bob.identity, name="notes")
+            async with one, other, bob.share(other, topic="team-notes"):
+                await alice.share(one, topic="team-notes")
+                one.node("notes/1")["title"] = "Milk"
+                await until(lambda: other.node("notes/1").get("title") == "Milk")
+                with pytest.raises(LocalError, match="shared already"):
+                    await alice.share(one, topic="another")
+
+    run(main())
+
+
+def test_two_nodes_of_one_identity_are_noticed_and_said_once(
+    lan: dict[str, object], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dtp.node.node.SUCCESSION", 0.2)
+
+    async def main() -> None:
+        options: dict[str, Any] = {"listen": HERE, "lan": lan, "identity": SMALL}
+        async with dtp.Node(**options) as first, dtp.Node(**options) as second:
+            await until(lambda: first.has_twin)
+            assert not second.has_twin  # the other one began before it, and may have ended since
+            while not second.has_twin:
+                first.announce(["go"])  # later than what the other one has said
+                await asyncio.sleep(0.2)
+
+    with caplog.at_level("WARNING", logger="dtp.node"):
+        run(main())
+    said = [
+        each for each in caplog.records if each.__dict__.get("fields", {}).get("event") == "identity-twice"
+    ]
+    assert len(said) == 2
+    assert (
+        said[0].getMessage().startswith(f"another node has the identity {SMALL.id.short} (tcp://127.0.0.1:")
+    )
+
+
+def test_two_nodes_of_one_identity_are_noticed_by_whom_they_link_to(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dtp.node.node.SUCCESSION", 0.2)
+
+    async def main() -> None:
+        options: dict[str, Any] = {"listen": HERE, "discover": ()}
+        async with dtp.Node(identity=ALICE, **options) as seed:
+            options |= {"identity": BOB, "bootstrap": [seed.address]}
+            async with dtp.Node(**options) as first:
+                await until(lambda: seed.book.get(BOB.id))
+                async with dtp.Node(**options):
+                    await until(lambda: first.has_twin)
+
+    with caplog.at_level("WARNING", logger="dtp.node"):
+        run(main())
+    assert "another node has the identity" in caplog.text
+
+
+def test_a_process_whose_place_is_taken_is_no_second_node() -> None:
+    """It may sign a record yet, as the one that takes its place has begun: where it listens is the same."""
+    finding = Finding(SMALL, PeerBook(), ())
+    urls = ["tcp://192.0.2.1:9000"]
+
+    def signed(behind: float, *addresses: str) -> PeerRecord:
+        return PeerRecord.sign(SMALL, now=began + behind, ttl=3600, addresses=addresses)
+
+    finding.say(urls, ["dtp.node"], 3600)
+    assert finding.record is not None
+    began = finding.record.sequence / 1000
+    assert not finding.is_of_another(finding.record)
+    assert not finding.is_of_another(signed(-60, "tcp://192.0.2.2:9000"))
+    assert not finding.is_of_another(signed(1, *urls))
+    assert not finding.is_of_another(signed(1, *urls, "relay://192.0.2.9:9000?relay=x"))
+    assert not finding.is_of_another(signed(1))  # it has gone
+    assert finding.is_of_another(signed(1, *urls, "tcp://192.0.2.2:9000"))
+    assert finding.is_of_another(signed(SUCCESSION + 1, *urls))
+
+
+def test_what_no_node_can_be_made_of_is_refused() -> None:
+    wrong: list[dict[str, Any]] = [
+        {"discover": ("radio",)},
+        {"announce": ["echo"]},
+        {"services": {"dtp.node": echo}},
+        {"bootstrap": ["seed.example:9001"]},
+    ]
+    for options in wrong:
+        with pytest.raises(NodeError):
+            dtp.Node(**options)
+    with pytest.raises(NodeError, match="isn't open"):
+        _ = dtp.Node().links
+
+
+def test_node_loads_nothing_that_it_does_not_use() -> None:
+    """What a node costs is mostly what it imports (bench.peers): these have to stay out."""
+    program = """
+import asyncio, sys, dtp
+
+async def main():
+    async with dtp.Node(listen=["tcp://127.0.0.1:0"], discover=()):
+        print(*sys.modules)
+
+asyncio.run(main())
+"""
+    told = subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, check=True, text=True, timeout=120
+    )
+    loaded = set(told.stdout.split())
+    assert {"dtp.node.node", "dtp.gossip.router"} <= loaded
+    surplus = {
+        "difflib",
+        "encodings.idna",
+        "shutil",
+        "sqlite3",
+        "statistics",
+        "tempfile",
+        "qh3",
+        "websockets",
+    }
+    surplus |= {
+        "dtp.crdt",
+        "dtp.graph",
+        "dtp.chain",
+        "dtp.pay",
+        "dtp.peers.dht.node",
+        "dtp.peers.reach.relay",
+    }
+    assert not surplus & loaded
+
+
+def test_address_that_is_taken_leaves_nothing_open(lan: dict[str, object]) -> None:
+    async def main() -> None:
+        async with dtp.Node(identity=ALICE, listen=HERE, discover=()) as node:
+            taken = node.listener.urls[0]
+            with pytest.raises(ListenError):
+                async with dtp.Node(identity=BOB, listen=(taken,), lan=lan):
+                    pass
+
+    run(main())
+
+
+@pytest.mark.slow
+def test_nodes_link_by_mdns_alone() -> None:
+    pytest.importorskip("zeroconf", reason="zeroconf is needed: pip install 'dtp-sockets[lan]'")
+
+    async def main() -> None:
+        ways: dict[str, Any] = {"listen": HERE, "discover": ("mdns",), "lan": {"interfaces": ("lo",)}}
+        async with dtp.Node(identity=ALICE, **ways) as alice, dtp.Node(identity=BOB, **ways) as bob:
+            await until(lambda: alice.links.get(BOB.id) and bob.links.get(ALICE.id))
+            (peer,) = alice.peers()
+            assert peer.source == "mdns"
+
+    run(main())

@@ -1,0 +1,93 @@
+"""Nodes that can't be dialled, a node that relays for them, and connections that become direct by themselves."""
+
+import asyncio
+
+import pytest
+
+import dtp
+from dtp.net.connection import Connection
+from dtp.net.relay import copy
+from dtp.node.node import Node
+from dtp.peers.reach.messages import RELAY_SERVICE
+from dtp.testing.clock import run
+
+pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
+
+
+async def echo(connection: Connection) -> None:
+    async for stream in connection:
+        await copy(stream, stream)
+
+
+def on_sockets(main) -> None:
+    run(main, loop_factory=asyncio.SelectorEventLoop)
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+def place_at(relay: Node) -> str:
+    (quic,) = [url for url in relay.listener.urls if url.startswith("quic:")]
+    return f"relay{quic.removeprefix('quic')}?relay={relay.identity.id}&via=quic"
+
+
+def test_a_relayed_connection_becomes_direct_and_its_stream_goes_on() -> None:
+    async def main() -> None:
+        quiet = {"discover": (), "lan": None}
+        async with Node(listen=["quic://127.0.0.1:0"], relay=True, **quiet) as relay:
+            hidden = Node(listen=["quic://127.0.0.1:0", place_at(relay)], services={"echo": echo}, **quiet)
+            async with hidden, Node(listen=["quic://127.0.0.1:0"], **quiet) as asking:
+                await until(lambda: any(url.startswith("relay:") for url in hidden.record.addresses))
+                (place,) = [url for url in hidden.record.addresses if url.startswith("relay:")]
+                address = dtp.Address.direct(hidden.identity.id, place, "echo")
+                async with asking.connect(address) as connection:
+                    assert connection.stats.carriers[0].startswith("relay:")
+                    stream = await connection.open_stream()
+                    sent = bytearray()
+
+                    async def say() -> None:
+                        data = len(sent).to_bytes(4) * 1000
+                        sent.extend(data)
+                        stream.write(data)
+                        assert await stream.readexactly(4000) == data
+
+                    async def is_direct() -> bool:
+                        await say()
+                        return all(url.startswith("quic:") for url in connection.stats.carriers)
+
+                    async with asyncio.timeout(20):
+                        while not await is_direct():
+                            pass
+                    await say()
+                    assert len(connection.stats.carriers) == 1
+                    assert connection.stats.resumes == 0
+                    link = asking.links.get(hidden.identity.id)
+                    assert link is not None
+                    await until(lambda: link.connection.stats.carriers[0].startswith("quic:"))
+                assert asking.reach.counters["direct"] >= 1
+                assert hidden.reach.counters["punched"] >= 1
+
+    on_sockets(main())
+
+
+def test_a_place_is_asked_for_until_the_relay_is_there() -> None:
+    async def main() -> None:
+        relay = Node(listen=["quic://127.0.0.1:0"], relay=True, discover=())
+        async with relay:
+            url = place_at(relay)
+        hidden = Node(listen=["quic://127.0.0.1:0", url], discover=())
+        async with hidden:
+            assert not any(each.startswith("relay:") for each in hidden.record.addresses)
+            again = f"quic{url.partition('?')[0].removeprefix('relay')}"
+            async with Node(identity=relay.identity, listen=[again], relay=True, discover=()):
+                await until(lambda: any(each.startswith("relay:") for each in hidden.record.addresses))
+
+    on_sockets(main())
+
+
+def test_only_a_node_that_is_told_to_relays() -> None:
+    assert RELAY_SERVICE not in Node().services
+    assert RELAY_SERVICE in Node(relay=True).services

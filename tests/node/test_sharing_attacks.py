@@ -1,0 +1,319 @@
+"""Peers that lie about heads, flood with them, never answer, or break the protocol of a shared graph."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shared_worlds import LIMITS, Said, World
+
+from dtp.errors import DtpError
+from dtp.net.stream import Stream
+from dtp.node.heads import Dial, Fetch, Heads, HeadsError, HeadsPlan, Probe, ShareLimits, decode, encode
+from dtp.node.sharing import PROTOCOL
+from dtp.peers.links import PeerLink
+from dtp.testing.clock import run
+
+AUTHORS = [bytes([number]) * 32 for number in range(6)]
+PEERS = [bytes([100 + number]) * 32 for number in range(5)]
+DIGEST = bytes(16)
+
+
+def claim(heads: dict[bytes, int], digest: bytes = b"d" * 16) -> bytes:
+    return encode(Heads(digest, heads, True))
+
+
+# ---- messages --------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.dictionaries(st.binary(min_size=32, max_size=32), st.integers(1, (1 << 62) - 1), max_size=64),
+    st.binary(min_size=16, max_size=16),
+    st.booleans(),
+)
+def test_messages_come_back_as_they_were(heads: dict[bytes, int], digest: bytes, is_all: bool) -> None:
+    assert decode(encode(Heads(digest, heads, is_all)), most=64) == (digest, heads, is_all)
+
+
+@given(st.binary(max_size=200))
+def test_other_bytes_are_refused(data: bytes) -> None:
+    try:
+        heads = decode(data, most=64)
+    except HeadsError:
+        return
+    assert encode(heads) == data
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (2, DIGEST, [], True),
+        (1, DIGEST[1:], [], True),
+        (1, DIGEST, [AUTHORS[1], 1, AUTHORS[0], 1], True),  # not in order
+        (1, DIGEST, [AUTHORS[0], 1, AUTHORS[0], 2], True),  # twice
+        (1, DIGEST, [AUTHORS[0], 0], True),
+        (1, DIGEST, [AUTHORS[0], True], True),
+        (1, DIGEST, [AUTHORS[0], 1 << 62], True),
+        (1, DIGEST, [AUTHORS[0]], True),
+        (1, DIGEST, [b"short", 1], True),
+        (1, DIGEST, [], 1),
+        (1, DIGEST, [part for number in range(65) for part in (bytes([number]) * 32, 1)], True),
+        (1, DIGEST, []),
+        "text",
+    ],
+)
+def test_malformed_announcements_are_refused(parts: object) -> None:
+    with pytest.raises(HeadsError):
+        decode(msgpack.packb(parts), most=64)
+
+
+# ---- the plan, by itself ---------------------------------------------------------------------------------------
+
+
+def plan() -> HeadsPlan:
+    made = HeadsPlan(b"o" * 32, limits=LIMITS, random=Random(1))
+    made.begin({})
+    return made
+
+
+def test_a_liar_is_not_believed_for_a_while_that_grows() -> None:
+    made, now = plan(), 0.0
+    made.link_up(PEERS[0], now, outgoing=False)
+    pauses = []
+    for _ in range(4):
+        assert made.may_announce(PEERS[0], now)
+        made.heard(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 1 << 60}, True), {}, DIGEST, now)
+        assert made.next({}, DIGEST, (), now) == [Fetch(PEERS[0])]
+        assert not made.fetched(PEERS[0], {}, (), now)
+        assert made.missing({}) == {}
+        began = now
+        while not made.may_announce(PEERS[0], now):
+            made.heard(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 1 << 60}, True), {}, DIGEST, now)
+            assert made.missing({}) == {}
+            now += 1
+        pauses.append(now - began)
+    assert pauses == [30, 60, 120, 240]
+
+
+def test_what_a_liar_says_keeps_nobody_from_announcing() -> None:
+    made = plan()
+    made.heard(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 1 << 60}, True), {}, DIGEST, 0.0)
+    ours = {AUTHORS[0]: 3}
+    assert made.announcement(ours, lambda: DIGEST, 0.0) is None  # somebody else's: held back at first
+    said = made.announcement(ours, lambda: DIGEST, 1.0)
+    assert said is not None
+    assert said.heads == ours
+
+
+def test_what_others_have_announced_is_not_announced_again() -> None:
+    made = plan()
+    ours = {AUTHORS[0]: 3}
+    assert made.announcement(ours, lambda: DIGEST, 0.0) is None
+    made.heard(PEERS[0], Heads(DIGEST, ours, True), ours, DIGEST, 0.05)
+    assert made.announcement(ours, lambda: DIGEST, 5.0) is None
+
+
+def test_a_flood_is_passed_on_by_nobody_and_memory_is_bounded() -> None:
+    made = plan()
+    assert sum(made.may_announce(PEERS[0], 0.0) for _ in range(1000)) == LIMITS.burst
+    assert made.may_announce(PEERS[0], 1.0)
+    random = Random(2)
+    for number in range(1500):
+        peer = number.to_bytes(32, "big")
+        made.may_announce(peer, 2.0)
+        heads = {random.randbytes(32): 7 for _ in range(LIMITS.announced)}
+        for _ in range(2):
+            made.heard(peer, Heads(b"x" * 16, heads, True), {}, DIGEST, 2.0)
+        made.next({}, DIGEST, (), 2.0)
+    assert len(made.missing({})) <= LIMITS.claims * LIMITS.announced
+    kept = (made._claims, made._budgets, made._disbelieved)  # what a stranger can make it remember
+    assert [len(each) for each in kept] == [LIMITS.claims, LIMITS.remembered, 0]
+
+
+def test_an_announcer_that_is_no_neighbour_is_asked_for_by_way_of_others_then_dialled() -> None:
+    made = plan()
+    for peer in PEERS[:4]:
+        made.link_up(peer, 0.0, outgoing=False)
+    made.heard(PEERS[4], Heads(b"x" * 16, {AUTHORS[0]: 2}, True), {}, DIGEST, 0.0)
+    asked, dialled, now = [], [], 0.0
+    while made.missing({}):
+        for action in made.next({}, DIGEST, (), now):
+            if isinstance(action, Dial):
+                dialled.append((action.peer, len(asked)))
+                made.failed(action.peer, now)
+            else:
+                assert isinstance(action, Probe)
+                asked.append(action.peer)
+                made.answered(action.peer, Heads(DIGEST, {}, True), {}, DIGEST, now)
+        now += 0.01
+    assert dialled == [(PEERS[4], 2 * LIMITS.asked)]  # once, after two rounds
+    assert len(asked) == LIMITS.rounds * LIMITS.asked
+    assert len(set(asked[: LIMITS.asked])) == LIMITS.asked
+    assert now < 10  # then the polls are left
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_each_author_is_asked_of_one_peer_at_a_time(data: st.DataObject) -> None:
+    """Whatever peers announce and however syncs end, what runs at once overlaps nowhere and is bounded."""
+    made, ours, now = HeadsPlan(b"o" * 32, limits=LIMITS, random=Random(3)), {}, 0.0
+    running: dict[bytes, Fetch] = {}
+    for _ in range(data.draw(st.integers(1, 20))):
+        match data.draw(st.sampled_from(("up", "down", "hear", "end", "fail", "wait"))):
+            case "up":
+                peer = data.draw(st.sampled_from(PEERS))
+                if peer not in running:
+                    made.link_up(peer, now, outgoing=data.draw(st.booleans()))
+            case "down":
+                peer = data.draw(st.sampled_from(PEERS))
+                if peer not in running:
+                    made.link_down(peer)
+            case "hear":
+                heads = data.draw(st.dictionaries(st.sampled_from(AUTHORS), st.integers(1, 2000), max_size=5))
+                peer = data.draw(st.sampled_from(PEERS))
+                made.heard(peer, Heads(b"x" * 16, heads, data.draw(st.booleans())), ours, DIGEST, now)
+            case "end" if running:
+                peer, fetch = running.popitem()
+                for author, last in made.missing(ours).items():
+                    if author not in fetch.without:
+                        ours[author] = last
+                made.fetched(peer, ours, (), now)
+            case "fail" if running:
+                made.failed(running.popitem()[0], now)
+            case _:
+                now = max(now, made.next_time(now)) + data.draw(st.floats(0, 100))
+        for action in made.next(ours, DIGEST, (), now):
+            if isinstance(action, Probe):
+                made.failed(action.peer, now)
+            elif isinstance(action, Fetch):
+                running[action.peer] = action
+        assert len(running) <= LIMITS.fetches
+        for one in running.values():
+            for other in running.values():
+                assert one is other or set(AUTHORS) & made.missing(ours).keys() <= one.without | other.without
+        assert made.is_fetching == bool(running)
+
+
+# ---- whole nodes -----------------------------------------------------------------------------------------------
+
+
+def test_lies_and_floods_in_the_topic_harm_nobody() -> None:
+    async def main() -> None:
+        async with World("a", "b", "liar") as world:
+            await world.start()
+            await world.link("a", "b")
+            await world.link("a", "liar")
+            liar, victim = world["liar"].identity.id, world["a"]
+            assert victim.share is not None
+            topic = next(each for each in world.hub.topics if each._node is victim)
+            for number in range(500):
+                topic.take(Said(liar, claim({AUTHORS[number % 6]: 1000 + number})))
+                topic.take(Said(liar, b"garbage"))
+            await asyncio.sleep(1)
+            await world.write("b", 3)
+            await asyncio.sleep(5)
+            assert victim.graph.frames.heads() == world["b"].graph.frames.heads()
+            assert victim.share.counts["ignored"] >= 470
+            assert victim.share.counts["heard"] <= LIMITS.burst + 3
+            await world.settle()
+            assert victim.share.missing == 0
+            assert victim.share.counts["disbelieved"] >= 1
+            assert victim.share.counts["failed"] < 10
+
+    run(main())
+
+
+async def never(link: PeerLink, stream: Stream) -> None:
+    await asyncio.sleep(100_000)
+
+
+async def garbage(link: PeerLink, stream: Stream) -> None:
+    stream.write(bytes(range(256)) * 20)
+    await stream.flush()
+
+
+async def drips(link: PeerLink, stream: Stream) -> None:
+    while True:
+        stream.write(b"\0")
+        await asyncio.sleep(5)
+
+
+async def resets(link: PeerLink, stream: Stream) -> None:
+    stream.reset(16)
+
+
+async def large(link: PeerLink, stream: Stream) -> None:
+    stream.write(b"\xff" * 100)
+    await asyncio.sleep(100)
+
+
+@pytest.mark.parametrize("behaviour", [never, garbage, drips, resets, large])
+def test_a_peer_that_does_not_do_its_part_keeps_nobody_from_another(behaviour: object) -> None:
+    async def main() -> None:
+        async with World("a", "b", "bad") as world:
+            await world["a"].start()
+            await world["b"].start()
+            await world["bad"].start(shares=False)
+            world["bad"].links.protocols[PROTOCOL] = behaviour  # type: ignore[assignment]
+            await world.write("b", 10)
+            await world.link("a", "bad")
+            topic = next(each for each in world.hub.topics if each._node is world["a"])
+            topic.take(Said(world["bad"].identity.id, claim({world["b"].identity.id.key: 10})))
+            await asyncio.sleep(1)
+            await world.link("a", "b")
+            await asyncio.sleep(30)
+            assert world.agree("a", "b")
+            share = world["a"].share
+            assert share is not None
+            before = share.counts["failed"]
+            await asyncio.sleep(3600)
+            assert share.counts["failed"] - before < 80  # it is tried again, ever more seldom
+
+    run(main())
+
+
+def test_one_peer_has_few_streams_at_once() -> None:
+    async def main() -> None:
+        async with World("a", "greedy") as world:
+            await world["a"].start()
+            await world["greedy"].start(shares=False)
+            await world.link("greedy", "a")
+            link = world["greedy"].links.get(world["a"].identity.id)
+            assert link is not None
+            streams = [await link.open(PROTOCOL) for _ in range(30)]
+            ended = 0
+            for stream in streams[LIMITS.served_each :]:
+                with pytest.raises(DtpError):
+                    await stream.read()
+                ended += 1
+            assert ended == 30 - LIMITS.served_each
+            for stream in streams[: LIMITS.served_each]:  # said nothing: they end in time
+                with pytest.raises(DtpError):
+                    await stream.read()
+            assert asyncio.get_running_loop().time() < 2 * LIMITS.stall
+
+    run(main())
+
+
+def test_a_peer_that_forges_frames_changes_nothing() -> None:
+    async def main() -> None:
+        async with World("a", "b") as world:
+            await world.start(limits=ShareLimits(poll=10))
+            await world.write("b", 3)
+            real = world["b"].graph.frames.read_parts
+
+            async def forged(parts: object) -> list[bytes]:
+                return [one[:-1] + bytes([one[-1] ^ 1]) for one in await real(parts)]  # type: ignore[arg-type]
+
+            world["b"].graph.frames.read_parts = forged  # type: ignore[method-assign,assignment]
+            await world.link("a", "b")
+            await asyncio.sleep(30)
+            assert world["a"].graph.frames.heads() == {}
+            assert world["a"].share is not None
+            assert world["a"].share.counts["failed"] >= 1
+
+    run(main())

@@ -1,0 +1,131 @@
+"""A server whose disk is full serves nothing that it can't be paid for, says whose fault it is, and comes back."""
+
+import contextlib
+import os
+import subprocess
+
+import pytest
+
+from dtp.pay.errors import StoreError
+from dtp.pay.store import Store
+from dtp.session.codes import CloseCode, CloseDetail, ConnectionClosed, ConnectionRefused
+
+from .conftest import TRUSTING
+from .meters import PRICES
+from .test_closing_with_server import ask, echo
+from .test_paid import fetch, give
+
+
+class SmallDisk:
+    """A file system of 16 MiB of its own, which can be filled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def fill(self):
+        with contextlib.suppress(OSError), open(self.folder / "rest", "wb", buffering=0) as rest:
+            while rest.write(bytes(4096)):
+                pass
+
+    def make_room(self):
+        (self.folder / "rest").unlink()
+
+
+class Refusing:
+    """A store in the place of whose disk a test says that it is full."""
+
+    def __init__(self, folder, patch):
+        self.folder, self._patch, self._genuine = folder, patch, {}
+
+    def fill(self):
+        def full(store, *_):
+            raise StoreError("database or disk is full")
+
+        for name in ("receive_now", "received_all", "served", "agree"):
+            self._genuine[name] = getattr(Store, name)
+            self._patch.setattr(Store, name, full)
+
+    def make_room(self):
+        for name, genuine in self._genuine.items():
+            self._patch.setattr(Store, name, genuine)
+
+
+@pytest.fixture(params=["a real file system", "a store that says so"])
+def disk(request, tmp_path, monkeypatch):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if request.param != "a real file system":
+        yield Refusing(folder, monkeypatch)
+        return
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mounting, capture_output=True, timeout=60).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield SmallDisk(folder)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True, timeout=60)
+
+
+async def fetch_on(connection):
+    for _ in range(40):  # far beyond the exposure
+        await fetch(connection, 3_000_000)
+
+
+def away(fault):
+    told = fault.value
+    assert (told.close_code, told.detail) == (CloseCode.BUSY, CloseDetail.VOUCHERS_NOT_STORED)
+    assert "no fault of yours" in told.reason
+
+
+def test_a_server_with_a_full_disk_serves_nobody_until_there_is_room(market, disk):
+    """It served on, and whoever came again heard INTERNAL."""
+
+    async def scenario(made):
+        store = made.stack.enter_context(Store(disk.folder / "pay.sqlite"))
+        await made.serve(give, store=store)
+        buyer, other = await made.buyer(), await made.buyer()
+        async with made.connect(buyer, budget=1_000_000_000, keep=True) as connection:
+            await fetch(connection, 200_000)
+            disk.fill()
+            with pytest.raises(ConnectionClosed) as ended:
+                await fetch_on(connection)
+        away(ended)
+        (channel,) = buyer["store"].bought()
+        stored = store.vouched(channel.channel).get(0, 0)
+        # Nobody is served, who has paid before or not.
+        for each in (buyer, other):
+            with pytest.raises(ConnectionRefused) as refused:
+                await made.connect(each, budget=1_000_000_000, keep=True)
+            away(refused)
+        disk.make_room()
+        async with made.connect(buyer, budget=1_000_000_000, keep=True) as again:
+            served = PRICES.of(store.sold_lane(channel.channel, 0).used)
+            assert 0 < served - stored <= max(TRUSTING.first_amount, stored // 2)
+            await fetch(again, 1000)
+        # ... and all of it was paid when there was room.
+        assert store.vouched(channel.channel)[0] == again.paid >= served
+        async with made.connect(other) as connection:
+            await fetch(connection, 1000)
+
+    market(scenario)
+
+
+def test_a_fault_of_one_channel_keeps_no_other_from_being_served(market, monkeypatch):
+    """What could not be written was one channel's: the next that is written shows that the disk is there."""
+
+    async def scenario(made):
+        serving = await made.serve(echo)
+
+        def broken(store, *_):
+            raise StoreError("the row is broken")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "keep_preimage", broken)
+            with pytest.raises(StoreError):
+                await serving.journal.run(lambda store: store.keep_preimage("0x1", 0, bytes(32)))
+        assert serving.journal.fault is not None
+        async with made.connect(await made.buyer()) as connection:
+            await ask(connection)
+        assert serving.journal.fault is None
+
+    market(scenario)

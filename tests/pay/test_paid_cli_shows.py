@@ -1,0 +1,166 @@
+"""`dtp show` with money, in processes of its own: made, asked for, funded, on air, over; and what comes back."""
+
+import datetime
+import json
+import subprocess
+import threading
+
+import pytest
+
+HERE = ("--listen", "tcp://127.0.0.1:0", "--discover", "none")
+
+
+def publish(home):
+    """Have the package on the network; once for all tests of the folder."""
+    if "broadcast" not in home.run("chain", "info")[0]["packages"]:
+        home.run("move", "publish", "broadcast")
+
+
+@pytest.mark.slow
+def test_a_show_is_on_air_while_it_is_paid_for(homes):
+    producer, listener = homes
+    publish(producer)
+    producer.run("show", "create", code=2)
+    producer.run("show", "create", "--rate", "1SUI", code=2)
+    (made,) = producer.run(
+        "show",
+        "create",
+        "--rate",
+        "0.06SUI/min",
+        "--slot",
+        "1s",
+        "--batch",
+        "2",
+        "--price",
+        "question=0.001SUI",
+    )
+    show = made["show"]
+    (status,) = listener.run("show", "status", show)
+    assert (status["air"], status["rate"], status["start_pot"]) == ("off", 1_000_000, 2_000_000)
+    assert "0.001 SUI" in listener.text("show", "status", show)
+    # The command is started when the money is there, and ended when it isn't.
+    words = "sh -c 'while echo word; do sleep 0.1; done'"
+    on_air = subprocess.Popen(
+        producer.command("show", "broadcast", show, "--cut", "lines", "--command", words, *HERE, "--json"),
+        env=producer.env,
+        cwd=producer.folder,
+        stdout=subprocess.PIPE,
+    )
+    watchdog = threading.Timer(100, on_air.kill)
+    watchdog.start()
+    try:
+
+        def event(name, **fields):
+            for line in on_air.stdout:
+                record = json.loads(line)
+                if record["event"] == name and fields.items() <= record.items():
+                    return record
+            raise AssertionError(f"no {name} {fields}")
+
+        event("air", air="off")
+        (funded,) = listener.run("show", "fund", show, "0.003SUI")
+        assert event("air", air="on air")["next_slot"] == 1_000_000
+        (asked,) = listener.run("show", "ask", show, "why?", "--sealed")
+        listener.run("show", "tip", show, "0.002SUI", "thanks")
+        listener.run("show", "ask", show, "", "--raise", asked["number"], "--amount", "0.005SUI")
+        heard = subprocess.Popen(
+            listener.command("show", "listen", show, *HERE),
+            env=listener.env,
+            cwd=listener.folder,
+            stdout=subprocess.PIPE,
+        )
+        event("air", air="paused")
+        first, second = producer.run("show", "watch", show, "--past")
+        assert (first["text"], first["amount"], first["raised"]) == ("why?", 6_000_000, 1)
+        assert (second["kind"], second["text"]) == ("tip", "thanks")
+        assert listener.run("show", "watch", show, "--past")[0]["text"] == ""
+        producer.run("show", "end", show)
+        assert set(heard.communicate(timeout=100)[0].splitlines()) <= {b"word"}
+        assert on_air.wait(100) == 0
+    finally:
+        watchdog.cancel()
+        on_air.kill()
+        on_air.stdout.close()
+    (collected,) = producer.run("show", "collect", show)
+    assert collected["collected"] == 3_000_000 + 8_000_000
+    (back,) = listener.run("show", "refund", show)
+    assert [(each["share"], each["amount"]) for each in back["shares"]] == [(funded["share"], 0)]
+    listener.run("show", "collect", show, code=6)
+    listener.run("show", "fund", show, "1SUI", code=6)
+
+
+@pytest.mark.slow
+def test_tickets_are_sold_and_paid_back(homes):
+    producer, listener = homes
+    publish(producer)
+    producer.run("show", "create", "--ticket", "0.01SUI", code=2)
+    producer.run("show", "create", "--ticket", "0.01SUI", "--at-least", "2", "--start-by", "tomorrow", code=2)
+    start_by = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+    sale = ("show", "create", "--ticket", "0.01SUI", "--at-least", "2", "--length", "1h", "--start-by")
+    producer.run(*sale, (start_by + datetime.timedelta(days=400)).isoformat(), code=6)
+    (made,) = producer.run(*sale, start_by.isoformat())
+    (bought,) = listener.run("show", "buy", made["show"])
+    (status,) = listener.run("show", "status", made["show"])
+    assert (status["air"], status["tickets"], status["slots"]) == ("funding", 1, 120)
+    listener.run("show", "refund", made["show"], code=6)  # tickets stand
+    listener.run("show", "end", made["show"], code=6)  # nor is it late
+    producer.run("show", "end", made["show"])
+    (back,) = listener.run("show", "refund", made["show"])
+    assert [(each["share"], each["amount"]) for each in back["shares"]] == [(bought["ticket"], 10_000_000)]
+    listener.run("show", "refund", made["show"], code=6)
+    listener.run("show", "buy", made["show"], code=6)
+
+
+@pytest.mark.slow
+def test_a_show_with_tickets_is_heard_by_who_has_one(homes):
+    producer, listener = homes
+    publish(producer)
+    start_by = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+    sale = ("--ticket", "0.01SUI", "--at-least", "1", "--length", "1h", "--start-by", start_by.isoformat())
+    show = producer.run("show", "create", *sale)[0]["show"]
+    words = "sh -c 'while echo word; do sleep 0.1; done'"
+    on_air = subprocess.Popen(
+        producer.command("show", "broadcast", show, "--cut", "lines", "--command", words, *HERE, "--json"),
+        env=producer.env,
+        cwd=producer.folder,
+        stdout=subprocess.PIPE,
+    )
+    watchdog = threading.Timer(100, on_air.kill)
+    watchdog.start()
+    try:
+        for line in on_air.stdout:
+            if json.loads(line)["event"] == "air":
+                break
+        listener.run("show", "buy", show)
+        assert first_line(listener, show) == b"word\n"
+        # Another identity hears nothing, unless the holder's wallet says that it listens with the ticket.
+        listener.run("keygen", "--identity", "other.pem")
+        without = subprocess.run(
+            listener.command("show", "listen", show, *HERE, "--identity", "other.pem"),
+            env=listener.env,
+            cwd=listener.folder,
+            capture_output=True,
+            timeout=100,
+            check=False,
+        )
+        assert (without.returncode, without.stdout) == (3, b"")
+        assert b"no-ticket" in without.stderr
+        assert b"dtp show buy" in without.stderr
+        wallet = listener.folder / "identity.pem"
+        assert first_line(listener, show, "--identity", "other.pem", "--wallet", wallet) == b"word\n"
+    finally:
+        watchdog.cancel()
+        on_air.kill()
+        on_air.communicate(timeout=100)
+
+
+def first_line(home, show, *options):
+    """Listen until something is heard."""
+    command = home.command("show", "listen", show, *HERE, *options)
+    with subprocess.Popen(command, env=home.env, cwd=home.folder, stdout=subprocess.PIPE) as heard:
+        watchdog = threading.Timer(100, heard.kill)
+        watchdog.start()
+        line = heard.stdout.readline()
+        watchdog.cancel()
+        heard.kill()
+    return line

@@ -1,0 +1,135 @@
+"""Two hosts behind NATs of a kind each, and a public host, in namespaces of this machine (root, `ip`, `nft`).
+
+```
+a 10.1.0.2 -- 10.1.0.1 nata 203.0.113.11 --+-- 203.0.113.1 pub
+b 10.2.0.2 -- 10.2.0.1 natb 203.0.113.12 --+
+```
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+_NUMBERS = itertools.count()
+
+#: What comes in from outside that nobody inside has asked for, and how ports are chosen, by the kind of NAT.
+KINDS = {
+    # Everybody may send to a port once it is open, and it is the same for all.
+    "full-cone": ("iifname wan meta l4proto udp dnat to {host}", "masquerade"),
+    # ... whoever has been sent something before.
+    "restricted": (
+        "iifname wan ip saddr @known meta l4proto udp dnat to {host}",
+        "masquerade",
+    ),
+    # ... from the very port that was sent to.
+    "port-restricted": ("", "masquerade"),
+    # A port for each that is sent to: nobody can know the next one.
+    "symmetric": ("", "masquerade fully-random"),
+}
+
+_RULES = """
+table ip lab {{
+    set known {{ type ipv4_addr; flags dynamic, timeout; timeout 60s; }}
+    chain pre {{ type nat hook prerouting priority dstnat; {incoming}; }}
+    chain post {{ type nat hook postrouting priority srcnat; oifname wan {outgoing}; }}
+    chain forward {{
+        type filter hook forward priority filter; policy drop;
+        iifname lan meta l4proto udp add @known {{ ip daddr }}
+        iifname lan accept
+        ct state established,related accept
+        ct status dnat accept
+    }}
+    chain input {{
+        type filter hook input priority filter; policy accept;
+        iifname wan ct state new drop
+    }}
+}}
+"""
+
+
+def missing() -> str:
+    """What this machine lacks for it; "" where nothing."""
+    if os.geteuid() != 0:
+        return "root is needed for network namespaces"
+    for program in ("ip", "nft"):
+        if shutil.which(program) is None:
+            return f"{program} not installed"
+    name = f"dtp-probe-{os.getpid()}"
+    if subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False).returncode:
+        return "network namespaces can't be made here"
+    subprocess.run(["ip", "netns", "del", name], check=True)
+    return ""
+
+
+def _run(*command: str, text: str | None = None) -> None:
+    done = subprocess.run(command, check=False, input=text, text=True, capture_output=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
+
+
+class Lab:
+    """The namespaces, by name: `pub`, `a`, `b`."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def name(self, host: str) -> str:
+        """The namespace of a host."""
+        return f"{self._prefix}{host}"
+
+    def command(self, host: str, *command: str) -> list[str]:
+        """`command` as it runs on a host."""
+        return ["ip", "netns", "exec", self.name(host), *command]
+
+    def forward_tcp(self, nat: str, host: str) -> None:
+        """Have a NAT send on to `host` what comes from outside by TCP."""
+        rule = f"add rule ip lab pre iifname wan meta l4proto tcp dnat to {host}"
+        _run(*self.command(nat, "nft", *rule.split()))
+
+    def ip(self, host: str, *arguments: str) -> None:
+        """`ip` on a host."""
+        _run("ip", "-n", self.name(host), *arguments)
+
+
+@contextlib.contextmanager
+def lab(kind_a: str, kind_b: str) -> Iterator[Lab]:
+    """Make it, and take it away at the end."""
+    made = Lab(f"dtp{os.getpid()}x{next(_NUMBERS)}")
+    hosts = ("pub", "nata", "natb", "a", "b")
+    try:
+        for host in hosts:
+            _run("ip", "netns", "add", made.name(host))
+            made.ip(host, "link", "set", "lo", "up")
+        made.ip("pub", "link", "add", "br0", "type", "bridge")
+        made.ip("pub", "addr", "add", "203.0.113.1/24", "dev", "br0")
+        made.ip("pub", "link", "set", "br0", "up")
+        for number, (host, nat, kind) in enumerate((("a", "nata", kind_a), ("b", "natb", kind_b)), 1):
+            _join(made, host, nat, number, kind)
+        yield made
+    finally:
+        for host in hosts:
+            subprocess.run(["ip", "netns", "del", made.name(host)], capture_output=True, check=False)
+
+
+def _join(made: Lab, host: str, nat: str, number: int, kind: str) -> None:
+    inside, router, outside = f"10.{number}.0.2", f"10.{number}.0.1", f"203.0.113.1{number}"
+    made.ip(nat, "link", "add", "lan", "type", "veth", "peer", "name", "eth0", "netns", made.name(host))
+    made.ip(nat, "link", "add", "wan", "type", "veth", "peer", "name", f"to{nat}", "netns", made.name("pub"))
+    for place, address, device in (
+        (nat, f"{router}/24", "lan"),
+        (nat, f"{outside}/24", "wan"),
+        (host, f"{inside}/24", "eth0"),
+    ):
+        made.ip(place, "addr", "add", address, "dev", device)
+        made.ip(place, "link", "set", device, "up")
+    made.ip("pub", "link", "set", f"to{nat}", "master", "br0", "up")
+    made.ip(host, "route", "add", "default", "via", router)
+    _run(*made.command(nat, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1"))
+    incoming, outgoing = KINDS[kind]
+    rules = _RULES.format(incoming=incoming.format(host=inside), outgoing=outgoing)
+    _run(*made.command(nat, "nft", "-f", "-"), text=rules)

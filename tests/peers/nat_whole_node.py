@@ -1,0 +1,98 @@
+"""A `dtp.Node` of the NAT lab, as a program. What it knows of itself are lines of JSON on standard output.
+
+`public`; `hidden PUBLIC`; `asking PUBLIC PEER`, where PUBLIC is what `public` says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).parent))
+from nat_node import say, until_told
+
+from dtp.errors import CarrierError
+from dtp.net.connection import Connection
+from dtp.net.relay import copy
+from dtp.node.node import Node
+
+
+async def echo(connection: Connection) -> None:
+    async for stream in connection:
+        await copy(stream, stream)
+
+
+async def until(condition: Any) -> None:
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+
+
+async def public() -> None:
+    node = Node(
+        listen=["tcp://203.0.113.1:7000", "quic://203.0.113.1:7000"],
+        relay=True,
+        discover=["dht"],
+        dht={"bind": ("203.0.113.1", 7001)},
+    )
+    async with node:
+        say(bootstrap=[str(node.addresses[0]), "203.0.113.1:7001"])
+        await until_told()
+        say(verdict=node.dialability.verdict, serves=not node.dht.node.client)
+
+
+def behind_nat(bootstrap: str, **options: Any) -> Node:
+    return Node(
+        listen=["tcp://0.0.0.0:9000", "quic://0.0.0.0:9000"],
+        discover=["dht"],
+        bootstrap=json.loads(bootstrap),
+        **options,
+    )
+
+
+async def hidden(bootstrap: str) -> None:
+    async with behind_nat(bootstrap, services={"echo": echo}) as node:
+        await until(lambda: node.dialability.verdict is not None)
+        verdict = node.dialability.verdict
+        if not verdict:
+            await until(lambda: any(url.startswith("relay:") for url in node.record.addresses))
+            await until(lambda: node.dht.node.client)
+        say(peer=str(node.identity.id), verdict=verdict, addresses=list(node.record.addresses))
+        await until_told()
+
+
+async def connected(node: Node, address: str) -> Connection:
+    """Connect as soon as its record is here: at first others may have the one from before it had a place."""
+    while True:
+        try:
+            return await node.connect(address)
+        except CarrierError:
+            await asyncio.sleep(0.2)
+
+
+async def asking(bootstrap: str, peer: str) -> None:
+    async with behind_nat(bootstrap) as node:
+        await until(lambda: len(node.links) > 0)
+        async with await connected(node, f"dtp://{peer}/echo") as connection:
+            stream = await connection.open_stream()
+            stream.write(b"through")
+            first = list(connection.stats.carriers)
+            said = await stream.readexactly(7)
+            await until(lambda: connection.stats.carriers[0].startswith("quic:"))
+            stream.write(b"directly")
+            stream.write_eof()
+            said += await stream.read()
+            say(first=first, last=list(connection.stats.carriers), said=said.decode())
+        await until_told()
+
+
+if __name__ == "__main__":
+    role, *arguments = sys.argv[1:]
+
+    async def main() -> None:
+        async with asyncio.timeout(120):
+            await {"public": public, "hidden": hidden, "asking": asking}[role](*arguments)
+
+    asyncio.run(main())

@@ -1,0 +1,121 @@
+"""The LAN by real multicast on this machine: found at once, by name only where that is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from dtp.peers.book import PeerBook
+from dtp.peers.lan.interfaces import dialled_urls, own_addresses
+from dtp.peers.lan.multicast import Lan
+from dtp.peers.private import PrivateNetwork
+from dtp.peers.record import PeerRecord
+from dtp.testing import clock
+from dtp.testing.pairs import ALICE, BOB
+
+
+def record(at: float | None = None) -> PeerRecord:
+    return PeerRecord.sign(ALICE, now=time.time() if at is None else at, addresses=["tcp://192.0.2.1:9000"])
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    clock.run(main, loop_factory=asyncio.new_event_loop)
+
+
+@pytest.fixture
+def port() -> int:
+    """A port of this test's own: others may run beside it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def lan(book: PeerBook, port: int, network: PrivateNetwork | None = None) -> Lan:
+    return Lan(book, interfaces=("lo",), port=port, network=network)
+
+
+@pytest.mark.parametrize("network", [None, PrivateNetwork(bytes(32))])
+def test_peer_is_found_by_name(port: int, network: PrivateNetwork | None) -> None:
+    async def main() -> None:
+        book = PeerBook()
+        async with lan(PeerBook(), port, network) as here, lan(book, port, network) as there:
+            said = record()
+            here.publish(said, to_all=False)
+            async with asyncio.timeout(30):
+                while (
+                    found := await there.find(ALICE.id)
+                ) is None:  # where the machine is busy, a second is short
+                    pass
+            assert found == said
+            assert book.get(ALICE.id) == said
+            assert await there.find(BOB.id) is None
+
+    run(main())
+
+
+def test_everybody_is_heard(port: int) -> None:
+    async def main() -> None:
+        book = PeerBook()
+        heard = asyncio.Event()
+        book.on_change(lambda _: heard.set())
+        async with lan(PeerBook(), port) as here, lan(book, port) as there:
+            here.publish(record(), to_all=True)
+            there.ask_everybody()
+            await asyncio.wait_for(heard.wait(), 30)
+            (known,) = book
+            assert known.source.startswith("lan ")
+
+    run(main())
+
+
+def test_without_the_key_nothing_is_heard(port: int) -> None:
+    async def main() -> None:
+        stranger = PeerBook()
+        network = PrivateNetwork.generate()
+        async with lan(PeerBook(), port, network) as here, lan(stranger, port) as there:
+            here.publish(record(), to_all=True)
+            assert await there.find(ALICE.id) is None
+            assert len(stranger) == 0
+            assert there.hello.counters["not-of-network"] > 0
+
+    run(main())
+
+
+def test_neighbour_that_says_anothers_old_record_again_changes_nothing(port: int) -> None:
+    async def main() -> None:
+        book = PeerBook()
+        old, new = record(time.time() - 60), record()
+        async with lan(PeerBook(), port) as here, lan(PeerBook(), port) as mallory, lan(book, port) as there:
+            here.publish(new, to_all=False)
+            while book.get(ALICE.id) != new:
+                await there.find(ALICE.id)
+            mallory.publish(old, to_all=True)  # it says so to all, and answers whoever asks for Alice
+            while not book.counters["stale"]:
+                await there.find(ALICE.id)
+            assert book.get(ALICE.id) == new
+
+    run(main())
+
+
+def test_interface_that_is_not_there_stops_nobody(port: int) -> None:
+    async def main() -> None:
+        async with Lan(PeerBook(), interfaces=("nosuch0",), port=port) as here:
+            here.publish(record(), to_all=True)
+            assert await here.find(BOB.id) is None
+
+    run(main())
+
+
+def test_own_addresses_are_dialled() -> None:
+    assert all(socket.inet_aton(ip) for ip in own_addresses().values())
+    assert dialled_urls(["tcp://192.0.2.9:5", "unix:///run/x"]) == ["tcp://192.0.2.9:5"]
+    anywhere = dialled_urls(["tcp://0.0.0.0:9000"])
+    assert anywhere
+    for url in anywhere:
+        assert not url.startswith("tcp://0.0.0.0")
+        assert url.endswith(":9000")

@@ -1,0 +1,123 @@
+"""The book: the newest record counts, floods push out only what nobody has tried, and a file proves itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from dtp.identity import Identity
+from dtp.peers.book import BookNotKept, PeerBook
+from dtp.peers.record import PeerRecord
+from dtp.testing.pairs import ALICE, BOB
+
+
+class Clock:
+    now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def record(identity: Identity, *, at: float = Clock.now, services: tuple[str, ...] = ()) -> PeerRecord:
+    return PeerRecord.sign(identity, now=at, ttl=600, addresses=["tcp://192.0.2.7:9000"], services=services)
+
+
+def test_newest_record_counts() -> None:
+    book, heard = PeerBook(clock=Clock()), list[PeerRecord]()
+    end = book.on_change(heard.append)
+    old, new = record(ALICE, at=Clock.now - 60), record(ALICE)
+    assert book.learn(old, "lan")
+    assert book.learn(new, "dht")
+    assert not book.learn(old, "lan")  # replayed
+    assert not book.learn(new, "lan")
+    assert book.get(ALICE.id) == new
+    assert book.counters == {"stale": 1}
+    assert heard == [old, new]
+    end()
+    book.learn(record(BOB), "lan")
+    assert heard == [old, new]
+
+
+def test_what_has_ended_is_not_given() -> None:
+    clock = Clock()
+    book = PeerBook(clock=clock)
+    book.learn(record(ALICE), "lan")
+    clock.now += 601
+    assert book.get(ALICE.id) is None
+    assert list(book) == []
+    assert not book.learn(record(ALICE), "lan")
+    assert book.counters == {"peer-record-expired": 1}
+
+
+def test_forged_and_future_records_are_counted() -> None:
+    book = PeerBook(clock=Clock())
+    forged = record(ALICE).encoded[:-1] + b"\x00"
+    assert book.learn_encoded(forged, "lan") is None
+    assert book.learn_encoded(record(ALICE, at=Clock.now + 3600).encoded, "lan") is None
+    assert book.learn_encoded(b"x" * 5000, "lan") is None
+    assert book.counters == {"peer-record-forged": 1, "peer-record-future": 1, "peer-record": 1}
+    assert len(book) == 0
+
+
+def test_flood_pushes_out_only_what_nobody_has_tried() -> None:
+    book = PeerBook(size=10, proven=5, clock=Clock())
+    friends = [Identity.generate() for _ in range(6)]
+    for each in friends:
+        book.learn(record(each), "lan")
+        book.useful(each.id)
+    for _ in range(100):
+        book.learn(record(Identity.generate()), "lan")
+    assert len(book) == 10
+    kept = [each for each in friends if book.get(each.id)]
+    assert kept == friends[1:]  # the one that was of use longest ago lost its place among five
+    assert book.counters["crowded-out"] == 96
+
+
+def test_services_are_found() -> None:
+    book = PeerBook(clock=Clock())
+    book.learn(record(ALICE, services=("echo", "files")), "lan")
+    book.learn(record(BOB, services=("echo",)), "lan")
+    book.useful(ALICE.id)
+    assert [each.peer for each in book.find_service("echo")] == [ALICE.id, BOB.id]
+    assert [each.peer for each in book.find_service("files")] == [ALICE.id]
+    assert book.find_service("fil") == []
+
+
+def test_book_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "peers"
+    book = PeerBook(path, clock=Clock())
+    book.learn(record(ALICE), "lan")
+    book.learn(record(BOB), "dht")
+    book.useful(ALICE.id)
+    book.save()
+    again = PeerBook(path, clock=Clock())
+    assert {each.record.peer: each.source for each in again} == {ALICE.id: "lan", BOB.id: "dht"}
+    assert [each.record.peer for each in again][-1] == ALICE.id
+    assert not again.changed
+
+
+def test_file_is_trusted_no_more_than_a_stranger(tmp_path: Path) -> None:
+    path = tmp_path / "peers"
+    forged = record(BOB).encoded[:-1] + b"\x00"
+    entries = [[record(ALICE).encoded, "lan", True], [forged, "lan", True], "nonsense", [1, 2, 3]]
+    path.write_bytes(msgpack.packb([1, entries]))
+    book = PeerBook(path, clock=Clock())
+    assert [each.record.peer for each in book] == [ALICE.id]
+    assert book.counters == {"peer-record-forged": 1, "peer-record": 2}
+
+
+@pytest.mark.parametrize("content", [b"", b"\xc1", b"\x91" * 2000, msgpack.packb([2, []]), bytes(9 << 20)])
+def test_file_that_is_none_is_left_out(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "peers"
+    path.write_bytes(content)
+    assert len(PeerBook(path, clock=Clock())) == 0
+
+
+def test_file_that_can_not_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    book = PeerBook(tmp_path / "file" / "peers", clock=Clock())
+    book.learn(record(ALICE), "lan")
+    with pytest.raises(BookNotKept, match="can't write"):
+        book.save()

@@ -1,0 +1,322 @@
+"""Links: one for each peer whoever dials, streams by protocol, and neighbours that misbehave harm only themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+import dtp
+from dtp.errors import LocalError
+from dtp.identity import Identity
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.stream import Stream
+from dtp.peers import links as module
+from dtp.peers.links import NODE_SERVICE, LinkLimits, PeerLink, PeerLinks, TooManyLinks
+from dtp.session.codes import ConnectionClosed, ConnectionLost, StreamReset
+from dtp.testing import clock
+from dtp.testing.pairs import ALICE, BOB
+
+SMALL, LARGE = sorted([ALICE, BOB], key=lambda each: each.id)
+
+
+async def echo(link: PeerLink, stream: Stream) -> None:
+    while data := await stream.read(65_536):
+        stream.write(data)
+        await stream.drain()
+
+
+@contextlib.asynccontextmanager
+async def node(identity: Identity, **options: Any) -> AsyncIterator[tuple[PeerLinks, Address]]:
+    """A listener for links in memory, and its address."""
+    links = PeerLinks(identity, **options)
+    links.protocols["echo/1"] = echo
+    where = f"memory://{identity.id.short}-{id(links)}"
+    async with await dtp.listen(where, {NODE_SERVICE: links.accept}, identity=identity) as listener:
+        try:
+            yield links, listener.address(NODE_SERVICE)
+        finally:
+            await links.close()
+
+
+async def said(link: PeerLink, data: bytes) -> bytes:
+    stream = await link.open("echo/1")
+    stream.write(data)
+    stream.write_eof()
+    return await stream.read(-1)
+
+
+def test_link_carries_protocols_both_ways() -> None:
+    async def main() -> None:
+        async with node(SMALL) as (one, _), node(LARGE) as (other, where):
+            link = await one.connect(where)
+            assert await said(link, b"there") == b"there"
+            back = other.get(SMALL.id)
+            assert back is not None
+            assert not back.outgoing
+            assert await said(back, b"and back") == b"and back"
+            assert await one.connect(where) is link
+            assert [len(one), len(other)] == [1, 1]
+
+    clock.run(main())
+
+
+@pytest.mark.parametrize(
+    ("head", "code", "counter"),
+    [
+        (b"\x06none/1", module.UNKNOWN_PROTOCOL, "unknown-protocol"),
+        (b"\x00", module.MALFORMED_HEAD, "malformed-head"),
+        (b"\x21" + b"a" * 33, module.MALFORMED_HEAD, "malformed-head"),
+        (b"\x02\x00\xff", module.MALFORMED_HEAD, "malformed-head"),
+        (b"\x05gos", module.MALFORMED_HEAD, "malformed-head"),
+    ],
+)
+def test_stream_of_nothing_known_is_reset(head: bytes, code: int, counter: str) -> None:
+    async def main() -> None:
+        async with node(SMALL) as (one, _), node(LARGE) as (other, where):
+            link = await one.connect(where)
+            stream = await link.connection.open_stream()
+            stream.write(head)
+            if len(head) <= head[0]:  # the rest never comes: time passes, or the end does
+                stream.write_eof()
+            with pytest.raises(StreamReset) as caught:
+                await stream.read(1)
+            assert caught.value.error_code == code
+            assert other.counters[counter] == 1
+            assert await said(link, b"goes on") == b"goes on"
+
+    clock.run(main())
+
+
+def test_stream_without_head_ends_after_a_while() -> None:
+    async def main() -> None:
+        async with node(SMALL) as (one, _), node(LARGE) as (_, where):
+            link = await one.connect(where)
+            stream = await link.connection.open_stream()
+            stream.write(b"\x06")
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(StreamReset):
+                await stream.read(1)
+            assert asyncio.get_running_loop().time() - began == pytest.approx(LinkLimits().head, abs=0.1)
+
+    clock.run(main())
+
+
+@pytest.mark.parametrize("first", [SMALL, LARGE])
+def test_of_simultaneous_dials_the_smaller_identity_s_stays(first: Identity) -> None:
+    async def main() -> None:
+        async with node(SMALL) as (small, to_small), node(LARGE) as (large, to_large):
+            dials = [small.connect(to_large), large.connect(to_small)]
+            await asyncio.gather(*(dials if first is SMALL else reversed(dials)), return_exceptions=True)
+            await asyncio.sleep(1)
+            (kept,), (seen,) = list(small), list(large)
+            assert kept.outgoing
+            assert not seen.outgoing
+            assert await said(kept, b"x") == b"x"
+            assert await said(seen, b"y") == b"y"
+            assert await large.connect(to_small) is seen
+
+    clock.run(main())
+
+
+def test_peer_that_restarted_gets_in_at_once() -> None:
+    async def main() -> None:
+        async with node(LARGE) as (large, where), node(SMALL) as (small, _):
+            first = await small.connect(where)
+            again = PeerLinks(SMALL)
+            second = await again.connect(where)
+            assert second.peer == LARGE.id
+            with pytest.raises((ConnectionClosed, ConnectionLost)):
+                await first.connection.accept_stream()
+            assert large.counters["replaced"] == 1
+            await again.close()
+
+    clock.run(main())
+
+
+def test_listeners_hear_of_each_link_once() -> None:
+    async def main() -> None:
+        heard: list[str] = []
+        async with node(SMALL) as (one, _), node(LARGE) as (other, where):
+            link = await one.connect(where)
+            end = one.listen(lambda _: heard.append("link"), lambda _: heard.append("lost"))
+            assert heard == ["link"]
+            await other.drop(SMALL.id)
+            await link.connection.wait_closed()
+            await asyncio.sleep(0.1)
+            assert heard == ["link", "lost"]
+            end()
+            await one.connect(where)
+            assert heard == ["link", "lost"]
+
+    clock.run(main())
+
+
+def test_dials_of_one_peer_at_once_are_one() -> None:
+    async def main() -> None:
+        async with node(SMALL) as (one, _), node(LARGE) as (other, where):
+            links = await asyncio.gather(*(one.connect(where) for _ in range(5)))
+            assert len(set(map(id, links))) == 1
+            assert other.counters["replaced"] == 0
+
+    clock.run(main())
+
+
+def test_dial_that_fails_is_told_to_each() -> None:
+    async def main() -> None:
+        links = PeerLinks(SMALL)
+        nowhere = Address.direct(LARGE.id, "memory://nowhere")
+        found = await asyncio.gather(*(links.connect(nowhere) for _ in range(3)), return_exceptions=True)
+        assert all(isinstance(each, dtp.CarrierError) for each in found)
+        await links.close()
+
+    clock.run(main())
+
+
+def test_links_are_bounded() -> None:
+    async def main() -> None:
+        limits = LinkLimits(links=2, incoming=1)
+        async with node(LARGE, limits=limits) as (large, where):  # noqa: SIM117
+            async with node(SMALL) as (small, _), node(Identity.generate()) as (third, _):
+                await small.connect(where)
+                refused = await third.connect(where)
+                with pytest.raises(ConnectionClosed):
+                    await refused.connection.accept_stream()
+                assert large.counters["refused-full"] == 1
+                assert [each.peer for each in large] == [SMALL.id]
+                await small.connect(where)
+        async with node(SMALL, limits=LinkLimits(links=0)) as (small, _), node(LARGE) as (_, where):
+            with pytest.raises(TooManyLinks):
+                await small.connect(where)
+
+    clock.run(main())
+
+
+class FromAfar:
+    """A connection as `PeerLinks.accept` sees it, from a source of its own."""
+
+    def __init__(self, source: str) -> None:
+        self.source, self.peer = source, Identity.generate().id
+        self.loop = asyncio.get_running_loop()
+        self.closed = False
+        self.ended = asyncio.Event()
+
+    def abort(self, *_: object) -> None:
+        self.closed = True
+        self.ended.set()
+
+    async def wait_gone(self) -> None:
+        await self.ended.wait()
+
+    def __aiter__(self) -> FromAfar:
+        return self
+
+    async def __anext__(self) -> Stream:
+        await self.ended.wait()
+        raise StopAsyncIteration
+
+
+def test_source_that_takes_most_places_makes_room_for_others() -> None:
+    async def main() -> None:
+        links = PeerLinks(SMALL, limits=LinkLimits(links=8, incoming=4))
+        crowd = [FromAfar("192.0.2.1") for _ in range(4)]
+        other, another = FromAfar("192.0.2.2"), FromAfar("192.0.2.1")
+        tasks = []
+        for each in [*crowd, other, another]:
+            tasks.append(asyncio.ensure_future(links.accept(each)))  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+        assert links.get(other.peer) is not None
+        assert [each.closed for each in crowd] == [False, False, False, True]
+        assert another.closed
+        assert links.counters == {"made-room": 1, "refused-full": 1}
+        await links.close()
+        await asyncio.gather(*tasks)
+
+    clock.run(main())
+
+
+def test_node_has_no_link_to_itself() -> None:
+    async def main() -> None:
+        async with node(SMALL) as (one, where):
+            with pytest.raises(LocalError, match="own identity"):
+                await one.connect(where)
+            with pytest.raises(LocalError, match="own identity"):
+                await one.connect(SMALL.id)
+
+    clock.run(main())
+
+
+def test_peer_that_opens_streams_without_end_is_bounded() -> None:
+    async def main() -> None:
+        limits = LinkLimits(streams=3)
+        async with node(SMALL) as (one, _), node(LARGE, limits=limits) as (other, where):
+            link = await one.connect(where)
+            kept = [await link.open("echo/1") for _ in range(3)]
+            await asyncio.sleep(0.1)
+            fourth = await link.open("echo/1")
+            with pytest.raises(StreamReset):
+                await fourth.read(1)
+            assert other.counters["too-many-streams"] == 1
+            kept[0].write(b"still")
+            assert await kept[0].readexactly(5) == b"still"
+
+    clock.run(main())
+
+
+def test_protocol_that_fails_resets_its_stream_alone() -> None:
+    async def main() -> None:
+        async with node(SMALL) as (one, _), node(LARGE) as (other, where):
+
+            async def fail(link: PeerLink, stream: Stream) -> None:
+                raise dtp.PeerError("it says nonsense")
+
+            other.protocols["fail/1"] = fail
+            link = await one.connect(where)
+            stream = await link.open("fail/1")
+            with pytest.raises(StreamReset) as caught:
+                await stream.read(1)
+            assert caught.value.error_code == module.PROTOCOL_FAILED
+            assert await said(link, b"x") == b"x"
+
+    clock.run(main())
+
+
+def test_peer_that_never_reads_holds_up_nobody_else() -> None:
+    async def main() -> None:
+        async with (
+            node(SMALL) as (one, _),
+            node(LARGE) as (_, where),
+            node(Identity.generate()) as (third, _),
+        ):
+            deaf = await (await one.connect(where)).open("echo/1")
+            for _ in range(200):  # what comes back is never read: the echo waits, and its writer soon, too
+                deaf.write(bytes(65_536))
+            link = await third.connect(where)
+            assert await said(link, b"x") == b"x"
+            assert await said(await one.connect(where), b"y") == b"y"
+
+    clock.run(main())
+
+
+def test_names_of_protocols_are_checked() -> None:
+    for name in ("", "x" * 33, "gössip/1", "a\n"):
+        with pytest.raises(LocalError):
+            module.stream_head(name)
+    assert module.stream_head("gossip/1") == b"\x08gossip/1"
+
+
+def test_connection_of_the_listener_is_for_nodes() -> None:
+    async def main() -> None:
+        async with node(LARGE) as (links, where):
+            async with dtp.connect(where, identity=SMALL) as connection:
+                assert isinstance(connection, Connection)
+                await asyncio.sleep(0.1)
+                assert links.get(SMALL.id) is not None
+            await asyncio.sleep(0.1)
+            assert links.get(SMALL.id) is None
+
+    clock.run(main())

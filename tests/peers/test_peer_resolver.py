@@ -1,0 +1,103 @@
+"""The resolver: the book, then finders at the same time; the first answer counts, and a slow one holds up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dtp.errors import CarrierError
+from dtp.identity import Identity, PeerId
+from dtp.net.address import Address
+from dtp.peers.book import PeerBook
+from dtp.peers.record import PeerRecord
+from dtp.peers.resolver import PATIENCE, PATIENCE_KNOWN, PeerResolver
+from dtp.testing import clock
+from dtp.testing.pairs import ALICE, BOB
+from dtp.testing.resolvers import check_resolver
+
+NOW = 1_800_000_000.0
+AT_ALICE = Address("dtp", peer=ALICE.id, service="echo")
+
+
+def record(*urls: str, at: float = NOW, by: Identity = ALICE) -> PeerRecord:
+    return PeerRecord.sign(by, now=at, addresses=urls)
+
+
+class Found:
+    """A finder that has one answer, after so many seconds."""
+
+    source = "lan"
+
+    def __init__(self, answer: PeerRecord | Exception | None, after: float = 0.0) -> None:
+        self.answer, self.after = answer, after
+        self.cancelled = False
+
+    async def find(self, peer: PeerId) -> PeerRecord | None:
+        try:
+            await asyncio.sleep(self.after)
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def resolved(*finders: Found, known: PeerRecord | None = None) -> tuple[list[str], float, PeerBook]:
+    """The URLs that are found, and after how long."""
+    book = PeerBook(clock=lambda: NOW)
+    if known is not None:
+        book.learn(known, "cache")
+
+    async def main() -> tuple[list[str], float]:
+        found = await PeerResolver(book, finders).resolve(AT_ALICE)
+        assert all(each.address.peer == ALICE.id and each.address.service == "echo" for each in found)
+        ordered = sorted(found, key=lambda each: each.priority)
+        return [each.address.carrier_url for each in ordered], asyncio.get_running_loop().time()
+
+    return *clock.run(main()), book
+
+
+def test_book_is_enough() -> None:
+    assert resolved(known=record("tcp://a:1", "ws://b:2/x"))[:2] == (["tcp://a:1", "ws://b:2/x"], 0)
+
+
+def test_first_finder_that_knows_counts() -> None:
+    slow = Found(record("tcp://slow:1"), after=2)
+    urls, after, book = resolved(Found(None), slow, Found(record("tcp://quick:1"), after=0.01))
+    assert (urls, after) == (["tcp://quick:1"], 0.01)
+    assert slow.cancelled
+    assert book.get(ALICE.id) is not None
+
+
+def test_nobody_is_waited_for_for_long() -> None:
+    assert resolved(Found(record("tcp://a:1"), after=99))[:2] == ([], PATIENCE)
+
+
+def test_peer_that_moved_is_dialled_at_the_new_place_first() -> None:
+    moved = Found(record("tcp://new:1", at=NOW + 1), after=0.01)
+    assert resolved(moved, known=record("tcp://old:1"))[0] == ["tcp://new:1", "tcp://old:1"]
+    late = Found(record("tcp://new:1", at=NOW + 1), after=1)
+    assert resolved(late, known=record("tcp://old:1"))[:2] == (["tcp://old:1"], PATIENCE_KNOWN)
+
+
+def test_finder_that_fails_or_names_another_is_passed_over() -> None:
+    other = Found(record("tcp://evil:1", by=BOB))
+    broken = Found(CarrierError("no network"))
+    assert resolved(other, broken, Found(record("tcp://a:1"), after=0.5))[:2] == (["tcp://a:1"], 0.5)
+
+
+def test_record_leads_to_no_socket_of_this_machine_and_to_no_purse() -> None:
+    known = record("unix:///run/secret", f"pipe://0x{'0' * 64}", "later://a:1", "tcp://no port", "tcp://a:1")
+    assert resolved(known=known)[0] == ["tcp://a:1"]
+
+
+def test_resolver_keeps_the_contract() -> None:
+    book = PeerBook(clock=lambda: NOW)
+    book.learn(record("tcp://192.0.2.7:9000"), "lan")
+
+    async def main() -> None:
+        known = Address("dtp", peer=ALICE.id, service="echo")
+        for unknown in (Address("dtp", peer=BOB.id), Address("dtp", name="alice")):
+            await check_resolver(PeerResolver(book), known, unknown)
+
+    clock.run(main())

@@ -1,0 +1,533 @@
+"""Relays: carriers over them, limits, and relays or users of them that mean harm."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dtp
+import dtp.net.relay
+from dtp.carriers import CARRIERS, dial, listen
+from dtp.carriers.base import CarrierKind
+from dtp.carriers.errors import DialError, ListenError
+from dtp.errors import CarrierError, DtpError, LocalError, PeerError
+from dtp.identity import Identity
+from dtp.net.address import Address, AddressError
+from dtp.net.connection import Connection
+from dtp.net.stream import Stream
+from dtp.peers.reach.errors import ReachMalformed, Refusal, RelayRefused, RelayUrlError
+from dtp.peers.reach.messages import FIELDS, MAX_MESSAGE, RELAY_SERVICE, Kind, decode, encode, expect, read
+from dtp.peers.reach.relay import CIRCUIT_OVER, Relay
+from dtp.peers.reach.relay_book import DAY, RelayBook, RelayLimits
+from dtp.peers.reach.relay_client import RelayClient, RelayPlace, plain_connect, relay_kind
+from dtp.session.codes import StreamReset
+from dtp.testing.carriers import check_carrier
+from dtp.testing.clock import run
+
+RELAY, ALICE, BOB, EVE = (Identity.generate() for _ in range(4))
+URL = f"relay://relay?relay={RELAY.id}&via=memory"
+ADDRESS = Address.direct(BOB.id, URL, "echo")
+Handler = Callable[[Connection], Awaitable[None]]
+
+
+async def echo(connection: Connection) -> None:
+    async for stream in connection:
+        await dtp.net.relay.copy(stream, stream)
+
+
+async def relaying(stack: AsyncExitStack, handler: Handler) -> None:
+    listener = await dtp.listen("memory://relay", {RELAY_SERVICE: handler}, identity=RELAY)
+    await stack.enter_async_context(listener)
+
+
+async def reserved(stack: AsyncExitStack, identity: Identity = BOB, handler: Handler = echo) -> dtp.Listener:
+    listener = await dtp.listen([], {"echo": handler}, identity=identity)
+    await stack.enter_async_context(listener)
+    await listener.add(URL, relay_kind(identity))
+    return listener
+
+
+async def client(stack: AsyncExitStack, identity: Identity = ALICE) -> RelayClient:
+    made = RelayClient(plain_connect(identity))
+    stack.push_async_callback(made.close)
+    return made
+
+
+async def ask(connection: Connection, kind: Kind, *fields: object) -> Stream:
+    stream = await connection.open_stream()
+    stream.write(encode(kind, *fields))
+    return stream
+
+
+async def raw_circuit(stack: AsyncExitStack) -> tuple[Stream, Stream]:
+    """Both ends of a circuit from Alice to Eve, who say whatever they like on it."""
+    address = Address.direct(RELAY.id, "memory://relay", RELAY_SERVICE)
+    there = await stack.enter_async_context(dtp.connect(address, identity=EVE))
+    await expect(await ask(there, Kind.RESERVE, 3600), Kind.RESERVED)
+    here = await stack.enter_async_context(dtp.connect(address, identity=ALICE))
+    stream = await ask(here, Kind.CONNECT, EVE.id.key)
+    incoming = await there.accept_stream()
+    await expect(incoming, Kind.INCOMING)
+    incoming.write(encode(Kind.ACCEPTED, ""))
+    await expect(stream, Kind.ACCEPTED)
+    return stream, incoming
+
+
+# ---- carriers ------------------------------------------------------------------------------------------------
+
+
+def test_carriers_over_a_relay_keep_the_contract() -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            relay = Relay(replace(RelayLimits(), dials=1000))
+            await relaying(stack, relay.serve)
+            dialling = await client(stack)
+            kind = CarrierKind("relay", dialling.dial, relay_kind(BOB).listen)
+            await check_carrier(kind, URL, transfer=300_000, patience=1e6, middle=True)
+            assert relay.book.circuits == 0
+
+    run(main())
+
+
+def test_an_address_by_a_relay_is_dialled_like_any_other() -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            relay = Relay()
+            await relaying(stack, relay.serve)
+            listener = await reserved(stack)
+            address = listener.address("echo")
+            assert Address.parse(str(address)) == address == ADDRESS
+            async with dtp.connect(address, identity=ALICE) as connection:
+                assert connection.peer == BOB.id
+                stream = await connection.open_stream()
+                stream.write(b"through the relay")
+                stream.write_eof()
+                assert await stream.read() == b"through the relay"
+            assert relay.counters["circuits"] == 1
+
+    run(main())
+
+
+def test_a_reservation_comes_back_after_the_relay_was_gone() -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            first = await dtp.listen("memory://relay", {RELAY_SERVICE: Relay().serve}, identity=RELAY)
+            await reserved(stack)
+            await first.close()
+            with pytest.raises(CarrierError):
+                await dtp.connect(ADDRESS, identity=ALICE)
+            await relaying(stack, Relay().serve)
+            await asyncio.sleep(30)
+            async with dtp.connect(ADDRESS, identity=ALICE) as connection:
+                assert connection.peer == BOB.id
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "relay://h:1",
+        f"relay://h?relay={RELAY.id}",
+        f"relay://h:1?relay={RELAY.id}&via=pipe",
+        "relay://h:1?relay=dtp1",
+        f"relay://h:1/x?relay={RELAY.id}",
+        f"relay://h:1?relay={RELAY.id}",
+    ],
+    ids=["no relay", "no port", "pipe", "no identity", "path", "nobody"],
+)
+def test_urls_that_cannot_be_meant(url: str) -> None:
+    with pytest.raises(LocalError):
+        run(CARRIERS["relay"].dial(url))
+
+
+def test_one_listens_for_oneself_alone_and_by_an_identity() -> None:
+    with pytest.raises(RelayUrlError, match="oneself"):
+        run(relay_kind(ALICE).listen(RelayPlace.parse(URL).url(BOB.id), lambda carrier: None))
+    with pytest.raises(LocalError, match="identity"):
+        run(listen(URL, lambda carrier: None))
+    with pytest.raises(AddressError, match="is meant"):
+        Address.direct(ALICE.id, RelayPlace.parse(URL).url(BOB.id))
+
+
+def test_no_relay_there() -> None:
+    async def main() -> None:
+        with pytest.raises(DialError):
+            await dial(RelayPlace.parse(URL).url(BOB.id))
+        with pytest.raises(ListenError):
+            await relay_kind(BOB).listen(URL, lambda carrier: None)
+
+    run(main())
+
+
+# ---- what a relay gives --------------------------------------------------------------------------------------
+
+
+def test_the_book_bounds_reservations_in_all_and_for_a_source_and_forgets_old_ones() -> None:
+    book = RelayBook(replace(RelayLimits(), reservations=3, reservations_per_source=2, lifetime=100))
+    peers = [Identity.generate().id for _ in range(5)]
+    assert [book.reserve(peer, "s", 0) for peer in peers[:3]] == [None, None, Refusal.TOO_MANY]
+    assert book.reserve(peers[0], "s", 50) is None  # once more, not another
+    assert book.reserve(peers[2], "t", 0) is None
+    assert book.reserve(peers[3], "u", 0) is Refusal.FULL
+    assert book.reserve(peers[3], "s", 101) is None  # two of them are over
+    assert book.reservations == 2
+    book.release(peers[3])
+    book.release(peers[3])
+    assert book.reservations == 1
+
+
+def test_the_book_bounds_circuits_dials_and_bytes() -> None:
+    limits = replace(
+        RelayLimits(),
+        circuits=3,
+        circuits_per_peer=2,
+        circuits_per_source=2,
+        dials=6,
+        dial_pause=10,
+        peer_bytes=100,
+    )
+    book = RelayBook(limits)
+    one, two, other = (Identity.generate().id for _ in range(3))
+    book.reserve(one, "x", 0)
+    book.reserve(two, "y", 0)
+    assert book.open(other, "a", 0) is Refusal.NO_RESERVATION
+    assert [book.open(one, "a", 0) for _ in range(3)] == [None, None, Refusal.TOO_MANY]
+    assert book.open(two, "a", 0) is Refusal.TOO_MANY  # of its source
+    assert book.open(two, "b", 0) is None
+    assert book.open(two, "c", 0) is Refusal.FULL
+    book.close(one, "a")
+    assert book.moved(two, 99, 0)
+    assert not book.moved(two, 2, 0)
+    assert book.open(two, "c", 0) is Refusal.USED_UP
+    assert book.open(two, "c", DAY + 1) is Refusal.NO_RESERVATION
+    book.reserve(two, "y", DAY)
+    assert book.open(two, "c", DAY + 1) is None
+    assert [book.open(other, "d", 0) for _ in range(7)][-2:] == [Refusal.NO_RESERVATION, Refusal.TOO_OFTEN]
+    assert book.open(other, "d", 10) is Refusal.NO_RESERVATION
+    assert book.open(other, "d", 10) is Refusal.TOO_OFTEN
+
+
+def test_the_book_forgets_who_was_long_ago() -> None:
+    book = RelayBook(replace(RelayLimits(), remembered=10))
+    for number in range(50):
+        book.moved(Identity.generate().id, 1, 0)
+        book.open(BOB.id, f"source {number}", 0)
+    assert len(book._had) == len(book._dials) == 10
+
+
+def test_a_circuit_ends_with_its_bytes_and_others_go_on() -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            relay = Relay(replace(RelayLimits(), circuit_bytes=300_000))
+            await relaying(stack, relay.serve)
+            await reserved(stack)
+            quiet = await stack.enter_async_context(dtp.connect(ADDRESS, identity=ALICE))
+            stream, incoming = await raw_circuit(stack)
+            reading = asyncio.ensure_future(incoming.read())
+            stream.write(bytes(300_000))
+            await stream.flush()
+            stream.write(b"one too many")
+            for end in (stream.read(), reading):
+                with pytest.raises(StreamReset) as over:
+                    await end
+                assert over.value.error_code == CIRCUIT_OVER
+            assert relay.counters["over"] == 1
+            fine = await quiet.open_stream()
+            fine.write(b"still here")
+            fine.write_eof()
+            assert await fine.read() == b"still here"
+
+    run(main())
+
+
+@pytest.mark.parametrize("limit", ["circuit_time", "circuit_idle"])
+def test_a_circuit_ends_with_its_time(limit: str) -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            relay = Relay(replace(RelayLimits(), **{limit: 5.0}))
+            await relaying(stack, relay.serve)
+            listener = await reserved(stack)
+            dialling = await client(stack)
+            await dialling.dial(RelayPlace.parse(listener.urls[0]).url(BOB.id))
+            await asyncio.sleep(4)
+            assert relay.book.circuits == 1
+            await asyncio.sleep(2)
+            assert relay.book.circuits == 0
+            assert relay.counters["over"] == 1
+
+    run(main())
+
+
+# ---- users that mean harm ------------------------------------------------------------------------------------
+
+
+def test_who_reads_nothing_stops_its_own_circuit_alone() -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            relay = Relay()
+            await relaying(stack, relay.serve)
+            held: list[Connection] = []
+
+            async def never_read(connection: Connection) -> None:
+                held.append(connection)
+                await connection.wait_closed()
+
+            await reserved(stack)
+            eve_listens = await dtp.listen([], never_read, identity=EVE)
+            await stack.enter_async_context(eve_listens)
+            await eve_listens.add(URL, relay_kind(EVE))
+            stuck = await dtp.connect(eve_listens.address(), identity=ALICE)
+            stream = await stuck.open_stream()
+            with pytest.raises(TimeoutError):  # noqa: PT012
+                async with asyncio.timeout(60):
+                    while True:
+                        stream.write(bytes(100_000))
+                        await stream.drain()
+            async with dtp.connect(ADDRESS, identity=ALICE) as connection:
+                fine = await connection.open_stream()
+                fine.write(bytes(1_000_000))
+                fine.write_eof()
+                assert len(await fine.read()) == 1_000_000
+            assert relay.counters["bytes"] < 20_000_000
+            stuck.abort()
+
+    run(main())
+
+
+def test_what_nobody_reads_is_not_kept_by_the_relay() -> None:
+    """Whoever doesn't speak DTP at all on a circuit has no credit inside it; the relay's own holds."""
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            relay = Relay()
+            await relaying(stack, relay.serve)
+            stream, _ = await raw_circuit(stack)
+            with pytest.raises(TimeoutError):  # noqa: PT012
+                async with asyncio.timeout(60):
+                    while True:
+                        stream.write(bytes(100_000))
+                        await stream.drain()
+            assert relay.counters["bytes"] < 2 * relay_window()
+            stream.reset()
+
+    run(main())
+
+
+def relay_window() -> int:
+    """What one stream may have under way."""
+    return dtp.Limits().stream_window
+
+
+def test_floods_are_refused_by_number() -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            relay = Relay(replace(RelayLimits(), reservations=2, dials=5))
+            await relaying(stack, relay.serve)
+            await reserved(stack)
+            connection = await stack.enter_async_context(
+                dtp.connect(Address.direct(RELAY.id, "memory://relay", RELAY_SERVICE), identity=EVE)
+            )
+            codes = []
+            for _ in range(8):
+                with pytest.raises(RelayRefused) as refused:
+                    await expect(await ask(connection, Kind.CONNECT, ALICE.id.key), Kind.ACCEPTED)
+                codes.append(refused.value.number)
+            assert set(codes[:4]) == {Refusal.NO_RESERVATION}
+            assert codes[-1] == Refusal.TOO_OFTEN
+            await reserved(stack, ALICE)
+            with pytest.raises(RelayRefused) as refused:
+                await reserved(stack, EVE)
+            assert refused.value.number == Refusal.FULL
+            assert relay.book.reservations == 2
+
+    run(main())
+
+
+def test_requests_that_say_nothing_are_bounded_for_a_connection_and_end() -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            relay = Relay()
+            await relaying(stack, relay.serve)
+            connection = await stack.enter_async_context(
+                dtp.connect(Address.direct(RELAY.id, "memory://relay", RELAY_SERVICE), identity=EVE)
+            )
+            silent = [await connection.open_stream() for _ in range(20)]
+            for stream in silent[16:]:
+                kind, fields = await read(stream)
+                assert (kind, fields[0]) == (Kind.REFUSED, Refusal.TOO_OFTEN)
+            for stream in silent[:16]:
+                kind, fields = await read(stream)
+                assert (kind, fields[0]) == (Kind.REFUSED, Refusal.MALFORMED)
+            assert asyncio.get_running_loop().time() >= relay.book.limits.answer
+
+    run(main())
+
+
+def test_a_peer_that_takes_nobody_costs_the_dialler_an_error() -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            relay = Relay()
+            await relaying(stack, relay.serve)
+            mute = await stack.enter_async_context(
+                dtp.connect(Address.direct(RELAY.id, "memory://relay", RELAY_SERVICE), identity=EVE)
+            )
+            await expect(await ask(mute, Kind.RESERVE, 3600), Kind.RESERVED)
+            dialling = await client(stack)
+            with pytest.raises(DialError, match="did not take"):
+                await dialling.dial(RelayPlace.parse(URL).url(EVE.id))
+
+    run(main())
+
+
+def test_reserving_for_nothing_releases_what_there_was() -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            relay = Relay()
+            await relaying(stack, relay.serve)
+            listener = await reserved(stack)
+            assert relay.book.reservations == 1
+            await listener.close()
+            assert relay.book.reservations == 0
+
+    run(main())
+
+
+# ---- messages ------------------------------------------------------------------------------------------------
+
+
+@given(st.binary(max_size=MAX_MESSAGE))
+def test_what_cannot_be_read_has_a_name(body: bytes) -> None:
+    try:
+        kind, fields = decode(body)
+    except ReachMalformed:
+        return
+    assert len(fields) == len(FIELDS[kind])
+
+
+@given(st.sampled_from(list(Kind)), st.lists(st.integers() | st.text() | st.binary() | st.none(), max_size=5))
+def test_fields_of_other_types_have_a_name(kind: Kind, fields: list[object]) -> None:
+    try:
+        body = encode(kind, *fields)[2:]
+    except OverflowError:  # beyond what MessagePack has
+        return
+    try:
+        _, found = decode(body)
+    except ReachMalformed:
+        return
+    assert list(found) == fields[: len(found)]
+
+
+# ---- relays that mean harm -----------------------------------------------------------------------------------
+
+
+class EvilRelay:
+    """Joins whoever dials with `victim`, and does to the bytes what `tamper` says."""
+
+    def __init__(self, tamper: Callable[[bytes], list[bytes]], delay: float = 0.0) -> None:
+        self.tamper = tamper
+        self.delay = delay
+        self.heard = bytearray()
+        self._reserved: list[Connection] = []
+
+    async def serve(self, connection: Connection) -> None:
+        async with asyncio.TaskGroup() as group:
+            async for stream in connection:
+                group.create_task(self._answer(connection, stream))
+
+    async def _answer(self, connection: Connection, stream: Stream) -> None:
+        kind, _ = await read(stream)
+        if kind is Kind.RESERVE:
+            self._reserved.append(connection)
+            stream.write(encode(Kind.RESERVED, 3600, "quic://198.51.100.9:1", 1, 1))
+            return
+        far = await self._reserved[-1].open_stream()
+        far.write(encode(Kind.INCOMING, EVE.id.key, "nonsense"))
+        await expect(far, Kind.ACCEPTED)
+        stream.write(encode(Kind.ACCEPTED, "nonsense"))
+        with pytest.raises(DtpError):
+            await asyncio.gather(self._pump(stream, far), self._pump(far, stream))
+
+    async def _pump(self, source: Stream, sink: Stream) -> None:
+        while data := await source.read(1000):
+            self.heard += data
+            await asyncio.sleep(self.delay)
+            for piece in self.tamper(data):
+                sink.write(piece)
+            await sink.drain()
+        sink.write_eof()
+        await asyncio.sleep(1e5)
+
+
+def through(
+    evil: EvilRelay, talk: Callable[[Connection], Awaitable[None]], *, victim: Identity = BOB
+) -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            await relaying(stack, evil.serve)
+            await reserved(stack, victim)
+            connection = await dtp.connect(ADDRESS, identity=ALICE, limits=dtp.Limits(resume=20, dead=5))
+            try:
+                await talk(connection)
+            finally:
+                connection.abort()
+
+    run(main())
+
+
+SECRET = b"what nobody but Bob may read" * 50
+
+
+async def say_secret(connection: Connection) -> None:
+    stream = await connection.open_stream()
+    stream.write(SECRET)
+    stream.write_eof()
+    assert await stream.read() == SECRET
+
+
+def test_a_relay_sees_ciphertext_and_neither_secrets_nor_names() -> None:
+    evil = EvilRelay(lambda data: [data], delay=0.05)
+    through(evil, say_secret)
+    assert len(evil.heard) > 2 * len(SECRET)
+    for plain in (SECRET[:20], ALICE.id.key, BOB.id.key, b"echo"):
+        assert plain not in evil.heard
+
+
+def test_a_relay_that_leads_to_another_is_found_out() -> None:
+    with pytest.raises(PeerError) as error:
+        through(EvilRelay(lambda data: [data]), say_secret, victim=EVE)
+    assert error.value.code == "wrong-identity"
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        lambda data: [],  # drops
+        lambda data: [data[:1], data[2:], data[1:2]],  # reorders
+        lambda data: [bytes(byte ^ 1 for byte in data)],  # lies
+        lambda data: [data, data],  # repeats
+    ],
+    ids=["drops", "reorders", "lies", "repeats"],
+)
+def test_a_relay_that_tampers_from_the_start_brings_no_connection(
+    tamper: Callable[[bytes], list[bytes]],
+) -> None:
+    with pytest.raises((CarrierError, PeerError)):
+        through(EvilRelay(tamper), say_secret)
+
+
+@pytest.mark.parametrize("how", ["drops", "lies"])
+def test_a_relay_that_tampers_later_costs_the_connection_and_no_byte_is_believed(how: str) -> None:
+    evil = EvilRelay(lambda data: [data])
+
+    async def talk(connection: Connection) -> None:
+        await say_secret(connection)
+        evil.tamper = (lambda data: []) if how == "drops" else (lambda data: [data[:-1] + b"\0"])
+        with pytest.raises(DtpError):
+            await say_secret(connection)
+
+    through(evil, talk)
