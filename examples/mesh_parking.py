@@ -19,7 +19,6 @@ JOBS = [(6, 0), (6, 3), (6, 6), (3, 6), (0, 6), (5, 5), (4, 1)]
 CLOSED = {f"3,{y}" for y in range(1, 6)}  # a road in the middle of the town
 SILENCE = 2.0  # seconds after which a garage or a van is taken for dead
 PARENT = os.getppid()
-logging.getLogger("dtp").setLevel(logging.ERROR)  # of what is gone others are told
 
 
 def open_node(others: list[str], **options) -> dtp.Node:  # type: ignore[no-untyped-def]
@@ -241,5 +240,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("dtp").setLevel(logging.ERROR)  # of what is gone others are told
     roles = {"garage": garage, "cars": cars, "van": van}
     asyncio.run(roles[sys.argv[1]](sys.argv[2], sys.argv[3:]) if sys.argv[1:] else main())

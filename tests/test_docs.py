@@ -7,6 +7,7 @@ import importlib
 import inspect
 import io
 import itertools
+import logging
 import re
 import runpy
 import shlex
@@ -122,7 +123,9 @@ def test_examples_between_processes():
 def test_examples_say_what_they_are(path):
     assert ast.get_docstring(ast.parse(path.read_text()))
     assert "main" in path.read_text()
+    before = logging.getLogger("dtp").level
     assert runpy.run_path(str(path))  # importing one does nothing
+    assert logging.getLogger("dtp").level == before
 
 
 def commands():

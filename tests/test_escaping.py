@@ -50,10 +50,12 @@ def test_the_reason_of_a_close_is_plain_from_the_start():
 @pytest.fixture
 def root():
     logger = logging.getLogger()
-    before, level = list(logger.handlers), logger.level
+    before = list(logger.handlers)
+    levels = {name: logging.getLogger(name).level for name in ("", "dtp", "dtpd")}
     yield logger
     logger.handlers[:] = before
-    logger.setLevel(level)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @pytest.mark.parametrize("form", ["human", "json"])

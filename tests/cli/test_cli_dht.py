@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -134,7 +135,10 @@ def test_the_dht_s_socket_is_where_the_node_listens_unless_it_is_said(dtp):
 
 def udp_sockets(process):
     """The addresses that the UDP sockets of a process are bound to."""
-    inodes = {os.readlink(each) for each in Path(f"/proc/{process}/fd").iterdir()}
+    inodes = set()
+    for each in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed while this looks
+            inodes.add(os.readlink(each))
     found = set()
     for line in Path(f"/proc/{process}/net/udp").read_text().splitlines()[1:]:
         fields = line.split()

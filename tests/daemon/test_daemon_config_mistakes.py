@@ -201,10 +201,14 @@ announce = ["dtp.relay"]
 relays = ["relay://192.0.2.1:9000?relay={ME}&via=quic"]
 topics = ["weather"]
 history = "1h"
+history-size = "1MiB"
 dht = "0.0.0.0:9001"
 interfaces = ["eth0"]
 map-ports = false
 store = "peers"
+[[node.private-topics]]
+name = "family"
+key-file = "family.key"
 [[expose]]
 service = "dtp.relay"
 kind = "relay"
@@ -259,7 +263,7 @@ def test_everything_is_all_there_is(monkeypatch):
     load_text(EVERYTHING, HERE)
     load_text(IDENTITY + OF_NODE, HERE)
     assert asked == {match["key"] for _, match in SETTINGS} | OF_NODE_KEYS | {
-        "node", "relay", "mailbox",
+        "node", "private-topics", "relay", "mailbox",
         "health", "limits", "methods", "concurrency", "quota", "rate", "schedule", "price", "budget", "exposure",
         "identity", "daemon", "log", "web", "chain", "state", "telemetry", "everywhere", "expose", "forward",
     }  # fmt: skip

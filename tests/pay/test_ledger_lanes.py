@@ -18,6 +18,7 @@ from dtp.pay.server.payee import Floor
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, NO_CARRIAGE, Usage
 from dtp.pay.ticket import MAX_LANES
+from dtp.session.codes import Refuse
 
 from .meters import CHANNEL, KEY, PRICES, voucher
 from .test_claims import NOW
@@ -154,7 +155,7 @@ def test_a_lane_whose_counts_could_not_be_written_is_served_when_they_are(tmp_pa
             patch.setattr(Store, "served", broken)
             meter.connection.abort(0, "")
             await meter.settled()
-            with pytest.raises(StoreError):
+            with pytest.raises(Refuse):
                 await served.enter()
         again = await served.enter()
         assert again.payee.unpaid == Usage(3, MIB)
