@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from dtp.identity import IdentityFileError as IdentityFileError
     from dtp.identity import PeerId as PeerId
     from dtp.identity import PeerIdError as PeerIdError
+    from dtp.messaging.calls.calling import Calls as Calls
     from dtp.messaging.person.messenger import Messenger as Messenger
     from dtp.net.address import Address as Address
     from dtp.net.address import AddressError as AddressError
@@ -98,6 +99,7 @@ _PUBLIC = {
     "Broadcast": "dtp.broadcast.producing",
     "BudgetSpent": "dtp.pay.errors",
     "BudgetTooSmall": "dtp.pay.errors",
+    "Calls": "dtp.messaging.calls.calling",
     "CarrierError": "dtp.errors",
     "ChainError": "dtp.errors",
     "ChargeDeclined": "dtp.pay.errors",

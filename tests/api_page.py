@@ -51,6 +51,10 @@ MODULES: dict[str, tuple[str, str]] = {
     ),
     "dtp.peers.dht": ("Public facts among peers.", ""),
     "dtp.messaging.person.messenger": ("Messages to people.", "Group Message Messenger"),
+    "dtp.messaging.calls.calling": ("Calls of people.", "ActiveCall CallEnded Calls Media"),
+    "dtp.messaging.calls.media": ("Media of calls.", "MediaEnd"),
+    "dtp.messaging.calls.book": ("Where a call is.", "Phase"),
+    "dtp.messaging.calls.signals": ("Why a call is over.", "Reason"),
     "dtp.messaging.person.contacts": ("Whom one knows.", "Contact"),
     "dtp.messaging.person.notices": ("What happens besides messages.", "Notice What"),
     "dtp.messaging.person.attachments": (

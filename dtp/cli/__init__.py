@@ -26,6 +26,7 @@ class Row:
 
 COMMANDS = {
     "account": Row("dtp.cli.account:account", "Your account: the devices that write for you."),
+    "call": Row("dtp.cli.calls:call", "Call people: audio and video, end to end."),
     "card": Row("dtp.cli.cards:card", "Your account on the chain: devices, mailboxes, wallets."),
     "cat": Row("dtp.cli.cat:cat", "Connect standard input and output to a service."),
     "chain": Row("dtp.cli.chain:chain", "Look at a Sui network: objects, events, the node."),

@@ -43,6 +43,18 @@ class QueueFull(LimitError):
     code: ClassVar[str] = "message-queue-full"
 
 
+class CallError(MessageError):
+    """A call can't be begun or answered as it was asked for: this device is in another, or that one is over."""
+
+    code: ClassVar[str] = "call"
+
+
+class MediaUnusable(LocalError):
+    """A camera, a microphone or a file of media can't be opened, or `aiortc` isn't installed."""
+
+    code: ClassVar[str] = "call-media"
+
+
 class StoreFailed(LocalError):
     """A file of messages, or of a mailbox, can't be opened or written; nothing that was said to be kept is lost."""
 

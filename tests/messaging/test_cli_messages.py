@@ -186,3 +186,62 @@ def test_reading_says_that_no_mailbox_answered(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (0, b"")
     assert b"no mailbox of yours answered" in done.stderr
+
+
+#: `dtp`, with media between addresses of this machine alone, also where it has no other.
+LOOPBACK = """
+import aioice.ice
+aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
+from dtp.cli import main
+main(prog_name="dtp")
+"""
+
+
+def start_call(home: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", LOOPBACK, "call", *arguments, "--json", "--until-eof"],
+        env=environment(home),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def wait_event(process: subprocess.Popen[bytes], *wanted: str) -> None:
+    """Wait until a call's process has said all of these."""
+    assert process.stdout is not None
+    left = set(wanted)
+    while left:
+        line = process.stdout.readline()
+        assert line, process.communicate()[1].decode()
+        told = json.loads(line)
+        left -= {told["event"], told.get("kind")}
+
+
+def test_a_film_is_sent_by_a_call_and_recorded_at_the_other_end(
+    person: Callable[[str], Path], tmp_path: Path
+) -> None:
+    import av
+
+    alice, bob = person("alice"), person("bob")
+    call(alice, "message", "add", str(bob / "card"))
+    call(bob, "message", "add", str(alice / "card"))
+    film = tmp_path / "film.mkv"
+    made = ["-f", "lavfi", "-i", "color=blue:s=160x120:r=10:d=300", "-f", "lavfi", "-i", "sine=440:d=300"]
+    subprocess.run(["ffmpeg", "-loglevel", "error", *made, "-c:v", "libx264", str(film)], check=True)
+    recorded = tmp_path / "seen.mkv"
+    with start_call(bob, "--answer", "--record", str(recorded)) as theirs:
+        wait_event(theirs, "waiting")
+        with start_call(alice, "bob", "--file", str(film)) as mine:
+            wait_event(theirs, "audio", "video")
+            _, said = theirs.communicate(timeout=PATIENCE)  # ends its standard input: it hangs up
+            assert theirs.returncode == 0, said.decode()
+            out, said = mine.communicate(timeout=PATIENCE)
+            assert mine.returncode == 0, said.decode()
+            assert json.loads(out.splitlines()[-1]) == {"event": "over", "reason": "hung_up"}
+    with av.open(str(recorded)) as container:
+        assert container.streams.audio
+        picture = next(container.decode(video=0)).reformat(format="rgb24")
+    red, green, blue = bytes(picture.planes[0])[:3]
+    assert blue > 180
+    assert max(red, green) < 80

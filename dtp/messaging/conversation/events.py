@@ -43,6 +43,7 @@ class Kind(IntEnum):
     CARD = 7
     COPY = 8
     MEMBERSHIP = 9
+    CALL = 10
 
 
 #: Events that are a part of a conversation's history, in the order of their clocks.
@@ -63,6 +64,7 @@ FIELDS: Final[Mapping[Kind, tuple[dict[str, str], dict[str, str]]]] = {
     Kind.CARD: ({"card": _BYTES}, {}),
     Kind.COPY: ({"sender": _BYTES, "event": _BYTES}, {}),
     Kind.MEMBERSHIP: ({"operations": "blobs"}, {"cards": "blobs"}),
+    Kind.CALL: ({"call": _ID, "act": _NUMBER}, {"description": _TEXT, "device": _BYTES, "reason": _NUMBER}),
 }
 
 

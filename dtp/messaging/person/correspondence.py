@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -24,7 +24,7 @@ from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS
 from dtp.messaging.packing import pack, unpack_saved
 from dtp.messaging.person.contacts import Change, Consent, Contact, Contacts
 from dtp.messaging.person.desk import Desk, Received
-from dtp.messaging.person.notices import Notice, What
+from dtp.messaging.person.notices import CallSignalled, Notice, What
 
 _NOTICES: Final = {
     Change.ADDED: What.CONTACT_ADDED,
@@ -334,6 +334,12 @@ class Correspondence:
                 self._put_contact(replace(contact, stranger=False))
         return said
 
+    def say_to_devices(self, devices: Iterable[bytes], event: Event, now_ms: int) -> None:
+        """Send an event that is no part of a history to these devices. Raise `QueueFull`."""
+        Event.parse(event.encode())
+        with self._writing():
+            self._enqueue(devices, event, now_ms)
+
     def _check_member(self, conversation: bytes) -> None:
         group = self.groups.get(conversation)
         if group is not None and self.person not in group.members.roles:
@@ -479,9 +485,11 @@ class Correspondence:
 
     # ---- what comes --------------------------------------------------------------------------------------------
 
-    def receive(self, envelopes: Iterable[bytes], now_ms: int) -> tuple[Received, list[Notice]]:
+    def receive(
+        self, envelopes: Iterable[bytes], now_ms: int
+    ) -> tuple[Received, list[Notice | CallSignalled]]:
         """Return what envelopes have brought, stored: they may be acknowledged now."""
-        notices: list[Notice] = []
+        notices: list[Notice | CallSignalled] = []
         with self._writing():
             received = self.desk.open(envelopes, now_ms)
             for device, message in received.delivered:
@@ -520,7 +528,7 @@ class Correspondence:
         contact = self.contacts.get(person)
         return contact is not None and not contact.blocked and device in contact.devices
 
-    def _take(self, device: bytes, event: Event, now_ms: int) -> list[Notice]:
+    def _take(self, device: bytes, event: Event, now_ms: int) -> Sequence[Notice | CallSignalled]:
         if event.kind is Kind.CARD:
             return self._take_card(device, ContactCard.parse(event.fields["card"]), now_ms)
         person = self.desk.peer(device).person
@@ -532,6 +540,8 @@ class Correspondence:
             return self._take_operations(event)
         if event.kind is Kind.READ:
             return self._take_read(device, person, event, now_ms)
+        if event.kind is Kind.CALL:
+            return self._take_call(device, person, event)
         if event.kind not in HISTORY:
             return []
         return self._take_said(device, person, event, now_ms)
@@ -580,6 +590,15 @@ class Correspondence:
                 self.store.add_receipt(message, person, device, read=True)
                 notices.append(Notice(What.READ, person, found[0], message))
         return notices
+
+    def _take_call(self, device: bytes, person: bytes, event: Event) -> list[CallSignalled]:
+        """Strangers don't ring, nor do keys that wait for consent."""
+        contact = self.contacts.get(person)
+        if person != self.person and (
+            contact is None or contact.stranger or device not in contact.card.devices
+        ):
+            return []
+        return [CallSignalled(person, device, event, own=person == self.person)]
 
     def _take_said(self, device: bytes, person: bytes, event: Event, now_ms: int) -> list[Notice]:
         contact = self.contacts.get(person)

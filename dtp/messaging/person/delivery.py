@@ -19,7 +19,7 @@ from dtp.messaging.mailbox.stamps import MAX_BITS, make_stamp
 from dtp.messaging.mailbox.store import Tray, access_hash
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.desk import Outbound
-from dtp.messaging.person.notices import Notice, What
+from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.pool import ConnectMailbox, MailboxPool
 from dtp.tasks import SupervisedTask, TaskSet
 
@@ -51,7 +51,7 @@ class Delivery:
         correspondence: Correspondence,
         thread: ThreadPoolExecutor,
         connect: ConnectMailbox,
-        on_notices: Callable[[Iterable[Notice]], None],
+        on_notices: Callable[[Iterable[Notice | CallSignalled]], None],
     ) -> None:
         self._thread = thread
         self._mail = correspondence
@@ -203,7 +203,7 @@ class Delivery:
     async def _receive(self, envelopes: list[bytes]) -> None:
         received, notices = await self.run(self._mail.receive, envelopes, now_ms())
         self._on_notices(notices)
-        if any(each.what is What.OWN_CARD for each in notices):
+        if any(isinstance(each, Notice) and each.what is What.OWN_CARD for each in notices):
             self.collect_from(self._mail.card.mailboxes)
         self._repairs.update(received.repairs)
         self._answers |= received.answers

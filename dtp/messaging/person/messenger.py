@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,6 +13,8 @@ from typing import Any, Final, Self
 
 from dtp.identity import Account, Identity, PeerId
 from dtp.identity.card import parse_account
+from dtp.messaging.calls.signals import Act as CallAct
+from dtp.messaging.calls.signals import Reason, Signal
 from dtp.messaging.cards import ContactCard, compare_code, safety_code, safety_number
 from dtp.messaging.cards.contact_card import TEXT_PREFIX
 from dtp.messaging.conversation.events import MAX_TEXT_BYTES, Event, Kind
@@ -26,7 +28,7 @@ from dtp.messaging.person.contacts import Consent, Contact
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import LIFETIME, Delivery, now_ms
 from dtp.messaging.person.lookup import LookUp
-from dtp.messaging.person.notices import Notice, What
+from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.pool import ConnectMailbox, connect_plainly
 
 #: Who is written to: a contact, its card, or its name: `dtp1...`, `dtpa1...`, what it is called here.
@@ -208,6 +210,8 @@ class Messenger:
         self._bits, self._sources, self._connect = stamp_bits, cards, connect
         self._news: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
         self._notices: asyncio.Queue[Notice] = asyncio.Queue(_NOTICES)
+        #: Who is told what devices say about calls: `Calls`. Without, calls are missed.
+        self.on_call_signal: Callable[[CallSignalled], None] | None = None
         #: What this device keeps, and the tasks that bring it in and out: there from `async with` on.
         self.correspondence: Correspondence
         self.delivery: Delivery
@@ -250,8 +254,14 @@ class Messenger:
         await asyncio.get_running_loop().run_in_executor(self._thread, self.correspondence.close)
         self._thread.shutdown(wait=False)
 
-    def _notice(self, notices: Iterable[Notice]) -> None:
+    def _notice(self, notices: Iterable[Notice | CallSignalled]) -> None:
         for each in notices:
+            if isinstance(each, CallSignalled):
+                if self.on_call_signal is not None:
+                    self.on_call_signal(each)
+                elif each.event.fields["act"] == CallAct.OFFER and not each.own:
+                    self.tell_missed_call(each.person, Reason.NO_ANSWER)
+                continue
             if each.what is What.OWN_CARD:
                 self.lookup.publish_soon()
             if each.what is What.MESSAGE:
@@ -259,6 +269,16 @@ class Messenger:
             if self._notices.full():
                 self._notices.get_nowait()
             self._notices.put_nowait(each)
+
+    def tell_missed_call(self, person: bytes, reason: Reason) -> None:
+        """Tell the program of a call that nobody has answered."""
+        self._notice([Notice(What.MISSED_CALL, person, person, detail=reason.name.lower())])
+
+    async def signal_call(self, devices: Iterable[bytes], signal: Signal) -> None:
+        """Send a signal about a call to these devices. For `Calls`."""
+        event = Event(Kind.CALL, self.card.person, 0, now_ms(), signal.fields())
+        await self.delivery.run(self.correspondence.say_to_devices, tuple(devices), event, now_ms())
+        self.delivery.wake()
 
     # ---- who ---------------------------------------------------------------------------------------------------
 

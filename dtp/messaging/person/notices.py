@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from dtp.messaging.conversation.events import Event
+
 
 class What(Enum):
     """What has happened."""
@@ -27,6 +29,8 @@ class What(Enum):
     GROUP_CHANGED = "group-changed"
     REPAIRED = "repaired"
     RENEWED = "renewed"
+    #: Somebody has called, and nobody has answered; `detail` is why, as of `Reason`.
+    MISSED_CALL = "missed-call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +45,13 @@ class Notice:
     conversation: bytes = b""
     message: bytes = b""
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallSignalled:
+    """A person's device says something about a call; `own` is one of our other devices."""
+
+    person: bytes
+    device: bytes
+    event: Event
+    own: bool

@@ -1,0 +1,302 @@
+"""The call of one device, as a value: what is signalled, when it rings, who gets it. Signals and the time go in,
+commands come out.
+
+A device is in one call at a time. The device that calls decides who has answered first, and tells all others; the
+other end believes nobody else. Times are in ms; whoever holds the book calls `tick` at `deadline`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from dtp.messaging.calls.signals import Act, Reason, Signal
+from dtp.messaging.errors import CallError
+
+#: How long it rings.
+RING_MS: Final = 45_000
+#: How long it may take from an answer until media goes both ways.
+CONNECT_MS: Final = 30_000
+#: How long it may take to hear why media has ended, before it counts as broken off.
+HEAR_MS: Final = 10_000
+#: How far clocks of people may be apart: an offer that is older than that and the ringing is a call that was missed.
+SKEW_MS: Final = 60_000
+#: Calls of one person in a minute that are looked at; more cost nothing but this count.
+OFFERS_A_MINUTE: Final = 6
+#: Calls that have ended and people who have called, that are remembered.
+_REMEMBERED: Final = 1024
+
+
+class Phase(Enum):
+    """Where a call is."""
+
+    #: It was offered, and no device has answered.
+    CALLING = "calling"
+    #: One of the devices that are called says that it rings.
+    RINGS_THERE = "rings-there"
+    #: It rings here.
+    RINGING = "ringing"
+    #: It was answered here, and who called hasn't said yet who was first.
+    ANSWERED = "answered"
+    CONNECTING = "connecting"
+    TALKING = "talking"
+    OVER = "over"
+
+
+@dataclass
+class Call:
+    """A call. `devices` are those that it was offered to, or the one that offers it; `device` is the other end."""
+
+    id: bytes
+    person: bytes
+    phase: Phase
+    deadline: int | None
+    devices: set[bytes]
+    device: bytes = b""
+    outgoing: bool = False
+    offer: str = ""
+    busy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a signal to these devices, and to the person's own others where `own` says so."""
+
+    devices: tuple[bytes, ...]
+    signal: Signal
+    own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell the program where a call is now, and why where it is over."""
+
+    call: bytes
+    phase: Phase
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connect:
+    """Go on with media by the description of the device that has answered."""
+
+    call: bytes
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Tell the program that somebody has called, and why it didn't ring."""
+
+    person: bytes
+    reason: Reason
+
+
+Command = Send | Tell | Connect | Missed
+
+
+@dataclass
+class CallBook:
+    """The call of `device`, which is this one."""
+
+    device: bytes
+    ring_ms: int = RING_MS
+    connect_ms: int = CONNECT_MS
+    current: Call | None = None
+    _over: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
+    _offers: OrderedDict[bytes, list[int]] = field(default_factory=OrderedDict)
+
+    @property
+    def deadline(self) -> int | None:
+        """When `tick` is due, None for never."""
+        return self.current.deadline if self.current else None
+
+    @property
+    def remembered(self) -> int:
+        """How many calls that are over, and people who have called, are remembered."""
+        return len(self._over) + len(self._offers)
+
+    # ---- what the program does -----------------------------------------------------------------------------------
+
+    def begin(
+        self, call: bytes, person: bytes, devices: Iterable[bytes], description: str, now: int
+    ) -> list[Command]:
+        """Call a person's devices. Raise `CallError` within another call, or where there are none."""
+        called = tuple(dict.fromkeys(devices))
+        if self.current is not None:
+            raise CallError("this device is in a call: end that first")
+        if not called:
+            raise CallError("there is no device to call")
+        until = now + self.ring_ms
+        self.current = Call(call, person, Phase.CALLING, until, set(called), outgoing=True)
+        return [Send(called, Signal(call, Act.OFFER, description)), Tell(call, Phase.CALLING)]
+
+    def answer(self, call: bytes, description: str, now: int) -> list[Command]:
+        """Answer a call that rings. Raise `CallError` where it doesn't any more."""
+        ringing = self._ringing(call)
+        ringing.phase, ringing.deadline = Phase.ANSWERED, now + self.connect_ms
+        answered = Signal(call, Act.ANSWER, description)
+        taken = Signal(call, Act.TAKEN, device=self.device)
+        return [Send((ringing.device,), answered), Send((), taken, own=True), Tell(call, Phase.ANSWERED)]
+
+    def refuse(self, call: bytes, reason: Reason = Reason.REFUSED) -> list[Command]:
+        """Refuse a call that rings, on all devices. Raise `CallError` where it doesn't any more."""
+        ringing = self._ringing(call)
+        return [Send((ringing.device,), Signal(call, Act.END, reason=reason), own=True), *self._end(reason)]
+
+    def hang_up(self, call: bytes, reason: Reason = Reason.HUNG_UP) -> list[Command]:
+        """End a call, whatever it does. Nothing happens where it is over."""
+        held = self._held(call)
+        if held is None:
+            return []
+        others = (held.device,) if held.device else tuple(sorted(held.devices))
+        return [Send(others, Signal(call, Act.END, reason=reason)), *self._end(reason)]
+
+    def media_is_up(self, call: bytes) -> list[Command]:
+        """Note that media goes both ways."""
+        held = self._held(call)
+        if held is None or held.phase not in (Phase.CONNECTING, Phase.ANSWERED):
+            return []
+        held.phase, held.deadline = Phase.TALKING, None
+        return [Tell(call, Phase.TALKING)]
+
+    def media_failed(self, call: bytes) -> list[Command]:
+        """Note that media doesn't get through."""
+        return self.hang_up(call, Reason.FAILED)
+
+    def media_broke_off(self, call: bytes, now: int) -> list[Command]:
+        """Note that media has ended: the other end may have hung up, which is heard soon then."""
+        if (held := self._held(call)) is not None:
+            held.deadline = now + HEAR_MS
+        return []
+
+    def tick(self, now: int) -> list[Command]:
+        """Give up what has waited for too long."""
+        held = self.current
+        if held is None or held.deadline is None or now < held.deadline:
+            return []
+        if held.phase is Phase.RINGING:  # who called says the same to all
+            return [Missed(held.person, Reason.NO_ANSWER), *self._end(Reason.NO_ANSWER)]
+        if held.phase in (Phase.CALLING, Phase.RINGS_THERE):
+            return self.hang_up(held.id, Reason.BUSY if held.busy else Reason.NO_ANSWER)
+        return self.media_failed(held.id)
+
+    # ---- what comes ----------------------------------------------------------------------------------------------
+
+    def receive(
+        self, device: bytes, person: bytes, signal: Signal, *, own: bool, sent: int, now: int
+    ) -> list[Command]:
+        """Take a signal of a person's device, which the caller has made sure of; `own` is one of our others."""
+        if own:
+            return self._of_own_device(signal)
+        if signal.act is Act.OFFER:
+            return self._offered(device, person, signal, sent, now)
+        held = self._held(signal.call)
+        if held is None or held.person != person or device not in held.devices:
+            if signal.act is Act.END:  # it may come before its offer, where we were told by another device
+                self._remember(signal.call)
+            return []
+        if held.outgoing:
+            return self._of_called(held, device, signal, now)
+        return self._of_caller(held, signal, now)
+
+    def _of_own_device(self, signal: Signal) -> list[Command]:
+        held = self._held(signal.call)
+        if held is None:
+            self._remember(signal.call)
+        elif held.phase is Phase.RINGING and signal.act is Act.TAKEN:
+            return self._end(Reason.TAKEN)
+        elif held.phase is Phase.RINGING and signal.act is Act.END:
+            return self._end(signal.reason or Reason.REFUSED)
+        return []
+
+    def _offered(self, device: bytes, person: bytes, signal: Signal, sent: int, now: int) -> list[Command]:
+        if signal.call in self._over or self._held(signal.call) or not self._admit(person, now):
+            return []
+        if now - sent > self.ring_ms + SKEW_MS:
+            self._remember(signal.call)
+            return [Missed(person, Reason.NO_ANSWER)]
+        commands: list[Command] = []
+        if (held := self.current) is not None:
+            crossed = held.person == person and held.phase in (Phase.CALLING, Phase.RINGS_THERE)
+            if crossed and signal.call > held.id:  # the other end sees it as well, and ends that one
+                self._remember(signal.call)
+                return []
+            if not crossed:
+                self._remember(signal.call)
+                busy = Send((device,), Signal(signal.call, Act.END, reason=Reason.BUSY))
+                return [busy, Missed(person, Reason.BUSY)]
+            commands = self.hang_up(held.id, Reason.CROSSED)
+        self.current = Call(
+            *(signal.call, person, Phase.RINGING, now + self.ring_ms, {device}, device),
+            offer=signal.description,
+        )
+        rings = Send((device,), Signal(signal.call, Act.RINGING))
+        return [*commands, rings, Tell(signal.call, Phase.RINGING)]
+
+    def _of_called(self, held: Call, device: bytes, signal: Signal, now: int) -> list[Command]:
+        waits = held.phase in (Phase.CALLING, Phase.RINGS_THERE)
+        if signal.act is Act.RINGING and held.phase is Phase.CALLING:
+            held.phase = Phase.RINGS_THERE
+            return [Tell(held.id, Phase.RINGS_THERE)]
+        if signal.act is Act.ANSWER and waits:
+            held.phase, held.device, held.deadline = Phase.CONNECTING, device, now + self.connect_ms
+            taken = Send(tuple(sorted(held.devices)), Signal(held.id, Act.TAKEN, device=device))
+            return [taken, Tell(held.id, Phase.CONNECTING), Connect(held.id, signal.description)]
+        if signal.act is not Act.END or signal.reason is None:
+            return []
+        if not waits:
+            return self._end(signal.reason) if device == held.device else []
+        if signal.reason in (Reason.BUSY, Reason.FAILED):  # that device can't: others still ring
+            held.devices.discard(device)
+            held.busy |= signal.reason is Reason.BUSY
+            return [] if held.devices else self._end(signal.reason)
+        others = tuple(sorted(held.devices - {device}))
+        return [Send(others, Signal(held.id, Act.END, reason=signal.reason)), *self._end(signal.reason)]
+
+    def _of_caller(self, held: Call, signal: Signal, now: int) -> list[Command]:
+        if signal.act is Act.TAKEN:
+            if signal.device != self.device:
+                return self._end(Reason.TAKEN)
+            if held.phase is Phase.ANSWERED:
+                held.phase = Phase.CONNECTING
+                return [Tell(held.id, Phase.CONNECTING)]
+        if signal.act is Act.END and signal.reason is not None:
+            rang = held.phase is Phase.RINGING and signal.reason in (Reason.HUNG_UP, Reason.NO_ANSWER)
+            missed: list[Command] = [Missed(held.person, signal.reason)] if rang else []
+            return [*missed, *self._end(signal.reason)]
+        return []
+
+    # ---- what is remembered --------------------------------------------------------------------------------------
+
+    def _held(self, call: bytes) -> Call | None:
+        return self.current if self.current is not None and self.current.id == call else None
+
+    def _ringing(self, call: bytes) -> Call:
+        held = self._held(call)
+        if held is None or held.phase is not Phase.RINGING:
+            raise CallError("that call doesn't ring here any more")
+        return held
+
+    def _end(self, reason: Reason) -> list[Command]:
+        held, self.current = self.current, None
+        assert held is not None
+        self._remember(held.id)
+        return [Tell(held.id, Phase.OVER, reason)]
+
+    def _remember(self, call: bytes) -> None:
+        self._over[call] = None
+        while len(self._over) > _REMEMBERED:
+            self._over.popitem(last=False)
+
+    def _admit(self, person: bytes, now: int) -> bool:
+        """Return whether a person hasn't called too often within a minute."""
+        recent = [each for each in self._offers.pop(person, []) if now - each < 60_000]
+        admitted = len(recent) < OFFERS_A_MINUTE
+        self._offers[person] = [*recent, now] if admitted else recent
+        while len(self._offers) > _REMEMBERED:
+            self._offers.popitem(last=False)
+        return admitted

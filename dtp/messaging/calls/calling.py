@@ -1,0 +1,303 @@
+"""`dtp.Calls`: calls by a messenger. It drives a `CallBook` with signals, the clock and media."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import ClassVar, Final, Self
+
+from dtp.errors import DtpError, PeerError
+from dtp.messaging.calls.book import CallBook, Command, Connect, Missed, Phase, Send, Tell
+from dtp.messaging.calls.signals import CallMalformed, Reason, Signal
+from dtp.messaging.conversation.events import ID_BYTES
+from dtp.messaging.errors import CallError
+from dtp.messaging.person.contacts import Contact
+from dtp.messaging.person.delivery import now_ms
+from dtp.messaging.person.messenger import Messenger, Person
+from dtp.messaging.person.notices import CallSignalled
+from dtp.tasks import TaskSet, start_task
+
+log = logging.getLogger("dtp.messaging")
+#: Calls that wait for a program that doesn't look at them: there is one at a time, so older ones are over.
+_WAITING: Final = 64
+
+
+class CallEnded(PeerError):
+    """A call has ended before it could be talked, or while somebody waited for more; `reason` is why."""
+
+    code: ClassVar[str] = "call-ended"
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(f"the call has ended: {reason.name.lower().replace('_', ' ')}")
+        self.reason = reason
+
+
+class Media(ABC):
+    """One end of a call's media. `MediaEnd` is the one by `aiortc`; an end is for one call.
+
+    Descriptions name the certificate of their end; whoever has another one isn't talked to.
+    """
+
+    @abstractmethod
+    async def offer(self) -> str:
+        """Return this end's description, for a call that begins here. Raise `MediaUnusable`."""
+
+    @abstractmethod
+    async def answer(self, offer: str) -> str:
+        """Return this end's description for another's offer, and begin. Raise `MediaUnusable`, `CallMalformed`."""
+
+    @abstractmethod
+    async def accept(self, answer: str) -> None:
+        """Begin with the description of who has answered. Raise `CallMalformed`."""
+
+    @abstractmethod
+    async def wait_up(self) -> bool:
+        """Wait until media goes both ways, and return True; False where it can't."""
+
+    @abstractmethod
+    async def wait_down(self) -> None:
+        """Wait until media has broken off."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End it. Idempotent."""
+
+
+class ActiveCall:
+    """A call: ours, or one that rings here."""
+
+    def __init__(self, calls: Calls, call: bytes, person: bytes, offer: str = "") -> None:
+        self._calls, self._person, self._offer = calls, person, offer
+        self.id = call
+        #: Where it is now, and why it is over.
+        self.phase = Phase.RINGING if offer else Phase.CALLING
+        self.reason: Reason | None = None
+        self._changed = asyncio.Event()
+        self.media: Media | None = None
+
+    @property
+    def contact(self) -> Contact:
+        """Who is called, or calls."""
+        return self._calls.messenger.correspondence.contact(self._person)
+
+    async def answer(self, media: Media) -> None:
+        """Answer it, with this end of media. Raise `CallError` where it rings no more, and as `Media.answer`."""
+        await self._calls.answer(self, self._offer, media)
+
+    async def refuse(self) -> None:
+        """Refuse it, on all our devices. Raise `CallError` where it doesn't ring any more."""
+        self._calls.refuse(self.id)
+
+    async def hang_up(self) -> None:
+        """End it. Nothing happens where it is over."""
+        self._calls.hang_up(self.id)
+
+    async def phases(self) -> AsyncIterator[Phase]:
+        """Where it is now, and each time that it goes on; the last one is `Phase.OVER`. For one loop."""
+        last = None
+        while last is not Phase.OVER:
+            if self.phase is last:
+                self._changed.clear()
+                await self._changed.wait()
+            last = self.phase
+            yield last
+
+    async def wait_talking(self) -> None:
+        """Wait until media goes both ways. Raise `CallEnded`."""
+        async for phase in self.phases():
+            if phase is Phase.TALKING:
+                return
+        raise CallEnded(self.reason or Reason.FAILED)
+
+    async def wait_over(self) -> Reason:
+        """Wait until it is over, and return why."""
+        async for _ in self.phases():
+            pass
+        return self.reason or Reason.FAILED
+
+    def move_on(self, phase: Phase, reason: Reason | None) -> None:
+        """Note where it is now. For `Calls`."""
+        self.phase, self.reason = phase, reason
+        self._changed.set()
+
+
+class Calls:
+    """Calls of a messenger, which has been begun. Use it with `async with`; `async for` gives calls that ring here.
+
+    While it is there this device rings; other devices of the person do as well. `book` has the limits, `clock` gives
+    ms of Unix time.
+    """
+
+    def __init__(
+        self, messenger: Messenger, *, book: CallBook | None = None, clock: Callable[[], int] = now_ms
+    ) -> None:
+        self.messenger = messenger
+        self._clock = clock
+        self._book = book or CallBook(messenger.identity.id.key)
+        self._ringing: asyncio.Queue[ActiveCall] = asyncio.Queue(_WAITING)
+        self._current: ActiveCall | None = None
+        self._outgoing: asyncio.Queue[Send | None] = asyncio.Queue()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks = TaskSet()
+
+    async def __aenter__(self) -> Self:
+        """Begin to ring."""
+        if self.messenger.on_call_signal is not None:
+            raise CallError("this messenger has its calls already")
+        self.messenger.on_call_signal = self._signalled
+        self._sending = start_task(self._send_always(), name="dtp-calls-send")
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Hang up, and ring no more."""
+        self.messenger.on_call_signal = None
+        if self._current is not None:
+            self.hang_up(self._current.id)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._outgoing.put_nowait(None)
+        await self._sending
+        await self._tasks.wait()
+
+    def __aiter__(self) -> AsyncIterator[ActiveCall]:
+        return self._calls_that_ring()
+
+    async def _calls_that_ring(self) -> AsyncIterator[ActiveCall]:
+        while True:
+            call = await self._ringing.get()
+            if call.phase is Phase.RINGING:
+                yield call
+
+    async def call(self, person: Person, media: Media) -> ActiveCall:
+        """Return a call to all devices of a person, which is on its way. The media is ended with it.
+
+        Raise `CallError` within another one, `UnknownContact`, `ConsentNeeded`, `MediaUnusable`.
+        """
+        try:
+            named = self.messenger.correspondence.contact(self.messenger.conversation_of(person)).person
+            devices = await self.messenger.delivery.run(self.messenger.correspondence.devices_of, named)
+            own = set(self.messenger.correspondence.own_devices)
+            description = await media.offer()
+            call = secrets.token_bytes(ID_BYTES)
+            called = [each for each in devices if each not in own]
+            commands = self._book.begin(call, named, called, description, self._clock())
+        except BaseException:
+            await media.close()
+            raise
+        made = self._current = ActiveCall(self, call, named)
+        made.media = media
+        self._do(commands)
+        return made
+
+    async def answer(self, call: ActiveCall, offer: str, media: Media) -> None:
+        """Answer a call that rings: `ActiveCall.answer`."""
+        try:
+            description = await media.answer(offer)
+            commands = self._book.answer(call.id, description, self._clock())
+        except BaseException as fault:
+            await media.close()
+            if isinstance(fault, CallMalformed) and call.phase is Phase.RINGING:
+                self._do(self._book.refuse(call.id, Reason.FAILED))
+            raise
+        call.media = media
+        self._tasks.start(self._watch(call, media), name="dtp-calls-media")
+        self._do(commands)
+
+    def refuse(self, call: bytes) -> None:
+        """Refuse a call that rings: `ActiveCall.refuse`."""
+        self._do(self._book.refuse(call))
+
+    def hang_up(self, call: bytes) -> None:
+        """End a call: `ActiveCall.hang_up`."""
+        self._do(self._book.hang_up(call))
+
+    # ---- what the book says ------------------------------------------------------------------------------------
+
+    def _signalled(self, told: CallSignalled) -> None:
+        try:
+            signal = Signal.parse(told.event.fields)
+        except CallMalformed as fault:
+            log.info("a signal about a call is dropped: %s", fault)
+            return
+        sent, now = told.event.sent_ms, self._clock()
+        self._do(
+            self._book.receive(told.device, told.person, signal, own=told.own, sent=sent, now=now),
+            offer=signal.description,
+            person=told.person,
+        )
+
+    def _do(self, commands: Iterable[Command], *, offer: str = "", person: bytes = b"") -> None:
+        for command in commands:
+            match command:
+                case Send():
+                    self._outgoing.put_nowait(command)
+                case Missed():
+                    self.messenger.tell_missed_call(command.person, command.reason)
+                case Connect():
+                    self._connect(command.description)
+                case Tell(call, Phase.RINGING):
+                    self._current = ActiveCall(self, call, person, offer)
+                    if self._ringing.full():
+                        self._ringing.get_nowait()
+                    self._ringing.put_nowait(self._current)
+                case Tell():
+                    self._tell(command)
+        self._set_timer()
+
+    def _tell(self, command: Tell) -> None:
+        call = self._current
+        if call is None or call.id != command.call:
+            return
+        call.move_on(command.phase, command.reason)
+        if command.phase is Phase.OVER:
+            self._current = None
+            if call.media is not None:
+                self._tasks.start(call.media.close(), name="dtp-calls-close")
+
+    def _connect(self, description: str) -> None:
+        call = self._current
+        if call is not None and call.media is not None:
+            self._tasks.start(self._accept(call, call.media, description), name="dtp-calls-media")
+
+    async def _accept(self, call: ActiveCall, media: Media, description: str) -> None:
+        try:
+            await media.accept(description)
+        except CallMalformed as fault:
+            log.info("a call has ended: %s", fault)
+            self._do(self._book.media_failed(call.id))
+            return
+        await self._watch(call, media)
+
+    async def _watch(self, call: ActiveCall, media: Media) -> None:
+        if await media.wait_up():
+            self._do(self._book.media_is_up(call.id))
+            await media.wait_down()
+            self._do(self._book.media_broke_off(call.id, self._clock()))
+        else:
+            self._do(self._book.media_failed(call.id))
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if (due := self._book.deadline) is not None:
+            pause = max(due - self._clock(), 0) / 1000
+            self._timer = asyncio.get_running_loop().call_later(pause, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._do(self._book.tick(self._clock()))
+
+    async def _send_always(self) -> None:
+        """Send signals in their order."""
+        while (send := await self._outgoing.get()) is not None:
+            own = self.messenger.correspondence.own_devices if send.own else ()
+            devices = [*send.devices, *own]
+            try:
+                if devices:
+                    await self.messenger.signal_call(devices, send.signal)
+            except DtpError as fault:  # a store that can't write, a queue that is full: the call times out
+                log.warning("a signal about a call isn't sent: %s", fault)

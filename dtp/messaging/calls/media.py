@@ -1,0 +1,203 @@
+"""Media of a call by `aiortc`: SRTP, keyed by DTLS between the certificates that the descriptions name.
+
+Nobody is asked for addresses unless `stun` says so, and no packet goes anywhere but to the other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from dtp.messaging.calls.calling import Media
+from dtp.messaging.calls.recording import Recorder
+from dtp.messaging.calls.signals import CallMalformed, check_description
+from dtp.messaging.errors import MediaUnusable
+from dtp.tasks import TaskSet
+
+if TYPE_CHECKING:
+    from aiortc import MediaStreamTrack, RTCPeerConnection
+    from aiortc.contrib.media import MediaPlayer
+
+#: What aiortc raises for descriptions that it can't make sense of: it has no error of its own for them.
+_UNREADABLE: Final = (ValueError, LookupError, AttributeError, TypeError, AssertionError, StopIteration)
+_KINDS: Final = ("audio", "video")
+
+
+class MediaEnd(Media):
+    """This end of a call: what is sent, and where what comes is written.
+
+    `file` is a file of audio or video that is sent, `camera` and `microphone` devices of the system (`/dev/video0`,
+    `default` of ALSA); with none of them this end only listens. `record` is a file for what comes (Matroska unless
+    its name says otherwise), or "-" for standard output; without, it is dropped. `on_media` hears "audio" and "video"
+    with the first frame of each. `stun` are URLs of servers that say which address this machine has from outside.
+    """
+
+    def __init__(
+        self,
+        *,
+        file: str | os.PathLike[str] | None = None,
+        camera: str | None = None,
+        microphone: str | None = None,
+        record: str | os.PathLike[str] | None = None,
+        on_media: Callable[[str], None] | None = None,
+        stun: Sequence[str] = (),
+    ) -> None:
+        self._sources = (file, camera, microphone)
+        self._stun = list(stun)
+        self._on_media = on_media
+        self._recorder = Recorder(record) if record is not None else None
+        #: Why what comes isn't recorded any more; "" where it is.
+        self.recording_fault = ""
+        #: Set once what is sent from a file has come to its end.
+        self.source_ended = asyncio.Event()
+        self._up: asyncio.Future[bool] | None = None
+        self._down = asyncio.Event()
+        self._tasks = TaskSet()
+        self._sent: list[MediaStreamTrack] = []
+        self._connection: RTCPeerConnection | None = None
+
+    async def offer(self) -> str:
+        """Return this end's description. Raise `MediaUnusable`."""
+        connection = self._open()
+        self._add_tracks(connection)
+        sending = {track.kind for track in self._sent}
+        for kind in _KINDS:
+            if kind not in sending:
+                connection.addTransceiver(kind, direction="recvonly")
+        await connection.setLocalDescription(await connection.createOffer())
+        return str(connection.localDescription.sdp)
+
+    async def answer(self, offer: str) -> str:
+        """Return this end's description for another's offer, and begin. Raise `MediaUnusable`, `CallMalformed`."""
+        connection = self._open()
+        await self._take(connection, offer, "offer")
+        self._add_tracks(connection)
+        try:
+            await connection.setLocalDescription(await connection.createAnswer())
+        except _UNREADABLE as fault:
+            raise CallMalformed(
+                f"the description of the other end's media can't be answered: {fault}"
+            ) from None
+        return str(connection.localDescription.sdp)
+
+    async def accept(self, answer: str) -> None:
+        """Begin with the description of who has answered. Raise `CallMalformed`."""
+        assert self._connection is not None
+        await self._take(self._connection, answer, "answer")
+
+    async def _take(self, connection: RTCPeerConnection, description: str, kind: str) -> None:
+        from aiortc import InvalidStateError, RTCSessionDescription
+
+        check_description(description)
+        try:
+            await connection.setRemoteDescription(RTCSessionDescription(description, kind))
+        except (*_UNREADABLE, InvalidStateError) as fault:
+            raise CallMalformed(f"a description of media can't be read: {fault}") from None
+
+    def _open(self) -> RTCPeerConnection:
+        try:
+            from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection
+        except ImportError:
+            raise MediaUnusable("calls need aiortc: pip install 'dtp-sockets[calls]'") from None
+        servers = [RTCIceServer(urls=self._stun)] if self._stun else []
+        connection = self._connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
+        self._up = asyncio.get_running_loop().create_future()
+        connection.on("connectionstatechange", partial(self._state_changed, connection))
+        connection.on("track", self._track_came)
+        if self._recorder is not None:
+            self._recorder.open()
+        return connection
+
+    # ---- what is sent ------------------------------------------------------------------------------------------
+
+    def _add_tracks(self, connection: RTCPeerConnection) -> None:
+        file, camera, microphone = self._sources
+        players = []
+        if file is not None:
+            players.append(_open_player(os.fspath(file)))
+        if camera is not None:
+            players.append(_open_player(camera, format="v4l2"))
+        if microphone is not None:
+            players.append(_open_player(microphone, format="alsa"))
+        found = [track for player in players for track in (player.audio, player.video) if track is not None]
+        for track in found:
+            self._sent.append(track)
+            connection.addTrack(track)
+            track.on("ended", self._sent_ended)
+        if players and not found:
+            raise MediaUnusable("there is neither audio nor video in what is to be sent")
+
+    def _sent_ended(self) -> None:
+        if all(track.readyState == "ended" for track in self._sent):
+            self.source_ended.set()
+
+    # ---- what comes --------------------------------------------------------------------------------------------
+
+    def _track_came(self, track: MediaStreamTrack) -> None:
+        if self._recorder is not None:
+            self._recorder.expect(track.kind)
+        self._tasks.start(self._take_frames(track), name=f"dtp-calls-{track.kind}")
+
+    async def _take_frames(self, track: MediaStreamTrack) -> None:
+        from aiortc.mediastreams import MediaStreamError
+
+        came = False
+        while True:
+            try:
+                frame: Any = await track.recv()
+            except MediaStreamError:
+                break
+            if not came and self._on_media is not None:
+                self._on_media(track.kind)
+            came = True
+            if self._recorder is not None:
+                self._recorder.add(track.kind, frame)
+        if self._recorder is not None:
+            self._recorder.expect_no_more(track.kind)
+
+    def _state_changed(self, connection: RTCPeerConnection) -> None:
+        assert self._up is not None
+        state = connection.connectionState
+        if state == "connected" and not self._up.done():
+            self._up.set_result(True)
+        elif state in ("failed", "closed"):
+            if not self._up.done():
+                self._up.set_result(False)
+            self._down.set()
+
+    async def wait_up(self) -> bool:
+        """Wait until media goes both ways, and return True; False where it can't."""
+        assert self._up is not None
+        return await asyncio.shield(self._up)
+
+    async def wait_down(self) -> None:
+        """Wait until media has broken off."""
+        await self._down.wait()
+
+    async def close(self) -> None:
+        """End it, and finish the recording. Idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        for track in self._sent:
+            track.stop()
+        await connection.close()
+        await self._tasks.stop()
+        if self._recorder is not None:
+            self.recording_fault = await self._recorder.close()
+        if self._up is not None and not self._up.done():
+            self._up.set_result(False)
+        self._down.set()
+
+
+def _open_player(name: str, **options: Any) -> MediaPlayer:
+    from aiortc.contrib.media import MediaPlayer
+    from av import FFmpegError
+
+    try:
+        return MediaPlayer(name, **options)
+    except FFmpegError as fault:
+        raise MediaUnusable(f"{name}: {fault.strerror}; without a camera, --file sends a file") from None

@@ -1,0 +1,107 @@
+"""What devices tell each other about a call: an offer, that it rings, an answer, who got it, the end.
+
+Source: docs/calls.md, "The format". A signal is the fields of an event of kind CALL, sealed as messages are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, ClassVar, Final
+
+from dtp.errors import PeerError
+from dtp.messaging.conversation.events import ID_BYTES, PERSON_BYTES
+
+#: Bytes of a description of media: one by aiortc with audio, video and ten addresses has 6,000.
+MAX_DESCRIPTION_BYTES: Final = 16_384
+#: Addresses ("candidates") in one description; each makes the other end send packets there.
+MAX_CANDIDATES: Final = 32
+_FINGERPRINT: Final = re.compile(
+    r"^a=fingerprint:(sha-256|sha-384|sha-512) [0-9A-Fa-f:]{95,191}\r?$", re.MULTILINE
+)
+
+
+class CallMalformed(PeerError):
+    """What a device said about a call can't be read, or describes media in a way that isn't taken."""
+
+    code: ClassVar[str] = "call-signal"
+
+
+class Act(IntEnum):
+    """What a signal says."""
+
+    OFFER = 1
+    RINGING = 2
+    ANSWER = 3
+    TAKEN = 4
+    END = 5
+
+
+class Reason(IntEnum):
+    """Why a call has ended."""
+
+    HUNG_UP = 1
+    REFUSED = 2
+    BUSY = 3
+    NO_ANSWER = 4
+    #: Another device of the same person has taken it.
+    TAKEN = 5
+    #: No media got through, or it broke off.
+    FAILED = 6
+    #: Both called each other at once, and the other call goes on.
+    CROSSED = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """One signal about one call. `device` is who got it (TAKEN), `reason` why it ended (END)."""
+
+    call: bytes
+    act: Act
+    description: str = ""
+    device: bytes = b""
+    reason: Reason | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """Return the signal as the fields of an event."""
+        told: dict[str, Any] = {"call": self.call, "act": int(self.act)}
+        if self.description:
+            told["description"] = self.description
+        if self.device:
+            told["device"] = self.device
+        if self.reason is not None:
+            told["reason"] = int(self.reason)
+        return told
+
+    @classmethod
+    def parse(cls, fields: Mapping[str, Any]) -> Signal:
+        """Return the signal that an event's fields are. Raise `CallMalformed`."""
+        try:
+            act = Act(fields["act"])
+            reason = Reason(fields["reason"]) if act is Act.END else None
+        except (KeyError, ValueError):
+            raise CallMalformed("a signal about a call says nothing that is known here") from None
+        call, device = fields["call"], fields.get("device", b"")
+        if len(call) != ID_BYTES or (act is Act.TAKEN) != (len(device) == PERSON_BYTES):
+            raise CallMalformed("a signal about a call is malformed")
+        description = fields.get("description", "")
+        if act in (Act.OFFER, Act.ANSWER):
+            check_description(description)
+        elif description:
+            raise CallMalformed("a description in a signal that has none")
+        return cls(call, act, description, device, reason)
+
+
+def check_description(told: str) -> None:
+    """Raise `CallMalformed` for a description of media that is too large, or names no certificate.
+
+    Each part of it is under one fingerprint: without, anybody could be the other end.
+    """
+    if len(told.encode("utf-8", "surrogatepass")) > MAX_DESCRIPTION_BYTES:
+        raise CallMalformed("a description of media is too long")
+    if told.count("a=candidate:") > MAX_CANDIDATES:
+        raise CallMalformed(f"a description of media has more than {MAX_CANDIDATES} addresses")
+    if not _FINGERPRINT.search(told):
+        raise CallMalformed("a description of media without a certificate's fingerprint")

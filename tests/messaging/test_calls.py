@@ -1,0 +1,380 @@
+"""Calls between messengers: signalling through a mailbox with media that is none, then audio and video for real."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import zlib
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import aioice.ice
+import av
+import pytest
+from post_office import PostOffice, acquainted, known_identity, post_office, wait_notice
+
+from dtp.identity import Account, Device
+from dtp.messaging.calls.book import CallBook, Phase
+from dtp.messaging.calls.calling import CallEnded, Calls, Media
+from dtp.messaging.calls.media import MediaEnd
+from dtp.messaging.calls.signals import Act, CallMalformed, Reason, Signal
+from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.errors import CallError, MediaUnusable
+from dtp.messaging.person.messenger import Messenger
+from dtp.messaging.person.notices import What
+
+Test = Callable[[Callable[[PostOffice], Awaitable[None]]], None]
+FINGERPRINT = "a=fingerprint:sha-256 " + ":".join(["AB"] * 32) + "\r\n"
+
+
+@pytest.fixture
+def office(tmp_path: Path, request: pytest.FixtureRequest) -> Test:
+    name = str(zlib.crc32(request.node.name.encode()))
+    return lambda test: post_office(test, tmp_path, name)
+
+
+@pytest.fixture
+def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Media between addresses of this machine alone, also where it has no other."""
+    monkeypatch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"])
+
+
+class NoMedia(Media):
+    """Media that is up once both ends have each other's description."""
+
+    def __init__(self, name: str, *, works: bool = True) -> None:
+        self.description = f"{name}\r\n{FINGERPRINT}"
+        self.heard, self.works, self.closed = "", works, False
+        self._up, self._down = asyncio.Event(), asyncio.Event()
+
+    async def offer(self) -> str:
+        return self.description
+
+    async def answer(self, offer: str) -> str:
+        self.heard = offer
+        self._up.set()
+        return self.description
+
+    async def accept(self, answer: str) -> None:
+        self.heard = answer
+        self._up.set()
+
+    async def wait_up(self) -> bool:
+        await self._up.wait()
+        return self.works
+
+    async def wait_down(self) -> None:
+        await self._down.wait()
+
+    async def close(self) -> None:
+        self.closed = True
+        self._up.set()
+        self._down.set()
+
+
+def test_a_call_is_answered_talked_and_hung_up(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with (
+            acquainted(at, await at.open()) as (alice, bob),
+            Calls(alice) as alices,
+            Calls(bob) as bobs,
+        ):
+            mine, theirs = NoMedia("alice"), NoMedia("bob")
+            call = await alices.call("bob", mine)
+            ringing = await anext(aiter(bobs))
+            assert ringing.contact.person == alice.card.person
+            with pytest.raises(CallError, match="in a call"):
+                await alices.call("bob", NoMedia("again"))
+            await ringing.answer(theirs)
+            await call.wait_talking()
+            await ringing.wait_talking()
+            assert (mine.heard, theirs.heard) == (theirs.description, mine.description)
+            await ringing.hang_up()
+            assert await call.wait_over() is Reason.HUNG_UP
+            assert await ringing.wait_over() is Reason.HUNG_UP
+            await call.hang_up()  # it is over: nothing happens
+            with pytest.raises(CallError, match="ring"):
+                await ringing.answer(NoMedia("late"))
+        assert mine.closed
+        assert theirs.closed
+
+    office(main)
+
+
+def test_a_call_is_refused_and_one_that_nobody_answers_ends(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob), Calls(bob) as bobs:
+            async with Calls(alice) as alices:
+                call = await alices.call("bob", NoMedia("alice"))
+                await (await anext(aiter(bobs))).refuse()
+                with pytest.raises(CallEnded) as ended:
+                    await call.wait_talking()
+                assert (ended.value.reason, ended.value.code) == (Reason.REFUSED, "call-ended")
+            async with Calls(alice, book=CallBook(alice.identity.id.key, ring_ms=200)) as alices:
+                call = await alices.call("bob", NoMedia("alice"))
+                assert await call.wait_over() is Reason.NO_ANSWER
+            notice = await wait_notice(bob, What.MISSED_CALL)
+            assert (notice.person, notice.detail) == (alice.card.person, "no_answer")
+
+    office(main)
+
+
+def test_media_that_does_not_get_through_ends_the_call_at_both_ends(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with (
+            acquainted(at, await at.open()) as (alice, bob),
+            Calls(alice) as alices,
+            Calls(bob) as bobs,
+        ):
+            call = await alices.call("bob", NoMedia("alice", works=False))
+            ringing = await anext(aiter(bobs))
+            await ringing.answer(NoMedia("bob", works=False))
+            assert await call.wait_over() is Reason.FAILED
+            assert await ringing.wait_over() is Reason.FAILED
+
+    office(main)
+
+
+async def with_two_devices(at: PostOffice) -> tuple[Messenger, Messenger, Messenger]:
+    """Alice, and Bob's two devices."""
+    box = await at.open()
+    first = Device(known_identity("bob-1").id.key, "one")
+    account = Account.create(known_identity("key"), known_identity("recovery").id, [first])
+    one = await at.begin("bob-1", box, account=account)
+    two = await at.begin("bob-2")
+    await two.join(await one.approve_device(two.identity.id, "two"))
+    await two.wait_reached()
+    alice = await at.begin("alice", box)
+    await alice.add_contact(one.card)
+    for each in (one, two):
+        await each.add_contact(alice.card)
+    return alice, one, two
+
+
+def test_all_devices_ring_and_the_others_are_told_who_took_it(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        alice, one, two = await with_two_devices(at)
+        async with Calls(alice) as alices, Calls(one) as first, Calls(two) as second:
+            call = await alices.call("bob", NoMedia("alice"))
+            ringing = [await anext(aiter(each)) for each in (first, second)]
+            await ringing[1].answer(NoMedia("bob"))
+            await call.wait_talking()
+            assert await ringing[0].wait_over() is Reason.TAKEN
+            await call.hang_up()
+            assert await ringing[1].wait_over() is Reason.HUNG_UP
+
+    office(main)
+
+
+def test_two_devices_answer_at_once_and_one_gets_it(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        alice, one, two = await with_two_devices(at)
+        async with Calls(alice) as alices, Calls(one) as first, Calls(two) as second:
+            call = await alices.call("bob", NoMedia("alice"))
+            ringing = [await anext(aiter(each)) for each in (first, second)]
+            # Media of one that isn't taken never comes up: nobody accepts its description.
+            media = [NeverUp(f"bob-{each}") for each in (1, 2)]
+            for each, end in zip(ringing, media, strict=True):
+                if each.phase is Phase.RINGING:
+                    await each.answer(end)
+            await call.wait_talking()
+            assert call.media is not None
+            taken = [
+                each for each, end in zip(ringing, media, strict=True) if end.description == call.media.heard
+            ]  # type: ignore[attr-defined]
+            assert len(taken) == 1
+            (other,) = (each for each in ringing if each is not taken[0])
+            assert await other.wait_over() is Reason.TAKEN
+            await call.hang_up()
+
+    office(main)
+
+
+class NeverUp(NoMedia):
+    async def answer(self, offer: str) -> str:
+        self.heard = offer
+        return self.description
+
+
+def test_a_forged_answer_of_another_contact_is_not_talked_to(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with (
+            acquainted(at, await at.open()) as (alice, bob),
+            Calls(alice) as alices,
+            Calls(bob) as bobs,
+        ):
+            mallory = await at.begin("mallory", alice.card.mailboxes[0])
+            await mallory.add_contact(alice.card)
+            await alice.add_contact(mallory.card)
+            media = NoMedia("alice")
+            call = await alices.call("bob", media)
+            ringing = await anext(aiter(bobs))
+            forged = Signal(call.id, Act.ANSWER, "mallory\r\n" + FINGERPRINT)
+            await mallory.signal_call([alice.identity.id.key], forged)
+            await mallory.send("alice", "did you hear me?")
+            await wait_notice(alice, What.MESSAGE)  # comes after the answer
+            assert media.heard == ""
+            theirs = NoMedia("bob")
+            await ringing.answer(theirs)
+            await call.wait_talking()
+            assert media.heard == theirs.description
+
+    office(main)
+
+
+def test_strangers_do_not_ring_and_what_comes_while_nobody_takes_calls_is_missed(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob), Calls(alice) as alices:
+            stranger = await at.begin("stranger", alice.card.mailboxes[0])
+            await stranger.add_contact(bob.card.public())
+            async with Calls(stranger) as theirs:
+                await theirs.call("bob", NoMedia("stranger"))
+                await stranger.send("bob", "I called")
+                await wait_notice(bob, What.MESSAGE)
+                call = await alices.call("bob", NoMedia("alice"))
+                notice = await wait_notice(bob, What.MISSED_CALL)
+                assert notice.person == alice.card.person
+                await call.hang_up()
+
+    office(main)
+
+
+def test_signals_of_calls_are_events() -> None:
+    event = Event(Kind.CALL, b"p" * 32, 0, 0, Signal(b"c" * 16, Act.RINGING).fields())
+    assert Event.parse(event.encode()) == event
+
+
+# ---- audio and video for real ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A minute of red with a tone, as ffmpeg makes it."""
+    path = tmp_path_factory.mktemp("film") / "red.mkv"
+    made = ["-f", "lavfi", "-i", "color=red:s=160x120:r=10:d=60", "-f", "lavfi", "-i", "sine=440:d=60"]
+    command = [
+        "ffmpeg",
+        "-loglevel",
+        "error",
+        *made,
+        "-c:v",
+        "libx264",
+        "-preset",
+        "ultrafast",
+        "-c:a",
+        "libopus",
+    ]
+    subprocess.run([*command, str(path)], check=True)
+    return path
+
+
+def is_red(path: Path) -> bool:
+    """Return whether a file's first picture is red; and there is sound beside it."""
+    with av.open(str(path)) as container:
+        assert container.streams.audio
+        picture = next(container.decode(video=0)).reformat(format="rgb24")
+        middle = bytes(picture.planes[0])[60 * picture.planes[0].line_size + 240 :][:3]
+    return middle[0] > 180 and middle[1] < 80 and middle[2] < 80
+
+
+@pytest.mark.slow
+def test_a_film_arrives_at_the_other_end(office: Test, film: Path, tmp_path: Path, loopback: None) -> None:
+    async def main(at: PostOffice) -> None:
+        async with (
+            acquainted(at, await at.open()) as (alice, bob),
+            Calls(alice) as alices,
+            Calls(bob) as bobs,
+        ):
+            kinds: set[str] = set()
+            both = asyncio.Event()
+
+            def came(kind: str) -> None:
+                kinds.add(kind)
+                if kinds == {"audio", "video"}:
+                    both.set()
+
+            call = await alices.call("bob", MediaEnd(file=film))
+            ringing = await anext(aiter(bobs))
+            await ringing.answer(MediaEnd(record=tmp_path / "seen.mkv", on_media=came))
+            await call.wait_talking()
+            await both.wait()
+            await ringing.hang_up()
+            assert await call.wait_over() is Reason.HUNG_UP
+        assert is_red(tmp_path / "seen.mkv")
+
+    office(main)
+
+
+async def describe(offering: MediaEnd, answering: MediaEnd) -> tuple[str, str]:
+    offer = await offering.offer()
+    return offer, await answering.answer(offer)
+
+
+def other_fingerprint(description: str, of: str) -> str:
+    """Return a description with the certificates of another one."""
+    theirs = [line for line in of.splitlines() if line.startswith("a=fingerprint:")][:3]
+    told = iter(theirs * 8)
+    lines = [next(told) if each.startswith("a=fingerprint:") else each for each in description.splitlines()]
+    return "".join(line + "\r\n" for line in lines)
+
+
+@pytest.mark.slow
+def test_whoever_has_another_certificate_than_was_signalled_is_not_talked_to(
+    film: Path, loopback: None
+) -> None:
+    async def main() -> None:
+        ends = alice, bob, mallory = [MediaEnd(file=film), MediaEnd(), MediaEnd()]
+        try:
+            _, answer = await describe(alice, bob)
+            forged = other_fingerprint(answer, await mallory.offer())
+            assert forged != answer
+            await alice.accept(forged)
+            assert await alice.wait_up() is False
+        finally:
+            for each in ends:
+                await each.close()
+
+    asyncio.run(main())
+
+
+def test_descriptions_that_make_no_sense_have_a_name(loopback: None) -> None:
+    async def main() -> None:
+        end = MediaEnd()
+        honest = await end.offer()
+        try:
+            for told in (
+                FINGERPRINT,
+                honest.replace("m=audio", "m=audio x"),
+                honest.replace("a=rtpmap:", "a=rtpmap:x"),
+                honest.replace("a=mid:", "a=mid:9"),
+                honest.replace("a=candidate:", "a=candidate:x y "),
+                honest.replace("a=ice-ufrag", "a=ice-nothing").replace("a=setup", "a=nothing"),
+            ):
+                other = MediaEnd()
+                try:
+                    await other.answer(told)
+                except CallMalformed:
+                    pass
+                finally:
+                    await other.close()
+        finally:
+            await end.close()
+
+    asyncio.run(main())
+
+
+def test_files_and_devices_that_cannot_be_had_have_a_name(tmp_path: Path, loopback: None) -> None:
+    async def main() -> None:
+        (tmp_path / "text.txt").write_text("no film")
+        for end in (
+            MediaEnd(file=tmp_path / "text.txt"),
+            MediaEnd(file=tmp_path / "nothing"),
+            MediaEnd(camera=str(tmp_path / "video0")),
+            MediaEnd(record=tmp_path / "nowhere" / "seen.mkv"),
+        ):
+            with pytest.raises(MediaUnusable) as fault:
+                await end.offer()
+            assert fault.value.code == "call-media"
+            await end.close()
+
+    asyncio.run(main())
