@@ -92,18 +92,31 @@ int dtp_graph_judge(dtp_graph *graph, const uint8_t *verdicts, size_t count)
     return DTP_OK;
 }
 
-int dtp_is_ruled(const dtp_graph *graph, uint32_t author)
+int dtp_needs_verdict(const dtp_author *author, const dtp_parsed *p, const dtp_op *op)
+{
+    const dtp_spelled *soul = &p->names[op->soul];
+    return p->owned && !dtp_may_write(author, p->bytes + soul->offset, soul->length);
+}
+
+static int some_ruled(const dtp_graph *graph, uint32_t author, int of_old_lists)
 {
     const dtp_parsed *p = &graph->parsed;
     size_t i;
-    if (!p->owned || !graph->asks)
-        return 0;
-    for (i = 0; i < p->count; i++) {
-        const dtp_spelled *soul = &p->names[p->ops[i].soul];
-        if (!dtp_may_write(&graph->authors[author], p->bytes + soul->offset, soul->length))
+    for (i = 0; p->owned && graph->asks && i < p->count; i++)
+        if ((!of_old_lists || dtp_is_old_list(&p->ops[i]))
+            && dtp_needs_verdict(&graph->authors[author], p, &p->ops[i]))
             return 1;
-    }
     return 0;
+}
+
+int dtp_is_ruled(const dtp_graph *graph, uint32_t author)
+{
+    return some_ruled(graph, author, 0);
+}
+
+int dtp_has_ruled_list(const dtp_graph *graph, uint32_t author)
+{
+    return some_ruled(graph, author, 1);
 }
 
 int dtp_take_verdicts(dtp_graph *graph, uint32_t author)

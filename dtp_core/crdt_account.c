@@ -86,6 +86,7 @@ void dtp_account_close(dtp_account *account)
 typedef struct side {
     const dtp_told *told;
     const dtp_parsed *p;
+    const dtp_author *whose;
     const uint8_t *author;
     uint64_t common;
 } side;
@@ -93,6 +94,12 @@ typedef struct side {
 static const uint8_t *dot_author(const side *s, const dtp_dot *dot)
 {
     return dot->author == 0 ? s->author : s->p->author_ids[dot->author - 1];
+}
+
+/* A summary has such an op as it is. */
+static int is_ruled(const side *s, const dtp_op *op)
+{
+    return dtp_needs_verdict(s->whose, s->p, op);
 }
 
 static int is_void(const dtp_op *op)
@@ -103,7 +110,7 @@ static int is_void(const dtp_op *op)
 /* Whether both sides have to have this dot. (A summary has no dot of its author's above `after`: one is never equal.) */
 static int is_common(const side *s, const dtp_op *op, const dtp_dot *dot)
 {
-    if (is_void(op) || memcmp(dot_author(s, dot), s->author, DTP_AUTHOR) != 0 || dot->clock <= s->common)
+    if (is_void(op) || is_ruled(s, op) || memcmp(dot_author(s, dot), s->author, DTP_AUTHOR) != 0 || dot->clock <= s->common)
         return 1;
     return s->told->is_summary && dot->clock > s->told->after;
 }
@@ -172,7 +179,7 @@ static int has_later_edit(const side *s, const dtp_op *op, const side *other)
 /* Of what one side alone tells: whether the other may have left it out. */
 static int may_be_missing(const side *s, const dtp_op *op, const side *other)
 {
-    if (!other->told->is_summary)
+    if (!other->told->is_summary || is_ruled(s, op))
         return 0;
     if (dtp_is_edit(op))
         return has_later_edit(s, op, other);
@@ -183,10 +190,12 @@ static int can_both_be(const side *a, const dtp_op *x, const side *b, const dtp_
 {
     if (!same_name(a, x->soul, b, y->soul) || !same_name(a, x->key, b, y->key) || !same_dots(a, x, b, y))
         return 0;
-    if (x->kind == y->kind && dtp_is_edit(x))
+    if (x->kind == y->kind && dtp_is_edit(x) && !is_ruled(a, x))
         return 1; /* one may tell of more: whoever asks compares operations */
     if (x->kind == y->kind)
         return same_value(a, x, b, y);
+    if (is_ruled(a, x))
+        return 0;
     return (a->told->is_summary && is_rest_of(x, y)) || (b->told->is_summary && is_rest_of(y, x));
 }
 
@@ -229,18 +238,6 @@ static int same_ops(const side *a, const side *b, uint64_t low, uint64_t high)
     }
 }
 
-/* No summary stands for a frame whose ops need verdicts. */
-static int needs_verdicts(const dtp_author *author, const dtp_parsed *p)
-{
-    size_t i;
-    for (i = 0; p->owned && i < p->count; i++) {
-        const dtp_spelled *soul = &p->names[p->ops[i].soul];
-        if (!dtp_may_write(author, p->bytes + soul->offset, soul->length))
-            return 1;
-    }
-    return 0;
-}
-
 static int order(uint64_t a, uint64_t b)
 {
     return (a > b) - (a < b);
@@ -256,7 +253,8 @@ int dtp_account_agrees(dtp_account *account, const dtp_told *other, size_t *plac
 {
     dtp_told told = *other;
     const dtp_told *ours = &account->told;
-    side a = {ours, &account->first, account->author.id, 0}, b = {&told, &account->second, account->author.id, 0};
+    side a = {ours, &account->first, &account->author, account->author.id, 0};
+    side b = {&told, &account->second, &account->author, account->author.id, 0};
     int code;
     *place = 0;
     code = read_told(&account->second, &told, place);
@@ -268,8 +266,6 @@ int dtp_account_agrees(dtp_account *account, const dtp_told *other, size_t *plac
         return follows(&told, ours);
     if (order(told.first, ours->first) != order(told.after, ours->after)
         || order(told.sequence, ours->sequence) != order(told.last, ours->last))
-        return 0;
-    if (needs_verdicts(&account->author, a.p) || needs_verdicts(&account->author, b.p))
         return 0;
     a.common = b.common = told.after < ours->after ? told.after : ours->after;
     return same_ops(&a, &b, told.after > ours->after ? told.after : ours->after,

@@ -417,8 +417,12 @@ int dtp_defer(dtp_graph *graph, uint32_t author, const uint8_t *body, size_t len
 /* Every edit of a text or a list in the frame `p` must be changes of this author alone: DTP_OK, or DTP_E_FORMAT with the place in
  * `body`. */
 int dtp_check_edits(const dtp_parsed *p, const uint8_t *author, const uint8_t *body, size_t *place);
+/* Whether an op of the author, as it is parsed, counts only if somebody lets it in: its soul is another's, or under rules. */
+int dtp_needs_verdict(const dtp_author *author, const dtp_parsed *p, const dtp_op *op);
 /* Whether ops of `graph->parsed` need verdicts, which the caller has asked for. */
 int dtp_is_ruled(const dtp_graph *graph, uint32_t author);
+/* Whether one of them is of a list before format 4. */
+int dtp_has_ruled_list(const dtp_graph *graph, uint32_t author);
 /* Give them their verdicts; DTP_E_RULED when they need some and there are none. */
 int dtp_take_verdicts(dtp_graph *graph, uint32_t author);
 

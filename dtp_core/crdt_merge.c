@@ -279,6 +279,11 @@ uint64_t dtp_graph_let_in(const dtp_graph *graph, uint32_t author)
     return up_to;
 }
 
+int dtp_graph_took(const dtp_graph *graph, uint32_t author, uint64_t clock)
+{
+    return author < graph->author_count && dtp_applied(graph, author, clock);
+}
+
 static size_t first_due(const dtp_graph *graph, uint64_t limit)
 {
     size_t i, first = graph->deferred_count;

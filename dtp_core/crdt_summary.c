@@ -92,8 +92,10 @@ static uint32_t keep_bytes(dtp_parsed *kept, const uint8_t *bytes, size_t length
     return (uint32_t)at;
 }
 
-/* Keep the op, or only what it removes, or nothing. */
-static int keep(dtp_graph *graph, dtp_summary *summary, const dtp_op *op, int whole)
+/* How much of an op is kept: what it removes, if anything; the op, but for own dots that need no removal; all of it. */
+enum { ITS_REMOVALS, ITSELF, UNCHANGED };
+
+static int keep(dtp_graph *graph, dtp_summary *summary, const dtp_op *op, int much)
 {
     const dtp_parsed *p = &graph->parsed;
     dtp_parsed *kept = &summary->kept;
@@ -101,15 +103,15 @@ static int keep(dtp_graph *graph, dtp_summary *summary, const dtp_op *op, int wh
     dtp_op *copy;
     TRY(reserve(summary, op, (size_t)graph->names[op->soul].length + graph->names[op->key].length));
     for (i = 0; i < op->dots; i++)
-        if (is_needed(summary, &p->dots[op->first_dot + i]))
+        if (much == UNCHANGED || is_needed(summary, &p->dots[op->first_dot + i]))
             kept->dots[kept->dot_count++] = p->dots[op->first_dot + i];
-    if (!whole && kept->dot_count == first)
+    if (much == ITS_REMOVALS && kept->dot_count == first)
         return DTP_OK;
     copy = &kept->ops[kept->count++];
     *copy = *op;
     copy->first_dot = (uint32_t)first;
     copy->dots = (uint32_t)(kept->dot_count - first);
-    if (!whole) {
+    if (much == ITS_REMOVALS) {
         copy->kind = op->kind == DTP_SET_ADD ? DTP_SET_REMOVE : op->kind == DTP_VALUES_PUT ? DTP_VALUES_REMOVE : op->kind;
         copy->value_length = 0;
     }
@@ -125,16 +127,21 @@ static int keep_all(dtp_graph *graph, dtp_summary *summary)
     for (i = 0; i < p->count; i++) {
         dtp_op *op = &p->ops[i];
         const dtp_name *soul;
+        int much;
         op->soul = p->names[op->soul].number;
         op->key = p->names[op->key].number;
         op->author = summary->author;
-        if (dtp_is_old_list(op))
-            continue;
         soul = &graph->names[op->soul];
         if (!dtp_may_write(author, dtp_name_text(graph, soul), soul->length))
+            much = UNCHANGED; /* the next verdicts depend on it, and what it wrote may turn void */
+        else if (stands(graph, op, summary->author) || !dtp_applied(graph, summary->author, op->clock))
+            much = ITSELF;
+        else
+            much = ITS_REMOVALS;
+        if (much == UNCHANGED && !graph->asks)
             continue; /* void, here as everywhere */
-        TRY(keep(graph, summary, op,
-                 stands(graph, op, summary->author) || !dtp_applied(graph, summary->author, op->clock)));
+        if (!dtp_is_old_list(op))
+            TRY(keep(graph, summary, op, much));
     }
     return DTP_OK;
 }
@@ -144,8 +151,8 @@ int dtp_summary_add(dtp_graph *graph, dtp_summary *summary, const uint8_t *body,
     dtp_parsed *p = &graph->parsed, *kept = &summary->kept;
     size_t count = kept->count, dots = kept->dot_count, bytes = kept->byte_count, size = summary->size, i;
     int code = dtp_parse(p, graph->seed, body, length, 0, place);
-    if (code == DTP_OK && dtp_is_ruled(graph, summary->author))
-        code = DTP_E_LIMIT; /* what was decided about it depends on what came before it */
+    if (code == DTP_OK && dtp_has_ruled_list(graph, summary->author))
+        code = DTP_E_LIMIT; /* a summary has no ops of lists before format 4, and would need these */
     if (code == DTP_OK)
         code = dtp_map_authors(graph, summary->author);
     if (code == DTP_OK)
@@ -267,7 +274,7 @@ int dtp_summary_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, si
             code = DTP_E_FORMAT;
         if (code == DTP_OK)
             code = dtp_check_edits(p, graph->authors[author].id, body, &result->place);
-        if (code == DTP_OK && dtp_is_ruled(graph, author))
+        if (code == DTP_OK && dtp_has_ruled_list(graph, author))
             code = DTP_E_FORMAT;
         if (code != DTP_OK)
             return code;
@@ -276,8 +283,12 @@ int dtp_summary_merge(dtp_graph *graph, uint32_t author, const uint8_t *body, si
     result->last = last;
     if (dtp_seen_covers(&graph->authors[author], before, last))
         return DTP_OK;
-    if (last > limit)
-        return DTP_E_CLOCK;
+    if (last > limit || (length > 0 && graph->authors[author].deferred > 0 && dtp_is_ruled(graph, author)))
+        return DTP_E_CLOCK; /* an author's ops are judged in their order */
+    if (length > 0)
+        code = dtp_take_verdicts(graph, author);
+    if (code != DTP_OK)
+        return code;
     if (dtp_seen_reserve(&graph->authors[author]) != DTP_OK)
         return DTP_E_MEMORY;
     if (length > 0)

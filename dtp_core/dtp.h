@@ -340,6 +340,8 @@ uint64_t dtp_graph_waiting(const dtp_graph *graph);
 uint32_t dtp_graph_deferred(const dtp_graph *graph, uint32_t author);
 /* The clock up to which nothing of an author waits; 0 when nothing of it was seen. */
 uint64_t dtp_graph_let_in(const dtp_graph *graph, uint32_t author);
+/* Whether the op that an author made at this clock was seen, and doesn't wait. */
+int dtp_graph_took(const dtp_graph *graph, uint32_t author, uint64_t clock);
 /* Apply what waited and is not above `limit` now. Call again while `ops` is not 0. */
 int dtp_graph_due(dtp_graph *graph, uint64_t limit, dtp_merged *result);
 /* That frame and its author, in `view`; a length of 0 when none is due. */

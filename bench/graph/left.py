@@ -15,6 +15,7 @@ from pathlib import Path
 import dtp
 from bench.graph.growth import on_disk, someone
 from dtp.graph import Rule, Rules, Schema
+from dtp.identity import Account, Device
 
 _HELD = 10
 Edit = Callable[[dtp.Graph, int], None]
@@ -84,7 +85,20 @@ def _ruled(graph: dtp.Graph, turn: int) -> None:
     graph.node(_RULES.soul(f"t{turn % 3}"))[str(turn % _HELD)] = turn
 
 
+def _of_account(graph: dtp.Graph, turn: int) -> None:
+    graph.node(graph.accounts.own("x"))["k"] = turn
+
+
+def _typed_for_account(graph: dtp.Graph, turn: int) -> None:
+    text = graph.text(graph.accounts.own("t"))
+    text.insert(turn * 7 % (len(text) + 1), "a word ")
+    if len(text) > 400:
+        text.delete(turn * 11 % (len(text) - 7), 7)
+
+
 _RULES = Rules("thing", [Rule(path="*", key="*", value=Schema(type="int", min=0))])
+
+_ACCOUNT = Account.create(someone(3), someone(4).id, [Device(someone(1).id.key, "laptop")])
 
 EDITS: dict[str, Edit] = {
     "register": lambda graph, turn: graph.node("n/1").update(k=turn),
@@ -102,6 +116,8 @@ EDITS: dict[str, Edit] = {
     "own soul": lambda graph, turn: graph.node(graph.own("x")).update(k=turn),
     "own soul, others granted": lambda graph, turn: graph.node(graph.own("x")).update(k=turn),
     "register under rules": _ruled,
+    "register of an account": _of_account,
+    "text of an account": _typed_for_account,
 }
 
 
@@ -123,6 +139,8 @@ async def left(path: Path, kind: str, edits: int) -> str:
     async with await dtp.Graph.open(str(path), identity=someone(1)) as graph:
         if kind == "register under rules":
             graph.access.allow(_RULES)
+        if kind.endswith("of an account"):
+            graph.accounts.join(_ACCOUNT.card)
         if kind == "own soul, others granted":
             graph.access.grant(someone(2).id, "x")
         before = await _made(graph, EDITS[kind], 0, edits)

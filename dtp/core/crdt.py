@@ -191,6 +191,10 @@ class GraphCore:
         """Return the clock up to which no frame of the author with this number waits, 0 when none was seen."""
         return int(lib.dtp_graph_let_in(self._graph, author))
 
+    def took(self, author: int, clock: int) -> bool:
+        """Return whether the op that an author made at this clock was seen, and doesn't wait."""
+        return bool(lib.dtp_graph_took(self._graph, author, clock))
+
     def due(self, limit: int) -> bool:
         """Apply one frame that waited and isn't above `limit` now; whether there was one (see `changes`)."""
         _check(lib.dtp_graph_due(self._graph, limit, self._merged))
@@ -265,13 +269,17 @@ class GraphCore:
         return SummaryCore(self, author, before)
 
     def merge_summary(self, author: int, body: bytes, before: int, last: int, limit: int) -> int:
-        """Take a summary for all that the author made after `before`, up to `last`; how many changes there were.
+        """Take a summary for all that the author made after `before`, up to `last`; how many changes there were, or
+        `RULED` if it needs verdicts first, as of `merge`.
 
-        Raises `EncodingError`, and `StateLimit` when `last` is above `limit`: a summary doesn't wait.
+        Raises `EncodingError`, and `StateLimit` when `last` is above `limit`, or it needs verdicts and a frame of the
+        author waits: a summary doesn't wait.
         """
         merged = self._merged
         code = lib.dtp_summary_merge(self._graph, author, body, len(body), before, last, limit, merged)
         if code < 0:
+            if code == lib.DTP_E_RULED:
+                return RULED
             if code == lib.DTP_E_CLOCK:
                 raise merging_error(
                     lib.DTP_E_LIMIT, message="a summary is too far in the future; look at both clocks"

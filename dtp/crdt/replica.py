@@ -452,11 +452,27 @@ class Replica:
         number = self._number(author)
         bound = self._limit(number) if limit is None else limit
         changed = self.core.merge_summary(number, body, after, last, bound)
+        if changed == RULED:
+            ruling = self._rule_summary(number, body)
+            self.core.judge(bytes(ruling.verdicts))
+            changed = self.core.merge_summary(number, body, after, last, bound)
+            self._stands(ruling)
         if changed:
             self.version += 1
             if self.core.edited:
                 self._take_edits(author)
         return changed
+
+    def _rule_summary(self, number: int, body: bytes) -> Ruling:
+        """Return verdicts on the ops of a summary. Those that came in frames before were judged then, and stay so."""
+        author = self.author_key(number)
+        ruling = self.access.rule(author)
+        for op in ops_of(self.core, author, body):
+            if self.core.took(number, op.clock):
+                ruling.verdicts.append(core.VOID)
+            else:
+                ruling.judge(op)
+        return ruling
 
     def summary(self, author: bytes, after: int) -> SummaryCore:
         """To be given frames of an author, in order, that come after this clock: a frame of what still counts."""

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from dtp.crdt import values
 from dtp.crdt.operations import Span, spans_of
-from dtp.crdt.ops import Kind, ops_of
+from dtp.crdt.ops import ops_of
+from dtp.crdt.permission.access import needs_verdict
 from dtp.crdt.sequences import EDITED, Name
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Summing:
     """A frame in the making, of what still counts of frames of one author. `add` them in order.
 
     An edit may tell of the operations of several, which are left out then: text that was deleted since is told by how
-    much it was.
+    much it was. Ops that need verdicts are kept as they are, each of them.
     """
 
     def __init__(self, replica: Replica, author: bytes, after: int) -> None:
@@ -41,7 +42,7 @@ class Summing:
             return False
         if body[0] & HAS_KINDS:
             for op in ops_of(self._replica.core, self._author, body):
-                if op.kind in (Kind.TEXT_EDIT, Kind.LIST_EDIT):
+                if op.kind in EDITED and not needs_verdict(self._author, op.soul):
                     edit = op.edit or op.value
                     if isinstance(edit, bytes):
                         self._edits.setdefault((EDITED[op.kind], op.soul, op.key), []).append(

@@ -268,7 +268,7 @@ def test_what_is_no_proof(data: bytes) -> None:
 
 
 def test_under_rules_nothing_is_left_out_of_what_is_sent() -> None:
-    """An author's votes that were overwritten by nothing are frames, however much else is summed up."""
+    """An author's votes are among what is sent, however much is summed up."""
 
     async def main() -> None:
         alice, bob, carol = await three("polls")

@@ -63,6 +63,13 @@ class Forged(Exception):
     """An envelope that isn't what it says."""
 
 
+def covered(data: bytes) -> tuple[int, int]:
+    """The first and the last of the frames that are in an envelope, or that a summary stands for; 0 and 0 for frames
+    that were skipped."""
+    version, _, first, second, *_ = msgpack.unpackb(data)
+    return (first, first) if version == 1 else (first, second) if version == 2 else (0, 0)
+
+
 def read_envelope(data: bytes, graph: str) -> Signed | None:
     """The frame in an envelope; None if it is a summary."""
     version, author, *rest = msgpack.unpackb(data)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from merging import Shown, counting, show
-from plain import Linked, Signed, name_of, read_envelope
+from plain import Linked, Signed, covered, name_of, read_envelope
 
 from dtp.crdt import Clock, Link
 from dtp.graph import Graph, Part
@@ -162,24 +162,33 @@ class Replica:
         self.ripen()
 
     def gives(self, other: Replica) -> dict[bytes, list[Signed]]:
-        """What another one takes of it: of a part what is whole from the front of each chain."""
+        """What another one takes of it: of a part what is whole behind what the other has of each chain."""
         if not self.has_part or other.has_part:
             return self.seen.visible()
-        return {author: chain[: self.whole(author)] for author, chain in self.seen.visible().items()}
+        visible = self.seen.visible().items()
+        return {author: chain[: self.whole(author, other.seen.length(author))] for author, chain in visible}
 
-    def whole(self, author: bytes) -> int:
-        """How many frames of an author are here as a whole from the first on."""
+    def whole(self, author: bytes, behind: int) -> int:
+        """Up to which frame of an author all behind this one are here as a whole."""
         length = self.seen.length(author)
         if not self.has_part or author == self.key:
             return length
-        return next((at for at in range(length) if (author, at + 1) not in self.kept), length)
+        return next((at for at in range(behind, length) if (author, at + 1) not in self.kept), length)
 
-    def keep(self) -> None:
-        """Note which frames came as a whole: those that have anything of the part."""
+    async def keep(self) -> None:
+        """Note which frames came as a whole: what has anything of the part, a frame or a summary of several."""
+        if not self.has_part:
+            return
         for author, chain in self.seen.chains.items():
-            self.kept |= {
-                (author, frame.sequence) for frame in chain if any(in_part(op.soul) for op in frame.ops)
-            }
+            of_part = {frame.sequence for frame in chain if any(in_part(op.soul) for op in frame.ops)}
+            for data in await self.graph.frames.read(author, 1, len(chain)):
+                first, last = covered(data)
+                if not last:  # it was skipped
+                    continue
+                whole = range(first, last + 1)
+                if author != self.key and of_part.isdisjoint(whole):
+                    raise Difference(f"frames {first} to {last} came, and have nothing of the part")
+                self.kept |= {(author, sequence) for sequence in whole}
 
     def ripen(self) -> None:
         """Let in what is due by its clock."""

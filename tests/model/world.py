@@ -262,7 +262,7 @@ class World:
             if author not in hidden:
                 other.seen.takes(author, chain)
         for each in (replica, other):
-            each.keep()
+            await each.keep()
         if not split <= self.doubled:
             raise Difference("somebody signed two histories who has one graph")
         self.forked |= split

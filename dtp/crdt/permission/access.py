@@ -54,6 +54,11 @@ def is_internal(soul: str) -> bool:
     )
 
 
+def needs_verdict(author: bytes, soul: str) -> bool:
+    """Return whether an author's ops at a soul count only if they are let in: it is another's, or under rules."""
+    return soul.startswith(MARK) or not may_write(author, soul)
+
+
 OFFER, USE, REVOKE = "offer/", "use/", "revoke/"
 #: Grants of one owner that an author may use: all are looked through for an op.
 MAX_GRANTS: Final = 64

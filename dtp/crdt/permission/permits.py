@@ -15,9 +15,9 @@ from dtp.core.errors import NotOwner
 from dtp.crdt import values
 from dtp.crdt.clock import Clock
 from dtp.crdt.ops import Frame, Kind, Op, dots_of, of_list, ops_of
-from dtp.crdt.permission.access import ACCESS, USE, Access, Ruling
+from dtp.crdt.permission.access import ACCESS, USE, Access, Ruling, needs_verdict
 from dtp.crdt.permission.accounts import CARD, is_of_account, root_of
-from dtp.crdt.permission.owners import may_write, owned, owner_name
+from dtp.crdt.permission.owners import owned, owner_name
 from dtp.crdt.permission.rules import DOCUMENT_KEY, MARK, RuleBroken, Rules
 from dtp.crdt.values import Value
 from dtp.identity.card import Card
@@ -68,7 +68,7 @@ class Permits:
 
     def needs(self, soul: str) -> bool:
         """Whether it isn't simply one's own or nobody's."""
-        return soul.startswith(MARK) or not may_write(self._replica.author, soul)
+        return needs_verdict(self._replica.author, soul)
 
     def rows(self, rows: Iterable[Row]) -> list[Row]:
         """The rows to be put for these, all of them allowed: with what others need to know in front."""

@@ -9,8 +9,7 @@ from dtp.core import crdt as core
 from dtp.core.crdt import VOID
 from dtp.crdt import Kind, Op, Replica, Value, clock, parts, values
 from dtp.crdt.ops import ops_of
-from dtp.crdt.permission.rules import MARK
-from dtp.crdt.replica import may_write
+from dtp.crdt.permission.access import needs_verdict
 from dtp.crdt.sequence_changes import SequenceChange, SequenceChanges
 from dtp.crdt.sequences import Name
 from dtp.graph.formats.items import KINDS, NOTHING, Item, write_whole
@@ -51,14 +50,18 @@ async def _made(graph: Graph, soul: str, wanted: Callable[[Op], bool]) -> list[t
     """Return the ops that are wanted, at this soul or parts of its document, and the frame of each; by clock."""
     found: list[tuple[Op, int]] = []
     for author, last in sorted(graph.frames.vector().items()):
-        ruled = soul.startswith(MARK) or not may_write(author, soul)
-        known = graph.replica.access.again()
+        ruled = needs_verdict(author, soul)
+        known, reached = graph.replica.access.again(), 0
         for first in range(1, last + 1, _READ):
             for data in await graph.frames.read(author, first, min(last, first + _READ - 1)):
                 envelope = envelopes.decode(graph.name, data)
                 if not envelope.body:
                     continue  # a summary of what doesn't count any more
-                ops = ops_of(graph.replica.core, author, envelope.body)
+                told = ops_of(graph.replica.core, author, envelope.body)
+                ops = [
+                    op for op in told if op.clock > reached
+                ]  # a summary tells of what came before in frames, too
+                reached = ops[-1].clock if ops else reached
                 if ruled:  # what is void there depends on what its author made before
                     ruling = known.rule(author, ops)
                     ruling.stands()

@@ -23,7 +23,7 @@ from dtp.crdt.permission.rules import DOCUMENT_KEY, RulesError, read, root_of
 from dtp.crdt.replica import SPACES
 from dtp.graph.errors import GraphError, OffenceError
 from dtp.graph.frames import envelope as envelopes
-from dtp.graph.frames.envelope import Envelope
+from dtp.graph.frames.envelope import Envelope, Skipped, Summary
 from dtp.identity import Account, Card, CardError, PeerId
 from dtp.identity.card import PREFIX as ACCOUNT_PREFIX
 from dtp.identity.card import parse_account
@@ -144,7 +144,8 @@ def _contents(replica: Replica, soul: str) -> dict[tuple[int, str], Any]:
 
 @dataclass(frozen=True)
 class OffenceProof:
-    """Frames that show to anyone that their author signed what rules forbid: with the rules, in their order.
+    """Frames that show to anyone that their author signed what rules forbid: with the rules, in their order. Several
+    may be summed up in one.
 
     The first frame has the author's word that it knows the rules, the last the op that breaks them, those between
     what it contradicts: the first vote before the second. `reason` says which.
@@ -155,7 +156,7 @@ class OffenceProof:
     document: bytes
     #: Clocks of the ops that count, each in the frame of its place (one frame may have several).
     clocks: tuple[int, ...]
-    frames: tuple[Envelope, ...]
+    frames: tuple[Envelope | Summary, ...]
 
     @property
     def author(self) -> bytes:
@@ -217,9 +218,9 @@ class OffenceProof:
         if not whole or not 0 < len(frames) <= _MAX_FRAMES or not 1 < len(clocks) <= _MAX_FRAMES:
             raise OffenceError(f"no proof of an offence of version {_VERSION}")
         found = [envelopes.decode(graph, one) for one in frames]
-        if not all(isinstance(one, Envelope) for one in found):
-            raise OffenceError("a proof of an offence has frames, no summaries")
-        return cls(reason, document, tuple(clocks), tuple(one for one in found if isinstance(one, Envelope)))
+        if any(isinstance(one, Skipped) for one in found):
+            raise OffenceError("a proof of an offence has frames, and none that were skipped")
+        return cls(reason, document, tuple(clocks), tuple(found))
 
 
 async def offences(graph: Graph) -> list[OffenceProof]:
@@ -229,12 +230,12 @@ async def offences(graph: Graph) -> list[OffenceProof]:
 
 async def _prove(graph: Graph, offence: Offence) -> OffenceProof:
     clocks = sorted({offence.shipped, *offence.earlier, offence.clock})
-    frames: dict[int, Envelope] = {}
+    frames: dict[int, Envelope | Summary] = {}
     last = graph.frames.vector().get(offence.author, 0)
     for first in range(1, last + 1, _READ):
         for data in await graph.frames.read(offence.author, first, min(last, first + _READ - 1)):
             one = envelopes.decode(graph.name, data)
-            if isinstance(one, Envelope):
+            if one.body:
                 after, up_to, _ = graph.replica.core.check(one.body)
                 frames.update({at: one for at in clocks if after < at <= up_to})
     document = graph.replica.access.documents[offence.root].document

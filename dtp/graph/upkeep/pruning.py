@@ -77,7 +77,7 @@ class _Standing:
             if not one.body or self._summary.add(one.body):
                 return
             yield from self.end()
-        yield one.body  # it can't be summed up: it needs verdicts
+        yield one.body  # it can't be summed up: an op of an old list in it needs a verdict
 
     def end(self) -> Iterator[bytes]:
         """Yield the last frame of what stands."""
