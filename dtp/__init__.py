@@ -48,6 +48,11 @@ if TYPE_CHECKING:
     from dtp.identity import PeerId as PeerId
     from dtp.identity import PeerIdError as PeerIdError
     from dtp.messaging.calls.calling import Calls as Calls
+    from dtp.messaging.login.client import LoginSession as LoginSession
+    from dtp.messaging.login.client import login as login
+    from dtp.messaging.login.client import recover_account as recover_account
+    from dtp.messaging.login.client import register_account as register_account
+    from dtp.messaging.login.errors import LoginFailed as LoginFailed
     from dtp.messaging.person.messenger import Messenger as Messenger
     from dtp.net.address import Address as Address
     from dtp.net.address import AddressError as AddressError
@@ -128,6 +133,8 @@ _PUBLIC = {
     "ListenError": "dtp.carriers.errors",
     "Listener": "dtp.net.listener",
     "LocalError": "dtp.errors",
+    "LoginFailed": "dtp.messaging.login.errors",
+    "LoginSession": "dtp.messaging.login.client",
     "Messenger": "dtp.messaging.person.messenger",
     "Metered": "dtp.pay.metered",
     "Node": "dtp.node.node",
@@ -162,7 +169,10 @@ _PUBLIC = {
     "create_server": "dtp.aio.streams",
     "listen": "dtp.net.listener",
     "listen_to": "dtp.broadcast.hearing",
+    "login": "dtp.messaging.login.client",
     "open_connection": "dtp.aio.streams",
+    "recover_account": "dtp.messaging.login.client",
+    "register_account": "dtp.messaging.login.client",
     "serve": "dtp.pay.serving",
     "socket": "dtp.socket",
     "start_server": "dtp.aio.streams",

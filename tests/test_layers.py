@@ -48,6 +48,7 @@ ONE_PLACE = {
     "nacl._sodium": "dtp/core/providers.py",
     "noise": "dtp/session/noise.py",
     "vodozemac": "dtp/messaging/ends/olm.py",
+    "opaque_snake": "dtp/messaging/login/opaque.py",
     "pysui": "dtp/chain/node/_pysui.py dtp/localnet/grpc/messages.py",
 }
 

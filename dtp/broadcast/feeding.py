@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from dtp.broadcast import frames
@@ -14,7 +13,6 @@ from dtp.broadcast import messages as m
 from dtp.broadcast.errors import ProducerEquivocated, ShowMessageError
 from dtp.broadcast.held import Held, HeldSegment
 from dtp.broadcast.rooms import Rooms
-from dtp.broadcast.sealed.admission import Refusal, SeatClaim
 from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.net.address import Address, AddressError
@@ -38,10 +36,6 @@ _ROOMS: Final = 0.1
 _TELL: Final = 1.0
 
 
-#: Returns the keys of the newest epochs of a sealed show, or why this identity gets none.
-AskKeys = Callable[[PeerId, Sequence[SeatClaim]], Awaitable[dict[int, bytes] | Refusal]]
-
-
 class Feeder:
     """Serves a stream to those who connect. `serve` is the handler of a service.
 
@@ -49,13 +43,8 @@ class Feeder:
     the show is live.
     """
 
-    def __init__(
-        self, held: Held, me: PeerId, *, fan_out: int = FAN_OUT, ask_keys: AskKeys | None = None
-    ) -> None:
-        """`ask_keys` is the producer's: others have no keys to give."""
+    def __init__(self, held: Held, me: PeerId, *, fan_out: int = FAN_OUT) -> None:
         self.held = held
-        self._ask_keys = ask_keys
-        self._open: Counter[Connection] = Counter()
         self.fan_out = fan_out
         self._me = me
         self._above: tuple[PeerId, ...] = ()
@@ -99,32 +88,20 @@ class Feeder:
         tasks = TaskSet(on_error=lambda task, fault: log.info("%s: %s", connection.peer.short, fault))
         try:
             async for stream in connection:
-                tasks.start(self.serve_stream(connection, stream), name="dtp-show-feed")
+                if len(tasks) >= _STREAMS:
+                    stream.reset()
+                    continue
+                tasks.start(self._serve_stream(connection, stream), name="dtp-show-feed")
         finally:
             await tasks.stop()
 
-    async def serve_stream(self, connection: Connection, stream: Stream) -> None:
-        """Serve one stream of a connection: a listener, or a question for keys. More than a few are refused."""
-        if self._open[connection] >= _STREAMS:
-            stream.reset()
-            return
-        self._open[connection] += 1
-        try:
-            await self._serve_first(connection, stream)
-        finally:
-            self._open[connection] -= 1
-            if not self._open[connection]:
-                del self._open[connection]
-
-    async def _serve_first(self, connection: Connection, stream: Stream) -> None:
+    async def _serve_stream(self, connection: Connection, stream: Stream) -> None:
         try:
             async with asyncio.timeout(_HELLO):
                 hello = await frames.read(stream)
-            if isinstance(hello, m.KeyWanted):
-                await self._give_keys(connection.peer, stream, hello)
-            elif not isinstance(hello, m.Hello):
+            if not isinstance(hello, m.Hello):
                 raise ShowMessageError("a listener begins with a hello")
-            elif hello.count:
+            if hello.count:
                 await self._feed(stream, hello, min(hello.count, _MOST_AT_ONCE))
             elif self.listeners >= self.fan_out:
                 sent = self._rooms.send()
@@ -148,12 +125,6 @@ class Feeder:
             self._listeners.pop(stream, None)
             self._rooms.forget(stream)
             self._went.set()
-
-    async def _give_keys(self, peer: PeerId, stream: Stream, wanted: m.KeyWanted) -> None:
-        if self._ask_keys is None:
-            raise ShowMessageError("keys are asked of the producer, and of a sealed show")
-        answer = await self._ask_keys(peer, wanted.claims)
-        frames.write(stream, m.KeysGiven(answer) if isinstance(answer, dict) else m.KeyRefused(answer))
 
     async def _hear_rooms(self, stream: Stream) -> None:
         """Hear where a listener has room for others."""

@@ -15,7 +15,7 @@ from dtp.broadcast.format import Announcement, Flag, Segment
 from dtp.broadcast.held import HELD, Held
 from dtp.broadcast.messages import FreePlace
 from dtp.broadcast.parents import Parents
-from dtp.broadcast.places import Place, addresses_of
+from dtp.broadcast.places import Place, addresses_of, keys_service
 from dtp.broadcast.receiving import Patience, Receiver
 from dtp.broadcast.sealed.opening import Claims, KeyAsker, Opener, no_claims
 from dtp.errors import LocalError
@@ -179,9 +179,10 @@ class ShowStream:
 
     def _key_places(self, producer: PeerId) -> list[str]:
         """Where the producer's keys are asked for: where it is known to be, else where it is found."""
-        known = self.receiver.parents.addresses
-        here = [each for each in known if Address.parse(each).peer == producer]
-        return here or [str(Address("dtp", peer=producer, service=self._service))]
+        service = keys_service(self._service)
+        known = [Address.parse(each) for each in self.receiver.parents.addresses]
+        here = [str(each.with_service(service)) for each in known if each.peer == producer]
+        return here or [str(Address("dtp", peer=producer, service=service))]
 
     async def _opened(self, heard: HeardSegment) -> HeardSegment:
         """Return what was heard as a program wants it. Raise `ShowSealed`."""

@@ -38,6 +38,11 @@ class Place:
         )
 
 
+def keys_service(service: str) -> str:
+    """Return the service at which the keys of a sealed show are asked for."""
+    return f"{service}.keys"
+
+
 def addresses_of(node: Node, service: str) -> tuple[str, ...]:
     """Return where others reach a service of a node, as text."""
     return tuple(str(each.with_service(service)) for each in node.addresses)

@@ -89,17 +89,17 @@ class QuicListener(CarrierListener):
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """The UDP sockets that it listens on, one for each address."""
+        """See `CarrierListener`."""
         return [endpoint.sock for endpoint in self.endpoints]
 
     def keep_place(self) -> None:
-        """Leave the port to a process that has taken over. Two can't read from one socket: all carriers end."""
+        """See `CarrierListener`. Two can't read from one socket, so the carriers that are here end now."""
         for endpoint in self.endpoints:
             endpoint.end_carriers()
 
     async def close(self) -> None:
-        """Accept nothing more. The port is free once the last carrier that came in by it has ended; this process
-        may listen there again at once."""
+        """See `CarrierListener`. The port is free once the last carrier that came in by it has ended; here, and not
+        elsewhere, one may listen there again at once."""
         endpoints, self.endpoints = self.endpoints, []
         for endpoint in endpoints:
             endpoint.stop_listening()

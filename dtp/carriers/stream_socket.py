@@ -155,7 +155,7 @@ class StreamSocketCarrier(Carrier):
 
     @property
     def held(self) -> int:
-        """Bytes received and not read yet."""
+        """See `Carrier`."""
         return len(self._pending)
 
     def detach(self) -> tuple[socket.socket, bytes] | None:
@@ -292,11 +292,11 @@ class SocketListener(CarrierListener):
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """The sockets that it listens on, one for each address."""
+        """See `CarrierListener`."""
         return list(self._socks)
 
     def keep_place(self) -> None:
-        """Keep `close` from removing the path of a Unix socket: another process listens there now."""
+        """See `CarrierListener`."""
         self._on_close = None
 
     async def close(self) -> None:

@@ -176,7 +176,7 @@ class WebSocketListener(CarrierListener):
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """The sockets that the listener below has."""
+        """See `CarrierListener`."""
         return self._below.sockets
 
     async def close(self) -> None:

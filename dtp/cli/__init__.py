@@ -41,6 +41,7 @@ COMMANDS = {
     "id": Row("dtp.cli.keys:show_id", "Show your identity, and the Sui account it is."),
     "keygen": Row("dtp.cli.keys:keygen", "Make an identity, or take one over from a file."),
     "localnet": Row("dtp.cli.localnet:localnet", "Run a Sui-compatible network here, with a faucet."),
+    "login": Row("dtp.cli.login:login", "Names and passwords: serve, register, open, change."),
     "mailbox": Row("dtp.cli.mailbox:mailbox", "A mailbox: sealed messages for those who are away."),
     "message": Row("dtp.cli.messages:message", "Messages to people, sealed end to end."),
     "move": Row("dtp.cli.move:move", "Compile, check, show and publish the Move packages."),

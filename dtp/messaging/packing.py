@@ -1,4 +1,5 @@
-"""MessagePack of what others have written: one value, in its shortest form, or a named error."""
+"""MessagePack of what others have written: one value, in its shortest form, or a named error; on streams, behind its
+length."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import msgpack
 
 from dtp.errors import PeerError
 from dtp.messaging.errors import StoreFailed
+from dtp.net.stream import Stream
 
 #: The bounds of a number that is counted with, as SQLite has them.
 MAX_NUMBER = 2**63 - 1
@@ -17,6 +19,23 @@ def pack(value: object) -> bytes:
     """Return `value` as MessagePack."""
     packed: bytes = msgpack.packb(value)
     return packed
+
+
+def frame(*fields: object) -> bytes:
+    """Return what `read_frame` reads: an array of the fields, with its length in front."""
+    body = pack(list(fields))
+    return len(body).to_bytes(4, "big") + body
+
+
+async def read_frame(stream: Stream, most: int, fault: type[PeerError]) -> bytes:
+    """Return the next array's bytes, b"" at the end. Raise `fault` for one above `most` bytes."""
+    try:
+        size = int.from_bytes(await stream.readexactly(4), "big")
+        if size > most:
+            raise fault(f"a message of {size} bytes; {most} are the most")
+        return await stream.readexactly(size)
+    except EOFError:
+        return b""
 
 
 def unpack(data: bytes, fault: type[PeerError], what: str) -> Any:

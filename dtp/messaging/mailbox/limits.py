@@ -58,3 +58,11 @@ class Limiter:
         while len(self._due) > self._most:
             self._due.popitem(last=False)
         return allowed
+
+    def wait(self, source: str, now: float) -> float:
+        """Return the seconds until `source` may again."""
+        return max(self._due.get(source, now) + self._pause - self._tolerance - now, 0.0)
+
+    def forget(self, source: str) -> None:
+        """Have `source` begin anew."""
+        self._due.pop(source, None)

@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import Any, ClassVar, Final
 
 from dtp.errors import PeerError
-from dtp.messaging.packing import MAX_NUMBER, pack, unpack
+from dtp.messaging.packing import MAX_NUMBER, frame, read_frame, unpack
 from dtp.net.stream import Stream
 
 #: The name of the service, by convention.
@@ -112,21 +112,13 @@ FIELDS: Final[Mapping[Op, tuple[str, ...]]] = {
 MAX_LIST: Final = 1024
 
 
-def encode(*fields: object) -> bytes:
-    """Return a request, an answer or a push with its length in front."""
-    body = pack(list(fields))
-    return len(body).to_bytes(4, "big") + body
+#: A request, an answer or a push, with its length in front.
+encode = frame
 
 
 async def read(stream: Stream, most: int) -> bytes:
     """Return the next message's bytes, b"" at the end. Raise `MailboxMalformed` for one above `most` bytes."""
-    try:
-        size = int.from_bytes(await stream.readexactly(4), "big")
-        if size > most:
-            raise MailboxMalformed(f"a message of {size} bytes; {most} are the most")
-        return await stream.readexactly(size)
-    except EOFError:
-        return b""
+    return await read_frame(stream, most, MailboxMalformed)
 
 
 def parse_request(body: bytes) -> tuple[int, Op, list[Any]]:

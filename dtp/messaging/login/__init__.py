@@ -1,0 +1,1 @@
+"""Names and passwords for people who come with another wallet each time, by OPAQUE (RFC 9807); their vaults."""

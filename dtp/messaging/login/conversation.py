@@ -1,0 +1,272 @@
+"""The server's side of logins as a value: a request and the time in, an answer out. It knows no streams.
+
+Whoever asks about an account that there isn't gets what everybody gets who has a wrong password, after the same work.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+
+from dtp.identity import PeerId, PeerIdError
+from dtp.messaging.login.errors import LoginFailed, LoginMalformed
+from dtp.messaging.login.opaque import ServerLogin, prove
+from dtp.messaging.login.protocol import (
+    Credential,
+    Op,
+    Refusal,
+    Slot,
+    credential_id,
+    parse_credentials,
+    registration_statement,
+)
+from dtp.messaging.login.sessions import Sessions
+from dtp.messaging.login.store import Account, LoginRow, LoginStore, invitation_hash
+from dtp.messaging.mailbox.limits import Limiter
+
+#: Who may make an account: everybody, who has an invitation, nobody.
+Registration = Literal["open", "invited", "closed"]
+REGISTRATIONS: Final[tuple[Registration, ...]] = ("open", "invited", "closed")
+
+#: The code and the fields of an answer.
+Answer = tuple[Any, ...]
+
+
+class Moment(NamedTuple):
+    """A time by two clocks, in seconds: one that only goes forward, and the calendar's (Unix time)."""
+
+    steady: float
+    unix: float
+
+
+class LoginServer:
+    """What all conversations share. Its methods may be called from one thread at a time, `sessions` from any."""
+
+    def __init__(self, store: LoginStore, identity: PeerId, *, registration: Registration = "open") -> None:
+        """`identity` is what the server's connections prove."""
+        limits = store.limits
+        self.store, self.identity, self.registration = store, identity, registration
+        self.sessions = Sessions()
+        #: What was asked for, by its name, and what was refused.
+        self.counters: Counter[str] = Counter()
+        self.accounts = Limiter(limits.account_tries, limits.account_pause, limits.remembered)
+        self.sources = Limiter(limits.source_tries, limits.source_pause, limits.remembered)
+        self.registrations = Limiter(limits.registrations, limits.registration_pause, limits.remembered)
+        self._lock = threading.Lock()
+
+    def begin(self, unix: float) -> None:
+        """Take up who was logged in when the store was last used. Raise `StoreFailed`."""
+        for row in self.store.logins(int(unix)):
+            self.sessions.add(row)
+
+    def expire(self, unix: float) -> None:
+        """Forget what is over. Raise `StoreFailed`."""
+        self.sessions.expire(unix)
+        self.store.expire(int(unix))
+
+    def answer(self, conversation: LoginConversation, op: Op, fields: list[Any], now: Moment) -> Answer:
+        """Return the answer to a request. Raise `StoreFailed`."""
+        with self._lock:
+            self.counters[op.name.lower()] += 1
+            try:
+                answer = _HANDLERS[op](conversation, now, *fields)
+            except LoginMalformed:
+                answer = (Refusal.MALFORMED,)
+            except LoginFailed:
+                answer = (Refusal.FAILED,)
+            if answer[0]:
+                self.counters[f"refused:{Refusal(answer[0]).name.lower()}"] += 1
+            return answer
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A login that waits for its end."""
+
+    login: ServerLogin
+    account: int
+    name: str
+    credential: Credential
+    limiter: Limiter
+    counted: str
+
+
+class LoginConversation:
+    """One stream of requests, of the key `peer` that comes from `source`. One login at a time, which ends once."""
+
+    def __init__(self, server: LoginServer, peer: PeerId, source: str) -> None:
+        self._server, self._peer, self._source = server, peer, source
+        self._begun: _Begun | None = None
+        #: The account, once logged in.
+        self._account: int | None = None
+
+    # ---- accounts ----------------------------------------------------------------------------------------------
+
+    def _register_start(self, now: Moment, name: str, slot: int, request: bytes) -> Answer:
+        """Says nothing of whether there is such an account: the same keys are derived for every name."""
+        if slot not in tuple(Slot):
+            return (Refusal.MALFORMED,)
+        if not self._server.sources.take(self._source, now.steady):
+            return _too_often(self._server.sources, self._source, now)
+        secrets = self._server.store.secrets
+        return Refusal.DONE, secrets.respond_to_registration(request, credential_id(name, slot))
+
+    def _register(
+        self,
+        now: Moment,
+        name: str,
+        invitation: bytes,
+        identity: bytes,
+        signature: bytes,
+        told: list[Any],
+        vault: bytes,
+    ) -> Answer:
+        server = self._server
+        if not server.registrations.take(self._source, now.steady):
+            return _too_often(server.registrations, self._source, now)
+        if server.registration == "closed":
+            return (Refusal.NOT_INVITED,)
+        credentials = self._checked(told)
+        statement = registration_statement(server.identity.key, name, credentials, vault)
+        if len(credentials) != len(Slot) or not vault or not _is_signed(identity, signature, statement):
+            return (Refusal.MALFORMED,)
+        invited = None
+        if server.registration == "invited":
+            invited = invitation_hash(invitation.decode(errors="replace"))
+        refusal = server.store.register(
+            name, identity, credentials, vault, invitation=invited, now=int(now.unix)
+        )
+        return (refusal,)
+
+    def _checked(self, told: list[Any]) -> list[Credential]:
+        """Credentials whose records are some. Raise `LoginMalformed`."""
+        check = self._server.store.secrets.check_record
+        return [Credential(each.slot, check(each.record), each.wrapped) for each in parse_credentials(told)]
+
+    # ---- logging in --------------------------------------------------------------------------------------------
+
+    def _login_start(self, now: Moment, name: str, slot: int, request: bytes) -> Answer:
+        server = self._server
+        self._begun = self._account = None
+        if slot not in tuple(Slot):
+            return (Refusal.MALFORMED,)
+        if not server.sources.take(self._source, now.steady):
+            return _too_often(server.sources, self._source, now)
+        found = server.store.find(name, slot, self._peer.key)
+        # Who has logged in before has tries of its own, which nobody else can use up.
+        counted = f"{name} {self._peer}" if found.known else name
+        if not server.accounts.take(counted, now.steady):
+            return _too_often(server.accounts, counted, now)
+        credential = credential_id(name, slot)
+        login = server.store.secrets.begin_login(request, credential, found.credential.record)
+        self._begun = _Begun(login, found.account, name, found.credential, server.accounts, counted)
+        return Refusal.DONE, login.response
+
+    def _login_finish(self, now: Moment, finalization: bytes, proof: bytes, seconds: int) -> Answer:
+        begun, self._begun = self._begun, None
+        if begun is None:
+            return (Refusal.NOT_LOGGED_IN,)
+        server, limits = self._server, self._server.store.limits
+        key = begun.login.finish(finalization)
+        ends = (server.identity.key, self._peer.key, begun.name.encode())
+        account = server.store.account(begun.account)
+        if not hmac.compare_digest(proof, prove(key, b"client", *ends)) or account is None:
+            return (Refusal.FAILED,)
+        begun.limiter.forget(begun.counted)
+        until = int(now.unix) + min(seconds or limits.session, limits.longest_session)
+        for ended in server.store.log_in(account.id, self._peer.key, until, int(now.unix)):
+            server.sessions.remove(ended)
+        server.sessions.add(LoginRow(self._peer.key, account.name, account.identity, until))
+        self._account = account.id
+        told = (account.identity, begun.credential.wrapped, account.version, account.vault, until)
+        return Refusal.DONE, prove(key, b"server", *ends), *told
+
+    def _mine(self, now: Moment) -> Account | None:
+        """The account, as long as it is there and this key is logged in to it."""
+        account = None if self._account is None else self._server.store.account(self._account)
+        found = self._server.sessions.find(self._peer.key, now.unix)
+        if account is None or found is None or found.name != account.name:
+            self._account = None
+            return None
+        return account
+
+    # ---- logged in ---------------------------------------------------------------------------------------------
+
+    def _put_vault(self, now: Moment, version: int, vault: bytes) -> Answer:
+        return self._change(now, version, vault, [])
+
+    def _set_credentials(self, now: Moment, told: list[Any], version: int, vault: bytes) -> Answer:
+        """New ways in: whoever came by the old ones is logged in no more."""
+        credentials = self._checked(told)
+        answer = self._change(now, version, vault, credentials)
+        if not answer[0] and self._account is not None:
+            self._end_others(self._account)
+        return answer
+
+    def _change(self, now: Moment, version: int, vault: bytes, credentials: list[Credential]) -> Answer:
+        account = self._mine(now)
+        if account is None:
+            return (Refusal.NOT_LOGGED_IN,)
+        if not vault:
+            return (Refusal.MALFORMED,)
+        there = self._server.store.put_vault(account.id, version, vault, credentials)
+        return (Refusal.DONE,) if there is None else (Refusal.OTHER_VERSION, there)
+
+    def _end_others(self, number: int) -> None:
+        account = self._server.store.account(number)
+        if account is not None:
+            self._server.store.log_out(number, but=self._peer.key)
+            self._server.sessions.remove_account(account.identity, but=self._peer.key)
+
+    def _get_vault(self, now: Moment) -> Answer:
+        account = self._mine(now)
+        return (Refusal.NOT_LOGGED_IN,) if account is None else (Refusal.DONE, account.version, account.vault)
+
+    def _log_out(self, now: Moment, everywhere: int) -> Answer:
+        account = self._mine(now)
+        if account is None:
+            return (Refusal.NOT_LOGGED_IN,)
+        if everywhere:
+            self._end_others(account.id)
+        self._server.store.log_out(account.id, self._peer.key)
+        self._server.sessions.remove(self._peer.key)
+        self._account = None
+        return (Refusal.DONE,)
+
+    def _leave(self, now: Moment) -> Answer:
+        account = self._mine(now)
+        if account is None:
+            return (Refusal.NOT_LOGGED_IN,)
+        self._server.store.remove(account.id)
+        self._server.sessions.remove_account(account.identity)
+        self._account = None
+        return (Refusal.DONE,)
+
+
+def _too_often(limiter: Limiter, counted: str, now: Moment) -> Answer:
+    return Refusal.TOO_OFTEN, math.ceil(limiter.wait(counted, now.steady))
+
+
+def _is_signed(identity: bytes, signature: bytes, statement: bytes) -> bool:
+    try:
+        return PeerId(identity).verify(signature, statement)
+    except PeerIdError:
+        return False
+
+
+_HANDLERS: Final[dict[Op, Callable[..., Answer]]] = {
+    Op.REGISTER_START: LoginConversation._register_start,
+    Op.REGISTER: LoginConversation._register,
+    Op.LOGIN_START: LoginConversation._login_start,
+    Op.LOGIN_FINISH: LoginConversation._login_finish,
+    Op.PUT_VAULT: LoginConversation._put_vault,
+    Op.GET_VAULT: LoginConversation._get_vault,
+    Op.SET_CREDENTIALS: LoginConversation._set_credentials,
+    Op.LOG_OUT: LoginConversation._log_out,
+    Op.LEAVE: LoginConversation._leave,
+}

@@ -1,0 +1,44 @@
+"""The newest vaults that were seen on this machine, so that an older one is noticed. No names are in the file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Final
+
+from dtp.identity import PeerId
+from dtp.messaging.database import Database
+
+#: SQLite's id of the file: "dtpv".
+_APPLICATION: Final = 0x64747076
+_SCHEMA: Final = "CREATE TABLE seen (account BLOB PRIMARY KEY, version INTEGER NOT NULL)"
+
+
+class SeenVaults:
+    """The file at `path`. Raise `StoreFailed`."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._database = Database(path, application=_APPLICATION, schema=_SCHEMA)
+
+    def close(self) -> None:
+        """Let go of it. Idempotent."""
+        self._database.close()
+
+    def version(self, server: PeerId, name: str) -> int:
+        """Return the newest version of an account's vault that was seen here, 0 where none was."""
+        rows = self._database.rows("SELECT version FROM seen WHERE account = ?", _digest(server, name))
+        return rows[0][0] if rows else 0
+
+    def note(self, server: PeerId, name: str, version: int) -> None:
+        """Keep what was seen last."""
+        with self._database.writing() as db:
+            db.execute("INSERT OR REPLACE INTO seen VALUES (?, ?)", (_digest(server, name), version))
+
+    def forget(self, server: PeerId, name: str) -> None:
+        """Keep nothing of an account any more."""
+        with self._database.writing() as db:
+            db.execute("DELETE FROM seen WHERE account = ?", (_digest(server, name),))
+
+
+def _digest(server: PeerId, name: str) -> bytes:
+    return hashlib.blake2b(server.key + name.encode(), digest_size=16, person=b"dtp.login.seen").digest()

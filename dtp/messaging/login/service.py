@@ -1,0 +1,111 @@
+"""Logins as a service: `LoginService.serve` is the handler of connections, by convention of `LOGIN_SERVICE`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from dtp.errors import DtpError
+from dtp.identity import PeerId
+from dtp.messaging.errors import StoreFailed
+from dtp.messaging.login.conversation import LoginConversation, LoginServer, Moment, Registration
+from dtp.messaging.login.errors import LoginMalformed
+from dtp.messaging.login.protocol import MAX_MESSAGE, Op, Refusal, parse_request
+from dtp.messaging.login.sessions import Sessions
+from dtp.messaging.login.store import LoginStore
+from dtp.messaging.packing import frame, read_frame
+from dtp.net.connection import Connection
+from dtp.net.held import source_group
+from dtp.net.stream import Stream
+from dtp.tasks import SupervisedTask, TaskSet
+
+log = logging.getLogger("dtp.messaging")
+
+#: Seconds between two looks for what is over.
+_SWEEP: Final = 600.0
+_T = TypeVar("_T")
+
+
+class LoginService:
+    """The service. `begin` it in a loop, `stop` it; connections belong to their listener, the store to its caller."""
+
+    def __init__(
+        self,
+        store: LoginStore,
+        identity: PeerId,
+        *,
+        registration: Registration = "open",
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`identity` is what the listener proves; `now` is Unix time in seconds."""
+        self.server = LoginServer(store, identity, registration=registration)
+        self.now = now
+        self._thread: ThreadPoolExecutor | None = None
+        self._sweeping = SupervisedTask(self._sweep, name="dtp-login-sweep")
+
+    @property
+    def sessions(self) -> Sessions:
+        """Who is logged in."""
+        return self.server.sessions
+
+    def begin(self) -> None:
+        """Take up who was logged in, before the first connection. Raise `StoreFailed`."""
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dtp-login")
+        self.server.begin(self.now())
+        self._sweeping.start()
+
+    async def stop(self) -> None:
+        """Wait for what is being written. Idempotent."""
+        await self._sweeping.stop()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await asyncio.get_running_loop().run_in_executor(thread, lambda: None)
+            thread.shutdown(wait=False)
+
+    async def run(self, work: Callable[..., _T], *arguments: object) -> _T:
+        """Return what `work` does in the store's thread. Raise what it raises."""
+        assert self._thread is not None, "begin the service first"
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP)
+            await self.run(self.server.expire, self.now())
+
+    async def serve(self, connection: Connection) -> None:
+        """Serve one connection until it ends: the handler of a service."""
+        tasks = TaskSet()
+        try:
+            async for stream in connection:
+                tasks.start(self.answer(connection, stream), name="dtp-login")
+        finally:
+            await tasks.stop()
+
+    async def answer(self, connection: Connection, stream: Stream) -> None:
+        """Serve one stream until it is done. For those who take a connection's streams themselves."""
+        source = source_group(connection.source) or connection.peer.short
+        conversation = LoginConversation(self.server, connection.peer, source)
+        try:
+            while body := await read_frame(stream, MAX_MESSAGE, LoginMalformed):
+                op, fields = parse_request(body)
+                stream.write(frame(*await self._answer(conversation, op, fields)))
+                await stream.drain()
+            stream.close()
+        except LoginMalformed as fault:
+            self.server.counters["malformed"] += 1
+            log.info("%r: %s", connection, fault)
+            stream.reset(Refusal.MALFORMED)
+        except DtpError as fault:  # whoever asked is gone
+            log.debug("%r: %s", connection, fault)
+
+    async def _answer(self, conversation: LoginConversation, op: Op, fields: list[Any]) -> tuple[Any, ...]:
+        moment = Moment(asyncio.get_running_loop().time(), self.now())
+        try:
+            return await self.run(self.server.answer, conversation, op, fields, moment)
+        except StoreFailed as fault:
+            log.error("the login server can't keep something: %s", fault)
+            return (Refusal.NOT_STORED,)

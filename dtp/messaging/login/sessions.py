@@ -1,0 +1,67 @@
+"""Who is logged in, by keys: a value, which the policies of services ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from dtp.messaging.login.store import LoginRow
+
+
+class Login(NamedTuple):
+    """An account that somebody is logged in to."""
+
+    name: str
+    #: Its identity's key, 32 bytes: the same wherever it logs in.
+    identity: bytes
+
+
+class Sessions:
+    """Keys that are logged in: those of the connections that logged in, and the identity of each account for as long
+    as one of them is."""
+
+    def __init__(self, rows: Iterable[LoginRow] = ()) -> None:
+        self._rows: dict[bytes, LoginRow] = {}
+        #: By the account's identity, its keys.
+        self._keys: dict[bytes, set[bytes]] = {}
+        for each in rows:
+            self.add(each)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def find(self, key: bytes, now: float) -> Login | None:
+        """Return what account a key is logged in to at `now`, Unix time in seconds."""
+        row = self._rows.get(key)
+        if row is None or row.until <= now:
+            row = max(
+                (self._rows[each] for each in self._keys.get(key, ())),
+                key=lambda each: each.until,
+                default=None,
+            )
+        return None if row is None or row.until <= now else Login(row.name, row.identity)
+
+    def add(self, row: LoginRow) -> None:
+        """A key has logged in; what it was logged in to before, it is no more."""
+        self.remove(row.key)
+        self._rows[row.key] = row
+        self._keys.setdefault(row.identity, set()).add(row.key)
+
+    def remove(self, key: bytes) -> None:
+        """A key is logged in no more."""
+        row = self._rows.pop(key, None)
+        if row is not None:
+            keys = self._keys[row.identity]
+            keys.discard(key)
+            if not keys:
+                del self._keys[row.identity]
+
+    def remove_account(self, identity: bytes, *, but: bytes = b"") -> None:
+        """No key of an account is logged in, except `but`."""
+        for key in self._keys.get(identity, set()) - {but}:
+            self.remove(key)
+
+    def expire(self, now: float) -> None:
+        """Forget those that are over."""
+        for key in [key for key, row in self._rows.items() if row.until <= now]:
+            self.remove(key)

@@ -1,0 +1,265 @@
+"""What a login server keeps: a SQLite file of accounts, and beside it a file with its secrets."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dtp.identity.private import OpenToOthers, make_private_folder, read_private_file
+from dtp.messaging.database import Database
+from dtp.messaging.errors import StoreFailed
+from dtp.messaging.login.limits import LoginLimits
+from dtp.messaging.login.opaque import SECRETS, ServerSecrets
+from dtp.messaging.login.protocol import Credential, Refusal, Slot
+from dtp.messaging.login.vault import WRAPPED
+from dtp.replacing import replace_file
+
+#: SQLite's id of the file: "dtpl".
+_APPLICATION: Final = 0x6474706C
+#: The account of nobody, which answers for all that there aren't.
+NOBODY: Final = 0
+
+_SCHEMA: Final = """
+CREATE TABLE secrets (digest BLOB NOT NULL);
+CREATE TABLE accounts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, identity BLOB NOT NULL,
+    version INTEGER NOT NULL, vault BLOB NOT NULL
+);
+CREATE TABLE credentials (
+    account INTEGER NOT NULL, slot INTEGER NOT NULL, record BLOB NOT NULL, wrapped BLOB NOT NULL,
+    PRIMARY KEY (account, slot)
+) WITHOUT ROWID;
+CREATE TABLE logins (key BLOB PRIMARY KEY, account INTEGER NOT NULL, until INTEGER NOT NULL, seen INTEGER NOT NULL);
+CREATE INDEX logins_account ON logins (account, seen);
+CREATE TABLE invitations (hash BLOB PRIMARY KEY, name TEXT NOT NULL, expires INTEGER NOT NULL)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an account's login begins with: of nobody's, for a name that there isn't."""
+
+    account: int
+    credential: Credential
+    #: Whether the key that asks has logged into this account before.
+    known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account as a server knows it."""
+
+    id: int
+    name: str
+    identity: bytes
+    version: int
+    vault: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRow:
+    """A key that is logged in until `until`, Unix time in seconds."""
+
+    key: bytes
+    name: str
+    identity: bytes
+    until: int
+
+
+class LoginStore:
+    """The file at `path`, ":memory:" for one that is gone with the object, and `path`.key with the secrets.
+
+    Methods block, each is one transaction, on the disk when it returns, and raises `StoreFailed` where it can't be.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] = ":memory:",
+        limits: LoginLimits | None = None,
+        *,
+        secrets: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Open the files or make them. `secrets` names the second one: best on another disk than the backups."""
+        self.limits = limits or LoginLimits()
+        self._database = Database(path, application=_APPLICATION, schema=_SCHEMA)
+        try:
+            if self._database.path == ":memory:":
+                self.secrets = ServerSecrets.generate()
+            else:
+                self.secrets = self._read_secrets(Path(secrets or f"{self._database.path}.key"))
+            self._check_secrets()
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _read_secrets(self, path: Path) -> ServerSecrets:
+        try:
+            return ServerSecrets(read_private_file(path, SECRETS + 1))
+        except FileNotFoundError:
+            if self._database.rows("SELECT 1 FROM secrets"):
+                raise StoreFailed(f"{path} with the server's secrets is gone, and no password is worth anything "
+                                  "without it: bring it back from where you keep it") from None  # fmt: skip
+        except OpenToOthers as fault:
+            raise StoreFailed(str(fault)) from fault
+        except OSError as fault:
+            raise StoreFailed(f"can't read {path}: {fault}") from fault
+        made = ServerSecrets.generate()
+        try:
+            make_private_folder(path.absolute().parent)
+            replace_file(path, made.encoded)
+        except OSError as fault:
+            raise StoreFailed(f"can't write {path}: {fault}") from fault
+        return made
+
+    def _check_secrets(self) -> None:
+        """See that these are the secrets that the records were made with; of a new file they are from now on."""
+        digest = hashlib.blake2b(self.secrets.encoded, digest_size=16, person=b"dtp.login.key").digest()
+        with self._database.writing() as db:
+            found = db.execute("SELECT digest FROM secrets").fetchone()
+            if found is None:
+                db.execute("INSERT INTO secrets VALUES (?)", (digest,))
+                db.execute("INSERT INTO accounts VALUES (?, '', x'', 0, x'')", (NOBODY,))
+                nobody = [Credential(slot, self.secrets.nobody, bytes(WRAPPED)) for slot in Slot]
+                _set_credentials(db, NOBODY, nobody)
+            elif found[0] != digest:
+                raise StoreFailed(
+                    f"the secrets are not those that the accounts of {self._database.path} were made with"
+                )
+
+    def close(self) -> None:
+        """Let go of it. Idempotent."""
+        self._database.close()
+
+    # ---- accounts ----------------------------------------------------------------------------------------------
+
+    def register(
+        self,
+        name: str,
+        identity: bytes,
+        credentials: Sequence[Credential],
+        vault: bytes,
+        *,
+        invitation: bytes | None,
+        now: int,
+    ) -> Refusal:
+        """Keep a new account; `invitation` is the hash of the one that it takes, and is used up; None: none is
+        needed."""
+        with self._database.writing() as db:
+            if invitation is not None:
+                found = db.execute(
+                    "SELECT 1 FROM invitations WHERE hash = ? AND name IN ('', ?) AND expires > ?",
+                    (invitation, name, now),
+                ).fetchone()
+                if found is None:
+                    return Refusal.NOT_INVITED
+            if db.execute("SELECT 1 FROM accounts WHERE name = ?", (name,)).fetchone():
+                return Refusal.NAME_TAKEN
+            ((count,),) = db.execute("SELECT COUNT(*) FROM accounts")
+            if count > self.limits.accounts:  # nobody is one of them
+                return Refusal.FULL
+            if invitation is not None:
+                db.execute("DELETE FROM invitations WHERE hash = ?", (invitation,))
+            values = (name, identity, vault)
+            number = db.execute(
+                "INSERT INTO accounts (name, identity, version, vault) VALUES (?, ?, 1, ?)", values
+            ).lastrowid
+            assert number is not None
+            _set_credentials(db, number, credentials)
+        return Refusal.DONE
+
+    def find(self, name: str, slot: int, key: bytes) -> Found:
+        """Return what a login begins with. For a name that there isn't it does the same as for one that there is."""
+        rows = self._database.rows("SELECT id FROM accounts WHERE name = ?", name)
+        account = rows[0][0] if rows else NOBODY
+        ((record, wrapped),) = self._database.rows(
+            "SELECT record, wrapped FROM credentials WHERE account = ? AND slot = ?", account, slot
+        )
+        known = self._database.rows("SELECT 1 FROM logins WHERE key = ? AND account = ?", key, account)
+        return Found(account, Credential(Slot(slot), record, wrapped), bool(known))
+
+    def account(self, number: int) -> Account | None:
+        """Return an account, None for one that is gone."""
+        query = "SELECT id, name, identity, version, vault FROM accounts WHERE id = ?"
+        rows = self._database.rows(query, number)
+        return Account(*rows[0]) if rows and number != NOBODY else None
+
+    def put_vault(
+        self, number: int, version: int, vault: bytes, credentials: Sequence[Credential] = ()
+    ) -> int | None:
+        """Keep the next version of a vault, and ways into the account in the place of those it has.
+
+        Return None once they are kept; else the version that is there, after which this one isn't the next.
+        """
+        with self._database.writing() as db:
+            changed = db.execute(
+                "UPDATE accounts SET version = ?, vault = ? WHERE id = ? AND version = ?",
+                (version, vault, number, version - 1),
+            ).rowcount
+            if changed:
+                _set_credentials(db, number, credentials)
+                return None
+            found = db.execute("SELECT version FROM accounts WHERE id = ?", (number,)).fetchone()
+        return found[0] if found else 0
+
+    def remove(self, number: int) -> None:
+        """Forget an account and all that is kept of it."""
+        with self._database.writing() as db:
+            for table, column in (("logins", "account"), ("credentials", "account"), ("accounts", "id")):
+                db.execute(f"DELETE FROM {table} WHERE {column} = ?", (number,))
+
+    # ---- who is logged in --------------------------------------------------------------------------------------
+
+    def log_in(self, number: int, key: bytes, until: int, now: int) -> list[bytes]:
+        """Keep that a key is logged in. Return the keys that are so no more, since the account has too many."""
+        with self._database.writing() as db:
+            db.execute("INSERT OR REPLACE INTO logins VALUES (?, ?, ?, ?)", (key, number, until, now))
+            db.execute("DELETE FROM logins WHERE seen < ?", (now - self.limits.remember_key,))
+            ended = db.execute(
+                "DELETE FROM logins WHERE key IN (SELECT key FROM logins WHERE account = ? AND key != ? "
+                "ORDER BY seen DESC, key LIMIT -1 OFFSET ?) RETURNING key",
+                (number, key, self.limits.keys - 1),
+            ).fetchall()
+        return [each for (each,) in ended]
+
+    def log_out(self, number: int, key: bytes | None = None, *, but: bytes = b"") -> None:
+        """Keep that a key, or all of the account (None) except `but`, are logged in no more. They stay known."""
+        with self._database.writing() as db:
+            if key is None:
+                db.execute("UPDATE logins SET until = 0 WHERE account = ? AND key != ?", (number, but))
+            else:
+                db.execute("UPDATE logins SET until = 0 WHERE account = ? AND key = ?", (number, key))
+
+    def logins(self, now: int) -> list[LoginRow]:
+        """Return who is logged in."""
+        rows = self._database.rows(
+            "SELECT key, name, identity, until FROM logins JOIN accounts ON accounts.id = account WHERE until > ?",
+            now,
+        )
+        return [LoginRow(*each) for each in rows]
+
+    # ---- invitations -------------------------------------------------------------------------------------------
+
+    def invite(self, invitation: bytes, name: str, expires: int) -> None:
+        """Keep an invitation by its hash, for one name or any (""), until `expires`, Unix time in seconds."""
+        with self._database.writing() as db:
+            db.execute("INSERT OR REPLACE INTO invitations VALUES (?, ?, ?)", (invitation, name, expires))
+
+    def expire(self, now: int) -> None:
+        """Forget invitations that are over."""
+        with self._database.writing() as db:
+            db.execute("DELETE FROM invitations WHERE expires <= ?", (now,))
+
+
+def _set_credentials(db: sqlite3.Connection, number: int, credentials: Sequence[Credential]) -> None:
+    rows = [(number, int(each.slot), each.record, each.wrapped) for each in credentials]
+    db.executemany("INSERT OR REPLACE INTO credentials VALUES (?, ?, ?, ?)", rows)
+
+
+def invitation_hash(code: str) -> bytes:
+    """Return what a server keeps of an invitation."""
+    return hashlib.blake2b(code.encode(), digest_size=32, person=b"dtp.login.invite").digest()
