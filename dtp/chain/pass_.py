@@ -359,3 +359,14 @@ def discard(program: Program, pass_: ObjectLike) -> None:
 def destroy(program: Program, plan: ObjectLike, pass_: ObjectLike, *, coin: str = SUI_COIN) -> None:
     """Throw away a pass that is over, or that its plan has forgotten."""
     _call(program, Function.DESTROY, coin, program.use(plan), program.use(pass_), program.clock())
+
+
+# ------------------------------------------------------------------------------------------------- who looks
+
+
+def valid_until(program: Program, plan: ObjectLike, pass_: Id, *, coin: str = SUI_COIN) -> Argument:
+    """The end of a pass's last period, a number for the commands that follow; fails where the plan knows no such
+    pass."""
+    wanted = program.pure("0x2::object::ID", pass_)
+    (end,) = _call(program, Function.VALID_UNTIL, coin, program.use(plan, mutable=False), wanted, results=1)
+    return end

@@ -48,9 +48,10 @@ from dtp.pay.hosting import (
 )
 from dtp.pay.metered import Metered
 from dtp.pay.server.book import BookLimits, ChannelBook
-from dtp.pay.server.cashier import Cashier
+from dtp.pay.server.cashier import Cashier, claiming
 from dtp.pay.server.gate import Admission, Gate
 from dtp.pay.server.ledger import Ledger
+from dtp.pay.server.pass_proofs import PassProofs
 from dtp.pay.server.quota import Quotas
 from dtp.pay.store import Store
 from dtp.pay.store.journal import Journal
@@ -118,7 +119,8 @@ class Serving:
         self.journal = Journal(store)
         self.firewall = Firewall(chain, owned.host.id, plans=plans, clock=clock)
         self.book = ChannelBook(chain, limits=selling.book, clock=clock)
-        quotas = Quotas(chain, self.journal, self.firewall, clock)
+        proofs = PassProofs(claiming(chain, self.journal), selling.policy.unclaimed_in)
+        quotas = Quotas(chain, self.journal, self.firewall, proofs, clock)
         self.gate = Gate(
             self.book, self.firewall, self.journal, quotas, least_revision=selling.least_revision, clock=clock
         )

@@ -65,6 +65,7 @@ class CloseDetail(IntEnum):
     # Of paying.
     NOT_PAID = 13
     VOUCHERS_NOT_STORED = 14
+    PASS_UNPROVEN = 15
     # Of the host's rules on the chain.
     NO_SERVICE = 20
     SERVICE_CLOSED = 21

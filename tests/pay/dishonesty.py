@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from dtp.pay.claims import Policy
-from dtp.pay.terms import FIRST_AMOUNT, MIB, STEP_AMOUNT, Prices, Usage
+from dtp.pay.terms import FIRST_AMOUNT, MIB, STEP_AMOUNT, Usage
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "paying.md"
@@ -16,7 +16,6 @@ BOUNDS = {
     "a step": STEP_AMOUNT,
     "an exposure": FIRST_AMOUNT,
     "what isn't claimed": Policy().most_unclaimed,
-    "a plan's quota": Prices(1000, 2_000_000).of(QUOTA),
     "twice what isn't claimed": 2 * Policy().most_unclaimed,
 }
 _ROW = re.compile(

@@ -230,10 +230,11 @@ def _other(rng, value):
     return None  # a message inside
 
 
-def made_up_pass(plan, pass_, account, type):
+def made_up_pass(plan, pass_, account, type, later=1):
     """An account's open channels are under a pass that nobody bought: so say all objects that it touches.
 
-    `plan` is the plan's id, `pass_` an object of `type`, and `account` what the plan would know of it.
+    `plan` is the plan's id, so many versions `later`, `pass_` an object of `type`, and `account` what the plan would
+    know of it.
     """
     v2 = library().v2
 
@@ -261,7 +262,7 @@ def made_up_pass(plan, pass_, account, type):
     def changed(message):
         for each in message.objects:
             if each.object is not None and each.object.object_id == plan:
-                each.object.version += 1  # its table is read again
+                each.object.version += later  # its table is read again
         _change_channels(message, lambda found: replace(found, pass_=pass_.id, terms=_free(found.terms)))
 
     return {

@@ -16,6 +16,7 @@ from dtp.pay.errors import StoreError
 from dtp.pay.server.quota import LEASE_PART, Quotas, period_of
 from dtp.pay.store import Store
 from dtp.pay.terms import MIB, Usage
+from dtp.session.codes import CloseCode, CloseDetail, Refuse
 
 PASS = "0x" + "9a" * 32
 HOUR = 3_600_000
@@ -80,11 +81,24 @@ class Sale:
         chain = SimpleNamespace(read=self._plan)
         self._found = plan
         rules = SimpleNamespace(state=SimpleNamespace(now_ms=lambda now: self.now_ms), epoch=5, passes={})
-        self.quotas = Quotas(chain, self.journal, SimpleNamespace(rules=rules), part=part)
-        self.rules = rules
+        self.proven = True
+        self.rules, self._chain, self._part = rules, chain, part
+        self.start_anew()
+
+    def start_anew(self):
+        """Forget what isn't in the store."""
+        proofs = SimpleNamespace(know=self._know, allow=self._allow)
+        rules = SimpleNamespace(rules=self.rules)
+        self.quotas = Quotas(self._chain, self.journal, rules, proofs, part=self._part)
 
     async def _plan(self, schema, cls, id):
         return self._found
+
+    async def _know(self, plan):
+        pass
+
+    async def _allow(self, held, plan, period, more):
+        return self.proven
 
     @property
     def held(self):
@@ -282,9 +296,7 @@ def test_a_pass_that_is_bought_anew_after_it_was_over_begins_anew():
         sale.use(meter, 1000)
         await sale.quotas.leave(meter)
         assert (await sale.enter()).left == (0, None)
-        sale.quotas = Quotas(
-            SimpleNamespace(read=sale._plan), sale.journal, SimpleNamespace(rules=sale.rules), part=1
-        )
+        sale.start_anew()
         sale.now_ms += 50 * HOUR
         sale.start = sale.now_ms  # `pass::renew` of one that is over
         assert (await sale.enter()).left == (1000, None)
@@ -471,3 +483,47 @@ def test_processes_that_are_killed_served_no_more_than_they_leased(tmp_path):
             counted = store.pass_used("0xpass", 3)
         assert not any(served.beyond(counted))
         assert not any(counted.beyond(Usage(10_000, 1_000_000)))
+
+
+@pytest.mark.parametrize("requests", [1000, 0])
+def test_nobody_comes_in_under_a_pass_that_the_chain_does_not_know(requests):
+    async def scenario(sale):
+        sale.proven = False
+        with pytest.raises(Refuse) as refused:
+            await sale.enter()
+        assert (refused.value.code, refused.value.detail) == (CloseCode.BUSY, CloseDetail.PASS_UNPROVEN)
+        sale.proven = True
+        await sale.enter()
+
+    play(scenario, requests=requests)
+
+
+def test_what_is_not_proven_in_time_is_leased_at_a_later_look():
+    async def scenario(sale):
+        meter = await sale.enter()
+        assert meter.left == (16, None)
+        sale.proven = False
+        sale.use(meter, 10)
+        await asyncio.gather(*meter.tasks)
+        sale.use(meter, 1)
+        assert len(meter.tasks) == 1  # it isn't asked about at each request
+        sale.proven = True
+        await sale.quotas.look()
+        sale.use(meter, 1)
+        await asyncio.gather(*meter.tasks)
+        assert meter.left == (20, None)
+
+    play(scenario, part=LEASE_PART)
+
+
+def test_a_pass_without_a_quota_is_held_against_the_chain_in_each_period():
+    async def scenario(sale):
+        meter = await sale.enter()
+        sale.proven = False
+        await sale.quotas.look()
+        assert meter.ended is None
+        sale.now_ms += HOUR
+        await sale.quotas.look()
+        assert "looked up" in meter.ended
+
+    play(scenario, requests=0)

@@ -24,9 +24,10 @@ from dtp.pay.errors import ChargeDeclined, QuotaUsedUp, StoreError
 from dtp.pay.hosting import NoHost, Owned, ensure_service, find_host, refuse_apart
 from dtp.pay.metered import Metered
 from dtp.pay.server.book import ChannelBook
-from dtp.pay.server.cashier import Cashier
+from dtp.pay.server.cashier import Cashier, claiming
 from dtp.pay.server.gate import Admission, Gate
 from dtp.pay.server.ledger import Ledger
+from dtp.pay.server.pass_proofs import PassProofs
 from dtp.pay.server.quota import Quotas
 from dtp.pay.server.server_meter import ServerMeter
 from dtp.pay.store.holding import Shared, VoucherStore
@@ -95,7 +96,8 @@ class Shop:
         self._store = store
         self.journal = Journal(store)
         self.book = ChannelBook(chain)
-        quotas = Quotas(chain, self.journal, firewall)
+        proofs = PassProofs(claiming(chain, self.journal), Policy().unclaimed_in)
+        quotas = Quotas(chain, self.journal, firewall, proofs)
         self.gate = Gate(self.book, firewall, self.journal, quotas)
         # Of daemons that share a store one claims, and the others can't have it claim at once.
         policy = Policy(most_unclaimed=None) if isinstance(store, Shared) else Policy()

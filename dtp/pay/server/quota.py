@@ -20,10 +20,11 @@ from dtp.chain.firewall import Firewall, HolderOfPass
 from dtp.chain.node.client import ChainClient
 from dtp.chain.pass_ import Plan
 from dtp.pay.errors import StoreError
+from dtp.pay.server.pass_proofs import PassProofs
 from dtp.pay.store.holding import VoucherStore
 from dtp.pay.store.journal import Journal
 from dtp.pay.terms import NOTHING, Usage
-from dtp.session.codes import CloseCode, CloseDetail
+from dtp.session.codes import CloseCode, CloseDetail, Refuse
 
 if TYPE_CHECKING:
     from dtp.pay.server.server_meter import ServerMeter
@@ -55,6 +56,8 @@ class _Running:
     period: int
     left: Usage = NOTHING
     dry: list[bool] = field(default_factory=lambda: [False, False])
+    #: Nothing more is leased: the node alone says that there is such a pass.
+    unproven: bool = False
     meters: set[ServerMeter] = field(default_factory=set)
     leasing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -78,10 +81,12 @@ class Quotas:
         chain: ChainClient,
         journal: Journal[VoucherStore],
         firewall: Firewall,
+        proofs: PassProofs,
         clock: Callable[[], float] = time.time,
         part: int = LEASE_PART,
     ) -> None:
         self._chain = chain
+        self._proofs = proofs
         self._journal = journal
         self._firewall = firewall
         self._clock = clock
@@ -93,6 +98,7 @@ class Quotas:
     async def know(self, held: HolderOfPass) -> None:
         """Read the plan of a pass whose holder is about to come in. Raises what reading raises."""
         if held.plan not in self._plans:
+            await self._proofs.know(held.plan)
             self._plans[held.plan] = await self._chain.read(pass_module.SCHEMA, Plan, held.plan)
 
     async def used_up(self, held: HolderOfPass) -> bool:
@@ -108,11 +114,18 @@ class Quotas:
         return 0 < plan.quota_requests <= used.requests or 0 < plan.quota_bytes <= used.bytes
 
     async def prepare(self, held: HolderOfPass) -> None:
-        """Lease a part of what a pass has left, right before `enter`: who waits in between may find it gone again."""
+        """Lease a part of what a pass has left, right before `enter`: who waits in between may find it gone again.
+
+        Raises `Refuse` where the node alone says that there is such a pass, and the chain doesn't.
+        """
         await self.know(held)
         if held.pass_id not in self._running:
             running = _Running(held, self._plans[held.plan], self._period(held))
+            if not any(running.quota) and not await self._may_serve(running, NOTHING):
+                raise _unproven(held)
             await self._lease(running, Usage(1, 1))
+            if running.unproven:
+                raise _unproven(held)
             first = self._running.setdefault(held.pass_id, running)
             if first is not running:  # another connection came meanwhile
                 first.left = first.left.plus(*running.left)
@@ -133,7 +146,7 @@ class Quotas:
         if len(running.meters) > 1:
             self._set(running, counting=meter)
         half = Usage(*(-(-each // 2) for each in self._size(running)))
-        if not running.leasing.locked() and any(self._missing(running, half)):
+        if not (running.unproven or running.leasing.locked()) and any(self._missing(running, half)):
             meter.spawn(self._lease(running, half))
 
     async def make_room(self, meter: ServerMeter, requests: int) -> None:
@@ -195,12 +208,19 @@ class Quotas:
 
     async def _renew(self, running: _Running, held: HolderOfPass) -> None:
         period = self._period(held)
-        if period != running.period:
+        began, running.held = period != running.period, held
+        if began:
             running.period, running.left = period, NOTHING
-        running.dry = [False, False]  # others may have given something back
-        if running.meters:
-            await self._lease(running, Usage(1, 1))
-            self._set(running)
+        running.dry, running.unproven = [False, False], False  # others may have given something back
+        if not running.meters:
+            return
+        if began and not any(running.quota) and not await self._may_serve(running, NOTHING):
+            refused = _unproven(held)
+            for meter in list(running.meters):
+                meter.connection.abort(refused.code, refused.reason, detail=refused.detail)
+            return
+        await self._lease(running, Usage(1, 1))
+        self._set(running)
 
     def _now(self, running: _Running) -> HolderOfPass | None:
         rules = self._firewall.rules
@@ -240,6 +260,8 @@ class Quotas:
         """Have so much left of each count, or what the quota still gives. It counts when it is in the store."""
         async with running.leasing:
             while any(more := self._missing(running, wanted)):
+                if not await self._may_serve(running, more):
+                    return  # until the next look
                 pass_id, period, quota = running.held.pass_id, running.period, running.quota
                 work = functools.partial(_lease_of, pass_=pass_id, period=period, wanted=more, quota=quota)
                 given = await self._journal.run(work)
@@ -249,6 +271,12 @@ class Quotas:
                 for count, (got, each) in enumerate(zip(given, more, strict=True)):
                     running.dry[count] |= got < each
                 self._set(running)
+
+    async def _may_serve(self, running: _Running, more: Usage) -> bool:
+        """Whether so much more may be leased of a pass that maybe the node alone knows."""
+        allowed = await self._proofs.allow(running.held, running.plan, running.period, more)
+        running.unproven = not allowed
+        return allowed
 
     def _size(self, running: _Running) -> Usage:
         """How much one lease is; 0 of a count without a quota."""
@@ -264,6 +292,14 @@ class Quotas:
                 for size, left, need, dry in counts
             )
         )
+
+
+def _unproven(held: HolderOfPass) -> Refuse:
+    return Refuse(
+        CloseCode.BUSY,
+        f"pass {held.pass_id} can't be looked up on the chain now: come again in a minute",
+        detail=CloseDetail.PASS_UNPROVEN,
+    )
 
 
 def _lease_of(store: VoucherStore, pass_: str, period: int, wanted: Usage, quota: Usage) -> Usage:
