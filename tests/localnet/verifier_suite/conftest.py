@@ -1,0 +1,6 @@
+"""What writes modules is among the tests of the machine."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "vm"))
