@@ -27,6 +27,7 @@ class Reason(IntEnum):
     DRAINING = 120
     UNPAID = 121
     NO_DESCRIPTORS = 122
+    NOT_LOGGED_IN = 123
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ class Telling:
 
 
 #: JSON-RPC codes: -32005 is "limit exceeded" (EIP-1474), -32601 and -32600 are of the specification. gRPC's are
-#: 1 cancelled, 4 deadline exceeded, 7 permission denied, 8 resource exhausted, 13 internal, 14 unavailable.
+#: 1 cancelled, 4 deadline exceeded, 7 permission denied, 8 resource exhausted, 13 internal, 14 unavailable, 16
+#: unauthenticated.
 TELLINGS: dict[Reason, Telling] = {
     Reason.CLIENT_GONE: Telling("the client broke off", CloseCode.NORMAL, 499, -32603, 1),
     Reason.NO_BACKEND: Telling("no backend can be reached", CloseCode.BUSY, 502, -32603, 14),
@@ -65,6 +67,7 @@ TELLINGS: dict[Reason, Telling] = {
     Reason.NO_DESCRIPTORS: Telling(
         "the daemon has no room for another connection now", CloseCode.BUSY, 503, -32005, 14, retry=1
     ),
+    Reason.NOT_LOGGED_IN: Telling("the caller is not logged in", CloseCode.DENIED, 403, -32001, 16),
 }
 
 

@@ -30,8 +30,8 @@ from dtp.daemon.relays.door import BANNED, Door, by_chain, refuse
 from dtp.daemon.relays.dropped import Dropped
 from dtp.daemon.relays.expose import Exposed, caller_of, moment
 from dtp.daemon.relays.forward import FORWARDS, Forwarded
+from dtp.daemon.relays.kept import Kept
 from dtp.daemon.relays.ledger import LAST_REQUEST, Ending
-from dtp.daemon.relays.mailboxes import Mailboxes
 from dtp.daemon.relays.pools import Pools
 from dtp.daemon.state.counted import NOTHING, Counted
 from dtp.daemon.state.renamed import take_over_bans
@@ -123,12 +123,12 @@ class Daemon:
         self.on_fenced: Callable[[], object] | None = None
         self._fenced: asyncio.Task[bool] | None = None
         self._team = team
-        self._policies = Policies(None if team is None else team.table)
+        self._kept = Kept(identity.id)
+        self._policies = Policies(None if team is None else team.table, self._kept.find_login)
         self._sharing: Sharing | None = None
         #: What those who share the state are to be told yet.
         self._inherited = Inherited({}, {})
         self._spans: Spans | None = None
-        self._mailboxes = Mailboxes()
         self._member = member_of(config, identity, limits, network)
         self._pools = Pools(identity, limits, psk, self.side.dial_of, self._member.dial, self._member.quiet)
         #: What was replaced by a reload and still has streams.
@@ -236,7 +236,7 @@ class Daemon:
         """What can fail comes first, so that a failure leaves things as they were; what is on chain, last of it."""
         new_forwards = await self._listen_locally(config, adopted)
         try:
-            self._mailboxes.open(config)
+            self._kept.open(config)
             await self._listen_for_peers(config, adopted)
             await self.side.offer(config.expose)
         except BaseException:
@@ -246,7 +246,7 @@ class Daemon:
             raise
         await self._listen_no_more(config)
         self._apply_services(config)
-        await self._close_mailboxes(config)
+        await self._close_kept(config)
         await self._apply_forwards(config, new_forwards)
         await self._member.change(config)
         self.config = config
@@ -317,7 +317,7 @@ class Daemon:
                 fresh[expose.service] = Exposed(expose, policies)
                 fresh[expose.service].spans = self._spans
                 fresh[expose.service].absent = self._absent
-                fresh[expose.service].mailbox = self._mailboxes.of(expose.mailbox)
+                self._kept.equip(fresh[expose.service])
         replaced: list[Exposed] = []
         for service, known in self.exposed.items():
             if fresh.get(service) is not known:
@@ -334,13 +334,13 @@ class Daemon:
             if known.config.kind not in ("tcp", "udp"):  # requests to come are for the new rules
                 known.ledger.finish(Ending(LAST_REQUEST, self._successor))
 
-    async def _close_mailboxes(self, config: Config | None) -> None:
+    async def _close_kept(self, config: Config | None) -> None:
         """Those that aren't in `config`, after their streams: clients come again for what wasn't answered."""
         for part in self._parts() if config is None else self._old:
-            if isinstance(part, Exposed) and part.mailbox is not None:
+            if isinstance(part, Exposed) and (part.mailbox or part.logins):
                 part.abort(Reason.DRAINING)
                 await part.wait_empty()
-        await self._mailboxes.keep(config)
+        await self._kept.keep(config)
 
     def _successor(self, connection: Connection) -> Exposed | None:
         """What serves the streams of a connection now; None where it has to come again for others."""
@@ -617,7 +617,7 @@ class Daemon:
         await self._member.leave()
         if self.listener is not None:
             await self.listener.close()
-        await self._close_mailboxes(None)
+        await self._close_kept(None)
         if self._sharing is not None:
             await self._sharing.close()
             self._sharing = None

@@ -243,6 +243,28 @@ deposits = 10
 deposit-pause = "1s"
 key-questions = 10
 key-pause = "1s"
+[[expose]]
+service = "dtp.login"
+kind = "login"
+allow = ["*"]
+[expose.accounts]
+store = "logins.sqlite"
+secrets = "logins.key"
+registration = "invited"
+accounts = 10
+account-tries = 10
+account-pause = "1m"
+source-tries = 10
+source-pause = "1s"
+registrations = 10
+registration-pause = "1m"
+session = "1h"
+longest-session = "1d"
+[[expose]]
+service = "app"
+backend = "127.0.0.1:8080"
+allow = ["*"]
+login = "opaque"
 """
 OF_NODE_KEYS = {line.partition(" =")[0] for line in OF_NODE.splitlines() if " = " in line}
 
@@ -263,7 +285,7 @@ def test_everything_is_all_there_is(monkeypatch):
     load_text(EVERYTHING, HERE)
     load_text(IDENTITY + OF_NODE, HERE)
     assert asked == {match["key"] for _, match in SETTINGS} | OF_NODE_KEYS | {
-        "node", "private-topics", "relay", "mailbox",
+        "node", "private-topics", "relay", "mailbox", "accounts",
         "health", "limits", "methods", "concurrency", "quota", "rate", "schedule", "price", "budget", "exposure",
         "identity", "daemon", "log", "web", "chain", "state", "telemetry", "everywhere", "expose", "forward",
     }  # fmt: skip

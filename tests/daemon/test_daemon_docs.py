@@ -39,6 +39,11 @@ service = "b"
 kind = "mailbox"
 allow = "*"
 mailbox = {}
+[[expose]]
+service = "c"
+kind = "login"
+allow = "*"
+accounts = {}
 """
 
 
@@ -136,12 +141,17 @@ service = "a"
 kind = "http"
 backend = "x:1"
 allow = "*"
+login = "opaque"
 schedule = {}
 methods = {deny = "x"}
 concurrency = {}
 quota = {every = 1, bytes = 1}
 rate = {requests = "1/s"}
 limits = {bytes = 1}
+[[expose]]
+service = "dtp.login"
+kind = "login"
+allow = "*"
 """,
         Path("x"),
     )

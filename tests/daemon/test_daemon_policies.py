@@ -492,7 +492,16 @@ def test_bounds_are_the_tightest():
 
 
 def test_the_order_of_policies_is_the_tables():
-    assert list(POLICIES) == ["access", "schedule", "methods", "concurrency", "quota", "rate", "limits"]
+    assert list(POLICIES) == [
+        "access",
+        "login",
+        "schedule",
+        "methods",
+        "concurrency",
+        "quota",
+        "rate",
+        "limits",
+    ]
     for name, row in POLICIES.items():
         assert row.rule in model.Rules.__dataclass_fields__
         assert row.make.name == name

@@ -13,8 +13,8 @@ from dtp.identity import Identity
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.login.limits import LoginLimits
 from dtp.messaging.login.protocol import Op, Refusal, Slot
-from dtp.messaging.login.sessions import Sessions
-from dtp.messaging.login.store import LoginRow, LoginStore, invitation_hash
+from dtp.messaging.login.sessions import LoginRow, Sessions
+from dtp.messaging.login.store import LoginStore, invitation_hash
 from dtp.messaging.login.vault import Vault
 
 ACCOUNT = Identity(bytes([31]) * 32, bytes([32]) * 32)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dtp.daemon.config import model, values
+from dtp.daemon.config.login import check_login_servers, check_logins, read_logins
 from dtp.daemon.config.mailbox import check_mailbox, read_mailbox
 from dtp.daemon.config.mesh import check_node, read_node, read_relay
 from dtp.daemon.config.places import KeyPath, Place
@@ -27,12 +28,14 @@ _ONLY_FOR = {
     "origins": ("json-rpc", "websocket"),
     "relay": ("relay",),
     "mailbox": ("mailbox",),
+    "accounts": ("login",),
 }
 
 #: Why services of these kinds are served by one process.
 _ONE_PROCESS = {
     "relay": "a relay joins streams of one process",
     "mailbox": "a mailbox tells devices at once of what has come, in one process",
+    "login": "who is logged in is known to one process",
 }
 #: Why nobody pays for UDP.
 _NOT_COUNTED = "datagrams may be lost, so both ends can't count the same, and UDP isn't paid for"
@@ -172,6 +175,7 @@ def _check_whole(root: Section, config: model.Config) -> None:
         if url.startswith("quic:") and config.workers != 1:
             what = "listen: a UDP port is read by one process, so quic: takes workers = 1"
             root.wrong(what, "daemon", "listen", number)
+    check_login_servers(root, config)
     if config.node is not None:
         check_node(root, config, config.node)
     for number, expose in enumerate(config.expose):
@@ -264,6 +268,7 @@ def _log(section: Section | None, file: Callable[[Any], Path]) -> model.Log:
 def _expose(section: Section, file: Callable[[Any], Path]) -> model.Expose:
     kind = section.take("kind", values.choice(model.KINDS), "tcp")
     health, mailbox = section.section("health"), section.section("mailbox")
+    accounts = section.section("accounts")
     expose = model.Expose(
         service=section.take("service", values.service),
         backends=section.take_all("backend", values.backend),
@@ -282,12 +287,15 @@ def _expose(section: Section, file: Callable[[Any], Path]) -> model.Expose:
         exposure=_exposure(section.section("exposure")),
         relay=read_relay(section.section("relay")),
         mailbox=read_mailbox(mailbox, file) if kind == "mailbox" or mailbox is not None else None,
+        logins=read_logins(accounts, file) if kind == "login" or accounts is not None else None,
         rules=_rules(section),
     )
     if kind == "relay":
         _check_relay(section)
     elif kind == "mailbox":
         check_mailbox(section, expose)
+    elif kind == "login":
+        check_logins(section)
     elif "backend" not in section:
         section.wrong(f"backend is missing in {section.spell()}: where the service really is, as HOST:PORT")
     elif not expose.backends and not section.failed("backend"):
@@ -443,6 +451,7 @@ def _rules(section: Section, *, everyone: bool = False) -> model.Rules:
     quota, limits, methods = section.section("quota"), section.section("limits"), section.section("methods")
     return model.Rules(
         access=_access(section, everyone),
+        login=None if everyone else section.take("login", values.choice(model.LOGINS), None),
         schedule=None if schedule is None else _schedule(schedule),
         methods=None if methods is None else _methods(methods),
         concurrency=None if concurrency is None else _concurrency(concurrency),

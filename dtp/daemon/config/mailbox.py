@@ -19,7 +19,7 @@ _LIMITS: Final[dict[str, Callable[[Any], Any]]] = {
     **dict.fromkeys(("lifetime", "deposit_pause", "key_pause"), values.duration),
 }
 #: What only services with backends have.
-_BACKENDS: Final = ("backend", "balance", "health", "proxy-protocol", "connect-timeout", "slow-start")
+BACKENDS: Final = ("backend", "balance", "health", "proxy-protocol", "connect-timeout", "slow-start")
 
 
 def read_mailbox(section: Section | None, file: Callable[[Any], Path]) -> model.MailboxSettings:
@@ -47,7 +47,7 @@ def _is_url(told: Any) -> bool:
 
 def check_mailbox(section: Section, expose: model.Expose) -> None:
     """What only other kinds of services have, and a list of those who may come."""
-    for key in _BACKENDS:
+    for key in BACKENDS:
         if key in section:
             section.wrong(f"{key}: a mailbox keeps messages itself, and has no backends", key)
     for key in ("quota", "limits"):

@@ -18,10 +18,17 @@ from dtp.peers.reach.relay_book import RelayLimits
 from dtp.session.limits import DEFAULT
 
 if TYPE_CHECKING:
+    from dtp.messaging.login.limits import LoginLimits
     from dtp.messaging.mailbox.limits import MailboxLimits
 
-Kind = Literal["tcp", "udp", "http", "json-rpc", "grpc", "websocket", "relay", "mailbox"]
-KINDS: tuple[str, ...] = ("tcp", "udp", "http", "json-rpc", "grpc", "websocket", "relay", "mailbox")
+Kind = Literal["tcp", "udp", "http", "json-rpc", "grpc", "websocket", "relay", "mailbox", "login"]
+KINDS: tuple[str, ...] = ("tcp", "udp", "http", "json-rpc", "grpc", "websocket", "relay", "mailbox", "login")
+#: Kinds that the daemon answers itself, without backends.
+OWN = ("relay", "mailbox", "login")
+#: How callers may have to have logged in.
+LOGINS: tuple[str, ...] = ("opaque",)
+Registration = Literal["open", "invited", "closed"]
+REGISTRATIONS: tuple[str, ...] = ("open", "invited", "closed")
 #: Kinds of which each call is a request; of others each stream is one.
 BY_CALL = ("http", "json-rpc", "grpc")
 ForwardKind = Literal["tcp", "udp"]
@@ -108,6 +115,8 @@ class Rules:
     """What the policies of a service go by; None and () are no rule."""
 
     access: AccessRule = AccessRule()
+    #: Callers have to be logged in, in one of the ways of `LOGINS`.
+    login: str | None = None
     schedule: ScheduleRule | None = None
     methods: MethodRule | None = None
     concurrency: ConcurrencyRule | None = None
@@ -218,6 +227,16 @@ class MailboxSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LoginSettings:
+    """Where a login server keeps accounts, and its secrets (None: beside them), who may register, its limits."""
+
+    store: Path | None
+    secrets: Path | None
+    registration: Registration
+    limits: LoginLimits
+
+
+@dataclass(frozen=True, slots=True)
 class Expose:
     """A service: who may reach it, and which backends are behind it."""
 
@@ -248,6 +267,8 @@ class Expose:
     relay: RelayLimits = field(default_factory=RelayLimits)
     #: What a mailbox is; None of a service of another kind.
     mailbox: MailboxSettings | None = None
+    #: What a login server is; None of a service of another kind.
+    logins: LoginSettings | None = None
     rules: Rules = Rules()
 
 

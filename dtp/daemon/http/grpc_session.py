@@ -72,7 +72,7 @@ class GrpcSession(Conversation):
             self._link.writer.write(data)
 
     def _rewrite(self, fields: Headers) -> Headers:
-        return to_grpc_backend(fields, self._caller, self.exposed.config.service)
+        return to_grpc_backend(fields, self.exposed.known(self._caller), self.exposed.config.service)
 
     @property
     def kept(self) -> int:

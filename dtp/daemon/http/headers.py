@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from urllib.parse import quote
 
 from dtp.daemon.policies import Caller
+from dtp.identity import PeerId
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -125,8 +127,20 @@ def _who(caller: Caller, service: str) -> Headers:
     return [
         (b"dtp-peer", str(caller.peer).encode()),
         (b"dtp-account", caller.account.encode()),
+        *_logged_in(caller),
         (b"dtp-service", service.encode("utf-8")),
         (b"x-forwarded-for", (caller.source or "unknown").encode()),
+    ]
+
+
+def _logged_in(caller: Caller) -> Headers:
+    """The name of the account, percent-encoded where it isn't ASCII (RFC 3986), and its identity."""
+    if caller.login is None:
+        return []
+    name, identity = caller.login
+    return [
+        (b"dtp-login", quote(name, safe="!$&'()*+,;=:@/").encode()),
+        (b"dtp-login-identity", str(PeerId(identity)).encode()),
     ]
 
 

@@ -141,7 +141,7 @@ class RpcSession(HttpSession):
     ) -> None:
         body = jsonrpc.forwarded(message, passed)
         kept = jsonrpc.fields(list(request.headers), alone=self._by_call)
-        headers = to_backend(kept, self._caller, self.exposed.config.service)
+        headers = to_backend(kept, self.exposed.known(self._caller), self.exposed.config.service)
         headers.append((b"content-length", str(len(body)).encode()))
         if refusals:
             headers = [(key, value) for key, value in headers if key != b"accept-encoding"]

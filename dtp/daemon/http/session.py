@@ -301,7 +301,9 @@ class HttpSession(Conversation):
         if denial is not None:
             await self._refuse(denial)
             return await self._discard()
-        headers = to_backend(list(request.headers), self._caller, self.exposed.config.service)
+        headers = to_backend(
+            list(request.headers), self.exposed.known(self._caller), self.exposed.config.service
+        )
         head = h11.Request(method=request.method, target=request.target, headers=headers)
         bodyless = request.method in _SAFE and not self._size
         if bodyless:

@@ -17,13 +17,17 @@ from dtp.daemon.policies.base import (
     Close,
     Denial,
     Event,
+    FindLogin,
+    Login,
     Moment,
     Move,
     Open,
     Policy,
+    find_nobody,
 )
 from dtp.daemon.policies.concurrency import Concurrency
 from dtp.daemon.policies.limits import Limits
+from dtp.daemon.policies.logged_in import LoggedIn
 from dtp.daemon.policies.methods import Methods
 from dtp.daemon.policies.quota import Quota
 from dtp.daemon.policies.rate import Rate
@@ -42,11 +46,14 @@ __all__ = [
     "Close",
     "Denial",
     "Event",
+    "FindLogin",
+    "Login",
     "Moment",
     "Move",
     "Open",
     "Policy",
     "Row",
+    "find_nobody",
 ]
 
 
@@ -62,6 +69,7 @@ class Row:
 #: refused anyway uses up nothing. A rule that is None or () makes no policy; of several, each makes one.
 POLICIES: dict[str, Row] = {
     "access": Row("access", Access),
+    "login": Row("login", LoggedIn),
     "schedule": Row("schedule", Schedule),
     "methods": Row("methods", Methods),
     "concurrency": Row("concurrency", Concurrency),
@@ -155,9 +163,10 @@ class Chain:
 class Policies:
     """The policies that were made for rules, so that a reload keeps the counts of rules that have not changed."""
 
-    def __init__(self, table: Table | None = None) -> None:
-        """With `table`, what is bounded is bounded for all processes that share it."""
-        self._table = table
+    def __init__(self, table: Table | None = None, find_login: FindLogin = find_nobody) -> None:
+        """With `table`, what is bounded is bounded for all processes that share it. `find_login` says who is logged
+        in."""
+        self._table, self._find_login = table, find_login
         #: By scope, name in `POLICIES`, rule, and how many rules alike come before it.
         self._made: dict[tuple[str, str, Any, int], Policy] = {}
 
@@ -228,6 +237,7 @@ class Policies:
 
     def _make(self, key: tuple[str, str, Any, int], row: Row) -> Policy:
         policy = row.make(key[2])
+        policy.ask_logins(self._find_login)
         if self._table is not None:
             policy.share(self._table, key)
         return policy

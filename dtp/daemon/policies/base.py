@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeVar
 
@@ -11,6 +12,21 @@ from dtp.daemon.state.table import Table
 from dtp.identity import PeerId
 
 _Number = TypeVar("_Number", int, float)
+
+
+class Login(NamedTuple):
+    """An account that a caller is logged in to: its name, and its identity's key."""
+
+    name: str
+    identity: bytes
+
+
+#: Returns what account a key is logged in to at a time, Unix time in seconds.
+FindLogin = Callable[[bytes, float], tuple[str, bytes] | None]
+
+
+def find_nobody(key: bytes, now: float) -> None:
+    """Say that nobody is logged in."""
 
 
 class Moment(NamedTuple):
@@ -27,6 +43,8 @@ class Caller:
     peer: PeerId
     account: str
     source: str
+    #: Where the service asks for logins: what it is logged in to at this request.
+    login: Login | None = None
 
 
 # Events are not frozen: a frozen dataclass takes three times as long to make, and some are made for each stream.
@@ -162,6 +180,9 @@ class Policy:
 
     def share(self, table: Table, scope: tuple[object, ...]) -> None:
         """Before anything is counted: count in `table`, under `scope`, together with other processes."""
+
+    def ask_logins(self, find: FindLogin) -> None:
+        """Before anything is asked: `find` says who is logged in."""
 
     def deny(self, reason: Reason, why: str, retry: float | None = None) -> Denial:
         """A denial in this policy's name."""

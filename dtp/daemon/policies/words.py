@@ -17,6 +17,8 @@ _WHOSE = {"identity": "an identity", "service": "all together"}
 def words(rules: model.Rules) -> list[str]:
     """One text for each rule, in the order of the policies."""
     found = [_access(rules.access)]
+    if rules.login is not None:
+        found.append("for those who are logged in")
     if rules.schedule is not None:
         found.append(_schedule(rules.schedule))
     if rules.methods is not None:

@@ -9,16 +9,32 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dtp.carriers.errors import DialError
-from dtp.daemon.config.model import Expose
+from dtp.daemon.config.model import OWN, Expose
 from dtp.daemon.http.malformed import MalformedRequests
 from dtp.daemon.http.parsing import LEAST, Parsing
 from dtp.daemon.observing import logs
 from dtp.daemon.observing.requests import Answered, Requests, log_request
-from dtp.daemon.policies import Arrive, Bounds, Call, Caller, Chain, Close, Denial, Moment, Move, Open, Policy
+from dtp.daemon.policies import (
+    Arrive,
+    Bounds,
+    Call,
+    Caller,
+    Chain,
+    Close,
+    Denial,
+    FindLogin,
+    Login,
+    Moment,
+    Move,
+    Open,
+    Policy,
+    find_nobody,
+)
 from dtp.daemon.policies.concurrency import Concurrency
 from dtp.daemon.policies.words import price_words, words
 from dtp.daemon.reasons import TELLINGS, Reason
@@ -39,6 +55,7 @@ if TYPE_CHECKING:
     from dtp.daemon.observing.telemetry import Spans
     from dtp.daemon.relays.absent import Absent
     from dtp.daemon.relays.relaying import Answer, AnsweredStream
+    from dtp.messaging.login.service import LoginService
     from dtp.messaging.mailbox.service import Mailbox
     from dtp.peers.reach.relay import Relay as RelayService
 
@@ -140,6 +157,10 @@ class Exposed:
         self._relays: RelayService | None = None
         #: Of a service of kind mailbox.
         self.mailbox: Mailbox | None = None
+        #: Of a service of kind login.
+        self.logins: LoginService | None = None
+        #: Says who is logged in, where callers have to be.
+        self.find_login: FindLogin = find_nobody
         #: Loaded now, not with the first stream, for which all others would wait.
         self._conversation = _conversation_of(config.kind)
         #: Told of streams that have ended, if anybody wants to know.
@@ -187,6 +208,7 @@ class Exposed:
             **({"dropped": dict(self.dropped.counts)} if self.config.kind == "udp" else {}),
             **({"relay": self._relay_status()} if self.config.kind == "relay" else {}),
             **({"mailbox": dict(self.mailbox.counters)} if self.mailbox is not None else {}),
+            **({"login": dict(self.logins.server.counters)} if self.logins is not None else {}),
             "rules": [*words(self.config.rules), *price_words(self.config.price)],
             "backends": [
                 {
@@ -222,6 +244,13 @@ class Exposed:
                 TELLINGS[denial.reason].close, f"{denial.policy}: {denial.why}", detail=denial.reason
             )
 
+    def known(self, caller: Caller) -> Caller:
+        """Return a caller with what it is logged in to now, where the service asks for that."""
+        if self.config.rules.login is None:
+            return caller
+        found = self.find_login(caller.peer.key, time.time())
+        return caller if found is None else replace(caller, login=Login(*found))
+
     def take(self, connection: Connection, caller: Caller, stream: Stream) -> None:
         """Serve a stream that the caller has opened."""
         self.ledger.streams += 1
@@ -250,7 +279,7 @@ class Exposed:
         """Why a stream may not be; without a denial it counts as open."""
         now = moment()
         denial = self.chain.ask(opened, now)
-        whole = self.config.kind in ("tcp", "udp", "relay", "mailbox")  # the stream is the request
+        whole = self.config.kind in ("tcp", "udp", *OWN)  # the stream is the request
         if denial is None and whole and (denial := self.chain.ask(Call(opened.caller), now)) is not None:
             self.chain.tell(Close(opened.caller), now)
         return denial
@@ -270,7 +299,9 @@ class Exposed:
         elif self.config.kind == "relay":
             self._go_on(caller, stream, self._relay(caller, stream))
         elif self.mailbox is not None:
-            self._go_on(caller, stream, self._keep_mail(caller, stream, self.mailbox))
+            self._go_on(caller, stream, self._keep(caller, stream, self.mailbox.answer))
+        elif self.logins is not None:
+            self._go_on(caller, stream, self._keep(caller, stream, self.logins.answer))
         else:
             self._go_on(caller, stream, self._converse(caller, stream, opened))
 
@@ -499,11 +530,11 @@ class Exposed:
             self._relays = Relay(self.config.relay)
         await self._answer(caller, AnsweredStream(stream), self._relays.answer)
 
-    async def _keep_mail(self, caller: Caller, stream: Stream, mailbox: Mailbox) -> None:
-        """Answer the stream's requests for messages that are kept, or to be."""
-        from dtp.daemon.relays.mailboxes import MailboxStream
+    async def _keep(self, caller: Caller, stream: Stream, answer: Answer) -> None:
+        """Answer the stream's requests for what is kept here, or to be."""
+        from dtp.daemon.relays.kept import KeptStream
 
-        await self._answer(caller, MailboxStream(stream), mailbox.answer)
+        await self._answer(caller, KeptStream(stream), answer)
 
     async def _answer(self, caller: Caller, session: AnsweredStream, answer: Answer) -> None:
         began = time.monotonic()
@@ -589,7 +620,7 @@ class Exposed:
     def _first(self, caller: Caller, sock: socket.socket) -> bytes:
         place = sock.getpeername()
         return proxy_protocol.header(
-            caller, self.config.service, place[:2] if isinstance(place, tuple) else None
+            self.known(caller), self.config.service, place[:2] if isinstance(place, tuple) else None
         )
 
     async def _connect(self, backend: Backend) -> socket.socket | None:

@@ -10,12 +10,13 @@ import ipaddress
 import struct
 
 from dtp.daemon.policies import Caller
+from dtp.identity import PeerId
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 _VERSION_2_LOCAL, _VERSION_2_PROXY = 0x20, 0x21
 _UNSPEC, _TCP4, _TCP6 = 0x00, 0x11, 0x21
 #: PP2_TYPE_AUTHORITY is the name the client asked for: the service. The others are ours.
-AUTHORITY, IDENTITY, ACCOUNT = 0x02, 0xE0, 0xE1
+AUTHORITY, IDENTITY, ACCOUNT, LOGIN, LOGIN_IDENTITY = 0x02, 0xE0, 0xE1, 0xE2, 0xE3
 #: The header for a connection that is the daemon's own, such as a check.
 LOCAL = SIGNATURE + struct.pack("!BBH", _VERSION_2_LOCAL, _UNSPEC, 0)
 
@@ -33,9 +34,17 @@ def header(caller: Caller, service: str, destination: tuple[str, int] | None) ->
             (AUTHORITY, service.encode()),
             (IDENTITY, str(caller.peer).encode()),
             (ACCOUNT, caller.account.encode()),
+            *_logged_in(caller),
         )
     )
     return SIGNATURE + struct.pack("!BBH", _VERSION_2_PROXY, family, len(body)) + body
+
+
+def _logged_in(caller: Caller) -> tuple[tuple[int, bytes], ...]:
+    if caller.login is None:
+        return ()
+    name, identity = caller.login
+    return (LOGIN, name.encode()), (LOGIN_IDENTITY, str(PeerId(identity)).encode())
 
 
 def _addresses(source: str, destination: tuple[str, int] | None) -> tuple[int, bytes]:

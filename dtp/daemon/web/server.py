@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import h11
 
+from dtp.daemon.config.model import OWN
 from dtp.daemon.config.values import Place
 from dtp.daemon.relays import sockets
 from dtp.tasks import TaskSet
@@ -80,8 +81,7 @@ def _health(daemon: Watched) -> Answer:
     faults += [
         f"service {one['service']}: no backend is up"
         for one in status["exposed"]
-        if one.get("kind") not in ("relay", "mailbox")
-        and not any(backend["up"] for backend in one["backends"])
+        if one.get("kind") not in OWN and not any(backend["up"] for backend in one["backends"])
     ]
     faults += [
         f"{', '.join(one['listen'])}: not connected" for one in status["forwarded"] if not one["connected"]

@@ -25,8 +25,8 @@ from dtp.messaging.login.protocol import (
     parse_credentials,
     registration_statement,
 )
-from dtp.messaging.login.sessions import Sessions
-from dtp.messaging.login.store import Account, LoginRow, LoginStore, invitation_hash
+from dtp.messaging.login.sessions import LoginRow, Sessions
+from dtp.messaging.login.store import Account, LoginStore, invitation_hash
 from dtp.messaging.mailbox.limits import Limiter
 
 #: Who may make an account: everybody, who has an invitation, nobody.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
-
-from dtp.messaging.login.store import LoginRow
 
 
 class Login(NamedTuple):
@@ -16,11 +16,22 @@ class Login(NamedTuple):
     identity: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class LoginRow:
+    """A key that is logged in until `until`, Unix time in seconds."""
+
+    key: bytes
+    name: str
+    identity: bytes
+    until: int
+
+
 class Sessions:
     """Keys that are logged in: those of the connections that logged in, and the identity of each account for as long
-    as one of them is."""
+    as one of them is. It may be used from several threads."""
 
     def __init__(self, rows: Iterable[LoginRow] = ()) -> None:
+        self._lock = threading.RLock()
         self._rows: dict[bytes, LoginRow] = {}
         #: By the account's identity, its keys.
         self._keys: dict[bytes, set[bytes]] = {}
@@ -32,36 +43,38 @@ class Sessions:
 
     def find(self, key: bytes, now: float) -> Login | None:
         """Return what account a key is logged in to at `now`, Unix time in seconds."""
-        row = self._rows.get(key)
-        if row is None or row.until <= now:
-            row = max(
-                (self._rows[each] for each in self._keys.get(key, ())),
-                key=lambda each: each.until,
-                default=None,
-            )
+        with self._lock:
+            row = self._rows.get(key)
+            if row is None or row.until <= now:
+                rows = (self._rows[each] for each in self._keys.get(key, ()))
+                row = max(rows, key=lambda each: each.until, default=None)
         return None if row is None or row.until <= now else Login(row.name, row.identity)
 
     def add(self, row: LoginRow) -> None:
         """A key has logged in; what it was logged in to before, it is no more."""
-        self.remove(row.key)
-        self._rows[row.key] = row
-        self._keys.setdefault(row.identity, set()).add(row.key)
+        with self._lock:
+            self.remove(row.key)
+            self._rows[row.key] = row
+            self._keys.setdefault(row.identity, set()).add(row.key)
 
     def remove(self, key: bytes) -> None:
         """A key is logged in no more."""
-        row = self._rows.pop(key, None)
-        if row is not None:
-            keys = self._keys[row.identity]
-            keys.discard(key)
-            if not keys:
-                del self._keys[row.identity]
+        with self._lock:
+            row = self._rows.pop(key, None)
+            if row is not None:
+                keys = self._keys[row.identity]
+                keys.discard(key)
+                if not keys:
+                    del self._keys[row.identity]
 
     def remove_account(self, identity: bytes, *, but: bytes = b"") -> None:
         """No key of an account is logged in, except `but`."""
-        for key in self._keys.get(identity, set()) - {but}:
-            self.remove(key)
+        with self._lock:
+            for key in self._keys.get(identity, set()) - {but}:
+                self.remove(key)
 
     def expire(self, now: float) -> None:
         """Forget those that are over."""
-        for key in [key for key, row in self._rows.items() if row.until <= now]:
-            self.remove(key)
+        with self._lock:
+            for key in [key for key, row in self._rows.items() if row.until <= now]:
+                self.remove(key)

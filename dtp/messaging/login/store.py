@@ -16,6 +16,7 @@ from dtp.messaging.errors import StoreFailed
 from dtp.messaging.login.limits import LoginLimits
 from dtp.messaging.login.opaque import SECRETS, ServerSecrets
 from dtp.messaging.login.protocol import Credential, Refusal, Slot
+from dtp.messaging.login.sessions import LoginRow
 from dtp.messaging.login.vault import WRAPPED
 from dtp.replacing import replace_file
 
@@ -59,16 +60,6 @@ class Account:
     identity: bytes
     version: int
     vault: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class LoginRow:
-    """A key that is logged in until `until`, Unix time in seconds."""
-
-    key: bytes
-    name: str
-    identity: bytes
-    until: int
 
 
 class LoginStore:

@@ -1,0 +1,67 @@
+"""`[expose.accounts]`: where a login server keeps accounts, and its limits; and who has to have logged in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from dtp.daemon.config import model, values
+from dtp.daemon.config.mailbox import BACKENDS
+from dtp.daemon.config.reading import Section
+
+#: Settings that are called as the limits are, and how each is read.
+_LIMITS: Final[dict[str, Callable[[Any], Any]]] = {
+    **dict.fromkeys(("accounts", "account_tries", "source_tries", "registrations"), values.number(1, 2**31)),
+    **dict.fromkeys(
+        ("account_pause", "source_pause", "registration_pause", "session", "longest_session"), values.duration
+    ),
+}
+
+
+def read_logins(section: Section | None, file: Callable[[Any], Path]) -> model.LoginSettings:
+    """Return what a service of kind login keeps, and where: what isn't said is usual."""
+    from dtp.messaging.login.limits import LoginLimits
+
+    usual = LoginLimits()
+    if section is None:
+        return model.LoginSettings(None, None, "open", usual)
+    store, secrets = section.take("store", file, None), section.take("secrets", file, None)
+    registration = section.take("registration", values.choice(model.REGISTRATIONS), "open")
+    found = {
+        name: section.take(name.replace("_", "-"), read, getattr(usual, name))
+        for name, read in _LIMITS.items()
+    }
+    for name in ("session", "longest_session"):
+        found[name] = int(found[name])
+        if found[name] < 1 and not section.failed(name.replace("_", "-")):
+            key = name.replace("_", "-")
+            section.wrong(f"{key}: has to be a second at least", key)
+    section.finish()
+    return model.LoginSettings(store, secrets, registration, LoginLimits(**found))  # type: ignore[arg-type]
+
+
+def check_logins(section: Section) -> None:
+    """What only other kinds of services have."""
+    for key in BACKENDS:
+        if key in section:
+            section.wrong(f"{key}: a login server keeps accounts itself, and has no backends", key)
+    for key in ("quota", "limits"):
+        if key in section:
+            section.wrong(f"{key}: a login server has limits of its own, in [expose.accounts]", key)
+    for key in ("price", "on-chain"):
+        if key in section:
+            section.wrong(f"{key}: who logs in may come with a key of the moment, and can't pay", key)
+    if "login" in section:
+        section.wrong("login: nobody is logged in who has yet to log in", "login")
+
+
+def check_login_servers(root: Section, config: model.Config) -> None:
+    """Who asks for logins has one server for them, in the same daemon."""
+    servers = [number for number, one in enumerate(config.expose) if one.logins is not None]
+    for number in servers[1:]:
+        root.wrong("kind: a daemon has one login server", "expose", number, "kind")
+    for number, one in enumerate(config.expose):
+        if one.rules.login is not None and not servers:
+            what = 'login: takes a login server: [[expose]] service = "dtp.login", kind = "login"'
+            root.wrong(what, "expose", number, "login")

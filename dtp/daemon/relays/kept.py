@@ -1,0 +1,94 @@
+"""The kinds `mailbox` and `login`: what is asked for is kept here, in files, instead of at a backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dtp.config import data_dir
+from dtp.daemon.config.model import Config, LoginSettings, MailboxSettings
+from dtp.daemon.reasons import Reason
+from dtp.daemon.relays.ledger import Ending
+from dtp.daemon.relays.relaying import AnsweredStream
+from dtp.identity import PeerId
+
+if TYPE_CHECKING:
+    from dtp.daemon.relays.expose import Exposed
+    from dtp.messaging.login.service import LoginService
+    from dtp.messaging.mailbox.service import Mailbox
+
+
+class KeptStream(AnsweredStream):
+    """One stream of requests. Devices watch for as long as they are there, so it ends when asked to."""
+
+    def finish(self, end: Ending) -> None:
+        """End it now: its client comes again, to what is in this one's place, and asks again what wasn't answered."""
+        self.abort(Reason.DRAINING)
+
+
+class Kept:
+    """What a daemon keeps itself, by its settings. A file stays open when a reload changes its service's rules."""
+
+    def __init__(self, identity: PeerId) -> None:
+        """`identity` is the daemon's."""
+        self._identity = identity
+        self._open: dict[MailboxSettings, Mailbox] = {}
+        self._logins: dict[LoginSettings, LoginService] = {}
+        #: The one whose logins count: the last that was opened.
+        self._current: LoginService | None = None
+
+    def open(self, config: Config) -> None:
+        """Open those of `config` that aren't. Raise `StoreFailed` where a file can't be; the others stay."""
+        for settings in _of(config) - self._open.keys():
+            from dtp.messaging.mailbox import Mailbox, open_store
+
+            path = settings.store or data_dir() / "mailbox.sqlite"
+            self._open[settings] = Mailbox(open_store(path, settings.limits))
+
+        for logins in _logins_of(config) - self._logins.keys():
+            self._current = self._logins[logins] = self._open_logins(logins)
+
+    def _open_logins(self, settings: LoginSettings) -> LoginService:
+        from dtp.messaging.login.service import LoginService
+        from dtp.messaging.login.store import LoginStore
+
+        path = settings.store or data_dir() / "login" / "logins.sqlite"
+        store = LoginStore(path, settings.limits, secrets=settings.secrets)
+        service = LoginService(store, self._identity, registration=settings.registration)
+        try:
+            service.begin()
+        except BaseException:
+            store.close()
+            raise
+        return service
+
+    def equip(self, exposed: Exposed) -> None:
+        """Give a service what it answers from, if that is here, and who is logged in."""
+        settings, logins = exposed.config.mailbox, exposed.config.logins
+        exposed.mailbox = None if settings is None else self._open[settings]
+        exposed.logins = None if logins is None else self._logins[logins]
+        exposed.find_login = self.find_login
+
+    def find_login(self, key: bytes, now: float) -> tuple[str, bytes] | None:
+        """Return what account a key is logged in to at `now`, Unix time in seconds."""
+        return None if self._current is None else self._current.sessions.find(key, now)
+
+    async def keep(self, config: Config | None) -> None:
+        """Write what waits, and close those that aren't in `config`. Their streams are over."""
+        for settings in self._open.keys() - (set() if config is None else _of(config)):
+            mailbox = self._open.pop(settings)
+            await mailbox.stop()
+            mailbox.store.close()
+        for logins in self._logins.keys() - (set() if config is None else _logins_of(config)):
+            service = self._logins.pop(logins)
+            if service is self._current:
+                self._current = next(iter(self._logins.values()), None)
+            await service.stop()
+            service.server.store.close()
+
+
+def _of(config: Config) -> set[MailboxSettings]:
+    return {each.mailbox for each in config.expose if each.mailbox is not None}
+
+
+def _logins_of(config: Config) -> set[LoginSettings]:
+    return {each.logins for each in config.expose if each.logins is not None}
