@@ -90,9 +90,9 @@ def test_code_in_the_guide():
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in EXAMPLES if not path.stem.startswith(("mesh_", "messages_"))],
+    [path for path in EXAMPLES if not path.stem.startswith(("mesh_", "messages_", "dapp_"))],
     ids=lambda path: path.stem,
-)  # those of several processes are run by tests/node/test_mesh_examples.py and tests/messaging/test_away_example.py
+)  # those of several processes are run by tests/node/test_mesh_examples.py and tests/messaging/test_*_example.py
 def test_examples_run_by_themselves(path):
     done = subprocess.run(
         [sys.executable, "-P", "-W", "error", path], capture_output=True, text=True, timeout=60, check=False

@@ -61,10 +61,16 @@ class Database:
         self._db.execute("PRAGMA secure_delete = FAST")  # what was deleted is gone from its pages as well
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """Yield the connection for one transaction, which is on the disk when the block ends."""
+    def writing(self, *, synced: bool = True) -> Iterator[sqlite3.Connection]:
+        """Yield the connection for one transaction, which is on the disk when the block ends.
+
+        Without `synced` it outlives the process; after a power cut it may be gone, whole, if none that is synced has
+        followed it.
+        """
         with self._lock:
             try:
+                if not synced:
+                    self._db.execute("PRAGMA synchronous = NORMAL")
                 self._db.execute("BEGIN IMMEDIATE")
                 try:
                     yield self._db
@@ -73,6 +79,9 @@ class Database:
                     if self._db.in_transaction:  # after a full disk SQLite has done it already
                         self._db.execute("ROLLBACK")
                     raise
+                finally:
+                    if not synced:
+                        self._db.execute("PRAGMA synchronous = FULL")
             except sqlite3.Error as fault:
                 raise StoreFailed(f"can't write {self.path}: {fault}") from fault
 

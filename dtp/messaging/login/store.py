@@ -37,6 +37,7 @@ CREATE TABLE credentials (
 ) WITHOUT ROWID;
 CREATE TABLE logins (key BLOB PRIMARY KEY, account INTEGER NOT NULL, until INTEGER NOT NULL, seen INTEGER NOT NULL);
 CREATE INDEX logins_account ON logins (account, seen);
+CREATE INDEX logins_seen ON logins (seen);
 CREATE TABLE invitations (hash BLOB PRIMARY KEY, name TEXT NOT NULL, expires INTEGER NOT NULL)
 """
 
@@ -206,10 +207,12 @@ class LoginStore:
     # ---- who is logged in --------------------------------------------------------------------------------------
 
     def log_in(self, number: int, key: bytes, until: int, now: int) -> list[bytes]:
-        """Keep that a key is logged in. Return the keys that are so no more, since the account has too many."""
-        with self._database.writing() as db:
+        """Keep that a key is logged in. Return the keys that are so no more, since the account has too many.
+
+        After a power cut somebody may have to log in once more; what ends a login is synced.
+        """
+        with self._database.writing(synced=False) as db:
             db.execute("INSERT OR REPLACE INTO logins VALUES (?, ?, ?, ?)", (key, number, until, now))
-            db.execute("DELETE FROM logins WHERE seen < ?", (now - self.limits.remember_key,))
             ended = db.execute(
                 "DELETE FROM logins WHERE key IN (SELECT key FROM logins WHERE account = ? AND key != ? "
                 "ORDER BY seen DESC, key LIMIT -1 OFFSET ?) RETURNING key",
@@ -241,9 +244,10 @@ class LoginStore:
             db.execute("INSERT OR REPLACE INTO invitations VALUES (?, ?, ?)", (invitation, name, expires))
 
     def expire(self, now: int) -> None:
-        """Forget invitations that are over."""
+        """Forget invitations that are over, and keys that have not logged in for long."""
         with self._database.writing() as db:
             db.execute("DELETE FROM invitations WHERE expires <= ?", (now,))
+            db.execute("DELETE FROM logins WHERE seen < ?", (now - self.limits.remember_key,))
 
 
 def _set_credentials(db: sqlite3.Connection, number: int, credentials: Sequence[Credential]) -> None:
