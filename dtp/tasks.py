@@ -151,6 +151,9 @@ class SupervisedTask:
 
     `work` is called for each beginning. The first pause is `first_pause` seconds, each further one twice as long, up
     to `longest_pause`; a beginning that has lasted makes them short again.
+
+    `foreseen` are errors that are no fault of the program, such as a peer that is gone: they are told without a
+    traceback, the first one as a warning, and those that follow in further beginnings as information.
     """
 
     def __init__(
@@ -160,8 +163,10 @@ class SupervisedTask:
         name: str,
         first_pause: float = FIRST_PAUSE,
         longest_pause: float = LONGEST_PAUSE,
+        foreseen: tuple[type[Exception], ...] = (),
     ) -> None:
         self.name = name
+        self._foreseen = foreseen
         self._work = work
         self._pauses = (first_pause, longest_pause)
         self._pause = first_pause
@@ -219,17 +224,24 @@ class SupervisedTask:
             # When a program ends, asyncio cancels everything: that is said only where the loop goes on.
             self._timer = loop.call_later(pause, self._begin_after_cancel)
         else:
-            self._tell(f"{why}; it begins again in {pause:g} s", fault)
+            words = f"{why}; it begins again in {pause:g} s"
+            if isinstance(fault, self._foreseen):
+                level = logging.WARNING if pause == first else logging.INFO
+                log.log(level, "%s: %s", self.name, words, extra={"fields": self._fields()})
+            else:
+                self._tell(words, fault)
             self._timer = loop.call_later(pause, self._begin)
 
     def _begin_after_cancel(self) -> None:
         self._tell(f"{self.error}; it begins again", None)
         self._begin()
 
+    def _fields(self) -> dict[str, object]:
+        return {"event": "task-restarted", "task": self.name, "why": self.error, "restarts": self.restarts}
+
     def _tell(self, what: str, fault: BaseException | None) -> None:
-        fields = {"event": "task-restarted", "task": self.name, "why": self.error, "restarts": self.restarts}
         message = "%s has ended without being stopped: %s"
-        log.error(message, self.name, what, exc_info=fault, extra={"fields": fields})
+        log.error(message, self.name, what, exc_info=fault, extra={"fields": self._fields()})
 
     def retire(self) -> None:
         """Don't begin again: it ends by itself, or has. For what works as well as for its owner."""

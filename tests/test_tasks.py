@@ -65,6 +65,24 @@ def test_what_ends_without_being_stopped_is_logged_counted_and_begins_again(end,
     assert record.fields == {"event": "task-restarted", "task": "worker", "why": why, "restarts": 1}
 
 
+def test_foreseen_errors_are_told_without_a_traceback_and_once_loudly(caplog):
+    async def scenario():
+        async def work():
+            raise ConnectionError("the relay is gone")
+
+        task = SupervisedTask(work, name="worker", foreseen=(ConnectionError,))
+        task.start()
+        await asyncio.sleep(5)
+        await task.stop()
+
+    with caplog.at_level(logging.INFO, logger="dtp.tasks"):
+        clock.run(scenario())
+    assert [each.levelname for each in caplog.records] == ["WARNING", "INFO", "INFO"]
+    assert caplog.records[0].getMessage() == "worker: the relay is gone; it begins again in 1 s"
+    assert all(each.exc_info is None for each in caplog.records)
+    assert caplog.records[2].fields["restarts"] == 3
+
+
 def test_nothing_is_said_of_what_is_cancelled_since_the_program_ends(caplog):
     async def main():
         SupervisedTask(Work(), name="worker").start()

@@ -115,6 +115,8 @@ class Neighbour:
     gave: float = -1.0
     #: A broker's end here: always in the mesh, never judged.
     is_bridge: bool = False
+    #: When others were told of its record last; first when it came, since it links to those others by itself.
+    introduced: float = 0.0
 
     @property
     def short(self) -> bytes:
@@ -176,6 +178,8 @@ class Core:
         #: Neighbours that there is something new for; and those that haven't taken all that there was.
         self.ready: dict[bytes, None] = {}  # in the order in which there was: runs of a simulation are alike
         self.owing: set[bytes] = set()
+        #: Neighbours that have signed another record, which others aren't told of yet.
+        self.renewed: set[bytes] = set()
         #: Unix time less the clock of `now`, seconds.
         self.wall_offset = 0.0
         #: The record of a neighbour, for those that are sent elsewhere.

@@ -261,6 +261,12 @@ class Gossip:
             given = record_of
             self._router.set_records(lambda peer: given(PeerId(peer)))
 
+    def renew_record(self, peer: PeerId) -> None:
+        """Tell others of a neighbour's new record, in a while: those that have a small topic with it, and no link."""
+        if self._loop is not None:
+            self._router.renew_record(peer.key, self._now())
+            self._set_timer()
+
     def _offered(self, offered: RecordsOffered) -> None:
         if self._learn is None or self._loop is None:
             return

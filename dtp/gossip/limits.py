@@ -19,6 +19,9 @@ class GossipLimits:
     message: int = 256 * KIB
     #: Neighbours of a topic up to which everybody sends to everybody in one hop: a mesh of 8 would take two or three.
     full_mesh: int = 50
+    #: Seconds from a neighbour's coming, or from one record of it that its topics' other members were told of, to the
+    #: next: by then it has linked to those that it can reach, and one that signs without end costs little.
+    introduce: float = 10.0
     #: Neighbours that a message is sent to at once in larger topics, and bounds between which that may vary.
     degree: int = 8
     degree_low: int = 6

@@ -216,6 +216,27 @@ class Meshes:
         for state in self._core.topics.values():
             if state.joined:
                 self._maintain(state, now)
+        for peer in sorted(self._core.renewed):
+            self._introduce_again(self._core.neighbours[peer], now)
+
+    def _introduce_again(self, neighbour: Neighbour, now: float) -> None:
+        """Give a neighbour's new record to others of its small topics to whom it says that it has no link."""
+        core = self._core
+        if now < neighbour.introduced + core.limits.introduce:
+            return
+        core.renewed.discard(neighbour.key)
+        neighbour.introduced = now
+        record = core.record_of(neighbour.key)
+        if record is None or core.scores[neighbour.key] < 0:
+            return
+        for name in sorted(neighbour.topics):
+            state = core.topics.get(name)
+            if state is None or not (state.joined and state.exchanges and state.is_full):
+                continue
+            theirs = state.theirs.get(neighbour.key, frozenset())
+            for peer in sorted(state.members - {neighbour.key}):
+                if peer[: frames.SHORT_NAME] not in theirs:
+                    core.tell(core.neighbours[peer], frames.peers(name, [record]), now)
 
     def _maintain(self, state: TopicState, now: float) -> None:
         core, limits = self._core, self._core.limits

@@ -154,6 +154,12 @@ class Router:
         """Say where signed records of neighbours are, for others to find them."""
         self._core.record_of = record_of
 
+    def renew_record(self, peer: bytes, now: float) -> None:
+        """A neighbour has signed another record: others that have its small topics, and no link to it, need it."""
+        if peer in self._core.neighbours:
+            self._core.renewed.add(peer)
+            self._beat_soon(now)
+
     # ---- neighbours ---------------------------------------------------------------------------------------------
 
     def add_peer(
@@ -171,7 +177,8 @@ class Router:
         if len(core.neighbours) >= core.limits.peers:
             core.counts["peers-too-many"] += 1
             return False
-        neighbour = Neighbour(peer, outgoing, source, Outbox(core.limits), is_bridge=is_bridge)
+        outbox = Outbox(core.limits)
+        neighbour = Neighbour(peer, outgoing, source, outbox, is_bridge=is_bridge, introduced=now)
         core.neighbours[peer] = neighbour
         core.scores.add(peer, source, now, is_judged=not is_bridge)
         topics = [state.name for state in core.topics.values() if state.joined]
@@ -195,6 +202,7 @@ class Router:
         core.scores.remove(peer, now)
         core.ready.pop(peer, None)
         core.owing.discard(peer)
+        core.renewed.discard(peer)
         self._beat_soon(now)
 
     # ---- topics -------------------------------------------------------------------------------------------------
@@ -570,7 +578,7 @@ class Router:
                 core.events.append(CutOff(neighbour.key, "it is worth too little"))
         self._meshes.beat(now)
         self._asking.beat(now)
-        is_idle = not (now < core.held.newest + _LIVELY or len(self._asking) or core.owing)
+        is_idle = not (now < core.held.newest + _LIVELY or len(self._asking) or core.owing or core.renewed)
         pause = self.limits.idle_heartbeat if is_idle else self.limits.heartbeat
         self._next_beat = now + pause * core.random.uniform(*_PAUSE)
 

@@ -41,6 +41,7 @@ class Topics:
         self._providers = providers
         await stack.enter_async_context(self.gossip)
         self.gossip.find(record_of=self._record_of, learn=self._learn, connect=self._links.connect)
+        stack.callback(self._book.on_change(lambda record: self.gossip.renew_record(record.peer)))
         self._links.protocols[GOSSIP] = self.gossip.serve
         stack.callback(self._links.listen(self.gossip.add_link, lambda _: None))
 

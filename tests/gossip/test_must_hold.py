@@ -496,6 +496,43 @@ def test_signed_records_are_given_to_newcomers_of_small_topics_and_to_those_that
     assert any(b"record of " + second.key in each.records for each in first.offered)
 
 
+def test_a_new_record_is_given_to_members_that_its_peer_has_no_link_to():
+    """Two that can't dial each other: one has moved behind a relay since the other was told of it."""
+    swarm = Swarm(24)
+    hub, first, second, linked = (swarm.add(T) for _ in range(4))
+    hub.router.set_records(lambda peer: b"record of " + peer)
+    for node in (first, second, linked):
+        swarm.link(node, hub)
+    swarm.link(linked, first)
+    swarm.run(1)
+    first.offered.clear(), second.offered.clear(), linked.offered.clear()
+    hub.router.renew_record(first.key, swarm.now)
+    swarm.run(DEFAULT.introduce - 2)
+    assert second.offered == []
+    swarm.run(4)
+    (offered,) = second.offered
+    assert offered.records == (b"record of " + first.key,)
+    assert first.offered == linked.offered == []
+
+
+def test_one_that_signs_records_without_end_is_told_of_now_and_then():
+    swarm = Swarm(24)
+    hub, first, second = swarm.add(T), swarm.add(T), swarm.add(T)
+    hub.router.set_records(lambda peer: b"record of " + peer)
+    swarm.link(first, hub)
+    swarm.link(second, hub)
+    swarm.run(1)
+    second.offered.clear()
+    for _ in range(600):
+        hub.router.renew_record(first.key, swarm.now)
+        hub.router.renew_record(b"nobody", swarm.now)
+        swarm.run(0.1)
+    assert len(second.offered) <= 60 / DEFAULT.introduce
+    hub.router.remove_peer(first.key, swarm.now)
+    swarm.run(30)
+    assert len(second.offered) <= 60 / DEFAULT.introduce
+
+
 def test_records_of_those_that_are_worth_nothing_are_not_believed():
     swarm = Swarm(25)
     node = swarm.add(T)

@@ -1,6 +1,6 @@
 """A `dtp.Node` of the NAT lab, as a program. What it knows of itself are lines of JSON on standard output.
 
-`public`; `hidden PUBLIC`; `asking PUBLIC PEER`, where PUBLIC is what `public` says.
+`public [TOPIC]`; `hidden PUBLIC`; `asking PUBLIC PEER`; `member PUBLIC`, where PUBLIC is what `public` says.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ async def until(condition: Any) -> None:
         await asyncio.sleep(0.05)
 
 
-async def public() -> None:
+async def public(topic: str = "") -> None:
     node = Node(
         listen=["tcp://203.0.113.1:7000", "quic://203.0.113.1:7000"],
         relay=True,
@@ -39,7 +40,10 @@ async def public() -> None:
     )
     async with node:
         say(bootstrap=[str(node.addresses[0]), "203.0.113.1:7001"])
-        await until_told()
+        async with AsyncExitStack() as stack:
+            if topic:
+                await stack.enter_async_context(node.topic(topic))
+            await until_told()
         say(verdict=node.dialability.verdict, serves=not node.dht.node.client)
 
 
@@ -88,11 +92,27 @@ async def asking(bootstrap: str, peer: str) -> None:
         await until_told()
 
 
+async def member(bootstrap: str) -> None:
+    """Has a topic with another one that nobody can dial either, and is linked to it directly at last."""
+    seed = json.loads(bootstrap)[:1]  # without the DHT, which knows where everybody is
+    options = {"listen": ["tcp://0.0.0.0:9000", "quic://0.0.0.0:9000"], "discover": (), "bootstrap": seed}
+    async with Node(**options) as node, node.topic("stock") as topic:
+
+        def others() -> list[str]:
+            public = json.loads(bootstrap)[0]
+            return [each.connection.stats.carriers[0] for each in node.links if str(each.peer) not in public]
+
+        await until(lambda: any(each.startswith("quic://203.0.113.1") for each in others()))
+        await until(lambda: len(topic.members) == 2)
+        say(carriers=others())
+        await until_told()
+
+
 if __name__ == "__main__":
     role, *arguments = sys.argv[1:]
 
     async def main() -> None:
         async with asyncio.timeout(120):
-            await {"public": public, "hidden": hidden, "asking": asking}[role](*arguments)
+            await {"public": public, "hidden": hidden, "asking": asking, "member": member}[role](*arguments)
 
     asyncio.run(main())

@@ -33,6 +33,19 @@ def test_a_hidden_node_is_found_at_a_relay_and_reached_directly(kind: str) -> No
         assert told["serves"]
 
 
+def test_hidden_members_of_a_topic_are_told_where_each_other_is_and_link_directly() -> None:
+    """Both have the topic with the public node at first: when each learns of the other, neither has a place yet."""
+    with lab("port-restricted", "restricted") as place:
+        public = Node(place, "pub", "public", "stock", program=PROGRAM)
+        bootstrap = json.dumps(public.line()["bootstrap"])
+        members = [Node(place, host, "member", bootstrap, program=PROGRAM) for host in "ab"]
+        for each, other in zip(members, ("203.0.113.12", "203.0.113.11"), strict=True):
+            assert each.line()["carriers"][0].startswith(f"quic://{other}:")
+        for each in members:
+            each.end()
+        public.end()
+
+
 def test_a_node_that_others_reach_takes_no_place() -> None:
     """The NAT sends all that comes to the node."""
     with lab("full-cone", "full-cone") as place:

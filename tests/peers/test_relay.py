@@ -112,7 +112,7 @@ def test_an_address_by_a_relay_is_dialled_like_any_other() -> None:
     run(main())
 
 
-def test_a_reservation_comes_back_after_the_relay_was_gone() -> None:
+def test_a_reservation_comes_back_after_the_relay_was_gone(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             first = await dtp.listen("memory://relay", {RELAY_SERVICE: Relay().serve}, identity=RELAY)
@@ -126,6 +126,9 @@ def test_a_reservation_comes_back_after_the_relay_was_gone() -> None:
                 assert connection.peer == BOB.id
 
     run(main())
+    told = [each for each in caplog.records if each.name == "dtp.tasks"]
+    assert [each.levelname for each in told] == ["WARNING"]  # nothing is wrong with this program
+    assert "it begins again in 1 s" in told[0].getMessage()
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,8 @@ class DhtNode:
         self._upkeep = Upkeep(
             author or identity, self._network, self.store, self._timers, self.reachability, random
         )
+        if author is None or author.id == identity.id:  # else nobody is to learn that they are one
+            self._server.published = self._upkeep.published
         self._set_client(client)
         self.set_unix(now, unix)
         self._upkeep.start(now)

@@ -7,7 +7,7 @@ own: nobody can turn this node against somebody else's address.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from random import Random
 from typing import Final
@@ -38,7 +38,7 @@ from dtp.peers.dht.messages import (
     encode,
     question_to_sign,
 )
-from dtp.peers.dht.records import decode_record
+from dtp.peers.dht.records import Record, decode_record
 from dtp.peers.dht.store import RecordStore
 from dtp.peers.dht.table import RoutingTable
 
@@ -70,6 +70,9 @@ class Server:
         )
         #: Has a third node dial somebody; set by the node, which has the exchange.
         self.have_dialled: Callable[[Endpoint, bytes, float], int] = lambda endpoint, nonce, now: 0
+        #: The node's own records, by kind and target, and when each was given to others; set by the node. Where it
+        #: is the only one that serves, since all others are behind NATs, nobody else can keep them.
+        self.published: Mapping[tuple[int, bytes], tuple[Record, float]] = {}
         #: True while this node serves nobody.
         self.client = False
         #: What is added to `now` for Unix time.
@@ -198,7 +201,11 @@ class Server:
     def _records(self, kind: int, target: bytes, now: float) -> list[bytes]:
         """Return the records at `target` that still hold; of many, each time in another order."""
         unix = now + self.unix_offset
-        records = [each.encoded for each in self._store.get(kind, target) if each.expires > unix]
+        held = {each.author: each for each in self._store.get(kind, target)}
+        own, _ = self.published.get((kind, target), (None, 0.0))
+        if own is not None and (own.author not in held or own.order > held[own.author].order):
+            held[own.author] = own
+        records = [each.encoded for each in held.values() if each.expires > unix]
         if len(records) > 1:
             self._random.shuffle(records)
         return records

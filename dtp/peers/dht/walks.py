@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dtp.peers.dht.addresses import Endpoint
 from dtp.peers.dht.admission import NONE
 from dtp.peers.dht.contacts import Contact, KnownContacts
-from dtp.peers.dht.errors import DhtRecordError, MessageError
+from dtp.peers.dht.errors import DhtRecordError, DhtRecordExpired, DhtRecordFromFuture, MessageError
 from dtp.peers.dht.exchange import Exchange, Heard, Outcome
 from dtp.peers.dht.limits import DhtLimits
 from dtp.peers.dht.lookup import Lookup
@@ -23,6 +23,10 @@ _NODES = {Kind.NODES: 0, Kind.FOUND: 0, Kind.STORED: 1}
 _OURSELVES = -1
 #: For so long whoever did not answer is left out when others tell of it, seconds: they may not have noticed.
 _SHUNNED = 60.0
+
+
+class _AnotherRecord(DhtRecordError):
+    """A record is genuine, and belongs elsewhere."""
 
 
 @dataclass(slots=True)
@@ -215,30 +219,32 @@ class GetWalk(Walk):
         return Kind.GET, (self._target, int(self._kind))
 
     def _take(self, contact: Contact, answer: Answer, now: float) -> None:
-        if not answer.args[1]:
+        records = []
+        for data in answer.args[1]:
+            try:
+                records.append(self._checked(data, now))
+            except (DhtRecordExpired, DhtRecordFromFuture) as fault:  # clocks differ: nobody has lied
+                self._network.counts[f"answers refused: {fault.code}"] += 1
+            except DhtRecordError as fault:  # who tells of such is not asked again
+                what = "another record" if type(fault) is _AnotherRecord else fault.code
+                self._network.counts[f"answers refused: {what}"] += 1
+                self._network.table.remove(contact, now)
+                self.lookup.failed(contact)
+                return
+        if not records:
             self._lacking.append(contact)
             return
-        for data in answer.args[1]:
-            record = self._checked(contact, data, now)
-            if record is None:
-                return
+        for record in records:
             self._add(record, contact)
         if len(set(self._tellers.values())) >= self._network.limits.paths and not self._ended:
             self._finish(now)
 
-    def _checked(self, contact: Contact, data: bytes, now: float) -> Record | None:
-        """Return the record; None where it is none, or another's: who tells of such is not asked again."""
-        try:
-            record = decode_record(self._kind, data, now + self._network.unix_offset)
-            if record.target == self._target:
-                return record
-        except DhtRecordError as fault:
-            self._network.counts[f"answers refused: {fault.code}"] += 1
-        else:
-            self._network.counts["answers refused: another record"] += 1
-        self._network.table.remove(contact, now)
-        self.lookup.failed(contact)
-        return None
+    def _checked(self, data: bytes, now: float) -> Record:
+        """Return the record. Raise `DhtRecordError` where it is none, doesn't hold, or is not what was asked for."""
+        record = decode_record(self._kind, data, now + self._network.unix_offset)
+        if record.target != self._target:
+            raise _AnotherRecord("a record that was not asked for")
+        return record
 
     def _add(self, record: Record, contact: Contact) -> None:
         held = self._records.get(record.author)

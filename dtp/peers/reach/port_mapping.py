@@ -83,7 +83,10 @@ class PortMapping:
     def _find(self) -> str:
         router = self._router
         router.discoverdelay = SEARCH
-        router.discover()
+        try:
+            router.discover()
+        except Exception as error:  # the library raises that itself where nobody answers, and says "Success"
+            raise PortMappingError("no router answers by UPnP") from error
         router.selectigd()
         return str(router.externalipaddress())
 
@@ -104,5 +107,7 @@ class PortMapping:
         """Do `work` in a thread, since the library waits for the network; its errors have no type of their own."""
         try:
             return await asyncio.to_thread(work)
+        except PortMappingError:
+            raise
         except Exception as error:  # the library raises that itself
             raise PortMappingError(f"no port of the router: {error}") from error

@@ -30,6 +30,9 @@ from dtp.tasks import SupervisedTask, TaskSet
 
 log = logging.getLogger("dtp.peers")
 
+#: What a relay that is gone, or says no, comes to.
+_GONE: Final = (CarrierError, PeerError, EOFError, TimeoutError)
+
 #: Seconds for an answer of a relay.
 PATIENCE: Final = 15.0
 #: Connections to relays that are kept for dialling: one for each relay.
@@ -206,14 +209,14 @@ class Reservation(CarrierListener):
         self._streams = TaskSet()
         #: Called when it is closed.
         self.on_close: Callable[[], object] | None = None
-        self._keeping = SupervisedTask(self._keep, name="dtp-reservation")
+        self._keeping = SupervisedTask(self._keep, name="dtp-reservation", foreseen=_GONE)
 
     async def start(self) -> None:
         """Get the first reservation, and keep it from then on. Raise `ListenError`, `RelayRefused`."""
         try:
             self._connection = await self._connect(self._place.address)
             await self._reserve(self._connection)
-        except (CarrierError, PeerError, EOFError, TimeoutError) as error:
+        except _GONE as error:
             if self._connection is not None:
                 self._connection.abort()
             if isinstance(error, RelayRefused):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from dtp.peers.dht.limits import DEFAULT_LIMITS, DhtLimits
@@ -236,6 +238,34 @@ def test_what_is_kept_ready_alone_is_published_when_others_come() -> None:
     assert [swarm.get(where, record) for where in others] == [b"x"] * 3
 
 
+def test_the_only_node_that_serves_tells_of_its_own_records() -> None:
+    """One node that can be reached, and others behind NATs: nobody else can keep what it publishes."""
+    swarm = Swarm(3)
+    seed = swarm.add()
+    identity = swarm.nodes[seed].identity
+    record = Record.of(Mutable.sign(identity, b"x", name="n", sequence=1, now=swarm.unix))
+    swarm.nodes[seed].keep(record)
+    clients = [swarm.add(seed, client=True) for _ in range(2)]
+    swarm.run(5)
+    assert [swarm.get(where, record) for where in clients] == [b"x"] * 2
+    swarm.nodes[seed].withdraw(record.kind, record.target)
+    assert swarm.get(clients[0], record) is None
+
+
+def test_a_node_that_asks_as_somebody_else_does_not_tell_whose_records_it_publishes() -> None:
+    swarm = Swarm(3)
+    author = swarm.identity()
+    made = DhtNode(swarm.identity(), now=swarm.now, unix=swarm.unix, random=Random(1), author=author)
+    hidden = ("127.0.9.1", 4000)
+    swarm.network.add(hidden, made)
+    record = Record.of(Mutable.sign(author, b"x", name="n", sequence=1, now=swarm.unix))
+    made.keep(record)
+    asker = swarm.add(hidden, client=True)
+    swarm.run(5)
+    assert len(swarm.nodes[asker].contacts) == 1
+    assert swarm.get(asker, record) is None
+
+
 def test_loss_is_made_up_for() -> None:
     swarm = Swarm(5, loss=0.05, latency=lambda source, destination: 0.03)
     swarm.add()
@@ -298,6 +328,8 @@ def test_clocks_that_are_set_don_t_hold_anything_up() -> None:
     assert swarm.get(there, record) is None  # for that clock it has ended
     assert record.value.value == signed.value
     assert swarm.nodes[there].counts["records refused: dht-record-expired"] >= 1
+    assert swarm.nodes[there].counts["answers refused: dht-record-expired"] >= 1
+    assert len(swarm.nodes[there].table) == 5  # whoever told of it has done nothing wrong
     swarm.nodes[there].set_unix(swarm.now, swarm.unix)
     assert swarm.get(there, record) == b"x"
 
