@@ -533,6 +533,26 @@ def test_one_that_signs_records_without_end_is_told_of_now_and_then():
     assert len(second.offered) <= 60 / DEFAULT.introduce
 
 
+def test_a_mesh_of_the_worthless_gets_better_neighbours_now_and_then():
+    """Opportunistic grafting (GossipSub v1.1, "Opportunistic Grafting"): who fills a mesh isn't left alone in it."""
+    limits = GossipLimits(full_mesh=2, degree=4, degree_low=3, degree_high=8, degree_score=1, degree_out=1)
+    swarm = Swarm(24, limits=limits, weights=replace(DEFAULT_WEIGHTS, time_in_mesh=0.0))
+    node = swarm.add(T)
+    puppets = [swarm.add_puppet(node) for _ in range(10)]
+    for puppet in puppets:
+        puppet.send(node, frames.frame(Kind.SUBSCRIBE, frames.named(W)))
+    swarm.run(100)
+    poor = node.router.mesh(W)
+    good = {puppet.key for puppet in puppets} - poor
+    assert len(poor) < 9
+    for peer in good:
+        node.router.set_application_score(peer, 20.0)
+    swarm.run(DEFAULT.idle_heartbeat)
+    assert not good & node.router.mesh(W)
+    swarm.run(700)
+    assert len(good & node.router.mesh(W)) >= 2
+
+
 def test_records_of_those_that_are_worth_nothing_are_not_believed():
     swarm = Swarm(25)
     node = swarm.add(T)

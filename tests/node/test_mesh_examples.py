@@ -54,10 +54,10 @@ PRINTED = {
         "the castle's gate is open",
     ],
     "mesh_weather": [
-        "coast: 331 sensors, 10 degrees",
-        "hills: 329 sensors, 15 degrees",
-        "plain: 330 sensors, 20 degrees",
-        "a station that came late has 990 readings of 1000; forged ones were refused",
+        "coast: 661 sensors, 10 degrees",
+        "hills: 660 sensors, 15 degrees",
+        "plain: 659 sensors, 20 degrees",
+        "a station that came late has 1980 readings of 2000; forged ones were refused",
     ],
 }
 
