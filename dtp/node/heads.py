@@ -173,6 +173,10 @@ class _Neighbour:
     poll_at: float
     failures: int = 0
     busy: Action | None = None
+    #: What it had announced when that was begun, and its digest where it had named only a part. What it announces
+    #: meanwhile is no lie for not having come by then.
+    promised: dict[bytes, int] = field(default_factory=dict)
+    promised_other: bytes = b""
 
 
 class HeadsPlan:
@@ -263,16 +267,24 @@ class HeadsPlan:
 
     def answered(self, peer: bytes, said: Heads, ours: Sequences, digest: bytes, now: float) -> None:
         """Take a neighbour's answer to a probe."""
-        self._ended(peer, now)
-        claim = self._claims.pop(peer, _Claim())
+        promised, other = self._ended(peer, now)
+        later = self._later(peer, promised, other, now)
         has = ours if said.digest == digest else said.heads
-        if said.is_all and any(last > has.get(author, 0) for author, last in claim.heads.items()):
+        if said.is_all and any(last > has.get(author, 0) for author, last in promised.items()):
             self._disbelieve(peer, now)  # it had announced more
-        if said.digest != digest and not self._is_disbelieved(peer, now):
+        elif said.digest != digest:
             self._note(said, ours)
-            self._keep(
-                peer, _Claim(dict(said.heads), b"" if said.is_all else said.digest, is_due=True, since=now)
-            )
+            later.heads = dict(said.heads) | later.heads
+            later.other = later.other or (b"" if said.is_all else said.digest)
+            later.is_due = True
+        if not self._is_disbelieved(peer, now):
+            self._keep(peer, later)
+
+    def _later(self, peer: bytes, promised: dict[bytes, int], other: bytes, now: float) -> _Claim:
+        """Take a peer's claim away, and return what it has announced beyond what it was asked for."""
+        claim = self._claims.pop(peer, _Claim())
+        newer = {author: last for author, last in claim.heads.items() if last > promised.get(author, 0)}
+        return _Claim(newer, b"" if claim.other == other else claim.other, since=now)
 
     def _note(self, said: Heads, ours: Sequences) -> None:
         """Remember what others need not be told any more: only what is here, for the rest may be a lie."""
@@ -292,14 +304,14 @@ class HeadsPlan:
         wanted here."""
         neighbour = self._neighbours.get(peer)
         without = neighbour.busy.without if neighbour and isinstance(neighbour.busy, Fetch) else frozenset()
-        self._ended(peer, now)
-        claim = self._claims.pop(peer, _Claim())
-        missing = claim.missing(ours, out)
+        promised, other = self._ended(peer, now)
+        later = self._later(peer, promised, other, now)
+        missing = _Claim(promised).missing(ours, out)
         is_honest = not missing.keys() - without
         if is_honest:
-            self._note(Heads(b"", claim.heads, True), ours)
-            if missing:
-                self._keep(peer, _Claim(missing))
+            self._note(Heads(b"", promised, True), ours)
+            later.heads = _Claim(missing | later.heads).missing(ours, out)
+            self._keep(peer, later)
         else:
             self._disbelieve(peer, now)
         return is_honest
@@ -328,11 +340,15 @@ class HeadsPlan:
             neighbour.ready_at = now + pause * (1 + self._random.random() / 2)
             neighbour.poll_at = neighbour.ready_at + (0 if neighbour.failures < 8 else self._limits.poll)
 
-    def _ended(self, peer: bytes, now: float) -> None:
+    def _ended(self, peer: bytes, now: float) -> tuple[dict[bytes, int], bytes]:
+        """Note that nothing is under way with a peer any more; return what it had promised when it was begun."""
         neighbour = self._neighbours.get(peer)
-        if neighbour is not None:
-            neighbour.busy, neighbour.failures = None, 0
-            neighbour.poll_at = now + self._limits.poll * (0.75 + self._random.random() / 2)
+        if neighbour is None:
+            return {}, b""
+        neighbour.busy, neighbour.failures = None, 0
+        neighbour.poll_at = now + self._limits.poll * (0.75 + self._random.random() / 2)
+        promised, neighbour.promised = neighbour.promised, {}
+        return promised, neighbour.promised_other
 
     # ---- what is next ---------------------------------------------------------------------------------------
 
@@ -461,7 +477,9 @@ class HeadsPlan:
             del self._claims[announcer]  # the polls go on, and so does what is announced next
 
     def _begin(self, action: Probe | Fetch) -> Action:
-        self._neighbours[action.peer].busy = action
+        neighbour, claim = self._neighbours[action.peer], self._claims.get(action.peer, _Claim())
+        neighbour.busy = action
+        neighbour.promised, neighbour.promised_other = dict(claim.heads), claim.other
         return action
 
     # ---- what to announce -----------------------------------------------------------------------------------

@@ -99,6 +99,45 @@ def test_a_liar_is_not_believed_for_a_while_that_grows() -> None:
     assert pauses == [30, 60, 120, 240]
 
 
+def test_what_is_announced_during_a_sync_is_no_lie_and_is_fetched_next() -> None:
+    """Who writes without a pause announces more while others sync: they can't have got that yet."""
+    made = plan()
+    made.link_up(PEERS[0], 0.0, outgoing=False)
+    made.heard(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 3}, True), {}, DIGEST, 0.0)
+    assert made.next({}, DIGEST, (), 0.0) == [Fetch(PEERS[0])]
+    made.heard(PEERS[0], Heads(b"y" * 16, {AUTHORS[0]: 5, AUTHORS[1]: 1}, True), {}, DIGEST, 0.1)
+    ours = {AUTHORS[0]: 3}
+    assert made.fetched(PEERS[0], ours, (), 0.2)
+    assert made.may_announce(PEERS[0], 0.2)
+    assert made.missing(ours) == {AUTHORS[0]: 5, AUTHORS[1]: 1}
+    assert made.next(ours, DIGEST, (), 0.3) == [Fetch(PEERS[0])]
+    assert not made.fetched(PEERS[0], ours, (), 0.4)  # by now it should have given them
+    assert not made.may_announce(PEERS[0], 0.5)
+
+
+def test_what_is_announced_while_a_peer_is_asked_is_no_lie() -> None:
+    made = plan()
+    made.link_up(PEERS[0], 0.0, outgoing=True)
+    assert made.next({}, DIGEST, (), 0.0) == [Probe(PEERS[0])]
+    made.heard(PEERS[0], Heads(b"y" * 16, {AUTHORS[0]: 5}, True), {}, DIGEST, 0.1)
+    made.answered(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 3}, True), {}, DIGEST, 0.2)  # as of before
+    assert made.may_announce(PEERS[0], 0.2)
+    assert made.missing({}) == {AUTHORS[0]: 5}
+
+
+def test_a_digest_that_is_announced_during_a_sync_is_compared_afterwards() -> None:
+    """More authors than an announcement names: what it didn't name is missing all the same."""
+    made = plan()
+    made.link_up(PEERS[0], 0.0, outgoing=False)
+    made.heard(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 1}, False), {}, DIGEST, 0.0)
+    assert made.next({}, DIGEST, (), 0.0) == [Fetch(PEERS[0])]
+    made.heard(PEERS[0], Heads(b"y" * 16, {AUTHORS[0]: 1}, False), {}, DIGEST, 0.1)
+    assert made.fetched(PEERS[0], {AUTHORS[0]: 1}, (), 0.2)
+    assert made.next({AUTHORS[0]: 1}, DIGEST, (), 0.3) == [Fetch(PEERS[0])]
+    assert made.fetched(PEERS[0], {AUTHORS[0]: 1}, (), 0.4)
+    assert made.next({AUTHORS[0]: 1}, DIGEST, (), 0.5) == []  # once: it doesn't go on for ever
+
+
 def test_what_a_liar_says_keeps_nobody_from_announcing() -> None:
     made = plan()
     made.heard(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 1 << 60}, True), {}, DIGEST, 0.0)
