@@ -148,23 +148,23 @@ def test_a_claim_is_weighed_at_the_price_that_is_signed(market, cheap):
 
 
 @pytest.mark.slow
-def test_a_price_that_rises_behind_the_weighing_is_not_signed(market):
+def test_a_price_that_rises_behind_the_weighing_is_not_signed(market, monkeypatch):
     async def scenario(sessions):
         serving = await sold(sessions, 2, EAGER)
         before = sessions.purse(serving.chain.address)
-        simulate = serving.chain.simulate
+        simulate = ChainClient.simulate
 
-        async def then_raise(*arguments, **options):
-            found = await simulate(*arguments, **options)
+        async def then_raise(chain, *arguments, **options):
+            found = await simulate(chain, *arguments, **options)
             sessions.node.lie(lies.price(8))
-            await serving.chain.epoch()
+            await chain.epoch()
             return found
 
-        serving.chain.simulate = then_raise
-        with pytest.raises(GasTooHigh):
-            await serving.cashier.look()
+        with monkeypatch.context() as patch:
+            patch.setattr(ChainClient, "simulate", then_raise)
+            with pytest.raises(GasTooHigh):
+                await serving.cashier.look()
         assert sessions.purse(serving.chain.address) == before
-        del serving.chain.simulate
         sessions.node.lie({})
 
     play(market, "server", scenario)
