@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -56,18 +56,23 @@ class Listening:
 
         decide: Admit = admit
         urls = self.urls or (DEFAULT_URL,)
-        direct = [url for url in urls if not url.startswith("relay:")]
-        listener = await listen(direct, handler, identity=self.identity, psk=self.psk, admit=decide)
-        try:
-            for url in urls:
-                if url.startswith("relay:"):
-                    from dtp.peers.reach.relay_client import relay_kind
+        return await listen_at(urls, handler, identity=self.identity, psk=self.psk, admit=decide)
 
-                    await listener.add(url, relay_kind(self.identity))
-        except BaseException:
-            await listener.close()
-            raise
-        return listener
+
+async def listen_at(urls: Sequence[str], services: Any, *, identity: Identity, **options: Any) -> Listener:
+    """Listen as `dtp.listen`, also at relays."""
+    direct = [url for url in urls if not url.startswith("relay:")]
+    listener = await listen(direct, services, identity=identity, **options)
+    try:
+        for url in urls:
+            if url.startswith("relay:"):
+                from dtp.peers.reach.relay_client import relay_kind
+
+                await listener.add(url, relay_kind(identity))
+    except BaseException:
+        await listener.close()
+        raise
+    return listener
 
 
 def listening_options(command: Callable[..., Any]) -> Callable[..., Any]:

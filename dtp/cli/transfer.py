@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from dtp.carriers.errors import DialError
 from dtp.cli.listening import Listening, addresses, listening_options, print_identity_note
 from dtp.cli.options import (
     IdentitySource,
-    address_argument,
     identity_options,
     parse_address,
     psk_file_option,
@@ -28,6 +28,7 @@ from dtp.cli.output import json_option, print_line
 from dtp.cli.paying import Payment, payment_options
 from dtp.cli.progress import Meter, size_text, speed_text
 from dtp.cli.run import run, when_stdin_ends
+from dtp.cli.words import find_by_words, send_by_words
 from dtp.errors import CarrierError, DtpError, PeerError
 from dtp.files import (
     FileInfo,
@@ -47,10 +48,11 @@ from dtp.files import (
     send_file,
 )
 from dtp.files.names import open_regular
+from dtp.files.words import WordCode, looks_like_code
 from dtp.identity import PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
-from dtp.net.dial import Connecting, connect
+from dtp.net.dial import Connecting, DialTimeout, connect
 from dtp.net.listener import Refuse, Request
 from dtp.net.stream import Stream
 from dtp.pay.errors import BudgetSpent, MoneyNotAdded
@@ -68,28 +70,54 @@ _T = TypeVar("_T")
 _NAME_SIZE = 10
 #: How long a sender has to answer when another one wants its place, seconds.
 _ANSWER = 3.0
+#: Where a file is fetched that is sent by a code of words.
+_WORDS_URL = "tcp://0.0.0.0:0"
 #: How long a peer may take to offer the file that it is asked for, seconds: a disk that has to wake up.
 _OFFER = 30.0
 
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, readable=False), metavar="FILE")
-@address_argument
+@click.argument("address", metavar="[ADDRESS]", required=False, callback=parse_address)
 @click.option("--name", metavar="NAME", help="Send it under another name.")
+@click.option("--words", is_flag=True, help="Print a code of words for 'dtp recv', which needs no address.")
+@click.option("--listen", "-l", "urls", multiple=True, metavar="URL",
+              help="With --words: where the file is fetched, relay://... among them. "
+              f"[default: {_WORDS_URL}, for this network]")  # fmt: skip
 @identity_options("--identity", "-i")
 @psk_file_option
 @verbose_option
 @json_option
-def send(file: Path, address: Address, name: str | None, identity: IdentitySource, psk: bytes | None) -> None:
+def send(
+    file: Path,
+    address: Address | None,
+    name: str | None,
+    words: bool,
+    urls: tuple[str, ...],
+    identity: IdentitySource,
+    psk: bytes | None,
+) -> None:
     """Send FILE to a peer that runs 'dtp recv', which has printed the ADDRESS.
+
+    With --words to whoever is told the code that is printed, on this network or by a relay. It is good for one try.
 
     The peer checks the SHA-256 of what arrived. After a cut run the same command again: it goes on where it was.
 
     \b
-    Example:
+    Examples:
       dtp send holiday.mp4 dtp+tcp://dtp1...@192.168.1.5:40123/recv-x5mzq2...
+      dtp send --words holiday.mp4
     """
-    run(_send(file, address, name, identity, psk))
+    if words == (address is not None):
+        raise click.UsageError("say where to: an ADDRESS, or --words")
+    if address is not None:
+        if urls:
+            raise click.UsageError("--listen is for --words")
+        run(_send(file, address, name, identity, psk))
+    elif name is not None or psk is not None:
+        raise click.UsageError("with --words there is neither --name nor a pre-shared key")
+    else:
+        run(send_by_words(file, urls or (_WORDS_URL,)))
 
 
 async def _send(
@@ -130,7 +158,9 @@ def _check_file(file: Path, name: str | None) -> None:
 
 
 @click.command()
-@click.argument("address", metavar="[ADDRESS]", required=False, callback=parse_address)
+@click.argument("source", metavar="[ADDRESS|CODE]", required=False)
+@click.option("--relay", "relays", multiple=True, metavar="URL",
+              help="With a CODE: look for its sender at this relay too, relay://HOST:PORT?relay=dtp1...")  # fmt: skip
 @click.option("--output", "-o", type=click.Path(), metavar="PATH", default=".",
               help="The folder to put it in, or a path to store it at. [default: the current folder]")  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
@@ -143,7 +173,8 @@ def _check_file(file: Path, name: str | None) -> None:
 @verbose_option
 @json_option
 def recv(
-    address: Address | None,
+    source: str | None,
+    relays: tuple[str, ...],
     output: str,
     force: bool,
     keep: bool,
@@ -154,7 +185,7 @@ def recv(
     """Wait for a file that a peer sends, or fetch the one at ADDRESS that a peer serves.
 
     Without ADDRESS it prints the address to give to 'dtp send', and ends when a file is here. With ADDRESS it fetches
-    what 'dtp serve --file' serves: the path of the file follows the service.
+    what 'dtp serve --file' serves: the path of the file follows the service. 'dtp send --words' prints a CODE.
 
     The SHA-256 is checked. What comes before a cut is kept as NAME.part and used the next time.
 
@@ -163,20 +194,28 @@ def recv(
     \b
     Examples:
       dtp recv --output ~/Downloads --listen tcp://0.0.0.0:0
+      dtp recv 7-cactus-violin
       dtp recv dtp://0x.../files/big.iso --budget 0.5SUI
       dtp recv dtp+tcp://dtp1...@192.168.1.5:9700/files/disk.iso
     """
+    code = WordCode.parse(source) if source and looks_like_code(source) else None
+    address = Address.parse(source) if source and code is None else None
+    if relays and code is None:
+        raise click.UsageError("--relay is for a CODE")
     path = Path(output)
     folder, name = (path, None) if path.is_dir() or output.endswith(os.sep) else (path.parent, path.name)
     if not folder.is_dir():
         raise click.UsageError(f"--output: there is no folder {folder}")
     _check_folder(folder)
-    if address is not None:
+    if source is not None:
         if keep or service or listening.allow or listening.until_eof or listening.urls:
             raise click.UsageError(
                 "with an ADDRESS nobody is waited for: no --listen, --allow, --service, --keep, --until-eof"
             )
-        run(_fetch(address, folder, name, force, listening, payment))
+        if code is not None:
+            run(_fetch_by_words(code, relays, folder, name, force, listening, payment))
+        elif address is not None:
+            run(_fetch(address, folder, name, force, listening, payment))
     else:
         run(_Receiver(folder, name, force, keep, listening, service).run())
 
@@ -225,6 +264,26 @@ async def _fetch(
             f"{path}: {size_text(file.size)}, is here already: the size and the time are those of the server's file. "
             "Nothing was paid; --force compares what is in them",
         )
+
+
+async def _fetch_by_words(
+    code: WordCode,
+    relays: tuple[str, ...],
+    folder: Path,
+    name: str | None,
+    force: bool,
+    listening: Listening,
+    payment: Payment,
+) -> None:
+    places = await find_by_words(code, relays)
+    for place in places:
+        try:
+            await _fetch(place, folder, name, force, listening, payment)
+        except (DialError, DialTimeout):
+            if place is places[-1]:
+                raise
+        else:
+            return
 
 
 class _AlreadyHere(Exception):
