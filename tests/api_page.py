@@ -50,7 +50,7 @@ MODULES: dict[str, tuple[str, str]] = {
         " HandshakeRefused ProtocolError Refusal Refuse StreamClosed StreamReset TooManyStreams WrongIdentity",
     ),
     "dtp.peers.dht": ("Public facts among peers.", ""),
-    "dtp.messaging.person.messenger": ("Messages to people.", "Group Message Messenger"),
+    "dtp.messaging.person.messenger": ("Messages to people.", "Group Message Messenger Room"),
     "dtp.messaging.calls.calling": ("Calls of people.", "ActiveCall CallEnded Calls Media"),
     "dtp.messaging.calls.media": ("Media of calls.", "MediaEnd"),
     "dtp.messaging.calls.book": ("Where a call is.", "Phase"),

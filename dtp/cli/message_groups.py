@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -70,13 +71,16 @@ def create(name: str, people: tuple[str, ...], **who: Any) -> None:
 @group.command()
 @click.argument("name")
 @click.argument("person")
-@click.option("--administrator", is_flag=True, help="They may add and remove others.")
+@click.option("--administrator", is_flag=True, help="They may do everything.")
+@click.option(
+    "--moderator", is_flag=True, help="They may add, invite and remove members, and delete messages."
+)
 @messenger_options
-def add(name: str, person: str, administrator: bool, **who: Any) -> None:
+def add(name: str, person: str, administrator: bool, moderator: bool, **who: Any) -> None:
     """Add somebody, who reads what is written from now on; or give a member another role."""
 
     async def work(messenger: Messenger, found: People) -> None:
-        await found.add(person, administrator=administrator)
+        await found.add(person, administrator=administrator, moderator=moderator)
 
     _run(name, work, **who)
     print_result({"added": person, "group": name}, f"{escape_text(person)} is in {escape_text(name)}")
@@ -112,6 +116,74 @@ def send(name: str, text: tuple[str, ...], **who: Any) -> None:
     print_result({"message": sent, "group": name}, "sent")
 
 
+@group.command()
+@click.argument("name")
+@click.argument("room")
+@click.option("--close", is_flag=True, help="Close it instead.")
+@messenger_options
+def room(name: str, room: str, close: bool, **who: Any) -> None:
+    """Open a ROOM of a group: a conversation of its own. 'dtp message send NAME/ROOM text' writes there."""
+
+    async def work(messenger: Messenger, found: People) -> str:
+        if not close:
+            return (await found.open_room(room)).id.hex()
+        rooms = [each for each in found.rooms if each.name == room]
+        if not rooms:
+            raise NoGroup(f"{name!r} has no room {room!r}: see 'dtp group list'")
+        await found.close_room(rooms[0])
+        return rooms[0].id.hex()
+
+    made = _run(name, work, **who)
+    said = f"{escape_text(name)}/{escape_text(room)} is {'closed' if close else 'open'}"
+    print_result({"room": made, "name": room, "group": name, "open": not close}, said)
+
+
+@group.command()
+@click.argument("name")
+@click.option("--days", type=click.FloatRange(min=0, min_open=True), default=7.0, show_default=True,
+              help="How long the link is good for.")  # fmt: skip
+@click.option(
+    "--uses", type=click.IntRange(1), default=1, show_default=True, help="How many people join by it."
+)
+@messenger_options
+def invite(name: str, days: float, uses: int, **who: Any) -> None:
+    """Print a link for 'dtp group join'. Who has it is let in while you read your messages."""
+
+    async def work(messenger: Messenger, found: People) -> str:
+        return await found.invite(lasts=timedelta(days=days), uses=uses)
+
+    link = _run(name, work, **who)
+    print_result({"link": link, "group": name, "days": days, "uses": uses}, link)
+
+
+@group.command()
+@click.argument("name")
+@click.argument("link")
+@messenger_options
+def revoke(name: str, link: str, **who: Any) -> None:
+    """Take an invitation back, by its LINK."""
+
+    async def work(messenger: Messenger, found: People) -> None:
+        await found.revoke(link)
+
+    _run(name, work, **who)
+    print_result({"revoked": True, "group": name}, "nobody joins by that link any more")
+
+
+@group.command()
+@click.argument("link")
+@messenger_options
+def join(link: str, **who: Any) -> None:
+    """Ask to be let into a group by a LINK. You are in once who invites has read their messages."""
+
+    async def main() -> bool:
+        async with open_messenger(**who) as messenger:
+            await messenger.join_group(link)
+            return await deliver(messenger, WAIT)
+
+    print_result({"asked": run(main())}, "asked: 'dtp group list' has the group once you are let in")
+
+
 @group.command("list")
 @messenger_options
 def list_groups(**who: Any) -> None:
@@ -121,16 +193,18 @@ def list_groups(**who: Any) -> None:
         async with open_messenger(**who) as messenger:
             for each in messenger.groups:
                 names = {}
+                rooms = [one.name for one in each.rooms]
                 for person, role in each.members.items():
                     contact = messenger.find_contact(person)
                     names[contact.name if contact else "you"] = role.name.lower()
                 told = ", ".join(
-                    escape_text(who) + (" (administrator)" if role == Role.ADMINISTRATOR.name.lower() else "")
+                    escape_text(who) + (f" ({role})" if role != Role.MEMBER.name.lower() else "")
                     for who, role in names.items()
                 )
                 print_line(
-                    {"group": each.id.hex(), "name": each.name, "members": names},
-                    f"{escape_text(each.name)}: {told}",
+                    {"group": each.id.hex(), "name": each.name, "members": names, "rooms": rooms},
+                    f"{escape_text(each.name)}: {told}"
+                    + "".join(f"\n  {escape_text(each.name)}/{escape_text(one)}" for one in rooms),
                 )
 
     run(main())

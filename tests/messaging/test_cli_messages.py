@@ -245,3 +245,21 @@ def test_a_film_is_sent_by_a_call_and_recorded_at_the_other_end(
     red, green, blue = bytes(picture.planes[0])[:3]
     assert blue > 180
     assert max(red, green) < 80
+
+
+def test_somebody_joins_a_community_by_a_link(person: Callable[[str], Path]) -> None:
+    alice, bob = person("alice"), person("bob")
+    call(alice, "group", "create", "choir")
+    call(alice, "group", "room", "choir", "sopranos")
+    (made,) = call(alice, "group", "invite", "choir", "--uses", "2")
+    call(bob, "group", "join", made["link"])
+    call(alice, "message", "read")
+    call(bob, "message", "read")
+    (listed,) = call(bob, "group", "list")
+    assert (listed["name"], listed["rooms"]) == ("choir", ["sopranos"])
+    assert set(listed["members"].values()) == {"administrator", "member"}
+    call(bob, "message", "send", "choir/sopranos", "hello")
+    (got,) = call(alice, "message", "read")
+    assert (got["group"], got["text"]) == ("choir", "hello")
+    call(alice, "group", "revoke", "choir", made["link"])
+    call(bob, "group", "room", "choir", "mine", code=3)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dtp.messaging.conversation.membership import (
     Act,
+    Invitation,
     Membership,
     MembershipError,
     Operation,
@@ -139,3 +140,120 @@ def test_everybody_who_has_the_same_operations_sees_the_same_members(
     assert first.heads == second.heads
     # Removal wins: whoever is in was added by an operation that has seen every removal that counts.
     assert all(second.members.roles[who] in tuple(Role) for who in second.members.roles)
+
+
+# ---- rooms, moderators, invitations -------------------------------------------------------------------------------
+
+
+def do(number: int, act: Act, parents: list[bytes], **fields: object) -> Operation:
+    who = PEOPLE[number]
+    return Operation.make(who, who.id.key, act, parents=parents, **fields)  # type: ignore[arg-type]
+
+
+LINK = identity(9).id.key
+
+
+def invite(number: int, parents: list[bytes], uses: int = 1) -> Operation:
+    return do(number, Act.INVITE, parents, subject=LINK, text=Invitation(LINK, 1000, uses).text)
+
+
+def admit(number: int, parents: list[bytes], subject: bytes, invitation: Operation) -> Operation:
+    return do(number, Act.ADD, parents, subject=subject, text=invitation.id.hex())
+
+
+def test_moderators_do_what_concerns_members_and_nothing_else() -> None:
+    moderator = do(0, Act.ADD, [ADD_CID.id], subject=CID, role=Role.MODERATOR)
+    made = group(CREATE, ADD_BEN, ADD_CID, moderator)
+    seen = made.heads
+    for operation in (
+        do(2, Act.REMOVE, seen, subject=BEN),  # an administrator
+        do(2, Act.ADD, seen, subject=BEN),  # which would make him a member
+        do(2, Act.ADD, seen, subject=DAN, role=Role.MODERATOR),
+        do(2, Act.ADD, seen, subject=CID, role=Role.ADMINISTRATOR),
+        do(2, Act.NAME, seen, text="mine"),
+        do(2, Act.ROOM, seen, text="mine"),
+    ):
+        made.add(operation, yes)
+    assert made.members.roles == {ANN: Role.ADMINISTRATOR, BEN: Role.ADMINISTRATOR, CID: Role.MODERATOR}
+    assert (made.members.name, made.members.rooms) == ("choir", {})
+    assert made.members.moderators == {ANN, BEN, CID}
+    made.add(do(2, Act.ADD, made.heads, subject=DAN), yes)
+    assert made.members.roles[DAN] is Role.MEMBER
+    made.add(do(2, Act.REMOVE, made.heads, subject=DAN), yes)
+    assert DAN not in made.members.roles
+    assert made.was_removed(DAN)
+
+
+def test_rooms_are_opened_and_closed_by_administrators() -> None:
+    opened = do(1, Act.ROOM, [ADD_CID.id], text="sopranos")
+    made = group(CREATE, ADD_BEN, ADD_CID, opened, do(2, Act.CLOSE, [opened.id], subject=opened.id))
+    assert made.members.rooms == {opened.id: "sopranos"}
+    made.add(do(0, Act.CLOSE, made.heads, subject=opened.id), yes)
+    assert made.members.rooms == {}
+
+
+def test_an_invitation_lets_in_so_many_and_the_same_ones_for_all() -> None:
+    link = invite(0, [ADD_CID.id])
+    one, other = admit(0, [link.id], DAN, link), admit(1, [link.id], PEOPLE[4].id.key, link)
+    first, second = (group(CREATE, ADD_BEN, ADD_CID, link, *each) for each in ((one, other), (other, one)))
+    assert first.members == second.members
+    assert len(first.members.roles) == 4
+    assert first.members.invitations[link.id].admitted == 1
+
+
+def test_revoking_wins_over_who_is_let_in_meanwhile_and_leaves_who_was_before() -> None:
+    link = invite(0, [ADD_CID.id], uses=9)
+    before = admit(0, [link.id], DAN, link)
+    revoked = do(1, Act.REVOKE, [before.id], subject=link.id)
+    meanwhile = admit(0, [before.id], PEOPLE[4].id.key, link)
+    after = admit(0, [revoked.id], PEOPLE[5].id.key, link)
+    made = group(CREATE, ADD_BEN, ADD_CID, link, before, revoked, meanwhile, after)
+    assert made.members.roles.keys() == {ANN, BEN, CID, DAN}
+    assert made.members.invitations[link.id].revoked
+
+
+def test_members_invite_nobody_and_an_invitation_that_says_nonsense_is_none() -> None:
+    of_member = invite(2, [ADD_CID.id])
+    nonsense = [
+        do(0, Act.INVITE, [ADD_CID.id], subject=LINK, text=each)
+        for each in ("", "1", "1 0", "x 1", "1 -1", "1 ²")
+    ]
+    made = group(CREATE, ADD_BEN, ADD_CID, of_member, *nonsense)
+    assert made.members.invitations == {}
+    made.add(admit(0, made.heads, DAN, of_member), yes)
+    assert DAN not in made.members.roles
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5), st.sampled_from(list(Act)[1:]), st.integers(0, 5), st.sampled_from(Role),
+                  st.integers(0, 2**20)),
+        max_size=16,
+    ),
+    st.randoms(use_true_random=False),
+)  # fmt: skip
+def test_everybody_sees_the_same_community(
+    drawn: list[tuple[int, Act, int, Role, int]], chance: random.Random
+) -> None:
+    link = invite(0, [CREATE.id], uses=2)
+    operations = [CREATE, link]
+    for author, act, subject, role, seen in drawn:
+        parents = [each.id for at, each in enumerate(operations) if seen >> at & 1][-3:] or [link.id]
+        fields: dict[str, object] = {"subject": PEOPLE[subject].id.key, "role": role, "text": "choir"}
+        if act is Act.ADD and seen % 3:
+            fields |= {"text": link.id.hex(), "role": Role.MEMBER}
+        if act in (Act.REVOKE, Act.CLOSE):
+            fields["subject"] = operations[seen % len(operations)].id
+        if act is Act.INVITE:
+            fields |= {"subject": LINK, "text": f"1000 {1 + seen % 3}"}
+        operations.append(do(author, act, parents, **fields))
+    shuffled = list(operations)
+    chance.shuffle(shuffled)
+    first, second = Membership(CREATE.id), Membership(CREATE.id)
+    for each in operations:
+        first.add(each, yes)
+    for each in shuffled:
+        second.add(each, yes)
+    assert first.members == second.members
+    for each in first.members.invitations.values():
+        assert each.admitted <= each.uses

@@ -44,6 +44,7 @@ class Kind(IntEnum):
     COPY = 8
     MEMBERSHIP = 9
     CALL = 10
+    JOIN = 11
 
 
 #: Events that are a part of a conversation's history, in the order of their clocks.
@@ -64,7 +65,11 @@ FIELDS: Final[Mapping[Kind, tuple[dict[str, str], dict[str, str]]]] = {
     Kind.CARD: ({"card": _BYTES}, {}),
     Kind.COPY: ({"sender": _BYTES, "event": _BYTES}, {}),
     Kind.MEMBERSHIP: ({"operations": "blobs"}, {"cards": "blobs"}),
-    Kind.CALL: ({"call": _ID, "act": _NUMBER}, {"description": _TEXT, "device": _BYTES, "reason": _NUMBER}),
+    Kind.JOIN: ({"invitation": _BYTES, "proof": _BYTES}, {}),
+    Kind.CALL: (
+        {"call": _ID, "act": _NUMBER},
+        {"description": _TEXT, "relay": _TEXT, "device": _BYTES, "reason": _NUMBER},
+    ),
 }
 
 

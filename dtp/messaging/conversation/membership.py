@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import ClassVar, Final
 
@@ -27,6 +27,9 @@ MAX_BYTES: Final = 4096
 MAX_MEMBERS: Final = 1000
 MAX_OPERATIONS: Final = 4096
 MAX_NAME_BYTES: Final = 128
+#: Rooms of a group, and invitations that aren't revoked, at most.
+MAX_ROOMS: Final = 64
+MAX_INVITATIONS: Final = 64
 _HASH: Final = 32
 
 
@@ -43,6 +46,12 @@ class Act(IntEnum):
     ADD = 2
     REMOVE = 3
     NAME = 4
+    #: Open a room, which is called by the operation's hash, and close one.
+    ROOM = 5
+    CLOSE = 6
+    #: Offer a place to whoever has a key, and take that back.
+    INVITE = 7
+    REVOKE = 8
 
 
 class Role(IntEnum):
@@ -50,6 +59,8 @@ class Role(IntEnum):
 
     MEMBER = 0
     ADMINISTRATOR = 1
+    #: Adds and removes members, invites, and deletes what others have written.
+    MODERATOR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,14 @@ class Operation:
     def id(self) -> bytes:
         """Its hash, which others name it by."""
         return hashlib.blake2b(self.encoded, digest_size=_HASH).digest()
+
+    @property
+    def invitation(self) -> bytes | None:
+        """The invitation by which somebody is added, None for none."""
+        told = self.text
+        if self.act is not Act.ADD or len(told) != 2 * _HASH or set(told) - set("0123456789abcdef"):
+            return None
+        return bytes.fromhex(told)
 
     @classmethod
     def make(
@@ -129,16 +148,64 @@ class Operation:
         return cls(Act(act), author, device, subject, Role(role), text, tuple(parents), nonce, data)
 
 
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """A place in a group for whoever has `key`: until `expires_ms`, for so many people; `admitted` were let in."""
+
+    key: bytes
+    expires_ms: int
+    uses: int
+    admitted: int = 0
+    revoked: bool = False
+
+    @property
+    def text(self) -> str:
+        """What an operation says of it."""
+        return f"{self.expires_ms} {self.uses}"
+
+    @classmethod
+    def of(cls, operation: Operation) -> Invitation | None:
+        """Return the invitation that an operation makes, None for one that says it wrongly."""
+        expires, _, uses = operation.text.partition(" ")
+        if not (_is_count(expires) and _is_count(uses)) or not 1 <= int(uses) <= MAX_MEMBERS:
+            return None
+        return cls(operation.subject, int(expires), int(uses))
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= 15
+
+
 @dataclass(frozen=True)
 class Members:
-    """Who is in a group, with which role, and what it is called."""
+    """Who is in a group, with which role, what it is called, its rooms and invitations by their operations."""
 
     name: str
     roles: dict[bytes, Role]
+    rooms: dict[bytes, str] = field(default_factory=dict)
+    invitations: dict[bytes, Invitation] = field(default_factory=dict)
 
     def is_administrator(self, person: bytes) -> bool:
-        """True if the person may add and remove others."""
+        """True if the person may do everything."""
         return self.roles.get(person) is Role.ADMINISTRATOR
+
+    @property
+    def moderators(self) -> frozenset[bytes]:
+        """Who may delete what others have written: moderators, and administrators."""
+        return frozenset(person for person, role in self.roles.items() if role is not Role.MEMBER)
+
+    def may(self, person: bytes, act: Act, subject: bytes, role: Role) -> bool:
+        """True if a person may do that: administrators everything, moderators what concerns members alone."""
+        own = self.roles.get(person)
+        if own is Role.ADMINISTRATOR:
+            return True
+        if act is Act.REMOVE and subject == person:
+            return own is not None
+        if own is not Role.MODERATOR:
+            return False
+        if act in (Act.ADD, Act.REMOVE):
+            return role is Role.MEMBER and self.roles.get(subject, Role.MEMBER) is Role.MEMBER
+        return act in (Act.INVITE, Act.REVOKE)
 
 
 class Membership:
@@ -150,6 +217,9 @@ class Membership:
         self._waiting: dict[bytes, Operation] = {}
         self._past: dict[bytes, frozenset[bytes]] = {}
         self._members: Members | None = None
+        self._invites = False
+        #: The invitations by which operations let somebody in: most groups have none, and are read faster then.
+        self._by_invitation: dict[bytes, bytes] = {}
 
     @property
     def heads(self) -> list[bytes]:
@@ -174,6 +244,9 @@ class Membership:
             for each in ready:
                 del self._waiting[each.id]
                 self.operations[each.id] = each
+                self._invites |= each.act is Act.INVITE
+                if (told := each.invitation) is not None:
+                    self._by_invitation[each.id] = told
                 passed = [self._past[parent] | {parent} for parent in each.parents]
                 self._past[each.id] = frozenset().union(*passed)
         self._members = None
@@ -203,7 +276,9 @@ class Membership:
                     valid.append(operation)
             further = self._of_removed_authors(valid)
             if not further:
-                return Members(self._name(valid), self._roles(valid))
+                invitations = self._invitations(valid)
+                roles = self._roles(valid, invitations)
+                return Members(self._name(valid), roles, self._rooms(valid), invitations)
             void |= further  # and what was built on those counts no more, either
 
     def _rank(self, operation: bytes) -> tuple[int, bytes]:
@@ -214,10 +289,10 @@ class Membership:
         """True if its author was an administrator by what it had seen, or removes itself."""
         if operation.act is Act.CREATE:
             return True
-        past = self._past[operation.id]
-        roles = self._roles([each for each in valid if each.id in past])
-        leaves = operation.act is Act.REMOVE and operation.subject == operation.author
-        return roles.get(operation.author) is Role.ADMINISTRATOR or (leaves and operation.author in roles)
+        before = self._past[operation.id]
+        past = [each for each in valid if each.id in before]
+        seen = Members("", self._roles(past, self._invitations(past)))
+        return seen.may(operation.author, operation.act, operation.subject, operation.role)
 
     def _of_removed_authors(self, valid: list[Operation]) -> set[bytes]:
         """Return those of one author who was removed by another who had not seen them, nor they it; none at the end.
@@ -242,7 +317,56 @@ class Membership:
                 return void  # without those the next one may not count any more
         return set()
 
-    def _roles(self, valid: list[Operation]) -> dict[bytes, Role]:
+    def _invitations(self, valid: list[Operation]) -> dict[bytes, Invitation]:
+        """Return the invitations, with how many were let in by each: in one order for all, and no more than it says.
+
+        Revoking wins over who is let in meanwhile.
+        """
+        made: dict[bytes, Invitation] = {}
+        if not self._invites:  # most groups, and then it costs nothing
+            return made
+        for each in valid:
+            if each.act is Act.INVITE and (invitation := Invitation.of(each)) is not None:
+                made[each.id] = invitation
+        for each in valid:
+            if each.act is Act.REVOKE and each.subject in made:
+                made[each.subject] = replace(made[each.subject], revoked=True)
+        for called, subjects in self._admitted(valid, made).items():
+            made[called] = replace(made[called], admitted=len(subjects))
+        return made
+
+    def _admitted(
+        self, valid: list[Operation], invitations: dict[bytes, Invitation]
+    ) -> dict[bytes, set[bytes]]:
+        """Return who was let in by each invitation."""
+        if not self._by_invitation or not invitations:
+            return {}
+        revoked = {each.subject: self._past[each.id] for each in reversed(valid) if each.act is Act.REVOKE}
+        admitted: dict[bytes, set[bytes]] = {}
+        for each in valid:
+            told = self._by_invitation.get(each.id)
+            if told is None or told not in invitations or told not in self._past[each.id]:
+                continue
+            people = admitted.setdefault(told, set())
+            in_time = told not in revoked or each.id in revoked[told]
+            if in_time and (each.subject in people or len(people) < invitations[told].uses):
+                people.add(each.subject)
+        return admitted
+
+    def _rooms(self, valid: list[Operation]) -> dict[bytes, str]:
+        closed = {each.subject for each in valid if each.act is Act.CLOSE}
+        opened = [each for each in valid if each.act is Act.ROOM and each.id not in closed]
+        return {each.id: each.text for each in opened[:MAX_ROOMS]}
+
+    def was_removed(self, person: bytes) -> bool:
+        """True if somebody else has removed a person, whether or not they were added again."""
+        return any(
+            each.act is Act.REMOVE and each.subject == person != each.author
+            for each in self.operations.values()
+        )
+
+    def _roles(self, valid: list[Operation], invitations: dict[bytes, Invitation]) -> dict[bytes, Role]:
+        admitted = self._admitted(valid, invitations)
         removed: dict[bytes, list[Operation]] = {}
         for each in valid:
             if each.act is Act.REMOVE:
@@ -251,6 +375,9 @@ class Membership:
         for each in valid:
             subject = each.author if each.act is Act.CREATE else each.subject
             if each.act not in (Act.CREATE, Act.ADD):
+                continue
+            told = self._by_invitation.get(each.id) if self._by_invitation else None
+            if told is not None and subject not in admitted.get(told, ()):
                 continue
             undone = any(one.id not in self._past[each.id] for one in removed.get(subject, ()))
             if not undone and (subject in roles or len(roles) < MAX_MEMBERS):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,11 +41,11 @@ class Shown:
     reactions: dict[bytes, str] = field(default_factory=dict)
 
 
-def show(said: Iterable[Said]) -> list[Shown]:
+def show(said: Iterable[Said], moderators: Container[bytes] = ()) -> list[Shown]:
     """Return the messages of a conversation, in their order.
 
-    Only who wrote a message edits or deletes it. Of edits the last counts, of a person's reactions to a message its
-    last; what was deleted stays so.
+    Only who wrote a message edits it, and deletes it but for `moderators`. Of edits the last counts, of a person's
+    reactions to a message its last; what was deleted stays so.
     """
     once = {(each.sender, each.event.id): each for each in said}
     ordered = sorted(once.values(), key=lambda each: each.order)
@@ -56,7 +56,7 @@ def show(said: Iterable[Said]) -> list[Shown]:
     for each in ordered:
         target = messages.get(each.event.fields.get("target", b""))
         if target is not None:
-            _apply(target, each)
+            _apply(target, each, moderators)
     return list(messages.values())
 
 
@@ -68,14 +68,14 @@ def _shown(said: Said) -> Shown:
     )
 
 
-def _apply(target: Shown, said: Said) -> None:
+def _apply(target: Shown, said: Said, moderators: Container[bytes]) -> None:
     kind, fields = said.event.kind, said.event.fields
     if kind is Kind.REACT:
         if fields["emoji"]:
             target.reactions[said.sender] = fields["emoji"]
         else:
             target.reactions.pop(said.sender, None)
-    elif said.sender != target.sender:
+    elif said.sender != target.sender and not (kind is Kind.DELETE and said.sender in moderators):
         return
     elif kind is Kind.DELETE:
         target.deleted, target.text, target.files = True, "", []

@@ -22,6 +22,7 @@ from dtp.messaging.conversation.state import Said, Shown, show
 from dtp.messaging.errors import ConsentNeeded, MessageError, UnknownContact
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS
 from dtp.messaging.packing import pack, unpack_saved
+from dtp.messaging.person.communities import Communities
 from dtp.messaging.person.contacts import Change, Consent, Contact, Contacts
 from dtp.messaging.person.desk import Desk, Received
 from dtp.messaging.person.notices import CallSignalled, Notice, What
@@ -62,6 +63,7 @@ class Correspondence:
         self.account = account
         self.contacts = Contacts(consent)
         self.groups: dict[bytes, Membership] = {}
+        self.communities = Communities(self)
         try:
             self._load(now_ms)
         except BaseException:
@@ -293,15 +295,21 @@ class Correspondence:
 
     # ---- what is said here -------------------------------------------------------------------------------------
 
+    def group_of(self, conversation: bytes) -> Membership | None:
+        """Return the group that a conversation is, or in which it is a room; None for another one."""
+        if conversation in self.groups:
+            return self.groups[conversation]
+        return next((each for each in self.groups.values() if conversation in each.members.rooms), None)
+
     def devices_of(self, conversation: bytes) -> list[bytes]:
         """Return the devices that get what is said in a conversation, ours among them but for this one.
 
         Raise `UnknownContact`, `ConsentNeeded`.
         """
-        if conversation in self.groups:
+        if (group := self.group_of(conversation)) is not None:
             others = [
                 device
-                for person in self.groups[conversation].members.roles
+                for person in group.members.roles
                 if (contact := self.contacts.get(person)) is not None and not contact.pending
                 for device in contact.card.devices
             ]
@@ -341,7 +349,7 @@ class Correspondence:
             self._enqueue(devices, event, now_ms)
 
     def _check_member(self, conversation: bytes) -> None:
-        group = self.groups.get(conversation)
+        group = self.group_of(conversation)
         if group is not None and self.person not in group.members.roles:
             raise MessageError("you aren't in this group any more")
 
@@ -387,7 +395,8 @@ class Correspondence:
 
     def history(self, conversation: bytes) -> list[Shown]:
         """Return the messages of a conversation as they are now, in their order."""
-        return show(self.store.said(conversation))
+        group = self.group_of(conversation)
+        return show(self.store.said(conversation), group.members.moderators if group else ())
 
     # ---- groups ------------------------------------------------------------------------------------------------
 
@@ -419,14 +428,29 @@ class Correspondence:
         subject: bytes = b"",
         text: str = "",
         role: Role = Role.MEMBER,
-    ) -> None:
-        """Add, remove or promote somebody, or name the group. Raise `MessageError` where we may not."""
+    ) -> Operation:
+        """Do something to a group, and return the operation. Raise `MessageError` where we may not."""
+        with self._writing():
+            return self.operate(group, act, now_ms, subject=subject, text=text, role=role)
+
+    def operate(
+        self,
+        group: bytes,
+        act: Act,
+        now_ms: int,
+        *,
+        subject: bytes = b"",
+        text: str = "",
+        role: Role = Role.MEMBER,
+    ) -> Operation:
+        """Do it within a transaction, as `change_group`."""
         membership = self.groups.get(group)
         if membership is None:
             raise MessageError("there is no such group here")
-        leaves = act is Act.REMOVE and subject == self.person
-        if not (membership.members.is_administrator(self.person) or leaves):
-            raise MessageError("only administrators of a group do that")
+        if not membership.members.may(self.person, act, subject, role):
+            raise MessageError(
+                "only administrators of a group do that, or moderators where it concerns members"
+            )
         if act is Act.ADD:
             self.contact(subject)
         operation = Operation.make(
@@ -437,16 +461,22 @@ class Correspondence:
             parents=membership.heads,
         )
         before = set(self.devices_of(group))
-        with self._writing():
-            membership.add(operation, self._speaks_for)
-            self._save_group(membership)
-            after = set(self.devices_of(group))
-            self._send_operations(group, after - before, now_ms)
-            cards = [self.contact(subject).card] if act is Act.ADD else []
-            self._send_some(group, before, [operation], cards, now_ms)
+        membership.add(operation, self._speaks_for)
+        self._save_group(membership)
+        after = set(self.devices_of(group))
+        self._send_operations(group, after - before, now_ms)
+        cards = [self.contact(subject).card] if act is Act.ADD else []
+        self._send_some(group, before, [operation], cards, now_ms)
+        return operation
 
     def _save_group(self, group: Membership) -> None:
         self.store.put_group(group.group, pack([each.encoded for each in group.operations.values()]))
+
+    def send_join(self, card: ContactCard, event: Event, now_ms: int) -> None:
+        """Ask who invites for the place that an invitation offers."""
+        with self._writing():
+            self._take_contact(card, stranger=False)
+            self._enqueue(card.devices, event, now_ms)
 
     def _send_operations(self, group: bytes, devices: Iterable[bytes], now_ms: int) -> None:
         """Give devices all that is known of a group: its operations, and the cards of its members."""
@@ -540,6 +570,8 @@ class Correspondence:
             return self._take_operations(event)
         if event.kind is Kind.READ:
             return self._take_read(device, person, event, now_ms)
+        if event.kind is Kind.JOIN:
+            return self.communities.take_join(person, event, now_ms)
         if event.kind is Kind.CALL:
             return self._take_call(device, person, event)
         if event.kind not in HISTORY:
@@ -606,9 +638,9 @@ class Correspondence:
         conversation = event.conversation
         if person != self.person and conversation == self.person:
             conversation = person
-        elif person != self.person or conversation in self.groups:
-            members = self.groups[conversation].members.roles if conversation in self.groups else {}
-            held = held or person not in members
+        elif person != self.person or self.group_of(conversation) is not None:
+            group = self.group_of(conversation)
+            held = held or person not in (group.members.roles if group else {})
         is_text = event.kind is Kind.TEXT and person != self.person
         vanishes = 0
         if person == self.person and (seconds := event.fields.get("disappear", 0)):
@@ -636,5 +668,6 @@ class Correspondence:
             return []
         self.groups[group] = membership
         self._save_group(membership)
-        self.store.release_of_members(group, list(membership.members.roles))
+        for conversation in (group, *membership.members.rooms):
+            self.store.release_of_members(conversation, list(membership.members.roles))
         return [Notice(What.GROUP_CHANGED, b"", group, detail=membership.members.name)]

@@ -18,12 +18,13 @@ from dtp.messaging.calls.signals import Reason, Signal
 from dtp.messaging.cards import ContactCard, compare_code, safety_code, safety_number
 from dtp.messaging.cards.contact_card import TEXT_PREFIX
 from dtp.messaging.conversation.events import MAX_TEXT_BYTES, Event, Kind
-from dtp.messaging.conversation.membership import Act, Role
+from dtp.messaging.conversation.membership import Act, Operation, Role
 from dtp.messaging.conversation.state import Shown
 from dtp.messaging.errors import MessageError, MessageTooLong, UnknownContact
 from dtp.messaging.mailbox.client import MailboxGone
 from dtp.messaging.person.attachments import Attachment, upload
 from dtp.messaging.person.card_sources import CardSource
+from dtp.messaging.person.communities import Link
 from dtp.messaging.person.contacts import Consent, Contact
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import LIFETIME, Delivery, now_ms
@@ -81,6 +82,12 @@ class Message:
         return self._messenger.find_group(self.conversation)
 
     @property
+    def room(self) -> Room | None:
+        """The room of the group it was written in, None for none."""
+        rooms = self.group.rooms if self.group else []
+        return next((each for each in rooms if each.id == self.conversation), None)
+
+    @property
     def attachments(self) -> list[Attachment]:
         """The files that came with it. `save` fetches one."""
         pool = self._messenger.delivery.pool
@@ -107,11 +114,13 @@ class Message:
         await self._messenger.say(self.conversation, Kind.EDIT, {"target": self.id, "text": text})
 
     async def delete(self) -> None:
-        """Delete it for everybody. Raise `MessageError` where it isn't ours."""
-        self._check_own()
+        """Delete it for everybody. Raise `MessageError` where it isn't ours, and we don't moderate the group."""
+        group = self._messenger.correspondence.group_of(self.conversation)
+        if group is None or self._messenger.card.person not in group.members.moderators:
+            self._check_own()
         await self._messenger.say(self.conversation, Kind.DELETE, {"target": self.id})
 
-    async def forward(self, to: Person | Group) -> Message:
+    async def forward(self, to: Person | Group | Room) -> Message:
         """Send its text and files to somebody else, saying whose it was."""
         fields = {"text": self.text, "files": self._shown.files, "from": self._shown.sender}
         conversation = self._messenger.conversation_of(to)
@@ -151,9 +160,39 @@ class Group:
         """Write to all members, as `Messenger.send` does."""
         return await self._messenger.send(self.id, text, **options)
 
-    async def add(self, person: Person, *, administrator: bool = False) -> None:
+    @property
+    def rooms(self) -> list[Room]:
+        """Its rooms, as conversations of all its members beside its own."""
+        return [Room(self, each) for each in self._messenger.correspondence.groups[self.id].members.rooms]
+
+    async def open_room(self, name: str) -> Room:
+        """Return a new room of this name. Raise `MessageError` where we don't administer the group."""
+        return Room(self, (await self._change(Act.ROOM, text=name)).id)
+
+    async def close_room(self, room: Room) -> None:
+        """Close a room: nothing is written there any more."""
+        await self._change(Act.CLOSE, subject=room.id)
+
+    async def invite(self, *, lasts: timedelta = timedelta(days=7), uses: int = 1) -> str:
+        """Return a link by which so many people join with `Messenger.join_group`, as long as it lasts.
+
+        They are let in while we, on any device, collect what they send. Raise `MessageError` where we may not.
+        """
+        lasts_ms = int(lasts.total_seconds() * 1000)
+        messenger = self._messenger
+        link = await messenger.delivery.run(
+            messenger.correspondence.communities.invite, self.id, now_ms(), lasts_ms=lasts_ms, uses=uses
+        )
+        messenger.delivery.wake()
+        return str(link.text)
+
+    async def revoke(self, link: str) -> None:
+        """Take an invitation back: nobody joins by it any more. Raise `LinkMalformed`, `MessageError`."""
+        await self._change(Act.REVOKE, subject=Link.parse(link).invitation)
+
+    async def add(self, person: Person, *, administrator: bool = False, moderator: bool = False) -> None:
         """Add somebody, or give who is in another role. They read what is written from now on."""
-        role = Role.ADMINISTRATOR if administrator else Role.MEMBER
+        role = Role.ADMINISTRATOR if administrator else Role.MODERATOR if moderator else Role.MEMBER
         await self._change(Act.ADD, subject=self._messenger.conversation_of(person), role=role)
 
     async def remove(self, person: Person) -> None:
@@ -172,10 +211,32 @@ class Group:
         """Return what was written in it that we have."""
         return await self._messenger.history(self.id)
 
-    async def _change(self, act: Act, **what: Any) -> None:
+    async def _change(self, act: Act, **what: Any) -> Operation:
         messenger = self._messenger
-        await messenger.delivery.run(messenger.correspondence.change_group, self.id, act, now_ms(), **what)
+        change = messenger.correspondence.change_group
+        made = await messenger.delivery.run(change, self.id, act, now_ms(), **what)
         messenger.delivery.wake()
+        return made
+
+
+class Room:
+    """A room of a group: a conversation of all its members."""
+
+    def __init__(self, group: Group, room: bytes) -> None:
+        self.group, self.id = group, room
+
+    @property
+    def name(self) -> str:
+        """What it is called; "" once it is closed."""
+        return self.group._messenger.correspondence.groups[self.group.id].members.rooms.get(self.id, "")
+
+    async def send(self, text: str, **options: Any) -> Message:
+        """Write to all members, as `Messenger.send` does."""
+        return await self.group._messenger.send(self.id, text, **options)
+
+    async def history(self) -> list[Message]:
+        """Return what was written in it that we have."""
+        return await self.group._messenger.history(self.id)
 
 
 class Messenger:
@@ -311,8 +372,9 @@ class Messenger:
         return self.correspondence.contacts.get(person)
 
     def find_group(self, group: bytes) -> Group | None:
-        """Return a group by its 32 bytes, None for none."""
-        return Group(self, group) if group in self.correspondence.groups else None
+        """Return a group by its 32 bytes, or by those of a room of it; None for none."""
+        found = self.correspondence.group_of(group)
+        return Group(self, found.group) if found else None
 
     async def add_contact(self, card: ContactCard | str) -> Contact:
         """Return the contact of a card, or of a card as text, which somebody has handed over.
@@ -384,7 +446,7 @@ class Messenger:
         contact = self.correspondence.contact(self.conversation_of(person))
         return contact.pending or contact.card
 
-    def conversation_of(self, to: Person | Group) -> bytes:
+    def conversation_of(self, to: Person | Group | Room) -> bytes:
         """Return the 32 bytes of a person or group. Raise `UnknownContact` for a name that nobody has here.
 
         Capital letters of a name count only where several are called alike without them.
@@ -392,7 +454,7 @@ class Messenger:
         match to:
             case Contact() | ContactCard():
                 return to.person
-            case Group():
+            case Group() | Room():
                 return to.id
             case PeerId():
                 return to.key
@@ -408,6 +470,7 @@ class Messenger:
             each.person: (each.nickname, each.card.name) for each in self.contacts
         }
         called |= {each.id: (each.name,) for each in self.groups}
+        called |= {room.id: (f"{each.name}/{room.name}",) for each in self.groups for room in each.rooms}
         found = {each for each, names in called.items() if to in names}
         if not found:  # people write names as they like
             found = {each for each, names in called.items() if to.casefold() in map(str.casefold, names)}
@@ -419,7 +482,7 @@ class Messenger:
 
     async def send(
         self,
-        to: Person | Group,
+        to: Person | Group | Room,
         text: str,
         *,
         attachments: Iterable[str | os.PathLike[str]] = (),
@@ -449,8 +512,9 @@ class Messenger:
         return await self.say_text(conversation, fields)
 
     def _is_known(self, conversation: bytes) -> bool:
-        known = (self.card.person, *self.correspondence.groups)
-        return conversation in known or self.find_contact(conversation) is not None
+        if conversation == self.card.person or self.find_contact(conversation) is not None:
+            return True
+        return self.correspondence.group_of(conversation) is not None
 
     async def say_text(self, conversation: bytes, fields: dict[str, Any]) -> Message:
         """Return the message that was sent with these fields of a text event."""
@@ -511,7 +575,7 @@ class Messenger:
             found += [each for each in await self.history(conversation) if each.id == message]
         return found
 
-    async def set_typing(self, to: Person | Group, on: bool = True) -> None:
+    async def set_typing(self, to: Person | Group | Room, on: bool = True) -> None:
         """Say to those who are connected now that we are writing to them, or have stopped."""
         conversation = self.conversation_of(to)
         event = Event(Kind.TYPING, conversation, 0, now_ms(), {"on": on})
@@ -524,7 +588,7 @@ class Messenger:
         if await self.delivery.run(self.correspondence.mark_read, message, now_ms(), tell=tell):
             self.delivery.wake()
 
-    async def history(self, conversation: Person | Group) -> list[Message]:
+    async def history(self, conversation: Person | Group | Room) -> list[Message]:
         """Return the messages of a conversation as they are now, in the order that all its members see."""
         named = self.conversation_of(conversation)
         shown = await self.delivery.run(self.correspondence.history, named)
@@ -560,6 +624,16 @@ class Messenger:
         group = await self.delivery.run(self.correspondence.create_group, name, persons, now_ms())
         self.delivery.wake()
         return Group(self, group)
+
+    async def join_group(self, link: str) -> None:
+        """Ask to be let into a group by the link of an invitation. It is in `groups` once who invites has heard it.
+
+        Raise `LinkMalformed`, `MessageError` for our own.
+        """
+        told = Link.parse(link)
+        await self.lookup.check(told.card)
+        await self.delivery.run(self.correspondence.communities.ask_to_join, told, now_ms())
+        self.delivery.wake()
 
     async def approve_device(
         self, device: PeerId, label: str = "", *, history: timedelta | None = None

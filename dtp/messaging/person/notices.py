@@ -27,6 +27,8 @@ class What(Enum):
     #: Our account doesn't name this device any more.
     REVOKED = "revoked"
     GROUP_CHANGED = "group-changed"
+    #: Somebody wanted to join a group by an invitation that doesn't let them in; `detail` is why.
+    JOIN_REFUSED = "join-refused"
     REPAIRED = "repaired"
     RENEWED = "renewed"
     #: Somebody has called, and nobody has answered; `detail` is why, as of `Reason`.
