@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -37,6 +38,9 @@ _WELL = (Reason.HUNG_UP,)
               help="Write what comes into a file (.mkv, .mp4, .webm); - is standard output.")  # fmt: skip
 @click.option("--stun", multiple=True, metavar="URL",
               help="Ask this server (stun:HOST:PORT) for this machine's address from outside.")  # fmt: skip
+@click.option("--relay", metavar="URL",
+              help="Have media go by this relay where there is no direct way: relay://...")  # fmt: skip
+@click.option("--hide-address", is_flag=True, help="Don't tell the other end this machine's addresses.")
 @click.option("--until-eof", is_flag=True, help="Hang up when standard input ends.")
 @messenger_options
 def call(
@@ -48,6 +52,8 @@ def call(
     microphone: str | None,
     record: str | None,
     stun: tuple[str, ...],
+    relay: str | None,
+    hide_address: bool,
     until_eof: bool,
     **who: Any,
 ) -> None:
@@ -66,10 +72,22 @@ def call(
         raise click.UsageError("say whom to call, or --answer")
     if refuse and not answer:
         raise click.UsageError("--refuse is for --answer")
+    if relay and answer:
+        raise click.UsageError("--relay is for who calls: the other end is told of it")
+    if hide_address and not (relay or answer):
+        raise click.UsageError("with --hide-address media has to go by a --relay")
     end = MediaEnd(
-        file=file, camera=camera, microphone=microphone, record=record, on_media=_say_media(record), stun=stun
+        file=file,
+        camera=camera,
+        microphone=microphone,
+        record=record,
+        on_media=_say_media(record),
+        stun=stun,
+        hide_address=hide_address,
     )
-    run(_call(open_messenger(**who), person, answer, refuse, end, until_eof, quiet=record == "-"))
+    relays = (relay,) if relay else ()
+    opened = open_messenger(**who)
+    run(_call(opened, person, answer, refuse, end, until_eof, relays, quiet=record == "-"))
 
 
 def _say_media(record: str | None) -> Any:
@@ -94,6 +112,7 @@ async def _call(
     refuse: bool,
     end: MediaEnd,
     until_eof: bool,
+    relays: Sequence[str],
     *,
     quiet: bool,
 ) -> None:
@@ -104,7 +123,7 @@ async def _call(
         when_stdin_ends(stop.set)
     async with opened as messenger:
         await messenger.wait_reached()
-        async with Calls(messenger) as calls:
+        async with Calls(messenger, relays=relays) as calls:
             if answer:
                 _say({"event": "waiting"}, "waiting for a call", quiet=quiet)
             finding = start_task(_begin(calls, person, answer, refuse, end), name="dtp-call")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import zlib
 from collections.abc import Awaitable, Callable
@@ -13,15 +14,19 @@ import av
 import pytest
 from post_office import PostOffice, acquainted, known_identity, post_office, wait_notice
 
+import dtp
 from dtp.identity import Account, Device
 from dtp.messaging.calls.book import CallBook, Phase
 from dtp.messaging.calls.calling import CallEnded, Calls, Media
 from dtp.messaging.calls.media import MediaEnd
 from dtp.messaging.calls.signals import Act, CallMalformed, Reason, Signal
+from dtp.messaging.calls.tunnel import PacketTunnel
 from dtp.messaging.conversation.events import Event, Kind
 from dtp.messaging.errors import CallError, MediaUnusable
 from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import What
+from dtp.peers.reach.messages import RELAY_SERVICE
+from dtp.peers.reach.relay import Relay
 
 Test = Callable[[Callable[[PostOffice], Awaitable[None]]], None]
 FINGERPRINT = "a=fingerprint:sha-256 " + ":".join(["AB"] * 32) + "\r\n"
@@ -376,5 +381,101 @@ def test_files_and_devices_that_cannot_be_had_have_a_name(tmp_path: Path, loopba
                 await end.offer()
             assert fault.value.code == "call-media"
             await end.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+def test_media_goes_by_a_relay_where_the_ends_have_no_other_way(
+    office: Test, film: Path, tmp_path: Path, loopback: None
+) -> None:
+    """Both hide their addresses, so there is no other."""
+
+    async def main(at: PostOffice) -> None:
+        relay = dtp.Identity.generate()
+        services = {RELAY_SERVICE: Relay().serve}
+        async with (
+            await dtp.listen("tcp://127.0.0.1:0", services, identity=relay) as listener,
+            acquainted(at, await at.open()) as (alice, bob),
+            Calls(
+                alice, relays=[f"relay://{listener.urls[0].partition('//')[2]}?relay={relay.id}"]
+            ) as alices,
+            Calls(bob) as bobs,
+        ):
+            came = asyncio.Event()
+            call = await alices.call("bob", MediaEnd(file=film, hide_address=True))
+            ringing = await anext(aiter(bobs))
+            recorded = tmp_path / "seen.mkv"
+            await ringing.answer(
+                MediaEnd(record=recorded, hide_address=True, on_media=lambda kind: came.set())
+            )
+            await call.wait_talking()
+            await came.wait()
+            assert call.tunnel is not None
+            assert call.tunnel.sent
+            assert call.tunnel.received
+            await ringing.hang_up()
+            assert await call.wait_over() is Reason.HUNG_UP
+
+    office(main)
+
+
+def test_a_relay_that_is_not_reached_leaves_the_direct_way(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob), Calls(bob) as bobs:
+            nowhere = "memory://calls-nowhere"
+            async with Calls(alice, relays=[nowhere]) as alices:
+                call = await alices.call("bob", NoMedia("alice"))
+                ringing = await anext(aiter(bobs))
+                assert call.tunnel is not None
+                await call.tunnel.close()
+                await ringing.answer(NoMedia("bob"))
+                assert ringing.tunnel is None
+                await call.wait_talking()
+
+    office(main)
+
+
+def test_packets_pass_a_tunnel_both_ways_and_those_of_others_do_not() -> None:
+    async def main() -> None:
+        here, there = PacketTunnel(), PacketTunnel()
+        loop = asyncio.get_running_loop()
+        got: list[tuple[str, bytes]] = []
+        all_came = asyncio.Event()
+
+        class Agent(asyncio.DatagramProtocol):
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def datagram_received(self, data: bytes, addr: object) -> None:
+                got.append((self.name, data))
+                all_came.set()
+
+        agents = []
+        try:
+            await here.open()
+            await there.open()
+            await there.dial(await here.listen("memory://calls-tunnel"))
+            for tunnel, name in ((here, "here"), (there, "there")):
+                agent, _ = await loop.create_datagram_endpoint(
+                    lambda name=name: Agent(name),  # type: ignore[misc]
+                    remote_addr=("127.0.0.1", tunnel.port),
+                )
+                agents.append(agent)
+            while (
+                len({name for name, _ in got}) < 2
+            ):  # the first ones are lost, as each end has to be heard first
+                all_came.clear()
+                agents[0].sendto(b"to there")
+                agents[1].sendto(b"to here")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await all_came.wait()
+            assert set(got) == {("there", b"to there"), ("here", b"to here")}
+        finally:
+            for agent in agents:
+                agent.close()
+            await here.close()
+            await there.close()
 
     asyncio.run(main())

@@ -122,7 +122,14 @@ class CallBook:
     # ---- what the program does -----------------------------------------------------------------------------------
 
     def begin(
-        self, call: bytes, person: bytes, devices: Iterable[bytes], description: str, now: int
+        self,
+        call: bytes,
+        person: bytes,
+        devices: Iterable[bytes],
+        description: str,
+        now: int,
+        *,
+        relay: str = "",
     ) -> list[Command]:
         """Call a person's devices. Raise `CallError` within another call, or where there are none."""
         called = tuple(dict.fromkeys(devices))
@@ -132,7 +139,7 @@ class CallBook:
             raise CallError("there is no device to call")
         until = now + self.ring_ms
         self.current = Call(call, person, Phase.CALLING, until, set(called), outgoing=True)
-        return [Send(called, Signal(call, Act.OFFER, description)), Tell(call, Phase.CALLING)]
+        return [Send(called, Signal(call, Act.OFFER, description, relay=relay)), Tell(call, Phase.CALLING)]
 
     def answer(self, call: bytes, description: str, now: int) -> list[Command]:
         """Answer a call that rings. Raise `CallError` where it doesn't any more."""

@@ -6,12 +6,13 @@ import asyncio
 import logging
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import ClassVar, Final, Self
 
 from dtp.errors import DtpError, PeerError
 from dtp.messaging.calls.book import CallBook, Command, Connect, Missed, Phase, Send, Tell
 from dtp.messaging.calls.signals import CallMalformed, Reason, Signal
+from dtp.messaging.calls.tunnel import PacketTunnel
 from dtp.messaging.conversation.events import ID_BYTES
 from dtp.messaging.errors import CallError
 from dtp.messaging.person.contacts import Contact
@@ -41,6 +42,9 @@ class Media(ABC):
     Descriptions name the certificate of their end; whoever has another one isn't talked to.
     """
 
+    def use_tunnel(self, tunnel: PacketTunnel) -> None:  # noqa: B027 - not every kind can
+        """Reach the other end by this tunnel as well, before anything else is done."""
+
     @abstractmethod
     async def offer(self) -> str:
         """Return this end's description, for a call that begins here. Raise `MediaUnusable`."""
@@ -69,14 +73,15 @@ class Media(ABC):
 class ActiveCall:
     """A call: ours, or one that rings here."""
 
-    def __init__(self, calls: Calls, call: bytes, person: bytes, offer: str = "") -> None:
-        self._calls, self._person, self._offer = calls, person, offer
+    def __init__(self, calls: Calls, call: bytes, person: bytes, offer: str = "", relay: str = "") -> None:
+        self._calls, self._person, self._offer, self._relay = calls, person, offer, relay
         self.id = call
         #: Where it is now, and why it is over.
         self.phase = Phase.RINGING if offer else Phase.CALLING
         self.reason: Reason | None = None
         self._changed = asyncio.Event()
         self.media: Media | None = None
+        self.tunnel: PacketTunnel | None = None
 
     @property
     def contact(self) -> Contact:
@@ -85,7 +90,7 @@ class ActiveCall:
 
     async def answer(self, media: Media) -> None:
         """Answer it, with this end of media. Raise `CallError` where it rings no more, and as `Media.answer`."""
-        await self._calls.answer(self, self._offer, media)
+        await self._calls.answer(self, self._offer, self._relay, media)
 
     async def refuse(self) -> None:
         """Refuse it, on all our devices. Raise `CallError` where it doesn't ring any more."""
@@ -127,14 +132,21 @@ class ActiveCall:
 class Calls:
     """Calls of a messenger, which has been begun. Use it with `async with`; `async for` gives calls that ring here.
 
-    While it is there this device rings; other devices of the person do as well. `book` has the limits, `clock` gives
-    ms of Unix time.
+    While it is there this device rings; other devices of the person do as well. `relays` are URLs at which a place is
+    taken for each call of ours (`relay://...`), by which media goes where there is no direct way. `book` has the
+    limits, `clock` gives ms of Unix time.
     """
 
     def __init__(
-        self, messenger: Messenger, *, book: CallBook | None = None, clock: Callable[[], int] = now_ms
+        self,
+        messenger: Messenger,
+        *,
+        relays: Sequence[str] = (),
+        book: CallBook | None = None,
+        clock: Callable[[], int] = now_ms,
     ) -> None:
         self.messenger = messenger
+        self._relays = relays
         self._clock = clock
         self._book = book or CallBook(messenger.identity.id.key)
         self._ringing: asyncio.Queue[ActiveCall] = asyncio.Queue(_WAITING)
@@ -176,35 +188,60 @@ class Calls:
 
         Raise `CallError` within another one, `UnknownContact`, `ConsentNeeded`, `MediaUnusable`.
         """
+        tunnel = PacketTunnel() if self._relays else None
         try:
             named = self.messenger.correspondence.contact(self.messenger.conversation_of(person)).person
             devices = await self.messenger.delivery.run(self.messenger.correspondence.devices_of, named)
             own = set(self.messenger.correspondence.own_devices)
+            relay = ""
+            if tunnel is not None:
+                await tunnel.open()
+                relay = await tunnel.listen(self._relays[0])
+                media.use_tunnel(tunnel)
             description = await media.offer()
             call = secrets.token_bytes(ID_BYTES)
             called = [each for each in devices if each not in own]
-            commands = self._book.begin(call, named, called, description, self._clock())
+            commands = self._book.begin(call, named, called, description, self._clock(), relay=relay)
         except BaseException:
             await media.close()
+            if tunnel is not None:
+                await tunnel.close()
             raise
         made = self._current = ActiveCall(self, call, named)
-        made.media = media
+        made.media, made.tunnel = media, tunnel
         self._do(commands)
         return made
 
-    async def answer(self, call: ActiveCall, offer: str, media: Media) -> None:
+    async def answer(self, call: ActiveCall, offer: str, relay: str, media: Media) -> None:
         """Answer a call that rings: `ActiveCall.answer`."""
+        tunnel = await self._dial_tunnel(relay) if relay else None
         try:
+            if tunnel is not None:
+                media.use_tunnel(tunnel)
             description = await media.answer(offer)
             commands = self._book.answer(call.id, description, self._clock())
         except BaseException as fault:
             await media.close()
+            if tunnel is not None:
+                await tunnel.close()
             if isinstance(fault, CallMalformed) and call.phase is Phase.RINGING:
                 self._do(self._book.refuse(call.id, Reason.FAILED))
             raise
-        call.media = media
+        call.media, call.tunnel = media, tunnel
         self._tasks.start(self._watch(call, media), name="dtp-calls-media")
         self._do(commands)
+
+    async def _dial_tunnel(self, relay: str) -> PacketTunnel | None:
+        """Return a tunnel to who calls; None where its place isn't reached: there may be a direct way."""
+        tunnel = PacketTunnel()
+        await tunnel.open()
+        try:
+            await tunnel.dial(relay)
+        except (DtpError, TimeoutError) as fault:
+            log.info("the relay of a call isn't reached: %s", fault)
+            await tunnel.close()
+            return None
+        return tunnel
 
     def refuse(self, call: bytes) -> None:
         """Refuse a call that rings: `ActiveCall.refuse`."""
@@ -225,11 +262,11 @@ class Calls:
         sent, now = told.event.sent_ms, self._clock()
         self._do(
             self._book.receive(told.device, told.person, signal, own=told.own, sent=sent, now=now),
-            offer=signal.description,
+            signal=signal,
             person=told.person,
         )
 
-    def _do(self, commands: Iterable[Command], *, offer: str = "", person: bytes = b"") -> None:
+    def _do(self, commands: Iterable[Command], *, signal: Signal | None = None, person: bytes = b"") -> None:
         for command in commands:
             match command:
                 case Send():
@@ -238,8 +275,8 @@ class Calls:
                     self.messenger.tell_missed_call(command.person, command.reason)
                 case Connect():
                     self._connect(command.description)
-                case Tell(call, Phase.RINGING):
-                    self._current = ActiveCall(self, call, person, offer)
+                case Tell(call, Phase.RINGING) if signal is not None:
+                    self._current = ActiveCall(self, call, person, signal.description, signal.relay)
                     if self._ringing.full():
                         self._ringing.get_nowait()
                     self._ringing.put_nowait(self._current)
@@ -254,8 +291,7 @@ class Calls:
         call.move_on(command.phase, command.reason)
         if command.phase is Phase.OVER:
             self._current = None
-            if call.media is not None:
-                self._tasks.start(call.media.close(), name="dtp-calls-close")
+            self._tasks.start(_close(call), name="dtp-calls-close")
 
     def _connect(self, description: str) -> None:
         call = self._current
@@ -301,3 +337,10 @@ class Calls:
                     await self.messenger.signal_call(devices, send.signal)
             except DtpError as fault:  # a store that can't write, a queue that is full: the call times out
                 log.warning("a signal about a call isn't sent: %s", fault)
+
+
+async def _close(call: ActiveCall) -> None:
+    if call.media is not None:
+        await call.media.close()
+    if call.tunnel is not None:
+        await call.tunnel.close()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dtp.messaging.calls.calling import Media
 from dtp.messaging.calls.recording import Recorder
 from dtp.messaging.calls.signals import CallMalformed, check_description
+from dtp.messaging.calls.tunnel import PacketTunnel
 from dtp.messaging.errors import MediaUnusable
 from dtp.tasks import TaskSet
 
@@ -33,6 +34,7 @@ class MediaEnd(Media):
     `default` of ALSA); with none of them this end only listens. `record` is a file for what comes (Matroska unless
     its name says otherwise), or "-" for standard output; without, it is dropped. `on_media` hears "audio" and "video"
     with the first frame of each. `stun` are URLs of servers that say which address this machine has from outside.
+    With `hide_address` the other end isn't told this machine's addresses: media goes by a relay, or not at all.
     """
 
     def __init__(
@@ -44,9 +46,12 @@ class MediaEnd(Media):
         record: str | os.PathLike[str] | None = None,
         on_media: Callable[[str], None] | None = None,
         stun: Sequence[str] = (),
+        hide_address: bool = False,
     ) -> None:
         self._sources = (file, camera, microphone)
         self._stun = list(stun)
+        self._hidden = hide_address
+        self._tunnel: PacketTunnel | None = None
         self._on_media = on_media
         self._recorder = Recorder(record) if record is not None else None
         #: Why what comes isn't recorded any more; "" where it is.
@@ -59,6 +64,10 @@ class MediaEnd(Media):
         self._sent: list[MediaStreamTrack] = []
         self._connection: RTCPeerConnection | None = None
 
+    def use_tunnel(self, tunnel: PacketTunnel) -> None:
+        """Reach the other end by this tunnel as well, before anything else is done."""
+        self._tunnel = tunnel
+
     async def offer(self) -> str:
         """Return this end's description. Raise `MediaUnusable`."""
         connection = self._open()
@@ -68,7 +77,7 @@ class MediaEnd(Media):
             if kind not in sending:
                 connection.addTransceiver(kind, direction="recvonly")
         await connection.setLocalDescription(await connection.createOffer())
-        return str(connection.localDescription.sdp)
+        return self._described(connection)
 
     async def answer(self, offer: str) -> str:
         """Return this end's description for another's offer, and begin. Raise `MediaUnusable`, `CallMalformed`."""
@@ -81,7 +90,14 @@ class MediaEnd(Media):
             raise CallMalformed(
                 f"the description of the other end's media can't be answered: {fault}"
             ) from None
-        return str(connection.localDescription.sdp)
+        return self._described(connection)
+
+    def _described(self, connection: RTCPeerConnection) -> str:
+        told = str(connection.localDescription.sdp)
+        if not self._hidden:
+            return told
+        lines = told.splitlines(keepends=True)
+        return "".join(each for each in lines if not each.startswith("a=candidate:"))
 
     async def accept(self, answer: str) -> None:
         """Begin with the description of who has answered. Raise `CallMalformed`."""
@@ -92,6 +108,8 @@ class MediaEnd(Media):
         from aiortc import InvalidStateError, RTCSessionDescription
 
         check_description(description)
+        if self._tunnel is not None:
+            description = self._tunnel.add_candidate(description)
         try:
             await connection.setRemoteDescription(RTCSessionDescription(description, kind))
         except (*_UNREADABLE, InvalidStateError) as fault:

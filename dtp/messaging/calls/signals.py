@@ -18,6 +18,8 @@ from dtp.messaging.conversation.events import ID_BYTES, PERSON_BYTES
 MAX_DESCRIPTION_BYTES: Final = 16_384
 #: Addresses ("candidates") in one description; each makes the other end send packets there.
 MAX_CANDIDATES: Final = 32
+#: Characters of an address at a relay, at most.
+MAX_RELAY: Final = 1024
 _FINGERPRINT: Final = re.compile(
     r"^a=fingerprint:(sha-256|sha-384|sha-512) [0-9A-Fa-f:]{95,191}\r?$", re.MULTILINE
 )
@@ -56,19 +58,25 @@ class Reason(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """One signal about one call. `device` is who got it (TAKEN), `reason` why it ended (END)."""
+    """One signal about one call. `device` is who got it (TAKEN), `reason` why it ended (END).
+
+    `relay` is where who calls is reached by a relay, for media that finds no direct way; "" where it has none.
+    """
 
     call: bytes
     act: Act
     description: str = ""
     device: bytes = b""
     reason: Reason | None = None
+    relay: str = ""
 
     def fields(self) -> dict[str, Any]:
         """Return the signal as the fields of an event."""
         told: dict[str, Any] = {"call": self.call, "act": int(self.act)}
         if self.description:
             told["description"] = self.description
+        if self.relay:
+            told["relay"] = self.relay
         if self.device:
             told["device"] = self.device
         if self.reason is not None:
@@ -91,7 +99,10 @@ class Signal:
             check_description(description)
         elif description:
             raise CallMalformed("a description in a signal that has none")
-        return cls(call, act, description, device, reason)
+        relay = fields.get("relay", "")
+        if len(relay) > MAX_RELAY or (relay and act is not Act.OFFER):
+            raise CallMalformed("a place at a relay that is too long, or in a signal that has none")
+        return cls(call, act, description, device, reason, relay)
 
 
 def check_description(told: str) -> None:

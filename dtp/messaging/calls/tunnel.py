@@ -1,0 +1,118 @@
+"""Packets of a call by a relay: a UDP socket of this machine alone, whose packets come out of one at the other end.
+
+ICE sends to addresses. So each end is given an address of its own machine at which the other one seems to be; what is
+sent there goes as datagrams of a connection between the two, which a relay joins. ICE takes it where no other works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+from typing import Final
+
+from dtp.errors import DtpError
+from dtp.identity import Identity
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.dial import connect
+from dtp.net.listener import Listener, listen
+from dtp.peers.reach.relay_client import relay_kind
+from dtp.tasks import TaskSet
+
+#: Seconds that who answers waits for the relay.
+_PATIENCE: Final = 10.0
+#: Bytes of the longest packet: WebRTC's are 1,200; longer ones are nobody's.
+_MAX_PACKET: Final = 2048
+#: Devices that may be at the other end before one has the call.
+_MAX_CONNECTIONS: Final = 16
+#: Random bytes of the name of the service, which the sealed offer tells.
+_NAME_SIZE: Final = 10
+#: ICE's priority of this way: below all others.
+_PRIORITY: Final = 1
+
+
+class PacketTunnel(asyncio.DatagramProtocol):
+    """One end. `open` it, then `listen` for the other end or `dial` it; `close` it in any case."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.DatagramTransport | None = None
+        self._agent: tuple[str, int] | None = None
+        self._connections: list[Connection] = []
+        self._listener: Listener | None = None
+        self._tasks = TaskSet(lambda task, fault: None)  # it ends with its connection
+        #: Packets that have gone by it, and come.
+        self.sent = self.received = 0
+
+    async def open(self) -> None:
+        """Take a port of this machine alone."""
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=("127.0.0.1", 0))
+
+    @property
+    def port(self) -> int:
+        """The port at which the other end seems to be."""
+        assert self._transport is not None
+        return int(self._transport.get_extra_info("sockname")[1])
+
+    def add_candidate(self, description: str) -> str:
+        """Return the other end's description with this way to it."""
+        way = f"a=candidate:tunnel 1 udp {_PRIORITY} 127.0.0.1 {self.port} typ host\r\n"
+        lines = description.splitlines(keepends=True)
+        return "".join(each + way if each.startswith("m=") else each for each in lines)
+
+    async def listen(self, url: str) -> str:
+        """Take a place at a relay, or listen at another URL, for one connection. Return the address to tell."""
+        identity = Identity.generate()
+        name = f"call-{base64.b32encode(os.urandom(_NAME_SIZE)).decode().lower()}"
+        self._listener = await listen([], {name: self._accept}, identity=identity)
+        await self._listener.add(url, relay_kind(identity) if url.startswith("relay:") else None)
+        return str(self._listener.addresses[0].with_service(name))
+
+    async def _accept(self, connection: Connection) -> None:
+        """Several devices may answer: all are heard, and ICE and DTLS understand who has the call."""
+        if len(self._connections) < _MAX_CONNECTIONS:
+            self._connections.append(connection)
+            await self._pass_on(connection)
+
+    async def dial(self, address: str) -> None:
+        """Connect to who listens. Raise as `connect`, and `TimeoutError`."""
+        async with asyncio.timeout(_PATIENCE):
+            connection = await connect(Address.parse(address))
+        self._connections.append(connection)
+        self._tasks.start(self._pass_on(connection), name="dtp-calls-tunnel")
+
+    async def _pass_on(self, connection: Connection) -> None:
+        with contextlib.suppress(DtpError):
+            while True:
+                packet = await connection.recv_datagram()
+                if self._agent is not None and self._transport is not None and len(packet) <= _MAX_PACKET:
+                    self.received += 1
+                    self._transport.sendto(packet, self._agent)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Pass a packet of our ICE on. It has a socket for each network: the first one that comes is served."""
+        if self._agent is None:
+            self._agent = addr[:2]
+        if addr[:2] != self._agent:
+            return
+        for connection in self._connections:
+            if not connection.closed:
+                self.sent += 1
+                with contextlib.suppress(DtpError):
+                    connection.send_datagram(data)
+
+    def error_received(self, exc: Exception) -> None:
+        """A socket of our ICE is gone: the call is over."""
+
+    async def close(self) -> None:
+        """End it. Idempotent."""
+        await self._tasks.stop()
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+        for connection in self._connections:
+            await connection.close()
+        if self._listener is not None:
+            await self._listener.close()
