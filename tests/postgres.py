@@ -36,7 +36,7 @@ def server() -> Iterator[str]:
         shutil.chown(folder, user)
     try:
         command = [initdb, "-D", str(folder / "data"), "-A", "trust", "-U", "dtp", "-N"]
-        subprocess.run(command, check=True, capture_output=True, timeout=60, cwd="/", user=user)
+        subprocess.run(command, check=True, capture_output=True, timeout=600, cwd="/", user=user)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         program = [str(Path(initdb).with_name("postgres")), "-D", str(folder / "data"), "-p", str(port)]
@@ -47,7 +47,7 @@ def server() -> Iterator[str]:
         ):
             try:
                 url = f"postgresql://dtp@127.0.0.1:{port}/postgres"
-                until = time.monotonic() + 30
+                until = time.monotonic() + 300
                 while True:
                     try:
                         psycopg.connect(url, connect_timeout=2).close()
