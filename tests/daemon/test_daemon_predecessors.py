@@ -74,6 +74,65 @@ def test_those_before_are_passed_on_and_the_oldest_are_forgotten():
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_who_is_replaced_hands_on_who_tells(killed):
+    """The one in between had nothing open and ended; of the first one nothing was heard any more."""
+
+    async def main():
+        heard = Heard()
+        await until(lambda: heard.here.known)
+        ((descriptor, teller),) = heard.here.ends.items()
+        assert teller == 7
+        heard.here.pause()
+        newest = Predecessors()
+        hearing = asyncio.ensure_future(newest.listen(os.dup(descriptor), teller))
+        await until(lambda: newest.ends)
+        if killed:  # what the one in between has heard is older
+            heard.telling.cancel()
+            await hearing
+        newest._note([*heard.here.known, Left(8, 0)])
+        if not killed:
+            heard.left = Left(7, 1, {"api": 1}, 99.0)
+            heard.cut.set_result(1)
+            await hearing
+        newest._note([Left(7, 3), Left(8, 0)])
+        told = {one.pid: (one.open, one.cut) for one in newest.known}
+        assert told == ({8: (0, 0)} if killed else {7: (0, 1), 8: (0, 0)})
+        heard.hearing.cancel()
+        await asyncio.wait([heard.hearing])
+
+    asyncio.run(main())
+
+
+def test_an_upgrade_that_fails_goes_on_hearing():
+    async def main():
+        heard = Heard()
+        await until(lambda: heard.here.known)
+        heard.here.pause()
+        heard.left = Left(7, 1, {"api": 1}, 99.0)
+        heard.here.go_on()
+        heard.cut.set_result(0)
+        await asyncio.gather(heard.telling, heard.hearing)
+        assert [(one.pid, one.open) for one in heard.here.known] == [(7, 0)]
+
+    asyncio.run(main())
+
+
+def test_nothing_is_told_when_nobody_hears_it(monkeypatch, caplog):
+    """It was, once a second, and each time asyncio warned."""
+    monkeypatch.setattr(predecessors, "EVERY", 0.001)
+
+    async def main():
+        heard = Heard()
+        await until(lambda: heard.here.known)
+        heard.hearing.cancel()
+        await asyncio.wait([heard.telling])
+        assert not heard.cut.done()
+
+    asyncio.run(main())
+    assert caplog.records == []
+
+
 @given(
     st.binary(max_size=60)
     | st.recursive(st.none() | st.integers() | st.text(max_size=3), st.lists, max_leaves=6).map(
@@ -124,7 +183,8 @@ def test_the_status_shows_it(one, words):
 
 #: A successor that serves, and passes on what it is told.
 TOLD = (
-    "import socket; told = socket.socket(fileno=int(os.environ['DTPD_BEFORE'])); out = open({path!r}, 'wb'); "
+    "import socket; told = socket.socket(fileno=int(os.environ['DTPD_BEFORE'].partition('=')[0])); "
+    "out = open({path!r}, 'wb'); "
 )
 HEARS = "\nwhile data := told.recv(65536):\n    out.write(data); out.flush()"
 
@@ -170,9 +230,11 @@ def test_a_time_that_is_none_is_refused_and_nothing_changes(serve, grace):  # no
     serve(scenario)
 
 
-def test_the_descriptor_is_taken_once(monkeypatch):
-    monkeypatch.setenv(predecessors.BEFORE, "17")
-    assert predecessors.inherited_end() == 17
-    assert predecessors.inherited_end() is None
-    monkeypatch.setenv(predecessors.BEFORE, "x")
-    assert predecessors.inherited_end() is None
+@pytest.mark.parametrize(
+    ("told", "ends"), [("17=4321", {17: 4321}), ("17=4321 8=0", {17: 4321, 8: 0}), ("17", {}), ("x=1", {})]
+)
+def test_the_descriptors_are_taken_once(monkeypatch, told, ends):
+    monkeypatch.setenv(predecessors.BEFORE, told)
+    assert predecessors.inherited_ends() == ends
+    assert predecessors.inherited_ends() == {}
+    assert not ends or predecessors.ends_text(ends) == told

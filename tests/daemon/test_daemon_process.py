@@ -462,8 +462,7 @@ def test_the_watchdog_is_the_successor_s_too(monkeypatch):
     assert systemd.watchdog_interval() == 1.5
     script = f"{SUCCESSOR}os.write(tell, repr(systemd.watchdog_interval()).encode())"
     monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", script])
-    with socket.socket() as told:
-        successor, ready = process._start_successor({}, Counted(), told)
+    successor, ready = process._start_successor({}, Counted(), {})
     with ready:
         assert ready.read() == b"1.5"
     successor.wait()

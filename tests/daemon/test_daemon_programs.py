@@ -394,6 +394,33 @@ def test_what_an_upgrade_cuts_off_is_counted(place):
 
 
 @pytest.mark.slow
+def test_what_is_open_is_known_over_several_upgrades(place):
+    """The process in between had nothing open, and ended: of the first one nothing more was heard."""
+    far, _, port = place.pair(f"127.0.0.1:{echo_server(place)}")
+    file = place.folder / "far.toml"
+
+    def status():
+        return json.loads(place.command("status", "--json", "-c", file))
+
+    def of_first():
+        return [(one["open"], one["cut"]) for one in status().get("before", ()) if one["pid"] == first]
+
+    with connected(port) as client:
+        ask(client, b"before")
+        first = status()["pid"]
+        for _ in range(2):
+            pid = json.loads(place.command("upgrade", "--json", "-c", file))["pid"]
+            place.stack.callback(end, pid)
+        while of_first() != [(1, 0)]:
+            pass
+        ask(client, b"still there")
+    while of_first() != [(0, 0)]:
+        pass
+    far.wait(0)
+    assert b"exception" not in far.errors
+
+
+@pytest.mark.slow
 def test_an_upgrade_cuts_off_nothing_of_tcp(place):
     """Neither that of the daemon that exposes, nor of the one that forwards, whatever `drain` of the file is."""
     far, exposed = place.dtpd(

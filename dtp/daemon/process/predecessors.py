@@ -1,7 +1,8 @@
 """What the processes before this one still have open after an upgrade, and what they had to cut off in the end.
 
-Each tells the process that took its place over a socket pair that only the two have: a line of JSON a second, with
-what it has heard itself of those before it.
+Each tells the process that took its place over a socket pair: a line of JSON a second, with what it has heard itself
+of those before it. Where that one is replaced in its turn it hands its end of the pair on, so that those that are
+left are heard of although the one in between has ended.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 log = logging.getLogger("dtpd")
 
-#: Set for a process that takes over: the descriptor over which the one before tells.
+#: Set for a process that takes over: descriptors over which those before tell, each with who it is (0: not known).
 BEFORE = "DTPD_BEFORE"
 #: Seconds between two lines.
 EVERY = 1.0
@@ -59,6 +60,24 @@ class Predecessors:
 
     def __init__(self) -> None:
         self._known: dict[int, Left] = {}
+        self._ends: dict[int, _End] = {}
+        #: Those that told us themselves and have ended: what others heard of them is older.
+        self._gone: set[int] = set()
+
+    @property
+    def ends(self) -> dict[int, int]:
+        """The descriptors over which it is told now, each with who tells (0: nothing was heard yet)."""
+        return {descriptor: end.teller for descriptor, end in self._ends.items()}
+
+    def pause(self) -> None:
+        """Read nothing more of what is told: another process is about to. `go_on` takes it back."""
+        for end in self._ends.values():
+            end.transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Read again, since nobody else does."""
+        for end in self._ends.values():
+            end.transport.resume_reading()
 
     @property
     def known(self) -> list[Left]:
@@ -69,31 +88,44 @@ class Predecessors:
         """The same as JSON has it."""
         return [asdict(one) for one in self._known.values()]
 
-    async def listen(self, descriptor: int) -> None:
-        """Hear what the process at the other end tells, until it ends."""
+    async def listen(self, descriptor: int, teller: int = 0) -> None:
+        """Hear what the process at the other end tells, which is `teller` where that is known, until it ends."""
         sock = socket.socket(fileno=descriptor)
         sock.set_inheritable(False)
         reader, writer = await asyncio.open_connection(sock=sock, limit=_LONGEST_LINE)
-        teller = 0
+        end = self._ends[descriptor] = _End(cast(asyncio.Transport, writer.transport), teller)
         try:
             while line := await reader.readline():
                 told = [Left.read(one) for one in json.loads(line)]
+                end.teller = told[-1].pid
                 self._note(told)
-                teller = told[-1].pid
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             log.warning("the process before tells otherwise what it has open: %s", error)
         except OSError:
             pass  # it has ended in another way
         finally:
+            del self._ends[descriptor]
+            self._gone.add(end.teller)
             writer.close()
-            if (last := self._known.get(teller)) is not None:
-                self._known[teller] = Left(last.pid, 0, {}, last.until, last.cut)
+            if (last := self._known.get(end.teller)) is not None:
+                self._known[end.teller] = Left(last.pid, 0, {}, last.until, last.cut)
 
     def _note(self, told: list[Left]) -> None:
+        """Note what one tells of itself, last, and what it has heard of others that don't tell us themselves."""
+        ourselves = {end.teller for end in self._ends.values()} | self._gone
         for one in told:
-            self._known[one.pid] = one
+            if one is told[-1] or one.pid not in ourselves:
+                self._known[one.pid] = one
         for pid in list(self._known)[:-MOST]:
             del self._known[pid]
+
+
+@dataclass
+class _End:
+    """Our end of a pair, and who is at the other one."""
+
+    transport: asyncio.Transport
+    teller: int
 
 
 class Farewell:
@@ -107,7 +139,7 @@ class Farewell:
         """Tell it again and again, and at last how many streams were cut off, which `cut` is set to."""
         _, writer = await asyncio.open_connection(sock=self._sock)
         try:
-            while not cut.done():
+            while not cut.done() and not writer.is_closing():  # which it is when nobody hears it any more
                 if not writer.transport.get_write_buffer_size():  # else it takes its time
                     self._write(writer, self._left())
                 await asyncio.wait([cut], timeout=EVERY)
@@ -125,7 +157,17 @@ class Farewell:
         writer.write(json.dumps([asdict(one) for one in told]).encode() + b"\n")
 
 
-def inherited_end() -> int | None:
-    """The descriptor over which the process before tells what it has open; None where there is none."""
+def ends_text(ends: Mapping[int, int]) -> str:
+    """Return descriptors, each with who tells, as `inherited_ends` reads them."""
+    return " ".join(f"{descriptor}={teller}" for descriptor, teller in ends.items())
+
+
+def inherited_ends() -> dict[int, int]:
+    """The descriptors over which processes before tell what they have open, each with who it is (0: not known)."""
     told = os.environ.pop(BEFORE, "")
-    return int(told) if told.isdecimal() else None
+    try:
+        return {
+            int(descriptor): int(teller) for descriptor, teller in (one.split("=") for one in told.split())
+        }
+    except ValueError:
+        return {}  # another version says it otherwise: nothing is heard

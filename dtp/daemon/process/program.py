@@ -27,7 +27,14 @@ from dtp.daemon.policies.bans import FOR_EVER
 from dtp.daemon.policies.kept_bans import KeptBans
 from dtp.daemon.process import systemd
 from dtp.daemon.process.control import Control, path_of
-from dtp.daemon.process.predecessors import BEFORE, Farewell, Left, Predecessors, inherited_end
+from dtp.daemon.process.predecessors import (
+    BEFORE,
+    Farewell,
+    Left,
+    Predecessors,
+    ends_text,
+    inherited_ends,
+)
 from dtp.daemon.relays.sockets import name_of
 from dtp.daemon.server import Daemon
 from dtp.daemon.state.counted import COUNTED, NOTHING, Counted, file_of, inherited
@@ -183,8 +190,8 @@ class Process:
             if self.web is not None:
                 await self.web.start(adopted.get(_of_web(self.daemon.config), ()))
             systemd.notify("READY=1", "STATUS=Serving")
-            if (heard := inherited_end()) is not None:
-                self._tasks.start(self._before.listen(heard), name="dtpd-before")
+            for heard, teller in inherited_ends().items():
+                self._tasks.start(self._before.listen(heard, teller), name="dtpd-before")
             if (pipe := systemd.say_ready()) is not None:
                 self._tasks.start(self._take_over(pipe), name="dtpd-take-over")
             elif counted.bans:
@@ -347,8 +354,15 @@ class Process:
         if self.web is not None:
             socks[_of_web(self.daemon.config)] = self.web.sockets
         mine, theirs = socket.socketpair()
-        with theirs:
-            successor, ready = _start_successor(socks, self.daemon.counted(), theirs)
+        self._before.pause()
+        try:
+            with theirs:
+                told = self._before.ends | {theirs.fileno(): os.getpid()}
+                successor, ready = _start_successor(socks, self.daemon.counted(), told)
+        except UpgradeFailed:
+            self._before.go_on()
+            mine.close()
+            raise
         self._farewell = Farewell(mine, self._before, self._left)
         serves = False
         with ready:  # closed last: that tells it that this process gives way
@@ -357,6 +371,7 @@ class Process:
             finally:
                 if not serves:
                     self._farewell = None
+                    self._before.go_on()
                     mine.close()
                     successor.kill()
                     successor.wait()
@@ -433,10 +448,10 @@ def _grace_of(request: Mapping[str, Any]) -> float | None:
 
 
 def _start_successor(
-    socks: Mapping[str, Sequence[socket.socket]], counted: Counted, told: socket.socket
+    socks: Mapping[str, Sequence[socket.socket]], counted: Counted, told: Mapping[int, int]
 ) -> tuple[subprocess.Popen[bytes], BinaryIO]:
-    """This program, started anew with copies of `socks` and of `told`, over which it hears what is open here; and a
-    pipe that says when it serves, or ends."""
+    """This program, started anew with copies of `socks` and of the descriptors in `told`, over which it hears what is
+    open here and in processes before; and a pipe that says when it serves, or ends."""
     file, named = file_of(counted)
     read, write = os.pipe()
     numbers = {sock.fileno(): setting for setting, several in socks.items() for sock in several}
@@ -445,12 +460,12 @@ def _start_successor(
         systemd.SOCKETS: json.dumps([(setting, number) for number, setting in numbers.items()]),
         systemd.READY: str(write),
         COUNTED: named,
-        BEFORE: str(told.fileno()),
+        BEFORE: ends_text(told),
     }
     environment.pop(systemd.WATCHED, None)  # which is this process, and soon that one
     try:
         process = subprocess.Popen(
-            sys.orig_argv, env=environment, pass_fds=(*numbers, write, file.fileno(), told.fileno())
+            sys.orig_argv, env=environment, pass_fds=(*numbers, write, file.fileno(), *told)
         )
     except OSError as error:
         os.close(read)
