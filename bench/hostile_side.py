@@ -16,7 +16,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +47,12 @@ FRAMES: dict[str, Outgoing] = {
     "AWAY": control(Frame.AWAY, AWAY.pack(2**62)),
     "STREAMS": control(Frame.STREAMS, STREAMS.pack(0)),
     "STOP": control(Frame.STOP, STOP.pack(0, 1)),
+}
+#: The same of frames that all say something new, by their number: what moves nothing has a bound of its own.
+MOVING: dict[str, Callable[[int], Outgoing]] = {
+    "one byte each": lambda n: (int(Frame.STREAM), 0, 0, n, b"x"),
+    "credit by one": lambda n: control(Frame.WINDOW, WINDOW.pack(0, 0, 2**30 + n)),
+    "streams that are reset": lambda n: control(Frame.RESET, RESET.pack(4 * n, 1, 0)),
 }
 #: What is poured, made once: to clear a megabyte for each write took two thirds of the turns that were measured.
 _MUCH = bytes(1 << 20)
@@ -168,16 +174,18 @@ def _shake(host: str, port: int) -> tuple[socket.socket, Established]:
     return sock, handshake.established
 
 
-def _records(established: Established, frame: Outgoing) -> Iterator[bytes]:
+def _records(established: Established, name: str) -> Iterator[bytes]:
     """The bytes of one attacker, a record of tiny frames at a time."""
     link = Session(established, DEFAULT, 0.0, client=True).link
     out = Buffer(1 << 18)
     yield bytes(out.view[: link.sealer.seal([_STREAM], out, 65519, False)])
-    while True:
-        yield bytes(out.view[: link.sealer.seal([frame] * _FRAMES, out, 65519, False)])
+    for first in itertools.count(1, _FRAMES):
+        numbers = range(first, first + _FRAMES)
+        frames = [MOVING[name](each) for each in numbers] if name in MOVING else [FRAMES[name]] * _FRAMES
+        yield bytes(out.view[: link.sealer.seal(frames, out, 65519, False)])
 
 
-def _flood(host: str, port: int, frame: Outgoing, count: int) -> None:
+def _flood(host: str, port: int, name: str, count: int) -> None:
     """So many attackers at full speed, each of which comes again as soon as it is thrown out."""
     selector = selectors.DefaultSelector()
     waiting: dict[socket.socket, tuple[Iterator[bytes], bytes]] = {}
@@ -190,7 +198,7 @@ def _flood(host: str, port: int, frame: Outgoing, count: int) -> None:
         except (OSError, dtp.DtpError):
             return
         sock.setblocking(False)
-        waiting[sock] = (_records(established, frame), b"")
+        waiting[sock] = (_records(established, name), b"")
         selector.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
 
     def go_on(sock: socket.socket, events: int) -> None:
@@ -222,7 +230,7 @@ def _in_step(host: str, port: int, count: int) -> None:
     crowd = []
     for _ in range(count):
         sock, established = _shake(host, port)
-        crowd.append((sock, _records(established, FRAMES["unpaid METER"])))
+        crowd.append((sock, _records(established, "unpaid METER")))
         sock.sendall(next(crowd[-1][1]))
     while True:
         ready = [(sock, next(records)) for sock, records in crowd]
@@ -318,8 +326,8 @@ def main() -> None:
         sys.argv[5],
         int(sys.argv[6]),
     )
-    if name in FRAMES:
-        _flood(host, port, FRAMES[name], count)
+    if name in FRAMES or name in MOVING:
+        _flood(host, port, name, count)
     elif name == "honest and busy":
         asyncio.run(_busy(address, count))
     elif name == "all in step":

@@ -129,8 +129,7 @@ def parse_fixed(frame: int, body: bytes) -> tuple[int | bytes, ...]:
     return shape.unpack(body)
 
 
-def unknown(frame: int) -> ProtocolError | None:
-    """What to do with a type that is not in the table: None to skip it, or the error to close with."""
-    if frame >= IGNORABLE:
-        return None
-    return ProtocolError(f"unknown frame type 0x{frame:02x}", CloseCode.UNKNOWN_FRAME)
+def check_unknown(frame: int) -> None:
+    """Raise `ProtocolError` unless a type that is not in the table is one to skip."""
+    if frame < IGNORABLE:
+        raise ProtocolError(f"unknown frame type 0x{frame:02x}", CloseCode.UNKNOWN_FRAME)

@@ -115,7 +115,10 @@ class _Handshake:
             raise HandshakeRefused(int.from_bytes(data[start + 2 : start + 4]))
         end = start + 2 + size
         if size > self._endpoint.limits.payload + 512:  # 512: keys and tags of the largest message
-            raise self._refuse(Refusal.FAILED, f"handshake message of {size} bytes")
+            raise self._refuse(
+                Refusal.FAILED,
+                f"a handshake message of {size:,} bytes: something else than DTP may be at that end",
+            )
         return (data[start + 2 : end], end) if len(data) >= end else None
 
     def _send(self, message: bytes) -> None:

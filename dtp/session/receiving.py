@@ -19,10 +19,10 @@ from dtp.session.frames import (
     PING,
     WINDOW,
     Frame,
+    check_unknown,
     control,
     parse_close,
     parse_fixed,
-    unknown,
 )
 from dtp.session.link import Link
 from dtp.session.linking import Linking
@@ -175,8 +175,8 @@ class Receiving(Linking):
             elif frame in _HANDLERS:
                 fields = parse_fixed(frame, body) if frame in FIXED else (body,)
                 _HANDLERS[frame](self, link, flags, now, *fields)
-            elif (error := unknown(frame)) is not None:
-                raise error
+            else:
+                check_unknown(frame)
 
     def _refusal_at(self, link: Link, data: memoryview) -> int | None:
         """Client: the code of the refusal that stands where the server's first record should, if that is one."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from attackers import OPEN, Attacker
 
 import dtp
 from dtp.net.turns.budget import LOW, STREAMS, StreamBudget
-from dtp.session.codes import CloseCode
+from dtp.session.codes import CloseCode, ProtocolError
+from dtp.session.frames import control
 from dtp.testing import clock
 from dtp.testing.pairs import ALICE, BOB
 
@@ -172,6 +175,50 @@ def test_of_a_connection_that_is_closed_only_what_came_whole_is_taken_up(who: st
             assert not far._intake
 
     clock.run(main())
+
+
+def test_what_nobody_accepted_goes_with_a_connection_that_is_ended_here() -> None:
+    """It stayed until the collector came: that went through thousands of streams of who was thrown out, in a turn."""
+
+    async def main() -> None:
+        async with pairs(1) as ((near, far),):
+            whole, reset, _ = await open_many(near, 3)
+            whole.write_eof()
+            reset.reset(7)
+            await near.ping()
+            far.abort(CloseCode.LIMIT)
+            await until(lambda: far.closed)
+            assert (await far.accept_stream()).id == whole.id
+            with pytest.raises(dtp.ConnectionClosed):
+                await far.accept_stream()
+
+    clock.run(main())
+
+
+def test_an_error_of_the_peer_leaves_no_frames_of_python_to_the_collector() -> None:
+    """One held the error, which held it, and with it all that had come in the same read."""
+
+    async def main() -> None:
+        async with await dtp.listen("memory://x", identity=BOB) as listener:
+            attacker = await Attacker.dial(listener.urls[0])
+            await until(lambda: attacker.ready)
+            gc.collect()
+            gc.disable()
+            attacker.say([OPEN], [control(0x7F)])
+            await until(lambda: attacker.ended)
+            assert attacker.ended is not None
+            assert attacker.ended.close_code == CloseCode.UNKNOWN_FRAME
+            attacker.leave()
+
+    try:
+        clock.run(main())
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert not [each for each in gc.garbage if isinstance(each, ProtocolError)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 def test_who_goes_away_takes_up_what_waits() -> None:

@@ -83,11 +83,11 @@ class StreamIntake:
 
     def keep_whole(self, *, by_peer: bool) -> None:
         """After the end of the connection: what the peer had finished by the time it closed, it wants done. The rest
-        of those that would be given to a function goes."""
-        if self._on_stream is not None and self._waiting:
-            whole = [each for each in self._waiting if by_peer and not each.broken]
-            self._waiting.clear()
-            self._waiting.extend(whole)
+        goes: all of it where a function would be given it, and what has broken off where the peer didn't close."""
+        if self._on_stream is None and by_peer:
+            return
+        wanted = by_peer or self._on_stream is None
+        self._waiting = deque(each for each in self._waiting if wanted and not each.broken)
 
     def _has_room(self) -> bool:
         return self._budget.left > LOW or self._budget.has_room(self.account)
