@@ -235,7 +235,7 @@ def _callers(found: list[Mapping[str, Any]]) -> Table:
     table = _table("caller", "service", "from", "streams", "resumes")
     for one in found:
         table.add_row(
-            Text(one["peer"], no_wrap=True, overflow="ellipsis"),
+            Text(one["peer"], overflow="fold"),  # whole, or nobody could ban it by this
             Text(one["service"]),
             Text(one["source"]),
             f"{one['streams']:,}",

@@ -14,6 +14,7 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 
+from dtp.carriers.errors import ListenError
 from dtp.daemon.observing import logs
 from dtp.daemon.policies.bans import FOR_EVER
 from dtp.daemon.policies.kept_bans import KeptBans
@@ -127,6 +128,22 @@ def test_the_control_socket_is_its_user_s_alone(short, name):
         await control.close()
         assert not path.exists()
         await control.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_second_daemon_of_one_file_hears_that_the_first_one_runs(short):
+    """It heard that somebody listened at a path that it had never named."""
+
+    async def scenario():
+        first, second = Control(short / "c.sock", {}), Control(short / "c.sock", {})
+        await first.start()
+        with pytest.raises(ListenError, match="a dtpd that runs already has this control socket"):
+            await second.start()
+        await first.close()
+        (short / "c.sock").write_text("no socket")
+        with pytest.raises(ListenError, match="a file that is not a socket"):
+            await second.start()
 
     asyncio.run(scenario())
 

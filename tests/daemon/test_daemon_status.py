@@ -151,6 +151,16 @@ def test_rates():
     assert rates.of(status(0), 4.0)["received"] == 0.0
 
 
+def test_names_of_callers_are_whole_on_a_narrow_terminal():
+    told = status(0)
+    name = "dtp1" + "x" * 58
+    told["callers"] = [{"peer": name, "service": "api", "source": "127.0.0.1", "streams": 0, "resumes": 0}]
+    console = Console(file=io.StringIO(), width=80)
+    for part in render(told, callers=1):
+        console.print(part)
+    assert console.file.getvalue().count("x") >= 58
+
+
 def test_names_in_events_can_be_copied_on_a_narrow_terminal():
     told = status(0)
     name = "dtp1" + "x" * 58

@@ -99,6 +99,15 @@ def _check_owner(folder: Path) -> None:
             )
 
 
+def _has_listener(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        try:
+            sock.connect(os.fspath(path))
+        except OSError:
+            return False
+    return True
+
+
 class Control:
     """Serves the control socket."""
 
@@ -128,7 +137,15 @@ class Control:
             except OSError as error:
                 why = f"the folder of the control socket can't be made: {reason(error)}"
                 raise ListenError(f"{self._path}: {why}") from error
-            self._sock, _ = unix.listening_socket(f"unix://{quote(str(self._path))}?mode=0600")
+            try:
+                self._sock, _ = unix.listening_socket(f"unix://{quote(str(self._path))}?mode=0600")
+            except ListenError as error:
+                if not _has_listener(self._path):
+                    raise
+                raise ListenError(
+                    f"{self._path}: a dtpd that runs already has this control socket; 'dtpd status' shows it, 'dtpd "
+                    "drain' ends it. A second one takes a file of its own, or another control in [daemon]"
+                ) from error
         # A copy, since asyncio closes what it gets, and from 3.13 on removes its path.
         self._server = await asyncio.start_server(self._serve, sock=self._sock.dup(), limit=_MAX_REQUEST)
 
