@@ -218,7 +218,7 @@ class Pipe(Waiting, asyncio.Protocol):
                 return False
             if self._lost:
                 if self._error is not None:
-                    raise self._error
+                    raise self._error.with_traceback(None)
                 return False
             self.wait(timeout, deadline)
 

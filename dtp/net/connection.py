@@ -215,7 +215,7 @@ class Connection:
     def try_open_stream(self) -> Stream | None:
         """A new stream, or None while the peer allows no further one. Raises what ended the connection."""
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)
         session = self._session
         if session.peer_away:
             raise ConnectionClosed(CloseCode.SHUTDOWN, "it takes no new streams", by_peer=True)
@@ -445,7 +445,7 @@ class Connection:
 
     def _check(self) -> None:
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)
 
     def charged(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
         """Return `work` for a task that serves this peer: its steps count as processor time spent for it."""

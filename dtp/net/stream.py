@@ -59,6 +59,7 @@ class Stream:
         self._at = 0  # what of the first chunk was read
         self._size = 0
         self._eof = False
+        # All streams of a connection share the error of its end: each raises it without the way it took elsewhere.
         self._read_error: DtpError | None = None
         self._write_error: DtpError | None = None
         self._delivered = False  # with a write error: the peer had everything before
@@ -163,7 +164,7 @@ class Stream:
     async def _wait_data(self, beyond: int = 0) -> None:
         while self._size <= beyond and not self._eof:
             if self._read_error is not None:
-                raise self._read_error
+                raise self._read_error.with_traceback(None)
             if self._read_waiter is not None:
                 raise LocalError("another task is already reading from this stream")
             self._read_waiter = self.connection.loop.create_future()
@@ -222,7 +223,7 @@ class Stream:
         `StreamClosed` after `write_eof`.
         """
         if self._write_error is not None:
-            raise self._write_error
+            raise self._write_error.with_traceback(None)
         self._outlet.write(self.id, data if type(data) is bytes else _fixed(data))
 
     def writelines(self, lines: Iterable[bytes | bytearray | memoryview]) -> None:
@@ -232,7 +233,7 @@ class Stream:
     async def drain(self) -> None:
         """Wait until less than `limits.write_high` bytes wait to be sent."""
         if self._write_error is not None:
-            raise self._write_error
+            raise self._write_error.with_traceback(None)
         outlet, high = self._outlet, self.connection.limits.write_high
         while outlet.queued(self.id) > high:
             await self._wait_written()
@@ -251,11 +252,11 @@ class Stream:
         while not self._outlet.acknowledged(self.id):
             await self._wait_written()
         if self._write_error is not None and not self._delivered:
-            raise self._write_error
+            raise self._write_error.with_traceback(None)
 
     async def _wait_written(self) -> None:
         if self._write_error is not None:
-            raise self._write_error
+            raise self._write_error.with_traceback(None)
         waiter = self.connection.loop.create_future()
         self._write_waiters.append(waiter)
         try:
