@@ -57,10 +57,16 @@ class Summing:
         return self._summary.end()
 
     def _join(self, name: Name, edits: list[_Edit]) -> None:
-        """Have one edit tell what these do, or several where that would be too large."""
+        """Have one edit tell what these do, or several where that would be too large.
+
+        Those from before the text was compacted stay as they are: what is forgotten here can't be told anew.
+        """
         joined = self._joined(name, [edit for _, edit in edits])
-        if joined is None or len(joined) >= sum(len(edit) for _, edit in edits):
-            return  # it is compacted, or saves nothing
+        if joined is None:
+            edits = [one for one in edits if self._joined(name, [one[1]]) is not None]
+            joined = self._joined(name, [edit for _, edit in edits])
+        if not joined or len(joined) >= sum(len(edit) for _, edit in edits):
+            return  # it saves nothing
         if len(joined) > _MOST and len(edits) > 1:
             middle = len(edits) // 2
             self._join(name, edits[:middle])
@@ -71,6 +77,7 @@ class Summing:
         self._summary.edit(edits[-1][0], values.encode(joined))
 
     def _joined(self, name: Name, edits: list[bytes]) -> bytes | None:
+        """Return what these edits tell, as one; None where some of it was compacted."""
         spans: dict[bytes, list[Span]] = {}
         for edit in edits:
             for span in spans_of(edit):

@@ -218,10 +218,13 @@ def test_what_was_typed_at_an_earlier_opening_is_joined_too(tmp_path: Path) -> N
 
 
 def test_a_compacted_text_keeps_its_edits() -> None:
-    """What is forgotten here can't be told anew; nothing is lost."""
+    """What is forgotten here can't be told anew; nothing is lost, and what comes later is joined as ever."""
 
     async def main() -> None:
-        async with await Graph.open("memory:", identity=ALICE, name="g") as alice:
+        async with (
+            await Graph.open("memory:", identity=ALICE, name="g") as alice,
+            await Graph.open("memory:", identity=BOB, name="g") as bob,
+        ):
             await came_and_went(alice, 60)
             await alice.upkeep.compact()
             await came_and_went(alice, 60, 60)
@@ -231,6 +234,24 @@ def test_a_compacted_text_keeps_its_edits() -> None:
             fresh = alice.replica.fresh()
             loading.replay(alice.frames.store, fresh)
             assert (str(fresh.text("draft")), list(fresh.list("things"))) == shown
+            sizes = []
+            for turn in range(1, 6):
+                await alice.upkeep.compact()
+                await came_and_went(alice, 60, 60 + turn * 60)
+                await told(alice, ALICE, bob)
+                await alice.upkeep.prune()
+                sizes.append(await size(alice))
+            each = (sizes[-1] - sizes[0]) / 4 / 60
+            assert each < 20, f"{each} bytes an edit"  # 300 as frames
+            shown = str(alice.text("draft")), list(alice.list("things"))
+            fresh = alice.replica.fresh()
+            loading.replay(alice.frames.store, fresh)
+            assert (str(fresh.text("draft")), list(fresh.list("things"))) == shown
+            last = alice.frames.vector()[ALICE.id.key]
+            bob.passed.put(ALICE.id.key, last, await alice.frames.read(ALICE.id.key, 1, last))
+            assert (await bob.upkeep.prune()).frames > 100
+            await check(bob)
+            assert (str(bob.text("draft")), list(bob.list("things"))) == shown
 
     asyncio.run(main())
 
