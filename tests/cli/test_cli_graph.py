@@ -252,6 +252,10 @@ def test_granting(me, tmp_path):
     assert account in run("grant", file, account, "board")
     assert account in run("grant", file, account, "board", "--revoke")
     assert "no account" in run("grant", file, account[:-1], code=3)
+    (handed,) = [json.loads(line)["grant"] for line in run("grant", file, friend, "--json").splitlines()]
+    assert "not for this identity" in run("grant", file, "--use", handed, code=3)
+    assert "no grant" in run("grant", file, "--use", "no grant", code=3)
+    assert "says itself" in run("grant", file, friend, "--use", handed, code=2)
 
 
 def test_verifying_tells_of_offences(me, tmp_path):

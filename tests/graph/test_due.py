@@ -6,10 +6,13 @@ import asyncio
 import shutil
 from pathlib import Path
 
-from graph_fixtures import ALICE, BOB, CAROL, told
+import pytest
+from graph_fixtures import ALICE, BOB, CAROL, identity, told
 
+from dtp.core.errors import NotOwner
 from dtp.crdt import Clock
-from dtp.graph import Graph
+from dtp.crdt.permission.grants import GrantError
+from dtp.graph import Graph, GraphError
 from dtp.identity import Identity
 from dtp.testing import clock
 
@@ -79,6 +82,44 @@ def test_what_is_ahead_waits_by_the_clock_as_it_is_now():
         await asyncio.sleep(3541)
         assert dict(reader.node("n")) == {"first": 1, "second": 1}
         for graph in writer, reader:
+            await graph.close()
+
+    clock.run(main())
+
+
+def test_who_was_a_year_ahead_goes_on_as_another_identity():
+    """The grant is dated ahead, as all that the first one makes: it is handed over."""
+
+    async def main() -> None:
+        wall, right = Wall(), Wall()
+        ahead = await opened(ALICE, wall)
+        reader, after = await opened(BOB, right), await opened(CAROL, right)
+        board = ahead.own("board")
+        ahead.node(board).update(title="in time", kept="in time")
+        for graph in reader, after:
+            await told(ahead, ALICE, graph)
+        wall.ahead = 365 * 86_400
+        ahead.node(board)["title"] = "a year ahead"
+        await ahead.commit()
+        wall.ahead = 0
+        grant = ahead.access.grant(CAROL.id)
+        for graph in reader, after:
+            await told(ahead, ALICE, graph)
+            assert graph.node(board)["title"] == "in time"
+        with pytest.raises(NotOwner):
+            after.node(board)["by"] = "Carol"
+        with pytest.raises(GraphError, match="not for this identity"):
+            reader.access.use(grant)
+        with pytest.raises(GrantError):
+            after.access.use(grant.encode()[:-1] + b"x")
+        assert after.access.use(grant.encode()) == grant
+        after.node(board)["by"] = "Carol"
+        await told(after, CAROL, reader)
+        assert dict(reader.node(board)) == {"title": "in time", "kept": "in time", "by": "Carol"}
+        late = await opened(identity("late"), right)
+        await told(after, CAROL, late)
+        assert dict(late.node(board)) == {"by": "Carol"}  # whatever has come of the owner
+        for graph in ahead, reader, after, late:
             await graph.close()
 
     clock.run(main())

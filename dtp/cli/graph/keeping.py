@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import datetime
 import time
 from typing import TYPE_CHECKING, Any
@@ -178,21 +180,30 @@ def status(opened: Opener) -> None:
 @click.argument("path", default="")
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), help="For so long. [default: for good]")
 @click.option("--revoke", is_flag=True, help="Take back what PEER was granted at PATH.")
+@click.option("--use", "handed", metavar="GRANT", help="Use a grant that was handed over as text.")
 @graph_options
-def grant(opened: Opener, peer: str | None, path: str, days: float | None, revoke: bool) -> None:
+def grant(
+    opened: Opener, peer: str | None, path: str, days: float | None, revoke: bool, handed: str | None
+) -> None:
     """Let PEER write at PATH of your own souls; without PEER, list what you have granted.
 
-    PEER is an identity (dtp1...), or an account (dtpa1...): then each of its devices may write.
+    PEER is an identity (dtp1...), or an account (dtpa1...): then each of its devices may write. The grant comes to
+    PEER with the graph; with --json it is told as text, too, to be handed over where your clock was ahead.
 
     \b
     Examples:
       dtp graph grant notes.db dtp1... board --days 30
       dtp graph grant notes.db dtp1... board --revoke
+      dtp graph grant notes.db --use GRANT
     """
+    if handed is not None and (peer is not None or revoke or days):
+        raise click.UsageError("--use takes a grant alone: it says itself whom it is for, and where")
 
     async def work(graph: Graph) -> list[Any]:
         from dtp.graph.permission.access import grantee_of
 
+        if handed is not None:
+            return [graph.access.use(_decoded(handed))]
         if peer is None:
             return graph.access.grants()
         if not revoke:
@@ -208,9 +219,22 @@ def grant(opened: Opener, peer: str | None, path: str, days: float | None, revok
     from dtp.crdt.clock import seconds
     from dtp.crdt.permission.owners import owned
 
-    for one in opened.run(work, writing=peer is not None, read_only=peer is None):
+    changes = peer is not None or handed is not None
+
+    for one in opened.run(work, writing=changes, read_only=not changes):
         end = datetime.datetime.fromtimestamp(seconds(one.until), datetime.UTC) if one.until else None
         until = end.isoformat(timespec="seconds") if end else None
         soul = owned(one.owner, one.path)
-        record = {"peer": one.grantee_name, "soul": soul, "until": until, "id": one.id}
+        text = base64.urlsafe_b64encode(one.encode()).decode()
+        record = {"peer": one.grantee_name, "soul": soul, "until": until, "id": one.id, "grant": text}
         print_line(record, f"{record['peer']}  {soul}  {until or 'for good'}")
+
+
+def _decoded(text: str) -> bytes:
+    """Return the grant in what `dtp graph grant --json` tells."""
+    from dtp.graph import GraphError
+
+    try:
+        return base64.b64decode(text, altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise GraphError(f"no grant: {error}; 'dtp graph grant FILE PEER PATH --json' tells one") from error

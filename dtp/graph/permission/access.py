@@ -16,7 +16,7 @@ from dtp.core.crdt import GraphCore
 from dtp.core.errors import EncodingError
 from dtp.crdt import Change, Op, Replica, clock, values
 from dtp.crdt.ops import ops_of
-from dtp.crdt.permission.access import ACCESS, OFFER, REVOKE, Access, Offence
+from dtp.crdt.permission.access import ACCESS, OFFER, REVOKE, USE, Access, Offence
 from dtp.crdt.permission.grants import Grant, Revocation, make_grant, read_revocation
 from dtp.crdt.permission.owners import RINGS, owner_name
 from dtp.crdt.permission.rules import DOCUMENT_KEY, RulesError, read, root_of
@@ -76,6 +76,15 @@ def grant(graph: Graph, peer: Grantee, path: str, until: float | None) -> Grant:
     grantee, to_account = grantee_of(peer)
     made = make_grant(graph.identity, graph.name, grantee, path, end, to_account=to_account)
     graph.replica.put(_own_access(graph), f"{OFFER}{made.id}", made.encode())
+    return made
+
+
+def use(graph: Graph, granted: Grant | bytes) -> Grant:
+    """Use a grant that was handed over, as `Access.use` does."""
+    made = graph.replica.access.grant(granted.encode() if isinstance(granted, Grant) else granted)
+    if not made.to_account and made.grantee != graph.identity.id.key:
+        raise GraphError(f"this grant is for {made.grantee_name}, not for this identity")
+    graph.replica.put(_own_access(graph), f"{USE}{made.id}", made.encode())
     return made
 
 

@@ -31,6 +31,15 @@ class Access:
         """
         return access.grant(self._graph, peer, path, until)
 
+    def use(self, grant: Grant | bytes) -> Grant:
+        """Use a grant that was handed over beside this graph, as it is or encoded; return it.
+
+        It is needed where the owner's frames don't come, or wait because the owner's clock is ahead; a grant that
+        came by the graph is used by itself. One to an account is for a device that shows its card (`accounts.join`).
+        Raises `GrantError`, and `GraphError` for another's.
+        """
+        return access.use(self._graph, grant)
+
     def revoke(self, grant: Grant) -> None:
         """Take back a grant of one's own. What the other made up to what has come here stays; all else is void on
         all replicas, whenever they saw it. Raises `GraphError`."""
