@@ -292,6 +292,30 @@ def test_parts_sync_with_parts() -> None:
     run(main)
 
 
+def test_a_full_replica_goes_on_with_what_a_part_has_whole_behind_its_own_end() -> None:
+    """Whoever lacks what the part skipped gets nothing of that author."""
+
+    async def main() -> None:
+        async with (
+            await opened(ALICE) as alice,
+            await opened(BOB, NOTES) as part,
+            await opened(CAROL) as carol,
+            await opened(identity("dave")) as fresh,
+        ):
+            alice.node("place/1")["k"] = 1
+            await alice.commit()
+            await sync(carol, alice)
+            alice.node("note/1")["k"] = 2
+            await alice.commit()
+            await sync(part, alice)
+            for graph, frames in ((carol, 2), (fresh, 0)):
+                await sync(graph, part)
+                assert graph.frames.vector().get(ALICE.id.key, 0) == frames
+            assert carol.node("note/1")["k"] == 2
+
+    run(main)
+
+
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
     with server() as url:
