@@ -17,7 +17,6 @@ from __future__ import annotations
 import bisect
 import os
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +97,8 @@ def read_toml(path: Path) -> Table:
 
     Raises `ConfigFileError`: the file is missing, can't be read, is not UTF-8 or not TOML 1.0.
     """
+    import tomllib  # most programs have no such file, and it is 0.2 MB
+
     try:
         text = path.read_bytes().decode()
     except FileNotFoundError:
@@ -132,6 +133,8 @@ class _Document:
         Used only to report an error. Looking for the key's text would be a guess: keys may be quoted or
         dotted, and a text of several lines may look like anything.
         """
+        import tomllib
+
         lines = self.text.splitlines(keepends=True)
 
         def has_key(length: int) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from dtp.errors import DtpError, LocalError
 from dtp.escaping import escape_text
@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dtp.node")
 
+T = TypeVar("T")
+
 #: Where a node listens by default: any port, so that there may be many on a machine.
 ANYWHERE: Final = "tcp://0.0.0.0:0"
 
@@ -88,6 +90,11 @@ class KnownPeer:
     linked: bool
 
 
+def _each(given: str | Collection[T]) -> tuple[str | T, ...]:
+    """Return what was given as a tuple: one text alone is no collection of letters."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
 class Node:
     """A program's place among others: it is found, it finds, it links to other nodes. `async with` opens it.
 
@@ -103,6 +110,8 @@ class Node:
     - `listener` is one that somebody else has and closes, of the same identity: the node announces where it listens,
       and is given connections for `NODE_SERVICE` by `node.links.accept`. `announce` may name its services.
 
+    One text alone may stand for a list of one: `listen="tcp://0.0.0.0:9000"`.
+
     LAN, DHT and linked nodes are told its identity, its addresses and the services in `announce`. With `discover=()`
     only those are whom it links to.
     """
@@ -111,12 +120,12 @@ class Node:
         self,
         *,
         identity: Identity | None = None,
-        listen: Sequence[str] | None = (ANYWHERE,),
-        discover: Collection[str] = ("lan",),
-        bootstrap: Sequence[str | Address] = (),
+        listen: str | Sequence[str] | None = (ANYWHERE,),
+        discover: str | Collection[str] = ("lan",),
+        bootstrap: str | Address | Sequence[str | Address] = (),
         private: bytes | str | PrivateNetwork | None = None,
         services: Mapping[str, Handler] | None = None,
-        announce: Collection[str] = (),
+        announce: str | Collection[str] = (),
         relay: bool = False,
         store: str | Path | None = None,
         limits: NodeLimits | None = None,
@@ -133,6 +142,8 @@ class Node:
         `map_ports` is False, and takes a place at a linked node that relays. `connect_relay` gives connections to
         relays, for those that have a price.
         """
+        listen, discover, announce = _each(listen or ()), _each(discover), _each(announce)
+        bootstrap = (bootstrap,) if isinstance(bootstrap, Address) else _each(bootstrap)
         for way in discover:
             if way not in WAYS:
                 raise NodeError(f"there is no way {way!r} to find peers; known: {', '.join(WAYS)}")
@@ -149,7 +160,7 @@ class Node:
             if listener is None and name not in self.services and "*" not in self.services:
                 raise NodeError(f"{name!r} is announced and not among the services")
         self.limits = limits or NodeLimits()
-        self._listen = tuple(listen or ())
+        self._listen = tuple(listen)
         self._announce = tuple(dict.fromkeys((*announce, *([RELAY_SERVICE] if relay else []))))
         self._endpoints = [each for each in bootstrap if isinstance(each, str) and "://" not in each]
         if self._endpoints and "dht" not in discover:
@@ -414,9 +425,9 @@ class Node:
 
     # ---- upkeep -----------------------------------------------------------------------------------------
 
-    def announce(self, services: Collection[str]) -> None:
+    def announce(self, services: str | Collection[str]) -> None:
         """Name these services from now on, and say anew where the node is dialled: its listener may have changed."""
-        self._announce = tuple(services)
+        self._announce = _each(services)
         self._renew()
 
     def _renew(self) -> None:

@@ -326,12 +326,30 @@ def test_what_no_node_can_be_made_of_is_refused() -> None:
         {"announce": ["echo"]},
         {"services": {"dtp.node": echo}},
         {"bootstrap": ["seed.example:9001"]},
+        {"discover": "radio"},
+        {"announce": "echo"},
+        {"bootstrap": "seed.example:9001"},
     ]
     for options in wrong:
         with pytest.raises(NodeError):
             dtp.Node(**options)
     with pytest.raises(NodeError, match="isn't open"):
         _ = dtp.Node().links
+
+
+def test_one_text_stands_for_a_list_of_one() -> None:
+    async def main() -> None:
+        options: dict[str, Any] = {"listen": HERE[0], "discover": ()}
+        async with (
+            dtp.Node(identity=ALICE, announce="echo", services={"echo": echo}, **options) as seed,
+            dtp.Node(identity=BOB, bootstrap=seed.address, **options) as other,
+        ):
+            await until(lambda: len(other.links) == 1)
+            assert seed.record.services == ("dtp.node", "echo")
+            async with dtp.Node(bootstrap=str(seed.address), **options) as third:
+                await until(lambda: any(link.peer == ALICE.id for link in third.links))
+
+    run(main())
 
 
 def test_node_loads_nothing_that_it_does_not_use() -> None:
@@ -357,6 +375,7 @@ asyncio.run(main())
         "sqlite3",
         "statistics",
         "tempfile",
+        "tomllib",
         "qh3",
         "websockets",
     }
@@ -364,6 +383,7 @@ asyncio.run(main())
         "dtp.crdt",
         "dtp.graph",
         "dtp.chain",
+        "dtp.identity.card",
         "dtp.pay",
         "dtp.peers.dht.node",
         "dtp.peers.reach.relay",
