@@ -89,17 +89,17 @@ class QuicListener(CarrierListener):
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """See `CarrierListener`."""
+        """The UDP sockets that it listens on, one for each address."""
         return [endpoint.sock for endpoint in self.endpoints]
 
     def keep_place(self) -> None:
-        """See `CarrierListener`. Two can't read from one socket, so the carriers that are here end now."""
+        """Leave the port to a process that has taken over. Two can't read from one socket: all carriers end."""
         for endpoint in self.endpoints:
             endpoint.end_carriers()
 
     async def close(self) -> None:
-        """See `CarrierListener`. The port is free once the last carrier that came in by it has ended; here, and not
-        elsewhere, one may listen there again at once."""
+        """Accept nothing more. The port is free once the last carrier that came in by it has ended; this process
+        may listen there again at once."""
         endpoints, self.endpoints = self.endpoints, []
         for endpoint in endpoints:
             endpoint.stop_listening()

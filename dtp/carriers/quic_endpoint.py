@@ -217,7 +217,7 @@ class QuicEndpoint:
     # ---- what carriers need -----------------------------------------------------------------------------
 
     def send(self, packets: Iterable[tuple[bytes, Address]]) -> None:
-        """See `Sender`."""
+        """Send each packet to its address. What the system doesn't take is lost, as on the way."""
         for data, address in packets:
             try:
                 if self._connected:
@@ -232,7 +232,7 @@ class QuicEndpoint:
                     return
 
     def forget(self, carrier: QuicCarrier) -> None:
-        """See `Sender`."""
+        """Take no more packets for `carrier`, which has ended."""
         for one in self._ids.pop(carrier, ()):
             self._carriers.pop(one, None)
         timer = self._handshakes.pop(carrier, None)

@@ -155,7 +155,7 @@ class StreamSocketCarrier(Carrier):
 
     @property
     def held(self) -> int:
-        """See `Carrier`."""
+        """Bytes received and not read yet."""
         return len(self._pending)
 
     def detach(self) -> tuple[socket.socket, bytes] | None:
@@ -292,11 +292,11 @@ class SocketListener(CarrierListener):
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """See `CarrierListener`."""
+        """The sockets that it listens on, one for each address."""
         return list(self._socks)
 
     def keep_place(self) -> None:
-        """See `CarrierListener`."""
+        """Keep `close` from removing the path of a Unix socket: another process listens there now."""
         self._on_close = None
 
     async def close(self) -> None:

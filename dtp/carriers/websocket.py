@@ -176,7 +176,7 @@ class WebSocketListener(CarrierListener):
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """See `CarrierListener`."""
+        """The sockets that the listener below has."""
         return self._below.sockets
 
     async def close(self) -> None:

@@ -163,7 +163,7 @@ class WebSocketCarrier(Carrier):
 
     @property
     def held(self) -> int:
-        """See `Carrier`; of a message that hasn't come whole, all that has."""
+        """Bytes received and not read yet, with those of a message that hasn't come whole."""
         return self._below.held + self._unparsed + sum(map(len, self._held))
 
     # What the carrier below reports.

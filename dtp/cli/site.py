@@ -95,14 +95,14 @@ class Peeked:
         return getattr(self._stream, name)
 
     async def read(self, n: int = -1) -> bytes:
-        """See `Stream.read`."""
+        """Return up to `n` bytes, or all until the end where `n` is negative; b"" at the end."""
         if not self._first or n == 0:
             return await self._stream.read(n)
         first, self._first = self._first, b""
         return first + (await self._stream.read(-1) if n < 0 else b"")
 
     async def readexactly(self, n: int) -> bytes:
-        """See `Stream.readexactly`."""
+        """Return `n` bytes. Raises as `Stream.readexactly` does when fewer come."""
         if not self._first or n == 0:
             return await self._stream.readexactly(n)
         first, self._first = self._first, b""

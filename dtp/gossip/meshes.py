@@ -126,7 +126,7 @@ class Meshes:
         return state.is_full or neighbour.is_bridge or len(state.mesh) < self._core.limits.degree
 
     def _set_fullness(self, state: TopicState) -> None:
-        """See whether the topic is small: whether this node and its neighbours together know few that have it."""
+        """Note whether the topic is small: whether this node and its neighbours together know few that have it."""
         most = self._core.limits.full_mesh
         known = {peer[: frames.SHORT_NAME] for peer in state.members}
         if len(known) <= most:

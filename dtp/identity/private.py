@@ -88,7 +88,7 @@ def read_private_file(path: str | os.PathLike[str], most: int) -> bytes:
 
 
 def keep_out_of_core_dumps() -> None:
-    """See that this process leaves no core dump, which would have its keys; on Linux, elsewhere nothing is done.
+    """Keep this process from leaving a core dump, which would hold its keys. Does nothing but on Linux.
 
     Nor may other processes of the same user read its memory.
     """

@@ -49,7 +49,7 @@ class Simulator:
         select_gas: bool,
         outputs: bool,
     ) -> Simulated:
-        """See `Node.simulate`."""
+        """Return what `transaction` would do; nothing changes. With `select_gas` coins and budget are chosen."""
         state = self._chain.status.state
         if isinstance(transaction, UnresolvedTransaction):
             data = resolve(transaction, self._store, self._chain.engine.vm, state)

@@ -215,9 +215,9 @@ class Listener:
         driver.start()
 
     def _room_for(self, source: str) -> bool:
-        """See that one more may be half-open. One makes room, of this source or of the one that holds most; the lot
-        decides which. A flood from behind the same address throws out mostly its own then, while the oldest would
-        be whoever waits for an answer over a long way."""
+        """Return True if one more may be half-open. One of this source, or of the one that holds most, goes: the lot
+        decides which. A flood from behind the same address throws out mostly its own then, while the oldest would be
+        whoever waits for an answer over a long way."""
         limits, by_source = self._limits, self._half_open_by_source
         crowd = by_source.get(source, {})
         if len(crowd) < limits.half_open_per_source:

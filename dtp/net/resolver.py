@@ -168,7 +168,7 @@ class StaticResolver(Resolver):
         return self._path or config.peers_path()
 
     async def resolve(self, address: Address) -> list[Candidate]:
-        """See `Resolver`. Raises `dtp.config.ConfigFileError` for a file that can't be used."""
+        """Return what the table has for `address`. Raises `dtp.config.ConfigFileError` if it can't be used."""
         if address.options.get("via") == "pipe":  # the table knows where to dial, and that isn't wanted
             return []
         self._refresh()
@@ -178,7 +178,7 @@ class StaticResolver(Resolver):
         return [Candidate(direct, priority, source=self.name) for priority, direct in enumerate(unique)]
 
     def advice(self, address: Address) -> str:
-        """See `Resolver`: which lines to add to which file."""
+        """Return which lines to add to which file."""
         name = address.name or "NAME"
         identity = address.peer or "dtp1..."
         host = f', host = "{address.host_object}"' if address.host_object else ""
@@ -325,7 +325,7 @@ class HostResolver(Resolver):
         self._directory = directory
 
     async def resolve(self, address: Address) -> list[Candidate]:
-        """See `Resolver`."""
+        """Return the endpoints that the host object of `address` has on the chain; none if it names no host."""
         if address.host_object is None:
             return []
         if self._directory is None:
@@ -349,7 +349,7 @@ class HostResolver(Resolver):
         return found
 
     def advice(self, address: Address) -> str:
-        """See `Resolver`: another network may have the host."""
+        """Return that another network may have the host; "" if `address` names none."""
         if address.host_object is None:
             return ""
         return "if the host is on another network, name that with $DTP_NETWORK or ?network="
@@ -379,11 +379,11 @@ class LateResolver(Resolver):
     name = "nearby"
 
     async def resolve(self, address: Address) -> list[Candidate]:
-        """See `Resolver`."""
+        """Return where the peer of `address` is on this network; none if it names no peer."""
         return [] if address.peer is None else await self._resolver().resolve(address)
 
     def advice(self, address: Address) -> str:
-        """See `Resolver`."""
+        """Return how a peer on this network is found; "" if `address` names none."""
         return "" if address.peer is None else self._resolver().advice(address)
 
     def _resolver(self) -> Resolver:

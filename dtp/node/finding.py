@@ -55,7 +55,7 @@ class DhtFinder:
         self._dht = dht
 
     async def find(self, peer: PeerId) -> PeerRecord | None:
-        """See `Finder`."""
+        """Return the newest record of `peer` that the DHT has; None if it has none."""
         return await self._dht.find(peer)
 
 

@@ -237,8 +237,8 @@ class PeerLinks:
             await self._serve(link)
 
     def _make_room(self, link: PeerLink) -> bool:
-        """See that one more may come in. When all places are taken, the newest of the source that has most goes, if
-        that has more than the one that comes: peers that share a NAT are equal to others until places are few."""
+        """Return True if one more may come in. When all places are taken, the newest of the source that has most goes
+        if that has more than the one that comes: peers that share a NAT are equal to others until places are few."""
         incoming = [each for each in self._links.values() if not each.outgoing]
         if len(incoming) < self.limits.incoming and len(self._links) < self.limits.links:
             return True

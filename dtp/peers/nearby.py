@@ -58,7 +58,7 @@ class NearbyResolver(Resolver):
         self._network = network
 
     async def resolve(self, address: Address) -> list[Candidate]:
-        """See `Resolver`."""
+        """Return where the peer is by its record or the LAN; none if `address` names no peer."""
         if address.peer is None or not wants_lan():
             return []
         book = PeerBook()
@@ -75,7 +75,7 @@ class NearbyResolver(Resolver):
             return await resolver.resolve(address)
 
     def advice(self, address: Address) -> str:
-        """See `Resolver`."""
+        """Return how a peer on this network is found; "" if `address` names none."""
         if address.peer is None:
             return ""
         return "a peer on this network is found while it serves: 'dtp node', or 'dtp serve --listen tcp://0.0.0.0:0'"

@@ -60,7 +60,7 @@ class PeerResolver(Resolver):
         self._patience = (patience, patience_known)
 
     async def resolve(self, address: Address) -> list[Candidate]:
-        """See `Resolver`. The addresses of the newest record, in the order that the peer gives them."""
+        """Return the addresses of the peer's newest record, in the order that it gives them; none without a peer."""
         peer = address.peer
         if peer is None:
             return []
@@ -100,7 +100,7 @@ class PeerResolver(Resolver):
         return None
 
     def advice(self, address: Address) -> str:
-        """See `Resolver`: what makes a peer findable."""
+        """Return what makes a peer findable; "" if `address` names none."""
         if address.peer is None:
             return ""
         found = [_FOUND_BY[each.source] for each in self.finders if each.source in _FOUND_BY]

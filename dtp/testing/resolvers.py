@@ -26,7 +26,7 @@ class FakeResolver(Resolver):
         self.asked: list[Address] = []
 
     async def resolve(self, address: Address) -> list[Candidate]:
-        """See `Resolver`."""
+        """Return the candidates that it was given, or raise its error; note that it was asked."""
         self.asked.append(address)
         await asyncio.sleep(0)  # as a real one does: whoever calls must bear a switch of tasks here
         if self.error is not None:

@@ -117,7 +117,7 @@ class _Job:
 
 
 class ChannelEnd:
-    """See the module.
+    """One end of a pipe: what is read from its channel on the chain, and what is written to it.
 
     A server's end has `on_open`, which gets the header that begins a link, and `answers`, which tells whether the
     endpoint of a key is served here. `on_idle` hears when a link is gone and nothing of it is under way.

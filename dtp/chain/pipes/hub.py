@@ -73,7 +73,7 @@ Making = Callable[[Signed], Coroutine[Any, Any, ChannelEnd]]
 
 
 class PipeHub:
-    """See the module. `PipeHub.of(chain)` is the one of a client; it runs while somebody uses it."""
+    """The pipes of one account. `PipeHub.of(chain)` is the one of a client; it runs while somebody uses it."""
 
     def __init__(
         self, chain: ChainClient, *, timing: Timing | None = None, follow: Follow = follow_events

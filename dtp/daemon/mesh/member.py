@@ -48,7 +48,7 @@ class NodeMember(Member):
         self.dial = self._dial
 
     async def open(self, listener: Listener, config: model.Config) -> None:
-        """See `Member`."""
+        """Be found where `listener` listens. Raise `ListenError`, `TopicError`."""
         if self._node is not None:
             return
         assert config.node is not None
@@ -73,7 +73,7 @@ class NodeMember(Member):
         await self._topics.carry((*config.node.topics, *config.node.private_topics))
 
     async def change(self, config: model.Config) -> None:
-        """See `Member`."""
+        """Announce, listen and carry topics as `config` now says. Raise `TopicError`."""
         if self._node is None or self._topics is None or config.node is None:
             return
         self._node.reach.use(self._node.listener)
@@ -81,7 +81,7 @@ class NodeMember(Member):
         await self._topics.carry((*config.node.topics, *config.node.private_topics))
 
     async def leave(self, *, goodbye: bool = True) -> None:
-        """See `Member`."""
+        """Be found no more, and end the links; connections that forwards have go on. Idempotent."""
         self.takes_links = False
         if self._topics is not None:
             await self._topics.close()
@@ -89,7 +89,7 @@ class NodeMember(Member):
             await self._node.leave(goodbye=goodbye)
 
     async def close(self) -> None:
-        """See `Member`."""
+        """End all of it. Idempotent."""
         await self.leave()
         if self._node is not None:
             await self._node.__aexit__(None, None, None)
@@ -97,7 +97,7 @@ class NodeMember(Member):
     # ---- connections --------------------------------------------------------------------------------------
 
     async def accept(self, connection: Connection) -> None:
-        """See `Member`."""
+        """Serve a connection of another node until it ends; abort it while this node isn't open."""
         if self._node is None:
             connection.abort(CloseCode.SHUTDOWN, "the node isn't open yet")
         else:
@@ -110,13 +110,13 @@ class NodeMember(Member):
 
     @property
     def links(self) -> Iterable[PeerLink]:
-        """See `Member`."""
+        """The links to other nodes that are open."""
         return () if self._node is None else self._node.links
 
     # ---- how it stands ------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """See `Member`."""
+        """Return peers, topics and the DHT as `dtpd status` shows them; empty while this is no node."""
         node = self._node
         if node is None or self._topics is None or not self.takes_links:
             return {}

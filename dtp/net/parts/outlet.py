@@ -193,7 +193,7 @@ class Outlet:
         return follows
 
     def release(self, follows: bool) -> None:
-        """See `hold`."""
+        """End what `hold` began, with what it returned."""
         self._follows = follows
 
     def send(self, now: float) -> None:

@@ -274,7 +274,7 @@ class Reservation(CarrierListener):
         self._accept(StreamCarrier(stream, source=source_of(self._place.relay), remote=remote))
 
     async def close(self) -> None:
-        """See `CarrierListener`. The connection to the relay lives on while there are carriers that came in by it."""
+        """Accept nothing more. The connection to the relay stays while there are carriers that came in by it."""
         await self._keeping.stop()
         await self._streams.stop()
         if self.on_close is not None:
