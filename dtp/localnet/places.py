@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from dtp.localnet.failures import CommandFailed, argument_failed
 from dtp.localnet.vm import VM, ExecutionFailure, GasMeter, Slot, Type
-from dtp.localnet.vm.sizes import INSTRUCTIONS
+from dtp.localnet.vm.sizes import sizer
 from dtp.localnet.vm.types import COPY, DROP, KEY
 from dtp.sui.transaction import (
     Argument,
@@ -209,7 +209,7 @@ class Places:
 
     def charge(self, place: Slot) -> None:
         """Charge for loading or copying a value. Raises `ExecutionFailure` (`InsufficientGas`)."""
-        self._meter.charge_use(INSTRUCTIONS.of(place.type)(place.data))
+        self._meter.charge_use(sizer(place.type)(place.data))
 
     def peek(self, argument: Argument, at: int) -> Place | None:
         """The place of an argument that is no bytes, without using it; None for pure inputs."""

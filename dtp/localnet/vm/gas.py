@@ -7,8 +7,8 @@ internal units; 1,000 of them are one gas unit. The budget and the price are in 
 is rounded up to 1,000 of those (`round_units`), which belongs to the node.
 
 What is an estimate: tiers are switched at the end of a basic block rather than within it; the stack's height, by
-which pushes cost more from 1,000 on, is taken for what the schedule forgets to pop (`leak`), which is all but some
-values of it (see docs/decisions/0216).
+which pushes cost more from 1,000 on, is taken for what commands leave there (`leak`), since code can have no more
+than 1,024 values on it (see docs/decisions/0411).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _INSTRUCTION_TIERS: Final = (
     (200_000, 100),
     (10_000_000, 1000),
 )
-# Height of the stack as the schedule counts it: it takes some instructions to leave values there that they don't.
+# Height of the stack as the schedule counts it: what commands load and copy stays there.
 _HEIGHT_TIERS: Final = ((0, 1), (1000, 2), (10_000, 10))
 _SIZE_TIERS: Final = ((0, 1), (100_000, 2), (500_000, 5), (1_000_000, 100), (100_000_000, 1000))
 _FOREVER: Final = 1 << 62
@@ -86,7 +86,6 @@ class GasMeter:
         "instructions",
         "leak",
         "mark_instructions",
-        "mark_leak",
         "mark_size",
         "multiplier_instructions",
         "multiplier_pushes",
@@ -107,7 +106,7 @@ class GasMeter:
         self._settled_instructions = self._settled_pushes = self._settled_size = 0
         self.instructions = self.pushes = self.size = self.flat = self.leak = 0
         self.multiplier_instructions = self.multiplier_size = self.multiplier_pushes = 1
-        self.mark_instructions = self.mark_size = self.mark_leak = 0
+        self.mark_instructions = self.mark_size = 0
         self.settle()
 
     def _total(self) -> int:
@@ -144,7 +143,7 @@ class GasMeter:
         self._settled_size = self.size
         self.multiplier_instructions, next_instructions = _tier(_INSTRUCTION_TIERS, self.instructions)
         self.multiplier_size, next_size = _tier(_SIZE_TIERS, self.size)
-        self.multiplier_pushes, self.mark_leak = _tier(_HEIGHT_TIERS, self.leak)
+        self.multiplier_pushes, _ = _tier(_HEIGHT_TIERS, self.leak)
         # Half of what is left for each counter (pushes ride along with both): settle again long before it is gone.
         left = self._budget - used
         self.mark_instructions = min(

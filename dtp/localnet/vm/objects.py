@@ -41,7 +41,7 @@ from dtp.localnet.vm.signals import (
     MemoryLimit,
     VmLimit,
 )
-from dtp.localnet.vm.sizes import NATIVES, tag_size
+from dtp.localnet.vm.sizes import sizer, tag_size
 from dtp.localnet.vm.types import Type
 from dtp.localnet.vm.values import BadBcs, decode, encode
 
@@ -236,7 +236,7 @@ class ObjectRuntime:
                 "VMVerificationOrDeserializationError",
                 f"event of a type whose layout has {type.layout_nodes} nodes, {MAX_LAYOUT_NODES} at most",
             )
-        size = tag_size(type) + NATIVES.of(type)(data)
+        size = tag_size(type) + sizer(type)(data)
         if size > MAX_EVENT_SIZE:
             raise MemoryLimit(EVENT_SIZE, f"event of {size} bytes, {MAX_EVENT_SIZE} at most")
         self._events_size += size

@@ -1,27 +1,21 @@
-"""Abstract sizes: what gas counts of values, types and their names, which is not bytes of memory.
-
-Instructions and natives measure values differently in the modelled version: to an instruction every number and
-boolean is 16, to a native what its width says.
-"""
+"""Abstract sizes: what gas counts of values, types and their names, which is not bytes of memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Final
 
 from dtp.localnet.vm.types import INTEGER_BITS, Type
 
 __all__ = [
-    "INSTRUCTIONS",
-    "NATIVES",
     "PRIMITIVE_SIZE",
     "REFERENCE_SIZE",
     "STRUCT_SIZE",
     "TAG_SIZE",
     "VECTOR_SIZE",
-    "Measure",
     "packed_element_size",
+    "sizer",
+    "static_size",
     "tag_size",
     "type_size",
 ]
@@ -29,7 +23,8 @@ __all__ = [
 Sizer = Callable[[Any], int]
 
 PRIMITIVE_SIZE: Final = 1
-"""What an instruction counts that makes a number, boolean or address, whatever its width."""
+"""What an instruction counts that makes a number, boolean or address, whatever its width; one that is there has that
+of `_FIXED`."""
 REFERENCE_SIZE: Final = 8
 STRUCT_SIZE: Final = 2
 VECTOR_SIZE: Final = 8
@@ -38,67 +33,59 @@ VECTOR_SIZE: Final = 8
 TAG_SIZE: Final = 16
 """What a type counts as a type argument, or where it need not be a datatype, besides its name."""
 _ADDRESS_SIZE: Final = 32
-
-
-@dataclass(frozen=True, eq=False)
-class Measure:
-    """One way to measure values: `numbers` has the size of each primitive, `key` is where types keep what is made."""
-
-    key: str
-    numbers: Mapping[str, int]
-
-    def static(self, type: Type) -> int | None:
-        """Return the size of every value of `type` if it is always the same, else None."""
-        if type.kind == "struct":
-            key = f"{self.key}_static"
-            if key not in type.operations:
-                sizes = [self.static(field) for field in type.fields]
-                whole = None if None in sizes else STRUCT_SIZE + sum(size or 0 for size in sizes)
-                type.operations[key] = whole
-            found: int | None = type.operations[key]
-            return found
-        return self.numbers.get(type.kind)
-
-    def of(self, type: Type) -> Sizer:
-        """Return a function that gives the size of data of `type`."""
-        found = type.operations.get(self.key)
-        if found is None:
-            found = type.operations[self.key] = self._make(type)
-        return found
-
-    def _make(self, type: Type) -> Sizer:
-        fixed = self.static(type)
-        if fixed is not None:
-            return lambda _: fixed
-        if type.kind == "vector":
-            packed = packed_element_size(type.element)
-            if packed is None:
-                packed = self.static(type.element)
-            if packed is not None:
-                return lambda data: STRUCT_SIZE + packed * len(data)
-            inner = self.of(type.element)
-            return lambda data: STRUCT_SIZE + sum(map(inner, data))
-        variants = [self._fields(fields, int(type.kind == "enum")) for fields in type.variants]
-        if type.kind == "struct":
-            return variants[0]
-        return lambda data: variants[data[0]](data)
-
-    def _fields(self, fields: tuple[Type, ...], skip: int) -> Sizer:
-        fixed = STRUCT_SIZE + sum(self.static(f) or 0 for f in fields)
-        varying = [(at, self.of(f)) for at, f in enumerate(fields, skip) if self.static(f) is None]
-        return lambda data: fixed + sum(size(data[at]) for at, size in varying)
-
-
-_ALIKE: Final = {
+_FIXED: Final = {
+    **dict.fromkeys(("bool", *INTEGER_BITS), 8),
+    "u128": 16,
+    "u256": 32,
     "address": _ADDRESS_SIZE,
     "signer": _ADDRESS_SIZE,
     "&": REFERENCE_SIZE,
     "&mut": REFERENCE_SIZE,
 }
-INSTRUCTIONS: Final = Measure("size", dict.fromkeys(("bool", *INTEGER_BITS), 16) | _ALIKE)
-NATIVES: Final = Measure(
-    "native_size", dict.fromkeys(("bool", *INTEGER_BITS), 8) | {"u128": 16, "u256": 32} | _ALIKE
-)
+
+
+def static_size(type: Type) -> int | None:
+    """Return the size of every value of `type` if it is always the same, else None."""
+    if type.kind == "struct":
+        if "static_size" not in type.operations:
+            sizes = [static_size(field) for field in type.fields]
+            whole = None if None in sizes else STRUCT_SIZE + sum(size or 0 for size in sizes)
+            type.operations["static_size"] = whole
+        found: int | None = type.operations["static_size"]
+        return found
+    return _FIXED.get(type.kind)
+
+
+def sizer(type: Type) -> Sizer:
+    """Return a function that gives the size of data of `type`."""
+    found = type.operations.get("size")
+    if found is None:
+        found = type.operations["size"] = _make_sizer(type)
+    return found
+
+
+def _make_sizer(type: Type) -> Sizer:
+    fixed = static_size(type)
+    if fixed is not None:
+        return lambda _: fixed
+    if type.kind == "vector":
+        packed = packed_element_size(type.element)
+        if packed is None:
+            packed = static_size(type.element)
+        if packed is not None:
+            return lambda data: STRUCT_SIZE + packed * len(data)
+        inner = sizer(type.element)
+        return lambda data: STRUCT_SIZE + sum(map(inner, data))
+    variants = [_fields_sizer(fields, int(type.kind == "enum")) for fields in type.variants]
+    if type.kind == "struct":
+        return variants[0]
+    return lambda data: variants[data[0]](data)
+
+
+def _fields_sizer(fields: tuple[Type, ...], skip: int) -> Sizer:
+    fixed = STRUCT_SIZE + sum(static_size(f) or 0 for f in fields)
+    varying = [(at, sizer(f)) for at, f in enumerate(fields, skip) if static_size(f) is None]
+    return lambda data: fixed + sum(size(data[at]) for at, size in varying)
 
 
 def packed_element_size(element: Type) -> int | None:

@@ -23,7 +23,7 @@ from dtp.localnet.vm import translate_ops
 from dtp.localnet.vm.blocks import Block, to_blocks
 from dtp.localnet.vm.operand import Operand
 from dtp.localnet.vm.signals import Abort, PrimitiveError
-from dtp.localnet.vm.sizes import INSTRUCTIONS, STRUCT_SIZE, packed_element_size
+from dtp.localnet.vm.sizes import STRUCT_SIZE, packed_element_size, sizer, static_size
 from dtp.localnet.vm.types import Type
 from dtp.sui.bytecode import Instruction, Opcode
 
@@ -123,7 +123,7 @@ class Translation:
         self._callees: dict[tuple[Function, tuple[Type, ...]], str] = {}
         self._dynamic_sizes: list[str] = []
         self._static_size = 0
-        self._pushes = self._leak = 0
+        self._pushes = self._natives = 0
         self.boxed = self._boxed_locals()
         self.blocks = to_blocks(self.unit)
         self.numbered = {
@@ -259,13 +259,13 @@ class Translation:
         """Count pushes that `push` doesn't see (or, negative, that the schedule doesn't count)."""
         self._pushes += count
 
-    def charge_leak(self, values: int) -> None:
-        """Count values that the schedule takes for still on the stack, though the instruction has popped them."""
-        self._leak += values
+    def charge_native(self) -> None:
+        """Count the call of a native: the schedule takes it for an instruction of its own, beside the call."""
+        self._natives += 1
 
     def charge_value(self, type: Type, text: str) -> None:
         """Count the abstract size of a value; `text` must be a name when its size varies."""
-        fixed = INSTRUCTIONS.static(type)
+        fixed = static_size(type)
         if fixed is not None:
             self._static_size += fixed
             return
@@ -274,7 +274,7 @@ class Translation:
             self._static_size += STRUCT_SIZE
             self._dynamic_sizes.append(f"len({text})" if packed == 1 else f"{packed} * len({text})")
         else:
-            self._dynamic_sizes.append(f"{self.name('size', INSTRUCTIONS.of(type))}({text})")
+            self._dynamic_sizes.append(f"{self.name('size', sizer(type))}({text})")
         # Measured now: the value may change or go before the block ends.
         self.emit(f"c.size += {' + '.join(self._dynamic_sizes)}")
         self._dynamic_sizes.clear()
@@ -351,7 +351,7 @@ class Translation:
         """
         self.stack.clear()
         marker = len(self.out)
-        self._pushes = self._static_size = self._leak = 0
+        self._pushes = self._static_size = self._natives = 0
         condition: str | None = None
         ended = False
         height = 0
@@ -382,19 +382,15 @@ class Translation:
 
     def _count(self, block: Block, marker: int, check: bool) -> None:
         """Insert the gas lines at `marker`, the start of the block's text."""
-        text = f"c.instructions += {block.end - block.start}"
+        text = f"c.instructions += {block.end - block.start + self._natives}"
         if self._pushes > 0:
             text += f"; c.pushes += {self._pushes}"
         if self._static_size:
             text += f"; c.size += {self._static_size}"
-        if self._leak:
-            text += f"; c.leak += {self._leak}"
         gas = [Line(self.indent, text, block.start)]
         if check:
             condition = "c.instructions > c.mark_instructions or c.size > c.mark_size"
             gas.append(Line(self.indent, f"if {condition}: c.settle()", block.start))
-        if self._leak:
-            gas.append(Line(self.indent, "if c.leak > c.mark_leak: c.settle()", block.start))
         self.out[marker:marker] = gas
 
     def _bound(self, block: Block, marker: int, height: int) -> None:

@@ -20,11 +20,11 @@ from dtp.localnet.vm.signals import (
     VECTOR_UNPACK_PARITY,
 )
 from dtp.localnet.vm.sizes import (
-    INSTRUCTIONS,
     PRIMITIVE_SIZE,
     REFERENCE_SIZE,
     STRUCT_SIZE,
     VECTOR_SIZE,
+    static_size,
 )
 from dtp.localnet.vm.types import INTEGER_BITS, Type
 from dtp.localnet.vm.values import copier, decode
@@ -98,6 +98,7 @@ def _call(t: Translation, handle: int, type_arguments: tuple[Type, ...] = ()) ->
     for variable, type in zip(results, returns, strict=True):
         t.push(t.held(variable, type))
     if callee.definition.is_native:
+        t.charge_native()
         for variable, type in zip(results, returns, strict=True):
             t.charge_value(type, variable)
     else:
@@ -162,7 +163,7 @@ def _copy_local(t: Translation, local: int) -> None:
 def _move_local(t: Translation, local: int) -> None:
     type = t.local_types[local]
     variable = f"l{local}"
-    t.charge_value(type, variable)
+    t.charge_size(REFERENCE_SIZE)  # whatever is moved
     if local in t.boxed:
         t.push_result(f"{variable}[0]", type)
     else:
@@ -219,12 +220,14 @@ def _read_ref(t: Translation, _: Any) -> None:
     reference = t.pop()
     type = reference.type.element
     copy = copier(type)
-    t.charge_size(REFERENCE_SIZE)  # of the reference: what it reads doesn't count in the modelled version
+    t.charge_size(REFERENCE_SIZE)  # and what it refers to
     if copy is None:
+        t.charge_value(type, "")
         t.push_result(t.read(reference), type)
         return
     if not reference.is_atom:
         reference = t.settle(reference)
+    t.charge_value(type, reference.text)
     t.push_result(f"{t.name('copy', copy)}({reference.text})", type)
 
 
@@ -232,15 +235,12 @@ def _write_ref(t: Translation, _: Any) -> None:
     reference = t.pop()
     value = t.pop()
     type = reference.type.element
-    # The schedule has it push one value and pop two: one more than there is stays.
-    t.charge_pushes(1)
-    t.charge_leak(1)
     if type.is_container:
         value = t.atom(value)
         t.charge_value(type, value.text)
         t.emit(f"{reference.text}[:] = {value.text}")
         return
-    t.charge_size(INSTRUCTIONS.static(type) or 0)
+    t.charge_size(static_size(type) or 0)
     t.emit(f"{t.read(reference)} = {value.text}")
 
 
@@ -339,7 +339,7 @@ def _equality(operator: str) -> Callable[[Translation, Any], None]:
             t.charge_value(type, left.text)
             t.charge_value(type, right.text)
         else:
-            t.charge_size(2 * (INSTRUCTIONS.static(type) or 0))
+            t.charge_size(2 * (static_size(type) or 0))
         if reference:
             # Read now: memory may change before the result is used.
             t.push_result(f"{t.read(left)} {operator} {t.read(right)}", _primitive(t, "bool"))
@@ -524,9 +524,6 @@ def _vector_swap(t: Translation, _: int) -> None:
         f"if {i} >= len({v}) or {j} >= len({v}): raise PrimitiveError('vector', {VECTOR_INDEX_OUT_OF_BOUNDS})"
     )
     t.emit(f"{v}[{i}], {v}[{j}] = {v}[{j}], {v}[{i}]")
-    # The schedule has it push one value and pop one, of the three that it takes.
-    t.charge_pushes(1)
-    t.charge_leak(3)
 
 
 _EMITTERS: dict[Opcode, Callable[[Translation, Any], bool | None]] = {

@@ -12,7 +12,7 @@ from dtp.localnet.vm.contract import Owner, OwnerKind, TxData
 from dtp.localnet.vm.gas import GasMeter
 from dtp.localnet.vm.objects import TypeMismatch
 from dtp.localnet.vm.signals import NativeAbort, VmLimit
-from dtp.localnet.vm.sizes import NATIVES, REFERENCE_SIZE, STRUCT_SIZE, TAG_SIZE, tag_size, type_size
+from dtp.localnet.vm.sizes import REFERENCE_SIZE, STRUCT_SIZE, TAG_SIZE, sizer, tag_size, type_size
 from dtp.localnet.vm.tags import tag_bcs
 from dtp.localnet.vm.types import Type
 from dtp.localnet.vm.values import encode
@@ -133,7 +133,7 @@ def _check_layout(type: Type, code: int) -> None:
 def _hash_type_and_key(c: GasMeter, types: Types, parent: bytes, key: Any) -> bytes:
     type = types[0]
     name = TAG_SIZE + tag_size(type)
-    size = NATIVES.of(type)(key)
+    size = sizer(type)(key)
     c.charge_native(_BASE + _HASH_TYPE * type_size(type) + _HASH_NAME * name + _HASH_VALUE * size)
     _check_layout(type, _FIELD_WITHOUT_BCS)
     return _field_id(parent, type, encode(type, key))
@@ -163,7 +163,7 @@ def _borrow_child(c: GasMeter, types: Types, parent: list[Any], id: bytes) -> An
     if data is None:
         c.charge_native(cost)
         raise NativeAbort(_FIELD_DOES_NOT_EXIST)
-    c.charge_native(cost + _fetching(c) + REFERENCE_SIZE + (0 if known else NATIVES.of(type)(data)))
+    c.charge_native(cost + _fetching(c) + REFERENCE_SIZE + (0 if known else sizer(type)(data)))
     return data
 
 
@@ -179,7 +179,7 @@ def _remove_child(c: GasMeter, types: Types, parent: bytes, id: bytes) -> Any:
     if data is None:
         c.charge_native(cost)
         raise NativeAbort(_FIELD_DOES_NOT_EXIST)
-    c.charge_native(cost + _fetching(c) + (STRUCT_SIZE if known else NATIVES.of(type)(data)))
+    c.charge_native(cost + _fetching(c) + (STRUCT_SIZE if known else sizer(type)(data)))
     return data
 
 
@@ -209,7 +209,7 @@ def _read_setting(c: GasMeter, types: Types, config: bytes, id: bytes, epoch: in
         (setting,) = field[2]
         for since, newer, older in setting[0]:  # one, or none
             value = newer if since < epoch else older
-    size = STRUCT_SIZE + sum(map(NATIVES.of(types[3]), value[0]))
+    size = STRUCT_SIZE + sum(map(sizer(types[3]), value[0]))
     c.charge_native(_SETTING_PER_BYTE * size)
     return value
 
@@ -219,7 +219,7 @@ def _read_setting(c: GasMeter, types: Types, config: bytes, id: bytes, epoch: in
 
 def _emit(c: GasMeter, types: Types, event: Any) -> None:
     session, type = c.session, types[0]
-    name, size = tag_size(type), NATIVES.of(type)(event)
+    name, size = tag_size(type), sizer(type)(event)
     c.charge_native(_BASE + _EVENT_PER_BYTE * size + _EVENT_TAG_PER_BYTE * name)
     session.objects.emit(session.package, session.module, type, event)
 

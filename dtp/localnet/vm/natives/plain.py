@@ -15,7 +15,7 @@ from dtp.localnet.vm.signals import (
     VECTOR_UNPACK_PARITY,
     NativeAbort,
 )
-from dtp.localnet.vm.sizes import NATIVES
+from dtp.localnet.vm.sizes import sizer
 from dtp.localnet.vm.tags import plain_name
 from dtp.localnet.vm.types import Type
 from dtp.localnet.vm.values import encode
@@ -158,7 +158,7 @@ def _vector_borrow(c: GasMeter, types: Types, vector: Any, at: int) -> Any:
 
 
 def _vector_push_back(c: GasMeter, types: Types, vector: Any, value: Any) -> None:
-    c.charge_native(_BASE + _PUSHED_PER_BYTE * NATIVES.of(types[0])(value))
+    c.charge_native(_BASE + _PUSHED_PER_BYTE * sizer(types[0])(value))
     if len(vector) >= MAX_VECTOR_LENGTH:
         raise NativeAbort(VECTOR_TOO_LONG)
     vector.append(value)
