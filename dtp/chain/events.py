@@ -209,17 +209,35 @@ class EventFollower:
             await endpoints.sleep(endpoints.retry.pause(min(self._failures, 16)))
 
     async def past(self) -> AsyncIterator[Followed]:
-        """The events there are now, from the cursor on, and then an end. Raises what iterating raises, at once."""
+        """The events there are now, from the cursor on, and then an end.
+
+        A question that a node breaks is asked again, here or of the next endpoint, behind what was given. Raises what
+        iterating raises, `NodeUnavailable` after as many failures without any progress as the client makes attempts.
+        """
         await self.begin()
-        wire = await self._chain.endpoints.checked()
-        await self._check_history(wire)
-        try:
-            async for found in self._past(wire, None):
-                yield found
-        except UnknownMethod:
-            self._by_checkpoint = True
-            async for found in self._checkpoints_up_to(wire, None):
-                yield found
+        endpoints = self._chain.endpoints
+        failures = 0
+        while True:
+            before = self.cursor
+            try:
+                wire = await endpoints.checked()
+                await self._check_history(wire)
+                source = (
+                    self._checkpoints_up_to(wire, None) if self._by_checkpoint else self._past(wire, None)
+                )
+                async for found in source:
+                    yield found
+                return
+            except UnknownMethod:
+                if self._by_checkpoint:
+                    raise
+                self._by_checkpoint = True
+            except NodeUnavailable:
+                failures = 1 if self.cursor != before else failures + 1
+                if failures >= endpoints.retry.attempts:
+                    raise
+                endpoints.next()
+                await endpoints.sleep(endpoints.retry.pause(failures - 1))
 
     async def _check_history(self, wire: Wire) -> None:
         cursor = self._at()

@@ -299,6 +299,61 @@ def test_history_that_is_gone():
         run(work())
 
 
+def breaking(monkeypatch, times):
+    """Have the node break that many listings, each behind its first frame; those that were broken."""
+    genuine, broken = Wire.list_events, []
+
+    async def list_events(wire, types, **options):
+        async for frame in genuine(wire, types, **options):
+            yield frame
+            if len(broken) < times:
+                broken.append(options)
+                raise NodeUnavailable("the connection was reset")
+        if len(broken) < times:
+            broken.append(options)
+            raise NodeUnavailable("the connection was reset")
+
+    monkeypatch.setattr(Wire, "list_events", list_events)
+    return broken
+
+
+def test_what_is_past_is_read_on_behind_a_break(chain_of, monkeypatch):
+    """One call that broke ended it, and 'dtp channel find' with it."""
+
+    async def work():
+        async with chain_of() as (chain, types):
+            start = (await chain.service_info()).checkpoint + 1
+            keys = await create(chain, 5)
+            broken = breaking(monkeypatch, 3)
+            monkeypatch.setattr(chain.endpoints, "sleep", no_pause)
+            assert keys_of([each async for each in EventFollower(chain, types, start=start).past()]) == keys
+            assert len(broken) == 3
+            assert "start" in broken[0]
+            assert "after" in broken[1]  # behind what was given
+
+    run(work())
+
+
+def test_what_is_past_is_not_asked_for_ever(chain_of, monkeypatch):
+    async def work():
+        async with chain_of() as (chain, types):
+            start = (await chain.service_info()).checkpoint
+            follower = EventFollower(chain, types, start=start + 1)
+            broken = breaking(monkeypatch, 10**6)
+            monkeypatch.setattr(chain.endpoints, "sleep", no_pause)
+            with pytest.raises(NodeUnavailable, match="reset"):
+                assert [each async for each in follower.past()] == []
+            # The first may have moved the cursor over what is of no interest.
+            attempts = chain.endpoints.retry.attempts
+            assert attempts <= len(broken) <= attempts + 1
+
+    run(work())
+
+
+async def no_pause(seconds):
+    await asyncio.sleep(0)
+
+
 @pytest.mark.parametrize("end", ["ITEM_LIMIT", "SCAN_LIMIT"])
 def test_a_node_that_has_always_more_and_gives_none_is_not_asked_for_ever(chain_of, monkeypatch, end):
     asked = []
@@ -310,10 +365,11 @@ def test_a_node_that_has_always_more_and_gives_none_is_not_asked_for_ever(chain_
     async def work():
         async with chain_of() as (chain, types):
             monkeypatch.setattr(Wire, "list_events", more)
+            monkeypatch.setattr(chain.endpoints, "sleep", no_pause)
             source = EventFollower(chain, types, start=0)
             with pytest.raises(NodeUnavailable, match="gives none"):
                 await anext(source.past())
-            assert len(asked) == 1
+            assert len(asked) == chain.endpoints.retry.attempts
 
     run(work())
 
