@@ -1,0 +1,252 @@
+"""Random histories in which nodes lie and break calls, and machines do too: servers start anew in the middle of an
+answer, disks are full for a while, and stores of either side are restored from a backup.
+
+A client pays for no more than moved, but for a voucher's step for each break that it forgot; what a server loses is
+what a backup of its own lacked. Nothing stays locked up: what no store knows any more is found on the chain.
+"""
+
+import asyncio
+import contextlib
+import random
+from functools import partial
+
+import pytest
+
+from dtp.chain.model import SUI_COIN
+from dtp.errors import DtpError
+from dtp.pay.client.ends import close_further
+from dtp.pay.client.lost import find_channels
+from dtp.pay.errors import CountsDisputed, StoreError
+from dtp.pay.server.cashier import read_channels
+from dtp.pay.server.gate import AGREEMENT_MS
+from dtp.pay.serving import Selling
+from dtp.pay.store import Store
+from dtp.pay.terms import STEP_AMOUNT
+
+from . import conftest
+from .conftest import CHEAP, TERMS
+from .hostile_node import FaultyNode
+from .test_faulty_nodes import check_all_work, play
+from .test_lying_histories import History
+from .test_paid import PRICES, give
+
+#: A restored server takes channels from before no sooner, ms.
+WAIT_MS = AGREEMENT_MS + 120_000
+#: What fails where a disk is full: what the server writes, and the client.
+WRITES = {
+    "server": ("receive_now", "received_all", "served", "agree", "add_pass_used"),
+    "client": (
+        "keep_key",
+        "key_sent",
+        "add_bought",
+        "add_deposit",
+        "reserve",
+        "signed",
+        "end_lane",
+        "begin_lane",
+    ),
+}
+
+
+class Mishaps(History):
+    """A server at one endpoint, and a client; `copies` are backups of their stores, newest last."""
+
+    def __init__(self, sessions, nodes, rng, patch):
+        super().__init__(sessions, nodes, rng)
+        self.patch, self.disputed = patch, False
+        self.copies = {"server": [], "client": []}
+        self.restored = {"server": 0, "client": 0}
+        self.lanes, self.vouched, self.received = set(), {}, {}
+
+    async def serve(self):
+        self.server = await self.client(self.nodes[0], self.market.server_wallet)
+        off = self.rng.randint(-3600, 3600)
+        self.log.append(f"clock {off}")
+        self.options = {
+            "network": self.server,
+            "selling": Selling(policy=CHEAP, recheck=3600, claim_every=3600),
+            "clock": self._clock(off),
+        }
+        self.servings = [await self.market.serve(give, **self.options)]
+
+    # ---- what happens to machines
+
+    def _copy(self, side, store):
+        path = self.market.tmp_path / f"{side}-{len(self.copies[side])}.sqlite"
+        store.backup(path)
+        self.copies[side].append(path)
+        self.log.append(f"a backup of the {side}'s store")
+
+    def note_copies(self):
+        for side, store in (("server", self.servings[0].store), ("client", self.buyer["store"])):
+            if self.rng.random() < 0.5:
+                self._copy(side, store)
+
+    def _opened(self, side):
+        """A store at the place of one that was restored: a copy of the copy, which may be restored once more."""
+        path = self.rng.choice(self.copies[side])
+        again = self.market.tmp_path / f"{side}-restored-{self.restored[side]}.sqlite"
+        again.write_bytes(path.read_bytes())
+        self.restored[side] += 1
+        self.log.append(f"the {side}'s store is {path.name}")
+        return self.market.stack.enter_context(Store(again))
+
+    async def start_anew(self, restore):
+        """The server ends as if it were killed, and starts again, maybe with a copy of its store."""
+        (before,) = self.servings
+        await before.close(claim=False)
+        store = self._opened("server") if restore else before.store
+        self.log.append("the server starts anew")
+        self.servings = [await self.market.serve(give, store=store, **self.options)]
+
+    def remember(self):
+        """What was vouched for, by the client's stores: one that is restored forgets it."""
+        store = self.buyer["store"]
+        for each in store.bought():
+            for _, lane in store.lanes(each.channel):
+                self.lanes.add((each.channel, lane.lane))
+                if lane.newest is not None:
+                    key = each.channel, lane.lane
+                    self.vouched[key] = max(self.vouched.get(key, 0), lane.newest.voucher.amount)
+        for sold in self.servings[0].store.sold():
+            key = sold.channel, sold.lane
+            self.lanes.add(key)
+            self.received[key] = max(self.received.get(key, 0), sold.newest.voucher.amount)
+            self.vouched[key] = max(self.vouched.get(key, 0), sold.newest.voucher.amount)
+
+    @contextlib.contextmanager
+    def full_disk(self):
+        """The disk of one side, or none, takes nothing, from some write on."""
+        side = self.rng.choice(["server", "client", None, None])
+        if side is None:
+            yield
+            return
+        left = self.rng.randint(0, 6)
+        self.log.append(f"the {side}'s disk is full after {left} writes")
+
+        def fewer(genuine, store, *given):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise StoreError("database or disk is full")
+            return genuine(store, *given)
+
+        with self.patch.context() as patch:
+            for name in WRITES[side]:
+                patch.setattr(Store, name, _counted(fewer, getattr(Store, name)))
+            yield
+
+    # ---- a round
+
+    async def round(self):
+        self.disturb()
+        interrupted = self.rng.random() < 0.5
+        restore = bool(self.copies["server"]) and self.rng.random() < 0.4
+        with self.full_disk():
+            using = asyncio.ensure_future(self.lied_to())
+            if interrupted:
+                for _ in range(self.rng.randint(0, 400)):
+                    await asyncio.sleep(0)
+                self.remember()
+                try:
+                    await self.start_anew(restore)
+                except DtpError as fault:  # by what its node or its disk says
+                    self.log.append(repr(fault))
+            await using
+            await self.serve_on()
+        self.appease()
+        await self._up()
+        self.remember()
+        if self.copies["client"] and self.rng.random() < 0.4:
+            self.buyer["store"] = self._opened("client")
+        self.market.chain.advance(WAIT_MS)
+        try:
+            await self.use(True)
+        except (
+            CountsDisputed
+        ) as fault:  # what was under way when it broke off, or what a restored store forgot
+            self.log.append(repr(fault))
+            self.disputed = True
+        self.remember()
+        self.note_copies()
+
+    async def _up(self):
+        """A server that could not start does so now."""
+        if self.servings[0]._closed:
+            await self.start_anew(False)
+
+    async def lied_to(self):
+        keeps = [self.rng.random() < 0.7 for _ in range(self.rng.randint(1, 3))]
+        for fault in await asyncio.gather(*map(self.use, keeps), return_exceptions=True):
+            self.log.append(repr(fault))
+            if fault is not None and not isinstance(fault, DtpError):
+                raise fault
+
+    async def serve_on(self):
+        """What a server does beside its connections."""
+        (serving,) = self.servings
+        for work in (serving._heart.beat, serving.cashier.look) if not serving._closed else ():
+            try:
+                await work()
+            except DtpError as fault:
+                self.log.append(repr(fault))
+
+    async def end(self):
+        """Close whatever is open, also what no store knows any more."""
+        await self.servings[0].close()
+        chain, store = self.buyer["network"], self.buyer["store"]
+        found = await find_channels(chain, store)
+        known = {each.channel for each in store.bought()} | {each.id for each in found.keyless}
+        self.log.append(f"{len(known)} channels, {len(found.keyless)} of which no store knows")
+        for _ in range(2):
+            for each in (await read_channels(chain, known)).values():
+                await close_further(chain, store, each, self.market.chain.now_ms(), ask=True)
+            self.market.chain.advance(TERMS.claim_ms)
+
+
+def _counted(fewer, genuine):
+    return lambda store, *given, **named: fewer(partial(genuine, **named), store, *given)
+
+
+async def play_history(sessions, nodes, rng, patch):
+    history = Mishaps(sessions, nodes, rng, patch)
+    await history.serve()
+    await history.buy()
+    began = sessions.market.height()
+    accounts = history.server.address, history.buyer["network"].address
+    before = [sessions.purse(each) for each in accounts]
+    try:
+        for _ in range(4):
+            await history.round()
+        with contextlib.suppress(*([CountsDisputed] if history.disputed else [])):
+            await history.use(False)
+        await history.servings[0].cashier.look()
+        check_all_work()
+        history.remember()
+        await history.end()
+    finally:
+        print(*history.log, sep="\n")
+    gas = [sessions.gas(each, began) for each in accounts]
+    after = [sessions.purse(each) for each in accounts]
+    gained, spent = after[0] - before[0] + gas[0], before[1] - after[1] - gas[1]
+    assert gained == spent  # nothing is lost on the way, and nothing is locked up any more
+    vouched = sum(history.vouched.values())
+    believed = len(history.lanes) * STEP_AMOUNT * (1 + history.restored["client"])
+    assert gained <= vouched <= PRICES.of(history.moved) + believed
+    if not history.restored["server"]:  # else it lost what its backup lacked
+        received = sum(history.received.values())
+        assert received - gained <= len(history.lanes) * CHEAP.gas_in(SUI_COIN, 1).alone
+    assert max(gas) <= 200_000_000
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(1, 60))
+def test_histories_with_crashes_full_disks_and_restored_stores(market, monkeypatch, seed):
+    monkeypatch.setattr(conftest, "PATIENCE", 600)
+
+    async def scenario(sessions):
+        port = int(sessions.market.chain.network.endpoints[0].rpartition(":")[2])
+        async with FaultyNode(port) as other:
+            await play_history(sessions, (sessions.node, other), random.Random(seed), monkeypatch)
+
+    play(market, "server", scenario)
