@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from dtp.cli.account import load_account, save_account
 from dtp.cli.accounts import Account
 from dtp.cli.groups import Group
 from dtp.cli.listening import Listening, listening_options
@@ -28,6 +29,8 @@ from dtp.cli.serve import serve_services
 from dtp.cli.services import Directory, Service
 from dtp.config import data_dir
 from dtp.errors import LocalError
+from dtp.identity import Account as KeyAccount
+from dtp.identity import Card
 from dtp.messaging.login.client import LoginSession, recover_account, register_account
 from dtp.messaging.login.client import login as log_in
 from dtp.messaging.login.conversation import REGISTRATIONS
@@ -36,6 +39,7 @@ from dtp.messaging.login.names import check_new_password, make_recovery_code, no
 from dtp.messaging.login.protocol import LOGIN_SERVICE
 from dtp.messaging.login.service import LoginService
 from dtp.messaging.login.store import LoginStore, invitation_hash
+from dtp.messaging.login.vault import Setting
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
@@ -43,6 +47,8 @@ from dtp.net.stream import Stream
 #: No price.
 _FREE = Sale(None, None, None, None, (), None, False, None, None, Account(None, None, None, None))
 _DAY = 86_400
+#: The setting of a vault that has the account's card.
+_CARD = "card"
 
 
 class Logins(Service):
@@ -172,6 +178,18 @@ def _come_as(identity: IdentitySource) -> dict[str, Any]:
     return {"identity": identity.load()} if identity.named or identity.path.exists() else {}
 
 
+def _save(session: LoginSession, file: Path) -> None:
+    """Write the account's key, and its card where the vault has one, as `dtp account` and `dtp card` read them."""
+    session.identity.save(file)
+    card = session.settings.get(_CARD)
+    if isinstance(card, bytes):
+        save_account(str(file), KeyAccount(session.identity, Card.parse(card)))
+
+
+def _shown(value: Setting) -> str | int | bool:
+    return f"{len(value)} bytes" if isinstance(value, bytes) else value
+
+
 def _open(
     opening: Callable[[], Coroutine[Any, Any, LoginSession]], save: Path | None, then: Any = None
 ) -> None:
@@ -180,13 +198,13 @@ def _open(
             if then is not None:
                 await then(session)
             if save is not None:
-                await asyncio.to_thread(session.identity.save, save)
+                await asyncio.to_thread(_save, session, save)
             return {
                 "name": session.name,
                 "identity": str(session.identity.id),
                 "account": session.identity.id.sui_address,
                 "wallets": session.wallets,
-                "settings": {name: str(value) for name, value in session.settings.items()},
+                "settings": {name: _shown(value) for name, value in session.settings.items()},
                 "until": session.until,
                 **({"recovery_code": session.recovery_code} if session.recovery_code else {}),
             }
@@ -201,6 +219,9 @@ def _open(
 @login.command()
 @_client_options
 @click.option("--invitation", default="", metavar="CODE", help="What the server's operator has given you.")
+@click.option("--key", "-k", "key", type=click.Path(dir_okay=False, exists=True), metavar="FILE",
+              help="Your account's key, see 'dtp account create': it is the identity then, and its card goes along. "
+              "[default: a new identity]")  # fmt: skip
 def register(
     address: Address,
     name: str,
@@ -208,11 +229,19 @@ def register(
     save: Path | None,
     identity: IdentitySource,
     invitation: str,
+    key: str | None,
 ) -> None:
-    """Make an account at the server at ADDRESS, and log in to it."""
+    """Make an account at the server at ADDRESS, and log in to it.
+
+    With --key, 'dtp login open --save FILE' has what 'dtp card link-wallet --key FILE' needs to tie another wallet
+    to it, on any machine.
+    """
     password = check_new_password(_read(password_file, "New password", confirm=True))
     _refuse_existing(save)
     who = _come_as(identity)
+    if key is not None:
+        own = load_account(key)
+        who |= {"account": own.identity, "settings": {_CARD: own.card.encode()}}
     _open(lambda: register_account(address, name, password, invitation=invitation, **who), save)
 
 

@@ -98,6 +98,25 @@ def test_an_account_at_the_command_line(tmp_path: Path) -> None:
         recovered = call(laptop, "recover", *who, "-", *code, say="third password\n")
         assert recovered["identity"] == made["identity"]
         assert recovered["recovery_code"] != made["recovery_code"]
+        account = str(tmp_path / "account.pem")
+        create = ["account", "create", "--key", account, "--recovery", str(tmp_path / "recovery.pem")]
+        python = [sys.executable, "-P", "-m", "dtp"]
+        subprocess.run(
+            [*python, *create], env=environment(laptop), check=True, capture_output=True, timeout=PATIENCE
+        )
+        card = (address, "carol", "--password-file", "-")
+        made = call(laptop, "register", *card, "--key", account, say="correct horse\n")
+        assert made["identity"] == str(Identity.load(account).id)
+        assert made["settings"]["card"].endswith("bytes")
+        call(phone, "open", *card, "--save", str(tmp_path / "again.pem"), say="correct horse\n")
+        show = [*python, "account", "show", "--json", "--key"]
+        shown = [
+            subprocess.run(
+                [*show, each], env=environment(phone), check=True, capture_output=True, timeout=PATIENCE
+            )
+            for each in (account, str(tmp_path / "again.pem"))
+        ]
+        assert json.loads(shown[0].stdout)["account"] == json.loads(shown[1].stdout)["account"]
     with served(tmp_path / "box2", "--registration", "invited") as address:
         who = (address, "bob", "--password-file", "-")
         assert call(phone, "register", *who, say="password\n", code=4)["error"]["code"] == "login-refused"
