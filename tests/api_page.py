@@ -78,6 +78,10 @@ MODULES: dict[str, tuple[str, str]] = {
     "dtp.messaging.login.limits": ("What a login server gives.", "LoginLimits"),
     "dtp.messaging.login.protocol": ("What a login server says.", "LOGIN_SERVICE LoginRefused Refusal"),
     "dtp.messaging.login.errors": ("What goes wrong with logins.", "*"),
+    "dtp.messaging.tips.reward": (
+        "Rewards for tips.",
+        "Claim ClaimForged RewardError RewardGone claim_reward lock_reward read_reward refund_reward",
+    ),
     "dtp.messaging.errors": ("What goes wrong with messages.", "*"),
     "dtp.gossip": ("Topics without a broker.", ""),
     "dtp.gossip.engines.nats": ("Topics over NATS.", "NatsEngine"),

@@ -43,6 +43,7 @@ from dtp.messaging.login.vault import Setting
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
+from dtp.plurals import count_of
 
 #: No price.
 _FREE = Sale(None, None, None, None, (), None, False, None, None, Account(None, None, None, None))
@@ -187,7 +188,7 @@ def _save(session: LoginSession, file: Path) -> None:
 
 
 def _shown(value: Setting) -> str | int | bool:
-    return f"{len(value)} bytes" if isinstance(value, bytes) else value
+    return count_of(len(value), "byte") if isinstance(value, bytes) else value
 
 
 def _open(
