@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -246,10 +246,18 @@ class AutoCutter(Cutter):
 
 
 #: How an input may be cut, by name.
-CUTTERS: Final = {
+CUTTERS: Final[dict[str, type[Cutter]]] = {
     "auto": AutoCutter,
     "mp4": Mp4Cutter,
     "matroska": MatroskaCutter,
     "bytes": ByteCutter,
     "lines": LineCutter,
 }
+
+
+def cutter_of(name: str, every: float = EVERY) -> Callable[[], Cutter]:
+    """Return what makes the cutter of this name; `every` is for one that cuts by time."""
+    kind = CUTTERS[name]
+    if issubclass(kind, AutoCutter | ByteCutter):
+        return lambda: kind(every)
+    return kind

@@ -23,6 +23,12 @@ class OffAir(BroadcastError):
     code: ClassVar[str] = "off-air"
 
 
+class ShowBusy(BroadcastError):
+    """Another process broadcasts this show from the same store: two would sign two chains, which others can prove."""
+
+    code: ClassVar[str] = "show-busy"
+
+
 class ShowMessageError(PeerError):
     """A neighbour of a show sent bytes that are no message of this protocol."""
 

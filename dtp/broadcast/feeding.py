@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from dtp.broadcast import frames
@@ -13,6 +14,7 @@ from dtp.broadcast import messages as m
 from dtp.broadcast.errors import ProducerEquivocated, ShowMessageError
 from dtp.broadcast.held import Held, HeldSegment
 from dtp.broadcast.rooms import Rooms
+from dtp.broadcast.sealed.admission import Refusal, SeatClaim
 from dtp.errors import DtpError
 from dtp.identity import PeerId
 from dtp.net.address import Address, AddressError
@@ -36,6 +38,10 @@ _ROOMS: Final = 0.1
 _TELL: Final = 1.0
 
 
+#: Returns the keys of the newest epochs of a sealed show, or why this identity gets none.
+AskKeys = Callable[[PeerId, Sequence[SeatClaim]], Awaitable[dict[int, bytes] | Refusal]]
+
+
 class Feeder:
     """Serves a stream to those who connect. `serve` is the handler of a service.
 
@@ -43,8 +49,13 @@ class Feeder:
     the show is live.
     """
 
-    def __init__(self, held: Held, me: PeerId, *, fan_out: int = FAN_OUT) -> None:
+    def __init__(
+        self, held: Held, me: PeerId, *, fan_out: int = FAN_OUT, ask_keys: AskKeys | None = None
+    ) -> None:
+        """`ask_keys` is the producer's: others have no keys to give."""
         self.held = held
+        self._ask_keys = ask_keys
+        self._open: Counter[Connection] = Counter()
         self.fan_out = fan_out
         self._me = me
         self._above: tuple[PeerId, ...] = ()
@@ -52,6 +63,8 @@ class Feeder:
         self._listeners: dict[Stream, tuple[str, ...]] = {}
         self._rooms = Rooms()
         self._went = asyncio.Event()
+        self._finishing = set[Stream]()
+        self._leaving = False
         #: Bytes of pieces that were written, to all.
         self.sent = 0
 
@@ -65,6 +78,19 @@ class Feeder:
         while self._listeners:
             await self._went.wait()
             self._went.clear()
+
+    def finish(self, stream: Stream) -> None:
+        """Send a listener what is here, and end its stream then: it hears the show elsewhere."""
+        self._finishing.add(stream)
+        self.held.wake()
+
+    def leave(self) -> None:
+        """Do so with all who listen, and who come yet."""
+        self._leaving = True
+        self.held.wake()
+
+    def _finishes(self, stream: Stream) -> bool:
+        return self._leaving or stream in self._finishing
 
     @property
     def path(self) -> tuple[PeerId, ...]:
@@ -88,20 +114,33 @@ class Feeder:
         tasks = TaskSet(on_error=lambda task, fault: log.info("%s: %s", connection.peer.short, fault))
         try:
             async for stream in connection:
-                if len(tasks) >= _STREAMS:
-                    stream.reset()
-                    continue
-                tasks.start(self._serve_stream(connection, stream), name="dtp-show-feed")
+                tasks.start(self.serve_stream(connection, stream), name="dtp-show-feed")
         finally:
             await tasks.stop()
 
-    async def _serve_stream(self, connection: Connection, stream: Stream) -> None:
+    async def serve_stream(self, connection: Connection, stream: Stream) -> None:
+        """Serve one stream of a connection: a listener, or a question for keys. More than a few are refused."""
+        if self._open[connection] >= _STREAMS:
+            stream.reset()
+            return
+        self._open[connection] += 1
+        try:
+            await self._serve_first(connection, stream)
+        finally:
+            self._finishing.discard(stream)
+            self._open[connection] -= 1
+            if not self._open[connection]:
+                del self._open[connection]
+
+    async def _serve_first(self, connection: Connection, stream: Stream) -> None:
         try:
             async with asyncio.timeout(_HELLO):
                 hello = await frames.read(stream)
-            if not isinstance(hello, m.Hello):
+            if isinstance(hello, m.KeyWanted):
+                await self._give_keys(connection.peer, stream, hello)
+            elif not isinstance(hello, m.Hello):
                 raise ShowMessageError("a listener begins with a hello")
-            if hello.count:
+            elif hello.count:
                 await self._feed(stream, hello, min(hello.count, _MOST_AT_ONCE))
             elif self.listeners >= self.fan_out:
                 sent = self._rooms.send()
@@ -125,6 +164,12 @@ class Feeder:
             self._listeners.pop(stream, None)
             self._rooms.forget(stream)
             self._went.set()
+
+    async def _give_keys(self, peer: PeerId, stream: Stream, wanted: m.KeyWanted) -> None:
+        if self._ask_keys is None:
+            raise ShowMessageError("keys are asked of the producer, and of a sealed show")
+        answer = await self._ask_keys(peer, wanted.claims)
+        frames.write(stream, m.KeysGiven(answer) if isinstance(answer, dict) else m.KeyRefused(answer))
 
     async def _hear_rooms(self, stream: Stream) -> None:
         """Hear where a listener has room for others."""
@@ -178,6 +223,8 @@ class Feeder:
         while (start := self.held.live_start(back_ms)) is None:
             if self.held.last is not None:
                 return self.held.last
+            if self._finishes(stream):
+                return self.held.edge + 1
             await self._wait(stream)
         return start
 
@@ -195,7 +242,7 @@ class Feeder:
             frames.write(stream, m.Gap(number, following - 1))
             await stream.drain()
             return following
-        if not may_wait:
+        if not may_wait or self._finishes(stream):
             return None
         await self._wait(stream)
         return number

@@ -15,14 +15,13 @@ from dtp.broadcast.format import Announcement, Flag, Segment
 from dtp.broadcast.held import HELD, Held
 from dtp.broadcast.messages import FreePlace
 from dtp.broadcast.parents import Parents
-from dtp.broadcast.places import Place, addresses_of, keys_service
+from dtp.broadcast.places import Place, ShowNode, ShowPlace, addresses_of
 from dtp.broadcast.receiving import Patience, Receiver
 from dtp.broadcast.sealed.opening import Claims, KeyAsker, Opener, no_claims
 from dtp.errors import LocalError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
-from dtp.node.node import Node
 from dtp.tasks import start_task
 
 #: Who only listens.
@@ -59,7 +58,7 @@ class ShowStream:
         identity: Identity | None = None,
         producer: PeerId | None = None,
         show: bytes | None = None,
-        place: Place = NOWHERE,
+        place: ShowPlace = NOWHERE,
         start: int | None = None,
         back_ms: int = 0,
         fan_out: int = FAN_OUT,
@@ -77,7 +76,7 @@ class ShowStream:
         self._feeder: Feeder | None = None
         self._stack = AsyncExitStack()
         self._task: asyncio.Task[None] | None = None
-        self.node: Node = place.node(self._identity, {self._service: self._serve} if place.listen else {})
+        self.node: ShowNode = place.node(self._identity, {self._service: self._serve} if place.listen else {})
         self.receiver = Receiver(
             self._identity.id,
             lambda address: self.node.connect(address),
@@ -142,7 +141,8 @@ class ShowStream:
             return self._feeder.places(own)
         return tuple(FreePlace(each, self._fan_out) for each in own[:1] if self._fan_out)
 
-    async def _serve(self, connection: Connection) -> None:
+    async def serving(self) -> Feeder:
+        """Wait until somebody is heard, and return what serves others here. Raise as `announcement` does."""
         if self._feeder is None:
             feeder = Feeder(await self.receiver.opened(), self._identity.id, fan_out=self._fan_out)
             if self._feeder is None:
@@ -150,7 +150,10 @@ class ShowStream:
                 feeder.know_others(lambda: self.receiver.parents.addresses)
                 self.receiver.on_path = feeder.come_through
                 feeder.come_through(self.receiver.path)
-        await self._feeder.serve(connection)
+        return self._feeder
+
+    async def _serve(self, connection: Connection) -> None:
+        await (await self.serving()).serve(connection)
 
     async def __aiter__(self) -> AsyncIterator[HeardSegment]:
         """Give each segment once it is whole. Raise `ShowUnreachable`, `SegmentForeign`, `ProducerEquivocated`, and
@@ -164,11 +167,17 @@ class ShowStream:
                 yield each
 
     async def _segments(self) -> AsyncIterator[HeardSegment]:
+        async for each in self.carried():
+            yield await self._opened(each)
+
+    async def carried(self) -> AsyncIterator[HeardSegment]:
+        """Give each segment as it came, sealed where the show is: for who passes it on. Raise as iterating does, but
+        for `ShowSealed`. The stream has to be open."""
         held = await self.receiver.opened()
         order = Order(held, lambda: self.receiver.start)
         while True:
             for each in order.ready():
-                yield await self._opened(each)
+                yield each
             if held.fault is not None:
                 raise held.fault
             if held.ended:
@@ -179,10 +188,9 @@ class ShowStream:
 
     def _key_places(self, producer: PeerId) -> list[str]:
         """Where the producer's keys are asked for: where it is known to be, else where it is found."""
-        service = keys_service(self._service)
-        known = [Address.parse(each) for each in self.receiver.parents.addresses]
-        here = [str(each.with_service(service)) for each in known if each.peer == producer]
-        return here or [str(Address("dtp", peer=producer, service=service))]
+        known = self.receiver.parents.addresses
+        here = [each for each in known if Address.parse(each).peer == producer]
+        return here or [str(Address("dtp", peer=producer, service=self._service))]
 
     async def _opened(self, heard: HeardSegment) -> HeardSegment:
         """Return what was heard as a program wants it. Raise `ShowSealed`."""
@@ -247,7 +255,7 @@ def listen_to(
     identity: Identity | None = None,
     producer: PeerId | None = None,
     show: bytes | None = None,
-    place: Place = NOWHERE,
+    place: ShowPlace = NOWHERE,
     start: int | None = None,
     back_ms: int = 0,
     fan_out: int = FAN_OUT,

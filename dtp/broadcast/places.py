@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Protocol
 
 from dtp.broadcast.receiving import SHOW_LIMITS
 from dtp.identity import Identity
 from dtp.net.address import Address
+from dtp.net.connection import Connection
 from dtp.net.listener import Handler
 from dtp.node.node import ANYWHERE, Node, NodeLimits
 
 #: The service that a show is by default.
 SERVICE: Final = "show"
+
+
+class ShowNode(Protocol):
+    """What a show needs of a node: a `Node`, or a daemon that has a listener already."""
+
+    @property
+    def addresses(self) -> Sequence[Address]:
+        """Where others reach it."""
+
+    def connect(self, address: str) -> AbstractAsyncContextManager[Connection]:
+        """Connect to a service of another one."""
+
+    async def __aenter__(self) -> object: ...
+
+    async def __aexit__(self, *_: Any) -> bool | None: ...
+
+
+class ShowPlace(Protocol):
+    """Where a producer or a listener stands: a `Place`."""
+
+    @property
+    def listen(self) -> Sequence[str]:
+        """Where it serves others; empty for who serves nobody."""
+
+    def node(self, identity: Identity, services: Mapping[str, Handler]) -> ShowNode:
+        """Return what serves these services there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +66,6 @@ class Place:
         )
 
 
-def keys_service(service: str) -> str:
-    """Return the service at which the keys of a sealed show are asked for."""
-    return f"{service}.keys"
-
-
-def addresses_of(node: Node, service: str) -> tuple[str, ...]:
+def addresses_of(node: ShowNode, service: str) -> tuple[str, ...]:
     """Return where others reach a service of a node, as text."""
     return tuple(str(each.with_service(service)) for each in node.addresses)

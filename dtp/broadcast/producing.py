@@ -8,24 +8,19 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-import msgpack
 
 from dtp.broadcast.errors import BroadcastError
 from dtp.broadcast.feeding import FAN_OUT, Feeder
 from dtp.broadcast.format import Announcement, Flag, Position, Segment, SegmentSigner
 from dtp.broadcast.format.announcement import SHOW_SIZE
 from dtp.broadcast.held import HELD, Held
-from dtp.broadcast.places import SERVICE, Place, addresses_of, keys_service
+from dtp.broadcast.kept_position import KeptPosition
+from dtp.broadcast.places import SERVICE, Place, ShowNode, ShowPlace, addresses_of
 from dtp.broadcast.sealed.admission import Admission
 from dtp.broadcast.sealed.issuing import ROTATE, KeyIssuer
 from dtp.broadcast.sealed.keys import seal_segment
-from dtp.errors import ConfigError
 from dtp.identity import Identity
-from dtp.node.node import Node
-from dtp.replacing import replace_file
 from dtp.tasks import SupervisedTask
 
 if TYPE_CHECKING:
@@ -49,7 +44,7 @@ class Broadcast:
         show: bytes | str | None = None,
         *,
         identity: Identity | None = None,
-        place: Place | None = None,
+        place: ShowPlace | None = None,
         service: str = SERVICE,
         media: str = "",
         title: str = "",
@@ -71,26 +66,32 @@ class Broadcast:
         slots are posted; `hysteresis` keeps it from flapping.
         With an `admission` the show is sealed, and it says who gets keys (`Guests`, `TicketHolders`, `PassHolders`);
         there is a new key every `rotate` seconds.
-        Raise `BroadcastError`, and `ConfigError` for a store that can't be made or read.
+        Raise `BroadcastError`, `ShowBusy` where another process has the show in that store, and `ConfigError` for one
+        that can't be made or read.
         """
         self.identity = identity or Identity.generate()
         self._clock_ms = clock_ms
         self._service = service
         id = os.urandom(SHOW_SIZE) if show is None else parse_show(show)
-        self._store = None if store is None else Path(store) / f"{id.hex()}.show"
-        self._make_folder()
-        announcement, position = self._load(id, media, title, sealed=admission is not None)
+        if wallet is not None and show is None:
+            raise BroadcastError(
+                "a wallet is for a show on the chain: give its id, which 'dtp show create' prints"
+            )
+        self._store = None if store is None else KeptPosition(store, id)
+        with contextlib.ExitStack() as on_fault:
+            on_fault.callback(self._unlock)
+            announcement, position = self._load(id, media, title, sealed=admission is not None)
+            on_fault.pop_all()
         self.signer = SegmentSigner(self.identity, announcement, position)
         self.held = Held(announcement, limit=limit)
         self.held.edge = position.number - 1
-        self.feeder = Feeder(self.held, self.identity.id, fan_out=fan_out)
-        services = {service: self.feeder.serve}
         #: Makes keys; None for a show that is open.
         self.issuer: KeyIssuer | None = None
         if admission is not None:
             self.issuer = KeyIssuer(announcement.stream, admission, epoch=position.epoch)
-            services[keys_service(service)] = self.issuer.serve
-        self.node: Node = (place or Place()).node(self.identity, services)
+        ask_keys = None if self.issuer is None else self.issuer.ask
+        self.feeder = Feeder(self.held, self.identity.id, fan_out=fan_out, ask_keys=ask_keys)
+        self.node: ShowNode = (place or Place()).node(self.identity, {service: self.feeder.serve})
         self._rotate = rotate
         self._rotating = SupervisedTask(self._make_keys, name="dtp-show-keys")
         self._writing = asyncio.Lock()
@@ -99,33 +100,20 @@ class Broadcast:
         self.on_sent: Callable[[Segment, bytes], object] = lambda *_: None
         self._stack = AsyncExitStack()
         self._wallet, self._hysteresis = wallet, hysteresis
-        if wallet is not None and show is None:
-            raise BroadcastError(
-                "a wallet is for a show on the chain: give its id, which 'dtp show create' prints"
-            )
         #: Follows the show on the chain; None for one that has none.
         self.keeper: ShowKeeper | None = None
 
-    def _make_folder(self) -> None:
+    def _unlock(self) -> None:
         if self._store is not None:
-            try:
-                self._store.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            except OSError as fault:
-                raise ConfigError(f"can't make the folder {self._store.parent}: {fault.strerror}") from fault
+            self._store.close()
 
     def _load(self, show: bytes, media: str, title: str, *, sealed: bool) -> tuple[Announcement, Position]:
-        if self._store is not None and self._store.exists():
-            try:
-                data, position = msgpack.unpackb(self._store.read_bytes())
-                announcement = Announcement.decode(data)
-                if announcement.sealed != sealed:
-                    kind = "sealed" if announcement.sealed else "open"
-                    raise BroadcastError(
-                        f"the show in {self._store} is {kind}, and stays so: begin a new one"
-                    )
-                return announcement, Position.decode(position)
-            except (OSError, ValueError, TypeError, msgpack.UnpackException) as fault:
-                raise ConfigError(f"{self._store} can't be read: {fault}; begin a new show") from None
+        kept = None if self._store is None else self._store.load()
+        if kept is not None:
+            if kept[0].sealed != sealed:
+                kind = "sealed" if kept[0].sealed else "open"
+                raise BroadcastError(f"the show was {kind} before, and stays so: begin a new one")
+            return kept
         made = Announcement.sign(
             self.identity, show, time_ms=self._clock_ms(), media=media, title=title, sealed=sealed
         )
@@ -133,6 +121,7 @@ class Broadcast:
 
     async def __aenter__(self) -> Broadcast:
         async with AsyncExitStack() as stack:
+            stack.callback(self._unlock)
             await stack.enter_async_context(self.node)
             if self._wallet is not None:
                 await self._open_keeper(self._wallet, stack)
@@ -258,11 +247,7 @@ class Broadcast:
     def _save(self) -> None:
         """Keep where the chain stands before anybody sees the segment."""
         if self._store is not None:
-            state = msgpack.packb([self.announcement.encoded, self.signer.position.encode()])
-            try:
-                replace_file(self._store, state)
-            except OSError as fault:
-                raise ConfigError(f"can't write {self._store}: {fault.strerror}") from fault
+            self._store.save(self.announcement, self.signer.position)
 
 
 def parse_show(show: bytes | str) -> bytes:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp import config
-from dtp.broadcast.cutting import CUTTERS, EVERY, AutoCutter, ByteCutter
+from dtp.broadcast.cutting import CUTTERS, EVERY, cutter_of
 from dtp.broadcast.errors import BroadcastError
 from dtp.broadcast.feeding import FAN_OUT
 from dtp.broadcast.format import Announcement
@@ -25,6 +25,7 @@ from dtp.broadcast.producing import Broadcast, parse_show
 from dtp.broadcast.receiving import Patience
 from dtp.broadcast.recording import Recorder, Recording
 from dtp.broadcast.sealed.opening import Opener
+from dtp.broadcast.source import Source, send_while_on_air
 from dtp.cli.accounts import Account
 from dtp.cli.groups import Group
 from dtp.cli.options import IdentitySource, identity_options, verbose_option
@@ -38,7 +39,7 @@ from dtp.cli.output import (
 )
 from dtp.cli.peers import network_option
 from dtp.cli.run import run, serve_for_long
-from dtp.cli.shows_input import Source, send_while_on_air
+from dtp.cli.shows_input import source_of
 from dtp.cli.shows_money import COMMANDS, chain_options
 from dtp.cli.shows_sealing import Sealing, claims_of, parse_peer, sealing_options
 from dtp.escaping import escape_text
@@ -139,8 +140,7 @@ def broadcast(
       dtp show broadcast 0x... --command 'ffmpeg -f v4l2 -i /dev/video0 -f matroska -'
       dtp show broadcast --for dtp1ALICE... --for dtp1BOB... < film.webm
     """
-    made = CUTTERS[cut]
-    source = Source(lambda: made(every) if made in (AutoCutter, ByteCutter) else made(), program)
+    source = source_of(cutter_of(cut, every), program)
     options: dict[str, Any] = {"title": title, "media": media, "service": service, "fan_out": fan_out}
     options |= {"identity": identity.load_or_make(), "place": _place(**place), "rotate": sealing.rotate}
     if show_id is None:
@@ -167,7 +167,7 @@ async def _broadcast(make: Callable[[], Broadcast], source: Source, record: Path
         if recorder is not None:
             on_air.on_sent = recorder.add
         try:
-            await send_while_on_air(on_air, source)
+            await send_while_on_air(on_air, source, lambda air: _tell_air(on_air, air))
             if on_air.keeper is None or on_air.keeper.air == Air.ENDED:
                 await on_air.end()
                 await on_air.drained()
@@ -176,6 +176,12 @@ async def _broadcast(make: Callable[[], Broadcast], source: Source, record: Path
                 _tell_recording(recorder)
     count = on_air.signer.position.number
     print_line({"event": "ended", "segments": count}, f"ended: {count_of(count, 'segment')}", err=True)
+
+
+def _tell_air(on_air: Broadcast, air: Air) -> None:
+    if on_air.keeper is not None:
+        record = {"event": "air", "air": str(air), "next_slot": on_air.next_slot}
+        print_line(record, f"-- {air}", err=True)
 
 
 def _tell_recording(recorder: Recorder) -> None:

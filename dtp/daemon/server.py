@@ -30,7 +30,7 @@ from dtp.daemon.relays.door import BANNED, Door, by_chain, refuse
 from dtp.daemon.relays.dropped import Dropped
 from dtp.daemon.relays.expose import Exposed, caller_of, moment
 from dtp.daemon.relays.forward import FORWARDS, Forwarded
-from dtp.daemon.relays.kept import Kept
+from dtp.daemon.relays.kept import Kept, Studio
 from dtp.daemon.relays.ledger import LAST_REQUEST, Ending
 from dtp.daemon.relays.pools import Pools
 from dtp.daemon.state.counted import NOTHING, Counted
@@ -123,14 +123,16 @@ class Daemon:
         self.on_fenced: Callable[[], object] | None = None
         self._fenced: asyncio.Task[bool] | None = None
         self._team = team
-        self._kept = Kept(identity.id)
-        self._policies = Policies(None if team is None else team.table, self._kept.find_login)
         self._sharing: Sharing | None = None
         #: What those who share the state are to be told yet.
         self._inherited = Inherited({}, {})
         self._spans: Spans | None = None
         self._member = member_of(config, identity, limits, network)
         self._pools = Pools(identity, limits, psk, self.side.dial_of, self._member.dial, self._member.quiet)
+        self._kept = Kept(
+            Studio(identity, lambda: self.addresses, self._pools.dial, lambda: self.side.client)
+        )
+        self._policies = Policies(None if team is None else team.table, self._kept.find_login)
         #: What was replaced by a reload and still has streams.
         self._old: list[Exposed | Forwarded] = []
         self._callers: dict[Connection, Caller] = {}
@@ -314,10 +316,8 @@ class Daemon:
             if known is not None and known.config == expose and known.chain.policies == policies:
                 fresh[expose.service] = known
             else:
-                fresh[expose.service] = Exposed(expose, policies)
-                fresh[expose.service].spans = self._spans
-                fresh[expose.service].absent = self._absent
-                self._kept.equip(fresh[expose.service])
+                self._kept.equip(made := Exposed(expose, policies))
+                made.spans, made.absent, fresh[expose.service] = self._spans, self._absent, made
         replaced: list[Exposed] = []
         for service, known in self.exposed.items():
             if fresh.get(service) is not known:
@@ -337,7 +337,7 @@ class Daemon:
     async def _close_kept(self, config: Config | None) -> None:
         """Those that aren't in `config`, after their streams: clients come again for what wasn't answered."""
         for part in self._parts() if config is None else self._old:
-            if isinstance(part, Exposed) and (part.mailbox or part.logins):
+            if isinstance(part, Exposed) and self._kept.ends_with(part, config):
                 part.abort(Reason.DRAINING)
                 await part.wait_empty()
         await self._kept.keep(config)
@@ -556,6 +556,7 @@ class Daemon:
         self.draining = True
         # The chain takes its time, and those who come meanwhile find nobody listening, and dial another endpoint.
         leaving = start_task(self.side.leave(), name="dtpd-leave")
+        self._kept.leave()
         for forwarded in self.forwarded.values():
             await forwarded.stop()
         await self._member.leave()
@@ -591,6 +592,7 @@ class Daemon:
     async def hand_over(self) -> None:
         """Another process has copies of the sockets: take nothing new, and leave the places as they are."""
         self.draining = self._gave_way = True
+        self._kept.leave()
         await self.side.leave(withdraw=False)
         await self._member.leave(goodbye=False)
         if self.listener is not None:

@@ -7,9 +7,16 @@ import pytest
 from shows import HERE, ME, all_of, chain, hear, liar, on_the_wire, produce, run, until
 
 from dtp.broadcast import messages as m
-from dtp.broadcast.errors import ProducerEquivocated, SegmentForeign, ShowUnreachable
+from dtp.broadcast.errors import (
+    BroadcastError,
+    ProducerEquivocated,
+    SegmentForeign,
+    ShowBusy,
+    ShowUnreachable,
+)
 from dtp.broadcast.format import Equivocation, Flag
 from dtp.broadcast.receiving import Patience
+from dtp.broadcast.sealed.admission import Guests
 from dtp.errors import ConfigError
 from dtp.identity import Identity
 
@@ -288,6 +295,24 @@ def test_a_show_goes_on_after_a_restart(tmp_path):
             assert (second.number, second.previous) == (1, heard[0].link)
             await on_air.end()
             assert await all_of(hear(*on_air.addresses, start=1)) == [(1, b"two"), (2, b"")]
+
+    run(test())
+
+
+def test_a_second_producer_of_a_show_is_refused_by_name(tmp_path):
+    async def test():
+        options = {"show": bytes(range(32)), "store": tmp_path}
+        async with produce(**options) as on_air:
+            await on_air.write(b"one")
+            with pytest.raises(ShowBusy, match="end that one first") as caught:
+                produce(**options)
+            assert caught.value.code == "show-busy"
+            async with produce(show=bytes(32), store=tmp_path) as other:  # another show is nobody's affair
+                await other.write(b"one")
+        with pytest.raises(BroadcastError, match="stays so"):
+            produce(admission=Guests([ME.id]), **options)
+        async with produce(**options) as on_air:  # what was refused keeps nothing locked
+            assert (await on_air.write(b"two")).number == 1
 
     run(test())
 

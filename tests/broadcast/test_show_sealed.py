@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shows import HERE, ME, all_of, hear, produce, run, until
 
+from dtp.broadcast import frames
+from dtp.broadcast import messages as m
 from dtp.broadcast.errors import BroadcastError, SegmentError, ShowSealed
 from dtp.broadcast.format import Announcement, Flag, SegmentSigner
 from dtp.broadcast.money.tickets import AHEAD_MS, PassHolders, Seats, seat_claim
@@ -20,7 +22,7 @@ from dtp.broadcast.sealed.keys import open_key, open_segment, seal_key, seal_seg
 from dtp.broadcast.sealed.opening import KeyAsker, Opener
 from dtp.chain.pass_ import Account
 from dtp.chain.signer import KeySigner
-from dtp.errors import CarrierError, ChainError
+from dtp.errors import CarrierError, ChainError, DtpError
 from dtp.identity import Identity
 from dtp.pay import passes
 from dtp.testing import clock
@@ -257,13 +259,35 @@ def test_a_sealed_show_goes_on_after_a_restart_with_another_key(tmp_path):
         options = {"show": bytes(range(32)), "store": tmp_path}
         async with produce(admission=Guests([ALICE.id]), **options) as on_air:
             before = await on_air.write(b"one")
-        with pytest.raises(BroadcastError, match="sealed, and stays so"):
+        with pytest.raises(BroadcastError, match="sealed before, and stays so"):
             produce(**options)
         async with produce(admission=Guests([ALICE.id]), **options) as on_air:
             after = await on_air.write(b"two")
             assert after.epoch == before.epoch + 1
             await on_air.end()
             assert words(await all_of(hear(*on_air.addresses, identity=ALICE, start=2))) == [b"two"]
+
+    run(test())
+
+
+def test_keys_are_asked_of_the_producer_at_the_show_itself_and_of_nobody_else():
+    async def test():
+        async with (
+            produce(admission=Guests([ALICE.id])) as on_air,
+            hear(*on_air.addresses, place=HERE, identity=BOB) as relay,
+        ):
+            await on_air.write(b"one")
+            await relay.receiver.opened()
+            assert "/show" in on_air.addresses[0]
+            for address, given in ((on_air.addresses[0], True), (relay.addresses[0], False)):
+                async with relay.node.connect(address) as connection:
+                    stream = await connection.open_stream()
+                    frames.write(stream, m.KeyWanted(()))
+                    if given:
+                        assert (await frames.read(stream)).why == Refusal.NOT_INVITED
+                    else:
+                        with pytest.raises(DtpError):
+                            await frames.read(stream)
 
     run(test())
 

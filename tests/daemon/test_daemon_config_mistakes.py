@@ -265,6 +265,42 @@ service = "app"
 backend = "127.0.0.1:8080"
 allow = ["*"]
 login = "opaque"
+[[expose]]
+service = "radio"
+kind = "broadcast"
+allow = ["*"]
+[expose.broadcast]
+command = ["ffmpeg", "-i", "live", "-f", "matroska", "-"]
+title = "radio"
+media = "video/x-matroska"
+cut = "matroska"
+every = "2s"
+for = "{ME}"
+sealed = true
+rotate = "5m"
+fan-out = 100
+hold = "32MiB"
+record = "shows"
+endpoint = "tcp://203.0.113.7:9000"
+[[expose]]
+service = "far"
+kind = "broadcast"
+allow = ["*"]
+[expose.broadcast]
+from = "dtp+tcp://{ME}@192.0.2.1:9000/show"
+producer = "{ME}"
+show = "{SUI}"
+back = "30s"
+[[expose]]
+service = "paid"
+kind = "broadcast"
+allow = ["*"]
+[expose.broadcast]
+command = "encoder --live"
+show = "{SUI}"
+pass = "{SUI}"
+[chain]
+network = "localnet"
 """
 OF_NODE_KEYS = {line.partition(" =")[0] for line in OF_NODE.splitlines() if " = " in line}
 
@@ -285,7 +321,7 @@ def test_everything_is_all_there_is(monkeypatch):
     load_text(EVERYTHING, HERE)
     load_text(IDENTITY + OF_NODE, HERE)
     assert asked == {match["key"] for _, match in SETTINGS} | OF_NODE_KEYS | {
-        "node", "private-topics", "relay", "mailbox", "accounts",
+        "node", "private-topics", "relay", "mailbox", "accounts", "broadcast",
         "health", "limits", "methods", "concurrency", "quota", "rate", "schedule", "price", "budget", "exposure",
         "identity", "daemon", "log", "web", "chain", "state", "telemetry", "everywhere", "expose", "forward",
     }  # fmt: skip

@@ -44,6 +44,11 @@ service = "c"
 kind = "login"
 allow = "*"
 accounts = {}
+[[expose]]
+service = "d"
+kind = "broadcast"
+allow = "*"
+broadcast = {command = "encoder"}
 """
 
 

@@ -10,16 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dtp.broadcast import frames
-from dtp.broadcast import messages as m
-from dtp.broadcast.errors import ShowMessageError
 from dtp.broadcast.sealed.admission import Admission, Refusal, SeatClaim
 from dtp.broadcast.sealed.keys import KEY_SIZE, seal_key
 from dtp.errors import DtpError
 from dtp.identity import PeerId
-from dtp.net.connection import Connection
-from dtp.net.stream import Stream
-from dtp.tasks import TaskSet
 
 log = logging.getLogger("dtp.broadcast")
 
@@ -27,10 +21,6 @@ log = logging.getLogger("dtp.broadcast")
 ROTATE: Final = 60.0
 #: Epochs whose keys are given to who asks: it may be behind what is live.
 _GIVEN: Final = 8
-#: Seconds that somebody has to ask.
-_HELLO: Final = 10.0
-#: Questions of one connection at once.
-_STREAMS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +33,7 @@ class Rotation:
 
 
 class KeyIssuer:
-    """Makes keys and gives them out. `serve` is the handler of the service at which they are asked for.
+    """Makes keys, and says who gets them.
 
     Who has asked once, and was admitted, finds each further key in the stream, for as long as the admission holds.
     """
@@ -106,31 +96,3 @@ class KeyIssuer:
         if peer not in self._admission.invited:
             self._asked[peer] = claims
         return dict(self._keys)
-
-    async def serve(self, connection: Connection) -> None:
-        """Answer one connection, until it ends."""
-        tasks = TaskSet(on_error=lambda task, fault: log.info("%s: %s", connection.peer.short, fault))
-        try:
-            async for stream in connection:
-                if len(tasks) >= _STREAMS:
-                    stream.reset()
-                    continue
-                tasks.start(self._answer(connection.peer, stream), name="dtp-show-key")
-        finally:
-            await tasks.stop()
-
-    async def _answer(self, peer: PeerId, stream: Stream) -> None:
-        try:
-            async with asyncio.timeout(_HELLO):
-                asked = await frames.read(stream)
-            if not isinstance(asked, m.KeyWanted):
-                raise ShowMessageError("a key is asked for first")
-            answer = await self.ask(peer, asked.claims)
-            frames.write(stream, m.KeysGiven(answer) if isinstance(answer, dict) else m.KeyRefused(answer))
-            stream.write_eof()
-            await stream.flush()
-        except (ShowMessageError, TimeoutError) as fault:
-            log.info("%s doesn't ask for a key: %s", peer.short, fault)
-            stream.reset()
-        except DtpError as fault:
-            log.debug("%s went: %s", peer.short, fault)

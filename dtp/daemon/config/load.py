@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dtp.daemon.config import model, values
+from dtp.daemon.config.broadcast import check_broadcast, check_show, read_broadcast
 from dtp.daemon.config.login import check_login_servers, check_logins, read_logins
 from dtp.daemon.config.mailbox import check_mailbox, read_mailbox
 from dtp.daemon.config.mesh import check_node, read_node, read_relay
@@ -29,6 +30,7 @@ _ONLY_FOR = {
     "relay": ("relay",),
     "mailbox": ("mailbox",),
     "accounts": ("login",),
+    "broadcast": ("broadcast",),
 }
 
 #: Why services of these kinds are served by one process.
@@ -36,6 +38,7 @@ _ONE_PROCESS = {
     "relay": "a relay joins streams of one process",
     "mailbox": "a mailbox tells devices at once of what has come, in one process",
     "login": "who is logged in is known to one process",
+    "broadcast": "a show has one chain, which one process signs or holds",
 }
 #: Why nobody pays for UDP.
 _NOT_COUNTED = "datagrams may be lost, so both ends can't count the same, and UDP isn't paid for"
@@ -178,6 +181,7 @@ def _check_whole(root: Section, config: model.Config) -> None:
     check_login_servers(root, config)
     if config.node is not None:
         check_node(root, config, config.node)
+    check_broadcast(root, config)
     for number, expose in enumerate(config.expose):
         for key, wanted in (("on-chain", expose.on_chain), ("price", expose.price is not None)):
             if wanted and (config.chain is None or config.chain.host is None):
@@ -268,7 +272,7 @@ def _log(section: Section | None, file: Callable[[Any], Path]) -> model.Log:
 def _expose(section: Section, file: Callable[[Any], Path]) -> model.Expose:
     kind = section.take("kind", values.choice(model.KINDS), "tcp")
     health, mailbox = section.section("health"), section.section("mailbox")
-    accounts = section.section("accounts")
+    accounts, show = section.section("accounts"), section.section("broadcast")
     expose = model.Expose(
         service=section.take("service", values.service),
         backends=section.take_all("backend", values.backend),
@@ -288,6 +292,7 @@ def _expose(section: Section, file: Callable[[Any], Path]) -> model.Expose:
         relay=read_relay(section.section("relay")),
         mailbox=read_mailbox(mailbox, file) if kind == "mailbox" or mailbox is not None else None,
         logins=read_logins(accounts, file) if kind == "login" or accounts is not None else None,
+        broadcast=read_broadcast(show, file) if kind == "broadcast" or show is not None else None,
         rules=_rules(section),
     )
     if kind == "relay":
@@ -296,6 +301,8 @@ def _expose(section: Section, file: Callable[[Any], Path]) -> model.Expose:
         check_mailbox(section, expose)
     elif kind == "login":
         check_logins(section)
+    elif kind == "broadcast":
+        check_show(section)
     elif "backend" not in section:
         section.wrong(f"backend is missing in {section.spell()}: where the service really is, as HOST:PORT")
     elif not expose.backends and not section.failed("backend"):

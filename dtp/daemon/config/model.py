@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import time
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from dtp.daemon.config.values import Place, Rate
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from dtp.messaging.login.limits import LoginLimits
     from dtp.messaging.mailbox.limits import MailboxLimits
 
-Kind = Literal["tcp", "udp", "http", "json-rpc", "grpc", "websocket", "relay", "mailbox", "login"]
-KINDS: tuple[str, ...] = ("tcp", "udp", "http", "json-rpc", "grpc", "websocket", "relay", "mailbox", "login")
+Kind = Literal[
+    "tcp", "udp", "http", "json-rpc", "grpc", "websocket", "relay", "mailbox", "login", "broadcast"
+]
+KINDS: tuple[str, ...] = get_args(Kind)
 #: Kinds that the daemon answers itself, without backends.
-OWN = ("relay", "mailbox", "login")
+OWN = ("relay", "mailbox", "login", "broadcast")
 #: How callers may have to have logged in.
 LOGINS: tuple[str, ...] = ("opaque",)
 Registration = Literal["open", "invited", "closed"]
@@ -237,6 +239,52 @@ class LoginSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class OriginSettings:
+    """A show that begins here: what `command` writes, cut into segments, and for whom it is."""
+
+    command: tuple[str, ...]
+    #: Of a show that is paid for: its id on the chain.
+    show: str | None = None
+    title: str = ""
+    media: str = ""
+    #: Of `dtp.broadcast.cutting.CUTTERS`; where bytes are cut by time, a segment each so many seconds.
+    cut: str = "auto"
+    every: float = 1.0
+    #: Whom it is sealed for; else who has a ticket of the show (None: where it sells some), or a pass of a plan.
+    invited: tuple[PeerId, ...] = ()
+    sealed: bool | None = None
+    plan: str | None = None
+    rotate: float = 60.0
+    #: The folder of how far its chain is; None: the data folder.
+    store: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSettings:
+    """A show from elsewhere: who has it, and whose it has to be."""
+
+    sources: tuple[str, ...]
+    producer: PeerId | None = None
+    show: str | None = None
+    #: So many seconds before what is live are asked for, for listeners that come from another edge.
+    back: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastSettings:
+    """A show: either its origin or an edge; how many hear it here directly, and how much is held for them."""
+
+    origin: OriginSettings | None
+    edge: EdgeSettings | None
+    fan_out: int = 50
+    hold: int = 64 * 1024 * 1024
+    #: The folder in which it is kept; None: nowhere.
+    record: Path | None = None
+    #: Where others reach it, where that isn't where the daemon listens.
+    endpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Expose:
     """A service: who may reach it, and which backends are behind it."""
 
@@ -269,6 +317,8 @@ class Expose:
     mailbox: MailboxSettings | None = None
     #: What a login server is; None of a service of another kind.
     logins: LoginSettings | None = None
+    #: What a show is; None of a service of another kind.
+    broadcast: BroadcastSettings | None = None
     rules: Rules = Rules()
 
 

@@ -81,6 +81,11 @@ class ChainSide:
         #: Whether it could be asked when it was asked last.
         self._chain_up = True
 
+    @property
+    def client(self) -> ChainClient | None:
+        """What asks the chain; None without `[chain]`."""
+        return self._client
+
     async def start(self, load: Callable[[], float], on_fenced: Callable[[], object]) -> None:
         """Connect, and read the host's rules. Raises `ChainError`, `NoOperator`."""
         self._load, self._on_fenced = load, on_fenced

@@ -1,20 +1,38 @@
-"""The kinds `mailbox` and `login`: what is asked for is kept here, in files, instead of at a backend."""
+"""The kinds `mailbox`, `login` and `broadcast`: what is asked for is kept or made here, instead of at a backend."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dtp.config import data_dir
-from dtp.daemon.config.model import Config, LoginSettings, MailboxSettings
+from dtp.daemon.config.model import BroadcastSettings, Config, LoginSettings, MailboxSettings
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.ledger import Ending
 from dtp.daemon.relays.relaying import AnsweredStream
-from dtp.identity import PeerId
+from dtp.identity import Identity
+from dtp.net.address import Address
+from dtp.net.connection import Connection
 
 if TYPE_CHECKING:
+    from dtp.chain.node.client import ChainClient
+    from dtp.daemon.answered.shows import ShowService
     from dtp.daemon.relays.expose import Exposed
     from dtp.messaging.login.service import LoginService
     from dtp.messaging.mailbox.service import Mailbox
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What a daemon has for its shows. The functions are called when a show begins."""
+
+    identity: Identity
+    #: Where others reach the daemon.
+    addresses: Callable[[], Sequence[Address]]
+    dial: Callable[[Address], Awaitable[Connection]]
+    #: The client of `[chain]`; None without it.
+    chain: Callable[[], ChainClient | None]
 
 
 class KeptStream(AnsweredStream):
@@ -28,9 +46,10 @@ class KeptStream(AnsweredStream):
 class Kept:
     """What a daemon keeps itself, by its settings. A file stays open when a reload changes its service's rules."""
 
-    def __init__(self, identity: PeerId) -> None:
-        """`identity` is the daemon's."""
-        self._identity = identity
+    def __init__(self, studio: Studio) -> None:
+        """`studio` has the daemon's identity, and what its shows are made with."""
+        self._studio = studio
+        self._shows: dict[tuple[str, BroadcastSettings], ShowService] = {}
         self._open: dict[MailboxSettings, Mailbox] = {}
         self._logins: dict[LoginSettings, LoginService] = {}
         #: The one whose logins count: the last that was opened.
@@ -47,13 +66,18 @@ class Kept:
         for logins in _logins_of(config) - self._logins.keys():
             self._current = self._logins[logins] = self._open_logins(logins)
 
+        for name, show in _shows_of(config) - self._shows.keys():
+            from dtp.daemon.answered.shows import show_of
+
+            self._shows[name, show] = show_of(name, show, self._studio)
+
     def _open_logins(self, settings: LoginSettings) -> LoginService:
         from dtp.messaging.login.service import LoginService
         from dtp.messaging.login.store import LoginStore
 
         path = settings.store or data_dir() / "login" / "logins.sqlite"
         store = LoginStore(path, settings.limits, secrets=settings.secrets)
-        service = LoginService(store, self._identity, registration=settings.registration)
+        service = LoginService(store, self._studio.identity.id, registration=settings.registration)
         try:
             service.begin()
         except BaseException:
@@ -62,15 +86,29 @@ class Kept:
         return service
 
     def equip(self, exposed: Exposed) -> None:
-        """Give a service what it answers from, if that is here, and who is logged in."""
+        """Give a service what it answers from, if that is here, and who is logged in. A show begins now."""
         settings, logins = exposed.config.mailbox, exposed.config.logins
         exposed.mailbox = None if settings is None else self._open[settings]
         exposed.logins = None if logins is None else self._logins[logins]
         exposed.find_login = self.find_login
+        if exposed.config.broadcast is not None:
+            exposed.show = self._shows[exposed.config.service, exposed.config.broadcast]
+            exposed.show.start()
 
     def find_login(self, key: bytes, now: float) -> tuple[str, bytes] | None:
         """Return what account a key is logged in to at `now`, Unix time in seconds."""
         return None if self._current is None else self._current.sessions.find(key, now)
+
+    def ends_with(self, exposed: Exposed, config: Config | None) -> bool:
+        """True where what a service answers from ends, or its streams can't tell: they are cut off before."""
+        if exposed.show is None:
+            return exposed.mailbox is not None or exposed.logins is not None
+        return config is None or not any(self._shows.get(each) is exposed.show for each in _shows_of(config))
+
+    def leave(self) -> None:
+        """Sign no more of shows: this process ends, or another one has its place."""
+        for each in self._shows.values():
+            each.leave()
 
     async def keep(self, config: Config | None) -> None:
         """Write what waits, and close those that aren't in `config`. Their streams are over."""
@@ -84,6 +122,8 @@ class Kept:
                 self._current = next(iter(self._logins.values()), None)
             await service.stop()
             service.server.store.close()
+        for key in self._shows.keys() - (set() if config is None else _shows_of(config)):
+            await self._shows.pop(key).close()
 
 
 def _of(config: Config) -> set[MailboxSettings]:
@@ -92,3 +132,7 @@ def _of(config: Config) -> set[MailboxSettings]:
 
 def _logins_of(config: Config) -> set[LoginSettings]:
     return {each.logins for each in config.expose if each.logins is not None}
+
+
+def _shows_of(config: Config) -> set[tuple[str, BroadcastSettings]]:
+    return {(each.service, each.broadcast) for each in config.expose if each.broadcast is not None}

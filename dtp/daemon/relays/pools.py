@@ -11,6 +11,7 @@ from dtp.daemon.relays.pool import Dial, Pool
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
+from dtp.net.dial import connect
 from dtp.session.limits import Limits
 
 #: Services that programs have named themselves and that stay connected.
@@ -74,6 +75,12 @@ class Pools:
             )
         self._named.move_to_end(address)
         return pool
+
+    async def dial(self, address: Address) -> Connection:
+        """Return a connection to a service that is nobody's but the caller's, found and made as others are."""
+        if self._dial is not None:
+            return await self._dial(address, None)
+        return await connect(address, identity=self._identity, limits=self._limits, psk=self._psk)
 
     def keep(self, used: Iterable[Pool | None]) -> None:
         """Have those that forwards use connect, and the others retire."""

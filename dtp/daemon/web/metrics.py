@@ -83,6 +83,7 @@ class DaemonCollector(Collector):
             yield metric
         yield self._dropped(parts)
         yield from self._backends(status["exposed"])
+        yield from self._shows([one for one in status["exposed"] if "broadcast" in one])
         yield from self._requests([one for one in status["exposed"] if "requests" in one])
         connected = GaugeMetricFamily("dtpd_connected", "1 while the peer is there", labels=["name"])
         for one in status["forwarded"]:
@@ -113,6 +114,26 @@ class DaemonCollector(Collector):
             for reason, count in one.get("dropped", {}).items():
                 dropped.add_metric([side, label, reason], count)
         return dropped
+
+    @staticmethod
+    def _shows(exposed: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:
+        labels = ["service", "role"]
+        up = GaugeMetricFamily("dtpd_show_up", "1 while nothing is wrong with the show", labels=labels)
+        on_air = GaugeMetricFamily("dtpd_show_on_air", "1 while it is paid for", labels=labels)
+        listeners = GaugeMetricFamily("dtpd_show_listeners", "Who hears it directly from here", labels=labels)
+        segments = CounterMetricFamily("dtpd_show_segments", "Segments of the show so far", labels=labels)
+        sent = CounterMetricFamily(
+            "dtpd_show_sent_bytes", "Bytes of segments, to all listeners", labels=labels
+        )
+        for one in exposed:
+            show, of = one["broadcast"], [one["service"], one["broadcast"]["role"]]
+            up.add_metric(of, not show["why"] and show["segments"] > 0)
+            if "air" in show:
+                on_air.add_metric(of, show["air"] == "on air")
+            listeners.add_metric(of, show["listeners"])
+            segments.add_metric(of, show["segments"])
+            sent.add_metric(of, show["sent"])
+        yield from (up, on_air, listeners, segments, sent)
 
     @staticmethod
     def _requests(exposed: Iterable[Mapping[str, Any]]) -> Iterator[Metric]:

@@ -84,6 +84,11 @@ def _health(daemon: Watched) -> Answer:
         if one.get("kind") not in OWN and not any(backend["up"] for backend in one["backends"])
     ]
     faults += [
+        f"service {one['service']}: {one['broadcast']['why']}"
+        for one in status["exposed"]
+        if one.get("broadcast", {}).get("why")
+    ]
+    faults += [
         f"{', '.join(one['listen'])}: not connected" for one in status["forwarded"] if not one["connected"]
     ]
     body = {"healthy": not faults, "faults": faults}

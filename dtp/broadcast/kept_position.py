@@ -1,0 +1,57 @@
+"""Where a producer's chain stands, on the disk: one file for a show, which one process writes at a time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgpack
+
+from dtp.broadcast.errors import ShowBusy
+from dtp.broadcast.format import Announcement, Position
+from dtp.errors import ConfigError
+from dtp.locking import FileLock
+from dtp.replacing import replace_file
+
+
+class KeptPosition:
+    """The file of one show in a folder, and the lock on it until `close`."""
+
+    def __init__(self, folder: str | os.PathLike[str], show: bytes) -> None:
+        """Make the folder where it isn't there, and lock the show.
+
+        Raise `ShowBusy` where another process has it, `ConfigError` for a folder that can't be made or written.
+        """
+        self.path = Path(folder) / f"{show.hex()}.show"
+        self._lock = FileLock(self.path.with_suffix(".lock"))
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as fault:
+            raise ConfigError(f"can't make the folder {self.path.parent}: {fault.strerror}") from fault
+        try:
+            free = self._lock.take()
+        except OSError as fault:
+            raise ConfigError(f"can't write to {self.path.parent}: {fault.strerror}") from fault
+        if not free:
+            raise ShowBusy(f"another process broadcasts the show in {self.path}: end that one first")
+
+    def load(self) -> tuple[Announcement, Position] | None:
+        """Return the announcement and how far the chain is, None for a new show. Raise `ConfigError`."""
+        if not self.path.exists():
+            return None
+        try:
+            data, position = msgpack.unpackb(self.path.read_bytes())
+            return Announcement.decode(data), Position.decode(position)
+        except (OSError, ValueError, TypeError, msgpack.UnpackException) as fault:
+            raise ConfigError(f"{self.path} can't be read: {fault}; begin a new show") from None
+
+    def save(self, announcement: Announcement, position: Position) -> None:
+        """Keep them, before anybody sees the segment. Raise `ConfigError`."""
+        try:
+            replace_file(self.path, msgpack.packb([announcement.encoded, position.encode()]))
+        except OSError as fault:
+            raise ConfigError(f"can't write {self.path}: {fault.strerror}") from fault
+
+    def close(self) -> None:
+        """Let another process have the show. Idempotent."""
+        self._lock.release()

@@ -1,0 +1,377 @@
+"""The kind `broadcast`: a show that begins here (an origin), or one from elsewhere that is passed on (an edge)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+from dtp.broadcast.cutting import cutter_of
+from dtp.broadcast.errors import ShowBusy
+from dtp.broadcast.feeding import Feeder
+from dtp.broadcast.format import Announcement
+from dtp.broadcast.hearing import ShowStream, listen_to
+from dtp.broadcast.money.air import Air
+from dtp.broadcast.producing import Broadcast, parse_show
+from dtp.broadcast.recording import Recorder, RecordingError
+from dtp.broadcast.sealed.admission import Admission, Guests
+from dtp.broadcast.source import Source, SourceFailed, send_while_on_air
+from dtp.config import data_dir
+from dtp.daemon.config.model import BroadcastSettings, EdgeSettings, OriginSettings
+from dtp.daemon.relays.kept import Studio
+from dtp.daemon.relays.ledger import Ending
+from dtp.daemon.relays.relaying import AnsweredStream
+from dtp.errors import DtpError
+from dtp.identity import Identity
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.listener import Handler
+from dtp.net.stream import Stream
+from dtp.tasks import SupervisedTask
+
+log = logging.getLogger("dtpd")
+
+#: Seconds that a listener waits for a show that begins just now: what it dials it gives up after 5 s.
+_BEGIN: Final = 4.0
+#: Seconds between two tries to have a show that another process has: the one before ends within moments.
+_BUSY: Final = 0.25
+#: Seconds before what has ended begins again: at first, and at most; what lasted so long begins at once again.
+_FIRST: Final = 0.5
+_LONGEST: Final = 30.0
+_LASTED: Final = 60.0
+#: Seconds that an edge goes on serving a show that is over, before it asks for the next one.
+_OVER: Final = 60.0
+
+
+class _Stand:
+    """The node of a show, for what else makes one of its own: the daemon listens and dials."""
+
+    #: Only that there is something counts: the daemon's listener is at the places of its own file.
+    listen: Sequence[str] = ("the daemon's",)
+
+    def __init__(self, studio: Studio, endpoint: str | None) -> None:
+        self._studio, self._endpoint = studio, endpoint
+
+    def node(self, identity: Identity, services: Mapping[str, Handler]) -> _Stand:
+        """Return itself: the daemon hands over the streams of the service."""
+        return self
+
+    @property
+    def addresses(self) -> Sequence[Address]:
+        """Where the file says that others reach it, else where the daemon listens."""
+        if self._endpoint is None:
+            return self._studio.addresses()
+        scheme, _, place = self._endpoint.partition("://")
+        return (Address.parse(f"dtp+{scheme}://{self._studio.identity.id}@{place}"),)
+
+    def connect(self, address: str) -> AbstractAsyncContextManager[Connection]:
+        """Connect as the daemon does."""
+
+        @asynccontextmanager
+        async def connected() -> AsyncIterator[Connection]:
+            async with await self._studio.dial(Address.parse(address)) as connection:
+                yield connection
+
+        return connected()
+
+    async def __aenter__(self) -> _Stand:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+
+class _Pause:
+    """Pauses between beginnings, each twice as long as the one before."""
+
+    def __init__(self) -> None:
+        self._next, self._began = _FIRST, time.monotonic()
+
+    async def wait(self) -> None:
+        """Wait before the next beginning."""
+        if time.monotonic() - self._began > _LASTED:
+            self._next = _FIRST
+        await asyncio.sleep(self._next)
+        self._next, self._began = min(2 * self._next, _LONGEST), time.monotonic()
+
+
+class ShowSession(AnsweredStream):
+    """One stream of a listener."""
+
+    def __init__(self, stream: Stream, feeder: Callable[[], Feeder | None]) -> None:
+        super().__init__(stream)
+        self._feeder = feeder
+
+    def finish(self, end: Ending) -> None:
+        """Send what is here and end then: its listener goes on at what is in this one's place, or elsewhere."""
+        feeder = self._feeder()
+        if feeder is not None:
+            feeder.finish(self.stream)
+
+
+class ShowService(ABC):
+    """A show as a service of the daemon. What ends it is told, and it begins again."""
+
+    role = ""
+
+    def __init__(self, service: str, settings: BroadcastSettings, studio: Studio) -> None:
+        self._service, self._settings, self._studio = service, settings, studio
+        self._stand = _Stand(studio, settings.endpoint)
+        self._feeder: Feeder | None = None
+        self._ready = asyncio.Event()
+        #: Why nothing comes now; "" where nothing is wrong.
+        self._why = ""
+        self._task = SupervisedTask(self._run, name=f"dtpd-show-{service}")
+
+    def start(self) -> None:
+        """Begin, where it hasn't."""
+        self._task.start()
+
+    async def _run(self) -> None:
+        pause = _Pause()
+        while True:
+            try:
+                await self._serve()
+            except DtpError as fault:
+                self._tell_fault(str(fault))
+            finally:  # who listens is sent what is here, and comes again
+                if self._feeder is not None:
+                    self._feeder.leave()
+            await pause.wait()
+
+    @abstractmethod
+    async def _serve(self) -> None:
+        """Have the show; return or raise where it has to begin anew."""
+
+    def _begun(self, feeder: Feeder) -> None:
+        self._feeder, self._why = feeder, ""
+        self._ready.set()
+
+    def _tell_fault(self, why: str) -> None:
+        self._why = why
+        fields = {"event": "show-stopped", "service": self._service, "why": why}
+        log.warning("%s: %s; it begins again", self._service, why, extra={"fields": fields})
+
+    def session(self, stream: Stream) -> AnsweredStream:
+        """Return what the ledger has of a stream."""
+        return ShowSession(stream, lambda: self._feeder)
+
+    async def answer(self, connection: Connection, stream: Stream) -> None:
+        """Serve a listener until it or the show ends."""
+        try:
+            async with asyncio.timeout(_BEGIN):
+                await self._ready.wait()
+        except TimeoutError:
+            stream.reset()
+            return
+        assert self._feeder is not None
+        await self._feeder.serve_stream(connection, stream)
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Make nothing new."""
+
+    async def close(self) -> None:
+        """End it, and what it runs."""
+        await self._task.stop()
+
+    def status(self) -> dict[str, Any]:
+        """Return how the show stands."""
+        found: dict[str, Any] = {"role": self.role, "why": self._why, "fan_out": self._settings.fan_out}
+        feeder = self._feeder
+        if feeder is None:
+            return {"broadcast": {**found, "listeners": 0, "sent": 0, "segments": 0}}
+        held, told = feeder.held, feeder.held.announcement
+        more = {
+            "title": told.title,
+            "producer": str(told.producer),
+            "show": told.show.hex(),
+            "sealed": told.sealed,
+            "listeners": feeder.listeners,
+            "sent": feeder.sent,
+            "segments": held.edge + 1,
+            "ended": held.ended,
+            "path": [str(each) for each in feeder.path],
+        }
+        return {"broadcast": {**found, **more}}
+
+    def _recorder(self, announcement: Announcement) -> Recorder | None:
+        """Return what keeps the show, in a new file of the folder that the settings name. Raise `RecordingError`."""
+        folder = self._settings.record
+        if folder is None:
+            return None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise RecordingError(f"can't make the folder {folder}: {fault.strerror}") from fault
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        return Recorder(_unused(folder, f"{announcement.show.hex()[:16]}-{stamp}"), announcement)
+
+    def _tell_recording(self, recorder: Recorder | None) -> None:
+        if recorder is not None:
+            name = recorder.close()
+            fields = {"event": "recorded", "path": str(recorder.path), "sha256": name}
+            log.info(
+                "%s: recorded %s, sha256 %s", self._service, recorder.path, name, extra={"fields": fields}
+            )
+
+
+def _unused(folder: Path, stem: str) -> Path:
+    """Return a name that no file has: a show may begin twice in a second."""
+    number, path = 1, folder / f"{stem}.show"
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}-{number}.show"
+    return path
+
+
+class OriginShow(ShowService):
+    """A show that a command makes. It has one chain over restarts and upgrades, by its store."""
+
+    role = "origin"
+
+    def __init__(
+        self, service: str, settings: BroadcastSettings, origin: OriginSettings, studio: Studio
+    ) -> None:
+        self._origin = origin
+        self._on_air: Broadcast | None = None
+        super().__init__(service, settings, studio)
+
+    async def _serve(self) -> None:
+        async with await self._open() as on_air:
+            self._on_air = on_air
+            self._begun(on_air.feeder)
+            recorder = self._recorder(on_air.announcement)
+            if recorder is not None:
+                on_air.on_sent = recorder.add
+            try:
+                await self._send(on_air)
+            finally:
+                self._tell_recording(recorder)
+
+    async def _open(self) -> Broadcast:
+        """Return the show; wait while another process has it, as the one before an upgrade does for a moment."""
+        made, admission = self._origin, await self._admission()
+        while True:
+            try:
+                return Broadcast(
+                    made.show or sha256(self._studio.identity.id.key + self._service.encode()).digest(),
+                    identity=self._studio.identity,
+                    place=self._stand,
+                    service=self._service,
+                    media=made.media,
+                    title=made.title,
+                    fan_out=self._settings.fan_out,
+                    store=made.store or data_dir() / "shows",
+                    limit=self._settings.hold,
+                    wallet=None if made.show is None else self._studio.chain(),
+                    admission=admission,
+                    rotate=made.rotate,
+                )
+            except ShowBusy as fault:
+                self._why = str(fault)
+                await asyncio.sleep(_BUSY)
+
+    async def _admission(self) -> Admission | None:
+        made, chain = self._origin, self._studio.chain()
+        if made.invited:
+            return Guests(made.invited)
+        if made.show is None or chain is None or made.sealed is False:
+            return None
+        from dtp.broadcast.money.shows import read_show
+        from dtp.broadcast.money.tickets import PassHolders, TicketHolders
+
+        if made.plan is not None:
+            return PassHolders(chain, made.plan, parse_show(made.show))
+        sealed = made.sealed or bool((await read_show(chain, made.show)).show.ticket_price)
+        return TicketHolders(chain, made.show) if sealed else None
+
+    async def _send(self, on_air: Broadcast) -> None:
+        """Send what the command writes, and run it again when it has ended. It doesn't return."""
+        made, pause = self._origin, _Pause()
+        while True:
+            source = Source(cutter_of(made.cut, made.every), made.command)
+            try:
+                await send_while_on_air(on_air, source, self._tell_air)
+            except SourceFailed as fault:
+                self._tell_fault(str(fault))
+            else:
+                if (
+                    not source.ended
+                ):  # the chain says that the show is over: it is heard from here, and has no more
+                    await on_air.end()
+                    await asyncio.Event().wait()
+                self._tell_fault(f"{made.command[0]} has ended")
+            await pause.wait()
+            self._why = ""
+
+    def _tell_air(self, air: Air) -> None:
+        fields = {"event": "air", "service": self._service, "air": str(air)}
+        log.info("%s: %s", self._service, air, extra={"fields": fields})
+
+    def leave(self) -> None:
+        """Sign nothing more, so that who comes after may; what was signed is sent yet."""
+        self._task.cancel()
+
+    def status(self) -> dict[str, Any]:
+        """Return how the show stands, and its money."""
+        found = super().status()
+        if self._on_air is not None and self._on_air.keeper is not None:
+            found["broadcast"] |= {
+                "air": str(self._on_air.keeper.air),
+                "next_slot": self._on_air.next_slot,
+            }
+        return found
+
+
+class EdgeShow(ShowService):
+    """A show from elsewhere, for those who listen here."""
+
+    role = "edge"
+
+    def __init__(self, service: str, settings: BroadcastSettings, edge: EdgeSettings, studio: Studio) -> None:
+        self._edge = edge
+        super().__init__(service, settings, studio)
+
+    async def _serve(self) -> None:
+        made = self._edge
+        stream = listen_to(
+            *made.sources,
+            identity=self._studio.identity,
+            producer=made.producer,
+            show=None if made.show is None else parse_show(made.show),
+            place=self._stand,
+            back_ms=round(made.back * 1000),
+            fan_out=self._settings.fan_out,
+            limit=self._settings.hold,
+        )
+        async with stream:
+            self._begun(await stream.serving())
+            await self._hear(stream)
+            await asyncio.sleep(_OVER)
+
+    def leave(self) -> None:
+        """Do nothing: what comes from elsewhere is passed on until the last listener has gone."""
+
+    async def _hear(self, stream: ShowStream) -> None:
+        recorder = self._recorder(await stream.announcement())
+        try:
+            async for each in stream.carried():
+                if recorder is not None:
+                    recorder.add(each.segment, each.carried)
+        finally:
+            self._tell_recording(recorder)
+
+
+def show_of(service: str, settings: BroadcastSettings, studio: Studio) -> ShowService:
+    """Return the show of a service, which `start` begins."""
+    if settings.edge is not None:
+        return EdgeShow(service, settings, settings.edge, studio)
+    assert settings.origin is not None
+    return OriginShow(service, settings, settings.origin, studio)

@@ -1,0 +1,146 @@
+"""`[expose.broadcast]`: a show that begins here, or is passed on: read and checked."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from dtp.daemon.config import model, values
+from dtp.daemon.config.mailbox import BACKENDS
+from dtp.daemon.config.reading import Section, Wrong
+from dtp.identity import PeerId, PeerIdError
+
+#: Settings that only an origin has, and only an edge.
+_ORIGIN: Final = ("title", "media", "cut", "every", "for", "sealed", "pass", "rotate", "store")
+_EDGE: Final = ("producer", "back")
+
+
+def read_broadcast(section: Section | None, file: Callable[[Any], Path]) -> model.BroadcastSettings:
+    """Return what a service of kind broadcast sends: what isn't said is usual."""
+    if section is None:
+        return model.BroadcastSettings(None, None)
+    sources = section.take_all("from", _source)
+    show = section.take("show", values.object_id, None)
+    edge = model.EdgeSettings(
+        sources=sources,
+        show=show,
+        producer=section.take("producer", _peer, None),
+        back=section.take("back", values.duration, 10.0),
+    )
+    origin = _read_origin(section, show, file)
+    made = model.BroadcastSettings(
+        origin=None if "from" in section else origin,
+        edge=edge if "from" in section else None,
+        fan_out=section.take("fan-out", values.number(1, 10_000), 50),
+        hold=section.take("hold", values.size, 64 * 1024 * 1024),
+        record=section.take("record", file, None),
+        endpoint=section.take("endpoint", values.endpoint, None),
+    )
+    if "command" not in section and "from" not in section:
+        section.wrong(
+            "broadcast: needs command, which writes what is sent, or from, the addresses that have the show"
+        )
+    for key in _ORIGIN if made.edge is not None else _EDGE:
+        if key in section:
+            other = (
+                "shows that begin here, by command"
+                if made.edge is not None
+                else "shows that come from elsewhere"
+            )
+            section.wrong(f"{key}: is of {other}", key)
+    if "command" in section and "from" in section:
+        section.wrong("command: the show comes from elsewhere; leave out from to make one here", "command")
+    section.finish()
+    return made
+
+
+def _read_origin(section: Section, show: str | None, file: Callable[[Any], Path]) -> model.OriginSettings:
+    from dtp.broadcast.cutting import CUTTERS
+
+    usual = model.OriginSettings(())
+    made = model.OriginSettings(
+        command=section.take("command", _command, ()),
+        show=show,
+        title=section.take("title", _short, ""),
+        media=section.take("media", _short, ""),
+        cut=section.take("cut", values.choice(tuple(CUTTERS)), usual.cut),
+        every=section.take("every", values.duration, usual.every),
+        invited=section.take_all("for", _peer),
+        sealed=section.take("sealed", values.boolean, None),
+        plan=section.take("pass", values.object_id, None),
+        rotate=section.take("rotate", values.duration, usual.rotate),
+        store=section.take("store", file, None),
+    )
+    if made.rotate < 1 and not section.failed("rotate"):
+        section.wrong("rotate: has to be a second at least", "rotate")
+    if made.invited and made.plan is not None:
+        section.wrong("pass: give for or pass", "pass")
+    if made.sealed is False and (made.invited or made.plan is not None):
+        section.wrong("sealed: a show that is for some is sealed", "sealed")
+    for key in ("sealed", "pass"):
+        if key in section and show is None and not made.invited and made.sealed is not False:
+            section.wrong(
+                f"{key}: takes show, whose tickets or plan the chain knows; one without takes for", key
+            )
+    return made
+
+
+def check_show(section: Section) -> None:
+    """What a show doesn't have."""
+    if "broadcast" not in section:
+        what = f"broadcast is missing in {section.spell()}: command, which writes what is sent, or from"
+        section.wrong(what)
+    for key in BACKENDS:
+        if key in section:
+            section.wrong(f"{key}: a show comes from [expose.broadcast], and has no backends", key)
+    for key in ("quota", "limits"):
+        if key in section:
+            section.wrong(f"{key}: who listens stays as long as the show does; fan-out bounds how many", key)
+
+
+def check_broadcast(root: Section, config: model.Config) -> None:
+    """Note what doesn't go with the rest of the file."""
+    for number, expose in enumerate(config.expose):
+        made = expose.broadcast
+        if (
+            made is not None
+            and made.origin is not None
+            and made.origin.show is not None
+            and config.chain is None
+        ):
+            what = "show: takes [chain], by whose wallet its slots are posted"
+            root.wrong(what, "expose", number, "broadcast", "show")
+
+
+def _source(value: Any) -> str:
+    return str(values.address(value))
+
+
+def _peer(value: Any) -> PeerId:
+    try:
+        return PeerId.parse(values.text(value))
+    except PeerIdError as error:
+        raise Wrong(str(error)) from None
+
+
+def _command(value: Any) -> tuple[str, ...]:
+    """Read words as they are, or a line of them that is split as a shell does; no shell is between."""
+    if isinstance(value, list):
+        words = tuple(values.text(each) for each in value)
+    else:
+        try:
+            words = tuple(shlex.split(values.text(value)))
+        except ValueError as error:
+            raise Wrong(f"{value!r} can't be meant: {error}") from None
+    if not words:
+        raise Wrong("there has to be a program at least")
+    return words
+
+
+def _short(value: Any) -> str:
+    text = values.text(value)
+    if len(text.encode()) > 255:
+        raise Wrong("it has more than 255 bytes")
+    return text
