@@ -234,6 +234,10 @@ class Broadcast:
         self.on_sent(made, data)
         return made
 
+    def open(self, segment: Segment, data: bytes) -> bytes:
+        """Return what a segment that is held has for a listener. Raise `ShowSealed` where its key is kept no more."""
+        return data if self.issuer is None else self.issuer.open(segment, data)
+
     async def end(self) -> Segment:
         """End the show: whoever listens knows that no more comes."""
         return await self.write(b"", flags=Flag.LAST)

@@ -39,6 +39,7 @@ from dtp.cli.output import (
 )
 from dtp.cli.peers import network_option
 from dtp.cli.run import run, serve_for_long
+from dtp.cli.shows_gateway import page_of, parse_place, watching
 from dtp.cli.shows_input import source_of
 from dtp.cli.shows_money import COMMANDS, chain_options
 from dtp.cli.shows_sealing import Sealing, claims_of, parse_peer, sealing_options
@@ -50,6 +51,7 @@ from dtp.plurals import count_of
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
+    from dtp.broadcast.money.watching import ShowWatcher
     from dtp.chain import ChainClient
 
 
@@ -107,6 +109,9 @@ for _command in COMMANDS:
               "No shell is between. [default: standard input is sent]")  # fmt: skip
 @click.option("--record", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Keep the show in FILE.")  # fmt: skip
+@click.option("--gateway", callback=parse_place, metavar="HOST:PORT",
+              help="Serve a page there that plays the show; of a SHOW with its money, and the audience line to "
+              "moderate.")  # fmt: skip
 @sealing_options
 @_place_options
 @identity_options("--identity", "-i")
@@ -122,6 +127,7 @@ def broadcast(
     every: float,
     program: str | None,
     record: Path | None,
+    gateway: tuple[str, int] | None,
     sealing: Sealing,
     fan_out: int,
     identity: IdentitySource,
@@ -147,19 +153,29 @@ def broadcast(
         sealing.check_free()
         options["admission"] = sealing.guests
         serve_for_long()
-        run(_broadcast(lambda: Broadcast(**options), source, record))
+        run(_broadcast(lambda: Broadcast(**options), source, record, lambda on_air: page_of(on_air, gateway)))
         return
     store = config.data_dir() / "shows"
 
     async def work(chain: ChainClient) -> None:
         options["admission"] = await sealing.admission(chain, show_id)
-        await _broadcast(lambda: Broadcast(show_id, wallet=chain, store=store, **options), source, record)
+        await _broadcast(
+            lambda: Broadcast(show_id, wallet=chain, store=store, **options),
+            source,
+            record,
+            lambda on_air: page_of(on_air, gateway, chain),
+        )
 
     account.run(work)
 
 
-async def _broadcast(make: Callable[[], Broadcast], source: Source, record: Path | None) -> None:
-    async with make() as on_air:
+async def _broadcast(
+    make: Callable[[], Broadcast],
+    source: Source,
+    record: Path | None,
+    page: Callable[[Broadcast], contextlib.AbstractAsyncContextManager[None]],
+) -> None:
+    async with make() as on_air, page(on_air):
         recorder = None if record is None else Recorder(record, on_air.announcement)
         for address in on_air.addresses:
             told = {"event": "listening", "address": address, "show": on_air.announcement.show.hex()}
@@ -190,15 +206,6 @@ def _tell_recording(recorder: Recorder) -> None:
     print_line(record, f"recorded: {recorder.path}, sha256 {name}", err=True)
 
 
-def _host_port(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, int] | None:
-    if text is None:
-        return None
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
-        raise click.BadParameter(f"{text!r} is no place: write 127.0.0.1:8080")
-    return host.strip("[]") or "127.0.0.1", int(port)
-
-
 # ---- listening ---------------------------------------------------------------------------------------------
 
 
@@ -214,7 +221,7 @@ def _host_port(ctx: click.Context, param: click.Parameter, text: str | None) -> 
               help="End with exit code 5 when nothing of the producer was heard for so long.")  # fmt: skip
 @click.option("--record", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Keep in FILE what is heard.")  # fmt: skip
-@click.option("--gateway", callback=_host_port, metavar="HOST:PORT",
+@click.option("--gateway", callback=parse_place, metavar="HOST:PORT",
               help="Serve a page that plays the show there, and a playlist (HLS); write nothing.")  # fmt: skip
 @click.option("--no-share", is_flag=True, help="Don't pass the show on to others.")
 @_place_options
@@ -254,7 +261,8 @@ def listen(
     where = _place(**place)
     if no_share:
         where = Place((), where.discover, where.bootstrap, where.private)
-    if len(addresses) == 1 and addresses[0].startswith("0x"):
+    of_chain = addresses[0] if len(addresses) == 1 and addresses[0].startswith("0x") else ""
+    if of_chain:
         show_id, producer, addresses = _of_the_chain(account, addresses[0])
     me = identity.load_or_make()
     stream = lambda: listen_to(  # noqa: E731  # within the loop
@@ -269,8 +277,9 @@ def listen(
         fan_out=fan_out,
         patience=Patience(anybody=give_up, lost=give_up),
     )
+    money = None if not of_chain or gateway is None else (lambda: watching(account, of_chain))
     try:
-        run(_listen(stream, record, gateway))
+        run(_listen(stream, record, gateway, money))
     except BrokenPipeError:  # who reads our output has enough
         discard_output()
 
@@ -291,7 +300,12 @@ def _of_the_chain(account: Account, id: str) -> tuple[str, PeerId, tuple[str, ..
     return account.run(work, signing=False)
 
 
-async def _listen(make: Callable[[], ShowStream], record: Path | None, place: tuple[str, int] | None) -> None:
+async def _listen(
+    make: Callable[[], ShowStream],
+    record: Path | None,
+    place: tuple[str, int] | None,
+    money: Callable[[], contextlib.AbstractAsyncContextManager[ShowWatcher]] | None,
+) -> None:
     """Write what is heard to standard output; or serve it to browsers, until this is ended from outside."""
     async with make() as stream, contextlib.AsyncExitStack() as stack:
         for address in stream.addresses:
@@ -303,8 +317,10 @@ async def _listen(make: Callable[[], ShowStream], record: Path | None, place: tu
             {**told, "producer": who}, f"{who}: {escape_text(announcement.title)}".rstrip(": "), err=True
         )
         if place is not None:
+            watcher = None if money is None else await stack.enter_async_context(money())
+            told_money = None if watcher is None else watcher.page
             page = await stack.enter_async_context(
-                Gateway(await stream.receiver.opened(), *place, open=stream.open)
+                Gateway(await stream.receiver.opened(), *place, open=stream.open, money=told_money)
             )
             print_line({"event": "gateway", "url": page.url}, page.url)
         recorder = None if record is None else Recorder(record, announcement)

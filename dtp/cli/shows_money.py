@@ -1,4 +1,4 @@
-"""The money of `dtp show`: create, fund, buy, tip, ask, raise, refund, collect, end, status, watch."""
+"""The money of `dtp show`: create, fund, buy, tip, ask, refund, collect, end, status, watch, dismiss."""
 
 from __future__ import annotations
 
@@ -356,10 +356,13 @@ def watch(show_id: str, past: bool, identity: IdentitySource, account: Account) 
     """Show the audience line as it grows: tips, requests and questions, with --past sorted by what was paid."""
     from dtp.broadcast.money import shows
     from dtp.broadcast.money.audience import AudienceLine
+    from dtp.broadcast.money.watching import dismissed_of
     from dtp.chain import OLDEST
     from dtp.chain.show import StateChanged
 
     line = AudienceLine(identity.load_or_make())
+    for number in dismissed_of(show_id).numbers:
+        line.dismiss(number)
 
     async def work(chain: ChainClient) -> None:
         coin = (await shows.read_show(chain, show_id)).coin
@@ -378,6 +381,23 @@ def watch(show_id: str, past: bool, identity: IdentitySource, account: Account) 
     account.run(work, signing=False)
 
 
+@click.command()
+@click.argument("show_id", metavar="SHOW")
+@click.argument("numbers", nargs=-1, required=True, type=click.IntRange(0), metavar="NUMBER...")
+@json_option
+def dismiss(show_id: str, numbers: tuple[int, ...]) -> None:
+    """Take entries off the audience line of your show: they were answered, or aren't wanted.
+
+    It holds on this machine, for 'dtp show watch' and the page of 'dtp show broadcast' that are started then.
+    """
+    from dtp.broadcast.money.watching import dismissed_of
+
+    kept = dismissed_of(show_id)
+    for number in numbers:
+        kept.add(number)
+    print_result({"dismissed": sorted(kept.numbers)})
+
+
 def _take(line: AudienceLine, event: object) -> Entry | None:
     from dtp.chain.show import Asked, Raised
 
@@ -394,4 +414,4 @@ def _print_entry(entry: Entry, coin: str) -> None:
 
 
 #: The commands of this file, for the group `dtp show`.
-COMMANDS = (create, fund, buy, tip, ask, refund, collect, end, status, watch)
+COMMANDS = (create, fund, buy, tip, ask, refund, collect, end, status, watch, dismiss)

@@ -15,6 +15,7 @@ from dtp.broadcast.cutting import AutoCutter
 from dtp.broadcast.format import Flag
 from dtp.broadcast.gateway.playlist import playlist, window
 from dtp.broadcast.gateway.server import Gateway, GatewayError
+from dtp.errors import LocalError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from browsers import dump
@@ -54,24 +55,88 @@ async def on_gateway(film, look, *, end=True, **options):
             return await asyncio.to_thread(look, gateway.url)
 
 
+#: As `ShowWatcher.page` gives it.
+MONEY = {
+    "show": "0xabc", "air": "on air", "pot": "1 SUI", "next_slot": "0.1 SUI", "slot_s": 30.0, "paid": "2 SUI",
+    "tips": "0 SUI", "rate": "0.1 SUI", "lasts_s": 90.0, "starts_at": "0.2 SUI", "tickets": None, "ticket": None,
+    "start_by_ms": None, "more": 7,
+    "line": [
+        {"number": 3, "kind": "question", "amount": "1 SUI", "raised": 2, "text": "<b>why?</b>"},
+        {"number": 0, "kind": "tip", "amount": "0.5 SUI", "raised": 0, "text": "thank you"},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_producers_page_moderates_and_a_ticketed_show_says_what_is_sold(film):
+    tickets = {
+        **MONEY,
+        "rate": None,
+        "tickets": {"sold": 3, "wanted": 50},
+        "ticket": "1 SUI",
+        "air": "funding",
+    }
+    page = run(
+        on_gateway(film, lambda url: dump(url, 20_000), money=lambda: tickets, dismiss=lambda number: None)
+    )
+    assert "3 of 50 that it takes" in page
+    assert "dtp show buy 0xabc" in page
+    assert page.count("<button") == 2
+
+
+def test_only_the_page_itself_dismisses_and_only_on_this_machine():
+    dismissed = []
+
+    def dismiss(number):
+        if number == 13:
+            raise LocalError("the disk is full")
+        dismissed.append(number)
+
+    def look(url):
+        here = url.rstrip("/")
+        told = []
+        for path, origin in [
+            ("line/7/dismiss", here), ("line/8/dismiss", "http://evil.example"), ("line/9/dismiss", None),
+            ("line/x/dismiss", here), ("state", here), ("line/13/dismiss", here),
+        ]:  # fmt: skip
+            headers = {} if origin is None else {"Origin": origin}
+            request = urllib.request.Request(url + path, headers=headers, method="POST", data=b"")
+            try:
+                with urllib.request.urlopen(request, timeout=20) as answer:
+                    told.append(answer.status)
+            except urllib.error.HTTPError as fault:
+                told.append(fault.code)
+        return told
+
+    async def test():
+        async with produce() as on_air:
+            with pytest.raises(GatewayError, match="would moderate"):
+                Gateway(on_air.held, "0.0.0.0", dismiss=dismiss)
+            async with Gateway(on_air.held, dismiss=dismiss) as gateway:
+                return await asyncio.to_thread(look, gateway.url)
+
+    assert run(test()) == [200, 403, 403, 404, 404, 500]
+    assert dismissed == [7]
+
+
 @pytest.mark.slow
 def test_chromium_plays_a_show(film):
     page = run(
         on_gateway(
             film,
             lambda url: dump(url, 20_000),
-            money=lambda: {
-                "air": "on air",
-                "pot": "1 SUI",
-                "next_slot": "0.1 SUI",
-                "line": [{"amount": "1 SUI", "text": "<b>why?</b>"}],
-            },
+            money=lambda: MONEY,
         )
     )
     assert 'data-size="160x120"' in page
     assert "the show is over" in page
     assert "&lt;film&gt;" in page
     assert "&lt;b&gt;why?&lt;/b&gt;" in page
+    assert "in the pot" in page
+    assert "1 min 30 s" in page
+    assert "dtp show fund 0xabc" in page
+    assert "and 7 more, for less" in page
+    assert "<button" not in page  # who only watches moderates nothing
     checked = page.partition('id="checked">')[2].partition("<")[0]
     assert int(checked) >= 6
 

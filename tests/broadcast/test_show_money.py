@@ -10,8 +10,11 @@ from shows import ME, all_of, hear, produce, until
 from dtp.broadcast.errors import BroadcastError, OffAir
 from dtp.broadcast.money import shows
 from dtp.broadcast.money.air import Air, Hysteresis
+from dtp.broadcast.money.audience import seal_text
 from dtp.broadcast.money.shows import NoShare, ShowTerms
+from dtp.broadcast.money.watching import Dismissed, ShowWatcher
 from dtp.chain.show import Kind, ShowState, next_head
+from dtp.errors import ConfigError
 
 pytestmark = pytest.mark.slow
 #: Slots that a test can wait for.
@@ -136,5 +139,37 @@ def test_another_identity_cant_produce_it(client, wallet):
             with pytest.raises(BroadcastError, match="signed by another identity"):
                 async with produce(show=id, wallet=producer):
                     pass
+
+    run(work())
+
+
+def test_the_page_has_the_money_and_the_line_and_what_was_dismissed_stays_away(client, wallet, tmp_path):
+    async def work():
+        async with client(wallet()) as producer, client(wallet()) as listener:
+            terms = ShowTerms(slot_ms=60_000, rate=100, start_pot=1000, prices=(10, 10, 10))
+            id, _ = await shows.create(producer, ME.id.key, terms)
+            await shows.ask(listener, id, Kind.QUESTION, 20, b"why?")
+            await shows.ask(listener, id, Kind.TIP, 50, seal_text(b"for you", ME.id.key), sealed=True)
+            kept = tmp_path / "shows" / "dismissed"
+            async with (
+                ShowWatcher(producer, id, ME, Dismissed(kept)) as mine,
+                ShowWatcher(listener, id) as theirs,
+            ):
+                await until(lambda: len(mine.line) == len(theirs.line) == 2)
+                assert [each["text"] for each in mine.page()["line"]] == ["for you", "why?"]
+                assert [each["text"] for each in theirs.page()["line"]] == ["(sealed)", "why?"]
+                await shows.raise_(listener, id, 0, 100)
+                await shows.fund(listener, id, 500)
+                await until(lambda: mine.page()["line"][0]["raised"] == 1 and mine.page()["pot"] != "0 SUI")
+                shown = mine.page()
+                assert (shown["air"], shown["line"][0]["number"], shown["lasts_s"]) == ("funding", 0, 300.0)
+                mine.dismiss(0)
+                assert [each["number"] for each in mine.page()["line"]] == [1]
+            async with ShowWatcher(producer, id, ME, Dismissed(kept)) as again:
+                await until(lambda: len(again.line) == 1)
+                assert again.page()["line"][0]["text"] == "for you"
+            kept.write_text("{")
+            with pytest.raises(ConfigError, match="remove it"):
+                Dismissed(kept)
 
     run(work())

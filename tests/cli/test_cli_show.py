@@ -158,3 +158,13 @@ def test_a_gateway_serves_a_page_and_a_playlist(dtp):
     listener.event("segment", number=1)
     listener.signal(signal.SIGTERM)
     listener.wait(143)
+
+
+def test_the_producer_has_a_page_of_its_own(dtp):
+    program = dtp("show", "broadcast", *HERE, "--cut", "lines", "--json", "--gateway", "127.0.0.1:0")
+    url = program.event("gateway")["url"]
+    with urllib.request.urlopen(url + "state", timeout=60) as answer:
+        state = json.load(answer)
+    assert (state["money"], state["moderated_here"]) == (None, False)
+    program.end_input()
+    program.wait()

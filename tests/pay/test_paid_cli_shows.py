@@ -4,6 +4,7 @@ import datetime
 import json
 import subprocess
 import threading
+import urllib.request
 
 import pytest
 
@@ -14,6 +15,11 @@ def publish(home):
     """Have the package on the network; once for all tests of the folder."""
     if "broadcast" not in home.run("chain", "info")[0]["packages"]:
         home.run("move", "publish", "broadcast")
+
+
+def state_of(page):
+    with urllib.request.urlopen(page + "state", timeout=60) as answer:
+        return json.load(answer)
 
 
 @pytest.mark.slow
@@ -41,7 +47,19 @@ def test_a_show_is_on_air_while_it_is_paid_for(homes):
     # The command is started when the money is there, and ended when it isn't.
     words = "sh -c 'while echo word; do sleep 0.1; done'"
     on_air = subprocess.Popen(
-        producer.command("show", "broadcast", show, "--cut", "lines", "--command", words, *HERE, "--json"),
+        producer.command(
+            "show",
+            "broadcast",
+            show,
+            "--cut",
+            "lines",
+            "--command",
+            words,
+            *HERE,
+            "--json",
+            "--gateway",
+            "127.0.0.1:0",
+        ),
         env=producer.env,
         cwd=producer.folder,
         stdout=subprocess.PIPE,
@@ -57,6 +75,7 @@ def test_a_show_is_on_air_while_it_is_paid_for(homes):
                     return record
             raise AssertionError(f"no {name} {fields}")
 
+        page = event("gateway")["url"]
         event("air", air="off")
         (funded,) = listener.run("show", "fund", show, "0.003SUI")
         assert event("air", air="on air")["next_slot"] == 1_000_000
@@ -74,6 +93,15 @@ def test_a_show_is_on_air_while_it_is_paid_for(homes):
         assert (first["text"], first["amount"], first["raised"]) == ("why?", 6_000_000, 1)
         assert (second["kind"], second["text"]) == ("tip", "thanks")
         assert listener.run("show", "watch", show, "--past")[0]["text"] == ""
+        assert state_of(page)["money"]["line"][0]["text"] == "why?"  # it was sealed to the producer
+        moderate = urllib.request.Request(
+            f"{page}line/{asked['number']}/dismiss", b"", {"Origin": page.rstrip("/")}, method="POST"
+        )
+        with urllib.request.urlopen(moderate, timeout=60) as answer:
+            assert answer.status == 200
+        assert [each["text"] for each in state_of(page)["money"]["line"]] == ["thanks"]
+        producer.run("show", "dismiss", show, second["number"])
+        assert producer.run("show", "watch", show, "--past") == []
         producer.run("show", "end", show)
         assert set(heard.communicate(timeout=100)[0].splitlines()) <= {b"word"}
         assert on_air.wait(100) == 0

@@ -95,17 +95,62 @@ function show(state) {
     status.textContent = "stopped: " + state.fault;
     status.dataset.fault = "";
   }
-  at("money").hidden = state.money === null;
-  if (state.money !== null) {
-    at("air").textContent = state.money.air;
-    at("pot").textContent = state.money.pot;
-    at("next").textContent = state.money.next_slot;
-    at("line").replaceChildren(...(state.money.line || []).map((entry) => {
-      const item = document.createElement("li");
-      item.textContent = entry.amount + ": " + entry.text;
-      return item;
-    }));
+  at("money").hidden = at("air").hidden = state.money === null;
+  if (state.money !== null) showMoney(state.money, state.moderated_here);
+}
+
+function seconds(count) {
+  const minutes = Math.floor(count / 60);
+  return minutes > 0 ? `${minutes} min ${Math.round(count % 60)} s` : `${Math.round(count)} s`;
+}
+
+function showMoney(money, moderated) {
+  at("air").textContent = money.air;
+  at("air").dataset.air = money.air;
+  const rows = [];
+  if (money.tickets) {
+    rows.push(["tickets sold", `${money.tickets.sold} of ${money.tickets.wanted} that it takes`], ["a ticket", money.ticket]);
+    if (money.start_by_ms) rows.push(["has to start by", new Date(money.start_by_ms).toLocaleString()]);
+  } else {
+    rows.push(["in the pot", money.pot], ["costs", `${money.rate} each ${seconds(money.slot_s)}`]);
+    rows.push(money.air === "on air" ? ["lasts for", seconds(money.lasts_s)] : ["begins with", money.starts_at]);
   }
+  rows.push(["next slot", money.next_slot], ["paid so far", money.paid], ["tips", money.tips]);
+  at("funding").replaceChildren(...rows.flatMap(([name, value]) => [made("dt", name), made("dd", value)]));
+  at("how").textContent = `dtp show ${money.tickets ? "buy" : "fund"} ${money.show}`;
+  // Entries that are there stay, so that a button isn't replaced under a finger.
+  const line = at("line"), there = new Map([...line.children].map((item) => [item.dataset.number, item]));
+  line.replaceChildren(...money.line.map((entry) => {
+    const item = there.get(String(entry.number)) || entryOf(entry, moderated);
+    item.querySelector(".amount").textContent = entry.amount + (entry.raised ? `, raised ${entry.raised} times` : "");
+    return item;
+  }));
+  at("more").hidden = money.more === 0;
+  at("more").textContent = `and ${money.more} more, for less`;
+}
+
+function made(name, text, kind) {
+  const element = document.createElement(name);
+  element.textContent = text;
+  if (kind) element.className = kind;
+  return element;
+}
+
+function entryOf(entry, moderated) {
+  const item = made("li", "");
+  item.dataset.number = String(entry.number);
+  item.append(made("span", entry.kind, "kind " + entry.kind), made("span", entry.text, "text"), made("span", "", "amount"));
+  if (moderated) {
+    const button = made("button", "done");
+    button.title = "take it off the line";
+    button.addEventListener("click", async () => {
+      button.disabled = true;
+      const answer = await fetch(`line/${entry.number}/dismiss`, { method: "POST" });
+      if (answer.ok) item.remove(); else button.disabled = false;
+    });
+    item.append(button);
+  }
+  return item;
 }
 
 async function run() {

@@ -1,4 +1,4 @@
-"""The HTTP server of a gateway: the page, the playlist, segments, and how the show stands. Read-only."""
+"""The HTTP server of a gateway: the page, the playlist, segments, and how the show stands."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ _FILES: Final = {
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
 }
+_DISMISS: Final = re.compile(r"/line/([0-9]{1,18})/dismiss")
 _SEGMENT: Final = re.compile(r"/segments/([0-9]{1,18})(?:\.(?:mp4|m4s))?")
 _PLAYLIST: Final = "application/vnd.apple.mpegurl"
 
@@ -66,10 +67,18 @@ class Gateway:
         *,
         money: Callable[[], Mapping[str, Any]] | None = None,
         open: Callable[[Segment, bytes], bytes] = lambda _, data: data,
+        dismiss: Callable[[int], object] | None = None,
     ) -> None:
-        """`money` gives what the chain says of the show, for the page; `open` opens segments of a sealed one, and
-        raises `ShowSealed` where it can't."""
+        """`money` gives what the chain says of the show, for the page (`ShowWatcher.page`); `open` opens segments of
+        a sealed one, and raises `ShowSealed` where it can't. With `dismiss` whoever sees the page moderates the
+        audience line: such a gateway listens on this machine alone, or raises `GatewayError`.
+        """
+        if dismiss is not None and not _is_loopback(host):
+            raise GatewayError(
+                f"who reaches {host} would moderate the audience line; serve the page at 127.0.0.1"
+            )
         self.held = held
+        self._dismiss = dismiss
         self._host, self._port = host, port
         self._money, self._open = money, open
         self._clients = TaskSet(on_error=lambda *_: None)
@@ -115,6 +124,7 @@ class Gateway:
             "ended": self.held.ended,
             "fault": None if self.held.fault is None else str(self.held.fault),
             "money": None if self._money is None else dict(self._money()),
+            "moderated_here": self._dismiss is not None,
         }
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -146,10 +156,13 @@ class Gateway:
 
     def _answer(self, request: h11.Request) -> tuple[int, str, bytes]:
         text = "text/plain; charset=utf-8"
+        headers = dict(request.headers)
+        if not self._is_here(headers.get(b"host", b"")):
+            return 403, text, b"this gateway has another name\n"
+        if request.method == b"POST" and self._dismiss is not None:
+            return self._moderate(request.target, headers)
         if request.method not in (b"GET", b"HEAD"):
             return 405, text, b"read only\n"
-        if not self._is_here(dict(request.headers).get(b"host", b"")):
-            return 403, text, b"this gateway has another name\n"
         path = request.target.decode("ascii", "replace").partition("?")[0]
         if path in _FILES:
             name, kind = _FILES[path]
@@ -163,6 +176,20 @@ class Gateway:
             if data is not None:
                 return 200, self.held.announcement.media or "application/octet-stream", data
         return 404, text, b"not found\n"
+
+    def _moderate(self, target: bytes, headers: Mapping[bytes, bytes]) -> tuple[int, str, bytes]:
+        """Dismiss an entry of the line, if the page itself asks for it: a browser says whose page does."""
+        text = "text/plain; charset=utf-8"
+        if headers.get(b"origin") != b"http://" + headers[b"host"]:
+            return 403, text, b"only the page moderates\n"
+        match = _DISMISS.fullmatch(target.decode("ascii", "replace"))
+        if match is None or self._dismiss is None:
+            return 404, text, b"not found\n"
+        try:
+            self._dismiss(int(match[1]))
+        except LocalError as fault:
+            return 500, text, f"{fault}\n".encode()
+        return 200, text, b"dismissed\n"
 
     def _data(self, number: int) -> bytes | None:
         held = self.held.get(number)
@@ -185,6 +212,15 @@ class Gateway:
         except ValueError:
             return False
         return True
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 async def _request(http: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:

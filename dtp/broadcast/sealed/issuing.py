@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from dtp.broadcast.errors import ShowSealed
+from dtp.broadcast.format import Flag, Segment
 from dtp.broadcast.sealed.admission import Admission, Refusal, SeatClaim
-from dtp.broadcast.sealed.keys import KEY_SIZE, seal_key
+from dtp.broadcast.sealed.keys import KEY_SIZE, open_segment, seal_key
 from dtp.errors import DtpError
 from dtp.identity import PeerId
 
@@ -83,6 +85,15 @@ class KeyIssuer:
     def current(self) -> tuple[int, bytes]:
         """The number of this epoch, and its key. Only behind the first `begin_epoch`."""
         return self._epoch, self._keys[self._epoch]
+
+    def open(self, segment: Segment, data: bytes) -> bytes:
+        """Return what a segment that was sent has: nothing for keys. Raise `ShowSealed` where its key is gone."""
+        if Flag.KEYS in segment.flags:
+            return b""
+        key = self._keys.get(segment.epoch)
+        if key is None:
+            raise ShowSealed(f"the key of epoch {segment.epoch} is kept no more")
+        return open_segment(key, segment, data)
 
     async def ask(self, peer: PeerId, claims: Sequence[SeatClaim]) -> dict[int, bytes] | Refusal:
         """Return the keys of the newest epochs, or why `peer` gets none."""

@@ -1,0 +1,140 @@
+"""How a show on the chain stands for who looks at it: its funding and the audience line, as the page shows them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from dtp.broadcast.money import shows
+from dtp.broadcast.money.air import raw
+from dtp.broadcast.money.audience import AudienceLine
+from dtp.broadcast.producing import parse_show
+from dtp.chain import OLDEST
+from dtp.chain.node.client import ChainClient
+from dtp.chain.show import Asked, Raised
+from dtp.chain.wallet import money
+from dtp.config import data_dir
+from dtp.errors import ConfigError
+from dtp.identity import Identity
+from dtp.replacing import replace_file
+from dtp.tasks import SupervisedTask
+
+#: Entries of the line that the page shows.
+SHOWN: Final = 50
+#: Seconds between two looks at the chain, beside its events: the pot moves with the slots that are posted.
+_LOOK: Final = 5.0
+
+
+class Dismissed:
+    """The numbers of entries that whoever moderates has dismissed, in a file, so that they don't come back."""
+
+    def __init__(self, path: Path) -> None:
+        """Raise `ConfigError` for a file that can't be read."""
+        self._path = path
+        try:
+            self.numbers = (
+                {int(each) for each in json.loads(path.read_text())} if path.exists() else set[int]()
+            )
+        except (OSError, ValueError, TypeError) as fault:
+            raise ConfigError(f"{path} can't be read: {fault}; remove it to see all entries again") from None
+
+    def add(self, number: int) -> None:
+        """Keep one more. Raise `ConfigError` where the file can't be written."""
+        self.numbers.add(number)
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(self._path, json.dumps(sorted(self.numbers)).encode())
+        except OSError as fault:
+            raise ConfigError(f"can't write {self._path}: {fault.strerror}") from fault
+
+
+def dismissed_of(show: str) -> Dismissed:
+    """Return what was dismissed on this machine of a show's line. Raise `BroadcastError` for what is no id of one."""
+    return Dismissed(data_dir() / "shows" / f"{parse_show(show).hex()}.dismissed")
+
+
+class ShowWatcher:
+    """Follows a show on the chain. `async with` opens it."""
+
+    def __init__(
+        self,
+        chain: ChainClient,
+        id: str,
+        identity: Identity | None = None,
+        dismissed: Dismissed | None = None,
+    ) -> None:
+        """`identity` is the producer's, for what is sealed to it. `dismissed` is what it has moderated before."""
+        self._chain, self._id, self._dismissed = chain, id, dismissed
+        self.line = AudienceLine(identity)
+        for number in () if dismissed is None else dismissed.numbers:
+            self.line.dismiss(number)
+        self._found: shows.Found | None = None
+        self._tasks = [
+            SupervisedTask(self._follow, name="dtp-show-line"),
+            SupervisedTask(self._look, name="dtp-show-look"),
+        ]
+
+    async def __aenter__(self) -> ShowWatcher:
+        """Raise as `read_show` does."""
+        self._found = await shows.read_show(self._chain, self._id)
+        for each in self._tasks:
+            each.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for each in self._tasks:
+            await each.stop()
+
+    async def _follow(self) -> None:
+        async for each in shows.events_of(self._chain, self._id, start=OLDEST):
+            if isinstance(each, Asked):
+                self.line.asked(each)
+            elif isinstance(each, Raised):
+                self.line.raised(each)
+            else:
+                self._found = await shows.read_show(self._chain, self._id)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK)
+            self._found = await shows.read_show(self._chain, self._id)
+
+    def dismiss(self, number: int) -> None:
+        """An entry was answered, or isn't wanted: it is gone for good. Raise `ConfigError`."""
+        self.line.dismiss(number)
+        if self._dismissed is not None:
+            self._dismissed.add(number)
+
+    def page(self) -> dict[str, Any]:
+        """Return how the show stands, in words: sums have their coin."""
+        assert self._found is not None, "only while it is open"
+        show, coin = self._found.show, self._found.coin
+        shown = {
+            "show": show.id,
+            "air": str(raw(show, 0)),
+            "pot": money(show.pot, coin),
+            "next_slot": money(show.next_slot, coin),
+            "slot_s": show.slot_ms / 1000,
+            "paid": money(show.released, coin),
+            "tips": money(show.tipped, coin),
+            "rate": money(show.rate, coin) if show.rate else None,
+            "lasts_s": show.pot // show.rate * show.slot_ms / 1000 if show.rate else None,
+            "starts_at": money(show.start_pot, coin) if show.rate else None,
+            "tickets": None if show.rate else {"sold": show.tickets, "wanted": show.fewest},
+            "ticket": money(show.ticket_price, coin) if show.ticket_price else None,
+            "start_by_ms": show.start_by_ms or None,
+        }
+        ranked = self.line.ranked()
+        line = [
+            {
+                "number": each.number,
+                "kind": each.kind.name.lower(),
+                "amount": money(each.amount, coin),
+                "raised": each.raised,
+                "text": each.text or ("(sealed)" if each.sealed else ""),
+            }
+            for each in ranked[:SHOWN]
+        ]
+        return {**shown, "line": line, "more": len(ranked) - len(line)}

@@ -1,0 +1,60 @@
+"""The page of a show, for `dtp show broadcast` and `dtp show listen`, and what is kept of its moderation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from dtp.broadcast.gateway.server import Gateway
+from dtp.broadcast.producing import Broadcast
+from dtp.cli.accounts import Account
+from dtp.cli.output import print_line
+
+if TYPE_CHECKING:
+    from dtp.broadcast.money.watching import ShowWatcher
+    from dtp.chain import ChainClient
+
+
+def parse_place(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, int] | None:
+    """Return the host and the port of `HOST:PORT`, None where nothing was given."""
+    if text is None:
+        return None
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise click.BadParameter(f"{text!r} is no place: write 127.0.0.1:8080")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+@asynccontextmanager
+async def watching(account: Account, show: str) -> AsyncIterator[ShowWatcher]:
+    """Follow a show on the chain, for who listens: nothing is signed."""
+    from dtp.broadcast.money.watching import ShowWatcher
+
+    async with account.client(signing=False) as chain, ShowWatcher(chain, show) as watcher:
+        yield watcher
+
+
+@asynccontextmanager
+async def page_of(
+    on_air: Broadcast, place: tuple[str, int] | None, chain: ChainClient | None = None
+) -> AsyncIterator[None]:
+    """Serve the producer's page, if it is wanted: of a show of the chain with its money, and to moderate its line."""
+    if place is None:
+        yield
+        return
+    async with AsyncExitStack() as stack:
+        money, dismiss = None, None
+        if chain is not None:
+            from dtp.broadcast.money.watching import ShowWatcher, dismissed_of
+
+            id = "0x" + on_air.announcement.show.hex()
+            watcher = ShowWatcher(chain, id, on_air.identity, dismissed_of(id))
+            await stack.enter_async_context(watcher)
+            money, dismiss = watcher.page, watcher.dismiss
+        gateway = Gateway(on_air.held, *place, open=on_air.open, money=money, dismiss=dismiss)
+        page = await stack.enter_async_context(gateway)
+        print_line({"event": "gateway", "url": page.url}, page.url, err=True)
+        yield
