@@ -1,5 +1,6 @@
 """The benchmark of shows ends by its limit, and leaves no process behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -52,3 +53,14 @@ def test_its_children_end_when_it_is_killed():
         _, errors = program.communicate(timeout=120)
     assert program.returncode == -signal.SIGKILL
     assert "isn't over after 8 s" in errors
+
+
+@pytest.mark.slow
+def test_the_way_of_money_is_measured():
+    command = (sys.executable, "-P", "-m", "bench.shows_money", "--runs", "1")
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    told = json.loads(done.stdout)
+    assert told["contribution to first segment, median s"] >= told["a transaction, s"]
