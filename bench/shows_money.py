@@ -1,7 +1,7 @@
 """`python -m bench.shows_money`: from the contribution that fills the pot to the first segment at a listener.
 
 One process: an embedded node, a producer whose segments come from a command that is started when the show goes on
-air, and a listener that waits for it. `LATENCY` is added in front of every transaction, as long as one takes on a main
+air, and a listener that waits for it. `LATENCY` is added in front of every transaction: so long one takes on a main
 network. Measured from the call that funds until the listener has a whole segment.
 """
 
