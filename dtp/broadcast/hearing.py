@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
+from dtp.broadcast.by_topic import TopicReceiver
 from dtp.broadcast.feeding import FAN_OUT, Feeder
 from dtp.broadcast.format import Announcement, Flag, Segment
 from dtp.broadcast.held import HELD, Held
@@ -19,9 +21,11 @@ from dtp.broadcast.places import Place, ShowNode, ShowPlace, addresses_of
 from dtp.broadcast.receiving import Patience, Receiver
 from dtp.broadcast.sealed.opening import Claims, KeyAsker, Opener, no_claims
 from dtp.errors import LocalError
+from dtp.gossip.topics import Topic, Validator
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
+from dtp.node.node import ANYWHERE, Node
 from dtp.tasks import start_task
 
 #: Who only listens.
@@ -65,6 +69,7 @@ class ShowStream:
         patience: Patience | None = None,
         limit: int = HELD,
         claims: Claims = no_claims,
+        topic: str | None = None,
     ) -> None:
         """The arguments are those of `listen_to`."""
         given = [Address.parse(each) for each in addresses]
@@ -76,8 +81,11 @@ class ShowStream:
         self._feeder: Feeder | None = None
         self._stack = AsyncExitStack()
         self._task: asyncio.Task[None] | None = None
+        if topic is not None:
+            place = _among(place, given)
         self.node: ShowNode = place.node(self._identity, {self._service: self._serve} if place.listen else {})
-        self.receiver = Receiver(
+        kind = Receiver if topic is None else partial(TopicReceiver, self._joining(topic))
+        self.receiver = kind(
             self._identity.id,
             lambda address: self.node.connect(address),
             Parents(map(str, given)),
@@ -92,6 +100,15 @@ class ShowStream:
         self._opener = Opener(self._identity)
         self._asker = KeyAsker(lambda address: self.node.connect(address), self._key_places, claims)
         self._init = b""
+
+    def _joining(self, name: str) -> Callable[..., Topic]:
+        """Return what makes the topic, once the node is open."""
+
+        def join(validator: Validator) -> Topic:
+            assert isinstance(self.node, Node)
+            return self.node.topic(name, validator=validator)
+
+        return join
 
     async def __aenter__(self) -> ShowStream:
         async with AsyncExitStack() as stack:
@@ -208,6 +225,14 @@ class ShowStream:
         return self._opener.open(segment, data)
 
 
+def _among(place: ShowPlace, given: Sequence[Address]) -> Place:
+    """Return the place of a listener by topic: it has to have links, to those who serve the show at first."""
+    if not isinstance(place, Place):
+        raise LocalError("a topic takes a node of its own: leave out place, or give a Place")
+    first = [each.with_service("") for each in given if each.is_direct]
+    return replace(place, listen=place.listen or (ANYWHERE,), bootstrap=(*place.bootstrap, *first))
+
+
 class Order:
     """Puts segments in order, as they become whole: a value over `Held`."""
 
@@ -262,6 +287,7 @@ def listen_to(
     patience: Patience | None = None,
     limit: int = HELD,
     claims: Claims = no_claims,
+    topic: str | None = None,
 ) -> ShowStream:
     """Return a show to iterate: `async for segment in dtp.listen_to(address)`.
 
@@ -275,6 +301,9 @@ def listen_to(
     - `limit` is what is held for others and to go back, in bytes.
     - `claims` signs claims to the seats of a sealed show, for accounts beside the identity's own that hold tickets
       (`dtp.broadcast.money.tickets.seat_claim`). Iterating raises `ShowSealed` where there is no key.
+
+    - `topic` is that of the producer's feed, which comes by the topics of nodes then. Links begin at the addresses,
+      and there it is asked for what is missing.
 
     Raise `AddressError` for what is no address.
     """
@@ -290,4 +319,5 @@ def listen_to(
         patience=patience,
         limit=limit,
         claims=claims,
+        topic=topic,
     )

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
+from dtp.broadcast.by_topic import TopicSender
 from dtp.broadcast.errors import BroadcastError
 from dtp.broadcast.feeding import FAN_OUT, Feeder
 from dtp.broadcast.format import Announcement, Flag, Position, Segment, SegmentSigner
@@ -21,6 +22,7 @@ from dtp.broadcast.sealed.admission import Admission
 from dtp.broadcast.sealed.issuing import ROTATE, KeyIssuer
 from dtp.broadcast.sealed.keys import seal_segment
 from dtp.identity import Identity
+from dtp.node.node import Node
 from dtp.tasks import SupervisedTask
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ class Broadcast:
         clock_ms: Callable[[], int] = _now_ms,
         admission: Admission | None = None,
         rotate: float = ROTATE,
+        topic: str | None = None,
     ) -> None:
         """`show` is the id of the show's object on the chain; without it the show is a new one that is free.
 
@@ -66,6 +69,7 @@ class Broadcast:
         slots are posted; `hysteresis` keeps it from flapping.
         With an `admission` the show is sealed, and it says who gets keys (`Guests`, `TicketHolders`, `PassHolders`);
         there is a new key every `rotate` seconds.
+        With a `topic` each segment is a message of that topic, too: for small feeds without init data.
         Raise `BroadcastError`, `ShowBusy` where another process has the show in that store, and `ConfigError` for one
         that can't be made or read.
         """
@@ -92,6 +96,10 @@ class Broadcast:
         ask_keys = None if self.issuer is None else self.issuer.ask
         self.feeder = Feeder(self.held, self.identity.id, fan_out=fan_out, ask_keys=ask_keys)
         self.node: ShowNode = (place or Place()).node(self.identity, {service: self.feeder.serve})
+        self._topic = topic
+        if topic is not None and not isinstance(self.node, Node):
+            raise BroadcastError("a topic takes a node of its own: leave out place, or give a Place")
+        self._sender: TopicSender | None = None
         self._rotate = rotate
         self._rotating = SupervisedTask(self._make_keys, name="dtp-show-keys")
         self._writing = asyncio.Lock()
@@ -123,6 +131,8 @@ class Broadcast:
         async with AsyncExitStack() as stack:
             stack.callback(self._unlock)
             await stack.enter_async_context(self.node)
+            if self._topic is not None:
+                await self._join(self._topic, stack)
             if self._wallet is not None:
                 await self._open_keeper(self._wallet, stack)
             if self.issuer is not None:
@@ -134,6 +144,14 @@ class Broadcast:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+
+    async def _join(self, name: str, stack: AsyncExitStack) -> None:
+        assert isinstance(self.node, Node)
+        topic = await stack.enter_async_context(self.node.topic(name, overflow="drop-oldest"))
+        sender = self._sender = TopicSender(topic, self.announcement)
+        telling = SupervisedTask(sender.tell, name="dtp-show-topic")
+        telling.start()
+        stack.push_async_callback(telling.stop)
 
     async def _open_keeper(self, wallet: ChainClient, stack: AsyncExitStack) -> None:
         from dtp.broadcast.money.keeping import ShowKeeper
@@ -188,12 +206,17 @@ class Broadcast:
         `flags` say whether a decoder can begin with it (`Flag.START`), or has it before all else (`Flag.INIT`).
         """
         async with self._writing:
+            if self._sender is not None:
+                self._sender.check(data, flags)
             if self.keeper is not None and Flag.LAST not in flags:
                 self.keeper.check_on_air()
             self._begin_epoch(flags)
             if Flag.INIT in flags:
                 self._init = data
-            return self._send(data, duration_ms, flags)
+            made = self._send(data, duration_ms, flags)
+            if self._sender is not None:
+                await self._sender.flush()
+            return made
 
     async def rotate_key(self) -> None:
         """Make the next key of a sealed show, for those who may listen now; the next segment is sealed with it."""
@@ -231,6 +254,8 @@ class Broadcast:
         self.held.add_own(made, data)
         if self.keeper is not None:
             self.keeper.slots.sent(made.slot, made.link)
+        if self._sender is not None:
+            self._sender.add(made, data)
         self.on_sent(made, data)
         return made
 

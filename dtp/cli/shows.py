@@ -80,6 +80,13 @@ def _place_options(command: Any) -> Any:
     return command
 
 
+_topic_option = click.option(
+    "--topic",
+    metavar="NAME",
+    help="A feed of small segments, such as lines: by this topic, from node to node.",
+)
+
+
 def _place(
     discover: tuple[str, ...], listen: tuple[str, ...], bootstrap: tuple[str, ...], network: str | None
 ) -> Place:
@@ -112,6 +119,7 @@ for _command in COMMANDS:
 @click.option("--gateway", callback=parse_place, metavar="HOST:PORT",
               help="Serve a page there that plays the show; of a SHOW with its money, and the audience line to "
               "moderate.")  # fmt: skip
+@_topic_option
 @sealing_options
 @_place_options
 @identity_options("--identity", "-i")
@@ -128,6 +136,7 @@ def broadcast(
     program: str | None,
     record: Path | None,
     gateway: tuple[str, int] | None,
+    topic: str | None,
     sealing: Sealing,
     fan_out: int,
     identity: IdentitySource,
@@ -148,6 +157,7 @@ def broadcast(
     """
     source = source_of(cutter_of(cut, every), program)
     options: dict[str, Any] = {"title": title, "media": media, "service": service, "fan_out": fan_out}
+    options["topic"] = topic
     options |= {"identity": identity.load_or_make(), "place": _place(**place), "rotate": sealing.rotate}
     if show_id is None:
         sealing.check_free()
@@ -223,6 +233,7 @@ def _tell_recording(recorder: Recorder) -> None:
               help="Keep in FILE what is heard.")  # fmt: skip
 @click.option("--gateway", callback=parse_place, metavar="HOST:PORT",
               help="Serve a page that plays the show there, and a playlist (HLS); write nothing.")  # fmt: skip
+@_topic_option
 @click.option("--no-share", is_flag=True, help="Don't pass the show on to others.")
 @_place_options
 @identity_options("--identity", "-i")
@@ -238,6 +249,7 @@ def listen(
     give_up: float,
     record: Path | None,
     gateway: tuple[str, int] | None,
+    topic: str | None,
     no_share: bool,
     fan_out: int,
     identity: IdentitySource,
@@ -276,6 +288,7 @@ def listen(
         back_ms=round(back * 1000),
         fan_out=fan_out,
         patience=Patience(anybody=give_up, lost=give_up),
+        topic=topic,
     )
     money = None if not of_chain or gateway is None else (lambda: watching(account, of_chain))
     try:

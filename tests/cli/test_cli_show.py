@@ -168,3 +168,14 @@ def test_the_producer_has_a_page_of_its_own(dtp):
     assert (state["money"], state["moderated_here"]) == (None, False)
     program.end_input()
     program.wait()
+
+
+def test_a_feed_is_heard_by_its_topic(dtp):
+    producer, address = begin(dtp, "--topic", "prices")
+    listener = dtp("show", "listen", address, *HERE, "--topic", "prices", "--json")
+    listener.event("show")
+    say(producer, b"21.5\n", b"22.0\n")
+    assert listener.event("segment", number=2)["size"] == 5
+    producer.end_input()
+    listener.wait()
+    producer.wait()

@@ -1,0 +1,146 @@
+"""A small feed by a topic of the node: each segment is one message, which whoever passes it on checks, too."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from dtp.broadcast import messages as m
+from dtp.broadcast.errors import BroadcastError, SegmentError, ShowMessageError
+from dtp.broadcast.format import Announcement, Flag, Segment
+from dtp.broadcast.format.segment import PIECE_SIZE, pieces_of
+from dtp.broadcast.receiving import Receiver
+from dtp.gossip.core import Verdict
+from dtp.gossip.errors import NoTopicPeers
+from dtp.gossip.message import Message
+from dtp.gossip.topics import Topic
+from dtp.identity import PeerId
+from dtp.tasks import TaskSet
+
+#: The largest segment of a feed: a message has to be whole before it is passed on, so larger ones go by the tree.
+MOST: Final = 4 * PIECE_SIZE
+#: Seconds between two words of the producer that it is there, where it sends nothing.
+_TELL: Final = 15.0
+#: Seconds that a segment has to come in once a later one is here; then it is asked for where the show is served.
+_LATE: Final = 1.0
+
+
+class TopicSender:
+    """Publishes what a producer sends."""
+
+    def __init__(self, topic: Topic, announcement: Announcement) -> None:
+        self._topic, self._announced = topic, m.build(m.Announced(announcement.encoded))
+        self._waiting: list[bytes] = []
+
+    def check(self, data: bytes, flags: Flag) -> None:
+        """Raise `BroadcastError` for what no topic carries."""
+        if Flag.INIT in flags:
+            raise BroadcastError(
+                "a topic carries feeds, whose segments stand alone: leave topic out for media"
+            )
+        if len(data) > MOST:
+            raise BroadcastError(f"a segment of {len(data):,} bytes; {MOST:,} are the most in a topic")
+
+    def add(self, segment: Segment, data: bytes) -> None:
+        """A segment is to be published."""
+        pieces = [m.Piece(segment.number, at, bytes(each)) for at, each in enumerate(pieces_of(data))]
+        built = m.build(m.Manifest(segment.encoded)) + b"".join(m.build(each) for each in pieces)
+        self._waiting.append(self._announced + built)
+
+    async def flush(self) -> None:
+        """Publish what is to be; wait where the network can't take more. Without a listener it goes to nobody."""
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            await self._publish(each)
+
+    async def tell(self) -> None:
+        """Say again and again that the producer is there, until this is cancelled."""
+        while True:
+            await self._publish(self._announced)
+            await asyncio.sleep(_TELL)
+
+    async def _publish(self, data: bytes) -> None:
+        with contextlib.suppress(NoTopicPeers):
+            await self._topic.publish(data, patience=0)
+
+
+def parse_feed(message: Message) -> list[m.Message]:
+    """Return what a message has. Raise `ShowMessageError` for what isn't of this protocol or not of its author, and
+    `SegmentError` for an announcement that nobody signed."""
+    data, found = message.data, list[m.Message]()
+    while data:
+        if len(data) < m.HEAD.size:
+            raise ShowMessageError("a message of a topic ends within a frame")
+        kind, size = m.parse_head(data[: m.HEAD.size])
+        found.append(m.parse(kind, data[m.HEAD.size : m.HEAD.size + size]))
+        data = data[m.HEAD.size + size :]
+    if not found or not isinstance(found[0], m.Announced):
+        raise ShowMessageError("a message of a topic begins with the announcement")
+    if Announcement.decode(found[0].data).producer != message.author:
+        raise ShowMessageError("the message is of another author than the show")
+    return found
+
+
+class TopicReceiver(Receiver):
+    """Fills `held` from a topic. What is missing is asked for at the addresses that it was given."""
+
+    def __init__(self, topic: Callable[..., Topic], *arguments: Any, **options: Any) -> None:
+        """`topic` makes the topic, with a `validator`; the others are those of `Receiver`."""
+        super().__init__(*arguments, **options)
+        self._topic = topic
+        self._repairs = TaskSet(on_error=lambda *_: None)
+
+    def validate(self, message: Message) -> Verdict:
+        """Say whether a message is passed on: whoever sends one that isn't its author's show is to blame."""
+        try:
+            parse_feed(message)
+        except (ShowMessageError, SegmentError):
+            return Verdict.REJECT
+        return Verdict.ACCEPT
+
+    async def _run(self) -> None:
+        self._lost.reschedule(asyncio.get_running_loop().time() + self._patience.anybody)
+        try:
+            async with self._topic(validator=self.validate) as topic:
+                async for message in topic:
+                    self._take_all(message.author, parse_feed(message))
+                    if self.held is not None and self.held.ended:
+                        return
+                    self._look_for_missing()
+        finally:
+            await self._repairs.stop()
+
+    def _take_all(self, author: PeerId, messages: Iterable[m.Message]) -> None:
+        """Take a segment. One that is of another show, or forged, changes nothing."""
+        with contextlib.suppress(SegmentError):
+            for each in messages:
+                match each:
+                    case m.Announced(data):
+                        self._announced(data)
+                        self._say_alive()
+                        self._come_through((author,))
+                    case m.Manifest(data):
+                        segment = self._open_held().add_manifest(data)
+                        if self.start is None and Flag.KEYS not in segment.flags:
+                            self.start = segment.number
+                    case m.Piece(number, index, data):
+                        if self._open_held().add_piece(number, index, data):
+                            self.completed += 1
+
+    def _look_for_missing(self) -> None:
+        wanted = self._wanted()
+        if wanted is not None and self.held is not None and wanted < self.held.edge and not self._repairs:
+            self._repairs.start(self._repair(wanted), name="dtp-show-repair")
+
+    async def _repair(self, wanted: int) -> None:
+        """Give what is missing a moment; then ask who serves the show, and call it lost where nobody has it."""
+        await asyncio.sleep(_LATE)
+        held = self._open_held()
+        if self._wanted() != wanted:
+            return
+        last = wanted
+        while last < held.edge and held.get(last) is None:
+            last += 1
+        await self._recover("", wanted, max(wanted, last - 1))

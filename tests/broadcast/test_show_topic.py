@@ -1,0 +1,177 @@
+"""Small feeds by a topic of nodes: checked by everybody, and repaired where the show is served."""
+
+import asyncio
+import contextlib
+
+import pytest
+from shows import HERE, ME, chain, hear, on_the_wire, produce, run, until
+
+from dtp.broadcast import messages as m
+from dtp.broadcast.by_topic import MOST, TopicReceiver
+from dtp.broadcast.errors import BroadcastError, ShowLost
+from dtp.broadcast.format import Flag
+from dtp.broadcast.parents import Parents
+from dtp.broadcast.sealed.admission import Guests
+from dtp.errors import CarrierError, LocalError
+from dtp.gossip.core import Verdict
+from dtp.gossip.message import Message
+from dtp.identity import Identity
+from dtp.testing import clock
+
+OTHER = Identity(bytes([7]) * 32)
+
+
+async def join(stack, on_air, **options):
+    """A listener that hears the feed by its topic."""
+    stream = await stack.enter_async_context(hear(*on_air.addresses, topic="prices", place=HERE, **options))
+    await stream.announcement()
+    return stream
+
+
+def test_a_feed_comes_by_its_topic_and_nobody_listens_at_the_producer():
+    async def test():
+        async with produce(topic="prices", title="prices") as on_air, contextlib.AsyncExitStack() as stack:
+            streams = [await join(stack, on_air) for _ in range(3)]
+            heard = [[] for _ in streams]
+
+            async def listen(stream, into):
+                async for each in stream:
+                    assert not each.missed
+                    into.append(each.data)
+
+            listening = [asyncio.ensure_future(listen(*each)) for each in zip(streams, heard, strict=True)]
+            for number in range(20):
+                await on_air.write(b"%d" % number)
+            await until(lambda: all(len(each) == 20 for each in heard))
+            assert on_air.listeners == 0
+            await on_air.end()
+            await asyncio.gather(*listening)
+            assert heard == [[*(b"%d" % number for number in range(20)), b""]] * 3
+
+    run(test())
+
+
+def test_a_sealed_feed_is_for_the_invited():
+    async def test():
+        made = produce(topic="prices", admission=Guests([OTHER.id]))
+        async with made as on_air, contextlib.AsyncExitStack() as stack:
+            stream = await join(stack, on_air, identity=OTHER)
+            listening = asyncio.ensure_future(anext(each async for each in stream if each.data))
+            while not listening.done():
+                await on_air.write(b"secret")
+                await asyncio.sleep(0.01)
+            assert (await listening).data == b"secret"
+
+    run(test())
+
+
+def test_what_is_no_feed_is_refused():
+    async def test():
+        async with produce(topic="prices") as on_air:
+            with pytest.raises(BroadcastError, match="leave topic out for media"):
+                await on_air.write(b"init", flags=Flag.INIT)
+            with pytest.raises(BroadcastError, match="are the most in a topic"):
+                await on_air.write(bytes(MOST + 1))
+            assert (await on_air.write(bytes(MOST))).number == 0  # what was refused has no number
+        with pytest.raises(LocalError):
+            hear(f"dtp+tcp://{ME.id}@127.0.0.1:1/show", topic="prices", place=object())
+
+    run(test())
+
+
+def message_of(*parts, author=ME):
+    data = b"".join(each if isinstance(each, bytes) else m.build(each) for each in parts)
+    return Message(bytes(20), "prices", author.id.key, 1, 0, data, b"")
+
+
+def feed(*bodies, identity=ME):
+    """The announcement of a feed, and its segments as messages have them."""
+    announcement, made = chain(*bodies, identity=identity)
+    return m.Announced(announcement.encoded), [on_the_wire(*each) for each in made]
+
+
+class Told:
+    """A topic to which a test says what comes."""
+
+    def __init__(self):
+        self.waiting = asyncio.Queue()
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        pass
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        return await self.waiting.get()
+
+
+def receiver_of(told):
+    """A receiver of a topic, whose only address is down."""
+
+    @contextlib.asynccontextmanager
+    async def dial(address):
+        raise CarrierError(f"{address} is down")
+        yield
+
+    parents = Parents(["dtp+tcp://producer"])
+    return TopicReceiver(lambda validator: told, OTHER.id, dial, parents, producer=ME.id)
+
+
+@pytest.mark.parametrize(
+    "kind", ["cut", "empty", "no announcement", "another author", "unsigned", "unknown frame"]
+)
+def test_who_passes_on_what_is_not_its_authors_show_is_to_blame(kind):
+    announced, ((manifest, piece),) = feed(b"one")
+    forged = m.Announced(announced.data[:-1] + bytes([announced.data[-1] ^ 1]))
+    good = message_of(announced, manifest, piece)
+    bad = {
+        "cut": message_of(announced, manifest, m.build(piece)[:3]),
+        "empty": message_of(),
+        "no announcement": message_of(manifest, piece),
+        "another author": message_of(announced, manifest, piece, author=OTHER),
+        "unsigned": message_of(forged, manifest, piece),
+        "unknown frame": message_of(announced, b"\xff\x00\x00\x00\x00"),
+    }[kind]
+
+    async def test():
+        validate = receiver_of(Told()).validate
+        assert (validate(good), validate(bad)) == (Verdict.ACCEPT, Verdict.REJECT)
+
+    run(test())
+
+
+def test_forged_segments_change_nothing_and_what_nobody_has_is_a_gap():
+    async def test():
+        told = Told()
+        receiver = receiver_of(told)
+        announced, (first, lost, third, last) = feed(b"one", b"two", b"three", b"four")
+        _, (other, *_) = feed(b"one", b"two", b"three", b"four", identity=OTHER)
+        task = asyncio.ensure_future(receiver.run())
+        forged = m.Piece(1, 0, b"TWO")
+        for parts in (first, other, [lost[0], forged], third, last):
+            told.waiting.put_nowait(message_of(announced, *parts))
+        held = await receiver.opened()
+        await until(lambda: held.edge == 3)
+        assert held.get(0).data == b"one"
+        assert not held.get(1).whole
+        await until(lambda: held.is_lost(1))  # after a moment, and the only address is down
+        assert receiver.path == (ME.id,)
+        assert receiver.fault is None
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    clock.run(test())
+
+
+def test_a_topic_in_which_the_producer_says_nothing_is_given_up():
+    async def test():
+        receiver = receiver_of(Told())
+        await receiver.run()
+        with pytest.raises(ShowLost):
+            await receiver.opened()
+
+    clock.run(test())
