@@ -186,6 +186,7 @@ def test_a_show_for_one_is_sealed_and_keys_are_asked_for_at_the_same_service(tmp
     [
         (origin(ENDS), 'backend = ["127.0.0.1:1"]', "has no backends"),
         (origin(ENDS), 'limits = {time = "1m"}', "fan-out bounds"),
+        (origin(ENDS), 'price = {request = "0.01SUI"}', "don't pay by connection"),
         ('title = "x"\n', "", "needs command"),
         (origin(ENDS, f'from = ["dtp+tcp://{FAR.id}@127.0.0.1:1/show"]'), "", "comes from elsewhere"),
         (

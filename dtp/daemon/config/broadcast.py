@@ -98,6 +98,10 @@ def check_show(section: Section) -> None:
     for key in ("quota", "limits"):
         if key in section:
             section.wrong(f"{key}: who listens stays as long as the show does; fan-out bounds how many", key)
+    if "price" in section:
+        section.wrong(
+            "price: listeners don't pay by connection; a show is paid on the chain, by show", "price"
+        )
 
 
 def check_broadcast(root: Section, config: model.Config) -> None:
