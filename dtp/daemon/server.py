@@ -96,11 +96,8 @@ class Daemon:
         team: Team | None = None,
         network: PrivateNetwork | None = None,
     ) -> None:
-        """`gate` decides about services with `on_chain`; by default the host of `config.chain` does. `client` is used
-        instead of one of its own for that network.
-
-        With `team` it is one of several workers. `network` is the private one that its node is of; `psk` is its then.
-        """
+        """`gate` decides about services with `on_chain`, by default the host of `config.chain`. `client` is used for
+        that network. With `team` it is one of several workers. `network` is the private one of its node."""
         self.config = config
         self.identity = identity
         self.began = time.monotonic()

@@ -152,8 +152,7 @@ class Connection:
 
     @property
     def source(self) -> str:
-        """Where the newest carrier comes from that has proven that it belongs here, such as an IP address; "" while
-        there is none."""
+        """Where the newest carrier that has proven to belong here comes from, such as an IP address; "" before."""
         return self._drivers.source
 
     @property
