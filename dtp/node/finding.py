@@ -139,6 +139,7 @@ class Finding:
     def publish(self) -> None:
         """Put the record into the DHT, where there is one; while nobody else is in it, it is kept ready."""
         if self.dht is not None and self.record is not None:
+            self.dht.keep(self.record)  # at once: what the program provides in this turn needs it
             self._tasks.start(self._publish(self.dht, self.record), name="dtp-node-publish")
 
     async def _publish(self, dht: Dht, record: PeerRecord) -> None:

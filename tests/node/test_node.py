@@ -157,6 +157,19 @@ def test_newcomer_learns_of_others_from_its_seed() -> None:
     run(main())
 
 
+def test_what_is_provided_in_the_first_turn_is_found(lan: dict[str, object]) -> None:
+    async def main() -> None:
+        content = bytes(range(32))
+        ways: dict[str, Any] = {"listen": HERE, "discover": ("lan", "dht"), "lan": lan}
+        async with dtp.Node(**ways) as seed, dtp.Node(**ways, bootstrap=[seed.record.dht]) as one:
+            await one.dht.provide(content)
+            while not (found := await seed.dht.providers(content)):  # where it is may be on its way  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            assert [each.peer for each in found] == [one.identity.id]
+
+    run(main())
+
+
 def test_dht_is_joined_by_whom_the_node_meets_and_leads_to_peers(lan: dict[str, object]) -> None:
     async def main() -> None:
         ways: dict[str, Any] = {"listen": HERE, "discover": ("lan", "dht"), "lan": lan}

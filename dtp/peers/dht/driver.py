@@ -327,9 +327,19 @@ class Dht:
 
         Raise `DhtError` where it is another peer's record, `DhtAlone` where nobody stores it.
         """
+        self.keep(record)
+        return await self._publish(Record.of(record))
+
+    def keep(self, record: PeerRecord) -> None:
+        """Have our record ready for whoever is met, as `publish` does, and ask nobody: from now on `provide` works.
+
+        Raise `DhtError` where it is another peer's record.
+        """
         if record.peer != self.identity.id:
             raise DhtError(f"{self.identity.id} can't publish the record of {record.peer}")
-        return await self._publish(Record.of(record))
+        held, _ = self.node.published.get((RecordKind.PEER, peer_target(record.peer.key)), (None, 0.0))
+        if held is None:
+            self.node.keep(Record.of(record))
 
     async def put(self, value: bytes, *, name: str, sequence: int, ttl: float = DEFAULT_TTL) -> int:
         """Put a value under a name of ours, and keep it there, signed anew as it ages.
@@ -353,7 +363,7 @@ class Dht:
         """Tell that we have the content with this hash (32 bytes), and go on telling it until `withdraw`; return how
         many nodes have stored it so far.
 
-        Raise `DhtError` unless `publish` has said where we are: nobody could come for it.
+        Raise `DhtError` unless `publish` or `keep` has said where we are: nobody could come for it.
         """
         if not any(kind == RecordKind.PEER for kind, _ in self.node.published):
             raise DhtError("whoever looks for the content has to find us: publish your record first")
