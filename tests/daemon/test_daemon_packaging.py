@@ -42,6 +42,7 @@ def test_the_sample_and_the_unit_fit():
     assert service["RestartPreventExitStatus"] == str(EXIT_CONFIG)
     assert "ExecStartPre" not in service
     assert service["CapabilityBoundingSet"] == ""
+    assert service["MemorySwapMax"] == "0"  # keys stay off the disk
     # ProtectHome: what is the user's elsewhere has to be in the folders of the unit.
     places = dict(one.split("=") for one in service["Environment"].split())
     assert places == {"XDG_CONFIG_HOME": "%E/dtpd", "XDG_DATA_HOME": "%S/dtpd"}
