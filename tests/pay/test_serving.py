@@ -69,6 +69,7 @@ def play(tmp_path, monkeypatch, scenario, **selling):
     async def work():
         signer = KeySigner.generate()
         chain = SimpleNamespace(signer=signer, address=signer.address)
+        chain.noted_by = lambda notes: chain
         owned = SimpleNamespace(host=SimpleNamespace(id=HOST))
         with Store(tmp_path / "pay.sqlite") as store:
             made = Serving(chain, owned, "files", None, store, Selling(**selling), (), lambda: 0.0)
@@ -473,6 +474,9 @@ class World:
 
     def note(self, *what, **options):
         self.calls.append((what, options))
+
+    def noted_by(self, notes):
+        return self
 
     def given(self, name):
         """The arguments of the only call of this name."""
