@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import datetime
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -128,7 +129,7 @@ async def sides(count: int) -> AsyncIterator[list[Side]]:
                 *(sys.executable, "-m", "bench.shared", "--node", str(number)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},  # $PYTHONSAFEPATH keeps the folder itself out
                 limit=2**26,
             )
             made.append(Side(process))

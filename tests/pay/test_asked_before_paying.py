@@ -21,7 +21,7 @@ def test_no_channel_is_opened_for_what_is_missing_or_here_already(homes):
         assert missing["code"] == "file-refused"
         (client.folder / "b.txt").write_bytes(b"other words")
         client.failing("recv", f"{address}/b.txt", *budget, code=3)
-        assert client.run("channel", "history") == [{"channel": [], "total": []}]
+        assert client.run("channel", "history") == [{"channel": [], "total": [], "gas_unknown": 0}]
         events = client.run("recv", f"{address}/a.txt", *budget)
         told = next(each for each in events if each["event"] == "price")
         assert (told["size"], told["amount"]) == (300_000, PRICES.of(Usage(1, 300_000)))
