@@ -19,6 +19,7 @@ from pathlib import Path
 
 import click
 import pytest
+from example_runs import HAVE_THEIR_OWN_TEST, run_python
 
 import dtp
 from dtp.cli import output
@@ -62,11 +63,7 @@ def somewhere(tmp_path, monkeypatch):
 )
 def test_code_in_the_readme(line, code):
     """Each block is a program."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-W", "error", "-c", code], capture_output=True, text=True, timeout=60
-    )
-    assert done.stderr == ""
-    assert done.stdout.splitlines() == promised(code)
+    assert run_python("-c", code, timeout=60) == promised(code)
 
 
 def test_code_in_the_guide():
@@ -90,16 +87,11 @@ def test_code_in_the_guide():
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in EXAMPLES if not path.stem.startswith(("mesh_", "messages_", "dapp_"))],
+    [path for path in EXAMPLES if not path.stem.startswith(HAVE_THEIR_OWN_TEST)],
     ids=lambda path: path.stem,
 )  # those of several processes are run by tests/node/test_mesh_examples.py and tests/messaging/test_*_example.py
 def test_examples_run_by_themselves(path):
-    done = subprocess.run(
-        [sys.executable, "-P", "-W", "error", path], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.stderr == ""
-    assert done.returncode == 0
-    assert done.stdout
+    assert run_python(path, timeout=60)
 
 
 def test_examples_between_processes():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 import pytest
+from example_runs import HAVE_THEIR_OWN_TEST
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "use-cases.md"
@@ -60,7 +61,7 @@ def assert_run(program, texts):
     by_name = any(path.stem in text for text in texts)
     by_folder = any(path.parent.name in text and path.name in text for text in texts)
     every = (
-        not path.stem.startswith(("mesh_", "messages_", "dapp_"))
+        not path.stem.startswith(HAVE_THEIR_OWN_TEST)
         and path.parent == ROOT / "examples"
         and any('(ROOT / "examples").glob("*.py")' in text for text in texts)
     )

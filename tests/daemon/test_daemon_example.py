@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from browsers import dump
+from example_runs import run_python
 
 from .programs import PATIENCE
 
@@ -12,19 +13,11 @@ RUN = Path(__file__).parents[2] / "examples" / "firewall" / "run.py"
 
 
 def test_the_calls():
-    done = subprocess.run(
-        [sys.executable, "-P", "-W", "error", RUN],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.stderr == ""
-    assert done.returncode == 0
-    lines = dict(line.split("  ", 1) for line in done.stdout.splitlines())
+    printed = run_python(RUN, timeout=PATIENCE)
+    lines = dict(line.split("  ", 1) for line in printed)
     assert '"0x10"' in lines["allowed"]
     assert lines["the node knows who asks"].strip() == "true"
-    assert "nobody may see this" not in done.stdout
+    assert "nobody may see this" not in "".join(printed)
     assert '"policy": "methods"' in lines["denied method"]
     assert '"result": "1"' in lines["denied, in a batch"]
     assert "-32005" in lines["too often"]

@@ -1,25 +1,16 @@
 """The example of two people who are never online at once, as it is: processes, of which one is killed."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from example_runs import run_python
 
 PROGRAM = Path(__file__).parents[2] / "examples" / "messages_away.py"
 
 
 @pytest.mark.slow
 def test_each_reads_what_was_written_while_they_were_away():
-    done = subprocess.run(
-        [sys.executable, "-P", "-W", "error", PROGRAM],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.stderr == ""
-    assert done.stdout.splitlines() == [
+    assert run_python(PROGRAM) == [
         "Bob has written, and leaves",
         "the mailbox is killed, and started again",
         "Alice reads from Bob: see you at eight",
@@ -28,4 +19,3 @@ def test_each_reads_what_was_written_while_they_were_away():
         "Bob has written, and leaves",
         "Alice reads from Bob: nine it is",
     ]
-    assert done.returncode == 0

@@ -1,10 +1,9 @@
 """The example of a film that is shown in a call, as it is, between addresses of this machine alone."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from example_runs import run_python
 
 PROGRAM = Path(__file__).parents[2] / "examples" / "call_film.py"
 LOOPBACK = f"""
@@ -16,18 +15,9 @@ runpy.run_path({str(PROGRAM)!r}, run_name="__main__")
 
 @pytest.mark.slow
 def test_an_answering_machine_records_what_is_shown():
-    done = subprocess.run(
-        [sys.executable, "-P", "-W", "error", "-c", LOOPBACK],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.stderr == ""
-    assert sorted(done.stdout.splitlines()) == [
+    assert sorted(run_python("-c", LOOPBACK)) == [
         "it rings: Alice",
         "recorded: something",
         "the call is over: hung up",
         "they are connected",
     ]
-    assert done.returncode == 0

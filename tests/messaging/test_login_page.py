@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+from example_runs import run_python
 
 from dtp.messaging.login.limits import LoginLimits
 from dtp.messaging.login.protocol import MAX_MESSAGE, Op, Refusal
@@ -17,15 +17,7 @@ PAGE = (ROOT / "docs" / "login.md").read_text()
 
 def test_the_program_of_the_page_runs(tmp_path: Path) -> None:
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    done = subprocess.run(
-        [sys.executable, "-P", "-W", "error", "-c", program],
-        capture_output=True,
-        timeout=120,
-        cwd=tmp_path,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    assert run_python("-c", program, timeout=120, cwd=tmp_path) == [
         line.partition("# -> ")[2] for line in program.splitlines() if "# -> " in line
     ]
 

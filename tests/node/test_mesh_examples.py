@@ -1,10 +1,9 @@
 """The examples of nodes, each a program of several processes of which some are killed."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from example_runs import run_python
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 #: Example -> what it prints, line by line, as far as it is the same each time.
@@ -75,16 +74,7 @@ NEEDS = {"mesh_quorum": "pysyncobj", "mesh_worlds": "qh3"}
 def test_a_mesh(name):
     if name in NEEDS:
         pytest.importorskip(NEEDS[name], reason=f"{NEEDS[name]} is needed: pip install {NEEDS[name]}")
-    done = subprocess.run(
-        [sys.executable, "-P", "-W", "error", EXAMPLES / f"{name}.py"],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.stderr == ""
-    lines = done.stdout.splitlines()
+    lines = run_python(EXAMPLES / f"{name}.py")
     assert len(lines) == len(PRINTED[name])
     for line, begins in zip(lines, PRINTED[name], strict=True):
         assert line.startswith(begins)
-    assert done.returncode == 0
