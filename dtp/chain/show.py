@@ -360,32 +360,24 @@ def migrate(program: Program, show: ObjectLike, *, coin: str = SUI_COIN) -> None
     _call(program, Function.MIGRATE, coin, program.use(show))
 
 
+def _pay_in(
+    program: Program, function: Function, show: ObjectLike, payment: ObjectLike, coin: str
+) -> Argument:
+    """Add a call that puts a payment into a show; return the share that comes of it."""
+    (share,) = _call(
+        program, function, coin, program.use(show), program.use(payment), program.clock(), results=1
+    )
+    return share
+
+
 def contribute(program: Program, show: ObjectLike, payment: ObjectLike, *, coin: str = SUI_COIN) -> Argument:
     """Put money into the pot of a funded show; returns the share."""
-    (made,) = _call(
-        program,
-        Function.CONTRIBUTE,
-        coin,
-        program.use(show),
-        program.use(payment),
-        program.clock(),
-        results=1,
-    )
-    return made
+    return _pay_in(program, Function.CONTRIBUTE, show, payment, coin)
 
 
 def buy_ticket(program: Program, show: ObjectLike, payment: ObjectLike, *, coin: str = SUI_COIN) -> Argument:
     """Buy a ticket for exactly its price; returns the share that it is."""
-    (made,) = _call(
-        program,
-        Function.BUY_TICKET,
-        coin,
-        program.use(show),
-        program.use(payment),
-        program.clock(),
-        results=1,
-    )
-    return made
+    return _pay_in(program, Function.BUY_TICKET, show, payment, coin)
 
 
 def leave(program: Program, show: ObjectLike, held: ObjectLike, *, coin: str = SUI_COIN) -> None:
