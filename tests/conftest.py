@@ -55,6 +55,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["PYTEST_DEBUG_TEMPROOT"] = config.stash[_TEMPORARY]  # workers inherit it
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return one worker more than there are cores: tests of programs wait half of their time for them."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if (data := config.stash.get(_DATA, None)) is not None:
         folder, before = data

@@ -28,6 +28,7 @@ async def join(stack, on_air, **options):
     return stream
 
 
+@pytest.mark.slow
 def test_a_feed_comes_by_its_topic_and_nobody_listens_at_the_producer():
     async def test():
         async with produce(topic="prices", title="prices") as on_air, contextlib.AsyncExitStack() as stack:
@@ -51,6 +52,7 @@ def test_a_feed_comes_by_its_topic_and_nobody_listens_at_the_producer():
     run(test())
 
 
+@pytest.mark.slow
 def test_a_sealed_feed_is_for_the_invited():
     async def test():
         made = produce(topic="prices", admission=Guests([OTHER.id]))

@@ -33,6 +33,7 @@ def test_the_table_is_right_and_whole():
     assert all(row["gas"]["computation"] >= 1_000_000 for row in record["rows"])
 
 
+@pytest.mark.slow
 def test_the_numbers_are_the_same_each_time(rows):
     assert move_gas.measure() == rows
 

@@ -91,11 +91,13 @@ def other():
         yield net
 
 
+@pytest.mark.slow
 def test_a_localnet_of_its_own(run):
     code, said = run()
     assert (code, "5 passed" in said) == (0, True), said
 
 
+@pytest.mark.slow
 def test_a_node_with_a_faucet(run, other):
     code, said = run(f"--dtp-network={other.url}", DTP_FAUCET=other.faucet_url)
     assert code == 0, said
@@ -103,6 +105,7 @@ def test_a_node_with_a_faucet(run, other):
     assert "the clock of a real network doesn't move for tests" in said
 
 
+@pytest.mark.slow
 def test_a_node_with_an_account(run, other):
     signer = KeySigner.generate()
     other.fund(signer.address)

@@ -85,6 +85,7 @@ def test_an_older_value_is_refused_by_name(dtp, node):
     assert b"with sequence 7 is in the DHT already" in program.errors
 
 
+@pytest.mark.slow
 def test_find_asks_the_dht_where_it_is_named(dtp, node):
     _, where = node()
     peer = json.loads(dtp("keygen", "--json").wait())["id"]
@@ -100,6 +101,7 @@ def test_find_asks_the_dht_where_it_is_named(dtp, node):
     assert b"with --bootstrap HOST:PORT the DHT is asked" in alone.errors
 
 
+@pytest.mark.slow
 def test_a_node_says_once_that_those_to_begin_with_are_not_there(dtp):
     """One that nobody listens at, and a DHT node that doesn't answer: without -v, on a person's terminal."""
     peer = json.loads(dtp("keygen", "--json", "--identity", "other.pem").wait())["id"]

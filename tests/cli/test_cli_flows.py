@@ -252,6 +252,7 @@ def test_an_unknown_service(dtp, serve):
         assert "UNKNOWN_SERVICE: no service 'nope' here" in error_of(program)["message"]
 
 
+@pytest.mark.slow
 def test_nobody_there(dtp):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -318,6 +319,7 @@ def test_ping_until_interrupted_still_sums_up(dtp, serve):
 # --- The end.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_serve_ends_in_order(dtp, serve, number, code):
     server, address = serve("--echo")
@@ -577,6 +579,7 @@ def test_going_on_after_the_sender_was_killed(dtp, big, inbox, gate):
     assert (inbox / "big.bin").read_bytes() == big.read_bytes()
 
 
+@pytest.mark.slow
 def test_going_on_after_the_receiver_was_killed(dtp, big, inbox, home, gate):
     """It starts again, and the sender that is still there goes on by itself."""
     Identity.generate().save(home / "identity.pem")
@@ -597,6 +600,7 @@ def test_going_on_after_the_receiver_was_killed(dtp, big, inbox, home, gate):
     assert (inbox / "big.bin").read_bytes() == big.read_bytes()
 
 
+@pytest.mark.slow
 def test_an_interrupted_receiver_keeps_what_came(dtp, big, inbox, gate):
     recv, address = receiver(dtp, inbox)
     send = dtp("send", "--json", big, gate(address).address)

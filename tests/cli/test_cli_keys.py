@@ -169,6 +169,7 @@ def test_no_identity_yet(home):
     assert "'dtp keygen --identity " in run("id", code=3).stderr
 
 
+@pytest.mark.slow
 def test_an_encrypted_identity(home, tmp_path, monkeypatch):
     (tmp_path / "pw").write_text("correct horse\nanother line\n")
     made = json.loads(run("keygen", "--passphrase-file", tmp_path / "pw", "--json").output)
@@ -258,6 +259,7 @@ def test_a_key_of_openssl(home, tmp_path):
     assert "static key stored  yes" in run("id").output
 
 
+@pytest.mark.slow
 def test_encrypt_an_identity_later_without_leaving_a_copy(home, tmp_path):
     path = home / "identity.pem"
     made = json.loads(run("keygen", "--json").output)
@@ -269,6 +271,7 @@ def test_encrypt_an_identity_later_without_leaving_a_copy(home, tmp_path):
     assert loaded.static_public.hex() == made["static_key"]
 
 
+@pytest.mark.slow
 def test_take_over_an_encrypted_identity_with_a_passphrase_that_comes_once(home, tmp_path):
     made = json.loads(run("keygen", "--json", "--passphrase-file", "-", stdin="secret\n").output)
     copy = tmp_path / "copy.pem"

@@ -5,6 +5,8 @@ import json
 import signal
 import urllib.request
 
+import pytest
+
 HERE = ("--listen", "tcp://127.0.0.1:0", "--discover", "none")
 
 
@@ -95,6 +97,7 @@ def test_a_wrong_or_missing_producer_is_said_at_once(dtp):
         assert b"--producer" in listener.errors
 
 
+@pytest.mark.slow
 def test_why_a_show_isnt_heard_yet_is_said(dtp):
     producer, address = begin(dtp)
     producer.signal(signal.SIGKILL)
@@ -102,6 +105,7 @@ def test_why_a_show_isnt_heard_yet_is_said(dtp):
     assert listener.event("waiting")["why"]
 
 
+@pytest.mark.slow
 def test_a_show_for_named_people_is_for_them_alone(dtp, tmp_path):
     names = {}
     for each in ("alice", "bob"):
@@ -170,6 +174,7 @@ def test_the_producer_has_a_page_of_its_own(dtp):
     program.wait()
 
 
+@pytest.mark.slow
 def test_a_feed_is_heard_by_its_topic(dtp):
     producer, address = begin(dtp, "--topic", "prices")
     listener = dtp("show", "listen", address, *HERE, "--topic", "prices", "--json")

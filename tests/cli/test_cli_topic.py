@@ -3,6 +3,8 @@
 import json
 import secrets
 
+import pytest
+
 QUIET = ("--discover", "none", "--listen", "tcp://127.0.0.1:0")
 
 
@@ -34,6 +36,7 @@ def test_lines_of_standard_input_are_messages(dtp):
     reader.wait()
 
 
+@pytest.mark.slow
 def test_private_topics_are_printed_by_holders_of_the_key(dtp, tmp_path):
     key = tmp_path / "topic.key"
     key.touch(0o600)

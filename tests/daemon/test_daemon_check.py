@@ -82,6 +82,7 @@ def test_a_pre_shared_key(place, tmp_path):
     assert "No such file" in mistake(path)[1]
 
 
+@pytest.mark.slow
 def test_the_passphrase(place, tmp_path):
     """One that fits, one that doesn't, and none: `run` asks for it then, where there is a terminal."""
     Identity.generate().save(tmp_path / "me.pem", "sesame", overwrite=True)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from browsers import dump
 from example_runs import run_python
 
@@ -12,6 +13,7 @@ from .programs import PATIENCE
 RUN = Path(__file__).parents[2] / "examples" / "firewall" / "run.py"
 
 
+@pytest.mark.slow
 def test_the_calls():
     printed = run_python(RUN, timeout=PATIENCE)
     lines = dict(line.split("  ", 1) for line in printed)
@@ -26,6 +28,7 @@ def test_the_calls():
     assert lines["what that cost"].strip() == '{"spent": "0.00005 SUI", "budget": "0.05000 SUI"}'
 
 
+@pytest.mark.slow
 def test_the_page():
     with subprocess.Popen(
         [sys.executable, "-P", RUN, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -138,6 +138,7 @@ budget = {budget}
         return self.pair.near.status()["forwarded"][0]
 
 
+@pytest.mark.slow
 def test_a_service_is_paid_and_claimed(run, client, net, vouchers):
     async def scenario(pair):
         async with Backend(echo) as backend, Market(pair, client, net) as market:
@@ -161,6 +162,7 @@ def test_a_service_is_paid_and_claimed(run, client, net, vouchers):
     run(scenario)
 
 
+@pytest.mark.slow
 def test_two_daemons_of_a_host_have_one_store(run, client, net, vouchers):
     """With a file for each, every one of them would take a caller's whole deposit for its own: it doesn't start."""
 
@@ -243,6 +245,7 @@ def keep_out(daemon, how):
     return daemon.ban(str(OTHER.id), 2.0**40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["banned", "draining"])
 def test_who_is_kept_out_may_close(run, client, net, how, tmp_path):
     """Closing is no service: the rest of the deposit was locked for an hour."""
@@ -288,6 +291,7 @@ def test_a_budget_is_the_end_of_it(run, client, net):
     run(scenario)
 
 
+@pytest.mark.slow
 def test_pipes_of_a_forward_go_over_the_channel_that_it_pays_with(client, wallet, tmp_path, monkeypatch):
     """Another one would be a deposit beside the budget, and a server whose clients bear transport takes none."""
 
@@ -354,6 +358,7 @@ def test_a_forward_pays_for_no_more_calls_than_it_has_sent(tmp_path, client, wal
     assert declined == [1_000_000, 2]
 
 
+@pytest.mark.slow
 def test_a_budget_holds_over_a_connection_that_lingers_beside_a_new_one(run, client, net):
     """What both may sign together is never above it, whoever uses it."""
 

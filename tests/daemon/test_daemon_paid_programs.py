@@ -105,6 +105,7 @@ async def end(program):
     assert b"Traceback" not in program.errors
 
 
+@pytest.mark.slow
 def test_one_worker_serves_what_is_paid(place, client, on_chain, net):
     """Whichever worker a caller's carrier comes to: it is served, and all that is paid is claimed once."""
 

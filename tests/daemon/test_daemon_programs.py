@@ -577,6 +577,7 @@ def test_nobody_to_ask(place):
     assert "no dtpd answers" in place.command("status", "-c", path, code=5)
 
 
+@pytest.mark.slow
 def test_a_daemon_is_asked_although_its_file_has_mistakes_by_now(place):
     """Whoever edits a file may want to look, or to end it all; what reads the file anew says what is wrong."""
     place.identity("near")

@@ -79,6 +79,7 @@ def test_bytes_and_both_ends(run):
     run(scenario)
 
 
+@pytest.mark.slow
 def test_what_has_ended_leaves_nothing_to_the_collector(run):
     """At thousands of connections a second its rounds would be a share of the processor's time."""
 

@@ -152,6 +152,7 @@ def test_a_second_daemon_with_the_same_store_waits_and_says_why(tmp_path):
     run(scenario)
 
 
+@pytest.mark.slow
 def test_a_reload_of_rules_keeps_the_show_and_one_of_the_show_begins_it_anew(tmp_path):
     async def scenario():
         async with serving(exposing(tmp_path, origin(COUNTER))) as daemon:

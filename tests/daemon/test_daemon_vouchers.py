@@ -162,6 +162,7 @@ def test_daemons_lease_one_quota_at_once(open_store):
         assert store.pass_used("0xpass", 3) == Usage()
 
 
+@pytest.mark.slow
 def test_one_of_them_claims(open_store):
     first, second = open_store(), open_store()
     assert [first.claims(), second.claims(), first.claims()] == [True, False, True]

@@ -666,6 +666,7 @@ def play(scenario):
     asyncio.run(asyncio.wait_for(scenario, 2 * PATIENCE))
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_and_nothing_else_is_dropped(place):
     async def scenario():
         async with Backend(slow_echo) as backend:
@@ -801,6 +802,7 @@ def test_workers_whose_parent_dies_finish_what_they_have(place):
     play(scenario())
 
 
+@pytest.mark.slow
 def test_limits_hold_for_all_workers(place):
     """Callers with connections of their own land on several workers; together they get what one would."""
 
@@ -874,6 +876,7 @@ def test_a_quota_holds_for_all_workers(place):
     play(scenario())
 
 
+@pytest.mark.slow
 def test_reload_drain_page_and_udp_with_workers(place):
     """A reload changes all workers at once, and what is open stays; the page and its metrics add up."""
 

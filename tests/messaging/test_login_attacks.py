@@ -270,6 +270,7 @@ def test_a_login_that_fails_ends_the_one_before() -> None:
 # ---- a server that lies --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["proof", "identity", "wrapped", "version", "vault", "other vault"])
 def test_a_server_that_lies_is_named(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     genuine = LoginServer.answer

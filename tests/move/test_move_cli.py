@@ -143,6 +143,7 @@ def test_unknown_package(checkout: Checkout) -> None:
 # ---- with the compiler
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_shipped_is_what_the_sources_give() -> None:
     result = run("check", "--source", str(ROOT))
@@ -168,6 +169,7 @@ def test_compiled_tests_are_current(tmp_path: Path) -> None:
         assert json.loads((tmp_path / kept.name).read_text()) == json.loads(kept.read_text())
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("name", ["broadcast", "directory", "escrow", "transport"])
 def test_the_move_tests_pass(name: str) -> None:

@@ -93,6 +93,7 @@ def test_a_server_that_is_killed_in_the_middle_loses_no_more_than_the_exposure(n
     assert closed["to_client"] + paid == budget
 
 
+@pytest.mark.slow
 def test_a_budget_is_that_of_all_connections_of_a_run(homes):
     server, client = homes
     data = os.urandom(1_000_000) * 150

@@ -121,6 +121,7 @@ def test_who_does_not_pay_gets_no_place_and_dials_nobody(market):
     market(scenario)
 
 
+@pytest.mark.slow
 def test_a_circuit_ends_where_the_budget_does_and_nobody_pays_more(market):
     async def scenario(market):
         relay = Relay()

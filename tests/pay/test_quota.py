@@ -464,6 +464,7 @@ with Store(sys.argv[1]) as store:
 """
 
 
+@pytest.mark.slow
 def test_processes_that_are_killed_served_no_more_than_they_leased(tmp_path):
     """Whichever write they die at: what any of them could serve is in the store, and within the quota."""
     path = tmp_path / "pay.sqlite"

@@ -7,6 +7,7 @@ endpoints that live still hold, and what those that died held. It knows nothing 
 import asyncio
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -132,6 +133,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(STEPS)
 def test_endpoints_serve_what_is_counted_and_no_more_than_the_quota(steps):
     asyncio.run(play(steps))

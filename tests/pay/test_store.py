@@ -162,6 +162,7 @@ def test_a_copy_replaces_nothing_but_an_older_copy(store, tmp_path, what):
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_copy_that_others_write_to_all_the_time_is_given_up(store, tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "PATIENCE", 0.0)
     path = tmp_path / "copy.sqlite"

@@ -202,6 +202,7 @@ def test_a_channel_that_was_thought_to_be_closing_is_said_to_be_open(homes):
     assert client.run("channel", "close") == [{"event": "open", "channel": bought.channel}]
 
 
+@pytest.mark.slow
 def test_channels_of_another_wallet_are_said_to_be(net, homes, dtp):
     server, client = homes
     (channel,) = closing(net, homes, 1)
