@@ -120,11 +120,14 @@ async def _serve(group: Group, publish: Any) -> None:
         before, group.expected = group.expected, group.expected + order["expect"]
         cpu, began = time.process_time(), time.monotonic()
         say("begun")
+        published = []
         if order["publish"]:
             for number in range(order["publish"]):
                 data = number.to_bytes(8, "big")
                 if order["timing"]:
-                    say(time.monotonic())
+                    published.append(
+                        time.monotonic()
+                    )  # told later: waking the parent would cost a node's time
                     await publish(data + bytes(SIZE - 8))
                     await asyncio.sleep(order["pause"])
                 else:
@@ -136,6 +139,7 @@ async def _serve(group: Group, publish: Any) -> None:
                 "all": arrived,
                 "seconds": time.monotonic() - began,
                 "cpu": time.process_time() - cpu,
+                "published": published,
                 "arrivals": group.arrivals,
             }
         )
@@ -212,8 +216,8 @@ def _latency(halves: list[Half], nodes: int, times: int, patience: float) -> dic
         _order(timing=True, publish=times, expect=times * (each - 1), patience=patience, pause=0.05)
     )
     assert halves[0].hear() == "begun"
-    began = [halves[0].hear() for _ in range(times)]
     told = [half.hear() for half in halves]
+    began = told[0]["published"]
     delays = sorted((when - began[number]) * 1000 for half in told for number, when in half["arrivals"])
     return {
         "p50 ms": round(statistics.median(delays), 2),

@@ -109,9 +109,10 @@ async def _serve(group: Group, pubsub: Any) -> None:
         before, group.expected = group.expected, group.expected + order["expect"]
         cpu, began = time.process_time(), time.monotonic()
         say("begun")
+        published: list[float] = []
         for number in range(order["publish"]):
             if order["timing"]:
-                say(time.monotonic())
+                published.append(time.monotonic())
             await pubsub.publish(TOPIC, number.to_bytes(8, "big") + bytes(SIZE - 8))
             await trio.sleep(order["pause"])
         quiet, last = time.monotonic(), group.got
@@ -127,6 +128,7 @@ async def _serve(group: Group, pubsub: Any) -> None:
                 "all": group.got >= group.expected,
                 "seconds": min(time.monotonic(), quiet) - began,
                 "cpu": time.process_time() - cpu,
+                "published": published,
                 "arrivals": group.arrivals,
             }
         )

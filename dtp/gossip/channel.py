@@ -96,6 +96,8 @@ class Channel:
             except DtpError:  # it, or its connection, is over: what ended it is told by itself
                 self._end()
                 return
+            if not router.queued(self.peer):  # as after most messages
+                return
 
     def stream_writable(self) -> None:
         """The stream takes more."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 from dtp.gossip.frames import SHORT_NAME
 from dtp.gossip.held import HeldMessages
@@ -45,8 +45,7 @@ Open = Callable[[Parsed], bytes | None]
 # ---- what happened -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(NamedTuple):
     """A message for the program. `sender` is the neighbour that brought it; `is_past` when the past was asked for."""
 
     topic: bytes

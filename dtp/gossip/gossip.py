@@ -507,7 +507,10 @@ class Gossip:
     def _received(self, peer: bytes, found: list[tuple[int, bytes]]) -> None:
         self._router.receive(peer, found, self._now())
         self._take_events()
-        self._schedule_flush()
+        if self._router.has_ready or self._room or self._waiters or self._is_paused:
+            self._schedule_flush()
+        else:  # as after most messages: they were for the program, and nothing is to be sent
+            self._set_timer()
 
     def _take_events(self) -> None:
         for event in self._router.events():

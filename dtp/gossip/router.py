@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 from dtp.gossip import frames
 from dtp.gossip.asking import HISTORY_PEERS, Asking
@@ -51,8 +50,7 @@ _PAUSE: Final = (0.9, 1.1)
 _BROKEN: Final = 100.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
+class _Pending(NamedTuple):
     """A message that waits for its validator."""
 
     state: TopicState
@@ -583,6 +581,11 @@ class Router:
         self._next_beat = now + pause * core.random.uniform(*_PAUSE)
 
     # ---- what goes ----------------------------------------------------------------------------------------------
+
+    @property
+    def has_ready(self) -> bool:
+        """True while there is something for neighbours that `ready` hasn't named yet."""
+        return bool(self._core.ready)
 
     def ready(self) -> list[bytes]:
         """Return the neighbours that there is something for, once each."""

@@ -35,6 +35,8 @@ class _Neighbour:
     application: float = 0.0
     decayed: float = 0.0
     topics: dict[bytes, _InTopic] = field(default_factory=dict)
+    #: What it came to when it was last asked for; None when something has counted since.
+    value: float | None = None
 
 
 def median(values: Iterable[float]) -> float:
@@ -72,6 +74,7 @@ class Scores:
         known.source, known.is_judged = source, is_judged
         self._here[peer] = known
         self._sources[source] = self._sources.get(source, 0) + 1
+        self._forget_values()
 
     def remove(self, peer: bytes, now: float) -> None:
         """A neighbour is gone. What counts against it is kept for a while; what counts for it isn't."""
@@ -79,6 +82,7 @@ class Scores:
         self._sources[known.source] -= 1
         if not self._sources[known.source]:
             del self._sources[known.source]
+        self._forget_values()
         for counters in known.topics.values():
             self._end_mesh(counters, now)
             counters.first = 0.0
@@ -91,14 +95,14 @@ class Scores:
 
     def graft(self, peer: bytes, topic: bytes, now: float) -> None:
         """It is in the topic's mesh from now on."""
-        counters = self._in_topic(peer, topic)
+        counters = self._change(peer, topic)
         counters.grafted = now
         counters.delivered = counters.expected = 0.0
 
     def prune(self, peer: bytes, topic: bytes, now: float) -> None:
         """It is no longer."""
         if peer in self._here:
-            self._end_mesh(self._in_topic(peer, topic), now)
+            self._end_mesh(self._change(peer, topic), now)
 
     def _end_mesh(self, counters: _InTopic, now: float) -> None:
         deficit = self._deficit(counters, now)
@@ -111,35 +115,38 @@ class Scores:
         mine = here.get(peer)
         if mine is None:
             return
-        counters = mine.topics.get(topic) or self._in_topic(peer, topic)
+        counters = mine.topics.get(topic) or self._change(peer, topic)
+        mine.value = None
         if counters.first < self.weights.first_delivery_cap:
             counters.first += 1
         counters.delivered += 1
         if self.weights.mesh_deficit:
             for other in mesh:
-                self._in_topic(other, topic).expected += 1
+                self._change(other, topic).expected += 1
 
     def deliver_again(self, peer: bytes, topic: bytes) -> None:
         """It brought a message that had come just before: so it passes on what it gets."""
         if self.weights.mesh_deficit and peer in self._here:
-            self._in_topic(peer, topic).delivered += 1
+            self._change(peer, topic).delivered += 1
 
     def count_invalid(self, peer: bytes, topic: bytes) -> None:
         """It brought a message that nobody should pass on."""
         if peer in self._here:
-            self._in_topic(peer, topic).invalid += 1
+            self._change(peer, topic).invalid += 1
             self.has_blamed = True
 
     def count_misbehaviour(self, peer: bytes, times: float = 1.0) -> None:
         """It did what the protocol doesn't allow."""
         if (known := self._here.get(peer)) is not None:
             known.behaviour += times
+            known.value = None
             self.has_blamed = True
 
     def set_application(self, peer: bytes, score: float) -> None:
         """The program says what it is worth."""
         if (known := self._here.get(peer)) is not None:
             known.application = score
+            known.value = None
 
     def leave(self, topic: bytes) -> None:
         """This side has left the topic: what counted there is forgotten, but for what was invalid."""
@@ -149,26 +156,38 @@ class Scores:
                     del known.topics[topic]
                 else:
                     known.topics[topic] = _InTopic(invalid=counters.invalid)
+                known.value = None
 
-    def _in_topic(self, peer: bytes, topic: bytes) -> _InTopic:
-        topics = self._here[peer].topics
-        counters = topics.get(topic)
+    def _change(self, peer: bytes, topic: bytes) -> _InTopic:
+        """Return what counts of a neighbour within a topic, for one of the numbers to be changed."""
+        known = self._here[peer]
+        known.value = None
+        counters = known.topics.get(topic)
         if counters is None:
-            counters = topics[topic] = _InTopic()
+            counters = known.topics[topic] = _InTopic()
         return counters
+
+    def _forget_values(self) -> None:
+        """Somebody has come or gone: others of the same address are worth less, or more."""
+        for known in self._here.values():
+            known.value = None
 
     # ---- what it comes to ---------------------------------------------------------------------------------------
 
     def __getitem__(self, peer: bytes) -> float:
         """The score of a neighbour as of the last `refresh`; 0 of one that isn't here."""
         known = self._here.get(peer)
-        return 0.0 if known is None else self._value(known, known.decayed)
+        if known is None:
+            return 0.0
+        if known.value is None:
+            known.value = self._value(known, known.decayed)
+        return known.value
 
     def refresh(self, now: float) -> None:
         """Let counters decay."""
         for known in self._here.values():
             kept = self.weights.decay ** (now - known.decayed)
-            known.decayed = now
+            known.decayed, known.value = now, None
             known.behaviour *= kept
             for counters in known.topics.values():
                 counters.first *= kept

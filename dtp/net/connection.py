@@ -499,7 +499,8 @@ class Connection:
         """Have all that is kept for this connection counted."""
         if self._budget is not None and self._error is None:
             kept = self._session.buffered + self._datagrams.size + self._drivers.held
-            self._budget.note(self, self.source, kept)
+            if not self._budget.is_near(self, kept):  # as after most of what comes: no source is looked up
+                self._budget.note(self, self.source, kept)
 
     def _after(self, now: float) -> None:
         """After anything happened: tell what did, send what waits, set the timer."""

@@ -56,11 +56,15 @@ class HeldBudget(Generic[K]):
         #: Bytes that were counted, of all.
         self.total = 0
 
+    def is_near(self, key: K, size: int) -> bool:
+        """Return whether `size` bytes are so near to what was counted of a connection that `note` changes nothing."""
+        return -STEP < size - self._sizes.get(key, 0) < STEP
+
     def note(self, key: K, source: str, size: int) -> None:
         """Say that a connection from `source` keeps `size` bytes now. May end it, or another."""
-        change = size - self._sizes.get(key, 0)
-        if -STEP < change < STEP:
+        if self.is_near(key, size):
             return
+        change = size - self._sizes.get(key, 0)
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = source_group(source)

@@ -3,6 +3,8 @@
 import dataclasses
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dtp.gossip.limits import ScoreWeights
 from dtp.gossip.score import Scores, median
@@ -181,3 +183,39 @@ def test_leaving_a_topic_forgets_all_but_what_was_invalid():
 def test_medians():
     assert median([3.0, 1.0, 2.0]) == 2
     assert median([4.0, 1.0]) == 2.5
+
+
+#: Everything counts, and changes what others are worth as well.
+ALL = ScoreWeights(
+    mesh_deficit=-1.0, mesh_deficit_least=2.0, mesh_failure=-1.0, shared_address=-1.0, shared_address_free=1
+)
+HAPPENINGS = {
+    "add": lambda made, peer, now: made.add(peer, "8.8.8.8", now),
+    "remove": lambda made, peer, now: made.remove(peer, now),
+    "graft": lambda made, peer, now: made.graft(peer, T, now),
+    "prune": lambda made, peer, now: made.prune(peer, T, now),
+    "deliver": lambda made, peer, now: made.deliver(peer, T, {PEER, OTHER} - {peer}),
+    "deliver-again": lambda made, peer, now: made.deliver_again(peer, T),
+    "invalid": lambda made, peer, now: made.count_invalid(peer, T),
+    "misbehave": lambda made, peer, now: made.count_misbehaviour(peer, 10.0),
+    "application": lambda made, peer, now: made.set_application(peer, 3.0),
+    "leave": lambda made, peer, now: made.leave(T),
+    "refresh": lambda made, peer, now: made.refresh(now),
+}
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(HAPPENINGS)), st.sampled_from((PEER, OTHER)))))
+def test_a_score_that_is_asked_for_often_is_what_one_is_that_is_asked_for_once(happenings):
+    asked, silent, here = Scores(ALL), Scores(ALL), set()
+    for now, (what, peer) in enumerate(happenings):
+        if (what == "add") == (peer in here) and what != "refresh":
+            continue  # comes once, and does something while it is here
+        if what == "deliver" and here != {PEER, OTHER}:
+            continue
+        for each in (asked, silent):
+            HAPPENINGS[what](each, peer, float(now * 10))
+        here = here | {peer} if what == "add" else here - {peer} if what == "remove" else here
+        for each in (PEER, OTHER):
+            before = asked[each]
+            assert asked[each] == before
+    assert [asked[each] for each in (PEER, OTHER)] == [silent[each] for each in (PEER, OTHER)]
