@@ -78,6 +78,15 @@ MODULES: dict[str, tuple[str, str]] = {
     "dtp.messaging.login.limits": ("What a login server gives.", "LoginLimits"),
     "dtp.messaging.login.protocol": ("What a login server says.", "LOGIN_SERVICE LoginRefused Refusal"),
     "dtp.messaging.login.errors": ("What goes wrong with logins.", "*"),
+    "dtp.messaging.tips.line": ("Lines for tips.", "TipLine"),
+    "dtp.messaging.tips.line_store": ("What a line keeps.", "KeptLetter Tip"),
+    "dtp.messaging.tips.tipster": ("Tips to lines.", "Seen Tipster"),
+    "dtp.messaging.tips.words": ("Words to come back with.", "TipWords"),
+    "dtp.messaging.tips.letter": ("What is written under tips.", "ReplyTo TipLetter"),
+    "dtp.messaging.tips.errors": (
+        "What goes wrong with tips.",
+        "LetterForged LineUnreached MetadataKept TipError WordsWrong",
+    ),
     "dtp.messaging.tips.reward": (
         "Rewards for tips.",
         "Claim ClaimForged RewardError RewardGone claim_reward lock_reward read_reward refund_reward",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,10 @@ class PostOffice:
     async def shut(self, box: str = "box") -> None:
         """Nobody reaches the mailbox any more; it keeps what it has."""
         await self.listeners[box].close()
+
+    async def enter(self, context: AbstractAsyncContextManager[Any]) -> Any:
+        """Return what a context gives, which ends with the test."""
+        return await self._stack.enter_async_context(context)
 
     def messenger(
         self, name: str, *boxes: str, identity: Identity | None = None, **options: Any

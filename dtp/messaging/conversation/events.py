@@ -127,8 +127,8 @@ def _is_list(told: object, most: int, fits: Any) -> bool:
     return isinstance(told, list) and len(told) <= most and all(map(fits, told))
 
 
-def _is_file(told: object) -> bool:
-    """[name, bytes, key, hashes of the index's pieces, mailboxes]."""
+def is_file(told: object) -> bool:
+    """True for what a message says of a file: [name, bytes, key, hashes of the index's pieces, mailboxes]."""
     match told:
         case [str(name), size, bytes(key), [*roots], [*places]]:
             named = (
@@ -146,7 +146,7 @@ _FORMS: Final[Mapping[str, Any]] = {
     _BYTES: lambda told: isinstance(told, bytes),
     _NUMBER: lambda told: is_number(told, MAX_DISAPPEAR),
     _IDS: lambda told: _is_list(told, 1024, _is_id),
-    _FILES: lambda told: _is_list(told, MAX_ATTACHMENTS, _is_file),
+    _FILES: lambda told: _is_list(told, MAX_ATTACHMENTS, is_file),
     _FLAG: lambda told: isinstance(told, bool),
     "blobs": lambda told: _is_list(told, 4096, lambda each: isinstance(each, bytes)),
 }

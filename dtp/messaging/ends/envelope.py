@@ -22,23 +22,16 @@ _LENGTH: Final = 4
 KEY_BYTES: Final = 32
 
 
-def seal_envelope(content: bytes, sealing_key: bytes) -> bytes:
-    """Return `content` sealed to a device's X25519 key, padded to one of `SIZES`.
-
-    Raise `MessageTooLong`, and `KeysForged` for a key that nothing can be sealed to.
+def seal_envelope(content: bytes, sealing_key: bytes, *, least: int = 0) -> bytes:
+    """Return `content` sealed to a device's X25519 key, padded to one of `SIZES` of at least
+    `least` bytes. Raise `MessageTooLong`, and `KeysForged` for a key that nothing can be sealed to.
     """
     from nacl.bindings import crypto_box_seal
     from nacl.exceptions import CryptoError
 
-    whole = _OUTSIDE + _LENGTH + len(content)
-    size = next((each for each in SIZES if each >= whole), 0)
-    if not size:
-        raise MessageTooLong(
-            f"a message of {len(content)} bytes; {MAX_BYTES - _OUTSIDE - _LENGTH} are the most"
-        )
-    padded = len(content).to_bytes(_LENGTH, "big") + content
+    padded = pad(content, _OUTSIDE, least=least)
     try:
-        sealed: bytes = crypto_box_seal(padded.ljust(size - _OUTSIDE, b"\0"), sealing_key)
+        sealed: bytes = crypto_box_seal(padded, sealing_key)
     except CryptoError as fault:  # a point of small order
         raise KeysForged(f"{sealing_key.hex()} is no key to seal to") from fault
     return bytes((VERSION,)) + sealed
@@ -55,6 +48,25 @@ def open_envelope(envelope: bytes, identity: Identity) -> bytes:
         padded: bytes = crypto_box_seal_open(envelope[1:], identity.static_public, identity.static_private)
     except CryptoError:
         raise EnvelopeBroken("an envelope isn't sealed to this device, or was changed") from None
+    return unpad(padded)
+
+
+def pad(content: bytes, outside: int = 0, *, least: int = 0) -> bytes:
+    """Return `content` behind its length, with zeros up to one of `SIZES`, less the bytes that are put `outside`.
+
+    Raise `MessageTooLong`.
+    """
+    whole = max(outside + _LENGTH + len(content), least)
+    size = next((each for each in SIZES if each >= whole), 0)
+    if not size:
+        raise MessageTooLong(
+            f"a message of {len(content)} bytes; {MAX_BYTES - outside - _LENGTH} are the most"
+        )
+    return (len(content).to_bytes(_LENGTH, "big") + content).ljust(size - outside, b"\0")
+
+
+def unpad(padded: bytes) -> bytes:
+    """Return what `pad` was given. Raise `EnvelopeBroken`."""
     end = _LENGTH + int.from_bytes(padded[:_LENGTH], "big")
     if end > len(padded) or padded[end:].strip(b"\0"):
         raise EnvelopeBroken("an envelope isn't padded as it has to be")

@@ -22,6 +22,8 @@ RENEW_MS: Final = 7 * 86_400_000
 #: How far clocks may differ, ms.
 SKEW_MS: Final = 3_600_000
 MAX_BYTES: Final = 512
+#: In the place of Olm's keys: the device has no ratchet, as lines for tips, and is written to by sealed letters.
+NO_RATCHET: Final = bytes(KEY_BYTES)
 
 
 @dataclass(frozen=True, slots=True)

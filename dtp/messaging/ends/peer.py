@@ -7,7 +7,7 @@ from typing import Final, Self
 
 from dtp.messaging.ends.device import LocalDevice
 from dtp.messaging.ends.envelope import Sealed, seal_envelope
-from dtp.messaging.ends.keys import DeviceKeys, KeyBundle
+from dtp.messaging.ends.keys import NO_RATCHET, DeviceKeys, KeyBundle
 from dtp.messaging.ends.letter import Letter
 from dtp.messaging.ends.olm import PRE_KEY, OlmSession
 from dtp.messaging.ends.order import Outgoing, Stream
@@ -67,6 +67,10 @@ class RemoteDevice:
         """Begin a session with what a mailbox gave. Raise `KeysRolledBack`, `KeysForged`; nothing is changed then."""
         if bundle.keys.device != self.device:
             raise KeysForged("these are keys of another device than was asked for")
+        if bundle.keys.olm == NO_RATCHET:
+            raise KeysForged(
+                "this device takes sealed letters alone: it is a line for tips, see 'dtp tip send'"
+            )
         bundle.keys.check_newer(self.keys)
         session = local.account.begin(bundle.keys.olm, bundle.one_time or bundle.keys.fallback)
         self.keys = bundle.keys

@@ -20,6 +20,7 @@ from dtp.messaging.mailbox.protocol import (
     parse_answer,
     read,
 )
+from dtp.messaging.mailbox.stamps import MAX_BITS, make_stamp
 from dtp.messaging.mailbox.store import Kept, Status, Tray
 from dtp.net.address import Address
 from dtp.net.dial import connect
@@ -121,6 +122,18 @@ class MailboxClient:
     ) -> None:
         """Have an envelope kept for a device. It is on the mailbox's disk when this returns."""
         await self.ask(Op.DEPOSIT, recipient, envelope, seconds, access, stamp)
+
+    async def deposit_with_work(
+        self, recipient: bytes, envelope: bytes, *, seconds: int, access: bytes = b""
+    ) -> None:
+        """The same, with the stamp that the mailbox asks strangers for: up to `MAX_BITS`, beside the loop."""
+        try:
+            await self.deposit(recipient, envelope, seconds=seconds, access=access)
+        except MailboxRefused as refused:
+            if refused.refusal is not Refusal.STAMP_NEEDED or refused.detail > MAX_BITS:
+                raise
+            stamp = await asyncio.to_thread(make_stamp, recipient, envelope, refused.detail)
+            await self.deposit(recipient, envelope, seconds=seconds, access=access, stamp=stamp)
 
     async def get_keys(self, device: bytes, now_ms: int) -> KeyBundle:
         """Return a device's keys, checked, and a one-time key that nobody else gets. Raise `KeysForged`."""

@@ -14,8 +14,7 @@ from typing import Any, Final, TypeVar
 from dtp.errors import DtpError
 from dtp.identity import Identity
 from dtp.messaging.mailbox.client import MailboxClient
-from dtp.messaging.mailbox.protocol import MailboxRefused, Refusal
-from dtp.messaging.mailbox.stamps import MAX_BITS, make_stamp
+from dtp.messaging.mailbox.protocol import MailboxRefused
 from dtp.messaging.mailbox.store import Tray, access_hash
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.desk import Outbound
@@ -276,24 +275,15 @@ class Delivery:
         addresses, access = self._mail.route(outbound.device)
 
         async def deposit(client: MailboxClient) -> bool:
-            await self._deposit(client, outbound, access)
+            await client.deposit_with_work(
+                outbound.device, outbound.envelope, seconds=LIFETIME, access=access
+            )
             return True
 
         if not await self.pool.first(addresses, deposit):
             await self.run(self._mail.desk.not_sent, outbound, self._retry_at(outbound.device))
         else:
             self._failures.pop(outbound.device, None)
-
-    async def _deposit(self, client: MailboxClient, outbound: Outbound, access: bytes) -> None:
-        told = {"seconds": LIFETIME, "access": access}
-        try:
-            await client.deposit(outbound.device, outbound.envelope, **told)  # type: ignore[arg-type]
-        except MailboxRefused as refused:
-            if refused.refusal is not Refusal.STAMP_NEEDED or refused.detail > MAX_BITS:
-                raise
-            work = (outbound.device, outbound.envelope, refused.detail)
-            stamp = await asyncio.to_thread(make_stamp, *work)
-            await client.deposit(outbound.device, outbound.envelope, stamp=stamp, **told)  # type: ignore[arg-type]
 
     async def signal(self, devices: Iterable[bytes], payload: bytes) -> None:
         """Pass on a payload of the moment to those devices that are connected now; nothing is kept of it."""

@@ -1,1 +1,1 @@
-"""Rewards for those who gave a tip, and are known by a one-time key alone."""
+"""Lines for tips: one-time keys, words to come back with, rewards."""

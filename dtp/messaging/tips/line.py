@@ -1,0 +1,330 @@
+"""A line for tips, for its owner: strangers write to it with one-time keys, and are answered under these."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+from dtp.errors import DtpError, PeerError
+from dtp.identity import Identity, PeerId
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.ends.keys import INSTANCE_BYTES, NO_RATCHET, DeviceKeys
+from dtp.messaging.errors import EnvelopeBroken
+from dtp.messaging.mailbox.client import MailboxClient
+from dtp.messaging.mailbox.protocol import MailboxRefused, Refusal
+from dtp.messaging.mailbox.stamps import DEFAULT_BITS
+from dtp.messaging.mailbox.store import Kept, Tray, access_hash
+from dtp.messaging.person.attachments import Attachment, upload
+from dtp.messaging.person.delivery import LIFETIME, now_ms
+from dtp.messaging.person.pool import ConnectMailbox, MailboxPool, connect_plainly
+from dtp.messaging.tips.errors import LetterForged, LineUnreached, TipError
+from dtp.messaging.tips.letter import TipLetter
+from dtp.messaging.tips.line_store import KeptLetter, LineStore, Tip
+from dtp.messaging.tips.stripping import strip_files
+
+log = logging.getLogger("dtp.messaging")
+
+#: Seconds that one mailbox may take for all that is asked of it at once.
+PATIENCE: Final = 30.0
+#: Envelopes that are fetched at a time.
+_BATCH: Final = 100
+
+_T = TypeVar("_T")
+
+
+class TipLine:
+    """A line. `async with` opens its store; nothing is asked of mailboxes but by `publish`, `collect` and `answer`.
+
+    `mailboxes` and `name` are as last time where they aren't given. `stamp_bits` is the work that a letter takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        store: str | os.PathLike[str],
+        mailboxes: Sequence[str] | None = None,
+        name: str | None = None,
+        stamp_bits: int = DEFAULT_BITS,
+        connect: ConnectMailbox = connect_plainly,
+    ) -> None:
+        self.identity = identity
+        self._path, self._mailboxes, self._name = store, mailboxes, name
+        self._bits, self._connect = stamp_bits, connect
+        self.pool = MailboxPool(connect)
+        #: There from `async with` on.
+        self.card: ContactCard
+        self.store: LineStore
+
+    async def __aenter__(self) -> Self:
+        """Open the store. Raise `StoreFailed`, and `TipError` for a store of another line."""
+        self.store = await asyncio.to_thread(LineStore, self._path)
+        try:
+            self.card = await asyncio.to_thread(self._load_card)
+        except BaseException:
+            self.store.close()
+            raise
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        await self.pool.close()
+        self.store.close()
+
+    def _load_card(self) -> ContactCard:
+        saved = self.store.card()
+        before = ContactCard.parse(saved) if saved else None
+        if before is not None and before.key != self.identity.id.key:
+            raise TipError(f"{self._path} is the store of another line, {before.person_name}")
+        name = self._name if self._name is not None else before.name if before else ""
+        places = self._mailboxes if self._mailboxes is not None else before.mailboxes if before else ()
+        if before is not None and (before.name, before.mailboxes) == (name, tuple(places)):
+            return before
+        sequence = max(now_ms(), before.sequence + 1 if before else 0)
+        card = ContactCard(self.identity.id.key, None, sequence, 0, name, tuple(places)).signed(self.identity)
+        self.store.put_card(card.encode())
+        return card
+
+    async def _run(self, work: Any, *arguments: Any) -> Any:
+        return await asyncio.to_thread(work, *arguments)
+
+    # ---- mailboxes ---------------------------------------------------------------------------------------------
+
+    async def publish(self) -> None:
+        """Have the line's mailboxes keep tips from now on: once a week at least, since keys end.
+
+        Raise `LineUnreached` where none of them does.
+        """
+        made_ms, newest = (await self._run(self.store.sealing_keys, self.identity, now_ms()))[0]
+        # An instance tells nothing of a device without a ratchet: it is the same for the same key.
+        keys = DeviceKeys(
+            *(self.identity.id.key, newest.static_public[:INSTANCE_BYTES], made_ms),
+            olm=NO_RATCHET,
+            sealing=newest.static_public,
+            fallback=NO_RATCHET,
+        ).signed(self.identity)
+        access = access_hash(await self._run(self.store.access))
+
+        async def ask(client: MailboxClient) -> bool:
+            await client.publish(keys.encoded, [])
+            await client.set_access(access, self._bits)
+            try:
+                await client.put_card(self.card)
+            except MailboxRefused as refused:
+                if refused.refusal is not Refusal.OLDER_KEYS:
+                    raise
+                raise TipError(
+                    "the mailbox has a newer card of this line: use the store that signed it"
+                ) from None
+            return True
+
+        await self._ask_each(ask)
+
+    async def _ask_each(self, ask: Any) -> list[Any]:
+        """Return what `ask` gives of each mailbox that could be asked. Raise `LineUnreached` where none could."""
+        found, faults = [], []
+        for address in self.card.mailboxes:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    client = await self._connect(address, self.identity)
+                    try:
+                        found.append(await ask(client))
+                    finally:
+                        await client.close()
+            except TimeoutError:
+                faults.append(f"{address}: no answer in time")
+            except TipError:
+                raise
+            except DtpError as fault:
+                log.info("the mailbox %s: %s", address, fault)
+                faults.append(f"{address}: {fault}")
+        if not found:
+            raise LineUnreached("; ".join(faults) or "the line has no mailbox: give mailboxes=[...]")
+        return found
+
+    async def collect(self) -> int:
+        """Take what mailboxes have for the line, and have those forget it. Return how many letters are new.
+
+        What can't be read is forgotten as well, and counted nowhere: anybody can write anything. Where no more tips
+        are kept (`MAX_TIPS`), letters of others stay where they are. Raise `LineUnreached`, `StoreFailed`.
+        """
+        keys = [each for _, each in await self._run(self.store.sealing_keys, self.identity, now_ms())]
+
+        async def ask(client: MailboxClient) -> int:
+            return sum([await self._collect_tray(client, tray, keys) for tray in Tray])
+
+        return sum(await self._ask_each(ask))
+
+    async def _collect_tray(self, client: MailboxClient, tray: Tray, keys: list[Identity]) -> int:
+        new, after = 0, 0
+        while (kept := await client.fetch(tray, after=after, most=_BATCH)) and kept[-1].id > after:
+            after = kept[-1].id
+            outcomes = await self._run(self._take_all, kept, keys)
+            done = [each.id for each, outcome in zip(kept, outcomes, strict=True) if outcome is not None]
+            await client.acknowledge(done)
+            new += sum(map(bool, outcomes))
+        return new
+
+    def _take_all(self, kept: list[Kept], keys: list[Identity]) -> list[bool | None]:
+        return [self._take(each, keys) for each in kept]
+
+    def _take(self, kept: Kept, keys: list[Identity]) -> bool | None:
+        for key in keys:
+            try:
+                letter = TipLetter.open(kept.envelope, key, self.identity.id.key)
+            except EnvelopeBroken:  # perhaps it is sealed to an older key
+                continue
+            except LetterForged as fault:
+                log.info("a letter to the line: %s", fault)
+                return False
+            return self.store.take(letter, kept.received * 1000)
+        return False
+
+    async def take_post(self, data: bytes, post: str) -> bool:
+        """Keep what came as a message through the chain, `post` its `HOST#DIGEST`. Return whether it is a new letter.
+
+        Raise `EnvelopeBroken`, `LetterForged` for what isn't one.
+        """
+        letter = TipLetter.unpad(data, self.identity.id.key)
+        return bool(await self._run(lambda: self.store.take(letter, now_ms(), post=post)))
+
+    # ---- tips --------------------------------------------------------------------------------------------------
+
+    async def tips(self) -> list[Tip]:
+        """Return all tips, oldest first."""
+        found: list[Tip] = await self._run(self.store.tips)
+        return found
+
+    async def find_tip(self, key: PeerId) -> Tip:
+        """Return the tip of a one-time key. Raise `TipError` for none."""
+        found: Tip | None = await self._run(self.store.tip, key.key)
+        if found is None:
+            raise TipError(f"there is no tip by {key} here")
+        return found
+
+    async def letters(self, tip: Tip) -> list[KeptLetter]:
+        """Return what was written under a tip, in order."""
+        found: list[KeptLetter] = await self._run(self.store.letters, tip.key)
+        return found
+
+    async def mark_read(self, tip: Tip) -> None:
+        """Note that all was read that was written under a tip."""
+        await self._run(self.store.mark_read, tip.key)
+
+    async def forget(self, tip: Tip) -> None:
+        """Delete a tip and all that was written under it, here."""
+        await self._run(self.store.forget, tip.key)
+
+    def attachments(self, letter: TipLetter) -> list[Attachment]:
+        """Return the files of a letter. `save` fetches one, up to the bytes that it is given."""
+        return attachments_of(letter, self.pool)
+
+    async def answer(
+        self, tip: Tip, text: str, *, attachments: Iterable[Path] = (), lock: str = "", as_is: bool = False
+    ) -> TipLetter:
+        """Write under a tip, to whoever has its words. `lock` is a reward's, for it to be claimed.
+
+        Raise `LineUnreached` where no mailbox takes it: it is kept, and `send_waiting` sends it. Raise
+        `MetadataKept`, `TipError` for a tip that came through the chain alone, or says nowhere to answer to.
+        """
+        if tip.reply_to is None:
+            raise TipError(
+                "this tip came through the chain: it is answered there, or says nowhere to answer to"
+            )
+        async with stripped(list(attachments), as_is) as paths:
+            files = await self._upload(paths)
+        letter = TipLetter(self.identity.id.key, tip.key, text, tuple(files), now_ms(), lock=lock)
+        letter.seal(
+            self.identity, self.identity.static_public
+        )  # too long a text is refused before it is kept
+        number = await self._run(self.store.put_answer, letter)
+        await self._send(tip, letter, number)
+        return letter
+
+    async def send_waiting(self) -> int:
+        """Send the answers that no mailbox has taken yet. Return how many still wait."""
+        waiting: list[KeptLetter] = await self._run(self.store.waiting)
+        left = 0
+        for each in waiting:
+            tip: Tip | None = await self._run(self.store.tip, each.letter.recipient)
+            if tip is None:  # forgotten meanwhile
+                continue
+            try:
+                await self._send(tip, each.letter, each.id)
+            except LineUnreached:
+                left += 1
+        return left
+
+    async def _send(self, tip: Tip, letter: TipLetter, number: int) -> None:
+        to = tip.reply_to
+        assert to is not None
+        try:
+            envelope = letter.seal(self.identity, to.sealing)
+        except PeerError as fault:
+            raise TipError(f"nothing can be sealed to what the tip says of itself: {fault}") from None
+
+        async def ask(client: MailboxClient) -> bool:
+            await client.deposit_with_work(to.device, envelope, seconds=LIFETIME, access=to.access)
+            return True
+
+        if not await self.pool.first(to.mailboxes, ask):
+            raise LineUnreached(
+                "no mailbox of the tip takes the answer now; it is kept, and sent with the next"
+            )
+        await self._run(self.store.mark_sent, number)
+
+    async def _upload(self, paths: list[Path]) -> list[Any]:
+        if not paths:
+            return []
+        secret, access = await self._run(self.store.upload_secret), await self._run(self.store.access)
+        for address in self.card.mailboxes:
+            try:
+                client = await self._connect(address, self.identity)
+            except DtpError as fault:
+                log.info("the mailbox %s: %s", address, fault)
+                continue
+            try:
+                return await upload_files(paths, client, address, self.identity.id.key, access, secret)
+            finally:
+                await client.close()
+        raise LineUnreached("none of the line's mailboxes can be reached, which keep attachments")
+
+
+def attachments_of(letter: TipLetter, pool: MailboxPool) -> list[Attachment]:
+    """Return the files of a letter."""
+    return [
+        Attachment(name, size, key, tuple(roots), tuple(places), pool)
+        for name, size, key, roots, places in letter.files
+    ]
+
+
+@asynccontextmanager
+async def stripped(paths: list[Path], as_is: bool) -> AsyncIterator[list[Path]]:
+    """Yield files without what they say of their maker, in a folder that is gone afterwards; `as_is` the same files.
+
+    Raise `MetadataKept`, `TipError`.
+    """
+    if as_is or not paths:
+        yield paths
+        return
+    folder = await asyncio.to_thread(tempfile.TemporaryDirectory)
+    try:
+        yield await asyncio.to_thread(strip_files, paths, Path(folder.name))
+    finally:
+        await asyncio.to_thread(folder.cleanup)
+
+
+async def upload_files(
+    paths: list[Path], client: MailboxClient, address: str, device: bytes, access: bytes, secret: bytes
+) -> list[Any]:
+    """Return what a letter says of files, whose pieces the mailbox at `address` keeps now.
+
+    Raise `MessageError`, and what the mailbox refuses.
+    """
+    told = {"secret": secret, "now_ms": now_ms(), "seconds": LIFETIME}
+    return [[*await upload(path, client, device, access, **told), [address]] for path in paths]  # type: ignore[arg-type]

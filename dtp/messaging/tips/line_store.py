@@ -1,0 +1,212 @@
+"""What the owner of a line keeps: its card, the keys that tips are sealed to, the tips and what was written."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+from dtp.identity import Identity
+from dtp.messaging.database import Database
+from dtp.messaging.ends.envelope import KEY_BYTES
+from dtp.messaging.mailbox.protocol import ACCESS_BYTES
+from dtp.messaging.packing import pack, unpack_saved
+from dtp.messaging.tips.letter import ReplyTo, TipLetter, load_letter
+
+#: SQLite's id of the file: "dtpT".
+_APPLICATION: Final = 0x64747054
+_SCHEMA: Final = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE keys (public BLOB PRIMARY KEY, private BLOB NOT NULL, made_ms INTEGER NOT NULL);
+CREATE TABLE tips (key BLOB PRIMARY KEY, began_ms INTEGER NOT NULL, reply_to BLOB NOT NULL, post TEXT NOT NULL);
+CREATE TABLE letters (
+    id INTEGER PRIMARY KEY, tip BLOB NOT NULL, nonce BLOB NOT NULL, own INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+    unread INTEGER NOT NULL, waits INTEGER NOT NULL, letter BLOB NOT NULL, UNIQUE (tip, own, nonce)
+)
+"""
+#: Tips that are kept until the owner forgets some, and letters of each: who floods fills no disk.
+MAX_TIPS: Final = 10_000
+MAX_LETTERS: Final = 1000
+#: A key is made each week, and forgotten once nothing that a mailbox keeps is sealed to it any more, ms.
+RENEW_MS: Final = 7 * 86_400_000
+KEEP_MS: Final = 40 * 86_400_000
+
+
+@dataclass(frozen=True)
+class Tip:
+    """A tip: the one-time key of whoever gives it, and where answers go."""
+
+    key: bytes
+    began_ms: int
+    reply_to: ReplyTo | None
+    #: The transaction of its newest message through the chain, as `HOST#DIGEST`; "" for none.
+    post: str = ""
+    unread: int = 0
+
+
+@dataclass(frozen=True)
+class KeptLetter:
+    """A letter that is kept. `waits` is true for an answer that no mailbox has yet."""
+
+    id: int
+    letter: TipLetter
+    own: bool
+    at_ms: int
+    unread: bool
+    waits: bool
+
+
+class LineStore:
+    """The file of a line, ":memory:" for one that is gone with the object. Several processes may have it.
+
+    Every method raises `StoreFailed` where it can't.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._database = Database(path, application=_APPLICATION, schema=_SCHEMA)
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self._database.close()
+
+    # ---- facts and keys ----------------------------------------------------------------------------------------
+
+    def card(self) -> bytes:
+        """Return the line's card as it was last signed, b"" for none."""
+        return self._fact("card")
+
+    def put_card(self, card: bytes) -> None:
+        """Keep the card."""
+        with self._database.writing() as db:
+            db.execute("INSERT OR REPLACE INTO facts VALUES ('card', ?)", (card,))
+
+    def access(self) -> bytes:
+        """Return what mailboxes let the line's own attachments in by; made the first time."""
+        return self._made_once("access", ACCESS_BYTES)
+
+    def upload_secret(self) -> bytes:
+        """Return what the keys of the line's attachments come from; made the first time."""
+        return self._made_once("uploads", 32)
+
+    def _made_once(self, name: str, size: int) -> bytes:
+        with self._database.writing() as db:
+            db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, secrets.token_bytes(size)))
+        return self._fact(name)
+
+    def _fact(self, name: str) -> bytes:
+        rows = self._database.rows("SELECT value FROM facts WHERE name = ?", name)
+        return bytes(rows[0][0]) if rows else b""
+
+    def sealing_keys(self, identity: Identity, now_ms: int) -> list[tuple[int, Identity]]:
+        """Return the keys that tips may be sealed to, newest first: when each was made, and the line with that key.
+
+        A new one is made each week; those that nothing is sealed to any more are forgotten, for good.
+        """
+        with self._database.writing() as db:
+            db.execute("DELETE FROM keys WHERE made_ms < ?", (now_ms - KEEP_MS,))
+            ((newest,),) = db.execute("SELECT COALESCE(MAX(made_ms), 0) FROM keys")
+            if newest <= now_ms - RENEW_MS:
+                made = Identity(identity.seed, secrets.token_bytes(KEY_BYTES))
+                db.execute(
+                    "INSERT INTO keys VALUES (?, ?, ?)", (made.static_public, made.static_private, now_ms)
+                )
+        rows = self._database.rows("SELECT made_ms, private FROM keys ORDER BY made_ms DESC")
+        return [(made_ms, Identity(identity.seed, private)) for made_ms, private in rows]
+
+    # ---- tips --------------------------------------------------------------------------------------------------
+
+    def tips(self) -> list[Tip]:
+        """Return all tips, oldest first."""
+        rows = self._database.rows(
+            "SELECT key, began_ms, reply_to, post, (SELECT COUNT(*) FROM letters WHERE tip = key AND unread) "
+            "FROM tips ORDER BY began_ms, key"
+        )
+        return [Tip(key, began, _load_reply(reply), post, unread) for key, began, reply, post, unread in rows]
+
+    def tip(self, key: bytes) -> Tip | None:
+        """Return a tip by its key, None for none."""
+        return next((each for each in self.tips() if each.key == key), None)
+
+    def forget(self, key: bytes) -> None:
+        """Delete a tip and all that was written under it."""
+        with self._database.writing() as db:
+            db.execute("DELETE FROM letters WHERE tip = ?", (key,))
+            db.execute("DELETE FROM tips WHERE key = ?", (key,))
+
+    def take(self, letter: TipLetter, at_ms: int, *, post: str = "") -> bool | None:
+        """Keep a letter of a tip. Return whether it is new; None where there is no room for another tip."""
+        with self._database.writing() as db:
+            known = db.execute("SELECT reply_to FROM tips WHERE key = ?", (letter.sender,)).fetchone()
+            if known is None:
+                ((count,),) = db.execute("SELECT COUNT(*) FROM tips")
+                if count >= MAX_TIPS:
+                    return None
+                db.execute("INSERT INTO tips VALUES (?, ?, x'', '')", (letter.sender, at_ms))
+            ((count,),) = db.execute("SELECT COUNT(*) FROM letters WHERE tip = ?", (letter.sender,))
+            if count >= MAX_LETTERS:
+                return False
+            new = db.execute(
+                "INSERT OR IGNORE INTO letters (tip, nonce, own, at_ms, unread, waits, letter) "
+                "VALUES (?, ?, 0, ?, 1, 0, ?)",
+                (letter.sender, letter.nonce, at_ms, letter.save()),
+            ).rowcount
+            if new and letter.reply_to is not None and not post:
+                reply_to = _with_known(letter.reply_to, _load_reply(known[0]) if known else None)
+                db.execute(
+                    "UPDATE tips SET reply_to = ? WHERE key = ?", (pack(reply_to.fields()), letter.sender)
+                )
+            if new and post:
+                db.execute("UPDATE tips SET post = ? WHERE key = ?", (post, letter.sender))
+        return bool(new)
+
+    # ---- letters -----------------------------------------------------------------------------------------------
+
+    def letters(self, key: bytes) -> list[KeptLetter]:
+        """Return what was written under a tip, in the order in which it came and went."""
+        return self._letters("tip = ?", key)
+
+    def waiting(self) -> list[KeptLetter]:
+        """Return the answers that no mailbox has yet."""
+        return self._letters("waits")
+
+    def _letters(self, which: str, *values: bytes) -> list[KeptLetter]:
+        rows = self._database.rows(
+            f"SELECT id, letter, own, at_ms, unread, waits FROM letters WHERE {which} ORDER BY id", *values
+        )
+        return [
+            KeptLetter(number, load_letter(saved), bool(own), at, bool(unread), bool(waits))
+            for number, saved, own, at, unread, waits in rows
+        ]
+
+    def mark_read(self, key: bytes) -> None:
+        """Note that all was read that was written under a tip."""
+        with self._database.writing() as db:
+            db.execute("UPDATE letters SET unread = 0 WHERE tip = ? AND unread", (key,))
+
+    def put_answer(self, letter: TipLetter) -> int:
+        """Keep an answer that is to be sent, and return its number."""
+        with self._database.writing() as db:
+            number = db.execute(
+                "INSERT INTO letters (tip, nonce, own, at_ms, unread, waits, letter) VALUES (?, ?, 1, ?, 0, 1, ?)",
+                (letter.recipient, letter.nonce, letter.sent_ms, letter.save()),
+            ).lastrowid
+        assert number is not None
+        return number
+
+    def mark_sent(self, number: int) -> None:
+        """Note that a mailbox has an answer."""
+        with self._database.writing() as db:
+            db.execute("UPDATE letters SET waits = 0 WHERE id = ?", (number,))
+
+
+def _load_reply(saved: bytes) -> ReplyTo | None:
+    return ReplyTo.read(unpack_saved(saved)) if saved else None
+
+
+def _with_known(new: ReplyTo, known: ReplyTo | None) -> ReplyTo:
+    """Return where answers go now: the mailbox that was used last, and those from before."""
+    if known is None or known.device != new.device:
+        return new
+    places = tuple(dict.fromkeys((*new.mailboxes, *known.mailboxes)))[:4]
+    return ReplyTo(new.device, new.access, new.sealing, places)

@@ -1,0 +1,160 @@
+"""What files say of their makers, taken out: pictures and pages are drawn anew, by Pillow and PDFium.
+
+Nothing is left of a file but what one sees: no camera, place, author, date, editing history or embedded file. What
+one sees may still tell, and so may how a picture was scaled. Files of other kinds aren't sent, unless as they are.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from dtp.messaging.tips.errors import MetadataKept, TipError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: Pixels of a picture, or of a page, that are drawn: a small file can say that it has a million times as many.
+MAX_PIXELS: Final = 100_000_000
+#: Pages of a document.
+MAX_PAGES: Final = 300
+#: Bytes of a file that is looked at.
+MAX_BYTES: Final = 256 * 1024 * 1024
+#: Dots per inch of a page that is drawn, and the quality of JPEG.
+_DOTS: Final = 150
+_QUALITY: Final = 90
+_POINTS: Final = 72
+#: Without these Pillow writes when a document was made, and by what.
+_NOTHING_SAID: Final[dict[str, Any]] = {
+    "title": "", "producer": "", "creator": "", "creationDate": None, "modDate": None
+}  # fmt: skip
+#: The endings of names, and how a file of each is made anew; text is kept as it is.
+_PICTURES: Final = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
+_TEXTS: Final = frozenset({".txt", ".md", ".csv"})
+#: What each mode of a picture is drawn in: colours alone, or colours and what shows through.
+_MODES: Final = {"L": "L", "1": "L", "RGB": "RGB", "RGBA": "RGBA", "LA": "RGBA", "PA": "RGBA", "P": "RGBA"}
+
+
+def strip_files(paths: Iterable[Path], folder: Path) -> list[Path]:
+    """Return files in `folder` with what one sees of others, under names that say nothing: `file-1.jpg`.
+
+    Raise `MetadataKept` where one can't be stripped, `TipError` where one can't be read.
+    """
+    return [_strip(path, folder, f"file-{number}") for number, path in enumerate(paths, 1)]
+
+
+def _strip(path: Path, folder: Path, name: str) -> Path:
+    kind = path.suffix.lower()
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise MetadataKept(f"{path.name} has more than {MAX_BYTES} bytes: metadata is taken out of less")
+        if kind in _TEXTS:
+            return _copy_text(path, folder / f"{name}{kind}")
+        if kind in _PICTURES:
+            return _draw_picture(path, folder / f"{name}{kind}", _PICTURES[kind])
+        if kind == ".pdf":
+            return _draw_pages(path, folder / f"{name}.pdf")
+    except OSError as fault:
+        raise TipError(f"{path.name} can't be read: {fault.strerror or fault}") from fault
+    known = ", ".join(sorted({*_PICTURES, *_TEXTS, ".pdf"}))
+    raise MetadataKept(
+        f"what {path.name} says of its maker can't be taken out: that is done for {known}. Send it as one of these, "
+        "or as it is (--as-is)"
+    )
+
+
+def _copy_text(path: Path, target: Path) -> Path:
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise MetadataKept(f"{path.name} isn't text, whatever its name says") from None
+    if "\0" in text:
+        raise MetadataKept(f"{path.name} isn't text, whatever its name says")
+    target.write_bytes("\n".join(text.splitlines()).encode() + b"\n")  # line ends tell systems apart
+    return target
+
+
+def _draw_picture(path: Path, target: Path, form: str) -> Path:
+    image, ops = _pillow()
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")  # of pictures that are large: their size is looked at here
+        try:
+            found = stack.enter_context(image.open(path, formats=tuple({*_PICTURES.values()})))
+            if getattr(found, "n_frames", 1) > 1:
+                raise MetadataKept(f"{path.name} has several pictures: send them one by one")
+            _check_size(path, found.size)
+            found.load()
+        except (OSError, ValueError, SyntaxError, image.DecompressionBombError) as fault:  # as Pillow has it
+            raise MetadataKept(f"{path.name} can't be drawn: {fault}") from None
+        _save(_redraw(image, ops.exif_transpose(found), form), target, form)
+    return target
+
+
+def _redraw(image: Any, found: Image, form: str) -> Image:
+    """Return a picture of the same pixels and nothing else: no profile, no text, no palette."""
+    mode = _MODES.get(found.mode, "RGB")
+    if form == "JPEG" and mode == "RGBA":
+        mode = "RGB"
+    plain = found.convert(mode)
+    made: Image = image.frombytes(plain.mode, plain.size, plain.tobytes())
+    return made
+
+
+def _save(made: Image, target: Path, form: str) -> None:
+    options: dict[str, Any] = {"lossless": True} if form == "WEBP" else {}
+    if form == "JPEG":
+        options = {"quality": _QUALITY}
+    made.save(target, format=form, **options)
+
+
+def _draw_pages(path: Path, target: Path) -> Path:
+    image, _ = _pillow()
+    try:
+        import pypdfium2
+    except ImportError:
+        raise _missing() from None
+    try:
+        document = pypdfium2.PdfDocument(path)
+    except pypdfium2.PdfiumError as fault:
+        raise MetadataKept(f"{path.name} can't be drawn: {fault}") from None
+    try:
+        if not 0 < len(document) <= MAX_PAGES:
+            raise MetadataKept(f"{path.name} has {len(document)} pages: 1 to {MAX_PAGES} are drawn")
+        for number in range(len(document)):  # one page at a time is in memory
+            drawn = _draw_page(image, path, document[number])
+            drawn.save(
+                *(target, "PDF"), append=number > 0, resolution=_DOTS, quality=_QUALITY, **_NOTHING_SAID
+            )
+    finally:
+        document.close()
+    return target
+
+
+def _draw_page(image: Any, path: Path, page: Any) -> Image:
+    scale = _DOTS / _POINTS
+    _check_size(path, [round(each * scale) for each in page.get_size()])
+    drawn = page.render(scale=scale).to_pil()
+    page.close()
+    return _redraw(image, drawn, "JPEG")
+
+
+def _check_size(path: Path, size: Sequence[int]) -> None:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise MetadataKept(f"{path.name} has {size[0] * size[1]} pixels: {MAX_PIXELS} are drawn at most")
+
+
+def _pillow() -> tuple[Any, Any]:
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        raise _missing() from None
+    return Image, ImageOps
+
+
+def _missing() -> TipError:
+    return TipError("taking metadata out needs two libraries: pip install 'dtp-sockets[tips]'")

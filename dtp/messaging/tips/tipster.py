@@ -1,0 +1,193 @@
+"""Whoever gives a tip: one-time keys, no store, and the words to come back with from anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from dtp.errors import DtpError
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.ends.keys import INSTANCE_BYTES, NO_RATCHET, DeviceKeys
+from dtp.messaging.errors import EnvelopeBroken, MessageError
+from dtp.messaging.mailbox.protocol import MailboxRefused, Refusal
+from dtp.messaging.mailbox.store import Tray, access_hash
+from dtp.messaging.person.attachments import Attachment
+from dtp.messaging.person.delivery import LIFETIME, now_ms
+from dtp.messaging.person.pool import ConnectMailbox, MailboxPool, connect_plainly
+from dtp.messaging.tips.errors import LetterForged, LineUnreached, TipError
+from dtp.messaging.tips.letter import ReplyTo, TipLetter
+from dtp.messaging.tips.line import PATIENCE, attachments_of, stripped, upload_files
+from dtp.messaging.tips.words import TipWords
+
+log = logging.getLogger("dtp.messaging")
+
+#: Seconds for a letter with attachments.
+_SENDING: Final = 600.0
+_BATCH: Final = 100
+#: Answers of one mailbox that are read: a mailbox that makes up more is not listened to.
+_ANSWERS: Final = 2000
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a tip's mailboxes have: the line's letters, and whether every mailbox could be asked."""
+
+    letters: list[TipLetter]
+    complete: bool
+
+
+class Tipster:
+    """A tip to a line, by its card. `async with` ends what was connected. Nothing is kept on this machine."""
+
+    def __init__(
+        self, card: ContactCard, words: TipWords | None = None, *, connect: ConnectMailbox = connect_plainly
+    ) -> None:
+        if card.account is not None:
+            raise TipError("that is a person's card, not a line's: write to it with 'dtp message send'")
+        self.card = card
+        self.words = words or TipWords.make()
+        self._connect = connect
+        self.pool = MailboxPool(connect)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        await self.pool.close()
+
+    @property
+    def reply_to(self) -> ReplyTo:
+        """Where answers go, but for the mailboxes."""
+        return ReplyTo(self.words.device.id.key, self.words.access, self.words.key.static_public)
+
+    async def send(self, text: str, *, attachments: Iterable[Path] = (), as_is: bool = False) -> TipLetter:
+        """Write to the line, and return the letter once a mailbox of the line has it on its disk.
+
+        Attachments are stripped of what they say of their maker, unless `as_is`. Raise `MetadataKept`, `TipError`,
+        `MessageTooLong` before anything is sent; `LineUnreached`.
+        """
+        async with stripped(list(attachments), as_is) as paths:
+            return await self._send_somewhere(text, paths)
+
+    async def _send_somewhere(self, text: str, paths: list[Path]) -> TipLetter:
+        faults = []
+        for address in self.card.mailboxes:
+            try:
+                async with asyncio.timeout(_SENDING if paths else 2 * PATIENCE):
+                    return await self._send(address, text, paths)
+            except TimeoutError:
+                faults.append(f"{address}: no answer in time")
+            except MessageError:  # of what is to be sent, whatever the mailbox
+                raise
+            except DtpError as fault:
+                log.info("the mailbox %s: %s", address, fault)
+                faults.append(f"{address}: {fault}")
+        raise LineUnreached("; ".join(faults) or "the line's card names no mailbox")
+
+    async def _send(self, address: str, text: str, paths: list[Path]) -> TipLetter:
+        """Send it by one mailbox: as the tip's device where that collects, as nobody where the letter is left."""
+        words, device = self.words, self.words.device.id.key
+        client = await self._connect(address, words.device)
+        try:
+            await client.publish(self._keys(), [])
+            await client.set_access(access_hash(words.access), 0)
+            files = await upload_files(paths, client, address, device, words.access, words.upload_secret)
+        finally:
+            await client.close()
+        reply_to = ReplyTo(device, words.access, words.key.static_public, (address,))
+        letter = TipLetter(words.key.id.key, self.card.key, text, tuple(files), reply_to=reply_to)
+        client = await self._connect(address, None)
+        try:
+            bundle = await client.get_keys(self.card.key, now_ms())
+            envelope = letter.seal(words.key, bundle.keys.sealing)
+            await client.deposit_with_work(self.card.key, envelope, seconds=LIFETIME)
+        finally:
+            await client.close()
+        return letter
+
+    def _keys(self) -> bytes:
+        device = self.words.device
+        keys = DeviceKeys(
+            *(device.id.key, device.static_public[:INSTANCE_BYTES], now_ms()),
+            olm=NO_RATCHET,
+            sealing=device.static_public,
+            fallback=NO_RATCHET,
+        )
+        return keys.signed(device).encoded
+
+    async def read(self) -> Seen:
+        """Return what the line's owner has written under this tip: all that mailboxes still keep, oldest first.
+
+        Nothing is taken away by that: the words open it again. Raise `LineUnreached` where no mailbox could be asked,
+        `TipError` where none knows the tip.
+        """
+        found: dict[bytes, TipLetter] = {}
+        asked, known, faults = 0, False, []
+        for address in self.card.mailboxes:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    letters = await self._read(address)
+            except (DtpError, TimeoutError) as fault:
+                faults.append(f"{address}: {fault or 'no answer in time'}")
+                continue
+            asked += 1
+            known = known or letters is not None
+            found |= {each.nonce: each for each in letters or []}
+        if not asked:
+            raise LineUnreached("; ".join(faults) or "the line's card names no mailbox")
+        if not known and not faults:
+            raise TipError("no mailbox of this line knows a tip with these words: are they for another line?")
+        return Seen(sorted(found.values(), key=lambda each: (each.sent_ms, each.nonce)), not faults)
+
+    async def _read(self, address: str) -> list[TipLetter] | None:
+        """Return the letters of one mailbox, None where it doesn't know the tip."""
+        client = await self._connect(address, self.words.device)
+        try:
+            try:
+                await client.status()
+            except MailboxRefused as refused:
+                if refused.refusal is Refusal.UNKNOWN_RECIPIENT:
+                    return None
+                raise
+            letters: list[TipLetter] = []
+            after = 0
+            while len(letters) < _ANSWERS and (
+                kept := await client.fetch(Tray.KNOWN, after=after, most=_BATCH)
+            ):
+                if kept[-1].id <= after:
+                    break
+                after = kept[-1].id
+                letters += [letter for each in kept if (letter := self._open(each.envelope)) is not None]
+            return letters
+        finally:
+            await client.close()
+
+    def _open(self, envelope: bytes) -> TipLetter | None:
+        """Return a letter of the line; None for what anybody else has put there."""
+        try:
+            letter = TipLetter.open(envelope, self.words.key, self.words.key.id.key)
+        except (EnvelopeBroken, LetterForged) as fault:
+            log.info("a letter to the tip: %s", fault)
+            return None
+        return letter if letter.sender == self.card.key else None
+
+    def attachments(self, letter: TipLetter) -> list[Attachment]:
+        """Return the files of a letter. `save` fetches one, up to the bytes that it is given."""
+        return attachments_of(letter, self.pool)
+
+    async def forget(self) -> None:
+        """Have the line's mailboxes forget the tip, and all answers that they keep. What was told stays told."""
+        for address in self.card.mailboxes:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    client: Any = await self._connect(address, self.words.device)
+                    try:
+                        await client.leave()
+                    finally:
+                        await client.close()
+            except (DtpError, TimeoutError) as fault:
+                log.info("the mailbox %s: %s", address, fault)

@@ -1,0 +1,85 @@
+"""The words that whoever gives a tip comes back with: all its keys come from them, and nothing else is kept.
+
+Source: docs/tips.md, "The words".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from dtp.identity import Identity
+from dtp.messaging.mailbox.protocol import ACCESS_BYTES
+from dtp.messaging.tips.errors import TipError, WordsWrong
+
+if TYPE_CHECKING:
+    from mnemonic import Mnemonic
+
+#: Bytes that the words stand for, and how many words that are: BIP 39 adds a checksum of four bits.
+ENTROPY_BYTES: Final = 16
+COUNT: Final = 12
+
+
+def _library() -> Mnemonic:
+    try:
+        from mnemonic import Mnemonic
+    except ImportError:
+        raise TipError("words of tips need a library: pip install 'dtp-sockets[tips]'") from None
+    return Mnemonic("english")
+
+
+@dataclass(frozen=True)
+class TipWords:
+    """What twelve words stand for. No network: the same words are the same keys everywhere."""
+
+    entropy: bytes = field(repr=False)
+
+    @classmethod
+    def make(cls) -> TipWords:
+        """Return new ones, from the system's randomness."""
+        return cls(secrets.token_bytes(ENTROPY_BYTES))
+
+    @classmethod
+    def parse(cls, text: str) -> TipWords:
+        """Return what words stand for, in capital letters or not. Raise `WordsWrong`."""
+        library, words = _library(), text.lower().split()
+        if len(words) != COUNT:
+            raise WordsWrong(f"a tip has {COUNT} words, and these are {len(words)}")
+        for number, word in enumerate(words, 1):
+            if word not in library.wordlist:
+                raise WordsWrong(f"word {number} is none that a tip has: is it mistyped?")
+        if not library.check(" ".join(words)):
+            raise WordsWrong("these words don't belong together: one is another one, or two are exchanged")
+        return cls(bytes(library.to_entropy(words)))
+
+    @property
+    def text(self) -> str:
+        """The words, with blanks between."""
+        words: str = _library().to_mnemonic(self.entropy)
+        return words
+
+    @cached_property
+    def key(self) -> Identity:
+        """The key that signs what the tip says and what it is rewarded by; answers are sealed to its static key."""
+        return Identity(self._derive(b"sign", 32), self._derive(b"seal", 32))
+
+    @cached_property
+    def device(self) -> Identity:
+        """Who collects answers from mailboxes: another key, since the chain and the owner see the tip's."""
+        return Identity(self._derive(b"post", 32), self._derive(b"dial", 32))
+
+    @cached_property
+    def access(self) -> bytes:
+        """What the mailbox knows the line's owner by."""
+        return self._derive(b"access", ACCESS_BYTES)
+
+    @cached_property
+    def upload_secret(self) -> bytes:
+        """What the keys of attachments come from."""
+        return self._derive(b"files", 32)
+
+    def _derive(self, what: bytes, size: int) -> bytes:
+        return hashlib.blake2b(what, key=self.entropy, digest_size=size, person=b"dtp.tip.words").digest()

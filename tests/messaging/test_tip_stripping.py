@@ -1,0 +1,149 @@
+"""Files of tips are drawn anew: nothing is left of what they say of their maker, and bombs don't go off."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import pypdfium2
+import pytest
+from PIL import Image, PngImagePlugin
+
+from dtp.messaging.tips.errors import MetadataKept, TipError
+from dtp.messaging.tips.stripping import MAX_PAGES, MAX_PIXELS, strip_files
+
+SECRET = b"THE-MAKER-OF-THIS"
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+def noise(size: tuple[int, int] = (60, 40)) -> Image.Image:
+    return Image.effect_noise(size, 60).convert("RGB")
+
+
+def exif() -> Image.Exif:
+    made = Image.Exif()
+    made[0x010F] = SECRET.decode()
+    made[0x0112] = 6  # it lies on its side
+    return made
+
+
+def pages(path: Path) -> tuple[int, dict[str, str]]:
+    """Return how many pages a document has, and what it says of itself."""
+    document = pypdfium2.PdfDocument(path)
+    try:
+        return len(document), {name: said for name, said in document.get_metadata_dict().items() if said}
+    finally:
+        document.close()
+
+
+def marked(folder: Path, kind: str) -> Path:
+    """Return a file that says who has made it, in the places that its form has for that."""
+    path = folder / f"{SECRET.decode()}.{kind}"
+    match kind:
+        case "png":
+            texts = PngImagePlugin.PngInfo()
+            texts.add_text("Author", SECRET.decode())
+            noise().save(path, pnginfo=texts, exif=exif(), icc_profile=SECRET * 50)
+        case "pdf":
+            noise().save(path, author=SECRET.decode(), title=SECRET.decode(), creator=SECRET.decode())
+        case "txt":
+            path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
+        case _:
+            noise().save(path, exif=exif(), icc_profile=SECRET * 50, xmp=SECRET * 2, comment=SECRET)
+    if kind == "pdf":
+        assert pages(path)[1]["Author"] == SECRET.decode()
+    elif kind != "txt":
+        assert SECRET in path.read_bytes()
+    with path.open("ab") as file:  # behind its end, where viewers don't look
+        file.write(b"" if kind == "txt" else SECRET)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["jpg", "jpeg", "png", "webp", "pdf", "txt"])
+def test_what_a_file_says_of_its_maker_is_gone_and_so_is_its_name(tmp_path: Path, out: Path, kind: str):
+    (made,) = strip_files([marked(tmp_path, kind)], out)
+    assert made == out / f"file-1.{kind}"
+    data = made.read_bytes()
+    assert SECRET not in data
+    match kind:
+        case "txt":
+            assert data == b"one\ntwo\n"
+        case "pdf":
+            assert pages(made) == (1, {})
+            assert SECRET.decode().encode("utf-16-be") not in data
+        case _:
+            with Image.open(made) as found:
+                assert found.size == (40, 60)  # turned as it is looked at
+                assert not found.getexif()
+                assert not {*found.info} & {"exif", "icc_profile", "xmp", "comment", "Author"}
+
+
+def test_a_picture_looks_the_same_where_its_form_loses_nothing(tmp_path: Path, out: Path):
+    shown = noise().convert("RGBA")
+    shown.putalpha(100)
+    shown.save(tmp_path / "a.png")
+    noise().convert("P").save(tmp_path / "b.png")
+    noise().convert("L").save(tmp_path / "c.webp", lossless=True)
+    made = strip_files([tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.webp"], out)
+    for before, after in zip(("a.png", "b.png", "c.webp"), made, strict=True):
+        with Image.open(tmp_path / before) as one, Image.open(after) as other:
+            assert one.convert("RGBA").tobytes() == other.convert("RGBA").tobytes()
+
+
+def test_the_same_document_is_the_same_file_whenever_it_is_drawn(tmp_path: Path, out: Path):
+    path = tmp_path / "two pages.pdf"
+    noise().save(path, save_all=True, append_images=[noise((80, 50))])
+    (first,) = strip_files([path], out)
+    before = first.read_bytes()
+    (second,) = strip_files([path], out)
+    assert second.read_bytes() == before
+    assert pages(first) == (2, {})
+
+
+def test_files_that_cannot_be_stripped_are_refused_by_name(tmp_path: Path, out: Path):
+    moving = [noise(), noise()]
+    moving[0].save(tmp_path / "moving.webp", save_all=True, append_images=moving[1:])
+    for name, data in (
+        ("letter.docx", b"PK\x03\x04"),
+        ("noise.jpg", b"no picture"),
+        ("noise.pdf", b"no document"),
+        ("binary.txt", b"\xff\xfe\x00"),
+        ("zero.txt", b"a\0b"),
+        ("gif.png", b"GIF89a" + bytes(20)),
+    ):
+        (tmp_path / name).write_bytes(data)
+    for path in sorted(tmp_path.glob("*.*")):
+        with pytest.raises(MetadataKept, match=path.name):
+            strip_files([path], out)
+    with pytest.raises(TipError, match="can't be read"):
+        strip_files([tmp_path / "missing.png"], out)
+    assert [*out.iterdir()] == []
+
+
+def test_bombs_do_not_go_off(tmp_path: Path, out: Path):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    size = 200_000  # 40,000,000,000 pixels in some bytes
+    head = struct.pack(">IIBBBBB", size, size, 8, 0, 0, 0, 0)
+    bomb = tmp_path / "bomb.png"
+    bomb.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))))
+    vast = tmp_path / "vast.pdf"
+    noise().save(vast, resolution=0.1)
+    long = tmp_path / "long.pdf"
+    Image.new("L", (1, 1)).save(long, save_all=True, append_images=[Image.new("L", (1, 1))] * MAX_PAGES)
+    assert size * size > MAX_PIXELS
+    for path in (bomb, vast, long):
+        with pytest.raises(MetadataKept):
+            strip_files([path], out)
+    huge = tmp_path / "huge.txt"
+    with huge.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(MetadataKept):
+        strip_files([huge], out)
