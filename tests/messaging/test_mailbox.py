@@ -404,3 +404,10 @@ def test_requests_and_answers_are_checked(data: bytes) -> None:
     for parse in (parse_request, parse_answer):
         with pytest.raises(MailboxMalformed):
             parse(data)
+
+
+@pytest.mark.parametrize("burst", [1, 3, 1000])
+def test_as_many_are_let_in_as_is_said_whatever_the_clock_shows(burst: int) -> None:
+    for now in (0.0, 0.1, 1234.56789, 16_000.123456789, 9e6 + 1 / 3):
+        limiter = Limiter(burst, 0.1, 10)
+        assert [limiter.take("a", now) for _ in range(burst + 1)] == [True] * burst + [False]

@@ -8,6 +8,8 @@ from typing import Final
 
 MIB: Final = 1024 * 1024
 DAY: Final = 86_400
+#: The part of a pause that sums of times may be off by: without it one in some is refused that is allowed.
+_ROUNDING: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Limiter:
     def take(self, source: str, now: float) -> bool:
         """Return whether `source` may at time `now`, seconds, and count it then."""
         due = max(self._due.pop(source, now), now) + self._pause
-        allowed = due - now <= self._tolerance
+        allowed = due - now <= self._tolerance + _ROUNDING * self._pause
         self._due[source] = due if allowed else due - self._pause
         while len(self._due) > self._most:
             self._due.popitem(last=False)
