@@ -91,14 +91,19 @@ class Lab:
         rule = f"add rule ip lab pre iifname wan meta l4proto tcp dnat to {host}"
         _run(*self.command(nat, "nft", *rule.split()))
 
+    def rules(self, host: str, text: str) -> None:
+        """Have `nft` read rules on a host."""
+        _run(*self.command(host, "nft", "-f", "-"), text=text)
+
     def ip(self, host: str, *arguments: str) -> None:
         """`ip` on a host."""
         _run("ip", "-n", self.name(host), *arguments)
 
 
 @contextlib.contextmanager
-def lab(kind_a: str, kind_b: str) -> Iterator[Lab]:
-    """Make it, and take it away at the end."""
+def lab(kind_a: str, kind_b: str, outside: str = "203.0.113") -> Iterator[Lab]:
+    """Make it, and take it away at the end. `outside` is the public network: another one where programs look whether
+    an address is a public one."""
     made = Lab(f"dtp{os.getpid()}x{next(_NUMBERS)}")
     hosts = ("pub", "nata", "natb", "a", "b")
     try:
@@ -106,18 +111,18 @@ def lab(kind_a: str, kind_b: str) -> Iterator[Lab]:
             _run("ip", "netns", "add", made.name(host))
             made.ip(host, "link", "set", "lo", "up")
         made.ip("pub", "link", "add", "br0", "type", "bridge")
-        made.ip("pub", "addr", "add", "203.0.113.1/24", "dev", "br0")
+        made.ip("pub", "addr", "add", f"{outside}.1/24", "dev", "br0")
         made.ip("pub", "link", "set", "br0", "up")
         for number, (host, nat, kind) in enumerate((("a", "nata", kind_a), ("b", "natb", kind_b)), 1):
-            _join(made, host, nat, number, kind)
+            _join(made, host, nat, number, kind, f"{outside}.1{number}")
         yield made
     finally:
         for host in hosts:
             subprocess.run(["ip", "netns", "del", made.name(host)], capture_output=True, check=False)
 
 
-def _join(made: Lab, host: str, nat: str, number: int, kind: str) -> None:
-    inside, router, outside = f"10.{number}.0.2", f"10.{number}.0.1", f"203.0.113.1{number}"
+def _join(made: Lab, host: str, nat: str, number: int, kind: str, outside: str) -> None:
+    inside, router = f"10.{number}.0.2", f"10.{number}.0.1"
     made.ip(nat, "link", "add", "lan", "type", "veth", "peer", "name", "eth0", "netns", made.name(host))
     made.ip(nat, "link", "add", "wan", "type", "veth", "peer", "name", f"to{nat}", "netns", made.name("pub"))
     for place, address, device in (
@@ -132,4 +137,4 @@ def _join(made: Lab, host: str, nat: str, number: int, kind: str) -> None:
     _run(*made.command(nat, "sysctl", "-q", "-w", "net.ipv4.ip_forward=1"))
     incoming, outgoing = KINDS[kind]
     rules = _RULES.format(incoming=incoming.format(host=inside), outgoing=outgoing)
-    _run(*made.command(nat, "nft", "-f", "-"), text=rules)
+    made.rules(nat, rules)

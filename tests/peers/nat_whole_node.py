@@ -1,6 +1,7 @@
 """A `dtp.Node` of the NAT lab, as a program. What it knows of itself are lines of JSON on standard output.
 
-`public [TOPIC]`; `hidden PUBLIC`; `asking PUBLIC PEER`; `member PUBLIC`, where PUBLIC is what `public` says.
+`public [TOPIC] [HOST]`; `hidden PUBLIC`; `mapped PUBLIC`; `asking PUBLIC PEER`; `member PUBLIC`, where PUBLIC is what
+`public` says.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ async def until(condition: Any) -> None:
         await asyncio.sleep(0.05)
 
 
-async def public(topic: str = "") -> None:
+async def public(topic: str = "", host: str = "203.0.113.1") -> None:
     node = Node(
-        listen=["tcp://203.0.113.1:7000", "quic://203.0.113.1:7000"],
+        listen=[f"tcp://{host}:7000", f"quic://{host}:7000"],
         relay=True,
         discover=["dht"],
-        dht={"bind": ("203.0.113.1", 7001)},
+        dht={"bind": (host, 7001)},
     )
     async with node:
-        say(bootstrap=[str(node.addresses[0]), "203.0.113.1:7001"])
+        say(bootstrap=[str(node.addresses[0]), f"{host}:7001"])
         async with AsyncExitStack() as stack:
             if topic:
                 await stack.enter_async_context(node.topic(topic))
@@ -65,6 +66,17 @@ async def hidden(bootstrap: str) -> None:
             await until(lambda: node.dht.node.client)
         say(peer=str(node.identity.id), verdict=verdict, addresses=list(node.record.addresses))
         await until_told()
+
+
+async def mapped(bootstrap: str) -> None:
+    """Isn't dialled at first, asks the router for its ports, and is dialled then."""
+    node = behind_nat(bootstrap, services={"echo": echo})
+    async with node:
+        await until(lambda: node.dialability.verdict is False)
+        await until(lambda: node.dialability.verdict is True)
+        say(address=str(node.identity.id), addresses=list(node.record.addresses))
+        await until_told()
+    say(closed=True)
 
 
 async def connected(node: Node, address: str) -> Connection:
@@ -113,6 +125,7 @@ if __name__ == "__main__":
 
     async def main() -> None:
         async with asyncio.timeout(120):
-            await {"public": public, "hidden": hidden, "asking": asking, "member": member}[role](*arguments)
+            roles = {"public": public, "hidden": hidden, "mapped": mapped, "asking": asking, "member": member}
+            await roles[role](*arguments)
 
     asyncio.run(main())

@@ -15,8 +15,11 @@ class Router:
 
     lanaddr = "10.0.0.5"
 
-    def __init__(self, *, outside: str = "8.8.4.4", taken: bool = False, fails: str = "") -> None:
-        self.outside, self.taken, self.fails = outside, taken, fails
+    def __init__(
+        self, *, outside: str = "8.8.4.4", taken: int = 0, fails: str = "", for_good: bool = False
+    ) -> None:
+        """`taken` of the ports that are asked for are given away already; `for_good`: it gives them so only."""
+        self.outside, self.taken, self.fails, self.for_good = outside, taken, fails, for_good
         self.calls: list[tuple[Any, ...]] = []
         self.discoverdelay = 0
 
@@ -36,12 +39,16 @@ class Router:
         self._do("externalipaddress")
         return self.outside
 
-    def addanyportmapping(self, port: int, *rest: object) -> int:
-        self._do("any", port, *rest)
-        return port + self.taken
-
-    def addportmapping(self, port: int, *rest: object) -> None:
-        self._do("same", port, *rest)
+    def addportmapping(
+        self, port: int, protocol: str, host: str, inside: int, name: str, remote: str, lease: int
+    ) -> bool:
+        self._do("add", port, protocol, host, inside, name, remote, lease)
+        if self.for_good and lease:
+            raise Exception("OnlyPermanentLeasesSupported")
+        if self.taken:
+            self.taken -= 1
+            raise Exception("ConflictInMappingEntry")
+        return True
 
     def deleteportmapping(self, port: int, protocol: str) -> None:
         self._do("delete", port, protocol)
@@ -50,30 +57,56 @@ class Router:
 def test_a_port_is_asked_for_and_given_back() -> None:
     async def main(router: Router) -> None:
         async with PortMapping(9000, make_client=lambda: router) as mapping:
-            assert mapping.address == f"8.8.4.4:{9000 + router.taken}"
+            assert mapping.address == "8.8.4.4:9000"
         assert mapping.address == ""
 
-    for taken in (False, True):
-        router = Router(taken=taken)
-        asyncio.run(main(router))
-        assert router.calls[-2] == ("any", 9000, "UDP", "10.0.0.5", 9000, "dtp", "", LIFETIME)
-        assert router.calls[-1] == ("delete", 9000 + taken, "UDP")
+    router = Router()
+    asyncio.run(main(router))
+    assert router.calls[-2] == ("add", 9000, "UDP", "10.0.0.5", 9000, "dtp", "", LIFETIME)
+    assert router.calls[-1] == ("delete", 9000, "UDP")
+
+
+def test_where_the_port_is_given_away_it_is_another_one() -> None:
+    router = Router(taken=3)
+
+    async def main() -> None:
+        async with PortMapping(9000, make_client=lambda: router) as mapping:
+            outside = int(mapping.address.rpartition(":")[2])
+            assert 1024 <= outside < 65536
+            assert router.calls[-1] == ("add", outside, "UDP", "10.0.0.5", 9000, "dtp", "", LIFETIME)
+
+    asyncio.run(main())
+    assert sum(call[0] == "add" for call in router.calls) == 4
+
+
+def test_a_router_that_gives_ports_for_good_only_is_asked_for_that() -> None:
+    router = Router(for_good=True)
+
+    async def main() -> None:
+        async with PortMapping(9000, make_client=lambda: router) as mapping:
+            assert mapping.address == "8.8.4.4:9000"
+
+    asyncio.run(main())
+    assert router.calls[-2] == ("add", 9000, "UDP", "10.0.0.5", 9000, "dtp", "", 0)
+    assert router.calls[-1] == ("delete", 9000, "UDP")
 
 
 def test_it_is_renewed_with_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(port_mapping, "RENEW", 0.0)
-    router = Router(taken=True)
+    router = Router(taken=1)
 
     async def main() -> None:
         async with PortMapping(9000, "TCP", make_client=lambda: router):
-            while sum(call[0] == "same" for call in router.calls) < 3:  # noqa: ASYNC110 - threads alone tell
+            while sum(call[0] == "add" for call in router.calls) < 5:  # noqa: ASYNC110 - threads alone tell
                 await asyncio.sleep(0)
 
     asyncio.run(main())
-    assert ("same", 9001, "TCP", "10.0.0.5", 9000, "dtp", "", LIFETIME) in router.calls
+    asked = [call for call in router.calls if call[0] == "add"]
+    assert len({call[1] for call in asked[1:]}) == 1
+    assert {call[7] for call in asked} == {LIFETIME}
 
 
-@pytest.mark.parametrize("call", ["discover", "selectigd", "externalipaddress", "any"])
+@pytest.mark.parametrize("call", ["discover", "selectigd", "externalipaddress", "add"])
 def test_a_router_that_says_no_has_a_name(call: str) -> None:
     async def main() -> None:
         with pytest.raises(PortMappingError):
@@ -90,7 +123,7 @@ def test_a_router_behind_another_nat_is_of_no_use() -> None:
             await PortMapping(9000, make_client=lambda: router).__aenter__()
 
     asyncio.run(main())
-    assert not any(call[0] == "any" for call in router.calls)
+    assert not any(call[0] == "add" for call in router.calls)
 
 
 def test_a_port_that_is_not_taken_back_is_no_error() -> None:
@@ -107,7 +140,16 @@ def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.
         asyncio.run(PortMapping(9000).__aenter__())
 
 
-def test_the_library_has_what_is_called() -> None:
+def test_the_library_takes_what_is_given() -> None:
+    """Where no router was found: each call fails for that, and not for its arguments."""
     miniupnpc = pytest.importorskip("miniupnpc", reason="miniupnpc not installed (the extra upnp)")
-    there = set(dir(miniupnpc.UPnP()))
-    assert {name for name in vars(Router) if not name.startswith("_")} <= there
+    client = miniupnpc.UPnP()
+    assert {name for name in vars(Router) if not name.startswith("_")} <= set(dir(client))
+    for call in (
+        lambda: client.addportmapping(9000, "UDP", "10.0.0.5", 9000, "dtp", "", LIFETIME),
+        lambda: client.deleteportmapping(9000, "UDP"),
+        client.externalipaddress,
+    ):
+        with pytest.raises(Exception, match=r"\w") as caught:
+            call()
+        assert caught.type is Exception  # not TypeError

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import random
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -25,6 +26,8 @@ SEARCH: Final = 1000
 #: Seconds that a mapping is asked for, and when it is renewed: a program that is gone leaves nothing for long.
 LIFETIME: Final = 3600
 RENEW: Final = 1200.0
+#: Ports that are tried in turn when the router has given the one that is wanted away.
+_OTHERS: Final = 4
 _NAME: Final = "dtp"
 
 
@@ -47,8 +50,9 @@ def _client() -> Any:
 class PortMapping:
     """A port of the router that leads to `port` here, while this is open: `async with`.
 
-    `protocol` is "UDP" for `quic:` and "TCP" for all else. Where the router has given the same port away, any other
-    one is taken. `address` is what others dial; it is renewed, and given back at the end.
+    `protocol` is "UDP" for `quic:` and "TCP" for all else. Where the router has given the same port away, another
+    one is taken. `address` is what others dial; it is renewed, and given back at the end. A router that gives ports
+    for good only keeps it when the program dies.
     """
 
     def __init__(self, port: int, protocol: str = "UDP", *, make_client: Callable[[], Any] = _client) -> None:
@@ -56,7 +60,7 @@ class PortMapping:
         self._port, self._protocol = port, protocol
         self._make_client = make_client
         self._router: Any = None
-        self._outside = 0
+        self._outside = self._lifetime = 0
         self._renewing = SupervisedTask(self._renew, name="dtp-port-mapping")
         #: Host and port as others dial them, such as "192.0.2.7:9000"; "" while it isn't open.
         self.address = ""
@@ -91,12 +95,28 @@ class PortMapping:
         return str(router.externalipaddress())
 
     def _ask(self) -> None:
-        router = self._router
-        wanted = (self._protocol, router.lanaddr, self._port, _NAME, "", LIFETIME)
+        """Ask for the port that the router gave, again, or for one: its errors don't say what it would give."""
         if self._outside:
-            router.addportmapping(self._outside, *wanted)
-        else:
-            self._outside = int(router.addanyportmapping(self._port, *wanted))
+            self._add(self._outside, self._lifetime)
+            return
+        others = [random.randrange(1024, 1 << 16) for _ in range(_OTHERS)]
+        wanted = [(port, LIFETIME) for port in (self._port, *others)]
+        for outside, lifetime in (*wanted, (self._port, 0)):  # 0: for good, as some routers give them only
+            try:
+                self._add(outside, lifetime)
+            except PortMappingError as error:
+                refusal = error
+            else:
+                self._outside, self._lifetime = outside, lifetime
+                return
+        raise refusal
+
+    def _add(self, outside: int, lifetime: int) -> None:
+        router = self._router
+        try:
+            router.addportmapping(outside, self._protocol, router.lanaddr, self._port, _NAME, "", lifetime)
+        except Exception as error:  # the library raises that itself
+            raise PortMappingError(f"no port of the router: {error}") from error
 
     async def _renew(self) -> None:
         while True:
