@@ -109,6 +109,11 @@ class Carrier(ABC):
         """End now, also in the middle of `close`; what was not sent is dropped. Idempotent. The other side
         sees an error where the carrier has a way to tell it from an orderly end (a Unix socket has none)."""
 
+    def broken_off(self) -> bool:
+        """True if it is known, though reading may be paused, that the other side hears nothing any more: it has not
+        only ended, but broken off. Then what nobody has read of it is given up, and `carrier_lost` follows."""
+        return False
+
     @property
     def held(self) -> int:
         """Bytes that are kept here: written and not yet sent, or come and not yet reported."""

@@ -120,6 +120,12 @@ class _Direction:
         """The receiving end has started."""
         self._schedule()
 
+    @property
+    def error(self) -> CarrierError | None:
+        """By what it has broken off, if it has; the receiving end may not have asked for it yet."""
+        broken = self._items and self._items[-1].due <= self._loop.time()
+        return self._items[-1].error if broken else None
+
     def _add(self, data: memoryview, end: bool = False, error: CarrierError | None = None) -> None:
         due = self._loop.time() + self._link.delay
         if self._link.jitter:
@@ -293,6 +299,12 @@ class MemoryCarrier(Carrier):
         self._cancel_linger()
         if self._receiver is not None:
             self._loop.call_soon(self._receiver.carrier_lost, None)
+
+    def broken_off(self) -> bool:
+        error = self._in.error
+        if error is not None and not self._ended:
+            self._loop.call_soon(self.end_arrived, error)
+        return self._ended or error is not None
 
     # From the directions, always called by the loop.
 

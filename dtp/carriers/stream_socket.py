@@ -153,6 +153,17 @@ class StreamSocketCarrier(Carrier):
         if self._receiver is not None:
             self._loop.call_soon(self._receiver.carrier_lost, None)
 
+    def broken_off(self) -> bool:
+        if self._state is not State.OPEN:
+            return True
+        if self._write_error is None:
+            error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if not error:
+                return False
+            self._write_error = OSError(error, os.strerror(error))
+        self._loop.call_soon(self._end, broken(self._write_error))
+        return True
+
     @property
     def held(self) -> int:
         """Bytes received and not read yet."""

@@ -161,6 +161,9 @@ class WebSocketCarrier(Carrier):
         if self._receiver is not None:
             self._loop.call_soon(self._receiver.carrier_lost, None)
 
+    def broken_off(self) -> bool:
+        return self._below.broken_off()
+
     @property
     def held(self) -> int:
         """Bytes received and not read yet, with those of a message that hasn't come whole."""

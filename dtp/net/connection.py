@@ -70,7 +70,7 @@ class Connection:
         self._loop = loop
         self._buffers = Buffers.of(loop)
         #: How its streams send.
-        self.outlet = Outlet(session, loop, self._buffers, self._after)
+        self.outlet = Outlet(session, loop, self._buffers, self._send_due, driver.account)
         self._drivers = self.outlet.drivers
         self._streams: dict[int, Stream] = {}
         self._waiters = Waiters(loop)
@@ -366,7 +366,7 @@ class Connection:
             self._session.carry_packets(link, driver.carrier.packet_size, self._loop.time())
         self._drivers.append(driver)
         driver.take_over(self, link, self.peer)
-        self.account = self._intake.account = driver.account
+        self.account = self._intake.account = self.outlet.account = driver.account
         self.outlet.flush_soon()
 
     # ---- the end ----------------------------------------------------------------------------------------
@@ -490,8 +490,12 @@ class Connection:
         self._after(self._loop.time())
 
     def _flush(self) -> None:
+        if not self.outlet.put_off():
+            self._send(self._loop.time())
+
+    def _send(self, now: float) -> None:
         """Send what waits, and tell what came of it."""
-        self.outlet.send(self._loop.time())
+        self.outlet.send(now)
         if self._session.has_events:
             self._dispatch()
 
@@ -503,7 +507,12 @@ class Connection:
                 self._budget.note(self, self.source, kept)
 
     def _after(self, now: float) -> None:
-        """After anything happened: tell what did, send what waits, set the timer."""
+        """After anything happened: tell what did, send what waits unless others come first, set the timer."""
+        self._tell()
+        if self._session.ended is not None or not self.outlet.put_off():
+            self._send_due(now)
+
+    def _tell(self) -> None:
         session, outlet = self._session, self.outlet
         if session.has_events or outlet.watch is not None:
             follows = outlet.hold()
@@ -513,15 +522,13 @@ class Connection:
                 outlet.tell_watch()  # what it says about what came goes with what is sent anyway
             finally:
                 outlet.release(follows)
-        outlet.send(now)
-        if session.has_events:
-            self._dispatch()
-        if session.ended is not None:
-            self._finish_drivers()
-        else:
-            self._deadline.update(now)
 
-    def _finish_drivers(self) -> None:
+    def _send_due(self, now: float) -> None:
+        self._tell()
+        self._send(now)
+        if self._session.ended is None:
+            self._deadline.update(now)
+            return
         self._deadline.cancel()
         self._drivers.close()
         self._resumption.cancel()
@@ -534,9 +541,6 @@ class Connection:
             _HANDLERS[type(event)](self, event)
         if self.confirmed and not confirmed and self.on_confirmed is not None:
             self.on_confirmed(self)  # last: it may end the connection
-
-    def _on_ready(self, event: ev.Ready) -> None:
-        self._waiters.wake("ready")
 
     async def wait_ready(self) -> None:
         """Client: wait until the server has admitted this connection; raises its refusal."""
@@ -603,15 +607,9 @@ class Connection:
         if "written" in self._waiters:
             self._waiters.wake("written")
 
-    def _on_streams_allowed(self, event: ev.StreamsAllowed) -> None:
-        self._waiters.wake("streams")
-
     def _on_datagram(self, event: ev.DatagramReceived) -> None:
         self._datagrams.put(event.data)
         self._waiters.wake("datagram")
-
-    def _on_meter(self, event: ev.MeterReceived) -> None:
-        self._meter_inbox.put(event.data)
 
     def _on_pong(self, event: ev.Pong) -> None:
         self._pings.answered(event.token, event.rtt)
@@ -636,7 +634,7 @@ class Connection:
         log.debug("%r: link %d lost: %s", self, event.link.number, event.reason)
         if event.refusal is not None and not self._session.ready:
             self._give_up(HandshakeRefused(event.refusal))
-        self._flush()
+        self._send(self._loop.time())
         self._drivers.close_lost(event.link)
         self._waiters.wake("carrier")
         self._waiters.wake("gone")
@@ -678,7 +676,7 @@ class Connection:
 
 
 _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
-    ev.Ready: Connection._on_ready,
+    ev.Ready: lambda connection, _: connection._waiters.wake("ready"),
     ev.Confirmed: Connection._on_confirmed,
     ev.StreamOpened: Connection._on_stream_opened,
     ev.StreamData: Connection._on_stream_data,
@@ -688,9 +686,9 @@ _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
     ev.StreamStopped: Connection._on_stream_stopped,
     ev.StreamWritable: Connection._on_stream_writable,
     ev.StreamDone: Connection._on_stream_done,
-    ev.StreamsAllowed: Connection._on_streams_allowed,
+    ev.StreamsAllowed: lambda connection, _: connection._waiters.wake("streams"),
     ev.DatagramReceived: Connection._on_datagram,
-    ev.MeterReceived: Connection._on_meter,
+    ev.MeterReceived: lambda connection, event: connection._meter_inbox.put(event.data),
     ev.Pong: Connection._on_pong,
     ev.GoingAway: Connection._on_going_away,
     ev.LinkAttached: Connection._on_link_attached,

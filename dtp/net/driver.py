@@ -23,6 +23,7 @@ from dtp.net.turns.budget import (
     HANDSHAKES,
     HEAVY,
     LEAST,
+    LITTLE,
     REQUEST,
     FrameBudget,
     MoverCount,
@@ -271,7 +272,8 @@ class LinkDriver:
         if isinstance(self._handshake, ServerHandshake):
             buffers = self._buffers
             budget = buffers.last_messages if self._handshake.has_answered else buffers.first_messages
-            if budget.left <= 0:  # many strangers came in this turn: those who are connected come first
+            if budget.left <= 0 or buffers.clock.has_to_wait(self.account):
+                # Many strangers came in this turn, or it is long: those who are connected come first.
                 self._tail = bytes(buffers.read.view[:total])
                 self.carrier.pause_reading()
                 budget.wait(self._go_on_with_handshake, self.account)
@@ -314,10 +316,13 @@ class LinkDriver:
             self.connection._driver_keeps()
 
     def _has_to_wait(self, start: int, end: int) -> bool:
-        """True if there are records, and no room in this turn for as many frames as they may have, or no time."""
+        """True if there are records, and no room in this turn for as many frames as they may have, or no time: then a
+        request of whoever has had less than others is all that is read."""
         buffers = self._buffers
-        has_room = buffers.frames.has_room(end - start, heavy=self._heavy_until > self._loop.time())
-        if has_room and not buffers.clock.has_to_wait(self.account):
+        clock, size = buffers.clock, end - start
+        has_room = buffers.frames.has_room(size, heavy=self._heavy_until > self._loop.time())
+        has_time = clock.has_time or (size <= REQUEST and not clock.has_to_wait(self.account, LITTLE))
+        if has_room and has_time:
             return False
         return _has_record(buffers.read.view, start, end)
 
@@ -342,12 +347,12 @@ class LinkDriver:
         self._backlog.view[:] = buffer.view[start:end]
         assert self.connection is not None
         self.connection._driver_keeps()
-        self._buffers.frames.wait(self._go_on, self.account)
+        self._buffers.frames.wait(self._go_on, self.account, little=end - start <= REQUEST)
 
     def _go_on(self) -> bool:
         """Take a share of what was kept; True if there is more, for a turn to come."""
         backlog = self._backlog
-        if backlog is None or self.closed or self.connection is None:
+        if backlog is None or self.closed or self.connection is None or self.carrier.broken_off():
             self._backlog = None
             return False
         used, more = self._pass_on(backlog, self._backlog_at, backlog.size)

@@ -477,6 +477,41 @@ async def _pauses_reading(near: End, far: End, options: _Options) -> None:
     _orderly(await near.until_lost())
 
 
+async def _breaks_off_only_once_it_has(near: End, far: End, options: _Options) -> None:
+    """An orderly end is no break, and after one of those that are known the end comes, though reading is paused."""
+    _start(near, far)
+    near.write(b"x")
+    await far.until_received(b"x")
+    far.carrier.pause_reading()
+    near.write(b"y")
+    near.close()
+    await settle()
+    if far.carrier.broken_off():
+        raise ContractError("broken_off is true after an orderly end")
+    far.carrier.resume_reading()
+    _orderly(await far.until_lost())
+    _orderly(await near.until_lost())
+    _compare(far.recorder.received, b"xy")
+
+
+async def _ends_once_it_has_broken_off(near: End, far: End, options: _Options) -> None:
+    _start(near, far)
+    near.write(b"x")
+    await far.until_received(b"x")
+    far.carrier.pause_reading()
+    near.write(b"y")
+    await settle()
+    near.abort()
+    await near.until_lost()
+    await settle()
+    if far.carrier.broken_off():
+        if far.recorder.ended:
+            raise ContractError("carrier_lost from inside broken_off")
+    else:  # it isn't known to every carrier
+        far.carrier.resume_reading()
+    await far.until_lost()
+
+
 def _fill(end: End) -> bytearray:
     """Write until the carrier says to wait, and one piece more; what was written."""
     sent = bytearray()
@@ -550,6 +585,8 @@ _CHECKS: tuple[_Check, ...] = (
     _aborts_a_blocked_close,
     _stops_the_writer,
     _pauses_reading,
+    _breaks_off_only_once_it_has,
+    _ends_once_it_has_broken_off,
     _keeps_packets_whole,
 )
 

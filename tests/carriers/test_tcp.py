@@ -493,3 +493,26 @@ def test_any_order_of_calls_is_survived(scheme: str, loop_factory: LoopFactory, 
         await bench.listener.close()
 
     run(main(), loop_factory=loop_factory)
+
+
+def test_a_reset_is_known_while_reading_is_paused_and_an_end_is_none() -> None:
+    """What those have sent who have gone since is given up: nobody hears an answer."""
+
+    async def main() -> None:
+        for leave, broken in ((socket.socket.close, False), (reset, True)):
+            end, peer = await plain_peer()
+            end.carrier.pause_reading()
+            peer.sendall(b"much")
+            assert not end.carrier.broken_off()
+            leave(peer)
+            if broken:
+                await end.until(end.carrier.broken_off, "broken_off")
+                assert isinstance(await end.until_lost(), BrokenError)
+                assert not end.recorder.received
+            else:
+                assert not end.carrier.broken_off()
+                end.carrier.resume_reading()
+                assert await end.until_lost() is None
+                assert end.recorder.received == b"much"
+
+    on_sockets(main())

@@ -105,9 +105,9 @@ def test_what_was_had_is_forgotten_while_the_processor_is_idle() -> None:
     processor = Processor()
     account = processor.account("192.0.2.1", "old")
     processor.spend(account, 0.2)
-    assert account.ahead
+    assert account.is_ahead()
     processor.idle += 0.3
-    assert not account.ahead
+    assert not account.is_ahead()
 
 
 def test_who_says_little_is_not_ahead_beside_a_flood() -> None:
@@ -120,7 +120,58 @@ def test_who_says_little_is_not_ahead_beside_a_flood() -> None:
         processor.spend(visitor, 0.0001)
         for _ in range(8):
             processor.serve(cost)
-        assert not visitor.ahead or not number  # at first nobody has had anything
+        assert not visitor.is_ahead() or not number  # at first nobody has had anything
+
+
+def test_a_crowd_of_which_each_comes_once_keeps_nobody_out() -> None:
+    """Each with an identity of its own, who fill their sockets and leave: no one is behind those who came later."""
+    processor = Processor()
+    visitor = processor.account("192.0.2.1", "visitor")
+    numbers = iter(range(10_000))
+
+    def come() -> None:
+        name = f"new {next(numbers)}"
+        processor.queue.put(processor.account("192.0.2.1", name), name)
+
+    for _ in range(32):
+        come()
+    waits = []
+    for _ in range(50):
+        processor.spend(visitor, 0.0002)
+        processor.queue.put(visitor, "visitor")
+        waits.append(0)
+        while (found := processor.queue.take())[1] != "visitor":
+            processor.spend(found[0], 0.003)
+            waits[-1] += 1
+            come()
+            assert waits[-1] <= 64
+    assert sum(waits) / len(waits) <= 32
+
+
+def test_a_request_comes_before_those_who_brought_much() -> None:
+    processor = Processor()
+    for number in range(32):
+        processor.queue.put(processor.account("192.0.2.1", number), "much")
+        processor.spend(processor.account("192.0.2.1", "another"), 0.003)
+    processor.queue.put(processor.account("192.0.2.1", "new"), "new", little=True)
+    processor.queue.put(processor.account("192.0.2.1", "newer"), "newer")
+    order = [processor.queue.take()[1] for _ in range(34)]
+    assert order.index("new") <= 1
+    assert order[-1] == "newer"
+
+
+def test_a_source_that_is_alone_is_not_ahead_of_itself() -> None:
+    """Its crowd has had much, and each of them waits for more: whoever of it has had nothing doesn't."""
+    processor = Processor()
+    visitor = processor.account("192.0.2.1", "visitor")
+    for number in range(8):
+        account = processor.account("192.0.2.1", number)
+        processor.queue.put(account, "much")
+        account.charge(0.01)
+        assert account.is_ahead()
+    assert not visitor.is_ahead()
+    processor.queue.put(processor.account("198.51.100.1", "other"), "other")
+    assert visitor.is_ahead()
 
 
 def test_who_comes_again_does_not_begin_anew_and_strangers_are_forgotten() -> None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from echo_service import echo, on_fake_clock, roundtrip
@@ -19,6 +20,8 @@ import dtp
 from dtp.identity import Identity
 from dtp.net.turns.budget import TURN, StreamBudget, TurnBudget
 from dtp.net.turns.clock import LONG, Charged, TurnClock
+from dtp.net.watch import Watch
+from dtp.session.limits import DEFAULT, MIB
 from dtp.testing.clock import FakeClockLoop
 from dtp.testing.pairs import BOB
 
@@ -146,7 +149,7 @@ async def test_steps_of_a_task_are_charged_while_turns_are_long() -> None:
         return "done"
 
     assert await asyncio.create_task(Charged(work(), clock, account)) == "done"
-    assert not account.ahead  # turns were short, for all that is known
+    assert not account.is_ahead()  # turns were short, for all that is known
     clock.call_at_end(lambda: None)
     loop.work(LONG)
     await until(lambda: clock.busy)
@@ -222,6 +225,38 @@ async def test_a_flood_that_costs_much_has_its_turns_one_by_one() -> None:
                 assert max(times.taken) <= LONG + 2 * step
                 assert waited <= 2 * (LONG + 2 * step)
         assert CROWD * FRAMES < TURN
+
+
+@on_fake_clock
+async def test_what_is_sent_of_much_has_its_turns_one_by_one() -> None:
+    """Those who fetch as much as they can have a part of a turn each: all at once they made turns of 7 ms."""
+    loop, waited = running_loop(), list[float]()
+    limits = replace(DEFAULT, stream_window=8 * MIB, connection_window=8 * MIB)
+
+    def going(_moved: int, _now: float) -> None:
+        loop.work(LONG / 4)  # what it costs here to seal
+
+    async def pour(connection: dtp.Connection) -> None:
+        connection.watch = Watch(moved=lambda: None, going=going, along=0)
+        async for stream in connection:
+            stream.write(bytes(4 * MIB))
+
+    async with contextlib.AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        listener = await enter(await dtp.listen("memory://x", {"pour": pour, "*": echo}, identity=BOB))
+        visitor = await enter(dtp.connect(listener.address("echo"), identity=Identity.generate()))
+        stream = await visitor.open_stream()
+        for each in [await enter(dtp.connect(listener.address("pour"), limits=limits)) for _ in range(32)]:
+            (await each.open_stream()).write(b"go")
+        times = TurnTimes()
+        for _ in range(20):
+            began = loop.processor_time()
+            stream.write(b"?")
+            assert await stream.read(1) == b"?"
+            waited.append(loop.processor_time() - began)
+        times.running = False
+        assert max(times.taken[10:]) <= 3 * LONG  # by then it is known that turns are long
+        assert max(waited[5:]) <= 12 * LONG
 
 
 def test_charged_work_has_the_name_of_the_work() -> None:

@@ -10,6 +10,8 @@ from dtp.core import sockets_supported
 from dtp.net.driver import Buffers
 from dtp.net.parts.link_drivers import LinkDrivers
 from dtp.net.taps import Tap, TapOwner, Taps
+from dtp.net.turns.budget import LITTLE, REQUEST
+from dtp.net.turns.fair_queue import Account
 from dtp.net.turns.sizes import MUCH
 from dtp.net.watch import Watch
 from dtp.session.session import Session
@@ -32,6 +34,7 @@ class Outlet:
         "_scheduled",
         "_session",
         "_taps",
+        "account",
         "drivers",
         "on_sent",
         "sent",
@@ -44,9 +47,12 @@ class Outlet:
         loop: asyncio.AbstractEventLoop,
         buffers: Buffers,
         flush: Callable[[float], object],
+        account: Account,
     ) -> None:
         """`flush` is called with the time when what was scheduled is due; it calls `send`, and tells events."""
         self._session, self._loop, self._buffers, self._flush = session, loop, buffers, flush
+        #: For whom it is sealed.
+        self.account = account
         #: The carriers. Whoever owns the connection adds and removes them.
         self.drivers = LinkDrivers()
         #: Bytes of records that were given to carriers.
@@ -67,7 +73,7 @@ class Outlet:
         session = self._session
         if self._scheduled or self._follows:
             session.write(stream_id, data)
-        elif self._corked:
+        elif self._corked or self._has_to_wait(len(data)):
             session.write(stream_id, data)
             self.flush_soon()
         else:
@@ -87,6 +93,9 @@ class Outlet:
             self.send(self._loop.time())
             if session.has_events:
                 self.flush_soon()
+
+    def _has_to_wait(self, size: int) -> bool:
+        return self._buffers.clock.has_to_wait(self.account, LITTLE if size <= REQUEST else 0.0)
 
     def finish(self, stream_id: int) -> None:
         """Queue the end of a stream."""
@@ -177,12 +186,33 @@ class Outlet:
         self._corked = False
 
     def flush_soon(self) -> None:
-        """Have what is queued sent by the end of this turn. Idempotent within one."""
+        """Have what is queued sent by the end of this turn, or of one to come where this one is long and others have
+        had less of the processor. Idempotent until then."""
         if not self._scheduled and not self._follows:
             self._scheduled = True
             self._loop.call_soon(self._flush_now)
 
+    def put_off(self) -> bool:
+        """True if others come first in this turn: then what is queued is sent in one to come."""
+        has_to_wait = self._buffers.clock.has_to_wait(self.account)
+        if has_to_wait:
+            self.flush_soon()
+        return has_to_wait
+
     def _flush_now(self) -> None:
+        buffers = self._buffers
+        clock = buffers.clock
+        if not clock.busy:
+            self._flush_scheduled()
+        elif clock.has_to_wait(self.account):
+            little = self._session.buffered <= MUCH
+            buffers.frames.wait(self._flush_scheduled, self.account, little=little)
+        else:
+            began = clock.read()
+            self._flush_scheduled()
+            self.account.charge(clock.read() - began)
+
+    def _flush_scheduled(self) -> None:
         self._scheduled = False
         self._corked = False
         self._flush(self._loop.time())

@@ -29,6 +29,9 @@ LEAST: Final = 32
 HEAVY: Final = 10.0
 #: Bytes of a request: 120 frames at most, and mostly one.
 REQUEST: Final = 512
+#: Seconds by which who asks for no more may be ahead of others and need not wait in a long turn: what it takes to
+#: answer some. Of those who move much each is that near to the others.
+LITTLE: Final = 0.001
 #: Frames of them that a turn has at most, beyond its own.
 REQUESTS: Final = 8 * TURN
 #: Reads of so few frames aren't counted: as many of them as a turn has sockets cost no more than their system calls.
@@ -66,9 +69,12 @@ class TurnBudget:
         self._renewing = False
         self._queue: FairQueue[Callable[[], bool | None]] = FairQueue(self._clock.shares)
 
-    def wait(self, go_on: Callable[[], bool | None], account: Account | None = None) -> None:
-        """Call `go_on` in a turn to come that has room, behind those that wait for this account already."""
-        self._queue.put(account or self._clock.shares.account(""), go_on)
+    def wait(
+        self, go_on: Callable[[], bool | None], account: Account | None = None, *, little: bool = False
+    ) -> None:
+        """Call `go_on` in a turn to come that has room, behind those that wait for this account already. It is
+        `little` if it takes no more than a request does."""
+        self._queue.put(account or self._clock.shares.account(""), go_on, little=little)
         self.renew_soon()
 
     def renew_soon(self) -> None:

@@ -119,9 +119,12 @@ class TurnClock:
         if not self._reads % _LOOK:
             self.call_at_end(_nothing)
 
-    def has_to_wait(self, account: Account) -> bool:
-        """True if this turn is long already, and others who want something have had less."""
-        return self.busy and account.ahead and not self.has_time
+    def has_to_wait(self, account: Account, leeway: float = 0.0) -> bool:
+        """True if this turn is long already, and others who want something have had less by `leeway` seconds; or if
+        it is very long."""
+        if not self.busy or self.has_time:
+            return False
+        return account.is_ahead(leeway) or self.spent >= 2 * LONG
 
 
 class Charged(Coroutine[Any, Any, T]):

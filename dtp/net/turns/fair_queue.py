@@ -2,12 +2,14 @@
 
 A value without IO: it is told what was spent, and the time. Start-time fair queueing (Goyal, Vin and Cheng, 1996) in
 two levels: sources share the processor, and within each source its peers do. Virtual time goes on with what is
-served, so that who comes anew begins where others are: neither behind them, nor with a credit.
-See docs/decisions/0260.
+served, so that who comes anew begins where others are: neither behind them, nor with a credit. A crowd of which each
+comes only once would stop it so, and everybody who has been there: so it goes on with each second that is spent as
+well, by the part of it that each of those who wait would have had. See docs/decisions/0260 and 0413.
 """
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import itertools
 from collections import OrderedDict, deque
@@ -19,8 +21,7 @@ T = TypeVar("T")
 #: Seconds of processor time that count at most against whoever had more than others: who worked for an hour while
 #: nobody else wanted to has not to make up for it.
 MOST_AHEAD: Final = 0.25
-#: Seconds by which a source may be in front of others before it counts as ahead: as long as two turns may take. One
-#: that is alone is always in front by what was done for it in this turn.
+#: Seconds by which a source may be in front of others before it counts as ahead: as long as two turns may take.
 LEEWAY: Final = 0.004
 #: Accounts and sources that are remembered when nobody uses them: who comes again doesn't begin anew.
 REMEMBERED: Final = 1024
@@ -32,42 +33,80 @@ class _VirtualClock:
     While nobody waits it goes on with the time in which the processor was idle, of which anybody could have had more.
     """
 
-    __slots__ = ("_idle_since", "_now", "_waiting")
+    __slots__ = ("_idle_since", "_now", "_part", "_starts")
 
     def __init__(self, time: float) -> None:
         self._now = 0.0
-        self._waiting = 0
+        self._part = 0.0  # how far everybody would have come who had the same part of what was spent
+        self._starts: list[tuple[float, int]] = []  # of those who wait, and who each is; the next one first
         self._idle_since = time
 
     def at(self, time: float) -> float:
-        """Return the virtual time."""
-        return self._now if self._waiting else self._now + max(0.0, time - self._idle_since)
+        """Return the virtual time: not later than the start of whoever is next, in whichever queue that is."""
+        if self._starts:
+            return min(self._now, self._starts[0][0])
+        return self._now + max(0.0, time - self._idle_since)
 
-    def begin_wait(self, time: float) -> float:
-        """Note that one more waits; return the virtual time."""
-        self._now = self.at(time)
-        self._waiting += 1
-        return self._now
+    def next_start(self, but: _Share) -> float | None:
+        """Return the start of whoever is next, of others than `but`; None where none of them waits."""
+        return next((start for start, who in self._starts if who != id(but)), None)
 
-    def end_wait(self, start: float, time: float) -> None:
+    def spend(self, seconds: float) -> None:
+        """Note that so much was spent, for anybody."""
+        if self._starts:
+            self._part = max(self._part, self._now) + seconds / (1 + len(self._starts))
+
+    def begin_wait(self, share: _Share, time: float, *, little: bool) -> float:
+        """Note that one more waits; return its start. One that wasn't served just now, and asks for more than a
+        `little`, begins where all would be who had had their part: none of those who wait has to come behind a crowd
+        of them."""
+        now = self.at(time)
+        if not self._starts:
+            self._now = now
+        start = max(share.used, now, 0.0 if share.served or little else self._part)
+        bisect.insort(self._starts, (start, id(share)))
+        return start
+
+    def move(self, share: _Share, start: float) -> None:
+        """Note that one who waits has had more meanwhile than where it would have begun."""
+        self._remove(share, start)
+        bisect.insort(self._starts, (share.used, id(share)))
+
+    def end_wait(self, share: _Share, start: float, time: float) -> None:
         """Note that one is served, which would have begun at `start` of virtual time."""
         self._now = max(self._now, start)
-        self._waiting -= 1
+        self._remove(share, start)
         self._idle_since = time
+
+    def _remove(self, share: _Share, start: float) -> None:
+        del self._starts[bisect.bisect_left(self._starts, (start, id(share)))]
 
 
 class _Share:
     """How far somebody has come in the virtual time of those that it shares with."""
 
-    __slots__ = ("clock", "used")
+    __slots__ = ("clock", "served", "used")
 
     def __init__(self, clock: _VirtualClock) -> None:
         self.clock = clock
         self.used = 0.0
+        #: True from when it is served until it waits again.
+        self.served = False
 
     def charge(self, seconds: float, time: float) -> None:
         now = self.clock.at(time)
         self.used = min(max(self.used, now) + seconds, now + MOST_AHEAD)
+        self.clock.spend(seconds)
+
+    def is_ahead(self, time: float, leeway: float) -> bool:
+        """True if it has had more than who is next of those that wait; where none does, than who was served last."""
+        first = self.clock.next_start(self)
+        return self.used > (self.clock.at(time) if first is None else first) + leeway
+
+    def is_far_ahead(self) -> bool:
+        """True if others wait, and it has had more than the next of them by `LEEWAY`."""
+        first = self.clock.next_start(self)
+        return first is not None and self.used > first + LEEWAY
 
 
 class Account:
@@ -85,13 +124,10 @@ class Account:
         self.source.charge(seconds, time)
         self.peer.charge(seconds, time)
 
-    @property
-    def ahead(self) -> bool:
-        """True if it has had more than others who wait, or have waited, of its source or of others."""
-        time = self._time()
-        if self.peer.used > self.peer.clock.at(time):
-            return True
-        return self.source.used > self.source.clock.at(time) + LEEWAY
+    def is_ahead(self, leeway: float = 0.0) -> bool:
+        """True if it has had more than others who wait, or have waited, of its source by `leeway` seconds, or of
+        others."""
+        return self.peer.is_ahead(self._time(), leeway) or self.source.is_far_ahead()
 
 
 class FairShares:
@@ -144,9 +180,10 @@ class _Waiting(Generic[T]):
     def get(self, share: _Share) -> T | None:
         return self._of.get(share)
 
-    def put(self, share: _Share, waiting: T, time: float) -> None:
+    def put(self, share: _Share, waiting: T, time: float, *, little: bool = False) -> None:
         self._of[share] = waiting
-        start = max(share.used, share.clock.begin_wait(time))
+        start = share.clock.begin_wait(share, time, little=little)
+        share.served = False
         heapq.heappush(self._heap, (start, next(self._order), share))
 
     def take(self, time: float) -> tuple[_Share, T]:
@@ -154,8 +191,10 @@ class _Waiting(Generic[T]):
             start, order, share = heapq.heappop(self._heap)
             if share.used > start:  # something was spent for it meanwhile
                 heapq.heappush(self._heap, (share.used, order, share))
+                share.clock.move(share, start)
                 continue
-            share.clock.end_wait(start, time)
+            share.clock.end_wait(share, start, time)
+            share.served = True
             return share, self._of.pop(share)
 
 
@@ -175,17 +214,17 @@ class FairQueue(Generic[T]):
     def __len__(self) -> int:
         return self._size
 
-    def put(self, account: Account, item: T) -> None:
-        """Put `item` behind what waits for `account`."""
+    def put(self, account: Account, item: T, *, little: bool = False) -> None:
+        """Put `item` behind what waits for `account`; `little` if it is no more than a request."""
         time = self._shares.time()
         self._size += 1
         peers = self._sources.get(account.source)
         if peers is None:
             peers = _Waiting()
-            self._sources.put(account.source, peers, time)
+            self._sources.put(account.source, peers, time, little=little)
         line = peers.get(account.peer)
         if line is None:
-            peers.put(account.peer, deque([(account, item)]), time)
+            peers.put(account.peer, deque([(account, item)]), time, little=little)
         else:
             line.append((account, item))
 
