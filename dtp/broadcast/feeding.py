@@ -38,6 +38,8 @@ _ROOMS: Final = 0.1
 _TELL: Final = 1.0
 
 
+#: Who is refused a key for one of these may buy it, where keys are sold.
+_MAY_BUY: Final = (Refusal.NOT_INVITED, Refusal.NO_TICKET, Refusal.TICKET_IN_USE)
 #: Returns the keys of the newest epochs of a sealed show, or why this identity gets none.
 AskKeys = Callable[[PeerId, Sequence[SeatClaim]], Awaitable[dict[int, bytes] | Refusal]]
 
@@ -55,6 +57,8 @@ class Feeder:
         """`ask_keys` is the producer's: others have no keys to give."""
         self.held = held
         self._ask_keys = ask_keys
+        #: Where keys are sold to those who get none otherwise; "" where they aren't.
+        self.keys_sold_at = ""
         self._open: Counter[Connection] = Counter()
         self.fan_out = fan_out
         self._me = me
@@ -169,7 +173,12 @@ class Feeder:
         if self._ask_keys is None:
             raise ShowMessageError("keys are asked of the producer, and of a sealed show")
         answer = await self._ask_keys(peer, wanted.claims)
-        frames.write(stream, m.KeysGiven(answer) if isinstance(answer, dict) else m.KeyRefused(answer))
+        if isinstance(answer, dict):
+            frames.write(stream, m.KeysGiven(answer))
+        elif self.keys_sold_at and answer in _MAY_BUY:
+            frames.write(stream, m.KeyRefused(Refusal.FOR_SALE, self.keys_sold_at))
+        else:
+            frames.write(stream, m.KeyRefused(answer))
 
     async def _hear_rooms(self, stream: Stream) -> None:
         """Hear where a listener has room for others."""

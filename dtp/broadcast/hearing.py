@@ -18,7 +18,7 @@ from dtp.broadcast.held import HELD, Held
 from dtp.broadcast.messages import FreePlace
 from dtp.broadcast.parents import Parents
 from dtp.broadcast.places import Place, ShowNode, ShowPlace, addresses_of
-from dtp.broadcast.receiving import Patience, Receiver
+from dtp.broadcast.receiving import Dial, Patience, Receiver
 from dtp.broadcast.sealed.opening import Claims, KeyAsker, Opener, no_claims
 from dtp.errors import LocalError
 from dtp.gossip.topics import Topic, Validator
@@ -70,6 +70,7 @@ class ShowStream:
         limit: int = HELD,
         claims: Claims = no_claims,
         topic: str | None = None,
+        buy: Dial | None = None,
     ) -> None:
         """The arguments are those of `listen_to`."""
         given = [Address.parse(each) for each in addresses]
@@ -98,7 +99,7 @@ class ShowStream:
         )
         self._serves = bool(place.listen)
         self._opener = Opener(self._identity)
-        self._asker = KeyAsker(lambda address: self.node.connect(address), self._key_places, claims)
+        self._asker = KeyAsker(lambda address: self.node.connect(address), self._key_places, claims, buy)
         self._init = b""
 
     def _joining(self, name: str) -> Callable[..., Topic]:
@@ -120,6 +121,7 @@ class ShowStream:
                 self.receiver.room = lambda: self._room(own)
             self._task = start_task(self.receiver.run(), name="dtp-show-receiver")
             stack.callback(self._task.cancel)
+            stack.push_async_callback(self._asker.close)
             self._stack = stack.pop_all()
         return self
 
@@ -214,7 +216,7 @@ class ShowStream:
         segment = heard.segment
         if not self._opener.has_key(segment):
             held = await self.receiver.opened()
-            self._opener.learn(await self._asker.ask(held.announcement))
+            self._opener.learn(await self._asker.ask(held.announcement, segment.epoch))
         data = self._opener.open(segment, heard.data)
         if heard.is_init:
             data, self._init = b"" if data == self._init else data, data
@@ -288,6 +290,7 @@ def listen_to(
     limit: int = HELD,
     claims: Claims = no_claims,
     topic: str | None = None,
+    buy: Dial | None = None,
 ) -> ShowStream:
     """Return a show to iterate: `async for segment in dtp.listen_to(address)`.
 
@@ -301,7 +304,9 @@ def listen_to(
     - `limit` is what is held for others and to go back, in bytes.
     - `claims` signs claims to the seats of a sealed show, for accounts beside the identity's own that hold tickets
       (`dtp.broadcast.money.tickets.seat_claim`). Iterating raises `ShowSealed` where there is no key.
-
+    - `buy` dials the service where the producer sells keys, such as
+      `functools.partial(dtp.connect, wallet=me, budget="0.1SUI")`. Iterating raises what that raises, such as
+      `BudgetSpent`: then nothing more is paid.
     - `topic` is that of the producer's feed, which comes by the topics of nodes then. Links begin at the addresses,
       and there it is asked for what is missing.
 
@@ -320,4 +325,5 @@ def listen_to(
         limit=limit,
         claims=claims,
         topic=topic,
+        buy=buy,
     )

@@ -63,7 +63,7 @@ LARGEST: Final = {
     Kind.GAP: _RANGE.size,
     Kind.KEY_WANTED: 2048,
     Kind.KEYS_GIVEN: 2048,
-    Kind.KEY_REFUSED: 256,
+    Kind.KEY_REFUSED: 512,
     Kind.ROOM: 8192,
 }
 
@@ -154,9 +154,11 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class KeyWanted:
-    """A listener asks for the keys of a sealed show. `claims` are of accounts with tickets."""
+    """A listener asks for the keys of a sealed show. `claims` are of accounts with tickets. Who buys a key says of
+    which `epoch`."""
 
     claims: tuple[SeatClaim, ...] = ()
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +170,10 @@ class KeysGiven:
 
 @dataclass(frozen=True, slots=True)
 class KeyRefused:
-    """There is no key for who asks."""
+    """There is no key for who asks. `at` is where keys are sold, "" where they aren't."""
 
     why: Refusal
+    at: str = ""
 
 
 Message = (
@@ -212,16 +215,16 @@ def build(message: Message) -> bytes:
             return _frame(Kind.STATE, msgpack.packb(state))
         case Full(others):
             return _frame(Kind.FULL, msgpack.packb({"others": _fitting(others)}))
-        case KeyWanted(claims):
-            told = {"claims": [[each.account, each.time_ms, each.signature] for each in claims]}
-            return _frame(Kind.KEY_WANTED, msgpack.packb(told))
+        case KeyWanted(claims, epoch):
+            rows = [[each.account, each.time_ms, each.signature] for each in claims]
+            return _frame(Kind.KEY_WANTED, msgpack.packb({"claims": rows, "epoch": epoch}))
         case KeysGiven(keys):
             return _frame(Kind.KEYS_GIVEN, msgpack.packb({"keys": [list(each) for each in keys.items()]}))
         case Room(places):
-            rows = [[each.address, each.free, each.depth] for each in places[:MAX_ADDRESSES]]
-            return _frame(Kind.ROOM, msgpack.packb({"places": rows}))
-        case KeyRefused(why):
-            return _frame(Kind.KEY_REFUSED, msgpack.packb({"why": str(why)}))
+            free = [[each.address, each.free, each.depth] for each in places[:MAX_ADDRESSES]]
+            return _frame(Kind.ROOM, msgpack.packb({"places": free}))
+        case KeyRefused(why, at):
+            return _frame(Kind.KEY_REFUSED, msgpack.packb({"why": str(why), "at": at}))
 
 
 def _frame(kind: Kind, body: bytes) -> bytes:
@@ -291,8 +294,8 @@ def _state(body: bytes) -> Message:
 
 
 def _key_wanted(body: bytes) -> Message:
-    claims = []
-    for each in _rows(_map(body), "claims", MAX_CLAIMS):
+    claims, fields = [], _map(body)
+    for each in _rows(fields, "claims", MAX_CLAIMS):
         match each:
             case [bytes(account), int(time_ms), bytes(signature)] if 0 <= time_ms <= _MAX_NUMBER:
                 try:
@@ -301,7 +304,10 @@ def _key_wanted(body: bytes) -> Message:
                     raise ShowMessageError("a claim is of what is no account") from None
             case _:
                 raise ShowMessageError("a claim is an account, a time and a signature")
-    return KeyWanted(tuple(claims))
+    epoch = _number(fields, "epoch")
+    if epoch >= 2**32:
+        raise ShowMessageError("a key is wanted of the number of an epoch")
+    return KeyWanted(tuple(claims), epoch)
 
 
 def _keys_given(body: bytes) -> Message:
@@ -316,10 +322,12 @@ def _keys_given(body: bytes) -> Message:
 
 
 def _key_refused(body: bytes) -> Message:
+    fields = _map(body)
     try:
-        return KeyRefused(Refusal(str(_map(body).get("why"))))
+        why = Refusal(str(fields.get("why")))
     except ValueError:
         raise ShowMessageError("there is no key, for a reason that isn't known") from None
+    return KeyRefused(why, _address(fields.get("at"), "at"))
 
 
 def _room(body: bytes) -> Message:

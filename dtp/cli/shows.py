@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +37,20 @@ from dtp.cli.output import (
     print_result,
     wants_json,
 )
+from dtp.cli.paying import Payment
 from dtp.cli.peers import network_option
 from dtp.cli.run import run, serve_for_long
 from dtp.cli.shows_gateway import page_of, parse_place, watching
 from dtp.cli.shows_input import source_of
 from dtp.cli.shows_money import COMMANDS, chain_options
-from dtp.cli.shows_sealing import Sealing, claims_of, parse_peer, sealing_options
+from dtp.cli.shows_sealing import (
+    Sealing,
+    buyer_of,
+    buying_options,
+    claims_of,
+    parse_peer,
+    sealing_options,
+)
 from dtp.escaping import escape_text
 from dtp.identity import PeerId
 from dtp.node.finding import WAYS
@@ -163,7 +171,19 @@ def broadcast(
         sealing.check_free()
         options["admission"] = sealing.guests
         serve_for_long()
-        run(_broadcast(lambda: Broadcast(**options), source, record, lambda on_air: page_of(on_air, gateway)))
+
+        async def free(chain: ChainClient | None = None) -> None:
+            await _broadcast(
+                lambda: Broadcast(**options),
+                source,
+                record,
+                lambda on_air: _beside(on_air, page_of(on_air, gateway), sealing, place["listen"], chain),
+            )
+
+        if sealing.key_price is None:
+            run(free())
+        else:
+            account.run(free)
         return
     store = config.data_dir() / "shows"
 
@@ -173,10 +193,23 @@ def broadcast(
             lambda: Broadcast(show_id, wallet=chain, store=store, **options),
             source,
             record,
-            lambda on_air: page_of(on_air, gateway, chain),
+            lambda on_air: _beside(on_air, page_of(on_air, gateway, chain), sealing, place["listen"], chain),
         )
 
     account.run(work)
+
+
+@contextlib.asynccontextmanager
+async def _beside(
+    on_air: Broadcast,
+    page: contextlib.AbstractAsyncContextManager[None],
+    sealing: Sealing,
+    listen: Sequence[str],
+    chain: ChainClient | None,
+) -> AsyncIterator[None]:
+    """Have the page of a show, and its keys sold, for as long as it is on air."""
+    async with page, sealing.selling(on_air, chain, listen):
+        yield
 
 
 async def _broadcast(
@@ -238,6 +271,7 @@ def _tell_recording(recorder: Recorder) -> None:
 @_place_options
 @identity_options("--identity", "-i")
 @chain_options
+@buying_options
 @verbose_option
 @json_option
 def listen(
@@ -254,14 +288,15 @@ def listen(
     fan_out: int,
     identity: IdentitySource,
     account: Account,
+    payment: Payment,
     **place: Any,
 ) -> None:
     """Listen to a show: its bytes go to standard output, with --json a line for each segment. It ends with the show.
 
     Nothing is written that the producer didn't sign. A sealed show is opened with your identity, and with the tickets
-    of its account, or of --wallet. What was lost is said at the place. Meanwhile the show is passed
-    on to others who ask. A producer that sends nothing for a while is waited for; one that is gone without an end is
-    given up, once what was heard is written.
+    of its account, or of --wallet; where keys are sold, a --budget buys them. What was lost is said at the place.
+    Meanwhile the show is passed on to others who ask. A producer that sends nothing for a while is waited for; one
+    that is gone without an end is given up, once what was heard is written.
 
     \b
     Examples:
@@ -281,6 +316,7 @@ def listen(
         *addresses,
         identity=me,
         claims=claims_of(account, me),
+        buy=buyer_of(payment, me),
         producer=producer,
         show=None if show_id is None else parse_show(show_id),
         place=where,

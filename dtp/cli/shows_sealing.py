@@ -1,23 +1,31 @@
-"""Who may hear a show, as options of `dtp show broadcast`; and the tickets with which `dtp show listen` comes."""
+"""Who may hear a show, as options of `dtp show broadcast`; and the tickets or the money with which `dtp show listen`
+comes."""
 
 from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from dtp.broadcast.receiving import Dial
 from dtp.broadcast.sealed.admission import Admission, Guests, SeatClaim
 from dtp.broadcast.sealed.issuing import ROTATE
 from dtp.broadcast.sealed.opening import Claims
 from dtp.cli.accounts import Account
+from dtp.cli.output import print_line
+from dtp.cli.paying import Payment
 from dtp.identity import Identity, PeerId, PeerIdError
+from dtp.net.address import Address
 
 if TYPE_CHECKING:
+    from dtp.broadcast.producing import Broadcast
     from dtp.chain import ChainClient
+    from dtp.net.connection import Connection
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -39,11 +47,13 @@ class Sealing:
     sealed: bool | None
     plan: str | None
     rotate: float
+    #: What a key costs, MIST; None where keys aren't sold.
+    key_price: int | None = None
 
     @property
     def guests(self) -> Admission | None:
-        """The invited, None where nobody was named."""
-        return Guests(self.invited) if self.invited else None
+        """Who hears a free show without paying; None where it is open."""
+        return Guests(self.invited) if self.invited or self.key_price is not None else None
 
     def check_free(self) -> None:
         """Raise `UsageError` for what only shows on the chain have."""
@@ -56,14 +66,76 @@ class Sealing:
         from dtp.broadcast.money.tickets import PassHolders, TicketHolders
         from dtp.broadcast.producing import parse_show
 
-        if self.guests is not None:
-            return self.guests
+        if self.invited:
+            return Guests(self.invited)
         if self.plan is not None:
             return PassHolders(chain, self.plan, parse_show(show))
-        sealed = (
-            bool((await read_show(chain, show)).show.ticket_price) if self.sealed is None else self.sealed
-        )
+        sealed = self.sealed or self.key_price is not None
+        if self.sealed is None and not sealed:
+            sealed = bool((await read_show(chain, show)).show.ticket_price)
         return TicketHolders(chain, show) if sealed else None
+
+    @asynccontextmanager
+    async def selling(
+        self, on_air: Broadcast, chain: ChainClient | None, listen: Sequence[str]
+    ) -> AsyncIterator[None]:
+        """Sell keys meanwhile, where they have a price: on other ports of the places where the show is heard."""
+        if self.key_price is None:
+            yield
+            return
+        from dtp.broadcast.money.key_sale import selling_keys
+
+        assert chain is not None
+        assert chain.signer is not None
+        options: dict[str, Any] = {"wallet": chain.signer, "network": chain, "identity": on_air.identity}
+        options["urls"] = [each.rpartition(":")[0] + ":0" for each in listen]
+        async with selling_keys(on_air, self.key_price, **options) as serving:
+            told = {"event": "selling", "address": str(serving.address), "price": self.key_price}
+            print_line(told, f"keys are sold at {serving.address}", err=True)
+            yield
+
+
+def _amount(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
+    from dtp.chain.wallet import parse_amount
+
+    return None if text is None else parse_amount(text)
+
+
+def buying_options(command: _Function) -> _Function:
+    """Add the options of who buys keys, beside those of `chain_options`; the command gets `payment: Payment`."""
+
+    @functools.wraps(command)
+    def with_payment(*args: Any, budget: str | None, most_per_key: str | None, **options: Any) -> Any:
+        if budget is None and most_per_key is not None:
+            raise click.UsageError("--most-per-key is about a --budget")
+        limits = {"most_per_request": most_per_key}
+        payment = Payment(budget, None, None, None, options["account"], limits=limits)
+        return command(*args, payment=payment, **options)
+
+    decorated: Any = with_payment
+    for option in (
+        click.option("--most-per-key", metavar="AMOUNT", help="The highest price of a key to agree to."),
+        click.option("--budget", metavar="AMOUNT",
+                     help="Buy keys of a sealed show where its producer sells them, for at most so much in all."),
+    ):  # fmt: skip
+        decorated = option(decorated)
+    result: _Function = decorated
+    return result
+
+
+def buyer_of(payment: Payment, identity: Identity) -> Dial | None:
+    """Return what dials the service that keys are bought of; None without a budget."""
+    if payment.budget is None:
+        return None
+
+    @asynccontextmanager
+    async def dial(address: str) -> AsyncIterator[Connection]:
+        with payment.accounted() as used:
+            async with payment.connect(Address.parse(address), identity=identity, psk=None) as connection:
+                used.append(connection)
+                yield connection
+
+    return dial
 
 
 def sealing_options(command: _Function) -> _Function:
@@ -76,20 +148,24 @@ def sealing_options(command: _Function) -> _Function:
         sealed: bool | None,
         plan: str | None,
         rotate: float,
+        key_price: int | None,
         **options: Any,
     ) -> Any:
-        if sealed is False and (invited or plan is not None):
-            raise click.UsageError("--open is for everybody: leave out --for and --pass")
+        if sealed is False and (invited or plan is not None or key_price is not None):
+            raise click.UsageError("--open is for everybody: leave out --for, --pass and --key-price")
         if invited and plan is not None:
             raise click.UsageError("give --for or --pass")
         try:
             peers = tuple(map(PeerId.parse, invited))
         except PeerIdError as fault:
             raise click.BadParameter(str(fault), param_hint="--for") from None
-        return command(*args, sealing=Sealing(peers, sealed, plan, rotate), **options)
+        return command(*args, sealing=Sealing(peers, sealed, plan, rotate, key_price), **options)
 
     decorated: Any = with_sealing
     for option in (
+        click.option("--key-price", callback=_amount, metavar="AMOUNT",
+                     help="Seal it, and sell each key to whoever hears it by nothing else: 'dtp show listen "
+                     "--budget'. --wallet is paid."),
         click.option("--rotate", type=click.FloatRange(1, 86_400), default=ROTATE, show_default=True,
                      metavar="SECONDS", help="How long a key of a sealed show is used."),
         click.option("--pass", "plan", metavar="PLAN",

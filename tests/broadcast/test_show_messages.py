@@ -34,11 +34,11 @@ MESSAGES = st.one_of(
             SeatClaim, st.sampled_from(PEERS).map(lambda peer: peer.key), NUMBERS, st.binary(max_size=64)
         ),
         max_size=8,
-    ).map(lambda claims: m.KeyWanted(tuple(claims))),
+    ).flatmap(lambda claims: st.integers(0, 2**32 - 1).map(lambda epoch: m.KeyWanted(tuple(claims), epoch))),
     st.dictionaries(st.integers(1, 2**32 - 1), st.binary(min_size=32, max_size=32), max_size=16).map(
         m.KeysGiven
     ),
-    st.builds(m.KeyRefused, st.sampled_from(Refusal)),
+    st.builds(m.KeyRefused, st.sampled_from(Refusal), st.text(max_size=60)),
 )
 
 

@@ -299,7 +299,7 @@ def test_a_producer_that_is_gone_is_given_up():
     async def test():
         announcement = Announcement.sign(ME, bytes(32), time_ms=0, sealed=True)
         with pytest.raises(ShowSealed, match="producer is down") as caught:
-            await KeyAsker(dial, lambda _: ["producer"]).ask(announcement)
+            await KeyAsker(dial, lambda _: ["producer"]).ask(announcement, 1)
         assert caught.value.refusal == Refusal.NOT_NOW
         assert asyncio.get_running_loop().time() >= 30
 

@@ -13,8 +13,9 @@ HERE = ("--listen", "tcp://127.0.0.1:0", "--discover", "none")
 
 def publish(home):
     """Have the package on the network; once for all tests of the folder."""
-    if "broadcast" not in home.run("chain", "info")[0]["packages"]:
-        home.run("move", "publish", "broadcast")
+    there = home.run("chain", "info")[0]["packages"]
+    for name in {"transport", "broadcast"}.difference(there):
+        home.run("move", "publish", name)
 
 
 def state_of(page):
@@ -176,6 +177,59 @@ def test_a_show_with_tickets_is_heard_by_who_has_one(homes):
         assert b"dtp show buy" in without.stderr
         wallet = listener.folder / "identity.pem"
         assert first_line(listener, show, "--identity", "other.pem", "--wallet", wallet) == b"word\n"
+    finally:
+        watchdog.cancel()
+        on_air.kill()
+        on_air.communicate(timeout=100)
+
+
+@pytest.mark.slow
+def test_keys_are_sold_to_who_has_a_budget(homes):
+    producer, listener = homes
+    publish(producer)
+    arguments = ("show", "broadcast", "--key-price", "0.001SUI", "--cut", "lines", *HERE, "--json")
+    on_air = subprocess.Popen(
+        producer.command(*arguments),
+        env=producer.env,
+        cwd=producer.folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    watchdog = threading.Timer(100, on_air.kill)
+    watchdog.start()
+    try:
+        told = [json.loads(on_air.stdout.readline()) for _ in range(2)]
+        assert [each["event"] for each in told] == ["selling", "listening"]
+        address = told[1]["address"]
+        on_air.stdin.write(b"word\n")
+        on_air.stdin.flush()
+        buying = subprocess.Popen(
+            listener.command("show", "listen", address, *HERE, "--back", "60", "--budget", "0.1SUI"),
+            env=listener.env,
+            cwd=listener.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        line = buying.stdout.readline()
+        assert line == b"word\n", buying.communicate()[1]
+        without = subprocess.run(
+            listener.command("show", "listen", address, *HERE, "--back", "60"),
+            env=listener.env,
+            cwd=listener.folder,
+            capture_output=True,
+            timeout=100,
+            check=False,
+        )
+        assert (without.returncode, without.stdout) == (3, b"")
+        assert b"listen with a budget" in without.stderr
+        on_air.stdin.close()
+        on_air.stdin = None  # or `communicate` flushes it
+        rest, said = buying.communicate(timeout=100)
+        assert (buying.returncode, rest) == (0, b"")
+        assert b"paid 0.001 SUI for 1 request" in said
+        listener.run("show", "listen", address, "--most-per-key", "1MIST", code=2)
+        producer.run("show", "broadcast", "--open", "--key-price", "1MIST", code=2)
+        assert on_air.wait(100) == 0
     finally:
         watchdog.cancel()
         on_air.kill()

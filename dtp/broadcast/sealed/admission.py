@@ -23,6 +23,8 @@ class Refusal(StrEnum):
     TICKET_IN_USE = "ticket-in-use"
     #: The claim's time is too far ahead of the producer's clock.
     CLOCK = "clock"
+    #: Keys are sold, each for the price of a request, at the address that comes along.
+    FOR_SALE = "for-sale"
     #: The producer can't ask the chain now: try again.
     NOT_NOW = "not-now"
 

@@ -95,6 +95,10 @@ class KeyIssuer:
             raise ShowSealed(f"the key of epoch {segment.epoch} is kept no more")
         return open_segment(key, segment, data)
 
+    def key_of(self, epoch: int) -> bytes | None:
+        """Return the key of an epoch, None for one that is kept no more or hasn't begun."""
+        return self._keys.get(epoch)
+
     async def ask(self, peer: PeerId, claims: Sequence[SeatClaim]) -> dict[int, bytes] | Refusal:
         """Return the keys of the newest epochs, or why `peer` gets none."""
         try:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from typing import Final
 
 from dtp.broadcast import frames
@@ -15,8 +16,10 @@ from dtp.broadcast.format import Announcement, Flag, Segment
 from dtp.broadcast.receiving import Dial
 from dtp.broadcast.sealed.admission import Refusal, SeatClaim
 from dtp.broadcast.sealed.keys import open_key, open_segment
-from dtp.errors import DtpError
+from dtp.errors import CarrierError, DtpError
 from dtp.identity import Identity, PeerId
+from dtp.net.connection import Connection
+from dtp.session.codes import ConnectionClosed, StreamReset
 
 #: Keys that are kept: of an hour, by default.
 _KEPT: Final = 64
@@ -25,12 +28,15 @@ _ANSWER: Final = 5.0
 _PAUSE: Final = 1.0
 #: Seconds after which a producer that can't be asked is given up.
 _GIVE_UP: Final = 30.0
+#: Seconds for a purchase: a channel may have to be opened on the chain first.
+_PURCHASE: Final = 60.0
 #: What helps, by why there is no key.
 _ADVICE: Final = {
     Refusal.NOT_INVITED: "its producer has to invite your identity",
     Refusal.NO_TICKET: "buy one with 'dtp show buy' or 'dtp show fund', and listen with the wallet that holds it",
     Refusal.TICKET_IN_USE: "another identity listens with your ticket since; buy one more, or begin here again",
     Refusal.CLOCK: "the clock of this machine is wrong: set it",
+    Refusal.FOR_SALE: "keys are sold: listen with a budget",
     Refusal.NOT_NOW: "its producer can't ask the chain now; try again later",
 }
 
@@ -83,16 +89,31 @@ class Opener:
 
 
 class KeyAsker:
-    """Asks the producer for keys."""
+    """Asks the producer for keys, and buys them where it sells them."""
 
     def __init__(
-        self, dial: Dial, places: Callable[[PeerId], Iterable[str]], claims: Claims = no_claims
+        self,
+        dial: Dial,
+        places: Callable[[PeerId], Iterable[str]],
+        claims: Claims = no_claims,
+        buy: Dial | None = None,
     ) -> None:
-        """`places` gives where a producer's keys are asked for."""
+        """`places` gives where a producer's keys are asked for; `buy` dials a paid service."""
         self._dial, self._places, self._claims = dial, places, claims
+        self._shop = None if buy is None else KeyShop(buy)
 
-    async def ask(self, announcement: Announcement) -> dict[int, bytes]:
-        """Return the keys of the newest epochs of a show. Raise `ShowSealed` where this identity gets none."""
+    async def close(self) -> None:
+        """Pay for what was bought, and buy no more. Idempotent."""
+        if self._shop is not None:
+            await self._shop.close()
+
+    async def ask(self, announcement: Announcement, epoch: int) -> dict[int, bytes]:
+        """Return the keys of the newest epochs of a show, or one that was bought.
+
+        Raise `ShowSealed` where this identity gets none of `epoch`, and what `buy` raises, such as `BudgetSpent`.
+        """
+        if self._shop is not None and self._shop.known:
+            return await self._shop.buy(epoch)
         loop = asyncio.get_running_loop()
         end, why = loop.time() + _GIVE_UP, "nobody knows where its producer is"
         while loop.time() < end:
@@ -103,24 +124,69 @@ class KeyAsker:
                 except (DtpError, OSError, TimeoutError) as fault:
                     why = f"its producer can't be asked: {fault or 'no answer'}"
                     continue
-                if isinstance(answer, dict):
-                    return answer
-                if answer != Refusal.NOT_NOW:
-                    raise ShowSealed(_words(answer), answer)
-                why = _ADVICE[answer]
+                if isinstance(answer, m.KeysGiven):
+                    return answer.keys
+                if answer.why == Refusal.FOR_SALE and self._shop is not None:
+                    self._shop.known = answer.at
+                    return await self._shop.buy(epoch)
+                if answer.why != Refusal.NOT_NOW:
+                    raise ShowSealed(_words(answer.why), answer.why)
+                why = _ADVICE[answer.why]
             await asyncio.sleep(_PAUSE)
         raise ShowSealed(f"the show is sealed, and there is no key: {why}", Refusal.NOT_NOW)
 
-    async def _ask_at(self, place: str, show: bytes) -> dict[int, bytes] | Refusal:
+    async def _ask_at(self, place: str, show: bytes) -> m.KeysGiven | m.KeyRefused:
         async with self._dial(place) as connection:
-            stream = await connection.open_stream()
-            frames.write(stream, m.KeyWanted(tuple(self._claims(show))))
-            match await frames.read(stream):
-                case m.KeysGiven(keys):
-                    return keys
-                case m.KeyRefused(why):
-                    return why
-        raise ShowMessageError("who is asked for keys answers with something else")
+            return await _ask(connection, m.KeyWanted(tuple(self._claims(show))))
+
+
+class KeyShop:
+    """Where a listener buys keys, one for the price of a request, over a connection that stays open meanwhile."""
+
+    def __init__(self, dial: Dial) -> None:
+        self._dial, self._stack = dial, AsyncExitStack()
+        self._connection: Connection | None = None
+        #: Where keys are sold; "" until the producer said so.
+        self.known = ""
+
+    async def buy(self, epoch: int) -> dict[int, bytes]:
+        """Return the key of an epoch. Raise `ShowSealed` where it isn't to be had, and what dialling raises.
+
+        A connection that broke is made again, once: what it bought before is paid.
+        """
+        again = self._connection is not None
+        while True:
+            try:
+                async with asyncio.timeout(_PURCHASE):
+                    if self._connection is None or self._connection.closed:
+                        await self.close()
+                        self._connection = await self._stack.enter_async_context(self._dial(self.known))
+                    answer = await _ask(self._connection, m.KeyWanted((), epoch))
+                break
+            except (CarrierError, ConnectionClosed, StreamReset, TimeoutError) as fault:
+                if not again:
+                    raise ShowSealed(
+                        f"no key can be bought at {self.known}: {fault or 'no answer'}", Refusal.NOT_NOW
+                    ) from fault
+                again = False
+        if isinstance(answer, m.KeyRefused) or epoch not in answer.keys:
+            raise ShowSealed(f"the key of epoch {epoch} is sold no more: begin with what is live")
+        return {epoch: answer.keys[epoch]}
+
+    async def close(self) -> None:
+        """Close the connection, and by it the channel. Idempotent."""
+        self._connection = None
+        await self._stack.aclose()
+
+
+async def _ask(connection: Connection, wanted: m.KeyWanted) -> m.KeysGiven | m.KeyRefused:
+    async with await connection.open_stream() as stream:
+        frames.write(stream, wanted)
+        stream.write_eof()
+        answer = await frames.read(stream)
+        if isinstance(answer, (m.KeysGiven, m.KeyRefused)):
+            return answer
+    raise ShowMessageError("who is asked for keys answers with something else")
 
 
 def _words(refusal: Refusal) -> str:
