@@ -80,6 +80,11 @@ MODULES: dict[str, tuple[str, str]] = {
     "dtp.messaging.login.errors": ("What goes wrong with logins.", "*"),
     "dtp.messaging.tips.line": ("Lines for tips.", "TipLine"),
     "dtp.messaging.tips.line_store": ("What a line keeps.", "KeptLetter Tip"),
+    "dtp.messaging.tips.finding": ("How lines are found.", "ask_card find_line serve_card"),
+    "dtp.messaging.tips.posts": (
+        "Tips through the chain.",
+        "answer_post collect_posts read_answers send_tip",
+    ),
     "dtp.messaging.tips.tipster": ("Tips to lines.", "Seen Tipster"),
     "dtp.messaging.tips.words": ("Words to come back with.", "TipWords"),
     "dtp.messaging.tips.letter": ("What is written under tips.", "ReplyTo TipLetter"),

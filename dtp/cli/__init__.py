@@ -54,7 +54,7 @@ COMMANDS = {
     "send": Row("dtp.cli.transfer:send", "Send a file to a peer that waits for it."),
     "serve": Row("dtp.cli.serve:serve", "Serve an echo, files, programs or other sockets."),
     "show": Row("dtp.cli.shows:show", "Live shows: broadcast, listen, play."),
-    "tip": Row("dtp.cli.tip:tip", "Rewards for tips, by one-time keys: lock, sign, claim."),
+    "tip": Row("dtp.cli.tip:tip", "Tips that nobody can trace: lines, words, rewards."),
     "topic": Row("dtp.cli.topic:topic", "Topics of the nodes around: publish, read."),
     "wallet": Row("dtp.cli.wallet:wallet", "Accounts on Sui: what they have, and sending it."),
 }

@@ -13,6 +13,7 @@ from dtp.cli.groups import Group
 from dtp.cli.options import IdentitySource, address_argument
 from dtp.cli.output import json_option, print_line, print_result, wants_json
 from dtp.errors import ConfigError
+from dtp.identity import Identity
 from dtp.net.address import Address
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def send(address: Address, message: str, fee: str | None, wait: bool, account: A
 @json_option
 def read(address: Address, follow: bool, identity: Path | None, account: Account) -> None:
     """Show messages to a host that are sealed to our identity: those there were, or with --follow those to come."""
-    me = _identity(identity, account)
+    me = load_identity(identity, account)
 
     async def work(chain: ChainClient) -> None:
         from dtp.chain.pipes.posts import read_posts
@@ -105,7 +106,7 @@ def read(address: Address, follow: bool, identity: Path | None, account: Account
 @json_option
 def answer(address: Address, transaction: str, message: str, identity: Path | None, account: Account) -> None:
     """Answer the message of TRANSACTION with MESSAGE ('-': standard input), as the host's owner."""
-    me = _identity(identity, account)
+    me = load_identity(identity, account)
     data = sys.stdin.buffer.read() if message == "-" else message.encode()
 
     async def work(chain: ChainClient) -> dict[str, Any]:
@@ -127,7 +128,8 @@ def _host(address: Address) -> str:
     return address.host_object
 
 
-def _identity(path: Path | None, account: Account) -> Any:
+def load_identity(path: Path | None, account: Account) -> Identity:
+    """Return the identity of `identity_option`; its passphrase is where the wallet's is."""
     from dtp import config
 
     return IdentitySource(path or config.identity_path(), account.passphrase_file).load()

@@ -1,8 +1,10 @@
-"""`dtp tip`: rewards for those who gave a tip, and are known by a one-time key alone."""
+"""`dtp tip`: lines for tips, and rewards for one-time keys."""
 
 from __future__ import annotations
 
 import time
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,7 +12,12 @@ import click
 from dtp.cli.accounts import Account, account_options
 from dtp.cli.groups import Group
 from dtp.cli.options import IdentitySource, identity_options
-from dtp.cli.output import json_option, print_result
+from dtp.cli.output import json_option, print_note, print_result
+from dtp.cli.posts import identity_option, load_identity
+from dtp.cli.tip_lines import COMMANDS, known_tip, open_line, read_words, store_option, words_options
+from dtp.messaging.tips.errors import LineUnreached
+from dtp.messaging.tips.line import TipLine
+from dtp.messaging.tips.line_store import Tip
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
@@ -20,10 +27,11 @@ _DAY_MS = 86_400_000
 
 @click.group(cls=Group)
 def tip() -> None:
-    """Rewards for those who gave a tip, and are known by a one-time key alone.
+    """Tips that nobody can trace: lines that take them, words to come back with, rewards.
 
-    Whoever gives one makes a key ('dtp keygen -i tip.pem') and tells its name ('dtp id -i tip.pem -q') with the tip.
-    The reward is locked to it on the chain, and paid to the address that the key names, whoever submits that.
+    A line is opened ('open'), written to ('send'), read and answered. A reward is locked to the tip's one-time key on
+    the chain, and paid to the address that the key names, whoever submits that. Who gave a tip in another way makes a
+    key ('dtp keygen -i tip.pem'), and tells its name ('dtp id -i tip.pem -q') with the tip.
     """
 
 
@@ -34,9 +42,22 @@ def tip() -> None:
               "somebody pays the gas for it. [default: nothing]")  # fmt: skip
 @click.option("--days", type=click.IntRange(1, 700), default=90, show_default=True,
               help="After so many days what wasn't claimed can be had back.")  # fmt: skip
+@click.option("--tell", metavar="TEXT", help="Write TEXT and the lock under the tip of this key, as the owner of the "
+              "line that it was given to.")  # fmt: skip
+@store_option
+@identity_option
 @account_options
 @json_option
-def reward(key: str, amount: str, relay_fee: str, days: int, account: Account) -> None:
+def reward(
+    key: str,
+    amount: str,
+    relay_fee: str,
+    days: int,
+    tell: str | None,
+    store: str | None,
+    identity: Path | None,
+    account: Account,
+) -> None:
     """Lock AMOUNT (such as 5SUI) to a one-time key, and print the lock to tell whoever has it."""
     from dtp.chain.wallet import parse_amount
     from dtp.identity import PeerId
@@ -46,27 +67,46 @@ def reward(key: str, amount: str, relay_fee: str, days: int, account: Account) -
     deadline = int(time.time() * 1000) + days * _DAY_MS
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        lock = await lock_reward(chain, peer, most, deadline_ms=deadline, relay_fee=fee)
+        async with AsyncExitStack() as stack:
+            told = None  # looked up first: a reward that can't be told of is not locked
+            if tell is not None:
+                line = open_line(load_identity(identity, account), store)
+                told = await stack.enter_async_context(known_tip(line, peer))
+            lock = await lock_reward(chain, peer, most, deadline_ms=deadline, relay_fee=fee)
+            if told is not None and tell is not None:
+                await _tell(*told, tell, lock)
         return {"lock": lock, "key": str(peer), "amount": most, "relay_fee": fee, "deadline_ms": deadline}
 
     record = account.run(work)
     print_result(record, record["lock"])
 
 
+async def _tell(line: TipLine, found: Tip, text: str, lock: str) -> None:
+    try:
+        await line.answer(found, text, lock=lock)
+    except LineUnreached as fault:  # the reward is locked, and the answer is kept
+        print_note({"told": False}, str(fault))
+
+
 @tip.command()
 @click.argument("lock")
 @click.option("--to", "recipient", required=True, metavar="ADDRESS", help="The address that gets the reward, best "
               "one that nothing was paid to before.")  # fmt: skip
+@words_options
 @identity_options("--identity", "-i")
 @json_option
-def sign(lock: str, recipient: str, identity: IdentitySource) -> None:
-    """Name the address that gets a reward, by the key of -i, and print the claim. No network is used.
+def sign(
+    lock: str, recipient: str, ask_words: bool, words_file: str | None, identity: IdentitySource
+) -> None:
+    """Name the address that gets a reward, by the tip's words or the key of -i, and print the claim. No network is
+    used.
 
     Give the claim to anybody: 'dtp tip claim' of theirs submits it, and can have it paid to nobody else.
     """
     from dtp.messaging.tips.reward import Claim
 
-    claim = Claim.sign(identity.load(), lock, recipient)
+    words = read_words(ask_words, words_file)
+    claim = Claim.sign(identity.load() if words is None else words.key, lock, recipient)
     print_result({"claim": claim.text, "lock": claim.lock, "recipient": claim.recipient}, claim.text)
 
 
@@ -107,3 +147,7 @@ def refund(lock: str, account: Account) -> None:
 
     account.run(work)
     print_result({"lock": lock}, "paid back")
+
+
+for _command in COMMANDS:
+    tip.add_command(_command)

@@ -21,14 +21,17 @@ from dtp.messaging.ends.peer import RemoteDevice
 from dtp.messaging.errors import EnvelopeBroken, KeysForged, MessageTooLong
 from dtp.messaging.mailbox import MailboxClient, MailboxLimits, SqliteMailbox, Tray
 from dtp.messaging.person.attachments import AttachmentTooLarge
+from dtp.messaging.person.card_sources import DhtCards
 from dtp.messaging.person.delivery import now_ms
 from dtp.messaging.person.pool import connect_plainly
 from dtp.messaging.tips.errors import LetterForged, LineUnreached, TipError, WordsWrong
+from dtp.messaging.tips.finding import find_line
 from dtp.messaging.tips.letter import ReplyTo, TipLetter
 from dtp.messaging.tips.line import TipLine
 from dtp.messaging.tips.line_store import KEEP_MS, RENEW_MS, LineStore
 from dtp.messaging.tips.tipster import Tipster
 from dtp.messaging.tips.words import TipWords
+from dtp.peers.dht import Dht
 
 LINE = known_identity("line")
 WORDS = TipWords(bytes(range(16)))
@@ -136,6 +139,19 @@ def test_attachments_come_without_names_and_an_owner_fetches_no_more_than_it_lik
             assert (await file.save(tmp_path)).read_text() == "and this is ours\n"
 
     run(test, tmp_path, "files")
+
+
+def test_a_line_is_found_in_the_dht_by_its_name(tmp_path):
+    async def test(office: PostOffice) -> None:
+        owner = await opened(office, await office.open())
+        seed = await office.enter(Dht(Identity.generate(), bind=("127.0.0.1", 0)))
+        dht = await office.enter(Dht(LINE, bind=("127.0.0.1", 0), bootstrap=[seed.endpoint]))
+        await DhtCards(dht).publish(owner.card)
+        assert (await find_line(LINE.id, bootstrap=[seed.endpoint])).person == LINE.id.key
+        with pytest.raises(LineUnreached):
+            await find_line(Identity.generate().id, bootstrap=[seed.endpoint])
+
+    run(test, tmp_path, "dht")
 
 
 # ---- who sees what: docs/tips.md -------------------------------------------------------------------------------

@@ -246,6 +246,11 @@ class TipLine:
         await self._send(tip, letter, number)
         return letter
 
+    async def keep_sent(self, letter: TipLetter) -> None:
+        """Keep an answer that went another way than by a mailbox."""
+        number = await self._run(self.store.put_answer, letter)
+        await self._run(self.store.mark_sent, number)
+
     async def send_waiting(self) -> int:
         """Send the answers that no mailbox has taken yet. Return how many still wait."""
         waiting: list[KeptLetter] = await self._run(self.store.waiting)

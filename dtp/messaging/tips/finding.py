@@ -1,0 +1,86 @@
+"""How a line is found by those who have nothing but its name: it says its card itself, and the DHT keeps it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from dtp.errors import DtpError
+from dtp.identity import Identity, PeerId
+from dtp.messaging.cards import ContactCard, ContactCardError
+from dtp.messaging.cards.contact_card import MAX_BYTES
+from dtp.messaging.packing import frame, read_frame, unpack
+from dtp.messaging.person.card_sources import DhtCards
+from dtp.messaging.tips.errors import LineUnreached
+from dtp.messaging.tips.line import TipLine
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.dial import connect
+from dtp.peers.book import PeerBook
+from dtp.peers.dht import Dht
+from dtp.peers.lan.multicast import Lan
+
+log = logging.getLogger("dtp.messaging")
+
+#: The service at which a line says its card.
+TIP_SERVICE: Final = "dtp.tip"
+#: Bytes of an answer: a card and its length.
+_MAX_ANSWER: Final = MAX_BYTES + 16
+#: Seconds that one place may take to say the card.
+_PATIENCE: Final = 15.0
+
+
+def serve_card(line: asyncio.Future[TipLine]) -> Callable[[Connection], Awaitable[None]]:
+    """Return the handler of `TIP_SERVICE`: each stream gets the line's card for everybody, as it is by then."""
+
+    async def serve(connection: Connection) -> None:
+        opened = await asyncio.shield(line)
+        async for stream in connection:
+            stream.write(frame(opened.card.public().encode()))
+            await stream.drain()
+            stream.write_eof()
+
+    return serve
+
+
+async def ask_card(address: Address | str) -> ContactCard:
+    """Return the card that a line says at an address. Raise `ContactCardError`, and what `connect` raises."""
+    connection = await connect(address)
+    try:
+        stream = await connection.open_stream()
+        stream.write_eof()
+        match unpack(await read_frame(stream, _MAX_ANSWER, ContactCardError), ContactCardError, "an answer"):
+            case [bytes(data)]:
+                card = ContactCard.parse(data)
+            case _:
+                raise ContactCardError("an answer without a card")
+    finally:
+        await connection.close()
+    if card.key != connection.peer.key:
+        raise ContactCardError("a line says the card of somebody else")
+    return card
+
+
+async def find_line(line: PeerId, *, bootstrap: Sequence[str] = ()) -> ContactCard:
+    """Return the card of a line that is found by its name: on the LAN, else by `bootstrap`, nodes of the DHT.
+
+    Who hasn't the name can't tell whom the LAN is asked for; nodes of the DHT can. Raise `LineUnreached`.
+    """
+    book = PeerBook()
+    async with Lan(book) as lan:
+        record = await lan.find(line)
+    for url in record.addresses if record else ():
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await ask_card(Address.direct(line, url, TIP_SERVICE))
+        except (DtpError, TimeoutError) as fault:
+            log.info("the line at %s: %s", url, fault)
+    if bootstrap:
+        async with Dht(Identity.generate(), client=True, bind=("0.0.0.0", 0), bootstrap=bootstrap) as dht:
+            found = await DhtCards(dht).find(line.key)
+        if found is not None:
+            return found
+    where = "on this network, nor in the DHT" if bootstrap else "on this network"
+    raise LineUnreached(f"nobody says where {line} is {where}: ask for the line's card")

@@ -1,0 +1,98 @@
+"""Tips as messages through the chain, to a host whose endpoint is the line: for who reaches no mailbox.
+
+What the chain has stays there for ever: the line's static key opens it whenever that is stolen.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+
+from dtp.chain.events import Cursor
+from dtp.chain.model import Id
+from dtp.chain.node.client import ChainClient
+from dtp.chain.pipes.posts import (
+    PostKeyMissing,
+    ReplyKey,
+    SentPost,
+    answers,
+    post_key,
+    read_post,
+    read_posts,
+    send_answer,
+    send_post,
+)
+from dtp.chain.resolver import HostState, read_host
+from dtp.messaging.errors import EnvelopeBroken
+from dtp.messaging.person.delivery import now_ms
+from dtp.messaging.tips.errors import LetterForged, TipError
+from dtp.messaging.tips.letter import TipLetter
+from dtp.messaging.tips.line import TipLine
+from dtp.messaging.tips.line_store import Tip
+from dtp.messaging.tips.words import TipWords
+
+log = logging.getLogger("dtp.messaging")
+
+
+def _line_of(state: HostState) -> tuple[bytes, bytes]:
+    """Return the identity key of a host's line, and the static key that its endpoint has published."""
+    for endpoint in state.beacon.endpoints:
+        if (static := post_key(endpoint)) is not None:
+            return endpoint.key, static
+    raise PostKeyMissing(f"no endpoint of host {state.host.id} has published a key to seal to")
+
+
+async def send_tip(
+    chain: ChainClient, host: Id, service: str, words: TipWords, text: str, *, fee: int | None = None
+) -> SentPost:
+    """Write to the line of a host's service through the chain. Who pays the gas is seen by everybody.
+
+    Raise what `dtp.chain.pipes.posts.send_post` raises.
+    """
+    key, static = _line_of(await read_host(chain, host))
+    letter = TipLetter(words.key.id.key, key, text)
+    reply = ReplyKey(words.key.static_private)
+    return await send_post(
+        chain, host, service, letter.pad(words.key), fee=fee, recipients=[static], reply_key=reply
+    )
+
+
+async def collect_posts(chain: ChainClient, host: Id, line: TipLine) -> int:
+    """Take the tips among the messages to a host that the node still has. Return how many letters are new."""
+    new = 0
+    async for found in read_posts(chain, host, line.identity):
+        try:
+            new += await line.take_post(found.data, f"{found.host}#{found.transaction}")
+        except (EnvelopeBroken, LetterForged) as fault:  # a message of another kind
+            log.info("message %s is no tip: %s", found.transaction, fault)
+    return new
+
+
+async def answer_post(chain: ChainClient, line: TipLine, tip: Tip, text: str, *, lock: str = "") -> TipLetter:
+    """Write under a tip that came through the chain, as the host's owner. Raise `TipError` for another one."""
+    host, mark, transaction = tip.post.partition("#")
+    question = await read_post(chain, host, line.identity, transaction) if mark else None
+    if question is None:
+        raise TipError("this tip didn't come through the chain, or the node has forgotten it")
+    letter = TipLetter(line.identity.id.key, tip.key, text, sent_ms=now_ms(), lock=lock)
+    await send_answer(chain, question, letter.pad(line.identity))
+    await line.keep_sent(letter)
+    return letter
+
+
+async def read_answers(
+    chain: ChainClient, host: Id, service: str, words: TipWords
+) -> AsyncIterator[TipLetter]:
+    """Yield what the line has answered through the chain, as far back as the node has it, oldest first."""
+    state = await read_host(chain, host)
+    number, _ = state.service(service)
+    key, _ = _line_of(state)
+    sent = SentPost(state.host.id, number, "", ReplyKey(words.key.static_private), Cursor(0))
+    async for found in answers(chain, sent, follow=False):
+        try:
+            letter = TipLetter.unpad(found.data, words.key.id.key)
+        except (EnvelopeBroken, LetterForged) as fault:
+            log.info("message %s is no answer: %s", found.transaction, fault)
+            continue
+        if letter.sender == key:
+            yield letter
