@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 #: Beginnings of the names of examples that have a test of their own beside that of all (`tests/test_docs.py`).
-HAVE_THEIR_OWN_TEST = ("mesh_", "messages_", "dapp_", "call_")
+HAVE_THEIR_OWN_TEST = ("mesh_", "messages_", "dapp_", "call_", "show_")
 
 
 def run_python(*arguments: str | Path, timeout: float = 300, cwd: Path | None = None) -> list[str]:

@@ -255,12 +255,9 @@ def ask(
 
 def _ask(account: Account, show_id: str, kind: Any, amount: int | None, text: str, sealed: bool) -> None:
     from dtp.broadcast.money import shows
-    from dtp.broadcast.money.audience import seal_text
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         data = text.encode()
-        if sealed:
-            data = seal_text(data, (await shows.read_show(chain, show_id)).show.key)
         number, executed = await shows.ask(chain, show_id, kind, amount, data, sealed=sealed)
         return {"number": number, **executed_record(executed)}
 

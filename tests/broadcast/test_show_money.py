@@ -10,7 +10,6 @@ from shows import ME, all_of, hear, produce, until
 from dtp.broadcast.errors import BroadcastError, OffAir
 from dtp.broadcast.money import shows
 from dtp.broadcast.money.air import Air, Hysteresis
-from dtp.broadcast.money.audience import seal_text
 from dtp.broadcast.money.shows import NoShare, ShowTerms
 from dtp.broadcast.money.watching import Dismissed, ShowWatcher
 from dtp.chain.show import Kind, ShowState, next_head
@@ -149,7 +148,7 @@ def test_the_page_has_the_money_and_the_line_and_what_was_dismissed_stays_away(c
             terms = ShowTerms(slot_ms=60_000, rate=100, start_pot=1000, prices=(10, 10, 10))
             id, _ = await shows.create(producer, ME.id.key, terms)
             await shows.ask(listener, id, Kind.QUESTION, 20, b"why?")
-            await shows.ask(listener, id, Kind.TIP, 50, seal_text(b"for you", ME.id.key), sealed=True)
+            await shows.ask(listener, id, Kind.TIP, 50, b"for you", sealed=True)
             kept = tmp_path / "shows" / "dismissed"
             async with (
                 ShowWatcher(producer, id, ME, Dismissed(kept)) as mine,

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
+from dtp.broadcast.money.audience import seal_text
 from dtp.chain import Executed, Program
 from dtp.chain import show as module
 from dtp.chain.model import SUI_COIN, Id, canonical_id
@@ -124,12 +125,16 @@ async def buy(chain: ChainClient, id: Id) -> tuple[str, Executed]:
 async def ask(
     chain: ChainClient, id: Id, kind: Kind, amount: int | None, text: bytes, *, sealed: bool = False
 ) -> tuple[int, Executed]:
-    """Tip, request or ask a question, for `amount` or the least that is taken; return its number."""
+    """Tip, request or ask a question, for `amount` or the least that is taken; return its number.
+
+    With `sealed` the text is sealed to the producer.
+    """
     found = await read_show(chain, id)
+    data = seal_text(text, found.show.key) if sealed else text
     paid = max(1, found.show.prices[kind]) if amount is None else amount
 
     def build(program: Program, money: Argument) -> None:
-        module.ask(program, found.show.id, kind, money, text, sealed=sealed, coin=found.coin)
+        module.ask(program, found.show.id, kind, money, data, sealed=sealed, coin=found.coin)
 
     executed = await _pay(chain, found.coin, paid, build)
     return chain.events_in(executed, module.SCHEMA, module.Asked)[0].number, executed
