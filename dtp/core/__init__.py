@@ -24,7 +24,7 @@ from dtp.core.errors import (
     TooManyFrames,
     UnsupportedSuite,
 )
-from dtp.core.providers import providers
+from dtp.core.providers import providers, served_suites
 from dtp.core.records import (
     MAX_PLAINTEXT,
     PACKET_OVERHEAD,
@@ -73,5 +73,6 @@ __all__ = [
     "dial",
     "providers",
     "scatter",
+    "served_suites",
     "sockets_supported",
 ]

@@ -64,6 +64,25 @@ def providers() -> dict[str, str]:
     return dict(_installed)
 
 
+def served_suites() -> tuple[str, ...]:
+    """Return the cipher suites that `providers` has, without choosing who serves them where libsodium can.
+
+    Who only listens needs no more: OpenSSL takes a megabyte, and is looked at with the first key.
+    """
+    if not os.environ.get(OVERRIDE):
+        with _lock:
+            sodium = None if _chosen.is_set() else _load_sodium()
+            if sodium is not None:
+                names = [suite for suite in SUITES if suite != "AESGCM" or _has_aes(sodium)]
+                if all(_use_sodium(sodium, suite) for suite in names):
+                    return tuple(names)
+    return tuple(providers())
+
+
+def _has_aes(sodium: Any) -> bool:
+    return bool(sodium.lib.crypto_aead_aes256gcm_is_available() == 1)
+
+
 def install(only: str = "") -> None:
     """Choose again, from `sodium` or `openssl` alone or (empty) from both. For tests, while no cipher is alive.
 
@@ -96,7 +115,7 @@ def _choose(only: str) -> dict[str, str]:
             f"{OVERRIDE}={only!r}: must be 'sodium' or 'openssl', or unset for the faster of both"
         )
     sodium = _load_sodium()
-    has_aes = sodium is not None and sodium.lib.crypto_aead_aes256gcm_is_available() == 1
+    has_aes = sodium is not None and _has_aes(sodium)
     suites = [suite for suite in SUITES if suite != "AESGCM" or has_aes]
     installed: dict[str, str] = {}
     if sodium is not None and only != "openssl":

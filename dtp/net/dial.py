@@ -12,7 +12,7 @@ from random import Random
 
 from dtp import carriers
 from dtp.carriers.base import Carrier
-from dtp.core import providers
+from dtp.core import served_suites
 from dtp.errors import CarrierError, PeerError
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
@@ -68,7 +68,7 @@ _known = _KnownStatics()
 
 def suites() -> tuple[Suite, ...]:
     """The cipher suites that this machine can do, best first: AES only where the hardware has it."""
-    available = providers()
+    available = served_suites()
     return tuple(suite for suite in Suite if suite.cipher in available)
 
 

@@ -53,6 +53,19 @@ def test_environment_allows_one(only: str) -> None:
         assert "ChaChaPoly" in served
 
 
+@pytest.mark.parametrize("only", ["", "sodium", "openssl"])
+def test_what_is_served_is_known_before_it_is_chosen_who_serves_it(only: str) -> None:
+    code = """
+import json, sys
+from dtp.core import providers, served_suites
+before, loaded = served_suites(), "ctypes" in sys.modules
+print(json.dumps([sorted(before), sorted(providers()), sorted(served_suites()), loaded]))
+"""
+    before, chosen, after, loaded = run(code, DTP_PROVIDER=only)
+    assert before == chosen == after
+    assert loaded == (only == "openssl")  # else OpenSSL is looked for with the first key
+
+
 def test_both_serve_where_they_can_be_had() -> None:
     """So that the other tests' rounds with `openssl` can't be skipped where it is there but fails."""
     path = getattr(importlib.import_module("_ssl"), "__file__", None)
