@@ -282,8 +282,8 @@ def as_markdown(facts: dict[str, object], rows: dict[str, float], date: str) -> 
     lines += [f"- {name}: {value}" for name, value in facts.items()]
     lines += [
         "",
-        "Memory of the first node is RSS, while it has no link: OpenSSL comes with the first one, 1.1 MB. Python with",
-        "asyncio has 21 MB of it, `cryptography` behind `noiseprotocol`",
+        "Memory of the first node is RSS, while it has no link: OpenSSL comes with the first one, 1.1 MB. Python",
+        "with asyncio has 21 MB of it, `cryptography` behind `noiseprotocol`",
         "7.5, `dtp` 8, gossip 1.5, the ciphers 2. Pages of libraries that others have are in it, too.",
         "A further node is what this process then has more of its own, with both ends of all links in it.",
     ]
