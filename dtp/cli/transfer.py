@@ -10,6 +10,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -49,13 +50,14 @@ from dtp.files import (
 )
 from dtp.files.names import open_regular
 from dtp.files.words import WordCode, looks_like_code
-from dtp.identity import PeerId
+from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import Connecting, DialTimeout, connect
-from dtp.net.listener import Refuse, Request
+from dtp.net.listener import Listener, Refuse, Request
 from dtp.net.stream import Stream
 from dtp.pay.errors import BudgetSpent, MoneyNotAdded
+from dtp.peers.nearby import answering, wants_lan
 from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ _T = TypeVar("_T")
 
 #: Random bytes in the name of a receiver's service: only those who were given the address know it.
 _NAME_SIZE = 10
+#: The service at which whoever knows a person finds the files that it waits for: `dtp recv --by-name`.
+PERSON_SERVICE = "dtp.recv"
 #: How long a sender has to answer when another one wants its place, seconds.
 _ANSWER = 3.0
 #: Where a file is fetched that is sent by a code of words.
@@ -84,6 +88,10 @@ _OFFER = 30.0
 @click.option("--listen", "-l", "urls", multiple=True, metavar="URL",
               help="With --words: where the file is fetched, relay://... among them. "
               f"[default: {_WORDS_URL}, for this network]")  # fmt: skip
+@click.option("--to", "person", metavar="PERSON", help="To a contact of 'dtp message': straight to a device "
+              "that waits on this network ('dtp recv --by-name'), else through the mailbox.")  # fmt: skip
+@click.option("--messages", type=click.Path(dir_okay=False), envvar="DTP_MESSAGES", metavar="FILE",
+              help="With --to: what 'dtp message' keeps. [default: as there]")  # fmt: skip
 @identity_options("--identity", "-i")
 @psk_file_option
 @verbose_option
@@ -94,12 +102,15 @@ def send(
     name: str | None,
     words: bool,
     urls: tuple[str, ...],
+    person: str | None,
+    messages: str | None,
     identity: IdentitySource,
     psk: bytes | None,
 ) -> None:
     """Send FILE to a peer that runs 'dtp recv', which has printed the ADDRESS.
 
     With --words to whoever is told the code that is printed, on this network or by a relay. It is good for one try.
+    With --to to a person whom 'dtp message' knows, whether or not they are there.
 
     The peer checks the SHA-256 of what arrived. After a cut run the same command again: it goes on where it was.
 
@@ -107,21 +118,37 @@ def send(
     Examples:
       dtp send holiday.mp4 dtp+tcp://dtp1...@192.168.1.5:40123/recv-x5mzq2...
       dtp send --words holiday.mp4
+      dtp send --to alice holiday.mp4
     """
-    if words == (address is not None):
-        raise click.UsageError("say where to: an ADDRESS, or --words")
+    if words + (address is not None) + (person is not None) != 1:
+        raise click.UsageError("say where to: an ADDRESS, --words or --to")
     if address is not None:
         if urls:
             raise click.UsageError("--listen is for --words")
-        run(_send(file, address, name, identity, psk))
+        run(_send(file, address, name, identity.load_or_make, psk))
     elif name is not None or psk is not None:
-        raise click.UsageError("with --words there is neither --name nor a pre-shared key")
+        raise click.UsageError("with --words and --to there is neither --name nor a pre-shared key")
+    elif person is not None:
+        if urls:
+            raise click.UsageError("--listen is for --words")
+        run(_send_to_person(file, person, identity, messages))
     else:
         run(send_by_words(file, urls or (_WORDS_URL,)))
 
 
+async def _send_to_person(file: Path, person: str, identity: IdentitySource, messages: str | None) -> None:
+    from dtp.cli.messenger import open_messenger
+    from dtp.cli.send_person import send_to_person
+
+    async def straight(address: Address, me: Identity) -> None:
+        await _send(file, address, None, lambda: me, None)
+
+    _check_file(file, None)
+    await send_to_person(open_messenger(identity, messages, None, (), None), file, person, straight)
+
+
 async def _send(
-    file: Path, address: Address, name: str | None, identity: IdentitySource, psk: bytes | None
+    file: Path, address: Address, name: str | None, identity: Callable[[], Identity], psk: bytes | None
 ) -> None:
     _check_file(file, name)
 
@@ -132,7 +159,7 @@ async def _send(
         return sent
 
     with Meter("sending") as meter:
-        dial = functools.partial(connect, address, identity=identity.load_or_make(), psk=psk)
+        dial = functools.partial(connect, address, identity=identity(), psk=psk)
         sent, peer = await _persist(dial, attempt, meter)
     print_line(
         {
@@ -168,6 +195,8 @@ def _check_file(file: Path, name: str | None) -> None:
 @click.option(
     "--service", metavar="NAME", help="Without ADDRESS: the name of the service. [default: a random one]"
 )
+@click.option("--by-name", is_flag=True, help="Without ADDRESS: be found on this network by whoever knows your "
+              "identity, for 'dtp send --to' you.")  # fmt: skip
 @payment_options
 @listening_options
 @verbose_option
@@ -179,6 +208,7 @@ def recv(
     force: bool,
     keep: bool,
     service: str | None,
+    by_name: bool,
     listening: Listening,
     payment: Payment,
 ) -> None:
@@ -207,17 +237,19 @@ def recv(
     if not folder.is_dir():
         raise click.UsageError(f"--output: there is no folder {folder}")
     _check_folder(folder)
+    if by_name and service is not None:
+        raise click.UsageError("--by-name has a service of its own, without --service")
     if source is not None:
-        if keep or service or listening.allow or listening.until_eof or listening.urls:
+        if keep or service or by_name or listening.allow or listening.until_eof or listening.urls:
             raise click.UsageError(
-                "with an ADDRESS nobody is waited for: no --listen, --allow, --service, --keep, --until-eof"
+                "with an ADDRESS nobody is waited for: none of --listen, --allow, --service, --by-name, --keep"
             )
         if code is not None:
             run(_fetch_by_words(code, relays, folder, name, force, listening, payment))
         elif address is not None:
             run(_fetch(address, folder, name, force, listening, payment))
     else:
-        run(_Receiver(folder, name, force, keep, listening, service).run())
+        run(_Receiver(folder, name, force, keep, listening, PERSON_SERVICE if by_name else service).run())
 
 
 def _check_folder(folder: Path) -> None:
@@ -407,7 +439,14 @@ class _Receiver:
             print_identity_note(self._listening)
             for address in addresses(listener, self._service):
                 print_line({"event": "listening", "address": str(address)}, str(address))
-            await self._stop.wait()
+            async with self._on_lan(listener):
+                await self._stop.wait()
+
+    def _on_lan(self, listener: Listener) -> AbstractAsyncContextManager[object]:
+        """Answer those on the LAN who ask for this identity, where the service's name is one that they know."""
+        if self._service != PERSON_SERVICE or self._listening.psk is not None or not wants_lan():
+            return contextlib.nullcontext()
+        return answering(self._listening.identity, listener.urls)
 
     def _check(self, request: Request) -> None:
         if request.service != self._service:
