@@ -7,6 +7,7 @@ from typing import Protocol
 
 from dtp.identity import Identity
 from dtp.messaging.ends.device import LocalDevice
+from dtp.messaging.ends.keys import LIFETIME_MS
 from dtp.messaging.mailbox import MailboxLimits, MailboxStore, Refusal, Tray
 from dtp.messaging.mailbox.stamps import make_stamp, stamp_bits
 from dtp.messaging.mailbox.store import Deposit, access_hash, piece_hash
@@ -153,6 +154,21 @@ def check_a_mailbox_with_enough_recipients_takes_no_more(registered: Registered)
     assert store.publish(BOB.id.key, 1, bob.keys.encoded, []).refusal is Refusal.FULL
 
 
+def check_devices_whose_keys_have_ended_make_room_unless_something_waits(registered: Registered) -> None:
+    store = registered(MailboxLimits(recipients=1))
+    later = local(BOB, NOW * 1000 + LIFETIME_MS + 1)
+    store.deposit([known(1)], NOW)
+    assert store.publish(BOB.id.key, later.keys.sequence, later.keys.encoded, []).refusal is Refusal.FULL
+    store.acknowledge(ALICE.id.key, [store.fetch(ALICE.id.key, Tray.KNOWN, 0, 1, 1 << 20)[0].id])
+    soon = local(BOB, NOW * 1000 + LIFETIME_MS)
+    assert store.publish(BOB.id.key, soon.keys.sequence, soon.keys.encoded, []).refusal is Refusal.FULL
+    assert not store.publish(BOB.id.key, later.keys.sequence, later.keys.encoded, []).refusal
+    assert store.status(ALICE.id.key) is None
+    alice = local(ALICE, later.keys.sequence)
+    told = (alice.keys.sequence, alice.keys.encoded, [])
+    assert store.publish(ALICE.id.key, *told).refusal is Refusal.FULL
+
+
 def check_pieces_are_for_who_is_known_and_within_the_quota(registered: Registered) -> None:
     store = registered(MailboxLimits(recipient_bytes=1000))
     put = store.put_piece
@@ -184,6 +200,7 @@ CHECKS: tuple[Callable[[Registered], None], ...] = (
     check_one_time_keys_of_an_instance_before_are_not_given_out,
     check_a_device_that_leaves_leaves_nothing,
     check_a_mailbox_with_enough_recipients_takes_no_more,
+    check_devices_whose_keys_have_ended_make_room_unless_something_waits,
     check_pieces_are_for_who_is_known_and_within_the_quota,
     check_a_card_is_kept_for_a_device_that_is_known,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -174,8 +175,6 @@ def run(work: Awaitable[None]) -> None:
 
 
 async def register(client: MailboxClient, identity: Identity, bits: int = 0) -> LocalDevice:
-    import time
-
     device = local(identity, int(time.time() * 1000))
     await client.publish(device.keys.encoded, device.make_one_time_keys(2))
     await client.set_access(access_hash(ACCESS), bits)
@@ -184,8 +183,6 @@ async def register(client: MailboxClient, identity: Identity, bits: int = 0) -> 
 
 def test_deposited_by_anybody_pushed_to_the_device_and_forgotten_when_acknowledged() -> None:
     async def main() -> None:
-        import time
-
         async with serving(SqliteMailbox(), "pushed") as (_, client):
             alice, anybody = await client(ALICE), await client()
             device = await register(alice, ALICE)
@@ -254,7 +251,7 @@ def test_what_is_not_acknowledged_comes_again() -> None:
 
 def test_refusals_have_codes_and_the_conversation_goes_on() -> None:
     async def main() -> None:
-        limits = MailboxLimits(deposits=6, deposit_pause=1000.0, key_questions=1, key_pause=1000.0)
+        limits = MailboxLimits(deposits=7, deposit_pause=1000.0, key_questions=1, key_pause=1000.0)
         async with serving(SqliteMailbox(limits=limits), "refused") as (mailbox, client):
             alice, anybody = await client(ALICE), await client()
             await register(alice, ALICE, bits=12)
@@ -411,3 +408,21 @@ def test_as_many_are_let_in_as_is_said_whatever_the_clock_shows(burst: int) -> N
     for now in (0.0, 0.1, 1234.56789, 16_000.123456789, 9e6 + 1 / 3):
         limiter = Limiter(burst, 0.1, 10)
         assert [limiter.take("a", now) for _ in range(burst + 1)] == [True] * burst + [False]
+
+
+def test_new_devices_of_one_source_and_keys_from_the_future_are_refused() -> None:
+    async def main() -> None:
+        limits = MailboxLimits(deposits=1, deposit_pause=1000.0)
+        async with serving(SqliteMailbox(limits=limits), "new") as (_, client):
+            alice, bob = await client(ALICE), await client(BOB)
+            await register(alice, ALICE)
+            await register(alice, ALICE)  # it has its place
+            with pytest.raises(MailboxRefused) as refused:
+                await register(bob, BOB)
+            assert refused.value.refusal is Refusal.TOO_OFTEN
+            late = local(ALICE, (int(time.time()) + 7200) * 1000)
+            with pytest.raises(MailboxRefused) as refused:
+                await alice.publish(late.keys.encoded, [])
+            assert refused.value.refusal is Refusal.MALFORMED
+
+    run(main())

@@ -16,7 +16,7 @@ _ROUNDING: Final = 1e-6
 class MailboxLimits:
     """What a mailbox gives; each has its reason."""
 
-    #: Devices that have published keys here.
+    #: Devices that have published keys here; those whose keys have ended, and for whom nothing waits, make room.
     recipients: int = 100_000
     #: Envelopes and bytes that wait for one device: weeks of a busy person, and pictures.
     envelopes: int = 20_000
@@ -32,7 +32,8 @@ class MailboxLimits:
     one_time_keys: int = 100
     #: Pieces of attachments, and of one at most: it is sealed in pieces of 256 KiB.
     piece: int = 256 * 1024 + 64
-    #: Deposits of one source at once, and one more for each pause, seconds: several people write from one office.
+    #: Deposits and new devices of one source at once, and one more for each pause, seconds: several
+    #: people write from one office.
     deposits: int = 1000
     deposit_pause: float = 0.02
     #: ... and questions for keys: each takes a one-time key away.

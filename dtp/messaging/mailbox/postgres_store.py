@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
+from dtp.messaging.ends.keys import LIFETIME_MS
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.mailbox.limits import MailboxLimits
 from dtp.messaging.mailbox.protocol import Refusal
@@ -156,7 +157,8 @@ class PostgresMailbox(MailboxStore):
                 (device,),
             ).fetchone()
             if found is None:
-                if _value(database, "SELECT COUNT(*) FROM dtp_mailbox_recipients") >= self.limits.recipients:
+                count = _value(database, "SELECT COUNT(*) FROM dtp_mailbox_recipients")
+                if count >= self.limits.recipients and not self._forget_ended(database, sequence):
                     return Outcome(Refusal.FULL)
                 made = database.execute(
                     "INSERT INTO dtp_mailbox_recipients (device, keys, sequence) VALUES (%s, %s, %s) "
@@ -172,6 +174,14 @@ class PostgresMailbox(MailboxStore):
                 self._replace_keys(database, number, sequence, keys, before)
             self._add_one_time(database, number, one_time)
         return DONE
+
+    def _forget_ended(self, database: _Database, sequence: int) -> bool:
+        """Return whether devices were forgotten that nothing waits for, and whose keys had ended by then."""
+        ended = "SELECT id FROM dtp_mailbox_recipients WHERE sequence < %s AND count = 0 AND bytes = 0"
+        before = (sequence - LIFETIME_MS,)
+        database.execute(f"DELETE FROM dtp_mailbox_one_time WHERE recipient IN ({ended})", before)
+        done = database.execute(f"DELETE FROM dtp_mailbox_recipients WHERE id IN ({ended})", before)
+        return int(done.rowcount) > 0
 
     def _replace_keys(
         self, database: _Database, number: int, sequence: int, keys: bytes, before: bytes

@@ -16,7 +16,7 @@ from typing import Any, Final
 from dtp.errors import DtpError
 from dtp.messaging.cards import ContactCard, ContactCardError
 from dtp.messaging.ends.envelope import SIZES
-from dtp.messaging.ends.keys import DeviceKeys
+from dtp.messaging.ends.keys import SKEW_MS, DeviceKeys
 from dtp.messaging.errors import KeysForged, StoreFailed
 from dtp.messaging.mailbox.keeper import Keeper
 from dtp.messaging.mailbox.limits import Limiter
@@ -270,7 +270,12 @@ class _Conversation:
             isinstance(each, bytes) and len(each) == _ONE_TIME_BYTES for each in one_time
         ):
             return (Refusal.MALFORMED,)
+        if told.sequence > time.time() * 1000 + SKEW_MS:  # from the future: it could never be forgotten
+            return (Refusal.MALFORMED,)
         store = self._mailbox.store
+        is_new = await self._run(store.status, self._device) is None  # it takes a place
+        if is_new and not self._mailbox.deposits.take(self._source, self._now()):
+            return (Refusal.TOO_OFTEN,)
         outcome = await self._run(store.publish, self._device, told.sequence, keys, one_time)
         return (outcome.refusal,)
 

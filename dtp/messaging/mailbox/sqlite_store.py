@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from dtp.messaging.database import Database
+from dtp.messaging.ends.keys import LIFETIME_MS
 from dtp.messaging.mailbox.limits import MailboxLimits
 from dtp.messaging.mailbox.protocol import Refusal
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS
@@ -77,7 +78,7 @@ class SqliteMailbox(MailboxStore):
                 "SELECT id, sequence, keys FROM recipients WHERE device = ?", (device,)
             ).fetchone()
             if found is None:
-                if not self._has_room(db):
+                if not self._has_room(db) and not self._forget_ended(db, sequence):
                     return Outcome(Refusal.FULL)
                 values = (device, keys, sequence)
                 number = db.execute(
@@ -101,6 +102,13 @@ class SqliteMailbox(MailboxStore):
     def _has_room(self, db: sqlite3.Connection) -> bool:
         ((count,),) = db.execute("SELECT COUNT(*) FROM recipients")
         return bool(count < self.limits.recipients)
+
+    def _forget_ended(self, db: sqlite3.Connection, sequence: int) -> bool:
+        """Return whether devices were forgotten that nothing waits for, and whose keys had ended by then."""
+        ended = "SELECT id FROM recipients WHERE sequence < ? AND count = 0 AND bytes = 0"
+        before = (sequence - LIFETIME_MS,)
+        db.execute(f"DELETE FROM one_time WHERE recipient IN ({ended})", before)
+        return db.execute(f"DELETE FROM recipients WHERE id IN ({ended})", before).rowcount > 0
 
     def take_keys(self, device: bytes) -> tuple[bytes, bytes] | None:
         with self._database.writing() as db:
