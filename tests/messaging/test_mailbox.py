@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
