@@ -1,6 +1,6 @@
 """The localnet of `chain_resolver`, with published packages, and clients that know them."""
 
-from chain.conftest import client, wallet
+from chain.conftest import calls, client, wallet
 from chain_resolver.conftest import deployments, net, network
 
-__all__ = ["client", "deployments", "net", "network", "wallet"]
+__all__ = ["calls", "client", "deployments", "net", "network", "wallet"]

@@ -1,7 +1,9 @@
 """Shows that are paid: on air while the pot lasts, posted slot by slot, refunded; on a localnet."""
 
 import asyncio
+import contextlib
 import time
+from types import SimpleNamespace
 
 import pytest
 from chain_resolver.hosts import run
@@ -12,6 +14,8 @@ from dtp.broadcast.money import shows
 from dtp.broadcast.money.air import Air, Hysteresis
 from dtp.broadcast.money.shows import NoShare, ShowTerms
 from dtp.broadcast.money.watching import Dismissed, ShowWatcher
+from dtp.chain.errors import NodeUnavailable
+from dtp.chain.node._wire import Wire
 from dtp.chain.show import Kind, ShowState, next_head
 from dtp.errors import ConfigError
 
@@ -81,6 +85,59 @@ def test_a_funded_show_is_on_air_while_the_pot_lasts(client, wallet, tmp_path, c
             assert amount == 300
             assert [each.amount for each in await shows.refund(listener, id)] == [0, 0]
             assert share
+
+    run(work())
+
+
+@pytest.fixture
+def node(monkeypatch):
+    """Take the chain's node away from everybody, by `away`, and give it back."""
+    plain, there = Wire._call, SimpleNamespace(away=False, asked=0)
+
+    async def call(wire, service, method, message):
+        there.asked += 1
+        if there.away:
+            raise NodeUnavailable("the test has taken it away")
+        return await plain(wire, service, method, message)
+
+    monkeypatch.setattr(Wire, "_call", call)
+    return there
+
+
+def test_while_the_chain_is_away_a_show_goes_on_as_far_as_its_pot_pays(
+    client, wallet, tmp_path, chain_ms, node, calls
+):
+    async def work():
+        async with client(wallet()) as producer, client(wallet()) as payer:
+            terms = ShowTerms(slot_ms=2 * SLOT, rate=100, start_pot=200, batch=2)
+            id, _ = await shows.create(producer, ME.id.key, terms)
+            options = {"wallet": producer, "store": tmp_path, "hysteresis": AT_ONCE, "clock_ms": chain_ms}
+            async with produce(show=id, **options) as on_air:
+                told, heard, written = [], [], []
+                watching = asyncio.ensure_future(follow(on_air, told))
+                await shows.fund(payer, id, 300)
+                await until(lambda: told and told[-1] == Air.ON_AIR)
+                node.away = True
+                listening = asyncio.ensure_future(all_of(hear(*on_air.addresses, start=0), heard))
+                with contextlib.suppress(OffAir):
+                    while True:
+                        written.append(await on_air.write(b"more"))
+                        await asyncio.sleep(0.05)
+                await until(lambda: len(heard) == len(written) and told[-1] != Air.ON_AIR)
+                before = node.asked
+                await until(lambda: node.asked > before + 1)  # it is tried again
+                calls.lose = [("execute_transaction", "after")]  # and then the first answer is lost
+                node.away = False
+                await until(lambda: on_air.keeper.show.posted == 3)
+                found = (await shows.read_show(payer, id)).show
+                head = bytes(32)
+                for slot in range(3):
+                    head = next_head(head, [each.link for each in written if each.slot <= slot][-1])
+                assert (found.head, found.earned, found.pot) == (head, 300, 0)
+                assert calls.lose == []
+                await shows.end(producer, id)
+                await on_air.end()
+                await asyncio.gather(listening, watching)
 
     run(work())
 

@@ -10,6 +10,7 @@ from dtp.broadcast import messages as m
 from dtp.broadcast.by_topic import MOST, TopicReceiver
 from dtp.broadcast.errors import BroadcastError, ShowLost
 from dtp.broadcast.format import Flag
+from dtp.broadcast.hearing import NOWHERE
 from dtp.broadcast.parents import Parents
 from dtp.broadcast.sealed.admission import Guests
 from dtp.errors import CarrierError, LocalError
@@ -121,6 +122,30 @@ def receiver_of(told):
 
     parents = Parents(["dtp+tcp://producer"])
     return TopicReceiver(lambda validator: told, OTHER.id, dial, parents, producer=ME.id)
+
+
+@pytest.mark.slow
+def test_a_lost_message_is_fetched_from_the_address():
+    async def test():
+        told, sent = Told(), []
+        async with produce() as on_air, NOWHERE.node(OTHER, {}) as node:
+            on_air.on_sent = lambda segment, data: sent.append(on_the_wire(segment, data))
+            for each in (b"zero", b"one", b"two", b"three"):
+                await on_air.write(each)
+            parents = Parents(on_air.addresses)
+            receiver = TopicReceiver(lambda validator: told, OTHER.id, node.connect, parents, producer=ME.id)
+            running = asyncio.ensure_future(receiver.run())
+            announced = m.Announced(on_air.announcement.encoded)
+            for number in (0, 3):  # of one and two no message ever comes
+                told.waiting.put_nowait(message_of(announced, *sent[number]))
+            held = await receiver.opened()
+            await until(lambda: all(held.get(number) and held.get(number).whole for number in range(4)))
+            assert [held.get(number).data for number in range(4)] == [b"zero", b"one", b"two", b"three"]
+            assert not any(held.is_lost(number) for number in range(4))
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    run(test())
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,11 @@ class ShowKeeper:
         self._chain, self._cap, self._clock_ms = chain, cap, clock_ms
         self._judge = AirJudge(hysteresis)
         self._changed = asyncio.Event()
-        self._follower = SupervisedTask(self._follow, name="dtp-show-events")
-        self._keeper = SupervisedTask(self._keep, name="dtp-show-keeper")
+        self._follower = SupervisedTask(self._follow, name="dtp-show-events", foreseen=(ChainError,))
+        self._keeper = SupervisedTask(self._keep, name="dtp-show-keeper", foreseen=(ChainError,))
         self._lock = asyncio.Lock()
+        #: True where slots may be posted of which this side doesn't know: the chain is asked before the next ones.
+        self._doubtful = False
         self.air = Air.OFF
 
     @classmethod
@@ -126,17 +128,31 @@ class ShowKeeper:
     async def post(self, *, closing: bool = False) -> None:
         """Post the slots that are due; with `closing` all that are over."""
         async with self._lock:
+            if self._doubtful and not await self._read_again():
+                return
             while hashes := self.slots.due(self.show, self._clock_ms(), closing=closing):
+                self._doubtful = True
                 try:
                     posted = await shows.post(self._chain, self.found, self._cap, hashes)
                 except MoveAborted as fault:
                     if fault.error not in (ShowError.TOO_EARLY, ShowError.NOT_ON_AIR):
                         raise
                     log.info("slots can't be posted now: %s", fault)
-                    await self._read()
+                    await self._read_again()
                     return
                 except ChainError as fault:
                     log.warning("slots can't be posted, which is tried again: %s", fault)
                     return
                 self.slots.posted(posted.first + len(posted.hashes))
-                await self._read()
+                if not await self._read_again():
+                    return
+
+    async def _read_again(self) -> bool:
+        """Ask the chain which slots are posted; return False where it can't be asked now."""
+        try:
+            await self._read()
+        except ChainError as fault:
+            log.warning("the show can't be read, which is tried again: %s", fault)
+            return False
+        self._doubtful = False
+        return True
