@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -176,13 +177,19 @@ class PeerBook:
 
     # ---- on disk ----------------------------------------------------------------------------------------
 
-    def save(self) -> None:
-        """Write what is known to `path`, whole or not at all, if anything is new. Raise `BookNotKept`."""
+    async def save(self) -> None:
+        """Write what is known to `path`, whole or not at all, if anything is new. In a thread: disks may be slow.
+
+        Raise `BookNotKept`; then it is new still.
+        """
         if self.path is None or not self._changed:
             return
-        data = self.snapshot()
-        write_book(self.path, data)
-        self._changed = False
+        data, self._changed = self.snapshot(), False
+        try:
+            await asyncio.to_thread(write_book, self.path, data)
+        except BookNotKept:
+            self._changed = True
+            raise
 
     @property
     def changed(self) -> bool:
@@ -245,7 +252,7 @@ def look_up(path: Path, peer: PeerId) -> PeerRecord | None:
 
 
 def write_book(path: Path, data: bytes) -> None:
-    """Write a book's `snapshot`; may be called in a thread. Raise `BookNotKept`."""
+    """Write a book's `snapshot`. Raise `BookNotKept`."""
     try:
         make_private_folder(path.parent)
         replace_file(path, data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import msgpack
@@ -91,7 +92,7 @@ def test_book_is_read_again(tmp_path: Path) -> None:
     book.learn(record(ALICE), "lan")
     book.learn(record(BOB), "dht")
     book.useful(ALICE.id)
-    book.save()
+    asyncio.run(book.save())
     again = PeerBook(path, clock=Clock())
     assert {each.record.peer: each.source for each in again} == {ALICE.id: "lan", BOB.id: "dht"}
     assert [each.record.peer for each in again][-1] == ALICE.id
@@ -120,4 +121,5 @@ def test_file_that_can_not_be_written_is_named(tmp_path: Path) -> None:
     book = PeerBook(tmp_path / "file" / "peers", clock=Clock())
     book.learn(record(ALICE), "lan")
     with pytest.raises(BookNotKept, match="can't write"):
-        book.save()
+        asyncio.run(book.save())
+    assert book.changed
