@@ -107,6 +107,8 @@ class Dialer:
             async with asyncio.timeout(made[0].patience):
                 await made[0].wait_ready()
         except ConnectionClosed as error:
+            if not error.by_peer:  # it broke the protocol, before it had decided
+                raise
             raise ConnectionRefused(error.close_code, error.reason, error.detail) from None
         except TimeoutError:
             if not made:  # `DialTimeout`, which is one too: nobody has answered yet

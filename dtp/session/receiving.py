@@ -413,6 +413,10 @@ class Receiving(Linking):
             raise ProtocolError(f"STATE of link {lost}, which is not lost")
         if seen > self._next_own >> 1:
             raise ProtocolError(f"STATE has seen {seen} streams, of which {self._next_own >> 1} were opened")
+        if opened > self._peer_allowed:
+            raise ProtocolError(
+                f"STATE has opened {opened} streams, of which {self._peer_allowed} were allowed"
+            )
         listed, link.listed = link.listed, set()
         if gone is not None and gone is not link:
             self.link_lost(gone, now, "the peer lost this carrier")

@@ -542,6 +542,8 @@ class SecondPeer:
             raise Breach(Code.PROTOCOL, f"STATE of link {lost}, which never was")
         if seen > self.opened[0]:
             raise Breach(Code.PROTOCOL, f"{seen} streams seen, {self.opened[0]} opened")
+        if opened > self.may_be_opened:
+            raise Breach(Code.PROTOCOL, f"{opened} streams opened, {self.may_be_opened} allowed")
         replaces = link.state_due and lost == link.number
         if lost == link.number and not replaces:
             raise Breach(Code.PROTOCOL, "STATE says that the link it came on is lost")

@@ -227,6 +227,7 @@ def lies(duo: Duo, ours: int, theirs: int, name: int) -> dict[str, list[bytes]]:
     return {
         "a link that never was": [*listed, frame(Type.STATE, 1, 1, 77)],
         "more streams seen than opened": [*listed, frame(Type.STATE, 2, 1, 0)],
+        "more streams opened than allowed": [*listed, frame(Type.STATE, 1, 9999, 0)],
         "an acknowledged stream not seen": [*listed, frame(Type.STATE, 0, 1, 0)],
         "our open stream is done with": [listed[1], frame(Type.STATE, 1, 1, 0)],
         "its own open stream is done with": [listed[0], frame(Type.STATE, 1, 1, 0)],
@@ -244,6 +245,7 @@ def lies(duo: Duo, ours: int, theirs: int, name: int) -> dict[str, list[bytes]]:
     [
         "a link that never was",
         "more streams seen than opened",
+        "more streams opened than allowed",
         "an acknowledged stream not seen",
         "our open stream is done with",
         "its own open stream is done with",
