@@ -391,14 +391,12 @@ class Daemon:
         """Keep an identity or Sui address out until then (Unix time), here and at daemons that share the state.
 
         Its connections end at once. A time that has passed lets it in again. Raises `StateError`: then it holds here
-        alone.
+        alone, until the state can be told.
         """
-        self._inherited.leave_out(caller)
         self._bans.set(caller, until)
         self._send_unwelcome_away()
         if self._sharing is not None:
-            await self._sharing.ban(caller, until)
-            self._bans.told(caller)
+            await self._sharing.ban(self._inherited, caller, until, self._bans.told)
 
     def set_bans(self, bans: Mapping[str, float]) -> None:
         """All bans that there are, as those who share the state know them."""
@@ -617,6 +615,7 @@ class Daemon:
         if self.listener is not None:
             await self.listener.close()
         await self._close_kept(None)
+        self._inherited.close()
         if self._sharing is not None:
             await self._sharing.close()
             self._sharing = None

@@ -20,10 +20,10 @@ from dtp.daemon.policies.quota import Quota
 from dtp.daemon.policies.rate import Rate
 from dtp.daemon.server import Daemon
 from dtp.daemon.state import STORES, Key, Used, make
-from dtp.daemon.state.errors import StateError
+from dtp.daemon.state.errors import StateError, StateUnusable
 from dtp.daemon.state.memory import MemoryStore
 from dtp.daemon.state.renamed import take_over_bans
-from dtp.daemon.workers import sharing
+from dtp.daemon.workers import inherited, sharing
 from dtp.daemon.workers.sharing import Foreign, Sharing
 from dtp.identity import PeerId
 
@@ -198,14 +198,12 @@ def test_a_file_is_there_after_a_restart(tmp_path):
 @pytest.mark.parametrize(
     ("url", "package"),
     [
-        ("sqlite:///nowhere/at/all.db", None),
         ("redis://127.0.0.1:1/0", "redis"),
         ("postgresql://u:secret@127.0.0.1:1/x", "psycopg"),
     ],
 )
 def test_a_store_that_is_away(url, package):
-    if package:
-        pytest.importorskip(package)
+    pytest.importorskip(package)
 
     async def scenario():
         store = make(url, "host")
@@ -613,3 +611,50 @@ def test_whether_the_state_can_be_had_is_known(run, tmp_path, monkeypatch, caplo
     run(scenario)
     assert caplog.text.count("gone fishing") == 1
     assert caplog.text.count("the state can be shared again") == 1
+
+
+@pytest.mark.parametrize("until", [FOR_EVER, 0.0])
+def test_a_ban_that_the_state_did_not_take_is_told_once_it_does(run, tmp_path, monkeypatch, until):
+    """The disk was full: the other daemon never heard of it, nor that it was taken back."""
+    monkeypatch.setattr(sharing, "EVERY", 0.01)
+    monkeypatch.setattr(inherited, "_AGAIN", 0.01)
+    alice = str(NEAR.id)
+
+    async def scenario(pair):
+        await pair.start(expose(1), top=f'[state]\nurl = "sqlite://{tmp_path}/state.db"\nname = "front"')
+        second = Daemon(pair.far_config(pair.expose), OTHER)
+        await second.start()
+        await second.ban(alice, 0.0 if until else FOR_EVER)
+        await known(lambda: bool(pair.far.status()["bans"]) is not bool(until))
+        full = AsyncMock(side_effect=StateError("disk is full"))
+        with monkeypatch.context() as here:
+            here.setattr(pair.far._sharing._store, "ban", full)
+            with pytest.raises(StateError, match=r"holds at this daemon.*disk is full"):
+                await pair.far.ban(alice, until)
+            await known(lambda: full.await_count > 3)
+            assert bool(pair.far.status()["bans"]) is bool(until)
+            assert bool(second.status()["bans"]) is not bool(until)
+        await known(lambda: bool(second.status()["bans"]) is bool(until))
+        assert bool(pair.far.status()["bans"]) is bool(until)
+        await second.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("fault", ["no database", "no folder"])
+def test_a_file_that_only_a_person_mends_is_no_reason_to_try_again(tmp_path, fault):
+    """The daemon was begun anew each second for ever, and nothing said what to do."""
+    path = tmp_path / "state.db"
+    if fault == "no database":
+        path.write_bytes(b"x" * 4096)
+    else:
+        path = tmp_path / "none" / "state.db"
+
+    async def scenario():
+        store = make(f"sqlite:///{path}", "front")  # as SQLAlchemy writes it
+        with pytest.raises(StateUnusable, match=r"its folder has to be|move the file away") as unusable:
+            await store.open()
+        assert str(unusable.value).startswith(f"[state] {path}: ")
+        await store.close()
+
+    asyncio.run(scenario())

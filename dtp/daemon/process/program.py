@@ -301,11 +301,13 @@ class Process:
         banned = known.get(caller, 0.0) > now
         account = meant.sui_address if isinstance(meant, PeerId) else caller
         otherwise = account if account != caller and known.get(account, 0.0) > now else None
-        await self.daemon.ban(caller, until)
-        async with self._upgrading:
-            if self._successor is not None:  # which may keep bans elsewhere
-                raise AboutToEnd("another process has taken the place of this one meanwhile: ask again")
-            self._kept.write(self.daemon.counted())
+        try:
+            await self.daemon.ban(caller, until)
+        finally:  # where others can't be told, it holds here all the same
+            async with self._upgrading:
+                if self._successor is not None:  # which may keep bans elsewhere
+                    raise AboutToEnd("another process has taken the place of this one meanwhile: ask again")
+                self._kept.write(self.daemon.counted())
         fields = {"event": "banned", "caller": caller, "seconds": seconds}
         if until or banned:
             words = f"{caller} is banned" if until else f"{caller} is banned no more"

@@ -11,7 +11,7 @@ from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from dtp.daemon.state import Key, Used
-from dtp.daemon.state.errors import StateError
+from dtp.daemon.state.errors import StateError, StateUnusable
 from dtp.identity.private import make_private_file
 
 _T = TypeVar("_T")
@@ -34,6 +34,16 @@ ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, data = data +
 RETURNING requests, data
 """
 _TOTAL = "SELECT requests, data FROM used WHERE host = ? AND scope = ? AND period = ? AND caller = ?"
+#: The part of SQLite's error codes that says the kind.
+_PRIMARY = 0xFF
+#: What trying again doesn't mend, and what does.
+_FOR_GOOD = {
+    sqlite3.SQLITE_NOTADB: "move the file away, or name another one",
+    sqlite3.SQLITE_CORRUPT: "move the file away, or name another one",
+    sqlite3.SQLITE_CANTOPEN: "its folder has to be there, and writable for this user",
+    sqlite3.SQLITE_PERM: "this user may not use it",
+    sqlite3.SQLITE_READONLY: "this user may not write it",
+}
 #: Seconds to wait for another process that writes.
 _BUSY = 5.0
 
@@ -49,8 +59,15 @@ class SqliteStore:
         self._database: sqlite3.Connection | None = None
 
     async def open(self) -> None:
-        """Open the file, and make it if it isn't there. Raises `StateError`."""
-        await self._run(self._open)
+        """Open the file, and make it if it isn't there. Raises `StateError`, and `StateUnusable` for a file that is
+        no database, or a folder that isn't there or may not be written."""
+        try:
+            await self._run(self._open)
+        except StateError as error:
+            what_to_do = _FOR_GOOD.get(getattr(error.__cause__, "sqlite_errorcode", 0) & _PRIMARY)
+            if what_to_do is None:
+                raise
+            raise StateUnusable(f"[state] {error}; {what_to_do}") from error
 
     def _open(self) -> None:
         with contextlib.suppress(OSError):  # SQLite says why it can't be opened
@@ -125,4 +142,4 @@ class SqliteStore:
 
 def make(url: str, host: str) -> SqliteStore:
     """The store in the file of `url`."""
-    return SqliteStore(unquote(urlsplit(url).path), host)
+    return SqliteStore("/" + unquote(urlsplit(url).path).lstrip("/"), host)

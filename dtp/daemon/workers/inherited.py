@@ -1,4 +1,5 @@
-"""What the process before has counted, for a store that doesn't have it: told once, when that process has given way.
+"""What a store doesn't have yet: what the process before has counted, told once when that process has given way, and
+bans that it could not be told of.
 
 Before that the upgrade may still fail, and the next one would tell all of it again (docs/decisions/0085).
 """
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from dtp.daemon.state import Key, Store, Used
 from dtp.daemon.state.errors import StateError
+from dtp.tasks import start_task
 
 log = logging.getLogger("dtpd")
 
@@ -23,10 +25,31 @@ class Inherited:
 
     def __init__(self, used: Mapping[Key, Used], bans: Mapping[str, float]) -> None:
         self.used, self.bans = dict(used), dict(bans)
+        self._telling: asyncio.Task[None] | None = None
 
     def leave_out(self, caller: str) -> None:
         """A caller was banned or let in anew: what was said of it before holds no more."""
         self.bans.pop(caller, None)
+
+    async def ban(self, store: Store, caller: str, until: float, on_ban: Callable[[str], object]) -> None:
+        """Tell it that a caller is banned or let in: what was said before holds no more. Raises `StateError`: then it
+        is told as soon as that is possible. `on_ban` is called once it knows."""
+        self.leave_out(caller)
+        try:
+            await store.ban(caller, until)
+        except StateError as error:
+            self.bans[caller] = until
+            if self._telling is None or self._telling.done():
+                self._telling = start_task(self.tell(store, on_ban), name="dtpd-bans")
+            raise StateError(
+                f"it holds at this daemon, and others that share the state hear of it once that works again: {error}"
+            ) from error
+        on_ban(caller)
+
+    def close(self) -> None:
+        """Tell nothing more. Idempotent."""
+        if self._telling is not None:
+            self._telling.cancel()
 
     async def tell(self, store: Store, on_ban: Callable[[str], object]) -> None:
         """Tell it all, a store that is away until it is back; `on_ban` is called for each ban that it knows."""
@@ -38,7 +61,7 @@ class Inherited:
                 if not away:
                     away = True
                     fields = {"event": "state-away", "why": str(error)}
-                    words = "what the process before has counted can't be told yet: %s"
+                    words = "what the state has to know can't be told yet: %s"
                     log.warning(words, error, extra={"fields": fields})
                 await asyncio.sleep(_AGAIN)
 

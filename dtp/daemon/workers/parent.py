@@ -382,15 +382,13 @@ class Workers:
 
     async def ban(self, caller: str, until: float) -> None:
         """As `Daemon.ban`, in all workers."""
-        self._inherited.leave_out(caller)
         self._bans.set(caller, until)
         # Whoever is sent away by one comes to another: all have to know of it before it is said to be so.
         told = [channel.ask("bans", bans=self._bans.known) for _, channel in self._there()]
         with contextlib.suppress(TimeoutError):  # one that hangs is killed, and begins anew with all bans
             async with asyncio.timeout(HUNG):
                 await asyncio.gather(*told, return_exceptions=True)
-        await self._store.ban(caller, until)
-        self._bans.told(caller)
+        await self._inherited.ban(self._store, caller, until, self._bans.told)
 
     def _tell_bans(self) -> None:
         for _, channel in self._there():
@@ -451,6 +449,7 @@ class Workers:
         for seat, _ in list(self._there()):
             self._give_up(seat)
         self._close_places()
+        self._inherited.close()
         await self._store.close()
         self._zygote.close()
         self._table.close()

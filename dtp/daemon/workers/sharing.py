@@ -122,9 +122,11 @@ class Sharing:
         """Tell of what the process before has counted. See `Inherited.tell`."""
         await inherited.tell(self._store, on_ban)
 
-    async def ban(self, caller: str, until: float) -> None:
-        """Tell of a ban. Raises `StateError`."""
-        await self._store.ban(caller, until)
+    async def ban(
+        self, inherited: Inherited, caller: str, until: float, on_ban: Callable[[str], object]
+    ) -> None:
+        """Tell of a ban. See `Inherited.ban`."""
+        await inherited.ban(self._store, caller, until, on_ban)
 
     async def _run(self) -> None:
         while not self._stop.is_set():
