@@ -74,7 +74,7 @@ SERVER_VERSION: Final = "1"
 FAUCET_BUDGET: Final = 5_000_000_000
 #: 1 January 9000. Timestamps of messages end with 9999, and what was told can't be taken back.
 _LAST_TIME_MS: Final = 221_845_392_000_000
-#: How far the clock may be behind when something is simulated.
+#: How far the clock may be behind when it is read, or something is simulated.
 _TICK_MS: Final = 250
 _FAUCET_SEED: Final = b"dtp.localnet.faucet"
 
@@ -94,7 +94,9 @@ class Node:
     """One chain of one node. Make it with `open`; use it as a context manager, or `close` it.
 
     Time: the on-chain clock follows `now` (ms since 1970; the system's clock by default) plus what `advance_clock`
-    added, and never goes back. With `now=None` it moves only by `advance_clock`.
+    added, and never goes back. With `now=None` it moves only by `advance_clock`. It moves in a checkpoint of its own
+    when it is read by `object`, `checkpoint`, `service_info` or `simulate` and more than 250 ms behind; while nobody
+    reads it or transacts, there are no checkpoints.
     """
 
     @classmethod
@@ -186,10 +188,7 @@ class Node:
         With `checks=False` commands may call any function, and gas may be missing: a mock coin pays then.
         Raises `TransactionRejected`.
         """
-        # On a real network the clock moves several times a second; here it moves when something happens. What is
-        # simulated after a pause must not see the time before it.
-        if self._time() - self._chain.status.clock_ms >= _TICK_MS:
-            self._seal_time(self._time())
+        self._catch_up()
         return Simulator(self._chain).simulate(
             transaction, checks=checks, select_gas=select_gas, outputs=outputs
         )
@@ -211,7 +210,12 @@ class Node:
     # ------------------------------------------------------------------------------------------- objects
 
     def object(self, id: bytes, version: int | None = None) -> ObjectRecord | None:
-        """The live object, or the given version of it; None if it never was, is deleted, wrapped or pruned."""
+        """The live object, or the given version of it; None if it never was, is deleted, wrapped or pruned.
+
+        The live clock is moved to now first.
+        """
+        if id == CLOCK and version is None:
+            self._catch_up()
         return self._store.live(id) if version is None else self._store.version(id, version)
 
     def objects_owned_by(
@@ -272,8 +276,14 @@ class Node:
     # ----------------------------------------------------------------------- checkpoints, epochs, events
 
     def checkpoint(self, which: int | bytes | None = None) -> CheckpointRecord | None:
-        """A checkpoint by sequence number or digest; the latest without argument; None if unknown or pruned."""
-        return self._chain.checkpoint(self._chain.status.sequence if which is None else which)
+        """A checkpoint by sequence number or digest; None if unknown or pruned.
+
+        The latest without argument, after the clock was moved to now.
+        """
+        if which is None:
+            self._catch_up()
+            which = self._chain.status.sequence
+        return self._chain.checkpoint(which)
 
     def checkpoint_transactions(self, sequence: int) -> tuple[Executed, ...]:
         """The transactions of a checkpoint, in order, with their objects as far as they are not pruned."""
@@ -288,7 +298,8 @@ class Node:
         return self._chain.epoch(self._chain.status.epoch if number is None else number)
 
     def service_info(self) -> ServiceInfo:
-        """What the node is and where it stands."""
+        """What the node is and where it stands; the clock is moved to now first."""
+        self._catch_up()
         status = self._chain.status
         return ServiceInfo(
             bytes.fromhex(status.chain),
@@ -397,6 +408,16 @@ class Node:
             return status.clock_ms
         return max(status.clock_ms, self._now() + status.offset_ms)
 
+    def _catch_up(self) -> None:
+        """Move the clock to now, unless it is nearly there.
+
+        On a real network it moves several times a second; a checkpoint for each would fill the file of a node that
+        nobody asks anything.
+        """
+        time = self._time()
+        if time - self._chain.status.clock_ms >= _TICK_MS:
+            self._seal_time(time)
+
     def _run(self, admitted: Admitted, signatures: Sequence[bytes]) -> Executed:
         chain = self._chain
         time = self._time()
@@ -422,7 +443,7 @@ class Node:
         return self._publish(sealing.executed)
 
     def _publish(self, executed: Sequence[Executed]) -> CheckpointRecord:
-        record = self.checkpoint()
+        record = self._chain.checkpoint(self._chain.status.sequence)
         assert record is not None, "the last checkpoint is never pruned"
         for callback in tuple(self._subscribers):
             callback(record, tuple(executed))

@@ -365,11 +365,20 @@ class Admitting:
         async def judged(found, request):
             return SimpleNamespace(number=1), rules()
 
-        self.known, self.used_up = [], False
-        firewall, quotas = SimpleNamespace(rules=rules()), SimpleNamespace(used_up=used_up)
-        journal, clock = SimpleNamespace(run=run), lambda: NOW / 1000
-        self.gate = gate.Gate(None, firewall, journal, quotas, clock=clock, **options)
+        async def refresh():
+            self.asked += 1
+            return await self.read_again()
+
+        self.known, self.used_up, self.asked = [], False, 0
+        self.book = Turns()
+        firewall = SimpleNamespace(rules=rules(), refresh=refresh)
+        quotas, journal = SimpleNamespace(used_up=used_up), SimpleNamespace(run=run)
+        self.gate = gate.Gate(self.book, firewall, journal, quotas, clock=lambda: NOW / 1000, **options)
         self.gate._proven, self.gate._judged = proven, judged
+
+    async def read_again(self):
+        """What the chain says of the rules now."""
+        return rules()
 
     async def admit(self):
         peer = SimpleNamespace(short="dtp1x")
@@ -391,7 +400,50 @@ def test_a_pass_opens_a_channel_without_a_deposit_and_its_plan_is_read_before():
             with pytest.raises(Refuse, match=QUOTA_USED_UP) as refused:
                 await made.admit()
         assert refused.value.code == CloseCode.PAYMENT
-        assert made.known == [PASS, PASS]
+        assert made.known == [PASS] * 3  # the last twice
+
+    asyncio.run(scenario())
+
+
+def test_a_quota_that_seems_used_up_is_looked_at_again():
+    """The pass may have been renewed just before, or be over by the chain's clock."""
+
+    async def scenario():
+        with Store(":memory:") as store:
+            made = Admitting(store, channel(pass_=PASS, terms=FREE, deposited=0, balance=0))
+
+            async def renewed():
+                made.used_up = False
+                return rules()
+
+            made.used_up, made.read_again = True, renewed
+            assert (await made.admit()).pass_.pass_id == PASS
+            assert (made.asked, made.book.taken) == (1, 1)
+
+            async def over():
+                found = rules()
+                found.state.now_ms = lambda now: NOW + 2 * HOUR
+                return found
+
+            made.used_up, made.read_again = True, over
+            with pytest.raises(TicketRefused, match="the pass of this channel is over.*renew it"):
+                await made.admit()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("fault", [NodeUnavailable("away"), TooManyQuestions("later")])
+def test_a_quota_is_used_up_also_where_nothing_can_be_looked_at_again(fault):
+    async def scenario():
+        with Store(":memory:") as store:
+            made = Admitting(store, channel(pass_=PASS, terms=FREE, deposited=0, balance=0))
+
+            async def away():
+                raise fault
+
+            made.used_up, made.read_again = True, away
+            with pytest.raises(Refuse, match=QUOTA_USED_UP):
+                await made.admit()
 
     asyncio.run(scenario())
 

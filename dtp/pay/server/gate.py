@@ -231,6 +231,11 @@ class Gate:
             self.book.take_turn(request.source)
             rules = await self.firewall.refresh()
             held = pass_of(channel, rules, self._clock())
+        elif await self._quotas.used_up(held):
+            rules = await self._renewed_since(rules, request)
+            held = pass_of(channel, rules, self._clock())
+        else:
+            return held
         if held is None:
             known = any(each.pass_id == channel.pass_ for each in rules.passes.get(channel.client, ()))
             taken = [each.id for each in rules.plans if each.service == channel.service]
@@ -241,6 +246,16 @@ class Gate:
             # No ticket would help: with another one the client would only open another channel.
             raise Refuse(CloseCode.PAYMENT, QUOTA_USED_UP, detail=CloseDetail.QUOTA_USED_UP)
         return held
+
+    async def _renewed_since(self, rules: Rules, request: Request) -> Rules:
+        """Read the rules again: a pass may be over or renewed by the chain's clock, which is ahead of what is reckoned
+        here. Return those that are known where the chain can't be asked now."""
+        try:
+            self.book.take_turn(request.source)
+            return await self.firewall.refresh()
+        except (TooManyQuestions, ChainError) as error:
+            log.info("rules aren't read again for %s: %s", request.peer.short, error)
+            return rules
 
     async def _proven(self, ticket: Ticket, request: Request) -> tuple[Channel, tuple[bytes, ...]]:
         """The channel of a ticket that one of its lane's keys made for this handshake."""

@@ -80,6 +80,37 @@ def test_the_clock_follows_a_clock() -> None:
         assert clock(node) == 12_000  # what was added stays added
 
 
+@pytest.mark.parametrize("how", ["clock", "info", "checkpoint"])
+def test_time_passes_while_nobody_transacts(how: str) -> None:
+    """On Sui the clock ticks several times a second; who waited for a period here waited for ever."""
+    times = [1_000]
+
+    def read() -> int:
+        if how == "clock":
+            return clock(node)
+        if how == "info":
+            return node.service_info().timestamp_ms
+        latest = node.checkpoint()
+        assert latest is not None
+        return latest.summary.timestamp_ms
+
+    with Node.open(now=lambda: times[0]) as node:
+        assert read() == 1_000
+        first = node.object(CLOCK)
+        assert first is not None
+        times[0] += 100  # too little for a checkpoint
+        assert read() == 1_000
+        times[0] += 60_000
+        assert read() == 61_100
+        now = node.object(CLOCK)
+        assert now is not None
+        assert int.from_bytes(now.contents[32:40], "little") == 61_100
+        assert now.version > first.version
+        assert node.object(CLOCK, first.version) == first  # who asks for a version gets that
+        times[0] = 500
+        assert read() == 61_100
+
+
 def test_epochs(play: Play) -> None:
     node = play.world.node
     before = node.epoch()

@@ -100,4 +100,5 @@ def test_a_display_counts_its_fields_before_it_asks_who_is_there() -> None:
 
 @pytest.mark.parametrize(("priorities", "values"), [([1, 2], [1]), ([1], [1, 2]), ([], [1])])
 def test_a_queue_needs_a_value_for_each_priority(priorities: list[int], values: list[int]) -> None:
+    """With code 1 since version 47 of mainnet's 0x2; it was 0 before, as older sources say."""
     assert failed(World(), "priority_queue::create_entries", priorities, values, types=("u64",)) == 1
