@@ -8,7 +8,7 @@ import re
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from dtp.chain.errors import (
     MALFORMED,
@@ -44,27 +44,46 @@ class FaucetGift:
     transaction: str
 
 
-_AMOUNT = re.compile(r"(\d+)(?:\.(\d{1,9}))?\s*(sui|mist)?", re.IGNORECASE)
+#: The most that a coin holds, a u64.
+_MOST: Final = 2**64 - 1
+_AMOUNT = re.compile(r"([0-9]+)(?:\.([0-9]{1,9}))?\s*(sui|mist)?", re.IGNORECASE)
 
 
 def parse_amount(text: str, coin: str = SUI_COIN) -> int:
     """MIST of "0.5SUI", "500MIST" or "500" (MIST); of another coin only a number of its smallest unit is understood.
 
-    Raises `ProgramError`, `SuiNameError`.
+    Raises `ProgramError`, also for more than a coin can hold, and `SuiNameError`.
     """
-    if canonical_type(coin) != SUI_COIN:
-        if re.fullmatch("[0-9]+", text.strip()) is None:
-            raise ProgramError(f"{text!r} is no number of the smallest unit of {coin}")
-        return int(text)
+    is_sui = canonical_type(coin) == SUI_COIN
+    amount = _mist(text) if is_sui else _units(text, coin)
+    if amount > _MOST:
+        most = format_amount(_MOST) if is_sui else f"{_MOST:,}"
+        raise ProgramError(f"{text[:40]!r} is more than a coin can hold: write {most} at most")
+    return amount
+
+
+def _units(text: str, coin: str) -> int:
+    if re.fullmatch("[0-9]+", text.strip()) is None:
+        raise ProgramError(f"{text!r} is no number of the smallest unit of {coin}")
+    return _number(text)
+
+
+def _number(digits: str) -> int:
+    """The number, or one that is too large: Python reads no number of thousands of digits."""
+    stripped = digits.strip().lstrip("0")
+    return int(stripped or "0") if len(stripped) <= len(str(_MOST)) else _MOST + 1
+
+
+def _mist(text: str) -> int:
     match = _AMOUNT.fullmatch(text.strip())
     if match is None:
         raise ProgramError(f"{text!r} is no amount: write 0.5SUI, or 500000000MIST")
     whole, part, unit = match.groups()
     if (unit or "mist").lower() == "sui":
-        return int(whole) * MIST_PER_SUI + int((part or "").ljust(9, "0"))
+        return _number(whole) * MIST_PER_SUI + int((part or "").ljust(9, "0"))
     if part is not None:
         raise ProgramError(f"{text!r}: there is nothing below one MIST; write SUI behind it?")
-    return int(whole)
+    return _number(whole)
 
 
 def money(units: int, coin: str) -> str:

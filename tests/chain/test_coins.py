@@ -51,3 +51,10 @@ def test_coins_of_another_type_have_to_suffice():
 
 def test_sui_is_taken_off_the_coin_that_pays_the_gas():
     assert taken([5], 1000, "0x2::sui::SUI") == taken([5], 1000, SUI_COIN) == ([], [])
+
+
+@pytest.mark.parametrize("coin", [SUI_COIN, OTHER_COIN])
+def test_nobody_has_more_than_a_coin_holds(coin):
+    """As a pass of very many periods costs: it said that a number does not fit u64."""
+    with pytest.raises(InsufficientFunds, match="more than a coin can hold"):
+        taken([5], 2**64, coin)

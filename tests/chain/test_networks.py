@@ -1,13 +1,14 @@
 """Networks by name and URL, package ids that are remembered, amounts as people write them."""
 
 import json
+import re
 
 import pytest
 
 from dtp.chain import ChainClient, Deployment, Deployments, find_network
 from dtp.chain.errors import NetworkError, NodeUnavailable, PackageNotPublished, ProgramError
 from dtp.chain.known import decode_known, find_class
-from dtp.chain.model import format_amount
+from dtp.chain.model import SUI_COIN, format_amount
 from dtp.chain.node._wire import parse_url
 from dtp.chain.node.networks import NETWORKS
 from dtp.chain.packages.deployments import packages_path
@@ -201,6 +202,25 @@ def test_amounts_of_another_coin_are_numbers_of_its_smallest_unit():
     for text in ("0.5SUI", "500MIST", "1SUI", "-1", "", "1_000", "٣"):
         with pytest.raises(ProgramError, match="smallest unit of 0x2::other::COIN"):
             parse_amount(text, coin)
+
+
+@pytest.mark.parametrize(
+    ("text", "coin", "most"),
+    [
+        ("18446744073.709551616SUI", SUI_COIN, "18446744073.709551615 SUI"),
+        ("9" * 5000 + "SUI", SUI_COIN, "18446744073.709551615 SUI"),  # Python reads no such number
+        ("18446744073709551616", "0x2::other::COIN", "18,446,744,073,709,551,615"),
+        ("9" * 5000, "0x2::other::COIN", "18,446,744,073,709,551,615"),
+    ],
+)
+def test_more_than_a_coin_holds_is_no_amount(text, coin, most):
+    with pytest.raises(ProgramError, match=f"more than a coin can hold: write {re.escape(most)} at most"):
+        parse_amount(text, coin)
+
+
+def test_the_most_that_a_coin_holds_is_an_amount():
+    assert parse_amount("18446744073.709551615SUI") == 2**64 - 1
+    assert parse_amount("0" * 5000 + "7") == 7
 
 
 def test_format_amount():

@@ -426,7 +426,7 @@ def test_a_quota_that_seems_used_up_is_looked_at_again():
                 return found
 
             made.used_up, made.read_again = True, over
-            with pytest.raises(TicketRefused, match="the pass of this channel is over.*renew it"):
+            with pytest.raises(TicketRefused, match=r"the pass of this channel is over.*renew it"):
                 await made.admit()
 
     asyncio.run(scenario())

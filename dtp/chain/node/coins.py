@@ -11,6 +11,8 @@ from dtp.chain.node.commands import Argument, Program
 
 #: Coins that become one: the chain takes fewer than 512 beside the one that they are merged into.
 MOST_COINS: Final = 512
+#: The most that a coin holds, a u64.
+_MOST_HELD: Final = 2**64 - 1
 
 
 async def coins_for(chain: ChainClient, program: Program, coin: str, amount: int) -> Argument:
@@ -18,6 +20,8 @@ async def coins_for(chain: ChainClient, program: Program, coin: str, amount: int
 
     Not out of all: anybody may send thousands of them. Raises `InsufficientFunds`.
     """
+    if amount > _MOST_HELD:
+        raise InsufficientFunds(f"{amount:,} of {coin} are more than a coin can hold: nobody has so much")
     if canonical_type(coin) == SUI_COIN:
         (money,) = program.split(program.gas, [amount])
         return money

@@ -248,8 +248,10 @@ class Gate:
         return held
 
     async def _renewed_since(self, rules: Rules, request: Request) -> Rules:
-        """Read the rules again: a pass may be over or renewed by the chain's clock, which is ahead of what is reckoned
-        here. Return those that are known where the chain can't be asked now."""
+        """Read the rules again, or return those that are known where the chain can't be asked now.
+
+        A pass may be over, or renewed, by the chain's clock, which is only reckoned here between readings.
+        """
         try:
             self.book.take_turn(request.source)
             return await self.firewall.refresh()
