@@ -1,0 +1,366 @@
+"""Random histories of three people, a group and two mailboxes: killed programs, cut connections, mailboxes that die,
+drop, double, reorder and lose their disk. Nothing is lost, doubled or out of order.
+
+A history is its seed: HISTORIES=4711:4712 runs one, HISTORIES=0:10000 with -m long all that are promised.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from post_office import known_identity
+
+from dtp.messaging.conversation.events import Kind
+from dtp.messaging.ends.keys import DeviceKeys, KeyBundle
+from dtp.messaging.errors import KeysForged
+from dtp.messaging.mailbox import SqliteMailbox, Tray
+from dtp.messaging.mailbox.store import Deposit, access_hash
+from dtp.messaging.person.correspondence import Correspondence
+from dtp.messaging.person.desk import Outbound
+
+NOW = 1_700_000_000_000
+MINUTE, DAY = 60_000, 86_400_000
+NAMES = ("alice", "bob", "carol")
+BOXES = ("box0", "box1")
+STEPS = 40
+#: Quiet days at the end, in which all that was promised has to arrive: what isn't acknowledged comes again daily.
+QUIET = 14
+_T = TypeVar("_T")
+
+
+class Killed(BaseException):
+    """The program is gone: nothing of it runs on, and what it held in memory is lost."""
+
+
+class Fuse:
+    """Kills at a statement of SQLite, counted from when it was lit."""
+
+    def __init__(self) -> None:
+        self.left: int | None = None
+
+    def burn(self) -> None:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+
+    @contextmanager
+    def lit(self, statements: int | None) -> Iterator[None]:
+        self.left = statements
+        try:
+            yield
+        finally:
+            self.left = None
+
+
+FUSE = Fuse()
+
+
+class Mortal(sqlite3.Connection):
+    def execute(self, *arguments: Any) -> sqlite3.Cursor:
+        FUSE.burn()
+        return super().execute(*arguments)
+
+
+@pytest.fixture(autouse=True)
+def mortal(monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: genuine(*a, factory=Mortal, **k))
+
+
+class Person:
+    """A program on a device, which is begun again after it was killed."""
+
+    def __init__(self, folder: Path, name: str, now_ms: int) -> None:
+        self._path, self.name = folder / f"{name}.db", name
+        self.identity = known_identity(name)
+        #: What it heard itself say, by conversation; and what it heard that it has marked as read.
+        self.said: dict[bytes, list[str]] = {}
+        self.read: set[bytes] = set()
+        self.answers: set[bytes] = set()
+        self.repairs: set[bytes] = set()
+        self.mail = Correspondence(self._path, self.identity, now_ms)
+
+    @property
+    def key(self) -> bytes:
+        return self.identity.id.key
+
+    def do(self, work: Callable[..., _T], *arguments: Any, kill: int | None = None, **options: Any) -> _T:
+        with FUSE.lit(kill):
+            return work(*arguments, **options)
+
+    def begin_again(self, now_ms: int) -> None:
+        self.mail.close()
+        self.answers, self.repairs = set(), set()
+        self.mail = Correspondence(self._path, self.identity, now_ms)
+        assert self.mail.desk.renewed == ""  # it was killed, not copied
+
+
+class History:
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.chance: random.Random = Certain()
+        self.now = NOW
+        self.boxes = {name: SqliteMailbox() for name in BOXES}
+        self.away: set[str] = set()
+        self.seen: list[tuple[bytes, bytes]] = []
+        self.people = {name: Person(folder, name, NOW) for name in NAMES}
+        self.number = 0
+        for each in self.people.values():
+            each.mail.set_profile(each.name, BOXES, NOW)
+            for box in BOXES:
+                self.publish(each, box)
+        for each in self.people.values():
+            for other in self.people.values():
+                if other is not each:
+                    each.mail.add_contact(other.mail.card, NOW)
+        others = [each.key for each in self.people.values() if each.name != "alice"]
+        self.group = self.people["alice"].mail.create_group("choir", others, NOW)
+        self.chance = random.Random(seed)
+
+    def close(self) -> None:
+        for person in self.people.values():
+            person.mail.close()
+        for box in self.boxes.values():
+            box.close()
+
+    # ---- what happens ------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        steps: list[tuple[int, Callable[[Person], None]]] = [
+            (5, self.say), (5, self.deliver), (5, self.collect), (2, self.mark_read), (1, self.disturb),
+            (1, self.wait),
+        ]  # fmt: skip
+        for _ in range(STEPS):
+            (step,) = self.chance.choices([each for _, each in steps], [weight for weight, _ in steps])
+            person = self.chance.choice([*self.people.values()])
+            self.now += self.chance.randrange(MINUTE)
+            try:
+                step(person)
+            except Killed:
+                person.begin_again(self.now)
+        self.settle()
+
+    def settle(self) -> None:
+        """Let all that was promised arrive: everything works from now on."""
+        self.chance = Certain()
+        self.away.clear()
+        for _ in range(QUIET):
+            for _ in range(4):
+                for person in self.people.values():
+                    self.collect(person)
+                    self.deliver(person)
+            self.now += DAY + MINUTE
+
+    def maybe_kill(self) -> int | None:
+        return self.chance.randrange(40) if self.chance.random() < 0.12 else None
+
+    def say(self, person: Person) -> None:
+        conversations = [each.key for each in self.people.values() if each is not person]
+        if self.group in person.mail.groups:
+            conversations.append(self.group)
+        conversation = self.chance.choice(conversations)
+        self.number += 1
+        text = f"{person.name}{self.number}"
+        person.do(
+            *(person.mail.say, conversation, Kind.TEXT, {"text": text}, self.now), kill=self.maybe_kill()
+        )
+        person.said.setdefault(conversation, []).append(text)
+
+    def mark_read(self, person: Person) -> None:
+        for _, _, message in person.mail.store.unread()[:2]:
+            person.do(person.mail.mark_read, message, self.now, tell=True, kill=self.maybe_kill())
+            person.read.add(message)
+
+    def wait(self, person: Person) -> None:
+        self.now += self.chance.randrange(2 * DAY)
+
+    def disturb(self, person: Person) -> None:
+        box = self.chance.choice(BOXES)
+        match self.chance.randrange(4):
+            case 0:
+                self.away ^= {box}
+            case 1:  # it has lost its disk, and all that it has promised to keep
+                self.boxes[box].close()
+                self.boxes[box] = SqliteMailbox()
+            case 2 if self.seen:  # it gives again what it has given before
+                recipient, envelope = self.chance.choice(self.seen)
+                self.boxes[box].deposit([Deposit(recipient, envelope, 10_000_000)], self.now // 1000)
+            case _:
+                raise Killed
+
+    # ---- as `Delivery` does it ---------------------------------------------------------------------------------
+
+    def publish(self, person: Person, box: str) -> None:
+        store, desk = self.boxes[box], person.mail.desk
+        status = store.status(person.key)
+        count = 3 if status is None or status.one_time_keys < 2 else 0
+        keys, one_time = person.do(desk.keys_to_publish, count, self.now, kill=self.maybe_kill())
+        store.publish(person.key, DeviceKeys.parse(keys).sequence, keys, one_time)
+        store.set_access(person.key, access_hash(person.mail.access), 0)
+
+    def reached(self, addresses: tuple[str, ...]) -> list[str]:
+        found = [each for each in addresses if each not in self.away]
+        self.chance.shuffle(found)
+        return found
+
+    def begin(self, person: Person, device: bytes) -> bool:
+        for box in self.reached(person.mail.route(device)[0]):
+            taken = self.boxes[box].take_keys(device)
+            if taken is None:
+                continue
+            try:
+                bundle = KeyBundle.parse(*taken, device=device, now_ms=self.now)
+            except KeysForged:  # they have ended: the device wasn't there for long
+                continue
+            person.do(person.mail.desk.begin_session, device, bundle, kill=self.maybe_kill())
+            return True
+        return False
+
+    def deposit(self, person: Person, sealed: Outbound) -> bool:
+        addresses, access = person.mail.route(sealed.device)
+        for box in self.reached(addresses):
+            luck = self.chance.random()
+            if luck < 0.05:  # it says that it keeps that, and doesn't
+                return True
+            told = Deposit(sealed.device, sealed.envelope, 10_000_000, access)
+            (outcome,) = self.boxes[box].deposit([told], self.now // 1000)
+            if outcome.refusal:
+                continue
+            self.seen.append((sealed.device, sealed.envelope))
+            if luck < 0.1:  # the connection is cut before it says so
+                continue
+            return True
+        return False
+
+    def deliver(self, person: Person) -> None:
+        desk = person.mail.desk
+        repairs, person.repairs = person.repairs, set()
+        for device in repairs:
+            if self.begin(person, device):
+                self.answer(person, device, repair=True)
+        for device in desk.devices_without_session(self.now):
+            if not self.begin(person, device):
+                person.do(desk.put_off, device, self.now + MINUTE, kill=self.maybe_kill())
+        while sealed := person.do(desk.seal_due, self.now, kill=self.maybe_kill()):
+            for each in sealed:
+                if not self.deposit(person, each):
+                    person.do(desk.not_sent, each, self.now + MINUTE, kill=self.maybe_kill())
+        answers, person.answers = person.answers, set()
+        for device in answers:
+            self.answer(person, device)
+
+    def answer(self, person: Person, device: bytes, *, repair: bool = False) -> None:
+        sealed = person.do(person.mail.desk.seal_answer, device, repair=repair, kill=self.maybe_kill())
+        if sealed is not None:
+            self.deposit(person, sealed)
+
+    def collect(self, person: Person) -> None:
+        for box in self.reached(BOXES):
+            self.publish(person, box)
+            store = self.boxes[box]
+            kept = [each for tray in Tray for each in store.fetch(person.key, tray, 0, 100, 1 << 22)]
+            if self.chance.random() < 0.2:
+                self.chance.shuffle(kept)
+            envelopes = [each.envelope for each in kept]
+            received, _ = person.do(person.mail.receive, envelopes, self.now, kill=self.maybe_kill())
+            person.answers |= received.answers
+            person.repairs |= set(received.repairs)
+            if self.chance.random() < 0.9:  # else the connection is cut before it is acknowledged
+                store.acknowledge(person.key, [each.id for each in kept])
+
+    # ---- what was promised -------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        for person in self.people.values():
+            for conversation, said in person.said.items():
+                own = self.texts(person, conversation, person)
+                assert [each for each in own if each in said] == said, (
+                    f"{person.name} has lost what it has said"
+                )
+                for other in self.people.values():
+                    if other is person or conversation not in (self.group, other.key):
+                        continue
+                    there = person.key if conversation == other.key else conversation
+                    assert self.texts(other, there, person) == own, f"{person.name} to {other.name}"
+                    shown = [each.id for each in other.mail.history(there)]
+                    assert shown == [each.id for each in person.mail.history(conversation)]
+        for person in self.people.values():
+            unread = {message for _, _, message in person.mail.store.unread()}
+            others = {
+                each.id
+                for conversation in (
+                    self.group,
+                    *(each.key for each in self.people.values() if each is not person),
+                )
+                for each in person.mail.history(conversation)
+                if each.sender != person.key
+            }
+            assert not unread & person.read
+            assert unread | person.read == others
+
+    def texts(self, reader: Person, conversation: bytes, sender: Person) -> list[str]:
+        return [each.text for each in reader.mail.history(conversation) if each.sender == sender.key]
+
+
+class Certain(random.Random):
+    """Nothing goes wrong any more."""
+
+    def random(self) -> float:
+        return 0.5
+
+
+def live(folder: Path, seed: int) -> None:
+    folder.mkdir()
+    history = History(folder, seed)
+    try:
+        history.run()
+        history.check()
+    finally:
+        history.close()
+        shutil.rmtree(folder)
+
+
+def live_all(folder: Path, default: range) -> None:
+    first, _, end = os.environ.get("HISTORIES", "").partition(":")
+    for seed in range(int(first), int(end)) if first and end else default:
+        try:
+            live(folder / str(seed), seed)
+        except BaseException:
+            print(f"HISTORIES={seed}:{seed + 1}")
+            raise
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: programs are killed here, not machines, and disks take long."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="dtp-histories-") as made:
+        yield Path(made)
+
+
+def test_nothing_is_lost_doubled_or_out_of_order(folder: Path) -> None:
+    live_all(folder, range(4))
+
+
+@pytest.mark.slow
+def test_it_is_noticed_where_nothing_is_sent_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dtp.messaging.person.desk.resend_after", lambda tries: 100 * DAY)
+    with pytest.raises(AssertionError):
+        live_all(folder, range(20))
+
+
+@pytest.mark.long
+def test_nothing_is_lost_doubled_or_out_of_order_in_ten_thousand_histories(folder: Path) -> None:
+    live_all(folder, range(10_000))
