@@ -14,7 +14,7 @@ from login_world import PASSWORD, SERVER, Caller, Desk, World, in_world
 from dtp.identity import Identity
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.login import client as client_room
-from dtp.messaging.login.conversation import LoginServer
+from dtp.messaging.login.conversation import LoginServer, Moment
 from dtp.messaging.login.errors import LoginFailed, LoginMalformed, VaultBroken
 from dtp.messaging.login.limits import LoginLimits
 from dtp.messaging.login.opaque import (
@@ -74,6 +74,55 @@ def test_a_wrong_password_ten_thousand_times() -> None:
     desk.steady += wait
     assert stranger.login("alice")[0] is Refusal.DONE
     assert stranger.login("alice")[0] is Refusal.DONE  # who knew the password is counted anew
+
+
+class Rebooted(Desk):
+    """A server on a machine that was started since: one of its clocks began anew."""
+
+    @property
+    def now(self) -> Moment:
+        return super().now._replace(steady=self.steady - 900)
+
+
+def test_a_server_that_is_begun_again_has_not_forgotten_the_guesses(tmp_path: Path) -> None:
+    desk, limits = registered(path=tmp_path / "box.sqlite"), LoginLimits()
+    guesses = [desk.caller().begin("alice", "guess")[1][0] for _ in range(limits.account_tries)]
+    assert guesses == [Refusal.DONE] * limits.account_tries
+    for _ in range(3):
+        desk.server.store.close()
+        desk = Rebooted(LoginServer(LoginStore(tmp_path / "box.sqlite"), SERVER.id), desk.steady)
+        desk.server.expire(desk.now.unix)
+        code, wait = desk.caller().begin("alice")[1]
+        assert code is Refusal.TOO_OFTEN
+        assert limits.account_pause - 1 < wait <= limits.account_pause + 1
+    desk.steady += wait + 1
+    stranger = desk.caller()
+    assert stranger.begin("alice", "guess")[1][0] is Refusal.DONE
+    assert stranger.begin("alice", "guess")[1][0] is Refusal.TOO_OFTEN
+    desk.steady += limits.account_pause + 1
+    assert stranger.login("alice")[0] is Refusal.DONE
+    desk.server.store.close()
+    desk = Rebooted(LoginServer(LoginStore(tmp_path / "box.sqlite"), SERVER.id), desk.steady)
+    other = desk.caller()
+    tries = [other.begin("alice", "guess")[1][0] for _ in range(limits.account_tries + 1)]
+    assert tries == [
+        *[Refusal.DONE] * limits.account_tries,
+        Refusal.TOO_OFTEN,
+    ]  # who knew it has cleared the count
+    desk.server.store.close()
+
+
+def test_a_flood_of_names_leaves_as_many_tries_as_are_remembered(tmp_path: Path) -> None:
+    store = LoginStore(tmp_path / "box.sqlite", LoginLimits(remembered=10))
+    for number in range(30):
+        store.note_tries(f"n{number}", 1000.0 + number)
+    store.expire(1025)
+    assert [number for number in range(30) if store.tries(f"n{number}")] == [*range(26, 30)]
+    for number in range(30):
+        store.note_tries(f"n{number}", 2000.0 + number)
+    store.expire(1026)
+    assert [number for number in range(30) if store.tries(f"n{number}")] == [*range(20, 30)]
+    store.close()
 
 
 def test_one_source_guesses_one_password_for_many_names() -> None:
@@ -152,7 +201,7 @@ def test_work_is_the_same_for_accounts_that_there_are_not(monkeypatch: pytest.Mo
         caller.ask(Op.LOGIN_FINISH, bytes(FINALIZATION), bytes(32), 0)
         counts[name] = list(done)
     assert counts["alice"] == counts["nobody"]
-    assert len(counts["alice"]) == 3
+    assert len(counts["alice"]) == 9
 
 
 def test_names_are_asked_for_slowly_by_registering() -> None:

@@ -92,7 +92,6 @@ class _Begun:
     account: int
     name: str
     credential: Credential
-    limiter: Limiter
     counted: str
 
 
@@ -160,12 +159,22 @@ class LoginConversation:
         found = server.store.find(name, slot, self._peer.key)
         # Who has logged in before has tries of its own, which nobody else can use up.
         counted = f"{name} {self._peer}" if found.known else name
-        if not server.accounts.take(counted, now.steady):
+        if not self._may_try(counted, now):
             return _too_often(server.accounts, counted, now)
         credential = credential_id(name, slot)
         login = server.store.secrets.begin_login(request, credential, found.credential.record)
-        self._begun = _Begun(login, found.account, name, found.credential, server.accounts, counted)
+        self._begun = _Begun(login, found.account, name, found.credential, counted)
         return Refusal.DONE, login.response
+
+    def _may_try(self, counted: str, now: Moment) -> bool:
+        """Return whether somebody may try now, and count it: also when the server is begun again."""
+        tries, store = self._server.accounts, self._server.store
+        if tries.due(counted) is None and (due := store.tries(counted)) > now.unix:
+            tries.restore(counted, now.steady + due - now.unix, now.steady)
+        if not tries.take(counted, now.steady):
+            return False
+        store.note_tries(counted, now.unix + (tries.due(counted) or 0.0) - now.steady)
+        return True
 
     def _login_finish(self, now: Moment, finalization: bytes, proof: bytes, seconds: int) -> Answer:
         begun, self._begun = self._begun, None
@@ -177,7 +186,8 @@ class LoginConversation:
         account = server.store.account(begun.account)
         if not hmac.compare_digest(proof, prove(key, b"client", *ends)) or account is None:
             return (Refusal.FAILED,)
-        begun.limiter.forget(begun.counted)
+        server.accounts.forget(begun.counted)
+        server.store.forget_tries(begun.counted)
         until = int(now.unix) + min(seconds or limits.session, limits.longest_session)
         for ended in server.store.log_in(account.id, self._peer.key, until, int(now.unix)):
             server.sessions.remove(ended)

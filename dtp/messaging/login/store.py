@@ -38,6 +38,7 @@ CREATE TABLE credentials (
 CREATE TABLE logins (key BLOB PRIMARY KEY, account INTEGER NOT NULL, until INTEGER NOT NULL, seen INTEGER NOT NULL);
 CREATE INDEX logins_account ON logins (account, seen);
 CREATE INDEX logins_seen ON logins (seen);
+CREATE TABLE tries (counted BLOB PRIMARY KEY, due REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE invitations (hash BLOB PRIMARY KEY, name TEXT NOT NULL, expires INTEGER NOT NULL)
 """
 
@@ -204,6 +205,23 @@ class LoginStore:
             for table, column in (("logins", "account"), ("credentials", "account"), ("accounts", "id")):
                 db.execute(f"DELETE FROM {table} WHERE {column} = ?", (number,))
 
+    # ---- tries -------------------------------------------------------------------------------------------------
+
+    def tries(self, counted: str) -> float:
+        """Return until when tries count that were noted, Unix time; 0 for none."""
+        rows = self._database.rows("SELECT due FROM tries WHERE counted = ?", _tries_hash(counted))
+        return float(rows[0][0]) if rows else 0.0
+
+    def note_tries(self, counted: str, due: float) -> None:
+        """Keep until when tries count, over a restart; after a power cut the last ones may be forgotten."""
+        with self._database.writing(synced=False) as db:
+            db.execute("INSERT OR REPLACE INTO tries VALUES (?, ?)", (_tries_hash(counted), due))
+
+    def forget_tries(self, counted: str) -> None:
+        """Have tries count no more: one was right."""
+        with self._database.writing(synced=False) as db:
+            db.execute("DELETE FROM tries WHERE counted = ?", (_tries_hash(counted),))
+
     # ---- who is logged in --------------------------------------------------------------------------------------
 
     def log_in(self, number: int, key: bytes, until: int, now: int) -> list[bytes]:
@@ -244,8 +262,13 @@ class LoginStore:
             db.execute("INSERT OR REPLACE INTO invitations VALUES (?, ?, ?)", (invitation, name, expires))
 
     def expire(self, now: int) -> None:
-        """Forget invitations that are over, and keys that have not logged in for long."""
+        """Forget invitations and tries that are over, and keys that have not logged in for long."""
         with self._database.writing() as db:
+            db.execute("DELETE FROM tries WHERE due <= ?", (now,))
+            db.execute(
+                "DELETE FROM tries WHERE counted IN (SELECT counted FROM tries ORDER BY due DESC LIMIT -1 OFFSET ?)",
+                (self.limits.remembered,),
+            )
             db.execute("DELETE FROM invitations WHERE expires <= ?", (now,))
             db.execute("DELETE FROM logins WHERE seen < ?", (now - self.limits.remember_key,))
 
@@ -253,6 +276,10 @@ class LoginStore:
 def _set_credentials(db: sqlite3.Connection, number: int, credentials: Sequence[Credential]) -> None:
     rows = [(number, int(each.slot), each.record, each.wrapped) for each in credentials]
     db.executemany("INSERT OR REPLACE INTO credentials VALUES (?, ?, ?, ?)", rows)
+
+
+def _tries_hash(counted: str) -> bytes:
+    return hashlib.blake2b(counted.encode(), digest_size=16, person=b"dtp.login.tries").digest()
 
 
 def invitation_hash(code: str) -> bytes:

@@ -66,6 +66,14 @@ class Limiter:
         """Return the seconds until `source` may again."""
         return max(self._due.get(source, now) + self._pause - self._tolerance - now, 0.0)
 
+    def due(self, source: str) -> float | None:
+        """Return the time at which `source` may as often at once as at first; None where it isn't remembered."""
+        return self._due.get(source)
+
+    def restore(self, source: str, due: float, now: float) -> None:
+        """Remember what `due` said before a restart, at time `now`; no more than what all at once counts for."""
+        self._due[source] = min(due, now + self._tolerance)
+
     def forget(self, source: str) -> None:
         """Have `source` begin anew."""
         self._due.pop(source, None)
