@@ -1,5 +1,5 @@
-"""Peer exchange on a link: each side gives its record, and those of some nodes that it has met, once for each link.
-Whoever has a new record of its own later pushes it.
+"""Peer exchange on a link: each side gives its record, and those of some nodes that it has met, when the link is new
+and, while the one that dialled has few links, again later. Whoever has a new record of its own meanwhile pushes it.
 
 Source: docs/peers.md, "Peer exchange".
 """
@@ -27,6 +27,12 @@ PROTOCOL: Final = "exchange/1"
 PUSH_PROTOCOL: Final = "record/1"
 #: Records that one side gives and takes: enough to begin with, 18 KB at most.
 MOST: Final = 16
+#: Seconds until the side that dialled asks again, each time four times as long, up to the longest: those that came at
+#: the same time as it did, or had no address then, weren't passed on the first time.
+AGAIN: Final = 2.0
+LONGEST_AGAIN: Final = 1800.0
+#: Links at which it asks no more: by so many others it hears of who else there is.
+ENOUGH: Final = 8
 #: Seconds from one push to the next: several changes that come together, as at the beginning, make two.
 PUSH_PAUSE: Final = 1.0
 #: Seconds that a push to one peer may take: who doesn't read it in time gets the next one.
@@ -39,6 +45,21 @@ class PeerExchange:
     def __init__(self, book: PeerBook, own: Callable[[], PeerRecord]) -> None:
         """`own` gives what this node says of itself."""
         self._book, self._own = book, own
+
+    async def keep_asking(self, link: PeerLink, links: Callable[[], int]) -> None:
+        """Exchange over a link that this side dialled, now and later until it ends; later only while `links` says that
+        there are few."""
+        await self.ask(link)
+        pause = AGAIN
+        while True:
+            try:
+                async with asyncio.timeout(pause):
+                    await link.connection.wait_closed()
+                return
+            except TimeoutError:
+                pause = min(4 * pause, LONGEST_AGAIN)
+            if links() < ENOUGH:
+                await self.ask(link)
 
     async def ask(self, link: PeerLink) -> None:
         """Exchange over a link that this side dialled."""

@@ -481,7 +481,8 @@ class Node:
             self._reach.linked(link)
         self.book.useful(link.peer)
         if link.outgoing:
-            self._tasks.start(self._exchange.ask(link), name="dtp-node-exchange")
+            asking = self._exchange.keep_asking(link, lambda: len(self.links))
+            self._tasks.start(asking, name="dtp-node-exchange")
         self._changed.set()
         log.info("linked: %r", link)
 

@@ -11,7 +11,16 @@ import pytest
 from dtp.identity import Identity
 from dtp.net.stream import Stream
 from dtp.node import exchange
-from dtp.node.exchange import PUSH_PATIENCE, PUSH_PAUSE, PUSH_PROTOCOL, PeerExchange, RecordPush
+from dtp.node.exchange import (
+    ENOUGH,
+    LONGEST_AGAIN,
+    PROTOCOL,
+    PUSH_PATIENCE,
+    PUSH_PAUSE,
+    PUSH_PROTOCOL,
+    PeerExchange,
+    RecordPush,
+)
 from dtp.peers.book import PeerBook
 from dtp.peers.links import NODE_SERVICE, PeerLink
 from dtp.peers.record import MAX_BYTES, PeerRecord
@@ -19,6 +28,7 @@ from dtp.testing import clock
 from dtp.testing.pairs import ALICE, BOB
 
 NOW = 1_800_000_000.0
+CAROL = Identity.generate()
 
 
 def record(identity: Identity, services: tuple[str, ...] = (NODE_SERVICE,)) -> PeerRecord:
@@ -225,3 +235,47 @@ def test_one_record_of_a_push_is_taken_and_it_is_checked() -> None:
     assert known.get(BOB.id) == record(BOB)
     assert known.get(third.id) is None
     assert known.counters == {"peer-record-forged": 1}
+
+
+class Dialled:
+    """A link that this side dialled, to a node that knows another one from the second time on; it notes when it was
+    asked."""
+
+    peer = BOB.id
+
+    def __init__(self) -> None:
+        self.asked: list[float] = []
+        self.over = asyncio.Event()
+        self.connection = self
+
+    async def wait_closed(self) -> None:
+        await self.over.wait()
+
+    async def open(self, protocol: str) -> Pipe:
+        assert protocol == PROTOCOL
+        self.asked.append(asyncio.get_running_loop().time())
+        return Pipe(framed(record(BOB).encoded, *([record(CAROL).encoded] if len(self.asked) > 1 else [])))
+
+
+def test_who_has_few_links_asks_again_for_those_that_came_at_the_same_time() -> None:
+    mine = record(ALICE)
+
+    async def main() -> None:
+        link, here, count = Dialled(), book(), 1
+        exchange = PeerExchange(here, lambda: mine)
+        task = asyncio.create_task(exchange.keep_asking(cast(PeerLink, cast(Any, link)), lambda: count))
+        await asyncio.sleep(1.0)
+        assert CAROL.id not in {each.record.peer for each in here}
+        await asyncio.sleep(49.0)
+        assert CAROL.id in {each.record.peer for each in here}
+        assert link.asked == [0.0, 2.0, 10.0, 42.0]
+        count = ENOUGH
+        await asyncio.sleep(10_000.0)
+        assert len(link.asked) == 4
+        count = 1
+        await asyncio.sleep(LONGEST_AGAIN)
+        assert len(link.asked) == 5
+        link.over.set()
+        await task  # it ends with the link
+
+    clock.run(main())
