@@ -69,7 +69,11 @@ class PortMapping:
         """Ask for it. Raise `PortMappingError`, `MissingLibraryError`."""
         self._router = self._make_client()
         host = await self._call(self._find)
-        if not ipaddress.ip_address(host).is_global:
+        try:
+            is_public = ipaddress.ip_address(host).is_global
+        except ValueError:
+            raise PortMappingError(f"the router has no address: it says {host[:64]!r}") from None
+        if not is_public:
             raise PortMappingError(f"the router's own address is {host}: it is behind another NAT")
         await self._call(self._ask)
         self.address = format_host(host, self._outside)
