@@ -47,8 +47,8 @@ class PeerExchange:
         self._book, self._own = book, own
 
     async def keep_asking(self, link: PeerLink, links: Callable[[], int]) -> None:
-        """Exchange over a link that this side dialled, now and later until it ends; later only while `links` says that
-        there are few."""
+        """Exchange over a link that this side dialled, now and later until it ends: later only while `links` says
+        that there are few."""
         await self.ask(link)
         pause = AGAIN
         while True:
