@@ -265,9 +265,14 @@ class Dht:
     # ----------------------------------------------------------------------------------------------- operations
 
     async def wait_joined(self, patience: float | None = None) -> None:
-        """Wait until another node has answered. Raise `DhtAlone` where none does within `patience` seconds (5)."""
+        """Wait until another node has answered. Raise `DhtAlone` where none does within `patience` seconds (5).
+
+        Whoever has lost all that it knew waits again: it goes on asking those that it began with.
+        """
         node = self.node
         patience = _PATIENCE if patience is None else patience
+        if not len(node.table):
+            self._met.clear()
         try:
             async with asyncio.timeout(patience):
                 await self._met.wait()

@@ -280,3 +280,23 @@ def test_garbage_on_the_socket_is_counted_and_harms_nobody() -> None:
             assert alice.stats().counts["malformed datagrams"] == 6
 
     asyncio.run(main())
+
+
+def test_who_has_lost_all_others_waits_for_one_to_come() -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            gone = await Dht(Identity.generate(), bind=("127.0.0.1", 0)).__aenter__()
+            here = Dht(Identity.generate(), bind=("127.0.0.1", 0), bootstrap=[gone.endpoint])
+            await stack.enter_async_context(here)
+            await here.wait_joined()
+            await gone.__aexit__(None, None, None)
+            while len(here.node.table):
+                await here.get(gone.identity.id, "weather")  # which finds out that nobody answers
+            asked = asyncio.ensure_future(here.get(gone.identity.id, "weather"))
+            await asyncio.sleep(0)
+            assert not asked.done()
+            comes = Dht(Identity.generate(), bind=("127.0.0.1", 0), bootstrap=[here.endpoint])
+            await stack.enter_async_context(comes)
+            assert await asked is None
+
+    asyncio.run(main())
