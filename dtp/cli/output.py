@@ -46,6 +46,8 @@ _EXIT_CODE_OF: tuple[tuple[type[DtpError], int], ...] = (
     (CarrierError, 5),
     (ChainError, 6),
 )
+#: Columns of what is no terminal: more than any table has.
+_ANY_WIDTH = 4096
 #: Codes of CLOSE after which the same again may work: a server that restarts, a connection it no longer knows.
 _PASSING = {CloseCode.IDLE, CloseCode.BUSY, CloseCode.RESUME_UNKNOWN, CloseCode.SHUTDOWN}
 #: What a full disk, a quota or a file that may not grow says. Commands translate these where they write themselves.
@@ -147,14 +149,18 @@ def _echo(text: str, *, err: bool = False) -> None:
 
 
 def console() -> Console:
-    """A console of rich's for standard output. What is printed there raises `BrokenPipeError` when nobody reads."""
+    """A console of rich's for standard output: of any width where that is no terminal, for whoever looks for a line
+    in it. What is printed there raises `BrokenPipeError` when nobody reads."""
     from rich.console import Console
 
     class OurConsole(Console):
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError  # rich's own ends the program with 1
 
-    return OurConsole()
+    found = OurConsole()
+    if not found.is_terminal and "COLUMNS" not in os.environ:
+        found.width = _ANY_WIDTH
+    return found
 
 
 def say_in_any_encoding() -> None:

@@ -885,6 +885,29 @@ def test_pages_that_may_ask(run, origins, origin, status):
     run(scenario)
 
 
+def test_json_rpc_whose_backend_breaks_off_under_a_call(run):
+    """It was told in plain text, which who asked by JSON-RPC can't read."""
+
+    async def hang_up(reader, writer):
+        await reader.readuntil(b"}")
+        writer.close()
+
+    async def scenario(pair):
+        async with Backend(hang_up) as backend:
+            port = await pair.start(expose(backend.port, "json-rpc", 'methods = { deny = ["b"] }'))
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client:
+                async with client.post("/", json=call("a", 7)) as answer:
+                    found = await answer.json()
+                    assert (answer.status, found["id"], found["error"]["code"]) == (502, 7, -32603)
+                async with client.post("/", json=[call("a"), call("b", 2)]) as answer:
+                    errors = {one["id"]: one["error"]["code"] for one in await answer.json()}
+                    assert (answer.status, errors.keys(), errors[1]) == (200, {1, 2}, -32603)
+                async with client.post("/", json={"method": "a"}) as answer:
+                    assert (answer.status, await answer.text()) == (502, "the backend broke off\n")
+
+    run(scenario)
+
+
 def test_json_rpc_without_a_backend(run):
     async def scenario(pair):
         port = await pair.start(expose(1, "json-rpc"))

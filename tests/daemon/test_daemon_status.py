@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from dtp.chain.model import SUI_COIN
+from dtp.cli import output
 from dtp.cli.daemon_status import render, show, size_text, time_text
 from dtp.cli.daemon_top import Rates
 
@@ -119,6 +120,15 @@ def test_no_number_is_cut_in_two(width):
     ):
         assert words in shown
     assert max(map(len, shown.splitlines())) <= width
+
+
+def test_without_a_terminal_nothing_is_cut(monkeypatch, capsys):
+    """`dtpd status | grep IDENTITY` found nobody: names were cut in two lines at 80 columns."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    long = status(0)
+    long["callers"][0]["peer"] = name = "dtp1" + "q" * 60
+    show(long, output.console())
+    assert name in capsys.readouterr().out
 
 
 def test_money_is_exact():

@@ -29,6 +29,9 @@ _PREFLIGHT = {
 class RpcSession(HttpSession):
     """Serves a stream until its client has ended it or something breaks off."""
 
+    #: What a backend has been given and has not answered: the message, the calls of it, and refusals of the others.
+    _passed_on: tuple[jsonrpc.Message, list[jsonrpc.RpcCall], list[dict[str, Any]]] | None = None
+
     @property
     def _by_method(self) -> bool:
         """No rule goes by methods of HTTP here."""
@@ -80,8 +83,18 @@ class RpcSession(HttpSession):
         if isinstance(backend, Reason):
             await self._answer_no_backend(message, passed, refusals, backend)
         else:
+            self._passed_on = message, passed, refusals
             await self._call_backend(backend, request, message, passed, refusals)
+            self._passed_on = None
         return True
+
+    async def _fail_request(self, reason: Reason, headers: dict[str, str] | None = None) -> None:
+        """Of calls that a backend has, answer each: who asked by JSON-RPC reads nothing else."""
+        if self._passed_on is None:
+            await super()._fail_request(reason, headers)
+        else:
+            passed_on, self._passed_on = self._passed_on, None
+            await self._answer_no_backend(*passed_on, reason, headers)
 
     async def _parse(self, body: bytes) -> jsonrpc.Message:
         """The calls in it. Raises `jsonrpc.Malformed`."""
@@ -121,15 +134,17 @@ class RpcSession(HttpSession):
         passed: list[jsonrpc.RpcCall],
         refusals: list[dict[str, Any]],
         why: Reason,
+        headers: dict[str, str] | None = None,
     ) -> None:
         failures = [jsonrpc.failure(call, why) for call in passed if call.has_id]
         answer = [*refusals, *failures]
         if not answer:  # notifications alone, which have none
-            await self._fail_request(why)
+            await self._fail_request(why, headers)
         elif message.batch:
-            await self._answer_json(200, answer)
+            await self._answer_json(200, answer, headers)
         else:
-            await self._answer_json(TELLINGS[why].http, answer[0], retry_after(TELLINGS[why].retry))
+            fields = {**retry_after(TELLINGS[why].retry), **(headers or {})}
+            await self._answer_json(TELLINGS[why].http, answer[0], fields)
 
     async def _call_backend(
         self,
