@@ -23,7 +23,7 @@ from dtp.session.codes import CloseCode, ConnectionClosed
 
 from .conftest import TERMS
 from .dishonesty import BOUNDS, PAGE, ROOT, rows
-from .test_hostile import frames_of, honest, knock
+from .test_hostile import frames_of, honest, knock, own_channel
 from .test_paid import PRICES, fetch, give
 
 
@@ -293,6 +293,45 @@ def test_a_client_that_never_pays_takes_an_exposure(market, bound, prices):
         for _ in range(3):  # coming again gives nothing again
             got += await unpaid_on(market, honest(deal))
         assert 0 < prices.of(Usage(len(served), got)) <= bound
+
+    market(scenario)
+
+
+def test_one_lane_on_two_connections_takes_one_exposure(market, bound):
+    """As two programs do that have one store's copies: the older one ends unpaid, and nothing adds up."""
+    served, waiting = [], []
+
+    async def serve(connection):
+        async for stream in connection:
+            served.append(1)
+            stream.write(bytes(int(await stream.readline())))
+            stream.write_eof()
+
+    async def take(connection):
+        got, size = 0, 2 * 1024
+        stream = await connection.open_stream()
+        stream.write(b"%d\n" % size)
+        while data := await stream.read(size):
+            got += len(data)
+        return got + len(b"%d\n" % size)
+
+    async def scenario(market):
+        selling = Selling(exposure=Exposure(patience=0.5), recheck=3600, claim_every=3600)
+        await market.serve(serve, selling=selling)
+        _, deal = await own_channel(market)
+        got = 0
+        for _ in range(4):
+            connection = await knock(market, honest(deal))
+            await frames_of(connection)
+            if waiting:  # the one before had the lane
+                await waiting[-1].wait_closed()
+                assert not connection.closed
+            got += await take(connection)
+            waiting.append(connection)
+        assert market.serving.ledger.channels == [deal.channel.id]
+        got += await unpaid_on(market, honest(deal))
+        assert got > 4 * 2 * 1024
+        assert 0 < PRICES.of(Usage(len(served), got)) <= bound
 
     market(scenario)
 
