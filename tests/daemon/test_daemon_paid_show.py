@@ -1,0 +1,101 @@
+"""A show that is paid for, of a `dtpd` in a process of its own, on the chain of a `dtp localnet`."""
+
+import asyncio
+import json
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+import pytest
+
+from dtp.broadcast.hearing import listen_to
+from dtp.broadcast.money import shows
+from dtp.broadcast.money.shows import ShowTerms
+from dtp.chain import ChainClient, KeySigner, find_network, publish
+from dtp.chain.show import ShowState
+from dtp.identity import Identity
+
+from .conftest import PATIENCE
+from .programs import place  # noqa: F401  # a fixture
+
+pytestmark = pytest.mark.slow
+RATE = 1000
+TERMS = ShowTerms(slot_ms=1000, rate=RATE, start_pot=2 * RATE, batch=2)
+#: Writes a line each 20 ms for as long as it runs.
+TICKER = "import itertools, time; [(print(n, flush=True), time.sleep(0.02)) for n in itertools.count()]"
+
+
+def toml(show, network):
+    command = json.dumps([sys.executable, "-c", TICKER])
+    return f"""[daemon]
+listen = ["tcp://127.0.0.1:0"]
+[chain]
+network = "{network}"
+[[expose]]
+service = "show"
+kind = "broadcast"
+allow = ["*"]
+[expose.broadcast]
+show = "{show}"
+command = {command}
+cut = "lines"
+store = "shows"
+"""
+
+
+def test_a_daemon_is_on_air_while_its_show_is_paid_for(place, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("DTP_HOME", str(place.folder / "home"))  # the package is noted there, for both
+    producer, payer = place.identity("origin"), Identity.generate()
+    fund = [each for one in (producer, payer) for each in ("--fund", one.id.sui_address)]
+    ports = ("--port", 0, "--faucet-port", 0)
+    node = place.program(sys.executable, "-P", "-m", "dtp", "localnet", "--json", *ports, *fund)
+    ready = node.event("listening")
+    network = replace(find_network(ready["url"]), faucet=ready["faucet"])
+
+    def air():
+        said = json.loads(place.command("status", "--json", "-c", place.folder / "origin.toml"))
+        return said["exposed"][0]["broadcast"].get("air")
+
+    async def wait_air(wanted):
+        while await asyncio.to_thread(air) != wanted:
+            pass
+
+    async def until(chain, show, is_so):
+        while not is_so(found := (await shows.read_show(chain, show)).show):
+            pass
+        return found
+
+    async def scenario():
+        async with asyncio.timeout(PATIENCE), AsyncExitStack() as stack:
+            signers = [KeySigner.from_identity(each) for each in (producer, payer)]
+            own, ours = [await stack.enter_async_context(ChainClient(network, each)) for each in signers]
+            await publish(own, "broadcast")
+            show, _ = await shows.create(own, producer.id.key, TERMS)
+            _, (exposed,) = await asyncio.to_thread(place.dtpd, "origin", toml(show, ready["url"]))
+            heard = []
+
+            async def listen():
+                async for each in listen_to(exposed["address"], start=0):
+                    assert not each.missed
+                    heard.append((each.segment.slot, each.data))
+
+            listening = asyncio.create_task(listen())
+            await wait_air("off")
+            await shows.fund(ours, show, 3 * RATE)
+            # The pot is empty: three slots were posted, and nothing is sent that nobody pays.
+            paused = await until(ours, show, lambda it: it.posted == 3)
+            assert (paused.state, paused.pot, paused.earned) == (ShowState.OFF, 0, 3 * RATE)
+            await wait_air("paused")
+            await shows.fund(ours, show, 100 * RATE)
+            await until(ours, show, lambda it: it.posted >= 5)
+            await shows.end(own, show)
+            await listening
+            lines = [data for _, data in heard if data]
+            # the command is run while the show is on air, and ended meanwhile
+            assert lines.count(b"0\n") == 2
+            assert {slot for slot, data in heard if data} >= {1, 2, 3}
+            earned, _ = await shows.collect(own, show)
+            back = sum(each.amount for each in await shows.refund(ours, show))
+            assert earned + back == 103 * RATE
+
+    asyncio.run(scenario())
