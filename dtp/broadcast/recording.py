@@ -70,10 +70,14 @@ class Recording:
             self._file = open(path, "rb")  # noqa: SIM115  # closed by `close`
         except OSError as fault:
             raise RecordingError(f"can't read {path}: {fault.strerror}") from fault
-        first = self._next()
-        if not isinstance(first, m.Announced):
-            raise ShowMessageError(f"{path} is no recording of a show")
-        self.announcement = Announcement.decode(first.data)
+        try:
+            first = self._next()
+            if not isinstance(first, m.Announced):
+                raise ShowMessageError(f"{path} is no recording of a show")
+            self.announcement = Announcement.decode(first.data)
+        except BaseException:
+            self._file.close()
+            raise
         self._begin = self._file.tell()
 
     def close(self) -> None:

@@ -19,8 +19,9 @@ from dtp.broadcast.feeding import FAN_OUT
 from dtp.broadcast.format import Announcement
 from dtp.broadcast.gateway.server import Gateway
 from dtp.broadcast.hearing import HeardSegment, ShowStream, listen_to
+from dtp.broadcast.kept_recordings import RECORDINGS, RecordingServer, fetch_recording, places_in_dht
 from dtp.broadcast.money.air import Air
-from dtp.broadcast.places import SERVICE, Place
+from dtp.broadcast.places import SERVICE, Place, addresses_of
 from dtp.broadcast.producing import Broadcast, parse_show
 from dtp.broadcast.receiving import Patience
 from dtp.broadcast.recording import Recorder, Recording
@@ -52,7 +53,7 @@ from dtp.cli.shows_sealing import (
     sealing_options,
 )
 from dtp.escaping import escape_text
-from dtp.identity import PeerId
+from dtp.identity import Identity, PeerId
 from dtp.node.finding import WAYS
 from dtp.node.node import ANYWHERE
 from dtp.plurals import count_of
@@ -457,3 +458,86 @@ def play(file: Path, start: int, identity: IdentitySource) -> None:
     if wants_json():
         record = {"title": told.title, "media": told.media, "producer": str(told.producer), "segments": count}
         print_result({**record, "show": told.show.hex()})
+
+
+def _parse_hash(ctx: click.Context, param: click.Parameter, text: str) -> bytes:
+    with contextlib.suppress(ValueError):
+        if len(found := bytes.fromhex(text)) == 32:
+            return found
+    raise click.BadParameter(
+        f"{text!r} is no SHA-256: 64 hex digits, as 'dtp show broadcast --record' prints"
+    )
+
+
+# ---- finished shows, by their hash -------------------------------------------------------------------------
+
+
+@show.command()
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE..."
+)
+@_place_options
+@identity_options("--identity", "-i")
+@verbose_option
+@json_option
+def keep(files: tuple[Path, ...], identity: IdentitySource, fan_out: int, **place: Any) -> None:
+    """Serve recorded shows to whoever knows their SHA-256, until this is ended: 'dtp show fetch' gets them.
+
+    With --discover dht the DHT is told who has them, so that they are found when their producer is gone.
+
+    \b
+    Examples:
+      dtp show keep evening.show --discover dht --bootstrap HOST:PORT
+    """
+    serve_for_long()
+    run(_keep(files, identity.load_or_make(), _place(**place)))
+
+
+async def _keep(files: tuple[Path, ...], identity: Identity, place: Place) -> None:
+    server = await asyncio.to_thread(RecordingServer, files)
+    async with place.node(identity, {RECORDINGS: server.serve}) as node:
+        for address in addresses_of(node, RECORDINGS):
+            hashes = [each.hex() for each in server.hashes]
+            print_line({"event": "keeping", "address": address, "sha256": hashes}, address)
+        if "dht" in place.discover:
+            for each in server.hashes:
+                await node.dht.provide(each)
+                print_line({"event": "provided", "sha256": each.hex()}, each.hex())
+        await asyncio.Event().wait()
+
+
+@show.command()
+@click.argument("sha256", callback=_parse_hash, metavar="SHA256")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
+@click.argument("addresses", nargs=-1, metavar="[ADDRESS]...")
+@_place_options
+@identity_options("--identity", "-i")
+@verbose_option
+@json_option
+def fetch(
+    sha256: bytes,
+    file: Path,
+    addresses: tuple[str, ...],
+    identity: IdentitySource,
+    fan_out: int,
+    **place: Any,
+) -> None:
+    """Fetch a recorded show by its SHA-256 into FILE: from these addresses, or from whom the DHT names.
+
+    \b
+    Examples:
+      dtp show fetch 5feceb66... evening.show --discover dht --bootstrap HOST:PORT
+      dtp show fetch 5feceb66... evening.show dtp+tcp://dtp1...@192.0.2.7:9700/recordings
+    """
+    run(_fetch(sha256, file, addresses, identity.load_or_make(), _place(**place)))
+
+
+async def _fetch(
+    digest: bytes, file: Path, addresses: tuple[str, ...], identity: Identity, place: Place
+) -> None:
+    async with place.node(identity, {}) as node:
+        places = [*addresses]
+        if "dht" in place.discover:
+            places += await places_in_dht(node, digest)
+        await fetch_recording(digest, file, places, node.connect)
+    print_line({"event": "fetched", "path": str(file), "sha256": digest.hex()}, str(file))

@@ -49,6 +49,23 @@ def test_what_is_put_on_air_is_heard_recorded_and_played(dtp, tmp_path):
     assert b"not the one that was signed" in played.errors
 
 
+def test_a_finished_show_is_fetched_by_its_hash_from_another(dtp, tmp_path):
+    producer, _ = begin(dtp, "--record", "kept")
+    producer.end_input()
+    name = producer.event("recorded")["sha256"]
+    producer.wait()
+    keeper = dtp("show", "keep", "kept", *HERE, "--json")
+    kept = keeper.event("keeping")
+    assert kept["sha256"] == [name]
+    dtp("show", "fetch", name, "got", kept["address"], *HERE).wait()
+    assert (tmp_path / "got").read_bytes() == (tmp_path / "kept").read_bytes()
+    absent = dtp("show", "fetch", "00" * 32, "other", kept["address"], *HERE)
+    absent.wait(5)
+    assert b"nobody gives the recording" in absent.errors
+    dtp("show", "fetch", "no hash", "other", *HERE).wait(2)
+    keeper.signal(signal.SIGKILL)
+
+
 def test_a_killed_relay_leaves_no_gap(dtp):
     producer, address = begin(dtp, "--fan-out", "2")
     relays = [dtp("show", "listen", address, *HERE, "--json") for _ in range(2)]

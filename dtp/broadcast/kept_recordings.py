@@ -1,0 +1,183 @@
+"""Finished shows by their hash: who keeps a recording serves it, and others fetch it from whoever has it.
+
+Format: docs/broadcast.md, "Recordings by hash".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from hashlib import file_digest, sha256
+from pathlib import Path
+from struct import Struct
+from typing import BinaryIO, ClassVar, Final
+
+from dtp.broadcast.receiving import Dial
+from dtp.broadcast.recording import Recording, RecordingError
+from dtp.errors import CarrierError, DtpError, PeerError
+from dtp.net.address import Address
+from dtp.net.connection import Connection
+from dtp.net.stream import Stream
+from dtp.node.node import Node
+from dtp.tasks import TaskSet
+
+log = logging.getLogger("dtp.broadcast")
+
+#: The service that recordings are fetched from.
+RECORDINGS: Final = "recordings"
+#: Bytes of the largest recording that is fetched, by default: a week at 4 Mbit/s. A liar can't fill a larger disk.
+MOST: Final = 320 * 1024**3
+#: The hash of a recording, and the first byte that is wanted; the answer begins with the size of the whole.
+_ASKED: Final = Struct(">32sQ")
+_SIZE: Final = Struct(">Q")
+#: Bytes that are read and sent at once.
+_PART: Final = 256 * 1024
+#: Seconds to say what is wanted, and without a byte of what was asked for.
+_PATIENCE: Final = 30.0
+#: Streams of one connection: who fetches needs one.
+_STREAMS: Final = 4
+
+
+class RecordingAbsent(CarrierError):
+    """Nobody gives the recording with this hash now. Trying again later may help."""
+
+    code: ClassVar[str] = "recording-absent"
+
+
+class RecordingServer:
+    """Serves recordings to whoever knows their hash. `serve` is the handler of a service."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        """Read the files, to know their hashes. Raise as `Recording` does for what is none."""
+        self._files: dict[bytes, Path] = {}
+        for path in paths:
+            with contextlib.closing(Recording(path)), open(path, "rb") as file:
+                self._files[file_digest(file, "sha256").digest()] = path
+
+    @property
+    def hashes(self) -> Sequence[bytes]:
+        """The SHA-256 of each file."""
+        return tuple(self._files)
+
+    async def serve(self, connection: Connection) -> None:
+        """Serve one connection, until it ends."""
+        tasks = TaskSet(on_error=lambda task, fault: log.info("%s: %s", connection.peer.short, fault))
+        try:
+            async for stream in connection:
+                if len(tasks) >= _STREAMS:
+                    stream.reset()
+                else:
+                    tasks.start(self._answer(connection, stream), name="dtp-recording-sent")
+        finally:
+            await tasks.stop()
+
+    async def _answer(self, connection: Connection, stream: Stream) -> None:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                digest, begin = _ASKED.unpack(await stream.readexactly(_ASKED.size))
+            path = self._files.get(digest)
+            if path is None:
+                stream.reset()
+                return
+            with await asyncio.to_thread(path.open, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                file.seek(min(begin, size))
+                stream.write(_SIZE.pack(size))
+                while data := await asyncio.to_thread(file.read, _PART):
+                    stream.write(data)
+                    await stream.drain()
+            stream.write_eof()
+            await stream.flush()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, DtpError) as fault:
+            log.info("%s is sent no recording: %s", connection.peer.short, fault)
+            stream.reset()
+
+
+async def places_in_dht(node: Node, digest: bytes) -> list[str]:
+    """Return addresses of those who say in the DHT that they have a recording. Raise as `Dht.providers` does."""
+    found = await node.dht.providers(digest)
+    return [str(Address("dtp", peer=each.peer, service=RECORDINGS)) for each in found]
+
+
+async def fetch_recording(
+    digest: bytes, path: Path, places: Sequence[str], dial: Dial, *, most: int = MOST
+) -> None:
+    """Fetch the recording with this SHA-256 into a new file, from the first of the places that has all of it.
+
+    Where one breaks off, the next goes on. When what came together has another hash, each is asked for all of it.
+    Until it is proven the file is called `path` with `.part` behind it. Raise `RecordingAbsent`, and `RecordingError`
+    where the file is there already or can't be written.
+    """
+    if await asyncio.to_thread(path.exists):
+        raise RecordingError(f"can't fetch to {path}: the file is there already")
+    at = path.with_name(path.name + ".part")
+    try:
+        with await asyncio.to_thread(at.open, "w+b") as file:
+            await _fetch(digest, _Part(file), places, dial, most)
+            os.fsync(file.fileno())
+        at.rename(path)
+    except DtpError:
+        raise
+    except OSError as fault:
+        raise RecordingError(f"can't fetch to {path}: {fault.strerror}") from fault
+    finally:
+        at.unlink(missing_ok=True)
+
+
+class _Part:
+    """What came so far, in a file, and its hash."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._hash, self.size = file, sha256(), 0
+
+    def add(self, data: bytes) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+
+    def restart(self) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+        self._hash, self.size = sha256(), 0
+
+    @property
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+
+async def _fetch(digest: bytes, part: _Part, places: Sequence[str], dial: Dial, most: int) -> None:
+    why = "nobody says to have it"
+    for goes_on in (True, False):
+        for place in places:
+            if not goes_on:
+                part.restart()
+            try:
+                await _take(digest, part, place, dial, most)
+            except (DtpError, TimeoutError, asyncio.IncompleteReadError) as fault:
+                why = f"{place}: {fault or 'no answer'}"
+                continue
+            if part.digest == digest:
+                return
+            why = f"what {place} gave has another hash"
+            part.restart()
+    raise RecordingAbsent(f"nobody gives the recording {digest.hex()}: {why}")
+
+
+async def _take(digest: bytes, part: _Part, place: str, dial: Dial, most: int) -> None:
+    """Take what is missing from one place; return where it has come to the end that it told."""
+    async with dial(place) as connection, await connection.open_stream() as stream:
+        stream.write(_ASKED.pack(digest, part.size))
+        stream.write_eof()
+        async with asyncio.timeout(_PATIENCE):
+            (size,) = _SIZE.unpack(await stream.readexactly(_SIZE.size))
+        if not part.size <= size <= most:
+            raise PeerError(f"it says that the recording has {size} bytes")
+        while part.size < size:
+            async with asyncio.timeout(_PATIENCE):
+                data = await stream.read(min(_PART, size - part.size))
+            if not data:
+                raise PeerError("it broke off")
+            await asyncio.to_thread(part.add, data)

@@ -1,0 +1,125 @@
+"""Finished shows by their hash: from whoever has them, found in the DHT, whatever others give."""
+
+import contextlib
+from hashlib import sha256
+from struct import pack
+
+import pytest
+from shows import HERE, ME, chain, run
+
+import dtp
+from dtp.broadcast.errors import ShowMessageError
+from dtp.broadcast.hearing import NOWHERE
+from dtp.broadcast.kept_recordings import RecordingAbsent, RecordingServer, fetch_recording, places_in_dht
+from dtp.broadcast.places import Place
+from dtp.broadcast.recording import Recorder, Recording, RecordingError
+from dtp.identity import Identity
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """A recording of 600 KiB; gives its file and its hash."""
+    announcement, made = chain(b"a" * 300_000, b"b" * 300_000)
+    recorder = Recorder(tmp_path / "kept", announcement)
+    for each in made:
+        recorder.add(*each)
+    return tmp_path / "kept", bytes.fromhex(recorder.close())
+
+
+@contextlib.asynccontextmanager
+async def server_of(handler):
+    async with await dtp.listen("tcp://127.0.0.1:0", {"recordings": handler}, identity=ME) as listener:
+        yield str(listener.address("recordings"))
+
+
+def gives(data, size=None, *, asked=None):
+    """A server that gives these bytes, whatever is asked for, and says that they have this size."""
+
+    async def serve(connection):
+        async for stream in connection:
+            begin = int.from_bytes((await stream.readexactly(40))[32:], "big")
+            if asked is not None:
+                asked.append(begin)
+            stream.write(pack(">Q", len(data) if size is None else size) + data[begin:])
+            stream.write_eof()
+
+    return serve
+
+
+async def fetch(kept, path, *servers, **options):
+    async with contextlib.AsyncExitStack() as stack, NOWHERE.node(Identity.generate(), {}) as node:
+        places = [await stack.enter_async_context(server_of(each)) for each in servers]
+        await fetch_recording(kept[1], path, places, node.connect, **options)
+
+
+def test_a_recording_comes_from_who_has_it(kept, tmp_path):
+    server = RecordingServer([kept[0]])
+    assert server.hashes == (kept[1],)
+    run(fetch(kept, tmp_path / "got", RecordingServer([]).serve, server.serve))
+    assert (tmp_path / "got").read_bytes() == kept[0].read_bytes()
+    assert not (tmp_path / "got.part").exists()
+    with contextlib.closing(Recording(tmp_path / "got")) as recording:
+        assert sum(len(data) for _, data in recording.segments()) == 600_000
+
+
+def test_where_one_breaks_off_the_next_goes_on(kept, tmp_path):
+    data, asked = kept[0].read_bytes(), []
+    cut = gives(data[:200_000], len(data))
+    run(fetch(kept, tmp_path / "got", cut, gives(data, asked=asked)))
+    assert (tmp_path / "got").read_bytes() == data
+    assert asked == [200_000]
+
+
+@pytest.mark.parametrize("lie", ["other bytes", "half of other bytes", "no end", "less than asked for"])
+def test_lies_cost_time_and_nothing_else(kept, tmp_path, lie):
+    data = kept[0].read_bytes()
+    liar = {
+        "other bytes": gives(bytes(len(data))),
+        "half of other bytes": gives(bytes(1000), len(data)),
+        "no end": gives(data, 2**63),
+        "less than asked for": gives(b"", 0),
+    }[lie]
+    run(fetch(kept, tmp_path / "got", liar, gives(data)))
+    assert (tmp_path / "got").read_bytes() == data
+    with pytest.raises(RecordingAbsent) as caught:
+        run(fetch(kept, tmp_path / "not", liar))
+    assert caught.value.code == "recording-absent"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["got", "kept"]
+
+
+def test_what_is_there_stays_and_what_is_larger_than_agreed_does_not_come(kept, tmp_path):
+    with pytest.raises(RecordingError, match="is there already"):
+        run(fetch(kept, kept[0], RecordingServer([kept[0]]).serve))
+    assert sha256(kept[0].read_bytes()).digest() == kept[1]
+    with pytest.raises(RecordingAbsent, match="bytes"):
+        run(fetch(kept, tmp_path / "got", RecordingServer([kept[0]]).serve, most=1000))
+    with pytest.raises(RecordingError, match="No such file"):
+        run(fetch(kept, tmp_path / "nowhere" / "got"))
+
+
+def test_what_is_no_recording_is_not_kept(tmp_path):
+    (tmp_path / "film").write_bytes(bytes(100))
+    with pytest.raises(ShowMessageError):
+        RecordingServer([tmp_path / "film"])
+
+
+@pytest.mark.slow
+def test_who_has_it_is_found_in_the_dht(kept, tmp_path):
+    async def test():
+        ways = {"listen": HERE.listen, "discover": ("dht",)}
+        server = RecordingServer([kept[0]])
+        async with contextlib.AsyncExitStack() as stack:
+            seed = await stack.enter_async_context(dtp.Node(**ways))
+            place = Place(**ways, bootstrap=[seed.record.dht])
+            keeper = await stack.enter_async_context(
+                place.node(Identity.generate(), {"recordings": server.serve})
+            )
+            other = await stack.enter_async_context(place.node(Identity.generate(), {}))
+            await keeper.dht.publish(keeper.record)
+            await keeper.dht.provide(kept[1])
+            while not (places := await places_in_dht(other, kept[1])):  # it may be on its way
+                pass
+            await fetch_recording(kept[1], tmp_path / "got", places, other.connect)
+
+    run(test())
+    assert (tmp_path / "got").read_bytes() == kept[0].read_bytes()
