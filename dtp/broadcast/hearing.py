@@ -21,6 +21,7 @@ from dtp.broadcast.places import Place, ShowNode, ShowPlace, addresses_of
 from dtp.broadcast.receiving import Dial, Patience, Receiver
 from dtp.broadcast.sealed.opening import Claims, KeyAsker, Opener, no_claims
 from dtp.errors import LocalError
+from dtp.gossip.engines.bridge import Engine
 from dtp.gossip.topics import Topic, Validator
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
@@ -71,6 +72,7 @@ class ShowStream:
         claims: Claims = no_claims,
         topic: str | None = None,
         buy: Dial | None = None,
+        over: Engine | None = None,
     ) -> None:
         """The arguments are those of `listen_to`."""
         given = [Address.parse(each) for each in addresses]
@@ -82,6 +84,9 @@ class ShowStream:
         self._feeder: Feeder | None = None
         self._stack = AsyncExitStack()
         self._task: asyncio.Task[None] | None = None
+        if over is not None and topic is None:
+            raise LocalError("a broker carries a topic: give topic")
+        self._over, self._back_ms = over, back_ms
         if topic is not None:
             place = _among(place, given)
         self.node: ShowNode = place.node(self._identity, {self._service: self._serve} if place.listen else {})
@@ -107,13 +112,16 @@ class ShowStream:
 
         def join(validator: Validator) -> Topic:
             assert isinstance(self.node, Node)
-            return self.node.topic(name, validator=validator)
+            history = 0.0 if self._over is None else self._back_ms / 1000
+            return self.node.topic(name, validator=validator, history=history)
 
         return join
 
     async def __aenter__(self) -> ShowStream:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.node)
+            if self._over is not None and isinstance(self.node, Node):
+                await self.node.gossip.attach(self._over, plain=True)
             if self._serves:
                 own = addresses_of(self.node, self._service)
                 self.receiver.parents.avoid(own)
@@ -291,6 +299,7 @@ def listen_to(
     claims: Claims = no_claims,
     topic: str | None = None,
     buy: Dial | None = None,
+    over: Engine | None = None,
 ) -> ShowStream:
     """Return a show to iterate: `async for segment in dtp.listen_to(address)`.
 
@@ -308,7 +317,8 @@ def listen_to(
       `functools.partial(dtp.connect, wallet=me, budget="0.1SUI")`. Iterating raises what that raises, such as
       `BudgetSpent`: then nothing more is paid.
     - `topic` is that of the producer's feed, which comes by the topics of nodes then. Links begin at the addresses,
-      and there it is asked for what is missing.
+      and there it is asked for what is missing. It comes `over` a broker as well, such as
+      `NatsEngine("nats://127.0.0.1:4222", last=3600)`, which has `back_ms` of it where it keeps so much.
 
     Raise `AddressError` for what is no address.
     """
@@ -326,4 +336,5 @@ def listen_to(
         claims=claims,
         topic=topic,
         buy=buy,
+        over=over,
     )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dtp.broadcast.money.air import Air, Hysteresis
     from dtp.broadcast.money.keeping import ShowKeeper
     from dtp.chain import ChainClient
+    from dtp.gossip.engines.bridge import Engine
 
 #: Seconds that a producer or a relay stays for those who don't have the end of a show yet.
 DRAIN: Final = 10.0
@@ -59,6 +60,7 @@ class Broadcast:
         admission: Admission | None = None,
         rotate: float = ROTATE,
         topic: str | None = None,
+        over: Engine | None = None,
     ) -> None:
         """`show` is the id of the show's object on the chain; without it the show is a new one that is free.
 
@@ -69,7 +71,8 @@ class Broadcast:
         slots are posted; `hysteresis` keeps it from flapping.
         With an `admission` the show is sealed, and it says who gets keys (`Guests`, `TicketHolders`, `PassHolders`);
         there is a new key every `rotate` seconds.
-        With a `topic` each segment is a message of that topic, too: for small feeds without init data.
+        With a `topic` each segment is a message of that topic, too: for small feeds without init data. It is carried
+        `over` a broker as well, such as `NatsEngine("nats://127.0.0.1:4222", last=3600)`.
         Raise `BroadcastError`, `ShowBusy` where another process has the show in that store, and `ConfigError` for one
         that can't be made or read.
         """
@@ -96,7 +99,9 @@ class Broadcast:
         ask_keys = None if self.issuer is None else self.issuer.ask
         self.feeder = Feeder(self.held, self.identity.id, fan_out=fan_out, ask_keys=ask_keys)
         self.node: ShowNode = (place or Place()).node(self.identity, {service: self.feeder.serve})
-        self._topic = topic
+        self._topic, self._over = topic, over
+        if over is not None and topic is None:
+            raise BroadcastError("a broker carries a topic: give topic")
         if topic is not None and not isinstance(self.node, Node):
             raise BroadcastError("a topic takes a node of its own: leave out place, or give a Place")
         self._sender: TopicSender | None = None
@@ -147,6 +152,8 @@ class Broadcast:
 
     async def _join(self, name: str, stack: AsyncExitStack) -> None:
         assert isinstance(self.node, Node)
+        if self._over is not None:
+            await self.node.gossip.attach(self._over, plain=True)
         topic = await stack.enter_async_context(self.node.topic(name, overflow="drop-oldest"))
         sender = self._sender = TopicSender(topic, self.announcement)
         telling = SupervisedTask(sender.tell, name="dtp-show-topic")

@@ -62,10 +62,13 @@ from dtp.tasks import start_task
 if TYPE_CHECKING:
     from dtp.broadcast.money.watching import ShowWatcher
     from dtp.chain import ChainClient
+    from dtp.gossip.engines.bridge import Engine
 
 
 #: Seconds after which it is said again why a show isn't heard.
 _SAY_WHY = 5.0
+#: Seconds that a broker keeps what it carries: who comes late goes back so far.
+_KEPT_BY_BROKER = 3600.0
 
 
 @click.group("show", cls=Group)
@@ -93,6 +96,25 @@ _topic_option = click.option(
     "--topic",
     metavar="NAME",
     help="A feed of small segments, such as lines: by this topic, from node to node.",
+)
+
+
+def _over(ctx: click.Context, param: click.Parameter, text: str | None) -> Engine | None:
+    """Return the broker of a URL, which keeps an hour of a feed; None where none was given."""
+    if text is None:
+        return None
+    if not text.startswith("nats://"):
+        raise click.BadParameter(f"{text!r} is no broker: write nats://HOST:PORT")
+    from dtp.gossip.engines.nats import NatsEngine
+
+    return NatsEngine(text, last=_KEPT_BY_BROKER)
+
+
+_over_option = click.option(
+    "--over",
+    callback=_over,
+    metavar="URL",
+    help="Carry the topic by JetStream of a NATS server, too: nats://HOST:PORT.",
 )
 
 
@@ -129,6 +151,7 @@ for _command in COMMANDS:
               help="Serve a page there that plays the show; of a SHOW with its money, and the audience line to "
               "moderate.")  # fmt: skip
 @_topic_option
+@_over_option
 @sealing_options
 @_place_options
 @identity_options("--identity", "-i")
@@ -146,6 +169,7 @@ def broadcast(
     record: Path | None,
     gateway: tuple[str, int] | None,
     topic: str | None,
+    over: Engine | None,
     sealing: Sealing,
     fan_out: int,
     identity: IdentitySource,
@@ -166,7 +190,7 @@ def broadcast(
     """
     source = source_of(cutter_of(cut, every), program)
     options: dict[str, Any] = {"title": title, "media": media, "service": service, "fan_out": fan_out}
-    options["topic"] = topic
+    options |= {"topic": topic, "over": over}
     options |= {"identity": identity.load_or_make(), "place": _place(**place), "rotate": sealing.rotate}
     if show_id is None:
         sealing.check_free()
@@ -268,6 +292,7 @@ def _tell_recording(recorder: Recorder) -> None:
 @click.option("--gateway", callback=parse_place, metavar="HOST:PORT",
               help="Serve a page that plays the show there, and a playlist (HLS); write nothing.")  # fmt: skip
 @_topic_option
+@_over_option
 @click.option("--no-share", is_flag=True, help="Don't pass the show on to others.")
 @_place_options
 @identity_options("--identity", "-i")
@@ -285,6 +310,7 @@ def listen(
     record: Path | None,
     gateway: tuple[str, int] | None,
     topic: str | None,
+    over: Engine | None,
     no_share: bool,
     fan_out: int,
     identity: IdentitySource,
@@ -326,6 +352,7 @@ def listen(
         fan_out=fan_out,
         patience=Patience(anybody=give_up, lost=give_up),
         topic=topic,
+        over=over,
     )
     money = None if not of_chain or gateway is None else (lambda: watching(account, of_chain))
     try:
