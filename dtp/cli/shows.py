@@ -54,6 +54,7 @@ from dtp.cli.shows_sealing import (
 )
 from dtp.escaping import escape_text
 from dtp.identity import Identity, PeerId
+from dtp.net.address import Address
 from dtp.node.finding import WAYS
 from dtp.node.node import ANYWHERE
 from dtp.plurals import count_of
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 
 #: Seconds after which it is said again why a show isn't heard.
 _SAY_WHY = 5.0
+_OWN_SHOW = "this is your own show: it is listened to with an identity made for it"
 #: Seconds that a broker keeps what it carries: who comes late goes back so far.
 _KEPT_BY_BROKER = 3600.0
 
@@ -338,11 +340,14 @@ def listen(
     of_chain = addresses[0] if len(addresses) == 1 and addresses[0].startswith("0x") else ""
     if of_chain:
         show_id, producer, addresses = _of_the_chain(account, addresses[0])
-    me = identity.load_or_make()
+    me = owner = identity.load_or_make()
+    if me.id == (producer or Address.parse(addresses[0]).peer):  # nobody hears a show through itself
+        me = Identity.generate()
+        print_line({"event": "identity", "listener": str(me.id)}, _OWN_SHOW, err=True)
     stream = lambda: listen_to(  # noqa: E731  # within the loop
         *addresses,
         identity=me,
-        claims=claims_of(account, me),
+        claims=claims_of(account, owner, me.id),
         buy=buyer_of(payment, me),
         producer=producer,
         show=None if show_id is None else parse_show(show_id),

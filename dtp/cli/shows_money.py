@@ -13,7 +13,7 @@ import click
 from dtp.cli.accounts import Account, account_options, executed_record, record_of, refuse_key
 from dtp.cli.options import IdentitySource, identity_options
 from dtp.cli.output import json_option, print_line, print_result, wants_json
-from dtp.cli.show import money, table
+from dtp.cli.show import moment, money, table
 
 if TYPE_CHECKING:
     from dtp.broadcast.money.audience import AudienceLine, Entry
@@ -275,10 +275,22 @@ def refund(show_id: str, account: Account) -> None:
     """
     from dtp.broadcast.money import shows
 
-    async def work(chain: ChainClient) -> dict[str, Any]:
-        return {"shares": [record_of(each) for each in await shows.refund(chain, show_id)]}
+    async def work(chain: ChainClient) -> tuple[list[shows.Refund], str]:
+        coin = (await shows.read_show(chain, show_id)).coin
+        return await shows.refund(chain, show_id), coin
 
-    _print(account.run(work))
+    done, coin = account.run(work)
+    if wants_json():
+        print_result({"shares": [record_of(each) for each in done]})
+        return
+    for each in done:
+        if each.leaving_ms:
+            words = (
+                f"leaves the show; once its last slot is posted, by {moment(each.leaving_ms)}, do it again"
+            )
+        else:
+            words = f"{money(each.amount, coin)} back" if each.amount else "nothing back: all of it was spent"
+        print_line({}, f"{each.share}: {words}")
 
 
 @click.command()
@@ -291,7 +303,9 @@ def collect(show_id: str, account: Account) -> None:
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         amount, executed = await shows.collect(chain, show_id)
-        return {"collected": amount, **executed_record(executed)}
+        coin = (await shows.read_show(chain, show_id)).coin
+        told = amount if wants_json() else money(amount, coin)
+        return {"collected": told, **executed_record(executed)}
 
     _print(account.run(work))
 

@@ -181,8 +181,8 @@ def sealing_options(command: _Function) -> _Function:
     return result
 
 
-def claims_of(account: Account, identity: Identity) -> Claims:
-    """Return what signs claims to seats by the account's wallet, your identity's own where none was named."""
+def claims_of(account: Account, identity: Identity, listener: PeerId) -> Claims:
+    """Return what signs claims of `listener` to the seats of the account's wallet, or of your identity's."""
 
     def sign(show: bytes) -> Sequence[SeatClaim]:
         from dtp.broadcast.money.tickets import seat_claim
@@ -194,6 +194,6 @@ def claims_of(account: Account, identity: Identity) -> Claims:
             raise SignerError(
                 "another program holds this wallet's key, so it can't lend its ticket: name another one"
             )
-        return [seat_claim(signer, show, identity.id, int(time.time() * 1000))]
+        return [seat_claim(signer, show, listener, int(time.time() * 1000))]
 
     return sign

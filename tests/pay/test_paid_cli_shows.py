@@ -184,6 +184,38 @@ def test_a_show_with_tickets_is_heard_by_who_has_one(homes):
 
 
 @pytest.mark.slow
+def test_a_producer_hears_its_own_show_and_what_comes_back_is_said(homes):
+    producer, _ = homes
+    publish(producer)
+    (made,) = producer.run("show", "create", "--rate", "0.06SUI/min", "--slot", "1h")
+    show = made["show"]
+    words = "sh -c 'while echo word; do sleep 0.1; done'"
+    on_air = subprocess.Popen(
+        producer.command("show", "broadcast", show, "--cut", "lines", "--command", words, *HERE, "--json"),
+        env=producer.env,
+        cwd=producer.folder,
+        stdout=subprocess.PIPE,
+    )
+    watchdog = threading.Timer(100, on_air.kill)
+    watchdog.start()
+    try:
+        for line in on_air.stdout:
+            if json.loads(line)["event"] == "air":
+                break
+        producer.run("show", "fund", show, "8SUI")
+        assert first_line(producer, show) == b"word\n"
+        assert "leaves the show; once its last slot is posted" in producer.text("show", "refund", show)
+        producer.run("show", "end", show)
+        assert " SUI back" in producer.text("show", "refund", show)
+        assert producer.text("show", "collect", show).split()[2] == "SUI"
+        assert on_air.wait(100) == 0
+    finally:
+        watchdog.cancel()
+        on_air.kill()
+        on_air.communicate(timeout=100)
+
+
+@pytest.mark.slow
 def test_keys_are_sold_to_who_has_a_budget(homes):
     producer, listener = homes
     publish(producer)
