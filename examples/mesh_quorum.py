@@ -7,6 +7,7 @@ network are listened to. python examples/mesh_quorum.py
 
 import asyncio
 import contextlib
+import logging
 import os
 import pickle
 import secrets
@@ -35,13 +36,18 @@ class Links(Transport):
         node.links.listen(lambda link: self._opening.add(asyncio.create_task(self._open(link))), self._lost)
 
     async def _open(self, link) -> None:  # type: ignore[no-untyped-def]
-        if str(link.peer) in self._members:
-            with contextlib.suppress(dtp.DtpError):  # it is gone already
-                self._streams[str(link.peer)] = await link.open("raft/1")
-                self._onNodeConnected(self._members[str(link.peer)])
+        peer = str(link.peer)
+        while peer in self._members and not link.closed:
+            with contextlib.suppress(dtp.DtpError):  # it is gone, or has just begun and speaks no Raft yet
+                stream = self._streams[peer] = await link.open("raft/1")
+                self._onNodeConnected(self._members[peer])
+                await stream.read()  # nothing comes but the end
+            await asyncio.sleep(0.1)
 
     def _lost(self, link) -> None:  # type: ignore[no-untyped-def]
-        if self._streams.pop(str(link.peer), None) is not None:
+        stream = self._streams.get(str(link.peer))
+        if stream is not None and stream.connection is link.connection:  # a newer link has another one
+            del self._streams[str(link.peer)]
             self._onNodeDisconnected(self._members[str(link.peer)])
 
     async def _read(self, link, stream: dtp.Stream) -> None:  # type: ignore[no-untyped-def]
@@ -77,6 +83,7 @@ async def claim(raft: pysyncobj.SyncObj, owners: ReplDict, name: str, who: str) 
 
 
 async def server(key: str, others: list[str]) -> None:
+    logging.getLogger("dtp.node").setLevel(logging.ERROR)  # that others can't be reached is no news here
     me = dtp.Identity.generate()
     asked: asyncio.Queue[dtp.Stream] = asyncio.Queue()
 
