@@ -18,6 +18,8 @@ from textual.widgets import Input, OptionList, Static
 
 from dtp.cli.chat.app import ChatApp
 from dtp.cli.chat.lines import receipt_mark
+from dtp.messaging.calls.calling import Calls, Media
+from dtp.messaging.calls.signals import Reason
 from dtp.messaging.person.messenger import Messenger
 from dtp.messaging.person.notices import What
 
@@ -229,3 +231,79 @@ def test_what_is_wrong_is_said_and_changes_nothing(office: Test) -> None:
 )
 def test_how_far_a_message_has_come(receipts: dict[bytes, bool], others: int, mark: str) -> None:
     assert receipt_mark(receipts, others) == mark
+
+
+class NoMedia(Media):
+    """Media that is up at once, and is heard of here."""
+
+    def __init__(self, file: str | None) -> None:
+        self.file, self._down = file, asyncio.Event()
+        self.description = f"v=0\r\na=fingerprint:sha-256 {':'.join(['AB'] * 32)}\r\n"
+
+    async def offer(self) -> str:
+        return self.description
+
+    async def answer(self, offer: str) -> str:
+        return self.description
+
+    async def accept(self, answer: str) -> None:
+        pass
+
+    async def wait_up(self) -> bool:
+        return True
+
+    async def wait_down(self) -> None:
+        await self._down.wait()
+
+    async def close(self) -> None:
+        self._down.set()
+
+
+def test_calls_are_made_answered_and_refused(office: Test) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob), Calls(bob) as bobs:
+            made: list[NoMedia] = []
+
+            def make_media(file: str | None) -> NoMedia:
+                made.append(NoMedia(file))
+                return made[-1]
+
+            async with ChatApp(alice, make_media).run_test(size=(100, 30)) as pilot:
+                screen, ringing = Screen(pilot), aiter(bobs)
+                await screen.write("/answer")
+                await screen.until(lambda: "nobody is calling" in screen.told)
+                await screen.write("/hangup")
+                await screen.until(lambda: "there is no call" in screen.told)
+                await screen.write("/call greeting.mp4")
+                call = await anext(ringing)
+                await screen.until(lambda: "it rings at bob's" in screen.told)
+                await call.answer(NoMedia(None))
+                await screen.until(lambda: "in a call with bob: /hangup ends it" in screen.told)
+                assert [each.file for each in made] == ["greeting.mp4"]
+                await screen.write("/call")
+                await screen.until(
+                    lambda: any("in a call" in each and "/hangup" not in each for each in screen.told)
+                )
+                await screen.write("/hangup")
+                assert await call.wait_over() is Reason.HUNG_UP
+                await screen.until(lambda: "the call with bob is over" in screen.told)
+
+                call = await bobs.call("alice", NoMedia(None))
+                await screen.until(lambda: "bob is calling: /answer, or /hangup" in screen.told)
+                await screen.write("/hangup")
+                assert await call.wait_over() is Reason.REFUSED
+                await screen.until(lambda: any("doesn't take" in each for each in screen.told))
+                screen.app.clear_notifications()
+                call = await bobs.call("alice", NoMedia(None))
+                await screen.until(lambda: any("is calling" in each for each in screen.told))
+                await screen.write("/answer")
+                await call.wait_talking()
+                assert made[-1].file is None
+                await screen.write("/group choir")
+                await screen.until(lambda: "choir (0)" in screen.rooms or len(screen.rooms) == 2)
+                await pilot.press("ctrl+n")
+                await screen.write("/call")
+                await screen.until(lambda: any("calls are for two" in each for each in screen.told))
+            assert await call.wait_over() is Reason.HUNG_UP  # the program has ended
+
+    office(main)

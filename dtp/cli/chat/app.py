@@ -12,10 +12,13 @@ from textual.timer import Timer
 from textual.widgets import Footer, Header, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from dtp.cli.chat.calls import ChatCalls, MakeMedia
 from dtp.cli.chat.commands import Said, find_command
 from dtp.cli.chat.lines import Room, message_line, room_line
 from dtp.errors import DtpError
 from dtp.escaping import escape_text
+from dtp.messaging.calls.calling import Calls, Media
+from dtp.messaging.calls.media import MediaEnd
 from dtp.messaging.person.messenger import Message, Messenger
 from dtp.messaging.person.notices import Notice, What
 
@@ -35,8 +38,15 @@ _WARNINGS: Final = {
 }
 
 
+def _send_file(file: str | None) -> Media:
+    return MediaEnd(file=file)
+
+
 class ChatApp(App[None]):
-    """Conversations of a messenger, which has begun. It goes on when the program ends."""
+    """Conversations of a messenger, which has begun. It goes on when the program ends; calls don't.
+
+    `make_media` makes this end of a call, which sends a file where one is given.
+    """
 
     TITLE = "dtp chat"
     CSS = """
@@ -52,9 +62,10 @@ class ChatApp(App[None]):
     ]
     ENABLE_COMMAND_PALETTE = False
 
-    def __init__(self, messenger: Messenger) -> None:
+    def __init__(self, messenger: Messenger, make_media: MakeMedia = _send_file) -> None:
         super().__init__()
         self.messenger = messenger
+        self._calls = ChatCalls(Calls(messenger), make_media, self._tell, self.run_worker)
         self._rooms: list[Room] = []
         self._current: bytes | None = None
         self._messages: list[Message] = []
@@ -77,6 +88,7 @@ class ChatApp(App[None]):
         await self._show_rooms()
         self.query_one("#write").focus()
         self.run_worker(self._listen(), name="dtp-chat-notices")
+        self.run_worker(self._calls.ring(), name="dtp-chat-calls")
         self.set_interval(_LOOK, self._show_state)
         self._show_state()
 
@@ -195,6 +207,11 @@ class ChatApp(App[None]):
         told = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} typing" if names else ""
         self.query_one("#typing", Static).update(told)
 
+    # ---- calls -------------------------------------------------------------------------------------------------
+
+    def _tell(self, text: str) -> None:
+        self.notify(escape_text(text), markup=False)
+
     # ---- what is written ---------------------------------------------------------------------------------------
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -224,7 +241,7 @@ class ChatApp(App[None]):
             self.run_worker(self._do(text), name="dtp-chat-said")
 
     async def _do(self, text: str) -> None:
-        said = Said(self.messenger, self._current, self._chosen())
+        said = Said(self.messenger, self._current, self._chosen(), self._calls)
         try:
             done = await find_command(text)(said, text)
         except DtpError as fault:

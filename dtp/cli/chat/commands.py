@@ -10,16 +10,10 @@ from typing import Final
 
 import click
 
+from dtp.cli.chat.calls import ChatCalls
+from dtp.cli.chat.mistakes import ChatMistake
 from dtp.cli.messenger import read_card_text
-from dtp.errors import LocalError
 from dtp.messaging.person.messenger import Message, Messenger
-
-
-class ChatMistake(LocalError):
-    """What was written in the chat can't be done as it was written."""
-
-    code = "chat-mistake"
-
 
 HELP: Final = """\
 /file PATH [TEXT]   send a file
@@ -30,17 +24,21 @@ HELP: Final = """\
 /react EMOJI        react to the marked message; without one, take it back
 /add CARD           add somebody, by the text of a card or a file
 /group NAME WHO...  make a group
+/call [FILE]        call whom this room is with; FILE is sent in the place of camera and microphone
+/answer [FILE]      answer who is calling
+/hangup             end the call, or refuse it
 /accept             accept another key of whom this room is with
 /help               this"""
 
 
 @dataclass(frozen=True)
 class Said:
-    """Where something was written: the messenger, the room, and the message that is marked."""
+    """Where something was written: the messenger, the room, the message that is marked, and the calls."""
 
     messenger: Messenger
     room: bytes | None
     marked: Message | None
+    calls: ChatCalls
 
     def place(self) -> bytes:
         """Return the room. Raise `ChatMistake` where there is none."""
@@ -114,6 +112,26 @@ async def _group(said: Said, text: str) -> str:
     return f"{name} is a group now"
 
 
+async def _call(said: Said, text: str) -> str:
+    await said.calls.call(said.place(), _media_file(text, "/call [FILE]"))
+    return ""
+
+
+async def _answer(said: Said, text: str) -> str:
+    await said.calls.answer(_media_file(text, "/answer [FILE]"))
+    return ""
+
+
+async def _hang_up(said: Said, text: str) -> str:
+    await said.calls.hang_up()
+    return ""
+
+
+def _media_file(text: str, form: str) -> str | None:
+    words = _words(text, form, 0)
+    return str(_path(words[0])) if words else None
+
+
 async def _accept(said: Said, text: str) -> str:
     await said.messenger.accept_key(said.place())
     return "the key is accepted"
@@ -136,6 +154,9 @@ _COMMANDS: Final[dict[str, Command]] = {
     "/react": _react,
     "/add": _add,
     "/group": _group,
+    "/call": _call,
+    "/answer": _answer,
+    "/hangup": _hang_up,
     "/accept": _accept,
     "/help": _help,
 }

@@ -1,0 +1,134 @@
+"""A line killed before any statement of SQLite, and mailboxes that never end: nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from post_office import known_identity
+
+from dtp.identity import Identity
+from dtp.messaging.mailbox.store import Kept, Status, Tray
+from dtp.messaging.person.delivery import now_ms
+from dtp.messaging.tips.letter import ReplyTo, TipLetter
+from dtp.messaging.tips.line import TipLine
+from dtp.messaging.tips.line_store import RENEW_MS, LineStore
+from dtp.messaging.tips.tipster import Tipster
+from dtp.messaging.tips.words import TipWords
+
+LINE = known_identity("line")
+WORDS = TipWords(bytes(range(16)))
+NOW = 1_700_000_000_000
+REPLY = ReplyTo(WORDS.device.id.key, WORDS.access, WORDS.key.static_public, ("memory://box",))
+TIP = TipLetter(WORDS.key.id.key, LINE.id.key, "a tip", reply_to=REPLY, nonce=b"n" * 16)
+ANSWER = TipLetter(LINE.id.key, WORDS.key.id.key, "an answer", sent_ms=NOW, nonce=b"a" * 16)
+
+
+class Killed(BaseException):
+    """The program is gone."""
+
+
+def work(store: LineStore, done: list[str]) -> None:
+    """Do what a line does; what it has done is in `done`, as whoever waits for it has heard it."""
+    store.sealing_keys(LINE, NOW + RENEW_MS)
+    store.take(TIP, NOW)
+    done.append("took")
+    if not any(each.own for each in store.letters(TIP.sender)):
+        number = store.put_answer(ANSWER)
+        done.append("kept")
+    else:
+        (number,) = [each.id for each in store.letters(TIP.sender) if each.own]
+    store.mark_sent(number)
+    store.mark_read(TIP.sender)
+    done.append("sent")
+
+
+def test_a_line_that_is_killed_anywhere_keeps_each_letter_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: float = float("inf")
+
+    class Mortal(sqlite3.Connection):
+        def execute(self, *arguments: Any) -> sqlite3.Cursor:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return super().execute(*arguments)
+
+    genuine = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: genuine(*a, factory=Mortal, **k))
+    for statements in itertools.count():
+        path, done = tmp_path / f"{statements}.db", []
+        store = LineStore(path)
+        left = statements
+        with contextlib.suppress(Killed):
+            work(store, done)
+        survived, left = left >= 0, float("inf")
+        store.close()
+        store = LineStore(path)
+        kept = [(each.letter.text, each.own) for each in store.letters(TIP.sender)]
+        assert len(kept) >= len([each for each in done if each != "sent"])
+        assert len(store.waiting()) <= ("sent" not in done)
+        keys = [each.static_public for _, each in store.sealing_keys(LINE, NOW + RENEW_MS)]
+        assert len(keys) == 1  # what a mailbox was told of is the key that is kept
+        work(store, done)
+        assert [(each.letter.text, each.own) for each in store.letters(TIP.sender)] == [
+            ("a tip", False),
+            ("an answer", True),
+        ]
+        assert store.waiting() == []
+        assert [each.reply_to for each in store.tips()] == [REPLY]
+        store.close()
+        if survived:
+            break
+    assert statements > 20
+
+
+class Endless:
+    """A mailbox that gives the same again whatever it is asked for, by numbers that don't rise."""
+
+    def __init__(self, envelope: bytes) -> None:
+        self._envelope, self.asked = envelope, 0
+
+    async def fetch(self, tray: Tray, *, after: int, most: int) -> list[Kept]:
+        self.asked += 1
+        assert self.asked < 100
+        return [Kept(7, NOW // 1000, self._envelope)] * most
+
+    async def status(self) -> Status:
+        return Status(1, 1, 1, 0)
+
+    async def acknowledge(self, ids: list[int]) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("wrong", ["junk", "genuine"])
+def test_a_mailbox_that_never_ends_holds_nobody_up(tmp_path: Path, wrong: str) -> None:
+    async def main() -> None:
+        box: Any = Endless(b"")
+
+        async def connect(address: str, identity: Identity | None) -> Any:
+            return box
+
+        async with TipLine(
+            identity=LINE, store=tmp_path / "line.db", mailboxes=["memory://box"], connect=connect
+        ) as line:
+            sealing = line.store.sealing_keys(LINE, now_ms())[0][1].static_public
+            box = Endless(TIP.seal(WORDS.key, sealing) if wrong == "genuine" else b"x" * 512)
+            assert await line.collect() == (wrong == "genuine")
+            box = Endless(ANSWER.seal(LINE, WORDS.key.static_public) if wrong == "genuine" else b"x" * 512)
+            async with Tipster(line.card, WORDS, connect=connect) as tipster:
+                assert [each.text for each in (await tipster.read()).letters] == ["an answer"] * (
+                    wrong == "genuine"
+                )
+
+    asyncio.run(main())
