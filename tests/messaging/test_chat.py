@@ -144,7 +144,7 @@ def test_rooms_unread_marks_groups_and_strangers(office: Test) -> None:
                 await screen.until(lambda: screen.typing == "bob is typing")
                 await bob.send("alice", "typed")
                 await screen.until(lambda: screen.messages == ["bob  typed"])
-                assert screen.typing == ""
+                await screen.until(lambda: screen.typing == "")
                 await screen.write("/group quartet bob carol")
                 await screen.until(lambda: "# quartet" in screen.rooms)
 
