@@ -237,6 +237,7 @@ envelopes = 10
 recipient-bytes = "1MiB"
 strangers = 10
 strangers-bytes = "1MiB"
+disk-free = "1GiB"
 stamp-bits = 4
 lifetime = "7d"
 deposits = 10

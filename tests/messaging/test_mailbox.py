@@ -426,3 +426,15 @@ def test_new_devices_of_one_source_and_keys_from_the_future_are_refused() -> Non
             assert refused.value.refusal is Refusal.MALFORMED
 
     run(main())
+
+
+def test_a_disk_that_is_nearly_full_takes_nothing_more(tmp_path: Path) -> None:
+    store = SqliteMailbox(tmp_path / "box.sqlite", MailboxLimits(disk_free=1 << 62))
+    register_alice(store)
+    assert [each.refusal for each in store.deposit([known(1), known(2)], NOW)] == [Refusal.NOT_STORED] * 2
+    assert store.put_piece(ALICE.id.key, b"piece", 1000, ACCESS, NOW).refusal is Refusal.NOT_STORED
+    store.close()
+    store = SqliteMailbox(tmp_path / "box.sqlite", MailboxLimits(disk_free=1))
+    assert [each.refusal for each in store.deposit([known(1)], NOW)] == [Refusal.DONE]
+    assert store.put_piece(ALICE.id.key, b"piece", 1000, ACCESS, NOW).refusal is Refusal.DONE
+    store.close()

@@ -15,7 +15,7 @@ _LIMITS: Final[dict[str, Callable[[Any], Any]]] = {
         ("recipients", "envelopes", "strangers", "deposits", "key_questions"), values.number(1, 2**31)
     ),
     "stamp_bits": values.number(0, 26),  # dtp.messaging.mailbox.stamps.MAX_BITS
-    **dict.fromkeys(("recipient_bytes", "strangers_bytes"), values.size),
+    **dict.fromkeys(("recipient_bytes", "strangers_bytes", "disk_free"), values.size),
     **dict.fromkeys(("lifetime", "deposit_pause", "key_pause"), values.duration),
 }
 #: What only services with backends have.

@@ -24,6 +24,8 @@ class MailboxLimits:
     #: ... of strangers among them: who floods them reaches nothing else.
     strangers: int = 200
     strangers_bytes: int = 2 * MIB
+    #: What is left free on the disk that the file is on: strangers come with devices and attachments of their own.
+    disk_free: int = 256 * MIB
     #: Bits of work that a stranger's message takes, whatever less its recipient asks for.
     stamp_bits: int = 0
     #: Seconds that something is kept, at most.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
 from dtp.messaging.database import Database
 from dtp.messaging.ends.keys import LIFETIME_MS
+from dtp.messaging.errors import StoreFailed
 from dtp.messaging.mailbox.limits import MailboxLimits
 from dtp.messaging.mailbox.protocol import Refusal
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS
@@ -69,6 +71,15 @@ class SqliteMailbox(MailboxStore):
 
     def close(self) -> None:
         self._database.close()
+
+    def _has_disk(self) -> bool:
+        """Return whether more may be kept: so that what else is on the disk can go on."""
+        if self._database.path == ":memory:" or not self.limits.disk_free:
+            return True
+        try:
+            return shutil.disk_usage(self._database.path).free >= self.limits.disk_free
+        except OSError as fault:
+            raise StoreFailed(f"can't look how much of the disk is free: {fault}") from fault
 
     # ---- devices -----------------------------------------------------------------------------------------------
 
@@ -161,6 +172,8 @@ class SqliteMailbox(MailboxStore):
     # ---- envelopes ---------------------------------------------------------------------------------------------
 
     def deposit(self, deposits: Sequence[Deposit], now: int) -> list[Outcome]:
+        if not self._has_disk():
+            return [Outcome(Refusal.NOT_STORED)] * len(deposits)
         with self._database.writing() as db:
             return [self._keep(db, each, now) for each in deposits]
 
@@ -233,6 +246,8 @@ class SqliteMailbox(MailboxStore):
     # ---- pieces of attachments ---------------------------------------------------------------------------------
 
     def put_piece(self, recipient: bytes, piece: bytes, seconds: int, access: bytes, now: int) -> Outcome:
+        if not self._has_disk():
+            return Outcome(Refusal.NOT_STORED)
         with self._database.writing() as db:
             found = db.execute(
                 "SELECT id, access, bytes FROM recipients WHERE device = ?", (recipient,)
