@@ -102,3 +102,37 @@ def test_a_display_counts_its_fields_before_it_asks_who_is_there() -> None:
 def test_a_queue_needs_a_value_for_each_priority(priorities: list[int], values: list[int]) -> None:
     """With code 1 since version 47 of mainnet's 0x2; it was 0 before, as older sources say."""
     assert failed(World(), "priority_queue::create_entries", priorities, values, types=("u64",)) == 1
+
+
+ONE, ORDER = (
+    (1).to_bytes(32, "big"),
+    bytes.fromhex("fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141"),
+)
+
+
+@pytest.mark.parametrize(
+    ("signature", "hash", "code"),
+    [
+        (ONE + ONE, 1, 1),
+        (ONE + ONE + b"\4", 1, 1),  # the last byte is 0 to 3
+        (ORDER + ONE + b"\0", 1, 1),
+        (ONE + ORDER + b"\0", 1, 1),
+        (b"", 2, 0),  # there is no such hash function: said before the signature is looked at
+        (ONE + ONE + b"\0", 2, 0),
+    ],
+    ids=["short", "recovery id", "large r", "large s", "empty, no hash", "no hash"],
+)
+def test_signatures_that_no_key_can_be_recovered_from(signature: bytes, hash: int, code: int) -> None:
+    target = "ecdsa_k1::secp256k1_ecrecover"
+    assert failed(World(), target, bytearray(signature), bytearray(b"message"), hash) == code
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [bytes(32) + ONE + b"\0", ONE + bytes(33), (5).to_bytes(32, "big") + ONE + b"\0"],
+    ids=["r is 0", "s is 0", "off the curve"],
+)
+def test_well_formed_signatures_that_are_of_no_key(signature: bytes) -> None:
+    pytest.importorskip("coincurve")
+    target = "ecdsa_k1::secp256k1_ecrecover"
+    assert failed(World(), target, bytearray(signature), bytearray(b"message"), 1) == 0

@@ -41,9 +41,11 @@ _KECCAK_BLOCK = 136
 _KECCAK256 = 0
 _SHA256 = 1
 _BLOCKS = {_KECCAK256: _KECCAK_BLOCK, _SHA256: _SHA256_BLOCK}
+_UNKNOWN_HASH_COST = 100
 _RECOVER_FAILED = 0
-_BAD_SIGNATURE_LENGTH = 1
+_BAD_SIGNATURE = 1
 _BAD_PUBLIC_KEY = 2
+_MOST_RECOVERY_ID = 3
 
 
 def _hashing(length: int, block: int) -> int:
@@ -110,10 +112,16 @@ def _digest(number: int, message: bytes) -> bytes | None:
     return hashlib.sha256(message).digest() if number == _SHA256 else None
 
 
+def _cost_by_hash(base: int, number: int, message: bytearray) -> int:
+    """What a native costs that hashes a message first, by the number of the hash function."""
+    block = _BLOCKS.get(number)
+    return _UNKNOWN_HASH_COST if block is None else base + _hashing(len(message), block)
+
+
 def _secp256k1_verify(
     c: GasMeter, _: Types, signature: bytearray, public_key: bytearray, message: bytearray, hash: int
 ) -> bool:
-    c.charge_native(_K1_VERIFY_BASE + _hashing(len(message), _BLOCKS.get(hash, 1)))
+    c.charge_native(_cost_by_hash(_K1_VERIFY_BASE, hash, message))
     digest = _digest(hash, bytes(message))
     return digest is not None and _ecdsa_verifies(
         ec.SECP256K1(), _K1_ORDER, bytes(signature), bytes(public_key), digest
@@ -123,7 +131,7 @@ def _secp256k1_verify(
 def _secp256r1_verify(
     c: GasMeter, _: Types, signature: bytearray, public_key: bytearray, message: bytearray, hash: int
 ) -> bool:
-    c.charge_native(_R1_VERIFY_BASE + _hashing(len(message), _BLOCKS.get(hash, 1)))
+    c.charge_native(_cost_by_hash(_R1_VERIFY_BASE, hash, message))
     digest = _digest(hash, bytes(message))
     return digest is not None and _ecdsa_verifies(
         ec.SECP256R1(), _R1_ORDER, bytes(signature), bytes(public_key), digest
@@ -133,12 +141,13 @@ def _secp256r1_verify(
 def _secp256k1_ecrecover(
     c: GasMeter, _: Types, signature: bytearray, message: bytearray, hash: int
 ) -> bytearray:
-    c.charge_native(_RECOVER_BASE + _hashing(len(message), _BLOCKS.get(hash, 1)))
-    if len(signature) != 65:
-        raise NativeAbort(_BAD_SIGNATURE_LENGTH)
+    c.charge_native(_cost_by_hash(_RECOVER_BASE, hash, message))
     digest = _digest(hash, bytes(message))
-    if digest is None or signature[64] > 3:
+    if digest is None:
         raise NativeAbort(_RECOVER_FAILED)
+    numbers = (int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"))
+    if len(signature) != 65 or signature[64] > _MOST_RECOVERY_ID or max(numbers) >= _K1_ORDER:
+        raise NativeAbort(_BAD_SIGNATURE)
     return bytearray(_recover(bytes(signature), digest))
 
 
