@@ -90,11 +90,16 @@ async def find_pass(
     chain: ChainClient, host: str, service: int, now_ms: int, without: Collection[str] = ()
 ) -> Held:
     """The account's pass that is good for the service of the host, and isn't one of `without`. Raises `NoPass`."""
+    over = None
     for each in await chain.owned(module.SCHEMA, Pass, chain.address):
         if each.host == host and each.service == service and each.id not in without:
             held = await _held(chain, each)
             if held is not None and held.is_good(now_ms, (await chain.epoch()).epoch):
                 return held
+            if held is not None and not held.account.revoked:
+                over = held
+    if over is not None:
+        raise NoPass(f"pass {over.pass_.id} is over: 'dtp pass buy {over.plan.id}' renews it")
     raise NoPass(
         f"{chain.address} holds no pass for service {service} of host {host}: 'dtp pass plans' lists what is sold"
     )

@@ -65,6 +65,15 @@ def test_a_pass_that_does_not_fit_opens_nothing(monkeypatch, other):
         find(monkeypatch, held(**other))
 
 
+def test_who_holds_a_pass_that_is_over_is_told_how_to_renew_it(monkeypatch):
+    over = held(start=NOW - 2 * HOUR)
+    with pytest.raises(NoPass, match="pass 0x1 is over: 'dtp pass buy 0x9' renews it"):
+        find(monkeypatch, over)
+    revoked = replace(over, account=replace(over.account, revoked=True))
+    with pytest.raises(NoPass, match="holds no pass"):  # nothing renews that
+        find(monkeypatch, revoked)
+
+
 def test_a_plan_knows_a_pass_by_its_id(monkeypatch):
     async def fields(parent):
         for name in (b"one", b"two"):
