@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dtp.cli import main
+from dtp.programs import dtp
 
 if __name__ == "__main__":
-    main(prog_name="dtp")
+    dtp("dtp")

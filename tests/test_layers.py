@@ -19,6 +19,7 @@ C_CORE = ROOT / "dtp_core"
 #: From the top down. A name is a folder or a single file directly in `dtp/`.
 ROWS = (
     {"__main__", "testing"},
+    {"programs"},
     {"cli"},
     {
         "__init__",

@@ -54,7 +54,7 @@ EXIT_CODES: Mapping[int, str] = {
     output.EXIT_USAGE: "the command line is wrong",
     3: "something here is wrong: the file, a key, a port that is taken",
     4: "the daemon could not do what it was asked for",
-    5: "no daemon answers, or a database or the network is away; trying again may help",
+    5: "no daemon, database or node of the chain answers, or the network is away; trying again may help",
     6: "the chain did not do what was asked",
     EXIT_CONFIG: "'run': only a person mends it (the file, a key, a permission); starting again won't help",
     output.EXIT_INTERRUPTED: "interrupted from the keyboard",

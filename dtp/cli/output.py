@@ -34,7 +34,7 @@ EXIT_CODES: Mapping[int, str] = {
     EXIT_USAGE: "the command line is wrong",
     3: "something here is wrong: a file, a setting, an address",
     4: "the peer refused, broke the protocol or is not who it should be",
-    5: "the network failed; trying again may help",
+    5: "the network failed, or no node of the chain answers; trying again may help",
     6: "the chain did not do what was asked",
     EXIT_INTERRUPTED: "interrupted from the keyboard",
     EXIT_PIPE: "whoever read the output wants no more (a pipe was closed)",
@@ -52,6 +52,8 @@ _ANY_WIDTH = 4096
 _PASSING = {CloseCode.IDLE, CloseCode.BUSY, CloseCode.RESUME_UNKNOWN, CloseCode.SHUTDOWN}
 #: What a full disk, a quota or a file that may not grow says. Commands translate these where they write themselves.
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+#: `code` of the chain's only error that is about the network: no node of it answers, and nothing was done.
+NODE_AWAY = "node-unavailable"
 _JSON = "dtp.cli.json"
 
 
@@ -65,6 +67,8 @@ def exit_code(error: DtpError) -> int:
     """The exit code for `error`: by whose fault it is."""
     if isinstance(error, ConnectionClosed):
         return 5 if error.close_code in _PASSING and not error.application else 4
+    if error.code == NODE_AWAY:  # by its code: who never asks a chain doesn't load its modules
+        return 5
     return next((code for family, code in _EXIT_CODE_OF if isinstance(error, family)), 1)
 
 

@@ -173,17 +173,21 @@ def selling_options(command: _Function) -> _Function:
     return result
 
 
-async def tell_if_sold(services: Sequence[Service], listening: Listening, sale: Sale) -> None:
-    """Say of services that are about to be given away that a host of ours sells them, if one was made from here."""
-    from dtp.chain import host as module
+def maker_of_hosts(listening: Listening, sale: Sale) -> str | None:
+    """Return our account, if a host was made by it from here: it may sell what is given away. Nobody is asked."""
     from dtp.chain.packages.deployments import has_made_hosts
-    from dtp.chain.resolver import service_number
 
     account = (
         listening.identity.id.sui_address if sale.account.wallet is None else sale.account.signer().address
     )
-    if not has_made_hosts(account):
-        return
+    return account if has_made_hosts(account) else None
+
+
+async def tell_if_sold(services: Sequence[Service], account: str, sale: Sale) -> None:
+    """Say of services that are given away that a host that `account` has made from here sells them."""
+    from dtp.chain import host as module
+    from dtp.chain.resolver import service_number
+
     try:
         async with asyncio.timeout(_LOOK), sale.account.client(signing=False) as chain:
             hosts = [
@@ -199,7 +203,7 @@ async def tell_if_sold(services: Sequence[Service], listening: Listening, sale: 
             if found is not None and (found.terms.price_mib or found.terms.price_request):
                 print_note(
                     {"event": "given-away", "service": service.name, "host": host.id},
-                    f"{service.name} is served for free, to everybody who has the address below, and host {host.id} "
+                    f"{service.name} is served for free, to everybody who has its address, and host {host.id} "
                     f"sells it: with a price (--price-mib, --price-request) it is sold as before",
                 )
 

@@ -13,12 +13,13 @@ from dtp.cli.listening import Listening, addresses, listening_options, print_ide
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option, print_line
 from dtp.cli.run import run, serve_for_long, when_stdin_ends
-from dtp.cli.selling import Sale, selling_options, serve_for_money, tell_if_sold
+from dtp.cli.selling import Sale, maker_of_hosts, selling_options, serve_for_money, tell_if_sold
 from dtp.cli.services import KINDS, Directory, Service, make
 from dtp.net.connection import Connection
 from dtp.net.listener import Listener, Refuse, Request
 from dtp.peers.nearby import answering, wants_lan
 from dtp.session.codes import CloseCode
+from dtp.tasks import start_task
 
 #: Connections may finish for so long when the server is asked to end, seconds.
 _GRACE = 2.0
@@ -121,7 +122,7 @@ async def serve_services(
         )
         await directory.serve(connection)
 
-    await tell_if_sold(services, listening, sale)
+    maker = maker_of_hosts(listening, sale)
     async with await listening.listen(handle, check) as listener:
         print_identity_note(listening)
         for service in services:
@@ -135,9 +136,26 @@ async def serve_services(
                     },
                     str(address),
                 )
-        async with _on_lan(listening, listener, services, announce):
+        async with _on_lan(listening, listener, services, announce), _looking(services, maker, sale):
             await stop.wait()
             await listener.close(grace=_GRACE)
+
+
+@contextlib.asynccontextmanager
+async def _looking(services: list[Service], maker: str | None, sale: Sale) -> AsyncIterator[None]:
+    """Look beside whether `maker` sells what is given away: a chain that is away must not keep anybody waiting.
+
+    At an end in order it is waited for, a few seconds at most, or who serves for a moment would never hear it.
+    """
+    if maker is None:
+        yield
+        return
+    looking = start_task(tell_if_sold(services, maker, sale), name="dtp-sold")
+    try:
+        yield
+        await looking
+    finally:
+        looking.cancel()
 
 
 @contextlib.asynccontextmanager

@@ -1,0 +1,112 @@
+"""How programs end whatever they were doing: Ctrl-C while their modules are loaded, a chain that doesn't answer."""
+
+import asyncio
+import importlib.abc
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from dtp import programs
+from dtp.chain.errors import NodeUnavailable, OutcomeUnknown
+from dtp.cli import output
+from dtp.cli import serve as serving
+from dtp.cli.listening import Listening
+from dtp.cli.options import IdentitySource
+from dtp.cli.services import Directory, make
+from dtp.identity import Identity
+
+ROOT = Path(__file__).parents[2]
+
+
+class Interrupts(importlib.abc.MetaPathFinder):
+    """Ctrl-C, just when a module is to be loaded."""
+
+    def __init__(self, module):
+        self._module = module
+
+    def find_spec(self, name, path=None, target=None):
+        if name == self._module:
+            raise KeyboardInterrupt
+        return
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "module"),
+    [
+        (programs.dtp, ("peers",), "dtp.cli"),
+        (programs.dtp, ("peers",), "dtp.cli.output"),
+        (programs.dtp, ("peers",), "dtp.cli.peers"),
+        (programs.dtpd, ("status",), "dtp.cli.daemon"),
+        (programs.dtpd, ("top",), "dtp.daemon.process.program"),
+        (programs.dtpd, ("check",), "dtp.daemon.config.load"),
+        (programs.dtpd, ("top", "-c", "/nowhere"), "dtp.cli.daemon_top"),
+    ],
+)
+def test_an_interrupt_while_modules_are_loaded(monkeypatch, capsys, program, words, module):
+    for name in [name for name in sys.modules if name.startswith(("dtp.cli", "dtp.daemon"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Interrupts(module), *sys.meta_path])
+    monkeypatch.setattr(sys, "argv", ["program", *words])
+    with pytest.raises(SystemExit) as ended:
+        program()
+    assert ended.value.code == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_what_is_installed_begins_there():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"dtp": "dtp.programs:dtp", "dtpd": "dtp.programs:dtpd"}
+
+
+def test_beginning_takes_no_module_of_ours():
+    """What is loaded in front of the guarded part can be interrupted with a traceback."""
+    program = (
+        "import sys, dtp.programs; print(*sorted(n for n in sys.modules if n.startswith(('dtp.', 'click'))))"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["dtp.programs", "dtp.version"]
+
+
+def test_a_node_that_does_not_answer_is_the_network_s_failure():
+    """Nothing was done, and trying again may help; of what may have been done that can't be said."""
+    assert NodeUnavailable.code == output.NODE_AWAY
+    assert output.exit_code(NodeUnavailable("away")) == 5
+    assert output.exit_code(OutcomeUnknown("sent", digest="d", transaction=b"", signatures=())) == 6
+
+
+def test_serving_waits_for_no_chain(monkeypatch):
+    """The address is printed while the chain is asked whether a host sells what is given away."""
+    printed, asked = [], asyncio.Event()
+
+    async def ask(services, account, sale):
+        assert account == "0x5"
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(serving, "maker_of_hosts", lambda listening, sale: "0x5")
+    monkeypatch.setattr(serving, "tell_if_sold", ask)
+    monkeypatch.setattr(serving, "print_line", lambda record, text, **more: printed.append(record["event"]))
+    monkeypatch.setattr(serving, "print_identity_note", lambda listening: None)
+
+    class Given:
+        wanted = False
+
+    async def scenario():
+        services = [make("echo", "echo=")]
+        listening = Listening((), frozenset(), None, IdentitySource(Path("none")), until_eof=False)
+        listening.__dict__["identity"] = Identity.generate()
+        task = asyncio.create_task(
+            serving.serve_services(Directory(services), services, Given(), listening, None)
+        )
+        await asked.wait()
+        assert printed == ["listening"]
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+
+    asyncio.run(scenario())
