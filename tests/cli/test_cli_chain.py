@@ -438,7 +438,7 @@ def _spoilt(shell, file):
     [
         ("nonsense", 3, "there is localnet, testnet, mainnet"),
         ("ftp://a", 3, "no URL of a node"),
-        ("http://127.0.0.1:1", 6, "is the node running"),
+        ("http://127.0.0.1:1", 5, "is the node running"),
     ],
 )
 def test_networks_that_are_none(shell, network, code, part):

@@ -123,7 +123,7 @@ def listening(number):
         (listening(errno.EADDRINUSE), 3),
         (listening(errno.EADDRNOTAVAIL), 3),
         (StateError("redis://x"), 5),
-        (NodeUnavailable("x"), 6),
+        (NodeUnavailable("x"), 5),
         (NoOperator("x"), 3),
         (ManagerAway("x"), 3),
     ],
