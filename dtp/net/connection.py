@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 #: How long `close` waits for what was finished to arrive.
 LINGER = 5.0
-#: Seconds for the peer to hear that it may open no more streams.
+#: Seconds for the peer to hear that it may open no more streams, or of the end that a connection has had before.
 HEARD = 1.0
 
 
@@ -126,9 +126,8 @@ class Connection:
         """Seconds that an answer of the peer may take: `limits.handshake`, or more over slow carriers."""
         return max(self.limits.handshake, self._drivers.slowest)
 
-    @property
-    def _linger(self) -> float:
-        return max(LINGER, self._drivers.slowest / 2)
+    def _at_most(self, seconds: float) -> float:
+        return max(seconds, self._drivers.slowest / 2)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -379,8 +378,9 @@ class Connection:
         """
         check_code(code)
         await self.delivered()
+        most = HEARD if self._error is not None else LINGER
         self.abort(code, reason, application=code != 0)
-        await self.wait_gone()
+        await self.wait_gone(most)
 
     async def delivered(self) -> None:
         """Wait until the peer has all streams that were finished, or the connection is over.
@@ -388,15 +388,15 @@ class Connection:
         At most 5 s; 30 s over carriers that are slow by nature.
         """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._linger):
+            async with asyncio.timeout(self._at_most(LINGER)):
                 while self._error is None and any(map(self._session.finishing, self._streams)):
                     await self._waiters.wait("written")
 
-    async def wait_gone(self) -> None:
-        """After the end: wait until the carriers have sent the last word and are closed. At most as `delivered`:
-        those whose peer takes nothing, as one that was killed, are cut off then."""
+    async def wait_gone(self, most: float = LINGER) -> None:
+        """After the end: wait until the carriers have sent the last word and are closed. After `most` seconds (30
+        over slow ones) those whose peer takes nothing, as one that was killed, are cut off."""
         try:
-            async with asyncio.timeout(self._linger):
+            async with asyncio.timeout(self._at_most(most)):
                 while self._drivers:
                     await self._waiters.wait("gone")
         except TimeoutError:

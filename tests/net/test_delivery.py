@@ -6,7 +6,7 @@ import pytest
 
 import dtp
 from dtp.carriers.memory import MemoryCarrier
-from dtp.net.connection import LINGER
+from dtp.net.connection import HEARD, LINGER
 from dtp.testing.clock import run
 
 ME = dtp.Identity(bytes(range(32)))
@@ -72,6 +72,33 @@ def test_flush_when_the_connection_ended_first() -> None:
             server.abort()
             with pytest.raises(dtp.ConnectionClosed):
                 await flushing
+
+    run(main())
+
+
+def test_closing_what_is_over_waits_a_second_for_a_peer_that_keeps_its_half(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However it ended. It took 5 s, each time that somebody left `async with`."""
+
+    async def main() -> None:
+        async with await dtp.listen("memory://stays", identity=ME) as listener:
+            client = await dtp.connect(listener.address())
+            await client.ping()
+            cut_off = []
+            abort = MemoryCarrier.abort
+            monkeypatch.setattr(MemoryCarrier, "close", lambda carrier: None)
+            monkeypatch.setattr(
+                MemoryCarrier, "abort", lambda carrier: (cut_off.append(carrier), abort(carrier))
+            )
+            client.abort()
+            began = client.loop.time()
+            await client.close()
+            assert client.loop.time() - began == HEARD
+            assert len(cut_off) == 1
+            await client.close()
+            assert client.loop.time() - began == HEARD
+            monkeypatch.undo()
 
     run(main())
 
