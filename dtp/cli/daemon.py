@@ -18,7 +18,7 @@ from dtp.cli import output
 from dtp.cli import run as running
 from dtp.cli.daemon_files import file_option
 from dtp.cli.daemon_init import init
-from dtp.cli.daemon_keys import load_identity, load_network, load_psk, look_at_keys
+from dtp.cli.daemon_keys import load_identity, load_network, load_psk, look_at_places
 from dtp.cli.groups import Program
 from dtp.cli.output import json_option, print_line, print_result, printable, wants_json
 from dtp.daemon.config import values
@@ -167,10 +167,11 @@ def _print_ready(process: Process) -> None:
 def check(path: Path) -> None:
     """Look at the file, and list every mistake with its line, its column and what was probably meant.
 
-    The keys that it names are read as 'run' does. Nothing else is opened, started or resolved.
+    The keys that it names, and the file of [state], are read as 'run' does. Nothing else is opened, started or
+    resolved.
     """
     config = load(path)
-    warnings = look_at_keys(path, config)
+    warnings = look_at_places(path, config)
     # This process has loaded about what one does that serves.
     _, warning = memory.bound(config.memory, config.workers, memory.resident())
     warnings += [warning] if warning else []
@@ -286,7 +287,15 @@ def ban(path: Path, caller: str, period: str | None) -> None:
     except Wrong as error:
         raise click.BadParameter(str(error), param_hint="--time") from None
     answer = _ask(path, "ban", caller=caller, seconds=seconds)
-    print_result(answer, f"{answer['caller']} is banned{f' for {period}' if period else ''}")
+    _print_ban(answer, f"{answer['caller']} is banned{f' for {period}' if period else ''}")
+
+
+def _print_ban(answer: Mapping[str, Any], said: str) -> None:
+    """Print what holds now, and what won't after the next start."""
+    print_result(answer, said)
+    if answer.get("unkept") and not wants_json():  # a daemon of before doesn't say it
+        why = f"the daemon can't keep it for its next start ({answer['unkept']})"
+        click.echo(printable(f"dtpd: {why}; once the file can be written, say it again"), err=True)
 
 
 @main.command()
@@ -299,7 +308,7 @@ def unban(path: Path, caller: str) -> None:
     said = f"{answer['caller']} {'is banned no more' if answer['banned'] else 'was not banned'}"
     if answer["otherwise"]:
         said += f", but {answer['otherwise']}, its Sui address, is"
-    print_result(answer, said)
+    _print_ban(answer, said)
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""The keys that a daemon's file names: read for `dtpd run`, and looked at by `dtpd check`."""
+"""The keys that a daemon's file names, and its state: read for `dtpd run`, and looked at by `dtpd check`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dtp.cli.options import IdentitySource, read_psk_file
+from dtp.daemon import state
 from dtp.daemon.config.model import Config
 from dtp.daemon.config.places import KeyPath, find_places
 from dtp.daemon.config.reading import ConfigMistakes, Mistake
@@ -42,10 +43,10 @@ def load_network(config: Config) -> PrivateNetwork | None:
     return PrivateNetwork.parse(read_key_file(config.node.network))
 
 
-def look_at_keys(path: Path, config: Config) -> list[str]:
-    """Return what is doubtful about the keys that `config`, the file at `path`, names.
+def look_at_places(path: Path, config: Config) -> list[str]:
+    """Return what is doubtful about the keys and the state that `config`, the file at `path`, names.
 
-    They are read as `run` does, and nothing is asked. Raise `ConfigMistakes` with all that `run` could not use.
+    They are read as `run` does, and nobody is asked. Raise `ConfigMistakes` with all that `run` could not use.
     """
     warnings: list[str] = []
     wrong: list[tuple[KeyPath, str]] = []
@@ -66,6 +67,9 @@ def look_at_keys(path: Path, config: Config) -> list[str]:
 
         wallet = config.chain.wallet
         look(("chain", "wallet"), lambda: load_key(wallet))
+    if config.state is not None:
+        url = config.state
+        look(("state", "url"), lambda: state.look(url))
     if wrong:
         places = find_places(path.read_text("utf-8-sig"))
         raise ConfigMistakes(path, [Mistake(places.of(setting), what) for setting, what in wrong])

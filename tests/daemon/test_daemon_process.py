@@ -276,6 +276,18 @@ def test_who_can_not_be_banned(serve):
     serve(scenario)
 
 
+def test_a_ban_that_the_next_start_will_not_know_is_said(serve):
+    """The data folder can't be written: it holds here until the daemon stops."""
+
+    async def scenario(served, daemon):
+        assert (await served._ban({"caller": str(NEAR.id)}))["unkept"] is None
+        served._kept._path.unlink()
+        served._kept._path.mkdir()  # no file can be put in its place
+        assert "Is a directory" in (await served._ban({"caller": str(NEAR.id)}))["unkept"]
+
+    serve(scenario)
+
+
 async def until(condition):
     for _ in range(1_000_000):
         if condition():

@@ -321,3 +321,18 @@ def test_a_flipped_bit_anywhere_in_a_handshake_ends_it(at: int, flip: int, patte
                 return
     if at < sent and server.established is not None and client.keys is not None:
         raise AssertionError("both sides took a handshake that was changed under way")
+
+
+def test_a_forged_refusal_is_told_to_who_has_the_key() -> None:
+    """To nobody else is there a word, as the text says of servers with a pre-shared key."""
+    client = ClientHandshake(
+        endpoint(ALICE, psk=PSK),
+        random.Random(1).randbytes,
+        expected=None,
+        suite=Suite.CHACHAPOLY_BLAKE2S,
+    )
+    said = client.outgoing()
+    assert refusal(listening(psk=PSK), said) == say(Refusal.DOWNGRADE)
+    assert refusal(listening(psk=b"\x78" * 32), said) == b""
+    hidden = said[:6] + b"\x08" + said[7:]  # of what the client offers, this suite alone
+    assert refusal(listening(psk=PSK), hidden) == b""

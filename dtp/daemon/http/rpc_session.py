@@ -62,13 +62,15 @@ class RpcSession(HttpSession):
             return await self._discard()
         body = await self._body(config.message)
         if body is None:
-            await self._fail_request(Reason.SIZE, {"Connection": "close"})
+            telling = TELLINGS[Reason.SIZE]  # of which calls isn't known
+            error = jsonrpc.error(None, telling.json_rpc, telling.words)
+            await self._answer_json(telling.http, error, {"Connection": "close"})
             return False
         try:
             message = await self._parse(body)
-        except jsonrpc.Malformed as error:
+        except jsonrpc.Malformed as fault:
             await self._answer_late()
-            await self._answer_json(400, jsonrpc.error(None, error.code, str(error)))
+            await self._answer_json(400, jsonrpc.error(None, fault.code, str(fault)))
             return True
         if self._asked is not None:
             self._asked.calls = [call.method for call in message.calls]

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from dtp import config
+from dtp.carriers.errors import reason
 from dtp.daemon.state.counted import NOTHING, Counted
 from dtp.identity.private import make_private_folder
 from dtp.replacing import replace_file
@@ -39,8 +40,8 @@ class KeptBans:
             self._warn("can't be read", error)
             return NOTHING
 
-    def write(self, counted: Counted) -> None:
-        """Keep the bans of `counted` that hold yet; without any, no file is left."""
+    def write(self, counted: Counted) -> str | None:
+        """Keep the bans of `counted` that hold yet; without any, no file is left. Return why it can't be done."""
         now = time.time()
         bans = {caller: until for caller, until in counted.bans.items() if until > now}
         try:
@@ -51,6 +52,8 @@ class KeptBans:
                 self._path.unlink(missing_ok=True)
         except OSError as error:
             self._warn("can't be written", error)
+            return f"{self._path}: {reason(error)}"
+        return None
 
     def _warn(self, what: str, error: Exception) -> None:
         fields = {"event": "bans-not-kept", "why": str(error)}

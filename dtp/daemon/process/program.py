@@ -286,7 +286,8 @@ class Process:
 
     async def _ban(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """`caller`; `seconds` from now on: 0 ends a ban, none is until somebody ends it. Answers whether it was
-        banned by this name, and in `otherwise` by which other one it is."""
+        banned by this name, in `otherwise` by which other one it is, and in
+        `unkept` why the next start won't know of it."""
         try:
             meant = values.caller(request.get("caller"))
             caller = str(meant)
@@ -307,12 +308,14 @@ class Process:
             async with self._upgrading:
                 if self._successor is not None:  # which may keep bans elsewhere
                     raise AboutToEnd("another process has taken the place of this one meanwhile: ask again")
-                self._kept.write(self.daemon.counted())
+                unkept = self._kept.write(self.daemon.counted())
         fields = {"event": "banned", "caller": caller, "seconds": seconds}
         if until or banned:
             words = f"{caller} is banned" if until else f"{caller} is banned no more"
             log.info("%s", words, extra={"fields": fields})
-        return {"caller": caller, "until": until, "banned": banned, "otherwise": otherwise}
+        # What [state] has outlives a stop, too.
+        unkept = unkept if self.daemon.config.state is None else None
+        return {"caller": caller, "until": until, "banned": banned, "otherwise": otherwise, "unkept": unkept}
 
     async def _drain(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         self._grace = _grace_of(request)

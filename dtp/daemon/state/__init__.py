@@ -78,3 +78,12 @@ def make(url: str, host: str) -> Store:
     """
     module = importlib.import_module(STORES[url.partition(":")[0]])
     return cast(Store, module.make(url, host))
+
+
+def look(url: str) -> None:
+    """Raise `ConfigError` for what is wrong with the store at `url` and can be seen without asking a server.
+
+    That is a package that is missing, a URL that its client doesn't take, a file that is no database. Nothing is made
+    or changed.
+    """
+    importlib.import_module(STORES[url.partition(":")[0]]).look(url)

@@ -8,11 +8,12 @@ from typing import TypeVar
 
 from dtp.daemon.state import Key, Used
 from dtp.daemon.state.alive import ALIVE, ALIVE_THERE
-from dtp.daemon.state.errors import StateError
+from dtp.daemon.state.errors import StateError, StateUnusable
 from dtp.errors import ConfigError
 
 try:
     import psycopg
+    from psycopg import conninfo
 except ImportError as error:
     raise ConfigError(
         "PostgreSQL for [state] takes a package: pip install 'dtp-sockets[state-postgres]'"
@@ -139,3 +140,12 @@ class PostgresStore:
 def make(url: str, host: str) -> PostgresStore:
     """The store at `url`."""
     return PostgresStore(url, host)
+
+
+def look(url: str) -> None:
+    """Raise `StateUnusable` for a URL that the client doesn't take; nobody is asked."""
+    try:
+        conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError:  # its words are not quoted: a password may be in them
+        example = "postgresql://USER@HOST/DATABASE"
+        raise StateUnusable(f"[state] PostgreSQL doesn't take this URL: it is as in {example}") from None

@@ -7,12 +7,12 @@ import math
 from collections.abc import Mapping
 
 from dtp.daemon.state import Key, Used
-from dtp.daemon.state.errors import StateError
+from dtp.daemon.state.errors import StateError, StateUnusable
 from dtp.errors import ConfigError
 
 try:
     from redis import asyncio as redis
-    from redis.exceptions import RedisError
+    from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
 except ImportError as error:
     raise ConfigError("Redis for [state] takes a package: pip install 'dtp-sockets[state-redis]'") from error
 
@@ -40,9 +40,12 @@ class RedisStore:
         return f"dtpd:{self._host}:{key.scope}:{key.period}:{key.caller}"
 
     async def open(self) -> None:
-        """Ask whether the server is there. Raises `StateError` when it is not."""
+        """Ask whether the server is there. Raises `StateError` when it is not, and `StateUnusable` when it wants
+        another name or password."""
         try:
             await self._redis.ping()
+        except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
+            raise StateUnusable(f"[state] Redis: {error}; the URL takes another name or password") from error
         except (RedisError, OSError) as error:
             raise StateError(f"Redis: {error}") from error
 
@@ -127,3 +130,13 @@ def _ban(caller: bytes | str, until: bytes | str) -> tuple[str, float]:
 def make(url: str, host: str) -> RedisStore:
     """The store at `url`."""
     return RedisStore(url, host)
+
+
+def look(url: str) -> None:
+    """Raise `StateUnusable` for a URL that the client doesn't take; nobody is asked."""
+    try:
+        redis.Redis.from_url(url)
+    except ValueError:  # its words are not quoted: a password may be in them
+        raise StateUnusable(
+            "[state] Redis doesn't take this URL: it is as in redis://HOST:PORT/NUMBER"
+        ) from None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from dtp.daemon.state import Key, Used
 from dtp.daemon.state.errors import StateError, StateUnusable
@@ -34,6 +36,11 @@ ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, data = data +
 RETURNING requests, data
 """
 _TOTAL = "SELECT requests, data FROM used WHERE host = ? AND scope = ? AND period = ? AND caller = ?"
+#: Fail where a table has other columns: it is another program's.
+_COLUMNS = {
+    "used": "SELECT host, scope, period, caller, requests, data FROM used LIMIT 0",
+    "bans": "SELECT host, caller, until FROM bans LIMIT 0",
+}
 #: The part of SQLite's error codes that says the kind.
 _PRIMARY = 0xFF
 #: What trying again doesn't mend, and what does.
@@ -43,6 +50,7 @@ _FOR_GOOD = {
     sqlite3.SQLITE_CANTOPEN: "its folder has to be there, and writable for this user",
     sqlite3.SQLITE_PERM: "this user may not use it",
     sqlite3.SQLITE_READONLY: "this user may not write it",
+    sqlite3.SQLITE_ERROR: "it is another program's; name another file",
 }
 #: Seconds to wait for another process that writes.
 _BUSY = 5.0
@@ -64,10 +72,9 @@ class SqliteStore:
         try:
             await self._run(self._open)
         except StateError as error:
-            what_to_do = _FOR_GOOD.get(getattr(error.__cause__, "sqlite_errorcode", 0) & _PRIMARY)
-            if what_to_do is None:
+            if (unusable := _unusable(self._path, error.__cause__)) is None:
                 raise
-            raise StateUnusable(f"[state] {error}; {what_to_do}") from error
+            raise unusable from error
 
     def _open(self) -> None:
         with contextlib.suppress(OSError):  # SQLite says why it can't be opened
@@ -78,6 +85,8 @@ class SqliteStore:
             database.execute("PRAGMA synchronous = NORMAL")
             database.execute(_TABLE)
             database.execute(_BANS)
+            for statement in _COLUMNS.values():
+                database.execute(statement)
         except sqlite3.Error:
             database.close()
             raise
@@ -140,6 +149,37 @@ class SqliteStore:
             raise StateError(f"{self._path}: {error}") from error
 
 
+def _unusable(path: str, error: BaseException | None) -> StateUnusable | None:
+    """Return what opening the file fails with for good; None where it may be had later."""
+    what_to_do = _FOR_GOOD.get(getattr(error, "sqlite_errorcode", 0) & _PRIMARY)
+    return None if what_to_do is None else StateUnusable(f"[state] {path}: {error}; {what_to_do}")
+
+
+def _path_of(url: str) -> str:
+    """Return the path in `url`, with one slash in front, however many are written."""
+    return "/" + unquote(urlsplit(url).path).lstrip("/")
+
+
 def make(url: str, host: str) -> SqliteStore:
     """The store in the file of `url`."""
-    return SqliteStore("/" + unquote(urlsplit(url).path).lstrip("/"), host)
+    return SqliteStore(_path_of(url), host)
+
+
+def look(url: str) -> None:
+    """Raise `StateUnusable` if the file of `url` can't be opened, as far as reading tells. Nothing is changed."""
+    path = Path(_path_of(url))
+    if path.is_dir():
+        raise StateUnusable(f"[state] {path}: it is a folder; name a file")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise StateUnusable(f"[state] {path}: {_FOR_GOOD[sqlite3.SQLITE_CANTOPEN]}")
+    if not path.exists():
+        return
+    try:
+        place = f"file:{quote(str(path))}?mode=ro"
+        with contextlib.closing(sqlite3.connect(place, uri=True, timeout=0)) as database:
+            for (name,) in database.execute("SELECT name FROM sqlite_schema").fetchall():
+                if name in _COLUMNS:
+                    database.execute(_COLUMNS[name])
+    except sqlite3.Error as error:  # that it is locked, for instance, is no mistake
+        if (unusable := _unusable(str(path), error)) is not None:
+            raise unusable from error
