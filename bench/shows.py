@@ -91,7 +91,7 @@ async def _started(command: list[str], count: int) -> AsyncIterator[list[asyncio
 
 
 async def _produce(count: int, processes: int, rate: int, seconds: int, limit: float) -> dict[str, Any]:
-    command = [sys.executable, "-P", "-m", "bench.shows", "--limit", str(limit)]
+    command = [sys.executable, "-P", __file__, "--limit", str(limit)]
     command += ["--child", str(count // processes)]
     async with (
         asyncio.timeout(limit),
