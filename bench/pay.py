@@ -81,16 +81,16 @@ class _OneLane(Account):
     def least_end_ms(self, meter: ServerMeter) -> int:
         return 0
 
-    def carriage(self, meter: ServerMeter) -> Prices:
+    def carrier_prices(self, meter: ServerMeter) -> Prices:
         return NO_CARRIAGE
 
     def reserve(self, meter: ServerMeter, amount: int) -> bool:
         return True
 
-    def stored(self, meter: ServerMeter, signed: SignedVoucher) -> None:
+    def voucher_stored(self, meter: ServerMeter, signed: SignedVoucher) -> None:
         pass
 
-    def used(self, meter: ServerMeter, more: Usage) -> None:
+    def add_usage(self, meter: ServerMeter, more: Usage) -> None:
         pass
 
     def pending_beside(self, meter: ServerMeter) -> int:
@@ -105,9 +105,9 @@ class _OneLane(Account):
     def close_asked(self, meter: ServerMeter) -> None:
         pass
 
-    async def ended(self, meter: ServerMeter) -> None:
+    async def on_connection_ended(self, meter: ServerMeter) -> None:
         lane, used = meter.payee.lane, meter.payee.used
-        await meter.journal.run(lambda store: store.served(lane.channel, lane.lane, used))
+        await meter.journal.run(lambda store: store.save_served(lane.channel, lane.lane, used))
 
 
 # ------------------------------------------------------------------------------------------------- both processes
@@ -186,11 +186,11 @@ async def _open(address: Address, service: str, journal: Journal[Store]) -> Mete
     connection = await dialer.connect()
     assert isinstance(connection, Metered)
     if service in SPENDING:
-        ((key, lane),) = await journal.run(lambda store: store.lanes(CHANNEL))
+        ((key, lane),) = await journal.run(lambda store: store.payer_lanes(CHANNEL))
         payer = Payer(lane, PRICES, FUNDS, lambda shown: shown.is_by(key.public), SPENDING[service])
         meter = connection.meter = ClientMeter(connection, journal, payer, key)
         meter.begin()
-        await meter.welcomed()
+        await meter.wait_welcome()
     return connection
 
 
@@ -319,7 +319,7 @@ async def _gas(localnet: LocalnetThread, server: KeySigner, client: KeySigner) -
         before = (await chain.balance(chain.address)).total
         for _ in range(24):
             localnet.advance_clock(3_600_000)
-            await heart.look()
+            await heart.poll()
         costs["a day of presence"] = before - (await chain.balance(chain.address)).total
     return costs
 

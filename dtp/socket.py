@@ -350,7 +350,7 @@ class Server(Waiting):
     def readable(self) -> bool:
         return bool(self._waiting) or self._closed
 
-    def arrived(self, pipe: Pipe) -> None:
+    def on_stream_opened(self, pipe: Pipe) -> None:
         """In the loop's thread: a client has opened a stream."""
         with self.changed:
             if self._closed or len(self._waiting) >= self._backlog:

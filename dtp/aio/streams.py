@@ -249,15 +249,15 @@ class StreamServer(asyncio.AbstractServer):
 
     def close_clients(self) -> None:
         """Close the transports of all streams that are open: what was written is delivered."""
-        for transport in self._all():
+        for transport in self._open_transports():
             transport.close()
 
     def abort_clients(self) -> None:
         """Abort the transports of all streams that are open."""
-        for transport in self._all():
+        for transport in self._open_transports():
             transport.abort()
 
-    def _all(self) -> list[StreamTransport]:
+    def _open_transports(self) -> list[StreamTransport]:
         return [transport for transports in self._transports.values() for transport in transports]
 
     async def wait_closed(self) -> None:

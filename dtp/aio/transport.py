@@ -115,7 +115,7 @@ class StreamTransport(transports._FlowControlMixin):
                     "protocol": self._protocol,
                 }
             )
-            self._lose(error)
+            self._connection_lost(error)
             return None
 
     # ---- asyncio: reading -------------------------------------------------------------------------------
@@ -138,18 +138,18 @@ class StreamTransport(transports._FlowControlMixin):
     def _give_held(self) -> None:
         held = self._held
         while held and not self._paused:
-            self._give(held.popleft())
+            self._deliver(held.popleft())
         if self._eof and not self._eof_told and not self._paused and not self._closing:
             self._tell_eof()
 
-    def _give(self, data: bytes | memoryview) -> None:
+    def _deliver(self, data: bytes | memoryview) -> None:
         size = len(data)
         if self._buffered:
             size = self._call(self._fill, data) or 0
             if size < len(data):
                 self._held.appendleft(memoryview(data)[size:])
                 if self._closing:
-                    self._drop()
+                    self._drop_buffered()
         else:
             self._call(self._protocol.data_received, data)  # type: ignore[attr-defined]
         self._stream.consumed(size)
@@ -174,9 +174,9 @@ class StreamTransport(transports._FlowControlMixin):
         if not self._call(self._protocol.eof_received):  # type: ignore[attr-defined]
             self.close()
         elif self._write_error is not None:
-            self._lose(None if self._stream._delivered else self._write_error)
+            self._connection_lost(None if self._stream._delivered else self._write_error)
 
-    def _drop(self) -> None:
+    def _drop_buffered(self) -> None:
         """Nobody will read what is held."""
         self._stream.consumed(sum(map(len, self._held)))
         self._held.clear()
@@ -201,12 +201,12 @@ class StreamTransport(transports._FlowControlMixin):
         if self._closing or not len(data):
             return
         if self._write_error is not None:
-            self._lose(self._write_error)
+            self._connection_lost(self._write_error)
             return
         try:
             self._stream.write(data)
         except DtpError as error:  # the connection has ended; the news is in the same batch as what called us
-            self._lose(error)
+            self._connection_lost(error)
             return
         self._maybe_pause_protocol()
 
@@ -235,7 +235,7 @@ class StreamTransport(transports._FlowControlMixin):
         if self._closing:
             return
         self._closing = True
-        self._drop()
+        self._drop_buffered()
         self._stream.write_eof()
         if self._owner:
             # From here on and not only once the peer has everything: `asyncio.run` cancels the tasks that there are
@@ -246,14 +246,14 @@ class StreamTransport(transports._FlowControlMixin):
     def abort(self) -> None:
         """End at once; what the peer doesn't have yet is lost, and it is told."""
         self._closing = True
-        self._lose(None, aborted=True)
+        self._connection_lost(None, aborted=True)
 
-    def _lose(self, error: BaseException | None, *, aborted: bool = False) -> None:
+    def _connection_lost(self, error: BaseException | None, *, aborted: bool = False) -> None:
         """The end, for whatever reason; the protocol hears of it in the loop's next turn."""
         if self._lost:
             return
         self._lost = self._closing = True
-        self._drop()
+        self._drop_buffered()
         if error is not None or aborted:
             self._stream.reset()
         elif not self._owner:
@@ -274,13 +274,13 @@ class StreamTransport(transports._FlowControlMixin):
     def _start_ending(self) -> None:
         if self._ending is None:
             self._ending = start_task(self._end_connection(), name="dtp-close", loop=self._loop)
-            self._ending.add_done_callback(self._ended)
+            self._ending.add_done_callback(self._on_ended)
 
     async def _end_connection(self) -> None:
         await self._delivered.wait()
         await self._connection.close()
 
-    def _ended(self, ending: asyncio.Task[None]) -> None:
+    def _on_ended(self, ending: asyncio.Task[None]) -> None:
         """The connection is over, or `ending` was cancelled, which may be before its first step."""
         if ending.cancelled():
             self._connection.abort()  # where the peer doesn't have everything, `_lose` hears of it
@@ -303,7 +303,7 @@ class StreamTransport(transports._FlowControlMixin):
         elif self._paused or self._held:
             self._held.append(data)
         else:
-            self._give(data)
+            self._deliver(data)
 
     def stream_eof(self) -> None:
         self._eof = True
@@ -312,7 +312,7 @@ class StreamTransport(transports._FlowControlMixin):
 
     def stream_error(self, error: DtpError) -> None:
         if not self._closing:
-            self._lose(error)
+            self._connection_lost(error)
 
     def stream_writable(self) -> None:
         stream = self._stream
@@ -321,15 +321,15 @@ class StreamTransport(transports._FlowControlMixin):
             return
         if self._closing:
             if stream._delivered or (error is None and self._connection.outlet.acknowledged(stream.id)):
-                self._lose(None)
+                self._connection_lost(None)
             elif error is not None:
-                self._lose(error)
+                self._connection_lost(error)
         elif error is None:
             self._maybe_resume_protocol()
         elif self._protocol_paused:
-            self._lose(error)
+            self._connection_lost(error)
         else:
             # Nothing waits to be sent, so nobody is told before the peer's last words are read; see `write`.
             self._write_error = error
             if self._eof_told:
-                self._lose(None if stream._delivered else error)
+                self._connection_lost(None if stream._delivered else error)

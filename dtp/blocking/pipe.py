@@ -110,7 +110,7 @@ def deadline_of(timeout: float | None) -> float:
 class Acceptor(Protocol):
     """Takes the pipes that a server makes."""
 
-    def arrived(self, pipe: Pipe) -> None:
+    def on_stream_opened(self, pipe: Pipe) -> None:
         """In the loop's thread: a client has opened a stream."""
 
 
@@ -150,7 +150,7 @@ class Pipe(Waiting, asyncio.Protocol):
         self.thread.lasting.add(self)
         if self._acceptor is not None:
             transport.pause_reading()
-            self._acceptor.arrived(self)
+            self._acceptor.on_stream_opened(self)
 
     def data_received(self, data: bytes) -> None:
         with self.changed:
@@ -240,7 +240,7 @@ class Pipe(Waiting, asyncio.Protocol):
                 parts.append(chunk)
                 missing -= len(chunk)
             data = parts[0] if len(parts) == 1 else b"".join(parts)
-            resume = self._taken(len(data))
+            resume = self._on_data(len(data))
         if resume:
             self.thread.call(self.transport.resume_reading)
         return data
@@ -259,12 +259,12 @@ class Pipe(Waiting, asyncio.Protocol):
                     chunk = chunk[:room]
                 view[filled : filled + len(chunk)] = chunk
                 filled += len(chunk)
-            resume = self._taken(filled)
+            resume = self._on_data(filled)
         if resume:
             self.thread.call(self.transport.resume_reading)
         return filled
 
-    def _taken(self, size: int) -> bool:
+    def _on_data(self, size: int) -> bool:
         """True when the transport is to go on reading; with the lock held."""
         self._size -= size
         if self._readiness is not None:

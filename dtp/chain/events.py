@@ -138,7 +138,7 @@ class EventSource(Protocol):
     def __aiter__(self) -> AsyncIterator[Followed]:
         """The events, for ever."""
 
-    def past(self) -> AsyncIterator[Followed]:
+    def past_events(self) -> AsyncIterator[Followed]:
         """The events there are now."""
 
 
@@ -184,9 +184,9 @@ class EventFollower:
         endpoints = self._chain.endpoints
         while True:
             try:
-                wire = await endpoints.checked()
+                wire = await endpoints.checked_wire()
                 await self._check_history(wire)
-                source = self._checkpoints(wire) if self._by_checkpoint else self._events(wire)
+                source = self._stream_checkpoints(wire) if self._by_checkpoint else self._stream_events(wire)
                 try:
                     async for found in source:
                         self._failures = 0
@@ -208,7 +208,7 @@ class EventFollower:
             # The stream has ended, or was lost.
             await endpoints.sleep(endpoints.retry.pause(min(self._failures, 16)))
 
-    async def past(self) -> AsyncIterator[Followed]:
+    async def past_events(self) -> AsyncIterator[Followed]:
         """The events there are now, from the cursor on, and then an end.
 
         A question that a node breaks is asked again, here or of the next endpoint, behind what was given. Raises what
@@ -220,10 +220,12 @@ class EventFollower:
         while True:
             before = self.cursor
             try:
-                wire = await endpoints.checked()
+                wire = await endpoints.checked_wire()
                 await self._check_history(wire)
                 source = (
-                    self._checkpoints_up_to(wire, None) if self._by_checkpoint else self._past(wire, None)
+                    self._checkpoints_up_to(wire, None)
+                    if self._by_checkpoint
+                    else self._read_past(wire, None)
                 )
                 async for found in source:
                     yield found
@@ -240,7 +242,7 @@ class EventFollower:
                 await endpoints.sleep(endpoints.retry.pause(failures - 1))
 
     async def _check_history(self, wire: Wire) -> None:
-        cursor = self._at()
+        cursor = self._cursor_now()
         info = await wire.service_info()
         wanted = cursor.checkpoint + (cursor.transaction_index == _WHOLE)
         if info.lowest_checkpoint > wanted and self._oldest:  # by now, or this node: nothing was given yet
@@ -251,15 +253,15 @@ class EventFollower:
                 "what is between is lost there; ask an archive node, or begin anew"
             )
 
-    def _at(self) -> Cursor:
+    def _cursor_now(self) -> Cursor:
         assert self.cursor is not None
         return self.cursor
 
     # ---------------------------------------------------------------------------------- by events themselves
 
-    async def _events(self, wire: Wire) -> AsyncIterator[Followed]:
+    async def _stream_events(self, wire: Wire) -> AsyncIterator[Followed]:
         async with wire.subscribe_events(self._types, sender=self._sender) as live:
-            async for found in self._past(wire, None):
+            async for found in self._read_past(wire, None):
                 yield found
             joined = False
             async for frame in live:
@@ -267,33 +269,33 @@ class EventFollower:
                     # The past was read up to what the node had indexed then; the stream began somewhere near.
                     first = frame.event.checkpoint if frame.event is not None else frame.covered
                     if first is not None:
-                        async for found in self._past(wire, first):
+                        async for found in self._read_past(wire, first):
                             yield found
                         joined = True
-                if joined and (followed := self._take(frame)) is not None:
+                if joined and (followed := self._advance_over(frame)) is not None:
                     yield followed
 
-    async def _past(self, wire: Wire, end: int | None) -> AsyncIterator[Followed]:
+    async def _read_past(self, wire: Wire, end: int | None) -> AsyncIterator[Followed]:
         """Events after the cursor: up to now, or all of the checkpoints before `end`, waiting for them."""
-        while end is None or self._at().place < (end - 1, _WHOLE, _WHOLE):
-            last, before = "", self._at()
-            async for frame in self._listed(wire, end):
-                followed = self._take(frame)
+        while end is None or self._cursor_now().place < (end - 1, _WHOLE, _WHOLE):
+            last, before = "", self._cursor_now()
+            async for frame in self._list_frames(wire, end):
+                followed = self._advance_over(frame)
                 last = frame.end
                 if followed is not None:
                     yield followed
             if last in ("CHECKPOINT_BOUND", "CURSOR_BOUND") and end is not None:
-                self._advance(Cursor(end - 1, position=self._at().position))
+                self._advance(Cursor(end - 1, position=self._cursor_now().position))
                 return
             if last not in ("ITEM_LIMIT", "SCAN_LIMIT"):
                 if end is None:
                     return
                 await self._chain.endpoints.sleep(self._chain.endpoints.retry.pause(0))
-            elif self._at() == before:
+            elif self._cursor_now() == before:
                 raise NodeUnavailable(f"{wire.url} has more events, it says, and gives none")
 
-    async def _listed(self, wire: Wire, end: int | None) -> AsyncIterator[EventFrame]:
-        cursor = self._at()
+    async def _list_frames(self, wire: Wire, end: int | None) -> AsyncIterator[EventFrame]:
+        cursor = self._cursor_now()
         if cursor.position:
             try:
                 async for frame in wire.list_events(
@@ -305,20 +307,20 @@ class EventFollower:
                 raise
             except NodeRefused:
                 # Another node's cursor. The place says the same; what was delivered is skipped.
-                self.cursor = replace(self._at(), position=b"")
-                cursor = self._at()
+                self.cursor = replace(self._cursor_now(), position=b"")
+                cursor = self._cursor_now()
         start = cursor.checkpoint + (cursor.transaction_index == _WHOLE)
         async for frame in wire.list_events(self._types, sender=self._sender, start=start, end=end):
             yield frame
 
-    def _take(self, frame: EventFrame) -> Followed | None:
+    def _advance_over(self, frame: EventFrame) -> Followed | None:
         """Move the cursor over a frame; the event, unless it was delivered before."""
         event = frame.event
         if event is None:
             if frame.covered is not None:
                 self._advance(Cursor(frame.covered, position=frame.cursor))
             elif frame.cursor:
-                self.cursor = replace(self._at(), position=frame.cursor)
+                self.cursor = replace(self._cursor_now(), position=frame.cursor)
             return None
         if event.checkpoint is None or event.transaction_index is None:
             raise NodeRefused("the node sent an event without its place in the chain", MALFORMED)
@@ -326,7 +328,7 @@ class EventFollower:
         return Followed(event, cursor) if self._advance(cursor) else None
 
     def _advance(self, cursor: Cursor) -> bool:
-        if cursor.place <= self._at().place:
+        if cursor.place <= self._cursor_now().place:
             return False
         self.cursor = cursor
         self._oldest = False
@@ -334,11 +336,11 @@ class EventFollower:
 
     # ------------------------------------------------------------------------------------------ by checkpoints
 
-    def _wants(self, event: ChainEvent) -> bool:
+    def _matches(self, event: ChainEvent) -> bool:
         fitting = not self._types or any(fits(event.type, wanted) for wanted in self._types)
         return fitting and self._sender in ("", event.sender)
 
-    async def _checkpoints(self, wire: Wire) -> AsyncIterator[Followed]:
+    async def _stream_checkpoints(self, wire: Wire) -> AsyncIterator[Followed]:
         async with wire.subscribe_checkpoints() as live:
             async for found in self._checkpoints_up_to(wire, None):
                 yield found
@@ -348,7 +350,7 @@ class EventFollower:
 
     async def _checkpoints_up_to(self, wire: Wire, newest: int | None) -> AsyncIterator[Followed]:
         while True:
-            cursor = self._at()
+            cursor = self._cursor_now()
             number = cursor.checkpoint + (cursor.transaction_index == _WHOLE)
             if newest is not None and number > newest:
                 return
@@ -360,8 +362,8 @@ class EventFollower:
                 await self._chain.endpoints.sleep(self._chain.endpoints.retry.pause(0))
                 continue
             for event in found.events:
-                if self._wants(event):
-                    followed = self._take(EventFrame(event, b"", None))
+                if self._matches(event):
+                    followed = self._advance_over(EventFrame(event, b"", None))
                     if followed is not None:
                         yield followed
             self._advance(Cursor(number))

@@ -131,7 +131,7 @@ class Gcra:
 
     tat: int = 0
 
-    def take(self, rate: Rate, now_ns: int, units: int = 1) -> Gcra | None:
+    def consume(self, rate: Rate, now_ns: int, units: int = 1) -> Gcra | None:
         """The state after `units` more at `now_ns`; None when that is over the rate. Interval 0 is no limit."""
         if rate.interval_ns == 0:
             return self
@@ -411,9 +411,9 @@ class Firewall:
         self._kept = await self._reading.read(self._kept)
         return self._kept.rules
 
-    async def judge(self, account: Id, service: str, *, counts: bool = True) -> Decision:
+    async def decide(self, account: Id, service: str, *, counts: bool = True) -> Decision:
         """Whether an account may use a service now; `counts` as a request. Never asks the chain for one account."""
-        rules = await self._current()
+        rules = await self._current_rules()
         name = canonical_id(account)
         if rules is None:
             return Decision(name, service_number(service), Refusal.RULES_UNKNOWN)
@@ -425,7 +425,7 @@ class Firewall:
     async def admit(self, request: Asking) -> None:
         """For `listen(admit=...)`: raise `Refuse` for those who may not come in."""
         account = request.peer.sui_address
-        decision = await self.judge(account, request.service, counts=not request.again)
+        decision = await self.decide(account, request.service, counts=not request.again)
         if decision.refusal is not None:
             log.info("%s refused for service %r: %s", request.peer.short, request.service, decision.refusal)
             raise refuse(decision.refusal, decision.plans)
@@ -441,7 +441,7 @@ class Firewall:
         if rate.interval_ns == 0:
             return True
         key = (decision.account, decision.number)
-        after = self._rates.get(key, Gcra()).take(rate, round(self._steady() * _NS))
+        after = self._rates.get(key, Gcra()).consume(rate, round(self._steady() * _NS))
         if after is None:
             return False
         self._rates[key] = after
@@ -450,20 +450,20 @@ class Firewall:
             self._rates.popitem(last=False)
         return True
 
-    def _age(self) -> float:
+    def _rules_age(self) -> float:
         return self._clock() - self._kept.rules.state.read if self._kept is not None else float("inf")
 
-    async def _current(self) -> Rules | None:
+    async def _current_rules(self) -> Rules | None:
         """The rules that decide now; starts a reading when they are old, and waits for it only when they are void."""
         longest = self._max_age + self._grace
-        if not 0 <= self._age() <= self._max_age:
+        if not 0 <= self._rules_age() <= self._max_age:
             # A clock that was set back must not keep us waiting for a time that is far away now.
             waits = self._clock() < self._not_before <= self._clock() + RETRY_AFTER
             if self._reader is None and not waits:
                 self._reader = start_task(self._renew(), name="dtp-firewall")
-            if self._reader is not None and not 0 <= self._age() <= longest:
+            if self._reader is not None and not 0 <= self._rules_age() <= longest:
                 await asyncio.wait([self._reader])
-        return self.rules if 0 <= self._age() <= longest else None
+        return self.rules if 0 <= self._rules_age() <= longest else None
 
     async def _renew(self) -> None:
         try:

@@ -78,9 +78,11 @@ class Guard:
         self._missed: dict[bytes, int] = {}
         self._patience: dict[bytes, int] = {}
 
-    async def look(self, beacon: Beacon, now_ms: int) -> None:
+    async def check_endpoints(self, beacon: Beacon, now_ms: int) -> None:
         """Ask those that the beacon has as fresh, all at once. Raises `ChainError`."""
-        others = [each for each in beacon.fresh(now_ms) if each.key != self._key and direct_url(each)]
+        others = [
+            each for each in beacon.live_endpoints(now_ms) if each.key != self._key and direct_url(each)
+        ]
         answers = await asyncio.gather(*(self._is_alive(each, direct_url(each)) for each in others))
         missed = self._missed
         self._missed = {
@@ -90,9 +92,9 @@ class Guard:
         }
         for each in others:
             if self._missed.get(each.key, 0) >= self._patience.get(each.key, _MISSES):
-                await self._doubt(beacon.id, each)
+                await self._suspect(beacon.id, each)
 
-    async def _doubt(self, beacon: str, silent: Endpoint) -> None:
+    async def _suspect(self, beacon: str, silent: Endpoint) -> None:
         del self._missed[silent.key]
         patience = self._patience.get(silent.key, _MISSES)
         self._patience[silent.key] = min(2 * patience, _MOST_MISSES)
@@ -159,7 +161,7 @@ class Heartbeats:
         self.started = True
         self._task.start()
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Read the beacon, and do what it asks for: a heartbeat that is due or was missed; a suspicion of others.
 
         Raises `ChainError`; that the endpoint is lost is told, not raised.
@@ -171,11 +173,11 @@ class Heartbeats:
         # The node may be behind, and show a beacon from before the last heartbeat.
         self._ttl, since = beacon.ttl_ms / 1000, self._clock() - self._beaten
         if replaced or (suspected and since > LOOK) or since >= self._ttl / _BEATS:
-            await self.beat(suspected=suspected)
+            await self.send_heartbeat(suspected=suspected)
         elif self._guard is not None:
-            await self._guard.look(beacon, round(self._clock() * 1000))
+            await self._guard.check_endpoints(beacon, round(self._clock() * 1000))
 
-    async def beat(self, *, suspected: bool = False) -> None:
+    async def send_heartbeat(self, *, suspected: bool = False) -> None:
         """Send a heartbeat now; `suspected` where the beacon says that nobody could reach this endpoint.
 
         Raises `ChainError`; that the endpoint is lost is told, not raised.
@@ -201,7 +203,7 @@ class Heartbeats:
         while not self.lost:
             await asyncio.sleep(pause)
             try:
-                await self.look()
+                await self.poll()
             except DtpError as error:
                 log.warning("no heartbeat at beacon %s: %s", self._beacon, error)
                 pause = min(2 * pause, _SELDOM)
@@ -209,7 +211,7 @@ class Heartbeats:
                 pause = interval
         self._task.retire()
 
-    async def endpoint(self) -> Endpoint | None:
+    async def read_endpoint(self) -> Endpoint | None:
         """The endpoint as the beacon has it now. Raises `ChainError`."""
         beacon = await self._chain.read(host.SCHEMA, Beacon, self._beacon)
         return next((each for each in beacon.endpoints if each.key == self._key), None)
@@ -217,7 +219,7 @@ class Heartbeats:
     async def withdraw(self) -> None:
         """Nobody is to be sent here any more. Raises `ChainError`."""
         # Another process may have taken it over a moment ago: its endpoint stays.
-        known = await self.endpoint()
+        known = await self.read_endpoint()
         if not self.lost and known is not None and known.generation == self.generation:
             program = Program()
             host.withdraw(program, self._beacon, self._operator, self._key)

@@ -206,7 +206,7 @@ class Beacon:
     ttl_ms: int
     endpoints: tuple[Endpoint, ...]
 
-    def fresh(self, now_ms: int) -> tuple[Endpoint, ...]:
+    def live_endpoints(self, now_ms: int) -> tuple[Endpoint, ...]:
         """The endpoints that are alive."""
         return tuple(each for each in self.endpoints if each.is_fresh(self.ttl_ms, now_ms))
 

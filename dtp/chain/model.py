@@ -175,7 +175,7 @@ class Executed:
     timestamp_ms: int | None = None
     balance_changes: tuple[BalanceChange, ...] = ()
 
-    def created(self, type: str = "") -> tuple[ObjectChange, ...]:
+    def created_objects(self, type: str = "") -> tuple[ObjectChange, ...]:
         """Objects that the transaction made, of `type` if given (without type arguments: of any)."""
         return tuple(
             change

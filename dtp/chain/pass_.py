@@ -59,13 +59,13 @@ class Account:
     drawn: int
     revoked: bool
 
-    def until(self, period_ms: int) -> int:
+    def end_of_last_period(self, period_ms: int) -> int:
         """The end of the last period: ms, or the first epoch that the pass isn't good for."""
         return self.start + self.periods * (period_ms or 1)
 
     def is_good(self, period_ms: int, now_ms: int, epoch: int) -> bool:
         """Whether the pass opens channels now."""
-        return not self.revoked and (now_ms if period_ms else epoch) < self.until(period_ms)
+        return not self.revoked and (now_ms if period_ms else epoch) < self.end_of_last_period(period_ms)
 
 
 @dataclass(frozen=True)

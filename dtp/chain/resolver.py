@@ -178,7 +178,7 @@ def live_endpoints(beacon: Beacon, now_ms: int) -> tuple[Endpoint, ...]:
     machine under an old and a new key) only the one of the highest generation. Those of weight 0 take traffic only
     when there is no other.
     """
-    fresh = beacon.fresh(now_ms)
+    fresh = beacon.live_endpoints(now_ms)
     chosen = [each for each in fresh if each.role == Role.ACTIVE] or list(fresh)
     newest: dict[str, int] = {}
     for each in chosen:
@@ -259,7 +259,7 @@ class HostState:
             f"host {self.host.id} has no service {name!r} (number {service_number(name)}); there are {there}"
         )
 
-    def service(self, name: str) -> tuple[int, Service]:
+    def open_service(self, name: str) -> tuple[int, Service]:
         """The same for a service that is open. Raises `ServiceMissing`, `ServiceClosed`."""
         number, found = self.find_service(name)
         if not found.open:
@@ -268,7 +268,7 @@ class HostState:
             )
         return number, found
 
-    def live(self, now: float) -> tuple[Endpoint, ...]:
+    def live_endpoints(self, now: float) -> tuple[Endpoint, ...]:
         """The endpoints that take traffic at local Unix time `now`. Raises `HostOffline` without any."""
         found = live_endpoints(self.beacon, self.now_ms(now))
         if not found:
@@ -281,10 +281,10 @@ class HostState:
             raise HostOffline(f"no endpoint of host {self.host.id} is alive ({last})")
         return found
 
-    def places(self, number: int, via: str, now: float) -> list[Place]:
+    def places_of(self, number: int, via: str, now: float) -> list[Place]:
         """Where to reach service `number`, by a `via` of `VIA`. Raises `HostOffline`, `PlaceUnknown`."""
         found = []
-        for each in self.live(now):
+        for each in self.live_endpoints(now):
             until = self.read + (each.seen_ms + self.beacon.ttl_ms - self.chain_ms) / 1000
             url = direct_url(each) if via != "pipe" else ""
             if url:
@@ -357,11 +357,11 @@ class HostDirectory:
         task = self._fetching.get(id)
         if task is None:
             task = self._fetching[id] = start_task(self._fetch(id, known), name=f"dtp-host-{id[:10]}")
-            task.add_done_callback(lambda done: self._fetched(id, done))
+            task.add_done_callback(lambda done: self._on_fetched(id, done))
         # Whoever gives up waiting must not take the answer away from the others.
         return await asyncio.shield(task)
 
-    def forget(self, host_object: Id) -> None:
+    def forget_host(self, host_object: Id) -> None:
         """Ask the chain again next time: what was remembered turned out to be old."""
         self._known.pop(canonical_id(host_object), None)
 
@@ -386,10 +386,10 @@ class HostDirectory:
             except ServiceMissing:
                 number = service_number(service)
         else:
-            number, _ = state.service(service)
-        return [self._dialling(place) for place in state.places(number, via, self._clock())]
+            number, _ = state.open_service(service)
+        return [self._dialable_place(place) for place in state.places_of(number, via, self._clock())]
 
-    def _dialling(self, place: Place) -> Place:
+    def _dialable_place(self, place: Place) -> Place:
         """Pipes are dialled with our client where it can sign, else by what the environment says."""
         client = self._client
         if not place.url.startswith("pipe:") or not isinstance(client, ChainClient) or client.signer is None:
@@ -405,7 +405,7 @@ class HostDirectory:
 
     # ------------------------------------------------------------------------------------------- underneath
 
-    def _fetched(self, id: str, done: asyncio.Task[HostState]) -> None:
+    def _on_fetched(self, id: str, done: asyncio.Task[HostState]) -> None:
         del self._fetching[id]
         if done.cancelled():
             return
@@ -420,7 +420,7 @@ class HostDirectory:
             self._known.popitem(last=False)
 
     async def _fetch(self, id: str, before: HostState | None) -> HostState:
-        async with self._opened() as chain:
+        async with self._open_client() as chain:
             found = await read_host(chain, id, beacon=before.host.beacon if before else "", clock=self._clock)
             self._tell_upgradable(chain)
             return found
@@ -445,7 +445,7 @@ class HostDirectory:
         )
 
     @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[ChainClient]:
+    async def _open_client(self) -> AsyncIterator[ChainClient]:
         if isinstance(self._client, ChainClient):
             yield self._client
             return

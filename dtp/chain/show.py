@@ -105,7 +105,7 @@ class Show:
             return 0
         return self.rate or self.pot // (self.slots - self.posted)
 
-    def value(self, share: ShowShare) -> int:
+    def unspent_of(self, share: ShowShare) -> int:
         """Return what is unspent of a share of this show."""
         if share.round != self.round or not self.shares:
             return 0

@@ -175,7 +175,7 @@ class Schema:
         self._names = {cls: str(name) for name, cls in classes.items()}
         waiting = {str(name): (cls, fields[name]) for name, cls in classes.items()}
         while waiting:  # a struct's parts come before it
-            ready = [name for name, (_, parts) in waiting.items() if not self._missing(parts, waiting)]
+            ready = [name for name, (_, parts) in waiting.items() if not self._misses_parts(parts, waiting)]
             if not ready:
                 raise TypeError(f"structs of {module} without a dataclass for a part: {sorted(waiting)}")
             for name in ready:
@@ -184,7 +184,7 @@ class Schema:
                     cls, **{_python_name(part): _codec(_parse(kind), self._lookup) for part, kind in parts}
                 )
 
-    def _missing(self, parts: tuple[tuple[str, str], ...], waiting: Mapping[str, Any]) -> bool:
+    def _misses_parts(self, parts: tuple[tuple[str, str], ...], waiting: Mapping[str, Any]) -> bool:
         return any(re.search(rf"\b{self.module}::{name}\b", kind) for name in waiting for _, kind in parts)
 
     def _lookup(self, tag: TypeTag) -> Codec[Any] | None:
@@ -195,7 +195,7 @@ class Schema:
                 return schema._codecs[tag.name]
         return None
 
-    def path(self, cls: type[Any]) -> str:
+    def path_of(self, cls: type[Any]) -> str:
         """`module::Struct`."""
         return f"{self.module}::{self._names[cls]}"
 
@@ -205,7 +205,7 @@ class Schema:
             value: T = self._codecs[self._names[cls]].decode(contents)
         except (BcsError, SuiNameError) as fault:
             raise MalformedObject(
-                f"the bytes are no {self.path(cls)} of this release ({fault}): another version of the package?"
+                f"the bytes are no {self.path_of(cls)} of this release ({fault}): another version of the package?"
             ) from fault
         return value
 
@@ -214,7 +214,9 @@ class Schema:
         try:
             return self._codecs[self._names[type(value)]].encode(value)
         except LocalError as fault:
-            raise ProgramError(f"{value!r} can't be written as {self.path(type(value))}: {fault}") from fault
+            raise ProgramError(
+                f"{value!r} can't be written as {self.path_of(type(value))}: {fault}"
+            ) from fault
 
     def classes(self) -> Mapping[type[Any], str]:
         """The dataclasses, with the names of their structs."""

@@ -112,7 +112,7 @@ async def split_gas(chain: ChainClient, coins: int, amount: int, signed: Signed 
     program = Program()
     program.transfer(list(program.split(program.gas, [amount] * coins)), chain.address)
     executed = await chain.execute(program, signed=signed)
-    made = {change.id for change in executed.created(canonical_type("0x2::coin::Coin"))}
+    made = {change.id for change in executed.created_objects(canonical_type("0x2::coin::Coin"))}
     chain.use_gas_coins(each for each in executed.objects.values() if each.id in made)
 
 

@@ -79,7 +79,7 @@ async def _cat(
     if network is not None:
         psk, resolvers = network.psk, (StaticResolver(), HostResolver(), NearbyResolver(network))
     dial = payment.connect(address, identity=identity.load_or_make(), psk=psk, resolvers=resolvers)
-    with payment.accounted() as used:
+    with payment.report_costs() as used:
         async with dial as connection, _telling(connection):
             used.append(connection)
             await _exchange(await _open(connection))

@@ -30,7 +30,7 @@ def info(account: Account) -> None:
     async def work(client: ChainClient) -> dict[str, Any]:
         info = await client.service_info()
         epoch = await client.epoch()
-        packages = {each.package: each.id for each in client.deployments.all()}
+        packages = {each.package: each.id for each in client.deployments.list_all()}
         return {**record_of(info), "gas_price": epoch.gas_price, "packages": packages}
 
     record = account.run(work, signing=False)
@@ -98,7 +98,7 @@ def events(
         follower = EventFollower(client, _filters(client, types), cursor=known, start=begin)
         if store is not None:
             store.save(await follower.begin())
-        async for found in follower if follow else follower.past():
+        async for found in follower if follow else follower.past_events():
             _print_event(client, found)
             if store is not None:
                 store.save(found.cursor)
@@ -113,7 +113,7 @@ def _filters(client: ChainClient, types: tuple[str, ...]) -> list[str]:
     from dtp.chain.errors import PackageNotPublished
 
     if not types:
-        known = [each.original_id for each in client.deployments.all()]
+        known = [each.original_id for each in client.deployments.list_all()]
         if not known:
             raise PackageNotPublished(
                 f"no package of dtp is known on {client.network.name}: publish them ('dtp move publish'), "

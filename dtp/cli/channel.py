@@ -79,8 +79,8 @@ def list_channels(vouchers: Vouchers, account: Account) -> None:
         from dtp.pay.server.cashier import read_channels
 
         with vouchers.open() as stores:
-            bought = {each.channel: each for each in stores.bought.bought()}
-            sold = {each.channel for each in stores.sold.sold()}
+            bought = {each.channel: each for each in stores.bought.bought_channels()}
+            sold = {each.channel for each in stores.sold.sold_lanes()}
             found = await read_channels(chain, [*bought, *sold])
             return [
                 summary_of(stores, id, found.get(id), "pays" if id in bought else "is paid", bought.get(id))
@@ -104,10 +104,10 @@ def show(id: str, vouchers: Vouchers, account: Account) -> None:
     async def work(chain: ChainClient) -> dict[str, Any]:
         found = await _read(chain, id)
         with vouchers.open() as stores:
-            ours = (lane for _, lane in stores.bought.lanes(found.id))
+            ours = (lane for _, lane in stores.bought.payer_lanes(found.id))
             vouched = {
                 **{lane.lane: lane.newest for lane in ours if lane.newest is not None},
-                **{each.lane: each.newest for each in stores.sold.sold(found.id)},
+                **{each.lane: each.newest for each in stores.sold.sold_lanes(found.id)},
             }
         return {
             **record_of(found),
@@ -143,7 +143,7 @@ def claim(id: str | None, vouchers: Vouchers, account: Account) -> None:
             async with _journal(stores.sold) as journal:
                 cashier = Cashier(chain, journal, clock.now_ms)
                 named = None if wanted is None else await cashier.view_of(wanted)
-                views = await cashier.views() if wanted is None else [] if named is None else [named]
+                views = await cashier.channel_views() if wanted is None else [] if named is None else [named]
             if wanted is not None and not views:
                 raise NoVoucher(
                     f"no voucher of {wanted} is here: 'dtp channel list' shows the channels that pay you"
@@ -440,7 +440,7 @@ def watch(every: float, once: bool, vouchers: Vouchers, account: Account) -> Non
                             cashier = Cashier(chain, journal, clock.now_ms, on_failed=_print_failed)
                             _print_watching(every, once)
                         cashier.journal = journal
-                        for paid in await cashier.look():
+                        for paid in await cashier.poll():
                             _print_paid("claimed", paid)
                     await _finish_ours(chain, stores.bought)
             except DtpError as fault:  # nodes, disks, files and money for gas go and come back
@@ -466,7 +466,7 @@ async def _check_watching(chain: ChainClient, journal: Journal[VoucherStore]) ->
         if isinstance(fault, PackageNotPublished):  # which says what to do, with the package's id
             unknown.append(fault)
 
-    channels = sorted({each.channel for each in await journal.run(lambda store: store.sold())})
+    channels = sorted({each.channel for each in await journal.run(lambda store: store.sold_lanes())})
     found = await read_channels(chain, channels, note)
     if unknown and not found:
         raise unknown[0]
@@ -510,7 +510,7 @@ async def _finish_ours(chain: ChainClient, store: Store) -> None:
 async def _on_their_way(chain: ChainClient, store: Store, *states: str) -> list[Bought]:
     """Our channels in one of the states, of this chain: that it doesn't know another one's means nothing."""
     await chain.connect()  # before that the chain's id isn't known
-    return [each for each in store.bought() if each.chain == chain.chain_id and each.state in states]
+    return [each for each in store.bought_channels() if each.chain == chain.chain_id and each.state in states]
 
 
 class _ChainTime:
@@ -568,7 +568,7 @@ async def _read_open(chain: ChainClient, store: Store, id: str) -> Channel | Non
     try:
         return await _read(chain, id)
     except ObjectMissing:
-        known = store.bought(canonical_id(id))
+        known = store.bought_channels(canonical_id(id))
         if not any(each.state == "closed" for each in known):
             raise
     record = {"event": "over", "channel": known[0].channel}

@@ -51,7 +51,7 @@ def history(by: str, vouchers: Vouchers) -> None:
     with vouchers.open() as stores:
         rows = _sums(stores.bought, _BY[by], _day if by == "day" else lambda _: None)
         total = _sums(stores.bought, lambda _: "total", lambda _: "total")
-        unknown = len([each for each in stores.bought.unsettled() if each.purpose == "pay"])
+        unknown = len([each for each in stores.bought.unsettled_transactions() if each.purpose == "pay"])
     record = {
         by: [_record(each) | {by: name} for name, each in rows],
         "total": [_record(each) for _, each in total],
@@ -89,7 +89,7 @@ def _sums(
             gas_mist=sums.gas_mist + one.gas_mist,
         )
 
-    for bought in store.bought():
+    for bought in store.bought_channels():
         add(name_of(bought), _spent(store, bought))
     for at_ms, gas in store.spent_beside("pay"):
         add(failed_name_of(at_ms), _Spent(SUI_COIN, gas_mist=gas))
@@ -97,11 +97,11 @@ def _sums(
 
 
 def _spent(store: Store, bought: Bought) -> _Spent:
-    moved = store.deposits(bought.channel)
+    moved = store.deposit_sums(bought.channel)
     deposited = sum(each for each in moved if each > 0)
     came_back = -sum(each for each in moved if each < 0)
     vouched = sum(
-        lane.newest.voucher.amount for _, lane in store.lanes(bought.channel) if lane.newest is not None
+        lane.newest.voucher.amount for _, lane in store.payer_lanes(bought.channel) if lane.newest is not None
     )
     paid = deposited - came_back if bought.state == "closed" else vouched
     return _Spent(bought.coin, 1, deposited, came_back, paid, bought.gas)

@@ -39,7 +39,9 @@ _SUMS = frozenset(
 def summary_of(
     stores: Stores, id: str, found: Channel | None, role: str, ours: Bought | None = None
 ) -> dict[str, Any]:
-    lanes = [lane for _, lane in stores.bought.lanes(id)] if role == "pays" else stores.sold.sold(id)
+    lanes = (
+        [lane for _, lane in stores.bought.payer_lanes(id)] if role == "pays" else stores.sold.sold_lanes(id)
+    )
     vouched = sum(each.newest.voucher.amount for each in lanes if each.newest is not None)
     if found is None:
         return {"channel": id, "role": role, "state": "unknown", "vouched": vouched}

@@ -69,7 +69,7 @@ class Commands(Program):
     program = "dtpd"
     exit_codes = EXIT_CODES
 
-    def report(self, error: DtpError, ctx: click.Context) -> int:
+    def report_error(self, error: DtpError, ctx: click.Context) -> int:
         """Say what went wrong, and return the exit code for it."""
         status = _exit_code(error, ctx)
         if isinstance(error, ConfigMistakes):

@@ -92,10 +92,10 @@ async def _demo(size: int, file: Path | None, carrier: str, paid: bool) -> None:
         server, client = Identity.generate(), Identity.generate()
         server.save(folder / "server.pem")
         async with _receiver(folder, carrier, client) as receiver:
-            address = (await receiver.event("listening"))["address"]
+            address = (await receiver.next_event("listening"))["address"]
             sent, facts = await _send(address, file, client)
-            received = await receiver.event("received")
-            await receiver.end()
+            received = await receiver.next_event("received")
+            await receiver.wait_ended()
         stored = await asyncio.to_thread(_sha256, Path(received["path"]))
         _report(sent, facts, received, stored, receiver.pid)
 
@@ -165,7 +165,7 @@ class _Receiver:
         self._process, self._log = process, log
         self.pid = process.pid
 
-    async def event(self, name: str) -> dict[str, Any]:
+    async def next_event(self, name: str) -> dict[str, Any]:
         """The next event of this name. `DemoFailed` when the process ends before."""
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
@@ -174,7 +174,7 @@ class _Receiver:
                 return record
         raise DemoFailed(f"the receiving process ended: {self._log.read_text().strip() or 'it said nothing'}")
 
-    async def end(self) -> None:
+    async def wait_ended(self) -> None:
         """Wait until it has ended by itself. `DemoFailed` when it takes too long, or failed."""
         try:
             async with asyncio.timeout(_PATIENCE):

@@ -51,7 +51,7 @@ class Program(Group):
         try:
             return super().invoke(ctx)
         except DtpError as error:
-            ctx.exit(self.report(error, ctx))
+            ctx.exit(self.report_error(error, ctx))
         except click.UsageError as error:
             if not json:
                 raise
@@ -71,7 +71,7 @@ class Program(Group):
                 ctx.exit(output.EXIT_USAGE)
             ctx.exit(output.EXIT_INTERRUPTED)
 
-    def report(self, error: DtpError, ctx: click.Context) -> int:
+    def report_error(self, error: DtpError, ctx: click.Context) -> int:
         """Say what went wrong, and return the exit code for it."""
         status = output.exit_code(error)
         output.print_error(error, ctx, self.program, status)

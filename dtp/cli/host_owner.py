@@ -82,7 +82,7 @@ def operator(
             sum_of |= module.Rights[each.upper()]
         program.transfer([module.new_operator(program, found.id, cap, sum_of)], whom)
         executed = await chain.execute(program)
-        (made,) = executed.created(chain.type_of(module.SCHEMA, module.OpCap))
+        (made,) = executed.created_objects(chain.type_of(module.SCHEMA, module.OpCap))
         record = {"host": found.id, "operator": whom, "operator_cap": made.id, "rights": sorted({*named})}
         return {**record, "revoked_others": revoke_others, **executed_record(executed)}
 

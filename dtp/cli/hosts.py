@@ -53,7 +53,7 @@ def create(ttl: int, operator: str | None, account: Account) -> None:
         (made,) = chain.events_in(executed, module.SCHEMA, module.HostCreated)
         note_made(chain, made.host)
         caps = {
-            name: [change.id for change in executed.created(chain.type_of(module.SCHEMA, cls))]
+            name: [change.id for change in executed.created_objects(chain.type_of(module.SCHEMA, cls))]
             for name, cls in (("cap", module.HostCap), ("operator_cap", module.OpCap))
         }
         return {
@@ -87,7 +87,7 @@ def show(host_id: str | None, account: Account) -> None:
         }
         # The chain's time counts; where nothing happens its newest checkpoint is old.
         now = max(int(time.time() * 1000), (await chain.service_info()).timestamp_ms or 0)
-        fresh = {each.key for each in beacon.fresh(now)}
+        fresh = {each.key for each in beacon.live_endpoints(now)}
         endpoints = [{**_endpoint_record(each), "fresh": each.key in fresh} for each in beacon.endpoints]
         names = {number: usual_name(number, chain.deployments.services) for number in found.services}
         services = {

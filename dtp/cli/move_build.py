@@ -77,11 +77,11 @@ class Checkout:
         """The packages that are built, sorted: folders of `move/` with a manifest."""
         return tuple(sorted(path.parent.name for path in self.move.glob("*/Move.toml")))
 
-    def shipped(self, name: str) -> Path:
+    def compiled_path(self, name: str) -> Path:
         """Where the package's compiled form is kept."""
         return self.root / PACKAGES / f"{name}.json"
 
-    def names(self, name: str) -> Path:
+    def bindings_path(self, name: str) -> Path:
         """The folder where the package's names for Python are kept."""
         return self.root / PACKAGES / f"{name}_names"
 
@@ -189,10 +189,10 @@ def render(package: MovePackage) -> str:
 
 def write_package(checkout: Checkout, package: MovePackage) -> list[Path]:
     """Write JSON and names; returns the files that changed."""
-    folder, changed = checkout.names(package.name), []
+    folder, changed = checkout.bindings_path(package.name), []
     folder.mkdir(exist_ok=True)
     names = {folder / name: text for name, text in names_files(package).items()}
-    for path, text in {checkout.shipped(package.name): render(package), **names}.items():
+    for path, text in {checkout.compiled_path(package.name): render(package), **names}.items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
             changed.append(path)
@@ -253,12 +253,12 @@ def _relative(checkout: Checkout, path: Path) -> str:
 
 def _stale(checkout: Checkout, package: MovePackage) -> Iterator[Finding]:
     remedy = "run `dtp move build`"
-    path = checkout.shipped(package.name)
+    path = checkout.compiled_path(package.name)
     if not path.exists():
         yield Finding(_relative(checkout, path), "is missing", remedy)
     elif path.read_text(encoding="utf-8") != render(package):
         yield Finding(_relative(checkout, path), f"is stale: {_difference(path, package)}", remedy)
-    folder = checkout.names(package.name)
+    folder = checkout.bindings_path(package.name)
     if {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.py")} != names_files(package):
         yield Finding(_relative(checkout, folder), "isn't what the bytecode gives", remedy)
 

@@ -70,7 +70,7 @@ class _Play:
     cap: str = ""
     op: str = ""
 
-    async def note(self, chain: ChainClient, program: Program, note: str = "") -> Executed:
+    async def execute_noted(self, chain: ChainClient, program: Program, note: str = "") -> Executed:
         """Execute a program and note its row."""
         executed = await chain.execute(program)
         calls = [
@@ -81,7 +81,7 @@ class _Play:
         self.rows.append(Row(tuple(dict.fromkeys(calls)), note, executed.gas))
         return executed
 
-    async def do(
+    async def call_function(
         self, chain: ChainClient, build: Callable[..., Any], *arguments: Any, about: str = "", **more: Any
     ) -> Executed:
         """A transaction of one function; what it returns goes to the sender."""
@@ -89,7 +89,7 @@ class _Play:
         returned = build(program, *arguments, **more)
         if returned is not None:
             program.transfer([returned], chain.address)
-        return await self.note(chain, program, about)
+        return await self.execute_noted(chain, program, about)
 
     async def pay(
         self,
@@ -107,9 +107,9 @@ class _Play:
         returned = build(program, *arguments, money, **more)
         if then is not None:
             then(program, returned)
-        return await self.note(chain, program, about)
+        return await self.execute_noted(chain, program, about)
 
-    def voucher(self, id: str, sequence: int, amount: int, preimage: bytes = b"") -> tuple[Any, ...]:
+    def make_voucher(self, id: str, sequence: int, amount: int, preimage: bytes = b"") -> tuple[Any, ...]:
         """A voucher, its signature and its preimage."""
         hashed = hashlib.sha256(preimage).digest() if preimage else None
         made = channel.Voucher(id, 0, sequence, amount, amount // 1000, 0, hash_lock=hashed)
@@ -118,12 +118,12 @@ class _Play:
     async def open_channel(self, about: str = "with a deposit") -> str:
         """A channel of the client to service 1."""
         program = Program()
-        opened = (self.host, self.beacon, 1, await self.revision(), 1_000_000)
+        opened = (self.host, self.beacon, 1, await self.terms_revision(), 1_000_000)
         channel.open_and_share(program, *opened, self.lane.public_key)
-        executed = await self.note(self.client, program, about)
+        executed = await self.execute_noted(self.client, program, about)
         return self.client.events_in(executed, channel.SCHEMA, channel.ChannelOpened)[0].channel
 
-    async def revision(self) -> int:
+    async def terms_revision(self) -> int:
         """The terms' revision of service 1."""
         found = await self.client.read(host.SCHEMA, host.Host, self.host)
         return found.services[1].terms.revision
@@ -171,34 +171,36 @@ async def _host(play: _Play) -> None:
     chain = play.owner
     program = Program()
     host.create(program, chain.address, ttl_ms=_DAY, operator=chain.address)
-    executed = await play.note(chain, program, "with a cap for the operator")
+    executed = await play.execute_noted(chain, program, "with a cap for the operator")
     made = chain.events_in(executed, host.SCHEMA, host.HostCreated)[0]
     play.host, play.beacon = made.host, made.beacon
     (cap,) = await chain.owned(host.SCHEMA, host.HostCap, chain.address)
     (op,) = await chain.owned(host.SCHEMA, host.OpCap, chain.address)
     play.cap, play.op = cap.id, op.id
     owned = (play.host, play.cap)
-    await play.do(chain, host.add_service, *owned, 1, _TERMS)
-    await play.do(chain, host.set_open, *owned, 1, True)
-    await play.do(chain, host.set_terms, *owned, 1, _TERMS)
-    await play.do(chain, host.set_mode, *owned, 1, host.Mode.OPEN)
+    await play.call_function(chain, host.add_service, *owned, 1, _TERMS)
+    await play.call_function(chain, host.set_open, *owned, 1, True)
+    await play.call_function(chain, host.set_terms, *owned, 1, _TERMS)
+    await play.call_function(chain, host.set_mode, *owned, 1, host.Mode.OPEN)
     limit = host.RateLimit(host.Rate(1_000_000, 100), host.Rate(1_000, 1_000_000))
-    await play.do(chain, host.set_limits, *owned, 1, limit, 0, 10)
-    await play.do(chain, host.set_owner, *owned, chain.address)
-    await play.do(chain, host.set_ttl, play.beacon, play.cap, _DAY)
+    await play.call_function(chain, host.set_limits, *owned, 1, limit, 0, 10)
+    await play.call_function(chain, host.set_owner, *owned, chain.address)
+    await play.call_function(chain, host.set_ttl, play.beacon, play.cap, _DAY)
     hint = b"dtp+tcp://203.0.113.7:9000"
-    await play.do(chain, host.enroll, play.beacon, play.op, _ENDPOINT, hint=hint)
-    await play.do(
+    await play.call_function(chain, host.enroll, play.beacon, play.op, _ENDPOINT, hint=hint)
+    await play.call_function(
         chain, host.configure, play.beacon, play.op, _ENDPOINT, weight=2, role=host.Role.ACTIVE, hint=hint
     )
-    await play.do(chain, host.heartbeat, play.beacon, play.op, _ENDPOINT, 1, 7)
+    await play.call_function(chain, host.heartbeat, play.beacon, play.op, _ENDPOINT, 1, 7)
     beacon = await chain.read(host.SCHEMA, host.Beacon, play.beacon)
-    await play.do(chain, host.suspect, play.beacon, play.op, beacon.endpoints[0])
-    await play.do(chain, host.heartbeat, play.beacon, play.op, _ENDPOINT, 1, 7, about="behind a suspicion")
+    await play.call_function(chain, host.suspect, play.beacon, play.op, beacon.endpoints[0])
+    await play.call_function(
+        chain, host.heartbeat, play.beacon, play.op, _ENDPOINT, 1, 7, about="behind a suspicion"
+    )
     address = "0x" + "5" * 64
     for add, remove in ((host.allow, host.disallow), (host.deny, host.undeny)):
-        await play.do(chain, add, play.host, play.op, [address], about="one address")
-        await play.do(chain, remove, play.host, play.op, [address], about="one address")
+        await play.call_function(chain, add, play.host, play.op, [address], about="one address")
+        await play.call_function(chain, remove, play.host, play.op, [address], about="one address")
 
 
 async def _passes(play: _Play) -> None:
@@ -206,9 +208,9 @@ async def _passes(play: _Play) -> None:
     program = Program()
     plan = pass_.new_plan(program, play.host, play.cap, 1, price=1000, period_ms=60_000)
     pass_.share(program, plan)
-    executed = await play.note(owner, program)
+    executed = await play.execute_noted(owner, program)
     id = owner.events_in(executed, pass_.SCHEMA, pass_.PlanCreated)[0].plan
-    await play.do(owner, pass_.set_on_sale, id, play.cap, True)
+    await play.call_function(owner, pass_.set_on_sale, id, play.cap, True)
 
     def buy(program: Program, money: Any) -> Any:
         return pass_.buy(program, id, play.host, money, 3)
@@ -222,55 +224,65 @@ async def _passes(play: _Play) -> None:
     await play.pay(client, 1000, lambda program, money: pass_.renew(program, id, play.host, first, money, 1))
     program = Program()
     opened = channel.open_with_pass(
-        program, play.host, play.beacon, id, first, await play.revision(), play.lane.public_key
+        program, play.host, play.beacon, id, first, await play.terms_revision(), play.lane.public_key
     )
     channel.share(program, opened)
-    await play.note(client, program)
+    await play.execute_noted(client, program)
     play.advance(60_000)
-    await play.do(owner, pass_.draw, id, play.cap, [first], about="one pass")
-    await play.do(client, pass_.cancel, id, first)
-    await play.do(owner, pass_.revoke, id, play.host, play.op, second)
+    await play.call_function(owner, pass_.draw, id, play.cap, [first], about="one pass")
+    await play.call_function(client, pass_.cancel, id, first)
+    await play.call_function(owner, pass_.revoke, id, play.host, play.op, second)
     third = client.events_in(
         await play.pay(client, 3000, buy, then=pass_.keep, about="another"), pass_.SCHEMA, pass_.PassPaid
     )[0].pass_
-    await play.do(owner, pass_.revoke_as_owner, id, play.cap, third)
-    await play.do(client, pass_.destroy, id, third, about="a revoked one")
-    await play.do(owner, host.deny, play.host, play.op, [client.address], about="again, of the client")
-    await play.do(client, pass_.cancel_refused, id, play.host, first)
-    await play.do(owner, host.undeny, play.host, play.op, [client.address], about="again, of the client")
+    await play.call_function(owner, pass_.revoke_as_owner, id, play.cap, third)
+    await play.call_function(client, pass_.destroy, id, third, about="a revoked one")
+    await play.call_function(
+        owner, host.deny, play.host, play.op, [client.address], about="again, of the client"
+    )
+    await play.call_function(client, pass_.cancel_refused, id, play.host, first)
+    await play.call_function(
+        owner, host.undeny, play.host, play.op, [client.address], about="again, of the client"
+    )
     play.advance(600_000)
-    await play.do(client, pass_.destroy, id, first)
-    await play.do(owner, pass_.set_on_sale, id, play.cap, False, about="off")
-    await play.do(owner, pass_.forget, id, play.cap, [second], about="one pass")
-    await play.do(owner, pass_.retire, id, play.cap)
-    await play.do(client, pass_.discard, second)
+    await play.call_function(client, pass_.destroy, id, first)
+    await play.call_function(owner, pass_.set_on_sale, id, play.cap, False, about="off")
+    await play.call_function(owner, pass_.forget, id, play.cap, [second], about="one pass")
+    await play.call_function(owner, pass_.retire, id, play.cap)
+    await play.call_function(client, pass_.discard, second)
 
 
 async def _channels(play: _Play) -> None:
     owner, client = play.owner, play.client
     id = await play.open_channel()
-    await play.do(owner, channel.claim, *play.voucher(id, 1, 1000), about="the first of a channel")
-    await play.do(owner, channel.claim, *play.voucher(id, 2, 2000), about="a later one")
-    await play.do(owner, channel.claim_for, *play.voucher(id, 3, 3000), about="pays the server's address")
-    await play.do(client, channel.claim_for, *play.voucher(id, 4, 4000, b"s" * 32), about="with a preimage")
+    await play.call_function(
+        owner, channel.claim, *play.make_voucher(id, 1, 1000), about="the first of a channel"
+    )
+    await play.call_function(owner, channel.claim, *play.make_voucher(id, 2, 2000), about="a later one")
+    await play.call_function(
+        owner, channel.claim_for, *play.make_voucher(id, 3, 3000), about="pays the server's address"
+    )
+    await play.call_function(
+        client, channel.claim_for, *play.make_voucher(id, 4, 4000, b"s" * 32), about="with a preimage"
+    )
     await play.pay(client, 500, lambda program, money: channel.top_up(program, id, money))
-    await play.do(client, channel.add_lane, id, b"l" * 32)
-    await play.do(client, channel.rotate_lane, id, 1, b"m" * 32)
-    await play.do(client, channel.pay_owed, id, about="nothing owed")
-    await play.do(client, channel.request_close, id)
+    await play.call_function(client, channel.add_lane, id, b"l" * 32)
+    await play.call_function(client, channel.rotate_lane, id, 1, b"m" * 32)
+    await play.call_function(client, channel.pay_owed, id, about="nothing owed")
+    await play.call_function(client, channel.request_close, id)
     play.advance(_TERMS.claim_ms)
-    await play.do(owner, channel.finalize, id)
-    await play.do(client, channel.destroy, id)
+    await play.call_function(owner, channel.finalize, id)
+    await play.call_function(client, channel.destroy, id)
     agreed = await play.open_channel("again")
     agreement = channel.Agreement(agreed, 400_000, play.now_ms() + _DAY)
     key = KeySigner(Scheme.ED25519, bytes([2]) * 32)
     signature = key.sign_statement(channel.agreement_bytes(agreement))
-    await play.do(owner, channel.close_agreed, agreement, key.public_key, signature)
-    await play.do(owner, channel.release, await play.open_channel("again"))
+    await play.call_function(owner, channel.close_agreed, agreement, key.public_key, signature)
+    await play.call_function(owner, channel.release, await play.open_channel("again"))
     idle = await play.open_channel("again")
     play.advance(_TERMS.idle_ms)
-    await play.do(owner, channel.request_close, idle, about="idle, by anyone")
-    await play.do(owner, host.heartbeat, play.beacon, play.op, _ENDPOINT, 1, 7, about="again")
+    await play.call_function(owner, channel.request_close, idle, about="idle, by anyone")
+    await play.call_function(owner, host.heartbeat, play.beacon, play.op, _ENDPOINT, 1, 7, about="again")
 
 
 async def _pipes(play: _Play) -> None:
@@ -285,20 +297,22 @@ async def _pipes(play: _Play) -> None:
         sender, receiver = (owner, client) if bearer is host.Bearer.CLIENT else (client, owner)
         program = Program()
         pipe.keep(program, pipe.open(program, id))
-        await play.note(sender, program, f"by the {'server' if sender is owner else 'client'}")
+        await play.execute_noted(sender, program, f"by the {'server' if sender is owner else 'client'}")
         (held,) = await sender.owned(pipe.SCHEMA, pipe.Pipe, sender.address)
         for size, about in ((100, "100 B"), (1024, "1 KiB"), (16 * 1024, "16 KiB"), (64 * 1024, "64 KiB")):
             if bearer is host.Bearer.CLIENT:
-                await play.do(sender, pipe.send, held.id, id, play.host, bytes(size), about=about)
-        await play.do(sender, pipe.send, held.id, id, play.host, bytes(100), about="again, 100 B")
-        await play.do(receiver, pipe.ack, id, 0, 1)
-        await play.do(client, channel.claim_for, *play.voucher(id, 1, 10_000), about="after frames")
+                await play.call_function(sender, pipe.send, held.id, id, play.host, bytes(size), about=about)
+        await play.call_function(sender, pipe.send, held.id, id, play.host, bytes(100), about="again, 100 B")
+        await play.call_function(receiver, pipe.ack, id, 0, 1)
+        await play.call_function(
+            client, channel.claim_for, *play.make_voucher(id, 1, 10_000), about="after frames"
+        )
         settle = pipe.collect_credit if bearer is host.Bearer.CLIENT else pipe.charge_credit
-        await play.do(sender, settle, held.id, id)
+        await play.call_function(sender, settle, held.id, id)
         if bearer is host.Bearer.CLIENT:
-            await play.do(sender, pipe.close, held.id, id)
+            await play.call_function(sender, pipe.close, held.id, id)
         else:
-            await play.do(sender, pipe.destroy, held.id)
+            await play.call_function(sender, pipe.destroy, held.id)
     await play.pay(
         client,
         10,
@@ -325,11 +339,11 @@ async def _locks(play: _Play) -> None:
         )[0].lock
         for build, about in ((by_hash, ""), (by_key, ""), (by_hash, "again"))
     ]
-    await play.do(other, lock.claim_by_preimage, first, secret)
+    await play.call_function(other, lock.claim_by_preimage, first, secret)
     signature = key.sign_statement(lock.release_bytes(lock.Release(second, other.address)))
-    await play.do(other, lock.claim_by_key, second, other.address, signature)
+    await play.call_function(other, lock.claim_by_key, second, other.address, signature)
     play.advance(200_000)
-    await play.do(other, lock.refund, third)
+    await play.call_function(other, lock.refund, third)
 
 
 async def _cards(play: _Play) -> None:
@@ -351,20 +365,24 @@ async def _cards(play: _Play) -> None:
         return key.sign_statement(card.wallet_bytes(statement))
 
     said = key.sign_statement(card.statement_bytes(card.Statement(directory, account, 1, 1, contents)))
-    await play.do(chain, card.publish, directory, first, (), contents, said, about="two devices, a mailbox")
+    await play.call_function(
+        chain, card.publish, directory, first, (), contents, said, about="two devices, a mailbox"
+    )
     id = (await found()).id
     said = key.sign_statement(card.statement_bytes((await found()).next_statement(contents)))
-    await play.do(chain, card.update, id, contents, said, about="two devices, a mailbox")
-    await play.do(wallet, card.link_wallet, directory, id, await wallet_signature(True))
+    await play.call_function(chain, card.update, id, contents, said, about="two devices, a mailbox")
+    await play.call_function(wallet, card.link_wallet, directory, id, await wallet_signature(True))
     lost = await wallet_signature(False)
-    await play.do(chain, card.unlink_lost_wallet, directory, id, wallet.address, lost)
-    await play.do(wallet, card.link_wallet, directory, id, await wallet_signature(True), about="again")
-    await play.do(wallet, card.unlink_wallet, directory, id)
+    await play.call_function(chain, card.unlink_lost_wallet, directory, id, wallet.address, lost)
+    await play.call_function(
+        wallet, card.link_wallet, directory, id, await wallet_signature(True), about="again"
+    )
+    await play.call_function(wallet, card.unlink_wallet, directory, id)
     message = rotation_message(account, 2, next_key.public_key, next_recovery.public_key)
     turn = (next_key.public_key, next_recovery.public_key, recovery.sign_statement(message))
-    await play.do(chain, card.rotate, id, card.PublishedRotation(*turn))
+    await play.call_function(chain, card.rotate, id, card.PublishedRotation(*turn))
     end = card.end_bytes(card.EndStatement(directory, account, 2))
-    await play.do(chain, card.revoke, id, next_recovery.sign_statement(end))
+    await play.call_function(chain, card.revoke, id, next_recovery.sign_statement(end))
 
 
 async def _new_show(play: _Play, build: Callable[..., Any], **terms: Any) -> show.ShowCreated:
@@ -372,7 +390,7 @@ async def _new_show(play: _Play, build: Callable[..., Any], **terms: Any) -> sho
     made, cap = build(program, _ENDPOINT, slot_ms=1_000, hint="dtp://radio", **terms)
     show.share(program, made)
     program.transfer([cap], play.owner.address)
-    executed = await play.note(play.owner, program)
+    executed = await play.execute_noted(play.owner, program)
     return play.owner.events_in(executed, show.SCHEMA, show.ShowCreated)[0]
 
 
@@ -380,14 +398,14 @@ async def _pay_show(play: _Play, build: Callable[..., Any], id: str, amount: int
     program = Program()
     (money,) = program.split(program.gas, [amount])
     program.transfer([build(program, id, money)], play.client.address)
-    executed = await play.note(play.client, program, about)
+    executed = await play.execute_noted(play.client, program, about)
     return play.client.events_in(executed, show.SCHEMA, show.Contributed)[0].share
 
 
 async def _take_money(play: _Play, chain: ChainClient, build: Callable[..., Any], *arguments: str) -> None:
     program = Program()
     program.transfer([build(program, *arguments)], chain.address)
-    await play.note(chain, program)
+    await play.execute_noted(chain, program)
 
 
 async def _shows(play: _Play) -> None:
@@ -399,41 +417,41 @@ async def _shows(play: _Play) -> None:
     for slots in (1, 10):
         play.advance(slots * 1_000)
         hashes = [bytes([number]) * 32 for number in range(slots)]
-        await play.do(producer, show.post, *ours, hashes, about=f"slots: {slots}")
-    await play.do(producer, show.set_hint, *ours, "dtp://radio")
+        await play.call_function(producer, show.post, *ours, hashes, about=f"slots: {slots}")
+    await play.call_function(producer, show.set_hint, *ours, "dtp://radio")
     program = Program()
     (tip,) = program.split(program.gas, [100])
     show.ask(program, radio.show, show.Kind.REQUEST, tip, b"?" * 140)
-    await play.note(listener, program, "140 bytes")
+    await play.execute_noted(listener, program, "140 bytes")
     program = Program()
     (more,) = program.split(program.gas, [5])
     show.raise_(program, radio.show, 0, more)
-    await play.note(listener, program)
-    await play.do(listener, show.leave, radio.show, held)
+    await play.execute_noted(listener, program)
+    await play.call_function(listener, show.leave, radio.show, held)
     play.advance(20_000)
     await _take_money(play, listener, show.take_back, radio.show, held)
     await _take_money(play, producer, show.collect, *ours)
-    await play.do(producer, show.end, *ours)
+    await play.call_function(producer, show.end, *ours)
     terms = {"slots": 100, "ticket_price": 500, "fewest": 2, "start_by_ms": play.now_ms() + 10_000}
     concert = await _new_show(play, show.new_ticketed, **terms)
     ticket = await _pay_show(play, show.buy_ticket, concert.show, 500, "the first")
     play.advance(20_000)
-    await play.do(listener, show.expire, concert.show)
+    await play.call_function(listener, show.expire, concert.show)
     await _take_money(play, listener, show.take_back, concert.show, ticket)
-    await play.do(producer, show.destroy, concert.show, concert.cap)
+    await play.call_function(producer, show.destroy, concert.show, concert.cap)
 
 
 async def _end_of_host(play: _Play) -> None:
     chain = play.owner
-    await play.do(chain, host.withdraw, play.beacon, play.op, _ENDPOINT)
+    await play.call_function(chain, host.withdraw, play.beacon, play.op, _ENDPOINT)
     program = Program()
     program.transfer([host.new_operator(program, play.host, play.cap)], chain.address)
-    await play.note(chain, program)
-    await play.do(chain, host.revoke_operators, play.host, play.beacon, play.cap)
-    await play.do(chain, host.destroy_operator, play.op)
-    await play.do(chain, host.remove_service, play.host, play.cap, 1)
-    await play.do(chain, host.destroy, play.host, play.beacon, play.cap)
-    await play.do(chain, host.destroy_cap, play.cap)
+    await play.execute_noted(chain, program)
+    await play.call_function(chain, host.revoke_operators, play.host, play.beacon, play.cap)
+    await play.call_function(chain, host.destroy_operator, play.op)
+    await play.call_function(chain, host.remove_service, play.host, play.cap, 1)
+    await play.call_function(chain, host.destroy, play.host, play.beacon, play.cap)
+    await play.call_function(chain, host.destroy_cap, play.cap)
 
 
 # ------------------------------------------------------------------------------------------------------- the table

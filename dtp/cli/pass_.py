@@ -69,7 +69,9 @@ async def _plans_of(chain: ChainClient, host_id: str) -> list[str]:
         EventFollower(chain, event_types(chain, module.SCHEMA, module.PlanCreated), start=OLDEST),
     )
     await tell_history(chain)
-    made = [module.SCHEMA.decode(module.PlanCreated, each.event.contents) async for each in source.past()]
+    made = [
+        module.SCHEMA.decode(module.PlanCreated, each.event.contents) async for each in source.past_events()
+    ]
     there = await chain.objects([each.plan for each in made if each.host == wanted])
     return [each.plan for each in made if each.plan in there]
 
@@ -83,7 +85,7 @@ def _held_record(held: Held) -> dict[str, Any]:
         **_plan_record(held.plan, held.coin),
         "pass": held.pass_.id,
         "periods": held.account.periods,
-        "until": held.account.until(held.plan.period_ms),
+        "until": held.account.end_of_last_period(held.plan.period_ms),
         "revoked": held.account.revoked,
     }
 

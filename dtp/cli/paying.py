@@ -115,7 +115,7 @@ class Payment:
 
         paid_in = self.coin or SUI_COIN
         slack = None if self.slack is None else parse_amount(self.slack, paid_in)
-        spent = sum(bill.amount for bill in self._bills())
+        spent = sum(bill.amount for bill in self._make_bills())
         return connect_and_pay(
             address,
             identity=identity,
@@ -127,12 +127,12 @@ class Payment:
             coin=self.coin,
             keep=self.keep,
             spending=Spending(slack_amount=slack, when_answered=self.when_answered),
-            on_opening=functools.partial(self._agree, ask),
+            on_opening=functools.partial(self._approve_opening, ask),
             **self.limits,
             network=self.account.network or address.options.get("network"),
         )
 
-    async def _agree(self, ask: Ask | None, opening: Opening) -> bool:
+    async def _approve_opening(self, ask: Ask | None, opening: Opening) -> bool:
         """Say what a channel costs beside what it pays for, before it is opened; ask where much goes into it."""
         from dtp.chain.wallet import parse_amount
         from dtp.cli.show import amount, money
@@ -180,7 +180,7 @@ class Payment:
             deal.keep = True
 
     @contextlib.contextmanager
-    def accounted(self) -> Iterator[list[Connection]]:
+    def report_costs(self) -> Iterator[list[Connection]]:
         """Say at the end, however it comes, what the connections in the list cost and where the other money is."""
         if self.budget is None:
             yield self._used
@@ -188,27 +188,27 @@ class Payment:
         from dtp.pay.store import Store
 
         with Store(power_safe=False) as store:
-            before = {each.channel for each in store.bought()}
+            before = {each.channel for each in store.bought_channels()}
             try:
                 yield self._used
             finally:
-                bills = self._bills()
+                bills = self._make_bills()
                 for bill in bills:
                     bill.show()
                 ours = {bill.channel for bill in bills}
-                for each in store.bought():
+                for each in store.bought_channels():
                     if each.state != "closed" and (each.channel in ours or each.channel not in before):
                         self._tell_open(store, each)
 
-    def _bills(self) -> list[_Bill]:
-        return [bill for each in self._used if (bill := _Bill.of(each)) is not None]
+    def _make_bills(self) -> list[_Bill]:
+        return [bill for each in self._used if (bill := _Bill.of_connection(each)) is not None]
 
     def _tell_open(self, store: Store, channel: Bought) -> None:
         """Say that a channel holds money of ours, how much and for how long, and what brings it back."""
         from dtp.cli.show import amount, money
         from dtp.pay.client.budget import is_in_use, span
 
-        signed = sum(lane.most_signed for _, lane in store.lanes(channel.channel))
+        signed = sum(lane.most_signed for _, lane in store.payer_lanes(channel.channel))
         left = max(0, channel.deposited - signed)
         holds = f"it holds at least {money(left, channel.coin)} of yours"
         claims = span(channel.claim_ms)
@@ -285,7 +285,7 @@ class _Bill:
     gas: int
 
     @classmethod
-    def of(cls, connection: Connection) -> _Bill | None:
+    def of_connection(cls, connection: Connection) -> _Bill | None:
         """The bill of a connection that was metered."""
         bought = _bought(connection)
         if bought is None:
@@ -293,7 +293,7 @@ class _Bill:
         metered, meter, deal = bought
         # The lane may have had connections before, by other runs.
         amount = max(0, metered.paid - deal.start)
-        used = metered.usage.beyond(meter.payer.used_before)
+        used = metered.usage.above(meter.payer.used_before)
         channel = deal.channel
         return cls(channel.id, channel.coin, amount, used, channel.deposited, deal.closed, deal.gas)
 

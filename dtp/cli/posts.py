@@ -59,7 +59,7 @@ def send(address: Address, message: str, fee: str | None, wait: bool, account: A
 
         paid = None
         if fee is not None:  # in the service's coin: an amount of SUI may be a fortune of another
-            _, found = (await read_host(chain, _host(address))).service(address.service)
+            _, found = (await read_host(chain, _host(address))).open_service(address.service)
             paid = parse_amount(fee, found.terms.coin)
         sent = await send_post(chain, _host(address), address.service, data, fee=paid)
         record = {"transaction": sent.transaction, "host": sent.host, "service": sent.service}

@@ -65,7 +65,7 @@ class Meter:
         """Another attempt begins; what is counted and timed is that."""
         self._phase, self.moved = "", 0
 
-    def say(self, event: str, words: str, peer: PeerId) -> None:
+    def print_event(self, event: str, words: str, peer: PeerId) -> None:
         """Tell something that happened on the way, above the bar where there is one."""
         if self._bars is not None:
             self._bars.print(f"dtp: {words}", markup=False, highlight=False)
@@ -128,10 +128,10 @@ class Meter:
                 continue
             attached = not attached
             if attached:
-                self.say("resumed", "connected again", connection.peer)
+                self.print_event("resumed", "connected again", connection.peer)
             else:
                 words = f"the connection is cut; trying for {connection.limits.resume:g} s to get it back"
-                self.say("detached", words, connection.peer)
+                self.print_event("detached", words, connection.peer)
 
     def __enter__(self) -> Meter:
         if self._wants_bar:

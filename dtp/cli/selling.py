@@ -81,7 +81,7 @@ class Sale:
             if text is not None:
                 parse_amount(text)  # one that is none is said before anything is asked of a network
 
-    def terms(self, known: Terms | None, gas_price: int) -> Terms | None:
+    def terms_for(self, known: Terms | None, gas_price: int) -> Terms | None:
         """The terms that the service is to have; None to take those that the host has.
 
         `known` are those that it has, None of a new one: what isn't named stays. `gas_price` is the network's, MIST a
@@ -191,7 +191,7 @@ async def tell_if_sold(services: Sequence[Service], account: str, sale: Sale) ->
     try:
         async with asyncio.timeout(_LOOK), sale.account.client(signing=False) as chain:
             hosts = [
-                await chain.read(module.SCHEMA, module.Host, id) for id in chain.deployments.hosts(account)
+                await chain.read(module.SCHEMA, module.Host, id) for id in chain.deployments.hosts_of(account)
             ]
     except (ChainError, LocalError, TimeoutError) as fault:
         said: dict[str, object] = {"event": "given-away", "reason": str(fault)}
@@ -244,7 +244,7 @@ async def serve_for_money(
         owned = await find_host(chain, sale.host)
         there = None if owned is None else owned.host.services.get(service_number(service.name))
         known = None if there is None else there.terms
-        terms = sale.terms(known, (await chain.epoch()).gas_price)
+        terms = sale.terms_for(known, (await chain.epoch()).gas_price)
         serving = await serve(
             service.name,
             handle,
@@ -258,7 +258,7 @@ async def serve_for_money(
             pipe=sale.pipe,
             plans=sale.plans,
             psk=listening.psk,
-            on_asked=directory.tell,
+            on_asked=directory.describe_file,
         )
         try:
             async with serving:
@@ -309,7 +309,7 @@ def _print_changes(known: Terms, terms: Terms) -> None:
 async def _until(stop: asyncio.Event, serving: Serving) -> Replaced | None:
     """Wait until we are to stop; or why nobody finds us any more."""
     stopping = start_task(stop.wait(), name="dtp-stop")
-    replacing = start_task(serving.replaced(), name="dtp-replaced")
+    replacing = start_task(serving.wait_replaced(), name="dtp-replaced")
     try:
         await asyncio.wait((stopping, replacing), return_when=asyncio.FIRST_COMPLETED)
         return replacing.result() if replacing.done() else None

@@ -82,7 +82,7 @@ class Files(Service):
         if not self._root.is_dir():
             check_name(self._root.name)
 
-    async def tell(self, stream: Stream, below: str) -> None:
+    async def describe_file(self, stream: Stream, below: str) -> None:
         """Say what a file is, and give nothing of it."""
         await tell_file(stream, self._root, below)
 
@@ -164,7 +164,7 @@ class Exec(Service):
         assert process.stdin is not None
         assert process.stdout is not None
         feeding = start_task(self._feed(stream, process.stdin), name="dtp-feed")
-        reading = start_task(self._give(process.stdout, stream), name="dtp-give")
+        reading = start_task(self._copy_output(process.stdout, stream), name="dtp-give")
         try:
             await asyncio.wait((feeding, reading), return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
@@ -195,7 +195,7 @@ class Exec(Service):
         stdin.close()
 
     @staticmethod
-    async def _give(stdout: asyncio.StreamReader, stream: Stream) -> None:
+    async def _copy_output(stdout: asyncio.StreamReader, stream: Stream) -> None:
         while data := await stdout.read(_BUFFER):
             stream.write(data)
             await stream.drain()
@@ -333,14 +333,14 @@ class Directory:
         finally:
             await tasks.stop()
 
-    async def tell(self, connection: Connection, name: str) -> None:
+    async def describe_file(self, connection: Connection, name: str) -> None:
         """Answer who asks about a file of a service of ours; nothing else is told."""
         found = self.find(name)
         if found is None or not isinstance(found[0], Files):
             await connection.close(CANT_SERVE, "nothing is told of this service")
             return
         with contextlib.suppress(DtpError):  # the peer was told
-            await found[0].tell(await connection.accept_stream(), found[1])
+            await found[0].describe_file(await connection.accept_stream(), found[1])
 
     async def _serve(self, service: Service, below: str, connection: Connection, stream: Stream) -> None:
         try:

@@ -215,7 +215,7 @@ def broadcast(
     store = config.data_dir() / "shows"
 
     async def work(chain: ChainClient) -> None:
-        options["admission"] = await sealing.admission(chain, show_id)
+        options["admission"] = await sealing.admission_of(chain, show_id)
         await _broadcast(
             lambda: Broadcast(show_id, wallet=chain, store=store, **options),
             source,

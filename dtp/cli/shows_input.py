@@ -39,13 +39,13 @@ class _Stdin:
         """Return what comes next, b"" at the end. Raise `InputError`."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-            threading.Thread(target=self._work, name="dtp-stdin", daemon=True).start()
+            threading.Thread(target=self._read_lines, name="dtp-stdin", daemon=True).start()
         data = await self._read.get()
         if isinstance(data, OSError):
             raise InputError(f"can't read the input: {data.strerror}") from data
         return data
 
-    def _work(self) -> None:
+    def _read_lines(self) -> None:
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # the loop has ended
             while True:

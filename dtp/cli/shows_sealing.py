@@ -60,7 +60,7 @@ class Sealing:
         if self.sealed or self.plan is not None:
             raise click.UsageError("--sealed and --pass are for a SHOW of the chain; a free one takes --for")
 
-    async def admission(self, chain: ChainClient, show: str) -> Admission | None:
+    async def admission_of(self, chain: ChainClient, show: str) -> Admission | None:
         """Return who may hear a show of the chain: who has a ticket, if it sells them and nothing else was said."""
         from dtp.broadcast.money.shows import read_show
         from dtp.broadcast.money.tickets import PassHolders, TicketHolders
@@ -130,7 +130,7 @@ def buyer_of(payment: Payment, identity: Identity) -> Dial | None:
 
     @asynccontextmanager
     async def dial(address: str) -> AsyncIterator[Connection]:
-        with payment.accounted() as used:
+        with payment.report_costs() as used:
             async with payment.connect(Address.parse(address), identity=identity, psk=None) as connection:
                 used.append(connection)
                 yield connection

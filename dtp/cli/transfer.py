@@ -284,7 +284,7 @@ async def _fetch(
         return await _ask_before_paying(folder, name, force, opening)
 
     try:
-        with payment.accounted() as used, Meter("receiving") as meter:
+        with payment.report_costs() as used, Meter("receiving") as meter:
             dial = functools.partial(
                 payment.connect, address, identity=listening.identity, psk=listening.psk, ask=ask
             )
@@ -348,7 +348,7 @@ async def _ask_before_paying(folder: Path, name: str | None, force: bool, openin
     if here.same and not force:
         raise _AlreadyHere(here, file)
     terms = opening.terms
-    price = Prices(terms.price_request, terms.price_mib).of(Usage(1, file.size - here.have))
+    price = Prices(terms.price_request, terms.price_mib).cost_of(Usage(1, file.size - here.have))
     print_line(
         {"event": "price", "name": file.name, "size": file.size, "amount": price, "coin": terms.coin},
         f"{file.name}: {size_text(file.size - here.have)} for about {money(price, terms.coin)}",
@@ -404,10 +404,10 @@ async def _persist(
         except (asyncio.CancelledError, ConnectionClosed, CarrierError, BudgetSpent, MoneyNotAdded) as error:
             moved |= meter.moved > 0
             if meter.moved and isinstance(error, ConnectionLost):
-                meter.say("redial", "the peer has started anew; going on where it was", peer)
+                meter.print_event("redial", "the peer has started anew; going on where it was", peer)
                 continue
             if moved:
-                meter.say("kept", "what has come is kept; the same command goes on behind it", peer)
+                meter.print_event("kept", "what has come is kept; the same command goes on behind it", peer)
             raise
 
 
@@ -453,7 +453,7 @@ class _Receiver:
             raise Refuse(CloseCode.UNKNOWN_SERVICE, "nobody waits here under this name")
 
     @contextlib.contextmanager
-    def _meter(self) -> Iterator[Meter]:
+    def _make_meter(self) -> Iterator[Meter]:
         """A meter; its bar goes to the first of several transfers at once."""
         bar, self._bar_is_free = self._bar_is_free, False
         try:
@@ -465,10 +465,10 @@ class _Receiver:
     async def _handle(self, connection: Connection) -> None:
         while not self._stop.is_set():
             stream = await connection.accept_stream()
-            with self._meter() as meter:
-                await self._take(connection, stream, meter)
+            with self._make_meter() as meter:
+                await self._receive_stream(connection, stream, meter)
 
-    async def _take(self, connection: Connection, stream: Stream, meter: Meter) -> None:
+    async def _receive_stream(self, connection: Connection, stream: Stream, meter: Meter) -> None:
         over = asyncio.Event()
 
         async def offered(file: FileInfo) -> None:

@@ -235,8 +235,8 @@ class _Sending:
         """Hash as much as the receiver has; where to begin."""
         file = self._file
         while file.at < accept.have:
-            await _finished(self._threads.disk(file.next, accept.have))
-            self._report("check", file.at, 0)
+            await _finished(self._threads.run_on_disk(file.next, accept.have))
+            self._report_progress("check", file.at, 0)
         if file.hash.digest() == accept.digest:
             return accept.have
         file.rewind()
@@ -245,18 +245,18 @@ class _Sending:
     async def _send_bytes(self, begin: int) -> None:
         """Send what a thread has read and hashed ahead."""
         stream, file, at = self._stream, self._file, begin
-        self._report("move", at, begin)
+        self._report_progress("move", at, begin)
         ahead: deque[Future[bytes]] = deque()
         while at < file.info.size:
             while len(ahead) < _AHEAD:
-                ahead.append(self._threads.disk(file.next))
+                ahead.append(self._threads.run_on_disk(file.next))
             data = await _finished(ahead.popleft())
             at += len(data)
             stream.write(data)
             await stream.drain()
-            self._report("move", at, begin)
+            self._report_progress("move", at, begin)
 
-    def _report(self, phase: Literal["check", "move"], done: int, begin: int) -> None:
+    def _report_progress(self, phase: Literal["check", "move"], done: int, begin: int) -> None:
         if self._progress is not None:
             self._progress(Progress(phase, self._file.info, done, begin))
 
@@ -339,7 +339,7 @@ async def _receive_bytes(
         size += len(piece)
         if size < CHUNK and len(pieces) < MAX_PIECES and at < info.size and loop.time() < due:
             continue
-        jobs.append((threads.disk(file.write, pieces), threads.hash(file.update, pieces), at))
+        jobs.append((threads.run_on_disk(file.write, pieces), threads.hash(file.update, pieces), at))
         pieces, size, due = [], 0, loop.time() + _GATHER
         while len(jobs) > _AHEAD or (jobs and jobs[0][0].done() and jobs[0][1].done()):
             await finish_first()
@@ -404,7 +404,7 @@ class _Threads:
         self._disk = ThreadPoolExecutor(1, "dtp-disk")
         self._hash = ThreadPoolExecutor(1, "dtp-hash")
 
-    def disk(self, function: Callable[..., _T], *arguments: object) -> Future[_T]:
+    def run_on_disk(self, function: Callable[..., _T], *arguments: object) -> Future[_T]:
         """Begin `function(*arguments)` in the disk's thread."""
         return self._disk.submit(function, *arguments)
 
@@ -415,7 +415,7 @@ class _Threads:
     def write_all(self, file: Incoming, pieces: list[bytes]) -> None:
         """Nothing more will come: write these last ones behind all that waits, in whatever way the transfer ends."""
         if pieces:
-            self.disk(file.write, pieces)
+            self.run_on_disk(file.write, pieces)
 
     def __enter__(self) -> _Threads:
         return self

@@ -150,10 +150,10 @@ class WordSender:
         """Serve the service `WORDS_SERVICE`."""
         with contextlib.suppress(DtpError, TimeoutError, asyncio.IncompleteReadError):  # it may come again
             async with asyncio.timeout(_PATIENCE):
-                await self.answer(await connection.accept_stream())
+                await self.answer_attempt(await connection.accept_stream())
                 await connection.wait_closed()  # it goes once it has read the answer
 
-    async def answer(self, stream: Stream) -> None:
+    async def answer_attempt(self, stream: Stream) -> None:
         """Answer one attempt on a stream."""
         message = await stream.readexactly(_MESSAGE)
         self._attempts += 1

@@ -50,12 +50,12 @@ class Account:
         if recovery == identity.id:
             raise AccountError("the recovery key has to be another than the account's: it is kept elsewhere")
         card = Card(identity.id.key, recovery.key, (), 1, _now(now_ms), 0, tuple(devices))
-        return cls(identity, card.signed(identity))
+        return cls(identity, card.sign_with(identity))
 
     def add(self, device: PeerId, label: str = "", *, now_ms: int | None = None) -> Account:
         """Return the account with one more device, or with another label for one that it has."""
         others = [each for each in self.card.devices if each.key != device.key]
-        return self._with([*others, Device(device.key, label)], now_ms)
+        return self._with_devices([*others, Device(device.key, label)], now_ms)
 
     def remove(self, device: PeerId, *, now_ms: int | None = None) -> Account:
         """Return the account without a device. Raise `AccountError` for one that it hasn't.
@@ -64,11 +64,11 @@ class Account:
         """
         if not self.card.names(device.key):
             raise AccountError(f"{device} is no device of {self.card.name}")
-        return self._with([each for each in self.card.devices if each.key != device.key], now_ms)
+        return self._with_devices([each for each in self.card.devices if each.key != device.key], now_ms)
 
     def renew(self, expires_ms: int, *, now_ms: int | None = None) -> Account:
         """Return the account with a card that holds until `expires_ms` (Unix time; 0 for good)."""
-        return self._with(self.card.devices, now_ms, expires_ms)
+        return self._with_devices(self.card.devices, now_ms, expires_ms)
 
     @classmethod
     def rotate(
@@ -104,9 +104,11 @@ class Account:
             0,
             tuple(devices),
         )
-        return cls(identity, made.signed(identity))
+        return cls(identity, made.sign_with(identity))
 
-    def _with(self, devices: Iterable[Device], now_ms: int | None, expires_ms: int | None = None) -> Account:
+    def _with_devices(
+        self, devices: Iterable[Device], now_ms: int | None, expires_ms: int | None = None
+    ) -> Account:
         card = replace(
             self.card,
             sequence=self.card.sequence + 1,
@@ -114,7 +116,7 @@ class Account:
             expires_ms=self.card.expires_ms if expires_ms is None else expires_ms,
             devices=tuple(devices),
         )
-        return Account(self.identity, card.signed(self.identity))
+        return Account(self.identity, card.sign_with(self.identity))
 
 
 def _now(now_ms: int | None) -> int:

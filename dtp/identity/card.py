@@ -176,7 +176,7 @@ class Card:
         )
         return packed
 
-    def signed(self, identity: Identity) -> Card:
+    def sign_with(self, identity: Identity) -> Card:
         """Return the card with the account's signature. Raise `CardError` where `identity` isn't its key."""
         if identity.id.key != self.key:
             raise CardError("this key isn't the account's, or isn't any more: another one was made its key")

@@ -169,7 +169,7 @@ class _Opener:
         from cryptography.exceptions import InternalError, UnsupportedAlgorithm
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-        secret = self._ask() if label.startswith("ENCRYPTED") else None
+        secret = self._ask_passphrase() if label.startswith("ENCRYPTED") else None
         try:
             return load_pem_private_key(block, secret)
         except (InternalError, MemoryError) as error:
@@ -187,7 +187,7 @@ class _Opener:
                 f"{self.where} holds a PKCS#8 block that can't be read: {error}"
             ) from None
 
-    def _ask(self) -> bytes:
+    def _ask_passphrase(self) -> bytes:
         if self._answer is None:
             if self.passphrase is None:
                 raise PassphraseNeeded(f"{self.where} is encrypted; give its passphrase")

@@ -88,7 +88,7 @@ class Policy:
     def gas_in(self, coin: str, claims: int = 0, made: int = 0) -> Gas:
         """Return the gas of a channel with so many claims that make so many coins, beside sums of a coin, rounded
         up."""
-        rate = self._rate(coin)
+        rate = self._claim_threshold(coin)
         if rate is None:
             return _UNKNOWN
         own = self.gas_channel + claims * self.gas_lane + made * self.gas_coin
@@ -102,21 +102,21 @@ class Policy:
 
     def lane_gas(self, view: View) -> int:
         """Return the gas of one lane more of a channel, in the smallest unit of its coin; 0 where it isn't known."""
-        rate = self._rate(view.channel.coin) or 0
+        rate = self._claim_threshold(view.channel.coin) or 0
         return -(-(self.gas_lane + (self.gas_coin if _makes_coins(view) else 0)) * rate // _MIST)
 
     def in_mist(self, coin: str, amount: int) -> int | None:
         """Return what a sum of a coin comes to in MIST, rounded down; None where that isn't known."""
-        rate = self._rate(coin)
+        rate = self._claim_threshold(coin)
         return None if rate is None else amount * _MIST // rate
 
     def unclaimed_in(self, coin: str) -> int | None:
         """Return `most_unclaimed` in the smallest unit of a coin; None where it has no limit, or no known worth."""
-        rate = self._rate(coin)
+        rate = self._claim_threshold(coin)
         most = self.most_unclaimed
         return None if rate is None or most is None else max(1, most * rate // _MIST)
 
-    def _rate(self, coin: str) -> int | None:
+    def _claim_threshold(self, coin: str) -> int | None:
         rates = {SUI_COIN: _MIST, **{canonical_type(each): rate for each, rate in self.sui_in.items()}}
         return rates.get(canonical_type(coin))
 

@@ -257,7 +257,7 @@ async def close_with_server(
     from dtp.pay.client.buying import take_to_close
     from dtp.pay.store.journal import Journal
 
-    known = store.bought(id)
+    known = store.bought_channels(id)
     if not known:
         raise ChannelUnusable(f"channel {id} isn't in {store.path}")
     (ours,) = known
@@ -273,8 +273,8 @@ async def close_with_server(
         dialer = _PaidDialer(
             address, name, signer, Budget(), network=chain, spending=spending, identity=identity, psk=psk
         )
-        await dialer.reach(chain, closes=True)
-        agreed = await dialer.agree(deal)
+        await dialer.check_reachable(chain, closes=True)
+        agreed = await dialer.request_agreement(deal)
         if agreed is not None:
             await deal.settle(agreed)
         return deal
@@ -376,11 +376,13 @@ class _PaidDialer:
                         self._budget,
                         keep=self._keep,
                         without=useless,
-                        reach=partial(self.reach, chain),
+                        reach=partial(self.check_reachable, chain),
                         agree=partial(
                             is_closed_with_server, chain, store, spending=self._spending, psk=self._psk
                         ),
-                        on_opening=partial(self._opening, chain) if self._on_opening is not None else None,
+                        on_opening=partial(self._approve_opening, chain)
+                        if self._on_opening is not None
+                        else None,
                     )
                 except (BudgetTooSmall, NoPass, PriceTooHigh) as fault:
                     if refusal is None or (self._budget.most and not isinstance(fault, NoPass)):
@@ -398,7 +400,7 @@ class _PaidDialer:
                         useless.add(deal.channel.pass_)
                         refusal = refused
                         continue
-                    if refused.close_code != CloseCode.TICKET or not await self._part(deal, refused):
+                    if refused.close_code != CloseCode.TICKET or not await self._leave_channel(deal, refused):
                         raise
             await self.begin(connection, deal)
             if deal.opened_by:  # its server takes it, so that is on the chain
@@ -406,15 +408,15 @@ class _PaidDialer:
             connection.at_end(stack.pop_all())
             return connection
 
-    async def _opening(self, chain: ChainClient, opening: Opening) -> bool:
+    async def _approve_opening(self, chain: ChainClient, opening: Opening) -> bool:
         """Ask the caller about an opening, who may ask the server first."""
         assert self._on_opening is not None
         if not self._may_be_piped:
-            opening = replace(opening, ask=partial(self._ask, chain))
+            opening = replace(opening, ask=partial(self._make_connecting, chain))
         answer = self._on_opening(opening)
         return answer if isinstance(answer, bool) else await answer
 
-    def _ask(self, chain: ChainClient) -> Connecting:
+    def _make_connecting(self, chain: ChainClient) -> Connecting:
         from dtp.pay.terms import ASKING
 
         return net.connect(
@@ -438,7 +440,7 @@ class _PaidDialer:
             HostResolver(HostDirectory(chain, also_closed=closes)),
         )
 
-    async def reach(self, chain: ChainClient, *, closes: bool = False) -> None:
+    async def check_reachable(self, chain: ChainClient, *, closes: bool = False) -> None:
         """Raise as dialling does unless an endpoint of the host answers: the chain knows of its death hours later.
 
         Not for what may go through the chain itself, which is dialled over the channel that is opened.
@@ -459,10 +461,10 @@ class _PaidDialer:
                 f"{self._address}: nobody answered in time; nothing is deposited"
             ) from fault
 
-    async def _part(self, deal: Purchase, refused: ConnectionRefused) -> bool:
+    async def _leave_channel(self, deal: Purchase, refused: ConnectionRefused) -> bool:
         """Part with a channel that its server takes no more: close it by agreement where that is to be had, else give
         it up where another may be opened. True if another may be."""
-        replaceable, over = await deal.replaceable(), refused.detail == CloseDetail.CHANNEL_CLOSED
+        replaceable, over = await deal.can_replace(), refused.detail == CloseDetail.CHANNEL_CLOSED
         agreed = None if refused.detail == CloseDetail.CHANNEL_UNKNOWN else await self._agree_again(deal)
         if agreed is not None:
             deal.keep = False
@@ -478,12 +480,12 @@ class _PaidDialer:
             return None
         try:
             async with asyncio.timeout(_AGREEING):
-                return await self.agree(deal)
+                return await self.request_agreement(deal)
         except (*_UNREACHED, TimeoutError) as fault:
             log.info("channel %s can't be closed by agreement: %s", deal.channel.id, fault)
         return None
 
-    async def agree(self, deal: Purchase) -> messages.Agreed | None:
+    async def request_agreement(self, deal: Purchase) -> messages.Agreed | None:
         """The server's signature under the close of a channel, over a connection that is for nothing else; None where
         it gives none. What our lanes have signed and isn't known here any more is asked for first.
 
@@ -507,7 +509,7 @@ class _PaidDialer:
         try:
             meter = connection.meter
             assert isinstance(meter, ClientMeter)
-            agreed = await meter.agreement() if await meter.finish() else None
+            agreed = await meter.request_agreement() if await meter.finish() else None
             deal.signed, deal.disputed = meter.payer.signed_amount, meter.payer.left
         finally:
             await connection.close()
@@ -609,7 +611,7 @@ class _PaidDialer:
         meter.begin()
         try:
             async with asyncio.timeout(connection.patience):
-                await meter.welcomed()
+                await meter.wait_welcome()
         except TimeoutError:
             raise net.DialTimeout(f"{self._address}: the server did not begin metering in time") from None
         except ConnectionClosed as error:
@@ -618,7 +620,7 @@ class _PaidDialer:
             if not meter.payer.welcomed:
                 connection.abort(CloseCode.PAYMENT, "metering did not begin")
                 await connection.wait_gone()
-                await meter.settled()  # its last counts are written while the store is open
+                await meter.wait_settled()  # its last counts are written while the store is open
 
 
 def _is_of_pass(refused: ConnectionRefused) -> bool:

@@ -50,7 +50,7 @@ class Meter(ABC):
         self.error: DtpError | None = None
         self._traffic = Traffic(-1, -1, -1)
         #: From which counts on the connection is to tell.
-        self.watch = Watch(self._moved)
+        self.watch = Watch(self._on_bytes_moved)
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed: list[asyncio.Future[None]] = []
@@ -63,21 +63,21 @@ class Meter(ABC):
         def ended(connection: Connection) -> None:
             if before is not None:
                 before(connection)
-            self.over()
+            self.on_ended()
 
         self.connection.on_end = ended
         self.connection.watch = self.watch
-        self._moved()
-        self.connection.take_meter(self._frame)
+        self._on_bytes_moved()
+        self.connection.take_meter(self._on_frame)
         if self.connection.closed:
-            self.over()
+            self.on_ended()
 
     @property
     def end_patience(self) -> float:
         """Seconds that the last words of a connection may take."""
         return max(END_PATIENCE, self.connection.patience / 2)
 
-    def over(self) -> None:
+    def on_ended(self) -> None:
         """The connection has ended."""
         if self._over:
             return
@@ -86,24 +86,24 @@ class Meter(ABC):
         if self._timer is not None:
             self._timer.cancel()
         self._wake()
-        self.ended()
+        self.on_connection_ended()
 
     @abstractmethod
-    def ended(self) -> None:
+    def on_connection_ended(self) -> None:
         """Keep what has to be kept of a connection that is over."""
 
     def _count(self) -> None:
         """Tell the meter the counts."""
         self._traffic = self.connection.traffic
         self.watch.opened = self._traffic.opened
-        self._counted(*self._traffic)
+        self._update_counts(*self._traffic)
 
     @abstractmethod
-    def _counted(self, opened: int, sent: int, received: int) -> None:
+    def _update_counts(self, opened: int, sent: int, received: int) -> None:
         """Tell the meter these counts."""
 
     @abstractmethod
-    def _take(self, data: bytes) -> None:
+    def _receive_frame(self, data: bytes) -> None:
         """Give the meter a frame."""
 
     @abstractmethod
@@ -111,58 +111,58 @@ class Meter(ABC):
         """Tell the meter the time."""
 
     @abstractmethod
-    def _deadline(self) -> float:
+    def _next_deadline(self) -> float:
         """When the meter wants to be told the time."""
 
     @abstractmethod
-    def _act(self) -> None:
+    def _process_events(self) -> None:
         """Do what the meter asks for, and say when to look next (`watch`)."""
 
-    def turn(self) -> None:
+    def process_turn(self) -> None:
         """After anything happened: act, and set the timer."""
         if self._over:
             return
-        self._act()
+        self._process_events()
         if self._changed:
             self._wake()
-        deadline = self._deadline()
+        deadline = self._next_deadline()
         if self._timer is not None:
             if self._timer.when() <= deadline:
                 return  # it comes earlier, looks, and is set again
             self._timer.cancel()
-        self._timer = None if deadline == NEVER else self.loop.call_at(deadline, self._timed)
+        self._timer = None if deadline == NEVER else self.loop.call_at(deadline, self._on_timer)
 
-    def _moved(self) -> None:
+    def _on_bytes_moved(self) -> None:
         """So much moved that it is to be looked at."""
         if self.connection.traffic != self._traffic and not self._over:
-            self._look()
+            self._poll()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         """Something moved that the meter has to know of."""
-        self.recount()
+        self.update_counts()
 
-    def recount(self) -> None:
+    def update_counts(self) -> None:
         """Bring the counts up to now, and do what follows."""
         if not self._over:
             self._count()
-            self.turn()
+            self.process_turn()
 
-    def _timed(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
         self._count()
         self._tick()
-        self.turn()
+        self.process_turn()
 
-    def _frame(self, data: bytes) -> None:
+    def _on_frame(self, data: bytes) -> None:
         if self._over:
             return
         self._count()
         try:
-            self._take(data)
+            self._receive_frame(data)
         except (MalformedMeter, VoucherRefused, CountsDisputed) as error:
             self.fail(error)
             return
-        self.turn()
+        self.process_turn()
 
     def fail(self, error: DtpError) -> None:
         """Something of metering is wrong: the connection ends with PAYMENT and the reason."""
@@ -204,7 +204,7 @@ class Meter(ABC):
             self.loop.call_exception_handler({"message": message, "exception": fault, "task": task})
             self.connection.abort(CloseCode.INTERNAL, "metering failed")
 
-    async def settled(self) -> None:
+    async def wait_settled(self) -> None:
         """Wait until what was begun for this connection is done, such as writing its last counts."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))
@@ -213,7 +213,7 @@ class Meter(ABC):
         if not self.connection.closed:
             self.connection.send_meter(frame)
 
-    async def changed(self) -> None:
+    async def wait_changed(self) -> None:
         """Wait until something has happened. Raises what ended the connection."""
         self._raise_if_over()
         future = self.loop.create_future()

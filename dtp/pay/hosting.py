@@ -87,7 +87,7 @@ def only_made(chain: ChainClient, account: str, hosts: Iterable[str]) -> tuple[s
     stranger's pays the stranger, and who once had the cap may have kept operators of its endpoints.
     """
     known = sorted(hosts)
-    made = [each for each in known if each in chain.deployments.hosts(account)]
+    made = [each for each in known if each in chain.deployments.hosts_of(account)]
     if len(made) == 1:
         return made[0], ""
     if made:
@@ -233,7 +233,7 @@ async def refuse_apart(
 
 
 def _others(beacon: Beacon, key: bytes, clock: Callable[[], float]) -> list[Endpoint]:
-    return [each for each in beacon.fresh(round(clock() * 1000)) if each.key != key]
+    return [each for each in beacon.live_endpoints(round(clock() * 1000)) if each.key != key]
 
 
 async def _any_alive(endpoints: Iterable[Endpoint], is_alive: IsAlive) -> bool:
@@ -268,7 +268,7 @@ class Heart:
             owned.operator,
             key,
             self._on_lost,
-            check_apart=self._look,
+            check_apart=self._poll,
             is_alive=is_alive,
             clock=clock,
         )
@@ -276,7 +276,7 @@ class Heart:
         #: Done when another process runs this endpoint: with the `Replaced` that says so.
         self.replaced: asyncio.Future[Replaced] = asyncio.get_running_loop().create_future()
 
-    async def _look(self) -> None:
+    async def _poll(self) -> None:
         if self._alone:
             await refuse_apart(self._chain, self._owned, self._key, self._clock, is_alive=self._is_alive)
 
@@ -296,13 +296,13 @@ class Heart:
         """What heartbeats took, MIST."""
         return self._beats.gas
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Do what the beacon asks for, as it does every few seconds. Raises what reading and executing raise."""
-        await self._beats.look()
+        await self._beats.poll()
 
-    async def beat(self) -> None:
+    async def send_heartbeat(self) -> None:
         """One heartbeat, now. Raises what executing raises; that another is there now is what `replaced` says."""
-        await self._beats.beat()
+        await self._beats.send_heartbeat()
 
     def _on_lost(self, error: MoveAborted | EndpointsApart) -> None:
         what = f"while nobody could reach this endpoint: {error}"

@@ -40,32 +40,32 @@ class Metered(Connection):
     @property
     def usage(self) -> Usage:
         """What was used of the lane, in its whole life: requests and bytes, as this side counts."""
-        return self._half().used
+        return self._meter_state().used
 
     @property
     def unpaid(self) -> Usage:
         """What was used and no voucher pays for yet."""
-        return self._half().unpaid
+        return self._meter_state().unpaid
 
     @property
     def paid(self) -> int:
         """What the newest voucher of the lane comes to, in the coin's smallest unit."""
-        newest = self._half().newest
+        newest = self._meter_state().newest
         return newest.voucher.amount if newest is not None else 0
 
-    def _half(self) -> Payer | Payee:
+    def _meter_state(self) -> Payer | Payee:
         meter = self.meter
         if meter is None:
             raise NotMetered("this connection isn't metered")
-        meter.recount()
+        meter.update_counts()
         return meter.payee if isinstance(meter, ServerMeter) else meter.payer
 
-    def _serving(self) -> ServerMeter:
+    def _server_meter(self) -> ServerMeter:
         if not isinstance(self.meter, ServerMeter):
             raise NotMetered("only the server of a metered connection can charge")
         return self.meter
 
-    def _buying(self) -> ClientMeter:
+    def _client_meter(self) -> ClientMeter:
         if not isinstance(self.meter, ClientMeter):
             raise NotMetered("only the client of a metered connection can buy")
         return self.meter
@@ -120,7 +120,7 @@ class Metered(Connection):
         stream = await super().accept_stream()
         if isinstance(self.meter, ServerMeter):
             try:
-                await self.meter.serving()
+                await self.meter.wait_until_paid()
             except (
                 asyncio.CancelledError
             ):  # by a timeout, say: whoever asks next gets it, for it will be paid
@@ -134,7 +134,7 @@ class Metered(Connection):
         `amount` must be a multiple of the price of a request: what the chain pays is bounded by counts. Returns when
         it is paid. Raises `ChargeDeclined`, and what ended the connection.
         """
-        meter = self._serving()
+        meter = self._server_meter()
         await meter.charge(units if amount is None else units_of(amount, meter.payee.prices.request))
 
     async def requests(self) -> AsyncIterator[PaidRequest]:
@@ -147,12 +147,12 @@ class Metered(Connection):
 
         Raises `PriceTooHigh`, `ChargeDeclined`, `SealedAnswerBroken`, and what ended the connection.
         """
-        return await self._buying().buy(stream, most)
+        return await self._client_meter().buy(stream, most)
 
     @property
     def unopened(self) -> tuple[SealedAnswer, ...]:
         """Client: answers that were paid here and not opened, since the connection broke off, say."""
-        return tuple(self._buying().unopened.values())
+        return tuple(self._client_meter().unopened.values())
 
     async def open_answer(self, answer: SealedAnswer) -> bytes:
         """Client: open an answer that was paid on a connection before, over the same channel: its key is told again.
@@ -160,7 +160,7 @@ class Metered(Connection):
         Waits until it is, so give it a timeout: a server that takes the money on chain tells the key there
         (`dtp.pay.settling.key_on_chain`). Raises `SealedAnswerBroken`, and what ended the connection.
         """
-        return await self._buying().open_answer(answer)
+        return await self._client_meter().open_answer(answer)
 
     async def close(self, code: int = 0, reason: str = "") -> None:
         """As `Connection.close`; before that the client pays for what it got, or the server waits for it a while.
@@ -176,7 +176,7 @@ class Metered(Connection):
                 agreed = await meter.last_words()
             await super().close(code, reason)
             if meter is not None:
-                await meter.settled()
+                await meter.wait_settled()
             if isinstance(meter, ClientMeter) and meter.deal is not None:
                 await meter.deal.settle(agreed)
         finally:
@@ -184,7 +184,7 @@ class Metered(Connection):
             rest, self._rest = self._rest or AsyncExitStack(), None
             async with rest:  # also when this is cancelled once more
                 if meter is not None:
-                    await meter.settled()
+                    await meter.wait_settled()
                 if isinstance(meter, ClientMeter) and meter.deal is not None:
                     await meter.deal.break_off(meter.agreed)
 
@@ -220,7 +220,7 @@ class PaidRequest:
         That it is what the client wanted isn't proven. If the key is never told, what the client signed pays only
         with it, on chain and for all to see. Raises `ChargeDeclined`, and what ended stream or connection.
         """
-        meter = self.connection._serving()
+        meter = self.connection._server_meter()
         if amount is not None:
             units = units_of(amount, meter.payee.prices.request)
         preimage = answers.new_preimage()

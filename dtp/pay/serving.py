@@ -131,14 +131,14 @@ class Serving:
             self.gate.now_ms,
             policy=selling.policy,
             busy=lambda: self.ledger.channels,
-            on_channel=self.book.learn,
-            on_claimed=self.ledger.claimed,
+            on_channel=self.book.add_read,
+            on_claimed=self.ledger.on_claimed,
         )
-        self.ledger.on_channel = self.cashier.heed
+        self.ledger.on_channel = self.cashier.watch_close
         self.ledger.on_unclaimed = self.cashier.claim_soon
         self._number = service_number(service)
         self._heart: Heart | None = None
-        self._rechecking = SupervisedTask(self._recheck, name="dtp-pay-recheck")
+        self._rechecking = SupervisedTask(self._check_open_channels, name="dtp-pay-recheck")
         self._stack = AsyncExitStack()
         self._closed = False
         #: Where others dial, as the host's beacon says; "" without heartbeats.
@@ -156,7 +156,7 @@ class Serving:
         """What being there took on chain, MIST."""
         return 0 if self._heart is None else self._heart.gas
 
-    async def replaced(self) -> Replaced:
+    async def wait_replaced(self) -> Replaced:
         """Wait until another process serves as this endpoint: clients find that one, and this one may end."""
         if self._heart is None:
             await asyncio.Event().wait()
@@ -227,13 +227,13 @@ class Serving:
                 log.info("%r: %s", connection, declined)
                 connection.abort(CloseCode.PAYMENT, str(declined))
 
-    async def _recheck(self) -> None:
+    async def _check_open_channels(self) -> None:
         """Look again at everything that is in use: closes that were requested, lists, passes."""
         while True:
             await asyncio.sleep(self._selling.recheck)
             try:
                 await self.gate.go_on()
-                await self.ledger.recheck(await self.firewall.refresh())
+                await self.ledger.check_open_channels(await self.firewall.refresh())
             except DtpError as error:
                 log.warning("channels in use can't be read again: %s", error)
 
@@ -246,7 +246,7 @@ class Serving:
             await self._heart.stop(withdraw=True)
         await self._rechecking.stop()
         await self.listener.close(grace=grace)
-        await self.ledger.settled()
+        await self.ledger.wait_settled()
         await self.cashier.stop(claim=claim)
         await self.gate.go_on()
         await self.firewall.close()

@@ -37,15 +37,15 @@ class _Notes:
     purpose: str
     channel: str
 
-    async def sent(self, digest: str) -> None:
+    async def transaction_sent(self, digest: str) -> None:
         place = self.purpose, self.channel, self.chain.chain_id, self.chain.address
         at_ms = round(time.time() * 1000)
-        await self._try(digest, lambda store: store.transaction_sent(digest, *place, at_ms))
+        await self._write_note(digest, lambda store: store.transaction_sent(digest, *place, at_ms))
 
-    async def took(self, digest: str, gas: int) -> None:
-        await self._try(digest, lambda store: store.transaction_took(digest, gas))
+    async def transaction_done(self, digest: str, gas: int) -> None:
+        await self._write_note(digest, lambda store: store.transaction_took(digest, gas))
 
-    async def _try(self, digest: str, work: Callable[[SpentStore], None]) -> None:
+    async def _write_note(self, digest: str, work: Callable[[SpentStore], None]) -> None:
         try:
             await self.keep(work)
         except (
@@ -72,7 +72,7 @@ def at_once(store: SpentStore) -> Keep:
 async def settle_spent(chain: ChainClient, journal: Journal[SoldStore]) -> None:
     """Note what gas transactions took whose program ended before it heard, by their digests. Raises `StoreError`;
     what no node answers now is left to the next time."""
-    unsettled = await journal.run(lambda store: store.unsettled(chain.chain_id, chain.address))
+    unsettled = await journal.run(lambda store: store.unsettled_transactions(chain.chain_id, chain.address))
     try:
         async with asyncio.timeout(_ASKING):
             for each in unsettled[:_MOST_ASKED]:

@@ -45,7 +45,7 @@ class Usage(NamedTuple):
         """So much more."""
         return Usage(self.requests + requests, self.bytes + bytes)
 
-    def beyond(self, other: Usage) -> Usage:
+    def above(self, other: Usage) -> Usage:
         """What of this is above `other`, in each count."""
         return Usage(max(0, self.requests - other.requests), max(0, self.bytes - other.bytes))
 
@@ -79,7 +79,7 @@ class Prices(NamedTuple):
     request: int
     mib: int
 
-    def of(self, usage: Usage) -> int:
+    def cost_of(self, usage: Usage) -> int:
         """What these cumulative counts cost: rounded down once, as the chain does it."""
         return (usage.requests * self.request * MIB + usage.bytes * self.mib) // MIB
 
@@ -144,14 +144,14 @@ class Exposure:
     def __post_init__(self) -> None:
         _not_negative(self, "exposure")
 
-    def within(self, prices: Prices) -> Exposure:
+    def at_prices(self, prices: Prices) -> Exposure:
         """Return the exposure at these prices: at first all requests and bytes cost no more than `first_amount`.
 
         Where that is too little for both, requests get half of it, or what bytes leave. Bytes get nothing where the
         rest pays for less of them than the shortest interval of vouchers: then they are paid ahead.
         """
         requests, size, amount = self.first_requests, self.first_bytes, self.first_amount
-        wanted = prices.of(Usage(0, size))
+        wanted = prices.cost_of(Usage(0, size))
         if prices.request:
             requests = min(requests, max(amount // 2, amount - wanted) // prices.request)
         if prices.mib:
@@ -159,7 +159,7 @@ class Exposure:
             size = min(size, within if within >= min(size, LEAST_INTERVAL) else 0)
         return replace(self, first_requests=requests, first_bytes=size)
 
-    def after(self, paid: Usage) -> Usage:
+    def after_payment(self, paid: Usage) -> Usage:
         """What may be unpaid on a lane that has paid for so much."""
         return Usage(
             min(self.most_requests, max(self.first_requests, paid.requests // 2)),
@@ -219,7 +219,7 @@ class Spending:
         """What may be lost to a server that is believed, or paid first: in the coin's smallest unit."""
         return STEP_AMOUNT if self.slack_amount is None else self.slack_amount
 
-    def interval(self, exposure: Usage) -> Usage:
+    def voucher_interval(self, exposure: Usage) -> Usage:
         """How much may be unpaid before a voucher is due, with a server of this exposure."""
         return Usage(
             max(1, min(self.voucher_requests, exposure.requests // _PART)),

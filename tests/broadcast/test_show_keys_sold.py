@@ -63,8 +63,8 @@ def test_each_key_costs_a_request_and_the_channel_is_closed_at_the_end(sale):
             await on_air.end()
             stream, store = await payer(100 * PRICE)
             assert words(await all_of(stream)) == [b"one", b"two", b"three"]
-            (channel,) = store.bought()
-            (lane,) = store.lanes(channel.channel)
+            (channel,) = store.bought_channels()
+            (lane,) = store.payer_lanes(channel.channel)
             assert (channel.state, lane[1].most_signed) == ("closed", 3 * PRICE)
 
     run(work())
@@ -93,7 +93,7 @@ def test_nobody_pays_more_than_agreed_and_nobody_without_a_budget(sale):
             stream, store = await payer(100 * PRICE, most_per_request=PRICE - 1)
             with pytest.raises(PriceTooHigh):
                 await all_of(stream)
-            assert store.bought() == []
+            assert store.bought_channels() == []
             with pytest.raises(ShowSealed, match="listen with a budget") as caught:
                 await all_of(hear(*on_air.addresses, back_ms=10**6))
             assert caught.value.refusal == Refusal.FOR_SALE
@@ -124,8 +124,8 @@ def test_a_seller_of_wrong_keys_has_one_price_and_no_more(sale, monkeypatch):
             stream, store = await payer(100 * PRICE)
             with pytest.raises(SegmentError, match="isn't sealed with the key"):
                 await all_of(stream)
-            (channel,) = store.bought()
-            (lane,) = store.lanes(channel.channel)
+            (channel,) = store.bought_channels()
+            (lane,) = store.payer_lanes(channel.channel)
             assert lane[1].most_signed == PRICE
 
     run(work())

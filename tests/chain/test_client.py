@@ -202,7 +202,7 @@ def test_queues_let_go_when_their_task_is_cancelled():
         order = []
 
         async def use(name, ids, wait):
-            async with queues.holding(ids), pool.take() as slot:
+            async with queues.hold_objects(ids), pool.acquire_slot() as slot:
                 order.append((name, slot.coin))
                 if wait is not None:
                     await wait.wait()

@@ -232,7 +232,7 @@ def test_a_connection_that_is_made_at_the_close_is_closed():
     async def work():
         async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0) as server:
             wire = Wire(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=5)
-            channel = wire._connected()
+            channel = wire._ensure_connected()
             connecting = asyncio.create_task(channel.__connect__())
             await asyncio.sleep(0)
             wire.close()

@@ -231,10 +231,10 @@ def test_other_events_move_the_cursor_on(chain_of):
             follower = EventFollower(chain, event_types(chain, hosts.SCHEMA, hosts.OperatorsRevoked))
             begun = await follower.begin()
             keys = await create(chain, 3)
-            assert [each async for each in follower.past()] == []
+            assert [each async for each in follower.past_events()] == []
             assert follower.cursor.place > begun.place
             other = EventFollower(chain, types, start=begun.checkpoint + 1)
-            assert keys_of([each async for each in other.past()]) == keys
+            assert keys_of([each async for each in other.past_events()]) == keys
 
     run(work())
 
@@ -278,7 +278,7 @@ def test_history_that_is_gone():
                 await asyncio.to_thread(net.run, lambda node: node.prune(2))
                 with pytest.raises(HistoryPruned, match="archive"):
                     await take(EventFollower(chain, types, start=1), 1)
-                left = [each async for each in EventFollower(chain, types, start=OLDEST).past()]
+                left = [each async for each in EventFollower(chain, types, start=OLDEST).past_events()]
                 assert keys_of(await take(EventFollower(chain, types, start=OLDEST), len(left))) == keys_of(
                     left
                 )
@@ -288,13 +288,13 @@ def test_history_that_is_gone():
                 begun = await follower.begin()
                 assert begun.checkpoint + 1 == (await chain.service_info()).lowest_checkpoint
                 await asyncio.to_thread(net.run, lambda node: node.prune(1))
-                assert keys_of([each async for each in follower.past()]) == keys_of(left[-1:])
+                assert keys_of([each async for each in follower.past_events()]) == keys_of(left[-1:])
                 with pytest.raises(HistoryPruned):
                     await take(EventFollower(chain, types, cursor=begun, start=OLDEST), 1)
                 await create(chain, 4)
                 await asyncio.to_thread(net.run, lambda node: node.prune(1))
                 with pytest.raises(HistoryPruned):
-                    await anext(follower.past())
+                    await anext(follower.past_events())
 
         run(work())
 
@@ -326,7 +326,10 @@ def test_what_is_past_is_read_on_behind_a_break(chain_of, monkeypatch):
             keys = await create(chain, 5)
             broken = breaking(monkeypatch, 3)
             monkeypatch.setattr(chain.endpoints, "sleep", no_pause)
-            assert keys_of([each async for each in EventFollower(chain, types, start=start).past()]) == keys
+            assert (
+                keys_of([each async for each in EventFollower(chain, types, start=start).past_events()])
+                == keys
+            )
             assert len(broken) == 3
             assert "start" in broken[0]
             assert "after" in broken[1]  # behind what was given
@@ -342,7 +345,7 @@ def test_what_is_past_is_not_asked_for_ever(chain_of, monkeypatch):
             broken = breaking(monkeypatch, 10**6)
             monkeypatch.setattr(chain.endpoints, "sleep", no_pause)
             with pytest.raises(NodeUnavailable, match="reset"):
-                assert [each async for each in follower.past()] == []
+                assert [each async for each in follower.past_events()] == []
             # The first may have moved the cursor over what is of no interest.
             attempts = chain.endpoints.retry.attempts
             assert attempts <= len(broken) <= attempts + 1
@@ -368,7 +371,7 @@ def test_a_node_that_has_always_more_and_gives_none_is_not_asked_for_ever(chain_
             monkeypatch.setattr(chain.endpoints, "sleep", no_pause)
             source = EventFollower(chain, types, start=0)
             with pytest.raises(NodeUnavailable, match="gives none"):
-                await anext(source.past())
+                await anext(source.past_events())
             assert len(asked) == chain.endpoints.retry.attempts
 
     run(work())
@@ -534,7 +537,10 @@ def test_a_node_that_is_killed_while_transactions_come_in(tmp_path):
             await asyncio.gather(write(), kill())
             await asyncio.to_thread(child.wait_until, count)
             past = [
-                each async for each in EventFollower(chain, [f"{package}::host::HostCreated"], start=0).past()
+                each
+                async for each in EventFollower(
+                    chain, [f"{package}::host::HostCreated"], start=0
+                ).past_events()
             ]
             return keys, keys_of(past)
 

@@ -180,8 +180,8 @@ def test_operators_lists_and_endpoints(play):
         first, second = beacon.endpoints
         assert (second.weight, second.role, second.hint, second.seen_ms) == (9, 0, b"x", 0)
         assert beacon.ttl_ms == 20_000
-        assert beacon.fresh(first.seen_ms + 20_000) == (first,)
-        assert beacon.fresh(first.seen_ms + 20_001) == ()
+        assert beacon.live_endpoints(first.seen_ms + 20_000) == (first,)
+        assert beacon.live_endpoints(first.seen_ms + 20_001) == ()
         await refused(host.HostError.FENCED, chain, host.heartbeat, world.beacon, world.op, ENDPOINT_KEY, 0)
         await do(chain, host.withdraw, world.beacon, world.op, key)
         await do(chain, host.revoke_operators, world.host, world.beacon, world.cap)

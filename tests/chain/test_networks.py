@@ -82,8 +82,8 @@ def deployment(name="transport", id=ID):
 
 def test_ids_are_remembered_by_chain(tmp_path):
     path = tmp_path / "deep" / "packages.json"
-    Deployments("chain1", path).remember(deployment())
-    Deployments("chain2", path).remember(deployment("escrow"))
+    Deployments("chain1", path).save(deployment())
+    Deployments("chain2", path).save(deployment("escrow"))
     assert Deployments("chain1", path).package_id("transport") == ID
     assert Deployments("chain1", path).by_id(ID) == deployment()
     assert Deployments("chain2", path).get("transport") is None
@@ -95,18 +95,18 @@ def test_ids_are_remembered_by_chain(tmp_path):
 def test_two_processes_add_to_one_file(tmp_path):
     path = tmp_path / "packages.json"
     one, two = Deployments("c", path), Deployments("c", path)
-    one.remember(deployment("transport"))
-    two.remember(deployment("escrow", OTHER))
-    assert {each.package for each in Deployments("c", path).all()} == {"transport", "escrow"}
+    one.save(deployment("transport"))
+    two.save(deployment("escrow", OTHER))
+    assert {each.package for each in Deployments("c", path).list_all()} == {"transport", "escrow"}
 
 
 def test_hosts_are_remembered_by_chain_and_account(tmp_path):
     path = tmp_path / "packages.json"
     for chain, host in (("c", ID), ("c", OTHER), ("d", "0x7")):
         Deployments(chain, path).remember_host("0x5", host)
-    Deployments("c", path).remember(deployment())  # keeps them
-    assert Deployments("c", path).hosts("0x05") == {ID, OTHER}
-    assert Deployments("c", path).hosts("0x6") == Deployments("e", path).hosts("0x5") == set()
+    Deployments("c", path).save(deployment())  # keeps them
+    assert Deployments("c", path).hosts_of("0x05") == {ID, OTHER}
+    assert Deployments("c", path).hosts_of("0x6") == Deployments("e", path).hosts_of("0x5") == set()
     assert Deployments("c", path).get("transport") is not None
 
 
@@ -117,7 +117,7 @@ def test_names_of_services_are_remembered_by_chain_once(tmp_path):
         each.remember_service("weather")
     two.remember_service("games/chess")
     Deployments("d", path).remember_service("news")
-    one.remember(deployment())  # keeps them
+    one.save(deployment())  # keeps them
     assert Deployments("c", path).services == ("weather", "games/chess")
     assert Deployments("d", path).services == ("news",)
 
@@ -155,7 +155,7 @@ def test_deployments_are_not_known_before_the_chain_is():
 
 def test_classes_are_found_by_type():
     known = Deployments("c")
-    known.remember(deployment())
+    known.save(deployment())
     schema, cls = find_class(known, f"{ID}::channel::Channel<0x2::sui::SUI>")
     assert (schema.module, cls.__name__) == ("channel", "Channel")
     for other in (

@@ -39,7 +39,7 @@ def test_packages_are_there(dtp_client, dtp_wallet, dtp_packages):
             made = chain.events_in(await chain.execute(program), host.SCHEMA, host.HostCreated)
             assert len(made) == 1
 
-    assert {each.package for each in dtp_packages.all()} >= {"transport", "escrow"}
+    assert {each.package for each in dtp_packages.list_all()} >= {"transport", "escrow"}
     asyncio.run(scenario())
 
 

@@ -75,7 +75,7 @@ def test_a_funded_show(play, net):
         found = await listener.read(show.SCHEMA, Show, id)
         assert (found.next_slot, found.hint) == (100, b"dtp://dtp1.../news")
         held = await listener.read(show.SCHEMA, ShowShare, share)
-        assert found.value(held) == 83
+        assert found.unspent_of(held) == 83
         await do(listener, show.leave, id, share)
         net.advance_clock(12 * SLOT)
         assert await take_back(listener, id, share) == 83

@@ -130,7 +130,7 @@ def test_objects_of_version_1_are_migrated_to_version_2_with_all_their_money(pub
             # Nothing is of an older version yet.
             await refused(host.HostError.UP_TO_DATE, migrate(server, [world.host]))
             second, executed = await upgrade(server, first, newer)
-            assert (second.original_id, second.id) == (first.id, executed.created("package")[0].id)
+            assert (second.original_id, second.id) == (first.id, executed.created_objects("package")[0].id)
             assert (await read_upgrades(user, second.id)).policy == Policy.COMPATIBLE
             # The new code refuses what wasn't migrated, and who stayed with the old one goes on with that.
             await refused(
@@ -139,7 +139,7 @@ def test_objects_of_version_1_are_migrated_to_version_2_with_all_their_money(pub
             await do(user, channel.claim_for, *world.voucher(id, 2, 4000, 4))
             # Who may not migrate can't: the channel is its server's to move, host and plan their owner's.
             user_second = Deployments()
-            user_second.remember(second)
+            user_second.save(second)
             async with _like(user, user_second) as other:
                 await refused(channel.ChannelError.NOT_SERVER, migrate(other, [id]))
                 for object in (world.host, plan):

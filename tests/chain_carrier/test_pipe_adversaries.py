@@ -51,9 +51,9 @@ class Unreliable:
             if self._rng.random() < self._worst / 4:
                 return  # the hub has to begin again
 
-    async def past(self):
+    async def past_events(self):
         self._good[0] -= 1
-        async for found in self._real.past():
+        async for found in self._real.past_events():
             if self._good[0] >= 0 and self._rng.random() < 0.2:
                 return  # the node's index lags behind
             yield found
@@ -111,8 +111,8 @@ class Lossy:
             if self._kept(found):
                 yield found
 
-    async def past(self):
-        async for found in self._real.past():
+    async def past_events(self):
+        async for found in self._real.past_events():
             if self._kept(found):
                 yield found
 
@@ -146,8 +146,10 @@ def test_events_again_change_nothing(client, wallet):
         async with world(client, wallet) as made:
             events = []
             for each in (made.server, made.user):
-                feed = PipeHub.of(each)._feed
-                feed.take = lambda event, take=feed.take: events.append((take, event)) or take(event)
+                feed = PipeHub.hub_of(each)._feed
+                feed.process_event = lambda event, take=feed.process_event: (
+                    events.append((take, event)) or take(event)
+                )
             listener, near, far = await made.pair()
             ours, theirs = await exchange(near, far, b"there" * 50_000, b"back" * 50_000)
             for take, event in list(events) * 2:
@@ -307,7 +309,7 @@ def test_a_server_opens_no_more_pipes_than_its_client_has(client, wallet, monkey
             taken = asyncio.Queue()
             listener = await listen(made.url, taken.put_nowait, chain=made.server)
             channel, pipe_id = await raw_pipe(hostile, made.hosted, made.number)
-            hub, flags = PipeHub.of(made.server), Flags.OPEN | Flags.TO
+            hub, flags = PipeHub.hub_of(made.server), Flags.OPEN | Flags.TO
             accepting, all_are_there = asyncio.Event(), asyncio.Event()
             genuine, found = hub._on_open, []
 
@@ -322,7 +324,7 @@ def test_a_server_opens_no_more_pipes_than_its_client_has(client, wallet, monkey
                 await all_are_there.wait()
 
             monkeypatch.setattr(hub, "_on_open", on_open)
-            monkeypatch.setattr(hub._purse, "fund", fund)
+            monkeypatch.setattr(hub._purse, "ensure_coins", fund)
             for link in range(1, links + 1):
                 wants = encode(Header(link, to=bytes(32), pipes=16), flags)
                 await send_raw(hostile, made.hosted, channel, pipe_id, wants, int(flags))
@@ -345,7 +347,7 @@ def test_frames_of_others_and_of_other_endpoints(client, wallet):
             accepted = asyncio.Queue()
             listener = await listen(f"{made.url}&to={'07' * 32}", accepted.put_nowait, chain=made.server)
             asked = []
-            hub = PipeHub.of(made.server)
+            hub = PipeHub.hub_of(made.server)
             read = made.server.read
             made.server.read = lambda *arguments: asked.append(arguments[-1]) or read(*arguments)
             # Another host's channel, seen from its opening on: its frames cost no question.
@@ -372,7 +374,7 @@ def test_a_flood_of_unknown_channels_asks_few_questions(client, wallet):
     async def scenario():
         async with world(client, wallet) as made:
             listener = await listen(made.url, lambda carrier: None, chain=made.server)
-            hub = PipeHub.of(made.server)
+            hub = PipeHub.hub_of(made.server)
             asked = []
             read = made.server.read
             made.server.read = lambda *arguments: asked.append(arguments[-1]) or read(*arguments)
@@ -397,7 +399,7 @@ def test_a_server_that_was_started_anew_says_so(client, wallet):
             ours.write(b"before")
             await theirs.until_received(b"before")
             # The old process is gone without a word; a new one follows the same pipes.
-            hub = PipeHub.of(made.server)
+            hub = PipeHub.hub_of(made.server)
             hub._users = 0
             hub._stop()
             tuned(made.server)

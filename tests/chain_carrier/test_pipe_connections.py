@@ -67,7 +67,7 @@ def test_a_file_moves_through_the_chain_and_back(client, wallet):
                 assert connection.peer == made.me.id
                 assert await there_and_back(connection, data)
                 assert await there_and_back(connection, b"")
-            (end,) = PipeHub.of(made.server)._ends.values()
+            (end,) = PipeHub.hub_of(made.server)._ends.values()
             assert end.came >= len(data) // 120_000
 
     run(scenario())
@@ -77,7 +77,7 @@ def test_only_ciphertext_reaches_the_chain(client, wallet):
     async def scenario():
         async with world(client, wallet) as made, await served(made):
             seen = []
-            hub = PipeHub.of(made.server)
+            hub = PipeHub.hub_of(made.server)
             take = hub._on_frame
             hub._on_frame = lambda frame, place=None: seen.append(frame.data) or take(frame, place)
             address = f"dtp://{made.hosted.id}/echo?via=pipe"
@@ -123,11 +123,11 @@ def test_a_connection_goes_on_over_a_new_carrier_when_its_pipes_break(client, wa
             address = f"dtp://{made.hosted.id}/echo?via=pipe"
             async with dtp.connect(address, resolvers=resolvers(made), limits=LIMITS) as connection:
                 assert await there_and_back(connection, b"before")
-                (end,) = PipeHub.of(made.user)._ends.values()
+                (end,) = PipeHub.hub_of(made.user)._ends.values()
                 first = end.link
-                first.broken(dtp.CarrierError("cut by the test"))
+                first.on_link_broken(dtp.CarrierError("cut by the test"))
                 assert await there_and_back(connection, b"after")
-                assert PipeHub.of(made.user)._ends == {
+                assert PipeHub.hub_of(made.user)._ends == {
                     first.channel: end
                 }  # the same channel, no money for another
                 assert end.link not in (None, first)
@@ -141,7 +141,7 @@ def test_the_next_dial_uses_the_channel_again(client, wallet):
             accepted = asyncio.Queue()
             async with closing(await listen(made.url, accepted.put_nowait, chain=made.server)):
                 first = await dial(made.url + "&pipes=2", chain=made.user)
-                hub = PipeHub.of(made.user)
+                hub = PipeHub.hub_of(made.user)
                 rest = asyncio.Event()
                 told = first._end._on_idle
                 first._end._on_idle = lambda end: told(end) or rest.set()
@@ -216,7 +216,7 @@ def test_a_channel_leads_to_whichever_endpoint_of_its_host_answers(client, walle
             channel = await open_channel(made.user, made.hosted, made.number, bytes([3]) * 32)
             here, gone = (f"{made.url}&to={key}" for key in (made.me.id.key.hex(), "77" * 32))
             async with closing(await listen(here, lambda carrier: None, chain=made.server)):
-                hub = PipeHub.of(made.user)
+                hub = PipeHub.hub_of(made.user)
                 hub.timing = replace(hub.timing, dial=0.2)
                 with pytest.raises(DialError, match="no server"):
                     await dial(f"{gone}&channel={channel}", chain=made.user)
@@ -301,7 +301,7 @@ def test_a_dial_that_is_cancelled_opens_no_channel_that_the_next_one_does_not_us
         async with world(client, wallet, min_deposit=40_000_000) as made:
             accepted = asyncio.Queue()
             async with closing(await listen(made.url, accepted.put_nowait, chain=made.server)):
-                await PipeHub.of(made.user)._purse.fund(2)
+                await PipeHub.hub_of(made.user)._purse.ensure_coins(2)
                 for _ in range(3):
                     with monkeypatch.context() as patch:
                         reached, go_on = withheld(
@@ -315,11 +315,11 @@ def test_a_dial_that_is_cancelled_opens_no_channel_that_the_next_one_does_not_us
                         with pytest.raises(asyncio.CancelledError):
                             await dialling
                 near = await dial(made.url + "&pipes=2", chain=made.user)
-                hub = PipeHub.of(made.user)
+                hub = PipeHub.hub_of(made.user)
                 assert hub._ends.keys() == {near.channel}
                 assert hub._purse._locked == {made.hosted.id: 40_000_000}
                 near.abort()
-                await hub.surrender(near.channel)
+                await hub.stop_sending(near.channel)
 
     run(scenario())
 
@@ -337,7 +337,7 @@ def test_who_may_not_come_in_gets_no_frame_through(client, wallet):
     async def scenario():
         async with world(client, wallet) as made, await served(made):
             seen = []
-            hub = PipeHub.of(made.server)
+            hub = PipeHub.hub_of(made.server)
             hub._on_frame = lambda frame, place=None: seen.append(frame)
             await made.hosted.deny(made.user.address)
             with pytest.raises(dtp.CarrierError, match="EDenied"):
@@ -408,7 +408,7 @@ def test_payment_names_the_channel_that_carries_pipes(client, wallet):
                 # Whoever uses it at the same time gets no channel that nobody agreed to pay with.
                 with pytest.raises(ChannelInUse):
                     await dtp.connect(address, resolvers=[resolver], limits=LIMITS)
-            assert PipeHub.of(made.user)._ends.keys() == {channel}
+            assert PipeHub.hub_of(made.user)._ends.keys() == {channel}
 
     run(scenario())
 
@@ -422,7 +422,7 @@ def test_what_dials_left_behind_comes_back(client, wallet):
             address = f"dtp://{made.hosted.id}/echo?via=pipe"
             async with dtp.connect(address, resolvers=resolvers(made), limits=LIMITS) as connection:
                 assert await there_and_back(connection, b"once")
-            (end,) = PipeHub.of(made.user)._ends.values()
+            (end,) = PipeHub.hub_of(made.user)._ends.values()
             left = end.where.channel
             assert await reclaim(made.user) == Reclaimed(
                 (), 0

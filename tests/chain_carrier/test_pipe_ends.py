@@ -117,12 +117,12 @@ def test_without_faults_no_transaction_aborts(window, pipes):
 
 def test_a_reader_that_does_not_read_stops_the_writer():
     async def scenario(chain, near, far):
-        far.carrier.incoming.take = lambda buffer: 0  # takes nothing
+        far.carrier.incoming.read_into = lambda buffer: 0  # takes nothing
         far.carrier._deliver = lambda: None
         near.write(bytes(100 * SMALL))
         await asyncio.sleep(600)
         assert chain.frames == 2 * 3  # the window of each pipe
-        del far.carrier.incoming.take, far.carrier._deliver
+        del far.carrier.incoming.read_into, far.carrier._deliver
         far.carrier._delivery = None
         far.carrier._deliver_soon()
         await far.until_received(bytes(100 * SMALL))
@@ -134,7 +134,7 @@ def test_a_peer_that_tells_of_more_than_it_has_acknowledged_is_given_up():
     """The window stays full on the chain: nobody asks the node about it for ever, nor sends more than a window."""
 
     async def scenario(chain, near, far):
-        far.carrier.incoming.take = lambda buffer: 0
+        far.carrier.incoming.read_into = lambda buffer: 0
         far.carrier._deliver = lambda: None
         lie = encode(Header(7, 0, ((0, 2**63),)), 0)
         chain.ends[Direction.TO_SERVER].on_frame(Frame(CHANNEL, int(Direction.TO_CLIENT), 0, 1, 0, (lie,)))

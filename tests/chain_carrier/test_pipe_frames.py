@@ -94,7 +94,7 @@ def test_any_delivery_gives_the_stream(data):
         elif at >= len(content):
             outgoing.finish()
         while outgoing.ready:
-            cut = outgoing.cut(1 << 20)
+            cut = outgoing.cut_next(1 << 20)
             pipe = rng.randrange(pipes)
             sequences[pipe] += 1
             frames.append((pipe, sequences[pipe], cut))
@@ -115,7 +115,7 @@ def test_any_delivery_gives_the_stream(data):
     got = bytearray()
     for batch in (posted, late):
         for pipe, sequence, cut in batch:
-            if orders[pipe].take(sequence):
+            if orders[pipe].add_sequence(sequence):
                 incoming.feed(cut.offset, memoryview(cut.data), end=cut.end)
             if rng.random() < 0.4:
                 got += taken(incoming, rng.randrange(1, 100))
@@ -129,7 +129,7 @@ def test_any_delivery_gives_the_stream(data):
 
 @given(st.integers(0, 2**40), st.binary(max_size=300), st.booleans(), st.integers(1, 50))
 def test_pieces_of_a_cut_are_the_cut(offset, data, end, size):
-    pieces = Cut(offset, data, end).pieces(size)
+    pieces = Cut(offset, data, end).split_into(size)
     assert b"".join(each.data for each in pieces) == data
     assert [each.offset for each in pieces] == [offset + at * size for at in range(len(pieces))]
     assert len(pieces) == max(1, -(-len(data) // size))
@@ -138,7 +138,7 @@ def test_pieces_of_a_cut_are_the_cut(offset, data, end, size):
 
 def taken(incoming, size):
     buffer = memoryview(bytearray(size))
-    return bytes(buffer[: incoming.take(buffer)])
+    return bytes(buffer[: incoming.read_into(buffer)])
 
 
 @given(st.lists(st.integers(1, 30), max_size=60), st.integers(0, 5))
@@ -146,7 +146,7 @@ def test_each_frame_is_taken_once(arrivals, before):
     order = Sequences(last=before, started=True)
     seen = set()
     for sequence in arrivals:
-        assert order.take(sequence) is (sequence > before and sequence not in seen)
+        assert order.add_sequence(sequence) is (sequence > before and sequence not in seen)
         seen.add(sequence)
         complete = before
         while complete + 1 in seen:
@@ -158,17 +158,17 @@ def test_each_frame_is_taken_once(arrivals, before):
 def test_too_many_frames_behind_a_gap_end_it():
     order = Sequences(started=True)
     for sequence in range(2, MAX_AHEAD + 2):
-        assert order.take(sequence)
+        assert order.add_sequence(sequence)
     with pytest.raises(PipeGapError, match="behind frame 1"):
-        order.take(MAX_AHEAD + 2)
+        order.add_sequence(MAX_AHEAD + 2)
 
 
 def test_the_first_frame_of_a_pipe_with_a_past_begins_the_count():
     order = Sequences()
-    assert order.take(17)
+    assert order.add_sequence(17)
     assert (order.last, order.gap) == (17, False)
-    assert not order.take(16)
-    assert order.take(18)
+    assert not order.add_sequence(16)
+    assert order.add_sequence(18)
 
 
 @given(st.data())
@@ -182,21 +182,21 @@ def test_only_what_was_taken_is_acknowledged(data):
     taken_up_to = 0
     known = set()
     for number in arrivals:
-        order.take(number + 1)
-        acks.note(number + 1, ends[number])
+        order.add_sequence(number + 1)
+        acks.frame_received(number + 1, ends[number])
         known.add(number)
         complete = 0
         while complete in known:
             complete += 1
         taken_up_to = data.draw(st.integers(taken_up_to, 10 * complete))
-        due = acks.due(order.last, taken_up_to)
+        due = acks.sequence_to_acknowledge(order.last, taken_up_to)
         assert due == min(complete, taken_up_to // 10)
-    assert acks.due(order.last, 10 * count) == count
-    acks.note(count + 1, 10**9)
-    order.take(count + 1)
-    assert acks.due(order.last, 10 * count) == count
+    assert acks.sequence_to_acknowledge(order.last, 10 * count) == count
+    acks.frame_received(count + 1, 10**9)
+    order.add_sequence(count + 1)
+    assert acks.sequence_to_acknowledge(order.last, 10 * count) == count
     acks.release()  # the link is gone
-    assert acks.due(order.last, 0) == count + 1
+    assert acks.sequence_to_acknowledge(order.last, 0) == count + 1
 
 
 # ---------------------------------------------------------------------------------------------------- contradictions
@@ -249,16 +249,16 @@ def test_frames_of_few_bytes_are_bounded_as_well(first):
 def test_frames_behind_one_that_nobody_takes_are_bounded():
     acks = Acks()
     acks.begin(0)
-    acks.note(1, 10)
+    acks.frame_received(1, 10)
     for sequence in range(2, MAX_AHEAD + 1):
-        acks.note(sequence, 0)
-    assert acks.due(MAX_AHEAD, 9) == 0
+        acks.frame_received(sequence, 0)
+    assert acks.sequence_to_acknowledge(MAX_AHEAD, 9) == 0
     assert acks.crowded
-    acks.note(MAX_AHEAD, 20)  # known already
+    acks.frame_received(MAX_AHEAD, 20)  # known already
     with pytest.raises(PipeGapError, match="nobody has taken"):
-        acks.note(MAX_AHEAD + 1, 0)
-    assert acks.due(MAX_AHEAD, 10) == MAX_AHEAD - 1
-    acks.note(MAX_AHEAD + 1, 0)
+        acks.frame_received(MAX_AHEAD + 1, 0)
+    assert acks.sequence_to_acknowledge(MAX_AHEAD, 10) == MAX_AHEAD - 1
+    acks.frame_received(MAX_AHEAD + 1, 0)
 
 
 def test_a_frame_that_comes_again_changes_nothing():
@@ -277,16 +277,16 @@ def test_a_frame_that_comes_again_changes_nothing():
 def test_parts_of_frames_wait_to_become_more():
     outgoing = Outgoing(10)
     outgoing.write(memoryview(b"abc"))
-    first = outgoing.cut(1 << 20)
+    first = outgoing.cut_next(1 << 20)
     outgoing.write(memoryview(b"def"))
     assert not outgoing.ready  # until the first is on the chain, or a whole frame is there
     outgoing.write(memoryview(b"0123456789"))
-    second = outgoing.cut(1 << 20)
+    second = outgoing.cut_next(1 << 20)
     assert (second.offset, second.data) == (3, b"def0123456")
     assert not outgoing.ready
     for cut in (first, second):
         outgoing.done(cut)
-    assert outgoing.cut(1 << 20).data == b"789"
+    assert outgoing.cut_next(1 << 20).data == b"789"
     outgoing.finish()
     assert not outgoing.ready
     assert outgoing.under_way == 1

@@ -62,11 +62,11 @@ def test_a_channel_whose_idle_end_has_failed_is_served_again(client, wallet):
     async def scenario():
         async with world(client, wallet) as made:
             listener, near, far = await made.pair()
-            hub = PipeHub.of(made.server)
+            hub = PipeHub.hub_of(made.server)
             end = hub._ends[near.channel]
             for each in (near, far):
                 each.abort()
-            await hub._rest(end)
+            await hub._wait_idle(end)
             end.fail(PipeGapError("the node has forgotten frames"))
             assert near.channel not in hub._ends
             again = await dial(f"{made.url}&channel={near.channel}", chain=made.user)
@@ -82,7 +82,7 @@ def test_an_end_is_kept_while_a_link_is_being_taken(client, wallet, monkeypatch)
     async def scenario():
         async with world(client, wallet) as made:
             listener, near, far = await made.pair()
-            assert PipeHub.of(made.server)._ends[near.channel] is far._end
+            assert PipeHub.hub_of(made.server)._ends[near.channel] is far._end
             for each in (near, far):
                 each.abort()
             await listener.close()
@@ -97,7 +97,7 @@ def test_ends_that_never_had_a_link_are_no_more_than_others(client, wallet, monk
     async def scenario():
         async with world(client, wallet) as made, client(wallet()) as hostile:
             listener = await listen(made.url, lambda carrier: None, chain=made.server)
-            hub, attached = PipeHub.of(made.server), asyncio.Queue()
+            hub, attached = PipeHub.hub_of(made.server), asyncio.Queue()
             genuine = hub._attach_server
 
             async def attach(channel, before):

@@ -158,7 +158,7 @@ def test_an_end_goes_on_where_its_pipes_are():
         chain.ends = {Direction.TO_CLIENT: SimpleNamespace(on_frame=lambda frame: None, stop=end.stop)}
         end.begin([replace(held, sequence=5)], await end.chain.read(None, Channel, CHANNEL))
         for number in range(4):
-            end.control(Flags.OPEN, number)
+            end.send_control(Flags.OPEN, number)
         await asyncio.sleep(TIMING.check / 2)
         assert (chain.frames, chain.aborts) == (2, 0)
         await stop(chain)
@@ -170,7 +170,7 @@ def test_frames_of_a_link_that_is_gone_are_acknowledged_though_nobody_took_them(
     """Else the window of the next link would be the smaller by them."""
 
     async def scenario(chain, near, far):
-        far.carrier.incoming.take = lambda buffer: 0
+        far.carrier.incoming.read_into = lambda buffer: 0
         far.carrier._deliver = lambda: None
         near.write(bytes(3 * SMALL))  # less than what is worth an acknowledgement
         await asyncio.sleep(10)
@@ -212,7 +212,7 @@ def test_acknowledgements_are_told_to_who_waits_and_acknowledged_by_nobody():
 def test_a_word_that_is_to_be_said_is_said_at_once():
     async def scenario(chain, *_):
         await asyncio.sleep(5)
-        chain.ends[Direction.TO_CLIENT].control(Flags.ACCEPT, 7)
+        chain.ends[Direction.TO_CLIENT].send_control(Flags.ACCEPT, 7)
         await asyncio.sleep(1)
         assert chain.frames == 1
 
@@ -236,16 +236,16 @@ def test_history_is_read_again_from_where_every_pipe_is_whole():
         assert comes(0, 3, 9) == 5
         assert end.missing
         assert end.gap
-        end.whole(at(20))  # it isn't
+        end.history_read(at(20))  # it isn't
         assert end.whole_until().place == 5
         assert comes(0, 2, 10) == 7
         assert comes(1, 2, 6) == 7  # read again, late
         assert not end.gap
-        end.whole(at(20))
+        end.history_read(at(20))
         assert end.whole_until().place == 20
-        end.whole(at(15))
+        end.history_read(at(15))
         assert end.whole_until().place == 20
-        end.whole(at(20))
+        end.history_read(at(20))
         end.peer_pipes = 3
         assert end.whole_until().place == 20
         end._stuck = True
@@ -275,10 +275,10 @@ def test_an_end_that_has_failed_says_why_at_first_and_sends_nothing_more():
     async def scenario(chain, near, far):
         end, idle = chain.ends[Direction.TO_SERVER], []
         end._on_idle = idle.append
-        end.control(Flags.RESET, 3)
+        end.send_control(Flags.RESET, 3)
         end.fail(PipeStalledError("first"))
         end.fail(PipeStalledError("second"))
-        end.control(Flags.RESET, 3)
+        end.send_control(Flags.RESET, 3)
         near.write(b"too late")
         await asyncio.sleep(100)
         assert str(end.failed) == "first"

@@ -46,8 +46,8 @@ def published(client, wallet, net, deployments, tmp_path):
 
     chain_id, host_id = run(prepare())
     kept = Deployments(chain_id, tmp_path / "packages.json")
-    for each in deployments.all():
-        kept.remember(each)
+    for each in deployments.list_all():
+        kept.save(each)
     environments = []
     for name, identity in (("server", server), ("user", user)):
         (tmp_path / name).mkdir()
@@ -175,7 +175,7 @@ class Sender:
     gone = False
 
 sender = Sender()
-with PipeLocks.of_home().holding(sys.argv[1], sender):
+with PipeLocks.of_home().hold_pipes(sys.argv[1], sender):
     print("locked", flush=True)
     sys.stdin.read()
 """
@@ -198,7 +198,7 @@ def test_pipes_that_can_t_be_locked_say_why(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "lockf", without_locks)
     with (
         pytest.raises(LocalError, match="no locks available"),
-        locks.holding("0x1", Sender()),
+        locks.hold_pipes("0x1", Sender()),
     ):
         pass
 
@@ -209,7 +209,7 @@ def test_one_program_at_a_time_sends_over_a_channel_s_pipes(client, wallet):
     async def scenario():
         async with world(client, wallet) as made:
             listener, near, far = await made.pair("&pipes=2")
-            hub, channel = PipeHub.of(made.user), near.channel
+            hub, channel = PipeHub.hub_of(made.user), near.channel
 
             async def other():
                 program, pipe = [sys.executable, "-P", "-c", LOCKER, channel], subprocess.PIPE
@@ -218,7 +218,7 @@ def test_one_program_at_a_time_sends_over_a_channel_s_pipes(client, wallet):
             _, told = await (await other()).communicate()
             assert b"ChannelInUse: another program of this wallet" in told
             near.abort()
-            await hub.surrender(channel)
+            await hub.stop_sending(channel)
             holder = await other()
             assert await holder.stdout.readline() == b"locked\n"
             before = await made.user.balance(made.user.address)
@@ -230,7 +230,7 @@ def test_one_program_at_a_time_sends_over_a_channel_s_pipes(client, wallet):
             again = await dial(f"{made.url}&channel={channel}", chain=made.user)
             for each in (again, far):
                 each.abort()
-            await hub.surrender(channel)
+            await hub.stop_sending(channel)
             await listener.close()
 
     run(scenario())
@@ -249,12 +249,12 @@ def test_one_client_of_a_program_at_a_time_sends_over_a_channel_s_pipes(client, 
                 await dial(url, chain=second)
             near.close()  # whose end is on its way when the next comes
             again = await dial(url, chain=second)
-            assert (PipeHub.of(made.user)._ends, again._end.pipes) == ({}, 4)
+            assert (PipeHub.hub_of(made.user)._ends, again._end.pipes) == ({}, 4)
             with pytest.raises(ChannelInUse, match="another connection of this program"):
                 await dial(url, chain=made.user)
             for each in (again, far):
                 each.abort()
-            await PipeHub.of(second).surrender(near.channel)
+            await PipeHub.hub_of(second).stop_sending(near.channel)
             await listener.close()
 
     run(scenario())
@@ -275,14 +275,14 @@ def test_pipes_are_handed_over_between_threads(client, wallet):
                     again = await dial(url, chain=second)
                     pipes = again._end.pipes
                     again.abort()
-                    await PipeHub.of(second).surrender(near.channel)
+                    await PipeHub.hub_of(second).stop_sending(near.channel)
                     return pipes
 
             with pytest.raises(ChannelInUse, match="another connection of this program"):
                 await asyncio.to_thread(asyncio.run, elsewhere())
             near.close()  # whose end is on its way when the next comes
             assert await asyncio.to_thread(asyncio.run, elsewhere()) == 4
-            assert PipeHub.of(made.user)._ends == {}
+            assert PipeHub.hub_of(made.user)._ends == {}
             far.abort()
             await listener.close()
 
@@ -309,16 +309,16 @@ def test_a_hub_whose_thread_stands_still_is_not_waited_for_without_end():
 def test_who_can_t_send_any_more_holds_no_pipes(tmp_path):
     """Its event loop was closed before it ended, as `asyncio.run` does."""
     locks, before, after = PipeLocks(tmp_path / "pipes.lock"), Sender(), Sender()
-    with locks.holding("0x1", after):
+    with locks.hold_pipes("0x1", after):
         with ExitStack() as late:
-            with locks.holding("0x2", before):
-                with pytest.raises(ChannelInUse), locks.holding("0x2", after):
+            with locks.hold_pipes("0x2", before):
+                with pytest.raises(ChannelInUse), locks.hold_pipes("0x2", after):
                     pass
                 before.gone = True
-                late.enter_context(locks.holding("0x2", after))
-            assert locks.sender("0x2") is after  # what the other frees was taken over
-            with locks.holding("0x2", after):
+                late.enter_context(locks.hold_pipes("0x2", after))
+            assert locks.sender_of("0x2") is after  # what the other frees was taken over
+            with locks.hold_pipes("0x2", after):
                 pass
-            assert locks.sender("0x2") is after
-        assert locks.sender("0x2") is None
-        assert locks.sender("0x1") is after
+            assert locks.sender_of("0x2") is after
+        assert locks.sender_of("0x2") is None
+        assert locks.sender_of("0x1") is after

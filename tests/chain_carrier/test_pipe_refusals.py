@@ -25,7 +25,7 @@ OPENING = Flags.OPEN | Flags.TO
 
 async def frames_on(chain):
     source = EventFollower(chain, event_types(chain, pipe.SCHEMA, Frame), start=0)
-    return [each.event async for each in source.past()]
+    return [each.event async for each in source.past_events()]
 
 
 async def forced(chain, build, *arguments, **options):
@@ -51,7 +51,9 @@ class Watched:
     async def __aenter__(self):
         made = self._made
         self.listener = await listen(made.url, lambda carrier: None, chain=made.server)
-        PipeHub.of(made.server)._on_frame = lambda frame, place=None: None  # those of before may come late
+        PipeHub.hub_of(made.server)._on_frame = lambda frame, place=None: (
+            None
+        )  # those of before may come late
         read, execute = made.server.read, made.server.execute
 
         def noted(genuine):

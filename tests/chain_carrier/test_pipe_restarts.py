@@ -102,7 +102,7 @@ def kept_keys(monkeypatch):
 async def everything(chain):
     """The contents of all events of the chain, and the frames among them."""
     source = EventFollower(chain, (), start=0)
-    found = [each.event async for each in source.past()]
+    found = [each.event async for each in source.past_events()]
     frames = [
         pipe.SCHEMA.decode(Frame, each.contents) for each in found if each.type.endswith("::pipe::Frame")
     ]
@@ -124,7 +124,7 @@ async def fetch_through(made, user, tmp_path, disturb):
         resolvers = [HostResolver(HostDirectory(made.user, max_age=0))]
         address = f"dtp://{made.hosted.id}/files?via=pipe"
         async with dtp.connect(address, identity=user, resolvers=resolvers) as connection:
-            (end,) = PipeHub.of(made.user)._ends.values()
+            (end,) = PipeHub.hub_of(made.user)._ends.values()
             assert end.pipes == PIPES
             got = await fetch_file(connection, tmp_path / "got", progress=disturb)
     assert (tmp_path / "got" / "words.txt").read_bytes() == words

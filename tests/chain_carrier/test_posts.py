@@ -290,8 +290,8 @@ def test_the_command(client, wallet, net, deployments, tmp_path, monkeypatch):
 
     chain_id, host_id = run(prepare())
     kept = Deployments(chain_id, tmp_path / "packages.json")
-    for each in deployments.all():
-        kept.remember(each)
+    for each in deployments.list_all():
+        kept.save(each)
     monkeypatch.setenv("DTP_PACKAGES", str(tmp_path / "packages.json"))
     monkeypatch.setenv("DTP_NETWORK", net.url)
 

@@ -147,15 +147,15 @@ def test_rates_are_those_of_the_package(interval, burst, history):
     for wait, units in history:
         now += wait
         expected = move_gcra(tat, now, interval, burst, units)
-        after = state.take(rate, now, units)
+        after = state.consume(rate, now, units)
         assert (after.tat if after is not None else None) == expected
         pause = state.wait_ns(rate, now, units)
         if pause is None:
             assert units > burst
         else:
             assert (pause == 0) is (expected is not None)
-            assert state.take(rate, now + pause, units) is not None
-            assert pause == 0 or state.take(rate, now + pause - 1, units) is None
+            assert state.consume(rate, now + pause, units) is not None
+            assert pause == 0 or state.consume(rate, now + pause - 1, units) is None
         if after is not None:
             state, tat = after, expected
 
@@ -194,8 +194,8 @@ def test_the_rules_are_read_whole_and_only_when_they_changed(play):
         assert len(listed) == 2
         assert (await firewall.refresh()).allow is first.allow
         assert len(listed) == 2
-        assert (await firewall.judge(many[0], "echo")).allowed
-        assert (await firewall.judge(many[7], "echo")).refusal is Refusal.DENIED
+        assert (await firewall.decide(many[0], "echo")).allowed
+        assert (await firewall.decide(many[7], "echo")).refusal is Refusal.DENIED
         await hosted.undeny(many[7])
         assert (await firewall.refresh()).deny == frozenset()
         with pytest.raises(ListTooLong, match="299 entries"):
@@ -211,21 +211,21 @@ def test_passes_of_a_plan_let_in(play, client, wallet):
         firewall = Firewall(chain, hosted.id, plans=[plan])
         async with client(wallet()) as user:
             await firewall.refresh()
-            assert (await firewall.judge(user.address, "echo")).refusal is Refusal.NEEDS_PASS
+            assert (await firewall.decide(user.address, "echo")).refusal is Refusal.NEEDS_PASS
             program = Program()
             (money,) = program.split(program.gas, [2000])
             pass_.keep(program, pass_.buy(program, plan, hosted.id, money, 2))
             bought = user.events_in(await user.execute(program), pass_.SCHEMA, pass_.PassPaid)[0]
             await firewall.refresh()
-            decision = await firewall.judge(user.address, "echo")
+            decision = await firewall.decide(user.address, "echo")
             assert decision.allowed
             assert decision.pass_.pass_id == bought.pass_
             assert decision.pass_.account.periods == 2
             assert decision.number == number
-            assert (await firewall.judge(A, "echo")).refusal is Refusal.NEEDS_PASS
+            assert (await firewall.decide(A, "echo")).refusal is Refusal.NEEDS_PASS
             await do(hosted.chain, pass_.revoke, plan, hosted.id, hosted.op, bought.pass_)
             await firewall.refresh()
-            assert (await firewall.judge(user.address, "echo")).refusal is Refusal.NEEDS_PASS
+            assert (await firewall.decide(user.address, "echo")).refusal is Refusal.NEEDS_PASS
             other = await make_host(hosted.chain)
             with pytest.raises(ForeignPlan):
                 await read_rules(chain, other.id, [plan])
@@ -241,15 +241,15 @@ def test_a_flood_of_strangers_asks_the_chain_nothing(play):
         clock = Clock()
         firewall = Firewall(chain, hosted.id, clock=clock)
         rng = random.Random(7)
-        decisions = await asyncio.gather(*(firewall.judge(rng.randbytes(32), "echo") for _ in range(5000)))
+        decisions = await asyncio.gather(*(firewall.decide(rng.randbytes(32), "echo") for _ in range(5000)))
         assert {each.refusal for each in decisions} == {Refusal.NOT_ALLOWED}
         first = chain.asked
         assert first <= 2
         for _ in range(5000):
-            await firewall.judge(rng.randbytes(32), "echo")
+            await firewall.decide(rng.randbytes(32), "echo")
         assert chain.asked == first
         clock.now += 11  # old: one reading, in the background, and nobody waits for it
-        await asyncio.gather(*(firewall.judge(rng.randbytes(32), "echo") for _ in range(5000)))
+        await asyncio.gather(*(firewall.decide(rng.randbytes(32), "echo") for _ in range(5000)))
         await firewall.close()
         assert chain.asked <= first + 1
 
@@ -263,22 +263,22 @@ def test_when_the_chain_is_silent(play):
         firewall = Firewall(chain, hosted.id, max_age=10, grace=60, clock=clock)
         chain.fault = NodeUnavailable("down")
         for _ in range(10):
-            assert (await firewall.judge(A, "echo")).refusal is Refusal.RULES_UNKNOWN
+            assert (await firewall.decide(A, "echo")).refusal is Refusal.RULES_UNKNOWN
         assert chain.asked == 1  # and not again before RETRY_AFTER
         clock.now += RETRY_AFTER
         chain.fault = None
-        assert (await firewall.judge(A, "echo")).allowed
+        assert (await firewall.decide(A, "echo")).allowed
         chain.fault = NodeUnavailable("down")
         clock.now += 70
-        assert (await firewall.judge(A, "echo")).allowed  # by what is known
+        assert (await firewall.decide(A, "echo")).allowed  # by what is known
         await settled(firewall)
         clock.now += RETRY_AFTER
-        assert (await firewall.judge(A, "echo")).refusal is Refusal.RULES_UNKNOWN
+        assert (await firewall.decide(A, "echo")).refusal is Refusal.RULES_UNKNOWN
         chain.fault = None
         clock.now += RETRY_AFTER
-        assert (await firewall.judge(A, "echo")).allowed
+        assert (await firewall.decide(A, "echo")).allowed
         clock.now -= 1000  # somebody set the clock back: what is known is of the future, so it is read again
-        assert (await firewall.judge(A, "echo")).allowed
+        assert (await firewall.decide(A, "echo")).allowed
         with pytest.raises(ObjectMissing):
             await Firewall(chain, HOST).refresh()
 
@@ -295,15 +295,15 @@ def test_requests_are_counted_for_each_account(play):
         await hosted.service("echo", rate=RateLimit(requests=Rate(second, 3)))
         clock, unix = Clock(), Clock()
         firewall = Firewall(chain, hosted.id, max_rated=10, max_age=1e9, clock=unix, steady=clock)
-        said = [(await firewall.judge(A, "echo")).refusal for _ in range(5)]
+        said = [(await firewall.decide(A, "echo")).refusal for _ in range(5)]
         assert said == [None] * 3 + [Refusal.OVER_RATE] * 2
-        assert (await firewall.judge(A, "echo", counts=False)).allowed  # who only comes over another carrier
-        assert (await firewall.judge(B, "echo")).allowed
+        assert (await firewall.decide(A, "echo", counts=False)).allowed  # who only comes over another carrier
+        assert (await firewall.decide(B, "echo")).allowed
         clock.now += 1
         unix.now -= 3600  # somebody set it back
-        assert [(await firewall.judge(A, "echo")).allowed for _ in range(2)] == [True, False]
+        assert [(await firewall.decide(A, "echo")).allowed for _ in range(2)] == [True, False]
         for number in range(50):
-            await firewall.judge("0x" + f"{number:064x}", "echo")
+            await firewall.decide("0x" + f"{number:064x}", "echo")
         assert len(firewall._rates) == 10
 
     play(scenario)

@@ -103,7 +103,7 @@ class Place:
     async def live(self) -> set[bytes]:
         """Where clients are sent now."""
         state = await HostDirectory(self.hosted.chain, clock=self.now).find(self.hosted.id)
-        return {each.key for each in state.live(self.now())}
+        return {each.key for each in state.live_endpoints(self.now())}
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_day_of_presence_costs_less_than_a_twentieth_of_a_sui(play: Any) -> No
         before = (await chain.balance(chain.address)).total
         for _ in range(24 * 4):
             place.net.advance_clock(900_000)
-            await one.look()
+            await one.poll()
             assert await place.live() == {ONE}
         spent = before - (await chain.balance(chain.address)).total
         assert 0 < spent < MOST_A_DAY
@@ -145,27 +145,27 @@ def test_a_standby_takes_over_from_an_active_one_that_answers_nobody(play: Any) 
         one, two = await place.endpoint(ONE), await place.endpoint(TWO, Role.STANDBY)
         place.net.advance_clock(10_000)
         for _ in range(5):
-            await two.look()
+            await two.poll()
         assert await place.live() == {ONE}
         place.answering[ONE] = False
-        await two.look()
-        await two.look()
+        await two.poll()
+        await two.poll()
         place.answering[ONE] = True
-        await two.look()  # one that answers in between begins anew
+        await two.poll()  # one that answers in between begins anew
         place.answering[ONE] = False
-        await two.look()
-        await two.look()
+        await two.poll()
+        await two.poll()
         assert await place.live() == {ONE}
-        await two.look()
+        await two.poll()
         assert await place.live() == {TWO}
         place.net.advance_clock(10_000)
-        await one.look()  # it was only cut off from the other
+        await one.poll()  # it was only cut off from the other
         assert await place.live() == {ONE}
         assert not place.lost
         for _ in range(5):  # and has twice the time from now on
-            await two.look()
+            await two.poll()
         assert await place.live() == {ONE}
-        await two.look()
+        await two.poll()
         assert await place.live() == {TWO}
 
     play(scenario)
@@ -184,9 +184,9 @@ def test_who_is_suspected_looks_who_else_is_there_before_it_is_alive_again(play:
         place.net.advance_clock(10_000)
         place.answering[ONE] = False
         for _ in range(3):
-            await two.look()
+            await two.poll()
         apart.append(EndpointsApart("another store"))
-        await one.look()
+        await one.poll()
         assert place.lost == apart
         assert one.lost
         assert await place.live() == {TWO}
@@ -199,10 +199,10 @@ def test_a_suspicion_that_is_out_of_date_changes_nothing(play: Any) -> None:
 
     async def scenario(place: Place) -> None:
         one, two = await place.endpoint(ONE), await place.endpoint(TWO)
-        seen = await one.endpoint()
+        seen = await one.read_endpoint()
         assert seen is not None
         place.net.advance_clock(10_000)
-        await one.beat()
+        await one.send_heartbeat()
         hosted = place.hosted
         assert not await suspect(hosted.chain, hosted.beacon, hosted.op, seen)
         assert await place.live() == {ONE, TWO}
@@ -218,10 +218,10 @@ def test_who_was_replaced_learns_it_without_a_transaction(play: Any) -> None:
         assert (older.generation, newer.generation) == (0, 1)
         chain = place.hosted.chain
         before = (await chain.balance(chain.address)).total
-        await older.look()
+        await older.poll()
         assert older.lost
         assert len(place.lost) == 1
-        await newer.look()
+        await newer.poll()
         assert not newer.lost
         assert (await chain.balance(chain.address)).total == before
         await older.withdraw()  # takes nothing away from the one that serves

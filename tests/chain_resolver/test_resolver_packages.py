@@ -45,7 +45,7 @@ def test_who_can_change_the_package_is_told_once(
         async with client(wallet()) as owner:
             made = await make_host(owner)
         known = Deployments()
-        known.remember(replace(deployments.find("transport"), policy=policy))
+        known.save(replace(deployments.find("transport"), policy=policy))
         there = replace(network, faucet=faucet)
         async with ChainClient(there, KeySigner.generate(), deployments=known) as chain:
             for directory in (HostDirectory(chain, max_age=0.0), HostDirectory(chain, max_age=0.0)):

@@ -140,22 +140,22 @@ def test_only_harmless_hints_are_dialled(hint, url):
 
 def test_places_by_every_way():
     known = state(endpoint(1, weight=2), endpoint(2, hint=b""))
-    direct = known.places(7, "direct", 100.0)
+    direct = known.places_of(7, "direct", 100.0)
     assert [(each.key[0], each.url, each.expires) for each in direct] == [(1, "tcp://h:1", 160.0)]
     pipe = f"pipe://{HOST}?service=7&to="
-    assert [each.url for each in known.places(7, "pipe", 100.0)] == [pipe + "01" * 32, pipe + "02" * 32]
-    both = known.places(7, "any", 100.0)
+    assert [each.url for each in known.places_of(7, "pipe", 100.0)] == [pipe + "01" * 32, pipe + "02" * 32]
+    both = known.places_of(7, "any", 100.0)
     assert [each.url.partition(":")[0] for each in sorted(both, key=lambda each: each.priority)] == [
         "tcp",
         "pipe",
         "pipe",
     ]
     with pytest.raises(PlaceUnknown, match="via=pipe"):
-        state(endpoint(2, hint=b"")).places(7, "direct", 100.0)
+        state(endpoint(2, hint=b"")).places_of(7, "direct", 100.0)
     with pytest.raises(HostOffline, match="61 s ago"):
-        state(endpoint(1)).places(7, "direct", 161.0)
+        state(endpoint(1)).places_of(7, "direct", 161.0)
     with pytest.raises(HostOffline, match="it has none"):
-        state().places(7, "direct", 100.0)
+        state().places_of(7, "direct", 100.0)
 
 
 # ------------------------------------------------------------------------------------------------- over a node
@@ -213,7 +213,7 @@ def test_find_tells_all_that_payment_needs_and_remembers_it(play):
         first = await asyncio.gather(*(directory.find(hosted.id) for _ in range(20)))
         assert all(each is first[0] for each in first)
         asked = chain.asked
-        number, service = first[0].service("echo")
+        number, service = first[0].open_service("echo")
         assert (number, service.terms.price_mib, service.terms.revision) == (service_number("echo"), 5, 1)
         assert first[0].host.owner == hosted.chain.address
         clock.now += 10
@@ -222,13 +222,13 @@ def test_find_tells_all_that_payment_needs_and_remembers_it(play):
         clock.now += 9
         await directory.find(hosted.id)
         assert chain.asked == asked + 1
-        directory.forget(hosted.id)
+        directory.forget_host(hosted.id)
         await directory.find(hosted.id)
         assert chain.asked > asked + 1
         # A path in a service means the service; another name nothing.
-        assert first[0].service("echo/some/path")[0] == number
+        assert first[0].open_service("echo/some/path")[0] == number
         with pytest.raises(ServiceMissing, match="has no service 'echoes'"):
-            first[0].service("echoes")
+            first[0].open_service("echoes")
 
     play(scenario)
 
@@ -401,8 +401,8 @@ def test_by_the_environment_alone(play, network, deployments, tmp_path, monkeypa
     async def scenario(hosted, chain):
         path = tmp_path / "packages.json"
         kept = Deployments(hosted.chain.chain_id, path)
-        for each in deployments.all():
-            kept.remember(each)
+        for each in deployments.list_all():
+            kept.save(each)
         monkeypatch.setenv("DTP_PACKAGES", str(path))
         monkeypatch.setenv("DTP_NETWORK", network.endpoints[0])
         monkeypatch.setenv("DTP_PEERS", str(tmp_path / "peers.toml"))

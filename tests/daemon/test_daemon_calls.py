@@ -184,8 +184,8 @@ def test_a_day_that_begins_behind_a_kill_has_no_larger_budget(tmp_path):
     with Store(path) as store:
         one = buyer(store, 1000, DAY, now)
         assert one.spent == 0
-        ((_, lane),) = store.lanes(channel)
-        store.signed(key.sign(voucher(channel, 2, 80)), Usage(2, 2))  # the server has shown it
+        ((_, lane),) = store.payer_lanes(channel)
+        store.save_signed(key.sign(voucher(channel, 2, 80)), Usage(2, 2))  # the server has shown it
         store.end_lane(
             channel, 0, Usage(3, 3), key.sign(voucher(channel, 130, 100)), clean=True, before=lane.reserved
         )

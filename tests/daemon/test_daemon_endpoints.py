@@ -263,7 +263,7 @@ def test_an_endpoint_says_what_messages_are_sealed_to(run, client, wallet):
             for identity, key in ((kept, kept.static_public), (kept, kept.static_public), (FAR, None)):
                 announcer = Announcer(settings, chain, identity, lambda: 0.0, lambda: None, lambda: None)
                 await announcer.start()
-                endpoint = await announcer._beats.endpoint()
+                endpoint = await announcer._beats.read_endpoint()
                 assert (endpoint.url, post_key(endpoint)) == (settings.endpoint, key)
                 await announcer.stop(withdraw=False)
 

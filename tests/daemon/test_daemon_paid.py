@@ -265,7 +265,7 @@ def test_who_is_kept_out_may_close(run, client, net, how, tmp_path):
                 await keep_out(pair.far, how)
                 with pytest.raises(ConnectionRefused):
                     await dial.connect(address, budget="0.1SUI", keep=True, **buyer)
-                (kept,) = store.bought()
+                (kept,) = store.bought_channels()
                 deal = await dial.close_with_server(chain, store, kept.channel, identity=OTHER)
                 assert deal.closed.to_client == 100_000_000 - connection.paid
                 assert not await chain.objects([kept.channel])
@@ -313,7 +313,7 @@ def test_pipes_of_a_forward_go_over_the_channel_that_it_pays_with(client, wallet
                     address = Address.parse(f"{serving.address}?via=pipe")
                     buyer = Buyer(Wallet(payer, bought), Budget(10_000_000), NEAR, limits, None, (address,))
                     connection = await buyer.dial(address, None)
-                    (channel,) = (each.channel for each in bought.bought())
+                    (channel,) = (each.channel for each in bought.bought_channels())
                     assert [channel_of(each) for each in connection.stats.carriers] == [channel]
                     await connection.close()
 

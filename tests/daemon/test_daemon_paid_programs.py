@@ -92,7 +92,7 @@ budget = {{ most = {100 * PRICE}, deposit = {50 * PRICE} }}
 
     @property
     def channels(self):
-        return [each.channel for each in self.daemon.side._wallet.store.bought()]
+        return [each.channel for each in self.daemon.side._wallet.store.bought_channels()]
 
     @property
     def spent(self):
@@ -155,7 +155,7 @@ def test_another_daemon_takes_over_a_channel(place, client, on_chain, net, kept,
     def vouched(channel):
         """What the caller has signed, as the daemons' database has it."""
         with contextlib.closing(open_sold(url)) as store:
-            return sum(store.vouched(channel).values())
+            return sum(store.vouched_sums(channel).values())
 
     async def answers(port, data):
         try:

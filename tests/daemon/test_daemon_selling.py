@@ -35,17 +35,17 @@ class SharedStore(Store):
         super().__init__(path)
         self.done, self.ours, self.free_there, self.there = [], False, True, set()
 
-    def claims(self):
+    def is_claimer(self):
         return self.ours
 
-    def hold(self, channel):
+    def hold_channel(self, channel):
         self.done.append("hold")
         return self.free_there
 
     def free(self, channel):
         self.done.append("free")
 
-    def held(self, channels):
+    def held_channels(self, channels):
         return self.there & set(channels)
 
     def receive_now(self, received):
@@ -56,9 +56,9 @@ class SharedStore(Store):
         self.done += [each.voucher.sequence for each, _ in given]
         return super().received_all(given)
 
-    def served(self, channel, lane, used):
+    def save_served(self, channel, lane, used):
         self.done.append("served")
-        super().served(channel, lane, used)
+        super().save_served(channel, lane, used)
 
 
 def broken(*_):
@@ -189,7 +189,7 @@ def test_a_caller_owes_what_its_service_says(tmp_path, monkeypatch, kind, by_str
         assert await shop.enter(other)
         usual = Exposure()
         lane = replace(usual, first_amount=usual.first_amount * 3 // 4)
-        assert agreed_with(other) == (replace(usual, first_bytes=lane.within(PRICES).first_bytes), True)
+        assert agreed_with(other) == (replace(usual, first_bytes=lane.at_prices(PRICES).first_bytes), True)
 
     play(tmp_path, monkeypatch, scenario)
 
@@ -255,7 +255,7 @@ def test_a_channel_that_can_not_be_served_is_free_again(tmp_path, monkeypatch):
         assert not await shop.enter(gone)
         await asyncio.gather(*shop._leaving)
         assert store.done == ["hold", "served", "free"]
-        store.over(CHANNEL)
+        store.mark_closed(CHANNEL)
         late = caller(shop, store)
         with pytest.raises(Refuse, match="the channel is closed"):
             await shop.enter(late)
@@ -280,10 +280,10 @@ def test_one_of_several_daemons_claims(tmp_path, monkeypatch, ours):
             pass
 
         store.ours = ours
-        monkeypatch.setattr(Cashier, "views", views)
+        monkeypatch.setattr(Cashier, "channel_views", views)
         monkeypatch.setattr(Cashier, "_take_credits", take)
         for closing in (False, True):
-            assert await shop.cashier.look(closing=closing) == []
+            assert await shop.cashier.poll(closing=closing) == []
         assert len(looks) == (2 if ours else 0)
 
     play(tmp_path, monkeypatch, scenario)

@@ -165,35 +165,32 @@ def test_daemons_lease_one_quota_at_once(open_store):
 @pytest.mark.slow
 def test_one_of_them_claims(open_store):
     first, second = open_store(), open_store()
-    assert [first.claims(), second.claims(), first.claims()] == [True, False, True]
+    assert [first.is_claimer(), second.is_claimer(), first.is_claimer()] == [True, False, True]
     first.close()
     for _ in range(50):  # a moment, and less than a lease
-        if second.claims():
+        if second.is_claimer():
             break
         threading.Event().wait(0.05)
-    assert second.claims()
+    assert second.is_claimer()
     second.close()
 
 
 def test_a_channel_is_served_by_one_of_them(open_store):
     first, second = open_store(), open_store()
-    assert [first.hold(CHANNEL), first.hold(CHANNEL), second.hold(CHANNEL), second.hold("0x2")] == [
-        True,
-        True,
-        False,
-        True,
-    ]
+    held = [first.hold_channel(CHANNEL) for _ in range(2)]
+    assert held == [True, True]
+    assert [second.hold_channel(CHANNEL), second.hold_channel("0x2")] == [False, True]
     first.free(CHANNEL)
-    assert not second.hold(CHANNEL)
+    assert not second.hold_channel(CHANNEL)
     first.free(CHANNEL)
-    assert second.hold(CHANNEL)
+    assert second.hold_channel(CHANNEL)
     first.close()
     second.close()
 
 
 def test_an_agreement_of_before_is_of_no_known_chain(open_store):
     with open_store() as store:
-        store.agree(CHANNEL, 500, 7, "chain")
+        store.save_agreement(CHANNEL, 500, 7, "chain")
         if isinstance(store, PostgresVouchers):
             with store._transaction() as database:
                 database.execute("ALTER TABLE dtp_ends DROP COLUMN chain")
@@ -208,65 +205,65 @@ def test_each_of_them_knows_what_any_of_them_serves(open_store):
     ids = [f"0x{number:064x}" for number in range(9)]
     with open_store() as first, open_store() as second:
         for id in ids[:4]:
-            assert first.hold(id)
-        assert second.hold(ids[4])
+            assert first.hold_channel(id)
+        assert second.hold_channel(ids[4])
         for store in (first, second):
-            assert store.held(ids[2:]) == set(ids[2:5])
-            assert store.held([]) == set()
+            assert store.held_channels(ids[2:]) == set(ids[2:5])
+            assert store.held_channels([]) == set()
         first.free(ids[2])
-        assert second.held(ids[2:]) == set(ids[3:5])
+        assert second.held_channels(ids[2:]) == set(ids[3:5])
         first.close()
         for _ in range(100):  # a session of PostgreSQL ends a moment later
-            if second.held(ids) == {ids[4]}:
+            if second.held_channels(ids) == {ids[4]}:
                 break
             threading.Event().wait(0.05)
-        assert second.held(ids) == {ids[4]}
+        assert second.held_channels(ids) == {ids[4]}
 
 
 def test_what_was_held_in_a_session_of_postgresql_that_broke_is_lost(postgresql_url):
     """Another daemon may have served the channel meanwhile: nothing more is kept for it by who had it before."""
     opened(lambda: PostgresVouchers(postgresql_url)).close()
     with PostgresVouchers(postgresql_url) as first, PostgresVouchers(postgresql_url) as second:
-        assert first.hold(CHANNEL)
-        assert first.hold("0x2")
+        assert first.hold_channel(CHANNEL)
+        assert first.hold_channel("0x2")
         second._ask(
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
             "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
         )
         with pytest.raises(StoreError, match="PostgreSQL"):
             first.received_all([(KEY.sign(voucher(1, 1)), Usage(1, 1))])
-        assert second.hold(CHANNEL)
+        assert second.hold_channel(CHANNEL)
         for refused in (
             lambda: first.received_all([(KEY.sign(voucher(1, 1)), Usage(1, 1))]),
-            lambda: first.agree(CHANNEL, 1, 1, "chain"),
+            lambda: first.save_agreement(CHANNEL, 1, 1, "chain"),
             lambda: first.keep_preimage(CHANNEL, 0, bytes(32)),
         ):
             with pytest.raises(StoreError, match="another daemon may have served it"):
                 refused()
         second.free(CHANNEL)
-        assert not first.hold(CHANNEL)
+        assert not first.hold_channel(CHANNEL)
         first.free(CHANNEL)
-        assert first.hold(CHANNEL)
-        assert not second.hold(CHANNEL)
+        assert first.hold_channel(CHANNEL)
+        assert not second.hold_channel(CHANNEL)
         assert first.received_all([(KEY.sign(voucher(1, 1)), Usage(1, 1))]) == [True]
-        assert not first.hold("0x2")  # as lost, and not freed yet
+        assert not first.hold_channel("0x2")  # as lost, and not freed yet
 
 
 def test_what_is_freed_while_postgresql_is_away_is_free(postgresql_url, monkeypatch):
     """Else the channel would stay as lost until the daemon is started again."""
     opened(lambda: PostgresVouchers(postgresql_url)).close()
     with PostgresVouchers(postgresql_url) as store:
-        assert store.hold(CHANNEL)
-        assert store.hold("0x2")
+        assert store.hold_channel(CHANNEL)
+        assert store.hold_channel("0x2")
         store._database.close()
         with monkeypatch.context() as patch:
             patch.setattr(store, "_url", "postgresql://dtpd@127.0.0.1:1/postgres")
             with pytest.raises(StoreError, match="PostgreSQL"):
                 store.free(CHANNEL)
-        assert store.hold(CHANNEL)
-        assert not store.hold("0x2")  # lost with the session, and still in use
+        assert store.hold_channel(CHANNEL)
+        assert not store.hold_channel("0x2")  # lost with the session, and still in use
         store.free("0x2")
-        assert store.hold("0x2")
+        assert store.hold_channel("0x2")
 
 
 def test_the_ends_of_a_session_of_postgresql_notice_each_other_s_death(postgresql_url):
@@ -310,7 +307,7 @@ def test_a_redis_that_is_told_to_forget_later_is_refused_after_the_next_fault(pl
         assert store.received_all([(KEY.sign(voucher(1, 1)), Usage(1, 1))]) == [True]
         server.kill()
         with pytest.raises(StoreError, match="vouchers in Redis"):
-            store.vouched(CHANNEL)
+            store.vouched_sums(CHANNEL)
         server.options = ()
         server.start()
         with pytest.raises(RedisUnsafe, match="appendonly"):
@@ -359,19 +356,19 @@ def test_who_has_lost_a_channel_in_redis_writes_no_more_of_it(place, monkeypatch
     server = Redis(place, *SAFE)
     first, second = (opened(lambda: RedisVouchers(server.url)) for _ in range(2))
     one, two, three = (KEY.sign(voucher(number, number)) for number in (1, 2, 3))
-    assert first.hold(CHANNEL)
+    assert first.hold_channel(CHANNEL)
     assert first.received_all([(one, Usage(1, 1))]) == [True]
-    assert not second.hold(CHANNEL)
+    assert not second.hold_channel(CHANNEL)
     with redis.Redis.from_url(server.url) as plain:
         assert 0 < plain.pttl(f"dtp:pay:lease:{CHANNEL}") <= 5_000
         plain.delete(f"dtp:pay:lease:{CHANNEL}")  # as time does
-    assert second.hold(CHANNEL)
+    assert second.hold_channel(CHANNEL)
     assert second.received_all([(two, Usage(2, 2))]) == [True]
     assert first.received_all([(two, Usage(2, 2)), (three, Usage(3, 3))]) == [False, False]
     second.free(CHANNEL)
     assert first.received_all([(two, Usage(2, 2))]) == [False]
     for refused in (
-        lambda: first.agree(CHANNEL, 1, 1, "chain"),
+        lambda: first.save_agreement(CHANNEL, 1, 1, "chain"),
         lambda: first.keep_preimage(CHANNEL, 0, bytes(32)),
     ):
         with pytest.raises(StoreError, match="has taken channel"):
@@ -379,10 +376,10 @@ def test_who_has_lost_a_channel_in_redis_writes_no_more_of_it(place, monkeypatch
     assert first.end_of(CHANNEL) is None
     # A caller who is still served here knows nothing of the second voucher: nobody else comes beside it ...
     for _ in range(2):
-        assert not first.hold(CHANNEL)
+        assert not first.hold_channel(CHANNEL)
     assert first.received_all([(two, Usage(2, 2))]) == [False]
     first.free(CHANNEL)
-    assert first.hold(CHANNEL)  # ... until it has gone, and what is known is read anew
+    assert first.hold_channel(CHANNEL)  # ... until it has gone, and what is known is read anew
     assert first.received_all([(three, Usage(3, 3))]) == [True]
     assert first.sold_lane(CHANNEL, 0).newest == three
     first.close()
@@ -394,11 +391,11 @@ def test_who_has_lost_a_lease_in_redis_touches_it_no_more(place, monkeypatch):
     monkeypatch.setattr("dtp.daemon.state.redis_vouchers._RENEW", 3600.0)
     server = Redis(place, *SAFE)
     first, second = (opened(lambda: RedisVouchers(server.url)) for _ in range(2))
-    assert first.hold(CHANNEL)
+    assert first.hold_channel(CHANNEL)
     with redis.Redis.from_url(server.url) as plain:
         name = f"dtp:pay:lease:{CHANNEL}"
         plain.delete(name)
-        assert second.hold(CHANNEL)
+        assert second.hold_channel(CHANNEL)
         first._run(redis_vouchers._RENEW_ALL, first._me, redis_vouchers.LEASE, CHANNEL)
         assert plain.get(name).decode() == second._me
         first.free(CHANNEL)
@@ -428,7 +425,7 @@ def test_channels_that_are_over_are_not_asked_about_in_redis(place):
     with opened(lambda: RedisVouchers(server.url)) as store, redis.Redis.from_url(server.url) as plain:
         store.received_all([(KEY.sign(voucher(1, 1)), Usage())])
         assert plain.smembers("dtp:pay:channels") == {CHANNEL.encode()}
-        store.over(CHANNEL)
+        store.mark_closed(CHANNEL)
         assert plain.smembers("dtp:pay:channels") == set()
 
 
@@ -436,8 +433,8 @@ def test_leases_in_redis_are_renewed(place, monkeypatch):
     monkeypatch.setattr("dtp.daemon.state.redis_vouchers._RENEW", 0.01)
     server = Redis(place, *SAFE)
     store = opened(lambda: RedisVouchers(server.url))
-    assert store.hold(CHANNEL)
-    assert store.claims()
+    assert store.hold_channel(CHANNEL)
+    assert store.is_claimer()
     with redis.Redis.from_url(server.url) as plain:
         names = [f"dtp:pay:lease:{what}" for what in (CHANNEL, "claims")]
         plain.delete(*names)
@@ -449,7 +446,7 @@ def test_leases_in_redis_are_renewed(place, monkeypatch):
         store.close()
         assert not plain.exists(*names)
     with pytest.raises(StoreError, match="closed"):
-        store.sold()
+        store.sold_lanes()
 
 
 def test_numbers_in_redis_are_whole_up_to_the_last(place):
@@ -462,7 +459,7 @@ def test_numbers_in_redis_are_whole_up_to_the_last(place):
         assert store.received_all([(near, Usage())]) == [False]
         lane = store.sold_lane(CHANNEL, 0)
         assert (lane.newest, lane.used) == (last, Usage(most - 1, most))
-        assert store.vouched(CHANNEL) == {0: most}
+        assert store.vouched_sums(CHANNEL) == {0: most}
 
 
 @pytest.mark.parametrize("kept", ["postgresql", "redis"])
@@ -506,7 +503,7 @@ def test_the_commands_for_channels_work_with_a_database(
     id = run(sell())
     copy = place.folder / "copy"
     with open_sold(url) as store:
-        assert store.claims()  # as a daemon, when it begins
+        assert store.is_claimer()  # as a daemon, when it begins
         vouch(1)
         (listed,) = dtp("list")[0]["channels"]
         assert (listed["role"], listed["vouched"], listed["claimed"]) == ("is paid", 50_000_000, 0)
@@ -515,7 +512,7 @@ def test_the_commands_for_channels_work_with_a_database(
         vouch(2)
         assert dtp("backup", str(copy)) == [{"event": "copied", "path": kept, "to": str(copy)}]
         with Store(copy, make=False) as copied:
-            assert copied.sold() == store.sold()
+            assert copied.sold_lanes() == store.sold_lanes()
         assert dtp("find") == dtp("close") == [{"event": "nothing"}]
         run(ask_for_close())
         assert dtp("watch", "--once") == []

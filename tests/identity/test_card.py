@@ -129,7 +129,7 @@ def test_the_recovery_key_makes_another_key_the_account_s() -> None:
     with pytest.raises(AccountError):
         Account(KEY, card)
     with pytest.raises(CardError):
-        card.signed(KEY)
+        card.sign_with(KEY)
     with pytest.raises(AccountError, match="isn't the recovery key"):
         Account.rotate(card, RECOVERY, identity("x"), identity("y").id, ())
     for key, recovery in ((KEY, identity("y")), (identity("x"), RECOVERY), (identity("x"), identity("x"))):

@@ -47,7 +47,7 @@ def test_what_is_made_is_its_owners_alone(tmp_path):
     make_private_file(home / "file")
     Identity.generate().save(home / "settings" / "keys" / "me.pem")
     with Store(home / "data" / "pay.sqlite") as store:
-        store.bought()
+        store.bought_channels()
         assert (home / "data" / "pay.sqlite-wal").exists()
         assert open_below(tmp_path / "home") == []
     with closing(SqliteStore(home / "graph.db")):

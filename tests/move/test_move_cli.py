@@ -223,8 +223,8 @@ def test_what_check_finds(checkout: Checkout) -> None:
         "/// New.\npublic fun extra(x: u64) {   assert!(x > 1, ENew); let y = x; }\n"
     )
     source.write_text(text + addition)
-    checkout.shipped("escrow").write_text("{}")
-    (checkout.names("escrow") / "lock.py").unlink()
+    checkout.compiled_path("escrow").write_text("{}")
+    (checkout.bindings_path("escrow") / "lock.py").unlink()
     result = run("check", "escrow", "--source", str(checkout.root), "--json")
     assert result.exit_code == 1
     problems = {finding["problem"] for finding in json.loads(result.stdout)["findings"]}

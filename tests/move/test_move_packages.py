@@ -56,7 +56,7 @@ def test_bytecode_is_of_these_sources(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_names_are_those_of_the_bytecode(name: str) -> None:
-    there = {path.name: path.read_text() for path in CHECKOUT.names(name).glob("*.py")}
+    there = {path.name: path.read_text() for path in CHECKOUT.bindings_path(name).glob("*.py")}
     assert there == names_files(packages.load(name)), "run `dtp move build`"
 
 
@@ -165,14 +165,14 @@ def test_unknown_package() -> None:
     ],
 )
 def test_damaged_package_file(change: dict[str, object], message: str) -> None:
-    record = json.loads(CHECKOUT.shipped("escrow").read_text())
+    record = json.loads(CHECKOUT.compiled_path("escrow").read_text())
     assert MovePackage.from_json(record).name == "escrow"
     with pytest.raises(PackageError, match=message):
         MovePackage.from_json(record | change)
 
 
 def test_missing_field_in_a_package_file() -> None:
-    record = json.loads(CHECKOUT.shipped("escrow").read_text())
+    record = json.loads(CHECKOUT.compiled_path("escrow").read_text())
     del record["compiler"]
     with pytest.raises(PackageError, match="compiler"):
         MovePackage.from_json(record)

@@ -232,7 +232,7 @@ class Play:
 
     def _value(self, name):
         share = self._read(show.ShowShare, self.shares[name])
-        return self._read(show.Show, self.show).value(share)
+        return self._read(show.Show, self.show).unspent_of(share)
 
     def post(self):
         count = self.random.choice([0, 1, 1, 1, 2, self.model.batch, self.model.batch + 1])

@@ -223,7 +223,7 @@ def test_a_transfer_that_is_cancelled_leaves_no_write_out():
 
     async def main():
         with transfer._Threads() as threads:
-            jobs = [threads.disk(work, number) for number in range(4)]
+            jobs = [threads.run_on_disk(work, number) for number in range(4)]
             waiting = asyncio.create_task(transfer._finished(jobs[2]))
             await asyncio.sleep(0)
             waiting.cancel()

@@ -187,7 +187,7 @@ class Market:
     async def channels(self, buyer):
         """The channels of a buyer's store as the chain has them now, None for those that are gone."""
         found = []
-        for each in buyer["store"].bought():
+        for each in buyer["store"].bought_channels():
             objects = await buyer["network"].objects([each.channel])
             data = objects.get(each.channel)
             found.append(

@@ -151,7 +151,7 @@ class Meters:
 
     def serve(self, wanted: int) -> int:
         """The server sends what it may of `wanted` bytes; how much."""
-        size = max(0, min(wanted, self.payee.allowance() - self.sent))
+        size = max(0, min(wanted, self.payee.send_limit() - self.sent))
         self.sent += size
         self.under_way += size
         self.served = self.served.plus(0, size)
@@ -216,7 +216,7 @@ class Meters:
             self.refused.append(refused)
 
     def _client_events(self) -> list[object]:
-        events = self.payer.events()
+        events = self.payer.take_events()
         for event in events:
             match event:
                 case client_side.Send(frame):
@@ -239,13 +239,13 @@ class Meters:
         """As the driver does: what isn't reserved is reserved on the disk first, and nothing else is written."""
         if self.client_disk.believed != self.payer.believed:
             self.keep_believed(self.payer.believed)
-        if not self.reserved.holds(wanted.voucher):
+        if not self.reserved.may_sign(wanted.voucher):
             more = self.payer.to_reserve
             self.reserved = Reserved(more.sequence, max(more.amount, wanted.voucher.amount))
             self.keep_reserved(self.reserved)
-        ahead = [each for each in wanted.ahead if self.reserved.holds(each)]
+        ahead = [each for each in wanted.ahead if self.reserved.may_sign(each)]
         signed = [self.key.sign(each) for each in (wanted.voucher, *ahead)]
-        self.payer.signed(signed[0], wanted.charge, self.now, signed[1:])
+        self.payer.voucher_signed(signed[0], wanted.charge, self.now, signed[1:])
 
     def note(self, frame: bytes) -> None:
         """No sequence ever means two things, in what leaves the client."""
@@ -258,7 +258,7 @@ class Meters:
             assert self.said.setdefault(said.sequence, plain) == plain
 
     def _server_events(self) -> list[object]:
-        events = self.payee.events()
+        events = self.payee.take_events()
         for event in events:
             match event:
                 case server_side.Send(frame):
@@ -276,7 +276,7 @@ class Meters:
         self.server_disk = replace(
             self.server_disk, newest=signed, used=self.payee.used_with(signed.voucher, charge)
         )
-        self.payee.stored(signed, charge, self.now)
+        self.payee.voucher_stored(signed, charge, self.now)
 
     def charge(self, units: int, preimage: bytes | None = None) -> int:
         if preimage is not None:
@@ -308,7 +308,7 @@ class StoredMeters(Meters):
         self.kept.close()
 
     def compare(self) -> None:
-        ((_, lane),) = self.kept.lanes(self.channel)
+        ((_, lane),) = self.kept.payer_lanes(self.channel)
         assert lane == self.client_disk
 
     def keep_begun(self) -> None:
@@ -323,12 +323,12 @@ class StoredMeters(Meters):
 
     def keep_believed(self, believed: Usage) -> None:
         super().keep_believed(believed)
-        self.kept.believe(self.channel, self.lane, believed)
+        self.kept.save_trusted_usage(self.channel, self.lane, believed)
         self.compare()
 
     def keep_adopted(self, voucher: SignedVoucher, used: Usage) -> None:
         super().keep_adopted(voucher, used)
-        self.kept.signed(voucher, used)
+        self.kept.save_signed(voucher, used)
         self.compare()
 
     def keep_ended(
@@ -344,7 +344,7 @@ class StoredMeters(Meters):
 def voucher(sequence: int = 1, requests: int = 0, size: int = 0, **changes: object) -> Voucher:
     """A voucher at the price of `PRICES`, with changes."""
     lock = changes.pop("hash_lock", None)
-    amount = changes.pop("amount", PRICES.of(Usage(requests, size)))
+    amount = changes.pop("amount", PRICES.cost_of(Usage(requests, size)))
     channel = changes.pop("channel", CHANNEL)
     end = changes.pop("not_after_ms", 2**64 - 1)
     lane = changes.pop("lane", 0)

@@ -59,7 +59,7 @@ class History:
         try:
             for _ in range(self.rng.randint(1, 3)):
                 size = self.rng.choice([1, 1000, 300_000, MIB])
-                if PRICES.of(connection.usage) + cost_of(size) > BUDGET - 10_000:
+                if PRICES.cost_of(connection.usage) + cost_of(size) > BUDGET - 10_000:
                     break
                 try:
                     assert await fetch(connection, size) == size
@@ -96,7 +96,7 @@ class History:
         else:
             await self.restart(store)
             self.market.chain.advance(AGREEMENT_MS + 120_000)
-            await self.market.serving._heart.beat()
+            await self.market.serving._heart.send_heartbeat()
             await self.market.serving.firewall.refresh()
 
     async def restart(self, store=None):
@@ -119,7 +119,7 @@ class History:
             await self.restart()
         elif choice == 10:
             self.log.append("claims")
-            await self.market.serving.cashier.look(closing=True)
+            await self.market.serving.cashier.poll(closing=True)
         else:
             path = self.buyer["store"].path
             self.log.append("client restarts")
@@ -131,7 +131,7 @@ class History:
         kinds = (ChannelOpened, ToppedUp, Settled)
         found = EventFollower(self.chain, event_types(self.chain, SCHEMA, *kinds), start=self.began)
         ours, put, back = set(), 0, 0
-        async for each in found.past():
+        async for each in found.past_events():
             name = each.event.type.rpartition("::")[2]
             (kind,) = [kind for kind in kinds if kind.__name__ == name]
             event = SCHEMA.decode(kind, each.event.contents)
@@ -157,7 +157,7 @@ class History:
         await self.market.serving.close()
         store = self.buyer["store"]
         found = await find_channels(self.chain, store)
-        ours = [each.channel for each in store.bought()] + [each.id for each in found.keyless]
+        ours = [each.channel for each in store.bought_channels()] + [each.id for each in found.keyless]
         for _ in range(2):
             for each in (await read_channels(self.chain, ours)).values():
                 await close_further(self.chain, store, each, self.market.chain.now_ms(), ask=True)
@@ -175,11 +175,11 @@ async def play(market, rng, steps):
     finally:
         print(*history.log, sep=", ")
     store = history.buyer["store"]
-    lanes = [lane for each in store.bought() for _, lane in store.lanes(each.channel)]
+    lanes = [lane for each in store.bought_channels() for _, lane in store.payer_lanes(each.channel)]
     signed = sum(lane.newest.voucher.amount for lane in lanes if lane.newest is not None)
     put, back = await history.told()
     paid = put - back  # nothing is locked up any more
-    used = PRICES.of(history.moved)
+    used = PRICES.cost_of(history.moved)
     print(f"{server}: used {used}, signed {signed}, paid {paid}")
     assert paid <= used + history.cut + STEP_AMOUNT * len(lanes)  # of what was cut off some had come
     if not history.set_back["client"]:

@@ -24,7 +24,7 @@ def test_no_channel_is_opened_for_what_is_missing_or_here_already(homes):
         assert client.run("channel", "history") == [{"channel": [], "total": [], "gas_unknown": 0}]
         events = client.run("recv", f"{address}/a.txt", *budget)
         told = next(each for each in events if each["event"] == "price")
-        assert (told["size"], told["amount"]) == (300_000, PRICES.of(Usage(1, 300_000)))
+        assert (told["size"], told["amount"]) == (300_000, PRICES.cost_of(Usage(1, 300_000)))
         (before,) = client.run("channel", "history")[0]["total"]
         (here,) = client.run("recv", f"{address}/a.txt", *budget)
         assert (here["event"], here["size"]) == ("here", 300_000)
@@ -72,6 +72,6 @@ def test_who_asks_gets_nothing_that_is_for_sale(market, tmp_path):
 
         with pytest.raises(NotApproved):
             await made.connect(buyer, on_opening=look)
-        assert (asked, sold, buyer["store"].bought()) == (["files"], [], [])
+        assert (asked, sold, buyer["store"].bought_channels()) == (["files"], [], [])
 
     market(scenario)

@@ -25,7 +25,7 @@ LIMIT = 10_000_000
 POLICY = Policy(most_unclaimed=LIMIT)
 EXPOSURE = Exposure(MIB, MIB, 8, 8, 30.0)
 #: What a lane may use unpaid, and half a request by which each sum is rounded.
-UNPAID = PRICES.of(Usage(9, MIB)) + 1
+UNPAID = PRICES.cost_of(Usage(9, MIB)) + 1
 SHOWN = 10**15
 
 
@@ -58,8 +58,8 @@ class World:
 
     def spread(self):
         for number, payee in enumerate(self.payees):
-            affordable = self.entry.affordable(number)
-            payee.set_affordable(affordable, 0.0, self.entry.believed(number, POLICY))
+            affordable = self.entry.affordable_amount(number)
+            payee.set_affordable(affordable, 0.0, self.entry.trusted_amount(number, POLICY))
 
     def serve(self, number, requests, wanted):
         """Serve what the meter lets: requests while it serves, and bytes up to its allowance."""
@@ -69,7 +69,7 @@ class World:
                 used = Usage(used.requests + 1, used.bytes)
                 payee.count(used.requests, used.bytes, 0, 0.0)
         if not self.is_over:
-            used = Usage(used.requests, max(used.bytes, min(used.bytes + wanted, payee.allowance())))
+            used = Usage(used.requests, max(used.bytes, min(used.bytes + wanted, payee.send_limit())))
             payee.count(used.requests, used.bytes, 0, 0.0)
         self.used[number] = used
 
@@ -77,9 +77,9 @@ class World:
         """The client signs for all that it used, whatever is in the channel, if the server takes it."""
         self.sequence += 1
         said = voucher(self.sequence, *self.used[number], lane=number)
-        if self.is_over or said.amount > self.entry.affordable(number):
+        if self.is_over or said.amount > self.entry.affordable_amount(number):
             return
-        self.payees[number].stored(KEY.sign(said), 0, 0.0)
+        self.payees[number].voucher_stored(KEY.sign(said), 0, 0.0)
         self.entry.vouched[number] = said.amount
         self.spread()
 
@@ -108,7 +108,7 @@ class World:
     @property
     def lost(self):
         """What was served and the chain will never pay: vouchers above the deposit are worth nothing."""
-        served = sum(PRICES.of(each) for each in self.used.values())
+        served = sum(PRICES.cost_of(each) for each in self.used.values())
         return served - min(self.deposit, sum(self.entry.vouched.values()))
 
 

@@ -76,11 +76,11 @@ def test_rations_end_also_when_the_clock_is_set_back():
     async def scenario():
         asked = Asked(source_burst=3, source_interval=1e-6, all_interval=1e-6)
         for _ in range(2):
-            await asked.book.again(CHANNEL, "source")
+            await asked.book.read_again(CHANNEL, "source")
         asked.now -= DAY
-        await asked.book.again(CHANNEL, "source")
+        await asked.book.read_again(CHANNEL, "source")
         for _ in range(2):
-            await asked.book.again(CHANNEL, "source")
+            await asked.book.read_again(CHANNEL, "source")
 
     asyncio.run(scenario())
 
@@ -89,12 +89,12 @@ def test_questions_are_rationed_for_each_source_and_in_all():
     async def scenario():
         asked = Asked(source_burst=2, source_interval=3600.0, all_burst=3, all_interval=3600.0)
         for _ in range(2):
-            await asked.book.again(CHANNEL, "one")
+            await asked.book.read_again(CHANNEL, "one")
         with pytest.raises(TooManyQuestions, match="channels from one"):
-            await asked.book.again(CHANNEL, "one")
-        await asked.book.again(CHANNEL, "another")
+            await asked.book.read_again(CHANNEL, "one")
+        await asked.book.read_again(CHANNEL, "another")
         with pytest.raises(TooManyQuestions):
-            await asked.book.again(CHANNEL, "a third")
+            await asked.book.read_again(CHANNEL, "a third")
         assert asked.asked == 3
 
     asyncio.run(scenario())
@@ -120,9 +120,9 @@ def test_the_book_is_bounded():
         assert list(asked.book._missing) == [OTHER]
         assert list(asked.book._sources) == [OTHER]
         for number in range(3):
-            asked.book.learn(channel(id=f"0x{number}"))
-        assert asked.book.known("0x0") is None
-        assert asked.book.known("0x2").channel.id == "0x2"
+            asked.book.add_read(channel(id=f"0x{number}"))
+        assert asked.book.get_known("0x0") is None
+        assert asked.book.get_known("0x2").channel.id == "0x2"
 
     asyncio.run(scenario())
 
@@ -139,11 +139,11 @@ def test_what_has_gone_is_not_known_any_more():
         asked.found = channel()
         assert await asked.book.find(CHANNEL, "source") == asked.found
         asked.found = None
-        assert await asked.book.again(CHANNEL, "source") is None
+        assert await asked.book.read_again(CHANNEL, "source") is None
         assert await asked.book.find(CHANNEL, "source") is None
-        assert asked.book.known(CHANNEL) is None
+        assert asked.book.get_known(CHANNEL) is None
         made = channel()
-        asked.book.learn(made)  # of another node, which is ahead
+        asked.book.add_read(made)  # of another node, which is ahead
         assert await asked.book.find(CHANNEL, "source") == made
 
     asyncio.run(scenario())

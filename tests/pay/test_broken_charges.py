@@ -48,7 +48,7 @@ def test_a_locked_charge_that_is_lost_ends_no_lane(lost, who, before):
         assert not any(meters.payee.unpaid)
         assert meters.payee.newest.voucher.hash_lock is None
         if who == "lose":  # nobody forgot anything: what was never given is never paid
-            assert meters.paid == PRICES.of(meters.served)
+            assert meters.paid == PRICES.cost_of(meters.served)
         meters.lose()
     # ... and the next one is sold as if nothing had been.
     meters.connect()
@@ -68,7 +68,7 @@ def test_what_was_agreed_to_and_never_signed_is_not_owed():
     meters.lose()
     meters.connect()
     assert meters.end()
-    assert meters.paid == PRICES.of(Usage(2, 0))
+    assert meters.paid == PRICES.cost_of(Usage(2, 0))
 
 
 def test_a_server_that_shows_a_foreign_voucher_instead_of_a_locked_one_is_left():
@@ -102,4 +102,4 @@ def test_a_large_charge_counts_after_a_restart():
     meters.pass_time(6.0)
     meters.pump()
     assert meters.refused == []
-    assert meters.paid == PRICES.of(Usage(521, 0))
+    assert meters.paid == PRICES.cost_of(Usage(521, 0))

@@ -44,7 +44,7 @@ from .meters import CHANNEL, KEY, PRICES, voucher
 from .test_claims import channel
 from .test_paid import cost_of, fetch, give
 
-LEAST = PRICES.of(Usage(1, 4096)) + 1
+LEAST = PRICES.cost_of(Usage(1, 4096)) + 1
 
 
 async def spent(buyer, work):
@@ -68,7 +68,7 @@ def test_a_budget_that_is_of_no_use_is_refused_before_any_transaction(market, op
         assert error.least == LEAST
         assert f"{LEAST}" in str(error)
         assert error.code == "budget-too-small"
-        assert buyer["store"].bought() == []
+        assert buyer["store"].bought_channels() == []
         async with market.connect(buyer, budget=LEAST) as connection:
             assert await fetch(connection, 2000) == 2000
 
@@ -109,7 +109,7 @@ def test_a_channel_of_another_coin_is_not_used_again(market):
             await fetch(connection, 10)
         with pytest.raises(OtherCoin):
             await market.connect(buyer, coin="0x2::other::COIN")
-        assert [each.state for each in buyer["store"].bought()] == ["open"]
+        assert [each.state for each in buyer["store"].bought_channels()] == ["open"]
 
     market(scenario)
 
@@ -167,7 +167,7 @@ def test_a_request_waits_for_money_that_is_still_to_be_had(market):
         async with market.connect(buyer, budget=budget, deposit=LEAST) as connection:
             for _ in range(20):
                 assert await fetch(connection, 0) == 0
-        assert connection.paid == 20 * 1000 + PRICES.of(Usage(0, 40))
+        assert connection.paid == 20 * 1000 + PRICES.cost_of(Usage(0, 40))
 
     market(scenario)
 
@@ -273,7 +273,7 @@ def test_money_that_could_not_be_added_is_kept_from_nobody(monkeypatch):
             with pytest.raises(InsufficientFunds):
                 await deal.add(2000)
             counted_on = []
-            deal.journal.store.hold(CHANNEL, 1, lambda held: counted_on.append(held) or 0)
+            deal.journal.store.hold_deposit(CHANNEL, 1, lambda held: counted_on.append(held) or 0)
             assert counted_on == [{0: 1000}]
 
     asyncio.run(scenario())
@@ -286,10 +286,10 @@ def test_a_channel_that_another_connection_gave_up_just_before_is_replaced():
         async with deal_on(Chain(), Budget(4000, 1000), 1000, KEY.sign(voucher(1, 2))) as deal:
             store, now = deal.journal.store, round(time.time() * 1000)
             store._db.execute("UPDATE bought SET opened_ms = ?, state = 'refused'", (now,))
-            assert await deal.replaceable()
+            assert await deal.can_replace()
             store.keep_key(KEY, 1)
-            store.add_bought(replace(store.bought()[0], channel="0x" + "9" * 64), 0, KEY.public)
-            assert not await deal.replaceable()
+            store.add_bought(replace(store.bought_channels()[0], channel="0x" + "9" * 64), 0, KEY.public)
+            assert not await deal.can_replace()
 
     asyncio.run(scenario())
 
@@ -626,7 +626,7 @@ def test_a_charge_above_the_deposit_is_paid_when_more_was_added(market):
             buyer, budget=200_000, deposit=LEAST, spending=Spending(charge_units=51)
         ) as connection:
             assert await fetch(connection, 0) == 0
-        assert connection.paid == PRICES.of(Usage(51, 2))
+        assert connection.paid == PRICES.cost_of(Usage(51, 2))
 
     market(scenario)
 
@@ -654,7 +654,7 @@ def test_a_channel_is_not_used_whose_claims_the_store_does_not_know(market):
             assert await fetch(connection, MIB) == MIB
         assert connection.meter.deal.channel.id != found.id
         assert connection.paid == cost_of(MIB)
-        assert [each.state for each in buyer["store"].bought()] == ["refused", "open"]
+        assert [each.state for each in buyer["store"].bought_channels()] == ["refused", "open"]
 
     market(scenario)
 
@@ -675,7 +675,7 @@ def test_gas_for_closing_stays_in_the_wallet(market):
         buyer = await poor_buyer(market, budget + 18_000_000)
         with pytest.raises(InsufficientFunds, match="is missing: send it, or deposit less") as refused:
             await market.connect(buyer, budget=budget)
-        assert buyer["store"].bought() == []
+        assert buyer["store"].bought_channels() == []
         assert not buyer["store"].kept_keys()
         rich = await market.buyer()
         await send(rich["network"], buyer["wallet"].address, refused.value.missing)

@@ -174,7 +174,7 @@ def test_no_fault_ends_claiming(fault, monkeypatch):
             enough.set()
             return []
 
-        monkeypatch.setattr(Cashier, "look", look)
+        monkeypatch.setattr(Cashier, "poll", look)
         made = Cashier(node(address="0x5"), None, lambda: NOW)
         made.start(0)
         async with asyncio.timeout(20):
@@ -199,21 +199,23 @@ def test_several_looks_fall_into_the_time_for_claims(monkeypatch):
             looks.put_nowait(self.pause(60.0))
             return []
 
-        monkeypatch.setattr(Cashier, "look", look)
+        monkeypatch.setattr(Cashier, "poll", look)
         made.start(60.0)
         async with asyncio.timeout(20):
             assert await looks.get() == 60.0
-            made.heed(taking(3_600_000))
+            made.watch_close(taking(3_600_000))
             assert await looks.get() == 60.0
-            made.heed(taking(80_000))  # the next look is sooner than it was to be
+            made.watch_close(taking(80_000))  # the next look is sooner than it was to be
             assert await looks.get() == 10.0
-            made.heed(taking(80_000))
-            made.heed(taking(600_000))
+            made.watch_close(taking(80_000))
+            made.watch_close(taking(600_000))
             await asyncio.sleep(0)
             assert looks.empty()
-            made.heed(taking(600_000, state=State.CLOSING))  # a client has asked for the close: at once
+            made.watch_close(
+                taking(600_000, state=State.CLOSING)
+            )  # a client has asked for the close: at once
             assert await looks.get() == 10.0
-            made.heed(taking(1))
+            made.watch_close(taking(1))
             assert await looks.get() == 1.0
         await made.stop(claim=False)
 
@@ -249,7 +251,7 @@ def test_credits_are_not_taken_beside_an_agreement(monkeypatch, tmp_path, agreed
 
         async def read_channels(chain, ids, on_failed=None):
             if agreed is not None:  # just now
-                store.agree(CHANNEL, 5, agreed, "chain")
+                store.save_agreement(CHANNEL, 5, agreed, "chain")
             return dict.fromkeys(ids, made)
 
         monkeypatch.setattr(cashier_module, "take_credits", take_credits)
@@ -300,11 +302,11 @@ def test_credits_that_are_not_to_be_had_make_nothing_worth_a_claim(
             signed = KEY.sign(replace(voucher(1, 5), bytes=5 * CREDIT_BYTES))
             store.received_all([(signed, Usage(5, 5 * CREDIT_BYTES))])
             if agreed is not None:
-                store.agree(CHANNEL, 5, agreed, "chain")
+                store.save_agreement(CHANNEL, 5, agreed, "chain")
             journal = Journal(store)
             chain = node(address="0x5", owned=owned)
             cashier = Cashier(chain, journal, lambda: NOW, busy=lambda: [CHANNEL] if busy else [])
-            (view,) = await cashier.views()
+            (view,) = await cashier.channel_views()
             await journal.close()
         assert view.credits == credits
 
@@ -358,17 +360,17 @@ def test_a_channel_that_is_gone_is_noted_as_over_when_nothing_can_be_claimed(
             store.received_all([(KEY.sign(voucher(1, 5, not_after_ms=not_after)), Usage(5, 0))])
             journal = Journal(store)
             cashier = Cashier(node(address="0x5", owned=owned, objects=objects), journal, lambda: now[0])
-            assert len(await cashier.views()) == len(there)
+            assert len(await cashier.channel_views()) == len(there)
             there.clear()
             for _ in range(2):  # so soon it is none of them
-                assert await cashier.views() == []
+                assert await cashier.channel_views() == []
                 assert store.end_of(CHANNEL) is None
             now[0] = NOW + later
-            assert await cashier.views() == []
+            assert await cashier.channel_views() == []
             end = store.end_of(CHANNEL)
             assert (end is not None and end.over) == over
-            assert bool(store.sold()) != over
-            assert bool(store.sold(CHANNEL))  # kept, all the same
+            assert bool(store.sold_lanes()) != over
+            assert bool(store.sold_lanes(CHANNEL))  # kept, all the same
             await journal.close()
 
     asyncio.run(scenario())
@@ -452,7 +454,7 @@ def test_a_look_claims_what_is_worth_it_and_notes_what_is_over(tmp_path, monkeyp
     async def scenario(till):
         worth, small = till.sell(1, 50), till.sell(2, 1)
         over = till.sell(3, 50, state=State.CLOSED)
-        first, second = await asyncio.gather(till.cashier.look(), till.cashier.look())
+        first, second = await asyncio.gather(till.cashier.poll(), till.cashier.poll())
         assert [sorted(each) for each in till.settled] == [
             [(worth, Action.CLAIM), (over, Action.FORGET)],
             [(worth, Action.CLAIM)],
@@ -473,12 +475,12 @@ def test_a_channel_with_an_agreement_of_another_chain_is_left_alone(tmp_path, mo
     async def scenario(till):
         agreed = till.sell(1, 50)
         made = till.channels.pop(agreed)
-        till.store.agree(agreed, 50_000, NOW, "another")
+        till.store.save_agreement(agreed, 50_000, NOW, "another")
         till.now_ms += DAY
-        await till.cashier.look()
+        await till.cashier.poll()
         assert not till.store.end_of(agreed).over
         till.channels[agreed] = made
-        await till.cashier.look()
+        await till.cashier.poll()
         assert till.settled == [[], [(agreed, Action.RELEASE)]]
 
     look(tmp_path, monkeypatch, scenario)
@@ -490,12 +492,12 @@ def test_a_channel_of_another_package_is_left_alone(tmp_path, monkeypatch):
     async def scenario(till):
         agreed = till.sell(1, 50)
         till.foreign[agreed] = till.channels.pop(agreed)
-        till.store.agree(agreed, 50_000, NOW, "chain")
+        till.store.save_agreement(agreed, 50_000, NOW, "chain")
         till.now_ms += DAY
-        await till.cashier.look()
+        await till.cashier.poll()
         assert not till.store.end_of(agreed).over
         till.foreign.clear()
-        await till.cashier.look()
+        await till.cashier.poll()
         assert till.store.end_of(agreed).over
 
     look(tmp_path, monkeypatch, scenario)
@@ -508,10 +510,10 @@ def test_of_what_was_done_the_last_is_kept_and_the_sum_of_all(tmp_path, monkeypa
         coin = canonical_type("0x2::other::COIN")
         till.cashier._policy = replace(POLICY, sui_in={coin: 10**9})
         till.sell(1, 50)
-        found = [paid for _ in range(3) for paid in await till.cashier.look()]
+        found = [paid for _ in range(3) for paid in await till.cashier.poll()]
         till.sell(2, 50, terms=replace(TERMS, coin="0x2::other::COIN"))
         assert list(till.cashier.done) == found[1:]
-        await till.cashier.look()
+        await till.cashier.poll()
         assert till.cashier.claimed == {SUI_COIN: 200_000, coin: 50_000}
 
     look(tmp_path, monkeypatch, scenario)
@@ -531,17 +533,17 @@ def test_the_last_look_claims_all_that_is_worth_its_gas_once(tmp_path, monkeypat
 def test_a_channel_with_an_agreement_is_left_to_its_client_until_it_is_gone(tmp_path, monkeypatch):
     async def scenario(till):
         agreed = till.sell(1, 50)
-        till.store.agree(agreed, 50_000, NOW, "chain")
-        await till.cashier.look()
+        till.store.save_agreement(agreed, 50_000, NOW, "chain")
+        await till.cashier.poll()
         assert till.settled == [[]]
         till.channels.clear()
         till.now_ms += MINUTE
-        await till.cashier.look()
+        await till.cashier.poll()
         assert not till.store.end_of(agreed).over  # the node may be behind
         till.now_ms += 1
-        await till.cashier.look()
+        await till.cashier.poll()
         assert till.store.end_of(agreed).over
-        assert till.store.sold() == []
+        assert till.store.sold_lanes() == []
 
     look(tmp_path, monkeypatch, scenario)
 
@@ -556,22 +558,22 @@ def test_what_is_not_worth_its_gas_is_asked_about_now_and_then(tmp_path, monkeyp
             return found
 
         small, credited, worth = till.sell(1, 0), till.sell(2, 0, terms=CREDITED), till.sell(3, 50)
-        await till.cashier.look()
+        await till.cashier.poll()
         assert asked() == [small, credited, worth]
-        await till.cashier.look()
+        await till.cashier.poll()
         assert asked() == [credited, worth]  # what transport brings grows without a voucher
         till.store.received_all([(KEY.sign(voucher(2, 0, 7, channel=small)), Usage(0, 7))])
-        await till.cashier.look()
+        await till.cashier.poll()
         assert asked() == [small, credited, worth]
         till.now_ms += 60 * MINUTE - 1
-        await till.cashier.look()
+        await till.cashier.poll()
         assert asked() == [credited, worth]
         till.now_ms += 1
         till.channels[small] = replace(till.channels[small], state=State.CLOSED)
-        await till.cashier.look()
+        await till.cashier.poll()
         assert asked() == [small, credited, worth]
         assert till.store.end_of(small).over
-        await till.cashier.look()
+        await till.cashier.poll()
         assert small not in till.cashier._resting | till.cashier._seen
 
     look(tmp_path, monkeypatch, scenario)
@@ -585,15 +587,15 @@ def test_credits_are_taken_when_they_are_worth_it_or_time_is_short(tmp_path, mon
         till.sell(4, 1, terms=CREDITED, server="0x6")  # of another account: a watcher's store
         till.sell(5, 1, terms=replace(CREDITED, bearer=Bearer.SERVER))
         unused = till.sell(6, 1, terms=CREDITED)  # what was agreed about it
-        till.store.agree(unused, 1000, NOW - MINUTE - 1, "chain")
-        await till.cashier.look()
+        till.store.save_agreement(unused, 1000, NOW - MINUTE - 1, "chain")
+        await till.cashier.poll()
         assert till.least == [(used, 20 * 900), (closing, 900), (unused, 900)]
         till.least.clear()
-        await till.cashier.look(closing=True)
+        await till.cashier.poll(closing=True)
         assert till.least == [(used, 900), (closing, 900), (unused, 900)]
         till.least.clear()
         till.refused = [used]
-        await till.cashier.look()
+        await till.cashier.poll()
         assert till.least == [(closing, 900), (unused, 900)]
 
     look(tmp_path, monkeypatch, scenario)

@@ -46,19 +46,19 @@ def play(tmp_path, scenario, most_bytes=64 * MIB, shown=None, on_charge=None, **
             store.keep_key(KEY, 1)
             store.add_bought(Bought(CHANNEL, "c", "0xa", 1, "0xb", "open", 1), 0, KEY.public)
             journal, wire = Journal(store), Client()
-            ((key, lane),) = store.lanes(CHANNEL)
+            ((key, lane),) = store.payer_lanes(CHANNEL)
             payer = Payer(lane, PRICES, 10**15, lambda shown: shown.is_by(key.public), Spending(**spending))
             meter = ClientMeter(wire, journal, payer, key, on_charge=on_charge)
             meter.begin()
             newest = said(shown, 0) if shown is not None else None
             wire.on_meter(build(Welcome(1, 0, 0, most_bytes, most_bytes, 64, 64, False, False, newest)))
-            await meter.settled()  # numbers are reserved
+            await meter.wait_settled()  # numbers are reserved
             await scenario(meter, wire)
             wire.closed = True
-            meter.over()
-            await meter.settled()
+            meter.on_ended()
+            await meter.wait_settled()
             await journal.close()
-            ((_, lane),) = store.lanes(CHANNEL)
+            ((_, lane),) = store.payer_lanes(CHANNEL)
             return lane
 
     return asyncio.run(work())
@@ -72,7 +72,7 @@ async def stream(meter, wire, size, step=256 * KIB):
         await asyncio.sleep(0)
         if wire.moved // MIB > before // MIB:
             wire.flush()
-        await meter.settled()
+        await meter.wait_settled()
 
 
 def test_a_stream_s_vouchers_go_with_its_credit_and_say_what_came(tmp_path):
@@ -125,8 +125,8 @@ def test_the_last_voucher_that_went_along_is_said_again_until_it_is_stored(tmp_p
         await stream(meter, wire, 8 * MIB)
         last = wire.vouchers[-1]
         assert meter._timer.when() <= meter.loop.time() + meter.payer.spending.repeat
-        meter.payer.tick(meter.payer.deadline())
-        meter.turn()
+        meter.payer.tick(meter.payer.next_deadline())
+        meter.process_turn()
         assert wire.vouchers[-1] == last
         assert len([each for each in wire.vouchers if each == last]) == 2
 
@@ -140,7 +140,7 @@ def test_a_voucher_that_went_along_after_a_rest_is_said_again_as_soon(tmp_path):
         await stream(meter, wire, 8 * MIB)
         wire.on_meter(build(messages.Stored(meter.payer.sequence)))
         meter._timer.cancel()
-        meter._timed()
+        meter._on_timer()
         assert meter._timer.when() > meter.loop.time() + 500
         before = len(wire.vouchers)
         wire.traffic = Traffic(0, 0, 9 * MIB)
@@ -156,7 +156,7 @@ def test_a_voucher_that_the_server_shows_is_kept_at_once_with_the_count_it_pays_
     shown = KEY.sign(voucher(1, 3, MIB))
 
     async def scenario(meter, wire):
-        ((_, lane),) = meter.journal.store.lanes(CHANNEL)
+        ((_, lane),) = meter.journal.store.payer_lanes(CHANNEL)
         assert (lane.newest, lane.used) == (shown, Usage(3, MIB))
 
     play(tmp_path, scenario, shown=shown)
@@ -172,7 +172,7 @@ def test_an_error_of_the_program_in_a_charge_ends_the_connection_and_is_told(tmp
     async def scenario(meter, wire):
         meter.loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
         wire.on_meter(build(ChargeAsked(1, 500, None)))
-        await meter.settled()
+        await meter.wait_settled()
         assert wire.aborted == "metering failed"
         assert [str(each) for each in told] == ["500 units"]
 
@@ -192,8 +192,8 @@ def test_nobody_waits_for_an_answer_about_a_charge_when_the_connection_is_over(t
         wire.on_meter(build(ChargeAsked(1, 500, None)))
         await begun.wait()
         wire.closed = True
-        meter.over()
-        await meter.settled()
+        meter.on_ended()
+        await meter.wait_settled()
         assert [each.cancelled() for each in asked] == [True]
         assert not meter.payer.agreed_to(1)
 
@@ -206,8 +206,8 @@ def test_nobody_is_asked_about_a_charge_that_came_with_the_end(tmp_path):
     async def scenario(meter, wire):
         wire.on_meter(build(ChargeAsked(1, 500, None)))
         wire.closed = True
-        meter.over()
-        await meter.settled()
+        meter.on_ended()
+        await meter.wait_settled()
         assert asked == []
 
     play(tmp_path, scenario, on_charge=lambda *charge: asked.append(charge), charge_units=100)
@@ -237,8 +237,8 @@ def test_nothing_is_signed_that_is_not_reserved_on_the_disk(tmp_path, monkeypatc
 
     async def scenario(meter, wire):
         def sign_all(key, vouchers):
-            ((_, lane),) = meter.journal.store.lanes(CHANNEL)
-            assert all(map(lane.reserved.holds, vouchers))
+            ((_, lane),) = meter.journal.store.payer_lanes(CHANNEL)
+            assert all(map(lane.reserved.may_sign, vouchers))
             signed.extend(vouchers)
             return genuine(key, vouchers)
 
@@ -264,7 +264,7 @@ def test_numbers_are_reserved_before_the_last_is_used(tmp_path, monkeypatch):
         for number in range(1, 200):
             wire.move(0, 0, number * MIB)
             await asyncio.sleep(0)
-            await meter.settled()
+            await meter.wait_settled()
         assert wire.vouchers
 
     play(tmp_path, scenario, voucher_bytes=MIB, reserve=64)
@@ -289,9 +289,9 @@ def test_what_is_reserved_when_the_connection_is_over_is_not_signed(tmp_path, mo
         await reserved.wait()
         assert meter._unsigned is not None
         wire.closed = True
-        meter.over()
+        meter.on_ended()
         free.set()
-        await meter.settled()
+        await meter.wait_settled()
         assert (meter.payer.newest, wire.vouchers) == (None, [])
 
     assert play(tmp_path, scenario, voucher_bytes=MIB).newest is None
@@ -301,8 +301,8 @@ def test_an_end_that_the_server_has_not_agreed_to_is_no_clean_one(tmp_path):
     async def scenario(meter, wire):
         await stream(meter, wire, MIB)
         meter.payer.finish(meter.loop.time())
-        meter.payer.tick(meter.payer.deadline() + 1e6)
-        meter.turn()
+        meter.payer.tick(meter.payer.next_deadline() + 1e6)
+        meter.process_turn()
         assert meter._finished == Finished(False)
 
     assert not play(tmp_path, scenario).clean

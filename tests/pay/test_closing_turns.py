@@ -34,6 +34,6 @@ def test_channels_that_are_closed_at_once_are_closed_in_turn(market):
         for id in ids:
             found = await buyer["network"].read(channel_module.SCHEMA, Channel, id)
             assert found.state == State.CLOSING
-        assert {each.state for each in buyer["store"].bought()} == {"closing"}
+        assert {each.state for each in buyer["store"].bought_channels()} == {"closing"}
 
     market(scenario)

@@ -31,7 +31,7 @@ def test_a_kept_channel_is_closed_at_once_while_its_server_is_there(market):
         buyer = await made.buyer()
         async with made.connect(buyer, keep=True) as connection:
             await ask(connection)
-        (kept,) = buyer["store"].bought()
+        (kept,) = buyer["store"].bought_channels()
         assert (kept.state, kept.name) == ("open", "files")
         async with made.connect(buyer, keep=True) as connection:
             await ask(connection)
@@ -40,7 +40,7 @@ def test_a_kept_channel_is_closed_at_once_while_its_server_is_there(market):
         paid = connection.paid
         deal = await close_with_server(buyer["network"], buyer["store"], kept.channel)
         assert deal.closed.to_client == 500_000_000 - paid
-        assert buyer["store"].bought()[0].state == "closed"
+        assert buyer["store"].bought_channels()[0].state == "closed"
         assert await made.channels(buyer) == [None]
 
     market(scenario)
@@ -54,11 +54,11 @@ def test_what_a_killed_program_had_reserved_keeps_no_channel_open(market):
         buyer = await made.buyer()
         async with made.connect(buyer, keep=True) as connection:
             await ask(connection)
-        (ours,) = buyer["store"].bought()
+        (ours,) = buyer["store"].bought_channels()
         buyer["store"].reserve(ours.channel, 0, Reserved(1000, 499_000_000))
         async with made.connect(buyer, keep=None) as connection:
             await ask(connection)
-        assert [each.state for each in buyer["store"].bought()] == ["closed"]
+        assert [each.state for each in buyer["store"].bought_channels()] == ["closed"]
 
     market(scenario)
 
@@ -71,7 +71,7 @@ def test_a_small_rest_is_kept_and_a_large_one_closed(market):
             async with made.connect(buyer, budget=budget, keep=None) as connection:
                 await ask(connection)
                 deal = connection.meter.deal
-            assert [each.state for each in buyer["store"].bought()][-1] == state
+            assert [each.state for each in buyer["store"].bought_channels()][-1] == state
             assert deal.kept_as_cheaper is (state == "open")
 
     market(scenario)
@@ -84,12 +84,12 @@ def test_gas_is_noted_with_each_transaction(market):
         await made.serve(echo)
         buyer = await made.buyer()
         connection = await made.connect(buyer, keep=True)
-        (ours,) = buyer["store"].bought()
+        (ours,) = buyer["store"].bought_channels()
         assert ours.gas == connection.meter.deal.gas > 5_000_000
         await connection.close()
-        assert buyer["store"].bought()[0].gas == ours.gas
+        assert buyer["store"].bought_channels()[0].gas == ours.gas
         deal = await close_with_server(buyer["network"], buyer["store"], ours.channel)
-        assert buyer["store"].bought()[0].gas == ours.gas + deal.gas < ours.gas
+        assert buyer["store"].bought_channels()[0].gas == ours.gas + deal.gas < ours.gas
 
     market(scenario)
 

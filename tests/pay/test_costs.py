@@ -234,7 +234,7 @@ def test_a_client_that_has_paid_more_itself_owes_the_transport_all_the_same(mark
         await claim_for(buyer["network"], deal, 2**63 - 1, 3)
         store.received_all([(deal.key.sign(Voucher(deal.channel.id, 0, 1, 2000, 2, USED.bytes)), USED)])
         journal = Journal(store)
-        await Cashier(server, journal, market.chain.now_ms, policy=CHEAP).look(closing=True)
+        await Cashier(server, journal, market.chain.now_ms, policy=CHEAP).poll(closing=True)
         known = await server.read(channel_module.SCHEMA, channel_module.Channel, deal.channel.id)
         assert (known.claimed, known.requests, known.credited) == (3000, 2, 2_000_000)
         await journal.close()
@@ -253,15 +253,17 @@ def test_a_stranger_who_asks_for_the_close_takes_no_transport_from_the_server(ma
         store.received_all([(deal.key.sign(Voucher(deal.channel.id, 0, 1, 2000, 2, USED.bytes)), USED)])
         market.chain.advance(TERMS.idle_ms + 1)
         until = market.chain.now_ms() + TERMS.claim_ms // 2
-        store.agree(deal.channel.id, 2_002_000, until, server.chain_id)
+        store.save_agreement(deal.channel.id, 2_002_000, until, server.chain_id)
         await request_close(stranger["network"], deal.channel)
         journal, busy = Journal(store), [deal.channel.id]
-        await Cashier(server, journal, market.chain.now_ms, policy=CHEAP, busy=lambda: busy).look()
+        await Cashier(server, journal, market.chain.now_ms, policy=CHEAP, busy=lambda: busy).poll()
         known = await server.read(channel_module.SCHEMA, channel_module.Channel, deal.channel.id)
         assert (known.state, known.claimed, known.credited) == (State.CLOSING, 2000, 2_000_000)
         # And its client doesn't use what was agreed, which has the same in it.
         public, total = market.server_wallet.public_key, 2_002_000
-        await deal.journal.run(lambda each: each.signed(store.sold(deal.channel.id)[0].newest, USED))
+        await deal.journal.run(
+            lambda each: each.save_signed(store.sold_lanes(deal.channel.id)[0].newest, USED)
+        )
         assert not await deal._is_fair(Agreed(total, until, public, bytes(64)))
         await journal.close()
 
@@ -337,7 +339,7 @@ async def through_pipes(market, bearer, size):
     events = EventFollower(chain, event_types(chain, channel_module.SCHEMA), start=0)
     found = [
         channel_module.SCHEMA.decode(kind, each.event.contents)
-        async for each in events.past()
+        async for each in events.past_events()
         for kind in (channel_module.Settled, channel_module.ChannelOpened)
         if each.event.type.endswith(f"::{kind.__name__}")
     ]
@@ -479,14 +481,14 @@ def test_the_deposit_covers_transport_that_the_client_bears():
     terms = replace(PLAIN, bearer=Bearer.CLIENT, credit=1_000_000)
     assert carriage(terms) == Prices(0, per_mib)
     assert carriage(replace(terms, bearer=Bearer.SERVER)) == carriage(replace(terms, credit=0)) == NO_CARRIAGE
-    deposit = Prices(PRICES.request, PRICES.mib + per_mib).of(Usage(1, 3 * MIB))
+    deposit = Prices(PRICES.request, PRICES.mib + per_mib).cost_of(Usage(1, 3 * MIB))
     meters = Meters(deposit=deposit).connect()
     meters.payee = replace_carriage(meters.payee, carriage(terms))
     meters.request()
     assert meters.stream(50 * MIB) == 3 * MIB
     assert meters.payee.spent
-    assert meters.paid <= PRICES.of(Usage(1, 3 * MIB))
-    assert deposit - PRICES.of(Usage(1, 3 * MIB)) == 3 * per_mib
+    assert meters.paid <= PRICES.cost_of(Usage(1, 3 * MIB))
+    assert deposit - PRICES.cost_of(Usage(1, 3 * MIB)) == 3 * per_mib
 
 
 def replace_carriage(payee, prices):

@@ -55,7 +55,7 @@ def test_a_connection_whose_beginning_can_t_be_noted_is_not_left_open(market, mo
         assert [each.closed for each in made] == [True]
         async with market.connect(buyer) as connection:
             assert await fetch(connection, 1000) == 1000
-        assert len(buyer["store"].bought()) == 1
+        assert len(buyer["store"].bought_channels()) == 1
 
     market(scenario)
 
@@ -72,8 +72,8 @@ def test_a_close_that_is_cancelled_leaves_nothing_open_but_the_channel(market, m
                 async with asyncio.timeout(0):
                     await connection.close()
         assert connection.closed
-        (bought,) = buyer["store"].bought()
-        ((_, lane),) = buyer["store"].lanes(bought.channel)
+        (bought,) = buyer["store"].bought_channels()
+        ((_, lane),) = buyer["store"].payer_lanes(bought.channel)
         assert (bought.state, lane.used) == ("open", connection.usage)
         async with market.connect(buyer) as again:
             await fetch(again, 1000)
@@ -94,14 +94,14 @@ def test_a_close_that_is_cancelled_twice_lets_go_of_the_lane(market, monkeypatch
         await fetch(connection, 1000)
         with monkeypatch.context() as patch:
             patch.setattr(connection.meter, "last_words", asyncio.Event().wait)
-            patch.setattr(connection.meter, "settled", asyncio.Event().wait)
+            patch.setattr(connection.meter, "wait_settled", asyncio.Event().wait)
             closing = asyncio.ensure_future(connection.close())
             for _ in range(2):
                 await asyncio.sleep(0)
                 closing.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await closing
-        await connection.meter.settled()
+        await connection.meter.wait_settled()
         async with market.connect(buyer) as again:
             await fetch(again, 1000)
         assert again.meter.deal.channel.id == connection.meter.deal.channel.id
@@ -131,7 +131,7 @@ def test_a_close_that_is_cancelled_when_the_server_has_signed_it_gives_the_chann
             closing.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await closing
-        (bought,) = buyer["store"].bought()
+        (bought,) = buyer["store"].bought_channels()
         assert bought.state == "refused"
         async with market.connect(buyer) as again:
             await fetch(again, 1000)
@@ -191,7 +191,7 @@ def test_a_server_that_refuses_every_channel_gets_one_deposit_after_another_only
             monkeypatch.setattr(channel_in_use, "time", clock)
             with pytest.raises(ConnectionRefused, match="go away"):
                 await market.connect(buyer, budget=1_000_000)
-            known.append(sorted(each.state for each in buyer["store"].bought()))
+            known.append(sorted(each.state for each in buyer["store"].bought_channels()))
         # What it has refused is closed by itself, where it holds more than that costs.
         first = ["closing", "open"] if used else ["open"]
         second = sorted([*first, "refused"])
@@ -218,7 +218,7 @@ def test_a_server_that_lets_each_channel_in_once_gets_one_deposit_after_another_
                 patch.setattr(dial._PaidDialer, "dial", refuse)
                 with pytest.raises(ConnectionRefused, match="go away"):
                     await market.connect(buyer, budget=1_000_000, keep=True)
-            known.append(sorted(each.state for each in buyer["store"].bought()))
+            known.append(sorted(each.state for each in buyer["store"].bought_channels()))
         twice = ["open", "refused"]
         assert known == [twice, twice, twice, ["open", "refused", "refused"]]
 
@@ -306,7 +306,7 @@ class Bargain:
     def release(self):
         self.released += 1
 
-    async def replaceable(self):
+    async def can_replace(self):
         if isinstance(self.another, Exception):
             raise self.another
         return self.another
@@ -477,7 +477,7 @@ class Begun:
     def begin(self):
         self.done.append("begun")
 
-    async def welcomed(self):
+    async def wait_welcome(self):
         if self.fault is not None:
             raise self.fault
 
@@ -487,7 +487,7 @@ class Begun:
     async def wait_gone(self):
         self.done.append("gone")
 
-    async def settled(self):
+    async def wait_settled(self):
         self.done.append("settled")
         assert self.journal.store.kept_keys() == {}  # what it writes is written: the store is open
 

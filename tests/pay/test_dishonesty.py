@@ -70,15 +70,15 @@ async def broken_off(market, buyer, size=MIB):
     connection.meter._finished = None  # no orderly end
     connection.abort(CloseCode.INTERNAL)
     await connection.wait_gone()
-    await connection.meter.settled()
+    await connection.meter.wait_settled()
     await connection.close()
-    await market.serving.ledger.settled()
+    await market.serving.ledger.wait_settled()
     (channel,) = await market.channels(buyer)
     return channel, paid
 
 
 def newest_of(buyer, channel):
-    return buyer["store"].lanes(channel.id)[0][1].newest.voucher
+    return buyer["store"].payer_lanes(channel.id)[0][1].newest.voucher
 
 
 @pytest.mark.parametrize("times", [1, 4])
@@ -90,16 +90,16 @@ def test_a_server_that_counts_more_after_breaks_is_paid_a_step(market, bound, ti
         buyer = await market.buyer()
         channel, paid = await broken_off(market, buyer)
         for _ in range(times):
-            (sold,) = market.serving.store.sold(channel.id)
+            (sold,) = market.serving.store.sold_lanes(channel.id)
             lane = market.serving.store.sold_lane(channel.id, sold.lane)
-            market.serving.store.served(channel.id, 0, lane.used.plus(2, MIB // 8))
+            market.serving.store.save_served(channel.id, 0, lane.used.plus(2, MIB // 8))
             connection = await market.connect(buyer, keep=True)
             await connection.meter.finish()
             connection.meter._finished = None
             connection.abort(CloseCode.INTERNAL)
             await connection.wait_gone()
             await connection.close()
-            await market.serving.ledger.settled()
+            await market.serving.ledger.wait_settled()
         assert 0 < newest_of(buyer, channel).amount - paid <= bound
 
     market(scenario)
@@ -112,7 +112,7 @@ def test_a_server_that_wants_all_paid_after_a_break_is_asked_about(market, bound
         await market.serve(give)
         buyer = await market.buyer()
         channel, paid = await broken_off(market, buyer)
-        market.serving.store.served(channel.id, 0, Usage(1, 16 * MIB))
+        market.serving.store.save_served(channel.id, 0, Usage(1, 16 * MIB))
         with pytest.raises(CountsDisputed) as asked:
             await market.connect(buyer, keep=True)
         assert asked.value.code == "counts-disputed"
@@ -156,7 +156,7 @@ def test_data_on_streams_that_the_server_opens_ends_the_connection_unpaid(market
             await connection.open_stream()
         assert closed.value.close_code == CloseCode.LIMIT
         await connection.close()
-        assert connection.meter.payer.cost - PRICES.of(Usage(1, 5)) <= bound
+        assert connection.meter.payer.cost - PRICES.cost_of(Usage(1, 5)) <= bound
         assert len(pushed) == 8
 
     market(scenario)
@@ -176,7 +176,7 @@ def test_a_server_may_open_streams_where_the_client_says_so(market):
             stream = await connection.accept_stream()
             assert await stream.read() == b"news"
             stream.write_eof()
-        assert connection.paid == PRICES.of(Usage(0, 4))
+        assert connection.paid == PRICES.cost_of(Usage(0, 4))
 
     market(scenario)
 
@@ -197,14 +197,14 @@ def test_a_server_that_takes_what_is_paid_ahead_and_gives_nothing(market, bound)
         stream.write(b"1000000\n")
         await stream.drain()
         while not connection.paid:
-            await connection.meter.changed()
+            await connection.meter.wait_changed()
         connection.abort()
         await connection.wait_gone()
         await connection.close()
         (channel,) = await market.channels(buyer)
-        newest = buyer["store"].lanes(channel.id)[0][1].newest
+        newest = buyer["store"].payer_lanes(channel.id)[0][1].newest
         assert newest is not None
-        assert newest.voucher.amount - PRICES.of(Usage(1, 8)) <= bound
+        assert newest.voucher.amount - PRICES.cost_of(Usage(1, 8)) <= bound
 
     market(scenario)
 
@@ -236,7 +236,7 @@ def test_a_request_that_is_never_answered_is_not_paid_where_the_client_chooses_s
         await connection.ping()
         assert connection.usage == Usage(1, 6 + 2 + 2 + 2)
         assert await connection.meter.finish()
-        assert connection.paid - PRICES.of(Usage(1, 12)) <= bound
+        assert connection.paid - PRICES.cost_of(Usage(1, 12)) <= bound
         assert market.serving.store.sold_lane(connection.meter.payer.lane.channel, 0).newest is not None
         await connection.close()
 
@@ -292,7 +292,7 @@ def test_a_client_that_never_pays_takes_an_exposure(market, bound, prices):
         got = 0
         for _ in range(3):  # coming again gives nothing again
             got += await unpaid_on(market, honest(deal))
-        assert 0 < prices.of(Usage(len(served), got)) <= bound
+        assert 0 < prices.cost_of(Usage(len(served), got)) <= bound
 
     market(scenario)
 
@@ -331,7 +331,7 @@ def test_one_lane_on_two_connections_takes_one_exposure(market, bound):
         assert market.serving.ledger.channels == [deal.channel.id]
         got += await unpaid_on(market, honest(deal))
         assert got > 4 * 2 * 1024
-        assert 0 < PRICES.of(Usage(len(served), got)) <= bound
+        assert 0 < PRICES.cost_of(Usage(len(served), got)) <= bound
 
     market(scenario)
 
@@ -429,14 +429,14 @@ def test_more_lanes_take_no_second_exposure(market, bound):
         deal = await purchase(buyer["network"], journal, market.serving.host, "files", Budget(500_000_000))
         for _ in range(MAX_LANES - 1):
             await to_its_end(partial(_add_lane, buyer["network"], journal, deal.channel))
-        for key, lane in journal.store.lanes(deal.channel.id):
+        for key, lane in journal.store.payer_lanes(deal.channel.id):
             await unpaid_on(
                 market, lambda b, p, key=key, lane=lane: make_ticket(key, deal.channel.id, lane.lane, b)
             )
-        await market.serving.ledger.settled()
+        await market.serving.ledger.wait_settled()
         store = market.serving.store
         used = [store.sold_lane(deal.channel.id, lane).used for lane in range(MAX_LANES)]
         assert min(each.bytes for each in used) > 0
-        assert sum(PRICES.of(each) for each in used) <= bound
+        assert sum(PRICES.cost_of(each) for each in used) <= bound
 
     market(scenario)

@@ -50,7 +50,7 @@ async def open_behind(market, buyer, monkeypatch, before, fault):
         patch.setattr(chain, "_submit", submit)
         with pytest.raises(fault):
             await market.connect(buyer, budget=BUDGET, most_per_day=4 * BUDGET)
-    chain._forget(Program())
+    chain._forget_objects(Program())
 
 
 async def connect_well(market, buyer):
@@ -160,7 +160,7 @@ def test_a_node_that_makes_up_what_became_of_the_coins_has_nothing_given_back(ma
             patch.setattr(chain, "transaction", transaction)
             with pytest.raises(TransactionFailed):
                 await market.connect(buyer, budget=BUDGET)
-            chain._forget(Program())
+            chain._forget_objects(Program())
         with monkeypatch.context() as patch:
             patch.setattr(chain, "transaction", transaction)
             told_otherwise(chain, patch, lie, denied)

@@ -47,7 +47,7 @@ async def vanish(connection):
     connection.meter.deal._settled = True
     connection.abort()
     await connection.wait_gone()
-    await connection.meter.settled()
+    await connection.meter.wait_settled()
     connection.meter.deal.lock.release()
     await connection._rest.aclose()
 
@@ -83,7 +83,7 @@ def test_the_server_vanishes_and_the_client_gets_its_deposit_back(market):
         await connection.close()
         (channel,) = await market.channels(buyer)
         assert channel.state == State.CLOSING
-        assert buyer["store"].bought()[0].state == "closing"
+        assert buyer["store"].bought_channels()[0].state == "closing"
         with pytest.raises(MoveAborted):
             await finalize(buyer["network"], channel)
         market.chain.advance(TERMS.claim_ms)
@@ -104,7 +104,7 @@ def test_what_an_idle_channel_vouched_for_is_paid_whoever_asks_for_its_close(mar
         async with market.connect(buyer, keep=True) as connection:
             await fetch(connection, 1)
         market.chain.advance(TERMS.idle_ms)
-        await market.serving._heart.beat()
+        await market.serving._heart.send_heartbeat()
         connection = await market.connect(buyer, keep=True)
         assert await fetch(connection, 3 * MIB) == 3 * MIB
         assert await connection.meter.finish()
@@ -116,7 +116,7 @@ def test_what_an_idle_channel_vouched_for_is_paid_whoever_asks_for_its_close(mar
         with pytest.raises(MoveAborted) as early:
             await finalize(asking, channel)
         assert early.value.error is channel_module.ChannelError.TOO_EARLY
-        await market.serving.cashier.look()
+        await market.serving.cashier.poll()
         market.chain.advance(TERMS.claim_ms)
         paid = await finalize(asking, channel)
         assert paid.to_client == 500_000_000 - cost_of(1, 3 * MIB)
@@ -136,7 +136,7 @@ def test_a_server_that_slept_claims_within_the_time_for_it(market):
         watcher = await market.client(market.chain.wallet())  # needs no right: who is paid is fixed
         journal = Journal(market.serving.store)
         cashier = Cashier(watcher, journal, market.chain.now_ms, policy=CHEAP)
-        (paid,) = await cashier.look()
+        (paid,) = await cashier.poll()
         assert paid.to_server == cost_of(3 * MIB)
         market.chain.advance(TERMS.claim_ms)
         paid = await finalize(buyer["network"], channel)
@@ -165,7 +165,7 @@ def test_a_window_for_claims_ends_when_it_ends(market, late):
         if late:
             market.chain.advance(20_001)
         journal = Journal(market.serving.store)
-        found = await Cashier(watcher, journal, market.chain.now_ms, policy=CHEAP).look()
+        found = await Cashier(watcher, journal, market.chain.now_ms, policy=CHEAP).poll()
         await journal.close()
         claimed = 0 if late else cost_of(3 * MIB)
         assert sum(each.to_server for each in found) == claimed
@@ -186,7 +186,7 @@ def test_an_old_voucher_claims_nothing_once_a_newer_was(market):
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
             await fetch(connection, 3 * MIB)
-        (old,) = market.serving.store.sold()
+        (old,) = market.serving.store.sold_lanes()
         async with market.connect(buyer, keep=True) as connection:
             await fetch(connection, 2 * MIB)
         await market.serving.close()
@@ -219,7 +219,7 @@ def test_the_epoch_cap_drains_over_epochs(market):
         journal = Journal(market.serving.store)
         cashier = Cashier(market.serving.chain, journal, market.chain.now_ms, policy=CHEAP)
         await market.serving.chain.epoch()
-        (paid,) = await cashier.look()
+        (paid,) = await cashier.poll()
         assert paid.to_server == cost_of(3 * MIB) - cap
         await journal.close()
 
@@ -231,10 +231,10 @@ def test_an_agreed_close_is_used_once_and_not_for_more_than_was_signed(market):
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
         deal, chain = connection.meter.deal, buyer["network"]
-        agreed = await connection.meter.agreement()
+        agreed = await connection.meter.request_agreement()
         assert agreed.total == cost_of(3 * MIB)
         payer = connection.meter.payer  # its newest voucher is in the store when the connection has ended
-        await deal.journal.run(lambda store: store.signed(payer.newest, payer.used))
+        await deal.journal.run(lambda store: store.save_signed(payer.newest, payer.used))
         assert await deal._is_fair(agreed)
         greedy = replace(agreed, total=agreed.total + 1)
         assert not await deal._is_fair(greedy)
@@ -255,7 +255,7 @@ def test_nothing_is_served_once_a_close_was_agreed(market):
     async def scenario(market):
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
-        agreed = await connection.meter.agreement()
+        agreed = await connection.meter.request_agreement()
         stream = await connection.open_stream()
         stream.write(b"1000\n")
         with pytest.raises(TimeoutError):
@@ -266,7 +266,7 @@ def test_nothing_is_served_once_a_close_was_agreed(market):
         async with market.connect(buyer, keep=True) as other:
             assert other.meter.payer.lane.channel != channel.id
         # The same agreement is given again, and no other.
-        end = market.serving.store.agree(channel.id, 1, 1, market.serving.chain.chain_id)
+        end = market.serving.store.save_agreement(channel.id, 1, 1, market.serving.chain.chain_id)
         assert (end.total, end.not_after_ms) == (agreed.total, agreed.not_after_ms)
 
     market(scenario)
@@ -288,20 +288,20 @@ def test_a_signature_that_is_lost_beside_a_close_that_fails_keeps_no_money(marke
 
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
-        genuine = ClientMeter.agreement
+        genuine = ClientMeter.request_agreement
         with monkeypatch.context() as patch:
-            patch.setattr(ClientMeter, "agreement", agreement)
+            patch.setattr(ClientMeter, "request_agreement", agreement)
             patch.setattr(channel_in_use, "request_close", away)
             with pytest.raises(NodeUnavailable):
                 await connection.close()
-        assert [each.state for each in buyer["store"].bought()] == ["open"]
+        assert [each.state for each in buyer["store"].bought_channels()] == ["open"]
         async with market.connect(buyer) as other:
             assert await fetch(other, 10) == 10
             assert other.meter.payer.lane.channel != channel.id
         # By the signature, which is given again; else its close was asked for by then, and whatever looks next
         # finishes it.
         ends = ["closing" if arrives else "closed", "closed"]
-        assert [each.state for each in buyer["store"].bought()] == ends
+        assert [each.state for each in buyer["store"].bought_channels()] == ends
 
     market(scenario)
 
@@ -310,11 +310,11 @@ def test_an_agreement_that_the_client_does_not_use_ends_in_a_claim(market):
     async def scenario(market):
         await market.serve(give)
         _, connection, _ = await paid_channel(market)
-        await connection.meter.agreement()
+        await connection.meter.request_agreement()
         await vanish(connection)
-        assert await market.serving.cashier.look() == []  # it may still be used
+        assert await market.serving.cashier.poll() == []  # it may still be used
         market.chain.advance(11 * 60_000)
-        (paid,) = await market.serving.cashier.look()
+        (paid,) = await market.serving.cashier.poll()
         assert (paid.to_server, paid.to_client) == (cost_of(3 * MIB), 500_000_000 - cost_of(3 * MIB))
 
     market(scenario)
@@ -344,7 +344,7 @@ def test_an_agreement_that_the_chain_does_not_take_ends_in_asking(market, monkey
         await connection.close()
         (channel,) = await market.channels(buyer)
         assert channel.state == State.CLOSING
-        assert [each.state for each in buyer["store"].bought()] == ["closing"]
+        assert [each.state for each in buyer["store"].bought_channels()] == ["closing"]
         assert connection.meter.deal.closed is None
 
     market(scenario)
@@ -354,12 +354,12 @@ def test_an_agreement_that_is_not_signed_ends_in_asking(market):
     async def scenario(market):
         await market.serve(give)
         buyer, connection, _ = await paid_channel(market)
-        agreed = await connection.meter.agreement()
+        agreed = await connection.meter.request_agreement()
         connection.meter.agreed = replace(agreed, signature=bytes(64))
         await connection.close()
         (channel,) = await market.channels(buyer)
         assert channel.state == State.CLOSING
-        assert [each.state for each in buyer["store"].bought()] == ["closing"]
+        assert [each.state for each in buyer["store"].bought_channels()] == ["closing"]
 
     market(scenario)
 
@@ -368,12 +368,12 @@ def test_who_is_late_for_an_agreed_close_asks_for_it(market):
     async def scenario(market):
         await market.serve(give)
         buyer, connection, _ = await paid_channel(market)
-        assert await connection.meter.agreement() is not None
+        assert await connection.meter.request_agreement() is not None
         market.chain.advance(11 * 60_000)
         await connection.close()
         (channel,) = await market.channels(buyer)
         assert channel.state == State.CLOSING
-        assert [each.state for each in buyer["store"].bought()] == ["closing"]
+        assert [each.state for each in buyer["store"].bought_channels()] == ["closing"]
 
     market(scenario)
 
@@ -400,7 +400,7 @@ def test_a_channel_whose_agreed_close_fails_is_not_used_again(market, monkeypatc
             with pytest.raises(type(fault)):
                 await connection.close()
         # 'dtp channel close' asks for it.
-        assert [each.state for each in buyer["store"].bought()] == ["refused"]
+        assert [each.state for each in buyer["store"].bought_channels()] == ["refused"]
         async with market.connect(buyer) as other:
             assert other.meter.deal.fresh
             assert other.meter.deal.channel.id != channel.id
@@ -427,7 +427,7 @@ def test_a_close_without_an_agreement_that_fails_leaves_the_channel_open(market,
             patch.setattr(channel_in_use, "request_close", ask)
             with pytest.raises(NodeUnavailable):
                 await connection.close()
-        assert [each.state for each in buyer["store"].bought()] == ["open"]
+        assert [each.state for each in buyer["store"].bought_channels()] == ["open"]
         async with market.connect(buyer) as other:
             assert other.meter.deal.channel.id == channel.id
 
@@ -462,7 +462,7 @@ def test_a_channel_whose_close_another_has_asked_for_is_noted_as_closing(market,
         monkeypatch.setattr(channel_in_use.Purchase, "_close_agreed", no)
         await request_close(buyer["network"], channel)
         await connection.close()
-        (kept,) = buyer["store"].bought()
+        (kept,) = buyer["store"].bought_channels()
         assert (kept.channel, kept.state) == (channel.id, "closing")
 
     market(scenario)
@@ -491,12 +491,12 @@ def test_several_channels_are_claimed_in_one_transaction(market):
             _, connection, channel = await paid_channel(market)
             await vanish(connection)
             channels.append(channel)
-        views = await market.serving.cashier.views()
+        views = await market.serving.cashier.channel_views()
         assert {view.channel.id for view in views} == {channel.id for channel in channels}
         market.serving.cashier._policy = replace(CHEAP, worth=1)
-        (paid,) = await market.serving.cashier.look()
+        (paid,) = await market.serving.cashier.poll()
         assert paid.to_server == 3 * cost_of(3 * MIB)
-        assert await market.serving.cashier.look() == []
+        assert await market.serving.cashier.poll() == []
 
     market(scenario)
 
@@ -541,13 +541,13 @@ def test_who_keeps_a_key_is_paid_by_a_claim_that_tells_it(market, monkeypatch, a
         meter, chain = connection.meter, buyer["network"]
         buying = asyncio.ensure_future(connection.buy(await connection.open_stream()))
         while meter.payer.newest is None or meter.payer._stored < meter.payer.newest.voucher.sequence:
-            await meter.changed()
+            await meter.wait_changed()
         if agrees:
-            agreed = await meter.agreement()
+            agreed = await meter.request_agreement()
             assert agreed.total == connection.paid
         buying.cancel()
         await connection.close()
-        (bought,), (answer,) = buyer["store"].bought(), connection.unopened
+        (bought,), (answer,) = buyer["store"].bought_channels(), connection.unopened
         assert (bought.state, meter.deal.closed) == ("closing", None)
         assert await key_on_chain(chain, bought.channel, answer.lock) is None
         if not agrees:
@@ -593,7 +593,7 @@ async def claimed_by_the_client(buyer, connection, requests, size):
     """A voucher of the client's own making, under a sequence above all others, that it claims itself."""
     deal = connection.meter.deal
     voucher = Voucher(
-        deal.channel.id, 0, 2**63 - 1, PRICES.of(Usage(requests, 0)), requests, size, None, NO_CAP
+        deal.channel.id, 0, 2**63 - 1, PRICES.cost_of(Usage(requests, 0)), requests, size, None, NO_CAP
     )
     program = Program()
     channel_module.claim_for(program, voucher, deal.key.sign(voucher).signature)
@@ -647,18 +647,18 @@ def test_a_watcher_goes_on_claiming_where_a_lane_has_nothing_more_to_claim(marke
         journal = Journal(market.serving.store)
         cashier = Cashier(watcher, journal, market.chain.now_ms, policy=CHEAP)
         if attack:
-            _, sold = market.serving.store.sold()
+            _, sold = market.serving.store.sold_lanes()
             program = Program()
             channel_module.claim_for(program, sold.newest.voucher, sold.newest.signature)
             await buyer["network"].execute(program)
         else:
-            await cashier.look(closing=True)
+            await cashier.poll(closing=True)
             async with connect() as first:
                 await fetch(first, 3 * MIB)
         await market.serving.close(claim=False)
-        await cashier.look(closing=True)
+        await cashier.poll(closing=True)
         (channel,) = await market.channels(buyer)
-        assert channel.claimed == sum(market.serving.store.vouched(channel.id).values())
+        assert channel.claimed == sum(market.serving.store.vouched_sums(channel.id).values())
         await journal.close()
 
     market(scenario)

@@ -31,24 +31,24 @@ def test_what_a_node_said_to_be_over_is_claimed_once_one_says_otherwise(market, 
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
             assert await fetch(connection, 2 * MIB) == 2 * MIB
-        await serving.ledger.settled()
+        await serving.ledger.wait_settled()
         cashier = Cashier(
             server, serving.journal, market.chain.now_ms, policy=EAGER, own_ms=lambda: own[0] * MINUTE
         )
         sessions.node.lie(CLOSED)
-        await cashier.look()
-        assert serving.store.sold() == []
+        await cashier.poll()
+        assert serving.store.sold_lanes() == []
         for minutes in (9, 10, 30):  # it goes on
             own[0] = minutes
-            assert await cashier.look() == []
+            assert await cashier.poll() == []
         sessions.node.lie({})
         own[0] = 69
-        assert await cashier.look() == []
+        assert await cashier.poll() == []
         own[0] = 71
-        (paid,) = await cashier.look()
+        (paid,) = await cashier.poll()
         assert paid.to_server == connection.paid == cost_of(2 * MIB)
         assert caplog.text.count("isn't over, as a node has said") == 1
-        assert await cashier.look() == []
+        assert await cashier.poll() == []
 
     play(market, "server", scenario)
 
@@ -64,12 +64,12 @@ def test_nothing_is_asked_for_ever(market):
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
             assert await fetch(connection, 2 * MIB) == 2 * MIB
-        await serving.ledger.settled()
+        await serving.ledger.wait_settled()
         cashier = Cashier(
             server, serving.journal, market.chain.now_ms, policy=EAGER, own_ms=lambda: own[0] * MINUTE
         )
         sessions.node.lie(CLOSED)
-        await cashier.look()
+        await cashier.poll()
         genuine = server.objects
 
         async def objects(ids):
@@ -78,7 +78,7 @@ def test_nothing_is_asked_for_ever(market):
 
         server.objects = objects
         for own[0] in range(0, 5 * 24 * 60, 5):
-            await cashier.look()
+            await cashier.poll()
         assert len(asked) == 4
 
     play(market, "server", scenario)

@@ -53,8 +53,8 @@ async def history(sessions, other, rng):
             node.arm(rng.choice(KINDS), rng.randint(4, 9), rng.choice(["before", "after"]), True)
         for found in await asyncio.gather(*(use(True) for _ in range(rng.randint(1, 3)))):
             sizes += found
-        await serving._heart.beat()
-        await serving.cashier.look()
+        await serving._heart.send_heartbeat()
+        await serving.cashier.poll()
         check_all_work()
     sizes += await use(False)
     await serving.close()
@@ -69,12 +69,12 @@ async def history(sessions, other, rng):
     gained, spent = after[0] - before[0] + gas[0], before[1] - after[1] - gas[1]
     assert gained + locked == spent  # nothing is lost on the way
     store = buyer["store"]
-    lanes = [lane for each in store.bought() for _, lane in store.lanes(each.channel)]
+    lanes = [lane for each in store.bought_channels() for _, lane in store.payer_lanes(each.channel)]
     signed = sum(lane.newest.voucher.amount for lane in lanes if lane.newest is not None)
     assert paid - len(lanes) < signed <= paid  # each lane's sum is rounded down
     assert claimed <= gained <= signed
     vouched = {}
-    for each in serving.store.sold():
+    for each in serving.store.sold_lanes():
         vouched[each.channel] = vouched.get(each.channel, 0) + each.newest.voucher.amount
     assert signed - gained <= sum(vouched.get(each.id, 0) - each.claimed for each in channels)
 

@@ -15,7 +15,7 @@ from .test_paid import cost_of, fetch, give
 
 def test_what_the_last_connection_left_unpaid_counts_for_a_forward(market, monkeypatch):
     """A server that asks for it behind its welcome gets it before the dial comes back."""
-    theirs, genuine = [], Payee._welcome
+    theirs, genuine = [], Payee._send_welcome
 
     async def keep(connection):
         theirs.append(connection)
@@ -29,10 +29,10 @@ def test_what_the_last_connection_left_unpaid_counts_for_a_forward(market, monke
         async def _connect(self, address, amount):
             connection = await super()._connect(address, amount)
             while connection.unpaid != Usage():
-                await connection.meter.changed()
+                await connection.meter.wait_changed()
             return connection
 
-    monkeypatch.setattr(Payee, "_welcome", ask_at_once)
+    monkeypatch.setattr(Payee, "_send_welcome", ask_at_once)
 
     async def scenario(market):
         await market.serve(keep)
@@ -47,7 +47,7 @@ def test_what_the_last_connection_left_unpaid_counts_for_a_forward(market, monke
             theirs[-1].abort(CloseCode.INTERNAL)
             await connection.wait_gone()
             await connection.close()
-        ((_, lane),) = store.lanes(store.bought()[0].channel)
+        ((_, lane),) = store.payer_lanes(store.bought_channels()[0].channel)
         assert buyer.spent == lane.newest.voucher.amount >= cost_of(250_000)
         # What one that died has signed, and didn't note, was of its own budget.
         store._db.execute("UPDATE lanes SET message = NULL, signature = NULL")

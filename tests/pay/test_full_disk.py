@@ -41,7 +41,7 @@ class Refusing:
         def full(store, *_):
             raise StoreError("database or disk is full")
 
-        for name in ("receive_now", "received_all", "served", "agree"):
+        for name in ("receive_now", "received_all", "save_served", "save_agreement"):
             self._genuine[name] = getattr(Store, name)
             self._patch.setattr(Store, name, full)
 
@@ -90,8 +90,8 @@ def test_a_server_with_a_full_disk_serves_nobody_until_there_is_room(market, dis
             with pytest.raises(ConnectionClosed) as ended:
                 await fetch_on(connection)
         away(ended)
-        (channel,) = buyer["store"].bought()
-        stored = store.vouched(channel.channel).get(0, 0)
+        (channel,) = buyer["store"].bought_channels()
+        stored = store.vouched_sums(channel.channel).get(0, 0)
         # Nobody is served, who has paid before or not.
         for each in (buyer, other):
             with pytest.raises(ConnectionRefused) as refused:
@@ -99,11 +99,11 @@ def test_a_server_with_a_full_disk_serves_nobody_until_there_is_room(market, dis
             away(refused)
         disk.make_room()
         async with made.connect(buyer, budget=1_000_000_000, keep=True) as again:
-            served = PRICES.of(store.sold_lane(channel.channel, 0).used)
+            served = PRICES.cost_of(store.sold_lane(channel.channel, 0).used)
             assert 0 < served - stored <= max(TRUSTING.first_amount, stored // 2)
             await fetch(again, 1000)
         # ... and all of it was paid when there was room.
-        assert store.vouched(channel.channel)[0] == again.paid >= served
+        assert store.vouched_sums(channel.channel)[0] == again.paid >= served
         async with made.connect(other) as connection:
             await fetch(connection, 1000)
 

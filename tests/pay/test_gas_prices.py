@@ -132,16 +132,16 @@ def test_a_claim_is_weighed_at_the_price_that_is_signed(market, cheap):
 
     async def scenario(sessions):
         serving = await sold(sessions, 2, EAGER)
-        vouched = sum(each.newest.voucher.amount for each in serving.store.sold())
+        vouched = sum(each.newest.voucher.amount for each in serving.store.sold_lanes())
         assert 1_100_000 < vouched < 8_000_000
         before = sessions.purse(serving.chain.address)
         told = lies.price(8) | (lies.cheap_simulations() if cheap else {})
         sessions.node.lie(told)
-        assert await serving.cashier.look() == []
+        assert await serving.cashier.poll() == []
         assert set(sessions.node.told) == set(told)
         assert sessions.purse(serving.chain.address) == before
         sessions.node.lie({})
-        await serving.cashier.look()
+        await serving.cashier.poll()
         assert sessions.purse(serving.chain.address) > before
 
     play(market, "server", scenario)
@@ -163,7 +163,7 @@ def test_a_price_that_rises_behind_the_weighing_is_not_signed(market, monkeypatc
         with monkeypatch.context() as patch:
             patch.setattr(ChainClient, "simulate", then_raise)
             with pytest.raises(GasTooHigh):
-                await serving.cashier.look()
+                await serving.cashier.poll()
         assert sessions.purse(serving.chain.address) == before
         sessions.node.lie({})
 

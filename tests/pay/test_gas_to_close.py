@@ -28,7 +28,7 @@ def test_asking_and_finalizing_fit_what_is_kept_for_them(market, monkeypatch, la
         await made.serve(idle)
         buyer = await made.buyer()
         await (await made.connect(buyer, keep=True)).close()
-        chain, (ours,) = buyer["network"], buyer["store"].bought()
+        chain, (ours,) = buyer["network"], buyer["store"].bought_channels()
         for _ in range(lanes - 1):
             program = Program()
             module.add_lane(program, ours.channel, LaneKey.generate().public, coin=ours.coin)

@@ -126,7 +126,7 @@ def test_a_deposit_that_is_used_up_opens_nothing(how):
 @pytest.mark.parametrize("how", ["agreed", "over"])
 def test_a_channel_with_an_end_opens_nothing(how):
     def ends(store):
-        store.over(CHANNEL) if how == "over" else store.agree(CHANNEL, 1, NOW, "chain")
+        store.mark_closed(CHANNEL) if how == "over" else store.save_agreement(CHANNEL, 1, NOW, "chain")
 
     with pytest.raises(TicketRefused, match="agreed to be closed"):
         admit(channel(), ends=ends)
@@ -141,7 +141,7 @@ class Book:
     def __init__(self, now):
         self.now, self.asked = now, 0
 
-    async def again(self, id, source):
+    async def read_again(self, id, source):
         self.asked += 1
         return self.now
 
@@ -174,7 +174,7 @@ def test_a_channel_that_was_topped_up_is_looked_at_again(now, comes_in):
             async def judged(found, request):
                 return SimpleNamespace(number=1), rules()
 
-            made._proven, made._judged = proven, judged
+            made._verify_ticket, made._decide_admission = proven, judged
             request = SimpleNamespace(ticket=TICKET, source="source")
             if comes_in:
                 assert (await made._admit(request)).affordable == 20_000
@@ -223,7 +223,7 @@ def test_a_channel_under_a_pass_that_is_over_opens_nothing(taken, advice):
         async def judged(found, request):
             return SimpleNamespace(number=1), known
 
-        made._proven, made._judged = proven, judged
+        made._verify_ticket, made._decide_admission = proven, judged
         with pytest.raises(TicketRefused, match=f"the pass of this channel is over.*{advice}"):
             await made._admit(SimpleNamespace(ticket=TICKET, source="source"))
         assert (made.firewall.refreshed, book.taken) == (1, 1)
@@ -237,7 +237,7 @@ class Judge:
     def __init__(self, first, then, known=None):
         self.answers, self.rules, self.refreshed = [first, then], known or rules(), 0
 
-    async def judge(self, client, service):
+    async def decide(self, client, service):
         return SimpleNamespace(refusal=self.answers[min(self.refreshed, 1)], number=1, plans=())
 
     async def refresh(self):
@@ -262,10 +262,10 @@ def test_rules_that_may_have_changed_are_read_again_as_a_question_of_who_asks(
         made = a_gate(book=SimpleNamespace(take_turn=turns.append), firewall=judge)
         request = SimpleNamespace(service="files", source="source", peer=SimpleNamespace(sui_address="0xe"))
         if comes_in:
-            await made._judged(channel(), request)
+            await made._decide_admission(channel(), request)
         else:
             with pytest.raises(Refuse):
-                await made._judged(channel(), request)
+                await made._decide_admission(channel(), request)
         assert turns == ["source"] * questions
         assert judge.refreshed == questions
 
@@ -279,7 +279,7 @@ def test_an_identity_that_is_denied_does_not_come_in_with_another_one_s_channel(
         made = a_gate(firewall=judge)
         request = SimpleNamespace(service="files", source="", peer=SimpleNamespace(sui_address="0xe"))
         with pytest.raises(Refuse, match="denied"):
-            await made._judged(channel(), request)
+            await made._decide_admission(channel(), request)
 
     asyncio.run(scenario())
 
@@ -300,15 +300,15 @@ def test_a_ticket_is_by_the_key_of_a_lane_that_there_is(lane, key, comes_in):
             return made
 
         checked = a_gate(
-            book=SimpleNamespace(find=find, again=again), firewall=SimpleNamespace(rules=rules())
+            book=SimpleNamespace(find=find, read_again=again), firewall=SimpleNamespace(rules=rules())
         )
         ticket = parse_ticket(make_ticket(key, CHANNEL, lane, bytes(32)))
         request = SimpleNamespace(binding=bytes(32), source="source")
         if comes_in:
-            assert await checked._proven(ticket, request) == (made, (KEY.public,))
+            assert await checked._verify_ticket(ticket, request) == (made, (KEY.public,))
         else:
             with pytest.raises(TicketRefused, match="lane's key"):
-                await checked._proven(ticket, request)
+                await checked._verify_ticket(ticket, request)
         assert len(asked) == (not comes_in)
 
     asyncio.run(scenario())
@@ -374,7 +374,7 @@ class Admitting:
         firewall = SimpleNamespace(rules=rules(), refresh=refresh)
         quotas, journal = SimpleNamespace(used_up=used_up), SimpleNamespace(run=run)
         self.gate = gate.Gate(self.book, firewall, journal, quotas, clock=lambda: NOW / 1000, **options)
-        self.gate._proven, self.gate._judged = proven, judged
+        self.gate._verify_ticket, self.gate._decide_admission = proven, judged
 
     async def read_again(self):
         """What the chain says of the rules now."""

@@ -36,12 +36,12 @@ def test_numbers_begin_at_one():
     """The chain takes none that isn't above 0."""
     payee = Payee(PayeeLane(CHANNEL, 0), PRICES, 10**12)
     payee.receive(build(said(KEY.sign(voucher(0, 20)), 0)), 0.0)
-    assert payee.events() == []
+    assert payee.take_events() == []
 
 
 @pytest.mark.parametrize(("requests", "size"), [(9, 3 * MIB), (5000, 2 * MIB - 1)])
 def test_every_count_is_at_least_what_the_chain_has_accepted(requests, size):
-    floor = Floor(5, PRICES.of(Usage(10, 2 * MIB)), 10, 2 * MIB)
+    floor = Floor(5, PRICES.cost_of(Usage(10, 2 * MIB)), 10, 2 * MIB)
     payee = Payee(PayeeLane(CHANNEL, 0, floor=floor), PRICES, 10**12)
     with pytest.raises(VoucherRefused) as refused:
         payee.receive(build(said(KEY.sign(voucher(9, requests, size)), 0)), 0.0)
@@ -59,7 +59,7 @@ def say(payee, signed, charge=0):
 
 def asked_to_check(made):
     """The vouchers that are to be checked since the last call."""
-    return [each.voucher for each in made.events() if isinstance(each, payee.CheckWanted)]
+    return [each.voucher for each in made.take_events() if isinstance(each, payee.CheckWanted)]
 
 
 def test_what_is_above_the_deposit_waits_where_more_was_added():
@@ -69,9 +69,9 @@ def test_what_is_above_the_deposit_waits_where_more_was_added():
         say(made, KEY.sign(voucher(1, 6)))
     assert refused.value.flaw is Flaw.OVERDRAWN
     made.receive(build(messages.Renewed()), 0.0)
-    made.events()
+    made.take_events()
     say(made, KEY.sign(voucher(1, 6)))
-    assert made.events() == [payee.LookAgain()]
+    assert made.take_events() == [payee.LookAgain()]
     with pytest.raises(VoucherRefused):  # what else is wrong with one is a crime all the same
         say(made, KEY.sign(voucher(1, 6, amount=7000)))
     made.set_affordable(6000, 0.0)
@@ -84,19 +84,19 @@ def test_who_has_used_the_deposit_up_is_looked_for_money_while_it_is_waited_for(
     made = server(affordable=5000)
     made.begin(0.0)
     made.receive(build(messages.Heard()), 0.0)
-    made.events()
+    made.take_events()
     made.count(3, 0, 0, 1.0)
-    assert payee.LookAgain() not in made.events()
+    assert payee.LookAgain() not in made.take_events()
     made.count(6, 0, 0, 2.0)
-    assert payee.LookAgain() in made.events()
+    assert payee.LookAgain() in made.take_events()
     for now in (3.0, 4.0):
-        assert payee.LookAgain() not in made.events()
+        assert payee.LookAgain() not in made.take_events()
         made.tick(now)
-        assert payee.LookAgain() in made.events()
+        assert payee.LookAgain() in made.take_events()
     made.set_affordable(7000, 4.5)
     assert not made.paused
     made.tick(5.0)
-    assert payee.LookAgain() not in made.events()
+    assert payee.LookAgain() not in made.take_events()
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ def test_a_lock_goes_on_until_its_key_is_told():
     made.charge(1, 0.0, SECRET)
     locked = KEY.sign(voucher(1, 1, hash_lock=lock))
     say(made, locked, 1)
-    made.stored(locked, 1, 0.0)
+    made.voucher_stored(locked, 1, 0.0)
     more = KEY.sign(voucher(2, 1, 5000, hash_lock=lock))
-    made.events()
+    made.take_events()
     say(made, more, 1)
     assert asked_to_check(made) == [more]
     with pytest.raises(VoucherRefused) as refused:
@@ -143,7 +143,7 @@ def test_what_is_stored_late_lets_nothing_slip_in_behind_what_is_still_checked()
     first, second = KEY.sign(voucher(5, 5)), KEY.sign(voucher(6, 9))
     say(made, first)
     say(made, second)
-    made.stored(first, 0, 0.0)
+    made.voucher_stored(first, 0, 0.0)
     with pytest.raises(VoucherRefused) as refused:
         say(made, KEY.sign(voucher(7, 8)))
     assert refused.value.flaw is Flaw.SHRUNK
@@ -154,9 +154,9 @@ def test_a_voucher_that_names_no_charge_pays_none():
     made.charge(3, 0.0)
     signed = KEY.sign(voucher(1, 50))
     say(made, signed)
-    made.stored(signed, 0, 0.0)
+    made.voucher_stored(signed, 0, 0.0)
     assert made._pending is not None
-    assert payee.ChargePaid(1) not in made.events()
+    assert payee.ChargePaid(1) not in made.take_events()
     assert made.used == Usage(0, 0)
 
 
@@ -174,7 +174,7 @@ def client(funds=10**12, *, welcome=True, **spending):
     made = Payer(PayerLane(CHANNEL, 0), PRICES, funds, lambda v: v.is_by(KEY.public), Spending(**spending))
     if welcome:
         hear(made, messages.Welcome(1, 0, 0, MIB, 64 * MIB, 16, 1024, True, True, None))
-        made.events()
+        made.take_events()
     return made
 
 
@@ -184,23 +184,23 @@ def hear(made, message, now=0.0):
 
 def wanted(made):
     """The vouchers to sign that are asked for since the last call."""
-    return [each for each in made.events() if isinstance(each, payer.SignWanted)]
+    return [each for each in made.take_events() if isinstance(each, payer.SignWanted)]
 
 
 def sign_one(made, now=0.0):
     (one,) = wanted(made)
-    made.signed(KEY.sign(one.voucher), one.charge, now)
+    made.voucher_signed(KEY.sign(one.voucher), one.charge, now)
     return one.voucher
 
 
 def test_only_what_was_asked_for_is_signed():
     made = client()
     with pytest.raises(NotMetered):
-        made.signed(KEY.sign(voucher(1, 5)), 0, 0.0)
+        made.voucher_signed(KEY.sign(voucher(1, 5)), 0, 0.0)
     made.count(16, 0, 0.0)
     (one,) = wanted(made)
     with pytest.raises(NotMetered):
-        made.signed(KEY.sign(voucher(one.voucher.sequence + 1, 16)), 0, 0.0)
+        made.voucher_signed(KEY.sign(voucher(one.voucher.sequence + 1, 16)), 0, 0.0)
     assert made.newest is None
 
 
@@ -223,19 +223,19 @@ def test_charges_are_agreed_to_unasked_as_far_as_streams_were_opened(counted, un
 def test_a_charge_that_is_being_decided_is_not_asked_about_twice():
     made = client(charge_units=1)
     hear(made, messages.ChargeAsked(1, 5, None))
-    assert len(made.events()) == 1
+    assert len(made.take_events()) == 1
     hear(made, messages.ChargeAsked(1, 5, None))
-    assert made.events() == []
+    assert made.take_events() == []
     made.answer_charge(2, True, 0.0)  # of another number
-    assert made.events() == []
+    assert made.take_events() == []
     made.answer_charge(1, True, 0.0)
     assert sign_one(made).requests == 5
     made.answer_charge(1, False, 0.0)  # it is decided
     hear(made, messages.ChargeAsked(2, 3, None))
-    made.events()
+    made.take_events()
     made.answer_charge(2, False, 0.0)
     hear(made, messages.ChargeAsked(1, 5, None))  # an old one, said again
-    assert [each for each in made.events() if not isinstance(each, payer.Send)] == []
+    assert [each for each in made.take_events() if not isinstance(each, payer.Send)] == []
     assert made.used == Usage(5, 0)
 
 
@@ -251,32 +251,32 @@ def test_a_second_lock_is_refused_before_the_first_is_open():
 def test_only_the_key_that_was_paid_for_opens_the_lock():
     made = client()
     hear(made, messages.ChargeAsked(1, 1, lock_of(SECRET)))
-    made.events()
+    made.take_events()
     hear(made, messages.Reveal(SECRET))  # before anything is signed under it
-    assert [each for each in made.events() if isinstance(each, payer.Revealed)] == []
+    assert [each for each in made.take_events() if isinstance(each, payer.Revealed)] == []
     made.answer_charge(1, True, 0.0)
     hear(
         made, messages.Reveal(SECRET)
     )  # agreed to, not signed: its key would be told without having been paid
-    one, *others = made.events()
+    one, *others = made.take_events()
     assert (isinstance(one, payer.SignWanted), others) == (True, [])
-    made.signed(KEY.sign(one.voucher), one.charge, 0.0)
-    made.events()
+    made.voucher_signed(KEY.sign(one.voucher), one.charge, 0.0)
+    made.take_events()
     hear(made, messages.Reveal(b"x" * 32))
-    assert made.events() == []
+    assert made.take_events() == []
     hear(made, messages.Reveal(SECRET))
-    assert payer.Revealed(SECRET) in made.events()
+    assert payer.Revealed(SECRET) in made.take_events()
 
 
 def test_nothing_is_paid_ahead_that_the_money_does_not_cover():
-    made = client(PRICES.of(Usage(20, 0)), ahead_requests=100)
+    made = client(PRICES.cost_of(Usage(20, 0)), ahead_requests=100)
     made.count(10, 0, 0.0)
     made.tick(100.0)
     assert sign_one(made, 100.0).requests == 10
 
 
 def test_no_voucher_is_signed_ahead_beyond_the_money():
-    funds = PRICES.of(Usage(1, 3 * MIB))
+    funds = PRICES.cost_of(Usage(1, 3 * MIB))
     made = client(funds, voucher_bytes=MIB // 4)
     ahead, moved = (), 0
     while not ahead and moved < 3 * MIB:
@@ -284,7 +284,7 @@ def test_no_voucher_is_signed_ahead_beyond_the_money():
         made.count(1, moved, 0.0)
         for each in wanted(made):
             ahead = each.ahead
-            made.signed(KEY.sign(each.voucher), each.charge, 0.0)
+            made.voucher_signed(KEY.sign(each.voucher), each.charge, 0.0)
     assert 0 < len(ahead) < 15
     assert all(each.amount <= funds for each in ahead)
 
@@ -295,59 +295,59 @@ def test_the_end_waits_until_the_last_voucher_is_stored():
     made.finish(0.0)
     last = sign_one(made)
     hear(made, messages.Bill(3, 0))
-    assert payer.Finished(True) not in made.events()
+    assert payer.Finished(True) not in made.take_events()
     hear(made, messages.Stored(last.sequence))
-    assert payer.Finished(True) in made.events()
+    assert payer.Finished(True) in made.take_events()
 
 
 def test_a_lack_of_money_is_told_once():
-    made = client(PRICES.of(Usage(4, 0)))
+    made = client(PRICES.cost_of(Usage(4, 0)))
     told = []
     for opened in range(1, 9):
         made.count(opened, 0, 0.0)
         made.tick(opened * 10.0)
-        for each in made.events():
+        for each in made.take_events():
             if isinstance(each, payer.SignWanted):
-                made.signed(KEY.sign(each.voucher), each.charge, opened * 10.0)
+                made.voucher_signed(KEY.sign(each.voucher), each.charge, opened * 10.0)
             elif isinstance(each, payer.FundsLow):
                 told.append(each)
     assert len(told) == 1
-    made.funded(made.funds + 1, 100.0)
-    assert any(isinstance(each, payer.FundsLow) for each in made.events())
+    made.update_funds(made.funds + 1, 100.0)
+    assert any(isinstance(each, payer.FundsLow) for each in made.take_events())
 
 
 def test_what_is_reserved_bounds_number_and_sum():
     reserved = Reserved(5, 5000)
-    assert reserved.holds(voucher(5, 5))
-    assert not reserved.holds(voucher(6, 5))
-    assert not reserved.holds(voucher(5, 6))
+    assert reserved.may_sign(voucher(5, 5))
+    assert not reserved.may_sign(voucher(6, 5))
+    assert not reserved.may_sign(voucher(5, 6))
 
 
 def test_a_bill_that_was_not_asked_for_is_none():
     made = client()
     hear(made, messages.Bill(500, 0))
-    assert made.events() == []
+    assert made.take_events() == []
     made.count(3, 0, 0.0)
     made.finish(0.0)
     sign_one(made)
     hear(made, messages.Bill(3, 0))
-    assert payer.Finished(True) not in made.events()  # the voucher isn't stored
+    assert payer.Finished(True) not in made.take_events()  # the voucher isn't stored
 
 
 def test_the_end_is_asked_for_again():
     made = client(repeat=2.0)
     made.finish(10.0)
     finish = payer.Send(build(messages.Finish()))
-    assert made.events() == [finish]
-    assert made.deadline() == 12.0
+    assert made.take_events() == [finish]
+    assert made.next_deadline() == 12.0
     made.tick(11.9)
-    assert made.events() == []
+    assert made.take_events() == []
     made.tick(12.0)
-    assert made.events() == [finish]
+    assert made.take_events() == [finish]
 
 
 def test_a_voucher_for_one_unit_too_much_is_not_signed():
-    made = client(PRICES.of(Usage(5, 0)) - 1)
+    made = client(PRICES.cost_of(Usage(5, 0)) - 1)
     made.count(5, 0, 0.0)
     made.tick(100.0)
     assert wanted(made) == []
@@ -359,16 +359,16 @@ def test_nobody_is_woken_when_nothing_is_owed():
     made.tick(5.0)
     last = sign_one(made, 5.0)
     hear(made, messages.Stored(last.sequence), 5.0)
-    made.tick(made.deadline())
-    assert made.deadline() == payer.NEVER
+    made.tick(made.next_deadline())
+    assert made.next_deadline() == payer.NEVER
 
 
 def test_a_server_that_has_an_older_voucher_is_given_the_newest():
     older, newest = KEY.sign(voucher(3, 3)), KEY.sign(voucher(5, 5))
     made = Payer(PayerLane(CHANNEL, 0, newest, Usage(5, 0)), PRICES, 10**12, lambda v: v.is_by(KEY.public))
     hear(made, messages.Welcome(1, 3, 0, MIB, 64 * MIB, 16, 1024, True, True, said(older, 0)))
-    assert payer.Send(build(said(newest, 0))) in made.events()
-    assert (made.newest, made.deadline()) == (newest, made.spending.repeat)
+    assert payer.Send(build(said(newest, 0))) in made.take_events()
+    assert (made.newest, made.next_deadline()) == (newest, made.spending.repeat)
 
 
 def ready(**spending):
@@ -378,8 +378,10 @@ def ready(**spending):
         moved += MIB
         made.count(0, moved, 0.0)
         for each in wanted(made):
-            made.signed(*map(KEY.sign, [each.voucher]), each.charge, 0.0, [KEY.sign(a) for a in each.ahead])
-    made.events()
+            made.voucher_signed(
+                *map(KEY.sign, [each.voucher]), each.charge, 0.0, [KEY.sign(a) for a in each.ahead]
+            )
+    made.take_events()
     assert not any(made.unpaid)
     return made, moved
 
@@ -388,7 +390,7 @@ def test_what_is_demanded_goes_before_what_was_signed_ahead():
     """The server has stopped, and waits for all of it."""
     made, moved = ready()
     hear(made, messages.Due(0, moved))
-    assert made.events() == []  # all is paid
+    assert made.take_events() == []  # all is paid
     moved += MIB + 5000
     assert made.release(moved, 1.0) is None
     made.count(0, moved, 1.0)
@@ -418,7 +420,7 @@ def test_where_money_is_short_no_voucher_waits_for_company():
     hear(made, messages.Welcome(1, 0, 0, 64 * MIB, 64 * MIB, 16, 1024, True, True, None))
     made.count(0, 1, 0.0)
     assert made.leeway > MIB
-    made.funds = PRICES.of(Usage(0, 2 * MIB))
+    made.funds = PRICES.cost_of(Usage(0, 2 * MIB))
     assert made.leeway == 0
 
 
@@ -429,7 +431,7 @@ def test_a_charge_that_is_agreed_to_while_another_is_signed_for_is_not_owed_yet(
     (first,) = wanted(made)
     hear(made, messages.ChargeAsked(2, 7, None))
     made.answer_charge(2, True, 0.0)
-    made.signed(KEY.sign(first.voucher), first.charge, 0.0)
+    made.voucher_signed(KEY.sign(first.voucher), first.charge, 0.0)
     assert (made.used, made.owed) == (Usage(12, 0), Usage(5, 0))
 
 
@@ -460,13 +462,13 @@ def test_the_end_waits_for_the_voucher_that_takes_a_lock_away():
     hear(made, messages.Reveal(SECRET))
     made.finish(0.0)
     hear(made, messages.Bill(1, 0))
-    asked = made.events()
+    asked = made.take_events()
     assert payer.Finished(True) not in asked
     (unlocks,) = [each for each in asked if isinstance(each, payer.SignWanted)]
     assert unlocks.voucher.hash_lock is None
-    made.signed(KEY.sign(unlocks.voucher), unlocks.charge, 0.0)
+    made.voucher_signed(KEY.sign(unlocks.voucher), unlocks.charge, 0.0)
     hear(made, messages.Stored(unlocks.voucher.sequence))
-    assert payer.Finished(True) in made.events()
+    assert payer.Finished(True) in made.take_events()
 
 
 def test_the_end_waits_for_the_key_that_is_paid_for():
@@ -478,16 +480,16 @@ def test_the_end_waits_for_the_key_that_is_paid_for():
     hear(made, messages.Stored(locked.sequence))
     made.finish(0.0)
     hear(made, messages.Bill(1, 0))
-    assert not [each for each in made.events() if isinstance(each, payer.Finished)]
+    assert not [each for each in made.take_events() if isinstance(each, payer.Finished)]
     made.tick(made.spending.patience)
-    assert payer.Finished(False) in made.events()
+    assert payer.Finished(False) in made.take_events()
 
 
 @pytest.mark.parametrize("renewed", [True, False])
 def test_a_server_is_told_of_money_before_any_voucher_needs_it(renewed):
     made = Payer(PayerLane(CHANNEL, 0), PRICES, 10**12, lambda v: True, renewed=renewed)
     hear(made, messages.Welcome(1, 0, 0, MIB, 64 * MIB, 16, 1024, True, True, None))
-    said_at_once = [messages.parse(each.frame, from_client=True) for each in made.events()]
+    said_at_once = [messages.parse(each.frame, from_client=True) for each in made.take_events()]
     assert said_at_once == [messages.Heard(), messages.Renewed()][: 1 + renewed]
 
 
@@ -501,7 +503,7 @@ def locked_server():
 
 
 def revealed(made):
-    frames = [each.frame for each in made.events() if isinstance(each, payee.Send)]
+    frames = [each.frame for each in made.take_events() if isinstance(each, payee.Send)]
     return [each for each in map(parsed, frames) if isinstance(each, messages.Reveal)]
 
 
@@ -522,12 +524,12 @@ def test_no_lock_is_asked_for_behind_one_that_is_not_open():
 def test_only_the_charge_that_is_asked_for_is_declined():
     made = server()
     made.charge(1, 0.0)
-    made.events()
+    made.take_events()
     made.receive(build(messages.Decline(7)), 0.0)
-    assert made.events() == []
+    assert made.take_events() == []
     assert not made.may_charge(locked=False)
     made.receive(build(messages.Decline(1)), 0.0)
-    assert made.events() == [payee.ChargeRefused(1)]
+    assert made.take_events() == [payee.ChargeRefused(1)]
     assert made.may_charge(locked=False)
 
 
@@ -553,11 +555,11 @@ def test_requests_that_nobody_can_pay_stop_what_comes_and_what_goes():
     made.begin(0.0)
     made.count(2, 50, 70, 0.0)
     assert made.serving
-    assert made.allowance() > 50
-    assert made.reception() > 70
+    assert made.send_limit() > 50
+    assert made.receive_limit() > 70
     made.count(3, 50, 70, 0.0)
     assert not made.serving
-    assert (made.allowance(), made.reception()) == (50, 70)
+    assert (made.send_limit(), made.receive_limit()) == (50, 70)
 
 
 @pytest.mark.parametrize(
@@ -589,7 +591,7 @@ def said_by(made):
     """What the server says since the last call, by kind."""
     found = [
         messages.parse(each.frame, from_client=False)
-        for each in made.events()
+        for each in made.take_events()
         if isinstance(each, payee.Send)
     ]
     return [type(each) for each in found]
@@ -599,7 +601,7 @@ def test_a_lane_that_begins_above_its_exposure_is_told_so_at_once():
     """Whatever is said to the meter before it begins, the welcome comes first."""
     made = Payee(PayeeLane(CHANNEL, 0, used=Usage(0, 2 * MIB)), PRICES, 10**12)
     made.set_affordable(10**11, 0.0)
-    assert made.events() == []
+    assert made.take_events() == []
     made.begin(0.0)
     assert said_by(made) == [messages.Welcome, messages.Due]
     assert made.paused
@@ -612,7 +614,7 @@ def test_serving_goes_on_as_soon_as_there_is_more(what):
     if what == "quota":
         made.set_quota(None, MIB, 0.0)
     made.count(1, 1 if what == "deposit" else MIB, 0, 0.0)
-    made.events()
+    made.take_events()
     assert made.paused
     match what:
         case "deposit":
@@ -623,7 +625,7 @@ def test_serving_goes_on_as_soon_as_there_is_more(what):
             made.set_quota(None, 2 * MIB, 0.0)
         case _:
             made.raise_floor(Floor(1, 1000, 1, MIB), 0.0)
-    assert made.events() == [payee.Paused(False)]
+    assert made.take_events() == [payee.Paused(False)]
     assert not made.paused
 
 
@@ -631,26 +633,26 @@ def test_what_is_due_is_said_when_serving_stops_and_again_until_the_client_is_la
     made = server(exposure=Exposure(patience=2.5))
     made.begin(0.0)
     made.receive(build(messages.Heard()), 0.0)
-    made.events()
+    made.take_events()
     made.count(0, MIB, 0, 10.0)
     assert said_by(made) == [messages.Due]
-    assert made.deadline() == 11.0  # and not from the last thing that was repeated
+    assert made.next_deadline() == 11.0  # and not from the last thing that was repeated
     made.tick(11.0)
     made.tick(12.0)
     assert said_by(made) == [messages.Due] * 2
-    assert made.deadline() == 12.5
+    assert made.next_deadline() == 12.5
     made.tick(12.5)
-    assert made.events() == [payee.Late()]
+    assert made.take_events() == [payee.Late()]
     made.tick(12.6)
-    assert made.events() == []
+    assert made.take_events() == []
 
 
 def test_nothing_that_is_paid_is_demanded():
     made = server()
-    made.demand()
-    assert made.events() == []
+    made.request_voucher()
+    assert made.take_events() == []
     made.count(1, 0, 0, 0.0)
-    made.demand()
+    made.request_voucher()
     assert said_by(made) == [messages.Due]
 
 
@@ -660,14 +662,14 @@ def test_who_was_stopped_by_an_end_in_order_is_not_late():
     made.begin(0.0)
     made.receive(build(messages.Heard()), 0.0)
     made.count(1, 0, 0, 0.0)
-    made.stored(KEY.sign(voucher(1, 1)), 0, 0.0)
+    made.voucher_stored(KEY.sign(voucher(1, 1)), 0, 0.0)
     made.count(1, 0, 1024 * 1024, 0.0)
     assert made.paused
     made.stop()
-    made.events()
+    made.take_events()
     made.tick(3.0)
-    assert made.events() == [payee.Paused(False)]
-    assert made.deadline() == payee.NEVER
+    assert made.take_events() == [payee.Paused(False)]
+    assert made.next_deadline() == payee.NEVER
 
 
 def test_a_key_is_told_again_until_a_voucher_without_its_lock_comes():
@@ -675,21 +677,21 @@ def test_a_key_is_told_again_until_a_voucher_without_its_lock_comes():
     made.begin(0.0)
     made.receive(build(messages.Heard()), 0.0)
     made.charge(1, 0.0, SECRET)
-    made.stored(KEY.sign(voucher(1, 1, hash_lock=lock_of(SECRET))), 1, 0.0)
+    made.voucher_stored(KEY.sign(voucher(1, 1, hash_lock=lock_of(SECRET))), 1, 0.0)
     assert messages.Reveal in said_by(made)
-    assert made.deadline() == 1.0
+    assert made.next_deadline() == 1.0
     made.tick(1.0)
     assert said_by(made) == [messages.Reveal]
-    made.stored(KEY.sign(voucher(2, 1)), 1, 1.0)
-    made.events()
-    assert made.deadline() == payee.NEVER
+    made.voucher_stored(KEY.sign(voucher(2, 1)), 1, 1.0)
+    made.take_events()
+    assert made.next_deadline() == payee.NEVER
 
 
 def test_credit_for_what_comes_ends_where_the_money_does():
     """Whatever may be unpaid: the last part of an upload is paid, or not taken."""
-    made = server(affordable=PRICES.of(Usage(0, 2 * MIB)))
+    made = server(affordable=PRICES.cost_of(Usage(0, 2 * MIB)))
     made.begin(0.0)
     made.count(0, 0, MIB + MIB // 2, 0.0)
-    made.stored(KEY.sign(voucher(1, 0, MIB + MIB // 2)), 0, 0.0)
+    made.voucher_stored(KEY.sign(voucher(1, 0, MIB + MIB // 2)), 0, 0.0)
     assert made.limit.bytes == MIB
-    assert made.reception() == 2 * MIB
+    assert made.receive_limit() == 2 * MIB

@@ -131,8 +131,8 @@ class Histories(RuleBasedStateMachine):
         if exact and charged is None:
             # Ended in order: paid to the last byte and request that came, and the server counts no more.
             # but for what was under way in breaks, and is left to it.
-            assert not any(self.meters.server_disk.used.beyond(self.meters.client_disk.used.plus(*left)))
-            assert self.meters.client_disk.newest is None or self.meters.paid == self.meters.prices.of(
+            assert not any(self.meters.server_disk.used.above(self.meters.client_disk.used.plus(*left)))
+            assert self.meters.client_disk.newest is None or self.meters.paid == self.meters.prices.cost_of(
                 self.meters.client_disk.used
             )
 
@@ -158,7 +158,7 @@ class Histories(RuleBasedStateMachine):
             assert meters.payee.serving == (meters.payee.unpaid.requests <= meters.payee.limit.requests)
         newest = meters.server_disk.newest
         paid = Usage(newest.voucher.requests, newest.voucher.bytes) if newest else Usage()
-        unpaid = meters.served.beyond(paid)
+        unpaid = meters.served.above(paid)
         assert unpaid.bytes <= EXPOSURE.most_bytes * (1 + self.server_crashes)
 
     @invariant()
@@ -180,7 +180,9 @@ class Histories(RuleBasedStateMachine):
         streams = meters.served.requests if meters.count_streams else 0
         pending = meters.payee._pending if meters.payee is not None else None
         assert voucher.requests <= streams + self.charged + (pending.units if pending else 0) + self.slack()
-        assert voucher.amount == meters.prices.of(Usage(voucher.requests, voucher.bytes)) <= meters.deposit
+        assert (
+            voucher.amount == meters.prices.cost_of(Usage(voucher.requests, voucher.bytes)) <= meters.deposit
+        )
 
     def slack(self):
         """Units of charges that were agreed to and whose answer was lost with a connection."""

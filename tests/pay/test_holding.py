@@ -14,7 +14,7 @@ CHILD = textwrap.dedent("""
     import sys
     from dtp.pay.store.holding import Holds
     holds = Holds(sys.argv[1])
-    print(holds.take(sys.argv[2]), flush=True)
+    print(holds.hold_channel(sys.argv[2]), flush=True)
     sys.stdin.read()
 """)
 
@@ -36,30 +36,30 @@ def end(process, how):
 def test_a_store_is_what_a_server_needs(tmp_path):
     with Store(tmp_path / "pay.sqlite") as store:
         needed: VoucherStore = store
-        assert needed.sold() == []
+        assert needed.sold_lanes() == []
 
 
 def test_one_server_at_a_time_in_one_process(tmp_path):
     path = str(tmp_path / "pay.sqlite")
     first, second = Holds(path), Holds(path)
-    assert first.take(CHANNEL)
-    assert first.take(CHANNEL)  # two lanes of it
-    assert not second.take(CHANNEL)
-    assert second.take(OTHER)
+    assert first.hold_channel(CHANNEL)
+    assert first.hold_channel(CHANNEL)  # two lanes of it
+    assert not second.hold_channel(CHANNEL)
+    assert second.hold_channel(OTHER)
     first.free(CHANNEL)
-    assert not second.take(CHANNEL)
+    assert not second.hold_channel(CHANNEL)
     first.free(CHANNEL)
-    assert second.take(CHANNEL)
+    assert second.hold_channel(CHANNEL)
     second.close()
-    assert first.take(CHANNEL)
-    assert first.take(OTHER)
+    assert first.hold_channel(CHANNEL)
+    assert first.hold_channel(OTHER)
     first.close()
 
 
 def test_stores_in_memory_are_not_shared():
     first, second = Holds(":memory:"), Holds(":memory:")
-    assert first.take(CHANNEL)
-    assert second.take(CHANNEL)
+    assert first.hold_channel(CHANNEL)
+    assert second.hold_channel(CHANNEL)
 
 
 def test_one_process_at_a_time_and_a_killed_one_holds_nothing(tmp_path):
@@ -68,10 +68,10 @@ def test_one_process_at_a_time_and_a_killed_one_holds_nothing(tmp_path):
         process, took = other_process(path, CHANNEL)
         mine = Holds(path)
         assert took
-        assert not mine.take(CHANNEL)
-        assert mine.take(OTHER)
+        assert not mine.hold_channel(CHANNEL)
+        assert mine.hold_channel(OTHER)
         end(process, how)
-        assert mine.take(CHANNEL)
+        assert mine.hold_channel(CHANNEL)
         again, took = other_process(path, CHANNEL)
         assert not took
         end(again, "ended")

@@ -282,7 +282,7 @@ def test_many_unpaid_requests_are_not_handed_to_the_handler(market):
 def bad_vouchers(deal):
     """Frames of a client that cheats, and what it hears."""
     id, key = deal.channel.id, deal.key
-    price = PRICES.of(Usage(1, 0))
+    price = PRICES.cost_of(Usage(1, 0))
 
     def frame(key=key, **changes):
         fields = {"sequence": 2, "amount": price, "requests": 1, "bytes": 0, **changes}
@@ -389,7 +389,7 @@ def test_two_lanes_together_never_pass_the_deposit(market):
         await market.serve(give)
         buyer, deal = await own_channel(market, budget=10_000)
         await to_its_end(partial(_add_lane, buyer["network"], deal.journal, deal.channel))
-        (_, _), (second, _) = deal.journal.store.lanes(deal.channel.id)
+        (_, _), (second, _) = deal.journal.store.payer_lanes(deal.channel.id)
         first = await knock(market, honest(deal))
         other = await knock(market, lambda b, p: make_ticket(second, deal.channel.id, 1, b))
         await asyncio.gather(frames_of(first), frames_of(other))
@@ -400,7 +400,7 @@ def test_two_lanes_together_never_pass_the_deposit(market):
             return_when=asyncio.FIRST_COMPLETED,
         )
         await market.serving.close(claim=False)
-        vouched = market.serving.store.vouched(deal.channel.id)
+        vouched = market.serving.store.vouched_sums(deal.channel.id)
         assert sum(vouched.values()) == 6000
 
     market(scenario)
@@ -431,10 +431,10 @@ def test_a_server_that_claims_too_much_is_left(market):
         async with market.connect(buyer, keep=True) as connection:
             await fetch(connection, MIB)
         (channel,) = await market.channels(buyer)
-        market.serving.store.served(channel.id, 0, Usage(1000, 2**40))
+        market.serving.store.save_served(channel.id, 0, Usage(1000, 2**40))
         with pytest.raises(CountsDisputed):
             await market.connect(buyer)
-        assert buyer["store"].lanes(channel.id)[0][1].newest.voucher.amount == cost_of(MIB)
+        assert buyer["store"].payer_lanes(channel.id)[0][1].newest.voucher.amount == cost_of(MIB)
 
     market(scenario)
 
@@ -450,7 +450,7 @@ def test_a_server_cannot_claim_what_was_not_signed(market):
         connection = await market.connect(buyer)
         await fetch(connection, MIB)
         await connection.meter.finish()
-        (sold,) = market.serving.store.sold()
+        (sold,) = market.serving.store.sold_lanes()
         more = replace(sold.newest.voucher, bytes=sold.newest.voucher.bytes + MIB, sequence=99)
         program = Program()
         channel_module.claim_for(program, more, sold.newest.signature)

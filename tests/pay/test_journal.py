@@ -62,7 +62,7 @@ def test_lanes_do_not_supersede_each_other(play):
         signed = [KEY.sign(voucher(1, 1, lane=lane)) for lane in range(5)]
         verdicts = await asyncio.gather(*(journal.check(KEYS, each, Usage()) for each in signed))
         assert verdicts == [Verdict.STORED] * 5
-        assert len(journal.store.sold(CHANNEL)) == 5
+        assert len(journal.store.sold_lanes(CHANNEL)) == 5
 
     play(scenario)
 
@@ -95,7 +95,7 @@ def test_what_cannot_be_written_fails_alone(play, monkeypatch):
         found = await asyncio.gather(first, *answers, return_exceptions=True)
         assert [each for each in found if each is not Verdict.STORED] == [found[2]]
         assert isinstance(found[2], StoreError)
-        assert sorted(each.lane for each in journal.store.sold(CHANNEL)) == [1, 2, 3]
+        assert sorted(each.lane for each in journal.store.sold_lanes(CHANNEL)) == [1, 2, 3]
 
     play(scenario)
 
@@ -116,7 +116,7 @@ def test_other_work_runs_in_order(play):
     async def scenario(journal):
         answer = journal.check(KEYS, KEY.sign(voucher(1, 1)), Usage(1, 0))
         await answer
-        assert await journal.run(lambda store: store.vouched(CHANNEL)) == {0: 1000}
+        assert await journal.run(lambda store: store.vouched_sums(CHANNEL)) == {0: 1000}
         with pytest.raises(ZeroDivisionError):
             await journal.run(lambda store: 1 // 0)
 

@@ -31,23 +31,23 @@ def test_a_lane_is_locked_by_whatever_name_the_store_has(tmp_path):
     os.symlink(store, tmp_path / "other.sqlite")
     first = LaneLock(str(store), CHANNEL, 0)
     second = LaneLock(str(tmp_path / "other.sqlite"), CHANNEL, 0)
-    assert first.take()
-    assert not second.take()
+    assert first.try_acquire()
+    assert not second.try_acquire()
     first.release()
-    assert second.take()
+    assert second.try_acquire()
     second.release()
 
 
 def test_a_lane_is_locked_in_memory_as_well():
     first, second, other = (LaneLock(":memory:", CHANNEL, number) for number in (0, 0, 1))
-    assert first.take()
-    assert other.take()
-    assert not second.take()
+    assert first.try_acquire()
+    assert other.try_acquire()
+    assert not second.try_acquire()
     second.release()  # which isn't the first's
-    assert not second.take()
+    assert not second.try_acquire()
     first.release()
     first.release()
-    assert second.take()
+    assert second.try_acquire()
     second.release()
     other.release()
     assert not LaneLock._in_memory
@@ -56,7 +56,7 @@ def test_a_lane_is_locked_in_memory_as_well():
 def test_a_lane_that_can_t_be_locked_is_an_error_of_the_store(tmp_path):
     lock = LaneLock(str(tmp_path / "no folder" / "pay.sqlite"), CHANNEL, 0)
     with pytest.raises(StoreError, match="No such file"):
-        lock.take()
+        lock.try_acquire()
 
 
 @types.coroutine
@@ -78,7 +78,7 @@ def test_of_two_connections_that_end_at_once_the_last_closes_the_channel(tmp_pat
     path, states, closed = str(tmp_path / "pay.sqlite"), ["open"], []
 
     async def run(work):
-        return work(SimpleNamespace(bought=lambda id: [SimpleNamespace(state=states[-1])]))
+        return work(SimpleNamespace(bought_channels=lambda id: [SimpleNamespace(state=states[-1])]))
 
     async def close(self, agreed):
         closed.append(self)
@@ -99,7 +99,7 @@ def test_of_two_connections_that_end_at_once_the_last_closes_the_channel(tmp_pat
     deals = []
     for number in range(2):
         lock = LaneLock(path, CHANNEL, number)
-        assert lock.take()
+        assert lock.try_acquire()
         lane, known = PayerLane(CHANNEL, number), channel(lanes=(chain_lane(),) * 2)
         deals.append(Purchase(None, journal, known, KEY, lane, Budget(), False, Prices(1000, 0), 0, lock))
     endings = [each.settle(None) for each in deals]
@@ -124,7 +124,7 @@ def test_a_channel_that_is_being_closed_is_not_used(market, monkeypatch):
             await fetch(first, 0)
         id = first.meter.deal.channel.id
         closing = LaneLock(buyer["store"].path, id, MAX_LANES)
-        assert closing.take()
+        assert closing.try_acquire()
         async with market.connect(buyer, budget=LEAST, keep=True) as other:
             await fetch(other, 0)
         assert other.meter.deal.channel.id != id

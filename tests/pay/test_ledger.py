@@ -65,13 +65,13 @@ class NoPasses:
     def __init__(self):
         self.left, self.refreshed = [], 0
 
-    def used(self, meter, more):
+    def add_usage(self, meter, more):
         pass
 
     async def leave(self, meter):
         self.left.append(meter)
 
-    async def look(self):
+    async def poll(self):
         pass
 
     async def refresh(self):
@@ -137,7 +137,7 @@ class Served:
     async def close(self):
         for meter in self.meters:
             meter.connection.abort(0, "")
-            await meter.settled()
+            await meter.wait_settled()
         await self.journal.close()
 
 
@@ -168,7 +168,7 @@ def test_of_two_connections_that_begin_at_once_one_has_the_lane(tmp_path):
         first, second = await asyncio.gather(served.enter(), served.enter())
         alive = [each for each in (first, second) if not each.connection.closed]
         assert len(alive) == 1
-        await asyncio.gather(first.settled(), second.settled())
+        await asyncio.gather(first.wait_settled(), second.wait_settled())
         served.meters.remove(next(each for each in (first, second) if each not in alive))
         await pay(alive[0], KEY.sign(voucher(1, 1)))
         assert alive[0].payee.paid == Usage(1, 0)
@@ -184,10 +184,10 @@ def test_many_at_once_leave_one_and_nothing_is_held_behind_it(tmp_path):
         assert len(alive) == 1
         alive[0].connection.abort(0, "")
         for each in made:
-            await each.settled()
+            await each.wait_settled()
         assert served.ledger.channels == []
         other = Holds(served.store.path)  # another server of the same process
-        assert other.take(CHANNEL)
+        assert other.hold_channel(CHANNEL)
         other.close()
 
     play(tmp_path, scenario)
@@ -198,7 +198,7 @@ def test_a_lane_is_read_when_nobody_else_can_write_it_any_more(tmp_path):
 
     async def scenario(served):
         other = Holds(served.store.path)
-        assert other.take(CHANNEL)
+        assert other.hold_channel(CHANNEL)
         genuine = served.journal.run
 
         async def slow(work):
@@ -217,10 +217,10 @@ def test_a_lane_is_read_when_nobody_else_can_write_it_any_more(tmp_path):
 
 def test_a_channel_that_has_ended_is_not_held(tmp_path):
     async def scenario(served):
-        served.store.over(CHANNEL)
+        served.store.mark_closed(CHANNEL)
         assert await served.enter() is None
         other = Holds(served.store.path)
-        assert other.take(CHANNEL)
+        assert other.hold_channel(CHANNEL)
         other.close()
 
     play(tmp_path, scenario)
@@ -232,19 +232,19 @@ def test_a_store_that_fails_holds_no_channel(tmp_path, monkeypatch):
             raise StoreError("the disk is gone")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Store, "vouched", broken)
+            patch.setattr(Store, "vouched_sums", broken)
             with pytest.raises(Refuse) as refused:
                 await served.enter()
             assert refused.value.detail == CloseDetail.VOUCHERS_NOT_STORED
         meter = await served.enter()
         with monkeypatch.context() as patch:
-            patch.setattr(Store, "served", broken)
+            patch.setattr(Store, "save_served", broken)
             meter.connection.abort(0, "")
-            await meter.settled()
+            await meter.wait_settled()
         assert served.ledger.channels == []
         assert served.quotas.left == [meter]
         other = Holds(served.store.path)
-        assert other.take(CHANNEL)
+        assert other.hold_channel(CHANNEL)
         other.close()
 
     play(tmp_path, scenario)
@@ -324,7 +324,7 @@ def test_a_channel_that_closes_ends_its_connections(tmp_path):
         served.channel = replace(served.channel, state=State.CLOSING, closing_ms=served.now)
         await served.ledger.refresh(CHANNEL)
         assert meter.connection.aborted == "the channel is closing or closed"
-        await meter.settled()
+        await meter.wait_settled()
         assert await served.enter() is not None  # who comes with a newer look at it isn't our affair
 
     play(tmp_path, scenario)
@@ -344,7 +344,7 @@ def test_a_lane_that_ends_leaves_its_part_of_the_deposit_to_others(tmp_path):
         await served.ledger.refresh(CHANNEL)
         assert other.payee.affordable == 4000
         first.connection.abort(0, "")
-        await first.settled()
+        await first.wait_settled()
         assert other.payee.affordable == 10_000
         assert served.ledger.reserve(other, 6000)
 
@@ -373,14 +373,14 @@ def agreed_by(meter):
 async def ask_close(served, meter, times=1):
     for _ in range(times):
         served.ledger.close_asked(meter)
-    await meter.settled()
+    await meter.wait_settled()
 
 
 def test_a_close_is_agreed_once_everything_is_paid(tmp_path):
     async def scenario(served):
         meter = await served.enter()
         meter.connection.traffic = Traffic(1, 0, 0)
-        meter.recount()
+        meter.update_counts()
         await ask_close(served, meter)
         assert agreed_by(meter) == []
         await pay(meter, KEY.sign(voucher(1, 1)))
@@ -414,7 +414,7 @@ def test_only_the_one_who_is_paid_agrees(tmp_path):
     async def scenario(served):
         served.channel = replace(served.channel, server="0x5")
         meter = await served.enter()
-        assert not served.ledger.agrees(served.channel)
+        assert not served.ledger.can_agree(served.channel)
         await ask_close(served, meter)
         assert agreed_by(meter) == []
 
@@ -424,7 +424,7 @@ def test_only_the_one_who_is_paid_agrees(tmp_path):
 def test_a_channel_that_is_over_is_not_agreed_about(tmp_path):
     async def scenario(served):
         meter = await served.enter()
-        served.store.over(CHANNEL)
+        served.store.mark_closed(CHANNEL)
         await ask_close(served, meter)
         assert agreed_by(meter) == []
 
@@ -436,7 +436,7 @@ def test_nothing_begins_on_a_channel_that_is_ending(tmp_path):
         second = Lane(NEW_KEY.public, b"", 0, 0, 0, 0, 0)
         served.channel = replace(served.channel, lanes=(*served.channel.lanes, second))
         meter = await served.enter(0)
-        genuine = served.ledger.end
+        genuine = served.ledger.end_channel
         meter.connection.abort = lambda code, reason, detail: None  # it takes a while to go
         genuine(CHANNEL, "the channel is closing")
         assert await served.enter(1) is None
@@ -450,18 +450,18 @@ def test_who_claims_hears_of_a_close_that_was_asked_for(tmp_path):
 
     async def scenario(served):
         heard = []
-        served.ledger.on_channel = lambda each: heard.append((each.state, served.store.vouched(CHANNEL)))
+        served.ledger.on_channel = lambda each: heard.append((each.state, served.store.vouched_sums(CHANNEL)))
         meter = await served.enter()
         assert heard == [(State.OPEN, {})]
         meter.connection.on_meter(build(said(KEY.sign(voucher(1, 1)), 0)))
         served.channel = replace(served.channel, state=State.CLOSING, closing_ms=NOW)
         await served.ledger.refresh(CHANNEL)
-        await meter.settled()
+        await meter.wait_settled()
         assert heard[1:] == [(State.CLOSING, {0: 1000})]
         served.channel = replace(served.channel, state=State.OPEN)
         meter = await served.enter()
         meter.connection.abort(0, "")
-        await meter.settled()
+        await meter.wait_settled()
         assert [state for state, _ in heard[2:]] == [State.OPEN]
 
     play(tmp_path, scenario)
@@ -484,7 +484,7 @@ def test_who_is_denied_meanwhile_is_sent_away(tmp_path, denied, gone):
         served.channel = replace(served.channel, lanes=(*lanes, lanes[0]))
         meters = [await served.enter(lane=each) for each in (0, 1)]
         meters[1].connection.peer = SimpleNamespace(sui_address="0xf")
-        await served.ledger.recheck(rules({denied}))
+        await served.ledger.check_open_channels(rules({denied}))
         assert [each.connection.aborted for each in meters] == ["denied" if each else None for each in gone]
 
     play(tmp_path, scenario)
@@ -495,7 +495,7 @@ def test_who_came_while_the_service_was_free_is_sent_away_when_it_has_a_price(tm
     async def scenario(served):
         served.channel = replace(served.channel, terms=FREE)
         meter = await served.enter()
-        await served.ledger.recheck(rules(terms=TERMS if priced else FREE))
+        await served.ledger.check_open_channels(rules(terms=TERMS if priced else FREE))
         reason = "the channel was opened while the service was free, which has a price by now: open another"
         assert meter.connection.aborted == (reason if priced else None)
 
@@ -506,7 +506,7 @@ def test_a_service_that_is_gone_has_no_price(tmp_path):
     async def scenario(served):
         served.channel = replace(served.channel, terms=FREE, service=2)
         meter = await served.enter()
-        await served.ledger.recheck(rules())
+        await served.ledger.check_open_channels(rules())
         assert meter.connection.aborted is None
 
     play(tmp_path, scenario)
@@ -551,7 +551,7 @@ def test_pipes_of_a_channel_that_does_not_pay_end_a_connection_whose_client_bear
         assert wire.closed == (bearer is Bearer.CLIENT)
         if wire.closed:
             assert CHANNEL in wire.aborted
-            await meter.settled()
+            await meter.wait_settled()
             wire.carried_by(others)  # which changes nothing any more
 
     play(tmp_path, scenario)
@@ -580,11 +580,11 @@ def test_what_is_set_aside_for_a_lane_is_the_most_that_is_being_checked(tmp_path
         assert ledger.reserve(meter, 5000)
         assert ledger.reserve(meter, 3000)  # of an older one, that is checked as well
         assert entry.pending == {0: 5000}
-        ledger.stored(meter, KEY.sign(voucher(1, 3)))
+        ledger.voucher_stored(meter, KEY.sign(voucher(1, 3)))
         assert entry.pending == {0: 5000}
-        ledger.stored(meter, KEY.sign(voucher(2, 5)))
+        ledger.voucher_stored(meter, KEY.sign(voucher(2, 5)))
         assert entry.pending == {}
-        ledger.stored(meter, KEY.sign(voucher(1, 3)))
+        ledger.voucher_stored(meter, KEY.sign(voucher(1, 3)))
         assert entry.vouched[0] == 5000
 
     play(tmp_path, scenario)
@@ -612,8 +612,8 @@ def test_passes_are_looked_at_again_with_the_channels(tmp_path, monkeypatch):
         async def look():
             looked.append(True)
 
-        monkeypatch.setattr(served.quotas, "look", look, raising=False)
-        await served.ledger.recheck(None)
+        monkeypatch.setattr(served.quotas, "poll", look, raising=False)
+        await served.ledger.check_open_channels(None)
         assert looked == [True]
 
     play(tmp_path, scenario)

@@ -43,7 +43,7 @@ def test_what_one_lane_has_vouched_is_not_there_for_another(tmp_path):
         assert second.payee.affordable == 6000
         await pay(second, NEW_KEY.sign(voucher(1, 7, lane=1)))
         assert second.connection.aborted.endswith("together are above the deposit")
-        await second.settled()
+        await second.wait_settled()
         assert (await served.enter(1)).payee.affordable == 6000  # whatever it was when its ticket was checked
 
     play(tmp_path, scenario)
@@ -58,11 +58,11 @@ def test_two_lanes_that_sign_up_to_the_deposit_at_once_are_paid_no_more_than_it(
         for meter, key, lane in ((first, KEY, 0), (second, NEW_KEY, 1)):
             meter.connection.move(EXPOSURE.first_requests, 0, 0)
             meter.connection.on_meter(build(said(key.sign(voucher(1, 10, lane=lane)), 0)))
-        await first.settled()
-        await second.settled()
-        assert sum(served.store.vouched(CHANNEL).values()) == 10_000
+        await first.wait_settled()
+        await second.wait_settled()
+        assert sum(served.store.vouched_sums(CHANNEL).values()) == 10_000
         assert second.connection.aborted.endswith("together are above the deposit")
-        assert not second.payee.used.beyond(EXPOSURE.after(Usage())).requests
+        assert not second.payee.used.above(EXPOSURE.after_payment(Usage())).requests
 
     play(tmp_path, scenario)
 
@@ -78,7 +78,7 @@ def test_all_lanes_of_a_channel_owe_no_more_at_first_than_one_exposure(tmp_path)
         assert sum(shares) <= most
         # ... or than it has paid.
         await pay(served.meters[1], NEW_KEY.sign(voucher(1, 48_000, lane=1)))
-        await served.meters[2].settled()
+        await served.meters[2].wait_settled()
         again = [(await served.enter(lane)).payee.exposure.first_amount for lane in (0, 1, 2)]
         assert again == [most * 3 // 4, 750_000, 750_000]
         await pay(served.meters[-2], NEW_KEY.sign(voucher(2, 480_000, lane=1)))
@@ -152,17 +152,17 @@ def test_a_lane_whose_counts_could_not_be_written_is_served_when_they_are(tmp_pa
         meter = await served.enter()
         meter.connection.move(3, MIB, 0)
         with monkeypatch.context() as patch:
-            patch.setattr(Store, "served", broken)
+            patch.setattr(Store, "save_served", broken)
             meter.connection.abort(0, "")
-            await meter.settled()
+            await meter.wait_settled()
             with pytest.raises(Refuse):
                 await served.enter()
         again = await served.enter()
         assert again.payee.unpaid == Usage(3, MIB)
         again.connection.abort(0, "")
-        await again.settled()
+        await again.wait_settled()
         with monkeypatch.context() as patch:  # it is written, so nothing else has to be
-            patch.setattr(Store, "served", broken)
+            patch.setattr(Store, "save_served", broken)
             assert await served.enter() is not None
 
     play(tmp_path, scenario)
@@ -233,7 +233,7 @@ def test_a_client_has_its_channel_looked_at_once_in_a_while(tmp_path):
         entry = served.ledger._open[CHANNEL]
         for _ in range(3):
             served.ledger.look_again(meter)
-        await meter.settled()
+        await meter.wait_settled()
         assert served.asked == [[CHANNEL]]
         assert served.quotas.refreshed == 1  # a pass may have been renewed instead
         assert not entry.looking
@@ -257,7 +257,7 @@ def test_a_look_while_no_node_answers_ends_nothing(tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(served.ledger._book, "read", away)
             served.ledger.look_again(meter)
-            await meter.settled()
+            await meter.wait_settled()
         assert not meter.connection.closed
         assert not served.ledger._open[CHANNEL].looking
 
@@ -268,12 +268,12 @@ def test_channels_in_use_are_read_again_in_one_question(tmp_path):
     async def scenario(served):
         meter = await served.enter()
         served.channel = replace(served.channel, deposited=2 * 10**9, balance=2 * 10**9)
-        await served.ledger.recheck(None)
+        await served.ledger.check_open_channels(None)
         assert served.asked == [[CHANNEL]]
         assert meter.payee.affordable == 2 * 10**9
-        assert served.ledger._book.known(CHANNEL).channel == served.channel  # for those who come with it
+        assert served.ledger._book.get_known(CHANNEL).channel == served.channel  # for those who come with it
         served.channel = replace(served.channel, state=State.CLOSING, closing_ms=NOW)
-        await served.ledger.recheck(None)
+        await served.ledger.check_open_channels(None)
         assert meter.connection.aborted == "the channel is closing or closed"
 
     play(tmp_path, scenario)
@@ -283,9 +283,9 @@ def test_a_channel_in_use_that_is_not_there_any_more_ends_its_connections(tmp_pa
     async def scenario(served):
         meter = await served.enter()
         served.channel = None
-        await served.ledger.recheck(None)
+        await served.ledger.check_open_channels(None)
         assert meter.connection.aborted == "the channel is closing or closed"
-        assert served.ledger._book.known(CHANNEL) is None
+        assert served.ledger._book.get_known(CHANNEL) is None
 
     play(tmp_path, scenario)
 
@@ -298,7 +298,7 @@ def test_the_denied_are_sent_away_whatever_else_can_be_asked(tmp_path):
         meter = await served.enter()
         served.chain.objects = away
         with pytest.raises(NodeUnavailable):
-            await served.ledger.recheck(rules({"0xc"}))
+            await served.ledger.check_open_channels(rules({"0xc"}))
         assert meter.connection.aborted == "denied"
 
     play(tmp_path, scenario)
@@ -312,9 +312,9 @@ def test_a_signature_that_was_lost_is_given_again(tmp_path, monkeypatch):
         meter = await served.enter()
         for _ in range(2):
             meter.connection.on_meter(build(messages.AskClose()))
-            await meter.settled()
+            await meter.wait_settled()
             # It is made up once: a client that asks again and again costs nothing.
-            monkeypatch.setattr(Store, "agree", broken)
+            monkeypatch.setattr(Store, "save_agreement", broken)
         first, second = agreed_by(meter)
         assert first == second
 
@@ -358,7 +358,7 @@ def test_nothing_more_is_served_once_a_close_is_agreed(tmp_path, monkeypatch):
         assert other.connection.aborted == "the channel is closed"
         assert await served.enter(2) is None
         go_on.set()
-        await meter.settled()
+        await meter.wait_settled()
         assert len(agreed_by(meter)) == 1
 
     play(tmp_path, scenario)
@@ -374,6 +374,6 @@ def test_a_voucher_that_another_lane_has_just_said_is_in_the_total(tmp_path):
         other.connection.on_meter(build(said(NEW_KEY.sign(voucher(2, 2, lane=1)), 0)))
         await ask_close(served, meter)
         (agreed,) = agreed_by(meter)
-        assert agreed.total == PRICES.of(Usage(2, 0))
+        assert agreed.total == PRICES.cost_of(Usage(2, 0))
 
     play(tmp_path, scenario)

@@ -56,7 +56,7 @@ def test_what_is_not_agreed_to_is_refused_before_anything_is_signed(market, term
         with pytest.raises(fault):
             await market.connect(buyer, **options)
         assert await balance(buyer) == before
-        assert (buyer["store"].bought(), buyer["store"].kept_keys()) == ([], {})
+        assert (buyer["store"].bought_channels(), buyer["store"].kept_keys()) == ([], {})
 
     market(scenario)
 
@@ -78,7 +78,7 @@ def test_an_opening_says_what_it_costs_before_it_is_agreed_to(market):
         gas = before - await balance(buyer) - connection.paid
         assert connection.meter.deal.gas == gas  # with opening and closing
         assert gas / 2 < opening.gas < gas * 2
-        (bought,) = buyer["store"].bought()
+        (bought,) = buyer["store"].bought_channels()
         assert (bought.state, bought.gas, bought.deposited) == ("closed", gas, connection.paid)
 
     market(scenario)
@@ -94,7 +94,7 @@ def test_a_host_that_refuses_every_ticket_locks_no_more_than_its_limit(market, m
         codes = []
         for _ in range(12):
             # As if each were long ago, or a lying node knew nothing of the channel.
-            for each in buyer["store"].bought():
+            for each in buyer["store"].bought_channels():
                 buyer["store"].set_state(each.channel, "refused")
                 buyer["store"]._db.execute("UPDATE bought SET opened_ms = 1")
             with pytest.raises((ConnectionRefused, HostLimit)) as fault:
@@ -115,11 +115,11 @@ def test_a_channel_that_was_refused_is_closed_by_agreement_by_the_program_that_f
             patch.setattr(dial._PaidDialer, "dial", refused)
             with pytest.raises(ConnectionRefused):
                 await market.connect(buyer)
-        (first,) = buyer["store"].bought()
+        (first,) = buyer["store"].bought_channels()
         buyer["store"].set_state(first.channel, "refused")
         async with market.connect(buyer) as connection:
             await fetch(connection, 10)
-        (found,) = buyer["store"].bought(first.channel)
+        (found,) = buyer["store"].bought_channels(first.channel)
         assert (found.state, found.deposited) == ("closed", 0)
         assert await market.channels(buyer) == [None] * 2
 
@@ -130,24 +130,24 @@ def test_a_channel_that_was_refused_is_closed_by_the_programs_that_follow(market
     """Where the server signs no close."""
 
     async def scenario(market):
-        monkeypatch.setattr(Ledger, "agrees", lambda *_: False)
+        monkeypatch.setattr(Ledger, "can_agree", lambda *_: False)
         await market.serve(give)
         buyer = await market.buyer()
         with monkeypatch.context() as patch:
             patch.setattr(dial._PaidDialer, "dial", refused)
             with pytest.raises(ConnectionRefused):
                 await market.connect(buyer)
-        (first,) = buyer["store"].bought()
+        (first,) = buyer["store"].bought_channels()
         buyer["store"].set_state(first.channel, "refused")
         async with market.connect(buyer, keep=True) as connection:
             await fetch(connection, 10)
-        assert [each.state for each in buyer["store"].bought(first.channel)] == ["closing"]
+        assert [each.state for each in buyer["store"].bought_channels(first.channel)] == ["closing"]
         market.chain.advance(TERMS.claim_ms)
         journal = Journal(buyer["store"])
         ((_, step),) = await close_due(buyer["network"], journal, market.chain.now_ms())
         await journal.close()
         assert (step.event, step.paid.to_client) == ("closed", 500_000_000)
-        (found,) = buyer["store"].bought(first.channel)
+        (found,) = buyer["store"].bought_channels(first.channel)
         assert (found.state, found.deposited) == ("closed", 0)
         assert (await market.channels(buyer))[0] is None
 
@@ -165,7 +165,7 @@ def test_connections_that_end_together_close_in_turn(market):
         for each in made:
             await fetch(each, 100)
         await asyncio.gather(*(each.close() for each in made))
-        assert {each.state for each in first["store"].bought()} == {"closed"}
+        assert {each.state for each in first["store"].bought_channels()} == {"closed"}
         assert await market.channels(first) == [None] * 6
 
     market(scenario)
@@ -179,7 +179,7 @@ def test_a_channel_is_kept_where_another_would_cost_more_than_it_locks(market):
             buyer = await market.buyer()
             async with market.connect(buyer, budget=budget, keep=None) as connection:
                 await fetch(connection, 10)
-            kept.append([each.state for each in buyer["store"].bought()])
+            kept.append([each.state for each in buyer["store"].bought_channels()])
         assert kept == [["open"], ["closed"]]
 
     market(scenario)
@@ -208,12 +208,12 @@ def test_a_purse_counts_what_is_signed_until_it_is_known_what_it_took():
     with pytest.raises(GasTooHigh, match=r"come to 0\.000000101 SUI .* at most 0\.0000001 SUI") as fault:
         purse.sign(41)
     assert (fault.value.code, fault.value.needed, fault.value.most) == ("gas-too-high", 101, 100)
-    purse.took(60, 30)
+    purse.settle_gas(60, 30)
     purse.kept = 50
     with pytest.raises(GasTooHigh):
         purse.sign(21)
     purse.sign(20)
-    purse.took(20, -25)
+    purse.settle_gas(20, -25)
     assert purse.spent == 5
 
 
@@ -274,7 +274,7 @@ def test_a_chain_whose_clock_runs_ahead_begins_no_new_day(market):
         async with market.connect(buyer, **sums) as connection:
             await fetch(connection, 2 * MIB - 4096)
         market.chain.advance(2 * DAY)
-        await market.serving._heart.beat()
+        await market.serving._heart.send_heartbeat()
         with pytest.raises(DayLimit):
             await market.connect(buyer, **sums)
 
@@ -296,7 +296,7 @@ def test_what_comes_back_counts_when_it_came(market):
             (found,) = await market.channels(buyer)
             await close_further(chain, store, found, market.chain.now_ms(), ask=True)
             market.chain.advance(2 * DAY)
-        (each,) = store.bought()
+        (each,) = store.bought_channels()
         assert each.deposited <= cost_of(MIB, 1000)
         after = round(time.time() * 1000) + 1
         net = [

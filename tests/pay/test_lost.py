@@ -48,7 +48,7 @@ def test_a_channel_that_was_opened_and_not_noted_is_found_and_used(market, monke
             patch.setattr(Store, "add_bought", died)
             with pytest.raises(StoreError, match="died here"):
                 await market.connect(buyer)
-        assert buyer["store"].bought() == []
+        assert buyer["store"].bought_channels() == []
         (found,) = (await find_channels(buyer["network"], buyer["store"])).noted
         assert (found.client, found.deposited) == (buyer["network"].address, 500_000_000)
         assert await find_channels(buyer["network"], buyer["store"]) == FoundChannels([], [])
@@ -70,10 +70,10 @@ def test_a_lane_that_was_added_and_not_noted_is_found(market, monkeypatch):
                 with pytest.raises(StoreError, match="died here"):
                     await market.connect(buyer, keep=True)
             id = first.meter.deal.channel.id
-            assert len(buyer["store"].lanes(id)) == 1
+            assert len(buyer["store"].payer_lanes(id)) == 1
             (found,) = (await find_channels(buyer["network"], buyer["store"])).noted
             assert found.id == id
-            assert [lane.lane for _, lane in buyer["store"].lanes(id)] == [0, 1]
+            assert [lane.lane for _, lane in buyer["store"].payer_lanes(id)] == [0, 1]
             async with market.connect(buyer, keep=True) as second:
                 assert second.meter.payer.lane.lane == 1
 
@@ -97,8 +97,8 @@ def test_a_program_that_is_begun_again_and_again_opens_one_channel(market, monke
             assert len(buyer["store"].kept_keys()) == 1
         second = await market.connect(buyer, keep=keep)
         assert buyer["store"].kept_keys() == {}
-        (bought,) = buyer["store"].bought()
-        assert len(buyer["store"].lanes(bought.channel)) == 1 + keep
+        (bought,) = buyer["store"].bought_channels()
+        assert len(buyer["store"].payer_lanes(bought.channel)) == 1 + keep
         for each in (first, second):
             if each is not None:
                 await each.close()
@@ -125,10 +125,10 @@ def test_a_channel_that_somebody_waits_for_is_not_taken_for_lost(market, monkeyp
                 journal = Journal(store)
                 await find_sent(market.serving.chain, journal)
                 await journal.close()
-                assert (len(store.kept_keys()), store.bought()) == (1, [])
+                assert (len(store.kept_keys()), store.bought_channels()) == (1, [])
             answered.set()
             await (await first).close()
-        assert [each.state for each in buyer["store"].bought()] == ["closed"]
+        assert [each.state for each in buyer["store"].bought_channels()] == ["closed"]
 
     market(scenario)
 
@@ -144,7 +144,7 @@ def test_a_connect_that_is_cancelled_while_it_opens_leaves_its_channel_to_the_ne
             answered.set()
             with pytest.raises(asyncio.CancelledError):
                 await dialing
-        (bought,) = buyer["store"].bought()
+        (bought,) = buyer["store"].bought_channels()
         assert buyer["store"].kept_keys() == {}
         async with market.connect(buyer) as connection:
             assert connection.meter.deal.channel.id == bought.channel
@@ -183,7 +183,7 @@ def test_a_connect_that_is_cancelled_before_its_signature_leaves_the_chain_as_it
                     await dialing
         assert await chain.balance(chain.address) == before
         assert buyer["store"].kept_keys() == {}
-        assert len(buyer["store"].bought()) == held
+        assert len(buyer["store"].bought_channels()) == held
         async with market.connect(buyer) as connection:
             assert await fetch(connection, 1000) == 1000
         if what == "lane":
@@ -214,14 +214,14 @@ def test_a_node_that_hides_what_was_opened_gets_few_deposits(market, monkeypatch
             for _ in range(3):
                 with pytest.raises(OutcomeUnknown):
                     await market.connect(buyer)
-                chain._forget(Program())
+                chain._forget_objects(Program())
             with pytest.raises(OpeningUnknown, match="dtp channel find") as refused:
                 await market.connect(buyer)
         assert sorted(refused.value.digests) == sorted(sent)
         assert len(sent) == 3
         async with market.connect(buyer) as connection:  # by an honest one all are found
             assert await fetch(connection, 1000) == 1000
-        assert len(buyer["store"].bought()) == 3
+        assert len(buyer["store"].bought_channels()) == 3
 
     market(scenario)
 
@@ -259,7 +259,7 @@ def test_a_node_that_denies_what_was_opened_gets_few_deposits(market, monkeypatc
             for number in range(5):
                 with pytest.raises(OpeningUnknown if number >= 3 else (TransactionFailed, OutcomeUnknown)):
                     await market.connect(buyer)
-                chain._forget(Program())
+                chain._forget_objects(Program())
         assert len(sent) == 3
 
     market(scenario)
@@ -288,7 +288,7 @@ def test_what_a_node_denies_counts_for_the_limit_of_a_day(market, monkeypatch, f
             for _ in range(2):
                 with pytest.raises(TransactionFailed):
                     await market.connect(buyer, **sums)
-                chain._forget(Program())
+                chain._forget_objects(Program())
         before = round(time.time() * 1000) - 60_000
         place = chain.chain_id, chain.address, SUI_COIN
         assert store.deposited_since(*place, before) == 2 * cost_of(MIB)
@@ -301,7 +301,7 @@ def test_what_a_node_denies_counts_for_the_limit_of_a_day(market, monkeypatch, f
                 await market.connect(buyer, **sums)
             assert limit.value.locked == 2 * cost_of(MIB) + connection.paid
         await find_channels(chain, store)
-        assert [each.deposited for each in store.bought()][:2] == [cost_of(MIB)] * 2
+        assert [each.deposited for each in store.bought_channels()][:2] == [cost_of(MIB)] * 2
         assert store.unnoted_since(*place, 0) == 0
 
     market(scenario)
@@ -328,7 +328,7 @@ def test_what_is_noted_late_has_the_date_and_the_sum_that_are_known_here(market,
         journal = Journal(buyer["store"])
         assert await find_sent(buyer["network"], journal) == []
         await journal.close()
-        (bought,) = buyer["store"].bought()
+        (bought,) = buyer["store"].bought_channels()
         assert bought.deposited == 500_000_000
         assert before <= bought.opened_ms <= round(time.time() * 1000)
 
@@ -384,7 +384,7 @@ def test_what_another_took_the_coin_of_locks_nobody_out(market, monkeypatch):
                 patch.setattr(chain, "_submit", submit)
                 with pytest.raises(StaleObject):
                     await market.connect(buyer)
-            chain._forget(Program())
+            chain._forget_objects(Program())
 
         for _ in range(3):
             await lose()
@@ -410,7 +410,7 @@ def test_who_waits_for_others_to_open_gives_up(market, monkeypatch):
         await market.serve(give)
         buyer = await market.buyer()
         turn = LaneLock(buyer["store"].path, buyer["network"].address, 0)
-        assert turn.take()
+        assert turn.try_acquire()
         monkeypatch.setattr(lost, "_WAITING", 0.05)
         with pytest.raises(OpeningBusy, match="end the program that hangs"):
             await market.connect(buyer)
@@ -514,7 +514,7 @@ class History:
         assert (sender, start) == (self.address, OLDEST)
         return self
 
-    async def past(self):
+    async def past_events(self):
         for each in self.channels.values():
             opened = ChannelOpened(
                 each.id, each.host, each.service, each.client, each.server, each.deposited, 1, None, each.coin
@@ -541,11 +541,11 @@ def test_what_is_found_is_noted_as_the_chain_has_it(tmp_path, monkeypatch):
             store.keep_key(key, 1)
         assert asyncio.run(find_channels(history, store)) == FoundChannels([both, closing], [keyed(3, other)])
         rest = {"coin": SUI_COIN, "claim_ms": both.terms.claim_ms, "deposited": both.deposited}
-        assert store.bought() == [
+        assert store.bought_channels() == [
             Bought(both.id, "here", "0xa", 1, "0xc", "open", 1, **rest),  # by the clock here, not the node's
             Bought(closing.id, "here", "0xa", 1, "0xc", "closing", 1, **rest),
         ]
-        assert [(key.public, each.lane) for key, each in store.lanes(both.id)] == [
+        assert [(key.public, each.lane) for key, each in store.payer_lanes(both.id)] == [
             (one.public, 1),
             (two.public, 2),
         ]
@@ -565,7 +565,7 @@ def test_a_sum_that_no_channel_holds_is_noted_as_far_as_a_store_goes(tmp_path, m
         found = asyncio.run(find_channels(history, store))
         assert (len(found.noted), len(found.keyless)) == ((3, 0) if known else (0, 3))
         assert store.deposited_since("here", "0xc", SUI_COIN, 0) >= 3 * 2**59
-        assert len(store.bought()) == 3 * known
+        assert len(store.bought_channels()) == 3 * known
 
 
 def test_a_lane_that_is_found_leaves_its_channel_s_row_alone(tmp_path, monkeypatch):
@@ -578,7 +578,7 @@ def test_a_lane_that_is_found_leaves_its_channel_s_row_alone(tmp_path, monkeypat
         store.set_state(known.channel, "refused")
         store.keep_key(KEY, 1)
         assert len(asyncio.run(find_channels(history, store)).noted) == 1
-        assert store.bought() == [known]
+        assert store.bought_channels() == [known]
 
 
 def test_a_channel_that_is_closed_is_not_noted(tmp_path, monkeypatch):
@@ -587,7 +587,7 @@ def test_a_channel_that_is_closed_is_not_noted(tmp_path, monkeypatch):
         store.keep_key(KEY, 1)
         closed = keyed(1, KEY, state=State.CLOSED)
         assert asyncio.run(find_channels(history, store)) == FoundChannels([], [])
-        assert store.bought() == []
+        assert store.bought_channels() == []
         store.forget_key(KEY.public)
         assert asyncio.run(find_channels(history, store)) == FoundChannels([], [closed])
 
@@ -617,9 +617,9 @@ def test_a_lane_that_somebody_waits_for_is_left_to_it(tmp_path, monkeypatch, way
             store.keep_key(key, round(time.time() * 1000))
             store.key_sent(key.public, Sent("d", ""))
         waiting = lock_of(store, two.public)
-        assert waiting.take()
+        assert waiting.try_acquire()
         asyncio.run(look(store))
-        assert [key.public for key, _ in store.lanes(f"0x{1:064x}")] == [one.public]
+        assert [key.public for key, _ in store.payer_lanes(f"0x{1:064x}")] == [one.public]
         store.add_lane(f"0x{1:064x}", 1, two.public)
         waiting.release()
 
@@ -631,7 +631,7 @@ def test_channels_of_a_lost_store_are_found(tmp_path, monkeypatch):
     with Store(tmp_path / "pay.sqlite") as store:
         store.add_closing(Bought(known.id, "here", "0xa", 1, "0xc", "closing", 5), 5)
         assert asyncio.run(find_channels(history, store)) == FoundChannels([], [ours])
-        assert [each.channel for each in store.bought()] == [known.id]
+        assert [each.channel for each in store.bought_channels()] == [known.id]
 
 
 @pytest.mark.parametrize("settled", ["by its client", "by its server"])
@@ -648,7 +648,7 @@ def test_what_others_did_is_not_read_to_find_an_account_s_channels(market, monke
         async with market.connect(buyer, keep=True) as connection:
             assert await fetch(connection, 1000) == 1000
         paid, kept = connection.paid, connection.meter.deal.channel.id
-        closed = next(each.channel for each in buyer["store"].bought() if each.channel != kept)
+        closed = next(each.channel for each in buyer["store"].bought_channels() if each.channel != kept)
         frames, genuine = [], Wire.list_events
 
         async def counted(wire, types, sender="", **where):

@@ -159,7 +159,7 @@ class History:
             if fault is not None and not isinstance(fault, DtpError):
                 raise fault
         for serving in self.servings:
-            for work in (serving._heart.beat, serving.cashier.look):
+            for work in (serving._heart.send_heartbeat, serving.cashier.poll):
                 try:
                     await work()
                 except DtpError as fault:
@@ -172,13 +172,15 @@ class History:
             await serving.close()
         chain, store = self.buyer["network"], self.buyer["store"]
         for _ in range(2):
-            for found in (await read_channels(chain, [each.channel for each in store.bought()])).values():
+            for found in (
+                await read_channels(chain, [each.channel for each in store.bought_channels()])
+            ).values():
                 await close_further(chain, store, found, self.market.chain.now_ms(), ask=True)
             self.market.chain.advance(TERMS.claim_ms)
 
     def signed(self):
         store = self.buyer["store"]
-        lanes = [lane for each in store.bought() for _, lane in store.lanes(each.channel)]
+        lanes = [lane for each in store.bought_channels() for _, lane in store.payer_lanes(each.channel)]
         return sum(lane.newest.voucher.amount for lane in lanes if lane.newest is not None), len(lanes)
 
 
@@ -198,7 +200,7 @@ async def play_history(sessions, nodes, rng, whatever=False):
             await history.use(True)
         await history.use(False)
         for serving in history.servings:
-            await serving.cashier.look()
+            await serving.cashier.poll()
         await history.end()
     finally:
         print(*history.log, sep="\n")
@@ -207,7 +209,7 @@ async def play_history(sessions, nodes, rng, whatever=False):
     gained, spent = after[0] - before[0] + gas[0], before[1] - after[1] - gas[1]
     assert gained == spent  # nothing is lost on the way, and nothing is locked up any more
     signed, lanes = history.signed()
-    moved = PRICES.of(history.moved)
+    moved = PRICES.cost_of(history.moved)
     assert signed <= moved + lanes * STEP_AMOUNT
     assert gained <= signed
     assert signed - gained <= lanes * CHEAP.gas_in("0x2::sui::SUI", 1).alone

@@ -68,7 +68,7 @@ def test_a_channel_that_looks_like_another_one_s_is_not_used_and_not_forgotten(m
         first, second = await market.channels(buyer)
         assert (first.state, second.state) == (State.OPEN, State.OPEN)
         known = {"key": "open", "state": "closing"}[what]  # which 'dtp channel close' looks at again
-        assert [each.state for each in buyer["store"].bought()] == [known, known]
+        assert [each.state for each in buyer["store"].bought_channels()] == [known, known]
 
     market(scenario)
 
@@ -91,7 +91,7 @@ def test_claims_that_are_made_up_are_not_signed_for(market, died):
         lying(buyer, lanes=(made_up,))
         with pytest.raises(CountsDisputed if died else ChannelUnusable):
             await market.connect(buyer, keep=True)
-        newest = [each.newest.voucher for _, each in store.lanes(id)]
+        newest = [each.newest.voucher for _, each in store.payer_lanes(id)]
         assert [each.amount for each in newest] == [cost_of(1000)]
 
     market(scenario)

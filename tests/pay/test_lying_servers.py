@@ -66,14 +66,14 @@ def test_a_deposit_that_is_not_there_is_served_for_up_to_what_is_believed(market
         sessions.node.lie(lies.channels(lie))
         for _ in range(3):  # it comes again, with a new channel where this one isn't taken any more
             connection = await market.connect(buyer, budget=DEPOSIT, keep=True)
-            connection.meter.payer.funded(EXTRA, connection.meter.loop.time())
+            connection.meter.payer.update_funds(EXTRA, connection.meter.loop.time())
             got = await take(connection, 60)
             assert got < 60 * MIB
             await connection.close()
-            assert Prices(DEAR.price_request, DEAR.price_mib).of(Usage(0, got)) - DEPOSIT <= bound
+            assert Prices(DEAR.price_request, DEAR.price_mib).cost_of(Usage(0, got)) - DEPOSIT <= bound
             known = [each.channel for each in buyer["store"].bought()]
         assert len(known) == 3  # none was taken twice
-        await serving.ledger.settled()
+        await serving.ledger.wait_settled()
         sessions.node.lie({})
         # Who is honest is served all the same.
         other = await market.buyer()
@@ -107,9 +107,9 @@ def test_a_close_that_is_kept_from_the_server_costs_it_what_is_not_claimed(marke
         market.chain.advance(DEAR.claim_ms)
         got += await take(connection, 60)
         await connection.close()
-        await serving.ledger.settled()
+        await serving.ledger.wait_settled()
         assert got < 60 * MIB
-        assert Prices(DEAR.price_request, DEAR.price_mib).of(Usage(0, got)) <= bound
+        assert Prices(DEAR.price_request, DEAR.price_mib).cost_of(Usage(0, got)) <= bound
         sessions.node.lie({})
         paid = await finalize(chain, found)  # nothing could be claimed
         assert (paid.to_server, paid.to_client) == (0, 2_000_000_000)
@@ -144,12 +144,12 @@ def test_a_node_that_says_that_a_channel_is_over_costs_what_is_not_claimed_and_c
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
             assert await fetch(connection, 2 * MIB) == 2 * MIB
-        await serving.ledger.settled()
+        await serving.ledger.wait_settled()
         sessions.node.lie(lie)
         for _ in range(3):
             with contextlib.suppress(DtpError):
                 await serving.firewall.refresh()
-                await serving.cashier.look()
+                await serving.cashier.poll()
         sessions.node.lie({})
         await serving.firewall.refresh()
         (found,) = await market.channels(buyer)

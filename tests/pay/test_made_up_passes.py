@@ -116,7 +116,7 @@ class Subscriber:
 
     async def allowed(self, proofs, more=QUOTA, **account):
         held = replace(self.held, account=replace(self.held.account, **account))
-        await proofs.know(self.plan)
+        await proofs.load_plan(self.plan)
         return await proofs.allow(held, self.found, period_of(held, self.now_ms, 0), more)
 
     async def sent(self):

@@ -23,7 +23,7 @@ def test_a_stream_is_paid_to_the_last_byte():
     meters.request()
     assert meters.stream(10 * MIB) == 10 * MIB
     assert meters.end()
-    assert meters.paid == PRICES.of(Usage(1, 10 * MIB)) == 1000 + 20_000_000
+    assert meters.paid == PRICES.cost_of(Usage(1, 10 * MIB)) == 1000 + 20_000_000
     assert meters.served == meters.arrived
 
 
@@ -65,7 +65,7 @@ def test_vouchers_signed_ahead_are_let_go_as_their_bytes_come():
     assert said_bytes(meters) == list(range(1, 41))  # one for each MiB, and none before
     assert signs == [1, 16, 16, 16]  # the first says nothing of what comes next
     assert meters.end()
-    assert meters.paid == PRICES.of(Usage(0, 40 * MIB))
+    assert meters.paid == PRICES.cost_of(Usage(0, 40 * MIB))
 
 
 def test_of_several_that_fall_due_at_once_only_the_newest_is_sent():
@@ -99,7 +99,7 @@ def test_what_was_signed_ahead_is_forgotten_when_something_else_is_to_be_said(wh
         assert not meters.payer._ready
         meters.stream(20 * MIB, MIB)
         assert meters.end()
-    assert meters.paid == PRICES.of(meters.client_disk.used)
+    assert meters.paid == PRICES.cost_of(meters.client_disk.used)
     assert meters.client_disk.used == meters.server_disk.used
 
 
@@ -140,7 +140,7 @@ def test_after_a_crash_no_number_is_used_again_and_nothing_is_disputed():
     meters.crash_client()
     disk = meters.client_disk
     assert (disk.newest, disk.reserved.sequence, disk.died) == (None, 8, True)
-    assert disk.most_signed >= meters.paid == PRICES.of(Usage(0, 5 * MIB))
+    assert disk.most_signed >= meters.paid == PRICES.cost_of(Usage(0, 5 * MIB))
     meters.connect()
     assert meters.client_disk.newest == meters.server_disk.newest  # shown by the server
     assert meters.payer.used == Usage(0, 5 * MIB + MIB // 4)
@@ -195,15 +195,15 @@ def test_after_a_break_a_server_is_believed_a_vouchers_step_in_money(died, slack
         PayeeLane(lane.channel, 0, used=gap), prices, 10**9, Exposure(MIB + 1, 8 * MIB, 16, 64)
     )
     served.begin(0.0)
-    frame, *_ = (each.frame for each in served.events() if isinstance(each, payee.Send))
-    if gap.beyond(believed).bytes > MIB:
+    frame, *_ = (each.frame for each in served.take_events() if isinstance(each, payee.Send))
+    if gap.above(believed).bytes > MIB:
         with pytest.raises(CountsDisputed):
             paying.receive(frame, 0.0)
         return
     paying.receive(frame, 0.0)
     assert paying.used == paying.believed == believed
-    assert paying.left == gap.beyond(believed)
-    assert prices.of(believed) <= (750_000 if slack is None else slack)
+    assert paying.left == gap.above(believed)
+    assert prices.cost_of(believed) <= (750_000 if slack is None else slack)
 
 
 def test_without_money_nothing_spins():
@@ -215,14 +215,14 @@ def test_without_money_nothing_spins():
     meters.pass_time(6)
     meters.pump()
     assert meters.payer.sequence == 0
-    assert meters.payer.deadline() > meters.now
+    assert meters.payer.next_deadline() > meters.now
 
 
 def test_the_interval_follows_a_small_exposure():
     spending = Spending()
-    assert spending.interval(Usage(8, MIB)) == Usage(2, MIB // 4)
-    assert spending.interval(Usage(1024, 64 * MIB)) == Usage(16, 8 * MIB)
-    assert spending.interval(Usage(0, 0)) == Usage(1, 16 * 1024)
+    assert spending.voucher_interval(Usage(8, MIB)) == Usage(2, MIB // 4)
+    assert spending.voucher_interval(Usage(1024, 64 * MIB)) == Usage(16, 8 * MIB)
+    assert spending.voucher_interval(Usage(0, 0)) == Usage(1, 16 * 1024)
 
 
 def test_vouchers_come_each_interval_of_requests_and_by_time():
@@ -230,7 +230,7 @@ def test_vouchers_come_each_interval_of_requests_and_by_time():
     meters.request()
     meters.pump()
     assert meters.payer.sequence == 0
-    assert meters.payer.deadline() == meters.now + 5.0
+    assert meters.payer.next_deadline() == meters.now + 5.0
     meters.pass_time(4.9)
     meters.pump()
     assert meters.payer.sequence == 0
@@ -247,7 +247,7 @@ def test_streams_count_only_where_the_server_says_so():
     meters.request(5)
     meters.stream(MIB)
     assert meters.end()
-    assert meters.paid == PRICES.of(Usage(0, MIB))
+    assert meters.paid == PRICES.cost_of(Usage(0, MIB))
 
 
 def test_under_a_pass_vouchers_are_receipts_without_an_amount():
@@ -265,7 +265,7 @@ def test_under_a_pass_vouchers_are_receipts_without_an_amount():
 def test_serving_stops_at_the_exposure_to_the_byte_and_goes_on():
     meters = Meters().connect()
     assert meters.serve(50 * MIB) == MIB
-    assert meters.payee.allowance() == MIB
+    assert meters.payee.send_limit() == MIB
     assert meters.payee.paused
     meters.pump(lose=True)
     assert meters.serve(1) == 0
@@ -277,9 +277,9 @@ def test_serving_stops_at_the_exposure_to_the_byte_and_goes_on():
 
 def test_trust_grows_with_what_was_paid():
     exposure = Exposure(MIB, 4 * MIB, 8, 32)
-    assert exposure.after(Usage()) == Usage(8, MIB)
-    assert exposure.after(Usage(40, 6 * MIB)) == Usage(20, 3 * MIB)
-    assert exposure.after(Usage(10_000, 2**40)) == Usage(32, 4 * MIB)
+    assert exposure.after_payment(Usage()) == Usage(8, MIB)
+    assert exposure.after_payment(Usage(40, 6 * MIB)) == Usage(20, 3 * MIB)
+    assert exposure.after_payment(Usage(10_000, 2**40)) == Usage(32, 4 * MIB)
     meters = Meters().connect()
     meters.stream(20 * MIB)
     assert meters.serve(50 * MIB) <= 4 * MIB
@@ -289,25 +289,27 @@ def test_trust_grows_with_what_was_paid():
 def test_what_is_unpaid_at_first_costs_little_whatever_the_prices_are():
     """By counts alone a request of 0.05 SUI is 16 times as much for nothing, of a channel that costs 0.003 in gas;
     and each count by itself gave it twice."""
-    assert Exposure().within(Prices(1000, 2_000_000)).after(Usage()) == Usage(16, 24_641)
+    assert Exposure().at_prices(Prices(1000, 2_000_000)).after_payment(Usage()) == Usage(16, 24_641)
     exposure = Exposure(first_amount=3_000_000)
-    assert exposure.within(PRICES) == exposure
-    assert exposure.within(Prices(0, 0)) == exposure
-    assert exposure.within(Prices(300_000, 6_000_000)).after(Usage()) == Usage(5, MIB // 4)
-    dear = exposure.within(Prices(3_000_001, 10**12))
-    assert dear.after(Usage()) == Usage(0, 0)
-    assert dear.after(Usage(100, 10 * MIB)) == exposure.after(Usage(100, 10 * MIB))  # trust is earned as ever
-    assert replace(exposure, first_bytes=100).within(Prices(1, 10**9)).first_bytes == 100
+    assert exposure.at_prices(PRICES) == exposure
+    assert exposure.at_prices(Prices(0, 0)) == exposure
+    assert exposure.at_prices(Prices(300_000, 6_000_000)).after_payment(Usage()) == Usage(5, MIB // 4)
+    dear = exposure.at_prices(Prices(3_000_001, 10**12))
+    assert dear.after_payment(Usage()) == Usage(0, 0)
+    assert dear.after_payment(Usage(100, 10 * MIB)) == exposure.after_payment(
+        Usage(100, 10 * MIB)
+    )  # trust is earned as ever
+    assert replace(exposure, first_bytes=100).at_prices(Prices(1, 10**9)).first_bytes == 100
     for request in (0, 1, 10**5, 10**6, 10**7):
         for mib in (0, 10**6, 10**7, 10**8, 10**9):
             prices = Prices(request, mib)
-            assert prices.of(exposure.within(prices).after(Usage())) <= exposure.first_amount
+            assert prices.cost_of(exposure.at_prices(prices).after_payment(Usage())) <= exposure.first_amount
 
 
 def test_a_request_that_costs_more_than_is_given_on_trust_is_paid_when_it_is_made():
     """Without a wait for the clock, and by a client that pays nothing ahead."""
     prices = Prices(50_000_000, 10**9)
-    meters = Meters(prices=prices, deposit=10**12, exposure=Exposure().within(prices)).connect()
+    meters = Meters(prices=prices, deposit=10**12, exposure=Exposure().at_prices(prices)).connect()
     for number in range(1, 6):
         meters.request()
         assert meters.payee.serving is (number > 2)  # half of what is paid is on trust
@@ -338,15 +340,15 @@ def test_a_client_that_stops_paying_is_told_and_then_left():
         meters.now += 1.0
         meters.payee.tick(meters.now)
         told += sum(isinstance(messages.parse(e.frame, from_client=False), messages.Due)
-                    for e in meters.payee.events() if isinstance(e, payee.Send))  # fmt: skip
+                    for e in meters.payee.take_events() if isinstance(e, payee.Send))  # fmt: skip
         assert not meters.told_of(payee.Late)
     assert told >= 28
     meters.now += 1.0
     meters.payee.tick(meters.now)
-    assert payee.Late() in meters.payee.events()
+    assert payee.Late() in meters.payee.take_events()
     meters.now += 100.0
     meters.payee.tick(meters.now)
-    assert payee.Late() not in meters.payee.events()  # said once
+    assert payee.Late() not in meters.payee.take_events()  # said once
 
 
 def test_a_late_payment_starts_serving_again():
@@ -367,11 +369,11 @@ def test_everything_paid_ahead():
     meters = Meters(exposure=exposure, spending=Spending(ahead_bytes=MIB, ahead_requests=4)).connect()
     meters.pass_time(5.0)
     meters.pump()
-    assert meters.paid == PRICES.of(Usage(4, MIB))
+    assert meters.paid == PRICES.cost_of(Usage(4, MIB))
     meters.request()
     assert meters.stream(5 * MIB) == 5 * MIB
     assert meters.most_unpaid == Usage()
-    ahead = meters.payer.signed_usage.beyond(meters.payer.used)
+    ahead = meters.payer.signed_usage.above(meters.payer.used)
     assert ahead.bytes <= MIB
     assert ahead.requests <= 4
 
@@ -381,17 +383,17 @@ def test_a_server_that_serves_nothing_unpaid_is_paid_ahead_by_a_client_that_chos
     """It waited for ever. What it can lose begins with the price of 4 KiB, and is half of what came."""
     meters = Meters(exposure=Exposure(0, most, 0, most)).connect()
     meters.pump()
-    assert meters.paid == PRICES.of(Usage(0, 4096))
+    assert meters.paid == PRICES.cost_of(Usage(0, 4096))
     meters.request()
     meters.pump()
     assert meters.stream(5 * MIB) == 5 * MIB
-    assert meters.payer.signed_usage.beyond(meters.payer.used).bytes <= (MIB if most == 0 else 4096)
+    assert meters.payer.signed_usage.above(meters.payer.used).bytes <= (MIB if most == 0 else 4096)
     assert meters.most_unpaid.bytes <= most
     assert meters.end()
 
 
 def test_a_client_pays_ahead_to_the_last_of_its_money():
-    meters = Meters(deposit=PRICES.of(Usage(1, 10_000)), exposure=Exposure(0, 0, 0, 0)).connect()
+    meters = Meters(deposit=PRICES.cost_of(Usage(1, 10_000)), exposure=Exposure(0, 0, 0, 0)).connect()
     meters.request()
     meters.pump()
     assert meters.stream(MIB) == 10_000
@@ -408,10 +410,10 @@ def test_who_is_paid_ahead_waits_without_complaint():
 
 def test_uploads_use_the_same_exposure():
     meters = Meters().connect()
-    assert meters.payee.reception() == MIB
+    assert meters.payee.receive_limit() == MIB
     meters.payee.count(1, 0, 3 * MIB, meters.now)
-    assert meters.payee.reception() == MIB
-    assert meters.payee.allowance() == 0
+    assert meters.payee.receive_limit() == MIB
+    assert meters.payee.send_limit() == 0
     assert meters.payee.paused
 
 
@@ -419,13 +421,13 @@ def test_uploads_use_the_same_exposure():
 
 
 def test_never_more_than_the_deposit():
-    deposit = PRICES.of(Usage(1, 3 * MIB)) + 17
+    deposit = PRICES.cost_of(Usage(1, 3 * MIB)) + 17
     meters = Meters(deposit=deposit).connect()
     meters.request()
     served = meters.stream(50 * MIB)
     most = PRICES.bytes_within(deposit, 1)
     assert served == most
-    assert PRICES.of(Usage(1, most)) <= deposit < PRICES.of(Usage(1, most + 1))
+    assert PRICES.cost_of(Usage(1, most)) <= deposit < PRICES.cost_of(Usage(1, most + 1))
     assert meters.paid <= deposit
     assert meters.told_of(payer.FundsLow)
     assert meters.payee.spent
@@ -435,10 +437,10 @@ def test_never_more_than_the_deposit():
 
 
 def test_a_top_up_goes_on():
-    meters = Meters(deposit=PRICES.of(Usage(0, 2 * MIB))).connect()
+    meters = Meters(deposit=PRICES.cost_of(Usage(0, 2 * MIB))).connect()
     assert meters.stream(50 * MIB) == 2 * MIB
-    more = PRICES.of(Usage(0, 6 * MIB))
-    meters.payer.funded(more, meters.now)
+    more = PRICES.cost_of(Usage(0, 6 * MIB))
+    meters.payer.update_funds(more, meters.now)
     meters.pump()
     assert meters.told_of(payee.LookAgain)
     meters.payee.set_affordable(more, meters.now)
@@ -477,11 +479,11 @@ def test_who_wants_more_than_a_quota_is_refused_soon(quota):
     meters.request(4)
     meters.stream(2 * MIB)
     assert meters.payee.quota_spent
-    meters.payee.events()
-    stopped = meters.payee.deadline()
+    meters.payee.take_events()
+    stopped = meters.payee.next_deadline()
     meters.payee.tick(meters.now + QUOTA_PATIENCE)
     assert stopped <= meters.now + QUOTA_PATIENCE
-    assert payee.Late() in meters.payee.events()
+    assert payee.Late() in meters.payee.take_events()
 
 
 def test_another_lease_in_time_keeps_a_connection_whose_quota_was_used_up():
@@ -489,9 +491,9 @@ def test_another_lease_in_time_keeps_a_connection_whose_quota_was_used_up():
     meters.payee.set_quota(None, MIB, meters.now)
     meters.stream(2 * MIB)
     meters.payee.set_quota(None, 3 * MIB, meters.now)
-    meters.payee.events()
+    meters.payee.take_events()
     meters.payee.tick(meters.now + QUOTA_PATIENCE)
-    assert payee.Late() not in meters.payee.events()
+    assert payee.Late() not in meters.payee.take_events()
 
 
 # --------------------------------------------------------------------------------------------------- the end
@@ -508,7 +510,7 @@ def test_an_orderly_end_waits_for_what_is_under_way():
     meters.arrive()
     meters.pump()
     assert meters.told_of(payer.Finished) == [payer.Finished(True)]
-    assert meters.paid == PRICES.of(Usage(1, 700_000))
+    assert meters.paid == PRICES.cost_of(Usage(1, 700_000))
 
 
 def test_an_end_that_nobody_answers_is_given_up():
@@ -519,11 +521,11 @@ def test_an_end_that_nobody_answers_is_given_up():
         assert not meters.told_of(payer.Finished)
         meters.now += 1.0
         meters.payer.tick(meters.now)
-        for event in meters.payer.events():
+        for event in meters.payer.take_events():
             if not isinstance(event, payer.Send | payer.SignWanted):
                 meters.told.append(event)
     assert meters.told_of(payer.Finished) == [payer.Finished(False)]
-    assert meters.payer.deadline() == payer.NEVER
+    assert meters.payer.next_deadline() == payer.NEVER
 
 
 def test_the_end_survives_lost_frames():
@@ -544,6 +546,6 @@ def test_an_agreed_close_is_asked_for_and_given():
     meters.pump()
     assert meters.told_of(payee.CloseAsked)
     agreed = messages.Agreed(5, 6, bytes(32), bytes(64))
-    meters.payee.agree(agreed)
+    meters.payee.send_agreement(agreed)
     meters.pump()
     assert meters.told_of(payer.AgreementGiven) == [payer.AgreementGiven(agreed)]

@@ -53,7 +53,7 @@ def test_a_charge_beyond_the_money_is_asked_about_and_can_be_funded():
     meters.pump()
     assert meters.told_of(payee.ChargeRefused) == [payee.ChargeRefused(number)]
     second = meters.charge(4)
-    meters.payer.funded(5000, meters.now)
+    meters.payer.update_funds(5000, meters.now)
     meters.payee.set_affordable(5000, meters.now)
     meters.payer.answer_charge(second, True, meters.now)
     meters.pump()
@@ -75,7 +75,7 @@ def test_a_charge_survives_lost_frames():
 def test_requests_made_while_a_charge_is_on_its_way_do_no_harm():
     meters = Meters().connect()
     meters.payee.charge(3, meters.now)
-    frames = [e.frame for e in meters.payee.events() if isinstance(e, payee.Send)]
+    frames = [e.frame for e in meters.payee.take_events() if isinstance(e, payee.Send)]
     for frame in frames:
         meters.payer.receive(frame, meters.now)
     meters.request(2)  # reach the server before the voucher does
@@ -110,19 +110,19 @@ def test_a_locked_charge_reveals_the_key_and_unlocks():
 def test_the_key_is_not_told_before_the_locked_voucher_is_stored():
     meters = Meters().connect()
     meters.payee.charge(2, meters.now, SECRET)
-    asked = [e.frame for e in meters.payee.events() if isinstance(e, payee.Send)]
+    asked = [e.frame for e in meters.payee.take_events() if isinstance(e, payee.Send)]
     assert not any(SECRET in frame for frame in asked)
     for frame in asked:
         meters.payer.receive(frame, meters.now)
-    assert not [e for e in meters.payer.events() if isinstance(e, payer.SignWanted)]
+    assert not [e for e in meters.payer.take_events() if isinstance(e, payer.SignWanted)]
     meters.payer.answer_charge(1, True, meters.now)  # what it is for has arrived
-    (wanted,) = [e for e in meters.payer.events() if isinstance(e, payer.SignWanted)]
+    (wanted,) = [e for e in meters.payer.take_events() if isinstance(e, payer.SignWanted)]
     assert wanted.voucher.hash_lock == lock_of(SECRET)
     signed = KEY.sign(wanted.voucher)
     meters.payee.receive(build(said(signed, 1)), meters.now)
-    assert not any(isinstance(e, payee.Send) and SECRET in e.frame for e in meters.payee.events())
-    meters.payee.stored(signed, 1, meters.now)
-    assert any(isinstance(e, payee.Send) and SECRET in e.frame for e in meters.payee.events())
+    assert not any(isinstance(e, payee.Send) and SECRET in e.frame for e in meters.payee.take_events())
+    meters.payee.voucher_stored(signed, 1, meters.now)
+    assert any(isinstance(e, payee.Send) and SECRET in e.frame for e in meters.payee.take_events())
 
 
 def test_a_lock_without_its_charge_gets_no_key():
@@ -150,7 +150,7 @@ def test_a_key_that_was_lost_on_its_way_is_told_again_also_after_a_restart():
     meters = Meters().connect()
     meters.server_disk = replace(meters.server_disk, preimage=SECRET)
     meters.payee.charge(2, meters.now, SECRET)
-    for frame in [e.frame for e in meters.payee.events() if isinstance(e, payee.Send)]:
+    for frame in [e.frame for e in meters.payee.take_events() if isinstance(e, payee.Send)]:
         meters.payer.receive(frame, meters.now)
     while meters._client_events():
         pass

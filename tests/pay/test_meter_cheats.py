@@ -28,8 +28,8 @@ from .meters import CHANNEL, KEY, PRICES, SECRET, Meters, StoredMeters, flaw_of,
         (voucher(2, 3, 5 * MIB), Flaw.SHRUNK),
         (voucher(2, 4, 5 * MIB - 1), Flaw.SHRUNK),
         (voucher(2, 4, 5 * MIB, amount=1), Flaw.SHRUNK),
-        (voucher(2, 5, 6 * MIB, amount=PRICES.of(Usage(5, 6 * MIB)) - 1), Flaw.UNDERPAID),
-        (voucher(2, 5, 6 * MIB, amount=PRICES.of(Usage(5, 6 * MIB)) + 1), Flaw.OVERPRICED),
+        (voucher(2, 5, 6 * MIB, amount=PRICES.cost_of(Usage(5, 6 * MIB)) - 1), Flaw.UNDERPAID),
+        (voucher(2, 5, 6 * MIB, amount=PRICES.cost_of(Usage(5, 6 * MIB)) + 1), Flaw.OVERPRICED),
         (voucher(2, 2_000_000, 5 * MIB), Flaw.OVERDRAWN),
         (voucher(2, 5, 5 * MIB, not_after_ms=9_999), Flaw.SHORT_LIVED),
         (voucher(2, 5, 5 * MIB, hash_lock=lock_of(SECRET)), Flaw.WRONG_LOCK),
@@ -37,28 +37,28 @@ from .meters import CHANNEL, KEY, PRICES, SECRET, Meters, StoredMeters, flaw_of,
 )
 def test_a_bad_voucher_is_refused_and_changes_nothing(paid, bad, flaw):
     paid.payee.least_end_ms = 10_000
-    before = (paid.payee.newest, paid.payee.paid, paid.payee.allowance())
-    paid.payee.events()
+    before = (paid.payee.newest, paid.payee.paid, paid.payee.send_limit())
+    paid.payee.take_events()
     if flaw is None:  # older than what we have: worth nothing, and no crime
         paid.payee.receive(build(said(KEY.sign(bad), 0)), paid.now)
     else:
         assert flaw_of(paid, KEY.sign(bad)) is flaw
-    assert paid.payee.events() == []
-    assert (paid.payee.newest, paid.payee.paid, paid.payee.allowance()) == before
+    assert paid.payee.take_events() == []
+    assert (paid.payee.newest, paid.payee.paid, paid.payee.send_limit()) == before
     good = KEY.sign(voucher(2, 5, 6 * MIB, not_after_ms=10_000))
     paid.payee.receive(build(said(good, 0)), paid.now)
-    assert paid.payee.events() == [payee.CheckWanted(good, 0)]
+    assert paid.payee.take_events() == [payee.CheckWanted(good, 0)]
 
 
 def test_nothing_counts_before_it_is_stored(paid):
     signed = KEY.sign(voucher(2, 5, 6 * MIB))
-    before = paid.payee.allowance()
+    before = paid.payee.send_limit()
     paid.payee.receive(build(said(signed, 0)), paid.now)
     assert paid.payee.paid == Usage(4, 5 * MIB)
-    assert paid.payee.allowance() == before
-    paid.payee.stored(signed, 0, paid.now)
+    assert paid.payee.send_limit() == before
+    paid.payee.voucher_stored(signed, 0, paid.now)
     assert paid.payee.paid == Usage(5, 6 * MIB)
-    assert paid.payee.allowance() > before
+    assert paid.payee.send_limit() > before
 
 
 def test_the_more_moves_while_a_voucher_is_checked_the_sooner_the_next_is_heard():
@@ -71,7 +71,7 @@ def test_the_more_moves_while_a_voucher_is_checked_the_sooner_the_next_is_heard(
         signed = KEY.sign(voucher(sequence, 0, used * MIB))
         server.receive(build(said(signed, 0)), 0.0)
         server.count(0, (used + meanwhile) * MIB, 0, 0.0)
-        server.stored(signed, 0, 0.0)
+        server.voucher_stored(signed, 0, 0.0)
         return (server.patience + meanwhile * MIB) // MIB
 
     assert check(1, 10, 2) == 48  # a quarter of the exposure is left for it
@@ -87,21 +87,21 @@ def test_what_a_watcher_has_claimed_is_confirmed_by_its_sum():
     floor = payee.Floor(2, signed.voucher.amount)
     server = payee.Payee(PayeeLane(CHANNEL, 0, floor=floor), PRICES, 10**12)
     server.receive(build(said(signed, 0)), 0.0)
-    assert server.events() == [payee.Send(build(messages.Stored(2)))]
+    assert server.take_events() == [payee.Send(build(messages.Stored(2)))]
     server.receive(build(said(KEY.sign(voucher(1, 4, 5 * MIB)), 0)), 0.0)
-    assert server.events() == []
+    assert server.take_events() == []
 
 
 def test_replayed_reordered_and_repeated_vouchers(paid):
     second, third = (KEY.sign(voucher(n, 4 + n, 6 * MIB)) for n in (2, 3))
     for signed in (third, second, third, second):
         paid.payee.receive(build(said(signed, 0)), paid.now)
-        for event in paid.payee.events():
+        for event in paid.payee.take_events():
             if isinstance(event, payee.CheckWanted):
-                paid.payee.stored(event.voucher, 0, paid.now)
+                paid.payee.voucher_stored(event.voucher, 0, paid.now)
     assert paid.payee.newest == third
     # Stored in the other order, as two threads might: the newest stays.
-    paid.payee.stored(second, 0, paid.now)
+    paid.payee.voucher_stored(second, 0, paid.now)
     assert paid.payee.newest == third
 
 
@@ -112,7 +112,7 @@ def test_nothing_slips_in_behind_a_voucher_that_is_being_checked(paid):
     assert flaw_of(paid, KEY.sign(voucher(3, 5, 8 * MIB))) is Flaw.SHRUNK
     assert flaw_of(paid, KEY.sign(voucher(2, 7, 8 * MIB))) is Flaw.EQUIVOCAL
     paid.payee.receive(build(said(first, 0)), paid.now)  # said again
-    assert [e for e in paid.payee.events() if isinstance(e, payee.CheckWanted)] == [
+    assert [e for e in paid.payee.take_events() if isinstance(e, payee.CheckWanted)] == [
         payee.CheckWanted(first, 0)
     ]
 
@@ -120,7 +120,7 @@ def test_nothing_slips_in_behind_a_voucher_that_is_being_checked(paid):
 def test_vouchers_below_what_the_chain_has_accepted_are_worth_nothing():
     """A server that has lost its store still knows by the chain what was claimed, and what can't be any more."""
     meters = Meters()
-    floor = payee.Floor(9, PRICES.of(Usage(10, MIB)), 10, MIB)
+    floor = payee.Floor(9, PRICES.cost_of(Usage(10, MIB)), 10, MIB)
     meters.server_disk = PayeeLane(meters.server_disk.channel, 0, floor=floor)
     meters.client_disk = PayerLane(
         meters.client_disk.channel, 0, KEY.sign(voucher(9, 10, MIB)), Usage(10, MIB)
@@ -128,22 +128,22 @@ def test_vouchers_below_what_the_chain_has_accepted_are_worth_nothing():
     meters.connect()
     assert meters.payee.paid == meters.payee.used == meters.payer.used == Usage(10, MIB)
     meters.pump()
-    assert meters.payer.deadline() == payer.NEVER  # it was told that its newest voucher counts
-    meters.payee.events()
+    assert meters.payer.next_deadline() == payer.NEVER  # it was told that its newest voucher counts
+    meters.payee.take_events()
     meters.payee.receive(build(said(KEY.sign(voucher(9, 90, MIB)), 0)), meters.now)
-    assert meters.payee.events() == []
+    assert meters.payee.take_events() == []
     assert flaw_of(meters, KEY.sign(voucher(10, 9, 2 * MIB))) is Flaw.SHRUNK
     assert meters.stream(4 * MIB) == 4 * MIB
     assert meters.end()
-    assert meters.paid == PRICES.of(Usage(10, 5 * MIB))
+    assert meters.paid == PRICES.cost_of(Usage(10, 5 * MIB))
 
 
 def test_what_somebody_else_claimed_is_the_floor_from_then_on(paid):
-    paid.payee.raise_floor(payee.Floor(5, PRICES.of(Usage(6, 7 * MIB)), 6, 7 * MIB), paid.now)
+    paid.payee.raise_floor(payee.Floor(5, PRICES.cost_of(Usage(6, 7 * MIB)), 6, 7 * MIB), paid.now)
     assert paid.payee.paid == Usage(6, 7 * MIB)
-    paid.payee.events()
+    paid.payee.take_events()
     paid.payee.receive(build(said(KEY.sign(voucher(5, 90, 9 * MIB)), 0)), paid.now)
-    assert paid.payee.events() == []
+    assert paid.payee.take_events() == []
 
 
 def test_a_forged_voucher_does_not_count(paid):
@@ -183,7 +183,7 @@ def test_a_server_cannot_make_a_client_pay_for_what_did_not_come():
         meters.payer.receive(build(messages.Due(1_000, 2**40)), meters.now)
         meters.pump()
     assert meters.payer.signed_usage == meters.arrived
-    assert meters.paid == PRICES.of(meters.arrived)
+    assert meters.paid == PRICES.cost_of(meters.arrived)
 
 
 def test_a_server_that_remembers_too_much_is_not_paid_for_it():
@@ -196,7 +196,7 @@ def test_a_server_that_remembers_too_much_is_not_paid_for_it():
     assert meters.payer.left == Usage(0, MIB // 2)
     assert meters.stream(MIB) == MIB
     assert meters.end()
-    assert meters.paid == PRICES.of(Usage(0, 2 * MIB))
+    assert meters.paid == PRICES.cost_of(Usage(0, 2 * MIB))
     meters.server_disk = replace(meters.server_disk, used=Usage(0, 3 * MIB))
     with pytest.raises(CountsDisputed, match="bytes more") as disputed:
         meters.connect()
@@ -212,11 +212,11 @@ def test_after_a_break_the_server_is_believed_a_little():
     meters.connect()
     believed = meters.payer.believed
     assert 0 < believed.bytes < MIB // 2
-    assert PRICES.of(believed) <= 750_000
+    assert PRICES.cost_of(believed) <= 750_000
     assert meters.payer.used == Usage(0, 3 * MIB + believed.bytes)
     assert meters.stream(MIB) == MIB  # the rest is the server's, which goes on
     assert meters.end()
-    assert meters.paid == PRICES.of(Usage(0, 4 * MIB + believed.bytes))
+    assert meters.paid == PRICES.cost_of(Usage(0, 4 * MIB + believed.bytes))
     meters.client_disk = replace(meters.client_disk, clean=False)
     meters.server_disk = replace(meters.server_disk, used=Usage(0, 12 * MIB))
     with pytest.raises(CountsDisputed) as disputed:
@@ -241,9 +241,9 @@ def test_a_server_that_breaks_off_again_and_again_is_believed_one_step_in_all(ar
             break
         meters.pass_time(6.0)
         meters.pump()
-        assert PRICES.of(meters.payer.believed) <= 750_000
-    assert meters.paid <= PRICES.of(Usage(0, arrives)) + 750_000
-    assert PRICES.of(meters.server_disk.used) > meters.paid
+        assert PRICES.cost_of(meters.payer.believed) <= 750_000
+    assert meters.paid <= PRICES.cost_of(Usage(0, arrives)) + 750_000
+    assert PRICES.cost_of(meters.server_disk.used) > meters.paid
     meters.close()
 
 
@@ -254,7 +254,7 @@ def test_who_is_killed_again_and_again_goes_on():
         meters.stream(MIB)
         meters.crash_client()
         meters.connect()
-        assert PRICES.of(meters.payer.believed) <= 750_000
+        assert PRICES.cost_of(meters.payer.believed) <= 750_000
     assert meters.stream(MIB) == MIB
     assert meters.most_unpaid.bytes <= max(MIB, meters.payee.paid.bytes // 2)
     assert meters.end()
@@ -280,7 +280,7 @@ def test_an_old_copy_of_the_store_never_signs_a_sequence_twice():
     meters.stream(2 * MIB)
     assert meters.end()
     assert meters.refused == []
-    assert meters.paid == PRICES.of(Usage(0, 4 * MIB))
+    assert meters.paid == PRICES.cost_of(Usage(0, 4 * MIB))
 
 
 def test_two_vouchers_of_one_sequence_end_it():
@@ -298,7 +298,7 @@ def test_a_server_that_lost_vouchers_gets_them_again():
     meters.server_disk = PayeeLane(meters.server_disk.channel, 0)
     meters.connect()
     assert meters.server_disk.newest == meters.client_disk.newest
-    assert meters.paid == PRICES.of(Usage(0, 2 * MIB))
+    assert meters.paid == PRICES.cost_of(Usage(0, 2 * MIB))
 
 
 def test_a_server_confirms_no_voucher_that_was_not_signed():

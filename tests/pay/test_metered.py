@@ -19,7 +19,7 @@ class Driver(ServerMeter):
     async def paid_up(self):
         self.done.append("paid")
 
-    async def settled(self):
+    async def wait_settled(self):
         self.done.append("written")
 
 
@@ -55,7 +55,7 @@ def test_a_request_that_waits_to_be_paid_is_for_whoever_asks_next():
 
     async def scenario():
         connection, paid = Served([]), asyncio.Event()
-        connection.meter.serving = paid.wait
+        connection.meter.wait_until_paid = paid.wait
         first, second, third = (SimpleNamespace(id=each) for each in (1, 5, 9))
         woken = []
         waiters = SimpleNamespace(wake=woken.append)

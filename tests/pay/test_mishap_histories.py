@@ -82,7 +82,7 @@ class Mishaps(History):
             if self.rng.random() < 0.5:
                 self._copy(side, store)
 
-    def _opened(self, side):
+    def _open_client(self, side):
         """A store at the place of one that was restored: a copy of the copy, which may be restored once more."""
         path = self.rng.choice(self.copies[side])
         again = self.market.tmp_path / f"{side}-restored-{self.restored[side]}.sqlite"
@@ -95,20 +95,20 @@ class Mishaps(History):
         """The server ends as if it were killed, and starts again, maybe with a copy of its store."""
         (before,) = self.servings
         await before.close(claim=False)
-        store = self._opened("server") if restore else before.store
+        store = self._open_client("server") if restore else before.store
         self.log.append("the server starts anew")
         self.servings = [await self.market.serve(give, store=store, **self.options)]
 
-    def remember(self):
+    def save(self):
         """What was vouched for, by the client's stores: one that is restored forgets it."""
         store = self.buyer["store"]
-        for each in store.bought():
-            for _, lane in store.lanes(each.channel):
+        for each in store.bought_channels():
+            for _, lane in store.payer_lanes(each.channel):
                 self.lanes.add((each.channel, lane.lane))
                 if lane.newest is not None:
                     key = each.channel, lane.lane
                     self.vouched[key] = max(self.vouched.get(key, 0), lane.newest.voucher.amount)
-        for sold in self.servings[0].store.sold():
+        for sold in self.servings[0].store.sold_lanes():
             key = sold.channel, sold.lane
             self.lanes.add(key)
             self.received[key] = max(self.received.get(key, 0), sold.newest.voucher.amount)
@@ -147,7 +147,7 @@ class Mishaps(History):
             if interrupted:
                 for _ in range(self.rng.randint(0, 400)):
                     await asyncio.sleep(0)
-                self.remember()
+                self.save()
                 try:
                     await self.start_anew(restore)
                 except DtpError as fault:  # by what its node or its disk says
@@ -156,9 +156,9 @@ class Mishaps(History):
             await self.serve_on()
         self.appease()
         await self._up()
-        self.remember()
+        self.save()
         if self.copies["client"] and self.rng.random() < 0.4:
-            self.buyer["store"] = self._opened("client")
+            self.buyer["store"] = self._open_client("client")
         self.market.chain.advance(WAIT_MS)
         try:
             await self.use(True)
@@ -167,7 +167,7 @@ class Mishaps(History):
         ) as fault:  # what was under way when it broke off, or what a restored store forgot
             self.log.append(repr(fault))
             self.disputed = True
-        self.remember()
+        self.save()
         self.note_copies()
 
     async def _up(self):
@@ -185,7 +185,7 @@ class Mishaps(History):
     async def serve_on(self):
         """What a server does beside its connections."""
         (serving,) = self.servings
-        for work in (serving._heart.beat, serving.cashier.look) if not serving._closed else ():
+        for work in (serving._heart.send_heartbeat, serving.cashier.poll) if not serving._closed else ():
             try:
                 await work()
             except DtpError as fault:
@@ -196,7 +196,7 @@ class Mishaps(History):
         await self.servings[0].close()
         chain, store = self.buyer["network"], self.buyer["store"]
         found = await find_channels(chain, store)
-        known = {each.channel for each in store.bought()} | {each.id for each in found.keyless}
+        known = {each.channel for each in store.bought_channels()} | {each.id for each in found.keyless}
         self.log.append(f"{len(known)} channels, {len(found.keyless)} of which no store knows")
         for _ in range(2):
             for each in (await read_channels(chain, known)).values():
@@ -220,9 +220,9 @@ async def play_history(sessions, nodes, rng, patch):
             await history.round()
         with contextlib.suppress(*([CountsDisputed] if history.disputed else [])):
             await history.use(False)
-        await history.servings[0].cashier.look()
+        await history.servings[0].cashier.poll()
         check_all_work()
-        history.remember()
+        history.save()
         await history.end()
     finally:
         print(*history.log, sep="\n")
@@ -232,7 +232,7 @@ async def play_history(sessions, nodes, rng, patch):
     assert gained == spent  # nothing is lost on the way, and nothing is locked up any more
     vouched = sum(history.vouched.values())
     believed = len(history.lanes) * STEP_AMOUNT * (1 + history.restored["client"])
-    assert gained <= vouched <= PRICES.of(history.moved) + believed
+    assert gained <= vouched <= PRICES.cost_of(history.moved) + believed
     if not history.restored["server"]:  # else it lost what its backup lacked
         received = sum(history.received.values())
         assert received - gained <= len(history.lanes) * CHEAP.gas_in(SUI_COIN, 1).alone

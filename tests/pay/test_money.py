@@ -160,7 +160,7 @@ class Money(RuleBasedStateMachine):
         return data.draw(st.sampled_from(there)) if there else (None, None)
 
     def sold(self, line):
-        return sum(self.store.vouched(line.id).values())
+        return sum(self.store.vouched_sums(line.id).values())
 
     # ---- opening, more money, more lanes
 
@@ -172,7 +172,7 @@ class Money(RuleBasedStateMachine):
     def open_one(self, service, deposit):
         key, number = LaneKey.generate(), service_number(service)
         revision = self.world.host.services[number].terms.revision
-        self.run(self.world.heart.beat())  # the clock may have gone far since the last one
+        self.run(self.world.heart.send_heartbeat())  # the clock may have gone far since the last one
         id, _ = self.run(
             open_channel(self.world.client, self.world.host, number, revision, deposit, key.public)
         )
@@ -189,7 +189,9 @@ class Money(RuleBasedStateMachine):
         def store(signed, charge):
             """As the ledger and the journal do: within the deposit, good, newer, and on the disk first."""
             channel = self.chain_of(line)
-            within = affordable(channel, number, self.store.vouched(line.id)) if channel is not None else -1
+            within = (
+                affordable(channel, number, self.store.vouched_sums(line.id)) if channel is not None else -1
+            )
             good = signed.voucher.amount <= within and signed.is_by(meters.key.public)
             if good and self.store.received_all([(signed, meters.payee.used)])[0]:
                 genuine(signed, charge)
@@ -203,7 +205,7 @@ class Money(RuleBasedStateMachine):
         if channel is None or channel.state != State.OPEN or line.agreed is not None:
             return
         meters.deposit = channel.deposited // LANES  # each lane has a part of its own to spend
-        meters.affordable = affordable(channel, meters.lane, self.store.vouched(line.id))
+        meters.affordable = affordable(channel, meters.lane, self.store.vouched_sums(line.id))
         meters.connect()
 
     @rule(data=st.data(), amount=st.sampled_from([1000, 9_000_000]))
@@ -217,9 +219,9 @@ class Money(RuleBasedStateMachine):
             if meters.payer is not None:
                 meters.deposit = channel.deposited // LANES
                 meters.payee.set_affordable(
-                    affordable(channel, meters.lane, self.store.vouched(line.id)), meters.now
+                    affordable(channel, meters.lane, self.store.vouched_sums(line.id)), meters.now
                 )
-                meters.payer.funded(meters.deposit, meters.now)
+                meters.payer.update_funds(meters.deposit, meters.now)
 
     @rule(data=st.data())
     def add_lane(self, data):
@@ -286,7 +288,7 @@ class Money(RuleBasedStateMachine):
         async def work():
             journal = Journal(self.store)
             cashier = Cashier(chain, journal, self.world.localnet.now_ms, policy=GREEDY)
-            await cashier.look(closing=closing)
+            await cashier.poll(closing=closing)
             await journal.close()
 
         self.run(work())
@@ -306,7 +308,7 @@ class Money(RuleBasedStateMachine):
         if not known.sequence:
             return
         usage = Usage(known.requests, known.bytes)
-        old = module.Voucher(line.id, lane, known.sequence, PRICES.of(usage), *usage)
+        old = module.Voucher(line.id, lane, known.sequence, PRICES.cost_of(usage), *usage)
         signed = line.keys[lane].sign(old)
         program = Program()
         module.claim_for(program, signed.voucher, signed.signature, b"")
@@ -322,7 +324,7 @@ class Money(RuleBasedStateMachine):
             if meters.payer is not None:
                 meters.end()
         total = max(channel.claimed, self.sold(line))
-        end = self.store.agree(line.id, total, 2**63 - 1, self.world.server.chain_id)
+        end = self.store.save_agreement(line.id, total, 2**63 - 1, self.world.server.chain_id)
         line.agreed = end.total
         statement = agreement_bytes(Agreement(line.id, end.total, end.not_after_ms))
         key = self.world.server_key
@@ -382,7 +384,7 @@ class Money(RuleBasedStateMachine):
             parts = channel.claimed + channel.credited + channel.refunded
             assert channel.deposited == parts + channel.balance + channel.client_credit
             served = [m.served for m in line.meters]
-            assert channel.claimed + channel.owed <= sum(map(PRICES.of, served))  # never paid beyond use
+            assert channel.claimed + channel.owed <= sum(map(PRICES.cost_of, served))  # never paid beyond use
         assert self.run(self.world.coins()) + held == self.at_first
 
     @invariant()

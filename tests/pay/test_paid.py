@@ -56,7 +56,7 @@ async def fetch(connection, size):
 
 def cost_of(*sizes):
     """What `fetch` of these sizes costs: the requests are streams, and their own bytes count, too."""
-    return PRICES.of(Usage(len(sizes), sum(size + len(b"%d\n" % size) for size in sizes)))
+    return PRICES.cost_of(Usage(len(sizes), sum(size + len(b"%d\n" % size) for size in sizes)))
 
 
 def test_a_stream_is_paid_and_everything_is_closed_in_two_transactions(market):
@@ -75,14 +75,14 @@ def test_a_stream_is_paid_and_everything_is_closed_in_two_transactions(market):
         # Closed by agreement, and deleted: the server's balance has risen without a transaction of its own.
         assert await market.channels(buyer) == [None]
         assert await market.balance(market.server_wallet.address) - before == cost_of(5 * MIB)
-        (bought,) = buyer["store"].bought()
+        (bought,) = buyer["store"].bought_channels()
         assert bought.state == "closed"
         # Its cashier finds nothing to do; when nobody can use the agreement any more, what the server holds is over.
-        assert await market.serving.cashier.look() == []
+        assert await market.serving.cashier.poll() == []
         if market.chain.localnet is not None:
             market.chain.advance(AGREEMENT_MS + 2 * MINUTE)
-            assert await market.serving.cashier.look() == []
-            assert market.serving.store.sold() == []
+            assert await market.serving.cashier.poll() == []
+            assert market.serving.store.sold_lanes() == []
 
     market(scenario)
 
@@ -128,7 +128,7 @@ def test_uploads_are_paid_too(market):
                 await stream.drain()
             stream.write_eof()
             assert await stream.read() == b"6553600"
-        assert connection.paid == PRICES.of(Usage(1, 6_553_600 + 7))
+        assert connection.paid == PRICES.cost_of(Usage(1, 6_553_600 + 7))
 
     market(scenario)
 
@@ -178,7 +178,7 @@ def test_connections_at_the_same_time_have_lanes_of_one_channel(market):
             assert sizes == [3 * MIB, 2 * MIB]
         (channel,) = await market.channels(buyer)
         assert len(channel.lanes) == 2
-        vouched = market.serving.store.vouched(channel.id)
+        vouched = market.serving.store.vouched_sums(channel.id)
         assert vouched == {0: cost_of(3 * MIB), 1: cost_of(2 * MIB)}
         # Both are claimed at once, when the server ends.
         await market.serving.close()
@@ -192,12 +192,12 @@ def test_a_lane_is_locked_among_processes(tmp_path):
     path = str(tmp_path / "pay.sqlite")
     first, second = LaneLock(path, "0x" + "ab" * 32, 0), LaneLock(path, "0x" + "ab" * 32, 0)
     other = LaneLock(path, "0x" + "ab" * 32, 1)
-    assert first.take()
-    assert not second.take()
-    assert other.take()
+    assert first.try_acquire()
+    assert not second.try_acquire()
+    assert other.try_acquire()
     first.release()
     first.release()
-    assert second.take()
+    assert second.try_acquire()
     second.release()
     other.release()
     assert list(tmp_path.iterdir()) == []
@@ -209,11 +209,11 @@ def test_a_channel_that_is_gone_is_not_asked_for_again(market):
         buyer = await market.buyer()
         async with market.connect(buyer) as connection:
             await fetch(connection, 10)
-        (bought,) = buyer["store"].bought()
+        (bought,) = buyer["store"].bought_channels()
         buyer["store"].set_state(bought.channel, "open")  # as if the answer had been lost
         async with market.connect(buyer) as connection:
             await fetch(connection, 10)
-        assert [each.state for each in buyer["store"].bought()] == ["refused", "closed"]
+        assert [each.state for each in buyer["store"].bought_channels()] == ["refused", "closed"]
 
     market(scenario)
 
@@ -311,7 +311,7 @@ def test_what_costs_too_much_is_not_begun(market):
             await market.connect(buyer, most_per_request=999)
         with pytest.raises(BudgetSpent, match=r"at least 0\.000001"):
             await market.connect(buyer, budget=999)
-        assert buyer["store"].bought() == []
+        assert buyer["store"].bought_channels() == []
 
     market(scenario)
 
@@ -441,7 +441,9 @@ def test_an_answer_is_sold_for_its_key(market):
             with pytest.raises(PriceTooHigh):
                 await connection.buy(stream, most=6999)
         assert connection.usage.requests == 4 + 3 * 7
-        assert market.serving.store.sold_lane(buyer["store"].bought()[0].channel, 0).newest is not None
+        assert (
+            market.serving.store.sold_lane(buyer["store"].bought_channels()[0].channel, 0).newest is not None
+        )
 
     market(scenario)
 
@@ -471,7 +473,7 @@ def test_who_buys_no_more_keeps_nobody_from_charging(market):
                     buying = asyncio.ensure_future(connection.buy(stream))
                     await reached.wait()
                     while asked and not connection.meter._offers:
-                        await connection.meter.changed()
+                        await connection.meter.wait_changed()
                     buying.cancel()
                     await asyncio.wait([buying])
                 assert await connection.buy(await connection.open_stream()) == bytes(100_000)
@@ -562,7 +564,7 @@ def test_a_subscriber_uses_its_quota_over_all_connections_and_renews(market):
         if market.chain.localnet is None:
             return
         market.chain.advance(600_000)  # the next period begins
-        await market.serving._heart.beat()
+        await market.serving._heart.send_heartbeat()
         await market.serving.firewall.refresh()
         async with market.connect(buyer, budget=0) as connection:
             assert await fetch(connection, MIB) == MIB
@@ -578,7 +580,7 @@ def test_a_pass_that_is_over_ends_its_connections_and_opens_none(market):
         connection = await market.connect(buyer, budget=0)
         assert await fetch(connection, MIB) == MIB
         market.chain.advance(600_001)
-        await market.serving.ledger.recheck(await market.serving.firewall.refresh())
+        await market.serving.ledger.check_open_channels(await market.serving.firewall.refresh())
         with pytest.raises(ConnectionClosed) as closed:
             await fetch(connection, 10)
         assert closed.value.close_code == CloseCode.PAYMENT
@@ -625,7 +627,7 @@ def test_terms_of_an_open_channel_stay_when_the_price_changes(market):
         assert connection.paid == cost_of(MIB, MIB)
         async with market.connect(buyer) as connection:
             await fetch(connection, MIB)
-        assert connection.paid == Prices(5000, 9_000_000).of(Usage(1, MIB + len(b"1048576\n")))
+        assert connection.paid == Prices(5000, 9_000_000).cost_of(Usage(1, MIB + len(b"1048576\n")))
 
     market(scenario)
 
@@ -640,7 +642,7 @@ def test_exposure_is_the_servers_choice(market):
         ahead = Spending(ahead_bytes=MIB, ahead_requests=2)
         async with market.connect(buyer, spending=ahead) as connection:
             assert await fetch(connection, 4 * MIB) == 4 * MIB
-        assert cost_of(4 * MIB) <= connection.paid <= cost_of(4 * MIB) + PRICES.of(Usage(2, MIB))
+        assert cost_of(4 * MIB) <= connection.paid <= cost_of(4 * MIB) + PRICES.cost_of(Usage(2, MIB))
 
     market(scenario)
 
@@ -650,12 +652,12 @@ def test_a_second_process_of_one_endpoint_takes_over_and_the_first_is_told(marke
         first = await market.serve(give)
         owned, identity = first._owned, market.server_wallet
         heart = Heart(first.chain, owned, identity.public_key, b"tcp://127.0.0.1:1")
-        waiting = asyncio.ensure_future(first.replaced())
-        await first._heart.beat()
+        waiting = asyncio.ensure_future(first.wait_replaced())
+        await first._heart.send_heartbeat()
         assert not waiting.done()
         await heart.start()  # the second one
         await heart.stop()
-        await first._heart.look()
+        await first._heart.poll()
         async with asyncio.timeout(60):
             replaced = await waiting
         assert replaced.code == "replaced"
@@ -688,8 +690,8 @@ def test_a_server_whose_endpoint_was_removed_is_told(market):
         program = Program()
         host_module.withdraw(program, owned.host.beacon, owned.operator, market.server_wallet.public_key)
         await serving.chain.execute(program)
-        await serving._heart.beat()
-        assert "has removed this endpoint" in str(await serving.replaced())
+        await serving._heart.send_heartbeat()
+        assert "has removed this endpoint" in str(await serving.wait_replaced())
 
     market(scenario)
 
@@ -768,10 +770,10 @@ def test_who_was_silent_for_long_looks_before_it_is_alive_again(market):
         heart, owned = serving._heart, serving._owned
         waiting = asyncio.ensure_future(serving.replaced())
         market.chain.advance(host_module.HEARTBEAT_MS + 1000)
-        await heart.beat()  # nobody else was there
+        await heart.send_heartbeat()  # nobody else was there
         market.chain.advance(host_module.HEARTBEAT_MS + 1000)
         await announce(market, serving.chain, owned, host_module.Role.ACTIVE)
-        await heart.beat()
+        await heart.send_heartbeat()
         async with asyncio.timeout(60):
             assert "nobody could reach this endpoint" in str(await waiting)
 
@@ -789,9 +791,9 @@ def test_a_dead_endpoint_with_another_store_keeps_nobody_out_for_long(market, mo
             await market.serve(give, host=first.host)
         await listener.close()
         second = await market.serve(give, host=first.host)
-        fresh = (await second.chain.read(host_module.SCHEMA, host_module.Beacon, owned.host.beacon)).fresh(
-            market.chain.now_ms()
-        )
+        fresh = (
+            await second.chain.read(host_module.SCHEMA, host_module.Beacon, owned.host.beacon)
+        ).live_endpoints(market.chain.now_ms())
         assert [each.key for each in fresh] == [market.server_wallet.public_key]
 
     market(scenario)
@@ -809,7 +811,7 @@ def test_nothing_is_deposited_for_a_server_that_answers_nobody(market):
         with pytest.raises(dtp.CarrierError):
             async with market.connect(buyer):
                 pytest.fail("nobody is there")
-        assert buyer["store"].bought() == []
+        assert buyer["store"].bought_channels() == []
         assert await market.balance(account) == before
 
     market(scenario)
@@ -856,18 +858,18 @@ def test_a_channel_is_served_by_one_process_at_a_time(market):
         buyer = await market.buyer()
         async with market.connect(buyer, keep=True) as connection:
             assert await fetch(connection, 1000) == 1000
-        (bought,) = buyer["store"].bought()
+        (bought,) = buyer["store"].bought_channels()
         await served[0].wait_closed()
-        await served[0].meter.settled()  # from then on the channel isn't held
+        await served[0].meter.wait_settled()  # from then on the channel isn't held
         other = Holds(serving.store.path)  # as a second process with the same store would
-        assert other.take(bought.channel)
+        assert other.hold_channel(bought.channel)
         with pytest.raises(ConnectionRefused, match="another process"):
             async with market.connect(buyer, keep=True) as connection:
                 await fetch(connection, 1000)
         other.close()
         async with market.connect(buyer) as connection:
             assert await fetch(connection, 1000) == 1000
-        assert [each.channel for each in buyer["store"].bought()] == [bought.channel]
+        assert [each.channel for each in buyer["store"].bought_channels()] == [bought.channel]
 
     market(scenario)
 

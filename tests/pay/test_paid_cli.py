@@ -49,26 +49,28 @@ def test_terms_that_serve_is_not_told_stay():
     """Each start set the least deposit, the cap, times, coin, bearer and credit back to what is usual."""
     known = Terms(1, 2, 3, 4, Bearer.CLIENT, 5, 6_000_000, 7_000_000, canonical_type("0x2::other::COIN"), 8)
     same = replace(known, revision=0)
-    assert sale(price_mib="9").terms(known, 1000) == replace(same, price_mib=9)
-    assert sale(price_mib="2", pipe=True).terms(known, 1000) == same
-    assert sale(plans=("0x1",), credit="6").terms(known, 1000) == replace(same, credit=6)
-    assert sale(plans=("0x1",)).terms(known, 1000) is None
-    assert sale(plans=("0x1",), min_deposit="6").terms(None, 1000) is None  # it would be free, and for all
+    assert sale(price_mib="9").terms_for(known, 1000) == replace(same, price_mib=9)
+    assert sale(price_mib="2", pipe=True).terms_for(known, 1000) == same
+    assert sale(plans=("0x1",), credit="6").terms_for(known, 1000) == replace(same, credit=6)
+    assert sale(plans=("0x1",)).terms_for(known, 1000) is None
+    assert (
+        sale(plans=("0x1",), min_deposit="6").terms_for(None, 1000) is None
+    )  # it would be free, and for all
     with pytest.raises(ProgramError, match="smallest unit"):
-        sale(price_mib="1SUI").terms(known, 1000)
+        sale(price_mib="1SUI").terms_for(known, 1000)
     # New ones begin with what is usual, and a bearer with a credit.
-    assert sale(price_mib="9").terms(None, 1000) == Terms(price_mib=9)
+    assert sale(price_mib="9").terms_for(None, 1000) == Terms(price_mib=9)
     bears = Terms(price_mib=9, bearer=Bearer.CLIENT, credit=frame_credit(1000))
-    assert sale(price_mib="9", pipe=True).terms(None, 1000) == bears
+    assert sale(price_mib="9", pipe=True).terms_for(None, 1000) == bears
     # Whoever pays for what goes through the chain is never changed unasked, nor taken for granted.
     split = replace(known, bearer=Bearer.SPLIT, credit=0)
     with pytest.raises(ConfigError, match="--bearer client"):
-        sale(price_mib="2", pipe=True).terms(split, 1000)
-    assert sale(price_mib="2", pipe=True, bearer="split").terms(split, 1000) == replace(split, revision=0)
-    found = sale(price_mib="2", bearer="server").terms(split, 1000)
+        sale(price_mib="2", pipe=True).terms_for(split, 1000)
+    assert sale(price_mib="2", pipe=True, bearer="split").terms_for(split, 1000) == replace(split, revision=0)
+    found = sale(price_mib="2", bearer="server").terms_for(split, 1000)
     assert (found.bearer, found.credit) == (Bearer.SERVER, frame_credit(1000))
     with pytest.raises(ConfigError, match="--credit"):
-        sale(price_mib="2", credit="5").terms(split, 1000)
+        sale(price_mib="2", credit="5").terms_for(split, 1000)
 
 
 @pytest.mark.slow
@@ -97,7 +99,7 @@ def test_a_file_is_sold_and_the_channel_kept_listed_and_closed(net, homes):
         events = client.run("recv", f"{address}/big.iso", "--budget", "0.5SUI", "--keep-channel")
         assert (client.folder / "big.iso").read_bytes() == data
         paid = next(each for each in events if each["event"] == "paid")
-        assert paid["amount"] == PRICES.of(Usage(paid["requests"], paid["bytes"])) >= 570_000
+        assert paid["amount"] == PRICES.cost_of(Usage(paid["requests"], paid["bytes"])) >= 570_000
         (channel,) = client.run("channel", "list")[0]["channels"]
         assert (channel["role"], channel["state"], channel["vouched"]) == ("pays", "open", paid["amount"])
         (shown,) = client.run("channel", "show", channel["channel"])
@@ -205,7 +207,7 @@ def test_sums_of_channels_are_in_their_coin(capsys):
     """And so what the chain did is said."""
     coin = canonical_type("0x2::other::COIN")
     held = channel(terms=replace(TERMS, coin=coin), balance=9000, deposited=12_000, claimed=3000)
-    stores = SimpleNamespace(sold=SimpleNamespace(sold=lambda _: [sold(1, 5)]))
+    stores = SimpleNamespace(sold=SimpleNamespace(sold_lanes=lambda _: [sold(1, 5)]))
     record = channel_records.summary_of(stores, held.id, held, "is paid")
     assert channel_records.line_of(record).endswith(
         f"is paid, open: vouched 5,000 of {coin}, claimed 3,000 of {coin}, holds 9,000 of {coin}"
@@ -262,7 +264,7 @@ def test_cat_pays_too(homes):
         assert (done.returncode, done.stdout) == (0, b"hello"), done.stderr.decode()
         assert b"paid " in done.stderr
     served = next(each for each in said if each["event"] == "served")
-    assert served["vouched"] == PRICES.of(Usage(1, 10))
+    assert served["vouched"] == PRICES.cost_of(Usage(1, 10))
 
 
 def test_a_site_speaks_http_on_the_same_service(homes):

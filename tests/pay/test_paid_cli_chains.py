@@ -21,7 +21,7 @@ def keep(home, chain, opened_ms, channel=CHANNEL):
 
 def state(home):
     with Store(home.folder / "data" / "pay.sqlite") as store:
-        (kept,) = store.bought()
+        (kept,) = store.bought_channels()
         return kept.state
 
 
@@ -70,4 +70,4 @@ def test_no_copy_is_made_of_vouchers_that_are_not_there(homes):
     (client.folder / "data" / "pay.sqlite").unlink()
     assert client.run("channel", "backup", str(copy), code=3) == []
     with Store(copy) as store:
-        assert [each.channel for each in store.bought()] == [CHANNEL]
+        assert [each.channel for each in store.bought_channels()] == [CHANNEL]

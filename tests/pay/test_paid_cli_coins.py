@@ -81,7 +81,7 @@ def test_a_service_is_sold_in_another_coin(net, homes, gold):
         events = client.run(*buy, "--keep-channel")
         (paid,) = [each for each in events if each["event"] == "paid"]
         assert (client.folder / "a.bin").read_bytes() == (folder / "a.bin").read_bytes()
-        price = Prices(REQUEST_PRICE, MIB_PRICE).of(Usage(paid["requests"], paid["bytes"]))
+        price = Prices(REQUEST_PRICE, MIB_PRICE).cost_of(Usage(paid["requests"], paid["bytes"]))
         assert paid["amount"] == price > SIZE * MIB_PRICE // 2**20
         assert balance(net, client, coin) == POCKET - 10_000_000
         (channel,) = client.run("channel", "list")[0]["channels"]

@@ -105,7 +105,7 @@ def test_a_budget_is_that_of_all_connections_of_a_run(homes):
     assert 199_000_000 - 2 * Exposure().most_bytes < sum(bills) <= 200_000_000
     # The second went on with the first one's channel: another would have had a deposit of its own.
     with Store(client.folder / "data" / "pay.sqlite") as store:
-        assert len(store.bought()) == 1
+        assert len(store.bought_channels()) == 1
 
 
 @pytest.mark.slow

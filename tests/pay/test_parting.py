@@ -40,16 +40,16 @@ def test_what_was_agreed_on_before_the_client_died_is_given_again(market, later)
     async def scenario(market):
         await market.serve(give)
         buyer, connection, _ = await paid_channel(market)
-        agreed = await connection.meter.agreement()
+        agreed = await connection.meter.request_agreement()
         await vanish(connection)
         market.chain.advance(later)
-        await market.serving._heart.beat()
+        await market.serving._heart.send_heartbeat()
         await market.serving.firewall.refresh()
         async with market.connect(buyer) as another:
             assert await market.channels(buyer) == [None, another.meter.deal.channel]
             assert await fetch(another, 1000) == 1000
         assert await market.channels(buyer) == [None, None]
-        moved = [buyer["store"].deposited(each.channel) for each in buyer["store"].bought()]
+        moved = [buyer["store"].deposited_sum(each.channel) for each in buyer["store"].bought_channels()]
         assert moved == [agreed.total, cost_of(1000)]
         assert agreed.total == cost_of(3 * MIB)
 
@@ -60,7 +60,7 @@ def test_what_was_agreed_on_is_given_again_by_a_server_that_started_anew(market)
     async def scenario(market):
         await market.serve(give)
         buyer, connection, channel = await paid_channel(market)
-        await connection.meter.agreement()
+        await connection.meter.request_agreement()
         await vanish(connection)
         store = market.serving.store
         await market.serving.close(claim=False)

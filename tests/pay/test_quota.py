@@ -64,7 +64,7 @@ class Meter:
     def _abort(self, code, reason, *, detail):
         self.ended = reason
 
-    def turn(self):
+    def process_turn(self):
         self.turns += 1
 
     def spawn(self, work):
@@ -87,7 +87,7 @@ class Sale:
 
     def start_anew(self):
         """Forget what isn't in the store."""
-        proofs = SimpleNamespace(know=self._know, allow=self._allow)
+        proofs = SimpleNamespace(load_plan=self._know, allow=self._allow)
         rules = SimpleNamespace(rules=self.rules)
         self.quotas = Quotas(self._chain, self.journal, rules, proofs, part=self._part)
 
@@ -115,7 +115,7 @@ class Sale:
     def use(self, meter, requests, size=0):
         more = Usage(requests, size)
         meter.payee.used = meter.payee.used.plus(*more)
-        self.quotas.used(meter, more)
+        self.quotas.add_usage(meter, more)
 
 
 @contextmanager
@@ -151,10 +151,10 @@ def test_a_connection_that_comes_while_the_last_one_leaves():
     async def scenario(sale):
         first = await sale.enter()
         sale.use(first, 10)
-        await sale.quotas.know(sale.held)  # the second one's ticket is checked ...
+        await sale.quotas.load_plan(sale.held)  # the second one's ticket is checked ...
         await sale.quotas.leave(first)
         assert (await sale.enter()).left == (990, None)  # ... and it begins when nobody else is left
-        await sale.quotas.know(sale.held)
+        await sale.quotas.load_plan(sale.held)
         assert len(sale.quotas._running) == 1
 
     play(scenario)
@@ -238,7 +238,7 @@ def test_what_an_endpoint_gives_back_another_one_leases():
         assert await other.quotas.used_up(other.held)
         await sale.quotas.leave(meter)
         assert sale.journal.store.pass_used(PASS, period) == Usage(985, 0)
-        await other.quotas.look()
+        await other.quotas.poll()
         assert late.left == (15, None)
 
     play(scenario)
@@ -265,7 +265,7 @@ def test_what_other_servers_of_the_host_have_served_counts():
         meter, other = await sale.enter(), await sale.enter()
         sale.use(meter, 100)
         assert meter.left == (400, None) or other.left == (300, None)
-        await sale.quotas.look()
+        await sale.quotas.poll()
         assert meter.left == other.left == (300, None)
 
     play(scenario)
@@ -277,7 +277,7 @@ def test_what_is_used_while_a_period_ends_counts_in_the_next():
         sale.use(meter, 500)
         sale.now_ms += HOUR
         sale.journal.free.clear()
-        looking = asyncio.ensure_future(sale.quotas.look())
+        looking = asyncio.ensure_future(sale.quotas.poll())
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         sale.use(meter, 7)
@@ -324,7 +324,7 @@ def test_bytes_are_counted_as_requests_are():
         assert first.left == second.left == (None, 175)
         await sale.quotas.leave(second)
         sale.use(first, 0, 100)
-        await sale.quotas.look()
+        await sale.quotas.poll()
         assert first.left == (None, 250)
 
     play(scenario, requests=0, size=1000)
@@ -343,7 +343,7 @@ def test_connections_end_with_their_pass(how):
         if how == "revoked":
             held = replace(held, account=replace(held.account, revoked=True))
         sale.rules.passes["0xc"] = [other, *([] if how == "unknown" else [held])]
-        await sale.quotas.look()
+        await sale.quotas.poll()
         assert meter.ended == (None if how == "good" else "the pass is over: renew it")
 
     play(scenario)
@@ -361,11 +361,11 @@ def test_a_pass_that_nobody_uses_any_more_is_forgotten(monkeypatch, over):
             with pytest.raises(StoreError):
                 await sale.quotas.leave(meter)
             with pytest.raises(StoreError):
-                await sale.quotas.look()
+                await sale.quotas.poll()
         assert sale.quotas._running
         if over:
             sale.rules.passes.clear()
-        await sale.quotas.look()
+        await sale.quotas.poll()
         assert not sale.quotas._running
         assert (await sale.enter()).left == (990, None)
 
@@ -404,7 +404,7 @@ def test_what_is_leased_of_a_period_that_is_over_is_not_left_of_the_next():
         sale.journal.free.clear()
         sale.use(meter, 16)  # more is leased, of this period
         sale.now_ms += HOUR
-        looking = asyncio.ensure_future(sale.quotas.look())
+        looking = asyncio.ensure_future(sale.quotas.poll())
         await asyncio.sleep(0)
         sale.journal.free.set()
         await looking
@@ -448,7 +448,7 @@ def test_requests_that_wait_beyond_a_quota_do_not_get_it_raised():
             sale.use(other, 1)
             sale.use(meter, 5)
             for _ in range(2):
-                await sale.quotas.look()
+                await sale.quotas.poll()
                 assert (meter.left, other.left) == ((-5, None), (0, None))
 
     asyncio.run(scenario())
@@ -482,8 +482,8 @@ def test_processes_that_are_killed_served_no_more_than_they_leased(tmp_path):
                 served = served.plus(*map(int, line.split()))
         with Store(path) as store:
             counted = store.pass_used("0xpass", 3)
-        assert not any(served.beyond(counted))
-        assert not any(counted.beyond(Usage(10_000, 1_000_000)))
+        assert not any(served.above(counted))
+        assert not any(counted.above(Usage(10_000, 1_000_000)))
 
 
 @pytest.mark.parametrize("requests", [1000, 0])
@@ -509,7 +509,7 @@ def test_what_is_not_proven_in_time_is_leased_at_a_later_look():
         sale.use(meter, 1)
         assert len(meter.tasks) == 1  # it isn't asked about at each request
         sale.proven = True
-        await sale.quotas.look()
+        await sale.quotas.poll()
         sale.use(meter, 1)
         await asyncio.gather(*meter.tasks)
         assert meter.left == (20, None)
@@ -521,10 +521,10 @@ def test_a_pass_without_a_quota_is_held_against_the_chain_in_each_period():
     async def scenario(sale):
         meter = await sale.enter()
         sale.proven = False
-        await sale.quotas.look()
+        await sale.quotas.poll()
         assert meter.ended is None
         sale.now_ms += HOUR
-        await sale.quotas.look()
+        await sale.quotas.poll()
         assert "looked up" in meter.ended
 
     play(scenario, requests=0)

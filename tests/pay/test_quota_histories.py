@@ -107,9 +107,9 @@ async def play(steps):
                 for each in ends:
                     await each.settle()
                     each.sale.now_ms = now_ms
-                    await each.sale.quotas.look()
+                    await each.sale.quotas.poll()
             elif what == "look":
-                await end.sale.quotas.look()
+                await end.sale.quotas.poll()
             await ends[which].settle()
             check()
         for end in ends:

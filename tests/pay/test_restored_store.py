@@ -30,7 +30,7 @@ def test_a_restored_server_serves_no_channel_whose_close_it_may_have_agreed_on(m
         buyer, connection, channel = await paid_channel(market)
         copy = tmp_path / "copy.sqlite"
         market.serving.store.backup(copy)
-        agreed = await connection.meter.agreement()
+        agreed = await connection.meter.request_agreement()
         await vanish(connection)
         await restore(market, copy)
         assert market.serving.store.end_of(channel.id) is None
@@ -52,7 +52,7 @@ def test_a_restored_server_serves_no_channel_whose_close_it_may_have_agreed_on(m
         await restore(market, copy)
         async with market.connect(newcomer, keep=True) as other:
             assert await fetch(other, 1000) == 1000
-        assert len(newcomer["store"].bought()) == 1
+        assert len(newcomer["store"].bought_channels()) == 1
 
     market(scenario)
 
@@ -153,14 +153,14 @@ def test_a_client_whose_disk_is_set_back_pays_what_it_used_and_no_more(market, t
             buyer["store"].backup(copy)
             async with market.connect(buyer, keep=True) as connection:
                 await fetch(connection, 2 * MIB)
-        (sold,) = market.serving.store.sold()
+        (sold,) = market.serving.store.sold_lanes()
         assert sold.newest.voucher.amount == cost_of(1000, 2 * MIB)
         buyer["store"] = market.stack.enter_context(Store(copy))
         async with market.connect(buyer) as again:
             assert again.meter.payer.lane.channel == sold.channel
             await fetch(again, MIB)
             # A bill is of what this connection used, as its sum is.
-            used = again.usage.beyond(again.meter.payer.used_before)
+            used = again.usage.above(again.meter.payer.used_before)
             assert used == Usage(1, MIB + len(b"%d\n" % MIB))
         assert again.meter.deal.closed.to_server == cost_of(1000, 2 * MIB, MIB)
         assert await market.channels(buyer) == [None]
@@ -179,7 +179,7 @@ def test_a_client_whose_disk_is_set_back_leaves_a_channel_that_was_claimed_since
         buyer["store"].backup(copy)
         async with market.connect(buyer, keep=True) as connection:
             await fetch(connection, 2 * MIB)
-        await market.serving.cashier.look(closing=True)
+        await market.serving.cashier.poll(closing=True)
         (found,) = await market.channels(buyer)
         assert found.claimed == cost_of(1000, 2 * MIB)
         buyer["store"] = market.stack.enter_context(Store(copy))
@@ -187,7 +187,7 @@ def test_a_client_whose_disk_is_set_back_leaves_a_channel_that_was_claimed_since
             assert again.meter.payer.lane.channel != found.id
             await fetch(again, MIB)
         assert again.meter.deal.closed.to_server == cost_of(MIB)
-        assert [each.state for each in buyer["store"].bought()] == ["refused", "closed"]
+        assert [each.state for each in buyer["store"].bought_channels()] == ["refused", "closed"]
 
     market(scenario)
 

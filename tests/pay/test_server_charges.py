@@ -121,7 +121,7 @@ def test_who_is_cancelled_while_waiting_is_left_out_of_the_sum_or_leaves_its_par
 def test_what_is_paid_as_who_asked_is_cancelled_is_for_the_next(tmp_path):
     async def scenario(meter, wire, lane):
         (charged,) = await ask(meter, 2)
-        lane.used = lambda *_: charged.cancel()  # it is paid, and hasn't heard of it
+        lane.add_usage = lambda *_: charged.cancel()  # it is paid, and hasn't heard of it
         await pay(meter, wire, 2)
         assert charged.cancelled()
         await meter.charge(2)
@@ -402,7 +402,7 @@ def test_who_waits_when_the_connection_ends_is_told_why(tmp_path):
     async def scenario(meter, wire, lane):
         charges = await ask(meter, 1, 2, 3)
         meter.fail(VoucherRefused(Flaw.FORGED))
-        meter.over()
+        meter.on_ended()
         outcomes = await asyncio.gather(*charges, return_exceptions=True)
         assert [type(each) for each in outcomes] == [VoucherRefused] * 3
 
@@ -415,20 +415,20 @@ def asking(lock=None):
     served.begin(100.0)
     served.receive(build(messages.Heard()), 100.0)
     served.charge(5, 100.0, lock)
-    served.events()
+    served.take_events()
     return served
 
 
 def overdue(served, now):
     served.tick(now)
-    return [each for each in served.events() if isinstance(each, ChargeOverdue)]
+    return [each for each in served.take_events() if isinstance(each, ChargeOverdue)]
 
 
 def test_a_charge_is_overdue_once_and_can_be_decided_yet():
     for answer, outcome in (("declines", ChargeRefused(1)), ("pays", ChargePaid(1))):
         served = asking()
         assert overdue(served, 129.5) == []
-        assert served.deadline() == 130.0
+        assert served.next_deadline() == 130.0
         assert overdue(served, 130.0) == [ChargeOverdue(1)]
         assert served.overdue
         assert overdue(served, 131.0) == []
@@ -438,8 +438,8 @@ def test_a_charge_is_overdue_once_and_can_be_decided_yet():
         else:
             signed = KEY.sign(voucher(1, 5))
             served.receive(build(said(signed, 1)), 132.0)
-            served.stored(signed, 1, 132.0)
-        assert outcome in served.events()
+            served.voucher_stored(signed, 1, 132.0)
+        assert outcome in served.take_events()
         assert not served.overdue
 
 
@@ -479,8 +479,8 @@ class Shared(Lane):
         super().__init__()
         self.quotas = quotas
 
-    def used(self, meter, more):
-        self.quotas.used(meter, more)
+    def add_usage(self, meter, more):
+        self.quotas.add_usage(meter, more)
 
     def pending_beside(self, meter):
         return self.quotas.pending_beside(meter)
@@ -514,7 +514,7 @@ def test_a_quota_is_not_given_again_to_each_connection_of_its_pass(tmp_path, end
             wires[0].on_meter(build(messages.Decline(1)))
         elif end == "ended":
             first.fail(VoucherRefused(Flaw.FORGED))
-            first.over()
+            first.on_ended()
         else:
             if end == "paid late":
                 with pytest.raises(ChargeDeclined, match="within"):
@@ -530,7 +530,7 @@ def test_a_quota_is_not_given_again_to_each_connection_of_its_pass(tmp_path, end
             each.cancel()
         for each, its in zip(meters, wires, strict=True):
             its.closed = True
-            each.over()
-            await each.settled()
+            each.on_ended()
+            await each.wait_settled()
 
     play(tmp_path, scenario)

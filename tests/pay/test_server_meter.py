@@ -72,16 +72,16 @@ class Lane(Account):
     def least_end_ms(self, meter):
         return 0
 
-    def carriage(self, meter):
+    def carrier_prices(self, meter):
         return NO_CARRIAGE
 
     def reserve(self, meter, amount):
         return self.fits
 
-    def stored(self, meter, signed):
+    def voucher_stored(self, meter, signed):
         self.kept.append(signed.voucher.sequence)
 
-    def used(self, meter, more):
+    def add_usage(self, meter, more):
         self.told = self.told.plus(*more)
 
     def pending_beside(self, meter):
@@ -96,10 +96,10 @@ class Lane(Account):
     def close_asked(self, meter):
         pass
 
-    async def ended(self, meter):
+    async def on_connection_ended(self, meter):
         self.kept.append("ended")
         lane = meter.payee.lane
-        await meter.journal.run(lambda store: store.served(lane.channel, lane.lane, meter.payee.used))
+        await meter.journal.run(lambda store: store.save_served(lane.channel, lane.lane, meter.payee.used))
 
 
 def play(tmp_path, scenario, exposure=None):
@@ -115,8 +115,8 @@ def play(tmp_path, scenario, exposure=None):
             await scenario(meter, wire, lane)
             if not wire.closed:
                 wire.closed = True
-            meter.over()
-            await meter.settled()
+            meter.on_ended()
+            await meter.wait_settled()
             await journal.close()
             return store.sold_lane(CHANNEL, 0)
 
@@ -168,8 +168,8 @@ def test_while_one_is_being_checked_nothing_is_looked_at_for_those_behind_it(tmp
 
     async def scenario(meter, wire, lane):
         turns = []
-        genuine = meter.turn
-        monkeypatch.setattr(meter, "turn", lambda: (turns.append(wire.moved), genuine()))
+        genuine = meter.process_turn
+        monkeypatch.setattr(meter, "process_turn", lambda: (turns.append(wire.moved), genuine()))
         wire.move(0, 50 * MIB, 0)
         wire.on_meter(frame(1, 50 * MIB))
         assert len(meter._checks) == 1
@@ -179,7 +179,7 @@ def test_while_one_is_being_checked_nothing_is_looked_at_for_those_behind_it(tmp
             for size in range(first, first + 4):
                 wire.move(0, size * MIB, 0)
             assert turns == []
-            meter.turn()  # for whatever reason: nor after it
+            meter.process_turn()  # for whatever reason: nor after it
         await stored(meter)
         assert lane.kept[0] == 1
 
@@ -306,21 +306,21 @@ def test_frames_are_said_again_as_seldom_as_the_carrier_is_slow(tmp_path):
     async def scenario(meter, wire, lane):
         served, soon = meter.payee, payee.REPEAT
         wire.traffic = Traffic(0, MIB, 0)
-        meter.recount()
+        meter.update_counts()
         assert served.paused
-        begun = served.deadline()
+        begun = served.next_deadline()
         for patience, pause in ((wire.limits.handshake, soon), (carriers.patience("pipe"), 5.0)):
             wire.patience = patience
-            meter._pace()
+            meter._set_repeat_interval()
             assert served.repeat == pause
             wire.sent.clear()
             served.tick(begun)
-            again = served.deadline()
+            again = served.next_deadline()
             assert again == begun + pause
-            meter._act()
+            meter._process_events()
             assert [messages.parse(each, from_client=False) for each in wire.sent] == [Due(0, MIB)]
             served.tick(again - 0.01)
-            assert served.events() == []
+            assert served.take_events() == []
             begun = again
 
     play(tmp_path, scenario, Exposure(MIB, MIB, 8, 8, patience=3600.0))
@@ -356,7 +356,7 @@ def test_what_else_can_not_be_stored_is_the_operators_too(tmp_path, caplog):
             raise StoreError(f"can't write {tmp_path}: is the disk full?")
 
         meter.spawn(full())
-        await meter.settled()
+        await meter.wait_settled()
         assert wire.aborted.startswith(
             "vouchers can't be stored here at the moment, which is no fault of yours"
         )
@@ -421,7 +421,7 @@ def test_what_is_used_is_told_once(tmp_path):
     async def scenario(meter, wire, lane):
         for size in (MIB, MIB, 3 * MIB):
             wire.traffic = Traffic(1, size, 0)
-            meter.recount()
+            meter.update_counts()
             assert lane.told == Usage(1, size)
 
     play(tmp_path, scenario)
@@ -431,7 +431,7 @@ def test_a_quota_that_others_use_too_is_looked_at_often(tmp_path):
     async def scenario(meter, wire, lane):
         meter.payee.set_quota(None, 60 * MIB, meter.loop.time())
         wire.traffic = Traffic(0, MIB, 0)
-        meter.recount()
+        meter.update_counts()
         assert meter.watch.total == MIB + server_meter._LOOK_EACH
 
     play(tmp_path, scenario)
@@ -460,8 +460,8 @@ def test_requests_wait_where_more_has_come_than_may_be_unpaid(tmp_path, come):
 
     async def scenario(meter, wire, lane):
         wire.traffic = Traffic(1, 0, come)
-        meter.recount()
-        waiting = asyncio.ensure_future(meter.serving())
+        meter.update_counts()
+        waiting = asyncio.ensure_future(meter.wait_until_paid())
         await asyncio.sleep(0)
         assert waiting.done() == (come == MIB)
         wire.on_meter(frame(1, 1))
@@ -481,9 +481,9 @@ def test_the_pace_is_the_carrier_s_from_the_first_frame_on(tmp_path):
         served = Payee(PayeeLane(CHANNEL, 0), PRICES, 10**12)
         again = ServerMeter(slow, meter.journal, served, lane)
         again.begin()
-        assert served.deadline() > meter.loop.time() + 4
-        again.over()
-        await again.settled()
+        assert served.next_deadline() > meter.loop.time() + 4
+        again.on_ended()
+        await again.wait_settled()
 
     play(tmp_path, scenario)
 
@@ -521,7 +521,7 @@ def test_who_is_late_is_told_why(tmp_path, why, told, detail):
             meter.payee.set_affordable(0, 0.0)
         elif why == "quota":
             meter.payee.set_quota(None, 0, 0.0)
-        meter._late()
+        meter._end_if_late()
         assert wire.aborted.startswith(told)
         assert wire.detail == detail
 
@@ -535,7 +535,7 @@ def test_a_frame_behind_the_one_that_ended_metering_is_nobodys(tmp_path):
         wire.on_meter(frame(1, MIB))
         wire.on_meter(b"\x91")
         assert wire.closed
-        meter.over()
+        meter.on_ended()
         wire.on_meter(frame(2, 2 * MIB))
         assert meter._hearing is None
         assert meter._held == []

@@ -148,8 +148,8 @@ def test_a_handler_gets_no_connection_that_may_not_begin_or_is_over(tmp_path, mo
         gone = caller(made)
         gone.abort(0, "it went")
         await made.handle(gone)
-        await gone.meter.settled()
-        made.store.over(CHANNEL)
+        await gone.meter.wait_settled()
+        made.store.mark_closed(CHANNEL)
         late = caller(made)
         await made.handle(late)
         assert late.aborted == "the channel is closed, or another process of this host serves it now"
@@ -192,8 +192,8 @@ def test_no_fault_ends_the_looks_at_channels_in_use(tmp_path, monkeypatch):
             return []
 
         monkeypatch.setattr(made.firewall, "refresh", refresh)
-        monkeypatch.setattr(made.ledger, "recheck", recheck)
-        monkeypatch.setattr(made.cashier, "look", look)
+        monkeypatch.setattr(made.ledger, "check_open_channels", recheck)
+        monkeypatch.setattr(made.cashier, "poll", look)
         await made.start(made.listener, None)
         async with asyncio.timeout(20):
             await enough.wait()
@@ -216,7 +216,7 @@ def test_a_fault_that_nobody_foresaw_ends_neither_claims_nor_looks_unheard(tmp_p
             raise KeyError("a bug")
 
         monkeypatch.setattr(made.firewall, "refresh", fail)
-        monkeypatch.setattr(made.cashier, "look", fail)
+        monkeypatch.setattr(made.cashier, "poll", fail)
         await made.start(made.listener, None)
         async with asyncio.timeout(20):
             await both.wait()
@@ -240,16 +240,16 @@ def test_claims_go_by_the_policy_and_know_what_is_in_use(tmp_path, monkeypatch):
             return [pipe(9, of=CHANNEL)]
 
         async def handler(connection):
-            (view,) = await made.cashier.views()
+            (view,) = await made.cashier.channel_views()
             assert view.credits == 0
 
         monkeypatch.setattr(cashier_module, "read_channels", read_channels)
         made.chain.owned = owned
-        (view,) = await made.cashier.views()
+        (view,) = await made.cashier.channel_views()
         assert view.credits == 500
         assert made.cashier.pause(10**9) == made.channel.terms.claim_ms / 8000
-        assert made.ledger.on_channel == made.cashier.heed
-        assert made.book.known(CHANNEL).channel == made.channel
+        assert made.ledger.on_channel == made.cashier.watch_close
+        assert made.book.get_known(CHANNEL).channel == made.channel
         made._handler = handler
         await made.handle(caller(made))
         assert made.cashier._policy == Policy(worth=77)
@@ -259,17 +259,17 @@ def test_claims_go_by_the_policy_and_know_what_is_in_use(tmp_path, monkeypatch):
 
 def test_who_waits_for_a_replacement_may_give_up(tmp_path, monkeypatch):
     async def scenario(made):
-        waiting = asyncio.ensure_future(made.replaced())  # without heartbeats nobody replaces it
+        waiting = asyncio.ensure_future(made.wait_replaced())  # without heartbeats nobody replaces it
         await asyncio.sleep(0)
         waiting.cancel()
         made._heart = Noted("heart", made.done)
         made._heart.replaced = asyncio.get_running_loop().create_future()
-        waiting = asyncio.ensure_future(made.replaced())
+        waiting = asyncio.ensure_future(made.wait_replaced())
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.sleep(0)
         made._heart.replaced.set_result("by another")
-        assert await made.replaced() == "by another"
+        assert await made.wait_replaced() == "by another"
 
     play(tmp_path, monkeypatch, scenario)
 
@@ -284,7 +284,7 @@ def test_everything_is_written_before_it_is_claimed_and_all_of_it_ends_once(tmp_
             made.listener.connections.append(connection)
 
         async def stop(*, claim):
-            made.done.append(("cashier", claim, made.store.vouched(CHANNEL), made.ledger.channels))
+            made.done.append(("cashier", claim, made.store.vouched_sums(CHANNEL), made.ledger.channels))
 
         async def looks():
             await asyncio.Event().wait()
@@ -354,7 +354,7 @@ def test_a_channel_from_when_the_service_was_free_pays_for_nothing(market, monke
         async with market.connect(buyer, keep=True) as connection:
             await fetch(connection, MIB)
         assert connection.paid == cost_of(MIB)
-        assert [each.state for each in buyer["store"].bought()] == ["closed", "open"]
+        assert [each.state for each in buyer["store"].bought_channels()] == ["closed", "open"]
 
     market(scenario)
 
@@ -543,7 +543,7 @@ def begin(monkeypatch, tmp_path, scenario=None, apart=(), **options):
         finally:
             await serving.close(claim=False)
         with pytest.raises(StoreError):  # what was opened for it is closed with it
-            serving.store.sold()
+            serving.store.sold_lanes()
         return world
 
     return asyncio.run(work())

@@ -55,8 +55,8 @@ async def balance(buyer):
 def told(buyer):
     """What the store says that its owner has less than before: gas, and what is, or was, in channels."""
     store = buyer["store"]
-    gas = sum(each.gas for each in store.bought()) + sum(gas for _, gas in store.spent_beside("pay"))
-    return gas + sum(store.deposited(each.channel) for each in store.bought())
+    gas = sum(each.gas for each in store.bought_channels()) + sum(gas for _, gas in store.spent_beside("pay"))
+    return gas + sum(store.deposited_sum(each.channel) for each in store.bought_channels())
 
 
 async def spend(made, buyer):
@@ -64,7 +64,7 @@ async def spend(made, buyer):
     async with made.connect(buyer, budget=400_000_000, deposit=20_000_000, keep=True) as connection:
         await ask(connection)
         assert await connection.meter.deal.add(100_000_000)
-    (kept,) = buyer["store"].bought()
+    (kept,) = buyer["store"].bought_channels()
     await close_with_server(buyer["network"], buyer["store"], kept.channel)
 
 
@@ -77,10 +77,10 @@ def test_gas_that_nobody_could_note_is_asked_of_the_chain(market, monkeypatch):
             unnoted(patch)
             await spend(made, buyer)
         less = before - await balance(buyer)
-        assert len(buyer["store"].unsettled()) == 3  # opened, added to, closed
+        assert len(buyer["store"].unsettled_transactions()) == 3  # opened, added to, closed
         assert told(buyer) != less
         await settle(buyer)
-        assert buyer["store"].unsettled() == []
+        assert buyer["store"].unsettled_transactions() == []
         assert told(buyer) == less
         await settle(buyer)  # told twice it is one
         assert told(buyer) == less
@@ -104,16 +104,20 @@ def test_the_gas_of_a_transaction_whose_program_was_killed_is_in_the_history(mar
             buyer["store"] = again
             async with made.connect(buyer, budget=400_000_000, keep=True) as connection:
                 await ask(connection)
-            assert again.unsettled() == []
-            gas = sum(each.gas for each in again.bought()) + sum(gas for _, gas in again.spent_beside("pay"))
+            assert again.unsettled_transactions() == []
+            gas = sum(each.gas for each in again.bought_channels()) + sum(
+                gas for _, gas in again.spent_beside("pay")
+            )
             held = sum(each.balance for each in await made.channels(buyer) if each is not None)
             # Of a channel whose close was executed unheard what came back isn't known here, and what it cost is.
             gone = [
                 bought
-                for bought, there in zip(again.bought(), await made.channels(buyer), strict=True)
+                for bought, there in zip(again.bought_channels(), await made.channels(buyer), strict=True)
                 if there is None
             ]
-            paid = sum(lane.newest.voucher.amount for each in gone for _, lane in again.lanes(each.channel))
+            paid = sum(
+                lane.newest.voucher.amount for each in gone for _, lane in again.payer_lanes(each.channel)
+            )
             assert before - await balance(buyer) == gas + held + paid
 
     market(scenario)
@@ -134,11 +138,11 @@ def test_the_gas_of_a_close_that_the_chain_is_asked_for_is_noted_whoever_dies(ma
             made.chain.advance(found.terms.claim_ms + 1000)
             (found,) = await made.channels(buyer)
             await close_further(chain, store, found, made.chain.now_ms(), ask=False)
-        assert len(store.unsettled()) == 4  # opened, asked for, finalized, deleted
+        assert len(store.unsettled_transactions()) == 4  # opened, asked for, finalized, deleted
         journal = Journal(store)
         await close_due(chain, journal, made.chain.now_ms())  # as every connection does first
         await journal.close()
-        assert store.unsettled() == []
+        assert store.unsettled_transactions() == []
         assert told(buyer) == before - await balance(buyer)
 
     market(scenario)
@@ -153,13 +157,13 @@ def test_the_gas_of_claims_is_in_the_servers_store(market, monkeypatch):
                 await ask(connection, bytes(3_000_000))
         with monkeypatch.context() as patch:
             unnoted(patch)
-            await serving.cashier.look(closing=True)
+            await serving.cashier.poll(closing=True)
         assert serving.cashier.gas
-        ((each),) = serving.store.unsettled()
+        ((each),) = serving.store.unsettled_transactions()
         assert each.purpose == "claim"
-        await serving.cashier.look()
+        await serving.cashier.poll()
         assert [gas for _, gas in serving.store.spent_beside("claim")] == [serving.cashier.gas]
-        assert serving.store.unsettled() == []
+        assert serving.store.unsettled_transactions() == []
 
     market(scenario)
 
@@ -176,7 +180,7 @@ def test_what_was_never_executed_is_forgotten_after_a_day(market, monkeypatch):
         for digest, at_ms in (("8" * 43, now), ("9" * 43, now - 25 * 3_600_000)):
             store.transaction_sent(digest, "pay", "", chain.chain_id, chain.address, at_ms)
         await settle(buyer)
-        assert [each.digest for each in store.unsettled()] == ["8" * 43]
+        assert [each.digest for each in store.unsettled_transactions()] == ["8" * 43]
 
     market(scenario)
 
@@ -194,9 +198,9 @@ def test_a_full_disk_keeps_nobody_from_claiming_or_closing(market, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(Store, "transaction_sent", full)
-            (paid,) = await serving.cashier.look(closing=True)
+            (paid,) = await serving.cashier.poll(closing=True)
             assert paid.to_server == connection.paid
-            (kept,) = buyer["store"].bought()
+            (kept,) = buyer["store"].bought_channels()
             assert await close_with_server(buyer["network"], buyer["store"], kept.channel)
         assert await made.channels(buyer) == [None]
 

@@ -57,40 +57,39 @@ def buy(store, lane=0):
 def test_a_channel_with_its_key_comes_back(store):
     buy(store)
     with again(store) as other:
-        assert other.bought() == other.bought(CHANNEL) == [BOUGHT]
-        ((key, lane),) = other.lanes(CHANNEL)
+        assert other.bought_channels() == other.bought_channels(CHANNEL) == [BOUGHT]
+        ((key, lane),) = other.payer_lanes(CHANNEL)
         assert key.seed == KEY.seed
         assert lane == PayerLane(CHANNEL, 0)
         assert other.kept_keys() == {}
         other.set_state(CHANNEL, "closing")
-    assert store.bought() == [replace(BOUGHT, state="closing")]
+    assert store.bought_channels() == [replace(BOUGHT, state="closing")]
 
 
 def test_a_copy_has_all_that_was_written_and_the_file_alone_has_not(store, tmp_path):
     receive(store, KEY.sign(voucher(1, 50)), Usage(50, 0))
     shutil.copy(store.path, tmp_path / "alone.sqlite")
     with Store(tmp_path / "alone.sqlite") as alone:
-        assert alone.sold() == []
+        assert alone.sold_lanes() == []
     copied = tmp_path / "copy.sqlite"
     store.backup(copied)
     assert stat.S_IMODE(copied.stat().st_mode) == 0o600
     # One that is brought up to date while a watcher has it, and behind one that was killed.
     with Store(copied) as watcher:
-        watcher.over(CHANNEL)
+        watcher.mark_closed(CHANNEL)
         for amount in (50, 60):
             receive(store, KEY.sign(voucher(amount, amount)), Usage(amount, 0))
             store.backup(copied)
-            assert watcher.sold() == store.sold()
+            assert watcher.sold_lanes() == store.sold_lanes()
             with Store(copied) as copy:
-                assert copy.sold() == store.sold()
-    killed = (
-        "import os, sys; from dtp.pay.store import Store; Store(sys.argv[1]).over(sys.argv[2]); os._exit(0)"
-    )
+                assert copy.sold_lanes() == store.sold_lanes()
+    closing = "Store(sys.argv[1]).mark_closed(sys.argv[2])"
+    killed = f"import os, sys; from dtp.pay.store import Store; {closing}; os._exit(0)"
     subprocess.run([sys.executable, "-c", killed, copied, CHANNEL], check=True)
     assert Path(f"{copied}-wal").exists()
     store.backup(copied)
     with Store(copied) as copy:
-        assert copy.sold() == store.sold()
+        assert copy.sold_lanes() == store.sold_lanes()
     with pytest.raises(StoreError, match="is the store itself"):
         store.backup(store.path)
     with pytest.raises(StoreError, match="can't copy"):
@@ -135,7 +134,7 @@ def test_a_copy_says_that_it_is_one_whenever_its_program_is_killed(tmp_path, mon
             number, kept = -1, number
             if path.exists():
                 with Store(path) as copy:
-                    assert copy.is_copy() == bool(copy.sold())
+                    assert copy.is_copy() == bool(copy.sold_lanes())
                     assert copy.is_copy() or not ended
             number = kept
     assert number > 4
@@ -167,7 +166,7 @@ def test_a_copy_that_others_write_to_all_the_time_is_given_up(store, tmp_path, m
     monkeypatch.setattr(store_module, "PATIENCE", 0.0)
     path = tmp_path / "copy.sqlite"
     store.backup(path)
-    numbers = Store._numbers
+    numbers = Store._lane_numbers
     with closing(sqlite3.connect(path, isolation_level=None)) as writer:
 
         def behind(self):
@@ -175,7 +174,7 @@ def test_a_copy_that_others_write_to_all_the_time_is_given_up(store, tmp_path, m
                 writer.execute("BEGIN IMMEDIATE")
             return numbers(self)
 
-        monkeypatch.setattr(Store, "_numbers", behind)
+        monkeypatch.setattr(Store, "_lane_numbers", behind)
         with pytest.raises(StoreError, match="all the time"):
             store.backup(path)
 
@@ -186,7 +185,7 @@ def test_it_is_closed_behind_what_another_thread_writes(tmp_path):
     begun, go_on = threading.Event(), threading.Event()
 
     def write():
-        with store._writing():
+        with store._write_transaction():
             begun.set()
             go_on.wait()
 
@@ -200,7 +199,7 @@ def test_it_is_closed_behind_what_another_thread_writes(tmp_path):
         writing.result()
         closing.result()
     with pytest.raises(StoreError, match="closed"):
-        store.bought()
+        store.bought_channels()
 
 
 def test_a_key_is_kept_before_its_channel_is_known(store):
@@ -247,10 +246,12 @@ def test_gas_of_the_format_before_stays(store):
     with again(store) as other:
         assert other.spent_beside("pay") == [(5, 7)]
         other.transaction_sent("more", "pay", CHANNEL, BOUGHT.chain, BOUGHT.account, 70)
-        assert other.bought()[0].gas == 30
-        assert [each.digest for each in other.unsettled(BOUGHT.chain, BOUGHT.account)] == ["more"]
+        assert other.bought_channels()[0].gas == 30
+        assert [each.digest for each in other.unsettled_transactions(BOUGHT.chain, BOUGHT.account)] == [
+            "more"
+        ]
         other.transaction_took("more", 4)
-        assert (other.bought()[0].gas, other.unsettled()) == (34, [])
+        assert (other.bought_channels()[0].gas, other.unsettled_transactions()) == (34, [])
 
 
 def drop_transactions(store):
@@ -299,7 +300,7 @@ def test_channels_of_the_format_before_are_of_a_service_without_a_name(store):
     drop_names(store)
     store._db.execute("PRAGMA user_version=8")
     with again(store) as other:
-        assert (other.bought()[0].name, other.spent_beside("pay")) == ("", [])
+        assert (other.bought_channels()[0].name, other.spent_beside("pay")) == ("", [])
 
 
 def drop_deposits(store):
@@ -349,9 +350,9 @@ def test_channels_of_the_format_before_hold_what_nobody_noted(store):
     drop_deposits(store)
     store._db.execute("PRAGMA user_version=6")
     with again(store) as other:
-        assert other.bought() == [BOUGHT]
+        assert other.bought_channels() == [BOUGHT]
         other.add_deposit(CHANNEL, 9, 500)
-        assert other.bought()[0].deposited == 500
+        assert other.bought_channels()[0].deposited == 500
 
 
 def test_a_deposit_is_noted_with_its_channel_and_what_comes_back_with_its_time(store):
@@ -359,7 +360,7 @@ def test_a_deposit_is_noted_with_its_channel_and_what_comes_back_with_its_time(s
     store.keep_key(KEY, 7)
     for _ in range(2):  # noted once, whoever finds it again
         store.add_closing(known, 5)
-    assert store.bought()[0] == replace(known, state="closing")
+    assert store.bought_channels()[0] == replace(known, state="closing")
     place = (BOUGHT.chain, BOUGHT.account, known.coin)
     assert [store.deposited_since(*place, each) for each in (5, 6)] == [700, 0]
     store.add_deposit(CHANNEL, 50, 300)
@@ -369,7 +370,7 @@ def test_a_deposit_is_noted_with_its_channel_and_what_comes_back_with_its_time(s
     for digest, gas in (("a", 40), ("b", -15), ("a", 40)):  # told twice it is one
         store.transaction_sent(digest, "pay", CHANNEL, BOUGHT.chain, BOUGHT.account, 70)
         store.transaction_took(digest, gas)
-    (found,) = store.bought()
+    (found,) = store.bought_channels()
     assert (found.deposited, found.gas) == (100, 25)
 
 
@@ -378,7 +379,7 @@ def test_a_number_that_is_too_large_changes_nothing(store):
     store.keep_key(KEY, 7)
     with pytest.raises(StoreError, match="ask another node"):
         store.add_bought(replace(BOUGHT, claim_ms=2**64 - 1), 0, KEY.public)
-    assert (store.bought(), list(store.kept_keys())) == ([], [KEY.public])
+    assert (store.bought_channels(), list(store.kept_keys())) == ([], [KEY.public])
 
 
 PLACE = ("chain", BOUGHT.account, "0x2::sui::SUI")
@@ -418,7 +419,7 @@ def test_what_was_signed_is_kept_until_it_is_known_what_became_of_it(store, end)
     else:
         store.add_bought(replace(BOUGHT, coin=PLACE[2], deposited=700), 0, KEY.public)
     assert store.unproven_deposits(*PLACE[:2], 0) == []
-    assert store._rows("SELECT * FROM sent") == []
+    assert store._fetch_rows("SELECT * FROM sent") == []
     assert store.deposited_since(*PLACE, 0) == (700 if end == "noted" else 0)
 
 
@@ -432,8 +433,8 @@ def test_money_that_was_added_is_doubted_until_it_is_settled_or_disproved(store,
         store.settle_deposit(CHANNEL, "more")
     else:
         store.disprove_deposit("more")
-    assert store.unproven_deposits(*PLACE[:2], 0) == store._rows("SELECT * FROM sent") == []
-    assert store.deposits(CHANNEL) == [700, 300][: 1 + (end == "settled")]
+    assert store.unproven_deposits(*PLACE[:2], 0) == store._fetch_rows("SELECT * FROM sent") == []
+    assert store.deposit_sums(CHANNEL) == [700, 300][: 1 + (end == "settled")]
 
 
 def test_a_copy_counts_once_what_its_account_has_moved_since(store, tmp_path):
@@ -470,7 +471,7 @@ def test_a_channel_that_was_refused_stays_one_when_it_is_closed(store):
     store.add_closing(BOUGHT, 5)
     for state in ("refused", "closing", "closed"):
         store.set_state(CHANNEL, state)
-    (found,) = store.bought()
+    (found,) = store.bought_channels()
     assert (found.state, found.refused) == ("closed", 1)
 
 
@@ -493,33 +494,33 @@ def test_what_was_reserved_and_counted_before_stays(store):
     buy(store)
     store.reserve(CHANNEL, 0, Reserved(10, 500))
     store.reserve(CHANNEL, 0, Reserved(12, 100))
-    store.signed(KEY.sign(voucher(1, 3, 30)), Usage(3, 30))
-    store.signed(KEY.sign(voucher(2, 4, 20)), Usage(2, 20))
-    ((_, lane),) = store.lanes(CHANNEL)
+    store.save_signed(KEY.sign(voucher(1, 3, 30)), Usage(3, 30))
+    store.save_signed(KEY.sign(voucher(2, 4, 20)), Usage(2, 20))
+    ((_, lane),) = store.payer_lanes(CHANNEL)
     assert (lane.reserved, lane.used) == (Reserved(12, 500), Usage(3, 30))
 
 
 def test_signed_vouchers_only_rise(store):
     buy(store)
     first, second = KEY.sign(voucher(1, 3)), KEY.sign(voucher(2, 4, 100))
-    store.signed(second, Usage(4, 100))
-    store.signed(first, Usage(9, 9))
-    store.signed(second, Usage(4, 100))
-    ((_, lane),) = store.lanes(CHANNEL)
+    store.save_signed(second, Usage(4, 100))
+    store.save_signed(first, Usage(9, 9))
+    store.save_signed(second, Usage(4, 100))
+    ((_, lane),) = store.payer_lanes(CHANNEL)
     assert (lane.newest, lane.used) == (second, Usage(4, 100))
     with pytest.raises(StoreError, match="signed otherwise"):
-        store.signed(KEY.sign(voucher(2, 5, 100)), Usage(5, 100))
+        store.save_signed(KEY.sign(voucher(2, 5, 100)), Usage(5, 100))
     with pytest.raises(StoreError, match="isn't in"):
-        store.signed(KEY.sign(voucher(1, 3, lane=3)), Usage())
+        store.save_signed(KEY.sign(voucher(1, 3, lane=3)), Usage())
 
 
 def test_a_connection_that_never_ended_is_not_clean(store):
     buy(store)
     store.begin_lane(CHANNEL, 0)
-    ((_, lane),) = store.lanes(CHANNEL)
+    ((_, lane),) = store.payer_lanes(CHANNEL)
     assert not lane.clean
     store.end_lane(CHANNEL, 0, Usage(5, 6), None, clean=True)
-    ((_, lane),) = store.lanes(CHANNEL)
+    ((_, lane),) = store.payer_lanes(CHANNEL)
     assert (lane.clean, lane.used) == (True, Usage(5, 6))
 
 
@@ -528,27 +529,27 @@ def test_what_one_that_died_reserved_stays_until_a_voucher_above_it_is_signed(st
     before = Reserved(64, 7000)
     store.reserve(CHANNEL, 0, Reserved(192, 900))
     store.end_lane(CHANNEL, 0, Usage(5, 100), KEY.sign(voucher(3, 4, 100)), clean=False, before=before)
-    ((_, lane),) = store.lanes(CHANNEL)
+    ((_, lane),) = store.payer_lanes(CHANNEL)
     assert (lane.reserved, lane.died, lane.most_signed) == (before, True, 7000)
     store.reserve(CHANNEL, 0, Reserved(192, 900))
     store.end_lane(CHANNEL, 0, Usage(5, 100), KEY.sign(voucher(65, 4, 100)), clean=False, before=before)
-    ((_, lane),) = store.lanes(CHANNEL)
+    ((_, lane),) = store.payer_lanes(CHANNEL)
     assert (lane.reserved.sequence, lane.died) == (65, False)
 
 
 def test_what_is_reserved_is_there_until_the_connection_ends_in_order(store):
     buy(store)
     newest = KEY.sign(voucher(3, 4, 100))
-    store.signed(newest, Usage(4, 100))
+    store.save_signed(newest, Usage(4, 100))
     store.reserve(CHANNEL, 0, Reserved(64, 70_000))
     store.reserve(CHANNEL, 0, Reserved(9, 90_000))  # never less than before
     with again(store) as other:
-        ((_, lane),) = other.lanes(CHANNEL)
+        ((_, lane),) = other.payer_lanes(CHANNEL)
         assert (lane.newest, lane.reserved) == (newest, Reserved(64, 90_000))
         assert (lane.died, lane.most_signed) == (True, 90_000)
     last = KEY.sign(voucher(7, 5, 100))
     store.end_lane(CHANNEL, 0, Usage(5, 100), last, clean=False)
-    ((_, lane),) = store.lanes(CHANNEL)
+    ((_, lane),) = store.payer_lanes(CHANNEL)
     assert (lane.newest, lane.reserved) == (last, Reserved(7, last.voucher.amount))
     assert (lane.died, lane.most_signed) == (False, last.voucher.amount)
     with pytest.raises(StoreError, match="isn't in"):
@@ -592,13 +593,13 @@ def drop_chain(store):
 def test_a_store_of_the_format_before_goes_on(store, tmp_path):
     buy(store)
     newest = KEY.sign(voucher(3, 4, 100))
-    store.signed(newest, Usage(4, 100))
+    store.save_signed(newest, Usage(4, 100))
     drop_columns(store, "reserved_sequence", "reserved_amount")
     drop_believed(store)
     drop_chain(store)
     store._db.execute("PRAGMA user_version=1")
     with again(store) as other:
-        ((_, lane),) = other.lanes(CHANNEL)
+        ((_, lane),) = other.payer_lanes(CHANNEL)
         assert (lane.newest, lane.reserved, lane.died) == (newest, Reserved(), False)
         other.reserve(CHANNEL, 0, Reserved(5, 5))
 
@@ -608,9 +609,9 @@ def test_lanes_of_the_format_before_believed_nothing(store):
     drop_believed(store)
     store._db.execute("PRAGMA user_version=3")
     with again(store) as other:
-        ((_, lane),) = other.lanes(CHANNEL)
+        ((_, lane),) = other.payer_lanes(CHANNEL)
         assert lane.believed == Usage()
-        assert other.hold(CHANNEL, 0, lambda others: 5) == 5
+        assert other.hold_deposit(CHANNEL, 0, lambda others: 5) == 5
 
 
 def test_agreements_of_the_format_before_are_of_no_known_chain(store):
@@ -631,7 +632,9 @@ def test_received_vouchers_only_rise(store):
     with again(store) as other:
         lane = other.sold_lane(CHANNEL, 0)
         assert (lane.newest, lane.used) == (second, Usage(6, 200))
-        assert [(each.channel, each.lane, each.newest) for each in other.sold()] == [(CHANNEL, 0, second)]
+        assert [(each.channel, each.lane, each.newest) for each in other.sold_lanes()] == [
+            (CHANNEL, 0, second)
+        ]
     # Newer and for less, in any count: never in the place of more.
     for less in (voucher(9, 3, 200, amount=10**6), voucher(9, 9, 99), voucher(9, 5, 200, amount=1)):
         assert not receive(store, KEY.sign(less), Usage())
@@ -644,8 +647,8 @@ def test_received_vouchers_only_rise(store):
     assert store.sold_lane(CHANNEL, 0) == PayeeLane(CHANNEL, 0, third, Usage(6, 200))
     other_lane = KEY.sign(voucher(1, 1, lane=2))
     receive(store, other_lane, Usage())
-    assert store.vouched(CHANNEL) == {0: third.voucher.amount, 2: 1000}
-    assert [each.lane for each in store.sold(CHANNEL)] == [0, 2]
+    assert store.vouched_sums(CHANNEL) == {0: third.voucher.amount, 2: 1000}
+    assert [each.lane for each in store.sold_lanes(CHANNEL)] == [0, 2]
 
 
 def test_prompt_vouchers_only_rise_as_well(store):
@@ -657,11 +660,11 @@ def test_prompt_vouchers_only_rise_as_well(store):
 
 def test_a_prompt_write_waits_for_nobody_and_leaves_nothing_behind(store):
     signed = KEY.sign(voucher(1, 1))
-    with again(store) as other, other._writing():
+    with again(store) as other, other._write_transaction():
         assert store.receive_now([(signed, Usage())]) is None
     with store._prompt_lock:  # another thread is at it
         assert store.receive_now([(signed, Usage())]) is None
-    assert store.sold() == []
+    assert store.sold_lanes() == []
     assert store.receive_now([(signed, Usage())]) == [True]
     with Store(":memory:") as memory:
         assert memory.receive_now([(signed, Usage())]) is None
@@ -688,7 +691,7 @@ def test_a_prompt_write_that_fails_is_taken_back_whole(store, monkeypatch):
     both = [(KEY.sign(voucher(1, 1, lane=lane)), Usage()) for lane in (0, 1)]
     with pytest.raises(StoreError, match="disk is full"):
         store.receive_now(both)
-    assert store.sold() == []
+    assert store.sold_lanes() == []
     monkeypatch.undo()
     assert store.receive_now(both) == [True, True]
 
@@ -715,12 +718,12 @@ def test_prompt_writes_are_synced_as_the_others_are(tmp_path, monkeypatch, power
 
 
 def test_what_was_served_is_not_forgotten_with_the_connection(store):
-    store.served(CHANNEL, 0, Usage(5, 500))
+    store.save_served(CHANNEL, 0, Usage(5, 500))
     assert store.sold_lane(CHANNEL, 0) == PayeeLane(CHANNEL, 0, None, Usage(5, 500))
-    assert store.sold() == []
-    assert store.vouched(CHANNEL) == {0: 0}
+    assert store.sold_lanes() == []
+    assert store.vouched_sums(CHANNEL) == {0: 0}
     assert receive(store, KEY.sign(voucher(1, 3)), Usage(3, 0))
-    store.served(CHANNEL, 0, Usage(4, 600))
+    store.save_served(CHANNEL, 0, Usage(4, 600))
     assert store.sold_lane(CHANNEL, 0).used == Usage(5, 600)
 
 
@@ -731,7 +734,7 @@ def test_a_preimage_is_there_before_its_lock_and_stays_until_it_is_open(store):
     receive(store, KEY.sign(voucher(1, 3, hash_lock=lock_of(secret))), Usage(3, 0))
     with pytest.raises(StoreError, match="still locked"):
         store.keep_preimage(CHANNEL, 0, b"o" * 32)
-    (sold,) = store.sold()
+    (sold,) = store.sold_lanes()
     assert sold.preimage == secret
     receive(store, KEY.sign(voucher(2, 3)), Usage(3, 0))
     store.keep_preimage(CHANNEL, 0, b"o" * 32)
@@ -740,17 +743,19 @@ def test_a_preimage_is_there_before_its_lock_and_stays_until_it_is_open(store):
 
 def test_the_first_agreement_stands(store):
     assert store.end_of(CHANNEL) is None
-    assert store.agree(CHANNEL, 500, 2**64 - 1, "this") == End(CHANNEL, 500, 2**64 - 1, False, "this")
-    assert store.agree(CHANNEL, 900, 1, "that") == End(CHANNEL, 500, 2**64 - 1, False, "this")
+    assert store.save_agreement(CHANNEL, 500, 2**64 - 1, "this") == End(
+        CHANNEL, 500, 2**64 - 1, False, "this"
+    )
+    assert store.save_agreement(CHANNEL, 900, 1, "that") == End(CHANNEL, 500, 2**64 - 1, False, "this")
     receive(store, KEY.sign(voucher(1, 3)), Usage())
-    assert len(store.sold()) == 1
-    store.over(CHANNEL)
+    assert len(store.sold_lanes()) == 1
+    store.mark_closed(CHANNEL)
     assert store.end_of(CHANNEL).over
-    assert store.sold() == []
-    assert len(store.sold(CHANNEL)) == 1
+    assert store.sold_lanes() == []
+    assert len(store.sold_lanes(CHANNEL)) == 1
     receive(store, KEY.sign(voucher(2, 4)), Usage())
-    assert store.sold() == []  # whatever comes late
-    store.over("0x2")  # which nobody agreed on
+    assert store.sold_lanes() == []  # whatever comes late
+    store.mark_closed("0x2")  # which nobody agreed on
     assert store.end_of("0x2") == End("0x2", 0, 0, True)
 
 
@@ -770,15 +775,15 @@ def test_a_copy_of_another_store_takes_nothing_back(store, tmp_path):
         receive(copy, newer, Usage(1, 1))
         for _ in range(2):
             copy.copy_sold(store)
-            assert [each.newest for each in copy.sold()] == [locked, newer]
+            assert [each.newest for each in copy.sold_lanes()] == [locked, newer]
         assert copy.sold_lane(CHANNEL, 0).preimage == b"k" * 32
         assert copy.sold_lane(CHANNEL, 0).used == Usage(9, 70)
-        agreed = store.agree(CHANNEL, 5, 6, "chain")
+        agreed = store.save_agreement(CHANNEL, 5, 6, "chain")
         copy.copy_sold(store)
         assert copy.end_of(CHANNEL) == agreed
-        store.over(CHANNEL)
+        store.mark_closed(CHANNEL)
         copy.copy_sold(store)
-        assert (copy.end_of(CHANNEL).over, copy.sold()) == (True, [])
+        assert (copy.end_of(CHANNEL).over, copy.sold_lanes()) == (True, [])
 
 
 def test_a_second_store_of_a_process_leaves_the_first_its_locks(store):
@@ -818,7 +823,7 @@ def test_a_closed_store_says_so(tmp_path):
     with pytest.raises(StoreError):
         receive(store, KEY.sign(voucher(1, 1)), Usage())
     with pytest.raises(StoreError):
-        store.sold()
+        store.sold_lanes()
 
 
 # ------------------------------------------------------------------------------------------ killed at every write
@@ -869,7 +874,7 @@ _CHILD = textwrap.dedent("""
             print("received", n, file=said)
         store.end_lane(channel, 0, Usage(5, 500), signed, clean=True)
         print("ended", file=said)
-        store.agree(channel, 500, 7, "chain")
+        store.save_agreement(channel, 500, 7, "chain")
         print("agreed", file=said)
         os._exit(0)
 
@@ -902,25 +907,25 @@ def test_killed_at_every_write(tmp_path):
 
 def check_the_next_voucher(store, sent, taken):
     """Who goes on with this store signs no sequence again, and knows the most that can be claimed."""
-    ((key, lane),) = store.lanes(CHANNEL)
+    ((key, lane),) = store.payer_lanes(CHANNEL)
     assert lane.newest is None or lane.newest.is_by(key.public)
     assert lane.most_signed >= 10 * sent
     payer = Payer(lane, Prices(10, 0), 1000, lambda shown: shown.is_by(key.public))
     payee = Payee(store.sold_lane(CHANNEL, 0), Prices(10, 0), 1000)
     payee.begin(0.0)
-    for event in payee.events():
+    for event in payee.take_events():
         if isinstance(event, Send):
             payer.receive(event.frame, 0.0)
     assert payer.newest == taken or payer.newest == lane.newest
     payer.count(1, 0, 0.0)
     payer.finish(0.0)
-    (wanted,) = (each for each in payer.events() if isinstance(each, SignWanted))
+    (wanted,) = (each for each in payer.take_events() if isinstance(each, SignWanted))
     assert wanted.voucher.sequence > sent
     assert wanted.voucher.requests > sent - 1  # what is known of it is paid no second time
 
 
 def check_survivors(store, said):
-    bought = store.bought()
+    bought = store.bought_channels()
     keys = set(store.kept_keys())
     if "bought" in said:
         assert [each.channel for each in bought] == [CHANNEL]
@@ -934,7 +939,7 @@ def check_survivors(store, said):
     if bought:
         check_the_next_voucher(store, sent, taken)
     if "ended" in said:
-        assert store.lanes(CHANNEL)[0][1] == PayerLane(
+        assert store.payer_lanes(CHANNEL)[0][1] == PayerLane(
             CHANNEL, 0, taken, Usage(5, 500), True, Reserved(5, 50)
         )
     if "agreed" in said:

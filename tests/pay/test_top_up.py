@@ -41,12 +41,12 @@ def test_a_deposit_is_doubted_until_the_chain_has_it(store):
     for _ in range(2):  # the same, signed again
         store.add_deposit(CHANNEL, 6, 200, "second")
     with Store(store.path) as other:
-        assert other.deposited(CHANNEL) == 1_000_500
+        assert other.deposited_sum(CHANNEL) == 1_000_500
         assert other.deposited_since("c", "0xb", SUI, 2) == 500
         assert other.doubted_deposits(CHANNEL) == {"first": 300, "second": 200}
         other.settle_deposit(CHANNEL, "first")
         other.settle_deposit("0xc", "second")
-    assert (store.doubted_deposits(CHANNEL), store.deposited(CHANNEL)) == ({"second": 200}, 1_000_500)
+    assert (store.doubted_deposits(CHANNEL), store.deposited_sum(CHANNEL)) == ({"second": 200}, 1_000_500)
 
 
 def test_a_channel_was_topped_up_by_what_came_behind_its_opening(store):
@@ -62,7 +62,7 @@ def test_deposits_of_the_format_before_are_not_doubted(store):
     store._db.execute("ALTER TABLE deposits DROP COLUMN digest")
     store._db.execute("PRAGMA user_version=7")
     with Store(store.path) as other:
-        assert (other.deposited(CHANNEL), other.doubted_deposits(CHANNEL)) == (1_000_000, {})
+        assert (other.deposited_sum(CHANNEL), other.doubted_deposits(CHANNEL)) == (1_000_000, {})
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_a_top_up_counts_whenever_its_program_is_killed(market, behind):
         buyer = await market.buyer()
         await kept(market, buyer)
         chain, store = buyer["network"], buyer["store"]
-        journal, (bought,) = Journal(store), store.bought()
+        journal, (bought,) = Journal(store), store.bought_channels()
         (before,) = await deposited(market, buyer)
         number, ended = 0, False
         while not ended:
@@ -250,7 +250,7 @@ def test_a_top_up_counts_whenever_its_program_is_killed(market, behind):
                 number += 1
             (now,) = await deposited(market, buyer)
             assert now in (before, before + 1000)
-            noted, before = store.deposited(bought.channel), now
+            noted, before = store.deposited_sum(bought.channel), now
             assert noted >= now
             await settle_doubted(chain, journal, bought.channel)
             sure = noted - sum(store.doubted_deposits(bought.channel).values())

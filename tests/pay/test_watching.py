@@ -61,7 +61,7 @@ def test_a_watcher_goes_on_when_nodes_and_the_store_come_back(dtp, monkeypatch):
         if len(looks) == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(cashier.Cashier, "look", look)
+    monkeypatch.setattr(cashier.Cashier, "poll", look)
     monkeypatch.setattr(command, "asyncio", SimpleNamespace(sleep=sleep))
     watching, *failed = dtp("channel", "watch", "--every", "5")
     assert watching["event"] == "watching"
@@ -85,7 +85,7 @@ def test_a_watcher_sees_the_store_that_is_at_its_place(dtp, monkeypatch, tmp_pat
 
     async def look(self):
         self._claim_ms = 16_000
-        seen.append([each.newest.voucher.sequence for each in await self.journal.run(Store.sold)])
+        seen.append([each.newest.voucher.sequence for each in await self.journal.run(Store.sold_lanes)])
         return []
 
     async def sleep(seconds):
@@ -100,7 +100,7 @@ def test_a_watcher_sees_the_store_that_is_at_its_place(dtp, monkeypatch, tmp_pat
             raise KeyboardInterrupt
 
     put(1)
-    monkeypatch.setattr(cashier.Cashier, "look", look)
+    monkeypatch.setattr(cashier.Cashier, "poll", look)
     monkeypatch.setattr(command, "asyncio", SimpleNamespace(sleep=sleep))
     watching, failed = dtp("channel", "watch", "--store", str(place))
     assert seen == [[1], [2], [3]]
@@ -164,7 +164,7 @@ def closing(net, homes, count):
         assert (unreached["event"], asked["event"]) == ("unreached", "closing")
     net.advance_clock(3_600_000)
     with Store(client.folder / "data" / "pay.sqlite") as store:
-        return [each.channel for each in store.bought()]
+        return [each.channel for each in store.bought_channels()]
 
 
 @pytest.mark.slow
@@ -197,7 +197,7 @@ def test_a_channel_that_was_thought_to_be_closing_is_said_to_be_open(homes):
     with server.serving("--file", folder, *PRICED) as (address, _):
         client.run("recv", f"{address}/a.txt", "--budget", "0.1SUI", "--keep-channel")
     with Store(client.folder / "data" / "pay.sqlite") as store:
-        (bought,) = store.bought()
+        (bought,) = store.bought_channels()
         store.set_state(bought.channel, "closing")
     assert client.run("channel", "close") == [{"event": "open", "channel": bought.channel}]
 

@@ -61,7 +61,7 @@ def test_who_may_not_come_in_any_more_may_close(market, change):
         async with made.connect(buyer, keep=True, identity=named) as connection:
             await ask(connection)
         await change_rules(made, change, buyer, named)
-        (kept,) = buyer["store"].bought()
+        (kept,) = buyer["store"].bought_channels()
         deal = await close_with_server(buyer["network"], buyer["store"], kept.channel, identity=named)
         assert deal.closed.to_client == 500_000_000 - connection.paid
         assert await made.channels(buyer) == [None]
@@ -76,12 +76,12 @@ def test_who_is_denied_while_it_is_connected_has_the_rest_at_once(market):
         async with made.connect(buyer, identity=named) as connection:
             await ask(connection)
             rules = await change_rules(made, CHANGES["the account is denied"], buyer, named)
-            await made.serving.ledger.recheck(rules)
+            await made.serving.ledger.check_open_channels(rules)
             with pytest.raises((ConnectionClosed, ConnectionRefused)):
                 await ask(connection)
         assert await made.channels(buyer) == [None]
-        (bought,) = buyer["store"].bought()
-        ((_, lane),) = buyer["store"].lanes(bought.channel)
+        (bought,) = buyer["store"].bought_channels()
+        ((_, lane),) = buyer["store"].payer_lanes(bought.channel)
         assert (bought.state, bought.deposited) == ("closed", lane.newest.voucher.amount)
 
     market(scenario)
@@ -100,7 +100,7 @@ def test_a_channel_whose_deposit_is_used_up_is_closed_at_once(market, size):
             with pytest.raises(BudgetSpent):
                 await fetch(connection, size)
         assert await made.channels(buyer) == [None]
-        (bought,) = buyer["store"].bought()
+        (bought,) = buyer["store"].bought_channels()
         assert (bought.state, bought.deposited) == ("closed", connection.paid)
 
     market(scenario)
@@ -114,7 +114,7 @@ def test_a_kept_channel_that_is_used_up_is_closed_by_the_command_at_once(market)
             await fetch(connection, 200_000)
             with pytest.raises(BudgetSpent):
                 await fetch(connection, 200_000)
-        (kept,) = buyer["store"].bought()
+        (kept,) = buyer["store"].bought_channels()
         assert kept.state == "open"
         deal = await close_with_server(buyer["network"], buyer["store"], kept.channel)
         assert deal.closed is not None

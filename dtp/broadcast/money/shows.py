@@ -248,7 +248,7 @@ async def events_of(
     follower = EventFollower(chain, event_types(chain, module.SCHEMA), start=start)
     if start is None:
         await follower.begin()
-    async for each in follower if follow else follower.past():
+    async for each in follower if follow else follower.past_events():
         value = decode_known(chain.deployments, each.event.type, each.event.contents)
         if getattr(value, "show", None) == wanted:
             yield value

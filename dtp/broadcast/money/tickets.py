@@ -104,7 +104,7 @@ class TicketHolders(Seats):
 
 
 def _is_good(show: Show, share: ShowShare) -> bool:
-    return not share.leaving_ms and (not show.rate or show.value(share) > 0)
+    return not share.leaving_ms and (not show.rate or show.unspent_of(share) > 0)
 
 
 class PassHolders(Seats):

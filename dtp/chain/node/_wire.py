@@ -149,7 +149,7 @@ class Wire:
         for channel in channels:
             channel.close()
 
-    def _connected(self) -> Any:
+    def _ensure_connected(self) -> Any:
         if self._closed:
             raise ClientClosed(f"the client of {self.url} was closed")
         if self._channel is None:
@@ -159,7 +159,7 @@ class Wire:
         return self._channel
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         found = library()
         try:
             yield
@@ -175,7 +175,7 @@ class Wire:
             raise NodeRefused(f"{self.url} answered what is no gRPC: {fault!r}", MALFORMED) from fault
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _read_errors(self) -> Iterator[None]:
         try:
             yield
         except _ANSWER_FAULTS as fault:
@@ -187,7 +187,7 @@ class Wire:
     def _channel_for_call(self) -> Iterator[Any]:
         """The connection for a call. When there is no answer in time another one is made for the next: the node may
         be well, and this connection dead."""
-        channel = self._connected()
+        channel = self._ensure_connected()
         self._using[channel] += 1
         try:
             yield channel
@@ -204,7 +204,7 @@ class Wire:
 
     async def _call(self, service: str, method: str, message: Any) -> Any:
         async def asked() -> Any:
-            with self._translated(), self._channel_for_call() as channel:
+            with self._translate_errors(), self._channel_for_call() as channel:
                 stub = getattr(library().v2, service)(channel, timeout=self.timeout)
                 return await getattr(stub, method)(message)
 
@@ -216,7 +216,7 @@ class Wire:
         """What the node says of itself."""
         v2 = library().v2
         answer = await self._call("LedgerServiceStub", "get_service_info", v2.GetServiceInfoRequest())
-        with self._reading():
+        with self._read_errors():
             return model.ServiceInfo(
                 chain_id=answer.chain_id or "",
                 chain=answer.chain or "",
@@ -234,7 +234,7 @@ class Wire:
         answer = await self._call(
             "LedgerServiceStub", "get_epoch", v2.GetEpochRequest(epoch=number, read_mask=mask)
         )
-        with self._reading():
+        with self._read_errors():
             found = answer.epoch
             config = found.protocol_config
             return model.EpochInfo(
@@ -253,7 +253,7 @@ class Wire:
             "batch_get_objects",
             v2.BatchGetObjectsRequest(requests=requests, read_mask=_mask(*OBJECT_MASK)),
         )
-        with self._reading():
+        with self._read_errors():
             found = [answers.object_data(each.object) for each in answer.objects if each.object is not None]
             return {each.id: each for each in found}
 
@@ -262,7 +262,7 @@ class Wire:
         v2 = library().v2
         request = v2.GetObjectRequest(object_id=id, version=version, read_mask=_mask("json"))
         answer = await self._call("LedgerServiceStub", "get_object", request)
-        with self._reading():
+        with self._read_errors():
             found = answer.object.json
             return None if found is None else from_value(found)
 
@@ -274,7 +274,7 @@ class Wire:
             answer = await self._call("LedgerServiceStub", "get_transaction", request)
         except NotFound:
             return None
-        with self._reading():
+        with self._read_errors():
             return answers.outcome(answer.transaction)
 
     async def transaction_data(self, digest: str) -> bytes | None:
@@ -285,7 +285,7 @@ class Wire:
             answer = await self._call("LedgerServiceStub", "get_transaction", request)
         except NotFound:
             return None
-        with self._reading():
+        with self._read_errors():
             return bytes(answer.transaction.transaction.bcs.value)
 
     async def checkpoint(self, sequence: int | None = None) -> model.CheckpointData | None:
@@ -296,7 +296,7 @@ class Wire:
             answer = await self._call("LedgerServiceStub", "get_checkpoint", request)
         except NotFound:
             return None
-        with self._reading():
+        with self._read_errors():
             return answers.checkpoint_data(answer.checkpoint)
 
     # ------------------------------------------------------------------------------------------------- state
@@ -314,7 +314,7 @@ class Wire:
             read_mask=_mask(*OBJECT_MASK),
         )
         answer = await self._call("StateServiceStub", "list_owned_objects", request)
-        with self._reading():
+        with self._read_errors():
             return [answers.object_data(each) for each in answer.objects], answer.next_page_token or None
 
     async def dynamic_fields(
@@ -329,7 +329,7 @@ class Wire:
             read_mask=_mask("kind", "parent", "field_id", "name", "value", "value_type", "child_id"),
         )
         answer = await self._call("StateServiceStub", "list_dynamic_fields", request)
-        with self._reading():
+        with self._read_errors():
             return [
                 answers.dynamic_field(each) for each in answer.dynamic_fields
             ], answer.next_page_token or None
@@ -339,7 +339,7 @@ class Wire:
         v2 = library().v2
         request = v2.GetBalanceRequest(owner=owner, coin_type=coin)
         answer = await self._call("StateServiceStub", "get_balance", request)
-        with self._reading():
+        with self._read_errors():
             return answers.balance(answer.balance)
 
     async def balances(
@@ -349,7 +349,7 @@ class Wire:
         v2 = library().v2
         request = v2.ListBalancesRequest(owner=owner, page_token=page_token)
         answer = await self._call("StateServiceStub", "list_balances", request)
-        with self._reading():
+        with self._read_errors():
             return [answers.balance(each) for each in answer.balances], answer.next_page_token or None
 
     async def package(self, id: str) -> model.PackageInfo:
@@ -358,7 +358,7 @@ class Wire:
         answer = await self._call(
             "MovePackageServiceStub", "get_package", v2.GetPackageRequest(package_id=id)
         )
-        with self._reading():
+        with self._read_errors():
             found = answer.package
             return model.PackageInfo(
                 id=canonical_id(found.storage_id),
@@ -391,7 +391,7 @@ class Wire:
             do_gas_selection=select_gas,
         )
         answer = await self._call("TransactionExecutionServiceStub", "simulate_transaction", request)
-        with self._reading():
+        with self._read_errors():
             return answers.outcome(answer.transaction, answer.command_outputs)
 
     async def execute(self, transaction: bytes, signatures: Sequence[bytes]) -> answers.Outcome:
@@ -403,7 +403,7 @@ class Wire:
             read_mask=_mask(*EXECUTED_MASK),
         )
         answer = await self._call("TransactionExecutionServiceStub", "execute_transaction", request)
-        with self._reading():
+        with self._read_errors():
             return answers.outcome(answer.transaction)
 
     # ------------------------------------------------------------------------------------------------ events
@@ -429,14 +429,14 @@ class Wire:
         )
 
         async def asked() -> AsyncGenerator[Any, None]:
-            with self._translated(), self._channel_for_call() as channel:
+            with self._translate_errors(), self._channel_for_call() as channel:
                 stub = v2.LedgerServiceStub(channel, timeout=self.timeout)
                 async for message in stub.list_events(request):
                     yield message
 
         async with messages_apart(asked, self.url) as messages:
             async for answer in messages:
-                with self._reading():
+                with self._read_errors():
                     frame = answers.event_frame(answer, answer.end)
                 yield frame
 
@@ -453,7 +453,7 @@ class Wire:
 
             async def frames() -> AsyncIterator[answers.EventFrame]:
                 async for message in messages:
-                    with self._reading():
+                    with self._read_errors():
                         frame = answers.event_frame(message, None)
                     yield frame
 
@@ -481,7 +481,7 @@ class Wire:
         cardinality = library().Cardinality.UNARY_STREAM
 
         async def asked() -> AsyncGenerator[Any, None]:
-            with self._translated(), self._channel_for_call() as channel:
+            with self._translate_errors(), self._channel_for_call() as channel:
                 async with channel.request(route, cardinality, type(request), answer_type) as stream:
                     # The node answers with headers when it has begun to collect; the stubs hide that moment.
                     async with asyncio.timeout(self.timeout):

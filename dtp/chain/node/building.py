@@ -76,7 +76,7 @@ class TransactionBuilder:
         """Return the BCS of a program that pays with the slot's coin, or with those that a node chooses (`alone`:
         with all), at `price` a unit. Raises `CoinTooSmall`, `InsufficientFunds`, `TransactionFailed`, `ProgramError`.
         """
-        known = self.cache.pick(each.id for each in program.objects)
+        known = self.cache.get_known(each.id for each in program.objects)
         complete = len(known) == len(program.objects)
         # What the commands split off the gas coin must be left beside the budget; then the node has to estimate it.
         if complete and slot.coin is not None and (gas_budget is not None or not program.uses_gas_coin):
@@ -85,7 +85,7 @@ class TransactionBuilder:
         if alone and program.uses_gas_coin:
             # A node chooses coins that cover the gas and doesn't look at what the commands split off them.
             payment = await self._all_coins(program)
-        question = self.unresolved(program, self.account, price, gas_budget, payment)
+        question = self.make_unresolved(program, self.account, price, gas_budget, payment)
         try:
             outcome = await self.ask_for_simulation(question, select_gas=True)
         except InsufficientFunds as fault:
@@ -98,7 +98,7 @@ class TransactionBuilder:
             raise
         data = decode_transaction(outcome.transaction)
         known = {**known, **_resolved(program, data)}
-        self.cache.learn(known.values())
+        self.cache.add_known(known.values())
         chosen = payment or tuple(
             ObjectRef(format_address(each.id), each.version, format_digest(each.digest))
             for each in data.gas_data.payment
@@ -109,9 +109,9 @@ class TransactionBuilder:
                 "send it some (dtp wallet faucet, on a test network)"
             )
         # The node's budget is a ceiling only, for its coins may hold no more: what is signed follows from the gas.
-        estimate = self._budget(outcome.executed, price)
+        estimate = self._gas_budget(outcome.executed, price)
         budget = gas_budget or min(estimate, data.gas_data.budget or estimate)
-        return self._encoded(program, known, chosen, price, budget)
+        return self._encode(program, known, chosen, price, budget)
 
     async def _all_coins(self, program: Program) -> tuple[ObjectRef, ...]:
         used = {each.id for each in program.objects}
@@ -123,8 +123,8 @@ class TransactionBuilder:
         self, program: Program, coin: GasCoin, known: Mapping[str, Known], price: int, gas_budget: int | None
     ) -> BuiltTransaction:
         if gas_budget is not None:
-            return self._encoded(program, known, (coin.ref,), price, gas_budget)
-        trial = self._encoded(program, known, (coin.ref,), price, min(coin.balance, self.max_gas))
+            return self._encode(program, known, (coin.ref,), price, gas_budget)
+        trial = self._encode(program, known, (coin.ref,), price, min(coin.balance, self.max_gas))
         try:
             outcome = await self.ask_for_simulation(trial.data, select_gas=False)
         except InsufficientFunds as fault:
@@ -136,14 +136,14 @@ class TransactionBuilder:
             ):
                 raise CoinTooSmall(str(fault)) from fault
             raise
-        budget = self._checked(min(self._budget(outcome.executed, price), coin.balance))
+        budget = self._check_budget(min(self._gas_budget(outcome.executed, price), coin.balance))
         return replace(trial, data=with_budget(trial.data, budget))
 
-    def _budget(self, executed: Executed, price: int) -> int:
+    def _gas_budget(self, executed: Executed, price: int) -> int:
         gas = executed.gas
         return gas.computation + gas.computation // _SPARE_PART + gas.storage + _SPARE_UNITS * price
 
-    def _checked(self, budget: int) -> int:
+    def _check_budget(self, budget: int) -> int:
         if budget > self.max_gas:
             raise ProgramError(
                 f"the transaction needs a gas budget of {format_amount(budget)}, and at most "
@@ -151,7 +151,7 @@ class TransactionBuilder:
             )
         return budget
 
-    def _encoded(
+    def _encode(
         self,
         program: Program,
         known: Mapping[str, Known],
@@ -160,7 +160,7 @@ class TransactionBuilder:
         budget: int,
     ) -> BuiltTransaction:
         account = id_bytes(self.account)
-        gas = sui.GasData(tuple(map(reference, payment)), account, price, self._checked(budget))
+        gas = sui.GasData(tuple(map(reference, payment)), account, price, self._check_budget(budget))
         kind = bind(program, self.deployments.package_id, known)
         data = encode_transaction(TransactionData(kind, account, gas))
         if len(data) > MAX_TRANSACTION_BYTES:
@@ -169,7 +169,7 @@ class TransactionBuilder:
             )
         return BuiltTransaction(data, tuple(payment))
 
-    def unresolved(
+    def make_unresolved(
         self,
         program: Program,
         sender: str,

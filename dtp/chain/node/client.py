@@ -207,7 +207,7 @@ class ChainClient:
         """
         self._closed = False
         self.endpoints.open()
-        await self._price()
+        await self._gas_price()
         info = self.endpoints.info
         assert info is not None
         return info
@@ -222,7 +222,7 @@ class ChainClient:
     @property
     def address(self) -> str:
         """The account that signs. Raises `SignerError` without one."""
-        return self._signing().address
+        return self._signer_or_raise().address
 
     @property
     def chain_id(self) -> str:
@@ -292,7 +292,7 @@ class ChainClient:
             wanted = self.type_of(schema, cls)
         except PackageNotPublished as unknown:
             package, _, path = data.type.partition("::")
-            if path.partition("<")[0] != schema.path(cls):
+            if path.partition("<")[0] != schema.path_of(cls):
                 raise
             # Not used unasked: whoever published a package may upgrade it, and so has power over what it holds.
             raise PackageNotPublished(
@@ -311,7 +311,7 @@ class ChainClient:
     def type_of(self, schema: Schema, cls: type[Any], *arguments: str) -> str:
         """The canonical type of a struct of ours on this chain. Raises `PackageNotPublished`."""
         inner = f"<{','.join(arguments)}>" if arguments else ""
-        return canonical_type(f"{self.deployments.original_id(schema.package)}::{schema.path(cls)}{inner}")
+        return canonical_type(f"{self.deployments.original_id(schema.package)}::{schema.path_of(cls)}{inner}")
 
     async def owned_objects(self, owner: Id, type: str = "") -> AsyncIterator[ObjectData]:
         """Objects that an address owns, of `type` if given (without type arguments: of any instance)."""
@@ -376,7 +376,7 @@ class ChainClient:
     async def transaction(self, digest: str) -> Executed | None:
         """An executed transaction, None if the node doesn't know it. Raises `TransactionFailed` if it failed."""
         outcome = await self.endpoints.ask(lambda wire: wire.transaction(digest))
-        return None if outcome is None else self._succeeded(outcome)
+        return None if outcome is None else self._check_succeeded(outcome)
 
     async def transaction_data(self, digest: str) -> bytes | None:
         """Return the BCS of what was signed as a transaction, None if the node doesn't know it (any more)."""
@@ -396,18 +396,18 @@ class ChainClient:
         """
         account = canonical_id(sender) if sender is not None else self.address
         # At the price that would be signed: a node could weigh it by another one.
-        price = await self._price()
+        price = await self._gas_price()
         try:
             outcome = await self._simulated_at(program, account, price, checks=checks)
         except failures.PriceTooLow:  # the epoch changed
             self._epoch = None
-            price = await self._price()
+            price = await self._gas_price()
             outcome = await self._simulated_at(program, account, price, checks=checks)
         return Simulated(outcome.executed, tuple(each.returned for each in _values(outcome)), price)
 
     async def _simulated_at(self, program: Program, account: str, price: int, *, checks: bool) -> Outcome:
         builder = self._builder_for(account)
-        question = builder.unresolved(program, account, price)
+        question = builder.make_unresolved(program, account, price)
         return await builder.ask_for_simulation(
             question, select_gas=checks, checks=checks, mask=SIMULATED_MASK
         )
@@ -425,7 +425,7 @@ class ChainClient:
         Cancelled behind the signature, it goes on, and keeps gas and objects from others until it is over. `signed`
         is told of it before anything is sent: what it raises is raised, and nothing has happened.
         """
-        self._signing()
+        self._signer_or_raise()
         alone, rebuilt = False, 0
         while True:
             try:
@@ -437,7 +437,7 @@ class ChainClient:
             except (StaleObject, failures.PriceTooLow) as fault:
                 # Someone else used the object, or the epoch changed. Look again, a few times; a transaction of
                 # another program that has the object now needs a moment.
-                self._forget(program)
+                self._forget_objects(program)
                 if was_signed(fault) or rebuilt == _REBUILDS:
                     raise
                 if rebuilt:
@@ -447,19 +447,19 @@ class ChainClient:
     async def _execute_once(
         self, program: Program, gas_budget: int | None, signed: Signed | None, *, alone: bool
     ) -> Executed:
-        signer = self._signing()
+        signer = self._signer_or_raise()
         price = await self._agreed_price()
         ids = [each.id for each in program.objects]
-        self._gas.drop(ids)
+        self._gas.exclude_coins(ids)
         async with AsyncExitStack() as held:
-            await held.enter_async_context(self._queues.holding(self._exclusive(ids)))
-            slot = await held.enter_async_context(self._gas.take(alone=alone))
+            await held.enter_async_context(self._queues.hold_objects(self._exclusive_ids(ids)))
+            slot = await held.enter_async_context(self._gas.acquire_slot(alone=alone))
             built = await self._builder_for(signer.address).build(program, slot, price, gas_budget, alone)
-            async with self._taking(built.data) as took:
+            async with self._counting_gas(built.data) as took:
                 signature = await signer.sign_transaction(built.data)
                 digest = format_digest(transaction_digest(built.data))
                 if self._notes is not None:
-                    await self._notes.sent(digest)
+                    await self._notes.transaction_sent(digest)
                 if signed is not None:
                     await signed(SignedTransaction(digest, built.data))
                 slot.coin = None  # from here on its version isn't known before the answer is
@@ -468,11 +468,11 @@ class ChainClient:
                     self._send(built.data, signature, slot, held.pop_all(), took), name="dtp-chain-send"
                 )
         self._sending.add(sending)
-        sending.add_done_callback(self._root._sent)
-        return self._succeeded(await asyncio.shield(sending))
+        sending.add_done_callback(self._root._on_sent)
+        return self._check_succeeded(await asyncio.shield(sending))
 
     @asynccontextmanager
-    async def _taking(self, data: bytes) -> AsyncIterator[_Took]:
+    async def _counting_gas(self, data: bytes) -> AsyncIterator[_Took]:
         """Count the gas of a transaction that is about to be signed; give what is told how much it took. Not signed
         after all, it took nothing. Raises `GasTooHigh`."""
         purse = self._purse
@@ -482,9 +482,9 @@ class ChainClient:
         budget = decode_transaction(data).gas_data.budget
         purse.sign(budget)
         try:
-            yield functools.partial(purse.took, budget)
+            yield functools.partial(purse.settle_gas, budget)
         except BaseException:
-            purse.took(budget, 0)
+            purse.settle_gas(budget, 0)
             raise
 
     async def _send(
@@ -499,15 +499,15 @@ class ChainClient:
                 took(0)
                 raise
             took(outcome.executed.gas.net)
-            self._learn(outcome, slot)
+            self._remember_objects(outcome, slot)
             await self._note_gas(outcome.executed)
         return outcome
 
     async def _note_gas(self, executed: Executed) -> None:
         if self._notes is not None:
-            await self._notes.took(executed.digest, executed.gas.net)
+            await self._notes.transaction_done(executed.digest, executed.gas.net)
 
-    def _sent(self, sending: asyncio.Task[Outcome]) -> None:
+    def _on_sent(self, sending: asyncio.Task[Outcome]) -> None:
         self._sending.discard(sending)
         if not sending.cancelled():
             sending.exception()  # maybe nobody waits for it any more
@@ -517,9 +517,9 @@ class ChainClient:
     async def resubmit(self, unknown: OutcomeUnknown) -> Executed:
         """Send the identical bytes of a transaction whose outcome is unknown again. Raises as `execute` does."""
         outcome = await self._submit(unknown.transaction, unknown.signatures)
-        self._learn(outcome, None)
+        self._remember_objects(outcome, None)
         await self._note_gas(outcome.executed)
-        return self._succeeded(outcome)
+        return self._check_succeeded(outcome)
 
     async def wait_for(self, digest: str) -> Executed:
         """A transaction as soon as the node knows it. Raises `NodeUnavailable` when it doesn't in time."""
@@ -544,7 +544,7 @@ class ChainClient:
         lost: ChainError | None = None
         for attempt in range(retry.attempts):
             try:
-                wire = await self.endpoints.checked()
+                wire = await self.endpoints.checked_wire()
                 return await wire.execute(data, signatures)
             except NodeUnavailable as fault:
                 lost = fault
@@ -578,7 +578,7 @@ class ChainClient:
             return None
         self.endpoints.next()
         try:
-            return await (await self.endpoints.checked()).transaction(digest)
+            return await (await self.endpoints.checked_wire()).transaction(digest)
         except (NodeUnavailable, NodeRefused, WrongNetwork):
             return None
 
@@ -588,19 +588,19 @@ class ChainClient:
         except (NodeUnavailable, NodeRefused):
             return None
 
-    def _learn(self, outcome: Outcome, slot: GasSlot | None) -> None:
+    def _remember_objects(self, outcome: Outcome, slot: GasSlot | None) -> None:
         executed = outcome.executed
         self._cache.learn_changes(executed)
         if self._epoch is not None and executed.epoch > self._epoch.epoch:
             self._epoch = None
         paid = executed.objects.get(executed.gas_object)
         if slot is not None and paid is not None and paid.balance:
-            account = self._signing().address
+            account = self._signer_or_raise().address
             newest = self._cache.get(paid.id)
             if newest is not None and newest.owner == Owner("address", account):
                 slot.coin = GasCoin(newest.ref, paid.balance)
 
-    def _succeeded(self, outcome: Outcome) -> Executed:
+    def _check_succeeded(self, outcome: Outcome) -> Executed:
         if outcome.failure is not None:
             raise failures.failure(outcome.failure, self.deployments, outcome.executed)
         return outcome.executed
@@ -611,7 +611,7 @@ class ChainClient:
         coins = functools.partial(self.coins, account)
         return TransactionBuilder(account, self.endpoints, self._cache, self.deployments, self.max_gas, coins)
 
-    async def _price(self) -> int:
+    async def _gas_price(self) -> int:
         if self._epoch is None:
             self._epoch = await self.endpoints.ask(Wire.epoch)
         return self._epoch.gas_price
@@ -619,28 +619,28 @@ class ChainClient:
     async def _agreed_price(self) -> int:
         """Return what a unit of gas costs (MIST), by an endpoint whose word may be signed. Raises `GasTooHigh`."""
         for _ in self.network.endpoints[1:]:
-            if (price := await self._price()) <= self.max_gas_price:
+            if (price := await self._gas_price()) <= self.max_gas_price:
                 return price
             self._epoch = None
             self.endpoints.next()
-        price = await self._price()
+        price = await self._gas_price()
         if price > self.max_gas_price:
             self._epoch = None  # so that what one node said is asked anew
         check_price(price, self.max_gas_price)
         return price
 
-    def _signing(self) -> Signer:
+    def _signer_or_raise(self) -> Signer:
         if self.signer is None:
             raise SignerError("this client has no signer: give ChainClient one to execute transactions")
         return self.signer
 
-    def _exclusive(self, ids: Iterable[str]) -> list[str]:
+    def _exclusive_ids(self, ids: Iterable[str]) -> list[str]:
         known = {each: self._cache.get(each) for each in ids}
         return [each for each, found in known.items() if found is None or found.owner.exclusive]
 
-    def _forget(self, program: Program) -> None:
-        self._cache.forget(each.id for each in program.objects)
-        self._gas.forget()
+    def _forget_objects(self, program: Program) -> None:
+        self._cache.remove_known(each.id for each in program.objects)
+        self._gas.forget_coins()
         self._epoch = None
 
 

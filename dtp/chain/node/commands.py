@@ -124,12 +124,12 @@ class Program:
             raise ProgramError(
                 f"an argument of {len(data):,} bytes; the chain takes {MAX_PURE_BYTES:,}: pass it in parts"
             )
-        return self._input(data, PureInput(data))
+        return self._add_input(data, PureInput(data))
 
     def object(self, id: Id, *, mutable: bool = True) -> Argument:
         """An object by id. `mutable` says whether a shared object is taken by `&mut` or by value."""
         name = _checked_id(id)
-        argument = self._input(name, ObjectInput(name, mutable))
+        argument = self._add_input(name, ObjectInput(name, mutable))
         place = argument.index
         known = self._inputs[place]
         if isinstance(known, ObjectInput) and mutable and not known.mutable:
@@ -139,7 +139,7 @@ class Program:
     def receiving(self, id: Id) -> Argument:
         """An object that was sent to an object, for `transfer::receive`."""
         name = _checked_id(id)
-        argument = self._input(name, ObjectInput(name, True, True))
+        argument = self._add_input(name, ObjectInput(name, True, True))
         if self._inputs[argument.index] != ObjectInput(name, True, True):
             raise ProgramError(f"{name} is used both as an object and as one to receive")
         return argument
@@ -152,9 +152,9 @@ class Program:
         """`value` as an argument: an id becomes an input object, an argument of this program stays itself."""
         if isinstance(value, str | bytes):
             return self.object(value, mutable=mutable)
-        return self._checked(value)
+        return self._check_argument(value)
 
-    def _input(self, key: Hashable, value: PureInput | ObjectInput) -> Input:
+    def _add_input(self, key: Hashable, value: PureInput | ObjectInput) -> Input:
         place = self._places.get(key)
         if place is None:
             if len(self._inputs) >= MAX_INPUTS:
@@ -183,7 +183,7 @@ class Program:
         except SuiNameError as fault:
             raise ProgramError(f"type argument of {module}::{function}: {fault}") from fault
         place = package if isinstance(package, str) and not package.startswith("0x") else _checked_id(package)
-        checked = tuple(map(self._checked, arguments))
+        checked = tuple(map(self._check_argument, arguments))
         return self._add(_Call(place, str(module), str(function), types, checked), results)
 
     def split(self, coin: ObjectLike, amounts: Sequence[int | Argument]) -> tuple[Argument, ...]:
@@ -191,7 +191,8 @@ class Program:
         if not amounts:
             raise ProgramError("split at least one amount off")
         parts = tuple(
-            self.pure("u64", each) if isinstance(each, int) else self._checked(each) for each in amounts
+            self.pure("u64", each) if isinstance(each, int) else self._check_argument(each)
+            for each in amounts
         )
         return self._add(sui.SplitCoins(self.use(coin), parts), len(parts))
 
@@ -207,7 +208,7 @@ class Program:
         to = (
             self.pure("address", recipient)
             if isinstance(recipient, str | bytes)
-            else self._checked(recipient)
+            else self._check_argument(recipient)
         )
         self._add(sui.TransferObjects(tuple(map(self.use, objects)), to), 0)
 
@@ -227,7 +228,10 @@ class Program:
     ) -> Argument:
         """Upgrade a package under a ticket; gives the receipt."""
         command = sui.Upgrade(
-            tuple(modules), tuple(map(id_bytes, dependencies)), id_bytes(package), self._checked(ticket)
+            tuple(modules),
+            tuple(map(id_bytes, dependencies)),
+            id_bytes(package),
+            self._check_argument(ticket),
         )
         (receipt,) = self._add(command, 1)
         return receipt
@@ -241,7 +245,7 @@ class Program:
             return (Result(place),)
         return tuple(NestedResult(place, index) for index in range(results))
 
-    def _checked(self, argument: Argument) -> Argument:
+    def _check_argument(self, argument: Argument) -> Argument:
         match argument:
             case Input(index=place):
                 there = len(self._inputs)

@@ -61,7 +61,7 @@ class Endpoints:
         """Let the next endpoint have its turn."""
         self._turn += 1
 
-    async def checked(self) -> Wire:
+    async def checked_wire(self) -> Wire:
         """The endpoint whose turn it is, known to serve the right chain. Raises `WrongNetwork`."""
         wire = self.wire
         if wire.url not in self._checked:
@@ -80,7 +80,7 @@ class Endpoints:
         """The answer to a question that may be asked several times. Raises `NodeUnavailable` and what it raises."""
         for attempt in range(self.retry.attempts):
             try:
-                return await question(await self.checked())
+                return await question(await self.checked_wire())
             except NodeUnavailable as fault:
                 lost = fault
             self.next()

@@ -70,7 +70,7 @@ class GasPurse:
             )
         self._signed += budget
 
-    def took(self, budget: int, gas: int) -> None:
+    def settle_gas(self, budget: int, gas: int) -> None:
         """A transaction that was counted with `budget` is over, and took `gas`, 0 where it was never executed."""
         self._signed -= budget
         self.spent += gas
@@ -79,10 +79,10 @@ class GasPurse:
 class TransactionNotes(Protocol):
     """Who is told of a client's transactions: before each is sent, and what gas it took once that is known."""
 
-    async def sent(self, digest: str) -> None:
+    async def transaction_sent(self, digest: str) -> None:
         """Keep that a transaction is about to be sent. Raises nothing."""
 
-    async def took(self, digest: str, gas: int) -> None:
+    async def transaction_done(self, digest: str, gas: int) -> None:
         """Keep what gas an executed transaction took (MIST, storage given back counted). Raises nothing."""
 
 
@@ -93,7 +93,7 @@ class ObjectQueues:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def holding(self, ids: Iterable[str]) -> AsyncIterator[None]:
+    async def hold_objects(self, ids: Iterable[str]) -> AsyncIterator[None]:
         """Have these objects for oneself while the block runs."""
         async with AsyncExitStack() as stack:
             for each in sorted(set(ids)):
@@ -124,7 +124,7 @@ class GasPool:
         self._waiting: list[asyncio.Future[None]] = []
 
     @asynccontextmanager
-    async def take(self, *, alone: bool = False) -> AsyncIterator[GasSlot]:
+    async def acquire_slot(self, *, alone: bool = False) -> AsyncIterator[GasSlot]:
         """Pay from the slot's coin while the block runs; the slot's coin at the end is kept for the next.
 
         `alone` waits until nothing else runs, and lets the node choose among all coins.
@@ -155,12 +155,12 @@ class GasPool:
         known = {coin.ref.id for coin in self._idle}
         self._idle.extend(coin for coin in coins if coin.ref.id not in known)
 
-    def drop(self, ids: Iterable[str]) -> None:
+    def exclude_coins(self, ids: Iterable[str]) -> None:
         """Don't pay with these: a program uses them itself."""
         gone = set(ids)
         self._idle = [coin for coin in self._idle if coin.ref.id not in gone]
 
-    def forget(self) -> None:
+    def forget_coins(self) -> None:
         """Forget the coins that are not in use: the next transaction asks the node again."""
         self._idle.clear()
 
@@ -183,11 +183,11 @@ class ObjectCache:
         """What is known, None if nothing is."""
         return self._known.get(id)
 
-    def pick(self, ids: Iterable[str]) -> Mapping[str, Known]:
+    def get_known(self, ids: Iterable[str]) -> Mapping[str, Known]:
         """What is known of those ids."""
         return {each: self._known[each] for each in ids if each in self._known}
 
-    def learn(self, known: Iterable[Known]) -> None:
+    def add_known(self, known: Iterable[Known]) -> None:
         """Note references; an older one never replaces a newer one."""
         for each in known:
             before = self._known.pop(each.ref.id, None)
@@ -198,20 +198,20 @@ class ObjectCache:
 
     def learn_objects(self, objects: Iterable[ObjectData]) -> None:
         """Note what was read."""
-        self.learn(Known(each.ref, each.owner) for each in objects)
+        self.add_known(Known(each.ref, each.owner) for each in objects)
 
     def learn_changes(self, executed: Executed) -> None:
         """Note what a transaction wrote, and forget what it removed."""
         for change in executed.changes:
             if change.output is None:
                 self._known.pop(change.id, None)
-        self.learn(
+        self.add_known(
             Known(change.output, change.owner)
             for change in executed.changes
             if change.output is not None and change.owner is not None
         )
 
-    def forget(self, ids: Iterable[str]) -> None:
+    def remove_known(self, ids: Iterable[str]) -> None:
         """Forget: the next use asks the node."""
         for each in ids:
             self._known.pop(each, None)

@@ -88,11 +88,11 @@ class Deployments:
         """The deployment of that id, or of that original id."""
         return next((each for each in self._known.values() if id in (each.id, each.original_id)), None)
 
-    def all(self) -> tuple[Deployment, ...]:
+    def list_all(self) -> tuple[Deployment, ...]:
         """Every known package."""
         return tuple(self._known.values())
 
-    def remember(self, deployment: Deployment) -> None:
+    def save(self, deployment: Deployment) -> None:
         """Keep a deployment, also in the file. Raises `ConfigError` when the file can't be written."""
         self._known[deployment.package] = deployment
         if self._path is None:
@@ -101,7 +101,7 @@ class Deployments:
         everything.setdefault(self.chain_id, _Chain()).packages[deployment.package] = deployment
         _save(self._path, everything)
 
-    def hosts(self, account: Id) -> frozenset[str]:
+    def hosts_of(self, account: Id) -> frozenset[str]:
         """The hosts that an account has made from here."""
         return frozenset(self._hosts.get(canonical_id(account), ()))
 

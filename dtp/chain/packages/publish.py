@@ -41,7 +41,7 @@ async def publish(
     made = [
         change.id for change in executed.changes if change.type == "package" and change.output is not None
     ]
-    caps = executed.created(UPGRADE_CAP)
+    caps = executed.created_objects(UPGRADE_CAP)
     if len(made) != 1:
         raise NodeRefused(f"transaction {executed.digest} tells of {len(made)} packages", MALFORMED)
     deployment = Deployment(
@@ -53,7 +53,7 @@ async def publish(
         transaction=executed.digest,
         policy=Policy.IMMUTABLE if immutable else Policy.COMPATIBLE,
     )
-    chain.deployments.remember(deployment)
+    chain.deployments.save(deployment)
     return deployment, executed
 
 
@@ -86,5 +86,5 @@ async def adopt(chain: ChainClient, name: str, id: Id) -> Deployment:
         digest=package.digest.hex(),
         policy=upgrades.policy,
     )
-    chain.deployments.remember(deployment)
+    chain.deployments.save(deployment)
     return deployment

@@ -125,7 +125,7 @@ async def read_upgrades(chain: ChainClient, package: Id) -> Upgrades:
     executed = await chain.transaction(digest) if digest else None
     if executed is None:
         return Upgrades(Policy.UNKNOWN)
-    made = [each.id for each in executed.created(UPGRADE_CAP)]
+    made = [each.id for each in executed.created_objects(UPGRADE_CAP)]
     for cap, data in (await chain.objects(made)).items():
         found = _read_cap(data)
         if found is not None and (len(made) == 1 or found[0] in (info.id, info.original_id)):
@@ -181,7 +181,7 @@ async def restrict(chain: ChainClient, deployment: Deployment, policy: Policy) -
     program.call(_FRAMEWORK, _PACKAGE_MODULE, _RESTRICTIONS[policy], (program.use(cap),), (), 0)
     executed = await chain.execute(program)
     kept = "" if policy is Policy.IMMUTABLE else cap
-    chain.deployments.remember(_changed(deployment, policy=policy, upgrade_cap=kept))
+    chain.deployments.save(_changed(deployment, policy=policy, upgrade_cap=kept))
     return executed
 
 
@@ -214,7 +214,7 @@ async def upgrade(
     if len(made) != 1:
         raise NodeRefused(f"transaction {executed.digest} tells of {len(made)} packages", MALFORMED)
     newer = _changed(deployment, id=made[0], digest=shipped.digest.hex(), transaction=executed.digest)
-    chain.deployments.remember(newer)
+    chain.deployments.save(newer)
     return newer, executed
 
 

@@ -115,8 +115,8 @@ class PipeCarrier(Carrier):
     def abort(self) -> None:
         if self._state is State.ENDED:
             return
-        self.outgoing.drop()
-        self._end.control(Flags.RESET, self.number)
+        self.outgoing.drop_uncut()
+        self._end.send_control(Flags.RESET, self.number)
         self._finish()
         if self._receiver is not None:
             self._loop.call_soon(self._receiver.carrier_lost, None)
@@ -129,7 +129,7 @@ class PipeCarrier(Carrier):
 
     def ask_again(self) -> None:
         """Send OPEN once more: a node may not have told the server of the first."""
-        self._end.control(Flags.OPEN, self.number)
+        self._end.send_control(Flags.OPEN, self.number)
 
     # What the end asks and reports (`dtp.chain.pipes.end.Link`).
 
@@ -155,7 +155,7 @@ class PipeCarrier(Carrier):
             if self._receiver is not None:
                 self._loop.call_soon(self._tell_writable)
 
-    def broken(self, error: CarrierError) -> None:
+    def on_link_broken(self, error: CarrierError) -> None:
         if not self.accepted.done():
             self.accepted.set_exception(error)
             self.accepted.exception()  # seen, also when nobody waits for it
@@ -182,12 +182,14 @@ class PipeCarrier(Carrier):
         if self.incoming.has_ready:
             self._deliver_soon()
         elif self.incoming.finished or self._error is not None:
-            self._lose(None if self._state is State.CLOSING or self.incoming.finished else self._error)
+            self._connection_lost(
+                None if self._state is State.CLOSING or self.incoming.finished else self._error
+            )
 
     def _deliver_some(self) -> int:
         if self._state is State.CLOSING or self._receiver is None:
-            return self.incoming.take(memoryview(bytearray(65536)))
-        size = self.incoming.take(self._receiver.carrier_buffer())
+            return self.incoming.read_into(memoryview(bytearray(65536)))
+        size = self.incoming.read_into(self._receiver.carrier_buffer())
         self._receiver.carrier_received(size)
         return size
 
@@ -198,9 +200,9 @@ class PipeCarrier(Carrier):
     def _give_up(self) -> None:
         """The end of `close`: all is on the chain, or time is up."""
         if self._state is State.CLOSING:
-            self._lose(None)
+            self._connection_lost(None)
 
-    def _lose(self, error: CarrierError | None) -> None:
+    def _connection_lost(self, error: CarrierError | None) -> None:
         """End and report it. Only from the loop."""
         self._finish()
         if self._receiver is not None:
@@ -235,18 +237,18 @@ class PipeListener(CarrierListener):
 
     def _on_link(self, end: ChannelEnd, number: int) -> None:
         if self._service is not None and end.where.service != self._service:
-            end.control(Flags.RESET, number)
+            end.send_control(Flags.RESET, number)
             return
         before = end.link
         if before is not None:
-            before.broken(BrokenError("the client has begun another carrier on the same channel"))
-        self._hub.hold()
+            before.on_link_broken(BrokenError("the client has begun another carrier on the same channel"))
+        self._hub.retain()
         hand_over(PipeCarrier(self._hub, end, number), self._accept)
 
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._hub.unlisten(self._host, self._key)
+            self._hub.stop_listening(self._host, self._key)
             self._hub.release()
 
 
@@ -298,7 +300,7 @@ async def dial(url: str, *, chain: ChainClient | None = None) -> PipeCarrier:
     if not 0 < pipes <= MAX_PIPES:
         raise CarrierUrlError(f"{url}: pipes={pipes}: 1 to {MAX_PIPES}")
     channel = _channel(parts)
-    hub = PipeHub.of(chain if chain is not None else _environment_client())
+    hub = PipeHub.hub_of(chain if chain is not None else _environment_client())
     try:
         try:
             return await _begin(hub, host, number, key, channel, pipes)
@@ -346,7 +348,7 @@ async def listen(url: str, accept: Accept, *, chain: ChainClient | None = None) 
     """
     parts, host, key = _parse(url, _LISTEN_OPTIONS)
     service = service_number(parts.options["service"]) if "service" in parts.options else None
-    hub = PipeHub.of(chain if chain is not None else _environment_client())
+    hub = PipeHub.hub_of(chain if chain is not None else _environment_client())
     await hub.acquire()
     try:
         state = await hub.directory.find(host)

@@ -86,7 +86,7 @@ class Link(Protocol):
     def frame_sent(self) -> None:
         """A frame of `outgoing` is on the chain."""
 
-    def broken(self, error: CarrierError) -> None:
+    def on_link_broken(self, error: CarrierError) -> None:
         """It has ended by `error`."""
 
 
@@ -190,7 +190,7 @@ class ChannelEnd:
         for each in pipes:
             out = _Out(each.id, each.index, each.sequence)
             self._pipes.append(out)
-            self._supervise(partial(self._work, out), "dtp-pipe-send")
+            self._supervise(partial(self._run_sender, out), "dtp-pipe-send")
 
     def _supervise(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
         task = SupervisedTask(work, name=name)
@@ -212,7 +212,7 @@ class ChannelEnd:
             self.failed = error
             self._controls.clear()
         if self.link is not None:
-            self.link.broken(error)
+            self.link.on_link_broken(error)
         else:
             self.tell_idle()
 
@@ -254,7 +254,7 @@ class ChannelEnd:
             self.wake()
             self.tell_idle()
 
-    def control(self, flags: Flags, link: int) -> None:
+    def send_control(self, flags: Flags, link: int) -> None:
         """Send a frame without bytes of the stream."""
         if self.failed is None:
             self._controls.append(_Job(flags, link))
@@ -282,13 +282,13 @@ class ChannelEnd:
         order = self._orders.setdefault(frame.index, Sequences(started=self._fresh))
         acks = self._acks.setdefault(frame.index, Acks())
         try:
-            if not order.take(frame.sequence):
+            if not order.add_sequence(frame.sequence):
                 return
             if not acks.started:
                 acks.begin(order.last - 1 if not order.gap else order.last)
             if acks.crowded:
-                acks.due(min(order.last, frame.sequence - 1), self._taken)
-            acks.note(frame.sequence, 0)
+                acks.sequence_to_acknowledge(min(order.last, frame.sequence - 1), self._taken)
+            acks.frame_received(frame.sequence, 0)
             self.came += 1
             self._note_place(frame.index, order, place)
             header, data = decode(frame.flags, frame.data)
@@ -296,7 +296,7 @@ class ChannelEnd:
             self.fail(fault)
             return
         except PipeFrameError as fault:
-            self._break(fault)
+            self._fail_link(fault)
             return
         newest(header.acks, self._peer_acks)
         self._dispatch(frame, header, data, acks)
@@ -320,15 +320,15 @@ class ChannelEnd:
                 self._answer_unknown(header)
             return
         if frame.flags & Flags.RESET:
-            link.broken(BrokenError("the other side broke the carrier off"))
+            link.on_link_broken(BrokenError("the other side broke the carrier off"))
             return
         link.was_accepted()
         try:
             link.incoming.feed(header.offset, data, end=bool(frame.flags & Flags.END))
         except PipeFrameError as fault:
-            self._break(fault)
+            self._fail_link(fault)
             return
-        acks.note(frame.sequence, header.offset + len(data))
+        acks.frame_received(frame.sequence, header.offset + len(data))
         self._eager |= bool(data)
         link.data_came()
 
@@ -338,18 +338,18 @@ class ChannelEnd:
             return
         if not self._answers(header.to):  # another server of this host knows it
             return
-        after = self._resets.take(_RESETS, round(self._loop.time() * _NS) + 1)
+        after = self._resets.consume(_RESETS, round(self._loop.time() * _NS) + 1)
         if after is not None:
             self._resets, self.last_link = after, header.link
-            self.control(Flags.RESET, header.link)
+            self.send_control(Flags.RESET, header.link)
 
-    def _break(self, fault: PipeFrameError) -> None:
+    def _fail_link(self, fault: PipeFrameError) -> None:
         """The other side breaks the rules: its link ends, and it is told."""
         link = self.link
         if link is not None and link.number != self._broken:
             self._broken = link.number  # told once: answers cost gas
-            self.control(Flags.RESET, link.number)
-            link.broken(fault)
+            self.send_control(Flags.RESET, link.number)
+            link.on_link_broken(fault)
 
     @property
     def gap(self) -> bool:
@@ -369,7 +369,7 @@ class ChannelEnd:
         known = [place for place in places if place is not None]
         return min(known, key=lambda cursor: cursor.place, default=None)
 
-    def whole(self, until: Cursor) -> None:
+    def history_read(self, until: Cursor) -> None:
         """History was read up to there."""
         if not self.gap:
             self._since = until
@@ -379,14 +379,14 @@ class ChannelEnd:
 
     # ---------------------------------------------------------------------------------------------------- sending
 
-    def _room(self, out: _Out) -> int:
+    def _window_room(self, out: _Out) -> int:
         """How many frames the window has room for."""
         # Who tells of more than there is gets no more at once than a window.
         unacknowledged = max(0, out.sequence - self._peer_acks.get(out.index, 0))
         return frames_ahead(self.where.window) - unacknowledged
 
     def _has_room(self, out: _Out) -> bool:
-        return self._room(out) > 0
+        return self._window_room(out) > 0
 
     @property
     def _taken(self) -> int:
@@ -396,7 +396,7 @@ class ChannelEnd:
     def _due_acks(self) -> tuple[tuple[int, int], ...]:
         """What may be acknowledged, once it is half a window of any pipe."""
         due = {
-            index: each.due(self._orders[index].last, self._taken)
+            index: each.sequence_to_acknowledge(self._orders[index].last, self._taken)
             for index, each in self._acks.items()
             if each.started
         }
@@ -413,26 +413,26 @@ class ChannelEnd:
             return self._controls.popleft()
         link = self.link
         if link is not None and link.outgoing.ready:
-            where, frames = self.where, self._room(out)
+            where, frames = self.where, self._window_room(out)
             if where.is_client and where.rate.requests.interval_ns:
                 frames = min(frames, where.rate.requests.burst)
-            cut = link.outgoing.cut(frames * where.piece)
+            cut = link.outgoing.cut_next(frames * where.piece)
             count = max(1, -(-len(cut.data) // where.piece))
             return _Job(Flags.END if cut.end else Flags(0), link.number, cut, link, count=count)
         return None
 
-    def _silent(self, out: _Out) -> bool:
+    def _acknowledges_silently(self, out: _Out) -> bool:
         """Whether to acknowledge without a frame: nobody waits for word of it, or there is no room for one.
 
         Else two sides would acknowledge each other's acknowledgements for ever.
         """
         return not self._eager or not self._has_room(out)
 
-    async def _work(self, out: _Out) -> None:
+    async def _run_sender(self, out: _Out) -> None:
         while True:
             job = self._next_job(out)
             if job is None and not self._acking and self.failed is None and self._due_acks():
-                job = _Job(Flags(0), 0, silent=self._silent(out))
+                job = _Job(Flags(0), 0, silent=self._acknowledges_silently(out))
             if job is None:
                 out.wake.clear()
                 await out.wake.wait()
@@ -487,13 +487,13 @@ class ChannelEnd:
                 acks = await self._after_abort(out, fault, acks, since)
                 continue
             except OutcomeUnknown as unknown:
-                if await self._settled(out, job, acks, unknown, since):
+                if await self._resolve_outcome(out, job, acks, unknown, since):
                     return acks
                 continue
             except InsufficientFunds:
                 if self._careful:
                     raise
-                self._gas.forget()
+                self._gas.clear()
                 self._careful = True
                 continue
             except TransactionRefused as fault:
@@ -506,7 +506,7 @@ class ChannelEnd:
             except TransactionFailed as fault:
                 if fault.kind != "INSUFFICIENT_GAS" or self._careful:
                     raise
-                self._gas.forget()
+                self._gas.clear()
                 self._careful = True
 
     async def _pause(self, since: float, lost: ChainError) -> None:
@@ -517,9 +517,9 @@ class ChannelEnd:
 
     async def _attempt(self, out: _Out, job: _Job, acks: tuple[tuple[int, int], ...]) -> None:
         where = self.where
-        frames = self._frames(job, acks)
+        frames = self._build_frames(job, acks)
         size = sum(len(frame) for _, frame in frames)
-        limited = not job.silent and await self._paced(out, size, job.count)
+        limited = not job.silent and await self._wait_for_rate(out, size, job.count)
         program = Program()
         for index, sequence in acks:
             pipe_module.ack(program, where.channel, index, sequence, coin=where.coin)
@@ -529,14 +529,14 @@ class ChannelEnd:
             return
         for flags, frame in frames:
             pipe_module.send(program, out.id, where.channel, where.host, frame, flags=flags, coin=where.coin)
-        budget = None if self._careful or limited else self._gas.budget(size)
-        self._gas.learn(size, await self.chain.execute(program, gas_budget=budget))
+        budget = None if self._careful or limited else self._gas.budget_for(size)
+        self._gas.add_sample(size, await self.chain.execute(program, gas_budget=budget))
 
-    def _frames(self, job: _Job, acks: tuple[tuple[int, int], ...]) -> list[tuple[int, bytes]]:
+    def _build_frames(self, job: _Job, acks: tuple[tuple[int, int], ...]) -> list[tuple[int, bytes]]:
         """Flags and bytes of a job's frames; the first tells of the acknowledgements."""
         where = self.where
         to = Flags.TO if where.is_client else Flags(0)
-        pieces = job.cut.pieces(where.piece) if job.cut is not None else [Cut(0, b"")]
+        pieces = job.cut.split_into(where.piece) if job.cut is not None else [Cut(0, b"")]
         made = []
         for number, each in enumerate(pieces):
             header = Header(job.link, each.offset, () if number else acks, where.to, max(1, self.pipes))
@@ -544,7 +544,7 @@ class ChannelEnd:
             made.append((int(flags), encode(header, flags, each.data)))
         return made
 
-    async def _paced(self, out: _Out, size: int, count: int) -> bool:
+    async def _wait_for_rate(self, out: _Out, size: int, count: int) -> bool:
         """Wait until the service's rate has room; whether there is a rate at all."""
         rate = self.where.rate
         if not self.where.is_client or not (rate.requests.interval_ns or rate.bytes.interval_ns):
@@ -563,8 +563,8 @@ class ChannelEnd:
             if not longest:
                 break
             await asyncio.sleep(longest / _NS)
-        out.requests = out.requests.take(rate.requests, now, count) or out.requests
-        out.bytes = out.bytes.take(rate.bytes, now, size) or out.bytes
+        out.requests = out.requests.consume(rate.requests, now, count) or out.requests
+        out.bytes = out.bytes.consume(rate.bytes, now, size) or out.bytes
         return True
 
     async def _after_abort(
@@ -593,7 +593,7 @@ class ChannelEnd:
             raise self.failed
         return tuple((index, sequence) for index, sequence in acks if sequence > self._acks[index].acked)
 
-    async def _settled(
+    async def _resolve_outcome(
         self,
         out: _Out,
         job: _Job,
@@ -621,7 +621,7 @@ class ChannelEnd:
             except NodeUnavailable as fault:
                 log.info("transaction %s: %s", unknown.digest, fault)
             try:
-                if await self._happened(out, job, acks):
+                if await self._was_executed(out, job, acks):
                     return True
                 if refused:
                     return False
@@ -629,7 +629,7 @@ class ChannelEnd:
                 log.info("transaction %s: %s", unknown.digest, fault)
             await self._pause(since, unknown)
 
-    async def _happened(self, out: _Out, job: _Job, acks: tuple[tuple[int, int], ...]) -> bool:
+    async def _was_executed(self, out: _Out, job: _Job, acks: tuple[tuple[int, int], ...]) -> bool:
         """Whether the chain has what a transaction was to do."""
         if not job.silent:
             found = await self.chain.read(pipe_module.SCHEMA, Pipe, out.id)
@@ -675,8 +675,10 @@ class ChannelEnd:
             else:
                 self._stuck = True
             if link is not None and self._stuck and self._loop.time() - since >= self.timing.gap:
-                self.control(Flags.RESET, link.number)
-                link.broken(PipeGapError(f"the bytes at {complete} didn't come in {self.timing.gap:g} s"))
+                self.send_control(Flags.RESET, link.number)
+                link.on_link_broken(
+                    PipeGapError(f"the bytes at {complete} didn't come in {self.timing.gap:g} s")
+                )
             if link is not None or not self._controls:
                 unsaid = self._loop.time()
             elif self._loop.time() - unsaid >= self.timing.linger:

@@ -84,7 +84,7 @@ class FrameFeed:
             self._filling.cancel()
         self._filling = self._begun = self.cursor = None
 
-    def _types(self) -> tuple[str, ...]:
+    def _event_types(self) -> tuple[str, ...]:
         frames = event_types(self.chain, pipe_module.SCHEMA, Frame)
         (self._frame_type,) = frames
         return frames + event_types(self.chain, channel_module.SCHEMA, ChannelOpened)
@@ -96,7 +96,7 @@ class FrameFeed:
             try:
                 if not self.chain.chain_id:
                     await self.chain.connect()
-                source = self._follow_events(self.chain, self._types(), self.cursor)
+                source = self._follow_events(self.chain, self._event_types(), self.cursor)
                 self.cursor = await source.begin()
                 if not begun.done():
                     begun.set_result(self.cursor)
@@ -122,7 +122,7 @@ class FrameFeed:
     def _on_event(self, found: Followed) -> None:
         self.cursor = found.cursor
         self._heard, self._patience = self._loop.time(), self.timing.quiet
-        self.take(found)
+        self.process_event(found)
         if self._filling is None and any(end.missing for end in self._ends()):
             self._filling = start_task(self._fill(), name="dtp-pipes-fill")
 
@@ -147,19 +147,21 @@ class FrameFeed:
         known = [place for end in ends if (place := end.whole_until()) is not None]
         if not known:
             return
-        source = self._follow_events(self.chain, self._types(), min(known, key=lambda cursor: cursor.place))
+        source = self._follow_events(
+            self.chain, self._event_types(), min(known, key=lambda cursor: cursor.place)
+        )
         until = await source.begin()
         try:
-            async for found in source.past():
+            async for found in source.past_events():
                 until = found.cursor
-                self.take(found)
+                self.process_event(found)
         except ChainError as fault:
             log.info("history of pipes can't be read for now: %s", fault)
             return
         for end in ends:
-            end.whole(until)
+            end.history_read(until)
 
-    def take(self, found: Followed) -> None:
+    def process_event(self, found: Followed) -> None:
         """Hand on what an event says."""
         event = found.event
         try:

@@ -156,7 +156,7 @@ class Sequences:
     ahead: set[int] = field(default_factory=set)
     started: bool = False
 
-    def take(self, sequence: int) -> bool:
+    def add_sequence(self, sequence: int) -> bool:
         """Note a frame; whether it is new. The first one begins the count. `PipeGapError` for too many ahead."""
         if not self.started:
             self.started = True
@@ -224,7 +224,7 @@ class Incoming:
         if self._pieces and min(self._pieces) < self.complete:
             raise PipeFrameError(f"frames overlap before {self.complete}")
 
-    def take(self, buffer: memoryview) -> int:
+    def read_into(self, buffer: memoryview) -> int:
         """Copy the next bytes to the front of `buffer`; how many."""
         size = 0
         while self._ready and size < len(buffer):
@@ -282,7 +282,7 @@ class Acks:
         """Whether so many frames wait that one more can't be noted before `due` has looked at them."""
         return len(self._waiting) >= MAX_AHEAD
 
-    def note(self, sequence: int, until: int) -> None:
+    def frame_received(self, sequence: int, until: int) -> None:
         """A frame came whose bytes end at offset `until` of the live link; 0 for one that nobody waits for.
 
         Raises `PipeGapError` for too many that can't be acknowledged: no window lets them be sent.
@@ -295,7 +295,7 @@ class Acks:
         """The link is gone: nobody takes the bytes any more."""
         self._waiting = dict.fromkeys(self._waiting, 0)
 
-    def due(self, last: int, taken: int) -> int:
+    def sequence_to_acknowledge(self, last: int, taken: int) -> int:
         """The newest sequence that may be acknowledged, `acked` if none: `last` came without a gap, `taken` is the
         stream's offset up to which bytes were taken."""
         while self._due < last and self._waiting.get(self._due + 1, 0) <= taken:
@@ -315,7 +315,7 @@ class Cut:
     data: bytes
     end: bool = False
 
-    def pieces(self, size: int) -> list[Cut]:
+    def split_into(self, size: int) -> list[Cut]:
         """The same for frames of at most `size` bytes, one at least; the end stands on the last."""
         starts = range(0, len(self.data), size) or range(1)
         return [
@@ -345,7 +345,7 @@ class Outgoing:
         """Nothing follows: the last frame says so."""
         self._ending = True
 
-    def drop(self) -> None:
+    def drop_uncut(self) -> None:
         """Forget what wasn't cut."""
         self._buffer.clear()
 
@@ -363,7 +363,7 @@ class Outgoing:
             return False
         return bool(self._buffer) or (self._ending and not self._ended)
 
-    def cut(self, most: int) -> Cut:
+    def cut_next(self, most: int) -> Cut:
         """The next bytes for one transaction, at most `most`; call it only when `ready`."""
         size = min(self._size, most)
         data = bytes(self._buffer[:size])

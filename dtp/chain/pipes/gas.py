@@ -31,18 +31,18 @@ class GasGuess:
         #: MIST spent on frames so far.
         self.spent = 0
 
-    def budget(self, size: int) -> int | None:
+    def budget_for(self, size: int) -> int | None:
         """MIST for a frame of `size` bytes, None when such a size has to be simulated first."""
         cost = self._costs.get(size.bit_length())
         return None if cost is None else cost * self.MARGIN + self._STORAGE
 
-    def learn(self, size: int, executed: Executed) -> None:
+    def add_sample(self, size: int, executed: Executed) -> None:
         """What a frame cost. Frames of the same magnitude are at most twice as long."""
         bits = size.bit_length()
         gas = executed.gas
         self._costs[bits] = max(self._costs.get(bits, 0), 2 * gas.computation + gas.storage)
         self.spent += max(0, gas.net)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """A budget was too small, or prices rose: simulate again."""
         self._costs.clear()

@@ -107,11 +107,11 @@ class PipeHub:
         self._listeners: dict[tuple[str, bytes], OnLink] = {}
         self._lookups = Gcra()
         self._accepts: OrderedDict[str, Gcra] = OrderedDict()
-        self._tidying = SupervisedTask(self._tidy, name="dtp-pipes-tidy")
+        self._tidying = SupervisedTask(self._reclaim_deposits, name="dtp-pipes-tidy")
         self._purse = Purse(chain, self.gas)
 
     @classmethod
-    def of(cls, chain: ChainClient) -> PipeHub:
+    def hub_of(cls, chain: ChainClient) -> PipeHub:
         """The hub of a client: it lives as long as that."""
         found: PipeHub | None = vars(chain).get(_HUB)
         return found if found is not None else cls(chain).install()
@@ -125,14 +125,14 @@ class PipeHub:
 
     async def acquire(self) -> None:
         """Use the hub: from now on no event is missed. Raises what following raises."""
-        self.hold()
+        self.retain()
         try:
             await self._feed.begin()
         except BaseException:
             self.release()
             raise
 
-    def hold(self) -> None:
+    def retain(self) -> None:
         """Use it, while somebody else does already."""
         self._users += 1
         if self._ending is not None:
@@ -163,17 +163,17 @@ class PipeHub:
             self._idle[name] = end
             self._idle.move_to_end(name)
             if end.failed is not None:
-                self._drop(end)
+                self._remove_end(end)
         while len(self._idle) > _MAX_IDLE:
             oldest = self._idle[next(iter(self._idle))]
             if oldest.quiet:
-                self._drop(oldest)
+                self._remove_end(oldest)
             else:
                 del self._idle[oldest.where.channel]
         for _ in range(leaving):
             self.release()
 
-    def _drop(self, end: ChannelEnd) -> None:
+    def _remove_end(self, end: ChannelEnd) -> None:
         self._ends.pop(end.where.channel, None)
         self._idle.pop(end.where.channel, None)
         self._spawn(end.stop(), "dtp-pipes-stop")
@@ -194,12 +194,12 @@ class PipeHub:
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         return self._tasks.start(work, name=name)
 
-    async def surrender(self, channel: str) -> tuple[str, ...]:
+    async def stop_sending(self, channel: str) -> tuple[str, ...]:
         """Send nothing more on a channel that is about to be closed: the pipes that can be destroyed with it."""
         end = self._ends.get(channel)
         if end is None:
             return ()
-        await self._rest(end)
+        await self._wait_idle(end)
         self._ends.pop(channel, None)
         self._idle.pop(channel, None)
         await end.stop()
@@ -232,20 +232,20 @@ class PipeHub:
         end = self._ends.get(channel)
         if end is None or end.used:
             return
-        await self._rest(end)
+        await self._wait_idle(end)
         if end.quiet:
             if self._ends.get(channel) is end:
-                self._drop(end)
+                self._remove_end(end)
             await end.stop()
 
-    async def _rest(self, end: ChannelEnd) -> None:
+    async def _wait_idle(self, end: ChannelEnd) -> None:
         """Wait until nothing is under way on an end any more, at most as long as last words may take."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.timing.linger):
                 while not end.quiet and end.failed is None:
                     await self._resting.setdefault(end.where.channel, asyncio.Event()).wait()
 
-    async def _tidy(self) -> None:
+    async def _reclaim_deposits(self) -> None:
         """Servers: have the deposits of pipes back whose channels were closed, also by runs before this one."""
         while True:
             try:
@@ -278,7 +278,7 @@ class PipeHub:
         if not self._is_for_us(frame):
             return
         if frame.channel not in self._fresh:
-            after = self._lookups.take(_LOOKUPS, round(time.monotonic() * _NS))
+            after = self._lookups.consume(_LOOKUPS, round(time.monotonic() * _NS))
             if after is None:
                 return
             self._lookups = after
@@ -310,13 +310,13 @@ class PipeHub:
         self._listeners[host, key] = on_link
         self._foreign.clear()
 
-    def unlisten(self, host: str, key: bytes) -> None:
+    def stop_listening(self, host: str, key: bytes) -> None:
         """Take no more."""
         self._listeners.pop((host, key), None)
         if not self._listeners:
             self._tidying.cancel()
 
-    def _listener(self, host: str, to: bytes) -> tuple[bytes, OnLink] | None:
+    def _find_listener(self, host: str, to: bytes) -> tuple[bytes, OnLink] | None:
         for key in (to, bytes(32)):
             if (host, key) in self._listeners:
                 return key, self._listeners[host, key]
@@ -352,7 +352,7 @@ class PipeHub:
         service = state.host.services.get(found.service)
         if service is None:
             raise NoPipeChannel(f"host {found.host} has no service {found.service} any more")
-        where = Where.of(found, service, Direction.TO_CLIENT)
+        where = Where.of_channel(found, service, Direction.TO_CLIENT)
         held = await self._own_pipes(found.id) if found.acks_to_client else []
         end = ChannelEnd(
             self.chain,
@@ -361,18 +361,18 @@ class PipeHub:
             timing=self.timing,
             on_open=self._on_open,
             on_idle=self._on_idle,
-            answers=lambda to: self._listener(found.host, to) is not None,
+            answers=lambda to: self._find_listener(found.host, to) is not None,
             since=before,
         )
         end.begin(held, None if fresh else found)
         return end
 
     def _on_open(self, end: ChannelEnd, header: Header) -> None:
-        found = self._listener(end.where.host, header.to)
+        found = self._find_listener(end.where.host, header.to)
         if found is None:
             return
         account = end.where.peer
-        after = self._accepts.get(account, Gcra()).take(_ACCEPTS, round(time.monotonic() * _NS))
+        after = self._accepts.get(account, Gcra()).consume(_ACCEPTS, round(time.monotonic() * _NS))
         if after is None:
             log.warning("account %s begins too many links", account)
             return
@@ -389,7 +389,7 @@ class PipeHub:
             # One after the other: each of several at once would find no pipes, and open some.
             async with end.accepting:
                 if end.last_link == header.link:
-                    await self._answer(end, header)
+                    await self._answer_client(end, header)
             if end.last_link == header.link and end.failed is None:
                 take(end, header.link)
         except (ChainError, LocalError) as fault:
@@ -398,12 +398,12 @@ class PipeHub:
             end.opening -= 1
             end.tell_idle()
 
-    async def _answer(self, end: ChannelEnd, header: Header) -> None:
+    async def _answer_client(self, end: ChannelEnd, header: Header) -> None:
         """Tell a client that it is let in: over pipes that are there, or with the transaction that opens them."""
         where = end.where
-        await self._purse.fund(header.pipes)
+        await self._purse.ensure_coins(header.pipes)
         if end.pipes:
-            end.control(Flags.ACCEPT, header.link)
+            end.send_control(Flags.ACCEPT, header.link)
             return
         program = Program()
         # A pipe costs a deposit: no more of ours than there are of its own, whatever a client asks for.
@@ -414,7 +414,7 @@ class PipeHub:
         pipe_module.send(program, pipes[0], where.channel, where.host, frame, flags=flags, coin=where.coin)
         for each in pipes:
             pipe_module.keep(program, each)
-        end.add(self._made(await self.chain.execute(program)))
+        end.add(self._created_pipes(await self.chain.execute(program)))
 
     # ---------------------------------------------------------------------------------------------------- dialling
 
@@ -427,7 +427,7 @@ class PipeHub:
         """
         state = await self.directory.find(host)
         if number not in state.host.services:
-            self.directory.forget(host)
+            self.directory.forget_host(host)
             state = await self.directory.find(host)
         if number not in state.host.services:
             raise DialError(f"host {host} has no service {number}")
@@ -439,7 +439,7 @@ class PipeHub:
                 if (
                     not end.used
                 ):  # it may still be saying its last words: another channel would cost a deposit
-                    await self._rest(end)
+                    await self._wait_idle(end)
                 if end.idle and self._ends.get(end.where.channel) is end:
                     self._reopen(end, link, attach)
                     return
@@ -450,10 +450,10 @@ class PipeHub:
         async with self._named.setdefault(channel, asyncio.Lock()):
             known = self._ends.get(channel)
             if known is not None and not known.used:  # the carrier before may still be saying its last words
-                await self._rest(known)
+                await self._wait_idle(known)
                 known = self._ends.get(channel)
             if known is not None and known.idle and not known.leads_to(host, number, to):
-                self._drop(known)  # another endpoint is meant: the one before doesn't answer, maybe
+                self._remove_end(known)  # another endpoint is meant: the one before doesn't answer, maybe
                 known = None
             if known is None:
                 making = partial(self._named_channel, channel, state, number, to, pipes, link)
@@ -471,7 +471,7 @@ class PipeHub:
             attach(made, link)
             self._add_client(made)
             if not made.sent:  # nothing had to be opened
-                made.control(Flags.OPEN, link)
+                made.send_control(Flags.OPEN, link)
 
         self._expecting += 1
         try:
@@ -484,7 +484,7 @@ class PipeHub:
     def _reopen(self, end: ChannelEnd, link: int, attach: OnLink) -> None:
         number = max(link, end.last_link + 1)
         attach(end, number)
-        end.control(Flags.OPEN, number)
+        end.send_control(Flags.OPEN, number)
 
     async def _named_channel(
         self, channel: str, state: HostState, number: int, to: bytes, pipes: int, link: int, signed: Signed
@@ -503,10 +503,10 @@ class PipeHub:
                 f"channel {channel} can't carry pipes to service {number} of {host}: it {why}"
             )
         locks = PipeLocks.of_home()
-        if (other := locks.sender(channel)) not in (None, self):
+        if (other := locks.sender_of(channel)) not in (None, self):
             await other.hand_over(channel)
         with ExitStack() as locked:
-            locked.enter_context(locks.holding(channel, self))
+            locked.enter_context(locks.hold_pipes(channel, self))
             end = await self._over_pipes(found, service, to, pipes, link, signed)
             end.locked = locked.pop_all()
         return end
@@ -519,7 +519,7 @@ class PipeHub:
         before = self._feed.cursor
         unused = MAX_PIPES - len(found.acks_to_server) + len(found.free_to_server)
         missing = min(pipes, unused) - len(held)
-        await self._purse.fund(pipes)
+        await self._purse.ensure_coins(pipes)
         if missing > 0:
             program = Program()
             opened: list[Argument] = [
@@ -530,12 +530,12 @@ class PipeHub:
             pipe_module.send(program, opened[0], channel, host, frame, flags=int(flags), coin=found.coin)
             for each in opened:
                 pipe_module.keep(program, each)
-            held += self._made(await self.chain.execute(program, signed=signed))
+            held += self._created_pipes(await self.chain.execute(program, signed=signed))
         if not held:
             raise NoPipeChannel(f"channel {channel} has no pipe left that this account holds")
         end = ChannelEnd(
             self.chain,
-            Where.of(found, service, Direction.TO_SERVER, to),
+            Where.of_channel(found, service, Direction.TO_SERVER, to),
             self.gas,
             timing=self.timing,
             on_idle=self._on_idle,
@@ -562,26 +562,26 @@ class PipeHub:
             )
         before, locks = self._feed.cursor, PipeLocks.of_home()
         with self._purse.deposit(state.host.id, terms.min_deposit, signed) as deposited:
-            await self._purse.fund(pipes)
+            await self._purse.ensure_coins(pipes)
             program = opening(state, number, terms, to, pipes, link)
             executed = await self.chain.execute(program, signed=deposited)
         (event,) = self.chain.events_in(executed, channel_module.SCHEMA, ChannelOpened)
         made = self.chain.decode(channel_module.SCHEMA, Channel, executed.objects[event.channel])
-        where = Where.of(made, service, Direction.TO_SERVER, to)
+        where = Where.of_channel(made, service, Direction.TO_SERVER, to)
         end = ChannelEnd(self.chain, where, self.gas, timing=self.timing, on_idle=self._on_idle, since=before)
-        end.locked.enter_context(locks.holding(made.id, self))
-        end.begin(self._made(executed))
+        end.locked.enter_context(locks.hold_pipes(made.id, self))
+        end.begin(self._created_pipes(executed))
         end.sent += 1
         return end
 
     # ------------------------------------------------------------------------------------------------------ common
 
-    def _made(self, executed: Executed) -> list[Pipe]:
+    def _created_pipes(self, executed: Executed) -> list[Pipe]:
         """The pipes that a transaction has made, as it left them."""
         kind = self.chain.type_of(pipe_module.SCHEMA, Pipe)
         return [
             self.chain.decode(pipe_module.SCHEMA, Pipe, executed.objects[change.id])
-            for change in executed.created(kind)
+            for change in executed.created_objects(kind)
         ]
 
     async def _own_pipes(self, channel: str) -> list[Pipe]:
@@ -602,4 +602,4 @@ async def surrender(chain: ChainClient, channel: str) -> tuple[str, ...]:
     What is under way is waited for, and the chain is asked nothing. Empty where no carrier ever lived on the channel.
     """
     found: PipeHub | None = vars(chain).get(_HUB)
-    return await found.surrender(channel) if found is not None else ()
+    return await found.stop_sending(channel) if found is not None else ()

@@ -70,24 +70,24 @@ class PipeLocks:
             cls._known[path] = cls(path)
         return cls._known[path]
 
-    def sender(self, channel: str) -> Sender | None:
+    def sender_of(self, channel: str) -> Sender | None:
         """Who of this program sends over the pipes of a channel."""
         held = self._held.get(channel)
         found = None if held is None else held.sender()
         return None if found is None or found.gone else found
 
     @contextmanager
-    def holding(self, channel: str, sender: Sender) -> Iterator[None]:
+    def hold_pipes(self, channel: str, sender: Sender) -> Iterator[None]:
         """Have the pipes of a channel for `sender`, once more if it has them. Raises `ChannelInUse`, `LocalError`."""
-        held = self._take(channel, sender)
+        held = self._take_lock(channel, sender)
         try:
             yield
         finally:
             self._free(channel, held)
 
-    def _take(self, channel: str, sender: Sender) -> _Held:
+    def _take_lock(self, channel: str, sender: Sender) -> _Held:
         with self._changing:
-            held, holder = self._held.get(channel), self.sender(channel)
+            held, holder = self._held.get(channel), self.sender_of(channel)
             if holder not in (None, sender):
                 raise ChannelInUse(
                     f"another connection of this program sends over the pipes of channel {channel}: wait for its "

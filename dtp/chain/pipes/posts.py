@@ -220,7 +220,7 @@ async def send_post(
     if len(data) > MAX_POST_BYTES:
         raise PostTooLong(f"a message of {len(data):,} bytes; at most {MAX_POST_BYTES:,} fit")
     state = await read_host(chain, host)
-    number, found = state.service(service)
+    number, found = state.open_service(service)
     if fee is None:
         fee = _least_fee(found)
     keys = list(recipients) or [key for each in state.beacon.endpoints if (key := post_key(each)) is not None]
@@ -288,7 +288,7 @@ async def _opened(
     wanted = canonical_id(host)
     types = event_types(chain, pipe_module.SCHEMA, Posted)
     source = EventFollower(chain, types, cursor=cursor, start=None if follow else OLDEST)
-    async for found in source if follow else source.past():
+    async for found in source if follow else source.past_events():
         posted = _open(found.event, found.cursor, wanted, private, reply_key)
         if posted is not None:
             yield posted

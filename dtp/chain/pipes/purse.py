@@ -46,7 +46,7 @@ class Purse:
         #: What this program has deposited in channels of its own, by host: it comes back when they are closed.
         self._locked: Counter[str] = Counter()
 
-    async def fund(self, pipes: int) -> None:
+    async def ensure_coins(self, pipes: int) -> None:
         """Have a coin for each pipe: transactions that are to run at once can't pay with the same one."""
         async with self._funding:
             if self._coin_value and self._gas.spent - self._funded_at < pipes * self._coin_value // 2:

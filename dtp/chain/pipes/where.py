@@ -92,7 +92,9 @@ class Where:
     credited: bool = False
 
     @classmethod
-    def of(cls, found: Channel, service: Service, direction: Direction, to: bytes = bytes(32)) -> Where:
+    def of_channel(
+        cls, found: Channel, service: Service, direction: Direction, to: bytes = bytes(32)
+    ) -> Where:
         """What is so of an end of this channel."""
         peer = found.server if direction == Direction.TO_SERVER else found.client
         credited = is_credited(found.terms, direction)

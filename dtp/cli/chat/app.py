@@ -140,7 +140,10 @@ class ChatApp(App[None]):
         if self._current is None:
             return
         listed = self.query_one("#messages", OptionList)
-        before, self._messages = self._chosen(), (await self.messenger.history(self._current))[-_SHOWN:]
+        before, self._messages = (
+            self._chosen_message(),
+            (await self.messenger.history(self._current))[-_SHOWN:],
+        )
         texts = {each.id: each.text for each in self._messages}
         group = self.messenger.find_group(self._current)
         others = len(group.members) - 1 if group else 1
@@ -155,7 +158,7 @@ class ChatApp(App[None]):
         stays = before is not None and before.id in ids and not follow
         listed.highlighted = ids.index(before.id) if before and stays else len(ids) - 1 if ids else None
 
-    def _chosen(self) -> Message | None:
+    def _chosen_message(self) -> Message | None:
         """Return the message that commands are about: the one that is marked, the last one until another is."""
         at = self.query_one("#messages", OptionList).highlighted
         return self._messages[at] if at is not None and at < len(self._messages) else None
@@ -172,14 +175,14 @@ class ChatApp(App[None]):
             if notice.what is What.TYPING:
                 self._take_typing(notice)
             else:
-                await self._take(notice)
+                await self._handle_notice(notice)
 
-    async def _take(self, notice: Notice) -> None:
+    async def _handle_notice(self, notice: Notice) -> None:
         if text := _WARNINGS.get(notice.what):
             self.notify(escape_text(text.format(name=notice.detail)), severity="warning", markup=False)
         if notice.conversation == self._current or notice.what is What.OWN_CARD:
             last = self._messages[-1].id if self._messages else None
-            chosen = self._chosen()
+            chosen = self._chosen_message()
             await self._show_messages(follow=chosen is None or chosen.id == last)
             await self._mark_read()
         if notice.what is What.MESSAGE:
@@ -238,10 +241,10 @@ class ChatApp(App[None]):
         event.input.clear()
         self._forget_typing()
         if text:
-            self.run_worker(self._do(text), name="dtp-chat-said")
+            self.run_worker(self._run_line(text), name="dtp-chat-said")
 
-    async def _do(self, text: str) -> None:
-        said = Said(self.messenger, self._current, self._chosen(), self._calls)
+    async def _run_line(self, text: str) -> None:
+        said = Said(self.messenger, self._current, self._chosen_message(), self._calls)
         try:
             done = await find_command(text)(said, text)
         except DtpError as fault:

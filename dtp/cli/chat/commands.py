@@ -40,13 +40,13 @@ class Said:
     marked: Message | None
     calls: ChatCalls
 
-    def place(self) -> bytes:
+    def chosen_room(self) -> bytes:
         """Return the room. Raise `ChatMistake` where there is none."""
         if self.room is None:
             raise ChatMistake("there is nobody to write to: /add CARD")
         return self.room
 
-    def message(self) -> Message:
+    def marked_message(self) -> Message:
         """Return the marked message. Raise `ChatMistake` where there is none."""
         if self.marked is None:
             raise ChatMistake("there is no message that this could be about")
@@ -58,42 +58,42 @@ Command = Callable[[Said, str], Awaitable[str]]
 
 
 async def _text(said: Said, text: str) -> str:
-    await said.messenger.send(said.place(), text)
+    await said.messenger.send(said.chosen_room(), text)
     return ""
 
 
 async def _file(said: Said, text: str) -> str:
     path, *words = _words(text, "/file PATH [TEXT]", 1)
     file = _path(path)
-    await said.messenger.send(said.place(), " ".join(words), attachments=[file])
+    await said.messenger.send(said.chosen_room(), " ".join(words), attachments=[file])
     return f"{file.name} is on its way"
 
 
 async def _save(said: Said, text: str) -> str:
     folder = _path(next(iter(_words(text, "/save [FOLDER]", 0)), "."))
-    files = said.message().attachments
+    files = said.marked_message().attachments
     if not files:
         raise ChatMistake("the marked message has no files")
     return "saved " + ", ".join([str(await each.save(folder)) for each in files])
 
 
 async def _reply(said: Said, text: str) -> str:
-    await said.message().reply(_rest(text, "/reply TEXT"))
+    await said.marked_message().reply(_rest(text, "/reply TEXT"))
     return ""
 
 
 async def _edit(said: Said, text: str) -> str:
-    await said.message().edit(_rest(text, "/edit TEXT"))
+    await said.marked_message().edit(_rest(text, "/edit TEXT"))
     return ""
 
 
 async def _delete(said: Said, text: str) -> str:
-    await said.message().delete()
+    await said.marked_message().delete()
     return ""
 
 
 async def _react(said: Said, text: str) -> str:
-    await said.message().react(text.partition(" ")[2].strip())
+    await said.marked_message().react(text.partition(" ")[2].strip())
     return ""
 
 
@@ -113,7 +113,7 @@ async def _group(said: Said, text: str) -> str:
 
 
 async def _call(said: Said, text: str) -> str:
-    await said.calls.call(said.place(), _media_file(text, "/call [FILE]"))
+    await said.calls.call(said.chosen_room(), _media_file(text, "/call [FILE]"))
     return ""
 
 
@@ -133,7 +133,7 @@ def _media_file(text: str, form: str) -> str | None:
 
 
 async def _accept(said: Said, text: str) -> str:
-    await said.messenger.accept_key(said.place())
+    await said.messenger.accept_key(said.chosen_room())
     return "the key is accepted"
 
 

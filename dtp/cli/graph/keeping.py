@@ -156,7 +156,7 @@ def status(opened: Opener) -> None:
 
     from dtp.cli.graph.standing import refusals, standing
 
-    found, forks, wrong = opened.look(work)
+    found, forks, wrong = opened.run_read_only(work)
     if wants_json():
         print_result(found)
     else:

@@ -56,7 +56,7 @@ def get(opened: Opener, soul: str, key: str | None) -> None:
             graph.private(soul)
         return graph.everything(soul)
 
-    found = opened.look(work)
+    found = opened.run_read_only(work)
     if not found or (key is not None and key not in found):
         raise NotThere(f"{soul!r} has nothing" + (f" at {key!r}" if found else ""))
     if key is not None:
@@ -112,7 +112,7 @@ def ls(opened: Opener, prefix: str, internal: bool) -> None:
     async def work(graph: Graph) -> list[str]:
         return graph.souls(prefix, internal=internal, parts_too=internal)
 
-    for soul in opened.look(work):
+    for soul in opened.run_read_only(work):
         print_line({"soul": soul}, soul)
 
 
@@ -156,7 +156,7 @@ def log(opened: Opener, soul: str, key: str | None) -> None:
 
     from dtp.identity import PeerId
 
-    for version, changes in opened.look(work):
+    for version, changes in opened.run_read_only(work):
         op = version.op
         author = PeerId(op.author)
         when = datetime.datetime.fromtimestamp(version.when, datetime.UTC).isoformat(timespec="milliseconds")
@@ -260,7 +260,7 @@ def query(
             {name: _answer(value) for name, value in row.items()} for row in graph.query(text, **parameters)
         ]
 
-    found = opened.look(work)
+    found = opened.run_read_only(work)
     if isinstance(found, str):
         print_result({"plan" if explain else "text": found}, found)
         return

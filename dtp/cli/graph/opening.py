@@ -102,7 +102,7 @@ class Opener:
         ) as opened:
             yield opened
 
-    def look(self, work: Callable[[Graph], Awaitable[Any]]) -> Any:
+    def run_read_only(self, work: Callable[[Graph], Awaitable[Any]]) -> Any:
         """Do work that changes nothing, beside the program that has the graph."""
         return self.run(work, read_only=True)
 

@@ -70,7 +70,7 @@ def export_graph(
         async def split(graph: Graph) -> list[str]:
             return await graph.files.export_chunks()
 
-        _show_chunks(opened.look(split), target, qr=qr)
+        _show_chunks(opened.run_read_only(split), target, qr=qr)
         return
     if target is None:
         raise click.UsageError("name the file to write, or give --qr or --chunks")
@@ -80,7 +80,7 @@ def export_graph(
         async def write(graph: Graph) -> Exported:
             return await graph.files.export_contents(file, format=form, prefix=prefix)
 
-        done = opened.look(write)
+        done = opened.run_read_only(write)
         print_done(f"{count_of(done.items, 'value')} written", {"values": done.items}, done.left)
         return
     if prefix:
@@ -89,7 +89,7 @@ def export_graph(
     async def work(graph: Graph) -> int:
         return await graph.files.export(file)
 
-    count = opened.look(work)
+    count = opened.run_read_only(work)
     print_result({"envelopes": count}, count_of(count, "envelope"))
 
 

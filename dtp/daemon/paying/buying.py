@@ -65,10 +65,10 @@ class Wallet:
     def tell_open(self) -> None:
         """Log what channels are left open, with what they hold and how it comes back."""
         ours = self.chain.chain_id, self.chain.address
-        for each in self.store.bought():
+        for each in self.store.bought_channels():
             if (each.chain, each.account) != ours or each.state == "closed":
                 continue
-            signed = sum(lane.most_signed for _, lane in self.store.lanes(each.channel))
+            signed = sum(lane.most_signed for _, lane in self.store.payer_lanes(each.channel))
             left = money(max(0, each.deposited - signed), each.coin)
             log.info(
                 "channel %s is left %s and holds %s of yours: the next start uses it where it is open; 'dtp channel "

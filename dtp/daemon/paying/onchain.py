@@ -241,12 +241,12 @@ class Announcer:
     async def look(self) -> None:
         """Do what the beacon asks for, as it does every few seconds. Raises `ChainError`."""
         assert self._beats is not None, "it was started"
-        await self._beats.look()
+        await self._beats.poll()
 
     async def beat(self) -> None:
         """One heartbeat, now. Raises `ChainError`; the refusal of one that was fenced off is acted on, not raised."""
         assert self._beats is not None, "it was started"
-        await self._beats.beat()
+        await self._beats.send_heartbeat()
 
     async def stop(self, *, withdraw: bool) -> None:
         """No further heartbeat; `withdraw`: and nobody is sent here any more. Idempotent. Raises nothing: a beacon

@@ -108,10 +108,10 @@ class Shop:
             self.gate.now_ms,
             policy=policy,
             busy=lambda: self.ledger.channels,
-            on_channel=self.book.learn,
-            on_claimed=self.ledger.claimed,
+            on_channel=self.book.add_read,
+            on_claimed=self.ledger.on_claimed,
         )
-        self.ledger.on_channel = self.cashier.heed
+        self.ledger.on_channel = self.cashier.watch_close
         self.ledger.on_unclaimed = self.cashier.claim_soon
         self._sales: set[_Sale] = set()
         self._earned: Counter[tuple[str, str]] = Counter()  # by service and coin
@@ -242,7 +242,7 @@ class Shop:
     async def _hold(self, channel: str) -> bool:
         if not isinstance(self._store, Shared):
             return True  # a file is locked by the ledger
-        return await self.journal.run(lambda store: isinstance(store, Shared) and store.hold(channel))
+        return await self.journal.run(lambda store: isinstance(store, Shared) and store.hold_channel(channel))
 
     async def _free(self, channel: str) -> None:
         if isinstance(self._store, Shared):
@@ -272,7 +272,7 @@ class Shop:
 
     async def _leave(self, sale: _Sale) -> None:
         """A connection has ended. Its channel is free when all is written that whoever serves it next has to find."""
-        await sale.meter.settled()
+        await sale.meter.wait_settled()
         self._sales.discard(sale)
         self._earned[sale.service, sale.coin] += sale.earned
         await self._free(sale.meter.payee.lane.channel)
@@ -314,7 +314,7 @@ class Shop:
         """Look again at channels in use: closes that were asked for, and who is denied. Raises `ChainError`, and of
         the store `StoreError`."""
         await self.gate.go_on()
-        await self.ledger.recheck(self._firewall.rules)
+        await self.ledger.check_open_channels(self._firewall.rules)
 
     # ---- figures --------------------------------------------------------------------------------------------
 

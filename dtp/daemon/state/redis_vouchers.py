@@ -276,13 +276,13 @@ class RedisVouchers:
                 except StoreError as error:  # whoever writes hears of it; what another one takes is fenced
                     log.debug("%s", error)
 
-    def claims(self) -> bool:
+    def is_claimer(self) -> bool:
         """Whether this daemon is the one that claims: the first that asks, until it isn't heard of for `LEASE`."""
         with self._lock:
             self._claiming = bool(self._run(_TAKE, self._me, _CLAIMS, LEASE, ""))
             return self._claiming
 
-    def hold(self, channel: str) -> bool:
+    def hold_channel(self, channel: str) -> bool:
         """Serve a channel, once more if it is served here; False while another daemon does, or did moments ago, or
         while it was lost here and isn't freed yet: who is still served on it knows nothing of what another got."""
         with self._lock:
@@ -300,7 +300,7 @@ class RedisVouchers:
             elif left == 0:
                 self._run(_GIVE, self._me, channel)
 
-    def held(self, channels: Iterable[str]) -> set[str]:
+    def held_channels(self, channels: Iterable[str]) -> set[str]:
         """Those of the channels that any daemon holds."""
         asked = list(channels)
         leases = [f"{_PREFIX}lease:{channel}" for channel in asked]
@@ -331,7 +331,7 @@ class RedisVouchers:
         row[2:4] = (row[2] or 0, row[3] or 0)
         return sold_lane_of(channel, lane, [row])
 
-    def sold(self, channel: str | None = None) -> list[Sold]:
+    def sold_lanes(self, channel: str | None = None) -> list[Sold]:
         """Return the lanes that hold a voucher: of one channel, or of all that aren't over. Raises `StoreError`."""
         if channel is not None:
             channels = [channel]
@@ -345,7 +345,7 @@ class RedisVouchers:
         end = self.end_of(channel)
         return end is not None and end.over
 
-    def vouched(self, channel: str) -> dict[int, int]:
+    def vouched_sums(self, channel: str) -> dict[int, int]:
         """Return what the newest voucher of each lane comes to. Raises `StoreError`."""
         return {lane: int(amount or 0) for _, lane, (amount,) in self._lanes([channel], "amount")}
 
@@ -376,7 +376,7 @@ class RedisVouchers:
                 return
         raise StoreError(f"lane {lane} of {channel} gets vouchers too fast to sell under a lock")
 
-    def served(self, channel: str, lane: int, used: Usage) -> None:
+    def save_served(self, channel: str, lane: int, used: Usage) -> None:
         """Keep what was served on the lane so far, paid or not. Raises `StoreError`."""
         self._run(_SERVED, channel, str(lane), *map(_digits, used))
 
@@ -394,7 +394,7 @@ class RedisVouchers:
         """Count `wanted` as used as far as the quota goes; return how much was counted. Raises `StoreError`."""
         return Usage(*self._run(_LEASE, pass_, str(period), *map(str, (*wanted, *quota))))
 
-    def agree(self, channel: str, total: int, not_after_ms: int, chain: str) -> End:
+    def save_agreement(self, channel: str, total: int, not_after_ms: int, chain: str) -> End:
         """Keep that the channel is to be closed for `total`; return the end that is kept, of two the one that is good
         for longer. Raises `StoreError`."""
         row = self._run(_AGREE, channel, str(total), str(not_after_ms), self._me, chain)
@@ -402,7 +402,7 @@ class RedisVouchers:
             raise _taken_over(channel)
         return _end(channel, row)
 
-    def over(self, channel: str) -> None:
+    def mark_closed(self, channel: str) -> None:
         """Keep that the channel is closed on chain: nothing can be claimed any more. Raises `StoreError`."""
         self._run(_OVER, channel)
 

@@ -137,11 +137,11 @@ class PostgresVouchers:
         with self._transaction() as database:
             return database.execute(query, values).fetchall()
 
-    def claims(self) -> bool:
+    def is_claimer(self) -> bool:
         """Whether this daemon is the one that claims: the first that asks, as long as it is connected."""
         return bool(self._ask("SELECT pg_try_advisory_lock(7239)")[0][0])
 
-    def hold(self, channel: str) -> bool:
+    def hold_channel(self, channel: str) -> bool:
         """Serve a channel, once more if it is served here; False while another daemon does, or it was lost here."""
         with self._transaction() as database:
             if channel in self._lost:
@@ -165,7 +165,7 @@ class PostgresVouchers:
             elif counts is self._held and left == 0:
                 self._ask("SELECT pg_advisory_unlock(hashtextextended(%s, 7240))", channel)
 
-    def held(self, channels: Iterable[str]) -> set[str]:
+    def held_channels(self, channels: Iterable[str]) -> set[str]:
         """Those of the channels that any daemon holds."""
         return {channel for (channel,) in self._ask(_HELD, list(channels))}
 
@@ -188,7 +188,7 @@ class PostgresVouchers:
         )
         return sold_lane_of(channel, lane, rows)
 
-    def sold(self, channel: str | None = None) -> list[Sold]:
+    def sold_lanes(self, channel: str | None = None) -> list[Sold]:
         """Return the lanes that hold a voucher: of one channel, or of all that aren't over. Raises `StoreError`."""
         if channel is not None:
             rows = self._ask(f"{_SOLD} AND channel = %s ORDER BY lane", channel)
@@ -197,7 +197,7 @@ class PostgresVouchers:
             rows = self._ask(f"{_SOLD} AND channel NOT IN ({over}) ORDER BY channel, lane")
         return sold_of(rows)
 
-    def vouched(self, channel: str) -> dict[int, int]:
+    def vouched_sums(self, channel: str) -> dict[int, int]:
         """Return what the newest voucher of each lane comes to. Raises `StoreError`."""
         rows = self._ask("SELECT lane, amount FROM dtp_sold WHERE channel = %s", channel)
         return {lane: int(amount) for lane, amount in rows}
@@ -242,7 +242,7 @@ class PostgresVouchers:
                 (channel, lane, preimage),
             )
 
-    def served(self, channel: str, lane: int, used: Usage) -> None:
+    def save_served(self, channel: str, lane: int, used: Usage) -> None:
         """Keep what was served on the lane so far, paid or not. Raises `StoreError`."""
         with self._transaction() as database:
             database.execute(
@@ -286,7 +286,7 @@ class PostgresVouchers:
             )
         return given
 
-    def agree(self, channel: str, total: int, not_after_ms: int, chain: str) -> End:
+    def save_agreement(self, channel: str, total: int, not_after_ms: int, chain: str) -> End:
         """Keep that the channel is to be closed for `total`; return the end that is kept, of two the one that is good
         for longer. Raises `StoreError`."""
         with self._transaction() as database:
@@ -301,7 +301,7 @@ class PostgresVouchers:
         assert end is not None
         return end
 
-    def over(self, channel: str) -> None:
+    def mark_closed(self, channel: str) -> None:
         """Keep that the channel is closed on chain: nothing can be claimed any more. Raises `StoreError`."""
         with self._transaction() as database:
             database.execute(

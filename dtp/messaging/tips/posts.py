@@ -85,7 +85,7 @@ async def read_answers(
 ) -> AsyncIterator[TipLetter]:
     """Yield what the line has answered through the chain, as far back as the node has it, oldest first."""
     state = await read_host(chain, host)
-    number, _ = state.service(service)
+    number, _ = state.open_service(service)
     key, _ = _line_of(state)
     sent = SentPost(state.host.id, number, "", ReplyKey(words.key.static_private), Cursor(0))
     async for found in answers(chain, sent, follow=False):

@@ -95,7 +95,7 @@ class Budget:
             return self.most_gas
         return max(self.most // _GAS_PART if self.in_sui else 0, _LEAST_GAS)
 
-    def purse(self) -> GasPurse:
+    def gas_purse(self) -> GasPurse:
         """What the gas of a connection is taken out of."""
         return GasPurse(self.gas_limit, self.highest_gas_price)
 
@@ -123,7 +123,7 @@ def least_budget(terms: Terms) -> int:
     prices, more = Prices(terms.price_request, terms.price_mib), carriage(terms)
     # A price of bytes is rounded down, and without a unit more the first byte behind would end it.
     spare = 1 if prices.mib or more.mib else 0
-    use = prices.of(_LEAST_USE) + more.of(_LEAST_USE) + spare if any(prices) else 0
+    use = prices.cost_of(_LEAST_USE) + more.cost_of(_LEAST_USE) + spare if any(prices) else 0
     return max(terms.min_deposit, use)
 
 
@@ -189,7 +189,7 @@ def check_limits(
     coin = canonical_type(budget.coin)
     idle = [
         each
-        for each in store.bought()
+        for each in store.bought_channels()
         if (each.chain, each.host, each.account, each.coin) == (chain, host, account, coin)
         and each.state != "closed"
         and not is_in_use(store, each.channel)

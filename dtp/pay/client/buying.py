@@ -92,7 +92,7 @@ async def purchase(
     `HostLimit`, `DayLimit`, `NotApproved`, `GasTooHigh`, and what the chain and the store raise.
     """
     state = await read_host(chain, host, clock=clock)
-    number, found = state.service(service)
+    number, found = state.open_service(service)
     name = spelling_of(service, number)
     await find_sent(chain, journal)
     chain_ms = state.now_ms(clock())
@@ -103,7 +103,7 @@ async def purchase(
             raise
         held = None
     await close_due(chain, journal, chain_ms, agree=agree)
-    purse = budget.purse()
+    purse = budget.gas_purse()
     purse.kept = min(gas_to_close(), budget.gas_limit // 2)
     wanted = await _reusable(chain, journal, state, number, budget, keep, held, purse, reach)
     if wanted is not None:
@@ -209,7 +209,7 @@ async def _reusable(
 ) -> Purchase | None:
     """A channel of ours that is still open for this service, under the pass, or has money left, and isn't in use."""
     now = state.host.services[number].terms
-    for each in await journal.run(lambda store: store.bought()):
+    for each in await journal.run(lambda store: store.bought_channels()):
         if each.state != "open" or each.purpose != (chain.chain_id, state.host.id, number, chain.address):
             continue
         try:
@@ -296,7 +296,9 @@ async def _take_lane(
     noted. Raises `ChannelUnusable`, `_LanesBusy`."""
 
     def known(store: Store) -> tuple[bool, list[tuple[LaneKey, PayerLane]]]:
-        return any(each.state in states for each in store.bought(channel.id)), store.lanes(channel.id)
+        return any(each.state in states for each in store.bought_channels(channel.id)), store.payer_lanes(
+            channel.id
+        )
 
     async with in_turn(journal, channel.id) as ours:
         is_open, lanes = await journal.run(known)
@@ -305,7 +307,7 @@ async def _take_lane(
         for key, lane in lanes:
             lock = LaneLock(journal.store.path, channel.id, lane.lane)
             there = lane.lane < len(channel.lanes) and channel.lanes[lane.lane].key == key.public
-            if there and lock.take():
+            if there and lock.try_acquire():
                 return lane.lane, lock
     raise _LanesBusy(channel)
 
@@ -334,13 +336,13 @@ async def _taken(
     since = now_ms() - _TOLD_FOR_MS
     made.topped_up = await journal.run(lambda store: store.was_topped_up(channel.id, since))
     if any(made.prices):
-        (bought,) = await journal.run(lambda store: store.bought(channel.id))
+        (bought,) = await journal.run(lambda store: store.bought_channels(channel.id))
         check_budget(budget.most, channel.terms, bought.name or str(channel.service))
         missing = least_budget(channel.terms) - (funds - signed)
         if missing > 0:
             if reach is not None:
                 await reach()
-            more = min(max(missing, budget.first), budget.most, await made.room())
+            more = min(max(missing, budget.first), budget.most, await made.additional_limit())
             if more < missing:
                 await journal.run(lambda store: store.set_state(channel.id, "refused"))
                 raise ChannelUnusable(
@@ -369,7 +371,9 @@ async def _as_it_is(
 ) -> Purchase:
     """A lane whose lock is ours, with what of the channel's money is free for it."""
     # Read only now: whoever had the lane before us may have signed until then.
-    ours = {lane.lane: (key, lane) for key, lane in await journal.run(lambda store: store.lanes(channel.id))}
+    ours = {
+        lane.lane: (key, lane) for key, lane in await journal.run(lambda store: store.payer_lanes(channel.id))
+    }
     key, lane = ours[number]
     if not _is_ours(lane, channel.lanes[number]):
         await journal.run(lambda store: store.set_state(channel.id, "refused"))

@@ -140,7 +140,7 @@ class Purchase(Deal):
     @property
     def left(self) -> int:
         """What the channel holds that no voucher is for, in its coin."""
-        lanes = [lane for _, lane in self.journal.store.lanes(self.channel.id)]
+        lanes = [lane for _, lane in self.journal.store.payer_lanes(self.channel.id)]
         # Not `most_signed`: after a program that was killed that is all that it had reserved, and never signed.
         signed = {lane.lane: lane.newest.voucher.amount for lane in lanes if lane.newest is not None}
         ours = self.lane.lane
@@ -150,7 +150,7 @@ class Purchase(Deal):
     @property
     def disputed_amount(self) -> int:
         """What the server wants beyond what is signed, in the coin: it agrees to no close without it."""
-        return self.prices.of(self.disputed)
+        return self.prices.cost_of(self.disputed)
 
     @property
     def gas_of_another(self) -> int:
@@ -184,7 +184,7 @@ class Purchase(Deal):
 
     async def _is_closed(self) -> bool:
         """Whether another connection, or who uses the store, has closed the channel or asked for it."""
-        ours = await self.journal.run(lambda store: store.bought(self.channel.id))
+        ours = await self.journal.run(lambda store: store.bought_channels(self.channel.id))
         return any(each.state in ("closing", "closed") for each in ours)
 
     async def add(self, wanted: int) -> int | None:
@@ -200,8 +200,8 @@ class Purchase(Deal):
             if not amount:
                 if self.channel.pass_ is not None:
                     return None
-                amount = self._within(max(enough - self.funds, self._step))
-                amount = min(amount, await self.room())
+                amount = self._cap_to_budget(max(enough - self.funds, self._step))
+                amount = min(amount, await self.additional_limit())
                 if amount <= 0:
                     return None
                 before, wanted = self.funds, self.funds + amount
@@ -231,13 +231,13 @@ class Purchase(Deal):
         """Put money into the channel in turn with others of the account, as the limits allow."""
         await add_noted(self._paying, self.journal, self.channel, self.budget, amount, signed)
 
-    async def room(self) -> int:
+    async def additional_limit(self) -> int:
         """How much may be added by what is noted here, whatever a node says of the channel."""
         return await self.journal.run(
             lambda store: room_for(store, self.channel, self.lane.lane, self.budget)
         )
 
-    def _within(self, amount: int) -> int:
+    def _cap_to_budget(self, amount: int) -> int:
         """How much of an amount the budget allows."""
         within = self.start + self.budget.most - self.funds - self._doubted
         if within < amount and self.lend is not None:
@@ -266,7 +266,7 @@ class Purchase(Deal):
         self._unknown = None
         return amount
 
-    async def replaceable(self) -> bool:
+    async def can_replace(self) -> bool:
         """Whether another channel may be opened when the server refuses this one.
 
         Not for a new one that was never let in, which another would share the fate of; nor when one was given up that
@@ -274,7 +274,7 @@ class Purchase(Deal):
         """
         if self.fresh:
             return False
-        channels = await self.journal.run(lambda store: store.bought())
+        channels = await self.journal.run(lambda store: store.bought_channels())
         (ours,) = (each for each in channels if each.channel == self.channel.id)
         # By the clock that it was noted with: the channel's own date is a node's word.
         if is_new(ours.opened_ms) and self.lane == PayerLane(self.channel.id, self.lane.lane):
@@ -287,7 +287,7 @@ class Purchase(Deal):
 
     async def read_lane(self) -> None:
         """Go on from what the store knows of the lane by now."""
-        lanes = await self.journal.run(lambda store: store.lanes(self.channel.id))
+        lanes = await self.journal.run(lambda store: store.payer_lanes(self.channel.id))
         (lane,) = (each for _, each in lanes if each.lane == self.lane.lane)
         self.lane = replace(lane, claimed=self.lane.claimed)
 
@@ -295,9 +295,9 @@ class Purchase(Deal):
         """Other lanes of the channel that nobody uses, whose program died: what they have signed only the server
         knows. Each has its lock, to be released."""
         found = []
-        for key, lane in await self.journal.run(lambda store: store.lanes(self.channel.id)):
+        for key, lane in await self.journal.run(lambda store: store.payer_lanes(self.channel.id)):
             lock = LaneLock(self.journal.store.path, self.channel.id, lane.lane)
-            if lane.lane != self.lane.lane and lane.died and lock.take():
+            if lane.lane != self.lane.lane and lane.died and lock.try_acquire():
                 found.append(replace(self, key=key, lane=lane, lock=lock))
         return found
 
@@ -404,7 +404,7 @@ class Purchase(Deal):
 
         It isn't while a key is to be told for what was signed: a claim has to tell it, an agreement doesn't.
         """
-        lanes = await self.journal.run(lambda store: store.lanes(self.channel.id))
+        lanes = await self.journal.run(lambda store: store.payer_lanes(self.channel.id))
         signed = [lane.newest.voucher for _, lane in lanes if lane.newest is not None]
         if any(each.hash_lock is not None for each in signed):
             log.warning(
@@ -425,7 +425,7 @@ async def in_turn(journal: Journal[Store], channel: str) -> AsyncIterator[bool]:
     seen. False where it isn't our turn in a second, since somebody closes the channel. Raises `StoreError`."""
     lock = LaneLock(journal.store.path, channel, MAX_LANES)  # behind all lanes
     for _ in range(_TURNS):
-        if ours := lock.take():
+        if ours := lock.try_acquire():
             break
         await asyncio.sleep(_TURN)
     try:
@@ -457,7 +457,7 @@ async def count_on(journal: Journal[Store], channel: Channel, lane: int, least: 
 
     def share(counted_on: dict[int, int]) -> int:
         # Others may have signed all that they have reserved: they are in use, or died.
-        signed = {each.lane: each.most_signed for _, each in journal.store.lanes(channel.id)}
+        signed = {each.lane: each.most_signed for _, each in journal.store.payer_lanes(channel.id)}
         taken = {
             each: max(signed[each], amount)
             for each, amount in counted_on.items()
@@ -465,4 +465,4 @@ async def count_on(journal: Journal[Store], channel: Channel, lane: int, least: 
         }
         return min(max(least, min(affordable(channel, lane, signed | taken), most)), MAX_COUNT)
 
-    return await journal.run(lambda store: store.hold(channel.id, lane, share))
+    return await journal.run(lambda store: store.hold_deposit(channel.id, lane, share))

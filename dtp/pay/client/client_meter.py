@@ -121,54 +121,54 @@ class ClientMeter(Meter):
         self._reserving = False
         self._unsigned: payer_events.SignWanted | None = None  # waits until it is reserved
         self.watch.received = NO_COUNT  # what is sent and what comes is the same to a client
-        self.watch.going = self._going
+        self.watch.going = self._before_send
         self._looks = False
 
     def begin(self) -> None:
         """Attach; the server's welcome follows."""
         self._reserve()
         self.attach()
-        self.turn()
+        self.process_turn()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         # Not yet: who reads what came gives the server credit for more in this turn of the loop, and a voucher goes
         # along with that.
         if not self._looks:
             self._looks = True
             self.loop.call_soon(self._look_now)
 
-    def _going(self, moved: int, now: float) -> bytes | None:
+    def _before_send(self, moved: int, now: float) -> bytes | None:
         """Something is about to be sent: let a voucher go along that was signed before, and do nothing else."""
         frame = self.payer.release(moved, now)
         if frame is None:
-            self.recount()
+            self.update_counts()
             return None
         watch, due = self.watch, self.payer.next_due
         watch.total += due - watch.along
         watch.along = due
         if self._timer is None or self._timer.when() > now + self.payer.spending.repeat:
-            self.turn()
+            self.process_turn()
         return frame
 
     def _look_now(self) -> None:
         self._looks = False
-        self.recount()
+        self.update_counts()
 
-    def _counted(self, opened: int, sent: int, received: int) -> None:
+    def _update_counts(self, opened: int, sent: int, received: int) -> None:
         waiting = self.connection.unanswered if self.payer.spending.when_answered else 0
         self.payer.count(opened, sent + received, self.loop.time(), waiting)
 
-    def _take(self, data: bytes) -> None:
+    def _receive_frame(self, data: bytes) -> None:
         self.payer.receive(data, self.loop.time())
 
     def _tick(self) -> None:
         self.payer.tick(self.loop.time())
 
-    def _deadline(self) -> float:
-        return self.payer.deadline()
+    def _next_deadline(self) -> float:
+        return self.payer.next_deadline()
 
-    def _act(self) -> None:
-        while events := self.payer.events():
+    def _process_events(self) -> None:
+        while events := self.payer.take_events():
             for event in events:
                 match event:
                     case payer_events.Send(frame):
@@ -176,9 +176,9 @@ class ClientMeter(Meter):
                     case payer_events.SignWanted():
                         self._sign(event)
                     case payer_events.ChargeOffered():
-                        self._offered(event)
+                        self._on_charge_offered(event)
                     case payer_events.FundsLow(wanted):
-                        self._low(wanted)
+                        self._top_up(wanted)
                     case payer_events.Revealed(preimage):
                         self._revealed[answers.lock_of(preimage)] = preimage
                     case payer_events.AgreementGiven(agreed):
@@ -186,7 +186,7 @@ class ClientMeter(Meter):
                     case payer_events.Adopted(voucher):
                         if self.deal is not None:  # it was signed by one that died, for that one's budget
                             self.deal.start = max(self.deal.start, voucher.voucher.amount)
-                        self.spawn(self._adopt(voucher, self.payer.used))
+                        self.spawn(self._use_voucher(voucher, self.payer.used))
                     case payer_events.Finished():
                         self._finished = event
         _, sent, received = self._traffic
@@ -194,30 +194,32 @@ class ClientMeter(Meter):
         self.watch.total = due + leeway
         self.watch.along = due if leeway else NO_COUNT
         if self._put_off and self.payer.spent and not self._adding:
-            self._low(max(1, self.payer.cost - self.payer.funds))
-        if self._no_more and not self._leaving and self.payer.spent and self._wanting():
+            self._top_up(max(1, self.payer.cost - self.payer.funds))
+        if self._no_more and not self._leaving and self.payer.spent and self._has_waiting_stream():
             self._leaving = True
             self.spawn(self._leave())
 
-    async def _adopt(self, voucher: SignedVoucher, used: Usage) -> None:
+    async def _use_voucher(self, voucher: SignedVoucher, used: Usage) -> None:
         lane, believed = self.payer.lane, self.payer.believed
 
         def keep(store: Store) -> None:
-            store.believe(lane.channel, lane.lane, believed)  # before it is a part of what was used
-            store.signed(voucher, used)
+            store.save_trusted_usage(
+                lane.channel, lane.lane, believed
+            )  # before it is a part of what was used
+            store.save_signed(voucher, used)
 
         await self.journal.run(keep)
 
     def _sign(self, wanted: payer_events.SignWanted) -> None:
         """Sign what is reserved on the disk, else reserve it first. What comes next is reserved ahead."""
         voucher, reserved = wanted.voucher, self._reserved
-        if not reserved.holds(voucher) or self._believed != self.payer.believed:
+        if not reserved.may_sign(voucher) or self._believed != self.payer.believed:
             self._unsigned = wanted
             self._reserve()
             return
-        ahead = [each for each in wanted.ahead if reserved.holds(each)]
+        ahead = [each for each in wanted.ahead if reserved.may_sign(each)]
         signed = self._key.sign_all([voucher, *ahead])
-        self.payer.signed(signed[0], wanted.charge, self.loop.time(), signed[1:])
+        self.payer.voucher_signed(signed[0], wanted.charge, self.loop.time(), signed[1:])
         if 4 * (reserved.sequence - signed[-1].voucher.sequence) < self.payer.spending.reserve:
             self._reserve()
 
@@ -234,7 +236,7 @@ class ClientMeter(Meter):
 
         def keep(store: Store) -> None:
             if believed != lane.believed:  # or who dies again and again would be believed as often
-                store.believe(lane.channel, lane.lane, believed)
+                store.save_trusted_usage(lane.channel, lane.lane, believed)
             store.reserve(lane.channel, lane.lane, more)
 
         try:
@@ -245,9 +247,9 @@ class ClientMeter(Meter):
         wanted, self._unsigned = self._unsigned, None
         if wanted is not None and not self._over:
             self._sign(wanted)
-            self.turn()
+            self.process_turn()
 
-    def ended(self) -> None:
+    def on_connection_ended(self) -> None:
         for asked in self._asked:
             asked.cancel()
         lane, used, newest, believed = (
@@ -273,7 +275,7 @@ class ClientMeter(Meter):
 
     # ---- money
 
-    def _low(self, wanted: int) -> None:
+    def _top_up(self, wanted: int) -> None:
         self._put_off = self.deal is not None and not self.payer.spent and self.deal.puts_off(wanted)
         if self._on_low is not None and not self._adding and not self._put_off:
             self._adding = True
@@ -297,8 +299,8 @@ class ClientMeter(Meter):
             return
         self._no_more = funds is None or funds <= self.payer.funds
         if funds is not None and not self._no_more:
-            self.payer.funded(funds, self.loop.time())
-        self.turn()
+            self.payer.update_funds(funds, self.loop.time())
+        self.process_turn()
 
     async def _more_funds(self, wanted: int, ahead: bool) -> int | None:
         """What `on_low` gives, asked again while the chain's nodes are away: streams wait meanwhile.
@@ -330,14 +332,14 @@ class ClientMeter(Meter):
 
     async def afford_request(self) -> None:
         """Add money where the lane's doesn't cover one more request, and more can be had."""
-        if self.payer.missing() > 0 and self._on_low is not None and not self._over:
-            await self._to_its_end(self._afford())
-            if self._refused is not None and self.payer.missing() > 0:
+        if self.payer.missing_funds() > 0 and self._on_low is not None and not self._over:
+            await self._to_its_end(self._check_funds())
+            if self._refused is not None and self.payer.missing_funds() > 0:
                 raise self._refused
 
-    async def _afford(self) -> None:
+    async def _check_funds(self) -> None:
         async with self._affording:  # what was added for one may do for the next
-            if (missing := self.payer.missing()) > 0 and not self._over:
+            if (missing := self.payer.missing_funds()) > 0 and not self._over:
                 await self._add(missing)
 
     async def _to_its_end(self, adding: Coroutine[Any, Any, None]) -> None:
@@ -347,7 +349,7 @@ class ClientMeter(Meter):
         task.add_done_callback(self._tasks.discard)
         await asyncio.shield(task)
 
-    def _wanting(self) -> bool:
+    def _has_waiting_stream(self) -> bool:
         """Whether a stream waits for something to come or to go, which costs money."""
         connection = self.connection
         return any(
@@ -362,7 +364,7 @@ class ClientMeter(Meter):
         """
         if self.payer.cost <= self.payer.funds:
             await self.last_words()
-        if self._over or not self._wanting():
+        if self._over or not self._has_waiting_stream():
             return
         connection, self.error = self.connection, self._refused or self.payer.out_of_money()
         log.info("%r: %s", connection, self.error)
@@ -371,47 +373,47 @@ class ClientMeter(Meter):
             stream._fail_write(self.error, delivered=connection.outlet.acknowledged(stream.id))
         connection.abort(CloseCode.PAYMENT, "the client's budget is used up")
 
-    def _offered(self, offer: payer_events.ChargeOffered) -> None:
+    def _on_charge_offered(self, offer: payer_events.ChargeOffered) -> None:
         if offer.lock in self._unwanted:
             self.payer.answer_charge(offer.charge, False, self.loop.time())
-            self.loop.call_soon(self.turn)
+            self.loop.call_soon(self.process_turn)
         elif offer.lock is not None:
             self._offers[offer.lock] = offer  # decided by `buy`, when what it is for has arrived
         else:
-            self.spawn(self._decide(offer))
+            self.spawn(self._decide_charge(offer))
 
-    async def _decide(self, offer: payer_events.ChargeOffered) -> None:
+    async def _decide_charge(self, offer: payer_events.ChargeOffered) -> None:
         if self._over:
             return
         agree = False
         try:
-            agree = await self._wants(offer)
+            agree = await self._agrees_to(offer)
         finally:  # also when it is cancelled, or an error of the program: the server waits
             if not self._over:
                 self.payer.answer_charge(offer.charge, agree, self.loop.time())
-                self.turn()
+                self.process_turn()
 
-    async def _wants(self, offer: payer_events.ChargeOffered) -> bool:
+    async def _agrees_to(self, offer: payer_events.ChargeOffered) -> bool:
         """Whether to agree: what the caller says, else to what `buy` asks for, and by `charge_units`; with more money
         where that is needed."""
         if self._on_charge is not None:
             answer = self._on_charge(offer.units, offer.amount, offer.lock is not None)
-            agree = answer if isinstance(answer, bool) else await self._answered(answer)
+            agree = answer if isinstance(answer, bool) else await self._ask_caller(answer)
         else:
             agree = offer.lock is not None or self.payer.is_expected(offer.units)
         needed = self.payer.cost + offer.amount - self.payer.funds
         if agree and needed > 0 and self._on_low is not None:
             await self._to_its_end(self._add(needed))
         self.unaffordable = None
-        if agree and (lacking := self.payer.missing(offer.units)) > 0:
-            self.unaffordable = self._refused or self._lacks(offer.amount, lacking)
+        if agree and (lacking := self.payer.missing_funds(offer.units)) > 0:
+            self.unaffordable = self._refused or self._budget_error(offer.amount, lacking)
         return agree
 
     @property
     def _coin(self) -> str:
         return self.deal.coin if self.deal is not None else SUI_COIN
 
-    def _lacks(self, amount: int, lacking: int) -> BudgetSpent:
+    def _budget_error(self, amount: int, lacking: int) -> BudgetSpent:
         coin = self._coin
         return BudgetSpent(
             f"a charge of {money(amount, coin)} is {money(lacking, coin)} more than what is left of the budget, and "
@@ -421,7 +423,7 @@ class ClientMeter(Meter):
             bytes=self.payer.used.bytes,
         )
 
-    async def _answered(self, answer: Awaitable[bool]) -> bool:
+    async def _ask_caller(self, answer: Awaitable[bool]) -> bool:
         """What the caller says; no when the connection is over first, for then nobody waits for it any more."""
         asked = as_future(answer, name="dtp-pay-charge")
         self._asked.add(asked)
@@ -439,16 +441,16 @@ class ClientMeter(Meter):
         try:
             answer = await answers.read_answer(stream, lock, size)
             while lock not in self._offers:
-                await self.changed()
+                await self.wait_changed()
             offer = self._offers[lock]
             if most is not None and offer.amount > most:
                 price, limit = money(offer.amount, self._coin), money(most, self._coin)
                 raise PriceTooHigh(f"the answer costs {price}, and at most {limit} is to be paid")
             del self._offers[lock]
         except BaseException:  # cancelled, say
-            self._decline(lock)
+            self._decline_charge(lock)
             raise
-        await self._decide(offer)
+        await self._decide_charge(offer)
         if not self.payer.agreed_to(offer.charge):
             self._raise_if_over()
             if self.unaffordable is not None:
@@ -460,26 +462,26 @@ class ClientMeter(Meter):
         self.unopened[answer.lock] = answer
         return await self.open_answer(answer)
 
-    def _decline(self, lock: bytes) -> None:
+    def _decline_charge(self, lock: bytes) -> None:
         """Nobody waits for this answer any more: its charge is declined, now or as soon as it is asked for."""
         self._unwanted.add(lock)
         if lock in self._offers:
-            self._offered(self._offers.pop(lock))
+            self._on_charge_offered(self._offers.pop(lock))
 
     async def open_answer(self, answer: answers.SealedAnswer) -> bytes:
         """Return what is in an answer that was paid, once its key is told. Raise what ended the connection."""
         while answer.lock not in self._revealed:
-            await self.changed()
+            await self.wait_changed()
         opened = answer.open(self._revealed.pop(answer.lock))
         self.unopened.pop(answer.lock, None)
         return opened
 
     # ---- beginning and end
 
-    async def welcomed(self) -> None:
+    async def wait_welcome(self) -> None:
         """Wait until the server has said how it meters. Raises what is wrong with it."""
         while not self.payer.welcomed:
-            await self.changed()
+            await self.wait_changed()
 
     async def finish(self) -> bool:
         """Pay for everything that has come, in order; whether both sides came to the same. Doesn't raise."""
@@ -487,10 +489,10 @@ class ClientMeter(Meter):
             return False
         self._count()
         self.payer.finish(self.loop.time())
-        self.turn()
+        self.process_turn()
         with contextlib.suppress(DtpError):
             while self._finished is None:
-                await self.changed()
+                await self.wait_changed()
         return self._finished is not None and self._finished.exact
 
     async def last_words(self) -> messages.Agreed | None:
@@ -499,18 +501,18 @@ class ClientMeter(Meter):
         if deal is not None:
             deal.signed, deal.disputed = self.payer.signed_amount, self.payer.left
             if exact and deal.closes:
-                agreed = await self.agreement()
+                agreed = await self.request_agreement()
             deal.broke_off = self._over
         return agreed
 
-    async def agreement(self) -> messages.Agreed | None:
+    async def request_agreement(self) -> messages.Agreed | None:
         """The server's signature under an agreed close; None when it gives none in time. Doesn't raise."""
         if self._over or self.agreed is not None or not self.payer.agrees or not self.payer.agrees_on_counts:
             return self.agreed
         self.payer.ask_close()
-        self.turn()
+        self.process_turn()
         with contextlib.suppress(DtpError, TimeoutError):
             async with asyncio.timeout(self.end_patience):
                 while self.agreed is None:
-                    await self.changed()
+                    await self.wait_changed()
         return self.agreed

@@ -108,7 +108,7 @@ async def _finalize(chain: ChainClient, store: Store, found: Channel) -> Step:
 
 def _note_return(store: Store, found: Channel, amount: int) -> None:
     """Note what came back: only once, whoever finalized it. By the clock here, as what went out is."""
-    for each in store.bought(found.id):
+    for each in store.bought_channels(found.id):
         if each.deposited > 0:
             store.add_deposit(found.id, now_ms(), -min(amount, each.deposited))
 
@@ -170,7 +170,7 @@ def _is_worth(found: Channel, least: int) -> bool:
 def _waiting(store: Store, chain: ChainClient) -> list[Bought]:
     ours = [
         each
-        for each in store.bought()
+        for each in store.bought_channels()
         if (each.chain, each.account) == (chain.chain_id, chain.address)
         and each.state in ("closing", "refused")
         and not is_in_use(store, each.channel)

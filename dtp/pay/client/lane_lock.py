@@ -22,7 +22,7 @@ class LaneLock:
         self._file = None if self._path is None else FileLock(self._path)
         self._lane = channel, lane
 
-    def take(self) -> bool:
+    def try_acquire(self) -> bool:
         """Return whether the lane was free, and is now this one's. Raise `StoreError` without room for its file."""
         if self._file is None:
             return self._in_memory.setdefault(self._lane, self) is self

@@ -26,7 +26,7 @@ class Reserved(NamedTuple):
     sequence: int = 0
     amount: int = 0
 
-    def holds(self, voucher: Voucher) -> bool:
+    def may_sign(self, voucher: Voucher) -> bool:
         """Whether this voucher may be signed."""
         return voucher.sequence <= self.sequence and voucher.amount <= self.amount
 
@@ -115,21 +115,23 @@ def start_lane(
     if adopted:
         assert newest is not None
         used, clean = used.most(Usage(newest.voucher.requests, newest.voucher.bytes)), False
-    gap = Usage(welcome.requests, welcome.bytes).beyond(used)
+    gap = Usage(welcome.requests, welcome.bytes).above(used)
     exposure, paid = exposure_of(welcome), _usage_of(newest)
     more = NOTHING
     if any(gap) and (not clean or spending.slack_amount is not None):
-        more = _believable(gap, lane.believed, spending.interval(exposure.after(paid)), prices, spending)
-    left = gap.beyond(more)
-    _check_left(left, exposure.after(paid), prices.of(lane.believed.plus(*gap)) + 1)
+        more = _believable(
+            gap, lane.believed, spending.voucher_interval(exposure.after_payment(paid)), prices, spending
+        )
+    left = gap.above(more)
+    _check_left(left, exposure.after_payment(paid), prices.cost_of(lane.believed.plus(*gap)) + 1)
     return LaneStart(newest, adopted, lost, used.plus(*more), lane.believed.plus(*more), left)
 
 
 def _believable(gap: Usage, believed: Usage, step: Usage, prices: Prices, spending: Spending) -> Usage:
     """Return what is believed of a gap: with what was `believed` before no more than `Spending.slack_amount`, or
     without that than a voucher's step."""
-    room = gap if spending.slack_amount is not None else step.beyond(believed)
-    money = spending.step_amount - prices.of(believed) - 1  # each of the two amounts is rounded down
+    room = gap if spending.slack_amount is not None else step.above(believed)
+    money = spending.step_amount - prices.cost_of(believed) - 1  # each of the two amounts is rounded down
     if money < 0 and any(prices):
         return NOTHING
     requests = min(gap.requests, room.requests)

@@ -84,7 +84,7 @@ async def turn(chain: ChainClient, store: Store) -> AsyncIterator[None]:
     async with queue:
         lock = LaneLock(store.path, chain.address, 0)
         until = loop.time() + _WAITING
-        while not lock.take():
+        while not lock.try_acquire():
             if loop.time() >= until:
                 raise OpeningBusy(
                     f"others have been opening channels with {chain.address} for {_WAITING:g} s: try again, or end "
@@ -112,7 +112,7 @@ async def _new_key(
         is_signed = True
 
     lock = lock_of(journal.store, key.public)
-    lock.take()
+    lock.try_acquire()
     try:
         await journal.run(lambda store: store.keep_key(key, round(time.time() * 1000)))
         yield key.public, keep
@@ -139,7 +139,7 @@ async def find_sent(chain: ChainClient, journal: Journal[Store]) -> list[str]:
     until = asyncio.get_running_loop().time() + _ASKING
     for key, digest in itertools.islice(sent.items(), _MOST_ASKED):
         lock = lock_of(journal.store, key)
-        if not lock.take():
+        if not lock.try_acquire():
             continue  # somebody waits for it
         try:
             async with asyncio.timeout_at(until):
@@ -188,13 +188,13 @@ async def find_channels(chain: ChainClient, store: Store) -> FoundChannels:
     store raise.
     """
     await chain.connect()
-    moved = await read_moved(chain, store.bought())
+    moved = await read_moved(chain, store.bought_channels())
     channels = await read_channels(chain, list(moved))
     lost = [key for key in store.kept_keys() if not lock_of(store, key).is_taken()]
     noted = note(chain, store, channels.values(), lost)
     store.believe_denied(chain.chain_id, lost)
     store.count_moved(chain.chain_id, chain.address, moved, round(time.time() * 1000))
-    known = {each.channel for each in store.bought()}
+    known = {each.channel for each in store.bought_channels()}
     # Somebody waits for the channel of a kept key, which is noted as soon as its transaction is through.
     awaited = store.kept_keys().keys()
     keyless = [
@@ -214,7 +214,7 @@ async def count_unknown(chain: ChainClient, journal: Journal[Store]) -> None:
     place = chain.chain_id, chain.address
     if not await journal.run(lambda store: store.lacks_deposits(*place)):
         return
-    known, is_new = await journal.run(lambda store: (store.bought(), store.is_new()))
+    known, is_new = await journal.run(lambda store: (store.bought_channels(), store.is_new()))
     moved: dict[str, Moved] = {}
     try:
         async with asyncio.timeout(_ASKING if is_new else None):
@@ -270,7 +270,7 @@ async def _read_events(
     """Add to `moved` what these events say of its channels, and of others that the account has opened."""
     named = {each.__name__: each for each in kinds}
     types = event_types(chain, module.SCHEMA, *kinds)
-    async for each in EventFollower(chain, types, sender=sender, start=OLDEST).past():
+    async for each in EventFollower(chain, types, sender=sender, start=OLDEST).past_events():
         event = module.SCHEMA.decode(named[each.event.type.rpartition("::")[2]], each.event.contents)
         if isinstance(event, ChannelOpened) and event.client == chain.address:
             moved[event.channel] = Moved(canonical_type(event.coin), min(event.deposit, MOST_NOTED), 0)

@@ -159,12 +159,14 @@ class Payer:
         `waiting` of the streams are not answered yet, and are not paid before (`Spending.when_answered`).
         """
         self._opened, self._bytes, self._waiting = opened, moved, waiting
-        self._recount()
+        self._update_usage()
         if self._ready:
             frame = self.release(moved, now)
             if frame is not None:
                 self._events.append(Send(frame))
-                self._interval = self.spending.interval(self._exposure.after(self.signed_usage))
+                self._interval = self.spending.voucher_interval(
+                    self._exposure.after_payment(self.signed_usage)
+                )
                 if self._ending is None and self._agreed == self._newest_charge:
                     return
         self._pay_if_due(now)
@@ -224,7 +226,7 @@ class Payer:
                 raise MalformedMeter(f"{type(message).__name__} is not for a client")
         self._pay_if_due(now)
 
-    def signed(
+    def voucher_signed(
         self, signed: SignedVoucher, charge: int, now: float, ahead: Sequence[SignedVoucher] = ()
     ) -> None:
         """The voucher of a `SignWanted` is signed: it is sent, and counts.
@@ -234,7 +236,7 @@ class Payer:
         if not self._signing or signed.voucher.sequence != self._next:
             raise NotMetered("this voucher was not asked for")
         self._signing = False
-        self._take(signed)
+        self._use_voucher(signed)
         self._newest_charge = charge
         if charge == self._agreed:
             self._agreed_units = 0
@@ -251,10 +253,10 @@ class Payer:
         pending = self._pending
         if pending is None or pending.charge != charge or charge <= self._decided:
             return
-        self._decide(pending, agree)
+        self._answer_charge(pending, agree)
         self._pay_if_due(now)
 
-    def funded(self, funds: int, now: float) -> None:
+    def update_funds(self, funds: int, now: float) -> None:
         """The channel holds more by now: vouchers may come to `funds` in all. Tells the server to look."""
         self.funds = funds
         self._send(messages.Renewed())
@@ -290,7 +292,7 @@ class Payer:
             self._finished = True
             self._events.append(Finished(False))
 
-    def deadline(self) -> float:
+    def next_deadline(self) -> float:
         """When `tick` is to be called next."""
         times = [NEVER]
         if self._unpaid_since is not None and self.welcomed and not self._signing and not self._finished:
@@ -303,7 +305,7 @@ class Payer:
                 times.append(self._ending.until)
         return min(times)
 
-    def events(self) -> list[PayerEvent]:
+    def take_events(self) -> list[PayerEvent]:
         """What is to be done since the last call, in order."""
         events, self._events = self._events, []
         return events
@@ -313,7 +315,7 @@ class Payer:
     @property
     def unpaid(self) -> Usage:
         """What was used and is not signed for."""
-        return self.used.beyond(self.signed_usage)
+        return self.used.above(self.signed_usage)
 
     @property
     def owed(self) -> Usage:
@@ -323,7 +325,7 @@ class Payer:
     @property
     def cost(self) -> int:
         """What all that was used of this lane costs."""
-        return self.prices.of(self.used)
+        return self.prices.cost_of(self.used)
 
     @property
     def next_look(self) -> int:
@@ -375,8 +377,11 @@ class Payer:
     def to_reserve(self) -> Reserved:
         """What to reserve next: for `Spending.reserve` more vouchers of the usual size than are signed ahead."""
         spending = self.spending
-        each, count = spending.interval(self._exposure.after(self.used)), spending.reserve + len(self._ready)
-        usual = self.prices.of(self.used.plus(count * each.requests, count * each.bytes))
+        each, count = (
+            spending.voucher_interval(self._exposure.after_payment(self.used)),
+            spending.reserve + len(self._ready),
+        )
+        usual = self.prices.cost_of(self.used.plus(count * each.requests, count * each.bytes))
         return Reserved(self._next - 1 + spending.reserve, min(usual, self.funds))
 
     @property
@@ -405,7 +410,7 @@ class Payer:
 
     def check_request(self, units: int = 1) -> None:
         """Raise `BudgetSpent` unless the lane's money still pays for `units` further requests."""
-        missing = self.missing(units)
+        missing = self.missing_funds(units)
         if missing > 0:
             raise BudgetSpent(
                 f"with {count_of(units, 'more request')} it would come to "
@@ -413,9 +418,9 @@ class Payer:
                 f"{money(self.funds, self.coin)}: give a larger budget (--budget)"
             )
 
-    def missing(self, units: int = 1) -> int:
+    def missing_funds(self, units: int = 1) -> int:
         """What `funds` lacks for so many further requests; not above 0: nothing."""
-        return self.prices.of(self.used.plus(self._unanswered + units, 0)) - self.funds
+        return self.prices.cost_of(self.used.plus(self._unanswered + units, 0)) - self.funds
 
     # ---- frames -------------------------------------------------------------------------------------------
 
@@ -432,7 +437,7 @@ class Payer:
             self._fall_back(newest)
         elif start.adopted:
             assert newest is not None
-            self._take(newest)
+            self._use_voucher(newest)
             self._lock = newest.voucher.hash_lock
             self._events.append(Adopted(newest))
         if message.voucher is not None and message.voucher.sequence == self.sequence:
@@ -447,8 +452,8 @@ class Payer:
         self._count_streams = message.count_streams
         self.agrees = message.agrees
         self._exposure = exposure_of(message)
-        self._interval = self.spending.interval(self._exposure.after(self.signed_usage))
-        self._recount()
+        self._interval = self.spending.voucher_interval(self._exposure.after_payment(self.signed_usage))
+        self._update_usage()
 
     @property
     def used_before(self) -> Usage:
@@ -460,7 +465,7 @@ class Payer:
         self._lock = None
         self.newest, self.sequence, self.signed_amount, self.signed_usage = None, 0, 0, NOTHING
         if newest is not None:
-            self._take(newest)
+            self._use_voucher(newest)
             self._lock = newest.voucher.hash_lock
 
     def _on_charge(self, message: messages.ChargeAsked) -> None:
@@ -478,18 +483,18 @@ class Payer:
         if message.hash_lock is not None and self._lock is not None:
             raise MalformedMeter("a second hash lock before the first was opened")
         pending = _Pending(message.charge, message.units, message.hash_lock)
-        affordable = self.prices.of(self.used.plus(message.units, 0)) <= self.funds
+        affordable = self.prices.cost_of(self.used.plus(message.units, 0)) <= self.funds
         self._pending = pending
         if affordable and self.is_expected(message.units) and pending.lock is None:
-            self._decide(pending, True)
+            self._answer_charge(pending, True)
         else:
-            amount = self.prices.of(Usage(message.units, 0))
+            amount = self.prices.cost_of(Usage(message.units, 0))
             self._events.append(ChargeOffered(message.charge, message.units, amount, pending.lock))
 
-    def _decide(self, pending: _Pending, agree: bool) -> None:
+    def _answer_charge(self, pending: _Pending, agree: bool) -> None:
         self._decided = pending.charge
         self._pending = None
-        if not agree or self.prices.of(self.used.plus(pending.units, 0)) > self.funds:
+        if not agree or self.prices.cost_of(self.used.plus(pending.units, 0)) > self.funds:
             self._send(messages.Decline(pending.charge))
             return
         self._agreed = pending.charge
@@ -497,7 +502,7 @@ class Payer:
         self._agreed_units = pending.units
         if pending.lock is not None:
             self._lock = pending.lock
-        self._recount()
+        self._update_usage()
 
     def _on_reveal(self, message: messages.Reveal) -> None:
         if self._lock is None or hashlib.sha256(message.preimage).digest() != self._lock:
@@ -517,7 +522,7 @@ class Payer:
 
     # ---- steps --------------------------------------------------------------------------------------------
 
-    def _recount(self) -> None:
+    def _update_usage(self) -> None:
         streams = self._opened - self._waiting if self._count_streams else 0
         self.used = self._base.plus(streams + self._charged, self._bytes)
 
@@ -525,7 +530,7 @@ class Payer:
         if not self.welcomed:
             return
         if not self._signing:
-            target = self._target()
+            target = self._next_usage()
             if target is not None and self._is_due(target, now):
                 self._sign(target, now)
             elif self._ending is None and self.spent:
@@ -534,24 +539,24 @@ class Payer:
             self._say_newest(now)
         self._finish_if_done(now)
 
-    def _target(self) -> Usage | None:
+    def _next_usage(self) -> Usage | None:
         """What the next voucher is to say, None when there is nothing new to say, or no money."""
-        target, more = self.used.most(self.signed_usage), self._ahead()
+        target, more = self.used.most(self.signed_usage), self._signed_ahead()
         if self._ending is None and any(more):
             ahead = self.used.plus(*more).most(self.signed_usage)
-            if self.prices.of(ahead) <= self.funds:
+            if self.prices.cost_of(ahead) <= self.funds:
                 target = ahead
-        if self.prices.of(target) > self.funds:
-            self._tell_low(self.prices.of(self.used) - self.funds)
+        if self.prices.cost_of(target) > self.funds:
+            self._tell_low(self.prices.cost_of(self.used) - self.funds)
             return None
         changed = target != self.signed_usage or self._agreed > self._newest_charge
         unlocks = self.newest is not None and self.newest.voucher.hash_lock is not None and self._lock is None
         return target if changed or unlocks else None
 
-    def _ahead(self) -> Usage:
+    def _signed_ahead(self) -> Usage:
         """How much is signed ahead of use: by choice, and what a server wants that moves no byte unpaid."""
         spending, size = self.spending, self.spending.ahead_bytes
-        if self._exposure.first_bytes == 0 and self._exposure.after(self.signed_usage).bytes == 0:
+        if self._exposure.first_bytes == 0 and self._exposure.after_payment(self.signed_usage).bytes == 0:
             # Half of what came, as a server trusts a client, and to begin with what any budget has to pay for.
             wanted = min(MIB, max(LEAST_AHEAD, min(self.used.bytes // 2, self._step_bytes())))
             room = self.prices.bytes_within(self.funds, self.used.requests)
@@ -566,8 +571,8 @@ class Payer:
     def _is_due(self, target: Usage, now: float) -> bool:
         if self._demanded or self._ending is not None or self._agreed > self._newest_charge:
             return True
-        spending, interval, ahead = self.spending, self._interval, self._ahead()
-        fresh = target.beyond(self.signed_usage)
+        spending, interval, ahead = self.spending, self._interval, self._signed_ahead()
+        fresh = target.above(self.signed_usage)
         ahead_low = (ahead.requests and fresh.requests * 2 >= ahead.requests) or (
             ahead.bytes and fresh.bytes * 2 >= ahead.bytes
         )
@@ -579,14 +584,14 @@ class Payer:
 
     def _sign(self, target: Usage, now: float) -> None:
         self._ready.clear()
-        voucher = self._voucher(self._next, target)
-        fresh, by_demand = target.beyond(self.signed_usage), self._demanded or self._ending is not None
+        voucher = self._make_voucher(self._next, target)
+        fresh, by_demand = target.above(self.signed_usage), self._demanded or self._ending is not None
         streams = not fresh.requests and not by_demand and fresh.bytes >= self._interval.bytes
         ahead: list[Voucher] = []
         if streams and self._streaming:
             step = self._interval.bytes
             for n in range(1, _AHEAD + 1):
-                further = self._voucher(self._next + n, target.plus(0, n * step))
+                further = self._make_voucher(self._next + n, target.plus(0, n * step))
                 if further.amount > self.funds:
                     break
                 ahead.append(further)
@@ -595,13 +600,13 @@ class Payer:
         self._demanded = False
         self._unpaid_since = now  # so that the next byte needs no look: `tick` sees whether there was one
         self._events.append(SignWanted(voucher, self._agreed, tuple(ahead)))
-        reserve = self.prices.of(target.plus(*self._exposure.after(target)))
+        reserve = self.prices.cost_of(target.plus(*self._exposure.after_payment(target)))
         if reserve > self.funds:
             self._tell_low(reserve - self.funds)
 
-    def _voucher(self, sequence: int, target: Usage) -> Voucher:
+    def _make_voucher(self, sequence: int, target: Usage) -> Voucher:
         lane = self.lane
-        amount = self.prices.of(target)
+        amount = self.prices.cost_of(target)
         return Voucher(lane.channel, lane.lane, sequence, amount, *target, self._lock, self.not_after_ms)
 
     def _tell_low(self, wanted: int) -> None:
@@ -609,14 +614,14 @@ class Payer:
             self._low_told = self.funds
             self._events.append(FundsLow(max(1, wanted)))
 
-    def _take(self, signed: SignedVoucher) -> None:
+    def _use_voucher(self, signed: SignedVoucher) -> None:
         voucher = signed.voucher
         self.newest = signed
         self.sequence = voucher.sequence
         self._next = max(self._next, voucher.sequence + 1)
         self.signed_amount = voucher.amount
         self.signed_usage = Usage(voucher.requests, voucher.bytes)
-        self._interval = self.spending.interval(self._exposure.after(self.signed_usage))
+        self._interval = self.spending.voucher_interval(self._exposure.after_payment(self.signed_usage))
 
     def _say_newest(self, now: float) -> None:
         assert self.newest is not None
@@ -628,7 +633,7 @@ class Payer:
         if ending is None or ending.final is None or self._finished or self._signing:
             return
         known = self.used.plus(*self.left).plus(self._unanswered, 0)
-        if any(ending.final.beyond(known)) or any(self.unpaid) or self._stored < self.sequence:
+        if any(ending.final.above(known)) or any(self.unpaid) or self._stored < self.sequence:
             return
         if self._lock is not None:  # what it pays for can't be read yet
             return

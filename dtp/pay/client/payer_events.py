@@ -17,7 +17,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class SignWanted:
-    """Sign this voucher when it is reserved, then report it with `Payer.signed`.
+    """Sign this voucher when it is reserved, then report it with `Payer.voucher_signed`.
 
     `charge` is the last charge it agrees to. `ahead` are those that come next on a stream that goes on, in order: as
     many of them as are reserved may be signed at the same time. None is sent before its bytes have come.
@@ -31,8 +31,8 @@ class SignWanted:
 @dataclass(frozen=True, slots=True)
 class ChargeOffered:
     """The server asks for a charge above what is agreed to unasked, above `funds`, or under a hash lock: decide it
-    with `Payer.answer_charge`, after `Payer.funded` where more money is needed, and, with a `lock`, after what it is
-    for has arrived."""
+    with `Payer.answer_charge`, after `Payer.update_funds` where more money is needed, and, with a `lock`, after
+    what it is for has arrived."""
 
     charge: int
     units: int

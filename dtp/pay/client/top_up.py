@@ -26,7 +26,7 @@ _MOST_ASKED: Final = 16
 def believable(store: Store, channel: Channel) -> Channel:
     """Return the channel with a deposit that agrees with what is noted: no less than what surely went in, as an older
     version of it says or a node that lies, and no more than what was ever signed for it."""
-    total = store.deposited(channel.id)
+    total = store.deposited_sum(channel.id)
     if not total:  # opened under a pass, or nothing is noted
         return channel
     doubted = sum(store.doubted_deposits(channel.id).values())
@@ -37,12 +37,12 @@ def room_for(store: Store, channel: Channel, lane: int, budget: Budget) -> int:
     """Return how much may be added for a lane, so that no more than a budget, and the least that is of use, lies in
     the channel unsigned, whatever a node says of it. Deposits whose outcome isn't known count, as do those that a
     node denied. What transport was credited isn't known here: it takes from the room."""
-    total = store.deposited(channel.id)
+    total = store.deposited_sum(channel.id)
     if not total:
         return budget.most
-    held = store.held(channel.id)
+    held = store.held_deposits(channel.id)
     used = 0
-    for _, each in store.lanes(channel.id):
+    for _, each in store.payer_lanes(channel.id):
         other = each.lane != lane and LaneLock(store.path, channel.id, each.lane).is_taken()
         used += max(each.most_signed, held[each.lane] if other else 0)
     return budget.most + least_budget(channel.terms) - max(0, total - used)
@@ -102,5 +102,5 @@ def now_ms() -> int:
 
 def _check_more(store: Store, channel: Channel, budget: Budget, amount: int) -> None:
     """Raise `HostLimit`, `DayLimit` unless so much more may go into a channel."""
-    for each in store.bought(channel.id):
+    for each in store.bought_channels(channel.id):
         check_limits(store, budget, (each.chain, each.host, each.account), amount, now_ms())

@@ -80,7 +80,7 @@ class ChannelBook:
         self._all = Gcra()
         self._reading: dict[str, asyncio.Task[Channel | None]] = {}
 
-    def known(self, id: str) -> Seen | None:
+    def get_known(self, id: str) -> Seen | None:
         """What is remembered of a channel, however old."""
         return self._known.get(id)
 
@@ -102,7 +102,7 @@ class ChannelBook:
             self.take_turn(source)
         return await self.read(id)
 
-    async def again(self, id: str, source: str) -> Channel | None:
+    async def read_again(self, id: str, source: str) -> Channel | None:
         """A channel as it is now, for somebody whom what is known doesn't fit: rationed as unknown channels are."""
         if id not in self._reading:
             self.take_turn(source)
@@ -116,7 +116,7 @@ class ChannelBook:
             task.add_done_callback(lambda _: self._reading.pop(id, None))
         return await asyncio.shield(task)
 
-    def learn(self, channel: Channel) -> None:
+    def add_read(self, channel: Channel) -> None:
         """A channel that was read elsewhere."""
         self._known[channel.id] = Seen(channel, self._clock())
         self._known.move_to_end(channel.id)
@@ -133,20 +133,20 @@ class ChannelBook:
             while len(self._missing) > self.limits.missing:
                 self._missing.popitem(last=False)
             return None
-        self.learn(found)
+        self.add_read(found)
         return found
 
     def take_turn(self, source: str) -> None:
         """Count a question to the chain that somebody from `source` causes. Raises `TooManyQuestions`."""
         limits, now_ns = self.limits, time.monotonic_ns()  # a clock that is set back would lock everybody out
-        own = self._sources.get(source, Gcra()).take(
+        own = self._sources.get(source, Gcra()).consume(
             Rate(round(limits.source_interval * _NS), limits.source_burst), now_ns
         )
         if own is None:
             raise TooManyQuestions(
                 f"too many unknown channels from {source or 'this source'}: try again later"
             )
-        everybody = self._all.take(Rate(round(limits.all_interval * _NS), limits.all_burst), now_ns)
+        everybody = self._all.consume(Rate(round(limits.all_interval * _NS), limits.all_burst), now_ns)
         if everybody is None:
             raise TooManyQuestions("too many unknown channels are asked about: try again later")
         self._all = everybody

@@ -121,7 +121,7 @@ class Cashier:
         while True:
             self._wanted.clear()
             try:
-                await self.look()
+                await self.poll()
             except DtpError as error:  # the store may be away as well as the chain, or a row in it broken
                 log.warning("nothing was claimed: %s", error)
             with contextlib.suppress(TimeoutError):
@@ -132,7 +132,7 @@ class Cashier:
         """Seconds between two looks: several fall into the time that any channel leaves for claims."""
         return min(interval, max(_LEAST_PAUSE, self._claim_ms / 1000 / _LOOKS))
 
-    def heed(self, channel: Channel) -> None:
+    def watch_close(self, channel: Channel) -> None:
         """A channel is in use, or was, and its client has asked for the close: look in time."""
         sooner = channel.terms.claim_ms < self._claim_ms
         self._claim_ms = min(self._claim_ms, channel.terms.claim_ms)
@@ -151,11 +151,11 @@ class Cashier:
             self._task = None
         if claim:
             try:
-                await self.look(closing=True)
+                await self.poll(closing=True)
             except DtpError as error:
                 log.warning("not everything was claimed; the next run does: %s", error)
 
-    async def look(self, *, closing: bool = False) -> list[Paid]:
+    async def poll(self, *, closing: bool = False) -> list[Paid]:
         """Do what is to be done now; what was done. Raises `ChainError`, `StoreError`.
 
         Nothing where another claims out of the same store: what comes second costs gas and brings nothing.
@@ -164,7 +164,7 @@ class Cashier:
             if not await self.journal.run(_claims):
                 return []
             await self._settle_spent()
-            views = await self.views()
+            views = await self.channel_views()
             now_ms, epoch = self._now_ms(), (await self._chain.epoch()).epoch if views else 0
             decisions = plan(views, now_ms, epoch, self._policy)
             soon, self._soon = self._soon, set()
@@ -172,7 +172,9 @@ class Cashier:
             rest = [view for view in views if view.channel.id not in planned]
             now = rest if closing else [view for view in rest if view.channel.id in soon]
             decisions += [at_close(view, now_ms, self._policy) for view in now]
-            await self._over([each.view.channel.id for each in decisions if each.action is Action.FORGET])
+            await self._forget_channels(
+                [each.view.channel.id for each in decisions if each.action is Action.FORGET]
+            )
             done = await settle(
                 self._claiming, decisions, self._policy.batch, self._on_failed, policy=self._policy
             )
@@ -196,7 +198,7 @@ class Cashier:
         if isinstance(store, SoldStore):
             await settle_spent(self._chain, cast(Journal[SoldStore], self.journal))
 
-    def _credited(self, channel: Channel) -> bool:
+    def _is_credited(self, channel: Channel) -> bool:
         """Whether we are credited for transport on this channel, and still may be."""
         ours = channel.server == self._chain.address and channel.terms.bearer == Bearer.CLIENT
         until = channel.claims_until_ms
@@ -205,11 +207,11 @@ class Cashier:
 
     async def _take_credits(self, views: Sequence[View], closing: bool) -> None:
         """Collect what clients owe for transport on chain, where that is worth its gas."""
-        ours = {view.channel.id: view.end for view in views if self._credited(view.channel)}
+        ours = {view.channel.id: view.end for view in views if self._is_credited(view.channel)}
         # As they are now: what was claimed a moment ago is the evidence.
         for id, channel in (await read_channels(self._chain, ours)).items():
             # A client that asked the chain for the close has given up what was agreed.
-            if channel.state != State.CLOSING and await self._promised(id):
+            if channel.state != State.CLOSING and await self._is_promised(id):
                 continue
             end = ours[id]
             over = end is not None and lapsed(end, self._now_ms())
@@ -231,7 +233,7 @@ class Cashier:
         """
         return {*self._busy(), *await self.journal.run(partial(_held, channels=ids))}
 
-    async def _promised(self, id: str) -> bool:
+    async def _is_promised(self, id: str) -> bool:
         """Whether a total that was agreed, or may be in a moment, has the credits in it: a client that closes by it
         would pay them twice."""
         used = id in await self.in_use([id])
@@ -239,7 +241,7 @@ class Cashier:
         # Behind its end another one may be made, with whoever is connected.
         return used or (end is not None and not lapsed(end, self._now_ms()))
 
-    async def views(self) -> list[View]:
+    async def channel_views(self) -> list[View]:
         """Every channel of the store that may still pay, as it is now; those that aren't worth it now and then."""
         sold, ends = await self.journal.run(_holdings)
         now_ms, found = self._now_ms(), []
@@ -248,7 +250,7 @@ class Cashier:
         }
         asked = [id for id in sold if id not in self._resting]
         channels = await read_channels(self._chain, asked, self._on_failed)
-        credited = {id for id, each in channels.items() if self._credited(each)}
+        credited = {id for id, each in channels.items() if self._is_credited(each)}
         pipes = await self._chain.owned(pipe_module.SCHEMA, Pipe, self._chain.address) if credited else []
         busy = await self.in_use(credited) if credited else ()
         for id, channel in channels.items():
@@ -266,10 +268,10 @@ class Cashier:
             if id not in credited and rests(view, self._policy):
                 self._resting[id] = sold[id], now_ms + _RESTING
         missing = [id for id in asked if id not in channels]
-        gone = [id for id in missing if self._is_closed(ends[id]) or self._past(id, sold[id])]
+        gone = [id for id in missing if self._is_closed(ends[id]) or self._is_gone(id, sold[id])]
         # What is there is no channel as far as is known here: of a package that this machine doesn't use now.
         there = await self._chain.objects(gone) if gone else ()
-        await self._over([id for id in gone if id not in there])
+        await self._forget_channels([id for id in gone if id not in there])
         self._seen = {id: each for id, each in self._seen.items() if id in sold}
         self._seen |= {id: (channel, now_ms) for id, channel in channels.items()}
         return found + await self._not_over()
@@ -280,7 +282,7 @@ class Cashier:
         due = [id for id, (_, at_ms) in self._doubted.items() if own_ms >= at_ms][:_MOST_AGAIN]
         if not due:
             return []
-        sold = await self.journal.run(lambda store: {id: tuple(store.sold(id)) for id in due})
+        sold = await self.journal.run(lambda store: {id: tuple(store.sold_lanes(id)) for id in due})
         channels = await read_channels(self._chain, due, self._on_failed)
         for id in due:
             (count, _), channel = self._doubted.pop(id), channels.get(id)
@@ -300,7 +302,7 @@ class Cashier:
 
         Also one that is over by what a node said before: it may have lied, or been of another chain.
         """
-        sold = await self.journal.run(lambda store: store.sold(id))
+        sold = await self.journal.run(lambda store: store.sold_lanes(id))
         found = (await read_channels(self._chain, [id], self._on_failed)).get(id) if sold else None
         return (
             None if found is None else View(found, tuple(sold), None, 0, found.server == self._chain.address)
@@ -315,7 +317,7 @@ class Cashier:
             return False
         return lapsed(end, self._now_ms())
 
-    def _past(self, id: str, sold: Sequence[Sold]) -> bool:
+    def _is_gone(self, id: str, sold: Sequence[Sold]) -> bool:
         """Whether nothing can be claimed any more of a channel that the node doesn't know, wherever it is.
 
         Of one whose close wasn't agreed on nothing follows from being unknown: the node may be behind, or of another
@@ -336,10 +338,10 @@ class Cashier:
         until = seen.claims_until_ms
         return until is not None and now_ms > until
 
-    async def _over(self, ids: Sequence[str]) -> None:
+    async def _forget_channels(self, ids: Sequence[str]) -> None:
         def work(store: VoucherStore) -> None:
             for id in ids:
-                store.over(id)
+                store.mark_closed(id)
 
         if not ids:
             return
@@ -351,16 +353,16 @@ class Cashier:
 
 
 def _claims(store: VoucherStore) -> bool:
-    return not isinstance(store, Shared) or store.claims()
+    return not isinstance(store, Shared) or store.is_claimer()
 
 
 def _held(store: VoucherStore, channels: Collection[str]) -> set[str]:
-    return store.held(channels) if isinstance(store, Shared) else set()
+    return store.held_channels(channels) if isinstance(store, Shared) else set()
 
 
 def _holdings(store: VoucherStore) -> tuple[dict[str, list[Sold]], dict[str, End | None]]:
     sold: dict[str, list[Sold]] = {}
-    for each in store.sold():
+    for each in store.sold_lanes():
         sold.setdefault(each.channel, []).append(each)
     return sold, {id: store.end_of(id) for id in sold}
 

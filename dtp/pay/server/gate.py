@@ -188,20 +188,20 @@ class Gate:
 
     async def _admit(self, request: Request) -> Admission:
         ticket = parse_ticket(request.ticket)
-        channel, keys = await self._proven(ticket, request)
+        channel, keys = await self._verify_ticket(ticket, request)
         if channel.opened_ms <= self.restored_ms and self.own_ms() < self.unknown_until_ms:
             seconds = (self.unknown_until_ms - self.own_ms()) / 1000
             why = f"{_RESTORED}: try again in {seconds:,.0f} s"
             raise Refuse(CloseCode.BUSY, why, detail=CloseDetail.SERVER_RESTORED)
         if ticket.closes:
             return await self._admitted_to_close(channel, ticket.lane, keys)
-        decision, rules = await self._judged(channel, request)
+        decision, rules = await self._decide_admission(channel, request)
         flaw = channel_flaw(channel, rules, decision.number, self._least_revision)
         if flaw is not None:
             raise TicketRefused(flaw, CloseDetail.CHANNEL_UNFIT)
         held = None
         if channel.pass_ is not None:
-            held = await self._held(channel, rules, request)
+            held = await self._find_pass(channel, rules, request)
 
         async def known(channel: Channel) -> Admission:
             return await self._journal.run(lambda store: _admission(store, channel, ticket.lane, keys, held))
@@ -210,7 +210,7 @@ class Gate:
             return await known(channel)
         except _UsedUp:
             # Its client may have topped it up just before: what is remembered isn't enough.
-            found = await self.book.again(channel.id, request.source)
+            found = await self.book.read_again(channel.id, request.source)
             if found is None or channel_flaw(found, rules, decision.number) is not None:
                 raise
             return await known(found)
@@ -224,7 +224,7 @@ class Gate:
                 return known
         raise TicketRefused("the channel is closing or closed", CloseDetail.CHANNEL_CLOSED)
 
-    async def _held(self, channel: Channel, rules: Rules, request: Request) -> HolderOfPass:
+    async def _find_pass(self, channel: Channel, rules: Rules, request: Request) -> HolderOfPass:
         """The pass that a channel was opened under, with something left of its quota."""
         held = pass_of(channel, rules, self._clock())
         if held is None:  # where it isn't asked of everybody, nobody has looked for one that was just bought
@@ -259,7 +259,7 @@ class Gate:
             log.info("rules aren't read again for %s: %s", request.peer.short, error)
             return rules
 
-    async def _proven(self, ticket: Ticket, request: Request) -> tuple[Channel, tuple[bytes, ...]]:
+    async def _verify_ticket(self, ticket: Ticket, request: Request) -> tuple[Channel, tuple[bytes, ...]]:
         """The channel of a ticket that one of its lane's keys made for this handshake."""
         channel = await self.book.find(ticket.channel, request.source)
         for again in (True, False):
@@ -270,18 +270,18 @@ class Gate:
                 if ticket.is_by(keys, request.binding):
                     return channel, keys
             if again:  # a lane may have been added, or got another key, just before
-                channel = await self.book.again(ticket.channel, request.source)
+                channel = await self.book.read_again(ticket.channel, request.source)
         raise TicketRefused(
             "the ticket isn't by the lane's key, or not for this connection", CloseDetail.TICKET_NOT_PROVEN
         )
 
-    async def _judged(self, channel: Channel, request: Request) -> tuple[Decision, Rules]:
+    async def _decide_admission(self, channel: Channel, request: Request) -> tuple[Decision, Rules]:
         """What the host's firewall says of the account that pays, and of the identity that connects."""
-        decision = await self.firewall.judge(channel.client, request.service)
+        decision = await self.firewall.decide(channel.client, request.service)
         if decision.refusal in _MAY_HAVE_CHANGED:
             self.book.take_turn(request.source)
             await self.firewall.refresh()
-            decision = await self.firewall.judge(channel.client, request.service)
+            decision = await self.firewall.decide(channel.client, request.service)
         if decision.refusal is not None:
             raise refuse(decision.refusal, decision.plans)
         rules = self.firewall.rules
@@ -323,7 +323,7 @@ def _known(
     # What was claimed was served and paid, also when this store knows nothing of it.
     lane = replace(store.sold_lane(channel.id, number), floor=floor_of(channel.lanes[number]))
     prices = Prices(channel.terms.price_request, channel.terms.price_mib)
-    most = affordable(channel, number, store.vouched(channel.id))
+    most = affordable(channel, number, store.vouched_sums(channel.id))
     return Admission(channel, lane, keys, prices, most, held)
 
 

@@ -90,11 +90,11 @@ class _Entry:
             for each in self.vouched.keys() | self.pending.keys()
         }
 
-    def affordable(self, lane: int) -> int:
+    def affordable_amount(self, lane: int) -> int:
         """What the lane's vouchers may come to, beside what others have and are about to have."""
         return affordable(self.channel, lane, self._most)
 
-    def believed(self, lane: int, policy: Policy) -> int | None:
+    def trusted_amount(self, lane: int, policy: Policy) -> int | None:
         """What the lane is served for before more is claimed; None for all of its deposit."""
         if self.channel.pass_ is not None:
             return None
@@ -145,7 +145,7 @@ class Ledger(Account):
         """Ids of the channels that connections use now."""
         return list(self._open)
 
-    def agrees(self, channel: Channel) -> bool:
+    def can_agree(self, channel: Channel) -> bool:
         """Whether agreed closes of this channel can be signed here."""
         return self._signer is not None and self._signer.address == channel.server
 
@@ -160,7 +160,7 @@ class Ledger(Account):
         An older connection of the same lane is ended: its client has come again, or its key is used twice.
         """
         # Held before it is read: what another process has stored until then is known, and nothing comes after it.
-        if not self._holds.take(admission.channel.id):
+        if not self._holds.hold_channel(admission.channel.id):
             return None
         meter = None
         try:
@@ -181,15 +181,15 @@ class Ledger(Account):
         def known(store: VoucherStore) -> tuple[PayeeLane, dict[int, int], End | None]:
             lane = store.sold_lane(channel.id, number)
             if writes:  # else nobody is served: each connection would have the exposure for nothing
-                store.served(channel.id, number, lane.used if unwritten is None else unwritten)
+                store.save_served(channel.id, number, lane.used if unwritten is None else unwritten)
                 lane = store.sold_lane(channel.id, number)
-            return lane, store.vouched(channel.id), store.end_of(channel.id)
+            return lane, store.vouched_sums(channel.id), store.end_of(channel.id)
 
         while True:
             entry = self._open.get(channel.id)
             if entry is not None and (older := entry.meters.get(number)) is not None:
                 older.connection.abort(CloseCode.SHUTDOWN, "the lane is used by a newer connection")
-                await older.settled()
+                await older.wait_settled()
             # Only what is read after the older one has written is true.
             unwritten = self._unwritten.get((channel.id, number))
             writes = unwritten is not None or self._journal.fault is not None
@@ -219,13 +219,13 @@ class Ledger(Account):
             _begun(exposure, admission, vouched),
             count_streams,
             most_ahead=_MOST_AHEAD if terms.bearer == Bearer.SERVER else None,
-            agrees=self.agrees(channel),
+            agrees=self.can_agree(channel),
             closing=admission.closes,
         )
         meter = entry.meters[number] = ServerMeter(connection, self._journal, payee, self)
         if admission.pass_ is not None:
             self._quotas.enter(meter, admission.pass_)
-        self._spread(entry)
+        self._spread_deposit(entry)
         return meter
 
     async def see_out(self, connection: Connection) -> None:
@@ -239,13 +239,13 @@ class Ledger(Account):
 
     # ---- what meters ask for
 
-    def _entry(self, meter: ServerMeter) -> _Entry:
+    def _entry_of(self, meter: ServerMeter) -> _Entry:
         return self._open[meter.payee.lane.channel]
 
     def keys(self, meter: ServerMeter) -> tuple[bytes, ...]:
         """Return the keys that sign for the lane now, without one whose grace ends before its vouchers could be
         claimed."""
-        entry, now_ms = self._entry(meter), self._now_ms()
+        entry, now_ms = self._entry_of(meter), self._now_ms()
         lane = entry.lanes[meter.payee.lane.lane]
         # What the key before signs is worth nothing when its grace is over: nothing of it is taken behind the claim.
         return honoured_keys(lane, now_ms + claim_margin(entry.channel.terms.claim_ms))
@@ -253,9 +253,9 @@ class Ledger(Account):
     def least_end_ms(self, meter: ServerMeter) -> int:
         """Return the soonest end that a voucher which comes now may have, Unix ms: after the time that a claim
         takes."""
-        return self._now_ms() + min(self._entry(meter).channel.terms.claim_ms, _LEAST_CLAIM_TIME)
+        return self._now_ms() + min(self._entry_of(meter).channel.terms.claim_ms, _LEAST_CLAIM_TIME)
 
-    def carriage(self, meter: ServerMeter) -> Prices:
+    def carrier_prices(self, meter: ServerMeter) -> Prices:
         """Return what is kept of the deposit for transport, by what carries the connection now; end a connection
         whose pipes the channel doesn't pay for.
 
@@ -265,7 +265,7 @@ class Ledger(Account):
         A channel's vouchers are evidence for frames on its own pipes only: over those of another, which any client
         can open for the least deposit, transport that the client bears would be ours.
         """
-        channel, connection = self._entry(meter).channel, meter.connection
+        channel, connection = self._entry_of(meter).channel, meter.connection
         kept = carriage(channel.terms)
         if channel.terms.bearer != Bearer.CLIENT or not (any(kept) or channel.pass_):
             return NO_CARRIAGE
@@ -285,21 +285,21 @@ class Ledger(Account):
     def reserve(self, meter: ServerMeter, amount: int) -> bool:
         """Set a sum aside for a voucher of the lane that is checked; False where it fits the deposit beside all lanes
         no more."""
-        entry, lane = self._entry(meter), meter.payee.lane.lane
-        if amount > entry.affordable(lane):
+        entry, lane = self._entry_of(meter), meter.payee.lane.lane
+        if amount > entry.affordable_amount(lane):
             return False
         entry.pending[lane] = max(amount, entry.pending.get(lane, 0))
         return True
 
-    def stored(self, meter: ServerMeter, signed: SignedVoucher) -> None:
+    def voucher_stored(self, meter: ServerMeter, signed: SignedVoucher) -> None:
         """Count a voucher that is in the store, tell the other lanes what is left for them, and have it claimed if it
         is due."""
-        entry, lane = self._entry(meter), meter.payee.lane.lane
+        entry, lane = self._entry_of(meter), meter.payee.lane.lane
         entry.vouched[lane] = max(signed.voucher.amount, entry.vouched.get(lane, 0))
         if entry.pending.get(lane, 0) <= entry.vouched[lane]:
             entry.pending.pop(lane, None)
         if len(entry.meters) > 1:
-            self._spread(entry)
+            self._spread_deposit(entry)
         self._claim_if_due(entry)
 
     def _claim_if_due(self, entry: _Entry) -> None:
@@ -308,9 +308,9 @@ class Ledger(Account):
             entry.claimed_at = now
             self.on_unclaimed(entry.channel.id)
 
-    def used(self, meter: ServerMeter, more: Usage) -> None:
+    def add_usage(self, meter: ServerMeter, more: Usage) -> None:
         """Count what was served under a pass."""
-        self._quotas.used(meter, more)
+        self._quotas.add_usage(meter, more)
 
     def pending_beside(self, meter: ServerMeter) -> int:
         """Return the requests that other connections under the same pass were asked for and may still pay."""
@@ -322,14 +322,14 @@ class Ledger(Account):
 
     def look_again(self, meter: ServerMeter) -> None:
         """Read the channel from the chain again, soon: its client says that it has changed."""
-        entry = self._entry(meter)
+        entry = self._entry_of(meter)
         if entry.looking:
             return
         entry.looking = True
         wait = max(0.0, entry.looked_at + LOOK_INTERVAL - self._loop.time())
-        meter.spawn(self._look(entry, wait))
+        meter.spawn(self._schedule_poll(entry, wait))
 
-    async def _look(self, entry: _Entry, wait: float) -> None:
+    async def _schedule_poll(self, entry: _Entry, wait: float) -> None:
         try:
             await asyncio.sleep(wait)
             await self.refresh(entry.channel.id)
@@ -351,11 +351,11 @@ class Ledger(Account):
             return
         if found is None or found.state != State.OPEN:
             entry.channel = found or entry.channel
-            self.end(id, "the channel is closing or closed", CloseDetail.CHANNEL_CLOSED)
+            self.end_channel(id, "the channel is closing or closed", CloseDetail.CHANNEL_CLOSED)
             return
         if (flaw := contradiction(found)) is not None:
             log.warning("channel %s: %s: the node (--network) shows what isn't so", id, flaw)
-            self.end(id, flaw)
+            self.end_channel(id, flaw)
             return
         if _is_before(found, entry.channel, entry.lanes):
             return  # of a node that is behind
@@ -363,9 +363,9 @@ class Ledger(Account):
         for number, meter in entry.meters.items():
             entry.lanes[number] = found.lanes[number]
             meter.payee.raise_floor(floor_of(found.lanes[number]), self._loop.time())
-        self._spread(entry)
+        self._spread_deposit(entry)
 
-    async def claimed(self, done: Iterable[Paid]) -> None:
+    async def on_claimed(self, done: Iterable[Paid]) -> None:
         """Read channels again of which something was claimed, and serve none any more whose deposit wasn't there."""
         for paid in done:
             for id in paid.unpaid:
@@ -373,7 +373,7 @@ class Ledger(Account):
                     "channel %s: its deposit is not what the node (--network) shows: it is served no more", id
                 )
                 self._unpaid[id] = None
-                self.end(id, _UNPAID, CloseDetail.NOT_PAID)
+                self.end_channel(id, _UNPAID, CloseDetail.NOT_PAID)
             while len(self._unpaid) > _MOST_UNPAID:
                 del self._unpaid[next(iter(self._unpaid))]
             for id in paid.channels:
@@ -383,7 +383,7 @@ class Ledger(Account):
                     except ChainError as error:
                         log.warning("channel %s can't be read: %s", id, error)
 
-    async def recheck(self, rules: Rules | None) -> None:
+    async def check_open_channels(self, rules: Rules | None) -> None:
         """Look again at channels and passes in use: closes that were asked for, a price that is new, and who is
         denied, as the account that pays or as the identity that is connected.
 
@@ -395,28 +395,28 @@ class Ledger(Account):
         found = await read_channels(self._chain, ids)
         for id in ids:
             if id in found:
-                self._book.learn(found[id])
+                self._book.add_read(found[id])
                 self._renew(id, found[id])
             else:
                 await self.refresh(id)
-        await self._quotas.look()
+        await self._quotas.poll()
 
     def _send_away(self, rules: Rules) -> None:
         for id, entry in list(self._open.items()):
             if all(meter.payee.closing for meter in entry.meters.values()):
                 continue  # they have come to close, which is no service
             if entry.channel.client in rules.deny:
-                self.end(id, "denied", CloseDetail.ON_DENY_LIST)
+                self.end_channel(id, "denied", CloseDetail.ON_DENY_LIST)
                 continue
             service = rules.state.host.services.get(entry.channel.service)
             if service is not None and is_free_no_more(entry.channel, service.terms):
-                self.end(id, FREE_NO_MORE)
+                self.end_channel(id, FREE_NO_MORE)
                 continue
             for meter in list(entry.meters.values()):
                 if meter.connection.peer.sui_address in rules.deny:
                     meter.connection.abort(CloseCode.DENIED, "denied", detail=CloseDetail.ON_DENY_LIST)
 
-    def end(self, id: str, reason: str, detail: CloseDetail = CloseDetail.CHANNEL_UNFIT) -> None:
+    def end_channel(self, id: str, reason: str, detail: CloseDetail = CloseDetail.CHANNEL_UNFIT) -> None:
         """End all connections of a channel."""
         entry = self._open.get(id)
         if entry is not None:
@@ -424,45 +424,47 @@ class Ledger(Account):
             for meter in list(entry.meters.values()):
                 meter.connection.abort(CloseCode.PAYMENT, reason, detail=detail)
 
-    async def settled(self) -> None:
+    async def wait_settled(self) -> None:
         """Wait until all is written of connections that have ended."""
         for entry in list(self._open.values()):
             for meter in list(entry.meters.values()):
-                await meter.settled()
+                await meter.wait_settled()
 
-    def _spread(self, entry: _Entry) -> None:
+    def _spread_deposit(self, entry: _Entry) -> None:
         now = self._loop.time()
         for lane, meter in entry.meters.items():
-            meter.payee.set_affordable(entry.affordable(lane), now, entry.believed(lane, self._policy))
-            meter.turn()
+            meter.payee.set_affordable(
+                entry.affordable_amount(lane), now, entry.trusted_amount(lane, self._policy)
+            )
+            meter.process_turn()
 
     # ---- agreed closes
 
     def close_asked(self, meter: ServerMeter) -> None:
         """Sign the close that the client wants, once nothing is owed and where this server agrees to closes. What was
         agreed on before is given again."""
-        entry = self._entry(meter)
+        entry = self._entry_of(meter)
         if entry.agreed is not None:  # the answer was lost
-            meter.payee.agree(entry.agreed)
+            meter.payee.send_agreement(entry.agreed)
         # Whoever still owes waits for the chain's own way to close; who owed nothing then was served nothing since.
         owes = any(meter.payee.unpaid) and entry.end is None
         if self._signer is None or entry.agreeing or owes:
             return
-        if self.agrees(entry.channel):
+        if self.can_agree(entry.channel):
             entry.agreeing = True
-            meter.spawn(self._agree(entry, meter, self._signer))
+            meter.spawn(self._sign_agreement(entry, meter, self._signer))
 
-    async def _agree(self, entry: _Entry, meter: ServerMeter, signer: KeySigner) -> None:
+    async def _sign_agreement(self, entry: _Entry, meter: ServerMeter, signer: KeySigner) -> None:
         entry.ending = True  # from now on nobody begins anew on this channel
         meter.payee.stop()
-        meter.turn()
+        meter.process_turn()
         for other in list(entry.meters.values()):
             if other is not meter:
                 other.connection.abort(
                     CloseCode.PAYMENT, "the channel is closed", detail=CloseDetail.CHANNEL_CLOSED
                 )
         while entry.pending:
-            await meter.changed()
+            await meter.wait_changed()
         end = entry.end
         if end is None or end.not_after_ms < self._now_ms() + self._agreement_ms(entry.channel) // 2:
             end = await self._new_end(entry.channel)
@@ -472,8 +474,8 @@ class Ledger(Account):
         statement = agreement_bytes(Agreement(end.channel, end.total, end.not_after_ms))
         signature = signer.sign_statement(statement)
         entry.agreed = messages.Agreed(end.total, end.not_after_ms, signer.public_key, signature)
-        meter.payee.agree(entry.agreed)
-        meter.turn()
+        meter.payee.send_agreement(entry.agreed)
+        meter.process_turn()
 
     @staticmethod
     def _agreement_ms(channel: Channel) -> int:
@@ -482,7 +484,7 @@ class Ledger(Account):
     async def _new_end(self, channel: Channel) -> End | None:
         """Keep what a channel is to be closed for by its vouchers, before the signature under it leaves; None where
         that can't be known now."""
-        sold = await self._journal.run(lambda store: store.sold(channel.id))
+        sold = await self._journal.run(lambda store: store.sold_lanes(channel.id))
         vouchers = [each.newest.voucher for each in sold]
         used = Usage(sum(each.requests for each in vouchers), sum(each.bytes for each in vouchers))
         try:
@@ -491,15 +493,15 @@ class Ledger(Account):
             log.warning("channel %s isn't closed by agreement: %s", channel.id, error)
             return None
         until, chain = self._now_ms() + self._agreement_ms(channel), self._chain.chain_id
-        return await self._journal.run(lambda store: store.agree(channel.id, total, until, chain))
+        return await self._journal.run(lambda store: store.save_agreement(channel.id, total, until, chain))
 
-    async def ended(self, meter: ServerMeter) -> None:
+    async def on_connection_ended(self, meter: ServerMeter) -> None:
         """Write what a connection that is over was served, and let its lane and pass go."""
         lane, used = meter.payee.lane, meter.payee.used
-        entry = self._entry(meter)
+        entry = self._entry_of(meter)
         try:
             try:
-                await self._journal.run(lambda store: store.served(lane.channel, lane.lane, used))
+                await self._journal.run(lambda store: store.save_served(lane.channel, lane.lane, used))
             finally:
                 await self._quotas.leave(meter)
         except StoreError as error:
@@ -509,7 +511,7 @@ class Ledger(Account):
             del entry.meters[lane.lane]  # which no other is in before this one has ended
             entry.pending.pop(lane.lane, None)
             if entry.meters:
-                self._spread(entry)
+                self._spread_deposit(entry)
             else:
                 del self._open[lane.channel]
                 if entry.channel.state != State.OPEN:  # its last vouchers are stored: time for claims runs
@@ -535,4 +537,4 @@ def _begun(exposure: Exposure, admission: Admission, vouched: dict[int, int]) ->
     else:
         most -= most // OTHERS_PART
     dear = Prices(prices.request + more.request, prices.mib + more.mib)
-    return replace(exposure, first_amount=most).within(dear)
+    return replace(exposure, first_amount=most).at_prices(dear)

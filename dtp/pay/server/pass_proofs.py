@@ -77,7 +77,7 @@ class PassProofs:
         self._proving = asyncio.Lock()
         self._away_until = float("-inf")
 
-    async def know(self, plan: str) -> None:
+    async def load_plan(self, plan: str) -> None:
         """Read what a plan is paid in, before its passes are asked about. Raises what reading raises."""
         if plan not in self._coins:
             data = await self._chain.object(plan)
@@ -92,14 +92,14 @@ class PassProofs:
         if self._is_refuted(key):
             return False
         before = self._worth_of(key)
-        self._believe(key, held, plan, before + _worth(plan, more))
-        served, refuted = self._sums(held.plan)
+        self._trust_pass(key, held, plan, before + _worth(plan, more))
+        served, refuted = self._trusted_sums(held.plan)
         is_within = served + refuted <= limit and len(self._believed) <= _MOST
         if not is_within or 2 * served >= limit - refuted:  # the latter in time for those that follow
-            await self._prove(held.plan)
+            await self._check_on_chain(held.plan)
         if key in self._proven or (is_within and not self._is_refuted(key)):
             return True
-        self._believe(key, held, plan, before)  # nothing more is served of it
+        self._trust_pass(key, held, plan, before)  # nothing more is served of it
         return False
 
     def _is_refuted(self, key: _Key) -> bool:
@@ -109,7 +109,7 @@ class PassProofs:
         known = self._believed.get(key)
         return 0 if known is None else known.worth
 
-    def _believe(self, key: _Key, held: HolderOfPass, plan: Plan, worth: int) -> None:
+    def _trust_pass(self, key: _Key, held: HolderOfPass, plan: Plan, worth: int) -> None:
         now = self._steady()
         for each, known in list(self._believed.items()):
             if known.until <= now:
@@ -118,7 +118,7 @@ class PassProofs:
         until = now + (plan.period_ms or _EPOCH_MS) / 1000 if before is None else before.until
         self._believed[key] = _Believed(held, min(plan.price, worth), until)
 
-    def _sums(self, plan: str) -> tuple[int, int]:
+    def _trusted_sums(self, plan: str) -> tuple[int, int]:
         """What the passes of a plan that are believed come to, and those that the chain didn't know."""
         found = [
             (key in self._refuted, each.worth)
@@ -127,7 +127,7 @@ class PassProofs:
         ]
         return sum(worth for bad, worth in found if not bad), sum(worth for bad, worth in found if bad)
 
-    async def _prove(self, plan: str) -> None:
+    async def _check_on_chain(self, plan: str) -> None:
         """Hold passes of a plan that are believed against the chain. What can't be asked now stays as it is."""
         wanted = set(self._believed)
         async with self._proving:
@@ -158,7 +158,7 @@ class PassProofs:
                 await self._prove_batch(keys[:half])
                 await self._prove_batch(keys[half:])
             else:  # which of them it was isn't worth any more gas
-                self._refute(keys)
+                self._reject_passes(keys)
             return
         for key in keys:
             self._believed.pop(key, None)
@@ -166,7 +166,7 @@ class PassProofs:
         _bound(self._proven)
         log.info("the chain knows %s", count_of(len(keys), "pass", "passes"))
 
-    def _refute(self, keys: Iterable[_Key]) -> None:
+    def _reject_passes(self, keys: Iterable[_Key]) -> None:
         """Serve nothing more of these for now; what they were served stays counted."""
         for key in keys:
             self._refuted[key] = self._steady() + _AGAIN
@@ -182,7 +182,7 @@ def _bound(kept: OrderedDict[_Key, None] | OrderedDict[_Key, float]) -> None:
 
 
 def _end_of(held: HolderOfPass) -> int:
-    return held.account.until(held.period_ms)
+    return held.account.end_of_last_period(held.period_ms)
 
 
 def _worth(plan: Plan, more: Usage) -> int:

@@ -74,7 +74,8 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class CheckWanted:
-    """Verify this voucher's signature with the lane's key and store it, then report `Payee.stored`, or `forged`."""
+    """Verify this voucher's signature with the lane's key and store it, then report
+    `Payee.voucher_stored`, or `forged`."""
 
     voucher: SignedVoucher
     charge: int
@@ -210,7 +211,7 @@ class Payee:
     def __post_init__(self) -> None:
         self.newest = self.lane.newest
         self.floor = self.lane.floor
-        self.paid = self._paid()
+        self.paid = self._paid_usage()
         self._preimage = self.lane.preimage
         self._base = self.used = self.lane.used.most(Usage(self.floor.requests, self.floor.bytes))
         if self.closing:
@@ -221,16 +222,16 @@ class Payee:
     def begin(self, now: float) -> None:
         """The connection is there: welcome the client."""
         self._begun = True
-        self._welcome()
+        self._send_welcome()
         self._repeat_at = now + self.repeat
         self._reveal_if_locked()
-        self._look(now)
+        self._update_state(now)
 
     def count(self, opened: int, sent: int, received: int, now: float) -> None:
         """This connection's counts so far: streams that the client opened, bytes of streams sent and received."""
         self._opened, self._sent, self._received = opened, sent, received
-        self._recount()
-        self._look(now)
+        self._update_usage()
+        self._update_state(now)
 
     def receive(self, frame: bytes, now: float) -> None:
         """A METER frame of the client. Raises `MalformedMeter` and `VoucherRefused`; then nothing has changed."""
@@ -254,14 +255,14 @@ class Payee:
             case _:
                 raise MalformedMeter(f"{type(message).__name__} is not for a server")
         self.heard = True
-        self._look(now)
+        self._update_state(now)
 
-    def stored(self, signed: SignedVoucher, charge: int, now: float) -> None:
+    def voucher_stored(self, signed: SignedVoucher, charge: int, now: float) -> None:
         """The voucher of a `CheckWanted` is good and stored: from now on it counts."""
         voucher = signed.voucher
         if self.newest is None or voucher.sequence > self.newest.voucher.sequence:
             self.newest = signed
-            self.paid = self._paid()
+            self.paid = self._paid_usage()
         if signed == self._checking:
             self._checking = None
             moved = self.used.bytes - self._checking_at
@@ -270,11 +271,11 @@ class Payee:
         pending = self._pending
         if pending is not None and pending.is_paid_by(voucher, charge):
             self._charged += pending.units
-            self._recount()
+            self._update_usage()
             self._pending = None
             self._events.append(ChargePaid(pending.charge))
         self._reveal_if_locked()
-        self._look(now)
+        self._update_state(now)
 
     def charge(self, units: int, now: float, preimage: bytes | None = None) -> int:
         """Ask the client to pay `units` requests more; gives the number of the charge.
@@ -291,7 +292,7 @@ class Payee:
             self._preimage = preimage
         until = NEVER if lock is not None else now + self.charge_patience
         self._pending = _Pending(self._charges, units, lock, self.used.requests + units, until)
-        self._ask(now)
+        self._send_request(now)
         return self._charges
 
     @property
@@ -309,7 +310,7 @@ class Payee:
         self.finished = True
         self._final_at = self._sent
 
-    def demand(self) -> None:
+    def request_voucher(self) -> None:
         """Ask for a voucher for all that was served: the connection is to end."""
         if any(self.unpaid):
             self._send(messages.Due(*self.used))
@@ -318,34 +319,34 @@ class Payee:
         """The chain has accepted more of this lane, by whomever it was claimed."""
         if floor.sequence > self.floor.sequence:
             self.floor = floor
-            self.paid = self._paid()
-            self._look(now)
+            self.paid = self._paid_usage()
+            self._update_state(now)
 
     def set_affordable(self, affordable: int, now: float, believed: int | None = None) -> None:
         """The deposit, what was claimed of it, or what other lanes have vouched, has changed."""
         self.affordable, self.believed = affordable, believed
-        self._look(now)
+        self._update_state(now)
 
     def set_quota(self, requests: int | None, bytes: int | None, now: float) -> None:
         """What the lane may use at most has changed."""
         self.quota_requests, self.quota_bytes = requests, bytes
-        self._look(now)
+        self._update_state(now)
 
-    def agree(self, agreed: messages.Agreed) -> None:
+    def send_agreement(self, agreed: messages.Agreed) -> None:
         """Send the signature of an agreed close."""
         self._send(agreed)
 
     def tick(self, now: float) -> None:
         """Do what is due by time."""
-        self._look(now)
+        self._update_state(now)
         if now >= self._repeat_at:
             self._repeat_at = now + self.repeat
             if not self.heard:
-                self._welcome()
+                self._send_welcome()
             if self.paused:
-                self._due()
+                self._request_unpaid()
             if self._pending is not None:
-                self._ask(now)
+                self._send_request(now)
             self._reveal_if_locked()
         if self._pending is not None and now >= self._overdue_at:
             self._pending.overdue = True
@@ -354,7 +355,7 @@ class Payee:
             self._late_told = True
             self._events.append(Late())
 
-    def deadline(self) -> float:
+    def next_deadline(self) -> float:
         """When `tick` is to be called next."""
         times = [self._overdue_at]
         if not self.heard or self.paused or self._pending is not None or self._locked:
@@ -385,7 +386,7 @@ class Payee:
         patience = self.exposure.patience
         return self._paused_at + (min(patience, QUOTA_PATIENCE) if self.quota_spent else patience)
 
-    def events(self) -> list[PayeeEvent]:
+    def take_events(self) -> list[PayeeEvent]:
         """What is to be done since the last call, in order."""
         events, self._events = self._events, []
         return events
@@ -395,7 +396,7 @@ class Payee:
     @property
     def unpaid(self) -> Usage:
         """What was served and no stored voucher pays for."""
-        return self.used.beyond(self.paid)
+        return self.used.above(self.paid)
 
     def used_with(self, voucher: Voucher, charge: int) -> Usage:
         """What was used once this voucher counts, and with it the charge that it pays: what is stored beside it."""
@@ -407,9 +408,9 @@ class Payee:
     @property
     def limit(self) -> Usage:
         """How much may be unpaid now."""
-        return self.exposure.after(self.paid)
+        return self.exposure.after_payment(self.paid)
 
-    def allowance(self) -> int:
+    def send_limit(self) -> int:
         """The most bytes that this connection may send in all: never beyond exposure, deposit and quota."""
         if self._final_at is not None:
             return self._final_at
@@ -417,7 +418,7 @@ class Payee:
             return self._sent
         return max(0, self._bytes_left() + self._sent)
 
-    def reception(self) -> int:
+    def receive_limit(self) -> int:
         """The most bytes that the client may be given credit for in all."""
         if self.closing or self._requests_blocked():
             return self._received
@@ -474,7 +475,7 @@ class Payee:
         if self.believed is None or self.believed >= self.affordable:
             return False
         vouched = 0 if self.newest is None else self.newest.voucher.amount
-        return max(vouched, self.prices.of(self.used)) >= self.believed
+        return max(vouched, self.prices.cost_of(self.used)) >= self.believed
 
     @property
     def quota_spent(self) -> bool:
@@ -497,7 +498,7 @@ class Payee:
         )
         signed = SignedVoucher(voucher, message.signature)
         if signed == self.newest:
-            self._again(signed, message.charge)
+            self._repeat_answer(signed, message.charge)
             return
         # Whatever is still being checked counts as much: else a newer voucher for less could slip in behind it.
         latest = self._checking or self.newest
@@ -507,7 +508,7 @@ class Payee:
             return  # else the chain has a newer one: it can't be claimed
         if latest is not None and (signed == latest or voucher.sequence < latest.voucher.sequence):
             return  # late, or said again: worth nothing, and no crime
-        flaw = self._flaw(voucher, message.charge, latest.voucher if latest is not None else None)
+        flaw = self._find_flaw(voucher, message.charge, latest.voucher if latest is not None else None)
         if flaw is Flaw.OVERDRAWN and self._renewed:
             # More was added, and isn't known here yet: it is said again until it counts, or the client is late.
             self._events.append(LookAgain())
@@ -520,14 +521,14 @@ class Payee:
         self._checking, self._checking_at = signed, self.used.bytes
         self._events.append(CheckWanted(signed, message.charge))
 
-    def _again(self, signed: SignedVoucher, charge: int) -> None:
+    def _repeat_answer(self, signed: SignedVoucher, charge: int) -> None:
         """The newest voucher, said again: our answer was lost. Or it now agrees to a charge that costs nothing."""
         pending = self._pending
         if pending is not None and charge == pending.charge:
             raise VoucherRefused(Flaw.CHARGE_UNPAID)
         self._send(messages.Stored(signed.voucher.sequence))
 
-    def _flaw(self, voucher: Voucher, charge: int, newest: Voucher | None) -> Flaw | None:
+    def _find_flaw(self, voucher: Voucher, charge: int, newest: Voucher | None) -> Flaw | None:
         """What is wrong with a voucher behind `newest`, whoever signed it; who stores it checks the signature."""
         if voucher.sequence < 1 or (newest is not None and voucher.sequence == newest.sequence):
             return Flaw.EQUIVOCAL
@@ -540,7 +541,7 @@ class Payee:
         floor = self.floor
         if voucher.amount < floor.amount or voucher.requests < floor.requests or voucher.bytes < floor.bytes:
             return Flaw.SHRUNK
-        price = self.prices.of(Usage(voucher.requests, voucher.bytes))
+        price = self.prices.cost_of(Usage(voucher.requests, voucher.bytes))
         if voucher.amount != price:
             return Flaw.UNDERPAID if voucher.amount < price else Flaw.OVERPRICED
         if voucher.amount > self.affordable:
@@ -548,7 +549,7 @@ class Payee:
         if voucher.not_after_ms < self.least_end_ms:
             return Flaw.SHORT_LIVED
         if self.most_ahead is not None:
-            ahead = Usage(voucher.requests, voucher.bytes).beyond(self.used)
+            ahead = Usage(voucher.requests, voucher.bytes).above(self.used)
             pending = self._pending.units if self._pending is not None else 0
             if ahead.requests > self.most_ahead.requests + pending or ahead.bytes > self.most_ahead.bytes:
                 return Flaw.INFLATED
@@ -582,18 +583,18 @@ class Payee:
 
     # ---- steps --------------------------------------------------------------------------------------------
 
-    def _recount(self) -> None:
+    def _update_usage(self) -> None:
         streams = self._opened if self.count_streams else 0
         self.used = self._base.plus(streams + self._charged, self._sent + self._received)
 
-    def _paid(self) -> Usage:
+    def _paid_usage(self) -> Usage:
         return _usage_of(self.newest).most(Usage(self.floor.requests, self.floor.bytes))
 
     def _requests_blocked(self) -> bool:
         over_quota = self.quota_requests is not None and self.used.requests > self.quota_requests
-        unpayable = self._dear.of(Usage(self.used.requests, 0)) > self.affordable
+        unpayable = self._dear.cost_of(Usage(self.used.requests, 0)) > self.affordable
         if self.believed is not None:
-            unpayable = unpayable or self.prices.of(Usage(self.used.requests, 0)) > self.believed
+            unpayable = unpayable or self.prices.cost_of(Usage(self.used.requests, 0)) > self.believed
         return self.unpaid.requests > self.limit.requests or over_quota or unpayable
 
     def _bytes_left(self) -> int:
@@ -606,7 +607,7 @@ class Payee:
             limits.append(self.quota_bytes)
         return min(limits) - self.used.bytes
 
-    def _look(self, now: float) -> None:
+    def _update_state(self, now: float) -> None:
         """Stop or go on, as the counts say."""
         stopped = (self._bytes_left() <= 0 or self._requests_blocked()) and not self.finished
         if stopped == self.paused or not self._begun:
@@ -614,17 +615,17 @@ class Payee:
         self.paused = stopped
         self._paused_at = now if stopped else NEVER
         if stopped:
-            self._due()
+            self._request_unpaid()
             self._repeat_at = now + self.repeat
         self._events.append(Paused(stopped))
 
-    def _due(self) -> None:
+    def _request_unpaid(self) -> None:
         """Ask for what is unpaid. Where the deposit is used up, more may have been added by another connection."""
         self._send(messages.Due(*self.used))
         if self._deposit_spent:
             self._events.append(LookAgain())
 
-    def _ask(self, now: float) -> None:
+    def _send_request(self, now: float) -> None:
         assert self._pending is not None
         self._repeat_at = now + self.repeat
         self._send(messages.ChargeAsked(self._pending.charge, self._pending.units, self._pending.lock))
@@ -638,7 +639,7 @@ class Payee:
         if self._locked and self._preimage is not None:
             self._send(messages.Reveal(self._preimage))
 
-    def _welcome(self) -> None:
+    def _send_welcome(self) -> None:
         exposure = self.exposure
         self._send(
             messages.Welcome(

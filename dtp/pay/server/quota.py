@@ -66,7 +66,7 @@ class _Running:
         """What the plan gives in a period; 0 for no limit."""
         return Usage(self.plan.quota_requests, self.plan.quota_bytes)
 
-    def has(self, wanted: Usage) -> bool:
+    def has_left(self, wanted: Usage) -> bool:
         """True if so much is left of each count that has a limit."""
         return all(
             not most or left >= need for most, left, need in zip(self.quota, self.left, wanted, strict=True)
@@ -95,20 +95,20 @@ class Quotas:
         self._of: dict[ServerMeter, _Running] = {}
         self._plans: dict[str, Plan] = {}
 
-    async def know(self, held: HolderOfPass) -> None:
+    async def load_plan(self, held: HolderOfPass) -> None:
         """Read the plan of a pass whose holder is about to come in. Raises what reading raises."""
         if held.plan not in self._plans:
-            await self._proofs.know(held.plan)
+            await self._proofs.load_plan(held.plan)
             self._plans[held.plan] = await self._chain.read(pass_module.SCHEMA, Plan, held.plan)
 
     async def used_up(self, held: HolderOfPass) -> bool:
         """Whether nothing is left of a pass in the period that runs. Raises `StoreError`, and what reading raises."""
-        await self.know(held)
-        plan, period = self._plans[held.plan], self._period(held)
+        await self.load_plan(held)
+        plan, period = self._plans[held.plan], self._period_of(held)
         if not plan.quota_requests and not plan.quota_bytes:
             return False
         running = self._running.get(held.pass_id)
-        if running is not None and running.period == period and running.has(Usage(1, 1)):
+        if running is not None and running.period == period and running.has_left(Usage(1, 1)):
             return False
         used = await self._journal.run(lambda store: store.pass_used(held.pass_id, period))
         return 0 < plan.quota_requests <= used.requests or 0 < plan.quota_bytes <= used.bytes
@@ -118,12 +118,12 @@ class Quotas:
 
         Raises `Refuse` where the node alone says that there is such a pass, and the chain doesn't.
         """
-        await self.know(held)
+        await self.load_plan(held)
         if held.pass_id not in self._running:
-            running = _Running(held, self._plans[held.plan], self._period(held))
+            running = _Running(held, self._plans[held.plan], self._period_of(held))
             if not any(running.quota) and not await self._may_serve(running, NOTHING):
                 raise _unproven(held)
-            await self._lease(running, Usage(1, 1))
+            await self._extend_lease(running, Usage(1, 1))
             if running.unproven:
                 raise _unproven(held)
             first = self._running.setdefault(held.pass_id, running)
@@ -137,7 +137,7 @@ class Quotas:
         self._of[meter] = running
         self._set(running)
 
-    def used(self, meter: ServerMeter, more: Usage) -> None:
+    def add_usage(self, meter: ServerMeter, more: Usage) -> None:
         """So much more was served."""
         running = self._of.get(meter)
         if running is None:
@@ -145,16 +145,16 @@ class Quotas:
         running.left = Usage(running.left.requests - more.requests, running.left.bytes - more.bytes)
         if len(running.meters) > 1:
             self._set(running, counting=meter)
-        half = Usage(*(-(-each // 2) for each in self._size(running)))
-        if not (running.unproven or running.leasing.locked()) and any(self._missing(running, half)):
-            meter.spawn(self._lease(running, half))
+        half = Usage(*(-(-each // 2) for each in self._lease_size(running)))
+        if not (running.unproven or running.leasing.locked()) and any(self._missing_lease(running, half)):
+            meter.spawn(self._extend_lease(running, half))
 
     async def make_room(self, meter: ServerMeter, requests: int) -> None:
         """Lease so many requests beside those that clients were asked for, as far as the quota goes."""
         running = self._of.get(meter)
         if running is not None:
             pending = sum(each.pending for each in running.meters)
-            await self._lease(running, Usage(requests + pending, 0))
+            await self._extend_lease(running, Usage(requests + pending, 0))
 
     def pending_beside(self, meter: ServerMeter) -> int:
         """Requests that the other connections of a meter's pass were asked for and may still pay."""
@@ -167,9 +167,9 @@ class Quotas:
         if running is None:
             return
         running.meters.discard(meter)
-        await self._end(running)
+        await self._return_lease(running)
 
-    async def _end(self, running: _Running) -> None:
+    async def _return_lease(self, running: _Running) -> None:
         """Give back what is left where nobody uses a pass here any more. Raises `StoreError`; then it is kept."""
         if running.meters:
             return
@@ -184,7 +184,7 @@ class Quotas:
             running.left = running.left.plus(*back)
             raise
         if running.meters:  # somebody came meanwhile
-            await self._lease(running, Usage(1, 1))
+            await self._extend_lease(running, Usage(1, 1))
         else:
             self._running.pop(pass_id, None)
 
@@ -192,22 +192,24 @@ class Quotas:
         """Read the passes again: one may have been renewed, cancelled or revoked. Raises what reading raises."""
         if self._running:
             await self._firewall.refresh()
-            await self.look()
+            await self.poll()
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Begin new periods, end the connections of passes that are over, and see what other servers have served."""
         for running in list(self._running.values()):
-            held = self._now(running)
+            held = self._current_pass(running)
             if held is not None:
                 await self._renew(running, held)
             for meter in list(running.meters) if held is None else ():
                 meter.connection.abort(
                     CloseCode.PAYMENT, "the pass is over: renew it", detail=CloseDetail.PASS_OVER
                 )
-            await self._end(running)  # the last one left when the store was away, or it never came in
+            await self._return_lease(
+                running
+            )  # the last one left when the store was away, or it never came in
 
     async def _renew(self, running: _Running, held: HolderOfPass) -> None:
-        period = self._period(held)
+        period = self._period_of(held)
         began, running.held = period != running.period, held
         if began:
             running.period, running.left = period, NOTHING
@@ -219,10 +221,10 @@ class Quotas:
             for meter in list(running.meters):
                 meter.connection.abort(refused.code, refused.reason, detail=refused.detail)
             return
-        await self._lease(running, Usage(1, 1))
+        await self._extend_lease(running, Usage(1, 1))
         self._set(running)
 
-    def _now(self, running: _Running) -> HolderOfPass | None:
+    def _current_pass(self, running: _Running) -> HolderOfPass | None:
         rules = self._firewall.rules
         if rules is None:
             return running.held
@@ -233,7 +235,7 @@ class Quotas:
                 return each if each.is_good(now_ms, rules.epoch) else None
         return None
 
-    def _period(self, held: HolderOfPass) -> int:
+    def _period_of(self, held: HolderOfPass) -> int:
         rules = self._firewall.rules
         now = self._clock()
         if rules is None:
@@ -254,12 +256,12 @@ class Quotas:
                 requests if plan.quota_requests else None, size if plan.quota_bytes else None, now
             )
             if meter is not counting:  # which looks at its limits next
-                meter.turn()
+                meter.process_turn()
 
-    async def _lease(self, running: _Running, wanted: Usage) -> None:
+    async def _extend_lease(self, running: _Running, wanted: Usage) -> None:
         """Have so much left of each count, or what the quota still gives. It counts when it is in the store."""
         async with running.leasing:
-            while any(more := self._missing(running, wanted)):
+            while any(more := self._missing_lease(running, wanted)):
                 if not await self._may_serve(running, more):
                     return  # until the next look
                 pass_id, period, quota = running.held.pass_id, running.period, running.quota
@@ -278,14 +280,14 @@ class Quotas:
         running.unproven = not allowed
         return allowed
 
-    def _size(self, running: _Running) -> Usage:
+    def _lease_size(self, running: _Running) -> Usage:
         """How much one lease is; 0 of a count without a quota."""
         counts = zip(running.quota, LEAST_LEASE, strict=True)
         return Usage(*(min(most, max(-(-most // self._part), least)) for most, least in counts))
 
-    def _missing(self, running: _Running, wanted: Usage) -> Usage:
+    def _missing_lease(self, running: _Running, wanted: Usage) -> Usage:
         """What to lease so that so much is left: a lease at least, of each count that has less and isn't dry."""
-        counts = zip(self._size(running), running.left, wanted, running.dry, strict=True)
+        counts = zip(self._lease_size(running), running.left, wanted, running.dry, strict=True)
         return Usage(
             *(
                 max(size, need - left) if size and left < need and not dry else 0

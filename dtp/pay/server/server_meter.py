@@ -91,21 +91,21 @@ class ServerMeter(Meter):
 
     def begin(self) -> None:
         """Attach and welcome the client."""
-        self._pace()
-        self.payee.carriage = self._account.carriage(self)
-        self.connection.on_carrier = self._carried
+        self._set_repeat_interval()
+        self.payee.carriage = self._account.carrier_prices(self)
+        self.connection.on_carrier = self._on_carrier_changed
         self.payee.begin(self.loop.time())
         self.attach()
-        self.turn()
+        self.process_turn()
 
-    def _carried(self, _: Connection) -> None:
+    def _on_carrier_changed(self, _: Connection) -> None:
         """Another carrier has come: what goes over it may cost us more than the one before."""
         if self._over:
             return
-        self.payee.carriage = self._account.carriage(self)
-        self.recount()
+        self.payee.carriage = self._account.carrier_prices(self)
+        self.update_counts()
 
-    def _pace(self) -> None:
+    def _set_repeat_interval(self) -> None:
         """Repeat as often as the carrier of now makes sensible: over pipes each frame is a transaction of ours."""
         patience = self.connection.patience
         usual = patience <= self.connection.limits.handshake
@@ -114,7 +114,7 @@ class ServerMeter(Meter):
 
     # ---- what the meter says
 
-    def _frame(self, data: bytes) -> None:
+    def _on_frame(self, data: bytes) -> None:
         if self._over:  # frames that came before metering began are given all at once
             return
         # While one is being written, another would only be written after it: by then there may be a newer one.
@@ -127,16 +127,16 @@ class ServerMeter(Meter):
                 if not self._checks:
                     self.watch.total = min(self.watch.total, self._hear_at)
                 self._hearing = self.loop.call_later(_LINGER, self._hear_late)
-        elif self._hear():
-            super()._frame(data)
+        elif self._process_newest_voucher():
+            super()._on_frame(data)
 
     def _hear_late(self) -> None:
         self._hearing = None
         self._count()
-        if self._hear():
-            super().turn()
+        if self._process_newest_voucher():
+            super().process_turn()
 
-    def _hear(self) -> bool:
+    def _process_newest_voucher(self) -> bool:
         """Give the meter the newest of the vouchers that wait: the older ones say less, and would be skipped.
 
         False when it was wrong, and the connection ends; then one before it is taken, if that is good.
@@ -148,7 +148,7 @@ class ServerMeter(Meter):
         fault: DtpError | None = None
         while held:
             try:
-                self._take(held.pop())
+                self._receive_frame(held.pop())
                 break
             except (MalformedMeter, VoucherRefused) as error:
                 fault = error
@@ -156,37 +156,37 @@ class ServerMeter(Meter):
             self.fail(fault)
         return fault is None
 
-    def turn(self) -> None:
+    def process_turn(self) -> None:
         """As for both; vouchers that wait are heard when it is time."""
-        super().turn()
+        super().process_turn()
         if self._held and not self._over and not self._checks:
             _, sent, received = self._traffic
-            if sent + received >= self._hear_at and self._hear():
-                super().turn()
+            if sent + received >= self._hear_at and self._process_newest_voucher():
+                super().process_turn()
 
-    def _counted(self, opened: int, sent: int, received: int) -> None:
+    def _update_counts(self, opened: int, sent: int, received: int) -> None:
         self.payee.count(opened, sent, received, self.loop.time())
-        self._tell()
+        self._send_state()
 
-    def _tell(self) -> None:
+    def _send_state(self) -> None:
         used, before = self.payee.used, self._told
         if used != before:
             self._told = used
-            self._account.used(self, used.beyond(before))
+            self._account.add_usage(self, used.above(before))
 
-    def _take(self, data: bytes) -> None:
+    def _receive_frame(self, data: bytes) -> None:
         self.payee.least_end_ms = self._account.least_end_ms(self)
         self.payee.receive(data, self.loop.time())
 
     def _tick(self) -> None:
-        self._pace()
+        self._set_repeat_interval()
         self.payee.tick(self.loop.time())
 
-    def _deadline(self) -> float:
-        return self.payee.deadline()
+    def _next_deadline(self) -> float:
+        return self.payee.next_deadline()
 
-    def _act(self) -> None:
-        while events := self.payee.events():
+    def _process_events(self) -> None:
+        while events := self.payee.take_events():
             for event in events:
                 match event:
                     case payee.Send(frame):
@@ -195,7 +195,7 @@ class ServerMeter(Meter):
                         self._check(voucher, charge)
                     case payee.ChargePaid():
                         self._charge_ended(paid=True)
-                        self._tell()
+                        self._send_state()
                     case payee.ChargeRefused():
                         self._charge_ended(paid=False)
                     case payee.ChargeOverdue():
@@ -205,26 +205,26 @@ class ServerMeter(Meter):
                     case payee.CloseAsked():
                         self._account.close_asked(self)
                     case payee.Late():
-                        self._late()
+                        self._end_if_late()
                     case payee.Paused(paused):
                         log.debug("%r: serving %s", self.connection, "stopped" if paused else "goes on")
             self._charge_waiting()
-        self._limit()
+        self._apply_limits()
 
-    def _limit(self) -> None:
+    def _apply_limits(self) -> None:
         """Hold the connection to what the meter allows, and say when to look again.
 
         Sending and receiving use up the same exposure. What is sent stops by itself at its limit, to the byte; what
         comes is counted at each read, unless there is room enough to keep a part of it for what comes uncounted.
         """
         meter, (_, sent, received) = self.payee, self._traffic
-        allowance = meter.allowance()
+        allowance = meter.send_limit()
         room = allowance - sent
         kept = room // _PART if room >= _ROOM and received > self._received else 0
         self._received = received
         self.watch.received = received + kept
         self.connection.limit_sending(allowance - kept)
-        self.connection.limit_receiving(meter.reception())
+        self.connection.limit_receiving(meter.receive_limit())
         self._hear_at = sent + received + meter.patience
         self.watch.total = received + allowance - kept
         if meter.quota_bytes is not None:
@@ -242,9 +242,9 @@ class ServerMeter(Meter):
             self._account.keys(self), signed, self.payee.used_with(signed.voucher, charge)
         )
         self._checks.add(answer)
-        answer.add_done_callback(functools.partial(self._checked, signed, charge))
+        answer.add_done_callback(functools.partial(self._on_voucher_checked, signed, charge))
 
-    def _checked(self, signed: SignedVoucher, charge: int, done: asyncio.Future[Verdict]) -> None:
+    def _on_voucher_checked(self, signed: SignedVoucher, charge: int, done: asyncio.Future[Verdict]) -> None:
         self._checks.discard(done)
         if done.cancelled():
             return
@@ -254,13 +254,13 @@ class ServerMeter(Meter):
         elif done.result() is Verdict.FORGED:
             self.fail(VoucherRefused(Flaw.FORGED))
         elif done.result() is Verdict.STORED:
-            self._account.stored(self, signed)
+            self._account.voucher_stored(self, signed)
             if not self._over:
                 self._count()
-            self.payee.stored(signed, charge, self.loop.time())
-            self.turn()
+            self.payee.voucher_stored(signed, charge, self.loop.time())
+            self.process_turn()
 
-    def _late(self) -> None:
+    def _end_if_late(self) -> None:
         detail = CloseDetail.NOT_PAID
         if self.payee.quota_spent:
             reason, detail = QUOTA_USED_UP, CloseDetail.QUOTA_USED_UP
@@ -272,27 +272,27 @@ class ServerMeter(Meter):
             reason = f"not paid within {self.payee.exposure.patience:g} s"
         self.connection.abort(CloseCode.PAYMENT, reason, detail=detail)
 
-    def ended(self) -> None:
+    def on_connection_ended(self) -> None:
         """Keep the counts. Vouchers that still waited are stored: they are money, whoever ended the connection."""
-        self._decide([*self._asked, *self._waiting], paid=None)
+        self._resolve_charges([*self._asked, *self._waiting], paid=None)
         self._waiting.clear()
-        self._hear()
-        for event in self.payee.events():
+        self._process_newest_voucher()
+        for event in self.payee.take_events():
             if isinstance(event, payee.CheckWanted):
                 self._check(event.voucher, event.charge)
-        self.spawn(self._end())
+        self.spawn(self._end_connection())
 
-    async def _end(self) -> None:
+    async def _end_connection(self) -> None:
         while self._checks:
             await asyncio.wait(set(self._checks))
-        await self._account.ended(self)
+        await self._account.on_connection_ended(self)
 
     # ---- what a handler asks for
 
-    async def serving(self) -> None:
+    async def wait_until_paid(self) -> None:
         """Wait while too many requests are unpaid."""
         while not self.payee.serving:
-            await self.changed()
+            await self.wait_changed()
 
     async def charge(self, units: int, preimage: bytes | None = None) -> None:
         """Have the client pay `units` requests more, under the preimage's hash lock if there is one.
@@ -315,8 +315,8 @@ class ServerMeter(Meter):
         ask = self._new_ask(units, refund=units)
         self._waiting[ask] = None
         self._charge_waiting()
-        self.turn()
-        await self._outcome(ask)
+        self.process_turn()
+        await self._wait_outcome(ask)
 
     async def _sell(self, units: int, preimage: bytes) -> None:
         """Charge under a lock, for one thing only; its key is kept before, in the place of the one before."""
@@ -325,26 +325,26 @@ class ServerMeter(Meter):
             async with self._selling:
                 while not self.payee.may_charge(locked=True):
                     self._raise_if_overdue()
-                    await self.changed()
+                    await self.wait_changed()
                 await self._make_room(units)
                 await self.journal.run(lambda store: store.keep_preimage(lane.channel, lane.lane, preimage))
                 ask = self._new_ask(units, refund=0)
                 self._count()
-                if units <= self._room():
+                if units <= self._requests_left():
                     self._begin_charge([ask], preimage)
                 else:
                     self._refuse_over([ask])
-                self.turn()
-                await self._outcome(ask)
+                self.process_turn()
+                await self._wait_outcome(ask)
         finally:
             self._charge_waiting()
-            self.turn()
+            self.process_turn()
 
     async def _make_room(self, units: int) -> None:
         """Have a pass, if there is one, give so many requests beside those that wait, if it still does."""
         if self.payee.quota_requests is not None:
             waiting = sum(each.units for each in self._waiting)
-            if units + waiting > self._room() - self.payee.pending:
+            if units + waiting > self._requests_left() - self.payee.pending:
                 await self._account.make_room(self, units + waiting)
                 self._raise_if_over()
 
@@ -354,9 +354,9 @@ class ServerMeter(Meter):
     def _raise_if_overdue(self) -> None:
         """Whoever asked would wait for a client that says nothing."""
         if self.payee.overdue:
-            raise ChargeDeclined(self._lateness())
+            raise ChargeDeclined(self._lateness_text())
 
-    def _lateness(self) -> str:
+    def _lateness_text(self) -> str:
         return f"the client has not decided a charge within {self.payee.charge_patience:g} s"
 
     def _charge_waiting(self) -> None:
@@ -368,14 +368,14 @@ class ServerMeter(Meter):
             return
         asks: list[_Ask] = []
         over: list[_Ask] = []
-        units, room = 0, self._room()
+        units, room = 0, self._requests_left()
         # Those in front were declined together, so fewer go into one charge with them than with any behind.
         most = next(iter(self._waiting)).company
         while self._waiting and len(asks) < most:
             ask, _ = self._waiting.popitem(last=False)
             if ask.units <= self._credit:
                 self._credit -= ask.units
-                self._decide([ask], paid=True)
+                self._resolve_charges([ask], paid=True)
             elif units + ask.units <= room:
                 units += ask.units
                 asks.append(ask)
@@ -385,7 +385,7 @@ class ServerMeter(Meter):
         if asks:
             self._begin_charge(asks)
 
-    def _room(self) -> float:
+    def _requests_left(self) -> float:
         """Requests that a pass, if there is one, still gives. What is beyond isn't charged: once it were, answers
         could only be held back, and all that is open with them. Nor is what others of the pass may pay yet."""
         most = self.payee.quota_requests
@@ -401,7 +401,7 @@ class ServerMeter(Meter):
     def _refuse_over(self, asks: list[_Ask]) -> None:
         for ask in asks:
             ask.over = True
-        self._decide(asks, paid=False)
+        self._resolve_charges(asks, paid=False)
 
     def _begin_charge(self, asks: list[_Ask], preimage: bytes | None = None) -> None:
         self._asked = asks
@@ -413,7 +413,7 @@ class ServerMeter(Meter):
             self._credit += sum(ask.refund for ask in asks if ask.dropped)
         left = [ask for ask in asks if not ask.dropped]
         if paid or len(asks) == 1:
-            self._decide(left, paid=paid)
+            self._resolve_charges(left, paid=paid)
             return
         for ask in reversed(left):  # it may be the sum that is too much, for the client's budget say
             ask.company = len(asks) // 2
@@ -426,9 +426,9 @@ class ServerMeter(Meter):
         self._waiting.clear()
         for ask in late:
             ask.late = ask.dropped = True
-        self._decide(late, paid=False)
+        self._resolve_charges(late, paid=False)
 
-    def _decide(self, asks: Iterable[_Ask], *, paid: bool | None) -> None:
+    def _resolve_charges(self, asks: Iterable[_Ask], *, paid: bool | None) -> None:
         """Tell each its outcome by and by: None when metering is over."""
         begun = bool(self._decided)
         for ask in asks:
@@ -445,7 +445,7 @@ class ServerMeter(Meter):
         if self._decided:
             self.loop.call_soon(self._tell_decided)
 
-    async def _outcome(self, ask: _Ask) -> None:
+    async def _wait_outcome(self, ask: _Ask) -> None:
         """Wait until the client has decided. What is paid for who was cancelled meanwhile is the next one's."""
         try:
             await ask.told
@@ -458,7 +458,7 @@ class ServerMeter(Meter):
         if ask.paid is None:
             self._raise_if_over()
         if ask.late:
-            raise ChargeDeclined(self._lateness())
+            raise ChargeDeclined(self._lateness_text())
         if not ask.paid:
             if ask.over:
                 raise QuotaUsedUp(QUOTA_USED_UP)
@@ -470,12 +470,12 @@ class ServerMeter(Meter):
     async def paid_up(self) -> None:
         """Ask for what is unpaid, and wait until it is paid; at most `end_patience` seconds."""
         self._count()
-        self.payee.demand()
-        self.turn()
+        self.payee.request_voucher()
+        self.process_turn()
         with contextlib.suppress(TimeoutError, DtpError):
             async with asyncio.timeout(self.end_patience):
                 while any(self.payee.unpaid) and not self._over:
-                    await self.changed()
+                    await self.wait_changed()
 
 
 def _sequence_in(frame: bytes) -> int:
@@ -496,7 +496,7 @@ class Account(ABC):
         """The soonest end that a voucher which comes now may have, Unix ms."""
 
     @abstractmethod
-    def carriage(self, meter: ServerMeter) -> Prices:
+    def carrier_prices(self, meter: ServerMeter) -> Prices:
         """What is kept of the deposit for transport, by what carries the connection now; ends a connection over pipes
         whose frames the channel doesn't pay for."""
 
@@ -506,11 +506,11 @@ class Account(ABC):
         is stored or the connection has ended."""
 
     @abstractmethod
-    def stored(self, meter: ServerMeter, signed: SignedVoucher) -> None:
+    def voucher_stored(self, meter: ServerMeter, signed: SignedVoucher) -> None:
         """A voucher is in the store."""
 
     @abstractmethod
-    def used(self, meter: ServerMeter, more: Usage) -> None:
+    def add_usage(self, meter: ServerMeter, more: Usage) -> None:
         """So much more was served."""
 
     @abstractmethod
@@ -530,5 +530,5 @@ class Account(ABC):
         """The client wants the channel closed by agreement."""
 
     @abstractmethod
-    async def ended(self, meter: ServerMeter) -> None:
+    async def on_connection_ended(self, meter: ServerMeter) -> None:
         """The connection is over: keep its counts."""

@@ -53,8 +53,8 @@ class Store(SoldStore):
                 raise sqlite3.OperationalError("another process writes there all the time")
 
         with Store(to, make=not to.exists() or not to.stat().st_size) as copy, self._lock:
-            ours = self._numbers()
-            if any(ours.get(each, -1) < number for each, number in copy._numbers().items()):
+            ours = self._lane_numbers()
+            if any(ours.get(each, -1) < number for each, number in copy._lane_numbers().items()):
                 raise StoreError(
                     f"{path} is no older copy of {self.path}: it has channels or vouchers that aren't there; "
                     "name another file"
@@ -73,7 +73,7 @@ class Store(SoldStore):
     def lacks_deposits(self, chain: str, account: str) -> bool:
         """Return whether an account may have put money into channels before this file was made, or since it was made
         by `backup`, and nobody has counted it by `count_moved` yet."""
-        return (self._lacks(DEPOSITS_UNKNOWN) or self.is_new()) and not self._rows(
+        return (self._lacks_version(DEPOSITS_UNKNOWN) or self.is_new()) and not self._fetch_rows(
             "SELECT 1 FROM counted WHERE chain = ? AND account = ?", chain, account
         )
 
@@ -82,9 +82,9 @@ class Store(SoldStore):
 
         It is dated now, since when it was is a node's word. Of channels that aren't known here only the sum is noted.
         """
-        with self._writing():
+        with self._write_transaction():
             for channel, each in moved.items():
-                if self.bought(channel):
+                if self.bought_channels(channel):
                     self._count_known(channel, each, now_ms)
                 elif each.put > each.back:
                     self._db.execute(
@@ -97,7 +97,7 @@ class Store(SoldStore):
             self._db.execute("INSERT OR IGNORE INTO counted VALUES (?, ?)", (chain, account))
 
     def _count_known(self, channel: str, moved: Moved, now_ms: int) -> None:
-        noted = self.deposits(channel)
+        noted = self.deposit_sums(channel)
         put, back = sum(each for each in noted if each > 0), -sum(each for each in noted if each < 0)
         if moved.put > put:
             self._insert_deposit(channel, now_ms, moved.put - put)
@@ -106,9 +106,9 @@ class Store(SoldStore):
         if back_now > 0:
             self._insert_deposit(channel, now_ms, -back_now)
 
-    def _numbers(self) -> dict[tuple[str, str, int], int]:
+    def _lane_numbers(self) -> dict[tuple[str, str, int], int]:
         """The lanes that are signed for or paid by, these with how far they are: none is forgotten, or set back."""
-        rows = self._rows(
+        rows = self._fetch_rows(
             "SELECT 'lanes', channel, lane, 0 FROM lanes "
             "UNION ALL SELECT 'sold', channel, lane, sequence FROM sold"
         )
@@ -117,7 +117,7 @@ class Store(SoldStore):
     def keep_key(self, key: LaneKey, now_ms: int) -> None:
         """Keep the key of a channel or lane before the transaction that names it is sent. Synced: without it that
         transaction's money is stuck until the channel ends by itself."""
-        with self._synced():
+        with self._synced_transaction():
             self._db.execute(
                 "INSERT OR IGNORE INTO keys (public, seed, made_ms) VALUES (?, ?, ?)",
                 (key.public, key.seed, now_ms),
@@ -128,7 +128,7 @@ class Store(SoldStore):
 
         What it deposits counts in `deposited_since` from then on, whatever a node says of it.
         """
-        with self._synced():
+        with self._synced_transaction():
             self._db.execute(
                 "UPDATE keys SET digest = ?, chain = ? WHERE public = ?", (sent.digest, sent.chain, public)
             )
@@ -149,7 +149,7 @@ class Store(SoldStore):
         query = (
             "SELECT made_ms, coalesce(amount, 0) FROM keys LEFT JOIN unnoted ON id = digest WHERE public = ?"
         )
-        rows = self._rows(query, public)
+        rows = self._fetch_rows(query, public)
         if not rows:
             raise StoreError(f"the key {public.hex()} isn't in {self.path}")
         made_ms, deposit = rows[0]
@@ -157,13 +157,13 @@ class Store(SoldStore):
 
     def key_denied(self, public: bytes) -> None:
         """A node says that the transaction of a kept key did nothing. It is doubted until a later one is noted."""
-        with self._writing():
+        with self._write_transaction():
             self._db.execute("UPDATE keys SET denied = 1 WHERE public = ? AND denied = 0", (public,))
 
     def believe_denied(self, chain: str, keys: Iterable[bytes]) -> None:
         """Doubt no more what the chain's nodes denied or know nothing of, and count it no more: the owner of these
         kept keys has looked for it himself."""
-        with self._writing():
+        with self._write_transaction():
             for each in keys:
                 ours = "public = ? AND digest != '' AND chain IN ('', ?)"
                 self._db.execute(
@@ -181,16 +181,16 @@ class Store(SoldStore):
             "SELECT public, digest FROM keys WHERE digest != '' AND chain IN ('', ?) AND made_ms >= ? "
             "AND denied < ? ORDER BY made_ms DESC"
         )
-        return dict(self._rows(query, chain, since_ms, 2 if doubted else 3))
+        return dict(self._fetch_rows(query, chain, since_ms, 2 if doubted else 3))
 
     def forget_key(self, public: bytes) -> None:
         """Forget a key that was kept for a transaction that was never sent."""
-        with self._writing():
+        with self._write_transaction():
             self._db.execute("DELETE FROM keys WHERE public = ?", (public,))
 
     def add_bought(self, bought: Bought, lane: int, public: bytes) -> None:
         """The channel is open, and `lane` of it has the key that was kept before."""
-        with self._writing():
+        with self._write_transaction():
             self._insert_bought(bought)
             self._move_key(bought.channel, lane, public)
 
@@ -199,7 +199,7 @@ class Store(SoldStore):
 
         What is in one that wasn't known counts as put in now, since what comes back will count when it does.
         """
-        with self._writing():
+        with self._write_transaction():
             self._insert_bought(bought, now_ms)
             self._db.execute("UPDATE bought SET state = 'closing' WHERE channel = ?", (bought.channel,))
 
@@ -235,14 +235,14 @@ class Store(SoldStore):
 
         The same transaction, signed again by who died before it was sent, is one deposit.
         """
-        with self._synced() if digest else self._writing():
+        with self._synced_transaction() if digest else self._write_transaction():
             if not (digest and digest in self.doubted_deposits(channel)):
                 self._insert_deposit(channel, at_ms, amount, digest)
                 self._keep_sent(digest, data)
 
     def settle_deposit(self, channel: str, digest: str) -> None:
         """The chain has the transaction of a deposit: it is doubted no more."""
-        with self._writing():
+        with self._write_transaction():
             self._db.execute(
                 "UPDATE deposits SET digest = '' WHERE channel = ? AND digest = ?", (channel, digest)
             )
@@ -257,29 +257,31 @@ class Store(SoldStore):
             "SELECT digest, coin, amount, data, at_ms FROM deposits JOIN bought USING (channel) "
             "JOIN sent USING (digest) WHERE chain = ?1 AND account = ?2 AND at_ms >= ?3 ORDER BY at_ms DESC"
         )
-        return [DoubtedDeposit(*row[:4]) for row in self._rows(query, chain, account, since_ms)]
+        return [DoubtedDeposit(*row[:4]) for row in self._fetch_rows(query, chain, account, since_ms)]
 
     def disprove_deposit(self, digest: str) -> None:
         """It is proven that a transaction deposited nothing, and never will: it counts for nothing any more."""
-        with self._writing():
+        with self._write_transaction():
             self._db.execute("DELETE FROM unnoted WHERE id = ?", (digest,))
             self._db.execute("DELETE FROM deposits WHERE digest = ?", (digest,))
             self._db.execute("DELETE FROM sent WHERE digest = ?", (digest,))
             # The key stays: it is all that brings money back, should the proof be of a chain that never was.
             self._db.execute("UPDATE keys SET denied = 2 WHERE digest = ?", (digest,))
 
-    def deposited(self, channel: str) -> int:
+    def deposited_sum(self, channel: str) -> int:
         """Return what went into a channel of ours less what came back, doubted deposits counted."""
-        return sum(self.deposits(channel))
+        return sum(self.deposit_sums(channel))
 
     def doubted_deposits(self, channel: str) -> dict[str, int]:
         """Return the deposits that were signed, and aren't known to be there: digest -> amount, the oldest first."""
         query = "SELECT digest, amount FROM deposits WHERE channel = ? AND digest != '' ORDER BY at_ms"
-        return dict(self._rows(query, channel))
+        return dict(self._fetch_rows(query, channel))
 
-    def deposits(self, channel: str) -> list[int]:
+    def deposit_sums(self, channel: str) -> list[int]:
         """Return the sums that went into a channel of ours (above 0) or came back (below), in the order of time."""
-        return [amount for (amount,) in self._rows("SELECT amount FROM deposits WHERE channel = ?", channel)]
+        return [
+            amount for (amount,) in self._fetch_rows("SELECT amount FROM deposits WHERE channel = ?", channel)
+        ]
 
     def was_topped_up(self, channel: str, since_ms: int) -> bool:
         """Return whether a channel of ours got more than it was opened with since then, doubted deposits counted."""
@@ -287,25 +289,27 @@ class Store(SoldStore):
             "SELECT 1 FROM deposits JOIN bought USING (channel) "
             "WHERE channel = ? AND amount > 0 AND at_ms >= ? AND at_ms != opened_ms LIMIT 1"
         )
-        return any(self._rows(query, channel, since_ms))
+        return any(self._fetch_rows(query, channel, since_ms))
 
     def lanes_for(self, chain: str, host: str, service: int) -> list[PayerLane]:
         """Return the lanes of all channels that were ever opened here for a service: what was signed for it."""
         ours = [
-            each for each in self.bought() if (each.chain, each.host, each.service) == (chain, host, service)
+            each
+            for each in self.bought_channels()
+            if (each.chain, each.host, each.service) == (chain, host, service)
         ]
-        return [lane for each in ours for _, lane in self.lanes(each.channel)]
+        return [lane for each in ours for _, lane in self.payer_lanes(each.channel)]
 
     def signed_before(self, name: str, period: int, signed: int) -> tuple[int, bool]:
         """Return what had been signed when this period of a budget began, and whether it begins now: then `signed` is
         kept. A period before the newest one doesn't begin again, whatever a clock says."""
-        with self._writing():
+        with self._write_transaction():
             begins = self._db.execute(
                 "INSERT INTO budgets VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
                 "period = excluded.period, before = excluded.before WHERE excluded.period > period",
                 (name, period, signed),
             ).rowcount
-            ((before,),) = self._rows("SELECT before FROM budgets WHERE name = ?", name)
+            ((before,),) = self._fetch_rows("SELECT before FROM budgets WHERE name = ?", name)
         return int(before), begins > 0
 
     def deposited_since(self, chain: str, account: str, coin: str, since_ms: int) -> int:
@@ -314,7 +318,7 @@ class Store(SoldStore):
             "SELECT coalesce(sum(amount), 0) FROM deposits JOIN bought USING (channel) "
             "WHERE chain = ? AND account = ? AND coin = ? AND at_ms >= ?"
         )
-        ((total,),) = self._rows(query, chain, account, coin, since_ms)
+        ((total,),) = self._fetch_rows(query, chain, account, coin, since_ms)
         return int(total) + self.unnoted_since(chain, account, coin, since_ms)
 
     def unnoted_since(self, chain: str, account: str, coin: str, since_ms: int) -> int:
@@ -324,12 +328,12 @@ class Store(SoldStore):
             "SELECT coalesce(sum(amount), 0) FROM unnoted "
             "WHERE chain = ? AND account = ? AND coin = ? AND at_ms >= ?"
         )
-        ((total,),) = self._rows(query, chain, account, coin, since_ms)
+        ((total,),) = self._fetch_rows(query, chain, account, coin, since_ms)
         return int(total)
 
     def add_lane(self, channel: str, lane: int, public: bytes) -> None:
         """The channel has a further lane, of a key that was kept before."""
-        with self._writing():
+        with self._write_transaction():
             self._move_key(channel, lane, public)
 
     def _move_key(self, channel: str, lane: int, public: bytes) -> None:
@@ -347,29 +351,29 @@ class Store(SoldStore):
 
     def kept_keys(self) -> dict[bytes, LaneKey]:
         """Keys whose channel isn't known yet, by public key: an answer was lost, or we died before it came."""
-        return {public: LaneKey(seed) for public, seed in self._rows("SELECT public, seed FROM keys")}
+        return {public: LaneKey(seed) for public, seed in self._fetch_rows("SELECT public, seed FROM keys")}
 
-    def bought(self, channel: str | None = None) -> list[Bought]:
+    def bought_channels(self, channel: str | None = None) -> list[Bought]:
         """The channels that we opened, oldest first; or the one of that id."""
         query = (
             "SELECT channel, chain, host, service, account, state, opened_ms, coin, claim_ms, gas + "
             "(SELECT coalesce(sum(gas), 0) FROM spent WHERE spent.channel = bought.channel), refused, name, "
             "(SELECT coalesce(sum(amount), 0) FROM deposits WHERE deposits.channel = bought.channel) FROM bought"
         )
-        rows = self._rows(f"{query} WHERE channel = ?", channel) if channel else self._rows(query)
+        rows = self._fetch_rows(f"{query} WHERE channel = ?", channel) if channel else self._fetch_rows(query)
         return sorted((Bought(*row) for row in rows), key=lambda each: each.opened_ms)
 
     def set_state(self, channel: str, state: str) -> None:
         """How far a channel of ours is: "open", "refused", "closing", "closed"."""
-        with self._writing():
+        with self._write_transaction():
             self._db.execute(
                 "UPDATE bought SET state = ?, refused = max(refused, ?) WHERE channel = ?",
                 (state, state == "refused", channel),
             )
 
-    def lanes(self, channel: str) -> list[tuple[LaneKey, PayerLane]]:
+    def payer_lanes(self, channel: str) -> list[tuple[LaneKey, PayerLane]]:
         """The lanes of a channel that we sign for."""
-        rows = self._rows(
+        rows = self._fetch_rows(
             "SELECT lane, seed, message, signature, requests, bytes, clean, reserved_sequence, reserved_amount, "
             "believed_requests, believed_bytes FROM lanes WHERE channel = ? ORDER BY lane",
             channel,
@@ -382,10 +386,10 @@ class Store(SoldStore):
             found.append((LaneKey(seed), known))
         return found
 
-    def hold(self, channel: str, lane: int, share: Callable[[dict[int, int]], int]) -> int:
+    def hold_deposit(self, channel: str, lane: int, share: Callable[[dict[int, int]], int]) -> int:
         """Keep what of the deposit the connection that has the lane's lock counts on: `share`, of what those of the
         other lanes have (by lane, 0 for nothing). No two do so at once."""
-        with self._writing():
+        with self._write_transaction():
             rows = self._db.execute("SELECT lane, held FROM lanes WHERE channel = ?", (channel,))
             held = share({number: amount for number, amount in rows if number != lane})
             self._db.execute(
@@ -393,13 +397,13 @@ class Store(SoldStore):
             )
         return held
 
-    def held(self, channel: str) -> dict[int, int]:
+    def held_deposits(self, channel: str) -> dict[int, int]:
         """Return what of the deposit connections count on by `hold`, by lane."""
-        return dict(self._rows("SELECT lane, held FROM lanes WHERE channel = ?", channel))
+        return dict(self._fetch_rows("SELECT lane, held FROM lanes WHERE channel = ?", channel))
 
     def begin_lane(self, channel: str, lane: int) -> None:
         """A connection begins: until `end_lane` says otherwise it broke off."""
-        with self._writing():
+        with self._write_transaction():
             self._db.execute("UPDATE lanes SET clean = 0 WHERE channel = ? AND lane = ?", (channel, lane))
 
     def reserve(self, channel: str, lane: int, reserved: Reserved) -> None:
@@ -407,7 +411,7 @@ class Store(SoldStore):
 
         What was reserved before stays so.
         """
-        with self._synced():
+        with self._synced_transaction():
             changed = self._db.execute(
                 "UPDATE lanes SET reserved_sequence = max(reserved_sequence, ?), "
                 "reserved_amount = max(reserved_amount, ?) WHERE channel = ? AND lane = ?",
@@ -416,17 +420,17 @@ class Store(SoldStore):
             if not changed:
                 raise StoreError(f"lane {lane} of {channel} isn't in {self.path}")
 
-    def believe(self, channel: str, lane: int, believed: Usage) -> None:
+    def save_trusted_usage(self, channel: str, lane: int, believed: Usage) -> None:
         """Keep how much of a lane is believed that never arrived, before it is signed for. Synced."""
-        with self._synced():
+        with self._synced_transaction():
             self._db.execute(
                 "UPDATE lanes SET believed_requests = ?, believed_bytes = ? WHERE channel = ? AND lane = ?",
                 (*believed, channel, lane),
             )
 
-    def signed(self, signed: SignedVoucher, used: Usage) -> None:
+    def save_signed(self, signed: SignedVoucher, used: Usage) -> None:
         """Keep a voucher that we signed; `used` is our count. An older one changes nothing."""
-        with self._writing():
+        with self._write_transaction():
             self._keep_signed(signed, used)
 
     def _keep_signed(self, signed: SignedVoucher, used: Usage) -> None:
@@ -467,7 +471,7 @@ class Store(SoldStore):
         What this connection reserved and didn't sign is free again; what was reserved `before` it, by one that died,
         only when a voucher above it was signed.
         """
-        with self._writing():
+        with self._write_transaction():
             if newest is not None:
                 self._keep_signed(newest, used)
             signed = Reserved(newest.voucher.sequence, newest.voucher.amount) if newest else UNRESERVED

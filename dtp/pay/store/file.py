@@ -93,7 +93,7 @@ class StoreFile:
                 raise NoStore(f"no store at {self.path}: there is no such file") from fault
             raise StoreError(f"can't open the store of vouchers {self.path}: {fault}") from fault
         try:
-            with self._writing():
+            with self._write_transaction():
                 self._prepare()
         except BaseException:
             self._db.close()
@@ -129,16 +129,16 @@ class StoreFile:
     def is_copy(self) -> bool:
         """True if the file was made by `backup`: a server that goes on with it may have agreed on closes since that
         aren't in it."""
-        return self._lacks(_ENDS_UNKNOWN)
+        return self._lacks_version(_ENDS_UNKNOWN)
 
-    def _lacks(self, what: int) -> bool:
-        ((mark,),) = self._rows("PRAGMA application_id")
+    def _lacks_version(self, what: int) -> bool:
+        ((mark,),) = self._fetch_rows("PRAGMA application_id")
         return mark in (COPY, COPY & ~_ENDS_UNKNOWN) and bool(mark & what)
 
     def begin_wait(self, restored_ms: int, until_ms: int) -> tuple[int, int]:
         """Note that a server goes on with a copy: channels that were opened until `restored_ms` wait until then.
         Return what was noted by the first that did, since what it served is in here."""
-        with self._writing():
+        with self._write_transaction():
             if not self._db.execute("SELECT 1 FROM waits").fetchone():
                 self._db.execute("INSERT INTO waits VALUES (?, ?)", (restored_ms, until_ms))
             ((restored, until),) = self._db.execute("SELECT restored_ms, until_ms FROM waits").fetchall()
@@ -146,18 +146,18 @@ class StoreFile:
 
     def go_on_with_copy(self) -> None:
         """No close that isn't known here can be used any more: servers take the file for the store from now on."""
-        with self._writing():
+        with self._write_transaction():
             self._db.execute("DELETE FROM waits")
             if self.is_copy():
                 self._db.execute(f"PRAGMA application_id={COPY & ~_ENDS_UNKNOWN}")
 
     def is_new(self) -> bool:
         """True if the file began empty, and is no copy."""
-        ((mark,),) = self._rows("PRAGMA application_id")
+        ((mark,),) = self._fetch_rows("PRAGMA application_id")
         return bool(mark == _NEW)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _write_transaction(self) -> Iterator[None]:
         """One transaction: all of it or nothing."""
         with self._lock, self._transaction(self._db):
             yield
@@ -184,16 +184,16 @@ class StoreFile:
             raise
 
     @contextmanager
-    def _synced(self) -> Iterator[None]:
+    def _synced_transaction(self) -> Iterator[None]:
         """A transaction that also a power cut doesn't take back, with all that were before it."""
         with self._lock:
             if self.power_safe:
-                with self._writing():
+                with self._write_transaction():
                     yield
                 return
             self._sync("FULL")
             try:
-                with self._writing():
+                with self._write_transaction():
                     yield
             finally:
                 self._sync("NORMAL")
@@ -204,7 +204,7 @@ class StoreFile:
         except sqlite3.Error as fault:
             raise StoreError(f"can't write {self.path}: {fault}") from fault
 
-    def _rows(self, query: str, *values: Any) -> list[Any]:
+    def _fetch_rows(self, query: str, *values: Any) -> list[Any]:
         try:
             with self._lock:
                 return self._db.execute(query, values).fetchall()

@@ -34,16 +34,16 @@ class VoucherStore(Protocol):
     def path(self) -> str: ...
     def close(self) -> None: ...
     def sold_lane(self, channel: str, lane: int) -> PayeeLane: ...
-    def sold(self, channel: str | None = None) -> list[Sold]: ...
-    def vouched(self, channel: str) -> dict[int, int]: ...
+    def sold_lanes(self, channel: str | None = None) -> list[Sold]: ...
+    def vouched_sums(self, channel: str) -> dict[int, int]: ...
     def received_all(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool]: ...
     def keep_preimage(self, channel: str, lane: int, preimage: bytes) -> None: ...
-    def served(self, channel: str, lane: int, used: Usage) -> None: ...
+    def save_served(self, channel: str, lane: int, used: Usage) -> None: ...
     def pass_used(self, pass_: str, period: int) -> Usage: ...
     def add_pass_used(self, pass_: str, period: int, more: Usage) -> None: ...
     def lease_pass(self, pass_: str, period: int, wanted: Usage, quota: Usage) -> Usage: ...
-    def agree(self, channel: str, total: int, not_after_ms: int, chain: str) -> End: ...
-    def over(self, channel: str) -> None: ...
+    def save_agreement(self, channel: str, total: int, not_after_ms: int, chain: str) -> End: ...
+    def mark_closed(self, channel: str) -> None: ...
     def end_of(self, channel: str) -> End | None: ...
 
 
@@ -51,13 +51,13 @@ class VoucherStore(Protocol):
 class Shared(Protocol):
     """What else a store has that several daemons share."""
 
-    def claims(self) -> bool:
+    def is_claimer(self) -> bool:
         """Whether who asks is the one that claims: the first one, until it closes the store. Raises `StoreError`."""
 
-    def hold(self, channel: str) -> bool:
+    def hold_channel(self, channel: str) -> bool:
         """Serve a channel; False while another daemon does. Raises `StoreError`."""
 
-    def held(self, channels: Iterable[str]) -> set[str]:
+    def held_channels(self, channels: Iterable[str]) -> set[str]:
         """Those of the channels that any daemon serves. Raises `StoreError`."""
 
     def free(self, channel: str) -> None:
@@ -68,12 +68,12 @@ class Holds:
     """The channels that one server holds of the store at a path. Close it; what it holds is free then."""
 
     def __init__(self, store_path: str) -> None:
-        self._file = _LockFile.of(store_path)
+        self._file = _LockFile.beside_store(store_path)
         self._counts: dict[str, int] = {}
 
-    def take(self, channel: str) -> bool:
+    def hold_channel(self, channel: str) -> bool:
         """Hold a channel, once more if it is held here; False when another server has it. Raises `StoreError`."""
-        if channel not in self._counts and not self._file.take(channel, self):
+        if channel not in self._counts and not self._file.lock_channel(channel, self):
             return False
         self._counts[channel] = self._counts.get(channel, 0) + 1
         return True
@@ -107,7 +107,7 @@ class _LockFile:
             raise StoreError(f"can't lock channels of {path}: {fault}") from fault
 
     @classmethod
-    def of(cls, store_path: str) -> _LockFile:
+    def beside_store(cls, store_path: str) -> _LockFile:
         if store_path == ":memory:":
             return cls(None)
         path = os.path.realpath(store_path)
@@ -116,7 +116,7 @@ class _LockFile:
                 cls._known[path] = cls(path)
             return cls._known[path]
 
-    def take(self, channel: str, holder: Holds) -> bool:
+    def lock_channel(self, channel: str, holder: Holds) -> bool:
         with self._lock:
             if channel in self._holders:
                 return False

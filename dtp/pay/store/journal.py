@@ -120,9 +120,9 @@ class Journal(Generic[S_co]):
         else:
             work = functools.partial(_do, self.store, jobs)
         self._writing = self._loop.run_in_executor(self._thread, work)
-        self._writing.add_done_callback(functools.partial(self._written, jobs))
+        self._writing.add_done_callback(functools.partial(self._write_checks, jobs))
 
-    def _written(self, jobs: list[_Check], done: asyncio.Future[list[_Answer]]) -> None:
+    def _write_checks(self, jobs: list[_Check], done: asyncio.Future[list[_Answer]]) -> None:
         self._writing = None
         if self._waiting:
             self._write()

@@ -25,10 +25,10 @@ class SoldStore(SpentStore):
     def copy_sold(self, other: VoucherStore) -> None:
         """Take over what another store of any kind holds to claim with, in one transaction: of each lane the newer
         voucher with the key of its lock and what was served, and the ends of channels. What is newer here stays."""
-        lanes = [other.sold_lane(each.channel, each.lane) for each in other.sold()]
-        ids = {each.channel for each in lanes} | {each.channel for each in self.sold()}
+        lanes = [other.sold_lane(each.channel, each.lane) for each in other.sold_lanes()]
+        ids = {each.channel for each in lanes} | {each.channel for each in self.sold_lanes()}
         ends = [other.end_of(id) for id in ids]
-        with self._writing():
+        with self._write_transaction():
             for lane in lanes:
                 if lane.newest is not None and _keep_received(self._db, lane.newest, lane.used):
                     self._db.execute(
@@ -41,33 +41,33 @@ class SoldStore(SpentStore):
 
     def sold_lane(self, channel: str, lane: int) -> PayeeLane:
         """What is known of a lane that pays us; a new one when nothing is."""
-        rows = self._rows(
+        rows = self._fetch_rows(
             "SELECT message, signature, requests, bytes, preimage FROM sold WHERE channel = ? AND lane = ?",
             channel,
             lane,
         )
         return sold_lane_of(channel, lane, rows)
 
-    def sold(self, channel: str | None = None) -> list[Sold]:
+    def sold_lanes(self, channel: str | None = None) -> list[Sold]:
         """The lanes that hold a voucher: of one channel, or all of those that aren't over."""
         query = "SELECT channel, lane, message, signature, preimage FROM sold WHERE message IS NOT NULL"
         if channel is not None:
-            rows = self._rows(f"{query} AND channel = ? ORDER BY lane", channel)
+            rows = self._fetch_rows(f"{query} AND channel = ? ORDER BY lane", channel)
         else:
             over = "SELECT channel FROM ends WHERE state = 'over'"
-            rows = self._rows(f"{query} AND channel NOT IN ({over}) ORDER BY channel, lane")
+            rows = self._fetch_rows(f"{query} AND channel NOT IN ({over}) ORDER BY channel, lane")
         return sold_of(rows)
 
-    def vouched(self, channel: str) -> dict[int, int]:
+    def vouched_sums(self, channel: str) -> dict[int, int]:
         """Lane -> what its newest voucher comes to."""
-        return dict(self._rows("SELECT lane, amount FROM sold WHERE channel = ?", channel))
+        return dict(self._fetch_rows("SELECT lane, amount FROM sold WHERE channel = ?", channel))
 
     def received_all(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool]:
         """Keep vouchers whose signatures are good, before they count, in one transaction; which of them were new.
 
         Where another as new, or one for more, is here already, nothing changes.
         """
-        with self._writing():
+        with self._write_transaction():
             return [_keep_received(self._db, each, used) for each, used in received]
 
     def receive_now(self, received: Iterable[tuple[SignedVoucher, Usage]]) -> list[bool] | None:
@@ -91,7 +91,7 @@ class SoldStore(SpentStore):
 
         The preimage of a voucher that is still locked is not replaced: `StoreError`.
         """
-        with self._writing():
+        with self._write_transaction():
             newest = self.sold_lane(channel, lane).newest
             if newest is not None and newest.voucher.hash_lock is not None:
                 raise StoreError(f"the newest voucher of lane {lane} of {channel} is still locked")
@@ -101,9 +101,9 @@ class SoldStore(SpentStore):
                 (channel, lane, preimage),
             )
 
-    def served(self, channel: str, lane: int, used: Usage) -> None:
+    def save_served(self, channel: str, lane: int, used: Usage) -> None:
         """A connection is over, or goes on: what was served on the lane, paid or not."""
-        with self._writing():
+        with self._write_transaction():
             self._db.execute(
                 "INSERT INTO sold (channel, lane, requests, bytes) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (channel, lane) DO UPDATE SET "
@@ -113,12 +113,14 @@ class SoldStore(SpentStore):
 
     def pass_used(self, pass_: str, period: int) -> Usage:
         """What was used under a pass in one of its periods."""
-        rows = self._rows("SELECT requests, bytes FROM passes WHERE pass = ? AND period = ?", pass_, period)
+        rows = self._fetch_rows(
+            "SELECT requests, bytes FROM passes WHERE pass = ? AND period = ?", pass_, period
+        )
         return Usage(*rows[0]) if rows else Usage()
 
     def add_pass_used(self, pass_: str, period: int, more: Usage) -> None:
         """So much more was used under a pass, or, below 0, is given back of a lease; older periods are forgotten."""
-        with self._writing():
+        with self._write_transaction():
             self._add_pass_used(pass_, period, more)
 
     def _add_pass_used(self, pass_: str, period: int, more: Usage) -> None:
@@ -134,20 +136,20 @@ class SoldStore(SpentStore):
 
         A count without a quota (0) is not bounded, and not counted.
         """
-        with self._writing():
+        with self._write_transaction():
             given = leased(self.pass_used(pass_, period), wanted, quota)
             if any(given):
                 self._add_pass_used(pass_, period, given)
         return given
 
-    def agree(self, channel: str, total: int, not_after_ms: int, chain: str) -> End:
+    def save_agreement(self, channel: str, total: int, not_after_ms: int, chain: str) -> End:
         """Keep that the channel of a chain (its id) is to be closed for `total`, before the signature leaves; return
         the end that is kept.
 
         From here on nothing more is served on it: a later voucher would not be in the total. Of two agreements the
         one stands that is good for longer.
         """
-        with self._writing():
+        with self._write_transaction():
             return self._keep_end(End(channel, total, not_after_ms, False, chain))
 
     def _keep_end(self, end: End) -> End:
@@ -161,9 +163,9 @@ class SoldStore(SpentStore):
         )
         return end
 
-    def over(self, channel: str) -> None:
+    def mark_closed(self, channel: str) -> None:
         """The channel is closed on chain: nothing can be claimed any more."""
-        with self._writing():
+        with self._write_transaction():
             self._db.execute(
                 "INSERT INTO ends (channel, total, not_after_ms, state) VALUES (?, 0, '0', 'over') "
                 "ON CONFLICT (channel) DO UPDATE SET state = 'over'",
@@ -172,7 +174,9 @@ class SoldStore(SpentStore):
 
     def end_of(self, channel: str) -> End | None:
         """The agreed or known end of a channel, None while it goes on."""
-        rows = self._rows("SELECT total, not_after_ms, state, chain FROM ends WHERE channel = ?", channel)
+        rows = self._fetch_rows(
+            "SELECT total, not_after_ms, state, chain FROM ends WHERE channel = ?", channel
+        )
         return end_of_row(channel, rows[0]) if rows else None
 
 

@@ -18,7 +18,7 @@ class SpentStore(StoreFile):
         self, digest: str, purpose: str, channel: str, chain: str, account: str, at_ms: int
     ) -> None:
         """Keep that a transaction is about to be sent, `channel` "" where it opens one or is for several."""
-        with self._writing():
+        with self._write_transaction():
             self._db.execute(
                 "INSERT OR IGNORE INTO spent VALUES (?, ?, ?, ?, ?, ?, NULL)",
                 (digest, purpose, channel, chain, account, at_ms),
@@ -26,24 +26,24 @@ class SpentStore(StoreFile):
 
     def transaction_took(self, digest: str, gas: int) -> None:
         """Keep what gas a transaction took (MIST), below 0 where more storage was given back."""
-        with self._writing():
+        with self._write_transaction():
             self._db.execute("UPDATE spent SET gas = ? WHERE digest = ?", (gas, digest))
 
     def forget_transaction(self, digest: str) -> None:
         """A transaction whose gas isn't known was never executed."""
-        with self._writing():
+        with self._write_transaction():
             self._db.execute("DELETE FROM spent WHERE digest = ? AND gas IS NULL", (digest,))
 
-    def unsettled(self, chain: str = "", account: str = "") -> list[Unsettled]:
+    def unsettled_transactions(self, chain: str = "", account: str = "") -> list[Unsettled]:
         """Return the transactions whose gas isn't known, the newest first: of an account on a chain, or all."""
         query = (
             "SELECT digest, purpose, at_ms FROM spent WHERE gas IS NULL "
             "AND ?1 IN ('', chain) AND ?2 IN ('', account) ORDER BY at_ms DESC"
         )
-        return [Unsettled(*row) for row in self._rows(query, chain, account)]
+        return [Unsettled(*row) for row in self._fetch_rows(query, chain, account)]
 
     def spent_beside(self, purpose: str) -> list[tuple[int, int]]:
         """Return when (Unix ms) transactions of a purpose were sent that are of no single channel, and what gas each
         took (MIST), the oldest first: openings that failed, and claims."""
         query = "SELECT at_ms, gas FROM spent WHERE purpose = ? AND channel = '' AND gas IS NOT NULL ORDER BY at_ms"
-        return [(at_ms, gas) for at_ms, gas in self._rows(query, purpose)]
+        return [(at_ms, gas) for at_ms, gas in self._fetch_rows(query, purpose)]

@@ -27,7 +27,7 @@ def many(net, history):
         async with ChainClient(net.url, signer, deployments=None) as chain:
             from dtp.chain import Deployment
 
-            chain.deployments.remember(Deployment("transport", history.package, history.package, ""))
+            chain.deployments.save(Deployment("transport", history.package, history.package, ""))
             for n in range(12):
                 program = Program()
                 for _ in range(n % 3 + 1):
@@ -236,7 +236,7 @@ def test_new_events_with_cursors_that_a_listing_understands(call, v2, net, histo
         async with ChainClient(net.url, signer, deployments=None) as chain:
             from dtp.chain import Deployment
 
-            chain.deployments.remember(Deployment("transport", history.package, history.package, ""))
+            chain.deployments.save(Deployment("transport", history.package, history.package, ""))
             async with Subscription(
                 net, v2, "SubscribeEvents", request, v2.SubscribeEventsResponse
             ) as stream:
