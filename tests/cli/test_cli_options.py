@@ -54,7 +54,7 @@ def run(*arguments, code):
         (["cat", "dtp://nobody-i-know"], 3, "nobody-i-know"),
         (["ping", "-c", "-1", f"dtp://{ME}"], 2, "not in the range"),
         (["ping", f"dtp://{ME}"], 3, "peers.toml"),
-        (["send", f"dtp://{ME}"], 2, "say where to: an ADDRESS, or --words"),
+        (["send", f"dtp://{ME}"], 2, "say where to: an ADDRESS, --words or --to"),
         (["send", "/no/such/file", f"dtp://{ME}"], 3, "there is no file /no/such/file"),
         (["send", "/", f"dtp://{ME}", "--name", "root"], 3, "/ is a folder, not a file"),
         (

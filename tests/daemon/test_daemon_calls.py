@@ -120,7 +120,7 @@ def sign(store, amount, *, host=HOST):
     channel = "0x" + key.public.hex()
     store.keep_key(key, 1)
     store.add_bought(Bought(channel, "c", host, service_number("api"), "0xb", "open", 1), 0, key.public)
-    store.signed(key.sign(voucher(channel, 1, amount)), Usage(1, 1))
+    store.save_signed(key.sign(voucher(channel, 1, amount)), Usage(1, 1))
     return key, channel
 
 
