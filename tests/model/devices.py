@@ -42,7 +42,7 @@ class Household:
     def cut(self, replica: Replica, other: Replica) -> None:
         """Put a device out, said by another one."""
         card = self.account.card
-        allowed = card.names(replica.key) and card.lists_device(other.key) and other.key != replica.key
+        allowed = card.names(replica.key) and card.names(other.key) and other.key != replica.key
         if not allowed:
             return
         try:
