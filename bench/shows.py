@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from dtp.broadcast.format import Announcement, SegmentSigner
@@ -27,6 +28,8 @@ from dtp.broadcast.places import Place
 from dtp.broadcast.producing import Broadcast
 from dtp.identity import Identity
 
+#: Where this package is; what it measures is the `dtp` that is installed (see `bench/__init__.py`).
+ROOT = Path(__file__).parents[1]
 HERE = Place(listen=("tcp://127.0.0.1:0",))
 #: Seconds that a segment lasts.
 SEGMENT = 0.5
@@ -81,7 +84,16 @@ async def _started(command: list[str], count: int) -> AsyncIterator[list[asyncio
     children: list[asyncio.subprocess.Process] = []
     try:
         for _ in range(count):
-            children.append(await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE))
+            children.append(
+                await asyncio.create_subprocess_exec(
+                    *command,
+                    stdout=asyncio.subprocess.PIPE,
+                    env={
+                        **os.environ,
+                        "PYTHONPATH": str(ROOT),
+                    },  # $PYTHONSAFEPATH keeps the folder itself out
+                )
+            )
         yield children
     finally:
         for each in children:
@@ -91,7 +103,7 @@ async def _started(command: list[str], count: int) -> AsyncIterator[list[asyncio
 
 
 async def _produce(count: int, processes: int, rate: int, seconds: int, limit: float) -> dict[str, Any]:
-    command = [sys.executable, "-P", __file__, "--limit", str(limit)]
+    command = [sys.executable, "-P", "-m", "bench.shows", "--limit", str(limit)]
     command += ["--child", str(count // processes)]
     async with (
         asyncio.timeout(limit),

@@ -357,7 +357,7 @@ class GraphShare:
         self._shares.random.shuffle(links)
         for link in links:
             if blob.is_here:
-                return blob
+                break
             await self._fetch_from(ref, link.peer)
         if not blob.is_here and self._shares.providers is not None:
             for record in list(await self._shares.providers.providers(ref.id))[:_MAX_PROVIDERS]:

@@ -194,7 +194,7 @@ def test_a_pass_at_two_daemons_of_a_database_has_one_quota(
 
 async def let_go(sold, channel):
     """Wait until no daemon holds a channel: each does until all that it served there is written."""
-    while await asyncio.to_thread(sold.held, [channel]):
+    while await asyncio.to_thread(sold.held_channels, [channel]):
         pass
 
 

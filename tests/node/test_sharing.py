@@ -340,20 +340,42 @@ def test_a_graph_or_a_topic_is_shared_once_and_by_its_own_identity() -> None:
     run(main())
 
 
+class Directory:
+    """Stands for the DHT."""
+
+    def __init__(self, *peers: dtp.PeerId) -> None:
+        self.peers = peers
+        self.provided: list[bytes] = []
+
+    async def provide(self, content_hash: bytes) -> None:
+        self.provided.append(content_hash)
+
+    async def providers(self, content_hash: bytes) -> list[object]:
+        return [type("Record", (), {"peer": peer}) for peer in self.peers]
+
+
+def test_a_blob_is_provided_at_once_whichever_neighbour_gave_it() -> None:
+    async def main() -> None:
+        async with World("a", "b", "c", "d") as world:
+            await world.start()
+            world["a"].shares.providers = here = Directory()
+            for each in ("b", "c", "d"):
+                await world.link("a", each)
+            refs = []
+            for _ in range(4):
+                data = f"photo {len(refs)}".encode() * 1000
+                refs = [*refs, await world["b"].graph.blobs.add(data)]
+                for each in ("c", "d"):
+                    await world[each].graph.blobs.add(data)
+                assert world["a"].share is not None
+                await world["a"].share.fetch(refs[-1])
+            await asyncio.sleep(1)
+            assert here.provided == [each.id for each in refs]
+
+    run(main())
+
+
 def test_blobs_come_from_any_neighbour_or_from_who_is_said_to_have_them() -> None:
-    class Directory:
-        """Stands for the DHT."""
-
-        def __init__(self, *peers: dtp.PeerId) -> None:
-            self.peers = peers
-            self.provided: list[bytes] = []
-
-        async def provide(self, content_hash: bytes) -> None:
-            self.provided.append(content_hash)
-
-        async def providers(self, content_hash: bytes) -> list[object]:
-            return [type("Record", (), {"peer": peer}) for peer in self.peers]
-
     async def main() -> None:
         async with World("a", "b", "c") as world:
             await world.start()

@@ -71,7 +71,7 @@ def test_a_deposit_that_is_not_there_is_served_for_up_to_what_is_believed(market
             assert got < 60 * MIB
             await connection.close()
             assert Prices(DEAR.price_request, DEAR.price_mib).cost_of(Usage(0, got)) - DEPOSIT <= bound
-            known = [each.channel for each in buyer["store"].bought()]
+            known = [each.channel for each in buyer["store"].bought_channels()]
         assert len(known) == 3  # none was taken twice
         await serving.ledger.wait_settled()
         sessions.node.lie({})
