@@ -69,7 +69,7 @@ def look_at_places(path: Path, config: Config) -> list[str]:
         look(("chain", "wallet"), lambda: load_key(wallet))
     if config.state is not None:
         url = config.state
-        look(("state", "url"), lambda: state.look(url))
+        look(("state", "url"), lambda: state.check_url(url))
     if wrong:
         places = find_places(path.read_text("utf-8-sig"))
         raise ConfigMistakes(path, [Mistake(places.of(setting), what) for setting, what in wrong])

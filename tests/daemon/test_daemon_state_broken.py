@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from dtp.cli.daemon import main
-from dtp.daemon.state import Key, Used, look, make
+from dtp.daemon.state import Key, Used, check_url, make
 from dtp.daemon.state.errors import StateError, StateUnusable
 from dtp.identity import Identity
 
@@ -61,7 +61,7 @@ def test_a_broken_state_is_a_mistake_in_the_file(tmp_path, make_it):
 def test_looking_changes_nothing(tmp_path):
     """Also while the daemon has it open, and somebody writes."""
     path = tmp_path / "st.sqlite"
-    look(f"sqlite://{path}")
+    check_url(f"sqlite://{path}")
     assert not path.exists()
 
     async def scenario():
@@ -69,10 +69,10 @@ def test_looking_changes_nothing(tmp_path):
         await store.open()
         try:
             await store.exchange({Key("a/0/1", 1, "*"): Used(1, 1)})
-            look(f"sqlite://{path}")
+            check_url(f"sqlite://{path}")
             with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
                 other.execute("BEGIN EXCLUSIVE")
-                look(f"sqlite://{path}")
+                check_url(f"sqlite://{path}")
         finally:
             await store.close()
 
@@ -100,4 +100,4 @@ def test_a_database_that_breaks_later_is_away_and_no_mistake(tmp_path):
 def test_urls_that_clients_do_not_take(url):
     pytest.importorskip("psycopg" if url.startswith("postgresql") else "redis")
     with pytest.raises(StateUnusable, match="this URL"):
-        look(url)
+        check_url(url)

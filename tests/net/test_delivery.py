@@ -76,6 +76,20 @@ def test_flush_when_the_connection_ended_first() -> None:
     run(main())
 
 
+def have_closing_wait(patch: pytest.MonkeyPatch) -> list[MemoryCarrier]:
+    """Have carriers in memory not close but by `abort`; return where those that are aborted are listed."""
+    aborted: list[MemoryCarrier] = []
+    abort = MemoryCarrier.abort
+
+    def note_abort(carrier: MemoryCarrier) -> None:
+        aborted.append(carrier)
+        abort(carrier)
+
+    patch.setattr(MemoryCarrier, "close", lambda carrier: None)
+    patch.setattr(MemoryCarrier, "abort", note_abort)
+    return aborted
+
+
 def test_closing_what_is_over_waits_a_second_for_a_peer_that_keeps_its_half(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -85,12 +99,7 @@ def test_closing_what_is_over_waits_a_second_for_a_peer_that_keeps_its_half(
         async with await dtp.listen("memory://stays", identity=ME) as listener:
             client = await dtp.connect(listener.address())
             await client.ping()
-            cut_off = []
-            abort = MemoryCarrier.abort
-            monkeypatch.setattr(MemoryCarrier, "close", lambda carrier: None)
-            monkeypatch.setattr(
-                MemoryCarrier, "abort", lambda carrier: (cut_off.append(carrier), abort(carrier))
-            )
+            cut_off = have_closing_wait(monkeypatch)
             client.abort()
             began = client.loop.time()
             await client.close()
@@ -112,12 +121,7 @@ def test_carriers_whose_peer_takes_nothing_are_cut_off_when_a_connection_has_wai
         async with await dtp.listen("memory://killed", identity=ME) as listener:
             client = await dtp.connect(listener.address())
             await client.ping()
-            cut_off = []
-            abort = MemoryCarrier.abort
-            monkeypatch.setattr(MemoryCarrier, "close", lambda carrier: None)
-            monkeypatch.setattr(
-                MemoryCarrier, "abort", lambda carrier: (cut_off.append(carrier), abort(carrier))
-            )
+            cut_off = have_closing_wait(monkeypatch)
             client.abort()
             began = client.loop.time()
             await client.wait_gone()

@@ -12,6 +12,6 @@ class StateError(CarrierError):
 
 
 class StateUnusable(ConfigError):
-    """The database is none, or may not be used: only a person mends it."""
+    """Raised when the state's file is not a database or may not be used. Trying again does not help."""
 
     code = "state-unusable"

@@ -142,7 +142,7 @@ def make(url: str, host: str) -> PostgresStore:
     return PostgresStore(url, host)
 
 
-def look(url: str) -> None:
+def check_url(url: str) -> None:
     """Raise `StateUnusable` for a URL that the client doesn't take; nobody is asked."""
     try:
         conninfo.conninfo_to_dict(url)

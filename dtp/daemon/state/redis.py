@@ -132,7 +132,7 @@ def make(url: str, host: str) -> RedisStore:
     return RedisStore(url, host)
 
 
-def look(url: str) -> None:
+def check_url(url: str) -> None:
     """Raise `StateUnusable` for a URL that the client doesn't take; nobody is asked."""
     try:
         redis.Redis.from_url(url)

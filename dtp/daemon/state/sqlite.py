@@ -165,7 +165,7 @@ def make(url: str, host: str) -> SqliteStore:
     return SqliteStore(_path_of(url), host)
 
 
-def look(url: str) -> None:
+def check_url(url: str) -> None:
     """Raise `StateUnusable` if the file of `url` can't be opened, as far as reading tells. Nothing is changed."""
     path = Path(_path_of(url))
     if path.is_dir():

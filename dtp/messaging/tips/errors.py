@@ -14,7 +14,7 @@ class TipError(LocalError):
 
 
 class WordsWrong(TipError):
-    """These are no words of a tip: one is mistyped or missing."""
+    """The words are not those of a tip: one is mistyped or missing."""
 
     code: ClassVar[str] = "tip-words"
 
