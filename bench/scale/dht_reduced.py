@@ -158,24 +158,26 @@ def look_up(network: ReducedNetwork) -> Outcome:
             lost = random.random() < 1 - (1 - conditions.loss) ** 2
             gone = network.is_dead(network.place_of(contact))
             steps = (
-                [("answered", trip + (timeout if lost else 0.0))] if not gone else [("failed", 3 * timeout)]
+                [("on_answered", trip + (timeout if lost else 0.0))]
+                if not gone
+                else [("on_failed", 3 * timeout)]
             )
             if gone or lost or trip > 2 * timeout:
-                steps.append(("stalled", timeout))
+                steps.append(("on_stalled", timeout))
             for what, after in steps:
                 count += 1
                 heapq.heappush(queue, (now + after, count, what, contact))
         if lookup.finished or not queue:
             return Outcome(bool(told), now, lookup.asked, hops)
         now, _, what, contact = heapq.heappop(queue)
-        if what != "answered":
+        if what != "on_answered":
             getattr(lookup, what)(contact)
             continue
         place = network.place_of(contact)
         answer = network.answer(place, target)
         for each in answer:
             depth.setdefault(each.id, depth[contact.id] + 1)
-        lookup.answered(contact, answer)
+        lookup.on_answered(contact, answer)
         if place in holders:
             hops = hops or depth[contact.id]
             told.add(lookup.path_of(contact))

@@ -74,7 +74,7 @@ class _SybilTable:
     def __init__(self, sybils: list[Contact]) -> None:
         self._sybils = sybils
 
-    def closest(self, target: int, count: int) -> list[Contact]:
+    def closest_contacts(self, target: int, count: int) -> list[Contact]:
         """Return sybils."""
         return sorted(self._sybils, key=lambda each: each.id ^ target)[:count]
 

@@ -90,7 +90,7 @@ async def _peers(wait: float, network: PrivateNetwork | None) -> None:
 
 
 def _source(book: PeerBook, peer: PeerId) -> str:
-    known = book.known(peer)
+    known = book.get_known(peer)
     return known.source if known is not None else ""
 
 
@@ -167,7 +167,7 @@ async def _find_on_lan(peer: PeerId, network: PrivateNetwork | None) -> Known | 
     book = PeerBook()
     async with Lan(book, network=network) as lan:
         with _spinner(f"looking for {peer.short} on the LAN"):
-            return None if await lan.find(peer) is None else book.known(peer)
+            return None if await lan.find(peer) is None else book.get_known(peer)
 
 
 async def _find_in_dht(

@@ -280,7 +280,7 @@ class Relaying(Service):
 
     async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
         """A reservation, or a circuit until either end has had enough."""
-        await self._relay.answer(connection, stream)
+        await self._relay.answer_stream(connection, stream)
 
 
 #: Option of `dtp serve` -> what it makes, and the name of the service where none is given.

@@ -139,7 +139,7 @@ class Finding:
     def publish(self) -> None:
         """Put the record into the DHT, where there is one; while nobody else is in it, it is kept ready."""
         if self.dht is not None and self.record is not None:
-            self.dht.keep(self.record)  # at once: what the program provides in this turn needs it
+            self.dht.publish_later(self.record)  # at once: what the program provides in this turn needs it
             self._tasks.start(self._publish(self.dht, self.record), name="dtp-node-publish")
 
     async def _publish(self, dht: Dht, record: PeerRecord) -> None:
@@ -158,7 +158,7 @@ class Finding:
         """Take a node that was found by another way into the DHT."""
         if self.dht is not None and record.dht:
             was_alone = not len(self.dht.node.table)
-            self.dht.meet(record)
+            self.dht.add_node(record)
             if was_alone:
                 self._tasks.start(self._join(self.dht), name="dtp-node-join")
 

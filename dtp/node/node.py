@@ -441,7 +441,7 @@ class Node:
     def _moved(self) -> None:
         """It is dialled elsewhere than before, or has been found to be hidden, or not."""
         if self._finding.dht is not None:
-            self._finding.dht.bar(self.dialability.verdict is False)
+            self._finding.dht.set_barred(self.dialability.verdict is False)
         if self._finding.record is not None:
             self._renew()
 
@@ -479,7 +479,7 @@ class Node:
         self._upkeep.linked(link.peer)
         if self._reach is not None:
             self._reach.linked(link)
-        self.book.useful(link.peer)
+        self.book.mark_useful(link.peer)
         if link.outgoing:
             asking = self._exchange.keep_asking(link, lambda: len(self.links))
             self._tasks.start(asking, name="dtp-node-exchange")

@@ -89,7 +89,7 @@ class NodeReach:
         Where the listener has a UDP port already, that one is used for dialling, too.
         """
         self._listener = listener
-        self.reach.use(listener)
+        self.reach.use_listener(listener)
         for url in urls:
             if url.startswith("quic:"):
                 await self.reach.listen(listener, url)
@@ -129,7 +129,7 @@ class NodeReach:
 
     def lost(self, link: PeerLink) -> None:
         """What its peer has found holds no more: the node, or the peer, may have moved."""
-        self.dialability.forget(link.peer)
+        self.dialability.remove_report(link.peer)
 
     async def _upgrade(self, connection: Connection, link: PeerLink | None) -> None:
         try:
@@ -174,7 +174,7 @@ class NodeReach:
         if outside:
             # A NAT may let in by UDP whoever was sent to before, as this peer was, by the DHT if by nothing else.
             reached = [url for url in reached if not url.startswith("quic:") or url in self._mapped]
-        self.dialability.say(link.peer, reached, outside=outside)
+        self.dialability.add_report(link.peer, reached, outside=outside)
         self._conclude()
 
     def _conclude(self) -> None:

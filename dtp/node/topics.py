@@ -66,7 +66,7 @@ class Topics:
     def _learn(self, data: bytes) -> PeerId:
         """Take up a record that a neighbour gave. Raise `PeerRecordError`."""
         record = PeerRecord.decode(data, now=time.time())
-        self._book.learn(record, "gossip")
+        self._book.learn_record(record, "gossip")
         return record.peer
 
 

@@ -57,10 +57,10 @@ OnChange = Callable[[PeerRecord], object]
 
 
 class PeerBook:
-    """The records that are known. The newest sequence of a peer counts; what has ended isn't given.
+    """The records that are known. The newest sequence of a peer counts; expired records aren't returned.
 
-    It is bounded in two parts: peers of which nothing is known but their record, and those that `useful` was said of.
-    A flood of new peers puts out only others of the first kind.
+    It is bounded in two parts: peers of which only a record is known, and those that `mark_useful` was called for. A
+    flood of new peers evicts only peers of the first kind.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class PeerBook:
         return len(self._new) + len(self._proven)
 
     def __iter__(self) -> Iterator[Known]:
-        """The peers whose records hold, those of use last."""
+        """Iterate over the peers with valid records; those that were reached come last."""
         now = self._clock()
         return iter(
             [each for part in (self._new, self._proven) for each in part.values() if _holds(each, now)]
@@ -103,8 +103,8 @@ class PeerBook:
 
         return end
 
-    def learn(self, record: PeerRecord, source: str) -> bool:
-        """Take a record up. True if it is newer than what was known of its peer."""
+    def learn_record(self, record: PeerRecord, source: str) -> bool:
+        """Add a record. Return True if it is newer than the one that was known of its peer."""
         now = self._clock()
         try:
             record.check_time(now)
@@ -125,27 +125,27 @@ class PeerBook:
         return True
 
     def learn_encoded(self, data: bytes, source: str) -> PeerRecord | None:
-        """Return the record that these bytes are, taken up where it is news; None for what is refused and counted."""
+        """Decode a record, add it, and return it; return None for one that is refused, which is counted."""
         try:
             record = PeerRecord.decode(data, now=self._clock())
         except PeerRecordError as fault:
             self.counters[fault.code] += 1
             return None
-        self.learn(record, source)
+        self.learn_record(record, source)
         return record
 
     def get(self, peer: PeerId) -> PeerRecord | None:
-        """Return the record of `peer`, None where none holds."""
-        known = self.known(peer)
+        """Return the record of `peer`, or None if there is no valid one."""
+        known = self.get_known(peer)
         return None if known is None else known.record
 
-    def known(self, peer: PeerId) -> Known | None:
-        """Return what is known of `peer`, None where no record holds."""
+    def get_known(self, peer: PeerId) -> Known | None:
+        """Return the entry of `peer`, or None if there is no valid record."""
         known = self._proven.get(peer) or self._new.get(peer)
         return known if known is not None and _holds(known, self._clock()) else None
 
-    def useful(self, peer: PeerId) -> None:
-        """`peer` was reached: its record is kept before those that nobody has tried."""
+    def mark_useful(self, peer: PeerId) -> None:
+        """Note that `peer` was reached: its record is kept in preference to those that nobody has tried."""
         known = self._new.pop(peer, None) or self._proven.get(peer)
         if known is None:
             return
@@ -160,8 +160,8 @@ class PeerBook:
         """Return the records of those that say that they have this service, those of use first."""
         return [each.record for each in reversed(list(self)) if name in each.record.services]
 
-    def forget(self, peer: PeerId) -> None:
-        """Know nothing of `peer` any more."""
+    def forget_peer(self, peer: PeerId) -> None:
+        """Remove the record of `peer`, if there is one."""
         found = self._new.pop(peer, None) or self._proven.pop(peer, None)
         self._changed = self._changed or found is not None
 
@@ -178,9 +178,9 @@ class PeerBook:
     # ---- on disk ----------------------------------------------------------------------------------------
 
     async def save(self) -> None:
-        """Write what is known to `path`, whole or not at all, if anything is new. In a thread: disks may be slow.
+        """Write the book to `path`, whole or not at all, if it has changed. The disk is written in a thread.
 
-        Raise `BookNotKept`; then it is new still.
+        Raise `BookNotKept`; the book then still counts as changed.
         """
         if self.path is None or not self._changed:
             return
@@ -197,13 +197,13 @@ class PeerBook:
         return self._changed
 
     def snapshot(self) -> bytes:
-        """Return what a file of this book has: those of use last, so that the file's end counts most."""
+        """Return the book's file. Peers that were reached come last, so that the end of the file counts most."""
         entries = [[known.record.encoded, known.source, known.record.peer in self._proven] for known in self]
         packed: bytes = msgpack.packb([_VERSION, entries])
         return packed
 
     def load(self, path: Path) -> None:
-        """Take up what a book's file has, and keep this book there. What can't be read is left out.
+        """Add the records of a book's file, and save this book there from now on. Skip what can't be read.
 
         Each record proves itself: what others have written to the file is refused as from anywhere.
         """
@@ -214,14 +214,14 @@ class PeerBook:
                 case [bytes(data), str(source), bool(proven)]:
                     record = self.learn_encoded(data, source)
                     if record is not None and proven:
-                        self.useful(record.peer)
+                        self.mark_useful(record.peer)
                 case _:
                     self.counters["peer-record"] += 1
         self._changed = False
 
 
 def _read_entries(path: Path) -> list[object]:
-    """Return the entries of a book's file; none where it isn't there, or is no book."""
+    """Return the entries of a book's file, or no entries if there is no such file or it isn't a book."""
     try:
         if path.stat().st_size > _MAX_FILE:
             raise ValueError("it is too large")
@@ -237,7 +237,7 @@ def _read_entries(path: Path) -> list[object]:
 
 
 def look_up(path: Path, peer: PeerId) -> PeerRecord | None:
-    """Return the record of one peer in a book's file, None where none holds. Only its signature is checked."""
+    """Return the record of one peer in a book's file, or None if there is no valid one. Check only its signature."""
     for entry in _read_entries(path):
         match entry:
             case [bytes(data), _, _] if peer.key in data[:64]:

@@ -180,7 +180,7 @@ class PeerLinks:
         if self._closed:
             raise LocalError("this node is closed")
         if address.peer is None:
-            return await self._reach(address)
+            return await self._dial_link(address)
         if address.peer == self.identity.id:
             raise LocalError(OWN_IDENTITY)
         link = self._links.get(address.peer)
@@ -189,12 +189,12 @@ class PeerLinks:
         task = self._dialling.get(address.peer)
         if task is None:
             peer = address.peer
-            task = self._dialling[peer] = start_task(self._reach(address), name="dtp-link-dial")
+            task = self._dialling[peer] = start_task(self._dial_link(address), name="dtp-link-dial")
             task.add_done_callback(lambda _: self._dialling.pop(peer, None))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())  # whoever waits is told
         return await asyncio.shield(task)
 
-    async def _reach(self, address: Address) -> PeerLink:
+    async def _dial_link(self, address: Address) -> PeerLink:
         if len(self._links) >= self.limits.links:
             self.counters["too-many-links"] += 1
             raise TooManyLinks(f"{self.limits.links} links are open; close one, or raise LinkLimits.links")
@@ -203,7 +203,7 @@ class PeerLinks:
             connection.abort()
             raise LocalError(OWN_IDENTITY if not self._closed else "this node is closed")
         link = PeerLink(connection, outgoing=True, since=connection.loop.time())
-        kept = self._keep(link)
+        kept = self._add_link(link)
         if kept is link:
             self._tasks.start(self._serve(link), name="dtp-link")
         return kept
@@ -233,7 +233,7 @@ class PeerLinks:
             self.counters["refused-full"] += 1
             connection.abort(CloseCode.BUSY, "this node has as many links as it takes")
             return
-        if self._keep(link) is link:
+        if self._add_link(link) is link:
             await self._serve(link)
 
     def _make_room(self, link: PeerLink) -> bool:
@@ -250,28 +250,28 @@ class PeerLinks:
             return False
         newest = next(each for each in reversed(incoming) if each.source == source)
         self.counters["made-room"] += 1
-        self._end(newest, CloseCode.BUSY, "others need the place")
+        self._end_link(newest, CloseCode.BUSY, "others need the place")
         return True
 
     # ---- one for each peer ------------------------------------------------------------------------------
 
-    def _keep(self, link: PeerLink) -> PeerLink:
-        """Have `link` in the table, or end it for the one that is there; return the one that stays."""
+    def _add_link(self, link: PeerLink) -> PeerLink:
+        """Add `link` to the table, or end it in favour of the one that is there; return the one that stays."""
         known = self._links.get(link.peer)
-        if known is not None and not known.closed and not self._replaces(link, known):
+        if known is not None and not known.closed and not self._should_replace(link, known):
             self.counters["simultaneous"] += 1
             link.connection.abort(CloseCode.NORMAL, "there is another link")
             return known
         if known is not None:
             self.counters["replaced"] += 1
-            self._end(known, CloseCode.NORMAL, "there is a newer link")
+            self._end_link(known, CloseCode.NORMAL, "there is a newer link")
         self._links[link.peer] = link
         for on_link, _ in list(self._listeners):
             on_link(link)
         return link
 
-    def _replaces(self, link: PeerLink, known: PeerLink) -> bool:
-        """Whether `link` takes the place of `known`, to the same peer.
+    def _should_replace(self, link: PeerLink, known: PeerLink) -> bool:
+        """Return True if `link` replaces `known`, a link to the same peer.
 
         Of two that were dialled at the same time, one by each side, the one that the smaller identity dialled stays:
         both sides choose alike. Otherwise the newer one does: its peer has restarted, or moved.
@@ -281,12 +281,12 @@ class PeerLinks:
             return True
         return link.outgoing == (self.identity.id < link.peer)
 
-    def _end(self, link: PeerLink, code: CloseCode, reason: str) -> None:
+    def _end_link(self, link: PeerLink, code: CloseCode, reason: str) -> None:
         link.connection.abort(code, reason)
-        self._lost(link)
+        self._remove_link(link)
 
-    def _lost(self, link: PeerLink) -> None:
-        """Tell that a link is over, once."""
+    def _remove_link(self, link: PeerLink) -> None:
+        """Remove a link that is over, and tell the listeners, once."""
         link.handlers.cancel()
         if self._links.get(link.peer) is link:
             del self._links[link.peer]
@@ -296,20 +296,20 @@ class PeerLinks:
     # ---- streams ----------------------------------------------------------------------------------------
 
     async def _serve(self, link: PeerLink) -> None:
-        """Take up the streams that the peer opens, until the connection is over."""
+        """Accept the streams that the peer opens, until the connection is over."""
         try:
             async for stream in link.connection:
                 if len(link.handlers) >= self.limits.streams:
                     self.counters["too-many-streams"] += 1
                     stream.reset(CloseCode.LIMIT)
                 else:
-                    link.handlers.start(self._speak(link, stream), name="dtp-link-stream")
+                    link.handlers.start(self._serve_stream(link, stream), name="dtp-link-stream")
         except DtpError as error:
             log.info("%r: %s", link, error)
         finally:
-            self._lost(link)
+            self._remove_link(link)
 
-    async def _speak(self, link: PeerLink, stream: Stream) -> None:
+    async def _serve_stream(self, link: PeerLink, stream: Stream) -> None:
         try:
             async with asyncio.timeout(self.limits.head):
                 protocol = await read_head(stream)
@@ -334,11 +334,11 @@ class PeerLinks:
 
     # ---- the end ----------------------------------------------------------------------------------------
 
-    async def drop(self, peer: PeerId) -> None:
+    async def disconnect(self, peer: PeerId) -> None:
         """End the link to `peer`, if there is one."""
         link = self._links.get(peer)
         if link is not None:
-            self._end(link, CloseCode.NORMAL, "")
+            self._end_link(link, CloseCode.NORMAL, "")
             await link.handlers.stop()
 
     async def close(self) -> None:
@@ -346,7 +346,7 @@ class PeerLinks:
         self._closed = True
         links = list(self)
         for link in links:
-            self._end(link, CloseCode.SHUTDOWN, "the node closes")
+            self._end_link(link, CloseCode.SHUTDOWN, "the node closes")
         dialling = list(self._dialling.values())
         for task in dialling:
             task.cancel()

@@ -65,7 +65,7 @@ class NearbyResolver(Resolver):
         if self._network is None:
             known = await asyncio.to_thread(look_up, book_path(), address.peer)
             if known is not None:
-                book.learn(known, "cache")
+                book.learn_record(known, "cache")
         resolver = PeerResolver(book, name=self.name)
         async with contextlib.AsyncExitStack() as stack:
             try:

@@ -89,7 +89,7 @@ class PeerResolver(Resolver):
                     for task in done:
                         record = _found(task, peer)
                         if record is not None:
-                            self.book.learn(record, asked[task].source)
+                            self.book.learn_record(record, asked[task].source)
                             return record
         except TimeoutError:
             pass

@@ -131,7 +131,7 @@ class Swarm:
         """Publish a value of the node there; return the record. Raise `ValueError` where nobody has it or newer."""
         identity = self.nodes[endpoint].identity
         signed = Mutable.sign(identity, value, name=name, sequence=sequence, now=self.unix, **sign)
-        record = Record.of(signed)
+        record = Record.from_value(signed)
         stored = self.do(endpoint, lambda node, now: node.publish(record, now))
         if not stored.nodes + stored.newer:
             raise ValueError("nobody has stored the record")

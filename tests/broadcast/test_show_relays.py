@@ -109,7 +109,7 @@ def test_a_relay_that_ends_leaves_no_gap():
 
 
 LIES = {
-    "forged": lambda ours: [m.Manifest(ours[0][0].encoded[:-1] + b"\0")],
+    "forged": lambda ours: [m.Manifest(ours[0][0].encoded[:-1] + bytes((ours[0][0].encoded[-1] ^ 1,)))],
     "a piece": lambda ours: [m.Manifest(ours[0][0].encoded), m.Piece(0, 0, b"other")],
     "a piece first": lambda ours: [m.Piece(0, 0, b"one")],
     "a hello": lambda ours: [m.Hello()],

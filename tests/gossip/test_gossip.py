@@ -298,7 +298,7 @@ def test_a_link_that_is_lost_and_comes_back_costs_no_message():
         first, second = await joined(stack, made)
         await first.publish(b"0")
         assert (await second.read()).data == b"0"
-        await made[0].links.drop(made[1].id)
+        await made[0].links.disconnect(made[1].id)
         await until(lambda: not first.members and not second.members)
         waiting = asyncio.ensure_future(first.publish(b"1", patience=60))
         await asyncio.sleep(1)
@@ -333,7 +333,7 @@ def test_members_of_a_small_topic_find_each_other_by_signed_records():
         for one in made:
             book = PeerBook(clock=lambda: WALL + loop.time())
             for each in made:
-                book.learn(
+                book.learn_record(
                     PeerRecord.sign(each.gossip.identity, now=WALL, addresses=["tcp://192.0.2.7:9000"]),
                     "test",
                 )

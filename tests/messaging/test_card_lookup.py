@@ -70,7 +70,7 @@ def test_two_people_find_each_other_in_the_dht(office: Test) -> None:
                 await stack.enter_async_context(each)
             for each in dhts:
                 for other in dhts:
-                    each.meet(PeerRecord.sign(other.identity, now=0.0, dht=other.endpoint))
+                    each.add_node(PeerRecord.sign(other.identity, now=0.0, dht=other.endpoint))
             alice = await at.begin("alice", box, cards=[DhtCards(dhts[0])])
             bob = await at.begin("bob", box, cards=[Broken(), DhtCards(dhts[1])])
             await alice.lookup.publish()
@@ -101,7 +101,7 @@ def test_an_account_is_found_in_the_dht_by_its_devices(office: Test) -> None:
             for each in dhts:
                 await stack.enter_async_context(each)
             for one, other in (dhts, reversed(dhts)):
-                one.meet(PeerRecord.sign(other.identity, now=0.0, dht=other.endpoint))
+                one.add_node(PeerRecord.sign(other.identity, now=0.0, dht=other.endpoint))
             account = Account.create(key, recovery.id, [Device(laptop.id.key, "laptop")])
             mine, theirs = (DhtCards(each) for each in dhts)
             card = ContactCard(key.id.key, account.card, 5, 0, "Alice", ("dtp+tcp://box",)).signed(key)

@@ -150,7 +150,7 @@ def test_newcomer_learns_of_others_from_its_seed() -> None:
             await until(lambda: seed.book.get(one.identity.id))
             async with dtp.Node(**first, bootstrap=[str(seed.address)]) as other:
                 await until(lambda: other.links.get(one.identity.id) or one.links.get(other.identity.id))
-                known = other.book.known(one.identity.id)
+                known = other.book.get_known(one.identity.id)
                 assert known is not None
                 assert (known.record, known.source) == (one.record, "exchange")
 
@@ -185,7 +185,7 @@ def test_dht_is_joined_by_whom_the_node_meets_and_leads_to_peers(lan: dict[str, 
             async with dtp.Node(listen=None, discover=("dht",), bootstrap=bootstrap) as far:
                 async with far.connect(f"dtp://{ALICE.id}/echo") as connection:
                     assert await said(connection, b"by the DHT") == b"by the DHT"
-                known = far.book.known(ALICE.id)
+                known = far.book.get_known(ALICE.id)
                 assert known is not None
                 assert known.source == "dht"
 
@@ -221,7 +221,7 @@ def test_peers_are_known_again_after_a_restart(lan: dict[str, object], tmp_path:
     async def main() -> None:
         async with dtp.Node(identity=ALICE, listen=HERE, discover=(), services={"echo": echo}) as alice:
             async with dtp.Node(identity=BOB, listen=HERE, discover=(), store=tmp_path / "node") as node:
-                node.book.learn(alice.record, "dht")
+                node.book.learn_record(alice.record, "dht")
             async with dtp.Node(identity=BOB, listen=None, discover=(), store=tmp_path / "node") as node:
                 assert [each.record for each in node.peers()] == [alice.record]
                 async with node.connect(f"dtp://{ALICE.id}/echo") as connection:

@@ -184,7 +184,7 @@ async def cut(world: World, side: dict[str, int]) -> None:
         for link in node.links:
             other = next(each for each in world.nodes.values() if each.identity.id == link.peer)
             if side[other.name] != side[node.name]:
-                await node.links.drop(link.peer)
+                await node.links.disconnect(link.peer)
 
 
 async def link_some(world: World, random: Random, side: dict[str, int]) -> None:

@@ -86,7 +86,7 @@ async def server(relay_url: str) -> None:
     reach, links, listener = await node(dtp.Identity.generate())
     async with listener:
         url = await reach.reserve(listener, relay_url)
-        say(address=str(dtp.Address.direct(listener.peer, url)), observed=reach.observations.addresses())
+        say(address=str(dtp.Address.direct(listener.peer, url)), observed=reach.observations.observed_urls())
         await until_told()
         say(counters=reach.counters)
         await links.close()

@@ -18,12 +18,12 @@ def test_nobody_has_tried() -> None:
 
 def test_neighbours_count_until_somebody_outside_has_tried() -> None:
     found = Dialability()
-    found.say(PEERS[0], ["tcp://10.0.0.2:9000"], outside=False)
+    found.add_report(PEERS[0], ["tcp://10.0.0.2:9000"], outside=False)
     assert found.verdict is True
-    found.say(PEERS[1], [], outside=True)
+    found.add_report(PEERS[1], [], outside=True)
     assert found.verdict is False
     assert found.urls == []
-    found.say(PEERS[1], [HERE], outside=True)  # its last word
+    found.add_report(PEERS[1], [HERE], outside=True)  # its last word
     assert found.verdict is True
     assert found.urls == [HERE]
 
@@ -31,13 +31,13 @@ def test_neighbours_count_until_somebody_outside_has_tried() -> None:
 def test_one_liar_among_many_decides_nothing() -> None:
     found = Dialability()
     for peer in PEERS[:5]:
-        found.say(peer, [HERE], outside=True)
-    found.say(PEERS[6], [], outside=True)
+        found.add_report(peer, [HERE], outside=True)
+    found.add_report(PEERS[6], [], outside=True)
     assert found.verdict is True
     found = Dialability()
     for peer in PEERS[:5]:
-        found.say(peer, [], outside=True)
-    found.say(PEERS[6], [HERE], outside=True)
+        found.add_report(peer, [], outside=True)
+    found.add_report(PEERS[6], [HERE], outside=True)
     assert found.verdict is False
 
 
@@ -46,7 +46,7 @@ def test_it_is_bounded_and_each_counts_once(said: list[tuple[PeerId, bool, bool]
     found = Dialability()
     last: dict[PeerId, tuple[bool, bool]] = {}
     for peer, outside, reached in said:
-        found.say(peer, [HERE] if reached else [], outside=outside)
+        found.add_report(peer, [HERE] if reached else [], outside=outside)
         last.pop(peer, None)
         last[peer] = (outside, reached)
     kept = list(last.values())[-Dialability.MOST :]

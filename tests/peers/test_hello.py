@@ -58,7 +58,7 @@ def test_newcomer_hears_everybody_who_says_so_to_all() -> None:
     loud, quiet, newcomer = announcing(), announcing(BOB, to_all=False), node()
     assert len(sent(loud)) == 1
     assert sent(quiet) == []
-    newcomer.ask(None)
+    newcomer.send_ask(None)
     ((ask, _),) = sent(newcomer)
     for each in (loud, quiet):
         each.receive(ask, THERE, 10.0, UNIX)
@@ -70,7 +70,7 @@ def test_newcomer_hears_everybody_who_says_so_to_all() -> None:
 
 def test_who_is_known_by_name_answers_to_the_asker_alone() -> None:
     quiet, stranger, asker = announcing(to_all=False), announcing(BOB, to_all=False), node()
-    asker.ask(ALICE.id)
+    asker.send_ask(ALICE.id)
     ((ask, _),) = sent(asker)
     for each in (quiet, stranger):
         each.receive(ask, THERE, 1.0, UNIX)
@@ -82,8 +82,8 @@ def test_who_is_known_by_name_answers_to_the_asker_alone() -> None:
 
 def test_ask_does_not_say_whom_it_is_for() -> None:
     asker = node()
-    asker.ask(ALICE.id)
-    asker.ask(ALICE.id)
+    asker.send_ask(ALICE.id)
+    asker.send_ask(ALICE.id)
     (one, _), (two, _) = sent(asker)
     assert ALICE.id.key not in one
     assert one != two
@@ -95,7 +95,7 @@ def test_no_answer_is_longer_than_its_ask() -> None:
     long = PeerRecord.sign(ALICE, now=UNIX, addresses=[f"tcp://{'a' * 200}:{n + 1}" for n in range(4)])
     quiet, asker = node(), node()
     quiet.publish(long, 0.0, to_all=False)
-    asker.ask(ALICE.id)
+    asker.send_ask(ALICE.id)
     ((ask, _),) = sent(asker)
     assert len(ask) == ASK_SIZE
     quiet.receive(ask, THERE, 0.0, UNIX)
@@ -110,7 +110,7 @@ def test_no_answer_is_longer_than_its_ask() -> None:
 def test_whatever_is_asked_an_address_gets_no_more_than_it_sent(size: int, network: bool) -> None:
     quiet = announcing(network=NETWORK if network else None, to_all=False)
     asker = node(NETWORK if network else None)
-    asker.ask(ALICE.id)
+    asker.send_ask(ALICE.id)
     ((ask, _),) = sent(asker)
     data = ask[:size]
     quiet.receive(data, THERE, 0.0, UNIX)
@@ -122,7 +122,7 @@ def test_flood_of_asks_makes_one_hello_a_second() -> None:
     sent(loud)
     for step in range(1000):
         now = 10 + step / 100
-        asker.ask(None)
+        asker.send_ask(None)
         ((ask, _),) = sent(asker)
         loud.receive(ask, (f"192.0.2.{step % 250}", 1), now, UNIX)
         loud.tick(now)
@@ -192,7 +192,7 @@ def test_own_hello_is_not_news() -> None:
 
 def test_holders_of_the_key_find_each_other() -> None:
     quiet, asker = announcing(network=NETWORK, to_all=False), node(NETWORK)
-    asker.ask(ALICE.id)
+    asker.send_ask(ALICE.id)
     ((ask, _),) = sent(asker)
     quiet.receive(ask, THERE, 0.0, UNIX)
     ((answer, to),) = sent(quiet)
@@ -208,8 +208,8 @@ def test_others_learn_nothing_and_tell_nothing() -> None:
     for stranger in (node(), node(OTHERS)):
         assert hears(stranger, hello) is None
         assert stranger.counters == {"not-of-network": 1}
-        stranger.ask(ALICE.id)
-        stranger.ask(None)
+        stranger.send_ask(ALICE.id)
+        stranger.send_ask(None)
         for ask, _ in sent(stranger):
             loud.receive(ask, THERE, 5.0, UNIX)
         assert sent(loud) == []
@@ -217,8 +217,8 @@ def test_others_learn_nothing_and_tell_nothing() -> None:
 
 def test_all_that_is_sealed_is_of_one_length() -> None:
     one, asker = announcing(network=NETWORK), node(NETWORK)
-    asker.ask(None)
-    asker.ask(BOB.id)
+    asker.send_ask(None)
+    asker.send_ask(BOB.id)
     assert {len(data) for data, _ in [*sent(one), *sent(asker)]} == {SEALED_SIZE}
 
 

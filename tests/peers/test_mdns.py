@@ -26,7 +26,7 @@ def record() -> PeerRecord:
 
 def said(network: PrivateNetwork | None) -> dict[bytes, bytes | None]:
     """The TXT of a node, as a reader gets it."""
-    given = Mdns(PeerBook(), network=network)._wrapped(record())
+    given = Mdns(PeerBook(), network=network)._encode_properties(record())
     return {_bytes(key): _bytes(value) for key, value in given.items() if value is not None}
 
 
@@ -39,7 +39,7 @@ def test_txt_leads_back_and_fits() -> None:
         properties = said(network)
         assert all(len(key) + 1 + len(value or b"") <= 255 for key, value in properties.items())
         reader = Mdns(PeerBook(), network=network)
-        heard = reader.hear(properties)
+        heard = reader.receive_properties(properties)
         assert heard is not None
         assert heard.peer == ALICE.id
         assert reader.book.get(ALICE.id) == heard
@@ -49,17 +49,17 @@ def test_network_s_key_hides_who_it_is() -> None:
     sealed = said(NETWORK)
     assert ALICE.id.key not in b"".join(value or b"" for value in sealed.values())
     for stranger in (Mdns(PeerBook()), Mdns(PeerBook(), network=PrivateNetwork(bytes(range(32))))):
-        assert stranger.hear(sealed) is None
+        assert stranger.receive_properties(sealed) is None
         assert stranger.counters == {"not-of-network": 1}
     insider = Mdns(PeerBook(), network=NETWORK)
-    assert insider.hear(said(None)) is None
+    assert insider.receive_properties(said(None)) is None
     assert insider.counters == {"not-of-network": 1}
 
 
 def test_nonsense_is_counted() -> None:
     reader = Mdns(PeerBook())
     for properties in ({}, {b"r0": b"x" * 250}, {b"r0": None}, {b"r%d" % n: bytes(250) for n in range(9)}):
-        assert reader.hear(dict(properties)) is None
+        assert reader.receive_properties(dict(properties)) is None
     assert reader.counters == {"peer-record": 4}
 
 

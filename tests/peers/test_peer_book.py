@@ -25,36 +25,41 @@ def record(identity: Identity, *, at: float = Clock.now, services: tuple[str, ..
     return PeerRecord.sign(identity, now=at, ttl=600, addresses=["tcp://192.0.2.7:9000"], services=services)
 
 
+def forge(encoded: bytes) -> bytes:
+    """Return what was signed with one bit of its signature changed: setting a byte may change nothing."""
+    return encoded[:-1] + bytes((encoded[-1] ^ 1,))
+
+
 def test_newest_record_counts() -> None:
     book, heard = PeerBook(clock=Clock()), list[PeerRecord]()
     end = book.on_change(heard.append)
     old, new = record(ALICE, at=Clock.now - 60), record(ALICE)
-    assert book.learn(old, "lan")
-    assert book.learn(new, "dht")
-    assert not book.learn(old, "lan")  # replayed
-    assert not book.learn(new, "lan")
+    assert book.learn_record(old, "lan")
+    assert book.learn_record(new, "dht")
+    assert not book.learn_record(old, "lan")  # replayed
+    assert not book.learn_record(new, "lan")
     assert book.get(ALICE.id) == new
     assert book.counters == {"stale": 1}
     assert heard == [old, new]
     end()
-    book.learn(record(BOB), "lan")
+    book.learn_record(record(BOB), "lan")
     assert heard == [old, new]
 
 
 def test_what_has_ended_is_not_given() -> None:
     clock = Clock()
     book = PeerBook(clock=clock)
-    book.learn(record(ALICE), "lan")
+    book.learn_record(record(ALICE), "lan")
     clock.now += 601
     assert book.get(ALICE.id) is None
     assert list(book) == []
-    assert not book.learn(record(ALICE), "lan")
+    assert not book.learn_record(record(ALICE), "lan")
     assert book.counters == {"peer-record-expired": 1}
 
 
 def test_forged_and_future_records_are_counted() -> None:
     book = PeerBook(clock=Clock())
-    forged = record(ALICE).encoded[:-1] + b"\x00"
+    forged = forge(record(ALICE).encoded)
     assert book.learn_encoded(forged, "lan") is None
     assert book.learn_encoded(record(ALICE, at=Clock.now + 3600).encoded, "lan") is None
     assert book.learn_encoded(b"x" * 5000, "lan") is None
@@ -66,10 +71,10 @@ def test_flood_pushes_out_only_what_nobody_has_tried() -> None:
     book = PeerBook(size=10, proven=5, clock=Clock())
     friends = [Identity.generate() for _ in range(6)]
     for each in friends:
-        book.learn(record(each), "lan")
-        book.useful(each.id)
+        book.learn_record(record(each), "lan")
+        book.mark_useful(each.id)
     for _ in range(100):
-        book.learn(record(Identity.generate()), "lan")
+        book.learn_record(record(Identity.generate()), "lan")
     assert len(book) == 10
     kept = [each for each in friends if book.get(each.id)]
     assert kept == friends[1:]  # the one that was of use longest ago lost its place among five
@@ -78,9 +83,9 @@ def test_flood_pushes_out_only_what_nobody_has_tried() -> None:
 
 def test_services_are_found() -> None:
     book = PeerBook(clock=Clock())
-    book.learn(record(ALICE, services=("echo", "files")), "lan")
-    book.learn(record(BOB, services=("echo",)), "lan")
-    book.useful(ALICE.id)
+    book.learn_record(record(ALICE, services=("echo", "files")), "lan")
+    book.learn_record(record(BOB, services=("echo",)), "lan")
+    book.mark_useful(ALICE.id)
     assert [each.peer for each in book.find_service("echo")] == [ALICE.id, BOB.id]
     assert [each.peer for each in book.find_service("files")] == [ALICE.id]
     assert book.find_service("fil") == []
@@ -89,9 +94,9 @@ def test_services_are_found() -> None:
 def test_book_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "peers"
     book = PeerBook(path, clock=Clock())
-    book.learn(record(ALICE), "lan")
-    book.learn(record(BOB), "dht")
-    book.useful(ALICE.id)
+    book.learn_record(record(ALICE), "lan")
+    book.learn_record(record(BOB), "dht")
+    book.mark_useful(ALICE.id)
     asyncio.run(book.save())
     again = PeerBook(path, clock=Clock())
     assert {each.record.peer: each.source for each in again} == {ALICE.id: "lan", BOB.id: "dht"}
@@ -101,7 +106,7 @@ def test_book_is_read_again(tmp_path: Path) -> None:
 
 def test_file_is_trusted_no_more_than_a_stranger(tmp_path: Path) -> None:
     path = tmp_path / "peers"
-    forged = record(BOB).encoded[:-1] + b"\x00"
+    forged = forge(record(BOB).encoded)
     entries = [[record(ALICE).encoded, "lan", True], [forged, "lan", True], "nonsense", [1, 2, 3]]
     path.write_bytes(msgpack.packb([1, entries]))
     book = PeerBook(path, clock=Clock())
@@ -119,7 +124,7 @@ def test_file_that_is_none_is_left_out(tmp_path: Path, content: bytes) -> None:
 def test_file_that_can_not_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     book = PeerBook(tmp_path / "file" / "peers", clock=Clock())
-    book.learn(record(ALICE), "lan")
+    book.learn_record(record(ALICE), "lan")
     with pytest.raises(BookNotKept, match="can't write"):
         asyncio.run(book.save())
     assert book.changed

@@ -145,7 +145,7 @@ def test_listeners_hear_of_each_link_once() -> None:
             link = await one.connect(where)
             end = one.listen(lambda _: heard.append("link"), lambda _: heard.append("lost"))
             assert heard == ["link"]
-            await other.drop(SMALL.id)
+            await other.disconnect(SMALL.id)
             await link.connection.wait_closed()
             await asyncio.sleep(0.1)
             assert heard == ["link", "lost"]

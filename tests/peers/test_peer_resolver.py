@@ -46,7 +46,7 @@ def resolved(*finders: Found, known: PeerRecord | None = None) -> tuple[list[str
     """The URLs that are found, and after how long."""
     book = PeerBook(clock=lambda: NOW)
     if known is not None:
-        book.learn(known, "cache")
+        book.learn_record(known, "cache")
 
     async def main() -> tuple[list[str], float]:
         found = await PeerResolver(book, finders).resolve(AT_ALICE)
@@ -93,7 +93,7 @@ def test_record_leads_to_no_socket_of_this_machine_and_to_no_purse() -> None:
 
 def test_resolver_keeps_the_contract() -> None:
     book = PeerBook(clock=lambda: NOW)
-    book.learn(record("tcp://192.0.2.7:9000"), "lan")
+    book.learn_record(record("tcp://192.0.2.7:9000"), "lan")
 
     async def main() -> None:
         known = Address("dtp", peer=ALICE.id, service="echo")

@@ -57,13 +57,13 @@ def test_no_text_leads_elsewhere(text: str) -> None:
 
 def test_packets_go_only_to_where_a_relay_has_just_seen_the_one_who_asks() -> None:
     book = PunchBook(PunchLimits(believed=60, pause=2))
-    assert book.ask(ALICE.id, 0) is None  # no relay has said a word
-    book.learn(ALICE.id, ("192.0.2.7", 9), 0)
-    assert book.ask(BOB.id, 0) is None
-    assert book.ask(ALICE.id, 61) is None  # long ago
-    assert book.ask(ALICE.id, 10) == ("192.0.2.7", 9)
-    assert book.ask(ALICE.id, 11) is None  # too soon
-    assert book.ask(ALICE.id, 12) == ("192.0.2.7", 9)
+    assert book.request_place(ALICE.id, 0) is None  # no relay has said a word
+    book.add_peer(ALICE.id, ("192.0.2.7", 9), 0)
+    assert book.request_place(BOB.id, 0) is None
+    assert book.request_place(ALICE.id, 61) is None  # long ago
+    assert book.request_place(ALICE.id, 10) == ("192.0.2.7", 9)
+    assert book.request_place(ALICE.id, 11) is None  # too soon
+    assert book.request_place(ALICE.id, 12) == ("192.0.2.7", 9)
 
 
 def test_packets_are_bounded_for_all_together_and_memory_is() -> None:
@@ -71,12 +71,12 @@ def test_packets_are_bounded_for_all_together_and_memory_is() -> None:
     book = PunchBook(limits)
     peers = [Identity.generate().id for _ in range(40)]
     for peer in peers:
-        book.learn(peer, ("192.0.2.7", 9), 0)
-    sent = sum(book.ask(peer, 1) is not None for peer in peers)
+        book.add_peer(peer, ("192.0.2.7", 9), 0)
+    sent = sum(book.request_place(peer, 1) is not None for peer in peers)
     assert sent == 10
-    assert sum(book.ask(peer, 61) is not None for peer in peers) == 0  # the relays' words are old
-    book.learn(peers[0], ("192.0.2.7", 9), 61)
-    assert book.ask(peers[0], 62) is not None
+    assert sum(book.request_place(peer, 61) is not None for peer in peers) == 0  # the relays' words are old
+    book.add_peer(peers[0], ("192.0.2.7", 9), 61)
+    assert book.request_place(peers[0], 62) is not None
     assert len(book._seen) <= 20
     assert len(book._asked) <= 20
 
@@ -85,16 +85,16 @@ def test_what_others_see_is_believed_by_how_many_say_so() -> None:
     seen = Observations()
     assert seen.maps_alike is None
     peers = [Identity.generate().id for _ in range(100)]
-    seen.say(peers[0], "quic://192.0.2.7:1")
+    seen.add_observation(peers[0], "quic://192.0.2.7:1")
     assert seen.maps_alike is None
-    seen.say(peers[1], "quic://192.0.2.7:1")
+    seen.add_observation(peers[1], "quic://192.0.2.7:1")
     assert seen.maps_alike is True
-    seen.say(peers[2], "quic://192.0.2.7:2")
+    seen.add_observation(peers[2], "quic://192.0.2.7:2")
     assert seen.maps_alike is False
-    assert seen.addresses() == ["quic://192.0.2.7:1", "quic://192.0.2.7:2"]
-    assert seen.addresses(2) == ["quic://192.0.2.7:1"]
+    assert seen.observed_urls() == ["quic://192.0.2.7:1", "quic://192.0.2.7:2"]
+    assert seen.observed_urls(2) == ["quic://192.0.2.7:1"]
     for peer in peers:
-        seen.say(peer, "quic://198.51.100.1:1")
+        seen.add_observation(peer, "quic://198.51.100.1:1")
     assert len(seen._said) == Observations.MOST
 
 
@@ -148,7 +148,7 @@ def test_a_peer_says_where_it_sees_us() -> None:
         async with AsyncExitStack() as stack, linked(stack) as (link, alice, _):
             seen = await alice.observe(link)
             assert seen.startswith("tcp://127.0.0.1:")
-            assert alice.observations.addresses() == [seen]
+            assert alice.observations.observed_urls() == [seen]
 
     on_sockets(main())
 

@@ -151,17 +151,17 @@ def test_urls_that_cannot_be_meant(url: str) -> None:
 
 def test_one_listens_for_oneself_alone_and_by_an_identity() -> None:
     with pytest.raises(RelayUrlError, match="oneself"):
-        run(relay_kind(ALICE).listen(RelayPlace.parse(URL).url(BOB.id), lambda carrier: None))
+        run(relay_kind(ALICE).listen(RelayPlace.parse(URL).url_for(BOB.id), lambda carrier: None))
     with pytest.raises(LocalError, match="identity"):
         run(listen(URL, lambda carrier: None))
     with pytest.raises(AddressError, match="is meant"):
-        Address.direct(ALICE.id, RelayPlace.parse(URL).url(BOB.id))
+        Address.direct(ALICE.id, RelayPlace.parse(URL).url_for(BOB.id))
 
 
 def test_no_relay_there() -> None:
     async def main() -> None:
         with pytest.raises(DialError):
-            await dial(RelayPlace.parse(URL).url(BOB.id))
+            await dial(RelayPlace.parse(URL).url_for(BOB.id))
         with pytest.raises(ListenError):
             await relay_kind(BOB).listen(URL, lambda carrier: None)
 
@@ -205,8 +205,8 @@ def test_the_book_bounds_circuits_dials_and_bytes() -> None:
     assert book.open(two, "b", 0) is None
     assert book.open(two, "c", 0) is Refusal.FULL
     book.close(one, "a")
-    assert book.moved(two, 99, 0)
-    assert not book.moved(two, 2, 0)
+    assert book.count_bytes(two, 99, 0)
+    assert not book.count_bytes(two, 2, 0)
     assert book.open(two, "c", 0) is Refusal.USED_UP
     assert book.open(two, "c", DAY + 1) is Refusal.NO_RESERVATION
     book.reserve(two, "y", DAY)
@@ -219,7 +219,7 @@ def test_the_book_bounds_circuits_dials_and_bytes() -> None:
 def test_the_book_forgets_who_was_long_ago() -> None:
     book = RelayBook(replace(RelayLimits(), remembered=10))
     for number in range(50):
-        book.moved(Identity.generate().id, 1, 0)
+        book.count_bytes(Identity.generate().id, 1, 0)
         book.open(BOB.id, f"source {number}", 0)
     assert len(book._had) == len(book._dials) == 10
 
@@ -257,7 +257,7 @@ def test_a_circuit_ends_with_its_time(limit: str) -> None:
             await relaying(stack, relay.serve)
             listener = await reserved(stack)
             dialling = await client(stack)
-            await dialling.dial(RelayPlace.parse(listener.urls[0]).url(BOB.id))
+            await dialling.dial(RelayPlace.parse(listener.urls[0]).url_for(BOB.id))
             await asyncio.sleep(4)
             assert relay.book.circuits == 1
             await asyncio.sleep(2)
@@ -383,7 +383,7 @@ def test_a_peer_that_takes_nobody_costs_the_dialler_an_error() -> None:
             await expect(await ask(mute, Kind.RESERVE, 3600), Kind.RESERVED)
             dialling = await client(stack)
             with pytest.raises(DialError, match="did not take"):
-                await dialling.dial(RelayPlace.parse(URL).url(EVE.id))
+                await dialling.dial(RelayPlace.parse(URL).url_for(EVE.id))
 
     run(main())
 

@@ -76,7 +76,7 @@ class NodeMember(Member):
         """Announce, listen and carry topics as `config` now says. Raise `TopicError`."""
         if self._node is None or self._topics is None or config.node is None:
             return
-        self._node.reach.use(self._node.listener)
+        self._node.reach.use_listener(self._node.listener)
         self._node.announce(announced(config))
         await self._topics.carry((*config.node.topics, *config.node.private_topics))
 
@@ -129,7 +129,7 @@ class NodeMember(Member):
             "addresses": list(node.record.addresses),
             "dialled": node.dialability.verdict,
             "has_twin": node.has_twin,
-            "observed": reach.observations.addresses(),
+            "observed": reach.observations.observed_urls(),
             "known": len(known),
             "links": len(node.links),
             "peers": _peers(node, known),

@@ -534,7 +534,7 @@ class Exposed:
 
         if self._relays is None:
             self._relays = Relay(self.config.relay)
-        await self._answer(caller, AnsweredStream(stream), self._relays.answer)
+        await self._answer(caller, AnsweredStream(stream), self._relays.answer_stream)
 
     async def _keep(self, caller: Caller, stream: Stream, answer: Answer) -> None:
         """Answer the stream's requests for what is kept here, or to be."""

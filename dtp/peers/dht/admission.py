@@ -41,27 +41,27 @@ class Tokens:
 
     def address_token(self, where: bytes, key: bytes, now: float) -> bytes:
         """Return the token that says that `key` receives at `where` (a packed endpoint)."""
-        return self._token(self._current(now), b"a", where, key)
+        return self._make_token(self._current_epoch(now), b"a", where, key)
 
     def peer_token(self, where: bytes, key: bytes, now: float) -> bytes:
         """Return the token that says that who receives at `where` has proven `key`."""
-        return self._token(self._current(now), b"p", where, key)
+        return self._make_token(self._current_epoch(now), b"p", where, key)
 
-    def standing(self, token: bytes, where: bytes, key: bytes, now: float) -> Standing:
-        """Return what whoever shows `token` at `where` has proven."""
+    def check_token(self, token: bytes, where: bytes, key: bytes, now: float) -> Standing:
+        """Return what the sender of `token` at endpoint `where` has proven."""
         if token == NONE:
             return Standing.NOTHING
-        epoch = self._current(now)
-        if compare_digest(token, self._token(epoch, b"p", where, key)):
+        epoch = self._current_epoch(now)
+        if compare_digest(token, self._make_token(epoch, b"p", where, key)):
             return Standing.PEER
-        if compare_digest(token, self._token(epoch - 1, b"p", where, key)):
+        if compare_digest(token, self._make_token(epoch - 1, b"p", where, key)):
             return Standing.PEER_BEFORE
         for each in (epoch, epoch - 1):
-            if compare_digest(token, self._token(each, b"a", where, key)):
+            if compare_digest(token, self._make_token(each, b"a", where, key)):
                 return Standing.ADDRESS
         return Standing.NOTHING
 
-    def _current(self, now: float) -> int:
+    def _current_epoch(self, now: float) -> int:
         epoch = int(now / self._lifetime)
         if epoch != self._epoch:
             self._epoch = epoch
@@ -73,7 +73,7 @@ class Tokens:
             epoch.to_bytes(8, "big", signed=True), key=self._secret, digest_size=32
         ).digest()
 
-    def _token(self, epoch: int, kind: bytes, where: bytes, key: bytes) -> bytes:
+    def _make_token(self, epoch: int, kind: bytes, where: bytes, key: bytes) -> bytes:
         return hashlib.blake2b(kind + key + where, key=self._keys[epoch], digest_size=SIZE).digest()
 
 
@@ -90,8 +90,8 @@ class Quotas:
     def __len__(self) -> int:
         return len(self._levels)
 
-    def take(self, key: Hashable, now: float) -> bool:
-        """Take one from the bucket of `key`. False where it is empty: nothing is taken then."""
+    def try_take(self, key: Hashable, now: float) -> bool:
+        """Take one from the bucket of `key`, and return True; return False if the bucket is empty."""
         level, then = self._levels.pop(key, (self.burst, now))
         level = min(self.burst, level + (now - then) * self.rate)
         allowed = level >= 1

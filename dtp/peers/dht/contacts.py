@@ -28,15 +28,15 @@ class RoundTrips:
         self.deviation = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Take one round trip into account."""
+        """Update the mean and the deviation with one round trip."""
         if not self.mean:
             self.mean, self.deviation = seconds, seconds / 2
             return
         self.deviation += _DEVIATION_GAIN * (abs(seconds - self.mean) - self.deviation)
         self.mean += _GAIN * (seconds - self.mean)
 
-    def timeout(self, limits: DhtLimits) -> float:
-        """Return after how long another node is to be asked; `limits.first_timeout` before any was observed."""
+    def current_timeout(self, limits: DhtLimits) -> float:
+        """Return the seconds to wait before another node is asked; `limits.first_timeout` before any observation."""
         if not self.mean:
             return limits.first_timeout
         wait = self.mean + 4 * self.deviation
@@ -100,20 +100,20 @@ class KnownContacts:
         return len(self._contacts)
 
     def get(self, data: bytes, teller: Endpoint) -> Contact | None:
-        """Return the contact that an entry of an answer from `teller` is; None where `teller` can't know of it."""
+        """Return the contact for an entry of an answer from `teller`, or None if `teller` can't know of it."""
         found = self._contacts.get(data)
         if found is not None:
             self._contacts.move_to_end(data)
             return found if may_tell(found.endpoint, teller) else None
         endpoint = unpack_endpoint(data[1 + KEY_SIZE :])
-        return self._new(data, data[_KEY], endpoint) if may_tell(endpoint, teller) else None
+        return self._add_contact(data, data[_KEY], endpoint) if may_tell(endpoint, teller) else None
 
-    def at(self, key: bytes, endpoint: Endpoint) -> Contact:
+    def contact_at(self, key: bytes, endpoint: Endpoint) -> Contact:
         """Return the contact with this key at this endpoint."""
         data = entry(key, endpoint)
-        return self._contacts.get(data) or self._new(data, key, endpoint)
+        return self._contacts.get(data) or self._add_contact(data, key, endpoint)
 
-    def _new(self, data: bytes, key: bytes, endpoint: Endpoint) -> Contact:
+    def _add_contact(self, data: bytes, key: bytes, endpoint: Endpoint) -> Contact:
         held = self._held(node_id(key))
         contact = held if held is not None and held.entry == data else Contact(key, endpoint)
         self._contacts[data] = contact
@@ -121,6 +121,6 @@ class KnownContacts:
             self._contacts.popitem(last=False)
         return contact
 
-    def hosts(self) -> set[str]:
-        """Return the addresses of all that are remembered."""
+    def known_hosts(self) -> set[str]:
+        """Return the IP addresses of all contacts that are remembered."""
         return {each.endpoint[0] for each in self._contacts.values()}

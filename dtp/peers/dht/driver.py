@@ -45,7 +45,7 @@ _SEAL_SIZE: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class DhtStats:
-    """How a node stands. `counts` are of what happened since it began, docs/dht.md has their names."""
+    """Figures about a node. `counts` are events since it started; docs/dht.md has their names."""
 
     contacts: int
     records: int
@@ -171,7 +171,7 @@ class Dht:
             await asyncio.sleep(_LOOK)
 
     async def _tell_if_alone(self) -> None:
-        """Say once where none of the nodes to begin with answers: nothing else shows it."""
+        """Log once that no bootstrap node answers: nothing else shows it."""
         if self._has_told:
             return
         try:
@@ -226,7 +226,7 @@ class Dht:
         self._flush()
 
     def _flush(self) -> None:
-        """Send what is to be sent, tell what has ended, and set the timer."""
+        """Send what is queued, set the results of operations that have ended, and set the timer."""
         node, sock = self._node, self._socket
         if node is None or sock is None:
             return
@@ -283,7 +283,7 @@ class Dht:
                 f"no other node of the DHT has answered within {patience:g} s; is one given to begin with?"
             )
 
-    async def _ended(self, operation: int) -> Any:
+    async def _wait_result(self, operation: int) -> Any:
         future = self._results[operation] = self._loop.create_future()
         try:
             self._flush()
@@ -295,9 +295,9 @@ class Dht:
         held, _ = self.node.published.get((record.kind, record.target), (None, 0.0))
         if held is not None and held.order > record.order:
             raise _superseded(held, record)
-        self.node.keep(record)  # whoever is alone now may not be later
+        self.node.publish_later(record)  # whoever is alone now may not be later
         await self.wait_joined()
-        stored: Stored = await self._ended(self.node.publish(record, self._now()))
+        stored: Stored = await self._wait_result(self.node.publish(record, self._now()))
         if stored.newer:
             await self._check_newest(record)
         if not stored.nodes:
@@ -314,7 +314,7 @@ class Dht:
 
     async def _get(self, kind: RecordKind, target: bytes) -> list[Record]:
         await self.wait_joined()
-        found: list[Record] = await self._ended(self.node.get(kind, target, self._now()))
+        found: list[Record] = await self._wait_result(self.node.get(kind, target, self._now()))
         return found
 
     async def find(self, peer: PeerId) -> PeerRecord | None:
@@ -322,21 +322,21 @@ class Dht:
         found = await self._get(RecordKind.PEER, peer_target(peer.key))
         return found[0].value if found and isinstance(found[0].value, PeerRecord) else None
 
-    def bar(self, barred: bool) -> None:
-        """Serve nobody while `barred`: others can't reach this machine, as was found otherwise."""
-        self.node.bar(barred)
+    def set_barred(self, barred: bool) -> None:
+        """Serve nobody while `barred`: a check elsewhere has found that others can't reach this machine."""
+        self.node.set_barred(barred)
         self._flush()
 
     async def publish(self, record: PeerRecord) -> int:
-        """Tell where we are, and go on telling it, signed anew as it ages; return how many nodes have it so far.
+        """Publish our own record, and republish it, signed anew as it ages; return how many nodes have it so far.
 
         Raise `DhtError` where it is another peer's record, `DhtAlone` where nobody stores it.
         """
-        self.keep(record)
-        return await self._publish(Record.of(record))
+        self.publish_later(record)
+        return await self._publish(Record.from_value(record))
 
-    def keep(self, record: PeerRecord) -> None:
-        """Have our record ready for whoever is met, as `publish` does, and ask nobody: from now on `provide` works.
+    def publish_later(self, record: PeerRecord) -> None:
+        """Publish our own record as soon as there are other nodes, and wait for nothing: from now on `provide` works.
 
         Raise `DhtError` where it is another peer's record.
         """
@@ -344,7 +344,7 @@ class Dht:
             raise DhtError(f"{self.identity.id} can't publish the record of {record.peer}")
         held, _ = self.node.published.get((RecordKind.PEER, peer_target(record.peer.key)), (None, 0.0))
         if held is None:
-            self.node.keep(Record.of(record))
+            self.node.publish_later(Record.from_value(record))
 
     async def put(self, value: bytes, *, name: str, sequence: int, ttl: float = DEFAULT_TTL) -> int:
         """Put a value under a name of ours, and keep it there, signed anew as it ages.
@@ -356,7 +356,9 @@ class Dht:
         """
         unix = time.time()
         return await self._publish(
-            Record.of(Mutable.sign(self.identity, value, name=name, sequence=sequence, now=unix, ttl=ttl))
+            Record.from_value(
+                Mutable.sign(self.identity, value, name=name, sequence=sequence, now=unix, ttl=ttl)
+            )
         )
 
     async def get(self, peer: PeerId, name: str) -> Mutable | None:
@@ -373,11 +375,11 @@ class Dht:
         if not any(kind == RecordKind.PEER for kind, _ in self.node.published):
             raise DhtError("whoever looks for the content has to find us: publish your record first")
         return await self._publish(
-            Record.of(Provider.sign(self.identity, content_hash, now=time.time(), ttl=ttl))
+            Record.from_value(Provider.sign(self.identity, content_hash, now=time.time(), ttl=ttl))
         )
 
     def withdraw(self, content_hash: bytes) -> None:
-        """Don't tell any more that we have the content. What was told ends by itself, within a day."""
+        """Stop announcing that we have the content. Records that were announced expire within a day."""
         self.node.withdraw(RecordKind.PROVIDER, provider_target(content_hash))
 
     async def providers(self, content_hash: bytes) -> list[PeerRecord]:
@@ -388,14 +390,14 @@ class Dht:
         records = await asyncio.gather(*(self.find(each) for each in peers))
         return [each for each in records if each is not None]
 
-    def meet(self, record: PeerRecord) -> None:
-        """Take another node in that was found elsewhere, as on the LAN.
+    def add_node(self, record: PeerRecord) -> None:
+        """Add a node that was found by other means, such as the LAN.
 
-        Nothing happens where it has no DHT endpoint, or one by a host's name.
+        Do nothing if its record has no DHT endpoint, or one with a host name.
         """
         try:
             endpoint = parse_endpoint(record.dht)
-            self.node.meet(record.peer.key, endpoint, self._now())
+            self.node.ping_node(record.peer.key, endpoint, self._now())
         except (DhtError, ValueError):
             self.node.counts["nodes that can't be"] += 1
         self._flush()
@@ -408,7 +410,7 @@ class Dht:
         return format_endpoint(observed or self._socket.getsockname()[:2])
 
     def stats(self) -> DhtStats:
-        """Return how this node stands."""
+        """Return figures about this node."""
         node = self.node
         return DhtStats(
             contacts=len(node.table),

@@ -39,7 +39,7 @@ class Outcome(Enum):
 
 
 #: Is called with the contact, the outcome, the answer if there is one, and the time.
-Heard: TypeAlias = Callable[[Contact, Outcome, Answer | None, float], object]
+OnOutcome: TypeAlias = Callable[[Contact, Outcome, Answer | None, float], object]
 #: What is to be sent, and to whom.
 Outbox: TypeAlias = list[tuple[bytes, Endpoint]]
 
@@ -48,7 +48,7 @@ Outbox: TypeAlias = list[tuple[bytes, Endpoint]]
 class _Pending:
     question: Question
     contact: Contact
-    heard: Heard
+    on_outcome: OnOutcome
     asked: float
     timer: Timer
     #: When it was sent with what is to be answered now; again, after that, if a packet was lost.
@@ -85,48 +85,55 @@ class Exchange:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def ask(self, contact: Contact, kind: Kind, args: Arguments, heard: Heard, now: float) -> None:
-        """Send a question; `heard` is told what becomes of it, once `STALLED` perhaps, and once one of the others.
+    def send_question(
+        self, contact: Contact, kind: Kind, args: Arguments, on_outcome: OnOutcome, now: float
+    ) -> None:
+        """Send a question, and call `on_outcome` with its outcome: perhaps `STALLED`, then one of the others.
 
         GET and STORE are answered by PONG where they, or their answer, had no room beside a proof: the other knows us
         now, and is to be asked once more.
         """
         if len(self._pending) >= self._limits.pending:
             self.counts["too many questions"] += 1
-            self._timers.start(now, lambda when: heard(contact, Outcome.FAILED, None, when))
+            self._timers.start(now, lambda when: on_outcome(contact, Outcome.FAILED, None, when))
             return
         transaction = self._random.randbytes(TRANSACTION_SIZE)
         question = Question(kind, transaction, self._identity.id.key, args, contact.token, self.client)
-        timer = self._timers.start(now + self._timeout(contact), lambda when: self._late(transaction, when))
-        self._pending[transaction] = _Pending(question, contact, heard, now, timer, now)
+        timer = self._timers.start(
+            now + self._timeout_for(contact), lambda when: self._on_timeout(transaction, when)
+        )
+        self._pending[transaction] = _Pending(question, contact, on_outcome, now, timer, now)
         self._send(encode(question), contact)
 
     def _send(self, data: bytes, contact: Contact) -> None:
         self.counts["asked"] += 1
         self._outbox.append((data, contact.endpoint))
 
-    def _timeout(self, contact: Contact) -> float:
+    def _timeout_for(self, contact: Contact) -> float:
         trips = contact.round_trips if contact.round_trips.mean else self._round_trips
-        return trips.timeout(self._limits)
+        return trips.current_timeout(self._limits)
 
     # ------------------------------------------------------------------------------------------- no answer yet
 
-    def _late(self, transaction: bytes, now: float) -> None:
+    def _on_timeout(self, transaction: bytes, now: float) -> None:
         pending = self._pending[transaction]
-        wait = self._timeout(pending.contact)
+        wait = self._timeout_for(pending.contact)
         if not pending.again:
             pending.again = True
             self._send(
-                self._signed(pending) if pending.proven_to else encode(pending.question), pending.contact
+                self._sign_question(pending) if pending.proven_to else encode(pending.question),
+                pending.contact,
             )
             rest = max(wait * (self._limits.give_up - 1), self._limits.shortest_patience)
-            pending.timer = self._timers.start(now + rest, lambda when: self._late(transaction, when))
-            pending.heard(pending.contact, Outcome.STALLED, None, now)
+            pending.timer = self._timers.start(now + rest, lambda when: self._on_timeout(transaction, when))
+            pending.on_outcome(pending.contact, Outcome.STALLED, None, now)
             return
         self.counts["unanswered"] += 1
-        self._end(transaction, Outcome.FAILED, None, now)
+        self._finish_question(transaction, Outcome.FAILED, None, now)
 
-    def _end(self, transaction: bytes, outcome: Outcome, answer: Answer | None, now: float) -> None:
+    def _finish_question(
+        self, transaction: bytes, outcome: Outcome, answer: Answer | None, now: float
+    ) -> None:
         pending = self._pending.pop(transaction)
         pending.timer.cancel()
         contact = pending.contact
@@ -134,51 +141,51 @@ class Exchange:
             contact.failures, contact.seen = 0, now
         else:
             contact.failures += 1
-        pending.heard(contact, outcome, answer, now)
+        pending.on_outcome(contact, outcome, answer, now)
 
     # -------------------------------------------------------------------------------------------------- answers
 
     def receive(self, answer: Answer, source: Endpoint, now: float) -> None:
-        """Take an answer in. What answers no question of ours is counted, and nothing else."""
+        """Process an answer. One that answers no question of ours is only counted."""
         pending = self._pending.get(answer.transaction)
         if pending is None or pending.contact.endpoint != source:
             self.counts["answers to nothing"] += 1
             return
         if answer.kind is Kind.RETRY:
-            self._prove(answer, pending, now)
+            self._retry_with_proof(answer, pending, now)
             return
         if answer.kind not in (pending.question.kind + 0x80, Kind.REFUSED, Kind.PONG):
             self.counts["wrong answers"] += 1
-            self._end(answer.transaction, Outcome.FAILED, None, now)
+            self._finish_question(answer.transaction, Outcome.FAILED, None, now)
             return
         contact = pending.contact
         if not contact.proven or answer.proof:
             if not self._is_proven(answer, pending):
                 self.counts["impostors"] += 1
-                self._end(answer.transaction, Outcome.FAILED, None, now)
+                self._finish_question(answer.transaction, Outcome.FAILED, None, now)
                 return
             contact.proven = True
             if not contact.key:
-                contact = pending.contact = self._named(contact, answer.key)
+                contact = pending.contact = self._identify_contact(contact, answer.key)
         if answer.token:
             contact.token = answer.token
         if not pending.again:  # else nobody knows which of the two was answered (Karn)
             contact.round_trips.observe(now - pending.sent)
             self._round_trips.observe(now - pending.sent)
-        self._end(answer.transaction, Outcome.ANSWERED, answer, now)
+        self._finish_question(answer.transaction, Outcome.ANSWERED, answer, now)
 
-    def _named(self, contact: Contact, key: bytes) -> Contact:
-        """Return the contact, now that it is known who is at that endpoint."""
-        named = self._known.at(key, contact.endpoint)
+    def _identify_contact(self, contact: Contact, key: bytes) -> Contact:
+        """Return the contact with its key, now that it is known who is at that endpoint."""
+        named = self._known.contact_at(key, contact.endpoint)
         named.token, named.proven = contact.token, True
         return named
 
-    def _prove(self, retry: Answer, pending: _Pending, now: float) -> None:
-        """Ask again with the token, and sign that it is us: it is asked once, so that nobody keeps us signing."""
+    def _retry_with_proof(self, retry: Answer, pending: _Pending, now: float) -> None:
+        """Ask again, with the token and a signature. Done once a question, so that nobody can keep us signing."""
         contact = pending.contact
         if pending.proven_to or (contact.key and contact.key != retry.key):
             self.counts["impostors" if contact.key != retry.key else "wrong answers"] += 1
-            self._end(retry.transaction, Outcome.FAILED, None, now)
+            self._finish_question(retry.transaction, Outcome.FAILED, None, now)
             return
         contact.token, contact.proven = NONE, False
         pending.question = replace(pending.question, token=retry.token)
@@ -193,16 +200,16 @@ class Exchange:
         transaction = retry.transaction
         pending.timer.cancel()
         pending.timer = self._timers.start(
-            now + self._timeout(contact), lambda when: self._late(transaction, when)
+            now + self._timeout_for(contact), lambda when: self._on_timeout(transaction, when)
         )
-        self._send(self._signed(pending), contact)
+        self._send(self._sign_question(pending), contact)
 
-    def _signed(self, pending: _Pending) -> bytes:
+    def _sign_question(self, pending: _Pending) -> bytes:
         proof = self._identity.sign(question_to_sign(pending.question, pending.proven_to))
         return encode(replace(pending.question, proof=proof))
 
     def _is_proven(self, answer: Answer, pending: _Pending) -> bool:
-        """True when the answer is signed by whom we asked."""
+        """True if the answer is signed by the node that we asked."""
         contact = pending.contact
         if not answer.proof or answer.key != pending.proven_to or (contact.key and answer.key != contact.key):
             return False

@@ -112,8 +112,8 @@ class Lookup:
             return None  # it has asked the nearest that it knows
         return next((each for each in self._nearest if each.path == _SEEDS), None)
 
-    def take(self, contacts: Iterable[Contact]) -> list[Contact]:
-        """Return those of the contacts that are candidates: they are being asked now, besides `next_contacts`."""
+    def mark_asked(self, contacts: Iterable[Contact]) -> list[Contact]:
+        """Mark those of `contacts` that are candidates as being asked, and return them."""
         chosen = [c for each in contacts if (c := self._candidates.get(each.id)) and c.state is _State.HEARD]
         for number, each in enumerate(chosen):
             each.state = _State.ASKED
@@ -132,7 +132,7 @@ class Lookup:
             return True
         return not any(each.state is _State.HEARD for each in self._nearest[: self._limits.k])
 
-    def closest(self, count: int) -> list[Contact]:
+    def closest_answered(self, count: int) -> list[Contact]:
         """Return the `count` nearest contacts that have answered, the nearest first, and not too many of a subnet."""
         found: list[Contact] = []
         of_subnet: Counter[bytes] = Counter()
@@ -164,8 +164,8 @@ class Lookup:
 
     # ------------------------------------------------------------------------------------------- what happened
 
-    def answered(self, contact: Contact, told: Iterable[Contact]) -> None:
-        """Take in that `contact` answered, and whom it told of."""
+    def on_answered(self, contact: Contact, told: Iterable[Contact]) -> None:
+        """Note that `contact` answered, and add the contacts that it named."""
         candidate = self._candidates[contact.id]
         if candidate.state is _State.FAILED:
             return
@@ -176,14 +176,14 @@ class Lookup:
         if len(self._nearest) != before:
             self._sort()
 
-    def stalled(self, contact: Contact) -> None:
-        """Take in that `contact` takes longer than it should. It may answer yet."""
+    def on_stalled(self, contact: Contact) -> None:
+        """Note that `contact` takes longer than it should. It may still answer."""
         candidate = self._candidates[contact.id]
         if candidate.state is _State.ASKED:
             candidate.state = _State.STALLED
 
-    def failed(self, contact: Contact) -> None:
-        """Take in that `contact` did not answer, or is not who it was said to be."""
+    def on_failed(self, contact: Contact) -> None:
+        """Note that `contact` did not answer, or has another identity than it was said to have."""
         candidate = self._candidates[contact.id]
         if candidate.state is not _State.FAILED:
             candidate.state = _State.FAILED

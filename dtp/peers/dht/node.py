@@ -91,7 +91,7 @@ class DhtNode:
         self._server.have_dialled = lambda asker, nonce, now: have_dialled(
             self._network, random, asker, nonce, now
         )
-        self.reachability = Reachability(self._network, self._timers, random, self._decide)
+        self.reachability = Reachability(self._network, self._timers, random, self._set_reachable)
         self._upkeep = Upkeep(
             author or identity, self._network, self.store, self._timers, self.reachability, random
         )
@@ -104,11 +104,11 @@ class DhtNode:
     # ----------------------------------------------------------------------------------------------- time, bytes
 
     def set_unix(self, now: float, unix: float) -> None:
-        """Take in what Unix time it is at `now`: clocks are set, while `now` goes on."""
+        """Set the Unix time at `now`: the system's clock may be set, while `now` only goes on."""
         self._network.unix_offset = self._server.unix_offset = unix - now
 
     def receive(self, data: bytes, source: Endpoint, now: float) -> None:
-        """Take a datagram in. What is wrong with it is counted, and changes nothing else."""
+        """Process a datagram. A malformed one is only counted."""
         if scope_of(source) is None:
             self.counts["datagrams from nowhere"] += 1
             return
@@ -123,7 +123,7 @@ class DhtNode:
             case Answer():
                 self._exchange.receive(message, source, now)
             case Probe(nonce):
-                self.reachability.probed(nonce, source, now)
+                self.reachability.on_probe(nonce, source, now)
 
     def _serve(self, question: Question, source: Endpoint, now: float) -> None:
         if question.key == self.identity.id.key:
@@ -132,11 +132,11 @@ class DhtNode:
         sends, standing = self._server.receive(question, source, now)
         self._sends += sends
         if standing is Standing.PEER:
-            contact = self._network.known.at(question.key, source)
+            contact = self._network.known.contact_at(question.key, source)
             if question.client:
                 self.table.remove(contact, now)
             else:
-                self._network.met(contact, now)
+                self._network.on_contact(contact, now)
 
     def next_time(self) -> float | None:
         """Return when `advance` is to be called; None for never."""
@@ -163,20 +163,20 @@ class DhtNode:
         """Find others by nodes at these endpoints, whoever they are; go on as long as nobody is found."""
         self._upkeep.join(endpoints, now)
 
-    def meet(self, key: bytes, endpoint: Endpoint, now: float) -> None:
-        """Ask a node that somebody else knows of whether it is there."""
-        self._upkeep.meet(self._network.known.at(key, endpoint), now)
+    def ping_node(self, key: bytes, endpoint: Endpoint, now: float) -> None:
+        """Ping a node that was named by somebody else, and add it if it answers."""
+        self._upkeep.ping_contact(self._network.known.contact_at(key, endpoint), now)
 
     def find_nodes(self, target: bytes, now: float) -> int:
         """Look up the nodes nearest to `target`; return the operation's number. `Ended` has a list of `Contact`."""
-        number = self._number()
-        Walk(self._network, target, self._ender(number)).start(now)
+        number = self._next_operation()
+        Walk(self._network, target, self._make_callback(number)).start(now)
         return number
 
     def get(self, kind: RecordKind, target: bytes, now: float) -> int:
         """Look records up; return the operation's number. `Ended` has a list of `Record`."""
-        number = self._number()
-        walk = GetWalk(self._network, kind, target, self._ender(number))
+        number = self._next_operation()
+        walk = GetWalk(self._network, kind, target, self._make_callback(number))
         unix = now + self._network.unix_offset
         for each in self.store.get(kind, target):
             if each.expires > unix:
@@ -186,21 +186,21 @@ class DhtNode:
 
     def put(self, record: Record, now: float) -> int:
         """Give a record to the nodes nearest to it; return the operation's number. `Ended` has `Stored`."""
-        number = self._number()
-        PutWalk(self._network, record, self._ender(number), lambda now: None).start(now)
+        number = self._next_operation()
+        PutWalk(self._network, record, self._make_callback(number), lambda now: None).start(now)
         return number
 
     def publish(self, record: Record, now: float) -> int:
-        """`put` a record of our own, and again from time to time, signed anew as it ages, until `withdraw`."""
+        """Put a record of our own, and republish it, signed anew as it ages, until `withdraw`."""
         self._upkeep.published[record.kind, record.target] = (record, now)
         return self.put(record, now)
 
-    def keep(self, record: Record) -> None:
-        """`publish` a record of our own as soon as there are others, within half a minute."""
+    def publish_later(self, record: Record) -> None:
+        """Publish a record of our own within half a minute after the first other node is found."""
         self._upkeep.published[record.kind, record.target] = (record, -math.inf)
 
     def withdraw(self, kind: RecordKind, target: bytes) -> None:
-        """Don't publish our record there any more: it ends by itself."""
+        """Stop publishing our record there. It expires by itself."""
         self._upkeep.published.pop((kind, target), None)
 
     @property
@@ -208,11 +208,11 @@ class DhtNode:
         """Our own records, by kind and target, and when each was given to others last."""
         return self._upkeep.published
 
-    def _number(self) -> int:
+    def _next_operation(self) -> int:
         self._operations += 1
         return self._operations
 
-    def _ender(self, number: int) -> Callable[[Any, float], None]:
+    def _make_callback(self, number: int) -> Callable[[Any, float], None]:
         return lambda result, now: self._events.append(Ended(number, result))
 
     # ------------------------------------------------------------------------------------------------------ mode
@@ -222,13 +222,13 @@ class DhtNode:
         """True while this node serves nobody."""
         return self._server.client
 
-    def bar(self, barred: bool) -> None:
-        """Serve nobody while `barred`, whatever the own checks say: others can't reach the machine."""
+    def set_barred(self, barred: bool) -> None:
+        """Serve nobody while `barred`, whatever our own checks say: others can't reach the machine."""
         self._barred = barred
         if barred:
-            self._decide(False, 0.0)
+            self._set_reachable(False, 0.0)
 
-    def _decide(self, reachable: bool, now: float) -> None:
+    def _set_reachable(self, reachable: bool, now: float) -> None:
         reachable = reachable and not self._barred
         if not self._only_client and self.client == reachable:
             self._set_client(not reachable)

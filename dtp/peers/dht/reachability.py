@@ -46,7 +46,7 @@ class Reachability:
         return most[0][0] if most else None
 
     def observe(self, answer: Answer, teller: Contact, now: float) -> None:
-        """Take in where a PONG says that we are. The first one begins the checks."""
+        """Note where a PONG says that we are. The first one starts the checks."""
         endpoint = unpack_endpoint(answer.args[0])
         if scope_of(endpoint) != scope_of(teller.endpoint):
             return  # from another network we look otherwise
@@ -68,26 +68,26 @@ class Reachability:
         self._nonce, self._askers, self._came = self._random.randbytes(NONCE_SIZE), 0, False
         contacts = list(self._network.table)
         for each in self._random.sample(contacts, min(len(contacts), limits.check_askers)):
-            self._network.ask(each, Kind.CHECK, (self._nonce,), self._heard, now)
-        self._timers.start(now + limits.check_patience, self._count)
+            self._network.ask_contact(each, Kind.CHECK, (self._nonce,), self._on_check_answer, now)
+        self._timers.start(now + limits.check_patience, self._finish_check)
 
-    def _heard(self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
+    def _on_check_answer(self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
         if answer is not None and answer.kind is Kind.CHECKING and answer.args[0]:
             self._askers += 1
 
-    def probed(self, nonce: bytes, source: Endpoint, now: float) -> None:
-        """Take in a packet that somebody was asked to send."""
+    def on_probe(self, nonce: bytes, source: Endpoint, now: float) -> None:
+        """Process a packet that some node was asked to send to us."""
         if not self._nonce or nonce != self._nonce:
             self._network.counts["probes for nothing"] += 1
             return
         self._came = True
-        known = {each.endpoint[0] for each in self._network.table} | self._network.known.hosts()
+        known = {each.endpoint[0] for each in self._network.table} | self._network.known.known_hosts()
         if source[0] not in known:  # what we have sent to may come in through a door that we opened
             self._nonce = b""
             self._decided(True, now)
 
-    def _count(self, now: float) -> None:
-        """Nothing came though two say that they have had us dialled: nobody reaches us from outside."""
+    def _finish_check(self, now: float) -> None:
+        """End a check: if no packet came though two nodes had us dialled, we can't be reached from outside."""
         if self._nonce and not self._came and self._askers > 1:
             self._decided(False, now)
         self._nonce = b""
@@ -98,5 +98,5 @@ def have_dialled(network: Network, random: Random, asker: Endpoint, nonce: bytes
     elsewhere = [each for each in network.table if each.endpoint[0] != asker[0] and not each.failures]
     chosen = random.sample(elsewhere, min(len(elsewhere), _DIALLERS))
     for each in chosen:
-        network.ask(each, Kind.DIAL, (pack_endpoint(asker), nonce), lambda *what: None, now)
+        network.ask_contact(each, Kind.DIAL, (pack_endpoint(asker), nonce), lambda *what: None, now)
     return len(chosen)

@@ -138,8 +138,8 @@ class Record:
     value: Value
 
     @classmethod
-    def of(cls, value: Value) -> Record:
-        """Return the record that this is."""
+    def from_value(cls, value: Value) -> Record:
+        """Return `value` with its kind, target and order."""
         match value:
             case PeerRecord():
                 kind, target = RecordKind.PEER, ids.peer_target(value.peer.key)
@@ -219,7 +219,7 @@ def _peer(data: bytes, now: float) -> Record:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _of_peer(record: PeerRecord) -> Record:
-    return Record.of(record)
+    return Record.from_value(record)
 
 
 def _mutable(data: bytes, now: float) -> Record:
@@ -254,7 +254,7 @@ def _verified_mutable(data: bytes) -> Record:
     if not 0 < len(name.encode("utf-8", "surrogatepass")) <= MAX_NAME or len(value) > MAX_VALUE:
         raise DhtRecordError("a value of the DHT, or its name, is larger than it may be")
     peer = _author(key, signature, MUTABLE_DOMAIN, body, (sequence, issued, expires))
-    return Record.of(Mutable(peer, name, sequence, issued, expires, value, data))
+    return Record.from_value(Mutable(peer, name, sequence, issued, expires, value, data))
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -266,7 +266,7 @@ def _verified_provider(data: bytes) -> Record:
         case _:
             raise DhtRecordError("a provider record is malformed")
     peer = _author(key, signature, PROVIDER_DOMAIN, body, (issued, issued, expires))
-    return Record.of(Provider(target, peer, issued, expires, data))
+    return Record.from_value(Provider(target, peer, issued, expires, data))
 
 
 def _unpacked(body: bytes) -> object:

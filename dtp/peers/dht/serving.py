@@ -84,19 +84,19 @@ class Server:
     ) -> tuple[list[tuple[bytes, Endpoint]], Standing]:
         """Return what is to be sent for a question from `source`, and what its asker has proven."""
         where = pack_endpoint(source)
-        standing = self._tokens.standing(question.token, where, question.key, now)
+        standing = self._tokens.check_token(question.token, where, question.key, now)
         self.counts["questions"] += 1
         if standing < Standing.PEER_BEFORE and not (standing and question.proof):
             return self._retry(question, source, where, now), Standing.NOTHING
         proven = standing >= Standing.PEER_BEFORE
         if not proven and not self._is_proven(question, source, now):
             return [], Standing.NOTHING
-        if not self._peers.take(question.key, now):
+        if not self._peers.try_take(question.key, now):
             return self._refuse(question, source, Verdict.BUSY, proven), Standing.NOTHING
         if self.client and question.kind is not Kind.PING:
             return self._refuse(question, source, Verdict.CLIENT, proven), standing
         room = MAX_DATAGRAM - _OVERHEAD - (0 if proven else _PROOF)
-        kind, args, extra = self._answer(question, source, room, now)
+        kind, args, extra = self._make_answer(question, source, room, now)
         token = b"" if standing is Standing.PEER else self._tokens.peer_token(where, question.key, now)
         answer = Answer(kind, question.transaction, args, token)
         if not proven:
@@ -110,7 +110,7 @@ class Server:
     def _retry(
         self, question: Question, source: Endpoint, where: bytes, now: float
     ) -> list[tuple[bytes, Endpoint]]:
-        if not self._strangers.take(subnet_of(source) or where, now):
+        if not self._strangers.try_take(subnet_of(source) or where, now):
             self.counts["strangers over their quota"] += 1
             return []
         token = self._tokens.address_token(where, question.key, now)
@@ -121,7 +121,7 @@ class Server:
 
     def _is_proven(self, question: Question, source: Endpoint, now: float) -> bool:
         """True when the asker has signed this question for us."""
-        if not self._proofs.take(None, now):
+        if not self._proofs.try_take(None, now):
             self.counts["proofs over their quota"] += 1
             return False
         try:
@@ -136,7 +136,7 @@ class Server:
     def _refuse(
         self, question: Question, source: Endpoint, why: Verdict, proven: bool
     ) -> list[tuple[bytes, Endpoint]]:
-        """Say why not, to who doesn't need our signature for that."""
+        """Return a refusal for an asker that has proven itself; nothing for others, as it would need a signature."""
         self.counts[f"refused: {why.name.lower()}"] += 1
         if not proven:
             return []
@@ -144,7 +144,7 @@ class Server:
 
     # -------------------------------------------------------------------------------------------------- answers
 
-    def _answer(
+    def _make_answer(
         self, question: Question, source: Endpoint, room: int, now: float
     ) -> tuple[Kind, Arguments, list[tuple[bytes, Endpoint]]]:
         """Return kind and arguments of the answer, of at most `room` bytes, and what else is to be sent.
@@ -157,20 +157,20 @@ class Server:
             case Kind.PING:
                 return Kind.PONG, (pack_endpoint(source),), extra
             case Kind.FIND:
-                return Kind.NODES, (self._entries(args[0], source, room),), extra
+                return Kind.NODES, (self._nearest_entries(args[0], source, room),), extra
             case Kind.GET:
-                records = self._records(args[1], args[0], now)
+                records = self._find_records(args[1], args[0], now)
                 fitting = _fitting(records, room)
                 if records and not fitting:
                     return Kind.PONG, (pack_endpoint(source),), extra
                 room -= sum(len(each) + _RECORD_HEAD for each in fitting)
-                return Kind.FOUND, (self._entries(args[0], source, room), fitting), extra
+                return Kind.FOUND, (self._nearest_entries(args[0], source, room), fitting), extra
             case Kind.STORE:
-                verdict, target = self._keep(args[0], args[1], source, now)
-                entries = self._entries(target, source, room) if target else b""
+                verdict, target = self._store_record(args[0], args[1], source, now)
+                entries = self._nearest_entries(target, source, room) if target else b""
                 return Kind.STORED, (int(verdict), entries), extra
             case Kind.CHECK:
-                allowed = self._checks.take(question.key, now)
+                allowed = self._checks.try_take(question.key, now)
                 asked = self.have_dialled(source, args[0], now) if allowed else 0
                 return Kind.CHECKING, (asked,), extra
             case _:
@@ -182,14 +182,16 @@ class Server:
 
     def _may_dial(self, question: Question, dialled: Endpoint, source: Endpoint, now: float) -> bool:
         """True where one small packet may go to an address that only the asker vouches for."""
-        allowed = may_tell(dialled, source) and self._checks.take(b"dial" + question.key, now)
-        return allowed and self._checks.take(b"dialled" + (subnet_of(dialled) or pack_endpoint(dialled)), now)
+        allowed = may_tell(dialled, source) and self._checks.try_take(b"dial" + question.key, now)
+        return allowed and self._checks.try_take(
+            b"dialled" + (subnet_of(dialled) or pack_endpoint(dialled)), now
+        )
 
-    def _entries(self, target: bytes, source: Endpoint, room: int) -> bytes:
-        """Return the nodes nearest to `target` that mean something to who asks from `source`, as many as fit."""
+    def _nearest_entries(self, target: bytes, source: Endpoint, room: int) -> bytes:
+        """Return the nodes nearest to `target` that can be reached from `source`, as many as fit into `room`."""
         everything = scope_of(source) is not Scope.GLOBAL
         parts = []
-        for each in self._table.closest(int.from_bytes(target, "big"), self._limits.k):
+        for each in self._table.closest_contacts(int.from_bytes(target, "big"), self._limits.k):
             if not everything and scope_of(each.endpoint) is not Scope.GLOBAL:
                 continue
             room -= len(each.entry)
@@ -198,8 +200,8 @@ class Server:
             parts.append(each.entry)
         return b"".join(parts)
 
-    def _records(self, kind: int, target: bytes, now: float) -> list[bytes]:
-        """Return the records at `target` that still hold; of many, each time in another order."""
+    def _find_records(self, kind: int, target: bytes, now: float) -> list[bytes]:
+        """Return the valid records at `target`; several are shuffled, so that each gets into an answer."""
         unix = now + self.unix_offset
         held = {each.author: each for each in self._store.get(kind, target)}
         own, _ = self.published.get((kind, target), (None, 0.0))
@@ -210,8 +212,8 @@ class Server:
             self._random.shuffle(records)
         return records
 
-    def _keep(self, kind: int, data: bytes, source: Endpoint, now: float) -> tuple[Verdict, bytes]:
-        """Keep a record if it is good and ours to keep; return the verdict, and its target if it has one."""
+    def _store_record(self, kind: int, data: bytes, source: Endpoint, now: float) -> tuple[Verdict, bytes]:
+        """Store a record if it is valid and its target near us; return the verdict, and the target or b""."""
         try:
             record = decode_record(kind, data, now + self.unix_offset)
         except DhtRecordError as fault:

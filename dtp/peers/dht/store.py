@@ -86,7 +86,7 @@ class RecordStore:
 
     def _make_room(self, record: Record) -> bool:
         """Drop what is farther from us than the new one, until it fits."""
-        distance = self._distance(record)
+        distance = self._distance_of(record)
         while (
             self._count >= self._limits.records or self.size + len(record.encoded) > self._limits.record_bytes
         ):
@@ -96,7 +96,7 @@ class RecordStore:
             self.remove(next(iter(self._held[kind, target].values())))
         return True
 
-    def _distance(self, record: Record) -> int:
+    def _distance_of(self, record: Record) -> int:
         return int.from_bytes(record.target, "big") ^ self._own
 
     def _insert(self, held: Held) -> None:

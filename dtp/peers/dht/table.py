@@ -57,11 +57,11 @@ class RoutingTable:
         """Return how many leading bits an id shares with ours: which bucket it belongs to."""
         return BITS - (node ^ self.own).bit_length()
 
-    def buckets(self) -> dict[int, Bucket]:
+    def buckets_by_bits(self) -> dict[int, Bucket]:
         """Return the buckets there are, by shared bits."""
         return self._buckets
 
-    def closest(self, target: int, count: int) -> list[Contact]:
+    def closest_contacts(self, target: int, count: int) -> list[Contact]:
         """Return the `count` contacts nearest to `target`, the nearest first.
 
         Those that did not answer last are left out, unless nobody did.
@@ -75,10 +75,10 @@ class RoutingTable:
         ours = self.own ^ target
         return sum(each ^ target < ours for each in self._contacts)
 
-    def neighbourhood(self) -> int:
-        """Return the distance within which the k nearest nodes of a record are likely to be, on the whole network.
+    def neighbourhood_radius(self) -> int:
+        """Return the distance within which the k nearest nodes to a target are likely to be, on the whole network.
 
-        From how far our own k nearest are; all distances as long as we know less than k others.
+        It is the distance of our own k-th nearest; the largest distance as long as we know fewer than k nodes.
         """
         k = self._limits.k
         if len(self._contacts) < k:
@@ -87,10 +87,10 @@ class RoutingTable:
 
     # ------------------------------------------------------------------------------------------------ changes
 
-    def offer(self, contact: Contact, now: float) -> Contact | None:
-        """Take a proven contact in, or let it wait for a place.
+    def add_contact(self, contact: Contact, now: float) -> Contact | None:
+        """Add a proven contact, or let it wait for a place.
 
-        Return the contact that has to show that it is still there for that; None where nothing is to be asked.
+        Return the contact that has to be pinged to decide about its place, or None.
         """
         held = self._contacts.get(contact.id)
         if held is contact:
@@ -118,11 +118,11 @@ class RoutingTable:
         oldest = next(iter(bucket.contacts.values()))
         return oldest if now - oldest.seen > self._limits.questionable else None
 
-    def _counts(self, contact: Contact) -> bool:
+    def _is_limited(self, contact: Contact) -> bool:
         return self._subnets and contact.subnet != b""
 
     def _has_place_for(self, contact: Contact, bucket: Bucket) -> bool:
-        if not self._counts(contact):
+        if not self._is_limited(contact):
             return True
         if self._of_subnet[contact.subnet] >= self._limits.table_per_subnet:
             return False
@@ -133,7 +133,7 @@ class RoutingTable:
         bucket.contacts[contact.id] = contact
         self._contacts[contact.id] = contact
         bucket.waiting.pop(contact.id, None)
-        if self._counts(contact):
+        if self._is_limited(contact):
             self._of_subnet[contact.subnet] += 1
 
     def remove(self, contact: Contact, now: float, *, replace: bool = True) -> None:
@@ -148,7 +148,7 @@ class RoutingTable:
             return
         del self._contacts[contact.id]
         del bucket.contacts[contact.id]
-        if self._counts(contact):
+        if self._is_limited(contact):
             self._of_subnet[contact.subnet] -= 1
             if not self._of_subnet[contact.subnet]:
                 del self._of_subnet[contact.subnet]
@@ -159,7 +159,7 @@ class RoutingTable:
         if not bucket.contacts and not bucket.waiting:
             del self._buckets[number]
 
-    def touch(self, target: int, now: float) -> None:
+    def touch_bucket(self, target: int, now: float) -> None:
         """Remember that something near `target` is looked up."""
         bucket = self._buckets.get(self.shared_bits(target))
         if bucket is not None:

@@ -58,7 +58,7 @@ class Upkeep:
     def start(self, now: float) -> None:
         """Begin."""
         self._timers.start(now + self._every, self._probe)
-        self._timers.start(now + _LOOK, self._look)
+        self._timers.start(now + _LOOK, self._republish_due)
 
     # ----------------------------------------------------------------------------------------------- joining
 
@@ -74,15 +74,15 @@ class Upkeep:
             self._joining = False
             return
         for each in self._bootstrap:
-            self._network.ask(Contact(b"", each), Kind.PING, (), self._met, now)
+            self._network.ask_contact(Contact(b"", each), Kind.PING, (), self._on_pong, now)
         self._timers.start(now + self._pause, self._try_to_join)
         self._pause = min(2 * self._pause, self._network.limits.bootstrap_longest)
 
-    def meet(self, contact: Contact, now: float) -> None:
-        """Ask a node that somebody else knows of whether it is there."""
-        self._network.ask(contact, Kind.PING, (), self._met, now)
+    def ping_contact(self, contact: Contact, now: float) -> None:
+        """Ping a node that was named by somebody else, and add it if it answers."""
+        self._network.ask_contact(contact, Kind.PING, (), self._on_pong, now)
 
-    def _met(self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
+    def _on_pong(self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
         if answer is None or answer.kind is not Kind.PONG:
             return
         self._reachability.observe(answer, contact, now)
@@ -101,11 +101,11 @@ class Upkeep:
     # ---------------------------------------------------------------------------------------------- contacts
 
     def _probe(self, now: float) -> None:
-        """Look whether the contact that was silent longest is there, and find new neighbours where it is not."""
+        """Ping the contact that was silent longest, refresh the stalest bucket; join again if there is no contact."""
         limits = self._network.limits
         contact = self._network.table.silent_longest()
         if contact is not None and now - contact.seen >= min(self._every, limits.questionable):
-            self._network.ask(contact, Kind.PING, (), self._probed, now)
+            self._network.ask_contact(contact, Kind.PING, (), self._on_probe_answer, now)
         elif contact is None and self._bootstrap:
             self.join(self._bootstrap, now)
         stale = self._network.table.stalest_bucket(now)
@@ -113,7 +113,7 @@ class Upkeep:
             self._refresh(stale, now)
         self._timers.start(now + self._every, self._probe)
 
-    def _probed(self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
+    def _on_probe_answer(self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
         limits = self._network.limits
         if outcome is Outcome.ANSWERED:
             self._every = min(_SLOWER * self._every, limits.probe_longest)
@@ -122,7 +122,7 @@ class Upkeep:
         elif outcome is Outcome.FAILED:
             self._every = max(self._every * _SOONER, limits.probe_shortest)
             if contact in self._network.table:
-                self._network.ask(contact, Kind.PING, (), self._probed, now)
+                self._network.ask_contact(contact, Kind.PING, (), self._on_probe_answer, now)
 
     def _refresh(self, bits: int, now: float) -> None:
         """Look up a random id that shares exactly `bits` leading bits with ours."""
@@ -133,12 +133,12 @@ class Upkeep:
 
     # ----------------------------------------------------------------------------------------------- records
 
-    def _look(self, now: float) -> None:
-        """Give records whose turn it is to the nodes that are nearest to them now; forget those that have ended."""
+    def _republish_due(self, now: float) -> None:
+        """Republish records that are due to the nodes that are nearest to them now; drop expired ones."""
         limits = self._network.limits
         unix = now + self._network.unix_offset
         self._network.counts["records ended"] += self._store.drop_expired(unix)
-        self._timers.start(now + _LOOK, self._look)
+        self._timers.start(now + _LOOK, self._republish_due)
         if not len(self._network.table):
             return  # it stays due
         due = now - limits.republish
@@ -147,21 +147,21 @@ class Upkeep:
             if last <= due and given < _AT_ONCE:
                 given += 1
                 self.published[key] = (self._renew(record, unix), now)
-                self._give(self.published[key][0], now)
+                self._put_record(self.published[key][0], now)
         for held in self._store:
             late = due - held.given
             if late >= 0 and given < _AT_ONCE and self._random.random() * _SPREAD * limits.republish <= late:
                 given += 1
                 held.given = now
-                self._give(held.record, now)
+                self._put_record(held.record, now)
 
     def _renew(self, record: Record, unix: float) -> Record:
         """Return our own record, signed anew where less than half its time is left."""
         value = renewed(record.value, self._author, unix)
         if record.expires - unix < (value.expires - unix) / 2:
-            return Record.of(value)
+            return Record.from_value(value)
         return record
 
-    def _give(self, record: Record, now: float) -> None:
+    def _put_record(self, record: Record, now: float) -> None:
         self._network.counts["republished"] += 1
         PutWalk(self._network, record, lambda count, now: None, lambda now: None).start(now)

@@ -10,7 +10,7 @@ from dtp.peers.dht.addresses import Endpoint
 from dtp.peers.dht.admission import NONE
 from dtp.peers.dht.contacts import Contact, KnownContacts
 from dtp.peers.dht.errors import DhtRecordError, DhtRecordExpired, DhtRecordFromFuture, MessageError
-from dtp.peers.dht.exchange import Exchange, Heard, Outcome
+from dtp.peers.dht.exchange import Exchange, OnOutcome, Outcome
 from dtp.peers.dht.limits import DhtLimits
 from dtp.peers.dht.lookup import Lookup
 from dtp.peers.dht.messages import Answer, Arguments, Kind, Verdict, split_entries
@@ -42,40 +42,42 @@ class Network:
     counts: Counter[str]
     unix_offset: float = 0.0
 
-    def ask(self, contact: Contact, kind: Kind, args: Arguments, heard: Heard, now: float) -> None:
-        """Ask, and keep the table in step with what becomes of it."""
+    def ask_contact(
+        self, contact: Contact, kind: Kind, args: Arguments, on_outcome: OnOutcome, now: float
+    ) -> None:
+        """Send a question, and update the routing table by its outcome."""
 
-        def told(contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
+        def update_table(contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
             if outcome is Outcome.FAILED:
-                self._failed(contact, now)
+                self._on_failed(contact, now)
             elif outcome is Outcome.ANSWERED:
-                self._answered(contact, answer, now)
-            heard(contact, outcome, answer, now)
+                self._on_answered(contact, answer, now)
+            on_outcome(contact, outcome, answer, now)
 
-        self.exchange.ask(contact, kind, args, told, now)
+        self.exchange.send_question(contact, kind, args, update_table, now)
 
-    def _failed(self, contact: Contact, now: float) -> None:
+    def _on_failed(self, contact: Contact, now: float) -> None:
         contact.failed = now
         if contact.failures >= self.limits.failures:
             self.table.remove(contact, now)
 
-    def _answered(self, contact: Contact, answer: Answer | None, now: float) -> None:
+    def _on_answered(self, contact: Contact, answer: Answer | None, now: float) -> None:
         if answer is not None and answer.kind is Kind.REFUSED:
             if answer.args[0] == Verdict.CLIENT:
                 self.table.remove(contact, now)
             return
-        self.met(contact, now)
+        self.on_contact(contact, now)
 
-    def met(self, contact: Contact, now: float) -> None:
-        """Take in that a proven contact that serves others is there."""
+    def on_contact(self, contact: Contact, now: float) -> None:
+        """Add a proven contact that serves others to the table, or note that it is alive."""
         contact.seen, contact.failures = now, 0
-        doubtful = self.table.offer(contact, now)
+        doubtful = self.table.add_contact(contact, now)
         if doubtful is not None and not doubtful.failures:
             doubtful.seen = now  # asked once: the answer decides
-            self.ask(doubtful, Kind.PING, (), lambda *what: None, now)
+            self.ask_contact(doubtful, Kind.PING, (), lambda *what: None, now)
 
-    def contacts(self, data: bytes, teller: Endpoint, now: float) -> list[Contact]:
-        """Return the contacts that an answer from `teller` tells of. Raise `MessageError`."""
+    def decode_contacts(self, data: bytes, teller: Endpoint, now: float) -> list[Contact]:
+        """Return the contacts that an answer from `teller` names. Raise `MessageError`."""
         found = []
         for each in split_entries(data):
             contact = self.known.get(each, teller)
@@ -103,7 +105,7 @@ class Walk:
         self._target = target
         self._done = done
         place = int.from_bytes(target, "big")
-        known = network.table.closest(place, network.limits.k + len(left_out))
+        known = network.table.closest_contacts(place, network.limits.k + len(left_out))
         seeds = [each for each in known if each.id not in left_out][: network.limits.k]
         self.lookup = Lookup(
             place, network.own, seeds, network.limits, subnets=network.subnets, left_out=left_out
@@ -112,62 +114,62 @@ class Walk:
 
     def start(self, now: float) -> None:
         """Begin."""
-        self._network.table.touch(self.lookup.target, now)
-        for each in self.lookup.take(self._at_once()):
-            kind, args = self._question(each)
-            self._network.ask(each, kind, args, self._heard, now)
-        self._go_on(now)
+        self._network.table.touch_bucket(self.lookup.target, now)
+        for each in self.lookup.mark_asked(self._first_contacts()):
+            kind, args = self._make_question(each)
+            self._network.ask_contact(each, kind, args, self._on_outcome, now)
+        self._ask_next(now)
 
-    def _at_once(self) -> list[Contact]:
-        """Whom to ask at the beginning, besides the first on each path."""
+    def _first_contacts(self) -> list[Contact]:
+        """Return contacts to ask at the beginning, in addition to the first on each path."""
         return []
 
-    def _go_on(self, now: float) -> None:
+    def _ask_next(self, now: float) -> None:
         if self._ended:
             return
         for each in self.lookup.next_contacts():
-            kind, args = self._question(each)
-            self._network.ask(each, kind, args, self._heard, now)
+            kind, args = self._make_question(each)
+            self._network.ask_contact(each, kind, args, self._on_outcome, now)
         if self.lookup.finished:
             self._finish(now)
 
     def _finish(self, now: float) -> None:
         self._ended = True
-        self._done(self.lookup.closest(self._network.limits.k), now)
+        self._done(self.lookup.closest_answered(self._network.limits.k), now)
 
-    def _question(self, contact: Contact) -> tuple[Kind, Arguments]:
+    def _make_question(self, contact: Contact) -> tuple[Kind, Arguments]:
         return Kind.FIND, (self._target,)
 
-    def _take(self, contact: Contact, answer: Answer, now: float) -> None:
-        """What an answer says besides other nodes."""
+    def _on_answer(self, contact: Contact, answer: Answer, now: float) -> None:
+        """Process what an answer has in addition to nodes."""
 
-    def _heard(self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
+    def _on_outcome(self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
         if outcome is Outcome.STALLED:
-            self.lookup.stalled(contact)
+            self.lookup.on_stalled(contact)
         elif answer is None or answer.kind is Kind.REFUSED:
-            self.lookup.failed(contact)
+            self.lookup.on_failed(contact)
         elif answer.kind is Kind.PONG:  # there was no room beside the proof
             self._ask_again(contact, now)
         else:
             try:
-                told = self._network.contacts(answer.args[_NODES[answer.kind]], contact.endpoint, now)
+                told = self._network.decode_contacts(answer.args[_NODES[answer.kind]], contact.endpoint, now)
             except MessageError:
                 self._network.counts["wrong answers"] += 1
                 self._network.table.remove(contact, now)
-                self.lookup.failed(contact)
+                self.lookup.on_failed(contact)
             else:
-                self.lookup.answered(contact, told)
-                self._take(contact, answer, now)
-        self._go_on(now)
+                self.lookup.on_answered(contact, told)
+                self._on_answer(contact, answer, now)
+        self._ask_next(now)
 
     def _ask_again(self, contact: Contact, now: float) -> None:
-        def heard(contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
+        def on_second_outcome(contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
             if answer is not None and answer.kind is Kind.PONG:
                 answer, outcome = None, Outcome.FAILED
-            self._heard(contact, outcome, answer, now)
+            self._on_outcome(contact, outcome, answer, now)
 
-        kind, args = self._question(contact)
-        self._network.ask(contact, kind, args, heard, now)
+        kind, args = self._make_question(contact)
+        self._network.ask_contact(contact, kind, args, on_second_outcome, now)
 
 
 class GetWalk(Walk):
@@ -187,7 +189,7 @@ class GetWalk(Walk):
         left_out: frozenset[int] = frozenset(),
     ) -> None:
         """`left_out` are those whom a walk has asked that found nothing: this one is the second, and the last."""
-        super().__init__(network, target, lambda nearest, now: self._end(now), left_out)
+        super().__init__(network, target, lambda nearest, now: self._on_end(now), left_out)
         self._kind = kind
         self._found = found
         self._is_second = bool(left_out)
@@ -200,7 +202,7 @@ class GetWalk(Walk):
         self._lacking: list[Contact] = []
 
     def begin_with(self, record: Record) -> None:
-        """Take a record that this node keeps itself into account: it is as good as a path of its own."""
+        """Add a record that this node stores itself: it counts as a path of its own."""
         self._records[record.author] = record
         self._tellers[self._network.own] = _OURSELVES
 
@@ -215,21 +217,21 @@ class GetWalk(Walk):
         second = frozenset() if self._second is None else self._second.lookup.asked_ids
         return self.lookup.asked_ids | second
 
-    def _question(self, contact: Contact) -> tuple[Kind, Arguments]:
+    def _make_question(self, contact: Contact) -> tuple[Kind, Arguments]:
         return Kind.GET, (self._target, int(self._kind))
 
-    def _take(self, contact: Contact, answer: Answer, now: float) -> None:
+    def _on_answer(self, contact: Contact, answer: Answer, now: float) -> None:
         records = []
         for data in answer.args[1]:
             try:
-                records.append(self._checked(data, now))
+                records.append(self._decode_checked(data, now))
             except (DhtRecordExpired, DhtRecordFromFuture) as fault:  # clocks differ: nobody has lied
                 self._network.counts[f"answers refused: {fault.code}"] += 1
             except DhtRecordError as fault:  # who tells of such is not asked again
                 what = "another record" if type(fault) is _AnotherRecord else fault.code
                 self._network.counts[f"answers refused: {what}"] += 1
                 self._network.table.remove(contact, now)
-                self.lookup.failed(contact)
+                self.lookup.on_failed(contact)
                 return
         if not records:
             self._lacking.append(contact)
@@ -239,8 +241,8 @@ class GetWalk(Walk):
         if len(set(self._tellers.values())) >= self._network.limits.paths and not self._ended:
             self._finish(now)
 
-    def _checked(self, data: bytes, now: float) -> Record:
-        """Return the record. Raise `DhtRecordError` where it is none, doesn't hold, or is not what was asked for."""
+    def _decode_checked(self, data: bytes, now: float) -> Record:
+        """Return the decoded record. Raise `DhtRecordError` if it is invalid or not the one that was asked for."""
         record = decode_record(self._kind, data, now + self._network.unix_offset)
         if record.target != self._target:
             raise _AnotherRecord("a record that was not asked for")
@@ -258,7 +260,7 @@ class GetWalk(Walk):
             return
         self._tellers[contact.id] = path
 
-    def _end(self, now: float) -> None:
+    def _on_end(self, now: float) -> None:
         asked = self.lookup.asked_ids
         if not self._records and asked and not self._is_second:
             self._network.counts["lookups once more"] += 1
@@ -267,17 +269,17 @@ class GetWalk(Walk):
             return
         records = sorted(self._records.values(), key=lambda record: record.order, reverse=True)
         if records and self._kind is not RecordKind.PROVIDER:
-            self._repair(records[0], now)
+            self._store_at_lacking(records[0], now)
         self._found(records, now)
 
-    def _repair(self, record: Record, now: float) -> None:
-        """Give the record to the nearest that should have had it (Kademlia, 2.3)."""
-        near = {each.id for each in self.lookup.closest(self._network.limits.k)}
+    def _store_at_lacking(self, record: Record, now: float) -> None:
+        """Store the record at the nearest nodes that should have had it (Kademlia, 2.3)."""
+        near = {each.id for each in self.lookup.closest_answered(self._network.limits.k)}
         for each in self._lacking[: self._network.limits.paths]:
             if each.id in near and each.token != NONE:
                 self._network.counts["repairs"] += 1
                 args = (int(record.kind), record.encoded)
-                self._network.ask(each, Kind.STORE, args, lambda *what: None, now)
+                self._network.ask_contact(each, Kind.STORE, args, lambda *what: None, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,12 +305,12 @@ class PutWalk(Walk):
         stored: Callable[[Stored, float], object],
         over: Callable[[float], object],
     ) -> None:
-        super().__init__(network, record.target, lambda nearest, now: self._give(nearest, now))
+        super().__init__(network, record.target, lambda nearest, now: self._store_at_nearest(nearest, now))
         self._record = record
         self._stored = stored
         self._over = over
-        self._within = 2 * network.table.neighbourhood()
-        self._seeds = network.table.closest(self.lookup.target, network.limits.k)
+        self._within = 2 * network.table.neighbourhood_radius()
+        self._seeds = network.table.closest_contacts(self.lookup.target, network.limits.k)
         self._have: set[int] = set()
         self._newer: set[int] = set()
         self._given: set[int] = set()
@@ -318,17 +320,17 @@ class PutWalk(Walk):
     def _may_keep_it(self, contact: Contact) -> bool:
         return contact.token != NONE and contact.id ^ self.lookup.target <= self._within
 
-    def _at_once(self) -> list[Contact]:
-        """The nearest that we know, as many as are waited for; the others follow."""
+    def _first_contacts(self) -> list[Contact]:
+        """Return the nearest contacts that we know, as many as have to store it before the result."""
         return list(filter(self._may_keep_it, self._seeds))[: self._network.limits.enough]
 
-    def _question(self, contact: Contact) -> tuple[Kind, Arguments]:
+    def _make_question(self, contact: Contact) -> tuple[Kind, Arguments]:
         if self._may_keep_it(contact):
             self._given.add(contact.id)
             return Kind.STORE, (int(self._record.kind), self._record.encoded)
-        return super()._question(contact)
+        return super()._make_question(contact)
 
-    def _take(self, contact: Contact, answer: Answer, now: float) -> None:
+    def _on_answer(self, contact: Contact, answer: Answer, now: float) -> None:
         if answer.kind is not Kind.STORED:
             return
         if answer.args[0] == Verdict.OLDER:
@@ -336,30 +338,32 @@ class PutWalk(Walk):
         elif answer.args[0] == Verdict.STORED:
             self._have.add(contact.id)
             if len(self._have) >= self._network.limits.enough:
-                self._tell(now)
+                self._report_stored(now)
 
-    def _tell(self, now: float) -> None:
+    def _report_stored(self, now: float) -> None:
         if not self._told:
             self._told = True
             self._stored(Stored(len(self._have), len(self._newer)), now)
 
-    def _give(self, nearest: list[Contact], now: float) -> None:
-        """Give it to those of the nearest that were only asked."""
+    def _store_at_nearest(self, nearest: list[Contact], now: float) -> None:
+        """Store the record at those of the nearest nodes that were only asked so far."""
         left = [each for each in nearest if each.id not in self._given]
         self._waiting = len(left)
         for each in left:
             args = (int(self._record.kind), self._record.encoded)
-            self._network.ask(each, Kind.STORE, args, self._heard_given, now)
+            self._network.ask_contact(each, Kind.STORE, args, self._on_store_outcome, now)
         if not left:
-            self._tell(now)
+            self._report_stored(now)
             self._over(now)
 
-    def _heard_given(self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float) -> None:
+    def _on_store_outcome(
+        self, contact: Contact, outcome: Outcome, answer: Answer | None, now: float
+    ) -> None:
         if outcome is Outcome.STALLED:
             return
         self._waiting -= 1
         if answer is not None:
-            self._take(contact, answer, now)
+            self._on_answer(contact, answer, now)
         if not self._waiting:
-            self._tell(now)
+            self._report_stored(now)
             self._over(now)

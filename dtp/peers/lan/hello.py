@@ -61,7 +61,7 @@ class _Bucket:
     left: float
     at: float
 
-    def take(self, now: float, burst: float, rate: float) -> bool:
+    def try_take(self, now: float, burst: float, rate: float) -> bool:
         self.left = min(burst, self.left + (now - self.at) * rate)
         self.at = now
         if self.left < 1:
@@ -100,20 +100,20 @@ class HelloNode:
     # ---- what is said -----------------------------------------------------------------------------------
 
     def publish(self, record: PeerRecord, now: float, *, to_all: bool) -> None:
-        """From now on say `record`: with `to_all` to the group and whoever asks for everybody, else only to those who
-        ask for this peer, and so know it."""
+        """Announce `record` from now on: with `to_all` to the group and to asks for everybody, else only to asks for
+        this peer, whose senders know it."""
         self._record, self._to_all = record, to_all
         self._again = [now + each for each in self.limits.again]
         self._next = max(now, self._last + self.limits.pause) if to_all else _NEVER
         self.tick(now)
 
     def withdraw(self, last: PeerRecord | None = None) -> None:
-        """Say nothing from now on, after `last`: a record without addresses, where others were told of the node."""
+        """Announce nothing from now on, after `last`: a record without addresses, sent if the group was told."""
         if last is not None and self._to_all:
             self._send(_head(HELLO) + last.encoded, None)
         self._record, self._next = None, _NEVER
 
-    def ask(self, peer: PeerId | None) -> None:
+    def send_ask(self, peer: PeerId | None) -> None:
         """Ask the LAN for `peer`, or with None for everybody."""
         nonce = self._random(NONCE)
         body = nonce + (_EVERYBODY if peer is None else blinded(peer, nonce))
@@ -121,11 +121,11 @@ class HelloNode:
         self._send((_head(ASK) + body).ljust(size, b"\0"), None)
 
     def next_time(self) -> float:
-        """When `tick` has something to do; infinity for never."""
+        """Return when `tick` has something to do; infinity for never."""
         return self._next
 
     def tick(self, now: float) -> None:
-        """Say what is due."""
+        """Send the hello that is due, if one is."""
         if now < self._next or self._record is None:
             return
         self._last = now
@@ -138,21 +138,21 @@ class HelloNode:
     # ---- what is heard ----------------------------------------------------------------------------------
 
     def receive(self, data: bytes, source: Source, now: float, unix_time: float) -> PeerRecord | None:
-        """Return the record that a datagram has; None for an ask, and for what is dropped and counted."""
-        if not self._may_come(source[0], now):
+        """Return the record of a hello; None for an ask, and for a datagram that is dropped and counted."""
+        if not self._is_within_rate(source[0], now):
             self.counters["flood"] += 1
             return None
-        kind, body = self._opened(data)
+        kind, body = self._open_datagram(data)
         if kind == HELLO:
-            return self._heard(body, unix_time)
+            return self._decode_hello(body, unix_time)
         if kind == ASK and len(body) >= NONCE + WANTED:
-            self._asked(body[:NONCE], body[NONCE : NONCE + WANTED], len(data), source, now)
+            self._answer_ask(body[:NONCE], body[NONCE : NONCE + WANTED], len(data), source, now)
         elif kind:
             self.counters["malformed"] += 1
         return None
 
-    def _opened(self, data: bytes) -> tuple[int, bytes]:
-        """Return kind and body of a datagram; kind 0 for what is dropped."""
+    def _open_datagram(self, data: bytes) -> tuple[int, bytes]:
+        """Return kind and body of a datagram; kind 0 for one that is dropped."""
         if len(data) < HEAD_SIZE or data[: len(MAGIC)] != MAGIC or len(data) > SEALED_SIZE:
             self.counters["malformed"] += 1
             return 0, b""
@@ -171,7 +171,7 @@ class HelloNode:
         whole = len(inside) == SEALED_INSIDE and 0 < size <= SEALED_INSIDE - 2
         return (inside[2] or 255, inside[3 : 2 + size]) if whole else (255, b"")
 
-    def _heard(self, data: bytes, unix_time: float) -> PeerRecord | None:
+    def _decode_hello(self, data: bytes, unix_time: float) -> PeerRecord | None:
         try:
             record = PeerRecord.decode(data, now=unix_time)
         except PeerRecordError as fault:
@@ -181,7 +181,7 @@ class HelloNode:
         # Its own comes back; a newer one is another node's that has the same identity.
         return None if own is not None and record.peer == own.peer and not record.supersedes(own) else record
 
-    def _asked(self, nonce: bytes, wanted: bytes, size: int, source: Source, now: float) -> None:
+    def _answer_ask(self, nonce: bytes, wanted: bytes, size: int, source: Source, now: float) -> None:
         record = self._record
         if record is None:
             return
@@ -190,28 +190,28 @@ class HelloNode:
                 self._next = min(self._next, max(now, self._last + self.limits.pause))
                 self.tick(now)
         elif wanted == blinded(record.peer, nonce):
-            answer = self._wrapped(_head(HELLO) + record.encoded)
+            answer = self._seal_datagram(_head(HELLO) + record.encoded)
             if len(answer) > size:
                 self.counters["short-ask"] += 1
             else:
                 self.outgoing.append((answer, source))
 
-    def _may_come(self, host: str, now: float) -> bool:
+    def _is_within_rate(self, host: str, now: float) -> bool:
         bucket = self._sources.get(host)
         if bucket is None:
             bucket = self._sources[host] = _Bucket(self.limits.burst, now)
             if len(self._sources) > self.limits.sources:
                 self._sources.popitem(last=False)
         self._sources.move_to_end(host)
-        if not bucket.take(now, self.limits.burst, self.limits.rate):
+        if not bucket.try_take(now, self.limits.burst, self.limits.rate):
             return False
-        return self._all.take(now, self.limits.all_burst, self.limits.all_rate)
+        return self._all.try_take(now, self.limits.all_burst, self.limits.all_rate)
 
     def _send(self, data: bytes, to: Source | None) -> None:
-        self.outgoing.append((self._wrapped(data), to))
+        self.outgoing.append((self._seal_datagram(data), to))
 
-    def _wrapped(self, data: bytes) -> bytes:
-        """Return the datagram, sealed where a network has a key."""
+    def _seal_datagram(self, data: bytes) -> bytes:
+        """Return the datagram, sealed if the network has a key."""
         if self._network is None:
             return data
         inside = data[len(MAGIC) :]  # the kind and what follows

@@ -50,7 +50,10 @@ class MdnsMissing(LocalError):
 
 
 class Mdns:
-    """Hears and says records by mDNS; what it hears goes into a book. `async with` opens it. It is a finder."""
+    """Sends and receives records by mDNS; those that it receives are added to a book. `async with` opens it.
+
+    It is a finder (see `dtp.peers.resolver`).
+    """
 
     source: ClassVar[str] = "mdns"
 
@@ -93,7 +96,7 @@ class Mdns:
             await self._zeroconf.async_close()
 
     def publish(self, record: PeerRecord) -> None:
-        """From now on say `record`. What it takes (a second) is done beside."""
+        """Announce `record` from now on. A task does it, which takes about a second."""
         self._tasks.start(self._publish(record), name="dtp-mdns-publish")
 
     async def _publish(self, record: PeerRecord) -> None:
@@ -106,7 +109,7 @@ class Mdns:
             f"{self._name}.{TYPE}",
             addresses=[socket.inet_aton(each) for each in own_addresses(self._interfaces).values()],
             port=next((each for each in ports if each), 9),
-            properties=self._wrapped(record),
+            properties=self._encode_properties(record),
             server=f"{self._name}.local.",
         )
         async with self._saying:
@@ -118,7 +121,7 @@ class Mdns:
             self._said = info
 
     async def find(self, peer: PeerId) -> PeerRecord | None:
-        """Return the record of `peer`, which was heard or is within `PATIENCE` seconds; else None."""
+        """Return the record of `peer` that was received, or is within `PATIENCE` seconds; else None."""
         heard: asyncio.Future[PeerRecord] = asyncio.get_running_loop().create_future()
 
         def learned(record: PeerRecord) -> None:
@@ -127,7 +130,7 @@ class Mdns:
 
         end = self.book.on_change(learned)
         try:
-            known = self.book.known(peer)
+            known = self.book.get_known(peer)
             if known is not None and known.source == self.source:
                 return known.record
             async with asyncio.timeout(PATIENCE):
@@ -161,10 +164,10 @@ class Mdns:
         if not await info.async_request(zeroconf, _LOOKUP_MS):
             self.counters["unanswered"] += 1
             return
-        self.hear(info.properties)
+        self.receive_properties(info.properties)
 
-    def hear(self, properties: dict[bytes, bytes | None]) -> PeerRecord | None:
-        """Return the record that a TXT has, taken up in the book; None for what is dropped and counted."""
+    def receive_properties(self, properties: dict[bytes, bytes | None]) -> PeerRecord | None:
+        """Add the record of a TXT to the book, and return it; None for one that is dropped and counted."""
         data = b"".join(properties.get(b"r%d" % number) or b"" for number in range(_CHUNKS))
         sealed = properties.get(b"s") == b"1"
         if sealed != (self._network is not None):
@@ -178,11 +181,11 @@ class Mdns:
         except (NotOfNetwork, PeerRecordError) as fault:
             self.counters[fault.code] += 1
             return None
-        self.book.learn(record, self.source)
+        self.book.learn_record(record, self.source)
         return record
 
-    def _wrapped(self, record: PeerRecord) -> dict[str | bytes, str | bytes | None]:
-        """Return the TXT: the record in strings, sealed where a network has a key, and then all of one length."""
+    def _encode_properties(self, record: PeerRecord) -> dict[str | bytes, str | bytes | None]:
+        """Return the TXT: the record in strings; sealed, and padded to one length, if the network has a key."""
         data, properties = record.encoded, dict[str | bytes, str | bytes | None]()
         if self._network is not None:
             from dtp.peers.record import MAX_BYTES

@@ -33,9 +33,9 @@ PATIENCE: Final = 1.0
 
 
 class Lan:
-    """Hears who is on the LAN and says who is here; what it hears goes into a book. `async with` opens it.
+    """Sends and receives hellos on the LAN; records that it receives are added to a book. `async with` opens it.
 
-    It is a finder (see `dtp.peers.resolver`). `interfaces` are names; by default all. Nothing is said before
+    It is a finder (see `dtp.peers.resolver`). `interfaces` are names; by default all. Nothing is sent before
     `publish`.
     """
 
@@ -70,7 +70,7 @@ class Lan:
             self._close()
             raise ListenError(f"the LAN can't be heard at {self._group}:{self._port}: {fault}") from fault
         for each in self._sockets:
-            self._loop.add_reader(each, self._readable, each)
+            self._loop.add_reader(each, self._on_readable, each)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -104,29 +104,29 @@ class Lan:
     # ---- what is said and asked -------------------------------------------------------------------------
 
     def publish(self, record: PeerRecord, *, to_all: bool) -> None:
-        """From now on say `record`: to everybody, or only to those who ask for this peer. See `HelloNode`."""
+        """Announce `record` from now on: to everybody, or to those who ask for this peer (`HelloNode.publish`)."""
         self._join()
         self.hello.publish(record, self._now(), to_all=to_all)
         self._flush()
 
     def withdraw(self, last: PeerRecord) -> None:
-        """Say nothing from now on, after `last`: a record without addresses."""
+        """Announce nothing from now on, after `last`: a record without addresses."""
         self.hello.withdraw(last)
         self._flush()
 
     def ask_everybody(self) -> None:
-        """Ask who is there; what comes goes into the book."""
-        self.hello.ask(None)
+        """Ask everybody for a hello; records that come are added to the book."""
+        self.hello.send_ask(None)
         self._flush()
 
     async def find(self, peer: PeerId) -> PeerRecord | None:
-        """Return the record of `peer`, which it has answered with itself; None after `PATIENCE` seconds."""
+        """Return the record with which `peer` itself has answered; None after `PATIENCE` seconds."""
         assert self._loop is not None, "the LAN is not open"
         answer: asyncio.Future[PeerRecord] = self._loop.create_future()
         self._waiting.setdefault(peer, []).append(answer)
         try:
             for _ in range(round(PATIENCE / _ASK_AGAIN)):
-                self.hello.ask(peer)
+                self.hello.send_ask(peer)
                 self._flush()
                 done, _pending = await asyncio.wait([answer], timeout=_ASK_AGAIN)
                 if done:
@@ -140,7 +140,7 @@ class Lan:
 
     # ---- datagrams --------------------------------------------------------------------------------------
 
-    def _readable(self, sock: socket.socket) -> None:
+    def _on_readable(self, sock: socket.socket) -> None:
         for _ in range(_TURN):
             try:
                 data, source = sock.recvfrom(SEALED_SIZE + 1)
@@ -152,14 +152,14 @@ class Lan:
             self.heard, self.heard_bytes = self.heard + 1, self.heard_bytes + len(data)
             record = self.hello.receive(data, source[:2], self._now(), time.time())
             if record is not None:
-                self.book.learn(record, f"{self.source} {source[0]}")
+                self.book.learn_record(record, f"{self.source} {source[0]}")
                 for each in self._waiting.get(record.peer, ()):
                     if not each.done():
                         each.set_result(record)
         self._flush()
 
     def _flush(self) -> None:
-        """Send what is to be sent, and set the timer."""
+        """Send queued datagrams, and set the timer."""
         outgoing, self.hello.outgoing = self.hello.outgoing, []
         for data, to in outgoing:
             if to is not None:

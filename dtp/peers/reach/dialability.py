@@ -31,15 +31,15 @@ class Dialability:
     def __len__(self) -> int:
         return len(self._said)
 
-    def say(self, peer: PeerId, reached: Collection[str], *, outside: bool) -> None:
-        """`peer` has reached the node at these URLs; at none, where there are none."""
+    def add_report(self, peer: PeerId, reached: Collection[str], *, outside: bool) -> None:
+        """Note the URLs at which `peer` has reached the node: none if it could not."""
         self._said.pop(peer, None)
         self._said[peer] = (outside, tuple(reached))
         if len(self._said) > self.MOST:
             self._said.popitem(last=False)
 
-    def forget(self, peer: PeerId) -> None:
-        """What `peer` has found holds no more."""
+    def remove_report(self, peer: PeerId) -> None:
+        """Remove what `peer` has reported."""
         self._said.pop(peer, None)
 
     @property

@@ -35,19 +35,19 @@ class Hole:
         self._again: asyncio.Task[QuicCarrier] | None = None
         self._changed = asyncio.Event()
 
-    def heard(self, address: tuple[Any, ...]) -> None:
-        """A packet has come that opens a NAT: from another port of the host, it says where the peer is for us."""
+    def on_packet(self, address: tuple[Any, ...]) -> None:
+        """Process a packet that opens a NAT: from another port of the host, it shows where we reach the peer."""
         if address[:2] == self._place:
-            self.opened()
+            self.on_opened()
         elif address[0] == self._place[0] and len(self._tasks) <= MOST_PORTS:
-            self._try((str(address[0]), int(address[1])))
+            self._try_place((str(address[0]), int(address[1])))
 
-    def opened(self) -> None:
-        """The peer's NAT is open now: dial once more, the first packet was lost there."""
+    def on_opened(self) -> None:
+        """Dial once more, now that the peer's NAT is open: the first packet was lost there."""
         if self._tasks and self._again is None:
             self._again = self._start(self._place)
 
-    def _try(self, place: tuple[str, int]) -> None:
+    def _try_place(self, place: tuple[str, int]) -> None:
         if place not in self._tasks:
             self._tasks[place] = self._start(place)
 
@@ -61,7 +61,7 @@ class Hole:
 
     async def dial(self) -> QuicCarrier:
         """Return the first carrier that comes about, not started. `DialError`; cancel it to give up."""
-        self._try(self._place)
+        self._try_place(self._place)
         changing: asyncio.Task[bool] | None = None
         try:
             while True:

@@ -75,7 +75,7 @@ class PortMapping:
             raise PortMappingError(f"the router has no address: it says {host[:64]!r}") from None
         if not is_public:
             raise PortMappingError(f"the router's own address is {host}: it is behind another NAT")
-        await self._call(self._ask)
+        await self._call(self._request_port)
         self.address = format_host(host, self._outside)
         self._renewing.start()
         return self
@@ -98,7 +98,7 @@ class PortMapping:
         router.selectigd()
         return str(router.externalipaddress())
 
-    def _ask(self) -> None:
+    def _request_port(self) -> None:
         """Ask for the port that the router gave, again, or for one: its errors don't say what it would give."""
         if self._outside:
             self._add(self._outside, self._lifetime)
@@ -125,7 +125,7 @@ class PortMapping:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW)
-            await self._call(self._ask)
+            await self._call(self._request_port)
 
     async def _call(self, work: Callable[[], T]) -> T:
         """Do `work` in a thread, since the library waits for the network; its errors have no type of their own."""

@@ -41,21 +41,21 @@ class PunchBook:
         self._asked: OrderedDict[PeerId, float] = OrderedDict()
         self._minute = (0.0, 0)
 
-    def learn(self, peer: PeerId, place: tuple[str, int], now: float) -> None:
-        """A relay has joined `peer` with us, and sees it at `place`."""
+    def add_peer(self, peer: PeerId, place: tuple[str, int], now: float) -> None:
+        """Note that a relay has joined `peer` with us, and sees it at `place`."""
         self._seen.pop(peer, None)
         self._seen[peer] = (now, place)
         if len(self._seen) > self.limits.peers:
             self._seen.popitem(last=False)
 
-    def place(self, peer: PeerId, now: float) -> tuple[str, int] | None:
-        """Return where packets for `peer` may go, None where none may: nothing is counted."""
+    def place_of(self, peer: PeerId, now: float) -> tuple[str, int] | None:
+        """Return where packets for `peer` may go, or None. Nothing is counted."""
         since, place = self._seen.get(peer, (float("-inf"), ("", 0)))
         return place if now <= since + self.limits.believed else None
 
-    def ask(self, peer: PeerId, now: float) -> tuple[str, int] | None:
-        """`peer` asks for packets: return where they go, None where it gets none."""
-        place = self.place(peer, now)
+    def request_place(self, peer: PeerId, now: float) -> tuple[str, int] | None:
+        """Return where the packets go that `peer` asks for, or None if it gets none. It is counted."""
+        place = self.place_of(peer, now)
         if place is None or now < self._asked.get(peer, float("-inf")) + self.limits.pause:
             return None
         since, count = self._minute
@@ -80,15 +80,15 @@ class Observations:
     def __init__(self) -> None:
         self._said: OrderedDict[PeerId, str] = OrderedDict()
 
-    def say(self, peer: PeerId, url: str) -> None:
-        """`peer` sees us at `url`."""
+    def add_observation(self, peer: PeerId, url: str) -> None:
+        """Note that `peer` sees us at `url`."""
         self._said.pop(peer, None)
         self._said[peer] = url
         if len(self._said) > self.MOST:
             self._said.popitem(last=False)
 
-    def addresses(self, least: int = 1) -> list[str]:
-        """Return what at least so many peers say, what most say first."""
+    def observed_urls(self, least: int = 1) -> list[str]:
+        """Return the URLs that at least `least` peers say, the most frequent first."""
         counts: dict[str, int] = {}
         for url in self._said.values():
             counts[url] = counts.get(url, 0) + 1

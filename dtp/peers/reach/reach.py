@@ -105,11 +105,11 @@ class Reach:
         """Listen at a `quic:` URL, and dial from there as well from now on; return the URLs with real ports."""
         before = set(listener.urls)
         await listener.add(url)
-        self.use(listener)
+        self.use_listener(listener)
         return [each for each in listener.urls if each not in before]
 
-    def use(self, listener: Listener) -> None:
-        """Dial from the UDP port at which `listener` was told last to listen, from now on; none is none."""
+    def use_listener(self, listener: Listener) -> None:
+        """Dial from the UDP port of `listener` that was added last, from now on; from any port if it has none."""
         if not any(url.startswith("quic:") for url in listener.urls):
             self._endpoint = None
             return
@@ -117,28 +117,28 @@ class Reach:
 
         made = [endpoint for each in listener.listeners_of(QuicListener) for endpoint in each.endpoints]
         self._endpoint = made[-1]
-        self._endpoint.on_stray = self._heard
+        self._endpoint.on_stray = self._on_stray
 
     async def reserve(self, listener: Listener, url: str) -> str:
         """Be dialled at a relay from now on; return the URL for that. Raise `ListenError`, `RelayRefused`."""
         place = RelayPlace.parse(url)
         await listener.add(url, self._kind)
         for reservation in listener.listeners_of(Reservation):
-            reservation.on_incoming = self._incoming
+            reservation.on_incoming = self._on_incoming
             if reservation.observed:
-                self.observations.say(place.relay, reservation.observed)
-        return place.url(self.identity.id)
+                self.observations.add_observation(place.relay, reservation.observed)
+        return place.url_for(self.identity.id)
 
-    def _heard(self, data: bytes, address: tuple[Any, ...]) -> None:
-        """A packet that isn't QUIC has come."""
+    def _on_stray(self, data: bytes, address: tuple[Any, ...]) -> None:
+        """Process a packet that isn't QUIC."""
         if data == PACKET:
             for hole in self._holes:
-                hole.heard(address)
+                hole.on_packet(address)
 
-    def _incoming(self, peer: PeerId, seen: str) -> None:
+    def _on_incoming(self, peer: PeerId, seen: str) -> None:
         place = udp_address(seen)
         if place is not None:
-            self._punches.learn(peer, place, asyncio.get_running_loop().time())
+            self._punches.add_peer(peer, place, asyncio.get_running_loop().time())
 
     # ---- dialling -----------------------------------------------------------------------------------------
 
@@ -215,13 +215,13 @@ class Reach:
         now = asyncio.get_running_loop().time()
         since, asking = self._opened.get(link.peer, (float("-inf"), None))
         if asking is None or now > since + sum(ATTEMPTS):
-            asking = self._tasks.start(self._ask(link), name="dtp-reach-punch")
+            asking = self._tasks.start(self._request_punch(link), name="dtp-reach-punch")
             self._opened[link.peer] = (now, asking)
             while len(self._opened) > self._punches.limits.peers:
                 del self._opened[next(iter(self._opened))]
         return asking
 
-    async def _ask(self, link: PeerLink) -> bool:
+    async def _request_punch(self, link: PeerLink) -> bool:
         try:
             async with asyncio.timeout(PATIENCE):
                 stream = await link.open(REACH_PROTOCOL)
@@ -245,7 +245,7 @@ class Reach:
 
         def answered(asking: asyncio.Task[bool]) -> None:
             if not asking.cancelled() and asking.result():
-                hole.opened()
+                hole.on_opened()
 
         try:
             if not asking.done():
@@ -272,7 +272,7 @@ class Reach:
             (seen,) = await expect(stream, Kind.OBSERVED)
             stream.close()
         if seen:
-            self.observations.say(link.peer, seen)
+            self.observations.add_observation(link.peer, seen)
         return str(seen)
 
     async def check(self, link: PeerLink, urls: Sequence[str]) -> list[str]:
@@ -298,15 +298,15 @@ class Reach:
             await answer(self, link, stream, *fields)
             await stream.flush()
 
-    async def _tell_observed(self, link: PeerLink, stream: Stream) -> None:
+    async def _serve_observe(self, link: PeerLink, stream: Stream) -> None:
         seen = observed(link.connection)
         stream.write(encode(Kind.OBSERVED, "" if seen.startswith("relay") else seen))
         stream.write_eof()
 
-    async def _punch(self, link: PeerLink, stream: Stream) -> None:
+    async def _serve_punch(self, link: PeerLink, stream: Stream) -> None:
         loop = asyncio.get_running_loop()
         endpoint = self._endpoint
-        place = None if endpoint is None else self._punches.ask(link.peer, loop.time())
+        place = None if endpoint is None else self._punches.request_place(link.peer, loop.time())
         if endpoint is None or place is None:
             self.counters["punches-refused"] += 1
             refuse(stream, Refusal.NOT_OFFERED)
@@ -319,7 +319,7 @@ class Reach:
         for after in PUNCHES[1:]:
             loop.call_later(after, endpoint.send_stray, PACKET, place)
 
-    async def _dial_back(self, link: PeerLink, stream: Stream, urls: list[str]) -> None:
+    async def _serve_check(self, link: PeerLink, stream: Stream, urls: list[str]) -> None:
         now = asyncio.get_running_loop().time()
         often = now < self._asked.get(link.peer, float("-inf")) + CHECK_PAUSE
         if often or self._checks >= CHECKS_AT_ONCE:
@@ -361,9 +361,9 @@ class Reach:
 
 
 _ANSWERS: Final[dict[Kind, Callable[..., Awaitable[None]]]] = {
-    Kind.OBSERVE: Reach._tell_observed,
-    Kind.CHECK: Reach._dial_back,
-    Kind.PUNCH: Reach._punch,
+    Kind.OBSERVE: Reach._serve_observe,
+    Kind.CHECK: Reach._serve_check,
+    Kind.PUNCH: Reach._serve_punch,
 }
 
 

@@ -48,26 +48,26 @@ class Relay:
         tasks = TaskSet()
         try:
             async for stream in connection:
-                tasks.start(self.answer(connection, stream), name="dtp-relay")
+                tasks.start(self.answer_stream(connection, stream), name="dtp-relay")
         finally:
             await tasks.stop()
             self._release(connection)
 
-    async def answer(self, connection: Connection, stream: Stream) -> None:
-        """Serve one stream until it is done. For those who take a connection's streams themselves."""
+    async def answer_stream(self, connection: Connection, stream: Stream) -> None:
+        """Serve one stream until it is done. For programs that accept a connection's streams themselves."""
         if self._requests[connection] >= _REQUESTS:
             refuse(stream, Refusal.TOO_OFTEN)
             return
         self._requests[connection] += 1
-        await self._answer(connection, stream)
+        await self._serve_request(connection, stream)
 
     def _release(self, connection: Connection) -> None:
-        """Its peer has no reservation any more, if that was by this connection."""
+        """Release the reservation of the connection's peer, if it was made by this connection."""
         if self._reserved.get(connection.peer) is connection:
             del self._reserved[connection.peer]
             self.book.release(connection.peer)
 
-    async def _answer(self, connection: Connection, stream: Stream) -> None:
+    async def _serve_request(self, connection: Connection, stream: Stream) -> None:
         waiting = True
 
         def served() -> None:
@@ -131,7 +131,7 @@ class Relay:
         await self._tasks.stop()
 
     async def _join(self, connection: Connection, stream: Stream, target: PeerId, served: object) -> None:
-        """Ask the one who is dialled, and pass on what both say until either has had enough."""
+        """Ask the target to accept, then forward in both directions until the circuit is over."""
         there = self._reserved.get(target)
         if there is None or there.closed:
             self.book.release(target)
@@ -193,7 +193,7 @@ class _Circuit:
                 stream.reset(code)
 
     async def _watch(self, both: list[asyncio.Task[None]]) -> None:
-        """Wait for both directions; raise what ends one of them, `_HadEnough` where nothing moves any more."""
+        """Wait for both directions. Raise what ends one of them, and `_HadEnough` when nothing moves any more."""
         idle = self._relay.book.limits.circuit_idle
         waiting = set(both)
         while waiting:
@@ -205,12 +205,12 @@ class _Circuit:
                 task.result()
 
     async def _pass_on(self, source: Stream, sink: Stream) -> None:
-        """Take no more from `source` than `sink` takes: who reads nothing stops its own circuit alone."""
+        """Forward as fast as `sink` takes it: a peer that doesn't read stops only its own circuit."""
         relay = self._relay
         while data := await source.read(_PIECE):
             now = self._loop.time()
             self._left -= len(data)
-            if not relay.book.moved(self._target, len(data), now) or self._left < 0:
+            if not relay.book.count_bytes(self._target, len(data), now) or self._left < 0:
                 raise _HadEnough
             self._moved_at = now
             relay.counters["bytes"] += len(data)

@@ -72,16 +72,16 @@ class RelayBook:
         self._forget_old(now)
         if peer not in self._until:
             if len(self._until) >= self.limits.reservations:
-                return self._no(Refusal.FULL)
+                return self._refuse(Refusal.FULL)
             if self._sources[source] >= self.limits.reservations_per_source:
-                return self._no(Refusal.TOO_MANY)
+                return self._refuse(Refusal.TOO_MANY)
         self.release(peer)
         self._until[peer] = (now + self.limits.lifetime, source)
         self._sources[source] += 1
         return None
 
     def release(self, peer: PeerId) -> None:
-        """The peer wants it no more. Idempotent."""
+        """Remove the reservation of `peer`. Idempotent."""
         held = self._until.pop(peer, None)
         if held is not None:
             self._sources[held[1]] -= 1
@@ -92,34 +92,34 @@ class RelayBook:
         """Give `source` a circuit to `target`; then `close` has to follow."""
         limits = self.limits
         if not self._may_dial(source, now):
-            return self._no(Refusal.TOO_OFTEN)
+            return self._refuse(Refusal.TOO_OFTEN)
         held = self._until.get(target)
         if held is None or held[0] < now:
-            return self._no(Refusal.NO_RESERVATION)
+            return self._refuse(Refusal.NO_RESERVATION)
         if self.circuits >= limits.circuits:
-            return self._no(Refusal.FULL)
+            return self._refuse(Refusal.FULL)
         crowded = self._circuits_to[target] >= limits.circuits_per_peer
         if crowded or self._circuits_from[source] >= limits.circuits_per_source:
-            return self._no(Refusal.TOO_MANY)
-        if self.left(target, now) <= 0:
-            return self._no(Refusal.USED_UP)
+            return self._refuse(Refusal.TOO_MANY)
+        if self.bytes_left(target, now) <= 0:
+            return self._refuse(Refusal.USED_UP)
         self._circuits_to[target] += 1
         self._circuits_from[source] += 1
         return None
 
     def close(self, target: PeerId, source: str) -> None:
-        """A circuit is over."""
+        """Count that a circuit is over."""
         self._circuits_to[target] -= 1
         self._circuits_from[source] -= 1
         self._circuits_to += Counter()  # forgets what is 0
         self._circuits_from += Counter()
 
-    def left(self, target: PeerId, now: float) -> int:
-        """Return how many bytes `target` may still have today."""
+    def bytes_left(self, target: PeerId, now: float) -> int:
+        """Return how many more bytes `target` may receive today."""
         since, had = self._had.get(target, (now, 0))
         return self.limits.peer_bytes - (had if now < since + DAY else 0)
 
-    def moved(self, target: PeerId, size: int, now: float) -> bool:
+    def count_bytes(self, target: PeerId, size: int, now: float) -> bool:
         """Count bytes of a circuit to `target`; False when these were too many."""
         since, had = self._had.pop(target, (now, 0))
         if now >= since + DAY:
@@ -130,7 +130,7 @@ class RelayBook:
         return had + size <= self.limits.peer_bytes
 
     def _may_dial(self, source: str, now: float) -> bool:
-        """A bucket for each source: `dials` at once, one more each `dial_pause` seconds."""
+        """Return True, and count it, if `source` may dial: `dials` at once, one more each `dial_pause` seconds."""
         limits = self.limits
         since, used = self._dials.pop(source, (now, 0.0))
         used = max(0.0, used - (now - since) / limits.dial_pause)
@@ -145,6 +145,6 @@ class RelayBook:
             if until < now:
                 self.release(peer)
 
-    def _no(self, refusal: Refusal) -> Refusal:
+    def _refuse(self, refusal: Refusal) -> Refusal:
         self.refused[refusal] += 1
         return refusal

@@ -80,8 +80,8 @@ class RelayPlace:
         via, _, place = self.address.carrier_url.partition("://")
         return f"relay://{place}?relay={self.relay}" + (f"&via={via}" if via != "tcp" else "")
 
-    def url(self, target: PeerId) -> str:
-        """The URL by which `target` is dialled here."""
+    def url_for(self, target: PeerId) -> str:
+        """Return the URL by which `target` is dialled here."""
         via, _, place = self.address.carrier_url.partition("://")
         return f"relay://{place}?relay={self.relay}&target={target}" + (f"&via={via}" if via != "tcp" else "")
 
@@ -104,7 +104,7 @@ class RelayClient:
 
     async def dial_place(self, place: RelayPlace, target: PeerId) -> tuple[StreamCarrier, str]:
         """As `dial`; and where the relay sees the target."""
-        connection = await self._connection(place.address)
+        connection = await self._get_connection(place.address)
         try:
             async with asyncio.timeout(PATIENCE):
                 stream = await connection.open_stream()
@@ -119,7 +119,7 @@ class RelayClient:
         except (DtpError, EOFError, TimeoutError) as error:
             words = f"no answer in {PATIENCE:g} s" if isinstance(error, TimeoutError) else error
             raise DialError(f"relay {place.relay.short}: {words}") from error
-        carrier = StreamCarrier(stream, source=source_of(place.relay), remote=place.url(target))
+        carrier = StreamCarrier(stream, source=source_of(place.relay), remote=place.url_for(target))
         carrier.on_end = lambda: connection.loop.call_later(
             _IDLE, self._end_if_unused, place.address, connection
         )
@@ -129,14 +129,16 @@ class RelayClient:
         task = self._connections.get(address)
         kept = task is not None and task.done() and not _is_over(task) and task.result() is connection
         if kept and not connection.stats.streams:
-            self._drop(address)
+            self._drop_connection(address)
 
-    async def _connection(self, address: Address) -> Connection:
+    async def _get_connection(self, address: Address) -> Connection:
         task = self._connections.get(address)
         if task is None or _is_over(task):
             while len(self._connections) >= MOST_RELAYS:
-                self._drop(next(iter(self._connections)))
-            task = self._connections[address] = self._tasks.start(self._reach(address), name="dtp-relay-dial")
+                self._drop_connection(next(iter(self._connections)))
+            task = self._connections[address] = self._tasks.start(
+                self._connect_to(address), name="dtp-relay-dial"
+            )
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -146,10 +148,10 @@ class RelayClient:
         except PeerError as error:
             raise DialError(f"relay {address.peer}: {error}") from error
 
-    async def _reach(self, address: Address) -> Connection:
+    async def _connect_to(self, address: Address) -> Connection:
         return await self._connect(address)
 
-    def _drop(self, address: Address) -> None:
+    def _drop_connection(self, address: Address) -> None:
         task = self._connections.pop(address)
         if task.done() and not task.cancelled() and task.exception() is None:
             self._tasks.start(_part(task.result()), name="dtp-relay-leave")
@@ -163,7 +165,7 @@ class RelayClient:
         ]
         await asyncio.gather(*(_part(each) for each in open_now))
         for address in list(self._connections):
-            self._drop(address)
+            self._drop_connection(address)
         await self._tasks.stop()
         await asyncio.gather(*(each.wait_gone() for each in open_now))
 
@@ -185,7 +187,7 @@ def _is_over(task: asyncio.Task[Connection]) -> bool:
 
 
 def _ignore(task: asyncio.Task[object], error: BaseException) -> None:
-    """Whoever waits for a dial is told."""
+    """Ignore an error: it is raised to whoever waits for the dial."""
 
 
 class Reservation(CarrierListener):
@@ -197,7 +199,7 @@ class Reservation(CarrierListener):
     def __init__(
         self, place: RelayPlace, identity: Identity, accept: Accept, connect_relay: ConnectRelay
     ) -> None:
-        self.urls = [place.url(identity.id)]
+        self.urls = [place.url_for(identity.id)]
         #: Where the relay sees this side, such as "quic://192.0.2.7:9000"; "" before.
         self.observed = ""
         #: Who was let in, and where the relay sees them: for `dtp.peers.reach`.
@@ -209,7 +211,7 @@ class Reservation(CarrierListener):
         self._streams = TaskSet()
         #: Called when it is closed.
         self.on_close: Callable[[], object] | None = None
-        self._keeping = SupervisedTask(self._keep, name="dtp-reservation", foreseen=_GONE)
+        self._keeping = SupervisedTask(self._keep_reserved, name="dtp-reservation", foreseen=_GONE)
 
     async def start(self) -> None:
         """Get the first reservation, and keep it from then on. Raise `ListenError`, `RelayRefused`."""
@@ -224,7 +226,7 @@ class Reservation(CarrierListener):
             raise ListenError(f"relay {self._place.relay}: {error}") from error
         self._keeping.start()
 
-    async def _keep(self) -> None:
+    async def _keep_reserved(self) -> None:
         """Serve the connection to the relay, and ask for more time now and then, until it breaks off."""
         connection = self._connection
         if connection is None or connection.closed:
@@ -233,7 +235,7 @@ class Reservation(CarrierListener):
         renewing = self._streams.start(self._renew(connection), name="dtp-reservation-renew")
         try:
             async for stream in connection:
-                self._streams.start(self._take(stream), name="dtp-relayed")
+                self._streams.start(self._accept_stream(stream), name="dtp-relayed")
         finally:
             renewing.cancel()
         raise DialError(f"relay {self._place.relay.short} has ended the connection")
@@ -256,7 +258,7 @@ class Reservation(CarrierListener):
             log.info("relay %s gives no more time: %s", self._place.relay.short, error)
             connection.abort()
 
-    async def _take(self, stream: Stream) -> None:
+    async def _accept_stream(self, stream: Stream) -> None:
         try:
             async with asyncio.timeout(PATIENCE):
                 kind, fields = await read(stream)
@@ -308,7 +310,7 @@ def source_of(relay: PeerId) -> str:
 
 
 def plain_connect(identity: Identity) -> ConnectRelay:
-    """Return what connects to relays as `identity`, unpaid."""
+    """Return a function that connects to relays as `identity`, unpaid."""
 
     async def connect_relay(address: Address) -> Connection:
         return await connect(address, identity=identity)

@@ -467,7 +467,7 @@ def surrounded(*, all_lie: bool) -> tuple[Swarm, Endpoint, Record, Counter[Endpo
     place = int.from_bytes(record.target, "big")
 
     def first_of(where: Endpoint) -> set[Endpoint]:
-        return {each.endpoint for each in swarm.nodes[where].table.closest(place, 4)}
+        return {each.endpoint for each in swarm.nodes[where].table.closest_contacts(place, 4)}
 
     asker = next(each for each in swarm.nodes if each not in keeps and not first_of(each) & keeps)
     liars = set(swarm.nodes) - {asker} if all_lie else first_of(asker)
@@ -562,7 +562,7 @@ def test_whoever_names_the_key_that_is_looked_for_has_to_sign_with_it(own_name: 
     """Mallory is asked in the place of another, names the other's key, and signs: with her own, under either name."""
     node, other = a_node(), Identity(bytes(31) + b"o", bytes(32))
     there = ("60.1.1.1", 4000)
-    node.meet(other.id.key, there, 1000.0)
+    node.ping_node(other.id.key, there, 1000.0)
     question = decode(node.take_sends()[0][0])
     assert isinstance(question, Question)
     retry = Answer(Kind.RETRY, question.transaction, token=b"t" * 16, key=other.id.key)

@@ -144,13 +144,13 @@ def test_a_node_found_elsewhere_is_met() -> None:
             Dht(Identity.generate(), bind=("127.0.0.1", 0)) as alice,
             Dht(Identity.generate(), bind=("127.0.0.1", 0)) as bob,
         ):
-            bob.meet(record_of(alice))
+            bob.add_node(record_of(alice))
             await bob.wait_joined()
             await bob.put(b"x", name="n", sequence=1)
             found = await alice.get(bob.identity.id, "n")
             assert found is not None
-            bob.meet(PeerRecord.sign(alice.identity, now=time.time(), dht="example.net:4000"))
-            bob.meet(PeerRecord.sign(alice.identity, now=time.time()))
+            bob.add_node(PeerRecord.sign(alice.identity, now=time.time(), dht="example.net:4000"))
+            bob.add_node(PeerRecord.sign(alice.identity, now=time.time()))
             assert bob.stats().counts["nodes that can't be"] == 2
 
     asyncio.run(main())

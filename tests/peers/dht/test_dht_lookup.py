@@ -51,11 +51,11 @@ class World:
             self.asked += batch
             for each in batch:
                 if each.id in self.dead:
-                    lookup.stalled(each)
+                    lookup.on_stalled(each)
                     batch += lookup.next_contacts()
-                    lookup.failed(each)
+                    lookup.on_failed(each)
                 else:
-                    lookup.answered(each, self.answers(each, lookup.target))
+                    lookup.on_answered(each, self.answers(each, lookup.target))
             if lookup.finished:
                 return
         raise AssertionError("the lookup doesn't end")
@@ -66,7 +66,7 @@ def test_a_lookup_finds_the_nearest_there_are(count: int, seed: int, target: int
     world = World(count, seed)
     lookup = Lookup(target, OWN, Random(seed).sample(world.nodes, min(count, 5)), LIMITS)
     world.run(lookup)
-    found = lookup.closest(LIMITS.k)
+    found = lookup.closest_answered(LIMITS.k)
     assert found == world.nearest(target)[: len(found)]
     assert len(found) == min(LIMITS.k, count)
     assert len(world.asked) == len({each.id for each in world.asked})  # nobody twice
@@ -79,8 +79,8 @@ def test_dead_nodes_only_cost_questions(seed: int, target: int) -> None:
     alive = [each for each in world.nodes if each.id not in world.dead]
     lookup = Lookup(target, OWN, alive[:6], LIMITS)
     world.run(lookup)
-    assert set(lookup.closest(LIMITS.k)) <= set(alive)
-    assert len(set(lookup.closest(LIMITS.k)) & set(world.nearest(target))) >= LIMITS.k - 1
+    assert set(lookup.closest_answered(LIMITS.k)) <= set(alive)
+    assert len(set(lookup.closest_answered(LIMITS.k)) & set(world.nearest(target))) >= LIMITS.k - 1
 
 
 def test_one_question_is_on_its_way_on_each_path() -> None:
@@ -91,7 +91,7 @@ def test_one_question_is_on_its_way_on_each_path() -> None:
     assert len({lookup.path_of(each) for each in first}) == LIMITS.paths
     assert lookup.next_contacts() == []
     assert not lookup.finished
-    lookup.stalled(first[0])
+    lookup.on_stalled(first[0])
     beside = lookup.next_contacts()
     assert len(beside) >= 1
     assert lookup.path_of(beside[0]) == lookup.path_of(first[0])
@@ -131,7 +131,7 @@ def test_ever_nearer_nodes_end_at_the_limit_of_questions() -> None:
     while not lookup.finished:
         for each in lookup.next_contacts():
             asked += 1
-            lookup.answered(
+            lookup.on_answered(
                 each, sorted((contact(next(made)) for _ in range(200)), key=lambda c: c.id ^ 5)[:8]
             )
     assert asked == 12
@@ -140,10 +140,10 @@ def test_ever_nearer_nodes_end_at_the_limit_of_questions() -> None:
 def test_an_answer_with_more_than_k_nodes_brings_k() -> None:
     lookup = Lookup(5, OWN, [contact(1)], LIMITS)
     (first,) = lookup.next_contacts()
-    lookup.answered(first, [contact(number) for number in range(2, 200)])
+    lookup.on_answered(first, [contact(number) for number in range(2, 200)])
     while not lookup.finished:
         for each in lookup.next_contacts():
-            lookup.answered(each, [])
+            lookup.on_answered(each, [])
     assert lookup.asked <= 1 + LIMITS.k
 
 
@@ -156,8 +156,8 @@ def test_few_of_a_subnet_are_asked_and_count(subnets: bool) -> None:
     near = sorted(sybils, key=lambda each: each.id ^ target)
     while not lookup.finished:
         for each in lookup.next_contacts():
-            lookup.answered(each, near[:8] if each in sybils or each is honest[0] else honest[:8])
-    found = lookup.closest(LIMITS.k)
+            lookup.on_answered(each, near[:8] if each in sybils or each is honest[0] else honest[:8])
+    found = lookup.closest_answered(LIMITS.k)
     assert sum(each in sybils for each in found) <= (2 if subnets else LIMITS.k)
     if not subnets:
         assert sum(each in sybils for each in found) > 2
@@ -174,26 +174,26 @@ def test_few_of_a_subnet_count_though_each_path_brings_some() -> None:
         for each in lookup.next_contacts():
             asked.append(each)
             part = lookup.path_of(each) * 2
-            lookup.answered(each, near[part : part + 2] if each in honest else [])
+            lookup.on_answered(each, near[part : part + 2] if each in honest else [])
     assert sum(each in sybils for each in asked) > LIMITS.per_subnet
-    assert sum(each in sybils for each in lookup.closest(LIMITS.k)) == LIMITS.per_subnet
+    assert sum(each in sybils for each in lookup.closest_answered(LIMITS.k)) == LIMITS.per_subnet
 
 
 def test_a_late_answer_still_counts() -> None:
     lookup = Lookup(5, OWN, [contact(1)], LIMITS)
     (one,) = lookup.next_contacts()
-    lookup.stalled(one)
+    lookup.on_stalled(one)
     assert not lookup.finished
-    lookup.answered(one, [])
+    lookup.on_answered(one, [])
     assert lookup.finished
-    assert lookup.closest(8) == [one]
+    assert lookup.closest_answered(8) == [one]
 
 
 def test_we_never_ask_ourselves() -> None:
     own = contact(3).id
     lookup = Lookup(5, own, [contact(1)], LIMITS)
     (one,) = lookup.next_contacts()
-    lookup.answered(one, [contact(3)])
+    lookup.on_answered(one, [contact(3)])
     assert lookup.next_contacts() == []
     assert lookup.finished
 
@@ -202,4 +202,4 @@ def test_nobody_known_is_the_end() -> None:
     lookup = Lookup(5, OWN, [], LIMITS)
     assert lookup.next_contacts() == []
     assert lookup.finished
-    assert lookup.closest(8) == []
+    assert lookup.closest_answered(8) == []

@@ -66,7 +66,7 @@ def test_a_value_is_read_as_it_was_signed(value: bytes, name: str, sequence: int
         return
     record = decode_record(RecordKind.MUTABLE, signed.encoded, NOW)
     assert record.value == signed
-    assert record == Record.of(signed)
+    assert record == Record.from_value(signed)
     assert record.target == ids.mutable_target(ALICE.id.key, name)
 
 
@@ -163,9 +163,9 @@ def test_a_renewed_record_says_the_same_for_longer() -> None:
         Provider.sign(ALICE, CONTENT, now=NOW, ttl=3600),
         PeerRecord.sign(ALICE, now=NOW, ttl=3600),
     ):
-        later = Record.of(renewed(value, ALICE, NOW + 1000))
-        assert decode_record(later.kind, later.encoded, NOW + 4590).target == Record.of(value).target
-        assert later.order > Record.of(value).order
+        later = Record.from_value(renewed(value, ALICE, NOW + 1000))
+        assert decode_record(later.kind, later.encoded, NOW + 4590).target == Record.from_value(value).target
+        assert later.order > Record.from_value(value).order
     again = renewed(mutable(sequence=9), ALICE, NOW + 1000)
     assert isinstance(again, Mutable)
     assert (again.sequence, again.value) == (9, b"21.5")

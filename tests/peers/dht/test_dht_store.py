@@ -29,11 +29,13 @@ def people(count: int, seed: int = 0) -> list[Identity]:
 
 
 def mutable(author: Identity, name: str = "x", sequence: int = 1, size: int = 4, ttl: float = 3600) -> Record:
-    return Record.of(Mutable.sign(author, bytes(size), name=name, sequence=sequence, now=NOW, ttl=ttl))
+    return Record.from_value(
+        Mutable.sign(author, bytes(size), name=name, sequence=sequence, now=NOW, ttl=ttl)
+    )
 
 
 def provider(author: Identity, content: bytes = CONTENT) -> Record:
-    return Record.of(Provider.sign(author, content, now=NOW))
+    return Record.from_value(Provider.sign(author, content, now=NOW))
 
 
 def test_the_newest_sequence_stays() -> None:
@@ -126,17 +128,17 @@ def test_what_has_ended_is_forgotten() -> None:
 
 def test_a_quota_is_a_burst_and_a_rate() -> None:
     quotas = Quotas(rate=2.0, burst=3.0, entries=10)
-    assert [quotas.take("a", 0.0) for _ in range(4)] == [True, True, True, False]
-    assert quotas.take("b", 0.0)  # nobody else is harmed
-    assert quotas.take("a", 0.5)
-    assert not quotas.take("a", 0.6)
-    assert [quotas.take("a", 100.0) for _ in range(4)] == [True, True, True, False]
+    assert [quotas.try_take("a", 0.0) for _ in range(4)] == [True, True, True, False]
+    assert quotas.try_take("b", 0.0)  # nobody else is harmed
+    assert quotas.try_take("a", 0.5)
+    assert not quotas.try_take("a", 0.6)
+    assert [quotas.try_take("a", 100.0) for _ in range(4)] == [True, True, True, False]
 
 
 def test_quotas_remember_so_many_and_no_more() -> None:
     quotas = Quotas(rate=1.0, burst=1.0, entries=10)
     for number in range(1000):
-        quotas.take(number, 0.0)
+        quotas.try_take(number, 0.0)
     assert len(quotas) == 10
 
 
@@ -147,15 +149,15 @@ def test_a_token_is_good_for_its_address_and_key_and_for_two_lifetimes() -> None
     tokens = Tokens(bytes(range(32)), 100.0)
     here, there, key = b"here42", b"there4", bytes(32)
     peer, address = tokens.peer_token(here, key, 10.0), tokens.address_token(here, key, 10.0)
-    assert tokens.standing(peer, here, key, 50.0) is Standing.PEER
-    assert tokens.standing(address, here, key, 50.0) is Standing.ADDRESS
-    assert tokens.standing(peer, here, key, 150.0) is Standing.PEER_BEFORE
-    assert tokens.standing(address, here, key, 150.0) is Standing.ADDRESS
-    assert tokens.standing(peer, here, key, 250.0) is Standing.NOTHING
-    assert tokens.standing(peer, there, key, 50.0) is Standing.NOTHING
-    assert tokens.standing(peer, here, bytes(31) + b"x", 50.0) is Standing.NOTHING
-    assert tokens.standing(NONE, here, key, 50.0) is Standing.NOTHING
-    assert Tokens(bytes(32), 100.0).standing(peer, here, key, 50.0) is Standing.NOTHING
+    assert tokens.check_token(peer, here, key, 50.0) is Standing.PEER
+    assert tokens.check_token(address, here, key, 50.0) is Standing.ADDRESS
+    assert tokens.check_token(peer, here, key, 150.0) is Standing.PEER_BEFORE
+    assert tokens.check_token(address, here, key, 150.0) is Standing.ADDRESS
+    assert tokens.check_token(peer, here, key, 250.0) is Standing.NOTHING
+    assert tokens.check_token(peer, there, key, 50.0) is Standing.NOTHING
+    assert tokens.check_token(peer, here, bytes(31) + b"x", 50.0) is Standing.NOTHING
+    assert tokens.check_token(NONE, here, key, 50.0) is Standing.NOTHING
+    assert Tokens(bytes(32), 100.0).check_token(peer, here, key, 50.0) is Standing.NOTHING
 
 
 # ------------------------------------------------------------------------------------------------------------- timers
@@ -186,15 +188,15 @@ def test_cancelled_timers_don_t_pile_up() -> None:
 
 def test_timeouts_follow_the_round_trips() -> None:
     limits, trips = DhtLimits(), RoundTrips()
-    assert trips.timeout(limits) == limits.first_timeout
+    assert trips.current_timeout(limits) == limits.first_timeout
     for _ in range(50):
         trips.observe(0.08)
-    assert 0.08 < trips.timeout(limits) < 0.1
+    assert 0.08 < trips.current_timeout(limits) < 0.1
     for _ in range(50):
         trips.observe(0.0001)
-    assert trips.timeout(limits) == limits.shortest_timeout
+    assert trips.current_timeout(limits) == limits.shortest_timeout
     trips.observe(60.0)
-    assert trips.timeout(limits) == limits.longest_timeout
+    assert trips.current_timeout(limits) == limits.longest_timeout
 
 
 # ---------------------------------------------------------------------------------------------------------- addresses

@@ -47,13 +47,13 @@ def test_peers_and_providers_are_found() -> None:
     swarm = grown(15)
     here, there, *_ = swarm.nodes
     identity = swarm.nodes[here].identity
-    told = Record.of(PeerRecord.sign(identity, now=swarm.unix, addresses=["tcp://192.0.2.7:9000"]))
+    told = Record.from_value(PeerRecord.sign(identity, now=swarm.unix, addresses=["tcp://192.0.2.7:9000"]))
     assert swarm.do(here, lambda node, now: node.publish(told, now)).nodes >= 8
     found = swarm.do(there, lambda node, now: node.get(RecordKind.PEER, told.target, now))
     assert [each.value.addresses for each in found] == [("tcp://192.0.2.7:9000",)]
     content = bytes(range(32))
     for place in list(swarm.nodes)[:5]:
-        offer = Record.of(Provider.sign(swarm.nodes[place].identity, content, now=swarm.unix))
+        offer = Record.from_value(Provider.sign(swarm.nodes[place].identity, content, now=swarm.unix))
         swarm.do(place, lambda node, now, offer=offer: node.publish(offer, now))
     found = swarm.do(there, lambda node, now: node.get(RecordKind.PROVIDER, offer.target, now))
     expected = {swarm.nodes[place].identity.id.key for place in list(swarm.nodes)[:5]}
@@ -230,8 +230,8 @@ def test_what_is_kept_ready_alone_is_published_when_others_come() -> None:
     swarm = Swarm(3)
     alone = swarm.add()
     identity = swarm.nodes[alone].identity
-    record = Record.of(Mutable.sign(identity, b"x", name="n", sequence=1, now=swarm.unix))
-    swarm.nodes[alone].keep(record)
+    record = Record.from_value(Mutable.sign(identity, b"x", name="n", sequence=1, now=swarm.unix))
+    swarm.nodes[alone].publish_later(record)
     swarm.run(300)
     others = [swarm.add(alone) for _ in range(3)]
     swarm.run(40)
@@ -243,8 +243,8 @@ def test_the_only_node_that_serves_tells_of_its_own_records() -> None:
     swarm = Swarm(3)
     seed = swarm.add()
     identity = swarm.nodes[seed].identity
-    record = Record.of(Mutable.sign(identity, b"x", name="n", sequence=1, now=swarm.unix))
-    swarm.nodes[seed].keep(record)
+    record = Record.from_value(Mutable.sign(identity, b"x", name="n", sequence=1, now=swarm.unix))
+    swarm.nodes[seed].publish_later(record)
     clients = [swarm.add(seed, client=True) for _ in range(2)]
     swarm.run(5)
     assert [swarm.get(where, record) for where in clients] == [b"x"] * 2
@@ -258,8 +258,8 @@ def test_a_node_that_asks_as_somebody_else_does_not_tell_whose_records_it_publis
     made = DhtNode(swarm.identity(), now=swarm.now, unix=swarm.unix, random=Random(1), author=author)
     hidden = ("127.0.9.1", 4000)
     swarm.network.add(hidden, made)
-    record = Record.of(Mutable.sign(author, b"x", name="n", sequence=1, now=swarm.unix))
-    made.keep(record)
+    record = Record.from_value(Mutable.sign(author, b"x", name="n", sequence=1, now=swarm.unix))
+    made.publish_later(record)
     asker = swarm.add(hidden, client=True)
     swarm.run(5)
     assert len(swarm.nodes[asker].contacts) == 1
@@ -286,13 +286,15 @@ def test_a_record_too_large_beside_a_proof_is_fetched_all_the_same() -> None:
     swarm = grown(6)
     here, there, *_ = swarm.nodes
     addresses = [f"tcp://192.0.2.7:9000/{number}{'x' * 100}" for number in range(7)]
-    record = Record.of(PeerRecord.sign(swarm.nodes[here].identity, now=swarm.unix, addresses=addresses))
+    record = Record.from_value(
+        PeerRecord.sign(swarm.nodes[here].identity, now=swarm.unix, addresses=addresses)
+    )
     assert len(record.encoded) > 900
     swarm.do(here, lambda node, now: node.publish(record, now))
     swarm.run(1)
     newcomer = swarm.add()  # knows nobody, so its first questions go with proofs
     for place in (here, there):
-        swarm.nodes[newcomer].meet(swarm.nodes[place].identity.id.key, place, swarm.now)
+        swarm.nodes[newcomer].ping_node(swarm.nodes[place].identity.id.key, place, swarm.now)
     swarm.network.touch(newcomer)
     swarm.run(1)
     for each in swarm.nodes[newcomer].contacts:

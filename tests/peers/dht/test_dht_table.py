@@ -42,7 +42,7 @@ class TableMachine(RuleBasedStateMachine):
         before = set(self.table)
         one = self.a_contact(number, subnet)
         one.seen = self.now
-        doubtful = self.table.offer(one, self.now)
+        doubtful = self.table.add_contact(one, self.now)
         gone = before - set(self.table)
         # nobody is pushed out, but the same node at another endpoint that has been silent or failing
         assert all(each.id == one.id and each is not one for each in gone)
@@ -61,22 +61,24 @@ class TableMachine(RuleBasedStateMachine):
     @rule(place=st.integers(0, 2**BITS - 1), count=st.integers(1, 20))
     def nearest(self, place: int, count: int) -> None:
         expected = sorted(self.table, key=lambda each: each.id ^ place)[:count]
-        assert self.table.closest(place, count) == expected
+        assert self.table.closest_contacts(place, count) == expected
         ours = OWN ^ place
         assert self.table.closer_than_us(place) == sum(each.id ^ place < ours for each in self.table)
 
     @rule(number=st.integers(1, 60))
     def touch(self, number: int) -> None:
-        self.table.touch(node_id(number.to_bytes(32, "big")), self.now)
+        self.table.touch_bucket(node_id(number.to_bytes(32, "big")), self.now)
 
     @invariant()
     def holds(self) -> None:
         table = self.table
         contacts = list(table)
         assert len({each.id for each in contacts}) == len(contacts) == len(table)
-        in_buckets = [each for bucket in table.buckets().values() for each in bucket.contacts.values()]
+        in_buckets = [
+            each for bucket in table.buckets_by_bits().values() for each in bucket.contacts.values()
+        ]
         assert sorted(map(id, in_buckets)) == sorted(map(id, contacts))
-        for bits, bucket in table.buckets().items():
+        for bits, bucket in table.buckets_by_bits().items():
             assert len(bucket.contacts) <= LIMITS.k
             assert len(bucket.waiting) <= LIMITS.replacements
             assert all(table.shared_bits(each.id) == bits for each in bucket.contacts.values())
@@ -103,7 +105,7 @@ def fill(table: RoutingTable, *, seen: float = 1000.0) -> list[Contact]:
         one = contact(number, seen=seen)
         if table.shared_bits(one.id) == 0:
             found.append(one)
-            table.offer(one, seen)
+            table.add_contact(one, seen)
     return found
 
 
@@ -120,43 +122,43 @@ def test_a_silent_contact_of_a_full_bucket_has_to_answer() -> None:
     contacts = fill(table)
     late = 1000.0 + LIMITS.questionable + 1
     newcomer = contacts[-1]
-    assert table.offer(newcomer, late) is contacts[0]
+    assert table.add_contact(newcomer, late) is contacts[0]
     contacts[0].seen = late
-    table.offer(contacts[0], late)
-    assert table.offer(newcomer, late) is contacts[1]
+    table.add_contact(contacts[0], late)
+    assert table.add_contact(newcomer, late) is contacts[1]
 
 
 def test_a_key_at_another_endpoint_does_not_take_the_place_of_one_that_answers() -> None:
     table = RoutingTable(OWN, LIMITS)
     here, there = contact(1, "127.0.0.1", seen=1000.0), contact(1, "127.0.0.2", seen=1000.0)
-    table.offer(here, 1000.0)
-    table.offer(there, 1001.0)
+    table.add_contact(here, 1000.0)
+    table.add_contact(there, 1001.0)
     assert list(table) == [here]
     here.failures = 1
-    table.offer(there, 1002.0)
+    table.add_contact(there, 1002.0)
     assert list(table) == [there]
 
 
 def test_our_own_id_is_no_contact() -> None:
     table = RoutingTable(OWN, LIMITS)
-    table.offer(Contact(bytes(32), ("127.0.0.1", 1)), 1.0)
+    table.add_contact(Contact(bytes(32), ("127.0.0.1", 1)), 1.0)
     assert list(table) == []
 
 
 def test_those_that_did_not_answer_are_told_to_nobody() -> None:
     table = RoutingTable(OWN, LIMITS)
     first, second = contact(1), contact(2)
-    table.offer(first, 1.0)
-    table.offer(second, 1.0)
+    table.add_contact(first, 1.0)
+    table.add_contact(second, 1.0)
     first.failures = 1
-    assert table.closest(first.id, 4) == [second]
+    assert table.closest_contacts(first.id, 4) == [second]
     second.failures = 1
-    assert table.closest(first.id, 4) == [first, second]  # better than nobody
+    assert table.closest_contacts(first.id, 4) == [first, second]  # better than nobody
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "10.1.2.3", "192.168.1.7", "fd00::7"])
 def test_local_addresses_have_no_subnet_that_counts(host: str) -> None:
     table = RoutingTable(OWN, DhtLimits())
     for number in range(1, 40):
-        table.offer(contact(number, host), 1.0)
+        table.add_contact(contact(number, host), 1.0)
     assert len(table) > 2 * 10
