@@ -25,6 +25,7 @@ from dtp.net.turns.budget import (
     LEAST,
     LITTLE,
     REQUEST,
+    STEP_FRAMES,
     FrameBudget,
     MoverCount,
     StreamBudget,
@@ -35,7 +36,7 @@ from dtp.net.turns.fair_queue import Account
 from dtp.net.turns.sizes import MOST, Turns
 from dtp.session.codes import HandshakeError, Refusal
 from dtp.session.handshake import ClientHandshake, Established, ServerHandshake
-from dtp.session.link import Link
+from dtp.session.link import Link, Unread
 
 #: The start of a record left from the read before.
 _TAIL = 66 * 1024
@@ -114,8 +115,8 @@ class Owner(Protocol):
     def _received(
         self, driver: LinkDriver, buffer: Buffer, start: int, end: int, most: int
     ) -> tuple[int, int]:
-        """Take what can be taken of the buffer from `start` to `end`, `most` frames and those of a record more at
-        most; return where that ends, and how many frames there were."""
+        """Take what can be taken of the buffer from `start` to `end`, of about `most` frames; return where the
+        records end that were opened, and how many frames that took. More of them may be left in `link.unread`."""
 
     def _received_packet(self, driver: LinkDriver, packet: bytes) -> None:
         """Take what came over the carrier's lossy path."""
@@ -136,6 +137,7 @@ class LinkDriver:
     __slots__ = (
         "_backlog",
         "_backlog_at",
+        "_backlog_end",
         "_buffers",
         "_handshake",
         "_heavy_until",
@@ -179,7 +181,7 @@ class LinkDriver:
         self._on_settled = on_settled
         self._tail = b""
         self._backlog: Buffer | None = None  # whole records that wait for a turn, and how far it is taken
-        self._backlog_at = 0
+        self._backlog_at = self._backlog_end = 0
 
     def start(self) -> None:
         """Start the carrier, and send what the handshake begins with."""
@@ -242,10 +244,16 @@ class LinkDriver:
         self.close()
 
     @property
+    def _unread(self) -> Unread | None:
+        """Frames that were opened already and wait for a turn."""
+        return None if self.link is None else self.link.unread
+
+    @property
     def held(self) -> int:
         """Bytes that are kept here and in the carrier."""
-        backlog = 0 if self._backlog is None else self._backlog.size
-        return len(self._tail) + backlog + self.carrier.held
+        backlog = 0 if self._backlog is None else self._backlog_end
+        unread = self._unread
+        return len(self._tail) + backlog + (0 if unread is None else unread.size) + self.carrier.held
 
     def settle(self) -> None:
         """The peer has proven itself, or the carrier is gone. Idempotent."""
@@ -327,27 +335,33 @@ class LinkDriver:
         return _has_record(buffers.read.view, start, end)
 
     def _pass_on(self, buffer: Buffer, start: int, end: int) -> tuple[int, bool]:
-        """Give the connection its share of this turn; return where that ends, and whether there are more records."""
+        """Give the connection its share of this turn, or a step of it where turns are long; return where that ends,
+        and whether there are more frames or records."""
         assert self.connection is not None
         budget = self._buffers.frames
-        most = budget.share
+        most = min(budget.share, STEP_FRAMES) if self._buffers.clock.busy else budget.share
         used, frames = self.connection._received(self, buffer, start, end, most)
         if frames > FEW:
             budget.count(frames)
             if frames > LEAST:
                 self._heavy_until = self._loop.time() + HEAVY
-        return used, frames > most and not self.closed and _has_record(buffer.view, used, end)
+        if self.closed:
+            return used, False
+        more = self._unread is not None or (frames >= most and _has_record(buffer.view, used, end))
+        return used, more
 
     def _keep_for_later(self, buffer: Buffer, start: int, end: int) -> None:
-        """Keep records that were too many for one turn, and read nothing more until they are taken."""
+        """Keep what was too much for one turn, and read nothing more until it is taken."""
         self.carrier.pause_reading()
         self._read_size = _FIRST_READ
         self._tail = b""
-        self._backlog, self._backlog_at = Buffer(end - start), 0
-        self._backlog.view[:] = buffer.view[start:end]
+        size = end - start
+        self._backlog, self._backlog_at, self._backlog_end = Buffer(max(1, size)), 0, size
+        self._backlog.view[:size] = buffer.view[start:end]
         assert self.connection is not None
         self.connection._driver_keeps()
-        self._buffers.frames.wait(self._go_on, self.account, little=end - start <= REQUEST)
+        little = size <= REQUEST and self._unread is None
+        self._buffers.frames.wait(self._go_on, self.account, little=little)
 
     def _go_on(self) -> bool:
         """Take a share of what was kept; True if there is more, for a turn to come."""
@@ -355,13 +369,13 @@ class LinkDriver:
         if backlog is None or self.closed or self.connection is None or self.carrier.broken_off():
             self._backlog = None
             return False
-        used, more = self._pass_on(backlog, self._backlog_at, backlog.size)
+        used, more = self._pass_on(backlog, self._backlog_at, self._backlog_end)
         if more:
             self._backlog_at = used
             return True
         self._backlog = None
         if not self.closed:
-            self._tail = bytes(backlog.view[used:])
+            self._tail = bytes(backlog.view[used : self._backlog_end])
             self.carrier.resume_reading()
         return False
 

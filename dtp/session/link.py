@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import hmac
 from collections import deque
+from typing import NamedTuple
 
+from dtp.core import Frame as Received
 from dtp.core import Opener, Sealer
+from dtp.errors import DtpError
 from dtp.session.datagrams import LinkPackets
 from dtp.session.exchange import LinkExchange
 from dtp.session.frames import ADD, ATTACH, Frame, Outgoing, control
@@ -17,7 +20,35 @@ from dtp.session.handshake import Established
 from dtp.session.limits import Limits
 from dtp.session.noise import Suite
 
+#: What an entry of a list of opened frames takes, bytes.
+_ENTRY = 128
+
 _ROLE = {True: b"client", False: b"server"}
+
+
+class Unread(NamedTuple):
+    """Frames that were opened and nobody has read yet, with their bodies, and what was wrong behind them."""
+
+    view: memoryview
+    frames: list[Received]
+    error: DtpError | None = None
+    #: The code of the refusal that stands behind them, if one does.
+    refusal: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept for them, about."""
+        return self.view.nbytes + _ENTRY * len(self.frames)
+
+    def behind(self, count: int) -> Unread:
+        """Return what is left behind the first `count`, with a copy of their bodies."""
+        left = self.frames[count:]
+        first, last = left[0][4], left[-1][4] + left[-1][5]
+        frames = [
+            (kind, flags, stream, offset, start - first, length)
+            for kind, flags, stream, offset, start, length in left
+        ]
+        return self._replace(view=memoryview(bytes(self.view[first:last])), frames=frames)
 
 
 class Link:
@@ -44,6 +75,7 @@ class Link:
         "rekey_at",
         "sealer",
         "suite",
+        "unread",
     )
 
     def __init__(self, number: int, established: Established, limits: Limits, now: float) -> None:
@@ -73,6 +105,8 @@ class Link:
         self.patience = 0.0
         #: What goes over the lossy path of its carrier; None where there is none.
         self.packets: LinkPackets | None = None
+        #: Frames of records that were opened, and for which the call that opened them had no room.
+        self.unread: Unread | None = None
         self.last_received = now
         self.ping_sent: float | None = None
         #: Fresh keys for this link, from time to time.
@@ -82,6 +116,7 @@ class Link:
     def close(self) -> None:
         """Forget the keys. Idempotent."""
         self.lost = True
+        self.unread = None
         self.control.clear()
         self.listing.clear()
         self.listed.clear()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import length_hint
 
 from dtp.core import Buffer
 from dtp.core import Frame as Received
 from dtp.core.errors import FrameError, TooManyFrames
+from dtp.core.records import RECORD_FRAMES
 from dtp.session import events as ev
 from dtp.session.codes import CloseCode, ProtocolError
 from dtp.session.exchange import COST as EXCHANGE_COST
@@ -24,15 +26,17 @@ from dtp.session.frames import (
     parse_close,
     parse_fixed,
 )
-from dtp.session.link import Link
+from dtp.session.link import Link, Unread
 from dtp.session.linking import Linking
 from dtp.session.state import NEVER
 from dtp.session.streams import SessionStream, most_runs
 
 _STREAM, _WINDOW = int(Frame.STREAM), int(Frame.WINDOW)
 _WINDOW_SIZE, _unpack_window = WINDOW.size, WINDOW.unpack_from
-#: Frames of one call of `receive`, about: they cost 1 to 5 us each, and others wait for their turn.
-MOST_FRAMES = 16_000
+#: Frames of one call of `receive` at most: they cost 1 to 5 us each, and others wait for their turn.
+MOST_FRAMES = 64 * RECORD_FRAMES
+#: A stream that is opened costs as much as so many frames: it is told to whoever takes it up.
+STREAM_COST = 4
 
 #: Data is handed on in pieces of at most this size, so that a reader who asks for 256 KiB at a time gets what there
 #: is without another copy.
@@ -47,53 +51,93 @@ def _pieces(flags: int, stream_id: int, offset: int, start: int, length: int) ->
         yield _STREAM, flags if last else flags & ~FIN, stream_id, offset + at, start + at, size
 
 
+class _TooManyOpened(Exception):
+    """A frame opens more streams than one call of `receive` may."""
+
+
 class Receiving(Linking):
     """The receiving half of a session."""
+
+    #: Streams of the peer's below this id may be opened by this call of `receive`.
+    _open_until = 0
 
     def receive(
         self, link: Link, buffer: Buffer, start: int, end: int, now: float, most: int = MOST_FRAMES
     ) -> tuple[int, int]:
         """Open what a carrier brought into `buffer[start:end]`; the records are opened in place.
 
-        Return the index behind the last record that was taken, and what that took, in frames: `Opener.weight`, and
-        one for each stream that was opened, since one frame opens all up to its own. More than `most`, and whole
-        records may be left for another call; else what follows is the start of one and belongs in front of what
-        comes next. An error ends the link or the session; see the events.
+        Return the index behind the last record that was opened, and what all that was taken cost, in frames:
+        `Opener.weight`, and `STREAM_COST` for each stream that was opened, since one frame opens all up to its own.
+        No more than `most` frames are taken, and streams opened for as much again. The other frames of a record stay
+        in `link.unread`: call again, if need be without bytes. Where it cost `most` or more whole records may be left
+        as well; else what follows is the start of one and belongs in front of what comes next. An error ends the link
+        or the session; see the events.
         """
         used, count, first = start, 0, self._next_peer
-        if used < end and not link.lost and not link.refused:
-            taken, frames, error = link.opener.open(buffer, used, end, most)
+        self._open_until = first + 2 * max(1, most // STREAM_COST)
+        unread = link.unread
+        if unread is not None and not link.lost and not link.refused:
+            link.unread = None
+            count = self._take(link, unread, now, most, kept=True)
+        if used < end and link.unread is None and count < most and not link.lost and not link.refused:
+            taken, frames, error = link.opener.open(buffer, used, end, most - count - 1)
             used += taken
-            count = link.opener.weight
+            count += link.opener.weight - len(frames)
             self._idle.count += link.opener.rekeyed
             if taken:
-                link.last_received = now
-                link.ping_sent = None
-                if link.exchange.changing and not link.opener.waits_for_fresh:
-                    self._peer_changed_over(link, now)
-                if not link.confirmed:
-                    link.confirmed = True
-                    if not self.client and not self._confirmed:
-                        self._confirmed = True
-                        self._events.append(ev.Confirmed())
-                        if self._refusal is not None:
-                            self.close(*self._refusal)
-            try:
-                self._frames(link, buffer.view, frames, now)
-                self._idle.check(now, self.moved)
-            except ProtocolError as broken:
-                self._fail(link, broken)
+                self._note_record(link, now)
+            if error is not None and not isinstance(error, FrameError | TooManyFrames):
+                refusal = self._refusal_at(link, buffer.view[used:end])
             else:
-                if isinstance(error, FrameError):  # in a genuine record: the peer's doing, not the carrier's
-                    self._fail(link, ProtocolError(str(error)))
-                elif isinstance(error, TooManyFrames):
-                    self._fail(link, ProtocolError(str(error), CloseCode.LIMIT))
-                elif error is not None:
-                    self.link_lost(link, now, str(error), self._refusal_at(link, buffer.view[used:end]))
+                refusal = None
+            count += self._take(link, Unread(buffer.view, frames, error, refusal), now, most - count)
         # Not while reading, or one read could open what it made room for itself.
         if self._peer_closed >= self._closed_for_more and self._next_peer >= self._opened_for_more:
             self._allow_streams()
-        return used, count + ((self._next_peer - first) >> 1)
+        return used, count + STREAM_COST * ((self._next_peer - first) >> 1)
+
+    def _note_record(self, link: Link, now: float) -> None:
+        """Note that a record of the peer's has opened."""
+        link.last_received = now
+        link.ping_sent = None
+        if link.exchange.changing and not link.opener.waits_for_fresh:
+            self._peer_changed_over(link, now)
+        if not link.confirmed:
+            link.confirmed = True
+            if not self.client and not self._confirmed:
+                self._confirmed = True
+                self._events.append(ev.Confirmed())
+                if self._refusal is not None:
+                    self.close(*self._refusal)
+
+    def _take(self, link: Link, unread: Unread, now: float, most: int, *, kept: bool = False) -> int:
+        """Do what the first `most` of the frames say, or fewer where they open many streams, and keep the others;
+        return how many those were. Behind the last comes what was wrong."""
+        frames = unread.frames
+        some = frames if len(frames) <= most else frames[:most]
+        going = iter(some)
+        try:
+            try:
+                self._frames(link, unread.view, going, now, kept=kept)
+                done = len(some)
+            except _TooManyOpened:  # the frame that would have opened them is done again
+                done = len(some) - length_hint(going) - 1
+            self._idle.check(now, self.moved)
+        except ProtocolError as broken:
+            self._fail(link, broken)
+            return len(some)
+        if done < len(frames):
+            if self.ended is None:
+                link.unread = unread.behind(done)
+            return done
+        error = unread.error
+        if isinstance(error, FrameError):  # in a genuine record: the peer's doing, not the carrier's
+            self._fail(link, ProtocolError(str(error)))
+        elif isinstance(error, TooManyFrames):
+            self._fail(link, ProtocolError(str(error), CloseCode.LIMIT))
+        elif error is not None:
+            self.link_lost(link, now, str(error), unread.refusal)
+        return done
 
     def receive_packet(self, link: Link, packet: bytes, now: float) -> None:
         """Take a packet from the lossy path of a link's carrier. What can't be opened changes nothing."""
@@ -107,15 +151,19 @@ class Receiving(Linking):
         except ProtocolError as broken:
             self._fail(link, broken)
 
-    def _frames(self, link: Link, view: memoryview, frames: list[Received], now: float) -> None:
+    def _frames(
+        self, link: Link, view: memoryview, frames: Iterator[Received], now: float, *, kept: bool
+    ) -> None:
+        """Do what frames say; raise `_TooManyOpened` at one that would open more streams than may be by now. Of what
+        was `kept` nothing is handed to taps as it stands, since they look into the buffer of the read."""
         streams, events = self._streams, self._events
         tapped: ev.TapData | None = None
         for frame, flags, stream_id, offset, start, length in frames:
             if frame == _STREAM and not flags and length and link.attached and self.ended is None:
                 stream = streams.get(stream_id)
-                tap = None if stream is None else stream.tap
+                tap = None if stream is None or kept else stream.tap
                 if length > PIECE and tap is None:
-                    self._frames(link, view, list(_pieces(flags, stream_id, offset, start, length)), now)
+                    self._frames(link, view, _pieces(flags, stream_id, offset, start, length), now, kept=kept)
                     continue
                 if stream is None:
                     stream = self._peer_stream(stream_id)
@@ -163,7 +211,7 @@ class Receiving(Linking):
                         events.append(ev.StreamWritable(stream_id))
                     continue
             elif length > PIECE and frame == _STREAM:
-                self._frames(link, view, list(_pieces(flags, stream_id, offset, start, length)), now)
+                self._frames(link, view, _pieces(flags, stream_id, offset, start, length), now, kept=kept)
                 continue
             body = bytes(view[start : start + length])
             if not link.attached:
@@ -235,6 +283,8 @@ class Receiving(Linking):
             raise ProtocolError(f"stream {stream_id} is above the limit", CloseCode.LIMIT)
         while self._next_peer <= stream_id:
             opened = self._next_peer
+            if opened >= self._open_until:
+                raise _TooManyOpened
             self._next_peer += 2
             stream = self._add_stream(opened)
             if self._away is not None and opened >= self._away:

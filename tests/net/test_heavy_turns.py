@@ -21,8 +21,8 @@ from dtp.testing.pairs import ALICE, BOB
 CROWD = 32
 #: Those who are to say much at once keep it until it is sealed.
 TALKATIVE = replace(DEFAULT, control=1 << 16)
-#: A turn takes what it may, and of the last one a record whole; and then that of a request.
-MOST = TURN + RECORD_FRAMES + LEAST
+#: A turn takes what it may, and as much again of those who have not said much before, the last a part.
+MOST = 2 * TURN + LEAST
 
 
 async def until(condition: Callable[[], object], turns: int = 5_000) -> None:

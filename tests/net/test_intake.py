@@ -12,9 +12,12 @@ import pytest
 from attackers import OPEN, Attacker
 
 import dtp
-from dtp.net.turns.budget import LOW, STREAMS, StreamBudget
+from dtp.core.records import RECORD_FRAMES
+from dtp.net.turns.budget import LOW, SHARE, STREAMS, StreamBudget
 from dtp.session.codes import CloseCode, ProtocolError
-from dtp.session.frames import control
+from dtp.session.frames import Frame, control
+from dtp.session.limits import STREAMS_AHEAD
+from dtp.session.receiving import STREAM_COST
 from dtp.testing import clock
 from dtp.testing.pairs import ALICE, BOB
 
@@ -231,3 +234,30 @@ def test_who_goes_away_takes_up_what_waits() -> None:
             assert len(taken) == 900
 
     clock.run(main())
+
+
+@pytest.mark.parametrize("frame", ["one that opens all", "one for each two"])
+def test_streams_that_one_record_opens_are_opened_over_turns(frame: str) -> None:
+    async def scenario() -> None:
+        async with await dtp.listen("memory://x", identity=BOB) as listener:
+            attacker = await Attacker.dial(listener.urls[0])
+            await until(lambda: attacker.ready)
+            attacker.say([])
+            far = await listener.accept()
+            step = STREAMS_AHEAD // RECORD_FRAMES if frame == "one for each two" else STREAMS_AHEAD
+            last = [2 * number - 2 for number in range(step, STREAMS_AHEAD + 1, step)]
+            attacker.say([(int(Frame.STREAM), 0, each, 0, b"") for each in last])
+            turns, opened = Turns(), Counter[int]()
+            before = 0
+            while before < STREAMS_AHEAD:
+                await asyncio.sleep(0)
+                opened[turns.now] += far.stats.streams - before
+                before = far.stats.streams
+            turns.running = False
+            assert max(opened.values()) <= 2 * SHARE // STREAM_COST  # of two turns between two looks
+            assert [(await far.accept_stream()).id for _ in range(STREAMS_AHEAD)] == list(
+                range(0, 2 * STREAMS_AHEAD, 2)
+            )
+            attacker.leave()
+
+    clock.run(scenario())

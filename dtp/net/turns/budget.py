@@ -17,15 +17,16 @@ from typing import Final
 from dtp.net.turns.clock import TurnClock
 from dtp.net.turns.fair_queue import Account, FairQueue
 
-#: Frames of one connection in a turn, before others have theirs. Records are opened up to the one that goes beyond,
-#: which may have 256 and is taken whole: so one of those is a share.
-SHARE: Final = 255
+#: Frames of one connection in a turn, before others have theirs. What a record has beyond it is kept.
+SHARE: Final = 256
+#: ... and at once where turns have become long: behind them it is looked at how long this one is.
+STEP_FRAMES: Final = 64
 #: ... and of all connections together; those that just came from a carrier have `LEAST` all the same.
 TURN: Final = 256
 #: What a connection reads at once however full the turn is: the request of somebody who waits.
 LEAST: Final = 32
-#: Seconds for which whoever brought more than `LEAST` at once waits where a turn is full. A record is taken whole, so
-#: many who have a full one each in the same turn would make it long.
+#: Seconds for which whoever brought more than `LEAST` at once waits where a turn is full: many who bring as much in
+#: the same turn would make it long.
 HEAVY: Final = 10.0
 #: Bytes of a request: 120 frames at most, and mostly one.
 REQUEST: Final = 512
