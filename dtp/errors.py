@@ -13,7 +13,7 @@ translated once, where the foreign library is called; anything else that escapes
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 
 class DtpError(Exception):
@@ -56,3 +56,16 @@ class ChainError(DtpError):
     """The chain's fault: a node, a transaction or an object did not do what was asked."""
 
     code = "chain"
+
+
+E = TypeVar("E", bound=DtpError)
+
+
+def fresh(error: E) -> E:
+    """Return a copy of an error that is kept, to be raised. One that was raised itself would keep, by its traceback,
+    what was at work, which mostly has what keeps the error: only a collection frees that."""
+    copy = type(error).__new__(type(error))
+    copy.args = error.args
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__, copy.__suppress_context__ = error.__cause__, error.__suppress_context__
+    return copy

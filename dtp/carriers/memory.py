@@ -297,8 +297,9 @@ class MemoryCarrier(Carrier):
         self._in.shut()
         self._out.put_end(BrokenError("reset by the other side"))
         self._cancel_linger()
-        if self._receiver is not None:
-            self._loop.call_soon(self._receiver.carrier_lost, None)
+        receiver, self._receiver = self._receiver, None  # which has this carrier: neither would go by itself
+        if receiver is not None:
+            self._loop.call_soon(receiver.carrier_lost, None)
 
     def broken_off(self) -> bool:
         error = self._in.error
@@ -350,8 +351,9 @@ class MemoryCarrier(Carrier):
         self._in.shut()
         self._cancel_linger()
         self._lost = None if self._closing else error
-        if self._receiver is not None:
-            self._receiver.carrier_lost(self._lost)
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.carrier_lost(self._lost)
 
     def _cancel_linger(self) -> None:
         if self._linger is not None:

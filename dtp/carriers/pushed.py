@@ -107,8 +107,9 @@ class PushedCarrier(Carrier):
         if self._state is State.ENDED:
             return
         self._release(aborted=True)
-        if self._receiver is not None:
-            self._loop.call_soon(self._receiver.carrier_lost, None)
+        receiver, self._receiver = self._receiver, None  # which has this carrier: neither would go by itself
+        if receiver is not None:
+            self._loop.call_soon(receiver.carrier_lost, None)
 
     # ---- what is below ----------------------------------------------------------------------------------
 
@@ -150,8 +151,9 @@ class PushedCarrier(Carrier):
             return
         self._lost = None if self._state is State.CLOSING else error
         self._release(aborted=aborted or error is not None)
-        if self._receiver is not None:
-            self._receiver.carrier_lost(self._lost)
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.carrier_lost(self._lost)
 
     def _release(self, *, aborted: bool) -> None:
         self._state = State.ENDED

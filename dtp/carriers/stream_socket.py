@@ -97,7 +97,7 @@ class StreamSocketCarrier(Carrier):
         if self._state is State.OPEN and not self._paused:
             self._watcher.add_reader(self._fd, self._on_readable)
         elif self._state is State.ENDED:
-            self._loop.call_soon(receiver.carrier_lost, self._lost)
+            self._loop.call_soon(self._tell_lost, self._lost)
 
     def write(self, data: memoryview) -> bool:
         if self._state is not State.OPEN or self._write_error is not None:
@@ -151,7 +151,7 @@ class StreamSocketCarrier(Carrier):
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._release()
         if self._receiver is not None:
-            self._loop.call_soon(self._receiver.carrier_lost, None)
+            self._loop.call_soon(self._tell_lost, None)
 
     def broken_off(self) -> bool:
         if self._state is not State.OPEN:
@@ -259,8 +259,13 @@ class StreamSocketCarrier(Carrier):
             return
         self._lost = None if self._state is State.CLOSING else error
         self._release()
-        if self._receiver is not None:
-            self._receiver.carrier_lost(self._lost)
+        self._tell_lost(self._lost)
+
+    def _tell_lost(self, error: CarrierError | None) -> None:
+        """Say that it has ended; behind that nothing is said any more."""
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.carrier_lost(error)
 
     def _release(self) -> None:
         self._stop()

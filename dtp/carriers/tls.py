@@ -70,6 +70,10 @@ class TlsSocketCarrier(StreamSocketCarrier):
     def detach(self) -> None:
         """The keys stay here."""
 
+    def _stop(self) -> None:
+        super()._stop()
+        self._recv_into, self._send = self._sock.recv_into, self._sock.send  # they would keep what has them
+
     def _tls_recv_into(self, buffer: memoryview) -> int:
         try:
             return self._sock.recv_into(buffer)

@@ -158,8 +158,9 @@ class WebSocketCarrier(Carrier):
             return
         self._release()
         self._below.abort()
-        if self._receiver is not None:
-            self._loop.call_soon(self._receiver.carrier_lost, None)
+        receiver, self._receiver = self._receiver, None  # which has this carrier: neither would go by itself
+        if receiver is not None:
+            self._loop.call_soon(receiver.carrier_lost, None)
 
     def broken_off(self) -> bool:
         return self._below.broken_off()
@@ -342,8 +343,9 @@ class WebSocketCarrier(Carrier):
             return
         self._lost = None if self._state is _State.CLOSING else error
         self._release()
-        if self._receiver is not None:
-            self._receiver.carrier_lost(self._lost)
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.carrier_lost(self._lost)
 
     def _release(self) -> None:
         self._state = _State.ENDED

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dtp import carriers
 from dtp.carriers.base import Carrier
 from dtp.core import Buffer
-from dtp.errors import CarrierError, DtpError, PeerError
+from dtp.errors import CarrierError, DtpError, PeerError, fresh
 from dtp.identity import PeerId
 from dtp.net.driver import Buffers, LinkDriver, yield_processor
 from dtp.net.held import HeldBudget, Keeper
@@ -213,7 +213,7 @@ class Connection:
     def try_open_stream(self) -> Stream | None:
         """A new stream, or None while the peer allows no further one. Raises what ended the connection."""
         if self._error is not None:
-            raise self._error.with_traceback(None)
+            raise fresh(self._error)
         session = self._session
         if session.peer_away:
             raise ConnectionClosed(CloseCode.SHUTDOWN, "it takes no new streams", by_peer=True)
@@ -444,7 +444,7 @@ class Connection:
 
     def _check(self) -> None:
         if self._error is not None:
-            raise self._error.with_traceback(None)
+            raise fresh(self._error)
 
     def charged(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
         """Return `work` for a task that serves this peer: its steps count as processor time spent for it."""
@@ -532,6 +532,16 @@ class Connection:
         self._deadline.cancel()
         self._drivers.close()
         self._resumption.cancel()
+        if not self._drivers:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """After the end, and without a carrier: let nothing that this has refer back to it, so that it is freed with
+        whoever uses it last. What ends in great numbers would wait for a collection otherwise."""
+        for part in (self.outlet, self._intake, self._resumption, self._meter_inbox):
+            part.let_go()
+        self.on_confirmed = self.on_carrier = self.on_further_carrier = self.on_peer_away = None
+        self._budget = self._receiving = None
 
     # ---- events -----------------------------------------------------------------------------------------
 

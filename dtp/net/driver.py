@@ -393,7 +393,8 @@ class LinkDriver:
         self._tail = b""
         self.settle()
         if self.connection is not None:
-            self.connection._carrier_lost(self, error)
+            connection, self.connection, self.carrier.on_kept = self.connection, None, None
+            connection._carrier_lost(self, error)
         else:
             self._fail(
                 error

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from dtp.errors import DtpError, LocalError
+from dtp.errors import DtpError, LocalError, fresh
 from dtp.net.taps import Tap, TapOwner
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Stream:
     async def _wait_data(self, beyond: int = 0) -> None:
         while self._size <= beyond and not self._eof:
             if self._read_error is not None:
-                raise self._read_error.with_traceback(None)
+                raise fresh(self._read_error)
             if self._read_waiter is not None:
                 raise LocalError("another task is already reading from this stream")
             self._read_waiter = self.connection.loop.create_future()
@@ -223,7 +223,7 @@ class Stream:
         `StreamClosed` after `write_eof`.
         """
         if self._write_error is not None:
-            raise self._write_error.with_traceback(None)
+            raise fresh(self._write_error)
         self._outlet.write(self.id, data if type(data) is bytes else _fixed(data))
 
     def writelines(self, lines: Iterable[bytes | bytearray | memoryview]) -> None:
@@ -233,7 +233,7 @@ class Stream:
     async def drain(self) -> None:
         """Wait until less than `limits.write_high` bytes wait to be sent."""
         if self._write_error is not None:
-            raise self._write_error.with_traceback(None)
+            raise fresh(self._write_error)
         outlet, high = self._outlet, self.connection.limits.write_high
         while outlet.queued(self.id) > high:
             await self._wait_written()
@@ -252,11 +252,11 @@ class Stream:
         while not self._outlet.acknowledged(self.id):
             await self._wait_written()
         if self._write_error is not None and not self._delivered:
-            raise self._write_error.with_traceback(None)
+            raise fresh(self._write_error)
 
     async def _wait_written(self) -> None:
         if self._write_error is not None:
-            raise self._write_error.with_traceback(None)
+            raise fresh(self._write_error)
         waiter = self.connection.loop.create_future()
         self._write_waiters.append(waiter)
         try:

@@ -11,11 +11,13 @@ import hmac
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
+from weakref import proxy
 
 from cryptography.exceptions import InvalidTag
+from noise.backends.default import noise_backend
 from noise.backends.default.keypairs import KeyPair25519
-from noise.connection import Keypair, NoiseConnection
 from noise.exceptions import NoiseHandshakeError, NoiseInvalidMessage, NoisePSKError, NoiseValueError
+from noise.noise_protocol import NoiseProtocol
 
 from dtp.errors import LocalError
 from dtp.session.codes import HandshakeError
@@ -149,27 +151,25 @@ class NoiseHandshake:
         self._suite = suite
         self._split: Split | None = None
         self._remote_static = remote_static
-        connection = NoiseConnection.from_name(protocol_name(pattern, suite).encode())
-        if initiator:
-            connection.set_as_initiator()
-        else:
-            connection.set_as_responder()
-        connection.set_prologue(prologue)
-        connection.noise_protocol.keypairs["s"] = static.pair
-        if psk is not None:
-            connection.set_psks(psk)
+        protocol = NoiseProtocol(protocol_name(pattern, suite).encode(), noise_backend)
+        protocol.initiator, protocol.prologue = initiator, prologue
+        protocol.keypairs["s"] = static.pair
+        protocol.psks = None if psk is None else [psk]
         try:
             if remote_static is not None:
-                connection.set_keypair_from_public_bytes(Keypair.REMOTE_STATIC, remote_static)
-            connection.start_handshake()
-            # Set here and not through the connection: its own way warns that ephemeral keys are for tests.
-            connection.noise_protocol.handshake_state.e = KeyPair25519.from_private_bytes(ephemeral)
+                protocol.keypairs["rs"] = KeyPair25519.from_public_bytes(remote_static)
+            protocol.validate()
+            protocol.initialise_handshake_state()
+            # Set here and not before: its own way warns that ephemeral keys are for tests.
+            protocol.handshake_state.e = KeyPair25519.from_private_bytes(ephemeral)
         except _FOREIGN as error:
             raise HandshakeError(f"handshake can't start: {error}") from None
         # The library drops both at the split; we need the remote key and the chaining key afterwards.
-        self._state = connection.noise_protocol.handshake_state
-        self._symmetric = connection.noise_protocol.symmetric_state
-        self._connection: Any = connection
+        self._state, self._symmetric = protocol.handshake_state, protocol.symmetric_state
+        # Both refer back to what has them: only a collection would free a handshake.
+        self._state.noise_protocol = self._symmetric.noise_protocol = proxy(protocol)
+        self._protocol: Any = protocol
+        self._writes = initiator
 
     @property
     def ephemeral_public(self) -> bytes:
@@ -195,7 +195,7 @@ class NoiseHandshake:
 
     def write(self, payload: bytes) -> bytes:
         """The next handshake message, carrying `payload`."""
-        message = bytes(self._step("write_message", payload))
+        message = bytes(self._step(payload, write=True))
         if len(message) > MAX_MESSAGE:
             raise LocalError(
                 f"handshake message of {len(message)} bytes is above {MAX_MESSAGE}: shorten the ticket"
@@ -204,25 +204,27 @@ class NoiseHandshake:
 
     def read(self, message: bytes) -> bytes:
         """The payload of the peer's next handshake message."""
-        return bytes(self._step("read_message", message))
+        return bytes(self._step(message, write=False))
 
-    def _step(self, step: str, data: bytes) -> bytearray:
-        connection = self._connection
-        if connection is None or self._split is not None:
+    def _step(self, data: bytes, *, write: bool) -> bytearray:
+        protocol, self._protocol = self._protocol, None
+        if protocol is None:
             raise HandshakeError("handshake is over")
-        self._connection = None
+        if write != self._writes:
+            raise HandshakeError("handshake message out of turn")
+        self._writes = not write
+        result = bytearray()
         try:
-            result: bytearray = getattr(connection, step)(data)
+            split = (self._state.write_message if write else self._state.read_message)(data, result)
         except _FOREIGN as error:
             raise HandshakeError(f"handshake message refused ({type(error).__name__})") from None
-        if connection.handshake_finished:
-            self._finish(connection)
+        if split:
+            self._finish(protocol)
         else:
-            self._connection = connection
+            self._protocol = protocol
         return result
 
-    def _finish(self, connection: NoiseConnection) -> None:
-        protocol = connection.noise_protocol
+    def _finish(self, protocol: Any) -> None:
         remote = self.remote_static
         assert remote is not None  # all our patterns transmit or presuppose both static keys
         self._split = Split(

@@ -118,8 +118,9 @@ class PipeCarrier(Carrier):
         self.outgoing.drop_uncut()
         self._end.send_control(Flags.RESET, self.number)
         self._finish()
-        if self._receiver is not None:
-            self._loop.call_soon(self._receiver.carrier_lost, None)
+        receiver, self._receiver = self._receiver, None  # which has this carrier: neither would go by itself
+        if receiver is not None:
+            self._loop.call_soon(receiver.carrier_lost, None)
 
     @property
     def held(self) -> int:
@@ -205,8 +206,9 @@ class PipeCarrier(Carrier):
     def _connection_lost(self, error: CarrierError | None) -> None:
         """End and report it. Only from the loop."""
         self._finish()
-        if self._receiver is not None:
-            self._receiver.carrier_lost(error)
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.carrier_lost(error)
 
     def _finish(self) -> None:
         self._state = State.ENDED

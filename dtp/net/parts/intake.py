@@ -18,7 +18,7 @@ class StreamIntake:
     Of all connections of a loop 16 are taken up in a turn; the rest waits here, with what has come on it.
     """
 
-    __slots__ = ("_budget", "_failed", "_on_stream", "_waiters", "_waiting", "account")
+    __slots__ = ("_budget", "_failed", "_on_stream", "_over", "_waiters", "_waiting", "account")
 
     def __init__(
         self, budget: StreamBudget, waiters: Waiters, account: Account, failed: Callable[[Exception], object]
@@ -29,6 +29,7 @@ class StreamIntake:
         self.account = account
         self._waiting: deque[Stream] = deque()
         self._on_stream: Callable[[Stream], None] | None = None
+        self._over = False
 
     @property
     def taking(self) -> bool:
@@ -89,6 +90,12 @@ class StreamIntake:
         wanted = by_peer or self._on_stream is None
         self._waiting = deque(each for each in self._waiting if wanted and not each.broken)
 
+    def let_go(self) -> None:
+        """The connection is over: nothing comes any more. What waits for a turn is taken up all the same."""
+        self._over = True
+        if not self.taking:
+            self._on_stream, self._failed = None, _do_nothing
+
     def _has_room(self) -> bool:
         return self._budget.left > LOW or self._budget.has_room(self.account)
 
@@ -103,6 +110,8 @@ class StreamIntake:
         if self._waiting:
             return True
         self._waiters.wake("taken")
+        if self._over:
+            self.let_go()
         return False
 
     def _give(self, on_stream: Callable[[Stream], None], stream: Stream) -> None:
@@ -110,3 +119,7 @@ class StreamIntake:
             on_stream(stream)
         except Exception as error:  # noqa: BLE001 - foreign code: what came with the stream is still to be told
             self._failed(error)
+
+
+def _do_nothing(error: Exception) -> None:
+    """What is told when a connection is over."""

@@ -25,6 +25,10 @@ class MeterInbox:
         while self._frames:
             on_frame(self._frames.popleft())
 
+    def let_go(self) -> None:
+        """The connection is over: none comes any more."""
+        self._on_frame = None
+
     def put(self, frame: bytes) -> None:
         """One has come."""
         if self._on_frame is not None:

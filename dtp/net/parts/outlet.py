@@ -159,6 +159,10 @@ class Outlet:
         if self._taps is not None:
             self._taps.close()
 
+    def let_go(self) -> None:
+        """The connection is over and has no carrier: nothing is sent any more, nor told."""
+        self._flush, self._taps, self.watch, self.on_sent = _do_nothing, None, None, None
+
     def write_pieces(self, pieces: Iterable[tuple[int, int, int]], block: bytes) -> list[int]:
         """Send what one turn has read from taps at once; return the streams that had to queue their piece."""
         session, now = self._session, self._loop.time()
@@ -286,3 +290,7 @@ class Outlet:
             self.release(follows)
         if frame is not None:
             session.send_meter(frame)
+
+
+def _do_nothing(now: float) -> None:
+    """What is to be sent when a connection is over."""

@@ -71,6 +71,10 @@ class Resumption:
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 
+    def let_go(self) -> None:
+        """The connection is over and has no carrier: nothing is dialled any more."""
+        self.redial, self._join, self._give_up = None, _do_nothing, _do_nothing
+
     async def _resume(
         self, redial: Redial, loop: asyncio.AbstractEventLoop, drivers: list[LinkDriver], name: object
     ) -> None:
@@ -94,3 +98,7 @@ class Resumption:
             while drivers and not session.attached and session.ended is None:
                 await self._waiters.wait("carrier")
         self._task = None
+
+
+def _do_nothing(*_: object) -> None:
+    """What is done with a carrier when its connection is over."""
