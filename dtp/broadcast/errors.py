@@ -73,6 +73,12 @@ class ShowSealed(BroadcastError):
         self.refusal = refusal
 
 
+class KeysTooFast(PeerError):
+    """The producer changes the keys that it sells faster than the listener agreed to pay for them."""
+
+    code: ClassVar[str] = "keys-too-fast"
+
+
 class ShowUnreachable(CarrierError):
     """Nobody who has the show can be reached, or nobody has room. Trying again later may help."""
 

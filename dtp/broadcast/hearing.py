@@ -19,6 +19,7 @@ from dtp.broadcast.messages import FreePlace
 from dtp.broadcast.parents import Parents
 from dtp.broadcast.places import Place, ShowNode, ShowPlace, addresses_of
 from dtp.broadcast.receiving import Dial, Patience, Receiver
+from dtp.broadcast.sealed.issuing import ROTATE
 from dtp.broadcast.sealed.opening import Claims, KeyAsker, Opener, no_claims
 from dtp.errors import LocalError
 from dtp.gossip.engines.bridge import Engine
@@ -72,6 +73,7 @@ class ShowStream:
         claims: Claims = no_claims,
         topic: str | None = None,
         buy: Dial | None = None,
+        key_lasts: float = ROTATE,
         over: Engine | None = None,
     ) -> None:
         """The arguments are those of `listen_to`."""
@@ -104,7 +106,9 @@ class ShowStream:
         )
         self._serves = bool(place.listen)
         self._opener = Opener(self._identity)
-        self._asker = KeyAsker(lambda address: self.node.connect(address), self._key_places, claims, buy)
+        self._asker = KeyAsker(
+            lambda address: self.node.connect(address), self._key_places, claims, buy, key_lasts
+        )
         self._init = b""
 
     def _joining(self, name: str) -> Callable[..., Topic]:
@@ -299,6 +303,7 @@ def listen_to(
     claims: Claims = no_claims,
     topic: str | None = None,
     buy: Dial | None = None,
+    key_lasts: float = ROTATE,
     over: Engine | None = None,
 ) -> ShowStream:
     """Return a show to iterate: `async for segment in dtp.listen_to(address)`.
@@ -316,6 +321,8 @@ def listen_to(
     - `buy` dials the service where the producer sells keys, such as
       `functools.partial(dtp.connect, wallet=me, budget="0.1SUI")`. Iterating raises what that raises, such as
       `BudgetSpent`: then nothing more is paid.
+    - `key_lasts` is how many seconds a key that is bought lasts at least, in the mean: iterating raises `KeysTooFast`
+      instead of buying more than eight beyond that.
     - `topic` is that of the producer's feed, which comes by the topics of nodes then. Links begin at the addresses,
       and there it is asked for what is missing. It comes `over` a broker as well, such as
       `NatsEngine("nats://127.0.0.1:4222", last=3600)`, which has `back_ms` of it where it keeps so much.

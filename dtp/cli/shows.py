@@ -318,6 +318,7 @@ def listen(
     identity: IdentitySource,
     account: Account,
     payment: Payment,
+    key_lasts: float,
     **place: Any,
 ) -> None:
     """Listen to a show: its bytes go to standard output, with --json a line for each segment. It ends with the show.
@@ -349,6 +350,7 @@ def listen(
         identity=me,
         claims=claims_of(account, owner, me.id),
         buy=buyer_of(payment, me),
+        key_lasts=key_lasts,
         producer=producer,
         show=None if show_id is None else parse_show(show_id),
         place=where,

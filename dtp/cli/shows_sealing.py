@@ -102,7 +102,8 @@ def _amount(ctx: click.Context, param: click.Parameter, text: str | None) -> int
 
 
 def buying_options(command: _Function) -> _Function:
-    """Add the options of who buys keys, beside those of `chain_options`; the command gets `payment: Payment`."""
+    """Add the options of who buys keys, beside those of `chain_options`; the command gets `payment: Payment`, and
+    `key_lasts`, seconds."""
 
     @functools.wraps(command)
     def with_payment(*args: Any, budget: str | None, most_per_key: str | None, **options: Any) -> Any:
@@ -114,6 +115,9 @@ def buying_options(command: _Function) -> _Function:
 
     decorated: Any = with_payment
     for option in (
+        click.option("--key-lasts", type=click.FloatRange(0, 86_400), default=ROTATE, show_default=True,
+                     metavar="SECONDS", help="How long a key that is bought has to last, in the mean: where they are "
+                     "changed faster, no more are bought."),
         click.option("--most-per-key", metavar="AMOUNT", help="The highest price of a key to agree to."),
         click.option("--budget", metavar="AMOUNT",
                      help="Buy keys of a sealed show where its producer sells them, for at most so much in all."),

@@ -1,16 +1,17 @@
 """Keys of sealed shows over paid connections: each key costs a request, and who stops paying hears no more."""
 
+import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import pytest
 from chain_resolver.hosts import run
-from shows import all_of, hear, produce
+from shows import all_of, hear, produce, until
 
 import dtp
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
-from dtp.broadcast.errors import BroadcastError, SegmentError, ShowSealed
+from dtp.broadcast.errors import BroadcastError, KeysTooFast, SegmentError, ShowSealed
 from dtp.broadcast.money.key_sale import selling_keys
 from dtp.broadcast.sealed.admission import Guests, Refusal
 from dtp.identity import Identity
@@ -31,12 +32,14 @@ def sale(client, wallet, tmp_path):
         async with AsyncExitStack() as stack, produce(admission=Guests(guests)) as on_air:
             chain = await stack.enter_async_context(client(seller := wallet()))
 
-            async def payer(budget, **options):
+            async def payer(budget, key_lasts=3600.0, **options):
                 account = wallet()
                 paying = await stack.enter_async_context(client(account))
                 store = stack.enter_context(Store(tmp_path / f"{account.address}.sqlite"))
                 options |= {"wallet": account, "network": paying, "store": store, "budget": budget}
-                return hear(*on_air.addresses, buy=partial(dtp.connect, **options), back_ms=10**6), store
+                return hear(
+                    *on_air.addresses, buy=partial(dtp.connect, **options), key_lasts=key_lasts, back_ms=10**6
+                ), store
 
             options = {"wallet": seller, "network": chain, "store": tmp_path / "seller.sqlite"}
             async with selling_keys(on_air, price, **options) as serving:
@@ -82,6 +85,29 @@ def test_whose_budget_is_spent_hears_no_more_and_resumes_with_another_one(sale):
             await on_air.end()
             stream, _ = await payer(10 * PRICE)
             assert words(await all_of(stream)) == [b"one", b"two", b"three"]
+
+    run(work())
+
+
+def test_a_producer_that_changes_its_keys_at_once_sells_eight(sale):
+    """Keys are paid one by one, so a budget for an hour would be gone in a second."""
+
+    async def work():
+        async with sale() as (on_air, _, payer):
+            stream, store = await payer(100 * PRICE)
+            heard = []
+
+            await write(on_air, b"0")
+            task = asyncio.create_task(all_of(stream, heard))
+            for each in range(1, 9):
+                await until(lambda each=each: task.done() or len(words(heard)) >= each)
+                await write(on_air, b"%d" % each)
+            with pytest.raises(KeysTooFast, match="--key-lasts"):
+                await task
+            assert len(words(heard)) == 8
+            (channel,) = store.bought_channels()
+            (lane,) = store.payer_lanes(channel.channel)
+            assert lane[1].most_signed == 8 * PRICE
 
     run(work())
 

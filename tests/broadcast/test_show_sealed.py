@@ -19,7 +19,7 @@ from dtp.broadcast.money.tickets import AHEAD_MS, PassHolders, Seats, seat_claim
 from dtp.broadcast.recording import Recorder, Recording
 from dtp.broadcast.sealed.admission import Admission, Guests, Refusal
 from dtp.broadcast.sealed.keys import open_key, open_segment, seal_key, seal_segment
-from dtp.broadcast.sealed.opening import KeyAsker, Opener
+from dtp.broadcast.sealed.opening import KeyAsker, KeyPace, Opener
 from dtp.chain.pass_ import Account
 from dtp.chain.signer import KeySigner
 from dtp.errors import CarrierError, ChainError, DtpError
@@ -53,6 +53,22 @@ def test_the_vectors_are_opened():
         bytes.fromhex(VECTORS["show"]), identity.id, VECTORS["claim_time_ms"],
     )  # fmt: skip
     assert claim.signature.hex() == VECTORS["claim_signature"]
+
+
+@given(st.floats(1, 3600), st.lists(st.floats(0, 100), max_size=60), st.integers(-(10**6), 10**9))
+def test_keys_are_bought_as_fast_as_they_last_and_eight_at_once(lasts, steps, now):
+    pace = KeyPace(lasts)
+    assert sum(pace.allows(now) for _ in range(20)) == 8
+    bought, began = 8, now
+    for step in steps:
+        now += step * lasts / 50
+        bought += pace.allows(now)
+        assert bought <= 9 + (now - began) / lasts
+
+
+def test_keys_that_last_no_time_are_bought_at_any_pace():
+    pace = KeyPace(0)
+    assert all(pace.allows(1.0) for _ in range(100))
 
 
 @given(st.binary(max_size=200), st.integers(0, 2**63 - 1))

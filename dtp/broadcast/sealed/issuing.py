@@ -22,7 +22,7 @@ log = logging.getLogger("dtp.broadcast")
 #: Seconds that a key is used, by default: who leaves hears no more than that.
 ROTATE: Final = 60.0
 #: Epochs whose keys are given to who asks: it may be behind what is live.
-_GIVEN: Final = 8
+GIVEN: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class KeyIssuer:
         if made is not None:
             self._epoch = made.epoch
             self._keys[made.epoch] = made.key
-            while len(self._keys) > _GIVEN:
+            while len(self._keys) > GIVEN:
                 self._keys.popitem(last=False)
         return made
 

@@ -4,6 +4,7 @@ what they seal."""
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -11,10 +12,11 @@ from typing import Final
 
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
-from dtp.broadcast.errors import ShowMessageError, ShowSealed
+from dtp.broadcast.errors import KeysTooFast, ShowMessageError, ShowSealed
 from dtp.broadcast.format import Announcement, Flag, Segment
 from dtp.broadcast.receiving import Dial
 from dtp.broadcast.sealed.admission import Refusal, SeatClaim
+from dtp.broadcast.sealed.issuing import GIVEN, ROTATE
 from dtp.broadcast.sealed.keys import open_key, open_segment
 from dtp.errors import CarrierError, DtpError
 from dtp.identity import Identity, PeerId
@@ -88,6 +90,23 @@ class Opener:
         return open_segment(self._keys[segment.epoch], segment, data)
 
 
+class KeyPace:
+    """How fast keys are bought: one for each `lasts` seconds, and as many at once as a producer keeps for who begins
+    behind what is live. A value: else a producer could sell an hour's keys within a second."""
+
+    def __init__(self, lasts: float) -> None:
+        self.lasts = lasts
+        self._paid_until = -math.inf
+
+    def allows(self, now: float) -> bool:
+        """True if one more may be bought; it counts as bought then. `now` is in seconds of one clock."""
+        until = max(self._paid_until, now) + self.lasts
+        if until > now + (GIVEN + 0.5) * self.lasts:  # a half, since sums of fractions aren't exact
+            return False
+        self._paid_until = until
+        return True
+
+
 class KeyAsker:
     """Asks the producer for keys, and buys them where it sells them."""
 
@@ -97,10 +116,12 @@ class KeyAsker:
         places: Callable[[PeerId], Iterable[str]],
         claims: Claims = no_claims,
         buy: Dial | None = None,
+        key_lasts: float = ROTATE,
     ) -> None:
-        """`places` gives where a producer's keys are asked for; `buy` dials a paid service."""
+        """`places` gives where a producer's keys are asked for; `buy` dials a paid service, and what is bought there
+        has to last `key_lasts` seconds in the mean."""
         self._dial, self._places, self._claims = dial, places, claims
-        self._shop = None if buy is None else KeyShop(buy)
+        self._shop = None if buy is None else KeyShop(buy, KeyPace(key_lasts))
 
     async def close(self) -> None:
         """Pay for what was bought, and buy no more. Idempotent."""
@@ -110,7 +131,8 @@ class KeyAsker:
     async def ask(self, announcement: Announcement, epoch: int) -> dict[int, bytes]:
         """Return the keys of the newest epochs of a show, or one that was bought.
 
-        Raise `ShowSealed` where this identity gets none of `epoch`, and what `buy` raises, such as `BudgetSpent`.
+        Raise `ShowSealed` where this identity gets none of `epoch`, `KeysTooFast`, and what `buy` raises, such as
+        `BudgetSpent`.
         """
         if self._shop is not None and self._shop.known:
             return await self._shop.buy(epoch)
@@ -143,17 +165,23 @@ class KeyAsker:
 class KeyShop:
     """Where a listener buys keys, one for the price of a request, over a connection that stays open meanwhile."""
 
-    def __init__(self, dial: Dial) -> None:
-        self._dial, self._stack = dial, AsyncExitStack()
+    def __init__(self, dial: Dial, pace: KeyPace) -> None:
+        self._dial, self._pace, self._stack = dial, pace, AsyncExitStack()
         self._connection: Connection | None = None
         #: Where keys are sold; "" until the producer said so.
         self.known = ""
 
     async def buy(self, epoch: int) -> dict[int, bytes]:
-        """Return the key of an epoch. Raise `ShowSealed` where it isn't to be had, and what dialling raises.
+        """Return the key of an epoch. Raise `ShowSealed` where it isn't to be had, `KeysTooFast` before it is paid
+        where too many were bought of late, and what dialling raises.
 
         A connection that broke is made again, once: what it bought before is paid.
         """
+        if not self._pace.allows(asyncio.get_running_loop().time()):
+            raise KeysTooFast(
+                f"the producer changes its keys faster than each {self._pace.lasts:g} s, so no more are bought: "
+                "where that is worth its price, say how long one has to last (--key-lasts, key_lasts=)"
+            )
         again = self._connection is not None
         while True:
             try:
