@@ -99,7 +99,7 @@ class Simulation:
             self.sybils.add(node.key)
             # It answers as any does, but has no messages: nothing is held, nothing is passed on.
             core = node.router._core
-            core.send = lambda *given: None  # type: ignore[method-assign]
+            core.send_message = lambda *given: None  # type: ignore[method-assign]
             core.held.add = lambda held: None  # type: ignore[method-assign]
         else:
             self.honest[node.key] = node

@@ -55,11 +55,11 @@ class Asking:
     # ---- what neighbours say ------------------------------------------------------------------------------------
 
     def receive_ihave(self, neighbour: Neighbour, body: bytes, now: float) -> None:
-        """A neighbour tells which messages it has: ask for those that aren't here, each of one neighbour."""
+        """Process IHAVE, which names messages that a neighbour has: ask for missing ones, each of one neighbour."""
         core, limits = self._core, self._core.limits
         neighbour.beat.ihaves += 1
         if neighbour.beat.ihaves > limits.ihaves:
-            core.blame(neighbour.key, "ihave-flood")
+            core.count_offence(neighbour.key, "ihave-flood")
             return
         topic, rest = frames.read_topic(body)
         ids = frames.read_ids(rest)
@@ -87,10 +87,10 @@ class Asking:
             self._asked[message_id] = _Asked(neighbour.key, now + limits.promise, [])
         if wanted:
             core.counts["asked"] += len(wanted)
-            core.tell(neighbour, frames.frame(Kind.IWANT, *wanted), now)
+            core.send_control(neighbour, frames.frame(Kind.IWANT, *wanted), now)
 
     def receive_iwant(self, neighbour: Neighbour, body: bytes, now: float) -> None:
-        """A neighbour asks for messages by id: each is given a few times."""
+        """Process IWANT, by which a neighbour asks for messages by id: each is sent to it a few times at most."""
         core, limits = self._core, self._core.limits
         if core.scores[neighbour.key] < core.scores.weights.gossip:
             core.counts["iwant-low-score"] += 1
@@ -104,20 +104,20 @@ class Asking:
                 core.counts["iwant-not-held"] += 1
                 continue
             if neighbour.served[message_id] >= limits.iwants or len(neighbour.served) > _SERVED:
-                core.blame(neighbour.key, "iwant-flood", 0.1)
+                core.count_offence(neighbour.key, "iwant-flood", 0.1)
                 continue
             neighbour.served[message_id] += 1
             neighbour.outbox.dont_want.pop(message_id, None)
-            if neighbour.outbox.offer(message_id, frames.frame(Kind.MESSAGE, held.encoded), now):
+            if neighbour.outbox.try_put_message(message_id, frames.frame(Kind.MESSAGE, held.encoded), now):
                 core.counts["answered"] += 1
                 core.mark_ready(neighbour)
             else:
                 neighbour.served[message_id] -= 1
                 core.counts["left-out"] += 1
-                self._owe(held.topic, neighbour, now)
+                self._mark_owed(held.topic, neighbour, now)
 
-    def _owe(self, topic: bytes, neighbour: Neighbour, now: float) -> None:
-        """Tell a neighbour again of everything that is held and not stale: what it asked for had no room."""
+    def _mark_owed(self, topic: bytes, neighbour: Neighbour, now: float) -> None:
+        """Have a neighbour told again of everything that is held and not stale: what it asked for had no room."""
         state = self._core.topics.get(topic)
         if state is not None and neighbour.key in state.members and neighbour.key not in state.owed:
             core = self._core
@@ -125,21 +125,21 @@ class Asking:
             state.owed[neighbour.key] = core.held.number_since(topic, since_ms, _TOLD_AGAIN)
 
     def receive_idontwant(self, neighbour: Neighbour, body: bytes) -> None:
-        """A neighbour has messages already."""
-        if surplus := neighbour.outbox.refuse(frames.read_ids(body)):
+        """Process IDONTWANT, by which a neighbour says which messages it has already."""
+        if surplus := neighbour.outbox.mark_unwanted(frames.read_ids(body)):
             self._core.counts["idontwant-too-many"] += surplus
 
     # ---- what comes of it ---------------------------------------------------------------------------------------
 
-    def arrived(self, message_id: bytes, sender: Neighbour | None, now: float) -> None:
-        """A message is here: nobody is waited for any more. `sender` is None when it was written here."""
+    def on_arrived(self, message_id: bytes, sender: Neighbour | None, now: float) -> None:
+        """Note that a message is here, so that its promise is kept. `sender` is None if it was written here."""
         if self._asked:
             asked = self._asked.pop(message_id, None)
             if asked is not None and sender is not None and sender.key == asked.peer:
                 sender.gave = now
 
-    def beat(self, now: float) -> None:
-        """Blame those that didn't give what they had, and ask others; tell neighbours what is here."""
+    def run_heartbeat(self, now: float) -> None:
+        """Count broken promises, ask others instead, and send neighbours IHAVE."""
         core = self._core
         broken = [message_id for message_id, asked in self._asked.items() if asked.until <= now]
         blamed: set[bytes] = set()
@@ -158,28 +158,28 @@ class Asking:
         for peer in blamed:
             core.scores.count_misbehaviour(peer)
         for peer, ids in again.items():
-            core.tell(core.neighbours[peer], frames.frame(Kind.IWANT, *ids), now)
+            core.send_control(core.neighbours[peer], frames.frame(Kind.IWANT, *ids), now)
         for state in core.topics.values():
             if state.joined:
-                self._tell(state, now)
+                self._announce_held(state, now)
 
-    def _tell(self, state: TopicState, now: float) -> None:
-        """Tell neighbours which messages are here."""
+    def _announce_held(self, state: TopicState, now: float) -> None:
+        """Send IHAVE to those that messages were left out for, to some outside the mesh, and within a full mesh."""
         for peer in [peer for peer in state.owed if self._may_tell(peer)]:
             number = state.owed.pop(peer)
-            rest = self._tell_one(state, peer, number, self._core.limits.ids, now)
-            if rest < self._core.held.end(state.name):
+            rest = self._send_ihave(state, peer, number, self._core.limits.ids, now)
+            if rest < self._core.held.next_number(state.name):
                 state.owed[peer] = rest
-        self._tell_outside(state, now)
+        self._announce_outside(state, now)
         if state.is_full:
-            self._tell_mesh(state, now)
+            self._announce_to_mesh(state, now)
 
     def _may_tell(self, peer: bytes) -> bool:
         core = self._core
         return core.scores[peer] >= core.scores.weights.gossip and not core.neighbours[peer].outbox.is_busy
 
-    def _longest_ago(self, state: TopicState, peers: Iterable[bytes], end: int) -> list[bytes]:
-        """Return those that weren't told of all below a number, who was told longest ago first."""
+    def _order_by_last_told(self, state: TopicState, peers: Iterable[bytes], end: int) -> list[bytes]:
+        """Return those that weren't told of all messages below `end`; who was told longest ago comes first."""
         fit = [
             peer
             for peer in sorted(peers)
@@ -189,52 +189,54 @@ class Asking:
         fit.sort(key=lambda peer: state.told[peer])
         return fit
 
-    def _tell_outside(self, state: TopicState, now: float) -> None:
-        """Those outside the mesh get nothing else: some of them each time, so that each is told of everything."""
+    def _announce_outside(self, state: TopicState, now: float) -> None:
+        """Send IHAVE to some neighbours outside the mesh each time, so that each is told of everything."""
         limits = self._core.limits
-        fit = self._longest_ago(state, state.members - state.mesh, self._core.held.end(state.name))
+        fit = self._order_by_last_told(
+            state, state.members - state.mesh, self._core.held.next_number(state.name)
+        )
         for peer in fit[: max(limits.degree_lazy, int(len(fit) * limits.lazy_part))]:
-            state.told[peer] = self._tell_one(state, peer, state.told[peer], limits.ids, now)
+            state.told[peer] = self._send_ihave(state, peer, state.told[peer], limits.ids, now)
 
-    def _tell_mesh(self, state: TopicState, now: float) -> None:
-        """In a full mesh all get everything at once: one is told a little, in case something was lost."""
+    def _announce_to_mesh(self, state: TopicState, now: float) -> None:
+        """Send IHAVE to one neighbour in a full mesh, where all get messages at once, in case one was lost."""
         settled = state.ends[0] if len(state.ends) == SETTLED_BEATS else 0
-        state.ends.append(self._core.held.end(state.name))
-        for peer in self._longest_ago(state, state.mesh, settled)[:1]:
+        state.ends.append(self._core.held.next_number(state.name))
+        for peer in self._order_by_last_told(state, state.mesh, settled)[:1]:
             number = max(state.told[peer], settled - _FULL_IDS)
-            self._tell_one(state, peer, number, settled - number, now, has_most=True)
+            self._send_ihave(state, peer, number, settled - number, now, has_most=True)
             state.told[peer] = settled
 
-    def _tell_one(
+    def _send_ihave(
         self, state: TopicState, peer: bytes, number: int, most: int, now: float, *, has_most: bool = False
     ) -> int:
-        """Tell ids from a number on, and return the number behind them."""
+        """Send IHAVE with ids from a number on, and return the number after the last one."""
         core = self._core
         ids, number, lost = core.held.ids_since(state.name, number, most)
         if lost and not has_most:
             core.counts["untold"] += lost
         if ids:
             core.counts["told"] += len(ids)
-            core.tell(core.neighbours[peer], frames.ihave(state.name, ids), now)
+            core.send_control(core.neighbours[peer], frames.ihave(state.name, ids), now)
         return number
 
     # ---- the past -----------------------------------------------------------------------------------------------
 
     def ask_history(self, state: TopicState, neighbour: Neighbour, now: float) -> None:
-        """Ask a neighbour for what it holds, if the past is wanted and wasn't asked of enough others."""
+        """Ask a neighbour for the messages that it holds, if history is wanted and fewer than enough were asked."""
         if state.history_left and state.name not in neighbour.past_wanted:
             state.history_left -= 1
             most = self._core.limits.history
             neighbour.past_wanted[state.name] = most
-            self._core.tell(neighbour, frames.history(state.name, state.history_since, most), now)
+            self._core.send_control(neighbour, frames.history(state.name, state.history_since, most), now)
 
     def receive_history(self, neighbour: Neighbour, body: bytes, now: float) -> None:
-        """A neighbour asks for what is held."""
+        """Process HISTORY, by which a neighbour asks for the messages that are held."""
         core = self._core
         topic, since_ms, most = frames.read_history(body)
         last = neighbour.history.get(topic)
         if last is not None and now - last < core.limits.history_pause:
-            core.blame(neighbour.key, "history-flood")
+            core.count_offence(neighbour.key, "history-flood")
             return
         state = core.topics.get(topic)
         if state is None or not state.joined or neighbour.key not in state.members:
@@ -242,11 +244,11 @@ class Asking:
             return
         neighbour.history[topic] = now  # at most as many as it has topics
         number = core.held.number_since(topic, since_ms, min(most, core.limits.history))
-        neighbour.past[topic] = number, core.held.end(topic), since_ms
+        neighbour.past[topic] = number, core.held.next_number(topic), since_ms
         self.give_past(neighbour, now)
 
     def give_past(self, neighbour: Neighbour, now: float) -> None:
-        """Give a neighbour what it asked for of the past, as far as it reads: it is called again when it has."""
+        """Send a neighbour the history that it asked for, as fast as it reads: called again when there is room."""
         held_messages, outbox = self._core.held, neighbour.outbox
         for topic, (start, end, since_ms) in list(neighbour.past.items()):
             for number, held in held_messages.from_number(topic, start):
@@ -255,7 +257,7 @@ class Asking:
                 if outbox.is_busy or outbox.is_full:
                     neighbour.past[topic] = number, end, since_ms
                     return
-                if held.time_ms >= since_ms and outbox.offer(
+                if held.time_ms >= since_ms and outbox.try_put_message(
                     held.id, frames.frame(Kind.PAST, held.encoded), now
                 ):
                     self._core.counts["answered"] += 1

@@ -34,7 +34,7 @@ class Channel:
         self._ended: asyncio.Future[None] = stream.connection.loop.create_future()
 
     def attach(self) -> None:
-        """Take what comes, from now on."""
+        """Process what comes, from now on."""
         self._stream.set_low_mark(_AT_ONCE)
         self._stream.attach(self)
 
@@ -45,15 +45,15 @@ class Channel:
     # ---- what comes ---------------------------------------------------------------------------------------------
 
     def stream_data(self, data: bytes) -> None:
-        """The next bytes of the neighbour."""
+        """Process the next bytes of the neighbour."""
         if self._is_over:
             self._stream.consumed(len(data))
         elif self._gossip.is_paused or self._unread:
             self._unread.append(data)  # no more comes than the stream's window: credit isn't given back
         else:
-            self._take(data)
+            self._receive_data(data)
 
-    def _take(self, data: bytes) -> None:
+    def _receive_data(self, data: bytes) -> None:
         size = len(data)
         if self._partial:
             data = self._partial + data
@@ -61,25 +61,25 @@ class Channel:
             found, used = split_frames(data, self._gossip.limits.message)
         except GossipFrameError:
             self._gossip.router.count_broken(self.peer)
-            self._gossip._received(self.peer, [])
+            self._gossip._receive_frames(self.peer, [])
             return
         self._partial = data[used:]
         if found:
-            self._gossip._received(self.peer, found)
+            self._gossip._receive_frames(self.peer, found)
         self._stream.consumed(size)
 
     def resume(self) -> None:
-        """There is room again: take what has come meanwhile."""
+        """Process what has come meanwhile, now that there is room again."""
         while self._unread and not self._gossip.is_paused and not self._is_over:
-            self._take(self._unread.popleft())  # piece by piece: the room may be for one message only
+            self._receive_data(self._unread.popleft())  # piece by piece: the room may be for one message only
 
     def stream_eof(self) -> None:
-        """The neighbour has finished."""
+        """Close the channel: the neighbour has finished."""
         self.close()
 
     def stream_error(self, error: DtpError) -> None:
-        """The stream or its connection broke off."""
-        self._end()
+        """Note that the stream or its connection broke off."""
+        self._mark_over()
 
     # ---- what goes ----------------------------------------------------------------------------------------------
 
@@ -88,23 +88,23 @@ class Channel:
         stream, router = self._stream, self._gossip.router
         now = stream.connection.loop.time()
         while not self._is_over and stream.queued < _QUEUED:
-            data = router.take(self.peer, _AT_ONCE, now)
+            data = router.take_frames(self.peer, _AT_ONCE, now)
             if not data:
                 return
             try:
                 stream.write(data)
             except DtpError:  # it, or its connection, is over: what ended it is told by itself
-                self._end()
+                self._mark_over()
                 return
-            if not router.queued(self.peer):  # as after most messages
+            if not router.queued_bytes(self.peer):  # as after most messages
                 return
 
     def stream_writable(self) -> None:
-        """The stream takes more."""
+        """Write more, now that the stream takes it."""
         if self._is_over:
             return
         if self._stream.write_error is not None:
-            self._end()
+            self._mark_over()
             return
         self.send()
         self._gossip._schedule_flush()
@@ -112,7 +112,7 @@ class Channel:
     def close(self) -> None:
         """End it at once."""
         if not self._is_over:
-            self._end()
+            self._mark_over()
             self._stream.reset(CUT_OFF)
 
     def finish(self) -> None:
@@ -122,19 +122,19 @@ class Channel:
         """
         if not self._is_over:
             self.send()
-            self._end()
+            self._mark_over()
             self._stream.write_eof()
 
-    async def delivered(self) -> None:
+    async def wait_delivered(self) -> None:
         """Wait until the neighbour has what was sent before `finish`, where there is a carrier to it now."""
         if self._stream.connection.stats.carriers:
             await self._stream.connection.delivered()
 
-    def _end(self) -> None:
+    def _mark_over(self) -> None:
         if not self._is_over:
             self._is_over = True
             self._unread.clear()
             self._partial = b""
-            self._gossip._lost(self)
+            self._gossip._on_channel_over(self)
             if not self._ended.done():
                 self._ended.set_result(None)

@@ -36,7 +36,7 @@ class Verdict(Enum):
     REJECT = "reject"
 
 
-#: Says what a message is worth; None: it will be said later, by `Router.decide`.
+#: Says what a message is worth; None: it will be said later, by `Router.set_verdict`.
 Validate = Callable[[Message], Verdict | None]
 #: Gives the payload as the program wrote it; None when it can't be opened.
 Open = Callable[[Parsed], bytes | None]
@@ -184,8 +184,8 @@ class Core:
         #: The record of a neighbour, for those that are sent elsewhere.
         self.record_of: Callable[[bytes], bytes | None] = lambda peer: None
 
-    def topic(self, name: bytes) -> TopicState | None:
-        """Return what is known of a topic, from now on something; None when too many are known."""
+    def ensure_topic(self, name: bytes) -> TopicState | None:
+        """Return the state of a topic, new if there was none; None if there are too many topics."""
         state = self.topics.get(name)
         if state is None:
             if len(self.topics) >= KNOWN_TOPICS:
@@ -199,38 +199,38 @@ class Core:
         if not state.joined and not state.members:
             self.topics.pop(state.name, None)
 
-    def tell(self, neighbour: Neighbour, frame: bytes, now: float) -> None:
-        """Queue a frame that isn't a message."""
-        if not neighbour.outbox.push(frame, now):
+    def send_control(self, neighbour: Neighbour, frame: bytes, now: float) -> None:
+        """Queue a control frame, one that isn't a message."""
+        if not neighbour.outbox.try_put_control(frame, now):
             self.counts["control-lost"] += 1
         self.mark_ready(neighbour)
 
     def mark_ready(self, neighbour: Neighbour) -> None:
-        """There is something for a neighbour."""
+        """Note that there is something to send to a neighbour."""
         self.ready[neighbour.key] = None
         self.owing.add(neighbour.key)
 
-    def send(
+    def send_message(
         self, state: TopicState, neighbour: Neighbour, message_id: bytes, frame: bytes, now: float
     ) -> None:
         """Queue a message, or note that the neighbour has to be told of it later."""
         if message_id in neighbour.outbox.dont_want:
             self.counts["not-wanted"] += 1
             return
-        if neighbour.outbox.offer(message_id, frame, now):
+        if neighbour.outbox.try_put_message(message_id, frame, now):
             self.counts["sent"] += 1
             self.mark_ready(neighbour)
             return
         self.counts["left-out"] += 1
         # The message that is being sent is held already, as the last one.
-        state.owed.setdefault(neighbour.key, max(0, self.held.end(state.name) - 1))
+        state.owed.setdefault(neighbour.key, max(0, self.held.next_number(state.name) - 1))
 
-    def blame(self, peer: bytes, what: str, times: float = 1.0) -> None:
-        """Count what a neighbour did that it may not do."""
+    def count_offence(self, peer: bytes, what: str, times: float = 1.0) -> None:
+        """Count an offence of a neighbour, by the name of its count."""
         self.counts[what] += 1
         self.scores.count_misbehaviour(peer, times)
 
-    def bound(self, names: dict[bytes, int] | dict[bytes, float]) -> None:
-        """Let go of the oldest names of a table that grows with neighbours."""
+    def trim_table(self, names: dict[bytes, int] | dict[bytes, float]) -> None:
+        """Remove the oldest names of a table that grows with neighbours."""
         while len(names) > _NAMES:
             del names[next(iter(names))]

@@ -127,7 +127,7 @@ class Gossip:
             channel.finish()
         with contextlib.suppress(TimeoutError):  # whose links end next would lose what is under way
             async with asyncio.timeout(_LAST_WORD):
-                await asyncio.gather(*(each.delivered() for each in channels))
+                await asyncio.gather(*(each.wait_delivered() for each in channels))
         await self._tasks.stop()
         self._loop = None
         if self._timer is not None:  # now, since what was done above may have set it again
@@ -177,12 +177,12 @@ class Gossip:
 
     @property
     def router(self) -> Router:
-        """The router, to look at."""
+        """The router: for inspection."""
         return self._router
 
     def score(self, peer: PeerId) -> float:
-        """Return what a neighbour is worth; 0 for one that nothing is known of."""
-        return self._router.score(peer.key)
+        """Return the score of a neighbour; 0 for an unknown one."""
+        return self._router.score_of(peer.key)
 
     # ---- neighbours ---------------------------------------------------------------------------------------------
 
@@ -238,14 +238,14 @@ class Gossip:
         self._schedule_flush()
         return channel
 
-    def _lost(self, channel: Channel) -> None:
+    def _on_channel_over(self, channel: Channel) -> None:
         if self._channels.get(channel.peer) is channel:
             del self._channels[channel.peer]
             if self._loop is not None:
                 self._router.remove_peer(channel.peer, self._now())
                 self._schedule_flush()
 
-    def find(
+    def exchange_records(
         self,
         *,
         record_of: RecordOf | None = None,
@@ -262,12 +262,12 @@ class Gossip:
             self._router.set_records(lambda peer: given(PeerId(peer)))
 
     def renew_record(self, peer: PeerId) -> None:
-        """Tell others of a neighbour's new record, in a while: those that have a small topic with it, and no link."""
+        """Send a neighbour's new record to others soon: to those that have a small topic with it, and no link."""
         if self._loop is not None:
             self._router.renew_record(peer.key, self._now())
             self._set_timer()
 
-    def _offered(self, offered: RecordsOffered) -> None:
+    def _on_records_offered(self, offered: RecordsOffered) -> None:
         if self._learn is None or self._loop is None:
             return
         for record in offered.records:
@@ -279,9 +279,9 @@ class Gossip:
                 log.debug("a record that %s gave: %s", PeerId(offered.sender).short, error)
                 continue
             if peer is not None:
-                self._dial(peer, offered.topic)
+                self._dial_if_wanted(peer, offered.topic)
 
-    def _dial(self, peer: PeerId, topic: bytes) -> None:
+    def _dial_if_wanted(self, peer: PeerId, topic: bytes) -> None:
         assert self._loop is not None
         now = self._loop.time()
         if (
@@ -290,7 +290,7 @@ class Gossip:
             or peer == self.identity.id
             or self._dialling >= _DIALS * 16
             or self._dialled.get(peer.key, -_DIAL_PAUSE) + _DIAL_PAUSE > now
-            or len(self._router.members(topic)) >= self.limits.full_mesh
+            or len(self._router.members_of(topic)) >= self.limits.full_mesh
         ):
             return
         self._dialled.pop(peer.key, None)
@@ -356,7 +356,7 @@ class Gossip:
                 verdict = checked(message)
                 if isinstance(verdict, Verdict):
                     return verdict
-                self._tasks.start(self._decide(message, verdict), name="dtp-gossip-validator")
+                self._tasks.start(self._wait_verdict(message, verdict), name="dtp-gossip-validator")
                 return None
 
         self._router.join(
@@ -372,13 +372,13 @@ class Gossip:
             bridge.join(topic)
         self._schedule_flush()
 
-    async def _decide(self, message: Message, awaited: Any) -> None:
+    async def _wait_verdict(self, message: Message, awaited: Any) -> None:
         verdict = Verdict.IGNORE
         try:
             verdict = await awaited
         finally:
             if self._loop is not None:
-                self._router.decide(message.id, verdict, self._now())
+                self._router.set_verdict(message.id, verdict, self._now())
                 self._schedule_flush()
 
     def _leave(self, topic: Topic) -> None:
@@ -390,12 +390,12 @@ class Gossip:
             self._full.discard(topic.wire_name)
             for bridge in self._bridges:
                 bridge.leave(topic)
-            self._room_made()
+            self._on_room_made()
 
     # ---- publishing ---------------------------------------------------------------------------------------------
 
-    def _members(self, topic: Topic) -> frozenset[bytes]:
-        return self._router.members(topic.wire_name) & self._channels.keys()
+    def _members_of(self, topic: Topic) -> frozenset[bytes]:
+        return self._router.members_of(topic.wire_name) & self._channels.keys()
 
     def _has_members(self, topic: Topic) -> bool:
         return self._router.has_members(topic.wire_name)
@@ -423,8 +423,8 @@ class Gossip:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _write(self, topic: Topic, data: bytes) -> bytes:
-        """Have a message signed and sent at the end of this turn, with others of the turn."""
+    def _queue_message(self, topic: Topic, data: bytes) -> bytes:
+        """Queue a message, to be signed and sent at the end of this turn with others of the turn; return its id."""
         wall = self._wall()
         time_ms = int(wall * 1000)
         self._sequence = max(self._sequence + 1, int(wall * 1_000_000))
@@ -438,7 +438,7 @@ class Gossip:
         self._schedule_flush()
         return hash_content(content)[:ID_SIZE]
 
-    def _sign(self) -> None:
+    def _sign_queued(self) -> None:
         now = self._now()
         unsigned, self._unsigned = self._unsigned, {}
         self._unsigned_count = self._unsigned_size = 0
@@ -452,7 +452,7 @@ class Gossip:
             return
         self._flush()
         while any(
-            self._router.queued(peer) and not self._router.is_stalled(peer, self._now())
+            self._router.queued_bytes(peer) and not self._router.is_stalled(peer, self._now())
             for peer in self._channels
         ):
             await self._wait_room()
@@ -465,24 +465,24 @@ class Gossip:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """The end of a turn: sign what was written, tell what came, send what there is, in one record a link."""
+        """End a turn: sign what was published, deliver what came, send what is queued, in one record a link."""
         self._flushing = False
         if self._loop is None:
             return
         if self._unsigned:
-            self._sign()
+            self._sign_queued()
         self._take_events()
-        for peer in self._router.ready():
+        for peer in self._router.take_ready():
             if (channel := self._channels.get(peer)) is not None:
                 channel.send()
             else:
                 for bridge in self._bridges:
                     if bridge.peer == peer:
                         bridge.wake()
-        self._look_at_room()
+        self._update_paused()
         self._set_timer()
 
-    def _look_at_room(self) -> None:
+    def _update_paused(self) -> None:
         self._room.clear()
         paused = bool(self._full) or self._router.is_congested(self._now())
         if paused != self._is_paused:
@@ -498,13 +498,13 @@ class Gossip:
         """True while nothing is read: a program reads too slowly and asked to wait, or most neighbours do."""
         return self._is_paused
 
-    def _room_made(self) -> None:
+    def _on_room_made(self) -> None:
         if self._full:
             self._full = {name for name in self._full if name in self._topics and self._topics[name].is_full}
             if not self._full:
                 self._schedule_flush()
 
-    def _received(self, peer: bytes, found: list[tuple[int, bytes]]) -> None:
+    def _receive_frames(self, peer: bytes, found: list[tuple[int, bytes]]) -> None:
         self._router.receive(peer, found, self._now())
         self._take_events()
         if self._router.has_ready or self._room or self._waiters or self._is_paused:
@@ -513,7 +513,7 @@ class Gossip:
             self._set_timer()
 
     def _take_events(self) -> None:
-        for event in self._router.events():
+        for event in self._router.take_events():
             if type(event) is Delivered:
                 topic = self._topics.get(event.topic)
                 if topic is not None:
@@ -526,7 +526,7 @@ class Gossip:
                     log.info("gossip with %s is over: %s", PeerId(event.peer).short, event.reason)
                     channel.close()
             elif isinstance(event, RecordsOffered):
-                self._offered(event)
+                self._on_records_offered(event)
             elif isinstance(event, MembersChanged):
                 self._wake()
 

@@ -43,11 +43,11 @@ class HeldMessages:
         return len(self._by_id)
 
     def get(self, message_id: bytes) -> Held | None:
-        """Return the message of an id, None when it isn't held."""
+        """Return the message with this id, or None if it isn't held."""
         return self._by_id.get(message_id)
 
     def add(self, held: Held) -> None:
-        """Hold a message. What is too old or too much then is let go."""
+        """Hold a message. Then drop what is too old or too much."""
         if held.id in self._by_id:
             return
         self._by_id[held.id] = held
@@ -62,7 +62,7 @@ class HeldMessages:
         self.expire(held.arrived)
 
     def expire(self, now: float) -> None:
-        """Let go of what is held too long, or too much."""
+        """Drop what is held too long, or too much."""
         order = self._order
         while order and (self.size > self._most or order[0].arrived + self._time < now):
             oldest = order.popleft()
@@ -72,19 +72,19 @@ class HeldMessages:
             self._first[oldest.topic] += 1
 
     def drop_topic(self, topic: bytes) -> None:
-        """Let go of a topic that was left."""
+        """Drop the messages of a topic that was left."""
         for held in self._topics.pop(topic, ()):
             del self._by_id[held.id]
             self.size -= len(held.encoded)
         self._order = deque(each for each in self._order if each.topic != topic)
         self._first.pop(topic, None)
 
-    def end(self, topic: bytes) -> int:
+    def next_number(self, topic: bytes) -> int:
         """Return the number that the next message of a topic will have."""
         return self._first.get(topic, 0) + len(self._topics.get(topic, ()))
 
     def ids_since(self, topic: bytes, number: int, most: int) -> tuple[list[bytes], int, int]:
-        """Return ids from a number on, the number behind them, and how many before were let go untold."""
+        """Return ids from a number on, the number after the last one, and how many were dropped before."""
         messages = self._topics.get(topic)
         first = self._first.get(topic, 0)
         lost = max(0, first - number)
@@ -113,8 +113,8 @@ class HeldMessages:
         return ids, number + len(ids), lost
 
     def number_since(self, topic: bytes, since_ms: int, most: int) -> int:
-        """Return the number from which on the newest messages are that aren't older, `most` at most."""
-        number = oldest = self.end(topic)
+        """Return the number at which the newest messages begin that aren't older than `since_ms`, `most` at most."""
+        number = oldest = self.next_number(topic)
         for held in reversed(self._topics.get(topic, ())):
             number -= 1
             if held.time_ms >= since_ms:
@@ -125,7 +125,7 @@ class HeldMessages:
         return oldest
 
     def from_number(self, topic: bytes, number: int) -> Iterator[tuple[int, Held]]:
-        """Yield the messages from a number on that are held still, with their numbers."""
+        """Yield the messages from a number on that are still held, with their numbers."""
         first = self._first.get(topic, 0)
         number = max(first, number)
         return enumerate(islice(self._topics.get(topic, ()), number - first, None), number)

@@ -34,39 +34,39 @@ class Meshes:
     # ---- members ------------------------------------------------------------------------------------------------
 
     def add_member(self, state: TopicState, neighbour: Neighbour, now: float) -> None:
-        """A neighbour has the topic."""
+        """Add a neighbour that has the topic."""
         core = self._core
         if neighbour.key in state.members:
             return
         state.members.add(neighbour.key)
         if state.joined:
-            state.told.setdefault(neighbour.key, core.held.end(state.name))
-            core.bound(state.told)
+            state.told.setdefault(neighbour.key, core.held.next_number(state.name))
+            core.trim_table(state.told)
             self._set_fullness(state)
             if self._may_graft(state, neighbour.key, now) and self._wants_more(state, neighbour):
                 self.graft(state, neighbour, now)
-            self._introduce(state, neighbour, now)
+            self._send_member_records(state, neighbour, now)
 
     def remove_member(self, state: TopicState, peer: bytes, now: float) -> None:
-        """A neighbour has the topic no longer, or is gone."""
+        """Remove a neighbour that has the topic no longer, or is gone."""
         if peer not in state.members:
             return
         state.members.discard(peer)
-        self._drop(state, peer, now)
+        self._remove_from_mesh(state, peer, now)
         state.theirs.pop(peer, None)
         state.owed.pop(peer, None)
         state.ways.clear()
         self._core.forget_if_unused(state)
 
-    def _introduce(self, state: TopicState, newcomer: Neighbour, now: float) -> None:
-        """Give a newcomer the records of others that have a small topic: it is to be everybody's neighbour."""
+    def _send_member_records(self, state: TopicState, newcomer: Neighbour, now: float) -> None:
+        """Send a newcomer the records of others that have a small topic: it is to be everybody's neighbour."""
         core = self._core
         if not (state.exchanges and state.is_full):
             return
-        if records := self._records(state, newcomer.key):
-            core.tell(newcomer, frames.peers(state.name, records), now)
+        if records := self._records_of_members(state, newcomer.key):
+            core.send_control(newcomer, frames.peers(state.name, records), now)
 
-    def _records(self, state: TopicState, besides: bytes) -> list[bytes]:
+    def _records_of_members(self, state: TopicState, besides: bytes) -> list[bytes]:
         core = self._core
         others = sorted(peer for peer in state.members if peer != besides and core.scores[peer] >= 0)
         core.random.shuffle(others)
@@ -76,43 +76,45 @@ class Meshes:
     # ---- in and out of the mesh ---------------------------------------------------------------------------------
 
     def graft(self, state: TopicState, neighbour: Neighbour, now: float) -> None:
-        """Take a neighbour into the mesh, and tell it."""
-        self._enter(state, neighbour, now)
-        self._core.tell(neighbour, frames.graft(state.name), now)
+        """Add a neighbour to the mesh, and send it GRAFT."""
+        self._add_to_mesh(state, neighbour, now)
+        self._core.send_control(neighbour, frames.graft(state.name), now)
 
-    def _enter(self, state: TopicState, neighbour: Neighbour, now: float) -> None:
+    def _add_to_mesh(self, state: TopicState, neighbour: Neighbour, now: float) -> None:
         core = self._core
         told = state.told.get(neighbour.key)
-        if told is not None and told < core.held.end(state.name):
+        if told is not None and told < core.held.next_number(state.name):
             state.owed.setdefault(neighbour.key, told)
         state.mesh.add(neighbour.key)
         state.ways.clear()
-        core.scores.graft(neighbour.key, state.name, now)
+        core.scores.on_grafted(neighbour.key, state.name, now)
 
     def prune(self, state: TopicState, neighbour: Neighbour, now: float, backoff: float) -> None:
-        """Take a neighbour out of the mesh, and tell it, with others that it may turn to."""
+        """Remove a neighbour from the mesh, and send it PRUNE, with records of others."""
         core = self._core
-        self._drop(state, neighbour.key, now)
+        self._remove_from_mesh(state, neighbour.key, now)
         self._back_off(state, neighbour.key, now + backoff)
         records = (
-            self._records(state, neighbour.key) if state.exchanges and core.scores[neighbour.key] >= 0 else []
+            self._records_of_members(state, neighbour.key)
+            if state.exchanges and core.scores[neighbour.key] >= 0
+            else []
         )
-        core.tell(neighbour, frames.prune(state.name, int(backoff), records), now)
+        core.send_control(neighbour, frames.prune(state.name, int(backoff), records), now)
 
-    def _drop(self, state: TopicState, peer: bytes, now: float) -> None:
+    def _remove_from_mesh(self, state: TopicState, peer: bytes, now: float) -> None:
         if peer not in state.mesh:
             return
         core = self._core
         state.mesh.discard(peer)
         state.ways.clear()
-        core.scores.prune(peer, state.name, now)
-        under_way = max(0, core.held.end(state.name) - _UNDER_WAY)
+        core.scores.on_pruned(peer, state.name, now)
+        under_way = max(0, core.held.next_number(state.name) - _UNDER_WAY)
         state.told[peer] = min(state.owed.pop(peer, under_way), under_way)
-        core.bound(state.told)
+        core.trim_table(state.told)
 
     def _back_off(self, state: TopicState, peer: bytes, until: float) -> None:
         state.backoff[peer] = max(until, state.backoff.get(peer, 0.0))
-        self._core.bound(state.backoff)
+        self._core.trim_table(state.backoff)
 
     def _may_graft(self, state: TopicState, peer: bytes, now: float) -> bool:
         return (
@@ -126,7 +128,7 @@ class Meshes:
         return state.is_full or neighbour.is_bridge or len(state.mesh) < self._core.limits.degree
 
     def _set_fullness(self, state: TopicState) -> None:
-        """Note whether the topic is small: whether this node and its neighbours together know few that have it."""
+        """Update whether the topic is small: whether this node and its neighbours together know few that have it."""
         most = self._core.limits.full_mesh
         known = {peer[: frames.SHORT_NAME] for peer in state.members}
         if len(known) <= most:
@@ -136,11 +138,11 @@ class Meshes:
     # ---- what neighbours say ------------------------------------------------------------------------------------
 
     def receive_graft(self, neighbour: Neighbour, topic: bytes, now: float) -> None:
-        """A neighbour wants messages of a topic at once."""
+        """Process GRAFT, by which a neighbour wants messages of a topic at once."""
         core, limits = self._core, self._core.limits
         neighbour.beat.grafts += 1
         if neighbour.beat.grafts > limits.grafts:
-            core.blame(neighbour.key, "graft-flood")
+            core.count_offence(neighbour.key, "graft-flood")
             return
         state = core.topics.get(topic)
         if state is None or not state.joined:
@@ -151,7 +153,7 @@ class Meshes:
             return
         until = state.backoff.get(neighbour.key, 0.0)
         if until > now + _SLACK:
-            core.blame(neighbour.key, "graft-in-backoff")
+            core.count_offence(neighbour.key, "graft-in-backoff")
             self.prune(state, neighbour, now, max(limits.backoff, until - now))
         elif core.scores[neighbour.key] < 0:
             core.counts["graft-low-score"] += 1
@@ -159,39 +161,39 @@ class Meshes:
         elif (
             not state.is_full
             and len(state.mesh) >= limits.degree_high
-            and not (neighbour.outgoing and self._outgoing(state) < limits.degree_out)
+            and not (neighbour.outgoing and self._count_outgoing(state) < limits.degree_out)
         ):
             core.counts["graft-full"] += 1
             self.prune(state, neighbour, now, limits.backoff)
         else:
-            self._enter(state, neighbour, now)
+            self._add_to_mesh(state, neighbour, now)
 
     def add_member_by_graft(self, state: TopicState, neighbour: Neighbour, now: float) -> None:
-        """Who grafts has the topic, whether it has said so or not. Bounded as subscriptions are."""
+        """Add a neighbour that grafts as one that has the topic. Bounded as subscriptions are."""
         if state.name not in neighbour.topics and len(neighbour.topics) < self._core.limits.topics:
             neighbour.topics.add(state.name)
             state.members.add(neighbour.key)
-            state.told.setdefault(neighbour.key, self._core.held.end(state.name))
+            state.told.setdefault(neighbour.key, self._core.held.next_number(state.name))
 
     def receive_prune(self, neighbour: Neighbour, body: bytes, now: float) -> None:
-        """A neighbour sends a topic's messages no longer at once; it may name others."""
+        """Process PRUNE, by which a neighbour sends a topic's messages no longer at once; it may name others."""
         core, limits = self._core, self._core.limits
         topic, backoff, records = frames.read_prune(body)
         neighbour.beat.grafts += 1
         if neighbour.beat.grafts > limits.grafts:
-            core.blame(neighbour.key, "prune-flood")
+            core.count_offence(neighbour.key, "prune-flood")
             return
         state = core.topics.get(topic)
         if state is None or not state.joined:
             return
-        self._drop(state, neighbour.key, now)
-        self.retract(state, neighbour.key, now)
+        self._remove_from_mesh(state, neighbour.key, now)
+        self.send_retraction(state, neighbour.key, now)
         wait = min(float(backoff) or limits.backoff, limits.most_backoff)
         self._back_off(state, neighbour.key, now + wait)
         self.offer_records(state, neighbour, records)
 
     def offer_records(self, state: TopicState, neighbour: Neighbour, records: list[bytes]) -> None:
-        """Hand on who a neighbour says has a topic, if its word counts."""
+        """Offer the records that a neighbour gave to the program, if the neighbour's score allows."""
         core = self._core
         if not records:
             return
@@ -201,7 +203,7 @@ class Meshes:
         core.events.append(RecordsOffered(state.name, tuple(records), neighbour.key))
 
     def receive_neighbours(self, neighbour: Neighbour, body: bytes) -> None:
-        """A neighbour says to whom it sends what it writes."""
+        """Process NEIGHBOURS, by which a neighbour says to whom it sends its own messages."""
         topic, names = frames.read_neighbours(body)
         state = self._core.topics.get(topic)
         if state is not None and neighbour.key in state.members:
@@ -210,17 +212,17 @@ class Meshes:
 
     # ---- heartbeat ----------------------------------------------------------------------------------------------
 
-    def beat(self, now: float) -> None:
+    def run_heartbeat(self, now: float) -> None:
         """Bring every mesh to its size."""
         self._beats += 1
         for state in self._core.topics.values():
             if state.joined:
-                self._maintain(state, now)
+                self._maintain_mesh(state, now)
         for peer in sorted(self._core.renewed):
-            self._introduce_again(self._core.neighbours[peer], now)
+            self._send_new_record(self._core.neighbours[peer], now)
 
-    def _introduce_again(self, neighbour: Neighbour, now: float) -> None:
-        """Give a neighbour's new record to others of its small topics to whom it says that it has no link."""
+    def _send_new_record(self, neighbour: Neighbour, now: float) -> None:
+        """Send a neighbour's new record to others of its small topics to whom it says that it has no link."""
         core = self._core
         if now < neighbour.introduced + core.limits.introduce:
             return
@@ -236,9 +238,9 @@ class Meshes:
             theirs = state.theirs.get(neighbour.key, frozenset())
             for peer in sorted(state.members - {neighbour.key}):
                 if peer[: frames.SHORT_NAME] not in theirs:
-                    core.tell(core.neighbours[peer], frames.peers(name, [record]), now)
+                    core.send_control(core.neighbours[peer], frames.peers(name, [record]), now)
 
-    def _maintain(self, state: TopicState, now: float) -> None:
+    def _maintain_mesh(self, state: TopicState, now: float) -> None:
         core, limits = self._core, self._core.limits
         for peer in [peer for peer, until in state.backoff.items() if until + _SLACK < now]:
             del state.backoff[peer]
@@ -268,10 +270,10 @@ class Meshes:
         if not fit:
             return
         core.random.shuffle(fit)
-        for peer in self._diverse(state, fit)[:count]:
+        for peer in self._order_diverse(state, fit)[:count]:
             self.graft(state, core.neighbours[peer], now)
 
-    def _diverse(self, state: TopicState, peers: Iterable[bytes]) -> list[bytes]:
+    def _order_diverse(self, state: TopicState, peers: Iterable[bytes]) -> list[bytes]:
         """Order peers so that those come first whose public address is rare in the mesh."""
         core = self._core
         here: dict[str, int] = {}
@@ -289,7 +291,7 @@ class Meshes:
             order.append((rank, peer))
         return [peer for _, peer in sorted(order, key=lambda each: each[0])]
 
-    def _outgoing(self, state: TopicState) -> int:
+    def _count_outgoing(self, state: TopicState) -> int:
         return sum(self._core.neighbours[peer].outgoing for peer in state.mesh)
 
     def _prune_some(self, state: TopicState, now: float) -> None:
@@ -312,7 +314,7 @@ class Meshes:
     def _keep_outgoing(self, state: TopicState, now: float) -> None:
         """Graft some that this side dialled when the mesh has too few: others can't fill it all."""
         core = self._core
-        missing = core.limits.degree_out - self._outgoing(state)
+        missing = core.limits.degree_out - self._count_outgoing(state)
         if missing <= 0 or len(state.mesh) < core.limits.degree_low:
             return
         fit = [
@@ -334,7 +336,7 @@ class Meshes:
             self._graft_some(state, now, _OPPORTUNISTIC_PEERS, middle + 1e-9)
 
     def _announce(self, state: TopicState, now: float) -> None:
-        """Tell members to whom own messages go, when that has changed."""
+        """Send NEIGHBOURS to members, if the peers have changed to whom own messages go."""
         core = self._core
         least = core.scores.weights.publish
         sent_to = [peer for peer in sorted(state.members) if core.scores[peer] >= least]
@@ -344,22 +346,22 @@ class Meshes:
         state.announced = names
         told = frames.neighbours(state.name, names)
         for peer in sorted(state.members):
-            core.tell(core.neighbours[peer], told, now)
+            core.send_control(core.neighbours[peer], told, now)
 
-    def retract(self, state: TopicState, peer: bytes, now: float) -> None:
-        """Say at once that one is no longer sent to: others would rely on it."""
+    def send_retraction(self, state: TopicState, peer: bytes, now: float) -> None:
+        """Send NEIGHBOURS without a peer at once: others rely on its being sent own messages."""
         if peer[: frames.SHORT_NAME] in state.announced:
             state.announced -= {peer[: frames.SHORT_NAME]}
             told = frames.neighbours(state.name, state.announced)
             for each in sorted(state.members):
-                self._core.tell(self._core.neighbours[each], told, now)
+                self._core.send_control(self._core.neighbours[each], told, now)
 
     def leave(self, state: TopicState, now: float) -> None:
-        """This side leaves a topic."""
+        """Prune all of a topic that this side leaves, and clear its tables."""
         core = self._core
         for peer in sorted(state.mesh):
             self.prune(state, core.neighbours[peer], now, core.limits.leave_backoff)
-        core.scores.leave(state.name)
+        core.scores.on_topic_left(state.name)
         for table in (state.told, state.owed, state.theirs, state.ways, state.ends):
             table.clear()
         state.announced = frozenset()

@@ -46,7 +46,7 @@ _MAX_NUMBER: Final = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of a topic. Not made directly: `unsigned` and `sign_batch`, or `Parsed.message` of what came."""
+    """A message of a topic. Not made directly: `unsigned` and `sign_batch`, or `Parsed.to_message` of what came."""
 
     #: The first 20 bytes of its hash: the same wherever it is, and whoever carries it.
     id: bytes
@@ -129,7 +129,7 @@ def _sign_tree(identity: Identity, contents: Sequence[bytes]) -> list[bytes]:
 
 
 class Parsed:
-    """An encoded message, taken apart as far as one needs to know whether it is new. Nothing is proven yet."""
+    """An encoded message, parsed as far as needed to tell whether it is new. Its signature isn't checked yet."""
 
     __slots__ = ("content_end", "digest", "encoded", "id", "key", "sequence", "time_ms", "topic")
 
@@ -176,8 +176,8 @@ class Parsed:
             place >>= 1
         return digest
 
-    def message(self, topic: str, data: bytes | None = None) -> Message:
-        """Return it for programs; `data` where that isn't the payload as it travels."""
+    def to_message(self, topic: str, data: bytes | None = None) -> Message:
+        """Return the message for programs, with `data` as its payload if that was sealed."""
         return Message(
             self.id,
             topic,
@@ -208,7 +208,7 @@ class SignatureChecks:
         self.known = 0
 
     def check(self, parsed: Sequence[Parsed]) -> list[bool]:
-        """Return of each message whether its author has signed it."""
+        """Return for each message whether its author has signed it."""
         found: list[bool | None] = []
         wanted: dict[bytes, SignedMessage] = {}
         names = []
@@ -239,7 +239,7 @@ class SignatureChecks:
 
 
 def are_genuine(signed: Sequence[SignedMessage]) -> list[bool]:
-    """Return of each whether its key signed it. One call where all are genuine."""
+    """Return for each whether its key signed it. It takes one call of C if all are genuine."""
     verdicts = [_is_key(one.key) for one in signed]
     places = [at for at, is_key in enumerate(verdicts) if is_key]
     while places:

@@ -46,16 +46,16 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self._frames)
 
-    def push(self, frame: bytes, now: float) -> bool:
-        """Queue a frame that isn't a message, and return whether there was room."""
+    def try_put_control(self, frame: bytes, now: float) -> bool:
+        """Queue a control frame, and return True if there was room."""
         if self.size > self._limits.queue_hard + _CONTROL:
             self.control_lost += 1
             return False
         self._put(b"", frame, now)
         return True
 
-    def offer(self, message_id: bytes, frame: bytes, now: float) -> bool:
-        """Queue a message unless there is no room, and return whether there was."""
+    def try_put_message(self, message_id: bytes, frame: bytes, now: float) -> bool:
+        """Queue a message, and return True if there was room."""
         if self.size + len(frame) > self._limits.queue_hard:
             return False
         self._put(message_id, frame, now)
@@ -67,7 +67,7 @@ class Outbox:
         self._frames.append((message_id, frame))
         self.size += len(frame)
 
-    def take(self, most: int, now: float) -> bytes:
+    def take_frames(self, most: int, now: float) -> bytes:
         """Return the next frames, joined, of about `most` bytes: at least one if there is any.
 
         Messages that the neighbour doesn't want any more are left out.
@@ -94,8 +94,8 @@ class Outbox:
             length += len(frame)
         return b"".join(taken)
 
-    def refuse(self, ids: list[bytes]) -> int:
-        """Remember ids that the neighbour doesn't want, and return how many were too many."""
+    def mark_unwanted(self, ids: list[bytes]) -> int:
+        """Remember ids that the neighbour doesn't want, and return how many were dropped as too many."""
         refused = self.dont_want
         for message_id in ids:
             refused[message_id] = None
@@ -104,8 +104,8 @@ class Outbox:
             del refused[next(iter(refused))]
         return surplus
 
-    def measure(self, now: float) -> None:
-        """Say anew how fast it is taken; half of it is what it was before."""
+    def measure_rate(self, now: float) -> None:
+        """Update `rate`: the mean of what it was and of what was taken since the last call."""
         elapsed = now - self._measured
         if elapsed > 0:
             self.rate = (self.rate + self._taken / elapsed) / 2
@@ -118,13 +118,13 @@ class Outbox:
 
     @property
     def is_busy(self) -> bool:
-        """True while more waits than should."""
+        """True while more waits than `queue_soft` bytes."""
         return self.size > self._limits.queue_soft
 
     def is_stalled(self, now: float) -> bool:
-        """True when it has let everything wait for so long that nobody should wait for it."""
+        """True if nothing was taken for so long that nobody should wait for it."""
         return bool(self._frames) and now - self._moved > self._limits.stalled
 
     def is_dead(self, now: float) -> bool:
-        """True when it has let everything wait for so long that it will read nothing any more."""
+        """True if nothing was taken for so long that the neighbour is taken for dead."""
         return bool(self._frames) and now - self._moved > self._limits.unread

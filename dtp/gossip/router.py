@@ -113,15 +113,15 @@ class Router:
         """What signatures were checked."""
         return self._core.checks
 
-    def neighbours(self) -> list[bytes]:
-        """Return who has a stream to us."""
+    def list_neighbours(self) -> list[bytes]:
+        """Return the neighbours, which have a stream to us."""
         return list(self._core.neighbours)
 
-    def topics(self) -> list[bytes]:
-        """Return the topics that are joined."""
+    def joined_topics(self) -> list[bytes]:
+        """Return the names of the topics that are joined."""
         return [state.name for state in self._core.topics.values() if state.joined]
 
-    def members(self, topic: bytes) -> frozenset[bytes]:
+    def members_of(self, topic: bytes) -> frozenset[bytes]:
         """Return the neighbours that have a topic."""
         state = self._core.topics.get(topic)
         return frozenset() if state is None else frozenset(state.members)
@@ -131,43 +131,43 @@ class Router:
         state = self._core.topics.get(topic)
         return state is not None and bool(state.members)
 
-    def mesh(self, topic: bytes) -> frozenset[bytes]:
+    def mesh_of(self, topic: bytes) -> frozenset[bytes]:
         """Return the neighbours that get a topic's messages at once."""
         state = self._core.topics.get(topic)
         return frozenset() if state is None else frozenset(state.mesh)
 
-    def score(self, peer: bytes) -> float:
-        """Return what a neighbour is worth; 0 for one that nothing is known of."""
+    def score_of(self, peer: bytes) -> float:
+        """Return the score of a neighbour; 0 for an unknown one."""
         return self._core.scores[peer]
 
     def set_application_score(self, peer: bytes, score: float) -> None:
-        """Say what the program thinks of a neighbour (P5)."""
+        """Set the score that the program gives to a neighbour (P5)."""
         self._core.scores.set_application(peer, score)
 
     def set_wall(self, offset: float) -> None:
-        """Say what Unix time is, less `now`."""
+        """Set the difference of Unix time to `now`, in seconds."""
         self._core.wall_offset = offset
 
     def set_records(self, record_of: Callable[[bytes], bytes | None]) -> None:
-        """Say where signed records of neighbours are, for others to find them."""
+        """Set the function that returns signed records of neighbours, for others to find them."""
         self._core.record_of = record_of
 
     def renew_record(self, peer: bytes, now: float) -> None:
-        """A neighbour has signed another record: others that have its small topics, and no link to it, need it."""
+        """Note a neighbour's new record, for others that have its small topics and no link to it."""
         if peer in self._core.neighbours:
             self._core.renewed.add(peer)
-            self._beat_soon(now)
+            self._schedule_heartbeat(now)
 
     # ---- neighbours ---------------------------------------------------------------------------------------------
 
     def add_peer(
         self, peer: bytes, now: float, *, outgoing: bool, source: str = "", is_bridge: bool = False
     ) -> bool:
-        """A neighbour has a stream to us; `outgoing` when this side dialled, `source` is its IP address.
+        """Add a neighbour that has a stream to us; `outgoing` if this side dialled, `source` is its IP address.
 
-        `is_bridge` for the end of a broker, which is part of every mesh of its topics.
+        `is_bridge` is True for a broker, which is part of every mesh of its topics.
 
-        Return whether it may stay: False when there are too many.
+        Return True if it may stay, False if there are too many.
         """
         core = self._core
         if peer in core.neighbours:
@@ -181,12 +181,12 @@ class Router:
         core.scores.add(peer, source, now, is_judged=not is_bridge)
         topics = [state.name for state in core.topics.values() if state.joined]
         if topics:
-            core.tell(neighbour, frames.frame(Kind.SUBSCRIBE, *map(frames.named, topics)), now)
-        self._beat_soon(now)
+            core.send_control(neighbour, frames.frame(Kind.SUBSCRIBE, *map(frames.named, topics)), now)
+        self._schedule_heartbeat(now)
         return True
 
     def remove_peer(self, peer: bytes, now: float) -> None:
-        """A neighbour has gone."""
+        """Remove a neighbour that has gone."""
         core = self._core
         neighbour = core.neighbours.get(peer)
         if neighbour is None:
@@ -194,14 +194,14 @@ class Router:
         for name in sorted(neighbour.topics):
             if (state := core.topics.get(name)) is not None:
                 self._meshes.remove_member(state, peer, now)
-                self._meshes.retract(state, peer, now)
+                self._meshes.send_retraction(state, peer, now)
                 core.events.append(MembersChanged(name))
         del core.neighbours[peer]
         core.scores.remove(peer, now)
         core.ready.pop(peer, None)
         core.owing.discard(peer)
         core.renewed.discard(peer)
-        self._beat_soon(now)
+        self._schedule_heartbeat(now)
 
     # ---- topics -------------------------------------------------------------------------------------------------
 
@@ -221,8 +221,8 @@ class Router:
         With `history`, ask neighbours for what they hold of so many seconds.
         """
         core = self._core
-        state = core.topic(topic)
-        if state is None or (not state.joined and len(self.topics()) >= core.limits.topics):
+        state = core.ensure_topic(topic)
+        if state is None or (not state.joined and len(self.joined_topics()) >= core.limits.topics):
             raise MessageError("too many topics are known")
         state.validate, state.open, state.exchanges = validate, open, exchanges
         if state.joined:
@@ -235,11 +235,11 @@ class Router:
             state.history_since = max(0, int((now + core.wall_offset - history) * 1000))
         told = frames.frame(Kind.SUBSCRIBE, frames.named(topic))
         for neighbour in core.neighbours.values():
-            core.tell(neighbour, told, now)
+            core.send_control(neighbour, told, now)
         members, state.members = state.members, set()
         for peer in sorted(members):
             self._add_member(state, core.neighbours[peer], now)
-        self._beat_soon(now)
+        self._schedule_heartbeat(now)
 
     def leave(self, topic: bytes, now: float) -> None:
         """Leave a topic; neighbours are told."""
@@ -256,7 +256,7 @@ class Router:
         for neighbour in core.neighbours.values():
             neighbour.past_wanted.pop(topic, None)
             neighbour.past.pop(topic, None)
-            core.tell(neighbour, told, now)
+            core.send_control(neighbour, told, now)
         core.forget_if_unused(state)
 
     def _add_member(self, state: TopicState, neighbour: Neighbour, now: float) -> None:
@@ -305,26 +305,26 @@ class Router:
             core.counts["duplicate"] += 1
             return 0
         state = core.topics.get(parsed.topic)
-        self._remember(parsed, b"", now)
+        self._remember_message(parsed, b"", now)
         core.counts["published"] += 1
         if state is None:
             return 0
-        self._hold(state, parsed, now)
+        self._hold_message(state, parsed, now)
         packed = frames.frame(Kind.MESSAGE, encoded)
         count = 0
         least = core.scores.weights.publish
         for peer in sorted(state.members):
             if core.scores[peer] >= least or peer in state.mesh:
-                core.send(state, core.neighbours[peer], parsed.id, packed, now)
+                core.send_message(state, core.neighbours[peer], parsed.id, packed, now)
                 count += 1
         return count
 
-    def _remember(self, parsed: Parsed, sender: bytes, now: float) -> None:
+    def _remember_message(self, parsed: Parsed, sender: bytes, now: float) -> None:
         core = self._core
         core.seen.add(parsed.id, now + core.wall_offset)
-        self._asking.arrived(parsed.id, core.neighbours.get(sender), now)
+        self._asking.on_arrived(parsed.id, core.neighbours.get(sender), now)
 
-    def _hold(self, state: TopicState, parsed: Parsed, now: float) -> None:
+    def _hold_message(self, state: TopicState, parsed: Parsed, now: float) -> None:
         if state.joined:
             if not len(self._core.held):
                 self._next_beat = min(self._next_beat, now + self.limits.heartbeat)
@@ -354,7 +354,7 @@ class Router:
                 if handler is not None:
                     handler(neighbour, body, now)
                     if kind in _CHANGING:
-                        self._beat_soon(now)
+                        self._schedule_heartbeat(now)
                 elif kind < frames.IGNORABLE:
                     raise GossipFrameError(f"a frame of type {kind}, which nobody may skip")
                 else:
@@ -365,13 +365,13 @@ class Router:
             self._receive_messages(neighbour, messages, now)
         if core.scores.has_blamed:
             core.scores.has_blamed = False
-            self._beat_soon(now)
+            self._schedule_heartbeat(now)
         elif len(self._asking):
             self._next_beat = min(self._next_beat, now + self.limits.heartbeat)
 
     def count_broken(self, peer: bytes) -> None:
-        """A neighbour sent what is no frame: it is cut off."""
-        self._core.blame(peer, "frame-broken", _BROKEN)
+        """Cut off a neighbour that sent a malformed frame."""
+        self._core.count_offence(peer, "frame-broken", _BROKEN)
         self._core.events.append(CutOff(peer, "it sent what is no frame of this protocol"))
 
     def _receive_subscribe(self, neighbour: Neighbour, body: bytes, now: float) -> None:
@@ -380,9 +380,9 @@ class Router:
             if name in neighbour.topics:
                 continue
             if len(neighbour.topics) >= core.limits.topics:
-                core.blame(neighbour.key, "topics-too-many", 0.1)
+                core.count_offence(neighbour.key, "topics-too-many", 0.1)
                 continue
-            if (state := core.topic(name)) is not None:
+            if (state := core.ensure_topic(name)) is not None:
                 neighbour.topics.add(name)
                 self._add_member(state, neighbour, now)
 
@@ -415,11 +415,11 @@ class Router:
                 continue
             if parsed.id in core.seen or parsed.id in fresh or parsed.id in self._pending:
                 core.counts["duplicate"] += 1
-                core.scores.deliver_again(neighbour.key, parsed.topic)
+                core.scores.count_duplicate(neighbour.key, parsed.topic)
                 continue
             state = core.topics.get(parsed.topic)
             is_past = kind == Kind.PAST
-            reason = self._refusal(neighbour, state, parsed, is_past, now)
+            reason = self._refusal_reason(neighbour, state, parsed, is_past, now)
             if reason:
                 core.counts[reason] += 1
             else:
@@ -430,15 +430,15 @@ class Router:
         verdicts = core.checks.check([parsed for parsed, _, _ in fresh.values()])
         for (parsed, state, is_past), is_genuine in zip(fresh.values(), verdicts, strict=True):
             if is_genuine:
-                self._accept(neighbour, state, parsed, is_past, now)
+                self._accept_message(neighbour, state, parsed, is_past, now)
             else:
                 core.counts["message-forged"] += 1
                 core.scores.count_invalid(neighbour.key, parsed.topic)
 
-    def _refusal(
+    def _refusal_reason(
         self, neighbour: Neighbour, state: TopicState | None, parsed: Parsed, is_past: bool, now: float
     ) -> str:
-        """Return why a message isn't looked at, by the name of its count; "" if it is."""
+        """Return why a message is refused, by the name of its count; "" if it isn't."""
         core, limits = self._core, self._core.limits
         if state is None or not state.joined:
             return "message-unknown-topic"
@@ -461,25 +461,25 @@ class Router:
             return "message-stale"
         return ""
 
-    def _accept(
+    def _accept_message(
         self, neighbour: Neighbour, state: TopicState, parsed: Parsed, is_past: bool, now: float
     ) -> None:
-        """A genuine message that is new."""
+        """Process a new message whose signature is valid."""
         core = self._core
         if len(parsed.encoded) >= core.limits.dont_want and not is_past:
-            self._say_not_wanted(state, parsed, neighbour, now)
+            self._send_idontwant(state, parsed, neighbour, now)
         data = parsed.data if state.open is None else state.open(parsed)
         if data is None:
-            self._remember(parsed, neighbour.key, now)
+            self._remember_message(parsed, neighbour.key, now)
             core.counts["message-not-sealed"] += 1
             core.scores.count_invalid(neighbour.key, parsed.topic)
             return
         if parsed.key == core.me:  # of a run before this one: held for others, and no news to its author
-            self._remember(parsed, neighbour.key, now)
+            self._remember_message(parsed, neighbour.key, now)
             core.counts["own"] += 1
-            self._hold(state, parsed, now)
+            self._hold_message(state, parsed, now)
             return
-        message = parsed.message(state.shown, data)
+        message = parsed.to_message(state.shown, data)
         pending = _Pending(state, parsed, message, neighbour.key, is_past)
         verdict: Verdict | None = Verdict.ACCEPT
         if state.validate is not None:
@@ -492,17 +492,17 @@ class Router:
         if verdict is None:
             self._pending[parsed.id] = pending
         else:
-            self._settle(pending, verdict, now)
+            self._apply_verdict(pending, verdict, now)
 
-    def decide(self, message_id: bytes, verdict: Verdict, now: float) -> None:
-        """Say what a message is worth whose validator gave None."""
+    def set_verdict(self, message_id: bytes, verdict: Verdict, now: float) -> None:
+        """Give the verdict on a message whose validator returned None."""
         pending = self._pending.pop(message_id, None)
         if pending is not None and pending.state.joined:
-            self._settle(pending, verdict, now)
+            self._apply_verdict(pending, verdict, now)
 
-    def _settle(self, pending: _Pending, verdict: Verdict, now: float) -> None:
+    def _apply_verdict(self, pending: _Pending, verdict: Verdict, now: float) -> None:
         core, state, parsed = self._core, pending.state, pending.parsed
-        self._remember(parsed, pending.sender, now)
+        self._remember_message(parsed, pending.sender, now)
         if verdict is Verdict.REJECT:
             core.counts["message-rejected"] += 1
             core.scores.count_invalid(pending.sender, parsed.topic)
@@ -511,25 +511,25 @@ class Router:
             core.counts["message-ignored"] += 1
             return
         core.counts["delivered"] += 1
-        core.scores.deliver(pending.sender, parsed.topic, state.mesh)
-        self._hold(state, parsed, now)
+        core.scores.count_first_delivery(pending.sender, parsed.topic, state.mesh)
+        self._hold_message(state, parsed, now)
         core.events.append(Delivered(parsed.topic, pending.message, pending.sender, pending.is_past))
         if not pending.is_past:
-            self._forward(state, parsed, pending.sender, now)
+            self._forward_message(state, parsed, pending.sender, now)
 
-    def _forward(self, state: TopicState, parsed: Parsed, sender: bytes, now: float) -> None:
-        """Pass a message on to the mesh, but for those that have it from its author."""
-        targets = self._targets(state, sender, parsed.key)
+    def _forward_message(self, state: TopicState, parsed: Parsed, sender: bytes, now: float) -> None:
+        """Send a message to the mesh, except to those that have it from its author."""
+        targets = self._forward_targets(state, sender, parsed.key)
         if not targets:
             return
         packed = frames.frame(Kind.MESSAGE, parsed.encoded)
         for neighbour in targets:
-            self._core.send(state, neighbour, parsed.id, packed, now)
+            self._core.send_message(state, neighbour, parsed.id, packed, now)
 
-    def _targets(self, state: TopicState, sender: bytes, author: bytes) -> tuple[Neighbour, ...]:
-        """Whom a message goes on to: not to those that its author sends to, as it says, whoever has brought it here.
+    def _forward_targets(self, state: TopicState, sender: bytes, author: bytes) -> tuple[Neighbour, ...]:
+        """Return the neighbours that a message is forwarded to: without those that its author says that it sends to.
 
-        That is believed for its own messages alone: by a lie it would harm nobody else.
+        The author is believed for its own messages alone: a lie would harm nobody else.
         """
         has = state.theirs.get(author)
         way = sender, author if has is not None or author in state.mesh else b""
@@ -540,15 +540,15 @@ class Router:
             targets = state.ways[way] = tuple(each for each in others if each.short not in skipped)
         return targets
 
-    def _say_not_wanted(self, state: TopicState, parsed: Parsed, sender: Neighbour, now: float) -> None:
-        """Tell the mesh not to send a large message. After its signature: forged copies can't keep it away."""
+    def _send_idontwant(self, state: TopicState, parsed: Parsed, sender: Neighbour, now: float) -> None:
+        """Send IDONTWANT for a large message, after its signature was checked: a forged copy can't keep it away."""
         told = frames.frame(Kind.IDONTWANT, parsed.id)
-        for neighbour in self._targets(state, sender.key, parsed.key):
-            self._core.tell(neighbour, told, now)
+        for neighbour in self._forward_targets(state, sender.key, parsed.key):
+            self._core.send_control(neighbour, told, now)
 
     # ---- time ---------------------------------------------------------------------------------------------------
 
-    def _beat_soon(self, now: float) -> None:
+    def _schedule_heartbeat(self, now: float) -> None:
         """Have a heartbeat soon: others rely on what they were told of this side's neighbours."""
         self._next_beat = min(self._next_beat, max(now, self._last_beat + _SOON * self.limits.heartbeat))
 
@@ -557,7 +557,7 @@ class Router:
         return self._next_beat
 
     def tick(self, now: float) -> None:
-        """Let time pass: a heartbeat, if one is due."""
+        """Run a heartbeat, if one is due."""
         if now < self._next_beat:
             return
         core = self._core
@@ -567,15 +567,15 @@ class Router:
         for neighbour in core.neighbours.values():
             beat = neighbour.beat
             beat.ihaves = beat.asked = beat.grafts = 0
-            neighbour.outbox.measure(now)
+            neighbour.outbox.measure_rate(now)
             if neighbour.outbox.is_dead(now):
                 core.counts["cut-off-unread"] += 1
                 core.events.append(CutOff(neighbour.key, "it reads nothing"))
             elif core.scores[neighbour.key] < core.scores.weights.graylist:
                 core.counts["cut-off-score"] += 1
                 core.events.append(CutOff(neighbour.key, "it is worth too little"))
-        self._meshes.beat(now)
-        self._asking.beat(now)
+        self._meshes.run_heartbeat(now)
+        self._asking.run_heartbeat(now)
         is_idle = not (now < core.held.newest + _LIVELY or len(self._asking) or core.owing or core.renewed)
         pause = self.limits.idle_heartbeat if is_idle else self.limits.heartbeat
         self._next_beat = now + pause * core.random.uniform(*_PAUSE)
@@ -587,46 +587,46 @@ class Router:
         """True while there is something for neighbours that `ready` hasn't named yet."""
         return bool(self._core.ready)
 
-    def ready(self) -> list[bytes]:
-        """Return the neighbours that there is something for, once each."""
+    def take_ready(self) -> list[bytes]:
+        """Return the neighbours that there is something new for, since the last call."""
         found = list(self._core.ready)
         self._core.ready.clear()
         return found
 
-    def take(self, peer: bytes, most: int, now: float) -> bytes:
+    def take_frames(self, peer: bytes, most: int, now: float) -> bytes:
         """Return the next frames for a neighbour, joined, about `most` bytes; b"" when there are none."""
         neighbour = self._core.neighbours.get(peer)
         if neighbour is None:
             return b""
-        taken = neighbour.outbox.take(most, now)
+        taken = neighbour.outbox.take_frames(most, now)
         if neighbour.past:
             self._asking.give_past(neighbour, now)
         if not neighbour.outbox:
             self._core.owing.discard(peer)
         return taken
 
-    def queued(self, peer: bytes) -> int:
+    def queued_bytes(self, peer: bytes) -> int:
         """Return how many bytes wait for a neighbour."""
         neighbour = self._core.neighbours.get(peer)
         return 0 if neighbour is None else neighbour.outbox.size
 
     def is_stalled(self, peer: bytes, now: float) -> bool:
-        """Return whether a neighbour has let everything wait for so long that nobody should wait for it."""
+        """True if a neighbour has taken nothing for so long that nobody should wait for it."""
         neighbour = self._core.neighbours.get(peer)
         return neighbour is None or neighbour.outbox.is_stalled(now)
 
     def expect_past(self, peer: bytes, topic: bytes, since_ms: int) -> None:
-        """Take what a neighbour gives of a topic's past without being asked: a broker that was away and is back."""
+        """Accept a topic's history from a neighbour that wasn't asked: a broker that was away and is back."""
         neighbour, state = self._core.neighbours.get(peer), self._core.topics.get(topic)
         if neighbour is not None and state is not None:
             neighbour.past_wanted[topic] = self.limits.history
             state.history_since = min(state.history_since or since_ms, since_ms)
 
     def count_bad_record(self, peer: bytes) -> None:
-        """A record that a neighbour gave is forged, stale or none."""
+        """Count a record of a neighbour's that is malformed, forged or stale."""
         self._core.scores.count_misbehaviour(peer)
 
-    def events(self) -> list[Event]:
-        """Return what happened, once."""
+    def take_events(self) -> list[Event]:
+        """Return the events since the last call."""
         found, self._core.events = self._core.events, []
         return found

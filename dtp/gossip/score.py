@@ -1,4 +1,4 @@
-"""What neighbours are worth to this node: P1 to P7 of GossipSub v1.1. Numbers in, numbers out; none are sent."""
+"""Scores of neighbours: P1 to P7 of GossipSub v1.1. They stay on this node."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Scores:
         self.has_blamed = False
 
     def add(self, peer: bytes, source: str, now: float, *, is_judged: bool = True) -> None:
-        """A neighbour is here, perhaps again: then its counters go on."""
+        """Add a neighbour; if it has been here before, with the counters that it had."""
         went, known = self._gone.pop(peer, (0.0, None))
         if known is None or went + self.weights.retained < now:
             known = _Neighbour(source, decayed=now)
@@ -77,7 +77,7 @@ class Scores:
         self._forget_values()
 
     def remove(self, peer: bytes, now: float) -> None:
-        """A neighbour is gone. What counts against it is kept for a while; what counts for it isn't."""
+        """Remove a neighbour. What counts against it is kept for a while; what counts for it isn't."""
         known = self._here.pop(peer)
         self._sources[known.source] -= 1
         if not self._sources[known.source]:
@@ -86,70 +86,70 @@ class Scores:
         for counters in known.topics.values():
             self._end_mesh(counters, now)
             counters.first = 0.0
-        if self._value(known, now) < 0:
+        if self._compute_score(known, now) < 0:
             self._gone[peer] = (now, known)
             if len(self._gone) > _RETAINED:
                 del self._gone[next(iter(self._gone))]
 
     # ---- what happens -------------------------------------------------------------------------------------------
 
-    def graft(self, peer: bytes, topic: bytes, now: float) -> None:
-        """It is in the topic's mesh from now on."""
-        counters = self._change(peer, topic)
+    def on_grafted(self, peer: bytes, topic: bytes, now: float) -> None:
+        """Note that a neighbour is in the topic's mesh from now on."""
+        counters = self._counters_of(peer, topic)
         counters.grafted = now
         counters.delivered = counters.expected = 0.0
 
-    def prune(self, peer: bytes, topic: bytes, now: float) -> None:
-        """It is no longer."""
+    def on_pruned(self, peer: bytes, topic: bytes, now: float) -> None:
+        """Note that a neighbour is in the topic's mesh no longer."""
         if peer in self._here:
-            self._end_mesh(self._change(peer, topic), now)
+            self._end_mesh(self._counters_of(peer, topic), now)
 
     def _end_mesh(self, counters: _InTopic, now: float) -> None:
-        deficit = self._deficit(counters, now)
+        deficit = self._mesh_deficit(counters, now)
         counters.failure += deficit * deficit
         counters.grafted = None
 
-    def deliver(self, peer: bytes, topic: bytes, mesh: set[bytes]) -> None:
-        """It brought a message first; those of `mesh` (others) could have."""
+    def count_first_delivery(self, peer: bytes, topic: bytes, mesh: set[bytes]) -> None:
+        """Count a message that a neighbour brought first; the others in `mesh` could have."""
         here = self._here
         mine = here.get(peer)
         if mine is None:
             return
-        counters = mine.topics.get(topic) or self._change(peer, topic)
+        counters = mine.topics.get(topic) or self._counters_of(peer, topic)
         mine.value = None
         if counters.first < self.weights.first_delivery_cap:
             counters.first += 1
         counters.delivered += 1
         if self.weights.mesh_deficit:
             for other in mesh:
-                self._change(other, topic).expected += 1
+                self._counters_of(other, topic).expected += 1
 
-    def deliver_again(self, peer: bytes, topic: bytes) -> None:
-        """It brought a message that had come just before: so it passes on what it gets."""
+    def count_duplicate(self, peer: bytes, topic: bytes) -> None:
+        """Count a message that had just come from another: the neighbour forwards what it gets."""
         if self.weights.mesh_deficit and peer in self._here:
-            self._change(peer, topic).delivered += 1
+            self._counters_of(peer, topic).delivered += 1
 
     def count_invalid(self, peer: bytes, topic: bytes) -> None:
-        """It brought a message that nobody should pass on."""
+        """Count an invalid message, which nobody should forward."""
         if peer in self._here:
-            self._change(peer, topic).invalid += 1
+            self._counters_of(peer, topic).invalid += 1
             self.has_blamed = True
 
     def count_misbehaviour(self, peer: bytes, times: float = 1.0) -> None:
-        """It did what the protocol doesn't allow."""
+        """Count what the protocol doesn't allow."""
         if (known := self._here.get(peer)) is not None:
             known.behaviour += times
             known.value = None
             self.has_blamed = True
 
     def set_application(self, peer: bytes, score: float) -> None:
-        """The program says what it is worth."""
+        """Set the score that the program gives to a neighbour."""
         if (known := self._here.get(peer)) is not None:
             known.application = score
             known.value = None
 
-    def leave(self, topic: bytes) -> None:
-        """This side has left the topic: what counted there is forgotten, but for what was invalid."""
+    def on_topic_left(self, topic: bytes) -> None:
+        """Forget the counters of a topic that this side has left, except for invalid messages."""
         for known in self._here.values():
             if (counters := known.topics.get(topic)) is not None:
                 if counters.invalid <= _NOTHING:
@@ -158,8 +158,8 @@ class Scores:
                     known.topics[topic] = _InTopic(invalid=counters.invalid)
                 known.value = None
 
-    def _change(self, peer: bytes, topic: bytes) -> _InTopic:
-        """Return what counts of a neighbour within a topic, for one of the numbers to be changed."""
+    def _counters_of(self, peer: bytes, topic: bytes) -> _InTopic:
+        """Return a neighbour's counters within a topic, for one of them to be changed."""
         known = self._here[peer]
         known.value = None
         counters = known.topics.get(topic)
@@ -168,7 +168,7 @@ class Scores:
         return counters
 
     def _forget_values(self) -> None:
-        """Somebody has come or gone: others of the same address are worth less, or more."""
+        """Drop cached scores: somebody has come or gone, which changes those of the same address."""
         for known in self._here.values():
             known.value = None
 
@@ -180,7 +180,7 @@ class Scores:
         if known is None:
             return 0.0
         if known.value is None:
-            known.value = self._value(known, known.decayed)
+            known.value = self._compute_score(known, known.decayed)
         return known.value
 
     def refresh(self, now: float) -> None:
@@ -198,7 +198,7 @@ class Scores:
         for peer in [peer for peer, (went, _) in self._gone.items() if went + self.weights.retained < now]:
             del self._gone[peer]
 
-    def _deficit(self, counters: _InTopic, now: float) -> float:
+    def _mesh_deficit(self, counters: _InTopic, now: float) -> float:
         weights = self.weights
         if counters.grafted is None or now - counters.grafted < weights.mesh_deficit_after:
             return 0.0
@@ -206,7 +206,7 @@ class Scores:
             return 0.0
         return max(0.0, counters.expected * weights.mesh_deficit_part - counters.delivered)
 
-    def _value(self, known: _Neighbour, now: float) -> float:
+    def _compute_score(self, known: _Neighbour, now: float) -> float:
         weights = self.weights
         if not known.is_judged:
             return 0.0
@@ -218,7 +218,7 @@ class Scores:
                 )
             score += weights.first_delivery * counters.first
             if weights.mesh_deficit:
-                deficit = self._deficit(counters, now)
+                deficit = self._mesh_deficit(counters, now)
                 score += weights.mesh_deficit * deficit * deficit
             score += weights.mesh_failure * counters.failure
             if counters.invalid > _NOTHING:

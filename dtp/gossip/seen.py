@@ -1,4 +1,4 @@
-"""Which messages were here already: each is taken once, whatever brings it and however often."""
+"""The ids of messages that have come: each message is accepted once, however often it comes."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ class SeenCache:
                 return
             del ids[oldest]
 
-    def forget(self, message_id: bytes) -> None:
-        """Forget a message, so that it may come again: it wasn't taken after all."""
+    def discard(self, message_id: bytes) -> None:
+        """Remove an id, so that the message may come again: it wasn't accepted after all."""
         self._ids.pop(message_id, None)

@@ -117,26 +117,26 @@ class Topic:
             raise MessageTooLarge(
                 f"a message of {size} bytes with its frame; {limits.message} are the most. Publish the hash of a blob"
             )
-        self._check()
+        self._check_joined()
         if not self._gossip._has_members(self):
             await self._wait_for_members(patience)
         while not self._gossip._may_publish(self):
             await self._gossip._wait_room()
-            self._check()
-        return self._gossip._write(self, payload)
+            self._check_joined()
+        return self._gossip._queue_message(self, payload)
 
     async def _wait_for_members(self, patience: float) -> None:
         try:
             async with asyncio.timeout(patience):
                 while not self._gossip._has_members(self):
                     await self._gossip._wait_room()
-                    self._check()
+                    self._check_joined()
         except TimeoutError:
             raise NoTopicPeers(
                 f"nobody connected has the topic {self.name!r}; nothing was published in {patience:g} s"
             ) from None
 
-    def _check(self) -> None:
+    def _check_joined(self) -> None:
         if self._state != "joined":
             raise TopicError(f"the topic {self.name!r} isn't joined; use it within 'async with'")
 
@@ -150,7 +150,7 @@ class Topic:
         while not self._waiting:
             if self._state == "left":
                 raise StopAsyncIteration
-            self._check()
+            self._check_joined()
             self._raise_overrun()
             reader = asyncio.get_running_loop().create_future()
             self._readers.append(reader)
@@ -165,7 +165,7 @@ class Topic:
         if self._waiting and self._readers:
             self._wake()
         if self.overflow == "wait":
-            self._gossip._room_made()
+            self._gossip._on_room_made()
         return message
 
     async def read(self) -> Message:
@@ -214,7 +214,7 @@ class Topic:
     @property
     def members(self) -> list[PeerId]:
         """Neighbours that have the topic. Brokers aren't among them."""
-        return [PeerId(peer) for peer in sorted(self._gossip._members(self))]
+        return [PeerId(peer) for peer in sorted(self._gossip._members_of(self))]
 
     def __repr__(self) -> str:
         return f"<Topic {self.name!r} {self._state}, {len(self._waiting)} waiting>"

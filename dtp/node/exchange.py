@@ -40,7 +40,7 @@ PUSH_PATIENCE: Final = 10.0
 
 
 class PeerExchange:
-    """Gives and takes records over links. What comes is checked as from anywhere."""
+    """Exchanges records over links. Received records are checked like all others."""
 
     def __init__(self, book: PeerBook, own: Callable[[], PeerRecord]) -> None:
         """`own` gives what this node says of itself."""
@@ -49,7 +49,7 @@ class PeerExchange:
     async def keep_asking(self, link: PeerLink, links: Callable[[], int]) -> None:
         """Exchange over a link that this side dialled, now and later until it ends: later only while `links` says
         that there are few."""
-        await self.ask(link)
+        await self.exchange_records(link)
         pause = AGAIN
         while True:
             try:
@@ -59,28 +59,28 @@ class PeerExchange:
             except TimeoutError:
                 pause = min(4 * pause, LONGEST_AGAIN)
             if links() < ENOUGH:
-                await self.ask(link)
+                await self.exchange_records(link)
 
-    async def ask(self, link: PeerLink) -> None:
+    async def exchange_records(self, link: PeerLink) -> None:
         """Exchange over a link that this side dialled."""
         try:
             stream = await link.open(PROTOCOL)
             async with stream:
-                self._give(link.peer, stream)
+                self._write_records(link.peer, stream)
                 stream.write_eof()
-                await self._take(stream)
+                await self._read_records(stream)
         except (DtpError, EOFError) as fault:  # the other side has none of it, or went
             log.info("no exchange of peers with %r: %s", link, fault)
 
     async def serve(self, link: PeerLink, stream: Stream) -> None:
         """Exchange over a stream that the peer has opened: for `PeerLinks.protocols`."""
-        self._give(link.peer, stream)
+        self._write_records(link.peer, stream)
         stream.write_eof()
-        await self._take(stream)
+        await self._read_records(stream)
         await stream.flush()
 
     async def push(self, link: PeerLink) -> None:
-        """Tell a linked peer of this node's new record. Where it can't be told that is logged."""
+        """Send this node's new record to a linked peer. A failure is logged."""
         try:
             async with asyncio.timeout(PUSH_PATIENCE), await link.open(PUSH_PROTOCOL) as stream:
                 stream.write(_framed(self._own()))
@@ -88,16 +88,16 @@ class PeerExchange:
             log.info("%r isn't told of the new record: %s", link, fault)
 
     async def serve_push(self, link: PeerLink, stream: Stream) -> None:
-        """Take the new record of a peer: for `PeerLinks.protocols`."""
-        await self._take(stream, 1)
+        """Receive the new record of a peer: the handler for `PeerLinks.protocols`."""
+        await self._read_records(stream, 1)
 
-    def _give(self, peer: PeerId, stream: Stream) -> None:
-        for record in islice(self._chosen(peer), MOST):
+    def _write_records(self, peer: PeerId, stream: Stream) -> None:
+        for record in islice(self._records_for(peer), MOST):
             stream.write(_framed(record))
 
-    def _chosen(self, peer: PeerId) -> Iterator[PeerRecord]:
-        """Our own first, then what is known of the peer, which so hears of another with its identity, then nodes that
-        say to everybody that they are here, those of use first."""
+    def _records_for(self, peer: PeerId) -> Iterator[PeerRecord]:
+        """Yield our own record, then the one known of the peer, which so hears of another node with its identity,
+        then those of nodes that name the node's service; those that were reached come first."""
         own = self._own()
         yield own
         known = self._book.get(peer)
@@ -106,7 +106,7 @@ class PeerExchange:
         others: Iterable[PeerRecord] = self._book.find_service(NODE_SERVICE)
         yield from (each for each in others if each.addresses and each.peer not in (peer, own.peer))
 
-    async def _take(self, stream: Stream, most: int = MOST) -> None:
+    async def _read_records(self, stream: Stream, most: int = MOST) -> None:
         for _ in range(most):
             try:
                 size = int.from_bytes(await stream.readexactly(2))
@@ -132,14 +132,14 @@ class RecordPush:
         self._exchange, self._links = exchange, links
         self._changed = asyncio.Event()
         self._pushes = TaskSet()
-        self._task = SupervisedTask(self._push, name="dtp-node-push")
+        self._task = SupervisedTask(self._push_changes, name="dtp-node-push")
 
-    def changed(self) -> None:
-        """There is a new record."""
+    def on_record_changed(self) -> None:
+        """Push the new record."""
         self._changed.set()
 
     def start(self) -> None:
-        """Begin to tell."""
+        """Start pushing."""
         self._task.start()
 
     async def stop(self) -> None:
@@ -147,7 +147,7 @@ class RecordPush:
         await self._task.stop()
         await self._pushes.stop()
 
-    async def _push(self) -> None:
+    async def _push_changes(self) -> None:
         while True:
             await self._changed.wait()
             self._changed.clear()

@@ -109,15 +109,15 @@ class Finding:
             finders.append(DhtFinder(self.dht))
         return finders
 
-    def say(self, urls: Iterable[str], services: Sequence[str], ttl: float) -> None:
-        """Sign what the node says of itself, and say it by each way."""
+    def publish_record(self, urls: Iterable[str], services: Sequence[str], ttl: float) -> None:
+        """Sign the node's record, and announce it by each way."""
         self.record = PeerRecord.sign(
             self.identity,
             now=self._next_moment(),
             ttl=ttl,
             addresses=dialled_urls(urls)[:MAX_ADDRESSES],
             services=services,
-            dht=self._endpoint(),
+            dht=self._dht_endpoint(),
         )
         self._first = self._first or self.record.sequence
         self._signed.append(self.record)
@@ -128,8 +128,8 @@ class Finding:
         self.publish()
 
     def is_of_another(self, record: PeerRecord) -> bool:
-        """True if a record of this identity was signed since this node began, and not by it, nor by a process whose
-        place it takes: that one listens at the same sockets, and goes within `SUCCESSION`."""
+        """True if a record of this identity was signed since this node started, but neither by it nor by a process
+        that it replaces: that one listens at the same sockets, and ends within `SUCCESSION`."""
         if not 0 < self._first < record.sequence or record in self._signed:
             return False
         ours = {each for own in self._signed for each in own.addresses}
@@ -137,7 +137,7 @@ class Finding:
         return elsewhere or record.sequence > self._first + 1000 * SUCCESSION
 
     def publish(self) -> None:
-        """Put the record into the DHT, where there is one; while nobody else is in it, it is kept ready."""
+        """Publish the record in the DHT, if there is one; while this node is alone there, once another is found."""
         if self.dht is not None and self.record is not None:
             self.dht.publish_later(self.record)  # at once: what the program provides in this turn needs it
             self._tasks.start(self._publish(self.dht, self.record), name="dtp-node-publish")
@@ -154,8 +154,8 @@ class Finding:
         except DtpError as fault:
             log.info("the record isn't in the DHT: %s", fault)
 
-    def heard(self, record: PeerRecord) -> None:
-        """Take a node that was found by another way into the DHT."""
+    def on_record(self, record: PeerRecord) -> None:
+        """Add a node that was found by another way to the DHT."""
         if self.dht is not None and record.dht:
             was_alone = not len(self.dht.node.table)
             self.dht.add_node(record)
@@ -169,8 +169,8 @@ class Finding:
             log.info("the DHT: %s", fault)
         self.publish()
 
-    def _endpoint(self) -> str:
-        """The DHT's endpoint as others on the networks of this machine reach it; "" where there is none."""
+    def _dht_endpoint(self) -> str:
+        """Return the DHT's endpoint as others on the networks of this machine reach it; "" if there is none."""
         if self.dht is None:
             return ""
         host, _, port = self.dht.endpoint.rpartition(":")
@@ -180,7 +180,7 @@ class Finding:
         return reached[0].removeprefix("tcp://") if reached else ""
 
     def _say_goodbye(self, lan: Lan) -> None:
-        """Tell the LAN that the node goes: a record without addresses."""
+        """Tell the LAN that the node goes, by a record without addresses."""
         if self.record is not None and self.says_goodbye:
             lan.withdraw(PeerRecord.sign(self.identity, now=self._next_moment(), ttl=60))
 

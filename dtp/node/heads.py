@@ -163,7 +163,7 @@ class _Claim:
     rounds: int = 0
     next_round: float = 0.0
 
-    def missing(self, ours: Sequences, out: Collection[bytes]) -> dict[bytes, int]:
+    def missing_from(self, ours: Sequences, out: Collection[bytes]) -> dict[bytes, int]:
         return {a: last for a, last in self.heads.items() if last > ours.get(a, 0) and a not in out}
 
 
@@ -180,7 +180,7 @@ class _Neighbour:
 
 
 class HeadsPlan:
-    """Decides for one graph whom to ask. Told of links, announcements and ends of what was begun; `next` says more.
+    """Decides for one graph whom to ask. Links, announcements and ends of actions go in, new actions come out.
 
     Each author's missing frames are asked of one peer at a time. Whoever announces what it then hasn't got is not
     believed for a while; each failure makes the pause before the next attempt longer.
@@ -204,22 +204,22 @@ class HeadsPlan:
 
     # ---- links ----------------------------------------------------------------------------------------------
 
-    def link_up(self, peer: bytes, now: float, *, outgoing: bool) -> None:
-        """Have a neighbour, which is asked at once by the side that dialled, and soon by the other."""
+    def on_link_up(self, peer: bytes, now: float, *, outgoing: bool) -> None:
+        """Add a neighbour, which is asked at once by the side that dialled, and soon by the other."""
         poll_at = now if outgoing else now + self._limits.stall
         self._neighbours[peer] = _Neighbour(now, poll_at)
         self._dials.discard(peer)
         if peer in self._claims:
             self._neighbours[peer].poll_at = now
 
-    def refused_frames(self, peer: bytes, now: float) -> None:
-        """Ask a neighbour next: what it would have given was not taken, since frames came from another."""
+    def on_frames_refused(self, peer: bytes, now: float) -> None:
+        """Have a neighbour asked next: its frames were refused, since others came from another neighbour."""
         neighbour = self._neighbours.get(peer)
         if neighbour is not None:
             neighbour.poll_at = min(neighbour.poll_at, now)
 
-    def link_down(self, peer: bytes) -> None:
-        """Have a neighbour no more."""
+    def on_link_down(self, peer: bytes) -> None:
+        """Remove a neighbour."""
         self._neighbours.pop(peer, None)
 
     @property
@@ -235,7 +235,7 @@ class HeadsPlan:
         )
 
     def busy_with(self, peer: bytes) -> bool:
-        """Return whether something was begun with a neighbour."""
+        """Return True if an action with a neighbour is under way."""
         return peer in self._neighbours and self._neighbours[peer].busy is not None
 
     # ---- what others say ------------------------------------------------------------------------------------
@@ -251,11 +251,11 @@ class HeadsPlan:
     def _is_disbelieved(self, peer: bytes, now: float) -> bool:
         return self._disbelieved.get(peer, (0, now))[1] > now
 
-    def heard(self, peer: bytes, said: Heads, ours: Sequences, digest: bytes, now: float) -> None:
-        """Take an announcement. `digest` is that of what is here."""
+    def on_announcement(self, peer: bytes, said: Heads, ours: Sequences, digest: bytes, now: float) -> None:
+        """Process an announcement. `digest` is that of our own heads."""
         if peer == self._own or self._is_disbelieved(peer, now):
             return
-        self._note(said, ours)
+        self._mark_told(said, ours)
         claim = self._claims.pop(peer, _Claim(since=now))
         claim.heads |= {a: last for a, last in said.heads.items() if last > ours.get(a, 0)}
         claim.other = said.digest if not said.is_all and said.digest != digest else b""
@@ -263,74 +263,74 @@ class HeadsPlan:
         claim.rounds, claim.next_round = 0, now + self._limits.first_round
         if len(claim.heads) > self._limits.announced:
             claim.heads, claim.other = dict(said.heads), said.digest
-        self._keep(peer, claim)
+        self._add_claim(peer, claim)
 
-    def answered(self, peer: bytes, said: Heads, ours: Sequences, digest: bytes, now: float) -> None:
-        """Take a neighbour's answer to a probe."""
-        promised, other = self._ended(peer, now)
-        later = self._later(peer, promised, other, now)
+    def on_answer(self, peer: bytes, said: Heads, ours: Sequences, digest: bytes, now: float) -> None:
+        """Process a neighbour's answer to a probe."""
+        promised, other = self._clear_busy(peer, now)
+        later = self._take_later_claim(peer, promised, other, now)
         has = ours if said.digest == digest else said.heads
         if said.is_all and any(last > has.get(author, 0) for author, last in promised.items()):
-            self._disbelieve(peer, now)  # it had announced more
+            self._ignore_for_a_while(peer, now)  # it had announced more
         elif said.digest != digest:
-            self._note(said, ours)
+            self._mark_told(said, ours)
             later.heads = dict(said.heads) | later.heads
             later.other = later.other or (b"" if said.is_all else said.digest)
             later.is_due = True
         if not self._is_disbelieved(peer, now):
-            self._keep(peer, later)
+            self._add_claim(peer, later)
 
-    def _later(self, peer: bytes, promised: dict[bytes, int], other: bytes, now: float) -> _Claim:
-        """Take a peer's claim away, and return what it has announced beyond what it was asked for."""
+    def _take_later_claim(self, peer: bytes, promised: dict[bytes, int], other: bytes, now: float) -> _Claim:
+        """Remove a peer's claim, and return what it has announced beyond what it was asked for."""
         claim = self._claims.pop(peer, _Claim())
         newer = {author: last for author, last in claim.heads.items() if last > promised.get(author, 0)}
         return _Claim(newer, b"" if claim.other == other else claim.other, since=now)
 
-    def _note(self, said: Heads, ours: Sequences) -> None:
-        """Remember what others need not be told any more: only what is here, for the rest may be a lie."""
+    def _mark_told(self, said: Heads, ours: Sequences) -> None:
+        """Mark heads that others have announced as told, as far as they are here: the rest may be a lie."""
         for author, last in said.heads.items():
             if last <= ours.get(author, 0):
                 self._told[author] = max(last, self._told.get(author, 0))
 
-    def _keep(self, peer: bytes, claim: _Claim) -> None:
+    def _add_claim(self, peer: bytes, claim: _Claim) -> None:
         if claim.heads or claim.other or claim.is_due:
             self._claims[peer] = claim
             _bound(self._claims, self._limits.claims)
 
     # ---- ends of what was begun -----------------------------------------------------------------------------
 
-    def fetched(self, peer: bytes, ours: Sequences, out: Collection[bytes], now: float) -> bool:
-        """Note that a sync is over; whether all came that the peer had announced. `out`: authors of whom nothing is
-        wanted here."""
+    def on_fetched(self, peer: bytes, ours: Sequences, out: Collection[bytes], now: float) -> bool:
+        """Note that a sync is over; return True if all came that the peer had announced. `out` are authors of whom
+        nothing is wanted here."""
         neighbour = self._neighbours.get(peer)
         without = neighbour.busy.without if neighbour and isinstance(neighbour.busy, Fetch) else frozenset()
-        promised, other = self._ended(peer, now)
-        later = self._later(peer, promised, other, now)
-        missing = _Claim(promised).missing(ours, out)
+        promised, other = self._clear_busy(peer, now)
+        later = self._take_later_claim(peer, promised, other, now)
+        missing = _Claim(promised).missing_from(ours, out)
         is_honest = not missing.keys() - without
         if is_honest:
-            self._note(Heads(b"", promised, True), ours)
-            later.heads = _Claim(missing | later.heads).missing(ours, out)
-            self._keep(peer, later)
+            self._mark_told(Heads(b"", promised, True), ours)
+            later.heads = _Claim(missing | later.heads).missing_from(ours, out)
+            self._add_claim(peer, later)
         else:
-            self._disbelieve(peer, now)
+            self._ignore_for_a_while(peer, now)
         return is_honest
 
-    def _disbelieve(self, peer: bytes, now: float) -> None:
+    def _ignore_for_a_while(self, peer: bytes, now: float) -> None:
         self.counts["disbelieved"] += 1
         times = self._disbelieved.pop(peer, (0, now))[0]
         seconds = min(self._limits.disbelief * 2**times, self._limits.longest_disbelief)
         self._disbelieved[peer] = (min(times + 1, 16), now + seconds)
         _bound(self._disbelieved, self._limits.remembered)
 
-    def failed(self, peer: bytes, now: float, *, for_long: bool = False) -> None:
+    def on_failed(self, peer: bytes, now: float, *, for_long: bool = False) -> None:
         """Note that a probe, a sync or a dial failed; `for_long`: the peer doesn't share the graph, or is banned."""
         self._dials.discard(peer)
         claim = self._claims.get(peer)
         if claim is not None and claim.is_due:
             claim.is_due = False
             self._claims.pop(peer)
-            self._keep(peer, claim)
+            self._add_claim(peer, claim)
         neighbour = self._neighbours.get(peer)
         if neighbour is not None:
             longest = self._limits.longest_pause
@@ -340,8 +340,8 @@ class HeadsPlan:
             neighbour.ready_at = now + pause * (1 + self._random.random() / 2)
             neighbour.poll_at = neighbour.ready_at + (0 if neighbour.failures < 8 else self._limits.poll)
 
-    def _ended(self, peer: bytes, now: float) -> tuple[dict[bytes, int], bytes]:
-        """Note that nothing is under way with a peer any more; return what it had promised when it was begun."""
+    def _clear_busy(self, peer: bytes, now: float) -> tuple[dict[bytes, int], bytes]:
+        """Note that an action with a peer is over; return what the peer had promised when it was started."""
         neighbour = self._neighbours.get(peer)
         if neighbour is None:
             return {}, b""
@@ -352,20 +352,22 @@ class HeadsPlan:
 
     # ---- what is next ---------------------------------------------------------------------------------------
 
-    def missing(self, ours: Sequences, out: Collection[bytes] = ()) -> dict[bytes, int]:
-        """Return author -> the last sequence that others say to have and that isn't here."""
+    def missing_from(self, ours: Sequences, out: Collection[bytes] = ()) -> dict[bytes, int]:
+        """Return author -> the last sequence that others claim to have and that isn't here."""
         found: dict[bytes, int] = {}
         for claim in self._claims.values():
-            for author, last in claim.missing(ours, out).items():
+            for author, last in claim.missing_from(ours, out).items():
                 found[author] = max(last, found.get(author, 0))
         return found
 
-    def next(self, ours: Sequences, digest: bytes, out: Collection[bytes], now: float) -> list[Action]:
-        """Return what to begin now."""
-        self._forget_met(ours, digest, out)
-        actions: list[Action] = self._fetches(ours, out, now)
+    def next_actions(
+        self, ours: Sequences, digest: bytes, out: Collection[bytes], now: float
+    ) -> list[Action]:
+        """Return the actions to start now."""
+        self._drop_met_claims(ours, digest, out)
+        actions: list[Action] = self._next_fetches(ours, out, now)
         if not actions and not self.is_fetching:
-            actions = self._searches(now)
+            actions = self._next_searches(now)
         actions += [
             self._begin(Probe(peer))
             for peer, each in self._neighbours.items()
@@ -374,7 +376,7 @@ class HeadsPlan:
         return actions
 
     def next_time(self, now: float) -> float:
-        """Return when to ask again for what is next, if nothing happens until then."""
+        """Return when to call `next_actions` again, if nothing happens until then."""
         times = [max(each.poll_at, each.ready_at) for each in self._neighbours.values() if each.busy is None]
         if self._claims:
             times += [
@@ -389,10 +391,10 @@ class HeadsPlan:
             times.append(max(self._held_until, self._announce_at))
         return min(times, default=now + self._limits.poll)
 
-    def _forget_met(self, ours: Sequences, digest: bytes, out: Collection[bytes]) -> None:
+    def _drop_met_claims(self, ours: Sequences, digest: bytes, out: Collection[bytes]) -> None:
         for peer, claim in list(self._claims.items()):
-            self._note(Heads(b"", claim.heads, True), ours)
-            claim.heads = claim.missing(ours, out)
+            self._mark_told(Heads(b"", claim.heads, True), ours)
+            claim.heads = claim.missing_from(ours, out)
             if claim.other == digest:
                 claim.other = b""
             if not (claim.heads or claim.other or claim.is_due):
@@ -402,15 +404,15 @@ class HeadsPlan:
         each = self._neighbours.get(peer)
         return each is not None and each.busy is None and each.ready_at <= now
 
-    def _fetches(self, ours: Sequences, out: Collection[bytes], now: float) -> list[Action]:
-        """Return syncs with neighbours that have something, each author from one of them."""
+    def _next_fetches(self, ours: Sequences, out: Collection[bytes], now: float) -> list[Action]:
+        """Return the syncs to start with neighbours that have something, each author from one of them."""
         if self.is_fetching:
             return []
         ready = {peer: claim for peer, claim in self._claims.items() if self._is_ready(peer, now)}
         if not ready:
             return []
         weights = {
-            peer: sum(last - ours.get(a, 0) for a, last in claim.missing(ours, out).items())
+            peer: sum(last - ours.get(a, 0) for a, last in claim.missing_from(ours, out).items())
             for peer, claim in ready.items()
         }
         chosen = sorted(ready, key=lambda peer: (-weights[peer], not ready[peer].is_due, peer))
@@ -424,9 +426,9 @@ class HeadsPlan:
             return []
         if len(whole) < 2:
             return [self._begin(Fetch(best))]
-        return self._split(whole, {peer: ready[peer].missing(ours, out) for peer in whole}, ours)
+        return self._split_authors(whole, {peer: ready[peer].missing_from(ours, out) for peer in whole}, ours)
 
-    def _split(
+    def _split_authors(
         self, peers: list[bytes], missing: dict[bytes, dict[bytes, int]], ours: Sequences
     ) -> list[Action]:
         loads = dict.fromkeys(peers, 0)
@@ -445,8 +447,8 @@ class HeadsPlan:
             if loads[peer]
         ]
 
-    def _searches(self, now: float) -> list[Action]:
-        """Return whom to ask for what was announced by somebody who is no neighbour, or isn't ready."""
+    def _next_searches(self, now: float) -> list[Action]:
+        """Return whom to ask for what was announced by a peer that is no neighbour, or isn't ready."""
         if sum(each.busy is not None for each in self._neighbours.values()) >= self._limits.fetches:
             return []
         for announcer, claim in list(self._claims.items()):
@@ -484,12 +486,12 @@ class HeadsPlan:
 
     # ---- what to announce -----------------------------------------------------------------------------------
 
-    def begin(self, ours: Sequences) -> None:
-        """Take what is here when it begins for known: links compare it when they come up."""
+    def set_announced(self, ours: Sequences) -> None:
+        """Take our own heads as announced: peers compare them when a link comes up."""
         self._told = dict(ours)
 
-    def announcement(self, ours: Sequences, digest: Callable[[], bytes], now: float) -> Heads | None:
-        """Return what to announce now, if anything: own frames at once, others' after a while, if nobody else has."""
+    def next_announcement(self, ours: Sequences, digest: Callable[[], bytes], now: float) -> Heads | None:
+        """Return what to announce now, or None: own frames at once, others' after a while, if nobody else has."""
         fresh = {author: last for author, last in ours.items() if last > self._told.get(author, 0)}
         if not fresh:
             self._held_until = None

@@ -179,8 +179,8 @@ class Node:
         #: Nodes to begin with of which it was said that they can't be reached.
         self._told: set[Address] = set()
         self._wake = asyncio.Event()
-        self._keeper = SupervisedTask(self._keep, name="dtp-node-upkeep")
-        self._writer = SupervisedTask(self._write, name="dtp-node-book")
+        self._keeper = SupervisedTask(self._run_upkeep, name="dtp-node-upkeep")
+        self._writer = SupervisedTask(self._save_book, name="dtp-node-book")
         self._changed = asyncio.Event()
         self._given, self._listener = listener, listener
         #: What others can see and use; `leave` ends it before the rest.
@@ -194,7 +194,7 @@ class Node:
         self._topics: Topics | None = None
         self._psk: bytes | None = None
         self._reach: NodeReach | None = None
-        self._finding.on_superseded = self._suspect
+        self._finding.on_superseded = self._on_twin_suspected
         #: Whether it was found, and logged, that another node goes by this identity.
         self.has_twin = False
         self._suspects = False
@@ -224,7 +224,7 @@ class Node:
         self._reach = reach = NodeReach(
             self.identity,
             psk=self._psk,
-            on_change=self._moved,
+            on_change=self._on_reach_changed,
             record_of=self.book.get,
             connect_relay=self._connect_relay,
             map_port=PortMapping if self._map_ports else None,
@@ -237,17 +237,17 @@ class Node:
             limits=self.limits.links,
             dial=self._dial_link,
         )
-        reach.join(links)
+        reach.use_links(links)
         stack.push_async_callback(links.close)
         listener = self._given
         if listener is None:
-            listener = await self._listen_itself(links, reach.others(self._listen))
+            listener = await self._listen_itself(links, reach.other_urls(self._listen))
             stack.push_async_callback(listener.close)
         self._listener = listener
         stack.push_async_callback(reach.leave)
         await reach.open(listener, self._listen)
-        stack.callback(self.book.on_change(self._heard))
-        stack.callback(links.listen(self._linked, self._lost))
+        stack.callback(self.book.on_change(self._on_record))
+        stack.callback(links.listen(self._on_link, self._on_lost))
         links.protocols[PEER_EXCHANGE] = self._exchange.serve
         links.protocols[PUSH_PROTOCOL] = self._exchange.serve_push
         from dtp.node.topics import Topics
@@ -270,7 +270,7 @@ class Node:
         )
 
     async def leave(self, *, goodbye: bool = True) -> None:
-        """Be found and linked no more, while connections that were made by it go on until it closes.
+        """End links and announcements. Connections that were made by the node go on until it closes.
 
         Without `goodbye` nobody is told: another process goes on as this node. Idempotent.
         """
@@ -280,12 +280,12 @@ class Node:
     def _begin(self, stack: AsyncExitStack) -> None:
         now = asyncio.get_running_loop().time()
         for address in self._bootstrap:
-            self._upkeep.bootstrap(address, now)
+            self._upkeep.add_bootstrap(address, now)
         self._renew()
         if self.lan is not None:
             self.lan.ask_everybody()
         for known in self.book:
-            self._heard(known.record)
+            self._on_record(known.record)
         stack.push_async_callback(self._tasks.stop)
         for task in (self._keeper, self._writer, self._push):
             stack.push_async_callback(task.stop)
@@ -377,7 +377,7 @@ class Node:
             limits=self.limits.connection,
             resolvers=self.links.resolvers if resolvers is None else resolvers,
             dial_carrier=self.reach.dial_carrier,
-            on_connected=None if self._reach is None else self._reach.connected,
+            on_connected=None if self._reach is None else self._reach.on_connected,
         )
 
     @property
@@ -426,45 +426,45 @@ class Node:
     # ---- upkeep -----------------------------------------------------------------------------------------
 
     def announce(self, services: str | Collection[str]) -> None:
-        """Name these services from now on, and say anew where the node is dialled: its listener may have changed."""
+        """Announce these services from now on, and the node's addresses anew: its listener may have changed."""
         self._announce = _each(services)
         self._renew()
 
     def _renew(self) -> None:
-        """Sign what it says of itself, and say it."""
+        """Sign a new record of the node, and announce it."""
         reached = [] if self._reach is None else self._reach.urls
-        self._finding.say(
+        self._finding.publish_record(
             (*self.listener.urls, *reached), (NODE_SERVICE, *self._announce), self.limits.record
         )
-        self._push.changed()
+        self._push.on_record_changed()
 
-    def _moved(self) -> None:
-        """It is dialled elsewhere than before, or has been found to be hidden, or not."""
+    def _on_reach_changed(self) -> None:
+        """Announce that the node is dialled elsewhere than before, or was found to be hidden, or not."""
         if self._finding.dht is not None:
             self._finding.dht.set_barred(self.dialability.verdict is False)
         if self._finding.record is not None:
             self._renew()
 
-    def _heard(self, record: PeerRecord) -> None:
+    def _on_record(self, record: PeerRecord) -> None:
         self._changed.set()
         if record.peer == self.identity.id and self._finding.is_of_another(record):
-            self._suspect(record)
+            self._on_twin_suspected(record)
         if record.peer == self.identity.id or NODE_SERVICE not in record.services:
             if not record.addresses:
-                self._upkeep.forget(record.peer)
+                self._upkeep.remove_peer(record.peer)
             return
-        self._finding.heard(record)
-        self._upkeep.heard(record.peer, asyncio.get_running_loop().time())
+        self._finding.on_record(record)
+        self._upkeep.add_peer(record.peer, asyncio.get_running_loop().time())
         self._wake.set()
 
-    def _suspect(self, record: PeerRecord | None = None) -> None:
-        """Somebody else has signed what is said of this node: `record`, where it is known."""
+    def _on_twin_suspected(self, record: PeerRecord | None = None) -> None:
+        """Warn soon that another node uses this identity; `record` is the one that it signed, if known."""
         if not self._suspects:
             self._suspects = True
-            self._tasks.start(self._tell_of_twin(record), name="dtp-node-twin")
+            self._tasks.start(self._warn_of_twin(record), name="dtp-node-twin")
 
-    async def _tell_of_twin(self, record: PeerRecord | None) -> None:
-        """Say that there are two of this node, once; but not of a process that takes the place of this one."""
+    async def _warn_of_twin(self, record: PeerRecord | None) -> None:
+        """Log once that another node uses this identity, unless it is a process that replaces this one."""
         await asyncio.sleep(SUCCESSION)
         self.has_twin = True
         places = [] if record is None else list(record.addresses)
@@ -475,10 +475,10 @@ class Node:
             extra={"fields": {"event": "identity-twice", "peer": str(self.identity.id), "addresses": places}},
         )
 
-    def _linked(self, link: PeerLink) -> None:
-        self._upkeep.linked(link.peer)
+    def _on_link(self, link: PeerLink) -> None:
+        self._upkeep.on_link(link.peer)
         if self._reach is not None:
-            self._reach.linked(link)
+            self._reach.on_link(link)
         self.book.mark_useful(link.peer)
         if link.outgoing:
             asking = self._exchange.keep_asking(link, lambda: len(self.links))
@@ -486,15 +486,15 @@ class Node:
         self._changed.set()
         log.info("linked: %r", link)
 
-    def _lost(self, link: PeerLink) -> None:
+    def _on_lost(self, link: PeerLink) -> None:
         if self._reach is not None:
-            self._reach.lost(link)
-        self._upkeep.lost(link.peer, asyncio.get_running_loop().time())
+            self._reach.on_lost(link)
+        self._upkeep.on_lost(link.peer, asyncio.get_running_loop().time())
         self._wake.set()
         log.info("lost: %r", link)
 
-    async def _keep(self) -> None:
-        """Dial whom it wants, and sign a new record in time."""
+    async def _run_upkeep(self) -> None:
+        """Dial the peers that are due, and sign a new record in time."""
         loop = asyncio.get_running_loop()
         renewal = loop.time() + self.limits.renewal
         while True:
@@ -502,15 +502,15 @@ class Node:
             if now >= renewal:
                 self._renew()
                 renewal = now + self.limits.renewal
-            for target in self._upkeep.due(now):
-                self._tasks.start(self._dial(target), name="dtp-node-dial")
+            for target in self._upkeep.take_due(now):
+                self._tasks.start(self._dial_target(target), name="dtp-node-dial")
             self._wake.clear()
             wait = min(renewal, self._upkeep.next_time()) - now
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if wait == math.inf else max(wait, 0.0)):
                     await self._wake.wait()
 
-    async def _dial(self, target: Target) -> None:
+    async def _dial_target(self, target: Target) -> None:
         peer: PeerId | None = None
         try:
             peer = (await self.links.connect(target)).peer
@@ -521,10 +521,10 @@ class Node:
             if isinstance(target, Address):
                 self._told.add(target)
         finally:
-            self._upkeep.dialled(target, peer, asyncio.get_running_loop().time())
+            self._upkeep.on_dialled(target, peer, asyncio.get_running_loop().time())
             self._wake.set()
 
-    async def _write(self) -> None:
+    async def _save_book(self) -> None:
         """Write the book some time after it has changed."""
         while True:
             await self._changed.wait()

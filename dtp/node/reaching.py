@@ -74,11 +74,11 @@ class NodeReach:
         self._told: tuple[object, ...] = (False,)
 
     @staticmethod
-    def others(urls: Sequence[str]) -> list[str]:
-        """Return the URLs that are opened elsewhere."""
+    def other_urls(urls: Sequence[str]) -> list[str]:
+        """Return the URLs that `NodeReach.open` doesn't listen at."""
         return [url for url in urls if not url.startswith(_OWN)]
 
-    def join(self, links: PeerLinks) -> None:
+    def use_links(self, links: PeerLinks) -> None:
         """Answer on these links, and ask by them."""
         self._links = links
         links.protocols[REACH_PROTOCOL] = self.reach.serve
@@ -115,20 +115,22 @@ class NodeReach:
 
     # ---- connections that are relayed -----------------------------------------------------------------------
 
-    def connected(self, connection: Connection) -> None:
-        """A connection has come about: where it is relayed, get it a direct carrier."""
+    def on_connected(self, connection: Connection) -> None:
+        """Get a new connection a direct carrier, if it is relayed."""
         if _relay_of(connection):
             self._tasks.start(self._upgrade(connection, None), name="dtp-node-direct")
 
-    def linked(self, link: PeerLink) -> None:
-        """As `connected`, for a link; and have the peer say where it sees this node, and whether it can dial it."""
+    def on_link(self, link: PeerLink) -> None:
+        """Get a new link a direct carrier, if it is relayed; else ask where the peer sees and can dial this node."""
         if link.outgoing and _relay_of(link.connection):
             self._tasks.start(self._upgrade(link.connection, link), name="dtp-node-direct")
-        elif self._dialled_at() and (self._links is None or len(self._links) <= MOST_ASKED or self.hidden):
-            self._tasks.start(self._ask(link), name="dtp-node-check")
+        elif self._listening_urls() and (
+            self._links is None or len(self._links) <= MOST_ASKED or self.hidden
+        ):
+            self._tasks.start(self._check_dialability(link), name="dtp-node-check")
 
-    def lost(self, link: PeerLink) -> None:
-        """What its peer has found holds no more: the node, or the peer, may have moved."""
+    def on_lost(self, link: PeerLink) -> None:
+        """Remove what the peer of a lost link has reported: the node, or the peer, may have moved."""
         self.dialability.remove_report(link.peer)
 
     async def _upgrade(self, connection: Connection, link: PeerLink | None) -> None:
@@ -151,21 +153,21 @@ class NodeReach:
 
     @property
     def hidden(self) -> bool:
-        """True while those who tried could not dial it."""
+        """True if peers that tried could not dial it."""
         return self.dialability.verdict is False
 
-    def _dialled_at(self) -> list[str]:
-        """The URLs at which it listens itself."""
+    def _listening_urls(self) -> list[str]:
+        """Return the URLs at which the node itself listens."""
         urls = [] if self._listener is None else self._listener.urls
         return [url for url in urls if urlsplit(url).scheme in _PROTOCOLS]
 
-    async def _ask(self, link: PeerLink) -> None:
-        """Have a peer try to dial this node, and draw the consequences."""
+    async def _check_dialability(self, link: PeerLink) -> None:
+        """Ask a peer to dial this node, and act on the result."""
         try:
             seen = await self.reach.observe(link)
             if not seen:
                 return
-            tried = urls_to_try(seen, self._dialled_at(), self._mapped)
+            tried = urls_to_try(seen, self._listening_urls(), self._mapped)
             reached = await self.reach.check(link, tried) if tried else []
         except (DtpError, EOFError, TimeoutError) as error:
             log.info("%r doesn't say whether it can dial this node: %s", link, error)
@@ -175,24 +177,24 @@ class NodeReach:
             # A NAT may let in by UDP whoever was sent to before, as this peer was, by the DHT if by nothing else.
             reached = [url for url in reached if not url.startswith("quic:") or url in self._mapped]
         self.dialability.add_report(link.peer, reached, outside=outside)
-        self._conclude()
+        self._update_reach()
 
-    def _conclude(self) -> None:
-        """Say what is new, and see to it that a hidden node is reached all the same."""
+    def _update_reach(self) -> None:
+        """Announce what has changed, and start the task that makes a hidden node reachable."""
         told = (self.hidden, *self.urls)
         if told != self._told:
             self._told = told
             self._on_change()
         if self.hidden and (self._hiding is None or self._hiding.done()):
-            self._hiding = self._tasks.start(self._hide(), name="dtp-node-hidden")
+            self._hiding = self._tasks.start(self._run_hidden(), name="dtp-node-hidden")
 
-    async def _hide(self) -> None:
+    async def _run_hidden(self) -> None:
         """Ask the router for ports, and linked nodes that relay for a place, until it can be dialled or has one."""
         if not self._mapped:
             await self._map_ports()
         pause = FIRST_PAUSE
         while self.dialability.verdict is not True and not self._places:
-            for url in self._relays():
+            for url in self._relay_urls():
                 assert self._listener is not None
                 if await self._try_place(self._listener, url, chosen=True):
                     break
@@ -201,11 +203,11 @@ class NodeReach:
                 pause = min(2 * pause, LONGEST_PAUSE)
         while self.dialability.verdict is not True:
             await asyncio.sleep(RECHECK)
-            await self._ask_again()
-        await self._give_back(lambda url: self._places[url])
+            await self._check_again()
+        await self._release_places(lambda url: self._places[url])
 
     async def _map_ports(self) -> None:
-        for url in self._dialled_at() if self._map_port is not None else ():
+        for url in self._listening_urls() if self._map_port is not None else ():
             parts = urlsplit(url)
             try:
                 assert self._map_port is not None
@@ -219,16 +221,16 @@ class NodeReach:
                 return
             self._mapped.append(parts._replace(netloc=mapping.address).geturl())
         if self._mapped:
-            self._conclude()
+            self._update_reach()
             await asyncio.sleep(CHECK_PAUSE)  # nobody tries more often
-            await self._ask_again()
+            await self._check_again()
 
-    async def _ask_again(self) -> None:
+    async def _check_again(self) -> None:
         links = [] if self._links is None else list(self._links)[:MOST_ASKED]
-        await asyncio.gather(*(self._ask(link) for link in links))
+        await asyncio.gather(*(self._check_dialability(link) for link in links))
 
-    def _relays(self) -> Iterable[str]:
-        """The places that linked nodes may give: over QUIC first, for then holes can be punched."""
+    def _relay_urls(self) -> Iterable[str]:
+        """Yield the URLs of places at linked nodes that relay; QUIC comes first, since holes can be punched then."""
         for link in self._links or ():
             record = self._record_of(link.peer)
             if record is None or RELAY_SERVICE not in record.services or link.closed:
@@ -237,7 +239,7 @@ class NodeReach:
             for url in sorted(direct, key=lambda url: not url.startswith("quic:")):
                 yield RelayPlace(link.peer, Address.direct(link.peer, url, RELAY_SERVICE), None).own_url
 
-    async def _give_back(self, chosen: Callable[[str], bool]) -> None:
+    async def _release_places(self, chosen: Callable[[str], bool]) -> None:
         for url in [url for url in self._places if chosen(url)]:
             del self._places[url]
             if self._listener is not None:
@@ -251,7 +253,7 @@ class NodeReach:
         Idempotent."""
         await self._tasks.stop()
         self._on_change = lambda: None
-        await self._give_back(lambda _: True)
+        await self._release_places(lambda _: True)
         await self._stack.aclose()
         self._mapped.clear()
 

@@ -187,8 +187,8 @@ class GraphShares:
         self._shares.append(share)
         return share
 
-    def end(self, share: GraphShare) -> None:
-        """Take a graph out that is shared no more."""
+    def remove_share(self, share: GraphShare) -> None:
+        """Remove a graph that is shared no more."""
         if share in self._shares:
             self._shares.remove(share)
 
@@ -221,8 +221,8 @@ class GraphShares:
         token, kind = head[:_TOKEN], head[_TOKEN:]
         own = self.identity.id.key
         for share in self._shares:
-            if hmac.compare_digest(share.token(peer, own), token):
-                await share.answer(peer, kind, stream)
+            if hmac.compare_digest(share.make_token(peer, own), token):
+                await share.answer_stream(peer, kind, stream)
                 return share if kind == _PRESENCE else None
         stream.reset(UNKNOWN)
         return None
@@ -257,16 +257,19 @@ class GraphShare:
         self._tasks = TaskSet()
         #: Who is there: told to neighbours that share the graph.
         self.presence = SharedPresence(self)
-        self._worker = SupervisedTask(self._work, name="dtp-share")
-        self._reader = SupervisedTask(self._read, name="dtp-share-topic")
+        self._worker = SupervisedTask(self._run_actions, name="dtp-share")
+        self._reader = SupervisedTask(self._read_topic, name="dtp-share-topic")
         self._forget: list[Callable[[], object]] = []
 
     # ---- life -----------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> GraphShare:
         await self.graph.commit()
-        self._plan.begin(self._ours()[0])
-        self._forget = [self.graph.listen(self._stored), self._shares.links.listen(self._linked, self._lost)]
+        self._plan.set_announced(self._own_heads()[0])
+        self._forget = [
+            self.graph.listen(self._on_stored),
+            self._shares.links.listen(self._on_link, self._on_lost),
+        ]
         self._worker.start()
         self._reader.start()
         return self
@@ -276,7 +279,7 @@ class GraphShare:
 
     async def close(self) -> None:
         """Share it no more. The graph stays open."""
-        self._shares.end(self)
+        self._shares.remove_share(self)
         for forget in self._forget:
             forget()
         self._forget = []
@@ -290,40 +293,41 @@ class GraphShare:
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def _ours(self) -> tuple[dict[bytes, int], bytes]:
-        """Return what is here, author -> last sequence, and its digest."""
+    def _own_heads(self) -> tuple[dict[bytes, int], bytes]:
+        """Return our own heads, author -> last sequence, and their digest."""
         if self._heads is None:
             heads = self.graph.frames.heads()
             self._heads = {author: head.sequence for author, head in heads.items()}, vector.digest(heads)
         return self._heads
 
-    def _out(self) -> frozenset[bytes]:
+    def _unwanted_authors(self) -> frozenset[bytes]:
         """Return the authors of whom nothing is wanted: banned, beyond their quotas, or with two histories."""
         return self.graph.admission.unwanted | self.graph.forks.keys()
 
-    def _stored(self) -> None:
+    def _on_stored(self) -> None:
         self._heads = None
         self._wake.set()
 
-    def _linked(self, link: Link) -> None:
+    def _on_link(self, link: Link) -> None:
         # Of a link that was there before the share, the other side may have asked when nothing was shared here.
         is_joining = not self._forget
-        self._plan.link_up(link.peer.key, self._now(), outgoing=link.outgoing or is_joining)
+        self._plan.on_link_up(link.peer.key, self._now(), outgoing=link.outgoing or is_joining)
         self._wake.set()
 
-    def _lost(self, link: Link) -> None:
+    def _on_lost(self, link: Link) -> None:
         if self._shares.links.get(link.peer) in (None, link):
-            self._plan.link_down(link.peer.key)
+            self._plan.on_link_down(link.peer.key)
             self._wake.set()
 
     # ---- what can be asked ----------------------------------------------------------------------------------
 
     @property
     def missing(self) -> int:
-        """Return how many frames others have announced that aren't here."""
-        ours = self._ours()[0]
+        """The number of frames that others have announced and that aren't here."""
+        ours = self._own_heads()[0]
         return sum(
-            last - ours.get(author, 0) for author, last in self._plan.missing(ours, self._out()).items()
+            last - ours.get(author, 0)
+            for author, last in self._plan.missing_from(ours, self._unwanted_authors()).items()
         )
 
     async def wait_current(self) -> None:
@@ -339,18 +343,18 @@ class GraphShare:
             raise self.failure
 
     def _is_current(self) -> bool:
-        ours = self._ours()[0]
+        ours = self._own_heads()[0]
         return (
             self.counts["agreed"] > 0
-            and not self._plan.missing(ours, self._out())
+            and not self._plan.missing_from(ours, self._unwanted_authors())
             and not self._plan.is_fetching
             and not self._plan.is_asking(self._now())
         )
 
     async def fetch(self, ref: BlobRef) -> Blob:
-        """Have a blob here: from whoever shares the graph and is connected, or says elsewhere to have it.
+        """Fetch a blob, and return it: from connected peers that share the graph, or from providers.
 
-        Raise `BlobAbsent` when nobody gives it.
+        Raise `BlobAbsent` if nobody gives it.
         """
         blob = self.graph.blobs.get(ref)
         links = list(self._shares.links)
@@ -378,8 +382,8 @@ class GraphShare:
 
     # ---- streams --------------------------------------------------------------------------------------------
 
-    def token(self, opener: bytes, acceptor: bytes) -> bytes:
-        """Return what a stream from one peer to another begins with: it shows the topic, and its key."""
+    def make_token(self, opener: bytes, acceptor: bytes) -> bytes:
+        """Return the token that begins a stream between two peers: it proves topic and key."""
         parts = b"".join((self.topic_name.encode(), b"\0", self.graph.name.encode(), b"\0", opener, acceptor))
         key = hashlib.blake2b(self._key or b"", digest_size=_TOKEN).digest()
         return hashlib.blake2b(parts, digest_size=_TOKEN, key=key, person=b"dtp.share.v1").digest()
@@ -389,22 +393,22 @@ class GraphShare:
         own, peer = self._shares.identity.id.key, link.peer.key
         stream = await link.open(PROTOCOL)
         try:
-            stream.write(self.token(own, peer) + kind)
+            stream.write(self.make_token(own, peer) + kind)
             if self._is_private:
                 async with asyncio.timeout(self.limits.stall):
                     proof = await stream.readexactly(_TOKEN)
-                if not hmac.compare_digest(proof, self.token(peer, own)):
+                if not hmac.compare_digest(proof, self.make_token(peer, own)):
                     raise NotShared(f"{link.peer.short} has another key for the topic {self.topic_name!r}")
         except BaseException:
             stream.reset()
             raise
         return stream
 
-    async def answer(self, peer: bytes, kind: bytes, stream: Stream) -> None:
+    async def answer_stream(self, peer: bytes, kind: bytes, stream: Stream) -> None:
         """Serve a stream that a peer has opened by `open`."""
         if self._is_private:
-            stream.write(self.token(self._shares.identity.id.key, peer))
-        self.presence.met(peer)
+            stream.write(self.make_token(self._shares.identity.id.key, peer))
+        self.presence.ensure_stream(peer)
         if kind == _HEADS:
             await self._answer_heads(stream)
         elif kind == _SYNC:
@@ -416,7 +420,7 @@ class GraphShare:
                     raise
             finally:
                 if not takes:
-                    self._plan.refused_frames(peer, self._now())
+                    self._plan.on_frames_refused(peer, self._now())
                     self._wake.set()
         elif kind != _PRESENCE:
             raise HeadsError("a stream for a shared graph is for something unknown")
@@ -424,7 +428,7 @@ class GraphShare:
     async def _answer_heads(self, stream: Stream) -> None:
         async with asyncio.timeout(self.limits.stall):
             theirs = await stream.readexactly(_DIGEST)
-        ours, digest = self._ours()
+        ours, digest = self._own_heads()
         is_all = theirs == digest or len(ours) <= self.limits.answered
         message = encode(Heads(digest, ours if is_all and theirs != digest else {}, is_all))
         stream.write(len(message).to_bytes(4, "big") + message)
@@ -434,7 +438,7 @@ class GraphShare:
         async with asyncio.timeout(self.limits.stall):
             stream = await self.open(link, _HEADS)
             async with stream:
-                stream.write(self._ours()[1])
+                stream.write(self._own_heads()[1])
                 size = int.from_bytes(await stream.readexactly(4), "big")
                 if size > _MAX_ANSWER:
                     raise HeadsError(f"an answer of {size} bytes; at most {_MAX_ANSWER} are taken")
@@ -442,8 +446,8 @@ class GraphShare:
 
     # ---- the topic ------------------------------------------------------------------------------------------
 
-    def judge(self, author: PeerId, data: bytes) -> bool | None:
-        """Return whether an announcement is worth passing on: None when it is no announcement at all."""
+    def check_announcement(self, author: PeerId, data: bytes) -> bool | None:
+        """Return True if an announcement is to be forwarded, False if not, None if it isn't an announcement."""
         try:
             decode(data, most=self.limits.announced)
         except HeadsError:
@@ -453,7 +457,7 @@ class GraphShare:
         self.counts["ignored"] += 1
         return False
 
-    async def _read(self) -> None:
+    async def _read_topic(self) -> None:
         async for message in self._topic:
             try:
                 said = decode(message.data, most=self.limits.announced)
@@ -461,14 +465,14 @@ class GraphShare:
                 self.counts["ignored"] += 1
                 continue
             self.counts["heard"] += 1
-            ours, digest = self._ours()
-            self._plan.heard(message.author.key, said, ours, digest, self._now())
+            ours, digest = self._own_heads()
+            self._plan.on_announcement(message.author.key, said, ours, digest, self._now())
             self._wake.set()
         self._reader.retire()  # the topic was left
 
     async def _announce(self) -> None:
-        ours, digest = self._ours()
-        said = self._plan.announcement(ours, lambda: digest, self._now())
+        ours, digest = self._own_heads()
+        said = self._plan.next_announcement(ours, lambda: digest, self._now())
         if said is None:
             return
         try:
@@ -479,12 +483,12 @@ class GraphShare:
 
     # ---- work -----------------------------------------------------------------------------------------------
 
-    async def _work(self) -> None:
+    async def _run_actions(self) -> None:
         while not self.graph.closed and self.failure is None:
             self._wake.clear()
-            ours, digest = self._ours()
-            for action in self._plan.next(ours, digest, self._out(), self._now()):
-                self._tasks.start(self._do(action), name="dtp-share-action")
+            ours, digest = self._own_heads()
+            for action in self._plan.next_actions(ours, digest, self._unwanted_authors(), self._now()):
+                self._tasks.start(self._run_action(action), name="dtp-share-action")
             if not any(task.get_name() == "dtp-share-announce" for task in self._tasks):
                 self._tasks.start(self._announce(), name="dtp-share-announce")
             await self._provide_blobs()
@@ -499,18 +503,18 @@ class GraphShare:
         async with self._current:
             self._current.notify_all()
 
-    async def _do(self, action: Action) -> None:
+    async def _run_action(self, action: Action) -> None:
         peer = action.peer
         try:
             match action:
                 case Dial():
                     await self._shares.links.connect(PeerId(peer))
                 case Probe():
-                    await self._probe(peer)
+                    await self._probe_peer(peer)
                 case Fetch():
-                    await self._fetch(peer, action.without)
+                    await self._sync_with(peer, action.without)
         except StreamReset as error:
-            self._failed(peer, error, for_long=error.error_code in (UNKNOWN, UNKNOWN_PROTOCOL))
+            self._on_failed(peer, error, for_long=error.error_code in (UNKNOWN, UNKNOWN_PROTOCOL))
         except (
             PeerError,
             CarrierError,
@@ -518,39 +522,39 @@ class GraphShare:
             asyncio.IncompleteReadError,
             TimeoutError,
         ) as error:
-            self._failed(peer, error, for_long=isinstance(error, NotShared))
+            self._on_failed(peer, error, for_long=isinstance(error, NotShared))
         except LocalError as error:
-            self._failed(peer, error)
+            self._on_failed(peer, error)
             if isinstance(action, Fetch) and not self.graph.closed:
                 self.failure = error
                 log.error("graph %r is shared no more: %s", self.graph.name, error)
         finally:
             if self._plan.busy_with(peer) and asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                self._plan.failed(peer, self._now())
+                self._plan.on_failed(peer, self._now())
             self._wake.set()
 
-    def _failed(self, peer: bytes, error: Exception, *, for_long: bool = False) -> None:
+    def _on_failed(self, peer: bytes, error: Exception, *, for_long: bool = False) -> None:
         self.counts["failed"] += 1
         log.debug("sharing %r with %s: %s", self.graph.name, PeerId(peer).short, error)
-        self._plan.failed(peer, self._now(), for_long=for_long)
+        self._plan.on_failed(peer, self._now(), for_long=for_long)
 
-    def link(self, peer: bytes) -> Link:
+    def link_to(self, peer: bytes) -> Link:
         """Return the link to a peer. Raise `NotShared` where it is over."""
         link = self._shares.links.get(PeerId(peer))
         if link is None:
             raise NotShared("the link is over")
         return link
 
-    async def _probe(self, peer: bytes) -> None:
-        said = await self._ask_heads(self.link(peer))
-        self.presence.met(peer)
+    async def _probe_peer(self, peer: bytes) -> None:
+        said = await self._ask_heads(self.link_to(peer))
+        self.presence.ensure_stream(peer)
         self.counts["probed"] += 1
-        ours, digest = self._ours()
+        ours, digest = self._own_heads()
         self.counts["agreed"] += said.digest == digest
-        self._plan.answered(peer, said, ours, digest, self._now())
+        self._plan.on_answer(peer, said, ours, digest, self._now())
 
-    async def _fetch(self, peer: bytes, without: frozenset[bytes]) -> None:
-        stream = await self.open(self.link(peer))
+    async def _sync_with(self, peer: bytes, without: frozenset[bytes]) -> None:
+        stream = await self.open(self.link_to(peer))
         exchanged = Exchanged()
         work = start_task(sync_stream(self.graph, stream, exchanged, without=without), name="dtp-share-sync")
         try:
@@ -562,7 +566,7 @@ class GraphShare:
                 setattr(self.exchanged, field, getattr(self.exchanged, field) + getattr(exchanged, field))
         self.counts["synced"] += 1
         self.counts["agreed"] += 1
-        self._plan.fetched(peer, self._ours()[0], self._out(), self._now())
+        self._plan.on_fetched(peer, self._own_heads()[0], self._unwanted_authors(), self._now())
 
     async def _wait_moving(self, work: asyncio.Task[None], exchanged: Exchanged) -> None:
         """Wait for a sync, as long as it moves. Raise `TimeoutError`."""
@@ -578,7 +582,7 @@ class GraphShare:
     # ---- blobs ----------------------------------------------------------------------------------------------
 
     async def _provide_blobs(self) -> None:
-        """Look now and then which blobs are here."""
+        """Announce the blobs that are here, at most once in `ShareLimits.poll` seconds."""
         now = self._now()
         if self._shares.providers is not None and now >= self._provide_at:
             self._provide_at = now + self.limits.poll
@@ -586,7 +590,7 @@ class GraphShare:
             await self._provide(refs)
 
     async def _provide(self, ids: Iterable[bytes]) -> None:
-        """Say of blobs that are here that they are."""
+        """Announce blobs that are here to the providers' table."""
         providers = self._shares.providers
         if providers is None:
             return
@@ -616,30 +620,30 @@ class SharedPresence:
         self._stopped = False
 
     def __len__(self) -> int:
-        """Return to how many neighbours it is told."""
+        """Return the number of neighbours with a presence stream."""
         return len(self._with)
 
-    def met(self, peer: bytes) -> None:
-        """A peer shares the graph: see to it that there is a stream."""
+    def ensure_stream(self, peer: bytes) -> None:
+        """Ensure that there is a presence stream with a peer that shares the graph."""
         if self._share.graph.identity.id.key < peer and peer not in self._with and not self._stopped:
-            self._begin(peer, None)
+            self._start_stream(peer, None)
 
     async def serve(self, peer: bytes, stream: Stream) -> None:
-        """Take the stream that a peer has opened for it, until it ends. A second one at a time is refused."""
+        """Serve the stream that a peer has opened for it, until it ends. A second one at a time is refused."""
         if peer in self._with or self._stopped:
             stream.reset(BUSY)
             return
-        await asyncio.wait({self._begin(peer, stream)})
+        await asyncio.wait({self._start_stream(peer, stream)})
 
-    def _begin(self, peer: bytes, stream: Stream | None) -> asyncio.Task[None]:
+    def _start_stream(self, peer: bytes, stream: Stream | None) -> asyncio.Task[None]:
         self._with.add(peer)
-        return self._tasks.start(self._tell(peer, stream), name="dtp-share-presence")
+        return self._tasks.start(self._run_stream(peer, stream), name="dtp-share-presence")
 
-    async def _tell(self, peer: bytes, stream: Stream | None) -> None:
+    async def _run_stream(self, peer: bytes, stream: Stream | None) -> None:
         share = self._share
         try:
             if stream is None:
-                stream = await share.open(share.link(peer), _PRESENCE)
+                stream = await share.open(share.link_to(peer), _PRESENCE)
             await links.run(share.graph, stream)
         except (
             PeerError,

@@ -40,7 +40,9 @@ class Topics:
         """Gossip over all links from here on; `providers` know who has which blob."""
         self._providers = providers
         await stack.enter_async_context(self.gossip)
-        self.gossip.find(record_of=self._record_of, learn=self._learn, connect=self._links.connect)
+        self.gossip.exchange_records(
+            record_of=self._record_of, learn=self._learn_record, connect=self._links.connect
+        )
         stack.callback(self._book.on_change(lambda record: self.gossip.renew_record(record.peer)))
         self._links.protocols[GOSSIP] = self.gossip.serve
         stack.callback(self._links.listen(self.gossip.add_link, lambda _: None))
@@ -63,8 +65,8 @@ class Topics:
         record = self._own() if peer == self._identity.id else self._book.get(peer)
         return None if record is None else record.encoded
 
-    def _learn(self, data: bytes) -> PeerId:
-        """Take up a record that a neighbour gave. Raise `PeerRecordError`."""
+    def _learn_record(self, data: bytes) -> PeerId:
+        """Add a record that a neighbour gave, and return its peer. Raise `PeerRecordError`."""
         record = PeerRecord.decode(data, now=time.time())
         self._book.learn_record(record, "gossip")
         return record.peer

@@ -41,7 +41,7 @@ class _Wish:
 
 
 class Upkeep:
-    """What is to be dialled. `due` gives it, the driver says what came of it."""
+    """Decides which peers to dial. `take_due` returns targets, the driver reports what came of them."""
 
     def __init__(self, me: PeerId, limits: UpkeepLimits | None = None) -> None:
         self.limits = limits or UpkeepLimits()
@@ -50,12 +50,12 @@ class Upkeep:
         self._dialling: set[Target] = set()
         self._linked: set[PeerId] = set()
 
-    def bootstrap(self, address: Address, now: float) -> None:
-        """Keep a link to this address, whatever else there is."""
+    def add_bootstrap(self, address: Address, now: float) -> None:
+        """Add an address that the node always keeps a link to."""
         self._wishes[address] = _Wish(now, self.limits.first_pause, is_bootstrap=True)
 
-    def heard(self, peer: PeerId, now: float) -> None:
-        """A node is on the LAN, or somebody names it: link to it while there are few."""
+    def add_peer(self, peer: PeerId, now: float) -> None:
+        """Add a node that was found: link to it while there are few links."""
         if peer == self._me or peer in self._wishes:
             return
         wait = 0.0 if self._me < peer else self.limits.courtesy
@@ -63,23 +63,23 @@ class Upkeep:
         if len(self._wishes) > self.limits.remembered:
             del self._wishes[next(key for key, wish in self._wishes.items() if not wish.is_bootstrap)]
 
-    def linked(self, peer: PeerId) -> None:
-        """There is a link to `peer`, whoever dialled."""
+    def on_link(self, peer: PeerId) -> None:
+        """Note that there is a link to `peer`, whoever dialled."""
         self._linked.add(peer)
 
-    def lost(self, peer: PeerId, now: float) -> None:
-        """The link to `peer` is over: it is dialled again, soon."""
+    def on_lost(self, peer: PeerId, now: float) -> None:
+        """Note that the link to `peer` is over: it is dialled again soon."""
         self._linked.discard(peer)
         for target, wish in self._wishes.items():
             if _peer_of(target) == peer:
                 wish.at = max(wish.at, now + (self.limits.first_pause if self._me < peer else 2.0))
 
-    def forget(self, peer: PeerId) -> None:
-        """`peer` says that it goes."""
+    def remove_peer(self, peer: PeerId) -> None:
+        """Remove a peer that has announced that it goes."""
         self._wishes.pop(peer, None)
 
-    def due(self, now: float) -> list[Target]:
-        """Return what is to be dialled now; each is said to be dialled from here on."""
+    def take_due(self, now: float) -> list[Target]:
+        """Return the targets to dial now, and mark them as being dialled."""
         found: list[Target] = []
         for target, wish in self._wishes.items():
             if len(self._dialling) >= self.limits.at_once:
@@ -89,8 +89,8 @@ class Upkeep:
                 found.append(target)
         return found
 
-    def dialled(self, target: Target, peer: PeerId | None, now: float) -> None:
-        """A dial has ended: with a link to `peer`, or None."""
+    def on_dialled(self, target: Target, peer: PeerId | None, now: float) -> None:
+        """Note that a dial has ended: with a link to `peer`, or with None."""
         self._dialling.discard(target)
         wish = self._wishes.get(target)
         if wish is None:
@@ -101,7 +101,7 @@ class Upkeep:
         wish.at, wish.pause = now + wish.pause, min(2 * wish.pause, self.limits.longest_pause)
 
     def next_time(self) -> float:
-        """When `due` has something; infinity for never."""
+        """Return when `take_due` has something; infinity for never."""
         if len(self._dialling) >= self.limits.at_once:
             return _NEVER
         return min(

@@ -220,7 +220,7 @@ class Swarm:
     def _flush(self, node: SwarmNode) -> None:
         node.is_flushing = False
         router = node.router
-        for event in router.events():
+        for event in router.take_events():
             if isinstance(event, Delivered):
                 node.messages.append(event.message)
                 node.times[event.message.id] = self.now
@@ -230,7 +230,7 @@ class Swarm:
                 node.offered.append(event)
             elif isinstance(event, CutOff):
                 node.cut_off.append(event)
-        for peer in router.ready():
+        for peer in router.take_ready():
             self._send(node, peer)
         due = router.next_time()
         if node.next_tick < self.now or due < node.next_tick:
@@ -247,7 +247,7 @@ class Swarm:
         other = self.nodes.get(peer)
         if other is not None and node.key in other.reads_nothing_of:
             return
-        while data := node.router.take(peer, _AT_ONCE, self.now):
+        while data := node.router.take_frames(peer, _AT_ONCE, self.now):
             self.bytes += len(data)
             if other is None:
                 if (puppet := self.puppets.get(peer)) is not None:

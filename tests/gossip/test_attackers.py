@@ -59,8 +59,8 @@ def test_forged_messages_are_counted_not_passed_on_and_end_the_neighbour(swarm, 
     swarm.run(1)
     assert node.data == honest.data == []
     assert node.router.counts["message-forged"] + node.router.counts["graylisted"] == 10
-    assert node.router.score(attacker.key) < DEFAULT_WEIGHTS.graylist
-    assert attacker.key not in node.router.mesh(W)
+    assert node.router.score_of(attacker.key) < DEFAULT_WEIGHTS.graylist
+    assert attacker.key not in node.router.mesh_of(W)
     assert [each.peer for each in node.cut_off][:1] == [attacker.key]
     still_works(swarm, node, honest)
 
@@ -140,7 +140,7 @@ def test_messages_that_are_too_large_are_refused(swarm, scene):
     # The frame itself is refused where frames are read (test_codec); this is what would come past it.
     node.router.receive(attacker.key, [(Kind.MESSAGE, huge)], swarm.now)
     assert node.router.counts["message-oversize"] == 1
-    assert node.router.score(attacker.key) < 0
+    assert node.router.score_of(attacker.key) < 0
     still_works(swarm, node, honest)
 
 
@@ -149,7 +149,7 @@ def test_what_is_no_message_costs_its_bringer(swarm, scene, body):
     node, honest, attacker = scene
     attacker.send(node, message(body))
     assert node.router.counts["message-malformed"] == 1
-    assert node.router.score(attacker.key) < 0
+    assert node.router.score_of(attacker.key) < 0
     still_works(swarm, node, honest)
 
 
@@ -204,7 +204,7 @@ def test_a_flood_of_ihave_is_bounded_and_its_promises_end_the_neighbour(swarm, s
     counts = node.router.counts
     assert counts["ihave-flood"] > 0
     assert counts["promise-broken"] > 0
-    assert node.router.score(attacker.key) < DEFAULT_WEIGHTS.gossip
+    assert node.router.score_of(attacker.key) < DEFAULT_WEIGHTS.gossip
     assert any(each.peer == attacker.key for each in node.cut_off)
     swarm.run(5)
     assert len(node.router._asking) == 0
@@ -254,7 +254,7 @@ def test_a_flood_of_iwant_gets_each_message_a_few_times(swarm, scene):
     swarm.run(0.1)
     assert len(attacker.bodies(Kind.MESSAGE)) - before == 20 * DEFAULT.iwants
     assert node.router.counts["iwant-flood"] > 0
-    assert node.router.score(attacker.key) < DEFAULT_WEIGHTS.gossip
+    assert node.router.score_of(attacker.key) < DEFAULT_WEIGHTS.gossip
     assert len(node.router._core.neighbours[attacker.key].served) <= 20
     still_works(swarm, node, honest)
 
@@ -267,7 +267,7 @@ def test_a_flood_of_graft_and_prune_is_not_answered_for_ever(swarm, scene):
     swarm.run(0.1)
     assert len(attacker.bodies(Kind.PRUNE)) <= DEFAULT.grafts
     assert node.router.counts["graft-in-backoff"] > 0
-    assert node.router.score(attacker.key) < DEFAULT_WEIGHTS.graylist
+    assert node.router.score_of(attacker.key) < DEFAULT_WEIGHTS.graylist
     still_works(swarm, node, honest)
 
 
@@ -334,7 +334,7 @@ def test_more_neighbours_than_there_is_room_for_are_refused():
     swarm.link(node, honest)
     for _ in range(10):
         swarm.add_puppet(node)
-    assert len(node.router.neighbours()) == 5
+    assert len(node.router.list_neighbours()) == 5
     assert node.router.counts["peers-too-many"] == 6
     swarm.run(1)
     still_works(swarm, node, honest)
@@ -361,12 +361,12 @@ def test_an_eclipse_by_grafts_leaves_neighbours_that_this_side_dialled():
     sybils = [swarm.add_puppet(node) for _ in range(100)]
     for _ in range(10):
         for sybil in sybils:
-            if node.router.score(sybil.key) >= 0:
+            if node.router.score_of(sybil.key) >= 0:
                 sybil.send(node, SUBSCRIBE, frames.graft(W))
         swarm.run(1)
-    dialled = [other for other in chosen if other.key in node.router.mesh(W)]
+    dialled = [other for other in chosen if other.key in node.router.mesh_of(W)]
     assert len(dialled) >= DEFAULT.degree_out
-    assert len(node.router.mesh(W)) <= DEFAULT.degree_high
+    assert len(node.router.mesh_of(W)) <= DEFAULT.degree_high
     chosen[0].publish(T, b"past the sybils")
     node.publish(T, b"and back")
     swarm.run(3)
@@ -447,7 +447,7 @@ def test_a_neighbour_that_never_reads_is_not_waited_for_and_cut_off(swarm):
     for _ in range(200):
         node.publish(T, bytes(50_000))
         swarm.run(0.2)
-        most = max(most, node.router.queued(mute.key))
+        most = max(most, node.router.queued_bytes(mute.key))
     assert most <= DEFAULT.queue_hard
     assert node.router.counts["left-out"] > 100
     assert [each.peer for each in node.cut_off][:1] == [mute.key]
@@ -474,10 +474,10 @@ def test_leaving_does_not_wash_a_bad_score(swarm, scene):
     node, honest, attacker = scene
     for number in range(4):
         attacker.send(node, message(forge(honest.write(T, b"%d" % number))))
-    before = node.router.score(attacker.key)
+    before = node.router.score_of(attacker.key)
     node.router.remove_peer(attacker.key, swarm.now)
     node.router.add_peer(attacker.key, swarm.now, outgoing=False)
-    assert node.router.score(attacker.key) == pytest.approx(before, rel=0.1)
+    assert node.router.score_of(attacker.key) == pytest.approx(before, rel=0.1)
 
 
 def test_promises_that_are_never_kept_cost_even_without_a_flood(swarm, scene):
@@ -487,5 +487,5 @@ def test_promises_that_are_never_kept_cost_even_without_a_flood(swarm, scene):
         swarm.run(1)
     assert node.router.counts["ihave-flood"] == 0
     assert node.router.counts["promise-broken"] > 15
-    assert node.router.score(attacker.key) < DEFAULT_WEIGHTS.gossip
+    assert node.router.score_of(attacker.key) < DEFAULT_WEIGHTS.gossip
     still_works(swarm, node, honest)

@@ -172,7 +172,7 @@ def test_jetstream_keeps_messages_for_those_that_join_late_and_for_those_that_we
         await bridge.engine.unsubscribe(second.wire_name)
         await first.publish(b"150")
         await until(lambda: one.counts["engine-sent"] == 151)
-        bridge._returned(away - 1)
+        bridge._on_return(away - 1)
         assert (await second.read()).data == b"150"
 
     run(main)

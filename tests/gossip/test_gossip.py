@@ -348,7 +348,7 @@ def test_members_of_a_small_topic_find_each_other_by_signed_records():
             async def connect(peer, one=one):
                 await one.links.connect(addresses[peer])
 
-            one.gossip.find(record_of=record_of, learn=learn, connect=connect)
+            one.gossip.exchange_records(record_of=record_of, learn=learn, connect=connect)
         for one in made[1:]:
             await one.link(made[0])
         topics = await joined(stack, made)
@@ -361,10 +361,10 @@ def test_forged_records_are_counted_against_who_gave_them():
     async def main(stack):
         made = await stack.enter_async_context(nodes(3))
         loop = asyncio.get_running_loop()
-        made[0].gossip.find(record_of=lambda peer: b"forged record")
+        made[0].gossip.exchange_records(record_of=lambda peer: b"forged record")
         dialled = []
         for one in made[1:]:
-            one.gossip.find(
+            one.gossip.exchange_records(
                 learn=lambda data: PeerRecord.decode(data, now=WALL + loop.time()).peer,
                 connect=dialled.append,
             )
@@ -439,7 +439,7 @@ def test_a_neighbour_that_reads_nothing_is_cut_off_and_costs_others_nothing():
         for reader in readers:
             assert len(await reader) == 600
         assert made[0].gossip.counts["cut-off-unread"] >= 1
-        assert made[0].gossip.router.queued(made[3].id.key) <= made[0].gossip.limits.queue_hard
+        assert made[0].gossip.router.queued_bytes(made[3].id.key) <= made[0].gossip.limits.queue_hard
         assert mute.dropped == 0
 
     run(main)

@@ -116,7 +116,7 @@ class Network(RuleBasedStateMachine):
                 assert state.mesh <= state.members <= core.neighbours.keys()
                 assert state.joined or not state.mesh
                 assert state.owed.keys() <= state.members
-                assert set(node.router.topics()) == {each.encode() for each in self.joined[node.key]}
+                assert set(node.router.joined_topics()) == {each.encode() for each in self.joined[node.key]}
             assert core.held.size == sum(len(held.encoded) for held in core.held._order)
             assert core.held.size <= core.limits.held
             for neighbour in core.neighbours.values():

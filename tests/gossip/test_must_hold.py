@@ -36,7 +36,7 @@ def test_own_messages_go_to_all_topic_peers_whatever_the_mesh():
     for other in others:
         swarm.link(author, other)  # a star: nobody else is linked
     swarm.run(2)
-    assert len(author.router.mesh(W)) <= DEFAULT.degree_high
+    assert len(author.router.mesh_of(W)) <= DEFAULT.degree_high
     author.publish(T, b"to all")
     swarm.run(0.05)  # one hop, long before a heartbeat
     assert received(others, b"to all") == [1] * 40
@@ -63,13 +63,13 @@ def test_a_leaf_whose_only_neighbour_has_pruned_it_gets_all():
     hub.router._meshes.prune(state, hub.router._core.neighbours[leaf.key], swarm.now, 3600)
     swarm.flush_soon(hub)
     swarm.run(1)
-    assert leaf.key not in hub.router.mesh(W)
-    assert hub.key not in leaf.router.mesh(W)
+    assert leaf.key not in hub.router.mesh_of(W)
+    assert hub.key not in leaf.router.mesh_of(W)
     for number in range(30):
         author.publish(T, b"%d" % number)
         swarm.run(0.3)
     swarm.run(2)
-    assert leaf.key not in hub.router.mesh(W)  # it never was again: all came by IHAVE and IWANT
+    assert leaf.key not in hub.router.mesh_of(W)  # it never was again: all came by IHAVE and IWANT
     assert sorted(map(int, leaf.data)) == list(range(30))
     assert leaf.router.counts["asked"] >= 30
 
@@ -81,7 +81,7 @@ def test_many_leaves_outside_the_mesh_are_each_told_in_turn():
     for each in [author, *leaves]:
         swarm.link(each, hub)
     swarm.run(3)
-    assert len(hub.router.mesh(W)) <= 4
+    assert len(hub.router.mesh_of(W)) <= 4
     for number in range(10):
         author.publish(T, b"%d" % number)
         swarm.run(0.2)
@@ -121,11 +121,11 @@ def test_the_full_mesh_ends_above_its_limit_and_begins_again_below():
     nodes = [swarm.add(T) for _ in range(16)]
     swarm.link_all()
     swarm.run(3)
-    assert all(len(node.router.mesh(W)) <= DEFAULT.degree_high for node in nodes)
+    assert all(len(node.router.mesh_of(W)) <= DEFAULT.degree_high for node in nodes)
     for node in nodes[9:]:
         swarm.remove(node)
     swarm.run(60)
-    assert [len(node.router.mesh(W)) for node in nodes[:9]] == [8] * 9
+    assert [len(node.router.mesh_of(W)) for node in nodes[:9]] == [8] * 9
 
 
 def test_a_large_topic_reaches_all_within_few_hops_though_meshes_are_small():
@@ -135,7 +135,7 @@ def test_a_large_topic_reaches_all_within_few_hops_though_meshes_are_small():
         for other in swarm.random.sample(nodes, 12):
             swarm.link(node, other)
     swarm.run(5)
-    assert all(DEFAULT.degree_low <= len(node.router.mesh(W)) <= DEFAULT.degree_high for node in nodes)
+    assert all(DEFAULT.degree_low <= len(node.router.mesh_of(W)) <= DEFAULT.degree_high for node in nodes)
     for number in range(20):
         nodes[number].publish(T, b"%d" % number)
         swarm.run(0.05)
@@ -222,7 +222,7 @@ def test_validators_accept_ignore_and_reject():
     assert node.data == beyond.data == [b"good"]
     counts = node.router.counts
     assert (counts["message-ignored"], counts["message-rejected"]) == (1, 1)
-    assert node.router.score(author.key) < 0
+    assert node.router.score_of(author.key) < 0
 
 
 def test_a_validator_may_answer_later():
@@ -236,8 +236,8 @@ def test_a_validator_may_answer_later():
     swarm.run(1)
     assert node.data == []
     (message,) = asked
-    node.router.decide(message.id, Verdict.ACCEPT, swarm.now)
-    node.router.decide(message.id, Verdict.ACCEPT, swarm.now)  # once is enough
+    node.router.set_verdict(message.id, Verdict.ACCEPT, swarm.now)
+    node.router.set_verdict(message.id, Verdict.ACCEPT, swarm.now)  # once is enough
     swarm.flush_soon(node)
     swarm.run(1)
     assert node.data == [b"wait for it"]
@@ -272,7 +272,7 @@ def test_who_joins_late_gets_all_that_is_held_however_much_it_is():
     swarm.run(1)
     assert len(late.data) == author.router.counts["answered"] == 3000
     assert [int(data[:-1500]) for data in late.data] == list(range(3000))
-    assert author.router.queued(late.key) == 0
+    assert author.router.queued_bytes(late.key) == 0
 
 
 def test_who_asks_for_the_past_and_reads_nothing_has_little_waiting():
@@ -286,7 +286,7 @@ def test_who_asks_for_the_past_and_reads_nothing_has_little_waiting():
     late.reads_nothing_of.add(author.key)
     late.join(T, history=30.0)
     swarm.run(1)
-    assert 0 < author.router.queued(late.key) < 2 * author.router.limits.queue_soft
+    assert 0 < author.router.queued_bytes(late.key) < 2 * author.router.limits.queue_soft
     assert late.data == []
     swarm.read_again(late)
     swarm.run(1)
@@ -370,7 +370,7 @@ def test_a_slow_reader_harms_only_itself_and_gets_all_when_it_reads_again():
     assert swarm.now - began < 3
     swarm.run(1)
     assert [len(other.data) for other in others] == [100] * 4
-    assert author.router.queued(slow.key) <= 768 * 1024
+    assert author.router.queued_bytes(slow.key) <= 768 * 1024
     assert author.router.counts["left-out"] >= 20  # it is said what it didn't get
     swarm.read_again(slow)
     swarm.run(20)
@@ -405,7 +405,7 @@ def test_no_penalty_for_peers_that_share_an_address():
         for number in range(5):
             nodes[number].publish(T, b"%d" % number)
         swarm.run(2)
-        assert all(nodes[0].router.score(node.key) >= 0 for node in nodes[1:])
+        assert all(nodes[0].router.score_of(node.key) >= 0 for node in nodes[1:])
         assert sum(len(node.data) for node in nodes) == 5 * 15
 
 
@@ -421,10 +421,10 @@ def test_in_a_mesh_that_is_chosen_addresses_are_spread():
     swarm.run(0.2)
     state = node.router._core.topics[W]
     for peer in list(state.mesh):
-        node.router._meshes._drop(state, peer, swarm.now)
+        node.router._meshes._remove_from_mesh(state, peer, swarm.now)
     state.backoff.clear()
-    node.router._meshes.beat(swarm.now)
-    mesh = node.router.mesh(W)
+    node.router._meshes.run_heartbeat(swarm.now)
+    mesh = node.router.mesh_of(W)
     assert sum(other.key in mesh for other in others) >= DEFAULT.degree - 1
 
 
@@ -542,15 +542,15 @@ def test_a_mesh_of_the_worthless_gets_better_neighbours_now_and_then():
     for puppet in puppets:
         puppet.send(node, frames.frame(Kind.SUBSCRIBE, frames.named(W)))
     swarm.run(100)
-    poor = node.router.mesh(W)
+    poor = node.router.mesh_of(W)
     good = {puppet.key for puppet in puppets} - poor
     assert len(poor) < 9
     for peer in good:
         node.router.set_application_score(peer, 20.0)
     swarm.run(DEFAULT.idle_heartbeat)
-    assert not good & node.router.mesh(W)
+    assert not good & node.router.mesh_of(W)
     swarm.run(700)
-    assert len(good & node.router.mesh(W)) >= 2
+    assert len(good & node.router.mesh_of(W)) >= 2
 
 
 def test_records_of_those_that_are_worth_nothing_are_not_believed():

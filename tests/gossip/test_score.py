@@ -24,23 +24,23 @@ def scores(*peers, source="192.0.2.1", **weights):
 
 def test_p1_time_in_the_mesh_counts_up_to_a_bound():
     made = scores(time_in_mesh=0.01, time_in_mesh_cap=300.0)
-    made.graft(PEER, T, 10.0)
+    made.on_grafted(PEER, T, 10.0)
     for now, expected in ((10.0, 0.0), (60.0, 0.5), (310.0, 3.0), (5000.0, 3.0)):
         made.refresh(now)
         assert made[PEER] == pytest.approx(expected)
-    made.prune(PEER, T, 5000.0)
+    made.on_pruned(PEER, T, 5000.0)
     assert made[PEER] == 0
 
 
 def test_p2_first_deliveries_count_up_to_a_bound_and_decay():
     made = scores(first_delivery=0.5, first_delivery_cap=100.0, decay=0.9)
     for _ in range(40):
-        made.deliver(PEER, T, set())
+        made.count_first_delivery(PEER, T, set())
     assert made[PEER] == pytest.approx(20.0)
     made.refresh(2.0)
     assert made[PEER] == pytest.approx(20.0 * 0.81)
     for _ in range(1000):
-        made.deliver(PEER, T, set())
+        made.count_first_delivery(PEER, T, set())
     assert 50.0 <= made[PEER] < 50.5
 
 
@@ -53,18 +53,18 @@ def test_p3_who_brings_less_than_its_part_loses_by_the_square():
         mesh_deficit_after=30.0,
         mesh_deficit_least=20.0,
     )
-    made.graft(PEER, T, 0.0)
+    made.on_grafted(PEER, T, 0.0)
     for _ in range(19):
-        made.deliver(OTHER, T, {PEER})
+        made.count_first_delivery(OTHER, T, {PEER})
     made.refresh(60.0)
     assert made[PEER] == 0  # too few to tell
-    made.deliver(OTHER, T, {PEER})
+    made.count_first_delivery(OTHER, T, {PEER})
     assert made[PEER] == pytest.approx(-(10.0**2))
     for _ in range(7):
-        made.deliver_again(PEER, T)
+        made.count_duplicate(PEER, T)
     assert made[PEER] == pytest.approx(-(3.0**2))
     for _ in range(7):
-        made.deliver_again(PEER, T)
+        made.count_duplicate(PEER, T)
     assert made[PEER] == 0
 
 
@@ -72,8 +72,8 @@ def test_p3_a_newcomer_to_the_mesh_has_time_to_begin():
     made = scores(
         PEER, OTHER, mesh_deficit=-1.0, mesh_deficit_part=1.0, mesh_deficit_after=30.0, mesh_deficit_least=1.0
     )
-    made.graft(PEER, T, 0.0)
-    made.deliver(OTHER, T, {PEER})
+    made.on_grafted(PEER, T, 0.0)
+    made.count_first_delivery(OTHER, T, {PEER})
     made.refresh(29.0)
     assert made[PEER] == 0
     made.refresh(30.0)
@@ -90,10 +90,10 @@ def test_p3b_what_was_missing_stays_when_it_is_pruned():
         mesh_deficit_least=1.0,
         decay=0.99,
     )
-    made.graft(PEER, T, 0.0)
+    made.on_grafted(PEER, T, 0.0)
     for _ in range(20):
-        made.deliver(OTHER, T, {PEER})
-    made.prune(PEER, T, 60.0)
+        made.count_first_delivery(OTHER, T, {PEER})
+    made.on_pruned(PEER, T, 60.0)
     assert made[PEER] == pytest.approx(-(10.0**2))
     made.refresh(100.0)
     assert -100 < made[PEER] < -30
@@ -141,16 +141,16 @@ def test_by_default_no_neighbour_loses_for_where_it_is_or_how_far_from_authors()
     made = Scores(ScoreWeights())
     for peer in peers:
         made.add(peer, "8.8.8.8", 0.0)
-        made.graft(peer, T, 0.0)
+        made.on_grafted(peer, T, 0.0)
     for _ in range(500):
-        made.deliver(peers[0], T, set(peers[1:]))
+        made.count_first_delivery(peers[0], T, set(peers[1:]))
     made.refresh(120.0)
     assert min(made[peer] for peer in peers) >= 0
 
 
 def test_what_counts_against_it_is_kept_while_it_is_gone_and_what_counts_for_it_is_not():
     made = scores(invalid=-10.0, first_delivery=0.5, retained=600.0)
-    made.deliver(PEER, T, set())
+    made.count_first_delivery(PEER, T, set())
     made.count_invalid(PEER, T)
     made.remove(PEER, 10.0)
     assert made[PEER] == 0  # nobody asks for one that is gone
@@ -171,12 +171,12 @@ def test_the_end_of_a_broker_is_never_judged():
 
 def test_leaving_a_topic_forgets_all_but_what_was_invalid():
     made = scores(invalid=-10.0, first_delivery=0.5)
-    made.deliver(PEER, T, set())
-    made.leave(T)
+    made.count_first_delivery(PEER, T, set())
+    made.on_topic_left(T)
     assert made[PEER] == 0
-    made.deliver(PEER, T, set())
+    made.count_first_delivery(PEER, T, set())
     made.count_invalid(PEER, T)
-    made.leave(T)
+    made.on_topic_left(T)
     assert made[PEER] == pytest.approx(-10.0)
 
 
@@ -192,14 +192,14 @@ ALL = ScoreWeights(
 HAPPENINGS = {
     "add": lambda made, peer, now: made.add(peer, "8.8.8.8", now),
     "remove": lambda made, peer, now: made.remove(peer, now),
-    "graft": lambda made, peer, now: made.graft(peer, T, now),
-    "prune": lambda made, peer, now: made.prune(peer, T, now),
-    "deliver": lambda made, peer, now: made.deliver(peer, T, {PEER, OTHER} - {peer}),
-    "deliver-again": lambda made, peer, now: made.deliver_again(peer, T),
+    "graft": lambda made, peer, now: made.on_grafted(peer, T, now),
+    "prune": lambda made, peer, now: made.on_pruned(peer, T, now),
+    "deliver": lambda made, peer, now: made.count_first_delivery(peer, T, {PEER, OTHER} - {peer}),
+    "deliver-again": lambda made, peer, now: made.count_duplicate(peer, T),
     "invalid": lambda made, peer, now: made.count_invalid(peer, T),
     "misbehave": lambda made, peer, now: made.count_misbehaviour(peer, 10.0),
     "application": lambda made, peer, now: made.set_application(peer, 3.0),
-    "leave": lambda made, peer, now: made.leave(T),
+    "leave": lambda made, peer, now: made.on_topic_left(T),
     "refresh": lambda made, peer, now: made.refresh(now),
 }
 

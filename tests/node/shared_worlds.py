@@ -55,7 +55,7 @@ class Topic:
     def take(self, said: Said) -> None:
         self._hub.delivered += len(said.data)
         share = self._node.share
-        if share is not None and share.judge(said.author, said.data):
+        if share is not None and share.check_announcement(said.author, said.data):
             self.waiting.put_nowait(said)
 
     def __aiter__(self) -> AsyncIterator[Said]:

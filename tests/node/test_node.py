@@ -321,7 +321,7 @@ def test_a_process_whose_place_is_taken_is_no_second_node() -> None:
     def signed(behind: float, *addresses: str) -> PeerRecord:
         return PeerRecord.sign(SMALL, now=began + behind, ttl=3600, addresses=addresses)
 
-    finding.say(urls, ["dtp.node"], 3600)
+    finding.publish_record(urls, ["dtp.node"], 3600)
     assert finding.record is not None
     began = finding.record.sequence / 1000
     assert not finding.is_of_another(finding.record)

@@ -189,7 +189,7 @@ def test_a_new_record_goes_to_all_linked_peers_at_once_and_of_several_the_last()
         assert not links[0].pushed  # nothing new
         for number in range(1, 50):  # one in 0.1 s, from 5 s on
             mine.append(later(number))
-            push.changed()
+            push.on_record_changed()
             await asyncio.sleep(0.1)
         await asyncio.sleep(10)
         await push.stop()
@@ -212,7 +212,7 @@ def test_a_peer_that_takes_no_stream_keeps_nobody_from_being_told_and_is_given_u
         exchanger = PeerExchange(book(), lambda: later(1))
         push = RecordPush(exchanger, lambda: cast(Any, [stuck, other]))
         push.start()
-        push.changed()
+        push.on_record_changed()
         await exchanger.push(cast(PeerLink, cast(Any, stuck)))
         ended.append(asyncio.get_running_loop().time())
         await push.stop()

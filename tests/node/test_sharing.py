@@ -116,11 +116,11 @@ def test_who_shares_later_than_its_links_came_asks_them_at_once() -> None:
 def test_whose_frames_were_not_taken_is_asked_next() -> None:
     """While frames come from one, others are told to give none; nobody announces theirs again."""
     plan, same = HeadsPlan(b"o" * 32, limits=LIMITS, random=Random(1)), b"d" * 16
-    plan.link_up(b"1" * 32, 0.0, outgoing=False)
-    assert plan.next({}, same, (), 1.0) == []  # the side that dialled asks
-    plan.refused_frames(b"1" * 32, 1.0)
-    assert plan.next({}, same, (), 1.0) == [Probe(b"1" * 32)]
-    plan.refused_frames(b"2" * 32, 1.0)  # has gone meanwhile
+    plan.on_link_up(b"1" * 32, 0.0, outgoing=False)
+    assert plan.next_actions({}, same, (), 1.0) == []  # the side that dialled asks
+    plan.on_frames_refused(b"1" * 32, 1.0)
+    assert plan.next_actions({}, same, (), 1.0) == [Probe(b"1" * 32)]
+    plan.on_frames_refused(b"2" * 32, 1.0)  # has gone meanwhile
 
 
 def test_it_is_asking_until_all_neighbours_have_answered() -> None:
@@ -132,12 +132,12 @@ def test_it_is_asking_until_all_neighbours_have_answered() -> None:
         b"d" * 16,
     )
     for peer in (one, other):
-        plan.link_up(peer, 0.0, outgoing=True)
+        plan.on_link_up(peer, 0.0, outgoing=True)
     assert plan.is_asking(0.0)
-    assert plan.next({}, same, (), 0.0) == [Probe(one), Probe(other)]
-    plan.answered(one, Heads(same, {}, True), {}, same, 0.1)
+    assert plan.next_actions({}, same, (), 0.0) == [Probe(one), Probe(other)]
+    plan.on_answer(one, Heads(same, {}, True), {}, same, 0.1)
     assert plan.is_asking(0.1)
-    plan.failed(other, 0.2, for_long=True)
+    plan.on_failed(other, 0.2, for_long=True)
     assert not plan.is_asking(0.2)
 
 

@@ -76,24 +76,24 @@ def test_malformed_announcements_are_refused(parts: object) -> None:
 
 def plan() -> HeadsPlan:
     made = HeadsPlan(b"o" * 32, limits=LIMITS, random=Random(1))
-    made.begin({})
+    made.set_announced({})
     return made
 
 
 def test_a_liar_is_not_believed_for_a_while_that_grows() -> None:
     made, now = plan(), 0.0
-    made.link_up(PEERS[0], now, outgoing=False)
+    made.on_link_up(PEERS[0], now, outgoing=False)
     pauses = []
     for _ in range(4):
         assert made.may_announce(PEERS[0], now)
-        made.heard(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 1 << 60}, True), {}, DIGEST, now)
-        assert made.next({}, DIGEST, (), now) == [Fetch(PEERS[0])]
-        assert not made.fetched(PEERS[0], {}, (), now)
-        assert made.missing({}) == {}
+        made.on_announcement(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 1 << 60}, True), {}, DIGEST, now)
+        assert made.next_actions({}, DIGEST, (), now) == [Fetch(PEERS[0])]
+        assert not made.on_fetched(PEERS[0], {}, (), now)
+        assert made.missing_from({}) == {}
         began = now
         while not made.may_announce(PEERS[0], now):
-            made.heard(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 1 << 60}, True), {}, DIGEST, now)
-            assert made.missing({}) == {}
+            made.on_announcement(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 1 << 60}, True), {}, DIGEST, now)
+            assert made.missing_from({}) == {}
             now += 1
         pauses.append(now - began)
     assert pauses == [30, 60, 120, 240]
@@ -102,48 +102,48 @@ def test_a_liar_is_not_believed_for_a_while_that_grows() -> None:
 def test_what_is_announced_during_a_sync_is_no_lie_and_is_fetched_next() -> None:
     """Who writes without a pause announces more while others sync: they can't have got that yet."""
     made = plan()
-    made.link_up(PEERS[0], 0.0, outgoing=False)
-    made.heard(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 3}, True), {}, DIGEST, 0.0)
-    assert made.next({}, DIGEST, (), 0.0) == [Fetch(PEERS[0])]
-    made.heard(PEERS[0], Heads(b"y" * 16, {AUTHORS[0]: 5, AUTHORS[1]: 1}, True), {}, DIGEST, 0.1)
+    made.on_link_up(PEERS[0], 0.0, outgoing=False)
+    made.on_announcement(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 3}, True), {}, DIGEST, 0.0)
+    assert made.next_actions({}, DIGEST, (), 0.0) == [Fetch(PEERS[0])]
+    made.on_announcement(PEERS[0], Heads(b"y" * 16, {AUTHORS[0]: 5, AUTHORS[1]: 1}, True), {}, DIGEST, 0.1)
     ours = {AUTHORS[0]: 3}
-    assert made.fetched(PEERS[0], ours, (), 0.2)
+    assert made.on_fetched(PEERS[0], ours, (), 0.2)
     assert made.may_announce(PEERS[0], 0.2)
-    assert made.missing(ours) == {AUTHORS[0]: 5, AUTHORS[1]: 1}
-    assert made.next(ours, DIGEST, (), 0.3) == [Fetch(PEERS[0])]
-    assert not made.fetched(PEERS[0], ours, (), 0.4)  # by now it should have given them
+    assert made.missing_from(ours) == {AUTHORS[0]: 5, AUTHORS[1]: 1}
+    assert made.next_actions(ours, DIGEST, (), 0.3) == [Fetch(PEERS[0])]
+    assert not made.on_fetched(PEERS[0], ours, (), 0.4)  # by now it should have given them
     assert not made.may_announce(PEERS[0], 0.5)
 
 
 def test_what_is_announced_while_a_peer_is_asked_is_no_lie() -> None:
     made = plan()
-    made.link_up(PEERS[0], 0.0, outgoing=True)
-    assert made.next({}, DIGEST, (), 0.0) == [Probe(PEERS[0])]
-    made.heard(PEERS[0], Heads(b"y" * 16, {AUTHORS[0]: 5}, True), {}, DIGEST, 0.1)
-    made.answered(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 3}, True), {}, DIGEST, 0.2)  # as of before
+    made.on_link_up(PEERS[0], 0.0, outgoing=True)
+    assert made.next_actions({}, DIGEST, (), 0.0) == [Probe(PEERS[0])]
+    made.on_announcement(PEERS[0], Heads(b"y" * 16, {AUTHORS[0]: 5}, True), {}, DIGEST, 0.1)
+    made.on_answer(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 3}, True), {}, DIGEST, 0.2)  # as of before
     assert made.may_announce(PEERS[0], 0.2)
-    assert made.missing({}) == {AUTHORS[0]: 5}
+    assert made.missing_from({}) == {AUTHORS[0]: 5}
 
 
 def test_a_digest_that_is_announced_during_a_sync_is_compared_afterwards() -> None:
     """More authors than an announcement names: what it didn't name is missing all the same."""
     made = plan()
-    made.link_up(PEERS[0], 0.0, outgoing=False)
-    made.heard(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 1}, False), {}, DIGEST, 0.0)
-    assert made.next({}, DIGEST, (), 0.0) == [Fetch(PEERS[0])]
-    made.heard(PEERS[0], Heads(b"y" * 16, {AUTHORS[0]: 1}, False), {}, DIGEST, 0.1)
-    assert made.fetched(PEERS[0], {AUTHORS[0]: 1}, (), 0.2)
-    assert made.next({AUTHORS[0]: 1}, DIGEST, (), 0.3) == [Fetch(PEERS[0])]
-    assert made.fetched(PEERS[0], {AUTHORS[0]: 1}, (), 0.4)
-    assert made.next({AUTHORS[0]: 1}, DIGEST, (), 0.5) == []  # once: it doesn't go on for ever
+    made.on_link_up(PEERS[0], 0.0, outgoing=False)
+    made.on_announcement(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 1}, False), {}, DIGEST, 0.0)
+    assert made.next_actions({}, DIGEST, (), 0.0) == [Fetch(PEERS[0])]
+    made.on_announcement(PEERS[0], Heads(b"y" * 16, {AUTHORS[0]: 1}, False), {}, DIGEST, 0.1)
+    assert made.on_fetched(PEERS[0], {AUTHORS[0]: 1}, (), 0.2)
+    assert made.next_actions({AUTHORS[0]: 1}, DIGEST, (), 0.3) == [Fetch(PEERS[0])]
+    assert made.on_fetched(PEERS[0], {AUTHORS[0]: 1}, (), 0.4)
+    assert made.next_actions({AUTHORS[0]: 1}, DIGEST, (), 0.5) == []  # once: it doesn't go on for ever
 
 
 def test_what_a_liar_says_keeps_nobody_from_announcing() -> None:
     made = plan()
-    made.heard(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 1 << 60}, True), {}, DIGEST, 0.0)
+    made.on_announcement(PEERS[0], Heads(b"x" * 16, {AUTHORS[0]: 1 << 60}, True), {}, DIGEST, 0.0)
     ours = {AUTHORS[0]: 3}
-    assert made.announcement(ours, lambda: DIGEST, 0.0) is None  # somebody else's: held back at first
-    said = made.announcement(ours, lambda: DIGEST, 1.0)
+    assert made.next_announcement(ours, lambda: DIGEST, 0.0) is None  # somebody else's: held back at first
+    said = made.next_announcement(ours, lambda: DIGEST, 1.0)
     assert said is not None
     assert said.heads == ours
 
@@ -151,9 +151,9 @@ def test_what_a_liar_says_keeps_nobody_from_announcing() -> None:
 def test_what_others_have_announced_is_not_announced_again() -> None:
     made = plan()
     ours = {AUTHORS[0]: 3}
-    assert made.announcement(ours, lambda: DIGEST, 0.0) is None
-    made.heard(PEERS[0], Heads(DIGEST, ours, True), ours, DIGEST, 0.05)
-    assert made.announcement(ours, lambda: DIGEST, 5.0) is None
+    assert made.next_announcement(ours, lambda: DIGEST, 0.0) is None
+    made.on_announcement(PEERS[0], Heads(DIGEST, ours, True), ours, DIGEST, 0.05)
+    assert made.next_announcement(ours, lambda: DIGEST, 5.0) is None
 
 
 def test_a_flood_is_passed_on_by_nobody_and_memory_is_bounded() -> None:
@@ -166,9 +166,9 @@ def test_a_flood_is_passed_on_by_nobody_and_memory_is_bounded() -> None:
         made.may_announce(peer, 2.0)
         heads = {random.randbytes(32): 7 for _ in range(LIMITS.announced)}
         for _ in range(2):
-            made.heard(peer, Heads(b"x" * 16, heads, True), {}, DIGEST, 2.0)
-        made.next({}, DIGEST, (), 2.0)
-    assert len(made.missing({})) <= LIMITS.claims * LIMITS.announced
+            made.on_announcement(peer, Heads(b"x" * 16, heads, True), {}, DIGEST, 2.0)
+        made.next_actions({}, DIGEST, (), 2.0)
+    assert len(made.missing_from({})) <= LIMITS.claims * LIMITS.announced
     kept = (made._claims, made._budgets, made._disbelieved)  # what a stranger can make it remember
     assert [len(each) for each in kept] == [LIMITS.claims, LIMITS.remembered, 0]
 
@@ -176,18 +176,18 @@ def test_a_flood_is_passed_on_by_nobody_and_memory_is_bounded() -> None:
 def test_an_announcer_that_is_no_neighbour_is_asked_for_by_way_of_others_then_dialled() -> None:
     made = plan()
     for peer in PEERS[:4]:
-        made.link_up(peer, 0.0, outgoing=False)
-    made.heard(PEERS[4], Heads(b"x" * 16, {AUTHORS[0]: 2}, True), {}, DIGEST, 0.0)
+        made.on_link_up(peer, 0.0, outgoing=False)
+    made.on_announcement(PEERS[4], Heads(b"x" * 16, {AUTHORS[0]: 2}, True), {}, DIGEST, 0.0)
     asked, dialled, now = [], [], 0.0
-    while made.missing({}):
-        for action in made.next({}, DIGEST, (), now):
+    while made.missing_from({}):
+        for action in made.next_actions({}, DIGEST, (), now):
             if isinstance(action, Dial):
                 dialled.append((action.peer, len(asked)))
-                made.failed(action.peer, now)
+                made.on_failed(action.peer, now)
             else:
                 assert isinstance(action, Probe)
                 asked.append(action.peer)
-                made.answered(action.peer, Heads(DIGEST, {}, True), {}, DIGEST, now)
+                made.on_answer(action.peer, Heads(DIGEST, {}, True), {}, DIGEST, now)
         now += 0.01
     assert dialled == [(PEERS[4], 2 * LIMITS.asked)]  # once, after two rounds
     assert len(asked) == LIMITS.rounds * LIMITS.asked
@@ -206,34 +206,39 @@ def test_each_author_is_asked_of_one_peer_at_a_time(data: st.DataObject) -> None
             case "up":
                 peer = data.draw(st.sampled_from(PEERS))
                 if peer not in running:
-                    made.link_up(peer, now, outgoing=data.draw(st.booleans()))
+                    made.on_link_up(peer, now, outgoing=data.draw(st.booleans()))
             case "down":
                 peer = data.draw(st.sampled_from(PEERS))
                 if peer not in running:
-                    made.link_down(peer)
+                    made.on_link_down(peer)
             case "hear":
                 heads = data.draw(st.dictionaries(st.sampled_from(AUTHORS), st.integers(1, 2000), max_size=5))
                 peer = data.draw(st.sampled_from(PEERS))
-                made.heard(peer, Heads(b"x" * 16, heads, data.draw(st.booleans())), ours, DIGEST, now)
+                made.on_announcement(
+                    peer, Heads(b"x" * 16, heads, data.draw(st.booleans())), ours, DIGEST, now
+                )
             case "end" if running:
                 peer, fetch = running.popitem()
-                for author, last in made.missing(ours).items():
+                for author, last in made.missing_from(ours).items():
                     if author not in fetch.without:
                         ours[author] = last
-                made.fetched(peer, ours, (), now)
+                made.on_fetched(peer, ours, (), now)
             case "fail" if running:
-                made.failed(running.popitem()[0], now)
+                made.on_failed(running.popitem()[0], now)
             case _:
                 now = max(now, made.next_time(now)) + data.draw(st.floats(0, 100))
-        for action in made.next(ours, DIGEST, (), now):
+        for action in made.next_actions(ours, DIGEST, (), now):
             if isinstance(action, Probe):
-                made.failed(action.peer, now)
+                made.on_failed(action.peer, now)
             elif isinstance(action, Fetch):
                 running[action.peer] = action
         assert len(running) <= LIMITS.fetches
         for one in running.values():
             for other in running.values():
-                assert one is other or set(AUTHORS) & made.missing(ours).keys() <= one.without | other.without
+                assert (
+                    one is other
+                    or set(AUTHORS) & made.missing_from(ours).keys() <= one.without | other.without
+                )
         assert made.is_fetching == bool(running)
 
 

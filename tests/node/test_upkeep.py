@@ -19,32 +19,32 @@ def crowd(count: int) -> list[PeerId]:
 
 def test_smaller_identity_dials_and_the_larger_waits() -> None:
     small, large = Upkeep(SMALL), Upkeep(LARGE)
-    small.heard(LARGE, 10.0)
-    large.heard(SMALL, 10.0)
-    assert small.due(10.0) == [LARGE]
-    assert large.due(10.0) == []
+    small.add_peer(LARGE, 10.0)
+    large.add_peer(SMALL, 10.0)
+    assert small.take_due(10.0) == [LARGE]
+    assert large.take_due(10.0) == []
     assert large.next_time() == 10.0 + UpkeepLimits().courtesy
-    small.linked(LARGE)
-    large.linked(SMALL)
-    assert large.due(99.0) == []
+    small.on_link(LARGE)
+    large.on_link(SMALL)
+    assert large.take_due(99.0) == []
     assert large.next_time() == math.inf
 
 
 def test_each_is_dialled_once_at_a_time() -> None:
     keep = Upkeep(SMALL)
-    keep.heard(LARGE, 0.0)
-    assert keep.due(0.0) == [LARGE]
-    assert keep.due(0.0) == []
-    keep.heard(LARGE, 0.0)
-    assert keep.due(0.0) == []
+    keep.add_peer(LARGE, 0.0)
+    assert keep.take_due(0.0) == [LARGE]
+    assert keep.take_due(0.0) == []
+    keep.add_peer(LARGE, 0.0)
+    assert keep.take_due(0.0) == []
 
 
 def test_failures_wait_longer_each_time() -> None:
     keep, limits, now, pauses = Upkeep(SMALL), UpkeepLimits(), 0.0, []
-    keep.heard(LARGE, now)
+    keep.add_peer(LARGE, now)
     for _ in range(10):
-        assert keep.due(now) == [LARGE]
-        keep.dialled(LARGE, None, now)
+        assert keep.take_due(now) == [LARGE]
+        keep.on_dialled(LARGE, None, now)
         pauses.append(keep.next_time() - now)
         now = keep.next_time()
     assert pauses[:3] == [limits.first_pause, 2 * limits.first_pause, 4 * limits.first_pause]
@@ -53,32 +53,32 @@ def test_failures_wait_longer_each_time() -> None:
 
 def test_link_that_is_lost_is_dialled_again() -> None:
     keep = Upkeep(SMALL)
-    keep.heard(LARGE, 0.0)
-    keep.due(0.0)
-    keep.linked(LARGE)
-    keep.dialled(LARGE, LARGE, 0.1)
+    keep.add_peer(LARGE, 0.0)
+    keep.take_due(0.0)
+    keep.on_link(LARGE)
+    keep.on_dialled(LARGE, LARGE, 0.1)
     assert keep.next_time() == math.inf
-    keep.lost(LARGE, 50.0)
-    assert keep.due(50.0) == []
-    assert keep.due(keep.next_time()) == [LARGE]
+    keep.on_lost(LARGE, 50.0)
+    assert keep.take_due(50.0) == []
+    assert keep.take_due(keep.next_time()) == [LARGE]
 
 
 def test_peer_that_said_goodbye_is_not() -> None:
     keep = Upkeep(SMALL)
-    keep.heard(LARGE, 0.0)
-    keep.forget(LARGE)
-    assert keep.due(10.0) == []
+    keep.add_peer(LARGE, 0.0)
+    keep.remove_peer(LARGE)
+    assert keep.take_due(10.0) == []
 
 
 def test_bootstrap_is_kept_whatever_else_there_is() -> None:
     limits = UpkeepLimits(wanted=2, remembered=4)
     keep = Upkeep(ALICE.id, limits)
-    keep.bootstrap(SEED, 0.0)
+    keep.add_bootstrap(SEED, 0.0)
     for each in crowd(10):
-        keep.heard(each, 0.0)
-        keep.linked(each)
-    assert keep.due(5.0) == [SEED]
-    keep.dialled(SEED, None, 5.0)
+        keep.add_peer(each, 0.0)
+        keep.on_link(each)
+    assert keep.take_due(5.0) == [SEED]
+    keep.on_dialled(SEED, None, 5.0)
     assert keep.next_time() == 5.0 + limits.first_pause
 
 
@@ -86,15 +86,15 @@ def test_a_node_dials_for_so_many_links_and_so_many_at_once() -> None:
     limits = UpkeepLimits(wanted=3, at_once=2, courtesy=0.0)
     keep = Upkeep(ALICE.id, limits)
     for each in crowd(20):
-        keep.heard(each, 0.0)
+        keep.add_peer(each, 0.0)
     linked: list[PeerId] = []
     for _ in range(5):
-        due = keep.due(0.0)
+        due = keep.take_due(0.0)
         assert len(due) <= limits.at_once
         for target in due:
             assert isinstance(target, PeerId)
-            keep.linked(target)
-            keep.dialled(target, target, 0.0)
+            keep.on_link(target)
+            keep.on_dialled(target, target, 0.0)
             linked.append(target)
     assert limits.wanted <= len(linked) < limits.wanted + limits.at_once
 
@@ -102,11 +102,11 @@ def test_a_node_dials_for_so_many_links_and_so_many_at_once() -> None:
 def test_who_is_heard_of_is_bounded() -> None:
     keep = Upkeep(ALICE.id, UpkeepLimits(remembered=8))
     for each in crowd(100):
-        keep.heard(each, 0.0)
+        keep.add_peer(each, 0.0)
     assert len(keep._wishes) == 8
 
 
 def test_oneself_is_not_dialled() -> None:
     keep = Upkeep(SMALL)
-    keep.heard(SMALL, 0.0)
-    assert keep.due(10.0) == []
+    keep.add_peer(SMALL, 0.0)
+    assert keep.take_due(10.0) == []

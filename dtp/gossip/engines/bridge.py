@@ -68,13 +68,13 @@ class Engine(ABC):
 
     @abstractmethod
     async def unsubscribe(self, topic: bytes) -> None:
-        """No longer."""
+        """Have them brought no longer."""
 
     @abstractmethod
     async def send(self, topic: bytes, message_id: bytes, encoded: bytes) -> None:
         """Hand a message to the broker; wait until it has it. Raise `EngineError` when it doesn't take it."""
 
-    async def past(self, topic: bytes, since_ms: int, most: int) -> list[bytes]:
+    async def read_history(self, topic: bytes, since_ms: int, most: int) -> list[bytes]:
         """Return messages that the broker has kept since a time (Unix milliseconds), the oldest first."""
         return []
 
@@ -103,7 +103,7 @@ class Bridge:
 
     async def start(self) -> None:
         """Connect, and become a neighbour."""
-        await self.engine.start(self._take, self._returned)
+        await self.engine.start(self._on_messages, self._on_return)
         gossip = self._gossip
         gossip.router.add_peer(self.peer, gossip._now(), outgoing=True, is_bridge=True)
         self._sender.start()
@@ -131,19 +131,19 @@ class Bridge:
             log.warning("%s does not carry a topic: %s", self.engine.name, error)
             return
         self._topics.add(topic)
-        self._gossip._received(self.peer, [(Kind.SUBSCRIBE, frames.named(topic))])
+        self._gossip._receive_frames(self.peer, [(Kind.SUBSCRIBE, frames.named(topic))])
 
     def leave(self, topic: Topic) -> None:
         """Carry it no longer."""
         if topic.wire_name in self._topics:
             self._topics.discard(topic.wire_name)
-            self._gossip._received(self.peer, [(Kind.UNSUBSCRIBE, frames.named(topic.wire_name))])
+            self._gossip._receive_frames(self.peer, [(Kind.UNSUBSCRIBE, frames.named(topic.wire_name))])
             self._tasks.start(self.engine.unsubscribe(topic.wire_name), name="dtp-gossip-engine-leave")
 
     # ---- what the broker brings ---------------------------------------------------------------------------------
 
-    def _take(self, messages: Sequence[bytes]) -> None:
-        """Messages came: they are checked as those of any neighbour."""
+    def _on_messages(self, messages: Sequence[bytes]) -> None:
+        """Process messages that the broker brought: they are checked as those of any neighbour."""
         gossip = self._gossip
         gossip.counts["engine-received"] += len(messages)
         if self._kept_back:
@@ -155,10 +155,10 @@ class Bridge:
             while len(self._came) > _CAME:
                 self._came.popitem(last=False)
         most = gossip.limits.message
-        gossip._received(self.peer, [(Kind.MESSAGE, each) for each in messages if len(each) <= most])
+        gossip._receive_frames(self.peer, [(Kind.MESSAGE, each) for each in messages if len(each) <= most])
 
-    def _returned(self, since_ms: int) -> None:
-        """The broker was away and is back: take what it kept meanwhile."""
+    def _on_return(self, since_ms: int) -> None:
+        """Fetch what the broker kept while it was away, now that it is back."""
         for topic in sorted(self._topics):
             self._gossip.router.expect_past(self.peer, topic, since_ms)
             work = self._fetch(topic, since_ms, self._gossip.limits.history)
@@ -166,17 +166,17 @@ class Bridge:
 
     async def _fetch(self, topic: bytes, since_ms: int, most: int) -> None:
         try:
-            messages = await self.engine.past(topic, since_ms, most)
+            messages = await self.engine.read_history(topic, since_ms, most)
         except EngineError as error:
             self._gossip.counts["engine-failed"] += 1
             log.warning("%s does not give what it kept: %s", self.engine.name, error)
             return
-        self._gossip._received(self.peer, [(Kind.PAST, each) for each in messages])
+        self._gossip._receive_frames(self.peer, [(Kind.PAST, each) for each in messages])
 
     # ---- what it gets -------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """The router has something for it."""
+        """Send what the router has for the broker."""
         self._wake.set()
 
     async def _send_on(self) -> None:
@@ -202,10 +202,10 @@ class Bridge:
     def _take_frames(self, now: float) -> bool:
         """Take what the router has; return whether there was anything."""
         router = self._gossip.router
-        data = router.take(self.peer, _AT_ONCE, now)
+        data = router.take_frames(self.peer, _AT_ONCE, now)
         for kind, body in split_frames(data, self._gossip.limits.message)[0]:
             if kind == Kind.MESSAGE:
-                self._queue(Parsed(body), now)
+                self._queue_message(Parsed(body), now)
             elif kind == Kind.HISTORY:
                 topic, since_ms, most = frames.read_history(body)
                 self._tasks.start(self._fetch(topic, since_ms, most), name="dtp-gossip-engine-past")
@@ -213,8 +213,8 @@ class Bridge:
             self._gossip._schedule_flush()  # there is room again
         return bool(data)
 
-    def _queue(self, parsed: Parsed, now: float) -> None:
-        """Own messages go at once, before those that are kept back."""
+    def _queue_message(self, parsed: Parsed, now: float) -> None:
+        """Queue a message: own ones go at once, before those that are kept back."""
         if parsed.key == self._gossip.identity.id.key:
             self._kept_back.appendleft((now, parsed))
         else:

@@ -64,7 +64,7 @@ class MqttBridge:
         self._direction: Direction = direction
         self._qos = qos
         self._options = options
-        self._task = SupervisedTask(self._work, name="dtp-mqtt-bridge", first_pause=_FIRST_PAUSE)
+        self._task = SupervisedTask(self._run_connection, name="dtp-mqtt-bridge", first_pause=_FIRST_PAUSE)
         self._connected = asyncio.Event()
         self._taken: Any = None
         #: `in`, `out`, `in-unheard` (nobody had the topic), by how many messages.
@@ -85,8 +85,8 @@ class MqttBridge:
     async def __aexit__(self, *exc: object) -> None:
         await self._task.stop()
 
-    async def _work(self) -> None:
-        """One connection, until it breaks off: then the supervisor begins another."""
+    async def _run_connection(self) -> None:
+        """Run one connection until it breaks off: then the supervisor starts another."""
         host, port = self._where
         options = {"protocol": self._mqtt.ProtocolVersion.V5} | self._options
         async with self._mqtt.Client(host, port, **options) as client:
@@ -94,9 +94,9 @@ class MqttBridge:
             try:
                 if self._direction in ("in", "both"):
                     await client.subscribe(self._mqtt_topic, options=_subscribe_options(self._qos))
-                    tasks.append(start_task(self._bring_in(client), name="dtp-mqtt-in"))
+                    tasks.append(start_task(self._forward_in(client), name="dtp-mqtt-in"))
                 if self._direction in ("out", "both"):
-                    tasks.append(start_task(self._bring_out(client), name="dtp-mqtt-out"))
+                    tasks.append(start_task(self._forward_out(client), name="dtp-mqtt-out"))
                 self._connected.set()
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for each in done:
@@ -106,7 +106,7 @@ class MqttBridge:
                     each.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _bring_in(self, client: aiomqtt.Client) -> None:
+    async def _forward_in(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
             payload = message.payload
             data = payload if isinstance(payload, bytes | bytearray) else str(payload or "").encode()
@@ -117,8 +117,8 @@ class MqttBridge:
                 continue
             self.counts["in"] += 1
 
-    async def _bring_out(self, client: aiomqtt.Client) -> None:
-        """A message stays here until the broker has it: a connection that breaks off meanwhile loses none."""
+    async def _forward_out(self, client: aiomqtt.Client) -> None:
+        """Publish what the topic has. A message is kept until the broker has it: a lost connection loses none."""
         while True:
             if self._taken is None:
                 self._taken = await self._topic.read()

@@ -58,9 +58,9 @@ class NatsEngine(Engine):
                 self._url,
                 connect_timeout=_PATIENCE,
                 allow_reconnect=True,
-                disconnected_cb=self._disconnected,
-                reconnected_cb=self._reconnected,
-                error_cb=self._failed,
+                disconnected_cb=self._on_disconnected,
+                reconnected_cb=self._on_reconnected,
+                error_cb=self._on_error,
                 **options,
             )
         except _faults() as error:
@@ -68,15 +68,15 @@ class NatsEngine(Engine):
         if self._last:
             self._stream = self._client.jetstream(timeout=_PATIENCE)
 
-    async def _disconnected(self) -> None:
+    async def _on_disconnected(self) -> None:
         self._away = self._away or int(time.time() * 1000)
 
-    async def _reconnected(self) -> None:
+    async def _on_reconnected(self) -> None:
         since, self._away = self._away, 0
         self._on_return(since)
 
-    async def _failed(self, error: Exception) -> None:
-        """What the client reports by itself; it goes on by itself, too."""
+    async def _on_error(self, error: Exception) -> None:
+        """Ignore what the client reports: it reconnects by itself."""
 
     async def subscribe(self, topic: bytes) -> None:
         """Have the messages of a topic brought from now on."""
@@ -85,7 +85,7 @@ class NatsEngine(Engine):
         try:
             if self._stream is not None:
                 await self._make_stream(topic, subject)
-            self._subscriptions[topic] = await client.subscribe(subject, cb=self._take)
+            self._subscriptions[topic] = await client.subscribe(subject, cb=self._on_message)
             await client.flush()
         except _faults() as error:
             raise EngineError(f"{self._url}: {error or type(error).__name__}") from error
@@ -102,11 +102,11 @@ class NatsEngine(Engine):
         )
         await self._stream.add_stream(config)
 
-    async def _take(self, message: Msg) -> None:
+    async def _on_message(self, message: Msg) -> None:
         self._on_messages((message.data,))
 
     async def unsubscribe(self, topic: bytes) -> None:
-        """No longer."""
+        """Have them brought no longer."""
         if (subscription := self._subscriptions.pop(topic, None)) is not None:
             try:
                 await subscription.unsubscribe()
@@ -127,7 +127,7 @@ class NatsEngine(Engine):
         except _faults() as error:
             raise EngineError(f"{self._url}: {error or type(error).__name__}") from error
 
-    async def past(self, topic: bytes, since_ms: int, most: int) -> list[bytes]:
+    async def read_history(self, topic: bytes, since_ms: int, most: int) -> list[bytes]:
         """Return what JetStream has kept since a time, the oldest first."""
         if self._stream is None:
             return []

@@ -55,14 +55,14 @@ class ZenohEngine(Engine):
         key = _PREFIX + subject_part(topic)
         try:
             self._subscribers[topic] = await asyncio.to_thread(
-                self._session.declare_subscriber, key, self._take
+                self._session.declare_subscriber, key, self._on_sample
             )
             self._publishers[topic] = await asyncio.to_thread(self._session.declare_publisher, key)
         except self._zenoh.ZError as error:
             raise EngineError(f"zenoh does not subscribe: {error}") from error
 
-    def _take(self, sample: Any) -> None:
-        """On a thread of zenoh's: keep it, and wake the loop unless it is awake already."""
+    def _on_sample(self, sample: Any) -> None:
+        """Keep a sample, and wake the loop unless it was woken already. Called on a thread of zenoh's."""
         data = sample.payload.to_bytes()
         with self._lock:
             self._came.append(data)
@@ -81,7 +81,7 @@ class ZenohEngine(Engine):
             self._on_messages(came)
 
     async def unsubscribe(self, topic: bytes) -> None:
-        """No longer."""
+        """Have them brought no longer."""
         for declared in (self._subscribers.pop(topic, None), self._publishers.pop(topic, None)):
             if declared is not None:
                 await asyncio.to_thread(declared.undeclare)
