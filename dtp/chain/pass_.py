@@ -17,6 +17,7 @@ from dtp.chain.packages.transport_names.pass_ import PassFunction as Function
 from dtp.chain.values import Schema, TableRef
 
 __all__ = [
+    "MAX_PERIODS",
     "SCHEMA",
     "Account",
     "Pass",
@@ -29,6 +30,9 @@ __all__ = [
     "PlanMigrated",
     "SaleChanged",
 ]
+
+MAX_PERIODS: Final = 1000
+"""How many periods a pass has ahead of it at most: the package refuses more (`ETooManyPeriods`)."""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,16 @@ class PassHeld(LocalError):
         self.pass_ = pass_
 
 
+class PeriodsOutOfRange(LocalError):
+    """So many periods are not sold at once, `.periods`: from 1 to `MAX_PERIODS`. Nothing was asked of the chain."""
+
+    code = "periods-out-of-range"
+
+    def __init__(self, periods: int) -> None:
+        super().__init__(f"{periods} periods: buy from 1 to {module.MAX_PERIODS} at once")
+        self.periods = periods
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """A pass of an account with its plan; `coin` is the type that the plan is paid in."""
@@ -108,9 +118,10 @@ async def find_pass(
 async def buy(chain: ChainClient, plan: Id, periods: int) -> tuple[str, Executed]:
     """Buy periods of a plan, the first starting now; the pass's id.
 
-    Raises `PassHeld` and what `ChainClient.execute` raises. Cancelled behind the signature it ends when the pass is
-    bought, so that calling again finds it.
+    Raise `PeriodsOutOfRange`, `PassHeld` and what `ChainClient.execute` raises. Cancelled behind the signature it
+    ends when the pass is bought, so that calling again finds it.
     """
+    _check_periods(periods)
     found, coin = await read_plan(chain, plan)
     for each in await chain.owned(module.SCHEMA, Pass, chain.address):
         account = await account_of(chain, found, each.id) if each.plan == found.id else None
@@ -124,8 +135,17 @@ async def buy(chain: ChainClient, plan: Id, periods: int) -> tuple[str, Executed
     return paid.pass_, executed
 
 
+def _check_periods(periods: int) -> None:
+    if not 1 <= periods <= module.MAX_PERIODS:
+        raise PeriodsOutOfRange(periods)
+
+
 async def renew(chain: ChainClient, held: Held, periods: int) -> Executed:
-    """Add periods to a pass. Cancelled behind the signature it ends when they are paid."""
+    """Add periods to a pass. Cancelled behind the signature it ends when they are paid.
+
+    Raise `PeriodsOutOfRange`, and what `ChainClient.execute` raises: so where more than `MAX_PERIODS` would be left.
+    """
+    _check_periods(periods)
     program = Program()
     money = await coins_for(chain, program, held.coin, held.plan.price * periods)
     module.renew(program, held.plan.id, held.plan.host, held.pass_.id, money, periods, coin=held.coin)

@@ -9,11 +9,23 @@ import pytest
 from dtp.chain import Program
 from dtp.chain import host as host_module
 from dtp.chain import pass_ as pass_module
+from dtp.chain.errors import MoveAborted
 from dtp.chain.host import Mode
 from dtp.chain.model import SUI_COIN
 from dtp.chain.pass_ import Account, Pass
 from dtp.pay import passes
-from dtp.pay.passes import Held, NoPass, PassHeld, account_of, buy, cancel, find_pass, held_passes, renew
+from dtp.pay.passes import (
+    Held,
+    NoPass,
+    PassHeld,
+    PeriodsOutOfRange,
+    account_of,
+    buy,
+    cancel,
+    find_pass,
+    held_passes,
+    renew,
+)
 from dtp.pay.server.gate import QUOTA_USED_UP
 from dtp.session.codes import ConnectionRefused
 
@@ -128,6 +140,30 @@ def test_periods_are_paid_one_by_one(monkeypatch):
         with pytest.raises(Enough) as paid:
             asyncio.run(work)
         assert paid.value.args == (350,)
+
+
+@pytest.mark.parametrize("periods", [-1, 0, pass_module.MAX_PERIODS + 1, 2**64 - 1, 2**64])
+def test_more_periods_than_a_pass_has_are_refused_before_the_chain_is_asked(periods):
+    """Nothing is paid for a plan without a price, so no sum bounded them."""
+    for work in (buy(None, "0x9", periods), renew(None, held(), periods)):
+        with pytest.raises(PeriodsOutOfRange) as refused:
+            asyncio.run(work)
+        assert (refused.value.code, refused.value.periods) == ("periods-out-of-range", periods)
+
+
+def test_a_plan_without_a_price_gives_as_many_periods_as_a_pass_has(market):
+    async def scenario(market):
+        plan = await serve_subscribers(market, price=0)
+        chain = (await market.buyer())["network"]
+        await buy(chain, plan, pass_module.MAX_PERIODS)
+        (bought,) = [each async for each in held_passes(chain, chain.address)]
+        assert bought.account.periods == pass_module.MAX_PERIODS
+        with pytest.raises(MoveAborted) as refused:
+            await renew(chain, bought, 1)
+        assert refused.value.error is pass_module.PassError.TOO_MANY_PERIODS
+        assert refused.value.simulated
+
+    market(scenario)
 
 
 @pytest.mark.parametrize("is_signed", [False, True])

@@ -1,7 +1,7 @@
 """Cryptographic natives, by the libraries that the package already uses.
 
-Edge cases of malformed ECDSA keys follow those libraries: a signature that they call valid is valid. Those of Ed25519
-follow the chain: see `zip215`.
+What counts as a key or a signature is what the chain's libraries take: all forms of points that they decode, whatever
+the framework's comments say of lengths. Those of Ed25519 follow the chain as well: see `zip215`.
 `keccak256` needs `pycryptodome` and recovering a key `coincurve`: they are asked for only when a program calls them.
 """
 
@@ -46,6 +46,9 @@ _RECOVER_FAILED = 0
 _BAD_SIGNATURE = 1
 _BAD_PUBLIC_KEY = 2
 _MOST_RECOVERY_ID = 3
+_COMPRESSED_SIZE, _UNCOMPRESSED_SIZE = 33, 65
+# How points that are encoded in a less common form begin.
+_UNCOMPRESSED, _COMPACT, _HYBRID_EVEN = 4, 5, 6
 
 
 def _hashing(length: int, block: int) -> int:
@@ -86,20 +89,49 @@ def _ed25519_verify(
 
 
 def _ecdsa_verifies(
-    curve: ec.EllipticCurve, order: int, signature: bytes, public_key: bytes, digest: bytes
+    key: ec.EllipticCurvePublicKey | None, order: int, signature: bytes, digest: bytes
 ) -> bool:
-    if len(signature) != 64 or len(public_key) != 33:
+    if key is None or len(signature) != 64:
         return False
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
     # The chain refuses the higher of the two possible s, so that nobody can alter a signature.
     if not (0 < r < order and 0 < s <= order // 2):
         return False
     try:
-        key = ec.EllipticCurvePublicKey.from_encoded_point(curve, public_key)
         key.verify(utils.encode_dss_signature(r, s), digest, ec.ECDSA(utils.Prehashed(hashes.SHA256())))
-    except (InvalidSignature, ValueError):
+    except InvalidSignature:
         return False
     return True
+
+
+def _decode_k1(data: bytes) -> ec.EllipticCurvePublicKey | None:
+    """Return the point, None where libsecp256k1 takes none.
+
+    A point is 33 bytes, or 65 that begin with 4, or with 6 or 7 (hybrid): with 6 where y is even.
+    """
+    if len(data) == _UNCOMPRESSED_SIZE and data[0] in (_HYBRID_EVEN, _HYBRID_EVEN + 1):
+        if data[0] - _HYBRID_EVEN != data[-1] & 1:
+            return None
+        data = bytes((_UNCOMPRESSED,)) + data[1:]
+    return _decode_point(ec.SECP256K1(), data)
+
+
+def _decode_r1(data: bytes) -> ec.EllipticCurvePublicKey | None:
+    """Return the point, None where the crate p256 takes none: 33 bytes, or 65 that begin with 4.
+
+    33 bytes that begin with 5 (compact) are of the smaller of both y.
+    """
+    if len(data) != _COMPRESSED_SIZE or data[0] != _COMPACT:
+        return _decode_point(ec.SECP256R1(), data)
+    both = [_decode_point(ec.SECP256R1(), bytes((first,)) + data[1:]) for first in (2, 3)]
+    return min((key for key in both if key), key=lambda key: key.public_numbers().y, default=None)
+
+
+def _decode_point(curve: ec.EllipticCurve, data: bytes) -> ec.EllipticCurvePublicKey | None:
+    try:
+        return ec.EllipticCurvePublicKey.from_encoded_point(curve, data)
+    except ValueError:
+        return None
 
 
 _K1_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
@@ -124,7 +156,7 @@ def _secp256k1_verify(
     c.charge_native(_cost_by_hash(_K1_VERIFY_BASE, hash, message))
     digest = _digest(hash, bytes(message))
     return digest is not None and _ecdsa_verifies(
-        ec.SECP256K1(), _K1_ORDER, bytes(signature), bytes(public_key), digest
+        _decode_k1(bytes(public_key)), _K1_ORDER, bytes(signature), digest
     )
 
 
@@ -134,7 +166,7 @@ def _secp256r1_verify(
     c.charge_native(_cost_by_hash(_R1_VERIFY_BASE, hash, message))
     digest = _digest(hash, bytes(message))
     return digest is not None and _ecdsa_verifies(
-        ec.SECP256R1(), _R1_ORDER, bytes(signature), bytes(public_key), digest
+        _decode_r1(bytes(public_key)), _R1_ORDER, bytes(signature), digest
     )
 
 
@@ -167,10 +199,9 @@ def _recover(signature: bytes, digest: bytes) -> bytes:
 
 def _decompress(c: GasMeter, _: Types, public_key: bytearray) -> Any:
     c.charge_native(_DECOMPRESS_BASE)
-    try:
-        key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256K1(), bytes(public_key))
-    except ValueError:
-        raise NativeAbort(_BAD_PUBLIC_KEY) from None
+    key = _decode_k1(bytes(public_key))
+    if key is None:
+        raise NativeAbort(_BAD_PUBLIC_KEY)
     numbers = key.public_numbers()
     return bytearray(b"\x04" + numbers.x.to_bytes(32, "big") + numbers.y.to_bytes(32, "big"))
 
