@@ -15,6 +15,9 @@ _KIND = re.compile(r"inner: ExecutionErrorInner \{ kind: (.*?), source: .*comman
 _DEBUG = re.compile(r"Debug of error: (.*) at command (None|Some\(\d+\))", re.S)
 _DRY = re.compile(r"^Execution Error: (.*?)(?: in command (\d+))?$", re.M | re.S)
 
+#: How suites of 2025 state a refusal: by its name.
+_NAMED = re.compile(r"^Error: Error checking transaction input objects: (\w+)")
+
 #: What a genuine refusal says, and the node's name of the same refusal.
 REFUSALS = (
     ("Dependent package not found", "DependentPackageNotFound"),
@@ -78,6 +81,9 @@ def _parse_error(text: str) -> Result:
         if found and "Transaction Effects Status" in text:
             command = re.sub(r"\D", "", found.group(2) or "")
             return Result("failed", error=" ".join(found.group(1).split()), command=command)
+    named = _NAMED.match(text)
+    if named:
+        return Result("refused", error=named[1])
     for words, kind in REFUSALS:
         if words in text:
             return Result("refused", error=kind)
