@@ -134,7 +134,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "dtp.pay.serving": ("Selling a service.", "Selling Serving serve"),
     "dtp.pay.metered": ("Connections that are paid.", "Metered PaidRequest"),
     "dtp.pay.errors": ("What goes wrong with paying.", "*"),
-    "dtp.pay.passes": ("Subscriptions.", "PassHeld"),
+    "dtp.pay.passes": ("Subscriptions.", "PassHeld PeriodsOutOfRange"),
     "dtp.chain": ("A client for Sui.", ""),
     "dtp.chain.errors": ("What goes wrong with a chain.", "*"),
     "dtp.chain.host": (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from node_world import World
@@ -10,6 +12,8 @@ from playground import Play
 from transport_life import Transport
 
 from dtp.localnet.node import Node
+
+sys.path.append(str(Path(__file__).parents[1] / "vm"))  # modules made by hand: module_maker, move_writer
 
 
 @pytest.fixture
