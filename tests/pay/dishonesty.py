@@ -14,6 +14,7 @@ QUOTA = Usage(3, 2 * MIB)
 BOUNDS = {
     "nothing": 0,
     "a step": STEP_AMOUNT,
+    "a step for each copy": 2 * STEP_AMOUNT,
     "an exposure": FIRST_AMOUNT,
     "what isn't claimed": Policy().most_unclaimed,
     "twice what isn't claimed": 2 * Policy().most_unclaimed,
