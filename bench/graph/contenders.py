@@ -80,7 +80,7 @@ class Ours(Contender):
         )
         for frame in seed.commit():
             self.replica.merge(frame.author, frame.body)
-        self.replica.core.tidy()
+        self.replica.core.release_memory()
 
     def put(self, rows: Rows) -> None:
         put = self.replica.put

@@ -57,7 +57,7 @@ async def made(place: str, nodes: int) -> Graph:
     graph = await Graph.open(place, identity=_ME)
     graph.put_many(rows(nodes))
     await graph.commit()
-    graph.replica.core.tidy()
+    graph.replica.core.release_memory()
     return graph
 
 

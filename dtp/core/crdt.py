@@ -98,7 +98,7 @@ class GraphCore:
 
     # ---- authors ------------------------------------------------------------------------------------------------
 
-    def author(self, public_key: bytes) -> int:
+    def author_number(self, public_key: bytes) -> int:
         """The number of an author in this handle, given one if need be."""
         if len(public_key) != AUTHOR_SIZE:
             raise LocalError(f"an author's key has {AUTHOR_SIZE} bytes, not {len(public_key)}")
@@ -191,11 +191,11 @@ class GraphCore:
         """Return the clock up to which no frame of the author with this number waits, 0 when none was seen."""
         return int(lib.dtp_graph_let_in(self._graph, author))
 
-    def took(self, author: int, clock: int) -> bool:
+    def has_seen(self, author: int, clock: int) -> bool:
         """Return whether the op that an author made at this clock was seen, and doesn't wait."""
         return bool(lib.dtp_graph_took(self._graph, author, clock))
 
-    def due(self, limit: int) -> bool:
+    def apply_due(self, limit: int) -> bool:
         """Apply one frame that waited and isn't above `limit` now; whether there was one (see `changes`)."""
         _check(lib.dtp_graph_due(self._graph, limit, self._merged))
         return bool(self._merged.ops)
@@ -209,16 +209,16 @@ class GraphCore:
 
     # ---- verdicts -----------------------------------------------------------------------------------------------
 
-    def ask(self) -> None:
+    def ask_verdicts(self) -> None:
         """From now on `merge` gives `RULED` for frames with ops on souls of others, or on ones that begin with %."""
         lib.dtp_graph_ask(self._graph)
 
-    def judge(self, verdicts: bytes) -> None:
+    def set_verdicts(self, verdicts: bytes) -> None:
         """For the next `merge` or `due` alone: 0, `VOID` or `ALLOWED` for each op of the frame."""
         _check(lib.dtp_graph_judge(self._graph, verdicts, len(verdicts)))
 
     @contextmanager
-    def trusted(self) -> Iterator[None]:
+    def trust_own(self) -> Iterator[None]:
         """What is made meanwhile isn't held to be on souls of one's own: the caller has checked it."""
         lib.dtp_graph_trust(self._graph, 1)
         try:
@@ -231,13 +231,13 @@ class GraphCore:
         """The highest clock there is: what is made next is above it."""
         return int(lib.dtp_graph_newest(self._graph))
 
-    def edits(self) -> bytes:
+    def read_edits(self) -> bytes:
         """Edits of texts and lists in what the last call took: MessagePack of `[[space, soul, key, edit]...]`, in
         order."""
         self.edited = False
         return self._show(lib.dtp_graph_edits(self._graph, self._view))
 
-    def changes(self) -> bytes:
+    def read_changes(self) -> bytes:
         """What the last call changed: MessagePack of `[[soul, key, space, author, clock]...]`."""
         return self._show(lib.dtp_graph_changes(self._graph, self._view))
 
@@ -253,7 +253,7 @@ class GraphCore:
             raise merging_error(code, facts.place, "not a valid frame")
         return facts.before, facts.last, facts.ops
 
-    def ops(self, body: bytes) -> bytes:
+    def decode_ops(self, body: bytes) -> bytes:
         """A frame's ops, without merging it: MessagePack of `[[kind, soul, key, clock, [[author or nil (the frame's),
         clock]...], position or nil, [value] or []]...]`. Raises `EncodingError`."""
         place = ffi.new("size_t *")
@@ -264,7 +264,7 @@ class GraphCore:
 
     # ---- summaries ----------------------------------------------------------------------------------------------
 
-    def summary(self, author: int, before: int) -> SummaryCore:
+    def begin_summary(self, author: int, before: int) -> SummaryCore:
         """What of the frames of the author with this number, after the clock `before`, still counts."""
         return SummaryCore(self, author, before)
 
@@ -296,14 +296,14 @@ class GraphCore:
         `now` is the wall clock. Raises `EncodingError` for rows that are none, and `StateLimit` when the frame to
         come would be too large (commit, or take fewer rows).
         """
-        self.written(lib.dtp_graph_put(self._graph, rows, len(rows), now, self._merged))
+        self.check_written(lib.dtp_graph_put(self._graph, rows, len(rows), now, self._merged))
 
-    def written(self, code: int) -> None:
+    def check_written(self, code: int) -> None:
         """Raise what a negative result of `write` says. Errors as `put`'s."""
         if code < 0:
             raise self._make_error(code)
 
-    def do(
+    def write_op(
         self,
         kind: int,
         soul: bytes,
@@ -351,7 +351,7 @@ class GraphCore:
             return _buffer(view.bytes, view.length)[:]  # type: ignore[no-any-return]
         return None
 
-    def stamp(self, soul: bytes, key: bytes) -> tuple[int, int] | None:
+    def stamp_of(self, soul: bytes, key: bytes) -> tuple[int, int] | None:
         """The clock and the author's number of a register that has a value."""
         view = self._view
         if _get(self._graph, soul, len(soul), key, len(key), view):
@@ -371,27 +371,27 @@ class GraphCore:
         """Tell of a text or a list whether there is something in it; else it isn't listed."""
         _check(lib.dtp_graph_show(self._graph, space, soul, len(soul), key, len(key), has_something))
 
-    def souls(self, prefix: bytes = b"") -> bytes:
+    def list_souls(self, prefix: bytes = b"") -> bytes:
         """MessagePack `[soul...]` of those that have something and begin with `prefix`."""
         return self._show(lib.dtp_graph_souls(self._graph, prefix, len(prefix), self._view))
 
     # ---- for queries --------------------------------------------------------------------------------------------
 
-    def column(self, key: bytes, *, items: bool) -> bytes:
+    def read_column(self, key: bytes, *, items: bool) -> bytes:
         """Cells `hash << 32 | soul's number` (64 bits) of the registers, counters and multi-values at a key, sorted
         by the value's hash; or of the sets there, by the hashes of their `items`."""
         return self._show(lib.dtp_graph_column(self._graph, key, len(key), items, self._view))
 
-    def opaque(self, key: bytes, *, items: bool) -> bytes:
+    def read_opaque(self, key: bytes, *, items: bool) -> bytes:
         """Numbers (32 bits) of souls with what such a column doesn't know: a text; of `items`, a list or an array."""
         return self._show(lib.dtp_graph_opaque(self._graph, key, len(key), items, self._view))
 
-    def others(self, soul: bytes) -> bytes:
+    def read_others(self, soul: bytes) -> bytes:
         """MessagePack `[key, space, content...]` of what is at a soul beside registers: of COUNTER `[total...]`, of
         SET `[value...]`, of VALUES the latest value, of TEXT and LIST nil."""
         return self._show(lib.dtp_graph_others(self._graph, soul, len(soul), self._view))
 
-    def links(self) -> bytes:
+    def read_links(self) -> bytes:
         """Cells `hash << 32 | soul's number` (64 bits) of all links, sorted: by the hash of the link."""
         return self._show(lib.dtp_graph_links(self._graph, self._view))
 
@@ -400,17 +400,17 @@ class GraphCore:
         found = ffi.new("uint32_t *")
         return int(found[0]) if lib.dtp_graph_hash(self._graph, value, len(value), found) else None
 
-    def between(self, key: bytes, low: bytes, high: bytes) -> bytes:
+    def find_between(self, key: bytes, low: bytes, high: bytes) -> bytes:
         """Numbers (32 bits) of souls whose register at a key may be from one value to another (b"" is no bound)."""
         return self._show(
             lib.dtp_graph_between(self._graph, key, len(key), low, len(low), high, len(high), self._view)
         )
 
-    def unmade(self, prefix: bytes) -> bytes:
+    def find_unmade(self, prefix: bytes) -> bytes:
         """Numbers (32 bits) of souls with links to what begins with `prefix` and has nothing itself."""
         return self._show(lib.dtp_graph_unmade(self._graph, prefix, len(prefix), self._view))
 
-    def number(self, soul: bytes) -> int | None:
+    def soul_number(self, soul: bytes) -> int | None:
         """A soul's number, None where there was never anything."""
         found = ffi.new("uint32_t *")
         return int(found[0]) if lib.dtp_graph_find(self._graph, soul, len(soul), found) else None
@@ -424,21 +424,21 @@ class GraphCore:
         """How many souls and keys have numbers."""
         return int(lib.dtp_graph_names(self._graph))
 
-    def named(self, prefix: bytes) -> bytes:
+    def find_named(self, prefix: bytes) -> bytes:
         """Numbers (32 bits) of the souls that have something and begin with `prefix`."""
         return self._show(lib.dtp_graph_named(self._graph, prefix, len(prefix), self._view))
 
-    def rows(self, numbers: array[int]) -> bytes:
+    def read_rows(self, numbers: array[int]) -> bytes:
         """MessagePack `[soul, {key: value}, [key, link...], others...]` of the souls with these numbers (32 bits):
         their registers, the links in their sets, and what `others` gives. Those that have nothing are left out."""
         given = ffi.from_buffer("uint32_t[]", numbers)
         return self._show(lib.dtp_graph_rows(self._graph, given, len(numbers), self._view))
 
-    def seen(self) -> bytes:
+    def version_vector(self) -> bytes:
         """The version vector: docs/graph.md, "Version vectors"."""
         return self._show(lib.dtp_graph_seen(self._graph, self._view))
 
-    def has(self, author: int, after: int, last: int) -> bool:
+    def has_all(self, author: int, after: int, last: int) -> bool:
         """Whether all ops of the author with clocks above `after`, up to `last`, were seen."""
         return bool(lib.dtp_graph_has(self._graph, author, after, last))
 
@@ -461,7 +461,7 @@ class GraphCore:
             raise merging_error(code, place[0], "not a valid state")
         return core
 
-    def tidy(self) -> None:
+    def release_memory(self) -> None:
         """Let go of memory that isn't needed now."""
         _check(lib.dtp_graph_tidy(self._graph))
 
@@ -501,7 +501,7 @@ class SummaryCore:
         """Keep this value (MessagePack) of a text's or a list's edit with this clock; none of it if it is empty."""
         _check(lib.dtp_summary_edit(self._summary, clock, value, len(value)))
 
-    def end(self) -> bytes:
+    def finish_frame(self) -> bytes:
         """The frame; empty when nothing counts."""
         return self._owner._show(lib.dtp_summary_end(self._graph, self._summary, self._owner._view))
 
@@ -533,7 +533,7 @@ class AccountCore:
             raise merging_error(code, self._place[0], "not a valid summary")
         self._account: Any = ffi.gc(opened[0], lib.dtp_account_close)
 
-    def agrees(self, told: Told) -> bool:
+    def agrees_with(self, told: Told) -> bool:
         """Whether both can be true. Raises `EncodingError`."""
         body = ffi.from_buffer("uint8_t[]", told.body)
         code = lib.dtp_account_agrees(self._account, _told(told, body), self._place)

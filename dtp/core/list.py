@@ -48,7 +48,7 @@ class ListHandle(SequenceHandle):
 
     def _done(self, code: int) -> None:
         if code:
-            raise self._fault(code)
+            raise self._make_error(code)
 
     def insert_encoded(self, position: int, values: bytes) -> None:
         """Insert values, one behind the other in `values`, before the element at `position`.
@@ -90,7 +90,7 @@ class ListHandle(SequenceHandle):
         """Return what names the element at `position`, wherever it moves. Raises `TextRange`."""
         found = ffi.new("dtp_text_id *")
         self._done(lib.dtp_list_identify(self._text, _position(position), found))
-        return Element(self._name(found.agent), int(found.seq))
+        return Element(self._agent_name(found.agent), int(found.seq))
 
     def look_for(self, element: Element) -> Standing | None:
         """Return where an element stands and what says so; None for one that is deleted, or not here."""
@@ -105,8 +105,8 @@ class ListHandle(SequenceHandle):
         place, value = found.place, found.value
         return Standing(
             int(found.position),
-            Element(self._name(place.agent), int(place.seq)),
-            Element(self._name(value.agent), int(value.seq)),
+            Element(self._agent_name(place.agent), int(place.seq)),
+            Element(self._agent_name(value.agent), int(value.seq)),
         )
 
     def was_at(self, element: Element) -> int:
@@ -129,10 +129,10 @@ class ListHandle(SequenceHandle):
             self._text, {"agent": found[0], "seq": one.number}, {"agent": found[1], "seq": other.number}
         )
         if code < 0 and code != lib.DTP_TEXT_GONE:
-            raise self._fault(code)
+            raise self._make_error(code)
         return bool(code == 1)
 
-    def _patches(self) -> list[EncodedPatch]:
+    def _read_patches(self) -> list[EncodedPatch]:
         state = self._state
         if not state.patch_count:
             return []

@@ -63,29 +63,29 @@ class ScanCore:
         self._kept: list[Any] = []
         asked = self._asked = ffi.new("dtp_scan *")
         asked.nodes, asked.shown = nodes, shown
-        asked.labels, asked.label_count = self._names(labels), len(labels)
-        asked.keys, asked.key_count = self._names(keys), len(keys)
-        asked.tests, asked.test_count = self._tests(tests), len(tests)
+        asked.labels, asked.label_count = self._keep_names(labels), len(labels)
+        asked.keys, asked.key_count = self._keep_names(keys), len(keys)
+        asked.tests, asked.test_count = self._keep_tests(tests), len(tests)
         if first is not None:
-            asked.order, asked.order_length = self._text(first.key), len(first.key)
+            asked.order, asked.order_length = self._keep_text(first.key), len(first.key)
             asked.most, asked.down = first.most, first.down
 
-    def _text(self, text: bytes) -> Any:
+    def _keep_text(self, text: bytes) -> Any:
         self._kept.append(ffi.new("uint8_t[]", text))
         return self._kept[-1]
 
-    def _names(self, names: Sequence[tuple[int, bytes]]) -> Any:
+    def _keep_names(self, names: Sequence[tuple[int, bytes]]) -> Any:
         found = ffi.new("dtp_scan_name[]", len(names))
         for at, (node, name) in enumerate(names):
-            found[at].text, found[at].length, found[at].node = self._text(name), len(name), node
+            found[at].text, found[at].length, found[at].node = self._keep_text(name), len(name), node
         self._kept.append(found)
         return found
 
-    def _tests(self, tests: Sequence[Test]) -> Any:
+    def _keep_tests(self, tests: Sequence[Test]) -> Any:
         found = ffi.new("dtp_scan_test[]", len(tests))
         for into, one in zip(found, tests, strict=True):
-            into.key, into.key_length = self._text(one.key), len(one.key)
-            into.value, into.value_length = self._text(one.value), len(one.value)
+            into.key, into.key_length = self._keep_text(one.key), len(one.key)
+            into.value, into.value_length = self._keep_text(one.value), len(one.value)
             into.node, into.other = one.node, _NO_OTHER if one.other is None else one.other
             into.comparison = COMPARISONS[one.comparison]
         self._kept.append(found)

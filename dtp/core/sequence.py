@@ -143,7 +143,7 @@ class SequenceHandle:
         self._state.cap = memory_limit
         self._state.waiting_cap = waiting_limit
 
-    def _fault(self, code: int) -> DtpError:
+    def _make_error(self, code: int) -> DtpError:
         kind, message = _ERRORS[code]
         if not issubclass(kind, _PLACED):
             return kind(message)
@@ -153,7 +153,7 @@ class SequenceHandle:
 
     def _take_out(self, length: int) -> bytes:
         if length < 0:
-            raise self._fault(length)
+            raise self._make_error(length)
         if length == 0:
             return b""
         data = bytes(ffi.buffer(self._out[0], length))
@@ -174,14 +174,14 @@ class SequenceHandle:
         except OverflowError as error:
             raise TextRange(f"a position {position} is negative, or beyond 64 bits") from error
         if code < 0:
-            raise self._fault(code)
-        return self._name(found.agent), int(found.seq)
+            raise self._make_error(code)
+        return self._agent_name(found.agent), int(found.seq)
 
-    def _name(self, agent: int) -> bytes:
+    def _agent_name(self, agent: int) -> bytes:
         room = ffi.new(f"uint8_t[{MAX_AGENT}]")
         size = lib.dtp_text_agent_name(self._text, agent, room)
         if size < 0:
-            raise self._fault(size)
+            raise self._make_error(size)
         return bytes(ffi.buffer(room, size))
 
     def _locate(self, agent: bytes, number: int) -> tuple[int, bool]:
@@ -191,10 +191,10 @@ class SequenceHandle:
     def _found_at(self, agent: bytes, number: int, find: Callable[..., int]) -> tuple[int, bool]:
         index = lib.dtp_text_agent_find(self._text, agent, len(agent))
         if index < 0:
-            raise self._fault(index)
+            raise self._make_error(index)
         found = find(self._text, {"agent": index, "seq": number})
         if found < 0:
-            raise self._fault(found)
+            raise self._make_error(found)
         return int(found % _DELETED_PLACE), found < _DELETED_PLACE
 
     # ---- replicating
@@ -211,7 +211,7 @@ class SequenceHandle:
             data = bytes(data)
             code = _merge(self._text, data, len(data), 0)
         if code:
-            raise self._fault(code)
+            raise self._make_error(code)
 
     def apply(self, data: bytes | bytearray | memoryview) -> Sequence[Any]:
         """`merge`, and what it changed in the visible text. After a `TextMemory` read the text again."""
@@ -221,20 +221,20 @@ class SequenceHandle:
             data = bytes(data)
             code = _merge(self._text, data, len(data), 1)
         if code:
-            fault = self._fault(code)
+            fault = self._make_error(code)
             if isinstance(fault, TextReference | TextStale | TextWaiting):
-                fault.patches = self._patches()
+                fault.patches = self._read_patches()
             raise fault
-        return self._patches()
+        return self._read_patches()
 
-    def has(self, changes: bytes) -> bool:
+    def has_changes(self, changes: bytes) -> bool:
         """Return whether all operations of a message of changes are merged. Raises `TextFormat`, `TextMemory`."""
         code = lib.dtp_text_has(self._text, changes, len(changes))
         if code < 0:
-            raise self._fault(code)
+            raise self._make_error(code)
         return bool(code)
 
-    def _patches(self) -> Sequence[Any]:
+    def _read_patches(self) -> Sequence[Any]:
         """Return what the last merge changed."""
         raise NotImplementedError
 
@@ -242,7 +242,7 @@ class SequenceHandle:
         """What was merged and made here, as bytes for `changes_since` elsewhere."""
         return self._take_out(lib.dtp_text_version(self._text, self._out))
 
-    def _changes(self, version: bytes) -> bytes:
+    def _encode_changes(self, version: bytes) -> bytes:
         return self._take_out(lib.dtp_text_changes(self._text, version, len(version), self._out))
 
     def changes_of(self, agent: bytes, first: int, end: int) -> bytes:
@@ -278,14 +278,14 @@ class SequenceHandle:
     def _compact(self, stable: bytes) -> int:
         forgotten = lib.dtp_text_compact(self._text, stable, len(stable))
         if forgotten < 0:
-            raise self._fault(forgotten)
+            raise self._make_error(forgotten)
         return int(forgotten)
 
     def trim(self) -> None:
         """Pack the text and give back memory that it does not need now. Raises `TextMemory`."""
         code = lib.dtp_text_trim(self._text)
         if code:
-            raise self._fault(code)
+            raise self._make_error(code)
 
     # ---- figures
 

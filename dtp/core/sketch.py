@@ -44,7 +44,7 @@ class Sketch:
         self._at += count
         return symbols
 
-    def symbols(self, count: int) -> bytes:
+    def next_symbols(self, count: int) -> bytes:
         """The next so many symbols, as they travel."""
         found = ffi.unpack(self.next(count), count)
         return b"".join(_WIRE.pack(one.items, one.checks, one.count) for one in found)

@@ -99,7 +99,7 @@ class TextHandle(SequenceHandle):
         except (OverflowError, UnicodeEncodeError) as error:
             raise _not_an_edit(error, position) from None
         if code:
-            raise self._fault(code)
+            raise self._make_error(code)
 
     def delete(self, position: int, count: int = 1) -> None:
         """Delete `count` characters from `position` on. Raises `TextRange`, `TextMemory`, `TextFull`."""
@@ -108,7 +108,7 @@ class TextHandle(SequenceHandle):
         except OverflowError as error:
             raise _not_an_edit(error, position) from None
         if code:
-            raise self._fault(code)
+            raise self._make_error(code)
 
     def edit(self, edits: Sequence[tuple[int, int, str]]) -> None:
         """Many edits in one call: (position, characters to delete there, text to insert there), one after the other.
@@ -131,29 +131,29 @@ class TextHandle(SequenceHandle):
         done = ffi.new("size_t *")
         code = lib.dtp_text_edit(self._text, numbers, len(pieces), data, len(data), done)
         if code:
-            fault = self._fault(code)
+            fault = self._make_error(code)
             raise type(fault)(f"{fault}; {done[0]} of {len(pieces)} edits took place")
 
     def _step(self, *, is_open: bool) -> None:
         code = lib.dtp_text_step(self._text, is_open)
         if code:
-            raise self._fault(code)
+            raise self._make_error(code)
 
     def undo(self) -> list[Patch] | None:
         """Undo the last step of this replica's own editing: what changed, or None when there is nothing to undo.
 
         What others wrote stays. Text that is put back is new text: it stands where the old one was.
         """
-        return self._undone(lib.dtp_text_undo(self._text))
+        return self._read_undone(lib.dtp_text_undo(self._text))
 
     def redo(self) -> list[Patch] | None:
         """Undo the last `undo`, unless there were edits since: what changed, or None."""
-        return self._undone(lib.dtp_text_redo(self._text))
+        return self._read_undone(lib.dtp_text_redo(self._text))
 
-    def _undone(self, code: int) -> list[Patch] | None:
+    def _read_undone(self, code: int) -> list[Patch] | None:
         if code < 0:
-            raise self._fault(code)
-        return self._patches() if code else None
+            raise self._make_error(code)
+        return self._read_patches() if code else None
 
     # ---- marks
 
@@ -167,9 +167,9 @@ class TextHandle(SequenceHandle):
             raise TextRange(f"{start}:{stop} is not within a text of {len(self)} characters")
         code = lib.dtp_text_mark(self._text, start, stop, name, len(name), value, len(value), expand, now)
         if code:
-            raise self._fault(code)
+            raise self._make_error(code)
 
-    def marked(self, start: int, stop: int) -> Marked:
+    def read_marks(self, start: int, stop: int) -> Marked:
         """Return what marks the characters from `start` to before `stop`. Raises `TextRange`, `TextMemory`."""
         if not 0 <= start <= stop <= self._state.length:
             raise TextRange(f"{start}:{stop} is not within a text of {len(self)} characters")
@@ -189,13 +189,13 @@ class TextHandle(SequenceHandle):
         if end - start < self._state.length:
             size = lib.dtp_text_measure(self._text, start, end)
             if size < 0:
-                raise self._fault(size)
+                raise self._make_error(size)
         if not size:
             return ""
         out = bytearray(size)
         size = lib.dtp_text_read(self._text, start, end, ffi.from_buffer(out), size)
         if size < 0:
-            raise self._fault(size)
+            raise self._make_error(size)
         return out[:size].decode()
 
     def __str__(self) -> str:
@@ -206,7 +206,7 @@ class TextHandle(SequenceHandle):
             raise TextRange(f"{position} is no position")
         found = lib.dtp_text_convert(self._text, position, unit, to)
         if found < 0:
-            raise self._fault(found)
+            raise self._make_error(found)
         return int(found)
 
     def utf8_offset(self, position: int) -> int:
@@ -225,7 +225,7 @@ class TextHandle(SequenceHandle):
         """The position of an offset in UTF-16 code units; between surrogates: their character. Raises `TextRange`."""
         return self._convert(offset, lib.DTP_TEXT_UTF16_UNITS, lib.DTP_TEXT_POINTS)
 
-    def _patches(self) -> list[Patch]:
+    def _read_patches(self) -> list[Patch]:
         state = self._state
         count = state.patch_count
         if not count:

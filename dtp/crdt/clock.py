@@ -32,16 +32,16 @@ class Clock:
         #: What a clock may be above `now`.
         self.ahead = int(drift * 1000) << _COUNT_BITS
 
-    def now(self) -> int:
+    def wall_clock(self) -> int:
         """Return the wall time, with a count of 0; 0 if it can't be one."""
         wall = self.wall()
         return int(wall * 1000) << _COUNT_BITS if 0 <= wall < _END else 0
 
-    def limit(self) -> int:
+    def highest_clock(self) -> int:
         """The highest clock that is taken at once."""
-        return self.now() + self.ahead
+        return self.wall_clock() + self.ahead
 
-    def until(self, clock: int) -> float:
+    def seconds_until(self, clock: int) -> float:
         """Seconds until `clock` is not above `limit`; 0 or less when it isn't."""
         return seconds(clock - self.ahead) - self.wall()
 

@@ -73,7 +73,7 @@ class Nested:
                 raise NestingError(f"there is nothing at {list(path[: number + 1])}") from error
         return found
 
-    def _view(self, kind: parts.Kind | None, value: Value) -> Any:
+    def _view_of(self, kind: parts.Kind | None, value: Value) -> Any:
         if kind is None or self._depth >= parts.MAX_DEPTH:
             return value
         if kind == "t":
@@ -95,9 +95,9 @@ class Nested:
         else:
             NestedList(replica, soul, depth)._insert_all(0, list(value))
 
-    def _empty(self, kind: parts.Kind | None, value: Value) -> None:
+    def _empty_part(self, kind: parts.Kind | None, value: Value) -> None:
         """Take out of a part all that is seen of it here."""
-        view = self._view(kind, value)
+        view = self._view_of(kind, value)
         if isinstance(view, GraphText):
             view.delete(0, len(view))
         elif isinstance(view, Nested):
@@ -161,7 +161,7 @@ class NestedMap(Nested, MutableMapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         found = self._replica.map(self.soul)[key]
-        return self._view(parts.kind_in_map(self.soul, key, found), found)
+        return self._view_of(parts.kind_in_map(self.soul, key, found), found)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._replica.map(self.soul))
@@ -172,7 +172,7 @@ class NestedMap(Nested, MutableMapping[str, Any]):
     def conflicts(self, key: str) -> _All:
         """All that was put at the key at the same time, the latest first."""
         found = self._replica.map(self.soul).conflicts(key)
-        return [self._view(parts.kind_in_map(self.soul, key, one), one) for one in found]
+        return [self._view_of(parts.kind_in_map(self.soul, key, one), one) for one in found]
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._update({key: value})
@@ -202,7 +202,7 @@ class NestedMap(Nested, MutableMapping[str, Any]):
 
     def _empty_at(self, key: str) -> None:
         for one in self._replica.map(self.soul).conflicts(key):
-            self._empty(parts.kind_in_map(self.soul, key, one), one)
+            self._empty_part(parts.kind_in_map(self.soul, key, one), one)
 
     def __delitem__(self, key: str) -> None:
         self._empty_at(key)
@@ -229,28 +229,28 @@ class NestedMap(Nested, MutableMapping[str, Any]):
 
     def map(self, key: str) -> NestedMap:
         """Return the map at a key, made if there is none; what else was there stays below it in `conflicts`."""
-        found = self._part(key, "m")
+        found = self._open_part(key, "m")
         assert isinstance(found, NestedMap)
         return found
 
     def list(self, key: str) -> NestedList:
         """Return the list at a key, made if there is none, as `map` does."""
-        found = self._part(key, "l")
+        found = self._open_part(key, "l")
         assert isinstance(found, NestedList)
         return found
 
     def text(self, key: str) -> GraphText:
         """Return the text at a key, made if there is none, as `map` does."""
-        found = self._part(key, "t")
+        found = self._open_part(key, "t")
         assert isinstance(found, GraphText)
         return found
 
-    def _part(self, key: str, kind: parts.Kind) -> Any:
+    def _open_part(self, key: str, kind: parts.Kind) -> Any:
         soul = parts.in_map(self.soul, key, kind)
         if Link(soul) not in self._replica.map(self.soul).conflicts(key):
             check(_EMPTY[kind], self._depth)
             self._make(key, kind)
-        return self._view(kind, Link(soul))
+        return self._view_of(kind, Link(soul))
 
     def to_plain(self) -> dict[str, Any]:
         """Return all of it as a dict of dicts, lists and values, texts as str. What is deeper stays a link."""
@@ -265,8 +265,8 @@ class NestedList(Nested, MutableSequence[Any]):
     def _items(self) -> Any:
         return self._replica.list(self.soul)
 
-    def _shown(self, value: Value) -> Any:
-        return self._view(parts.kind_in_list(self.soul, value), value)
+    def _to_shown(self, value: Value) -> Any:
+        return self._view_of(parts.kind_in_list(self.soul, value), value)
 
     def __len__(self) -> int:
         return len(self._items())
@@ -277,7 +277,7 @@ class NestedList(Nested, MutableSequence[Any]):
     def __getitem__(self, index: slice) -> list[Any]: ...
     def __getitem__(self, index: int | slice) -> Any:
         found = self._items()[index]
-        return [self._shown(one) for one in found] if isinstance(index, slice) else self._shown(found)
+        return [self._to_shown(one) for one in found] if isinstance(index, slice) else self._to_shown(found)
 
     def insert(self, index: int, value: Any) -> None:
         """Insert before `index`, as `list.insert` does."""
@@ -291,9 +291,9 @@ class NestedList(Nested, MutableSequence[Any]):
         new = [plain(value) for value in new]
         for value in new:
             self._check(value)
-        self._items()[position:position] = [self._made(value) for value in new]
+        self._items()[position:position] = [self._make_value(value) for value in new]
 
-    def _made(self, value: Any) -> Value:
+    def _make_value(self, value: Any) -> Value:
         """Return what stands in the list for a value, which is filled if it is a part."""
         kind = part_kind(value)
         if kind is None:
@@ -308,15 +308,15 @@ class NestedList(Nested, MutableSequence[Any]):
         value = plain(value)
         self._check(value)
         old = self._items()[index]
-        self._items()[index] = self._made(value)
-        self._empty(parts.kind_in_list(self.soul, old), old)
+        self._items()[index] = self._make_value(value)
+        self._empty_part(parts.kind_in_list(self.soul, old), old)
 
     def __delitem__(self, index: int | slice) -> None:
         items = self._items()
         old = items[index] if isinstance(index, slice) else [items[index]]
         del items[index]
         for one in old:
-            self._empty(parts.kind_in_list(self.soul, one), one)
+            self._empty_part(parts.kind_in_list(self.soul, one), one)
 
     def clear(self) -> None:
         """Remove all elements."""

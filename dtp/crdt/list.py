@@ -132,9 +132,9 @@ class List(Replicated, ListHandle, MutableSequence[Value]):
         if isinstance(index, slice):
             self._set_slice(index, list(value))
         else:
-            self._assign(self._index(index), value)
+            self._assign_value(self._index(index), value)
 
-    def _assign(self, position: int, value: Value) -> None:
+    def _assign_value(self, position: int, value: Value) -> None:
         try:
             self.assign_encoded(position, _encode(value), self._clock())
         except TextFormat as error:
@@ -145,13 +145,13 @@ class List(Replicated, ListHandle, MutableSequence[Value]):
         places = range(start, max(start, stop) if step == 1 else stop, step)
         if step != 1 and len(places) != len(new):
             raise ValueError(f"{len(new)} values for an extended slice of {len(places)}")
-        self._permit(places, new)
+        self._check_permitted(places, new)
         if step == 1:
             self._delete(start, len(places))
             self._insert(start, new)
             return
         for at, value in zip(places, new, strict=True):
-            self._assign(at, value)
+            self._assign_value(at, value)
 
     def __delitem__(self, index: int | slice) -> None:
         if not isinstance(index, slice):
@@ -162,11 +162,11 @@ class List(Replicated, ListHandle, MutableSequence[Value]):
             self._delete(start, max(0, stop - start))
             return
         places = range(start, stop, step)
-        self._permit(places, [])
+        self._check_permitted(places, [])
         for at in sorted(places, reverse=True):
             self._delete(at, 1)
 
-    def _permit(self, places: range, new: list[Value]) -> None:
+    def _check_permitted(self, places: range, new: list[Value]) -> None:
         """Raise what an edit in several steps, of these elements and with these values, would raise half-way."""
         List(b"trial").extend(new)
 

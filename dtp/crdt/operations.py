@@ -69,39 +69,39 @@ class _Reader:
         self._data = data
         self.at = 0
 
-    def more(self) -> bool:
+    def has_more(self) -> bool:
         return self.at < len(self._data)
 
-    def byte(self) -> int:
+    def read_byte(self) -> int:
         self.at += 1
         return self._data[self.at - 1]
 
-    def number(self) -> int:
+    def read_number(self) -> int:
         value = shift = 0
-        while (byte := self.byte()) & 0x80:
+        while (byte := self.read_byte()) & 0x80:
             value |= (byte & 0x7F) << shift
             shift += 7
         return value | byte << shift
 
-    def take(self, size: int) -> bytes:
+    def read_bytes(self, size: int) -> bytes:
         self.at += size
         if self.at > len(self._data):
             raise IndexError
         return self._data[self.at - size : self.at]
 
-    def character(self) -> bytes:
+    def read_character(self) -> bytes:
         """A character in UTF-8, or a mark."""
-        start, first = self.at, self.byte()
+        start, first = self.at, self.read_byte()
         if first == _MARK:
-            size = self.number()
+            size = self.read_number()
             self.at += size
         else:
             self.at += 0 if first < 0xC0 else 1 if first < 0xE0 else 2 if first < 0xF0 else 3
         return self._data[start : self.at]
 
-    def cell(self) -> bytes:
+    def read_cell(self) -> bytes:
         """An element or a marker of a list."""
-        return self.take(self.number())
+        return self.read_bytes(self.read_number())
 
 
 def spans_of(edit: bytes) -> list[Span]:
@@ -137,7 +137,7 @@ class _Runs:
         if start is not None:
             yield start, self._reach[-1]
 
-    def has(self, first: int, end: int) -> bool:
+    def covers_range(self, first: int, end: int) -> bool:
         """Return whether all operations from `first` up to before `end` are here."""
         at = bisect_right(self._reach, first)
         while first < end and at < len(self._runs) and self._runs[at].first <= first:
@@ -145,7 +145,7 @@ class _Runs:
             at += 1
         return first >= end
 
-    def overlapping(self, other: _Runs) -> Iterator[tuple[_Told, _Told]]:
+    def iter_overlapping(self, other: _Runs) -> Iterator[tuple[_Told, _Told]]:
         """Yield those of here and there that tell of the same operations."""
         for two in other._runs:
             for at in range(bisect_right(self._reach, two.first), len(self._runs)):
@@ -188,27 +188,27 @@ class Operations:
             self._told.setdefault(agent, []).extend(told)
         self._content |= other._content
 
-    def _runs(self, agent: bytes) -> _Runs:
+    def _runs_of(self, agent: bytes) -> _Runs:
         runs = self._ordered.get(agent)
         if runs is None:
             runs = self._ordered[agent] = _Runs(self._told.get(agent, []))
         return runs
 
-    def has(self, other: Operations) -> bool:
+    def includes(self, other: Operations) -> bool:
         """Return whether all operations of the other are here."""
         return all(
-            self._runs(agent).has(first, end)
+            self._runs_of(agent).covers_range(first, end)
             for agent in other._told
-            for first, end in other._runs(agent).spans()
+            for first, end in other._runs_of(agent).spans()
         )
 
-    def agrees(self, other: Operations) -> bool:
+    def is_consistent(self, other: Operations) -> bool:
         """Return whether both say the same of the operations that are in both. Content is told or not: what was
         deleted since is told without."""
         return all(
             self._say_the_same(one, two, other)
             for agent in other._told
-            for one, two in self._runs(agent).overlapping(other._runs(agent))
+            for one, two in self._runs_of(agent).iter_overlapping(other._runs_of(agent))
         )
 
     def _say_the_same(self, one: _Told, two: _Told, other: Operations) -> bool:
@@ -231,21 +231,21 @@ def _messages(edit: bytes) -> Iterator[tuple[list[_Told], Iterator[bytes]]]:
     """Yield what each message tells, and the content of what isn't deleted, in order."""
     reader = _Reader(edit)
     try:
-        while reader.more():
-            is_list = reader.byte() == _LIST
-            names = [reader.take(reader.number()) for _ in range(reader.number())]
+        while reader.has_more():
+            is_list = reader.read_byte() == _LIST
+            names = [reader.read_bytes(reader.read_number()) for _ in range(reader.read_number())]
             told = list(_groups(reader, names))
-            size = reader.number()
-            yield told, _content(reader.take(size), is_list=is_list)
+            size = reader.read_number()
+            yield told, _content(reader.read_bytes(size), is_list=is_list)
     except (IndexError, StopIteration) as error:
         raise EncodingError("an edit of a text or a list that ends too early") from error
 
 
 def _groups(reader: _Reader, names: list[bytes]) -> Iterator[_Told]:
-    while index := reader.number():
-        agent, number = names[index - 1], reader.number()
+    while index := reader.read_number():
+        agent, number = names[index - 1], reader.read_number()
         right: Id | None = None
-        while (head := reader.byte()) != _END:
+        while (head := reader.read_byte()) != _END:
             one = _operation(reader, names, (agent, number), right, head)
             if one.kind != _DELETE:
                 right = one.right
@@ -256,9 +256,9 @@ def _groups(reader: _Reader, names: list[bytes]) -> Iterator[_Told]:
 def _operation(reader: _Reader, names: list[bytes], id: Id, before: Id | None, head: int) -> _Told:
     is_marker = head == _MARKER
     if is_marker:
-        head = reader.byte()
+        head = reader.read_byte()
     what, other_way = head & 3, bool(head & 4)
-    count = 1 if head & 0x80 else reader.number()
+    count = 1 if head & 0x80 else reader.read_number()
     at = _reference(reader, names, id, head >> 3 & 3, (id[0], id[1] - 1), None)
     if what == _DELETE:
         return _Told(id, count, _DELETE, False, at, None, False, other_way)
@@ -271,13 +271,13 @@ def _reference(
 ) -> Id | None:
     """Read a reference; `previous` and `same` are what the two forms without numbers mean."""
     if form == _OWN:
-        return id[0], id[1] - reader.number()
+        return id[0], id[1] - reader.read_number()
     if form == _OTHER:
-        return names[reader.number()], reader.number()
+        return names[reader.read_number()], reader.read_number()
     return previous if form == _PREVIOUS else same
 
 
 def _content(data: bytes, *, is_list: bool) -> Iterator[bytes]:
     reader = _Reader(data)
-    while reader.more():
-        yield reader.cell() if is_list else reader.character()
+    while reader.has_more():
+        yield reader.read_cell() if is_list else reader.read_character()

@@ -155,7 +155,7 @@ def shown(soul: str, read: Callable[[str], _Everything]) -> _Everything:
         if "values" in kinds:
             kinds["values"] = [reader.at_key(soul, key, value, 1) for value in kinds["values"]]
         if is_part(soul) and "list" in kinds and not key:
-            kinds["list"] = [reader.element(soul, value, 1) for value in kinds["list"]]
+            kinds["list"] = [reader.read_element(soul, value, 1) for value in kinds["list"]]
     return found
 
 
@@ -165,12 +165,12 @@ class _Reader:
         self._seen: set[str] = set()
 
     def at_key(self, parent: str, key: str, value: Value, depth: int) -> Any:
-        return self._part(kind_in_map(parent, key, value), value, depth)
+        return self._read_part(kind_in_map(parent, key, value), value, depth)
 
-    def element(self, parent: str, value: Value, depth: int) -> Any:
-        return self._part(kind_in_list(parent, value), value, depth)
+    def read_element(self, parent: str, value: Value, depth: int) -> Any:
+        return self._read_part(kind_in_list(parent, value), value, depth)
 
-    def _part(self, kind: Kind | None, value: Value, depth: int) -> Any:
+    def _read_part(self, kind: Kind | None, value: Value, depth: int) -> Any:
         if kind is None or depth >= MAX_DEPTH or value.soul in self._seen:
             return value
         soul = value.soul
@@ -179,7 +179,7 @@ class _Reader:
         if kind == "t":
             return found.get("", {}).get("text", "")
         if kind == "l":
-            return [self.element(soul, one, depth + 1) for one in found.get("", {}).get("list", [])]
+            return [self.read_element(soul, one, depth + 1) for one in found.get("", {}).get("list", [])]
         return {
             key: self.at_key(soul, key, kinds["values"][0], depth + 1)
             for key, kinds in found.items()

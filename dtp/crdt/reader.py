@@ -27,7 +27,7 @@ class Reader(Generic[T]):
         """Return whether something was told that isn't read yet."""
 
     @abstractmethod
-    def _take(self) -> T:
+    def _take_next(self) -> T:
         """Return what comes next, which is there, and forget it."""
 
     def close(self) -> None:
@@ -51,7 +51,7 @@ class Reader(Generic[T]):
     async def __anext__(self) -> T:
         if not await self._wait():
             raise StopAsyncIteration
-        return self._take()
+        return self._take_next()
 
     def __enter__(self) -> Self:
         return self

@@ -18,34 +18,34 @@ class Recorder(Protocol):
     What gives a context is left with an error where nothing was made.
     """
 
-    def registers(
+    def record_registers(
         self, rows: Sequence[tuple[str, str, Value] | tuple[str, str]]
     ) -> AbstractContextManager[Any]:
         """Registers are about to be set, or deleted."""
 
-    def op(self, kind: int, soul: str, key: str, value: bytes) -> AbstractContextManager[Any]:
+    def record_op(self, kind: int, soul: str, key: str, value: bytes) -> AbstractContextManager[Any]:
         """An op of another kind is about to be made, as `Replica.do` makes it."""
 
-    def editing(self, name: Name) -> None:
+    def begin_edit(self, name: Name) -> None:
         """A text is about to be edited; it may be refused still."""
 
-    def edited(self, name: Name) -> None:
+    def record_edit(self, name: Name) -> None:
         """A text was edited."""
 
     def check_undo(self) -> None:
         """Raise why a text can't undo or redo by itself now."""
 
-    def inserting(self, items: GraphList, position: int, count: int) -> AbstractContextManager[Any]:
+    def record_insert(self, items: GraphList, position: int, count: int) -> AbstractContextManager[Any]:
         """Elements are about to be inserted into a list."""
 
-    def deleting(self, items: GraphList, position: int, count: int) -> AbstractContextManager[Any]:
+    def record_delete(self, items: GraphList, position: int, count: int) -> AbstractContextManager[Any]:
         """Elements of a list are about to be deleted."""
 
-    def assigning(self, items: GraphList, position: int) -> AbstractContextManager[Any]:
+    def record_assign(self, items: GraphList, position: int) -> AbstractContextManager[Any]:
         """An element of a list is about to get another value."""
 
-    def moving(self, items: GraphList, position: int, to: int) -> AbstractContextManager[Any]:
+    def record_move(self, items: GraphList, position: int, to: int) -> AbstractContextManager[Any]:
         """An element of a list is about to be moved."""
 
-    def committed(self) -> None:
+    def on_committed(self) -> None:
         """All that was made until now goes out."""

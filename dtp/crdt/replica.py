@@ -97,7 +97,7 @@ class Replica:
     ) -> None:
         self.author = author
         self.core = state
-        state.ask()
+        state.ask_verdicts()
         #: What verdicts on ops depend on.
         self.access = access
         #: What is made here on souls of others and under rules.
@@ -178,7 +178,7 @@ class Replica:
         if self.recorder is None:
             self._put(encoded)
             return
-        with self.recorder.registers(rows):
+        with self.recorder.record_registers(rows):
             self._put(encoded)
 
     def _put(self, rows: bytes) -> None:
@@ -196,8 +196,8 @@ class Replica:
         try:
             self._put_again(rows, code)
         except NotOwner:
-            permitted = values.rows(self.permits.rows(values.decode(rows)))
-            with self.core.trusted():
+            permitted = values.rows(self.permits.permit_rows(values.decode(rows)))
+            with self.core.trust_own():
                 clock = self.clock
                 code = write(self._handle, permitted, len(permitted), clock.wall())
                 self._put_again(permitted, code)
@@ -205,16 +205,16 @@ class Replica:
     def _put_again(self, rows: bytes, code: int) -> None:
         try:
             try:
-                self.core.written(code)
+                self.core.check_written(code)
             except StateLimit:  # the frame to come is full: it is put aside
                 self._set_aside()
-                self.core.written(write(self._handle, rows, len(rows), self.clock.wall()))
+                self.core.check_written(write(self._handle, rows, len(rows), self.clock.wall()))
         except EncodingError as error:
             raise refusal(values.decode(rows)) from error
 
     # ---- the other types ----------------------------------------------------------------------------------------
 
-    def do(
+    def write_op(
         self,
         kind: int,
         soul: str,
@@ -226,28 +226,30 @@ class Replica:
         if self.refusal is not None:
             raise self.refusal
         if self.recorder is None:
-            return self._do(kind, soul, key, value)
-        with self.recorder.op(kind, soul, key, value):
-            return self._do(kind, soul, key, value)
+            return self._write_op(kind, soul, key, value)
+        with self.recorder.record_op(kind, soul, key, value):
+            return self._write_op(kind, soul, key, value)
 
-    def _do(self, kind: int, soul: str, key: str, value: bytes) -> bool:
+    def _write_op(self, kind: int, soul: str, key: str, value: bytes) -> bool:
         try:
             return self._do_now(kind, soul, key, value)
         except NotOwner:
-            before = self.permits.op(kind, soul, key, value)
-            with self.core.trusted():
+            before = self.permits.permit_op(kind, soul, key, value)
+            with self.core.trust_own():
                 if before:
                     self._put(values.rows(before))
                 return self._do_now(kind, soul, key, value)
 
     def _do_now(self, kind: int, soul: str, key: str, value: bytes) -> bool:
-        now = self.clock.now() if kind != core.LIST_EDIT else max(self.clock.now(), self._stamped)
+        now = (
+            self.clock.wall_clock() if kind != core.LIST_EDIT else max(self.clock.wall_clock(), self._stamped)
+        )
         names = values.name(soul), values.name(key)
         try:
-            done = self.core.do(kind, *names, now, value=value)
+            done = self.core.write_op(kind, *names, now, value=value)
         except StateLimit:
             self._set_aside()
-            done = self.core.do(kind, *names, now, value=value)
+            done = self.core.write_op(kind, *names, now, value=value)
         except EncodingError as error:
             raise refusal([(soul, key, values.decode(value)) if value else (soul, key)]) from error
         self.version += done
@@ -293,13 +295,13 @@ class Replica:
 
     def souls(self, prefix: str = "") -> Souls:
         """All souls that have something and begin with `prefix`, in no order."""
-        return values.decode(self.core.souls(values.name(prefix)))  # type: ignore[no-any-return]
+        return values.decode(self.core.list_souls(values.name(prefix)))  # type: ignore[no-any-return]
 
     def check_owner(self, soul: str, key: str = "") -> None:
         """Raises `NotOwner`, `RuleBroken`, or the `refusal`, where this replica may not edit a text."""
         if self.refusal is not None:
             raise self.refusal
-        if self.permits.needs(soul):
+        if self.permits.needs_permit(soul):
             self.permits.may_edit(soul, key)
 
     def text(self, soul: str, key: str = "") -> GraphText:
@@ -316,20 +318,20 @@ class Replica:
         if space == core.TEXT:
             self.check_owner(soul, key)
             if self.recorder is not None:
-                self.recorder.editing(name)
+                self.recorder.begin_edit(name)
             return
         if self.refusal is not None:
             raise self.refusal
-        if self.permits.needs(soul):
+        if self.permits.needs_permit(soul):
             self.permits.may_edit_list(soul, key, written, touched)
 
-    def edited(self, name: Name) -> None:
+    def record_edit(self, name: Name) -> None:
         """Note that a text or a list was written here."""
         self.sequences.touch(name)
         self.show(name, has_something=len(self.sequences.open(name)) > 0)
         self.version += 1
         if self.recorder is not None:
-            self.recorder.edited(name)
+            self.recorder.record_edit(name)
         if self.on_edited is not None:
             self.on_edited(name)
 
@@ -338,9 +340,9 @@ class Replica:
         space, soul, key = name
         self.core.show(space, values.name(soul), values.name(key), has_something=has_something)
 
-    def stamp(self) -> int:
+    def next_stamp(self) -> int:
         """Return the clock of a move or an assignment made now: above all that were seen."""
-        self._stamped = max(self._stamped, self.clock.now(), self.core.newest + 1)
+        self._stamped = max(self._stamped, self.clock.wall_clock(), self.core.newest + 1)
         return self._stamped
 
     # ---- frames -------------------------------------------------------------------------------------------------
@@ -365,7 +367,7 @@ class Replica:
         refused: NotOwner | RuleBroken | None = None
         for (space, soul, key), edit in self.sequences.pending_edits(_EDIT_BYTES):
             try:
-                self.do(_EDITS[space], soul, key, value=values.encode(edit))
+                self.write_op(_EDITS[space], soul, key, value=values.encode(edit))
             except (NotOwner, RuleBroken) as error:
                 refused = error
         if refused is not None:
@@ -376,7 +378,7 @@ class Replica:
         """Return the frames of all ops made since the last time: none, one, or several if they are very many."""
         self._set_aside()
         frames, self._ready = self._ready, []
-        self.permits.committed(frames)
+        self.permits.on_committed(frames)
         return frames
 
     def merge(self, author: bytes, body: bytes) -> int:
@@ -388,7 +390,7 @@ class Replica:
         try:
             number = self._numbers[author]
         except KeyError:
-            number = self._number(author)
+            number = self._author_number(author)
         changed = take(self._handle, number, body, len(body))
         if changed < 0 or changed & 1:
             return self._merge_slowly(number, body, changed)
@@ -399,7 +401,7 @@ class Replica:
     def _merge_slowly(self, number: int, body: bytes, changed: int) -> int:
         """What brings edits of texts, comes from the future, or has a fault."""
         if changed < 0:  # maybe by the limit of some time ago: asking for the time with each frame takes time
-            limit = self._limit(number)
+            limit = self._clock_limit(number)
             count = self.core.merge(number, body, limit)
             if count == RULED:
                 count = self._merge_ruled(number, body, limit)
@@ -413,31 +415,31 @@ class Replica:
 
     def read_clock(self) -> None:
         """Take frames by the clock as it is now: it may have been set back since it was asked last."""
-        self.core.take_until(self.clock.limit())
+        self.core.take_until(self.clock.highest_clock())
 
-    def _limit(self, number: int) -> int:
+    def _clock_limit(self, number: int) -> int:
         """The highest clock of an author that is taken at once; what this one made itself never waits."""
         self.read_clock()
         author = self.author_key(number)
-        return LAST if author == self.author else max(self.clock.limit(), self._shown.get(author, 0))
+        return LAST if author == self.author else max(self.clock.highest_clock(), self._shown.get(author, 0))
 
     def _merge_ruled(self, number: int, body: bytes, limit: int) -> int:
         author = self.author_key(number)
-        ruling = self.access.rule(author, ops_of(self.core, author, body))
-        self.core.judge(bytes(ruling.verdicts))
+        ruling = self.access.begin_ruling(author, ops_of(self.core, author, body))
+        self.core.set_verdicts(bytes(ruling.verdicts))
         changed = self.core.merge(number, body, limit)
-        self._stands(ruling)
+        self._confirm_ruling(ruling)
         return changed
 
-    def _stands(self, ruling: Ruling) -> None:
-        ruling.stands()
+    def _confirm_ruling(self, ruling: Ruling) -> None:
+        ruling.confirm()
         if (self.permits.pending or self.sequences.unsent) and ruling.takes_from(self.author):
             self.access.must_rebuild = True  # what isn't committed here yet may be void
 
-    def _number(self, author: bytes) -> int:
+    def _author_number(self, author: bytes) -> int:
         number = self._numbers.get(author)
         if number is None:
-            number = self._numbers[author] = self.core.author(author)
+            number = self._numbers[author] = self.core.author_number(author)
             self.core.set_owner(number, owner_name(author).encode())
         return number
 
@@ -449,14 +451,14 @@ class Replica:
         Raises `EncodingError`, and `StateLimit` when it is above the clock `limit`, by default what is too far in the
         future: nothing was taken then.
         """
-        number = self._number(author)
-        bound = self._limit(number) if limit is None else limit
+        number = self._author_number(author)
+        bound = self._clock_limit(number) if limit is None else limit
         changed = self.core.merge_summary(number, body, after, last, bound)
         if changed == RULED:
             ruling = self._rule_summary(number, body)
-            self.core.judge(bytes(ruling.verdicts))
+            self.core.set_verdicts(bytes(ruling.verdicts))
             changed = self.core.merge_summary(number, body, after, last, bound)
-            self._stands(ruling)
+            self._confirm_ruling(ruling)
         if changed:
             self.version += 1
             if self.core.edited:
@@ -466,45 +468,45 @@ class Replica:
     def _rule_summary(self, number: int, body: bytes) -> Ruling:
         """Return verdicts on the ops of a summary. Those that came in frames before were judged then, and stay so."""
         author = self.author_key(number)
-        ruling = self.access.rule(author)
+        ruling = self.access.begin_ruling(author)
         for op in ops_of(self.core, author, body):
-            if self.core.took(number, op.clock):
+            if self.core.has_seen(number, op.clock):
                 ruling.verdicts.append(core.VOID)
             else:
-                ruling.judge(op)
+                ruling.judge_op(op)
         return ruling
 
-    def summary(self, author: bytes, after: int) -> SummaryCore:
+    def begin_summary(self, author: bytes, after: int) -> SummaryCore:
         """To be given frames of an author, in order, that come after this clock: a frame of what still counts."""
-        return self.core.summary(self._number(author), after)
+        return self.core.begin_summary(self._author_number(author), after)
 
     def _take_edits(self, author: bytes) -> None:
-        for space, soul, key, edit in values.decode(self.core.edits()):
+        for space, soul, key, edit in values.decode(self.core.read_edits()):
             self.sequences.apply((space, soul, key), edit, author)
 
     def waiting_of(self, author: bytes) -> int:
         """Return how many frames of an author wait until they are due."""
-        return self.core.waiting_of(self._number(author))
+        return self.core.waiting_of(self._author_number(author))
 
-    def due(self) -> Iterator[int]:
+    def take_due(self) -> Iterator[int]:
         """Take the frames whose time has come; for each, how many changes it made (see `changes`)."""
-        limit = self.clock.limit()
+        limit = self.clock.highest_clock()
         while frame := self.core.due_frame(limit):
             number, body = frame
             author = self.author_key(number)
-            ruling = self.access.rule(author, ops_of(self.core, author, body))
-            self.core.judge(bytes(ruling.verdicts))
-            self.core.due(limit)
-            self._stands(ruling)
+            ruling = self.access.begin_ruling(author, ops_of(self.core, author, body))
+            self.core.set_verdicts(bytes(ruling.verdicts))
+            self.core.apply_due(limit)
+            self._confirm_ruling(ruling)
             self.version += 1
             self._take_edits(author)
-            yield len(values.decode(self.core.changes()))
+            yield len(values.decode(self.core.read_changes()))
 
-    def changes(self) -> Changes:
+    def take_changes(self) -> Changes:
         """What the last `merge`, `put` or `due` changed."""
         return [
             Change(soul, key, SPACES[space], self.author_key(author), clock)
-            for soul, key, space, author, clock in values.decode(self.core.changes())
+            for soul, key, space, author, clock in values.decode(self.core.read_changes())
         ]
 
     def author_key(self, number: int) -> bytes:
@@ -528,20 +530,20 @@ class Replica:
         an edit is about text that was forgotten here. See `fresh` and `become`."""
         return self.access.must_rebuild or self.sequences.stale
 
-    def fresh(self) -> Replica:
+    def empty_copy(self) -> Replica:
         """An empty replica in place of this one, which knows what was revoked: give it all frames, each author's in
         their order, and then to `become`."""
         fresh = Replica(self.author, clock=self.clock, random=self.random, graph=self.access.graph)
-        fresh.access = self.access.again()
+        fresh.access = self.access.only_revoked()
         fresh._shown = {self.author_key(n): self.core.let_in(n) for n in range(self.core.authors)}
         return fresh
 
-    def become(self, fresh: Replica) -> None:
+    def replace_by(self, fresh: Replica) -> None:
         """Hold what `fresh` does. Nothing may be uncommitted here: it would be lost. Texts that are open stay open;
         what was done in them can't be undone any more."""
         self.core, self.access = fresh.core, fresh.access
         self._handle, self._numbers, self._keys = fresh._handle, fresh._numbers, fresh._keys
-        self.sequences.become(fresh.sequences)
+        self.sequences.replace_by(fresh.sequences)
         self.version += 1
 
     @classmethod

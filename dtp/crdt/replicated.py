@@ -27,12 +27,12 @@ class _Reader:
         self.data = data
         self.at = 0
 
-    def fault(self, what: str, at: int) -> TextFormat:
+    def make_error(self, what: str, at: int) -> TextFormat:
         error = TextFormat(f"{what}, at byte {at}")
         error.offset = at
         return error
 
-    def number(self) -> int:
+    def read_number(self) -> int:
         start, value, shift = self.at, 0, 0
         while self.at < len(self.data) and shift < 63:
             byte = self.data[self.at]
@@ -43,19 +43,19 @@ class _Reader:
                     break
                 return value
             shift += 7
-        raise self.fault("not a number", start)
+        raise self.make_error("not a number", start)
 
-    def name(self) -> bytes:
+    def read_name(self) -> bytes:
         start = self.at
-        size = self.number()
+        size = self.read_number()
         if not 1 <= size <= 64 or size > len(self.data) - self.at:
-            raise self.fault("not a name", start)
+            raise self.make_error("not a name", start)
         self.at += size
         return self.data[self.at - size : self.at]
 
-    def end(self) -> None:
+    def expect_end(self) -> None:
         if self.at != len(self.data):
-            raise self.fault("something behind the end", self.at)
+            raise self.make_error("something behind the end", self.at)
 
 
 class Version(Mapping[bytes, int]):
@@ -122,15 +122,15 @@ class Version(Mapping[bytes, int]):
         reader = _Reader(data)
         numbers: dict[bytes, int] = {}
         last = b""
-        for _ in range(reader.number()):
+        for _ in range(reader.read_number()):
             at = reader.at
-            agent = reader.name()
-            number = reader.number()
+            agent = reader.read_name()
+            number = reader.read_number()
             if agent <= last or not 0 < number < 2**31 - 1:
-                raise reader.fault("authors out of order, or an impossible number", at)
+                raise reader.make_error("authors out of order, or an impossible number", at)
             numbers[agent] = number
             last = agent
-        reader.end()
+        reader.expect_end()
         return cls(numbers)
 
 
@@ -175,15 +175,15 @@ class Anchor:
         """The opposite of `encode`. Raises `TextFormat`."""
         reader = _Reader(data)
         if not data or data[0] > 1:
-            raise reader.fault("not an anchor", 0)
+            raise reader.make_error("not an anchor", 0)
         reader.at = 1
         side: Side = "right" if data[0] else "left"
         if len(data) == 1:
             return cls(side)
-        agent, number = reader.name(), reader.number()
+        agent, number = reader.read_name(), reader.read_number()
         if number >= 2**31 - 1:
-            raise reader.fault("an impossible number", reader.at)
-        reader.end()
+            raise reader.make_error("an impossible number", reader.at)
+        reader.expect_end()
         return cls(side, agent, number)
 
 
@@ -213,11 +213,11 @@ class Replicated(SequenceHandle):
         if not 0 <= position <= len(self):
             raise TextRange(f"{position} is not within a text of {len(self)} characters")
         anchor = Anchor(side)
-        self._tie(anchor, position)
+        self._tie_anchor(anchor, position)
         self._anchors.add(anchor)
         return anchor
 
-    def _tie(self, anchor: Anchor, position: int) -> None:
+    def _tie_anchor(self, anchor: Anchor, position: int) -> None:
         at = position - 1 if anchor._side == "left" else position
         anchor._agent, anchor._number = self._identify(at) if 0 <= at < len(self) else (b"", 0)
 
@@ -265,8 +265,8 @@ class Replicated(SequenceHandle):
         To one that lacks what is compacted here the whole text goes, without what was deleted. Raises `TextFormat`.
         """
         if version is None:
-            return self._changes(b"")
-        return self._changes(version if isinstance(version, bytes) else version.encode())
+            return self._encode_changes(b"")
+        return self._encode_changes(version if isinstance(version, bytes) else version.encode())
 
     def compact(self, reports: Iterable[Version]) -> int:
         """Forget what all replicas have seen; `reports` are the last known versions of all others that may write.
@@ -292,5 +292,5 @@ class Replicated(SequenceHandle):
             try:
                 self.position(anchor)
             except AnchorGone:
-                self._tie(anchor, position)
+                self._tie_anchor(anchor, position)
         return forgotten

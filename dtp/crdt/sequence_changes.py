@@ -38,7 +38,7 @@ class SequenceChanges(Reader[SequenceChange]):
         super().__init__(forget)
         self._pending: deque[SequenceChange] = deque()
 
-    def tell(self, change: SequenceChange) -> None:
+    def notify(self, change: SequenceChange) -> None:
         """Have the reader hear of a change."""
         self._pending.append(change)
         self._there.set()
@@ -52,7 +52,7 @@ class SequenceChanges(Reader[SequenceChange]):
     def _has_more(self) -> bool:
         return bool(self._pending)
 
-    def _take(self) -> SequenceChange:
+    def _take_next(self) -> SequenceChange:
         return self._pending.popleft()
 
 

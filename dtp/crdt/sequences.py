@@ -38,7 +38,7 @@ Saved = tuple[int, str, str, bytes, list[bytes], list[bytes], bytes]
 
 
 #: What a recorder is told of edits of lists: names of its methods.
-_Edit = Literal["inserting", "deleting", "assigning", "moving"]
+_Edit = Literal["record_insert", "record_delete", "record_assign", "record_move"]
 _UNRECORDED: Final = nullcontext()
 
 
@@ -51,13 +51,13 @@ class Owner(Protocol):
         Who made what is looked up only where it matters: `touched` need not be read.
         """
 
-    def edited(self, name: Name) -> None:
+    def record_edit(self, name: Name) -> None:
         """Note that something was written here."""
 
     def show(self, name: Name, *, has_something: bool) -> None:
         """Note whether there is something in a text or a list."""
 
-    def stamp(self) -> int:
+    def next_stamp(self) -> int:
         """Return the clock of a move or an assignment made now."""
 
     @property
@@ -88,18 +88,18 @@ class _InGraph(Replicated):
         """Return all of it, to be compared."""
         raise NotImplementedError
 
-    def become(self, other: _InGraph) -> None:
+    def replace_by(self, other: _InGraph) -> None:
         """Hold what the other does; neither may be used by itself afterwards."""
-        before, marked = (self.contents(), self._formats()) if self._listeners else ((), [])
+        before, marked = (self.contents(), self._formats_of()) if self._listeners else ((), [])
         self._text, self._state, self._out = other._text, other._state, other._out
         if self._listeners:
             gone = [Format(0, len(self), dict.fromkeys(one.attributes)) for one in marked]
-            self._tell(self._difference(before), [*gone, *self._formats()], is_local=False)
+            self._notify_readers(self._difference_from(before), [*gone, *self._formats_of()], is_local=False)
 
-    def _difference(self, before: Sequence[Any]) -> Sequence[Any]:
+    def _difference_from(self, before: Sequence[Any]) -> Sequence[Any]:
         raise NotImplementedError
 
-    def _formats(self, start: int = 0, stop: int | None = None) -> list[Format]:
+    def _formats_of(self, start: int = 0, stop: int | None = None) -> list[Format]:
         """Return what marks a range; of a list nothing does."""
         return []
 
@@ -122,7 +122,7 @@ class _InGraph(Replicated):
         for changes in list(self._listeners):
             changes.close()
 
-    def take(self, edit: bytes) -> None:
+    def merge_edit(self, edit: bytes) -> None:
         """Merge an edit of another author, and tell of it. Raises as `merge`."""
         if not self._listeners:
             self.merge(edit)
@@ -130,18 +130,18 @@ class _InGraph(Replicated):
         try:
             patches = self.apply(edit)
         except (TextReference, TextStale, TextWaiting) as error:
-            self._tell(error.patches, self._changed_formats(), is_local=False)
+            self._notify_readers(error.patches, self._changed_formats(), is_local=False)
             raise
-        self._tell(patches, self._changed_formats(), is_local=False)
+        self._notify_readers(patches, self._changed_formats(), is_local=False)
 
-    def _tell(self, patches: Sequence[Any], formats: Sequence[Format], *, is_local: bool) -> None:
+    def _notify_readers(self, patches: Sequence[Any], formats: Sequence[Format], *, is_local: bool) -> None:
         if patches or formats:
             for changes in self._listeners:
-                changes.tell(SequenceChange(list(patches), is_local, tuple(formats)))
+                changes.notify(SequenceChange(list(patches), is_local, tuple(formats)))
 
-    def _edited(self, patches: Sequence[Any], formats: Sequence[Format] = ()) -> None:
-        self._tell(patches, formats, is_local=True)
-        self._owner.edited(self.name)
+    def _on_edited(self, patches: Sequence[Any], formats: Sequence[Format] = ()) -> None:
+        self._notify_readers(patches, formats, is_local=True)
+        self._owner.record_edit(self.name)
 
 
 class GraphText(_InGraph, Text):
@@ -153,20 +153,20 @@ class GraphText(_InGraph, Text):
     def contents(self) -> str:
         return str(self)
 
-    def _difference(self, before: Sequence[Any]) -> list[Patch]:
+    def _difference_from(self, before: Sequence[Any]) -> list[Patch]:
         return [Patch(*patch) for patch in difference(before, str(self))]
 
     def insert(self, position: int, text: str) -> None:
         self._owner.check_edit(self.name)
         super().insert(position, text)
-        self._edited(
-            [Patch(position, 0, text)] if text else [], self._formats(position, position + len(text))
+        self._on_edited(
+            [Patch(position, 0, text)] if text else [], self._formats_of(position, position + len(text))
         )
 
     def delete(self, position: int, count: int = 1) -> None:
         self._owner.check_edit(self.name)
         super().delete(position, count)
-        self._edited([Patch(position, count, "")] if count else [])
+        self._on_edited([Patch(position, count, "")] if count else [])
 
     def edit(self, edits: Sequence[tuple[int, int, str]]) -> None:
         self._owner.check_edit(self.name)
@@ -174,25 +174,25 @@ class GraphText(_InGraph, Text):
         try:
             super().edit(edits)
         except DtpError:  # those before the one at fault were made
-            self._edited(self._difference(before) if self._listeners else [], self._formats())
+            self._on_edited(self._difference_from(before) if self._listeners else [], self._formats_of())
             raise
         start, stop = (edits[0][0], edits[0][0] + len(edits[0][2])) if len(edits) == 1 else (0, None)
-        self._edited([Patch(*one) for one in edits if one[1] or one[2]], self._formats(start, stop))
+        self._on_edited([Patch(*one) for one in edits if one[1] or one[2]], self._formats_of(start, stop))
 
     def mark(
         self, start: int, stop: int, name: str, value: Value = True, *, expand: Expand | None = None
     ) -> None:
         self._owner.check_edit(self.name)
         super().mark(start, stop, name, value, expand=expand)
-        self._edited([], [Format(start, stop - start, {name: value})] if start < stop else [])
+        self._on_edited([], [Format(start, stop - start, {name: value})] if start < stop else [])
 
-    def _stamp(self) -> int:
-        return self._owner.stamp()
+    def _next_stamp(self) -> int:
+        return self._owner.next_stamp()
 
-    def _formats(self, start: int = 0, stop: int | None = None) -> list[Format]:
+    def _formats_of(self, start: int = 0, stop: int | None = None) -> list[Format]:
         if not self._listeners:
             return []
-        return formats_of(self.marked(start, len(self) if stop is None else stop), len(self))
+        return formats_of(self.read_marks(start, len(self) if stop is None else stop), len(self))
 
     def _changed_formats(self) -> list[Format]:
         return self.formats()
@@ -200,7 +200,7 @@ class GraphText(_InGraph, Text):
     def undo(self) -> list[Patch] | None:
         self._check_undo()
         patches = super().undo()
-        self._edited(patches or [], [] if patches is None else self.formats())
+        self._on_edited(patches or [], [] if patches is None else self.formats())
         return patches
 
     def _check_undo(self) -> None:
@@ -211,7 +211,7 @@ class GraphText(_InGraph, Text):
     def redo(self) -> list[Patch] | None:
         self._check_undo()
         patches = super().redo()
-        self._edited(patches or [], [] if patches is None else self.formats())
+        self._on_edited(patches or [], [] if patches is None else self.formats())
         return patches
 
 
@@ -223,7 +223,7 @@ class GraphList(_InGraph, List):
 
     def bind(self, name: Name, owner: Owner) -> None:
         super().bind(name, owner)
-        self._clock = owner.stamp
+        self._clock = owner.next_stamp
 
     def __repr__(self) -> str:
         return f"<list {self.soul!r}{f' {self.key!r}' if self.key else ''} of {len(self)}>"
@@ -232,7 +232,7 @@ class GraphList(_InGraph, List):
         """The elements as bytes, by which 1 and True are different."""
         return [values.encode(value) for value in self]
 
-    def _difference(self, before: Sequence[Any]) -> list[ListPatch]:
+    def _difference_from(self, before: Sequence[Any]) -> list[ListPatch]:
         return [
             ListPatch(position, deleted, list(map(values.decode, inserted)))
             for position, deleted, inserted in difference(before, self.contents())
@@ -240,11 +240,11 @@ class GraphList(_InGraph, List):
 
     def _insert(self, position: int, items: list[Value]) -> None:
         self._owner.check_edit(self.name, items)
-        with self._recording("inserting", position, len(items)):
+        with self._record_edit("record_insert", position, len(items)):
             super()._insert(position, items)
-        self._edited([ListPatch(position, 0, self._as_read(items))] if items else [])
+        self._on_edited([ListPatch(position, 0, self._as_read(items))] if items else [])
 
-    def _recording(self, what: _Edit, *place: int) -> AbstractContextManager[Any]:
+    def _record_edit(self, what: _Edit, *place: int) -> AbstractContextManager[Any]:
         recorder = self._owner.recorder
         return _UNRECORDED if recorder is None else getattr(recorder, what)(self, *place)
 
@@ -252,28 +252,28 @@ class GraphList(_InGraph, List):
         """Return values as they are read here, which the caller's own may no longer be; none if nobody listens."""
         return [values.decode(values.encode(value)) for value in items] if self._listeners else []
 
-    def _assign(self, position: int, value: Value) -> None:
+    def _assign_value(self, position: int, value: Value) -> None:
         self._owner.check_edit(self.name, [value], map(self.made_by, [position]))
-        with self._recording("assigning", position):
-            super()._assign(position, value)
-        self._edited([ListPatch(position, 1, self._as_read([value]))])
+        with self._record_edit("record_assign", position):
+            super()._assign_value(position, value)
+        self._on_edited([ListPatch(position, 1, self._as_read([value]))])
 
-    def _permit(self, places: range, new: list[Value]) -> None:
-        super()._permit(places, new)
+    def _check_permitted(self, places: range, new: list[Value]) -> None:
+        super()._check_permitted(places, new)
         self._owner.check_edit(self.name, new, map(self.made_by, places))
 
     def _delete(self, position: int, count: int) -> None:
         self._owner.check_edit(self.name, (), map(self.made_by, range(position, position + count)))
-        with self._recording("deleting", position, count):
+        with self._record_edit("record_delete", position, count):
             super()._delete(position, count)
-        self._edited([ListPatch(position, count, [])] if count else [])
+        self._on_edited([ListPatch(position, count, [])] if count else [])
 
     def _move(self, old: int, new: int) -> None:
         self._owner.check_edit(self.name, (), map(self.made_by, [old]))
         value = self[old] if self._listeners else None
-        with self._recording("moving", old, new):
+        with self._record_edit("record_move", old, new):
             super()._move(old, new)
-        self._edited([ListPatch(old, 1, []), ListPatch(new, 0, [value])] if old != new else [])
+        self._on_edited([ListPatch(old, 1, []), ListPatch(new, 0, [value])] if old != new else [])
 
 
 _CLASSES: Final[dict[int, type[GraphText] | type[GraphList]]] = {core.TEXT: GraphText, core.LIST: GraphList}
@@ -313,16 +313,16 @@ class Sequences:
         """The text or list of this name, the same object each time."""
         found = self._open.get(name)
         if found is None:
-            found = self._open[name] = self._merged(name)
+            found = self._open[name] = self._merged_sequence(name)
             self._saved.pop(name, None)
         return found
 
     def read(self, name: Name) -> str | list[Value]:
         """Return what the text or list of this name holds; one that isn't open stays as it is, without memory."""
-        found = self._open[name] if name in self._open else self._merged(name)
+        found = self._open[name] if name in self._open else self._merged_sequence(name)
         return str(found) if isinstance(found, GraphText) else list(found)
 
-    def _merged(self, name: Name) -> GraphText | GraphList:
+    def _merged_sequence(self, name: Name) -> GraphText | GraphList:
         found = _CLASSES[name[0]](self._agent)
         found.bind(name, self._owner)
         if name in self._saved:
@@ -391,7 +391,7 @@ class Sequences:
             )
             return
         try:
-            text.take(edit)
+            text.merge_edit(edit)
         except TextStale as error:  # by someone who wasn't asked before the text was compacted
             log.info("the text at %r %r must be built again: %s", soul, key, error)
             self.stale = True
@@ -430,12 +430,12 @@ class Sequences:
         self._asked[name] = Asked(frozenset((*reports, self._author)), stable)
         return forgotten
 
-    def become(self, fresh: Sequences) -> None:
+    def replace_by(self, fresh: Sequences) -> None:
         """Hold what `fresh` does, which is of the same author. Open texts stay open."""
         for name, text in self._open.items():
-            text.become(fresh.open(name))
+            text.replace_by(fresh.open(name))
         self._agent, self._waiting, self._asked = fresh._agent, fresh._waiting, fresh._asked
-        self._saved = {name: fresh._bytes(name) for name in fresh.names() if name not in self._open}
+        self._saved = {name: fresh._sequence_bytes(name) for name in fresh.names() if name not in self._open}
         self._touched.clear()
         self.stale = False
 
@@ -444,7 +444,7 @@ class Sequences:
         found = [
             (
                 *name,
-                self._bytes(name),
+                self._sequence_bytes(name),
                 self._still_waiting(name),
                 *self._saved_asked(name),
             )
@@ -455,7 +455,7 @@ class Sequences:
     def _still_waiting(self, name: Name) -> list[bytes]:
         """Return the edits of which something waits: the same ones wherever the same came, in whatever order."""
         text, kept = self._open.get(name), sorted(self._waiting.get(name, ()))
-        return kept if text is None else [edit for edit in kept if not text.has(edit)]
+        return kept if text is None else [edit for edit in kept if not text.has_changes(edit)]
 
     def _saved_asked(self, name: Name) -> tuple[list[bytes], bytes]:
         asked = self._asked.get(name)
@@ -465,7 +465,7 @@ class Sequences:
         """Return what all texts and lists are called, sorted."""
         return sorted(self._open.keys() | self._saved.keys())
 
-    def _bytes(self, name: Name) -> bytes:
+    def _sequence_bytes(self, name: Name) -> bytes:
         text = self._open.get(name)
         return self._saved[name] if text is None else text.save()
 

@@ -33,7 +33,7 @@ class Summing:
     def __init__(self, replica: Replica, author: bytes, after: int) -> None:
         self._replica = replica
         self._author = author
-        self._summary: SummaryCore = replica.summary(author, after)
+        self._summary: SummaryCore = replica.begin_summary(author, after)
         self._edits: dict[Name, list[_Edit]] = {}
 
     def add(self, body: bytes) -> bool:
@@ -50,21 +50,21 @@ class Summing:
                         )
         return True
 
-    def end(self) -> bytes:
+    def finish_frame(self) -> bytes:
         """Return the frame; empty when nothing counts."""
         for name, edits in self._edits.items():
             self._join(name, edits)
-        return self._summary.end()
+        return self._summary.finish_frame()
 
     def _join(self, name: Name, edits: list[_Edit]) -> None:
         """Have one edit tell what these do, or several where that would be too large.
 
         Those from before the text was compacted stay as they are: what is forgotten here can't be told anew.
         """
-        joined = self._joined(name, [edit for _, edit in edits])
+        joined = self._join_edits(name, [edit for _, edit in edits])
         if joined is None:
-            edits = [one for one in edits if self._joined(name, [one[1]]) is not None]
-            joined = self._joined(name, [edit for _, edit in edits])
+            edits = [one for one in edits if self._join_edits(name, [one[1]]) is not None]
+            joined = self._join_edits(name, [edit for _, edit in edits])
         if not joined or len(joined) >= sum(len(edit) for _, edit in edits):
             return  # it saves nothing
         if len(joined) > _MOST and len(edits) > 1:
@@ -76,7 +76,7 @@ class Summing:
             self._summary.edit(clock, b"")
         self._summary.edit(edits[-1][0], values.encode(joined))
 
-    def _joined(self, name: Name, edits: list[bytes]) -> bytes | None:
+    def _join_edits(self, name: Name, edits: list[bytes]) -> bytes | None:
         """Return what these edits tell, as one; None where some of it was compacted."""
         spans: dict[bytes, list[Span]] = {}
         for edit in edits:

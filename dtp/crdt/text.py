@@ -95,7 +95,7 @@ class Text(Replicated, TextHandle):
     def __contains__(self, piece: str) -> bool:
         return piece in str(self)
 
-    def _slice(self, piece: slice) -> tuple[int, int]:
+    def _slice_bounds(self, piece: slice) -> tuple[int, int]:
         start, end, step = piece.indices(len(self))
         if step != 1:
             raise LocalError("a text has slices without a step only")
@@ -113,14 +113,14 @@ class Text(Replicated, TextHandle):
     def __getitem__(self, place: slice) -> str: ...
     def __getitem__(self, place: int | slice) -> str:
         if isinstance(place, slice):
-            return self.read(*self._slice(place))
+            return self.read(*self._slice_bounds(place))
         at = self._index(place)
         return self.read(at, at + 1)
 
     def __setitem__(self, place: int | slice, text: str) -> None:
         """Replace; characters at the beginning and the end that stay the same are left alone."""
         if isinstance(place, slice):
-            start, end = self._slice(place)
+            start, end = self._slice_bounds(place)
         else:
             start = self._index(place)
             end = start + 1
@@ -128,7 +128,7 @@ class Text(Replicated, TextHandle):
 
     def __delitem__(self, place: int | slice) -> None:
         if isinstance(place, slice):
-            start, end = self._slice(place)
+            start, end = self._slice_bounds(place)
             self.delete(start, end - start)
         else:
             self.delete(self._index(place))
@@ -167,7 +167,7 @@ class Text(Replicated, TextHandle):
         encoded, data = marks.encode_mark(name, value)
         bits = marks.expand_bits(name, expand, removing=value is None)
         try:
-            self.mark_encoded(start, stop, encoded, data, bits, self._stamp())
+            self.mark_encoded(start, stop, encoded, data, bits, self._next_stamp())
         except TextFormat as error:
             raise marks.refused_mark(value) from error
 
@@ -179,7 +179,7 @@ class Text(Replicated, TextHandle):
         """
         self.mark(start, stop, name, None, expand=expand)
 
-    def _stamp(self) -> int:
+    def _next_stamp(self) -> int:
         """Return the clock of a mark made now, or a number that is below all stamps."""
         return 0
 
@@ -190,7 +190,7 @@ class Text(Replicated, TextHandle):
         """
         end = len(self) if stop is None else stop
         text = self.read(start, end)
-        found = marks.spans_of(self.marked(start, end), start, end)
+        found = marks.spans_of(self.read_marks(start, end), start, end)
         return [(text[first - start : last - start], attributes) for first, last, attributes in found]
 
     def formats(self) -> list[Format]:
@@ -239,7 +239,7 @@ class Text(Replicated, TextHandle):
 
     def marked_ranges(self) -> list[list[Any]]:
         """Return [start, stop, name, value] of all that is marked, by start and name."""
-        return marks.ranges_of(self.marked(0, len(self)))
+        return marks.ranges_of(self.read_marks(0, len(self)))
 
     def mark_ranges(self, ranges: list[list[Any]]) -> bool:
         """Have these [start, stop, name, value] marked and nothing else, as one undo step; True if that was another.

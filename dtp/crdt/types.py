@@ -60,18 +60,18 @@ class Registers(_View, MutableMapping[str, Value]):
             and self._replica.core.get(values.name(self.soul), values.name(key)) is not None
         )
 
-    def _all(self) -> dict[str, Value]:
+    def _all_values(self) -> dict[str, Value]:
         return values.decode(self._replica.core.keys(core.REGISTER, values.name(self.soul)))  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._all())
+        return iter(self._all_values())
 
     def __len__(self) -> int:
-        return len(self._all())
+        return len(self._all_values())
 
     def to_dict(self) -> dict[str, Value]:
         """All keys and values, read at once."""
-        return self._all()
+        return self._all_values()
 
     def update(  # type: ignore[override]
         self, other: Mapping[str, Value] | Iterable[tuple[str, Value]] = (), /, **more: Value
@@ -81,7 +81,7 @@ class Registers(_View, MutableMapping[str, Value]):
 
     def written(self, key: str) -> tuple[bytes, int]:
         """Who wrote the value (public key), and when (clock). Raises `KeyError`."""
-        stamp = self._replica.core.stamp(values.name(self.soul), values.name(key))
+        stamp = self._replica.core.stamp_of(values.name(self.soul), values.name(key))
         if stamp is None:
             raise KeyError(key)
         clock, author = stamp
@@ -164,7 +164,7 @@ class Counter(_View):
         if not -(1 << 63) <= amount < 1 << 63:
             raise values.GraphValueError(f"a counter takes 64 bits at once, not {amount}")
         if amount:
-            self._replica.do(core.COUNTER_TOTAL, self.soul, self.key, value=values.encode(amount))
+            self._replica.write_op(core.COUNTER_TOTAL, self.soul, self.key, value=values.encode(amount))
 
     @property
     def value(self) -> int:
@@ -187,25 +187,25 @@ class Set(_View, MutableSet[Value]):
 
     __slots__ = ()
 
-    def _distinct(self) -> dict[bytes, Value]:
+    def _distinct_values(self) -> dict[bytes, Value]:
         return {values.encode(value): value for _, _, value in self._read(core.SET)}
 
     def __contains__(self, value: object) -> bool:
-        return values.encode(value) in self._distinct()
+        return values.encode(value) in self._distinct_values()
 
     def __iter__(self) -> Iterator[Value]:
-        return iter([value for _, value in sorted(self._distinct().items(), key=lambda pair: pair[0])])
+        return iter([value for _, value in sorted(self._distinct_values().items(), key=lambda pair: pair[0])])
 
     def __len__(self) -> int:
-        return len(self._distinct())
+        return len(self._distinct_values())
 
     def add(self, value: Value) -> None:
         """Add, also when it is there already: then it outlives removals that others make now."""
-        self._replica.do(core.SET_ADD, self.soul, self.key, value=values.encode(value))
+        self._replica.write_op(core.SET_ADD, self.soul, self.key, value=values.encode(value))
 
     def discard(self, value: Value) -> None:
         """Remove what was seen of it; nothing when there is none."""
-        self._replica.do(core.SET_REMOVE, self.soul, self.key, value=values.encode(value))
+        self._replica.write_op(core.SET_REMOVE, self.soul, self.key, value=values.encode(value))
 
     @classmethod
     def _from_iterable(cls, it: Iterable[Value]) -> set[Value]:
@@ -220,11 +220,11 @@ class MultiValue(_View):
 
     def set(self, value: Value) -> None:
         """Replace all that was seen."""
-        self._replica.do(core.VALUES_PUT, self.soul, self.key, value=values.encode(value))
+        self._replica.write_op(core.VALUES_PUT, self.soul, self.key, value=values.encode(value))
 
     def clear(self) -> None:
         """Remove all that was seen."""
-        self._replica.do(core.VALUES_REMOVE, self.soul, self.key)
+        self._replica.write_op(core.VALUES_REMOVE, self.soul, self.key)
 
     @property
     def values(self) -> list[Value]:
@@ -258,10 +258,10 @@ class Map(_View, MutableMapping[str, Value]):
         return found[0]
 
     def __setitem__(self, key: str, value: Value) -> None:
-        self._replica.do(core.VALUES_PUT, self.soul, key, value=values.encode(value))
+        self._replica.write_op(core.VALUES_PUT, self.soul, key, value=values.encode(value))
 
     def __delitem__(self, key: str) -> None:
-        if not self._replica.do(core.VALUES_REMOVE, self.soul, key):
+        if not self._replica.write_op(core.VALUES_REMOVE, self.soul, key):
             raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:

@@ -50,7 +50,7 @@ class Watch(Reader[Change]):
         self._matches = _matcher(pattern)
         self._pending: dict[_Place, Change] = {}
 
-    def offer(self, changes: Iterable[Change]) -> None:
+    def notify(self, changes: Iterable[Change]) -> None:
         """Tell of changes."""
         for change in changes:
             if self._matches(change.soul):
@@ -67,7 +67,7 @@ class Watch(Reader[Change]):
     def _has_more(self) -> bool:
         return bool(self._pending)
 
-    def _take(self) -> Change:
+    def _take_next(self) -> Change:
         return self._pending.pop(next(iter(self._pending)))
 
 
@@ -87,7 +87,7 @@ class Changes(Reader[Batch]):
         self._count = 0
         self._missed = 0
 
-    def offer(self, batch: Batch) -> None:
+    def notify(self, batch: Batch) -> None:
         """Tell of a batch."""
         changes = tuple(change for change in batch.changes if self._matches(change.soul))
         if not changes:
@@ -105,7 +105,7 @@ class Changes(Reader[Batch]):
     def _has_more(self) -> bool:
         return bool(self._pending)
 
-    def _take(self) -> Batch:
+    def _take_next(self) -> Batch:
         if self._missed:
             missed, self._missed = self._missed, 0
             raise ChangesMissed(
@@ -136,7 +136,7 @@ class Readers:
         self._watches.add(watch)
         return watch
 
-    def changes(self, pattern: str, name: str, limit: int) -> Changes:
+    def new_reader(self, pattern: str, name: str, limit: int) -> Changes:
         """Return a new reader of batches."""
         if not self._batched:
             self._made.clear()
@@ -145,35 +145,35 @@ class Readers:
         self._batched.add(changes)
         return changes
 
-    def tell(self, changes: Iterable[Change], *, is_local: bool) -> None:
+    def notify(self, changes: Iterable[Change], *, is_local: bool) -> None:
         """Tell watches of changes, and keep them for the batch to come."""
         for watch in self._watches:
-            watch.offer(changes)
+            watch.notify(changes)
         if self._batched:
             pending = self._made if is_local else self._came
             pending.update((change[:3], change) for change in changes)
 
-    def signed(self) -> None:
+    def on_signed(self) -> None:
         """Have what was made until now be one batch: it was signed."""
         if self._made:
             self._signed.append(Batch(tuple(self._made.values()), is_local=True))
             self._made.clear()
 
-    def stored(self) -> None:
+    def on_stored(self) -> None:
         """Tell of what was signed: it is stored."""
         for batch in self._signed:
-            self._offer(batch)
+            self._notify_batch(batch)
         self._signed.clear()
 
-    def received(self) -> None:
+    def on_received(self) -> None:
         """Tell of what came from others since the last time."""
         if self._came:
-            self._offer(Batch(tuple(self._came.values()), is_local=False))
+            self._notify_batch(Batch(tuple(self._came.values()), is_local=False))
             self._came.clear()
 
-    def _offer(self, batch: Batch) -> None:
+    def _notify_batch(self, batch: Batch) -> None:
         for changes in self._batched:
-            changes.offer(batch)
+            changes.notify(batch)
 
     def close(self) -> None:
         """End all of them."""

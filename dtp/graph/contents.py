@@ -67,7 +67,7 @@ class Contents:
         self._closed = False
         #: What each query may take.
         self.query_budget = QueryBudget()
-        replica.reveal = self._reveal
+        replica.reveal = self._read_private
 
     def check_open(self) -> None:
         """Raise `GraphError` when it is closed."""
@@ -138,11 +138,11 @@ class Contents:
     def show_part(self, part: Part | None) -> None:
         """Have this part here, and show nothing else."""
         self._part = part
-        self._replica.shows = None if part is None else part.has
+        self._replica.shows = None if part is None else part.has_soul
 
     def check_here(self, soul: str) -> None:
         """Raise `GraphPartial` for a soul that isn't in the part that is here."""
-        if self._part is not None and not self._part.has(soul):
+        if self._part is not None and not self._part.has_soul(soul):
             raise GraphPartial(
                 f"{soul!r} isn't in the part of the graph that is here: open or grow it with one that has it; "
                 "`put_many` writes there all the same"
@@ -202,10 +202,10 @@ class Contents:
         return (parts.shown if parts_too else parts.with_relationships)(soul, self._everything)
 
     def _everything(self, soul: str) -> dict[str, dict[str, Any]]:
-        if parts.is_relationship(soul) and self._replica.core.number(values.name(soul)) is None:
+        if parts.is_relationship(soul) and self._replica.core.soul_number(values.name(soul)) is None:
             return {}
         if self.is_private(soul):
-            return {key: {"register": value} for key, value in (self._reveal(soul) or {}).items()}
+            return {key: {"register": value} for key, value in (self._read_private(soul) or {}).items()}
         found: dict[str, dict[str, Any]] = {}
         for key, value in self._replica.node(soul).to_dict().items():
             found.setdefault(key, {})["register"] = value
@@ -265,7 +265,7 @@ class Contents:
         `name` says which reader was too slow.
         """
         self.check_open()
-        return self._readers.changes(pattern, name, limit)
+        return self._readers.new_reader(pattern, name, limit)
 
     def undo_manager(self, *, depth: int = 100, memory: int = 64 << 20) -> UndoManager:
         """What this program makes from now on, to be taken back and made again: `with undo.step("rename"): ...`.
@@ -377,34 +377,34 @@ class Contents:
 
     # ---- telling of changes -----------------------------------------------------------------------------------
 
-    def _offer(self, *, is_local: bool) -> None:
+    def _notify_readers(self, *, is_local: bool) -> None:
         if self._readers or self._queries is not None or self._beside is not None:
-            self._tell_of(self._replica.changes(), is_local=is_local)
+            self._tell_of(self._replica.take_changes(), is_local=is_local)
 
     def _tell_of(self, changes: _Changes, *, is_local: bool) -> None:
         shows = self._replica.shows
         if shows is not None:
             changes = [change for change in changes if shows(change.soul)]
-        self._note(changes)
+        self._update_indexes(changes)
         for node in self._private.values():
-            self._note([c._replace(soul=node.soul) for c in changes if c.soul == node.ring_soul])
-        self._readers.tell(changes, is_local=is_local)
+            self._update_indexes([c._replace(soul=node.soul) for c in changes if c.soul == node.ring_soul])
+        self._readers.notify(changes, is_local=is_local)
 
     def _tell_rebuilt(self, changes: _Changes) -> None:
         self._tell_of(changes, is_local=False)
-        self._readers.received()
+        self._readers.on_received()
 
-    def _note(self, changes: _Changes) -> None:
+    def _update_indexes(self, changes: _Changes) -> None:
         """Tell the indexes that something is different at these souls; what is in a document is at the document's."""
         changes = changes + [
             one._replace(soul=parts.document_of(one.soul)) for one in changes if parts.is_part(one.soul)
         ]
         if self._queries is not None:
-            self._queries.index.note(changes)
+            self._queries.index.on_changed(changes)
         if self._beside is not None:
-            self._beside.note(changes)
+            self._beside.on_changed(changes)
 
-    def _reveal(self, soul: str) -> dict[str, Value] | None:
+    def _read_private(self, soul: str) -> dict[str, Value] | None:
         """What a private node that was opened here says; nothing when it can't be read."""
         node = self._private.get(soul)
         if node is None:

@@ -131,10 +131,12 @@ class Graph(Contents):
         self._presence: Presence | None = None
         #: Whom it takes in: bans, purges, quotas, and what was refused.
         self.admission = Admission(
-            self, store, admission.Inside(self.frames.run, lambda: self.frames.chains, self._tell, self._lock)
+            self,
+            store,
+            admission.Inside(self.frames.run, lambda: self.frames.chains, self._notify_listeners, self._lock),
         )
-        replica.on_made = self._made
-        replica.on_edited = self._edited
+        replica.on_made = self._on_made
+        replica.on_edited = self._on_edited
         self._intake = Intake(
             self,
             Inside(
@@ -142,16 +144,16 @@ class Graph(Contents):
                 self._readers,
                 self._save,
                 self._rebuild,
-                self._offer,
-                self._tell,
+                self._notify_readers,
+                self._notify_listeners,
                 self._flush_later,
             ),
         )
         self._intake.wait_for_due()
         store.follow(self._intake.follow)
-        store.follow_damage(self._damaged)
+        store.follow_damage(self._on_damage)
 
-    def _damaged(self) -> None:  # told by a thread
+    def _on_damage(self) -> None:  # told by a thread
         self._loop.call_soon_threadsafe(self._look_again)
 
     def _look_again(self) -> None:
@@ -159,9 +161,9 @@ class Graph(Contents):
             self.frames.read_chains()
             self._ask_whether_behind()
 
-    def _become(self, fresh: Replica) -> list[Change]:  # what is different
+    def _replace_replica(self, fresh: Replica) -> list[Change]:  # what is different
         changes = access.differences(self._replica, fresh)
-        self._replica.become(fresh)
+        self._replica.replace_by(fresh)
         self._intake.wait_for_due()
         return changes
 
@@ -225,7 +227,7 @@ class Graph(Contents):
             replica = await asyncio.to_thread(loading.load, store, identity, clock)
             graph = cls(identity, store, replica, history=history, read_only=read_only, prune=prune)
             graph.show_part(part)
-            store.loaded()
+            store.on_loaded()
             return graph
         except BaseException:
             store.close()
@@ -252,7 +254,7 @@ class Graph(Contents):
                 await self._beside.close()
             self.frames.close()
             self.blobs.store.close()
-            self._tell()
+            self._notify_listeners()
 
     async def __aenter__(self) -> Graph:
         return self
@@ -262,14 +264,14 @@ class Graph(Contents):
 
     # ---- what was made here ---------------------------------------------------------------------------------
 
-    def _made(self) -> None:
-        self._offer(is_local=True)
+    def _on_made(self) -> None:
+        self._notify_readers(is_local=True)
         self._flush_later()
 
-    def _edited(self, name: Name) -> None:
+    def _on_edited(self, name: Name) -> None:
         """A text or a list was written; who watches hears of it when it becomes an op."""
         space, soul, key = name
-        self._note([Change(soul, key, SPACES[space], self.identity.id.key, 0)])
+        self._update_indexes([Change(soul, key, SPACES[space], self.identity.id.key, 0)])
         self._flush_later()
 
     def _flush_later(self) -> None:
@@ -319,9 +321,11 @@ class Graph(Contents):
         if self.behind is None:
             return
         loading.adopt(self.frames.store, self.identity, self.frames.chains.tip(self.identity.id.key))
-        fresh = self._replica.fresh()  # what the kept state had of lost frames nobody else will ever have
+        fresh = (
+            self._replica.empty_copy()
+        )  # what the kept state had of lost frames nobody else will ever have
         loading.replay(self.frames.store, fresh)
-        changes = self._become(fresh)
+        changes = self._replace_replica(fresh)
         self._tell_rebuilt(changes)
         self._look_again()
 
@@ -353,13 +357,13 @@ class Graph(Contents):
             self.show_part(
                 await self.frames.run(loading.settle_part, self.frames.store, part, self.identity.id.key)
             )
-            fresh = self._replica.fresh()
+            fresh = self._replica.empty_copy()
             await self.frames.run(loading.replay, self.frames.store, fresh)
-            changes = self._become(fresh)
+            changes = self._replace_replica(fresh)
             self._look_again()
             self.agreed.clear()
         self._tell_rebuilt(changes)
-        self._tell()
+        self._notify_listeners()
 
     def caught_up(self) -> None:
         """Sign again, as a peer that knows this identity has told all that it has of it; not if more was signed here:
@@ -367,7 +371,7 @@ class Graph(Contents):
         own = self.identity.id.key
         if self.behind is None or own in self.frames.beyond:
             return
-        if self.frames.store.witnessed(own) > self.frames.vector().get(own, 0):
+        if self.frames.store.count_signed(own) > self.frames.vector().get(own, 0):
             self._ask_whether_behind()
             return
         log.info("graph %r signs again: a peer knew all that its identity had signed", self.name)
@@ -404,19 +408,19 @@ class Graph(Contents):
                 await self._save(synced=True)
                 await self._rebuild()
             self._failure = None
-            self._readers.stored()
+            self._readers.on_stored()
 
     def sign(self) -> None:
         """Sign all that was made here, and leave storing it to the next `commit`, as which it raises."""
         self.check_open()
         if self._replica.recorder is not None:
-            self._replica.recorder.committed()
+            self._replica.recorder.on_committed()
         try:
             self._replica.write_edits()
         finally:
             self._unsigned += self._replica.take_frames()
             self._sign_frames()
-            self._readers.signed()
+            self._readers.on_signed()
 
     def _sign_frames(self) -> None:
         while self._unsigned:
@@ -441,7 +445,7 @@ class Graph(Contents):
         """
         return max(0.0, seconds(self._replica.core.newest) - self._replica.clock.wall())
 
-    def waits(self, author: bytes) -> int:
+    def waiting_frames(self, author: bytes) -> int:
         """Return how many frames of an author are here and wait until they are due."""
         return self._replica.waiting_of(author)
 
@@ -476,13 +480,13 @@ class Graph(Contents):
             version = self._replica.version
             await self._save(synced=True)
             fresh, whole = (
-                self._replica.fresh(),
+                self._replica.empty_copy(),
                 self._replica.sequences.stale or self._replica.access.is_outdated,
             )
             fresh = await self.frames.run(partial(loading.rebuilt, whole=whole), self.frames.store, fresh)
             if self._replica.version != version:  # something was made meanwhile
                 continue
-            changes = self._become(fresh)
+            changes = self._replace_replica(fresh)
             self._since_state += 1  # what was kept is as before
             self._tell_rebuilt(changes)
         cards = self._replica.access.accounts.version
@@ -518,7 +522,7 @@ class Graph(Contents):
         node = private(self, place, readers)
         self.check_here(node.soul)
         if node.soul not in self._private:
-            self._note([Change(node.soul, "", "register", self.identity.id.key, 0)])
+            self._update_indexes([Change(node.soul, "", "register", self.identity.id.key, 0)])
         return self._private.setdefault(node.soul, node)
 
     # ---- what it holds -----------------------------------------------------------------------------------------
@@ -607,7 +611,7 @@ class Graph(Contents):
         self._listeners.add(on_stored)
         return lambda: self._listeners.discard(on_stored)
 
-    def _tell(self) -> None:
+    def _notify_listeners(self) -> None:
         for listener in list(self._listeners):
             listener()
 
@@ -633,7 +637,7 @@ class Graph(Contents):
                 if self.damage is before:  # else it was mended while it was read
                     if not repair:
                         raise
-                    await self.frames.run(self.frames.store.mend)
+                    await self.frames.run(self.frames.store.rewrite)
                 self._look_again()
                 return await self.frames.run(verify, self.frames.store)
 
@@ -645,15 +649,15 @@ class Graph(Contents):
         while self.frames.unsaved:
             some = [one for one, _ in zip(self.frames.unsaved.values(), range(_AT_ONCE), strict=False)]
             await self.frames.run(partial(self.frames.store.add, some, synced=synced))
-            self._witness(some)
+            self._remember_signed(some)
             for one in some:
                 del self.frames.unsaved[one.author, one.sequence]
                 # reading many small ones takes time, too
                 self._since_state += len(one.body) + envelopes.OVERHEAD
             if self._pruner is not None:
-                self._pruner.grew(sum(len(one.encode()) for one in some))
+                self._pruner.on_stored_bytes(sum(len(one.encode()) for one in some))
         if told:
-            self._tell()
+            self._notify_listeners()
             await self._save_state()
 
     async def replace_stored(self, parts: list[Envelope | Summary]) -> int:
@@ -662,7 +666,7 @@ class Graph(Contents):
         async with self._lock:
             self.check_writable()
             dropped = await self.frames.run(self.frames.store.replace, parts)
-            self.admission.recount(parts[0].author)
+            self.admission.count_author_again(parts[0].author)
             return dropped
 
     async def shrink(self) -> None:
@@ -671,20 +675,20 @@ class Graph(Contents):
             await self.frames.run(self.frames.store.shrink)
 
     @contextlib.asynccontextmanager
-    async def held(self) -> AsyncIterator[Replica]:
+    async def hold_replica(self) -> AsyncIterator[Replica]:
         """The replica, while nothing else is signed, taken or stored."""
         async with self._lock:
             self.check_open()
             yield self._replica
 
-    def outgrew(self, size: int) -> None:
+    def on_stored_bytes(self, size: int) -> None:
         """Note that the state which is kept is so much older."""
         self._since_state += size
 
-    def _witness(self, stored: list[Envelope | Summary]) -> None:
+    def _remember_signed(self, stored: list[Envelope | Summary]) -> None:
         own = [one.sequence for one in stored if one.author == self.identity.id.key]
         if own and self.behind is None:
-            self.frames.store.witness(self.identity.id.key, own[-1])
+            self.frames.store.remember_signed(self.identity.id.key, own[-1])
 
     async def _save_state(self, *, always: bool = False) -> None:
         if not self._since_state or not (always or self._since_state > self._state_every):

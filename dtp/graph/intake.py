@@ -88,31 +88,33 @@ class Intake:
             self._graph.replica.read_clock()
             try:
                 for one in await self._graph.admission.admit(batch):
-                    taken += self._take(one)
+                    taken += self._merge_envelope(one)
             except Equivocation as error:
                 self._graph.frames.chains.found.append(error.proof)
                 raise
             finally:
-                self._inside.readers.received()
+                self._inside.readers.on_received()
                 await self._inside.save(synced=False)
                 for author in self._graph.frames.beyond.keys() & {one.author for one in batch}:
-                    taken += await self._rejoin(author)
+                    taken += await self._rejoin_author(author)
                 await self._inside.rebuild()
                 while self._graph.frames.chains.found:
                     await self._keep_proof(self._graph.frames.chains.found[-1])
                     self._graph.frames.chains.found.pop()
             return taken
 
-    async def _rejoin(self, author: bytes) -> int:
+    async def _rejoin_author(self, author: bytes) -> int:
         """Go on with what was behind lost frames of an author that have come; return how many that had waited for it
         were taken."""
         taken = 0
-        while (last := await self._graph.frames.run(self._graph.frames.store.rejoin, author)) is not None:
-            self._graph.frames.chains.jump(author, loading.stored(self._graph.frames.store, last).head)
-            if not any(one[0] == author for one in self._graph.frames.store.gaps()):
+        while (
+            last := await self._graph.frames.run(self._graph.frames.store.rejoin_aside, author)
+        ) is not None:
+            self._graph.frames.chains.skip_to(author, loading.stored(self._graph.frames.store, last).head)
+            if not any(one[0] == author for one in self._graph.frames.store.read_gaps()):
                 del self._graph.frames.beyond[author]
-            taken += self._take(self._graph.frames.chains.held_next(author))
-            self._inside.readers.received()
+            taken += self._merge_envelope(self._graph.frames.chains.held_next(author))
+            self._inside.readers.on_received()
             await self._inside.save(synced=False)
         return taken
 
@@ -146,7 +148,7 @@ class Intake:
     async def _take_news(self) -> None:
         try:
             await self._graph.admission.reload()
-            found = await self._graph.frames.run(self._graph.frames.store.news)
+            found = await self._graph.frames.run(self._graph.frames.store.read_added)
             self._news = None  # what is told from here on may not be in it
             if found:
                 await self._graph.receive(found, part=self._graph.part)
@@ -156,7 +158,7 @@ class Intake:
                 context = {"message": "what another program stored could not be taken", "exception": error}
                 self._loop.call_exception_handler(context)
 
-    def _take(self, envelope: Envelope | Summary | None) -> int:
+    def _merge_envelope(self, envelope: Envelope | Summary | None) -> int:
         """Merge it, and those that waited for it."""
         taken = 0
         while envelope is not None and self._graph.frames.chains.is_next(envelope):
@@ -166,7 +168,7 @@ class Intake:
                 envelope, 0 if is_skipped else self._graph.replica.core.covered[1]
             )
             self._graph.frames.unsaved[envelope.author, envelope.sequence] = envelope
-            self._graph.admission.took(envelope)
+            self._graph.admission.count_envelope(envelope)
             taken += 1
             if changed:
                 self._inside.offer(is_local=False)
@@ -180,16 +182,16 @@ class Intake:
             self._timer.cancel()
             self._timer = None
         if waiting := self._graph.replica.core.waiting:
-            pause = min(max(0.01, self._graph.replica.clock.until(waiting)), _LOOK_AGAIN)
+            pause = min(max(0.01, self._graph.replica.clock.seconds_until(waiting)), _LOOK_AGAIN)
             self._timer = self._loop.call_later(pause, self._apply_due)
 
     def _apply_due(self) -> None:
         self._timer, is_due = None, False
-        for changed in self._graph.replica.due():
+        for changed in self._graph.replica.take_due():
             is_due = True
             if changed:
                 self._inside.offer(is_local=False)
-        self._inside.readers.received()
+        self._inside.readers.on_received()
         self.wait_for_due()
         if is_due:
             self._inside.tell()  # there may be room again for frames that are due later

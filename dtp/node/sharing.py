@@ -586,7 +586,7 @@ class GraphShare:
         now = self._now()
         if self._shares.providers is not None and now >= self._provide_at:
             self._provide_at = now + self.limits.poll
-            refs = await asyncio.to_thread(lambda: [ref.id for ref in self.graph.blobs.store.refs()])
+            refs = await asyncio.to_thread(lambda: [ref.id for ref in self.graph.blobs.store.stored_refs()])
             await self._provide(refs)
 
     async def _provide(self, ids: Iterable[bytes]) -> None:

@@ -148,11 +148,11 @@ REVOCATIONS = st.builds(Revocation, CLOCKS, st.dictionaries(st.sampled_from(KEYS
 
 @given(REVOCATIONS, REVOCATIONS, REVOCATIONS)
 def test_revocations_join_in_any_order(one: Revocation, two: Revocation, three: Revocation) -> None:
-    assert one.joined(two) == two.joined(one)
-    assert one.joined(two).joined(three) == one.joined(two.joined(three))
-    assert one.joined(one) == one
+    assert one.merged_with(two) == two.merged_with(one)
+    assert one.merged_with(two).merged_with(three) == one.merged_with(two.merged_with(three))
+    assert one.merged_with(one) == one
     for author in KEYS:
-        assert one.joined(two).last(author) == min(one.last(author), two.last(author))
+        assert one.merged_with(two).last_clock(author) == min(one.last_clock(author), two.last_clock(author))
     assert read_revocation(one.to_value()) == one
 
 

@@ -89,13 +89,13 @@ def run(seed: int, authors: int, steps: int, only: str | None = None) -> None:
         for frame in order + order[:3]:
             one.merge(frame.author, frame.body)
         wall.seconds = 10_000  # what was too far in the future by this clock is due
-        assert all(changed >= 0 for changed in one.due())
-        one.core.tidy()
+        assert all(changed >= 0 for changed in one.take_due())
+        one.core.release_memory()
     for frame in frames:
         model.merge(frame.author, frame.body)
     states = {one.save() for one in replicas}
     assert len(states) == 1
-    assert len({one.core.seen() for one in replicas}) == 1
+    assert len({one.core.version_vector() for one in replicas}) == 1
     for one in replicas:
         assert contents(one) == model.read()
     for soul in SOULS:
@@ -141,7 +141,7 @@ def test_going_on_after_loading_converges_too(seed: int) -> None:
     for frame in frames:
         late.merge(frame.author, frame.body)
         other.merge(frame.author, frame.body)
-    late.core.tidy()
+    late.core.release_memory()
     assert late.save() == other.save() == one.save()
 
 
@@ -166,7 +166,7 @@ def test_a_thousand_replicas_gossip() -> None:
         rng.shuffle(frames)
         for frame in frames:
             one.merge(frame.author, frame.body)
-        one.core.tidy()
+        one.core.release_memory()
     assert len({one.save() for one in watched}) == 1
     assert watched[0].counter("hits").value == 1000
 
@@ -199,7 +199,7 @@ def test_a_thousand_replicas_that_lose_half_of_what_they_hear() -> None:
                     known[other].add(at)
     assert all(len(one) == len(frames) for one in known)
     for one in replicas:
-        one.core.tidy()
+        one.core.release_memory()
     assert len({one.save() for one in replicas}) == 1
     assert len(frames) > 2000
 

@@ -94,7 +94,7 @@ def test_a_grant_ends() -> None:
     take(owner, friend.commit())
     assert owner.get(MINE, "k") == 1
     late = forger(1)
-    grant = next(friend.access.offers(friend.core, KEYS[1]))
+    grant = next(friend.access.offered_grants(friend.core, KEYS[1]))
     rows = [(f"{ACCESS}/{NAMES[1]}", f"{USE}{grant.id}", grant.encode()), (MINE, "k", 3)]
     void = frame(late, rows, 1_200.0)
     judge = replica(2, Wall(2_000.0))
@@ -324,10 +324,10 @@ def test_costly_frames_of_strangers_cost_little() -> None:
         def admits(self, value: object) -> bool:
             nonlocal calls
             calls += 1
-            return super().admits(value)
+            return super().admits_value(value)
 
     many = {str(number): Counting() for number in range(500)}
     schema = Schema(fields=many, optional=frozenset(many))
-    assert all(schema.admits({}) for _ in range(1000))
-    assert schema.admits({"7": 1})
+    assert all(schema.admits_value({}) for _ in range(1000))
+    assert schema.admits_value({"7": 1})
     assert calls == 1

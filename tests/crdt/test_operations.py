@@ -87,10 +87,10 @@ def test_all_edits_of_an_author_are_told_by_one(kind: Kind, edit: Callable[..., 
         assert whole == other.changes_of(author, 0, spans[-1].end)
         assert spans_of(whole) == [Span(author, 0, spans[-1].end)]
         before, now = told(*edits), told(whole)
-        assert now.has(before)
-        assert before.has(now)
-        assert now.agrees(before)
-        assert before.agrees(now)
+        assert now.includes(before)
+        assert before.includes(now)
+        assert now.is_consistent(before)
+        assert before.is_consistent(now)
         fresh.merge(whole)
         cut = random.Random(seed).randint(0, spans[-1].end)
         parts = [
@@ -98,8 +98,8 @@ def test_all_edits_of_an_author_are_told_by_one(kind: Kind, edit: Callable[..., 
             for part in (one.changes_of(author, 0, cut), one.changes_of(author, cut, spans[-1].end))
             if part
         ]
-        assert told(*parts).has(before)
-        assert told(b"".join(parts)).agrees(before)
+        assert told(*parts).includes(before)
+        assert told(b"".join(parts)).is_consistent(before)
     assert fresh.save() == one.save()
 
 
@@ -117,11 +117,16 @@ def test_another_edit_is_told_from_it(
     changed = bytearray(whole)
     changed[place % len(changed)] ^= flip
     try:
-        kind(b"reader").has(bytes(changed))
+        kind(b"reader").has_changes(bytes(changed))
     except Exception:  # noqa: BLE001 - the core refuses it, so it is in no frame
         return
     before, now = told(whole), told(bytes(changed))
-    if now.agrees(before) and now.has(before) and before.has(now) and before.agrees(now):
+    if (
+        now.is_consistent(before)
+        and now.includes(before)
+        and before.includes(now)
+        and before.is_consistent(now)
+    ):
         assert len(spans_of(bytes(changed))) == len(spans_of(whole))
 
 
@@ -165,10 +170,10 @@ def test_a_run_of_a_billion_costs_no_more_than_one_of_two() -> None:
     many = b"\xff\xff\xff\xff\x07"
     one, other = told(deleted(many)), told(deleted(b"\x02"))
     assert spans_of(deleted(many)) == [Span(b"a", 0, (1 << 31) - 1)]
-    assert one.has(other)
-    assert not other.has(one)
-    assert one.agrees(other)
-    assert other.agrees(one)
+    assert one.includes(other)
+    assert not other.includes(one)
+    assert one.is_consistent(other)
+    assert other.is_consistent(one)
     with pytest.raises(EncodingError, match="less text"):
         told(b"\xd1\x01\x01a\x01\x00\x18" + many + b"\x03\x00\x01x")
 
@@ -181,16 +186,16 @@ def test_what_overlaps_is_compared() -> None:
     for first in range(14):
         for end in range(first + 1, 15):
             part = told(text.changes_of(b"a", first, end))
-            assert whole.agrees(part)
-            assert part.agrees(whole)
-            assert whole.has(part)
-            assert part.has(whole) == ((first, end) == (0, 14))
+            assert whole.is_consistent(part)
+            assert part.is_consistent(whole)
+            assert whole.includes(part)
+            assert part.includes(whole) == ((first, end) == (0, 14))
     another = Text(b"a")
     another.insert(0, "hello world")
     another.delete(3, 3)
     changed = told(another.changes_of(b"a", 0, 14))
-    assert not whole.agrees(changed)
-    assert not changed.agrees(whole)
+    assert not whole.is_consistent(changed)
+    assert not changed.is_consistent(whole)
 
 
 def calls(edits: int) -> int:
@@ -209,7 +214,7 @@ def calls(edits: int) -> int:
 
     sys.setprofile(called)
     try:
-        found = all(everything.has(one) and everything.agrees(one) for one in each)
+        found = all(everything.includes(one) and everything.is_consistent(one) for one in each)
     finally:
         sys.setprofile(None)
     assert found

@@ -74,21 +74,21 @@ def test_what_is_written_all_the_same_is_void_everywhere() -> None:
     (genuine,) = owner.commit()
     forger = core.GraphCore(author(1))
     forger.set_owner(0, owner_name(owner.author).encode())
-    number = forger.author(owner.author)
+    number = forger.author_number(owner.author)
     forger.set_owner(number, owner_name(owner.author).encode())
     forger.merge(number, genuine.body, 1 << 62)
-    ((*_, item),) = values.decode(forger.edits())
+    ((*_, item),) = values.decode(forger.read_edits())
     now, soul = 2_000_000 << 16, mine.encode()
     forger.put(values.rows([(mine, "k", "forged"), ("free", "k", "fine")]), now)
-    forger.do(core.COUNTER_TOTAL, soul, b"", now, value=b"\x05")
-    forger.do(core.SET_ADD, soul, b"", now, value=b"\x05")
+    forger.write_op(core.COUNTER_TOTAL, soul, b"", now, value=b"\x05")
+    forger.write_op(core.SET_ADD, soul, b"", now, value=b"\x05")
     typed = Text(author(1))
     typed.insert(0, "forged")
-    forger.do(core.TEXT_EDIT, soul, b"", now, value=values.encode(typed.take_changes()))
+    forger.write_op(core.TEXT_EDIT, soul, b"", now, value=values.encode(typed.take_changes()))
     removed = List(author(1))
     removed.merge(item)
     removed.clear()
-    assert forger.do(core.LIST_EDIT, soul, b"", now, value=values.encode(removed.take_changes()))
+    assert forger.write_op(core.LIST_EDIT, soul, b"", now, value=values.encode(removed.take_changes()))
     made = forger.commit()
     assert made is not None
     body, after, last = made
@@ -108,5 +108,5 @@ def test_what_is_written_all_the_same_is_void_everywhere() -> None:
         assert len(each.set(mine)) == 0
         assert str(each.text(mine)) == ""
         assert each.get("free", "k") == "fine"
-        assert each.core.has(each.core.author(author(1)), after, last)  # it counts as seen
+        assert each.core.has_all(each.core.author_number(author(1)), after, last)  # it counts as seen
     assert owner.save() == one.save() == late.save()

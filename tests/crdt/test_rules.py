@@ -37,7 +37,7 @@ def forger(number: int) -> GraphCore:
 def frame(
     maker: GraphCore, rows: list[tuple[Any, ...]], wall: float = 1_000.0, author: bytes | None = None
 ) -> Frame:
-    with maker.trusted():
+    with maker.trust_own():
         maker.put(values.rows(rows), int(wall * 1000) << 16)
     made = maker.commit()
     assert made is not None
@@ -52,9 +52,9 @@ def take(one: Replica, frames: list[Frame]) -> None:
 def rebuilt(one: Replica, frames: list[Frame]) -> Replica:
     """As a graph does, which has all frames."""
     while one.must_rebuild:
-        fresh = one.fresh()
+        fresh = one.empty_copy()
         take(fresh, frames)
-        one.become(fresh)
+        one.replace_by(fresh)
     return one
 
 
@@ -159,8 +159,8 @@ def test_any_bytes_are_a_document_or_refused(document: bytes) -> None:
 def test_schemas(schema: Schema, good: list[Any], bad: list[Any]) -> None:
     again = read(Rules("kind", [Rule(value=schema)]).document).rules[0].value
     for one in (schema, again):
-        assert all(one.admits(value) for value in good)
-        assert not any(one.admits(value) for value in bad)
+        assert all(one.admits_value(value) for value in good)
+        assert not any(one.admits_value(value) for value in bad)
 
 
 @pytest.mark.parametrize(
@@ -177,9 +177,9 @@ def test_schemas(schema: Schema, good: list[Any], bad: list[Any]) -> None:
 )
 def test_paths(path: str, matching: list[str], other: list[str]) -> None:
     rule = Rule(path=path)
-    assert all(rule.matches("me", one, "k", "register") for one in matching)
-    assert not any(rule.matches("me", one, "k", "register") for one in other)
-    assert not rule.matches("me", matching[0], "k", "set")
+    assert all(rule.matches_op("me", one, "k", "register") for one in matching)
+    assert not any(rule.matches_op("me", one, "k", "register") for one in other)
+    assert not rule.matches_op("me", matching[0], "k", "set")
 
 
 # ---- under rules --------------------------------------------------------------------------------------------------
@@ -452,7 +452,7 @@ def test_what_comes_from_the_future_is_judged_when_it_is_due() -> None:
     assert not early.node(VOTE.soul("a")).to_dict()
     early = Replica.load(KEYS[1], early.save(), clock=early.clock, graph="test")
     wall.seconds = 5_000.0
-    list(early.due())
+    list(early.take_due())
     take(late, frames)
     assert early.node(VOTE.soul("a")).to_dict() == {NAMES[0]: "yes"}
     assert early.save() == late.save()

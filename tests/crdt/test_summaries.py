@@ -18,10 +18,10 @@ from dtp.crdt.permission.owners import owner_name
 
 def summed(one: Replica, frames: list[Frame]) -> tuple[bytes, int, int]:
     """What still counts of frames in a row, and the clocks that they cover."""
-    summary = one.summary(frames[0].author, frames[0].after)
+    summary = one.begin_summary(frames[0].author, frames[0].after)
     for frame in frames:
         assert summary.add(frame.body)
-    return summary.end(), frames[0].after, frames[-1].last
+    return summary.finish_frame(), frames[0].after, frames[-1].last
 
 
 def told(sequences: range, part: tuple[bytes, int, int]) -> Told:
@@ -39,8 +39,8 @@ def assert_no_contradiction(one: Replica, frames: list[Frame], rng: random.Rando
         act(one, rng)  # so that something else is overwritten by the next
     for summary in summaries:
         account = AccountCore(one.author, owner_name(one.author).encode(), summary)
-        assert all(account.agrees(other) for other in summaries)
-        assert all(account.agrees(Told(f.body, at + 1, at + 1, None)) for at, f in enumerate(frames))
+        assert all(account.agrees_with(other) for other in summaries)
+        assert all(account.agrees_with(Told(f.body, at + 1, at + 1, None)) for at, f in enumerate(frames))
 
 
 def run(seed: int, authors: int, steps: int) -> None:
@@ -62,8 +62,8 @@ def run(seed: int, authors: int, steps: int) -> None:
         wall.seconds = 10_000  # nothing is too far in the future by any clock
         for frame in (frame for frames in made for frame in frames):
             one.merge(frame.author, frame.body)
-        assert all(changed >= 0 for changed in one.due())
-        one.core.tidy()
+        assert all(changed >= 0 for changed in one.take_due())
+        one.core.release_memory()
     late = replica(99, Wall(10_000))
     order = [number for number in range(authors) if made[number]]
     rng.shuffle(order)
@@ -74,7 +74,9 @@ def run(seed: int, authors: int, steps: int) -> None:
     rng.shuffle(order)
     for number in order:
         start = rng.randrange(len(made[number]))  # often before what it knows
-        known = sum(late.core.has(late.core.author(f.author), f.after, f.last) for f in made[number])
+        known = sum(
+            late.core.has_all(late.core.author_number(f.author), f.after, f.last) for f in made[number]
+        )
         frames = made[number][min(start, known) :]
         if not frames:
             continue
@@ -82,13 +84,13 @@ def run(seed: int, authors: int, steps: int) -> None:
         for part in (frames[:cut], frames[cut:]):
             if part:
                 late.merge_summary(part[0].author, *summed(replicas[number], part))
-    late.core.tidy()
+    late.core.release_memory()
     (state,) = {one.save() for one in replicas}
     assert contents(late) == contents(replicas[0])
     twin = replica(99, Wall(10_000))
     for frame in (frame for frames in made for frame in frames):
         twin.merge(frame.author, frame.body)
-    twin.core.tidy()
+    twin.core.release_memory()
     assert late.save() == twin.save()
     assert Replica.load(late.author, late.save()).save() == late.save()
     assert len(state) > 0
@@ -149,5 +151,5 @@ def test_what_is_not_in_it_is_removed_where_it_was() -> None:
     body, after, last = summed(one, first + one.commit())
     assert body == b""
     assert other.merge_summary(one.author, body, after, last) == 2
-    assert {change.space for change in other.changes()} == {"set", "values"}
+    assert {change.space for change in other.take_changes()} == {"set", "values"}
     assert (set(other.set("s")), other.multi_value("l").values) == (set(), [])

@@ -208,7 +208,7 @@ def test_rules_know_them() -> None:
     assert there.keys() == NAMES.keys()
     for name in NAMES:
         for other, value in there.items():
-            assert Schema(type=name).admits(value) is (name == other)
-        assert not Schema(type=name).admits("1984-01-01")
+            assert Schema(type=name).admits_value(value) is (name == other)
+        assert not Schema(type=name).admits_value("1984-01-01")
     with pytest.raises(RulesError, match="localdatetime"):
         Rules("a", [Rule(key="k", value=Schema(type="moment"))])

@@ -31,7 +31,7 @@ def frame(edits: list[bytes], number: int = 1) -> bytes:
     maker = GraphCore(author(number))
     maker.put(values.rows([("note", "title", "taken")]), 1 << 16)
     for edit in edits:
-        maker.do(core.TEXT_EDIT, b"note", b"", 1 << 16, value=values.encode(edit))
+        maker.write_op(core.TEXT_EDIT, b"note", b"", 1 << 16, value=values.encode(edit))
     made = maker.commit()
     assert made is not None
     return made[0]
@@ -124,7 +124,7 @@ def test_markers_of_lists_are_not_later_than_their_op(ahead: int) -> None:
     items.move(0, 1)
     items[0] = 3
     maker = GraphCore(author(1))
-    maker.do(core.LIST_EDIT, b"l", b"", now, value=values.encode(items.take_changes()))
+    maker.write_op(core.LIST_EDIT, b"l", b"", now, value=values.encode(items.take_changes()))
     made = maker.commit()
     assert made is not None
     victim = replica(0)
@@ -145,7 +145,7 @@ def test_marks_of_texts_are_not_later_than_their_op(ahead: int) -> None:
     text.insert(0, "abc")
     text.mark_encoded(0, 2, b"bold", b"\xc3", 0, now + ahead)
     maker = GraphCore(author(1))
-    maker.do(core.TEXT_EDIT, b"t", b"", now, value=values.encode(text.take_changes()))
+    maker.write_op(core.TEXT_EDIT, b"t", b"", now, value=values.encode(text.take_changes()))
     made = maker.commit()
     assert made is not None
     victim = replica(0)
@@ -161,7 +161,7 @@ def test_marks_of_texts_are_not_later_than_their_op(ahead: int) -> None:
 
 def test_a_forged_edit_from_the_future_is_refused_at_once() -> None:
     maker = GraphCore(author(1))
-    maker.do(core.TEXT_EDIT, b"note", b"", 1 << 60, value=values.encode(typed(author(0))))
+    maker.write_op(core.TEXT_EDIT, b"note", b"", 1 << 60, value=values.encode(typed(author(0))))
     made = maker.commit()
     assert made is not None
     victim = replica(0)

@@ -42,7 +42,7 @@ def test_a_change_is_told() -> None:
     assert told == ["note"] * 5
     (frame,) = one.commit()
     assert other.merge(frame.author, frame.body) == 1
-    (change,) = other.changes()
+    (change,) = other.take_changes()
     assert change[:3] == ("note", "", "text")
     assert other.souls() == ["note"]
     assert str(other.text("note")) == "xello"

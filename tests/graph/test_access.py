@@ -158,7 +158,7 @@ def forge(identity: Identity, name: str, frames: list[list[tuple[Any, ...]]]) ->
     maker = GraphCore(identity.id.key)
     found, previous = [], envelopes.NONE_BEFORE
     for number, rows in enumerate(frames, 1):
-        with maker.trusted():
+        with maker.trust_own():
             maker.put(values.rows(rows), (1_000_000 + number) << 16)
         made = maker.commit()
         assert made is not None

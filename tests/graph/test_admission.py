@@ -352,7 +352,7 @@ def test_who_is_known_has_quotas_of_its_own() -> None:
         assert alice.admission.is_stranger(BOB.id.key)
         await alice.receive(signed(BOB, 3))
         assert BOB.id.key not in alice.frames.vector()
-        await alice.admission.know(BOB.id)
+        await alice.admission.add_known(BOB.id)
         assert not alice.admission.is_stranger(BOB.id.key)
         assert await alice.receive(signed(BOB, 3)) == 3
         alice.access.grant(CAROL.id, "board")
@@ -430,8 +430,8 @@ def test_of_who_is_refused_nothing_is_sent_until_it_is_wanted_again() -> None:
     side, ours = greeted(), vector({ALICE.id.key: 3, BOB.id.key: 2})
     side.receive(SyncSide("g").refuse([BOB.id.key]), lambda: ours)
     assert side.to_send(ours) == [(ALICE.id.key, 1, 3)]
-    side.took(ALICE.id.key, ours[ALICE.id.key])
-    side.receive(SyncSide("g").again(BOB.id.key, 1), lambda: ours)
+    side.set_peer_head(ALICE.id.key, ours[ALICE.id.key])
+    side.receive(SyncSide("g").encode_again(BOB.id.key, 1), lambda: ours)
     assert side.to_send(ours) == [(BOB.id.key, 2, 2)]
 
 

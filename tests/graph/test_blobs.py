@@ -62,7 +62,7 @@ def test_what_was_added_is_read(tmp_path: Path, size: int) -> None:
                 assert await blob.read(start, count) == data[start : start + count]
         async with await Graph.open(str(tmp_path / "g.db"), identity=ALICE) as graph:
             assert await graph.blobs.get(graph.node("photo")["file"]).read() == data
-            assert list(graph.blobs.store.refs()) == [ref]
+            assert list(graph.blobs.store.stored_refs()) == [ref]
             assert graph.query("MATCH (p) WHERE p.file IS NOT NULL RETURN p.file AS file") == [{"file": ref}]
 
     run(main())
@@ -123,7 +123,7 @@ def test_a_place_without_files_needs_a_folder(tmp_path: Path) -> None:
 def test_damage_on_the_disk_is_seen(tmp_path: Path) -> None:
     store = BlobStore(tmp_path / "b")
     ref = store.add(io.BytesIO(some(2 * CHUNK)))
-    listing = store.listing(ref)
+    listing = store.read_listing(ref)
     assert listing is not None
     path = tmp_path / "b" / ref.id.hex()
     with path.open("r+b") as file:
@@ -133,7 +133,7 @@ def test_damage_on_the_disk_is_seen(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="chunk 1"):
         store.read(ref, listing, 1)
     (tmp_path / "b" / f"{ref.id.hex()}.list").write_bytes(b"damage")
-    assert store.listing(ref) is None
+    assert store.read_listing(ref) is None
 
 
 # ---- killed -----------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ def test_killed_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     data = some(2 * CHUNK + 100)
     source = BlobStore(tmp_path / "source")
     ref = source.add(io.BytesIO(data))
-    listing = source.listing(ref)
+    listing = source.read_listing(ref)
     assert listing is not None
     for number in range(1, 100):
         store = BlobStore(tmp_path / f"{way}{number}")
@@ -203,12 +203,12 @@ def test_killed_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
             with contextlib.suppress(Killed):
                 work()
         again = BlobStore(tmp_path / f"{way}{number}")  # another process
-        if again.has(ref):
-            assert again.listing(ref) == listing
+        if again.has_blob(ref):
+            assert again.read_listing(ref) == listing
             assert b"".join(again.read(ref, listing, at) for at in range(listing.chunks)) == data
         work(again)
-        assert again.has(ref)
-        assert again.listing(ref) == listing
+        assert again.has_blob(ref)
+        assert again.read_listing(ref) == listing
         again.collect([ref])
         assert len(list((tmp_path / f"{way}{number}").iterdir())) == 2
         if dying.left > 0:
@@ -220,7 +220,7 @@ def test_what_came_before_it_was_killed_is_not_fetched_again(tmp_path: Path) -> 
     data = some(5 * CHUNK)
     source, store = BlobStore(tmp_path / "source"), BlobStore(tmp_path / "b")
     ref = source.add(io.BytesIO(data))
-    listing = source.listing(ref)
+    listing = source.read_listing(ref)
     assert listing is not None
     incoming = store.begin(ref, listing)
     for number in range(3):
@@ -338,7 +338,7 @@ def test_a_peer_that_sends_something_else(lie: str) -> None:
             await Graph.open("memory:", identity=BOB) as other,
         ):
             ref = await other.blobs.add(data)
-            listing = other.blobs.store.listing(ref)
+            listing = other.blobs.store.read_listing(ref)
             assert listing is not None
             lying = asyncio.create_task(answer(server, LIAR[lie](listing, data)))
             with pytest.raises(BlobError):
@@ -431,8 +431,8 @@ def test_what_nothing_refers_to_is_removed(tmp_path: Path) -> None:
         (tmp_path / "g.db-blobs" / "dead.new").write_bytes(b"x" * 10)
         async with await Graph.open(path, identity=ALICE) as graph:
             assert await graph.blobs.collect([refs[6]]) == 2 * (1000 + 8 + 32) + 10
-            assert set(graph.blobs.store.refs()) == {*refs[:5], refs[6]}
-            for ref in graph.blobs.store.refs():
+            assert set(graph.blobs.store.stored_refs()) == {*refs[:5], refs[6]}
+            for ref in graph.blobs.store.stored_refs():
                 assert len(await graph.blobs.get(ref).read()) == 1000
 
     run(main())

@@ -95,13 +95,13 @@ def test_a_clock_that_was_set_back_loses_nothing(tmp_path: Path) -> None:
             assert graph.clock_ahead == pytest.approx(3600, abs=1)
             async with await Graph.open(place, identity=BOB, name="g", clock=Clock(wall)) as bob:
                 await bob.receive(await passed_on(graph))
-                assert bob.waits(ALICE.id.key) == 3
+                assert bob.waiting_frames(ALICE.id.key) == 3
                 assert bob.souls() == []
             wall.time += 3600
             async with await Graph.open(place, identity=BOB, name="g", clock=Clock(wall)) as bob:
                 assert str(bob.text("notes")) == "first second third"
                 assert bob.node("page")["title"] == "made in time"
-                assert bob.waits(ALICE.id.key) == 0
+                assert bob.waiting_frames(ALICE.id.key) == 0
 
     asyncio.run(work())
 

@@ -39,10 +39,10 @@ class Member:
         self.replica.merge(each.author, each.body)
         self.frames.append(each)
         if self.replica.must_rebuild:
-            fresh = self.replica.fresh()
+            fresh = self.replica.empty_copy()
             for frame in self.frames:
                 fresh.merge(frame.author, frame.body)
-            self.replica.become(fresh)
+            self.replica.replace_by(fresh)
         return True
 
     def catch_up(self, other: Member) -> None:

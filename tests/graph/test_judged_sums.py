@@ -86,10 +86,10 @@ async def summed(graph: Graph, last: int) -> list[bytes]:
 
 
 def replayed(graph: Graph) -> bytes:
-    fresh = graph.replica.fresh()
+    fresh = graph.replica.empty_copy()
     loading.replay(graph.frames.store, fresh)
     while fresh.must_rebuild:
-        again = fresh.fresh()
+        again = fresh.empty_copy()
         loading.replay(graph.frames.store, again)
         fresh = again
     return fresh.save()
@@ -205,7 +205,7 @@ def test_once_and_rates_count_over_a_sum() -> None:
             sums = await summed(bob, len(frames))
             assert len(sums) == 1
             liar = Replica.load(BOB.id.key, bob.replica.save()).core
-            forged = forge(liar, [(votes, str(BOB.id), 2), (few, "k", 9)], bob.replica.clock.now())
+            forged = forge(liar, [(votes, str(BOB.id), 2), (few, "k", 9)], bob.replica.clock.wall_clock())
             end = envelopes.decode("g", frames[-1])
             more = envelopes.seal(BOB, "g", len(frames) + 1, end.hash, forged).encode()
             for reader, data in zip(people.readers, (frames, sums, [*frames[:2], *sums]), strict=True):
@@ -223,7 +223,7 @@ def test_once_and_rates_count_over_a_sum() -> None:
 
 def forge(maker: GraphCore, rows: list[tuple[str, str, Any]], now: int) -> bytes:
     """A frame that says so, whatever rules say."""
-    with maker.trusted():
+    with maker.trust_own():
         maker.put(values.rows(rows), now)
     made = maker.commit()
     assert made is not None
@@ -248,7 +248,7 @@ def test_an_offence_in_a_sum_is_proved() -> None:
             assert summing.add(one.body)
             assert summing.add(second.body)
             clocks = 0, carol.replica.core.check(second.body)[1]
-            both = envelopes.sum_up(BOB, one, second, clocks, bytes(16), summing.end())
+            both = envelopes.sum_up(BOB, one, second, clocks, bytes(16), summing.finish_frame())
             await dave.receive([both.encode()])
             assert carol.replica.save() == dave.replica.save()
             for graph, frames in ((carol, 2), (dave, 1)):
@@ -275,14 +275,14 @@ def without(wanted: Callable[[Any], bool]) -> Lie:
             ops = ops_of(graph.replica.core, BOB.id.key, frame.body)
             if not any(op.soul == soul and wanted(op) for op in ops):
                 assert summing.add(frame.body)
-        return summing.end()
+        return summing.finish_frame()
 
     return lie
 
 
 def joined(graph: Graph, frames: list[Envelope], soul: str) -> bytes:
     """A sum whose edits of the text are told by one, as may be where nobody has to let them in."""
-    summary = graph.replica.summary(BOB.id.key, 0)
+    summary = graph.replica.begin_summary(BOB.id.key, 0)
     edits = []
     for frame in frames:
         assert summary.add(frame.body)
@@ -291,7 +291,7 @@ def joined(graph: Graph, frames: list[Envelope], soul: str) -> bytes:
     for clock, _ in edits[:-1]:
         summary.edit(clock, b"")
     summary.edit(edits[-1][0], values.encode(b"".join(one for _, one in edits)))
-    return summary.end()
+    return summary.finish_frame()
 
 
 LIES: dict[str, Lie] = {

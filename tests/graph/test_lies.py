@@ -97,9 +97,9 @@ async def made(*turns: Turn) -> tuple[list[bytes], bytes, bytes]:
             turn(alice)
             await alice.commit()
         frames = await alice.frames.read(ALICE.id.key, 1, 9)
-        summary = alice.replica.summary(ALICE.id.key, 0)
+        summary = alice.replica.begin_summary(ALICE.id.key, 0)
         assert all(summary.add(opened(one).body) for one in frames)
-        return frames, first, summary.end()
+        return frames, first, summary.finish_frame()
 
 
 def opened(data: bytes) -> Envelope:
@@ -244,7 +244,7 @@ def test_what_agreed_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
         async with await Graph.open("memory:", identity=CAROL) as carol:
             await carol.receive([bob, *frames])
             read: list[int] = []
-            standing = carol.frames._standing
+            standing = carol.frames._find_standing
             monkeypatch.setattr(carol.frames.chains, "_read", lambda *at: read.append(at[1]) or standing(*at))
             assert await carol.receive([true]) == 0
             assert read == [1, 2, 3]
@@ -327,7 +327,7 @@ def test_edits_that_are_told_otherwise_by_a_summary() -> None:
             fewer = Summing(bob.replica, ALICE.id.key, 0)
             for one in some[:29]:
                 assert fewer.add(one.body)
-            lacking = fewer.end()
+            lacking = fewer.finish_frame()
         first, last = some[0], some[29]
         less = envelopes.sum_up(ALICE, first, last, (0, CLOCK_END - 1), honest.seen, lacking)
         assert contradict(less, last)

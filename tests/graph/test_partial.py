@@ -68,7 +68,7 @@ def shown(graph: Graph, part: Part | None = None) -> dict[str, Any]:
     return {
         soul: {key: {kind: _plain(value) for kind, value in kinds.items()} for key, kinds in here.items()}
         for soul in graph.souls(internal=True)
-        if part is None or part.has(soul)
+        if part is None or part.has_soul(soul)
         for here in (graph.everything(soul),)
     }
 
@@ -93,13 +93,13 @@ PARTS = st.builds(Part, NAMED, st.sets(st.sampled_from(["note", "post", "user"])
 @given(PARTS, PARTS, NAMES)
 def test_a_part_that_covers_another_has_all_of_it(one: Part, other: Part, soul: str) -> None:
     assert Part.decode(one.encode()) == one
-    assert one.covers(one)
+    assert one.covers_part(one)
     both = one.union(other)
-    assert both.covers(one)
-    assert both.covers(other)
-    assert both.has(soul) == (one.has(soul) or other.has(soul))
-    if one.covers(other) and other.has(soul):
-        assert one.has(soul)
+    assert both.covers_part(one)
+    assert both.covers_part(other)
+    assert both.has_soul(soul) == (one.has_soul(soul) or other.has_soul(soul))
+    if one.covers_part(other) and other.has_soul(soul):
+        assert one.has_soul(soul)
 
 
 @given(st.binary(max_size=60))
@@ -133,12 +133,12 @@ def test_parts_that_are_none(packed: Any) -> None:
 
 def test_a_part_by_label_has_what_people_own() -> None:
     part = Part(labels=["post"])
-    assert part.has("post/1")
-    assert part.has(f"~{ALICE.id}/post/1")
-    assert not part.has("posts/1")
-    assert not part.has(f"~{ALICE.id}/draft/1")
-    assert part.has(f"~{ALICE.id}")
-    assert part.has("%access/x")
+    assert part.has_soul("post/1")
+    assert part.has_soul(f"~{ALICE.id}/post/1")
+    assert not part.has_soul("posts/1")
+    assert not part.has_soul(f"~{ALICE.id}/draft/1")
+    assert part.has_soul(f"~{ALICE.id}")
+    assert part.has_soul("%access/x")
     with pytest.raises(GraphError, match="several"):
         Part(prefixes="note/")
 
@@ -635,7 +635,7 @@ def test_what_is_skipped_is_taken_by_whoever_asked_for_it_alone() -> None:
         ):
             await fill(full, "alice")
             frames = _frames(full, await full.frames.read(ALICE.id.key, 1, 10))
-            skipped = Skipped.of(frames[0], frames[4])
+            skipped = Skipped.spanning(frames[0], frames[4])
             assert skipped.is_genuine()
             assert envelopes.decode("g", skipped.encode()) == skipped
             for graph, asked in ((other, None), (other, NOTES), (part, None), (part, Part(labels=["x"]))):
@@ -658,7 +658,7 @@ def test_what_is_skipped_can_not_be_made_up(data: st.DataObject) -> None:
     made.append(envelopes.seal(ALICE, "g", 2, made[0].hash, b"two"))
     clocks, seen = (1, 2), bytes(16)
     ends = [made[1], envelopes.sum_up(ALICE, made[0], made[1], clocks, seen, b"")]
-    skipped = Skipped.of(made[0], data.draw(st.sampled_from(ends)))
+    skipped = Skipped.spanning(made[0], data.draw(st.sampled_from(ends)))
     assert skipped.is_genuine()
     parts = list(msgpack.unpackb(skipped.encode()))
     at = data.draw(st.sampled_from([1, 3, 7, 8, 10]))  # the rest its author hasn't signed
@@ -679,7 +679,7 @@ def test_a_peer_that_skips_what_does_not_follow_is_not_followed() -> None:
             await fill(full, "alice")
             frames = _frames(full, await full.frames.read(ALICE.id.key, 1, 10))
             await part.receive([frames[0].encode()])
-            wrong = Skipped.of(frames[1], frames[4])
+            wrong = Skipped.spanning(frames[1], frames[4])
             packed = list(msgpack.unpackb(wrong.encode()))
             packed[6] = bytes([1]) * 32
             with pytest.raises(dtp.DtpError, match="don't go on"):
@@ -826,7 +826,7 @@ def test_full_and_partial_replicas_in_random_histories(
             if what == "write":
                 graph.put_many([(SOULS[soul], f"k{soul}", count) for soul in rest[0]])
                 await graph.commit()
-            elif what == "text" and (graph.part is None or graph.part.has(SOULS[rest[0]])):
+            elif what == "text" and (graph.part is None or graph.part.has_soul(SOULS[rest[0]])):
                 graph.text(SOULS[rest[0]]).insert(0, f"{count} ")
                 graph.set(SOULS[rest[0]]).add(count)
                 await graph.commit()

@@ -64,8 +64,8 @@ def test_a_relay_does_not_send_what_was_overwritten(tmp_path: Path, who_dials: s
             async with served(dialed, f"first-{who_dials}") as client:
                 await dialing.sync(client)
                 await dialing.sync(client)  # offered once more, and not wanted
-            assert bob.passed.upto(ALICE.id.key) == 100
-            assert bob.passed.size(ALICE.id.key) < 4000
+            assert bob.passed.last_of(ALICE.id.key) == 100
+            assert bob.passed.size_of(ALICE.id.key) < 4000
             await churn(bob, 5)
             state, vector = alice.replica.save(), alice.frames.vector()
             assert len(await bob.history.versions("n/1", "k")) == 105  # it keeps what it saw
@@ -102,7 +102,7 @@ def test_offers_while_a_replica_follows(monkeypatch: pytest.MonkeyPatch) -> None
                 await churn(alice, 1, 20)
                 alice.node("last")["k"] = number
                 assert (await anext(watch)).soul == "last"
-            assert 8 < bob.passed.upto(ALICE.id.key) <= 80
+            assert 8 < bob.passed.last_of(ALICE.id.key) <= 80
             following.cancel()
 
     run(main())
@@ -111,14 +111,14 @@ def test_offers_while_a_replica_follows(monkeypatch: pytest.MonkeyPatch) -> None
 def test_what_was_kept_is_there_again_and_half_written_ones_are_not(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     passed = Passed(folder)
-    assert (passed.authors(), passed.upto(b"a" * 32)) == ([], 0)
+    assert (passed.authors(), passed.last_of(b"a" * 32)) == ([], 0)
     assert not folder.exists()
     passed.put(b"a" * 32, 7, [b"one", b"another"])
     passed.put(b"a" * 32, 9, [b"one", b"two", b""])
     (folder / "half.new").write_bytes(b"half")
     again = Passed(folder)
-    assert (again.authors(), again.upto(b"a" * 32), again.size(b"a" * 32)) == ([b"a" * 32], 9, 18)
-    assert again.parts(b"a" * 32) == [b"one", b"two", b""]
+    assert (again.authors(), again.last_of(b"a" * 32), again.size_of(b"a" * 32)) == ([b"a" * 32], 9, 18)
+    assert again.parts_of(b"a" * 32) == [b"one", b"two", b""]
     assert len(list(folder.iterdir())) == 1
 
 
@@ -140,10 +140,10 @@ def test_who_sends_something_else_than_it_offered() -> None:
             taking = Taking(ALICE.id.key, 3, sum(sizes))
             assert [taking.add(one, one.encode()) for one in parts] == [False, False, True]
             passed = Passed(None)
-            taking.keep(passed, lambda author, sequence: parts[1])
+            taking.keep_passed(passed, lambda author, sequence: parts[1])
             assert passed.authors() == []  # of another history than what is here
-            taking.keep(passed, lambda author, sequence: parts[2])
-            assert passed.parts(ALICE.id.key) == [one.encode() for one in parts]
+            taking.keep_passed(passed, lambda author, sequence: parts[2])
+            assert passed.parts_of(ALICE.id.key) == [one.encode() for one in parts]
 
     run(main())
 
@@ -157,7 +157,7 @@ def test_what_was_not_offered_is_not_given() -> None:
             serving = asyncio.create_task(bob.serve(server))
             stream = await client.open_stream()
             side = protocol.SyncSide("")
-            for message in (side.start({}), side.want(ALICE.id.key, 5)):
+            for message in (side.start({}), side.encode_want(ALICE.id.key, 5)):
                 stream.write(len(message).to_bytes(4, "big") + message)
             with pytest.raises(dtp.StreamReset):
                 await stream.read()
@@ -211,11 +211,11 @@ def test_an_offer_is_wanted_when_there_is_a_newer_one(monkeypatch: pytest.Monkey
             await churn(alice, 80, 20)
             second = await peer.until(protocol.Kind.OFFER)
             assert first[2] < second[2]
-            await peer.send(*(peer.side.want(ALICE.id.key, offer[2]) for offer in (first, second)))
+            await peer.send(*(peer.side.encode_want(ALICE.id.key, offer[2]) for offer in (first, second)))
             while True:
                 kind, *told = await peer.until(protocol.Kind.OFFER, protocol.Kind.FRAMES)
                 if kind == protocol.Kind.OFFER:
-                    await peer.send(peer.side.want(ALICE.id.key, told[1]))
+                    await peer.send(peer.side.encode_want(ALICE.id.key, told[1]))
                 elif envelopes.decode("", told[0][0]).first == 1:  # what was made meanwhile goes, too
                     break
             assert envelopes.decode("", told[0][-1]).sequence >= second[2]
@@ -254,8 +254,8 @@ def test_a_newer_offer_comes_before_what_was_wanted(parts_before: int) -> None:
             await peer.send(*protocol.frames(newer))
             await peer.send(peer.side.done())
             await peer.until(protocol.Kind.STORED)
-            assert bob.passed.upto(key) == 120
-            assert bob.passed.parts(key) == newer
+            assert bob.passed.last_of(key) == 120
+            assert bob.passed.parts_of(key) == newer
 
     run(main())
 

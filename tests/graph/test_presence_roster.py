@@ -58,13 +58,13 @@ def test_who_is_there_is_what_the_document_says(steps: list[Any]) -> None:
         if what in ("state", "again") and came:
             one, before = came[-1], ours.counts.copy()
             expected = model.state(by, one.encode(), now, wall)
-            ours.take(links[by], one, now, wall)
+            ours.add_state(links[by], one, now, wall)
             assert dict(ours.counts - before) == {expected: 1}
         elif what == "gone":
             by, (author, session) = rest
             key = state(author, session, 1).key
             model.gone(by, tuple(key))
-            ours.unsay(links[by], key)
+            ours.remove_state(links[by], key)
         elif what == "ended":
             ours.detach(links[rest[0]])
             model.ended(rest[0])
@@ -117,10 +117,10 @@ class Net:
             for (a, b), link in list(self.ends.items()):
                 states, gone = link.take_pending(64, 65536)
                 for key in gone:
-                    self.rosters[b].unsay(self.ends[b, a], key)
+                    self.rosters[b].remove_state(self.ends[b, a], key)
                 for one in states:
-                    if self.rosters[b].weigh(one, self.wall()) is None:
-                        self.rosters[b].take(self.ends[b, a], one, self.now, self.wall())
+                    if self.rosters[b].find_fault(one, self.wall()) is None:
+                        self.rosters[b].add_state(self.ends[b, a], one, self.now, self.wall())
                     else:
                         self.rosters[b].note_known(self.ends[b, a], one)
         assert not any(link.pending for link in self.ends.values())
@@ -198,19 +198,19 @@ def test_thousands_of_made_up_authors_push_out_each_other() -> None:
     bad, good = ours.attach(bytes([1]) * 32), ours.attach(bytes([2]) * 32)
     other = ours.attach(bytes([3]) * 32)
     for number in range(5000):
-        ours.take(bad, state(1000 + number, 0, 1), 0, WALL)
+        ours.add_state(bad, state(1000 + number, 0, 1), 0, WALL)
     assert len(ours.states) == MAX_HERE
     assert ours.counts == {"taken": MAX_HERE, "crowded": 5000 - MAX_HERE}
     for number in range(100):
-        assert ours.take(good, state(10 + number, 0, 1), 0, WALL)
+        assert ours.add_state(good, state(10 + number, 0, 1), 0, WALL)
     assert len(ours.states) == MAX_HERE
     for number in range(5000):
-        ours.take(bad, state(10_000 + number, 0, 1), 0, WALL)
+        ours.add_state(bad, state(10_000 + number, 0, 1), 0, WALL)
     assert {key for key in ours.states if key.author[-1] in range(10, 110) and not any(key.author[:-1])} == {
         state(10 + number, 0, 1).key for number in range(100)
     }
     own = State(bad.peer, bytes(16), 1, WALL, write({"a": 1}), bytes(64))
-    assert ours.take(bad, own, 0, WALL), (
+    assert ours.add_state(bad, own, 0, WALL), (
         "what a peer says of itself finds room at the cost of what it passes on"
     )
     assert own.key in ours.states
@@ -226,12 +226,14 @@ def test_who_comes_and_goes_again_and_again_costs_no_memory_at_a_link_that_takes
     ours, _ = roster()
     bad, slow = ours.attach(bytes([1]) * 32), ours.attach(bytes([2]) * 32)
     for number in range(20_000):
-        ours.take(bad, state(number + 10, 0, 1), 0, WALL)
-        ours.take(bad, state(number + 10, 0, 2, gone=True), 0, WALL)
+        ours.add_state(bad, state(number + 10, 0, 1), 0, WALL)
+        ours.add_state(bad, state(number + 10, 0, 2, gone=True), 0, WALL)
     assert not ours.states
     assert not slow.pending
     assert not bad.has
-    refused = [number for number in range(20_000) if not ours.take(bad, state(number + 10, 0, 1), 0, WALL)]
+    refused = [
+        number for number in range(20_000) if not ours.add_state(bad, state(number + 10, 0, 1), 0, WALL)
+    ]
     assert len(refused) >= MAX_PAST
 
 
@@ -239,17 +241,17 @@ def test_sessions_of_an_author_are_bounded_and_the_oldest_goes() -> None:
     ours, _ = roster()
     link = ours.attach(bytes([1]) * 32)
     for session in range(20):
-        assert ours.take(link, state(1, session, 1, date=WALL + session), 0, WALL)
+        assert ours.add_state(link, state(1, session, 1, date=WALL + session), 0, WALL)
     assert {key.session[0] for key in ours.states} == set(range(20 - MAX_SESSIONS, 20))
-    assert not ours.take(link, state(1, 30, 1, date=WALL), 0, WALL)
+    assert not ours.add_state(link, state(1, 30, 1, date=WALL), 0, WALL)
     assert ours.counts["crowded"] == 1
 
 
 def test_who_is_not_wanted_is_not_taken_and_not_passed_on() -> None:
     ours, _ = roster(admits=lambda author: author[-1] != 7)
     link, other = ours.attach(bytes([1]) * 32), ours.attach(bytes([2]) * 32)
-    ours.take(link, state(7, 0, 1), 0, WALL)
-    ours.take(link, state(8, 0, 1), 0, WALL)
+    ours.add_state(link, state(7, 0, 1), 0, WALL)
+    ours.add_state(link, state(8, 0, 1), 0, WALL)
     assert [key.author[-1] for key in other.pending] == [8]
     assert ours.counts == {"unwanted": 1, "taken": 1}
 

@@ -120,14 +120,14 @@ def test_who_left_reads_nothing_new() -> None:
         assert carols.to_dict() == {"new": "Carol alone", "old": "changed"}
         with pytest.raises(NotReader):
             bobs.to_dict()
-        kept = carols._ring()
+        kept = carols._open_ring()
         from nacl.exceptions import CryptoError
         from nacl.secret import Aead
 
-        raw = bob.replica.node(diary.soul)[kept.hidden("new")]  # Bob kept the keys that he had
+        raw = bob.replica.node(diary.soul)[kept.hidden_key("new")]  # Bob kept the keys that he had
         assert raw[1:5] == (2).to_bytes(4, "big")
         with pytest.raises(CryptoError):
-            Aead(kept.keys[0]).decrypt(raw[5:], bobs._bound(kept.hidden("new"), 2, ALICE.id.key))
+            Aead(kept.keys[0]).decrypt(raw[5:], bobs._value_context(kept.hidden_key("new"), 2, ALICE.id.key))
         diary.add_reader(BOB.id)  # friends again: he reads all
         await meet(alice, bob, carol)
         assert bobs.to_dict() == carols.to_dict() == diary.to_dict()
@@ -156,12 +156,12 @@ def test_a_reader_who_may_write() -> None:
         await meet(alice, bob, carol)
         assert diary["by"] == bobs["by"] == "Bob"
         # What he copies under his name, or puts elsewhere, opens for nobody.
-        node, name = bob.replica.node(diary.soul), bobs._ring().hidden("by")
+        node, name = bob.replica.node(diary.soul), bobs._open_ring().hidden_key("by")
         diary["by"] = "Alice again"
         await meet(alice, bob, carol)
         copied = node[name]
         node[name] = copied
-        node[bobs._ring().hidden("elsewhere")] = copied
+        node[bobs._open_ring().hidden_key("elsewhere")] = copied
         node["nonsense"] = "not sealed"
         await meet(alice, bob, carol)
         for graph in (alice, bob):
@@ -243,7 +243,7 @@ def test_limits() -> None:
     async def main() -> None:
         async with await Graph.open("memory:", identity=ALICE) as alice:
             diary = alice.private("diary", readers=[])
-            ring = diary._ring()
+            ring = diary._open_ring()
             with pytest.raises(GraphError, match="keys"):
                 diary._seal_ring(ring.names, [bytes(32)] * (MAX_KEYS + 1), [Reader(ALICE.id.key)])
             with pytest.raises(GraphError, match="readers"):

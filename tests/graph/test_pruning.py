@@ -49,7 +49,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def replayed(graph: Graph) -> bytes:
     """The state that the stored frames alone give, signatures and chains checked."""
-    fresh = graph.replica.fresh()
+    fresh = graph.replica.empty_copy()
     loading.replay(graph.frames.store, fresh)
     return fresh.save()
 
@@ -231,7 +231,7 @@ def test_a_compacted_text_keeps_its_edits() -> None:
             shown = str(alice.text("draft")), list(alice.list("things"))
             await alice.upkeep.prune()
             await alice.verify()
-            fresh = alice.replica.fresh()
+            fresh = alice.replica.empty_copy()
             loading.replay(alice.frames.store, fresh)
             assert (str(fresh.text("draft")), list(fresh.list("things"))) == shown
             sizes = []
@@ -244,7 +244,7 @@ def test_a_compacted_text_keeps_its_edits() -> None:
             each = (sizes[-1] - sizes[0]) / 4 / 60
             assert each < 20, f"{each} bytes an edit"  # 300 as frames
             shown = str(alice.text("draft")), list(alice.list("things"))
-            fresh = alice.replica.fresh()
+            fresh = alice.replica.empty_copy()
             loading.replay(alice.frames.store, fresh)
             assert (str(fresh.text("draft")), list(fresh.list("things"))) == shown
             last = alice.frames.vector()[ALICE.id.key]
@@ -274,7 +274,7 @@ def test_frames_that_are_pruned_while_they_are_summed_up(monkeypatch: pytest.Mon
             yield some
             if not is_pruned and parts[0][1:] == (1, 600):
                 is_pruned = True
-                sums = [envelopes.decode("", one) for one in graph.passed.parts(ALICE.id.key)]
+                sums = [envelopes.decode("", one) for one in graph.passed.parts_of(ALICE.id.key)]
                 assert await graph.replace_stored(sums) > 400
 
     async def main() -> None:
@@ -285,10 +285,10 @@ def test_frames_that_are_pruned_while_they_are_summed_up(monkeypatch: pytest.Mon
             monkeypatch.setattr(summaries, "stored", interrupted)
             await alice.offering.refresh(alice, at_once=True)
             assert is_pruned
-            assert alice.passed.upto(ALICE.id.key) == 500
+            assert alice.passed.last_of(ALICE.id.key) == 500
             await alice.offering.refresh(alice, at_once=True)
-            parts = [envelopes.decode("", one) for one in alice.passed.parts(ALICE.id.key)]
-            assert alice.passed.upto(ALICE.id.key) == parts[-1].sequence == 600
+            parts = [envelopes.decode("", one) for one in alice.passed.parts_of(ALICE.id.key)]
+            assert alice.passed.last_of(ALICE.id.key) == parts[-1].sequence == 600
             assert [one.first for one in parts] == [1, *(one.sequence + 1 for one in parts[:-1])]
             await check(alice)
 
@@ -532,8 +532,8 @@ async def history(seed: int, path: Path, who: list[Identity]) -> int:
             if rng.random() < 0.2:
                 giver, taker = rng.sample(graphs, 2)  # an offer, taken as `_Session` does
                 for author in giver.passed.authors():
-                    if giver.passed.upto(author) <= taker.frames.vector().get(author, 0):
-                        taker.passed.put(author, giver.passed.upto(author), giver.passed.parts(author))
+                    if giver.passed.last_of(author) <= taker.frames.vector().get(author, 0):
+                        taker.passed.put(author, giver.passed.last_of(author), giver.passed.parts_of(author))
             if rng.random() < 0.2:
                 await graphs[0].close()
                 graphs[0] = await Graph.open(str(path / f"{seed}-0.db"), identity=who[0])
@@ -570,7 +570,7 @@ def snapshots(monkeypatch: pytest.MonkeyPatch, folder: Path, into: Path) -> list
     Each differs from the one before.
     """
     found: list[Path] = []
-    connected = SqliteStore._connected
+    connected = SqliteStore._connect_to
     seen: set[bytes] = set()
 
     def copy() -> int:
@@ -589,7 +589,7 @@ def snapshots(monkeypatch: pytest.MonkeyPatch, folder: Path, into: Path) -> list
         database.set_trace_callback(lambda _: copy() and None)
         return database
 
-    monkeypatch.setattr(SqliteStore, "_connected", watched)
+    monkeypatch.setattr(SqliteStore, "_connect_to", watched)
     return found
 
 

@@ -153,7 +153,7 @@ def restless() -> tuple[Replica, Queries]:
         found, soul = function(*given), f"n/{turns[0] % 20}"
         turns[0] += 1
         replica.put(soul, "v", turns[0])
-        queries.index.note([Change(soul, "v", "register", ALICE.id.key, 0)])
+        queries.index.on_changed([Change(soul, "v", "register", ALICE.id.key, 0)])
         return found
 
     queries = Queries(replica, ask=ask)
@@ -177,12 +177,12 @@ def test_an_index_begins_anew_when_too_much_changed() -> None:
     search = "CALL db.index.fulltext.queryNodes('n.text', 'oak') YIELD node RETURN id(node) AS id"
     replica.put("n/1", "text", "an oak")
     replica.put("n/2", "text", "an oak")
-    queries.index.note([Change(soul, "text", "register", ALICE.id.key, 0) for soul in ("n/1", "n/2")])
+    queries.index.on_changed([Change(soul, "text", "register", ALICE.id.key, 0) for soul in ("n/1", "n/2")])
     assert [row["id"] for row in queries.run(search, {})] == ["n/1", "n/2"]
     replica.delete("n/1", "text")
     replica.put("n/2", "text", "a birch")
     replica.put("n/60000", "text", "an oak")
-    queries.index.note(Change(f"n/{n}", "text", "register", ALICE.id.key, 0) for n in range(60_001))
+    queries.index.on_changed(Change(f"n/{n}", "text", "register", ALICE.id.key, 0) for n in range(60_001))
     assert queries.run("MATCH (n {text: 'an oak'}) RETURN id(n) AS id", {}) == [{"id": "n/60000"}]
     assert [row["id"] for row in queries.run(search, {})] == ["n/60000"]
     assert queries.run("MATCH (n:n) RETURN count(n) AS n", {}) == [{"n": 2}]

@@ -119,13 +119,13 @@ def test_time_and_memory_are_looked_at_by_and_by() -> None:
     with pytest.raises(QueryLimit, match="longer than 2 s"):
         steps(meter, 5000)
     meter = Meter(budget, lambda: now[0], lambda: there[0])
-    assert not meter.interrupt()
+    assert not meter.count_instructions()
     there[0] += (5 << 20) + 1
-    assert meter.interrupt()
+    assert meter.count_instructions()
     assert meter.limit is not None
     assert meter.limit.what == "memory"
     with pytest.raises(QueryLimit, match="more than 5 MiB"):
-        meter.weigh("x" * (1 << 20))
+        meter.count_size("x" * (1 << 20))
 
 
 def test_a_graph_has_a_budget_of_its_own() -> None:

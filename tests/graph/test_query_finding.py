@@ -90,7 +90,7 @@ def test_no_answer_depends_on_what_was_found_before(seed: int) -> None:
         text = rng.choice(QUERIES)
         asked = {name: value for name, value in given_.items() if f"${name}" in text}
         whole = Queries(replica)
-        list(whole.index.rows("SELECT 1", [], lambda: Pattern([Sought()])))
+        list(whole.index.select_rows("SELECT 1", [], lambda: Pattern([Sought()])))
         expected = told(whole.run(text, asked))
         assert told(Queries(replica).run(text, asked)) == expected, (text, asked)
         assert told(lasting.run(text, asked)) == expected, (text, asked)
@@ -98,7 +98,7 @@ def test_no_answer_depends_on_what_was_found_before(seed: int) -> None:
         for _ in range(rng.randrange(8)):
             soul = change_at(replica, rng, souls)
             for queries in (lasting, beside):
-                queries.index.note([Change(soul, "", "register", AUTHOR, 0)])
+                queries.index.on_changed([Change(soul, "", "register", AUTHOR, 0)])
 
 
 def change_at(replica: Replica, rng: random.Random, souls: list[str]) -> str:
@@ -135,8 +135,10 @@ def test_a_state_that_was_built_again_has_other_numbers() -> None:
     fresh = Replica(AUTHOR)
     fresh.put("a/first", "x", 1)  # so that all others have other numbers
     fresh.put_many((f"n/{number}", "k", number % 5) for number in range(100))
-    replica.become(fresh)
-    queries.index.note([Change(f"n/{n}", "k", "register", AUTHOR, 0) for n in range(100) if n % 10 >= 5])
+    replica.replace_by(fresh)
+    queries.index.on_changed(
+        [Change(f"n/{n}", "k", "register", AUTHOR, 0) for n in range(100) if n % 10 >= 5]
+    )
     assert [count_of(queries, value) for value in (3, 4, 7)] == [20, 20, 0]
 
 
@@ -151,7 +153,7 @@ def test_who_adds_often_has_everything_at_last() -> None:
     assert queries.run(text, {}) == expected
     assert queries.run(text, {}) == expected
     replica.put("n/4", "k", 3)
-    queries.index.note([Change("n/4", "k", "register", AUTHOR, 0)])
+    queries.index.on_changed([Change("n/4", "k", "register", AUTHOR, 0)])
     assert len(queries.run(text, {})) == len(expected) + 1
 
 

@@ -18,7 +18,7 @@ from dtp.graph.query.values.regular import Regular
 
 
 def fits(expression: str, text: str) -> bool:
-    return Regular(expression, lambda: None).fits(text)
+    return Regular(expression, lambda: None).matches_text(text)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ EXPRESSIONS = st.recursive(
 def test_like_pythons(expression: str, texts: list[str]) -> None:
     ours, theirs = Regular(expression, lambda: None), re.compile(expression, re.ASCII)
     for text in texts:
-        assert ours.fits(text) == (theirs.fullmatch(text) is not None), (expression, text)
+        assert ours.matches_text(text) == (theirs.fullmatch(text) is not None), (expression, text)
 
 
 def test_steps_grow_with_the_text_and_no_faster() -> None:
@@ -117,7 +117,7 @@ def test_steps_grow_with_the_text_and_no_faster() -> None:
             def step(steps: list[int] = steps) -> None:
                 steps[0] += 1
 
-            assert not Regular(expression, step).fits("a" * length)
+            assert not Regular(expression, step).matches_text("a" * length)
             taken.append(steps[0])
         assert taken[2] - taken[1] <= 2 * (taken[1] - taken[0]) + 50, (expression, taken)
         assert taken[2] < 4000, (expression, taken)

@@ -117,7 +117,7 @@ def test_counts_follow_what_changes() -> None:
     replica.put("n/0", "v", 1)
     replica.put("n/new", "v", 1)
     replica.put("n/1", "v", 0)
-    queries.index.note([Change(f"n/{one}", "v", "register", bytes(32), 0) for one in ("0", "1", "new")])
+    queries.index.on_changed([Change(f"n/{one}", "v", "register", bytes(32), 0) for one in ("0", "1", "new")])
     assert queries.run(count, {}) == [{"n": 6}]
 
 

@@ -104,14 +104,14 @@ def test_what_changes_is_seen() -> None:
     asked = "MATCH (n:note) WHERE n.likes >= 2 AND 'oak' IN n.tags AND n.body STARTS WITH 'An' RETURN n.steps AS s"
     assert queries.run(asked, {}) == []
     replica.counter("note/1", "likes").add(2)
-    queries.index.note(replica.changes())
+    queries.index.on_changed(replica.take_changes())
     replica.set("note/1", "tags").add("oak")
-    queries.index.note(replica.changes())
+    queries.index.on_changed(replica.take_changes())
     replica.text("note/1", "body").insert(0, "An oak")  # seen before its commit
     replica.list("note/1", "steps").extend(["dig", {"depth": 2}])
     assert queries.run(asked, {}) == [{"s": ["dig", {"depth": 2}]}]
     replica.set("note/1", "tags").discard("oak")
-    queries.index.note(replica.changes())
+    queries.index.on_changed(replica.take_changes())
     assert queries.run(asked, {}) == []
 
 

@@ -157,7 +157,7 @@ async def main():
         graph.list("a").append(number)
         await graph.commit()
         if number % 7 == 0:
-            graph.outgrew(1 << 30)  # keep the state often: that is a write, too
+            graph.on_stored_bytes(1 << 30)  # keep the state often: that is a write, too
         print(number, flush=True)
     sys.stdin.read()
 asyncio.run(main())

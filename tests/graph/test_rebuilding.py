@@ -18,10 +18,10 @@ from dtp.graph.stores import loading
 
 def replayed(graph: Graph) -> bytes:
     """The state that the stored frames alone give, taken until nothing in it is void."""
-    replica = graph.replica.fresh()
+    replica = graph.replica.empty_copy()
     loading.replay(graph.frames.store, replica)
     while replica.must_rebuild:
-        fresh = replica.fresh()
+        fresh = replica.empty_copy()
         loading.replay(graph.frames.store, fresh)
         replica = fresh
     return replica.save()

@@ -66,8 +66,8 @@ def second(items: set[int], end: int) -> bytes:
 @given(st.sets(st.integers(0, MASK), max_size=300), st.integers(1, 200))
 def test_symbols_are_those_of_the_specification(items: set[int], end: int) -> None:
     sketch, half = Sketch(items), end // 2
-    assert sketch.symbols(half) == second(items, end)[: half * SYMBOL_BYTES]
-    assert sketch.symbols(end - half) == second(items, end)[half * SYMBOL_BYTES :]
+    assert sketch.next_symbols(half) == second(items, end)[: half * SYMBOL_BYTES]
+    assert sketch.next_symbols(end - half) == second(items, end)[half * SYMBOL_BYTES :]
 
 
 @given(st.integers(0, 1 << 32), st.integers(0, 60), st.integers(0, 60))
@@ -78,7 +78,7 @@ def test_differences_are_read_off(seed: int, ours: int, theirs: int) -> None:
     found, used = None, 0
     while found is None:
         assert used < 600
-        reading.add(teller.symbols(20))
+        reading.add(teller.next_symbols(20))
         used += 20
         found = reading.read()
     assert (sorted(found[0]), sorted(found[1])) == (sorted(b), sorted(a))
@@ -98,7 +98,7 @@ def test_symbols_that_are_none() -> None:
     with pytest.raises(LocalError):
         Reading(Sketch([]), 0).add(b"x" * 12)
     with pytest.raises(StateLimit):
-        Sketch([1]).symbols(SYMBOLS + 1)
+        Sketch([1]).next_symbols(SYMBOLS + 1)
 
 
 # ---- two sides ----------------------------------------------------------------------------------------------------
@@ -230,28 +230,28 @@ def test_what_no_honest_side_says() -> None:
     teller = Teller(ours, bytes(16))
     for end in (0, 70_000, 1 << 40):
         with pytest.raises(SyncError, match="symbols"):
-            teller.symbols(end)
-    teller.symbols(128)
+            teller.next_symbols(end)
+    teller.next_symbols(128)
     with pytest.raises(SyncError, match="symbols"):
-        teller.symbols(128)
+        teller.next_symbols(128)
     for lacking, having in ((b"x", b""), (bytes(8), b""), (b"", b"x" * 8), (b"", b"x" * 8 + b"\x80")):
         with pytest.raises(SyncError):
-            teller.answer(lacking, having)
+            teller.answer_reader(lacking, having)
     reader = Reader(ours, bytes(16), 700)
     with pytest.raises(SyncError, match="other symbols"):
-        reader.take(1, bytes(13))
+        reader.add_symbols(1, bytes(13))
     with pytest.raises(SyncError, match="not symbols"):
-        reader.take(0, bytes(12))
-    absent = bytearray(Sketch(reader._items).symbols(20))
+        reader.add_symbols(0, bytes(12))
+    absent = bytearray(Sketch(reader._items).next_symbols(20))
     for at in places(5, 20):  # as if the peer lacked what isn't here
         part = int.from_bytes(absent[13 * at : 13 * at + 12], "little") ^ 5 ^ (mix(5, 0) >> 32 << 64)
         absent[13 * at : 13 * at + 13] = part.to_bytes(12, "little") + bytes(
             (absent[13 * at + 12] - 1 & 255,)
         )
     with pytest.raises(SyncError, match="no set"):
-        reader.take(0, bytes(absent))
+        reader.add_symbols(0, bytes(absent))
     with pytest.raises(SyncError, match="more sequences"):
-        reader.learn(b"\x01")
+        reader.learn_vector(b"\x01")
     fresh = Side("g")
     hello = [0, protocol.VERSION, "g", b"\xff" * 16, FROM_AUTHORS - 1, b"", False, b"", b"", True]
     fresh.receive(msgpack.packb(hello), lambda: ours)

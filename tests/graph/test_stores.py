@@ -73,24 +73,24 @@ def test_what_was_added_is_there(opener: Opener) -> None:
     alice, bob = chain(ALICE, 5), chain(BOB, 3)
     with closing(opener()) as store:
         state, later = store.load()
-        assert (state, list(later), store.lasts()) == (None, [], {})
+        assert (state, list(later), store.last_sequences()) == (None, [], {})
         store.add([*alice[:2], bob[0]], synced=True)
         store.add([alice[1], *alice[2:], *bob[1:]], synced=False)  # one of them is there already
         store.add([], synced=False)
-        assert store.lasts() == {ALICE.id.key: 5, BOB.id.key: 3}
+        assert store.last_sequences() == {ALICE.id.key: 5, BOB.id.key: 3}
         assert store.read(ALICE.id.key, 2, 4) == [one.encode() for one in alice[1:4]]
         assert store.read(ALICE.id.key, 5, 1 << 70) == [alice[4].encode()]
         assert store.read(CAROL.id.key, 1, 9) == []
         assert store.read(BOB.id.key, 3, 1) == []
-        assert [store.covering(ALICE.id.key, at) for at in (0, 3, 5, 6)] == [
+        assert [store.find_covering(ALICE.id.key, at) for at in (0, 3, 5, 6)] == [
             alice[0].encode(), alice[2].encode(), alice[4].encode(), None]  # fmt: skip
-        assert store.covering(CAROL.id.key, 1) is None
-        assert store.news() == []
-        assert store.proofs() == []
+        assert store.find_covering(CAROL.id.key, 1) is None
+        assert store.read_added() == []
+        assert store.read_proofs() == []
         proof = Proof(alice[0], chain(ALICE, 1, "x")[0])
         store.add_proof(proof)
         store.add_proof(Proof(alice[1], alice[2]))  # the first of an author is enough
-        assert store.proofs() == [(proof.first.encode(), proof.second.encode())]
+        assert store.read_proofs() == [(proof.first.encode(), proof.second.encode())]
         store.close()
         store.close()
 
@@ -119,9 +119,9 @@ def test_whom_it_takes_in_is_kept_and_a_purged_author_is_gone(opener: Opener) ->
     alice, bob = chain(ALICE, 4), chain(BOB, 3)
     with closing(opener()) as store:
         store.load()
-        assert store.policy() is None
+        assert store.read_policy() is None
         store.add([alice[0], bob[0], alice[1], bob[1], bob[2]], synced=True)
-        assert store.sizes() == {
+        assert store.author_sizes() == {
             ALICE.id.key: sum(len(one.encode()) for one in alice[:2]),
             BOB.id.key: sum(len(one.encode()) for one in bob),
         }
@@ -131,14 +131,14 @@ def test_whom_it_takes_in_is_kept_and_a_purged_author_is_gone(opener: Opener) ->
         store.save_policy(b"second", True)
         store.purge(BOB.id.key)
         store.purge(CAROL.id.key)  # of whom nothing is here
-        assert (store.lasts(), store.proofs()) == ({ALICE.id.key: 2}, [])
+        assert (store.last_sequences(), store.read_proofs()) == ({ALICE.id.key: 2}, [])
         store.add([alice[2], bob[0]], synced=True)
         if isinstance(store, MemoryStore):
-            assert store.policy() == b"second"
+            assert store.read_policy() == b"second"
             return
     with closing(opener()) as store:
         state, later = store.load()
-        assert (state, store.policy()) == (None, b"second")
+        assert (state, store.read_policy()) == (None, b"second")
         assert sorted(later) == sorted(one.encode() for one in (*alice[:3], bob[0]))
         store.save_state(b"the state of all")
         store.add([alice[3]], synced=True)
@@ -158,13 +158,13 @@ def test_programs_that_share_a_store_see_what_comes_after_a_purge(postgres: str)
         with closing(PostgresStore(postgres, "", BOB.id.key)) as other:
             other.load()
             one.add([alice[0], *bob], synced=True)
-            assert len(other.news()) == 3
+            assert len(other.read_added()) == 3
             one.purge(BOB.id.key)
             with closing(PostgresStore(postgres, "", CAROL.id.key)) as third:
                 third.load()
                 third.add([alice[1]], synced=True)
-            assert alice[1].encode() in other.news()
-            assert alice[1].encode() in one.news()
+            assert alice[1].encode() in other.read_added()
+            assert alice[1].encode() in one.read_added()
 
 
 def test_a_damaged_file_is_a_named_error(tmp_path: Path) -> None:
@@ -213,10 +213,10 @@ def test_what_fails_in_the_middle_was_not_added(opener: Opener) -> None:
         broken: Any = Broken()
         with pytest.raises(ZeroDivisionError):
             store.add([alice[1], broken], synced=True)
-        assert store.lasts() == {ALICE.id.key: 1}
+        assert store.last_sequences() == {ALICE.id.key: 1}
         store.add(alice[1:], synced=True)
         assert store.read(ALICE.id.key, 1, 9) == [one.encode() for one in alice]
-        assert store.news() == []
+        assert store.read_added() == []
 
 
 # ---- PostgreSQL ------------------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def test_a_graph_of_the_same_name_in_another_schema_is_another(postgres: str) ->
     ):
         for store in (one, other):
             store.set_part(b"part", key)
-            assert store.part() == b"part"
+            assert store.read_part() == b"part"
     with psycopg.connect(postgres, autocommit=True) as database:
         database.execute("DROP SCHEMA staging CASCADE")
 
@@ -257,7 +257,7 @@ def test_graphs_of_different_names_are_apart(url: str) -> None:
         closing(PostgresStore(url, "b", ALICE.id.key)) as b,
     ):
         a.add(chain(ALICE, 2, "a"), synced=True)
-        assert (a.lasts(), b.lasts(), b.news()) == ({ALICE.id.key: 2}, {}, [])
+        assert (a.last_sequences(), b.last_sequences(), b.read_added()) == ({ALICE.id.key: 2}, {}, [])
 
 
 def test_one_program_writes_as_one_identity(url: str) -> None:
@@ -285,9 +285,9 @@ def test_a_state_is_of_nothing_that_was_overlooked(url: str) -> None:
         other.add(bob, synced=True)
         one.add(alice[1:], synced=True)
         one.save_state(b"without Bob's")  # not kept
-        assert one.news() == [each.encode() for each in bob]
-        assert other.news() == [each.encode() for each in alice]
-        assert one.news() == []
+        assert one.read_added() == [each.encode() for each in bob]
+        assert other.read_added() == [each.encode() for each in alice]
+        assert one.read_added() == []
         one.save_state(b"with all")
     with closing(PostgresStore(url, "", ALICE.id.key)) as one:
         state, later = one.load()
@@ -309,7 +309,7 @@ def test_a_connection_that_breaks_at_any_statement(url: str) -> None:
     with closing(PostgresStore(url, "", ALICE.id.key)) as store:
         store.load()
         for statement in range(8):
-            store.lasts()  # connects again
+            store.last_sequences()  # connects again
             database = store._db
             assert database is not None
             left, pid = [statement], database.info.backend_pid
@@ -329,7 +329,7 @@ def test_a_connection_that_breaks_at_any_statement(url: str) -> None:
             except StoreError:
                 broke += 1
             del database.execute
-            there = store.lasts().get(ALICE.id.key, 0)
+            there = store.last_sequences().get(ALICE.id.key, 0)
             assert there in (at, at + 3)
             at = there
         assert broke >= 5
@@ -352,7 +352,7 @@ async def main():
         await graph.commit()
         print(number, flush=True)
         if number % 7 == 0:
-            graph.outgrew(1 << 30)  # keep the state often: that is a write, too
+            graph.on_stored_bytes(1 << 30)  # keep the state often: that is a write, too
     await graph.close()
 asyncio.run(main())
 """

@@ -450,7 +450,7 @@ def test_frames_that_are_too_early_are_asked_for_again_when_there_is_room() -> N
             replicating = asyncio.create_task(one.replicate(connection))
             await asyncio.sleep(20)
             assert len(one.node("n")) == 0
-            assert one.waits(CAROL.id.key) == core.DEFERRED_FRAMES
+            assert one.waiting_frames(CAROL.id.key) == core.DEFERRED_FRAMES
             carol.node("n")["late"] = 1
             await carol.commit()
             await other.receive(await carol.frames.read(CAROL.id.key, 301, 301))
@@ -493,7 +493,7 @@ def test_lost_frames_that_the_peer_has_not_either_are_left() -> None:
             dtp.connect(listener.address(), identity=ALICE) as connection,
         ):
             side, stream = protocol.SyncSide(""), await connection.open_stream()
-            for message in (side.start({}), side.lost([(CAROL.id.key, 1, 2**62)]), side.done()):
+            for message in (side.start({}), side.encode_lost([(CAROL.id.key, 1, 2**62)]), side.done()):
                 stream.write(len(message).to_bytes(4, "big") + message)
             kinds = []
             while kinds.count(3) < 2:

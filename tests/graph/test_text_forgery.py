@@ -41,7 +41,7 @@ def forged(seen: bytes) -> bytes:
     as_alice.insert(0, "I owe Bob 1,000")
     maker = GraphCore(BOB.id.key)
     edit = values.encode(as_alice.take_changes())
-    maker.do(core.TEXT_EDIT, b"note", b"", 1 << 16, value=edit)
+    maker.write_op(core.TEXT_EDIT, b"note", b"", 1 << 16, value=edit)
     maker.put(values.rows([("note", "title", "taken")]), 1 << 16)
     made = maker.commit()
     assert made is not None

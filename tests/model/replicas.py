@@ -156,7 +156,7 @@ class Replica:
     def reopened(self) -> None:
         """What of others' was let in by a clock that was set back since may wait again; nothing of its own does."""
         for author, chain in self.seen.chains.items():
-            shown = len(chain) - self.graph.waits(author)
+            shown = len(chain) - self.graph.waiting_frames(author)
             if author != self.key and shown < self.seen.due.get(author, 0):
                 self.seen.due[author] = shown
         self.ripen()

@@ -149,7 +149,7 @@ def quota(opened: Opener, changes: tuple[str, ...], know: tuple[str, ...]) -> No
         if told:
             await admission.set_quotas(replace(admission.quotas, **told))
         if know:
-            await admission.know(*know)
+            await admission.add_known(*know)
         return admission.quotas
 
     writing = bool(told or know)

@@ -124,7 +124,7 @@ class Ruling:
     _cuts: list[Cuts] = field(default_factory=list)
     _told: int = 0
 
-    def judge(self, op: Op) -> int:
+    def judge_op(self, op: Op) -> int:
         """The verdict on the next op: 0 (nobody's soul, or its author's own), `VOID` or `ALLOWED`."""
         self.reason = ""
         if op.soul.startswith(f"{ACCESS}/") or op.soul == ACCESS:
@@ -143,7 +143,7 @@ class Ruling:
 
     def has_shipped(self, root: str) -> bool:
         """Whether the author has shipped this document."""
-        return root in self._shipped or root in self.access.known(self.author).shipped
+        return root in self._shipped or root in self.access.author_state(self.author).shipped
 
     def copy(self) -> Ruling:
         """One that can be tried further while this one stays as it is."""
@@ -161,10 +161,14 @@ class Ruling:
         for prefix in (OFFER, USE, REVOKE):
             if op.key.startswith(prefix):
                 name = op.key.removeprefix(prefix)
-                return self._revokes(op, name) if prefix == REVOKE else self._grants_by(op, name, prefix)
+                return (
+                    self._judge_revocation(op, name)
+                    if prefix == REVOKE
+                    else self._grants_by(op, name, prefix)
+                )
         for prefix in (CARD, CUTS):
             if op.key.startswith(prefix):
-                return self._shows(op, op.key.removeprefix(prefix), prefix)
+                return self._judge_card(op, op.key.removeprefix(prefix), prefix)
         return "nothing that access knows"
 
     def _grants_by(self, op: Op, name: str, prefix: str) -> str:
@@ -191,23 +195,23 @@ class Ruling:
             return author == grant.owner
         return grant.to_account or author == grant.grantee
 
-    def uses(self, grant: Grant) -> bool:
+    def has_used(self, grant: Grant) -> bool:
         """Return whether the author has said that it uses a grant."""
         return grant.id in self._used_of(owner_name(grant.owner))
 
     def _used_of(self, owner: str) -> dict[str, Grant]:
         """The grants of the owner of this name that the author uses."""
-        before, now = self.access.known(self.author).grants.get(owner, {}), self._grants.get(owner)
+        before, now = self.access.author_state(self.author).grants.get(owner, {}), self._grants.get(owner)
         return before | now if now else before
 
-    def _revokes(self, op: Op, name: str) -> str:
+    def _judge_revocation(self, op: Op, name: str) -> str:
         try:
             told = read_revocation(op.value)
         except GrantError as error:
             return str(error)
         key = op.author, name
         before = self._revoked.get(key, self.access.revoked.get(key))
-        both = told if before is None else before.joined(told)
+        both = told if before is None else before.merged_with(told)
         if both == before:
             return "revoked already"
         self._revoked[key] = both
@@ -216,7 +220,9 @@ class Ruling:
     def _of_owner(self, op: Op) -> str:
         found = False
         for name, grant in self._used_of(op.soul[1:].partition("/")[0]).items():
-            if not grant.covers(op) or op.clock > self.access.cut(grant, name).last(op.author):
+            if not grant.covers_op(op) or op.clock > self.access.revocation_of(grant, name).last_clock(
+                op.author
+            ):
                 continue
             if grant.to_account and not self._is_device(account_name(grant.grantee), op):
                 continue
@@ -226,13 +232,13 @@ class Ruling:
 
     # ---- accounts -----------------------------------------------------------------------------------------------
 
-    def _shows(self, op: Op, name: str, prefix: str) -> str:
+    def _judge_card(self, op: Op, name: str, prefix: str) -> str:
         """A card by which its author writes for an account, or an account's word where its devices end."""
         if not isinstance(op.value, bytes):
             return "no card"
         try:
-            cuts = self.access.accounts.cuts(op.value) if prefix == CUTS else None
-            card = cuts.card if cuts else self.access.accounts.card(op.value)
+            cuts = self.access.accounts.decode_cuts(op.value) if prefix == CUTS else None
+            card = cuts.card if cuts else self.access.accounts.decode_card(op.value)
         except (CardError, CutsError) as error:
             return str(error)
         if card.name != name or not card.names(op.author):
@@ -243,20 +249,23 @@ class Ruling:
             return ""
         place = name, card.generation
         shown = self._shown_of(name)
-        if place not in shown and len(self.access.known(self.author).showing | self._showing) >= MAX_ACCOUNTS:
+        if (
+            place not in shown
+            and len(self.access.author_state(self.author).showing | self._showing) >= MAX_ACCOUNTS
+        ):
             return f"more than {MAX_ACCOUNTS} accounts of one author"
         if place in shown:
-            self._overlay(place, shown[place]).extended(card.expires_ms)
+            self._overlay_shown(place, shown[place]).extend_until(card.expires_ms)
         else:
             self._showing[place] = Shown(card.expires_ms)
         return ""
 
     def _shown_of(self, name: str) -> Showing:
         """The cards of an account that the author has shown."""
-        shown = self.access.known(self.author).showing | self._showing
+        shown = self.access.author_state(self.author).showing | self._showing
         return {place: one for place, one in shown.items() if place[0] == name}
 
-    def _overlay(self, place: tuple[str, int], shown: Shown) -> Shown:
+    def _overlay_shown(self, place: tuple[str, int], shown: Shown) -> Shown:
         return self._showing.setdefault(place, shown.copy())
 
     def _of_account(self, op: Op) -> str:
@@ -266,11 +275,13 @@ class Ruling:
 
     def _is_device(self, name: str, op: Op) -> bool:
         """Whether the op is one of a device of this account: by a card that its author showed, and up to the cuts."""
-        standing, found = self.access.accounts.standing(name), False
+        standing, found = self.access.accounts.standing_of(name), False
         for place, shown in self._shown_of(name).items():
-            if shown.covers(op.clock):
-                counts = op.clock <= standing.last(op.author, place[1])
-                self._overlay(place, shown).note(op.clock if counts else 0, 0 if counts else op.clock)
+            if shown.covers_clock(op.clock):
+                counts = op.clock <= standing.last_clock(op.author, place[1])
+                self._overlay_shown(place, shown).note_verdict(
+                    op.clock if counts else 0, 0 if counts else op.clock
+                )
                 found |= counts
         return found
 
@@ -279,19 +290,19 @@ class Ruling:
     def _of_rules(self, op: Op) -> str:
         root, _, path = op.soul.partition("/")
         if op.soul == root:
-            return self._ships(op, root)
+            return self._judge_rules(op, root)
         if not self.has_shipped(root):
             return "its author has not shipped the rules"
         rules = self._documents.get(root) or self.access.documents[root]
         author = owner_name(op.author)
-        found = rules.first(author, path, op)
+        found = rules.first_rule(author, path, op)
         if found is None:
-            return self._offends(op, root, "no rule is for this")
+            return self._note_offence(op, root, "no rule is for this")
         at, rule = found
-        reason = rule.forbids(op, author)
-        return self._offends(op, root, reason) if reason else self._counts(op, root, at, rule)
+        reason = rule.why_forbidden(op, author)
+        return self._note_offence(op, root, reason) if reason else self._judge_counted(op, root, at, rule)
 
-    def _ships(self, op: Op, root: str) -> str:
+    def _judge_rules(self, op: Op, root: str) -> str:
         if op.kind is not Kind.REGISTER_PUT or op.key != DOCUMENT_KEY or not isinstance(op.value, bytes):
             return "not a document of rules"
         kind = root.removeprefix(MARK).partition(":")[0]
@@ -307,15 +318,15 @@ class Ruling:
         self._documents[root] = rules
         return ""
 
-    def _counts(self, op: Op, root: str, at: int, rule: Rule) -> str:
+    def _judge_counted(self, op: Op, root: str, at: int, rule: Rule) -> str:
         """What depends on what the author did before; remember the op if it is let in."""
-        known = self.access.known(self.author)
+        known = self.access.author_state(self.author)
         scope = rule.once_for(op)
         once = None if scope is None else (root, at, *scope)
         if once is not None:
             first = self._once.get(once, known.once.get(once))
             if first is not None:
-                return self._offends(op, root, "a second one, where one may be", (first,))
+                return self._note_offence(op, root, "a second one, where one may be", (first,))
         if rule.rate is not None:
             count, seconds = rule.rate
             before, now = known.rates.get((root, at), deque()), self._rates.setdefault((root, at), [])
@@ -326,20 +337,20 @@ class Ruling:
             if oldest > op.clock - (int(seconds * 1000) << 16):
                 told = root in self._offences or root in known.offences
                 earlier = () if told else tuple([*before, *now][-count:])
-                return self._offends(op, root, f"more than {count} in {seconds:g} s", earlier)
+                return self._note_offence(op, root, f"more than {count} in {seconds:g} s", earlier)
             now.append(op.clock)
         if once is not None:
             self._once[once] = op.clock
         return ""
 
-    def _offends(self, op: Op, root: str, reason: str, earlier: tuple[int, ...] = ()) -> str:
-        shipped = self._shipped | self.access.known(self.author).shipped
+    def _note_offence(self, op: Op, root: str, reason: str, earlier: tuple[int, ...] = ()) -> str:
+        shipped = self._shipped | self.access.author_state(self.author).shipped
         self._offences.setdefault(root, Offence(op.author, root, reason, op.clock, shipped[root], earlier))
         return reason
 
     def takes_from(self, author: bytes) -> bool:
         """Whether these ops revoke a grant that this author uses, or end devices of an account that it writes for."""
-        known = self.access.known(author)
+        known = self.access.author_state(author)
         used = (name in known.grants.get(owner_name(owner), {}) for owner, name in self._revoked)
         showing = known.showing
         if any(place[0] == cuts.card.name for cuts in self._cuts for place in showing):
@@ -348,9 +359,9 @@ class Ruling:
 
     # ---- remembering --------------------------------------------------------------------------------------------
 
-    def stands(self) -> None:
+    def confirm(self) -> None:
         """The ops were taken: the next verdicts depend on them."""
-        access, known = self.access, self.access.known(self.author, keep=True)
+        access, known = self.access, self.access.author_state(self.author, keep=True)
         access.documents.update(self._documents)
         known.shipped = self._shipped | known.shipped
         known.once.update(self._once)
@@ -368,7 +379,7 @@ class Ruling:
         known.showing.update(self._showing)
         access.accounts.version += self._told
         for cuts in self._cuts:
-            access.end(cuts)
+            access.end_devices(cuts)
         for key, cut in self._revoked.items():
             access.revoked[key] = cut
             access.must_rebuild |= access.has_let_in(key, cut)
@@ -407,49 +418,51 @@ class Access:
         """Have all frames taken again that are there then, and nothing known of those that were."""
         self.must_rebuild = self._is_outdated = True
 
-    def again(self) -> Access:
+    def only_revoked(self) -> Access:
         """Nothing but what was revoked: to take all frames again."""
         if self._is_outdated:
             return Access(self.graph)
         cuts = dict(self.cuts)
         for key, cut in self.revoked.items():
-            cuts[key] = cut.joined(cuts.get(key, NOT_REVOKED))
-        return Access(self.graph, cuts, Accounts(self.graph, self.accounts.known()))
+            cuts[key] = cut.merged_with(cuts.get(key, NOT_REVOKED))
+        return Access(self.graph, cuts, Accounts(self.graph, self.accounts.all_standing()))
 
     @property
     def is_outdated(self) -> bool:
         """Whether nothing that is known of frames that were taken may be kept."""
         return self._is_outdated
 
-    def learn(self, known: Access) -> bool:
+    def take_over(self, known: Access) -> bool:
         """Take over what `again` of another gave; True if all stays that was let in here."""
         for key, cut in known.cuts.items():
-            self.cuts[key] = cut.joined(self.cuts.get(key, NOT_REVOKED))
-        self.accounts.begin_with(known.accounts.known())
+            self.cuts[key] = cut.merged_with(self.cuts.get(key, NOT_REVOKED))
+        self.accounts.begin_with(known.accounts.all_standing())
         return not any(self._is_wrong(author, one) for author, one in self.authors.items())
 
     def _is_wrong(self, author: bytes, one: _Author) -> bool:
         """Whether something of an author was let in that is void, or the other way round."""
         used = (grant for grants in one.grants.values() for grant in grants.values() if grant.id in one.used)
-        return any(one.used[grant.id] > self.cut(grant, grant.id).last(author) for grant in used) or any(
-            shown.is_wrong(self.accounts.standing(place[0]).last(author, place[1]))
+        return any(
+            one.used[grant.id] > self.revocation_of(grant, grant.id).last_clock(author) for grant in used
+        ) or any(
+            shown.is_wrong(self.accounts.standing_of(place[0]).last_clock(author, place[1]))
             for place, shown in one.showing.items()
         )
 
-    def end(self, cuts: Cuts) -> None:
+    def end_devices(self, cuts: Cuts) -> None:
         """Take an account's word where its devices end."""
         name = cuts.card.name
-        self.accounts.learn(cuts)
-        standing = self.accounts.standing(name)
+        self.accounts.add_cuts(cuts)
+        standing = self.accounts.standing_of(name)
         for author, known in self.authors.items():
             for place, shown in known.showing.items():
                 if place[0] == name:
-                    self.must_rebuild |= shown.is_wrong(standing.last(author, place[1]))
+                    self.must_rebuild |= shown.is_wrong(standing.last_clock(author, place[1]))
 
-    def cut(self, grant: Grant, name: str) -> Revocation:
+    def revocation_of(self, grant: Grant, name: str) -> Revocation:
         """Return up to where a grant, whose id is `name`, lets anything in."""
         key = grant.owner, name
-        return self.revoked.get(key, NOT_REVOKED).joined(self.cuts.get(key, NOT_REVOKED))
+        return self.revoked.get(key, NOT_REVOKED).merged_with(self.cuts.get(key, NOT_REVOKED))
 
     def has_let_in(self, key: tuple[bytes, str], cut: Revocation) -> bool:
         """Return whether the grant of this (owner, id) has let in what it doesn't when it is revoked so."""
@@ -458,10 +471,10 @@ class Access:
         if grant is None or grant.owner != owner:
             return False  # others may revoke what they like, to no effect
         if not grant.to_account:
-            return self.known(grant.grantee).used.get(name, 0) > cut.last(grant.grantee)
-        return any(known.used.get(name, 0) > cut.last(author) for author, known in self.authors.items())
+            return self.author_state(grant.grantee).used.get(name, 0) > cut.last_clock(grant.grantee)
+        return any(known.used.get(name, 0) > cut.last_clock(author) for author, known in self.authors.items())
 
-    def known(self, author: bytes, *, keep: bool = False) -> _Author:
+    def author_state(self, author: bytes, *, keep: bool = False) -> _Author:
         """What is remembered of an author."""
         found = self.authors.get(author)
         if found is None:
@@ -480,11 +493,11 @@ class Access:
             self._read[data] = grant
         return grant
 
-    def rule(self, author: bytes, ops: Iterable[Op] = ()) -> Ruling:
+    def begin_ruling(self, author: bytes, ops: Iterable[Op] = ()) -> Ruling:
         """Verdicts on ops of an author, in order."""
         ruling = Ruling(self, author)
         for op in ops:
-            ruling.judge(op)
+            ruling.judge_op(op)
         return ruling
 
     def offences(self) -> list[Offence]:
@@ -495,10 +508,10 @@ class Access:
             for root in sorted(self.authors[author].offences)
         ]
 
-    def offers(self, core: GraphCore, grantee: bytes) -> Iterator[Grant]:
+    def offered_grants(self, core: GraphCore, grantee: bytes) -> Iterator[Grant]:
         """Yield grants to an author, or to an account of which a card names it, that their owners published."""
         accounts = {card.name for card in self.cards(core) if card.names(grantee)}
-        for soul in values.decode(core.souls(f"{ACCESS}/".encode())):
+        for soul in values.decode(core.list_souls(f"{ACCESS}/".encode())):
             for key, data in values.decode(core.keys(_REGISTER, soul.encode())).items():
                 if key.startswith(OFFER):
                     grant = self.grant(data)
@@ -507,12 +520,16 @@ class Access:
 
     def cards(self, core: GraphCore, name: str = "") -> Iterator[Card]:
         """Cards that were shown or published of the account of this name, of all without one."""
-        for soul in values.decode(core.souls(f"{ACCESS}/".encode())):
+        for soul in values.decode(core.list_souls(f"{ACCESS}/".encode())):
             for key, data in values.decode(core.keys(_REGISTER, soul.encode())).items():
                 prefix, _, account = key.partition("/")
                 if f"{prefix}/" not in (CARD, CUTS) or name not in ("", account):
                     continue
-                yield self.accounts.cuts(data).card if key.startswith(CUTS) else self.accounts.card(data)
+                yield (
+                    self.accounts.decode_cuts(data).card
+                    if key.startswith(CUTS)
+                    else self.accounts.decode_card(data)
+                )
 
     # ---- as bytes -----------------------------------------------------------------------------------------------
 
@@ -534,7 +551,7 @@ class Access:
             rules = language.read(document)
             access.documents[language.root_of(rules.kind, document)] = rules
         for author, shipped, once, rates, grants, offences, showing in authors:
-            known = access.known(author, keep=True)
+            known = access.author_state(author, keep=True)
             known.shipped.update(shipped)
             known.once.update(((root, at, soul, key), clock) for root, at, soul, key, clock in once)
             for root, at, clocks in rates:

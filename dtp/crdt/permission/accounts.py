@@ -128,9 +128,9 @@ class Standing:
     def with_cuts(self, cuts: Cuts) -> Standing:
         """Return what stands when these are known, too."""
         named = frozenset(device.key for device in cuts.card.devices)
-        return self.joined(Standing(cuts.card.generation, named, cuts.clocks))
+        return self.merged_with(Standing(cuts.card.generation, named, cuts.clocks))
 
-    def joined(self, other: Standing) -> Standing:
+    def merged_with(self, other: Standing) -> Standing:
         """Return what both say, whichever was known first."""
         if self.generation != other.generation:
             return max(self, other, key=lambda one: one.generation)
@@ -139,7 +139,7 @@ class Standing:
             clocks[device] = min(clock, clocks.get(device, FOREVER))
         return Standing(self.generation, self.named | other.named, clocks)
 
-    def last(self, device: bytes, generation: int) -> int:
+    def last_clock(self, device: bytes, generation: int) -> int:
         """Return the last clock of a device that counts, which showed a card of this generation."""
         if generation > self.generation:
             return FOREVER
@@ -160,15 +160,15 @@ class Shown:
     #: The lowest clock of an op that they would have let in, but for a cut; 0 for none.
     denied: int = 0
 
-    def covers(self, clock: int) -> bool:
+    def covers_clock(self, clock: int) -> bool:
         """True if it hasn't ended by the clock."""
         return not self.expires_ms or clock >> 16 <= self.expires_ms
 
-    def extended(self, expires_ms: int) -> None:
+    def extend_until(self, expires_ms: int) -> None:
         """Take a card that ends then."""
         self.expires_ms = 0 if not expires_ms or not self.expires_ms else max(expires_ms, self.expires_ms)
 
-    def note(self, used: int, denied: int) -> None:
+    def note_verdict(self, used: int, denied: int) -> None:
         """Remember an op that was let in, and one that was not."""
         self.used = max(self.used, used)
         self.denied = min(self.denied, denied) if self.denied and denied else self.denied or denied
@@ -199,7 +199,7 @@ class Accounts:
         self._cards: dict[bytes, Card] = {}
         self._cuts: dict[bytes, Cuts] = {}
 
-    def card(self, data: bytes) -> Card:
+    def decode_card(self, data: bytes) -> Card:
         """A genuine card, read once. Raises `CardError`."""
         card = self._cards.get(data)
         if card is None:
@@ -209,7 +209,7 @@ class Accounts:
             _remember(self._cards, data, card)
         return card
 
-    def cuts(self, data: bytes) -> Cuts:
+    def decode_cuts(self, data: bytes) -> Cuts:
         """Genuine cuts for this graph, read once. Raises `CutsError`, `CardError`."""
         cuts = self._cuts.get(data)
         if cuts is None:
@@ -217,12 +217,12 @@ class Accounts:
             _remember(self._cuts, data, cuts)
         return cuts
 
-    def standing(self, name: str) -> Standing:
+    def standing_of(self, name: str) -> Standing:
         """What is known of an account, from frames or beforehand."""
         known, prior = self.standings.get(name, Standing()), self._prior.get(name)
-        return known if prior is None else known.joined(prior)
+        return known if prior is None else known.merged_with(prior)
 
-    def learn(self, cuts: Cuts) -> None:
+    def add_cuts(self, cuts: Cuts) -> None:
         """Take cuts out of a frame."""
         name = account_name(cuts.card.account)
         self.standings[name] = self.standings.get(name, Standing()).with_cuts(cuts)
@@ -231,9 +231,9 @@ class Accounts:
         """Know this of accounts beforehand."""
         self._prior = dict(prior)
 
-    def known(self) -> dict[str, Standing]:
+    def all_standing(self) -> dict[str, Standing]:
         """Return all that stands, to begin again with."""
-        return {name: self.standing(name) for name in self.standings.keys() | self._prior.keys()}
+        return {name: self.standing_of(name) for name in self.standings.keys() | self._prior.keys()}
 
     # ---- as bytes -----------------------------------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ class Grant:
         """Return what a revocation names: BLAKE2b-128 of what is signed and the signature, in hexadecimal."""
         return hashlib.blake2b(self._signed + self.signature, digest_size=16).hexdigest()
 
-    def covers(self, op: Op) -> bool:
+    def covers_op(self, op: Op) -> bool:
         """Return whether it is for this op."""
         root = owned(self.owner, self.path)
         inside = op.soul == root or op.soul.startswith(f"{root}/")
@@ -138,15 +138,16 @@ class Revocation:
     #: Author -> the last clock of it that counts.
     clocks: Mapping[bytes, int] = field(default_factory=dict)
 
-    def last(self, author: bytes) -> int:
+    def last_clock(self, author: bytes) -> int:
         """Return the last clock of an author that counts."""
         return self.clocks.get(author, self.rest)
 
-    def joined(self, other: Revocation) -> Revocation:
+    def merged_with(self, other: Revocation) -> Revocation:
         """Return what both say, whichever was known first: the lower clocks."""
         authors = self.clocks.keys() | other.clocks.keys()
         return Revocation(
-            min(self.rest, other.rest), {one: min(self.last(one), other.last(one)) for one in authors}
+            min(self.rest, other.rest),
+            {one: min(self.last_clock(one), other.last_clock(one)) for one in authors},
         )
 
     def to_value(self) -> Any:

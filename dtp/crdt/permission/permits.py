@@ -66,87 +66,89 @@ class Permits:
         """Whether something that needed a permission was made since the last commit."""
         return self._mine is not None
 
-    def needs(self, soul: str) -> bool:
+    def needs_permit(self, soul: str) -> bool:
         """Whether it isn't simply one's own or nobody's."""
         return needs_verdict(self._replica.author, soul)
 
-    def rows(self, rows: Iterable[Row]) -> list[Row]:
+    def permit_rows(self, rows: Iterable[Row]) -> list[Row]:
         """The rows to be put for these, all of them allowed: with what others need to know in front."""
-        trial = self._trial()
+        trial = self._begin_trial()
         made: list[Row] = []
         for soul, key, *value in rows:
-            op = self._op(Kind.REGISTER_PUT, soul, key, len(made), value=value)
-            made += self._before(trial, op, len(made))
-            op = op._replace(clock=self._clock() + len(made))
-            self._judge(trial, op)
+            op = self._make_op(Kind.REGISTER_PUT, soul, key, len(made), value=value)
+            made += self._rows_before(trial, op, len(made))
+            op = op._replace(clock=self._next_clock() + len(made))
+            self._judge_op(trial, op)
             made.append((soul, key, *value) if value else (soul, key))
         self._mine = trial
         return made
 
-    def op(self, kind: int, soul: str, key: str, value: bytes) -> list[Row]:
+    def permit_op(self, kind: int, soul: str, key: str, value: bytes) -> list[Row]:
         """The rows to be put before an op of another kind, which is allowed."""
-        trial = self._trial()
+        trial = self._begin_trial()
         decoded = [values.decode(value)] if value else []
-        op = self._op(Kind(kind), soul, key, 0, value=self._written(Kind(kind), soul, key, decoded))
+        op = self._make_op(
+            Kind(kind), soul, key, 0, value=self._written_values(Kind(kind), soul, key, decoded)
+        )
         op = (
             of_list(op)
             if op.kind is Kind.LIST_EDIT
-            else op._replace(dots=self._dots(op.kind, soul, key, value))
+            else op._replace(dots=self._removed_dots(op.kind, soul, key, value))
         )
-        made = self._before(trial, op, 0)
-        self._judge(trial, op._replace(clock=op.clock + len(made)))
+        made = self._rows_before(trial, op, 0)
+        self._judge_op(trial, op._replace(clock=op.clock + len(made)))
         self._mine = trial
         return made
 
     def may_edit(self, soul: str, key: str = "") -> None:
         """Whether a text may be edited at all; the edit itself is judged when it is committed."""
-        self._may(self._op(Kind.TEXT_EDIT, soul, key, 0, value=[_ANY_EDIT]))
+        self._check_op(self._make_op(Kind.TEXT_EDIT, soul, key, 0, value=[_ANY_EDIT]))
 
     def may_edit_list(self, soul: str, key: str, written: Sequence[Value], agents: Iterable[bytes]) -> None:
         """Whether these values may be written into a list, and elements of these agents be touched."""
-        op = self._op(Kind.LIST_EDIT, soul, key, 0, value=[list(written)])
-        self._may(op._replace(dots=dots_of(agents)))
+        op = self._make_op(Kind.LIST_EDIT, soul, key, 0, value=[list(written)])
+        self._check_op(op._replace(dots=dots_of(agents)))
 
-    def _may(self, op: Op) -> None:
-        trial = self._trial()
-        self._before(trial, op, 0)
-        if trial.judge(op) == core.VOID and not (
+    def _check_op(self, op: Op) -> None:
+        trial = self._begin_trial()
+        self._rows_before(trial, op, 0)
+        if trial.judge_op(op) == core.VOID and not (
             op.kind is Kind.TEXT_EDIT and trial.reason == "not such a value"
         ):
-            raise self._refusal(op, trial.reason)
+            raise self._make_refusal(op, trial.reason)
 
-    def committed(self, frames: Iterable[Frame]) -> None:
+    def on_committed(self, frames: Iterable[Frame]) -> None:
         """Remember what the frames have, as every replica does."""
         if self._mine is None:
             return
         self._mine = None
         access, state = self._replica.access, self._replica.core
         for frame in frames:
-            ruling = access.rule(frame.author, ops_of(state, frame.author, frame.body))
-            ruling.stands()
+            ruling = access.begin_ruling(frame.author, ops_of(state, frame.author, frame.body))
+            ruling.confirm()
             if core.VOID in ruling.verdicts:  # it was revoked between the making and the commit
                 access.must_rebuild = True
 
     # ---- one op -------------------------------------------------------------------------------------------------
 
-    def _trial(self) -> Ruling:
+    def _begin_trial(self) -> Ruling:
         mine = self._mine
-        return self._replica.access.rule(self._replica.author) if mine is None else mine.copy()
+        return self._replica.access.begin_ruling(self._replica.author) if mine is None else mine.copy()
 
-    def _clock(self) -> int:
+    def _next_clock(self) -> int:
         """What the next op will have."""
-        return max(self._replica.clock.now(), self._replica.core.newest + 1)
+        return max(self._replica.clock.wall_clock(), self._replica.core.newest + 1)
 
-    def _op(self, kind: Kind, soul: str, key: str, behind: int, value: list[Value]) -> Op:
-        clock = self._clock() + behind
+    def _make_op(self, kind: Kind, soul: str, key: str, behind: int, value: list[Value]) -> Op:
+        clock = self._next_clock() + behind
         shown = value[0] if value else None
         return Op(kind, soul, key, self._replica.author, clock, (), None, shown, bool(value))
 
-    def _judge(self, trial: Ruling, op: Op) -> None:
-        if trial.judge(op) == core.VOID:
-            raise self._refusal(op, trial.reason)
+    def _judge_op(self, trial: Ruling, op: Op) -> None:
+        if trial.judge_op(op) == core.VOID:
+            raise self._make_refusal(op, trial.reason)
 
-    def _refusal(self, op: Op, reason: str) -> NotOwner | RuleBroken:
+    def _make_refusal(self, op: Op, reason: str) -> NotOwner | RuleBroken:
         if op.soul.startswith(MARK):
             return RuleBroken(f"{op.soul!r} {op.key!r}: {reason}")
         if is_of_account(op.soul):
@@ -155,7 +157,7 @@ class Permits:
             )
         return NotOwner(f"{op.soul!r}: {reason}; yours begin with {owned(self._replica.author)}")
 
-    def _before(self, trial: Ruling, op: Op, behind: int) -> list[Row]:
+    def _rows_before(self, trial: Ruling, op: Op, behind: int) -> list[Row]:
         """What goes before the op, judged: the document of its rules, a grant, or a card."""
         replica = self._replica
         rows: list[Row] = []
@@ -166,21 +168,23 @@ class Permits:
             rules = self.rules.get(root) or replica.access.documents.get(root)
             if root != op.soul and rules is not None and not trial.has_shipped(root):
                 rows.append((root, DOCUMENT_KEY, rules.document))
-        elif self.needs(op.soul) and trial.copy().judge(op) == core.VOID:
+        elif self.needs_permit(op.soul) and trial.copy().judge_op(op) == core.VOID:
             rows = self._card_for(root_of(op.soul)) if is_of_account(op.soul) else self._grant_for(trial, op)
         for at, (soul, key, *value) in enumerate(rows):
-            self._judge(trial, self._op(Kind.REGISTER_PUT, soul, key, behind + at, value=value))
+            self._judge_op(trial, self._make_op(Kind.REGISTER_PUT, soul, key, behind + at, value=value))
         return rows
 
     def _grant_for(self, trial: Ruling, op: Op) -> list[Row]:
         """The grant that lets this op in, and the card by which it does if it is to an account; nothing if none is
         known."""
         replica, found = self._replica, list[Row]()
-        for grant in replica.access.offers(replica.core, replica.author):
-            if not grant.covers(op) or op.clock > replica.access.cut(grant, grant.id).last(replica.author):
+        for grant in replica.access.offered_grants(replica.core, replica.author):
+            if not grant.covers_op(op) or op.clock > replica.access.revocation_of(grant, grant.id).last_clock(
+                replica.author
+            ):
                 continue
             found = self._card_for(grant.grantee_name) if grant.to_account else []
-            if not trial.uses(grant):
+            if not trial.has_used(grant):
                 found.append((f"{ACCESS}/{owner_name(replica.author)}", f"{USE}{grant.id}", grant.encode()))
         return found
 
@@ -195,13 +199,13 @@ class Permits:
         newest = max(known, key=lambda card: card.order)
         return [(f"{ACCESS}/{owner_name(replica.author)}", f"{CARD}{name}", newest.encode())]
 
-    def _written(self, kind: Kind, soul: str, key: str, value: list[Value]) -> list[Value]:
+    def _written_values(self, kind: Kind, soul: str, key: str, value: list[Value]) -> list[Value]:
         """What the op will say."""
         if kind is Kind.COUNTER_TOTAL:
             return [value[0] + sum(total for by, total in self._read(core.COUNTER, soul, key) if by == 0)]
         return [] if kind is Kind.SET_REMOVE else value
 
-    def _dots(self, kind: Kind, soul: str, key: str, value: bytes) -> tuple[tuple[bytes, int], ...]:
+    def _removed_dots(self, kind: Kind, soul: str, key: str, value: bytes) -> tuple[tuple[bytes, int], ...]:
         """What the op will remove."""
         if kind in (Kind.SET_ADD, Kind.SET_REMOVE):
             found = [

@@ -99,7 +99,7 @@ class Schema:
     fields: Mapping[str, Schema] | None = None
     optional: frozenset[str] = frozenset()
 
-    def admits(self, value: Value) -> bool:
+    def admits_value(self, value: Value) -> bool:
         """Whether the value is one."""
         if self.type and not _TYPES[self.type](value):
             return False
@@ -111,7 +111,9 @@ class Schema:
             return False
         if self.prefix and not (isinstance(value, str | Link) and str(value).startswith(self.prefix)):
             return False
-        if self.items is not None and not (isinstance(value, list) and all(map(self.items.admits, value))):
+        if self.items is not None and not (
+            isinstance(value, list) and all(map(self.items.admits_value, value))
+        ):
             return False
         return self.fields is None or self._has_fields(value)
 
@@ -138,7 +140,9 @@ class Schema:
         # what it costs is by the value, not by how many fields a stranger's document has
         if not isinstance(value, dict) or len(value) < len(self._required):
             return False
-        known = all(name in self.fields and self.fields[name].admits(one) for name, one in value.items())
+        known = all(
+            name in self.fields and self.fields[name].admits_value(one) for name, one in value.items()
+        )
         return known and value.keys() >= self._required
 
 
@@ -168,7 +172,7 @@ class Rule:
     #: At most so many ops of an author in so many seconds, by its own clocks.
     rate: tuple[int, float] | None = None
 
-    def matches(self, author: str, path: str, key: str, space: str) -> bool:
+    def matches_op(self, author: str, path: str, key: str, space: str) -> bool:
         """Whether it is for such an op."""
         if space != self.space or not (self.key == "*" or key == self.key.replace("{author}", author)):
             return False
@@ -182,7 +186,7 @@ class Rule:
             for want, part in zip(pattern, parts, strict=True)
         )
 
-    def forbids(self, op: Op, author: str) -> str:
+    def why_forbidden(self, op: Op, author: str) -> str:
         """Why the op is refused whatever its author did before; empty when it isn't."""
         if self.writers and author not in self.writers:
             return "not a writer"
@@ -194,7 +198,7 @@ class Rule:
                 if not own:
                     return "removes what it may not"
         written = op.value if op.kind is Kind.LIST_EDIT else [op.value] if op.has_value else []
-        if not all(map(self.value.admits, written)):
+        if not all(map(self.value.admits_value, written)):
             return "not such a value"
         return ""
 
@@ -244,10 +248,10 @@ class Rules:
         """The soul of the node at `path` under these rules."""
         return f"{self.root}/{path}" if path else self.root
 
-    def first(self, author: str, path: str, op: Op) -> tuple[int, Rule] | None:
+    def first_rule(self, author: str, path: str, op: Op) -> tuple[int, Rule] | None:
         """The rule that decides about an op, and its place."""
         for at, rule in enumerate(self.rules):
-            if rule.matches(author, path, op.key, op.space):
+            if rule.matches_op(author, path, op.key, op.space):
                 return at, rule
         return None
 

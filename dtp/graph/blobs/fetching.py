@@ -60,11 +60,11 @@ class Blob:
     @property
     def is_here(self) -> bool:
         """Whether all of it is here."""
-        return self._store.has(self.ref)
+        return self._store.has_blob(self.ref)
 
     async def chunks(self, start: int = 0) -> AsyncIterator[bytes]:
         """Its bytes from `start` on, piece by piece, checked. Raises `BlobAbsent`, `StoreError` when damaged."""
-        listing = await self._listing()
+        listing = await self._read_listing()
         first, skip = divmod(start, CHUNK)
         for number in range(first, listing.chunks):
             data = await asyncio.to_thread(self._store.read, self.ref, listing, number)
@@ -83,8 +83,8 @@ class Blob:
                     break
         return b"".join(parts)
 
-    async def _listing(self) -> Listing:
-        listing = await asyncio.to_thread(self._store.listing, self.ref)
+    async def _read_listing(self) -> Listing:
+        listing = await asyncio.to_thread(self._store.read_listing, self.ref)
         if listing is None or not self.is_here:
             raise BlobAbsent(f"blob {self.ref.id.hex()} is not here; fetch it from a peer")
         return listing
@@ -92,9 +92,9 @@ class Blob:
 
 async def fetch(graph: str, store: BlobStore, ref: BlobRef, connection: StreamOpener) -> None:
     """Have a blob of the graph of this name whole in the store. See `Graph.fetch`."""
-    if store.has(ref):
+    if store.has_blob(ref):
         return
-    listing = await asyncio.to_thread(store.listing, ref)
+    listing = await asyncio.to_thread(store.read_listing, ref)
     stream = await connection.open_stream()
     try:
         incoming = None if listing is None else await asyncio.to_thread(store.begin, ref, listing)
@@ -154,7 +154,7 @@ async def _tell_available(graph: Graph, stream: Stream, request: bytes) -> None:
         raise BlobError(f"the peer asks for what no blobs are, or more than {MAX_ASKED}")
     refs = [BlobRef(asked[at : at + ID], 0) for at in range(0, len(asked), ID)]
     store = graph.blobs.store
-    whole = await asyncio.to_thread(lambda: [store.can_have and store.has(ref) for ref in refs])
+    whole = await asyncio.to_thread(lambda: [store.can_have and store.has_blob(ref) for ref in refs])
     bits = sum(1 << at for at, is_here in enumerate(whole) if is_here)
     await _send(stream, Kind.HERE, bits.to_bytes(-(-count // 8), "little"))
     stream.close()
@@ -171,7 +171,7 @@ async def answer(graph: Graph, stream: Stream, request: bytes) -> None:
     if len(key) != 32 or not 0 <= size <= MAX_BYTES or first < 0:
         raise BlobError("the peer wants what no blob is")
     ref = BlobRef(key, size)
-    listing = await asyncio.to_thread(graph.blobs.store.listing, ref)
+    listing = await asyncio.to_thread(graph.blobs.store.read_listing, ref)
     if listing is None or not graph.blobs.get(ref).is_here:
         await _send(stream, Kind.ABSENT)
     else:

@@ -78,34 +78,34 @@ class BlobFollowing:
     async def _run(self) -> None:
         while not self._graph.closed:
             self._wake.clear()
-            wanted = self._wanted()
-            found = await self._available(wanted) if wanted else wanted
+            wanted = self._wanted_refs()
+            found = await self._available_refs(wanted) if wanted else wanted
             room = asyncio.Semaphore(_AT_ONCE)
             try:
                 async with asyncio.TaskGroup() as group:
                     for ref in sorted(found, key=lambda one: one.id):
-                        group.create_task(self._bring(ref, room))
+                        group.create_task(self._fetch_blob(ref, room))
             except BaseExceptionGroup as failed:  # what went wrong first; the others were cancelled for it
                 raise failed.exceptions[0] from None
-            self._missing = frozenset(self._wanted())
+            self._missing = frozenset(self._wanted_refs())
             if not self._wake.is_set():
                 self._settled.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_AGAIN if self._missing else None):
                     await self._wake.wait()
 
-    def _wanted(self) -> set[BlobRef]:
+    def _wanted_refs(self) -> set[BlobRef]:
         """Return what the values refer to, and isn't here."""
-        shows = None if self._part is None else self._part.has
+        shows = None if self._part is None else self._part.has_soul
         blobs = self._graph.blobs.store
-        return {ref for ref in refs_in(self._graph.replica, shows) if not blobs.has(ref)}
+        return {ref for ref in refs_in(self._graph.replica, shows) if not blobs.has_blob(ref)}
 
-    async def _available(self, wanted: set[BlobRef]) -> set[BlobRef]:
+    async def _available_refs(self, wanted: set[BlobRef]) -> set[BlobRef]:
         if callable(self._source):
             return wanted
         return await fetching.ask_available(self._graph.name, wanted, self._source)
 
-    async def _bring(self, ref: BlobRef, room: asyncio.Semaphore) -> None:
+    async def _fetch_blob(self, ref: BlobRef, room: asyncio.Semaphore) -> None:
         async with room:
             try:
                 if callable(self._source):

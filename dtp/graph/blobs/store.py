@@ -62,7 +62,7 @@ class Listing(NamedTuple):
         """Bytes of a chunk."""
         return min(CHUNK, self.size - number * CHUNK)
 
-    def fits(self, number: int, data: bytes) -> bool:
+    def matches_chunk(self, number: int, data: bytes) -> bool:
         """Whether these are the bytes of that chunk."""
         at = number * _HASH
         return (
@@ -96,7 +96,7 @@ class BlobStore:
             self._scratch.cleanup()
             self._scratch = None
 
-    def _path(self, name: str) -> Path:
+    def _path_of(self, name: str) -> Path:
         if self._folder is None:
             if not self._is_scratch:
                 raise GraphError(
@@ -114,14 +114,14 @@ class BlobStore:
         """Return whether there is a place for blobs."""
         return self._folder is not None or self._is_scratch
 
-    def has(self, ref: BlobRef) -> bool:
+    def has_blob(self, ref: BlobRef) -> bool:
         """Whether all of the blob is here."""
-        return self._path(ref.id.hex()).exists()
+        return self._path_of(ref.id.hex()).exists()
 
-    def listing(self, ref: BlobRef) -> Listing | None:
+    def read_listing(self, ref: BlobRef) -> Listing | None:
         """The blob's list, if it is here: also of one that isn't whole yet."""
         try:
-            data = self._path(f"{ref.id.hex()}.list").read_bytes()
+            data = self._path_of(f"{ref.id.hex()}.list").read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -132,12 +132,12 @@ class BlobStore:
     def read(self, ref: BlobRef, listing: Listing, number: int) -> bytes:
         """A chunk, checked. `StoreError` when it isn't what it should be: then the blob is to be fetched again."""
         try:
-            with open(self._path(ref.id.hex()), "rb") as file:
+            with open(self._path_of(ref.id.hex()), "rb") as file:
                 file.seek(number * CHUNK)
                 data = file.read(listing.length(number))
         except OSError as error:
             raise _failed("read", ref, error) from error
-        if not listing.fits(number, data):
+        if not listing.matches_chunk(number, data):
             raise StoreError(
                 f"blob {ref.id.hex()} is damaged in chunk {number}; remove it and fetch it again"
             )
@@ -147,7 +147,7 @@ class BlobStore:
 
     def add(self, source: BinaryIO) -> BlobRef:
         """Keep all that `source` has still to give. It is read once, a chunk at a time."""
-        path = self._path(f"{os.urandom(8).hex()}.new")
+        path = self._path_of(f"{os.urandom(8).hex()}.new")
         self._writing.add(path.name)
         try:
             size, hashes = _copy(source, path)
@@ -167,18 +167,18 @@ class BlobStore:
 
     def _write_list(self, ref: BlobRef, listing: Listing) -> None:
         name = f"{ref.id.hex()}.list"
-        path = self._path(f"{name}.{os.urandom(4).hex()}.new")
+        path = self._path_of(f"{name}.{os.urandom(4).hex()}.new")
         self._writing.add(path.name)
         try:
             with _created(path) as handle:
                 _write(handle, listing.size.to_bytes(8, "big") + listing.hashes)
                 os.fsync(handle)
-            os.replace(path, self._path(name))
+            os.replace(path, self._path_of(name))
         finally:
             self._writing.discard(path.name)
 
     def _publish(self, path: Path, ref: BlobRef) -> None:
-        os.replace(path, self._path(ref.id.hex()))
+        os.replace(path, self._path_of(ref.id.hex()))
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -190,9 +190,9 @@ class BlobStore:
         if not listing.is_for(ref):
             raise BlobError(f"the list of blob {ref.id.hex()} is another's: ask another peer")
         try:
-            if self.listing(ref) is None:
+            if self.read_listing(ref) is None:
                 self._write_list(ref, listing)
-            return Incoming(self._path(f"{ref.id.hex()}.part"), listing, partial(self._publish, ref=ref))
+            return Incoming(self._path_of(f"{ref.id.hex()}.part"), listing, partial(self._publish, ref=ref))
         except OSError as error:
             raise _failed("written", ref, error) from error
 
@@ -203,7 +203,7 @@ class BlobStore:
         kept = {ref.id.hex() for ref in keep}
         free = 0
         try:
-            for path in list(self._path("").iterdir()):
+            for path in list(self._path_of("").iterdir()):
                 name, _, ending = path.name.partition(".")
                 if path.name not in self._writing and (name not in kept or ending.endswith("new")):
                     free += path.stat().st_size
@@ -212,9 +212,9 @@ class BlobStore:
             raise StoreError(f"blobs could not be removed: {error.strerror}") from error
         return free
 
-    def refs(self) -> Iterator[BlobRef]:
+    def stored_refs(self) -> Iterator[BlobRef]:
         """The blobs that are all here."""
-        for path in sorted(self._path("").iterdir()):
+        for path in sorted(self._path_of("").iterdir()):
             if "." not in path.name:
                 yield BlobRef(bytes.fromhex(path.name), path.stat().st_size)
 
@@ -230,7 +230,7 @@ class Incoming:
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
         try:
             with open(path, "rb") as file:
-                while self.have < listing.chunks and listing.fits(self.have, file.read(CHUNK)):
+                while self.have < listing.chunks and listing.matches_chunk(self.have, file.read(CHUNK)):
                     self.have += 1
             os.lseek(self._handle, self.have * CHUNK, os.SEEK_SET)
         except BaseException:
@@ -244,7 +244,7 @@ class Incoming:
 
     def add(self, number: int, data: bytes) -> None:
         """The next chunk. Raises `BlobError` when it is another, or isn't what its hash says; nothing was written."""
-        if number != self.have or self.is_whole or not self._listing.fits(number, data):
+        if number != self.have or self.is_whole or not self._listing.matches_chunk(number, data):
             raise BlobError(
                 f"chunk {number} of a blob is not what its hash says: the peer sends something else"
             )
@@ -320,7 +320,7 @@ def _chunk(source: BinaryIO) -> bytes:
 def refs_in(replica: Replica, shows: Callable[[str], bool] | None = None) -> Iterator[BlobRef]:
     """Yield the blobs that values refer to, in whatever type they are; with `shows`, at the souls that it lets."""
     handle = replica.core
-    for soul in values.decode(handle.souls()):
+    for soul in values.decode(handle.list_souls()):
         if shows is not None and not shows(soul):
             continue
         name = values.name(soul)

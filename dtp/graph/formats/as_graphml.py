@@ -105,8 +105,8 @@ def read(data: bytes) -> Found:
     parser.buffer_text = True
     parser.StartDoctypeDeclHandler = _no_doctype
     parser.StartElementHandler = reading.start
-    parser.EndElementHandler = reading.end
-    parser.CharacterDataHandler = reading.text
+    parser.EndElementHandler = reading.end_element
+    parser.CharacterDataHandler = reading.add_text
     try:
         parser.Parse(data, True)
     except expat.ExpatError as error:
@@ -115,7 +115,7 @@ def read(data: bytes) -> Found:
         raise ContentsError(f"not XML: {error}") from error
     if not reading.is_graphml:
         raise ContentsError("no GraphML: it has no graph")
-    return reading.found()
+    return reading.get_found()
 
 
 def _no_doctype(*_: object) -> None:
@@ -151,7 +151,7 @@ class _Key:
             raise ContentsError(f"{self.kind!r} is no kind; there are {', '.join(KINDS)}")
         self.default: str | None = None
 
-    def value(self, text: str) -> Any:
+    def parse_value(self, text: str) -> Any:
         """Return what data says. Raise `ContentsError`."""
         written = text.strip() if self.type in ("bool", "int", "float") else text
         if self.type == "bool":
@@ -176,8 +176,8 @@ class _Reading:
         self._directed = True
         self._left: dict[str, str] = {}
         self._starts: dict[str, Callable[[dict[str, str]], None]] = {
-            "graphml": self._graphml, "key": self._new_key, "graph": self._graph, "node": self._node,
-            "edge": self._edge, "data": self._begin_data, "default": self._begin_text,
+            "graphml": self._begin_graphml, "key": self._new_key, "graph": self._begin_graph,
+            "node": self._begin_node, "edge": self._begin_edge, "data": self._begin_data, "default": self._begin_text,
         }  # fmt: skip
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
@@ -197,11 +197,11 @@ class _Reading:
         elif local != "desc":
             self._left[f"<{local}>"] = "nothing here is like it"
 
-    def text(self, text: str) -> None:
+    def add_text(self, text: str) -> None:
         """Text between elements."""
         self._text.append(text)
 
-    def end(self, name: str) -> None:
+    def end_element(self, name: str) -> None:
         """An element ends."""
         local = self._path.pop()
         if local == "data" and self._data is not None:
@@ -213,7 +213,7 @@ class _Reading:
         elif local in ("node", "edge"):
             self._data = None
 
-    def _graphml(self, attributes: dict[str, str]) -> None:
+    def _begin_graphml(self, attributes: dict[str, str]) -> None:
         pass
 
     def _new_key(self, attributes: dict[str, str]) -> None:
@@ -222,19 +222,19 @@ class _Reading:
             raise ContentsError(f"the key {key.id!r} is there twice")
         self._keys[key.id] = key
 
-    def _graph(self, attributes: dict[str, str]) -> None:
+    def _begin_graph(self, attributes: dict[str, str]) -> None:
         if self.is_graphml:
             raise ContentsError("it has several graphs; import one at a time")
         self.is_graphml = True
         self._directed = attributes.get("edgedefault", "directed") == "directed"
 
-    def _node(self, attributes: dict[str, str]) -> None:
+    def _begin_node(self, attributes: dict[str, str]) -> None:
         soul = _named(attributes, "id")
         if not soul or soul in self._nodes:
             raise ContentsError(f"a node has no id, or one that is there twice: {soul!r}")
         self._data = self._nodes[soul] = {}
 
-    def _edge(self, attributes: dict[str, str]) -> None:
+    def _begin_edge(self, attributes: dict[str, str]) -> None:
         directed = attributes.get("directed", str(self._directed)).lower() == "true"
         self._data = {}
         self._edges.append((dict(attributes), self._data, directed))
@@ -254,7 +254,7 @@ class _Reading:
 
     # ---- what it is -----------------------------------------------------------------------------------------
 
-    def found(self) -> Found:
+    def get_found(self) -> Found:
         """Return all of it."""
         defaults = {key.id: key.default for key in self._keys.values() if key.default is not None}
         items: _Items = {}
@@ -264,7 +264,7 @@ class _Reading:
             } | data
             for id, text in given.items():
                 key = self._keys[id]
-                self._put(items, Item(soul, key.name, key.kind, key.value(text)))
+                self._put(items, Item(soul, key.name, key.kind, key.parse_value(text)))
         for attributes, data, directed in self._edges:
             given = {id: t for id, t in defaults.items() if self._keys[id].domain in ("edge", "all")} | data
             self._link(items, attributes, given, directed=directed)
@@ -291,7 +291,7 @@ class _Reading:
             if key.name == "label" and f"{OURS} kind" not in key.told:
                 label = plain.loads(text) if f"{OURS} label" in attributes else text
             else:
-                properties[key.name] = key.value(text)
+                properties[key.name] = key.parse_value(text)
         if not isinstance(label, str):
             raise ContentsError("an edge's label is text")
         for source, target in [ends] if directed else [ends, ends[::-1]]:

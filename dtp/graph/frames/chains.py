@@ -85,10 +85,10 @@ class Chains:
         """
         tip = self.tip(envelope.author)
         if self._whole and isinstance(envelope, Summary) and envelope.sequence > tip.sequence:
-            self._miss(envelope)
+            self._add_missing(envelope)
         if envelope.first > tip.sequence + 1:
             if not (self._whole and isinstance(envelope, Summary)):
-                self._hold(envelope)
+                self._put_aside(envelope)
             return False
         if envelope.first <= tip.sequence:
             self._compare_known(envelope, min(envelope.sequence, tip.sequence))
@@ -111,10 +111,10 @@ class Chains:
         if not begins:
             raise EnvelopeError("a frame does not begin at the clock at which its author's last one ended")
         if self._whole and isinstance(envelope, Envelope):
-            self._expose(envelope)
+            self._accept_next(envelope)
         return not (self._whole and isinstance(envelope, Summary))
 
-    def _miss(self, summary: Summary) -> None:
+    def _add_missing(self, summary: Summary) -> None:
         """Its frames are there, somewhere, and have to come themselves; it is kept to be compared with them."""
         last, kept = self._only_summed.get(summary.author, (0, None))
         if summary.sequence > last and (last or len(self._only_summed) < MAX_HELD):
@@ -127,10 +127,10 @@ class Chains:
             self._held_bytes += len(kept.body) if kept else 0
             self._only_summed[summary.author] = summary.sequence, kept
 
-    def _expose(self, envelope: Envelope) -> None:
+    def _accept_next(self, envelope: Envelope) -> None:
         """A frame that is next: it is taken, also when a summary says something else."""
         last, kept = self._only_summed.get(envelope.author, (0, None))
-        if kept is not None and self._comparing.contradict(kept, envelope):
+        if kept is not None and self._comparing.are_contradictory(kept, envelope):
             self.found.append(Proof(envelope, kept))
             self._held_bytes -= len(kept.body)
             self._only_summed[envelope.author] = last, None
@@ -141,7 +141,7 @@ class Chains:
             return
         place = theirs.first
         while place <= last:
-            ours = self._standing(theirs.author, place)
+            ours = self._find_standing(theirs.author, place)
             self._compare(ours, theirs)
             place = last + 1 if ours is None else ours.sequence + 1
         if isinstance(theirs, Summary):
@@ -149,7 +149,7 @@ class Chains:
             if len(self._agreed) > _REMEMBERED:
                 del self._agreed[next(iter(self._agreed))]
 
-    def _standing(self, author: bytes, sequence: int) -> Envelope | Summary | None:
+    def _find_standing(self, author: bytes, sequence: int) -> Envelope | Summary | None:
         near, asked = self._near
         if near is None or near.author != author or not asked <= sequence <= near.sequence:
             near = self._read(author, sequence)
@@ -157,14 +157,14 @@ class Chains:
         return near
 
     def _compare(self, ours: Envelope | Summary | None, theirs: Envelope | Summary) -> None:
-        if ours is not None and self._comparing.contradict(ours, theirs):
+        if ours is not None and self._comparing.are_contradictory(ours, theirs):
             raise Equivocation(
                 f"author {theirs.author.hex()} signed two histories at {theirs.sequence}; keep the proof, and don't "
                 "trust that key: two machines write as one author, or it is in wrong hands",
                 Proof(ours, theirs),
             )
 
-    def _hold(self, envelope: Envelope | Summary) -> None:
+    def _put_aside(self, envelope: Envelope | Summary) -> None:
         key = envelope.author, envelope.first
         size = len(envelope.body)
         if key in self._held:
@@ -186,13 +186,13 @@ class Chains:
                 if sequence <= envelope.sequence:
                     self._let_go(author, sequence)
 
-    def jump(self, author: bytes, head: vector.Head) -> None:
+    def skip_to(self, author: bytes, head: vector.Head) -> None:
         """Note that an author's frames up to this one are stored, without having passed here."""
         self.heads[author] = head
         self._tips.pop(author, None)
         self._near = None, 0
 
-    def forget(self, author: bytes) -> None:
+    def forget_author(self, author: bytes) -> None:
         """Know nothing of an author any more."""
         for sequence in [sequence for one, sequence in self._held if one == author]:
             self._let_go(author, sequence)

@@ -222,7 +222,7 @@ class Skipped(Summary):
     statement: bytes
 
     @classmethod
-    def of(cls, first: Signed, last: Signed) -> Skipped:
+    def spanning(cls, first: Signed, last: Signed) -> Skipped:
         """Return what stands for all from `first` to `last`, in the same order of one author."""
         return cls(
             graph=last.graph,

@@ -54,7 +54,7 @@ class Comparing:
         self._last: tuple[Signed, AccountCore] | None = None
         self._edits: tuple[Signed, dict[Name, Operations]] | None = None
 
-    def contradict(self, a: Signed, b: Signed) -> bool:
+    def are_contradictory(self, a: Signed, b: Signed) -> bool:
         """Whether two of one author can't both be true: another hash for the same place in its chain, or other ops.
 
         Raises `EncodingError` when they have to be read for that, and one can't be.
@@ -65,8 +65,8 @@ class Comparing:
         if isinstance(a, Skipped) or isinstance(b, Skipped):
             return False
         if isinstance(a, Summary):
-            return not self.open(a).agrees(b.told) or self._edits_differ(a, b)
-        return isinstance(b, Summary) and (not self.open(b).agrees(a.told) or self._edits_differ(b, a))
+            return not self.open(a).agrees_with(b.told) or self._edits_differ(a, b)
+        return isinstance(b, Summary) and (not self.open(b).agrees_with(a.told) or self._edits_differ(b, a))
 
     def _edits_differ(self, summary: Summary, other: Signed) -> bool:
         """Return whether the two tell otherwise of operations in texts and lists, or the summary lacks some."""
@@ -80,7 +80,9 @@ class Comparing:
         ours = self._edits[1]
         is_frame = not isinstance(other, Summary)
         return any(
-            name not in ours or not ours[name].agrees(told) or (is_frame and not ours[name].has(told))
+            name not in ours
+            or not ours[name].is_consistent(told)
+            or (is_frame and not ours[name].includes(told))
             for name, told in theirs.items()
         )
 
@@ -106,4 +108,4 @@ def edits_in(one: Signed, *, after: int = 0, last: int = CLOCK_END) -> dict[Name
 
 def contradict(a: Signed, b: Signed) -> bool:
     """Return whether two of one author can't both be true, as `Comparing.contradict` does."""
-    return Comparing().contradict(a, b)
+    return Comparing().are_contradictory(a, b)

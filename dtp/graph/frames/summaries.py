@@ -65,14 +65,14 @@ async def own(graph: Graph, first: int, last: int) -> AsyncIterator[list[bytes]]
             one = envelopes.decode(graph.name, data)
             if run.add(one):
                 continue
-            ready += run.end()
+            ready += run.finish_run()
             if not run.add(one):
                 ready.append(data)
         if ready:
             await graph.commit()
             yield ready
     await graph.commit()
-    yield run.end()
+    yield run.finish_run()
 
 
 class _Run:
@@ -111,14 +111,14 @@ class _Run:
             self._frames.clear()
         return True
 
-    def end(self) -> list[bytes]:
+    def finish_run(self) -> list[bytes]:
         """What stands for the run. The next one may begin."""
         summary, first, last, frames, size = self._summary, self._first, self._last, self._frames, self._size
         after = self._after
         self._begin()
         if summary is None or first is None or last is None:
             return []
-        body = b"" if frames and size <= _FEW else summary.end()
+        body = b"" if frames and size <= _FEW else summary.finish_frame()
         if frames and (size <= _FEW or size <= (len(body) + envelopes.OVERHEAD) * 5 // 4):
             return [frame.encode() for frame in frames]
         clocks = after, last_clock(self._graph.replica.core, last)

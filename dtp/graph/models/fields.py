@@ -174,7 +174,7 @@ class Register(Declared):
         assert self._kind is not None
         try:
             kept = self._kind.write(value)
-            self._ask(kept, value)
+            self._check_kept(kept, value)
         except Unfit as error:
             raise ModelMismatch(soul, self.name, value, str(error)) from error
         values.encode(kept)
@@ -185,16 +185,16 @@ class Register(Declared):
         assert self._kind is not None
         try:
             value = self._kind.read(kept)
-            self._ask(kept, value)
+            self._check_kept(kept, value)
         except Unfit as error:
             raise ModelMismatch(soul, self.name, kept, str(error)) from error
         return value
 
-    def _ask(self, kept: Value, value: Any) -> None:
+    def _check_kept(self, kept: Value, value: Any) -> None:
         if value is None:  # an optional one that isn't there
             return
         try:
-            admitted = self._schema is None or self._schema.admits(kept)
+            admitted = self._schema is None or self._schema.admits_value(kept)
         except GraphValueError as error:
             raise Unfit(f"can't be kept: {error}") from error
         if not admitted or not (self._check is None or self._check(value)):
@@ -294,15 +294,15 @@ class _Typed(Generic[T]):
         """Return whether it is what this field of this model gives."""
         return self._model is model and self._field is field
 
-    def _kept(self, value: Any) -> Value:
+    def _to_kept(self, value: Any) -> Value:
         return self._field.one.to_kept(self._model.soul, value)
 
-    def _value(self, kept: Value) -> T:
+    def _from_kept(self, kept: Value) -> T:
         return cast("T", self._field.one.to_value(self._model.soul, kept))
 
-    def _fits(self, kept: Value) -> bool:
+    def _is_valid(self, kept: Value) -> bool:
         try:
-            self._value(kept)
+            self._from_kept(kept)
         except ModelMismatch:
             return False
         return True
@@ -324,7 +324,7 @@ class Items(_Typed[T], MutableSequence[T]):
         return len(self.raw)
 
     def __iter__(self) -> Iterator[T]:
-        return (self._value(kept) for kept in self.raw if self._fits(kept))
+        return (self._from_kept(kept) for kept in self.raw if self._is_valid(kept))
 
     @overload
     def __getitem__(self, index: int) -> T: ...
@@ -332,18 +332,18 @@ class Items(_Typed[T], MutableSequence[T]):
     def __getitem__(self, index: slice) -> list[T]: ...
     def __getitem__(self, index: int | slice) -> Any:
         found = self.raw[index]
-        return [self._value(one) for one in found] if isinstance(index, slice) else self._value(found)
+        return [self._from_kept(one) for one in found] if isinstance(index, slice) else self._from_kept(found)
 
     def __setitem__(self, index: int | slice, value: Any) -> None:
         many = isinstance(index, slice)
-        self.raw[index] = [self._kept(one) for one in value] if many else self._kept(value)
+        self.raw[index] = [self._to_kept(one) for one in value] if many else self._to_kept(value)
 
     def __delitem__(self, index: int | slice) -> None:
         del self.raw[index]
 
     def insert(self, index: int, value: T) -> None:
         """Insert before `index`. Raises `ModelMismatch`."""
-        self.raw.insert(index, self._kept(value))
+        self.raw.insert(index, self._to_kept(value))
 
     def move(self, old: int, new: int) -> None:
         """Move the element at index `old` so that it is at index `new` then."""
@@ -362,18 +362,18 @@ class Members(_Typed[T], MutableSet[T]):
         return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[T]:
-        return (self._value(kept) for kept in self.raw if self._fits(kept))
+        return (self._from_kept(kept) for kept in self.raw if self._is_valid(kept))
 
     def __contains__(self, value: object) -> bool:
         return any(one == value for one in self)
 
     def add(self, value: T) -> None:
         """Add. Raises `ModelMismatch`."""
-        self.raw.add(self._kept(value))
+        self.raw.add(self._to_kept(value))
 
     def discard(self, value: T) -> None:
         """Remove what was seen of it; nothing when there is none."""
-        self.raw.discard(self._kept(value))
+        self.raw.discard(self._to_kept(value))
 
     @classmethod
     def _from_iterable(cls, it: Iterable[Any]) -> set[Any]:
@@ -397,10 +397,10 @@ class Entries(_Typed[T], MutableMapping[str, T]):
             kept = self.raw[self._field.prefix + key]
         except KeyError:
             raise KeyError(key) from None
-        return self._value(kept)
+        return self._from_kept(kept)
 
     def __setitem__(self, key: str, value: T) -> None:
-        self.raw[self._field.prefix + key] = self._kept(value)
+        self.raw[self._field.prefix + key] = self._to_kept(value)
 
     def __delitem__(self, key: str) -> None:
         try:
@@ -410,7 +410,7 @@ class Entries(_Typed[T], MutableMapping[str, T]):
 
     def __iter__(self) -> Iterator[str]:
         prefix, raw = self._field.prefix, self.raw
-        return (key[len(prefix) :] for key in raw if key.startswith(prefix) and self._fits(raw[key]))
+        return (key[len(prefix) :] for key in raw if key.startswith(prefix) and self._is_valid(raw[key]))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -425,7 +425,7 @@ class Linked(Declared):
         super().__init__(key)
         self._to = to
 
-    def to(self) -> type[Model]:
+    def target_model(self) -> type[Model]:
         """Return the model that it links to."""
         return self._to if isinstance(self._to, type) else self._to()
 
@@ -462,7 +462,7 @@ class Links(Generic[M]):
         return self._model.raw.links(self._field.key)
 
     def __iter__(self) -> Iterator[M]:
-        return (one for soul in self.souls if (one := self._linked(soul)) is not None)
+        return (one for soul in self.souls if (one := self._linked_model(soul)) is not None)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -470,8 +470,8 @@ class Links(Generic[M]):
     def __contains__(self, model: object) -> bool:
         return any(one == model for one in self)
 
-    def _linked(self, soul: str) -> M | None:
-        graph, model = self._model.graph, self._field.to()
+    def _linked_model(self, soul: str) -> M | None:
+        graph, model = self._model.graph, self._field.target_model()
         path = soul.partition("/")[2] if soul.startswith("~") else soul
         if path.partition("/")[0] != model.kind or not exists(graph, soul) or graph.is_private(soul):
             return None
@@ -479,8 +479,8 @@ class Links(Generic[M]):
 
     def add(self, model: M) -> None:
         """Link to a model that is in the graph. Raises `ModelMismatch` for another kind."""
-        if not isinstance(model, self._field.to()):
-            why = f"links to a {self._field.to().kind!r}, not to {model!r:.60}"
+        if not isinstance(model, self._field.target_model()):
+            why = f"links to a {self._field.target_model().kind!r}, not to {model!r:.60}"
             raise ModelMismatch(self._model.soul, self._field.name, model, why)
         self._model.raw.link(self._field.key, model.soul)
 

@@ -118,7 +118,7 @@ def check_content(container: Container, content: Any) -> None:
 def fill(replica: Replica, soul: str, key: str, container: Container, content: Any) -> None:
     """Put what a migration gives in front of what is there, and tell of it. Raises `NotOwner`, `RuleBroken`."""
     agent, first, amount = _FILL[container](replica, soul, key, content)
-    claim = Claim(replica.clock.now(), replica.author, key, agent, first, amount)
+    claim = Claim(replica.clock.wall_clock(), replica.author, key, agent, first, amount)
     replica.set(soul, FILLED).add(claim.to_value())
 
 

@@ -393,9 +393,9 @@ class Models(Generic[M]):
 
     def changes(self, *, name: str = "") -> ModelChanges[M]:
         """Return a reader of what each commit, or what came at one time, changes of these models from now on."""
-        return ModelChanges(self._graph.changes(f"{self._prefix}*", name=name), self._changed)
+        return ModelChanges(self._graph.changes(f"{self._prefix}*", name=name), self._make_changed)
 
-    def _changed(self, soul: str, changes: list[Any]) -> Changed[M]:
+    def _make_changed(self, soul: str, changes: list[Any]) -> Changed[M]:
         keys = {one.key for one in changes}
         names = {
             name

@@ -51,7 +51,7 @@ async def _made(graph: Graph, soul: str, wanted: Callable[[Op], bool]) -> list[t
     found: list[tuple[Op, int]] = []
     for author, last in sorted(graph.frames.vector().items()):
         ruled = needs_verdict(author, soul)
-        known, reached = graph.replica.access.again(), 0
+        known, reached = graph.replica.access.only_revoked(), 0
         for first in range(1, last + 1, _READ):
             for data in await graph.frames.read(author, first, min(last, first + _READ - 1)):
                 envelope = envelopes.decode(graph.name, data)
@@ -63,8 +63,8 @@ async def _made(graph: Graph, soul: str, wanted: Callable[[Op], bool]) -> list[t
                 ]  # a summary tells of what came before in frames, too
                 reached = ops[-1].clock if ops else reached
                 if ruled:  # what is void there depends on what its author made before
-                    ruling = known.rule(author, ops)
-                    ruling.stands()
+                    ruling = known.begin_ruling(author, ops)
+                    ruling.confirm()
                     ops = [op for op, one in zip(ops, ruling.verdicts, strict=True) if one != VOID]
                 found += [(op, envelope.sequence) for op in ops if wanted(op)]
     found.sort(key=lambda pair: (pair[0].clock, pair[0].author))

@@ -72,13 +72,13 @@ class _Work:
     done: int = 0
     left: dict[tuple[str, str], None] = field(default_factory=dict)
 
-    def do(self, op: Op, *, again: bool) -> None:
+    def sign_again(self, op: Op, *, again: bool) -> None:
         """Sign an op again, if it isn't overwritten here; `again` if some before it were the last time."""
         if again and op.kind in _EDITED:
             self.leave(op, "edits before it were signed again already")
             return
         try:
-            self.done += self._do(op)
+            self.done += self._sign_op(op)
         except (NotOwner, RuleBroken) as error:
             self.leave(op, str(error))
 
@@ -86,7 +86,7 @@ class _Work:
         """Note that it isn't signed again."""
         self.left[f"{op.space} {op.key!r} of {op.soul!r}", why] = None
 
-    def _do(self, op: Op) -> bool:
+    def _sign_op(self, op: Op) -> bool:
         if self.graph.is_private(op.soul):
             self.leave(op, "it is sealed, and bound to its author")
             return False
@@ -96,7 +96,7 @@ class _Work:
             return self._put(op)
         if op.kind is Kind.COUNTER_TOTAL:
             return self._count(op)
-        return self._change(op)
+        return self._sign_change(op)
 
     def _edit(self, op: Op) -> bool:
         """The text or list with it, as all would have merged it, and what that changes."""
@@ -120,25 +120,25 @@ class _Work:
         return bool(patches or formats)
 
     def _put(self, op: Op) -> bool:
-        if not self._wins(op):
+        if not self._is_newest(op):
             return False
         row = (op.soul, op.key, op.value) if op.has_value else (op.soul, op.key)
         self.graph.replica.put_many([row])
         return True
 
-    def _wins(self, op: Op) -> bool:
+    def _is_newest(self, op: Op) -> bool:
         """True if a register is what this op says, or would be: what is here, or was deleted here, isn't newer. Found
         out by merging it into the copy, as of another author, since the clocks of its own were seen."""
         row = (op.soul, op.key, op.value) if op.has_value else (op.soul, op.key)
-        with self.maker.trusted():
+        with self.maker.trust_own():
             self.maker.put(values.rows([row]), op.clock)
         made = self.maker.commit()
         assert made is not None
         merged = self.copy.core
-        number = merged.author(_NOBODY)
+        number = merged.author_number(_NOBODY)
         changed = merged.merge(number, made[0], _FOREVER)
         if changed == core.RULED:
-            merged.judge(bytes([core.ALLOWED]))
+            merged.set_verdicts(bytes([core.ALLOWED]))
             changed = merged.merge(number, made[0], _FOREVER)
         return changed > 0
 
@@ -148,7 +148,7 @@ class _Work:
         self.graph.counter(op.soul, op.key).add(op.value - before)
         return bool(op.value != before)
 
-    def _change(self, op: Op) -> bool:
+    def _sign_change(self, op: Op) -> bool:
         """Of a set, a map or a multi-value register."""
         replica, names = self.graph.replica, (values.name(op.soul), values.name(op.key))
         space = core.SET if op.space == "set" else core.VALUES
@@ -208,7 +208,7 @@ async def recover_from(graph: Graph, source: str | None, author: bytes) -> Resig
     work = _work(graph)
     for place, op in list(_stranded(graph, author, signed, _common(ours, signed), work)):
         if place >= behind:
-            work.do(op, again=behind > 0)
+            work.sign_again(op, again=behind > 0)
     if work.done:
         marks[owner_name(author)] = [signed[-1].sequence, signed[-1].hash]
     await graph.commit()
@@ -268,14 +268,14 @@ def _stranded(
     """The ops, and in which envelope they are, that count by themselves and don't here: they are behind the `common`
     part, or void by what others said."""
     replica = graph.replica
-    alone, now = Access(graph.name), replica.access.again()
+    alone, now = Access(graph.name), replica.access.only_revoked()
     for place, envelope in enumerate(signed):
         if not envelope.body:
             continue
         ops = ops_of(replica.core, author, envelope.body)
-        rulings = alone.rule(author, ops), now.rule(author, ops)
+        rulings = alone.begin_ruling(author, ops), now.begin_ruling(author, ops)
         for ruling in rulings:
-            ruling.stands()
+            ruling.confirm()
         for op, by_itself, here in zip(ops, *(one.verdicts for one in rulings), strict=True):
             if by_itself == VOID or _is_bookkeeping(op):
                 continue

@@ -98,7 +98,7 @@ def revoke(graph: Graph, granted: Grant, last_clock: Callable[[bytes], int]) -> 
     else:
         told = Revocation(last_clock(granted.grantee))
     before = graph.replica.get(_own_access(graph), f"{REVOKE}{granted.id}")
-    both = told if before is None else read_revocation(before).joined(told)
+    both = told if before is None else read_revocation(before).merged_with(told)
     if before is None or both != read_revocation(before):
         graph.replica.put(_own_access(graph), f"{REVOKE}{granted.id}", both.to_value())
 
@@ -185,14 +185,14 @@ class OffenceProof:
         if not all(one.is_genuine() for one in self.frames):
             return False
         try:
-            ops = self._ops()
+            ops = self._decode_ops()
             root = root_of(read(self.document).kind, self.document)
         except (EncodingError, RulesError):
             return False
         if len(ops) != len(self.clocks) or ops[0].soul != root or ops[0].key != DOCUMENT_KEY:
             return False
-        ruling = Access(first.graph).rule(self.author)
-        verdicts = [ruling.judge(op) for op in ops]
+        ruling = Access(first.graph).begin_ruling(self.author)
+        verdicts = [ruling.judge_op(op) for op in ops]
         return (
             all(op.soul.partition("/")[0] == root for op in ops)
             and core.VOID not in verdicts[:-1]
@@ -200,7 +200,7 @@ class OffenceProof:
             and ruling.reason == self.reason
         )
 
-    def _ops(self) -> list[Op]:
+    def _decode_ops(self) -> list[Op]:
         reader = GraphCore(bytes(core.AUTHOR_SIZE))
         wanted, found = set(self.clocks), {}
         for frame in self.frames:

@@ -102,12 +102,14 @@ class Accounts:
 
     def devices(self, account: str) -> list[KnownDevice]:
         """All devices that an account has or had, by their keys. Raises `GraphError`."""
-        card, standing = self.card(account), self._graph.replica.access.accounts.standing(account)
+        card, standing = self.card(account), self._graph.replica.access.accounts.standing_of(account)
         labels = {device.key: device.label for device in card.devices}
         found = []
         for key in sorted({*labels, *self.showing(account), *standing.clocks}):
-            generation = self._generation(account, key)
-            last = FOREVER if generation is None and key in labels else standing.last(key, generation or 0)
+            generation = self._find_generation(account, key)
+            last = (
+                FOREVER if generation is None and key in labels else standing.last_clock(key, generation or 0)
+            )
             ended = None if last == FOREVER else seconds(last)
             found.append(KnownDevice(PeerId(key), labels.get(key, ""), key in labels, ended))
         return found
@@ -117,8 +119,8 @@ class Accounts:
         authors = self._graph.replica.access.authors
         return {key for key, known in authors.items() if any(name == account for name, _ in known.showing)}
 
-    def _generation(self, account: str, device: bytes) -> int | None:
-        shown = self._graph.replica.access.known(device).showing
+    def _find_generation(self, account: str, device: bytes) -> int | None:
+        shown = self._graph.replica.access.author_state(device).showing
         return max((generation for name, generation in shown if name == account), default=None)
 
     # ---- putting devices out ------------------------------------------------------------------------------------
@@ -133,14 +135,14 @@ class Accounts:
         gone = key_of(device)
         if account.card.names(gone) or gone not in self.showing(account.card.name):
             account = account.remove(PeerId(gone))
-        self._end(account, [gone])
+        self._end_devices(account, [gone])
         return account
 
     def end_device(self, account: Account, device: PeerId | str | bytes) -> None:
         """Void what a device that the account's card doesn't name any more writes in this graph from now on, whether
         it ever wrote here or not. Raises `GraphError` for one that the card names."""
         self._check_gone(account, key_of(device))
-        self._end(account, [key_of(device)])
+        self._end_devices(account, [key_of(device)])
 
     @staticmethod
     def _check_gone(account: Account, device: bytes) -> None:
@@ -154,18 +156,18 @@ class Accounts:
         Of a device that a thief added, `ignore` the rest. Raises `GraphError`.
         """
         name = account.card.name
-        self._end(account, [key for key in self.showing(name) if not account.card.names(key)])
+        self._end_devices(account, [key for key in self.showing(name) if not account.card.names(key)])
 
     def ignore(self, account: Account, device: PeerId | str | bytes) -> None:
         """Void all that a device ever wrote for an account. Raises `GraphError` for one that its card names."""
         gone = key_of(device)
         self._check_gone(account, gone)
-        self._end(account, [gone], clock=0)
+        self._end_devices(account, [gone], clock=0)
 
-    def _end(self, account: Account, devices: Iterable[bytes], *, clock: int | None = None) -> None:
+    def _end_devices(self, account: Account, devices: Iterable[bytes], *, clock: int | None = None) -> None:
         graph, name = self._graph, account.card.name
         self.join(account.card)
-        standing = graph.replica.access.accounts.standing(name)
+        standing = graph.replica.access.accounts.standing_of(name)
         # all that this key said before, so that the register has it whole; a new key says only what it knows of
         clocks = dict(standing.clocks) if standing.generation == account.card.generation else {}
         for device in devices:

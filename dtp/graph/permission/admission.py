@@ -75,7 +75,7 @@ class Policy:
 
 def read_policy(store: Store) -> Policy:
     """Return what a store has of whom to take in. Raises `StoreError`."""
-    data = store.policy()
+    data = store.read_policy()
     return Policy() if data is None else Policy.decode(data)
 
 
@@ -158,7 +158,7 @@ class Admission:
 
     def banned(self) -> list[Banned]:
         """Who is banned, by name."""
-        self._look()
+        self._read_bans()
         found = [
             Banned(PeerId(author), author in self._policy.bans, self._shared.get(author, ()))
             for author in self._policy.bans | self._shared.keys()
@@ -173,13 +173,13 @@ class Admission:
         """
         author = key_of(peer)
         self._graph.check_writable()
-        if author in self._never():
+        if author in self._unbannable():
             raise GraphError("neither oneself nor who has the say can be banned")
         if shared:
             self._graph.replica.put(self._bans_soul(), owner_name(author), True)
         else:
             self._policy.bans.add(author)
-        await self._changed()
+        await self._on_policy_changed()
 
     async def unban(self, peer: PeerId | str | bytes, *, shared: bool = False) -> None:
         """Take an author in again: what is here of it is shown, and what it made since comes with the next sync.
@@ -199,8 +199,8 @@ class Admission:
             )
         else:
             self._policy.bans.discard(author)
-        self.refused.forget(author)
-        await self._changed()
+        self.refused.forget_author(author)
+        await self._on_policy_changed()
 
     async def follow(self, name: PeerId | str) -> None:
         """Let the bans of an identity or an account count here, as those of the graph's owner do. `GraphError`."""
@@ -208,13 +208,13 @@ class Admission:
         if not _is_owner(str(name)):
             raise GraphError(f"{name} is no name of an identity or an account")
         self._policy.followed.add(str(name))
-        await self._changed()
+        await self._on_policy_changed()
 
     async def unfollow(self, name: PeerId | str) -> None:
         """Let somebody's bans count no more. Those of the graph's owner do always."""
         self._graph.check_writable()
         self._policy.followed.discard(str(name))
-        await self._changed()
+        await self._on_policy_changed()
 
     def followed(self) -> list[str]:
         """Whose bans count here, the graph's owner among them."""
@@ -231,18 +231,18 @@ class Admission:
             )
         return f"~{says}/{BANS}"
 
-    def _never(self) -> set[bytes]:
+    def _unbannable(self) -> set[bytes]:
         """Who can't be banned: oneself, and who has the say."""
         peers = {PeerId.parse(name).key for name in self.followed() if not name.startswith(f"{PREFIX}1")}
         return peers | {self._graph.identity.id.key}
 
-    async def _changed(self) -> None:
+    async def _on_policy_changed(self) -> None:
         """Have the policy kept, and what others see put right."""
         self._is_kept = False
         await self._graph.commit()
         self._inside.tell()
 
-    def _look(self) -> None:
+    def _read_bans(self) -> None:
         """Read what those who have the say have banned."""
         replica = self._graph.replica
         told = {
@@ -256,25 +256,25 @@ class Admission:
         """Look at who is banned now, and have the replica built again if that is somebody else."""
         if self._graph.read_only:
             return
-        self._look()
-        hidden = (self._policy.bans | self._shared.keys()) - self._never()
+        self._read_bans()
+        hidden = (self._policy.bans | self._shared.keys()) - self._unbannable()
         if hidden != self._store.hidden:
             self._policy.hidden = hidden
-            await self._keep(forget_state=True)
+            await self._save_policy(forget_state=True)
             self._store.hidden = frozenset(hidden)
             self._usage.clear()
             self._strangers_bytes = None
             self._graph.replica.access.begin_anew()
         elif not self._is_kept:
-            await self._keep()
+            await self._save_policy()
 
     async def reload(self) -> None:
         """Take over what another program that shares the store has changed."""
-        data = await self._inside.run(self._store.policy)
+        data = await self._inside.run(self._store.read_policy)
         if data is not None and data != self._last_kept:
             self._policy, self._last_kept = Policy.decode(data), data
 
-    async def _keep(self, *, forget_state: bool = False) -> None:
+    async def _save_policy(self, *, forget_state: bool = False) -> None:
         self._last_kept = self._policy.encode()
         await self._inside.run(self._store.save_policy, self._last_kept, forget_state)
         self._is_kept, self._kept_at = True, self.refused.envelopes
@@ -282,7 +282,7 @@ class Admission:
     async def close(self) -> None:
         """Keep what was counted."""
         if self.refused.envelopes != self._kept_at and not self._graph.read_only:
-            await self._keep()
+            await self._save_policy()
 
     async def purge(self, peer: PeerId | str | bytes) -> int:
         """Remove all that an author signed from the store, for good, and return how many bytes of envelopes that was.
@@ -301,7 +301,7 @@ class Admission:
             head = self._inside.chains().heads.get(author)
             size = 0 if head is None else await self._graph.frames.stored_bytes(author, 1, head.sequence)
             await self._inside.run(self._store.purge, author)
-            self._inside.chains().forget(author)
+            self._inside.chains().forget_author(author)
             await asyncio.to_thread(self._graph.passed.remove, author)
         return size
 
@@ -322,17 +322,17 @@ class Admission:
         self._graph.check_writable()
         self._policy.quotas = quotas
         self._full.clear()
-        await self._changed()
+        await self._on_policy_changed()
 
-    async def know(self, *peers: PeerId | str | bytes) -> None:
+    async def add_known(self, *peers: PeerId | str | bytes) -> None:
         """Take authors for no strangers. Who was granted something, the devices of one's own account, and who has
         the say are none anyway."""
         self._graph.check_writable()
         self._policy.known |= {key_of(peer) for peer in peers}
         self._full.clear()
-        await self._changed()
+        await self._on_policy_changed()
 
-    def meet(self, peer: bytes) -> None:
+    def add_dialled(self, peer: bytes) -> None:
         """Take somebody (a public key) for no stranger until the graph is closed: whom this side has dialled."""
         self._met.add(peer)
         self._full.discard(peer)
@@ -346,7 +346,7 @@ class Admission:
         """Work out who is no stranger."""
         graph = self._graph
         granted = {one.grantee_name for one in graph.access.grants()}
-        known = self._policy.known | self._met | self._never()
+        known = self._policy.known | self._met | self._unbannable()
         known |= {one.grantee for one in graph.access.grants() if not one.to_account}
         cards = [
             card
@@ -376,7 +376,7 @@ class Admission:
             else:
                 taken.append(envelope)
         if self.refused.envelopes > 2 * self._kept_at:
-            await self._keep()
+            await self._save_policy()
         return taken
 
     async def _why_not(self, envelope: Envelope | Summary, pending: _Pending) -> str:
@@ -386,7 +386,7 @@ class Admission:
         so_far = replace(pending.get(author, Usage()))
         so_far.add(usage_of(envelope))
         usage = await self._used_by(author)
-        reason = usage.beyond(so_far, quotas.of(known=True))
+        reason = usage.exceeded_limit(so_far, quotas.limits_for(known=True))
         if not reason and author not in self._acquainted:
             before = pending.get(author)
             others = pending.strangers_bytes - (before.bytes if before is not None else 0)
@@ -412,12 +412,12 @@ class Admission:
         quotas = self.quotas
         if quotas.strangers_bytes is not None:
             if self._strangers_bytes is None:
-                sizes = await self._inside.run(self._store.sizes)
+                sizes = await self._inside.run(self._store.author_sizes)
                 self._look_around()
                 self._strangers_bytes = sum(n for who, n in sizes.items() if who not in self._acquainted)
             if self._strangers_bytes + others + more.bytes > quotas.strangers_bytes:
                 return f"more than {quotas.strangers_bytes} bytes of all strangers"
-        beyond = usage.beyond(more, quotas.of(known=False))
+        beyond = usage.exceeded_limit(more, quotas.limits_for(known=False))
         return f"{beyond} of a stranger" if beyond else ""
 
     async def _used_by(self, author: bytes) -> Usage:
@@ -435,7 +435,7 @@ class Admission:
             self._usage[author] = usage
         return usage
 
-    def took(self, envelope: Envelope | Summary) -> None:
+    def count_envelope(self, envelope: Envelope | Summary) -> None:
         """Count an envelope that was taken."""
         usage = self._usage.get(envelope.author)
         if usage is not None:
@@ -444,7 +444,7 @@ class Admission:
             if self._strangers_bytes is not None and envelope.author not in self._acquainted:
                 self._strangers_bytes += more.bytes
 
-    def recount(self, author: bytes) -> None:
+    def count_author_again(self, author: bytes) -> None:
         """Count anew what an author's envelopes take, as others are in their place."""
         self._usage.pop(author, None)
         self._strangers_bytes = None

@@ -102,7 +102,7 @@ class Ring:
     names: bytes
     keys: tuple[bytes, ...]
 
-    def hidden(self, key: str) -> str:
+    def hidden_key(self, key: str) -> str:
         """How a key of the node is named for those who can't read."""
         digest = hashlib.blake2b(key.encode(), digest_size=_NAME, key=self.names).digest()
         return base64.b32encode(digest).decode().rstrip("=").lower()
@@ -170,18 +170,18 @@ class PrivateNode(MutableMapping[str, Value]):
             raise SealBroken(f"not a ring of version {_VERSION}")
         return count, [Reader.decode(one) for one in readers], sealed, data
 
-    def _context(self, count: int, readers: Iterable[Reader]) -> bytes:
+    def _seal_context(self, count: int, readers: Iterable[Reader]) -> bytes:
         told = [one.encode() for one in readers]
         return values.encode([RING_DOMAIN, self._graph.name, self.soul, count, told])
 
-    def _ring(self) -> Ring:
+    def _open_ring(self) -> Ring:
         """The ring, opened. Raises `NotReader`, `KeyLost`, `SealBroken`, `GraphError`."""
         count, readers, sealed, data = self._read_ring()
         if self._opened is not None and self._opened[0] == data:
             return self._opened[1]
         identity = self._graph.identity
         try:
-            plain = open_sealed(sealed, identity.static_private, self._context(count, readers))
+            plain = open_sealed(sealed, identity.static_private, self._seal_context(count, readers))
         except SealBroken as error:
             if not any(identity.id.key in one.machines for one in readers):
                 raise NotReader(
@@ -210,7 +210,7 @@ class PrivateNode(MutableMapping[str, Value]):
                 f"a private node has at most {MAX_RECIPIENTS} readers, the owner and each device among them"
             )
         statics = {machine: self._static_of(machine) for machine in machines}
-        sealed = seal(names + b"".join(keys), list(statics.values()), self._context(len(keys), now))
+        sealed = seal(names + b"".join(keys), list(statics.values()), self._seal_context(len(keys), now))
         data = values.encode([_VERSION, len(keys), [one.encode() for one in now], sealed])
         self._graph.replica.node(self.ring_soul)[RING_KEY] = data
 
@@ -221,7 +221,7 @@ class PrivateNode(MutableMapping[str, Value]):
             return reader
         name, accounts = account_name(reader.key), self._graph.accounts
         devices = [one.peer.key for one in accounts.devices(name) if one.is_named and one.ended is None]
-        found = tuple(sorted(one for one in devices if self._published(one) is not None))
+        found = tuple(sorted(one for one in devices if self._published_key(one) is not None))
         if not found:
             raise ReaderUnknown(
                 f"no device of {name} has published a static key in this graph that has come here; they do by "
@@ -229,7 +229,7 @@ class PrivateNode(MutableMapping[str, Value]):
             )
         return Reader(reader.key, found)
 
-    def _published(self, machine: bytes) -> bytes | None:
+    def _published_key(self, machine: bytes) -> bytes | None:
         """The static key of an identity, None if it isn't known."""
         if machine == self._graph.identity.id.key:
             return kept_static(self._graph)
@@ -242,7 +242,7 @@ class PrivateNode(MutableMapping[str, Value]):
 
     def _static_of(self, machine: bytes) -> bytes:
         """The key to seal to. Raises `ReaderUnknown`, `GraphError`."""
-        static = self._published(machine)
+        static = self._published_key(machine)
         if static is None:
             raise ReaderUnknown(
                 f"{owner_name(machine)} has published no static key in this graph that has come here; it does by "
@@ -256,7 +256,7 @@ class PrivateNode(MutableMapping[str, Value]):
         Under a new key, if one is gone: that reads nothing that is written from then on. Done by itself when the
         owner writes, or hears of another card. Only the owner can; raises `GraphError`, `ReaderUnknown`.
         """
-        ring = self._ring()
+        ring = self._open_ring()
         now = [self._with_devices(one) for one in ring.readers]
         before, after = ({m for one in each for m in one.machines} for each in (ring.readers, now))
         if before == after:
@@ -276,7 +276,7 @@ class PrivateNode(MutableMapping[str, Value]):
     def add_reader(self, peer: Peer) -> None:
         """Let somebody, or an account's devices, read all that is there and to come; of a reader, seal to its new
         static key."""
-        ring, new = self._ring(), _reader(peer)
+        ring, new = self._open_ring(), _reader(peer)
         readers = [*ring.readers, *([] if any(one.is_same(new) for one in ring.readers) else [new])]
         self._seal_ring(ring.names, list(ring.keys), readers)
 
@@ -286,7 +286,7 @@ class PrivateNode(MutableMapping[str, Value]):
         Writers that haven't heard of it yet still use the key before. Raises `GraphError` for who is no reader, and
         for the owner.
         """
-        ring, gone = self._ring(), _reader(peer)
+        ring, gone = self._open_ring(), _reader(peer)
         if gone.is_same(self._owner) or not any(one.is_same(gone) for one in ring.readers):
             raise GraphError(f"{gone.name} is the owner, or no reader")
         readers = [one for one in ring.readers if not one.is_same(gone)]
@@ -294,7 +294,7 @@ class PrivateNode(MutableMapping[str, Value]):
 
     # ---- the mapping --------------------------------------------------------------------------------------------
 
-    def _bound(self, name: str, number: int, author: bytes) -> bytes:
+    def _value_context(self, name: str, number: int, author: bytes) -> bytes:
         """What a sealed value is bound to."""
         return values.encode([VALUE_DOMAIN, self._graph.name, self.soul, name, number, author])
 
@@ -309,16 +309,18 @@ class PrivateNode(MutableMapping[str, Value]):
         if not 1 <= number <= len(ring.keys):
             raise SealBroken("a value under a key that this ring doesn't have; the newer ring may be to come")
         try:
-            plain = Aead(ring.keys[number - 1]).decrypt(data[_HEAD:], self._bound(name, number, author))
+            plain = Aead(ring.keys[number - 1]).decrypt(
+                data[_HEAD:], self._value_context(name, number, author)
+            )
             key, value = values.decode(plain)
         except (CryptoError, ValueError, TypeError, msgpack.UnpackException) as error:
             raise SealBroken("a value in a private node that isn't what was sealed there") from error
-        if not isinstance(key, str) or ring.hidden(key) != name:
+        if not isinstance(key, str) or ring.hidden_key(key) != name:
             raise SealBroken("a value in a private node that is at another key than it says")
         return key, value
 
     def __getitem__(self, key: str) -> Value:
-        name = self._ring().hidden(key)
+        name = self._open_ring().hidden_key(key)
         if name not in self._graph.replica.node(self.soul):
             raise KeyError(key)
         return self.open_hidden(name)[1]
@@ -326,21 +328,21 @@ class PrivateNode(MutableMapping[str, Value]):
     def open_hidden(self, name: str) -> tuple[str, Value]:
         """Return the key that has a hidden name, which has to be there, and its value. Raises `SealBroken`."""
         node = self._graph.replica.node(self.soul)
-        return self._open(self._ring(), name, node[name], node.written(name)[0])
+        return self._open(self._open_ring(), name, node[name], node.written(name)[0])
 
     def __setitem__(self, key: str, value: Value) -> None:
         from nacl.secret import Aead
 
         if self.is_mine:
             self.renew()
-        ring = self._ring()
-        name, number = ring.hidden(key), len(ring.keys)
-        bound = self._bound(name, number, self._graph.identity.id.key)
+        ring = self._open_ring()
+        name, number = ring.hidden_key(key), len(ring.keys)
+        bound = self._value_context(name, number, self._graph.identity.id.key)
         sealed = bytes(Aead(ring.keys[-1]).encrypt(values.encode([key, value]), bound))
         self._graph.replica.node(self.soul)[name] = bytes((_VERSION,)) + number.to_bytes(4, "big") + sealed
 
     def __delitem__(self, key: str) -> None:
-        name = self._ring().hidden(key)
+        name = self._open_ring().hidden_key(key)
         node = self._graph.replica.node(self.soul)
         if name not in node:
             raise KeyError(key)
@@ -348,7 +350,7 @@ class PrivateNode(MutableMapping[str, Value]):
 
     def to_dict(self) -> dict[str, Value]:
         """All keys and values that open."""
-        ring, node = self._ring(), self._graph.replica.node(self.soul)
+        ring, node = self._open_ring(), self._graph.replica.node(self.soul)
         found: dict[str, Value] = {}
         for name, data in node.to_dict().items():
             try:
@@ -370,7 +372,9 @@ class PrivateNode(MutableMapping[str, Value]):
         return len(self.to_dict())
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self._ring().hidden(key) in self._graph.replica.node(self.soul)
+        return isinstance(key, str) and self._open_ring().hidden_key(key) in self._graph.replica.node(
+            self.soul
+        )
 
 
 def _is_key(data: object) -> bool:

@@ -48,7 +48,7 @@ class Quotas:
             if limit is not None and not (is_number and limit >= 0):
                 raise GraphError(f"{each.name} is a number from 0 on, or None, not {limit!r}")
 
-    def of(self, *, known: bool) -> Usage:
+    def limits_for(self, *, known: bool) -> Usage:
         """Return the limits of one author."""
         most = (
             (self.author_bytes, self.author_ops, self.author_frames)
@@ -79,7 +79,7 @@ class Usage:
         self.ops += other.ops
         self.frames += other.frames
 
-    def beyond(self, more: Usage, limits: Usage) -> str:
+    def exceeded_limit(self, more: Usage, limits: Usage) -> str:
         """Return which of the limits is passed with this more, in words; "" if none is."""
         for what in ("bytes", "ops", "frames"):
             most = getattr(limits, what)
@@ -125,7 +125,7 @@ class Refused:
             self.authors[author] = reason, (named[1] if named else 0) + 1
         return not count
 
-    def forget(self, author: bytes) -> None:
+    def forget_author(self, author: bytes) -> None:
         """Name an author no more."""
         self.authors.pop(author, None)
 

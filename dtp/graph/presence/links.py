@@ -178,15 +178,15 @@ async def _receive(graph: str, presence: Presence, link: Link, stream: Stream) -
         if len(parts) != 1 or not isinstance(parts[0], list) or len(parts[0]) > _most(kind):
             raise SyncError("the peer sends what is no message about presence, or one that says too much")
         if kind == Kind.GONE:
-            presence.unsay(link, [_key(one) for one in parts[0]])
+            presence.remove_states(link, [_key(one) for one in parts[0]])
         else:
-            states = presence.wants(link, [decode(one) for one in parts[0]])
+            states = presence.filter_wanted(link, [decode(one) for one in parts[0]])
             if states:
                 if len(states) <= _FEW:
                     check_genuine(states, graph)
                 else:
                     await asyncio.to_thread(check_genuine, states, graph)
-                presence.take(link, states)
+                presence.add_states(link, states)
         free = max(free, loop.time() - 1) + max(1, len(parts[0])) / MAX_RATE
         if free > loop.time():
             await asyncio.sleep(free - loop.time())

@@ -64,7 +64,7 @@ class Presence:
         #: Whose states are taken and passed on: all that are signed, but of who is banned. Set another to keep
         #: others out.
         self.admits: Callable[[PeerId], bool] = lambda peer: True
-        self._roster = Roster(Key(graph.identity.id.key, self._session), self._changed, self._is_admitted)
+        self._roster = Roster(Key(graph.identity.id.key, self._session), self._on_changed, self._is_admitted)
         self._forget = graph.listen(self._look_whether_closed)
         if graph.closed:
             self.ended.set()
@@ -116,13 +116,13 @@ class Presence:
         self._sequence += 1
         self._published = self._loop.time()
         graph = self._graph
-        state = sign(graph.identity, graph.name, self._session, self._sequence, self._wall(), self._value)
+        state = sign(graph.identity, graph.name, self._session, self._sequence, self._wall_ms(), self._value)
         self._roster.publish(state)
         self._wake()
         if self._value:
             self._publish_at(self._published + RENEWED)
 
-    def _wall(self) -> int:
+    def _wall_ms(self) -> int:
         return max(0, int(self._graph.replica.clock.wall() * 1000))
 
     # ---- the others ---------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class Presence:
         changes = PresenceChanges(self._readers.discard)
         self._readers.add(changes)
         for key, state in self._roster.states.items():
-            changes.offer(key, state)
+            changes.notify(key, state)
         return changes
 
     @property
@@ -153,9 +153,9 @@ class Presence:
         for forged states or other nonsense: "broken"."""
         return Counter(self._roster.counts)
 
-    def _changed(self, key: Key, state: State | None) -> None:
+    def _on_changed(self, key: Key, state: State | None) -> None:
         for reader in self._readers:
-            reader.offer(key, state)
+            reader.notify(key, state)
         if state is not None and self._sweep is None:
             self._sweep = self._loop.call_later(LIFE, self._expire)
 
@@ -184,11 +184,11 @@ class Presence:
         self._roster.detach(link)
         self._wake()
 
-    def wants(self, link: Link, states: list[State]) -> list[State]:
+    def filter_wanted(self, link: Link, states: list[State]) -> list[State]:
         """Return those states that are worth checking; what becomes of the others is counted."""
-        wall, wanted = self._wall(), []
+        wall, wanted = self._wall_ms(), []
         for state in states:
-            why = self._roster.weigh(state, wall)
+            why = self._roster.find_fault(state, wall)
             if why is None:
                 wanted.append(state)
             else:
@@ -196,17 +196,17 @@ class Presence:
                 self._roster.note_known(link, state)
         return wanted
 
-    def take(self, link: Link, states: list[State]) -> None:
+    def add_states(self, link: Link, states: list[State]) -> None:
         """Take states that are genuine."""
-        now, wall = self._loop.time(), self._wall()
+        now, wall = self._loop.time(), self._wall_ms()
         for state in states:
-            self._roster.take(link, state, now, wall)
+            self._roster.add_state(link, state, now, wall)
         self._wake()
 
-    def unsay(self, link: Link, keys: list[Key]) -> None:
+    def remove_states(self, link: Link, keys: list[Key]) -> None:
         """A peer says that these are not there any more, as far as it knows."""
         for key in keys:
-            self._roster.unsay(link, key)
+            self._roster.remove_state(link, key)
         self._wake()
 
     def count_broken(self) -> None:
@@ -241,7 +241,7 @@ class PresenceChanges(Reader[Present]):
         self._pending: dict[Key, State | None] = {}
         self._told: set[Key] = set()
 
-    def offer(self, key: Key, state: State | None) -> None:
+    def notify(self, key: Key, state: State | None) -> None:
         """Tell of a state, or that somebody is gone; who came and went before it was read isn't told."""
         if state is None and key not in self._told:
             self._pending.pop(key, None)
@@ -252,7 +252,7 @@ class PresenceChanges(Reader[Present]):
     def _has_more(self) -> bool:
         return bool(self._pending)
 
-    def _take(self) -> Present:
+    def _take_next(self) -> Present:
         key = next(iter(self._pending))
         state = self._pending.pop(key)
         if state is None:

@@ -56,13 +56,13 @@ class Link:
                 self.has[key] = state.sequence
         return states, gone
 
-    def tell(self, state: State) -> None:
+    def send_state(self, state: State) -> None:
         """Have it told, unless it knows."""
         if self.has.get(state.key, 0) < state.sequence:
             self.pending.pop(state.key, None)
             self.pending[state.key] = state
 
-    def retract(self, key: Key) -> None:
+    def send_retraction(self, key: Key) -> None:
         """Have it told that somebody is not there, if it was told that he is."""
         self.pending.pop(key, None)
         if self.has.pop(key, 0):
@@ -112,21 +112,21 @@ class Roster:
         link = Link(peer)
         self._links[link] = None
         for one in [*([self._mine] if self._mine else []), *(here.state for here in self._here.values())]:
-            link.tell(one)
+            link.send_state(one)
         return link
 
     def detach(self, link: Link) -> None:
         """A link has ended, and who came by it alone is not there any more."""
         del self._links[link]
         for key in [key for key, here in self._here.items() if link in here.links]:
-            self.unsay(link, key)
+            self.remove_state(link, key)
 
     def publish(self, state: State) -> None:
         """Tell all links the state of one's own."""
         self._mine = state if state.value else None
         for link in self._links:
             if state.value:
-                link.tell(state)
+                link.send_state(state)
             elif link.has.pop(state.key, 0):
                 link.pending[state.key] = state
             else:
@@ -134,7 +134,7 @@ class Roster:
 
     # ---- what comes ---------------------------------------------------------------------------------------------
 
-    def weigh(self, state: State, wall: int) -> str | None:
+    def find_fault(self, state: State, wall: int) -> str | None:
         """Return why a state isn't taken, before its signature is worth checking; None if it is. `wall` is in ms."""
         key = state.key
         if key == self._own:
@@ -162,11 +162,11 @@ class Roster:
         if link not in here.links:
             here.links.append(link)
 
-    def take(self, link: Link, state: State, now: float, wall: int) -> bool:
+    def add_state(self, link: Link, state: State, now: float, wall: int) -> bool:
         """Take a genuine state by a link that is attached; False, and counted, when it isn't for anything."""
         if link not in self._links:
             return False
-        why = self.weigh(state, wall)
+        why = self.find_fault(state, wall)
         if why is None and state.value and state.key not in self._here and not self._make_room(link, state):
             why = "crowded"
         if why is not None:
@@ -181,7 +181,7 @@ class Roster:
             return True
         for other in self._links:
             if other is not link:
-                other.tell(state)
+                other.send_state(state)
         here = self._here.get(state.key)
         until = now + min(LIFE, (state.date + OLDEST - wall) / 1000)
         if here is None:
@@ -191,11 +191,11 @@ class Roster:
         else:
             here.state, here.expires = state, until
             here.links = [link, *(other for other in here.links if other is not link)]
-            self._bring(link, state.key)
+            self._charge_link(link, state.key)
         self._on_change(state.key, state)
         return True
 
-    def _bring(self, link: Link, key: Key) -> None:
+    def _charge_link(self, link: Link, key: Key) -> None:
         """It is this link, of all, on whose account it is here."""
         for other in self._links:
             other.brought.pop(key, None)
@@ -203,7 +203,7 @@ class Roster:
 
     def _leave(self, link: Link, state: State) -> None:
         """Its author said that it goes: all links are told that know of it."""
-        self._forget(state.key, state.sequence)
+        self._remove_entry(state.key, state.sequence)
         for other in self._links:
             other.brought.pop(state.key, None)
             other.pending.pop(state.key, None)
@@ -211,7 +211,7 @@ class Roster:
                 other.pending[state.key] = state
         self._on_change(state.key, None)
 
-    def unsay(self, link: Link, key: Key) -> None:
+    def remove_state(self, link: Link, key: Key) -> None:
         """A link says no more that somebody is there. Who else said so isn't asked: a state lives for seconds."""
         link.has.pop(key, None)
         here = self._here.get(key)
@@ -219,9 +219,11 @@ class Roster:
             return
         here.links.remove(link)
         if here.links:
-            self._bring(here.links[0], key)
+            self._charge_link(here.links[0], key)
         else:
-            self._drop(key, here.state.sequence - 1)  # by another link it may come again, as it is
+            self._remove_and_retract(
+                key, here.state.sequence - 1
+            )  # by another link it may come again, as it is
 
     # ---- what goes ----------------------------------------------------------------------------------------------
 
@@ -230,18 +232,18 @@ class Roster:
         for key, here in list(self._here.items()):
             if here.expires <= now:
                 self.counts["expired"] += 1
-                self._drop(key, here.state.sequence)
+                self._remove_and_retract(key, here.state.sequence)
         return min((here.expires for here in self._here.values()), default=None)
 
-    def _drop(self, key: Key, sequence: int) -> None:
+    def _remove_and_retract(self, key: Key, sequence: int) -> None:
         """Forget somebody, and have all links told that were told of it."""
-        self._forget(key, sequence)
+        self._remove_entry(key, sequence)
         for link in self._links:
             link.brought.pop(key, None)
-            link.retract(key)
+            link.send_retraction(key)
         self._on_change(key, None)
 
-    def _forget(self, key: Key, sequence: int) -> None:
+    def _remove_entry(self, key: Key, sequence: int) -> None:
         """Take somebody out, and remember up to which of its states."""
         del self._here[key]
         self._sessions[key.author] -= 1
@@ -275,4 +277,4 @@ class Roster:
 
     def _crowd_out(self, key: Key) -> None:
         self.counts["crowded out"] += 1
-        self._drop(key, self._here[key].state.sequence)
+        self._remove_and_retract(key, self._here[key].state.sequence)

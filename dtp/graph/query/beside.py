@@ -30,7 +30,7 @@ class Beside:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dtp-graph-query")
         self._given_up: threading.Event | None = None
         self._running: set[threading.Event] = set()
-        self.queries = Queries(replica, revealed, ask=self._ask)
+        self.queries = Queries(replica, revealed, ask=self._call_in_loop)
 
     async def run(
         self,
@@ -44,13 +44,13 @@ class Beside:
         self._running.add(given_up)
         try:
             return await self._loop.run_in_executor(
-                self._worker, self._answer, given_up, text, parameters, budget, tuple(declared)
+                self._worker, self._run_query, given_up, text, parameters, budget, tuple(declared)
             )
         finally:
             given_up.set()
             self._running.discard(given_up)
 
-    def _answer(
+    def _run_query(
         self,
         given_up: threading.Event,
         text: str,
@@ -68,7 +68,7 @@ class Beside:
         if self._given_up is not None and self._given_up.is_set():
             raise QueryError("this query was given up")
 
-    def _ask(self, function: Callable[..., _T], *given: Any) -> _T:
+    def _call_in_loop(self, function: Callable[..., _T], *given: Any) -> _T:
         """What a function gives, called by the loop."""
         self._check()
 
@@ -84,9 +84,9 @@ class Beside:
                     raise
                 self._check()
 
-    def note(self, changes: Iterable[Change]) -> None:
+    def on_changed(self, changes: Iterable[Change]) -> None:
         """Something is different at these souls."""
-        self.queries.index.note(changes)
+        self.queries.index.on_changed(changes)
 
     async def close(self) -> None:
         """Give up what runs, and end the thread."""

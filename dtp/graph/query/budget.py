@@ -74,39 +74,39 @@ class Meter:
         """Count a row or an item. Raises `QueryLimit`."""
         self._steps += 1
         if self._steps >= self._look_at:
-            self._look()
+            self._check_limits()
 
     def add(self, steps: int) -> None:
         """Count some steps that were taken. Raises `QueryLimit`."""
         self._steps += steps
-        self._look()
+        self._check_limits()
 
-    def weigh(self, value: Any) -> None:
+    def count_size(self, value: Any) -> None:
         """Count a value that was made, by its size. Raises `QueryLimit`."""
         if type(value) is str or type(value) is list:
             self._steps += len(value) // _LIGHT
             if self._steps >= self._look_at or len(value) >= _HEAVY:
-                self._look()
+                self._check_limits()
 
     def count_rows(self, rows: int) -> None:
         """Raises `QueryLimit` for more rows than the result may have."""
         most = self._budget.rows
         if most is not None and rows > most:
-            raise self._ended("rows", f"it has more than {most:,} rows; narrow it down, or add LIMIT")
+            raise self._make_limit("rows", f"it has more than {most:,} rows; narrow it down, or add LIMIT")
 
-    def interrupt(self) -> bool:
+    def count_instructions(self) -> bool:
         """Count some of SQLite's instructions; whether it has to stop, as `limit` says."""
         if self._aside:
             return False
         self._steps += INSTRUCTIONS // _A_STEP
         try:
-            self._look()
+            self._check_limits()
         except QueryError:
             return True
         return False
 
     @contextmanager
-    def uncounted(self) -> Iterator[None]:
+    def pause_counting(self) -> Iterator[None]:
         """Count no time and no steps of what is done meanwhile: they are the index's."""
         began, self._aside = self._clock(), True
         try:
@@ -124,7 +124,7 @@ class Meter:
         finally:
             self._before += self._resident() - before
 
-    def _look(self) -> None:
+    def _check_limits(self) -> None:
         if self.limit is not None:
             raise self.limit
         budget = self._budget
@@ -133,13 +133,15 @@ class Meter:
             self.limit = QueryError("this query was given up")
             raise self.limit
         if budget.steps is not None and self._steps > budget.steps:
-            raise self._ended("steps", f"it takes more than {budget.steps:,} steps; narrow it down")
+            raise self._make_limit("steps", f"it takes more than {budget.steps:,} steps; narrow it down")
         if budget.seconds is not None and self._clock() - self._began > budget.seconds:
-            raise self._ended("seconds", f"it takes longer than {budget.seconds:g} s; narrow it down")
+            raise self._make_limit("seconds", f"it takes longer than {budget.seconds:g} s; narrow it down")
         if budget.memory is not None and self._resident() - self._before > budget.memory:
-            raise self._ended("memory", f"it takes more than {budget.memory >> 20:,} MiB; narrow it down")
+            raise self._make_limit(
+                "memory", f"it takes more than {budget.memory >> 20:,} MiB; narrow it down"
+            )
 
-    def _ended(self, what: str, why: str) -> QueryLimit:
+    def _make_limit(self, what: str, why: str) -> QueryLimit:
         limit = QueryLimit(f"this query was ended: {why}. Graph.query_budget has what queries may take", what)
         self.limit = limit
         return limit

@@ -21,7 +21,7 @@ _TOLD: Final = re.compile(r"(SCAN|SEARCH) (\w+)(?:.*?\((.*)\))?")
 class PlannedMatch(Protocol):
     """What a plan tells of a MATCH."""
 
-    def example(self) -> tuple[str, list[Any]]:
+    def example_select(self) -> tuple[str, list[Any]]:
         """A SELECT as it would be for a row that comes in, with null for its values."""
 
     def aliases(self) -> dict[str, str]:
@@ -45,7 +45,7 @@ class PlanStep:
     rows: int | None = None
     steps: int = 0
 
-    def counted(self, rows: Iterator[Bound], meter: Meter) -> Iterator[Bound]:
+    def count_rows(self, rows: Iterator[Bound], meter: Meter) -> Iterator[Bound]:
         """Yield the rows that come of it, and count."""
         self.rows = self.rows or 0
         while True:
@@ -81,10 +81,10 @@ def rows_of_plan(plan: list[PlanStep], index: Index, *, profile: bool) -> list[d
 
 
 def _looks(match: PlannedMatch, index: Index, indent: str) -> Iterator[dict[str, Any]]:
-    sql, values = match.example()
+    sql, values = match.example_select()
     seen: set[tuple[str, str]] = set()
     names = match.aliases()
-    for _, _, _, told in index.rows(f"EXPLAIN QUERY PLAN {sql}", values, Pattern):
+    for _, _, _, told in index.select_rows(f"EXPLAIN QUERY PLAN {sql}", values, Pattern):
         read = _TOLD.match(told)
         if read is None or read[2] not in names:
             continue  # how SQLite goes about a path of variable length is its own business

@@ -63,26 +63,26 @@ class Queries:
         meter = Meter(budget, given_up=given_up)
         query, expressions = self._compile(text, parameters, meter)
         meter.begin()
-        counted = self._counted(query, expressions, meter)
+        counted = self._count_pattern(query, expressions, meter)
         if counted is not None:
             return [counted]
         self.index.prepare()
         meter.begin()
         try:
-            with self.index.metered(meter):
+            with self.index.count_with(meter):
                 if expressions.mode:
                     if expressions.profiling:
                         for _ in _bounded(query.run({}), meter):
                             pass
                     return rows_of_plan(expressions.plan, self.index, profile=expressions.profiling)
                 return [
-                    {name: self._shown(row[name]) for name in query.columns}
+                    {name: self._to_result(row[name]) for name in query.columns}
                     for row in list(_bounded(query.run({}), meter))
                 ]
         except (RecursionError, MemoryError, OverflowError) as error:
             raise QueryError(f"this can't be worked out: {error}") from error
 
-    def _counted(self, query: Query, expressions: Expressions, meter: Meter) -> Row | None:
+    def _count_pattern(self, query: Query, expressions: Expressions, meter: Meter) -> Row | None:
         """The row of a query that only counts how often a pattern is there, where the core can."""
         asked = None if expressions.mode else query.counts
         scan = None if asked is None else scan_of(expressions, asked)
@@ -97,9 +97,11 @@ class Queries:
         self.index.refresh()
         lines: list[str] = []
         for match in (step.match for step in expressions.plan if step.match is not None):
-            sql, values = match.example()
+            sql, values = match.example_select()
             lines.append(sql)
-            lines += [step[3] for step in self.index.rows(f"EXPLAIN QUERY PLAN {sql}", values, Pattern)]
+            lines += [
+                step[3] for step in self.index.select_rows(f"EXPLAIN QUERY PLAN {sql}", values, Pattern)
+            ]
         return "\n".join(lines)
 
     def _compile(self, text: str, parameters: Mapping[str, Value], meter: Meter) -> tuple[Query, Expressions]:
@@ -123,16 +125,16 @@ class Queries:
         expressions.check_used()
         return query, expressions
 
-    def _shown(self, value: Any) -> Any:
+    def _to_result(self, value: Any) -> Any:
         """A value as a result has it: nodes are `Node`."""
         if isinstance(value, NodeRef):
             return Node(self._replica, value.soul)
         if isinstance(value, Path):
-            return Path(tuple(self._shown(node) for node in value.nodes), value.relationships)
+            return Path(tuple(self._to_result(node) for node in value.nodes), value.relationships)
         if isinstance(value, list):
-            return [self._shown(item) for item in counted(value)]
+            return [self._to_result(item) for item in counted(value)]
         if isinstance(value, dict):
-            return {key: self._shown(item) for key, item in counted(value.items())}
+            return {key: self._to_result(item) for key, item in counted(value.items())}
         if isinstance(value, TEMPORAL):
             return to_python(value)
         return value

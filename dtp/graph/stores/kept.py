@@ -48,7 +48,7 @@ class KeptFrames:
         heads = loading.heads(self.store)  # damage may be found now, and is mended then
         #: Of authors of whom frames were lost: the last one behind those.
         self.beyond = loading.beyond(self.store)
-        self.chains = Chains(heads, self._standing, self._last_clock, whole=self._whole)
+        self.chains = Chains(heads, self._find_standing, self._last_clock, whole=self._whole)
 
     def run(self, function: Callable[..., _T], *arguments: Any) -> asyncio.Future[_T]:
         """Return what a function will have returned that asks the store."""
@@ -87,23 +87,23 @@ class KeptFrames:
 
     async def read_over(self, author: bytes, last: int) -> list[bytes]:
         """Return the stored summary that stands for an author's frame and for some behind it, if there is one."""
-        found = await self.run(self.store.covering, author, last)
+        found = await self.run(self.store.find_covering, author, last)
         one = None if found is None else loading.stored(self.store, found)
         return [one.encode()] if one is not None and one.first <= last < one.sequence else []
 
     async def stored_bytes(self, author: bytes, first: int, last: int) -> int:
         """Return the bytes of what `read` would give."""
         self._check_open()
-        return await self.run(self.store.size, author, first, last)
+        return await self.run(self.store.size_of, author, first, last)
 
     def gaps(self) -> list[tuple[bytes, int, int]]:
         """Return what is known to be missing: (author, first, last). With `history` also what came only summed up."""
-        gaps = self.store.gaps() + self.chains.gaps()
+        gaps = self.store.read_gaps() + self.chains.gaps()
         return sorted(one for one in gaps if one[0] not in self.store.hidden)
 
     def lost(self) -> list[tuple[bytes, int, int]]:
         """Return what damage took of the stored frames, as far as it is known: (author, first, last)."""
-        return self.store.gaps()
+        return self.store.read_gaps()
 
     async def proofs(self) -> list[Proof]:
         """Return proofs that authors signed two histories."""
@@ -119,9 +119,9 @@ class KeptFrames:
         found = self.store.read(author, sequence, sequence)
         return loading.stored(self.store, found[0]) if found else None
 
-    def _standing(self, author: bytes, sequence: int) -> Envelope | Summary | None:
+    def _find_standing(self, author: bytes, sequence: int) -> Envelope | Summary | None:
         """Return what is here that stands for an author's frame."""
-        found = self.store.covering(author, sequence)
+        found = self.store.find_covering(author, sequence)
         if found is not None:
             return loading.stored(self.store, found)
         mine = (one for one in self.unsaved.values() if one.author == author and one.sequence >= sequence)

@@ -87,12 +87,12 @@ def stored(store: Store, data: bytes) -> Envelope | Summary:
 
 def proofs(store: Store) -> list[Proof]:
     """Return the proofs in a store that authors signed two histories. Raises `StoreError`."""
-    return [Proof(stored(store, first), stored(store, second)) for first, second in store.proofs()]
+    return [Proof(stored(store, first), stored(store, second)) for first, second in store.read_proofs()]
 
 
 def heads(store: Store) -> Vector:
     """Return the end of each author's chain in a store. Raises `StoreError`."""
-    newest = (stored(store, data) for data in store.newest())
+    newest = (stored(store, data) for data in store.newest_envelopes())
     return {one.author: one.head for one in newest}
 
 
@@ -101,15 +101,15 @@ def settle_part(store: Store, part: Part | None, own: bytes) -> Part | None:
 
     Raises `GraphError` where the store has all, or something that isn't in `part`.
     """
-    kept = store.part()
+    kept = store.read_part()
     if kept == b"" and part is None:
         raise StoreError("damage took from the store which part of the graph it has: open it with that part")
     before = Part() if kept == b"" else None if kept is None else Part.decode(kept)
     if part is None or part == before:
         return before
-    if before is None and store.lasts().keys() - {own}:
+    if before is None and store.last_sequences().keys() - {own}:
         raise GraphError("all of the graph is here already; a part of it is kept in a new store")
-    if before is not None and not part.covers(before):
+    if before is not None and not part.covers_part(before):
         raise GraphError("a part can only grow: name one that has all that is here, or begin a new store")
     store.set_part(part.encode(), own)
     return part
@@ -117,7 +117,7 @@ def settle_part(store: Store, part: Part | None, own: bytes) -> Part | None:
 
 def behind(store: Store, identity: Identity) -> GraphBehind | None:
     """Return why nothing may be signed in a store, None if it may. Raises `StoreError`."""
-    why = store.uncertain(identity.id.key)
+    why = store.why_uncertain(identity.id.key)
     if why is None:
         return None
     return GraphBehind(
@@ -130,13 +130,13 @@ def behind(store: Store, identity: Identity) -> GraphBehind | None:
 def adopt(store: Store, identity: Identity, tip: Tip) -> None:
     """Take a store for the one that goes on for an identity, whose chain ends at `tip`; what it signed behind lost
     frames is signed again. Raises `GraphBehind` where that can't be."""
-    store.adopt(identity.id.key, list(_signed_again(store, identity, tip)))
+    store.adopt_author(identity.id.key, list(_signed_again(store, identity, tip)))
 
 
 def _signed_again(store: Store, identity: Identity, tip: Tip) -> Iterator[Envelope]:
     """Yield what the identity signed behind frames that are lost, as the frames that come behind `tip` now."""
     clock, previous, sequence = tip.clock, tip.hash, tip.sequence
-    for one in (stored(store, data) for data in store.aside()):
+    for one in (stored(store, data) for data in store.read_aside()):
         if one.author != identity.id.key:
             continue
         if not isinstance(one, Envelope):
@@ -153,7 +153,7 @@ def _signed_again(store: Store, identity: Identity, tip: Tip) -> Iterator[Envelo
 
 def beyond(store: Store) -> Vector:
     """Return the end of the chain of each author of whom frames before it were lost. Raises `StoreError`."""
-    last = (stored(store, data) for data in store.beyond())
+    last = (stored(store, data) for data in store.last_aside())
     return {one.author: one.head for one in last}
 
 
@@ -173,7 +173,7 @@ def kept(store: Store, author: bytes) -> Iterator[Envelope | Summary]:
             yield one
             after = max(at + READ, one.sequence + 1)
         if not some:  # the next one may be a summary of many
-            found = store.covering(author, at)
+            found = store.find_covering(author, at)
             if found is None:
                 return
             one = stored(store, found)
@@ -213,10 +213,10 @@ def load(store: Store, identity: Identity, clock: Clock | None) -> Replica:
             _merge_stored(replica, one)
     _merge_aside(store, replica)
     while replica.must_rebuild:
-        fresh = replica.fresh()
+        fresh = replica.empty_copy()
         replay(store, fresh)
-        replica.become(fresh)
-    for _ in replica.due():  # became due while the graph was closed
+        replica.replace_by(fresh)
+    for _ in replica.take_due():  # became due while the graph was closed
         pass
     return replica
 
@@ -227,11 +227,11 @@ def rebuilt(store: Store, fresh: Replica, *, whole: bool) -> Replica:
     Unless `whole`, they are taken from the kept state on, if nothing in that is void now: most of what is revoked
     came after it.
     """
-    kept = store.kept()
+    kept = store.load_again()
     if kept.state is not None and not whole:
         with suppress(EncodingError):  # of another version
             found = Replica.load(fresh.author, kept.state, clock=fresh.clock, graph=store.name)
-            if found.access.learn(fresh.access):
+            if found.access.take_over(fresh.access):
                 for one in (stored(store, data) for data in kept.later):
                     if one.author not in store.hidden:
                         _merge_stored(found, one)
@@ -244,7 +244,7 @@ def rebuilt(store: Store, fresh: Replica, *, whole: bool) -> Replica:
 
 def replay(store: Store, replica: Replica) -> None:
     """Merge all that is stored, but of hidden authors."""
-    for author in sorted(store.lasts().keys() - store.hidden):
+    for author in sorted(store.last_sequences().keys() - store.hidden):
         for one in kept(store, author):
             _merge_stored(replica, one)
     _merge_aside(store, replica)
@@ -252,7 +252,7 @@ def replay(store: Store, replica: Replica) -> None:
 
 def _merge_aside(store: Store, replica: Replica) -> None:
     """Merge what waits for lost frames: ops need no others of their author. A summary does."""
-    for data in store.aside():
+    for data in store.read_aside():
         one = stored(store, data)
         if isinstance(one, Envelope) and one.author not in store.hidden:
             _merge_stored(replica, one)

@@ -94,13 +94,13 @@ class PostgresStore(Store):
         self._arrival = 0
         self._news: list[bytes] = []
         self._db: psycopg.Connection[tuple[Any, ...]] | None = None
-        with self._connection("opened"):
+        with self._use_connection("opened"):
             pass
 
     # ---- the connection -------------------------------------------------------------------------------------
 
     @contextmanager
-    def _connection(self, what: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    def _use_connection(self, what: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         with self._one_at_a_time:
             try:
                 if self._db is None or self._db.closed:
@@ -153,7 +153,7 @@ class PostgresStore(Store):
     @contextmanager
     def _transaction(self, *, synced: bool) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
         """One that nobody else has for this graph at the same time."""
-        with self._connection("written") as database, database.transaction():
+        with self._use_connection("written") as database, database.transaction():
             if not synced:
                 database.execute("SET LOCAL synchronous_commit = off")
             database.execute("SELECT pg_advisory_xact_lock(%s)", (self._lock(b"graph"),))
@@ -174,10 +174,10 @@ class PostgresStore(Store):
             if row is not None and hashlib.blake2b(row[2], digest_size=32).digest() != row[1]:
                 row = None  # damaged: the frames give it again
             arrival, state = (row[0], row[2]) if row is not None else (0, None)
-            later = self._after(database, arrival)
+            later = self._read_after(database, arrival)
         return Loaded(state, iter(later))
 
-    def _after(self, database: psycopg.Connection[tuple[Any, ...]], arrival: int) -> list[bytes]:
+    def _read_after(self, database: psycopg.Connection[tuple[Any, ...]], arrival: int) -> list[bytes]:
         """What arrived after that; from now on, all up to the last of it counts as known."""
         rows = database.execute(
             "SELECT arrival, envelope FROM dtp_graph_frames WHERE graph = %s AND arrival > %s ORDER BY arrival",
@@ -186,8 +186,8 @@ class PostgresStore(Store):
         self._arrival = rows[-1][0] if rows else arrival
         return [envelope for _, envelope in rows]
 
-    def lasts(self) -> dict[bytes, int]:
-        with self._connection("read") as database:
+    def last_sequences(self) -> dict[bytes, int]:
+        with self._use_connection("read") as database:
             return dict(
                 database.execute(
                     "SELECT author, MAX(sequence) FROM dtp_graph_frames WHERE graph = %s GROUP BY author",
@@ -195,8 +195,8 @@ class PostgresStore(Store):
                 ).fetchall()
             )
 
-    def newest(self) -> Iterator[bytes]:
-        with self._connection("read") as database:
+    def newest_envelopes(self) -> Iterator[bytes]:
+        with self._use_connection("read") as database:
             rows = database.execute(
                 "SELECT DISTINCT ON (author) envelope FROM dtp_graph_frames WHERE graph = %s "
                 "ORDER BY author, sequence DESC",
@@ -207,7 +207,7 @@ class PostgresStore(Store):
     def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
         known = self._arrival
         with self._transaction(synced=synced) as database:
-            others = self._after(database, known)
+            others = self._read_after(database, known)
             arrival, added = self._arrival, 0
             self._arrival = known  # should the transaction fail
             for one in envelopes:
@@ -223,7 +223,7 @@ class PostgresStore(Store):
         self._news += others
 
     def read(self, author: bytes, first: int, last: int) -> list[bytes]:
-        with self._connection("read") as database:
+        with self._use_connection("read") as database:
             rows = database.execute(
                 "SELECT envelope FROM dtp_graph_frames "
                 "WHERE graph = %s AND author = %s AND sequence BETWEEN %s AND %s ORDER BY sequence",
@@ -231,8 +231,8 @@ class PostgresStore(Store):
             ).fetchall()
             return [envelope for (envelope,) in rows]
 
-    def covering(self, author: bytes, sequence: int) -> bytes | None:
-        with self._connection("read") as database:
+    def find_covering(self, author: bytes, sequence: int) -> bytes | None:
+        with self._use_connection("read") as database:
             row = database.execute(
                 "SELECT envelope FROM dtp_graph_frames "
                 "WHERE graph = %s AND author = %s AND sequence >= %s ORDER BY sequence LIMIT 1",
@@ -262,8 +262,8 @@ class PostgresStore(Store):
                 )
         return len(rows) - len(parts)
 
-    def part(self) -> bytes | None:
-        with self._connection("read") as database:
+    def read_part(self) -> bytes | None:
+        with self._use_connection("read") as database:
             if database.execute("SELECT to_regclass('dtp_graph_parts')").fetchone() == (None,):
                 return None  # only read, and not written since there is one
             row = database.execute(
@@ -305,7 +305,7 @@ class PostgresStore(Store):
         return database.execute("SELECT pg_try_advisory_xact_lock(%s)", (lock,)).fetchone() != (True,)
 
     def shrink(self) -> None:
-        with self._connection("shrunk") as database:
+        with self._use_connection("shrunk") as database:
             database.execute("VACUUM dtp_graph_frames")
 
     def save_state(self, state: bytes) -> None:
@@ -319,16 +319,16 @@ class PostgresStore(Store):
                 {"g": self._graph, "w": self._writer, "a": self._arrival, "d": digest, "s": state},
             )
 
-    def sizes(self) -> dict[bytes, int]:
-        with self._connection("read") as database:
+    def author_sizes(self) -> dict[bytes, int]:
+        with self._use_connection("read") as database:
             rows = database.execute(
                 "SELECT author, SUM(LENGTH(envelope)) FROM dtp_graph_frames WHERE graph = %s GROUP BY author",
                 (self._graph,),
             ).fetchall()
         return {author: int(size) for author, size in rows}
 
-    def policy(self) -> bytes | None:
-        with self._connection("read") as database:
+    def read_policy(self) -> bytes | None:
+        with self._use_connection("read") as database:
             if database.execute("SELECT to_regclass('dtp_graph_policies')").fetchone() == (None,):
                 return None  # only read, and not written since there is one
             row = database.execute(
@@ -370,17 +370,17 @@ class PostgresStore(Store):
                 (self._graph, proof.author, proof.first.encode(), proof.second.encode()),
             )
 
-    def proofs(self) -> list[tuple[bytes, bytes]]:
-        with self._connection("read") as database:
+    def read_proofs(self) -> list[tuple[bytes, bytes]]:
+        with self._use_connection("read") as database:
             return database.execute(
                 "SELECT first, second FROM dtp_graph_proofs WHERE graph = %s ORDER BY author", (self._graph,)
             ).fetchall()
 
     # ---- what others add ------------------------------------------------------------------------------------
 
-    def news(self) -> list[bytes]:
+    def read_added(self) -> list[bytes]:
         with self._transaction(synced=False) as database:
-            found = self._after(database, self._arrival)
+            found = self._read_after(database, self._arrival)
         found, self._news = self._news + found, []
         return found
 
@@ -401,12 +401,12 @@ class PostgresStore(Store):
                     on_news()
                     while not self._closed.is_set():
                         for told in database.notifies(timeout=_LISTEN_SECONDS, stop_after=1):
-                            if told.payload == str(self._graph) and told.pid != self._pid():
+                            if told.payload == str(self._graph) and told.pid != self._backend_pid():
                                 on_news()
             except psycopg.Error:
                 self._closed.wait(_LISTEN_SECONDS)
 
-    def _pid(self) -> int:
+    def _backend_pid(self) -> int:
         database = self._db
         return 0 if database is None or database.closed else database.info.backend_pid
 
@@ -453,7 +453,7 @@ class PostgresReader(PostgresStore):
         self._graph = row[0]
 
     def load(self) -> Loaded:
-        with self._connection("read") as database:
+        with self._use_connection("read") as database:
             row = database.execute(
                 "SELECT arrival, digest, state FROM dtp_graph_states WHERE graph = %s ORDER BY arrival DESC LIMIT 1",
                 (self._graph,),
@@ -461,11 +461,11 @@ class PostgresReader(PostgresStore):
             if row is not None and hashlib.blake2b(row[2], digest_size=32).digest() != row[1]:
                 row = None  # damaged: the frames give it again
             arrival, state = (row[0], row[2]) if row is not None else (0, None)
-            return Loaded(state, iter(self._after(database, arrival)))
+            return Loaded(state, iter(self._read_after(database, arrival)))
 
-    def loaded(self) -> None:
+    def on_loaded(self) -> None:
         self._is_loaded = True
-        with self._connection("read") as database:
+        with self._use_connection("read") as database:
             if database.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 database.execute("COMMIT")
 
@@ -474,7 +474,7 @@ class PostgresReader(PostgresStore):
         raise GraphReadOnly("the graph in PostgreSQL was opened to read")
         yield
 
-    def news(self) -> list[bytes]:
+    def read_added(self) -> list[bytes]:
         return []
 
     def follow(self, on_news: Callable[[], None]) -> None:

@@ -21,22 +21,24 @@ class SqliteReader(SqliteStore):
     write-ahead log grows meanwhile.
     """
 
-    def _opened(self) -> sqlite3.Connection:
+    def _open_database(self) -> sqlite3.Connection:
         if not os.path.exists(self._path):
             raise StoreError(f"there is no graph {self._path}")
         check_kind(self._path)
         self.passed_folder = None  # the writer's, who tidies up there
         log = f"{self._path}-wal"
         if os.path.exists(log) and os.path.getsize(log):
-            return self._reading("ro")  # its last reader is not to take in a log that the writer left
+            return self._connect_reading("ro")  # its last reader is not to take in a log that the writer left
         try:
-            return self._reading("rw")  # the log's files, which SQLite needs to read, are removed with it
+            return self._connect_reading(
+                "rw"
+            )  # the log's files, which SQLite needs to read, are removed with it
         except sqlite3.OperationalError:
-            return self._reading("ro&immutable=1")  # nobody can write where they can't be made
+            return self._connect_reading("ro&immutable=1")  # nobody can write where they can't be made
 
-    def _reading(self, mode: str) -> sqlite3.Connection:
+    def _connect_reading(self, mode: str) -> sqlite3.Connection:
         place = f"file:{quote(os.path.abspath(self._path))}?mode={mode}"
-        database = self._connected(place)
+        database = self._connect_to(place)
         try:
             database.execute("PRAGMA query_only = ON")
             database.execute("BEGIN")
@@ -47,16 +49,16 @@ class SqliteReader(SqliteStore):
         return database
 
     def _check(self, name: str | None) -> None:
-        with self._failures("opened"):
+        with self._translate_errors("opened"):
             try:
-                self._look(name)
+                self._check_damage(name)
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError as error:
-                raise self._damaged() from error
+                raise self._damage_error() from error
 
-    def _look(self, name: str | None) -> None:
-        found = self._one("PRAGMA application_id"), self._one("PRAGMA user_version")
+    def _check_damage(self, name: str | None) -> None:
+        found = self._fetch_one("PRAGMA application_id"), self._fetch_one("PRAGMA user_version")
         if found != (APPLICATION, FORMAT):
             raise StoreError(
                 f"{self._path} is no graph of format {FORMAT}; opened to write, an older one is taken over"
@@ -69,23 +71,23 @@ class SqliteReader(SqliteStore):
         if not self._has_what_its_state_has() or (
             left and not (log_is_whole(self._path) and self._is_whole())
         ):
-            raise self._damaged()
+            raise self._damage_error()
 
     def _has_writer(self) -> bool:
         with suppress(PermissionError):  # of another user, who alone can tell
             return self._lock.is_taken()
         return False
 
-    def _damaged(self) -> StoreError:
+    def _damage_error(self) -> StoreError:
         return StoreError(
             f"{self._path} is damaged, and only read: opened to write it is mended ('dtp graph verify --repair')"
         )
 
-    def _mend(self, name: str | None, *, tail: bool = False) -> None:
-        raise self._damaged()
+    def _mend_file(self, name: str | None, *, tail: bool = False) -> None:
+        raise self._damage_error()
 
-    def loaded(self) -> None:
-        with self._failures("read"):
+    def on_loaded(self) -> None:
+        with self._translate_errors("read"):
             if self._db.in_transaction:
                 self._db.execute("COMMIT")
 
@@ -94,10 +96,10 @@ class SqliteReader(SqliteStore):
         raise GraphReadOnly(f"{self._path} was opened to read")
         yield
 
-    def rejoin(self, author: bytes) -> bytes | None:
+    def rejoin_aside(self, author: bytes) -> bytes | None:
         return None
 
-    def witness(self, author: bytes, sequence: int) -> None:
+    def remember_signed(self, author: bytes, sequence: int) -> None:
         return
 
     def _take_log_in(self) -> None:

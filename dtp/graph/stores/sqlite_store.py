@@ -87,7 +87,7 @@ class SqliteStore(Store):
         check_kind(self._path)
         self._lock = FileLock(f"{os.path.realpath(self._path)}-lock")
         try:
-            self._db = self._opened()
+            self._db = self._open_database()
         except (OSError, sqlite3.Error) as error:
             self._lock.release()
             raise StoreError(f"{self._path} can't be opened: {error}") from error
@@ -98,7 +98,7 @@ class SqliteStore(Store):
             self._lock.release()
             raise
 
-    def _opened(self) -> sqlite3.Connection:
+    def _open_database(self) -> sqlite3.Connection:
         if self._path != ":memory:":
             self._take_lock()
         return self._connected_to_write()
@@ -113,11 +113,11 @@ class SqliteStore(Store):
     def _connected_to_write(self) -> sqlite3.Connection:
         if self._path != ":memory:":
             make_private_file(self._path)
-        return self._connected(
+        return self._connect_to(
             f"file:{quote(os.path.abspath(self._path))}" if self._path != ":memory:" else ""
         )
 
-    def _connected(self, place: str) -> sqlite3.Connection:
+    def _connect_to(self, place: str) -> sqlite3.Connection:
         database = sqlite3.connect(
             place or ":memory:",
             uri=bool(place),
@@ -134,14 +134,14 @@ class SqliteStore(Store):
         logged = pages_in_log(self._path)
         try:
             self._begin(name)
-            lost = logged > self._one("PRAGMA wal_checkpoint(PASSIVE)", column=1) if logged else False
+            lost = logged > self._fetch_one("PRAGMA wal_checkpoint(PASSIVE)", column=1) if logged else False
             is_whole = not lost and self._has_what_its_state_has() and (not logged or self._is_whole())
         except sqlite3.OperationalError as error:
-            raise self._failed("opened", error) from error
+            raise self._make_error("opened", error) from error
         except (sqlite3.DatabaseError, UnicodeDecodeError):
             lost, is_whole = False, False
         if not is_whole:
-            self._mend(name, tail=lost)
+            self._mend_file(name, tail=lost)
         if name not in (None, self.name):
             raise StoreError(f"{self._path} keeps a graph of another name, {self.name!r}")
 
@@ -164,91 +164,95 @@ class SqliteStore(Store):
 
     def _has_what_its_state_has(self) -> bool:
         """Return whether the last frame in the kept state is here: a damaged table may look like a shorter one."""
-        kept = self._one("SELECT arrival FROM state")
+        kept = self._fetch_one("SELECT arrival FROM state")
         return (
-            kept is None or kept == 0 or self._one("SELECT COUNT(*) FROM frames WHERE arrival = ?", kept) == 1
+            kept is None
+            or kept == 0
+            or self._fetch_one("SELECT COUNT(*) FROM frames WHERE arrival = ?", kept) == 1
         )
 
     def _is_whole(self) -> bool:
         """Return whether SQLite's own structures and all frames are as they were written."""
-        if self._one("PRAGMA quick_check(1)") != "ok":
+        if self._fetch_one("PRAGMA quick_check(1)") != "ok":
             return False
         count = 0
         for key, sequence, envelope, sum, _ in self._db.execute(_FRAMES):
             if not is_sound(key, sequence, envelope, sum):
                 return False
             count += 1
-        return bool(count == self._one("SELECT COUNT(*) FROM frames"))
+        return bool(count == self._fetch_one("SELECT COUNT(*) FROM frames"))
 
     # ---- damage ---------------------------------------------------------------------------------------------
 
-    def _mend(self, name: str | None, *, tail: bool = False) -> None:
+    def _mend_file(self, name: str | None, *, tail: bool = False) -> None:
         """Write the file anew from what can be read of it. Raise `StoreError` if that is nothing."""
         self._db.close()
         found = salvage(self._path, name, tail=tail)
         self.damage = found if self.damage is None else found.with_earlier(self.damage)
         self._db = self._connected_to_write()
-        with self._failures("opened"):
+        with self._translate_errors("opened"):
             self._begin(name)
         log.warning("%s: %s", self._path, found)
         self._on_damage()
 
-    def _work(self, what: str, work: Callable[[], _T]) -> _T:
+    def _run_mending(self, what: str, work: Callable[[], _T]) -> _T:
         """Return what `work` does, after mending the file where that finds it damaged."""
-        with self._failures(what):
+        with self._translate_errors(what):
             try:
                 return work()
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError:
-                self._mend(self.name)
+                self._mend_file(self.name)
             return work()
 
-    def mend(self) -> None:
-        with self._failures("mended"):
-            self._mend(self.name)
+    def rewrite(self) -> None:
+        with self._translate_errors("mended"):
+            self._mend_file(self.name)
 
     def follow_damage(self, on_damage: Callable[[], None]) -> None:
         self._on_damage = on_damage
 
-    def aside(self) -> Iterator[bytes]:
+    def read_aside(self) -> Iterator[bytes]:
         after = b"", 0
-        while rows := self._work("read", partial(self._rows, _ASIDE_AFTER, *after, _AT_ONCE)):
+        while rows := self._run_mending("read", partial(self._check_rows, _ASIDE_AFTER, *after, _AT_ONCE)):
             for author, sequence, envelope, _, _ in rows:
                 after = author, sequence
                 yield envelope
 
-    def gaps(self) -> list[tuple[bytes, int, int]]:
+    def read_gaps(self) -> list[tuple[bytes, int, int]]:
         return list(self._gaps)
 
     def _find_gaps(self) -> None:
         """Look for what is missing between the frames and what is aside."""
         self._gaps = []
         for (author,) in self._db.execute("SELECT DISTINCT author FROM aside").fetchall():
-            end = self._last(author)
+            end = self._last_sequence(author)
             rows = self._db.execute(f"SELECT {RUN} FROM aside WHERE author = ? ORDER BY sequence", (author,))
             for first, last in runs(rows):
                 if first > end + 1:
                     self._gaps.append((author, end + 1, first - 1))
                 end = max(end, last)
 
-    def _last(self, author: bytes) -> int:
-        last: int = self._one(
+    def _last_sequence(self, author: bytes) -> int:
+        last: int = self._fetch_one(
             "SELECT COALESCE(MAX(sequence), 0) FROM frames WHERE author = ?", self._authors.get(author)
         )
         return last
 
-    def beyond(self) -> list[bytes]:
+    def last_aside(self) -> list[bytes]:
         last = (
             f"{_ASIDE} WHERE (author, sequence) IN (SELECT author, MAX(sequence) FROM aside GROUP BY author)"
         )
-        return [envelope for _, _, envelope, _, _ in self._work("read", lambda: self._rows(last))]
+        return [
+            envelope for _, _, envelope, _, _ in self._run_mending("read", lambda: self._check_rows(last))
+        ]
 
-    def rejoin(self, author: bytes) -> bytes | None:
+    def rejoin_aside(self, author: bytes) -> bytes | None:
         if not any(one[0] == author for one in self._gaps):
             return None
         with self._transaction(synced=True):
-            last = self._last(author)
+            last = self._last_sequence(author)
             rows = self._db.execute(
                 f"SELECT {RUN} FROM aside WHERE author = ? AND sequence > ? ORDER BY sequence", (author, last)
             )
@@ -259,37 +263,37 @@ class SqliteStore(Store):
                 (self._authors[author], author, last, end),
             )
             self._db.execute("DELETE FROM aside WHERE author = ? AND sequence <= ?", (author, end))
-            self._arrival = self._one("SELECT COALESCE(MAX(arrival), 0) FROM frames")
+            self._arrival = self._fetch_one("SELECT COALESCE(MAX(arrival), 0) FROM frames")
         self._gaps = [
             (one, max(first, end + 1), last) for one, first, last in self._gaps if one != author or last > end
         ]
-        return self.covering(author, end) if end > last else None
+        return self.find_covering(author, end) if end > last else None
 
     # ---- which copy it is -----------------------------------------------------------------------------------
 
-    def uncertain(self, author: bytes) -> str | None:
+    def why_uncertain(self, author: bytes) -> str | None:
         if self._path == ":memory:":
             return None
-        with self._failures("read"):
+        with self._translate_errors("read"):
             if any(one[0] == author for one in self._gaps):
                 return "it is damaged, and lacks frames from the middle of what this identity signed"
-            last = self.lasts().get(author, 0)
-        return self._witness(author).doubt(last, moved=self._inode != inode(self._path))
+            last = self.last_sequences().get(author, 0)
+        return self._witness_of(author).why_doubtful(last, moved=self._inode != inode(self._path))
 
-    def _witness(self, author: bytes) -> Witness:
+    def _witness_of(self, author: bytes) -> Witness:
         found = self._witnesses.get(author)
         if found is None:
             found = self._witnesses[author] = Witness(self._path, self._instance, author)
         return found
 
-    def witness(self, author: bytes, sequence: int) -> None:
+    def remember_signed(self, author: bytes, sequence: int) -> None:
         if self._path != ":memory:":
-            self._witness(author).note(sequence)
+            self._witness_of(author).remember(sequence)
 
-    def witnessed(self, author: bytes) -> int:
-        return 0 if self._path == ":memory:" else self._witness(author).sequence or 0
+    def count_signed(self, author: bytes) -> int:
+        return 0 if self._path == ":memory:" else self._witness_of(author).sequence or 0
 
-    def adopt(self, author: bytes, instead: Iterable[Signed] = ()) -> None:
+    def adopt_author(self, author: bytes, instead: Iterable[Signed] = ()) -> None:
         with self._transaction(synced=True):
             self._insert(list(instead))
             self._db.execute("DELETE FROM aside WHERE author = ?", (author,))
@@ -300,29 +304,29 @@ class SqliteStore(Store):
             witness.close()
         self._witnesses.clear()
         self._find_gaps()
-        self.witness(author, self._last(author))
+        self.remember_signed(author, self._last_sequence(author))
 
     # ---- frames ---------------------------------------------------------------------------------------------
 
-    def _one(self, statement: str, *arguments: Any, column: int = 0) -> Any:
+    def _fetch_one(self, statement: str, *arguments: Any, column: int = 0) -> Any:
         row = self._db.execute(statement, arguments).fetchone()
         return None if row is None else row[column]
 
     @contextmanager
-    def _failures(self, what: str) -> Iterator[None]:
+    def _translate_errors(self, what: str) -> Iterator[None]:
         try:
             with self._one_at_a_time:
                 yield
         except (sqlite3.Error, UnicodeDecodeError) as error:  # a damaged file's names are in messages, too
-            raise self._failed(what, error) from error
+            raise self._make_error(what, error) from error
 
-    def _failed(self, what: str, error: Exception) -> StoreError:
+    def _make_error(self, what: str, error: Exception) -> StoreError:
         hint = "; another process has it" if "locked" in str(error) else ""
         return StoreError(f"{self._path} could not be {what}: {error}{hint}")
 
     @contextmanager
     def _transaction(self, *, synced: bool) -> Iterator[None]:
-        with self._failures("written"):
+        with self._translate_errors("written"):
             self._db.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -334,10 +338,10 @@ class SqliteStore(Store):
                 raise
 
     def load(self) -> Loaded:
-        arrival, state = self._work("read", self._read_state)
-        return Loaded(state, self._later(arrival))
+        arrival, state = self._run_mending("read", self._read_state)
+        return Loaded(state, self._read_later(arrival))
 
-    def kept(self) -> Loaded:
+    def load_again(self) -> Loaded:
         return self.load()
 
     def _read_state(self) -> tuple[int, bytes | None]:
@@ -346,17 +350,17 @@ class SqliteStore(Store):
             row = None
         if row is not None and hashlib.blake2b(row[2], digest_size=32).digest() != row[1]:
             row = None  # damaged: the frames give it again
-        self._arrival = self._one("SELECT COALESCE(MAX(arrival), 0) FROM frames")
+        self._arrival = self._fetch_one("SELECT COALESCE(MAX(arrival), 0) FROM frames")
         return (row[0], row[2]) if row is not None else (0, None)
 
-    def _later(self, arrival: int) -> Iterator[bytes]:
+    def _read_later(self, arrival: int) -> Iterator[bytes]:
         """A part at a time: who stops in between holds nothing."""
-        while rows := self._work("read", partial(self._rows, _FRAMES_AFTER, arrival, _AT_ONCE)):
+        while rows := self._run_mending("read", partial(self._check_rows, _FRAMES_AFTER, arrival, _AT_ONCE)):
             for _, _, envelope, _, arrived in rows:
                 arrival = arrived
                 yield envelope
 
-    def _rows(self, statement: str, *arguments: Any) -> list[tuple[bytes, int, bytes, int, int]]:
+    def _check_rows(self, statement: str, *arguments: Any) -> list[tuple[bytes, int, bytes, int, int]]:
         """Return rows of frames; raise `sqlite3.DatabaseError` for one that isn't as it was written."""
         rows = self._db.execute(statement, arguments).fetchall()
         for key, sequence, envelope, sum, _ in rows:
@@ -364,13 +368,13 @@ class SqliteStore(Store):
                 raise sqlite3.DatabaseError("a frame is damaged")
         return rows
 
-    def _whole(self, data: Any) -> bytes:
+    def _check_whole(self, data: Any) -> bytes:
         if not isinstance(data, bytes):
             raise StoreError(f"{self._path} is damaged")
         return data
 
-    def lasts(self) -> dict[bytes, int]:
-        return self._work("read", self._read_lasts)
+    def last_sequences(self) -> dict[bytes, int]:
+        return self._run_mending("read", self._read_lasts)
 
     def _read_lasts(self) -> dict[bytes, int]:
         rows = self._db.execute(_LASTS).fetchall()
@@ -380,8 +384,8 @@ class SqliteStore(Store):
             raise sqlite3.DatabaseError("an author is damaged")
         return dict(rows)
 
-    def newest(self) -> Iterator[bytes]:
-        rows = self._work("read", partial(self._rows, _NEWEST))
+    def newest_envelopes(self) -> Iterator[bytes]:
+        rows = self._run_mending("read", partial(self._check_rows, _NEWEST))
         return (envelope for _, _, envelope, _, _ in rows)
 
     def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
@@ -389,9 +393,9 @@ class SqliteStore(Store):
         made: dict[bytes, int] = {}
         with self._transaction(synced=synced):
             for key in {envelope.author for envelope in envelopes} - self._authors.keys():
-                made[key] = self._one("INSERT INTO authors (key) VALUES (?) RETURNING id", key)
+                made[key] = self._fetch_one("INSERT INTO authors (key) VALUES (?) RETURNING id", key)
             self._insert(envelopes, made)
-            arrival = self._one("SELECT COALESCE(MAX(arrival), 0) FROM frames")
+            arrival = self._fetch_one("SELECT COALESCE(MAX(arrival), 0) FROM frames")
         self._authors.update(made)
         self._arrival = arrival
 
@@ -408,11 +412,15 @@ class SqliteStore(Store):
 
     def read(self, author: bytes, first: int, last: int) -> list[bytes]:
         last = min(last, (1 << 63) - 1)
-        rows = self._work("read", lambda: self._rows(_FRAMES_OF, self._authors.get(author), first, last))
+        rows = self._run_mending(
+            "read", lambda: self._check_rows(_FRAMES_OF, self._authors.get(author), first, last)
+        )
         return [envelope for _, _, envelope, _, _ in rows]
 
-    def covering(self, author: bytes, sequence: int) -> bytes | None:
-        rows = self._work("read", lambda: self._rows(_FRAME_FROM, self._authors.get(author), sequence))
+    def find_covering(self, author: bytes, sequence: int) -> bytes | None:
+        rows = self._run_mending(
+            "read", lambda: self._check_rows(_FRAME_FROM, self._authors.get(author), sequence)
+        )
         return rows[0][2] if rows else None
 
     def replace(self, parts: list[Signed]) -> int:
@@ -443,8 +451,8 @@ class SqliteStore(Store):
             )
         return len(rows) - len(parts)
 
-    def part(self) -> bytes | None:
-        with self._failures("read"):
+    def read_part(self) -> bytes | None:
+        with self._translate_errors("read"):
             return part_of(self._db)
 
     def set_part(self, part: bytes, own: bytes) -> None:
@@ -462,15 +470,15 @@ class SqliteStore(Store):
         self._find_gaps()
 
     def shrink(self) -> None:
-        with self._failures("shrunk"):
-            free, pages = self._one("PRAGMA freelist_count"), self._one("PRAGMA page_count")
+        with self._translate_errors("shrunk"):
+            free, pages = self._fetch_one("PRAGMA freelist_count"), self._fetch_one("PRAGMA page_count")
             if free >= _FREE_PAGES and 2 * free > pages:  # else what comes next fills them
                 self._db.execute("VACUUM")
             self._truncate_log()
 
-    def size(self, author: bytes, first: int, last: int) -> int:
-        with self._failures("read"):
-            found: int = self._one(
+    def size_of(self, author: bytes, first: int, last: int) -> int:
+        with self._translate_errors("read"):
+            found: int = self._fetch_one(
                 "SELECT COALESCE(SUM(LENGTH(envelope)), 0) FROM frames WHERE author = ? AND sequence BETWEEN ? AND ?",
                 self._authors.get(author),
                 first,
@@ -486,8 +494,8 @@ class SqliteStore(Store):
                 (self._arrival, digest, state),
             )
 
-    def sizes(self) -> dict[bytes, int]:
-        with self._failures("read"):
+    def author_sizes(self) -> dict[bytes, int]:
+        with self._translate_errors("read"):
             return dict(
                 self._db.execute(
                     "SELECT key, SUM(LENGTH(envelope)) FROM frames JOIN authors ON authors.id = author "
@@ -495,12 +503,12 @@ class SqliteStore(Store):
                 )
             )
 
-    def policy(self) -> bytes | None:
-        with self._failures("read"):
-            if not self._one("SELECT COUNT(*) FROM sqlite_master WHERE name = 'policy'"):
+    def read_policy(self) -> bytes | None:
+        with self._translate_errors("read"):
+            if not self._fetch_one("SELECT COUNT(*) FROM sqlite_master WHERE name = 'policy'"):
                 return None  # only read, and not written since there is one
-            data = self._one("SELECT data FROM policy")
-        return None if data is None else self._whole(data)
+            data = self._fetch_one("SELECT data FROM policy")
+        return None if data is None else self._check_whole(data)
 
     def save_policy(self, policy: bytes, forget_state: bool) -> None:
         with self._transaction(synced=True):
@@ -516,10 +524,10 @@ class SqliteStore(Store):
             self._db.execute("DELETE FROM aside WHERE author = ?", (author,))
             self._db.execute("DELETE FROM proofs WHERE author = ?", (author,))
         self._authors.pop(author, None)
-        with self._failures("written"):
+        with self._translate_errors("written"):
             self._db.execute("VACUUM")  # the rows' places, too
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            self._arrival = self._one("SELECT COALESCE(MAX(arrival), 0) FROM frames")
+            self._arrival = self._fetch_one("SELECT COALESCE(MAX(arrival), 0) FROM frames")
             self._find_gaps()
 
     def add_proof(self, proof: Proof) -> None:
@@ -529,10 +537,10 @@ class SqliteStore(Store):
                 (proof.author, proof.first.encode(), proof.second.encode()),
             )
 
-    def proofs(self) -> list[tuple[bytes, bytes]]:
-        with self._failures("read"):
+    def read_proofs(self) -> list[tuple[bytes, bytes]]:
+        with self._translate_errors("read"):
             rows = self._db.execute("SELECT first, second FROM proofs ORDER BY author").fetchall()
-        return [(self._whole(first), self._whole(second)) for first, second in rows]
+        return [(self._check_whole(first), self._check_whole(second)) for first, second in rows]
 
     def close(self) -> None:
         for witness in self._witnesses.values():

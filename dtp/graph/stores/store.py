@@ -89,21 +89,21 @@ class Store(ABC):
     def load(self) -> Loaded:
         """What is there. The first call."""
 
-    def loaded(self) -> None:
+    def on_loaded(self) -> None:
         """All that opening needs was read."""
         return
 
-    def kept(self) -> Loaded:
+    def load_again(self) -> Loaded:
         """What `load` would give now; no state where that isn't known."""
         return Loaded(None, iter(()))
 
     @abstractmethod
-    def lasts(self) -> dict[bytes, int]:
+    def last_sequences(self) -> dict[bytes, int]:
         """Return author -> its highest sequence; what is there stands for all from 1 on."""
 
-    def newest(self) -> Iterator[bytes]:
+    def newest_envelopes(self) -> Iterator[bytes]:
         """Yield the last envelope of each author."""
-        for author, last in self.lasts().items():
+        for author, last in self.last_sequences().items():
             yield from self.read(author, last, last)
 
     @abstractmethod
@@ -115,7 +115,7 @@ class Store(ABC):
         """What an author signed that ends with one of these sequences, in order, as far as it is there."""
 
     @abstractmethod
-    def covering(self, author: bytes, sequence: int) -> bytes | None:
+    def find_covering(self, author: bytes, sequence: int) -> bytes | None:
         """The first that an author signed and that ends with this sequence or a later one."""
 
     @abstractmethod
@@ -127,7 +127,7 @@ class Store(ABC):
         """Give back the room of what isn't there any more."""
         return
 
-    def part(self) -> bytes | None:
+    def read_part(self) -> bytes | None:
         """Return what `set_part` was given last: the part of the graph that is here. None: all is."""
         return None
 
@@ -136,18 +136,18 @@ class Store(ABC):
         again. Raises `GraphError` where that can't be now, as other programs have the store open."""
         raise GraphError("this store has no parts: keep one in a file, in memory, or in PostgreSQL")
 
-    def size(self, author: bytes, first: int, last: int) -> int:
+    def size_of(self, author: bytes, first: int, last: int) -> int:
         """Bytes of what `read` would give."""
         step = 256
         starts = range(first, last + 1, step)
         return sum(len(one) for at in starts for one in self.read(author, at, min(last, at + step - 1)))
 
-    def sizes(self) -> dict[bytes, int]:
+    def author_sizes(self) -> dict[bytes, int]:
         """Return author -> bytes of its envelopes."""
-        return {author: self.size(author, 1, last) for author, last in self.lasts().items()}
+        return {author: self.size_of(author, 1, last) for author, last in self.last_sequences().items()}
 
     @abstractmethod
-    def policy(self) -> bytes | None:
+    def read_policy(self) -> bytes | None:
         """What `save_policy` was given last, None if that was nothing."""
 
     @abstractmethod
@@ -167,54 +167,54 @@ class Store(ABC):
         """Keep the proof that an author signed two histories; the first of an author is enough."""
 
     @abstractmethod
-    def proofs(self) -> list[tuple[bytes, bytes]]:
+    def read_proofs(self) -> list[tuple[bytes, bytes]]:
         """The two envelopes of each proof."""
 
     def follow_damage(self, on_damage: Callable[[], None]) -> None:
         """Have `on_damage` called, from any thread, when damage was found and mended: some frames may be gone."""
         return
 
-    def mend(self) -> None:
+    def rewrite(self) -> None:
         """Write the store anew from what can be read of it. Raises `StoreError` where it can't be."""
         raise StoreError("only a graph in a file can be mended; sync a new one with a peer")
 
-    def aside(self) -> Iterator[bytes]:
+    def read_aside(self) -> Iterator[bytes]:
         """Yield envelopes that build on lost ones, and wait here until those are there again."""
         return iter(())
 
-    def gaps(self) -> list[tuple[bytes, int, int]]:
+    def read_gaps(self) -> list[tuple[bytes, int, int]]:
         """Return what was lost, as far as something behind it is `aside`: (author, first, last)."""
         return []
 
-    def beyond(self) -> list[bytes]:
+    def last_aside(self) -> list[bytes]:
         """Return the last envelope of each author of whom something is `aside`."""
         return []
 
-    def rejoin(self, author: bytes) -> bytes | None:
+    def rejoin_aside(self, author: bytes) -> bytes | None:
         """Put what was aside behind the author's other frames, up to the next gap; return the last of it, None if
         there was nothing."""
         return None
 
-    def uncertain(self, author: bytes) -> str | None:
+    def why_uncertain(self, author: bytes) -> str | None:
         """Return why frames that this author signed may be missing here; None if nothing speaks for it."""
         return None
 
-    def witness(self, author: bytes, sequence: int) -> None:
+    def remember_signed(self, author: bytes, sequence: int) -> None:
         """Remember, outside of the store, that this author has signed so many frames, for `uncertain`."""
         return
 
-    def witnessed(self, author: bytes) -> int:
+    def count_signed(self, author: bytes) -> int:
         """Return how many frames this author has signed in the store, as far as is remembered outside of it."""
         return 0
 
-    def adopt(self, author: bytes, instead: Iterable[Signed] = ()) -> None:
+    def adopt_author(self, author: bytes, instead: Iterable[Signed] = ()) -> None:
         """Take this store for the one that goes on for the author: `uncertain` is None from now on.
 
         `instead` comes in place of what is aside of the author. The state that was kept is gone then.
         """
         return
 
-    def news(self) -> list[bytes]:
+    def read_added(self) -> list[bytes]:
         """What other programs have added since `load` or the last `news`, in the order in which it came."""
         return []
 
@@ -243,7 +243,7 @@ class MemoryStore(Store):
     def load(self) -> Loaded:
         return Loaded(None, iter(list(self._frames.values())))
 
-    def lasts(self) -> dict[bytes, int]:
+    def last_sequences(self) -> dict[bytes, int]:
         return {author: sequences[-1] for author, sequences in self._sequences.items()}
 
     def add(self, envelopes: Iterable[Signed], *, synced: bool) -> None:
@@ -258,7 +258,7 @@ class MemoryStore(Store):
         some = sequences[bisect_left(sequences, first) : bisect_left(sequences, last + 1)]
         return [self._frames[author, sequence] for sequence in some]
 
-    def covering(self, author: bytes, sequence: int) -> bytes | None:
+    def find_covering(self, author: bytes, sequence: int) -> bytes | None:
         sequences = self._sequences.get(author, [])
         at = bisect_left(sequences, sequence)
         return self._frames[author, sequences[at]] if at < len(sequences) else None
@@ -276,7 +276,7 @@ class MemoryStore(Store):
         self._frames = {(author, part.sequence): part.encode() for part in parts} | self._frames
         return len(there) - len(parts)
 
-    def policy(self) -> bytes | None:
+    def read_policy(self) -> bytes | None:
         return self._policy
 
     def save_policy(self, policy: bytes, forget_state: bool) -> None:
@@ -287,7 +287,7 @@ class MemoryStore(Store):
             del self._frames[author, sequence]
         self._proofs.pop(author, None)
 
-    def part(self) -> bytes | None:
+    def read_part(self) -> bytes | None:
         return self._part
 
     def set_part(self, part: bytes, own: bytes) -> None:
@@ -306,7 +306,7 @@ class MemoryStore(Store):
     def add_proof(self, proof: Proof) -> None:
         self._proofs.setdefault(proof.author, (proof.first.encode(), proof.second.encode()))
 
-    def proofs(self) -> list[tuple[bytes, bytes]]:
+    def read_proofs(self) -> list[tuple[bytes, bytes]]:
         return list(self._proofs.values())
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from dtp.graph.stores.store import Store
 def verify(store: Store) -> int:
     """Check all that a store has: how many envelopes. `StoreError` at a fault."""
     core, count = GraphCore(bytes(AUTHOR_SIZE)), 0  # the replica's own is the event loop's
-    for author, last in sorted(store.lasts().items()):
+    for author, last in sorted(store.last_sequences().items()):
         tip = START
         for one in kept(store, author):
             tip = _verified(core, one, author, tip)

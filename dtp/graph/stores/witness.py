@@ -38,7 +38,7 @@ class Witness:
                 self.sequence = int.from_bytes(data[:_NUMBER], "big")
                 self.place = data[_NUMBER:].decode()
 
-    def doubt(self, sequence: int, *, moved: bool) -> str | None:
+    def why_doubtful(self, sequence: int, *, moved: bool) -> str | None:
         """Return why a store that has `sequence` frames of the author may lack some, None if nothing speaks for it.
 
         `moved` if it is another file than the one that was written last.
@@ -54,7 +54,7 @@ class Witness:
             )
         return None
 
-    def note(self, sequence: int) -> None:
+    def remember(self, sequence: int) -> None:
         """Remember it. It survives the end of the process at once, that of the machine soon: a crash that loses it
         only makes it remember less."""
         if self._descriptor is None:
@@ -81,7 +81,7 @@ class Witness:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Remove what is remembered."""
         self.close()
         Path(self._file).unlink(missing_ok=True)

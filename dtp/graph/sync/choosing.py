@@ -51,7 +51,7 @@ class Choosing:
         wanted, gives = theirs.part, ours.gives
         self._wanted = wanted
         self._whole = whole
-        self._may_skip = wanted is not None and (gives is None or gives.covers(wanted))
+        self._may_skip = wanted is not None and (gives is None or gives.covers_part(wanted))
         self._limit = gives if is_limit and not self._may_skip else None
         self._core = GraphCore(bytes(32))
         self._author = b""
@@ -59,11 +59,11 @@ class Choosing:
         self._last: Signed | None = None
         self._is_over = False  # what comes next of the author isn't given, so nothing behind it can be
 
-    def take(self, one: Signed) -> list[bytes]:
+    def choose_next(self, one: Signed) -> list[bytes]:
         """Return what can be sent now that this comes next."""
         ended: list[bytes] = []
         if one.author != self._author:
-            ended = self.end()
+            ended = self.finish_skipped()
             self._author, self._is_over = one.author, False
         if self._is_over:
             return ended
@@ -71,30 +71,30 @@ class Choosing:
         if isinstance(one, Skipped):
             is_skipped, self._is_over = True, is_whole or not self._may_skip
         else:
-            is_skipped = not is_whole and not self._touches(one, self._wanted)
-            self._is_over = not is_whole and not self._touches(one, self._limit)
+            is_skipped = not is_whole and not self._is_in_part(one, self._wanted)
+            self._is_over = not is_whole and not self._is_in_part(one, self._limit)
         if self._is_over:
-            return ended + self.end()
+            return ended + self.finish_skipped()
         if is_skipped:
             self._first = self._first or one
             self._last = one
             return ended
-        return [*ended, *self.end(), one.encode()]
+        return [*ended, *self.finish_skipped(), one.encode()]
 
-    def end(self) -> list[bytes]:
+    def finish_skipped(self) -> list[bytes]:
         """Return what stands for what was skipped last."""
         first, last = self._first, self._last
         self._first = self._last = None
-        return [Skipped.of(first, last).encode()] if first is not None and last is not None else []
+        return [Skipped.spanning(first, last).encode()] if first is not None and last is not None else []
 
-    def _touches(self, one: Signed, part: Part | None) -> bool:
+    def _is_in_part(self, one: Signed, part: Part | None) -> bool:
         """Whether there is anything in it of a part."""
         if part is None:
             return True
         if not one.body:
             return False
         try:
-            return any(part.has(op[1]) for op in values.decode(self._core.ops(one.body)))
+            return any(part.has_soul(op[1]) for op in values.decode(self._core.decode_ops(one.body)))
         except EncodingError:  # whoever gets it refuses it by itself
             return True
 
@@ -105,10 +105,10 @@ async def chosen(
     """Yield what goes to a peer of what is stored of these parts, (author, first, last), in order, some at a time."""
 
     def choose(some: list[bytes]) -> list[bytes]:
-        return [out for data in some for out in choosing.take(envelopes.decode(graph.name, data))]
+        return [out for data in some for out in choosing.choose_next(envelopes.decode(graph.name, data))]
 
     async for some in summaries.stored(graph, parts):
         if found := await asyncio.to_thread(choose, some):
             yield found
-    if found := choosing.end():
+    if found := choosing.finish_skipped():
         yield found

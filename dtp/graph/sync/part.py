@@ -57,7 +57,7 @@ class Part:
             object.__setattr__(self, what, found)
         object.__setattr__(self, "_starts", tuple(sorted(self.prefixes)))
 
-    def has(self, soul: str) -> bool:
+    def has_soul(self, soul: str) -> bool:
         """Return whether a soul is in it. Parts of a document are where that is."""
         soul = document_of(soul)
         return (
@@ -67,12 +67,12 @@ class Part:
             or is_common(soul)
         )
 
-    def covers(self, other: Part) -> bool:
+    def covers_part(self, other: Part) -> bool:
         """Return whether it surely has all that the other one has, whatever souls there are."""
         return (
             other.labels <= self.labels
             and all(one.startswith(self._starts) or self._has_label_of(one) for one in other.prefixes)
-            and all(self.has(one) for one in other.souls)
+            and all(self.has_soul(one) for one in other.souls)
         )
 
     def _has_label_of(self, prefix: str) -> bool:

@@ -58,11 +58,11 @@ class Passed:
         except (OSError, ValueError) as error:
             raise StoreError(f"{path} is no summary that was kept: {error}") from error
 
-    def upto(self, author: bytes) -> int:
+    def last_of(self, author: bytes) -> int:
         """The last of the author's frames that it stands for; 0 when there is none."""
         return self._known.get(author, (0, 0))[0]
 
-    def size(self, author: bytes) -> int:
+    def size_of(self, author: bytes) -> int:
         """Bytes of it."""
         return self._known.get(author, (0, 0))[1]
 
@@ -70,7 +70,7 @@ class Passed:
         """Of whom there is one."""
         return sorted(self._known)
 
-    def parts(self, author: bytes) -> list[bytes]:
+    def parts_of(self, author: bytes) -> list[bytes]:
         """Its envelopes and summaries, in order. Raises `StoreError`."""
         if self._folder is None:
             return self._parts.get(author, [])
@@ -124,11 +124,11 @@ class Offering:
     def to_make(self, passed: Passed, peer: bytes) -> Iterator[tuple[bytes, int]]:
         """What a peer wasn't offered: of which author, up to which frame."""
         for author in passed.authors():
-            upto = passed.upto(author)
+            upto = passed.last_of(author)
             if upto > self._made.get((peer, author), 0):
                 yield author, upto
 
-    def remember(self, peer: bytes, offered: dict[bytes, int]) -> None:
+    def add_taken(self, peer: bytes, offered: dict[bytes, int]) -> None:
         """A peer took what it wanted of this: it need not be offered once more."""
         self._made |= {(peer, author): upto for author, upto in offered.items()}
         while len(self._made) > _REMEMBERED:
@@ -139,14 +139,14 @@ class Offering:
         saves a fifth."""
         own = graph.identity.id.key
         last = graph.frames.vector().get(own, 0)
-        seen = max(self._seen, graph.passed.upto(own))
-        if last <= seen and not (at_once and last > graph.passed.upto(own)):
+        seen = max(self._seen, graph.passed.last_of(own))
+        if last <= seen and not (at_once and last > graph.passed.last_of(own)):
             return
         self._size += await graph.frames.stored_bytes(own, seen + 1, last)
         self._seen = last
         if at_once:
             self._size = await graph.frames.stored_bytes(own, 1, last)
-        elif self._size < LEAST or self._size < 2 * max(self._tried, graph.passed.size(own)):
+        elif self._size < LEAST or self._size < 2 * max(self._tried, graph.passed.size_of(own)):
             return
         parts = [part async for some in summaries.own(graph, 1, last) for part in some]
         if sum(map(len, parts)) * (5 if at_once else 8) > self._size * 4:
@@ -203,7 +203,7 @@ class Taking:
         self._end, self._hash = one.sequence, one.hash
         return self._end == self.sequence
 
-    def keep(self, passed: Passed, known: Callable[[bytes, int], Signed | None]) -> None:
+    def keep_passed(self, passed: Passed, known: Callable[[bytes, int], Signed | None]) -> None:
         """Keep it, unless it is of another history than what is here."""
         here = known(self.author, self.sequence)
         if here is None or here.hash == self._hash:

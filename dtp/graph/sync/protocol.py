@@ -132,7 +132,7 @@ class SyncSide:
         """Whether the peer has sent all that it has."""
         return self._greeted and not self._dones
 
-    def agrees(self, ours: Vector, without: Collection[bytes] = ()) -> bool:
+    def is_in_sync(self, ours: Vector, without: Collection[bytes] = ()) -> bool:
         """Whether the peer has what is here, and no more but of authors that it is `without`."""
         if self._theirs is None or not without:
             return self._theirs == ours
@@ -169,11 +169,11 @@ class SyncSide:
             raise SyncError("a sync begins with one HELLO")
         step = Step()
         if kind == Kind.HELLO:
-            self._hello(parts, self._started, step)
+            self._on_hello(parts, self._started, step)
         elif kind == Kind.VECTOR:
             (encoded,) = _parts(parts, bytes)
             ours = our_vector()
-            self._tell(encoded, ours, step)
+            self._send_difference(encoded, ours, step)
             self._send_vector(ours, step)
         elif kind == Kind.FRAMES:
             (step.envelopes,) = _parts(parts, list)
@@ -212,10 +212,10 @@ class SyncSide:
             step.forked = first, second
             step.replies.append(_pack(Kind.STORED))
         else:
-            self._reconcile(kind, parts, self._started, step)
+            self._on_reconcile(kind, parts, self._started, step)
         return step
 
-    def _hello(self, parts: list[Any], ours: Vector, step: Step) -> None:
+    def _on_hello(self, parts: list[Any], ours: Vector, step: Step) -> None:
         version = parts[0] if parts else None
         if version != VERSION:
             raise SyncError(f"the peer syncs by version {version}, not {VERSION}")
@@ -236,12 +236,12 @@ class SyncSide:
             step.told = True
             return
         if encoded or digest == vector.digest({}):
-            self._tell(encoded, ours, step)
+            self._send_difference(encoded, ours, step)
         if min(authors, len(ours)) < FROM_AUTHORS:
             self._send_vector(ours, step)
         elif digest < own:
             self._teller = Teller(ours, self._random(SALT))
-            step.replies.append(self._symbols(FIRST))
+            step.replies.append(self._encode_symbols(FIRST))
 
     def _refuse(self, told: list[Any]) -> None:
         if not all(isinstance(one, bytes) and len(one) == core.AUTHOR_SIZE for one in told):
@@ -264,7 +264,7 @@ class SyncSide:
             self._sent_vector = True
             step.replies.append(_pack(Kind.VECTOR, vector.encode(ours, self._digest)))
 
-    def _tell(self, encoded: bytes, ours: Vector, step: Step) -> None:
+    def _send_difference(self, encoded: bytes, ours: Vector, step: Step) -> None:
         try:
             self._theirs = vector.decode(encoded, self._their_digest, ours)
         except ValueError as error:
@@ -273,27 +273,27 @@ class SyncSide:
 
     # ---- vectors of many authors: set reconciliation ------------------------------------------------------------
 
-    def _reconcile(self, kind: Kind, parts: list[Any], ours: Vector, step: Step) -> None:
+    def _on_reconcile(self, kind: Kind, parts: list[Any], ours: Vector, step: Step) -> None:
         if self._theirs is not None:
             raise SyncError("the peer goes on telling what is known")
         if kind == Kind.SYMBOLS and self._teller is None:
             self._read(parts, ours, step)
         elif kind == Kind.MORE and self._teller is not None:
             (end,) = _parts(parts, int)
-            step.replies.append(self._symbols(end))
+            step.replies.append(self._encode_symbols(end))
         elif kind == Kind.DIFFERENCE and self._teller is not None:
-            lasts, self._theirs = self._teller.answer(*_parts(parts, bytes, bytes))
+            lasts, self._theirs = self._teller.answer_reader(*_parts(parts, bytes, bytes))
             step.replies.append(_pack(Kind.LASTS, lasts))
             step.told = True
         elif kind == Kind.LASTS and self._reader is not None:
-            self._theirs = self._reader.learn(*_parts(parts, bytes))
+            self._theirs = self._reader.learn_vector(*_parts(parts, bytes))
             step.told = True
         else:
             raise SyncError(f"the peer answers with {kind.name} what it was not asked")
 
-    def _symbols(self, end: int) -> bytes:
+    def _encode_symbols(self, end: int) -> bytes:
         assert self._teller is not None
-        return _pack(Kind.SYMBOLS, self._teller.salt, *self._teller.symbols(end))
+        return _pack(Kind.SYMBOLS, self._teller.salt, *self._teller.next_symbols(end))
 
     def _read(self, parts: list[Any], ours: Vector, step: Step) -> None:
         salt, start, symbols = _parts(parts, bytes, int, bytes)
@@ -301,8 +301,8 @@ class SyncSide:
             if len(salt) != SALT or min(self._authors, len(ours)) < FROM_AUTHORS or self._sent_vector:
                 raise SyncError("the peer tells symbols where vectors are told")
             self._reader = Reader(ours, salt, self._authors)
-        difference = self._reader.take(start, symbols)
-        wanted = self._reader.wanted() if difference is None else 0
+        difference = self._reader.add_symbols(start, symbols)
+        wanted = self._reader.wanted_symbols() if difference is None else 0
         if difference is not None:
             step.replies.append(_pack(Kind.DIFFERENCE, *difference))
         elif wanted:
@@ -319,20 +319,20 @@ class SyncSide:
         out = self._contested | self.refused
         lacking = [part for part in vector.missing(ours, self._theirs) if part[0] not in out]
         # of who has another head there at the same sequence, the last frame goes once: it proves the fork
-        self._contested |= {author for author, first, _ in lacking if self.has(author, first)}
+        self._contested |= {author for author, first, _ in lacking if self.peer_has(author, first)}
         return lacking
 
-    def has(self, author: bytes, sequence: int) -> bool:
+    def peer_has(self, author: bytes, sequence: int) -> bool:
         """Whether the peer is known to have an author's frames up to this one."""
         there = self._theirs.get(author) if self._theirs is not None else None
         return there is not None and there.sequence >= sequence
 
-    def want(self, author: bytes, sequence: int) -> bytes:
+    def encode_want(self, author: bytes, sequence: int) -> bytes:
         """The message that takes an offer. The peer says once more when it is done."""
         self._dones += 1
         return _pack(Kind.WANT, author, sequence)
 
-    def lost(self, parts: list[tuple[bytes, int, int]]) -> bytes:
+    def encode_lost(self, parts: list[tuple[bytes, int, int]]) -> bytes:
         """Return the message that these frames were lost here: (author, first, last). The peer says once more when it
         is done."""
         self._dones += 1
@@ -344,7 +344,7 @@ class SyncSide:
         self._unstored += 1
         return _pack(Kind.DONE)
 
-    def again(self, author: bytes, sequence: int) -> bytes:
+    def encode_again(self, author: bytes, sequence: int) -> bytes:
         """Return the message that asks for the frames of an author behind this one, sent before or not."""
         return _pack(Kind.AGAIN, author, sequence)
 
@@ -352,12 +352,12 @@ class SyncSide:
         """Return the message that nothing is wanted of these authors, `REFUSED_AT_ONCE` at most."""
         return _pack(Kind.REFUSED, authors)
 
-    def forked(self, first: bytes, second: bytes) -> bytes:
+    def encode_forked(self, first: bytes, second: bytes) -> bytes:
         """Return the message that one author signed both, which contradict each other. It is answered by STORED."""
         self._unstored += 1
         return _pack(Kind.FORKED, first, second)
 
-    def took(self, author: bytes, head: Head) -> None:
+    def set_peer_head(self, author: bytes, head: Head) -> None:
         """Note that the peer has this of the author: it was sent, or came from it."""
         if self._theirs is None:
             return

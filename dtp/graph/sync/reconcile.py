@@ -56,7 +56,7 @@ class Teller:
         self._sketch = Sketch(self._items)
         self._told = 0
 
-    def symbols(self, end: int) -> tuple[int, bytes]:
+    def next_symbols(self, end: int) -> tuple[int, bytes]:
         """The next symbols, up to `end`: the first one's number, and they. Raises `SyncError`."""
         start = self._told
         if not start < end <= min(start + _MORE, most_symbols(len(self.vector))):
@@ -64,9 +64,9 @@ class Teller:
                 f"the peer asks for symbols up to {end} after {start}, which is not what they are for"
             )
         self._told = end
-        return start, self._sketch.symbols(end - start)
+        return start, self._sketch.next_symbols(end - start)
 
-    def answer(self, lacking: bytes, having: bytes) -> tuple[bytes, Vector]:
+    def answer_reader(self, lacking: bytes, having: bytes) -> tuple[bytes, Vector]:
         """To what the other side read off: what it must be told, and its vector. Raises `SyncError`."""
         theirs = dict(self.vector)
         if len(lacking) % _HASH:
@@ -97,7 +97,7 @@ class Reader:
         self._reading = Reading(Sketch(self._items), authors)
         self._only_here: list[bytes] = []
 
-    def take(self, start: int, symbols: bytes) -> tuple[bytes, bytes] | None:
+    def add_symbols(self, start: int, symbols: bytes) -> tuple[bytes, bytes] | None:
         """The next symbols; what to tell the other side when all is read off. Raises `SyncError`."""
         if start != len(self._reading) or start + len(symbols) // SYMBOL_BYTES > self._most:
             raise SyncError("the peer tells other symbols than it was asked for")
@@ -118,7 +118,7 @@ class Reader:
             put_varint(told, self.vector[author].sequence)
         return b"".join(item.to_bytes(_HASH, "little") for item in sorted(lacking)), bytes(told)
 
-    def wanted(self) -> int:
+    def wanted_symbols(self) -> int:
         """Up to which symbol to ask for; 0 when a whole vector has fewer bytes."""
         have = len(self._reading)
         if have >= self._most:
@@ -126,7 +126,7 @@ class Reader:
         expected = round(self._reading.estimate() * _EXPECTED)
         return min(max(expected, have + int(have * _STEP)), have + _MORE, self._most)
 
-    def learn(self, lasts: bytes) -> Vector:
+    def learn_vector(self, lasts: bytes) -> Vector:
         """The other side's vector, by its answer. Raises `SyncError`."""
         theirs, at = dict(self.vector), 0
         try:

@@ -146,16 +146,16 @@ class _Session:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            self._remember()
+            self._save_heads()
         return self.exchanged
 
-    def _remember(self) -> None:
+    def _save_heads(self) -> None:
         """What both have now, for the next time."""
         ours, agreed = self._graph.frames.heads(), self._graph.agreed
-        if self._side.agrees(ours, self._graph.admission.unwanted):
+        if self._side.is_in_sync(ours, self._graph.admission.unwanted):
             agreed.pop(self._peer, None)
             agreed[self._peer] = vector.digest(ours)
-            self._graph.offering.remember(self._peer, self._offered)
+            self._graph.offering.add_taken(self._peer, self._offered)
             if len(agreed) > _PEERS:
                 del agreed[next(iter(agreed))]
 
@@ -179,7 +179,7 @@ class _Session:
             if self._terms.part != self._graph.part:
                 return  # it has grown: what is asked for is another
             if not self._side.wants_history and self._terms.is_whole and self._side.theirs.is_whole:
-                await self._offer()
+                await self._offer_summaries()
             if not said_done:
                 await self._send(self._side.done())
                 said_done = True
@@ -187,9 +187,11 @@ class _Session:
                 return
 
     async def _ask_again(self) -> None:
-        for author in [one for one in self._full if self._graph.waits(one) <= core.DEFERRED_FRAMES // 2]:
+        for author in [
+            one for one in self._full if self._graph.waiting_frames(one) <= core.DEFERRED_FRAMES // 2
+        ]:
             self._full.discard(author)
-            await self._send(self._side.again(author, self._graph.frames.vector().get(author, 0)))
+            await self._send(self._side.encode_again(author, self._graph.frames.vector().get(author, 0)))
 
     async def _tell_refused(self) -> None:
         """Tell the peer of whom nothing is wanted, and of whom something is again."""
@@ -198,7 +200,7 @@ class _Session:
         for at in range(0, len(fresh), protocol.REFUSED_AT_ONCE):
             await self._send(self._side.refuse(fresh[at : at + protocol.REFUSED_AT_ONCE]))
         for author in sorted(self._unwanted - unwanted):
-            await self._send(self._side.again(author, self._graph.frames.vector().get(author, 0)))
+            await self._send(self._side.encode_again(author, self._graph.frames.vector().get(author, 0)))
         self._unwanted = (self._unwanted & unwanted) | set(fresh)
 
     async def _send_missing(self) -> None:
@@ -216,7 +218,7 @@ class _Session:
             ):
                 async for some in summaries.own(self._graph, first, last):
                     await self._send_some(some)
-                self._side.took(author, heads[author])
+                self._side.set_peer_head(author, heads[author])
             else:
                 if not self._side.wants_history:
                     first = await self._send_passed(author, first)
@@ -224,31 +226,33 @@ class _Session:
         async for some in summaries.stored(self._graph, parts):
             await self._send_some(some)
         for author, _, _ in parts:
-            self._side.took(author, heads[author])
+            self._side.set_peer_head(author, heads[author])
 
     async def _send_chosen(self, heads: Vector) -> None:
         """To a peer of other terms: what of it is in its part, and here."""
         parts = self._side.to_send(heads)
         if self._side.theirs.takes:
-            async for some in self._chosen(parts):
+            async for some in self._choose_envelopes(parts):
                 await self._send_some(some)
         for author, _, _ in parts:
-            self._side.took(author, heads[author])
+            self._side.set_peer_head(author, heads[author])
 
-    def _chosen(self, parts: list[tuple[bytes, int, int]]) -> AsyncIterator[list[bytes]]:
+    def _choose_envelopes(self, parts: list[tuple[bytes, int, int]]) -> AsyncIterator[list[bytes]]:
         choosing = Choosing(self._terms, self._side.theirs, self._peer, is_limit=self._is_limit)
         return chosen(self._graph, parts, choosing)
 
     async def _send_passed(self, author: bytes, first: int) -> int:
         """Instead of stored frames the author's summary of everything, if it is smaller; where to go on."""
         passed = self._graph.passed
-        upto = passed.upto(author)
-        if upto < first or passed.size(author) >= await self._graph.frames.stored_bytes(author, first, upto):
+        upto = passed.last_of(author)
+        if upto < first or passed.size_of(author) >= await self._graph.frames.stored_bytes(
+            author, first, upto
+        ):
             return first
-        await self._send_some(passed.parts(author))
+        await self._send_some(passed.parts_of(author))
         return upto + 1
 
-    async def _offer(self) -> None:
+    async def _offer_summaries(self) -> None:
         """Summaries of everything, to a peer that has all the frames: it may meet others who don't."""
         await self._graph.offering.refresh(self._graph)
         passed = self._graph.passed
@@ -256,11 +260,11 @@ class _Session:
         for author, upto in self._graph.offering.to_make(passed, self._peer):
             if author in out:
                 continue
-            if upto > self._offered.get(author, 0) and self._side.has(author, upto):
+            if upto > self._offered.get(author, 0) and self._side.peer_has(author, upto):
                 self._offered[author] = upto
-                await self._send(protocol.offer(author, upto, passed.size(author)))
+                await self._send(protocol.offer(author, upto, passed.size_of(author)))
 
-    async def _consider(self, author: bytes, sequence: int, size: int) -> None:
+    async def _consider_offer(self, author: bytes, sequence: int, size: int) -> None:
         """Take an offer of what is all here, and half as large as the frames or less."""
         graph = self._graph
         here = graph.frames.vector().get(author, 0)
@@ -271,17 +275,19 @@ class _Session:
             return
         if author == graph.identity.id.key or graph.keeps_history or size > passing.MOST or sequence > here:
             return
-        upto = graph.passed.upto(author)
-        spent = graph.passed.size(author) + await graph.frames.stored_bytes(author, upto + 1, sequence)
+        upto = graph.passed.last_of(author)
+        spent = graph.passed.size_of(author) + await graph.frames.stored_bytes(author, upto + 1, sequence)
         if sequence > upto and 2 * size <= spent:
             self._taking[author] = Taking(author, sequence, size)
-            await self._send(self._side.want(author, sequence))
+            await self._send(self._side.encode_want(author, sequence))
 
-    async def _give(self, author: bytes, sequence: int) -> None:
+    async def _send_summaries(self, author: bytes, sequence: int) -> None:
         if self._offered.get(author, 0) < sequence:
             raise SyncError("the peer wants what was not offered to it")
-        if self._graph.passed.upto(author) == sequence:  # else there is a newer one, which is offered or was
-            for message in protocol.frames(self._graph.passed.parts(author)):
+        if (
+            self._graph.passed.last_of(author) == sequence
+        ):  # else there is a newer one, which is offered or was
+            for message in protocol.frames(self._graph.passed.parts_of(author)):
                 await self._send(message)
         await self._send(self._side.done())
 
@@ -289,7 +295,7 @@ class _Session:
         here = self._graph.frames.vector()
         parts = [(author, first, min(last, here.get(author, 0))) for author, first, last in told]
         is_whole = self._terms.is_whole and self._side.theirs.is_whole
-        async for some in summaries.stored(self._graph, parts) if is_whole else self._chosen(parts):
+        async for some in summaries.stored(self._graph, parts) if is_whole else self._choose_envelopes(parts):
             await self._send_some(some)
         for author, _, last in parts if is_whole else ():
             over = await self._graph.frames.read_over(author, last)
@@ -305,10 +311,10 @@ class _Session:
             if taking is None or envelope.sequence > taking.sequence or not taking.is_next(envelope):
                 others.append(one)  # also a frame that was asked for again, and came another way meanwhile
             elif taking.add(passing.decoded(self._graph, one), one):
-                taking.keep(self._graph.passed, self._graph.frames.find)
+                taking.keep_passed(self._graph.passed, self._graph.frames.find)
                 del self._taking[envelope.author]
                 if envelope.author in self._newer:
-                    await self._consider(envelope.author, *self._newer.pop(envelope.author))
+                    await self._consider_offer(envelope.author, *self._newer.pop(envelope.author))
         return others
 
     async def _send_some(self, some: list[bytes]) -> None:
@@ -333,18 +339,20 @@ class _Session:
                 await self._send(reply)
             if step.envelopes:
                 data = await self._take_passed(step.envelopes) if self._taking else step.envelopes
-                await self._take(data)
+                await self._take_envelopes(data)
             if step.offered is not None:
-                await self._consider(*step.offered)
+                await self._consider_offer(*step.offered)
             if step.wanted is not None:
-                await self._give(*step.wanted)
+                await self._send_summaries(*step.wanted)
             if step.lost:
                 await self._send_lost(step.lost)
             if step.told:
                 if not self._is_told and self._graph.frames.lost():
-                    await self._send(self._side.lost(self._graph.frames.lost()[: protocol.MAX_LOST]))
+                    await self._send(self._side.encode_lost(self._graph.frames.lost()[: protocol.MAX_LOST]))
                 self._is_told = True
-                knows = self._side.theirs.gives is None and self._side.has(self._own, max(1, self._owned))
+                knows = self._side.theirs.gives is None and self._side.peer_has(
+                    self._own, max(1, self._owned)
+                )
                 self._is_known = self._is_known or knows
                 self.exchanged.is_whole = _gives_all(self._side.theirs, self._graph.part)
                 self._wake.set()
@@ -363,11 +371,11 @@ class _Session:
             self.exchanged.bytes_received += 4 + len(message)
         return message
 
-    async def _take(self, data: list[bytes]) -> None:
+    async def _take_envelopes(self, data: list[bytes]) -> None:
         """Take envelopes; of an author who can't be followed further, no more in this session."""
         batch = [(envelopes.decode(self._graph.name, one), one) for one in data]
         for envelope, _ in batch:
-            self._side.took(envelope.author, envelope.head)
+            self._side.set_peer_head(envelope.author, envelope.head)
         try:
             wanted = [one for envelope, one in batch if envelope.author not in self._refused | self._full]
             self.exchanged.received += await self._graph.receive(wanted, part=self._terms.part)
@@ -393,11 +401,11 @@ class _Session:
             log.warning("%s is not followed further for now: %s", author.hex(), error)
 
     async def _send_proof(self, proof: Proof) -> None:
-        await self._send(self._side.forked(proof.first.encode(), proof.second.encode()))
+        await self._send(self._side.encode_forked(proof.first.encode(), proof.second.encode()))
 
 
 def _gives_all(theirs: Terms, part: Part | None) -> bool:
-    return theirs.gives is None or (part is not None and theirs.gives.covers(part))
+    return theirs.gives is None or (part is not None and theirs.gives.covers_part(part))
 
 
 async def _message(stream: Stream) -> bytes | None:
@@ -418,7 +426,7 @@ async def _message(stream: Stream) -> bytes | None:
 
 async def sync(graph: Graph, connection: Connection) -> Exchanged:
     """Exchange what either end lacks; return what was exchanged, as `Graph.sync` does."""
-    graph.admission.meet(connection.peer.key)
+    graph.admission.add_dialled(connection.peer.key)
     exchanged = Exchanged()
     await sync_stream(graph, await connection.open_stream(), exchanged)
     return exchanged
@@ -452,7 +460,7 @@ async def answer_stream(graph: Graph, stream: Stream, serving: Serving = EVERYTH
 
 async def replicate(graph: Graph, connection: Connection, *, blobs: bool) -> None:
     """Sync, and go on until the connection or the graph is closed, as `Graph.replicate` says."""
-    graph.admission.meet(connection.peer.key)
+    graph.admission.add_dialled(connection.peer.key)
     following = graph.blobs.follow(connection, part=graph.part) if blobs else None
     stream = await connection.open_stream()
     presence = start_task(links.open_link(graph, connection), name="dtp-presence")
@@ -471,7 +479,7 @@ async def serve(graph: Graph, connection: Connection, serving: Serving) -> None:
     gives = serving.gives
     if gives is not None and serving.queries:
         raise GraphError("who may ask any query learns of all of the graph: serve a part, or queries")
-    if gives is not None and graph.part is not None and not graph.part.covers(gives):
+    if gives is not None and graph.part is not None and not graph.part.covers_part(gives):
         raise GraphError("only a part of the graph is here, and what is to be served isn't within it")
     ended = asyncio.Event()
     forget = graph.listen(lambda: ended.set() if graph.closed else None)

@@ -91,7 +91,7 @@ class Place(ABC):
     def write(self, replica: Replica, state: State) -> None:
         """Make the value of a state stand here again. Raises `AnchorGone` where that can't be."""
 
-    def stands(self, state: State) -> None:  # noqa: B027
+    def note_state(self, state: State) -> None:  # noqa: B027
         """Note that a state stands here now, if that matters."""
 
     def parts_in(self, state: State) -> list[str]:
@@ -107,7 +107,7 @@ class RegisterPlace(Place):
         self._names = values.name(soul), values.name(key)
 
     def mark(self, replica: Replica) -> Any:
-        stamp = replica.core.stamp(*self._names)
+        stamp = replica.core.stamp_of(*self._names)
         return stamp and (stamp[0], replica.author_key(stamp[1]))
 
     def read(self, replica: Replica) -> bytes | None:
@@ -125,13 +125,13 @@ class _Dotted(Place):
 
     _space: int
 
-    def _entries(self, replica: Replica) -> list[list[Any]]:
+    def _read_entries(self, replica: Replica) -> list[list[Any]]:
         soul, key, _ = self.where
         found = values.decode(replica.core.read(self._space, values.name(soul), values.name(key)))
         return [[replica.author_key(author), clock, value] for author, clock, value in found]
 
     def mark(self, replica: Replica) -> Any:
-        return frozenset((author, clock) for author, clock, _ in self._entries(replica))
+        return frozenset((author, clock) for author, clock, _ in self._read_entries(replica))
 
 
 class MemberPlace(_Dotted):
@@ -147,15 +147,15 @@ class MemberPlace(_Dotted):
     def name(self) -> object:
         return (*self.where, self.member)
 
-    def _entries(self, replica: Replica) -> list[list[Any]]:
-        return [one for one in super()._entries(replica) if values.encode(one[2]) == self.member]
+    def _read_entries(self, replica: Replica) -> list[list[Any]]:
+        return [one for one in super()._read_entries(replica) if values.encode(one[2]) == self.member]
 
     def read(self, replica: Replica) -> bytes | None:
-        return self.member if self._entries(replica) else None
+        return self.member if self._read_entries(replica) else None
 
     def write(self, replica: Replica, state: State) -> None:
         kind = core.SET_REMOVE if state.value is None else core.SET_ADD
-        replica.do(kind, self.where.soul, self.where.key, value=self.member)
+        replica.write_op(kind, self.where.soul, self.where.key, value=self.member)
 
 
 class ValuesPlace(_Dotted):
@@ -167,7 +167,7 @@ class ValuesPlace(_Dotted):
         self.where = Where(soul, key, "values")
 
     def read(self, replica: Replica) -> bytes | None:
-        entries = self._entries(replica)
+        entries = self._read_entries(replica)
         if not entries:
             return None
         return values.encode(max(entries, key=lambda one: (one[1], one[0]))[2])
@@ -181,7 +181,7 @@ class ValuesPlace(_Dotted):
 
     def write(self, replica: Replica, state: State) -> None:
         kind = core.VALUES_REMOVE if state.value is None else core.VALUES_PUT
-        replica.do(kind, self.where.soul, self.where.key, value=state.value or b"")
+        replica.write_op(kind, self.where.soul, self.where.key, value=state.value or b"")
 
 
 class Swap(Edit):
@@ -207,7 +207,7 @@ class Swap(Edit):
             return Taken([], is_seen=False)
         self.place.write(replica, self.old)
         self.old.mark = self.place.mark(replica)
-        self.place.stands(self.old)
+        self.place.note_state(self.old)
         return Taken([Swap(self.place, self.new, self.old)], is_seen=True)
 
 
@@ -221,7 +221,7 @@ class Added(Edit):
     def take_back(self, replica: Replica) -> Taken:
         soul, key, _ = self.where
         if self.amount:
-            replica.do(core.COUNTER_TOTAL, soul, key, value=values.encode(-self.amount))
+            replica.write_op(core.COUNTER_TOTAL, soul, key, value=values.encode(-self.amount))
         return Taken([Added(self.where, -self.amount)], is_seen=bool(self.amount))
 
 

@@ -33,7 +33,7 @@ class Spot(State):
         #: When an element was put back there, and what had marked it until then.
         self.marks: list[tuple[int, Element]] = []
 
-    def marked(self, mark: Element) -> None:
+    def on_put_back(self, mark: Element) -> None:
         """Note that an element was put back there."""
         self.marks = [*self.marks[1 - _RETURNS :], (next(_ticks), self.mark)]
         self.mark = mark
@@ -53,7 +53,7 @@ class Tracked:
         self.value = value
         self.place = place
 
-    def left(self) -> None:
+    def on_removed(self) -> None:
         """Note that it leaves its place."""
         self.place.left = next(_ticks)
 
@@ -66,7 +66,7 @@ class Elements:
             weakref.WeakValueDictionary()
         )
 
-    def track(self, items: GraphList, position: int) -> Tracked:
+    def track_element(self, items: GraphList, position: int) -> Tracked:
         """Return the element at a position, as it is now."""
         element = items.element_at(position)
         standing = items.look_for(element)
@@ -79,9 +79,9 @@ class Elements:
             refresh(found, standing, items)
         return found
 
-    def renamed(self, where: Where, tracked: Tracked, element: Element) -> None:
+    def on_reinserted(self, where: Where, tracked: Tracked, element: Element) -> None:
         """Note that an element was inserted again, as this one, with the value that it had last."""
-        tracked.place.marked(element)
+        tracked.place.on_put_back(element)
         tracked.element = tracked.value.mark = element
         self._known[where, element] = tracked
 
@@ -137,7 +137,7 @@ class _ElementPlace(Place):
         self.where = where
         self._tracked = tracked
 
-    def _look(self, replica: Replica) -> Standing | None:
+    def _find_standing(self, replica: Replica) -> Standing | None:
         return list_of(replica, self.where).look_for(self._tracked.element)
 
 
@@ -145,19 +145,19 @@ class ElementValue(_ElementPlace):
     """What an element of a list is."""
 
     def mark(self, replica: Replica) -> Any:
-        standing = self._look(replica)
+        standing = self._find_standing(replica)
         return standing and standing.value
 
     def read(self, replica: Replica) -> bytes | None:
-        standing = self._look(replica)
+        standing = self._find_standing(replica)
         return standing and encoded_at(list_of(replica, self.where), standing.position)
 
     def write(self, replica: Replica, state: State) -> None:
-        standing = self._look(replica)
+        standing = self._find_standing(replica)
         if standing is not None:
             list_of(replica, self.where)[standing.position] = values.decode(state.value or b"")
 
-    def stands(self, state: State) -> None:
+    def note_state(self, state: State) -> None:
         self._tracked.value = state
 
     def parts_in(self, state: State) -> list[str]:
@@ -184,7 +184,7 @@ class Moved(Edit):
         items.move(standing.position, to - 1 if standing.position < to else to)
         now = items.look_for(self._tracked.element)
         assert now is not None  # it was only moved
-        self._old.marked(now.place)
+        self._old.on_put_back(now.place)
         self._tracked.place = self._old
         back = Moved(self.where, self._elements, self._tracked, self._new, self._old)
         return Taken([back], is_seen=True)
@@ -205,14 +205,14 @@ class Inserted(Edit):
     def take_back(self, replica: Replica) -> Taken:
         items = list_of(replica, self.where)
         runs: list[tuple[int, list[Tracked]]] = []
-        standing = self._standing(items)
+        standing = self._standing_elements(items)
         alone = [
             one
             for one in standing
             if not any(is_filled(replica, part) for part in part_in(self.where, one[1].value))
         ]
         for position, tracked in sorted(alone, key=itemgetter(0), reverse=True):
-            tracked.left()
+            tracked.on_removed()
             del items[position]
             if runs and runs[-1][0] == position + 1:
                 runs[-1] = (position, [tracked, *runs[-1][1]])
@@ -221,7 +221,7 @@ class Inserted(Edit):
         back: list[Edit] = [Deleted(self.where, self._elements, *run) for run in runs]
         return Taken(back, is_seen=bool(runs), is_partial=len(alone) < len(standing))
 
-    def _standing(self, items: GraphList) -> list[tuple[int, Tracked]]:
+    def _standing_elements(self, items: GraphList) -> list[tuple[int, Tracked]]:
         """Return the elements that are there still and their positions, with what they are now noted."""
         found = []
         for tracked in self._inserted:
@@ -251,5 +251,5 @@ class Deleted(Edit):
         items[position:position] = [values.decode(one.value.value or b"") for one in self._deleted]
         first = items.element_at(position)
         for number, tracked in enumerate(self._deleted):
-            self._elements.renamed(self.where, tracked, Element(first.agent, first.number + number))
+            self._elements.on_reinserted(self.where, tracked, Element(first.agent, first.number + number))
         return Taken([Inserted(self.where, self._elements, self._deleted)], is_seen=True)

@@ -212,7 +212,7 @@ class UndoManager:
             count += taken.is_seen
             for one in taken.opposite:
                 if isinstance(one, Swap):
-                    self._stands(one.place, one.new)
+                    self._note_state(one.place, one.new)
             if not taken.opposite or taken.is_partial:
                 kept.append(edit.where)
         return back, Undone(step.name, count, tuple(dict.fromkeys(kept)))
@@ -263,16 +263,16 @@ class UndoManager:
 
     # ---- told by the replica
 
-    def committed(self) -> None:
+    def on_committed(self) -> None:
         """What was made in one go, outside of a step, is one."""
         if self._open is not None and not self._open.is_named:
             self._end_step()
 
     @contextlib.contextmanager
-    def registers(self, rows: Sequence[tuple[str, str, Value] | tuple[str, str]]) -> Iterator[None]:
+    def record_registers(self, rows: Sequence[tuple[str, str, Value] | tuple[str, str]]) -> Iterator[None]:
         """Note what these registers are, and will be."""
         places = {row[:2]: self._register(*row[:2]) for row in rows if not self._leaves_out(row[0])}
-        with self._swapping(list(places.values())):
+        with self._record_swap(list(places.values())):
             yield
 
     def _register(self, soul: str, key: str) -> Place:
@@ -280,7 +280,7 @@ class UndoManager:
         return RegisterPlace(soul, key) if node is None else PrivatePlace(node, key)
 
     @contextlib.contextmanager
-    def op(self, kind: int, soul: str, key: str, value: bytes) -> Iterator[None]:
+    def record_op(self, kind: int, soul: str, key: str, value: bytes) -> Iterator[None]:
         """Note what an op of a counter, a set, a map or a multi-value register changes."""
         if self._leaves_out(soul) or kind in (core.TEXT_EDIT, core.LIST_EDIT):
             yield
@@ -289,12 +289,12 @@ class UndoManager:
             self._add(Added(Where(soul, key, "counter"), values.decode(value)))
         else:
             in_set = kind in (core.SET_ADD, core.SET_REMOVE)
-            with self._swapping([MemberPlace(soul, key, value) if in_set else ValuesPlace(soul, key)]):
+            with self._record_swap([MemberPlace(soul, key, value) if in_set else ValuesPlace(soul, key)]):
                 yield
 
     @contextlib.contextmanager
-    def _swapping(self, places: Sequence[Place]) -> Iterator[None]:
-        before = [self._state(place) for place in places]
+    def _record_swap(self, places: Sequence[Place]) -> Iterator[None]:
+        before = [self._state_of(place) for place in places]
         yield
         for place, old in zip(places, before, strict=True):
             mark = place.mark(self._replica)
@@ -305,10 +305,10 @@ class UndoManager:
                 old.mark = mark  # added once more: it outlives others' removals, and nothing shows of that
                 continue
             new = State(mark, value)
-            self._stands(place, new)
-            self._swapped(place, old, new)
+            self._note_state(place, new)
+            self._on_swapped(place, old, new)
 
-    def _swapped(self, place: Place, old: State, new: State) -> None:
+    def _on_swapped(self, place: Place, old: State, new: State) -> None:
         step, name = self._step_now(), place.name
         last = step.swaps.get(name)
         if last is not None and last.new is old:  # nobody else wrote between
@@ -317,7 +317,7 @@ class UndoManager:
         step.swaps[name] = swap = Swap(place, old, new)
         self._add(swap)
 
-    def _state(self, place: Place) -> State:
+    def _state_of(self, place: Place) -> State:
         """Return what stands at a place: the same object as long as it does."""
         mark, name = place.mark(self._replica), place.name
         known = self._states.get(name)
@@ -325,7 +325,7 @@ class UndoManager:
             known = self._states[name] = State(mark, place.read(self._replica))
         return known
 
-    def _stands(self, place: Place, state: State) -> None:
+    def _note_state(self, place: Place, state: State) -> None:
         if not isinstance(place, ElementValue):  # which has its own
             self._states[place.name] = state
 
@@ -336,7 +336,7 @@ class UndoManager:
         if not self._is_back:
             raise GraphError("this graph has an undo manager, which undoes texts, too: use its undo and redo")
 
-    def editing(self, name: Name) -> None:
+    def begin_edit(self, name: Name) -> None:
         """Have a text begin a step of its own, unless typing goes on."""
         _, soul, key = name
         text = self._replica.text(soul, key)
@@ -344,7 +344,7 @@ class UndoManager:
             return
         now = text.undo_steps
         if self._counts.setdefault(name, now) != now:  # it was built again, and knows its steps no more
-            self._shift(name, self._counts[name] + 1)
+            self._shift_steps(name, self._counts[name] + 1)
             self._counts[name] = now
         if is_internal(soul):
             return
@@ -358,7 +358,7 @@ class UndoManager:
         step.texts[name] = TextEdits(name, now, now)
         step.edits.append(step.texts[name])
 
-    def edited(self, name: Name) -> None:
+    def record_edit(self, name: Name) -> None:
         """Note which of its own steps a text is at now."""
         if name[0] != core.TEXT:
             return
@@ -369,10 +369,10 @@ class UndoManager:
             return
         self._redo.clear()
         if now < before:  # it forgot its oldest
-            self._shift(name, before + 1 - now)
+            self._shift_steps(name, before + 1 - now)
         self._open.texts[name].after = now
 
-    def _shift(self, name: Name, count: int) -> None:
+    def _shift_steps(self, name: Name, count: int) -> None:
         """A text counts its steps from later on."""
         for step in (*self._undo, *self._redo, *([] if self._open is None else [self._open])):
             for edit in step.edits:
@@ -383,46 +383,46 @@ class UndoManager:
     # ---- lists
 
     @contextlib.contextmanager
-    def inserting(self, items: GraphList, position: int, count: int) -> Iterator[None]:
+    def record_insert(self, items: GraphList, position: int, count: int) -> Iterator[None]:
         """Note which elements are inserted."""
         yield
         if count and not self._leaves_out(items.soul):
-            found = [self._elements.track(items, at) for at in range(position, position + count)]
+            found = [self._elements.track_element(items, at) for at in range(position, position + count)]
             self._add(Inserted(where_of(items), self._elements, found))
 
     @contextlib.contextmanager
-    def deleting(self, items: GraphList, position: int, count: int) -> Iterator[None]:
+    def record_delete(self, items: GraphList, position: int, count: int) -> Iterator[None]:
         """Note which elements are deleted, and what they were."""
         leaves_out = self._leaves_out(items.soul)
         end = position if leaves_out else min(position + count, len(items))
-        found = [self._elements.track(items, at) for at in range(position, end)]
+        found = [self._elements.track_element(items, at) for at in range(position, end)]
         yield
         for tracked in found:
-            tracked.left()
+            tracked.on_removed()
         if found:
             self._add(Deleted(where_of(items), self._elements, position, found))
 
     @contextlib.contextmanager
-    def assigning(self, items: GraphList, position: int) -> Iterator[None]:
+    def record_assign(self, items: GraphList, position: int) -> Iterator[None]:
         """Note what an element was, and what it is."""
         if self._leaves_out(items.soul):
             yield
             return
-        tracked = self._elements.track(items, position)
+        tracked = self._elements.track_element(items, position)
         old = tracked.value
         yield
-        self._elements.track(items, position)
+        self._elements.track_element(items, position)
         self._add(Swap(ElementValue(where_of(items), tracked), old, tracked.value))
 
     @contextlib.contextmanager
-    def moving(self, items: GraphList, position: int, to: int) -> Iterator[None]:
+    def record_move(self, items: GraphList, position: int, to: int) -> Iterator[None]:
         """Note where an element was, and where it is."""
         if self._leaves_out(items.soul) or position == to:
             yield
             return
-        tracked = self._elements.track(items, position)
+        tracked = self._elements.track_element(items, position)
         old = tracked.place
         yield
-        tracked.left()
-        self._elements.track(items, to)
+        tracked.on_removed()
+        self._elements.track_element(items, to)
         self._add(Moved(where_of(items), self._elements, tracked, old, tracked.place))

@@ -31,10 +31,10 @@ async def forget(graph: Graph, gone: set[bytes]) -> int:
     graph.check_writable()
     graph.check_whole("forgetting deleted text")
     await graph.commit()
-    async with graph.held() as replica:
+    async with graph.hold_replica() as replica:
         left = gone | {graph.identity.id.key}
         forgotten = compact(replica, [one for one in graph.frames.vector() if one not in left])
-        graph.outgrew(forgotten)
+        graph.on_stored_bytes(forgotten)
         report(replica)
     await graph.commit()
     return forgotten

@@ -23,7 +23,7 @@ def delete(graph: Graph, soul: str) -> bool:
             keys += registers
     if not items and not keys:
         return False
-    if graph.replica.permits.needs(soul):  # some of it may be refused: it is tried on a copy first
+    if graph.replica.permits.needs_permit(soul):  # some of it may be refused: it is tried on a copy first
         on_a_copy(graph)(items, keys)
     write_items(graph.replica, items, keys)
     return True

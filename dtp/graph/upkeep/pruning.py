@@ -73,16 +73,16 @@ class _Standing:
         for _ in range(2):
             if self._summary is None:
                 after = one.after if isinstance(one, Summary) else replica.core.check(one.body)[0]
-                self._summary = replica.summary(self._author, after)
+                self._summary = replica.begin_summary(self._author, after)
             if not one.body or self._summary.add(one.body):
                 return
-            yield from self.end()
+            yield from self.finish_frames()
         yield one.body  # it can't be summed up: an op of an old list in it needs a verdict
 
-    def end(self) -> Iterator[bytes]:
+    def finish_frames(self) -> Iterator[bytes]:
         """Yield the last frame of what stands."""
         summary, self._summary = self._summary, None
-        if summary is not None and (body := summary.end()):
+        if summary is not None and (body := summary.finish_frame()):
             yield body
 
 
@@ -100,7 +100,7 @@ async def look(graph: Graph) -> Prunable:
         async for one in _stored(graph, author, last):
             stored += len(one.encode())
             left += sum(map(len, standing.add(one)))
-        left += sum(map(len, standing.end()))
+        left += sum(map(len, standing.finish_frames()))
     return Prunable(stored, max(0, stored - left))
 
 
@@ -134,7 +134,7 @@ class _Parts:
                     return False
         return True
 
-    def has(self, body: bytes) -> bool:
+    def has_all_of(self, body: bytes) -> bool:
         """Whether all that stands of a frame is in it."""
         ops = ops_of(self._graph.replica.core, self._parts[0].author, body)
         return all(
@@ -148,16 +148,16 @@ class _Parts:
             return False
         known, told = self._edits.get((EDITED[op.kind], op.soul, op.key)), Operations()
         told.add(edit)
-        return known is not None and known.has(told)
+        return known is not None and known.includes(told)
 
-    def agrees(self, one: Signed) -> bool:
+    def is_consistent(self, one: Signed) -> bool:
         """Whether nothing in it contradicts what is stored, which is given in order."""
         while self._parts[self._at].sequence < one.first:
             self._at += 1
         for part in self._parts[self._at :]:
             if part.first > one.sequence:
                 break
-            if part.signature != one.signature and self._comparing.contradict(part, one):
+            if part.signature != one.signature and self._comparing.are_contradictory(part, one):
                 return False
         return True
 
@@ -170,23 +170,23 @@ async def _may_replace(graph: Graph, parts: list[Signed]) -> bool:
     if not sums.are_frames():
         return False
     async for one in _stored(graph, author, upto):
-        if not sums.agrees(one) or not all(map(sums.has, standing.add(one))):
+        if not sums.is_consistent(one) or not all(map(sums.has_all_of, standing.add(one))):
             return False
         last = one
     is_same = last is not None and last.sequence == upto and last.hash == parts[-1].hash
-    return is_same and all(map(sums.has, standing.end()))
+    return is_same and all(map(sums.has_all_of, standing.finish_frames()))
 
 
 async def _prune_author(graph: Graph, author: bytes) -> Pruned:
     """Put what was kept as the sum of an author's frames in their place, if it may be."""
-    upto = graph.passed.upto(author)
+    upto = graph.passed.last_of(author)
     here = graph.frames.vector().get(author, 0)
     if upto > here or author in graph.forks or any(gap[0] == author for gap in graph.frames.lost()):
         return Pruned(0, 0)
     size = await graph.frames.stored_bytes(author, 1, upto)
-    if graph.passed.size(author) * 5 > size * 4:
+    if graph.passed.size_of(author) * 5 > size * 4:
         return Pruned(0, 0)  # it was done, or saves no fifth
-    parts = [envelopes.decode(graph.name, one) for one in graph.passed.parts(author)]
+    parts = [envelopes.decode(graph.name, one) for one in graph.passed.parts_of(author)]
     try:
         if not parts or not await _may_replace(graph, parts):
             return Pruned(0, 0)
@@ -225,7 +225,7 @@ class Pruner:
         self._wait = LEAST
         self._task: asyncio.Task[None] | None = None
 
-    def grew(self, bytes: int) -> None:
+    def on_stored_bytes(self, bytes: int) -> None:
         """Note that so much was stored."""
         self._grown += bytes
         if self._grown >= self._wait and self._task is None and not self._graph.closed:

@@ -92,7 +92,7 @@ class MessageStore:
         instance, place, self._sealed = unpack_saved(self.get("file") or pack([b"", 0, 0]))
         if instance and self.path != ":memory:":
             self._witness = Witness(self.path, instance, self._owner)
-            self.restored = self._witness.doubt(self._sealed, moved=place != self._place()) or ""
+            self.restored = self._witness.why_doubtful(self._sealed, moved=place != self._place()) or ""
 
     def _take_lock(self) -> None:
         if self.path == ":memory:":
@@ -135,7 +135,7 @@ class MessageStore:
         with self._database.writing() as self._db:
             yield
         if self._witness is not None:
-            self._witness.note(self._sealed)
+            self._witness.remember(self._sealed)
 
     def close(self) -> None:
         """Close the file. Idempotent."""

@@ -83,13 +83,13 @@ class _Search:
         self._names: list[tuple[str, str]] = []
         for item in (one for one in trees(yielded) if one.data == "item"):
             what, *alias = trees(item)
-            source = expressions.source(what)
+            source = expressions.source_of(what)
             name = name_of(alias[0]) if alias else source
             if source not in ("node", "score") or name in scope or any(name == n for _, n in self._names):
                 raise fault(f"{_SEARCH} yields node and score, each under a name that is new", item)
             self._names.append((source, name))
         self.scope = scope | {name for _, name in self._names}
-        index.expect(getattr(clause.meta, "start_pos", None), index.searched)
+        index.expect_pattern(getattr(clause.meta, "start_pos", None), index.searched_pattern)
 
     def run(self, rows: Iterator[Bound]) -> Iterator[Bound]:
         for row in rows:
@@ -189,24 +189,28 @@ class _Line:
             while together[0].data == _kind_of_first(clauses) == "match":  # several in a row are one SELECT
                 together.append(clauses.pop(0))
             operator, details = _told(expressions, together)
-            with expressions.planned(operator, details) as plan:
-                for step in self._compiled(together, scope):
+            with expressions.plan_step(operator, details) as plan:
+                for step in self._compile_clauses(together, scope):
                     self.steps.append(step)
                     scope = step.scope | outer
             plan.match = step if isinstance(step, Match) else None
             self._plans[len(self.steps)] = plan
         if returning is not None:
             operator, details = _told(expressions, [returning])
-            with expressions.planned(operator, details) as plan:
+            with expressions.plan_step(operator, details) as plan:
                 projection = Projection(expressions, trees(returning)[0], scope, ends=not named)
-            if len(self.steps) == 1 and isinstance(self.steps[0], Match) and (wanted := projection.wanted()):
+            if (
+                len(self.steps) == 1
+                and isinstance(self.steps[0], Match)
+                and (wanted := projection.top_rows())
+            ):
                 name, key, down, most = wanted
                 self.steps[0].keep_first(name, key, down=down, most=most)
             self.steps.append(projection)
             self._plans[len(self.steps)] = plan
             self.columns = projection.columns
 
-    def _compiled(self, clauses: list[Tree[Token]], scope: frozenset[str]) -> Iterator[_Step]:
+    def _compile_clauses(self, clauses: list[Tree[Token]], scope: frozenset[str]) -> Iterator[_Step]:
         expressions, clause = self._expressions, clauses[0]
         if clause.data in ("match", "optional"):
             yield expressions.matcher(clauses, scope, clause.data == "optional")
@@ -215,7 +219,7 @@ class _Line:
         elif clause.data == "call_in":
             yield _Call(expressions, self._index, clause, scope)
         elif clause.data == "with_":
-            yield from self._with(clause, scope)
+            yield from self._compile_with(clause, scope)
         else:
             search = _Search(expressions, self._index, clause, scope)
             yield search
@@ -223,7 +227,7 @@ class _Line:
             if where is not None:
                 yield _Filter(expressions, where, search.scope)
 
-    def _with(self, clause: Tree[Token], scope: frozenset[str]) -> Iterator[_Step]:
+    def _compile_with(self, clause: Tree[Token], scope: frozenset[str]) -> Iterator[_Step]:
         what, *where = trees(clause)
         # in a subquery WHERE knows the names around it, also behind groups
         later = bool(self._outer) and ("DISTINCT" in words(what) or has_aggregate(what))
@@ -245,7 +249,7 @@ class _Line:
         for place, step in enumerate(self.steps, 1):
             rows = step.run(rows)
             if expressions.profiling and place in self._plans:
-                rows = self._plans[place].counted(rows, expressions.meter)
+                rows = self._plans[place].count_rows(rows, expressions.meter)
             if kept and isinstance(step, Projection) and step is not self.steps[-1]:
                 rows = _kept(kept, rows)
         return rows
@@ -253,7 +257,7 @@ class _Line:
 
 def _told(expressions: Expressions, clauses: list[Tree[Token]]) -> tuple[str, str]:
     """What clauses are called, and the rest of them."""
-    text = " ".join(expressions.source(one) for one in clauses)
+    text = " ".join(expressions.source_of(one) for one in clauses)
     text = text.partition("{")[0].rstrip() if clauses[0].data == "call_in" else text
     words = 2 if clauses[0].data == "optional" else 1
     parts = text.split(" ", words)
@@ -297,9 +301,9 @@ class Query:
         self.kinds: dict[str, str] = {}
         for one in (one for one in trees(tree) if one.data == "single"):
             if self.lines:
-                with expressions.planned("UNION", ""):
+                with expressions.plan_step("UNION", ""):
                     pass
-            with expressions.unknown():
+            with expressions.with_unknown_names():
                 line = _Line(expressions, index, one, outer, imports, named=named, returns=returns)
                 kinds = expressions.kinds
             self.kinds = (
@@ -319,9 +323,9 @@ class Query:
     def run(self, row: Bound) -> Iterator[Bound]:
         """Yield its rows, for one of the query around it."""
         rows = (one for line in self.lines for one in line.run(row))
-        return self._distinct(rows) if self._once else rows
+        return self._distinct_rows(rows) if self._once else rows
 
-    def _distinct(self, rows: Iterator[Bound]) -> Iterator[Bound]:
+    def _distinct_rows(self, rows: Iterator[Bound]) -> Iterator[Bound]:
         seen: set[Any] = set()
         for row in rows:
             same = tuple(same_key(row[name]) for name in self.columns)

@@ -132,13 +132,13 @@ class Expressions:
 
     # ---- what the rest of the query needs to know -----------------------------------------------------------
 
-    def source(self, tree: Tree[Token]) -> str:
+    def source_of(self, tree: Tree[Token]) -> str:
         """An expression as it was written."""
         if tree.meta.empty:
             return "[]" if tree.data == "list_" else str(tree.data)
         return " ".join(self._text[tree.meta.start_pos : tree.meta.end_pos].split())
 
-    def column(self, item: Tree[Token], expr: Tree[Token]) -> str:
+    def column_name(self, item: Tree[Token], expr: Tree[Token]) -> str:
         """The name of a column that has none: what was written."""
         if expr.data == "whole" and not self._text[item.meta.start_pos : item.meta.end_pos].startswith("("):
             return name_of(trees(expr)[0])
@@ -164,7 +164,7 @@ class Expressions:
     # ---- compiling ------------------------------------------------------------------------------------------
 
     @contextmanager
-    def unknown(self, *names: str) -> Iterator[None]:
+    def with_unknown_names(self, *names: str) -> Iterator[None]:
         """Compile something with names of its own: of what kind they are is forgotten afterwards."""
         before = self.kinds
         self.kinds = {name: kind for name, kind in before.items() if name not in names}
@@ -179,7 +179,7 @@ class Expressions:
         return self.mode == "PROFILE"
 
     @contextmanager
-    def planned(self, operator: str, details: str) -> Iterator[PlanStep]:
+    def plan_step(self, operator: str, details: str) -> Iterator[PlanStep]:
         """Compile a part of the plan; what is planned meanwhile stands below it."""
         step = PlanStep(operator, details, self._depth)
         self.plan.append(step)
@@ -191,9 +191,9 @@ class Expressions:
 
     def compile(self, tree: Tree[Token], scope: Iterable[str]) -> Evaluate:
         """The function of an expression, in which the names of `scope` are known. Raises `QueryError`."""
-        return self._on(tree, frozenset(scope))
+        return self._compile_on(tree, frozenset(scope))
 
-    def _on(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
+    def _compile_on(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
         kind = str(tree.data)
         if is_aggregate(tree):
             raise fault("aggregates belong into RETURN and WITH, and not into another aggregate", tree)
@@ -204,21 +204,21 @@ class Expressions:
             return method(tree, scope)
         if kind in _ELSEWHERE:
             return _ELSEWHERE[kind](self, tree, scope)
-        parts = [self._on(one, scope) for one in trees(tree)]
+        parts = [self._compile_on(one, scope) for one in trees(tree)]
         if kind in _ARITHMETIC:
             function, (a, b) = _ARITHMETIC[kind], parts
 
             def calculate(row: Bound) -> Any:
                 return function(a(row), b(row))
 
-            return self._weighed(calculate) if kind == "add" else calculate
+            return self._count_sizes(calculate) if kind == "add" else calculate
         if kind in _TEXTUAL:
             return _textual(_TEXTUAL[kind], *parts)
         raise fault(f"{kind} is not supported here", tree, UnsupportedQuery)
 
-    def _weighed(self, value: Evaluate) -> Evaluate:
+    def _count_sizes(self, value: Evaluate) -> Evaluate:
         """The same, and what it makes is counted."""
-        weigh = self.meter.weigh
+        weigh = self.meter.count_size
 
         def evaluate(row: Bound) -> Any:
             found = value(row)
@@ -227,7 +227,7 @@ class Expressions:
 
         return evaluate
 
-    def counted(self, items: Iterable[Any]) -> Iterator[Any]:
+    def count_steps(self, items: Iterable[Any]) -> Iterator[Any]:
         """Yield the items, each a step."""
         step = self.meter.step
         for item in items:
@@ -261,9 +261,9 @@ class Expressions:
 
     def _on_access(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
         of, key = trees(tree)
-        if self.kind(of) == "path":
+        if self.kind_of(of) == "path":
             raise fault("a path has no properties", tree)
-        value, name, read = self._on(of, scope), name_of(key), self.property
+        value, name, read = self._compile_on(of, scope), name_of(key), self.property
         return lambda row: read(value(row), name)
 
     def property(self, value: Any, key: str) -> Value:
@@ -292,7 +292,7 @@ class Expressions:
 
     def _on_has_labels(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
         of, *labels = trees(tree)
-        value, wanted = self._on(of, scope), [label_names(label) for label in labels]
+        value, wanted = self._compile_on(of, scope), [label_names(label) for label in labels]
 
         def has(row: Bound) -> bool | None:
             found = value(row)
@@ -314,15 +314,15 @@ class Expressions:
         )
 
     def _on_and_(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        a, b = (self._on(one, scope) for one in trees(tree))
+        a, b = (self._compile_on(one, scope) for one in trees(tree))
         return lambda row: semantics.all_of((truth(a(row)), truth(b(row))))
 
     def _on_or_(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        a, b = (self._on(one, scope) for one in trees(tree))
+        a, b = (self._compile_on(one, scope) for one in trees(tree))
         return lambda row: semantics.any_of((truth(a(row)), truth(b(row))))
 
     def _on_xor_(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        a, b = (self._on(one, scope) for one in trees(tree))
+        a, b = (self._compile_on(one, scope) for one in trees(tree))
 
         def either(row: Bound) -> bool | None:
             one, other = truth(a(row)), truth(b(row))
@@ -331,7 +331,7 @@ class Expressions:
         return either
 
     def _on_not_(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        inner = self._on(trees(tree)[0], scope)
+        inner = self._compile_on(trees(tree)[0], scope)
 
         def invert(row: Bound) -> bool | None:
             outcome = truth(inner(row))
@@ -340,7 +340,7 @@ class Expressions:
         return invert
 
     def _on_compare(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        parts = [self._on(one, scope) for one in trees(tree)]
+        parts = [self._compile_on(one, scope) for one in trees(tree)]
         operators = [str(child) for child in tree.children if isinstance(child, Token)]
         if len(operators) == 1:
             (a, b), operator = parts, operators[0]
@@ -356,7 +356,7 @@ class Expressions:
         return chain
 
     def _on_in_(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        wanted, of = (self._on(one, scope) for one in trees(tree))
+        wanted, of = (self._compile_on(one, scope) for one in trees(tree))
 
         def within(row: Bound) -> bool | None:
             value, items = wanted(row), of(row)
@@ -369,7 +369,7 @@ class Expressions:
         return within
 
     def _on_regex(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        of, by = (self._on(one, scope) for one in trees(tree))
+        of, by = (self._compile_on(one, scope) for one in trees(tree))
         known: dict[str, Regular] = {}
 
         def matches(row: Bound) -> bool | None:
@@ -380,34 +380,34 @@ class Expressions:
             if regular is None:
                 known.clear()  # nearly always there is one, for all rows
                 regular = known[expression] = Regular(expression, self.meter.step)
-            return regular.fits(text)
+            return regular.matches_text(text)
 
         return matches
 
     def _on_is_null(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        inner = self._on(trees(tree)[0], scope)
+        inner = self._compile_on(trees(tree)[0], scope)
         return lambda row: inner(row) is None
 
     def _on_is_not_null(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        inner = self._on(trees(tree)[0], scope)
+        inner = self._compile_on(trees(tree)[0], scope)
         return lambda row: inner(row) is not None
 
     def _on_neg(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
         (one,) = trees(tree)
         if one.data == "integer" and str(one.children[0]) in _LEAST:
             return lambda row: -(1 << 63)
-        inner = self._on(trees(tree)[0], scope)
+        inner = self._compile_on(trees(tree)[0], scope)
         return lambda row: _negative(inner(row))
 
     def _on_pos(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-        inner = self._on(trees(tree)[0], scope)
+        inner = self._compile_on(trees(tree)[0], scope)
         return lambda row: semantics.add(0, inner(row))
 
     def _on_case(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
         parts = trees(tree)
-        subject = None if parts[0].data == "when" else self._on(parts.pop(0), scope)
-        otherwise = self._on(trees(parts.pop())[0], scope) if parts[-1].data == "else_" else None
-        whens = [tuple(self._on(one, scope) for one in trees(part)) for part in parts]
+        subject = None if parts[0].data == "when" else self._compile_on(parts.pop(0), scope)
+        otherwise = self._compile_on(trees(parts.pop())[0], scope) if parts[-1].data == "else_" else None
+        whens = [tuple(self._compile_on(one, scope) for one in trees(part)) for part in parts]
 
         def choose(row: Bound) -> Any:
             value = None if subject is None else subject(row)
@@ -423,9 +423,9 @@ class Expressions:
 
     def _on_call(self, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
         name = str(tree.children[0]).lower()
-        given = [self._on(one, scope) for one in trees(tree)]
+        given = [self._compile_on(one, scope) for one in trees(tree)]
         if name in READING and len(given) == 1 and "DISTINCT" not in words(tree):
-            return self._reading(name, trees(tree)[0], given[0], tree)
+            return self._compile_reading(name, trees(tree)[0], given[0], tree)
         function, least, most = FUNCTIONS.get(name, (None, 0, 0))
         if name in TEMPORAL_FUNCTIONS:
             timed, least, most = TEMPORAL_FUNCTIONS[name]
@@ -444,21 +444,21 @@ class Expressions:
         def several(row: Bound) -> Any:
             return call(*(argument(row) for argument in given))
 
-        return self._weighed(several) if name in _GROWING else several
+        return self._count_sizes(several) if name in _GROWING else several
 
-    def kind(self, tree: Tree[Token]) -> str:
+    def kind_of(self, tree: Tree[Token]) -> str:
         """What kind of thing a name stands for, "" when that isn't known."""
         if tree.data == "list_":
             return "list"
         return self.kinds.get(name_of(trees(tree)[0]), "") if tree.data == "whole" else ""
 
     def _check_kinds(self, name: str, tree: Tree[Token]) -> None:
-        kinds = [self.kind(one) for one in trees(tree)]
+        kinds = [self.kind_of(one) for one in trees(tree)]
         wrong = _WRONG.get(name, ())
         if any(kind in wrong for kind in kinds):
             raise fault(f"{name}() takes no {kinds[0]}", tree)
 
-    def _reading(self, name: str, what: Tree[Token], value: Evaluate, tree: Tree[Token]) -> Evaluate:
+    def _compile_reading(self, name: str, what: Tree[Token], value: Evaluate, tree: Tree[Token]) -> Evaluate:
         if name == "exists":
             if what.data == "pattern_there":
                 return value

@@ -82,7 +82,7 @@ def _comprehension(on: Expressions, tree: Tree[Token], scope: frozenset[str]) ->
     variable, of, *rest = trees(tree)
     name, items = name_of(variable), on.compile(of, scope)
     inner = scope | {name}
-    with on.unknown(name):
+    with on.with_unknown_names(name):
         where = on.compile(trees(rest.pop(0))[-1], inner) if rest and rest[0].data == "where" else None
         body = on.compile(rest[0], inner) if rest else None
 
@@ -90,7 +90,7 @@ def _comprehension(on: Expressions, tree: Tree[Token], scope: frozenset[str]) ->
         found = _list(items(row))
         if found is None:
             return None
-        rows = ({**row, name: item} for item in on.counted(found))
+        rows = ({**row, name: item} for item in on.count_steps(found))
         kept = (one for one in rows if where is None or truth(where(one)) is True)
         return [one[name] if body is None else body(one) for one in kept]
 
@@ -101,14 +101,14 @@ def _quantifier(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Ev
     which = str(tree.children[0]).lower()
     variable, of, where = trees(tree)
     name, items = name_of(variable), on.compile(of, scope)
-    with on.unknown(name):
+    with on.with_unknown_names(name):
         condition = on.compile(trees(where)[-1], scope | {name})
 
     def quantify(row: Bound) -> bool | None:
         found = _list(items(row))
         if found is None:
             return None
-        outcomes = [truth(condition({**row, name: item})) for item in on.counted(found)]
+        outcomes = [truth(condition({**row, name: item})) for item in on.count_steps(found)]
         if which == "all":
             return semantics.all_of(outcomes)
         if which == "single":
@@ -124,14 +124,14 @@ def _reduce(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evalua
     total, start, variable, of, body = trees(tree)
     first, items = on.compile(start, scope), on.compile(of, scope)
     names = name_of(total), name_of(variable)
-    with on.unknown(*names):
+    with on.with_unknown_names(*names):
         step = on.compile(body, scope | set(names))
 
     def fold(row: Bound) -> Any:
         found, value = _list(items(row)), first(row)
         if found is None:
             return None
-        for item in on.counted(found):
+        for item in on.count_steps(found):
             value = step({**row, names[0]: value, names[1]: item})
         return value
 

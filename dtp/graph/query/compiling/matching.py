@@ -76,7 +76,7 @@ class Match:
         self._looked_up: dict[tuple[str, str], str] = {}
         self._count = 0
         for group, clause in enumerate(clauses):
-            self._clause(clause, group)
+            self._add_clause(clause, group)
         #: The names that it brings in.
         self.names = [
             name
@@ -89,17 +89,17 @@ class Match:
             if name and name not in scope
         ]
         self.scope = scope | set(self.names)
-        self._know()
+        self._register_kinds()
         for clause in clauses:
-            self._where(clause)
+            self._add_where(clause)
         #: Whether it is one node, of which nothing has to be looked at but WHERE.
         self._is_plain = len(self._all) == 1 and not (self._steps or self._equal or self._paths)
         self._scan = None if scope or len(clauses) > 1 else scan_of(expressions, clauses[0])
-        index.expect(getattr(clauses[0].meta, "start_pos", None), self.pattern)
+        index.expect_pattern(getattr(clauses[0].meta, "start_pos", None), self.pattern_for)
 
     # ---- compiling ------------------------------------------------------------------------------------------
 
-    def _know(self) -> None:
+    def _register_kinds(self) -> None:
         """Tell of what kind the new names are."""
         kinds = self._expressions.kinds
         kinds.update((name, "node") for name in self._nodes)
@@ -110,32 +110,32 @@ class Match:
         for one in self._shortest:
             kinds[one.path], kinds[one.links] = "path", "relationship" if one.single else "list"
 
-    def _alias(self, letter: str) -> str:
+    def _new_alias(self, letter: str) -> str:
         self._count += 1
         return f"{letter}{self._count}"
 
-    def _clause(self, clause: Tree[Token], group: int) -> None:
+    def _add_clause(self, clause: Tree[Token], group: int) -> None:
         for pattern in trees(trees(clause)[0]):
             parts = trees(pattern)
             name = name_of(trees(parts.pop(0))[0]) if parts[0].data == "path" else ""
-            if name and (name in self._before or self._taken(name)):
+            if name and (name in self._before or self._is_taken(name)):
                 raise fault(f"{name} stands for something already", pattern)
             if parts[0].data == "shortest":
                 self._shortest_path(parts[0], name)
                 continue
-            left = self._node(parts[0])
+            left = self._add_node(parts[0])
             walked: list[PatternNode | PatternStep] = [left]
             for relation, node in zip(parts[1::2], parts[2::2], strict=True):
-                right = self._node(node)
-                step = self._relation(relation, left, right, group)
+                right = self._add_node(node)
+                step = self._add_relation(relation, left, right, group)
                 walked += [step, right]
                 left = right
-            if name and self._taken(name):
+            if name and self._is_taken(name):
                 raise fault(f"{name} stands for something in the path already", pattern)
             if name:
                 self._paths.append((name, walked))
 
-    def _taken(self, name: str) -> bool:
+    def _is_taken(self, name: str) -> bool:
         return (
             name in self._nodes
             or any(step.name == name for step in self._steps)
@@ -146,7 +146,7 @@ class Match:
     def _shortest_path(self, tree: Tree[Token], name: str) -> None:
         """shortestPath() and allShortestPaths()."""
         first, relation, last = trees(tree)
-        left, right = self._node(first), self._node(last)
+        left, right = self._add_node(first), self._add_node(last)
         detail = next(iter(trees(relation)), None)
         parts = {str(one.data): one for one in trees(detail)} if detail is not None else {}
         if parts.keys() & {"properties", "parameter"}:
@@ -155,7 +155,7 @@ class Match:
                 relation, UnsupportedQuery,
             )  # fmt: skip
         links = name_of(parts["variable"]) if "variable" in parts else ""
-        if links and (links == name or links in self._before or self._taken(links)):
+        if links and (links == name or links in self._before or self._is_taken(links)):
             raise fault(f"{links} stands for something already", relation)
         least, most = bounds(parts["hops"], None) if "hops" in parts else (1, 1)
         if least > 1:
@@ -166,11 +166,11 @@ class Match:
         self._shortest.append(
             Shortest(
                 places[left.alias], places[right.alias], str(relation.data), keys, least, most, every,
-                name, links, "hops" not in parts, self._expressions.source(tree),
+                name, links, "hops" not in parts, self._expressions.source_of(tree),
             )
         )  # fmt: skip
 
-    def _node(self, tree: Tree[Token]) -> PatternNode:
+    def _add_node(self, tree: Tree[Token]) -> PatternNode:
         variable = next((one for one in trees(tree) if one.data == "variable"), None)
         name = name_of(variable) if variable is not None else ""
         if (
@@ -184,12 +184,12 @@ class Match:
             raise fault(f"{name} is a {kind}, and no node", tree)
         node = self._nodes.get(name) if name else None
         if node is None:
-            node = PatternNode(self._alias("n"), name)
+            node = PatternNode(self._new_alias("n"), name)
             self._all.append(node)
             if name:
                 self._nodes[name] = node
             if name in self._before:
-                self.say(
+                self.add_condition(
                     node,
                     Condition(
                         f"{node.alias}.soul = {{}}", (soul_at(name, NodeRef),), about=(None, "="), plain=True
@@ -197,38 +197,38 @@ class Match:
                 )
         for child in trees(tree):
             if child.data == "label":
-                self._labelled(node, child)
+                self._add_labels(node, child)
             elif child.data == "properties":
                 for item in trees(child):
                     key, value = trees(item)
-                    self._has(node, name_of(key), value)
+                    self._add_property(node, name_of(key), value)
             elif child.data == "parameter":
                 self._has_all(node, child)
         return node
 
-    def _labelled(self, node: PatternNode, tree: Tree[Token]) -> None:
+    def _add_labels(self, node: PatternNode, tree: Tree[Token]) -> None:
         names = label_names(tree)
         if len(names) == 1:
             node.label = node.label or names[0]
-        self.say(node, Condition(f"{node.alias}.kind IN ({', '.join(map(quoted, names))})"))
+        self.add_condition(node, Condition(f"{node.alias}.kind IN ({', '.join(map(quoted, names))})"))
 
-    def say(self, node: PatternNode, condition: Condition) -> None:
+    def add_condition(self, node: PatternNode, condition: Condition) -> None:
         """Have a condition of a node in the SELECT."""
         node.alone.append(condition)
         self._conditions.append(condition)
 
     def _has_all(self, node: PatternNode, tree: Tree[Token]) -> None:
-        for key, value in self._given(tree).items():
+        for key, value in self._given_properties(tree).items():
             self.compare_property(node, key, "=", always(value), exact=True, steady=True)
 
-    def _given(self, tree: Tree[Token]) -> dict[str, Any]:
+    def _given_properties(self, tree: Tree[Token]) -> dict[str, Any]:
         """The properties that a parameter has."""
         given = self._expressions.parameter(tree)
         if not isinstance(given, dict):
             raise fault("properties are given as a map", tree)
         return given
 
-    def _has(self, node: PatternNode, key: str, value: Tree[Token]) -> None:
+    def _add_property(self, node: PatternNode, key: str, value: Tree[Token]) -> None:
         """An inline property."""
         if self._expressions.free(value) <= self._before:
             compiled, steady = self._expressions.compile(value, self._before), is_steady(value)
@@ -246,7 +246,7 @@ class Match:
             for key, value in map(trees, trees(parts["properties"])):
                 self._equal_later(step, name_of(key), value)
         elif "parameter" in parts:
-            given = self._given(parts["parameter"])
+            given = self._given_properties(parts["parameter"])
             self._equal += [(step, key, always(value)) for key, value in given.items()]
         return step
 
@@ -265,12 +265,12 @@ class Match:
         own = self._looked_up.setdefault((node.alias, key), f"p{len(self._looked_up) + 1}")
         # numbers beyond 64 bits are floats in the index: rounding keeps their order, but may make them equal
         wide = {"<": "<=", ">": ">="}.get(operator, operator)
-        declared = self._index.has(node.label, key)
+        declared = self._index.has_range_index(node.label, key)
         kind = f" AND {own}.kind = {quoted(node.label)}" if declared else ""
         # what links lead to from a known node is not looked for among all values: SQLite would (+ prevents it)
         by_value = "+" if operator != "=" and self._is_led_to(node) else ""
         at = f"{by_value}{own}.value"
-        self.say(
+        self.add_condition(
             node,
             Condition(
                 f"{own}.soul = {node.alias}.soul AND {own}.key = {quoted(key)}{kind} AND {at} {wide} {{}}",
@@ -295,11 +295,13 @@ class Match:
                     reached |= ends_at
         return any(one.alias in reached for name, one in self._nodes.items() if name in self._before)
 
-    def _relation(self, tree: Tree[Token], left: PatternNode, right: PatternNode, group: int) -> PatternStep:
+    def _add_relation(
+        self, tree: Tree[Token], left: PatternNode, right: PatternNode, group: int
+    ) -> PatternStep:
         detail = next(iter(trees(tree)), None)
         parts = {str(one.data): one for one in trees(detail)} if detail is not None else {}
         name = name_of(parts["variable"]) if "variable" in parts else ""
-        if name and (self._taken(name) or (name in self._before and "hops" in parts)):
+        if name and (self._is_taken(name) or (name in self._before and "hops" in parts)):
             raise fault(f"{name} stands for something already", tree)
         names = tuple(name_of(one) for one in trees(parts["types"])) if "types" in parts else ()
         keys = ", ".join(quoted(one) for one in names)
@@ -307,7 +309,7 @@ class Match:
         if "hops" in parts:
             return self._has_link(self._walk(tree, parts["hops"], name, names, left, right, group), parts)
         step = PatternStep(
-            self._alias("r"), name, left, right, group, direction=direction, keys=names, place=tree
+            self._new_alias("r"), name, left, right, group, direction=direction, keys=names, place=tree
         )
         self._steps.append(step)
         said = [ends(step.alias, left.alias, right.alias, direction)]
@@ -333,7 +335,7 @@ class Match:
         """A recursive table of (soul, target) some links apart; it begins at the end of which more is said."""
         direction, keys = str(tree.data), ", ".join(quoted(one) for one in names)
         step = PatternStep(
-            self._alias("w"), name, left, right, group, bounds(hops), direction, names, place=tree
+            self._new_alias("w"), name, left, right, group, bounds(hops), direction, names, place=tree
         )
         self._steps.append(step)
         if right.alone and not left.alone:
@@ -357,12 +359,12 @@ class Match:
 
     # ---- WHERE ----------------------------------------------------------------------------------------------
 
-    def _where(self, clause: Tree[Token]) -> None:
+    def _add_where(self, clause: Tree[Token]) -> None:
         where = next((one for one in trees(clause) if one.data == "where"), None)
         if where is None:
             return
         condition = trees(where)[-1]
-        if self._expressions.kind(condition):
+        if self._expressions.kind_of(condition):
             raise fault("a condition is true or false, and no node, relationship, path or list", condition)
         self._checks.append(self._expressions.compile(condition, self.scope))
         narrowing = Narrowing(self._expressions, self._index, self._before, self._nodes, self)
@@ -376,23 +378,23 @@ class Match:
         nothing = dict.fromkeys(self.names)
         for row in rows:
             found = False
-            for one in self._found(row):
+            for one in self._find_rows(row):
                 found = True
                 yield one
             if self._optional and not found:
                 yield {**row, **nothing}
 
-    def _found(self, row: Bound) -> Iterator[Bound]:
+    def _find_rows(self, row: Bound) -> Iterator[Bound]:
         if any(
             row[name] is None
             for name in (*self._nodes, *(s.name for s in self._steps))
             if name in self._before
         ):
             return
-        found, step = self._index.scanned(self._scan), self._expressions.meter.step
+        found, step = self._index.scan_rows(self._scan), self._expressions.meter.step
         if found is None:
             sql, values = self.select(row)
-            found = self._index.rows(sql, values, lambda: self.pattern(row))
+            found = self._index.select_rows(sql, values, lambda: self.pattern_for(row))
         bind, checks = self._bind, self._checks
         for columns in found:
             step()
@@ -421,10 +423,10 @@ class Match:
         if self._scan is not None and self._is_plain and self.names == [name]:
             self._scan.keep_first(key, down=down, most=most)
 
-    def pattern(self, row: Bound | None = None) -> Pattern:
+    def pattern_for(self, row: Bound | None = None) -> Pattern:
         """What is looked for, for a row that comes in, or for any at all."""
         places = {node.alias: place for place, node in enumerate(self._all)}
-        nodes = [self._sought(node, row) for node in self._all]
+        nodes = [self._sought_node(node, row) for node in self._all]
         walks = []
         for step in self._steps:
             left, right = places[step.left.alias], places[step.right.alias]
@@ -441,7 +443,7 @@ class Match:
             walks.append(Walk(one.left, one.right, one.direction, one.keys, True, most))
         return Pattern(nodes, walks)
 
-    def _sought(self, node: PatternNode, row: Bound | None) -> Sought:
+    def _sought_node(self, node: PatternNode, row: Bound | None) -> Sought:
         sought = Sought(node.label, bound=node.name in self._before)
         for one in node.alone:
             if one.about is None:
@@ -459,13 +461,13 @@ class Match:
                 there = frozenset((value,)) if isinstance(value, str) else frozenset[str]()
                 sought.souls = there if sought.souls is None else sought.souls & there
             else:
-                sought.ranges[key] = sought.ranges.get(key, Range(None, None)).within(operator, value)
+                sought.ranges[key] = sought.ranges.get(key, Range(None, None)).narrowed_by(operator, value)
         return sought
 
     def aliases(self) -> dict[str, str]:
         """What the tables of the SELECT stand for. See `PlannedMatch`."""
         nodes = {node.alias: f"({node.name}{f':{node.label}' if node.label else ''})" for node in self._all}
-        links = {step.alias: self._expressions.source(step.place) for step in self._steps if step.place}
+        links = {step.alias: self._expressions.source_of(step.place) for step in self._steps if step.place}
         names = {node.alias: node.name or nodes[node.alias] for node in self._all}
         keys = {own: f"{names[alias]}.{key}" for (alias, key), own in self._looked_up.items()}
         return nodes | links | keys
@@ -475,7 +477,7 @@ class Match:
         """Return the shortest paths that are looked for behind the SELECT, as the query has them."""
         return [one.source for one in self._shortest]
 
-    def example(self) -> tuple[str, list[Any]]:
+    def example_select(self) -> tuple[str, list[Any]]:
         """A SELECT as it would be for a row that comes in, with null for its values."""
         before = dict.fromkeys(self._before)
         names = {one: NodeRef("") for one in before if one in self._nodes}
@@ -485,7 +487,10 @@ class Match:
     def select(self, row: Bound) -> tuple[str, list[Any]]:
         """The SELECT for a row that comes in, and its parameters."""
         values: list[Any] = []
-        with_ = [self._recursion(step, branches, alone, row, values) for step, branches, alone in self._walks]
+        with_ = [
+            self._recursive_select(step, branches, alone, row, values)
+            for step, branches, alone in self._walks
+        ]
         tables = [f"nodes AS {node.alias}" for node in self._all]
         said = []
         for one in self._conditions:
@@ -502,7 +507,7 @@ class Match:
         where = f" WHERE {' AND '.join(said)}" if said else ""
         return f"{recursive}SELECT {', '.join(wanted)} FROM {' JOIN '.join(tables)}{where}", values
 
-    def _recursion(
+    def _recursive_select(
         self, step: PatternStep, branches: str, alone: list[Condition], row: Bound, values: list[Any]
     ) -> str:
         start = step.right if step.backwards else step.left

@@ -27,7 +27,7 @@ _MIRRORED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "="}
 class Narrowed(Protocol):
     """The pattern whose rows become fewer."""
 
-    def say(self, node: PatternNode, condition: Condition) -> None:
+    def add_condition(self, node: PatternNode, condition: Condition) -> None:
         """Have a condition of a node in the SELECT."""
 
     def compare_property(
@@ -60,10 +60,10 @@ class Narrowing:
         """Let the index leave out rows of which this condition isn't true."""
         parts = trees(tree)
         if tree.data == "has_labels":
-            node = self._new(parts[0])
+            node = self._new_node(parts[0])
             if node is not None and len(parts) == 2:
                 names = ", ".join(map(quoted, label_names(parts[1])))
-                self._pattern.say(node, Condition(f"{node.alias}.kind IN ({names})"))
+                self._pattern.add_condition(node, Condition(f"{node.alias}.kind IN ({names})"))
         elif tree.data == "compare" and len(parts) == 2:
             operator = next(str(child) for child in tree.children if isinstance(child, Token))
             if operator in _MIRRORED:
@@ -77,7 +77,7 @@ class Narrowing:
         elif tree.data == "in_":
             self._narrow_item(parts[0], parts[1])
 
-    def _new(self, tree: Tree[Token]) -> PatternNode | None:
+    def _new_node(self, tree: Tree[Token]) -> PatternNode | None:
         """The node that is brought in here and meant by `n`."""
         name = name_of(trees(tree)[0]) if tree.data == "whole" else ""
         return self._nodes.get(name) if name not in self._before else None
@@ -93,7 +93,7 @@ class Narrowing:
             return
         value = self._expressions.compile(to, self._before)
         value = value if by is None else by(value)
-        if of.data == "access" and (node := self._new(trees(of)[0])) is not None:
+        if of.data == "access" and (node := self._new_node(trees(of)[0])) is not None:
             self._pattern.compare_property(node, name_of(trees(of)[1]), operator, value, steady=is_steady(to))
         elif (
             of.data == "call"
@@ -101,21 +101,21 @@ class Narrowing:
             and operator == "="
             and len(trees(of)) == 1
         ):
-            node = self._new(trees(of)[0])
+            node = self._new_node(trees(of)[0])
             if node is not None:
                 about = (None, "=") if is_steady(to) else None
-                self._pattern.say(
+                self._pattern.add_condition(
                     node, Condition(f"{node.alias}.soul = {{}}", (soul_of(value),), about=about, plain=True)
                 )
 
     def _narrow_text(self, of: Tree[Token], to: Tree[Token]) -> None:
         """CONTAINS by trigrams, where a full-text index was declared."""
-        node = self._new(trees(of)[0]) if of.data == "access" else None
+        node = self._new_node(trees(of)[0]) if of.data == "access" else None
         if node is None or not self._expressions.free(to) <= self._before:
             return
         table = self._index.text_table(node.label, name_of(trees(of)[1]), trigrams=True)
         if table is not None:
-            self._pattern.say(
+            self._pattern.add_condition(
                 node,
                 Condition(
                     f"{node.alias}.soul IN (SELECT soul FROM {table} WHERE {table} MATCH {{}})",
@@ -127,11 +127,11 @@ class Narrowing:
 
     def _narrow_item(self, item: Tree[Token], of: Tree[Token]) -> None:
         """IN by the items of lists, sets and arrays."""
-        node = self._new(trees(of)[0]) if of.data == "access" else None
+        node = self._new_node(trees(of)[0]) if of.data == "access" else None
         if node is None or not self._expressions.free(item) <= self._before:
             return
         key = name_of(trees(of)[1])
-        self._pattern.say(
+        self._pattern.add_condition(
             node,
             Condition(
                 f"{node.alias}.soul IN (SELECT soul FROM items WHERE key = {quoted(key)} AND value = {{}})",

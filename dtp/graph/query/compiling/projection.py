@@ -84,7 +84,7 @@ class Projection:
         self._ends = ends
         parts = {str(one.data): one for one in trees(tree)}
         self._distinct = "DISTINCT" in words(tree)
-        self._items = self._columns(parts["items"], scope)
+        self._items = self._compile_columns(parts["items"], scope)
         self.columns = [item.name for item in self._items]
         #: Columns and what they were made of, None for those that `*` stands for.
         self.named = [(item.name, item.tree) for item in self._items]
@@ -98,10 +98,10 @@ class Projection:
                 self._check_grouped(item.tree)
         self._sorts = [self._sort(one) for one in trees(parts["order"])] if "order" in parts else []
         self._parts = parts
-        self._skip = self._number(parts["skip"]) if "skip" in parts else None
-        self._limit = self._number(parts["limit"]) if "limit" in parts else None
+        self._skip = self._compile_number(parts["skip"]) if "skip" in parts else None
+        self._limit = self._compile_number(parts["limit"]) if "limit" in parts else None
         kinds = {
-            item.name: expressions.kind(item.tree)
+            item.name: expressions.kind_of(item.tree)
             if item.tree is not None
             else expressions.kinds.get(item.name, "")
             for item in self._items
@@ -111,7 +111,7 @@ class Projection:
 
     # ---- compiling ------------------------------------------------------------------------------------------
 
-    def _columns(self, tree: Tree[Token], scope: frozenset[str]) -> list[_Item]:
+    def _compile_columns(self, tree: Tree[Token], scope: frozenset[str]) -> list[_Item]:
         items: list[_Item] = []
         for item in trees(tree):
             if item.data == "star":
@@ -122,15 +122,15 @@ class Projection:
             expr, *alias = trees(item)
             if expr.data == "pattern_there":
                 raise fault("a pattern is a condition: it stands in WHERE, or in exists()", expr)
-            source = self._expressions.source(expr)
+            source = self._expressions.source_of(expr)
             if not alias and not self._ends and expr.data != "whole":
                 raise fault(f"give {source} a name by AS", item)
-            name = name_of(alias[0]) if alias else self._expressions.column(item, expr)
-            value, aggregates = self._aggregating(expr, scope)
+            name = name_of(alias[0]) if alias else self._expressions.column_name(item, expr)
+            value, aggregates = self._compile_aggregates(expr, scope)
             items.append(_Item(name, source, value, expr, aggregates))
         return items
 
-    def _aggregating(
+    def _compile_aggregates(
         self, expr: Tree[Token], scope: frozenset[str]
     ) -> tuple[Evaluate, dict[str, Callable[[], Total]]]:
         """An expression whose aggregates are names that hold what they came to."""
@@ -167,10 +167,11 @@ class Projection:
         if of.data == "whole":
             keys = {item.source for item in self._items if not item.aggregates}
             name = name_of(trees(of)[0])
-            if name in local or {self._expressions.source(tree), name} & keys:
+            if name in local or {self._expressions.source_of(tree), name} & keys:
                 return
             raise fault(
-                f"{self._expressions.source(tree)} stands beside an aggregate; return it as a column of its own too",
+                f"{self._expressions.source_of(tree)} stands beside an aggregate; "
+                "return it as a column of its own too",
                 tree,
             )
         if tree.data in _WITH_NAMES:
@@ -194,7 +195,7 @@ class Projection:
 
     def _sorted_by(self, expr: Tree[Token]) -> Evaluate:
         """By columns, by what was returned as a column, or by anything known before when a row is still one row."""
-        source = self._expressions.source(expr)
+        source = self._expressions.source_of(expr)
         same = next((item.name for item in self._items if item.source == source), None)
         if same is not None and not (expr.data == "whole" and source in self.scope):
             return _named(same)
@@ -211,7 +212,7 @@ class Projection:
         totals = has_aggregate(expr)
 
         def replaced(tree: Tree[Token]) -> Tree[Token]:
-            name = columns.get(self._expressions.source(tree)) if not tree.meta.empty else None
+            name = columns.get(self._expressions.source_of(tree)) if not tree.meta.empty else None
             fits = tree.data in ("whole", "access") or is_aggregate(tree) or not totals
             if name is not None and fits and tree.data != "variable":
                 return Tree("whole", [Tree("variable", [Token("NAME", f"`{name}`")])], tree.meta)
@@ -227,7 +228,7 @@ class Projection:
 
         return self._expressions.compile(replaced(expr), self.scope)
 
-    def wanted(self) -> tuple[str, str, bool, int] | None:
+    def top_rows(self) -> tuple[str, str, bool, int] | None:
         """Return (name, key, down, how many) where only rows count that are among the first by `name.key`."""
         if self._grouped or self._distinct or self._where or not (self._sorts and self._limit):
             return None
@@ -246,7 +247,7 @@ class Projection:
         most = sum(_count(value({})) for value in (self._skip, self._limit) if value is not None)
         return name, name_of(trees(of)[1]), self._sorts[0][1], most
 
-    def _number(self, tree: Tree[Token]) -> Evaluate:
+    def _compile_number(self, tree: Tree[Token]) -> Evaluate:
         expr = trees(tree)[-1]
         if self._expressions.free(expr) or has_aggregate(expr):
             raise fault("SKIP and LIMIT take a number that doesn't depend on rows", tree)
@@ -259,20 +260,20 @@ class Projection:
 
     def run(self, rows: Iterator[Bound]) -> Iterator[Bound]:
         """The rows that come of those that come in."""
-        found = self._groups(rows) if self._grouped else self._each(rows)
+        found = self._group_rows(rows) if self._grouped else self._project_rows(rows)
         if self._distinct:
-            found = self._once(found)
+            found = self._distinct_rows(found)
         skip = 0 if self._skip is None else _count(self._skip({}))
         limit = None if self._limit is None else _count(self._limit({}))
         if self._sorts:
-            found = self._ordered(found, None if limit is None else skip + limit)
+            found = self._order_rows(found, None if limit is None else skip + limit)
         for at, (before, row) in enumerate(found):
             if limit is not None and at >= skip + limit:
                 return
             if at >= skip and (self._where is None or truth(self._where({**before, **row})) is True):
                 yield row
 
-    def _ordered(
+    def _order_rows(
         self, found: Iterator[tuple[Bound, Bound]], most: int | None
     ) -> Iterator[tuple[Bound, Bound]]:
         """The rows in order; at most so many, which are all that is kept meanwhile if they are few."""
@@ -289,11 +290,11 @@ class Projection:
             ordered.sort(key=lambda pair: sort_key(value({**pair[0], **pair[1]})), reverse=down)
         return iter(ordered)
 
-    def _each(self, rows: Iterator[Bound]) -> Iterator[tuple[Bound, Bound]]:
+    def _project_rows(self, rows: Iterator[Bound]) -> Iterator[tuple[Bound, Bound]]:
         for row in rows:
             yield row, {item.name: item.value(row) for item in self._items}
 
-    def _groups(self, rows: Iterator[Bound]) -> Iterator[tuple[Bound, Bound]]:
+    def _group_rows(self, rows: Iterator[Bound]) -> Iterator[tuple[Bound, Bound]]:
         keys = [item for item in self._items if not item.aggregates]
         totals = [(name, begin) for item in self._items for name, begin in item.aggregates.items()]
         groups: dict[tuple[Any, ...], _Group] = {}
@@ -321,7 +322,7 @@ class Projection:
                 row[item.name] = group.columns[item.name]
         return row
 
-    def _once(self, rows: Iterator[tuple[Bound, Bound]]) -> Iterator[tuple[Bound, Bound]]:
+    def _distinct_rows(self, rows: Iterator[tuple[Bound, Bound]]) -> Iterator[tuple[Bound, Bound]]:
         seen = set()
         for _, row in rows:
             same = tuple(same_key(value) for value in row.values())

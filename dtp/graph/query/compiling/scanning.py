@@ -45,7 +45,7 @@ class Scan:
     #: The nodes that it is enough to show.
     order: First | None = None
 
-    def core(self, *, shown: bool) -> ScanCore:
+    def to_core(self, *, shown: bool) -> ScanCore:
         """The same for the core."""
         labels = [(node, values.name(one)) for node, one in self.labels]
         keys = [(node, values.name(one)) for node, one in self.keys]
@@ -97,17 +97,17 @@ class _Reader:
         if scan.backwards:
             nodes, relations = nodes[::-1], relations[::-1]
         for at, one in enumerate(nodes):
-            self._node(at, one)
+            self._read_node(at, one)
         for at, one in enumerate(relations):
-            self._relation(at, one)
+            self._read_relation(at, one)
         where = next((one for one in trees(clause) if one.data == "where"), None)
         for condition in conjuncts(trees(where)[-1]) if where is not None else ():
-            self._condition(condition)
+            self._read_condition(condition)
         if len(scan.tests) > TESTS:
             raise _OtherwiseError
         return scan
 
-    def _node(self, at: int, tree: Tree[Token]) -> None:
+    def _read_node(self, at: int, tree: Tree[Token]) -> None:
         groups = 0
         for one in trees(tree):
             if one.data == "variable":
@@ -116,7 +116,7 @@ class _Reader:
                 self._names[name_of(one)] = at
             elif one.data == "label":
                 groups += 1
-                self._labels(at, label_names(one))
+                self._read_labels(at, label_names(one))
             elif one.data == "properties":
                 for key, value in map(trees, trees(one)):
                     self._compare(at, name_of(key), "=", value)
@@ -125,12 +125,12 @@ class _Reader:
         if groups > 1:
             raise _OtherwiseError
 
-    def _labels(self, at: int, names: Iterable[str]) -> None:
+    def _read_labels(self, at: int, names: Iterable[str]) -> None:
         if any(node == at for node, _ in self._scan.labels):
             raise _OtherwiseError
         self._scan.labels += [(at, values.name(name).decode()) for name in names]
 
-    def _relation(self, at: int, tree: Tree[Token]) -> None:
+    def _read_relation(self, at: int, tree: Tree[Token]) -> None:
         detail = next(iter(trees(tree)), None)
         for one in trees(detail) if detail is not None else ():
             if one.data == "types":
@@ -138,17 +138,17 @@ class _Reader:
             elif one.data != "variable" or name_of(one) in self._names:
                 raise _OtherwiseError
 
-    def _condition(self, tree: Tree[Token]) -> None:
+    def _read_condition(self, tree: Tree[Token]) -> None:
         parts = trees(tree)
         if tree.data in ("has_labels", "has_labels_of") and len(parts) == 2:
             name = parts[0] if tree.data == "has_labels_of" else next(iter(trees(parts[0])), parts[0])
             if parts[0].data in ("whole", "variable") and name_of(name) in self._names:
-                self._labels(self._names[name_of(name)], label_names(parts[1]))
+                self._read_labels(self._names[name_of(name)], label_names(parts[1]))
                 return
         if tree.data != "compare" or len(parts) != 2:
             raise _OtherwiseError
         comparison = next(str(child) for child in tree.children if isinstance(child, Token))
-        one, other = (self._property(part) for part in parts)
+        one, other = (self._read_property(part) for part in parts)
         if comparison not in COMPARISONS:
             raise _OtherwiseError
         if one is not None and other is not None:
@@ -161,7 +161,7 @@ class _Reader:
         else:
             raise _OtherwiseError
 
-    def _property(self, tree: Tree[Token]) -> tuple[int, str] | None:
+    def _read_property(self, tree: Tree[Token]) -> tuple[int, str] | None:
         """The node and the key of `n.key`."""
         if tree.data != "access" or trees(tree)[0].data != "whole":
             return None

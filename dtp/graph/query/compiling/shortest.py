@@ -120,7 +120,7 @@ def _links(
     for begin in range(0, len(souls), _BATCH):
         some = souls[begin : begin + _BATCH]
         sql = f"SELECT {at}, {to}, soul, key, target FROM links WHERE {at} IN ({', '.join('?' * len(some))}){only}"
-        for soul, other, *link in index.rows(sql, [*some, *wanted.keys], Pattern):
+        for soul, other, *link in index.select_rows(sql, [*some, *wanted.keys], Pattern):
             yield soul, other, Relation(*link)
 
 

@@ -28,7 +28,7 @@ class Subquery(Protocol):
 
 
 def _pattern_there(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-    with on.unknown(), on.planned("pattern", on.source(tree)) as plan:
+    with on.with_unknown_names(), on.plan_step("pattern", on.source_of(tree)) as plan:
         match = plan.match = on.matcher([_clause(trees(tree), None, tree)], scope, False)
     if match.names:
         raise fault(
@@ -42,7 +42,7 @@ def _pattern_there(on: Expressions, tree: Tree[Token], scope: frozenset[str]) ->
 def _pattern_all(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
     *parts, body = trees(tree)
     where = parts.pop() if parts[-1].data == "where" else None
-    with on.unknown(), on.planned("pattern", on.source(tree)) as plan:
+    with on.with_unknown_names(), on.plan_step("pattern", on.source_of(tree)) as plan:
         match = plan.match = on.matcher([_clause(parts, where, tree)], scope, False)
         value = on.compile(body, match.scope)
     return lambda row: [value(one) for one in match.run(iter((row,)))]
@@ -51,7 +51,7 @@ def _pattern_all(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> E
 def _shortest(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
     variable: Tree[Token] = Tree("variable", [Token("NAME", _PATH)])
     path: Tree[Token] = Tree("path", [variable], tree.meta)
-    with on.unknown(), on.planned("pattern", on.source(tree)) as plan:
+    with on.with_unknown_names(), on.plan_step("pattern", on.source_of(tree)) as plan:
         match = plan.match = on.matcher([_clause([path, tree], None, tree)], scope, False)
     new = [name for name in match.names if name != _PATH]
     if new:
@@ -78,7 +78,7 @@ def _count_in(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Eval
 
 
 def _collect_in(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Evaluate:
-    with on.planned("COLLECT", ""):
+    with on.plan_step("COLLECT", ""):
         query = on.subquery(trees(tree)[0], scope)
     if len(query.columns) != 1:
         raise fault("COLLECT { } returns one column", tree)
@@ -91,9 +91,9 @@ def _inner(on: Expressions, tree: Tree[Token], scope: frozenset[str]) -> Callabl
     (inner,) = trees(tree)
     operator = "EXISTS" if tree.data == "exists_in" else "COUNT"
     if inner.data != "match":
-        with on.planned(operator, ""):
+        with on.plan_step(operator, ""):
             return on.subquery(inner, scope).run
-    with on.unknown(), on.planned(operator, on.source(inner)) as plan:
+    with on.with_unknown_names(), on.plan_step(operator, on.source_of(inner)) as plan:
         match = plan.match = on.matcher([inner], scope, False)
     return lambda row: match.run(iter((row,)))
 

@@ -56,7 +56,7 @@ class Columns:
         #: Souls at which something is different since the columns by value were made.
         self._changed: set[str] = set()
 
-    def note(self, souls: Iterable[str]) -> None:
+    def on_changed(self, souls: Iterable[str]) -> None:
         """Something is different at these souls."""
         self.renew()
         if self._by_value:
@@ -78,17 +78,19 @@ class Columns:
             self._changed.clear()
             self._by_link = None
 
-    def having(self, key: str, wanted: Range) -> Found:
+    def find_having(self, key: str, wanted: Range) -> Found:
         """Souls whose property at a key may be in a range."""
         if wanted.is_equality:
             return self._with_value(key, wanted.low, items=False)
         self.renew()
         name = values.name(key)
         low, high = (b"" if one is None else values.encode(one) for one in wanted)
-        of_text = self._core.opaque(name, items=False) if any(isinstance(one, str) for one in wanted) else b""
-        return _once(self._found(self._core.between(name, low, high) + of_text))
+        of_text = (
+            self._core.read_opaque(name, items=False) if any(isinstance(one, str) for one in wanted) else b""
+        )
+        return _once(self._make_found(self._core.find_between(name, low, high) + of_text))
 
-    def containing(self, key: str, item: Value) -> Found:
+    def find_containing(self, key: str, item: Value) -> Found:
         """Souls whose property at a key may be a list with an item."""
         return self._with_value(key, item, items=True)
 
@@ -96,8 +98,8 @@ class Columns:
         self.renew()
         if (key, items) not in self._by_value:
             name = values.name(key)
-            cells = memoryview(self._core.column(name, items=items)).cast("Q")
-            self._by_value[key, items] = cells, self._core.opaque(name, items=items)
+            cells = memoryview(self._core.read_column(name, items=items)).cast("Q")
+            self._by_value[key, items] = cells, self._core.read_opaque(name, items=items)
         cells, opaque = self._by_value[key, items]
         found = array("I")
         _extend(found, cells, self._core.hash(values.encode(value)))
@@ -105,11 +107,11 @@ class Columns:
             found.frombytes(opaque)
         return _once(Found(self._core, found))
 
-    def linking(self, souls: Iterable[str]) -> Found:
+    def find_linking(self, souls: Iterable[str]) -> Found:
         """Souls that may have links to any of these."""
         self.renew()
         if self._by_link is None:
-            self._by_link = memoryview(self._core.links()).cast("Q")
+            self._by_link = memoryview(self._core.read_links()).cast("Q")
         found = array("I")
         for soul in souls:
             _extend(found, self._by_link, self._core.hash(values.encode(Link(soul))))
@@ -118,12 +120,12 @@ class Columns:
     def of_kind(self, kind: str) -> Found:
         """Souls with a label ("" is any) that have something."""
         self.renew()
-        return self._found(b"".join(self._core.named(prefix) for prefix in prefixes_of(kind)))
+        return self._make_found(b"".join(self._core.find_named(prefix) for prefix in prefixes_of(kind)))
 
-    def naming(self, kind: str) -> Found:
+    def find_naming(self, kind: str) -> Found:
         """Souls with links to what has a label, and nothing else."""
         self.renew()
-        found = self._found(b"".join(self._core.unmade(prefix) for prefix in prefixes_of(kind)))
+        found = self._make_found(b"".join(self._core.find_unmade(prefix) for prefix in prefixes_of(kind)))
         return found._replace(numbers=array("I", sorted(set(found.numbers))))
 
     def souls(self, kind: str) -> list[str]:
@@ -134,7 +136,7 @@ class Columns:
     def numbers(self, souls: Iterable[str]) -> Found:
         """The numbers of souls; those that never had anything are left out."""
         self.renew()
-        found = (self._core.number(values.name(soul)) for soul in souls)
+        found = (self._core.soul_number(values.name(soul)) for soul in souls)
         return Found(self._core, array("I", (one for one in found if one is not None)))
 
     def size(self) -> int:
@@ -144,9 +146,9 @@ class Columns:
     @staticmethod
     def rows(found: Found, first: int, behind: int) -> bytes:
         """Some of what was found: see `GraphCore.rows`."""
-        return found.core.rows(found.numbers[first:behind])
+        return found.core.read_rows(found.numbers[first:behind])
 
-    def _found(self, data: bytes) -> Found:
+    def _make_found(self, data: bytes) -> Found:
         found = array("I")
         found.frombytes(data)
         return Found(self._core, found)

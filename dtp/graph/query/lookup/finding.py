@@ -69,10 +69,10 @@ class Finding:
 
     # ---- what changes -------------------------------------------------------------------------------------------
 
-    def note(self, changes: Iterable[Change]) -> None:
+    def on_changed(self, changes: Iterable[Change]) -> None:
         """Something is different at these souls."""
         souls = {change.soul for change in changes}
-        self.columns.note(souls)
+        self.columns.on_changed(souls)
         self._stale |= souls
         if len(self._stale) > _MANY:
             self._stale.clear()
@@ -85,7 +85,7 @@ class Finding:
 
     def refresh(self) -> bool:
         """Have what changed as it is now. True if the tables were emptied: it was too much."""
-        stale, anew = self.ask(self._take)
+        stale, anew = self.ask(self._take_changed)
         with self._or_anew():
             if anew:
                 self._tables.clear()
@@ -103,7 +103,7 @@ class Finding:
         self._add(self.ask(self.columns.numbers, stale))
         self._add_rows([(soul, {}, [], []) for soul in self._written if not self._tables.is_whole(soul)])
         # those that are linked to no more may have something all the same
-        self._have(named)
+        self._ensure_souls(named)
         self._tables.remove([soul for soul in named if not self._tables.is_whole(soul)])
         self._adds = adds
         if self.watches_texts:
@@ -118,7 +118,7 @@ class Finding:
             self._anew = True
             raise
 
-    def _take(self) -> tuple[set[str], bool]:
+    def _take_changed(self) -> tuple[set[str], bool]:
         taken, self._stale = self._stale, set()
         anew, self._anew = self._anew, False
         if anew:
@@ -170,7 +170,7 @@ class Finding:
         for first in range(0, len(names), _TEXTS):
             some = names[first : first + _TEXTS]
             read.update(zip(some, self.ask(self._read, some), strict=True))
-        made = [self._row(row, read) for row in rows]
+        made = [self._make_row(row, read) for row in rows]
         self._tables.add(made)
         if self._whole:
             self._add_relationships(made)
@@ -190,7 +190,7 @@ class Finding:
     def _read(self, names: list[Name]) -> list[Value]:
         return [read_name(self._replica, name) for name in names]
 
-    def _row(self, row: _Read, read: dict[Name, Value]) -> SoulRow:
+    def _make_row(self, row: _Read, read: dict[Name, Value]) -> SoulRow:
         soul, registers, members, others = row
         if soul in self._opened:
             registers, others = self._opened[soul], []
@@ -198,7 +198,7 @@ class Finding:
         links.update((key, one.soul) for key, one in registers.items() if type(one) is Link)
         return soul, assembled(soul, registers, others, read.__getitem__), sorted(links)
 
-    def _have(self, souls: Iterable[str]) -> None:
+    def _ensure_souls(self, souls: Iterable[str]) -> None:
         missing = [soul for soul in souls if not self._tables.is_whole(soul)]
         if missing:
             self._add(self.ask(self.columns.numbers, missing))
@@ -207,7 +207,7 @@ class Finding:
         """Have all that links to these."""
         asked = [soul for soul in souls if self._is_new("to", soul)]
         if asked:
-            self._add(self.ask(self.columns.linking, asked))
+            self._add(self.ask(self.columns.find_linking, asked))
 
     def _is_new(self, *question: object) -> bool:
         """Whether a question is asked for the first time; from now on it isn't."""
@@ -222,14 +222,14 @@ class Finding:
         """Have all nodes with a label whole."""
         if not self._everything and self._is_new("kind", kind):
             self._add(self.ask(self.columns.of_kind, kind), kind)
-            self._add(self.ask(self.columns.naming, kind))
+            self._add(self.ask(self.columns.find_naming, kind))
 
     def _have_names(self, kind: str) -> None:
         """Have all nodes with a label, by name."""
         if ("kind", kind) not in self._answered and self._is_new("names", kind):
             with self.adding():
-                self._tables.name(self.ask(self.columns.souls, kind))
-            self._add(self.ask(self.columns.naming, kind))
+                self._tables.ensure_nodes(self.ask(self.columns.souls, kind))
+            self._add(self.ask(self.columns.find_naming, kind))
 
     @property
     def has_everything(self) -> bool:
@@ -269,7 +269,7 @@ class Finding:
         if node.souls is None and node.bound:
             return set(self.found)
         if node.souls is not None:
-            self._have(node.souls)
+            self._ensure_souls(node.souls)
             self._have_linking([soul for soul in node.souls if not self._tables.is_whole(soul)])
             return set(node.souls)
         wanted = linked or self._whole
@@ -278,15 +278,15 @@ class Finding:
             if ("kind", node.label) not in self._answered and self._is_new(
                 "containing", node.label, key, values.encode(item)
             ):
-                self._add(self.ask(self.columns.containing, key, item), node.label)
-            return self._tables.containing(node.label, key, item) if wanted else set()
+                self._add(self.ask(self.columns.find_containing, key, item), node.label)
+            return self._tables.find_containing(node.label, key, item) if wanted else set()
         if node.ranges:
             key, wanted_range = min(node.ranges.items(), key=lambda item: not item[1].is_equality)
             if ("kind", node.label) not in self._answered and self._is_new(
                 "having", node.label, key, values.encode(wanted_range)
             ):
-                self._add(self.ask(self.columns.having, key, wanted_range), node.label)
-            return self._tables.having(node.label, key, wanted_range) if wanted else set()
+                self._add(self.ask(self.columns.find_having, key, wanted_range), node.label)
+            return self._tables.find_having(node.label, key, wanted_range) if wanted else set()
         if wanted:
             self.have_kind(node.label)
             return self._tables.of_kind(node.label)
@@ -305,12 +305,12 @@ class Finding:
                 walked.add(at)
                 if other in found and not walk.variable:
                     continue
-                reached = self._reach(found[here], walk, ways, pattern.nodes[other].label)
+                reached = self._ensure_walk(found[here], walk, ways, pattern.nodes[other].label)
                 if other not in found:
                     found[other] = reached
                     waiting.append(other)
 
-    def _reach(self, souls: set[str], walk: Walk, ways: tuple[bool, ...], label: str) -> set[str]:
+    def _ensure_walk(self, souls: set[str], walk: Walk, ways: tuple[bool, ...], label: str) -> set[str]:
         """Have all that is on a walk from these souls; its other ends with a label."""
         reached, frontier, seen = set[str](), souls, set(souls)
         for _ in range(walk.hops):
@@ -320,10 +320,10 @@ class Finding:
                 other
                 for soul in frontier
                 for way in ways
-                for other in self._tables.linked(soul, walk.keys, forwards=way)
+                for other in self._tables.linked_nodes(soul, walk.keys, forwards=way)
                 if walk.variable or not label or kind_of(other) == label
             }
-            self._have(near)
+            self._ensure_souls(near)
             reached |= near
             frontier = near - seen
             seen |= near

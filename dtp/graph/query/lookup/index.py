@@ -87,7 +87,7 @@ class Index:
             )
         return f"{kind}.{key}"
 
-    def has(self, kind: str, key: str) -> bool:
+    def has_range_index(self, kind: str, key: str) -> bool:
         """Whether an index of ranges was declared."""
         return (kind, key) in self._ranges
 
@@ -107,7 +107,7 @@ class Index:
             )
         try:
             found = list(
-                self.rows(
+                self.select_rows(
                     f"SELECT soul, -bm25({table}) FROM {table} WHERE {table} MATCH ?1 ORDER BY 2 DESC, soul",
                     [query],
                     Pattern,
@@ -119,7 +119,7 @@ class Index:
 
     # ---- reading --------------------------------------------------------------------------------------------
 
-    def rows(
+    def select_rows(
         self, sql: str, parameters: list[Any], about: Callable[[], Pattern]
     ) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a SELECT about a pattern. Raises `QueryError`."""
@@ -127,26 +127,26 @@ class Index:
             self._find(about)
             yield from self.db.execute(sql, parameters)
         except _FAULTS as error:
-            raise self._fault(error) from error
+            raise self._translate_error(error) from error
 
-    def scanned(self, scan: Scan | None) -> Iterator[tuple[Any, ...]] | None:
+    def scan_rows(self, scan: Scan | None) -> Iterator[tuple[Any, ...]] | None:
         """The rows of a SELECT about a pattern, and maybe some more, from the core; None where tables are better."""
         if scan is None or self._beside or self._meter is None or scan.nodes > 2:
             return None
         if scan.first is not None or scan.is_known_elsewhere or not self.scanner.may_scan():
             return None
-        return self.scanner.rows(scan, self._meter)
+        return self.scanner.scan_rows(scan, self._meter)
 
-    def _fault(self, error: Exception) -> QueryError:
+    def _translate_error(self, error: Exception) -> QueryError:
         """What an error of SQLite's means."""
         if self._meter is not None and self._meter.limit is not None:
             return self._meter.limit
         return QueryError(f"this can't be worked out: {error}")
 
     @contextmanager
-    def metered(self, meter: Meter) -> Iterator[None]:
+    def count_with(self, meter: Meter) -> Iterator[None]:
         """Have a meter count what is done meanwhile, and end it."""
-        self.db.set_progress_handler(meter.interrupt, INSTRUCTIONS)
+        self.db.set_progress_handler(meter.count_instructions, INSTRUCTIONS)
         running(meter)
         self._meter = meter
         self._finding.adding = meter.without_growth
@@ -163,7 +163,7 @@ class Index:
         try:
             found = self.db.execute("SELECT soul, key, target FROM links WHERE id = ?", (number,)).fetchone()
         except sqlite3.Error as error:
-            raise self._fault(error) from error
+            raise self._translate_error(error) from error
         soul, key, target = found
         return soul, key, target
 
@@ -181,7 +181,7 @@ class Index:
             try:
                 known = self._tables.properties(soul) if self._beside else properties_of(self._replica, soul)
             except sqlite3.Error as error:
-                raise self._fault(error) from error
+                raise self._translate_error(error) from error
             self._last = soul, known
         return self._last[1]
 
@@ -193,7 +193,7 @@ class Index:
         try:
             return self._tables.properties(part)
         except sqlite3.Error as error:
-            raise self._fault(error) from error
+            raise self._translate_error(error) from error
 
     # ---- finding ------------------------------------------------------------------------------------------------
 
@@ -203,18 +203,18 @@ class Index:
         if self._meter is None:
             self._finding.find(about())
         else:
-            with self._meter.uncounted():
+            with self._meter.pause_counting():
                 self._finding.find(about())
 
-    def note(self, changes: Iterable[Change]) -> None:
+    def on_changed(self, changes: Iterable[Change]) -> None:
         """Something is different at these souls."""
-        self._finding.note(changes)
+        self._finding.on_changed(changes)
 
-    def expect(self, place: int | None, about: Callable[[], Pattern]) -> None:
+    def expect_pattern(self, place: int | None, about: Callable[[], Pattern]) -> None:
         """A query will look for a pattern, which is at a place in its text, if that is known."""
         self._expected.append((place, about))
 
-    def searched(self) -> Pattern:
+    def searched_pattern(self) -> Pattern:
         """All that full-text indexes can find."""
         return Pattern([Sought(kind) for kind, _ in self._texts])
 
@@ -247,14 +247,14 @@ class Index:
             patterns = [Pattern([Sought()])]
         try:
             for _ in range(_ROUNDS):
-                self._round(patterns)
+                self._load_round(patterns)
                 if self._finding.ask(self._finding.is_current):
                     return
             self._finding.ask(self._round_there, patterns)
         except _FAULTS as error:
-            raise self._fault(error) from error
+            raise self._translate_error(error) from error
 
-    def _round(self, patterns: Sequence[Pattern]) -> None:
+    def _load_round(self, patterns: Sequence[Pattern]) -> None:
         self._last = "", {}
         self.refresh()
         self._finding.found.clear()
@@ -264,7 +264,7 @@ class Index:
     def _round_there(self, patterns: Sequence[Pattern]) -> None:
         ask, self._finding.ask = self._finding.ask, _here
         try:
-            self._round(patterns)
+            self._load_round(patterns)
         finally:
             self._finding.ask = ask
 
@@ -272,7 +272,7 @@ class Index:
         """What full-text indexes have of these souls."""
         for (kind, key), number in self._texts.items():
             souls = sorted(soul for soul in stale if kind_of(soul) == kind)
-            texts = self._finding.ask(self._documents, souls, key)
+            texts = self._finding.ask(self._read_documents, souls, key)
             with self._tables.transaction():
                 self.db.executemany(
                     "INSERT OR IGNORE INTO documents (soul) VALUES (?)", ((soul,) for soul in souls)
@@ -288,7 +288,7 @@ class Index:
                         texts,
                     )
 
-    def _documents(self, souls: Iterable[str], key: str) -> list[tuple[str, str]]:
+    def _read_documents(self, souls: Iterable[str], key: str) -> list[tuple[str, str]]:
         """(soul, text) where a property is a text."""
         found = []
         for soul in souls:

@@ -13,7 +13,7 @@ class Range(NamedTuple):
     low: Any
     high: Any
 
-    def within(self, operator: str, value: Any) -> Range:
+    def narrowed_by(self, operator: str, value: Any) -> Range:
         """The same with one more condition."""
         low = value if operator in ("=", ">", ">=") and self.low is None else self.low
         high = value if operator in ("=", "<", "<=") and self.high is None else self.high

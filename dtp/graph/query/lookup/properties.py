@@ -85,14 +85,14 @@ def properties_of(replica: Replica, soul: str) -> dict[str, Value]:
 def read_relationship(replica: Replica, part: str) -> dict[str, Value]:
     """Return the properties of a relationship, which are at this soul: see `parts.relationship`."""
     name = values.name(part)
-    if replica.core.number(name) is None:
+    if replica.core.soul_number(name) is None:
         return {}
     return assembled(part, values.decode(replica.core.keys(core.REGISTER, name)), [], partial(read, replica))
 
 
 def others_of(replica: Replica, soul: str) -> list[Any]:
     """Return what is at a soul beside registers, also what waits for the next commit."""
-    found: list[Any] = values.decode(replica.core.others(values.name(soul)))
+    found: list[Any] = values.decode(replica.core.read_others(values.name(soul)))
     if replica.sequences.unsent:
         add_written(found, [(space, key) for space, at, key in replica.sequences.touched if at == soul])
     return found

@@ -48,18 +48,18 @@ class Scanner:
         for _ in range(_ROUNDS):
             if not self._ask(self.may_scan):
                 return None
-            version = self._ask(self._version)
+            version = self._ask(self._current_version)
             found = self._count(scan, meter, self._ask)
-            if found is None or self._ask(self._version) == version:
+            if found is None or self._ask(self._current_version) == version:
                 return found
         counted: int | None = self._ask(self._count, scan, meter, _here)
         return counted
 
-    def _version(self) -> tuple[int, object]:
+    def _current_version(self) -> tuple[int, object]:
         return self._replica.version, self._replica.core
 
     def _count(self, scan: Scan, meter: Meter, ask: Callable[..., Any]) -> int | None:
-        total, core = 0, scan.core(shown=False)
+        total, core = 0, scan.to_core(shown=False)
         start: Found = ask(self._start, scan)
         numbers = start.numbers if scan.first is not None else None
         count = len(start.numbers) if numbers is not None else start.core.names
@@ -70,7 +70,7 @@ class Scanner:
                 return None
             total += found[0]
             meter.add((behind - first) // _LIGHT + found[0] // _LIGHT)
-        return total + len(self._names(scan, ask)) if scan.is_of_names else total
+        return total + len(self._linked_names(scan, ask)) if scan.is_of_names else total
 
     def _start(self, scan: Scan) -> Found:
         self._columns.renew()
@@ -79,28 +79,28 @@ class Scanner:
         key, value = scan.first
         return self._columns.now_having(key, value)
 
-    def _names(self, scan: Scan, ask: Callable[..., Any]) -> set[str]:
+    def _linked_names(self, scan: Scan, ask: Callable[..., Any]) -> set[str]:
         """The nodes that are only linked to."""
         found: set[str] = set()
         for kind in {kind for _, kind in scan.labels} or {""}:
-            linking: Found = ask(self._columns.naming, kind)
+            linking: Found = ask(self._columns.find_naming, kind)
             for first in range(0, len(linking.numbers), _SLICE // 8):
                 data = ask(self._columns.rows, linking, first, first + _SLICE // 8)
                 targets = {one for row in rows_of(data) for one in _targets(row)} - found
                 wanted = [one for one in targets if scan.fits_label(kind_of(one))]
-                found.update(ask(self._unmade, wanted))
+                found.update(ask(self._unmade_souls, wanted))
         return found
 
-    def _unmade(self, souls: list[str]) -> list[str]:
+    def _unmade_souls(self, souls: list[str]) -> list[str]:
         core = self._replica.core
         return [soul for soul in souls if not core.is_soul(values.name(soul))]
 
     # ---- rows -----------------------------------------------------------------------------------------------
 
-    def rows(self, scan: Scan, meter: Meter) -> Iterator[tuple[Any, ...]]:
+    def scan_rows(self, scan: Scan, meter: Meter) -> Iterator[tuple[Any, ...]]:
         """Yield what may be rows of a SELECT about a pattern of one or two nodes, where the replica may be read and
         doesn't change."""
-        core, at, size = scan.core(shown=True), 0, _FIRST
+        core, at, size = scan.to_core(shown=True), 0, _FIRST
         count = self._replica.core.names
         while at < count:
             size = min(size, count - at)
@@ -113,7 +113,7 @@ class Scanner:
             at += size
             size = min(2 * size, _SLICE)
         if scan.is_of_names:
-            yield from ((soul,) for soul in sorted(self._names(scan, _here)))
+            yield from ((soul,) for soul in sorted(self._linked_names(scan, _here)))
 
 
 def _here(function: Callable[..., Any], *given: Any) -> Any:

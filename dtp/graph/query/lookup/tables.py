@@ -119,7 +119,7 @@ class Tables:
             run("INSERT OR IGNORE INTO items VALUES (?, ?, ?)", items)
             run("INSERT INTO links (soul, key, target) VALUES (?, ?, ?)", links)
             # a node is there when it has something, or is linked to
-            self.name(target for _, _, target in links)
+            self.ensure_nodes(target for _, _, target in links)
             if self._values_too:
                 kept = ((soul, values.encode(found)) for soul, found, _ in rows)
                 run("INSERT INTO encoded VALUES (?, ?)", kept)
@@ -130,7 +130,7 @@ class Tables:
         with self.transaction():
             self.db.executemany("INSERT OR REPLACE INTO encoded VALUES (?, ?)", kept)
 
-    def name(self, souls: Iterable[str]) -> None:
+    def ensure_nodes(self, souls: Iterable[str]) -> None:
         """Have nodes by name, unless they are there."""
         named = ((soul, kind_of(soul)) for soul in souls)
         with self.transaction():
@@ -181,7 +181,7 @@ class Tables:
             )
         }
 
-    def linked(self, soul: str, keys: tuple[str, ...], *, forwards: bool) -> Iterator[str]:
+    def linked_nodes(self, soul: str, keys: tuple[str, ...], *, forwards: bool) -> Iterator[str]:
         """Yield what a node links to, or is linked from, by any of some keys (all if there are none)."""
         at, to = ("soul", "target") if forwards else ("target", "soul")
         only = f" AND key IN ({', '.join('?' * len(keys))})" if keys else ""
@@ -192,7 +192,7 @@ class Tables:
         """The nodes with a label."""
         return {soul for (soul,) in self.db.execute("SELECT soul FROM nodes WHERE kind = ?", (kind,))}
 
-    def having(self, kind: str, key: str, wanted: Range) -> set[str]:
+    def find_having(self, kind: str, key: str, wanted: Range) -> set[str]:
         """The nodes with a label ("" is any) whose property may be in a range."""
         said, given = ["key = ?"], [key]
         for column, value in (
@@ -206,7 +206,7 @@ class Tables:
         sql = f"SELECT soul FROM properties WHERE {' AND '.join(said)}"
         return {soul for (soul,) in self.db.execute(sql, given)}
 
-    def containing(self, kind: str, key: str, item: Value) -> set[str]:
+    def find_containing(self, kind: str, key: str, item: Value) -> set[str]:
         """The nodes with a label ("" is any) whose property may be a list with an item."""
         found = self.db.execute("SELECT soul FROM items WHERE key = ? AND value = ?", (key, scalar(item)))
         return {soul for (soul,) in found if not kind or kind_of(soul) == kind}

@@ -42,12 +42,12 @@ class _Letters(NamedTuple):
     negated: bool = False
     folded: bool = False
 
-    def has(self, letter: str) -> bool:
+    def matches_letter(self, letter: str) -> bool:
         """Whether a letter is one of them."""
         forms = {letter, letter.lower(), letter.upper()} if self.folded else (letter,)
-        return self.negated != any(self._has(form) for form in forms)
+        return self.negated != any(self._matches_any(form) for form in forms)
 
-    def _has(self, letter: str) -> bool:
+    def _matches_any(self, letter: str) -> bool:
         return (
             letter in self.single
             or any(low <= letter <= high for low, high in self.ranges)
@@ -74,17 +74,17 @@ class _Parser:
         self._folded = self._dot_all = False
 
     def parse(self) -> _Part:
-        part = self._either()
+        part = self._parse_alternatives()
         if self._at < len(self._text):
-            raise self._fault("there is a ) too many")
+            raise self._make_error("there is a ) too many")
         return part
 
-    def _fault(self, message: str, kind: type[QueryError] = QueryError) -> QueryError:
+    def _make_error(self, message: str, kind: type[QueryError] = QueryError) -> QueryError:
         return kind(f"{self._text[:80]!r} is no regular expression: {message} (place {self._at})")
 
     def _next(self) -> str:
         if self._at >= len(self._text):
-            raise self._fault("something is missing at the end")
+            raise self._make_error("something is missing at the end")
         self._at += 1
         return self._text[self._at - 1]
 
@@ -93,55 +93,55 @@ class _Parser:
         self._at += len(text) if found else 0
         return found
 
-    def _either(self) -> _Part:
+    def _parse_alternatives(self) -> _Part:
         flags = self._folded, self._dot_all
-        found = [self._sequence()]
+        found = [self._parse_sequence()]
         while self._is_next("|"):
-            found.append(self._sequence())
+            found.append(self._parse_sequence())
         self._folded, self._dot_all = flags
         return found[0] if len(found) == 1 else _Part(parts=tuple(found), either=True)
 
-    def _sequence(self) -> _Part:
+    def _parse_sequence(self) -> _Part:
         found: list[_Part] = []
         while self._at < len(self._text) and self._text[self._at] not in "|)":
-            one = self._one()
+            one = self._parse_one()
             while (quantifier := _QUANTIFIER.match(self._text, self._at)) is not None:
                 self._at = quantifier.end()
-                one = _Part(parts=(one,), times=self._times(quantifier))
+                one = _Part(parts=(one,), times=self._parse_repeat(quantifier))
                 if self._is_next("+"):
-                    raise self._fault("possessive quantifiers are not supported", UnsupportedQuery)
+                    raise self._make_error("possessive quantifiers are not supported", UnsupportedQuery)
                 self._is_next("?")  # how much is taken makes no difference to whether all of it fits
             found.append(one)
         return found[0] if len(found) == 1 else _Part(parts=tuple(found))
 
-    def _times(self, found: re.Match[str]) -> tuple[int, int | None]:
+    def _parse_repeat(self, found: re.Match[str]) -> tuple[int, int | None]:
         if found[1]:
             return {"*": (0, None), "+": (1, None), "?": (0, 1)}[found[1]]
         least = int(found[2])
         most = int(found[4]) if found[4] else None if found[3] else least
         if least > _MOST or (most or 0) > _MOST or (most is not None and most < least):
-            raise self._fault(f"{{}} has up to {_MOST:,} repetitions, the fewest first")
+            raise self._make_error(f"{{}} has up to {_MOST:,} repetitions, the fewest first")
         return least, most
 
-    def _one(self) -> _Part:
+    def _parse_one(self) -> _Part:
         letter = self._next()
         if letter == "(":
-            return self._group()
+            return self._parse_group()
         if letter == "[":
-            return _Part(self._class())
+            return _Part(self._parse_class())
         if letter == ".":
             return _Part(_Letters(frozenset() if self._dot_all else frozenset("\n"), negated=True))
         if letter in "^$":
             return _Part(end=letter)
         if letter in "*+?{":
-            raise self._fault(f"{letter} stands behind nothing; the sign itself is \\{letter}")
+            raise self._make_error(f"{letter} stands behind nothing; the sign itself is \\{letter}")
         if letter == "\\":
             if self._text[self._at : self._at + 1] in ("A", "z"):
                 return _Part(end="^" if self._next() == "A" else "$")
-            return _Part(self._escaped()._replace(folded=self._folded))
+            return _Part(self._parse_escape()._replace(folded=self._folded))
         return _Part(_Letters(frozenset(letter), folded=self._folded))
 
-    def _group(self) -> _Part:
+    def _parse_group(self) -> _Part:
         before = self._folded, self._dot_all
         if self._is_next("?"):
             flags = re.compile(r"(-?)([is]+)([:)])").match(self._text, self._at)
@@ -154,18 +154,20 @@ class _Parser:
             elif (named := re.compile(r":|P?<[A-Za-z]\w*>").match(self._text, self._at)) is not None:
                 self._at = named.end()
             else:
-                raise self._fault("only (?:...), (?<name>...), (?i) and (?s) are supported", UnsupportedQuery)
+                raise self._make_error(
+                    "only (?:...), (?<name>...), (?i) and (?s) are supported", UnsupportedQuery
+                )
         self._depth += 1
         if self._depth > _DEPTH:
-            raise self._fault(f"there are at most {_DEPTH} groups within each other")
-        found = self._either()
+            raise self._make_error(f"there are at most {_DEPTH} groups within each other")
+        found = self._parse_alternatives()
         if not self._is_next(")"):
-            raise self._fault("a ) is missing")
+            raise self._make_error("a ) is missing")
         self._depth -= 1
         self._folded, self._dot_all = before
         return found
 
-    def _class(self) -> _Letters:
+    def _parse_class(self) -> _Letters:
         negated = self._is_next("^")
         single: set[str] = set()
         ranges: list[tuple[str, str]] = []
@@ -174,17 +176,17 @@ class _Parser:
         while (letter := self._next()) != "]" or first:
             first = False
             if letter == "[" or (letter == "&" and self._is_next("&")):
-                raise self._fault(
+                raise self._make_error(
                     "classes within classes are not supported; [ itself is \\[", UnsupportedQuery
                 )
-            found = self._escaped() if letter == "\\" else _Letters(frozenset(letter))
+            found = self._parse_escape() if letter == "\\" else _Letters(frozenset(letter))
             if len(found.single) == 1 and not found.negated and self._is_range():
                 (low,), high = found.single, self._range_end()
                 if high < low:
-                    raise self._fault(f"{low}-{high} is the wrong way round")
+                    raise self._make_error(f"{low}-{high} is the wrong way round")
                 ranges.append((low, high))
             elif found.negated or found.functions:
-                functions.append(found.has)
+                functions.append(found.matches_letter)
             else:
                 single |= found.single
         return _Letters(frozenset(single), tuple(ranges), tuple(functions), negated, self._folded)
@@ -198,33 +200,35 @@ class _Parser:
 
     def _range_end(self) -> str:
         letter = self._next()
-        found = self._escaped() if letter == "\\" else _Letters(frozenset(letter))
+        found = self._parse_escape() if letter == "\\" else _Letters(frozenset(letter))
         if len(found.single) != 1 or found.negated or letter == "[":
-            raise self._fault("a range ends with a letter")
+            raise self._make_error("a range ends with a letter")
         return next(iter(found.single))
 
-    def _escaped(self) -> _Letters:
+    def _parse_escape(self) -> _Letters:
         letter = self._next()
         if letter.lower() in _CLASSES:
             return _Letters(_CLASSES[letter.lower()], negated=letter.isupper())
         if letter in "pP":
-            return self._category(negated=letter == "P")
+            return self._parse_category(negated=letter == "P")
         if letter in "xu":
             digits = self._text[self._at : self._at + (2 if letter == "x" else 4)]
             if not re.fullmatch(r"[0-9a-fA-F]{2}|[0-9a-fA-F]{4}", digits):
-                raise self._fault(f"\\{letter} is followed by {2 if letter == 'x' else 4} hexadecimal digits")
+                raise self._make_error(
+                    f"\\{letter} is followed by {2 if letter == 'x' else 4} hexadecimal digits"
+                )
             self._at += len(digits)
             return _Letters(frozenset(chr(int(digits, 16))))
         if letter in _ESCAPES:
             return _Letters(frozenset(_ESCAPES[letter]))
         if letter.isascii() and letter.isalnum():
-            raise self._fault(f"\\{letter} is not supported", UnsupportedQuery)
+            raise self._make_error(f"\\{letter} is not supported", UnsupportedQuery)
         return _Letters(frozenset(letter))
 
-    def _category(self, *, negated: bool) -> _Letters:
+    def _parse_category(self, *, negated: bool) -> _Letters:
         found = re.compile(r"\{([A-Z][a-z]?)\}|([A-Z])").match(self._text, self._at)
         if found is None:
-            raise self._fault("\\p is followed by a category of Unicode's, as \\p{Lu}", UnsupportedQuery)
+            raise self._make_error("\\p is followed by a category of Unicode's, as \\p{Lu}", UnsupportedQuery)
         self._at = found.end()
         name = found[1] or found[2]
         return _Letters(
@@ -242,25 +246,25 @@ class Regular:
         self._letters: list[tuple[_Letters, int] | None] = []
         self._empty: list[list[tuple[int, str]]] = []
         self._pieces = 0
-        self._last = self._state()
+        self._last = self._new_state()
         first = self._build(_Parser(text).parse(), self._last)
-        self._first = self._closed({first}, "^")
+        self._first = self._closure_of({first}, "^")
         self._steps: dict[tuple[frozenset[int], str], frozenset[int]] = {}
         self._kept = 0
 
-    def fits(self, text: str) -> bool:
+    def matches_text(self, text: str) -> bool:
         """Whether it is about the whole text. Raises `QueryLimit`."""
         states, known = self._first, self._steps
         for at in range(0, len(text), _LETTERS):
             self._step()
             for letter in text[at : at + _LETTERS]:
                 found = known.get((states, letter))
-                states = self._after(states, letter) if found is None else found
+                states = self._states_after(states, letter) if found is None else found
             if not states:
                 return False
-        return self._last in self._closed(states, "$" if text else "^$")
+        return self._last in self._closure_of(states, "$" if text else "^$")
 
-    def _state(self, letters: tuple[_Letters, int] | None = None) -> int:
+    def _new_state(self, letters: tuple[_Letters, int] | None = None) -> int:
         if len(self._letters) >= _STATES:
             raise QueryError(f"this regular expression is too large: it has more than {_STATES:,} states")
         self._letters.append(letters)
@@ -273,34 +277,34 @@ class Regular:
         if self._pieces > _STATES:
             raise QueryError(f"this regular expression is too large: it has more than {_STATES:,} parts")
         if part.letters is not None:
-            return self._state((part.letters, then))
+            return self._new_state((part.letters, then))
         if part.end:
-            return self._joined([(then, part.end)])
+            return self._new_join([(then, part.end)])
         if part.either:
-            return self._joined([(self._build(one, then), "") for one in part.parts])
+            return self._new_join([(self._build(one, then), "") for one in part.parts])
         if part.times is None:
             for one in reversed(part.parts):
                 then = self._build(one, then)
             return then
         (inner,), (least, most) = part.parts, part.times
         if most is None:
-            loop = self._state()
+            loop = self._new_state()
             self._empty[loop] += [(self._build(inner, loop), ""), (then, "")]
             then = loop
         else:
             behind = then
             for _ in range(most - least):
-                then = self._joined([(self._build(inner, then), ""), (behind, "")])
+                then = self._new_join([(self._build(inner, then), ""), (behind, "")])
         for _ in range(least):
             then = self._build(inner, then)
         return then
 
-    def _joined(self, to: list[tuple[int, str]]) -> int:
-        state = self._state()
+    def _new_join(self, to: list[tuple[int, str]]) -> int:
+        state = self._new_state()
         self._empty[state] += to
         return state
 
-    def _closed(self, states: set[int] | frozenset[int], ends: str) -> frozenset[int]:
+    def _closure_of(self, states: set[int] | frozenset[int], ends: str) -> frozenset[int]:
         """The same with all states that no letter is needed for, where the text begins or ends, as `ends` says."""
         found, more = set(states), list(states)
         while more:
@@ -310,11 +314,13 @@ class Regular:
                     more.append(to)
         return frozenset(found)
 
-    def _after(self, states: frozenset[int], letter: str) -> frozenset[int]:
+    def _states_after(self, states: frozenset[int], letter: str) -> frozenset[int]:
         there = {
-            edge[1] for one in states if (edge := self._letters[one]) is not None and edge[0].has(letter)
+            edge[1]
+            for one in states
+            if (edge := self._letters[one]) is not None and edge[0].matches_letter(letter)
         }
-        found = self._closed(there, "")
+        found = self._closure_of(there, "")
         for _ in range(1 + (len(states) + len(found)) // _A_STEP):
             self._step()
         self._kept += 1 + len(found)
