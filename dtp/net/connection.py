@@ -24,9 +24,9 @@ from dtp.net.parts.resumption import Redial, Resumption
 from dtp.net.parts.stats import Stats
 from dtp.net.parts.waiters import Waiters
 from dtp.net.stream import Stream
-from dtp.net.turns.clock import Charged
 from dtp.net.turns.fair_queue import Account
 from dtp.net.turns.sizes import MUCH, Turns
+from dtp.net.turns.steps import Charged
 from dtp.net.watch import Watch
 from dtp.session import events as ev
 from dtp.session.codes import (
@@ -447,8 +447,9 @@ class Connection:
             raise fresh(self._error)
 
     def charged(self, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
-        """Return `work` for a task that serves this peer: its steps count as processor time spent for it."""
-        return Charged(work, self._buffers.clock, self.account)
+        """Return `work` for a task that serves this peer: its steps count as processor time spent for it, and wait
+        for a turn to come where this one is long and others have had less."""
+        return Charged(work, self._buffers.steps, self.account)
 
     @property
     def turns(self) -> Turns:

@@ -34,6 +34,7 @@ from dtp.net.turns.budget import (
 from dtp.net.turns.clock import TurnClock
 from dtp.net.turns.fair_queue import Account
 from dtp.net.turns.sizes import MOST, Turns
+from dtp.net.turns.steps import Steps
 from dtp.session.codes import HandshakeError, Refusal
 from dtp.session.handshake import ClientHandshake, Established, ServerHandshake
 from dtp.session.link import Link, Unread
@@ -64,6 +65,7 @@ class Buffers:
         #: How much of `read` and `seal` is to be used in a turn. What never is takes no memory.
         self.turns = Turns()
         self.clock = clock = TurnClock.of(loop)
+        self.steps = Steps(clock)
         self.streams = StreamBudget(clock)
         self.frames = FrameBudget(clock)
         self.movers = MoverCount(self.turns.share)

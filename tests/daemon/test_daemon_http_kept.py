@@ -289,3 +289,23 @@ def test_who_comes_through_a_forward_that_ends_hears_it_at_once(run):
                 writer.close()
 
     run(scenario)
+
+
+def test_a_backend_is_let_go_while_a_client_asks_nothing(talk):
+    """It held a descriptor for as long as the client was silent, or its connection waited to be resumed."""
+
+    async def scenario(talk):
+        talk.client.say(GET)
+        backend = await talk.asked()
+        backend.say(OK)
+        await talk.answered()
+        await asyncio.sleep(3.5)
+        assert backend.code is None
+        await asyncio.sleep(1)
+        assert backend.code == 0
+        talk.client.say(GET)
+        (await talk.asked(2)).say(OK)
+        await talk.answered(2)
+        assert len(talk.links) == 2
+
+    talk(scenario)

@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 from weakref import WeakKeyDictionary
 
-from dtp.net.turns.clock import LONG, TurnClock
+from dtp.net.turns.clock import TurnClock
 from dtp.net.turns.fair_queue import Account, FairQueue
+from dtp.net.turns.steps import Fitting
 
 #: Bytes of heads and messages in a turn of the loop: 15 ms of the smallest fields for h11, 2 ms of JSON. Requests as
 #: programs send them are some hundred.
@@ -34,7 +35,7 @@ class Parsing:
         self._left = PER_TURN
         self._counting = False
         self._woken = 0  # in this turn, of those that waited
-        self._most = _MOST
+        self._fitting = Fitting(_MOST)
         self._waiting: FairQueue[_Waiter] = FairQueue(self._clock.shares)
 
     @classmethod
@@ -53,7 +54,8 @@ class Parsing:
         if not self._counting:
             self._counting = True
             self._clock.call_at_end(self._renew)
-        if self._left > 0 and not self._waiting and not self._clock.has_to_wait(account):
+        comes_first = not self._waiting or not account.is_ahead()  # of those that wait none has had less
+        if self._left > 0 and comes_first and not self._clock.has_to_wait(account):
             self._left -= size
             return
         future: asyncio.Future[None] = self._loop.create_future()
@@ -62,13 +64,9 @@ class Parsing:
 
     def _renew(self) -> None:
         """Wake as many as fit the next turn, by what those took that were woken for this one."""
-        spent = self._clock.spent
-        if spent < LONG:
-            self._most = min(_MOST, 2 * self._most)
-        elif self._woken:
-            self._most = max(1, int(self._woken * LONG / spent))
+        most = self._fitting.next(self._woken, self._clock.spent)
         self._left, self._woken = PER_TURN, 0
-        while self._waiting and self._left > 0 and self._woken < self._most:
+        while self._waiting and self._left > 0 and self._woken < most:
             _, (future, size) = self._waiting.take()
             if not future.done():  # else it was given up
                 future.set_result(None)

@@ -35,6 +35,8 @@ _T = TypeVar("_T")
 
 #: How long a client may keep a connection without asking for anything, seconds; nginx's default.
 _KEEP = 75.0
+#: Seconds in which a request is read that has come already, and whose task wasn't woken yet.
+_ON_ITS_WAY = 0.001
 #: So often it is looked at whether an exchange still has somebody who wants it, seconds.
 _LOOK = 5.0
 #: Of a body that nobody wants so much is read, so that the client sees the answer; a longer one ends the connection.
@@ -58,7 +60,8 @@ class HttpSession(Conversation):
         self._end: Ending | None = None
         #: Seconds in which the rest of a head has to be read, while one is.
         self._head_time: float | None = None
-        self._idle: asyncio.Task[bytes] | None = None  # waiting for the next request
+        #: How long the next request is waited for, while it is.
+        self._idle: asyncio.Timeout | None = None
         self._only_websockets = exposed.config.kind == "websocket"
         #: The origin of the page that asks, if it may; its browser is told with every answer.
         self._origin: bytes | None = None
@@ -112,10 +115,10 @@ class HttpSession(Conversation):
         found = None if end is None or end.successor is None else end.successor(self.stream.connection)
         return found if found is not None and found.config.kind == self.exposed.config.kind else None
 
-    def _end_idle(self, idle: asyncio.Task[bytes]) -> None:
-        """Wait for the last request, which `idle` hears, only as long as there is time for it."""
+    def _end_idle(self, idle: asyncio.Timeout) -> None:
+        """Wait for the last request only as long as there is time for it."""
         assert self._end is not None
-        asyncio.get_running_loop().call_later(self._end.patience, idle.cancel)
+        idle.reschedule(asyncio.get_running_loop().time() + max(_ON_ITS_WAY, self._end.patience))
 
     def _is_asking(self) -> bool:
         return not self._let_in
@@ -271,21 +274,26 @@ class HttpSession(Conversation):
 
     async def _wait_for_request(self) -> bytes | None:
         """The first bytes of a request; None if nothing comes for too long."""
-        self._idle = start_task(self._read_uncounted(conversation.READ), name="dtpd-read")
-        if self._end is not None:
-            self._end_idle(self._idle)
+        idle = asyncio.timeout(None)
+        # It would not be used any more by then, and whoever asks nothing, or is gone, holds no descriptor by it.
+        dropping = asyncio.get_running_loop().call_later(_LINK_IDLE, self._drop_link)
         try:
-            data = await self._idle
+            async with idle:
+                self._idle = idle
+                if self._end is not None:
+                    self._end_idle(idle)
+                data = await self._read_uncounted(conversation.READ)
         except Ended as end:
             if end.reason is not Reason.IDLE:
                 raise
             return None
-        except asyncio.CancelledError:
-            if self._end is not None and self._idle.cancelled() and self._aborted is None:
-                return None
-            raise
+        except TimeoutError:
+            if not idle.expired():
+                raise
+            return None
         finally:
             self._idle = None
+            dropping.cancel()
         return await self._counted(data)  # what has come is answered, whatever it has to wait for
 
     async def _exchange(self, request: h11.Request) -> bool:

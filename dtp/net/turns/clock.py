@@ -9,14 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
-from types import TracebackType
-from typing import Any, Final, TypeVar
+from collections.abc import Callable
+from typing import Final
 from weakref import WeakKeyDictionary
 
 from dtp.net.turns.fair_queue import Account, FairShares
-
-T = TypeVar("T")
 
 #: Seconds of processor time that a turn may take before those who have had more than others wait. A visitor waits for
 #: two or three turns, and 20 ms are the bar.
@@ -125,48 +122,6 @@ class TurnClock:
         if not self.busy or self.has_time:
             return False
         return account.is_ahead(leeway) or self.spent >= 2 * LONG
-
-
-class Charged(Coroutine[Any, Any, T]):
-    """`work`, of which each step is charged to `account` while turns are long. For tasks that work for one peer."""
-
-    __slots__ = ("_account", "_clock", "_work")
-
-    def __init__(self, work: Coroutine[Any, Any, T], clock: TurnClock, account: Account) -> None:
-        self._work, self._clock, self._account = work, clock, account
-
-    def send(self, value: Any) -> Any:
-        clock = self._clock
-        if not clock.busy:
-            return self._work.send(value)
-        began = clock.read()
-        try:
-            return self._work.send(value)
-        finally:
-            self._account.charge(clock.read() - began)
-
-    def throw(
-        self,
-        kind: Any,
-        value: BaseException | object = None,
-        trace: TracebackType | None = None,
-    ) -> Any:
-        return self._work.throw(kind) if value is None else self._work.throw(kind, value, trace)
-
-    def close(self) -> None:
-        self._work.close()
-
-    def __await__(self) -> Generator[Any, None, T]:
-        return self._work.__await__()
-
-    @property
-    def cr_await(self) -> Coroutine[Any, Any, T]:
-        """The work: where the task waits is found there."""
-        return self._work
-
-    def __getattr__(self, name: str) -> Any:
-        """Return what else is asked of a coroutine, such as `__qualname__`: that of the work."""
-        return getattr(self._work, name)
 
 
 def _nothing() -> None:
