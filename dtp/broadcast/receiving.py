@@ -26,12 +26,19 @@ from dtp.tasks import start_task
 
 log = logging.getLogger("dtp.broadcast")
 
-#: Limits of connections of shows: who is gone is noticed within seconds, and another one heard.
-SHOW_LIMITS: Final[Limits] = replace(DEFAULT, resume=1.0, keepalive=1.0, dead=3.0, handshake=5.0)
+#: Limits of connections of shows. Whose connection breaks off is left for another one within a second; whoever says
+#: nothing is left before `dead`, if others do better (see `Receiver`): where all have too little of the processor,
+#: connections that are dialled anew would take the rest of it.
+SHOW_LIMITS: Final[Limits] = replace(DEFAULT, resume=1.0, keepalive=2.0, dead=10.0, handshake=10.0)
 #: Seconds that those which are compared have behind the first one.
 _SLOWER: Final = 0.25
-#: Seconds within which a neighbour says something, be it that it is there (see `feeding`).
+#: Seconds within which a neighbour says something, be it that it is there (see `feeding`). After them others are
+#: asked; it is left when one of those does better, or after `LONGEST`.
 _ALIVE: Final = 3.0
+#: Seconds between two looks at a neighbour, at least.
+_TICK: Final = 0.05
+#: Seconds of a neighbour after which those that were left for being slow before it are forgotten.
+_STEADY: Final = 60.0
 #: Seconds after the first choice of a neighbour that brought nothing new; doubled each time, up to `LONGEST`.
 _PAUSE: Final = 0.01
 #: Segments that are asked of others where one neighbour has lost them.
@@ -70,6 +77,12 @@ class NeighbourFull(NeighbourUnfit):
     """A neighbour takes no more listeners."""
 
     code = "show-neighbour-full"
+
+
+class NeighbourSlow(NeighbourUnfit):
+    """A neighbour is silent or late, and another one is there that isn't."""
+
+    code = "show-neighbour-slow"
 
 
 class Receiver:
@@ -112,6 +125,9 @@ class Receiver:
         self._me, self._dial, self._producer, self._show = me, dial, producer, show
         self._back_ms, self._limit = back_ms, limit
         self._patience = patience or Patience()
+        #: How many neighbours in a row were left for being slow: with each, the next one is given twice the time.
+        #: Where all are slow, such as on a machine that has too much to do, leaving costs more than it brings.
+        self._restless = 0
         self._opened = asyncio.Event()
         #: Passes when nothing of the producer was heard for too long; not before the announcement.
         self._lost = asyncio.timeout(None)
@@ -215,6 +231,11 @@ class Receiver:
         except (SegmentError, ShowMessageError) as fault:
             self.parents.lied(best, loop.time())
             return fault
+        except NeighbourSlow as fault:
+            log.info("%s", fault)
+            self._restless += 1
+            self.parents.failed(best, loop.time())
+            return fault
         except (DtpError, OSError, TimeoutError) as fault:
             log.info("%s isn't heard any more: %s", best, fault)
             self.parents.failed(best, loop.time())
@@ -279,26 +300,30 @@ class Receiver:
             self.parents.measured(address, probe.size / max(loop.time() - began, 1e-6))
         return probe.number
 
-    async def _newest(self, address: str) -> int:
-        """Return the number of the newest segment that `address` says it has, -1 for none. Nothing more is sent."""
+    async def _ask(self, address: str, number: int) -> tuple[bool, bool]:
+        """Return whether `address` says that it has segment `number`, or one behind it; and whether it hears the
+        producer, and not through this side. Where it hasn't, nothing of the show is sent for this."""
+        hears = False
         try:
             async with (
                 asyncio.timeout(self._patience.answer),
                 self._dial(address) as connection,
-                _asked(connection, m.Hello(count=1)) as stream,
+                _asked(connection, m.Hello(number, count=1)) as stream,
             ):
                 while (message := await frames.read(stream)) is not None:
                     match message:
-                        case m.State(_, others, _):
+                        case m.State(path, others, _):
                             self.parents.learn(others)
+                            hears = self._is_from_producer(path) and self._me not in path
                         case m.Manifest(data):
-                            segment = Segment.decode(data)
-                            if not segment.flags & (Flag.INIT | Flag.KEYS):
-                                return segment.number
+                            if Segment.decode(data).number >= number:
+                                return True, hears
+                        case m.Gap():  # it has forgotten that already
+                            return True, hears
         except (DtpError, OSError, TimeoutError) as fault:
             log.info("%s doesn't say what it has: %s", address, fault or "no answer")
             self.parents.failed(address, asyncio.get_running_loop().time())
-        return -1
+        return False, hears
 
     # ---- hearing ----------------------------------------------------------------------------------------
 
@@ -307,39 +332,48 @@ class Receiver:
         addresses = tuple(self.serving())
         frames.write(stream, m.Hello(self._wanted(), self._back_ms, addresses=addresses))
         self.heard += 1
-        pace = _Pace(self._patience, asyncio.get_running_loop().time)
+        pace = _Pace(self._patience, asyncio.get_running_loop().time, self._restless)
+        late = asyncio.Event()
+        hearing = start_task(self._hear_messages(address, stream, pace, late), name="dtp-show-hear")
+        watching = start_task(self._watch(address, pace, late), name="dtp-show-watch")
         try:
-            async with asyncio.timeout(self._patience.answer) as limit:
-                await self._hear_messages(address, stream, pace, limit)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise NeighbourUnfit(f"{address} is silent") from None
+            done, _ = await asyncio.wait({hearing, watching}, return_when=asyncio.FIRST_COMPLETED)
+            await (hearing if hearing in done else watching)
+        finally:
+            for each in (hearing, watching):
+                each.cancel()
+            await asyncio.gather(hearing, watching, return_exceptions=True)
 
-    async def _hear_messages(self, address: str, stream: Stream, pace: _Pace, limit: asyncio.Timeout) -> None:
-        """Take what a neighbour says, until nothing is wanted of it. `limit` passes when it is silent."""
-        now = asyncio.get_running_loop().time
+    async def _hear_messages(self, address: str, stream: Stream, pace: _Pace, late: asyncio.Event) -> None:
+        """Take what a neighbour says, until nothing is wanted of it. `late` is set when segments come too late."""
         told: tuple[m.FreePlace, ...] = ()
         while True:
             if (room := self.room()) != told and pace.segments:
                 told = room
                 frames.write(stream, m.Room(room))
-            wait = _ALIVE if pace.segments else self._patience.answer
-            # Not for each message: a new deadline costs as much as reading one.
-            if (limit.when() or 0.0) < now() + wait / 2:
-                limit.reschedule(now() + wait)
             message = await frames.read(stream)
             if message is None:
                 if self.held is not None and self.held.ended:
                     return
                 raise NeighbourUnfit(f"{address} has ended before the show")
-            if isinstance(message, m.Gap) or pace.wants_look():
-                limit.reschedule(None)  # others are asked meanwhile, each with a limit of its own
+            pace.said()
             await self._take(address, message, pace)
             if self.held is not None and self.held.ended and self._wanted() is None:
                 return
-            if pace.wants_look():
-                limit.reschedule(None)
+            if pace.late:
+                late.set()
+
+    async def _watch(self, address: str, pace: _Pace, late: asyncio.Event) -> None:
+        """Ask others while a neighbour is silent or late. Raise `NeighbourSlow` when one does better, and for one
+        that is silent for good."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(_TICK, pace.quiet_until - pace.now())):
+                    await late.wait()
+            late.clear()
+            if pace.silence >= (LONGEST if pace.segments else self._patience.answer):
+                raise NeighbourSlow(f"{address} is silent")
+            if pace.late or pace.now() >= pace.quiet_until:
                 await self._look_elsewhere(address, pace)
 
     def _wanted(self) -> int | None:
@@ -381,6 +415,8 @@ class Receiver:
                         self.completed += 1
                         self._say_alive()
                         pace.whole(each.segment)
+                        if pace.steady:
+                            self._restless = 0
                         self.parents.measured(address, pace.rate)
             case m.Gap(first, last):
                 await self._recover(address, first, last)
@@ -446,14 +482,17 @@ class Receiver:
                         held.add_piece(number, index, data)
 
     async def _look_elsewhere(self, address: str, pace: _Pace) -> None:
-        """Nothing came for a while, or late: where others are ahead, this neighbour withholds, or is too slow."""
+        """Nothing came for a while, or late: a neighbour than which others do better withholds, or is too slow. Where
+        nobody does better it is heard on: to leave it would bring nothing, and cost all."""
+        silent = pace.silence > _ALIVE
         pace.looked()
         edge = -1 if self.held is None else self.held.edge
-        now = asyncio.get_running_loop().time()
-        others = [each for each in self.parents.due(now, COMPARED + 1) if each != address]
-        ahead = await asyncio.gather(*(self._newest(each) for each in others[:COMPARED]))
-        if any(number > edge for number in ahead):
-            raise NeighbourUnfit(f"{address} is behind others")
+        others = [each for each in self.parents.due(pace.now(), COMPARED + 1) if each != address]
+        told = await asyncio.gather(*(self._ask(each, edge + pace.ahead) for each in others[:COMPARED]))
+        if any(has for has, _ in told):
+            raise NeighbourSlow(f"{address} is behind others")
+        if silent and pace.silence > _ALIVE and any(hears for _, hears in told):
+            raise NeighbourSlow(f"{address} is silent")
         if self.path and not self._is_from_producer(self.path):
             raise NeighbourUnfit(f"{address} doesn't hear the producer any more")
 
@@ -512,13 +551,18 @@ class _Probe:
 class _Pace:
     """How fast a neighbour sends: its rate, its silence, and whether it falls behind. Times are of one clock."""
 
-    def __init__(self, patience: Patience, clock: Callable[[], float]) -> None:
-        self._patience, self._clock = patience, clock
-        self._began = self._last = clock()
+    def __init__(self, patience: Patience, clock: Callable[[], float], restless: int = 0) -> None:
+        """With `restless` neighbours that were slow before it, it has twice the time for each."""
+        factor = 2.0 ** min(restless, 32)
+        self._late_after = min(patience.late * factor, max(patience.late, LONGEST))
+        self._patience, self._factor = patience, factor
+        self.now = clock
+        self._began = self._last = self._said = clock()
         self._size = 0
         self._looks = 0
         self._least: float | None = None
-        self._late = False
+        #: True when segments come later than they did.
+        self.late = False
         self._duration = 0.0
         self.segments = 0
 
@@ -527,8 +571,23 @@ class _Pace:
         """Bytes a second since it began."""
         return self._size / max(self._last - self._began, 1e-6)
 
+    @property
+    def steady(self) -> bool:
+        """True if it is heard for long, and not late."""
+        return not self.late and self.now() - self._began > _STEADY
+
+    def said(self) -> None:
+        """It has said something."""
+        self._said = self.now()
+
+    @property
+    def silence(self) -> float:
+        """Seconds for which it has said nothing at all."""
+        return self.now() - self._said
+
     def came(self, size: int) -> None:
-        self._last = self._clock()
+        """A piece has come, of so many bytes."""
+        self._last = self.now()
         self._looks = 0
         self._size += size
 
@@ -537,22 +596,29 @@ class _Pace:
         any."""
         self.segments += 1
         self._duration = segment.duration_ms / 1000
-        offset = self._clock() - segment.time_ms / 1000
+        offset = self.now() - segment.time_ms / 1000
         self._least = offset if self._least is None else min(self._least, offset)
-        self._late = offset > self._least + self._patience.late
+        self.late = offset > self._least + self._late_after
 
-    def wants_look(self) -> bool:
-        """True when others are to be asked whether they are ahead: segments come later than they did, or no piece has
-        come for longer than it should take, or for twice as long as at the last look."""
-        if self._late:
-            return True
-        patience = self._patience.silence + 2 * self._duration
-        return self._clock() - self._last > max(
-            patience, min(patience * 2.0 ** min(self._looks, 32), LONGEST)
+    @property
+    def quiet_until(self) -> float:
+        """When others are to be asked whether they are ahead, if nothing comes until then: it says nothing, or no
+        piece has come for longer than it should take. The next time that is for twice as long."""
+        factor = self._factor * 2.0 ** min(self._looks, 32)
+        piece = self._patience.silence + 2 * self._duration
+        said = _ALIVE if self.segments else self._patience.answer
+        return min(
+            self._last + max(piece, min(piece * factor, LONGEST)),
+            self._said + max(said, min(said * factor, LONGEST)),
         )
+
+    @property
+    def ahead(self) -> int:
+        """By how many segments another one is to be ahead: one, and what lasts a second."""
+        return 1 + int(1 / self._duration) if self._duration else 1
 
     def looked(self) -> None:
         """Others were asked, who had nothing either as a rule: the next look is later, and so late is usual now."""
-        self._last = self._clock()
+        self._last = self.now()
         self._looks += 1
-        self._late, self._least = False, None
+        self.late, self._least = False, None

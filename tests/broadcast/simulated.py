@@ -17,17 +17,20 @@ class Network:
     def __init__(self, delay=lambda: 0.0):
         """`delay` gives the seconds that a connection takes each way, for each new one."""
         self.serving, self.dialled, self._live, self._delay = {}, [], [], delay
+        #: Seconds that everything takes longer now: all share what is short, such as a processor.
+        self.slower = 0.0
 
     @contextlib.asynccontextmanager
     async def dial(self, peer, address):
         self.dialled.append((asyncio.get_running_loop().time(), address))
         if address not in self.serving:
             raise CarrierError(f"{address} is down")
-        delay = self._delay()
+        own = self._delay()
+        delay = lambda: own + self.slower  # noqa: E731
         near, far = Connection(peer, delay), Connection(peer, delay)
         near.other, far.other = far, near
-        if delay:
-            await asyncio.sleep(4 * delay)  # two round trips of a handshake
+        if delay():
+            await asyncio.sleep(4 * delay())  # two round trips of a handshake
         served = asyncio.ensure_future(self.serving[address].serve(far))
         self._live.append((address, near))
         try:
@@ -103,10 +106,10 @@ class End:
         self._later(self.other.reader.feed_data, data)
 
     def _later(self, what, *arguments):
-        if self._delay:
-            loop = asyncio.get_running_loop()
+        delay, loop = self._delay(), asyncio.get_running_loop()
+        if delay or self._last > loop.time():
             # In the order in which it was sent.
-            self._last = max(loop.time() + self._delay, self._last + 1e-9)
+            self._last = max(loop.time() + delay, self._last + 1e-9)
             loop.call_at(self._last, what, *arguments)
         else:
             what(*arguments)

@@ -103,6 +103,30 @@ def test_a_thousand_hear_a_feed_within_300_ms():
     check(1000, within=20.0, heard=30, dials=6)
 
 
+def test_a_crowd_whose_ways_are_slow_for_two_minutes_stays_where_it_is():
+    """Each for itself would take its neighbour for dead, and dial others, which makes all of them slower still."""
+
+    async def test():
+        crowd = Crowd()
+        tasks = [asyncio.ensure_future(crowd.produce())]
+        tasks += [asyncio.ensure_future(crowd.listen(f"h{at}")) for at in range(40)]
+        await asyncio.sleep(20)
+        before, places = len(crowd.network.dialled), [each.path for each in crowd.listening]
+        crowd.network.slower = 4.0
+        await asyncio.sleep(120)
+        crowd.network.slower = 0.0
+        assert len(crowd.network.dialled) - before < 40 * 12
+        assert [each.path for each in crowd.listening] == places
+        await asyncio.sleep(20)
+        edge = crowd.held.edge
+        assert all(each.fault is None and each.held.edge >= edge - 2 for each in crowd.listening)
+        assert all(each.held.get(each.start + 10).whole for each in crowd.listening)
+        for each in tasks:
+            each.cancel()
+
+    clock.run(test())
+
+
 # ---- where there is room -----------------------------------------------------------------------------------------
 
 
