@@ -25,8 +25,8 @@ def _initdb() -> str:
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """The URL of a server that runs, with a database that is empty."""
+def server(password: str = "") -> Iterator[str]:
+    """The URL of a server that runs, with a database that is empty; with `password` it asks for that."""
     psycopg = pytest.importorskip("psycopg")
     initdb = _initdb()
     # it doesn't run as root, and its folder has to be its own
@@ -35,7 +35,13 @@ def server() -> Iterator[str]:
     if user is not None:
         shutil.chown(folder, user)
     try:
-        command = [initdb, "-D", str(folder / "data"), "-A", "trust", "-U", "dtp", "-N"]
+        command = [initdb, "-D", str(folder / "data"), "-U", "dtp", "-N"]
+        if password:
+            secret = folder / "password"
+            secret.write_text(password)
+            command += ["-A", "scram-sha-256", f"--pwfile={secret}"]
+        else:
+            command += ["-A", "trust"]
         subprocess.run(command, check=True, capture_output=True, timeout=600, cwd="/", user=user)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
@@ -46,7 +52,7 @@ def server() -> Iterator[str]:
             subprocess.Popen(program, stdout=log, stderr=log, cwd="/", user=user) as running,
         ):
             try:
-                url = f"postgresql://dtp@127.0.0.1:{port}/postgres"
+                url = f"postgresql://dtp{password and f':{password}'}@127.0.0.1:{port}/postgres"
                 until = time.monotonic() + 300
                 while True:
                     try:

@@ -553,14 +553,101 @@ def test_postgresql_keeps_nobody_waiting(postgresql_url, monkeypatch):
         said = store._database.info.get_parameters()
         assert (said["keepalives_idle"], said["tcp_user_timeout"]) == ("5", "10000")
         shown = await (await store._database.execute("SHOW statement_timeout")).fetchone()
-        assert shown == ("10s",)
+        assert shown == ("4s",)
         await store.close()
-        monkeypatch.setattr(postgresql, "_PATIENCE", "SET statement_timeout = 20")
+        monkeypatch.setattr(postgresql, "PATIENCE_THERE", "SET statement_timeout = 20")
         with psycopg.connect(postgresql_url) as other:
             other.execute("LOCK TABLE dtpd_used")
             with pytest.raises(StateError, match="statement timeout"):
                 await store.exchange({Key("api", 1, "2"): Used(1, 1)})
         assert await store.exchange({Key("api", 1, "2"): Used(1, 1)}) == {Key("api", 1, "2"): Used(1, 1)}
+        await store.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_postgresql_that_says_nothing_any_more_is_away(postgresql_url, monkeypatch):
+    """Its processes stopped, or its disk hung: `dtpd ban` and the end of a daemon waited for it for ever."""
+    pytest.importorskip("psycopg")
+    from dtp.daemon.state import postgresql
+
+    async def scenario():
+        async with stoppable(postgresql_url) as (url, stop):
+            store = make(url, "host")
+            await store.open()
+            stop()
+            monkeypatch.setattr(postgresql, "_PATIENCE", 0.05)
+            with pytest.raises(StateError, match="PostgreSQL: "):
+                await store.ban("dtp1a", 100.0)
+            await store.close()
+
+    asyncio.run(scenario())
+
+
+@contextlib.asynccontextmanager
+async def stoppable(url):
+    """A way to the server at `url`, and what stops it: from then on it takes all and says nothing."""
+    stopped = asyncio.Event()
+    host, _, port = url.partition("@")[2].partition("/")[0].partition(":")
+
+    tasks = []
+
+    async def carry(reader, writer):
+        with contextlib.closing(writer):
+            while data := await reader.read(65536):
+                if not stopped.is_set():
+                    writer.write(data)
+
+    async def serve(reader, writer):
+        tasks.append(asyncio.current_task())
+        there, back = await asyncio.open_connection(host, port)
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(carry(reader, back), carry(there, writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        mine = server.sockets[0].getsockname()[1]
+        yield url.replace(f":{port}/", f":{mine}/"), stopped.set
+        await asyncio.gather(*tasks)
+
+
+def test_a_postgresql_that_takes_no_session_for_good(tmp_path):
+    """It was 'trying again may help', so that a daemon was begun anew each second for ever."""
+    pytest.importorskip("psycopg")
+
+    async def why(url):
+        store = make(url, "host")
+        try:
+            await store.open()
+        finally:
+            await store.close()
+
+    with postgres.server("s3cret") as url:
+        asyncio.run(why(url))
+        for wrong, words in (
+            (url.replace("s3cret", "wrong"), "another name or password"),
+            (url.replace(":s3cret", ""), "the URL has none"),
+            (url.replace("dtp:", "nobody:"), "another name or password"),
+            (url.replace("/postgres", "/nosuch"), "there is no such database"),
+        ):
+            with pytest.raises(StateUnusable, match=words) as unusable:
+                asyncio.run(why(wrong))
+            assert "s3cret" not in str(unusable.value)
+            assert str(unusable.value).startswith("[state] PostgreSQL: connection failed: ")
+        import psycopg
+
+        with psycopg.connect(url) as owner:
+            owner.execute("CREATE ROLE guest LOGIN PASSWORD 'g'")
+            owner.execute("REVOKE CREATE ON SCHEMA public FROM public")
+        with pytest.raises(StateUnusable, match="this user may not do that"):
+            asyncio.run(why(url.replace("dtp:s3cret", "guest:g")))
+
+
+def test_a_redis_without_the_database_is_a_mistake(redis_url):
+    store = make(redis_url.replace("/0", "/99"), "host")
+
+    async def scenario():
+        with pytest.raises(StateUnusable, match="no database of this number"):
+            await store.open()
         await store.close()
 
     asyncio.run(scenario())

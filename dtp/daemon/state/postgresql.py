@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from dtp.daemon.state import Key, Used
-from dtp.daemon.state.alive import ALIVE, ALIVE_THERE
+from dtp.daemon.state.alive import ALIVE, ALIVE_THERE, PATIENCE, PATIENCE_THERE, hang_up
 from dtp.daemon.state.errors import StateError, StateUnusable
 from dtp.errors import ConfigError
 
 try:
     import psycopg
     from psycopg import conninfo
+
+    from dtp.daemon.state.refused import what_mends, why_refused
 except ImportError as error:
     raise ConfigError(
         "PostgreSQL for [state] takes a package: pip install 'dtp-sockets[state-postgres]'"
@@ -49,8 +52,8 @@ SELECT requests, data FROM dtpd_used WHERE host = %s AND scope = %s AND period =
 _FORGET = "DELETE FROM dtpd_used WHERE host = %s AND scope = %s AND period < %s"
 #: Two daemons that make the table at once would collide in the catalogue: one at a time.
 _LOCK = "SELECT pg_advisory_xact_lock(7237)"
-#: Milliseconds for one statement: one that waits for somebody's lock must not keep a daemon from ending.
-_PATIENCE = "SET statement_timeout = 10000"
+#: Seconds for a transaction: neither a daemon's end nor a ban waits longer for a server that says nothing.
+_PATIENCE = PATIENCE
 
 
 class PostgresStore:
@@ -64,14 +67,25 @@ class PostgresStore:
         self._one_at_a_time = asyncio.Lock()
 
     async def open(self) -> None:
-        """Connect and make the table. Raises `StateError`."""
+        """Connect and make the table. Raises `StateError`, and `StateUnusable` where the server refuses for good."""
 
         async def create(database: psycopg.AsyncConnection[tuple[int, int]]) -> None:
             await database.execute(_LOCK)
             await database.execute(_TABLE)
             await database.execute(_BANS)
 
-        await self._transaction(create)
+        try:
+            await self._transaction(create)
+        except StateError as error:
+            if (mended := await self._what_mends(error.__cause__)) is None:
+                raise
+            raise StateUnusable(f"[state] {error}; {mended}") from error
+
+    async def _what_mends(self, error: BaseException | None) -> str | None:
+        """Return what a person has to do before trying again helps."""
+        if self._database is None and isinstance(error, psycopg.OperationalError):
+            return await asyncio.to_thread(why_refused, self._url)
+        return what_mends(getattr(error, "sqlstate", None))
 
     async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
         """In one transaction. Raises `StateError`."""
@@ -127,14 +141,24 @@ class PostgresStore:
                     self._database = await psycopg.AsyncConnection.connect(
                         self._url, autocommit=True, **ALIVE
                     )
-                    await self._database.execute(f"{ALIVE_THERE}; {_PATIENCE}")
-                async with self._database.transaction():
+                    async with _bounded(self._database):
+                        await self._database.execute(f"{ALIVE_THERE}; {PATIENCE_THERE}")
+                async with _bounded(self._database), self._database.transaction():
                     return await work(self._database)
         except (psycopg.Error, OSError) as error:
             # The text of an error of libpq may have the URL's password in it; its first line has the fault.
-            raise StateError(
-                f"PostgreSQL: {str(error).splitlines()[0] if str(error) else error!r}"
-            ) from error
+            what = str(error).splitlines()[0] if str(error) else repr(error)
+            raise StateError(f"PostgreSQL: {what}") from error
+
+
+@contextlib.asynccontextmanager
+async def _bounded(database: psycopg.AsyncConnection[tuple[int, int]]) -> AsyncIterator[None]:
+    """Hang up on a server that hasn't answered by then."""
+    timer = asyncio.get_running_loop().call_later(_PATIENCE, hang_up, database.fileno())
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def make(url: str, host: str) -> PostgresStore:

@@ -12,7 +12,13 @@ from dtp.errors import ConfigError
 
 try:
     from redis import asyncio as redis
-    from redis.exceptions import AuthenticationError, AuthorizationError, NoPermissionError, RedisError
+    from redis.exceptions import (
+        AuthenticationError,
+        AuthorizationError,
+        NoPermissionError,
+        RedisError,
+        ResponseError,
+    )
 except ImportError as error:
     raise ConfigError("Redis for [state] takes a package: pip install 'dtp-sockets[state-redis]'") from error
 
@@ -47,7 +53,25 @@ class RedisStore:
         except (AuthenticationError, AuthorizationError, NoPermissionError) as error:
             raise StateUnusable(f"[state] Redis: {error}; the URL takes another name or password") from error
         except (RedisError, OSError) as error:
+            if isinstance(error, ResponseError) and await self._has_another_database():
+                words = "the server has no database of this number"
+                raise StateUnusable(f"[state] Redis: {error}; {words}") from error
             raise StateError(f"Redis: {error}") from error
+
+    async def _has_another_database(self) -> bool:
+        """Return whether the server answers in the database that each has, 0, and it isn't the one that is meant."""
+        mine = self._redis.connection_pool
+        if not int(mine.connection_kwargs.get("db") or 0):
+            return False
+        pool = redis.ConnectionPool(
+            connection_class=mine.connection_class, **{**mine.connection_kwargs, "db": 0}
+        )
+        async with redis.Redis.from_pool(pool) as first:
+            try:
+                await first.ping()
+            except (RedisError, OSError):
+                return False
+        return True
 
     async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
         """In one MULTI. Raises `StateError`.
