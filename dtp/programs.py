@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
+import signal
 import sys
 
 #: As of programs that a shell has interrupted: 128 and the number of the signal.
@@ -10,7 +12,12 @@ INTERRUPTED = 130
 
 
 def _run(module: str, name: str | None = None) -> None:
-    """Run `main` of a module, as the program `name` (what it was started as, without one)."""
+    """Run `main` of a module, as the program `name` (what it was started as, without one).
+
+    Who interrupts it when all is done changes nothing: Python gives the signal its first meaning back before it frees
+    what is left, which takes a while, and the program died of it.
+    """
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     try:
         importlib.import_module(module).main(prog_name=name)
     except KeyboardInterrupt:

@@ -71,6 +71,24 @@ def test_beginning_takes_no_module_of_ours():
     assert done.stdout.split() == ["dtp.programs", "dtp.version"]
 
 
+def test_an_interrupt_when_all_is_done():
+    """Python gives SIGINT its first meaning back before it frees what is left: programs died of it there."""
+    program = """if True:
+        import os, signal, sys
+        from dtp import programs
+
+        class Left:
+            def __del__(self, kill=os.kill, me=os.getpid(), number=signal.SIGINT):
+                kill(me, number)
+
+        left = Left()
+        sys.argv = ["dtp", "--version"]
+        programs.dtp()
+    """
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_node_that_does_not_answer_is_the_network_s_failure():
     """Nothing was done, and trying again may help; of what may have been done that can't be said."""
     assert NodeUnavailable.code == output.NODE_AWAY
