@@ -88,14 +88,14 @@ class Ours:
             record, export_key = registration.finish(response)
             credentials.append(Credential(slot, record, wrap_key(key, export_key, NAME, slot)))
         signature = account.sign(registration_statement(SERVER.id.key, NAME, credentials, sealed))
-        rows = [each.row() for each in credentials]
+        rows = [each.to_row() for each in credentials]
         self._ask(self._conversation(), Op.REGISTER, NAME, b"", account.id.key, signature, rows, sealed)
 
     def _conversation(self) -> LoginConversation:
         return LoginConversation(self.server, CLIENT.id, "here")
 
     def _ask(self, conversation: LoginConversation, op: Op, *fields: Any) -> list[Any]:
-        code, *rest = self.server.answer(
+        code, *rest = self.server.answer_request(
             conversation, op, list(fields), Moment(time.monotonic(), time.time())
         )
         assert not code, code
@@ -171,7 +171,7 @@ def oracle(folder: str, turns: int) -> float:
     for name in [NAME, "nobody"] * (200 * turns):
         conversation = LoginConversation(way.server, CLIENT.id, "here")
         began = time.process_time()
-        way.server.answer(conversation, Op.LOGIN_START, [name, 0, request], Moment(0.0, 0.0))
+        way.server.answer_request(conversation, Op.LOGIN_START, [name, 0, request], Moment(0.0, 0.0))
         taken[name] += time.process_time() - began
     return taken["nobody"] / taken[NAME]
 

@@ -86,17 +86,17 @@ def sealed_and_opened(folder: str, count: int, together: int) -> tuple[float, fl
 
     def work() -> None:
         for start in range(0, count, together):
-            with alice.writing():
+            with alice.transaction():
                 for _ in range(min(together, count - start)):
                     event = Event(Kind.TEXT, device, 1, now_ms(), {"text": TEXT})
-                    alice.enqueue([device], event, b"")
+                    alice.enqueue_event([device], event, b"")
             while sealed := alice.seal_due(now_ms()):
-                with bob.store.writing():
+                with bob.store.transaction():
                     got = bob.open([each.envelope for each in sealed], now_ms())
                 assert len(got.payloads) == len(sealed)
                 answer = bob.seal_answer(alice.identity.id.key)
                 assert answer is not None
-                with alice.store.writing():
+                with alice.store.transaction():
                     alice.open([answer.envelope], now_ms())
 
     cpu = time.process_time()
@@ -209,8 +209,8 @@ def group(folder: str, members: int) -> tuple[float, float]:
         others.append(local)
     event = Event(Kind.TEXT, bytes(32), 1, now_ms(), {"text": TEXT})
     began = time.process_time()
-    with desk.writing():
-        desk.enqueue([each.key for each in others], event, b"")
+    with desk.transaction():
+        desk.enqueue_event([each.key for each in others], event, b"")
     sealed = []
     while batch := desk.seal_due(now_ms()):
         sealed += batch

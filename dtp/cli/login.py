@@ -63,7 +63,7 @@ class Logins(Service):
 
     async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
         """One stream of requests, until its caller has enough."""
-        await self._service.answer(connection, stream)
+        await self._service.answer_stream(connection, stream)
 
 
 @click.group(cls=Group)

@@ -37,7 +37,7 @@ class Mailboxes(Service):
 
     async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
         """One stream of requests, until its caller has enough."""
-        await self._mailbox.answer(connection, stream)
+        await self._mailbox.answer_stream(connection, stream)
 
 
 @click.group(cls=Group)

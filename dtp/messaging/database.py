@@ -61,7 +61,7 @@ class Database:
         self._db.execute("PRAGMA secure_delete = FAST")  # what was deleted is gone from its pages as well
 
     @contextmanager
-    def writing(self, *, synced: bool = True) -> Iterator[sqlite3.Connection]:
+    def transaction(self, *, synced: bool = True) -> Iterator[sqlite3.Connection]:
         """Yield the connection for one transaction, which is on the disk when the block ends.
 
         Without `synced` it outlives the process; after a power cut it may be gone, whole, if none that is synced has
@@ -85,7 +85,7 @@ class Database:
             except sqlite3.Error as fault:
                 raise StoreFailed(f"can't write {self.path}: {fault}") from fault
 
-    def rows(self, query: str, *values: Any) -> list[Any]:
+    def select_rows(self, query: str, *values: Any) -> list[Any]:
         """Return the rows of a query."""
         with self._lock:
             try:

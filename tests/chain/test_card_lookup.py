@@ -44,7 +44,7 @@ class Owner:
 
     def card(self, sequence):
         key = self.own.identity
-        return ContactCard(key.id.key, self.own.card, sequence, 0, "owner", (BOX,)).signed(key)
+        return ContactCard(key.id.key, self.own.card, sequence, 0, "owner", (BOX,)).signed_by(key)
 
     async def publish(self, chain, directory):
         boxes = (b"dtp+tcp://away.example:9000/mail", BOX.encode())

@@ -108,7 +108,7 @@ class Caller:
     conversation: LoginConversation
 
     def ask(self, op: Op, *fields: Any) -> tuple[Any, ...]:
-        return self.desk.server.answer(self.conversation, op, list(fields), self.desk.now)
+        return self.desk.server.answer_request(self.conversation, op, list(fields), self.desk.now)
 
     def credential(self, name: str, slot: Slot, password: str, key: bytes) -> Credential:
         registration = Registration(password)
@@ -123,7 +123,7 @@ class Caller:
         sealed = vault.seal(key, name)
         credentials = [self.credential(name, slot, password, key) for slot in Slot]
         signature = vault.identity.sign(registration_statement(SERVER.id.key, name, credentials, sealed))
-        rows = [each.row() for each in credentials]
+        rows = [each.to_row() for each in credentials]
         return self.ask(Op.REGISTER, name, invitation, vault.identity.id.key, signature, rows, sealed)
 
     def begin(self, name: str, password: str = PASSWORD) -> tuple[Login, tuple[Any, ...]]:

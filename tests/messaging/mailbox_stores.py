@@ -181,13 +181,13 @@ def check_pieces_are_for_who_is_known_and_within_the_quota(registered: Registere
 
 def check_a_card_is_kept_for_a_device_that_is_known(registered: Registered) -> None:
     store = registered()
-    assert (store.card(ALICE.id.key), store.card(BOB.id.key)) == (b"", None)
+    assert (store.get_card(ALICE.id.key), store.get_card(BOB.id.key)) == (b"", None)
     assert store.put_card(BOB.id.key, b"card").refusal is Refusal.UNKNOWN_RECIPIENT
     for card in (b"card", b"another"):
         assert store.put_card(ALICE.id.key, card).refusal is Refusal.DONE
-        assert store.card(ALICE.id.key) == card
+        assert store.get_card(ALICE.id.key) == card
     store.leave(ALICE.id.key)
-    assert store.card(ALICE.id.key) is None
+    assert store.get_card(ALICE.id.key) is None
 
 
 CHECKS: tuple[Callable[[Registered], None], ...] = (

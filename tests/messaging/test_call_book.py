@@ -379,4 +379,4 @@ def test_signals_come_back_as_they_were(act: Act, reason: Reason) -> None:
         name(BOB, 1) if act is Act.TAKEN else b"",
         reason if act is Act.END else None,
     )
-    assert Signal.parse(signal.fields()) == signal
+    assert Signal.parse(signal.to_fields()) == signal

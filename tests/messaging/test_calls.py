@@ -245,7 +245,7 @@ def test_strangers_do_not_ring_and_what_comes_while_nobody_takes_calls_is_missed
 
 
 def test_signals_of_calls_are_events() -> None:
-    event = Event(Kind.CALL, b"p" * 32, 0, 0, Signal(b"c" * 16, Act.RINGING).fields())
+    event = Event(Kind.CALL, b"p" * 32, 0, 0, Signal(b"c" * 16, Act.RINGING).to_fields())
     assert Event.parse(event.encode()) == event
 
 

@@ -104,7 +104,7 @@ def test_an_account_is_found_in_the_dht_by_its_devices(office: Test) -> None:
                 one.add_node(PeerRecord.sign(other.identity, now=0.0, dht=other.endpoint))
             account = Account.create(key, recovery.id, [Device(laptop.id.key, "laptop")])
             mine, theirs = (DhtCards(each) for each in dhts)
-            card = ContactCard(key.id.key, account.card, 5, 0, "Alice", ("dtp+tcp://box",)).signed(key)
+            card = ContactCard(key.id.key, account.card, 5, 0, "Alice", ("dtp+tcp://box",)).signed_by(key)
             assert await theirs.find(card.person) is None
             record = PeerRecord.sign(laptop, now=time.time(), dht=dhts[0].endpoint)
             await dhts[0].publish(record)
@@ -131,9 +131,9 @@ def test_newer_cards_are_found_told_and_older_ones_refused(office: Test) -> None
         first = owner.card.public()
         await bob.add_contact(first)
         other = Account.rotate(account.card, recovery, key2, recovery2.id, [Device(laptop.id.key, "laptop")])
-        newer = ContactCard(key2.id.key, other.card, first.sequence + 1, 0, "owner", first.mailboxes).signed(
-            key2
-        )
+        newer = ContactCard(
+            key2.id.key, other.card, first.sequence + 1, 0, "owner", first.mailboxes
+        ).signed_by(key2)
         shelf.cards[newer.person] = newer
         await bob.refresh_cards()
         notice = await wait_notice(bob, What.CONSENT_NEEDED)

@@ -16,12 +16,12 @@ BOX = ("dtp+tcp://box.example:9000/dtp.mailbox",)
 
 def card(sequence: int = 5, **fields: object) -> ContactCard:
     told = {"name": "Ann", "mailboxes": BOX, "account": None, "expires_ms": 0, **fields}
-    return ContactCard(ANN.id.key, sequence=sequence, **told).signed(ANN)  # type: ignore[arg-type]
+    return ContactCard(ANN.id.key, sequence=sequence, **told).signed_by(ANN)  # type: ignore[arg-type]
 
 
 def account_card(*devices: bytes, sequence: int = 5) -> ContactCard:
     account = Account.create(ANN, RECOVERY.id, [Device(each) for each in devices], now_ms=1)
-    return ContactCard(ANN.id.key, account.card, sequence, 0, "Ann", BOX).signed(ANN)
+    return ContactCard(ANN.id.key, account.card, sequence, 0, "Ann", BOX).signed_by(ANN)
 
 
 def test_a_card_goes_by_text_and_bytes() -> None:
@@ -55,7 +55,7 @@ def test_a_newer_card_counts_and_a_new_key_more_than_that() -> None:
     before = account_card(PHONE.id.key, sequence=9)
     assert before.account is not None
     rotated = Account.rotate(before.account, RECOVERY, BEN, identity(5).id, [Device(PHONE.id.key)], now_ms=2)
-    after = ContactCard(BEN.id.key, rotated.card, 7, 0, "Ann", BOX).signed(BEN)
+    after = ContactCard(BEN.id.key, rotated.card, 7, 0, "Ann", BOX).signed_by(BEN)
     assert after.person == before.person
     assert after.supersedes(before)
     assert not before.supersedes(after)
@@ -64,7 +64,7 @@ def test_a_newer_card_counts_and_a_new_key_more_than_that() -> None:
 
 def test_forged_cards() -> None:
     with pytest.raises(ContactCardError, match="isn't the person's"):
-        card().signed(BEN)
+        card().signed_by(BEN)
     data = card().encode()
     for at in range(0, len(data), 3):
         spoiled = bytearray(data)
@@ -73,7 +73,7 @@ def test_forged_cards() -> None:
             ContactCard.parse(bytes(spoiled))
     stolen = account_card(PHONE.id.key).account
     with pytest.raises(ContactCardError, match="another key"):
-        ContactCard(BEN.id.key, stolen, 5, 0, "Ann", BOX).signed(BEN)
+        ContactCard(BEN.id.key, stolen, 5, 0, "Ann", BOX).signed_by(BEN)
     for wrong in ({"name": "x" * 65}, {"name": "a\nb"}, {"mailboxes": BOX * 9}, {"mailboxes": ("",)}):
         with pytest.raises(ContactCardError):
             card(**wrong)
@@ -89,12 +89,12 @@ def test_cards_of_anything(data: bytes) -> None:
 
 
 def test_safety_numbers_are_the_same_at_both_ends_and_of_these_keys() -> None:
-    mine, theirs = card(), ContactCard(BEN.id.key, None, 1, 0, "Ben", ()).signed(BEN)
+    mine, theirs = card(), ContactCard(BEN.id.key, None, 1, 0, "Ben", ()).signed_by(BEN)
     number = safety_number(mine, theirs)
     assert number == safety_number(theirs, mine)
     assert [len(each) for each in number.split()] == [5] * 12
     assert compare_code(safety_code(mine, theirs), theirs, mine)
-    between = ContactCard(PHONE.id.key, None, 1, 0, "Ben", ()).signed(PHONE)
+    between = ContactCard(PHONE.id.key, None, 1, 0, "Ben", ()).signed_by(PHONE)
     assert number != safety_number(mine, between)
     assert not compare_code(safety_code(mine, between), mine, theirs)
     assert not compare_code(b"nonsense", mine, theirs)

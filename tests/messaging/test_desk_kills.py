@@ -43,7 +43,7 @@ def exchange(here: Correspondence, there: Correspondence, now_ms: int) -> None:
 
 def say(here: Correspondence, to: ContactCard, text: str, said: int) -> None:
     here.add_contact(to, NOW)
-    here.say(to.person, Kind.TEXT, {"text": text}, NOW)
+    here.send_event(to.person, Kind.TEXT, {"text": text}, NOW)
     os.write(said, text.encode() + b"\n")
 
 
@@ -55,7 +55,7 @@ def live(folder: Path, said: int, seen: int) -> None:
         say(bob, alice.card, f"b{number}", said)
         exchange(bob, alice, NOW)
         for each in (alice, bob):
-            for _, _, message in each.store.unread():
+            for _, _, message in each.store.list_unread():
                 if each.mark_read(message, NOW, tell=True):
                     found = each.store.find_message(message)
                     assert found is not None
@@ -104,11 +104,11 @@ def test_killed_at_any_statement(tmp_path: Path) -> None:
             exchange(alice, bob, NOW + day * WEEK)
             exchange(bob, alice, NOW + day * WEEK)
         for here, there, letter in ((alice, bob, "a"), (bob, alice, "b")):
-            texts = [each.text for each in there.history(here.person) if each.sender == here.person]
+            texts = [each.text for each in there.read_history(here.person) if each.sender == here.person]
             wanted = [each for each in said if each.startswith(letter)]
             assert texts[: len(wanted)] == wanted
             assert texts == [f"{letter}{each}" for each in range(len(texts))]
-            unread = [there.store.find_message(each[2]) for each in there.store.unread()]
+            unread = [there.store.find_message(each[2]) for each in there.store.list_unread()]
             assert not {each[2].fields["text"] for each in unread if each} & set(seen)
         alice.close()
         bob.close()
@@ -120,7 +120,7 @@ def test_one_program_has_the_store(tmp_path: Path) -> None:
     store = MessageStore(tmp_path / "me.db", bytes(32))
     with pytest.raises(StoreFailed, match="another program has"):
         MessageStore(tmp_path / "me.db", bytes(32))
-    with store.writing():
+    with store.transaction():
         store.put("name", b"value")
     store.close()
     again = MessageStore(tmp_path / "me.db", bytes(32))
@@ -131,7 +131,7 @@ def test_one_program_has_the_store(tmp_path: Path) -> None:
 
 def test_a_store_that_does_not_open_is_let_go(tmp_path: Path) -> None:
     store = MessageStore(tmp_path / "me.db", bytes(32))
-    with store.writing():
+    with store.transaction():
         store.put("file", b"not what was kept")
     store.close()
     for _ in range(2):

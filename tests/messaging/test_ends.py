@@ -245,10 +245,10 @@ def test_no_one_is_taken_for_the_sender_of_what_was_written_to_another() -> None
         bob.local.keys.olm,
         mallory.static_public,
         bob.local.keys.fallback,
-    ).signed(mallory)
+    ).signed_by(mallory)
     to_mallory = RemoteDevice(mallory.id.key)
     to_mallory.begin(alice.local, KeyBundle(stolen))
-    envelope = to_mallory.seal(alice.local, to_mallory.allot(), b"for Mallory's eyes")
+    envelope = to_mallory.seal(alice.local, to_mallory.allot_number(), b"for Mallory's eyes")
     inside = open_envelope(envelope, mallory)
     passed_on = seal_envelope(inside, bob.identity.static_public)
     with pytest.raises(EnvelopeBroken, match="other devices"):
@@ -296,7 +296,7 @@ def test_a_session_is_needed_and_a_full_queue_is_said() -> None:
         RemoteDevice(a.other).seal(a.local, 0, b"x")
     full = RemoteDevice(a.other, outgoing=Outgoing(MAX_UNACKNOWLEDGED, 0))
     with pytest.raises(QueueFull):
-        full.allot()
+        full.allot_number()
 
 
 def test_states_are_of_one_identity() -> None:
@@ -324,7 +324,7 @@ def test_letters_of_anything(data: bytes) -> None:
 def test_a_stream_passes_on_each_number_once_and_in_order(order: list[int], doubled: list[int]) -> None:
     stream, passed = Stream(), []
     for number in [*doubled, *order]:
-        passed += stream.take(number, b"%d" % number)
+        passed += stream.add_payload(number, b"%d" % number)
     assert passed == [b"%d" % each for each in range(12)]
     assert stream.held == {}
     assert stream.missing == []
@@ -332,12 +332,12 @@ def test_a_stream_passes_on_each_number_once_and_in_order(order: list[int], doub
 
 def test_a_stream_holds_no_more_than_its_window() -> None:
     stream = Stream()
-    assert stream.take(WINDOW, b"x") == []
+    assert stream.add_payload(WINDOW, b"x") == []
     assert stream.held == {}
-    stream.take(3, b"three")
+    stream.add_payload(3, b"three")
     assert stream.missing == [0, 1, 2]
     for number in range(1, WINDOW):
-        stream.take(number, bytes(1 << 16))
+        stream.add_payload(number, bytes(1 << 16))
     assert sum(map(len, stream.held.values())) <= 1 << 20
     assert stream.skip_to(WINDOW)[0] == bytes(1 << 16)
     assert stream.next == WINDOW
@@ -347,7 +347,7 @@ def test_what_can_not_be_true_of_acknowledgements_is_ignored() -> None:
     outgoing = Outgoing(5, 2)
     assert not outgoing.acknowledge(6)
     assert not outgoing.acknowledge(1)
-    assert outgoing.wanted([0, 1, 2, 4, 4, 9]) == [2, 4]
+    assert outgoing.find_held([0, 1, 2, 4, 4, 9]) == [2, 4]
     assert outgoing.acknowledge(5)
     assert outgoing.unacknowledged == []
 

@@ -117,11 +117,11 @@ def test_a_flood_of_names_leaves_as_many_tries_as_are_remembered(tmp_path: Path)
     for number in range(30):
         store.note_tries(f"n{number}", 1000.0 + number)
     store.expire(1025)
-    assert [number for number in range(30) if store.tries(f"n{number}")] == [*range(26, 30)]
+    assert [number for number in range(30) if store.tries_until(f"n{number}")] == [*range(26, 30)]
     for number in range(30):
         store.note_tries(f"n{number}", 2000.0 + number)
     store.expire(1026)
-    assert [number for number in range(30) if store.tries(f"n{number}")] == [*range(20, 30)]
+    assert [number for number in range(30) if store.tries_until(f"n{number}")] == [*range(20, 30)]
     store.close()
 
 
@@ -285,7 +285,7 @@ def test_nobody_registers_the_identity_of_another() -> None:
     key = make_key()
     sealed = Vault(thief).seal(key, "alice")
     credentials = [caller.credential("alice", slot, PASSWORD, key) for slot in Slot]
-    rows = [each.row() for each in credentials]
+    rows = [each.to_row() for each in credentials]
     statement = registration_statement(SERVER.id.key, "alice", credentials, sealed)
     elsewhere = registration_statement(victim.id.key, "alice", credentials, sealed)
     for signature in (thief.sign(statement), victim.sign(elsewhere), bytes(64), b""):
@@ -322,7 +322,7 @@ def test_a_login_that_fails_ends_the_one_before() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["proof", "identity", "wrapped", "version", "vault", "other vault"])
 def test_a_server_that_lies_is_named(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    genuine = LoginServer.answer
+    genuine = LoginServer.answer_request
     other = registered().caller().login("alice")  # of another account that is called the same
     at = {"proof": 1, "identity": 2, "wrapped": 3, "version": 4, "vault": 5, "other vault": 5}[what]
 
@@ -336,7 +336,7 @@ def test_a_server_that_lies_is_named(what: str, tmp_path: Path, monkeypatch: pyt
     async def scenario(world: World) -> None:
         await world.serve()
         await world.register()
-        monkeypatch.setattr(LoginServer, "answer", answer)
+        monkeypatch.setattr(LoginServer, "answer_request", answer)
         with pytest.raises((VaultBroken, LoginMalformed)):
             await world.login()
 

@@ -59,7 +59,7 @@ def test_killed_at_any_write_it_has_what_it_said_it_has(tmp_path: Path) -> None:
         key = os.urandom(32)
         credentials = [caller.credential("alice", slot, NEW, key) for slot in Slot]
         vault = Vault(ACCOUNT, version=2).seal(key, "alice")
-        rows = [each.row() for each in credentials]
+        rows = [each.to_row() for each in credentials]
         assert caller.ask(Op.SET_CREDENTIALS, rows, 2, vault)[0] is Refusal.DONE
         os.write(said, b"c")
         assert caller.ask(Op.LEAVE)[0] is Refusal.DONE
@@ -80,7 +80,7 @@ def test_killed_at_any_write_it_has_what_it_said_it_has(tmp_path: Path) -> None:
         desk = Desk.make(path=folder / "box.sqlite")
         found = desk.server.store.find("alice", Slot.PASSWORD, DEVICE.id.key)
         if found.account and said in ("r", "rl", "rlc"):
-            assert [row.key for row in desk.server.store.logins(NOW)] == [DEVICE.id.key] * (
+            assert [row.key for row in desk.server.store.list_logins(NOW)] == [DEVICE.id.key] * (
                 "l" in said
             ) or said == "r"
             password, other = (NEW, PASSWORD) if "c" in said else (PASSWORD, NEW)
@@ -147,7 +147,7 @@ def test_what_is_over_is_forgotten() -> None:
     assert caller.login("alice")[0] is Refusal.DONE
     desk.server.expire(NOW + 10**9)
     assert len(desk.server.sessions) == 0
-    assert store.logins(NOW + 10**9) == []
+    assert store.list_logins(NOW + 10**9) == []
     desk.server.registration = "invited"
     assert caller.register("bob", invitation=b"x")[0] is Refusal.NOT_INVITED
 

@@ -51,13 +51,13 @@ def test_a_store_in_sqlite(check: Callable[[Registered], None]) -> None:
 
 def test_sources_are_limited_apart_and_few_are_remembered() -> None:
     limiter = Limiter(3, 1.0, remembered=2)
-    assert [limiter.take("a", 100.0) for _ in range(5)] == [True, True, True, False, False]
-    assert limiter.take("b", 100.0)
-    assert limiter.take("a", 101.0)
-    assert not limiter.take("a", 101.0)
-    limiter.take("c", 101.0)
-    limiter.take("d", 101.0)
-    assert limiter.take("a", 101.0)  # forgotten
+    assert [limiter.try_take("a", 100.0) for _ in range(5)] == [True, True, True, False, False]
+    assert limiter.try_take("b", 100.0)
+    assert limiter.try_take("a", 101.0)
+    assert not limiter.try_take("a", 101.0)
+    limiter.try_take("c", 101.0)
+    limiter.try_take("d", 101.0)
+    assert limiter.try_take("a", 101.0)  # forgotten
 
 
 def test_a_file_gets_smaller_when_what_was_kept_is_over(tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_requests_and_answers_are_checked(data: bytes) -> None:
 def test_as_many_are_let_in_as_is_said_whatever_the_clock_shows(burst: int) -> None:
     for now in (0.0, 0.1, 1234.56789, 16_000.123456789, 9e6 + 1 / 3):
         limiter = Limiter(burst, 0.1, 10)
-        assert [limiter.take("a", now) for _ in range(burst + 1)] == [True] * burst + [False]
+        assert [limiter.try_take("a", now) for _ in range(burst + 1)] == [True] * burst + [False]
 
 
 def test_new_devices_of_one_source_and_keys_from_the_future_are_refused() -> None:

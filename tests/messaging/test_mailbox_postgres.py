@@ -132,7 +132,7 @@ def test_a_lost_connection_is_made_again_and_a_server_that_is_away_is_said(url: 
     assert store.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 9) == []  # nothing was promised, nothing is there
     store.deposit([known(1)], NOW)
     assert len(store.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 9)) == 1
-    assert store.knows(ALICE.id.key, ACCESS)
+    assert store.has_access(ALICE.id.key, ACCESS)
     store.close()
     with pytest.raises(StoreFailed, match="closed"):
         store.deposit([known(1)], NOW)

@@ -171,12 +171,13 @@ class History:
         self.number += 1
         text = f"{person.name}{self.number}"
         person.do(
-            *(person.mail.say, conversation, Kind.TEXT, {"text": text}, self.now), kill=self.maybe_kill()
+            *(person.mail.send_event, conversation, Kind.TEXT, {"text": text}, self.now),
+            kill=self.maybe_kill(),
         )
         person.said.setdefault(conversation, []).append(text)
 
     def mark_read(self, person: Person) -> None:
-        for _, _, message in person.mail.store.unread()[:2]:
+        for _, _, message in person.mail.store.list_unread()[:2]:
             person.do(person.mail.mark_read, message, self.now, tell=True, kill=self.maybe_kill())
             person.read.add(message)
 
@@ -291,24 +292,24 @@ class History:
                         continue
                     there = person.key if conversation == other.key else conversation
                     assert self.texts(other, there, person) == own, f"{person.name} to {other.name}"
-                    shown = [each.id for each in other.mail.history(there)]
-                    assert shown == [each.id for each in person.mail.history(conversation)]
+                    shown = [each.id for each in other.mail.read_history(there)]
+                    assert shown == [each.id for each in person.mail.read_history(conversation)]
         for person in self.people.values():
-            unread = {message for _, _, message in person.mail.store.unread()}
+            unread = {message for _, _, message in person.mail.store.list_unread()}
             others = {
                 each.id
                 for conversation in (
                     self.group,
                     *(each.key for each in self.people.values() if each is not person),
                 )
-                for each in person.mail.history(conversation)
+                for each in person.mail.read_history(conversation)
                 if each.sender != person.key
             }
             assert not unread & person.read
             assert unread | person.read == others
 
     def texts(self, reader: Person, conversation: bytes, sender: Person) -> list[str]:
-        return [each.text for each in reader.mail.history(conversation) if each.sender == sender.key]
+        return [each.text for each in reader.mail.read_history(conversation) if each.sender == sender.key]
 
 
 class Certain(random.Random):

@@ -152,8 +152,8 @@ def test_messages_that_disappear(office: Test) -> None:
             for each, other in ((alice, bob), (bob, alice)):
                 assert await texts(each, other.card) == ["for a moment"]
                 now = int(message.sent_at.timestamp() * 1000)
-                assert await each.delivery.run(each.correspondence.vanish, now) == 0
-                assert await each.delivery.run(each.correspondence.vanish, now + later) == 1
+                assert await each.delivery.run(each.correspondence.delete_vanished, now) == 0
+                assert await each.delivery.run(each.correspondence.delete_vanished, now + later) == 1
                 assert await texts(each, other.card) == []
 
     office(main)
@@ -171,7 +171,7 @@ def test_an_upload_goes_on_where_it_broke_off(office: Test, tmp_path: Path) -> N
             store = at.mailboxes["box"].store
             (first,) = await alice.history("bob")
             gone = [each for number, each in enumerate(await first.attachments[0]._index()) if number % 2]
-            with store._database.writing() as db:  # as if it had broken off
+            with store._database.transaction() as db:  # as if it had broken off
                 db.executemany("DELETE FROM pieces WHERE hash = ?", [(each,) for each in gone])
             client = alice.delivery.own[box]
             await client.connection.close()  # and nobody has noticed yet
@@ -358,7 +358,9 @@ def test_a_replaced_key_is_noticed(office: Test, consent: str) -> None:
             known_identity("recovery2").id,
             [*before.card.devices, Device(known_identity("thief").id.key)],
         )
-        other = ContactCard(after.identity.id.key, after.card, 1, 0, "alice", (box,)).signed(after.identity)
+        other = ContactCard(after.identity.id.key, after.card, 1, 0, "alice", (box,)).signed_by(
+            after.identity
+        )
         thief = await at.begin("thief", box, account=after)
         await thief.add_contact(bob.card)
         await thief.send("bob", "it's me, with another key")
@@ -485,8 +487,8 @@ def speak_anyway(messenger: Messenger, group: bytes, text: str) -> None:
     """What a program would do that somebody has changed."""
     mail = messenger.correspondence
     event = Event(Kind.TEXT, group, 99, now_ms(), {"text": text})
-    with mail.desk.writing():
-        mail.desk.enqueue(mail.devices_of(group), event, b"")
+    with mail.desk.transaction():
+        mail.desk.enqueue_event(mail.devices_of(group), event, b"")
 
 
 def test_what_can_not_be_sent(office: Test) -> None:

@@ -36,13 +36,13 @@ class Killed(BaseException):
 def work(store: LineStore, done: list[str]) -> None:
     """Do what a line does; what it has done is in `done`, as whoever waits for it has heard it."""
     store.sealing_keys(LINE, NOW + RENEW_MS)
-    store.take(TIP, NOW)
+    store.add_letter(TIP, NOW)
     done.append("took")
-    if not any(each.own for each in store.letters(TIP.sender)):
+    if not any(each.own for each in store.list_letters(TIP.sender)):
         number = store.put_answer(ANSWER)
         done.append("kept")
     else:
-        (number,) = [each.id for each in store.letters(TIP.sender) if each.own]
+        (number,) = [each.id for each in store.list_letters(TIP.sender) if each.own]
     store.mark_sent(number)
     store.mark_read(TIP.sender)
     done.append("sent")
@@ -72,18 +72,18 @@ def test_a_line_that_is_killed_anywhere_keeps_each_letter_once(
         survived, left = left >= 0, float("inf")
         store.close()
         store = LineStore(path)
-        kept = [(each.letter.text, each.own) for each in store.letters(TIP.sender)]
+        kept = [(each.letter.text, each.own) for each in store.list_letters(TIP.sender)]
         assert len(kept) >= len([each for each in done if each != "sent"])
-        assert len(store.waiting()) <= ("sent" not in done)
+        assert len(store.list_waiting()) <= ("sent" not in done)
         keys = [each.static_public for _, each in store.sealing_keys(LINE, NOW + RENEW_MS)]
         assert len(keys) == 1  # what a mailbox was told of is the key that is kept
         work(store, done)
-        assert [(each.letter.text, each.own) for each in store.letters(TIP.sender)] == [
+        assert [(each.letter.text, each.own) for each in store.list_letters(TIP.sender)] == [
             ("a tip", False),
             ("an answer", True),
         ]
-        assert store.waiting() == []
-        assert [each.reply_to for each in store.tips()] == [REPLY]
+        assert store.list_waiting() == []
+        assert [each.reply_to for each in store.list_tips()] == [REPLY]
         store.close()
         if survived:
             break

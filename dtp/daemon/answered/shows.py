@@ -162,7 +162,7 @@ class ShowService(ABC):
         """Return what the ledger has of a stream."""
         return ShowSession(stream, lambda: self._feeder)
 
-    async def answer(self, connection: Connection, stream: Stream) -> None:
+    async def answer_stream(self, connection: Connection, stream: Stream) -> None:
         """Serve a listener until it or the show ends."""
         try:
             async with asyncio.timeout(_BEGIN):

@@ -303,11 +303,13 @@ class Exposed:
         elif self.config.kind == "relay":
             self._go_on(caller, stream, self._relay(caller, stream))
         elif self.mailbox is not None:
-            self._go_on(caller, stream, self._keep(caller, stream, self.mailbox.answer))
+            self._go_on(caller, stream, self._keep(caller, stream, self.mailbox.answer_stream))
         elif self.logins is not None:
-            self._go_on(caller, stream, self._keep(caller, stream, self.logins.answer))
+            self._go_on(caller, stream, self._keep(caller, stream, self.logins.answer_stream))
         elif self.show is not None:
-            self._go_on(caller, stream, self._answer(caller, self.show.session(stream), self.show.answer))
+            self._go_on(
+                caller, stream, self._answer(caller, self.show.session(stream), self.show.answer_stream)
+            )
         else:
             self._go_on(caller, stream, self._converse(caller, stream, opened))
 

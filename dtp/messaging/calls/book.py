@@ -143,7 +143,7 @@ class CallBook:
 
     def answer(self, call: bytes, description: str, now: int) -> list[Command]:
         """Answer a call that rings. Raise `CallError` where it doesn't any more."""
-        ringing = self._ringing(call)
+        ringing = self._require_ringing(call)
         ringing.phase, ringing.deadline = Phase.ANSWERED, now + self.connect_ms
         answered = Signal(call, Act.ANSWER, description)
         taken = Signal(call, Act.TAKEN, device=self.device)
@@ -151,20 +151,23 @@ class CallBook:
 
     def refuse(self, call: bytes, reason: Reason = Reason.REFUSED) -> list[Command]:
         """Refuse a call that rings, on all devices. Raise `CallError` where it doesn't any more."""
-        ringing = self._ringing(call)
-        return [Send((ringing.device,), Signal(call, Act.END, reason=reason), own=True), *self._end(reason)]
+        ringing = self._require_ringing(call)
+        return [
+            Send((ringing.device,), Signal(call, Act.END, reason=reason), own=True),
+            *self._end_call(reason),
+        ]
 
     def hang_up(self, call: bytes, reason: Reason = Reason.HUNG_UP) -> list[Command]:
         """End a call, whatever it does. Nothing happens where it is over."""
-        held = self._held(call)
+        held = self._current_call(call)
         if held is None:
             return []
         others = (held.device,) if held.device else tuple(sorted(held.devices))
-        return [Send(others, Signal(call, Act.END, reason=reason)), *self._end(reason)]
+        return [Send(others, Signal(call, Act.END, reason=reason)), *self._end_call(reason)]
 
     def media_is_up(self, call: bytes) -> list[Command]:
         """Note that media goes both ways."""
-        held = self._held(call)
+        held = self._current_call(call)
         if held is None or held.phase not in (Phase.CONNECTING, Phase.ANSWERED):
             return []
         held.phase, held.deadline = Phase.TALKING, None
@@ -176,7 +179,7 @@ class CallBook:
 
     def media_broke_off(self, call: bytes, now: int) -> list[Command]:
         """Note that media has ended: the other end may have hung up, which is heard soon then."""
-        if (held := self._held(call)) is not None:
+        if (held := self._current_call(call)) is not None:
             held.deadline = now + HEAR_MS
         return []
 
@@ -186,7 +189,7 @@ class CallBook:
         if held is None or held.deadline is None or now < held.deadline:
             return []
         if held.phase is Phase.RINGING:  # who called says the same to all
-            return [Missed(held.person, Reason.NO_ANSWER), *self._end(Reason.NO_ANSWER)]
+            return [Missed(held.person, Reason.NO_ANSWER), *self._end_call(Reason.NO_ANSWER)]
         if held.phase in (Phase.CALLING, Phase.RINGS_THERE):
             return self.hang_up(held.id, Reason.BUSY if held.busy else Reason.NO_ANSWER)
         return self.media_failed(held.id)
@@ -200,40 +203,40 @@ class CallBook:
         if own:
             return self._of_own_device(signal)
         if signal.act is Act.OFFER:
-            return self._offered(device, person, signal, sent, now)
-        held = self._held(signal.call)
+            return self._on_offer(device, person, signal, sent, now)
+        held = self._current_call(signal.call)
         if held is None or held.person != person or device not in held.devices:
             if signal.act is Act.END:  # it may come before its offer, where we were told by another device
-                self._remember(signal.call)
+                self._mark_over(signal.call)
             return []
         if held.outgoing:
             return self._of_called(held, device, signal, now)
         return self._of_caller(held, signal, now)
 
     def _of_own_device(self, signal: Signal) -> list[Command]:
-        held = self._held(signal.call)
+        held = self._current_call(signal.call)
         if held is None:
-            self._remember(signal.call)
+            self._mark_over(signal.call)
         elif held.phase is Phase.RINGING and signal.act is Act.TAKEN:
-            return self._end(Reason.TAKEN)
+            return self._end_call(Reason.TAKEN)
         elif held.phase is Phase.RINGING and signal.act is Act.END:
-            return self._end(signal.reason or Reason.REFUSED)
+            return self._end_call(signal.reason or Reason.REFUSED)
         return []
 
-    def _offered(self, device: bytes, person: bytes, signal: Signal, sent: int, now: int) -> list[Command]:
-        if signal.call in self._over or self._held(signal.call) or not self._admit(person, now):
+    def _on_offer(self, device: bytes, person: bytes, signal: Signal, sent: int, now: int) -> list[Command]:
+        if signal.call in self._over or self._current_call(signal.call) or not self._admit(person, now):
             return []
         if now - sent > self.ring_ms + SKEW_MS:
-            self._remember(signal.call)
+            self._mark_over(signal.call)
             return [Missed(person, Reason.NO_ANSWER)]
         commands: list[Command] = []
         if (held := self.current) is not None:
             crossed = held.person == person and held.phase in (Phase.CALLING, Phase.RINGS_THERE)
             if crossed and signal.call > held.id:  # the other end sees it as well, and ends that one
-                self._remember(signal.call)
+                self._mark_over(signal.call)
                 return []
             if not crossed:
-                self._remember(signal.call)
+                self._mark_over(signal.call)
                 busy = Send((device,), Signal(signal.call, Act.END, reason=Reason.BUSY))
                 return [busy, Missed(person, Reason.BUSY)]
             commands = self.hang_up(held.id, Reason.CROSSED)
@@ -256,45 +259,45 @@ class CallBook:
         if signal.act is not Act.END or signal.reason is None:
             return []
         if not waits:
-            return self._end(signal.reason) if device == held.device else []
+            return self._end_call(signal.reason) if device == held.device else []
         if signal.reason in (Reason.BUSY, Reason.FAILED):  # that device can't: others still ring
             held.devices.discard(device)
             held.busy |= signal.reason is Reason.BUSY
-            return [] if held.devices else self._end(signal.reason)
+            return [] if held.devices else self._end_call(signal.reason)
         others = tuple(sorted(held.devices - {device}))
-        return [Send(others, Signal(held.id, Act.END, reason=signal.reason)), *self._end(signal.reason)]
+        return [Send(others, Signal(held.id, Act.END, reason=signal.reason)), *self._end_call(signal.reason)]
 
     def _of_caller(self, held: Call, signal: Signal, now: int) -> list[Command]:
         if signal.act is Act.TAKEN:
             if signal.device != self.device:
-                return self._end(Reason.TAKEN)
+                return self._end_call(Reason.TAKEN)
             if held.phase is Phase.ANSWERED:
                 held.phase = Phase.CONNECTING
                 return [Tell(held.id, Phase.CONNECTING)]
         if signal.act is Act.END and signal.reason is not None:
             rang = held.phase is Phase.RINGING and signal.reason in (Reason.HUNG_UP, Reason.NO_ANSWER)
             missed: list[Command] = [Missed(held.person, signal.reason)] if rang else []
-            return [*missed, *self._end(signal.reason)]
+            return [*missed, *self._end_call(signal.reason)]
         return []
 
     # ---- what is remembered --------------------------------------------------------------------------------------
 
-    def _held(self, call: bytes) -> Call | None:
+    def _current_call(self, call: bytes) -> Call | None:
         return self.current if self.current is not None and self.current.id == call else None
 
-    def _ringing(self, call: bytes) -> Call:
-        held = self._held(call)
+    def _require_ringing(self, call: bytes) -> Call:
+        held = self._current_call(call)
         if held is None or held.phase is not Phase.RINGING:
             raise CallError("that call doesn't ring here any more")
         return held
 
-    def _end(self, reason: Reason) -> list[Command]:
+    def _end_call(self, reason: Reason) -> list[Command]:
         held, self.current = self.current, None
         assert held is not None
-        self._remember(held.id)
+        self._mark_over(held.id)
         return [Tell(held.id, Phase.OVER, reason)]
 
-    def _remember(self, call: bytes) -> None:
+    def _mark_over(self, call: bytes) -> None:
         self._over[call] = None
         while len(self._over) > _REMEMBERED:
             self._over.popitem(last=False)

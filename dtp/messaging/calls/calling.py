@@ -86,7 +86,7 @@ class ActiveCall:
     @property
     def contact(self) -> Contact:
         """Who is called, or calls."""
-        return self._calls.messenger.correspondence.contact(self._person)
+        return self._calls.messenger.correspondence.get_contact(self._person)
 
     async def answer(self, media: Media) -> None:
         """Answer it, with this end of media. Raise `CallError` where it rings no more, and as `Media.answer`."""
@@ -101,7 +101,7 @@ class ActiveCall:
         self._calls.hang_up(self.id)
 
     async def phases(self) -> AsyncIterator[Phase]:
-        """Where it is now, and each time that it goes on; the last one is `Phase.OVER`. For one loop."""
+        """Yield the phase that it is in now, and each later one; the last is `Phase.OVER`. For one loop."""
         last = None
         while last is not Phase.OVER:
             if self.phase is last:
@@ -159,7 +159,7 @@ class Calls:
         """Begin to ring."""
         if self.messenger.on_call_signal is not None:
             raise CallError("this messenger has its calls already")
-        self.messenger.on_call_signal = self._signalled
+        self.messenger.on_call_signal = self._on_signal
         self._sending = start_task(self._send_always(), name="dtp-calls-send")
         return self
 
@@ -190,7 +190,7 @@ class Calls:
         """
         tunnel = PacketTunnel() if self._relays else None
         try:
-            named = self.messenger.correspondence.contact(self.messenger.conversation_of(person)).person
+            named = self.messenger.correspondence.get_contact(self.messenger.conversation_of(person)).person
             devices = await self.messenger.delivery.run(self.messenger.correspondence.devices_of, named)
             own = set(self.messenger.correspondence.own_devices)
             relay = ""
@@ -209,7 +209,7 @@ class Calls:
             raise
         made = self._current = ActiveCall(self, call, named)
         made.media, made.tunnel = media, tunnel
-        self._do(commands)
+        self._run_commands(commands)
         return made
 
     async def answer(self, call: ActiveCall, offer: str, relay: str, media: Media) -> None:
@@ -225,11 +225,11 @@ class Calls:
             if tunnel is not None:
                 await tunnel.close()
             if isinstance(fault, CallMalformed) and call.phase is Phase.RINGING:
-                self._do(self._book.refuse(call.id, Reason.FAILED))
+                self._run_commands(self._book.refuse(call.id, Reason.FAILED))
             raise
         call.media, call.tunnel = media, tunnel
         self._tasks.start(self._watch(call, media), name="dtp-calls-media")
-        self._do(commands)
+        self._run_commands(commands)
 
     async def _dial_tunnel(self, relay: str) -> PacketTunnel | None:
         """Return a tunnel to who calls; None where its place isn't reached: there may be a direct way."""
@@ -245,28 +245,30 @@ class Calls:
 
     def refuse(self, call: bytes) -> None:
         """Refuse a call that rings: `ActiveCall.refuse`."""
-        self._do(self._book.refuse(call))
+        self._run_commands(self._book.refuse(call))
 
     def hang_up(self, call: bytes) -> None:
         """End a call: `ActiveCall.hang_up`."""
-        self._do(self._book.hang_up(call))
+        self._run_commands(self._book.hang_up(call))
 
     # ---- what the book says ------------------------------------------------------------------------------------
 
-    def _signalled(self, told: CallSignalled) -> None:
+    def _on_signal(self, told: CallSignalled) -> None:
         try:
             signal = Signal.parse(told.event.fields)
         except CallMalformed as fault:
             log.info("a signal about a call is dropped: %s", fault)
             return
         sent, now = told.event.sent_ms, self._clock()
-        self._do(
+        self._run_commands(
             self._book.receive(told.device, told.person, signal, own=told.own, sent=sent, now=now),
             signal=signal,
             person=told.person,
         )
 
-    def _do(self, commands: Iterable[Command], *, signal: Signal | None = None, person: bytes = b"") -> None:
+    def _run_commands(
+        self, commands: Iterable[Command], *, signal: Signal | None = None, person: bytes = b""
+    ) -> None:
         for command in commands:
             match command:
                 case Send():
@@ -281,10 +283,10 @@ class Calls:
                         self._ringing.get_nowait()
                     self._ringing.put_nowait(self._current)
                 case Tell():
-                    self._tell(command)
+                    self._update_phase(command)
         self._set_timer()
 
-    def _tell(self, command: Tell) -> None:
+    def _update_phase(self, command: Tell) -> None:
         call = self._current
         if call is None or call.id != command.call:
             return
@@ -303,17 +305,17 @@ class Calls:
             await media.accept(description)
         except CallMalformed as fault:
             log.info("a call has ended: %s", fault)
-            self._do(self._book.media_failed(call.id))
+            self._run_commands(self._book.media_failed(call.id))
             return
         await self._watch(call, media)
 
     async def _watch(self, call: ActiveCall, media: Media) -> None:
         if await media.wait_up():
-            self._do(self._book.media_is_up(call.id))
+            self._run_commands(self._book.media_is_up(call.id))
             await media.wait_down()
-            self._do(self._book.media_broke_off(call.id, self._clock()))
+            self._run_commands(self._book.media_broke_off(call.id, self._clock()))
         else:
-            self._do(self._book.media_failed(call.id))
+            self._run_commands(self._book.media_failed(call.id))
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -325,7 +327,7 @@ class Calls:
 
     def _tick(self) -> None:
         self._timer = None
-        self._do(self._book.tick(self._clock()))
+        self._run_commands(self._book.tick(self._clock()))
 
     async def _send_always(self) -> None:
         """Send signals in their order."""

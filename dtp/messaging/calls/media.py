@@ -77,12 +77,12 @@ class MediaEnd(Media):
             if kind not in sending:
                 connection.addTransceiver(kind, direction="recvonly")
         await connection.setLocalDescription(await connection.createOffer())
-        return self._described(connection)
+        return self._local_description(connection)
 
     async def answer(self, offer: str) -> str:
         """Return this end's description for another's offer, and begin. Raise `MediaUnusable`, `CallMalformed`."""
         connection = self._open()
-        await self._take(connection, offer, "offer")
+        await self._set_remote(connection, offer, "offer")
         self._add_tracks(connection)
         try:
             await connection.setLocalDescription(await connection.createAnswer())
@@ -90,9 +90,9 @@ class MediaEnd(Media):
             raise CallMalformed(
                 f"the description of the other end's media can't be answered: {fault}"
             ) from None
-        return self._described(connection)
+        return self._local_description(connection)
 
-    def _described(self, connection: RTCPeerConnection) -> str:
+    def _local_description(self, connection: RTCPeerConnection) -> str:
         told = str(connection.localDescription.sdp)
         if not self._hidden:
             return told
@@ -102,9 +102,9 @@ class MediaEnd(Media):
     async def accept(self, answer: str) -> None:
         """Begin with the description of who has answered. Raise `CallMalformed`."""
         assert self._connection is not None
-        await self._take(self._connection, answer, "answer")
+        await self._set_remote(self._connection, answer, "answer")
 
-    async def _take(self, connection: RTCPeerConnection, description: str, kind: str) -> None:
+    async def _set_remote(self, connection: RTCPeerConnection, description: str, kind: str) -> None:
         from aiortc import InvalidStateError, RTCSessionDescription
 
         check_description(description)
@@ -156,7 +156,7 @@ class MediaEnd(Media):
 
     def _track_came(self, track: MediaStreamTrack) -> None:
         if self._recorder is not None:
-            self._recorder.expect(track.kind)
+            self._recorder.expect_kind(track.kind)
         self._tasks.start(self._take_frames(track), name=f"dtp-calls-{track.kind}")
 
     async def _take_frames(self, track: MediaStreamTrack) -> None:

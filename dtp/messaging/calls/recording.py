@@ -59,8 +59,8 @@ class Recorder:
         except (av.FFmpegError, OSError) as fault:
             raise MediaUnusable(f"{self._path} can't be written: {fault}") from None
 
-    def expect(self, kind: str) -> None:
-        """Say that frames of this kind may come, before any is added."""
+    def expect_kind(self, kind: str) -> None:
+        """Announce that frames of this kind may come, before any is added."""
         self._expected.add(kind)
 
     def expect_no_more(self, kind: str) -> None:
@@ -73,12 +73,14 @@ class Recorder:
             return
         self._pending += 1
         loop = asyncio.get_running_loop()
-        loop.run_in_executor(self._thread, self._try, self._write, kind, frame).add_done_callback(self._wrote)
+        loop.run_in_executor(self._thread, self._try_write, self._write, kind, frame).add_done_callback(
+            self._on_written
+        )
 
-    def _wrote(self, done: asyncio.Future[None]) -> None:
+    def _on_written(self, done: asyncio.Future[None]) -> None:
         self._pending -= 1
 
-    def _try(self, work: Callable[..., None], *arguments: Any) -> None:
+    def _try_write(self, work: Callable[..., None], *arguments: Any) -> None:
         import av
 
         try:
@@ -94,13 +96,15 @@ class Recorder:
             if self._expected - self._first.keys():
                 return
             frames, self._first = self._first, {}
-            self._streams = {each: self._stream(each, frames[each]) for each in sorted(frames, reverse=True)}
+            self._streams = {
+                each: self._add_stream(each, frames[each]) for each in sorted(frames, reverse=True)
+            }
         for each, one in frames.items():
             if (stream := self._streams.get(each)) is not None:
                 for packet in stream.encode(one):
                     self._container.mux(packet)
 
-    def _stream(self, kind: str, frame: Any) -> Any:
+    def _add_stream(self, kind: str, frame: Any) -> Any:
         codec = self._codecs[kind]
         options = dict(_FAST.get(codec, {}))
         if kind == "audio":
@@ -113,7 +117,7 @@ class Recorder:
     async def close(self) -> str:
         """Finish the file, and return what went wrong with it; "" for nothing. Idempotent."""
         if self._container is not None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._try, self._finish)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._try_write, self._finish)
         self._thread.shutdown(wait=False)
         return self._fault
 

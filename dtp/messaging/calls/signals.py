@@ -70,7 +70,7 @@ class Signal:
     reason: Reason | None = None
     relay: str = ""
 
-    def fields(self) -> dict[str, Any]:
+    def to_fields(self) -> dict[str, Any]:
         """Return the signal as the fields of an event."""
         told: dict[str, Any] = {"call": self.call, "act": int(self.act)}
         if self.description:

@@ -71,7 +71,7 @@ class PacketTunnel(asyncio.DatagramProtocol):
         return str(self._listener.addresses[0].with_service(name))
 
     async def _accept(self, connection: Connection) -> None:
-        """Several devices may answer: all are heard, and ICE and DTLS understand who has the call."""
+        """Accept an end of the tunnel. Several devices may answer: ICE and DTLS find out which has the call."""
         if len(self._connections) < _MAX_CONNECTIONS:
             self._connections.append(connection)
             await self._pass_on(connection)
@@ -104,7 +104,7 @@ class PacketTunnel(asyncio.DatagramProtocol):
                     connection.send_datagram(data)
 
     def error_received(self, exc: Exception) -> None:
-        """A socket of our ICE is gone: the call is over."""
+        """Close the tunnel: a socket of our ICE is gone, and the call is over."""
 
     async def close(self) -> None:
         """End it. Idempotent."""

@@ -92,7 +92,7 @@ class ContactCard:
         fields = (self.key, account, self.sequence, self.expires_ms, self.name, list(self.mailboxes))
         return pack([VERSION, *fields])
 
-    def signed(self, identity: Identity) -> ContactCard:
+    def signed_by(self, identity: Identity) -> ContactCard:
         """Return the card with its person's signature. Raise `ContactCardError` where `identity` isn't its key."""
         if identity.id.key != self.key:
             raise ContactCardError("this key isn't the person's: a card is signed by the account's key")

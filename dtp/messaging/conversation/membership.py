@@ -164,7 +164,7 @@ class Invitation:
         return f"{self.expires_ms} {self.uses}"
 
     @classmethod
-    def of(cls, operation: Operation) -> Invitation | None:
+    def from_operation(cls, operation: Operation) -> Invitation | None:
         """Return the invitation that an operation makes, None for one that says it wrongly."""
         expires, _, uses = operation.text.partition(" ")
         if not (_is_count(expires) and _is_count(uses)) or not 1 <= int(uses) <= MAX_MEMBERS:
@@ -194,7 +194,7 @@ class Members:
         """Who may delete what others have written: moderators, and administrators."""
         return frozenset(person for person, role in self.roles.items() if role is not Role.MEMBER)
 
-    def may(self, person: bytes, act: Act, subject: bytes, role: Role) -> bool:
+    def may_do(self, person: bytes, act: Act, subject: bytes, role: Role) -> bool:
         """True if a person may do that: administrators everything, moderators what concerns members alone."""
         own = self.roles.get(person)
         if own is Role.ADMINISTRATOR:
@@ -223,7 +223,7 @@ class Membership:
 
     @property
     def heads(self) -> list[bytes]:
-        """The operations that none has seen yet: the parents of the next one."""
+        """The operations that no other has seen yet: the parents of the next one."""
         seen = {parent for each in self.operations.values() for parent in each.parents}
         return sorted(self.operations.keys() - seen)[:MAX_PARENTS]
 
@@ -266,7 +266,7 @@ class Membership:
 
     def _evaluate(self, ids: frozenset[bytes]) -> Members:
         """Return who is in after these operations, whose pasts are among them."""
-        rank = sorted(ids, key=self._rank)
+        rank = sorted(ids, key=self._order_key)
         void: set[bytes] = set()
         while True:
             valid: list[Operation] = []
@@ -276,13 +276,13 @@ class Membership:
                     valid.append(operation)
             further = self._of_removed_authors(valid)
             if not further:
-                invitations = self._invitations(valid)
-                roles = self._roles(valid, invitations)
-                return Members(self._name(valid), roles, self._rooms(valid), invitations)
+                invitations = self._find_invitations(valid)
+                roles = self._find_roles(valid, invitations)
+                return Members(self._find_name(valid), roles, self._find_rooms(valid), invitations)
             void |= further  # and what was built on those counts no more, either
 
-    def _rank(self, operation: bytes) -> tuple[int, bytes]:
-        """Its place in an order that agrees with what was seen."""
+    def _order_key(self, operation: bytes) -> tuple[int, bytes]:
+        """Return the key by which operations are sorted, in an order that agrees with what was seen."""
         return len(self._past[operation]), operation
 
     def _was_allowed(self, operation: Operation, valid: list[Operation]) -> bool:
@@ -291,8 +291,8 @@ class Membership:
             return True
         before = self._past[operation.id]
         past = [each for each in valid if each.id in before]
-        seen = Members("", self._roles(past, self._invitations(past)))
-        return seen.may(operation.author, operation.act, operation.subject, operation.role)
+        seen = Members("", self._find_roles(past, self._find_invitations(past)))
+        return seen.may_do(operation.author, operation.act, operation.subject, operation.role)
 
     def _of_removed_authors(self, valid: list[Operation]) -> set[bytes]:
         """Return those of one author who was removed by another who had not seen them, nor they it; none at the end.
@@ -303,9 +303,9 @@ class Membership:
         since: dict[bytes, tuple[int, bytes]] = {}
         for each in valid:
             if each.act in (Act.CREATE, Act.ADD):
-                since.setdefault(each.subject or each.author, self._rank(each.id))
+                since.setdefault(each.subject or each.author, self._order_key(each.id))
         removals = [each for each in valid if each.act is Act.REMOVE and each.subject != each.author]
-        for removal in sorted(removals, key=lambda each: (since[each.author], self._rank(each.id))):
+        for removal in sorted(removals, key=lambda each: (since[each.author], self._order_key(each.id))):
             void = {
                 each.id
                 for each in valid
@@ -317,7 +317,7 @@ class Membership:
                 return void  # without those the next one may not count any more
         return set()
 
-    def _invitations(self, valid: list[Operation]) -> dict[bytes, Invitation]:
+    def _find_invitations(self, valid: list[Operation]) -> dict[bytes, Invitation]:
         """Return the invitations, with how many were let in by each: in one order for all, and no more than it says.
 
         Revoking wins over who is let in meanwhile.
@@ -326,16 +326,16 @@ class Membership:
         if not self._invites:  # most groups, and then it costs nothing
             return made
         for each in valid:
-            if each.act is Act.INVITE and (invitation := Invitation.of(each)) is not None:
+            if each.act is Act.INVITE and (invitation := Invitation.from_operation(each)) is not None:
                 made[each.id] = invitation
         for each in valid:
             if each.act is Act.REVOKE and each.subject in made:
                 made[each.subject] = replace(made[each.subject], revoked=True)
-        for called, subjects in self._admitted(valid, made).items():
+        for called, subjects in self._find_admitted(valid, made).items():
             made[called] = replace(made[called], admitted=len(subjects))
         return made
 
-    def _admitted(
+    def _find_admitted(
         self, valid: list[Operation], invitations: dict[bytes, Invitation]
     ) -> dict[bytes, set[bytes]]:
         """Return who was let in by each invitation."""
@@ -353,7 +353,7 @@ class Membership:
                 people.add(each.subject)
         return admitted
 
-    def _rooms(self, valid: list[Operation]) -> dict[bytes, str]:
+    def _find_rooms(self, valid: list[Operation]) -> dict[bytes, str]:
         closed = {each.subject for each in valid if each.act is Act.CLOSE}
         opened = [each for each in valid if each.act is Act.ROOM and each.id not in closed]
         return {each.id: each.text for each in opened[:MAX_ROOMS]}
@@ -365,8 +365,8 @@ class Membership:
             for each in self.operations.values()
         )
 
-    def _roles(self, valid: list[Operation], invitations: dict[bytes, Invitation]) -> dict[bytes, Role]:
-        admitted = self._admitted(valid, invitations)
+    def _find_roles(self, valid: list[Operation], invitations: dict[bytes, Invitation]) -> dict[bytes, Role]:
+        admitted = self._find_admitted(valid, invitations)
         removed: dict[bytes, list[Operation]] = {}
         for each in valid:
             if each.act is Act.REMOVE:
@@ -384,6 +384,6 @@ class Membership:
                 roles[subject] = Role.ADMINISTRATOR if each.act is Act.CREATE else each.role
         return roles
 
-    def _name(self, valid: list[Operation]) -> str:
+    def _find_name(self, valid: list[Operation]) -> str:
         named = [each.text for each in valid if each.act in (Act.CREATE, Act.NAME)]
         return named[-1] if named else ""

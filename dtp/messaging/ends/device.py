@@ -79,4 +79,4 @@ def save_key(identity: Identity) -> bytes:
 def _statement(identity: Identity, instance: bytes, account: OlmAccount, sequence: int) -> DeviceKeys:
     fallback = account.make_fallback_key()
     keys = DeviceKeys(identity.id.key, instance, sequence, account.key, identity.static_public, fallback)
-    return keys.signed(identity)
+    return keys.signed_by(identity)

@@ -40,7 +40,7 @@ class DeviceKeys:
     fallback: bytes
     encoded: bytes = b""
 
-    def signed(self, identity: Identity) -> DeviceKeys:
+    def signed_by(self, identity: Identity) -> DeviceKeys:
         """Return it, signed by the device."""
         fields = (self.device, self.instance, self.sequence, self.olm, self.sealing, self.fallback)
         body = pack([VERSION, *fields])

@@ -32,8 +32,8 @@ class Stream:
     next: int = 0
     held: dict[int, bytes] = field(default_factory=dict)
 
-    def take(self, number: int, payload: bytes) -> list[bytes]:
-        """Return the payloads whose turn it is now, in order: none for what was passed on before."""
+    def add_payload(self, number: int, payload: bytes) -> list[bytes]:
+        """Add a payload, and return the payloads that are next in order: none for a duplicate."""
         if number < self.next or number >= self.next + WINDOW:
             return []
         if number > self.next:
@@ -41,7 +41,7 @@ class Stream:
                 self.held[number] = payload
             return []
         self.next += 1
-        return [payload, *self._released()]
+        return [payload, *self._take_released()]
 
     def skip_to(self, oldest: int) -> list[bytes]:
         """Return the payloads whose turn it is now that the sender has nothing below `oldest` any more.
@@ -53,9 +53,9 @@ class Stream:
         early = sorted(each for each in self.held if each < oldest)
         passed = [self.held.pop(each) for each in early]
         self.next = oldest
-        return [*passed, *self._released()]
+        return [*passed, *self._take_released()]
 
-    def _released(self) -> list[bytes]:
+    def _take_released(self) -> list[bytes]:
         found = []
         while self.next in self.held:
             found.append(self.held.pop(self.next))
@@ -78,7 +78,7 @@ class Outgoing:
     next: int = 0
     acknowledged: int = 0
 
-    def allot(self) -> int:
+    def allot_number(self) -> int:
         """Return the number of the next message."""
         self.next += 1
         return self.next - 1
@@ -95,8 +95,8 @@ class Outgoing:
         self.acknowledged = upto
         return True
 
-    def wanted(self, numbers: list[int]) -> list[int]:
-        """Return those of the numbers that can be sent again."""
+    def find_held(self, numbers: list[int]) -> list[int]:
+        """Return those of the numbers whose payloads are still held, to be sent again."""
         return sorted({each for each in numbers if self.acknowledged <= each < self.next})
 
     @property

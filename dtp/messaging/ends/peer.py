@@ -56,9 +56,9 @@ class RemoteDevice:
     @property
     def has_session(self) -> bool:
         """True when something can be sealed to the device as it is now."""
-        return self._sending() is not None
+        return self._sending_session() is not None
 
-    def _sending(self) -> OlmSession | None:
+    def _sending_session(self) -> OlmSession | None:
         if self.keys is None:
             return None
         return next((one for instance, one in self.sessions if instance == self.keys.instance), None)
@@ -86,11 +86,11 @@ class RemoteDevice:
 
     # ---- sending -----------------------------------------------------------------------------------------------
 
-    def allot(self) -> int:
+    def allot_number(self) -> int:
         """Return the number of a new message, which is kept until it is acknowledged. Raise `QueueFull`."""
         if self.outgoing.full:
             raise QueueFull("a device has not answered for so long that nothing more is kept for it")
-        return self.outgoing.allot()
+        return self.outgoing.allot_number()
 
     def seal(
         self, local: LocalDevice, number: int | None = None, payload: bytes = b"", *, repair: bool = False
@@ -100,7 +100,7 @@ class RemoteDevice:
 
         Raise `NoSession` where there is none to seal by, `MessageTooLong`.
         """
-        session = self._sending()
+        session = self._sending_session()
         if session is None or self.keys is None:
             raise NoSession("there is no session with this device yet: get its keys from its mailbox")
         instance = self.keys.instance
@@ -159,7 +159,7 @@ class RemoteDevice:
             del self.streams[next(iter(self.streams))]
         payloads = stream.skip_to(letter.oldest)
         if letter.number is not None:
-            payloads += stream.take(letter.number, letter.payload)
+            payloads += stream.add_payload(letter.number, letter.payload)
             self.owes_answer = True
         if letter.repair:
             self.owes_answer = True
@@ -169,7 +169,7 @@ class RemoteDevice:
         news = is_ours and self.outgoing.acknowledge(upto)
         if letter.repair:
             return Opened(payloads, self.outgoing.unacknowledged, news, fleeting)
-        return Opened(payloads, self.outgoing.wanted(letter.wanted) if is_ours else [], news, fleeting)
+        return Opened(payloads, self.outgoing.find_held(letter.wanted) if is_ours else [], news, fleeting)
 
     def begins_repair(self, now_ms: int) -> bool:
         """Return whether what could not be opened is worth a new session now, and note that it is made.

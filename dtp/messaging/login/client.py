@@ -62,7 +62,7 @@ class _Wire:
         connection = await connect(address, identity=who, **options)
         return cls(await connection.open_stream(), who)
 
-    async def ask(self, op: Op, *fields: object) -> list[Any]:
+    async def send_request(self, op: Op, *fields: object) -> list[Any]:
         """Return the fields of the answer. Raise `LoginRefused`, `LoginMalformed` and `LoginGone`."""
         try:
             self._stream.write(frame(int(op), *fields))
@@ -82,7 +82,7 @@ class _Wire:
     async def make_credential(self, name: str, slot: Slot, password: str, vault_key: bytes) -> Credential:
         """Return a way into an account by what was typed."""
         registration = Registration(password)
-        match await self.ask(Op.REGISTER_START, name, int(slot), registration.request):
+        match await self.send_request(Op.REGISTER_START, name, int(slot), registration.request):
             case [bytes(response), *_]:
                 record, export_key = registration.finish(response)
                 return Credential(slot, record, wrap_key(vault_key, export_key, name, slot))
@@ -149,12 +149,12 @@ class LoginSession:
 
     async def refresh(self) -> None:
         """Read the vault again: it may have been changed from somewhere else. Raise `VaultRolledBack`."""
-        match await self._wire.ask(Op.GET_VAULT):
+        match await self._wire.send_request(Op.GET_VAULT):
             case [int(version), bytes(sealed), *_]:
                 vault = _open_vault(sealed, version, self._key, self.name)
                 if vault.version < self.vault.version:
                     raise VaultRolledBack(vault.version, self.vault.version)
-                self._keep(vault)
+                self._set_vault(vault)
                 return
         raise LoginMalformed("an answer without a vault")
 
@@ -165,46 +165,46 @@ class LoginSession:
 
         Raise `LoginRefused` with `Refusal.OTHER_VERSION` where it was changed from somewhere else: `refresh` first.
         """
-        vault = self.vault.changed(wallets=wallets, settings=settings)
-        await self._wire.ask(Op.PUT_VAULT, vault.version, vault.seal(self._key, self.name))
-        self._keep(vault)
+        vault = self.vault.with_changes(wallets=wallets, settings=settings)
+        await self._wire.send_request(Op.PUT_VAULT, vault.version, vault.seal(self._key, self.name))
+        self._set_vault(vault)
 
     async def change_password(self, new: str) -> None:
         """Have a new password; the recovery code stays. Whoever else is logged in is so no more."""
         password = check_new_password(new)
         credential = await self._wire.make_credential(self.name, Slot.PASSWORD, password, self._key)
-        await self._set([credential], self.vault.changed(), self._key)
+        await self._set([credential], self.vault.with_changes(), self._key)
 
     async def renew(self, new: str) -> str:
         """Have a new password, a new recovery code, which is returned, and a new key of the vault: what to do when
         somebody may have the old ones. Whoever else is logged in is so no more."""
         password, code, key = check_new_password(new), make_recovery_code(), make_key()
         credentials = await _both(self._wire, self.name, password, code, key)
-        await self._set(credentials, self.vault.changed(), key)
+        await self._set(credentials, self.vault.with_changes(), key)
         self.recovery_code = code
         return code
 
     async def _set(self, credentials: list[Credential], vault: Vault, key: bytes) -> None:
-        rows = [each.row() for each in credentials]
-        await self._wire.ask(Op.SET_CREDENTIALS, rows, vault.version, vault.seal(key, self.name))
+        rows = [each.to_row() for each in credentials]
+        await self._wire.send_request(Op.SET_CREDENTIALS, rows, vault.version, vault.seal(key, self.name))
         self._key = key
-        self._keep(vault)
+        self._set_vault(vault)
 
     async def log_out(self, *, everywhere: bool = False) -> None:
         """Be logged in no more with this connection's key, or with any. The vault stays open here until it is
         forgotten."""
-        await self._wire.ask(Op.LOG_OUT, int(everywhere))
+        await self._wire.send_request(Op.LOG_OUT, int(everywhere))
 
     async def delete_account(self) -> None:
         """Have the server forget the account and its vault. There is no way back."""
-        await self._wire.ask(Op.LEAVE)
+        await self._wire.send_request(Op.LEAVE)
         if self._seen is not None:
-            self._seen.forget(self.server, self.name)
+            self._seen.forget_account(self.server, self.name)
 
-    def _keep(self, vault: Vault) -> None:
+    def _set_vault(self, vault: Vault) -> None:
         self.vault = vault
         if self._seen is not None:
-            self._seen.note(self.server, self.name, vault.version)
+            self._seen.note_version(self.server, self.name, vault.version)
 
 
 async def login(
@@ -259,9 +259,9 @@ async def register_account(
         sealed = vault.seal(key, name)
         credentials = await _both(wire, name, password, code, key)
         signature = vault.identity.sign(registration_statement(wire.server.key, name, credentials, sealed))
-        rows = [each.row() for each in credentials]
+        rows = [each.to_row() for each in credentials]
         who = vault.identity.id.key
-        await wire.ask(Op.REGISTER, name, invitation.strip().encode(), who, signature, rows, sealed)
+        await wire.send_request(Op.REGISTER, name, invitation.strip().encode(), who, signature, rows, sealed)
     except BaseException:
         await wire.close()
         raise
@@ -314,10 +314,10 @@ async def _session(
             seen = SeenVaults(data_dir() / "logins.sqlite" if remember is True else remember)
         opened = await _log_in(wire, name, slot, password, seconds)
         if seen is not None:
-            known = seen.version(wire.server, name)
+            known = seen.seen_version(wire.server, name)
             if opened.vault.version < known and not accept_older:
                 raise VaultRolledBack(opened.vault.version, known)
-            seen.note(wire.server, name, opened.vault.version)
+            seen.note_version(wire.server, name, opened.vault.version)
     except BaseException:
         if seen is not None:
             seen.close()
@@ -328,14 +328,16 @@ async def _session(
 
 async def _log_in(wire: _Wire, name: str, slot: Slot, password: str, seconds: int) -> _Opened:
     login = Login(password)
-    match await wire.ask(Op.LOGIN_START, name, int(slot), login.request):
+    match await wire.send_request(Op.LOGIN_START, name, int(slot), login.request):
         case [bytes(response), *_]:
             finalization, session_key, export_key = login.finish(response)
         case _:
             raise LoginMalformed("an answer without what a login takes")
     ends = (wire.server.key, wire.identity.id.key, name.encode())
     try:
-        told = await wire.ask(Op.LOGIN_FINISH, finalization, prove(session_key, b"client", *ends), seconds)
+        told = await wire.send_request(
+            Op.LOGIN_FINISH, finalization, prove(session_key, b"client", *ends), seconds
+        )
     except LoginRefused as fault:
         if fault.refusal is Refusal.FAILED:  # the account is another one since, or somebody is between
             raise LoginFailed("the name or the password is wrong") from fault

@@ -61,7 +61,7 @@ class LoginServer:
 
     def begin(self, unix: float) -> None:
         """Take up who was logged in when the store was last used. Raise `StoreFailed`."""
-        for row in self.store.logins(int(unix)):
+        for row in self.store.list_logins(int(unix)):
             self.sessions.add(row)
 
     def expire(self, unix: float) -> None:
@@ -69,7 +69,9 @@ class LoginServer:
         self.sessions.expire(unix)
         self.store.expire(int(unix))
 
-    def answer(self, conversation: LoginConversation, op: Op, fields: list[Any], now: Moment) -> Answer:
+    def answer_request(
+        self, conversation: LoginConversation, op: Op, fields: list[Any], now: Moment
+    ) -> Answer:
         """Return the answer to a request. Raise `StoreFailed`."""
         with self._lock:
             self.counters[op.name.lower()] += 1
@@ -110,7 +112,7 @@ class LoginConversation:
         """Says nothing of whether there is such an account: the same keys are derived for every name."""
         if slot not in tuple(Slot):
             return (Refusal.MALFORMED,)
-        if not self._server.sources.take(self._source, now.steady):
+        if not self._server.sources.try_take(self._source, now.steady):
             return _too_often(self._server.sources, self._source, now)
         secrets = self._server.store.secrets
         return Refusal.DONE, secrets.respond_to_registration(request, credential_id(name, slot))
@@ -126,11 +128,11 @@ class LoginConversation:
         vault: bytes,
     ) -> Answer:
         server = self._server
-        if not server.registrations.take(self._source, now.steady):
+        if not server.registrations.try_take(self._source, now.steady):
             return _too_often(server.registrations, self._source, now)
         if server.registration == "closed":
             return (Refusal.NOT_INVITED,)
-        credentials = self._checked(told)
+        credentials = self._check_credentials(told)
         statement = registration_statement(server.identity.key, name, credentials, vault)
         if len(credentials) != len(Slot) or not vault or not _is_signed(identity, signature, statement):
             return (Refusal.MALFORMED,)
@@ -142,8 +144,8 @@ class LoginConversation:
         )
         return (refusal,)
 
-    def _checked(self, told: list[Any]) -> list[Credential]:
-        """Credentials whose records are some. Raise `LoginMalformed`."""
+    def _check_credentials(self, told: list[Any]) -> list[Credential]:
+        """Return the credentials with their records checked. Raise `LoginMalformed`."""
         check = self._server.store.secrets.check_record
         return [Credential(each.slot, check(each.record), each.wrapped) for each in parse_credentials(told)]
 
@@ -154,7 +156,7 @@ class LoginConversation:
         self._begun = self._account = None
         if slot not in tuple(Slot):
             return (Refusal.MALFORMED,)
-        if not server.sources.take(self._source, now.steady):
+        if not server.sources.try_take(self._source, now.steady):
             return _too_often(server.sources, self._source, now)
         found = server.store.find(name, slot, self._peer.key)
         # Who has logged in before has tries of its own, which nobody else can use up.
@@ -169,11 +171,11 @@ class LoginConversation:
     def _may_try(self, counted: str, now: Moment) -> bool:
         """Return whether somebody may try now, and count it: also when the server is begun again."""
         tries, store = self._server.accounts, self._server.store
-        if tries.due(counted) is None and (due := store.tries(counted)) > now.unix:
+        if tries.full_again_at(counted) is None and (due := store.tries_until(counted)) > now.unix:
             tries.restore(counted, now.steady + due - now.unix, now.steady)
-        if not tries.take(counted, now.steady):
+        if not tries.try_take(counted, now.steady):
             return False
-        store.note_tries(counted, now.unix + (tries.due(counted) or 0.0) - now.steady)
+        store.note_tries(counted, now.unix + (tries.full_again_at(counted) or 0.0) - now.steady)
         return True
 
     def _login_finish(self, now: Moment, finalization: bytes, proof: bytes, seconds: int) -> Answer:
@@ -183,10 +185,10 @@ class LoginConversation:
         server, limits = self._server, self._server.store.limits
         key = begun.login.finish(finalization)
         ends = (server.identity.key, self._peer.key, begun.name.encode())
-        account = server.store.account(begun.account)
+        account = server.store.get_account(begun.account)
         if not hmac.compare_digest(proof, prove(key, b"client", *ends)) or account is None:
             return (Refusal.FAILED,)
-        server.accounts.forget(begun.counted)
+        server.accounts.reset_source(begun.counted)
         server.store.forget_tries(begun.counted)
         until = int(now.unix) + min(seconds or limits.session, limits.longest_session)
         for ended in server.store.log_in(account.id, self._peer.key, until, int(now.unix)):
@@ -196,9 +198,9 @@ class LoginConversation:
         told = (account.identity, begun.credential.wrapped, account.version, account.vault, until)
         return Refusal.DONE, prove(key, b"server", *ends), *told
 
-    def _mine(self, now: Moment) -> Account | None:
-        """The account, as long as it is there and this key is logged in to it."""
-        account = None if self._account is None else self._server.store.account(self._account)
+    def _own_account(self, now: Moment) -> Account | None:
+        """Return the account, or None if it is gone or this key isn't logged in to it any more."""
+        account = None if self._account is None else self._server.store.get_account(self._account)
         found = self._server.sessions.find(self._peer.key, now.unix)
         if account is None or found is None or found.name != account.name:
             self._account = None
@@ -208,18 +210,18 @@ class LoginConversation:
     # ---- logged in ---------------------------------------------------------------------------------------------
 
     def _put_vault(self, now: Moment, version: int, vault: bytes) -> Answer:
-        return self._change(now, version, vault, [])
+        return self._change_vault(now, version, vault, [])
 
     def _set_credentials(self, now: Moment, told: list[Any], version: int, vault: bytes) -> Answer:
-        """New ways in: whoever came by the old ones is logged in no more."""
-        credentials = self._checked(told)
-        answer = self._change(now, version, vault, credentials)
+        """Replace the credentials: keys that logged in with the old ones are logged out."""
+        credentials = self._check_credentials(told)
+        answer = self._change_vault(now, version, vault, credentials)
         if not answer[0] and self._account is not None:
             self._end_others(self._account)
         return answer
 
-    def _change(self, now: Moment, version: int, vault: bytes, credentials: list[Credential]) -> Answer:
-        account = self._mine(now)
+    def _change_vault(self, now: Moment, version: int, vault: bytes, credentials: list[Credential]) -> Answer:
+        account = self._own_account(now)
         if account is None:
             return (Refusal.NOT_LOGGED_IN,)
         if not vault:
@@ -228,17 +230,17 @@ class LoginConversation:
         return (Refusal.DONE,) if there is None else (Refusal.OTHER_VERSION, there)
 
     def _end_others(self, number: int) -> None:
-        account = self._server.store.account(number)
+        account = self._server.store.get_account(number)
         if account is not None:
             self._server.store.log_out(number, but=self._peer.key)
             self._server.sessions.remove_account(account.identity, but=self._peer.key)
 
     def _get_vault(self, now: Moment) -> Answer:
-        account = self._mine(now)
+        account = self._own_account(now)
         return (Refusal.NOT_LOGGED_IN,) if account is None else (Refusal.DONE, account.version, account.vault)
 
     def _log_out(self, now: Moment, everywhere: int) -> Answer:
-        account = self._mine(now)
+        account = self._own_account(now)
         if account is None:
             return (Refusal.NOT_LOGGED_IN,)
         if everywhere:
@@ -249,7 +251,7 @@ class LoginConversation:
         return (Refusal.DONE,)
 
     def _leave(self, now: Moment) -> Answer:
-        account = self._mine(now)
+        account = self._own_account(now)
         if account is None:
             return (Refusal.NOT_LOGGED_IN,)
         self._server.store.remove(account.id)

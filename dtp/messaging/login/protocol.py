@@ -93,7 +93,7 @@ class Credential:
     record: bytes
     wrapped: bytes
 
-    def row(self) -> list[object]:
+    def to_row(self) -> list[object]:
         """Return it as it is sent."""
         return [int(self.slot), self.record, self.wrapped]
 
@@ -125,7 +125,7 @@ def registration_statement(
     server: bytes, name: str, credentials: Sequence[Credential], vault: bytes
 ) -> bytes:
     """Return what an account's identity signs at its registration: so nobody registers another's identity."""
-    rows = [each.row() for each in credentials]
+    rows = [each.to_row() for each in credentials]
     digest = hashlib.blake2b(pack([rows, vault]), digest_size=32).digest()
     return tagged(b"dtp.login.register.v1") + pack([server, name, digest])
 

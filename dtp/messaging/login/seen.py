@@ -24,19 +24,19 @@ class SeenVaults:
         """Let go of it. Idempotent."""
         self._database.close()
 
-    def version(self, server: PeerId, name: str) -> int:
-        """Return the newest version of an account's vault that was seen here, 0 where none was."""
-        rows = self._database.rows("SELECT version FROM seen WHERE account = ?", _digest(server, name))
+    def seen_version(self, server: PeerId, name: str) -> int:
+        """Return the newest version of an account's vault that was seen here, or 0."""
+        rows = self._database.select_rows("SELECT version FROM seen WHERE account = ?", _digest(server, name))
         return rows[0][0] if rows else 0
 
-    def note(self, server: PeerId, name: str, version: int) -> None:
-        """Keep what was seen last."""
-        with self._database.writing() as db:
+    def note_version(self, server: PeerId, name: str, version: int) -> None:
+        """Remember the version that was seen last."""
+        with self._database.transaction() as db:
             db.execute("INSERT OR REPLACE INTO seen VALUES (?, ?)", (_digest(server, name), version))
 
-    def forget(self, server: PeerId, name: str) -> None:
-        """Keep nothing of an account any more."""
-        with self._database.writing() as db:
+    def forget_account(self, server: PeerId, name: str) -> None:
+        """Forget what was seen of an account."""
+        with self._database.transaction() as db:
             db.execute("DELETE FROM seen WHERE account = ?", (_digest(server, name),))
 
 

@@ -45,7 +45,7 @@ class LoginService:
         self.server = LoginServer(store, identity, registration=registration)
         self.now = now
         self._thread: ThreadPoolExecutor | None = None
-        self._sweeping = SupervisedTask(self._sweep, name="dtp-login-sweep")
+        self._sweeping = SupervisedTask(self._run_expiry, name="dtp-login-sweep")
 
     @property
     def sessions(self) -> Sessions:
@@ -71,7 +71,7 @@ class LoginService:
         assert self._thread is not None, "begin the service first"
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
 
-    async def _sweep(self) -> None:
+    async def _run_expiry(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP)
             await self.run(self.server.expire, self.now())
@@ -81,18 +81,18 @@ class LoginService:
         tasks = TaskSet()
         try:
             async for stream in connection:
-                tasks.start(self.answer(connection, stream), name="dtp-login")
+                tasks.start(self.answer_stream(connection, stream), name="dtp-login")
         finally:
             await tasks.stop()
 
-    async def answer(self, connection: Connection, stream: Stream) -> None:
-        """Serve one stream until it is done. For those who take a connection's streams themselves."""
+    async def answer_stream(self, connection: Connection, stream: Stream) -> None:
+        """Serve one stream until it is done. For programs that accept a connection's streams themselves."""
         source = source_group(connection.source) or connection.peer.short
         conversation = LoginConversation(self.server, connection.peer, source)
         try:
             while body := await read_frame(stream, MAX_MESSAGE, LoginMalformed):
                 op, fields = parse_request(body)
-                stream.write(frame(*await self._answer(conversation, op, fields)))
+                stream.write(frame(*await self._answer_request(conversation, op, fields)))
                 await stream.drain()
             stream.close()
         except LoginMalformed as fault:
@@ -102,10 +102,12 @@ class LoginService:
         except DtpError as fault:  # whoever asked is gone
             log.debug("%r: %s", connection, fault)
 
-    async def _answer(self, conversation: LoginConversation, op: Op, fields: list[Any]) -> tuple[Any, ...]:
+    async def _answer_request(
+        self, conversation: LoginConversation, op: Op, fields: list[Any]
+    ) -> tuple[Any, ...]:
         moment = Moment(asyncio.get_running_loop().time(), self.now())
         try:
-            return await self.run(self.server.answer, conversation, op, fields, moment)
+            return await self.run(self.server.answer_request, conversation, op, fields, moment)
         except StoreFailed as fault:
             log.error("the login server can't keep something: %s", fault)
             return (Refusal.NOT_STORED,)

@@ -51,14 +51,14 @@ class Sessions:
         return None if row is None or row.until <= now else Login(row.name, row.identity)
 
     def add(self, row: LoginRow) -> None:
-        """A key has logged in; what it was logged in to before, it is no more."""
+        """Log a key in, and out of the account that it was logged in to before."""
         with self._lock:
             self.remove(row.key)
             self._rows[row.key] = row
             self._keys.setdefault(row.identity, set()).add(row.key)
 
     def remove(self, key: bytes) -> None:
-        """A key is logged in no more."""
+        """Log a key out."""
         with self._lock:
             row = self._rows.pop(key, None)
             if row is not None:
@@ -68,7 +68,7 @@ class Sessions:
                     del self._keys[row.identity]
 
     def remove_account(self, identity: bytes, *, but: bytes = b"") -> None:
-        """No key of an account is logged in, except `but`."""
+        """Log out all keys of an account, except `but`."""
         with self._lock:
             for key in self._keys.get(identity, set()) - {but}:
                 self.remove(key)

@@ -94,7 +94,7 @@ class LoginStore:
         try:
             return ServerSecrets(read_private_file(path, SECRETS + 1))
         except FileNotFoundError:
-            if self._database.rows("SELECT 1 FROM secrets"):
+            if self._database.select_rows("SELECT 1 FROM secrets"):
                 raise StoreFailed(f"{path} with the server's secrets is gone, and no password is worth anything "
                                   "without it: bring it back from where you keep it") from None  # fmt: skip
         except OpenToOthers as fault:
@@ -110,9 +110,9 @@ class LoginStore:
         return made
 
     def _check_secrets(self) -> None:
-        """See that these are the secrets that the records were made with; of a new file they are from now on."""
+        """Check that these are the secrets that the records were made with; remember them in a new file."""
         digest = hashlib.blake2b(self.secrets.encoded, digest_size=16, person=b"dtp.login.key").digest()
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             found = db.execute("SELECT digest FROM secrets").fetchone()
             if found is None:
                 db.execute("INSERT INTO secrets VALUES (?)", (digest,))
@@ -142,7 +142,7 @@ class LoginStore:
     ) -> Refusal:
         """Keep a new account; `invitation` is the hash of the one that it takes, and is used up; None: none is
         needed."""
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             if invitation is not None:
                 found = db.execute(
                     "SELECT 1 FROM invitations WHERE hash = ? AND name IN ('', ?) AND expires > ?",
@@ -167,18 +167,18 @@ class LoginStore:
 
     def find(self, name: str, slot: int, key: bytes) -> Found:
         """Return what a login begins with. For a name that there isn't it does the same as for one that there is."""
-        rows = self._database.rows("SELECT id FROM accounts WHERE name = ?", name)
+        rows = self._database.select_rows("SELECT id FROM accounts WHERE name = ?", name)
         account = rows[0][0] if rows else NOBODY
-        ((record, wrapped),) = self._database.rows(
+        ((record, wrapped),) = self._database.select_rows(
             "SELECT record, wrapped FROM credentials WHERE account = ? AND slot = ?", account, slot
         )
-        known = self._database.rows("SELECT 1 FROM logins WHERE key = ? AND account = ?", key, account)
+        known = self._database.select_rows("SELECT 1 FROM logins WHERE key = ? AND account = ?", key, account)
         return Found(account, Credential(Slot(slot), record, wrapped), bool(known))
 
-    def account(self, number: int) -> Account | None:
-        """Return an account, None for one that is gone."""
+    def get_account(self, number: int) -> Account | None:
+        """Return an account, or None if it is gone."""
         query = "SELECT id, name, identity, version, vault FROM accounts WHERE id = ?"
-        rows = self._database.rows(query, number)
+        rows = self._database.select_rows(query, number)
         return Account(*rows[0]) if rows and number != NOBODY else None
 
     def put_vault(
@@ -188,7 +188,7 @@ class LoginStore:
 
         Return None once they are kept; else the version that is there, after which this one isn't the next.
         """
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             changed = db.execute(
                 "UPDATE accounts SET version = ?, vault = ? WHERE id = ? AND version = ?",
                 (version, vault, number, version - 1),
@@ -201,25 +201,25 @@ class LoginStore:
 
     def remove(self, number: int) -> None:
         """Forget an account and all that is kept of it."""
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             for table, column in (("logins", "account"), ("credentials", "account"), ("accounts", "id")):
                 db.execute(f"DELETE FROM {table} WHERE {column} = ?", (number,))
 
     # ---- tries -------------------------------------------------------------------------------------------------
 
-    def tries(self, counted: str) -> float:
-        """Return until when tries count that were noted, Unix time; 0 for none."""
-        rows = self._database.rows("SELECT due FROM tries WHERE counted = ?", _tries_hash(counted))
+    def tries_until(self, counted: str) -> float:
+        """Return until when tries are counted, as Unix time; 0 if there were none."""
+        rows = self._database.select_rows("SELECT due FROM tries WHERE counted = ?", _tries_hash(counted))
         return float(rows[0][0]) if rows else 0.0
 
     def note_tries(self, counted: str, due: float) -> None:
         """Keep until when tries count, over a restart; after a power cut the last ones may be forgotten."""
-        with self._database.writing(synced=False) as db:
+        with self._database.transaction(synced=False) as db:
             db.execute("INSERT OR REPLACE INTO tries VALUES (?, ?)", (_tries_hash(counted), due))
 
     def forget_tries(self, counted: str) -> None:
         """Have tries count no more: one was right."""
-        with self._database.writing(synced=False) as db:
+        with self._database.transaction(synced=False) as db:
             db.execute("DELETE FROM tries WHERE counted = ?", (_tries_hash(counted),))
 
     # ---- who is logged in --------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ class LoginStore:
 
         After a power cut somebody may have to log in once more; what ends a login is synced.
         """
-        with self._database.writing(synced=False) as db:
+        with self._database.transaction(synced=False) as db:
             db.execute("INSERT OR REPLACE INTO logins VALUES (?, ?, ?, ?)", (key, number, until, now))
             ended = db.execute(
                 "DELETE FROM logins WHERE key IN (SELECT key FROM logins WHERE account = ? AND key != ? "
@@ -240,15 +240,15 @@ class LoginStore:
 
     def log_out(self, number: int, key: bytes | None = None, *, but: bytes = b"") -> None:
         """Keep that a key, or all of the account (None) except `but`, are logged in no more. They stay known."""
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             if key is None:
                 db.execute("UPDATE logins SET until = 0 WHERE account = ? AND key != ?", (number, but))
             else:
                 db.execute("UPDATE logins SET until = 0 WHERE account = ? AND key = ?", (number, key))
 
-    def logins(self, now: int) -> list[LoginRow]:
-        """Return who is logged in."""
-        rows = self._database.rows(
+    def list_logins(self, now: int) -> list[LoginRow]:
+        """Return the keys that are logged in, with their accounts."""
+        rows = self._database.select_rows(
             "SELECT key, name, identity, until FROM logins JOIN accounts ON accounts.id = account WHERE until > ?",
             now,
         )
@@ -258,12 +258,12 @@ class LoginStore:
 
     def invite(self, invitation: bytes, name: str, expires: int) -> None:
         """Keep an invitation by its hash, for one name or any (""), until `expires`, Unix time in seconds."""
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             db.execute("INSERT OR REPLACE INTO invitations VALUES (?, ?, ?)", (invitation, name, expires))
 
     def expire(self, now: int) -> None:
         """Forget invitations and tries that are over, and keys that have not logged in for long."""
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             db.execute("DELETE FROM tries WHERE due <= ?", (now,))
             db.execute(
                 "DELETE FROM tries WHERE counted IN (SELECT counted FROM tries ORDER BY due DESC LIMIT -1 OFFSET ?)",

@@ -39,7 +39,7 @@ class Vault:
     #: 1 of an account that is new, one more with each change.
     version: int = 1
 
-    def changed(
+    def with_changes(
         self, *, wallets: dict[str, str] | None = None, settings: dict[str, Setting] | None = None
     ) -> Vault:
         """Return the next version."""

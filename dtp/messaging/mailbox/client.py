@@ -91,7 +91,7 @@ class MailboxClient:
             with contextlib.suppress(asyncio.QueueFull):
                 self.pushes.put_nowait(None)
 
-    async def ask(self, op: Op, *fields: object) -> list[Any]:
+    async def send_request(self, op: Op, *fields: object) -> list[Any]:
         """Return the fields of the answer to a request."""
         if self.closed:
             raise MailboxGone("the connection to the mailbox is over")
@@ -121,12 +121,12 @@ class MailboxClient:
         self, recipient: bytes, envelope: bytes, *, seconds: int, access: bytes = b"", stamp: bytes = b""
     ) -> None:
         """Have an envelope kept for a device. It is on the mailbox's disk when this returns."""
-        await self.ask(Op.DEPOSIT, recipient, envelope, seconds, access, stamp)
+        await self.send_request(Op.DEPOSIT, recipient, envelope, seconds, access, stamp)
 
     async def deposit_with_work(
         self, recipient: bytes, envelope: bytes, *, seconds: int, access: bytes = b""
     ) -> None:
-        """The same, with the stamp that the mailbox asks strangers for: up to `MAX_BITS`, beside the loop."""
+        """Deposit with the stamp that the mailbox asks strangers for: up to `MAX_BITS`, made in a thread."""
         try:
             await self.deposit(recipient, envelope, seconds=seconds, access=access)
         except MailboxRefused as refused:
@@ -137,7 +137,7 @@ class MailboxClient:
 
     async def get_keys(self, device: bytes, now_ms: int) -> KeyBundle:
         """Return a device's keys, checked, and a one-time key that nobody else gets. Raise `KeysForged`."""
-        match await self.ask(Op.KEYS, device):
+        match await self.send_request(Op.KEYS, device):
             case [bytes(keys), bytes(one_time), *_]:
                 return KeyBundle.parse(keys, one_time, device=device, now_ms=now_ms)
         raise MailboxMalformed("an answer without keys")
@@ -145,29 +145,29 @@ class MailboxClient:
     async def get_card(self, device: bytes) -> ContactCard:
         """Return the card of the person whose device that is, as the mailbox has it: signed by that person, perhaps
         not the newest. Raise `ContactCardError`."""
-        match await self.ask(Op.CARD, device):
+        match await self.send_request(Op.CARD, device):
             case [bytes(card), *_]:
                 return ContactCard.parse(card)
         raise MailboxMalformed("an answer without a card")
 
     async def signal(self, recipient: bytes, envelope: bytes, access: bytes) -> None:
         """Pass on an envelope that is of the moment, to a device that is connected; nothing is kept."""
-        await self.ask(Op.SIGNAL, recipient, envelope, access)
+        await self.send_request(Op.SIGNAL, recipient, envelope, access)
 
     async def put_piece(self, recipient: bytes, piece: bytes, *, seconds: int, access: bytes) -> None:
         """Have a sealed piece of an attachment kept."""
-        await self.ask(Op.PUT_PIECE, recipient, piece, seconds, access)
+        await self.send_request(Op.PUT_PIECE, recipient, piece, seconds, access)
 
     async def has_pieces(self, digests: list[bytes]) -> list[bool]:
         """Return of each piece whether it is kept."""
-        match await self.ask(Op.HAS_PIECES, digests):
+        match await self.send_request(Op.HAS_PIECES, digests):
             case [[*found], *_] if len(found) == len(digests):
                 return [each is True for each in found]
         raise MailboxMalformed("an answer for other pieces than was asked for")
 
     async def get_piece(self, digest: bytes) -> bytes:
         """Return the piece with this hash, not checked."""
-        match await self.ask(Op.GET_PIECE, digest):
+        match await self.send_request(Op.GET_PIECE, digest):
             case [bytes(piece), *_]:
                 return piece
         raise MailboxMalformed("an answer without a piece")
@@ -176,41 +176,41 @@ class MailboxClient:
 
     async def publish(self, keys: bytes, one_time: list[bytes]) -> None:
         """Publish this device's keys: what begins its being kept for here."""
-        await self.ask(Op.PUBLISH, keys, one_time)
+        await self.send_request(Op.PUBLISH, keys, one_time)
 
     async def set_access(self, access: bytes, bits: int) -> None:
         """Set the hash of the access of those who are known, and what work others' messages take."""
-        await self.ask(Op.SETTINGS, access, bits)
+        await self.send_request(Op.SETTINGS, access, bits)
 
     async def put_card(self, card: ContactCard) -> None:
         """Have the card of this device's person given to whoever asks, without what it says to acquaintances."""
-        await self.ask(Op.PUT_CARD, card.public().encode())
+        await self.send_request(Op.PUT_CARD, card.public().encode())
 
     async def status(self) -> Status:
         """Return what waits for this device."""
-        match await self.ask(Op.STATUS):
+        match await self.send_request(Op.STATUS):
             case [int(count), int(size), int(strangers), int(keys), *_]:
                 return Status(count, size, strangers, keys)
         raise MailboxMalformed("an answer without a status")
 
     async def fetch(self, tray: Tray = Tray.KNOWN, *, after: int = 0, most: int = 1000) -> list[Kept]:
         """Return what waits, oldest first. It stays until it is acknowledged."""
-        match await self.ask(Op.FETCH, int(tray), after, most):
+        match await self.send_request(Op.FETCH, int(tray), after, most):
             case [[*rows], *_]:
                 return [_kept(each) for each in rows]
         raise MailboxMalformed("an answer without envelopes")
 
     async def acknowledge(self, ids: list[int]) -> None:
         """Have envelopes forgotten that are stored here."""
-        await self.ask(Op.ACKNOWLEDGE, ids)
+        await self.send_request(Op.ACKNOWLEDGE, ids)
 
     async def watch(self, tray: Tray = Tray.KNOWN, *, after: int = 0) -> None:
         """Have what waits and what comes pushed: `pushes` has it from now on."""
-        await self.ask(Op.WATCH, int(tray), after)
+        await self.send_request(Op.WATCH, int(tray), after)
 
     async def leave(self) -> None:
         """Have the mailbox forget this device and all that it keeps for it."""
-        await self.ask(Op.LEAVE)
+        await self.send_request(Op.LEAVE)
 
 
 def _kept(told: object) -> Kept:

@@ -55,8 +55,8 @@ class Limiter:
         self._tolerance, self._pause, self._most = burst * pause, pause, remembered
         self._due: OrderedDict[str, float] = OrderedDict()
 
-    def take(self, source: str, now: float) -> bool:
-        """Return whether `source` may at time `now`, seconds, and count it then."""
+    def try_take(self, source: str, now: float) -> bool:
+        """Return True, and count it, if `source` may at time `now`, in seconds."""
         due = max(self._due.pop(source, now), now) + self._pause
         allowed = due - now <= self._tolerance + _ROUNDING * self._pause
         self._due[source] = due if allowed else due - self._pause
@@ -68,14 +68,14 @@ class Limiter:
         """Return the seconds until `source` may again."""
         return max(self._due.get(source, now) + self._pause - self._tolerance - now, 0.0)
 
-    def due(self, source: str) -> float | None:
-        """Return the time at which `source` may as often at once as at first; None where it isn't remembered."""
+    def full_again_at(self, source: str) -> float | None:
+        """Return when `source` has its whole burst again; None if nothing is remembered of it."""
         return self._due.get(source)
 
     def restore(self, source: str, due: float, now: float) -> None:
         """Remember what `due` said before a restart, at time `now`; no more than what all at once counts for."""
         self._due[source] = min(due, now + self._tolerance)
 
-    def forget(self, source: str) -> None:
-        """Have `source` begin anew."""
+    def reset_source(self, source: str) -> None:
+        """Forget what `source` has used."""
         self._due.pop(source, None)

@@ -123,7 +123,7 @@ class PostgresMailbox(MailboxStore):
                 first = (str(error) or repr(error)).splitlines()[0]
                 raise StoreFailed(f"the mailbox in PostgreSQL could not be {what}: {first}") from error
 
-    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    def _select_rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._transaction("read") as database:
             return database.execute(query, values).fetchall()
 
@@ -228,8 +228,8 @@ class PostgresMailbox(MailboxStore):
             changed = database.execute(query, values).rowcount
         return DONE if changed else Outcome(Refusal.UNKNOWN_RECIPIENT)
 
-    def card(self, device: bytes) -> bytes | None:
-        rows = self._rows("SELECT card FROM dtp_mailbox_recipients WHERE device = %s", device)
+    def get_card(self, device: bytes) -> bytes | None:
+        rows = self._select_rows("SELECT card FROM dtp_mailbox_recipients WHERE device = %s", device)
         return rows[0][0] if rows else None
 
     def leave(self, device: bytes) -> None:
@@ -242,26 +242,26 @@ class PostgresMailbox(MailboxStore):
             database.execute("DELETE FROM dtp_mailbox_recipients WHERE device = %s", (device,))
 
     def status(self, device: bytes) -> Status | None:
-        rows = self._rows(
+        rows = self._select_rows(
             "SELECT count, bytes, strangers, (SELECT COUNT(*) FROM dtp_mailbox_one_time WHERE recipient = "
             "dtp_mailbox_recipients.id) FROM dtp_mailbox_recipients WHERE device = %s",
             device,
         )
         return Status(*rows[0]) if rows else None
 
-    def knows(self, device: bytes, access: bytes) -> bool:
-        rows = self._rows("SELECT access FROM dtp_mailbox_recipients WHERE device = %s", device)
+    def has_access(self, device: bytes, access: bytes) -> bool:
+        rows = self._select_rows("SELECT access FROM dtp_mailbox_recipients WHERE device = %s", device)
         return bool(rows and rows[0][0]) and access_hash(access) == rows[0][0]
 
     # ---- envelopes ---------------------------------------------------------------------------------------------
 
     def deposit(self, deposits: Sequence[Deposit], now: int) -> list[Outcome]:
         with self._transaction() as database:
-            recipients = self._recipients(database, {each.recipient for each in deposits})
+            recipients = self._lock_recipients(database, {each.recipient for each in deposits})
             outcomes: list[Outcome] = []
             rows: list[tuple[Any, ...]] = []
             for each in deposits:
-                outcome, row = self._weigh(recipients, each, now)
+                outcome, row = self._judge_deposit(recipients, each, now)
                 outcomes.append(outcome)
                 if row is not None:
                     rows.append(row)
@@ -275,8 +275,8 @@ class PostgresMailbox(MailboxStore):
                 database.cursor().executemany("SELECT pg_notify(%s, %s)", list(dict.fromkeys(devices)))
         return outcomes
 
-    def _recipients(self, database: _Database, devices: Iterable[bytes]) -> dict[bytes, Recipient]:
-        """Return what is known of these devices, whose rows are ours until the transaction is over."""
+    def _lock_recipients(self, database: _Database, devices: Iterable[bytes]) -> dict[bytes, Recipient]:
+        """Return the recipients by device, with their rows locked until the transaction is over."""
         rows = database.execute(
             "SELECT device, id, access, bits, count, bytes, strangers, strangers_bytes "
             "FROM dtp_mailbox_recipients WHERE device = ANY(%s) ORDER BY id FOR UPDATE",
@@ -284,16 +284,16 @@ class PostgresMailbox(MailboxStore):
         ).fetchall()
         return {device: Recipient(*rest) for device, *rest in rows}
 
-    def _weigh(
+    def _judge_deposit(
         self, recipients: dict[bytes, Recipient], deposit: Deposit, now: int
     ) -> tuple[Outcome, tuple[Any, ...] | None]:
-        """Return what becomes of a deposit, and its row; `recipients` count it from now on."""
+        """Return the outcome of a deposit, and its row or None; count it in `recipients`."""
         recipient = recipients.get(deposit.recipient)
         if recipient is None:
             return Outcome(Refusal.UNKNOWN_RECIPIENT), None
-        if refused := recipient.refuses(deposit, self.limits):
+        if refused := recipient.why_refused(deposit, self.limits):
             return refused, None
-        tray, size = recipient.tray(deposit.access), len(deposit.envelope)
+        tray, size = recipient.tray_for(deposit.access), len(deposit.envelope)
         strangers, their_bytes = (1, size) if tray is Tray.STRANGERS else (0, 0)
         recipients[deposit.recipient] = replace(
             recipient,
@@ -318,7 +318,7 @@ class PostgresMailbox(MailboxStore):
         _count(database, kept, 1)
 
     def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[Kept]:
-        rows = self._rows(
+        rows = self._select_rows(
             "SELECT id, received, body FROM dtp_mailbox_envelopes WHERE recipient = "
             "(SELECT id FROM dtp_mailbox_recipients WHERE device = %s) AND tray = %s AND id > %s ORDER BY id "
             "LIMIT %s",
@@ -370,7 +370,7 @@ class PostgresMailbox(MailboxStore):
         with self._transaction() as database:
             row = database.execute(_RECIPIENT, (recipient,)).fetchone()
             owner = None if row is None else Recipient(*row)
-            if owner is None or owner.tray(access) is Tray.STRANGERS:
+            if owner is None or owner.tray_for(access) is Tray.STRANGERS:
                 return Outcome(Refusal.UNKNOWN_RECIPIENT)
             digest = piece_hash(piece)
             query = "SELECT 1 FROM dtp_mailbox_pieces WHERE hash = %s"
@@ -388,11 +388,11 @@ class PostgresMailbox(MailboxStore):
         return DONE
 
     def get_piece(self, digest: bytes) -> bytes | None:
-        rows = self._rows("SELECT body FROM dtp_mailbox_pieces WHERE hash = %s", digest)
+        rows = self._select_rows("SELECT body FROM dtp_mailbox_pieces WHERE hash = %s", digest)
         return rows[0][0] if rows else None
 
     def has_pieces(self, digests: Sequence[bytes]) -> list[bool]:
-        rows = self._rows("SELECT hash FROM dtp_mailbox_pieces WHERE hash = ANY(%s)", list(digests))
+        rows = self._select_rows("SELECT hash FROM dtp_mailbox_pieces WHERE hash = ANY(%s)", list(digests))
         found = {each for (each,) in rows}
         return [each in found for each in digests]
 

@@ -63,7 +63,7 @@ class Mailbox:
         self.deposits = Limiter(limits.deposits, limits.deposit_pause, limits.sources)
         self.questions = Limiter(limits.key_questions, limits.key_pause, limits.sources)
         self._watchers: dict[bytes, set[_Conversation]] = {}
-        self._sweeping = SupervisedTask(self._sweep, name="dtp-mailbox-sweep")
+        self._sweeping = SupervisedTask(self._run_expiry, name="dtp-mailbox-sweep")
         self._keeper: Keeper | None = None
 
     @property
@@ -72,7 +72,7 @@ class Mailbox:
         if self._keeper is None:
             self._keeper = Keeper(self.store)
             loop = asyncio.get_running_loop()
-            self.store.watch(lambda device: _soon(loop, self.came, device))
+            self.store.watch(lambda device: _soon(loop, self.notify_watchers, device))
             self._sweeping.start()
         return self._keeper
 
@@ -83,7 +83,7 @@ class Mailbox:
             keeper, self._keeper = self._keeper, None
             await keeper.close()
 
-    async def _sweep(self) -> None:
+    async def _run_expiry(self) -> None:
         while True:
             while await self.keeper.run(self.store.expire, int(time.time())):
                 pass
@@ -94,12 +94,12 @@ class Mailbox:
         tasks = TaskSet()
         try:
             async for stream in connection:
-                tasks.start(self.answer(connection, stream), name="dtp-mailbox")
+                tasks.start(self.answer_stream(connection, stream), name="dtp-mailbox")
         finally:
             await tasks.stop()
 
-    async def answer(self, connection: Connection, stream: Stream) -> None:
-        """Serve one stream until it is done. For those who take a connection's streams themselves."""
+    async def answer_stream(self, connection: Connection, stream: Stream) -> None:
+        """Serve one stream until it is done. For programs that accept a connection's streams themselves."""
         await _Conversation(self, connection, stream).run()
 
     # ---- who watches -------------------------------------------------------------------------------------------
@@ -115,8 +115,8 @@ class Mailbox:
         if not watching:
             self._watchers.pop(device, None)
 
-    def came(self, device: bytes) -> None:
-        """Something was kept for a device; b"" where it isn't known for which."""
+    def notify_watchers(self, device: bytes) -> None:
+        """Wake those who wait for envelopes of a device; b"" for any device."""
         watching = [self._watchers.get(device, set())] if device else self._watchers.values()
         for each in (one for group in watching for one in group):
             each.news.set()
@@ -139,7 +139,7 @@ class _Conversation:
         self._device = connection.peer.key
         self._source = source_group(connection.source) or connection.peer.short
         self._room = asyncio.Semaphore(mailbox.store.limits.requests)
-        self._tasks = TaskSet(self._failed)
+        self._tasks = TaskSet(self._on_failed)
         #: The trays that are watched, and up to where each was pushed.
         self._after: dict[Tray, int] = {}
         self._pushed: set[int] = set()
@@ -165,8 +165,8 @@ class _Conversation:
             self._mailbox.remove_watcher(self._device, self)
             await self._tasks.stop()
 
-    def _failed(self, task: asyncio.Task[Any], fault: BaseException) -> None:
-        """Whoever asked is gone, or there is a fault in this program, which ends the stream and is said."""
+    def _on_failed(self, task: asyncio.Task[Any], fault: BaseException) -> None:
+        """Reset the stream after a failed request, and report a fault of this program."""
         if not isinstance(fault, DtpError):
             self.connection.loop.call_exception_handler(
                 {"message": "a mailbox's request failed", "exception": fault, "task": task}
@@ -200,32 +200,32 @@ class _Conversation:
     ) -> tuple[object, ...]:
         if len(envelope) not in SIZES or not _is_access(access):
             return (Refusal.MALFORMED,)
-        if not self._mailbox.deposits.take(self._source, self._now()):
+        if not self._mailbox.deposits.try_take(self._source, self._now()):
             return (Refusal.TOO_OFTEN,)
         paid = False
         if self._mailbox.charge is not None:
-            paid = await self._mailbox.charge(self.connection, len(envelope), self._capped(seconds))
+            paid = await self._mailbox.charge(self.connection, len(envelope), self._cap_seconds(seconds))
             if not paid:
                 return (Refusal.NOT_PAID,)
         deposit = Deposit(recipient, envelope, seconds, access, stamp, paid)
         outcome = await self._mailbox.keeper.deposit(deposit)
         if not outcome.refusal:
-            self._mailbox.came(recipient)
+            self._mailbox.notify_watchers(recipient)
         return (outcome.refusal, outcome.detail) if outcome.refusal else (outcome.refusal,)
 
-    def _capped(self, seconds: int) -> int:
+    def _cap_seconds(self, seconds: int) -> int:
         return min(seconds, self._mailbox.store.limits.lifetime)
 
     async def _keys(self, device: bytes) -> tuple[object, ...]:
-        if not self._mailbox.questions.take(self._source, self._now()):
+        if not self._mailbox.questions.try_take(self._source, self._now()):
             return (Refusal.TOO_OFTEN,)
         found = await self._run(self._mailbox.store.take_keys, device)
         return (Refusal.DONE, *found) if found else (Refusal.UNKNOWN_RECIPIENT,)
 
-    async def _card(self, device: bytes) -> tuple[object, ...]:
-        if not self._mailbox.deposits.take(self._source, self._now()):
+    async def _get_card(self, device: bytes) -> tuple[object, ...]:
+        if not self._mailbox.deposits.try_take(self._source, self._now()):
             return (Refusal.TOO_OFTEN,)
-        found = await self._run(self._mailbox.store.card, device)
+        found = await self._run(self._mailbox.store.get_card, device)
         if found is None:
             return (Refusal.UNKNOWN_RECIPIENT,)
         return (Refusal.DONE, found) if found else (Refusal.MISSING,)
@@ -236,10 +236,10 @@ class _Conversation:
         store = self._mailbox.store
         if not 0 < len(piece) <= store.limits.piece or not _is_access(access):
             return (Refusal.MALFORMED,)
-        if not self._mailbox.deposits.take(self._source, self._now()):
+        if not self._mailbox.deposits.try_take(self._source, self._now()):
             return (Refusal.TOO_OFTEN,)
         charge = self._mailbox.charge
-        if charge is not None and not await charge(self.connection, len(piece), self._capped(seconds)):
+        if charge is not None and not await charge(self.connection, len(piece), self._cap_seconds(seconds)):
             return (Refusal.NOT_PAID,)
         outcome = await self._run(store.put_piece, recipient, piece, seconds, access, int(time.time()))
         return (outcome.refusal,)
@@ -256,9 +256,9 @@ class _Conversation:
     async def _signal(self, recipient: bytes, envelope: bytes, access: bytes) -> tuple[object, ...]:
         if len(envelope) not in SIZES[:4] or not _is_access(access):
             return (Refusal.MALFORMED,)
-        if not self._mailbox.deposits.take(self._source, self._now()):
+        if not self._mailbox.deposits.try_take(self._source, self._now()):
             return (Refusal.TOO_OFTEN,)
-        if not await self._run(self._mailbox.store.knows, recipient, access):
+        if not await self._run(self._mailbox.store.has_access, recipient, access):
             return (Refusal.UNKNOWN_RECIPIENT,)
         return (Refusal.DONE if self._mailbox.signal(recipient, envelope) else Refusal.AWAY,)
 
@@ -274,12 +274,12 @@ class _Conversation:
             return (Refusal.MALFORMED,)
         store = self._mailbox.store
         is_new = await self._run(store.status, self._device) is None  # it takes a place
-        if is_new and not self._mailbox.deposits.take(self._source, self._now()):
+        if is_new and not self._mailbox.deposits.try_take(self._source, self._now()):
             return (Refusal.TOO_OFTEN,)
         outcome = await self._run(store.publish, self._device, told.sequence, keys, one_time)
         return (outcome.refusal,)
 
-    async def _settings(self, access: bytes, bits: int) -> tuple[object, ...]:
+    async def _set_access(self, access: bytes, bits: int) -> tuple[object, ...]:
         if not _is_access(access) or bits > MAX_BITS:
             return (Refusal.MALFORMED,)
         outcome = await self._run(self._mailbox.store.set_access, self._device, access, bits)
@@ -288,10 +288,10 @@ class _Conversation:
     async def _fetch(self, tray: int, after: int, most: int) -> tuple[object, ...]:
         if tray not in tuple(Tray):
             return (Refusal.MALFORMED,)
-        kept = await self._kept(Tray(tray), after, most)
+        kept = await self._fetch_kept(Tray(tray), after, most)
         return Refusal.DONE, [[each.id, each.received, each.envelope] for each in kept]
 
-    async def _kept(self, tray: Tray, after: int, most: int) -> list[Kept]:
+    async def _fetch_kept(self, tray: Tray, after: int, most: int) -> list[Kept]:
         most = min(most, 1024)
         keeper, store = self._mailbox.keeper, self._mailbox.store
         return await keeper.run(store.fetch, self._device, tray, after, most, FETCH_BYTES)
@@ -319,7 +319,7 @@ class _Conversation:
         if self._device not in told.devices or told.access:
             return (Refusal.MALFORMED,)
         store = self._mailbox.store
-        before = await self._run(store.card, self._device)
+        before = await self._run(store.get_card, self._device)
         if before:
             kept = ContactCard.parse(before)
             if kept.supersedes(told):
@@ -344,7 +344,7 @@ class _Conversation:
             self.news.clear()
             for tray in sorted(self._after):
                 while (room := limits.pushed - len(self._pushed)) > 0:
-                    kept = await self._kept(tray, self._after[tray], room)
+                    kept = await self._fetch_kept(tray, self._after[tray], room)
                     if not kept:
                         break
                     self._after[tray] = kept[-1].id
@@ -370,7 +370,7 @@ _HANDLERS: Final[dict[Op, Callable[..., Awaitable[tuple[Any, ...]]]]] = {
     Op.DEPOSIT: _Conversation._deposit,
     Op.KEYS: _Conversation._keys,
     Op.PUBLISH: _Conversation._publish,
-    Op.SETTINGS: _Conversation._settings,
+    Op.SETTINGS: _Conversation._set_access,
     Op.FETCH: _Conversation._fetch,
     Op.ACKNOWLEDGE: _Conversation._acknowledge,
     Op.WATCH: _Conversation._watch,
@@ -381,5 +381,5 @@ _HANDLERS: Final[dict[Op, Callable[..., Awaitable[tuple[Any, ...]]]]] = {
     Op.SIGNAL: _Conversation._signal,
     Op.LEAVE: _Conversation._leave,
     Op.PUT_CARD: _Conversation._put_card,
-    Op.CARD: _Conversation._card,
+    Op.CARD: _Conversation._get_card,
 }

@@ -84,7 +84,7 @@ class SqliteMailbox(MailboxStore):
     # ---- devices -----------------------------------------------------------------------------------------------
 
     def publish(self, device: bytes, sequence: int, keys: bytes, one_time: Sequence[bytes]) -> Outcome:
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             found = db.execute(
                 "SELECT id, sequence, keys FROM recipients WHERE device = ?", (device,)
             ).fetchone()
@@ -122,7 +122,7 @@ class SqliteMailbox(MailboxStore):
         return db.execute(f"DELETE FROM recipients WHERE id IN ({ended})", before).rowcount > 0
 
     def take_keys(self, device: bytes) -> tuple[bytes, bytes] | None:
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             found = db.execute("SELECT id, keys FROM recipients WHERE device = ?", (device,)).fetchone()
             if found is None:
                 return None
@@ -135,38 +135,38 @@ class SqliteMailbox(MailboxStore):
             return keys, one[0][0] if one else b""
 
     def set_access(self, device: bytes, access: bytes, bits: int) -> Outcome:
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             changed = db.execute(
                 "UPDATE recipients SET access = ?, bits = ? WHERE device = ?", (access, bits, device)
             ).rowcount
         return DONE if changed else Outcome(Refusal.UNKNOWN_RECIPIENT)
 
     def put_card(self, device: bytes, card: bytes) -> Outcome:
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             changed = db.execute("UPDATE recipients SET card = ? WHERE device = ?", (card, device)).rowcount
         return DONE if changed else Outcome(Refusal.UNKNOWN_RECIPIENT)
 
-    def card(self, device: bytes) -> bytes | None:
-        rows = self._database.rows("SELECT card FROM recipients WHERE device = ?", device)
+    def get_card(self, device: bytes) -> bytes | None:
+        rows = self._database.select_rows("SELECT card FROM recipients WHERE device = ?", device)
         return rows[0][0] if rows else None
 
     def leave(self, device: bytes) -> None:
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             found = db.execute("SELECT id FROM recipients WHERE device = ?", (device,)).fetchone()
             for table in ("envelopes", "one_time", "pieces") if found else ():
                 db.execute(f"DELETE FROM {table} WHERE recipient = ?", found)
             db.execute("DELETE FROM recipients WHERE device = ?", (device,))
 
     def status(self, device: bytes) -> Status | None:
-        rows = self._database.rows(
+        rows = self._database.select_rows(
             "SELECT count, bytes, strangers, (SELECT COUNT(*) FROM one_time WHERE recipient = recipients.id) "
             "FROM recipients WHERE device = ?",
             device,
         )
         return Status(*rows[0]) if rows else None
 
-    def knows(self, device: bytes, access: bytes) -> bool:
-        rows = self._database.rows("SELECT access FROM recipients WHERE device = ?", device)
+    def has_access(self, device: bytes, access: bytes) -> bool:
+        rows = self._database.select_rows("SELECT access FROM recipients WHERE device = ?", device)
         return bool(rows and rows[0][0]) and access_hash(access) == rows[0][0]
 
     # ---- envelopes ---------------------------------------------------------------------------------------------
@@ -174,10 +174,10 @@ class SqliteMailbox(MailboxStore):
     def deposit(self, deposits: Sequence[Deposit], now: int) -> list[Outcome]:
         if not self._has_disk():
             return [Outcome(Refusal.NOT_STORED)] * len(deposits)
-        with self._database.writing() as db:
-            return [self._keep(db, each, now) for each in deposits]
+        with self._database.transaction() as db:
+            return [self._store_deposit(db, each, now) for each in deposits]
 
-    def _keep(self, db: sqlite3.Connection, deposit: Deposit, now: int) -> Outcome:
+    def _store_deposit(self, db: sqlite3.Connection, deposit: Deposit, now: int) -> Outcome:
         found = db.execute(
             "SELECT id, access, bits, count, bytes, strangers, strangers_bytes FROM recipients WHERE device = ?",
             (deposit.recipient,),
@@ -185,9 +185,9 @@ class SqliteMailbox(MailboxStore):
         if found is None:
             return Outcome(Refusal.UNKNOWN_RECIPIENT)
         recipient = Recipient(*found)
-        if refused := recipient.refuses(deposit, self.limits):
+        if refused := recipient.why_refused(deposit, self.limits):
             return refused
-        tray = recipient.tray(deposit.access)
+        tray = recipient.tray_for(deposit.access)
         expires = now + min(deposit.seconds, self.limits.lifetime)
         digest = hashlib.blake2b(deposit.envelope, digest_size=16).digest()
         new = db.execute(
@@ -200,7 +200,7 @@ class SqliteMailbox(MailboxStore):
         return DONE
 
     def fetch(self, device: bytes, tray: Tray, after: int, most: int, most_bytes: int) -> list[Kept]:
-        rows = self._database.rows(
+        rows = self._database.select_rows(
             "SELECT id, received, body FROM envelopes WHERE recipient = "
             "(SELECT id FROM recipients WHERE device = ?) AND tray = ? AND id > ? ORDER BY id LIMIT ?",
             *(device, tray, after, most),
@@ -208,7 +208,7 @@ class SqliteMailbox(MailboxStore):
         return fitting(rows, most_bytes)
 
     def acknowledge(self, device: bytes, ids: Sequence[int]) -> None:
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             found = db.execute("SELECT id FROM recipients WHERE device = ?", (device,)).fetchone()
             if found is None:
                 return
@@ -221,7 +221,7 @@ class SqliteMailbox(MailboxStore):
                     _add(db, found[0], tray, -1, -size)
 
     def expire(self, now: int) -> int:
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             gone = db.execute(
                 "DELETE FROM envelopes WHERE id IN (SELECT id FROM envelopes WHERE expires <= ? LIMIT ?) "
                 "RETURNING recipient, tray, LENGTH(body)",
@@ -248,7 +248,7 @@ class SqliteMailbox(MailboxStore):
     def put_piece(self, recipient: bytes, piece: bytes, seconds: int, access: bytes, now: int) -> Outcome:
         if not self._has_disk():
             return Outcome(Refusal.NOT_STORED)
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             found = db.execute(
                 "SELECT id, access, bytes FROM recipients WHERE device = ?", (recipient,)
             ).fetchone()
@@ -265,11 +265,13 @@ class SqliteMailbox(MailboxStore):
         return DONE
 
     def get_piece(self, digest: bytes) -> bytes | None:
-        rows = self._database.rows("SELECT body FROM pieces WHERE hash = ?", digest)
+        rows = self._database.select_rows("SELECT body FROM pieces WHERE hash = ?", digest)
         return rows[0][0] if rows else None
 
     def has_pieces(self, digests: Sequence[bytes]) -> list[bool]:
-        return [bool(self._database.rows("SELECT 1 FROM pieces WHERE hash = ?", each)) for each in digests]
+        return [
+            bool(self._database.select_rows("SELECT 1 FROM pieces WHERE hash = ?", each)) for each in digests
+        ]
 
 
 def _count_keys(db: sqlite3.Connection, number: int | None) -> int:

@@ -112,8 +112,8 @@ class MailboxStore(ABC):
         """Keep the card of the person whose device this is, in the place of an older one."""
 
     @abstractmethod
-    def card(self, device: bytes) -> bytes | None:
-        """Return the card of the person whose device this is; b"" where it has given none, None for nobody's."""
+    def get_card(self, device: bytes) -> bytes | None:
+        """Return the card of the device's person; b"" if it has given none, None for an unknown device."""
 
     @abstractmethod
     def leave(self, device: bytes) -> None:
@@ -124,8 +124,8 @@ class MailboxStore(ABC):
         """Return what waits for a device, None for one that isn't known here."""
 
     @abstractmethod
-    def knows(self, device: bytes, access: bytes) -> bool:
-        """Return whether `access` is what the device's owner has given to those it knows."""
+    def has_access(self, device: bytes, access: bytes) -> bool:
+        """Return True if `access` is the one that the device's owner has given to acquaintances."""
 
     # ---- envelopes ---------------------------------------------------------------------------------------------
 
@@ -173,15 +173,15 @@ class Recipient:
     strangers: int
     strangers_size: int
 
-    def tray(self, access: bytes) -> Tray:
-        """Return where something goes that comes with this access."""
+    def tray_for(self, access: bytes) -> Tray:
+        """Return the tray for an envelope that comes with this access."""
         known = self.access and access_hash(access) == self.access
         return Tray.KNOWN if known else Tray.STRANGERS
 
-    def refuses(self, deposit: Deposit, limits: MailboxLimits) -> Outcome | None:
-        """Return why something isn't kept; None where it is."""
+    def why_refused(self, deposit: Deposit, limits: MailboxLimits) -> Outcome | None:
+        """Return why a deposit is refused, or None."""
         added = len(deposit.envelope)
-        if self.tray(deposit.access) is Tray.STRANGERS:
+        if self.tray_for(deposit.access) is Tray.STRANGERS:
             worth = stamp_bits(deposit.recipient, deposit.envelope, deposit.stamp)
             bits = max(self.bits, limits.stamp_bits)
             if worth < bits and not deposit.paid:

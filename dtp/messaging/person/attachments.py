@@ -185,7 +185,7 @@ class Attachment:
         with part.open("r+b" if have else "wb") as file:
             file.truncate(have * PIECE)
             file.seek(have * PIECE)
-            async for data in self._pieces(hashes, have):
+            async for data in self._iter_pieces(hashes, have):
                 await asyncio.to_thread(file.write, data)
         os.replace(part, target)
         return target
@@ -201,7 +201,7 @@ class Attachment:
             raise AttachmentBroken("an attachment has not as many pieces as its size says")
         return [hashes[at : at + _HASH] for at in range(0, len(hashes), _HASH)]
 
-    async def _pieces(self, hashes: list[bytes], first: int) -> AsyncIterator[bytes]:
+    async def _iter_pieces(self, hashes: list[bytes], first: int) -> AsyncIterator[bytes]:
         for number in range(first, len(hashes)):
             data = _open(self.key, _CONTENT, number, await self._get(hashes[number]))
             wanted = min(PIECE, self.size - number * PIECE)
@@ -217,6 +217,6 @@ class Attachment:
             found = await client.get_piece(digest)
             return piece_hash(found) == digest
 
-        if not await self.pool.first(self.mailboxes, ask):
+        if not await self.pool.try_each(self.mailboxes, ask):
             raise AttachmentGone(f"no mailbox has a piece of {self.name}, or not any more")
         return found

@@ -112,7 +112,7 @@ class ChainCards(CardSource):
         self._connect = connect
         self._directory = ""
 
-    async def _published(self, account: bytes) -> PublishedCard | None:
+    async def _find_published(self, account: bytes) -> PublishedCard | None:
         from dtp.chain.card import find_card, find_directory
 
         if not self._directory:
@@ -121,18 +121,18 @@ class ChainCards(CardSource):
 
     async def find(self, person: bytes) -> ContactCard | None:
         """Return the newest card that the mailboxes of an account have, and the chain doesn't contradict."""
-        published = await self._published(person)
+        published = await self._find_published(person)
         if published is None:
             return None
         found = []
         for mailbox in published.contents.mailboxes:
             try:
-                found += await self._ask(mailbox.decode(), published)
+                found += await self._ask_mailbox(mailbox.decode(), published)
             except (DtpError, TimeoutError, UnicodeDecodeError) as fault:  # the next one may have it
                 log.info("a mailbox of %s: %s", person.hex()[:8], fault)
         return max(found, key=lambda each: each.order) if found else None
 
-    async def _ask(self, mailbox: str, published: PublishedCard) -> list[ContactCard]:
+    async def _ask_mailbox(self, mailbox: str, published: PublishedCard) -> list[ContactCard]:
         client = await self._connect(mailbox, None)
         found = []
         try:
@@ -147,7 +147,7 @@ class ChainCards(CardSource):
 
     async def check(self, card: ContactCard) -> None:
         """Raise `CardRolledBack` for a card by a key that the account has no more, `CardEnded`."""
-        if card.account is not None and (published := await self._published(card.person)) is not None:
+        if card.account is not None and (published := await self._find_published(card.person)) is not None:
             _compare(card, published)
 
 

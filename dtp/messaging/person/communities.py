@@ -124,7 +124,7 @@ class Communities:
         membership = self._mail.groups.get(group)
         if membership is None or person in membership.members.roles:
             return []
-        if not membership.members.may(self._mail.person, Act.INVITE, b"", Role.MEMBER):
+        if not membership.members.may_do(self._mail.person, Act.INVITE, b"", Role.MEMBER):
             return []  # somebody else's invitation
         invitation = membership.members.invitations.get(event.fields["invitation"])
         why = self._why_not(invitation, person, event, now_ms)
@@ -133,7 +133,7 @@ class Communities:
         if why:
             return [Notice(What.JOIN_REFUSED, person, group, detail=why)]
         told = event.fields["invitation"].hex()
-        self._mail.operate(group, Act.ADD, now_ms, subject=person, text=told)
+        self._mail.make_operation(group, Act.ADD, now_ms, subject=person, text=told)
         return [Notice(What.GROUP_CHANGED, person, group, detail=membership.members.name)]
 
     def _why_not(self, invitation: Invitation | None, person: bytes, event: Event, now_ms: int) -> str:

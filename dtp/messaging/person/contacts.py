@@ -92,8 +92,8 @@ class Contacts:
         contact = self._by_person.get(self._routes.get(device, b""))
         return contact if contact is not None and device in contact.card.devices else None
 
-    def take(self, card: ContactCard, *, stranger: bool = False) -> tuple[Contact, Change]:
-        """Return the contact after a card of it has come, and what that changed. It is kept."""
+    def add_card(self, card: ContactCard, *, stranger: bool = False) -> tuple[Contact, Change]:
+        """Add or update a contact by a card, and return it and what has changed."""
         known = self._by_person.get(card.person)
         if known is None:
             contact = Contact(card, stranger=stranger)
@@ -113,7 +113,7 @@ class Contacts:
         return contact, change
 
     def _with_access(self, known: Contact, card: ContactCard) -> tuple[Contact, Change]:
-        """The same card again may come with another access; an older one changes nothing."""
+        """Update the access of a known contact by the same card; an older card changes nothing."""
         if card.signature != known.card.signature:
             return known, Change.OLDER
         if not card.access or card.access == known.card.access:

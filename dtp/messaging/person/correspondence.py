@@ -74,8 +74,8 @@ class Correspondence:
         saved = self.store.get("card")
         self.access = self.store.get("access") or secrets.token_bytes(ACCESS_BYTES)
         if saved is None:
-            self.card = self._signed(now_ms, "", ())
-            with self.store.writing():
+            self.card = self._sign_card(now_ms, "", ())
+            with self.store.transaction():
                 self.store.put("access", self.access)
                 self.store.put("card", self.card.encode())
         else:
@@ -87,10 +87,10 @@ class Correspondence:
 
     def _load_lists(self) -> None:
         self.contacts = Contacts(self.contacts.consent)
-        for each in self.store.contacts().values():
+        for each in self.store.load_contacts().values():
             self.contacts.put(Contact.load(each))
         self.groups = {}
-        for group, operations in self.store.groups().items():
+        for group, operations in self.store.load_groups().items():
             self.groups[group] = Membership(group)
             for one in unpack_saved(operations):  # whose device it is was checked when it came
                 self.groups[group].add(Operation.parse(one), lambda device, person: True)
@@ -100,9 +100,9 @@ class Correspondence:
         self.desk.close()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _transaction(self) -> Iterator[None]:
         try:
-            with self.desk.writing():
+            with self.desk.transaction():
                 yield
         except BaseException:
             self.desk.reload()
@@ -124,13 +124,13 @@ class Correspondence:
         """The person's other devices."""
         return [each for each in self.card.devices if each != self.identity.id.key]
 
-    def _signed(self, now_ms: int, name: str, mailboxes: tuple[str, ...]) -> ContactCard:
+    def _sign_card(self, now_ms: int, name: str, mailboxes: tuple[str, ...]) -> ContactCard:
         key = self.account.identity if self.account else self.identity
         account = self.account.card if self.account else None
         sequence = now_ms
         if (saved := self.store.get("card")) is not None:
             sequence = max(now_ms, ContactCard.parse(saved).sequence + 1)
-        card = ContactCard(key.id.key, account, sequence, 0, name, mailboxes).signed(key)
+        card = ContactCard(key.id.key, account, sequence, 0, name, mailboxes).signed_by(key)
         return replace(card, access=self.access)
 
     def set_profile(self, name: str, mailboxes: Iterable[str], now_ms: int) -> None:
@@ -146,14 +146,14 @@ class Correspondence:
             raise MessageError(
                 "this device can't change the card: do it on the one that has the account's key"
             )
-        with self._writing():
-            self._put_card(self._signed(now_ms, name, told), now_ms)
+        with self._transaction():
+            self._put_card(self._sign_card(now_ms, name, told), now_ms)
 
     def set_stamp_bits(self, bits: int) -> None:
         """Set the work that a stranger's message takes. Raise `MessageError` for more than can be asked."""
         if not 0 <= bits <= MAX_BITS:
             raise MessageError(f"a stamp of {bits} bits: 0 to {MAX_BITS} can be asked for")
-        with self._writing():
+        with self._transaction():
             self.store.put("stamp_bits", bytes((bits,)))
         self.stamp_bits = bits
 
@@ -163,7 +163,7 @@ class Correspondence:
         secret = self.store.get("uploads")
         if secret is None:
             secret = secrets.token_bytes(32)
-            with self._writing():
+            with self._transaction():
                 self.store.put("uploads", secret)
         return secret
 
@@ -174,8 +174,8 @@ class Correspondence:
         for device in set(before.devices) - set(card.devices):
             self.desk.forget_device(device)
         everybody = [device for each in self.contacts if not each.blocked for device in each.card.devices]
-        known = [each for each in [*everybody, *self.own_devices] if self.desk.peer(each).introduced]
-        self.desk.enqueue(known, self._card_event(card, now_ms), b"")
+        known = [each for each in [*everybody, *self.own_devices] if self.desk.peer_of(each).introduced]
+        self.desk.enqueue_event(known, self._card_event(card, now_ms), b"")
 
     def _card_event(self, card: ContactCard, now_ms: int) -> Event:
         return Event(Kind.CARD, card.person, 0, now_ms, {"card": card.encode()})
@@ -195,14 +195,14 @@ class Correspondence:
         if device not in self.own_devices:
             raise MessageError("history is for devices of this account: approve it first")
         sent = 0
-        with self._writing():
+        with self._transaction():
             for contact in self.contacts:
-                self._enqueue([device], self._card_event(contact.card, now_ms), now_ms)
+                self._enqueue_event([device], self._card_event(contact.card, now_ms), now_ms)
             for group in self.groups:
                 self._send_operations(group, [device], now_ms)
-            for conversation, said in self.store.since(since_ms):
+            for conversation, said in self.store.events_since(since_ms):
                 fields = {"sender": said.sender, "event": said.event.encode()}
-                self._enqueue([device], Event(Kind.COPY, conversation, 0, now_ms, fields), now_ms)
+                self._enqueue_event([device], Event(Kind.COPY, conversation, 0, now_ms, fields), now_ms)
                 sent += 1
         return sent
 
@@ -212,7 +212,7 @@ class Correspondence:
             raise MessageError(
                 "that card doesn't name this device: approve it on a device of the account first"
             )
-        with self._writing():
+        with self._transaction():
             self.access = card.access or self.access
             self.store.put("access", self.access)
             self._put_card(replace(card, access=self.access), now_ms)
@@ -223,7 +223,7 @@ class Correspondence:
         """Return the contact of a card that was handed over. Raise `MessageError` for our own."""
         if card.person == self.person:
             raise MessageError("that is your own card: give it to others")
-        with self._writing():
+        with self._transaction():
             contact, _ = self._take_contact(card, stranger=False)
             if contact.stranger:
                 contact = replace(contact, stranger=False)
@@ -236,7 +236,7 @@ class Correspondence:
             return self._take_own_found(card, now_ms)
         if self.contacts.get(card.person) is None:
             return []
-        with self._writing():
+        with self._transaction():
             contact, change = self._take_contact(card, stranger=False)
         what = _NOTICES.get(change)
         return [Notice(what, card.person, card.person, detail=contact.name)] if what else []
@@ -250,22 +250,22 @@ class Correspondence:
         if self.identity.id.key not in card.devices:
             return [*told, Notice(What.REVOKED, card.person)]
         if self.account is None or self.account.identity.id.key == card.key:
-            with self._writing():
+            with self._transaction():
                 self._put_card(replace(card, access=self.access), now_ms)
             told.append(Notice(What.OWN_CARD, card.person))
         return told
 
     def update_contact(self, person: bytes, **changes: Any) -> Contact:
         """Return a contact with other fields: `verified`, `blocked`, `nickname`, `stranger`."""
-        with self._writing():
-            contact = replace(self.contact(person), **changes)
+        with self._transaction():
+            contact = replace(self.get_contact(person), **changes)
             self._put_contact(contact)
         return contact
 
     def accept_key(self, person: bytes) -> Contact:
         """Accept the key with which a contact has replaced its own: what it wrote since is shown."""
-        self.contact(person)
-        with self._writing():
+        self.get_contact(person)
+        with self._transaction():
             accepted = self.contacts.accept(person)
             if accepted is None:
                 raise MessageError("no other key of this contact waits to be accepted")
@@ -273,7 +273,7 @@ class Correspondence:
             self.store.release_held(person)
         return accepted
 
-    def contact(self, person: bytes) -> Contact:
+    def get_contact(self, person: bytes) -> Contact:
         """Return a contact. Raise `UnknownContact`."""
         found = self.contacts.get(person)
         if found is None:
@@ -286,7 +286,7 @@ class Correspondence:
 
     def _take_contact(self, card: ContactCard, *, stranger: bool) -> tuple[Contact, Change]:
         before = self.contacts.get(card.person)
-        contact, change = self.contacts.take(card, stranger=stranger)
+        contact, change = self.contacts.add_card(card, stranger=stranger)
         if change not in (Change.NOTHING, Change.OLDER):
             self._put_contact(contact)
         for device in (before.devices - contact.devices) if before else ():
@@ -316,7 +316,7 @@ class Correspondence:
         elif conversation == self.person:
             others = []
         else:
-            contact = self.contact(conversation)
+            contact = self.get_contact(conversation)
             if contact.pending is not None:
                 raise ConsentNeeded(
                     f"{contact.name} has another key: compare safety numbers, and accept it before you write"
@@ -324,14 +324,14 @@ class Correspondence:
             others = list(contact.card.devices)
         return list(dict.fromkeys([*others, *self.own_devices]))
 
-    def say(self, conversation: bytes, kind: Kind, fields: dict[str, Any], now_ms: int) -> Said:
-        """Return what was said here, kept and on its way. Raise `UnknownContact`, `ConsentNeeded`, `QueueFull`."""
+    def send_event(self, conversation: bytes, kind: Kind, fields: dict[str, Any], now_ms: int) -> Said:
+        """Store an event, queue it, and return it. Raise `UnknownContact`, `ConsentNeeded`, `QueueFull`."""
         self._check_member(conversation)
-        event = Event(kind, conversation, self.store.clock(conversation) + 1, now_ms, fields)
+        event = Event(kind, conversation, self.store.highest_clock(conversation) + 1, now_ms, fields)
         Event.parse(event.encode())
         said = Said(self.person, event)
-        with self._writing():
-            self._enqueue(self.devices_of(conversation), event, now_ms)
+        with self._transaction():
+            self._enqueue_event(self.devices_of(conversation), event, now_ms)
             if kind in HISTORY:
                 vanishes = fields.get("disappear", 0) * 1000
                 self.store.add_said(
@@ -345,16 +345,16 @@ class Correspondence:
     def say_to_devices(self, devices: Iterable[bytes], event: Event, now_ms: int) -> None:
         """Send an event that is no part of a history to these devices. Raise `QueueFull`."""
         Event.parse(event.encode())
-        with self._writing():
-            self._enqueue(devices, event, now_ms)
+        with self._transaction():
+            self._enqueue_event(devices, event, now_ms)
 
     def _check_member(self, conversation: bytes) -> None:
         group = self.group_of(conversation)
         if group is not None and self.person not in group.members.roles:
             raise MessageError("you aren't in this group any more")
 
-    def _enqueue(self, devices: Iterable[bytes], event: Event, now_ms: int) -> None:
-        self.desk.enqueue(devices, event, self._card_event(self.card, now_ms).encode())
+    def _enqueue_event(self, devices: Iterable[bytes], event: Event, now_ms: int) -> None:
+        self.desk.enqueue_event(devices, event, self._card_event(self.card, now_ms).encode())
 
     def mark_read(self, message: bytes, now_ms: int, *, tell: bool) -> bool:
         """Note that a message was read; with `tell` its sender hears of it, our other devices always.
@@ -365,24 +365,24 @@ class Correspondence:
         if found is None:
             return False
         conversation, sender, event = found
-        with self._writing():
+        with self._transaction():
             if not self.store.mark_read(message):
                 return False
             self._begin_to_vanish(event, now_ms)
             contact = self.contacts.get(sender)
             told = [*contact.card.devices] if tell and contact and not contact.pending else []
             read = Event(Kind.READ, conversation, 0, now_ms, {"targets": [message]})
-            self._enqueue([*told, *self.own_devices], read, now_ms)
+            self._enqueue_event([*told, *self.own_devices], read, now_ms)
         return True
 
     def _begin_to_vanish(self, event: Event, now_ms: int) -> None:
         if seconds := event.fields.get("disappear", 0):
             self.store.set_vanishing(event.id, now_ms + seconds * 1000)
 
-    def vanish(self, now_ms: int) -> int:
-        """Delete what is to disappear by now. Return how many messages that were."""
-        with self._writing():
-            return self.store.vanish(now_ms)
+    def delete_vanished(self, now_ms: int) -> int:
+        """Delete messages that were to disappear by now. Return their number."""
+        with self._transaction():
+            return self.store.delete_vanished(now_ms)
 
     def route(self, device: bytes) -> tuple[tuple[str, ...], bytes]:
         """Return the mailboxes of the person whose device that is, and what they know us by; none for nobody's."""
@@ -393,10 +393,10 @@ class Correspondence:
             return (), b""
         return contact.card.mailboxes, contact.card.access
 
-    def history(self, conversation: bytes) -> list[Shown]:
+    def read_history(self, conversation: bytes) -> list[Shown]:
         """Return the messages of a conversation as they are now, in their order."""
         group = self.group_of(conversation)
-        return show(self.store.said(conversation), group.members.moderators if group else ())
+        return show(self.store.read_events(conversation), group.members.moderators if group else ())
 
     # ---- groups ------------------------------------------------------------------------------------------------
 
@@ -404,14 +404,14 @@ class Correspondence:
         """Return a new group of these people and us, who administer it."""
         persons = [each for each in dict.fromkeys(people) if each != self.person]
         for each in persons:
-            self.contact(each)
+            self.get_contact(each)
         created = Operation.make(self.identity, self.person, Act.CREATE, text=name)
         group = Membership(created.id)
         added = [
             Operation.make(self.identity, self.person, Act.ADD, subject=each, parents=[created.id])
             for each in persons
         ]
-        with self._writing():
+        with self._transaction():
             self.groups[group.group] = group
             for operation in (created, *added):
                 group.add(operation, self._speaks_for)
@@ -430,10 +430,10 @@ class Correspondence:
         role: Role = Role.MEMBER,
     ) -> Operation:
         """Do something to a group, and return the operation. Raise `MessageError` where we may not."""
-        with self._writing():
-            return self.operate(group, act, now_ms, subject=subject, text=text, role=role)
+        with self._transaction():
+            return self.make_operation(group, act, now_ms, subject=subject, text=text, role=role)
 
-    def operate(
+    def make_operation(
         self,
         group: bytes,
         act: Act,
@@ -443,16 +443,16 @@ class Correspondence:
         text: str = "",
         role: Role = Role.MEMBER,
     ) -> Operation:
-        """Do it within a transaction, as `change_group`."""
+        """Make a group's operation within a transaction, as `change_group` does."""
         membership = self.groups.get(group)
         if membership is None:
             raise MessageError("there is no such group here")
-        if not membership.members.may(self.person, act, subject, role):
+        if not membership.members.may_do(self.person, act, subject, role):
             raise MessageError(
                 "only administrators of a group do that, or moderators where it concerns members"
             )
         if act is Act.ADD:
-            self.contact(subject)
+            self.get_contact(subject)
         operation = Operation.make(
             *(self.identity, self.person, act),
             subject=subject,
@@ -465,7 +465,7 @@ class Correspondence:
         self._save_group(membership)
         after = set(self.devices_of(group))
         self._send_operations(group, after - before, now_ms)
-        cards = [self.contact(subject).card] if act is Act.ADD else []
+        cards = [self.get_contact(subject).card] if act is Act.ADD else []
         self._send_some(group, before, [operation], cards, now_ms)
         return operation
 
@@ -474,9 +474,9 @@ class Correspondence:
 
     def send_join(self, card: ContactCard, event: Event, now_ms: int) -> None:
         """Ask who invites for the place that an invitation offers."""
-        with self._writing():
+        with self._transaction():
             self._take_contact(card, stranger=False)
-            self._enqueue(card.devices, event, now_ms)
+            self._enqueue_event(card.devices, event, now_ms)
 
     def _send_operations(self, group: bytes, devices: Iterable[bytes], now_ms: int) -> None:
         """Give devices all that is known of a group: its operations, and the cards of its members."""
@@ -505,7 +505,7 @@ class Correspondence:
             "operations": [each.encoded for each in operations],
             "cards": [each.encode() for each in cards],
         }
-        self._enqueue(devices, Event(Kind.MEMBERSHIP, group, 0, now_ms, fields), now_ms)
+        self._enqueue_event(devices, Event(Kind.MEMBERSHIP, group, 0, now_ms, fields), now_ms)
 
     def _speaks_for(self, device: bytes, person: bytes) -> bool:
         if person == self.person:
@@ -520,13 +520,13 @@ class Correspondence:
     ) -> tuple[Received, list[Notice | CallSignalled]]:
         """Return what envelopes have brought, stored: they may be acknowledged now."""
         notices: list[Notice | CallSignalled] = []
-        with self._writing():
+        with self._transaction():
             received = self.desk.open(envelopes, now_ms)
             for device, message in received.delivered:
                 notices += self._take_delivered(device, message)
             for device, payload in received.payloads:
                 try:
-                    notices += self._take(device, Event.parse(payload), now_ms)
+                    notices += self._receive_event(device, Event.parse(payload), now_ms)
                 except PeerError:
                     received.broken += 1
         for device, payload in received.fleeting:
@@ -542,7 +542,7 @@ class Correspondence:
         return [Notice(What.DELIVERED, contact.person, found[0], message)]
 
     def _take_fleeting(self, device: bytes, payload: bytes) -> list[Notice]:
-        person = self.desk.peer(device).person
+        person = self.desk.peer_of(device).person
         try:
             event = Event.parse(payload)
         except PeerError:
@@ -558,10 +558,10 @@ class Correspondence:
         contact = self.contacts.get(person)
         return contact is not None and not contact.blocked and device in contact.devices
 
-    def _take(self, device: bytes, event: Event, now_ms: int) -> Sequence[Notice | CallSignalled]:
+    def _receive_event(self, device: bytes, event: Event, now_ms: int) -> Sequence[Notice | CallSignalled]:
         if event.kind is Kind.CARD:
             return self._take_card(device, ContactCard.parse(event.fields["card"]), now_ms)
-        person = self.desk.peer(device).person
+        person = self.desk.peer_of(device).person
         if not person or not self._may_write(device, person):
             return []
         if event.kind is Kind.COPY:
@@ -579,7 +579,7 @@ class Correspondence:
         return self._take_said(device, person, event, now_ms)
 
     def _take_card(self, device: bytes, card: ContactCard, now_ms: int) -> list[Notice]:
-        """A device says whose it is, or one of ours tells of somebody else."""
+        """Process a card: of the device's own person, or one that a device of ours passes on."""
         if card.person == self.person:
             if device not in card.devices:
                 return []
@@ -587,7 +587,7 @@ class Correspondence:
                 self._put_card(replace(card, access=self.access), now_ms)
             self.desk.claim(device, card.person)
             return [Notice(What.OWN_CARD, card.person)] if is_newer else []
-        is_own = device in self.own_devices and self.desk.peer(device).person in (b"", self.person)
+        is_own = device in self.own_devices and self.desk.peer_of(device).person in (b"", self.person)
         if device not in card.devices and not is_own:
             return []
         is_known = self.contacts.get(card.person) is not None
@@ -624,7 +624,7 @@ class Correspondence:
         return notices
 
     def _take_call(self, device: bytes, person: bytes, event: Event) -> list[CallSignalled]:
-        """Strangers don't ring, nor do keys that wait for consent."""
+        """Process a call's signal. Strangers don't ring, nor do keys that wait for consent."""
         contact = self.contacts.get(person)
         if person != self.person and (
             contact is None or contact.stranger or device not in contact.card.devices

@@ -118,7 +118,7 @@ class Delivery:
             del self.own[address]
 
     def wake(self) -> None:
-        """Something waits to be delivered."""
+        """Deliver what waits, soon."""
         self.settled.clear()
         self._wake.set()
 
@@ -232,7 +232,7 @@ class Delivery:
         repairs, self._repairs = self._repairs, set()
         for device in repairs:
             if await self._begin(device):
-                await self._answer(device, repair=True)
+                await self._send_answer(device, repair=True)
                 self._on_notices([Notice(What.REPAIRED, device)])
         desk = self._mail.desk
         for device in await self.run(desk.devices_without_session, now_ms()):
@@ -244,8 +244,8 @@ class Delivery:
             await asyncio.gather(*(self._send(each) for each in sealed))
         if self._answer_timer is None:
             answers, self._answers = self._answers, set()
-            await asyncio.gather(*(self._answer(device) for device in answers))
-        await self.run(self._mail.vanish, now_ms())
+            await asyncio.gather(*(self._send_answer(device) for device in answers))
+        await self.run(self._mail.delete_vanished, now_ms())
         next_due = await self.run(self._mail.store.next_due)
         wait = _KEEP_UP if next_due is None else (next_due - now_ms()) / 1000
         return min(max(wait, 0.01), _KEEP_UP)
@@ -264,9 +264,9 @@ class Delivery:
             await self.run(self._mail.desk.begin_session, device, bundle)
             return True
 
-        return await self.pool.first(addresses, ask)
+        return await self.pool.try_each(addresses, ask)
 
-    async def _answer(self, device: bytes, *, repair: bool = False) -> None:
+    async def _send_answer(self, device: bytes, *, repair: bool = False) -> None:
         outbound = await self.run(self._mail.desk.seal_answer, device, repair=repair)
         if outbound is not None:
             await self._send(outbound)
@@ -280,7 +280,7 @@ class Delivery:
             )
             return True
 
-        if not await self.pool.first(addresses, deposit):
+        if not await self.pool.try_each(addresses, deposit):
             await self.run(self._mail.desk.not_sent, outbound, self._retry_at(outbound.device))
         else:
             self._failures.pop(outbound.device, None)
@@ -297,7 +297,7 @@ class Delivery:
                 await client.signal(sent.device, sent.envelope, known)
                 return True
 
-            await self.pool.first(addresses, ask)
+            await self.pool.try_each(addresses, ask)
 
 
 def now_ms() -> int:

@@ -87,21 +87,21 @@ class Desk:
             raise
 
     def _begin(self, now_ms: int, after: int) -> None:
-        with self.store.writing():
+        with self.store.transaction():
             self.local = LocalDevice.begin(self.identity, self.store.begin_instance(), now_ms, after=after)
             self.store.put("device", self.local.save())
 
     def _renew(self, now_ms: int) -> None:
         """Begin another instance: the sessions here may have been used since by what this is a copy of."""
         self.renewed, after = self.store.restored, self.local.keys.sequence
-        with self.store.writing():
+        with self.store.transaction():
             instance = self.store.begin_instance()
             self.local = LocalDevice.begin(self.identity, instance, now_ms, after=after)
             self.store.put("device", self.local.save())
-            for device in self.store.peers():
-                peer = self.peer(device)
+            for device in self.store.list_devices():
+                peer = self.peer_of(device)
                 peer.remote.sessions = []
-                peer.remote.outgoing = Outgoing(self.store.renumber(device), 0)
+                peer.remote.outgoing = Outgoing(self.store.renumber_device(device), 0)
                 self._save(device)
 
     def close(self) -> None:
@@ -110,11 +110,11 @@ class Desk:
 
     # ---- devices -----------------------------------------------------------------------------------------------
 
-    def peer(self, device: bytes) -> Peer:
-        """Return what is known of a device; it is stored once something of it counts."""
+    def peer_of(self, device: bytes) -> Peer:
+        """Return the state of a device, a new one if it is unknown. It is saved when it is first used."""
         found = self._peers.pop(device, None)
         if found is None:
-            saved = self.store.peer(device)
+            saved = self.store.load_peer(device)
             if saved is None:
                 found = Peer(RemoteDevice(device))
             else:
@@ -125,20 +125,20 @@ class Desk:
         return found
 
     def _save(self, device: bytes) -> None:
-        peer = self.peer(device)
+        peer = self.peer_of(device)
         self.store.put_peer(device, peer.remote.save(self.local.save_key), peer.person, peer.introduced)
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """One transaction, which stores the devices that `enqueue` has changed as well."""
-        with self.store.writing():
+    def transaction(self) -> Iterator[None]:
+        """Run the block in one transaction, which also saves the devices that `enqueue_event` has changed."""
+        with self.store.transaction():
             yield
             changed, self._changed = self._changed, set()
             for device in changed:
                 self._save(device)
 
     def reload(self) -> None:
-        """Go back to what is on the disk, after a transaction that failed."""
+        """Reload what is on the disk, after a transaction that failed."""
         self._peers.clear()
         self._changed.clear()
         saved = self.store.get("device")
@@ -147,12 +147,12 @@ class Desk:
 
     def claim(self, device: bytes, person: bytes) -> None:
         """Note, within a transaction, of which person a device says it is."""
-        self.peer(device).person = person
+        self.peer_of(device).person = person
         self._save(device)
 
     def forget_device(self, device: bytes) -> None:
         """Forget, within a transaction, the sessions with a device and what waits for it: it was revoked."""
-        peer = self.peer(device)
+        peer = self.peer_of(device)
         peer.remote.forget_sessions()
         peer.remote.outgoing = Outgoing(peer.remote.outgoing.next, peer.remote.outgoing.next)
         peer.person, peer.introduced = b"", False
@@ -163,7 +163,7 @@ class Desk:
 
     def keys_to_publish(self, count: int, now_ms: int) -> tuple[bytes, list[bytes]]:
         """Return this device's signed keys and `count` new one-time keys, stored before they are seen."""
-        with self.store.writing():
+        with self.store.transaction():
             self.local.renew(now_ms)
             made = self.local.make_one_time_keys(count) if count else []
             self.store.put("device", self.local.save())
@@ -171,15 +171,15 @@ class Desk:
 
     def begin_session(self, device: bytes, bundle: KeyBundle) -> None:
         """Begin a session with a device. Raise `KeysRolledBack`, `KeysForged`; nothing is changed then."""
-        peer = self.peer(device)
+        peer = self.peer_of(device)
         peer.remote.begin(self.local, bundle)
-        with self.store.writing():
+        with self.store.transaction():
             self._save(device)
 
     # ---- sending -----------------------------------------------------------------------------------------------
 
-    def enqueue(self, devices: Iterable[bytes], event: Event, introduction: bytes) -> None:
-        """Keep an event for devices, within `writing`: in order with what they get besides.
+    def enqueue_event(self, devices: Iterable[bytes], event: Event, introduction: bytes) -> None:
+        """Queue an event for devices, within `transaction`, in order with their other events.
 
         `introduction` is an event of our card, which goes first where a device wasn't told who we are. Raise
         `QueueFull`, and nothing is kept then.
@@ -187,29 +187,29 @@ class Desk:
         payload = event.encode()
         shown = event.id if event.kind is Kind.TEXT else b""
         for device in devices:
-            peer = self.peer(device)
+            peer = self.peer_of(device)
             if not peer.introduced and introduction:
-                self.store.add_outgoing(device, peer.remote.allot(), b"", introduction)
+                self.store.add_outgoing(device, peer.remote.allot_number(), b"", introduction)
                 peer.introduced = True
-            self.store.add_outgoing(device, peer.remote.allot(), shown, payload)
+            self.store.add_outgoing(device, peer.remote.allot_number(), shown, payload)
             self._changed.add(device)
 
     def devices_without_session(self, now_ms: int) -> list[bytes]:
         """Return the devices for which something is due, and with which there is no session yet."""
-        waiting = dict.fromkeys(each.device for each in self.store.due(now_ms, SEALED_AT_ONCE))
-        return [each for each in waiting if not self.peer(each).remote.has_session]
+        waiting = dict.fromkeys(each.device for each in self.store.due_payloads(now_ms, SEALED_AT_ONCE))
+        return [each for each in waiting if not self.peer_of(each).remote.has_session]
 
     def put_off(self, device: bytes, until_ms: int) -> None:
         """Send what waits for a device no sooner than then: its keys can't be had."""
-        with self.store.writing():
+        with self.store.transaction():
             self.store.put_off(device, until_ms)
 
     def seal_due(self, now_ms: int) -> list[Outbound]:
         """Return envelopes of what is due, for devices with which there is a session. It is due again later."""
         sealed = []
-        with self.store.writing():
-            for each in self.store.due(now_ms, SEALED_AT_ONCE):
-                remote = self.peer(each.device).remote
+        with self.store.transaction():
+            for each in self.store.due_payloads(now_ms, SEALED_AT_ONCE):
+                remote = self.peer_of(each.device).remote
                 if not remote.has_session:
                     continue
                 envelope = remote.seal(self.local, each.number, each.payload)
@@ -228,16 +228,16 @@ class Desk:
     def not_sent(self, outbound: Outbound, until_ms: int) -> None:
         """Send it again then: no mailbox has taken it."""
         if outbound.number is not None:
-            with self.store.writing():
+            with self.store.transaction():
                 self.store.set_due(outbound.device, [outbound.number], until_ms, tried=-1)
 
     def seal_answer(self, device: bytes, *, repair: bool = False, payload: bytes = b"") -> Outbound | None:
         """Return an envelope that says what was received, or carries a payload of the moment; None where there is no
         session, or with neither nothing to say."""
-        remote = self.peer(device).remote
+        remote = self.peer_of(device).remote
         if not remote.has_session or not (repair or payload or remote.owes_answer):
             return None
-        with self.store.writing():
+        with self.store.transaction():
             envelope = remote.seal(self.local, None, payload, repair=repair)
             self._store_sealed({device})
         return Outbound(device, None, envelope)
@@ -264,11 +264,11 @@ class Desk:
     def _open(self, envelope: bytes, now_ms: int, received: Received, changed: set[bytes]) -> None:
         sealed = Sealed.parse(open_envelope(envelope, self.identity))
         device = sealed.sender
-        remote = self.peer(device).remote
+        remote = self.peer_of(device).remote
         try:
             opened = remote.open(self.local, sealed)
         except NotOpened:
-            if self.store.peer(device) is not None and remote.begins_repair(now_ms):
+            if self.store.load_peer(device) is not None and remote.begins_repair(now_ms):
                 received.repairs.append(device)
                 changed.add(device)
             return

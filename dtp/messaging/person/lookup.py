@@ -37,7 +37,7 @@ class LookUp:
         self._sources = tuple(sources)
         self._mail, self._delivery, self._on_notices = mail, delivery, on_notices
         self._changed = asyncio.Event()
-        self._keeping = SupervisedTask(self._keep, name="dtp-messages-cards")
+        self._keeping = SupervisedTask(self._run_refresh, name="dtp-messages-cards")
 
     def start(self) -> None:
         """Begin to publish our card, and to look for newer ones of whom we know."""
@@ -49,10 +49,10 @@ class LookUp:
         await self._keeping.stop()
 
     def publish_soon(self) -> None:
-        """Our card has changed."""
+        """Publish our card soon: it has changed."""
         self._changed.set()
 
-    async def _keep(self) -> None:
+    async def _run_refresh(self) -> None:
         while True:
             self._changed.clear()
             await self.publish()

@@ -106,19 +106,19 @@ class Message:
 
     async def react(self, emoji: str) -> None:
         """React to it; "" takes that back."""
-        await self._messenger.say(self.conversation, Kind.REACT, {"target": self.id, "emoji": emoji})
+        await self._messenger.send_event(self.conversation, Kind.REACT, {"target": self.id, "emoji": emoji})
 
     async def edit(self, text: str) -> None:
         """Give it another text. Raise `MessageError` where it isn't ours."""
         self._check_own()
-        await self._messenger.say(self.conversation, Kind.EDIT, {"target": self.id, "text": text})
+        await self._messenger.send_event(self.conversation, Kind.EDIT, {"target": self.id, "text": text})
 
     async def delete(self) -> None:
         """Delete it for everybody. Raise `MessageError` where it isn't ours, and we don't moderate the group."""
         group = self._messenger.correspondence.group_of(self.conversation)
         if group is None or self._messenger.card.person not in group.members.moderators:
             self._check_own()
-        await self._messenger.say(self.conversation, Kind.DELETE, {"target": self.id})
+        await self._messenger.send_event(self.conversation, Kind.DELETE, {"target": self.id})
 
     async def forward(self, to: Person | Group | Room) -> Message:
         """Send its text and files to somebody else, saying whose it was."""
@@ -129,7 +129,7 @@ class Message:
     async def receipts(self) -> dict[bytes, bool]:
         """Return by person who has it, and whether it was read."""
         messenger = self._messenger
-        return await messenger.delivery.run(messenger.correspondence.store.receipts, self.id)
+        return await messenger.delivery.run(messenger.correspondence.store.read_receipts, self.id)
 
     def _check_own(self) -> None:
         if not self.own:
@@ -167,11 +167,11 @@ class Group:
 
     async def open_room(self, name: str) -> Room:
         """Return a new room of this name. Raise `MessageError` where we don't administer the group."""
-        return Room(self, (await self._change(Act.ROOM, text=name)).id)
+        return Room(self, (await self._change_group(Act.ROOM, text=name)).id)
 
     async def close_room(self, room: Room) -> None:
         """Close a room: nothing is written there any more."""
-        await self._change(Act.CLOSE, subject=room.id)
+        await self._change_group(Act.CLOSE, subject=room.id)
 
     async def invite(self, *, lasts: timedelta = timedelta(days=7), uses: int = 1) -> str:
         """Return a link by which so many people join with `Messenger.join_group`, as long as it lasts.
@@ -188,30 +188,30 @@ class Group:
 
     async def revoke(self, link: str) -> None:
         """Take an invitation back: nobody joins by it any more. Raise `LinkMalformed`, `MessageError`."""
-        await self._change(Act.REVOKE, subject=Link.parse(link).invitation)
+        await self._change_group(Act.REVOKE, subject=Link.parse(link).invitation)
 
     async def add(self, person: Person, *, administrator: bool = False, moderator: bool = False) -> None:
         """Add somebody, or give who is in another role. They read what is written from now on."""
         role = Role.ADMINISTRATOR if administrator else Role.MODERATOR if moderator else Role.MEMBER
-        await self._change(Act.ADD, subject=self._messenger.conversation_of(person), role=role)
+        await self._change_group(Act.ADD, subject=self._messenger.conversation_of(person), role=role)
 
     async def remove(self, person: Person) -> None:
         """Remove somebody: nothing is sealed to them any more."""
-        await self._change(Act.REMOVE, subject=self._messenger.conversation_of(person))
+        await self._change_group(Act.REMOVE, subject=self._messenger.conversation_of(person))
 
     async def leave(self) -> None:
         """Remove ourselves."""
-        await self._change(Act.REMOVE, subject=self._messenger.card.person)
+        await self._change_group(Act.REMOVE, subject=self._messenger.card.person)
 
     async def rename(self, name: str) -> None:
         """Call it something else."""
-        await self._change(Act.NAME, text=name)
+        await self._change_group(Act.NAME, text=name)
 
     async def history(self) -> list[Message]:
         """Return what was written in it that we have."""
         return await self._messenger.history(self.id)
 
-    async def _change(self, act: Act, **what: Any) -> Operation:
+    async def _change_group(self, act: Act, **what: Any) -> Operation:
         messenger = self._messenger
         change = messenger.correspondence.change_group
         made = await messenger.delivery.run(change, self.id, act, now_ms(), **what)
@@ -285,8 +285,8 @@ class Messenger:
         opened = partial(Correspondence, account=self._account, consent=self._consent)
         where = (self._store, self.identity, now_ms())
         self.correspondence = await loop.run_in_executor(self._thread, opened, *where)
-        self.delivery = Delivery(self.correspondence, self._thread, self._connect, self._notice)
-        self.lookup = LookUp(self._sources, self.correspondence, self.delivery, self._notice)
+        self.delivery = Delivery(self.correspondence, self._thread, self._connect, self._on_notices)
+        self.lookup = LookUp(self._sources, self.correspondence, self.delivery, self._on_notices)
         card = self.correspondence.card
         name = card.name if self._name is None else self._name
         mailboxes = card.mailboxes if self._mailboxes is None else self._mailboxes
@@ -294,13 +294,13 @@ class Messenger:
             if self._bits is not None:
                 await self.delivery.run(self.correspondence.set_stamp_bits, self._bits)
             await self.delivery.run(self.correspondence.set_profile, name, mailboxes, now_ms())
-            for conversation, _, message in await self.delivery.run(self.correspondence.store.unread):
+            for conversation, _, message in await self.delivery.run(self.correspondence.store.list_unread):
                 self._news.put_nowait((conversation, message))
         except BaseException:
             await self._close()
             raise
         if self.correspondence.desk.renewed:
-            self._notice([Notice(What.RENEWED, detail=self.correspondence.desk.renewed)])
+            self._on_notices([Notice(What.RENEWED, detail=self.correspondence.desk.renewed)])
         self.delivery.start()
         self.lookup.start()
         return self
@@ -315,7 +315,7 @@ class Messenger:
         await asyncio.get_running_loop().run_in_executor(self._thread, self.correspondence.close)
         self._thread.shutdown(wait=False)
 
-    def _notice(self, notices: Iterable[Notice | CallSignalled]) -> None:
+    def _on_notices(self, notices: Iterable[Notice | CallSignalled]) -> None:
         for each in notices:
             if isinstance(each, CallSignalled):
                 if self.on_call_signal is not None:
@@ -333,11 +333,11 @@ class Messenger:
 
     def tell_missed_call(self, person: bytes, reason: Reason) -> None:
         """Tell the program of a call that nobody has answered."""
-        self._notice([Notice(What.MISSED_CALL, person, person, detail=reason.name.lower())])
+        self._on_notices([Notice(What.MISSED_CALL, person, person, detail=reason.name.lower())])
 
     async def signal_call(self, devices: Iterable[bytes], signal: Signal) -> None:
         """Send a signal about a call to these devices. For `Calls`."""
-        event = Event(Kind.CALL, self.card.person, 0, now_ms(), signal.fields())
+        event = Event(Kind.CALL, self.card.person, 0, now_ms(), signal.to_fields())
         await self.delivery.run(self.correspondence.say_to_devices, tuple(devices), event, now_ms())
         self.delivery.wake()
 
@@ -391,7 +391,7 @@ class Messenger:
         Raise `UnknownContact` where nobody is known or found.
         """
         try:
-            return self.correspondence.contact(self.conversation_of(name))
+            return self.correspondence.get_contact(self.conversation_of(name))
         except UnknownContact:
             if isinstance(name, str) and not name.startswith(("dtp1", "dtpa1")):
                 raise
@@ -421,7 +421,7 @@ class Messenger:
     async def accept_key(self, person: Person) -> None:
         """Accept the key with which a contact has replaced its own."""
         await self.delivery.run(self.correspondence.accept_key, self.conversation_of(person))
-        for conversation, _, message in await self.delivery.run(self.correspondence.store.unread):
+        for conversation, _, message in await self.delivery.run(self.correspondence.store.list_unread):
             self._news.put_nowait((conversation, message))
 
     async def _update(self, person: Person, **changes: Any) -> None:
@@ -443,7 +443,7 @@ class Messenger:
         return right
 
     def _newest_card(self, person: Person) -> ContactCard:
-        contact = self.correspondence.contact(self.conversation_of(person))
+        contact = self.correspondence.get_contact(self.conversation_of(person))
         return contact.pending or contact.card
 
     def conversation_of(self, to: Person | Group | Room) -> bytes:
@@ -476,7 +476,7 @@ class Messenger:
             found = {each for each, names in called.items() if to.casefold() in map(str.casefold, names)}
         if len(found) > 1:
             raise MessageError(f"several are called {to!r} here: name who is meant by dtp1... or dtpa1...")
-        return found.pop() if found else self.correspondence.contact(to.encode()).person
+        return found.pop() if found else self.correspondence.get_contact(to.encode()).person
 
     # ---- messages ----------------------------------------------------------------------------------------------
 
@@ -503,7 +503,7 @@ class Messenger:
         if isinstance(to, PeerId | bytes | str) and not self._is_known(conversation):
             conversation = (await self.find_person(to)).person
         fields: dict[str, Any] = {"text": text}
-        if files := [await self._upload(Path(each)) for each in attachments]:
+        if files := [await self._upload_file(Path(each)) for each in attachments]:
             fields["files"] = files
         if reply_to is not None:
             fields["reply"] = reply_to
@@ -518,21 +518,21 @@ class Messenger:
 
     async def say_text(self, conversation: bytes, fields: dict[str, Any]) -> Message:
         """Return the message that was sent with these fields of a text event."""
-        said = await self.say(conversation, Kind.TEXT, fields)
+        said = await self.send_event(conversation, Kind.TEXT, fields)
         (shown,) = [
             each
-            for each in await self.delivery.run(self.correspondence.history, conversation)
+            for each in await self.delivery.run(self.correspondence.read_history, conversation)
             if each.id == said.id
         ]
         return Message(self, conversation, shown)
 
-    async def say(self, conversation: bytes, kind: Kind, fields: dict[str, Any]) -> Event:
-        """Return an event that is on its way. Raise as `send`."""
-        said = await self.delivery.run(self.correspondence.say, conversation, kind, fields, now_ms())
+    async def send_event(self, conversation: bytes, kind: Kind, fields: dict[str, Any]) -> Event:
+        """Store and queue an event, and return it. Raise as `send` does."""
+        said = await self.delivery.run(self.correspondence.send_event, conversation, kind, fields, now_ms())
         self.delivery.wake()
         return said.event
 
-    async def _upload(self, path: Path) -> list[Any]:
+    async def _upload_file(self, path: Path) -> list[Any]:
         """Put a file into one of our mailboxes. Where the connection breaks it goes on once a mailbox is back."""
         secret = self.correspondence.upload_secret
         while True:
@@ -571,7 +571,7 @@ class Messenger:
     async def unread(self) -> list[Message]:
         """Return the messages that nobody has marked as read, oldest first."""
         found = []
-        for conversation, _, message in await self.delivery.run(self.correspondence.store.unread):
+        for conversation, _, message in await self.delivery.run(self.correspondence.store.list_unread):
             found += [each for each in await self.history(conversation) if each.id == message]
         return found
 
@@ -591,20 +591,20 @@ class Messenger:
     async def history(self, conversation: Person | Group | Room) -> list[Message]:
         """Return the messages of a conversation as they are now, in the order that all its members see."""
         named = self.conversation_of(conversation)
-        shown = await self.delivery.run(self.correspondence.history, named)
+        shown = await self.delivery.run(self.correspondence.read_history, named)
         return [Message(self, named, each) for each in shown]
 
     async def wait_delivered(self) -> None:
         """Wait until nothing waits to be sent for the first time: mailboxes have all of it."""
         await self.delivery.settled.wait()
-        while await self.delivery.run(self.correspondence.store.unsent):
+        while await self.delivery.run(self.correspondence.store.count_unsent):
             self.delivery.settled.clear()
             await self.delivery.settled.wait()
 
     def __aiter__(self) -> AsyncIterator[Message]:
-        return self._messages()
+        return self._iter_messages()
 
-    async def _messages(self) -> AsyncIterator[Message]:
+    async def _iter_messages(self) -> AsyncIterator[Message]:
         while True:
             conversation, message = await self._news.get()
             for each in await self.history(conversation):
@@ -612,7 +612,7 @@ class Messenger:
                     yield each
 
     async def notices(self) -> AsyncIterator[Notice]:
-        """What happens besides: receipts, typing, edits, cards and keys, groups. For one loop of the program."""
+        """Yield what happens besides messages: receipts, typing, edits, cards and keys, groups. For one loop."""
         while True:
             yield await self._notices.get()
 
@@ -642,7 +642,7 @@ class Messenger:
 
         Only on the device that has the account's key.
         """
-        await self._change_account(self._owned().add(device, label))
+        await self._change_account(self._require_account().add(device, label))
         if history is not None:
             since = now_ms() - int(history.total_seconds() * 1000)
             await self.delivery.run(self.correspondence.send_history, device.key, since, now_ms())
@@ -651,7 +651,7 @@ class Messenger:
 
     async def revoke_device(self, device: PeerId) -> None:
         """Take a device out of our account: nothing is sealed to it any more, by us or by our contacts."""
-        await self._change_account(self._owned().remove(device))
+        await self._change_account(self._require_account().remove(device))
 
     async def join(self, card: ContactCard | str) -> None:
         """Be a device of the account whose card this is, once its owner has approved this device."""
@@ -665,7 +665,7 @@ class Messenger:
         """The account, on the device that has its key. Keep it after devices were approved or revoked."""
         return self.correspondence.account
 
-    def _owned(self) -> Account:
+    def _require_account(self) -> Account:
         account = self.correspondence.account
         if account is None:
             raise MessageError(

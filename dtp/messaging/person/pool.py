@@ -46,10 +46,10 @@ class MailboxPool:
                 await oldest.close()
             return client
 
-    async def first(
+    async def try_each(
         self, addresses: tuple[str, ...], ask: Callable[[MailboxClient], Awaitable[bool]]
     ) -> bool:
-        """Return whether `ask` is true of one of the mailboxes, which are asked in their order."""
+        """Call `ask` with one mailbox after another until it is true. Return False if it never is."""
         for address in addresses:
             try:
                 async with asyncio.timeout(2 * _PATIENCE):

@@ -92,7 +92,7 @@ class MessageStore:
         instance, place, self._sealed = unpack_saved(self.get("file") or pack([b"", 0, 0]))
         if instance and self.path != ":memory:":
             self._witness = Witness(self.path, instance, self._owner)
-            self.restored = self._witness.why_doubtful(self._sealed, moved=place != self._place()) or ""
+            self.restored = self._witness.why_doubtful(self._sealed, moved=place != self._inode()) or ""
 
     def _take_lock(self) -> None:
         if self.path == ":memory:":
@@ -106,7 +106,7 @@ class MessageStore:
                 f"another program has {self.path}, such as `dtp message watch`: end that one first"
             )
 
-    def _place(self) -> int:
+    def _inode(self) -> int:
         with suppress(OSError):
             return os.stat(self.path).st_ino
         return 0
@@ -122,7 +122,7 @@ class MessageStore:
         return instance
 
     def _put_file(self, instance: bytes) -> None:
-        self.put("file", pack([instance, self._place(), self._sealed]))
+        self.put("file", pack([instance, self._inode(), self._sealed]))
 
     def note_sealed(self, instance: bytes) -> None:
         """Count, within `writing`, that something is sealed: a copy from before is known by that."""
@@ -130,9 +130,9 @@ class MessageStore:
         self._put_file(instance)
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """One transaction: on the disk when the block ends, and all of it or nothing."""
-        with self._database.writing() as self._db:
+    def transaction(self) -> Iterator[None]:
+        """Run the block in one transaction: all of it is on the disk when the block ends, or nothing."""
+        with self._database.transaction() as self._db:
             yield
         if self._witness is not None:
             self._witness.remember(self._sealed)
@@ -148,21 +148,23 @@ class MessageStore:
 
     def get(self, name: str) -> bytes | None:
         """Return a value by its name, None where there is none."""
-        rows = self._database.rows("SELECT value FROM state WHERE name = ?", name)
+        rows = self._database.select_rows("SELECT value FROM state WHERE name = ?", name)
         return rows[0][0] if rows else None
 
     def put(self, name: str, value: bytes) -> None:
         """Keep a value under a name."""
         self._db.execute("INSERT OR REPLACE INTO state VALUES (?, ?)", (name, value))
 
-    def peer(self, device: bytes) -> tuple[bytes, bytes, bool] | None:
-        """Return what was saved of a device, the person it has said to be of, and whether it was told who we are."""
-        rows = self._database.rows("SELECT state, person, introduced FROM peers WHERE device = ?", device)
+    def load_peer(self, device: bytes) -> tuple[bytes, bytes, bool] | None:
+        """Return a device's saved state, the person that it says it is of, and whether it has got our card."""
+        rows = self._database.select_rows(
+            "SELECT state, person, introduced FROM peers WHERE device = ?", device
+        )
         return (rows[0][0], rows[0][1], bool(rows[0][2])) if rows else None
 
-    def peers(self) -> list[bytes]:
+    def list_devices(self) -> list[bytes]:
         """Return the devices that are known."""
-        return [each for (each,) in self._database.rows("SELECT device FROM peers")]
+        return [each for (each,) in self._database.select_rows("SELECT device FROM peers")]
 
     def put_peer(self, device: bytes, state: bytes, person: bytes, introduced: bool) -> None:
         """Keep what is known of a device."""
@@ -178,9 +180,9 @@ class MessageStore:
             (device, number, message, payload),
         )
 
-    def due(self, now_ms: int, most: int) -> list[Waiting]:
-        """Return what is to be sent now, in its order."""
-        rows = self._database.rows(
+    def due_payloads(self, now_ms: int, most: int) -> list[Waiting]:
+        """Return the payloads to send now, in order."""
+        rows = self._database.select_rows(
             "SELECT device, number, payload, tries FROM outbox WHERE due <= ? ORDER BY due, device, number LIMIT ?",
             *(now_ms, most),
         )
@@ -188,12 +190,12 @@ class MessageStore:
 
     def next_due(self) -> int | None:
         """Return when the next payload is to be sent, Unix time in ms; None where none waits."""
-        ((due,),) = self._database.rows("SELECT MIN(due) FROM outbox")
+        ((due,),) = self._database.select_rows("SELECT MIN(due) FROM outbox")
         return None if due is None else int(due)
 
-    def unsent(self) -> int:
-        """Return how many payloads were never sent."""
-        ((count,),) = self._database.rows("SELECT COUNT(*) FROM outbox WHERE NOT tries")
+    def count_unsent(self) -> int:
+        """Return the number of payloads that were never sent."""
+        ((count,),) = self._database.select_rows("SELECT COUNT(*) FROM outbox WHERE NOT tries")
         return int(count)
 
     def set_due(self, device: bytes, numbers: list[int], due_ms: int, *, tried: int) -> None:
@@ -220,8 +222,8 @@ class MessageStore:
         """Forget all that waits for a device, which isn't its owner's any more."""
         self._db.execute("DELETE FROM outbox WHERE device = ?", (device,))
 
-    def renumber(self, device: bytes) -> int:
-        """Number what waits for a device anew, from 0. Return how much that is."""
+    def renumber_device(self, device: bytes) -> int:
+        """Number the payloads that wait for a device anew, from 0. Return how many there are."""
         rows = self._db.execute(
             "DELETE FROM outbox WHERE device = ? RETURNING number, message, payload", (device,)
         ).fetchall()
@@ -229,24 +231,24 @@ class MessageStore:
             self.add_outgoing(device, number, message, payload)
         return len(rows)
 
-    def waiting(self, device: bytes) -> int:
-        """Return how many payloads wait for a device."""
-        ((count,),) = self._database.rows("SELECT COUNT(*) FROM outbox WHERE device = ?", device)
+    def count_waiting(self, device: bytes) -> int:
+        """Return the number of payloads that wait for a device."""
+        ((count,),) = self._database.select_rows("SELECT COUNT(*) FROM outbox WHERE device = ?", device)
         return int(count)
 
     # ---- contacts and groups -----------------------------------------------------------------------------------
 
-    def contacts(self) -> dict[bytes, bytes]:
-        """Return what was saved of each person."""
-        return dict(self._database.rows("SELECT person, saved FROM contacts"))
+    def load_contacts(self) -> dict[bytes, bytes]:
+        """Return the saved contacts, by person."""
+        return dict(self._database.select_rows("SELECT person, saved FROM contacts"))
 
     def put_contact(self, person: bytes, saved: bytes) -> None:
         """Keep what is known of a person."""
         self._db.execute("INSERT OR REPLACE INTO contacts VALUES (?, ?)", (person, saved))
 
-    def groups(self) -> dict[bytes, bytes]:
-        """Return what was saved of each group."""
-        return dict(self._database.rows("SELECT id, operations FROM groups"))
+    def load_groups(self) -> dict[bytes, bytes]:
+        """Return the saved groups, by id."""
+        return dict(self._database.select_rows("SELECT id, operations FROM groups"))
 
     def put_group(self, group: bytes, operations: bytes) -> None:
         """Keep the operations of a group."""
@@ -266,25 +268,27 @@ class MessageStore:
         )
         return done.rowcount > 0
 
-    def said(self, conversation: bytes, *, target: bytes = b"") -> list[Said]:
+    def read_events(self, conversation: bytes, *, target: bytes = b"") -> list[Said]:
         """Return the events of a conversation, or those about one message of it; what is held back isn't among
         them."""
         query = "SELECT sender, event FROM said WHERE conversation = ? AND NOT held"
         rows = (
-            self._database.rows(f"{query} AND target = ?", conversation, target)
+            self._database.select_rows(f"{query} AND target = ?", conversation, target)
             if target
-            else self._database.rows(f"{query} ORDER BY clock", conversation)
+            else self._database.select_rows(f"{query} ORDER BY clock", conversation)
         )
         return [Said(sender, Event.parse(event)) for sender, event in rows]
 
     def find_message(self, message: bytes) -> tuple[bytes, bytes, Event] | None:
         """Return the conversation, sender and event with this id, None where there is none."""
-        rows = self._database.rows("SELECT conversation, sender, event FROM said WHERE id = ?", message)
+        rows = self._database.select_rows(
+            "SELECT conversation, sender, event FROM said WHERE id = ?", message
+        )
         return (rows[0][0], rows[0][1], Event.parse(rows[0][2])) if rows else None
 
-    def unread(self) -> list[tuple[bytes, bytes, bytes]]:
+    def list_unread(self) -> list[tuple[bytes, bytes, bytes]]:
         """Return conversation, sender and id of the messages that nobody has marked as read, oldest first."""
-        return self._database.rows(
+        return self._database.select_rows(
             "SELECT conversation, sender, id FROM said WHERE unread AND NOT held ORDER BY rowid"
         )
 
@@ -304,19 +308,23 @@ class MessageStore:
             [(group, each) for each in persons],
         )
 
-    def conversations(self) -> list[bytes]:
+    def list_conversations(self) -> list[bytes]:
         """Return the persons and groups with whom something was said, the newest last."""
-        rows = self._database.rows("SELECT conversation FROM said GROUP BY conversation ORDER BY MAX(rowid)")
+        rows = self._database.select_rows(
+            "SELECT conversation FROM said GROUP BY conversation ORDER BY MAX(rowid)"
+        )
         return [each for (each,) in rows]
 
-    def clock(self, conversation: bytes) -> int:
+    def highest_clock(self, conversation: bytes) -> int:
         """Return the highest clock of a conversation."""
-        ((found,),) = self._database.rows("SELECT MAX(clock) FROM said WHERE conversation = ?", conversation)
+        ((found,),) = self._database.select_rows(
+            "SELECT MAX(clock) FROM said WHERE conversation = ?", conversation
+        )
         return found or 0
 
-    def since(self, sent_ms: int) -> list[tuple[bytes, Said]]:
-        """Return conversations and events that were sent from then on."""
-        rows = self._database.rows(
+    def events_since(self, sent_ms: int) -> list[tuple[bytes, Said]]:
+        """Return conversations and events that were sent since a time."""
+        rows = self._database.select_rows(
             "SELECT conversation, sender, event FROM said "
             "WHERE sent >= ? AND NOT held AND NOT vanishes ORDER BY rowid",
             sent_ms,
@@ -327,8 +335,8 @@ class MessageStore:
         """Have a message disappear at a time, if none was set."""
         self._db.execute("UPDATE said SET vanishes = ? WHERE id = ? AND NOT vanishes", (at_ms, message))
 
-    def vanish(self, now_ms: int) -> int:
-        """Delete what is to disappear by now, and what was said about it. Return how many messages that were."""
+    def delete_vanished(self, now_ms: int) -> int:
+        """Delete messages that were to disappear by now, and events about them. Return their number."""
         gone = self._db.execute(
             "DELETE FROM said WHERE vanishes AND vanishes <= ? RETURNING id", (now_ms,)
         ).fetchall()
@@ -344,9 +352,9 @@ class MessageStore:
             (message, person, device, read),
         )
 
-    def receipts(self, message: bytes) -> dict[bytes, bool]:
+    def read_receipts(self, message: bytes) -> dict[bytes, bool]:
         """Return by person who has a message, and whether it was read."""
-        rows = self._database.rows(
+        rows = self._database.select_rows(
             "SELECT person, MAX(read) FROM receipts WHERE message = ? GROUP BY person", message
         )
         return {person: bool(read) for person, read in rows}

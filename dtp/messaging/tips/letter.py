@@ -37,7 +37,7 @@ class ReplyTo:
     sealing: bytes
     mailboxes: tuple[str, ...] = ()
 
-    def fields(self) -> list[Any]:
+    def to_fields(self) -> list[Any]:
         """Return it for MessagePack."""
         return [self.device, self.access, self.sealing, list(self.mailboxes)]
 
@@ -70,7 +70,7 @@ class TipLetter:
         """Return it with the signature of its sender, whose `key` is. Raise `MessageTooLong`."""
         if len(self.text.encode()) > MAX_TEXT_BYTES:
             raise MessageTooLong(f"a text has {MAX_TEXT_BYTES} bytes at most: attach what is longer")
-        reply_to = self.reply_to.fields() if self.reply_to else []
+        reply_to = self.reply_to.to_fields() if self.reply_to else []
         said = (self.nonce, self.sent_ms, self.text, list(self.files), reply_to, self.lock)
         body = pack([VERSION, self.sender, self.recipient, *said])
         return pack([body, key.sign(tagged(LETTER_DOMAIN) + body)])
@@ -127,7 +127,7 @@ class TipLetter:
 
     def save(self) -> bytes:
         """Return it for a store, whose owner believes it."""
-        reply_to = self.reply_to.fields() if self.reply_to else []
+        reply_to = self.reply_to.to_fields() if self.reply_to else []
         said = (self.text, list(self.files), self.sent_ms, reply_to, self.lock, self.nonce)
         return pack([self.sender, self.recipient, *said])
 

@@ -77,7 +77,7 @@ class TipLine:
         self.store.close()
 
     def _load_card(self) -> ContactCard:
-        saved = self.store.card()
+        saved = self.store.load_card()
         before = ContactCard.parse(saved) if saved else None
         if before is not None and before.key != self.identity.id.key:
             raise TipError(f"{self._path} is the store of another line, {before.person_name}")
@@ -86,7 +86,9 @@ class TipLine:
         if before is not None and (before.name, before.mailboxes) == (name, tuple(places)):
             return before
         sequence = max(now_ms(), before.sequence + 1 if before else 0)
-        card = ContactCard(self.identity.id.key, None, sequence, 0, name, tuple(places)).signed(self.identity)
+        card = ContactCard(self.identity.id.key, None, sequence, 0, name, tuple(places)).signed_by(
+            self.identity
+        )
         self.store.put_card(card.encode())
         return card
 
@@ -107,8 +109,8 @@ class TipLine:
             olm=NO_RATCHET,
             sealing=newest.static_public,
             fallback=NO_RATCHET,
-        ).signed(self.identity)
-        access = access_hash(await self._run(self.store.access))
+        ).signed_by(self.identity)
+        access = access_hash(await self._run(self.store.load_access))
 
         async def ask(client: MailboxClient) -> bool:
             await client.publish(keys.encoded, [])
@@ -171,9 +173,9 @@ class TipLine:
         return new
 
     def _take_all(self, kept: list[Kept], keys: list[Identity]) -> list[bool | None]:
-        return [self._take(each, keys) for each in kept]
+        return [self._receive_letter(each, keys) for each in kept]
 
-    def _take(self, kept: Kept, keys: list[Identity]) -> bool | None:
+    def _receive_letter(self, kept: Kept, keys: list[Identity]) -> bool | None:
         for key in keys:
             try:
                 letter = TipLetter.open(kept.envelope, key, self.identity.id.key)
@@ -182,7 +184,7 @@ class TipLine:
             except LetterForged as fault:
                 log.info("a letter to the line: %s", fault)
                 return False
-            return self.store.take(letter, kept.received * 1000)
+            return self.store.add_letter(letter, kept.received * 1000)
         return False
 
     async def take_post(self, data: bytes, post: str) -> bool:
@@ -191,25 +193,25 @@ class TipLine:
         Raise `EnvelopeBroken`, `LetterForged` for what isn't one.
         """
         letter = TipLetter.unpad(data, self.identity.id.key)
-        return bool(await self._run(lambda: self.store.take(letter, now_ms(), post=post)))
+        return bool(await self._run(lambda: self.store.add_letter(letter, now_ms(), post=post)))
 
     # ---- tips --------------------------------------------------------------------------------------------------
 
     async def tips(self) -> list[Tip]:
         """Return all tips, oldest first."""
-        found: list[Tip] = await self._run(self.store.tips)
+        found: list[Tip] = await self._run(self.store.list_tips)
         return found
 
     async def find_tip(self, key: PeerId) -> Tip:
         """Return the tip of a one-time key. Raise `TipError` for none."""
-        found: Tip | None = await self._run(self.store.tip, key.key)
+        found: Tip | None = await self._run(self.store.get_tip, key.key)
         if found is None:
             raise TipError(f"there is no tip by {key} here")
         return found
 
     async def letters(self, tip: Tip) -> list[KeptLetter]:
         """Return what was written under a tip, in order."""
-        found: list[KeptLetter] = await self._run(self.store.letters, tip.key)
+        found: list[KeptLetter] = await self._run(self.store.list_letters, tip.key)
         return found
 
     async def mark_read(self, tip: Tip) -> None:
@@ -218,7 +220,7 @@ class TipLine:
 
     async def forget(self, tip: Tip) -> None:
         """Delete a tip and all that was written under it, here."""
-        await self._run(self.store.forget, tip.key)
+        await self._run(self.store.delete_tip, tip.key)
 
     def attachments(self, letter: TipLetter) -> list[Attachment]:
         """Return the files of a letter. `save` fetches one, up to the bytes that it is given."""
@@ -237,7 +239,7 @@ class TipLine:
                 "this tip came through the chain: it is answered there, or says nowhere to answer to"
             )
         async with stripped(list(attachments), as_is) as paths:
-            files = await self._upload(paths)
+            files = await self._upload_files(paths)
         letter = TipLetter(self.identity.id.key, tip.key, text, tuple(files), now_ms(), lock=lock)
         letter.seal(
             self.identity, self.identity.static_public
@@ -253,10 +255,10 @@ class TipLine:
 
     async def send_waiting(self) -> int:
         """Send the answers that no mailbox has taken yet. Return how many still wait."""
-        waiting: list[KeptLetter] = await self._run(self.store.waiting)
+        waiting: list[KeptLetter] = await self._run(self.store.list_waiting)
         left = 0
         for each in waiting:
-            tip: Tip | None = await self._run(self.store.tip, each.letter.recipient)
+            tip: Tip | None = await self._run(self.store.get_tip, each.letter.recipient)
             if tip is None:  # forgotten meanwhile
                 continue
             try:
@@ -277,16 +279,16 @@ class TipLine:
             await client.deposit_with_work(to.device, envelope, seconds=LIFETIME, access=to.access)
             return True
 
-        if not await self.pool.first(to.mailboxes, ask):
+        if not await self.pool.try_each(to.mailboxes, ask):
             raise LineUnreached(
                 "no mailbox of the tip takes the answer now; it is kept, and sent with the next"
             )
         await self._run(self.store.mark_sent, number)
 
-    async def _upload(self, paths: list[Path]) -> list[Any]:
+    async def _upload_files(self, paths: list[Path]) -> list[Any]:
         if not paths:
             return []
-        secret, access = await self._run(self.store.upload_secret), await self._run(self.store.access)
+        secret, access = await self._run(self.store.upload_secret), await self._run(self.store.load_access)
         for address in self.card.mailboxes:
             try:
                 client = await self._connect(address, self.identity)

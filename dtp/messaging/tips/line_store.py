@@ -72,16 +72,16 @@ class LineStore:
 
     # ---- facts and keys ----------------------------------------------------------------------------------------
 
-    def card(self) -> bytes:
+    def load_card(self) -> bytes:
         """Return the line's card as it was last signed, b"" for none."""
-        return self._fact("card")
+        return self._read_fact("card")
 
     def put_card(self, card: bytes) -> None:
         """Keep the card."""
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             db.execute("INSERT OR REPLACE INTO facts VALUES ('card', ?)", (card,))
 
-    def access(self) -> bytes:
+    def load_access(self) -> bytes:
         """Return what mailboxes let the line's own attachments in by; made the first time."""
         return self._made_once("access", ACCESS_BYTES)
 
@@ -90,12 +90,12 @@ class LineStore:
         return self._made_once("uploads", 32)
 
     def _made_once(self, name: str, size: int) -> bytes:
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             db.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, secrets.token_bytes(size)))
-        return self._fact(name)
+        return self._read_fact(name)
 
-    def _fact(self, name: str) -> bytes:
-        rows = self._database.rows("SELECT value FROM facts WHERE name = ?", name)
+    def _read_fact(self, name: str) -> bytes:
+        rows = self._database.select_rows("SELECT value FROM facts WHERE name = ?", name)
         return bytes(rows[0][0]) if rows else b""
 
     def sealing_keys(self, identity: Identity, now_ms: int) -> list[tuple[int, Identity]]:
@@ -103,7 +103,7 @@ class LineStore:
 
         A new one is made each week; those that nothing is sealed to any more are forgotten, for good.
         """
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             db.execute("DELETE FROM keys WHERE made_ms < ?", (now_ms - KEEP_MS,))
             ((newest,),) = db.execute("SELECT COALESCE(MAX(made_ms), 0) FROM keys")
             if newest <= now_ms - RENEW_MS:
@@ -111,32 +111,32 @@ class LineStore:
                 db.execute(
                     "INSERT INTO keys VALUES (?, ?, ?)", (made.static_public, made.static_private, now_ms)
                 )
-        rows = self._database.rows("SELECT made_ms, private FROM keys ORDER BY made_ms DESC")
+        rows = self._database.select_rows("SELECT made_ms, private FROM keys ORDER BY made_ms DESC")
         return [(made_ms, Identity(identity.seed, private)) for made_ms, private in rows]
 
     # ---- tips --------------------------------------------------------------------------------------------------
 
-    def tips(self) -> list[Tip]:
+    def list_tips(self) -> list[Tip]:
         """Return all tips, oldest first."""
-        rows = self._database.rows(
+        rows = self._database.select_rows(
             "SELECT key, began_ms, reply_to, post, (SELECT COUNT(*) FROM letters WHERE tip = key AND unread) "
             "FROM tips ORDER BY began_ms, key"
         )
         return [Tip(key, began, _load_reply(reply), post, unread) for key, began, reply, post, unread in rows]
 
-    def tip(self, key: bytes) -> Tip | None:
-        """Return a tip by its key, None for none."""
-        return next((each for each in self.tips() if each.key == key), None)
+    def get_tip(self, key: bytes) -> Tip | None:
+        """Return a tip by its key, or None if there is none."""
+        return next((each for each in self.list_tips() if each.key == key), None)
 
-    def forget(self, key: bytes) -> None:
+    def delete_tip(self, key: bytes) -> None:
         """Delete a tip and all that was written under it."""
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             db.execute("DELETE FROM letters WHERE tip = ?", (key,))
             db.execute("DELETE FROM tips WHERE key = ?", (key,))
 
-    def take(self, letter: TipLetter, at_ms: int, *, post: str = "") -> bool | None:
-        """Keep a letter of a tip. Return whether it is new; None where there is no room for another tip."""
-        with self._database.writing() as db:
+    def add_letter(self, letter: TipLetter, at_ms: int, *, post: str = "") -> bool | None:
+        """Add a letter of a tip. Return True if it is new, None if there is no room for another tip."""
+        with self._database.transaction() as db:
             known = db.execute("SELECT reply_to FROM tips WHERE key = ?", (letter.sender,)).fetchone()
             if known is None:
                 ((count,),) = db.execute("SELECT COUNT(*) FROM tips")
@@ -154,7 +154,7 @@ class LineStore:
             if new and letter.reply_to is not None and not post:
                 reply_to = _with_known(letter.reply_to, _load_reply(known[0]) if known else None)
                 db.execute(
-                    "UPDATE tips SET reply_to = ? WHERE key = ?", (pack(reply_to.fields()), letter.sender)
+                    "UPDATE tips SET reply_to = ? WHERE key = ?", (pack(reply_to.to_fields()), letter.sender)
                 )
             if new and post:
                 db.execute("UPDATE tips SET post = ? WHERE key = ?", (post, letter.sender))
@@ -162,16 +162,16 @@ class LineStore:
 
     # ---- letters -----------------------------------------------------------------------------------------------
 
-    def letters(self, key: bytes) -> list[KeptLetter]:
+    def list_letters(self, key: bytes) -> list[KeptLetter]:
         """Return what was written under a tip, in the order in which it came and went."""
-        return self._letters("tip = ?", key)
+        return self._select_letters("tip = ?", key)
 
-    def waiting(self) -> list[KeptLetter]:
+    def list_waiting(self) -> list[KeptLetter]:
         """Return the answers that no mailbox has yet."""
-        return self._letters("waits")
+        return self._select_letters("waits")
 
-    def _letters(self, which: str, *values: bytes) -> list[KeptLetter]:
-        rows = self._database.rows(
+    def _select_letters(self, which: str, *values: bytes) -> list[KeptLetter]:
+        rows = self._database.select_rows(
             f"SELECT id, letter, own, at_ms, unread, waits FROM letters WHERE {which} ORDER BY id", *values
         )
         return [
@@ -181,12 +181,12 @@ class LineStore:
 
     def mark_read(self, key: bytes) -> None:
         """Note that all was read that was written under a tip."""
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             db.execute("UPDATE letters SET unread = 0 WHERE tip = ? AND unread", (key,))
 
     def put_answer(self, letter: TipLetter) -> int:
         """Keep an answer that is to be sent, and return its number."""
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             number = db.execute(
                 "INSERT INTO letters (tip, nonce, own, at_ms, unread, waits, letter) VALUES (?, ?, 1, ?, 0, 1, ?)",
                 (letter.recipient, letter.nonce, letter.sent_ms, letter.save()),
@@ -196,7 +196,7 @@ class LineStore:
 
     def mark_sent(self, number: int) -> None:
         """Note that a mailbox has an answer."""
-        with self._database.writing() as db:
+        with self._database.transaction() as db:
             db.execute("UPDATE letters SET waits = 0 WHERE id = ?", (number,))
 
 

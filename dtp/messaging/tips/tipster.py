@@ -117,7 +117,7 @@ class Tipster:
             sealing=device.static_public,
             fallback=NO_RATCHET,
         )
-        return keys.signed(device).encoded
+        return keys.signed_by(device).encoded
 
     async def read(self) -> Seen:
         """Return what the line's owner has written under this tip: all that mailboxes still keep, oldest first.
