@@ -7,6 +7,8 @@ itself makes others wait is in `wait p99`: the processor time that it took betwe
 answer, whoever else had the processors meanwhile (not with HTTP, where a backend answers); and in `turn p99`: of its
 processor time, 99 hundredths passed in turns of the loop no longer than that. `turns stolen` are long ones in which
 the host of a virtual machine took a processor away, which its clocks count as used: they are in no other figure.
+`plain` is a visitor of a plain server of asyncio (`bench.hostile_plain`) while as many attack that in the same way,
+and `ratio` the listener's p99 to it: what is left of a long wait when the machine's own part is taken away.
 
 Two minutes for the half-open handshakes alone: `python -m bench.hostile --only "processor only" --only half-open
 --seconds 24`.
@@ -27,16 +29,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dtp
-from bench import machine
+from bench import hostile_plain, machine
 from bench.hostile_http import ANSWER_END, ASKED
 from bench.hostile_side import CLOCK, FRAMES, MOVING, PSK
 from bench.runner import ROOT, MeasurementFailed
 
 ATTACKS = ("processor only", "honest and busy", *FRAMES, *MOVING, "all in step", "memory holders", "half-open",
-           "half-open elsewhere", "strangers to a key", "slow loris", "malformed HTTP, one caller", "malformed HTTP",
+           "half-open elsewhere", "strangers to a key", "IK, recorded", "IK, fresh", "IK by nobody",
+           "resumes of others", "slow loris", "malformed HTTP, one caller", "malformed HTTP",
            "HTTP given up", "busy HTTP, one caller", "busy HTTP")  # fmt: skip
 #: The bar: the visitor's p99 while the listener is attacked, and after, in ms.
 BAR = 20.0
+#: Seconds after the attack in which descriptors are to be given back.
+SOON = 8.0
 #: A round trip or a newcomer that takes longer is given up, and counts as so long.
 GIVE_UP = 5.0
 Figures = dict[str, float]
@@ -198,14 +203,42 @@ def measure(attack: str, attackers: int, processes: int, seconds: float, nice: i
             figures["descriptors"] = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
         figures |= asyncio.run(feel("after", seconds=seconds / 2))
         figures["MiB"] = _memory(server.pid)
+        time.sleep(max(0.0, SOON - seconds / 2))
         figures["descriptors after"] = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
+    if attack in hostile_plain.ATTACKS:
+        figures |= _control(attack, attackers, processes, seconds, nice)
+        figures["ratio"] = figures["during p99"] / figures["plain p99"]
     return figures
+
+
+def _control(attack: str, attackers: int, processes: int, seconds: float, nice: int) -> Figures:
+    """Return what a visitor of a plain server feels while the same attack it: what the machine alone costs."""
+    http, backend = "HTTP" in attack, []
+    with contextlib.ExitStack() as stack:
+        if http:
+            back = _side("back")
+            stack.enter_context(_ended(back))
+            assert back.stdout is not None
+            backend = [back.stdout.readline().strip()]
+        server = _side("plain", *backend)
+        stack.enter_context(_ended(server))
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        crowd = [
+            _side("plain-attack", attack, attackers // processes, port, nice=nice) for _ in range(processes)
+        ]
+        stack.enter_context(_ended(*crowd))
+        time.sleep(1.0)  # they have to start
+        times = asyncio.run(hostile_plain.visit(port, time.monotonic() + seconds, http=http))
+        if any(each.poll() is not None for each in crowd):
+            raise MeasurementFailed(f"{attack}: attackers could not attack the plain server")
+    return {"plain p50": _percentile(times, 0.5), "plain p99": _percentile(times, 0.99)}
 
 
 _COLUMNS = ("before p50", "before p99", "during p50", "during p99", "after p99", "before new p50",
             "during new p50", "during new p99", "during newcomers", "after new p99", "before wait p99",
             "during wait p99", "after wait p99", "turn p99", "turn max", "turns stolen", "MiB", "descriptors",
-            "descriptors after")  # fmt: skip
+            "descriptors after", "plain p50", "plain p99", "ratio")  # fmt: skip
 
 
 def as_markdown(facts: dict[str, object], rows: dict[str, Figures], date: str) -> str:

@@ -23,7 +23,7 @@ _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2" + ANSWER_END
 #: Nonsense: no request line.
 _NONSENSE = b"GE\x01T / HTTP/1.1\r\nHost: bench\r\n\r\n"
 #: Streams that one attacker has open at a time.
-_STREAMS = 64
+STREAMS = 64
 
 _CONFIG = """
 [identity]
@@ -110,7 +110,7 @@ async def attack(name: str, address: str, count: int) -> None:
                     dtp.connect(address, identity=identity) as connection,
                     asyncio.TaskGroup() as group,
                 ):
-                    for _ in range(_STREAMS):
+                    for _ in range(STREAMS):
                         group.create_task(stream(connection))
             except* dtp.DtpError:
                 await asyncio.sleep(0.05)

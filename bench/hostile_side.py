@@ -21,10 +21,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import dtp
-from bench import hostile_http
+from bench import hostile_http, hostile_plain
 from dtp.cli.run import serve_for_long
 from dtp.core import Buffer
-from dtp.identity import Identity
+from dtp.identity import Identity, PeerId
+from dtp.net.address import Address
 from dtp.session.frames import AWAY, CONNECTION, PING, RESET, STOP, STREAMS, WINDOW, Frame, Outgoing, control
 from dtp.session.handshake import ClientHandshake, Endpoint, Established
 from dtp.session.limits import DEFAULT
@@ -155,11 +156,11 @@ def _connect(host: str, port: int, source: str = "") -> socket.socket:
     return socket.create_connection((host, port), timeout=5, source_address=(source, 0) if source else None)
 
 
-def _shake(host: str, port: int) -> tuple[socket.socket, Established]:
+def _shake(host: str, port: int, resume: bytes = b"") -> tuple[socket.socket, Established]:
     """Connect, and do the handshake as anybody may."""
     sock = _connect(host, port)
     endpoint = Endpoint(Identity.generate(), (Suite(2),), DEFAULT)
-    handshake = ClientHandshake(endpoint, os.urandom, expected=None, suite=Suite(2))
+    handshake = ClientHandshake(endpoint, os.urandom, expected=None, suite=Suite(2), resume=resume)
     data = b""
     while handshake.established is None:
         if out := handshake.outgoing():
@@ -268,6 +269,53 @@ def _half_open(host: str, port: int, count: int, source: str = "") -> None:
             kept.pop(0).close()
 
 
+def _known(address: str, host: str, port: int) -> tuple[PeerId, bytes]:
+    """Return the listener's identity and static key, as anybody may learn it who has been there."""
+    sock, established = _shake(host, port)
+    sock.close()
+    return Address.parse(address).peer or established.peer, established.split.remote_static
+
+
+def _first_messages(name: str, peer: PeerId, static: bytes) -> Iterator[bytes]:
+    """First messages of IK: one that was recorded, a fresh one each, or of a static key that the sender hasn't."""
+    while True:
+        endpoint = Endpoint(Identity.generate(), (Suite(2),), DEFAULT)
+        client = ClientHandshake(endpoint, os.urandom, expected=peer, suite=Suite(2), remote_static=static)
+        message = bytearray(client.outgoing())
+        if name == "IK by nobody":
+            message[-1] ^= 1
+        yield bytes(message)
+        while name != "IK, fresh":  # the same to the listener, and cheaper here: it has no memory of them
+            yield bytes(message)
+
+
+def _say_first(name: str, address: str, host: str, port: int, count: int) -> None:
+    """First messages of IK as fast as they go, `count` carriers kept open."""
+    kept: list[socket.socket] = []
+    messages = _first_messages(name, *_known(address, host, port))
+    while True:
+        try:
+            sock = _connect(host, port)
+            sock.sendall(next(messages))
+        except OSError:
+            continue
+        kept.append(sock)
+        if len(kept) > count:
+            kept.pop(0).close()
+
+
+def _resume_others(host: str, port: int) -> None:
+    """Whole handshakes that want to go on with connections that aren't there, as fast as they go."""
+    while True:
+        with contextlib.suppress(OSError, dtp.DtpError):
+            sock, established = _shake(host, port, resume=os.urandom(16))
+            session = Session(established, DEFAULT, 0.0, client=True)
+            out = Buffer(1 << 10)
+            with sock:
+                sock.sendall(out.view[: session.link.sealer.seal([], out, 1000)])
+                sock.recv(1000)
+
+
 def _slow(host: str, port: int, count: int) -> None:
     """Connections that say one byte of a hello a second, and come again when they are thrown out."""
     kept: dict[socket.socket, int] = {}
@@ -311,9 +359,14 @@ def _burn() -> None:
 
 
 def main() -> None:
-    """`back`, `listen [PORT OF A BACKEND|psk]`, or `attack NAME COUNT ADDRESS HOST PORT`."""
+    """`back`, `listen [PORT OF A BACKEND|psk]`, or `attack NAME COUNT ADDRESS HOST PORT`; of the control
+    `plain [PORT OF A BACKEND]` and `plain-attack NAME COUNT PORT`."""
     if sys.argv[1] == "back":
         asyncio.run(hostile_http.back())
+    if sys.argv[1] == "plain":
+        asyncio.run(hostile_plain.serve(int(sys.argv[2]) if sys.argv[2:] else 0))
+    if sys.argv[1] == "plain-attack":
+        asyncio.run(hostile_plain.attack(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
     if sys.argv[1] == "listen":
         watch = _Watch()
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(watch)) as runner:
@@ -338,6 +391,10 @@ def main() -> None:
         _half_open(host, port, 8 * count)
     elif name == "half-open elsewhere":
         _half_open(host, port, 8 * count, "127.0.0.2")
+    elif name.startswith("IK"):
+        _say_first(name, address, host, port, 8 * count)
+    elif name == "resumes of others":
+        _resume_others(host, port)
     elif "HTTP" in name:
         asyncio.run(hostile_http.attack(name.partition(",")[0], address, count))
     elif name == "slow loris":

@@ -20,6 +20,7 @@ from dtp.net.held import STEP, source_group
 from dtp.net.taps import GATHER
 from dtp.net.turns.budget import (
     FEW,
+    FIRST_RECORDS,
     HANDSHAKES,
     HEAVY,
     LEAST,
@@ -72,6 +73,8 @@ class Buffers:
         #: First messages of handshakes, and what comes behind our answer.
         self.first_messages = TurnBudget(HANDSHAKES, each=1, keep=0, clock=clock)
         self.last_messages = TurnBudget(HANDSHAKES, each=1, keep=0, clock=clock)
+        #: First records: whoever holds the keys asks to be let in, or on with a connection, here or not.
+        self.first_records = TurnBudget(FIRST_RECORDS, each=1, keep=0, clock=clock)
         self.read = Buffer(MOST + _TAIL)
         self.seal = Buffer(MOST)
         self.gather = Buffer(GATHER)
@@ -279,14 +282,13 @@ class LinkDriver:
         total = len(self._tail) + size
         if size >= self._read_size and size < MOST:
             self._read_size *= 2
-        if isinstance(self._handshake, ServerHandshake):
-            buffers = self._buffers
-            budget = buffers.last_messages if self._handshake.has_answered else buffers.first_messages
-            if budget.left <= 0 or buffers.clock.has_to_wait(self.account):
+        budget = self._budget_of_stranger() if self._on_settled is not None else None
+        if budget is not None:
+            if budget.left <= 0 or self._buffers.clock.has_to_wait(self.account):
                 # Many strangers came in this turn, or it is long: those who are connected come first.
-                self._tail = bytes(buffers.read.view[:total])
+                self._tail = bytes(self._buffers.read.view[:total])
                 self.carrier.pause_reading()
-                budget.wait(self._go_on_with_handshake, self.account)
+                budget.wait(self._go_on_with_stranger, self.account)
                 return
             budget.left -= 1
             budget.renew_soon()
@@ -299,9 +301,16 @@ class LinkDriver:
         else:
             self._take(total)
 
-    def _go_on_with_handshake(self) -> bool | None:
-        """Take what has come of a handshake that had to wait for a turn with room, unless it is over."""
-        if self._handshake is None or self.closed:
+    def _budget_of_stranger(self) -> TurnBudget | None:
+        """Of a carrier that is half-open: what bounds how many take their next step in a turn."""
+        buffers = self._buffers
+        if isinstance(self._handshake, ServerHandshake):
+            return buffers.last_messages if self._handshake.has_answered else buffers.first_messages
+        return None if self.connection is None else buffers.first_records
+
+    def _go_on_with_stranger(self) -> bool | None:
+        """Take what has come of one that had to wait for a turn with room, unless it is gone."""
+        if self.closed:
             return None
         self.carrier.resume_reading()
         self.take_waiting()

@@ -47,10 +47,10 @@ TINY: dict[str, Outgoing] = {
 class Attacker:
     """One carrier to a listener, which says what it is told once the handshake is done."""
 
-    def __init__(self, carrier: Carrier, service: str = "") -> None:
+    def __init__(self, carrier: Carrier, service: str = "", resume: bytes = b"") -> None:
         endpoint = Endpoint(Identity.generate(), suites(), DEFAULT)
         self._handshake = ClientHandshake(
-            endpoint, os.urandom, expected=None, suite=endpoint.suites[0], service=service
+            endpoint, os.urandom, expected=None, suite=endpoint.suites[0], service=service, resume=resume
         )
         self._carrier = carrier
         self._session: Session | None = None
@@ -62,8 +62,8 @@ class Attacker:
         carrier.write(memoryview(self._handshake.outgoing()))
 
     @classmethod
-    async def dial(cls, url: str, service: str = "") -> Attacker:
-        return cls(await carriers.dial(url), service)
+    async def dial(cls, url: str, service: str = "", resume: bytes = b"") -> Attacker:
+        return cls(await carriers.dial(url), service, resume)
 
     @property
     def ready(self) -> bool:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
+import pytest
+from attackers import Attacker
 from echo_service import echo, on_fake_clock, roundtrip
 from test_connection_strangers import Stranger, strangers
 from test_intake import Turns, until
@@ -21,30 +23,53 @@ from dtp import carriers
 from dtp.carriers.base import Carrier
 from dtp.carriers.stream_socket import ACCEPTS_PER_TURN
 from dtp.net.dial import suites
-from dtp.net.turns.budget import HANDSHAKES, TurnBudget
+from dtp.net.turns.budget import FIRST_RECORDS, HANDSHAKES, TurnBudget
 from dtp.net.turns.clock import TurnClock
+from dtp.session.codes import CloseCode
 from dtp.session.handshake import ClientHandshake, Endpoint
 from dtp.session.limits import DEFAULT
+from dtp.session.noise import StaticKey
 from dtp.testing.clock import FakeClockLoop
 from dtp.testing.pairs import ALICE, BOB
 
 CROWD = 40
 
 
-def first_message() -> bytes:
+def first_message(known: bool = False) -> bytes:
+    """What anybody says first who knows the server's static key (IK), or doesn't."""
     endpoint = Endpoint(ALICE, suites())
-    return ClientHandshake(endpoint, os.urandom, expected=None, suite=endpoint.suites[0]).outgoing()
+    static = StaticKey(BOB.static_private).public if known else None
+    return ClientHandshake(
+        endpoint, os.urandom, expected=BOB.id, suite=endpoint.suites[0], remote_static=static
+    ).outgoing()
 
 
+def spoofed() -> bytes:
+    """One by IK whose sender hasn't the static key that it shows: two exchanges of keys until that is seen."""
+    message = bytearray(first_message(known=True))
+    message[-1] ^= 1
+    return bytes(message)
+
+
+_RECORDED = first_message(known=True)
+FIRST_MESSAGES: dict[str, Callable[[], bytes]] = {
+    "XX": first_message,
+    "IK, recorded and sent again": lambda: _RECORDED,
+    "IK, a fresh one each": lambda: first_message(known=True),
+    "IK by nobody": spoofed,
+}
+
+
+@pytest.mark.parametrize("kind", FIRST_MESSAGES)
 @on_fake_clock
-async def test_a_turn_takes_few_steps_of_handshakes_and_a_visitor_waits_for_no_more() -> None:
+async def test_a_turn_takes_few_steps_of_handshakes_and_a_visitor_waits_for_no_more(kind: str) -> None:
     async with (
         await dtp.listen("memory://x", echo, identity=BOB) as listener,
         dtp.connect(listener.address()) as visitor,
         strangers(listener, CROWD) as guests,
     ):
         for guest in guests:
-            guest.carrier.write(memoryview(first_message()))
+            guest.carrier.write(memoryview(FIRST_MESSAGES[kind]()))
         turns, answered = Turns(), [0]
         visit = asyncio.create_task(roundtrip(visitor, b"hi"))
         visit.add_done_callback(lambda _: answered.append(-1))
@@ -174,3 +199,61 @@ async def test_newcomers_come_in_while_four_times_as_many_knock_as_can_be_answer
         for guest in flood:
             guest.carrier.abort()
     assert came >= 5  # in one line, behind all that were thrown out, it was 1 of 60
+
+
+async def ready(listener: dtp.Listener, resume: Callable[[], bytes] = bytes) -> list[Attacker]:
+    """A crowd that has done its handshakes, and says what proves it when it is told to."""
+    crowd = [await Attacker.dial(listener.urls[0], resume=resume()) for _ in range(CROWD)]
+    await until(lambda: all(each.ready for each in crowd))
+    return crowd
+
+
+@on_fake_clock
+async def test_a_turn_lets_few_in_and_a_visitor_waits_for_no_more() -> None:
+    """Tickets are looked at then, also stolen ones, of all who were half-open."""
+    admitted: list[int] = []
+
+    def admit(request: dtp.Request) -> None:
+        admitted.append(turns.now)
+
+    turns = Turns()
+    async with (
+        await dtp.listen("memory://x", echo, identity=BOB, admit=admit) as listener,
+        dtp.connect(listener.address()) as visitor,
+    ):
+        crowd = await ready(listener)
+        before = len(admitted)
+        for each in crowd:
+            each.say([])
+        assert await roundtrip(visitor, b"hi") == b"hi"
+        assert len(admitted) < before + CROWD
+        await until(lambda: len(admitted) == before + CROWD)
+        turns.running = False
+        assert max(Counter(admitted[before:]).values()) <= 2 * FIRST_RECORDS
+        for each in crowd:
+            each.leave()
+
+
+@on_fake_clock
+async def test_a_turn_refuses_few_who_want_to_go_on_with_what_is_not_here() -> None:
+    async with (
+        await dtp.listen("memory://x", echo, identity=BOB) as listener,
+        dtp.connect(listener.address()) as visitor,
+    ):
+        stolen = bytes(range(16))
+        crowd = await ready(listener, resume=lambda: random.choice((stolen, os.urandom(16))))
+        turns, refused = Turns(), Counter[int]()
+        for each in crowd:
+            each.say([])
+        visit = asyncio.create_task(roundtrip(visitor, b"hi"))
+        while not all(each.ended for each in crowd):
+            before = sum(each.ended is not None for each in crowd)
+            await asyncio.sleep(0)
+            refused[turns.now] += sum(each.ended is not None for each in crowd) - before
+            if not visit.done():
+                assert refused.total() < CROWD
+        turns.running = False
+        assert max(refused.values()) <= 2 * FIRST_RECORDS
+        assert {each.ended.close_code for each in crowd if each.ended} == {CloseCode.RESUME_UNKNOWN}
+        assert await visit == b"hi"
+        assert len(listener.connections) == 1

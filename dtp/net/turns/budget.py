@@ -47,6 +47,9 @@ LOW: Final = STREAMS // 2
 #: them under way, and whoever is connected waits for no more than these, and as many last messages. Those have a
 #: number of their own: in one line with the first messages of a flood a newcomer would have to come through it twice.
 HANDSHAKES: Final = 2
+#: First records of those that have just proven who they are: each asks rules, of a paid service a signature, and
+#: begins a handler, 0.1 to 0.3 ms. As many as are half-open can have theirs ready for the same turn.
+FIRST_RECORDS: Final = 4
 
 
 class TurnBudget:
