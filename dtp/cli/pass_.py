@@ -9,6 +9,7 @@ import click
 from dtp.cli.accounts import Account, account_options, executed_record, record_of, tell_history
 from dtp.cli.groups import Group
 from dtp.cli.output import json_option, print_result, wants_json
+from dtp.cli.paying import coin_option, most_of, most_option
 from dtp.cli.show import money, table
 from dtp.errors import ChainError
 from dtp.plurals import count_of
@@ -111,10 +112,16 @@ def _line(record: dict[str, Any]) -> str:
 @pass_group.command()
 @click.argument("plan", metavar="PLAN")
 @click.option("--periods", default=1, show_default=True, type=click.IntRange(1), help="How many periods.")
+@most_option
+@coin_option
 @account_options
 @json_option
-def buy(plan: str, periods: int, account: Account) -> None:
+def buy(plan: str, periods: int, most: str | None, coin: str | None, account: Account) -> None:
     """Buy periods of PLAN; a pass of it that the wallet holds already is renewed."""
+    from dtp.chain.model import SUI_COIN
+
+    paid_in = coin or SUI_COIN
+    agreed: dict[str, Any] = {"most": most_of(most, paid_in), "coin": paid_in}
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain.model import canonical_id
@@ -123,14 +130,14 @@ def buy(plan: str, periods: int, account: Account) -> None:
         wanted = canonical_id(plan)
         async for held in passes.held_passes(chain, chain.address):
             if held.plan.id == wanted and not held.account.revoked:
-                executed = await passes.renew(chain, held, periods)
+                executed = await passes.renew(chain, held, periods, **agreed)
                 return {
                     "pass": held.pass_.id,
                     "renewed": True,
                     "periods": periods,
                     **executed_record(executed),
                 }
-        id, executed = await passes.buy(chain, wanted, periods)
+        id, executed = await passes.buy(chain, wanted, periods, **agreed)
         return {"pass": id, "renewed": False, "periods": periods, **executed_record(executed)}
 
     _print(account.run(work))

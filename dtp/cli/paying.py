@@ -74,6 +74,27 @@ def _is_sui(coin: str) -> bool:
     return canonical_type(coin) == SUI_COIN
 
 
+#: The coin of what is paid at once, `coin: str | None`.
+coin_option = click.option(
+    "--coin",
+    metavar="TYPE",
+    help="The coin that it is paid in, if not SUI; amounts are in its smallest unit.",
+)
+#: What a price that somebody else has set may come to, `most: str | None`; `most_of` reads it.
+most_option = click.option(
+    "--most", metavar="AMOUNT", help="The most that it may cost. [default: 1SUI, of another coin nothing]"
+)
+
+
+def most_of(text: str | None, coin: str) -> int:
+    """Return what may be paid, in the coin's smallest unit, where `--most` says `text`."""
+    from dtp.chain.wallet import parse_amount
+
+    if text is not None:
+        return parse_amount(text, coin)
+    return _ASK_ABOVE if _is_sui(coin) else 0
+
+
 @dataclass(frozen=True)
 class Payment:
     """The options of who pays. Without a budget nothing of the chain is loaded, and nothing can be spent.

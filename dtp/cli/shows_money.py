@@ -13,6 +13,7 @@ import click
 from dtp.cli.accounts import Account, account_options, executed_record, record_of, refuse_key
 from dtp.cli.options import IdentitySource, identity_options
 from dtp.cli.output import json_option, print_line, print_result, wants_json
+from dtp.cli.paying import coin_option, most_of, most_option
 from dtp.cli.show import moment, money, table
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _amount(ctx: click.Context, param: click.Parameter, text: str | None) -> int
 )
 @click.option("--slot", callback=_span, default="30s", show_default=True, metavar="SPAN",
               help="What is paid at once: a slot, when it is over.")  # fmt: skip
-@click.option("--batch", type=click.IntRange(1, 100), default=10, show_default=True, metavar="SLOTS",
+@click.option("--batch", type=click.IntRange(1, 64), default=10, show_default=True, metavar="SLOTS",
               help="Slots that are posted in one transaction.")  # fmt: skip
 @click.option("--price", "prices", multiple=True, metavar="KIND=AMOUNT",
               help="The least for a tip, a request or a question: request=0.1SUI; may be repeated.")  # fmt: skip
@@ -177,30 +178,46 @@ def _print(record: dict[str, Any]) -> None:
 
 @click.command()
 @click.argument("show_id", metavar="SHOW")
-@click.argument("amount", callback=_amount)
+@click.argument("amount")
+@coin_option
 @account_options
 @json_option
-def fund(show_id: str, amount: int, account: Account) -> None:
+def fund(show_id: str, amount: str, coin: str | None, account: Account) -> None:
     """Put AMOUNT into the pot of a funded show. What isn't spent is yours: 'dtp show refund'."""
     from dtp.broadcast.money import shows
+    from dtp.chain.wallet import parse_amount
+
+    paid_in = _paid_in(coin)
+    units = parse_amount(amount, paid_in)
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        share, executed = await shows.fund(chain, show_id, amount)
+        share, executed = await shows.fund(chain, show_id, units, coin=paid_in)
         return {"share": share, **executed_record(executed)}
 
     _print(account.run(work))
 
 
+def _paid_in(coin: str | None) -> str:
+    from dtp.chain.model import SUI_COIN
+
+    return coin or SUI_COIN
+
+
 @click.command()
 @click.argument("show_id", metavar="SHOW")
+@most_option
+@coin_option
 @account_options
 @json_option
-def buy(show_id: str, account: Account) -> None:
+def buy(show_id: str, most: str | None, coin: str | None, account: Account) -> None:
     """Buy a ticket of a ticketed show."""
     from dtp.broadcast.money import shows
 
+    paid_in = _paid_in(coin)
+    agreed = most_of(most, paid_in)
+
     async def work(chain: ChainClient) -> dict[str, Any]:
-        share, executed = await shows.buy(chain, show_id)
+        share, executed = await shows.buy(chain, show_id, most=agreed, coin=paid_in)
         return {"ticket": share, **executed_record(executed)}
 
     _print(account.run(work))
@@ -208,57 +225,70 @@ def buy(show_id: str, account: Account) -> None:
 
 @click.command()
 @click.argument("show_id", metavar="SHOW")
-@click.argument("amount", callback=_amount)
+@click.argument("amount")
 @click.argument("text", default="")
 @click.option("--sealed", is_flag=True, help="Only the producer can read the text.")
+@coin_option
 @account_options
 @json_option
-def tip(show_id: str, amount: int, text: str, sealed: bool, account: Account) -> None:
+def tip(show_id: str, amount: str, text: str, sealed: bool, coin: str | None, account: Account) -> None:
     """Give the producer AMOUNT, with a message or without."""
     from dtp.chain.show import Kind
 
-    _ask(account, show_id, Kind.TIP, amount, text, sealed)
+    _ask(account, show_id, Kind.TIP, amount, text, sealed, _paid_in(coin))
 
 
 @click.command()
 @click.argument("show_id", metavar="SHOW")
 @click.argument("text")
-@click.option("--amount", callback=_amount, metavar="AMOUNT", help="[default: the least that the show takes]")
+@click.option("--amount", metavar="AMOUNT",
+              help="What the producer gets. [default: the show's least, if that is 0.01 SUI or less]")  # fmt: skip
 @click.option("--request", is_flag=True, help="It is a request, not a question.")
 @click.option("--raise", "number", type=click.IntRange(0), metavar="NUMBER",
               help="Add to the question of this number instead; TEXT is not sent.")  # fmt: skip
 @click.option("--sealed", is_flag=True, help="Only the producer can read the text.")
+@coin_option
 @account_options
 @json_option
 def ask(
     show_id: str,
     text: str,
-    amount: int | None,
+    amount: str | None,
     request: bool,
     number: int | None,
     sealed: bool,
+    coin: str | None,
     account: Account,
 ) -> None:
     """Ask the producer something, or request it: it is seen sooner for more money."""
     from dtp.broadcast.money import shows
     from dtp.chain.show import Kind
+    from dtp.chain.wallet import parse_amount
 
+    paid_in = _paid_in(coin)
     if number is None:
-        _ask(account, show_id, Kind.REQUEST if request else Kind.QUESTION, amount, text, sealed)
+        _ask(account, show_id, Kind.REQUEST if request else Kind.QUESTION, amount, text, sealed, paid_in)
         return
+    units = None if amount is None else parse_amount(amount, paid_in)
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        return {"number": number, **executed_record(await shows.raise_(chain, show_id, number, amount))}
+        executed = await shows.raise_(chain, show_id, number, units, coin=paid_in)
+        return {"number": number, **executed_record(executed)}
 
     _print(account.run(work))
 
 
-def _ask(account: Account, show_id: str, kind: Any, amount: int | None, text: str, sealed: bool) -> None:
+def _ask(
+    account: Account, show_id: str, kind: Any, amount: str | None, text: str, sealed: bool, coin: str
+) -> None:
     from dtp.broadcast.money import shows
+    from dtp.chain.wallet import parse_amount
+
+    units = None if amount is None else parse_amount(amount, coin)
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         data = text.encode()
-        number, executed = await shows.ask(chain, show_id, kind, amount, data, sealed=sealed)
+        number, executed = await shows.ask(chain, show_id, kind, units, data, sealed=sealed, coin=coin)
         return {"number": number, **executed_record(executed)}
 
     _print(account.run(work))

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from dtp.chain import Executed, Program
 from dtp.chain import pass_ as module
 from dtp.chain.errors import MoveAborted, NotFound
-from dtp.chain.model import Id, canonical_id
+from dtp.chain.model import SUI_COIN, Id, canonical_id
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.coins import coins_for
 from dtp.chain.node.commitment import to_its_end
 from dtp.chain.pass_ import Account, Pass, PassRefunded, Plan
 from dtp.chain.values import codec
 from dtp.errors import ChainError, LocalError
+from dtp.pay.asked import check_asked
 from dtp.sui.names import parse_type
 
 
@@ -115,21 +116,25 @@ async def find_pass(
     )
 
 
-async def buy(chain: ChainClient, plan: Id, periods: int) -> tuple[str, Executed]:
+async def buy(
+    chain: ChainClient, plan: Id, periods: int, *, most: int | None = None, coin: str = SUI_COIN
+) -> tuple[str, Executed]:
     """Buy periods of a plan, the first starting now; the pass's id.
 
-    Raise `PeriodsOutOfRange`, `PassHeld` and what `ChainClient.execute` raises. Cancelled behind the signature it
-    ends when the pass is bought, so that calling again finds it.
+    Raise `PeriodsOutOfRange`, `OtherCoin`, `PriceTooHigh` where they cost more than `most`, `PassHeld`, and what
+    `ChainClient.execute` raises. Cancelled behind the signature it ends when the pass is bought, so that calling
+    again finds it.
     """
     _check_periods(periods)
-    found, coin = await read_plan(chain, plan)
+    found, its_coin = await read_plan(chain, plan)
+    check_asked(found.price * periods, its_coin, paid_in=coin, most=most)
     for each in await chain.owned(module.SCHEMA, Pass, chain.address):
         account = await account_of(chain, found, each.id) if each.plan == found.id else None
         if account is not None and not account.revoked:
             raise PassHeld(each.id)
     program = Program()
-    money = await coins_for(chain, program, coin, found.price * periods)
-    module.keep(program, module.buy(program, found.id, found.host, money, periods, coin=coin))
+    money = await coins_for(chain, program, its_coin, found.price * periods)
+    module.keep(program, module.buy(program, found.id, found.host, money, periods, coin=its_coin))
     executed = await to_its_end(lambda signed: chain.execute(program, signed=signed))
     (paid,) = chain.events_in(executed, module.SCHEMA, module.PassPaid)
     return paid.pass_, executed
@@ -140,12 +145,15 @@ def _check_periods(periods: int) -> None:
         raise PeriodsOutOfRange(periods)
 
 
-async def renew(chain: ChainClient, held: Held, periods: int) -> Executed:
+async def renew(
+    chain: ChainClient, held: Held, periods: int, *, most: int | None = None, coin: str = SUI_COIN
+) -> Executed:
     """Add periods to a pass. Cancelled behind the signature it ends when they are paid.
 
-    Raise `PeriodsOutOfRange`, and what `ChainClient.execute` raises: so where more than `MAX_PERIODS` would be left.
+    Raise as `buy` does, and what the chain refuses where more than `MAX_PERIODS` would be left.
     """
     _check_periods(periods)
+    check_asked(held.plan.price * periods, held.coin, paid_in=coin, most=most)
     program = Program()
     money = await coins_for(chain, program, held.coin, held.plan.price * periods)
     module.renew(program, held.plan.id, held.plan.host, held.pass_.id, money, periods, coin=held.coin)

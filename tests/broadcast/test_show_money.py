@@ -14,10 +14,12 @@ from dtp.broadcast.money import shows
 from dtp.broadcast.money.air import Air, Hysteresis
 from dtp.broadcast.money.shows import NoShare, ShowTerms
 from dtp.broadcast.money.watching import Dismissed, ShowWatcher
-from dtp.chain.errors import NodeUnavailable
+from dtp.chain.errors import InsufficientFunds, NodeUnavailable
 from dtp.chain.node._wire import Wire
+from dtp.chain.pipes.posts import MOST_FEE
 from dtp.chain.show import Kind, ShowState, next_head
 from dtp.errors import ConfigError
+from dtp.pay.errors import OtherCoin, PriceTooHigh
 
 pytestmark = pytest.mark.slow
 #: Slots that a test can wait for.
@@ -184,6 +186,48 @@ def test_who_leaves_while_it_is_on_air_asks_first_and_has_the_rest_back(client, 
                 type(each).__name__ async for each in shows.events_of(listener, id, start=0, follow=False)
             ]
             assert told == ["ShowCreated", "Contributed", "StateChanged", "Leaving", "Asked", "Raised"]
+
+    run(work())
+
+
+def test_nobody_pays_more_than_agreed_nor_in_another_coin(client, wallet):
+    """Whoever made a show has chosen its prices and its coin, and anybody can send its id."""
+
+    async def work():
+        async with client(wallet()) as producer, client(wallet()) as listener:
+            soon = int(time.time() * 1000) + 3_600_000
+            dear = {"slot_ms": SLOT, "prices": (MOST_FEE + 1, MOST_FEE, MOST_FEE + 1)}
+            ticketed = ShowTerms(ticket_price=70, fewest=2, slots=5, start_by_ms=soon, **dear)
+            id, _ = await shows.create(producer, ME.id.key, ticketed)
+            before = (await listener.balance(listener.address)).total
+            with pytest.raises(PriceTooHigh, match=r"0\.00000007 SUI"):
+                await shows.buy(listener, id, most=69)
+            with pytest.raises(PriceTooHigh):
+                await shows.ask(listener, id, Kind.QUESTION, None, b"why?")
+            with pytest.raises(PriceTooHigh):
+                await shows.raise_(listener, id, 0, None)
+            other, _ = await shows.create(
+                producer, ME.id.key, ShowTerms(slot_ms=SLOT, rate=100), coin=(clocks := "0x2::clock::Clock")
+            )
+            for refused in (
+                shows.fund(listener, other, 400_000_000),
+                shows.ask(listener, other, Kind.TIP, 400_000_000, b""),
+                shows.ask(listener, other, Kind.TIP, None, b""),
+                shows.raise_(listener, other, 0, 1),
+                shows.raise_(listener, other, 0, None),
+                shows.buy(listener, other),
+                shows.buy(listener, id, coin=clocks),
+            ):
+                with pytest.raises(OtherCoin):
+                    await refused
+            with pytest.raises(PriceTooHigh):  # how much of another coin is little nobody knows
+                await shows.ask(listener, other, Kind.TIP, None, b"", coin=clocks)
+            with pytest.raises(InsufficientFunds):  # there is none, which is looked for once it was named
+                await shows.fund(listener, other, 5, coin=clocks)
+            assert (await listener.balance(listener.address)).total == before
+            await shows.ask(listener, id, Kind.REQUEST, None, b"louder")
+            await shows.ask(listener, id, Kind.QUESTION, MOST_FEE + 1, b"why?")
+            await shows.buy(listener, id, most=70)
 
     run(work())
 

@@ -128,7 +128,9 @@ def test_tickets_are_sold_and_paid_back(homes):
     sale = ("show", "create", "--ticket", "0.01SUI", "--at-least", "2", "--length", "1h", "--start-by")
     producer.run(*sale, (start_by + datetime.timedelta(days=400)).isoformat(), code=6)
     (made,) = producer.run(*sale, start_by.isoformat())
-    (bought,) = listener.run("show", "buy", made["show"])
+    listener.run("show", "buy", made["show"], "--most", "0.009SUI", code=3)
+    listener.run("show", "buy", made["show"], "--coin", "0x2::clock::Clock", code=3)
+    (bought,) = listener.run("show", "buy", made["show"], "--most", "0.01SUI")
     (status,) = listener.run("show", "status", made["show"])
     assert (status["air"], status["tickets"], status["slots"]) == ("funding", 1, 120)
     listener.run("show", "refund", made["show"], code=6)  # tickets stand

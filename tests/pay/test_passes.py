@@ -14,6 +14,7 @@ from dtp.chain.host import Mode
 from dtp.chain.model import SUI_COIN
 from dtp.chain.pass_ import Account, Pass
 from dtp.pay import passes
+from dtp.pay.errors import OtherCoin, PriceTooHigh
 from dtp.pay.passes import (
     Held,
     NoPass,
@@ -129,7 +130,7 @@ def test_periods_are_paid_one_by_one(monkeypatch):
         raise Enough(amount)
 
     async def plan(chain, id):
-        return SimpleNamespace(id="0x9", price=50), "coin"
+        return SimpleNamespace(id="0x9", price=50), SUI_COIN
 
     async def nothing(*_):
         return []
@@ -194,6 +195,29 @@ def test_a_pass_that_was_bought_by_a_call_that_was_cancelled_is_not_bought_twice
         else:
             await buy(chain, plan, 1)
         assert len([each async for each in held_passes(chain, chain.address)]) == 1
+
+    market(scenario)
+
+
+@pytest.mark.slow
+def test_no_period_costs_more_than_agreed_nor_another_coin(market):
+    """The host has chosen the price and the coin of its plan, and anybody can send the plan's id."""
+
+    async def scenario(market):
+        plan = await serve_subscribers(market)
+        buyer = (await market.buyer())["network"]
+        with pytest.raises(PriceTooHigh, match=r"0\.003 SUI"):
+            await buy(buyer, plan, 3, most=2_999_999)
+        with pytest.raises(OtherCoin):
+            await buy(buyer, plan, 3, coin="0x2::clock::Clock")
+        assert [each async for each in held_passes(buyer, buyer.address)] == []
+        await buy(buyer, plan, 3, most=3_000_000)
+        (held,) = [each async for each in held_passes(buyer, buyer.address)]
+        with pytest.raises(PriceTooHigh):
+            await renew(buyer, held, 1, most=999_999)
+        with pytest.raises(OtherCoin):
+            await renew(buyer, replace(held, coin="0x2::clock::Clock"), 1)
+        await renew(buyer, held, 1, most=1_000_000)
 
     market(scenario)
 

@@ -9,13 +9,15 @@ from typing import Any, ClassVar, Final
 from dtp.broadcast.money.audience import seal_text
 from dtp.chain import Executed, Program
 from dtp.chain import show as module
-from dtp.chain.model import SUI_COIN, Id, canonical_id
+from dtp.chain.model import SUI_COIN, Id, canonical_id, canonical_type
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.coins import coins_for
 from dtp.chain.node.commands import Argument
 from dtp.chain.node.commitment import to_its_end
+from dtp.chain.pipes.posts import MOST_FEE
 from dtp.chain.show import Kind, ProducerCap, Show, ShowShare, ShowState
 from dtp.errors import ChainError
+from dtp.pay.asked import check_asked, check_asked_coin
 from dtp.sui.names import parse_type
 
 #: Slots that are posted at once by default: gas is a tenth of what single ones cost.
@@ -100,9 +102,10 @@ async def _pay(
     return await to_its_end(lambda signed: chain.execute(program, signed=signed))
 
 
-async def fund(chain: ChainClient, id: Id, amount: int) -> tuple[str, Executed]:
-    """Put money into a funded show's pot; return the share."""
+async def fund(chain: ChainClient, id: Id, amount: int, *, coin: str = SUI_COIN) -> tuple[str, Executed]:
+    """Put money into a funded show's pot; return the share. Raise `OtherCoin` where the show is paid in another."""
     found = await read_show(chain, id)
+    check_asked_coin(found.coin, coin)
 
     def build(program: Program, money: Argument) -> None:
         program.transfer([module.contribute(program, found.show.id, money, coin=found.coin)], chain.address)
@@ -111,9 +114,13 @@ async def fund(chain: ChainClient, id: Id, amount: int) -> tuple[str, Executed]:
     return chain.events_in(executed, module.SCHEMA, module.Contributed)[0].share, executed
 
 
-async def buy(chain: ChainClient, id: Id) -> tuple[str, Executed]:
-    """Buy a ticket of a ticketed show; return it."""
+async def buy(
+    chain: ChainClient, id: Id, *, most: int | None = None, coin: str = SUI_COIN
+) -> tuple[str, Executed]:
+    """Buy a ticket of a ticketed show; return it. Raise `OtherCoin`, and `PriceTooHigh` where it costs more than
+    `most`."""
     found = await read_show(chain, id)
+    check_asked(found.show.ticket_price, found.coin, paid_in=coin, most=most)
 
     def build(program: Program, money: Argument) -> None:
         program.transfer([module.buy_ticket(program, found.show.id, money, coin=found.coin)], chain.address)
@@ -123,15 +130,24 @@ async def buy(chain: ChainClient, id: Id) -> tuple[str, Executed]:
 
 
 async def ask(
-    chain: ChainClient, id: Id, kind: Kind, amount: int | None, text: bytes, *, sealed: bool = False
+    chain: ChainClient,
+    id: Id,
+    kind: Kind,
+    amount: int | None,
+    text: bytes,
+    *,
+    sealed: bool = False,
+    coin: str = SUI_COIN,
 ) -> tuple[int, Executed]:
     """Tip, request or ask a question, for `amount` or the least that is taken; return its number.
 
-    With `sealed` the text is sealed to the producer.
+    With `sealed` the text is sealed to the producer. Raise `OtherCoin`, and `PriceTooHigh` where the least is above
+    `MOST_FEE`, or in another coin than SUI, and no amount was said.
     """
     found = await read_show(chain, id)
     data = seal_text(text, found.show.key) if sealed else text
-    paid = max(1, found.show.prices[kind]) if amount is None else amount
+    paid = _least(found, kind, coin) if amount is None else amount
+    check_asked_coin(found.coin, coin)
 
     def build(program: Program, money: Argument) -> None:
         module.ask(program, found.show.id, kind, money, data, sealed=sealed, coin=found.coin)
@@ -140,10 +156,20 @@ async def ask(
     return chain.events_in(executed, module.SCHEMA, module.Asked)[0].number, executed
 
 
-async def raise_(chain: ChainClient, id: Id, number: int, amount: int | None) -> Executed:
-    """Add to what was asked, so that the producer sees it sooner."""
+def _least(found: Found, kind: Kind, coin: str) -> int:
+    """Return the least that a show takes for a kind. Raise `OtherCoin`, `PriceTooHigh` where that has to be said."""
+    least = max(1, found.show.prices[kind])
+    check_asked(least, found.coin, paid_in=coin, most=MOST_FEE if canonical_type(coin) == SUI_COIN else 0)
+    return least
+
+
+async def raise_(
+    chain: ChainClient, id: Id, number: int, amount: int | None, *, coin: str = SUI_COIN
+) -> Executed:
+    """Add to what was asked, so that the producer sees it sooner. Raise as `ask` does."""
     found = await read_show(chain, id)
-    paid = max(1, found.show.prices[Kind.TIP]) if amount is None else amount
+    paid = _least(found, Kind.TIP, coin) if amount is None else amount
+    check_asked_coin(found.coin, coin)
     return await _pay(
         chain,
         found.coin,
