@@ -5,10 +5,12 @@ import json
 
 import pytest
 
+from dtp.daemon.config.model import MethodRule
 from dtp.daemon.policies import Bounds
+from dtp.daemon.policies.methods import Methods
 from dtp.testing import clock
 
-from .talk import Talk
+from .talk import Talk, seen
 
 ONE = {"jsonrpc": "2.0", "id": 1, "method": "m"}
 NOTE = {"jsonrpc": "2.0", "method": "n"}
@@ -56,6 +58,32 @@ def test_a_backend_that_breaks_off(tmp_path, how, message, status, ids):
         assert [one["error"]["code"] for one in several] == [-32603] * len(several)
         assert {one["error"]["message"] for one in several} == {"the backend broke off"}
         assert ([one["id"] for one in several] if isinstance(ids, list) else answer["id"]) == ids
+
+    clock.run(scenario())
+
+
+def test_an_answer_that_is_too_long_to_be_put_together(tmp_path, monkeypatch):
+    """Of a batch of which a part was refused: the stream was reset, and nobody knew why."""
+    monkeypatch.setattr("dtp.daemon.http.rpc_session._MAX_MERGED", 1000)
+
+    async def scenario():
+        talk = Talk(tmp_path, "json-rpc", [Methods(MethodRule(deny=("admin",)))])
+        talk.client.say(request([ONE, NOTE, {"jsonrpc": "2.0", "id": "no", "method": "admin"}]))
+        answer = b'[{"jsonrpc":"2.0","id":1,"result":"%b"}]' % (b"x" * 1000)
+        backend = await talk.asked()
+        backend.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer))
+        await seen(lambda: talk.client.heard.endswith(b"]"))
+        status, head, body = heard(talk)
+        assert (status, b"connection: close" in head) == (200, False)
+        assert [(one["id"], one["error"]["code"], one["error"]["message"]) for one in json.loads(body)[1:]] == [
+            (1, -32600, "more bytes than one request may have")
+        ]
+        assert json.loads(body)[0]["id"] == "no"
+        talk.client.heard = b""
+        talk.client.say(request(ONE))  # by another link: the rest of the answer is on the first one
+        die(await talk.asked(2))
+        await talk.ended()
+        assert heard(talk)[0] == 502
 
     clock.run(scenario())
 

@@ -174,19 +174,25 @@ class RpcSession(HttpSession):
     async def _merge_answer(
         self, backend: Side, passed: list[jsonrpc.RpcCall], refusals: list[dict[str, Any]]
     ) -> None:
+        answer = await self._whole_answer(backend)
+        body = None if answer is None else jsonrpc.merged(answer, refusals)
+        if body is None:  # too long, or such as a page that tells of a fault
+            why = Reason.SIZE if answer is None else Reason.BACKEND_BROKE
+            failures = [jsonrpc.failure(call, why) for call in passed if call.has_id]
+            await self._answer_json(200, [*refusals, *failures])
+        else:
+            await self._answer(200, body, "application/json", {})
+
+    async def _whole_answer(self, backend: Side) -> bytes | None:
+        """The backend's whole answer; None when it is too long, and isn't read to its end."""
         answer = bytearray()
         while not isinstance(event := await answered(backend), h11.EndOfMessage):
             if isinstance(event, h11.Data):
                 answer += event.data
                 self._kept += len(event.data)
                 if len(answer) > _MAX_MERGED:
-                    raise Ended(Reason.SIZE)
-        body = jsonrpc.merged(bytes(answer), refusals)
-        if body is None:  # such as a page that tells of a fault
-            failures = [jsonrpc.failure(call, Reason.BACKEND_BROKE) for call in passed if call.has_id]
-            await self._answer_json(200, [*refusals, *failures])
-        else:
-            await self._answer(200, body, "application/json", {})
+                    return None
+        return bytes(answer)
 
     async def _body(self, most: int) -> bytes | None:
         """The request's whole body; None when it is longer than `most`, or says that it will be."""
