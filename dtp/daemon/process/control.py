@@ -59,10 +59,17 @@ def path_of(config: Config) -> Path:
 def path_near(file: Path) -> Path:
     """The same for a file that may have mistakes: whoever runs by it can be asked all the same."""
     try:
-        named = tomllib.loads(file.read_text(encoding="utf-8-sig"))["daemon"]["control"]
-        return file.absolute().parent / Path(named).expanduser()
+        return file.absolute().parent / Path(_control_in(file.read_text(encoding="utf-8-sig"))).expanduser()
     except (OSError, ValueError, LookupError, TypeError, RuntimeError):
         return _usual(file)
+
+
+def _control_in(text: str) -> Any:
+    """Return what `text` says of `control`; where it is no TOML, the one line of it that says that."""
+    with contextlib.suppress(tomllib.TOMLDecodeError):
+        return tomllib.loads(text)["daemon"]["control"]
+    lines = [line for line in text.splitlines() if line.lstrip().startswith("control")]
+    return tomllib.loads("\n".join(lines))["control"]
 
 
 def _usual(file: Path) -> Path:
