@@ -141,7 +141,7 @@ def _host_text(record: dict[str, Any]) -> str:
             f"deposit from {deposit}, {''.join(f'{each}, ' for each in rates)}terms revision {terms['revision']}"
         )
     if not record["services"]:
-        lines.append("service   none yet: 'dtp host service NUMBER' adds one")
+        lines.append("service   none yet: 'dtp host service NAME' adds one")
     for each in record["endpoints"]:
         silent = f"silent since {moment(each['seen_ms'])}" if each["seen_ms"] else "never heard of"
         alive = "alive" if each["fresh"] else silent

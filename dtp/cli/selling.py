@@ -73,7 +73,7 @@ class Sale:
         elif listening.allow:
             raise click.UsageError(
                 "--allow is for services that are not paid. Who may pay is on chain, before anybody spends money: "
-                "'dtp host service NUMBER --mode allow-list' and 'dtp host allow ADDRESS'"
+                "'dtp host service NAME --mode allow-list' and 'dtp host allow ADDRESS'"
             )
         if self.credit is not None and self.bearer == "split":
             raise click.UsageError(_NO_CREDIT)

@@ -367,6 +367,19 @@ def test_a_file_that_cannot_be_written_is_said_once(written, caplog):
     assert "3 lines were left out" in caplog.text
 
 
+@pytest.mark.parametrize(("left", "lines"), [("half a li", 2), ("a line\n", 2), ("", 1)])
+def test_a_line_for_which_there_was_half_the_room_ends_there(written, left, lines):
+    """What came once there was room again stood behind it, and neither could be read."""
+    path = written()
+    path.symlink_to("/dev/full")
+    log_request("api", CALLER, request())
+    path.unlink()
+    path.write_text(left)
+    log_request("api", CALLER, request())
+    log_request("api", CALLER, request())
+    assert [bool(line) for line in path.read_text().splitlines()] == [True] * (lines + 1)
+
+
 def test_nothing_is_written_where_nobody_wants_it(tmp_path):
     log_request("api", CALLER, request())
     assert list(tmp_path.iterdir()) == []

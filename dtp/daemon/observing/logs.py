@@ -279,7 +279,8 @@ class AccessFile(WatchedFileHandler):
             if self.stream is None:
                 self.stream = self._open()
                 self._statstream()
-            self.stream.write(self.format(record) + self.terminator)
+            begin = self.terminator if self._lost and self._is_torn() else ""
+            self.stream.write(begin + self.format(record) + self.terminator)
             self.stream.flush()
         except OSError as error:
             self._drop_stream()
@@ -290,6 +291,15 @@ class AccessFile(WatchedFileHandler):
         if self._lost:
             _log.warning("the access log can be written again: %d lines were left out", self._lost)
             self._lost = 0
+
+    def _is_torn(self) -> bool:
+        """Whether the file ends within a line, for the rest of which there was no room."""
+        try:
+            with open(self.baseFilename, "rb") as file:
+                file.seek(-1, os.SEEK_END)
+                return file.read(1) != b"\n"
+        except OSError:  # an empty one, or one that isn't ours to read
+            return False
 
     def _drop_stream(self) -> None:
         """Let go of a file whose buffer can't be written: closing would try that again."""
