@@ -43,7 +43,8 @@ class Served:
         self.asked, self.sockets = [], {}
         self.may_reload = asyncio.Event()
         self.may_reload.set()
-        self.drained = asyncio.Event()
+        self.drained, self.may_close = asyncio.Event(), asyncio.Event()
+        self.may_close.set()
 
     async def start(self, adopted, counted):
         self.adopted, self.counted = adopted, lambda: counted
@@ -75,6 +76,7 @@ class Served:
 
     async def close(self):
         self.asked.append("close")
+        await self.may_close.wait()
 
 
 @pytest.fixture
@@ -110,6 +112,27 @@ def serve(tmp_path, short, monkeypatch):
         asyncio.run(main())
 
     return run_it
+
+
+def test_a_second_signal_ends_it_at_once(serve, short, caplog):
+    """Also while the end waits for a chain or a database: a database that said nothing kept a daemon for ever."""
+
+    async def scenario(served, daemon):
+        daemon.may_close.clear()
+        os.kill(os.getpid(), signal.SIGTERM)
+        while "drain" not in daemon.asked:  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(0)
+        os.kill(os.getpid(), signal.SIGTERM)  # what is open is cut off
+        while "close" not in daemon.asked:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert (short / "c.sock").exists()
+        os.kill(os.getpid(), signal.SIGTERM)
+        while (short / "c.sock").exists():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert daemon.asked[-1] == "close"
+
+    serve(scenario)
+    assert "ended at once" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["c.sock", "50%41 #1?x.sock"])

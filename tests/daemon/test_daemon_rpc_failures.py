@@ -75,9 +75,9 @@ def test_an_answer_that_is_too_long_to_be_put_together(tmp_path, monkeypatch):
         await seen(lambda: talk.client.heard.endswith(b"]"))
         status, head, body = heard(talk)
         assert (status, b"connection: close" in head) == (200, False)
-        assert [(one["id"], one["error"]["code"], one["error"]["message"]) for one in json.loads(body)[1:]] == [
-            (1, -32600, "more bytes than one request may have")
-        ]
+        assert [
+            (one["id"], one["error"]["code"], one["error"]["message"]) for one in json.loads(body)[1:]
+        ] == [(1, -32600, "more bytes than one request may have")]
         assert json.loads(body)[0]["id"] == "no"
         talk.client.heard = b""
         talk.client.say(request(ONE))  # by another link: the rest of the answer is on the first one

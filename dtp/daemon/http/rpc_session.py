@@ -9,7 +9,6 @@ from typing import Any
 import h11
 
 from dtp.daemon.http import jsonrpc
-from dtp.daemon.http.conversation import Ended
 from dtp.daemon.http.headers import to_backend, tokens
 from dtp.daemon.http.session import FOREIGN_PAGE, HttpSession, retry_after
 from dtp.daemon.http.side import Side, answered

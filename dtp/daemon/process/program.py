@@ -145,6 +145,8 @@ class Process:
         daemon.on_fenced = self._stop.set
         self.web = None if config.web is None else WebServer(self.daemon, config.web)
         self._hurry = asyncio.Event()
+        #: What the end waits for, such as claims.
+        self._closing: asyncio.Task[None] | None = None
         #: The process that has taken the place of this one.
         self._successor: subprocess.Popen[bytes] | None = None
         #: Processes whose place was taken, and what tells the next one what is open here.
@@ -222,13 +224,21 @@ class Process:
         await self.daemon.take_over()
 
     async def _close(self) -> None:
-        await self.daemon.close()
-        if self.web is not None:
-            await self.web.close()
-        await self.control.close()
-        if self._dog is not None:
-            self._dog.cancel()
-        self._tasks.cancel()
+        self._closing = start_task(self.daemon.close(), name="dtpd-close")
+        await asyncio.wait((self._closing,))
+        try:
+            if self._closing.cancelled():
+                words = "ended at once: what was to be claimed or told at the end waits for the next start"
+                log.warning(words, extra={"fields": {"event": "ended-at-once"}})
+            else:
+                self._closing.result()
+            if self.web is not None:
+                await self.web.close()
+            await self.control.close()
+        finally:
+            if self._dog is not None:
+                self._dog.cancel()
+            self._tasks.cancel()
 
     def _tell_figures(self) -> Figures | None:
         settings = self.daemon.config.telemetry
@@ -268,6 +278,8 @@ class Process:
         return Left.of(self.daemon.status(callers=False), self.daemon.open_streams, self._until)
 
     def _on_signal(self) -> None:
+        if self._closing is not None:  # a chain or a database may keep it waiting
+            self._closing.cancel()
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
