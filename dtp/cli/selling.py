@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from dtp.plurals import count_of
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
+    from dtp.chain import ChainClient
     from dtp.chain.host import Terms
     from dtp.pay.hosting import Replaced
     from dtp.pay.metered import Metered
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 #: How long the chain is asked about what isn't sold, seconds.
 _LOOK = 5.0
+#: Seconds until a node is asked again that didn't answer.
+AGAIN = 2.0
 _NO_CREDIT = "--credit is what --bearer client or --bearer server credit the other side with"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -238,7 +242,10 @@ async def serve_for_money(
             await connection.close()
             _report(connection)
 
-    async with sale.account.client(signing=True) as chain:
+    async with contextlib.AsyncExitStack() as stack:
+        chain = await connect_when_there(stack, sale, stop)
+        if chain is None:
+            return
         wallet = chain.signer
         assert wallet is not None
         owned = await find_host(chain, sale.host)
@@ -283,6 +290,30 @@ async def serve_for_money(
             _print_end(serving)
     if replaced is not None:
         raise replaced
+
+
+async def connect_when_there(
+    stack: contextlib.AsyncExitStack, sale: Sale, stop: asyncio.Event
+) -> ChainClient | None:
+    """Return a client, which `stack` closes, as soon as a node answers; None where `stop` comes first.
+
+    A server that begins with its machine may be there before the network is.
+    """
+    from dtp.chain.errors import NodeUnavailable
+
+    said = False
+    while not stop.is_set():
+        try:
+            return await stack.enter_async_context(sale.account.client(signing=True))
+        except NodeUnavailable as fault:
+            if not said:
+                said = True
+                words = f"waiting for the chain, without which nothing can be sold: {fault}"
+                print_note({"event": "chain-away", "reason": str(fault)}, words)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AGAIN):
+                await stop.wait()
+    return None
 
 
 def _print_end(serving: Serving) -> None:

@@ -1,6 +1,7 @@
 """How programs end whatever they were doing: Ctrl-C while their modules are loaded, a chain that doesn't answer."""
 
 import asyncio
+import contextlib
 import importlib.abc
 import signal
 import subprocess
@@ -8,11 +9,12 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
 from dtp import programs
 from dtp.chain.errors import NodeUnavailable, OutcomeUnknown
-from dtp.cli import output
+from dtp.cli import output, selling
 from dtp.cli import serve as serving
 from dtp.cli.listening import Listening
 from dtp.cli.options import IdentitySource
@@ -128,3 +130,40 @@ def test_serving_waits_for_no_chain(monkeypatch):
         asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_sale_waits_for_its_chain(monkeypatch, capsys, ended):
+    """A server that began before the network was there ended at once, and nobody began it again."""
+    monkeypatch.setattr(selling, "AGAIN", 0.001)
+    stop, asked, closed = asyncio.Event(), [], []
+
+    class Client:
+        async def __aenter__(self):
+            asked.append(self)
+            if len(asked) == 2 and ended:
+                stop.set()
+            if len(asked) < 3:
+                raise NodeUnavailable("no answer from http://node")
+            return self
+
+        async def __aexit__(self, *_):
+            closed.append(self)
+
+    class Account:
+        def client(self, *, signing):
+            assert signing
+            return Client()
+
+    class Sale:
+        account = Account()
+
+    async def scenario():
+        async with contextlib.AsyncExitStack() as stack:
+            chain = await selling.connect_when_there(stack, Sale(), stop)
+            assert chain is (None if ended else asked[2])
+        assert closed == ([] if ended else [chain])
+
+    with click.Context(click.Command("serve")):
+        asyncio.run(scenario())
+    assert capsys.readouterr().err.count("waiting for the chain") == 1
