@@ -136,6 +136,15 @@ class Address:
         return _Parser(text).parse(peer)
 
     @classmethod
+    def of(cls, address: str | Address) -> Address:
+        """The address that `address` is or spells. Raises `AddressError`, and `TypeError` for anything else."""
+        if isinstance(address, str):
+            return cls.parse(address)
+        if not isinstance(address, Address):
+            raise TypeError(f"an address is a str or a dtp.Address, not {type(address).__name__}")
+        return address
+
+    @classmethod
     def direct(cls, peer: PeerId, carrier_url: str, service: str = "") -> Address:
         """The address of `service` of `peer` at a carrier's URL, such as `CarrierListener.urls` has.
 

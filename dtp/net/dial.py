@@ -284,7 +284,7 @@ def connect(
     Raises `CarrierError` (unreachable, refused, `DialTimeout`), `HandshakeError` (`WrongIdentity`,
     `HandshakeRefused`), `ConnectionRefused` (unknown service, not allowed), `NotResolved`, `AddressError`.
     """
-    target = Address.parse(address) if isinstance(address, str) else address
+    target = Address.of(address)
     asked = default_resolvers() if resolvers is None else resolvers
     target.check_options(() if target.is_direct else {name for each in asked for name in each.options})
     endpoint = Endpoint(identity or Identity.generate(), suites(), limits, psk=psk)

@@ -39,7 +39,7 @@ def _fixed(data: bytes | bytearray | memoryview) -> bytes | memoryview:
     """The bytes of `data` as nobody can change them any more."""
     if type(data) is memoryview and type(data.obj) is bytes and data.c_contiguous:
         return data.cast("B")  # a view of our own: the caller may release theirs
-    return bytes(data)
+    return bytes(memoryview(data))  # bytes() alone takes numbers and lists, too
 
 
 class Stream:

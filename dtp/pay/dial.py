@@ -170,7 +170,7 @@ def connect(
     wallet also `BudgetSpent`, `PriceTooHigh`, `OtherCoin`, `LockTooLong`, `HostLimit`, `DayLimit`, `NotApproved`,
     `NoPass`, `CountsDisputed`, and `ChainError` (`GasTooHigh`).
     """
-    target = Address.parse(address) if isinstance(address, str) else address
+    target = Address.of(address)
     if not target.is_direct:
         # As without a wallet: what nobody understands isn't to be overlooked when money is spent.
         known = (StaticResolver, HostResolver) if resolvers is None else resolvers

@@ -48,6 +48,8 @@ class Endpoint:
     static: StaticKey = field(init=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.identity, Identity):
+            raise TypeError(f"identity has to be a dtp.Identity, not {type(self.identity).__name__}")
         if self.psk is not None and len(self.psk) != KEY:
             raise LocalError(
                 f"a pre-shared key has {KEY} bytes, not {len(self.psk)}: hash a longer secret to that many"
