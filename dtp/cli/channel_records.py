@@ -39,10 +39,13 @@ _SUMS = frozenset(
 def summary_of(
     stores: Stores, id: str, found: Channel | None, role: str, ours: Bought | None = None
 ) -> dict[str, Any]:
-    lanes = (
-        [lane for _, lane in stores.bought.payer_lanes(id)] if role == "pays" else stores.sold.sold_lanes(id)
-    )
-    vouched = sum(each.newest.voucher.amount for each in lanes if each.newest is not None)
+    if role == "pays":
+        lanes = [lane for _, lane in stores.bought.payer_lanes(id)]
+        # Of a program that runs, or was killed, what it may have signed is written down, not what it has.
+        vouched, most = sum(each.remembered for each in lanes), sum(each.most_signed for each in lanes)
+    else:
+        sold = [each.newest.voucher for each in stores.sold.sold_lanes(id) if each.newest is not None]
+        vouched = most = sum(each.amount for each in sold)
     if found is None:
         return {"channel": id, "role": role, "state": "unknown", "vouched": vouched}
     return {
@@ -53,6 +56,7 @@ def summary_of(
         "service": found.service,
         "deposited": found.deposited,
         "vouched": vouched,
+        "vouched_most": most,
         "claimed": found.claimed,
         "held": found.balance,
         "coin": found.coin,
@@ -85,6 +89,8 @@ def line_of(record: dict[str, Any]) -> str:
     if record["state"] == "unknown":
         return f"{record['channel']}  {record['role']}, not on this network"
     vouched, claimed, held = (money(record[each], record["coin"]) for each in ("vouched", "claimed", "held"))
+    if record["vouched_most"] > record["vouched"]:
+        vouched += f" to {money(record['vouched_most'], record['coin'])}"
     about = f"{record['channel']}  {record['role']}, {record['state']}"
     line = f"{about}: vouched {vouched}, claimed {claimed}, holds {held}"
     if record.get("why"):

@@ -19,6 +19,7 @@ from dtp.cli import channel_records, selling
 from dtp.cli.paying import _Bill
 from dtp.cli.selling import Sale
 from dtp.errors import ConfigError
+from dtp.pay.client.lane_start import PayerLane, Reserved
 from dtp.pay.settling import Paid
 from dtp.pay.terms import Usage
 
@@ -201,6 +202,16 @@ def test_a_bill_is_in_the_coin_that_was_paid(capsys):
         "paid 5,000 of 0x2::other::COIN for 5 requests and 7 bytes, and 0.003 SUI of gas",
         "channel closed: 5,000 of 0x2::other::COIN to the server in all, 65,000 of 0x2::other::COIN back to you",
     ]
+
+
+def test_what_a_program_may_have_vouched_is_shown_while_it_runs():
+    """It was 0 SUI of a forward that had vouched for hundreds of requests."""
+    held = channel(terms=TERMS)
+    lane = PayerLane(held.id, 0, clean=False, reserved=Reserved(128, 7000))
+    bought = SimpleNamespace(payer_lanes=lambda _: [(b"", lane)])
+    record = channel_records.summary_of(SimpleNamespace(bought=bought), held.id, held, "pays")
+    assert (record["vouched"], record["vouched_most"]) == (0, 7000)
+    assert "pays, open: vouched 0 SUI to 0.000007 SUI, claimed" in channel_records.line_of(record)
 
 
 def test_sums_of_channels_are_in_their_coin(capsys):
