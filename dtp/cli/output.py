@@ -54,6 +54,8 @@ _PASSING = {CloseCode.IDLE, CloseCode.BUSY, CloseCode.RESUME_UNKNOWN, CloseCode.
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 #: `code` of the chain's only error that is about the network: no node of it answers, and nothing was done.
 NODE_AWAY = "node-unavailable"
+#: The same, and that of vouchers whose database doesn't answer.
+_AWAY = {NODE_AWAY, "pay-store-away"}
 _JSON = "dtp.cli.json"
 
 
@@ -67,7 +69,7 @@ def exit_code(error: DtpError) -> int:
     """The exit code for `error`: by whose fault it is."""
     if isinstance(error, ConnectionClosed):
         return 5 if error.close_code in _PASSING and not error.application else 4
-    if error.code == NODE_AWAY:  # by its code: who never asks a chain doesn't load its modules
+    if error.code in _AWAY:  # by its code: who never asks a chain doesn't load its modules
         return 5
     return next((code for family, code in _EXIT_CODE_OF if isinstance(error, family)), 1)
 

@@ -19,9 +19,11 @@ from pay.test_store import (
 
 from dtp.chain import KeySigner, channel
 from dtp.cli import main
+from dtp.cli.output import exit_code
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.paying.side import open_sold
 from dtp.daemon.state import redis_vouchers
+from dtp.daemon.state.errors import StateUnusable
 from dtp.daemon.state.redis_vouchers import RedisUnsafe, RedisVouchers
 from dtp.daemon.state.vouchers import PostgresVouchers
 from dtp.pay.errors import StoreError
@@ -282,6 +284,17 @@ def test_a_database_that_is_away():
     with pytest.raises(StoreError, match="PostgreSQL") as caught:
         vouchers.PostgresVouchers("postgresql://u:secret@127.0.0.1:1/x")
     assert "secret" not in str(caught.value)
+    assert exit_code(caught.value) == 5
+
+
+def test_a_database_that_refuses_for_good(postgresql_url):
+    """A wrong name was a fault that might pass, so that a daemon was begun anew each second for ever."""
+    vouchers = pytest.importorskip("dtp.daemon.state.vouchers")
+    opened(lambda: vouchers.PostgresVouchers(postgresql_url)).close()
+    with pytest.raises(
+        StateUnusable, match=r"\[chain\] the vouchers in PostgreSQL: .*there is no such database"
+    ):
+        vouchers.PostgresVouchers(postgresql_url.replace("/postgres", "/nosuch"))
 
 
 @pytest.mark.parametrize(

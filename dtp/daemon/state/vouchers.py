@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from dtp.daemon.state.alive import ALIVE, ALIVE_THERE
+from dtp.daemon.state.errors import StateUnusable
 from dtp.errors import ConfigError
 from dtp.pay.errors import NoStore, StoreError
 from dtp.pay.server.payee import PayeeLane
@@ -22,6 +23,8 @@ from dtp.pay.voucher import SignedVoucher, encode_voucher
 
 try:
     import psycopg
+
+    from dtp.daemon.state.refused import what_mends, why_refused
 except ImportError as error:
     raise ConfigError(
         "PostgreSQL for vouchers takes a package: pip install 'dtp-sockets[state-postgres]'"
@@ -76,6 +79,12 @@ SELECT channel FROM unnest(%s::text[]) AS channel WHERE hashtextextended(channel
 _SOLD = "SELECT channel, lane, message, signature, preimage FROM dtp_sold WHERE message IS NOT NULL"
 
 
+class VouchersAway(StoreError):
+    """Raised when the database can't be reached at the start. Trying again may help."""
+
+    code = "pay-store-away"
+
+
 class PostgresVouchers:
     """A `VoucherStore`: what is sold. Keys to pay with stay in a file of their own.
 
@@ -86,7 +95,7 @@ class PostgresVouchers:
     def __init__(self, url: str, *, make: bool = True) -> None:
         """Connect, and make the tables if they are not there; with `make` False that is `NoStore`.
 
-        Raises `StoreError`.
+        Raises `StoreError`, `VouchersAway`, and `StateUnusable` where the server refuses for good.
         """
         self.path = ":memory:"  # no file to lock channels beside: see `hold`
         self._url = url
@@ -94,11 +103,19 @@ class PostgresVouchers:
         self._database: _Database | None = None
         self._held: dict[str, int] = {}
         self._lost: dict[str, int] = {}
-        with self._transaction() as database:
-            if make:
-                database.execute(_LOCK)
-                for table in _TABLES:
-                    database.execute(table)
+        try:
+            with self._transaction() as database:
+                if make:
+                    database.execute(_LOCK)
+                    for table in _TABLES:
+                        database.execute(table)
+        except StoreError as error:
+            cause = error.__cause__
+            connecting = self._database is None and isinstance(cause, psycopg.OperationalError)
+            mended = why_refused(url) if connecting else what_mends(getattr(cause, "sqlstate", None))
+            if mended is not None:
+                raise StateUnusable(f"[chain] {error}; {mended}") from error
+            raise VouchersAway(str(error)) from error
         if self._ask("SELECT to_regclass('dtp_sold')") == [(None,)]:
             self.close()
             raise NoStore("no store in that PostgreSQL database: no daemon has kept vouchers there")
