@@ -137,7 +137,8 @@ class Graph(Contents):
         )
         replica.on_made = self._on_made
         replica.on_edited = self._on_edited
-        self._intake = Intake(
+        #: What others made comes in by it.
+        self.intake = Intake(
             self,
             Inside(
                 self._lock,
@@ -149,8 +150,8 @@ class Graph(Contents):
                 self._flush_later,
             ),
         )
-        self._intake.wait_for_due()
-        store.follow(self._intake.follow)
+        self.intake.wait_for_due()
+        store.follow(self.intake.follow)
         store.follow_damage(self._on_damage)
 
     def _on_damage(self) -> None:  # told by a thread
@@ -164,7 +165,7 @@ class Graph(Contents):
     def _replace_replica(self, fresh: Replica) -> list[Change]:  # what is different
         changes = access.differences(self._replica, fresh)
         self._replica.replace_by(fresh)
-        self._intake.wait_for_due()
+        self.intake.wait_for_due()
         return changes
 
     def _ask_whether_behind(self) -> None:
@@ -247,7 +248,7 @@ class Graph(Contents):
         finally:
             self._closed = True
             self._replica.refusal = GraphError(CLOSED)
-            self._intake.close()
+            self.intake.close()
             self._readers.close()
             self._replica.sequences.end_changes()
             if self._beside is not None:
@@ -459,14 +460,14 @@ class Graph(Contents):
         can't be taken, and those before it were; `StoreError`. `part` is what who sends them was asked for: what it
         skips is taken where that is what is here.
         """
-        return await self._intake.receive(data, part)
+        return await self.intake.receive(data, part)
 
     async def take_proof(self, first: bytes, second: bytes) -> None:
         """Keep a proof that an author signed two histories; one of an author of whom nothing is here is left.
 
         Raises `EnvelopeError` if it proves nothing.
         """
-        await self._intake.take_proof(first, second)
+        await self.intake.take_proof(first, second)
 
     async def _rebuild(self) -> None:
         """Take all frames again when what was let in is void now, or builds on text that was forgotten here."""

@@ -74,9 +74,17 @@ class Intake:
 
     async def receive(self, data: Iterable[bytes], part: Part | None) -> int:
         """Take envelopes; return how many were new. As `Graph.receive`."""
+        self._graph.check_writable()
+        return await self.receive_decoded([self.decode(one) for one in data], part)
+
+    def decode(self, data: bytes) -> Envelope | Summary:
+        """Return the envelope of this graph in `data`, as `envelope.decode` does."""
+        return envelopes.decode(self._graph.name, data)
+
+    async def receive_decoded(self, batch: list[Envelope | Summary], part: Part | None) -> int:
+        """Take what `decode` gave; return how many were new. As `Graph.receive`."""
         async with self._inside.lock:
             self._graph.check_writable()
-            batch = [envelopes.decode(self._graph.name, one) for one in data]
             self._check_skipped(batch, part)
             wrong = await loading.first_forged(batch)
             if wrong is not None:

@@ -6,7 +6,6 @@ Own code because there is little of it and no library on PyPI both says where a 
 
 from __future__ import annotations
 
-import base64
 import functools
 from collections.abc import Iterable
 from typing import Literal
@@ -15,9 +14,6 @@ from dtp.errors import LocalError
 
 _CHARSET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _VALUE = {char: value for value, char in enumerate(_CHARSET)}
-_BASE32 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-_TO_CHARSET = bytes.maketrans(_BASE32, _CHARSET.encode())
-_TO_VALUE = bytes.maketrans(_BASE32, bytes(range(32)))
 _GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _CONSTANT = {"bech32": 1, "bech32m": 0x2BC830A3}
 _CHECKSUM_LENGTH = 6
@@ -53,8 +49,23 @@ def _step(checksum: int, value: int) -> int:
     return (checksum & 0x1FFFFFF) << 5 ^ value ^ _LEAVING[checksum >> 25]
 
 
+@functools.lru_cache(maxsize=16)
+def _begin_checksum(hrp: str) -> int:
+    return functools.reduce(_step, (*(ord(c) >> 5 for c in hrp), 0, *(ord(c) & 31 for c in hrp)), 1)
+
+
 def _polymod(hrp: str, values: Iterable[int]) -> int:
-    return functools.reduce(_step, (*(ord(c) >> 5 for c in hrp), 0, *(ord(c) & 31 for c in hrp), *values), 1)
+    checksum = _begin_checksum(hrp)
+    for value in values:
+        checksum = _step(checksum, value)
+    return checksum
+
+
+@functools.cache
+def _pairs() -> tuple[list[int], list[str]]:
+    """What is added for ten bits that leave the polynomial, and how ten bits are spelled."""
+    leaving = [_step(_step(top << 20, 0), 0) for top in range(1024)]
+    return leaving, [first + second for first in _CHARSET for second in _CHARSET]
 
 
 def _regroup(values: list[int] | bytes, width_in: int, width_out: int) -> tuple[list[int], int, int]:
@@ -75,10 +86,23 @@ def encode(hrp: str, data: bytes, *, variant: Variant = "bech32m") -> str:
 
     `hrp` is lower case and printable ASCII; it is written by this package, so it is not checked.
     """
-    text = base64.b32encode(data).rstrip(b"=")  # groups the bits as BIP-173 does, in other characters
-    residue = _polymod(hrp, text.translate(_TO_VALUE) + bytes(_CHECKSUM_LENGTH)) ^ _CONSTANT[variant]
-    checksum = "".join(_CHARSET[residue >> 5 * (5 - i) & 31] for i in range(_CHECKSUM_LENGTH))
-    return f"{hrp}1{text.translate(_TO_CHARSET).decode()}{checksum}"
+    count = -(-len(data) * 8 // 5)  # characters, of which two are a step: a graph spells each of its authors
+    bits = int.from_bytes(data, "big") << count * 5 - len(data) * 8
+    (leaving, spelled), text = _pairs(), [f"{hrp}1"]
+    checksum, at = _begin_checksum(hrp), count * 5
+    if count % 2:
+        at -= 5
+        text.append(_CHARSET[bits >> at])
+        checksum = _step(checksum, bits >> at)
+    while at:
+        at -= 10
+        pair = bits >> at & 1023
+        text.append(spelled[pair])
+        checksum = (checksum & 0xFFFFF) << 10 ^ pair ^ leaving[checksum >> 20]
+    for _ in range(_CHECKSUM_LENGTH // 2):
+        checksum = (checksum & 0xFFFFF) << 10 ^ leaving[checksum >> 20]
+    checksum ^= _CONSTANT[variant]
+    return "".join(text) + "".join(spelled[checksum >> shift & 1023] for shift in (20, 10, 0))
 
 
 def decode(text: str, *, variant: Variant = "bech32m") -> tuple[str, bytes]:

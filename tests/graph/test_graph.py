@@ -336,7 +336,7 @@ def test_frames_from_the_future_come_when_they_are_due() -> None:
             assert "k" not in other.node("a")
             watch = other.watch()
             wall["bob"] = 1_940.0
-            other._intake._apply_due()  # what the timer calls
+            other.intake._apply_due()  # what the timer calls
             assert (await anext(watch)).soul == "a"
             assert other.node("a")["k"] == 1
 

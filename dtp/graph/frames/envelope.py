@@ -86,7 +86,7 @@ class Signed(ABC):
     def hash(self) -> bytes:
         """What the author's next frame names as the one before it."""
 
-    @property
+    @cached_property
     def head(self) -> Head:
         """The end of the author's chain for whoever has this last."""
         return Head(self.sequence, self.hash[:MARK])

@@ -12,6 +12,8 @@ DIGEST: Final = 16
 MARK: Final = 16
 #: Bytes of a mark that travel: fewer do, since they are salted with what can't be known before.
 _SALTED: Final = 8
+#: Bytes of each author in a vector, at least.
+LEAST: Final = _KEY + 1 + _SALTED
 #: The mark of a head that is another than the one here.
 OTHER: Final = b""
 
@@ -28,10 +30,8 @@ Vector = dict[bytes, Head]
 
 def digest(vector: Mapping[bytes, Head]) -> bytes:
     """Return `DIGEST` bytes that are the same for the same frames."""
-    state = hashlib.blake2b(digest_size=DIGEST)
-    for author in sorted(vector):
-        state.update(author + pack_head(vector[author]))
-    return state.digest()
+    packed = b"".join([author + pack_head(vector[author]) for author in sorted(vector)])
+    return hashlib.blake2b(packed, digest_size=DIGEST).digest()
 
 
 def pack_head(head: Head) -> bytes:
@@ -67,6 +67,8 @@ def put_varint(out: bytearray, number: int) -> None:
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """Return the number at `at`, in its shortest form, and where it ends. Raises `ValueError`."""
+    if at < len(data) and data[at] < 128:  # most are so small
+        return data[at], at + 1
     number, shift = 0, 0
     while True:
         if at >= len(data) or shift > 56:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
@@ -363,13 +363,14 @@ class Admission:
         self._has_looked = False
         taken: list[Envelope | Summary] = []
         out: dict[bytes, str] = dict.fromkeys(self.hidden, BANNED) if self.hidden else {}
-        heads, pending = self._inside.chains().heads, _Pending()
+        heads, pending, own = self._inside.chains().heads, _Pending(), self._graph.identity.id.key
         for envelope in batch:
             author, head = envelope.author, heads.get(envelope.author)
             reason = out.get(author, "")
             is_new = head is None or envelope.sequence > head.sequence
-            if not reason and is_new and author != self._graph.identity.id.key:
-                reason = await self._why_not(envelope, pending)
+            if not reason and is_new and author != own:
+                is_new_author = head is None and author not in pending
+                reason = await self._why_not(envelope, pending, is_new=is_new_author)
             if reason:
                 out[author] = reason
                 self._refuse(author, reason, len(envelope.body))
@@ -379,17 +380,18 @@ class Admission:
             await self._save_policy()
         return taken
 
-    async def _why_not(self, envelope: Envelope | Summary, pending: _Pending) -> str:
-        """Return why an envelope isn't taken, "" if it is. `pending` is what is to be taken with it."""
+    async def _why_not(self, envelope: Envelope | Summary, pending: _Pending, *, is_new: bool) -> str:
+        """Return why an envelope isn't taken, "" if it is. `pending` is what is to be taken with it; `is_new` says
+        that nothing of its author is here."""
         author, quotas, now = envelope.author, self.quotas, self._graph.replica.clock.wall()
-        is_new = author not in self._inside.chains().heads and author not in pending
-        so_far = replace(pending.get(author, Usage()))
-        so_far.add(usage_of(envelope))
-        usage = await self._used_by(author)
-        reason = usage.exceeded_limit(so_far, quotas.limits_for(known=True))
+        so_far, before = usage_of(envelope), pending.get(author)
+        counted = 0 if before is None else before.bytes
+        if before is not None:
+            so_far.add(before)
+        usage = self._usage.get(author) or await self._count_usage(author)
+        reason = usage.exceeded_limit(so_far, quotas.limits_of_known)
         if not reason and author not in self._acquainted:
-            before = pending.get(author)
-            others = pending.strangers_bytes - (before.bytes if before is not None else 0)
+            others = pending.strangers_bytes - counted
             reason = await self._why_not_a_stranger(usage, so_far, others)
             if is_new and not reason and not self._arrivals.has_room(quotas, now):
                 reason = (
@@ -403,8 +405,7 @@ class Admission:
                 self._arrivals.add(now)
         if not reason:
             if author not in self._acquainted:
-                before = pending.get(author)
-                pending.strangers_bytes += so_far.bytes - (before.bytes if before is not None else 0)
+                pending.strangers_bytes += so_far.bytes - counted
             pending[author] = so_far
         return reason
 
@@ -417,22 +418,20 @@ class Admission:
                 self._strangers_bytes = sum(n for who, n in sizes.items() if who not in self._acquainted)
             if self._strangers_bytes + others + more.bytes > quotas.strangers_bytes:
                 return f"more than {quotas.strangers_bytes} bytes of all strangers"
-        beyond = usage.exceeded_limit(more, quotas.limits_for(known=False))
+        beyond = usage.exceeded_limit(more, quotas.limits_of_stranger)
         return f"{beyond} of a stranger" if beyond else ""
 
-    async def _used_by(self, author: bytes) -> Usage:
-        """What an author's envelopes that are here take."""
-        usage = self._usage.get(author)
-        if usage is None:
-            usage, graph = Usage(), self._graph
-            head = self._inside.chains().heads.get(author)
-            if head is not None:
-                usage.frames = head.sequence
-                usage.bytes = await graph.frames.stored_bytes(author, 1, head.sequence)
-                for first in range(1, head.sequence + 1, _READ):
-                    for data in await graph.frames.read(author, first, first + _READ - 1):
-                        usage.ops += ops_in(envelopes.decode(graph.name, data).body)
-            self._usage[author] = usage
+    async def _count_usage(self, author: bytes) -> Usage:
+        """Count what an author's envelopes that are here take, and remember it."""
+        usage, graph = Usage(), self._graph
+        head = self._inside.chains().heads.get(author)
+        if head is not None:
+            usage.frames = head.sequence
+            usage.bytes = await graph.frames.stored_bytes(author, 1, head.sequence)
+            for first in range(1, head.sequence + 1, _READ):
+                for data in await graph.frames.read(author, first, first + _READ - 1):
+                    usage.ops += ops_in(envelopes.decode(graph.name, data).body)
+        self._usage[author] = usage
         return usage
 
     def count_envelope(self, envelope: Envelope | Summary) -> None:

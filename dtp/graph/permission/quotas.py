@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any, Final
 
 from dtp.graph.errors import GraphError
@@ -48,14 +49,15 @@ class Quotas:
             if limit is not None and not (is_number and limit >= 0):
                 raise GraphError(f"{each.name} is a number from 0 on, or None, not {limit!r}")
 
-    def limits_for(self, *, known: bool) -> Usage:
-        """Return the limits of one author."""
-        most = (
-            (self.author_bytes, self.author_ops, self.author_frames)
-            if known
-            else (self.stranger_bytes, self.stranger_ops, self.stranger_frames)
-        )
-        return Usage(*(_UNLIMITED if each is None else each for each in most))
+    @cached_property
+    def limits_of_known(self) -> Usage:
+        """The limits of one author who is known."""
+        return _limits(self.author_bytes, self.author_ops, self.author_frames)
+
+    @cached_property
+    def limits_of_stranger(self) -> Usage:
+        """The limits of one author who isn't."""
+        return _limits(self.stranger_bytes, self.stranger_ops, self.stranger_frames)
 
     def to_map(self) -> dict[str, Any]:
         """As a map of the names of its fields."""
@@ -81,11 +83,17 @@ class Usage:
 
     def exceeded_limit(self, more: Usage, limits: Usage) -> str:
         """Return which of the limits is passed with this more, in words; "" if none is."""
-        for what in ("bytes", "ops", "frames"):
-            most = getattr(limits, what)
-            if getattr(self, what) + getattr(more, what) > most:
-                return f"more than {most} {what}"
+        if self.bytes + more.bytes > limits.bytes:
+            return f"more than {limits.bytes} bytes"
+        if self.ops + more.ops > limits.ops:
+            return f"more than {limits.ops} ops"
+        if self.frames + more.frames > limits.frames:
+            return f"more than {limits.frames} frames"
         return ""
+
+
+def _limits(*most: int | None) -> Usage:
+    return Usage(*(_UNLIMITED if each is None else each for each in most))
 
 
 def usage_of(envelope: Envelope | Summary) -> Usage:

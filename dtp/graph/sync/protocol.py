@@ -148,9 +148,11 @@ class SyncSide:
         when there is more here now, the vector goes along at once, so that one round trip is enough."""
         self._started = ours
         self._digest = vector.digest(ours)
-        encoded = vector.encode(ours, self._digest)
         is_new = agreed is not None and agreed != self._digest
-        self._sent_vector = len(encoded) <= (_LONG_VECTOR if is_new else _SHORT_VECTOR)
+        most = _LONG_VECTOR if is_new else _SHORT_VECTOR
+        may_fit = len(ours) * vector.LEAST <= most
+        encoded = vector.encode(ours, self._digest) if may_fit else b""
+        self._sent_vector = may_fit and len(encoded) <= most
         return _pack(
             Kind.HELLO,
             VERSION,
@@ -230,7 +232,7 @@ class SyncSide:
         self.wants_history = history
         self._authors = authors
         self._their_digest = digest
-        own = vector.digest(ours)
+        own = self._digest
         if digest == own:
             self._theirs = dict(ours)
             step.told = True

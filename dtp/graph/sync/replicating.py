@@ -24,6 +24,7 @@ from dtp.session.codes import ConnectionClosed, StreamReset
 from dtp.tasks import start_task
 
 if TYPE_CHECKING:
+    from dtp.graph.frames.envelope import Envelope, Summary
     from dtp.graph.frames.vector import Vector
     from dtp.graph.graph import Graph
     from dtp.graph.sync.part import Part
@@ -373,23 +374,25 @@ class _Session:
 
     async def _take_envelopes(self, data: list[bytes]) -> None:
         """Take envelopes; of an author who can't be followed further, no more in this session."""
-        batch = [(envelopes.decode(self._graph.name, one), one) for one in data]
-        for envelope, _ in batch:
+        intake, out = self._graph.intake, self._refused | self._full
+        batch = [intake.decode(one) for one in data]
+        for envelope in batch:
             self._side.set_peer_head(envelope.author, envelope.head)
         try:
-            wanted = [one for envelope, one in batch if envelope.author not in self._refused | self._full]
-            self.exchanged.received += await self._graph.receive(wanted, part=self._terms.part)
+            wanted = [one for one in batch if one.author not in out] if out else batch
+            self.exchanged.received += await intake.receive_decoded(wanted, self._terms.part)
             if self._graph.admission.unwanted - self._unwanted - self._without:
                 self._wake.set()
         except (Equivocation, HistoryUnclear, StateLimit):
-            for envelope, one in batch:
-                await self._take_one(envelope.author, one)
+            for envelope in batch:
+                await self._take_one(envelope)
 
-    async def _take_one(self, author: bytes, data: bytes) -> None:
+    async def _take_one(self, envelope: Envelope | Summary) -> None:
+        author = envelope.author
         if author in self._refused | self._full:
             return
         try:
-            self.exchanged.received += await self._graph.receive([data], part=self._terms.part)
+            self.exchanged.received += await self._graph.intake.receive_decoded([envelope], self._terms.part)
         except Equivocation as error:
             self._refused.add(author)  # the peer may be honest: it saw the other history
             await self._send_proof(error.proof)
