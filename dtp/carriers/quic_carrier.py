@@ -31,6 +31,8 @@ UNSENT: Final = 256 * 1024
 PACKET: Final = 1160
 #: Bytes of packets that may wait for the network.
 MOST_PACKETS_WAIT: Final = 64 * 1024
+#: Things that happened, such as datagrams that came, of which a turn of the loop tells.
+EVENTS_PER_TURN: Final = 64
 #: Seconds of silence after which something is sent: many a NAT forgets a UDP mapping after 30 s.
 KEEPALIVE: Final = 20.0
 #: Codes of CONNECTION_CLOSE: of an orderly end, of an abort, of a listener that takes nobody.
@@ -73,6 +75,7 @@ class QuicCarrier(PushedCarrier):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._awake = self._loop.call_later(KEEPALIVE, self._keep_awake)
+        self._behind = False
         self._packets_wait = 0  # bytes on the lossy path that may not be sent yet
         self._sends = _Outgoing(2 if dialled else 3)
 
@@ -119,11 +122,19 @@ class QuicCarrier(PushedCarrier):
         self._end(error)
 
     def _go_on(self) -> None:
-        """Take what has happened, deliver what came, send what waits."""
+        """Take what has happened, deliver what came, send what waits. Of much that happened the rest follows in turns
+        to come: a packet has some hundred frames at most, and each of them may be a datagram."""
+        left = EVENTS_PER_TURN
         while self._state is not State.ENDED and (event := self._quic.next_event()) is not None:
             handler = _HANDLERS.get(type(event))
             if handler is not None:
                 handler(self, event)
+            left -= 1
+            if not left:
+                if not self._behind:
+                    self._behind = True
+                    self._loop.call_soon(self._catch_up)
+                break
         # Told as an event only after three times its longest wait for an answer, for packets that come late.
         closed = getattr(self._quic, "_close_event", None)
         if closed is not None and self._state is not State.ENDED:
@@ -135,6 +146,16 @@ class QuicCarrier(PushedCarrier):
                 self._sends.blocked = False
                 if self._receiver is not None:
                     self._receiver.carrier_writable()
+
+    def _catch_up(self) -> None:
+        self._behind = False
+        if self._state is not State.ENDED:
+            self._go_on()
+
+    @property
+    def is_behind(self) -> bool:
+        """True while the rest of what has happened follows in turns to come: no more packets are taken meanwhile."""
+        return self._behind
 
     def _transmit(self) -> None:
         """Give the library what it may have, send what it gives, and set its timer."""

@@ -38,6 +38,7 @@ from qh3.quic.packet import (
 from dtp.carriers.base import Accept
 from dtp.carriers.errors import BrokenError, DialError, reason
 from dtp.carriers.quic_carrier import Address, QuicCarrier
+from dtp.carriers.quic_turns import PacketTurns
 from dtp.carriers.stream_socket import hand_over
 from dtp.carriers.url import format_host
 from dtp.carriers.watch import socket_watcher
@@ -54,7 +55,10 @@ HANDSHAKE: Final = 10.0
 TOKEN: Final = 20
 #: Addresses that are expected, since both sides were told of each other: they need prove nothing more.
 MOST_EXPECTED: Final = 64
-#: Packets that one turn of the loop reads.
+#: Bytes of a packet: what networks carry (Ethernet), and more than the library sends. Larger ones are dropped as if
+#: they had been lost, since one of 64 KiB may have twenty thousand frames.
+LARGEST_PACKET: Final = 1500
+#: Packets that one turn of the loop reads; how many it understands is in `quic_turns`.
 PACKETS_PER_TURN: Final = 64
 #: Bytes that the kernel holds for us between two turns; it lowers this to its own limit.
 RECEIVE_BUFFER: Final = 4 * 1024 * 1024
@@ -139,6 +143,7 @@ class QuicEndpoint:
         self._loop = asyncio.get_running_loop()
         self._watcher = socket_watcher(self._loop)
         self._watcher.add_reader(self._fd, self._on_readable)
+        self._turns = PacketTurns(self._loop)
         self._accept: Accept | None = None
         self._listens = False
         self._carriers: dict[bytes, QuicCarrier] = {}
@@ -233,6 +238,7 @@ class QuicEndpoint:
 
     def forget(self, carrier: QuicCarrier) -> None:
         """Take no more packets for `carrier`, which has ended."""
+        self._turns.forget(carrier)
         for one in self._ids.pop(carrier, ()):
             self._carriers.pop(one, None)
         timer = self._handshakes.pop(carrier, None)
@@ -259,8 +265,7 @@ class QuicEndpoint:
     # ---- packets come in --------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
-        found: dict[tuple[QuicCarrier, Address], list[bytes]] = {}
-        for _ in range(PACKETS_PER_TURN):
+        for _ in range(PACKETS_PER_TURN if self._turns.has_room else 0):
             try:
                 data, address = self._sock.recvfrom(_UDP)
             except (BlockingIOError, InterruptedError):
@@ -268,7 +273,7 @@ class QuicEndpoint:
             except OSError as error:
                 self._refused(error)
                 break
-            if not data:
+            if not 0 < len(data) <= LARGEST_PACKET:
                 continue
             if data[0] < 64:
                 if self.on_stray is not None:
@@ -276,11 +281,10 @@ class QuicEndpoint:
                 continue
             carrier = self._carrier_for(data, address)
             if carrier is not None:
-                found.setdefault((carrier, address), []).append(data)
+                self._turns.put(carrier, data, address)
             if self.closed:
                 break
-        for (carrier, address), packets in found.items():
-            carrier.received(packets, address)
+        self._turns.work()
 
     def _refused(self, error: OSError) -> None:
         """The system tells of something that was sent; which carrier's is known where there is only one."""

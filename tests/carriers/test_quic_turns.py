@@ -1,0 +1,186 @@
+"""Packets of QUIC over turns of the loop: of many, of those that cost much, and of those that are full of frames."""
+
+import asyncio
+import time
+from collections import Counter
+
+import pytest
+
+pytest.importorskip("qh3", reason="qh3 not installed (the extra quic)")
+
+from test_quic import Stranger, listening, on_sockets, turns
+
+from dtp.carriers import Carrier
+from dtp.carriers.quic_carrier import EVENTS_PER_TURN
+from dtp.carriers.quic_endpoint import LARGEST_PACKET
+from dtp.carriers.quic_turns import MOST_WAITING, STEP, TURN, PacketTurns
+from dtp.testing.clock import FakeClockLoop
+
+PEER, ELSEWHERE = ("192.0.2.1", 9), ("198.51.100.1", 9)
+
+
+class Taker:
+    """Takes packets, and says how long that took."""
+
+    is_behind = False
+
+    def __init__(self, loop, turns, cost=0.0):
+        self.loop, self.turns, self.cost = loop, turns, cost
+        self.got = []
+        self.steps = []
+
+    def received(self, packets, peer):
+        self.got += packets
+        self.steps.append((len(packets), peer))
+        self.after = self.loop.processor_time()
+        self.loop.work(self.cost * len(packets))
+
+    def have(self, count, peer=PEER):
+        for number in range(count):
+            self.turns.put(self, b"%d" % number, peer)
+
+
+@pytest.fixture
+def loop():
+    loop = FakeClockLoop()
+    yield loop
+    loop.close()
+
+
+def pass_turns(loop, number=1):
+    async def passing():
+        for _ in range(number):
+            await asyncio.sleep(0)
+
+    loop.run_until_complete(passing())
+
+
+def test_packets_of_one_come_in_order_and_from_where_they_came(loop):
+    turns = PacketTurns(loop)
+    taker = Taker(loop, turns)
+    taker.have(STEP + 3)
+    taker.have(2, ELSEWHERE)
+    turns.work()
+    assert taker.got == [b"%d" % each for each in range(STEP + 3)] + [b"0", b"1"]
+    assert taker.steps == [(1, PEER), (STEP, PEER), (2, PEER), (2, ELSEWHERE)]
+
+
+def test_a_turn_has_so_much_time_and_who_costs_much_has_one_at_a_time(loop):
+    turns = PacketTurns(loop)
+    dear, visitor = Taker(loop, turns, TURN), Taker(loop, turns, TURN / 1000)
+    dear.have(5)
+    turns.work()
+    assert len(dear.got) == 1
+    before = loop.processor_time()
+    visitor.have(1)
+    loop.call_soon(lambda: seen.append(loop.processor_time() - before))
+    seen = []
+    pass_turns(loop, 8)
+    assert dear.steps == 5 * [(1, PEER)]
+    assert len(visitor.got) == 1
+    assert seen[0] <= 1.01 * TURN
+    assert visitor.after <= before + 1.01 * TURN
+
+
+def test_who_is_behind_has_none_and_holds_up_nobody(loop):
+    turns = PacketTurns(loop)
+    behind, other = Taker(loop, turns), Taker(loop, turns)
+    behind.is_behind = True
+    behind.have(3)
+    other.have(3)
+    turns.work()
+    assert (len(behind.got), len(other.got)) == (0, 3)
+    behind.is_behind = False
+    pass_turns(loop, 2)
+    assert len(behind.got) == 3
+
+
+def test_what_has_no_room_is_lost_for_who_sent_it(loop):
+    turns = PacketTurns(loop)
+    flood, visitor = Taker(loop, turns), Taker(loop, turns)
+    flood.have(MOST_WAITING)
+    assert not turns.has_room  # alone it waits in the kernel
+    visitor.have(1)
+    assert turns.has_room
+    flood.have(10)
+    assert turns.lost == 10
+    turns.forget(flood)
+    turns.work()
+    assert (flood.got, visitor.got) == ([], [b"0"])
+
+
+class Counting:
+    """A receiver that counts the packets of the lossy path by turns of the loop."""
+
+    def __init__(self):
+        self.by_turn = Counter()
+        self.now = 0
+
+    def carrier_buffer(self):
+        return memoryview(bytearray(65536))
+
+    def carrier_received(self, size): ...
+
+    def carrier_packet(self, data):
+        self.by_turn[self.now] += 1
+
+    def carrier_writable(self): ...
+
+    def carrier_lost(self, error): ...
+
+
+def flooded():
+    """Have as many tiny DATAGRAM frames sent as fit some packets; return how many came, by turns of the loop."""
+    counting = Counting()
+
+    async def main():
+        accepted: asyncio.Queue[Carrier] = asyncio.Queue()
+        listener, endpoint = await listening(accepted)
+        stranger = Stranger(endpoint)
+        async with asyncio.timeout(20):
+            while accepted.empty():
+                stranger.turn()
+                await asyncio.sleep(0)
+        carrier = accepted.get_nowait()
+        carrier.start(counting)
+        stranger.turn()
+        for _ in range(6000):
+            stranger.quic.send_datagram_frame(b"x")
+        stranger.send()
+        for _ in range(400):
+            counting.now += 1
+            await asyncio.sleep(0)
+        carrier.abort()
+        stranger.sock.close()
+        await listener.close()
+        await turns()
+
+    on_sockets(main())
+    return counting.by_turn
+
+
+def test_tiny_frames_in_a_packet_are_told_over_turns():
+    by_turn = flooded()
+    assert by_turn.total() > 2 * EVENTS_PER_TURN
+    assert max(by_turn.values()) <= 2 * EVENTS_PER_TURN  # of two turns between two looks
+
+
+def test_packets_larger_than_networks_carry_are_dropped():
+    """What stands behind a packet in one datagram is nobody's affair (RFC 9000, 12.2), but for its size."""
+
+    async def answers(size):
+        listener, endpoint = await listening()
+        stranger = Stranger(endpoint)
+        (first, _), *_ = stranger.quic.datagrams_to_send(now=time.monotonic())
+        stranger.sock.sendto(first.ljust(size, b"\0"), stranger.there)
+        found = []
+        for _ in range(50):
+            await asyncio.sleep(0)
+            found += stranger.receive()
+        stranger.sock.close()
+        await listener.close()
+        await turns()
+        return len(found)
+
+    assert on_sockets(answers(LARGEST_PACKET)) == 1
+    assert on_sockets(answers(LARGEST_PACKET + 1)) == 0
