@@ -271,9 +271,11 @@ def _half_open(host: str, port: int, count: int, source: str = "") -> None:
 
 def _known(address: str, host: str, port: int) -> tuple[PeerId, bytes]:
     """Return the listener's identity and static key, as anybody may learn it who has been there."""
-    sock, established = _shake(host, port)
-    sock.close()
-    return Address.parse(address).peer or established.peer, established.split.remote_static
+    while True:  # another process may have begun, whose flood throws this out
+        with contextlib.suppress(OSError, dtp.DtpError):
+            sock, established = _shake(host, port)
+            sock.close()
+            return Address.parse(address).peer or established.peer, established.split.remote_static
 
 
 def _first_messages(name: str, peer: PeerId, static: bytes) -> Iterator[bytes]:
