@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from dtp.sui.names import format_address, parse_address, parse_type
+from dtp.sui.objects import fresh_object_id
 
 #: MIST in a SUI.
 MIST_PER_SUI = 1_000_000_000
@@ -20,6 +21,8 @@ SUI_COIN = str(parse_type("0x2::sui::SUI"))
 CLOCK_ID = format_address(parse_address("0x6"))
 
 _ID_BYTES = 32
+#: Objects that one transaction makes at most.
+_MOST_MADE = 2048
 
 #: An id or address as callers may give it.
 Id: TypeAlias = str | bytes
@@ -184,6 +187,11 @@ class Executed:
             and change.output is not None
             and (not type or is_type(change.type, type))
         )
+
+    def has_made(self, id: str) -> bool:
+        """True if the transaction can have made an object, or a package, of this id: it follows from the digest, so a
+        node can't name one of somebody else's. Not for fields of tables, and what is derived from other objects."""
+        return any(fresh_object_id(self.digest, number) == id for number in range(_MOST_MADE))
 
     def events_of(self, type: str) -> Iterator[ChainEvent]:
         """Events of `type` (without type arguments: of any)."""

@@ -96,7 +96,11 @@ async def send(chain: ChainClient, recipient: Id, amount: int, coin: str = SUI_C
     if amount <= 0:
         raise ProgramError(f"send more than nothing, not {amount}")
     program = Program()
-    program.transfer([await coins_for(chain, program, coin, amount)], recipient)
+    money = await coins_for(chain, program, coin, amount)
+    if canonical_type(coin) != SUI_COIN:
+        # Whose coins these are is the node's word, and a transfer takes any object: this call takes no other coin.
+        program.call("0x2", "coin", "value", [money], [coin])
+    program.transfer([money], recipient)
     try:
         return await chain.execute(program)
     except InsufficientFunds as fault:

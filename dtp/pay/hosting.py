@@ -29,6 +29,7 @@ from dtp.chain.host import (
 )
 from dtp.chain.model import Id, canonical_id
 from dtp.chain.node.client import ChainClient
+from dtp.chain.node.made import check_made
 from dtp.chain.resolver import direct_url, service_number, usual_name
 from dtp.errors import ChainError, ConfigError, LocalError
 from dtp.identity import Identity
@@ -135,6 +136,7 @@ async def make_host(chain: ChainClient, ttl_ms: int = HEARTBEAT_MS) -> Owned:
     module.create(program, chain.address, ttl_ms=ttl_ms, operator=chain.address)
     executed = await chain.execute(program)
     (made,) = chain.events_in(executed, module.SCHEMA, HostCreated)
+    check_made(executed, made.host)
     note_made(chain, made.host)
     found = await find_host(chain, made.host)
     assert found is not None

@@ -21,7 +21,15 @@ from dtp.sui.bcs import (
     struct,
     vector,
 )
-from dtp.sui.names import STRUCT_TAG, TYPE_TAG, TypeTag, format_address, parse_address, parse_type
+from dtp.sui.names import (
+    STRUCT_TAG,
+    TYPE_TAG,
+    TypeTag,
+    format_address,
+    parse_address,
+    parse_digest,
+    parse_type,
+)
 
 SUI_TYPE = parse_type("0x2::sui::SUI")
 GAS_COIN_TYPE = parse_type("0x2::coin::Coin<0x2::sui::SUI>")
@@ -180,6 +188,12 @@ OBJECT: Codec[ObjectValue] = struct(
 def object_digest(bcs: bytes) -> bytes:
     """32-byte digest of an object from its BCS (`OBJECT`)."""
     return blake2b(b"Object::" + bcs, digest_size=32).digest()
+
+
+def fresh_object_id(digest: str, number: int) -> str:
+    """Return the id of object number `number` that the transaction of a digest has made, a package too."""
+    body = b"\xf1" + parse_digest(digest) + number.to_bytes(8, "little")
+    return format_address(blake2b(body, digest_size=32).digest())
 
 
 def dynamic_field_id(parent: str, key_type: str, key: bytes) -> str:

@@ -14,6 +14,7 @@ from dtp.chain.node.client import ChainClient
 from dtp.chain.node.coins import coins_for
 from dtp.chain.node.commands import Argument
 from dtp.chain.node.commitment import to_its_end
+from dtp.chain.node.made import check_made
 from dtp.chain.pipes.posts import MOST_FEE
 from dtp.chain.show import Kind, ProducerCap, Show, ShowShare, ShowState
 from dtp.errors import ChainError
@@ -91,6 +92,7 @@ async def create(
     program.transfer([cap], chain.address)
     executed = await to_its_end(lambda signed: chain.execute(program, signed=signed))
     (told,) = chain.events_in(executed, module.SCHEMA, module.ShowCreated)
+    check_made(executed, told.show)
     return told.show, executed
 
 

@@ -74,6 +74,7 @@ from dtp.chain.node.gas import (
     TransactionNotes,
     check_price,
 )
+from dtp.chain.node.made import check_outcome
 from dtp.chain.node.networks import Network, find_network
 from dtp.chain.packages.deployments import Deployments, packages_path
 from dtp.chain.signer import Signer
@@ -374,9 +375,10 @@ class ChainClient:
         return await self.endpoints.ask(lambda wire: wire.package(name))
 
     async def transaction(self, digest: str) -> Executed | None:
-        """An executed transaction, None if the node doesn't know it. Raises `TransactionFailed` if it failed."""
+        """An executed transaction, None if the node doesn't know it. Raises `TransactionFailed` if it failed,
+        `NodeRefused` for what is told of another one."""
         outcome = await self.endpoints.ask(lambda wire: wire.transaction(digest))
-        return None if outcome is None else self._check_succeeded(outcome)
+        return None if outcome is None else self._check_succeeded(check_outcome(outcome, digest))
 
     async def transaction_data(self, digest: str) -> bytes | None:
         """Return the BCS of what was signed as a transaction, None if the node doesn't know it (any more)."""
@@ -545,7 +547,7 @@ class ChainClient:
         for attempt in range(retry.attempts):
             try:
                 wire = await self.endpoints.checked_wire()
-                return await wire.execute(data, signatures)
+                return check_outcome(await wire.execute(data, signatures), digest)
             except NodeUnavailable as fault:
                 lost = fault
             except NodeRefused as fault:
@@ -578,13 +580,15 @@ class ChainClient:
             return None
         self.endpoints.next()
         try:
-            return await (await self.endpoints.checked_wire()).transaction(digest)
+            found = await (await self.endpoints.checked_wire()).transaction(digest)
+            return None if found is None else check_outcome(found, digest)
         except (NodeUnavailable, NodeRefused, WrongNetwork):
             return None
 
     async def _looked_up(self, digest: str) -> Outcome | None:
         try:
-            return await self.endpoints.wire.transaction(digest)
+            found = await self.endpoints.wire.transaction(digest)
+            return None if found is None else check_outcome(found, digest)
         except (NodeUnavailable, NodeRefused):
             return None
 

@@ -17,6 +17,7 @@ from dtp.chain.model import SUI_COIN, Id, canonical_id, id_bytes
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.coins import coins_for
 from dtp.chain.node.commands import Program
+from dtp.chain.node.made import check_made
 from dtp.errors import LocalError, PeerError
 from dtp.identity import Identity, PeerId
 
@@ -98,7 +99,9 @@ async def lock_reward(
     money = await coins_for(chain, program, SUI_COIN, amount)
     made = lock_module.new_key_lock(program, money, key.key, relay_fee=relay_fee, deadline_ms=deadline_ms)
     lock_module.share(program, made)
-    (locked,) = chain.events_in(await chain.execute(program), lock_module.SCHEMA, lock_module.Locked)
+    executed = await chain.execute(program)
+    (locked,) = chain.events_in(executed, lock_module.SCHEMA, lock_module.Locked)
+    check_made(executed, locked.lock)
     return locked.lock
 
 

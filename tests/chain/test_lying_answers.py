@@ -1,0 +1,176 @@
+"""A node that has somebody else's object, package, coin or transaction taken for what was made or sent here."""
+
+import json
+from base64 import b64decode
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dtp.broadcast.money import shows
+from dtp.chain import ChainClient, Program, publish
+from dtp.chain import host as hosts
+from dtp.chain import lock as locks
+from dtp.chain import show as shows_module
+from dtp.chain.errors import NodeRefused, OutcomeUnknown, TransactionFailed
+from dtp.chain.model import canonical_type
+from dtp.chain.node._wire import Wire
+from dtp.chain.wallet import send
+from dtp.identity import Identity
+from dtp.messaging.tips.reward import lock_reward
+from dtp.pay.hosting import make_host
+
+from .conftest import give, run
+
+THEIRS = "0x" + "66" * 32
+#: A compiled package with a coin, which its publisher may make.
+GOLD = Path(__file__).parents[1] / "localnet" / "node" / "fixtures" / "playground.json"
+
+
+def lie(monkeypatch, *names, change):
+    """Have `change` made to what these calls of the node answer of a transaction."""
+    for name in names:
+        genuine = getattr(Wire, name)
+
+        async def lying(wire, *arguments, genuine=genuine):
+            told = await genuine(wire, *arguments)
+            return told if told is None else replace(told, executed=change(told.executed))
+
+        monkeypatch.setattr(Wire, name, lying)
+
+
+def name_theirs(executed, old):
+    """What a transaction did, with an id of somebody else's in the place of `old`."""
+    own, theirs = bytes.fromhex(old[2:]), bytes.fromhex(THEIRS[2:])
+    return replace(
+        executed,
+        changes=tuple(replace(each, id=THEIRS) if each.id == old else each for each in executed.changes),
+        events=tuple(replace(each, contents=each.contents.replace(own, theirs)) for each in executed.events),
+    )
+
+
+def test_what_a_transaction_makes_follows_from_its_digest(client, wallet):
+    async def work():
+        async with client(signer := wallet()) as chain:
+            program = Program()
+            hosts.create(program, signer.address, operator=signer.address)
+            executed = await chain.execute(program)
+            made = [each.id for each in executed.created_objects()]
+            assert len(made) == 4
+            assert all(map(executed.has_made, made))
+            assert not executed.has_made(THEIRS)
+            assert not any(map(replace(executed, digest="1" * 32).has_made, made))
+
+    run(work())
+
+
+def test_a_package_of_somebody_else_is_not_taken_for_the_one_that_was_published(
+    network, wallet, tmp_path, monkeypatch
+):
+    """All that is called later would go there, with money."""
+
+    def change(executed):
+        (package,) = [each.id for each in executed.changes if each.type == "package"]
+        return name_theirs(executed, package)
+
+    async def work():
+        path = tmp_path / "packages.json"
+        async with ChainClient(network, wallet(), deployments=path) as chain:
+            lie(monkeypatch, "execute", "transaction", change=change)
+            with pytest.raises(OutcomeUnknown, match="somebody else's") as unknown:
+                await publish(chain, "escrow", immutable=True)
+            assert chain.deployments.get("escrow") is None
+            monkeypatch.undo()
+            assert (await chain.wait_for(unknown.value.digest)).digest == unknown.value.digest
+
+    run(work())
+
+
+def test_another_transaction_is_not_taken_for_the_one_that_was_sent(client, wallet, monkeypatch):
+    async def work():
+        async with client(wallet()) as chain:
+            other = await chain.execute(give())
+            lie(monkeypatch, "execute", change=lambda executed: replace(executed, digest=other.digest))
+            executed = await chain.execute(give())  # another question tells
+            assert executed.digest != other.digest
+            lie(monkeypatch, "transaction", change=lambda executed: replace(executed, digest=other.digest))
+            with pytest.raises(OutcomeUnknown, match=other.digest):
+                await chain.execute(give())
+            with pytest.raises(NodeRefused):
+                await chain.transaction(executed.digest)
+
+    run(work())
+
+
+@pytest.mark.parametrize("what", ["host", "show", "lock"])
+def test_what_an_event_names_is_not_taken_for_what_was_made_here(client, wallet, monkeypatch, what):
+    """A host that customers pay, a show whose id is told, a lock that a tipster signs for."""
+    events = {
+        "host": (hosts.SCHEMA, hosts.HostCreated, "host"),
+        "show": (shows_module.SCHEMA, shows_module.ShowCreated, "show"),
+        "lock": (locks.SCHEMA, locks.Locked, "lock"),
+    }
+    schema, event, field = events[what]
+
+    async def work():
+        async with client(wallet()) as chain:
+
+            def change(executed):
+                (told,) = chain.events_in(executed, schema, event)
+                return name_theirs(executed, getattr(told, field))
+
+            lie(monkeypatch, "execute", change=change)
+            key = Identity.generate().id
+            terms = shows.ShowTerms(slot_ms=1000, rate=1)
+            deadline = int((await chain.service_info()).timestamp_ms or 0) + 3_600_000
+            making = {
+                "host": lambda: make_host(chain),
+                "show": lambda: shows.create(chain, key.key, terms),
+                "lock": lambda: lock_reward(chain, key, 1000, deadline_ms=deadline),
+            }
+            with pytest.raises(NodeRefused, match="somebody else's"):
+                await making[what]()
+
+    run(work())
+
+
+def test_another_coin_is_not_sent_in_place_of_the_one_that_was_named(client, wallet, monkeypatch):
+    """A transfer takes any object: which coins are of the type that was named is the node's word."""
+    modules = [b64decode(text) for text in json.loads(GOLD.read_text())["modules"]]
+
+    async def mint(chain):
+        program = Program()
+        program.transfer([program.publish(modules, ["0x1", "0x2"])], chain.address)
+        executed = await chain.execute(program)
+        (package,) = [each.id for each in executed.changes if each.type == "package"]
+        (cap,) = executed.created_objects(canonical_type("0x2::coin::TreasuryCap"))
+        coin = f"{package}::gold::GOLD"
+        program = Program()
+        arguments = [
+            program.object(cap.id),
+            program.pure("u64", 1000),
+            program.pure("address", chain.address),
+        ]
+        program.call("0x2", "coin", "mint_and_transfer", arguments, [coin], 0)
+        await chain.execute(program)
+        return coin
+
+    async def work():
+        async with client(wallet()) as chain:
+            worth, worthless = await mint(chain), await mint(chain)
+            genuine = chain.coins
+
+            async def coins(owner, coin):
+                return await genuine(owner, worth)
+
+            monkeypatch.setattr(chain, "coins", coins)
+            for amount in (10, 1000):
+                with pytest.raises(TransactionFailed):
+                    await send(chain, "0x5", amount, worthless)
+            monkeypatch.undo()
+            assert (await chain.balance(chain.address, worth)).total == 1000
+            await send(chain, "0x5", 400, worth)
+            await send(chain, "0x5", 600, worth)
+            assert [(await chain.balance(each, worth)).total for each in (chain.address, "0x5")] == [0, 1000]
+
+    run(work())
