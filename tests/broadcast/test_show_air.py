@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.broadcast.money.air import Air, AirJudge, Hysteresis, Slots, raw
+from dtp.broadcast.money.air import Air, AirJudge, Hysteresis, Slots, raw, staying
 from dtp.chain.show import FIRST_HEAD, Show, ShowState
 
 FUNDED = Show(
@@ -103,6 +103,25 @@ def test_slots_are_posted_in_batches_and_where_the_money_ends():
     assert slots.due(ON, 12_999) == []
     assert slots.due(ON, 13_000) == links(3)  # the pot is spent with these
     assert slots.due(replace(ON, state=ShowState.OFF), 13_000) == []
+
+
+def test_slots_are_posted_one_by_one_where_those_who_stay_dont_pay_for_them():
+    """Else who asked to leave once could have its money back just before a batch of slots that it has heard."""
+    slots, rich = Slots(), replace(ON, pot=10_000, shares=1000)
+    for at, link in enumerate(links(12)):
+        slots.sent(at, link)
+    assert slots.due(rich, 13_000, leaving=0) == []
+    assert slots.due(rich, 13_000, leaving=960) == []  # 400 stay: three slots, and the one that runs
+    assert slots.due(rich, 13_000, leaving=961) == links(3)
+    assert slots.due(rich, 11_000, leaving=1000) == links(1)
+    assert slots.due(rich, 10_999, leaving=1000) == []
+
+
+@given(st.integers(0, 10**18), st.integers(0, 10**30), st.integers(0, 10**30))
+def test_what_stays_is_no_more_than_the_pot(pot, shares, leaving):
+    stays = staying(replace(ON, pot=pot, shares=shares), leaving)
+    assert 0 <= stays <= pot
+    assert leaving or stays == pot
 
 
 def test_a_slot_without_segments_has_the_link_before():

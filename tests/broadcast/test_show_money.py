@@ -190,6 +190,30 @@ def test_who_leaves_while_it_is_on_air_asks_first_and_has_the_rest_back(client, 
     run(work())
 
 
+@pytest.mark.parametrize("before", [False, True], ids=["while it runs", "before it runs"])
+def test_who_has_asked_to_leave_takes_nothing_back_that_was_sent(client, wallet, tmp_path, chain_ms, before):
+    """It may take its money back at any time then: also at the end of a batch, which the producer would lose."""
+
+    async def work():
+        async with client(wallet()) as producer, client(wallet()) as listener:
+            terms = ShowTerms(slot_ms=SLOT, rate=100, start_pot=200, batch=64)
+            id, _ = await shows.create(producer, ME.id.key, terms)
+            if before:
+                await shows.fund(listener, id, 100_000)
+                await shows.refund(listener, id)
+            options = {"wallet": producer, "store": tmp_path, "clock_ms": chain_ms}
+            async with produce(show=id, **options) as on_air:
+                if not before:
+                    await shows.fund(listener, id, 100_000)
+                    await shows.refund(listener, id)
+                await until(lambda: on_air.keeper.show.posted >= 2)
+            told = [each async for each in shows.events_of(listener, id, start=0, follow=False)]
+            posted = [len(each.hashes) for each in told if type(each).__name__ == "SlotsPosted"]
+            assert posted[0] < 63  # without who leaves it would be all but one of a batch
+
+    run(work())
+
+
 def test_nobody_pays_more_than_agreed_nor_in_another_coin(client, wallet):
     """Whoever made a show has chosen its prices and its coin, and anybody can send its id."""
 

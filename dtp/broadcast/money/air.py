@@ -79,6 +79,14 @@ def raw(show: Show, owed: int) -> Air:
     return Air.FUNDING if show.pot or show.tickets else Air.OFF
 
 
+def staying(show: Show, leaving: int) -> int:
+    """Return what the pot has without the part of those who asked to leave, who hold `leaving` of its shares.
+
+    They may have it back at any time once the slots are posted that had begun when they asked.
+    """
+    return show.pot * (show.shares - leaving) // show.shares if 0 < leaving <= show.shares else show.pot
+
+
 class Slots:
     """Which slot it is, and what is to be posted for those that are over: a value. Times are Unix ms of the chain."""
 
@@ -102,8 +110,12 @@ class Slots:
         """A segment of this slot was sent; `link` is its."""
         self._links[slot], self._newest = link, link
 
-    def due(self, show: Show, now_ms: int, *, closing: bool = False) -> list[bytes]:
-        """Return the hashes to post now: none while a batch isn't full, but where the money ends or the show does."""
+    def due(self, show: Show, now_ms: int, *, leaving: int = 0, closing: bool = False) -> list[bytes]:
+        """Return the hashes to post now: none while a batch isn't full, but where the money ends or the show does.
+
+        The money ends where what stays, once the holders of `leaving` shares have taken back theirs, doesn't pay for
+        these and the slot that runs: they would take it at the end of a batch.
+        """
         count = min(self.over(show, now_ms), show.batch)
         if show.slots:
             count = min(count, show.slots - show.posted)
@@ -111,7 +123,7 @@ class Slots:
             count = min(count, show.pot // show.rate)
         if not count:
             return []
-        spent = bool(show.rate) and show.pot < (count + 1) * show.rate
+        spent = bool(show.rate) and staying(show, leaving) < (count + 1) * show.rate
         finished = bool(show.slots) and show.posted + count >= show.slots
         if not (closing or spent or finished or count >= max(1, show.batch - 1)):
             return []
