@@ -34,7 +34,7 @@ from dtp.messaging.person.attachments import (
     AttachmentGone,
     AttachmentTooLarge,
 )
-from dtp.messaging.tips.errors import LineUnreached, TipError
+from dtp.messaging.tips.errors import AttachmentsNotCarried, LineUnreached, TipError
 from dtp.messaging.tips.letter import TipLetter
 from dtp.messaging.tips.line import TipLine
 from dtp.messaging.tips.line_store import Tip
@@ -247,7 +247,7 @@ def answer(
     """
     key, me, said = PeerId.parse(tip), load_identity(identity, account), " ".join(text)
     if host is not None and attach:
-        raise click.UsageError("attachments go by a mailbox, not through the chain")
+        raise AttachmentsNotCarried
 
     async def work(chain: ChainClient | None) -> None:
         async with open_line(me, store) as line:
@@ -337,7 +337,7 @@ def send(
             await tipster.send(said, attachments=attach, as_is=as_is)
 
     if place is not None and attach:
-        raise click.UsageError("attachments go by a mailbox, not through the chain")
+        raise AttachmentsNotCarried
     if place is not None:
         account.run(through_chain)
     else:

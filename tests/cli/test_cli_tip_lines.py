@@ -112,6 +112,12 @@ def test_through_the_chain(call, net, monkeypatch, home, tmp_path):
     assert [each["text"] for each in call(*read, sent["tip"])] == ["by the chain", "heard"]
     call("post", "send", address, "no tip at all", "--wallet", "stranger")
     assert call(*read) == []
+    (tmp_path / "a.txt").write_text("words")
+    attached = ("--attach", tmp_path / "a.txt")
+    refused = call("tip", "send", address, "with a file", *attached, "--wallet", "stranger", code=3)
+    assert refused["code"] == "tip-attachments"
+    refused = call("tip", "answer", sent["tip"], "with a file", *attached, "--host", made["host"], code=3)
+    assert refused["code"] == "tip-attachments"
 
 
 def test_a_line_is_found_by_its_name_on_the_lan(dtp, call, monkeypatch):

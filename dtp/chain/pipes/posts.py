@@ -18,7 +18,7 @@ import base64
 import binascii
 import logging
 import struct
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
@@ -42,6 +42,7 @@ __all__ = [
     "MOST_FEE",
     "FeeTooHigh",
     "PostKeyMissing",
+    "PostReader",
     "PostTooLong",
     "ReceivedPost",
     "ReplyKey",
@@ -292,6 +293,36 @@ async def _opened(
         posted = _open(found.event, found.cursor, wanted, private, reply_key)
         if posted is not None:
             yield posted
+
+
+class PostReader:
+    """Messages to a host that are sealed to the static key of `identity`, those there are, behind a cursor.
+
+    `cursor` says how far all was read, others' messages as well: keep it when what was read is kept, and go on there.
+    """
+
+    def __init__(
+        self, chain: ChainClient, host: Id, identity: Identity, *, cursor: Cursor | None = None
+    ) -> None:
+        self._chain, self._host, self._identity = chain, host, identity
+        self.cursor = cursor
+
+    async def read(self) -> AsyncGenerator[ReceivedPost]:
+        """Yield each message once, in the chain's order, as `read_posts` does. Raise as `EventFollower`.
+
+        While one is looked at, `cursor` is behind the one before.
+        """
+        if not self._chain.chain_id:
+            await self._chain.connect()
+        wanted, private = canonical_id(self._host), self._identity.static_private
+        types = event_types(self._chain, pipe_module.SCHEMA, Posted)
+        source = EventFollower(self._chain, types, cursor=self.cursor, start=OLDEST)
+        async for found in source.past_events():
+            posted = _open(found.event, found.cursor, wanted, private)
+            if posted is not None:
+                yield posted
+            self.cursor = found.cursor
+        self.cursor = source.cursor
 
 
 def read_posts(

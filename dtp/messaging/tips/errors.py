@@ -25,6 +25,17 @@ class MetadataKept(TipError):
     code: ClassVar[str] = "tip-metadata"
 
 
+class AttachmentsNotCarried(TipError):
+    """Attachments go by a mailbox, not through the chain, where whatever is sent stays for ever. Nothing was sent."""
+
+    code: ClassVar[str] = "tip-attachments"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "attachments go by a mailbox, not through the chain: leave them out, or use the line's card"
+        )
+
+
 class LetterForged(PeerError):
     """A letter of a tip is malformed, for somebody else, or not signed by whose it is said to be."""
 

@@ -187,13 +187,15 @@ class TipLine:
             return self.store.add_letter(letter, kept.received * 1000)
         return False
 
-    async def take_post(self, data: bytes, post: str) -> bool:
-        """Keep what came as a message through the chain, `post` its `HOST#DIGEST`. Return whether it is a new letter.
+    async def take_post(self, data: bytes, post: str) -> bool | None:
+        """Keep what came as a message through the chain, `post` its `HOST#DIGEST`.
 
-        Raise `EnvelopeBroken`, `LetterForged` for what isn't one.
+        Return whether it is a new letter; None where no more tips are kept (`MAX_TIPS`). Raise `EnvelopeBroken`,
+        `LetterForged` for what isn't one.
         """
         letter = TipLetter.unpad(data, self.identity.id.key)
-        return bool(await self._run(lambda: self.store.add_letter(letter, now_ms(), post=post)))
+        outcome: bool | None = await self._run(lambda: self.store.add_letter(letter, now_ms(), post=post))
+        return outcome
 
     # ---- tips --------------------------------------------------------------------------------------------------
 

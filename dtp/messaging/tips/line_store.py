@@ -25,6 +25,8 @@ CREATE TABLE letters (
     unread INTEGER NOT NULL, waits INTEGER NOT NULL, letter BLOB NOT NULL, UNIQUE (tip, own, nonce)
 )
 """
+#: Facts of what was read on chains begin so.
+_CURSOR: Final = "cursor "
 #: Tips that are kept until the owner forgets some, and letters of each: who floods fills no disk.
 MAX_TIPS: Final = 10_000
 MAX_LETTERS: Final = 1000
@@ -80,6 +82,15 @@ class LineStore:
         """Keep the card."""
         with self._database.transaction() as db:
             db.execute("INSERT OR REPLACE INTO facts VALUES ('card', ?)", (card,))
+
+    def load_chain_cursor(self, place: str) -> str:
+        """Return up to where the messages of a place on a chain were taken, "" before the first time."""
+        return self._read_fact(_CURSOR + place).decode()
+
+    def put_chain_cursor(self, place: str, cursor: str) -> None:
+        """Keep up to where they were taken."""
+        with self._database.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_CURSOR + place, cursor.encode()))
 
     def load_access(self) -> bytes:
         """Return what mailboxes let the line's own attachments in by; made the first time."""

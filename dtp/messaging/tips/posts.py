@@ -5,20 +5,23 @@ What the chain has stays there for ever: the line's static key opens it whenever
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
+from dtp.chain.errors import HistoryPruned
 from dtp.chain.events import Cursor
-from dtp.chain.model import Id
+from dtp.chain.model import Id, canonical_id
 from dtp.chain.node.client import ChainClient
 from dtp.chain.pipes.posts import (
     PostKeyMissing,
+    PostReader,
     ReplyKey,
     SentPost,
     answers,
     post_key,
     read_post,
-    read_posts,
     send_answer,
     send_post,
 )
@@ -58,13 +61,41 @@ async def send_tip(
 
 
 async def collect_posts(chain: ChainClient, host: Id, line: TipLine) -> int:
-    """Take the tips among the messages to a host that the node still has. Return how many letters are new."""
+    """Take the tips among the messages to a host, from where this line has taken them last. Return how many are new.
+
+    Where no more tips are kept (`MAX_TIPS`) it stops there, and goes on there the next time. Where the node has
+    forgotten what comes behind that place, all is read that it has: what is here already is not taken twice.
+    """
+    if not chain.chain_id:
+        await chain.connect()
+    place = f"{chain.chain_id} {canonical_id(host)}"
+    known = await asyncio.to_thread(line.store.load_chain_cursor, place)
+    reader = PostReader(chain, host, line.identity, cursor=Cursor.from_text(known) if known else None)
+    try:
+        new = await _take_posts(reader, line)
+    except HistoryPruned:
+        if not known:
+            raise
+        log.warning("the node has forgotten messages to host %s: what it has is read anew", host)
+        reader = PostReader(chain, host, line.identity)
+        new = await _take_posts(reader, line)
+    if reader.cursor is not None:
+        await asyncio.to_thread(line.store.put_chain_cursor, place, reader.cursor.to_text())
+    return new
+
+
+async def _take_posts(reader: PostReader, line: TipLine) -> int:
     new = 0
-    async for found in read_posts(chain, host, line.identity):
-        try:
-            new += await line.take_post(found.data, f"{found.host}#{found.transaction}")
-        except (EnvelopeBroken, LetterForged) as fault:  # a message of another kind
-            log.info("message %s is no tip: %s", found.transaction, fault)
+    async with aclosing(reader.read()) as posts:
+        async for found in posts:
+            try:
+                taken = await line.take_post(found.data, f"{found.host}#{found.transaction}")
+            except (EnvelopeBroken, LetterForged) as fault:  # a message of another kind
+                log.info("message %s is no tip: %s", found.transaction, fault)
+                continue
+            if taken is None:
+                break
+            new += taken
     return new
 
 
