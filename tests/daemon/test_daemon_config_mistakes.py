@@ -245,6 +245,15 @@ deposit-pause = "1s"
 key-questions = 10
 key-pause = "1s"
 [[expose]]
+service = "dtp.tip"
+kind = "tips"
+allow = ["*"]
+[expose.tips]
+mailboxes = ["dtp+tcp://{ME}@box.example:9700/dtp.mailbox"]
+store = "tips.sqlite"
+name = "The Herald"
+stamp-bits = 4
+[[expose]]
 service = "dtp.login"
 kind = "login"
 allow = ["*"]
@@ -322,7 +331,7 @@ def test_everything_is_all_there_is(monkeypatch):
     load_text(EVERYTHING, HERE)
     load_text(IDENTITY + OF_NODE, HERE)
     assert asked == {match["key"] for _, match in SETTINGS} | OF_NODE_KEYS | {
-        "node", "private-topics", "relay", "mailbox", "accounts", "broadcast",
+        "node", "private-topics", "relay", "mailbox", "accounts", "broadcast", "tips",
         "health", "limits", "methods", "concurrency", "quota", "rate", "schedule", "price", "budget", "exposure",
         "identity", "daemon", "log", "web", "chain", "state", "telemetry", "everywhere", "expose", "forward",
     }  # fmt: skip

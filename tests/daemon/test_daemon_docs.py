@@ -49,7 +49,12 @@ service = "d"
 kind = "broadcast"
 allow = "*"
 broadcast = {command = "encoder"}
-"""
+[[expose]]
+service = "e"
+kind = "tips"
+allow = "*"
+tips = {mailboxes = "dtp+tcp://MYSELF@x:1/dtp.mailbox"}
+""".replace("MYSELF", str(ME))
 
 
 def test_its_tables_have_every_setting(monkeypatch):

@@ -15,6 +15,7 @@ from dtp.daemon.config.mailbox import check_mailbox, read_mailbox
 from dtp.daemon.config.mesh import check_node, read_node, read_relay
 from dtp.daemon.config.places import KeyPath, Place
 from dtp.daemon.config.reading import ConfigMistakes, Mistake, Section, Wrong, parse
+from dtp.daemon.config.tips import check_tips, read_tips
 from dtp.identity import PeerId
 from dtp.net.address import Address
 from dtp.pay.terms import Exposure
@@ -31,6 +32,7 @@ _ONLY_FOR = {
     "mailbox": ("mailbox",),
     "accounts": ("login",),
     "broadcast": ("broadcast",),
+    "tips": ("tips",),
 }
 
 #: Why services of these kinds are served by one process.
@@ -39,6 +41,7 @@ _ONE_PROCESS = {
     "mailbox": "a mailbox tells devices at once of what has come, in one process",
     "login": "who is logged in is known to one process",
     "broadcast": "a show has one chain, which one process signs or holds",
+    "tips": "a line for tips collects its letters in one process",
 }
 #: Why nobody pays for UDP.
 _NOT_COUNTED = "datagrams may be lost, so both ends can't count the same, and UDP isn't paid for"
@@ -203,6 +206,12 @@ def _check_whole(root: Section, config: model.Config) -> None:
         if one.mailbox is not None and not isinstance(one.mailbox.store, str)  # a database may be shared
     ]
     _check_unique(root, "the mailbox's store", stores)
+    lines: _Named = [
+        (str(one.tips.store or "the store of this identity's line"), ("expose", number, "kind"))
+        for number, one in enumerate(config.expose)
+        if one.tips is not None
+    ]
+    _check_unique(root, "the line's store", lines)
     places: _Named = [
         (values.place_of(url), ("daemon", "listen", number)) for number, url in enumerate(config.listen)
     ]
@@ -273,6 +282,7 @@ def _expose(section: Section, file: Callable[[Any], Path]) -> model.Expose:
     kind = section.take("kind", values.choice(model.KINDS), "tcp")
     health, mailbox = section.section("health"), section.section("mailbox")
     accounts, show = section.section("accounts"), section.section("broadcast")
+    tips = section.section("tips")
     expose = model.Expose(
         service=section.take("service", values.service),
         backends=section.take_all("backend", values.backend),
@@ -293,6 +303,7 @@ def _expose(section: Section, file: Callable[[Any], Path]) -> model.Expose:
         mailbox=read_mailbox(mailbox, file) if kind == "mailbox" or mailbox is not None else None,
         logins=read_logins(accounts, file) if kind == "login" or accounts is not None else None,
         broadcast=read_broadcast(show, file) if kind == "broadcast" or show is not None else None,
+        tips=read_tips(tips, file) if kind == "tips" or tips is not None else None,
         rules=_rules(section),
     )
     if kind == "relay":
@@ -303,6 +314,8 @@ def _expose(section: Section, file: Callable[[Any], Path]) -> model.Expose:
         check_logins(section)
     elif kind == "broadcast":
         check_show(section)
+    elif kind == "tips":
+        check_tips(section, expose)
     elif "backend" not in section:
         section.wrong(f"backend is missing in {section.spell()}: where the service really is, as HOST:PORT")
     elif not expose.backends and not section.failed("backend"):

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from dtp.messaging.mailbox.limits import MailboxLimits
 
 Kind = Literal[
-    "tcp", "udp", "http", "json-rpc", "grpc", "websocket", "relay", "mailbox", "login", "broadcast"
+    "tcp", "udp", "http", "json-rpc", "grpc", "websocket", "relay", "mailbox", "login", "broadcast", "tips"
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
 #: Kinds that the daemon answers itself, without backends.
-OWN = ("relay", "mailbox", "login", "broadcast")
+OWN = ("relay", "mailbox", "login", "broadcast", "tips")
 #: How callers may have to have logged in.
 LOGINS: tuple[str, ...] = ("opaque",)
 Registration = Literal["open", "invited", "closed"]
@@ -229,6 +229,17 @@ class MailboxSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TipSettings:
+    """Where letters to a line for tips are kept for it, what it keeps itself (None: tips/dtp1....sqlite in the data
+    folder, as `dtp tip` has it), what it is called (None: as last time), and the work that a letter takes."""
+
+    mailboxes: tuple[str, ...]
+    store: Path | None
+    name: str | None
+    stamp_bits: int
+
+
+@dataclass(frozen=True, slots=True)
 class LoginSettings:
     """Where a login server keeps accounts, and its secrets (None: beside them), who may register, its limits."""
 
@@ -319,6 +330,8 @@ class Expose:
     logins: LoginSettings | None = None
     #: What a show is; None of a service of another kind.
     broadcast: BroadcastSettings | None = None
+    #: What a line for tips is; None of a service of another kind.
+    tips: TipSettings | None = None
     rules: Rules = Rules()
 
 

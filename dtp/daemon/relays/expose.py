@@ -52,6 +52,7 @@ from dtp.tasks import SupervisedTask, start_task
 
 if TYPE_CHECKING:
     from dtp.daemon.answered.shows import ShowService
+    from dtp.daemon.answered.tips import TipService
     from dtp.daemon.http.conversation import Conversation
     from dtp.daemon.observing.telemetry import Spans
     from dtp.daemon.relays.absent import Absent
@@ -160,6 +161,8 @@ class Exposed:
         self.mailbox: Mailbox | None = None
         #: Of a service of kind login.
         self.logins: LoginService | None = None
+        #: Of a service of kind tips.
+        self.tips: TipService | None = None
         #: Of a service of kind broadcast.
         self.show: ShowService | None = None
         #: Says who is logged in, where callers have to be.
@@ -211,6 +214,7 @@ class Exposed:
             **({"dropped": dict(self.dropped.counts)} if self.config.kind == "udp" else {}),
             **({"relay": self._relay_status()} if self.config.kind == "relay" else {}),
             **({"mailbox": dict(self.mailbox.counters)} if self.mailbox is not None else {}),
+            **({"tips": self.tips.status()} if self.tips is not None else {}),
             **(self.show.status() if self.show is not None else {}),
             **({"login": dict(self.logins.server.counters)} if self.logins is not None else {}),
             "rules": [*words(self.config.rules), *price_words(self.config.price)],
@@ -306,6 +310,8 @@ class Exposed:
             self._go_on(caller, stream, self._keep(caller, stream, self.mailbox.answer_stream))
         elif self.logins is not None:
             self._go_on(caller, stream, self._keep(caller, stream, self.logins.answer_stream))
+        elif self.tips is not None:
+            self._go_on(caller, stream, self._keep(caller, stream, self.tips.answer_stream))
         elif self.show is not None:
             self._go_on(
                 caller, stream, self._answer(caller, self.show.session(stream), self.show.answer_stream)

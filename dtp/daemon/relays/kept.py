@@ -1,4 +1,4 @@
-"""The kinds `mailbox`, `login` and `broadcast`: what is asked for is kept or made here, instead of at a backend."""
+"""The kinds `mailbox`, `login`, `broadcast` and `tips`: what is asked for is kept or made here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dtp.config import data_dir
-from dtp.daemon.config.model import BroadcastSettings, Config, LoginSettings, MailboxSettings
+from dtp.daemon.config.model import BroadcastSettings, Config, LoginSettings, MailboxSettings, TipSettings
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays.ledger import Ending
 from dtp.daemon.relays.relaying import AnsweredStream
@@ -18,6 +18,7 @@ from dtp.net.connection import Connection
 if TYPE_CHECKING:
     from dtp.chain.node.client import ChainClient
     from dtp.daemon.answered.shows import ShowService
+    from dtp.daemon.answered.tips import TipService
     from dtp.daemon.relays.expose import Exposed
     from dtp.messaging.login.service import LoginService
     from dtp.messaging.mailbox.service import Mailbox
@@ -52,6 +53,7 @@ class Kept:
         self._shows: dict[tuple[str, BroadcastSettings], ShowService] = {}
         self._open: dict[MailboxSettings, Mailbox] = {}
         self._logins: dict[LoginSettings, LoginService] = {}
+        self._lines: dict[TipSettings, TipService] = {}
         #: The one whose logins count: the last that was opened.
         self._current: LoginService | None = None
 
@@ -65,6 +67,11 @@ class Kept:
 
         for logins in _logins_of(config) - self._logins.keys():
             self._current = self._logins[logins] = self._open_logins(logins)
+
+        for line in _lines_of(config) - self._lines.keys():
+            from dtp.daemon.answered.tips import TipService
+
+            self._lines[line] = TipService(self._studio.identity, line)
 
         for name, show in _shows_of(config) - self._shows.keys():
             from dtp.daemon.answered.shows import show_of
@@ -91,6 +98,9 @@ class Kept:
         exposed.mailbox = None if settings is None else self._open[settings]
         exposed.logins = None if logins is None else self._logins[logins]
         exposed.find_login = self.find_login
+        if exposed.config.tips is not None:
+            exposed.tips = self._lines[exposed.config.tips]
+            exposed.tips.start()
         if exposed.config.broadcast is not None:
             exposed.show = self._shows[exposed.config.service, exposed.config.broadcast]
             exposed.show.start()
@@ -102,7 +112,7 @@ class Kept:
     def ends_with(self, exposed: Exposed, config: Config | None) -> bool:
         """True where what a service answers from ends, or its streams can't tell: they are cut off before."""
         if exposed.show is None:
-            return exposed.mailbox is not None or exposed.logins is not None
+            return any(each is not None for each in (exposed.mailbox, exposed.logins, exposed.tips))
         return config is None or not any(self._shows.get(each) is exposed.show for each in _shows_of(config))
 
     def leave(self) -> None:
@@ -122,6 +132,8 @@ class Kept:
                 self._current = next(iter(self._logins.values()), None)
             await service.stop()
             service.server.store.close()
+        for line in self._lines.keys() - (set() if config is None else _lines_of(config)):
+            await self._lines.pop(line).close()
         for key in self._shows.keys() - (set() if config is None else _shows_of(config)):
             await self._shows.pop(key).close()
 
@@ -132,6 +144,10 @@ def _of(config: Config) -> set[MailboxSettings]:
 
 def _logins_of(config: Config) -> set[LoginSettings]:
     return {each.logins for each in config.expose if each.logins is not None}
+
+
+def _lines_of(config: Config) -> set[TipSettings]:
+    return {each.tips for each in config.expose if each.tips is not None}
 
 
 def _shows_of(config: Config) -> set[tuple[str, BroadcastSettings]]:

@@ -18,6 +18,7 @@ from dtp.messaging.tips.line import TipLine
 from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.dial import connect
+from dtp.net.stream import Stream
 from dtp.peers.book import PeerBook
 from dtp.peers.dht import Dht
 from dtp.peers.lan.multicast import Lan
@@ -38,11 +39,16 @@ def serve_card(line: asyncio.Future[TipLine]) -> Callable[[Connection], Awaitabl
     async def serve(connection: Connection) -> None:
         opened = await asyncio.shield(line)
         async for stream in connection:
-            stream.write(frame(opened.card.public().encode()))
-            await stream.drain()
-            stream.write_eof()
+            await say_card(opened, stream)
 
     return serve
+
+
+async def say_card(line: TipLine, stream: Stream) -> None:
+    """Say the line's card for everybody on a stream."""
+    stream.write(frame(line.card.public().encode()))
+    await stream.drain()
+    stream.write_eof()
 
 
 async def ask_card(address: Address | str) -> ContactCard:

@@ -63,16 +63,24 @@ class TipLine:
         self.store: LineStore
 
     async def __aenter__(self) -> Self:
-        """Open the store. Raise `StoreFailed`, and `TipError` for a store of another line."""
-        self.store = await asyncio.to_thread(LineStore, self._path)
-        try:
-            self.card = await asyncio.to_thread(self._load_card)
-        except BaseException:
-            self.store.close()
-            raise
+        """Open the store, as `open` does."""
+        await asyncio.to_thread(self.open)
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        await self.close()
+
+    def open(self) -> None:
+        """Open the store. Raise `StoreFailed`, and `TipError` for a store of another line."""
+        self.store = LineStore(self._path)
+        try:
+            self.card = self._load_card()
+        except BaseException:
+            self.store.close()
+            raise
+
+    async def close(self) -> None:
+        """End connections to mailboxes, and close the store."""
         await self.pool.close()
         self.store.close()
 

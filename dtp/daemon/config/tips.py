@@ -1,0 +1,52 @@
+"""`[expose.tips]`: where letters to a line for tips wait, and what it is called: read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from dtp.daemon.config import model, values
+from dtp.daemon.config.mailbox import BACKENDS
+from dtp.daemon.config.reading import Section
+
+_NEEDED: Final = (
+    "tips: takes mailboxes, where letters wait, such as the one of this daemon: "
+    'tips = { mailboxes = ["dtp+tcp://dtp1...@HOST:PORT/dtp.mailbox"] }'
+)
+
+
+def read_tips(section: Section | None, file: Callable[[Any], Path]) -> model.TipSettings:
+    """Return what a service of kind tips is: what isn't said is as `dtp tip open` has it."""
+    from dtp.messaging.cards.contact_card import MAX_MAILBOXES
+    from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS
+
+    if section is None:
+        return model.TipSettings((), None, None, DEFAULT_BITS)
+    settings = model.TipSettings(
+        tuple(str(each) for each in section.take_all("mailboxes", values.address)),
+        section.take("store", file, None),
+        section.take("name", values.text, None),
+        section.take("stamp-bits", values.number(0, MAX_BITS), DEFAULT_BITS),
+    )
+    if not settings.mailboxes and not section.failed("mailboxes"):
+        section.wrong(_NEEDED, *(("mailboxes",) if "mailboxes" in section else ()))
+    if len(settings.mailboxes) > MAX_MAILBOXES:
+        section.wrong(f"mailboxes: a card has {MAX_MAILBOXES} at most", "mailboxes")
+    section.finish()
+    return settings
+
+
+def check_tips(section: Section, expose: model.Expose) -> None:
+    """What only other kinds of services have, and a place where letters wait."""
+    for key in BACKENDS:
+        if key in section:
+            section.wrong(f"{key}: a line for tips says its card itself, and has no backends", key)
+    for key in ("quota", "limits", "price", "on-chain"):
+        if key in section:
+            section.wrong(f"{key}: who gives a tip comes under a key of the moment, for a card only", key)
+    if "allow" in section and not section.failed("allow") and not expose.rules.access.everyone:
+        what = 'allow: who gives a tip comes under a key of the moment, so a line takes allow = ["*"]'
+        section.wrong(what, "allow")
+    if "tips" not in section:
+        section.wrong(_NEEDED, "kind")

@@ -1,0 +1,137 @@
+"""A service of kind `tips`: `dtpd` says the card of a line, and collects what its mailboxes have."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from dtp.daemon.config.reading import ConfigMistakes
+from dtp.daemon.server import Daemon
+from dtp.messaging.errors import StoreFailed
+from dtp.messaging.tips.errors import TipError
+from dtp.messaging.tips.finding import ask_card
+from dtp.messaging.tips.line import TipLine
+from dtp.messaging.tips.tipster import Tipster
+from dtp.messaging.tips.words import TipWords
+
+from .conftest import FAR, PATIENCE, config
+from .programs import free_port
+from .talk import seen
+
+BOX = '[[expose]]\nservice = "dtp.mailbox"\nkind = "mailbox"\nallow = ["*"]\n[expose.mailbox]\nstore = "box.sqlite"\n'
+LINE = '[[expose]]\nservice = "dtp.tip"\nkind = "tips"\nallow = ["*"]\n'
+AT = "dtp+tcp://{}@127.0.0.1:{}/dtp.mailbox"
+
+
+def settings(tmp_path, mailbox, name="The Herald", port=0):
+    tips = (
+        f'[expose.tips]\nmailboxes = ["{mailbox}"]\nname = "{name}"\nstamp-bits = 0\nstore = "tips.sqlite"\n'
+    )
+    return config(tmp_path, f'[daemon]\nlisten = ["tcp://127.0.0.1:{port}"]\n{BOX}{LINE}{tips}')
+
+
+@contextlib.asynccontextmanager
+async def serving(settings):
+    daemon = Daemon(settings, FAR)
+    await daemon.start()
+    try:
+        yield daemon
+    finally:
+        await daemon.close()
+
+
+def run(scenario):
+    async def main():
+        async with asyncio.timeout(2 * PATIENCE):
+            await scenario()
+
+    asyncio.run(main())
+
+
+def tips_of(daemon):
+    return daemon.exposed["dtp.tip"].tips
+
+
+def test_a_tip_is_given_by_the_address_alone_and_read_by_the_owner(tmp_path):
+    """The line's mailbox is the daemon's own: it is tried until that listens."""
+    port = free_port()
+
+    async def scenario():
+        first = settings(tmp_path, AT.format(FAR.id, port), port=port)
+        async with serving(first) as daemon:
+            await seen(lambda: not tips_of(daemon).unreached)
+            card = await ask_card(daemon.listener.address("dtp.tip"))
+            assert (card.name, card.key) == ("The Herald", FAR.id.key)
+            async with Tipster(card, TipWords.make()) as tipster:
+                await tipster.send("the bridge is cracked")
+        async with serving(first) as daemon:  # collected at its start
+            await seen(lambda: tips_of(daemon).letters == 1 and not tips_of(daemon).unreached)
+            assert daemon.exposed["dtp.tip"].status(0)["tips"] == {"letters": 1, "unreached": "", "why": ""}
+            async with TipLine(
+                identity=FAR, store=tmp_path / "tips.sqlite"
+            ) as line:  # `dtp tip read` meanwhile
+                (tip,) = await line.tips()
+                assert [each.letter.text for each in await line.letters(tip)] == ["the bridge is cracked"]
+
+    run(scenario)
+
+
+def test_a_reload_gives_the_line_another_name(tmp_path):
+    async def scenario():
+        port = free_port()
+        at = AT.format(FAR.id, port)
+        async with serving(settings(tmp_path, at, port=port)) as daemon:
+            before = tips_of(daemon)
+            await daemon.reload(settings(tmp_path, at, port=port))
+            assert tips_of(daemon) is before
+            await daemon.reload(settings(tmp_path, at, name="The Post", port=port))
+            assert (await ask_card(daemon.listener.address("dtp.tip"))).name == "The Post"
+
+    run(scenario)
+
+
+def test_a_store_that_is_none_or_of_another_line_is_refused_at_the_start(tmp_path):
+    at = AT.format(FAR.id, 1)
+
+    async def scenario():
+        (tmp_path / "tips.sqlite").write_bytes(b"nonsense" * 1000)
+        with pytest.raises(StoreFailed):
+            await Daemon(settings(tmp_path, at), FAR).start()
+        (tmp_path / "tips.sqlite").unlink()
+        from dtp.identity import Identity
+
+        async with TipLine(identity=Identity(bytes([5]) * 32), store=tmp_path / "tips.sqlite"):
+            pass
+        with pytest.raises(TipError):
+            await Daemon(settings(tmp_path, at), FAR).start()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("", "takes mailboxes"),
+        ("tips = {}", "takes mailboxes"),
+        ('tips = {mailboxes = "nonsense"}', "nonsense"),
+        ('backend = "127.0.0.1:1"', "no backends"),
+        ("price = { mib = 1 }", "key of the moment"),
+        ('tips = {mailboxes = "MAILBOX", stamp-bits = 27}', "stamp-bits"),
+        ("tips = {mailboxes = [" + ", ".join(['"MAILBOX"'] * 9) + "]}", "at most"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, more, said):
+    more = more.replace("MAILBOX", AT.format(FAR.id, 1))
+    with pytest.raises(ConfigMistakes, match=said):
+        config(tmp_path, f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{LINE}{more}\n')
+
+
+def test_others_may_not_have_one_and_two_have_two_stores(tmp_path):
+    tips = f'[expose.tips]\nmailboxes = ["{AT.format(FAR.id, 1)}"]\n'
+    listen = '[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n'
+    with pytest.raises(ConfigMistakes, match="the line's store"):
+        config(tmp_path, f"{listen}{LINE}{tips}{LINE.replace('dtp.tip', 'b')}{tips}")
+    with pytest.raises(ConfigMistakes, match="is for services of kind tips"):
+        config(tmp_path, f'{listen}[[expose]]\nservice = "a"\nbackend = "x:1"\nallow = ["*"]\n{tips}')
+    with pytest.raises(ConfigMistakes, match=r"allow = \["):
+        config(tmp_path, f"{listen}{LINE.replace('*', str(FAR.id))}{tips}")
