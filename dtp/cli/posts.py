@@ -34,6 +34,18 @@ def post() -> None:
     """Messages to a host through the chain: sealed, paid for, and answered the same way."""
 
 
+async def read_fee(chain: ChainClient, host: str, service: str, text: str | None) -> int | None:
+    """Return what `--fee` says, in the smallest unit of the service's coin: as many units as an amount of SUI has may
+    be a fortune. Raise `ProgramError` for an amount of SUI where it takes another coin."""
+    from dtp.chain.resolver import read_host
+    from dtp.chain.wallet import parse_amount
+
+    if text is None:
+        return None
+    _, found = (await read_host(chain, host)).open_service(service)
+    return parse_amount(text, found.terms.coin)
+
+
 @post.command()
 @address_argument
 @click.argument("message")
@@ -54,13 +66,8 @@ def send(address: Address, message: str, fee: str | None, wait: bool, account: A
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain.pipes.posts import answers, send_post
-        from dtp.chain.resolver import read_host
-        from dtp.chain.wallet import parse_amount
 
-        paid = None
-        if fee is not None:  # in the service's coin: an amount of SUI may be a fortune of another
-            _, found = (await read_host(chain, _host(address))).open_service(address.service)
-            paid = parse_amount(fee, found.terms.coin)
+        paid = await read_fee(chain, _host(address), address.service, fee)
         sent = await send_post(chain, _host(address), address.service, data, fee=paid)
         record = {"transaction": sent.transaction, "host": sent.host, "service": sent.service}
         if wait:

@@ -18,7 +18,7 @@ from dtp.cli.joining import bootstrap_option, discover_option, listen_option, wa
 from dtp.cli.messenger import read_card_text
 from dtp.cli.options import IdentitySource, identity_options, verbose_option
 from dtp.cli.output import json_option, print_line, print_note, print_result, wants_json
-from dtp.cli.posts import identity_option, load_identity
+from dtp.cli.posts import identity_option, load_identity, read_fee
 from dtp.cli.run import run, serve_for_long, when_stdin_ends
 from dtp.config import data_dir
 from dtp.errors import ConfigError
@@ -326,11 +326,10 @@ def send(
     place = _chain_place(line)
 
     async def through_chain(chain: ChainClient) -> None:
-        from dtp.chain.wallet import parse_amount
         from dtp.messaging.tips.posts import send_tip
 
         assert place is not None
-        await send_tip(chain, *place, words, said, fee=None if fee is None else parse_amount(fee))
+        await send_tip(chain, *place, words, said, fee=await read_fee(chain, *place, fee))
 
     async def through_mailbox() -> None:
         async with Tipster(await _find(line, bootstrap), words) as tipster:

@@ -339,6 +339,9 @@ def test_the_command(client, wallet, net, deployments, tmp_path, monkeypatch):
     as_user = ("--wallet", str(user_key))
     (error,) = call("send", f"dtp://{host_id}/gold", "x", "--fee", "0.1SUI", *as_user, code=3)
     assert "smallest unit of 0x" in error["error"]["message"]
+    tip = ["tip", "send", f"dtp://{host_id}/gold", "x", "--fee", "0.1SUI", *as_user, "--json"]
+    refused = CliRunner().invoke(main, tip)
+    assert (refused.exit_code, "smallest unit of 0x" in refused.stderr) == (3, True)
     (error,) = call("send", "dtp://alice/echo", "x", "--wallet", str(user_key), code=3)
     assert "no host on chain" in error["error"]["message"]
 
