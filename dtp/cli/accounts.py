@@ -15,7 +15,7 @@ import click
 
 from dtp import config
 from dtp.cli.options import IdentitySource, passphrase_file_option
-from dtp.cli.output import print_note
+from dtp.cli.output import json_option, print_note
 from dtp.cli.run import run
 from dtp.errors import ConfigError
 
@@ -164,7 +164,10 @@ gas_price_option = click.option(
 
 
 def account_options(command: _Function) -> _Function:
-    """Add `--network`, `--wallet`, `--passphrase-file` and `--max-gas-price`; the command gets `account: Account`."""
+    """Add `--network`, `--wallet`, `--passphrase-file`, `--max-gas-price` and `--json`.
+
+    The command gets `account: Account`.
+    """
 
     @functools.wraps(command)
     def with_account(
@@ -192,7 +195,9 @@ def account_options(command: _Function) -> _Function:
         help="A name of 'dtp wallet new', a key file, sui[:ADDRESS] for the Sui command line's keys, or "
         "'exec:ADDRESS COMMAND...' for a program that signs. [default: $DTP_WALLET, else your identity]",
     )
-    decorated: Any = network_option(wallet_option(passphrase_file_option(gas_price_option(with_account))))
+    decorated: Any = network_option(
+        wallet_option(passphrase_file_option(gas_price_option(json_option(with_account))))
+    )
     result: _Function = decorated
     return result
 

@@ -13,7 +13,6 @@ from dtp.cli.accounts import Account, account_options, executed_record
 from dtp.cli.groups import Group
 from dtp.cli.host_caps import print_record
 from dtp.cli.options import IdentitySource
-from dtp.cli.output import json_option
 from dtp.errors import LocalError
 
 if TYPE_CHECKING:
@@ -49,7 +48,6 @@ def card() -> None:
 )
 @click.option("--days", type=click.FloatRange(min=0, min_open=True), help="For so long. [default: for good]")
 @account_options
-@json_option
 def publish(file: str, mailboxes: tuple[str, ...], days: float | None, account: Account) -> None:
     """Publish your account's devices and mailboxes, for the first time or anew.
 
@@ -87,7 +85,6 @@ def publish(file: str, mailboxes: tuple[str, ...], days: float | None, account: 
 @click.argument("name", metavar="ACCOUNT|WALLET", required=False)
 @account_file
 @account_options
-@json_option
 def show(name: str | None, file: str, account: Account) -> None:
     """Show the card of an account (dtpa1...) or of a wallet (0x...), or your own, and check its signatures."""
     from dtp.chain.model import canonical_id
@@ -116,7 +113,6 @@ def show(name: str | None, file: str, account: Account) -> None:
 @card.command("link-wallet")
 @account_file
 @account_options
-@json_option
 def link_wallet(file: str, account: Account) -> None:
     """Link the wallet (--wallet) to your account: whoever pays with it is known as your account then."""
     ours = load_account(file)
@@ -141,7 +137,6 @@ def link_wallet(file: str, account: Account) -> None:
 @click.argument("address", required=False)
 @account_file
 @account_options
-@json_option
 def unlink_wallet(address: str | None, file: str, account: Account) -> None:
     """Unlink the wallet (--wallet) from the account that it is linked to; or ADDRESS, which is lost, from yours."""
     ours = load_account(file) if address else None
@@ -176,7 +171,6 @@ def unlink_wallet(address: str | None, file: str, account: Account) -> None:
 )
 @account_file
 @account_options
-@json_option
 def rotate(path: str | None, file: str, account: Account) -> None:
     """Tell the chain of another key that 'dtp account rotate' gave an account. Its old key counts no more then.
 
@@ -205,7 +199,6 @@ def rotate(path: str | None, file: str, account: Account) -> None:
 @account_file
 @click.confirmation_option(prompt="The account is over for good then. Go on?")
 @account_options
-@json_option
 def revoke(recovery: str, file: str, account: Account) -> None:
     """End your account on the chain, for good: nothing that it says counts any more there."""
     ours, key = read_card(card_path(file)), IdentitySource(Path(recovery), None).load()

@@ -9,7 +9,7 @@ import click
 
 from dtp.cli.accounts import Account, account_options, record_of, tell_history
 from dtp.cli.groups import Group
-from dtp.cli.output import json_option, print_line, print_result, wants_json
+from dtp.cli.output import print_line, print_result
 from dtp.cli.show import amount, inline, owner, table
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ def chain() -> None:
 
 @chain.command()
 @account_options
-@json_option
 def info(account: Account) -> None:
     """Show what the node says of itself, and where the packages are."""
 
@@ -34,14 +33,13 @@ def info(account: Account) -> None:
         return {**record_of(info), "gas_price": epoch.gas_price, "packages": packages}
 
     record = account.run(work, signing=False)
-    print_result(record, None if wants_json() else table(record))
+    print_result(record, table(record))
 
 
 @chain.command("object")
 @click.argument("id")
 @click.option("--version", type=click.IntRange(0), help="This version instead of the newest.")
 @account_options
-@json_option
 def show_object(id: str, version: int | None, account: Account) -> None:
     """Show an object with its fields; those of dtp's packages by the names that Python knows."""
 
@@ -68,7 +66,7 @@ def show_object(id: str, version: int | None, account: Account) -> None:
 
     record = account.run(work, signing=False)
     shown = {**record, "owner": owner(**record["owner"]), "storage_rebate": amount(record["storage_rebate"])}
-    print_result(record, None if wants_json() else table(shown))
+    print_result(record, table(shown))
 
 
 @chain.command()
@@ -81,7 +79,6 @@ def show_object(id: str, version: int | None, account: Account) -> None:
 @click.option("--cursor", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Keep in FILE how far events were shown, and go on there the next time.")  # fmt: skip
 @account_options
-@json_option
 def events(
     follow: bool, types: tuple[str, ...], start: int | None, cursor: Path | None, account: Account
 ) -> None:

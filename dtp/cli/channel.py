@@ -25,7 +25,7 @@ from dtp.cli.channel_records import (
 )
 from dtp.cli.groups import Group
 from dtp.cli.options import verbose_option
-from dtp.cli.output import json_option, print_line, print_result, wants_json
+from dtp.cli.output import json_option, print_line, print_result
 from dtp.cli.show import amount, gas_text, money, table
 from dtp.cli.vouchers import Vouchers, store_option
 from dtp.errors import CarrierError, ChainError, DtpError, LocalError, PeerError
@@ -71,7 +71,6 @@ channel.add_command(history)
 @channel.command("list")
 @store_option
 @account_options
-@json_option
 def list_channels(vouchers: Vouchers, account: Account) -> None:
     """List the channels of the store, as the chain has them now."""
 
@@ -90,14 +89,13 @@ def list_channels(vouchers: Vouchers, account: Account) -> None:
 
     records = account.run(work, signing=False)
     text = "\n".join(line_of(each) for each in records) or "no channels"
-    print_result({"channels": records}, None if wants_json() else text)
+    print_result({"channels": records}, text)
 
 
 @channel.command()
 @click.argument("id", metavar="CHANNEL")
 @store_option
 @account_options
-@json_option
 def show(id: str, vouchers: Vouchers, account: Account) -> None:
     """Show a channel: its money, terms and lanes on chain, and what is vouched here."""
 
@@ -116,14 +114,13 @@ def show(id: str, vouchers: Vouchers, account: Account) -> None:
         }
 
     record = account.run(work, signing=False)
-    print_result(record, None if wants_json() else table(shown_record(record)))
+    print_result(record, table(shown_record(record)))
 
 
 @channel.command()
 @click.argument("id", metavar="[CHANNEL]", required=False)
 @store_option
 @account_options
-@json_option
 def claim(id: str | None, vouchers: Vouchers, account: Account) -> None:
     """Claim with the newest vouchers, now: of one channel, or of all that pay you more than the gas.
 
@@ -216,7 +213,6 @@ def backup(file: str, vouchers: Vouchers) -> None:
               "[default: a voucher's step, at most 0.00075SUI]")  # fmt: skip
 @store_option
 @account_options
-@json_option
 def close(id: str | None, pipes: bool, slack: str | None, vouchers: Vouchers, account: Account) -> None:
     """Close a channel that you opened, or go on closing all that are on their way.
 
@@ -382,7 +378,6 @@ def _note_closing(chain: ChainClient, store: Store, found: Channel) -> None:
 @channel.command()
 @store_option
 @account_options
-@json_option
 def find(vouchers: Vouchers, account: Account) -> None:
     """Find all channels of your account by the chain's history, also with an empty store, and say how to close each.
 
@@ -414,9 +409,8 @@ def find(vouchers: Vouchers, account: Account) -> None:
               metavar="SECONDS", help="How often to look; more often where channels leave less time.")  # fmt: skip
 @click.option("--once", is_flag=True, help="Look once and end.")
 @store_option
-@account_options
 @verbose_option
-@json_option
+@account_options
 def watch(every: float, once: bool, vouchers: Vouchers, account: Account) -> None:
     """Claim for a server that sleeps, and end channels whose time has come, until interrupted.
 

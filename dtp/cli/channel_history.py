@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dtp.cli.output import json_option, print_result, wants_json
+from dtp.cli.output import json_option, print_result
 from dtp.cli.show import amount, money
 from dtp.cli.vouchers import Vouchers, store_option
 from dtp.plurals import count_of
@@ -62,9 +62,7 @@ def history(by: str, vouchers: Vouchers) -> None:
         lines.append(
             f"what {count_of(unknown, 'transaction')} took isn't known yet: the next command that pays or closes asks"
         )
-    print_result(
-        record, None if wants_json() else "\n".join(lines) or "no channel was opened with this store"
-    )
+    print_result(record, "\n".join(lines) or "no channel was opened with this store")
 
 
 def _sums(

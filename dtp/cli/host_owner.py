@@ -8,7 +8,6 @@ import click
 
 from dtp.cli.accounts import Account, account_options, executed_record
 from dtp.cli.host_caps import host_option, operator_cap, owned_host, print_record
-from dtp.cli.output import json_option
 
 if TYPE_CHECKING:
     from dtp.chain import ChainClient
@@ -23,7 +22,6 @@ RIGHTS = ("heartbeat", "endpoints", "firewall", "passes")
               help="Who is paid by channels that are opened from now on. [default: as it is]")  # fmt: skip
 @host_option
 @account_options
-@json_option
 def change(ttl: int | None, paid_to: str | None, host_id: str | None, account: Account) -> None:
     """Change how long heartbeats count, and who is paid. What isn't named stays."""
     if ttl is None and paid_to is None:
@@ -56,7 +54,6 @@ def change(ttl: int | None, paid_to: str | None, host_id: str | None, account: A
 @click.option("--revoke-others", is_flag=True, help="Void all operator caps that there are.")
 @host_option
 @account_options
-@json_option
 def operator(
     address: str | None, rights: str, revoke_others: bool, host_id: str | None, account: Account
 ) -> None:
@@ -93,7 +90,6 @@ def operator(
 @click.argument("key", metavar="DTP1...")
 @host_option
 @account_options
-@json_option
 def withdraw(key: str, host_id: str | None, account: Account) -> None:
     """Remove an endpoint, by its identity: nobody is sent there any more."""
 

@@ -16,7 +16,7 @@ from dtp.cli.host_caps import (
     print_record,
     service_argument,
 )
-from dtp.cli.output import json_option, print_note
+from dtp.cli.output import print_note
 from dtp.errors import ChainError, ConfigError
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ def _period_ms(ctx: click.Context, param: click.Parameter, text: str) -> int:
               help="Leave the service's mode. [default: it is for subscribers from now on]")  # fmt: skip
 @host_option
 @account_options
-@json_option
 def plan(
     number: int,
     price: str,
@@ -111,7 +110,6 @@ def plan(
 @click.command()
 @click.argument("plan_id", metavar="PLAN")
 @account_options
-@json_option
 def draw(plan_id: str, account: Account) -> None:
     """Draw what subscribers of PLAN have paid for periods that are over."""
 
@@ -141,7 +139,6 @@ def draw(plan_id: str, account: Account) -> None:
     "--on/--off", "on_sale", required=True, help="Whether periods can be bought, and passes renewed."
 )
 @account_options
-@json_option
 def sale(plan_id: str, on_sale: bool, account: Account) -> None:
     """Take PLAN off sale, or put it on sale again. Passes that are held stay good until they end."""
 
@@ -172,7 +169,6 @@ def sale(plan_id: str, on_sale: bool, account: Account) -> None:
               help="End passes that have periods left, and pay their holders back what isn't over. Also those that "
               "were thrown away, and of a deleted host.")  # fmt: skip
 @account_options
-@json_option
 def retire(plan_id: str, refund: bool, account: Account) -> None:
     """Delete PLAN, and draw what is left in it. It has to be off sale, and its passes over, or paid back."""
 
@@ -227,7 +223,6 @@ async def _passes_of(chain: ChainClient, plan: Plan) -> list[str]:
 @click.command()
 @click.argument("pass_id", metavar="PASS")
 @account_options
-@json_option
 def revoke(pass_id: str, account: Account) -> None:
     """Revoke PASS: it opens nothing any more. Its holder gets back all periods that are not over."""
 

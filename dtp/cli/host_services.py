@@ -9,7 +9,7 @@ import click
 
 from dtp.cli.accounts import Account, account_options, executed_record
 from dtp.cli.host_caps import ServiceNumber, host_option, owned_host, print_record, service_argument
-from dtp.cli.output import json_option, print_result, wants_json
+from dtp.cli.output import print_result
 from dtp.cli.show import table
 from dtp.cli.terms import (
     BEARERS,
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
 @click.option("--post-fee", metavar="AMOUNT", help="Least fee of a message. [default: 0]")
 @click.option("--open/--closed", "is_open", default=None, help="Whether it takes channels. [default: open]")
 @account_options
-@json_option
 def service(number: ServiceNumber, host_id: str | None, account: Account, **options: Any) -> None:
     """Add a service to a host, or change it: what isn't named stays as it is. Defaults are those of a new one.
 
@@ -89,7 +88,7 @@ def service(number: ServiceNumber, host_id: str | None, account: Account, **opti
     record, lines = account.run(work)
     shown = {name: value for name, value in record.items() if name != "changes"}
     text = "\n".join([table(shown), *(lines or ["nothing to change"] if not record["added"] else [])])
-    print_result(record, None if wants_json() else text)
+    print_result(record, text)
 
 
 def _wanted(number: int, known: Service | None, options: dict[str, Any]) -> Service:
@@ -163,7 +162,6 @@ def _program(found: Host, cap: str, number: int, wanted: Service) -> Program:
 @service_argument
 @host_option
 @account_options
-@json_option
 def remove(number: int, host_id: str | None, account: Account) -> None:
     """Remove a service from a host. Open channels settle by their own terms; their pipes stop."""
 

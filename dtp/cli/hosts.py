@@ -13,7 +13,7 @@ from dtp.cli.accounts import Account, account_options, executed_record, record_o
 from dtp.cli.groups import Group
 from dtp.cli.host_caps import host_option, only_host, operator_cap, print_record
 from dtp.cli.options import IdentitySource
-from dtp.cli.output import json_option, print_line, print_result, wants_json
+from dtp.cli.output import print_line, print_result
 from dtp.cli.show import amount, moment, money, plain
 from dtp.cli.terms import named, rate_text, service_record
 from dtp.errors import ConfigError
@@ -38,7 +38,6 @@ def host() -> None:
 @click.option("--operator", metavar="ADDRESS",
               help="Who may send heartbeats and edit the lists. [default: the wallet]")  # fmt: skip
 @account_options
-@json_option
 def create(ttl: int, operator: str | None, account: Account) -> None:
     """Create a host. It has no service yet, and nobody may come in."""
 
@@ -71,7 +70,6 @@ def create(ttl: int, operator: str | None, account: Account) -> None:
 @host.command()
 @host_option
 @account_options
-@json_option
 def show(host_id: str | None, account: Account) -> None:
     """Show a host: its services, its endpoints, its lists."""
     address = "" if host_id else account.address()
@@ -108,7 +106,7 @@ def show(host_id: str | None, account: Account) -> None:
         }
 
     record = account.run(work, signing=False)
-    print_result(record, None if wants_json() else _host_text(record))
+    print_result(record, _host_text(record))
 
 
 def _endpoint_record(endpoint: Endpoint) -> dict[str, Any]:
@@ -166,7 +164,6 @@ def _list_command(name: str, help_text: str, add: str, remove: str) -> click.Com
     @click.option("--remove", "removing", is_flag=True, help="Take them off the list.")
     @host_option
     @account_options
-    @json_option
     def command(addresses: tuple[str, ...], removing: bool, host_id: str | None, account: Account) -> None:
         async def work(chain: ChainClient) -> dict[str, Any]:
             from dtp.chain import Program
@@ -226,7 +223,6 @@ host.add_command(
 @click.option("--every", type=click.FloatRange(min=1), metavar="SECONDS", help="Go on until interrupted.")
 @host_option
 @account_options
-@json_option
 def heartbeat(
     sealed: bool, every: float | None, host_id: str | None, account: Account, **options: Any
 ) -> None:

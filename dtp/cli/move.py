@@ -86,7 +86,7 @@ def build(
     except CompileError as error:
         print_error(error, ctx, "dtp", EXIT_FOUND)
         ctx.exit(EXIT_FOUND)
-    print_result({"packages": built}, None if wants_json() else _built_text(built))
+    print_result({"packages": built}, _built_text(built))
 
 
 def _write_tests(checkout: Checkout, name: str, folder: Path) -> Path:

@@ -8,7 +8,7 @@ import click
 
 from dtp.cli.accounts import Account, account_options, executed_record, record_of, tell_history
 from dtp.cli.groups import Group
-from dtp.cli.output import json_option, print_result, wants_json
+from dtp.cli.output import print_result
 from dtp.cli.paying import coin_option, most_of, most_option
 from dtp.cli.show import money, table
 from dtp.errors import ChainError
@@ -36,7 +36,6 @@ def pass_group() -> None:
 @click.argument("plans", nargs=-1, metavar="[PLAN]...")
 @click.option("--host", "host_id", metavar="ID", help="Show all plans of this host.")
 @account_options
-@json_option
 def plans(plans: tuple[str, ...], host_id: str | None, account: Account) -> None:
     """Show plans by their ids, those of a host, or else the passes that the wallet holds with theirs."""
     holder = "" if plans or host_id else account.address()
@@ -56,7 +55,7 @@ def plans(plans: tuple[str, ...], host_id: str | None, account: Account) -> None
         else "no passes; 'dtp pass plans --host ID' shows what a host sells"
     )
     text = "\n".join(map(_line, records)) or none
-    print_result({"plans": records}, None if wants_json() else text)
+    print_result({"plans": records}, text)
 
 
 async def _plans_of(chain: ChainClient, host_id: str) -> list[str]:
@@ -115,7 +114,6 @@ def _line(record: dict[str, Any]) -> str:
 @most_option
 @coin_option
 @account_options
-@json_option
 def buy(plan: str, periods: int, most: str | None, coin: str | None, account: Account) -> None:
     """Buy periods of PLAN; a pass of it that the wallet holds already is renewed."""
     from dtp.chain.model import SUI_COIN
@@ -146,7 +144,6 @@ def buy(plan: str, periods: int, most: str | None, coin: str | None, account: Ac
 @pass_group.command()
 @click.argument("pass_id", metavar="PASS")
 @account_options
-@json_option
 def cancel(pass_id: str, account: Account) -> None:
     """Give back the periods of PASS that have not started; their money comes back.
 
@@ -178,7 +175,6 @@ def cancel(pass_id: str, account: Account) -> None:
 @pass_group.command()
 @click.argument("pass_id", metavar="PASS")
 @account_options
-@json_option
 def destroy(pass_id: str, account: Account) -> None:
     """Throw PASS away, whose periods are over or whose plan was retired; its storage deposit comes back."""
 
@@ -201,4 +197,4 @@ def _print(record: dict[str, Any]) -> None:
     shown = dict(record)
     if "refunded" in record:
         shown["refunded"] = money(record["refunded"], shown.pop("coin"))
-    print_result(record, None if wants_json() else table(shown))
+    print_result(record, table(shown))

@@ -11,7 +11,7 @@ import click
 from dtp.cli.accounts import Account, account_options, tell_history
 from dtp.cli.groups import Group
 from dtp.cli.options import IdentitySource, address_argument
-from dtp.cli.output import json_option, print_line, print_result, wants_json
+from dtp.cli.output import print_line, print_result, wants_json
 from dtp.errors import ConfigError
 from dtp.identity import Identity
 from dtp.net.address import Address
@@ -56,7 +56,6 @@ async def read_fee(chain: ChainClient, host: str, service: str, text: str | None
 )
 @click.option("--wait", is_flag=True, help="Wait for an answer, and print it.")
 @account_options
-@json_option
 def send(address: Address, message: str, fee: str | None, wait: bool, account: Account) -> None:
     """Send MESSAGE ('-': standard input) to the service of a host: dtp://0x<host object>/<service>.
 
@@ -84,7 +83,6 @@ def send(address: Address, message: str, fee: str | None, wait: bool, account: A
 @click.option("--follow", is_flag=True, help="Go on with new messages until interrupted.")
 @identity_option
 @account_options
-@json_option
 def read(address: Address, follow: bool, identity: Path | None, account: Account) -> None:
     """Show messages to a host that are sealed to our identity: those there were, or with --follow those to come."""
     me = load_identity(identity, account)
@@ -110,7 +108,6 @@ def read(address: Address, follow: bool, identity: Path | None, account: Account
 @click.argument("message")
 @identity_option
 @account_options
-@json_option
 def answer(address: Address, transaction: str, message: str, identity: Path | None, account: Account) -> None:
     """Answer the message of TRANSACTION with MESSAGE ('-': standard input), as the host's owner."""
     me = load_identity(identity, account)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dtp.cli.accounts import Account, account_options, executed_record
-from dtp.cli.output import json_option, print_result, wants_json
+from dtp.cli.output import print_result, wants_json
 from dtp.cli.show import amount
 from dtp.errors import ConfigError
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 @click.option("--immutable/--upgradable", default=None,
               help="Give up the upgrade caps, or keep them. [default: asks, keeps where SUI is free]")  # fmt: skip
 @account_options
-@json_option
 def publish(names: tuple[str, ...], again: bool, immutable: bool | None, account: Account) -> None:
     """Publish packages (default: all) on a network, and remember where they are.
 
@@ -44,7 +43,7 @@ def publish(names: tuple[str, ...], again: bool, immutable: bool | None, account
         + _not_done(record, immutable)
         for record in published
     ]
-    print_result({"packages": published}, None if wants_json() else "\n".join(lines))
+    print_result({"packages": published}, "\n".join(lines))
 
 
 def _not_done(record: dict[str, Any], immutable: bool | None) -> str:
@@ -101,7 +100,6 @@ async def _publish(
 @click.argument("name", metavar="PACKAGE")
 @click.argument("id")
 @account_options
-@json_option
 def use(name: str, id: str, account: Account) -> None:
     """Use the PACKAGE that somebody has published at ID on a network, and remember it.
 
@@ -128,7 +126,7 @@ def use(name: str, id: str, account: Account) -> None:
 
     record = account.run(work, signing=False)
     text = record.pop("text")
-    print_result(record, None if wants_json() else f"{name}  {record['id']}  is what ships here; {text}")
+    print_result(record, f"{name}  {record['id']}  is what ships here; {text}")
 
 
 @click.command("restrict")
@@ -139,7 +137,6 @@ def use(name: str, id: str, account: Account) -> None:
 @click.option("--dependencies-only", "policy", flag_value="dependencies", help="Only of what it depends on.")
 @click.option("--additive", "policy", flag_value="additive", help="Only new functions.")
 @account_options
-@json_option
 def restrict(name: str, policy: str | None, account: Account) -> None:
     """Allow fewer upgrades of PACKAGE from now on. There is no way back.
 
@@ -157,13 +154,12 @@ def restrict(name: str, policy: str | None, account: Account) -> None:
         return {"package": name, "id": deployment.id, "policy": policy, **executed_record(executed)}
 
     record = account.run(work)
-    print_result(record, None if wants_json() else f"{name}  {record['id']}  {policy}")
+    print_result(record, f"{name}  {record['id']}  {policy}")
 
 
 @click.command("upgrade")
 @click.argument("name", metavar="PACKAGE")
 @account_options
-@json_option
 def upgrade(name: str, account: Account) -> None:
     """Publish the PACKAGE that ships here as the next version of the one in use, with the wallet's upgrade cap.
 
@@ -179,15 +175,12 @@ def upgrade(name: str, account: Account) -> None:
         return {"package": name, "id": newer.id, "before": before.id, **executed_record(executed)}
 
     record = account.run(work)
-    print_result(
-        record, None if wants_json() else f"{name}  {record['id']}  took the place of {record['before']}"
-    )
+    print_result(record, f"{name}  {record['id']}  took the place of {record['before']}")
 
 
 @click.command("migrate")
 @click.argument("objects", nargs=-1, required=True, metavar="OBJECT...")
 @account_options
-@json_option
 def migrate(objects: tuple[str, ...], account: Account) -> None:
     """Move hosts (with their beacons), plans and channels to the version of the package in use.
 
@@ -200,4 +193,4 @@ def migrate(objects: tuple[str, ...], account: Account) -> None:
         return {"objects": list(objects), **executed_record(await migrate_objects(chain, objects))}
 
     record = account.run(work)
-    print_result(record, None if wants_json() else f"migrated {len(objects)}")
+    print_result(record, f"migrated {len(objects)}")

@@ -173,7 +173,7 @@ def _prices(texts: tuple[str, ...]) -> tuple[int, int, int]:
 
 
 def _print(record: dict[str, Any]) -> None:
-    print_result(record, None if wants_json() else table(record))
+    print_result(record, table(record))
 
 
 @click.command()
@@ -181,7 +181,6 @@ def _print(record: dict[str, Any]) -> None:
 @click.argument("amount")
 @coin_option
 @account_options
-@json_option
 def fund(show_id: str, amount: str, coin: str | None, account: Account) -> None:
     """Put AMOUNT into the pot of a funded show. What isn't spent is yours: 'dtp show refund'."""
     from dtp.broadcast.money import shows
@@ -208,7 +207,6 @@ def _paid_in(coin: str | None) -> str:
 @most_option
 @coin_option
 @account_options
-@json_option
 def buy(show_id: str, most: str | None, coin: str | None, account: Account) -> None:
     """Buy a ticket of a ticketed show."""
     from dtp.broadcast.money import shows
@@ -230,7 +228,6 @@ def buy(show_id: str, most: str | None, coin: str | None, account: Account) -> N
 @click.option("--sealed", is_flag=True, help="Only the producer can read the text.")
 @coin_option
 @account_options
-@json_option
 def tip(show_id: str, amount: str, text: str, sealed: bool, coin: str | None, account: Account) -> None:
     """Give the producer AMOUNT, with a message or without."""
     from dtp.chain.show import Kind
@@ -249,7 +246,6 @@ def tip(show_id: str, amount: str, text: str, sealed: bool, coin: str | None, ac
 @click.option("--sealed", is_flag=True, help="Only the producer can read the text.")
 @coin_option
 @account_options
-@json_option
 def ask(
     show_id: str,
     text: str,
@@ -297,7 +293,6 @@ def _ask(
 @click.command()
 @click.argument("show_id", metavar="SHOW")
 @account_options
-@json_option
 def refund(show_id: str, account: Account) -> None:
     """Take back what is unspent of your shares and tickets.
 
@@ -326,7 +321,6 @@ def refund(show_id: str, account: Account) -> None:
 @click.command()
 @click.argument("show_id", metavar="SHOW")
 @account_options
-@json_option
 def collect(show_id: str, account: Account) -> None:
     """Take what your show has earned."""
     from dtp.broadcast.money import shows
@@ -343,7 +337,6 @@ def collect(show_id: str, account: Account) -> None:
 @click.command()
 @click.argument("show_id", metavar="SHOW")
 @account_options
-@json_option
 def end(show_id: str, account: Account) -> None:
     """End your show for good, or one of anybody that didn't start in time: what is unspent can be taken back."""
     from dtp.broadcast.money import shows
@@ -357,7 +350,6 @@ def end(show_id: str, account: Account) -> None:
 @click.command()
 @click.argument("show_id", metavar="SHOW")
 @account_options
-@json_option
 def status(show_id: str, account: Account) -> None:
     """Show how a show stands: on air or not, its pot, what the next slot brings."""
     from dtp.broadcast.money import shows
@@ -384,7 +376,7 @@ def status(show_id: str, account: Account) -> None:
         "tipped",
     ):
         shown[name] = money(record[name], record["coin"])
-    print_result(record, None if wants_json() else table(shown))
+    print_result(record, table(shown))
 
 
 @click.command()

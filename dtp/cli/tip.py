@@ -47,7 +47,6 @@ def tip() -> None:
 @store_option
 @identity_option
 @account_options
-@json_option
 def reward(
     key: str,
     amount: str,
@@ -113,7 +112,6 @@ def sign(
 @tip.command()
 @click.argument("claim")
 @account_options
-@json_option
 def claim(claim: str, account: Account) -> None:
     """Submit a CLAIM, your own or another's: the address that it names is paid, and you the relay fee."""
     from dtp.messaging.tips.reward import Claim, claim_reward
@@ -136,7 +134,6 @@ def claim(claim: str, account: Account) -> None:
 @tip.command()
 @click.argument("lock")
 @account_options
-@json_option
 def refund(lock: str, account: Account) -> None:
     """Have a reward that nobody claimed paid back to who locked it, after its days."""
     from dtp.messaging.tips.reward import refund_reward

@@ -230,7 +230,6 @@ async def _keep_up(dht: Dht | None, line: TipLine, stop: asyncio.Event) -> None:
 @_host_option
 @identity_option
 @account_options
-@json_option
 def answer(
     tip: str,
     text: tuple[str, ...],
@@ -298,7 +297,6 @@ def forget(tip: str, store: str | None, identity: IdentitySource) -> None:
     "--fee", metavar="AMOUNT", help="Through the chain: what the host's owner gets. [default: its least]"
 )
 @account_options
-@json_option
 def send(
     line: str,
     text: tuple[str, ...],
@@ -383,7 +381,6 @@ async def _find(line: str, bootstrap: tuple[str, ...]) -> ContactCard:
               help="Look for the LINE in the DHT as well, beginning with this node; may be repeated.")  # fmt: skip
 @identity_option
 @account_options
-@json_option
 def read(
     what: str | None,
     ask_words: bool,

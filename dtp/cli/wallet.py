@@ -12,7 +12,7 @@ from dtp.cli.accounts import Account, account_options, executed_record, refuse_k
 from dtp.cli.groups import Group
 from dtp.cli.keys import _new_passphrase as new_passphrase
 from dtp.cli.options import passphrase_file_option
-from dtp.cli.output import json_option, print_result, wants_json
+from dtp.cli.output import json_option, print_result
 from dtp.cli.run import run
 from dtp.cli.show import table
 from dtp.errors import LocalError
@@ -88,13 +88,12 @@ def list_wallets() -> None:
     text = (
         "\n".join(lines) or "no accounts yet: 'dtp keygen' makes your identity, 'dtp wallet new NAME' another"
     )
-    print_result({"wallets": found}, None if wants_json() else text)
+    print_result({"wallets": found}, text)
 
 
 @wallet.command()
 @click.argument("address", required=False)
 @account_options
-@json_option
 def balance(address: str | None, account: Account) -> None:
     """Show what an account (default: the wallet's) has, in all coins."""
     from dtp.chain.model import SUI_COIN, canonical_id, format_amount
@@ -105,13 +104,12 @@ def balance(address: str | None, account: Account) -> None:
     lines = [
         format_amount(each.total) if each.coin == SUI_COIN else f"{each.total} {each.coin}" for each in found
     ]
-    print_result(record, None if wants_json() else "\n".join(lines) or format_amount(0))
+    print_result(record, "\n".join(lines) or format_amount(0))
 
 
 @wallet.command()
 @click.argument("address", required=False)
 @account_options
-@json_option
 def faucet(address: str | None, account: Account) -> None:
     """Ask the network's faucet to send SUI to an account (default: the wallet's)."""
     from dtp.chain.model import canonical_id, format_amount
@@ -123,7 +121,7 @@ def faucet(address: str | None, account: Account) -> None:
     amount = sum(gift.amounts)
     print_result(
         {"address": who, "amount": amount, "transaction": gift.transaction},
-        None if wants_json() else f"{who} got {format_amount(amount)}",
+        f"{who} got {format_amount(amount)}",
     )
 
 
@@ -132,7 +130,6 @@ def faucet(address: str | None, account: Account) -> None:
 @click.argument("amount")
 @click.option("--coin", metavar="TYPE", help="Another coin than SUI; then AMOUNT is in its smallest unit.")
 @account_options
-@json_option
 def send(recipient: str, amount: str, coin: str | None, account: Account) -> None:
     """Send AMOUNT (0.5SUI, 500000000MIST) to an address."""
     from dtp.chain.model import SUI_COIN, canonical_id, format_amount
@@ -144,4 +141,4 @@ def send(recipient: str, amount: str, coin: str | None, account: Account) -> Non
     executed = account.run(lambda chain: send_coin(chain, to, sum_of, sent_in))
     record = {"recipient": to, "amount": sum_of, **executed_record(executed)}
     sent = format_amount(sum_of) if coin is None else f"{sum_of} {coin}"
-    print_result(record, None if wants_json() else table({**record, "amount": sent}))
+    print_result(record, table({**record, "amount": sent}))
