@@ -20,7 +20,7 @@ class GossipFrameError(PeerError):
 
 
 class TopicError(LocalError):
-    """A topic was used in a way that it can't be: a name that is none, or one that was left."""
+    """A topic was misused: its name is malformed, or it was left."""
 
     code: ClassVar[str] = "topic"
 

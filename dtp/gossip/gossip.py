@@ -53,7 +53,7 @@ class Link(Protocol):
 
     @property
     def outgoing(self) -> bool:
-        """Whether this side dialled."""
+        """True if this side dialled."""
 
     async def open(self, protocol: str) -> Stream:
         """Open a stream for a protocol."""
@@ -221,7 +221,7 @@ class Gossip:
             await asyncio.sleep(pause)
 
     def add_stream(self, stream: Stream, *, outgoing: bool) -> Channel | None:
-        """Gossip over a stream of a connection, whose other end does, too. None when there are too many neighbours.
+        """Gossip over a stream of a connection, whose other end does, too. None if there are too many neighbours.
 
         A second stream with the same neighbour takes the place of the first.
         """

@@ -113,7 +113,7 @@ class Outbox:
 
     @property
     def is_full(self) -> bool:
-        """True when a turn's messages, or the longest, may have no room."""
+        """True if a turn's messages, or the longest, may have no room."""
         return self.size + 2 * self._limits.message > self._limits.queue_hard
 
     @property

@@ -268,7 +268,7 @@ class Router:
     # ---- publishing ---------------------------------------------------------------------------------------------
 
     def has_room(self, topic: bytes, now: float) -> bool:
-        """True when the network can take more of a topic."""
+        """True if the network can take more of a topic."""
         core = self._core
         state = core.topics.get(topic)
         if state is None or core.owing.isdisjoint(state.members):
@@ -356,7 +356,7 @@ class Router:
                     if kind in _CHANGING:
                         self._schedule_heartbeat(now)
                 elif kind < frames.IGNORABLE:
-                    raise GossipFrameError(f"a frame of type {kind}, which nobody may skip")
+                    raise GossipFrameError(f"a frame of unknown type {kind}, which must not be skipped")
                 else:
                     core.counts["frame-skipped"] += 1
         except GossipFrameError:
@@ -372,7 +372,7 @@ class Router:
     def count_broken(self, peer: bytes) -> None:
         """Cut off a neighbour that sent a malformed frame."""
         self._core.count_offence(peer, "frame-broken", _BROKEN)
-        self._core.events.append(CutOff(peer, "it sent what is no frame of this protocol"))
+        self._core.events.append(CutOff(peer, "it sent a malformed frame"))
 
     def _receive_subscribe(self, neighbour: Neighbour, body: bytes, now: float) -> None:
         core = self._core
@@ -594,7 +594,7 @@ class Router:
         return found
 
     def take_frames(self, peer: bytes, most: int, now: float) -> bytes:
-        """Return the next frames for a neighbour, joined, about `most` bytes; b"" when there are none."""
+        """Return the next frames for a neighbour, joined, about `most` bytes; b"" if there are none."""
         neighbour = self._core.neighbours.get(peer)
         if neighbour is None:
             return b""

@@ -51,7 +51,7 @@ class TopicKey:
         return nonce + crypto_aead_xchacha20poly1305_ietf_encrypt(data, beside, nonce, self._seal_key)
 
     def open(self, parsed: Parsed) -> bytes | None:
-        """Return the payload of a message; None when it wasn't sealed with this key, for this message."""
+        """Return the payload of a message; None if it wasn't sealed with this key, for this message."""
         from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt
         from nacl.exceptions import CryptoError
 

@@ -184,8 +184,13 @@ class Topic:
             )
 
     @property
+    def waiting(self) -> int:
+        """The number of messages that wait for the program."""
+        return len(self._waiting)
+
+    @property
     def is_full(self) -> bool:
-        """True when no further message has room."""
+        """True if no further message has room."""
         return len(self._waiting) >= self._room or self._size >= ROOM_BYTES
 
     def _deliver(self, message: Message) -> None:
@@ -217,4 +222,4 @@ class Topic:
         return [PeerId(peer) for peer in sorted(self._gossip._members_of(self))]
 
     def __repr__(self) -> str:
-        return f"<Topic {self.name!r} {self._state}, {len(self._waiting)} waiting>"
+        return f"<Topic {self.name!r} {self._state}, {self.waiting} waiting>"

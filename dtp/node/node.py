@@ -295,14 +295,14 @@ class Node:
 
     @property
     def links(self) -> PeerLinks:
-        """The links to other nodes. Raise `NodeError` where it isn't open."""
+        """The links to other nodes. Raise `NodeError` if it isn't open."""
         if self._links is None:
             raise NodeError("the node isn't open; use it within 'async with'")
         return self._links
 
     @property
     def listener(self) -> Listener:
-        """What others dial. Raise `NodeError` where it isn't open."""
+        """What others dial. Raise `NodeError` if it isn't open."""
         if self._listener is None:
             raise NodeError("the node isn't open; use it within 'async with'")
         return self._listener
@@ -314,7 +314,7 @@ class Node:
 
     @property
     def dht(self) -> Dht:
-        """The DHT. Raise `NodeError` where it isn't a way to find others, or the node isn't open."""
+        """The DHT. Raise `NodeError` if it isn't a way to find others, or the node isn't open."""
         if self._finding.dht is None:
             raise NodeError(
                 'the node has no DHT; give discover=["lan", "dht"], and use it within \'async with\''
@@ -323,7 +323,7 @@ class Node:
 
     @property
     def gossip(self) -> Gossip:
-        """The topics. Raise `NodeError` where the node isn't open."""
+        """The topics. Raise `NodeError` if the node isn't open."""
         return self._open_topics.gossip
 
     @property
@@ -334,7 +334,7 @@ class Node:
 
     @property
     def record(self) -> PeerRecord:
-        """What it says of itself. Raise `NodeError` where it isn't open."""
+        """What it says of itself. Raise `NodeError` if it isn't open."""
         if self._finding.record is None:
             raise NodeError("the node isn't open; use it within 'async with'")
         return self._finding.record
@@ -382,7 +382,7 @@ class Node:
 
     @property
     def reach(self) -> Reach:
-        """Where others see it, and how relayed connections became direct. Raise `NodeError` where it isn't open."""
+        """Where others see it, and how relayed connections became direct. Raise `NodeError` if it isn't open."""
         if self._reach is None:
             raise NodeError("the node isn't open; use it within 'async with'")
         return self._reach.reach
@@ -399,7 +399,7 @@ class Node:
 
     @property
     def dialability(self) -> Dialability:
-        """What those have found who tried to dial it. Raise `NodeError` where it isn't open."""
+        """What those have found who tried to dial it. Raise `NodeError` if it isn't open."""
         if self._reach is None:
             raise NodeError("the node isn't open; use it within 'async with'")
         return self._reach.dialability

@@ -87,7 +87,7 @@ class Link(Protocol):
 
     @property
     def outgoing(self) -> bool:
-        """Whether this side dialled."""
+        """True if this side dialled."""
 
     async def open(self, protocol: str) -> Stream:
         """Open a stream for a protocol."""
@@ -389,7 +389,7 @@ class GraphShare:
         return hashlib.blake2b(parts, digest_size=_TOKEN, key=key, person=b"dtp.share.v1").digest()
 
     async def open(self, link: Link, kind: bytes = _SYNC) -> Stream:
-        """Open a stream to a peer that shares the graph. Raise `NotShared` where it has to prove that, and can't."""
+        """Open a stream to a peer that shares the graph. Raise `NotShared` if it has to prove that, and can't."""
         own, peer = self._shares.identity.id.key, link.peer.key
         stream = await link.open(PROTOCOL)
         try:
@@ -539,7 +539,7 @@ class GraphShare:
         self._plan.on_failed(peer, self._now(), for_long=for_long)
 
     def link_to(self, peer: bytes) -> Link:
-        """Return the link to a peer. Raise `NotShared` where it is over."""
+        """Return the link to a peer. Raise `NotShared` if it is over."""
         link = self._shares.links.get(PeerId(peer))
         if link is None:
             raise NotShared("the link is over")

@@ -193,7 +193,7 @@ class PeerBook:
 
     @property
     def changed(self) -> bool:
-        """True when `save` has something to write."""
+        """True if `save` has something to write."""
         return self._changed
 
     def snapshot(self) -> bytes:

@@ -75,7 +75,7 @@ class PeerLink:
 
     @property
     def closed(self) -> bool:
-        """True when it is over."""
+        """True if it is over."""
         return self.connection.closed
 
     async def open(self, protocol: str) -> Stream:
@@ -95,7 +95,7 @@ OnLink = Callable[[PeerLink], object]
 
 
 def stream_head(protocol: str) -> bytes:
-    """Return what a stream of this protocol begins with. `LocalError` for a name that is none."""
+    """Return what a stream of this protocol begins with. Raise `LocalError` for a malformed name."""
     name = protocol.encode("ascii", "replace")
     if not 0 < len(name) <= MAX_PROTOCOL or not protocol.isascii() or not protocol.isprintable():
         raise LocalError(f"{protocol!r} can't name a protocol: 1 to {MAX_PROTOCOL} characters of ASCII")
@@ -150,7 +150,7 @@ class PeerLinks:
         return iter(list(self._links.values()))
 
     def get(self, peer: PeerId) -> PeerLink | None:
-        """Return the link to `peer`, None where there is none."""
+        """Return the link to `peer`, or None."""
         return self._links.get(peer)
 
     def listen(self, on_link: OnLink, on_lost: OnLink) -> Callable[[], None]:
@@ -174,7 +174,7 @@ class PeerLinks:
     async def connect(self, target: PeerId | Address | str) -> PeerLink:
         """Return the link to a peer: the one that is there, or a new one.
 
-        Raise as `dtp.net.dial.connect` does, `TooManyLinks` where there is no room, `LocalError` for oneself.
+        Raise as `dtp.net.dial.connect` does, `TooManyLinks` if there is no room, `LocalError` for oneself.
         """
         address = _address_of(target)
         if self._closed:

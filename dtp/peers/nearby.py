@@ -87,7 +87,7 @@ async def answering(
 ) -> AsyncIterator[Lan | None]:
     """Tell those on the LAN who ask for `identity` where it listens; with `to_all` everybody, and its services.
 
-    What only this machine can dial is told to this machine alone. Yields None where there is no LAN.
+    What only this machine can dial is told to this machine alone. Yields None if there is no LAN.
     """
     reached = dialled_urls(urls)[:MAX_ADDRESSES]
     outside = [each for each in reached if not _is_loopback(each)]

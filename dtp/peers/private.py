@@ -74,9 +74,9 @@ class PrivateNetwork:
             try:
                 hrp, data = bech32.decode(text)
             except bech32.Bech32Error as fault:
-                raise NetworkKeyError(f"this is no network's key: {fault}") from None
+                raise NetworkKeyError(f"this isn't a network's key: {fault}") from None
             if hrp != HRP:
-                raise NetworkKeyError("this is no network's key: it is of another kind")
+                raise NetworkKeyError("this isn't a network's key, but a key of another kind")
             return cls(data)
         if len(text) < MIN_PASSPHRASE:
             raise NetworkKeyError(

@@ -137,7 +137,7 @@ class PeerRecord:
             raise PeerRecordFromFuture(f"the record of {self.peer} was signed {ahead:.0f} s from now")
 
     def supersedes(self, other: PeerRecord) -> bool:
-        """True when it is newer than `other`, of the same peer.
+        """True if it is newer than `other`, of the same peer.
 
         Two of one sequence are told apart by their bytes, so that everybody keeps the same one.
         """
@@ -165,7 +165,7 @@ def _verified(data: bytes) -> PeerRecord:
         raise PeerRecordError("a peer record is not a map")
     fields = _fields(unpacked)
     if not fields[0].verify(signature, _message(body)):
-        raise PeerRecordForged(f"{fields[0]} has not signed the record that is said to be its")
+        raise PeerRecordForged(f"a record that names {fields[0]} isn't signed by it")
     return PeerRecord(*fields, encoded=data)
 
 
@@ -189,7 +189,7 @@ def _fields(told: dict[Any, Any]) -> tuple[PeerId, int, int, tuple[str, ...], tu
     addresses = _texts(told, ADDRESSES, MAX_ADDRESSES, MAX_ADDRESS_BYTES)
     for each in addresses:
         if not each.isascii() or "://" not in each:
-            raise PeerRecordError(f"a peer record has an address that is no URL: {each!r}")
+            raise PeerRecordError(f"a peer record has an address that isn't a URL: {each!r}")
     services = _texts(told, SERVICES, MAX_SERVICES, MAX_SERVICE_BYTES)
     dht = told.get(DHT, "")
     if not isinstance(dht, str) or not _is_endpoint(dht):
@@ -210,7 +210,9 @@ def _texts(told: dict[Any, Any], key: int, most: int, size: int) -> tuple[str, .
         raise PeerRecordError(f"a peer record lists {most} of a kind at most")
     for each in found:
         if not isinstance(each, str) or not 0 < len(each.encode("utf-8", "surrogatepass")) <= size:
-            raise PeerRecordError(f"a peer record has a text that is none, or longer than {size} bytes")
+            raise PeerRecordError(
+                f"a peer record has a text that is empty, malformed or longer than {size} bytes"
+            )
         if not each.isprintable():
             raise PeerRecordError(f"a peer record has a text with control characters: {each!r}")
     if len(set(found)) != len(found):

@@ -37,7 +37,7 @@ class Finder(Protocol):
         """What it is called in the book."""
 
     async def find(self, peer: PeerId) -> PeerRecord | None:
-        """Return the record of `peer`, None where nobody knows it. May be cancelled."""
+        """Return the record of `peer`, None if nobody knows it. May be cancelled."""
 
 
 class PeerResolver(Resolver):

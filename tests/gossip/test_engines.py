@@ -144,7 +144,7 @@ def test_a_node_joins_a_mesh_and_a_broker_without_signing_anew(nats):
             message = await topic.read()
             assert (message.id, message.author, message.data) == (message_id, far.identity.id, b"from afar")
         await asyncio.sleep(0.4)  # what is kept back would have gone by now
-        assert not any(topic._waiting for topic in topics)
+        assert not any(topic.waiting for topic in topics)
         sent = b.gossip.counts["engine-sent"] + c.gossip.counts["engine-sent"]
         spared = b.gossip.counts["engine-spared"] + c.gossip.counts["engine-spared"]
         assert (sent + spared) >= 2

@@ -50,8 +50,8 @@ def test_a_message_reaches_all_signed_and_once():
             assert message.topic == "weather"
             assert message.time == pytest.approx(WALL, abs=5)
             assert parse(message.encoded).id == message_id
-            assert not topic._waiting
-        assert not first._waiting  # own messages aren't read
+            assert not topic.waiting
+        assert not first.waiting  # own messages aren't read
 
     run(main)
 
@@ -159,7 +159,7 @@ def test_a_program_that_waits_makes_neighbours_wait_and_loses_nothing():
         await asyncio.sleep(60)
         assert published < 300  # 50 MB would be all; some MB are under way
         assert made[1].gossip.is_paused
-        assert len(second._waiting) <= 10 + 64
+        assert second.waiting <= 10 + 64
         found = [int.from_bytes(each.data[:4], "big") for each in await take(second, 1000)]
         await publishing
         assert sorted(found) == list(range(1000))

@@ -142,7 +142,7 @@ class CallBook:
         return [Send(called, Signal(call, Act.OFFER, description, relay=relay)), Tell(call, Phase.CALLING)]
 
     def answer(self, call: bytes, description: str, now: int) -> list[Command]:
-        """Answer a call that rings. Raise `CallError` where it doesn't any more."""
+        """Answer a call that rings. Raise `CallError` if it doesn't any more."""
         ringing = self._require_ringing(call)
         ringing.phase, ringing.deadline = Phase.ANSWERED, now + self.connect_ms
         answered = Signal(call, Act.ANSWER, description)
@@ -150,7 +150,7 @@ class CallBook:
         return [Send((ringing.device,), answered), Send((), taken, own=True), Tell(call, Phase.ANSWERED)]
 
     def refuse(self, call: bytes, reason: Reason = Reason.REFUSED) -> list[Command]:
-        """Refuse a call that rings, on all devices. Raise `CallError` where it doesn't any more."""
+        """Refuse a call that rings, on all devices. Raise `CallError` if it doesn't any more."""
         ringing = self._require_ringing(call)
         return [
             Send((ringing.device,), Signal(call, Act.END, reason=reason), own=True),

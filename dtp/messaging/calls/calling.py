@@ -59,7 +59,7 @@ class Media(ABC):
 
     @abstractmethod
     async def wait_up(self) -> bool:
-        """Wait until media goes both ways, and return True; False where it can't."""
+        """Wait until media goes both ways, and return True; False if it can't."""
 
     @abstractmethod
     async def wait_down(self) -> None:
@@ -89,11 +89,11 @@ class ActiveCall:
         return self._calls.messenger.correspondence.get_contact(self._person)
 
     async def answer(self, media: Media) -> None:
-        """Answer it, with this end of media. Raise `CallError` where it rings no more, and as `Media.answer`."""
+        """Answer it, with this end of media. Raise `CallError` if it rings no more, and as `Media.answer`."""
         await self._calls.answer(self, self._offer, self._relay, media)
 
     async def refuse(self) -> None:
-        """Refuse it, on all our devices. Raise `CallError` where it doesn't ring any more."""
+        """Refuse it, on all our devices. Raise `CallError` if it doesn't ring any more."""
         self._calls.refuse(self.id)
 
     async def hang_up(self) -> None:
@@ -232,7 +232,7 @@ class Calls:
         self._run_commands(commands)
 
     async def _dial_tunnel(self, relay: str) -> PacketTunnel | None:
-        """Return a tunnel to who calls; None where its place isn't reached: there may be a direct way."""
+        """Return a tunnel to who calls; None if its place isn't reached: there may be a direct way."""
         tunnel = PacketTunnel()
         await tunnel.open()
         try:

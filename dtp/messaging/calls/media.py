@@ -187,7 +187,7 @@ class MediaEnd(Media):
             self._down.set()
 
     async def wait_up(self) -> bool:
-        """Wait until media goes both ways, and return True; False where it can't."""
+        """Wait until media goes both ways, and return True; False if it can't."""
         assert self._up is not None
         return await asyncio.shield(self._up)
 

@@ -60,7 +60,7 @@ class Reason(IntEnum):
 class Signal:
     """One signal about one call. `device` is who got it (TAKEN), `reason` why it ended (END).
 
-    `relay` is where who calls is reached by a relay, for media that finds no direct way; "" where it has none.
+    `relay` is where who calls is reached by a relay, for media that finds no direct way; "" if it has none.
     """
 
     call: bytes
@@ -98,10 +98,10 @@ class Signal:
         if act in (Act.OFFER, Act.ANSWER):
             check_description(description)
         elif description:
-            raise CallMalformed("a description in a signal that has none")
+            raise CallMalformed("a description in a signal that must not have one")
         relay = fields.get("relay", "")
         if len(relay) > MAX_RELAY or (relay and act is not Act.OFFER):
-            raise CallMalformed("a place at a relay that is too long, or in a signal that has none")
+            raise CallMalformed("a place at a relay that is too long, or in a signal that must not have one")
         return cls(call, act, description, device, reason, relay)
 
 

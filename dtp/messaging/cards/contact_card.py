@@ -76,7 +76,7 @@ class ContactCard:
         return generation, number, self.sequence, self.signature
 
     def supersedes(self, other: ContactCard) -> bool:
-        """True when this is newer than `other` of the same person."""
+        """True if this is newer than `other` of the same person."""
         return self.person == other.person and self.order > other.order
 
     def is_current(self, now_ms: int) -> bool:
@@ -93,7 +93,7 @@ class ContactCard:
         return pack([VERSION, *fields])
 
     def signed_by(self, identity: Identity) -> ContactCard:
-        """Return the card with its person's signature. Raise `ContactCardError` where `identity` isn't its key."""
+        """Return the card with its person's signature. Raise `ContactCardError` if `identity` isn't its key."""
         if identity.id.key != self.key:
             raise ContactCardError("this key isn't the person's: a card is signed by the account's key")
         checked = replace(self, signature=identity.sign(tagged(CONTACT_DOMAIN) + self.body))
@@ -139,7 +139,7 @@ class ContactCard:
         if card.body != body:
             raise ContactCardError("a card isn't in its shortest form")
         if not _peer(card.key).verify(signature, tagged(CONTACT_DOMAIN) + body):
-            raise ContactCardError("the person has not signed the card that is said to be its")
+            raise ContactCardError("the card isn't signed by the person that it names")
         return card
 
     @classmethod

@@ -84,7 +84,7 @@ class Operation:
 
     @property
     def invitation(self) -> bytes | None:
-        """The invitation by which somebody is added, None for none."""
+        """The invitation by which somebody is added, or None."""
         told = self.text
         if self.act is not Act.ADD or len(told) != 2 * _HASH or set(told) - set("0123456789abcdef"):
             return None
@@ -144,7 +144,7 @@ class Operation:
         except PeerIdError:
             raise MembershipError("an operation on a group is of a device that can't be") from None
         if not peer.verify(signature, tagged(MEMBERSHIP_DOMAIN) + body):
-            raise MembershipError("the device has not signed the operation that is said to be its")
+            raise MembershipError("the operation isn't signed by the device that it names")
         return cls(Act(act), author, device, subject, Role(role), text, tuple(parents), nonce, data)
 
 

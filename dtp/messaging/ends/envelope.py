@@ -33,7 +33,7 @@ def seal_envelope(content: bytes, sealing_key: bytes, *, least: int = 0) -> byte
     try:
         sealed: bytes = crypto_box_seal(padded, sealing_key)
     except CryptoError as fault:  # a point of small order
-        raise KeysForged(f"{sealing_key.hex()} is no key to seal to") from fault
+        raise KeysForged(f"{sealing_key.hex()} isn't a key to seal to") from fault
     return bytes((VERSION,)) + sealed
 
 
@@ -43,7 +43,7 @@ def open_envelope(envelope: bytes, identity: Identity) -> bytes:
     from nacl.exceptions import CryptoError
 
     if len(envelope) not in SIZES or envelope[0] != VERSION:
-        raise EnvelopeBroken("this is no envelope of this version")
+        raise EnvelopeBroken("this isn't an envelope of this version")
     try:
         padded: bytes = crypto_box_seal_open(envelope[1:], identity.static_public, identity.static_private)
     except CryptoError:

@@ -68,18 +68,18 @@ class DeviceKeys:
         if any(len(each) != KEY_BYTES for each in (device, olm, sealing, fallback)):
             raise KeysForged(f"a key of a device has {KEY_BYTES} bytes")
         if not _peer(device).verify(signature, tagged(KEYS_DOMAIN) + body):
-            raise KeysForged("the device has not signed the keys that are said to be its")
+            raise KeysForged("the keys aren't signed by the device that they name")
         return cls(device, instance, sequence, olm, sealing, fallback, data)
 
     def check_time(self, now_ms: int) -> None:
-        """Raise `KeysForged` where they have ended by `now_ms`, or are from the future."""
+        """Raise `KeysForged` if they have ended by `now_ms`, or are from the future."""
         if not self.sequence - SKEW_MS <= now_ms <= self.sequence + LIFETIME_MS:
             raise KeysForged(
                 "keys of a device have ended, or are from the future: it has to publish new ones"
             )
 
     def check_newer(self, known: DeviceKeys | None) -> None:
-        """Raise `KeysRolledBack` where the device has signed newer ones that are known."""
+        """Raise `KeysRolledBack` if the device has signed newer ones that are known."""
         if known is not None and (self.sequence, self.encoded) < (known.sequence, known.encoded):
             raise KeysRolledBack("older keys than those that are known: the mailbox holds newer ones back")
 
@@ -114,7 +114,7 @@ class KeyBundle:
             return cls(told)
         key, signature = one_time[:KEY_BYTES], one_time[KEY_BYTES:]
         if not _peer(device).verify(signature, _one_time_message(device, told.instance, key)):
-            raise KeysForged("the device has not signed the one-time key that is said to be its")
+            raise KeysForged("the one-time key isn't signed by the device that it names")
         return cls(told, key)
 
 

@@ -86,16 +86,16 @@ class OlmAccount:
             theirs = Curve25519PublicKey.from_bytes(key), Curve25519PublicKey.from_bytes(one_time_key)
             return OlmSession(self._account.create_outbound_session(*theirs))
         except ValueError as fault:
-            raise KeysForged(f"these are no keys to begin a session with: {fault}") from None
+            raise KeysForged(f"these aren't keys to begin a session with: {fault}") from None
 
     def accept(self, key: bytes, message: bytes) -> tuple[OlmSession, bytes]:
         """Return the session that a first message of the device with this key begins, and its text.
 
-        Raise `NotOpened` where the one-time key was used, or was never ours. The account is as it was then.
+        Raise `NotOpened` if the one-time key was used, or was never ours. The account is as it was then.
         """
         first = _pre_key(message)
         if first is None:
-            raise NotOpened("this is no first message of a session")
+            raise NotOpened("this isn't the first message of a session")
         try:
             theirs = Curve25519PublicKey.from_bytes(key)
             session, text = self._account.create_inbound_session(theirs, first)
@@ -119,7 +119,7 @@ class OlmAccount:
 
 
 def _pre_key(message: bytes) -> PreKeyMessage | None:
-    """Return a first message of a session, None where it doesn't parse as one."""
+    """Return a first message of a session, None if it doesn't parse as one."""
     try:
         return AnyOlmMessage.pre_key(message).to_pre_key()
     except ValueError:

@@ -55,7 +55,7 @@ class RemoteDevice:
 
     @property
     def has_session(self) -> bool:
-        """True when something can be sealed to the device as it is now."""
+        """True if something can be sealed to the device as it is now."""
         return self._sending_session() is not None
 
     def _sending_session(self) -> OlmSession | None:
@@ -98,7 +98,7 @@ class RemoteDevice:
         """Return an envelope for the device. Without a number the payload is of the moment: it may be b"", where
         only what was received is to be said, and is not repeated.
 
-        Raise `NoSession` where there is none to seal by, `MessageTooLong`.
+        Raise `NoSession` if there is none to seal by, `MessageTooLong`.
         """
         session = self._sending_session()
         if session is None or self.keys is None:
@@ -120,7 +120,7 @@ class RemoteDevice:
     def open(self, local: LocalDevice, sealed: Sealed) -> Opened:
         """Return what an envelope brought. The local device may have changed, too.
 
-        Raise `NotOpened` where no session opens it, `EnvelopeBroken` and `KeysForged` for what its sender made wrong:
+        Raise `NotOpened` if no session opens it, `EnvelopeBroken` and `KeysForged` for what its sender made wrong:
         what was received before is as it was.
         """
         instance, session, text, keys = self._decrypt(local, sealed)

@@ -64,7 +64,7 @@ class ServerSecrets:
             self._server = _opaque.OpaqueServer(encoded[:_SETUP])
             _opaque.PasswordFile.from_bytes(encoded[_SETUP:])
         except _opaque.OpaqueError:
-            raise StoreFailed("these are no secrets of a login server") from None
+            raise StoreFailed("these aren't secrets of a login server") from None
         self.encoded = encoded
         #: What is answered with for accounts that there aren't: it can't be told from another one.
         self.nobody = encoded[_SETUP:]

@@ -161,7 +161,7 @@ def parse_request(body: bytes) -> tuple[Op, list[Any]]:
     try:
         op = Op(told[0])
     except ValueError:
-        raise LoginMalformed(f"a request for {told[0]}, which is none") from None
+        raise LoginMalformed(f"a request for the unknown operation {told[0]}") from None
     wanted = FIELDS[op]
     fields = told[1 : 1 + len(wanted)]
     if len(fields) < len(wanted) or not all(map(_fits, fields, wanted)):

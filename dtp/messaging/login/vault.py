@@ -51,7 +51,7 @@ class Vault:
         )
 
     def seal(self, key: bytes, name: str) -> bytes:
-        """Return it sealed for the account of this name. Raise `LoginError` where it is too long, or has what no
+        """Return it sealed for the account of this name. Raise `LoginError` if it is too long, or has what no
         vault keeps."""
         if not all(isinstance(each, str) for pair in self.wallets.items() for each in pair):
             raise LoginError("wallets of a vault are addresses and names, both text")

@@ -129,7 +129,7 @@ def parse_request(body: bytes) -> tuple[int, Op, list[Any]]:
     try:
         op = Op(told[1])
     except ValueError:
-        raise MailboxMalformed(f"a request for {told[1]}, which is none") from None
+        raise MailboxMalformed(f"a request for the unknown operation {told[1]}") from None
     wanted = FIELDS[op]
     fields = told[2 : 2 + len(wanted)]
     if len(fields) < len(wanted) or not all(map(_fits, fields, wanted)):

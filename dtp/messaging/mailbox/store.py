@@ -98,7 +98,7 @@ class MailboxStore(ABC):
 
     @abstractmethod
     def take_keys(self, device: bytes) -> tuple[bytes, bytes] | None:
-        """Return a device's keys and a one-time key, which is given to nobody else; b"" where none is left.
+        """Return a device's keys and a one-time key, which is given to nobody else; b"" if none is left.
 
         None for a device that isn't known here.
         """
@@ -154,7 +154,7 @@ class MailboxStore(ABC):
 
     @abstractmethod
     def get_piece(self, digest: bytes) -> bytes | None:
-        """Return the piece with this hash, None where there is none."""
+        """Return the piece with this hash, or None."""
 
     @abstractmethod
     def has_pieces(self, digests: Sequence[bytes]) -> list[bool]:

@@ -93,7 +93,7 @@ async def upload(
     """Return what a message says of a file, whose pieces `client` keeps now: name, bytes, key, hashes of the index.
 
     The key comes from `secret` and what is in the file, for this day: the same file is sealed into the same pieces,
-    so that what broke off goes on, and no key seals two different things. Raise `MessageError` where the file can't
+    so that what broke off goes on, and no key seals two different things. Raise `MessageError` if the file can't
     be read or changes meanwhile, and what the mailbox refuses.
     """
     try:
@@ -129,7 +129,7 @@ def _hash_pieces(path: Path) -> list[bytes]:
 
 
 def _read_again(file: BinaryIO, hashes: list[bytes], path: Path) -> list[bytes]:
-    """Return the next pieces, padded. Raise `MessageError` where one isn't what the key was made of."""
+    """Return the next pieces, padded. Raise `MessageError` if one isn't what the key was made of."""
     found = [file.read(PIECE) for _ in hashes]
     if [hashlib.blake2b(each, digest_size=_HASH).digest() for each in found] != hashes:
         raise MessageError(f"{path} has changed while it was read: send it again")

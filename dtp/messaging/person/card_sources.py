@@ -45,11 +45,11 @@ class CardSource:
     """
 
     async def find(self, person: bytes) -> ContactCard | None:
-        """Return the newest card of a person that is found, which the person has signed; None where none is."""
+        """Return the newest card of a person that is found, which the person has signed; None if none is."""
         return None
 
     async def check(self, card: ContactCard) -> None:
-        """Raise `CardRolledBack` or `CardEnded` where this source knows that a card counts no more."""
+        """Raise `CardRolledBack` or `CardEnded` if this source knows that a card counts no more."""
 
     async def publish(self, card: ContactCard) -> None:
         """Let others find our card, the part of it that is for everybody."""

@@ -62,12 +62,12 @@ class Link:
                 raise ValueError
             data = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
         except (ValueError, binascii.Error):
-            raise LinkMalformed("that is no link that invites to a group") from None
+            raise LinkMalformed("that isn't a link that invites to a group") from None
         match unpack(data, LinkMalformed, "a link"):
             case [1, bytes(group), bytes(invitation), bytes(secret), bytes(card)]:
                 if len(group) == len(invitation) == len(secret) == 32:
                     return cls(group, invitation, secret, ContactCard.parse(card))
-        raise LinkMalformed("that is no link that invites to a group")
+        raise LinkMalformed("that isn't a link that invites to a group")
 
     @property
     def key(self) -> Identity:
@@ -96,7 +96,7 @@ class Communities:
         self._mail = correspondence
 
     def invite(self, group: bytes, now_ms: int, *, lasts_ms: int, uses: int) -> Link:
-        """Return a link by which so many people join. Raise `MessageError` where we may not, or have too many."""
+        """Return a link by which so many people join. Raise `MessageError` if we may not, or have too many."""
         membership = self._mail.groups.get(group)
         if membership is None:
             raise MessageError("there is no such group here")

@@ -123,7 +123,7 @@ class Contacts:
         return contact, Change.UPDATED
 
     def accept(self, person: bytes) -> Contact | None:
-        """Return the contact with the card that waited; None where none waits."""
+        """Return the contact with the card that waited; None if none waits."""
         known = self._by_person.get(person)
         if known is None or known.pending is None:
             return None

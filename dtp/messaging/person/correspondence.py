@@ -429,7 +429,7 @@ class Correspondence:
         text: str = "",
         role: Role = Role.MEMBER,
     ) -> Operation:
-        """Do something to a group, and return the operation. Raise `MessageError` where we may not."""
+        """Do something to a group, and return the operation. Raise `MessageError` if we may not."""
         with self._transaction():
             return self.make_operation(group, act, now_ms, subject=subject, text=text, role=role)
 

@@ -232,7 +232,7 @@ class Desk:
                 self.store.set_due(outbound.device, [outbound.number], until_ms, tried=-1)
 
     def seal_answer(self, device: bytes, *, repair: bool = False, payload: bytes = b"") -> Outbound | None:
-        """Return an envelope that says what was received, or carries a payload of the moment; None where there is no
+        """Return an envelope that says what was received, or carries a payload of the moment; None if there is no
         session, or with neither nothing to say."""
         remote = self.peer_of(device).remote
         if not remote.has_session or not (repair or payload or remote.owes_answer):

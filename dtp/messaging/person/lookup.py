@@ -62,7 +62,7 @@ class LookUp:
                     await self._changed.wait()
 
     async def find(self, person: bytes) -> ContactCard | None:
-        """Return the newest card of a person that any source has and none refuses; None where there is none."""
+        """Return the newest card of a person that any source has and none refuses, or None."""
         found: list[ContactCard] = []
         for source in self._sources:
             try:
@@ -78,7 +78,7 @@ class LookUp:
         return max(found, key=lambda each: each.order) if found else None
 
     async def check(self, card: ContactCard) -> None:
-        """Raise `CardRolledBack` or `CardEnded` where a source knows that a card counts no more."""
+        """Raise `CardRolledBack` or `CardEnded` if a source knows that a card counts no more."""
         for source in self._sources:
             try:
                 async with asyncio.timeout(_PATIENCE):

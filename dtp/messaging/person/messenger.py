@@ -83,7 +83,7 @@ class Message:
 
     @property
     def room(self) -> Room | None:
-        """The room of the group it was written in, None for none."""
+        """The room of the group it was written in, or None."""
         rooms = self.group.rooms if self.group else []
         return next((each for each in rooms if each.id == self.conversation), None)
 
@@ -109,12 +109,12 @@ class Message:
         await self._messenger.send_event(self.conversation, Kind.REACT, {"target": self.id, "emoji": emoji})
 
     async def edit(self, text: str) -> None:
-        """Give it another text. Raise `MessageError` where it isn't ours."""
+        """Give it another text. Raise `MessageError` if it isn't ours."""
         self._check_own()
         await self._messenger.send_event(self.conversation, Kind.EDIT, {"target": self.id, "text": text})
 
     async def delete(self) -> None:
-        """Delete it for everybody. Raise `MessageError` where it isn't ours, and we don't moderate the group."""
+        """Delete it for everybody. Raise `MessageError` if it isn't ours, and we don't moderate the group."""
         group = self._messenger.correspondence.group_of(self.conversation)
         if group is None or self._messenger.card.person not in group.members.moderators:
             self._check_own()
@@ -166,7 +166,7 @@ class Group:
         return [Room(self, each) for each in self._messenger.correspondence.groups[self.id].members.rooms]
 
     async def open_room(self, name: str) -> Room:
-        """Return a new room of this name. Raise `MessageError` where we don't administer the group."""
+        """Return a new room of this name. Raise `MessageError` if we don't administer the group."""
         return Room(self, (await self._change_group(Act.ROOM, text=name)).id)
 
     async def close_room(self, room: Room) -> None:
@@ -176,7 +176,7 @@ class Group:
     async def invite(self, *, lasts: timedelta = timedelta(days=7), uses: int = 1) -> str:
         """Return a link by which so many people join with `Messenger.join_group`, as long as it lasts.
 
-        They are let in while we, on any device, collect what they send. Raise `MessageError` where we may not.
+        They are let in while we, on any device, collect what they send. Raise `MessageError` if we may not.
         """
         lasts_ms = int(lasts.total_seconds() * 1000)
         messenger = self._messenger
@@ -372,14 +372,14 @@ class Messenger:
         return self.correspondence.contacts.get(person)
 
     def find_group(self, group: bytes) -> Group | None:
-        """Return a group by its 32 bytes, or by those of a room of it; None for none."""
+        """Return a group by its 32 bytes, or by those of a room of it, or None."""
         found = self.correspondence.group_of(group)
         return Group(self, found.group) if found else None
 
     async def add_contact(self, card: ContactCard | str) -> Contact:
         """Return the contact of a card, or of a card as text, which somebody has handed over.
 
-        Raise `CardRolledBack`, `CardEnded` where the chain says of an account that the card counts no more.
+        Raise `CardRolledBack`, `CardEnded` if the chain says of an account that the card counts no more.
         """
         told = ContactCard.parse_text(card) if isinstance(card, str) else card
         await self.lookup.check(told)
@@ -388,7 +388,7 @@ class Messenger:
     async def find_person(self, name: PeerId | bytes | str) -> Contact:
         """Return the contact of this name; of `dtp1...` and `dtpa1...` it is looked for in `cards`, and added.
 
-        Raise `UnknownContact` where nobody is known or found.
+        Raise `UnknownContact` if nobody is known or found.
         """
         try:
             return self.correspondence.get_contact(self.conversation_of(name))
@@ -552,7 +552,7 @@ class Messenger:
     async def wait_reached(self) -> None:
         """Wait until one of our mailboxes is reached, and others find our keys there.
 
-        Raise `MessageError` where we have none.
+        Raise `MessageError` if we have none.
         """
         if not self.card.mailboxes:
             raise MessageError("there is no mailbox: give mailboxes=[...], or run 'dtp mailbox serve'")

@@ -37,7 +37,7 @@ class What(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One thing that has happened: by whom, in which conversation, about which message; b"" where that says nothing.
+    """One thing that has happened: by whom, in which conversation, about which message; b"" if that says nothing.
 
     `detail` is text for people, or "on" and "off" of typing.
     """

@@ -147,7 +147,7 @@ class MessageStore:
     # ---- single values, and devices ----------------------------------------------------------------------------
 
     def get(self, name: str) -> bytes | None:
-        """Return a value by its name, None where there is none."""
+        """Return a value by its name, or None."""
         rows = self._database.select_rows("SELECT value FROM state WHERE name = ?", name)
         return rows[0][0] if rows else None
 
@@ -189,7 +189,7 @@ class MessageStore:
         return [Waiting(*each) for each in rows]
 
     def next_due(self) -> int | None:
-        """Return when the next payload is to be sent, Unix time in ms; None where none waits."""
+        """Return when the next payload is to be sent, Unix time in ms; None if none waits."""
         ((due,),) = self._database.select_rows("SELECT MIN(due) FROM outbox")
         return None if due is None else int(due)
 
@@ -280,7 +280,7 @@ class MessageStore:
         return [Said(sender, Event.parse(event)) for sender, event in rows]
 
     def find_message(self, message: bytes) -> tuple[bytes, bytes, Event] | None:
-        """Return the conversation, sender and event with this id, None where there is none."""
+        """Return the conversation, sender and event with this id, or None."""
         rows = self._database.select_rows(
             "SELECT conversation, sender, event FROM said WHERE id = ?", message
         )

@@ -121,7 +121,7 @@ class TipLetter:
         except PeerIdError as fault:
             raise LetterForged(f"a letter of a tip by a key that can't be: {fault}") from None
         if not signed:
-            raise LetterForged("a letter of a tip isn't signed by whose it is said to be")
+            raise LetterForged("a letter of a tip isn't signed by the sender that it names")
         reply_to = ReplyTo.read(reply) if reply else None
         return cls(sender, to, text, tuple(files), sent, reply_to, lock, nonce)
 

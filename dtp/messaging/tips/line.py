@@ -108,7 +108,7 @@ class TipLine:
     async def publish(self) -> None:
         """Have the line's mailboxes keep tips from now on: once a week at least, since keys end.
 
-        Raise `LineUnreached` where none of them does.
+        Raise `LineUnreached` if none of them does.
         """
         made_ms, newest = (await self._run(self.store.sealing_keys, self.identity, now_ms()))[0]
         # An instance tells nothing of a device without a ratchet: it is the same for the same key.
@@ -136,7 +136,7 @@ class TipLine:
         await self._ask_each(ask)
 
     async def _ask_each(self, ask: Any) -> list[Any]:
-        """Return what `ask` gives of each mailbox that could be asked. Raise `LineUnreached` where none could."""
+        """Return what `ask` gives of each mailbox that could be asked. Raise `LineUnreached` if none could."""
         found, faults = [], []
         for address in self.card.mailboxes:
             try:
@@ -241,7 +241,7 @@ class TipLine:
     ) -> TipLetter:
         """Write under a tip, to whoever has its words. `lock` is a reward's, for it to be claimed.
 
-        Raise `LineUnreached` where no mailbox takes it: it is kept, and `send_waiting` sends it. Raise
+        Raise `LineUnreached` if no mailbox takes it: it is kept, and `send_waiting` sends it. Raise
         `MetadataKept`, `TipError` for a tip that came through the chain alone, or says nowhere to answer to.
         """
         if tip.reply_to is None:

@@ -82,7 +82,9 @@ class Claim:
             found = cls(canonical_id(data[:32]), canonical_id(data[32:64]), data[64:])
             if found.text == text.strip():
                 return found
-        raise ClaimForged(f"this is no claim of a reward: it begins with {CLAIM_PREFIX}, and is a whole line")
+        raise ClaimForged(
+            f"this isn't a claim of a reward: it begins with {CLAIM_PREFIX}, and is a whole line"
+        )
 
 
 async def lock_reward(
@@ -113,7 +115,7 @@ async def read_reward(chain: ChainClient, lock: Id) -> lock_module.Lock:
     except ObjectMissing:
         raise RewardGone("there is no such reward: it was claimed, or paid back, or never was") from None
     if found.condition != lock_module.Condition.BY_KEY:
-        raise RewardError(f"{found.id} opens by a secret: it is no reward for a key")
+        raise RewardError(f"{found.id} opens by a secret: it isn't a reward for a key")
     return found
 
 

@@ -41,7 +41,7 @@ _MODES: Final = {"L": "L", "1": "L", "RGB": "RGB", "RGBA": "RGBA", "LA": "RGBA",
 def strip_files(paths: Iterable[Path], folder: Path) -> list[Path]:
     """Return files in `folder` with what one sees of others, under names that say nothing: `file-1.jpg`.
 
-    Raise `MetadataKept` where one can't be stripped, `TipError` where one can't be read.
+    Raise `MetadataKept` if one can't be stripped, `TipError` if one can't be read.
     """
     return [_strip(path, folder, f"file-{number}") for number, path in enumerate(paths, 1)]
 

@@ -122,7 +122,7 @@ class Tipster:
     async def read(self) -> Seen:
         """Return what the line's owner has written under this tip: all that mailboxes still keep, oldest first.
 
-        Nothing is taken away by that: the words open it again. Raise `LineUnreached` where no mailbox could be asked,
+        Nothing is taken away by that: the words open it again. Raise `LineUnreached` if no mailbox could be asked,
         `TipError` where none knows the tip.
         """
         found: dict[bytes, TipLetter] = {}
@@ -144,7 +144,7 @@ class Tipster:
         return Seen(sorted(found.values(), key=lambda each: (each.sent_ms, each.nonce)), not faults)
 
     async def _read(self, address: str) -> list[TipLetter] | None:
-        """Return the letters of one mailbox, None where it doesn't know the tip."""
+        """Return the letters of one mailbox, None if it doesn't know the tip."""
         client = await self._connect(address, self.words.device)
         try:
             try:

@@ -40,7 +40,7 @@ def unpack_endpoint(data: bytes) -> Endpoint:
 
 @lru_cache(maxsize=_REMEMBERED)
 def scope_of(endpoint: Endpoint) -> Scope | None:
-    """Return where the endpoint can be reached from; None where nobody can be there (port 0, multicast, reserved)."""
+    """Return where the endpoint can be reached from; None if nobody can be there (port 0, multicast, reserved)."""
     host, port = endpoint
     try:
         address = _address(host)
@@ -68,7 +68,7 @@ def subnet_of(endpoint: Endpoint) -> bytes:
 
 
 def may_tell(told: Endpoint, teller: Endpoint) -> bool:
-    """True where somebody at `teller` can know of `told`, and `told` means the same there as here.
+    """True if somebody at `teller` can know of `told`, and `told` means the same there as here.
 
     Nobody far away sends us to addresses of our own machine or network.
     """

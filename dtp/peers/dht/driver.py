@@ -125,7 +125,7 @@ class Dht:
     # ----------------------------------------------------------------------------------------- beginning and end
 
     async def __aenter__(self) -> Self:
-        """Open the socket. Raise `ListenError` where that can't be."""
+        """Open the socket. Raise `ListenError` if that can't be."""
         self._loop = asyncio.get_running_loop()
         self._socket = _open(self._bind)
         self._node = DhtNode(
@@ -265,7 +265,7 @@ class Dht:
     # ----------------------------------------------------------------------------------------------- operations
 
     async def wait_joined(self, patience: float | None = None) -> None:
-        """Wait until another node has answered. Raise `DhtAlone` where none does within `patience` seconds (5).
+        """Wait until another node has answered. Raise `DhtAlone` if none does within `patience` seconds (5).
 
         Whoever has lost all that it knew waits again: it goes on asking those that it began with.
         """
@@ -305,7 +305,7 @@ class Dht:
         return stored.nodes
 
     async def _check_newest(self, record: Record) -> None:
-        """Raise `DhtSuperseded` where others have a newer record of ours: their word alone is no proof."""
+        """Raise `DhtSuperseded` if others have a newer record of ours: their word alone is no proof."""
         found = await self._get(record.kind, record.target)
         newest = next((each for each in found if each.author == record.author), record)
         if newest.order > record.order:
@@ -318,7 +318,7 @@ class Dht:
         return found
 
     async def find(self, peer: PeerId) -> PeerRecord | None:
-        """Return the newest record of a peer; None where nobody knows one. Raise `DhtAlone`."""
+        """Return the newest record of a peer; None if nobody knows one. Raise `DhtAlone`."""
         found = await self._get(RecordKind.PEER, peer_target(peer.key))
         return found[0].value if found and isinstance(found[0].value, PeerRecord) else None
 
@@ -330,7 +330,7 @@ class Dht:
     async def publish(self, record: PeerRecord) -> int:
         """Publish our own record, and republish it, signed anew as it ages; return how many nodes have it so far.
 
-        Raise `DhtError` where it is another peer's record, `DhtAlone` where nobody stores it.
+        Raise `DhtError` if it is another peer's record, `DhtAlone` if nobody stores it.
         """
         self.publish_later(record)
         return await self._publish(Record.from_value(record))
@@ -338,7 +338,7 @@ class Dht:
     def publish_later(self, record: PeerRecord) -> None:
         """Publish our own record as soon as there are other nodes, and wait for nothing: from now on `provide` works.
 
-        Raise `DhtError` where it is another peer's record.
+        Raise `DhtError` if it is another peer's record.
         """
         if record.peer != self.identity.id:
             raise DhtError(f"{self.identity.id} can't publish the record of {record.peer}")
@@ -362,7 +362,7 @@ class Dht:
         )
 
     async def get(self, peer: PeerId, name: str) -> Mutable | None:
-        """Return the newest value of a peer under a name; None where nobody knows one. Raise `DhtAlone`."""
+        """Return the newest value of a peer under a name; None if nobody knows one. Raise `DhtAlone`."""
         found = await self._get(RecordKind.MUTABLE, mutable_target(peer.key, name))
         return found[0].value if found and isinstance(found[0].value, Mutable) else None
 
@@ -441,7 +441,7 @@ def parse_endpoint(text: str) -> Endpoint:
     host, _, port = text.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not host or not (port.isascii() and port.isdigit() and len(port) < 6 and 0 < int(port) < 65_536):
-        raise DhtError(f"{text!r} is no endpoint: it has to be HOST:PORT, or [ADDRESS]:PORT for IPv6")
+        raise DhtError(f"{text!r} isn't an endpoint: it has to be HOST:PORT, or [ADDRESS]:PORT for IPv6")
     return host, int(port)
 
 

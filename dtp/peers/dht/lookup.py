@@ -123,7 +123,7 @@ class Lookup:
 
     @property
     def finished(self) -> bool:
-        """True when nobody is left to be asked, or as many were as may be, and no answer is waited for."""
+        """True if nobody is left to be asked, or as many were as may be, and no answer is waited for."""
         if any(each.state in (_State.ASKED, _State.STALLED) for each in self._nearest[: self._limits.k]):
             return False
         if any(each.state is _State.ASKED for each in self._nearest):

@@ -131,7 +131,7 @@ def entry(key: bytes, endpoint: tuple[str, int]) -> bytes:
 
 
 def split_entries(data: bytes) -> list[bytes]:
-    """Return the entries that an answer has. Raise `MessageError` where it is not whole entries."""
+    """Return the entries that an answer has. Raise `MessageError` if it is not whole entries."""
     found, at = [], 0
     while at < len(data):
         size = _ENTRY_SIZES.get(data[at])
@@ -146,7 +146,7 @@ def split_entries(data: bytes) -> list[bytes]:
 
 
 def encode(message: Message) -> bytes:
-    """Return the datagram. Raise `MessageError` where it would be larger than `MAX_DATAGRAM`."""
+    """Return the datagram. Raise `MessageError` if it would be larger than `MAX_DATAGRAM`."""
     data = _encode(message)
     if len(data) > MAX_DATAGRAM:
         raise MessageError(f"a datagram of {len(data)} bytes; {MAX_DATAGRAM} are the most")
@@ -194,7 +194,7 @@ def decode(data: bytes) -> Message:
     try:
         kind = Kind(data[1])
     except ValueError:
-        raise MessageError(f"a message of kind {data[1]:#04x}, which nothing is known of") from None
+        raise MessageError(f"a message of unknown kind {data[1]:#04x}") from None
     if kind is Kind.PROBE:
         return Probe(_fixed(data, 2, NONCE_SIZE, last=True))
     transaction = data[2:_HEAD]
@@ -227,7 +227,7 @@ def _answer(kind: Kind, transaction: bytes, flags: int, data: bytes, at: int) ->
 def _fixed(data: bytes, at: int, size: int, *, last: bool = False) -> bytes:
     part = data[at : at + size]
     if len(part) != size or (last and at + size != len(data)):
-        raise MessageError("a datagram has not the length that its kind has")
+        raise MessageError("a datagram doesn't have the length of its kind")
     return part
 
 

@@ -54,7 +54,7 @@ class DhtNode:
     """One node. `now` is any clock's time in seconds that never goes back; `unix` Unix time at `now`.
 
     `author` signs what is published, where that is another than the node itself.
-    `client` keeps it from serving others; else it serves as long as they reach it. `subnets` is False where subnets
+    `client` keeps it from serving others; else it serves as long as they reach it. `subnets` is False if subnets
     say nothing about owners, as in a network with a key. After each call `take_sends` and `take_events` give what
     came of it, and `next_time` when `advance` is to be called.
     """

@@ -111,7 +111,7 @@ class Provider:
     def sign(
         cls, identity: Identity, content_hash: bytes, *, now: float, ttl: float = DEFAULT_TTL
     ) -> Provider:
-        """Return the record as of Unix time `now`. Raise `DhtError` where the hash has not 32 bytes."""
+        """Return the record as of Unix time `now`. Raise `DhtError` if the hash has not 32 bytes."""
         if len(content_hash) != ids.SIZE:
             raise DhtError(f"the hash of a content has {ids.SIZE} bytes, not {len(content_hash)}")
         issued, expires = _times(now, ttl)
@@ -162,7 +162,7 @@ def decode_record(kind: int, data: bytes, now: float) -> Record:
     """
     decoder = _DECODERS.get(kind)
     if decoder is None:
-        raise DhtRecordError(f"a record of kind {kind}, which nothing is known of")
+        raise DhtRecordError(f"a record of unknown kind {kind}")
     if not 0 < len(data) <= MAX_BYTES:
         raise DhtRecordError(f"a record of {len(data)} bytes; {MAX_BYTES} are the most")
     return decoder(data, now)
@@ -286,7 +286,7 @@ def _author(key: bytes, signature: bytes, domain: bytes, body: bytes, numbers: t
     except PeerIdError as fault:
         raise DhtRecordError(f"a record names no peer: {fault}") from None
     if not peer.verify(signature, _message(domain, body)):
-        raise DhtRecordForged(f"{peer} has not signed the record that is said to be its")
+        raise DhtRecordForged(f"a record that names {peer} isn't signed by it")
     return peer
 
 

@@ -120,7 +120,7 @@ class Server:
         ]
 
     def _is_proven(self, question: Question, source: Endpoint, now: float) -> bool:
-        """True when the asker has signed this question for us."""
+        """True if the asker has signed this question for us."""
         if not self._proofs.try_take(None, now):
             self.counts["proofs over their quota"] += 1
             return False
@@ -181,7 +181,7 @@ class Server:
                 return Kind.DIALLED, (), extra
 
     def _may_dial(self, question: Question, dialled: Endpoint, source: Endpoint, now: float) -> bool:
-        """True where one small packet may go to an address that only the asker vouches for."""
+        """True if one small packet may go to an address that only the asker vouches for."""
         allowed = may_tell(dialled, source) and self._checks.try_take(b"dial" + question.key, now)
         return allowed and self._checks.try_take(
             b"dialled" + (subnet_of(dialled) or pack_endpoint(dialled)), now

@@ -29,7 +29,7 @@ class Bucket:
 
 
 class RoutingTable:
-    """The contacts of the node with `own` as its id. `subnets` is False where subnets say nothing about owners."""
+    """The contacts of the node with `own` as its id. `subnets` is False if subnets say nothing about owners."""
 
     def __init__(self, own: int, limits: DhtLimits, *, subnets: bool = True) -> None:
         self.own = own
@@ -50,7 +50,7 @@ class RoutingTable:
         return self._contacts.get(contact.id) is contact
 
     def get(self, node: int) -> Contact | None:
-        """Return the contact with this id; None where there is none."""
+        """Return the contact with this id, or None."""
         return self._contacts.get(node)
 
     def shared_bits(self, node: int) -> int:
@@ -168,12 +168,12 @@ class RoutingTable:
     # ------------------------------------------------------------------------------------------------- upkeep
 
     def silent_longest(self) -> Contact | None:
-        """Return the contact that was heard of longest ago; None where there is none."""
+        """Return the contact that was heard of longest ago, or None."""
         firsts = [next(iter(each.contacts.values())) for each in self._buckets.values() if each.contacts]
         return min(firsts, key=lambda contact: contact.seen, default=None)
 
     def stalest_bucket(self, now: float) -> int | None:
-        """Return the bucket (as shared bits) that nothing was looked up in for too long; None where there is none."""
+        """Return the bucket (as shared bits) that nothing was looked up in for too long, or None."""
         number = min(self._buckets, key=lambda each: self._buckets[each].touched, default=None)
         if number is None or now - self._buckets[number].touched < self._limits.refresh:
             return None

@@ -49,7 +49,7 @@ class Dialability:
 
     @property
     def verdict(self) -> bool | None:
-        """Whether it can be dialled, as at least half of those say who count; None before anybody has tried."""
+        """True if it can be dialled, as at least half of those say who count; None before anybody has tried."""
         counted = self._counted
         if not counted:
             return None
@@ -79,7 +79,7 @@ def urls_to_try(seen: str, urls: Iterable[str], more: Sequence[str] = ()) -> lis
 
 
 def is_outside(seen: str, own: Collection[str]) -> bool:
-    """Whether a peer that sees the node at `seen` does so through a NAT: at none of the node's `own` IP addresses."""
+    """Return True if a peer that sees the node at `seen`, none of its `own` IP addresses, does so through a NAT."""
     host = urlsplit(seen).hostname or ""
     try:
         return not ipaddress.ip_address(host).is_loopback and host not in own

@@ -74,12 +74,12 @@ def decode(body: bytes) -> tuple[Kind, tuple[Any, ...]]:
     if len(fields) < len(wanted):
         raise ReachMalformed(f"{kind.name} with {len(fields)} fields of {len(wanted)}")
     if not all(_fits(field, form) for field, form in zip(fields, wanted, strict=False)):
-        raise ReachMalformed(f"{kind.name} with a field that isn't what it has to be")
+        raise ReachMalformed(f"{kind.name} with a malformed field")
     return kind, tuple(fields[: len(wanted)])
 
 
 def _fits(field: Any, form: type) -> bool:
-    """Whether a field is of its type, and no longer or smaller than it may be."""
+    """Return True if a field is of its type, and no longer or smaller than it may be."""
     if form is int:
         return type(field) is int and field >= 0
     if form is list:
@@ -149,6 +149,6 @@ __all__ = [
 
 
 def observed(connection: Connection) -> str:
-    """Return where a connection's newest carrier comes from, such as "quic://192.0.2.7:9000"; "" where none is."""
+    """Return where a connection's newest carrier comes from, such as "quic://192.0.2.7:9000"; "" if none is."""
     carriers = connection.stats.carriers
     return carriers[-1] if carriers else ""

@@ -96,6 +96,6 @@ class Observations:
 
     @property
     def maps_alike(self) -> bool | None:
-        """Whether a NAT shows one UDP address to everybody, so that holes can be punched; None before two say."""
+        """True if a NAT shows one UDP address to everybody, so that holes can be punched; None before two say."""
         places = [url for url in self._said.values() if url.startswith("quic://")]
         return None if len(places) < 2 else len(set(places)) == 1

@@ -160,7 +160,7 @@ class Reach:
         return await carriers.dial(url)
 
     async def _own_family(self, url: str) -> tuple[Any, ...] | None:
-        """Return the first address of a URL's host that the own socket can send to; None where there is none."""
+        """Return the first address of a URL's host that the own socket can send to, or None."""
         assert self._endpoint is not None
         parts = urlsplit(url)
         if parts.hostname is None or parts.port is None:
@@ -179,7 +179,7 @@ class Reach:
     # ---- a direct carrier instead of the relay ------------------------------------------------------------
 
     async def upgrade(self, connection: Connection, link: PeerLink) -> bool:
-        """Get `connection`, which this side has dialled through a relay, a direct carrier; True when it has one.
+        """Get `connection`, which this side has dialled through a relay, a direct carrier; True if it has one.
 
         `link` is a link to the same peer, be it `connection`'s own. The relayed carrier goes once the direct one is
         there; streams go on. Tries `ATTEMPTS` times, and gives up where either NAT shows everybody another port.
@@ -277,7 +277,7 @@ class Reach:
 
     async def check(self, link: PeerLink, urls: Sequence[str]) -> list[str]:
         """Return those of `urls` at which the peer of `link` has reached this node. It dials only where it sees this
-        node anyway: others' addresses are left out. Raise `RelayRefused` where it doesn't."""
+        node anyway: others' addresses are left out. Raise `RelayRefused` if it doesn't."""
         async with asyncio.timeout(PATIENCE + CHECK_TIME):
             stream = await link.open(REACH_PROTOCOL)
             stream.write(encode(Kind.CHECK, list(urls)[:MOST_CHECKED]))
@@ -344,7 +344,7 @@ class Reach:
         stream.write_eof()
 
     async def _is_reached(self, peer: PeerId, url: str) -> bool:
-        """Whether `peer` answers there; from a port that it has never sent to, so that no NAT knows it."""
+        """Return True if `peer` answers there; from a port that it has never sent to, so that no NAT knows it."""
         try:
             async with asyncio.timeout(CHECK_TIME):
                 async with connect(Address.direct(peer, url, PRESENCE), psk=self._psk):
@@ -368,7 +368,7 @@ _ANSWERS: Final[dict[Kind, Callable[..., Awaitable[None]]]] = {
 
 
 def may_dial_back(url: str, peer: PeerId, source: str) -> bool:
-    """Whether a URL is at the address from which the one who asks comes: nobody is made to dial anybody else."""
+    """Return True if a URL is at the address from which the asker comes: nobody is made to dial anybody else."""
     try:
         parts = urlsplit(url)
         host, port = ipaddress.ip_address(parts.hostname or ""), parts.port

@@ -120,7 +120,7 @@ class RelayBook:
         return self.limits.peer_bytes - (had if now < since + DAY else 0)
 
     def count_bytes(self, target: PeerId, size: int, now: float) -> bool:
-        """Count bytes of a circuit to `target`; False when these were too many."""
+        """Count bytes of a circuit to `target`; False if these were too many."""
         since, had = self._had.pop(target, (now, 0))
         if now >= since + DAY:
             since, had = now, 0

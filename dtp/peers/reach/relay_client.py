@@ -49,7 +49,7 @@ ConnectRelay = Callable[[Address], Awaitable[Connection]]
 
 @dataclass(frozen=True, slots=True)
 class RelayPlace:
-    """What a relay URL says. `target` is None where it is somebody's own."""
+    """What a relay URL says. `target` is None if it is somebody's own."""
 
     relay: PeerId
     address: Address
@@ -65,7 +65,7 @@ class RelayPlace:
         if via not in ("tcp", "quic", "ws", "wss", "memory"):
             raise RelayUrlError(f"{url}: a relay is reached via tcp, quic, ws or wss, not {via!r}")
         if parts.port is None and via in ("tcp", "quic"):
-            raise RelayUrlError(f"{url}: there is no port")
+            raise RelayUrlError(f"{url}: the port is missing")
         try:
             relay = PeerId.parse(parts.options["relay"])
             target = PeerId.parse(parts.options["target"]) if "target" in parts.options else None
@@ -98,7 +98,9 @@ class RelayClient:
         """Return a carrier to the URL's target, not started. Raise `DialError`, `RelayRefused`, `RelayUrlError`."""
         place = RelayPlace.parse(url)
         if place.target is None:
-            raise RelayUrlError(f"{url}: whom? an address has the peer's identity, a URL target=dtp1...")
+            raise RelayUrlError(
+                f"{url}: the target is missing; an address has the peer's identity, a URL target=dtp1..."
+            )
         carrier, _ = await self.dial_place(place, place.target)
         return carrier
 

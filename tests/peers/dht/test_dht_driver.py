@@ -260,7 +260,7 @@ def test_whoever_is_not_to_be_seen_asks_as_somebody_else() -> None:
     "text", ["", "host", ":1", "host:", "host:0", "host:65536", "host:1x", "host:-1", "[::1]"]
 )
 def test_what_is_no_endpoint(text: str) -> None:
-    with pytest.raises(DhtError, match="no endpoint"):
+    with pytest.raises(DhtError, match="an endpoint"):
         parse_endpoint(text)
 
 
