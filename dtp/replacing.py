@@ -1,13 +1,17 @@
 """Files that are replaced whole: after a kill or a power cut a path has what it had, or what was written, never a
-part of either."""
+part of either; and files that get a name which nothing else may have."""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+#: What `link` says on file systems that have no hard links.
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 @contextmanager
@@ -39,6 +43,22 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     """Write `content` to `path`, as `replacing` does. Raise `OSError`."""
     with replacing(path) as file:
         file.write(content)
+
+
+def rename_without_replacing(source: Path, target: Path) -> None:
+    """Give the file at `source` the name `target`. Raise `FileExistsError` where something has it, and `OSError`."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), os.fspath(target)) from None
+        os.rename(source, target)
+    else:
+        os.unlink(source)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -17,10 +17,12 @@ from dtp.cli.messenger import (
     WAIT,
     collect,
     deliver,
+    make_folder,
     messenger_options,
     open_messenger,
     reach,
     read_card_text,
+    save_option,
     show_qr,
     with_messenger,
 )
@@ -193,13 +195,12 @@ def send(
 @message.command()
 @click.option("--wait", type=click.FloatRange(min=0), default=WAIT, show_default=True, metavar="SECONDS",
               help="How long to wait for your mailboxes.")  # fmt: skip
-@click.option("--save", type=click.Path(file_okay=False, exists=True), metavar="FOLDER",
-              help="Fetch attachments into a folder.")  # fmt: skip
+@save_option
 @click.option(
     "--keep-unread", is_flag=True, help="Don't say that it was read; it is printed again the next time."
 )
 @messenger_options
-def read(wait: float, save: str | None, keep_unread: bool, **who: Any) -> None:
+def read(wait: float, save: Path | None, keep_unread: bool, **who: Any) -> None:
     """Print the messages that wait for you, and say that they were read."""
 
     async def work(messenger: Messenger) -> None:
@@ -218,19 +219,40 @@ def read(wait: float, save: str | None, keep_unread: bool, **who: Any) -> None:
 
 
 @message.command()
+@click.argument("person")
+@click.option("-n", "--last", type=click.IntRange(min=1), metavar="COUNT", help="Only so many, the newest.")
+@save_option
+@messenger_options
+def history(person: str, last: int | None, save: Path | None, **who: Any) -> None:
+    """Print the conversation with PERSON (a name, dtp1..., dtpa1...), a group or GROUP/ROOM, as this device has it.
+
+    \b
+    Examples:
+      dtp message history bob --last 20
+      dtp message history choir/sopranos --save scores
+    """
+
+    async def work(messenger: Messenger) -> None:
+        shown = await messenger.history(person)
+        for each in shown[-last:] if last else shown:
+            await _print_message(each, save)
+
+    run(with_messenger(open_messenger(**who), work))
+
+
+@message.command()
 @click.option("-c", "--count", type=click.IntRange(min=1), help="End after so many messages.")
-@click.option("--save", type=click.Path(file_okay=False, exists=True), metavar="FOLDER",
-              help="Fetch attachments into a folder.")  # fmt: skip
+@save_option
 @click.option("--until-eof", is_flag=True, help="End when standard input ends.")
 @messenger_options
-def watch(count: int | None, save: str | None, until_eof: bool, **who: Any) -> None:
+def watch(count: int | None, save: Path | None, until_eof: bool, **who: Any) -> None:
     """Print messages as they come, and say that they were read. Ctrl-C ends it."""
     serve_for_long()
     run(_watch(open_messenger(**who), count, save, until_eof))
 
 
 async def _watch(
-    opened: AbstractAsyncContextManager[Messenger], count: int | None, save: str | None, until_eof: bool
+    opened: AbstractAsyncContextManager[Messenger], count: int | None, save: Path | None, until_eof: bool
 ) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -250,7 +272,7 @@ async def _watch(
         await deliver(messenger, WAIT)
 
 
-async def _print_messages(messenger: Messenger, count: int | None, save: str | None) -> None:
+async def _print_messages(messenger: Messenger, count: int | None, save: Path | None) -> None:
     left = count
     async for each in messenger:
         await _print_message(each, save)
@@ -260,25 +282,31 @@ async def _print_messages(messenger: Messenger, count: int | None, save: str | N
             return
 
 
-async def _print_message(each: Message, save: str | None) -> None:
+async def _print_message(each: Message, save: Path | None) -> None:
+    if save:
+        make_folder(save)
     files = [str(await one.save(save)) for one in each.attachments] if save else []
-    group = each.group
+    group, room = each.group, each.room
     record = {
         "message": each.id.hex(),
         "sender": each.sender_name,
         "person": each.sender.card.person_name if each.sender else None,
         "stranger": bool(each.sender and each.sender.stranger),
         "group": group.name if group else None,
+        "room": room.name if room else None,
         "text": each.text,
+        "deleted": each.deleted,
         "sent_at": each.sent_at.isoformat(),
         "attachments": [one.name for one in each.attachments],
         "saved": files,
     }
-    where = f" in {escape_text(group.name)}" if group else ""
+    place = "/".join(each.name for each in (group, room) if each)
+    where = f" in {escape_text(place)}" if place else ""
     names = "".join(
         f"\n  [{escape_text(one.name)}, {count_of(one.size, 'byte')}]" for one in each.attachments
     )
-    said = f"{escape_text(each.sender_name)}{where}: {escape_text(each.text)}{names}"
+    text = "(deleted)" if each.deleted else escape_text(each.text)
+    said = f"{escape_text(each.sender_name)}{where}: {text}{names}"
     print_line(record, f"{each.sent_at:%Y-%m-%d %H:%M} {said}")
 
 

@@ -24,6 +24,20 @@ from dtp.messaging.person.messenger import Messenger
 WAIT: Final = 10.0
 
 
+save_option = click.option(
+    "--save", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
+    help="Fetch attachments into a folder, which is made if there is none. No file in it is replaced.",
+)  # fmt: skip
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for attachments, if there is none. Raise `MessageError` where that can't be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise MessageError(f"{folder} can't be made: {fault.strerror}") from fault
+
+
 def messenger_options(command: Any) -> Any:
     """Add who writes, and where that is kept."""
     for decorate in (

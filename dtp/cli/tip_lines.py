@@ -15,7 +15,7 @@ import click
 
 from dtp.cli.accounts import Account, account_options, tell_history
 from dtp.cli.joining import bootstrap_option, discover_option, listen_option, ways
-from dtp.cli.messenger import read_card_text
+from dtp.cli.messenger import make_folder, read_card_text, save_option
 from dtp.cli.options import IdentitySource, identity_options, verbose_option
 from dtp.cli.output import json_option, print_line, print_note, print_result, wants_json
 from dtp.cli.posts import identity_option, load_identity, read_fee
@@ -26,6 +26,7 @@ from dtp.escaping import escape_text
 from dtp.identity import Identity, PeerId
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.cards.contact_card import MAX_MAILBOXES
+from dtp.messaging.errors import MessageError
 from dtp.messaging.mailbox.limits import MIB
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS, MAX_BITS
 from dtp.messaging.person.attachments import (
@@ -64,10 +65,6 @@ _attach_option = click.option(
 _as_is_option = click.option(
     "--as-is", is_flag=True, help="Send attachments as they are, with their names and all that is in them."
 )
-_save_option = click.option(
-    "--save", type=click.Path(file_okay=False, exists=True, path_type=Path), metavar="FOLDER",
-    help="Fetch attachments into a folder.",
-)  # fmt: skip
 _limit_option = click.option(
     "--limit-mib", type=click.IntRange(min=1), default=64, show_default=True,
     help="Fetch no attachment above this, MiB.",
@@ -373,7 +370,7 @@ async def _find(line: str, bootstrap: tuple[str, ...]) -> ContactCard:
 @click.command()
 @click.argument("what", metavar="[LINE|DTP1...]", required=False)
 @words_options
-@_save_option
+@save_option
 @_limit_option
 @store_option
 @_host_option
@@ -510,11 +507,12 @@ async def _print_letter(
 
 async def _save(files: list[Attachment], letter: TipLetter, folder: Path, limit: int) -> list[str]:
     """Return where files are now, each letter's under its own names. What can't be had is said, no more."""
+    make_folder(folder)
     found = []
     for each in files:
         try:
             saved = await each.save(folder / f"{letter.nonce.hex()[:12]}-{each.name}", limit=limit)
-        except (AttachmentTooLarge, AttachmentGone, AttachmentBroken) as fault:
+        except (AttachmentTooLarge, AttachmentGone, AttachmentBroken, MessageError) as fault:
             print_note({"attachment": each.name, "code": fault.code}, str(fault))
         else:
             found.append(str(saved))

@@ -19,13 +19,12 @@ from typing import Protocol
 from dtp.files.errors import FileBusy, FileChanged, FileExists, FileProblem, NoSpace
 from dtp.files.messages import HASH, FileInfo
 from dtp.files.names import MAX_NAME, PART_SUFFIX
+from dtp.replacing import rename_without_replacing
 
 #: Bytes read, hashed or written by one call: large enough that passing it between threads costs nothing.
 CHUNK = 1024 * 1024
 #: Pieces written by one call; the system's limit (IOV_MAX) is 1024.
 MAX_PIECES = 256
-#: What `link` says on file systems that have no hard links.
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 class Hash(Protocol):
@@ -262,27 +261,13 @@ class Incoming:
             if self._overwrite:
                 os.replace(self.part, self.path)
             else:
-                self._name_without_overwriting()
+                rename_without_replacing(self.part, self.path)
         except FileExistsError:
             raise FileExists(
                 f"{self.path} came to be meanwhile; what arrived is in {self.part.name}"
             ) from None
         except (OSError, OverflowError) as error:
             raise FileProblem(f"can't store {self.path}: {error}") from error
-
-    def _name_without_overwriting(self) -> None:
-        try:
-            os.link(self.part, self.path, follow_symlinks=False)
-        except FileExistsError:
-            raise
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            if os.path.lexists(self.path):
-                raise FileExistsError from None
-            os.rename(self.part, self.path)
-        else:
-            os.unlink(self.part)
 
     def discard(self) -> None:
         """Throw away what came: it is not what was sent."""

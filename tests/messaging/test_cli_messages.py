@@ -81,6 +81,14 @@ def test_a_message_an_attachment_and_a_group(person: Callable[[str], Path], tmp_
     assert (got["sender"], got["text"], got["group"]) == ("alice", "see you", None)
     assert Path(got["saved"][0]).read_text() == "left, then left"
     assert call(bob, "message", "read") == []
+    call(bob, "message", "send", "alice", "found", "it")
+    asked, answered = call(bob, "message", "history", "alice", "--save", str(tmp_path / "new" / "folder"))
+    assert (asked["text"], answered["text"], answered["person"]) == ("see you", "found it", None)
+    assert Path(asked["saved"][0]).read_text() == "left, then left"
+    assert call(bob, "message", "history", "alice", "--last", "1") == [answered]
+    call(bob, "message", "history", "nobody", code=3)
+    (said,) = call(alice, "message", "read")
+    assert said["text"] == "found it"
     call(bob, "group", "create", "choir", "alice")
     call(bob, "group", "send", "choir", "rehearsal moved")
     (got,) = call(alice, "message", "watch", "--count", "1")

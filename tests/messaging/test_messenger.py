@@ -243,6 +243,42 @@ def test_attachments_are_sealed_resumed_and_bounded(office: Test, tmp_path: Path
     office(main)
 
 
+def test_what_others_call_their_files_replaces_and_hides_nothing(office: Test, tmp_path: Path) -> None:
+    async def main(at: PostOffice) -> None:
+        async with acquainted(at, await at.open()) as (alice, bob):
+            mine, theirs, kept = tmp_path / "mine", tmp_path / "theirs", tmp_path / "kept"
+            for folder in (mine, theirs, kept):
+                folder.mkdir()
+            (mine / "map.png").write_bytes(os.urandom(PIECE + 1))
+            (mine / ".profile").write_text("echo stolen")
+            (mine / ("ü" * 120 + ".txt")).write_text("long")
+            (theirs / "map.png").write_bytes(os.urandom(PIECE + 2))
+            await alice.send("bob", "", attachments=sorted(mine.iterdir()))
+            await alice.send("bob", "", attachments=[theirs / "map.png"])
+            (first, second) = await take(bob, 2)
+            hidden, own, long = sorted(first.attachments, key=lambda each: each.name)
+            (kept / "map.png").write_text("what Bob has")
+            # A file of the same name that broke off left this.
+            (kept / "map (2).png.part").write_bytes((theirs / "map.png").read_bytes()[: PIECE + 1])
+            (kept / "map (3).png.part").write_bytes((theirs / "map.png").read_bytes()[: PIECE + 1])
+            assert await own.save(kept) == kept / "map (2).png"
+            assert (kept / "map (2).png").read_bytes() == (mine / "map.png").read_bytes()
+            assert await second.attachments[0].save(kept) == kept / "map (3).png"
+            assert (kept / "map (3).png").read_bytes() == (theirs / "map.png").read_bytes()
+            assert (kept / "map.png").read_text() == "what Bob has"
+            assert (await hidden.save(kept)).name == "profile"
+            assert (await long.save(kept)).read_text() == "long"
+            assert not list(kept.glob("*.part"))
+            assert (
+                await own.save(kept / "map.png") == kept / "map.png"
+            )  # the program names it: it is replaced
+            assert (kept / "map.png").read_bytes() == (mine / "map.png").read_bytes()
+            with pytest.raises(MessageError, match="can't be stored"):
+                await own.save(kept / "nowhere" / "map.png")
+
+    office(main)
+
+
 def test_several_mailboxes_each_message_once_and_one_that_dies(office: Test) -> None:
     async def main(at: PostOffice) -> None:
         first, second = await at.open("one"), await at.open("two")

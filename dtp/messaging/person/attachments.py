@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, ClassVar, Final
 
 from dtp.errors import LimitError, PeerError
+from dtp.files.names import PART_SUFFIX
 from dtp.messaging.errors import MessageError
 from dtp.messaging.mailbox.client import MailboxClient
 from dtp.messaging.mailbox.store import piece_hash
 from dtp.messaging.person.pool import MailboxPool
+from dtp.replacing import rename_without_replacing
 
 #: Bytes of a file in one piece; the last one is padded to a step of this size.
 PIECE: Final = 256 * 1024
@@ -34,6 +37,8 @@ DEFAULT_LIMIT: Final = 1 << 30
 #: Pieces that are read, and asked for, at a time.
 _ASKED: Final = 16
 _NONCE: Final = 24
+#: Bytes of a name that are kept: a number and ".part" fit behind them into the 255 that file systems take.
+_MAX_STEM, _MAX_SUFFIX = 200, 30
 _INDEX, _CONTENT = 1, 0
 
 
@@ -72,8 +77,32 @@ def _open(key: bytes, what: int, number: int, piece: bytes) -> bytes:
         raise AttachmentBroken("a piece of an attachment isn't what its sender has sealed") from None
 
 
-def _whole_pieces(part: Path) -> int:
-    return part.stat().st_size // PIECE if part.exists() else 0
+def _unused_path(folder: Path, name: str) -> Path:
+    """Return a path in `folder` that nothing has, for a file that somebody else has named."""
+    plain = PurePath(name.lstrip(".") or "file")
+    stem = plain.stem.encode()[:_MAX_STEM].decode(errors="ignore")
+    suffix = plain.suffix if len(plain.suffix.encode()) <= _MAX_SUFFIX else ""
+    for number in itertools.count(1):
+        found = folder / (f"{stem} ({number}){suffix}" if number > 1 else f"{stem}{suffix}")
+        if not os.path.lexists(found):
+            return found
+    raise AssertionError("numbers don't end")
+
+
+def _name_unused(part: Path, folder: Path, name: str) -> Path:
+    """Give the file at `part` a name in `folder` that nothing has, and return its path. Raise `OSError`."""
+    while True:
+        target = _unused_path(folder, name)
+        try:
+            rename_without_replacing(part, target)
+        except FileExistsError:
+            continue  # it came meanwhile
+        return target
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _nonce(what: int, number: int) -> bytes:
@@ -167,28 +196,54 @@ class Attachment:
     pool: MailboxPool
 
     async def save(self, path: str | os.PathLike[str], *, limit: int = DEFAULT_LIMIT) -> Path:
-        """Return the path, at which the file is now, or in it under its name where that is a folder.
+        """Return the path at which the file is now.
 
-        What came before it broke off is at `NAME.part`, and isn't fetched again. Raise `AttachmentTooLarge` for more
-        than `limit` bytes, before anything is fetched; `AttachmentGone`, `AttachmentBroken`.
+        Where `path` is a folder, the file is stored in it under its name, or with a number behind it: the sender
+        chooses the name, so nothing in the folder is replaced, and no hidden file made. Otherwise the file is at
+        `path`, in place of what was there. What came before it broke off is at `NAME.part`, and isn't fetched again.
+        Raise `AttachmentTooLarge` for more than `limit` bytes, before anything is fetched; `AttachmentGone`,
+        `AttachmentBroken`, `MessageError` where it can't be stored.
         """
         if self.size > min(limit, MAX_BYTES):
             raise AttachmentTooLarge(
                 f"{self.name} has {self.size} bytes; {limit} are taken: give a higher limit"
             )
-        target = Path(path)
-        if await asyncio.to_thread(os.path.isdir, target):
-            target /= self.name
-        part = target.with_name(target.name + ".part")
         hashes = await self._index()
-        have = await asyncio.to_thread(_whole_pieces, part)
+        folder = Path(path)
+        try:
+            if not await asyncio.to_thread(os.path.isdir, folder):
+                part = await self._fetch(folder, hashes)
+                await asyncio.to_thread(os.replace, part, folder)
+                return folder
+            target = await asyncio.to_thread(_unused_path, folder, self.name)
+            part = await self._fetch(target, hashes)
+            return await asyncio.to_thread(_name_unused, part, folder, self.name)
+        except OSError as fault:
+            raise MessageError(f"{self.name} can't be stored at {path}: {fault.strerror}") from fault
+
+    async def _fetch(self, target: Path, hashes: list[bytes]) -> Path:
+        """Return where the whole file is that will be `target`. Raise `OSError` where it can't be stored."""
+        part = target.with_name(target.name + PART_SUFFIX)
+        have = await asyncio.to_thread(self._count_kept, part, hashes)
         with part.open("r+b" if have else "wb") as file:
             file.truncate(have * PIECE)
             file.seek(have * PIECE)
             async for data in self._iter_pieces(hashes, have):
                 await asyncio.to_thread(file.write, data)
-        os.replace(part, target)
-        return target
+            await asyncio.to_thread(_sync, file)
+        return part
+
+    def _count_kept(self, part: Path, hashes: list[bytes]) -> int:
+        """Return how many pieces at the beginning of `part` are this file's: another of its name may have left it."""
+        try:
+            with part.open("rb") as file:
+                for number, digest in enumerate(hashes):
+                    data = file.read(PIECE)
+                    if len(data) < PIECE or piece_hash(_seal(self.key, _CONTENT, number, data)) != digest:
+                        return number
+        except FileNotFoundError:
+            return 0
+        return len(hashes)
 
     async def _index(self) -> list[bytes]:
         count = -(-self.size // PIECE)
