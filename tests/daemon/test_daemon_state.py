@@ -584,6 +584,24 @@ def test_a_postgresql_that_says_nothing_any_more_is_away(postgresql_url, monkeyp
     asyncio.run(scenario())
 
 
+def test_tables_that_are_gone_are_made_again(postgresql_url):
+    """An empty database was put in the place of the one that was lost: all were counted alone until a restart."""
+    psycopg = pytest.importorskip("psycopg")
+
+    async def scenario():
+        store, key = make(postgresql_url, "host"), Key("api", 1, "2")
+        await store.open()
+        with psycopg.connect(postgresql_url) as other:
+            other.execute("DROP TABLE dtpd_used, dtpd_bans")
+        with pytest.raises(StateError, match="does not exist"):
+            await store.exchange({key: Used(1, 1)})
+        assert await store.exchange({key: Used(1, 1)}) == {key: Used(1, 1)}
+        assert await store.bans(0.0) == {}
+        await store.close()
+
+    asyncio.run(scenario())
+
+
 @contextlib.asynccontextmanager
 async def stoppable(url):
     """A way to the server at `url`, and what stops it: from then on it takes all and says nothing."""

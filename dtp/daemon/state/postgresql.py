@@ -69,13 +69,11 @@ class PostgresStore:
     async def open(self) -> None:
         """Connect and make the table. Raises `StateError`, and `StateUnusable` where the server refuses for good."""
 
-        async def create(database: psycopg.AsyncConnection[tuple[int, int]]) -> None:
-            await database.execute(_LOCK)
-            await database.execute(_TABLE)
-            await database.execute(_BANS)
+        async def nothing(database: psycopg.AsyncConnection[tuple[int, int]]) -> None:
+            """The tables are made where there is a new connection."""
 
         try:
-            await self._transaction(create)
+            await self._transaction(nothing)
         except StateError as error:
             if (mended := await self._what_mends(error.__cause__)) is None:
                 raise
@@ -143,9 +141,14 @@ class PostgresStore:
                     )
                     async with _bounded(self._database):
                         await self._database.execute(f"{ALIVE_THERE}; {PATIENCE_THERE}")
+                        async with self._database.transaction():
+                            for statement in (_LOCK, _TABLE, _BANS):
+                                await self._database.execute(statement)
                 async with _bounded(self._database), self._database.transaction():
                     return await work(self._database)
         except (psycopg.Error, OSError) as error:
+            if isinstance(error, psycopg.errors.UndefinedTable):
+                await self.close()  # an empty database was put in its place: the next connection makes them
             # The text of an error of libpq may have the URL's password in it; its first line has the fault.
             what = str(error).splitlines()[0] if str(error) else repr(error)
             raise StateError(f"PostgreSQL: {what}") from error
