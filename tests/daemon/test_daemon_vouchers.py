@@ -1,5 +1,6 @@
 """Vouchers in PostgreSQL and Redis: what `Store` promises of what is sold, by its own tests; two daemons together."""
 
+import asyncio
 import json
 import threading
 
@@ -34,7 +35,7 @@ from dtp.pay.terms import Usage
 from .conftest import config
 from .programs import free_port, need, place, wait_for_port
 from .test_daemon_endpoints import deployments, network, on_chain, package_file
-from .test_daemon_state import postgresql_url
+from .test_daemon_state import postgresql_url, stoppable
 
 __all__ = [
     "client",
@@ -285,6 +286,21 @@ def test_a_database_that_is_away():
         vouchers.PostgresVouchers("postgresql://u:secret@127.0.0.1:1/x")
     assert "secret" not in str(caught.value)
     assert exit_code(caught.value) == 5
+
+
+def test_a_database_that_says_nothing_any_more(postgresql_url, monkeypatch):
+    """Its processes stopped, or its disk hung: calls and the end of a daemon waited for it for ever."""
+    vouchers = pytest.importorskip("dtp.daemon.state.vouchers")
+
+    async def scenario():
+        async with stoppable(postgresql_url) as (url, stop):
+            with await asyncio.to_thread(opened, lambda: PostgresVouchers(url)) as store:
+                stop()
+                monkeypatch.setattr(vouchers, "_PATIENCE", 0.05)
+                with pytest.raises(StoreError, match="PostgreSQL"):
+                    await asyncio.to_thread(store.mark_closed, CHANNEL)
+
+    asyncio.run(scenario())
 
 
 def test_a_database_that_refuses_for_good(postgresql_url):

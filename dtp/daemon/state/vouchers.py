@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
-from dtp.daemon.state.alive import ALIVE, ALIVE_THERE
+from dtp.daemon.state.alive import ALIVE, ALIVE_THERE, PATIENCE, PATIENCE_THERE, hang_up
 from dtp.daemon.state.errors import StateUnusable
 from dtp.errors import ConfigError
 from dtp.pay.errors import NoStore, StoreError
@@ -79,6 +79,22 @@ SELECT channel FROM unnest(%s::text[]) AS channel WHERE hashtextextended(channel
 _SOLD = "SELECT channel, lane, message, signature, preimage FROM dtp_sold WHERE message IS NOT NULL"
 
 
+#: Seconds for a transaction: what is served isn't paid for meanwhile, and the end of a daemon waits for it.
+_PATIENCE = PATIENCE
+
+
+@contextmanager
+def _bounded(database: _Database) -> Iterator[None]:
+    """Hang up on a server that hasn't answered by then. What was held in its session is lost with it."""
+    timer = threading.Timer(_PATIENCE, hang_up, (database.fileno(),))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 class VouchersAway(StoreError):
     """Raised when the database can't be reached at the start. Trying again may help."""
 
@@ -126,12 +142,13 @@ class PostgresVouchers:
             with self._lock:
                 if self._database is None or self._database.closed:
                     self._database = psycopg.connect(self._url, autocommit=True, **ALIVE)
-                    self._database.execute(ALIVE_THERE)
+                    with _bounded(self._database):
+                        self._database.execute(f"{ALIVE_THERE}; {PATIENCE_THERE}")
                     self._lost |= (
                         self._held
                     )  # none is in both: what was lost isn't held again before it was freed
                     self._held.clear()
-                with self._database.transaction():
+                with _bounded(self._database), self._database.transaction():
                     yield self._database
         except (psycopg.Error, OSError) as error:
             # The text of an error of libpq may have the URL's password in it; its first line has the fault.
