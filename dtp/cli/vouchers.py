@@ -80,11 +80,20 @@ def store_option(command: _Function) -> _Function:
         "--store",
         "vouchers",
         metavar="WHERE",
-        callback=lambda ctx, param, text: read_where(text),
+        callback=_there,
         help="Whose vouchers: a file, a database as '[chain] vouchers' has it (postgresql://USER@HOST/DATABASE, "
         "redis://HOST:PORT/NUMBER), or a daemon's .toml, which says where they are. "
         "[default: $DTP_PAY_STORE, else pay.sqlite in the data folder]",
     )(command)
+
+
+def _there(ctx: click.Context, param: click.Parameter, text: str | None) -> Vouchers:
+    """What `--store` says; a file that isn't there is refused before a chain is asked, which may be away."""
+    meant = read_where(text)
+    if meant.named and isinstance(meant.where, Path) and not os.path.exists(meant.where):
+        with meant.open():
+            pass
+    return meant
 
 
 def read_where(text: str | None) -> Vouchers:

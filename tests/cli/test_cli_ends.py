@@ -11,10 +11,11 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from dtp import programs
 from dtp.chain.errors import NodeUnavailable, OutcomeUnknown
-from dtp.cli import output, selling
+from dtp.cli import main, output, selling
 from dtp.cli import serve as serving
 from dtp.cli.listening import Listening
 from dtp.cli.options import IdentitySource
@@ -130,6 +131,15 @@ def test_serving_waits_for_no_chain(monkeypatch):
         asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("command", ["list", "watch", "claim"])
+def test_a_store_that_is_not_there_is_said_without_a_chain(tmp_path, command):
+    """It was the chain that was asked first, and said to be away."""
+    words = ["channel", command, "--store", str(tmp_path / "none"), "--network", "http://127.0.0.1:1"]
+    done = CliRunner().invoke(main, words)
+    assert (done.exit_code, f"no store at {tmp_path / 'none'}" in done.stderr) == (3, True)
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("ended", [False, True])
