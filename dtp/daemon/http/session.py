@@ -37,8 +37,9 @@ _T = TypeVar("_T")
 _KEEP = 75.0
 #: Seconds in which a request is read that has come already, and whose task wasn't woken yet.
 _ON_ITS_WAY = 0.001
-#: So often it is looked at whether an exchange still has somebody who wants it, seconds.
-_LOOK = 5.0
+#: So often it is looked at whether an exchange still has somebody who wants it, seconds: of backends' connections as
+#: many are held by those who ask and give up as come in that time.
+_LOOK = 1.0
 #: Of a body that nobody wants so much is read, so that the client sees the answer; a longer one ends the connection.
 _DISCARD = 256 * 1024
 #: A backend's connection is used again within so many seconds; Node's servers close theirs after 5.
