@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -17,16 +18,59 @@ T = TypeVar("T")
 READ_SIZE = 16384
 
 
+class StepsOfTurn:
+    """How many steps of opening handshakes one turn of the loop does; the others wait for theirs, in order.
+
+    One of TLS takes 0.3 to 1 ms: as many as there are strangers would hold up all who are connected.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._most = self._left = most
+        self._renewing = False
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def wait(self) -> None:
+        """Wait for a turn with room, and take a step of it."""
+        self._renew_soon()
+        if self._left > 0 and not self._waiting:
+            self._left -= 1
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(future)
+        await future
+
+    def _renew_soon(self) -> None:
+        if not self._renewing:
+            self._renewing = True
+            self._loop.call_soon(self._renew)
+
+    def _renew(self) -> None:
+        self._renewing, self._left = False, self._most
+        while self._waiting and self._left > 0:
+            future = self._waiting.popleft()
+            if not future.done():  # else it was given up
+                future.set_result(None)
+                self._left -= 1
+        if self._waiting:
+            self._renew_soon()
+
+
 class SocketIO:
     """Reads and writes on `sock`, which stays the caller's. `OSError` and `ssl.SSLError` pass through."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, steps: StepsOfTurn | None = None) -> None:
+        """With `steps` what was read is given back, and a step of TLS done, in a turn with room."""
         self._sock = sock
+        self._steps = steps
         self._watcher = socket_watcher(asyncio.get_running_loop())
 
     async def read(self) -> bytes:
         """Some bytes; none at the end."""
-        return await self._call(lambda: self._sock.recv(READ_SIZE), self._readable)
+        data = await self._call(lambda: self._sock.recv(READ_SIZE), self._readable)
+        if self._steps is not None:
+            await self._steps.wait()
+        return data
 
     async def write(self, data: bytes) -> None:
         """All of `data`."""
@@ -44,6 +88,9 @@ class SocketIO:
     async def start_tls(self) -> None:
         """The handshake of a TLS socket."""
         assert isinstance(self._sock, ssl.SSLSocket)
+        if self._steps is not None:
+            await self._readable()
+            await self._steps.wait()
         await self._call(self._sock.do_handshake, self._readable)
 
     async def _call(self, operation: Callable[[], T], ready: Callable[[], Awaitable[None]]) -> T:
@@ -52,6 +99,8 @@ class SocketIO:
                 return operation()
             except ssl.SSLWantReadError:
                 await self._readable()
+                if self._steps is not None:
+                    await self._steps.wait()
             except ssl.SSLWantWriteError:
                 await self._writable()
             except (BlockingIOError, InterruptedError):

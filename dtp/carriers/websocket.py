@@ -20,6 +20,8 @@ import re
 import socket
 import ssl
 from functools import partial
+from itertools import islice
+from random import randrange
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from websockets.protocol import Protocol
@@ -34,7 +36,7 @@ from dtp.carriers.errors import (
     UpgradeTimeoutError,
     reason,
 )
-from dtp.carriers.socket_io import SocketIO
+from dtp.carriers.socket_io import SocketIO, StepsOfTurn
 from dtp.carriers.stream_socket import SocketListener, hand_over
 from dtp.carriers.tcp import TcpCarrier, connect_socket, listening_sockets, set_options, socket_url
 from dtp.carriers.tls import TlsSocketCarrier, client_context, server_context
@@ -53,9 +55,12 @@ from dtp.tasks import start_task
 
 log = logging.getLogger("dtp.carriers.websocket")
 
-#: Opening handshakes under way in one listener; one more ends the oldest. Whoever is honest takes
+#: Opening handshakes under way in one listener; one more ends one of them, by lot. Whoever is honest takes
 #: milliseconds, so a flood of silent connections doesn't keep anyone out.
 MAX_UPGRADES = 512
+
+#: Steps of opening handshakes in a turn of the loop, of TLS and of the request: 0.3 ms each, and more with long keys.
+STEPS_PER_TURN = 4
 
 #: Seconds for somebody who was refused to read why.
 REFUSAL_LINGER = 1.0
@@ -172,6 +177,7 @@ class WebSocketListener(CarrierListener):
         self._context = context
         self._accept = accept
         self._upgrades: dict[asyncio.Task[WebSocketCarrier], None] = {}  # in the order they came
+        self._steps = StepsOfTurn(STEPS_PER_TURN)
         self._below = SocketListener(socks, self.urls, self._on_socket)
 
     @property
@@ -187,9 +193,10 @@ class WebSocketListener(CarrierListener):
 
     def _on_socket(self, sock: socket.socket) -> None:
         if len(self._upgrades) >= MAX_UPGRADES:
-            oldest = next(iter(self._upgrades))
-            del self._upgrades[oldest]
-            oldest.cancel()
+            # By lot: a flood throws out mostly its own then, while the oldest would be whoever waits for its turn.
+            drawn = next(islice(self._upgrades, randrange(len(self._upgrades)), None))
+            del self._upgrades[drawn]
+            drawn.cancel()
         task = start_task(self._upgrade(sock), name=f"upgrade at {self.urls[0]}")
         self._upgrades[task] = None
         task.add_done_callback(partial(self._on_done, sock))
@@ -212,9 +219,9 @@ class WebSocketListener(CarrierListener):
         remote = f"{scheme}://{format_host(address[0], address[1])}"
         async with asyncio.timeout(UPGRADE_TIMEOUT):
             if self._context is not None:
-                sock = await _start_tls(sock, self._context, None)
+                sock = await _start_tls(sock, self._context, None, self._steps)
             try:
-                protocol, forwarded = await self._answer(SocketIO(sock))
+                protocol, forwarded = await self._answer(SocketIO(sock, self._steps))
             except BaseException:
                 sock.close()  # the TLS one, which has taken the place of the other
                 raise
@@ -230,13 +237,15 @@ class WebSocketListener(CarrierListener):
             raise
 
 
-async def _start_tls(sock: socket.socket, context: ssl.SSLContext, host: str | None) -> ssl.SSLSocket:
+async def _start_tls(
+    sock: socket.socket, context: ssl.SSLContext, host: str | None, steps: StepsOfTurn | None = None
+) -> ssl.SSLSocket:
     """Do the TLS handshake, on a socket that takes the place of `sock`, which is closed when that fails."""
     secured = context.wrap_socket(
         sock, server_side=host is None, server_hostname=host, do_handshake_on_connect=False
     )
     try:
-        await SocketIO(secured).start_tls()
+        await SocketIO(secured, steps).start_tls()
     except BaseException:
         secured.close()
         raise

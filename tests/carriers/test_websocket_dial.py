@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import contextlib
 import socket
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -19,6 +21,7 @@ from dtp.carriers.errors import (
     UpgradeError,
     UpgradeTimeoutError,
 )
+from dtp.carriers.websocket import STEPS_PER_TURN
 from dtp.carriers.websocket_upgrade import forwarded_for
 from dtp.errors import DtpError
 from dtp.testing.carriers import End
@@ -344,3 +347,44 @@ def test_the_environment_names_the_proxy_but_not_for_this_machine(monkeypatch: p
             (await accepted.get()).abort()
 
     on_sockets(main())
+
+
+def test_a_flood_of_hellos_is_answered_over_turns(certificates) -> None:
+    """Each costs 0.3 ms and more: all who say theirs at once were one turn."""
+    crowd, answers = 40, Counter[int]()
+
+    def hello() -> bytes:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = ssl.create_default_context(cafile=str(certificates.ca))
+        with contextlib.suppress(ssl.SSLWantReadError):
+            context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1").do_handshake()
+        return outgoing.read()
+
+    async def main() -> None:
+        async with secure_listener(certificates) as (url, accepted):
+            port = int(url.partition("127.0.0.1:")[2].partition("/")[0])
+            socks = [socket.create_connection(("127.0.0.1", port)) for _ in range(crowd)]
+            for _ in range(crowd):
+                await asyncio.sleep(0)  # they are accepted, and wait to hear
+            for each in socks:
+                each.setblocking(False)
+                each.sendall(hello())
+            turn, left = 0, list(socks)
+            async with asyncio.timeout(60):
+                while left:
+                    turn += 1
+                    await asyncio.sleep(0)
+                    for each in list(left):
+                        with contextlib.suppress(BlockingIOError):
+                            assert each.recv(1 << 16)
+                            answers[turn] += 1
+                            left.remove(each)
+            for each in socks:
+                each.close()
+            near = await dial(f"{url}?ca={certificates.ca}")
+            (await accepted.get()).abort()
+            near.abort()
+
+    on_sockets(main())
+    assert answers.total() == crowd
+    assert max(answers.values()) <= 2 * STEPS_PER_TURN
