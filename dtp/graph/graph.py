@@ -228,6 +228,7 @@ class Graph(Contents):
             replica = await asyncio.to_thread(loading.load, store, identity, clock)
             graph = cls(identity, store, replica, history=history, read_only=read_only, prune=prune)
             graph.show_part(part)
+            await graph.frames.load_own_end(identity.id.key)
             store.on_loaded()
             return graph
         except BaseException:
@@ -253,8 +254,8 @@ class Graph(Contents):
             self._replica.sequences.end_changes()
             if self._beside is not None:
                 await self._beside.close()
-            self.frames.close()
-            self.blobs.store.close()
+            await self.frames.close()
+            await asyncio.to_thread(self.blobs.store.close)
             self._notify_listeners()
 
     async def __aenter__(self) -> Graph:
@@ -649,8 +650,7 @@ class Graph(Contents):
         told = bool(self.frames.unsaved)
         while self.frames.unsaved:
             some = [one for one, _ in zip(self.frames.unsaved.values(), range(_AT_ONCE), strict=False)]
-            await self.frames.run(partial(self.frames.store.add, some, synced=synced))
-            self._remember_signed(some)
+            await self.frames.run(self._store_some, some, synced)
             for one in some:
                 del self.frames.unsaved[one.author, one.sequence]
                 # reading many small ones takes time, too
@@ -686,8 +686,9 @@ class Graph(Contents):
         """Note that the state which is kept is so much older."""
         self._since_state += size
 
-    def _remember_signed(self, stored: list[Envelope | Summary]) -> None:
-        own = [one.sequence for one in stored if one.author == self.identity.id.key]
+    def _store_some(self, some: list[Envelope | Summary], synced: bool) -> None:  # beside the loop
+        self.frames.store.add(some, synced=synced)
+        own = [one.sequence for one in some if one.author == self.identity.id.key]
         if own and self.behind is None:
             self.frames.store.remember_signed(self.identity.id.key, own[-1])
 

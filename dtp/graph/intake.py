@@ -92,6 +92,7 @@ class Intake:
                     f"envelope {wrong} is not signed by its author for graph {self._graph.name!r}: it was changed, "
                     "or is of a graph of another name"
                 )
+            await self._graph.frames.load_known(batch)
             taken = 0
             self._graph.replica.read_clock()
             try:
@@ -101,6 +102,7 @@ class Intake:
                 self._graph.frames.chains.found.append(error.proof)
                 raise
             finally:
+                self._graph.frames.forget_known()
                 self._inside.readers.on_received()
                 await self._inside.save(synced=False)
                 for author in self._graph.frames.beyond.keys() & {one.author for one in batch}:

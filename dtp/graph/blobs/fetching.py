@@ -85,14 +85,14 @@ class Blob:
 
     async def _read_listing(self) -> Listing:
         listing = await asyncio.to_thread(self._store.read_listing, self.ref)
-        if listing is None or not self.is_here:
+        if listing is None or not await asyncio.to_thread(self._store.has_blob, self.ref):
             raise BlobAbsent(f"blob {self.ref.id.hex()} is not here; fetch it from a peer")
         return listing
 
 
 async def fetch(graph: str, store: BlobStore, ref: BlobRef, connection: StreamOpener) -> None:
     """Have a blob of the graph of this name whole in the store. See `Graph.fetch`."""
-    if store.has_blob(ref):
+    if await asyncio.to_thread(store.has_blob, ref):
         return
     listing = await asyncio.to_thread(store.read_listing, ref)
     stream = await connection.open_stream()
@@ -107,7 +107,7 @@ async def fetch(graph: str, store: BlobStore, ref: BlobRef, connection: StreamOp
             await _take(stream, incoming)
         finally:
             if incoming is not None:
-                incoming.close()
+                await asyncio.to_thread(incoming.close)
     except BaseException as error:
         stream.reset(_BROKEN if isinstance(error, BlobError) else 0)
         raise
@@ -171,15 +171,17 @@ async def answer(graph: Graph, stream: Stream, request: bytes) -> None:
     if len(key) != 32 or not 0 <= size <= MAX_BYTES or first < 0:
         raise BlobError("the peer wants what no blob is")
     ref = BlobRef(key, size)
-    listing = await asyncio.to_thread(graph.blobs.store.read_listing, ref)
-    if listing is None or not graph.blobs.get(ref).is_here:
+    graph.check_open()
+    store = graph.blobs.store
+    listing = await asyncio.to_thread(store.read_listing, ref)
+    if listing is None or not await asyncio.to_thread(store.has_blob, ref):
         await _send(stream, Kind.ABSENT)
     else:
         if not has_list:
             await _send(stream, Kind.LIST, listing.size, listing.hashes)
         for number in range(first, listing.chunks):
             try:
-                data = await asyncio.to_thread(graph.blobs.store.read, ref, listing, number)
+                data = await asyncio.to_thread(store.read, ref, listing, number)
             except StoreError:
                 await _send(stream, Kind.ABSENT)  # damaged here, or taken away meanwhile
                 break

@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -31,13 +32,24 @@ async def export(graph: Graph, path: str | os.PathLike[str]) -> int:
     """Write all frames into a file; return how many there are."""
     target = Path(path)
     try:
-        with replacing(target) as file:
+        async with _replacing_beside(target) as file:
             count = await _write(graph, file)
-            file.flush()
-            await asyncio.to_thread(os.fsync, file.fileno())  # beside the loop; nothing is left for the end
     except OSError as error:
         raise StoreError(f"{target} could not be written: {error.strerror}") from error
     return count
+
+
+@asynccontextmanager
+async def _replacing_beside(target: Path) -> AsyncIterator[BinaryIO]:
+    """As `replacing`, which waits for the disk, in another thread than the loop's."""
+    replaced = replacing(target)
+    file = await asyncio.to_thread(replaced.__enter__)
+    try:
+        yield file
+    except BaseException as error:
+        await asyncio.to_thread(replaced.__exit__, type(error), error, error.__traceback__)
+        raise
+    await asyncio.to_thread(replaced.__exit__, None, None, None)
 
 
 async def to_chunks(graph: Graph) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from dtp.core.errors import EncodingError
@@ -75,6 +75,18 @@ class Chains:
                 tip = Tip(last, envelope.hash, self._clock_of(envelope))
             self._tips[author] = tip
         return tip
+
+    def unread_ends(self, authors: Iterable[bytes]) -> list[tuple[bytes, int]]:
+        """Return (author, last sequence) of those of these authors for whom `tip` would have to read."""
+        return [
+            (one, self.heads[one].sequence) for one in authors if one in self.heads and one not in self._tips
+        ]
+
+    def note_end(self, last: Envelope | Summary) -> None:
+        """Take what was read for the end of its author's chain, if it still is."""
+        head = self.heads.get(last.author)
+        if last.author not in self._tips and head is not None and head.sequence == last.sequence:
+            self._tips[last.author] = Tip(last.sequence, last.hash, self._clock_of(last))
 
     def is_next(self, envelope: Envelope | Summary) -> bool:
         """Whether this goes on where its author's chain ends here: True, else it is known or was put aside.
@@ -190,6 +202,10 @@ class Chains:
         """Note that an author's frames up to this one are stored, without having passed here."""
         self.heads[author] = head
         self._tips.pop(author, None)
+        self._near = None, 0
+
+    def forget_last_read(self) -> None:
+        """Read again what stands for an author's frame, also where it was read last."""
         self._near = None, 0
 
     def forget_author(self, author: bytes) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from dtp.crdt import Replica
 from dtp.graph.frames.chains import Chains
-from dtp.graph.frames.envelope import Envelope, Summary, last_clock
+from dtp.graph.frames.envelope import OVERHEAD, Envelope, Summary, last_clock
 from dtp.graph.frames.proving import Proof
 from dtp.graph.frames.vector import MARK, Head, Vector
 from dtp.graph.stores import loading
 from dtp.graph.stores.store import Store
 
 _T = TypeVar("_T")
+
+#: Bytes of frames that are read ahead to be compared; what is beyond is read one by one.
+_KNOWN_BYTES: Final = 32 << 20
 
 
 class KeptFrames:
@@ -41,6 +44,7 @@ class KeptFrames:
         self._loop = asyncio.get_running_loop()
         #: (author, sequence) -> what was signed or taken, and isn't stored yet.
         self.unsaved: dict[tuple[bytes, int], Envelope | Summary] = {}
+        self._known: dict[tuple[bytes, int], Envelope | Summary] = {}
         self.read_chains()
 
     def read_chains(self) -> None:
@@ -54,10 +58,56 @@ class KeptFrames:
         """Return what a function will have returned that asks the store."""
         return self._loop.run_in_executor(self._worker, function, *arguments)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Wait for what is being asked, and let go of the store."""
-        self._worker.shutdown(wait=True)
-        self.store.close()
+        try:
+            await self.run(self.store.close)
+        finally:
+            await asyncio.to_thread(self._worker.shutdown)
+
+    # ---- so that the loop doesn't wait for the store ----------------------------------------------------------
+
+    async def load_own_end(self, author: bytes) -> None:
+        """Have the end of an author's chain in memory."""
+        await self._load_ends([author])
+
+    async def load_known(self, batch: list[Envelope | Summary]) -> None:
+        """Have in memory what these will be compared with, until `forget_known`: the ends of their authors' chains,
+        and what stands here for the same frames."""
+        await self._load_ends({one.author for one in batch})
+        heads = self.chains.heads
+        known = [
+            (one.author, one.first, min(one.sequence, heads[one.author].sequence))
+            for one in batch
+            if one.author in heads and one.first <= heads[one.author].sequence
+        ]
+        if known:
+            self._known = await self.run(self._read_known, known)
+            self.chains.forget_last_read()  # of before others may have taken its place
+
+    def forget_known(self) -> None:
+        """Let go of what `load_known` has loaded."""
+        self._known = {}
+
+    async def _load_ends(self, authors: Iterable[bytes]) -> None:
+        unknown = self.chains.unread_ends(authors)
+        if unknown:
+            for one in await self.run(lambda: [self._find_stored(*end) for end in unknown]):
+                if one is not None:
+                    self.chains.note_end(one)
+
+    def _read_known(self, known: list[tuple[bytes, int, int]]) -> dict[tuple[bytes, int], Envelope | Summary]:
+        found: dict[tuple[bytes, int], Envelope | Summary] = {}
+        size = 0
+        for author, place, last in known:
+            while place <= last and size < _KNOWN_BYTES:
+                one = self._find_stored(author, place)
+                if one is None:
+                    break
+                found[author, place] = one
+                size += len(one.body) + OVERHEAD
+                place = one.sequence + 1
+        return found
 
     # ---- what is known of whom ------------------------------------------------------------------------------
 
@@ -119,13 +169,19 @@ class KeptFrames:
         found = self.store.read(author, sequence, sequence)
         return loading.stored(self.store, found[0]) if found else None
 
+    def _find_stored(self, author: bytes, sequence: int) -> Envelope | Summary | None:
+        """Return what is stored that stands for an author's frame."""
+        found = self.store.find_covering(author, sequence)
+        return None if found is None else loading.stored(self.store, found)
+
     def _find_standing(self, author: bytes, sequence: int) -> Envelope | Summary | None:
         """Return what is here that stands for an author's frame."""
-        found = self.store.find_covering(author, sequence)
+        place = author, sequence
+        found = self._known.get(place) or self.unsaved.get(place) or self._find_stored(author, sequence)
         if found is not None:
-            return loading.stored(self.store, found)
+            return found
         mine = (one for one in self.unsaved.values() if one.author == author and one.sequence >= sequence)
-        return self.unsaved.get((author, sequence)) or next(mine, None)
+        return next(mine, None)
 
     def _last_clock(self, envelope: Envelope | Summary) -> int:
         return last_clock(self._replica().core, envelope)

@@ -154,7 +154,7 @@ class Offering:
             return
         if not _goes_on(graph, parts):
             return  # frames were pruned while they were read
-        graph.passed.put(own, last, parts)
+        await graph.frames.run(graph.passed.put, own, last, parts)
         self._size = 0
 
 
@@ -204,7 +204,7 @@ class Taking:
         return self._end == self.sequence
 
     def keep_passed(self, passed: Passed, known: Callable[[bytes, int], Signed | None]) -> None:
-        """Keep it, unless it is of another history than what is here."""
+        """Keep it, unless it is of another history than what is here. It waits for the disk."""
         here = known(self.author, self.sequence)
         if here is None or here.hash == self._hash:
             passed.put(self.author, self.sequence, self._parts)

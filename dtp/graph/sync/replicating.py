@@ -250,7 +250,7 @@ class _Session:
             author, first, upto
         ):
             return first
-        await self._send_some(passed.parts_of(author))
+        await self._send_some(await self._graph.frames.run(passed.parts_of, author))
         return upto + 1
 
     async def _offer_summaries(self) -> None:
@@ -288,7 +288,8 @@ class _Session:
         if (
             self._graph.passed.last_of(author) == sequence
         ):  # else there is a newer one, which is offered or was
-            for message in protocol.frames(self._graph.passed.parts_of(author)):
+            parts = await self._graph.frames.run(self._graph.passed.parts_of, author)
+            for message in protocol.frames(parts):
                 await self._send(message)
         await self._send(self._side.done())
 
@@ -312,7 +313,8 @@ class _Session:
             if taking is None or envelope.sequence > taking.sequence or not taking.is_next(envelope):
                 others.append(one)  # also a frame that was asked for again, and came another way meanwhile
             elif taking.add(passing.decoded(self._graph, one), one):
-                taking.keep_passed(self._graph.passed, self._graph.frames.find)
+                frames = self._graph.frames
+                await frames.run(taking.keep_passed, self._graph.passed, frames.find)
                 del self._taking[envelope.author]
                 if envelope.author in self._newer:
                     await self._consider_offer(envelope.author, *self._newer.pop(envelope.author))

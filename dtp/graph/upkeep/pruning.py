@@ -186,7 +186,9 @@ async def _prune_author(graph: Graph, author: bytes) -> Pruned:
     size = await graph.frames.stored_bytes(author, 1, upto)
     if graph.passed.size_of(author) * 5 > size * 4:
         return Pruned(0, 0)  # it was done, or saves no fifth
-    parts = [envelopes.decode(graph.name, one) for one in graph.passed.parts_of(author)]
+    parts = [
+        envelopes.decode(graph.name, one) for one in await graph.frames.run(graph.passed.parts_of, author)
+    ]
     try:
         if not parts or not await _may_replace(graph, parts):
             return Pruned(0, 0)
