@@ -17,7 +17,7 @@ from dtp.broadcast.format import Announcement, Flag, Segment
 from dtp.broadcast.held import HELD, Held
 from dtp.broadcast.messages import FreePlace
 from dtp.broadcast.parents import Parents
-from dtp.broadcast.places import Place, ShowNode, ShowPlace, addresses_of
+from dtp.broadcast.places import SERVICE, Place, ShowNode, ShowPlace, addresses_of
 from dtp.broadcast.receiving import Dial, Patience, Receiver
 from dtp.broadcast.sealed.issuing import ROTATE
 from dtp.broadcast.sealed.opening import Claims, KeyAsker, Opener, no_claims
@@ -77,7 +77,7 @@ class ShowStream:
         over: Engine | None = None,
     ) -> None:
         """The arguments are those of `listen_to`."""
-        given = [Address.parse(each) for each in addresses]
+        given = [_with_service(Address.parse(each)) for each in addresses]
         if not given:
             raise LocalError("a show is listened to at one address at least")
         self._service = given[0].service
@@ -237,6 +237,11 @@ class ShowStream:
     def open(self, segment: Segment, data: bytes) -> bytes:
         """Return what a segment that is held has for a listener. Raise `ShowSealed` where its key hasn't come."""
         return self._opener.open(segment, data)
+
+
+def _with_service(address: Address) -> Address:
+    """Return an address of a show: one that names no service is of the usual one."""
+    return address if address.service else address.with_service(SERVICE)
 
 
 def _among(place: ShowPlace, given: Sequence[Address]) -> Place:

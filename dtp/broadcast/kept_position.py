@@ -13,6 +13,9 @@ from dtp.errors import ConfigError
 from dtp.locking import FileLock
 from dtp.replacing import replace_file
 
+#: The suffix of a file that is there when the show is to be ended by the process that broadcasts it.
+_WISH = ".end"
+
 
 class KeptPosition:
     """The file of one show in a folder, and the lock on it until `close`."""
@@ -34,6 +37,28 @@ class KeptPosition:
             raise ConfigError(f"can't write to {self.path.parent}: {fault.strerror}") from fault
         if not free:
             raise ShowBusy(f"another process broadcasts the show in {self.path}: end that one first")
+        self.path.with_suffix(_WISH).unlink(missing_ok=True)  # it was for the process before
+
+    @classmethod
+    def ask_to_end(cls, folder: str | os.PathLike[str], show: bytes) -> bool:
+        """Ask the process that broadcasts a show from this folder to end it; False where none does.
+
+        Raise `ConfigError` for a folder that can't be written.
+        """
+        path = Path(folder) / f"{show.hex()}.show"
+        lock = path.with_suffix(".lock")
+        try:
+            if not lock.exists() or not FileLock(lock).is_taken():
+                return False
+            path.with_suffix(_WISH).touch()
+        except OSError as fault:
+            raise ConfigError(f"can't write to {path.parent}: {fault.strerror}") from fault
+        return True
+
+    @property
+    def end_wanted(self) -> bool:
+        """True once somebody has asked this process to end the show."""
+        return self.path.with_suffix(_WISH).exists()
 
     def load(self) -> tuple[Announcement, Position] | None:
         """Return the announcement and how far the chain is, None for a new show. Raise `ConfigError`."""

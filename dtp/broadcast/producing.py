@@ -164,7 +164,9 @@ class Broadcast:
         from dtp.broadcast.money.keeping import ShowKeeper
 
         id = "0x" + self.announcement.show.hex()
-        keeper = await ShowKeeper.open(wallet, id, self._clock_ms, self._hysteresis)
+        store = self._store
+        wanted = (lambda: False) if store is None else (lambda: store.end_wanted)
+        keeper = await ShowKeeper.open(wallet, id, self._clock_ms, self._hysteresis, wanted)
         if keeper.show.key != self.identity.id.key:
             raise BroadcastError(
                 f"the segments of {id} are signed by another identity than {self.identity.id}"

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from dtp.broadcast import messages as m
 from dtp.broadcast.errors import ShowMessageError
-from dtp.broadcast.format import Announcement, Segment, Verifier
+from dtp.broadcast.format import Announcement, Flag, Segment, Verifier
 from dtp.broadcast.format.segment import pieces_of
 from dtp.errors import LocalError
 
@@ -70,8 +70,13 @@ class Recording:
             self._file = open(path, "rb")  # noqa: SIM115  # closed by `close`
         except OSError as fault:
             raise RecordingError(f"can't read {path}: {fault.strerror}") from fault
+        #: True once the last segment of the show was given; False where the recording ends before the show.
+        self.ended = False
         try:
-            first = self._next()
+            try:
+                first = self._next()
+            except ShowMessageError:
+                first = None
             if not isinstance(first, m.Announced):
                 raise ShowMessageError(f"{path} is no recording of a show")
             self.announcement = Announcement.decode(first.data)
@@ -106,6 +111,7 @@ class Recording:
             if segment is None or len(parts) < segment.pieces:
                 continue
             whole = segment, b"".join(parts)
+            self.ended = Flag.LAST in segment.flags
             if segment.number >= start:
                 if init is not None and init[0].number == segment.init != segment.number:
                     yield init

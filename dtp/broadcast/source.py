@@ -68,6 +68,7 @@ class Source:
                 raise SourceFailed(f"{self._command[0]} has ended with status {process.returncode}")
         finally:
             await _end(process)
+            await _drain(output)
 
     async def _cut(self, cutter: Cutter, read: Callable[[], Awaitable[bytes]]) -> AsyncIterator[Cut]:
         loop = asyncio.get_running_loop()
@@ -100,6 +101,14 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+async def _drain(output: asyncio.StreamReader) -> None:
+    """Read what a process has left in its pipe, which is closed then. One that others hold open is let go."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_GRACE):
+            while await output.read(READ):
+                pass
 
 
 async def send_while_on_air(on_air: Broadcast, source: Source, tell: Callable[[Air], object]) -> None:

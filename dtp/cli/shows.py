@@ -14,7 +14,7 @@ import click
 
 from dtp import config
 from dtp.broadcast.cutting import CUTTERS, EVERY, cutter_of
-from dtp.broadcast.errors import BroadcastError
+from dtp.broadcast.errors import BroadcastError, ShowUnreachable
 from dtp.broadcast.feeding import FAN_OUT
 from dtp.broadcast.format import Announcement
 from dtp.broadcast.gateway.server import Gateway
@@ -66,6 +66,8 @@ if TYPE_CHECKING:
     from dtp.gossip.engines.bridge import Engine
 
 
+#: Seconds between two looks at the chain whether it says where a show is heard.
+_LOOK = 2.0
 #: Seconds after which it is said again why a show isn't heard.
 _SAY_WHY = 5.0
 _OWN_SHOW = "this is your own show: it is listened to with an identity made for it"
@@ -340,7 +342,7 @@ def listen(
         where = Place((), where.discover, where.bootstrap, where.private)
     of_chain = addresses[0] if len(addresses) == 1 and addresses[0].startswith("0x") else ""
     if of_chain:
-        show_id, producer, addresses = _of_the_chain(account, addresses[0])
+        show_id, producer, addresses = _of_the_chain(account, addresses[0], give_up)
     me = owner = identity.load_or_make()
     if me.id == (producer or Address.parse(addresses[0]).peer):  # nobody hears a show through itself
         me = Identity.generate()
@@ -368,17 +370,29 @@ def listen(
         discard_output()
 
 
-def _of_the_chain(account: Account, id: str) -> tuple[str, PeerId, tuple[str, ...]]:
-    """Return a show's id, its producer, and where the chain says that it is heard."""
+def _of_the_chain(account: Account, id: str, patience: float) -> tuple[str, PeerId, tuple[str, ...]]:
+    """Return a show's id, its producer, and where the chain says that it is heard; wait until it says so.
+
+    Raise `ShowUnreachable` after `patience` seconds.
+    """
 
     async def work(chain: ChainClient) -> tuple[str, PeerId, tuple[str, ...]]:
         from dtp.broadcast.money.shows import read_show
+        from dtp.chain.show import ShowState
 
         found = (await read_show(chain, id)).show
+        words = f"{id} doesn't say where it is heard; its producer says so when it is started"
         if not found.hint:
-            raise BroadcastError(
-                f"{id} doesn't say where it is heard; its producer says so when it is started"
-            )
+            print_line({"event": "waiting", "why": words}, f"{words}: waiting for that", err=True)
+        loop = asyncio.get_running_loop()
+        given_up = loop.time() + patience
+        while not found.hint:
+            if found.state == ShowState.ENDED:
+                raise BroadcastError(f"{id} has ended, and never said where it is heard")
+            if loop.time() >= given_up:
+                raise ShowUnreachable(words)
+            await asyncio.sleep(_LOOK)
+            found = (await read_show(chain, id)).show
         return found.id, PeerId(found.key), (found.hint.decode(errors="replace"),)
 
     return account.run(work, signing=False)
@@ -491,7 +505,9 @@ def play(file: Path, start: int, identity: IdentitySource) -> None:
         told = recording.announcement
     if wants_json():
         record = {"title": told.title, "media": told.media, "producer": str(told.producer), "segments": count}
-        print_result({**record, "show": told.show.hex()})
+        print_result({**record, "show": told.show.hex(), "ended": recording.ended})
+    elif not recording.ended:
+        print_line({}, f"{file} ends before the show does", err=True)
 
 
 def _parse_hash(ctx: click.Context, param: click.Parameter, text: str) -> bytes:

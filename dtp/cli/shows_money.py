@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime
 import functools
 import re
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,12 +18,22 @@ from dtp.cli.options import IdentitySource, identity_options
 from dtp.cli.output import json_option, print_line, print_result, wants_json
 from dtp.cli.paying import coin_option, most_of, most_option
 from dtp.cli.show import moment, money, table
+from dtp.config import data_dir
+from dtp.escaping import escape_text
+from dtp.identity import PeerId
+from dtp.plurals import count_of
 
 if TYPE_CHECKING:
     from dtp.broadcast.money.audience import AudienceLine, Entry
     from dtp.chain import ChainClient
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+#: Seconds that the process which broadcasts a show has to post what it is owed, and to end it.
+_BROADCASTER = 30.0
+#: ... between two looks whether it has.
+_LOOK = 0.5
 
 
 def chain_options(command: _Function) -> _Function:
@@ -237,7 +250,7 @@ def tip(show_id: str, amount: str, text: str, sealed: bool, coin: str | None, ac
 
 @click.command()
 @click.argument("show_id", metavar="SHOW")
-@click.argument("text")
+@click.argument("text", default="")
 @click.option("--amount", metavar="AMOUNT",
               help="What the producer gets. [default: the show's least, if that is 0.01 SUI or less]")  # fmt: skip
 @click.option("--request", is_flag=True, help="It is a request, not a question.")
@@ -263,6 +276,8 @@ def ask(
 
     paid_in = _paid_in(coin)
     if number is None:
+        if not text:
+            raise click.UsageError("there is nothing to ask: give a TEXT, or --raise NUMBER")
         _ask(account, show_id, Kind.REQUEST if request else Kind.QUESTION, amount, text, sealed, paid_in)
         return
     units = None if amount is None else parse_amount(amount, paid_in)
@@ -297,6 +312,7 @@ def refund(show_id: str, account: Account) -> None:
     """Take back what is unspent of your shares and tickets.
 
     Of a show on air you ask to leave first, which this does; once the slots are posted that had begun, do it again.
+    It says from when on that is possible in any case.
     """
     from dtp.broadcast.money import shows
 
@@ -311,7 +327,8 @@ def refund(show_id: str, account: Account) -> None:
     for each in done:
         if each.leaving_ms:
             words = (
-                f"leaves the show; once its last slot is posted, by {moment(each.leaving_ms)}, do it again"
+                "leaves the show; do it again once the slots are posted that had begun, or at "
+                f"{moment(each.until_ms)} in any case"
             )
         else:
             words = f"{money(each.amount, coin)} back" if each.amount else "nothing back: all of it was spent"
@@ -326,8 +343,12 @@ def collect(show_id: str, account: Account) -> None:
     from dtp.broadcast.money import shows
 
     async def work(chain: ChainClient) -> dict[str, Any]:
+        found = await shows.read_show(chain, show_id)
+        coin = found.coin
+        if not found.show.earned:  # a transaction would cost gas, and bring nothing
+            await shows.cap_of(chain, show_id)
+            return {"collected": 0 if wants_json() else money(0, coin)}
         amount, executed = await shows.collect(chain, show_id)
-        coin = (await shows.read_show(chain, show_id)).coin
         told = amount if wants_json() else money(amount, coin)
         return {"collected": told, **executed_record(executed)}
 
@@ -338,11 +359,23 @@ def collect(show_id: str, account: Account) -> None:
 @click.argument("show_id", metavar="SHOW")
 @account_options
 def end(show_id: str, account: Account) -> None:
-    """End your show for good, or one of anybody that didn't start in time: what is unspent can be taken back."""
+    """End your show for good, or one of anybody that didn't start in time: what is unspent can be taken back.
+
+    Where it is on air from this machine, the process that broadcasts it posts first what it is owed.
+    """
+    from dtp.broadcast.kept_position import KeptPosition
     from dtp.broadcast.money import shows
+    from dtp.broadcast.producing import parse_show
+    from dtp.chain.show import ShowState
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        return executed_record(await shows.end(chain, show_id))
+        if KeptPosition.ask_to_end(data_dir() / "shows", parse_show(show_id)):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_BROADCASTER):
+                    while (await shows.read_show(chain, show_id)).show.state != ShowState.ENDED:  # noqa: ASYNC110
+                        await asyncio.sleep(_LOOK)
+                    return {"ended": show_id}
+        return {"ended": show_id, **executed_record(await shows.end(chain, show_id))}
 
     _print(account.run(work))
 
@@ -360,23 +393,11 @@ def status(show_id: str, account: Account) -> None:
         show = found.show
         air = str(raw(show, 0))
         record = {**record_of(show), "hint": show.hint.decode(errors="replace"), "coin": found.coin}
+        record["key"] = show.key.hex()
         return {"air": air, "next_slot": show.next_slot, **record}
 
     record = account.run(work, signing=False)
-    shown = dict(record)
-    for name in (
-        "rate",
-        "start_pot",
-        "ticket_price",
-        "pot",
-        "earned",
-        "next_slot",
-        "released",
-        "returned",
-        "tipped",
-    ):
-        shown[name] = money(record[name], record["coin"])
-    print_result(record, table(shown))
+    print_result(record, table(status_rows(record)))
 
 
 @click.command()
@@ -386,7 +407,16 @@ def status(show_id: str, account: Account) -> None:
 @chain_options
 @json_option
 def watch(show_id: str, past: bool, identity: IdentitySource, account: Account) -> None:
-    """Show the audience line as it grows: tips, requests and questions, with --past sorted by what was paid."""
+    """Show how a show stands, and its audience line: tips, requests and questions, sorted by what was paid.
+
+    In a terminal it is kept up to date, until Ctrl-C. Elsewhere, and with --json, each is a line as it comes.
+    """
+    if not past and not wants_json() and sys.stdout.isatty():
+        from dtp.cli.shows_screen import show_live
+
+        me = identity.load_or_make()
+        account.run(lambda chain: show_live(chain, show_id, me), signing=False)
+        return
     from dtp.broadcast.money import shows
     from dtp.broadcast.money.audience import AudienceLine
     from dtp.broadcast.money.watching import dismissed_of
@@ -428,7 +458,51 @@ def dismiss(show_id: str, numbers: tuple[int, ...]) -> None:
     kept = dismissed_of(show_id)
     for number in numbers:
         kept.add(number)
-    print_result({"dismissed": sorted(kept.numbers)})
+    _print({"dismissed": sorted(kept.numbers)})
+
+
+def status_rows(record: dict[str, Any]) -> dict[str, str]:
+    """Return how a show stands, in words, from what `dtp show status --json` prints."""
+    sums = {name: money(record[name], record["coin"]) for name in _SUMS}
+    each = span(record["slot_ms"])
+    rows = {
+        "show": record["id"],
+        "air": record["air"],
+        "heard at": escape_text(record["hint"]) or "nowhere yet: its producer says so when it broadcasts",
+        "signed by": str(PeerId(bytes.fromhex(record["key"]))),
+    }
+    if record["rate"]:
+        lasts = f", which lasts {span(record['pot'] // record['rate'] * record['slot_ms'])}"
+        rows["costs"] = f"{sums['rate']} each {each}"
+        rows["in the pot"] = sums["pot"] + (lasts if record["pot"] >= record["rate"] else "")
+        rows["begins with"] = f"{sums['start_pot']} in the pot"
+    else:
+        rows["tickets"] = (
+            f"{record['tickets']} sold of {record['fewest']} that it takes, {sums['ticket_price']} each"
+        )
+        rows["starts by"] = moment(record["start_by_ms"])
+        rows["length"] = f"{count_of(record['slots'], 'slot')} of {each}"
+        rows["in the pot"] = sums["pot"]
+    rows["next slot"] = sums["next_slot"]
+    rows["posted"] = f"{count_of(record['posted'], 'slot')}, up to {record['batch']} at once"
+    rows["paid so far"] = f"{sums['released']}, and {sums['tipped']} of tips and questions"
+    rows["to collect"] = sums["earned"]
+    rows["given back"] = sums["returned"]
+    least = (money(price, record["coin"]) for price in record["prices"])
+    rows["asked so far"] = str(record["asked"])
+    rows["the least"] = ", ".join(f"{kind} {price}" for kind, price in zip(_KINDS, least, strict=True))
+    return rows
+
+
+#: What of a show's record are sums of its coin.
+_SUMS = ("rate", "start_pot", "ticket_price", "pot", "earned", "next_slot", "released", "returned", "tipped")
+_KINDS = ("tip", "request", "question")
+
+
+def span(ms: int) -> str:
+    """A span of time: `25 min`, `1 h 30 min`."""
+    parts = ((ms // 3_600_000, "h"), (ms // 60_000 % 60, "min"), (ms // 1000 % 60, "s"))
+    return " ".join(f"{count} {unit}" for count, unit in parts if count) or f"{ms} ms"
 
 
 def _take(line: AudienceLine, event: object) -> Entry | None:
@@ -443,7 +517,9 @@ def _print_entry(entry: Entry, coin: str) -> None:
     text = entry.text or ("(sealed)" if entry.sealed else "")
     kind = entry.kind.name.lower()
     record = {"event": "asked", **record_of(entry), "kind": kind}
-    print_line(record, f"{entry.number:>4}  {kind:<8}  {money(entry.amount, coin):>14}  {text}")
+    raised = f", raised {count_of(entry.raised, 'time')}" if entry.raised else ""
+    words = f"{entry.number:>4}  {kind:<8}  {money(entry.amount, coin):>14}{raised}  {text}"
+    print_line(record, words.rstrip())
 
 
 #: The commands of this file, for the group `dtp show`.

@@ -141,6 +141,30 @@ def test_chromium_plays_a_show(film):
     assert int(checked) >= 6
 
 
+@pytest.mark.slow
+def test_who_comes_late_begins_near_what_is_live(film):
+    """The page began with the oldest segment in the window, and stayed as far behind for ever."""
+    page = run(on_gateway(film, lambda url: dump(url, 8_000), end=False, money=lambda: MONEY))
+    assert "live, and authentic" in page
+    behind = page.partition('id="behind">')[2].partition(" s<")[0]
+    assert float(behind) <= 3.0
+    checked = page.partition('id="checked">')[2].partition("<")[0]
+    assert int(checked) <= 3
+
+
+@pytest.mark.slow
+def test_a_page_says_why_nothing_comes_and_asks_for_no_money_once_it_is_over(film):
+    paused = {**MONEY, "air": "paused"}
+    page = run(on_gateway(film, lambda url: dump(url, 8_000), end=False, money=lambda: paused))
+    assert "paused, until somebody pays for more" in page
+    assert 'id="behind"></dd>' in page
+    over = {**MONEY, "air": "ended"}
+    page = run(on_gateway(film, lambda url: dump(url, 20_000), money=lambda: over))
+    assert "the show is over" in page
+    assert '<p hidden="">Take part' in page
+    assert "next slot" not in page
+
+
 def test_ffmpeg_plays_the_playlist(film):
     def look(url):
         return subprocess.run(

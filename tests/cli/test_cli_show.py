@@ -40,7 +40,15 @@ def test_what_is_put_on_air_is_heard_recorded_and_played(dtp, tmp_path):
     assert dtp("show", "play", "kept").wait() == b"first\n21.5\n22.0\n"
     assert dtp("show", "play", "kept", "--from", "2").wait() == b"22.0\n"
     told = json.loads(dtp("show", "play", "kept", "--json").wait())
-    assert (told["title"], told["segments"]) == ("prices", 4)
+    assert (told["title"], told["segments"], told["ended"]) == ("prices", 4, True)
+    (tmp_path / "cut").write_bytes(kept[:-500])
+    cut = dtp("show", "play", "cut")
+    assert cut.wait().startswith(b"first\n")
+    assert b"cut ends before the show does" in cut.errors
+    (tmp_path / "other").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    other = dtp("show", "play", "other")
+    other.wait(4)
+    assert b"other is no recording of a show" in other.errors
     changed = bytearray(kept)
     changed[kept.index(b"22.0")] ^= 1
     (tmp_path / "changed").write_bytes(changed)
@@ -112,6 +120,13 @@ def test_a_wrong_or_missing_producer_is_said_at_once(dtp):
         assert listener.wait(4) == b""
         assert f"but of {producer_of(address)}".encode() in listener.errors
         assert b"--producer" in listener.errors
+
+
+@pytest.mark.slow
+def test_an_address_without_a_service_is_that_of_a_show(dtp):
+    _, address = begin(dtp)
+    listener = dtp("show", "listen", address.removesuffix("/show"), *HERE)
+    assert listener.stdout.readline() == b"first\n"
 
 
 @pytest.mark.slow

@@ -1,21 +1,81 @@
 """`dtp show` with money, in processes of its own: made, asked for, funded, on air, over; and what comes back."""
 
+import contextlib
 import datetime
 import json
 import subprocess
 import threading
+import time
 import urllib.request
 
 import pytest
 
 HERE = ("--listen", "tcp://127.0.0.1:0", "--discover", "none")
+#: What a show sends: a word ten times a second.
+WORDS = ("--cut", "lines", "--command", "sh -c 'while echo word; do sleep 0.1; done'")
 
 
-def publish(home):
-    """Have the package on the network; once for all tests of the folder."""
-    there = home.run("chain", "info")[0]["packages"]
+@pytest.fixture
+def people(homes):
+    """A producer and a listener, with the packages on their network."""
+    there = homes[0].run("chain", "info")[0]["packages"]
     for name in {"transport", "broadcast"}.difference(there):
-        home.run("move", "publish", name)
+        homes[0].run("move", "publish", name)
+    return homes
+
+
+class Running:
+    """A `dtp` that runs until it ends, or the test does."""
+
+    def __init__(self, home, *arguments, **pipes):
+        pipes = {"stdout": subprocess.PIPE, **pipes}
+        self.process = subprocess.Popen(home.command(*arguments), env=home.env, cwd=home.folder, **pipes)
+        self._watchdog = threading.Timer(100, self.process.kill)
+        self._watchdog.start()
+
+    def event(self, name, **fields):
+        """Return the next event that is so called, and has these fields."""
+        for line in self.process.stdout:
+            record = json.loads(line)
+            if record["event"] == name and fields.items() <= record.items():
+                return record
+        raise AssertionError(f"no {name} {fields}")
+
+    def close(self):
+        self._watchdog.cancel()
+        self.process.kill()
+        self.process.wait(100)
+        for each in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if each is not None:
+                each.close()
+
+
+@pytest.fixture
+def start():
+    """Start a `dtp` that is ended with the test."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(home, *arguments, **pipes):
+            running = Running(home, *arguments, **pipes)
+            stack.callback(running.close)
+            return running
+
+        yield begin
+
+
+@pytest.fixture
+def broadcast(start):
+    """Put words on air as somebody's show; wait until it says how it stands."""
+
+    def begin(home, show, *options):
+        on_air = start(
+            home, "show", "broadcast", show, *WORDS, *HERE, "--json", *options, stderr=subprocess.STDOUT
+        )
+        page = on_air.event("gateway")["url"] if "--gateway" in options else None
+        on_air.event("air")
+        return on_air, page
+
+    return begin
 
 
 def state_of(page):
@@ -24,9 +84,8 @@ def state_of(page):
 
 
 @pytest.mark.slow
-def test_a_show_is_on_air_while_it_is_paid_for(homes):
-    producer, listener = homes
-    publish(producer)
+def test_a_show_is_on_air_while_it_is_paid_for(people, start, broadcast):
+    producer, listener = people
     producer.run("show", "create", code=2)
     producer.run("show", "create", "--rate", "1SUI", code=2)
     (made,) = producer.run(
@@ -44,72 +103,39 @@ def test_a_show_is_on_air_while_it_is_paid_for(homes):
     show = made["show"]
     (status,) = listener.run("show", "status", show)
     assert (status["air"], status["rate"], status["start_pot"]) == ("off", 1_000_000, 2_000_000)
-    assert "0.001 SUI" in listener.text("show", "status", show)
+    told = listener.text("show", "status", show)
+    assert "0.001 SUI each 1 s" in told
+    assert "nowhere yet" in told
+    assert "question 0.001 SUI" in told
+    assert "0x" not in told.partition("\n")[2]  # no raw fields, no hashes
+    assert listener.failing("show", "end", show, code=6)["code"] == "no-share"  # it isn't its producer
+    listener.run("show", "ask", show, code=2)  # there is nothing to ask
+    assert producer.text("show", "collect", show).split() == ["collected", "0", "SUI"]
     # The command is started when the money is there, and ended when it isn't.
-    words = "sh -c 'while echo word; do sleep 0.1; done'"
-    on_air = subprocess.Popen(
-        producer.command(
-            "show",
-            "broadcast",
-            show,
-            "--cut",
-            "lines",
-            "--command",
-            words,
-            *HERE,
-            "--json",
-            "--gateway",
-            "127.0.0.1:0",
-        ),
-        env=producer.env,
-        cwd=producer.folder,
-        stdout=subprocess.PIPE,
+    on_air, page = broadcast(producer, show, "--gateway", "127.0.0.1:0")
+    (funded,) = listener.run("show", "fund", show, "0.003SUI")
+    assert on_air.event("air", air="on air")["next_slot"] == 1_000_000
+    (asked,) = listener.run("show", "ask", show, "why?", "--sealed")
+    listener.run("show", "tip", show, "0.002SUI", "thanks")
+    listener.run("show", "ask", show, "--raise", asked["number"], "--amount", "0.005SUI")
+    heard = start(listener, "show", "listen", show, *HERE).process
+    on_air.event("air", air="paused")
+    first, second = producer.run("show", "watch", show, "--past")
+    assert (first["text"], first["amount"], first["raised"]) == ("why?", 6_000_000, 1)
+    assert (second["kind"], second["text"]) == ("tip", "thanks")
+    assert listener.run("show", "watch", show, "--past")[0]["text"] == ""
+    assert state_of(page)["money"]["line"][0]["text"] == "why?"  # it was sealed to the producer
+    moderate = urllib.request.Request(
+        f"{page}line/{asked['number']}/dismiss", b"", {"Origin": page.rstrip("/")}, method="POST"
     )
-    watchdog = threading.Timer(100, on_air.kill)
-    watchdog.start()
-    try:
-
-        def event(name, **fields):
-            for line in on_air.stdout:
-                record = json.loads(line)
-                if record["event"] == name and fields.items() <= record.items():
-                    return record
-            raise AssertionError(f"no {name} {fields}")
-
-        page = event("gateway")["url"]
-        event("air", air="off")
-        (funded,) = listener.run("show", "fund", show, "0.003SUI")
-        assert event("air", air="on air")["next_slot"] == 1_000_000
-        (asked,) = listener.run("show", "ask", show, "why?", "--sealed")
-        listener.run("show", "tip", show, "0.002SUI", "thanks")
-        listener.run("show", "ask", show, "", "--raise", asked["number"], "--amount", "0.005SUI")
-        heard = subprocess.Popen(
-            listener.command("show", "listen", show, *HERE),
-            env=listener.env,
-            cwd=listener.folder,
-            stdout=subprocess.PIPE,
-        )
-        event("air", air="paused")
-        first, second = producer.run("show", "watch", show, "--past")
-        assert (first["text"], first["amount"], first["raised"]) == ("why?", 6_000_000, 1)
-        assert (second["kind"], second["text"]) == ("tip", "thanks")
-        assert listener.run("show", "watch", show, "--past")[0]["text"] == ""
-        assert state_of(page)["money"]["line"][0]["text"] == "why?"  # it was sealed to the producer
-        moderate = urllib.request.Request(
-            f"{page}line/{asked['number']}/dismiss", b"", {"Origin": page.rstrip("/")}, method="POST"
-        )
-        with urllib.request.urlopen(moderate, timeout=60) as answer:
-            assert answer.status == 200
-        assert [each["text"] for each in state_of(page)["money"]["line"]] == ["thanks"]
-        producer.run("show", "dismiss", show, second["number"])
-        assert producer.run("show", "watch", show, "--past") == []
-        producer.run("show", "end", show)
-        assert set(heard.communicate(timeout=100)[0].splitlines()) <= {b"word"}
-        assert on_air.wait(100) == 0
-    finally:
-        watchdog.cancel()
-        on_air.kill()
-        on_air.stdout.close()
+    with urllib.request.urlopen(moderate, timeout=60) as answer:
+        assert answer.status == 200
+    assert [each["text"] for each in state_of(page)["money"]["line"]] == ["thanks"]
+    producer.run("show", "dismiss", show, second["number"])
+    assert producer.run("show", "watch", show, "--past") == []
+    producer.run("show", "end", show)
+    assert set(heard.communicate(timeout=100)[0].splitlines()) <= {b"word"}
+    assert on_air.process.wait(100) == 0
     (collected,) = producer.run("show", "collect", show)
     assert collected["collected"] == 3_000_000 + 8_000_000
     (back,) = listener.run("show", "refund", show)
@@ -119,9 +145,8 @@ def test_a_show_is_on_air_while_it_is_paid_for(homes):
 
 
 @pytest.mark.slow
-def test_tickets_are_sold_and_paid_back(homes):
-    producer, listener = homes
-    publish(producer)
+def test_tickets_are_sold_and_paid_back(people):
+    producer, listener = people
     producer.run("show", "create", "--ticket", "0.01SUI", code=2)
     producer.run("show", "create", "--ticket", "0.01SUI", "--at-least", "2", "--start-by", "tomorrow", code=2)
     start_by = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
@@ -143,131 +168,83 @@ def test_tickets_are_sold_and_paid_back(homes):
 
 
 @pytest.mark.slow
-def test_a_show_with_tickets_is_heard_by_who_has_one(homes):
-    producer, listener = homes
-    publish(producer)
+def test_a_show_with_tickets_is_heard_by_who_has_one(people, broadcast):
+    producer, listener = people
     start_by = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
     sale = ("--ticket", "0.01SUI", "--at-least", "1", "--length", "1h", "--start-by", start_by.isoformat())
     show = producer.run("show", "create", *sale)[0]["show"]
-    words = "sh -c 'while echo word; do sleep 0.1; done'"
-    on_air = subprocess.Popen(
-        producer.command("show", "broadcast", show, "--cut", "lines", "--command", words, *HERE, "--json"),
-        env=producer.env,
-        cwd=producer.folder,
-        stdout=subprocess.PIPE,
+    broadcast(producer, show)
+    listener.run("show", "buy", show)
+    assert first_line(listener, show) == b"word\n"
+    # Another identity hears nothing, unless the holder's wallet says that it listens with the ticket.
+    listener.run("keygen", "--identity", "other.pem")
+    without = subprocess.run(
+        listener.command("show", "listen", show, *HERE, "--identity", "other.pem"),
+        env=listener.env,
+        cwd=listener.folder,
+        capture_output=True,
+        timeout=100,
+        check=False,
     )
-    watchdog = threading.Timer(100, on_air.kill)
-    watchdog.start()
-    try:
-        for line in on_air.stdout:
-            if json.loads(line)["event"] == "air":
-                break
-        listener.run("show", "buy", show)
-        assert first_line(listener, show) == b"word\n"
-        # Another identity hears nothing, unless the holder's wallet says that it listens with the ticket.
-        listener.run("keygen", "--identity", "other.pem")
-        without = subprocess.run(
-            listener.command("show", "listen", show, *HERE, "--identity", "other.pem"),
-            env=listener.env,
-            cwd=listener.folder,
-            capture_output=True,
-            timeout=100,
-            check=False,
-        )
-        assert (without.returncode, without.stdout) == (3, b"")
-        assert b"no-ticket" in without.stderr
-        assert b"dtp show buy" in without.stderr
-        wallet = listener.folder / "identity.pem"
-        assert first_line(listener, show, "--identity", "other.pem", "--wallet", wallet) == b"word\n"
-    finally:
-        watchdog.cancel()
-        on_air.kill()
-        on_air.communicate(timeout=100)
+    assert (without.returncode, without.stdout) == (3, b"")
+    assert b"no-ticket" in without.stderr
+    assert b"dtp show buy" in without.stderr
+    wallet = listener.folder / "identity.pem"
+    assert first_line(listener, show, "--identity", "other.pem", "--wallet", wallet) == b"word\n"
 
 
 @pytest.mark.slow
-def test_a_producer_hears_its_own_show_and_what_comes_back_is_said(homes):
-    producer, _ = homes
-    publish(producer)
+def test_a_producer_hears_its_own_show_and_what_comes_back_is_said(people, broadcast):
+    producer, _ = people
     (made,) = producer.run("show", "create", "--rate", "0.06SUI/min", "--slot", "1h")
     show = made["show"]
-    words = "sh -c 'while echo word; do sleep 0.1; done'"
-    on_air = subprocess.Popen(
-        producer.command("show", "broadcast", show, "--cut", "lines", "--command", words, *HERE, "--json"),
-        env=producer.env,
-        cwd=producer.folder,
-        stdout=subprocess.PIPE,
-    )
-    watchdog = threading.Timer(100, on_air.kill)
-    watchdog.start()
-    try:
-        for line in on_air.stdout:
-            if json.loads(line)["event"] == "air":
-                break
-        producer.run("show", "fund", show, "8SUI")
-        assert first_line(producer, show) == b"word\n"
-        assert "leaves the show; once its last slot is posted" in producer.text("show", "refund", show)
-        producer.run("show", "end", show)
-        assert " SUI back" in producer.text("show", "refund", show)
-        assert producer.text("show", "collect", show).split()[2] == "SUI"
-        assert on_air.wait(100) == 0
-    finally:
-        watchdog.cancel()
-        on_air.kill()
-        on_air.communicate(timeout=100)
+    on_air, _ = broadcast(producer, show)
+    producer.run("show", "fund", show, "8SUI")
+    assert first_line(producer, show) == b"word\n"
+    for _ in range(2):  # asked again too early, it says the same
+        assert "leaves the show; do it again once the slots are posted" in producer.text(
+            "show", "refund", show
+        )
+    (leaving,) = producer.run("show", "refund", show)[0]["shares"]
+    assert leaving["until_ms"] == leaving["leaving_ms"] + 11 * 3_600_000
+    producer.run("show", "end", show)
+    assert " SUI back" in producer.text("show", "refund", show)
+    assert producer.text("show", "collect", show).split()[2] == "SUI"
+    assert on_air.process.wait(100) == 0
 
 
 @pytest.mark.slow
-def test_keys_are_sold_to_who_has_a_budget(homes):
-    producer, listener = homes
-    publish(producer)
+def test_keys_are_sold_to_who_has_a_budget(people, start):
+    producer, listener = people
     arguments = ("show", "broadcast", "--key-price", "0.001SUI", "--cut", "lines", *HERE, "--json")
-    on_air = subprocess.Popen(
-        producer.command(*arguments),
-        env=producer.env,
-        cwd=producer.folder,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+    on_air = start(producer, *arguments, stdin=subprocess.PIPE).process
+    told = [json.loads(on_air.stdout.readline()) for _ in range(2)]
+    assert [each["event"] for each in told] == ["selling", "listening"]
+    address = told[1]["address"]
+    on_air.stdin.write(b"word\n")
+    on_air.stdin.flush()
+    listening = (listener, "show", "listen", address, *HERE, "--back", "60")
+    buying = start(*listening, "--budget", "0.1SUI", stderr=subprocess.PIPE).process
+    line = buying.stdout.readline()
+    assert line == b"word\n", buying.communicate()[1]
+    without = subprocess.run(
+        listener.command("show", "listen", address, *HERE, "--back", "60"),
+        env=listener.env,
+        cwd=listener.folder,
+        capture_output=True,
+        timeout=100,
+        check=False,
     )
-    watchdog = threading.Timer(100, on_air.kill)
-    watchdog.start()
-    try:
-        told = [json.loads(on_air.stdout.readline()) for _ in range(2)]
-        assert [each["event"] for each in told] == ["selling", "listening"]
-        address = told[1]["address"]
-        on_air.stdin.write(b"word\n")
-        on_air.stdin.flush()
-        buying = subprocess.Popen(
-            listener.command("show", "listen", address, *HERE, "--back", "60", "--budget", "0.1SUI"),
-            env=listener.env,
-            cwd=listener.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        line = buying.stdout.readline()
-        assert line == b"word\n", buying.communicate()[1]
-        without = subprocess.run(
-            listener.command("show", "listen", address, *HERE, "--back", "60"),
-            env=listener.env,
-            cwd=listener.folder,
-            capture_output=True,
-            timeout=100,
-            check=False,
-        )
-        assert (without.returncode, without.stdout) == (3, b"")
-        assert b"listen with a budget" in without.stderr
-        on_air.stdin.close()
-        on_air.stdin = None  # or `communicate` flushes it
-        rest, said = buying.communicate(timeout=100)
-        assert (buying.returncode, rest) == (0, b"")
-        assert b"paid 0.001 SUI for 1 request" in said
-        listener.run("show", "listen", address, "--most-per-key", "1MIST", code=2)
-        producer.run("show", "broadcast", "--open", "--key-price", "1MIST", code=2)
-        assert on_air.wait(100) == 0
-    finally:
-        watchdog.cancel()
-        on_air.kill()
-        on_air.communicate(timeout=100)
+    assert (without.returncode, without.stdout) == (3, b"")
+    assert b"listen with a budget" in without.stderr
+    on_air.stdin.close()
+    on_air.stdin = None  # or `communicate` flushes it
+    rest, said = buying.communicate(timeout=100)
+    assert (buying.returncode, rest) == (0, b"")
+    assert b"paid 0.001 SUI for 1 request" in said
+    listener.run("show", "listen", address, "--most-per-key", "1MIST", code=2)
+    producer.run("show", "broadcast", "--open", "--key-price", "1MIST", code=2)
+    assert on_air.wait(100) == 0
 
 
 def first_line(home, show, *options):
@@ -280,3 +257,38 @@ def first_line(home, show, *options):
         watchdog.cancel()
         heard.kill()
     return line
+
+
+@pytest.mark.slow
+def test_who_ends_a_show_on_air_is_paid_for_what_was_sent(people, broadcast):
+    producer, listener = people
+    made = producer.run("show", "create", "--rate", "0.06SUI/min", "--slot", "1s", "--batch", "60")
+    show = made[0]["show"]
+    on_air, _ = broadcast(producer, show)
+    listener.run("show", "fund", show, "1SUI")
+    on_air.event("air", air="on air")
+    while producer.run("show", "status", show)[0]["due_ms"] + 2000 > time.time() * 1000:
+        time.sleep(0.1)
+    assert producer.run("show", "status", show)[0]["posted"] == 0  # a batch takes a minute
+    assert producer.run("show", "end", show) == [{"ended": show}]
+    assert on_air.process.wait(100) == 0
+    (status,) = producer.run("show", "status", show)
+    assert status["air"] == "ended"
+    assert status["posted"] >= 2
+    assert status["earned"] == status["posted"] * 1_000_000
+    assert "Traceback" not in on_air.process.stdout.read().decode()
+
+
+@pytest.mark.slow
+def test_who_listens_before_the_producer_broadcasts_waits(people, start, broadcast):
+    producer, listener = people
+    show = producer.run("show", "create", "--rate", "0.06SUI/min", "--slot", "1s")[0]["show"]
+    assert (
+        listener.failing("show", "listen", show, *HERE, "--give-up", "0.5", code=5)["code"]
+        == "show-unreachable"
+    )
+    waiting = start(listener, "show", "listen", show, *HERE, "--json", stderr=subprocess.STDOUT)
+    assert "doesn't say where it is heard" in waiting.event("waiting")["why"]
+    broadcast(producer, show)
+    producer.run("show", "fund", show, "0.1SUI")
+    assert waiting.event("segment")["size"] == 5

@@ -3,6 +3,8 @@
 
 const at = (id) => document.getElementById(id);
 const video = at("video");
+// Behind what is live, so that a segment that is late stops nothing.
+const BEHIND_MS = 2000;
 let source = null, buffer = null, init = null, next = null, appended = 0, over = false;
 
 // The codecs as the init data has them: avcC for H.264 (ISO/IEC 14496-15), hvcC is not played by most browsers.
@@ -56,9 +58,18 @@ async function begin(number, media) {
   init = number;
 }
 
+// The segment to begin with: a few seconds before what is live, and the first one that is here once the show is over.
+function beginning(state) {
+  const shown = state.segments;
+  let at = state.ended ? 0 : shown.length - 1, ms = 0;
+  while (at > 0 && (!shown[at].start || (ms += shown[at].ms || 1000) < BEHIND_MS)) at -= 1;
+  return shown.length ? shown[at].number : null;
+}
+
 async function play(state) {
+  if (next === null) next = beginning(state);
   for (const segment of state.segments) {
-    if (next !== null && segment.number < next) continue;
+    if (segment.number < next) continue;
     if (segment.init !== null && segment.init !== init) await begin(segment.init, state.media);
     if (buffer === null) throw new Error("this show is no video that a browser plays");
     await append(await bytesOf(segment.number));
@@ -73,7 +84,7 @@ async function play(state) {
   if (buffer !== null && buffer.buffered.length && !video.seeking) {
     const start = buffer.buffered.start(0), end = buffer.buffered.end(buffer.buffered.length - 1);
     if (video.currentTime < start) video.currentTime = start;
-    at("behind").textContent = (end - video.currentTime).toFixed(1) + " s";
+    at("behind").textContent = state.ended || !isOnAir(state) ? "" : (end - video.currentTime).toFixed(1) + " s";
     if (video.currentTime - start > 60 && !buffer.updating) {
       const done = once(buffer, "updateend");
       buffer.remove(start, video.currentTime - 30);
@@ -86,11 +97,24 @@ async function play(state) {
   }
 }
 
+function isOnAir(state) {
+  return state.money === null || state.money.air === "on air";
+}
+
+const OFF_AIR = {
+  off: "off air, until somebody pays for it",
+  funding: "off air, until there is enough for it",
+  paused: "paused, until somebody pays for more",
+};
+
 function show(state) {
+  document.title = state.title || "show";
   at("title").textContent = state.title || "show";
   at("producer").textContent = state.producer;
   const status = at("status");
-  status.textContent = state.ended ? "the show is over" : "live, and authentic";
+  status.textContent = "live, and authentic";
+  if (state.money !== null && state.money.air in OFF_AIR) status.textContent = OFF_AIR[state.money.air];
+  if (state.ended) status.textContent = "the show is over";
   if (state.fault) {
     status.textContent = "stopped: " + state.fault;
     status.dataset.fault = "";
@@ -113,16 +137,19 @@ function showMoney(money, moderated) {
     if (money.start_by_ms) rows.push(["has to start by", new Date(money.start_by_ms).toLocaleString()]);
   } else {
     rows.push(["in the pot", money.pot], ["costs", `${money.rate} each ${seconds(money.slot_s)}`]);
-    rows.push(money.air === "on air" ? ["lasts for", seconds(money.lasts_s)] : ["begins with", money.starts_at]);
+    if (money.air === "on air") rows.push(["lasts for", seconds(money.lasts_s)]);
+    else if (money.air !== "ended") rows.push(["begins with", money.starts_at]);
   }
-  rows.push(["next slot", money.next_slot], ["paid so far", money.paid], ["tips", money.tips]);
+  if (money.air !== "ended") rows.push(["next slot", money.next_slot]);
+  rows.push(["paid so far", money.paid], ["tips", money.tips]);
   at("funding").replaceChildren(...rows.flatMap(([name, value]) => [made("dt", name), made("dd", value)]));
+  at("how").parentElement.hidden = money.air === "ended";
   at("how").textContent = `dtp show ${money.tickets ? "buy" : "fund"} ${money.show}`;
   // Entries that are there stay, so that a button isn't replaced under a finger.
   const line = at("line"), there = new Map([...line.children].map((item) => [item.dataset.number, item]));
   line.replaceChildren(...money.line.map((entry) => {
     const item = there.get(String(entry.number)) || entryOf(entry, moderated);
-    item.querySelector(".amount").textContent = entry.amount + (entry.raised ? `, raised ${entry.raised} times` : "");
+    item.querySelector(".amount").textContent = entry.amount + (entry.raised ? `, raised ${entry.raised} ${entry.raised === 1 ? "time" : "times"}` : "");
     return item;
   }));
   at("more").hidden = money.more === 0;

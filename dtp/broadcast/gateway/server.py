@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 import h11
 
 from dtp.broadcast.errors import ShowSealed
-from dtp.broadcast.format import NO_INIT, Segment
+from dtp.broadcast.format import NO_INIT, Flag, Segment
 from dtp.broadcast.gateway.playlist import playlist, window
 from dtp.broadcast.held import Held
 from dtp.errors import LocalError
@@ -117,7 +117,13 @@ class Gateway:
             "show": told.show.hex(),
             "media": told.media,
             "segments": [
-                {"number": each.number, "init": None if each.init == NO_INIT else each.init} for each in shown
+                {
+                    "number": each.number,
+                    "init": None if each.init == NO_INIT else each.init,
+                    "start": Flag.START in each.flags,
+                    "ms": each.duration_ms,
+                }
+                for each in shown
             ],
             "edge": self.held.edge,
             "edge_ms": None if newest is None else newest.segment.time_ms,

@@ -13,7 +13,7 @@ from dtp.broadcast.money.air import Air, AirJudge, Hysteresis, Slots
 from dtp.chain import OLDEST
 from dtp.chain.errors import MoveAborted, NotFound
 from dtp.chain.node.client import ChainClient
-from dtp.chain.show import SCHEMA, Leaving, Returned, Show, ShowError, ShowShare
+from dtp.chain.show import SCHEMA, Leaving, Returned, Show, ShowError, ShowShare, ShowState
 from dtp.errors import ChainError
 from dtp.tasks import SupervisedTask, TaskSet
 
@@ -35,8 +35,10 @@ class ShowKeeper:
         cap: str,
         clock_ms: Callable[[], int],
         hysteresis: Hysteresis | None = None,
+        end_wanted: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.found = found
+        """`end_wanted` says that the show is to be ended: what is owed is posted then, and nothing more is sent."""
+        self.found, self._end_wanted = found, end_wanted
         self.slots = Slots()
         self._chain, self._cap, self._clock_ms = chain, cap, clock_ms
         self._judge = AirJudge(hysteresis)
@@ -53,12 +55,16 @@ class ShowKeeper:
 
     @classmethod
     async def open(
-        cls, chain: ChainClient, id: str, clock_ms: Callable[[], int], hysteresis: Hysteresis | None = None
+        cls,
+        chain: ChainClient,
+        id: str,
+        clock_ms: Callable[[], int],
+        hysteresis: Hysteresis | None = None,
+        end_wanted: Callable[[], bool] = lambda: False,
     ) -> ShowKeeper:
         """Read the show and the account's cap. Raise `NoShare` for who isn't the producer."""
-        return cls(
-            chain, await shows.read_show(chain, id), await shows.cap_of(chain, id), clock_ms, hysteresis
-        )
+        found, cap = await shows.read_show(chain, id), await shows.cap_of(chain, id)
+        return cls(chain, found, cap, clock_ms, hysteresis, end_wanted)
 
     @property
     def show(self) -> Show:
@@ -160,6 +166,10 @@ class ShowKeeper:
         while True:
             await asyncio.sleep(_TICK)
             self._look()
+            if self._end_wanted() and self.show.state != ShowState.ENDED:
+                await self.post(closing=True)
+                await shows.end(self._chain, self.show.id)
+                await self._read()
             await self.post()
             if loop.time() - looked > _LOOK:
                 looked = loop.time()

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final
 from dtp.broadcast.money.audience import seal_text
 from dtp.chain import Executed, Program
 from dtp.chain import show as module
+from dtp.chain.errors import MoveAborted
 from dtp.chain.model import SUI_COIN, Id, canonical_id, canonical_type
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.coins import coins_for
@@ -16,7 +17,7 @@ from dtp.chain.node.commands import Argument
 from dtp.chain.node.commitment import to_its_end
 from dtp.chain.node.made import check_made
 from dtp.chain.pipes.posts import MOST_FEE
-from dtp.chain.show import Kind, ProducerCap, Show, ShowShare, ShowState
+from dtp.chain.show import Kind, ProducerCap, Show, ShowError, ShowShare, ShowState
 from dtp.errors import ChainError
 from dtp.pay.asked import check_asked, check_asked_coin
 from dtp.sui.names import parse_type
@@ -192,16 +193,20 @@ class Refund:
 
     share: str
     amount: int
-    #: 0 where the money is back; else it can be taken once the slots that had begun are posted.
+    #: When it was asked for, Unix ms; 0 where the money is back. Else it can be taken once the slots that had
+    #: begun are posted.
     leaving_ms: int
+    #: ... and from here on in any case.
+    until_ms: int = 0
 
 
 async def refund(chain: ChainClient, id: Id) -> list[Refund]:
     """Take back what is unspent of all shares of the account; of a show on air, ask to leave first.
 
-    Raise `NoShare`, and what `ChainClient.execute` raises: `MoveAborted` where tickets stand, or it is too early.
+    Raise `NoShare`, and what `ChainClient.execute` raises: `MoveAborted` where tickets stand.
     """
     found = await read_show(chain, id)
+    wait = (found.show.batch + 1) * found.show.slot_ms
     held = await shares_of(chain, id, chain.address)
     if not held:
         raise NoShare(f"{chain.address} holds no share or ticket of {found.show.id}")
@@ -212,10 +217,16 @@ async def refund(chain: ChainClient, id: Id) -> list[Refund]:
             module.leave(program, found.show.id, share.id, coin=found.coin)
             executed = await chain.execute(program)
             (leaving,) = chain.events_in(executed, module.SCHEMA, module.Leaving)
-            done.append(Refund(share.id, 0, leaving.leaving_ms))
+            done.append(Refund(share.id, 0, leaving.leaving_ms, leaving.leaving_ms + wait))
             continue
         program.transfer([module.take_back(program, found.show.id, share.id, coin=found.coin)], chain.address)
-        executed = await to_its_end(lambda signed, program=program: chain.execute(program, signed=signed))  # type: ignore[misc]
+        try:
+            executed = await to_its_end(lambda signed, program=program: chain.execute(program, signed=signed))  # type: ignore[misc]
+        except MoveAborted as fault:
+            if fault.error != ShowError.STILL_LEAVING:
+                raise
+            done.append(Refund(share.id, 0, share.leaving_ms, share.leaving_ms + wait))
+            continue
         (back,) = chain.events_in(executed, module.SCHEMA, module.Returned)
         done.append(Refund(share.id, back.amount, 0))
     return done
@@ -248,12 +259,17 @@ async def collect(chain: ChainClient, id: Id) -> tuple[int, Executed]:
 
 
 async def end(chain: ChainClient, id: Id) -> Executed:
-    """End a show: the producer at any time, anybody else one whose start-by has passed."""
+    """End a show: the producer at any time, anybody else a ticketed one whose start-by has passed.
+
+    Raise `NoShare` for who isn't the producer of a funded one.
+    """
     found = await read_show(chain, id)
     program = Program()
     try:
         module.end(program, found.show.id, await cap_of(chain, id), coin=found.coin)
     except NoShare:
+        if not found.show.ticket_price:
+            raise
         module.expire(program, found.show.id, coin=found.coin)
     return await chain.execute(program)
 
