@@ -309,6 +309,8 @@ allow = ["*"]
 command = "encoder --live"
 show = "{SUI}"
 pass = "{SUI}"
+key-price = "0.001SUI"
+key-listen = "tcp://0.0.0.0:9701"
 [chain]
 network = "localnet"
 """

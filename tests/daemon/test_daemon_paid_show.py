@@ -1,16 +1,21 @@
 """A show that is paid for, of a `dtpd` in a process of its own, on the chain of a `dtp localnet`."""
 
 import asyncio
+import contextlib
 import json
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
+import dtp
+from dtp.broadcast.errors import ShowSealed
 from dtp.broadcast.hearing import listen_to
 from dtp.broadcast.money import shows
 from dtp.broadcast.money.shows import ShowTerms
+from dtp.broadcast.sealed.admission import Refusal
 from dtp.chain import ChainClient, KeySigner, find_network, publish
 from dtp.chain.show import ShowState
 from dtp.identity import Identity
@@ -43,14 +48,45 @@ store = "shows"
 """
 
 
-def test_a_daemon_is_on_air_while_its_show_is_paid_for(place, monkeypatch):  # noqa: F811
-    monkeypatch.setenv("DTP_HOME", str(place.folder / "home"))  # the package is noted there, for both
+@pytest.fixture
+def paying(place, monkeypatch):  # noqa: F811
+    """A network of this test, and a producer and a payer that have money on it."""
+    monkeypatch.setenv("DTP_HOME", str(place.folder / "home"))  # packages are noted there, for both
     producer, payer = place.identity("origin"), Identity.generate()
     fund = [each for one in (producer, payer) for each in ("--fund", one.id.sui_address)]
     ports = ("--port", 0, "--faucet-port", 0)
     node = place.program(sys.executable, "-P", "-m", "dtp", "localnet", "--json", *ports, *fund)
     ready = node.event("listening")
-    network = replace(find_network(ready["url"]), faucet=ready["faucet"])
+    return replace(find_network(ready["url"]), faucet=ready["faucet"]), ready["url"], producer, payer
+
+
+def test_a_daemon_sells_the_keys_of_its_show(place, paying):  # noqa: F811
+    network, url, producer, payer = paying
+    file = toml("", url).replace('show = ""', 'key-price = "0.001SUI"\nkey-listen = "tcp://127.0.0.1:0"')
+
+    async def first(address, **options):
+        return await anext(each.data async for each in listen_to(address, **options) if each.data)
+
+    async def scenario():
+        async with asyncio.timeout(PATIENCE):
+            async with ChainClient(network, KeySigner.from_identity(producer)) as own:
+                await publish(own, "transport")
+            _, (exposed,) = await asyncio.to_thread(place.dtpd, "origin", file)
+            address = exposed["address"]
+            with pytest.raises(ShowSealed) as refused:
+                await first(address)
+            assert refused.value.refusal in (Refusal.FOR_SALE, Refusal.NOT_INVITED)  # not for sale yet
+            wallet = KeySigner.from_identity(payer)
+            buy = partial(dtp.connect, wallet=wallet, network=network, budget="0.1SUI")
+            while True:
+                with contextlib.suppress(ShowSealed):  # not for sale yet
+                    return await first(address, identity=payer, buy=buy)
+
+    assert asyncio.run(scenario()).strip().isdigit()
+
+
+def test_a_daemon_is_on_air_while_its_show_is_paid_for(place, paying):  # noqa: F811
+    network, url, producer, payer = paying
 
     def air():
         said = json.loads(place.command("status", "--json", "-c", place.folder / "origin.toml"))
@@ -71,7 +107,7 @@ def test_a_daemon_is_on_air_while_its_show_is_paid_for(place, monkeypatch):  # n
             own, ours = [await stack.enter_async_context(ChainClient(network, each)) for each in signers]
             await publish(own, "broadcast")
             show, _ = await shows.create(own, producer.id.key, TERMS)
-            _, (exposed,) = await asyncio.to_thread(place.dtpd, "origin", toml(show, ready["url"]))
+            _, (exposed,) = await asyncio.to_thread(place.dtpd, "origin", toml(show, url))
             heard = []
 
             async def listen():

@@ -244,7 +244,7 @@ class OriginShow(ShowService):
         super().__init__(service, settings, studio)
 
     async def _serve(self) -> None:
-        async with await self._open() as on_air:
+        async with await self._open() as on_air, self._selling(on_air):
             self._on_air = on_air
             self._begun(on_air.feeder)
             recorder = self._recorder(on_air.announcement)
@@ -268,7 +268,7 @@ class OriginShow(ShowService):
                     media=made.media,
                     title=made.title,
                     fan_out=self._settings.fan_out,
-                    store=made.store or data_dir() / "shows",
+                    store=self._store,
                     limit=self._settings.hold,
                     wallet=None if made.show is None else self._studio.chain(),
                     admission=admission,
@@ -280,7 +280,7 @@ class OriginShow(ShowService):
 
     async def _admission(self) -> Admission | None:
         made, chain = self._origin, self._studio.chain()
-        if made.invited:
+        if made.invited or (made.show is None and made.key_price is not None):
             return Guests(made.invited)
         if made.show is None or chain is None or made.sealed is False:
             return None
@@ -289,8 +289,38 @@ class OriginShow(ShowService):
 
         if made.plan is not None:
             return PassHolders(chain, made.plan, parse_show(made.show))
-        sealed = made.sealed or bool((await read_show(chain, made.show)).show.ticket_price)
+        sealed = (
+            made.sealed
+            or made.key_price is not None
+            or bool((await read_show(chain, made.show)).show.ticket_price)
+        )
         return TicketHolders(chain, made.show) if sealed else None
+
+    @asynccontextmanager
+    async def _selling(self, on_air: Broadcast) -> AsyncIterator[None]:
+        """Sell the keys of the show meanwhile, where they have a price."""
+        made, chain = self._origin, self._studio.chain()
+        if made.key_price is None or chain is None or chain.signer is None:
+            yield
+            return
+        from dtp.broadcast.money.key_sale import selling_keys
+
+        async with selling_keys(
+            on_air,
+            made.key_price,
+            wallet=chain.signer,
+            network=chain,
+            identity=self._studio.identity,
+            urls=made.key_listen,
+            store=self._store / f"{self._service}.keys",
+        ) as serving:
+            fields = {"event": "selling", "service": self._service, "address": str(serving.address)}
+            log.info("%s: keys are sold at %s", self._service, serving.address, extra={"fields": fields})
+            yield
+
+    @property
+    def _store(self) -> Path:
+        return self._origin.store or data_dir() / "shows"
 
     async def _send(self, on_air: Broadcast) -> None:
         """Send what the command writes, and run it again when it has ended. It doesn't return."""
@@ -327,6 +357,8 @@ class OriginShow(ShowService):
                 "air": str(self._on_air.keeper.air),
                 "next_slot": self._on_air.next_slot,
             }
+        if self._on_air is not None and self._origin.key_price is not None:
+            found["broadcast"]["keys_sold_at"] = self._on_air.feeder.keys_sold_at
         return found
 
 

@@ -13,7 +13,9 @@ from dtp.daemon.config.reading import Section, Wrong
 from dtp.identity import PeerId, PeerIdError
 
 #: Settings that only an origin has, and only an edge.
-_ORIGIN: Final = ("title", "media", "cut", "every", "for", "sealed", "pass", "rotate", "store")
+_ORIGIN: Final = (
+    "title", "media", "cut", "every", "for", "sealed", "pass", "rotate", "key-price", "key-listen", "store",
+)  # fmt: skip
 _EDGE: Final = ("producer", "back")
 
 
@@ -71,13 +73,19 @@ def _read_origin(section: Section, show: str | None, file: Callable[[Any], Path]
         sealed=section.take("sealed", values.boolean, None),
         plan=section.take("pass", values.object_id, None),
         rotate=section.take("rotate", values.duration, usual.rotate),
+        key_price=section.take("key-price", values.money, None),
+        key_listen=section.take_all("key-listen", values.carrier_url) or usual.key_listen,
         store=section.take("store", file, None),
     )
     if made.rotate < 1 and not section.failed("rotate"):
         section.wrong("rotate: has to be a second at least", "rotate")
     if made.invited and made.plan is not None:
         section.wrong("pass: give for or pass", "pass")
-    if made.sealed is False and (made.invited or made.plan is not None):
+    if made.key_price == 0:
+        section.wrong("key-price: a key that costs nothing is for everybody: leave it out", "key-price")
+    if made.key_price is None and "key-listen" in section:
+        section.wrong("key-listen: is of use with key-price", "key-listen")
+    if made.sealed is False and (made.invited or made.plan is not None or made.key_price is not None):
         section.wrong("sealed: a show that is for some is sealed", "sealed")
     for key in ("sealed", "pass"):
         if key in section and show is None and not made.invited and made.sealed is not False:
@@ -108,14 +116,14 @@ def check_broadcast(root: Section, config: model.Config) -> None:
     """Note what doesn't go with the rest of the file."""
     for number, expose in enumerate(config.expose):
         made = expose.broadcast
-        if (
-            made is not None
-            and made.origin is not None
-            and made.origin.show is not None
-            and config.chain is None
-        ):
+        if made is None or made.origin is None or config.chain is not None:
+            continue
+        if made.origin.show is not None:
             what = "show: takes [chain], by whose wallet its slots are posted"
             root.wrong(what, "expose", number, "broadcast", "show")
+        if made.origin.key_price is not None:
+            what = "key-price: takes [chain], by whose wallet keys are sold"
+            root.wrong(what, "expose", number, "broadcast", "key-price")
 
 
 def _source(value: Any) -> str:

@@ -266,6 +266,10 @@ class OriginSettings:
     sealed: bool | None = None
     plan: str | None = None
     rotate: float = 60.0
+    #: What each key costs who has none otherwise, in the smallest unit of the coin; None where keys aren't sold.
+    key_price: int | None = None
+    #: Where they are sold.
+    key_listen: tuple[str, ...] = ("tcp://0.0.0.0:0",)
     #: The folder of how far its chain is; None: the data folder.
     store: Path | None = None
 
