@@ -463,6 +463,8 @@ def dismiss(show_id: str, numbers: tuple[int, ...]) -> None:
 
 def status_rows(record: dict[str, Any]) -> dict[str, str]:
     """Return how a show stands, in words, from what `dtp show status --json` prints."""
+    from dtp.broadcast.money.air import Air
+
     sums = {name: money(record[name], record["coin"]) for name in _SUMS}
     each = span(record["slot_ms"])
     rows = {
@@ -474,8 +476,9 @@ def status_rows(record: dict[str, Any]) -> dict[str, str]:
     if record["rate"]:
         lasts = f", which lasts {span(record['pot'] // record['rate'] * record['slot_ms'])}"
         rows["costs"] = f"{sums['rate']} each {each}"
-        rows["in the pot"] = sums["pot"] + (lasts if record["pot"] >= record["rate"] else "")
-        rows["begins with"] = f"{sums['start_pot']} in the pot"
+        rows["in the pot"] = sums["pot"] + (lasts if record["next_slot"] else "")
+        if record["air"] != Air.ENDED:
+            rows["begins with"] = f"{sums['start_pot']} in the pot"
     else:
         rows["tickets"] = (
             f"{record['tickets']} sold of {record['fewest']} that it takes, {sums['ticket_price']} each"
