@@ -111,7 +111,7 @@ def test_records_end_and_begin(kind: RecordKind, encoded: bytes) -> None:
 
 def test_somebody_else_s_signature_is_a_forgery() -> None:
     forged = mutable().encoded[:-64] + Identity.generate().sign(b"anything")
-    with pytest.raises(DhtRecordForged, match="has not signed"):
+    with pytest.raises(DhtRecordForged):
         decode_record(RecordKind.MUTABLE, forged, NOW)
 
 
