@@ -18,7 +18,7 @@ from dtp import carriers
 from dtp.carriers.base import Carrier, CarrierKind, CarrierListener
 from dtp.errors import CarrierError, LimitError, LocalError
 from dtp.identity import Identity, PeerId
-from dtp.net.address import Address
+from dtp.net.address import Address, check_service
 from dtp.net.connection import Connection
 from dtp.net.dial import suites
 from dtp.net.driver import LinkDriver
@@ -471,10 +471,14 @@ async def listen(
     connections; `neighbours` are other processes at the same places; `on_failed` hears of carriers that came to
     nothing, which are logged otherwise.
 
-    Raises `ListenError` when an address can't be had, another `LocalError` for a URL that can't be meant, and
-    `ChainError` for a pipe whose host can't be read.
+    Raises `ListenError` when an address can't be had, another `LocalError` for a URL that can't be meant,
+    `AddressError` for what can't name a service, and `ChainError` for a pipe whose host can't be read.
     """
     handlers = {"*": services} if callable(services) else services
+    for name, handler in (handlers or {}).items():
+        check_service(name)
+        if not callable(handler):
+            raise TypeError(f"the handler of {name!r} has to be a coroutine function, not {handler!r}")
     listener = Listener(
         Endpoint(identity, suites(), limits, psk=psk), handlers, admit, make, neighbours, on_failed
     )

@@ -33,6 +33,20 @@ def test_what_is_no_identity(identity):
         asyncio.run(listen())
 
 
+@pytest.mark.parametrize(
+    ("services", "error"),
+    [({"echo": "cat"}, TypeError), ({"echo": None}, TypeError), ({" echo": print}, dtp.AddressError)],
+)
+def test_what_is_no_service(services, error):
+    """The first caller heard of it, as an error of the inside."""
+
+    async def listen():
+        await dtp.listen("memory://types", services, identity=dtp.Identity.generate())
+
+    with pytest.raises(error, match="echo"):
+        asyncio.run(listen())
+
+
 @pytest.mark.parametrize("data", ["text", 5, [1, 2], None])
 def test_what_is_no_bytes(data):
     """A number was as many zeros on the wire."""
