@@ -198,7 +198,13 @@ class PeerLinks:
         if len(self._links) >= self.limits.links:
             self.counters["too-many-links"] += 1
             raise TooManyLinks(f"{self.limits.links} links are open; close one, or raise LinkLimits.links")
-        connection = await self._dial(address)
+        try:
+            connection = await self._dial(address)
+        except DtpError:
+            known = None if address.peer is None else self._links.get(address.peer)
+            if known is None or known.closed:
+                raise
+            return known  # the peer has dialled meanwhile, and keeps that link
         if connection.peer == self.identity.id or self._closed:
             connection.abort()
             raise LocalError(OWN_IDENTITY if not self._closed else "this node is closed")

@@ -17,7 +17,7 @@ from dtp.net.connection import Connection
 from dtp.net.stream import Stream
 from dtp.peers import links as module
 from dtp.peers.links import NODE_SERVICE, LinkLimits, PeerLink, PeerLinks, TooManyLinks
-from dtp.session.codes import ConnectionClosed, ConnectionLost, StreamReset
+from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionLost, StreamReset
 from dtp.testing import clock
 from dtp.testing.pairs import ALICE, BOB
 
@@ -119,6 +119,23 @@ def test_of_simultaneous_dials_the_smaller_identity_s_stays(first: Identity) -> 
             assert await said(kept, b"x") == b"x"
             assert await said(seen, b"y") == b"y"
             assert await large.connect(to_small) is seen
+
+    clock.run(main())
+
+
+def test_dial_that_the_peer_s_own_overtakes_gives_the_link_that_is_there() -> None:
+    async def main() -> None:
+        async with node(LARGE) as (large, where_large):
+
+            async def dial(address: Address) -> Connection:
+                await large.connect(where_small)
+                raise ConnectionClosed(CloseCode.NORMAL, "there is a newer link", by_peer=True)
+
+            async with node(SMALL, dial=dial) as (small, where_small):
+                link = await small.connect(where_large)
+                assert (link.peer, link.outgoing) == (LARGE.id, False)
+                assert await said(link, b"hello") == b"hello"
+                assert list(small) == [link]
 
     clock.run(main())
 

@@ -530,7 +530,11 @@ def test_a_relay_that_tampers_later_costs_the_connection_and_no_byte_is_believed
 
     async def talk(connection: Connection) -> None:
         await say_secret(connection)
-        evil.tamper = (lambda data: []) if how == "drops" else (lambda data: [data[:-1] + b"\0"])
+        evil.tamper = (
+            (lambda data: [])
+            if how == "drops"
+            else (lambda data: [data[:-1] + bytes([data[-1] ^ 1])] if data else [])
+        )
         with pytest.raises(DtpError):
             await say_secret(connection)
 
