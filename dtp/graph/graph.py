@@ -21,13 +21,7 @@ from dtp.errors import DtpError
 from dtp.graph.blobs.blobs import Blobs
 from dtp.graph.blobs.store import BlobStore
 from dtp.graph.contents import CLOSED, READ_ONLY, Contents
-from dtp.graph.errors import (
-    GraphBehind,
-    GraphError,
-    GraphForked,
-    GraphReadOnly,
-    StoreError,
-)
+from dtp.graph.errors import GraphBehind, GraphError, GraphForked, GraphReadOnly, StoreError
 from dtp.graph.formats.carrying import Files
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames.envelope import Envelope, Summary
@@ -481,11 +475,9 @@ class Graph(Contents):
                 self.sign()
             version = self._replica.version
             await self._save(synced=True)
-            fresh, whole = (
-                self._replica.empty_copy(),
-                self._replica.sequences.stale or self._replica.access.is_outdated,
-            )
-            fresh = await self.frames.run(partial(loading.rebuilt, whole=whole), self.frames.store, fresh)
+            whole = self._replica.sequences.stale or self._replica.access.is_outdated
+            rebuild = partial(loading.rebuilt, whole=whole)
+            fresh = await self.frames.run(rebuild, self.frames.store, self._replica.empty_copy())
             if self._replica.version != version:  # something was made meanwhile
                 continue
             changes = self._replace_replica(fresh)

@@ -584,16 +584,10 @@ class Connection:
         )
         self._loop.call_soon(self.abort, CloseCode.INTERNAL)
 
-    def _on_stream_data(self, event: ev.StreamData) -> None:
-        self._streams[event.stream_id]._feed(event.data)
-
     def _on_tap_data(self, event: ev.TapData) -> None:
         assert self.outlet.taps is not None
         assert self._receiving is not None
         self.outlet.taps.deliver(event, self._receiving)
-
-    def _on_stream_finished(self, event: ev.StreamFinished) -> None:
-        self._streams[event.stream_id]._feed_eof()
 
     def _on_stream_reset(self, event: ev.StreamWasReset) -> None:
         self._streams[event.stream_id]._fail_reset(StreamReset(event.error_code))
@@ -621,9 +615,6 @@ class Connection:
     def _on_datagram(self, event: ev.DatagramReceived) -> None:
         self._datagrams.put(event.data)
         self._waiters.wake("datagram")
-
-    def _on_pong(self, event: ev.Pong) -> None:
-        self._pings.answered(event.token, event.rtt)
 
     def _on_going_away(self, event: ev.GoingAway) -> None:
         self._waiters.wake("streams")
@@ -658,9 +649,6 @@ class Connection:
     def _on_detached(self, event: ev.Detached) -> None:
         self._resumption.start(self._loop, self._drivers, self)
 
-    def _on_resumed(self, event: ev.Resumed) -> None:
-        self._resumption.note_resumed(self._loop.time())
-
     def _explain(self, closed: ConnectionClosed) -> DtpError:
         """Return what all that waits here is told of the end: another error where its cause is known here."""
         return closed
@@ -690,9 +678,9 @@ _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
     ev.Ready: lambda connection, _: connection._waiters.wake("ready"),
     ev.Confirmed: Connection._on_confirmed,
     ev.StreamOpened: Connection._on_stream_opened,
-    ev.StreamData: Connection._on_stream_data,
+    ev.StreamData: lambda connection, event: connection._streams[event.stream_id]._feed(event.data),
     ev.TapData: Connection._on_tap_data,
-    ev.StreamFinished: Connection._on_stream_finished,
+    ev.StreamFinished: lambda connection, event: connection._streams[event.stream_id]._feed_eof(),
     ev.StreamWasReset: Connection._on_stream_reset,
     ev.StreamStopped: Connection._on_stream_stopped,
     ev.StreamWritable: Connection._on_stream_writable,
@@ -700,11 +688,11 @@ _HANDLERS: dict[type, Callable[[Connection, Any], None]] = {
     ev.StreamsAllowed: lambda connection, _: connection._waiters.wake("streams"),
     ev.DatagramReceived: Connection._on_datagram,
     ev.MeterReceived: lambda connection, event: connection._meter_inbox.put(event.data),
-    ev.Pong: Connection._on_pong,
+    ev.Pong: lambda connection, event: connection._pings.answered(event.token, event.rtt),
     ev.GoingAway: Connection._on_going_away,
     ev.LinkAttached: Connection._on_link_attached,
     ev.LinkLost: Connection._on_link_lost,
     ev.Detached: Connection._on_detached,
-    ev.Resumed: Connection._on_resumed,
+    ev.Resumed: lambda connection, _: connection._resumption.note_resumed(connection._loop.time()),
     ev.Ended: Connection._on_ended,
 }
