@@ -321,7 +321,7 @@ def test_costly_frames_of_strangers_cost_little() -> None:
     calls = 0
 
     class Counting(Schema):
-        def admits(self, value: object) -> bool:
+        def admits_value(self, value: object) -> bool:
             nonlocal calls
             calls += 1
             return super().admits_value(value)
