@@ -61,18 +61,19 @@ def verify(rate: int, seconds: int) -> float:
 async def _listeners(addresses: list[str], count: int, processes: int, limit: float) -> dict[str, Any]:
     """Hear the show `count` times, for `limit` seconds at most; return delays and gaps."""
     delays: list[float] = []
-    gaps = segments = lost = 0
+    gaps = segments = 0
+    lost: list[str] = []
 
     async def hear() -> None:
-        nonlocal gaps, segments, lost
+        nonlocal gaps, segments
         try:
             async for each in listen_to(*addresses, place=HERE):
                 gaps += len(each.missed)
                 if len(each.data) >= 8:
                     segments += 1
                     delays.append(time.monotonic() - int.from_bytes(each.data[:8]) / 1e9)
-        except (ShowLost, ShowUnreachable):  # it counts, and the others go on
-            lost += 1
+        except (ShowLost, ShowUnreachable) as fault:  # it counts, and the others go on
+            lost.append(f"{fault.code}: {fault}")
 
     used_before = time.process_time()  # what Python and its modules have taken, who listens has not
     async with asyncio.timeout(limit), asyncio.TaskGroup() as group:
@@ -139,7 +140,8 @@ async def _produce(count: int, processes: int, rate: int, seconds: int, limit: f
         "listeners": processes * (count // processes),
         "segments heard": sum(one["segments"] for one in told),
         "gaps": sum(one["gaps"] for one in told),
-        "listeners that lost the show": sum(one["lost"] for one in told),
+        "listeners that lost the show": sum(len(one["lost"]) for one in told),
+        "why they lost it": sorted({why for one in told for why in one["lost"]}),
         "delay p50 s": round(statistics.median(delays), 3),
         "delay p95 s": round(delays[int(len(delays) * 0.95)], 3),
         "delay most s": round(delays[-1], 3),

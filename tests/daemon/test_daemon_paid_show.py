@@ -65,7 +65,11 @@ def test_a_daemon_sells_the_keys_of_its_show(place, paying):  # noqa: F811
     file = toml("", url).replace('show = ""', 'key-price = "0.001SUI"\nkey-listen = "tcp://127.0.0.1:0"')
 
     async def first(address, **options):
-        return await anext(each.data async for each in listen_to(address, **options) if each.data)
+        async with contextlib.aclosing(aiter(listen_to(address, **options))) as segments:
+            async for each in segments:
+                if each.data:
+                    return each.data
+        raise AssertionError("the show has ended")
 
     async def scenario():
         async with asyncio.timeout(PATIENCE):
