@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from dtp.sui.names import format_address, parse_address, parse_type
+from dtp.sui.names import format_address, parse_address, parse_digest, parse_type
 from dtp.sui.objects import fresh_object_id
 
 #: MIST in a SUI.
@@ -191,7 +191,8 @@ class Executed:
     def has_made(self, id: str) -> bool:
         """True if the transaction can have made an object, or a package, of this id: it follows from the digest, so a
         node can't name one of somebody else's. Not for fields of tables, and what is derived from other objects."""
-        return any(fresh_object_id(self.digest, number) == id for number in range(_MOST_MADE))
+        digest, wanted = parse_digest(self.digest), parse_address(id)
+        return any(fresh_object_id(digest, number) == wanted for number in range(_MOST_MADE))
 
     def events_of(self, type: str) -> Iterator[ChainEvent]:
         """Events of `type` (without type arguments: of any)."""

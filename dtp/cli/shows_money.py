@@ -464,6 +464,7 @@ def dismiss(show_id: str, numbers: tuple[int, ...]) -> None:
 def status_rows(record: dict[str, Any]) -> dict[str, str]:
     """Return how a show stands, in words, from what `dtp show status --json` prints."""
     from dtp.broadcast.money.air import Air
+    from dtp.pay.client.budget import span
 
     sums = {name: money(record[name], record["coin"]) for name in _SUMS}
     each = span(record["slot_ms"])
@@ -500,12 +501,6 @@ def status_rows(record: dict[str, Any]) -> dict[str, str]:
 #: What of a show's record are sums of its coin.
 _SUMS = ("rate", "start_pot", "ticket_price", "pot", "earned", "next_slot", "released", "returned", "tipped")
 _KINDS = ("tip", "request", "question")
-
-
-def span(ms: int) -> str:
-    """A span of time: `25 min`, `1 h 30 min`."""
-    parts = ((ms // 3_600_000, "h"), (ms // 60_000 % 60, "min"), (ms // 1000 % 60, "s"))
-    return " ".join(f"{count} {unit}" for count, unit in parts if count) or f"{ms} ms"
 
 
 def _take(line: AudienceLine, event: object) -> Entry | None:

@@ -28,13 +28,13 @@ from dtp.localnet.vm import (
     UpgradePolicy,
     Value,
 )
-from dtp.localnet.vm.natives.object import derive_id
 from dtp.localnet.vm.signals import MemoryLimit
 from dtp.localnet.vm.types import KEY, STORE
 from dtp.localnet.vm.verify import internal_parameters
 from dtp.sui.bytecode import package_digest
 from dtp.sui.effects import UpgradeProblem
 from dtp.sui.names import TypeTag
+from dtp.sui.objects import fresh_object_id
 from dtp.sui.transaction import (
     Argument,
     Command,
@@ -250,7 +250,7 @@ class Interpreter:
 
     def _fresh_id(self) -> bytes:
         tx = self.session.tx
-        id = derive_id(tx.digest, tx.ids_created)
+        id = fresh_object_id(tx.digest, tx.ids_created)
         tx.ids_created += 1
         return id
 

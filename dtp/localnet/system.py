@@ -14,10 +14,17 @@ from dtp.localnet.model import ObjectRecord
 from dtp.localnet.outcome import InputObject, Writes, collect
 from dtp.localnet.packages import package_data
 from dtp.localnet.vm import Slot
-from dtp.localnet.vm.natives.object import derive_id
 from dtp.sui.effects import GasCost
 from dtp.sui.names import parse_type
-from dtp.sui.objects import GAS_COIN_TYPE, OBJECT_DATA, AddressOwner, Immutable, MoveObject, Shared
+from dtp.sui.objects import (
+    GAS_COIN_TYPE,
+    OBJECT_DATA,
+    AddressOwner,
+    Immutable,
+    MoveObject,
+    Shared,
+    fresh_object_id,
+)
 from dtp.sui.transaction import (
     ChangeEpoch,
     ConsensusCommitPrologue,
@@ -85,7 +92,7 @@ def _first_objects(engine: Engine, run: Run, account: bytes) -> Writes:
     writes = collect(engine.vm, run.runtime.effects(), (), {}, 1)
     for package in system_packages():
         writes.packages[package.storage_id] = package_data(package, lambda _: 1)
-    coin = derive_id(run.session.tx.digest, run.session.tx.ids_created)
+    coin = fresh_object_id(run.session.tx.digest, run.session.tx.ids_created)
     contents = coin + TOTAL_SUPPLY.to_bytes(8, "little")
     writes.objects[coin] = (MoveObject(GAS_COIN_TYPE, True, 1, contents), AddressOwner(account))
     contents = SYSTEM_STATE + (2).to_bytes(8, "little")

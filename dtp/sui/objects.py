@@ -27,7 +27,6 @@ from dtp.sui.names import (
     TypeTag,
     format_address,
     parse_address,
-    parse_digest,
     parse_type,
 )
 
@@ -190,10 +189,9 @@ def object_digest(bcs: bytes) -> bytes:
     return blake2b(b"Object::" + bcs, digest_size=32).digest()
 
 
-def fresh_object_id(digest: str, number: int) -> str:
+def fresh_object_id(digest: bytes, number: int) -> bytes:
     """Return the id of object number `number` that the transaction of a digest has made, a package too."""
-    body = b"\xf1" + parse_digest(digest) + number.to_bytes(8, "little")
-    return format_address(blake2b(body, digest_size=32).digest())
+    return blake2b(b"\xf1" + digest + number.to_bytes(8, "little"), digest_size=32).digest()
 
 
 def dynamic_field_id(parent: str, key_type: str, key: bytes) -> str:

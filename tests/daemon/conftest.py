@@ -24,6 +24,27 @@ def config(tmp_path, text):
     return load_text(text, tmp_path / "dtpd.toml")
 
 
+@contextlib.asynccontextmanager
+async def serving(settings, identity=FAR):
+    """A daemon with these settings, until the block ends."""
+    daemon = Daemon(settings, identity)
+    await daemon.start()
+    try:
+        yield daemon
+    finally:
+        await daemon.close()
+
+
+def run_scenario(scenario):
+    """Run a scenario in real time."""
+
+    async def main():
+        async with asyncio.timeout(2 * PATIENCE):
+            await scenario()
+
+    asyncio.run(main())
+
+
 @pytest.fixture
 def short():
     """A folder whose path leaves room for a socket's name."""

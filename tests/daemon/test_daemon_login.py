@@ -1,8 +1,5 @@
 """`kind = "login"` and `login = "opaque"`: only who is logged in comes to the backend, which is told the account."""
 
-import asyncio
-import contextlib
-
 import pytest
 
 import dtp
@@ -12,12 +9,11 @@ from dtp.daemon.policies import Arrive, Call, Caller, Login, Moment, Move, Open
 from dtp.daemon.policies.logged_in import LoggedIn
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays import proxy_protocol
-from dtp.daemon.server import Daemon
 from dtp.identity import Identity
 from dtp.messaging.errors import StoreFailed
 from dtp.session.codes import ConnectionRefused, StreamReset
 
-from .conftest import FAR, NEAR, PATIENCE, Backend, config, echo
+from .conftest import NEAR, Backend, config, echo, run_scenario, serving
 
 PHONE, THIEF = Identity(bytes([4]) * 32), Identity(bytes([5]) * 32)
 SERVER = (
@@ -30,24 +26,6 @@ APP = '[[expose]]\nservice = "app"\nkind = "{}"\nbackend = "127.0.0.1:{}"\nallow
 def settings(tmp_path, app="", more="", accounts="", top=""):
     text = f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{top}\n{SERVER.format(more)}{accounts}\n{app}'
     return config(tmp_path, text)
-
-
-@contextlib.asynccontextmanager
-async def serving(made):
-    daemon = Daemon(made, FAR)
-    await daemon.start()
-    try:
-        yield daemon
-    finally:
-        await daemon.close()
-
-
-def run(scenario):
-    async def main():
-        async with asyncio.timeout(2 * PATIENCE):
-            await scenario()
-
-    asyncio.run(main())
 
 
 async def ask(daemon, identity, data=b"hello"):
@@ -92,7 +70,7 @@ def test_only_who_is_logged_in_comes_through(tmp_path):
             assert status["dtp.login"]["login"]["login_finish"] == 1
             assert "for those who are logged in" in status["app"]["rules"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 def test_logins_outlive_reloads_and_restarts(tmp_path):
@@ -115,7 +93,7 @@ def test_logins_outlive_reloads_and_restarts(tmp_path):
             async with serving(settings(tmp_path, app)) as far:
                 assert await ask(far, session.identity) == b"hello"
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 def test_a_backend_is_told_the_account(tmp_path):
@@ -140,7 +118,7 @@ def test_a_backend_is_told_the_account(tmp_path):
                 assert f"dtp-login-identity: {session.identity.id}" in head
                 assert f"dtp-peer: {PHONE.id}" in head
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 def test_the_policy_goes_by_the_time():
@@ -172,7 +150,7 @@ def test_a_file_that_keeps_no_accounts_ends_the_start(tmp_path):
             async with serving(settings(tmp_path)):
                 raise AssertionError("it began")
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 @pytest.mark.parametrize(

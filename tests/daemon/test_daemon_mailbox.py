@@ -1,17 +1,13 @@
 """A service of kind `mailbox`: `dtpd` keeps messages for devices that are away, over reloads and restarts."""
 
-import asyncio
-import contextlib
-
 import pytest
 
 from dtp.daemon.config.reading import ConfigMistakes
-from dtp.daemon.server import Daemon
 from dtp.identity import Identity
 from dtp.messaging.errors import StoreFailed
 from dtp.messaging.person.messenger import Messenger
 
-from .conftest import FAR, PATIENCE, config
+from .conftest import config, run_scenario, serving
 
 # Always the same: workers of a parallel run have to collect the same tests.
 ALICE, BOB = Identity(bytes([1]) * 32), Identity(bytes([2]) * 32)
@@ -24,27 +20,9 @@ def settings(tmp_path, more="", allow='["*"]', listen="tcp://127.0.0.1:0", top="
     return config(tmp_path, f'[daemon]\nlisten = ["{listen}"]\n{top}\n{expose}')
 
 
-@contextlib.asynccontextmanager
-async def serving(settings):
-    daemon = Daemon(settings, FAR)
-    await daemon.start()
-    try:
-        yield daemon
-    finally:
-        await daemon.close()
-
-
 def messenger(tmp_path, name, identity, daemon=None):
     at = None if daemon is None else [str(daemon.listener.address("dtp.mailbox"))]
     return Messenger(identity=identity, store=tmp_path / f"{name}.db", mailboxes=at, name=name)
-
-
-def run(scenario):
-    async def main():
-        async with asyncio.timeout(2 * PATIENCE):
-            await scenario()
-
-    asyncio.run(main())
 
 
 def test_it_keeps_a_message_for_who_is_away(tmp_path):
@@ -72,7 +50,7 @@ def test_it_keeps_a_message_for_who_is_away(tmp_path):
             (message,) = await alice.unread()
             assert (message.sender_name, message.text) == ("bob", "see you at eight")
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 def test_a_file_that_is_no_mailbox_ends_the_start(tmp_path):
@@ -83,7 +61,7 @@ def test_a_file_that_is_no_mailbox_ends_the_start(tmp_path):
             async with serving(settings(tmp_path)):
                 raise AssertionError("it has begun")
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 @pytest.mark.parametrize(

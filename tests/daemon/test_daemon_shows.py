@@ -15,11 +15,10 @@ from dtp.broadcast.hearing import listen_to
 from dtp.broadcast.receiving import Patience
 from dtp.broadcast.recording import Recording
 from dtp.daemon.config.reading import ConfigMistakes
-from dtp.daemon.server import Daemon
 from dtp.daemon.web.metrics import exposition
 from dtp.identity import Identity
 
-from .conftest import FAR, NEAR, OTHER, PATIENCE, config
+from .conftest import FAR, NEAR, OTHER, PATIENCE, config, run_scenario, serving
 from .programs import free_port, place  # noqa: F401  # a fixture
 
 #: Writes a line each 20 ms, up to as many as it is told; then it stays, or ends.
@@ -41,24 +40,6 @@ def origin(code, more=""):
 
 def edge(address, more=""):
     return f'from = ["{address}"]\n{more}\n'
-
-
-@contextlib.asynccontextmanager
-async def serving(settings, identity=FAR):
-    daemon = Daemon(settings, identity)
-    await daemon.start()
-    try:
-        yield daemon
-    finally:
-        await daemon.close()
-
-
-def run(scenario):
-    async def main():
-        async with asyncio.timeout(PATIENCE):
-            await scenario()
-
-    asyncio.run(main())
 
 
 async def hear(address, count, *, start=0, **options):
@@ -107,7 +88,7 @@ def test_an_origin_is_heard_through_an_edge_and_both_tell_how_they_stand(tmp_pat
                 str(each).encode() for each in range(30)
             ]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 def test_a_restart_and_a_command_that_ends_go_on_with_one_chain(tmp_path):
@@ -124,7 +105,7 @@ def test_a_restart_and_a_command_that_ends_go_on_with_one_chain(tmp_path):
             address = str(daemon.listener.address("show"))
             assert await hear(address, 3, start=after["segments"] - 3) == ["0", "1", "2"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 def test_a_command_that_cant_be_run_is_said_and_so_is_a_producer_that_isnt_there(tmp_path):
@@ -137,7 +118,7 @@ def test_a_command_that_cant_be_run_is_said_and_so_is_a_producer_that_isnt_there
             assert told(daemon)["listeners"] == 0
             assert 'dtpd_show_segments_total{role="edge",service="show"} 0.0' in exposition(daemon).decode()
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 def test_a_second_daemon_with_the_same_store_waits_and_says_why(tmp_path):
@@ -149,7 +130,7 @@ def test_a_second_daemon_with_the_same_store_waits_and_says_why(tmp_path):
             await first.close()
             await until(lambda: told(second)["segments"] == 6 and not told(second)["why"])
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 @pytest.mark.slow
@@ -166,7 +147,7 @@ def test_a_reload_of_rules_keeps_the_show_and_one_of_the_show_begins_it_anew(tmp
             await daemon.reload(exposing(tmp_path, origin(STAYS.format(2), 'title = "other"')))
             await until(lambda: told(daemon)["segments"] > 200)
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 def test_a_show_for_one_is_sealed_and_keys_are_asked_for_at_the_same_service(tmp_path):
@@ -179,7 +160,7 @@ def test_a_show_for_one_is_sealed_and_keys_are_asked_for_at_the_same_service(tmp
             lines = await hear(address, 4, start=1, identity=NEAR)
             assert [each for each in lines if each] == ["0", "1", "2"] or lines[-1] == "3"
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 @pytest.mark.parametrize(

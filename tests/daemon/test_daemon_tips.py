@@ -1,8 +1,5 @@
 """A service of kind `tips`: `dtpd` says the card of a line, and collects what its mailboxes have."""
 
-import asyncio
-import contextlib
-
 import pytest
 
 from dtp.daemon.config.reading import ConfigMistakes
@@ -14,7 +11,7 @@ from dtp.messaging.tips.line import TipLine
 from dtp.messaging.tips.tipster import Tipster
 from dtp.messaging.tips.words import TipWords
 
-from .conftest import FAR, PATIENCE, config
+from .conftest import FAR, config, run_scenario, serving
 from .programs import free_port
 from .talk import seen
 
@@ -28,24 +25,6 @@ def settings(tmp_path, mailbox, name="The Herald", port=0):
         f'[expose.tips]\nmailboxes = ["{mailbox}"]\nname = "{name}"\nstamp-bits = 0\nstore = "tips.sqlite"\n'
     )
     return config(tmp_path, f'[daemon]\nlisten = ["tcp://127.0.0.1:{port}"]\n{BOX}{LINE}{tips}')
-
-
-@contextlib.asynccontextmanager
-async def serving(settings):
-    daemon = Daemon(settings, FAR)
-    await daemon.start()
-    try:
-        yield daemon
-    finally:
-        await daemon.close()
-
-
-def run(scenario):
-    async def main():
-        async with asyncio.timeout(2 * PATIENCE):
-            await scenario()
-
-    asyncio.run(main())
 
 
 def tips_of(daemon):
@@ -73,7 +52,7 @@ def test_a_tip_is_given_by_the_address_alone_and_read_by_the_owner(tmp_path):
                 (tip,) = await line.tips()
                 assert [each.letter.text for each in await line.letters(tip)] == ["the bridge is cracked"]
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 def test_a_reload_gives_the_line_another_name(tmp_path):
@@ -87,7 +66,7 @@ def test_a_reload_gives_the_line_another_name(tmp_path):
             await daemon.reload(settings(tmp_path, at, name="The Post", port=port))
             assert (await ask_card(daemon.listener.address("dtp.tip"))).name == "The Post"
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 def test_a_store_that_is_none_or_of_another_line_is_refused_at_the_start(tmp_path):
@@ -105,7 +84,7 @@ def test_a_store_that_is_none_or_of_another_line_is_refused_at_the_start(tmp_pat
         with pytest.raises(TipError):
             await Daemon(settings(tmp_path, at), FAR).start()
 
-    run(scenario)
+    run_scenario(scenario)
 
 
 @pytest.mark.parametrize(

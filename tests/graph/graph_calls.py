@@ -1,8 +1,8 @@
 """Graphs on disk with what graphs do, while every call that waits for a disk or a store is noted which their loop's
 own thread makes.
 
-Prints them as JSON: `[event, argument, where]`. Python tells of files by audit events (PEP 578); what it tells
-nothing of, SQLite's statements and `fsync`, is told by what stands in its place here. Opening a graph is left out.
+Prints them as JSON (see `waiting`). Python tells nothing of SQLite's statements and `fsync`: what stands in their
+place here does. Opening a graph is left out.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import os
 import sqlite3
 import sys
 import tempfile
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from waiting import Watch
 
 import dtp
 from dtp.graph.sync.passing import LEAST
@@ -32,41 +32,23 @@ WAITING = {
     "os.truncate",
     "shutil.rmtree",
     "sqlite3.connect",
+    "sqlite3.execute",
+    "sqlite3.executemany",
+    "sqlite3.close",
+    "fsync",
+    "pwrite",
+    "stat",
 }
 
-found: list[tuple[str, str, str]] = []
-watched: set[int] = set()
-
-
-def note(event: str, arguments: tuple[Any, ...]) -> None:
-    if threading.get_ident() not in watched or event not in WAITING or ":memory:" in arguments:
-        return
-    callers, frame = [], sys._getframe(1)
-    while frame is not None:
-        if "importlib._bootstrap" in frame.f_code.co_filename:
-            return
-        callers.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_code.co_qualname}")
-        frame = frame.f_back
-    found.append((event, repr(arguments[0])[:80], " < ".join(callers[:12])))
-
-
-def noted(event: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which tells of itself."""
-    WAITING.add(event)
-
-    def told(*arguments: Any, **options: Any) -> Any:
-        note(event, arguments)
-        return function(*arguments, **options)
-
-    return told
+watch = Watch(lambda event, arguments: event in WAITING and ":memory:" not in arguments)
 
 
 class Database(sqlite3.Connection):
     """One that tells of its statements."""
 
-    execute = noted("sqlite3.execute", sqlite3.Connection.execute)
-    executemany = noted("sqlite3.executemany", sqlite3.Connection.executemany)
-    close = noted("sqlite3.close", sqlite3.Connection.close)
+    execute = watch.noted("sqlite3.execute", sqlite3.Connection.execute)
+    executemany = watch.noted("sqlite3.executemany", sqlite3.Connection.executemany)
+    close = watch.noted("sqlite3.close", sqlite3.Connection.close)
 
 
 def connect(*arguments: Any, original: Any = sqlite3.connect, **options: Any) -> sqlite3.Connection:
@@ -142,18 +124,21 @@ async def main() -> None:
             graphs = [
                 await dtp.Graph.open(f"{folder}/{at}.db", identity=who[at], name="notes") for at in (0, 1)
             ]
-            watched.add(threading.get_ident())
+            watch.begin()
             if sys.argv[1:] == ["--wrong"]:
                 wait_wrongly(graphs[0], folder / "file")
             async with asyncio.timeout(100), graphs[0], graphs[1]:
                 exports = folder / f"exports-{turn}"
                 await asyncio.to_thread(exports.mkdir)
                 await use(graphs[0], graphs[1], exports)
-            watched.clear()
-    print(json.dumps(sorted(set(found))))
+            watch.end()
+    print(json.dumps(watch.found))
 
 
-sys.addaudithook(note)
 sqlite3.connect = connect
-os.fsync, os.pwrite, os.stat = noted("fsync", os.fsync), noted("pwrite", os.pwrite), noted("stat", os.stat)
+os.fsync, os.pwrite, os.stat = (
+    watch.noted("fsync", os.fsync),
+    watch.noted("pwrite", os.pwrite),
+    watch.noted("stat", os.stat),
+)
 asyncio.run(main())

@@ -108,55 +108,58 @@ async def gone(listener: dtp.Listener) -> None:
         await asyncio.sleep(0)
 
 
-async def left_by(count: int, url: str, way: str) -> Counter[str]:
-    """Return what more there is behind so many connections than behind a few."""
-    handler, visit = WAYS[way]
+async def left_by(
+    count: int,
+    url: str,
+    handler: Callable[[dtp.Connection], Awaitable[None]],
+    come: Callable[[dtp.Listener], Awaitable[None]],
+) -> Counter[str]:
+    """Return what more there is after `come` was called so many times than after a few."""
 
     async with listening(url, handler) as listener:
 
-        async def come(times: int) -> None:
+        async def come_often(times: int) -> None:
             for _ in range(times):
-                with contextlib.suppress(ConnectionError, EOFError):
-                    await visit(await dtp.connect(listener.address(), identity=ALICE))
+                await come(listener)
             await gone(listener)
 
-        await come(3)
+        await come_often(3)
         with no_collections():
             before = alive()
-            await come(count)
+            await come_often(count)
             return alive() - before
+
+
+async def left_by_way(count: int, url: str, way: str) -> Counter[str]:
+    """Return what connections that end in one of `WAYS` leave."""
+    handler, visit = WAYS[way]
+
+    async def come(listener: dtp.Listener) -> None:
+        with contextlib.suppress(ConnectionError, EOFError):
+            await visit(await dtp.connect(listener.address(), identity=ALICE))
+
+    return await left_by(count, url, handler, come)
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("url", ["tcp://127.0.0.1:0", "ws://127.0.0.1:0/x"])
 def test_a_connection_that_is_over_leaves_nothing(url: str, way: str) -> None:
-    left = asyncio.run(left_by(20, url, way))
+    left = asyncio.run(left_by_way(20, url, way))
     assert all(count < 10 for count in left.values()), left
 
 
 @pytest.mark.slow
 def test_a_thousand_that_are_over_leave_nothing() -> None:
-    left = asyncio.run(left_by(1000, "tcp://127.0.0.1:0", "both have said all"))
+    left = asyncio.run(left_by_way(1000, "tcp://127.0.0.1:0", "both have said all"))
     assert all(count < 10 for count in left.values()), left
 
 
 def test_one_that_is_refused_leaves_nothing() -> None:
-    async def scenario() -> Counter[str]:
-        async with listening("tcp://127.0.0.1:0", echo) as listener:
+    async def come(listener: dtp.Listener) -> None:
+        with pytest.raises(dtp.ConnectionRefused):
+            await dtp.connect(listener.address("nowhere"), identity=ALICE)
 
-            async def come(times: int) -> None:
-                for _ in range(times):
-                    with pytest.raises(dtp.ConnectionRefused):
-                        await dtp.connect(listener.address("nowhere"), identity=ALICE)
-                await gone(listener)
-
-            await come(3)
-            with no_collections():
-                before = alive()
-                await come(20)
-                return alive() - before
-
-    left = asyncio.run(scenario())
+    left = asyncio.run(left_by(20, "tcp://127.0.0.1:0", echo, come))
     assert all(count < 10 for count in left.values()), left
 
 
@@ -182,24 +185,13 @@ def test_half_a_handshake_leaves_nothing() -> None:
         def carrier_lost(self, error: Exception | None) -> None:
             self.heard.set()
 
-    async def scenario() -> Counter[str]:
-        async with listening("tcp://127.0.0.1:0", echo) as listener:
+    async def come(listener: dtp.Listener) -> None:
+        carrier = await carriers.dial(listener.urls[0])
+        silent = Silent()
+        carrier.start(silent)
+        carrier.write(memoryview(b"DTP\x01\x01\x02\x0f\x00\x20" + bytes(range(1, 33))))
+        await silent.heard.wait()  # the second message
+        carrier.abort()
 
-            async def come(times: int) -> None:
-                for _ in range(times):
-                    carrier = await carriers.dial(listener.urls[0])
-                    silent = Silent()
-                    carrier.start(silent)
-                    carrier.write(memoryview(b"DTP\x01\x01\x02\x0f\x00\x20" + bytes(range(1, 33))))
-                    await silent.heard.wait()  # the second message
-                    carrier.abort()
-                await gone(listener)
-
-            await come(3)
-            with no_collections():
-                before = alive()
-                await come(20)
-                return alive() - before
-
-    left = asyncio.run(scenario())
+    left = asyncio.run(left_by(20, "tcp://127.0.0.1:0", echo, come))
     assert all(count < 10 for count in left.values()), left

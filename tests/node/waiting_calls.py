@@ -1,7 +1,6 @@
 """Nodes with all that a node can do, while every call that may wait is noted which their loop's own thread makes.
 
-Prints them as JSON: `[event, argument, where]`. Python tells of them by audit events (PEP 578), of sockets those that
-would wait are found by their timeouts at the end. What an import reads is left out: it happens once.
+Prints them as JSON (see `waiting`). Sockets that would wait are found by their timeouts at the end.
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+
+from waiting import Watch
 
 import dtp
 from dtp.net.connection import Connection
@@ -45,9 +46,6 @@ WAITING = {
 #: Events of calls that wait where the socket, their first argument, does.
 ON_SOCKETS = {"socket.connect", "socket.sendto", "socket.sendmsg"}
 
-found: list[tuple[str, str, str]] = []
-watched: set[int] = set()
-
 
 def may_wait(event: str, arguments: tuple[Any, ...]) -> bool:
     """Return whether a call waits for something: a name is looked up only where it is no address."""
@@ -61,18 +59,7 @@ def may_wait(event: str, arguments: tuple[Any, ...]) -> bool:
     return event in WAITING
 
 
-def note(event: str, arguments: tuple[Any, ...]) -> None:
-    if threading.get_ident() not in watched:
-        return
-    if not may_wait(event, arguments):
-        return
-    callers, frame = [], sys._getframe(1)
-    while frame is not None:
-        if "importlib._bootstrap" in frame.f_code.co_filename:
-            return
-        callers.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_code.co_qualname}")
-        frame = frame.f_back
-    found.append((event, repr(arguments[0])[:80], " < ".join(callers[:6])))
+watch = Watch(may_wait)
 
 
 async def echo(connection: Connection) -> None:
@@ -128,7 +115,7 @@ def wait_wrongly(file: Path) -> None:
 
 def sleep(seconds: float) -> None:
     """In place of `time.sleep`, which has no audit event in every Python."""
-    note("time.sleep", (seconds,))
+    watch.note("time.sleep", (seconds,))
     threading.Event().wait(seconds)
 
 
@@ -141,17 +128,16 @@ async def main() -> None:
         async with AsyncExitStack() as stack:
             opened = [await dtp.Graph.open("memory:", identity=each.identity, name="notes") for each in nodes]
             graphs = [await stack.enter_async_context(graph) for graph in opened]
-            watched.add(threading.get_ident())
+            watch.begin()
             if sys.argv[1:] == ["--wrong"]:
                 wait_wrongly(Path(name, "file"))
             async with asyncio.timeout(100), nodes[0] as first, nodes[1] as second:
                 await use(first, second, graphs)
                 sockets = [each for each in gc.get_objects() if isinstance(each, socket.socket)]
                 waiting = [repr(each) for each in sockets if each.fileno() >= 0 and each.gettimeout() != 0]
-            watched.clear()
-    print(json.dumps({"calls": sorted(set(found)), "sockets": waiting}))
+            watch.end()
+    print(json.dumps({"calls": watch.found, "sockets": waiting}))
 
 
-sys.addaudithook(note)
 time.sleep = sleep
 asyncio.run(main())

@@ -167,6 +167,20 @@ def test_tickets_are_sold_and_paid_back(people):
     listener.run("show", "buy", made["show"], code=6)
 
 
+def refusal(person, *arguments):
+    """Return what a command says on standard error that is refused, and prints nothing."""
+    done = subprocess.run(
+        person.command(*arguments),
+        env=person.env,
+        cwd=person.folder,
+        capture_output=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (3, b"")
+    return done.stderr
+
+
 @pytest.mark.slow
 def test_a_show_with_tickets_is_heard_by_who_has_one(people, broadcast):
     producer, listener = people
@@ -178,17 +192,9 @@ def test_a_show_with_tickets_is_heard_by_who_has_one(people, broadcast):
     assert first_line(listener, show) == b"word\n"
     # Another identity hears nothing, unless the holder's wallet says that it listens with the ticket.
     listener.run("keygen", "--identity", "other.pem")
-    without = subprocess.run(
-        listener.command("show", "listen", show, *HERE, "--identity", "other.pem"),
-        env=listener.env,
-        cwd=listener.folder,
-        capture_output=True,
-        timeout=100,
-        check=False,
-    )
-    assert (without.returncode, without.stdout) == (3, b"")
-    assert b"no-ticket" in without.stderr
-    assert b"dtp show buy" in without.stderr
+    said = refusal(listener, "show", "listen", show, *HERE, "--identity", "other.pem")
+    assert b"no-ticket" in said
+    assert b"dtp show buy" in said
     wallet = listener.folder / "identity.pem"
     assert first_line(listener, show, "--identity", "other.pem", "--wallet", wallet) == b"word\n"
 
@@ -227,16 +233,8 @@ def test_keys_are_sold_to_who_has_a_budget(people, start):
     buying = start(*listening, "--budget", "0.1SUI", stderr=subprocess.PIPE).process
     line = buying.stdout.readline()
     assert line == b"word\n", buying.communicate()[1]
-    without = subprocess.run(
-        listener.command("show", "listen", address, *HERE, "--back", "60"),
-        env=listener.env,
-        cwd=listener.folder,
-        capture_output=True,
-        timeout=100,
-        check=False,
-    )
-    assert (without.returncode, without.stdout) == (3, b"")
-    assert b"listen with a budget" in without.stderr
+    said = refusal(listener, "show", "listen", address, *HERE, "--back", "60")
+    assert b"listen with a budget" in said
     on_air.stdin.close()
     on_air.stdin = None  # or `communicate` flushes it
     rest, said = buying.communicate(timeout=100)

@@ -21,7 +21,6 @@ from dtp.localnet.outcome import record_of
 from dtp.localnet.packages import PackageCatalog
 from dtp.localnet.store import Store
 from dtp.localnet.vm import VM
-from dtp.localnet.vm.natives.object import derive_id
 from dtp.sui.bcs import uleb128
 from dtp.sui.effects import Failed, IdOperation, InAbsent, OutAbsent
 from dtp.sui.names import parse_type
@@ -32,6 +31,7 @@ from dtp.sui.objects import (
     MoveObject,
     ObjectValue,
     Shared,
+    fresh_object_id,
 )
 from dtp.sui.signature import KeyScheme, PublicKey, SimpleSignature, address_of_key
 from dtp.sui.transaction import (
@@ -329,7 +329,7 @@ class Player:
         for number in range(2048):
             if not left:
                 return
-            id = derive_id(digest, number)
+            id = fresh_object_id(digest, number)
             if id in left:
                 left.remove(id)
                 self.order[id] = len(self.order)

@@ -16,8 +16,9 @@ from dtp.localnet.vm.sizes import REFERENCE_SIZE, STRUCT_SIZE, TAG_SIZE, sizer, 
 from dtp.localnet.vm.tags import tag_bcs
 from dtp.localnet.vm.types import Type
 from dtp.localnet.vm.values import encode
+from dtp.sui.objects import fresh_object_id
 
-__all__ = ["TABLE", "derive_id", "dynamic_field_id"]
+__all__ = ["TABLE", "dynamic_field_id"]
 
 Types = tuple[Type, ...]
 
@@ -44,14 +45,8 @@ _FIELD_WITHOUT_BCS = 3
 _RECEIVED_WITHOUT_BCS = 1
 _SETTING_WITHOUT_BCS = 2
 
-_ID_SCOPE = b"\xf1"
 _CHILD_SCOPE = b"\xf0"
 _ALL_PERMISSIONS = 0b1111
-
-
-def derive_id(digest: bytes, index: int) -> bytes:
-    """The id of object number `index` made by the transaction with that digest."""
-    return hashlib.blake2b(_ID_SCOPE + digest + index.to_bytes(8, "little"), digest_size=32).digest()
 
 
 def dynamic_field_id(parent: bytes, key_type: Type, key: Any) -> bytes:
@@ -234,13 +229,13 @@ def _tx(c: GasMeter) -> TxData:
 
 def _derive_id(c: GasMeter, _: Types, digest: bytearray, index: int) -> bytes:
     c.charge_native(_BASE)
-    return derive_id(bytes(digest), index)
+    return fresh_object_id(bytes(digest), index)
 
 
 def _fresh_id(c: GasMeter, _: Types) -> bytes:
     c.charge_native(_BASE)
     tx = c.session.tx
-    id = derive_id(tx.digest, tx.ids_created)
+    id = fresh_object_id(tx.digest, tx.ids_created)
     tx.ids_created += 1
     c.session.objects.new_id(id)
     return id
