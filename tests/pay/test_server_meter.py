@@ -14,7 +14,7 @@ from dtp.pay.server.payee import Payee, PayeeLane
 from dtp.pay.server.server_meter import Account, ServerMeter
 from dtp.pay.store import Store
 from dtp.pay.store.journal import Journal
-from dtp.pay.terms import MIB, NO_CARRIAGE, QUOTA_USED_UP, Exposure, Usage
+from dtp.pay.terms import LEAST_INTERVAL, MIB, NO_CARRIAGE, QUOTA_USED_UP, Exposure, Usage
 from dtp.pay.voucher import LaneKey
 from dtp.session.codes import CloseDetail
 from dtp.session.limits import Limits
@@ -141,7 +141,7 @@ def test_vouchers_wait_while_exposure_is_left_and_only_the_newest_is_written(tmp
         assert (len(meter._held), lane.kept) == (5, [])
         wire.move(0, 60 * MIB, 0)
         await stored(meter)
-        assert (meter._held, lane.kept) == ([], [5])
+        assert (len(meter._held), lane.kept) == (0, [5])
         assert meter.payee.paid.bytes == 5 * MIB
         assert wire.most == 5 * MIB + 64 * MIB
 
@@ -230,6 +230,39 @@ def test_no_more_wait_than_there_is_room_for(tmp_path):
         await stored(meter)
 
     assert play(tmp_path, scenario).newest.voucher.sequence == server_meter._MOST_HELD + 1
+
+
+def checks_of_a_flood(tmp_path, monkeypatch, traffic, paid):
+    """How many vouchers are stored of 200 that come one by one behind the answer before, each for `paid(n)`, while
+    `traffic(n)` has moved: serving is stopped, so none of them has to wait for a better one."""
+    monkeypatch.setattr(server_meter, "_LINGER", 3600.0)  # in which the newest of all others is checked
+    checks = []
+
+    async def scenario(meter, wire, lane):
+        for n in range(1, 201):
+            wire.traffic = Traffic(*traffic(n))
+            meter.update_counts()
+            wire.on_meter(build(said(KEY.sign(voucher(n, *paid(n))), 0)))
+            await stored(meter)
+        checks.extend(lane.kept)
+
+    newest = play(tmp_path, scenario, Exposure(MIB, MIB, 0, 0)).newest
+    assert newest.voucher.sequence == 200  # at the end at the latest
+    return len(checks)
+
+
+@pytest.mark.parametrize("paid", [lambda n: (0, 0), lambda n: (0, n)], ids=["nothing more", "a byte each"])
+def test_who_pays_next_to_nothing_with_each_voucher_has_few_checked(tmp_path, monkeypatch, paid):
+    checked = checks_of_a_flood(tmp_path, monkeypatch, lambda n: (0, 2 * MIB, 0), paid)
+    assert checked == server_meter._AT_ONCE
+
+
+@pytest.mark.parametrize(
+    "use", [lambda n: (n, 0, 0), lambda n: (0, n * LEAST_INTERVAL, 0)], ids=["requests", "bytes"]
+)
+def test_who_pays_for_what_is_used_has_each_voucher_checked_at_once(tmp_path, monkeypatch, use):
+    checked = checks_of_a_flood(tmp_path, monkeypatch, use, lambda n: (use(n)[0], use(n)[1]))
+    assert checked == 200
 
 
 def test_reordered_vouchers_that_wait_are_taken_by_their_sequence(tmp_path):
@@ -538,6 +571,6 @@ def test_a_frame_behind_the_one_that_ended_metering_is_nobodys(tmp_path):
         meter.on_ended()
         wire.on_meter(frame(2, 2 * MIB))
         assert meter._hearing is None
-        assert meter._held == []
+        assert not meter._held
 
     play(tmp_path, scenario)

@@ -26,7 +26,7 @@ from dtp.pay.server import payee
 from dtp.pay.server.payee import Payee
 from dtp.pay.store.holding import VoucherStore
 from dtp.pay.store.journal import Journal, Verdict
-from dtp.pay.terms import QUOTA_USED_UP, Prices, Usage
+from dtp.pay.terms import LEAST_INTERVAL, QUOTA_USED_UP, Prices, Usage
 from dtp.pay.voucher import SignedVoucher
 from dtp.plurals import count_of
 from dtp.session.codes import CloseCode, CloseDetail
@@ -38,8 +38,11 @@ _LOOK_EACH: Final = 2 * 1024 * 1024
 #: Seconds that a voucher may wait at a server which has exposure enough left, so that several are checked at once and
 #: only the newest is written: each time costs both processors more than it costs the disk.
 _LINGER: Final = 0.5
-#: ... and how many may wait.
+#: ... and how many may wait: the oldest goes first, since a newer one says all.
 _MOST_HELD: Final = 64
+#: Vouchers that need not wait, however little they pay: each costs a signature and a write. One more for each request
+#: that is used, or `LEAST_INTERVAL` bytes: so who pays by single bytes, or nothing more, has two checks a second.
+_AT_ONCE: Final = 64
 #: Calls of `charge` that one connection may have waiting; more are refused.
 _MOST_WAITING: Final = 4096
 #: ... that go into one charge: what a stream of `dtpd` may have waiting, so that a round trip pays for all of it.
@@ -85,7 +88,11 @@ class ServerMeter(Meter):
         self._told = meter.used
         self._hear_at = -1  # bytes, sent and received, up to which vouchers may wait
         self._checks: set[asyncio.Future[Verdict]] = set()  # that are under way
-        self._held: list[bytes] = []
+        self._held: deque[bytes] = deque(maxlen=_MOST_HELD)
+        self._at_once = (
+            _AT_ONCE  # vouchers that may still be checked without a wait, and what was used by then
+        )
+        self._used_by_then = meter.used
         self._received = 0  # when the limits were set
         self._hearing: asyncio.TimerHandle | None = None
 
@@ -117,11 +124,7 @@ class ServerMeter(Meter):
     def _on_frame(self, data: bytes) -> None:
         if self._over:  # frames that came before metering began are given all at once
             return
-        # While one is being written, another would only be written after it: by then there may be a newer one.
-        waits = data.startswith(messages.VOUCHER_HEAD) and (
-            self._checks or self.connection.moved < self._hear_at
-        )
-        if waits and len(self._held) < _MOST_HELD:
+        if data.startswith(messages.VOUCHER_HEAD) and self._has_to_wait():
             self._held.append(data)
             if self._hearing is None:
                 if not self._checks:
@@ -129,6 +132,21 @@ class ServerMeter(Meter):
                 self._hearing = self.loop.call_later(_LINGER, self._hear_late)
         elif self._process_newest_voucher():
             super()._on_frame(data)
+
+    def _has_to_wait(self) -> bool:
+        """True if a voucher that has come is to wait. One that isn't is counted, as the check that it will cost."""
+        # While one is being written, another would only be written after it: by then there may be a newer one.
+        if self._checks or self.connection.moved < self._hear_at:
+            return True
+        more = self.payee.used.above(self._used_by_then)
+        earned = more.requests + more.bytes // LEAST_INTERVAL
+        if earned:
+            self._at_once = min(_AT_ONCE, self._at_once + earned)
+            self._used_by_then = self.payee.used
+        if not self._at_once:
+            return True
+        self._at_once -= 1
+        return False
 
     def _hear_late(self) -> None:
         self._hearing = None
@@ -144,7 +162,8 @@ class ServerMeter(Meter):
         if self._hearing is not None:
             self._hearing.cancel()
             self._hearing = None
-        held, self._held = sorted(self._held, key=_sequence_in), []
+        held = sorted(self._held, key=_sequence_in)
+        self._held.clear()
         fault: DtpError | None = None
         while held:
             try:
@@ -161,7 +180,8 @@ class ServerMeter(Meter):
         super().process_turn()
         if self._held and not self._over and not self._checks:
             _, sent, received = self._traffic
-            if sent + received >= self._hear_at and self._process_newest_voucher():
+            due = sent + received >= self._hear_at and not self._has_to_wait()
+            if due and self._process_newest_voucher():
                 super().process_turn()
 
     def _update_counts(self, opened: int, sent: int, received: int) -> None:
