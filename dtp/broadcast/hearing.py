@@ -348,5 +348,6 @@ def listen_to(
         claims=claims,
         topic=topic,
         buy=buy,
+        key_lasts=key_lasts,
         over=over,
     )

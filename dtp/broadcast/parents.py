@@ -78,8 +78,16 @@ class Parents:
         )
 
     def due(self, now: float, count: int) -> list[str]:
-        """Return up to `count` addresses to try now: who has neither failed nor been full first, then the faster."""
-        return [each.address for each in self._ranked() if each.not_before <= now][:count]
+        """Return up to `count` addresses to try now: who has neither failed nor been full first, then the faster.
+
+        Where several are compared, one is of those that were given, if it may be tried: it knows where there is room,
+        and was full itself perhaps, when many others that were told of since have gone.
+        """
+        due = [each for each in self._ranked() if each.not_before <= now]
+        chosen = due[:count]
+        if count > 1 and not any(each.given for each in chosen):
+            chosen[count - 1 :] = [each for each in due[count:] if each.given][:1] or chosen[count - 1 :]
+        return [each.address for each in chosen]
 
     def next_time(self, now: float) -> float:
         """Return when somebody may be tried; `now` where that is so already."""

@@ -41,6 +41,9 @@ _TICK: Final = 0.05
 _STEADY: Final = 60.0
 #: Seconds after the first choice of a neighbour that brought nothing new; doubled each time, up to `LONGEST`.
 _PAUSE: Final = 0.01
+#: ... where nobody was heard, since those that were chosen are full or gone: each of them has a time of its own
+#: (`Parents`), and others have told within a second where there is room.
+_ROOM_TOLD: Final = 1.0
 #: Segments that are asked of others where one neighbour has lost them.
 _MOST_MISSED: Final = 64
 
@@ -159,7 +162,7 @@ class Receiver:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         given_up = loop.time() + self._patience.anybody
-        useless, not_before = 0, loop.time()
+        useless, refused, not_before = 0, 0, loop.time()
         while self.held is None or not self.held.ended:
             now = loop.time()
             if self.held is None:
@@ -168,10 +171,17 @@ class Receiver:
             if wake > now:
                 await asyncio.sleep(min(wake, max(given_up, now + 1)) - now + 0.001)
                 continue
-            completed = self.completed
-            self.why = await self._hear_best() or self.why
-            useless = 0 if self.completed > completed else useless + 1
-            not_before = loop.time() + _pause_after(useless)
+            completed, heard = self.completed, self.heard
+            why = await self._hear_best()
+            self.why = why or self.why
+            if self.completed > completed:
+                useless = refused = 0
+            elif self.heard > heard and not isinstance(why, NeighbourFull):
+                useless += 1
+            else:
+                refused += 1
+            pause = max(_pause_after(useless, LONGEST), _pause_after(refused, _ROOM_TOLD))
+            not_before = loop.time() + pause
 
     def _check_reachable(self, given_up: bool) -> None:
         """Raise why the show isn't heard where waiting is of no use: all have another show, or it took too long."""
@@ -508,9 +518,9 @@ async def _asked(connection: Connection, hello: m.Hello) -> AsyncIterator[Stream
         stream.reset()
 
 
-def _pause_after(useless: int) -> float:
-    """Return the seconds until the next neighbour is chosen, after so many in a row that brought nothing new."""
-    return min(_PAUSE * 2.0 ** min(useless - 1, 32), LONGEST) if useless else 0.0
+def _pause_after(useless: int, longest: float) -> float:
+    """Return the seconds until the next neighbour is chosen, after so many choices in a row that brought nothing."""
+    return min(_PAUSE * 2.0 ** min(useless - 1, 32), longest) if useless else 0.0
 
 
 def _whole(held: Held, number: int) -> bool:

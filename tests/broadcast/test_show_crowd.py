@@ -1,6 +1,7 @@
 """Crowds that come at once: all find a place near the producer, without asking everybody; by the fake clock."""
 
 import asyncio
+import itertools
 import random
 
 import pytest
@@ -121,6 +122,46 @@ def test_a_crowd_whose_ways_are_slow_for_two_minutes_stays_where_it_is():
         edge = crowd.held.edge
         assert all(each.fault is None and each.held.edge >= edge - 2 for each in crowd.listening)
         assert all(each.held.get(each.start + 10).whole for each in crowd.listening)
+        for each in tasks:
+            each.cancel()
+
+    clock.run(test())
+
+
+def test_who_was_refused_for_long_is_let_in_soon_after_there_is_room():
+    """It was told of many who have gone since: they don't come between it and the producer for long."""
+
+    async def test():
+        crowd = Crowd()
+        producer, gone = crowd.network.serving[PRODUCER], itertools.count()
+        producer.fan_out = 0
+        producer.know_others(lambda: [f"dtp+tcp://gone{next(gone)}" for _ in range(16)])
+        tasks = [asyncio.ensure_future(crowd.produce()), asyncio.ensure_future(crowd.listen("late"))]
+        await asyncio.sleep(40)
+        assert len(crowd.network.dialled) < 400
+        producer.fan_out = FAN_OUT
+        await asyncio.sleep(18)
+        assert len(crowd.joined) == 1
+        for each in tasks:
+            each.cancel()
+
+    clock.run(test())
+
+
+def test_each_that_was_full_is_asked_again_by_its_own_time():
+    """Of twelve one has room at last: who waits doesn't go through all of them with a pause behind each three."""
+
+    async def test():
+        crowd = Crowd()
+        places = [f"dtp+tcp://full{each}" for each in range(12)]
+        for each in places:
+            crowd.network.serving[each] = Feeder(crowd.held, ME.id, fan_out=0)
+        tasks = [asyncio.ensure_future(crowd.produce())]
+        tasks += [asyncio.ensure_future(crowd.network.relay("dtp+tcp://late", *places))]
+        await asyncio.sleep(40)
+        crowd.network.serving[places[5]].fan_out = 1
+        await asyncio.sleep(20)
+        assert crowd.network.serving[places[5]].listeners == 1
         for each in tasks:
             each.cancel()
 

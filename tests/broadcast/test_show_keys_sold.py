@@ -89,6 +89,23 @@ def test_whose_budget_is_spent_hears_no_more_and_resumes_with_another_one(sale):
     run(work())
 
 
+def test_who_says_that_keys_need_not_last_buys_as_many_as_there_are(sale):
+    async def work():
+        async with sale() as (on_air, _, payer):
+            await write(on_air, *(b"%d" % each for each in range(8)))
+            stream, _ = await payer(100 * PRICE, key_lasts=0.0)
+            heard = []
+            task = asyncio.create_task(all_of(stream, heard))
+            for each in range(8, 10):
+                await until(lambda each=each: task.done() or len(words(heard)) >= each)
+                await write(on_air, b"%d" % each)
+            await on_air.end()
+            await task
+            assert len(words(heard)) == 10
+
+    run(work())
+
+
 def test_a_producer_that_changes_its_keys_at_once_sells_eight(sale):
     """Keys are paid one by one, so a budget for an hour would be gone in a second."""
 

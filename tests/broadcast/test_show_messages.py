@@ -109,6 +109,16 @@ def test_who_is_faster_comes_first_and_who_failed_later():
     assert "a" in parents.due(2.0 + LIED, 3)
 
 
+def test_one_of_those_that_are_compared_was_given():
+    parents = Parents(["given"])
+    parents.learn(["a", "b", "c"])
+    parents.full("given", 0.0)
+    assert parents.due(FULL / 2, 2) == ["a", "b"]
+    assert parents.due(FULL, 1) == ["a"]
+    assert parents.due(FULL, 2) == ["a", "given"]
+    assert parents.due(FULL, 9) == ["a", "b", "c", "given"]
+
+
 def test_pauses_grow_and_those_of_no_use_are_forgotten():
     parents = Parents(["given"])
     parents.learn(["told"])
