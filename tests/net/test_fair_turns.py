@@ -71,6 +71,31 @@ async def test_a_turn_is_busy_once_it_has_taken_long_and_not_for_ever() -> None:
 
 
 @on_fake_clock
+async def test_the_processor_time_is_read_where_that_much_time_has_passed_at_all() -> None:
+    clock = TurnClock.of(running_loop())
+    used, passed, reads = 0.0, 0.0, list[float]()
+
+    def read() -> float:
+        reads.append(used)
+        return used
+
+    clock.read, clock.passed = read, lambda: passed
+    clock.call_at_end(lambda: None)
+    reads.clear()
+    passed = LONG / 2
+    assert clock.has_time
+    assert not reads
+    passed = LONG
+    used = LONG / 2
+    assert clock.has_time  # others had the processor for the rest
+    passed = 1.4 * LONG
+    assert clock.has_time
+    assert len(reads) == 1
+    passed, used = 1.5 * LONG, LONG
+    assert not clock.has_time
+
+
+@on_fake_clock
 async def test_long_turns_are_noticed_though_nobody_asks_for_their_end() -> None:
     loop = running_loop()
     clock = TurnClock.of(loop)

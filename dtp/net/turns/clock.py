@@ -33,11 +33,15 @@ class TurnClock:
         "_at_end",
         "_at_next",
         "_began",
+        "_began_at",
         "_ending",
+        "_idle",
         "_looking",
         "_quiet",
         "_reads",
+        "_time",
         "busy",
+        "passed",
         "read",
         "shares",
     )
@@ -46,11 +50,16 @@ class TurnClock:
         """The processor time is that of the loop's thread, or what the loop itself says: `processor_time`."""
         #: Seconds of processor time until now.
         self.read: Callable[[], float] = getattr(loop, "processor_time", time.thread_time)
+        #: Seconds that have passed, of one clock: never fewer than of processor time. Reading it takes a tenth of the
+        #: time that reading the other one takes, which is a system call.
+        self.passed: Callable[[], float] = getattr(loop, "processor_time", time.monotonic)
+        self._time = loop.time
+        #: Whether this turn is measured, since when, by both clocks, and how long the processor was idle until then.
+        self._looking, self._began, self._began_at, self._idle = False, 0.0, 0.0, 0.0
         #: Who has had how much of it.
-        self.shares = FairShares(lambda: loop.time() - self.read())
+        self.shares = FairShares(self._idle_time)
         #: True if turns have become long: what is done is to be measured, and charged.
         self.busy = False
-        self._looking, self._began = False, 0.0  # whether this turn is measured, and since when
         self._quiet = _QUIET  # turns since a long one
         self._ending = False
         self._at_end: list[Callable[[], object]] = []
@@ -74,9 +83,17 @@ class TurnClock:
         elif self._looking:
             self._at_next.append(call)
         else:
-            self._looking, self._began = True, self.read()
+            self._looking = True
+            self._begin_turn(self.read())
             self._at_end.append(call)
             self._call_end()
+
+    def _begin_turn(self, now: float) -> None:
+        self._began, self._began_at, self._idle = now, self.passed(), self._time() - now
+
+    def _idle_time(self) -> float:
+        """Return the seconds for which the processor was idle until now: it isn't within a turn."""
+        return self._idle if self._looking else self._time() - self.read()
 
     def _call_end(self) -> None:
         # Not `call_soon`: in each turn timers come last.
@@ -94,7 +111,7 @@ class TurnClock:
             now = self.read()
             self._quiet = 0 if now - self._began >= BUSY else self._quiet + 1
             self.busy = self._quiet < _QUIET
-            self._began = now
+            self._begin_turn(now)
             self._at_end[:0] = calls
             self._looking = self.busy or bool(self._at_end)
             if self._looking:
@@ -108,7 +125,14 @@ class TurnClock:
     @property
     def has_time(self) -> bool:
         """True if this turn hasn't become long yet."""
-        return not self._looking or self.read() - self._began < LONG
+        if not self._looking:
+            return True
+        passed = self.passed()
+        if passed - self._began_at < LONG:
+            return True
+        used = self.read() - self._began
+        self._began_at = passed - used  # the rest had others
+        return used < LONG
 
     def note_read(self) -> None:
         """Note that a carrier was read."""
