@@ -57,6 +57,8 @@ MODULES: dict[str, tuple[str, str]] = {
     "dtp.messaging.calls.signals": ("Why a call is over.", "Reason"),
     "dtp.messaging.person.contacts": ("Whom one knows.", "Contact"),
     "dtp.messaging.person.notices": ("What happens besides messages.", "Notice What"),
+    "dtp.messaging.person.rent": ("Room in mailboxes that have a price.", "Rent"),
+    "dtp.messaging.mailbox.selling": ("Selling it.", "selling_room"),
     "dtp.messaging.person.attachments": (
         "Files of messages.",
         "Attachment AttachmentBroken AttachmentGone AttachmentTooLarge",

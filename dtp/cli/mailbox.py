@@ -9,6 +9,7 @@ import click
 from dtp.cli.accounts import Account
 from dtp.cli.groups import Group
 from dtp.cli.listening import Listening, listening_options
+from dtp.cli.mailbox_room import Room, room_options
 from dtp.cli.options import verbose_option
 from dtp.cli.output import json_option
 from dtp.cli.run import run, serve_for_long
@@ -60,32 +61,44 @@ def mailbox() -> None:
               help="What is kept for one device, MiB.")  # fmt: skip
 @click.option("--stamp-bits", type=click.IntRange(0, MAX_BITS), default=0, show_default=True,
               help="Work that a stranger's message takes at least; 16 are a tenth of a second.")  # fmt: skip
+@room_options
 @listening_options
 @verbose_option
 @json_option
 def serve(
-    store: str | None, days: int, recipients: int, quota_mib: int, stamp_bits: int, listening: Listening
+    store: str | None,
+    days: int,
+    recipients: int,
+    quota_mib: int,
+    stamp_bits: int,
+    room: Room,
+    listening: Listening,
 ) -> None:
     """Serve a mailbox, and print the address to put into cards. Ctrl-C ends it.
+
+    With --price-mib-month its recipients pay for what waits for them above --free-mib, at a place of its own under
+    a host object on Sui ('dtp message rent'). Whoever writes to them pays nothing.
 
     \b
     Examples:
       dtp mailbox serve --listen tcp://0.0.0.0:9700
       dtp mailbox serve --store /srv/mail.sqlite --days 14 --quota-mib 64
+      dtp mailbox serve --listen tcp://0.0.0.0:9700 --price-mib-month 0.01SUI --pay-listen tcp://0.0.0.0:9701
     """
     limits = MailboxLimits(
         recipients=recipients, recipient_bytes=quota_mib * MIB, lifetime=days * DAY, stamp_bits=stamp_bits
     )
     serve_for_long()
-    run(_serve(store or data_dir() / "mailbox.sqlite", limits, listening))
+    run(_serve(store or data_dir() / "mailbox.sqlite", room.limit(limits), room, listening))
 
 
-async def _serve(where: str | Path, limits: MailboxLimits, listening: Listening) -> None:
+async def _serve(where: str | Path, limits: MailboxLimits, room: Room, listening: Listening) -> None:
     store = open_store(where, limits)
     made = Mailbox(store)
     service = Mailboxes(MAILBOX_SERVICE, made)
     try:
-        await serve_services(Directory([service]), [service], _FREE, listening, None)
+        async with room.selling(made, listening):
+            await serve_services(Directory([service]), [service], _FREE, listening, None)
     finally:
         await made.stop()
         store.close()

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from dtp.cli.groups import Group
+from dtp.cli.mailbox_room import rent
 from dtp.cli.message_devices import COMMANDS
 from dtp.cli.messenger import (
     WAIT,
@@ -310,5 +311,5 @@ async def _print_message(each: Message, save: Path | None) -> None:
     print_line(record, f"{each.sent_at:%Y-%m-%d %H:%M} {said}")
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, rent):
     message.add_command(_command)

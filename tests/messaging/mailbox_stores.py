@@ -84,8 +84,6 @@ def check_strangers_need_a_stamp_for_just_this_envelope(registered: Registered) 
     wrong = Deposit(ALICE.id.key, envelope(1), 9, b"x" * 16, stamp)  # a wrong access is none
     assert store.deposit([wrong], NOW)[0].refusal is Refusal.DONE
     assert store.fetch(ALICE.id.key, Tray.STRANGERS, 0, 1, 1)[0].envelope == envelope(1)
-    paid = Deposit(ALICE.id.key, envelope(99), 9, paid=True)
-    assert store.deposit([paid], NOW)[0].refusal is Refusal.DONE
 
 
 def check_a_mailbox_may_ask_strangers_for_more_work_than_its_owners_do(registered: Registered) -> None:
@@ -179,6 +177,63 @@ def check_pieces_are_for_who_is_known_and_within_the_quota(registered: Registere
     assert store.has_pieces([piece_hash(b"x" * 600), piece_hash(b"y" * 600)]) == [True, False]
 
 
+def check_who_pays_for_no_room_has_little_and_loses_nothing_that_is_there(registered: Registered) -> None:
+    limits = MailboxLimits(price_mib_month=1, free_bytes=1024, recipient_bytes=4096, grace=100)
+    store = registered(limits)
+
+    def refusals(now: int, *numbers: int) -> list[Refusal]:
+        return [each.refusal for each in store.deposit([known(each, seconds=10**6) for each in numbers], now)]
+
+    assert refusals(NOW, 1, 2, 3) == [Refusal.DONE, Refusal.DONE, Refusal.NOT_PAID]
+    assert store.put_piece(ALICE.id.key, b"x", 9, ACCESS, NOW).refusal is Refusal.NOT_PAID
+    assert store.reserve(BOB.id.key, 2048, 50, NOW) is None  # of whom nothing is known
+    status = store.reserve(ALICE.id.key, 2048, 50, NOW)
+    assert status is not None
+    assert (status.reserved, status.paid_until) == (2048, NOW + 50)
+    assert refusals(NOW + 149, 3) == [Refusal.DONE]  # within the grace
+    assert refusals(NOW + 150, 4) == [Refusal.NOT_PAID]
+    assert len(store.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 1 << 20)) == 3
+    store.reserve(ALICE.id.key, 8192, 50, NOW + 150)
+    assert refusals(NOW + 150, *range(4, 10)) == [Refusal.DONE] * 5 + [Refusal.FULL]  # all that anybody has
+    assert registered_again(store, limits) == (8192, NOW + 200)
+
+
+def registered_again(store: MailboxStore, limits: MailboxLimits) -> tuple[int, int]:
+    """Return what a device has paid for once it has published its keys again."""
+    register_alice(store)
+    status = store.status(ALICE.id.key)
+    assert status is not None
+    return status.reserved, status.paid_until
+
+
+def check_what_is_left_of_room_counts_for_another_size(registered: Registered) -> None:
+    store = registered(MailboxLimits(price_mib_month=1))
+    store.reserve(ALICE.id.key, 1000, 100, NOW)
+    for size, until in ((1000, NOW + 200), (4000, NOW + 60 + 100 + 35), (1000, NOW + 60 + 100 + 4 * 135)):
+        status = store.reserve(ALICE.id.key, size, 100, NOW + 60)
+        assert status is not None
+        assert (status.reserved, status.paid_until) == (size, until)
+
+
+def check_strangers_leave_half_of_the_room_to_who_is_known(registered: Registered) -> None:
+    store = registered(MailboxLimits(price_mib_month=1, free_bytes=2048))
+    strangers = [Deposit(ALICE.id.key, envelope(each), 1000) for each in range(10, 14)]
+    refused = [each.refusal for each in store.deposit(strangers, NOW)]
+    assert refused == [Refusal.DONE, Refusal.DONE, Refusal.FULL, Refusal.FULL]
+    refused = [each.refusal for each in store.deposit([known(1), known(2), known(3)], NOW)]
+    assert refused == [Refusal.DONE, Refusal.DONE, Refusal.NOT_PAID]
+
+
+def check_who_has_paid_is_not_forgotten_for_another(registered: Registered) -> None:
+    store = registered(MailboxLimits(recipients=1, price_mib_month=1))
+    later = local(BOB, NOW * 1000 + LIFETIME_MS + 1)
+    until = NOW + LIFETIME_MS // 1000 + 1
+    store.reserve(ALICE.id.key, 512, until - NOW, NOW)
+    assert store.publish(BOB.id.key, later.keys.sequence, later.keys.encoded, []).refusal is Refusal.FULL
+    after = local(BOB, (until + 1) * 1000)
+    assert not store.publish(BOB.id.key, after.keys.sequence, after.keys.encoded, []).refusal
+
+
 def check_a_card_is_kept_for_a_device_that_is_known(registered: Registered) -> None:
     store = registered()
     assert (store.get_card(ALICE.id.key), store.get_card(BOB.id.key)) == (b"", None)
@@ -203,4 +258,8 @@ CHECKS: tuple[Callable[[Registered], None], ...] = (
     check_devices_whose_keys_have_ended_make_room_unless_something_waits,
     check_pieces_are_for_who_is_known_and_within_the_quota,
     check_a_card_is_kept_for_a_device_that_is_known,
+    check_who_pays_for_no_room_has_little_and_loses_nothing_that_is_there,
+    check_what_is_left_of_room_counts_for_another_size,
+    check_strangers_leave_half_of_the_room_to_who_is_known,
+    check_who_has_paid_is_not_forgotten_for_another,
 )

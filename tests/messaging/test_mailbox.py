@@ -27,6 +27,7 @@ from dtp.messaging.mailbox import (
     SqliteMailbox,
     Tray,
 )
+from dtp.messaging.mailbox.client import RoomPrice
 from dtp.messaging.mailbox.limits import Limiter
 from dtp.messaging.mailbox.protocol import MailboxMalformed, Op, encode, parse_answer, parse_request
 from dtp.messaging.mailbox.stamps import make_stamp
@@ -315,24 +316,24 @@ def test_pieces_over_the_wire() -> None:
     run(main())
 
 
-def test_keeping_has_a_price_where_there_is_one() -> None:
-    asked: list[tuple[int, int]] = []
-
-    async def charge(connection: Connection, size: int, seconds: int) -> bool:
-        asked.append((size, seconds))
-        return len(asked) < 3
+def test_room_costs_what_the_mailbox_says_and_is_paid_at_its_door_alone() -> None:
+    limits = MailboxLimits(price_mib_month=7, free_bytes=4096, grace=60)
 
     async def main() -> None:
-        async with serving(SqliteMailbox(), "paid", charge=charge) as (_, client):
+        async with serving(SqliteMailbox(limits=limits), "paid") as (mailbox, client):
             alice, anybody = await client(ALICE), await client()
-            await register(alice, ALICE, bits=20)
-            await anybody.deposit(ALICE.id.key, envelope(1), seconds=100)  # a stranger that has paid
-            await anybody.put_piece(ALICE.id.key, b"x" * 700, seconds=10**9, access=ACCESS)
-            with pytest.raises(MailboxRefused) as refused:
-                await anybody.deposit(ALICE.id.key, envelope(2), seconds=100, access=ACCESS)
-            assert refused.value.refusal is Refusal.NOT_PAID
-            assert asked == [(512, 100), (700, 30 * 86_400), (512, 100)]
-            assert (await alice.status()).strangers == 1
+            await register(alice, ALICE)
+            mailbox.door = "dtp://0x1/dtp.mailbox"
+            assert await anybody.price() == RoomPrice(7, mailbox.door, 4096, 60)
+            wrong = ((0, 1), (1, 0), (1, limits.months + 1), (limits.recipient_bytes, 1))
+            for mib, months in (*wrong, (1, 1)):
+                with pytest.raises(MailboxRefused) as refused:
+                    await anybody.reserve(ALICE.id.key, mib, months)
+                expected = Refusal.NOT_PAID if (mib, months) == (1, 1) else Refusal.MALFORMED
+                assert refused.value.refusal is expected
+            assert (await alice.status()).reserved == 0
+        async with serving(SqliteMailbox(), "free") as (_, client):
+            assert await (await client()).price() is None
 
     run(main())
 

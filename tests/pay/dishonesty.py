@@ -10,12 +10,15 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "paying.md"
 #: What the plans of these tests give in a period.
 QUOTA = Usage(3, 2 * MIB)
+#: Room in a mailbox of these tests: MiB, and what one costs for a month.
+ROOM = (4, 10_000_000)
 #: What the words of the table come to, in the coin's smallest unit.
 BOUNDS = {
     "nothing": 0,
     "a step": STEP_AMOUNT,
     "a step for each copy": 2 * STEP_AMOUNT,
     "an exposure": FIRST_AMOUNT,
+    "a month's room": ROOM[0] * ROOM[1],
     "what isn't claimed": Policy().most_unclaimed,
     "twice what isn't claimed": 2 * Policy().most_unclaimed,
 }

@@ -11,7 +11,7 @@ from typing import Any
 from dtp.daemon.config import model, values
 from dtp.daemon.config.broadcast import check_broadcast, check_show, read_broadcast
 from dtp.daemon.config.login import check_login_servers, check_logins, read_logins
-from dtp.daemon.config.mailbox import check_mailbox, read_mailbox
+from dtp.daemon.config.mailbox import check_mailbox, check_sold_room, read_mailbox
 from dtp.daemon.config.mesh import check_node, read_node, read_relay
 from dtp.daemon.config.places import KeyPath, Place
 from dtp.daemon.config.reading import ConfigMistakes, Mistake, Section, Wrong, parse
@@ -185,6 +185,7 @@ def _check_whole(root: Section, config: model.Config) -> None:
     if config.node is not None:
         check_node(root, config, config.node)
     check_broadcast(root, config)
+    check_sold_room(root, config)
     for number, expose in enumerate(config.expose):
         for key, wanted in (("on-chain", expose.on_chain), ("price", expose.price is not None)):
             if wanted and (config.chain is None or config.chain.host is None):

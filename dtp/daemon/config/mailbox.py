@@ -15,9 +15,13 @@ _LIMITS: Final[dict[str, Callable[[Any], Any]]] = {
         ("recipients", "envelopes", "strangers", "deposits", "key_questions"), values.number(1, 2**31)
     ),
     "stamp_bits": values.number(0, 26),  # dtp.messaging.mailbox.stamps.MAX_BITS
-    **dict.fromkeys(("recipient_bytes", "strangers_bytes", "disk_free"), values.size),
-    **dict.fromkeys(("lifetime", "deposit_pause", "key_pause"), values.duration),
+    **dict.fromkeys(("recipient_bytes", "strangers_bytes", "disk_free", "free_bytes"), values.size),
+    **dict.fromkeys(("lifetime", "deposit_pause", "key_pause", "grace"), values.duration),
+    "price_mib_month": values.money,
+    "months": values.number(1, 120),
 }
+#: Of these those of a mailbox with a price, beside it.
+_OF_PRICE: Final = ("free-bytes", "grace", "months", "pay-listen")
 #: What only services with backends have.
 BACKENDS: Final = ("backend", "balance", "health", "proxy-protocol", "connect-timeout", "slow-start")
 
@@ -34,11 +38,35 @@ def read_mailbox(section: Section | None, file: Callable[[Any], Path]) -> model.
         name: section.take(name.replace("_", "-"), read, getattr(usual, name))
         for name, read in _LIMITS.items()
     }
-    found["lifetime"] = int(found["lifetime"])
+    places = (
+        section.take_all("pay-listen", values.carrier_url) or model.MailboxSettings(None, usual).pay_listen
+    )
+    for each in ("lifetime", "grace"):
+        found[each] = int(found[each])
+    if not found["price_mib_month"] and not section.failed("price-mib-month"):
+        for key in _OF_PRICE:
+            if key in section:
+                section.wrong(f"{key}: is of use with price-mib-month", key)
     if found["lifetime"] < 1 and not section.failed("lifetime"):
         section.wrong("lifetime: has to be a second at least", "lifetime")
     section.finish()
-    return model.MailboxSettings(store, MailboxLimits(**found))
+    return model.MailboxSettings(store, MailboxLimits(**found), places)
+
+
+def check_sold_room(root: Section, config: model.Config) -> None:
+    """Note what doesn't go with the rest of the file."""
+    sold = [
+        number
+        for number, each in enumerate(config.expose)
+        if each.mailbox is not None and each.mailbox.limits.price_mib_month
+    ]
+    for number in sold:
+        if config.chain is None:
+            what = "price-mib-month: takes [chain], by whose wallet room is sold"
+            root.wrong(what, "expose", number, "mailbox", "price-mib-month")
+    for number in sold[1:]:
+        what = "price-mib-month: one mailbox of a daemon sells room, as an endpoint of its own"
+        root.wrong(what, "expose", number, "mailbox", "price-mib-month")
 
 
 def _is_url(told: Any) -> bool:
@@ -55,7 +83,10 @@ def check_mailbox(section: Section, expose: model.Expose) -> None:
             section.wrong(f"{key}: a mailbox has limits of its own, in [expose.mailbox]", key)
     for key in ("price", "on-chain"):
         if key in section:
-            section.wrong(f"{key}: who leaves a message comes under a key of the moment, and can't pay", key)
+            what = (
+                "who leaves a message comes under a key of the moment, and can't pay; its recipient does, by"
+            )
+            section.wrong(f"{key}: {what} price-mib-month in [expose.mailbox]", key)
     if "allow" in section and not section.failed("allow") and not expose.rules.access.everyone:
         what = 'allow: who leaves a message comes under a key of the moment, so a mailbox takes allow = ["*"]'
         section.wrong(what, "allow")

@@ -221,11 +221,12 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class MailboxSettings:
-    """Where a mailbox keeps what it has, a file or a URL (None: mailbox.sqlite in the data folder), and what it
-    gives."""
+    """Where a mailbox keeps what it has, a file or a URL (None: mailbox.sqlite in the data folder), what it gives,
+    and where room is paid for that has a price."""
 
     store: Path | str | None
     limits: MailboxLimits
+    pay_listen: tuple[str, ...] = ("tcp://0.0.0.0:0",)
 
 
 @dataclass(frozen=True, slots=True)

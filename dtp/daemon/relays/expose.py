@@ -213,7 +213,7 @@ class Exposed:
             "denials": dict(self.denials),
             **({"dropped": dict(self.dropped.counts)} if self.config.kind == "udp" else {}),
             **({"relay": self._relay_status()} if self.config.kind == "relay" else {}),
-            **({"mailbox": dict(self.mailbox.counters)} if self.mailbox is not None else {}),
+            **({"mailbox": self.mailbox.status()} if self.mailbox is not None else {}),
             **({"tips": self.tips.status()} if self.tips is not None else {}),
             **(self.show.status() if self.show is not None else {}),
             **({"login": dict(self.logins.server.counters)} if self.logins is not None else {}),

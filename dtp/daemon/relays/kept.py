@@ -21,12 +21,13 @@ if TYPE_CHECKING:
     from dtp.daemon.answered.tips import TipService
     from dtp.daemon.relays.expose import Exposed
     from dtp.messaging.login.service import LoginService
+    from dtp.messaging.mailbox.selling import RoomSeller
     from dtp.messaging.mailbox.service import Mailbox
 
 
 @dataclass(frozen=True)
 class Studio:
-    """What a daemon has for its shows. The functions are called when a show begins."""
+    """What a daemon has for its shows, and to sell with. The functions are called when something begins."""
 
     identity: Identity
     #: Where others reach the daemon.
@@ -52,6 +53,7 @@ class Kept:
         self._studio = studio
         self._shows: dict[tuple[str, BroadcastSettings], ShowService] = {}
         self._open: dict[MailboxSettings, Mailbox] = {}
+        self._sellers: dict[MailboxSettings, RoomSeller] = {}
         self._logins: dict[LoginSettings, LoginService] = {}
         self._lines: dict[TipSettings, TipService] = {}
         #: The one whose logins count: the last that was opened.
@@ -64,6 +66,11 @@ class Kept:
 
             path = settings.store or data_dir() / "mailbox.sqlite"
             self._open[settings] = Mailbox(open_store(path, settings.limits))
+            if settings.limits.price_mib_month and config.chain is not None:
+                from dtp.daemon.answered.room import room_seller
+
+                sells = room_seller(self._open[settings], settings, config.chain.host, self._studio)
+                self._sellers[settings] = sells
 
         for logins in _logins_of(config) - self._logins.keys():
             self._current = self._logins[logins] = self._open_logins(logins)
@@ -96,6 +103,8 @@ class Kept:
         """Give a service what it answers from, if that is here, and who is logged in. A show begins now."""
         settings, logins = exposed.config.mailbox, exposed.config.logins
         exposed.mailbox = None if settings is None else self._open[settings]
+        if settings in self._sellers:
+            self._sellers[settings].start()
         exposed.logins = None if logins is None else self._logins[logins]
         exposed.find_login = self.find_login
         if exposed.config.tips is not None:
@@ -123,6 +132,8 @@ class Kept:
     async def keep(self, config: Config | None) -> None:
         """Write what waits, and close those that aren't in `config`. Their streams are over."""
         for settings in self._open.keys() - (set() if config is None else _of(config)):
+            if (seller := self._sellers.pop(settings, None)) is not None:
+                await seller.stop()
             mailbox = self._open.pop(settings)
             await mailbox.stop()
             mailbox.store.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from dtp.errors import CarrierError, DtpError
@@ -35,6 +36,17 @@ class MailboxGone(CarrierError):
     """The connection to a mailbox is over. Whether what was asked last was done isn't known: ask again."""
 
     code = "mailbox-gone"
+
+
+@dataclass(frozen=True, slots=True)
+class RoomPrice:
+    """What a mailbox asks of recipients: the smallest units of SUI for a MiB and month, where that is paid ("" while
+    nobody can), what is kept for nothing, bytes, and for how long behind what was paid, seconds."""
+
+    mib_month: int
+    door: str
+    free_bytes: int
+    grace: int
 
 
 class MailboxClient:
@@ -188,10 +200,25 @@ class MailboxClient:
 
     async def status(self) -> Status:
         """Return what waits for this device."""
-        match await self.send_request(Op.STATUS):
-            case [int(count), int(size), int(strangers), int(keys), *_]:
-                return Status(count, size, strangers, keys)
-        raise MailboxMalformed("an answer without a status")
+        return _status(await self.send_request(Op.STATUS))
+
+    async def price(self) -> RoomPrice | None:
+        """Return what room costs here, None where it costs nothing."""
+        try:
+            told = await self.send_request(Op.PRICE)
+        except MailboxRefused as refused:
+            if refused.refusal is Refusal.MISSING:
+                return None
+            raise
+        match told:
+            case [int(price), str(door), int(free), int(grace), *_]:
+                return RoomPrice(price, door, free, grace)
+        raise MailboxMalformed("an answer without a price")
+
+    async def reserve(self, device: bytes, mib: int, months: int) -> Status:
+        """Pay for so many MiB and months, for any device: on a connection through the mailbox's door, whose payer
+        is asked."""
+        return _status(await self.send_request(Op.RESERVE, device, mib, months))
 
     async def fetch(self, tray: Tray = Tray.KNOWN, *, after: int = 0, most: int = 1000) -> list[Kept]:
         """Return what waits, oldest first. It stays until it is acknowledged."""
@@ -211,6 +238,13 @@ class MailboxClient:
     async def leave(self) -> None:
         """Have the mailbox forget this device and all that it keeps for it."""
         await self.send_request(Op.LEAVE)
+
+
+def _status(told: list[Any]) -> Status:
+    fields = told[:6]
+    if len(fields) == 6 and all(type(each) is int for each in fields):
+        return Status(*fields)
+    raise MailboxMalformed("an answer without a status")
 
 
 def _kept(told: object) -> Kept:

@@ -8,6 +8,8 @@ from typing import Final
 
 MIB: Final = 1024 * 1024
 DAY: Final = 86_400
+#: A month, as room is paid for.
+MONTH: Final = 30 * DAY
 #: The part of a pause that sums of times may be off by: without it one in some is refused that is allowed.
 _ROUNDING: Final = 1e-6
 
@@ -28,6 +30,15 @@ class MailboxLimits:
     disk_free: int = 256 * MIB
     #: Bits of work that a stranger's message takes, whatever less its recipient asks for.
     stamp_bits: int = 0
+    #: What a MiB costs its recipient for a month, in the coin's smallest unit; 0: nothing, and `free_bytes` is not
+    #: looked at. A price has a client open a channel, so a small one is best paid for many MiB, or many months.
+    price_mib_month: int = 0
+    #: What waits for a device that hasn't paid: weeks of texts.
+    free_bytes: int = MIB
+    #: Seconds behind what was paid for in which it is as before: who is away for a week loses no message.
+    grace: int = 7 * DAY
+    #: Months that are paid at once, at most: a mailbox that ends takes no more of its recipients' money with it.
+    months: int = 12
     #: Seconds that something is kept, at most.
     lifetime: int = 30 * DAY
     #: One-time keys that wait, for each device: for so many first messages while it is away.
@@ -46,6 +57,14 @@ class MailboxLimits:
     #: Requests of one connection that are answered at once, and envelopes pushed that aren't acknowledged.
     requests: int = 64
     pushed: int = 256
+
+    def room(self, reserved: int, paid_until: int, now: int) -> int:
+        """Return what may wait for a device at `now`, Unix time in seconds: of one that has paid for `reserved` bytes
+        until then."""
+        if not self.price_mib_month:
+            return self.recipient_bytes
+        paid = reserved if now < paid_until + self.grace else 0
+        return min(max(paid, self.free_bytes), self.recipient_bytes)
 
 
 class Limiter:

@@ -32,6 +32,7 @@ from dtp.messaging.mailbox.store import (
     access_hash,
     fitting,
     instance_of,
+    paid_until,
     piece_hash,
 )
 
@@ -55,7 +56,7 @@ CREATE TABLE IF NOT EXISTS dtp_mailbox_recipients (
     access bytea NOT NULL DEFAULT '', bits integer NOT NULL DEFAULT {DEFAULT_BITS},
     count bigint NOT NULL DEFAULT 0, bytes bigint NOT NULL DEFAULT 0,
     strangers bigint NOT NULL DEFAULT 0, strangers_bytes bigint NOT NULL DEFAULT 0,
-    card bytea NOT NULL DEFAULT ''
+    card bytea NOT NULL DEFAULT '', reserved bigint NOT NULL DEFAULT 0, paid_until bigint NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS dtp_mailbox_envelopes (
     id bigserial PRIMARY KEY, recipient bigint NOT NULL, tray smallint NOT NULL, received bigint NOT NULL,
@@ -73,8 +74,8 @@ CREATE INDEX IF NOT EXISTS dtp_mailbox_pieces_expire ON dtp_mailbox_pieces (expi
 CREATE INDEX IF NOT EXISTS dtp_mailbox_pieces_owner ON dtp_mailbox_pieces (recipient);
 """
 _RECIPIENT: Final = (
-    "SELECT id, access, bits, count, bytes, strangers, strangers_bytes FROM dtp_mailbox_recipients "
-    "WHERE device = %s FOR UPDATE"
+    "SELECT id, access, bits, count, bytes, strangers, strangers_bytes, reserved, paid_until "
+    "FROM dtp_mailbox_recipients WHERE device = %s FOR UPDATE"
 )
 
 _Database = psycopg.Connection[tuple[Any, ...]]
@@ -177,8 +178,11 @@ class PostgresMailbox(MailboxStore):
 
     def _forget_ended(self, database: _Database, sequence: int) -> bool:
         """Return whether devices were forgotten that nothing waits for, and whose keys had ended by then."""
-        ended = "SELECT id FROM dtp_mailbox_recipients WHERE sequence < %s AND count = 0 AND bytes = 0"
-        before = (sequence - LIFETIME_MS,)
+        ended = (
+            "SELECT id FROM dtp_mailbox_recipients WHERE sequence < %s AND count = 0 AND bytes = 0 "
+            "AND paid_until * 1000 < %s"
+        )
+        before = (sequence - LIFETIME_MS, sequence)
         database.execute(f"DELETE FROM dtp_mailbox_one_time WHERE recipient IN ({ended})", before)
         done = database.execute(f"DELETE FROM dtp_mailbox_recipients WHERE id IN ({ended})", before)
         return int(done.rowcount) > 0
@@ -244,10 +248,22 @@ class PostgresMailbox(MailboxStore):
     def status(self, device: bytes) -> Status | None:
         rows = self._select_rows(
             "SELECT count, bytes, strangers, (SELECT COUNT(*) FROM dtp_mailbox_one_time WHERE recipient = "
-            "dtp_mailbox_recipients.id) FROM dtp_mailbox_recipients WHERE device = %s",
+            "dtp_mailbox_recipients.id), reserved, paid_until FROM dtp_mailbox_recipients WHERE device = %s",
             device,
         )
         return Status(*rows[0]) if rows else None
+
+    def reserve(self, device: bytes, size: int, seconds: int, now: int) -> Status | None:
+        with self._transaction() as database:
+            row = database.execute(_RECIPIENT, (device,)).fetchone()
+            if row is not None:
+                known = Recipient(*row)
+                until = paid_until((known.reserved, known.paid_until), size, seconds, now)
+                database.execute(
+                    "UPDATE dtp_mailbox_recipients SET reserved = %s, paid_until = %s WHERE id = %s",
+                    (size, until, known.id),
+                )
+        return self.status(device)
 
     def has_access(self, device: bytes, access: bytes) -> bool:
         rows = self._select_rows("SELECT access FROM dtp_mailbox_recipients WHERE device = %s", device)
@@ -278,7 +294,7 @@ class PostgresMailbox(MailboxStore):
     def _lock_recipients(self, database: _Database, devices: Iterable[bytes]) -> dict[bytes, Recipient]:
         """Return the recipients by device, with their rows locked until the transaction is over."""
         rows = database.execute(
-            "SELECT device, id, access, bits, count, bytes, strangers, strangers_bytes "
+            "SELECT device, id, access, bits, count, bytes, strangers, strangers_bytes, reserved, paid_until "
             "FROM dtp_mailbox_recipients WHERE device = ANY(%s) ORDER BY id FOR UPDATE",
             (list(devices),),
         ).fetchall()
@@ -291,7 +307,7 @@ class PostgresMailbox(MailboxStore):
         recipient = recipients.get(deposit.recipient)
         if recipient is None:
             return Outcome(Refusal.UNKNOWN_RECIPIENT), None
-        if refused := recipient.why_refused(deposit, self.limits):
+        if refused := recipient.why_refused(deposit, self.limits, now):
             return refused, None
         tray, size = recipient.tray_for(deposit.access), len(deposit.envelope)
         strangers, their_bytes = (1, size) if tray is Tray.STRANGERS else (0, 0)
@@ -376,8 +392,8 @@ class PostgresMailbox(MailboxStore):
             query = "SELECT 1 FROM dtp_mailbox_pieces WHERE hash = %s"
             if database.execute(query, (digest,)).fetchone():
                 return DONE
-            if owner.size + len(piece) > self.limits.recipient_bytes:
-                return Outcome(Refusal.FULL)
+            if refused := owner.why_no_room(len(piece), self.limits, now):
+                return refused
             expires = now + min(seconds, self.limits.lifetime)
             kept = database.execute(
                 "INSERT INTO dtp_mailbox_pieces VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",

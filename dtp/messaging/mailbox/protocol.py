@@ -41,6 +41,8 @@ class Op(IntEnum):
     LEAVE = 13
     PUT_CARD = 14
     CARD = 15
+    PRICE = 16
+    RESERVE = 17
 
 
 class Refusal(IntEnum):
@@ -68,7 +70,7 @@ REASONS: Final[Mapping[Refusal, str]] = {
     Refusal.NOT_STORED: "it can't write to its disk",
     Refusal.MISSING: "it hasn't got that, or not any more",
     Refusal.AWAY: "the device isn't connected",
-    Refusal.NOT_PAID: "keeping this has a price, and it was not paid",
+    Refusal.NOT_PAID: "its owner has paid for no more room there",
     Refusal.OLDER_KEYS: "it has newer keys of this device, or a newer card",
 }
 
@@ -108,6 +110,8 @@ FIELDS: Final[Mapping[Op, tuple[str, ...]]] = {
     Op.LEAVE: (),
     Op.PUT_CARD: (_BYTES,),
     Op.CARD: (_KEY,),
+    Op.PRICE: (),
+    Op.RESERVE: (_KEY, _NUMBER, _NUMBER),  # device, MiB, months
 }
 MAX_LIST: Final = 1024
 

@@ -14,12 +14,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from dtp.errors import DtpError
+from dtp.identity import PeerId
 from dtp.messaging.cards import ContactCard, ContactCardError
 from dtp.messaging.ends.envelope import SIZES
 from dtp.messaging.ends.keys import SKEW_MS, DeviceKeys
 from dtp.messaging.errors import KeysForged, StoreFailed
 from dtp.messaging.mailbox.keeper import Keeper
-from dtp.messaging.mailbox.limits import Limiter
+from dtp.messaging.mailbox.limits import MIB, MONTH, Limiter
 from dtp.messaging.mailbox.protocol import (
     ACCESS_BYTES,
     FETCH_BYTES,
@@ -32,7 +33,7 @@ from dtp.messaging.mailbox.protocol import (
     read,
 )
 from dtp.messaging.mailbox.stamps import MAX_BITS
-from dtp.messaging.mailbox.store import Deposit, Kept, MailboxStore, Tray
+from dtp.messaging.mailbox.store import Deposit, Kept, MailboxStore, Status, Tray
 from dtp.net.connection import Connection
 from dtp.net.held import source_group
 from dtp.net.stream import Stream
@@ -44,19 +45,23 @@ log = logging.getLogger("dtp.messaging")
 _SWEEP: Final = 60.0
 _ONE_TIME_BYTES: Final = 96
 
-#: Has whoever asks pay for so many bytes and seconds; returns whether it was paid.
-Charge = Callable[[Connection, int, int], Awaitable[bool]]
+#: Has whoever has come by a paid connection pay for so many MiB and months; returns whether it was paid.
+Charge = Callable[[Connection, int], Awaitable[bool]]
 
 
 class Mailbox:
     """The service. `start` it in a loop, `stop` it; connections belong to their listener.
 
-    With `charge` keeping has a price, which whoever deposits pays; it does for a stranger's stamp as well.
+    Where its limits have a price, recipients pay for the room that they have here: `dtp.messaging.mailbox.selling`.
     """
 
-    def __init__(self, store: MailboxStore, *, charge: Charge | None = None) -> None:
+    def __init__(self, store: MailboxStore) -> None:
         self.store = store
-        self.charge = charge
+        #: Where room is paid for, an address on the chain, and how; "" while nobody can.
+        self.door = ""
+        self.charge: Charge | None = None
+        #: Why nobody can, where it has a price; "" where they can.
+        self.not_sold = ""
         #: What was asked for, by its name, and what was refused.
         self.counters: Counter[str] = Counter()
         limits = store.limits
@@ -82,6 +87,12 @@ class Mailbox:
         if self._keeper is not None:
             keeper, self._keeper = self._keeper, None
             await keeper.close()
+
+    def status(self) -> dict[str, Any]:
+        """Return what was asked for and refused, by its name, and how room is sold where it has a price."""
+        price = self.store.limits.price_mib_month
+        room = {"price_mib_month": price, "door": self.door, "why": self.not_sold}
+        return {**self.counters, **({"room": room} if price else {})}
 
     async def _run_expiry(self) -> None:
         while True:
@@ -202,19 +213,10 @@ class _Conversation:
             return (Refusal.MALFORMED,)
         if not self._mailbox.deposits.try_take(self._source, self._now()):
             return (Refusal.TOO_OFTEN,)
-        paid = False
-        if self._mailbox.charge is not None:
-            paid = await self._mailbox.charge(self.connection, len(envelope), self._cap_seconds(seconds))
-            if not paid:
-                return (Refusal.NOT_PAID,)
-        deposit = Deposit(recipient, envelope, seconds, access, stamp, paid)
-        outcome = await self._mailbox.keeper.deposit(deposit)
+        outcome = await self._mailbox.keeper.deposit(Deposit(recipient, envelope, seconds, access, stamp))
         if not outcome.refusal:
             self._mailbox.notify_watchers(recipient)
         return (outcome.refusal, outcome.detail) if outcome.refusal else (outcome.refusal,)
-
-    def _cap_seconds(self, seconds: int) -> int:
-        return min(seconds, self._mailbox.store.limits.lifetime)
 
     async def _keys(self, device: bytes) -> tuple[object, ...]:
         if not self._mailbox.questions.try_take(self._source, self._now()):
@@ -238,9 +240,6 @@ class _Conversation:
             return (Refusal.MALFORMED,)
         if not self._mailbox.deposits.try_take(self._source, self._now()):
             return (Refusal.TOO_OFTEN,)
-        charge = self._mailbox.charge
-        if charge is not None and not await charge(self.connection, len(piece), self._cap_seconds(seconds)):
-            return (Refusal.NOT_PAID,)
         outcome = await self._run(store.put_piece, recipient, piece, seconds, access, int(time.time()))
         return (outcome.refusal,)
 
@@ -261,6 +260,30 @@ class _Conversation:
         if not await self._run(self._mailbox.store.has_access, recipient, access):
             return (Refusal.UNKNOWN_RECIPIENT,)
         return (Refusal.DONE if self._mailbox.signal(recipient, envelope) else Refusal.AWAY,)
+
+    async def _price(self) -> tuple[object, ...]:
+        limits, door = self._mailbox.store.limits, self._mailbox.door
+        if not limits.price_mib_month:
+            return (Refusal.MISSING,)
+        return Refusal.DONE, limits.price_mib_month, door, limits.free_bytes, limits.grace
+
+    async def _reserve(self, device: bytes, mib: int, months: int) -> tuple[object, ...]:
+        """Have room paid for, by who has come through the door, and keep it: what was paid counts for any device."""
+        mailbox, store = self._mailbox, self._mailbox.store
+        if not 1 <= mib <= store.limits.recipient_bytes // MIB or not 1 <= months <= store.limits.months:
+            return (Refusal.MALFORMED,)
+        if await self._run(store.status, device) is None:
+            return (Refusal.UNKNOWN_RECIPIENT,)
+        if mailbox.charge is None or not await mailbox.charge(self.connection, mib * months):
+            return (Refusal.NOT_PAID,)
+        mailbox.counters["mib_months"] += mib * months
+        seconds, now = months * MONTH, int(time.time())
+        try:
+            found = await self._run(store.reserve, device, mib * MIB, seconds, now)
+        except StoreFailed:
+            log.error("%d MiB were paid for %s, and aren't noted: do it by hand", mib, PeerId(device))
+            raise
+        return (Refusal.DONE, *_status_fields(found)) if found else (Refusal.UNKNOWN_RECIPIENT,)
 
     # ---- by the device -----------------------------------------------------------------------------------------
 
@@ -308,7 +331,7 @@ class _Conversation:
         found = await self._run(self._mailbox.store.status, self._device)
         if found is None:
             return (Refusal.UNKNOWN_RECIPIENT,)
-        return Refusal.DONE, found.count, found.bytes, found.strangers, found.one_time_keys
+        return Refusal.DONE, *_status_fields(found)
 
     async def _leave(self) -> tuple[object, ...]:
         await self._run(self._mailbox.store.leave, self._device)
@@ -362,6 +385,14 @@ def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[bytes], None], device
         loop.call_soon_threadsafe(call, device)
 
 
+def _status_fields(found: Status) -> tuple[int, ...]:
+    return (
+        *(found.count, found.bytes, found.strangers, found.one_time_keys),
+        found.reserved,
+        found.paid_until,
+    )
+
+
 def _is_access(access: bytes) -> bool:
     return len(access) in (0, ACCESS_BYTES)
 
@@ -382,4 +413,6 @@ _HANDLERS: Final[dict[Op, Callable[..., Awaitable[tuple[Any, ...]]]]] = {
     Op.LEAVE: _Conversation._leave,
     Op.PUT_CARD: _Conversation._put_card,
     Op.CARD: _Conversation._get_card,
+    Op.PRICE: _Conversation._price,
+    Op.RESERVE: _Conversation._reserve,
 }

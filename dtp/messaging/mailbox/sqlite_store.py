@@ -28,6 +28,7 @@ from dtp.messaging.mailbox.store import (
     access_hash,
     fitting,
     instance_of,
+    paid_until,
     piece_hash,
 )
 
@@ -42,7 +43,7 @@ CREATE TABLE recipients (
     access BLOB NOT NULL DEFAULT x'', bits INTEGER NOT NULL DEFAULT {DEFAULT_BITS},
     count INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0,
     strangers INTEGER NOT NULL DEFAULT 0, strangers_bytes INTEGER NOT NULL DEFAULT 0,
-    card BLOB NOT NULL DEFAULT x''
+    card BLOB NOT NULL DEFAULT x'', reserved INTEGER NOT NULL DEFAULT 0, paid_until INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE envelopes (
     id INTEGER PRIMARY KEY AUTOINCREMENT, recipient INTEGER NOT NULL, tray INTEGER NOT NULL,
@@ -58,6 +59,11 @@ CREATE TABLE pieces (
 CREATE INDEX pieces_expire ON pieces (expires);
 CREATE INDEX pieces_owner ON pieces (recipient)
 """
+#: What a `Recipient` is made of.
+_RECIPIENT: Final = (
+    "SELECT id, access, bits, count, bytes, strangers, strangers_bytes, reserved, paid_until FROM recipients "
+    "WHERE device = ?"
+)
 
 
 class SqliteMailbox(MailboxStore):
@@ -116,8 +122,8 @@ class SqliteMailbox(MailboxStore):
 
     def _forget_ended(self, db: sqlite3.Connection, sequence: int) -> bool:
         """Return whether devices were forgotten that nothing waits for, and whose keys had ended by then."""
-        ended = "SELECT id FROM recipients WHERE sequence < ? AND count = 0 AND bytes = 0"
-        before = (sequence - LIFETIME_MS,)
+        ended = "SELECT id FROM recipients WHERE sequence < ? AND count = 0 AND bytes = 0 AND paid_until * 1000 < ?"
+        before = (sequence - LIFETIME_MS, sequence)
         db.execute(f"DELETE FROM one_time WHERE recipient IN ({ended})", before)
         return db.execute(f"DELETE FROM recipients WHERE id IN ({ended})", before).rowcount > 0
 
@@ -159,11 +165,24 @@ class SqliteMailbox(MailboxStore):
 
     def status(self, device: bytes) -> Status | None:
         rows = self._database.select_rows(
-            "SELECT count, bytes, strangers, (SELECT COUNT(*) FROM one_time WHERE recipient = recipients.id) "
-            "FROM recipients WHERE device = ?",
+            "SELECT count, bytes, strangers, (SELECT COUNT(*) FROM one_time WHERE recipient = recipients.id), "
+            "reserved, paid_until FROM recipients WHERE device = ?",
             device,
         )
         return Status(*rows[0]) if rows else None
+
+    def reserve(self, device: bytes, size: int, seconds: int, now: int) -> Status | None:
+        with self._database.transaction() as db:
+            before = db.execute(
+                "SELECT reserved, paid_until FROM recipients WHERE device = ?", (device,)
+            ).fetchone()
+            if before is not None:
+                until = paid_until(before, size, seconds, now)
+                db.execute(
+                    "UPDATE recipients SET reserved = ?, paid_until = ? WHERE device = ?",
+                    (size, until, device),
+                )
+        return self.status(device)
 
     def has_access(self, device: bytes, access: bytes) -> bool:
         rows = self._database.select_rows("SELECT access FROM recipients WHERE device = ?", device)
@@ -179,13 +198,13 @@ class SqliteMailbox(MailboxStore):
 
     def _store_deposit(self, db: sqlite3.Connection, deposit: Deposit, now: int) -> Outcome:
         found = db.execute(
-            "SELECT id, access, bits, count, bytes, strangers, strangers_bytes FROM recipients WHERE device = ?",
+            _RECIPIENT,
             (deposit.recipient,),
         ).fetchone()
         if found is None:
             return Outcome(Refusal.UNKNOWN_RECIPIENT)
         recipient = Recipient(*found)
-        if refused := recipient.why_refused(deposit, self.limits):
+        if refused := recipient.why_refused(deposit, self.limits, now):
             return refused
         tray = recipient.tray_for(deposit.access)
         expires = now + min(deposit.seconds, self.limits.lifetime)
@@ -249,19 +268,18 @@ class SqliteMailbox(MailboxStore):
         if not self._has_disk():
             return Outcome(Refusal.NOT_STORED)
         with self._database.transaction() as db:
-            found = db.execute(
-                "SELECT id, access, bytes FROM recipients WHERE device = ?", (recipient,)
-            ).fetchone()
-            if found is None or not found[1] or access_hash(access) != found[1]:
+            found = db.execute(_RECIPIENT, (recipient,)).fetchone()
+            owner = None if found is None else Recipient(*found)
+            if owner is None or owner.tray_for(access) is Tray.STRANGERS:
                 return Outcome(Refusal.UNKNOWN_RECIPIENT)
             digest = piece_hash(piece)
             if db.execute("SELECT 1 FROM pieces WHERE hash = ?", (digest,)).fetchone():
                 return DONE
-            if found[2] + len(piece) > self.limits.recipient_bytes:
-                return Outcome(Refusal.FULL)
+            if refused := owner.why_no_room(len(piece), self.limits, now):
+                return refused
             expires = now + min(seconds, self.limits.lifetime)
-            db.execute("INSERT INTO pieces VALUES (?, ?, ?, ?)", (digest, found[0], expires, piece))
-            _add(db, found[0], Tray.KNOWN, 0, len(piece))
+            db.execute("INSERT INTO pieces VALUES (?, ?, ?, ?)", (digest, owner.id, expires, piece))
+            _add(db, owner.id, Tray.KNOWN, 0, len(piece))
         return DONE
 
     def get_piece(self, digest: bytes) -> bytes | None:

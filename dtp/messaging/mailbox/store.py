@@ -38,8 +38,6 @@ class Deposit:
     seconds: int
     access: bytes = b""
     stamp: bytes = b""
-    #: True where the sender has paid what a stranger's message costs.
-    paid: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +59,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What waits for a device: envelopes, bytes, those of strangers, one-time keys that are left."""
+    """What waits for a device: envelopes, bytes, those of strangers, one-time keys that are left; the bytes that it
+    has paid for, and until when, Unix time in seconds."""
 
     count: int
     bytes: int
     strangers: int
     one_time_keys: int
+    reserved: int = 0
+    paid_until: int = 0
 
 
 DONE: Final = Outcome(Refusal.DONE)
@@ -124,6 +125,12 @@ class MailboxStore(ABC):
         """Return what waits for a device, None for one that isn't known here."""
 
     @abstractmethod
+    def reserve(self, device: bytes, size: int, seconds: int, now: int) -> Status | None:
+        """Note that `size` bytes were paid for a device for so many seconds more, and return how that stands; None
+        for a device that isn't known here. What is left of another size counts for as long as it has paid for this
+        one."""
+
+    @abstractmethod
     def has_access(self, device: bytes, access: bytes) -> bool:
         """Return True if `access` is the one that the device's owner has given to acquaintances."""
 
@@ -172,24 +179,35 @@ class Recipient:
     size: int
     strangers: int
     strangers_size: int
+    reserved: int
+    paid_until: int
 
     def tray_for(self, access: bytes) -> Tray:
         """Return the tray for an envelope that comes with this access."""
         known = self.access and access_hash(access) == self.access
         return Tray.KNOWN if known else Tray.STRANGERS
 
-    def why_refused(self, deposit: Deposit, limits: MailboxLimits) -> Outcome | None:
+    def why_refused(self, deposit: Deposit, limits: MailboxLimits, now: int) -> Outcome | None:
         """Return why a deposit is refused, or None."""
         added = len(deposit.envelope)
+        refused = self.why_no_room(added, limits, now)
         if self.tray_for(deposit.access) is Tray.STRANGERS:
             worth = stamp_bits(deposit.recipient, deposit.envelope, deposit.stamp)
             bits = max(self.bits, limits.stamp_bits)
-            if worth < bits and not deposit.paid:
+            if worth < bits:
                 return Outcome(Refusal.STAMP_NEEDED, bits)
-            if self.strangers >= limits.strangers or self.strangers_size + added > limits.strangers_bytes:
-                return Outcome(Refusal.FULL)
-        if self.count >= limits.envelopes or self.size + added > limits.recipient_bytes:
+            room = limits.room(self.reserved, self.paid_until, now)
+            most = min(limits.strangers_bytes, room // 2)  # they leave room for those who are known
+            if self.strangers >= limits.strangers or self.strangers_size + added > most:
+                return refused or Outcome(Refusal.FULL)
+        return Outcome(Refusal.FULL) if self.count >= limits.envelopes else refused
+
+    def why_no_room(self, added: int, limits: MailboxLimits, now: int) -> Outcome | None:
+        """Return why so many bytes more are refused: what was paid for is used up, or all that there is."""
+        if self.size + added > limits.recipient_bytes:
             return Outcome(Refusal.FULL)
+        if self.size + added > limits.room(self.reserved, self.paid_until, now):
+            return Outcome(Refusal.NOT_PAID)
         return None
 
 
@@ -202,6 +220,13 @@ def open_store(where: str | os.PathLike[str], limits: MailboxLimits | None = Non
     from dtp.messaging.mailbox.sqlite_store import SqliteMailbox
 
     return SqliteMailbox(where, limits)
+
+
+def paid_until(before: tuple[int, int], size: int, seconds: int, now: int) -> int:
+    """Return until when `size` bytes are paid for, seconds: with so many seconds more, and what is left of `before`,
+    bytes and until when."""
+    reserved, until = before
+    return now + seconds + reserved * max(until - now, 0) // size
 
 
 def access_hash(access: bytes) -> bytes:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -68,6 +68,8 @@ class Delivery:
         self._collecting: dict[str, SupervisedTask] = {}
         #: The conversations by which this device collects, by address: they are there once its keys are published.
         self.own: dict[str, MailboxClient] = {}
+        #: Looks at each of them now and then: what room costs there, and whether that is paid.
+        self.on_kept_up: Callable[[str, MailboxClient], Awaitable[None]] | None = None
         #: Set whenever one of its mailboxes was reached.
         self.reached = asyncio.Event()
         #: Set whenever a mailbox was told to forget what has come.
@@ -147,7 +149,7 @@ class Delivery:
             self.own[address] = client
             self.reached.set()
             signals.start(self._take_signals(client), name="dtp-messages-signals")
-            signals.start(self._keep_up(client), name="dtp-messages-keys")
+            signals.start(self._keep_up(address, client), name="dtp-messages-keys")
             while await self._take_pushes(client):
                 pass
         except DtpError as fault:
@@ -177,8 +179,10 @@ class Delivery:
         with contextlib.suppress(DtpError):  # it is done whenever the mailbox is reached again
             await self._publish(client)
 
-    async def _keep_up(self, client: MailboxClient) -> None:
+    async def _keep_up(self, address: str, client: MailboxClient) -> None:
         while True:
+            if self.on_kept_up is not None:
+                await self.on_kept_up(address, client)
             await asyncio.sleep(_KEEP_UP)
             await self._publish(client)
 

@@ -31,6 +31,7 @@ from dtp.messaging.person.delivery import LIFETIME, Delivery, now_ms
 from dtp.messaging.person.lookup import LookUp
 from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.pool import ConnectMailbox, connect_plainly
+from dtp.messaging.person.rent import Rent, Renting
 
 #: Who is written to: a contact, its card, or its name: `dtp1...`, `dtpa1...`, what it is called here.
 Person = Contact | ContactCard | PeerId | bytes | str
@@ -247,7 +248,7 @@ class Messenger:
     what is from, and for, a contact whose key was replaced until that is accepted; "tell" says so and goes on.
     `cards` are where people are looked up who have handed over no card, and where ours is found: `DhtCards`,
     `ChainCards`. `stamp_bits` is the work that a stranger's message takes, 0 to 26: without, as last time, 16 at
-    first.
+    first. `rent` is what mailboxes that have a price are paid for room; nothing without.
     """
 
     def __init__(
@@ -262,13 +263,14 @@ class Messenger:
         read_receipts: bool = True,
         stamp_bits: int | None = None,
         cards: Sequence[CardSource] = (),
+        rent: Rent | None = None,
         connect: ConnectMailbox = connect_plainly,
     ) -> None:
         self.identity = identity
         self._store, self._account, self._consent = store, account, consent
         self._mailboxes, self._name = mailboxes, name
         self._receipts = read_receipts
-        self._bits, self._sources, self._connect = stamp_bits, cards, connect
+        self._bits, self._sources, self._connect, self._rent = stamp_bits, cards, connect, rent
         self._news: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
         self._notices: asyncio.Queue[Notice] = asyncio.Queue(_NOTICES)
         #: Who is told what devices say about calls: `Calls`. Without, calls are missed.
@@ -277,6 +279,7 @@ class Messenger:
         self.correspondence: Correspondence
         self.delivery: Delivery
         self.lookup: LookUp
+        self.renting: Renting
 
     async def __aenter__(self) -> Self:
         """Open the store, and begin to collect and deliver. Raise `StoreFailed`, `MessageError`."""
@@ -287,6 +290,7 @@ class Messenger:
         self.correspondence = await loop.run_in_executor(self._thread, opened, *where)
         self.delivery = Delivery(self.correspondence, self._thread, self._connect, self._on_notices)
         self.lookup = LookUp(self._sources, self.correspondence, self.delivery, self._on_notices)
+        self.renting = Renting(self._rent, self.correspondence, self.delivery, self._on_notices)
         card = self.correspondence.card
         name = card.name if self._name is None else self._name
         mailboxes = card.mailboxes if self._mailboxes is None else self._mailboxes

@@ -33,6 +33,14 @@ class What(Enum):
     RENEWED = "renewed"
     #: Somebody has called, and nobody has answered; `detail` is why, as of `Reason`.
     MISSED_CALL = "missed-call"
+    #: Room in a mailbox of ours was paid for; `detail` is in which, and until when.
+    ROOM_PAID = "room-paid"
+    #: A mailbox of ours asks more for room than we have agreed to pay.
+    ROOM_TOO_DEAR = "room-too-dear"
+    #: ... doesn't show the room that we have paid for, and is paid no more.
+    ROOM_WITHHELD = "room-withheld"
+    #: ... couldn't be paid; `detail` is why.
+    ROOM_UNPAID = "room-unpaid"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,237 @@
+"""Room in mailboxes that have a price: what a person pays for it, agreed to beforehand, once for each month."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from dtp.errors import DtpError
+from dtp.messaging.mailbox.client import MailboxClient, RoomPrice
+from dtp.messaging.mailbox.limits import DAY, MIB, MONTH
+from dtp.messaging.mailbox.protocol import MailboxRefused
+from dtp.messaging.mailbox.store import Status, paid_until
+from dtp.messaging.packing import pack, unpack_saved
+from dtp.messaging.person.correspondence import Correspondence
+from dtp.messaging.person.delivery import Delivery, now_ms
+from dtp.messaging.person.notices import Notice, What
+
+if TYPE_CHECKING:
+    from dtp.chain.node.client import ChainClient
+    from dtp.chain.node.networks import Network
+    from dtp.pay.store import Store
+    from dtp.pay.wallets import Wallet
+
+log = logging.getLogger("dtp.messaging")
+
+#: Room is paid again when so little is left of it, seconds: who is away for a week meanwhile loses none.
+_AHEAD: Final = 10 * DAY
+#: What clocks of mailboxes may differ by from ours, seconds.
+_SKEW: Final = DAY
+#: Where what was paid is kept in the store.
+_KEPT: Final = "rent"
+
+
+@dataclass(frozen=True)
+class Rent:
+    """What a person agrees to: each of their mailboxes that has a price is paid by `wallet` for `mib` MiB and
+    `months` at once, at most `most` for each MiB and month (MIST, or text such as "0.01SUI"), so that all of it is
+    `mib * most` a month and mailbox. `network` and `store` are those of `dtp.connect`."""
+
+    wallet: Wallet
+    mib: int
+    most: int | str
+    months: int = 1
+    network: str | Network | ChainClient | None = None
+    store: Store | str | os.PathLike[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """What was paid to a mailbox: so many MiB, until when, Unix time in seconds; whether it has shown that since."""
+
+    mib: int
+    until: int
+    shown: bool = False
+
+    def is_shown(self, status: Status, now: int) -> bool:
+        """Return True if a mailbox shows as much as was paid: perhaps of another size, which another has paid for."""
+        theirs = status.reserved * (status.paid_until + _SKEW - now)
+        return self.until <= now or theirs >= self.mib * MIB * (self.until - now)
+
+
+class Verdict(Enum):
+    """What is to be done about a mailbox's room."""
+
+    ENOUGH = "enough"
+    PAY = "pay"
+    TOO_DEAR = "too-dear"
+    WITHHELD = "withheld"
+
+
+def judge(
+    mib: int, most: int, asked: RoomPrice | None, status: Status, paid: Paid | None, now: int
+) -> Verdict:
+    """Return what to do where `mib` MiB are wanted for `most` each, and `paid` was paid before.
+
+    A mailbox that has not shown what it was paid for gets nothing more, however long ago that was.
+    """
+    if asked is None or not asked.door:
+        return Verdict.ENOUGH
+    if paid is not None and (not paid.shown or not paid.is_shown(status, now)):
+        return Verdict.WITHHELD
+    if status.reserved >= mib * MIB and status.paid_until - now > _AHEAD:
+        return Verdict.ENOUGH
+    return Verdict.TOO_DEAR if asked.mib_month > most else Verdict.PAY
+
+
+class Renting:
+    """Pays the mailboxes of a messenger for room, if it is to. What was paid is noted before: a program that dies in
+    between pays nothing twice."""
+
+    def __init__(
+        self,
+        rent: Rent | None,
+        mail: Correspondence,
+        delivery: Delivery,
+        on_notices: Callable[[Iterable[Notice]], None],
+    ) -> None:
+        self._rent, self._mail, self._delivery, self._on_notices = rent, mail, delivery, on_notices
+        #: What was told last of each mailbox: the same isn't told again.
+        self._told: dict[str, Notice] = {}
+        #: One look at a time, or two would pay for the same.
+        self._looking = asyncio.Lock()
+        if rent is not None:
+            delivery.on_kept_up = self.look
+
+    async def read_room(self, address: str) -> tuple[Status, RoomPrice | None]:
+        """Return how our room in a mailbox stands that is connected, and what it costs. Raise as its client does."""
+        client = self._delivery.own[address]
+        return await client.status(), await client.price()
+
+    async def look(self, address: str, client: MailboxClient, *, again: bool = False) -> None:
+        """Pay for room in a mailbox where that is due, and tell what came of it. With `again` also one that hasn't
+        shown what it was paid for before."""
+        if self._rent is not None:
+            async with self._looking:
+                await self._look(self._rent, address, client, again)
+
+    async def _look(self, rent: Rent, address: str, client: MailboxClient, again: bool) -> None:
+        from dtp.chain.wallet import parse_amount
+
+        try:
+            asked, status = await client.price(), await client.status()
+        except MailboxRefused as refused:
+            log.info("what room costs at %s isn't known: %s", address, refused)
+            return
+        now = now_ms() // 1000
+        paid = None if again else await self._note_shown(address, status, now)
+        most = parse_amount(rent.most) if isinstance(rent.most, str) else rent.most
+        verdict = judge(rent.mib, most, asked, status, paid, now)
+        if verdict is Verdict.PAY:
+            assert asked is not None
+            await self._pay(rent, address, asked, status, now)
+        elif verdict is Verdict.TOO_DEAR:
+            self._tell(What.ROOM_TOO_DEAR, address)
+        elif verdict is Verdict.WITHHELD:
+            self._tell(What.ROOM_WITHHELD, address)
+
+    async def _note_shown(self, address: str, status: Status, now: int) -> Paid | None:
+        """Return what was paid to a mailbox, None for nothing; with what it shows of that now."""
+        paid = self.list_paid().get(address)
+        if paid is None or paid.until <= now or paid.shown == paid.is_shown(status, now):
+            return paid
+        noted = replace(paid, shown=not paid.shown)
+        await self._put(address, noted)
+        return noted
+
+    async def _pay(self, rent: Rent, address: str, asked: RoomPrice, status: Status, now: int) -> None:
+        before = self.list_paid().get(address)
+        until = paid_until((status.reserved, status.paid_until), rent.mib * MIB, rent.months * MONTH, now)
+        await self._put(address, Paid(rent.mib, until))
+        purchase = _Purchase(rent, asked)
+        try:
+            shown = await purchase.reserve(self._mail.identity.id.key)
+        except (DtpError, TimeoutError) as fault:
+            if not purchase.agreed:  # nothing was signed
+                await self._put(address, before)
+            self._tell(What.ROOM_UNPAID, address, str(fault))
+            return
+        await self._note_shown(address, shown, now)
+        day = f"{datetime.fromtimestamp(shown.paid_until, UTC):%Y-%m-%d}"
+        self._tell(What.ROOM_PAID, address, f"{rent.mib} MiB until {day}")
+
+    def list_paid(self) -> dict[str, Paid]:
+        """Return what was paid, by the address of the mailbox."""
+        saved = self._mail.store.get(_KEPT)
+        return (
+            {} if saved is None else {address: Paid(*told) for address, told in unpack_saved(saved).items()}
+        )
+
+    async def _put(self, address: str, paid: Paid | None) -> None:
+        def put() -> None:
+            kept = self.list_paid()
+            kept.pop(address, None)
+            if paid is not None:
+                kept[address] = paid
+            rows = {each: [one.mib, one.until, one.shown] for each, one in kept.items()}
+            with self._mail.store.transaction():
+                self._mail.store.put(_KEPT, pack(rows))
+
+        await self._delivery.run(put)
+
+    @property
+    def told(self) -> list[Notice]:
+        """What was told last of each mailbox."""
+        return list(self._told.values())
+
+    def _tell(self, what: What, address: str, why: str = "") -> None:
+        notice = Notice(what, detail=f"{address}: {why}" if why else address)
+        if self._told.get(address) != notice:
+            self._told[address] = notice
+            self._on_notices([notice])
+
+
+class _Purchase:
+    """Room bought at a mailbox's door, once: `agreed` from when the payment was agreed to."""
+
+    def __init__(self, rent: Rent, asked: RoomPrice) -> None:
+        self._rent, self._asked = rent, asked
+        self._units = rent.mib * rent.months
+        self.agreed = False
+
+    def _agree(self, units: int, amount: int, locked: bool) -> bool:
+        """Agree to what was ordered, and to nothing beside it: the price is fixed by the channel."""
+        if self.agreed or locked or units != self._units or amount > self._units * self._asked.mib_month:
+            return False
+        self.agreed = True
+        return True
+
+    async def reserve(self, device: bytes) -> Status:
+        """Pay for room for a device, and return how that stands then. Raise what `dtp.connect` does, and the client
+        of the mailbox."""
+        from dtp.pay.dial import connect
+        from dtp.pay.terms import Spending
+
+        connection = await connect(
+            self._asked.door,
+            wallet=self._rent.wallet,
+            budget=self._units * self._asked.mib_month,
+            network=self._rent.network,
+            store=self._rent.store,
+            keep=None,
+            most_per_request=self._asked.mib_month,
+            most_per_mib=0,
+            on_charge=self._agree,
+            spending=Spending(charge_units=0),
+        )
+        client = MailboxClient(await connection.open_stream())
+        try:
+            return await client.reserve(device, self._rent.mib, self._rent.months)
+        finally:
+            await client.close()

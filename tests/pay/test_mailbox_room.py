@@ -1,0 +1,233 @@
+"""Room in a mailbox, paid by recipients: agreed to beforehand, once for each month, and nobody loses more."""
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+import dtp
+from dtp.identity import Identity
+from dtp.messaging.mailbox import MAILBOX_SERVICE, Mailbox, MailboxClient, MailboxLimits, SqliteMailbox
+from dtp.messaging.mailbox.client import RoomPrice
+from dtp.messaging.mailbox.limits import DAY, MIB
+from dtp.messaging.mailbox.selling import selling_room
+from dtp.messaging.mailbox.store import Status
+from dtp.messaging.person.messenger import Messenger
+from dtp.messaging.person.notices import What
+from dtp.messaging.person.rent import Paid, Rent, Verdict, judge
+
+from .dishonesty import ROOM as ROOM_SOLD
+
+MIBS, PRICE = ROOM_SOLD
+LIMITS = MailboxLimits(price_mib_month=PRICE, free_bytes=16 * 1024)
+ALICE, BOB = Identity(bytes([1]) * 32), Identity(bytes([2]) * 32)
+NOW = 1_800_000_000
+
+
+class Box:
+    """A mailbox that sells room, and what is needed to write to Alice."""
+
+    def __init__(self, market, mailbox, address):
+        self.market, self.mailbox, self.address = market, mailbox, address
+        self.buyer = None
+
+    async def rent(self, mib=MIBS, most=PRICE):
+        self.buyer = self.buyer or await self.market.buyer()
+        wallet, network, store = (self.buyer[each] for each in ("wallet", "network", "store"))
+        return Rent(wallet, mib, most, network=network, store=store)
+
+    def messenger(self, name, identity, rent=None):
+        store = self.market.tmp_path / f"{name}.db"
+        return Messenger(identity=identity, store=store, mailboxes=[self.address], name=name, rent=rent)
+
+    def signed(self):
+        """All that the buyer has signed for."""
+        store = self.buyer["store"]
+        lanes = [lane for each in store.bought_channels() for lane in store.payer_lanes(each.channel)]
+        return sum(each[1].most_signed for each in lanes)
+
+    async def status(self):
+        return await self.mailbox.keeper.run(self.mailbox.store.status, ALICE.id.key)
+
+
+@asynccontextmanager
+async def box(market, limits=LIMITS):
+    mailbox = Mailbox(SqliteMailbox(limits=limits))
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(mailbox.stop)
+        services = {MAILBOX_SERVICE: mailbox.serve}
+        listener = await dtp.listen("tcp://127.0.0.1:0", services, identity=Identity.generate())
+        await stack.enter_async_context(listener)
+        network = await market.client(market.server_wallet)
+        options = {"wallet": market.server_wallet, "network": network, "store": market.store()}
+        if market.chain.localnet is not None:
+            options["clock"] = market.chain.now
+        await stack.enter_async_context(selling_room(mailbox, **options))
+        yield Box(market, mailbox, str(listener.address(MAILBOX_SERVICE)))
+
+
+async def told(messenger, *whats):
+    """The next notice of these kinds."""
+    async for notice in messenger.notices():
+        if notice.what in whats:
+            return notice
+    raise AssertionError("notices don't end")
+
+
+ROOM = (What.ROOM_PAID, What.ROOM_TOO_DEAR, What.ROOM_WITHHELD, What.ROOM_UNPAID)
+
+
+def test_room_is_paid_once_a_month_and_not_again_after_a_restart(market):
+    async def scenario(market):
+        async with box(market) as made:
+            for restarted in (False, True):
+                async with made.messenger("alice", ALICE, await made.rent()) as alice:
+                    await alice.wait_reached()
+                    address, own = made.address, alice.delivery.own
+                    await asyncio.gather(*(alice.renting.look(address, own[address]) for _ in range(3)))
+                    status, asked = await alice.renting.read_room(address)
+                    assert (status.reserved, asked.mib_month) == (4 * MIB, PRICE)
+                    assert made.signed() == 4 * PRICE
+                    notices = [each.what for each in alice.renting.told]
+                    assert notices == ([] if restarted else [What.ROOM_PAID])
+            assert made.mailbox.counters["mib_months"] == 4
+
+    market(scenario)
+
+
+def test_who_never_pays_has_the_free_room_and_senders_are_told_by_name(market, bound):
+    """What waits already stays, and what was refused comes once the recipient has paid."""
+
+    async def scenario(market):
+        async with box(market) as made, AsyncExitStack() as stack:
+            async with made.messenger("alice", ALICE) as alice:
+                await alice.wait_reached()
+                card = alice.card
+            bob = await stack.enter_async_context(made.messenger("bob", BOB))
+            await bob.wait_reached()
+            await bob.add_contact(card)
+            for each in range(20):
+                await bob.send(card, f"{each} " + "x" * 1500)
+            while not made.mailbox.counters["refused:not_paid"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            status = await made.status()
+            assert 0 < status.bytes <= LIMITS.free_bytes + bound
+            async with made.messenger("alice", ALICE, await made.rent()) as alice:
+                found = set()
+                async for message in alice:
+                    found.add(int(message.text.split()[0]))
+                    await message.mark_read()
+                    if len(found) == 20:
+                        break
+            assert found == set(range(20))
+
+    market(scenario)
+
+
+def test_a_mailbox_that_asks_more_than_agreed_is_paid_nothing(market, bound):
+    async def scenario(market):
+        async with box(market) as made:
+            async with made.messenger("alice", ALICE, await made.rent(most=PRICE - 1)) as alice:
+                assert (await told(alice, *ROOM)).what is What.ROOM_TOO_DEAR
+            assert made.buyer["store"].bought_channels() == []
+            # It says less than the chain does: the price that counts is the channel's.
+            made.mailbox.store.limits = MailboxLimits(price_mib_month=PRICE // 2, free_bytes=1024)
+            async with made.messenger("alice", ALICE, await made.rent(most=PRICE // 2)) as alice:
+                assert (await told(alice, *ROOM)).what is What.ROOM_UNPAID
+                assert alice.renting.list_paid() == {}
+            assert made.signed() == bound
+
+    market(scenario)
+
+
+def test_a_mailbox_that_charges_for_more_than_was_ordered_is_paid_nothing(market, bound):
+    async def scenario(market):
+        async with box(market) as made:
+            charge = made.mailbox.charge
+            made.mailbox.charge = lambda connection, units: charge(connection, units + 1)
+            async with made.messenger("alice", ALICE, await made.rent()) as alice:
+                assert (await told(alice, *ROOM)).what is What.ROOM_UNPAID
+                assert alice.renting.list_paid() == {}
+            assert made.signed() == bound
+            assert (await made.status()).reserved == 0
+
+    market(scenario)
+
+
+def test_a_mailbox_that_keeps_no_room_for_its_price_is_paid_once(market, bound):
+    async def scenario(market):
+        async with box(market) as made:
+            store = made.mailbox.store
+            store.reserve = lambda device, size, seconds, now: store.status(device)
+            for number in range(2):
+                async with made.messenger("alice", ALICE, await made.rent()) as alice:
+                    whats = ROOM if number else ROOM[1:]
+                    await alice.wait_reached()
+                    own = alice.delivery.own[made.address]
+                    await asyncio.gather(*(alice.renting.look(made.address, own) for _ in range(3)))
+                    assert (await told(alice, *whats)).what is What.ROOM_WITHHELD
+            assert made.signed() == bound
+
+    market(scenario)
+
+
+def test_anybody_pays_for_a_device_and_pays_for_nothing_beside_that(market):
+    """One wallet pays for several devices; what else is asked through the door costs nothing."""
+
+    async def scenario(market):
+        async with box(market) as made:
+            async with made.messenger("alice", ALICE) as alice:
+                await alice.wait_reached()
+            buyer = await market.buyer()
+            units = []
+
+            def agree(asked, amount, locked):
+                units.append((asked, amount))
+                return True
+
+            options = {"budget": 50 * PRICE, "most_per_mib": 0, "on_charge": agree, **buyer}
+            connection = await dtp.connect(made.mailbox.door, **options)
+            client = MailboxClient(await connection.open_stream())
+            assert await client.price() == RoomPrice(PRICE, made.mailbox.door, LIMITS.free_bytes, 7 * DAY)
+            status = await client.reserve(ALICE.id.key, 2, 3)
+            assert status.reserved == 2 * MIB
+            assert units == [(6, 6 * PRICE)]
+            assert connection.paid == 6 * PRICE
+            await client.close()
+
+    market(scenario)
+
+
+ASKED = RoomPrice(PRICE, "dtp://0x1/dtp.mailbox", 1024, 7 * DAY)
+
+
+def shown(mib, days):
+    return Status(0, 0, 0, 0, mib * MIB, NOW + days * DAY)
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "paid", "most", "verdict"),
+    [
+        (None, shown(0, 0), None, PRICE, Verdict.ENOUGH),
+        (RoomPrice(PRICE, "", 0, 0), shown(0, 0), None, PRICE, Verdict.ENOUGH),  # nobody can pay there now
+        (ASKED, shown(0, 0), None, PRICE, Verdict.PAY),
+        (ASKED, shown(0, 0), None, PRICE - 1, Verdict.TOO_DEAR),
+        (ASKED, shown(4, 11), Paid(4, NOW + 11 * DAY, True), 0, Verdict.ENOUGH),
+        (ASKED, shown(4, 10), Paid(4, NOW + 10 * DAY, True), PRICE, Verdict.PAY),
+        (ASKED, shown(2, 30), None, PRICE, Verdict.PAY),  # more is wanted than before
+        (
+            ASKED,
+            shown(8, 15),
+            Paid(4, NOW + 30 * DAY, True),
+            PRICE,
+            Verdict.ENOUGH,
+        ),  # another has paid for more
+        (ASKED, shown(4, 29), Paid(4, NOW + 30 * DAY, True), PRICE, Verdict.ENOUGH),  # clocks differ
+        (ASKED, shown(4, 28), Paid(4, NOW + 30 * DAY, True), PRICE, Verdict.WITHHELD),
+        (ASKED, shown(0, 0), Paid(4, NOW + 30 * DAY, True), PRICE, Verdict.WITHHELD),
+        (ASKED, shown(0, 0), Paid(4, NOW - 1, True), PRICE, Verdict.PAY),  # the month is over
+        (ASKED, shown(0, 0), Paid(4, NOW - 99 * DAY, False), PRICE, Verdict.WITHHELD),  # however long ago
+    ],
+)
+def test_what_is_paid_and_what_is_not(asked, status, paid, most, verdict):
+    assert judge(4, most, asked, status, paid, NOW) is verdict

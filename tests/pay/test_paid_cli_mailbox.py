@@ -1,0 +1,51 @@
+"""`dtp mailbox serve` with a price, and `dtp message rent`, in processes of their own."""
+
+import contextlib
+import json
+import subprocess
+import threading
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+@contextlib.contextmanager
+def mailbox(home, *arguments):
+    """A mailbox that sells room; gives the address that goes into cards."""
+    command = home.command("mailbox", "serve", "--json", "--listen", "tcp://127.0.0.1:0", *arguments)
+    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen(command, env=home.env, cwd=home.folder, **pipes)
+    watchdog = threading.Timer(100, process.kill)
+    watchdog.start()
+    try:
+        address = json.loads(process.stdout.readline())["address"]
+        for line in process.stderr:
+            if json.loads(line).get("event") == "selling":
+                break
+        yield address
+    finally:
+        watchdog.cancel()
+        process.terminate()
+        process.communicate()
+
+
+def test_room_is_paid_when_it_is_due_and_shown(homes):
+    server, client = homes
+    with mailbox(server, "--price-mib-month", "0.01SUI", "--free-mib", "2") as address:
+        client.run("message", "card", "--name", "Alice", "--mailbox", address)
+        (room,) = client.run("message", "rent", "--wait", 90)
+        assert (room["price_mib_month"], room["free"], room["reserved"]) == (10_000_000, 2 << 20, 0)
+        for most, reserved in (("0.009SUI", 0), ("0.01SUI", 3 << 20), ("0.01SUI", 3 << 20)):
+            (room,) = client.run("message", "rent", "--wait", 90, "--mib", 3, "--most", most)
+            assert (room["mailbox"], room["reserved"]) == (address, reserved)
+        assert "3 MiB paid until" in client.text("message", "rent", "--wait", 90)
+        (channel,) = client.run("channel", "history")
+        assert channel["service"] == "dtp.mailbox"
+
+
+def test_options_that_are_of_no_use_are_refused(homes):
+    server, _ = homes
+    server.failing("mailbox", "serve", "--pay-listen", "tcp://127.0.0.1:0", code=2)
+    server.failing("mailbox", "serve", "--price-mib-month", "0", code=2)
+    server.failing("message", "rent", "--mib", "3", code=2)
