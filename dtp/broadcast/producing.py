@@ -161,12 +161,15 @@ class Broadcast:
         stack.push_async_callback(telling.stop)
 
     async def _open_keeper(self, wallet: ChainClient, stack: AsyncExitStack) -> None:
+        from dtp.broadcast.money.air import Slots
         from dtp.broadcast.money.keeping import ShowKeeper
 
         id = "0x" + self.announcement.show.hex()
         store = self._store
         wanted = (lambda: False) if store is None else (lambda: store.end_wanted)
-        keeper = await ShowKeeper.open(wallet, id, self._clock_ms, self._hysteresis, wanted)
+        before = self.signer.position
+        sent = Slots(before.slot, before.link)
+        keeper = await ShowKeeper.open(wallet, id, self._clock_ms, self._hysteresis, wanted, sent)
         if keeper.show.key != self.identity.id.key:
             raise BroadcastError(
                 f"the segments of {id} are signed by another identity than {self.identity.id}"

@@ -88,8 +88,15 @@ def links(count):
     return [bytes([at]) * 32 for at in range(count)]
 
 
+def begun(show=ON, *before):
+    """Slots of a producer that was there when the show went on air."""
+    slots = Slots(*before)
+    slots.follow(show, show.due_ms - show.slot_ms)
+    return slots
+
+
 def test_slots_are_posted_in_batches_and_where_the_money_ends():
-    slots, rich = Slots(), replace(ON, pot=10_000)
+    slots, rich = begun(), replace(ON, pot=10_000)
     for at, link in enumerate(links(12)):
         slots.sent(at, link)
     assert slots.current(rich, 10_500) == 0
@@ -107,7 +114,7 @@ def test_slots_are_posted_in_batches_and_where_the_money_ends():
 
 def test_slots_are_posted_one_by_one_where_those_who_stay_dont_pay_for_them():
     """Else who asked to leave once could have its money back just before a batch of slots that it has heard."""
-    slots, rich = Slots(), replace(ON, pot=10_000, shares=1000)
+    slots, rich = begun(), replace(ON, pot=10_000, shares=1000)
     for at, link in enumerate(links(12)):
         slots.sent(at, link)
     assert slots.due(rich, 13_000, leaving=0) == []
@@ -125,17 +132,64 @@ def test_what_stays_is_no_more_than_the_pot(pot, shares, leaving):
 
 
 def test_a_slot_without_segments_has_the_link_before():
-    slots = Slots()
+    slots = begun()
     slots.sent(0, b"a" * 32)
     slots.sent(0, b"b" * 32)
     slots.sent(2, b"c" * 32)
     assert slots.due(ON, 13_000) == [b"b" * 32, b"b" * 32, b"c" * 32]
     slots.posted(3)
-    assert slots.due(replace(ON, posted=3, due_ms=14_000), 14_000, closing=True) == [b"c" * 32]
+    slots.follow(later := replace(ON, posted=3, due_ms=14_000), 13_500)
+    assert slots.due(later, 14_000, closing=True) == [b"c" * 32]
 
 
 def test_a_ticketed_show_is_posted_to_its_last_slot():
-    slots, show = Slots(), replace(TICKETED, state=ShowState.ON_AIR, pot=100, due_ms=11_000)
+    show = replace(TICKETED, state=ShowState.ON_AIR, pot=100, due_ms=11_000)
+    slots = begun(show)
     assert slots.due(show, 14_999) == []
     assert slots.due(show, 15_000) == [FIRST_HEAD] * 5
     assert slots.due(show, 99_000) == [FIRST_HEAD] * 5
+
+
+def test_time_in_which_no_producer_was_there_isnt_posted():
+    """It was stopped behind slot 1, and comes again an hour later: nobody pays for what nobody heard."""
+    show, link, now = replace(ON, pot=10_000, posted=2, due_ms=13_000), b"a" * 32, 3_612_000
+    slots = Slots(2, link)
+    slots.follow(show, now)
+    assert (slots.over(show, now), slots.current(show, now)) == (0, 2)
+    assert slots.due(show, now, closing=True) == []
+    slots.sent(2, b"b" * 32)
+    assert slots.due(show, now + 1_500, closing=True) == [b"b" * 32]
+    slots.follow(
+        later := replace(show, posted=3, due_ms=now - 6_500), now + 1_600
+    )  # the chain has left out the rest
+    assert slots.over(later, now + 1_999) == 0
+    assert slots.over(later, now + 2_000) == 1
+
+
+def test_slots_that_were_sent_before_a_kill_are_owed_and_the_last_one_goes_on():
+    show, link = replace(ON, pot=10_000), b"a" * 32
+    slots = Slots(3, link)
+    slots.follow(show, 20_000)
+    assert slots.current(show, 20_000) == 3
+    assert slots.due(show, 20_000, closing=True) == [link] * 3
+    slots.sent(3, b"b" * 32)
+    slots.follow(show, 20_100)
+    assert slots.due(show, 21_000, closing=True) == [b"b" * 32] * 4
+
+
+def test_a_producer_whose_clock_is_an_hour_ahead_owes_what_it_has_sent():
+    hour = 3_600_000
+    slots = Slots()
+    slots.follow(FUNDED, hour + 9_900)
+    slots.follow(ON, hour + 10_100)
+    assert slots.over(ON, hour + 10_500) == 0
+    assert slots.over(ON, hour + 13_000) == 3
+
+
+def test_a_show_that_goes_on_air_again_begins_with_its_first_slot():
+    slots = begun()
+    slots.follow(off := replace(ON, state=ShowState.OFF, posted=3, due_ms=14_000), 13_000)
+    assert slots.over(off, 60_000) == 0
+    slots.follow(off, 60_000)
+    slots.follow(again := replace(ON, posted=3, due_ms=61_500), 60_700)
+    assert (slots.current(again, 61_499), slots.current(again, 61_500)) == (3, 4)

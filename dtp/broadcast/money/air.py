@@ -88,23 +88,43 @@ def staying(show: Show, leaving: int) -> int:
 
 
 class Slots:
-    """Which slot it is, and what is to be posted for those that are over: a value. Times are Unix ms of the chain."""
+    """Which slot it is, and what is to be posted for those that are over: a value. Times are Unix ms of the producer.
 
-    def __init__(self) -> None:
-        self._links: dict[int, bytes] = {}
-        self._newest = FIRST_HEAD
+    The chain counts all time since a show went on air. Here time counts in which there was a producer: what passed
+    while none ran isn't posted, and the chain leaves it out with the next batch.
+    """
+
+    def __init__(self, sent: int = 0, link: bytes = FIRST_HEAD) -> None:
+        """`sent` is the slot of the last segment that a process before has sent, and `link` is its."""
+        self._links = {sent: link}
+        self._newest = link
+        self._sent = sent
+        #: When the first slot began that is sent here and isn't posted; None before the first look.
+        self._began: int | None = None
+        self._posted = 0
+
+    def follow(self, show: Show, now_ms: int) -> None:
+        """Take what the chain says, and the time: before all else, and again and again."""
+        if show.state != ShowState.ON_AIR:
+            self._began = now_ms
+        elif self._began is None:  # slots that were sent before are owed, and the last one of them goes on
+            self._began = now_ms - max(0, self._sent - show.posted) * show.slot_ms
+        else:
+            self._began += (show.posted - self._posted) * show.slot_ms
+        self._began = max(self._began, show.due_ms - show.slot_ms)
+        self._posted = show.posted
 
     def current(self, show: Show, now_ms: int) -> int:
         """Return the number of the slot that now is in; the next one to be posted where none has begun."""
-        return (
-            show.posted + max(0, (now_ms - show.due_ms + show.slot_ms) // show.slot_ms) if show.due_ms else 0
-        )
+        return show.posted + self._whole(show, now_ms) if show.due_ms else 0
 
     def over(self, show: Show, now_ms: int) -> int:
         """Return how many slots are over and not posted."""
-        if show.state != ShowState.ON_AIR:
-            return 0
-        return max(0, (now_ms - show.due_ms) // show.slot_ms + 1) if now_ms >= show.due_ms else 0
+        return self._whole(show, now_ms) if show.state == ShowState.ON_AIR else 0
+
+    def _whole(self, show: Show, now_ms: int) -> int:
+        assert self._began is not None, "only behind follow"
+        return max(0, (now_ms - self._began) // show.slot_ms)
 
     def sent(self, slot: int, link: bytes) -> None:
         """A segment of this slot was sent; `link` is its."""
@@ -135,6 +155,7 @@ class Slots:
             del self._links[slot]
 
     def _hash(self, slot: int) -> bytes:
-        """The link of the slot's last segment; of the last one before it where it has none."""
+        """The link of the slot's last segment, of the last one before it where it has none; of what a process before
+        has sent the last one of all."""
         earlier = [each for each in self._links if each <= slot]
         return self._links[max(earlier)] if earlier else self._newest

@@ -36,10 +36,12 @@ class ShowKeeper:
         clock_ms: Callable[[], int],
         hysteresis: Hysteresis | None = None,
         end_wanted: Callable[[], bool] = lambda: False,
+        slots: Slots | None = None,
     ) -> None:
-        """`end_wanted` says that the show is to be ended: what is owed is posted then, and nothing more is sent."""
+        """`end_wanted` says that the show is to be ended: what is owed is posted then, and nothing more is sent.
+        `slots` are those that a process before has sent."""
         self.found, self._end_wanted = found, end_wanted
-        self.slots = Slots()
+        self.slots = slots or Slots()
         self._chain, self._cap, self._clock_ms = chain, cap, clock_ms
         self._judge = AirJudge(hysteresis)
         self._changed = asyncio.Event()
@@ -61,10 +63,11 @@ class ShowKeeper:
         clock_ms: Callable[[], int],
         hysteresis: Hysteresis | None = None,
         end_wanted: Callable[[], bool] = lambda: False,
+        slots: Slots | None = None,
     ) -> ShowKeeper:
         """Read the show and the account's cap. Raise `NoShare` for who isn't the producer."""
         found, cap = await shows.read_show(chain, id), await shows.cap_of(chain, id)
-        return cls(chain, found, cap, clock_ms, hysteresis, end_wanted)
+        return cls(chain, found, cap, clock_ms, hysteresis, end_wanted, slots)
 
     @property
     def show(self) -> Show:
@@ -109,8 +112,9 @@ class ShowKeeper:
             await shows.set_hint(self._chain, self.found, self._cap, hint)
 
     def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        over = self.slots.over(self.show, self._clock_ms())
+        loop, now_ms = asyncio.get_running_loop(), self._clock_ms()
+        self.slots.follow(self.show, now_ms)
+        over = self.slots.over(self.show, now_ms)
         air = self._judge.judge(self.show, over, loop.time())
         if air != self.air:
             self.air = air
