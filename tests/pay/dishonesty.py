@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from dtp.pay.claims import Policy
+from dtp.pay.client.budget import GAS_PER_DAY, Budget
 from dtp.pay.terms import FIRST_AMOUNT, MIB, STEP_AMOUNT, Usage
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,7 @@ BOUNDS = {
     "a step for each copy": 2 * STEP_AMOUNT,
     "an exposure": FIRST_AMOUNT,
     "a month's room": ROOM[0] * ROOM[1],
+    "ten times `max_gas`, in a day": GAS_PER_DAY * Budget().gas_limit,
     "what isn't claimed": Policy().most_unclaimed,
     "twice what isn't claimed": 2 * Policy().most_unclaimed,
 }

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from dtp.chain import Program
+from dtp.chain import channel as channel_module
 from dtp.chain.errors import GasTooHigh
 from dtp.chain.node.gas import GasPurse
 from dtp.pay import dial
-from dtp.pay.client.budget import Budget, check_limits, is_in_use
+from dtp.pay.client.budget import GAS_PER_DAY, Budget, check_gas, check_limits, is_in_use
 from dtp.pay.client.channel_in_use import in_turn
 from dtp.pay.client.ends import close_due, close_further
 from dtp.pay.errors import DayLimit, HostLimit, LockTooLong, NotApproved
@@ -304,5 +306,87 @@ def test_what_comes_back_counts_when_it_came(market):
             for since in (before - DAY, after)
         ]
         assert net == [each.deposited, 0]
+
+    market(scenario)
+
+
+async def release(server, channel):
+    """Have the server end a channel on chain, as it alone may at any time."""
+    program = Program()
+    channel_module.release(program, channel)
+    await server.chain.execute(program)
+
+
+def test_a_server_that_ends_each_channel_takes_ten_times_the_gas_of_a_connection_in_a_day(market, bound):
+    """A forward that was ended so again and again paid 0.15 SUI of gas in 13 s, and its budget said nothing."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        store = buyer["store"]
+        start, gas = await balance(buyer), []
+        for _ in range(6):  # more than the limit of the host would have let be locked
+            connection = await market.connect(buyer, keep=True)
+            await fetch(connection, 10)
+            await connection.close()
+            *_, last = store.bought_channels()
+            await release(market.serving, last.channel)
+            gas.append(start - await balance(buyer))
+        # What the chain keeps of each for good: its deposit and its storage came back, two connections later.
+        assert {each.state for each in store.bought_channels()[:-2]} == {"closed"}
+        assert gas[-1] - gas[-2] < gas[0] / 2
+        # As if it had gone on so; who agrees to more gas may go on.
+        chain, agreed = buyer["network"], bound // GAS_PER_DAY
+        place = chain.chain_id, chain.address
+        took = bound - store.gas_since(place[0], last.host, place[1], 0)
+        store.transaction_sent("before", "pay", last.channel, *place, round(time.time() * 1000))
+        store.transaction_took("before", took)
+        with pytest.raises(GasTooHigh) as refused:
+            await market.connect(buyer, max_gas=agreed)
+        assert refused.value.most == bound < refused.value.needed
+        async with market.connect(buyer, max_gas=2 * agreed) as connection:
+            await fetch(connection, 10)
+
+    market(scenario)
+
+
+def test_gas_counts_for_a_day_and_its_host(tmp_path):
+    budget, now = Budget(400_000_000, most_gas=50_000_000), 100 * DAY
+    with Store(tmp_path / "pay.sqlite") as store:
+        for host, at, gas in (("0xa", now, 300), ("0xa", now - DAY // 2, 151), ("0xa", now - DAY - 1, 500)):
+            key, number = LaneKey.generate(), f"{host}{at}"
+            store.keep_key(key, at)
+            store.add_bought(Bought(number, "chain", host, 1, "0xc", "open", at), 0, key.public)
+            store.transaction_sent(number, "pay", number, "chain", "0xc", at)
+            store.transaction_took(number, gas * 1_000_000)
+        with pytest.raises(GasTooHigh) as refused:
+            check_gas(store, budget, ("chain", "0xa", "0xc"), now)
+        assert (refused.value.needed, refused.value.most) == (501_000_000, 500_000_000)
+        for purpose in (("chain", "0xb", "0xc"), ("other", "0xa", "0xc"), ("chain", "0xa", "0xd")):
+            check_gas(store, budget, purpose, now)
+        store.transaction_took(f"0xa{now}", 299_000_000)
+        check_gas(store, budget, ("chain", "0xa", "0xc"), now)
+
+
+def test_what_is_worth_nothing_keeps_nothing_from_being_closed(market):
+    """Eight channels of dust, which were refused, were all that was looked at."""
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        connection = await market.connect(buyer, keep=True)
+        await connection.close()
+        chain, store = buyer["network"], buyer["store"]
+        (large,) = store.bought_channels()
+        store.set_state(large.channel, "refused")
+        for number in range(1, 10):
+            key = LaneKey.generate()
+            store.keep_key(key, number)
+            dust = replace(large, channel=f"0x{number:064x}", opened_ms=large.opened_ms + 1, deposited=1000)
+            store.add_bought(replace(dust, state="refused"), 0, key.public)
+        journal = Journal(store)
+        steps = await close_due(chain, journal, market.chain.now_ms())
+        await journal.close()
+        assert [found.id for found, _ in steps] == [large.channel]
 
     market(scenario)

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from dtp.chain.errors import GasTooHigh
 from dtp.chain.host import Terms
-from dtp.chain.model import MIST_PER_SUI, SUI_COIN, canonical_type
+from dtp.chain.model import MIST_PER_SUI, SUI_COIN, canonical_type, format_amount
 from dtp.chain.node.gas import GasPurse
 from dtp.chain.wallet import money
 from dtp.pay.client.lane_lock import LaneLock
@@ -36,6 +37,9 @@ _SUI_PER_DAY: Final = 10 * MIST_PER_SUI
 #: The gas that is agreed to where nothing is said, MIST: this part of a budget in SUI, but enough for some channels.
 _GAS_PART: Final = 4
 _LEAST_GAS: Final = 100_000_000
+#: ... and so many times that for all channels with a host in a day: a server can end each one as it comes, which
+#: brings the deposit back and not the gas.
+GAS_PER_DAY: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +222,23 @@ def check_limits(
             "channel "
             "list' shows them; or allow more (--most-per-day)",
             locked=spent,
+        )
+
+
+def check_gas(store: Store, budget: Budget, purpose: tuple[str, str, str], now_ms: int) -> None:
+    """Raise `GasTooHigh` unless channels with a host have so much gas left for the day that this connection may take
+    all that is agreed to; `purpose` is chain, host and account. What came back in the last 24 hours counts as left.
+    """
+    took, most = store.gas_since(*purpose, now_ms - DAY_MS), GAS_PER_DAY * budget.gas_limit
+    needed = took + budget.gas_limit
+    if needed > most:
+        raise GasTooHigh(
+            f"channels with this host took {format_amount(took)} of gas in the last 24 hours, and with "
+            f"{format_amount(budget.gas_limit)} more it could be above {format_amount(most)}, {GAS_PER_DAY} times "
+            "what is agreed to for a connection: 'dtp channel history' shows them; or allow more (--max-gas); "
+            "nothing was signed",
+            needed=needed,
+            most=most,
         )
 
 

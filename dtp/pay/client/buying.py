@@ -28,6 +28,7 @@ from dtp.pay.client.budget import (
     Opening,
     check_budget,
     check_coin,
+    check_gas,
     check_limits,
     check_lock,
     check_prices,
@@ -167,6 +168,7 @@ async def _open(
     chain = noted(chain, journal.run)
     kept = opening(chain, journal, note, bounded=True, deposit=deposit, coin=coin)
     async with kept as (key, keep):
+        await journal.run(lambda store: check_gas(store, budget, purpose, opened_ms))
         if held is not None:
             plan, under = held.plan.id, held.pass_.id
             id, _ = await open_under_pass(

@@ -128,7 +128,8 @@ async def close_due(
     that was made. `on_failed` hears of each that a node or the chain says something against: the next look tries
     again. Those that would be asked to close are closed by agreement where `agree` does that.
 
-    Only what brings back more than it costs: a channel with less is left to 'dtp channel close'.
+    Only what brings back more than it costs, as deleting one that its server has closed always does: a channel with
+    less is left to 'dtp channel close'.
     """
     await settle_spent(chain, journal)
     waiting = await journal.run(partial(_waiting, chain=chain))
@@ -164,6 +165,8 @@ async def close_due(
 
 
 def _is_worth(found: Channel, least: int) -> bool:
+    if found.state == State.CLOSED:  # deleting it brings back more storage than its gas takes
+        return True
     return canonical_type(found.coin) != SUI_COIN or found.balance >= least
 
 
@@ -175,4 +178,5 @@ def _waiting(store: Store, chain: ChainClient) -> list[Bought]:
         and each.state in ("closing", "refused")
         and not is_in_use(store, each.channel)
     ]
-    return ours[-_AT_ONCE:]
+    # Those that hold most: what is never worth its gas would keep others from being looked at for good.
+    return sorted(ours, key=lambda each: each.deposited, reverse=True)[:_AT_ONCE]

@@ -42,6 +42,16 @@ class SpentStore(StoreFile):
         )
         return [Unsettled(*row) for row in self._fetch_rows(query, chain, account)]
 
+    def gas_since(self, chain: str, host: str, account: str, since_ms: int) -> int:
+        """Return what gas an account's transactions for channels with a host took since then (MIST), as far as it is
+        known, what was given back counted."""
+        query = (
+            "SELECT coalesce(sum(spent.gas), 0) FROM spent JOIN bought USING (channel) "
+            "WHERE bought.chain = ? AND host = ? AND bought.account = ? AND at_ms >= ?"
+        )
+        ((total,),) = self._fetch_rows(query, chain, host, account, since_ms)
+        return int(total)
+
     def spent_beside(self, purpose: str) -> list[tuple[int, int]]:
         """Return when (Unix ms) transactions of a purpose were sent that are of no single channel, and what gas each
         took (MIST), the oldest first: openings that failed, and claims."""
