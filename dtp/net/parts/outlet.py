@@ -95,7 +95,12 @@ class Outlet:
                 self.flush_soon()
 
     def _has_to_wait(self, size: int) -> bool:
-        return self._buffers.clock.has_to_wait(self.account, LITTLE if size <= REQUEST else 0.0)
+        """True if so much is sent at the end of a turn: of what is little only where others come first; bulk while
+        turns are long, or whoever reads a request in this turn would answer it behind two of them."""
+        clock = self._buffers.clock
+        if not clock.busy:
+            return False
+        return size > MUCH or clock.has_to_wait(self.account, LITTLE if size <= REQUEST else 0.0)
 
     def finish(self, stream_id: int) -> None:
         """Queue the end of a stream."""
@@ -198,7 +203,7 @@ class Outlet:
 
     def put_off(self) -> bool:
         """True if others come first in this turn: then what is queued is sent in one to come."""
-        has_to_wait = self._buffers.clock.has_to_wait(self.account)
+        has_to_wait = self._has_to_wait(self._session.buffered)
         if has_to_wait:
             self.flush_soon()
         return has_to_wait
@@ -208,9 +213,8 @@ class Outlet:
         clock = buffers.clock
         if not clock.busy:
             self._flush_scheduled()
-        elif clock.has_to_wait(self.account):
-            little = self._session.buffered <= MUCH
-            buffers.frames.wait(self._flush_scheduled, self.account, little=little)
+        elif self._has_to_wait(size := self._session.buffered):
+            buffers.frames.wait(self._flush_scheduled, self.account, little=size <= MUCH)
         else:
             began = clock.read()
             self._flush_scheduled()
