@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -9,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -70,3 +72,31 @@ def server(password: str = "") -> Iterator[str]:
                 )  # whoever is connected is cut off; what it shares is given back
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.asynccontextmanager
+async def stoppable(url: str) -> AsyncIterator[tuple[str, Callable[[], None]]]:
+    """A way to the server at `url`, and what stops it: from then on it takes all and says nothing."""
+    stopped = asyncio.Event()
+    host, _, port = url.partition("@")[2].partition("/")[0].partition(":")
+
+    tasks: list[asyncio.Task[None]] = []
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            while data := await reader.read(65536):
+                if not stopped.is_set():
+                    writer.write(data)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        there, back = await asyncio.open_connection(host, port)
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(carry(reader, back), carry(there, writer))
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        mine = server.sockets[0].getsockname()[1]
+        yield url.replace(f":{port}/", f":{mine}/"), stopped.set
+        await asyncio.gather(*tasks)

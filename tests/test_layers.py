@@ -33,7 +33,18 @@ ROWS = (
     {"net", "chain", "localnet"},
     {"session", "carriers", "crdt", "sui"},
     {"core"},
-    {"errors", "config", "identity", "tasks", "version", "escaping", "plurals", "replacing", "locking"},
+    {
+        "errors",
+        "config",
+        "identity",
+        "tasks",
+        "version",
+        "escaping",
+        "plurals",
+        "replacing",
+        "locking",
+        "postgresql",
+    },
 )
 
 #: Where names on one row may know each other after all.

@@ -39,6 +39,8 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 EXIT_CONFIG = 78
 #: Why a place can't be had that can't be had later either.
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+#: `code` of a store of messages that only a person mends: who keeps none doesn't load its modules.
+_UNUSABLE = "message-store-unusable"
 #: What a command leaves undone for a mistake in the file.
 _NOT_DONE = {
     "run": "; nothing was started",
@@ -84,6 +86,7 @@ def _exit_code(error: DtpError, ctx: click.Context) -> int:
     settings, keys and permissions stay as they are until somebody changes them."""
     denied = isinstance(error, ListenError) and getattr(error.__cause__, "errno", None) in _DENIED
     stays = denied or isinstance(error, (ConfigError, IdentityError, KeystoreError, UntrustedFolder))
+    stays = stays or error.code == _UNUSABLE
     return EXIT_CONFIG if stays and ctx.invoked_subcommand == "run" else output.exit_code(error)
 
 

@@ -54,8 +54,8 @@ _PASSING = {CloseCode.IDLE, CloseCode.BUSY, CloseCode.RESUME_UNKNOWN, CloseCode.
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 #: `code` of the chain's only error that is about the network: no node of it answers, and nothing was done.
 NODE_AWAY = "node-unavailable"
-#: The same, and that of vouchers whose database doesn't answer.
-_AWAY = {NODE_AWAY, "pay-store-away"}
+#: The same, and those of stores whose database doesn't answer.
+_AWAY = {NODE_AWAY, "pay-store-away", "message-store-away", "graph-store-away"}
 _JSON = "dtp.cli.json"
 
 

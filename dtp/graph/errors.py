@@ -40,6 +40,12 @@ class StoreError(LocalError):
     code = "graph-store"
 
 
+class StoreAway(StoreError):
+    """The database of a graph doesn't answer, or takes nothing more now. Trying again may help."""
+
+    code = "graph-store-away"
+
+
 class NotGraph(StoreError):
     """The file that was named is another program's. It is as it was, and nothing was written beside it."""
 

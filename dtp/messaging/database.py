@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
@@ -11,10 +12,27 @@ from pathlib import Path
 from typing import Any, Final
 
 from dtp.identity.private import close_to_others, make_private_file, make_private_folder
-from dtp.messaging.errors import StoreFailed
+from dtp.messaging.errors import StoreFailed, StoreUnusable
 
 #: Seconds to wait for another process that is writing.
 _PATIENCE: Final = 10.0
+#: The part of SQLite's error codes that says the kind, and the kinds that only a person mends; so with the system's.
+_PRIMARY: Final = 0xFF
+_FOR_GOOD: Final = {
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+_FOR_GOOD_HERE: Final = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+}
 
 
 class Database:
@@ -35,12 +53,12 @@ class Database:
                 self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
             )
         except (OSError, sqlite3.Error) as fault:
-            raise StoreFailed(f"can't open {self.path}: {fault}") from fault
+            raise _not_opened(self.path, fault) from fault
         try:
             self._prepare(application, schema)
         except sqlite3.Error as fault:
             self._db.close()
-            raise StoreFailed(f"can't open {self.path}: {fault}") from fault
+            raise _not_opened(self.path, fault) from fault
         except BaseException:
             self._db.close()
             raise
@@ -49,7 +67,7 @@ class Database:
         ((found,),) = self._db.execute("PRAGMA application_id")
         ((tables,),) = self._db.execute("SELECT COUNT(*) FROM sqlite_master")
         if found != application and (found or tables):
-            raise StoreFailed(f"{self.path} is another kind of file; name another one")
+            raise StoreUnusable(f"{self.path} is another kind of file; name another one")
         if self.path != ":memory:":
             close_to_others(self.path)
         if not tables:  # before anything is written: pages that are free are given back to the disk
@@ -97,3 +115,12 @@ class Database:
         """Close the file. Idempotent."""
         with self._lock:
             self._db.close()
+
+
+def _not_opened(path: str, fault: OSError | sqlite3.Error) -> StoreFailed:
+    """Return what a file that can't be opened raises: `StoreUnusable` where only a person mends it."""
+    if isinstance(fault, OSError):
+        stays = fault.errno in _FOR_GOOD_HERE
+    else:
+        stays = getattr(fault, "sqlite_errorcode", 0) & _PRIMARY in _FOR_GOOD
+    return (StoreUnusable if stays else StoreFailed)(f"can't open {path}: {fault}")

@@ -61,6 +61,19 @@ class StoreFailed(LocalError):
     code: ClassVar[str] = "message-store"
 
 
+class StoreUnusable(StoreFailed):
+    """A store of messages can't be opened, and trying again doesn't help: it is another kind of file, may not be
+    used, or its server refuses for good. The text says what would."""
+
+    code: ClassVar[str] = "message-store-unusable"
+
+
+class StoreAway(StoreFailed):
+    """A database of messages doesn't answer, or takes nothing more now. Trying again may help."""
+
+    code: ClassVar[str] = "message-store-away"
+
+
 class EnvelopeBroken(PeerError):
     """An envelope isn't sealed to this device, was changed, or is malformed. Nothing was changed by it."""
 

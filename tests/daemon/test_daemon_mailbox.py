@@ -1,7 +1,9 @@
 """A service of kind `mailbox`: `dtpd` keeps messages for devices that are away, over reloads and restarts."""
 
 import pytest
+from click.testing import CliRunner
 
+from dtp.cli.daemon import main
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.identity import Identity
 from dtp.messaging.errors import StoreFailed
@@ -86,3 +88,23 @@ def test_a_mailbox_is_one_process_and_has_its_file_alone(tmp_path):
     )
     with pytest.raises(ConfigMistakes, match=r"store .* is in the file already"):
         settings(tmp_path, second)
+
+
+@pytest.mark.parametrize(
+    ("store", "code"), [("postgresql://u:secret@127.0.0.1:1/x", 5), ("notes.sqlite", 78), ("folder", 78)]
+)
+def test_a_store_that_only_a_person_mends_ends_with_78_and_one_that_is_away_with_5(tmp_path, store, code):
+    """Both ended with 3, so a service manager began a daemon anew for ever, or never again."""
+    if store.startswith("postgresql"):
+        pytest.importorskip("psycopg")
+    (tmp_path / "notes.sqlite").write_bytes(b"these are notes of something else, not messages" * 40)
+    (tmp_path / "folder").mkdir()
+    ALICE.save(tmp_path / "me.pem")
+    path = tmp_path / "dtpd.toml"
+    path.write_text(
+        '[identity]\nfile = "me.pem"\n[daemon]\nlisten = ["tcp://127.0.0.1:0"]\ncontrol = "c"\n'
+        f'{EXPOSE.format(["*"])}\n[expose.mailbox]\nstore = "{store}"\n'
+    )
+    ran = CliRunner().invoke(main, ["run", "-c", str(path)])
+    assert ran.exit_code == code, ran.stderr
+    assert "secret" not in ran.stderr

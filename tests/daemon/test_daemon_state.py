@@ -572,7 +572,7 @@ def test_a_postgresql_that_says_nothing_any_more_is_away(postgresql_url, monkeyp
     from dtp.daemon.state import postgresql
 
     async def scenario():
-        async with stoppable(postgresql_url) as (url, stop):
+        async with postgres.stoppable(postgresql_url) as (url, stop):
             store = make(url, "host")
             await store.open()
             stop()
@@ -600,32 +600,6 @@ def test_tables_that_are_gone_are_made_again(postgresql_url):
         await store.close()
 
     asyncio.run(scenario())
-
-
-@contextlib.asynccontextmanager
-async def stoppable(url):
-    """A way to the server at `url`, and what stops it: from then on it takes all and says nothing."""
-    stopped = asyncio.Event()
-    host, _, port = url.partition("@")[2].partition("/")[0].partition(":")
-
-    tasks = []
-
-    async def carry(reader, writer):
-        with contextlib.closing(writer):
-            while data := await reader.read(65536):
-                if not stopped.is_set():
-                    writer.write(data)
-
-    async def serve(reader, writer):
-        tasks.append(asyncio.current_task())
-        there, back = await asyncio.open_connection(host, port)
-        with contextlib.suppress(ConnectionError):
-            await asyncio.gather(carry(reader, back), carry(there, writer))
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        mine = server.sockets[0].getsockname()[1]
-        yield url.replace(f":{port}/", f":{mine}/"), stopped.set
-        await asyncio.gather(*tasks)
 
 
 def test_a_postgresql_that_takes_no_session_for_good(tmp_path):

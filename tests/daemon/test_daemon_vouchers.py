@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 
+import postgres
 import pytest
 import redis
 from chain_resolver.conftest import client, net
@@ -35,7 +36,7 @@ from dtp.pay.terms import Usage
 from .conftest import config
 from .programs import free_port, need, place, wait_for_port
 from .test_daemon_endpoints import deployments, network, on_chain, package_file
-from .test_daemon_state import postgresql_url, stoppable
+from .test_daemon_state import postgresql_url
 
 __all__ = [
     "client",
@@ -293,7 +294,7 @@ def test_a_database_that_says_nothing_any_more(postgresql_url, monkeypatch):
     vouchers = pytest.importorskip("dtp.daemon.state.vouchers")
 
     async def scenario():
-        async with stoppable(postgresql_url) as (url, stop):
+        async with postgres.stoppable(postgresql_url) as (url, stop):
             with await asyncio.to_thread(opened, lambda: PostgresVouchers(url)) as store:
                 stop()
                 monkeypatch.setattr(vouchers, "_PATIENCE", 0.05)

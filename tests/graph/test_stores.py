@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from graph_fixtures import ALICE, BOB, CAROL
-from postgres import server
+from postgres import server, stoppable
 
 from dtp.graph import Graph
-from dtp.graph.errors import GraphError, StoreError
+from dtp.graph.errors import GraphError, StoreAway, StoreError
 from dtp.graph.frames import envelope as envelopes
 from dtp.graph.frames.envelope import Envelope
 from dtp.graph.frames.proving import Proof
@@ -428,3 +428,47 @@ def test_a_server_that_is_not_there_is_told_without_the_password() -> None:
             await Graph.open("mysql://127.0.0.1/x", identity=ALICE)
 
     asyncio.run(main())
+
+
+def test_a_server_that_says_nothing_any_more_is_away(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processes stopped, or its disk hung: the graph, and the end of its program, waited for it for ever."""
+    from dtp.graph.stores.postgres_store import PostgresStore
+
+    monkeypatch.setattr("dtp.postgresql._LOOK", 0.05)
+
+    async def main() -> None:
+        async with stoppable(url) as (way, stop):
+            store = await asyncio.to_thread(PostgresStore, way, "", ALICE.id.key)
+            stop()
+            with pytest.raises(StoreAway, match="could not be read"):
+                await asyncio.to_thread(store.last_sequences)
+            with pytest.raises(StoreAway, match=r"could not be (opened|read)"):
+                await asyncio.to_thread(store.last_sequences)
+            await asyncio.to_thread(store.close)
+
+    asyncio.run(asyncio.wait_for(main(), 120))
+
+
+def test_the_end_of_a_store_waits_for_no_server_that_says_nothing(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dtp.graph.stores.postgres_store import PostgresStore
+
+    monkeypatch.setattr("dtp.postgresql._LOOK", 0.05)
+
+    async def main() -> None:
+        async with stoppable(url) as (way, stop):
+            store = await asyncio.to_thread(PostgresStore, way, "", ALICE.id.key)
+            stop()
+            await asyncio.to_thread(store.close)
+
+    asyncio.run(asyncio.wait_for(main(), 120))
+
+
+def test_a_server_that_refuses_for_good_says_what_mends_it(url: str) -> None:
+    from dtp.graph.stores.postgres_store import PostgresStore
+
+    with pytest.raises(StoreError, match="there is no such database: make it"):
+        PostgresStore(url.replace("/postgres", "/nosuch"), "", ALICE.id.key)
+    with pytest.raises(StoreAway):
+        PostgresStore("postgresql://dtp:secret@127.0.0.1:1/x", "", ALICE.id.key)

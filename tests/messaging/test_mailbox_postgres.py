@@ -6,6 +6,7 @@ import asyncio
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ import psycopg
 
 import dtp
 from dtp.identity import Identity
-from dtp.messaging.errors import StoreFailed
+from dtp.messaging.errors import StoreAway, StoreFailed, StoreUnusable
 from dtp.messaging.mailbox import MAILBOX_SERVICE, Mailbox, MailboxLimits, MailboxStore, Tray, open_store
 from dtp.messaging.mailbox.postgres_store import PostgresMailbox
 from dtp.messaging.person.messenger import Messenger
@@ -136,5 +137,56 @@ def test_a_lost_connection_is_made_again_and_a_server_that_is_away_is_said(url: 
     store.close()
     with pytest.raises(StoreFailed, match="closed"):
         store.deposit([known(1)], NOW)
-    with pytest.raises(StoreFailed, match="could not be opened"):
+    with pytest.raises(StoreAway, match="could not be opened"):
         open_store("postgresql://dtp:secret@127.0.0.1:1/none")
+
+
+def test_a_server_that_refuses_for_good_is_told_from_one_that_is_away() -> None:
+    with postgres.server("s3cret") as url:
+        open_store(url).close()
+        for wrong, words in (
+            (url.replace("s3cret", "wrong"), "another name or password"),
+            (url.replace("/postgres", "/nosuch"), "there is no such database"),
+        ):
+            with pytest.raises(StoreUnusable, match=words) as unusable:
+                open_store(wrong)
+            assert "s3cret" not in str(unusable.value)
+
+
+def test_a_server_that_says_nothing_any_more_is_away(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processes stopped, or its disk hung: deposits and the end of a daemon waited for it for ever."""
+    monkeypatch.setattr("dtp.postgresql._LOOK", 0.05)
+
+    async def main() -> None:
+        async with postgres.stoppable(url) as (way, stop):
+            store = await asyncio.to_thread(open_store, way)
+            await asyncio.to_thread(register_alice, store)
+            stop()
+            with pytest.raises(StoreAway, match="could not be written"):
+                await asyncio.to_thread(store.deposit, [known(1)], NOW)
+            await asyncio.to_thread(store.close)
+
+    asyncio.run(asyncio.wait_for(main(), LIMIT))
+
+
+def test_what_takes_long_is_waited_for_while_the_server_answers(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dtp.postgresql._LOOK", 0.01)
+    looks = threading.Semaphore(0)
+
+    def answers(where: str) -> bool:
+        looks.release()
+        return True
+
+    with closing(PostgresMailbox(url)) as store:
+        register_alice(store)
+        monkeypatch.setattr("dtp.postgresql._answers", answers)
+        with psycopg.connect(url) as other:
+            other.execute("LOCK TABLE dtp_mailbox_recipients")
+            depositing = threading.Thread(target=store.deposit, args=([known(1)], NOW))
+            depositing.start()
+            for _ in range(3):
+                assert looks.acquire(timeout=LIMIT)
+        depositing.join(LIMIT)
+        assert len(store.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 9)) == 1

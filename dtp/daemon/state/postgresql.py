@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from dtp.daemon.state import Key, Used
-from dtp.daemon.state.alive import ALIVE, ALIVE_THERE, PATIENCE, PATIENCE_THERE, hang_up
 from dtp.daemon.state.errors import StateError, StateUnusable
 from dtp.errors import ConfigError
 
@@ -16,7 +15,15 @@ try:
     import psycopg
     from psycopg import conninfo
 
-    from dtp.daemon.state.refused import what_mends, why_refused
+    from dtp.postgresql import (
+        ALIVE,
+        ALIVE_THERE,
+        PATIENCE,
+        PATIENCE_THERE,
+        first_line,
+        hang_up,
+        what_mends,
+    )
 except ImportError as error:
     raise ConfigError(
         "PostgreSQL for [state] takes a package: pip install 'dtp-sockets[state-postgres]'"
@@ -75,15 +82,11 @@ class PostgresStore:
         try:
             await self._transaction(nothing)
         except StateError as error:
-            if (mended := await self._what_mends(error.__cause__)) is None:
+            connected = self._database is not None
+            mended = await asyncio.to_thread(what_mends, error.__cause__, self._url, connected=connected)
+            if mended is None:
                 raise
             raise StateUnusable(f"[state] {error}; {mended}") from error
-
-    async def _what_mends(self, error: BaseException | None) -> str | None:
-        """Return what a person has to do before trying again helps."""
-        if self._database is None and isinstance(error, psycopg.OperationalError):
-            return await asyncio.to_thread(why_refused, self._url)
-        return what_mends(getattr(error, "sqlstate", None))
 
     async def exchange(self, deltas: Mapping[Key, Used]) -> Mapping[Key, Used]:
         """In one transaction. Raises `StateError`."""
@@ -149,9 +152,7 @@ class PostgresStore:
         except (psycopg.Error, OSError) as error:
             if isinstance(error, psycopg.errors.UndefinedTable):
                 await self.close()  # an empty database was put in its place: the next connection makes them
-            # The text of an error of libpq may have the URL's password in it; its first line has the fault.
-            what = str(error).splitlines()[0] if str(error) else repr(error)
-            raise StateError(f"PostgreSQL: {what}") from error
+            raise StateError(f"PostgreSQL: {first_line(error)}") from error
 
 
 @contextlib.asynccontextmanager

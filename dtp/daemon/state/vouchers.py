@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
-from dtp.daemon.state.alive import ALIVE, ALIVE_THERE, PATIENCE, PATIENCE_THERE, hang_up
 from dtp.daemon.state.errors import StateUnusable
 from dtp.errors import ConfigError
 from dtp.pay.errors import NoStore, StoreError
@@ -24,7 +23,15 @@ from dtp.pay.voucher import SignedVoucher, encode_voucher
 try:
     import psycopg
 
-    from dtp.daemon.state.refused import what_mends, why_refused
+    from dtp.postgresql import (
+        ALIVE,
+        ALIVE_THERE,
+        PATIENCE,
+        PATIENCE_THERE,
+        first_line,
+        hang_up,
+        what_mends,
+    )
 except ImportError as error:
     raise ConfigError(
         "PostgreSQL for vouchers takes a package: pip install 'dtp-sockets[state-postgres]'"
@@ -126,9 +133,7 @@ class PostgresVouchers:
                     for table in _TABLES:
                         database.execute(table)
         except StoreError as error:
-            cause = error.__cause__
-            connecting = self._database is None and isinstance(cause, psycopg.OperationalError)
-            mended = why_refused(url) if connecting else what_mends(getattr(cause, "sqlstate", None))
+            mended = what_mends(error.__cause__, url, connected=self._database is not None)
             if mended is not None:
                 raise StateUnusable(f"[chain] {error}; {mended}") from error
             raise VouchersAway(str(error)) from error
@@ -151,9 +156,7 @@ class PostgresVouchers:
                 with _bounded(self._database), self._database.transaction():
                     yield self._database
         except (psycopg.Error, OSError) as error:
-            # The text of an error of libpq may have the URL's password in it; its first line has the fault.
-            what = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise StoreError(f"the vouchers in PostgreSQL: {what}") from error
+            raise StoreError(f"the vouchers in PostgreSQL: {first_line(error)}") from error
 
     def close(self) -> None:
         """Disconnect. Idempotent."""

@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from dtp.graph.errors import GraphError, GraphReadOnly, StoreError
+from dtp.graph.errors import GraphError, GraphReadOnly, StoreAway, StoreError
 from dtp.graph.frames.envelope import SKIPPED, Signed
 from dtp.graph.frames.proving import Proof
 from dtp.graph.stores.store import Loaded, Store, fit
 
 try:
     import psycopg
+
+    from dtp.postgresql import ALIVE, ALIVE_THERE, first_line, what_mends, while_it_answers
 except ImportError as error:
     raise GraphError(
         "a graph in PostgreSQL takes a package: pip install 'dtp-sockets[graph-postgres]'"
@@ -28,7 +30,6 @@ except ImportError as error:
 #: 3: lists are edited as texts are.
 FORMAT: Final = 3
 _CHANNEL: Final = "dtp_graph"
-_CONNECT_SECONDS: Final = 5
 #: How long the listener waits before it looks whether it is wanted still.
 _LISTEN_SECONDS: Final = 0.25
 #: Two programs that make the tables at once would collide in the catalogue: one at a time.
@@ -78,7 +79,7 @@ class PostgresStore(Store):
     """The store at `url` for the graph of this name, for a program that writes as `writer` (a public key).
 
     A connection that broke is made again by the next call. Raises `StoreError`, also when another program writes as
-    `writer`. Blobs are not kept in it.
+    `writer`, and `StoreAway` while the server doesn't answer. Blobs are not kept in it.
     """
 
     def __init__(self, url: str, name: str, writer: bytes) -> None:
@@ -94,8 +95,13 @@ class PostgresStore(Store):
         self._arrival = 0
         self._news: list[bytes] = []
         self._db: psycopg.Connection[tuple[Any, ...]] | None = None
-        with self._use_connection("opened"):
-            pass
+        try:
+            with self._use_connection("opened"):
+                pass
+        except StoreError as error:
+            if (mended := what_mends(error.__cause__, url, connected=self._db is not None)) is not None:
+                raise StoreError(f"{error}; {mended}") from error
+            raise
 
     # ---- the connection -------------------------------------------------------------------------------------
 
@@ -105,20 +111,22 @@ class PostgresStore(Store):
             try:
                 if self._db is None or self._db.closed:
                     self._db = self._connect()
-                yield self._db
+                with while_it_answers(self._db.fileno(), self._url):
+                    yield self._db
             except psycopg.Error as error:
                 if self._db is not None and self._db.broken:
                     self._db.close()
-                # the text of an error of libpq may have the URL's password in it; its first line has the fault
-                first = (str(error) or repr(error)).splitlines()[0]
-                raise StoreError(f"the graph in PostgreSQL could not be {what}: {first}") from error
+                kind = StoreAway if isinstance(error, psycopg.OperationalError) else StoreError
+                raise kind(f"the graph in PostgreSQL could not be {what}: {first_line(error)}") from error
 
     def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         if self._closed.is_set():
             raise StoreError("this store is closed")
-        database = psycopg.connect(self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS)
+        database = psycopg.connect(self._url, autocommit=True, **ALIVE)
         try:
-            self._begin(database)
+            with while_it_answers(database.fileno(), self._url):
+                database.execute(ALIVE_THERE)
+                self._begin(database)
         except BaseException:
             database.close()
             raise
@@ -394,10 +402,9 @@ class PostgresStore(Store):
         """Until the store is closed; a connection that broke is made again, and something may have been missed."""
         while not self._closed.is_set():
             try:
-                with psycopg.connect(
-                    self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS
-                ) as database:
-                    database.execute(f"LISTEN {_CHANNEL}")
+                with psycopg.connect(self._url, autocommit=True, **ALIVE) as database:
+                    with while_it_answers(database.fileno(), self._url):
+                        database.execute(f"LISTEN {_CHANNEL}")
                     on_news()
                     while not self._closed.is_set():
                         for told in database.notifies(timeout=_LISTEN_SECONDS, stop_after=1):
@@ -416,7 +423,8 @@ class PostgresStore(Store):
             self._listener.join()
         with self._one_at_a_time:
             if self._db is not None:
-                with suppress(psycopg.Error):  # the server's end of a session may outlive it for a moment
+                # the server's end of a session may outlive it for a moment
+                with suppress(psycopg.Error), while_it_answers(self._db.fileno(), self._url):
                     self._db.execute("SELECT pg_advisory_unlock_all()")
                 self._db.close()
 

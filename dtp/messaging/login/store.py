@@ -12,7 +12,7 @@ from typing import Final
 
 from dtp.identity.private import OpenToOthers, make_private_folder, read_private_file
 from dtp.messaging.database import Database
-from dtp.messaging.errors import StoreFailed
+from dtp.messaging.errors import StoreFailed, StoreUnusable
 from dtp.messaging.login.limits import LoginLimits
 from dtp.messaging.login.opaque import SECRETS, ServerSecrets
 from dtp.messaging.login.protocol import Credential, Refusal, Slot
@@ -95,10 +95,10 @@ class LoginStore:
             return ServerSecrets(read_private_file(path, SECRETS + 1))
         except FileNotFoundError:
             if self._database.select_rows("SELECT 1 FROM secrets"):
-                raise StoreFailed(f"{path} with the server's secrets is gone, and no password is worth anything "
+                raise StoreUnusable(f"{path} with the server's secrets is gone, and no password is worth anything "
                                   "without it: bring it back from where you keep it") from None  # fmt: skip
         except OpenToOthers as fault:
-            raise StoreFailed(str(fault)) from fault
+            raise StoreUnusable(str(fault)) from fault
         except OSError as fault:
             raise StoreFailed(f"can't read {path}: {fault}") from fault
         made = ServerSecrets.generate()
@@ -120,7 +120,7 @@ class LoginStore:
                 nobody = [Credential(slot, self.secrets.nobody, bytes(WRAPPED)) for slot in Slot]
                 _set_credentials(db, NOBODY, nobody)
             elif found[0] != digest:
-                raise StoreFailed(
+                raise StoreUnusable(
                     f"the secrets are not those that the accounts of {self._database.path} were made with"
                 )
 

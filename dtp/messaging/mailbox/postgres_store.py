@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from dtp.messaging.ends.keys import LIFETIME_MS
-from dtp.messaging.errors import StoreFailed
+from dtp.messaging.errors import StoreAway, StoreFailed, StoreUnusable
 from dtp.messaging.mailbox.limits import MailboxLimits
 from dtp.messaging.mailbox.protocol import Refusal
 from dtp.messaging.mailbox.stamps import DEFAULT_BITS
@@ -38,13 +38,14 @@ from dtp.messaging.mailbox.store import (
 
 try:
     import psycopg
+
+    from dtp.postgresql import ALIVE, ALIVE_THERE, first_line, what_mends, while_it_answers
 except ImportError as error:
     raise StoreFailed(
         "a mailbox in PostgreSQL takes a package: pip install 'dtp-sockets[mailbox-postgres]'"
     ) from error
 
 _CHANNEL: Final = "dtp_mailbox"
-_CONNECT_SECONDS: Final = 5
 #: How long the listener waits before it looks whether it is wanted still.
 _LISTEN_SECONDS: Final = 0.25
 #: Two processes that make the tables at once would collide in the catalogue: one at a time.
@@ -85,16 +86,22 @@ class PostgresMailbox(MailboxStore):
     """The mailbox in the database at `url`. A connection that broke is made again by the next call."""
 
     def __init__(self, url: str, limits: MailboxLimits | None = None) -> None:
-        """Connect, and make the tables. Raise `StoreFailed`."""
+        """Connect, and make the tables. Raise `StoreUnusable` where the server refuses for good, `StoreAway` where it
+        can't be reached, else `StoreFailed`."""
         self.limits = limits or MailboxLimits()
         self._url = url
         self._one_at_a_time = threading.RLock()
         self._closed = threading.Event()
         self._listener: threading.Thread | None = None
         self._db: _Database | None = None
-        with self._transaction("opened") as database:
-            database.execute("SELECT pg_advisory_xact_lock(%s)", (_TABLES_LOCK,))
-            database.execute(_SCHEMA)
+        try:
+            with self._transaction("opened") as database:
+                database.execute("SELECT pg_advisory_xact_lock(%s)", (_TABLES_LOCK,))
+                database.execute(_SCHEMA)
+        except StoreFailed as error:
+            if (mended := what_mends(error.__cause__, url, connected=self._db is not None)) is not None:
+                raise StoreUnusable(f"{error}; {mended}") from error
+            raise
 
     def close(self) -> None:
         self._closed.set()
@@ -107,7 +114,10 @@ class PostgresMailbox(MailboxStore):
     def _connect(self) -> _Database:
         if self._closed.is_set():
             raise StoreFailed("this mailbox is closed")
-        return psycopg.connect(self._url, autocommit=True, connect_timeout=_CONNECT_SECONDS)
+        database: _Database = psycopg.connect(self._url, autocommit=True, **ALIVE)
+        with while_it_answers(database.fileno(), self._url):
+            database.execute(ALIVE_THERE)
+        return database
 
     @contextmanager
     def _transaction(self, what: str = "written") -> Iterator[_Database]:
@@ -115,14 +125,13 @@ class PostgresMailbox(MailboxStore):
             try:
                 if self._db is None or self._db.closed:
                     self._db = self._connect()
-                with self._db.transaction():
+                with while_it_answers(self._db.fileno(), self._url), self._db.transaction():
                     yield self._db
             except psycopg.Error as error:
                 if self._db is not None and self._db.broken:
                     self._db.close()
-                # the text of an error of libpq may have the URL's password in it; its first line has the fault
-                first = (str(error) or repr(error)).splitlines()[0]
-                raise StoreFailed(f"the mailbox in PostgreSQL could not be {what}: {first}") from error
+                kind = StoreAway if isinstance(error, psycopg.OperationalError) else StoreFailed
+                raise kind(f"the mailbox in PostgreSQL could not be {what}: {first_line(error)}") from error
 
     def _select_rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._transaction("read") as database:
@@ -141,7 +150,8 @@ class PostgresMailbox(MailboxStore):
         while not self._closed.is_set():
             try:
                 with self._connect() as database:
-                    database.execute(f"LISTEN {_CHANNEL}")
+                    with while_it_answers(database.fileno(), self._url):
+                        database.execute(f"LISTEN {_CHANNEL}")
                     came(b"")  # whatever came before is found by looking
                     while not self._closed.is_set():
                         for each in database.notifies(timeout=_LISTEN_SECONDS):
