@@ -40,7 +40,7 @@ PATIENCE = 5.0
 PATIENCE_THERE = "SET statement_timeout = 4000"
 #: Seconds between two looks at whether a server that has not answered yet answers others; and for those, its answer.
 _LOOK = 3.0
-_ANSWER: Final = 2
+_ANSWER: Final = 5
 
 #: Of an error's fields in a trace: "C" is the code.
 _CODE: Final = re.compile(rb'\tErrorResponse\t[^\n]*? C "([0-9A-Z]{5})"')
@@ -63,7 +63,7 @@ def hang_up(descriptor: int) -> None:
 @contextmanager
 def while_it_answers(descriptor: int, url: str) -> Iterator[None]:
     """Hang up the session at `descriptor` once the server of `url` answers nobody while the block waits for it: one
-    that has much to do is told from one that is stopped. That takes 5 s."""
+    that has much to do is told from one that is stopped. That takes 8 s."""
     over = threading.Event()
 
     def look() -> None:

@@ -434,15 +434,12 @@ def test_a_server_that_says_nothing_any_more_is_away(url: str, monkeypatch: pyte
     """Its processes stopped, or its disk hung: the graph, and the end of its program, waited for it for ever."""
     from dtp.graph.stores.postgres_store import PostgresStore
 
-    monkeypatch.setattr("dtp.postgresql._LOOK", 0.05)
-
     async def main() -> None:
         async with stoppable(url) as (way, stop):
             store = await asyncio.to_thread(PostgresStore, way, "", ALICE.id.key)
             stop()
+            monkeypatch.setattr("dtp.postgresql._LOOK", 0.05)
             with pytest.raises(StoreAway, match="could not be read"):
-                await asyncio.to_thread(store.last_sequences)
-            with pytest.raises(StoreAway, match=r"could not be (opened|read)"):
                 await asyncio.to_thread(store.last_sequences)
             await asyncio.to_thread(store.close)
 
@@ -454,12 +451,11 @@ def test_the_end_of_a_store_waits_for_no_server_that_says_nothing(
 ) -> None:
     from dtp.graph.stores.postgres_store import PostgresStore
 
-    monkeypatch.setattr("dtp.postgresql._LOOK", 0.05)
-
     async def main() -> None:
         async with stoppable(url) as (way, stop):
             store = await asyncio.to_thread(PostgresStore, way, "", ALICE.id.key)
             stop()
+            monkeypatch.setattr("dtp.postgresql._LOOK", 0.05)
             await asyncio.to_thread(store.close)
 
     asyncio.run(asyncio.wait_for(main(), 120))
