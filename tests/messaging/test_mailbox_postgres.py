@@ -155,6 +155,7 @@ def test_a_server_that_refuses_for_good_is_told_from_one_that_is_away() -> None:
 
 def test_a_server_that_says_nothing_any_more_is_away(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its processes stopped, or its disk hung: deposits and the end of a daemon waited for it for ever."""
+
     async def main() -> None:
         async with postgres.stoppable(url) as (way, stop):
             store = await asyncio.to_thread(open_store, way)
