@@ -26,7 +26,6 @@ __all__ = [
     "Collected",
     "Contributed",
     "Kind",
-    "Leaving",
     "Migrated",
     "ProducerCap",
     "Raised",
@@ -66,6 +65,7 @@ class Kind(IntEnum):
 class Show:
     """A show. `rate` and `start_pot` are 0 for ticketed ones, what is about tickets for funded ones.
 
+    `prepaid` is what those who left have paid for slots that aren't posted yet: the pot pays the rest of them.
     Contributed = released + returned + pot; released + tipped = collected + earned.
     """
 
@@ -85,6 +85,7 @@ class Show:
     state: int
     pot: int
     earned: int
+    prepaid: int
     shares: int
     round: int
     tickets: int
@@ -100,13 +101,18 @@ class Show:
 
     @property
     def next_slot(self) -> int:
-        """What the next slot brings the producer; 0 while the show isn't on air."""
+        """What the next slot costs; 0 while the show isn't on air."""
         if self.state != ShowState.ON_AIR:
             return 0
         return self.rate or self.pot // (self.slots - self.posted)
 
+    @property
+    def paid_slots(self) -> int:
+        """How many slots of a funded show are paid: by its pot, and by those who have left it."""
+        return (self.pot + self.prepaid) // self.rate if self.rate else 0
+
     def unspent_of(self, share: ShowShare) -> int:
-        """Return what is unspent of a share of this show."""
+        """Return a share's part of the pot, of which its part of slots that have begun is still to be paid."""
         if share.round != self.round or not self.shares:
             return 0
         return self.pot * share.shares // self.shares
@@ -122,16 +128,12 @@ class ProducerCap:
 
 @dataclass(frozen=True)
 class ShowShare:
-    """A part of a show's pot, and a ticket where tickets are sold.
-
-    `leaving_ms` is when its holder has asked to leave, 0 before.
-    """
+    """A part of a show's pot, and a ticket where tickets are sold."""
 
     id: str
     show: str
     round: int
     shares: int
-    leaving_ms: int
 
 
 @dataclass(frozen=True)
@@ -178,21 +180,13 @@ class SlotsPosted:
 
 
 @dataclass(frozen=True)
-class Leaving:
-    """Event: somebody has asked to leave."""
-
-    show: str
-    share: str
-    leaving_ms: int
-
-
-@dataclass(frozen=True)
 class Returned:
-    """Event: somebody has taken back what was unspent."""
+    """Event: somebody has taken back what was unspent; `paid` was its part of slots that had begun."""
 
     show: str
     share: str
     amount: int
+    paid: int
     pot: int
 
 
@@ -248,7 +242,6 @@ SCHEMA: Final = Schema(
         ShowStruct.CONTRIBUTED: Contributed,
         ShowStruct.STATE_CHANGED: StateChanged,
         ShowStruct.SLOTS_POSTED: SlotsPosted,
-        ShowStruct.LEAVING: Leaving,
         ShowStruct.RETURNED: Returned,
         ShowStruct.ASKED: Asked,
         ShowStruct.RAISED: Raised,
@@ -380,20 +373,8 @@ def buy_ticket(program: Program, show: ObjectLike, payment: ObjectLike, *, coin:
     return _pay_in(program, Function.BUY_TICKET, show, payment, coin)
 
 
-def leave(program: Program, show: ObjectLike, held: ObjectLike, *, coin: str = SUI_COIN) -> None:
-    """Ask to leave a show that is on air; slots that have begun are paid."""
-    _call(
-        program,
-        Function.LEAVE,
-        coin,
-        program.use(show, mutable=False),
-        program.use(held),
-        program.clock(),
-    )
-
-
 def take_back(program: Program, show: ObjectLike, held: ObjectLike, *, coin: str = SUI_COIN) -> Argument:
-    """Take back what is unspent of a share; returns the coin."""
+    """Take back what is unspent of a share, but its part of slots that have begun; returns the coin."""
     (money,) = _call(
         program,
         Function.TAKE_BACK,

@@ -427,8 +427,6 @@ async def _shows(play: _Play) -> None:
     (more,) = program.split(program.gas, [5])
     show.raise_(program, radio.show, 0, more)
     await play.execute_noted(listener, program)
-    await play.call_function(listener, show.leave, radio.show, held)
-    play.advance(20_000)
     await _take_money(play, listener, show.take_back, radio.show, held)
     await _take_money(play, producer, show.collect, *ours)
     await play.call_function(producer, show.end, *ours)

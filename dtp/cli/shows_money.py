@@ -311,8 +311,8 @@ def _ask(
 def refund(show_id: str, account: Account) -> None:
     """Take back what is unspent of your shares and tickets.
 
-    Of a show on air you ask to leave first, which this does; once the slots are posted that had begun, do it again.
-    It says from when on that is possible in any case.
+    Of a show on air your part of slots that have begun is paid: of the one that runs, and of those that are over and
+    not posted yet, a batch at most.
     """
     from dtp.broadcast.money import shows
 
@@ -325,13 +325,9 @@ def refund(show_id: str, account: Account) -> None:
         print_result({"shares": [record_of(each) for each in done]})
         return
     for each in done:
-        if each.leaving_ms:
-            words = (
-                "leaves the show; do it again once the slots are posted that had begun, or at "
-                f"{moment(each.until_ms)} in any case"
-            )
-        else:
-            words = f"{money(each.amount, coin)} back" if each.amount else "nothing back: all of it was spent"
+        words = f"{money(each.amount, coin)} back" if each.amount else "nothing back: all of it was spent"
+        if each.paid:
+            words += f"; {money(each.paid, coin)} for slots that had begun"
         print_line({}, f"{each.share}: {words}")
 
 

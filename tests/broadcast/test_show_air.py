@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dtp.broadcast.money.air import Air, AirJudge, Hysteresis, Slots, raw, staying
+from dtp.broadcast.money.air import Air, AirJudge, Hysteresis, Slots, raw
 from dtp.chain.show import FIRST_HEAD, Show, ShowState
 
 FUNDED = Show(
     id="0x1", version=1, key=b"k" * 32, hint=b"", slot_ms=1000, batch=10, rate=100, start_pot=300, ticket_price=0,
-    fewest=0, slots=0, start_by_ms=0, prices=(0, 0, 0), state=0, pot=0, earned=0, shares=0, round=0, tickets=0,
-    posted=0, head=FIRST_HEAD, due_ms=0, asked=0, contributed=0, released=0, returned=0, tipped=0, collected=0,
+    fewest=0, slots=0, start_by_ms=0, prices=(0, 0, 0), state=0, pot=0, earned=0, prepaid=0, shares=0, round=0,
+    tickets=0, posted=0, head=FIRST_HEAD, due_ms=0, asked=0, contributed=0, released=0, returned=0, tipped=0,
+    collected=0,
 )  # fmt: skip
 ON = replace(FUNDED, state=ShowState.ON_AIR, pot=300, due_ms=11_000)
 TICKETED = replace(FUNDED, rate=0, start_pot=0, ticket_price=50, fewest=2, slots=5)
@@ -27,6 +28,8 @@ TICKETED = replace(FUNDED, rate=0, start_pot=0, ticket_price=50, fewest=2, slots
         (ON, 0, Air.ON_AIR),
         (ON, 2, Air.ON_AIR),
         (ON, 3, Air.PAUSED),
+        (replace(ON, pot=50, prepaid=250), 2, Air.ON_AIR),
+        (replace(ON, pot=50, prepaid=249), 2, Air.PAUSED),
         (replace(ON, pot=99), 0, Air.PAUSED),
         (replace(FUNDED, posted=3, pot=99), 0, Air.PAUSED),
         (replace(FUNDED, state=ShowState.ENDED), 0, Air.ENDED),
@@ -109,26 +112,8 @@ def test_slots_are_posted_in_batches_and_where_the_money_ends():
     assert slots.due(rich, 12_000, closing=True) == links(2)
     assert slots.due(ON, 12_999) == []
     assert slots.due(ON, 13_000) == links(3)  # the pot is spent with these
+    assert slots.due(replace(ON, pot=0, prepaid=300), 13_000) == links(3)
     assert slots.due(replace(ON, state=ShowState.OFF), 13_000) == []
-
-
-def test_slots_are_posted_one_by_one_where_those_who_stay_dont_pay_for_them():
-    """Else who asked to leave once could have its money back just before a batch of slots that it has heard."""
-    slots, rich = begun(), replace(ON, pot=10_000, shares=1000)
-    for at, link in enumerate(links(12)):
-        slots.sent(at, link)
-    assert slots.due(rich, 13_000, leaving=0) == []
-    assert slots.due(rich, 13_000, leaving=960) == []  # 400 stay: three slots, and the one that runs
-    assert slots.due(rich, 13_000, leaving=961) == links(3)
-    assert slots.due(rich, 11_000, leaving=1000) == links(1)
-    assert slots.due(rich, 10_999, leaving=1000) == []
-
-
-@given(st.integers(0, 10**18), st.integers(0, 10**30), st.integers(0, 10**30))
-def test_what_stays_is_no_more_than_the_pot(pot, shares, leaving):
-    stays = staying(replace(ON, pot=pot, shares=shares), leaving)
-    assert 0 <= stays <= pot
-    assert leaving or stays == pot
 
 
 def test_a_slot_without_segments_has_the_link_before():

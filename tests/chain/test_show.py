@@ -76,15 +76,16 @@ def test_a_funded_show(play, net):
         assert (found.next_slot, found.hint) == (100, b"dtp://dtp1.../news")
         held = await listener.read(show.SCHEMA, ShowShare, share)
         assert found.unspent_of(held) == 83
-        await do(listener, show.leave, id, share)
-        net.advance_clock(12 * SLOT)
-        assert await take_back(listener, id, share) == 83
+        assert await take_back(listener, id, share) == 0  # the slot that runs takes all that is left
+        assert (await listener.read(show.SCHEMA, Show, id)).state == ShowState.ON_AIR
+        net.advance_clock(SLOT)
+        await do(producer, show.post, id, cap, [HASH])
         assert (await listener.read(show.SCHEMA, Show, id)).state == ShowState.OFF
-        assert await take_back(listener, id, more) == 17
+        assert await take_back(listener, id, more) == 0
         program = Program()
         program.transfer([show.collect(program, id, cap)], producer.address)
         executed = await producer.execute(program)
-        assert producer.events_in(executed, show.SCHEMA, show.Collected)[0].amount == 200
+        assert producer.events_in(executed, show.SCHEMA, show.Collected)[0].amount == 300
         await do(producer, show.end, id, cap)
         await do(producer, show.destroy, id, cap)
 

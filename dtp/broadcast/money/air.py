@@ -69,7 +69,7 @@ def raw(show: Show, owed: int) -> Air:
         return Air.ENDED
     begun = show.posted > 0 or show.head != FIRST_HEAD
     if show.state == ShowState.ON_AIR:
-        if show.rate and show.pot < (owed + 1) * show.rate:
+        if show.rate and show.paid_slots <= owed:
             return Air.PAUSED
         if show.slots and show.posted + owed >= show.slots:
             return Air.PAUSED
@@ -77,14 +77,6 @@ def raw(show: Show, owed: int) -> Air:
     if begun:
         return Air.PAUSED
     return Air.FUNDING if show.pot or show.tickets else Air.OFF
-
-
-def staying(show: Show, leaving: int) -> int:
-    """Return what the pot has without the part of those who asked to leave, who hold `leaving` of its shares.
-
-    They may have it back at any time once the slots are posted that had begun when they asked.
-    """
-    return show.pot * (show.shares - leaving) // show.shares if 0 < leaving <= show.shares else show.pot
 
 
 class Slots:
@@ -130,20 +122,16 @@ class Slots:
         """A segment of this slot was sent; `link` is its."""
         self._links[slot], self._newest = link, link
 
-    def due(self, show: Show, now_ms: int, *, leaving: int = 0, closing: bool = False) -> list[bytes]:
-        """Return the hashes to post now: none while a batch isn't full, but where the money ends or the show does.
-
-        The money ends where what stays, once the holders of `leaving` shares have taken back theirs, doesn't pay for
-        these and the slot that runs: they would take it at the end of a batch.
-        """
+    def due(self, show: Show, now_ms: int, *, closing: bool = False) -> list[bytes]:
+        """Return the hashes to post now: none while a batch isn't full, but where the money ends or the show does."""
         count = min(self.over(show, now_ms), show.batch)
         if show.slots:
             count = min(count, show.slots - show.posted)
         elif show.rate:
-            count = min(count, show.pot // show.rate)
+            count = min(count, show.paid_slots)
         if not count:
             return []
-        spent = bool(show.rate) and staying(show, leaving) < (count + 1) * show.rate
+        spent = bool(show.rate) and show.paid_slots <= count
         finished = bool(show.slots) and show.posted + count >= show.slots
         if not (closing or spent or finished or count >= max(1, show.batch - 1)):
             return []

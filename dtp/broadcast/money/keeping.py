@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 
 from dtp.broadcast.errors import OffAir
 from dtp.broadcast.money import shows
 from dtp.broadcast.money.air import Air, AirJudge, Hysteresis, Slots
-from dtp.chain import OLDEST
-from dtp.chain.errors import MoveAborted, NotFound
+from dtp.chain.errors import MoveAborted
 from dtp.chain.node.client import ChainClient
-from dtp.chain.show import SCHEMA, Leaving, Returned, Show, ShowError, ShowShare, ShowState
+from dtp.chain.show import Show, ShowError, ShowState
 from dtp.errors import ChainError
-from dtp.tasks import SupervisedTask, TaskSet
+from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtp.broadcast")
 
@@ -51,9 +49,6 @@ class ShowKeeper:
         #: True where slots may be posted of which this side doesn't know: the chain is asked before the next ones.
         self._doubtful = False
         self.air = Air.OFF
-        #: The shares whose holders have asked to leave, and not taken back theirs yet, by id; None: not read yet.
-        self._leaving: dict[str, ShowShare | None] = {}
-        self._returned: set[str] = set()
 
     @classmethod
     async def open(
@@ -122,46 +117,11 @@ class ShowKeeper:
             changed.set()
 
     async def _follow(self) -> None:
-        tasks = TaskSet(on_error=lambda task, fault: log.warning("who left before can't be told: %s", fault))
-        tasks.start(self._read_past(), name="dtp-show-past")
-        try:
-            async for each in shows.events_of(self._chain, self.show.id):
-                self._note_leaving(each)
-                await self._read()
-        finally:
-            await tasks.stop()
-
-    async def _read_past(self) -> None:
-        """Find out who asked to leave before this process began, by the chain's history."""
-        async for each in shows.events_of(self._chain, self.show.id, start=OLDEST, follow=False):
-            self._note_leaving(each)
-        await self._read_leaving()
-
-    def _note_leaving(self, event: object) -> None:
-        if isinstance(event, Returned):
-            self._returned.add(event.share)
-            self._leaving.pop(event.share, None)
-        elif isinstance(event, Leaving) and event.share not in self._returned:
-            self._leaving.setdefault(event.share, None)
-
-    async def _read_leaving(self) -> None:
-        """Read what those hold who have asked to leave, of whom that isn't known yet."""
-        for id in [id for id, share in self._leaving.items() if share is None]:
-            with contextlib.suppress(NotFound):  # taken back, or within an object of somebody's
-                share = await self._chain.read(SCHEMA, ShowShare, id)
-                if id in self._leaving:
-                    self._leaving[id] = share
-
-    @property
-    def leaving(self) -> int:
-        """How many shares of the pot are of those who have asked to leave: all, where that of one can't be read."""
-        held = list(self._leaving.values())
-        known = [each.shares for each in held if each is not None and each.round == self.show.round]
-        return sum(known) if None not in held else self.show.shares
+        async for _ in shows.events_of(self._chain, self.show.id):
+            await self._read()
 
     async def _read(self) -> None:
         self.found = await shows.read_show(self._chain, self.show.id)
-        await self._read_leaving()
         self._look()
 
     async def _keep(self) -> None:
@@ -180,7 +140,7 @@ class ShowKeeper:
                 await self._read()
 
     def _due(self, closing: bool) -> list[bytes]:
-        return self.slots.due(self.show, self._clock_ms(), leaving=self.leaving, closing=closing)
+        return self.slots.due(self.show, self._clock_ms(), closing=closing)
 
     async def post(self, *, closing: bool = False) -> None:
         """Post the slots that are due; with `closing` all that are over."""

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Final
 from dtp.broadcast.money.audience import seal_text
 from dtp.chain import Executed, Program
 from dtp.chain import show as module
-from dtp.chain.errors import MoveAborted
 from dtp.chain.model import SUI_COIN, Id, canonical_id, canonical_type
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.coins import coins_for
@@ -17,7 +16,7 @@ from dtp.chain.node.commands import Argument
 from dtp.chain.node.commitment import to_its_end
 from dtp.chain.node.made import check_made
 from dtp.chain.pipes.posts import MOST_FEE
-from dtp.chain.show import Kind, ProducerCap, Show, ShowError, ShowShare, ShowState
+from dtp.chain.show import Kind, ProducerCap, Show, ShowShare
 from dtp.errors import ChainError
 from dtp.pay.asked import check_asked, check_asked_coin
 from dtp.sui.names import parse_type
@@ -189,46 +188,30 @@ async def shares_of(chain: ChainClient, id: Id, holder: Id) -> list[ShowShare]:
 
 @dataclass(frozen=True, slots=True)
 class Refund:
-    """What asking for a refund did with a share: money that came back, or the time at which it was asked for."""
+    """What a share has brought back."""
 
     share: str
     amount: int
-    #: When it was asked for, Unix ms; 0 where the money is back. Else it can be taken once the slots that had
-    #: begun are posted.
-    leaving_ms: int
-    #: ... and from here on in any case.
-    until_ms: int = 0
+    #: What was paid of it for slots that had begun and weren't posted yet.
+    paid: int
 
 
 async def refund(chain: ChainClient, id: Id) -> list[Refund]:
-    """Take back what is unspent of all shares of the account; of a show on air, ask to leave first.
+    """Take back what is unspent of all shares of the account. Of a show on air slots that have begun are paid.
 
     Raise `NoShare`, and what `ChainClient.execute` raises: `MoveAborted` where tickets stand.
     """
     found = await read_show(chain, id)
-    wait = (found.show.batch + 1) * found.show.slot_ms
     held = await shares_of(chain, id, chain.address)
     if not held:
         raise NoShare(f"{chain.address} holds no share or ticket of {found.show.id}")
     done = []
     for share in held:
         program = Program()
-        if found.show.state == ShowState.ON_AIR and not share.leaving_ms:
-            module.leave(program, found.show.id, share.id, coin=found.coin)
-            executed = await chain.execute(program)
-            (leaving,) = chain.events_in(executed, module.SCHEMA, module.Leaving)
-            done.append(Refund(share.id, 0, leaving.leaving_ms, leaving.leaving_ms + wait))
-            continue
         program.transfer([module.take_back(program, found.show.id, share.id, coin=found.coin)], chain.address)
-        try:
-            executed = await to_its_end(lambda signed, program=program: chain.execute(program, signed=signed))  # type: ignore[misc]
-        except MoveAborted as fault:
-            if fault.error != ShowError.STILL_LEAVING:
-                raise
-            done.append(Refund(share.id, 0, share.leaving_ms, share.leaving_ms + wait))
-            continue
+        executed = await to_its_end(lambda signed, program=program: chain.execute(program, signed=signed))  # type: ignore[misc]
         (back,) = chain.events_in(executed, module.SCHEMA, module.Returned)
-        done.append(Refund(share.id, back.amount, 0))
+        done.append(Refund(share.id, back.amount, back.paid))
     return done
 
 

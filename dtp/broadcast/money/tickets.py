@@ -83,7 +83,7 @@ class Seats(Admission):
 
 
 class TicketHolders(Seats):
-    """Those who hold tickets of a ticketed show, or shares of a funded one with money in them, and don't leave."""
+    """Those who hold tickets of a ticketed show, or shares of a funded one with money in them."""
 
     def __init__(self, chain: ChainClient, show: Id, clock_ms: Callable[[], int] = _now_ms) -> None:
         self._id, self._chain = canonical_id(show), chain
@@ -104,7 +104,7 @@ class TicketHolders(Seats):
 
 
 def _is_good(show: Show, share: ShowShare) -> bool:
-    return not share.leaving_ms and (not show.rate or show.unspent_of(share) > 0)
+    return not show.rate or show.unspent_of(share) > 0
 
 
 class PassHolders(Seats):

@@ -120,7 +120,7 @@ class ShowWatcher:
             "paid": money(show.released, coin),
             "tips": money(show.tipped, coin),
             "rate": money(show.rate, coin) if show.rate else None,
-            "lasts_s": show.pot // show.rate * show.slot_ms / 1000 if show.rate else None,
+            "lasts_s": show.paid_slots * show.slot_ms / 1000 if show.rate else None,
             "starts_at": money(show.start_pot, coin) if show.rate else None,
             "tickets": None if show.rate else {"sold": show.tickets, "wanted": show.fewest},
             "ticket": money(show.ticket_price, coin) if show.ticket_price else None,

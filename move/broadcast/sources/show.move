@@ -6,7 +6,7 @@
 ///
 /// The producer posts a hash for each slot that is over, never faster than time passes, and so extends the show's hash
 /// chain. Contributors hold shares of the pot: who joins late doesn't pay for what is past, and whoever leaves takes
-/// back its part of what is unspent, by itself. What has begun when somebody asks to leave is paid.
+/// back its part of what is unspent, by itself and at once. Slots that have begun then are paid.
 module broadcast::show;
 
 use std::type_name::{Self, TypeName};
@@ -20,8 +20,8 @@ const VERSION: u16 = 1;
 /// Bounds of a slot: one second to one hour.
 const MIN_SLOT_MS: u64 = 1_000;
 const MAX_SLOT_MS: u64 = 3_600_000;
-/// Slots that may be posted at once. A producer who sends nothing takes two batches and a slot from whoever asks to leave
-/// as soon as nothing comes.
+/// Slots that may be posted at once. A producer who sends nothing takes a batch and a slot from whoever leaves as soon as
+/// nothing comes.
 const MAX_BATCH: u64 = 64;
 /// Slots of a ticketed show.
 const MAX_SLOTS: u64 = 100_000;
@@ -35,6 +35,7 @@ const MAX_TEXT_BYTES: u64 = 4_096;
 const KEY_BYTES: u64 = 32;
 /// Once a MIST of the pot is so many shares, its holders have spent it: the next contribution begins a new round.
 const SPENT: u256 = 1 << 40;
+const MAX_U64: u64 = 0xffff_ffff_ffff_ffff;
 /// Last byte of an Ed25519 public key without the sign of x.
 const SIGN_MASK: u8 = 0x7f;
 /// y of the eight points of small order, without the sign of x.
@@ -110,24 +111,19 @@ const EBadHash: vector<u8> = b"a hash is 32 bytes";
 #[error(code = 21)]
 const EForeignShare: vector<u8> = b"this share is of another show";
 #[error(code = 22)]
-const ENotLeaving: vector<u8> = b"the show is on air: ask to leave first";
-#[error(code = 23)]
-const EStillLeaving: vector<u8> =
-    b"the slots that had begun when you asked to leave aren't posted yet";
-#[error(code = 24)]
 const ETicketsStand: vector<u8> =
     b"tickets stand until the show starts, its start-by passes or it ends";
-#[error(code = 25)]
+#[error(code = 23)]
 const EBadKind: vector<u8> = b"kind is 0 (tip), 1 (request) or 2 (question)";
-#[error(code = 26)]
+#[error(code = 24)]
 const ETextTooLong: vector<u8> = b"a text is at most 4,096 bytes";
-#[error(code = 27)]
+#[error(code = 25)]
 const ENothingAsked: vector<u8> = b"nothing of that number was asked";
-#[error(code = 28)]
+#[error(code = 26)]
 const EStillRunning: vector<u8> = b"the show has started, or its start-by has not passed yet";
-#[error(code = 29)]
+#[error(code = 27)]
 const ENotEmpty: vector<u8> = b"the show isn't over, or somebody's money is in it still";
-#[error(code = 30)]
+#[error(code = 28)]
 const EBadPrices: vector<u8> = b"there is a price for a tip, for a request and for a question";
 
 // === Types ===
@@ -157,6 +153,8 @@ public struct Show<phantom T> has key {
     state: u8,
     pot: Balance<T>,
     earned: Balance<T>,
+    /// What those who left a funded show have paid for slots that aren't posted yet. The pot pays the rest of them.
+    prepaid: u64,
     /// Shares of the pot, and the round that they are of: those of earlier rounds have been spent.
     shares: u256,
     round: u64,
@@ -187,8 +185,6 @@ public struct Share<phantom T> has key, store {
     show: ID,
     round: u64,
     shares: u256,
-    /// When its holder has asked to leave; 0 before.
-    leaving_ms: u64,
 }
 
 // === Events ===
@@ -218,7 +214,7 @@ public struct StateChanged has copy, drop {
     pot: u64,
 }
 
-/// Slots were posted and paid. `first` is the number of the first one, from 0.
+/// Slots were posted and paid. `first` is the number of the first one, from 0; `released` what the pot paid.
 public struct SlotsPosted has copy, drop {
     show: ID,
     first: u64,
@@ -228,18 +224,12 @@ public struct SlotsPosted has copy, drop {
     pot: u64,
 }
 
-/// Somebody has asked to leave.
-public struct Leaving has copy, drop {
-    show: ID,
-    share: ID,
-    leaving_ms: u64,
-}
-
-/// Somebody has taken back what was unspent.
+/// Somebody has taken back what was unspent. `paid` is its part of slots that have begun and aren't posted yet.
 public struct Returned has copy, drop {
     show: ID,
     share: ID,
     amount: u64,
+    paid: u64,
     pot: u64,
 }
 
@@ -371,18 +361,8 @@ public fun buy_ticket<T>(
     share
 }
 
-/// Ask to leave a show that is on air. Slots that have begun are paid.
-public fun leave<T>(show: &Show<T>, share: &mut Share<T>, clock: &Clock) {
-    show.assert_share(share);
-    assert!(show.state == STATE_ON_AIR, ENotOnAir);
-    if (share.leaving_ms > 0) return;
-    share.leaving_ms = clock.timestamp_ms();
-    let leaving_ms = share.leaving_ms;
-    event::emit(Leaving { show: object::id(show), share: object::id(share), leaving_ms });
-}
-
-/// Take back what is unspent of a share. At once when the show isn't on air; when it is, after `leave`, once the slots
-/// that had begun then are posted, or the producer has had the time of a batch and a slot for it.
+/// Take back what is unspent of a share. Of a show that is on air its part of slots that have begun is paid: of the one
+/// that runs, and of at most a batch that is over and not posted. A producer who is silent for two batches has none.
 public fun take_back<T>(
     show: &mut Show<T>,
     share: Share<T>,
@@ -390,24 +370,26 @@ public fun take_back<T>(
     ctx: &mut TxContext,
 ): Coin<T> {
     show.assert_share(&share);
-    if (show.state == STATE_ON_AIR) {
-        let asked = share.leaving_ms;
-        assert!(asked > 0, ENotLeaving);
-        let posted = show.due_ms > asked + show.slot_ms;
-        let waited = clock.timestamp_ms() >= asked + (show.batch + 1) * show.slot_ms;
-        assert!(posted || waited, EStillLeaving);
-    } else if (show.state == STATE_OFF && show.ticket_price > 0) {
+    if (show.state == STATE_OFF && show.ticket_price > 0) {
         assert!(show.is_late(clock), ETicketsStand);
     };
     let Share { id, round, shares, .. } = share;
-    let amount = show.value_of(round, shares);
+    let pot = show.pot.value();
+    let begun = show.begun(clock);
+    let amount = show.part_of(pot - begun, round, shares);
+    let paid = show.part_of(pot, round, shares) - amount;
     if (round == show.round) show.shares = show.shares - shares;
     show.returned = show.returned + amount;
     let money = show.pot.split(amount);
+    show.release(paid);
+    // A slot of a funded show costs what it costs, so those who stay pay the rest of it. One of a ticketed show costs a
+    // part of the pot, of which they still have theirs.
+    if (show.rate > 0) show.prepaid = show.prepaid + paid;
     event::emit(Returned {
         show: object::id(show),
         share: id.to_inner(),
         amount,
+        paid,
         pot: show.pot.value(),
     });
     id.delete();
@@ -530,6 +512,9 @@ public fun key<T>(show: &Show<T>): vector<u8> { show.key }
 /// Where it is heard.
 public fun hint<T>(show: &Show<T>): vector<u8> { show.hint }
 
+/// What those who left have paid for slots that aren't posted yet.
+public fun prepaid<T>(show: &Show<T>): u64 { show.prepaid }
+
 /// What is unspent.
 public fun pot<T>(show: &Show<T>): u64 { show.pot.value() }
 
@@ -548,7 +533,7 @@ public fun head<T>(show: &Show<T>): vector<u8> { show.head }
 /// When the next slot is over, in ms.
 public fun due_ms<T>(show: &Show<T>): u64 { show.due_ms }
 
-/// What the next slot brings the producer; 0 when the show isn't on air.
+/// What the next slot costs; 0 when the show isn't on air.
 public fun next_slot<T>(show: &Show<T>): u64 {
     if (show.state != STATE_ON_AIR) 0 else show.slot_price()
 }
@@ -561,16 +546,14 @@ public fun sums<T>(show: &Show<T>): (u64, u64, u64, u64, u64) {
 /// The show that a share is of.
 public fun show<T>(share: &Share<T>): ID { share.show }
 
-/// What is unspent of a share, now.
-public fun value<T>(show: &Show<T>, share: &Share<T>): u64 {
+/// What is unspent of a share, now: what `take_back` would give.
+public fun value<T>(show: &Show<T>, share: &Share<T>, clock: &Clock): u64 {
     show.assert_share(share);
-    show.value_of(share.round, share.shares)
+    show.part_of(show.pot.value() - show.begun(clock), share.round, share.shares)
 }
 
-/// Whether a share counts as a ticket: of this show, and its holder isn't leaving.
-public fun is_ticket<T>(show: &Show<T>, share: &Share<T>): bool {
-    share.show == object::id(show) && share.leaving_ms == 0
-}
+/// Whether a share counts as a ticket: whether it is of this show.
+public fun is_ticket<T>(show: &Show<T>, share: &Share<T>): bool { share.show == object::id(show) }
 
 /// The head of a hash chain behind `head` and a slot's hash.
 public fun next_head(head: vector<u8>, slot: vector<u8>): vector<u8> {
@@ -612,6 +595,7 @@ fun new<T>(
         state: STATE_OFF,
         pot: balance::zero(),
         earned: balance::zero(),
+        prepaid: 0,
         shares: 0,
         round: 0,
         tickets: 0,
@@ -655,7 +639,6 @@ fun take<T>(show: &mut Show<T>, payment: Coin<T>, ctx: &mut TxContext): Share<T>
         show: object::id(show),
         round: show.round,
         shares,
-        leaving_ms: 0,
     };
     event::emit(Contributed {
         show: object::id(show),
@@ -676,21 +659,45 @@ fun take_tip<T>(show: &mut Show<T>, payment: Coin<T>, least: u64): u64 {
     amount
 }
 
-/// What a number of shares is worth now. The last one has all that is left.
-fun value_of<T>(show: &Show<T>, round: u64, shares: u256): u64 {
+/// The part of `amount`, which is in the pot, that a number of shares has. The last one has all of it.
+fun part_of<T>(show: &Show<T>, amount: u64, round: u64, shares: u256): u64 {
     if (round != show.round || show.shares == 0) 0
-    else ((show.pot.value() as u256) * shares / show.shares) as u64
+    else ((amount as u256) * shares / show.shares) as u64
 }
 
 fun slot_price<T>(show: &Show<T>): u64 {
     if (show.rate > 0) show.rate else show.pot.value() / (show.slots - show.posted)
 }
 
-fun release_slot<T>(show: &mut Show<T>, slot: vector<u8>): u64 {
-    let amount = show.slot_price();
+/// What slots take of the pot that have begun and may still be posted: those that are over, at most a batch, and the one
+/// that runs. Nothing once two batches are over.
+fun begun<T>(show: &Show<T>, clock: &Clock): u64 {
+    if (show.state != STATE_ON_AIR) return 0;
+    let now = clock.timestamp_ms();
+    let over = if (now < show.due_ms) 0 else (now - show.due_ms) / show.slot_ms + 1;
+    if (over > 2 * show.batch) return 0;
+    let mut count = min(over, show.batch) + 1;
+    if (show.slots > 0) count = min(count, show.slots - show.posted);
+    let price = show.slot_price();
+    let cost = if (price > MAX_U64 / count) MAX_U64 else price * count;
+    min(show.pot.value(), cost - min(cost, show.prepaid))
+}
+
+fun min(a: u64, b: u64): u64 { if (a < b) a else b }
+
+/// Pay the producer out of the pot.
+fun release<T>(show: &mut Show<T>, amount: u64) {
     let money = show.pot.split(amount);
     show.earned.join(money);
     show.released = show.released + amount;
+}
+
+fun release_slot<T>(show: &mut Show<T>, slot: vector<u8>): u64 {
+    let price = show.slot_price();
+    let prepaid = min(price, show.prepaid);
+    show.prepaid = show.prepaid - prepaid;
+    let amount = price - prepaid;
+    show.release(amount);
     show.head = next_head(show.head, slot);
     show.posted = show.posted + 1;
     show.due_ms = show.due_ms + show.slot_ms;
@@ -705,7 +712,8 @@ fun go_on_air<T>(show: &mut Show<T>, clock: &Clock) {
 }
 
 fun pause_if_unpaid<T>(show: &mut Show<T>) {
-    let unpaid = show.rate > 0 && show.pot.value() < show.rate;
+    let pot = show.pot.value();
+    let unpaid = show.rate > 0 && pot < show.rate && show.prepaid < show.rate - pot;
     if (show.state == STATE_ON_AIR && unpaid) show.change(STATE_OFF);
 }
 

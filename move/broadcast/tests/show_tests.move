@@ -122,16 +122,6 @@ fun buy(s: &mut Scenario, clock: &Clock, who: address, amount: u64) {
     s.next_tx(who);
 }
 
-fun leave(s: &mut Scenario, clock: &Clock, who: address) {
-    s.next_tx(who);
-    let show = s.take_shared<Show<SUI>>();
-    let mut share = s.take_from_sender<Share<SUI>>();
-    show.leave(&mut share, clock);
-    s.return_to_sender(share);
-    ts::return_shared(show);
-    s.next_tx(who);
-}
-
 fun take_back(s: &mut Scenario, clock: &Clock, who: address): u64 {
     s.next_tx(who);
     let mut show = s.take_shared<Show<SUI>>();
@@ -222,11 +212,11 @@ fun state(s: &mut Scenario): u8 {
     state
 }
 
-fun value(s: &mut Scenario, who: address): u64 {
+fun value(s: &mut Scenario, clock: &Clock, who: address): u64 {
     s.next_tx(who);
     let show = s.take_shared<Show<SUI>>();
     let share = s.take_from_sender<Share<SUI>>();
-    let value = show.value(&share);
+    let value = show.value(&share, clock);
     s.return_to_sender(share);
     ts::return_shared(show);
     s.next_tx(who);
@@ -281,9 +271,9 @@ fun who_joins_late_does_not_pay_for_what_is_past() {
     contribute(&mut s, &clock, ALICE, 400);
     play(&mut s, &mut clock, 2);
     contribute(&mut s, &clock, BOB, 200);
-    assert!(value(&mut s, ALICE) == 200 && value(&mut s, BOB) == 200);
+    assert!(value(&mut s, &clock, ALICE) == 150 && value(&mut s, &clock, BOB) == 150);
     play(&mut s, &mut clock, 2);
-    assert!(value(&mut s, ALICE) == 100 && value(&mut s, BOB) == 100);
+    assert!(value(&mut s, &clock, ALICE) == 50 && value(&mut s, &clock, BOB) == 50);
     end_show(&mut s);
     assert!(take_back(&mut s, &clock, ALICE) == 100);
     assert!(take_back(&mut s, &clock, BOB) == 100);
@@ -312,7 +302,7 @@ fun a_pot_that_was_spent_begins_anew() {
     contribute(&mut s, &clock, ALICE, 300);
     play(&mut s, &mut clock, 3);
     contribute(&mut s, &clock, BOB, 50);
-    assert!(value(&mut s, ALICE) == 0 && value(&mut s, BOB) == 50);
+    assert!(value(&mut s, &clock, ALICE) == 0 && value(&mut s, &clock, BOB) == 50);
     assert!(take_back(&mut s, &clock, ALICE) == 0);
     assert!(take_back(&mut s, &clock, BOB) == 50);
     end(s, clock);
@@ -379,22 +369,107 @@ fun who_leaves_pays_what_had_begun() {
     let (mut s, mut clock) = radio();
     contribute(&mut s, &clock, ALICE, 1_000);
     clock.increment_for_testing(SLOT + SLOT / 2);
-    leave(&mut s, &clock, ALICE);
+    assert!(value(&mut s, &clock, ALICE) == 800);
+    assert!(take_back(&mut s, &clock, ALICE) == 800);
+    assert!(state(&mut s) == ON_AIR);
     clock.increment_for_testing(SLOT / 2);
     post(&mut s, &clock, hashes(2));
-    assert!(take_back(&mut s, &clock, ALICE) == 800);
+    assert!(state(&mut s) == OFF);
+    assert!(collect(&mut s) == 200);
+    end(s, clock);
+}
+
+#[test]
+fun who_leaves_at_the_end_of_a_batch_pays_all_of_it() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 1_000);
+    contribute(&mut s, &clock, BOB, 1_000);
+    clock.increment_for_testing(4 * SLOT);
+    assert!(take_back(&mut s, &clock, ALICE) == 750);
+    post(&mut s, &clock, hashes(4));
+    assert!(value(&mut s, &clock, BOB) == 750);
+    assert!(collect(&mut s) == 400);
+    end(s, clock);
+}
+
+#[test]
+fun whoever_leaves_first_pays_the_same() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 600);
+    contribute(&mut s, &clock, BOB, 300);
+    clock.increment_for_testing(SLOT + SLOT / 2);
+    assert!(value(&mut s, &clock, ALICE) == 466 && value(&mut s, &clock, BOB) == 233);
+    assert!(take_back(&mut s, &clock, BOB) == 233);
+    assert!(value(&mut s, &clock, ALICE) == 467);
+    assert!(take_back(&mut s, &clock, ALICE) == 467);
+    end(s, clock);
+}
+
+#[test]
+fun who_leaves_and_comes_at_once_pays_the_slot_that_begins() {
+    let (mut s, clock) = radio();
+    contribute(&mut s, &clock, ALICE, 300);
+    assert!(take_back(&mut s, &clock, ALICE) == 200);
+    assert!(state(&mut s) == ON_AIR);
+    contribute(&mut s, &clock, BOB, 300);
+    assert!(value(&mut s, &clock, BOB) == 300);
+    end(s, clock);
+}
+
+#[test]
+fun who_leaves_a_silent_producer_pays_a_batch_and_a_slot_and_then_nothing() {
+    let (mut s, mut clock) = radio();
+    contribute(&mut s, &clock, ALICE, 1_000);
+    clock.increment_for_testing(4 * SLOT);
+    assert!(value(&mut s, &clock, ALICE) == 500);
+    clock.increment_for_testing(5 * SLOT - 1);
+    assert!(value(&mut s, &clock, ALICE) == 500);
+    clock.increment_for_testing(1);
+    assert!(take_back(&mut s, &clock, ALICE) == 1_000);
     assert!(state(&mut s) == OFF);
     end(s, clock);
 }
 
 #[test]
-fun who_leaves_a_silent_producer_waits_for_a_batch_and_a_slot() {
+fun nobody_pays_more_than_the_pot_for_slots_that_have_begun() {
     let (mut s, mut clock) = radio();
-    contribute(&mut s, &clock, ALICE, 1_000);
-    leave(&mut s, &clock, ALICE);
-    leave(&mut s, &clock, ALICE);
-    clock.increment_for_testing(5 * SLOT);
-    assert!(take_back(&mut s, &clock, ALICE) == 1_000);
+    contribute(&mut s, &clock, ALICE, 350);
+    clock.increment_for_testing(4 * SLOT);
+    assert!(take_back(&mut s, &clock, ALICE) == 0);
+    post(&mut s, &clock, hashes(3));
+    assert!(state(&mut s) == OFF);
+    end(s, clock);
+}
+
+#[test]
+fun what_who_left_has_paid_makes_no_share_dearer() {
+    let (mut s, clock) = radio();
+    contribute(&mut s, &clock, ALICE, 1);
+    contribute(&mut s, &clock, BOB, 1_000_000);
+    assert!(take_back(&mut s, &clock, BOB) == 999_900);
+    contribute(&mut s, &clock, BOB, 150);
+    assert!(value(&mut s, &clock, BOB) == 150);
+    end_show(&mut s);
+    assert!(take_back(&mut s, &clock, BOB) == 150);
+    assert!(take_back(&mut s, &clock, ALICE) == 1);
+    assert!(collect(&mut s) == 100);
+    let show = s.take_shared<Show<SUI>>();
+    assert!(show.prepaid() == 100);
+    let cap = s.take_from_sender<ProducerCap>();
+    show.destroy(cap);
+    s.next_tx(PRODUCER);
+    end(s, clock);
+}
+
+#[test]
+fun a_slot_of_any_price_is_no_more_than_the_pot() {
+    let (mut s, clock) = begin();
+    let rate = 0x7fff_ffff_ffff_ffff;
+    new_funded(&mut s, rate, rate);
+    contribute(&mut s, &clock, ALICE, rate);
+    let mut clock = clock;
+    clock.increment_for_testing(4 * SLOT);
+    assert!(take_back(&mut s, &clock, ALICE) == 0);
     end(s, clock);
 }
 
@@ -413,9 +488,9 @@ fun a_ticketed_show_starts_with_enough_tickets_and_ends_with_its_last_slot() {
     assert!(state(&mut s) == OFF);
     buy(&mut s, &clock, BOB, 300);
     assert!(state(&mut s) == ON_AIR);
-    play(&mut s, &mut clock, 2);
-    assert!(value(&mut s, ALICE) == 100);
     play(&mut s, &mut clock, 1);
+    assert!(value(&mut s, &clock, ALICE) == 100);
+    play(&mut s, &mut clock, 2);
     assert!(state(&mut s) == ENDED);
     assert!(collect(&mut s) == 600);
     assert!(take_back(&mut s, &clock, ALICE) == 0);
@@ -423,24 +498,31 @@ fun a_ticketed_show_starts_with_enough_tickets_and_ends_with_its_last_slot() {
 }
 
 #[test]
-fun a_ticket_counts_until_its_holder_leaves() {
+fun who_gives_a_ticket_back_pays_its_part_of_slots_that_have_begun() {
     let (mut s, mut clock) = concert();
     buy(&mut s, &clock, ALICE, 300);
     buy(&mut s, &clock, BOB, 300);
     s.next_tx(BOB);
     let show = s.take_shared<Show<SUI>>();
-    let mut share = s.take_from_sender<Share<SUI>>();
+    let share = s.take_from_sender<Share<SUI>>();
     assert!(show.is_ticket(&share) && share.show() == object::id(&show) && show.tickets() == 2);
     assert!(show.next_slot() == 200 && show.due_ms() == NOW + SLOT);
-    show.leave(&mut share, &clock);
-    assert!(!show.is_ticket(&share));
     s.return_to_sender(share);
     ts::return_shared(show);
     s.next_tx(BOB);
-    play(&mut s, &mut clock, 1);
     assert!(take_back(&mut s, &clock, BOB) == 200);
-    play(&mut s, &mut clock, 2);
-    assert!(collect(&mut s) == 400);
+    assert!(collect(&mut s) == 100);
+    assert!(value(&mut s, &clock, ALICE) == 200);
+    play(&mut s, &mut clock, 1);
+    assert!(collect(&mut s) == 100);
+    assert!(value(&mut s, &clock, ALICE) == 100);
+    clock.increment_for_testing(SLOT);
+    assert!(value(&mut s, &clock, ALICE) == 0);
+    post(&mut s, &clock, hashes(1));
+    assert!(take_back(&mut s, &clock, ALICE) == 0);
+    play(&mut s, &mut clock, 1);
+    assert!(collect(&mut s) == 200);
+    assert!(state(&mut s) == ENDED);
     end(s, clock);
 }
 
@@ -475,7 +557,7 @@ fun tickets_are_sold_at_the_last_moment_and_while_it_is_on_air() {
     buy(&mut s, &clock, ALICE, 300);
     play(&mut s, &mut clock, 1);
     buy(&mut s, &clock, BOB, 300);
-    assert!(value(&mut s, BOB) == 300);
+    assert!(value(&mut s, &clock, BOB) == 150);
     end(s, clock);
 }
 
@@ -775,14 +857,6 @@ fun not_on_air_for_the_rest_of_a_batch() {
     end(s, clock);
 }
 
-#[test, expected_failure(abort_code = show::ENotOnAir)]
-fun not_on_air_to_leave() {
-    let (mut s, clock) = radio();
-    contribute(&mut s, &clock, ALICE, 1);
-    leave(&mut s, &clock, ALICE);
-    end(s, clock);
-}
-
 #[test, expected_failure(abort_code = show::ETooEarly)]
 fun too_early() {
     let (mut s, mut clock) = radio();
@@ -826,35 +900,6 @@ fun foreign_share() {
     let mut show = s.take_shared<Show<SUI>>();
     let _money: Coin<SUI> = show.take_back(share, &clock, s.ctx());
     abort 0
-}
-
-#[test, expected_failure(abort_code = show::ENotLeaving)]
-fun not_leaving() {
-    let (mut s, clock) = radio();
-    contribute(&mut s, &clock, ALICE, 300);
-    take_back(&mut s, &clock, ALICE);
-    end(s, clock);
-}
-
-#[test, expected_failure(abort_code = show::EStillLeaving)]
-fun still_leaving() {
-    let (mut s, mut clock) = radio();
-    contribute(&mut s, &clock, ALICE, 1_000);
-    clock.increment_for_testing(SLOT + SLOT / 2);
-    leave(&mut s, &clock, ALICE);
-    post(&mut s, &clock, hashes(1));
-    take_back(&mut s, &clock, ALICE);
-    end(s, clock);
-}
-
-#[test, expected_failure(abort_code = show::EStillLeaving)]
-fun still_leaving_a_silent_producer() {
-    let (mut s, mut clock) = radio();
-    contribute(&mut s, &clock, ALICE, 1_000);
-    leave(&mut s, &clock, ALICE);
-    clock.increment_for_testing(5 * SLOT - 1);
-    take_back(&mut s, &clock, ALICE);
-    end(s, clock);
 }
 
 #[test, expected_failure(abort_code = show::ETicketsStand)]

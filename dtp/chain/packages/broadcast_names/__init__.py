@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 PACKAGE: Final = "broadcast"
-DIGEST: Final = "08f8cd69030e9f0f89a0de712feed3fdceb25ee31ad5c5837346ca758d5eea7b"
+DIGEST: Final = "cbc6a3c0d58439c3be0102e0da4c3adde42b9a40488351955996647bafcda36c"
 
 
 class Module(StrEnum):

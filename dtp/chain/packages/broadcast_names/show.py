@@ -18,7 +18,6 @@ class ShowFunction(StrEnum):
     MIGRATE = "migrate"
     CONTRIBUTE = "contribute"
     BUY_TICKET = "buy_ticket"
-    LEAVE = "leave"
     TAKE_BACK = "take_back"
     ASK = "ask"
     RAISE = "raise"
@@ -30,6 +29,7 @@ class ShowFunction(StrEnum):
     STATE = "state"
     KEY = "key"
     HINT = "hint"
+    PREPAID = "prepaid"
     POT = "pot"
     EARNED = "earned"
     TICKETS = "tickets"
@@ -54,7 +54,6 @@ class ShowStruct(StrEnum):
     CONTRIBUTED = "Contributed"
     STATE_CHANGED = "StateChanged"
     SLOTS_POSTED = "SlotsPosted"
-    LEAVING = "Leaving"
     RETURNED = "Returned"
     ASKED = "Asked"
     RAISED = "Raised"
@@ -80,6 +79,7 @@ SHOW_FIELDS: Final[dict[ShowStruct, tuple[tuple[str, str], ...]]] = {
         ("state", "u8"),
         ("pot", "0x2::balance::Balance<T0>"),
         ("earned", "0x2::balance::Balance<T0>"),
+        ("prepaid", "u64"),
         ("shares", "u256"),
         ("round", "u64"),
         ("tickets", "u64"),
@@ -102,7 +102,6 @@ SHOW_FIELDS: Final[dict[ShowStruct, tuple[tuple[str, str], ...]]] = {
         ("show", "0x2::object::ID"),
         ("round", "u64"),
         ("shares", "u256"),
-        ("leaving_ms", "u64"),
     ),
     ShowStruct.SHOW_CREATED: (
         ("show", "0x2::object::ID"),
@@ -131,15 +130,11 @@ SHOW_FIELDS: Final[dict[ShowStruct, tuple[tuple[str, str], ...]]] = {
         ("released", "u64"),
         ("pot", "u64"),
     ),
-    ShowStruct.LEAVING: (
-        ("show", "0x2::object::ID"),
-        ("share", "0x2::object::ID"),
-        ("leaving_ms", "u64"),
-    ),
     ShowStruct.RETURNED: (
         ("show", "0x2::object::ID"),
         ("share", "0x2::object::ID"),
         ("amount", "u64"),
+        ("paid", "u64"),
         ("pot", "u64"),
     ),
     ShowStruct.ASKED: (
@@ -195,15 +190,13 @@ class ShowError(IntEnum):
     NO_HASHES = 19
     BAD_HASH = 20
     FOREIGN_SHARE = 21
-    NOT_LEAVING = 22
-    STILL_LEAVING = 23
-    TICKETS_STAND = 24
-    BAD_KIND = 25
-    TEXT_TOO_LONG = 26
-    NOTHING_ASKED = 27
-    STILL_RUNNING = 28
-    NOT_EMPTY = 29
-    BAD_PRICES = 30
+    TICKETS_STAND = 22
+    BAD_KIND = 23
+    TEXT_TOO_LONG = 24
+    NOTHING_ASKED = 25
+    STILL_RUNNING = 26
+    NOT_EMPTY = 27
+    BAD_PRICES = 28
 
 
 SHOW_MESSAGES: Final[dict[ShowError, str]] = {
@@ -229,8 +222,6 @@ SHOW_MESSAGES: Final[dict[ShowError, str]] = {
     ShowError.NO_HASHES: "there is no slot to post",
     ShowError.BAD_HASH: "a hash is 32 bytes",
     ShowError.FOREIGN_SHARE: "this share is of another show",
-    ShowError.NOT_LEAVING: "the show is on air: ask to leave first",
-    ShowError.STILL_LEAVING: "the slots that had begun when you asked to leave aren't posted yet",
     ShowError.TICKETS_STAND: "tickets stand until the show starts, its start-by passes or it ends",
     ShowError.BAD_KIND: "kind is 0 (tip), 1 (request) or 2 (question)",
     ShowError.TEXT_TOO_LONG: "a text is at most 4,096 bytes",
