@@ -15,6 +15,7 @@ from dtp.chain.errors import ObjectMissing
 from dtp.chain.model import Id, canonical_id
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.commands import Argument, ObjectLike, Program
+from dtp.chain.node.made import check_made
 from dtp.chain.packages.directory_names import PACKAGE, Module
 from dtp.chain.packages.directory_names.card import CARD_FIELDS, CardError, CardStruct
 from dtp.chain.packages.directory_names.card import CardFunction as Function
@@ -323,7 +324,7 @@ async def find_directory(chain: ChainClient) -> str:
     """Return the id of the directory that was made when the package was published.
 
     Raise `PackageNotPublished` where the package isn't known, `ObjectMissing` where the node has forgotten how it was
-    published.
+    published, `NodeRefused` where it names a directory that somebody else made.
     """
     deployment = chain.deployments.find(PACKAGE)
     published = deployment.original_id
@@ -332,6 +333,9 @@ async def find_directory(chain: ChainClient) -> str:
     if executed is None:
         raise ObjectMissing(f"the node no longer has {transaction}, which published package {published}")
     (made,) = chain.events_in(executed, SCHEMA, DirectoryCreated)
+    check_made(
+        executed, published, made.directory
+    )  # the node names the transaction, too: the package is of it
     return made.directory
 
 

@@ -70,33 +70,26 @@ def plan(
     """
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        from dtp.chain import Program, pass_
-        from dtp.chain import host as module
         from dtp.chain.wallet import parse_amount
+        from dtp.pay.passes import make_plan
 
         found, cap = await owned_host(chain, host_id)
         if number not in found.services:
             raise ConfigError(
                 f"host {found.id} has no service {number}: 'dtp host service' or 'dtp serve' makes it"
             )
-        program, coin = Program(), found.services[number].terms.coin
-        made = pass_.new_plan(
-            program,
-            found.id,
+        plan_id, executed = await make_plan(
+            chain,
+            found,
             cap,
             number,
             price=parse_amount(price),
             period_ms=period_ms,
             quota_requests=requests,
             quota_bytes=size,
-            coin=coin,
+            keep_mode=keep_mode,
         )
-        pass_.share(program, made, coin=coin)
-        if not keep_mode:
-            module.set_mode(program, found.id, cap, number, module.Mode.PASS)
-        executed = await chain.execute(program)
-        (created,) = chain.events_in(executed, pass_.SCHEMA, pass_.PlanCreated)
-        return {"plan": created.plan, "host": found.id, "service": number, **executed_record(executed)}
+        return {"plan": plan_id, "host": found.id, "service": number, **executed_record(executed)}
 
     record = account.run(work)
     print_record(record)

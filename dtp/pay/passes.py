@@ -6,12 +6,15 @@ from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 
 from dtp.chain import Executed, Program
+from dtp.chain import host as host_module
 from dtp.chain import pass_ as module
 from dtp.chain.errors import MoveAborted, NotFound
+from dtp.chain.host import Host
 from dtp.chain.model import SUI_COIN, Id, canonical_id
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.coins import coins_for
 from dtp.chain.node.commitment import to_its_end
+from dtp.chain.node.made import check_made
 from dtp.chain.pass_ import Account, Pass, PassRefunded, Plan
 from dtp.chain.values import codec
 from dtp.errors import ChainError, LocalError
@@ -116,6 +119,37 @@ async def find_pass(
     )
 
 
+async def make_plan(
+    chain: ChainClient,
+    host: Host,
+    cap: Id,
+    service: int,
+    *,
+    price: int,
+    period_ms: int,
+    quota_requests: int = 0,
+    quota_bytes: int = 0,
+    keep_mode: bool = False,
+) -> tuple[str, Executed]:
+    """Sell passes for a service of a host, in its coin; return the plan's id.
+
+    The service is for subscribers then, unless `keep_mode`. Raise `NodeRefused` where the node names a plan of
+    somebody else's, which customers would pay.
+    """
+    program, coin = Program(), host.services[service].terms.coin
+    quotas = {"quota_requests": quota_requests, "quota_bytes": quota_bytes}
+    made = module.new_plan(
+        program, host.id, cap, service, price=price, period_ms=period_ms, coin=coin, **quotas
+    )
+    module.share(program, made, coin=coin)
+    if not keep_mode:
+        host_module.set_mode(program, host.id, cap, service, host_module.Mode.PASS)
+    executed = await chain.execute(program)
+    (created,) = chain.events_in(executed, module.SCHEMA, module.PlanCreated)
+    check_made(executed, created.plan)
+    return created.plan, executed
+
+
 async def buy(
     chain: ChainClient, plan: Id, periods: int, *, most: int | None = None, coin: str = SUI_COIN
 ) -> tuple[str, Executed]:
@@ -137,6 +171,7 @@ async def buy(
     module.keep(program, module.buy(program, found.id, found.host, money, periods, coin=its_coin))
     executed = await to_its_end(lambda signed: chain.execute(program, signed=signed))
     (paid,) = chain.events_in(executed, module.SCHEMA, module.PassPaid)
+    check_made(executed, paid.pass_)
     return paid.pass_, executed
 
 

@@ -22,6 +22,7 @@ from dtp.chain.model import SUI_COIN, Id, canonical_type, format_amount
 from dtp.chain.node.client import ChainClient, Signed
 from dtp.chain.node.coins import coins_for
 from dtp.chain.node.gas import GasPurse
+from dtp.chain.node.made import check_made
 from dtp.errors import ChainError, DtpError
 from dtp.pay import messages
 from dtp.pay.answers import lock_of
@@ -189,10 +190,14 @@ async def open_under_pass(
 
 
 def opened_in(chain: ChainClient, executed: Executed) -> str:
-    """The channel that a transaction opened. Raises `ChannelUnusable` when it is none or several."""
+    """Return the channel that a transaction opened.
+
+    Raise `ChannelUnusable` when it is none or several, `NodeRefused` for one of somebody else's.
+    """
     opened = chain.events_in(executed, module.SCHEMA, ChannelOpened)
     if len(opened) != 1:
         raise ChannelUnusable(f"transaction {executed.digest} opened {len(opened)} channels")
+    check_made(executed, opened[0].channel)
     return opened[0].channel
 
 

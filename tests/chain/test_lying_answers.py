@@ -8,20 +8,25 @@ from pathlib import Path
 import pytest
 
 from dtp.broadcast.money import shows
-from dtp.chain import ChainClient, Program, publish
+from dtp.chain import ChainClient, Program, card, publish
+from dtp.chain import channel as channel_module
 from dtp.chain import host as hosts
 from dtp.chain import lock as locks
+from dtp.chain import pass_ as passes_module
 from dtp.chain import show as shows_module
 from dtp.chain.errors import NodeRefused, OutcomeUnknown, TransactionFailed
 from dtp.chain.model import canonical_type
 from dtp.chain.node._wire import Wire
+from dtp.chain.packages.upgrades import UPGRADE_CAP
 from dtp.chain.wallet import send
 from dtp.identity import Identity
 from dtp.messaging.tips.reward import lock_reward
-from dtp.pay.hosting import make_host
+from dtp.pay import passes, settling
+from dtp.pay.hosting import ensure_service, make_host
 
 from .conftest import give, run
 
+KEY = Identity.generate().id.key
 THEIRS = "0x" + "66" * 32
 #: A compiled package with a coin, which its publisher may make.
 GOLD = Path(__file__).parents[1] / "localnet" / "node" / "fixtures" / "playground.json"
@@ -130,6 +135,99 @@ def test_what_an_event_names_is_not_taken_for_what_was_made_here(client, wallet,
             }
             with pytest.raises(NodeRefused, match="somebody else's"):
                 await making[what]()
+
+    run(work())
+
+
+@pytest.mark.parametrize("what", ["plan", "channel", "pass"])
+def test_what_a_customer_pays_for_is_not_taken_from_somebody_elses(client, wallet, monkeypatch, what):
+    """A plan that customers are sent to, the channel that vouchers are signed for, a pass that was paid."""
+    plan_terms = {"price": 5, "period_ms": 60_000}
+
+    async def work():
+        async with client(wallet()) as chain, client(wallet()) as customer:
+            owned = await make_host(chain)
+            owned = await ensure_service(chain, owned, "files", hosts.Terms(price_request=1))
+            ((number, service),) = owned.host.services.items()
+            sold = (owned.host, owned.cap, number)
+            plan, _ = await passes.make_plan(chain, *sold, keep_mode=True, **plan_terms)
+            await chain.execute(beat(owned))
+            revision = service.terms.revision
+            making = {
+                "plan": lambda: passes.make_plan(chain, *sold, **plan_terms),
+                "channel": lambda: settling.open_channel(customer, owned.host, number, revision, 9, KEY),
+                "pass": lambda: passes.buy(customer, plan, 1),
+            }
+            schema, event, field = {
+                "plan": (passes_module.SCHEMA, passes_module.PlanCreated, "plan"),
+                "channel": (channel_module.SCHEMA, channel_module.ChannelOpened, "channel"),
+                "pass": (passes_module.SCHEMA, passes_module.PassPaid, "pass_"),
+            }[what]
+
+            def change(executed):
+                (told,) = chain.events_in(executed, schema, event)
+                return name_theirs(executed, getattr(told, field))
+
+            lie(monkeypatch, "execute", change=change)
+            with pytest.raises(NodeRefused, match="somebody else's"):
+                await making[what]()
+            monkeypatch.undo()
+            if what != "plan":  # which the host may have several of
+                return
+            made, _ = await making[what]()
+            assert made != plan
+
+    run(work())
+
+
+def beat(owned):
+    """A heartbeat of an endpoint, without which nobody opens a channel."""
+    program, key = Program(), Identity.generate().id.key
+    hosts.enroll(program, owned.host.beacon, owned.operator, key)
+    hosts.heartbeat(program, owned.host.beacon, owned.operator, key, 1)
+    return program
+
+
+def test_an_upgrade_cap_of_another_package_is_not_kept(network, wallet, tmp_path, monkeypatch):
+    """What is restricted later would be another one."""
+
+    def change(executed):
+        (cap,) = [each.id for each in executed.created_objects(UPGRADE_CAP)]
+        return name_theirs(executed, cap)
+
+    async def work():
+        async with ChainClient(network, wallet(), deployments=tmp_path / "packages.json") as chain:
+            lie(monkeypatch, "execute", "transaction", change=change)
+            with pytest.raises(NodeRefused, match="somebody else's"):
+                await publish(chain, "escrow")
+            assert chain.deployments.get("escrow") is None
+
+    run(work())
+
+
+def test_a_directory_of_somebody_else_is_not_the_packages(network, wallet, tmp_path, monkeypatch):
+    """It could leave out that a key was rotated."""
+
+    async def work():
+        async with ChainClient(network, wallet(), deployments=tmp_path / "packages.json") as chain:
+            await publish(chain, "directory")
+            genuine = await card.find_directory(chain)
+            lie(monkeypatch, "transaction", change=lambda executed: name_theirs(executed, genuine))
+            with pytest.raises(NodeRefused, match="somebody else's"):
+                await card.find_directory(chain)
+            monkeypatch.undo()
+            other, _ = await publish(chain, "escrow")
+            swapped = (await chain.object(other.id)).previous_transaction
+            plain = Wire.transaction
+
+            async def lying(wire, digest):
+                told = await plain(wire, swapped)
+                genuine_told = await plain(wire, digest)
+                return replace(told, executed=replace(told.executed, events=genuine_told.executed.events))
+
+            monkeypatch.setattr(Wire, "transaction", lying)
+            with pytest.raises(NodeRefused):
+                await card.find_directory(chain)
 
     run(work())
 

@@ -190,6 +190,14 @@ def test_a_caller_that_cannot_be_meant_is_a_wrong_command_line(
     assert (told.exit_code, '"exit_code": 2' in told.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("count", [0, 65])
+def test_a_show_posts_no_more_slots_at_once_than_the_chain_takes(count: int) -> None:
+    """Else the chain would refuse it, at the price of a transaction."""
+    words = ["show", "create", "--rate", "1SUI/min", "--batch", str(count)]
+    done = CliRunner().invoke(main, words)
+    assert (done.exit_code, "is not in the range 1<=x<=64" in done.stderr) == (2, True), done.stderr
+
+
 def test_a_port_that_is_taken_is_something_here_everywhere() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -7,6 +7,7 @@ from dtp.chain.errors import MALFORMED, ForeignPackage, NodeRefused, NotFound
 from dtp.chain.model import Executed, Id, id_bytes
 from dtp.chain.node.client import ChainClient
 from dtp.chain.node.commands import Program
+from dtp.chain.node.made import check_made
 from dtp.chain.packages.deployments import Deployment
 from dtp.chain.packages.upgrades import UPGRADE_CAP, Policy, give_up, read_upgrades
 
@@ -42,6 +43,7 @@ async def publish(
         change.id for change in executed.changes if change.type == "package" and change.output is not None
     ]
     caps = executed.created_objects(UPGRADE_CAP)
+    check_made(executed, *(each.id for each in caps))
     if len(made) != 1:
         raise NodeRefused(f"transaction {executed.digest} tells of {len(made)} packages", MALFORMED)
     deployment = Deployment(

@@ -30,6 +30,7 @@ from dtp.chain.model import SUI_COIN, Executed, canonical_type
 from dtp.chain.node.client import ChainClient, Signed
 from dtp.chain.node.commands import Argument, Program
 from dtp.chain.node.commitment import to_its_end
+from dtp.chain.node.made import check_made
 from dtp.chain.pipe import Direction, Frame, Pipe
 from dtp.chain.pipes.end import ChannelEnd
 from dtp.chain.pipes.feed import Follow, FrameFeed, follow_events
@@ -566,6 +567,7 @@ class PipeHub:
             program = opening(state, number, terms, to, pipes, link)
             executed = await self.chain.execute(program, signed=deposited)
         (event,) = self.chain.events_in(executed, channel_module.SCHEMA, ChannelOpened)
+        check_made(executed, event.channel)
         made = self.chain.decode(channel_module.SCHEMA, Channel, executed.objects[event.channel])
         where = Where.of_channel(made, service, Direction.TO_SERVER, to)
         end = ChannelEnd(self.chain, where, self.gas, timing=self.timing, on_idle=self._on_idle, since=before)
