@@ -73,7 +73,7 @@ async def _localnet(
     await net.start(host, port, faucet_port)
     try:
         for each in accounts:
-            net.node.faucet(each)
+            net.node.fund_address(each)
         record = {
             "event": "listening",
             "url": net.url,

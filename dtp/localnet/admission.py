@@ -72,10 +72,10 @@ _RANDOM: Final = (8).to_bytes(32, "big")
 class ObjectReader(Protocol):
     """What admission asks of the store."""
 
-    def live(self, id: bytes) -> ObjectRecord | None:
+    def find_live(self, id: bytes) -> ObjectRecord | None:
         """The live version."""
 
-    def removed(self, id: bytes) -> Removed | None:
+    def find_removed(self, id: bytes) -> Removed | None:
         """How an object went."""
 
 
@@ -276,9 +276,9 @@ def _check_duplicates(kind: ProgrammableTransaction, payment: Sequence[ObjectRef
 
 def _current(ref: ObjectRef, store: ObjectReader) -> ObjectRecord:
     """The live object, which must be exactly the one referred to."""
-    record = store.live(ref.id)
+    record = store.find_live(ref.id)
     if record is None:
-        gone = store.removed(ref.id)
+        gone = store.find_removed(ref.id)
         if gone is None or gone.version <= ref.version:
             raise _reject("ObjectNotFound", f"there is no object {_hex(ref.id)}", ref.id)
         raise _reject(
@@ -334,9 +334,9 @@ def _shared(
         raise _reject(
             "ImmutableParameterExpectedError", f"{_hex(arg.id)} can be read only by transactions", arg.id
         )
-    record = store.live(arg.id)
+    record = store.find_live(arg.id)
     if record is None:
-        gone = store.removed(arg.id)
+        gone = store.find_removed(arg.id)
         if gone is None or not gone.shared:
             raise _reject("ObjectNotFound", f"there is no shared object {_hex(arg.id)}", arg.id)
         # Consensus would have ordered the transaction behind the deletion: it runs, and fails.
@@ -373,7 +373,7 @@ def _packages(commands: Iterable[Command], store: ObjectReader) -> Iterator[Obje
             if id in seen:
                 continue
             seen.add(id)
-            record = store.live(id)
+            record = store.find_live(id)
             if record is None:
                 raise _reject("DependentPackageNotFound", f"there is no package {_hex(id)}", id)
             if record.package is None:

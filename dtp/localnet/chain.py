@@ -1,7 +1,7 @@
 """Checkpoint by checkpoint: runs transactions in order, writes what they do, seals it. The one writer of the store.
 
-`Chain` owns the store, the engine and the running numbers (`Status`). A checkpoint is one block of `sealing`: every
-outcome applied within it is in the store at its end, or nothing is.
+`Chain` owns the store, the engine and the running numbers (`Status`). A checkpoint is one block of `open_checkpoint`:
+every outcome applied within it is in the store at its end, or nothing is.
 """
 
 from __future__ import annotations
@@ -96,16 +96,16 @@ class Chain:
 
     def __init__(self, store: Store, account: bytes, seed: bytes, genesis_time_ms: int) -> None:
         self.store = store
-        self.engine = Engine(store.live)
+        self.engine = Engine(store.find_live)
         if store.fresh:
-            self._begin(account, seed, genesis_time_ms)
+            self._write_genesis(account, seed, genesis_time_ms)
         else:
-            saved: dict[str, Any] = store.state()
+            saved: dict[str, Any] = store.read_state()
             self.status = Status(
                 **{**saved, "rolling": tuple(saved["rolling"]), "totals": tuple(saved["totals"])}
             )
 
-    def _begin(self, account: bytes, seed: bytes, time_ms: int) -> None:
+    def _write_genesis(self, account: bytes, seed: bytes, time_ms: int) -> None:
         self.status = Status(
             seed.hex(),
             "",
@@ -122,31 +122,31 @@ class Chain:
             (0,) * 4,
             (0,) * 3,
         )
-        with self.sealing(time_ms) as sealing:
-            self.apply(sealing, genesis(self.engine, self.status.state, account, seed), ())
+        with self.open_checkpoint(time_ms) as sealing:
+            self.apply_outcome(sealing, genesis(self.engine, self.status.state, account, seed), ())
             self._put_epoch(EpochRecord(0, 0, None, time_ms, None, 1000, PROTOCOL_VERSION))
 
     # --------------------------------------------------------------------------------------- checkpoints
 
     @contextmanager
-    def sealing(self, time_ms: int, end: EndOfEpoch | None = None) -> Iterator[Sealing]:
+    def open_checkpoint(self, time_ms: int, end: EndOfEpoch | None = None) -> Iterator[Sealing]:
         """One checkpoint: apply outcomes within; it is sealed and stored at the end."""
         sealing = Sealing()
         before = self.status
         try:
-            with self.store.checkpoint():
+            with self.store.write_checkpoint():
                 yield sealing
-                self._seal(sealing, time_ms, end)
+                self._seal_checkpoint(sealing, time_ms, end)
                 if sealing.next_epoch is not None:
-                    self._enter(sealing.next_epoch)
+                    self._enter_epoch(sealing.next_epoch)
                 self.store.put_state(asdict(self.status))
         except BaseException:
             self.status = before
-            self.engine.discard()
+            self.engine.discard_packages()
             raise
-        self.engine.keep()
+        self.engine.keep_packages()
 
-    def _seal(self, sealing: Sealing, time_ms: int, end: EndOfEpoch | None) -> None:
+    def _seal_checkpoint(self, sealing: Sealing, time_ms: int, end: EndOfEpoch | None) -> None:
         status = self.status
         records = [executed.transaction for executed in sealing.executed]
         contents = CheckpointContents(
@@ -179,7 +179,7 @@ class Chain:
             totals=(storage, computation + cost.computation, fees + cost.non_refundable),
         )
 
-    def _enter(self, epoch: EpochRecord) -> None:
+    def _enter_epoch(self, epoch: EpochRecord) -> None:
         self.status = replace(
             self.status,
             epoch=epoch.epoch,
@@ -189,7 +189,7 @@ class Chain:
             random_round=-1,
         )
 
-    def apply(self, sealing: Sealing, outcome: Outcome, signatures: Sequence[bytes]) -> Executed:
+    def apply_outcome(self, sealing: Sealing, outcome: Outcome, signatures: Sequence[bytes]) -> Executed:
         """Write what a transaction does into the checkpoint being made."""
         checkpoint = self.status.sequence + 1
         number = self.status.transactions + len(sealing.executed)
@@ -201,7 +201,7 @@ class Chain:
             if record.package is not None:
                 original = PackageCatalog.original_id(record.package)
                 self.store.put_package(original, record.version, record.id)
-        executed = self.record(outcome, signatures, checkpoint, self.status.clock_ms, store=True)
+        executed = self.make_record(outcome, signatures, checkpoint, self.status.clock_ms, store=True)
         transaction = executed.transaction
         self.store.put_transaction(
             StoredTransaction(
@@ -226,39 +226,39 @@ class Chain:
 
     # ------------------------------------------------------------------------------ system transactions
 
-    def tick(self, sealing: Sealing, time_ms: int) -> None:
+    def advance_clock(self, sealing: Sealing, time_ms: int) -> None:
         """Move the clock to `time_ms` if that is later."""
         if time_ms <= self.status.clock_ms:
             return
-        clock = self.store.live(CLOCK)
+        clock = self.store.find_live(CLOCK)
         assert clock is not None, "genesis made the clock"
         self.status = replace(self.status, clock_ms=time_ms)
         outcome = set_clock(self.engine, self.status.state, clock, self.status.sequence + 1, time_ms)
-        self.apply(sealing, outcome, ())
+        self.apply_outcome(sealing, outcome, ())
 
     def new_randomness(self, sealing: Sealing) -> None:
         """Give 0x8 new bytes. They follow from the seed and the chain so far: runs repeat, anyone can foresee it."""
-        random = self.store.live(RANDOM)
+        random = self.store.find_live(RANDOM)
         assert random is not None, "genesis made the randomness object"
         status = replace(self.status, random_round=self.status.random_round + 1)
         self.status = status
         source = bytes.fromhex(status.seed) + bytes.fromhex(status.digest)
         fresh = blake2b(b"dtp.localnet.random" + source, digest_size=32).digest()
         outcome = randomness(self.engine, status.state, random, status.random_round, fresh)
-        self.apply(sealing, outcome, ())
+        self.apply_outcome(sealing, outcome, ())
 
     def next_epoch(self, time_ms: int, reference_gas_price: int | None) -> list[Executed]:
         """End the epoch in a checkpoint of its own."""
         end = EndOfEpoch(_COMMITTEE, PROTOCOL_VERSION)
-        old = self.epoch(self.status.epoch)
+        old = self.find_epoch(self.status.epoch)
         assert old is not None, "every epoch is noted when it begins"
         price = self.status.reference_gas_price if reference_gas_price is None else reference_gas_price
-        with self.sealing(time_ms, end) as sealing:
-            self.tick(sealing, time_ms)
-            state = self.store.live(SYSTEM_STATE)
+        with self.open_checkpoint(time_ms, end) as sealing:
+            self.advance_clock(sealing, time_ms)
+            state = self.store.find_live(SYSTEM_STATE)
             assert state is not None, "genesis made the system state"
             spent = GasCost(*self.status.rolling)
-            self.apply(sealing, end_epoch(self.engine, self.status.state, state, spent, time_ms), ())
+            self.apply_outcome(sealing, end_epoch(self.engine, self.status.state, state, spent, time_ms), ())
             last = self.status.sequence + 1
             self._put_epoch(replace(old, last_checkpoint=last, end_ms=time_ms))
             fresh = EpochRecord(old.epoch + 1, last + 1, None, time_ms, None, price, old.protocol_version)
@@ -272,7 +272,7 @@ class Chain:
     def prune(self, keep: int) -> int:
         """Forget what checkpoints before the last `keep` hold; returns the lowest that is whole."""
         first = max(self.status.lowest, self.status.sequence + 1 - max(1, keep))
-        with self.store.checkpoint():
+        with self.store.write_checkpoint():
             self.store.prune(first)
             self.status = replace(self.status, lowest=first)
             self.store.put_state(asdict(self.status))
@@ -280,15 +280,15 @@ class Chain:
 
     # ------------------------------------------------------------------------------------------- records
 
-    def render(self, tag: TypeTag, contents: bytes) -> Any:
+    def render_json(self, tag: TypeTag, contents: bytes) -> Any:
         """A Move value as JSON, None if its type is not known or the bytes don't fit."""
         try:
-            type = self.engine.vm.type(tag.text)
-            return to_json(type, self.engine.vm.decode(type, contents))
+            type = self.engine.vm.parse_type(tag.text)
+            return to_json(type, self.engine.vm.decode_value(type, contents))
         except ExecutionFailure:
             return None
 
-    def record(
+    def make_record(
         self,
         outcome: Outcome,
         signatures: Sequence[bytes],
@@ -300,7 +300,7 @@ class Chain:
         """An outcome as it is handed out; with `store` its events are written."""
         data = outcome.admitted.data
         events = tuple(
-            self._event(outcome.admitted.digest, index, event, checkpoint, time_ms, store)
+            self._record_event(outcome.admitted.digest, index, event, checkpoint, time_ms, store)
             for index, event in enumerate(outcome.events)
         )
         record = TransactionRecord(
@@ -319,7 +319,7 @@ class Chain:
         )
         return Executed(record, tuple(outcome.before.values()), tuple(outcome.outputs.values()))
 
-    def _event(
+    def _record_event(
         self, digest: bytes, index: int, event: MoveEvent, checkpoint: int | None, time_ms: int, store: bool
     ) -> EventRecord:
         tag = event.type
@@ -353,18 +353,20 @@ class Chain:
             tag,
             event.contents,
             number,
-            self.render,
+            self.render_json,
         )
 
-    def transaction(self, digest: bytes) -> TransactionRecord | None:
+    def find_transaction(self, digest: bytes) -> TransactionRecord | None:
         """An executed transaction from the store."""
-        row = self.store.transaction(digest)
+        row = self.store.find_transaction(digest)
         if row is None:
             return None
-        numbers = dict(self.store.query("SELECT position, number FROM events WHERE digest = ?", (digest,)))
+        numbers = dict(
+            self.store.select_rows("SELECT position, number FROM events WHERE digest = ?", (digest,))
+        )
         events = tuple(
             replace(
-                self._event(digest, at, event, row.checkpoint, row.timestamp, False),
+                self._record_event(digest, at, event, row.checkpoint, row.timestamp, False),
                 number=numbers.get(at, 0),
             )
             for at, event in enumerate(TRANSACTION_EVENTS.decode(row.events))
@@ -387,28 +389,28 @@ class Chain:
             row.timestamp,
         )
 
-    def executed(self, digest: bytes) -> Executed | None:
+    def find_executed(self, digest: bytes) -> Executed | None:
         """An executed transaction with its objects, as far as they are not pruned."""
-        record = self.transaction(digest)
-        row = self.store.transaction(digest)
+        record = self.find_transaction(digest)
+        row = self.store.find_transaction(digest)
         if record is None or row is None:
             return None
         reads = [row.reads[at : at + 40] for at in range(0, len(row.reads), 40)]
-        inputs = [self.store.version(r[:32], int.from_bytes(r[32:], "big")) for r in reads]
+        inputs = [self.store.find_version(r[:32], int.from_bytes(r[32:], "big")) for r in reads]
         outputs: list[ObjectRecord | None] = []
         for id, change in record.effects.changed:
             if isinstance(change.after, OutPackage):
-                outputs.append(self.store.version(id, change.after.version))
+                outputs.append(self.store.find_version(id, change.after.version))
             elif not isinstance(change.after, OutAbsent):
-                outputs.append(self.store.version(id, record.effects.lamport_version))
+                outputs.append(self.store.find_version(id, record.effects.lamport_version))
         return Executed(
             record, tuple(o for o in inputs if o is not None), tuple(o for o in outputs if o is not None)
         )
 
-    def checkpoint(self, which: int | bytes) -> CheckpointRecord | None:
+    def find_checkpoint(self, which: int | bytes) -> CheckpointRecord | None:
         """A checkpoint by number or digest, None if unknown or pruned."""
         column = "sequence" if isinstance(which, int) else "digest"
-        rows = self.store.query(
+        rows = self.store.select_rows(
             f"SELECT sequence, digest, summary, contents FROM checkpoints WHERE {column} = ?", (which,)
         )
         if not rows or not rows[0][3]:
@@ -418,9 +420,9 @@ class Chain:
             sequence, digest, CHECKPOINT_SUMMARY.decode(summary), CHECKPOINT_CONTENTS.decode(contents)
         )
 
-    def epoch(self, number: int) -> EpochRecord | None:
+    def find_epoch(self, number: int) -> EpochRecord | None:
         """An epoch, None if it has not begun."""
-        rows = self.store.query("SELECT json FROM epochs WHERE epoch = ?", (number,))
+        rows = self.store.select_rows("SELECT json FROM epochs WHERE epoch = ?", (number,))
         return EpochRecord(**json.loads(rows[0][0])) if rows else None
 
 

@@ -51,22 +51,22 @@ class DenyList:
     def check_sender(self, sender: bytes, used: Iterable[ObjectRecord]) -> None:
         """Refuse a transaction whose sender may not use a coin among its objects. Raises `TransactionRejected`."""
         coins = (coin_type(record.type) for record in used if record.type != GAS_COIN_TYPE)
-        for name in sorted({self._name(coin) for coin in coins if coin is not None}):
-            config = self._config(name)
-            if self._denied_by_version_1(name, sender) or self._setting(config, _ADDRESS_KEY, [sender]):
+        for name in sorted({self._coin_name(coin) for coin in coins if coin is not None}):
+            config = self._find_config(name)
+            if self._denied_by_version_1(name, sender) or self._read_setting(config, _ADDRESS_KEY, [sender]):
                 raise TransactionRejected(
                     "AddressDeniedForCoin", f"0x{sender.hex()} is denied the use of coins of {name}"
                 )
-            if self._setting(config, _PAUSE_KEY, _PAUSE):
+            if self._read_setting(config, _PAUSE_KEY, _PAUSE):
                 raise TransactionRejected("CoinTypeGlobalPause", f"coins of {name} are paused")
 
     def check_receivers(self, found: Iterable[tuple[TypeTag, bytes]], epoch: int) -> None:
         """Refuse coins to those who are denied in an epoch. Raises `CommandFailed`."""
-        for name, address in sorted((self._name(coin), address) for coin, address in found):
-            config = self._config(name)
-            if self._setting(config, _PAUSE_KEY, _PAUSE, epoch):
+        for name, address in sorted((self._coin_name(coin), address) for coin, address in found):
+            config = self._find_config(name)
+            if self._read_setting(config, _PAUSE_KEY, _PAUSE, epoch):
                 raise CommandFailed("CoinTypeGlobalPause", f"coins of {name} are paused", coin_type=name)
-            if self._setting(config, _ADDRESS_KEY, [address], epoch):
+            if self._read_setting(config, _ADDRESS_KEY, [address], epoch):
                 raise CommandFailed(
                     "AddressDeniedForCoin",
                     f"0x{address.hex()} is denied the use of coins of {name}",
@@ -74,24 +74,24 @@ class DenyList:
                     coin_type=name,
                 )
 
-    def _name(self, coin: TypeTag) -> str:
-        return plain_name(self._vm.type(coin.text))
+    def _coin_name(self, coin: TypeTag) -> str:
+        return plain_name(self._vm.parse_type(coin.text))
 
-    def _field(self, parent: bytes, key_type: str, key: Any) -> Any:
+    def _read_field(self, parent: bytes, key_type: str, key: Any) -> Any:
         """Return the value of a dynamic field, None where there is none."""
-        record = self._load(dynamic_field_id(parent, self._vm.type(key_type), key))
+        record = self._load(dynamic_field_id(parent, self._vm.parse_type(key_type), key))
         if record is None:
             return None
-        return self._vm.decode(self._vm.type(str(record.type)), record.contents)[2]
+        return self._vm.decode_value(self._vm.parse_type(str(record.type)), record.contents)[2]
 
-    def _config(self, name: str) -> bytes | None:
+    def _find_config(self, name: str) -> bytes | None:
         """Return the id of what version 2 has of a coin, None where it has nothing."""
-        found = self._field(DENY_LIST, _CONFIG_KEY, [[_COINS, bytearray(name.encode())]])
+        found = self._read_field(DENY_LIST, _CONFIG_KEY, [[_COINS, bytearray(name.encode())]])
         return None if found is None else bytes(found[0])
 
-    def _setting(self, config: bytes | None, key_type: str, key: Any, epoch: int | None = None) -> bool:
+    def _read_setting(self, config: bytes | None, key_type: str, key: Any, epoch: int | None = None) -> bool:
         """Return what a setting is in an epoch; without one, what it was set to last."""
-        setting = None if config is None else self._field(config, key_type, key)
+        setting = None if config is None else self._read_field(config, key_type, key)
         for since, newer, older in _options(setting):
             value = newer if epoch is None or since < epoch else older
             return any(value[0])
@@ -101,12 +101,12 @@ class DenyList:
         record = self._load(DENY_LIST)
         if record is None:  # a chain from before there was one
             return False
-        _, ((lists,), _) = self._vm.decode(self._vm.type(str(record.type)), record.contents)
-        coins = self._field(lists[0], "u64", _COINS)
+        _, ((lists,), _) = self._vm.decode_value(self._vm.parse_type(str(record.type)), record.contents)
+        coins = self._read_field(lists[0], "u64", _COINS)
         _, ((counts,), _), ((types,), _) = coins
-        if not self._field(counts[0], "address", address):
+        if not self._read_field(counts[0], "address", address):
             return False
-        denied = self._field(types[0], "vector<u8>", bytearray(name.encode()))
+        denied = self._read_field(types[0], "vector<u8>", bytearray(name.encode()))
         return denied is not None and address in denied[0]
 
 

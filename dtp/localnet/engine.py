@@ -1,7 +1,7 @@
 """Executes one transaction against the chain's objects and says what it does. Stores nothing.
 
-`Engine.run` takes a transaction whose inputs were admitted (`dtp.localnet.admission`) and gives an `Outcome`; the
-caller keeps it (`Engine.keep`) or throws it away (`Engine.discard`).
+`Engine.execute_transaction` takes a transaction whose inputs were admitted (`dtp.localnet.admission`) and gives an
+`Outcome`; the caller keeps it (`Engine.keep_packages`) or throws it away (`Engine.discard_packages`).
 """
 
 from __future__ import annotations
@@ -98,11 +98,11 @@ class Admitted:
         """The input objects that exist."""
         return [entry for entry in self.inputs if entry is not None]
 
-    def used(self) -> list[ObjectRecord]:
+    def used_objects(self) -> list[ObjectRecord]:
         """The objects that are used or received, gas apart."""
         return [*(entry.record for entry in self.objects), *self.receiving.values()]
 
-    def lamport(self) -> int:
+    def lamport_version(self) -> int:
         """The version that everything gets that is written."""
         versions = [entry.record.version for entry in self.objects if entry.record.package is None]
         versions += [record.version for record in (*self.gas, *self.receiving.values())]
@@ -136,29 +136,29 @@ class _Children:
         self._receiving = receiving
         self.read: dict[bytes, ObjectRecord] = {}
 
-    def child(self, parent: bytes, child: bytes) -> StoredObject | None:
-        """`ChildStore.child`."""
-        record = self._owned(parent, child)
-        return None if record is None else self._stored(record)
+    def find_child(self, parent: bytes, child: bytes) -> StoredObject | None:
+        """`ChildStore.find_child`."""
+        record = self._find_owned(parent, child)
+        return None if record is None else self._note_read(record)
 
-    def setting(self, config: bytes, id: bytes) -> StoredObject | None:
-        """`ChildStore.setting`."""
-        record = self._owned(config, id)
+    def find_setting(self, config: bytes, id: bytes) -> StoredObject | None:
+        """`ChildStore.find_setting`."""
+        record = self._find_owned(config, id)
         return None if record is None else _stored_object(record)
 
-    def _owned(self, parent: bytes, child: bytes) -> ObjectRecord | None:
+    def _find_owned(self, parent: bytes, child: bytes) -> ObjectRecord | None:
         record = self._load(child)
         owner = None if record is None else record.owner
         return record if isinstance(owner, ObjectOwner) and owner.address == parent else None
 
-    def received(self, parent: bytes, id: bytes, version: int) -> StoredObject | None:
-        """`ChildStore.received`."""
+    def find_received(self, parent: bytes, id: bytes, version: int) -> StoredObject | None:
+        """`ChildStore.find_received`."""
         record = self._receiving.get(id)
         if record is None or record.version != version or record.owner != AddressOwner(parent):
             return None
-        return self._stored(record)
+        return self._note_read(record)
 
-    def _stored(self, record: ObjectRecord) -> StoredObject:
+    def _note_read(self, record: ObjectRecord) -> StoredObject:
         self.read[record.id] = record
         return _stored_object(record)
 
@@ -191,27 +191,27 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------- outcome
 
-    def keep(self) -> None:
+    def keep_packages(self) -> None:
         """The last outcome is stored: its packages stay."""
-        self.packages.keep()
+        self.packages.keep_packages()
 
-    def discard(self) -> None:
+    def discard_packages(self) -> None:
         """The last outcome is thrown away: forget its packages."""
         for storage_id in self.packages.pending:
-            self.vm.linker.forget(storage_id)
+            self.vm.linker.forget_package(storage_id)
         self.packages.pending.clear()
 
-    def run(
+    def execute_transaction(
         self, admitted: Admitted, state: ChainState, *, checked: bool = True, traced: bool = False
     ) -> Outcome:
         """Execute a user's transaction. Everything it can do wrong is in the effects."""
         data = admitted.data
         run = Run(self, admitted, state, checked, traced)
         gas_data = data.gas_data
-        lamport = admitted.lamport()
-        writes, error = run.commands(lamport)
+        lamport = admitted.lamport_version()
+        writes, error = run.run_commands(lamport)
         if error is not None:
-            self.discard()
+            self.discard_packages()
         total = sum(int.from_bytes(record.contents[32:40], "little") for record in admitted.gas)
         payment = Payment(admitted.gas, total, gas_data.budget)
         changeable = [*admitted.objects, *run.gas_inputs]
@@ -220,8 +220,8 @@ class Engine:
             writes, error, changeable, run.before, payment, computation, lamport
         )
         if failed is not error:
-            self.discard()
-        return run.outcome(writes, failed, cost, lamport, payment.id, free)
+            self.discard_packages()
+        return run.make_outcome(writes, failed, cost, lamport, payment.id, free)
 
     def system_run(self, admitted: Admitted, state: ChainState) -> Run:
         """The machine for a transaction of the system (`dtp.localnet.system`)."""
@@ -258,7 +258,7 @@ class Run:
         gas = data.gas_data
         self.meter = GasMeter(gas.budget // gas.price if gas.price and admitted.gas else None)
         sponsor = gas.owner if gas.owner != data.sender else None
-        self.session = self.vm.session(
+        self.session = self.vm.open_session(
             self.runtime,
             TxData(
                 data.sender,
@@ -278,12 +278,12 @@ class Run:
 
     # ------------------------------------------------------------------------------------------ commands
 
-    def commands(self, lamport: int) -> tuple[Writes | None, ExecutionError | None]:
+    def run_commands(self, lamport: int) -> tuple[Writes | None, ExecutionError | None]:
         """Run the commands of a programmable transaction: what it writes, or why it failed."""
         try:
             if self.admitted.ended:
                 raise CommandFailed("InputObjectDeleted", "a shared input object was deleted before")
-            return self._commands(lamport), None
+            return self._run_programmable(lamport), None
         except CommandFailed as failed:
             return None, failed.error
         except ExecutionFailure:
@@ -292,18 +292,18 @@ class Run:
                 "InsufficientGas", {}, None, "the gas budget does not cover reading the inputs"
             )
 
-    def _commands(self, lamport: int) -> Writes:
+    def _run_programmable(self, lamport: int) -> Writes:
         kind = self.admitted.data.kind
         assert isinstance(kind, ProgrammableTransaction), "system transactions have no commands"
         for record in (*self.before.values(), *self.admitted.packages):
             if record.id not in _SYSTEM_PACKAGES:
-                self.meter.charge(object_size(record.value.data) * READ_COST_PER_BYTE)
-        inputs = [self._source(at, arg) for at, arg in enumerate(kind.inputs)]
+                self.meter.charge_units(object_size(record.value.data) * READ_COST_PER_BYTE)
+        inputs = [self._make_source(at, arg) for at, arg in enumerate(kind.inputs)]
         gas = self._gas_place()
         places = Places(self.vm, self.meter, inputs, gas, kind.commands)
         for place in (*inputs, gas):
             if isinstance(place, Place):
-                places.charge(place)
+                places.charge_copy(place)
         interpreter = Interpreter(
             self.vm,
             self.session,
@@ -314,12 +314,12 @@ class Run:
             traced=self.traced,
         )
         try:
-            interpreter.run(kind.commands)
+            interpreter.run_commands(kind.commands)
         finally:
             self.traces = interpreter.traces or []
         if gas is not None:
             self._gas_data[1][0] += self.admitted.data.gas_data.budget
-        effects = self.runtime.effects()
+        effects = self.runtime.collect_effects()
         self.before = {**self.before, **self.children.read}
         writes = collect(
             self.vm, effects, [*self.admitted.objects, *self.gas_inputs[:1]], self.before, lamport
@@ -328,7 +328,7 @@ class Run:
         self._add_packages(writes)
         check_effects_size(writes)
         self._check_receivers(writes)
-        self.events = tuple(self._event(event) for event in effects.events)
+        self.events = tuple(self._make_event(event) for event in effects.events)
         return writes
 
     def _check_receivers(self, writes: Writes) -> None:
@@ -338,7 +338,7 @@ class Run:
             return
         if DENY_LIST not in self.before:
             self.configs.add(DENY_LIST)
-        self.meter.charge(len(found) * RECEIVER_COST)
+        self.meter.charge_units(len(found) * RECEIVER_COST)
         self.engine.deny_list.check_receivers(found, self.state.epoch)
 
     def _add_packages(self, writes: Writes) -> None:
@@ -350,11 +350,11 @@ class Run:
         assert found is not None, "dependencies were linked"
         return found.version
 
-    def _event(self, event: Event) -> MoveEvent:
+    def _make_event(self, event: Event) -> MoveEvent:
         sender = self.admitted.data.sender
         return MoveEvent(event.package, event.module, sender, type_tag(event.type), event.contents)
 
-    def _source(self, at: int, arg: object) -> Source:
+    def _make_source(self, at: int, arg: object) -> Source:
         if isinstance(arg, Pure):
             return PureSource(arg.data)
         if isinstance(arg, ReceivingInput):
@@ -362,8 +362,8 @@ class Run:
         entry = self.admitted.inputs[at]
         assert entry is not None, "deleted inputs end the transaction before"
         record = entry.record
-        type = self.vm.type(str(record.type))
-        data = self.vm.decode(type, record.contents)
+        type = self.vm.parse_type(str(record.type))
+        data = self.vm.decode_value(type, record.contents)
         name = f"object 0x{record.id.hex()}"
         entry.place = Place(type, data, name, mutable=entry.mutable, takeable=entry.mutable)
         return entry.place
@@ -376,12 +376,12 @@ class Run:
         # The budget is set aside: commands can't spend what gas may cost.
         left = total - self.admitted.data.gas_data.budget
         self._gas_data = [[[coin.record.id]], [left]]
-        coin.place = Place(self.vm.type(str(coin.record.type)), self._gas_data, "the gas coin")
+        coin.place = Place(self.vm.parse_type(str(coin.record.type)), self._gas_data, "the gas coin")
         return coin.place
 
     # ------------------------------------------------------------------------------------------- outcome
 
-    def outcome(
+    def make_outcome(
         self,
         writes: Writes,
         error: ExecutionError | None,

@@ -25,7 +25,7 @@ class CommandFailed(Exception):
         self.error = ExecutionError(kind, content, None, description)
 
     @classmethod
-    def of(cls, error: ExecutionError) -> CommandFailed:
+    def from_error(cls, error: ExecutionError) -> CommandFailed:
         """The exception for an error that is made already."""
         made = cls(error.kind, error.description)
         made.error = error

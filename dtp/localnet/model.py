@@ -367,7 +367,7 @@ class EventFilter:
     type_package: bytes | None = None
     type_module: str | None = None
 
-    def fits(self, event: EventRecord) -> bool:
+    def matches(self, event: EventRecord) -> bool:
         """Whether `event` is one of them."""
         tag = event.type
         wanted = self.type

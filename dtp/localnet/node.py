@@ -95,8 +95,8 @@ class Node:
 
     Time: the on-chain clock follows `now` (ms since 1970; the system's clock by default) plus what `advance_clock`
     added, and never goes back. With `now=None` it moves only by `advance_clock`. It moves in a checkpoint of its own
-    when it is read by `object`, `checkpoint`, `service_info` or `simulate` and more than 250 ms behind; while nobody
-    reads it or transacts, there are no checkpoints.
+    when it is read by `find_object`, `find_checkpoint`, `service_info` or `simulate` and more than 250 ms behind;
+    while nobody reads it or transacts, there are no checkpoints.
     """
 
     @classmethod
@@ -162,14 +162,14 @@ class Node:
         check_form(data)
         check_signatures(data, transaction, signatures)
         digest = transaction_digest(transaction)
-        known = self._chain.executed(digest)
+        known = self._chain.find_executed(digest)
         if known is not None:
             return known
         status = self._chain.status
-        check_expiration(data, status.epoch, self._time(), bytes.fromhex(status.chain))
+        check_expiration(data, status.epoch, self._clock_time(), bytes.fromhex(status.chain))
         admitted = admit(data, digest, self._store, status.state)
-        self._chain.engine.deny_list.check_sender(data.sender, admitted.used())
-        return self._run(admitted, signatures)
+        self._chain.engine.deny_list.check_sender(data.sender, admitted.used_objects())
+        return self._execute_admitted(admitted, signatures)
 
     def simulate(
         self,
@@ -199,24 +199,24 @@ class Node:
         chain = self._chain
         return resolve(transaction, self._store, chain.engine.vm, chain.status.state)
 
-    def transaction(self, digest: bytes) -> TransactionRecord | None:
+    def find_transaction(self, digest: bytes) -> TransactionRecord | None:
         """An executed transaction, None if unknown or pruned."""
-        return self._chain.transaction(digest)
+        return self._chain.find_transaction(digest)
 
-    def executed(self, digest: bytes) -> Executed | None:
+    def find_executed(self, digest: bytes) -> Executed | None:
         """The same with the objects before and after, as far as they are not pruned."""
-        return self._chain.executed(digest)
+        return self._chain.find_executed(digest)
 
     # ------------------------------------------------------------------------------------------- objects
 
-    def object(self, id: bytes, version: int | None = None) -> ObjectRecord | None:
+    def find_object(self, id: bytes, version: int | None = None) -> ObjectRecord | None:
         """The live object, or the given version of it; None if it never was, is deleted, wrapped or pruned.
 
         The live clock is moved to now first.
         """
         if id == CLOCK and version is None:
             self._catch_up()
-        return self._store.live(id) if version is None else self._store.version(id, version)
+        return self._store.find_live(id) if version is None else self._store.find_version(id, version)
 
     def objects_owned_by(
         self, address: bytes, type: TypeTag | None = None, cursor: bytes | None = None, limit: int = 50
@@ -233,29 +233,29 @@ class Node:
         """Dynamic fields of an object (or of a table's id). Raises `BadCursor`."""
         return self._queries.dynamic_fields(parent, cursor, limit)
 
-    def balance(self, address: bytes, coin_type: TypeTag) -> Balance:
+    def get_balance(self, address: bytes, coin_type: TypeTag) -> Balance:
         """What an address owns in coins of a type."""
-        return self._queries.balance(address, coin_type)
+        return self._queries.get_balance(address, coin_type)
 
-    def balances(self, address: bytes, cursor: bytes | None = None, limit: int = 50) -> Page[Balance]:
+    def list_balances(self, address: bytes, cursor: bytes | None = None, limit: int = 50) -> Page[Balance]:
         """All its balances. Raises `BadCursor`."""
-        return self._queries.balances(address, cursor, limit)
+        return self._queries.list_balances(address, cursor, limit)
 
     def coin_info(self, coin_type: TypeTag) -> CoinInfo | None:
         """Metadata and supply of a coin type, None if its type does not exist."""
         return self._queries.coin_info(coin_type)
 
-    def json(self, type: TypeTag, contents: bytes) -> Any:
+    def render_json(self, type: TypeTag, contents: bytes) -> Any:
         """A Move value as JSON (numbers over 32 bits as text, bytes as base64, ids as `0x…`); None if its type is not
         known here or the bytes don't fit it."""
-        return self._chain.render(type, contents)
+        return self._chain.render_json(type, contents)
 
     # ------------------------------------------------------------------------------------------ packages
 
-    def package(self, id: bytes) -> PackageInfo | None:
+    def find_package(self, id: bytes) -> PackageInfo | None:
         """A package by storage id."""
-        found = self._reflection(id)
-        return None if found is None else found.info()
+        found = self._find_reflection(id)
+        return None if found is None else found.package_info()
 
     def package_versions(
         self, id: bytes, cursor: bytes | None = None, limit: int = 50
@@ -263,19 +263,19 @@ class Node:
         """(version, storage id) of all versions of the package that `id`, any of them, belongs to."""
         return self._queries.package_versions(id, cursor, limit)
 
-    def datatype(self, package: bytes, module: str, name: str) -> DatatypeInfo | None:
+    def find_datatype(self, package: bytes, module: str, name: str) -> DatatypeInfo | None:
         """A struct or enum as that package version defines it."""
-        found = self._reflection(package)
-        return None if found is None else found.datatype(module, name)
+        found = self._find_reflection(package)
+        return None if found is None else found.find_datatype(module, name)
 
-    def function(self, package: bytes, module: str, name: str) -> FunctionInfo | None:
+    def find_function(self, package: bytes, module: str, name: str) -> FunctionInfo | None:
         """A function as that package version defines it."""
-        found = self._reflection(package)
-        return None if found is None else found.function(module, name)
+        found = self._find_reflection(package)
+        return None if found is None else found.find_function(module, name)
 
     # ----------------------------------------------------------------------- checkpoints, epochs, events
 
-    def checkpoint(self, which: int | bytes | None = None) -> CheckpointRecord | None:
+    def find_checkpoint(self, which: int | bytes | None = None) -> CheckpointRecord | None:
         """A checkpoint by sequence number or digest; None if unknown or pruned.
 
         The latest without argument, after the clock was moved to now.
@@ -283,19 +283,19 @@ class Node:
         if which is None:
             self._catch_up()
             which = self._chain.status.sequence
-        return self._chain.checkpoint(which)
+        return self._chain.find_checkpoint(which)
 
     def checkpoint_transactions(self, sequence: int) -> tuple[Executed, ...]:
         """The transactions of a checkpoint, in order, with their objects as far as they are not pruned."""
-        record = self._chain.checkpoint(sequence)
+        record = self._chain.find_checkpoint(sequence)
         if record is None:
             return ()
-        found = (self._chain.executed(digest) for digest in record.digests)
+        found = (self._chain.find_executed(digest) for digest in record.digests)
         return tuple(executed for executed in found if executed is not None)
 
-    def epoch(self, number: int | None = None) -> EpochRecord | None:
+    def find_epoch(self, number: int | None = None) -> EpochRecord | None:
         """An epoch, the present one without argument."""
-        return self._chain.epoch(self._chain.status.epoch if number is None else number)
+        return self._chain.find_epoch(self._chain.status.epoch if number is None else number)
 
     def service_info(self) -> ServiceInfo:
         """What the node is and where it stands; the clock is moved to now first."""
@@ -312,7 +312,7 @@ class Node:
             f"dtp-localnet/{SERVER_VERSION}",
         )
 
-    def events(
+    def list_events(
         self,
         filter: EventFilter | None = None,
         cursor: bytes | None = None,
@@ -326,7 +326,7 @@ class Node:
 
         `event_cursor(event)` makes a cursor to go on from later. Raises `BadCursor`.
         """
-        return self._queries.events(filter, cursor, limit, descending, first_checkpoint, last_checkpoint)
+        return self._queries.list_events(filter, cursor, limit, descending, first_checkpoint, last_checkpoint)
 
     @staticmethod
     def event_cursor(event: EventRecord) -> bytes:
@@ -351,7 +351,7 @@ class Node:
 
     # ------------------------------------------------------------------------------- for development and tests
 
-    def faucet(self, address: bytes, amount: int | Iterable[int] = 10_000_000_000) -> Executed:
+    def fund_address(self, address: bytes, amount: int | Iterable[int] = 10_000_000_000) -> Executed:
         """Send new coins of `amount` MIST each to an address, by a signed transaction of the genesis account.
 
         Raises `TransactionRejected` when the genesis account can't pay, or for amounts that are none.
@@ -367,7 +367,7 @@ class Node:
         if ms <= 0:
             raise ClockError(f"the clock moves forward only, by at least 1 ms, not by {ms}")
         chain = self._chain
-        time = self._time() + ms
+        time = self._clock_time() + ms
         if time > _LAST_TIME_MS:
             raise ClockError(f"{ms} ms are too many: the clock ends with the year 8999")
         before = chain.status
@@ -382,13 +382,13 @@ class Node:
         """End the epoch, in a checkpoint of its own; returns the new one. The price stays if not given."""
         if reference_gas_price is not None and not 0 < reference_gas_price < MAX_GAS_PRICE:
             raise ClockError(f"a gas price is 1 to {MAX_GAS_PRICE - 1}, not {reference_gas_price}")
-        executed = self._chain.next_epoch(self._time(), reference_gas_price)
-        self._publish(executed)
-        found = self.epoch()
+        executed = self._chain.next_epoch(self._clock_time(), reference_gas_price)
+        self._notify_subscribers(executed)
+        found = self.find_epoch()
         assert found is not None, "the new epoch was noted"
         return found
 
-    def totals(self) -> Totals:
+    def get_totals(self) -> Totals:
         """Where the SUI is that is in no coin (for checks of conservation)."""
         return Totals(*self._chain.status.totals)
 
@@ -401,7 +401,7 @@ class Node:
 
     # ---------------------------------------------------------------------------------------------- inside
 
-    def _time(self) -> int:
+    def _clock_time(self) -> int:
         """What the clock is to say now: never less than it said before."""
         status = self._chain.status
         if self._now is None:
@@ -414,52 +414,52 @@ class Node:
         On a real network it moves several times a second; a checkpoint for each would fill the file of a node that
         nobody asks anything.
         """
-        time = self._time()
+        time = self._clock_time()
         if time - self._chain.status.clock_ms >= _TICK_MS:
             self._seal_time(time)
 
-    def _run(self, admitted: Admitted, signatures: Sequence[bytes]) -> Executed:
+    def _execute_admitted(self, admitted: Admitted, signatures: Sequence[bytes]) -> Executed:
         chain = self._chain
-        time = self._time()
-        with chain.sealing(time) as sealing:
-            chain.tick(sealing, time)
+        time = self._clock_time()
+        with chain.open_checkpoint(time) as sealing:
+            chain.advance_clock(sealing, time)
             inputs = admitted.objects
             if any(entry.record.id == RANDOM for entry in inputs):
                 chain.new_randomness(sealing)
             for entry in inputs:
                 if entry.record.id in (CLOCK, RANDOM):
                     # They changed since admission, in this very checkpoint.
-                    record = self._store.live(entry.record.id)
+                    record = self._store.find_live(entry.record.id)
                     assert record is not None, "system objects are never deleted"
                     entry.record = record
-            outcome = chain.engine.run(admitted, chain.status.state)
-            executed = chain.apply(sealing, outcome, [bytes(signature) for signature in signatures])
-        self._publish(sealing.executed)
+            outcome = chain.engine.execute_transaction(admitted, chain.status.state)
+            executed = chain.apply_outcome(sealing, outcome, [bytes(signature) for signature in signatures])
+        self._notify_subscribers(sealing.executed)
         return executed
 
     def _seal_time(self, time: int) -> CheckpointRecord:
-        with self._chain.sealing(time) as sealing:
-            self._chain.tick(sealing, time)
-        return self._publish(sealing.executed)
+        with self._chain.open_checkpoint(time) as sealing:
+            self._chain.advance_clock(sealing, time)
+        return self._notify_subscribers(sealing.executed)
 
-    def _publish(self, executed: Sequence[Executed]) -> CheckpointRecord:
-        record = self._chain.checkpoint(self._chain.status.sequence)
+    def _notify_subscribers(self, executed: Sequence[Executed]) -> CheckpointRecord:
+        record = self._chain.find_checkpoint(self._chain.status.sequence)
         assert record is not None, "the last checkpoint is never pruned"
         for callback in tuple(self._subscribers):
             callback(record, tuple(executed))
         return record
 
-    def _reflection(self, id: bytes) -> Reflection | None:
+    def _find_reflection(self, id: bytes) -> Reflection | None:
         found = self._reflections.get(id)
         if found is None:
-            record = self._store.live(id)
+            record = self._store.find_live(id)
             if record is None or record.package is None:
                 return None
             found = self._reflections[id] = Reflection(record.package, self._package_data)
         return found
 
     def _package_data(self, id: bytes) -> MovePackageData | None:
-        record = self._store.live(id)
+        record = self._store.find_live(id)
         return None if record is None else record.package
 
     def _faucet_transaction(self, address: bytes, amounts: Sequence[int]) -> TransactionData:

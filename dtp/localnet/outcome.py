@@ -97,7 +97,7 @@ class _Collector:
         self.before = before
         self.writes = Writes(created=set(effects.created))
 
-    def owner(self, id: bytes, found: VmOwner) -> Owner:
+    def find_owner(self, id: bytes, found: VmOwner) -> Owner:
         known = self.before.get(id)
         match found.kind:
             case OwnerKind.ADDRESS:
@@ -113,13 +113,13 @@ class _Collector:
             case OwnerKind.CONSENSUS_ADDRESS:
                 return ConsensusAddressOwner(self.lamport, found.address)
 
-    def write(self, id: bytes, type: Type, data: object, owner: Owner) -> None:
+    def write_object(self, id: bytes, type: Type, data: object, owner: Owner) -> None:
         if type.layout_nodes > MAX_LAYOUT_NODES:
             raise CommandFailed(
                 "VMVerificationOrDeserializationError",
                 f"{type.tag} has a layout of {type.layout_nodes} nodes, {MAX_LAYOUT_NODES} at most: no object can",
             )
-        contents = self.vm.encode(type, data)
+        contents = self.vm.encode_value(type, data)
         if len(contents) > MAX_OBJECT_SIZE:
             raise CommandFailed(
                 "MoveObjectTooBig",
@@ -153,8 +153,8 @@ def collect(
     collector = _Collector(vm, effects, lamport, before)
     writes = collector.writes
     for transfer in (*effects.transfers.values(), *effects.children.values()):
-        owner = collector.owner(transfer.id, transfer.owner)
-        collector.write(transfer.id, transfer.value.type, transfer.value.data, owner)
+        owner = collector.find_owner(transfer.id, transfer.owner)
+        collector.write_object(transfer.id, transfer.value.type, transfer.value.data, owner)
     taken = [*effects.removed_children, *effects.received]
     for entry in inputs:
         id, place = entry.record.id, entry.place
@@ -164,7 +164,7 @@ def collect(
             taken.append(id)
             _check_shared(entry.record, writes, effects)
         else:
-            collector.write(id, place.type, place.data, entry.record.owner)
+            collector.write_object(id, place.type, place.data, entry.record.owner)
     for id in taken:
         if id not in writes.objects and id not in effects.deleted:
             writes.wrapped.add(id)
@@ -218,7 +218,7 @@ class Payment:
         """The coin that pays."""
         return self.coins[0].id
 
-    def smash(self, writes: Writes, lamport: int) -> None:
+    def smash_coins(self, writes: Writes, lamport: int) -> None:
         """For a transaction that failed: one coin with all the money, the others gone."""
         coin = self.coins[0]
         assert isinstance(coin.value.data, MoveObject)
@@ -229,7 +229,7 @@ class Payment:
             writes.objects.pop(other.id, None)
             writes.deleted.add(other.id)
 
-    def deduct(self, writes: Writes, net: int) -> None:
+    def deduct_cost(self, writes: Writes, net: int) -> None:
         """Take what the transaction costs from the coin, wherever it is now."""
         data, owner = writes.objects[self.id]
         balance = int.from_bytes(data.contents[32:40], "little") - net
@@ -262,13 +262,13 @@ def settle(
             free = True
             cost = total_cost(payment.budget, _changes(writes, before), free_storage=True)
         error = error or ExecutionError("InsufficientGas", {}, None, "the gas budget does not cover storage")
-    payment.deduct(writes, cost.net)
+    payment.deduct_cost(writes, cost.net)
     return writes, error, cost, free
 
 
 def _failed(inputs: Sequence[InputObject], payment: Payment, lamport: int) -> Writes:
     writes = untouched(inputs, lamport)
-    payment.smash(writes, lamport)
+    payment.smash_coins(writes, lamport)
     return writes
 
 

@@ -41,7 +41,7 @@ class PackageCatalog:
             record = self._load(storage_id)
             if record is None or record.package is None:
                 return None
-            found = self._known[storage_id] = self._read(record.package)
+            found = self._known[storage_id] = self._make_package(record.package)
         return found
 
     def is_object(self, id: bytes) -> bool:
@@ -53,12 +53,12 @@ class PackageCatalog:
         """The running transaction published `package`."""
         self.pending[package.storage_id] = package
 
-    def keep(self) -> None:
+    def keep_packages(self) -> None:
         """The running transaction is stored, with its packages."""
         self._known.update(self.pending)
         self.pending.clear()
 
-    def _read(self, data: MovePackageData) -> Package:
+    def _make_package(self, data: MovePackageData) -> Package:
         return Package(
             data.id,
             self.original_id(data),

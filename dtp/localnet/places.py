@@ -102,7 +102,8 @@ def _last_uses(commands: Sequence[Command]) -> set[tuple[int, int]]:
 
 
 class Places:
-    """Inputs, gas coin and results of one transaction. `begin` starts a command: borrows last for one command.
+    """Inputs, gas coin and results of one transaction. `begin_command` starts a command: borrows last for one
+    command.
 
     The meter pays for inputs when they are loaded, and for copies: taking a value by its last use moves it for free.
     """
@@ -125,7 +126,7 @@ class Places:
         self._shared: set[int] = set()
         self._exclusive: set[int] = set()
 
-    def begin(self) -> None:
+    def begin_command(self) -> None:
         """Forget the borrows of the last command."""
         self._command += 1
         self._shared.clear()
@@ -133,21 +134,21 @@ class Places:
 
     # -------------------------------------------------------------------------------------------- finding
 
-    def _source(self, argument: Argument, at: int) -> Source:
+    def _find_source(self, argument: Argument, at: int) -> Source:
         match argument:
             case Input(index):
                 if index >= len(self.inputs):
                     raise argument_failed(at, "IndexOutOfBounds", f"there is no input {index}", index)
                 return self.inputs[index]
             case Result(command):
-                found = self._results(command, at)
+                found = self._results_of(command, at)
                 if len(found) != 1:
                     raise argument_failed(
                         at, "InvalidResultArity", f"command {command} has {len(found)} results", command
                     )
                 return found[0]
             case NestedResult(command, index):
-                found = self._results(command, at)
+                found = self._results_of(command, at)
                 if index >= len(found):
                     raise argument_failed(
                         at,
@@ -162,18 +163,18 @@ class Places:
                     raise argument_failed(at, "InvalidGasCoinUsage", "no gas coin pays for this transaction")
                 return self.gas
 
-    def _results(self, command: int, at: int) -> list[Place]:
+    def _results_of(self, command: int, at: int) -> list[Place]:
         if command >= len(self.results):
             raise argument_failed(at, "IndexOutOfBounds", f"command {command} has not run yet", command)
         return self.results[command]
 
-    def _place(self, argument: Argument, at: int, wanted: Type | None) -> Place:
+    def _find_place(self, argument: Argument, at: int, wanted: Type | None) -> Place:
         """The place an argument means, as type `wanted`; None takes whatever type it has."""
-        source = self._source(argument, at)
+        source = self._find_source(argument, at)
         if isinstance(source, PureSource):
-            place = self._pure(source, at, wanted)
+            place = self._decode_pure(source, at, wanted)
         elif isinstance(source, ReceivingSource):
-            place = self._receiving(source, at, wanted)
+            place = self._make_receiving(source, at, wanted)
         else:
             place = source
         if place.moved:
@@ -182,7 +183,7 @@ class Places:
             raise argument_failed(at, "TypeMismatch", f"{place.name} is {place.type.tag}, not {wanted.tag}")
         return place
 
-    def _pure(self, source: PureSource, at: int, wanted: Type | None) -> Place:
+    def _decode_pure(self, source: PureSource, at: int, wanted: Type | None) -> Place:
         if wanted is None:
             raise argument_failed(at, "TypeMismatch", "an object is needed, this input is bytes")
         place = source.places.get(wanted)
@@ -192,50 +193,50 @@ class Places:
             except ExecutionFailure as failure:
                 raise argument_failed(at, failure.reason or "InvalidBCSBytes", str(failure)) from None
             place = source.places[wanted] = Place(wanted, data, "a pure input")
-            self.charge(place)
+            self.charge_copy(place)
         return place
 
-    def _receiving(self, source: ReceivingSource, at: int, wanted: Type | None) -> Place:
+    def _make_receiving(self, source: ReceivingSource, at: int, wanted: Type | None) -> Place:
         if wanted is None or not wanted.is_struct(_SUI, "transfer", "Receiving"):
             raise argument_failed(at, "TypeMismatch", "an object to receive fits `Receiving<T>` only")
         if source.place is None:
             source.place = Place(wanted, [[source.id], source.version], "an object to receive")
-            self.charge(source.place)
+            self.charge_copy(source.place)
         elif source.place.type is not wanted and not source.place.moved:
             source.place.type = wanted  # not used up under the other type
         return source.place
 
     # --------------------------------------------------------------------------------------------- using
 
-    def charge(self, place: Slot) -> None:
+    def charge_copy(self, place: Slot) -> None:
         """Charge for loading or copying a value. Raises `ExecutionFailure` (`InsufficientGas`)."""
         self._meter.charge_use(sizer(place.type)(place.data))
 
-    def peek(self, argument: Argument, at: int) -> Place | None:
+    def peek_place(self, argument: Argument, at: int) -> Place | None:
         """The place of an argument that is no bytes, without using it; None for pure inputs."""
-        source = self._source(argument, at)
+        source = self._find_source(argument, at)
         return source if isinstance(source, Place) else None
 
-    def tainted(self, argument: Argument, at: int) -> bool:
+    def is_tainted(self, argument: Argument, at: int) -> bool:
         """Whether a private entry function must refuse the argument."""
-        place = self.peek(argument, at)
+        place = self.peek_place(argument, at)
         return place is not None and place.taint
 
-    def take(self, argument: Argument, at: int, wanted: Type | None, *, gas: bool = False) -> Slot:
+    def take_value(self, argument: Argument, at: int, wanted: Type | None, *, gas: bool = False) -> Slot:
         """The value by value: copied if it can be, else moved out. `gas` allows the gas coin."""
         if isinstance(argument, GasCoin) and not gas:
             raise argument_failed(
                 at, "InvalidGasCoinUsage", "the gas coin can be taken by value in TransferObjects only"
             )
-        place = self._place(argument, at, wanted)
+        place = self._find_place(argument, at, wanted)
         abilities = place.type.abilities
         if abilities & COPY and not abilities & KEY:
             # A copy may be taken beside a borrow: it is of the value before the call. Only without one it may be the
             # value's last use, which needs no `drop`.
             place.last_taken = id(place) not in self._shared | self._exclusive
             if not place.last_taken or (self._command, at) not in self._last_uses:
-                self.charge(place)
-            return Slot(place.type, self._vm.copy(place.type, place.data))
+                self.charge_copy(place)
+            return Slot(place.type, self._vm.copy_value(place.type, place.data))
         if id(place) in self._exclusive:
             raise argument_failed(at, "InvalidReferenceArgument", f"{place.name} is borrowed in this command")
         if not place.takeable:
@@ -247,9 +248,9 @@ class Places:
         data, place.data = place.data, MOVED
         return Slot(place.type, data)
 
-    def borrow(self, argument: Argument, at: int, wanted: Type | None, mutable: bool) -> Place:
+    def borrow_place(self, argument: Argument, at: int, wanted: Type | None, mutable: bool) -> Place:
         """The place by reference, for this command."""
-        place = self._place(argument, at, wanted)
+        place = self._find_place(argument, at, wanted)
         key = id(place)
         if mutable and not place.mutable:
             raise argument_failed(

@@ -1,7 +1,7 @@
 """Runs the commands of a programmable transaction on the Move machine.
 
-`run` leaves the places of inputs and results as the commands left them and the objects' fate in the `ObjectRuntime`;
-`dtp.localnet.outcome` reads both. What goes wrong is one `CommandFailed` with the command's number.
+`run_commands` leaves the places of inputs and results as the commands left them and the objects' fate in the
+`ObjectRuntime`; `dtp.localnet.outcome` reads both. What goes wrong is one `CommandFailed` with the command's number.
 """
 
 from __future__ import annotations
@@ -95,85 +95,85 @@ class Interpreter:
         self.places = places
         self.checked = checked
         self.traces: list[Trace] | None = [] if traced else None
-        self._u64 = vm.type("u64")
-        self._address = vm.type("address")
+        self._u64 = vm.parse_type("u64")
+        self._address = vm.parse_type("address")
 
-    def run(self, commands: Sequence[Command]) -> None:
+    def run_commands(self, commands: Sequence[Command]) -> None:
         """Run all commands. Raises `CommandFailed`."""
         for index, command in enumerate(commands):
-            self.places.begin()
+            self.places.begin_command()
             trace = Trace()
             try:
-                results = self._command(command, trace)
+                results = self._run_command(command, trace)
             except CommandFailed as failed:
-                raise CommandFailed.of(replace(failed.error, command=index)) from None
+                raise CommandFailed.from_error(replace(failed.error, command=index)) from None
             except ExecutionFailure as failure:
-                raise CommandFailed.of(replace(from_machine(failure), command=index)) from None
+                raise CommandFailed.from_error(replace(from_machine(failure), command=index)) from None
             except MemoryLimit as limit:  # of ids that commands themselves make, delete or send
                 stopped = from_machine(ExecutionFailure("MovePrimitiveRuntimeError", limit.message))
-                raise CommandFailed.of(replace(stopped, command=index)) from None
+                raise CommandFailed.from_error(replace(stopped, command=index)) from None
             self.places.results.append(results)
             if self.traces is not None:
-                trace.returned = [Value(p.type, self.vm.copy(p.type, p.data)) for p in results]
+                trace.returned = [Value(p.type, self.vm.copy_value(p.type, p.data)) for p in results]
                 self.traces.append(trace)
         if self.checked:
             self.places.check_results_used()
 
-    def _command(self, command: Command, trace: Trace) -> list[Place]:
+    def _run_command(self, command: Command, trace: Trace) -> list[Place]:
         match command:
             case MoveCall():
                 return self._move_call(command, trace)
             case SplitCoins(coin, amounts):
-                return self._split(coin, amounts, trace)
+                return self._split_coins(coin, amounts, trace)
             case MergeCoins(target, sources):
-                return self._merge(target, sources, trace)
+                return self._merge_coins(target, sources, trace)
             case TransferObjects(objects, recipient):
-                return self._transfer(objects, recipient)
+                return self._transfer_objects(objects, recipient)
             case MakeMoveVec(tag, elements):
-                return [self._vector(tag, elements)]
+                return [self._make_vector(tag, elements)]
             case Publish(modules, dependencies):
-                return [self._publish(modules, dependencies)]
+                return [self._publish_package(modules, dependencies)]
             case Upgrade():
-                return [self._upgrade(command)]
+                return [self._upgrade_package(command)]
 
-    def _name(self, index: int = 0) -> str:
+    def _result_name(self, index: int = 0) -> str:
         return f"result {index} of command {len(self.places.results)}"
 
     # -------------------------------------------------------------------------------------------- Move calls
 
-    def _types(self, tags: Sequence[TypeTag]) -> list[Type]:
+    def _parse_types(self, tags: Sequence[TypeTag]) -> list[Type]:
         types = []
         for at, tag in enumerate(tags):
             try:
-                types.append(self.vm.type(tag.text))
+                types.append(self.vm.parse_type(tag.text))
             except ExecutionFailure as failure:
                 failure.type_argument = at
                 raise
         return types
 
     def _move_call(self, call: MoveCall, trace: Trace) -> list[Place]:
-        types = self._types(call.type_arguments)
-        function = self.vm.function(call.package, call.module, call.function, types)
+        types = self._parse_types(call.type_arguments)
+        function = self.vm.instantiate_function(call.package, call.module, call.function, types)
         self._check_callable(function, call)
         slots: list[Slot] = []
         changed: list[tuple[Argument, Place]] = []
         for at, (parameter, argument) in enumerate(zip(function.parameters, call.arguments, strict=True)):
             if not parameter.is_reference:
-                slots.append(self.places.take(argument, at, parameter))
+                slots.append(self.places.take_value(argument, at, parameter))
                 continue
             mutable = parameter.kind == "&mut"
-            place = self.places.borrow(argument, at, parameter.element, mutable)
+            place = self.places.borrow_place(argument, at, parameter.element, mutable)
             slots.append(place)
             if mutable:
                 changed.append((argument, place))
-        values = self.session.call(call.package, call.module, call.function, types, slots)
+        values = self.session.call_function(call.package, call.module, call.function, types, slots)
         tainted = not function.is_entry
         for argument, place in changed:
             place.taint = place.taint or tainted
             if self.traces is not None:
-                data = self.vm.copy(place.type, place.data)
+                data = self.vm.copy_value(place.type, place.data)
                 trace.mutated.append((argument, Value(place.type, data)))
-        return [Place(v.type, v.data, self._name(at), tainted=tainted) for at, v in enumerate(values)]
+        return [Place(v.type, v.data, self._result_name(at), tainted=tainted) for at, v in enumerate(values)]
 
     def _check_callable(self, function: FunctionInstance, call: MoveCall) -> None:
         """Refuse what a transaction may not call, in the protocol's order."""
@@ -202,7 +202,7 @@ class Interpreter:
                 f"{name} is neither public nor entry: a transaction can't call it",
             )
         for at, argument in enumerate(call.arguments):
-            if self.places.tainted(argument, at):
+            if self.places.is_tainted(argument, at):
                 raise argument_failed(
                     at,
                     "InvalidArgumentToPrivateEntryFunction",
@@ -211,19 +211,19 @@ class Interpreter:
 
     # ------------------------------------------------------------------------------------------------ coins
 
-    def _coin(self, argument: Argument, at: int) -> Place:
-        place = self.places.borrow(argument, at, None, True)
+    def _borrow_coin(self, argument: Argument, at: int) -> Place:
+        place = self.places.borrow_place(argument, at, None, True)
         if not place.type.is_struct(_SUI, "coin", "Coin"):
             raise argument_failed(at, "TypeMismatch", f"{place.type.tag} is no coin")
         return place
 
-    def _mark(self, argument: Argument, place: Place, trace: Trace) -> None:
+    def _note_mutated(self, argument: Argument, place: Place, trace: Trace) -> None:
         if self.traces is not None:
-            trace.mutated.append((argument, Value(place.type, self.vm.copy(place.type, place.data))))
+            trace.mutated.append((argument, Value(place.type, self.vm.copy_value(place.type, place.data))))
 
-    def _split(self, coin: Argument, amounts: Sequence[Argument], trace: Trace) -> list[Place]:
-        place = self._coin(coin, 0)
-        wanted = [self.places.take(a, at, self._u64).data for at, a in enumerate(amounts, 1)]
+    def _split_coins(self, coin: Argument, amounts: Sequence[Argument], trace: Trace) -> list[Place]:
+        place = self._borrow_coin(coin, 0)
+        wanted = [self.places.take_value(a, at, self._u64).data for at, a in enumerate(amounts, 1)]
         balance = place.data[1]
         if sum(wanted) > balance[0]:
             raise CommandFailed(
@@ -232,20 +232,20 @@ class Interpreter:
         made = []
         for index, amount in enumerate(wanted):
             balance[0] -= amount
-            made.append(Place(place.type, [[[self._fresh_object()]], [amount]], self._name(index)))
-        self._mark(coin, place, trace)
+            made.append(Place(place.type, [[[self._fresh_object()]], [amount]], self._result_name(index)))
+        self._note_mutated(coin, place, trace)
         return made
 
-    def _merge(self, target: Argument, sources: Sequence[Argument], trace: Trace) -> list[Place]:
-        place = self._coin(target, 0)
+    def _merge_coins(self, target: Argument, sources: Sequence[Argument], trace: Trace) -> list[Place]:
+        place = self._borrow_coin(target, 0)
         balance = place.data[1]
         for at, source in enumerate(sources, 1):
-            taken = self.places.take(source, at, place.type)
+            taken = self.places.take_value(source, at, place.type)
             if balance[0] + taken.data[1][0] > _MAX_U64:
                 raise CommandFailed("CoinBalanceOverflow", "the merged coin would exceed 64 bits")
             balance[0] += taken.data[1][0]
             self.runtime.delete_id(taken.data[0][0][0])
-        self._mark(target, place, trace)
+        self._note_mutated(target, place, trace)
         return []
 
     def _fresh_id(self) -> bytes:
@@ -261,66 +261,66 @@ class Interpreter:
 
     # ---------------------------------------------------------------------------------- transfers, vectors
 
-    def _transfer(self, objects: Sequence[Argument], recipient: Argument) -> list[Place]:
+    def _transfer_objects(self, objects: Sequence[Argument], recipient: Argument) -> list[Place]:
         taken = []
         for at, argument in enumerate(objects):
-            slot = self.places.take(argument, at, None, gas=True)
+            slot = self.places.take_value(argument, at, None, gas=True)
             if slot.type.abilities & (KEY | STORE) != KEY | STORE:
                 raise argument_failed(
                     at, "InvalidTransferObject", f"{slot.type.tag} has not `key` and `store`"
                 )
             taken.append(slot)
-        address = self.places.take(recipient, len(objects), self._address).data
+        address = self.places.take_value(recipient, len(objects), self._address).data
         for slot in taken:
-            self.runtime.transfer(Owner(OwnerKind.ADDRESS, address), slot.type, slot.data)
+            self.runtime.transfer_object(Owner(OwnerKind.ADDRESS, address), slot.type, slot.data)
         return []
 
-    def _vector(self, tag: TypeTag | None, elements: Sequence[Argument]) -> Place:
+    def _make_vector(self, tag: TypeTag | None, elements: Sequence[Argument]) -> Place:
         if tag is not None:
-            element = self._types((tag,))[0]
+            element = self._parse_types((tag,))[0]
         else:
-            first = self.places.peek(elements[0], 0)
+            first = self.places.peek_place(elements[0], 0)
             if first is None or not first.type.abilities & KEY:
                 raise argument_failed(
                     0, "InvalidMakeMoveVecNonObjectArgument", "elements that are no objects need a type"
                 )
             element = first.type
-        items: list[Any] = [self.places.take(a, at, element).data for at, a in enumerate(elements)]
-        tainted = any(self.places.tainted(a, at) for at, a in enumerate(elements))
+        items: list[Any] = [self.places.take_value(a, at, element).data for at, a in enumerate(elements)]
+        tainted = any(self.places.is_tainted(a, at) for at, a in enumerate(elements))
         data = bytearray(items) if element.kind == "u8" else items
-        return Place(self.vm.linker.types.vector(element), data, self._name(), tainted=tainted)
+        return Place(self.vm.linker.types.make_vector(element), data, self._result_name(), tainted=tainted)
 
     # -------------------------------------------------------------------------------------------- packages
 
-    def _build(
+    def _build_package(
         self, modules: Sequence[bytes], dependencies: Sequence[bytes], previous: Package | None
     ) -> Package:
         size = sum(map(len, modules))
-        self.session.meter.charge(size * PUBLISH_COST_PER_BYTE)
+        self.session.meter.charge_units(size * PUBLISH_COST_PER_BYTE)
         try:
             return self.vm.build_package(modules, self._fresh_id(), dependencies, previous)
         except PackageRejected as rejected:
-            raise CommandFailed.of(from_package(rejected, size, MAX_PACKAGE_SIZE)) from None
+            raise CommandFailed.from_error(from_package(rejected, size, MAX_PACKAGE_SIZE)) from None
 
-    def _publish(self, modules: Sequence[bytes], dependencies: Sequence[bytes]) -> Place:
-        package = self._build(modules, dependencies, None)
+    def _publish_package(self, modules: Sequence[bytes], dependencies: Sequence[bytes]) -> Place:
+        package = self._build_package(modules, dependencies, None)
         self.packages.add_package(package)
         self.session.run_init(package)
-        cap = self.vm.type("0x2::package::UpgradeCap")
-        return Place(cap, [[[self._fresh_object()]], [package.storage_id], 1, 0], self._name())
+        cap = self.vm.parse_type("0x2::package::UpgradeCap")
+        return Place(cap, [[[self._fresh_object()]], [package.storage_id], 1, 0], self._result_name())
 
     def _refuse_new_init(self, previous: Package, package: Package) -> None:
         """Refuse an upgrade that adds a module with an `init` function: nothing would run it."""
-        linked = self.vm.linker.link(package)
+        linked = self.vm.linker.link_package(package)
         for name in package.modules:
-            if name not in previous.modules and "init" in linked.module(name).functions:
+            if name not in previous.modules and "init" in linked.get_module(name).functions:
                 raise CommandFailed(
                     "FeatureNotYetSupported",
                     f"the new module {name} has an `init` function, which no upgrade runs: remove it",
                 )
 
-    def _upgrade(self, command: Upgrade) -> Place:
-        ticket = self.places.take(command.ticket, 0, self.vm.type("0x2::package::UpgradeTicket"))
+    def _upgrade_package(self, command: Upgrade) -> Place:
+        ticket = self.places.take_value(command.ticket, 0, self.vm.parse_type("0x2::package::UpgradeTicket"))
         cap, (allowed,), policy, digest = ticket.data
         previous = self.packages.get_package(command.package)
         if previous is None:
@@ -335,15 +335,15 @@ class Interpreter:
             raise _upgrade_failed("DigestDoesNotMatch", "the ticket is for other modules", computed)
         if policy not in {p.value for p in UpgradePolicy}:
             raise _upgrade_failed("UnknownUpgradePolicy", f"no policy has the number {policy}", policy)
-        package = self._build(command.modules, command.dependencies, previous)
+        package = self._build_package(command.modules, command.dependencies, previous)
         try:
             self.vm.check_upgrade(previous, package, UpgradePolicy(policy))
         except PackageRejected as rejected:
-            raise CommandFailed.of(from_package(rejected, 0, MAX_PACKAGE_SIZE)) from None
+            raise CommandFailed.from_error(from_package(rejected, 0, MAX_PACKAGE_SIZE)) from None
         self._refuse_new_init(previous, package)
         self.packages.add_package(package)
-        receipt = self.vm.type("0x2::package::UpgradeReceipt")
-        return Place(receipt, [cap, [package.storage_id]], self._name())
+        receipt = self.vm.parse_type("0x2::package::UpgradeReceipt")
+        return Place(receipt, [cap, [package.storage_id]], self._result_name())
 
 
 def _upgrade_failed(name: str, description: str, *content: Any) -> CommandFailed:

@@ -95,20 +95,20 @@ def _uses_of(command: Command, vm: VM) -> list[tuple[Argument, _Use]]:
     try:
         match command:
             case MoveCall():
-                types = [vm.type(tag.text) for tag in command.type_arguments]
-                function = vm.function(command.package, command.module, command.function, types)
+                types = [vm.parse_type(tag.text) for tag in command.type_arguments]
+                function = vm.instantiate_function(command.package, command.module, command.function, types)
                 return [
                     (argument, _Use(p.element, p.kind) if p.is_reference else _Use(p, ""))
                     for argument, p in zip(command.arguments, function.parameters, strict=False)
                 ]
             case TransferObjects(objects, recipient):
-                address = _Use(vm.type("address"), "")
+                address = _Use(vm.parse_type("address"), "")
                 return [*((o, _Use(None, "")) for o in objects), (recipient, address)]
             case SplitCoins(coin, amounts):
-                number = _Use(vm.type("u64"), "")
+                number = _Use(vm.parse_type("u64"), "")
                 return [(coin, _Use(None, "&mut")), *((a, number) for a in amounts)]
             case MakeMoveVec(tag, elements):
-                element = None if tag is None else vm.type(tag.text)
+                element = None if tag is None else vm.parse_type(tag.text)
                 return [(e, _Use(element, "")) for e in elements]
             case _:
                 return [(a, _Use(None, "")) for a in arguments_of(command)]
@@ -120,7 +120,7 @@ def _uses_of(command: Command, vm: VM) -> list[tuple[Argument, _Use]]:
 
 
 def _object(given: ObjectInput, uses: Sequence[_Use], store: ObjectReader) -> CallArg:
-    record = store.live(given.id)
+    record = store.find_live(given.id)
     if record is None:
         raise _reject(f"there is no object 0x{given.id.hex()}", given.id, "ObjectNotFound")
     if record.package is not None:
@@ -161,7 +161,7 @@ def _literal(index: int, value: Any, uses: Sequence[_Use], vm: VM) -> bytes:
     (type,) = types
     assert type is not None, "None was refused"
     try:
-        return vm.encode(type, _data(type, value))
+        return vm.encode_value(type, _data(type, value))
     except (ValueError, TypeError, OverflowError, SuiNameError) as fault:
         raise _reject(f"input {index}: {value!r} is no {type.tag}: {fault}") from None
 

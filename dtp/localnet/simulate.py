@@ -60,73 +60,73 @@ class Simulator:
         if gas.price == 0:
             gas = replace(gas, price=state.reference_gas_price)
         if select_gas and gas.budget == 0:
-            gas = replace(gas, budget=self._estimate(replace(data, gas_data=gas), checks))
+            gas = replace(gas, budget=self._estimate_budget(replace(data, gas_data=gas), checks))
         if select_gas and not gas.payment:
-            payment = tuple(coin.ref for coin in self._select(data, gas.budget))
+            payment = tuple(coin.ref for coin in self._select_coins(data, gas.budget))
             gas = replace(gas, payment=payment)
         if gas.budget == 0:
             gas = replace(gas, budget=MAX_GAS_BUDGET)
             if gas.payment:
-                total = sum(self._balance(ref.id) for ref in gas.payment)
+                total = sum(self._coin_balance(ref.id) for ref in gas.payment)
                 gas = replace(gas, budget=min(MAX_GAS_BUDGET, total))
         data = replace(data, gas_data=gas)
-        outcome = self._run(data, checks, traced=outputs)
+        outcome = self._run_transaction(data, checks, traced=outputs)
         shown = replace(outcome, admitted=replace(outcome.admitted, data=data))
-        executed = self._chain.record(shown, (), None, self._chain.status.clock_ms)
+        executed = self._chain.make_record(shown, (), None, self._chain.status.clock_ms)
         commands = tuple(
             CommandOutput(
-                tuple(self._value(v) for v in trace.returned),
-                tuple(self._value(v, argument) for argument, v in trace.mutated),
+                tuple(self._command_value(v) for v in trace.returned),
+                tuple(self._command_value(v, argument) for argument, v in trace.mutated),
             )
             for trace in outcome.traces
         )
         # Values are rendered by now; types of packages published here must not outlive the run.
-        self._chain.engine.discard()
+        self._chain.engine.discard_packages()
         return Simulated(executed, commands)
 
-    def _value(self, value: Value, argument: Argument | None = None) -> CommandValue:
+    def _command_value(self, value: Value, argument: Argument | None = None) -> CommandValue:
         vm = self._chain.engine.vm
         tag = type_tag(value.type)
-        bcs = vm.encode(value.type, value.data)
-        return CommandValue(tag, bcs, self._chain.render(tag, bcs), argument)
+        bcs = vm.encode_value(value.type, value.data)
+        return CommandValue(tag, bcs, self._chain.render_json(tag, bcs), argument)
 
-    def _balance(self, id: bytes) -> int:
-        record = self._store.live(id)
+    def _coin_balance(self, id: bytes) -> int:
+        record = self._store.find_live(id)
         if record is None or record.type != GAS_COIN_TYPE:
             return 0
         return int.from_bytes(record.contents[32:40], "little")
 
-    def _run(self, data: TransactionData, checks: bool, *, traced: bool = False) -> Outcome:
+    def _run_transaction(self, data: TransactionData, checks: bool, *, traced: bool = False) -> Outcome:
         state = self._chain.status.state
         real = bool(data.gas_data.payment)
         admitted = admit(data, data.digest(), self._store, state, gas=real, owners=checks)
         if checks:
-            self._chain.engine.deny_list.check_sender(data.sender, admitted.used())
+            self._chain.engine.deny_list.check_sender(data.sender, admitted.used_objects())
         if not real:
             check_budget(data.gas_data.budget, data.gas_data.price)
             admitted.gas = [_mock_coin(data.gas_data.owner)]
         try:
-            return self._chain.engine.run(admitted, state, checked=checks, traced=traced)
+            return self._chain.engine.execute_transaction(admitted, state, checked=checks, traced=traced)
         except BaseException:
-            self._chain.engine.discard()
+            self._chain.engine.discard_packages()
             raise
 
     # ------------------------------------------------------------------------------------------- selection
 
-    def _estimate(self, data: TransactionData, checks: bool) -> int:
+    def _estimate_budget(self, data: TransactionData, checks: bool) -> int:
         """A budget that covers the transaction: what a run costs, without counting on rebates, and a margin."""
         gas = replace(data.gas_data, payment=(), budget=MAX_GAS_BUDGET)
-        outcome = self._run(replace(data, gas_data=gas), checks)
-        self._chain.engine.discard()
+        outcome = self._run_transaction(replace(data, gas_data=gas), checks)
+        self._chain.engine.discard_packages()
         cost = outcome.effects.gas_used
         return min(cost.computation + cost.storage + _MARGIN_UNITS * gas.price, MAX_GAS_BUDGET)
 
-    def _select(self, data: TransactionData, budget: int) -> Sequence[ObjectRecord]:
+    def _select_coins(self, data: TransactionData, budget: int) -> Sequence[ObjectRecord]:
         """The largest coins of the gas owner that together hold the budget and are no inputs."""
         kind = data.kind
         assert isinstance(kind, ProgrammableTransaction), "form was checked"
         used = {a.ref.id for a in kind.inputs if isinstance(a, OwnedInput | ReceivingInput)}
-        rows = self._store.query(
+        rows = self._store.select_rows(
             "SELECT id FROM live WHERE owner = ? AND kind = 'AddressOwner' AND type = ? ORDER BY inverse, id LIMIT ?",
             (data.gas_data.owner, GAS_COIN_TYPE.text, MAX_GAS_COINS + len(used)),
         )
@@ -135,11 +135,11 @@ class Simulator:
         for (id,) in rows:
             if total >= budget or len(chosen) == MAX_GAS_COINS:
                 break
-            record = self._store.live(id)
+            record = self._store.find_live(id)
             if record is None or id in used:
                 continue
             chosen.append(record)
-            total += self._balance(id)
+            total += self._coin_balance(id)
         if total < budget or not chosen:
             owner = data.gas_data.owner.hex()
             raise TransactionRejected(

@@ -118,7 +118,7 @@ class Store:
                 cached_statements=256,
             )
             try:
-                self.fresh = self._prepare()
+                self.fresh = self._prepare_tables()
             except BaseException:
                 self._db.close()
                 raise
@@ -128,7 +128,7 @@ class Store:
         self._cache: dict[bytes, ObjectRecord | None] = {}
         self._writing: dict[bytes, ObjectRecord | None] | None = None
 
-    def _prepare(self) -> bool:
+    def _prepare_tables(self) -> bool:
         db = self._db
         if self._path is not None:
             # With WAL a commit is one append; a killed process loses nothing, a machine without power at most the
@@ -160,7 +160,7 @@ class Store:
     # ------------------------------------------------------------------------------------------- writing
 
     @contextmanager
-    def checkpoint(self) -> Iterator[None]:
+    def write_checkpoint(self) -> Iterator[None]:
         """One checkpoint's writes: all of them last, or (when the block raises) none."""
         self._db.execute("BEGIN IMMEDIATE")
         self._writing = {}
@@ -184,7 +184,7 @@ class Store:
         """Write new live versions."""
         records = tuple(records)
         assert self._writing is not None, "objects are written within a checkpoint"
-        self._end([r.id for r in records], checkpoint)
+        self._end_versions([r.id for r in records], checkpoint)
         self._db.executemany(
             "INSERT INTO objects VALUES (?, ?, ?, ?, ?, NULL)",
             [(r.id, r.version, r.digest, r.bcs, checkpoint) for r in records],
@@ -195,15 +195,15 @@ class Store:
         for record in records:
             self._writing[record.id] = record
 
-    def _end(self, ids: Iterable[bytes], checkpoint: int) -> None:
+    def _end_versions(self, ids: Iterable[bytes], checkpoint: int) -> None:
         """Note when the live versions stop being live."""
-        old = [(checkpoint, id, record.version) for id in ids if (record := self.live(id)) is not None]
+        old = [(checkpoint, id, record.version) for id in ids if (record := self.find_live(id)) is not None]
         self._db.executemany("UPDATE objects SET ended = ? WHERE id = ? AND version = ?", old)
 
     def remove_objects(self, removed: Sequence[tuple[bytes, Removed]], checkpoint: int) -> None:
         """Take objects out of the live set."""
         assert self._writing is not None, "objects are removed within a checkpoint"
-        self._end([id for id, _ in removed], checkpoint)
+        self._end_versions([id for id, _ in removed], checkpoint)
         for id, gone in removed:
             self._db.execute("DELETE FROM live WHERE id = ?", (id,))
             self._db.execute(
@@ -259,12 +259,12 @@ class Store:
 
     # ------------------------------------------------------------------------------------------- reading
 
-    def state(self) -> dict[str, Any]:
+    def read_state(self) -> dict[str, Any]:
         """The chain's running numbers."""
         (text,) = self._db.execute("SELECT json FROM state").fetchone()
         return json.loads(text)  # type: ignore[no-any-return]
 
-    def live(self, id: bytes) -> ObjectRecord | None:
+    def find_live(self, id: bytes) -> ObjectRecord | None:
         """The live version of an object."""
         if self._writing is not None and id in self._writing:
             return self._writing[id]
@@ -279,25 +279,25 @@ class Store:
         self._cache[id] = found
         return found
 
-    def version(self, id: bytes, version: int) -> ObjectRecord | None:
+    def find_version(self, id: bytes, version: int) -> ObjectRecord | None:
         """A version of an object, live or not."""
         row = self._db.execute(
             "SELECT digest, bcs FROM objects WHERE id = ? AND version = ?", (id, version)
         ).fetchone()
         return None if row is None else ObjectRecord.decode(row[1], id, row[0])
 
-    def removed(self, id: bytes) -> Removed | None:
+    def find_removed(self, id: bytes) -> Removed | None:
         """How an object went, None if it is live or never was."""
-        if self.live(id) is not None:
+        if self.find_live(id) is not None:
             return None
         row = self._db.execute("SELECT version, deleted, shared FROM removed WHERE id = ?", (id,)).fetchone()
         return None if row is None else Removed(row[0], bool(row[1]), bool(row[2]))
 
-    def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def select_rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of a SELECT."""
         return self._db.execute(sql, values).fetchall()
 
-    def transaction(self, digest: bytes) -> StoredTransaction | None:
+    def find_transaction(self, digest: bytes) -> StoredTransaction | None:
         """A transaction by digest."""
         row = self._db.execute("SELECT * FROM transactions WHERE digest = ?", (digest,)).fetchone()
         return None if row is None else StoredTransaction(*row)

@@ -78,18 +78,18 @@ def genesis(engine: Engine, state: ChainState, account: bytes, seed: bytes) -> O
     objects += [GenesisObject(OBJECT_DATA.encode(data), owner) for data, owner in writes.objects.values()]
     data = system_transaction(Genesis(tuple(objects)))
     final = engine.system_run(Admitted(data, data.digest()), state)
-    return final.outcome(writes, None, GasCost(), 1, None, True)
+    return final.make_outcome(writes, None, GasCost(), 1, None, True)
 
 
 def _first_objects(engine: Engine, run: Run, account: bytes) -> Writes:
     for package in system_packages():
         engine.packages.add_package(package)
-    run.session.call(SUI, "clock", "create", (), ())
+    run.session.call_function(SUI, "clock", "create", (), ())
     run.runtime.new_id(RANDOM)  # its id is given, not made by `object::new`
-    run.session.call(SUI, "random", "create", (), ())
+    run.session.call_function(SUI, "random", "create", (), ())
     run.runtime.new_id(DENY_LIST)
-    run.session.call(SUI, "deny_list", "create", (), ())
-    writes = collect(engine.vm, run.runtime.effects(), (), {}, 1)
+    run.session.call_function(SUI, "deny_list", "create", (), ())
+    writes = collect(engine.vm, run.runtime.collect_effects(), (), {}, 1)
     for package in system_packages():
         writes.packages[package.storage_id] = package_data(package, lambda _: 1)
     coin = fresh_object_id(run.session.tx.digest, run.session.tx.ids_created)
@@ -131,7 +131,7 @@ def _rewrite(
     assert isinstance(record.value.data, MoveObject)
     changed = replace(record.value.data, version=lamport, contents=contents)
     writes = Writes({record.id: (changed, record.owner)})
-    return engine.system_run(admitted, state).outcome(writes, None, GasCost(), lamport, None, True)
+    return engine.system_run(admitted, state).make_outcome(writes, None, GasCost(), lamport, None, True)
 
 
 def randomness(
@@ -145,18 +145,18 @@ def randomness(
     admitted = Admitted(data, data.digest(), [InputObject(random, True)])
     run = engine.system_run(admitted, state)
     vm = engine.vm
-    type = vm.type(str(random.type))
+    type = vm.parse_type(str(random.type))
     slots = [
-        Slot(type, vm.decode(type, random.contents)),
-        Slot(vm.type("u64"), round),
-        Slot(vm.type("vector<u8>"), bytearray(random_bytes)),
+        Slot(type, vm.decode_value(type, random.contents)),
+        Slot(vm.parse_type("u64"), round),
+        Slot(vm.parse_type("vector<u8>"), bytearray(random_bytes)),
     ]
-    run.session.call(SUI, "random", "update_randomness_state", (), slots)
+    run.session.call_function(SUI, "random", "update_randomness_state", (), slots)
     before = {random.id: random}
     run.before = {**before, **run.children.read}
     lamport = random.version + 1
-    writes = collect(vm, run.runtime.effects(), (), run.before, lamport)
+    writes = collect(vm, run.runtime.collect_effects(), (), run.before, lamport)
     data_after = random.value.data
     assert isinstance(data_after, MoveObject)
     writes.objects[random.id] = (replace(data_after, version=lamport), random.owner)
-    return run.outcome(writes, None, GasCost(), lamport, None, True)
+    return run.make_outcome(writes, None, GasCost(), lamport, None, True)

@@ -307,7 +307,7 @@ class Play:
         assert found.pot <= self.tolerance
 
     def _read(self, cls, id):
-        record = self.played.node.object(bytes.fromhex(id[2:]))
+        record = self.played.node.find_object(bytes.fromhex(id[2:]))
         return show.SCHEMA.decode(cls, record.contents)
 
 

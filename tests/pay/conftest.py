@@ -197,13 +197,13 @@ class Market:
 
     def height(self):
         """The newest checkpoint of a localnet."""
-        return self.chain.localnet.run(lambda node: node.checkpoint().sequence)
+        return self.chain.localnet.run(lambda node: node.find_checkpoint().sequence)
 
     def sent(self, since, *addresses):
         """What these accounts' transactions after a checkpoint of a localnet call, heartbeats aside."""
 
         def read(node):
-            numbers = range(since + 1, node.checkpoint().sequence + 1)
+            numbers = range(since + 1, node.find_checkpoint().sequence + 1)
             return [each.transaction.data for one in numbers for each in node.checkpoint_transactions(one)]
 
         ours = [data for data in self.chain.localnet.run(read) if f"0x{data.sender.hex()}" in addresses]

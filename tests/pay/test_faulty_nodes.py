@@ -46,13 +46,13 @@ class Sessions:
     def purse(self, address):
         """What an account has of SUI, by the node itself."""
         raw = bytes.fromhex(address[2:])
-        return self.market.chain.localnet.run(lambda node: node.balance(raw, SUI_TYPE).amount)
+        return self.market.chain.localnet.run(lambda node: node.get_balance(raw, SUI_TYPE).amount)
 
     def gas(self, address, since):
         """What an account's transactions after a checkpoint cost it in gas."""
 
         def read(node):
-            numbers = range(since + 1, node.checkpoint().sequence + 1)
+            numbers = range(since + 1, node.find_checkpoint().sequence + 1)
             return [each.transaction for one in numbers for each in node.checkpoint_transactions(one)]
 
         sent = self.market.chain.localnet.run(read)

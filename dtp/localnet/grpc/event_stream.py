@@ -65,7 +65,7 @@ def predicate(message: Any) -> Predicate:
 
 def _literal(message: Any) -> Predicate:
     found = _filter(message)
-    return (lambda event: not found.fits(event)) if message.negated else found.fits
+    return (lambda event: not found.matches(event)) if message.negated else found.matches
 
 
 def _filter(message: Any) -> EventFilter:
@@ -109,7 +109,7 @@ class _Scan:
     descending: bool
     bounded: bool  # whether the request, not the tip, ends it
 
-    def holds(self, place: Place) -> bool:
+    def is_between(self, place: Place) -> bool:
         return (self.after is None or place > self.after) and (self.before is None or place < self.before)
 
 
@@ -120,13 +120,13 @@ class Events:
         self._node = node
         self._transactions = transactions
 
-    def listing(self, request: Any, want: Mask) -> Iterator[Any]:
+    def list_events(self, request: Any, want: Mask) -> Iterator[Any]:
         """The frames of a `ListEvents` answer, the last one with `end`. Raises `BadRequest` before the first."""
         fits = predicate(request.filter)
-        scan, limit = self._scan(request)
-        return self._frames(scan, limit, fits, want)
+        scan, limit = self._parse_scan(request)
+        return self._make_frames(scan, limit, fits, want)
 
-    def _scan(self, request: Any) -> tuple[_Scan, int]:
+    def _parse_scan(self, request: Any) -> tuple[_Scan, int]:
         options = request.options
         after = decode_cursor(options.after, "options.after") if options else None
         before = decode_cursor(options.before, "options.before") if options else None
@@ -144,41 +144,43 @@ class Events:
             last = min(last, before[0])
         return _Scan(first, last, after, before, descending, bounded), limit
 
-    def _frames(self, scan: _Scan, limit: int, fits: Predicate, want: Mask) -> Iterator[Any]:
+    def _make_frames(self, scan: _Scan, limit: int, fits: Predicate, want: Mask) -> Iterator[Any]:
         v2 = library().v2
         reasons = v2.QueryEndReason
         sent = 0
-        for seen, (placed, place) in enumerate(self._scanned(scan), 1):
+        for seen, (placed, place) in enumerate(self._read_events(scan), 1):
             if fits(placed.event):
                 sent += 1
                 end = v2.QueryEnd(reason=reasons.ITEM_LIMIT) if sent == limit else None
                 yield v2.ListEventsResponse(
-                    event=self._transactions.event(placed, want), watermark=self._mark(scan, place), end=end
+                    event=self._transactions.event_message(placed, want),
+                    watermark=self._make_watermark(scan, place),
+                    end=end,
                 )
                 if end is not None:
                     return
             if seen == SCAN_LIMIT:
-                mark, end = self._mark(scan, place), v2.QueryEnd(reason=reasons.SCAN_LIMIT)
+                mark, end = self._make_watermark(scan, place), v2.QueryEnd(reason=reasons.SCAN_LIMIT)
                 yield v2.ListEventsResponse(watermark=mark, end=end)
                 return
         yield v2.ListEventsResponse(
-            watermark=self._final_mark(scan), end=v2.QueryEnd(reason=self._reason(scan))
+            watermark=self._final_mark(scan), end=v2.QueryEnd(reason=self._end_reason(scan))
         )
 
     @staticmethod
-    def _reason(scan: _Scan) -> Any:
+    def _end_reason(scan: _Scan) -> Any:
         reasons = library().v2.QueryEndReason
         if scan.descending or scan.bounded:
             return reasons.CURSOR_BOUND if scan.descending and scan.after else reasons.CHECKPOINT_BOUND
         return reasons.CURSOR_BOUND if scan.before is not None else reasons.LEDGER_TIP
 
-    def _scanned(self, scan: _Scan) -> Iterator[tuple[Placed, Place]]:
+    def _read_events(self, scan: _Scan) -> Iterator[tuple[Placed, Place]]:
         if scan.first > scan.last:
             return
         cursor: bytes | None = None
         places: dict[bytes, int | None] = {}
         while True:
-            page = self._node.events(
+            page = self._node.list_events(
                 None,
                 cursor,
                 _PAGE,
@@ -188,21 +190,21 @@ class Events:
             )
             for event in page.items:
                 if event.digest not in places:
-                    places = {event.digest: self._place(event)}
+                    places = {event.digest: self._find_place(event)}
                 index = places[event.digest]
                 place = (event.checkpoint or 0, index or 0, event.index)
-                if scan.holds(place):
+                if scan.is_between(place):
                     yield Placed(event, index), place
             cursor = page.cursor
             if cursor is None:
                 return
 
-    def _place(self, event: EventRecord) -> int | None:
-        record = self._node.transaction(event.digest)
-        return None if record is None else self._transactions.place(record)
+    def _find_place(self, event: EventRecord) -> int | None:
+        record = self._node.find_transaction(event.digest)
+        return None if record is None else self._transactions.find_place(record)
 
     @staticmethod
-    def _mark(scan: _Scan, place: Place) -> Any:
+    def _make_watermark(scan: _Scan, place: Place) -> Any:
         checkpoint = place[0]
         if scan.descending:
             covered = checkpoint + 1 if checkpoint < scan.last else None
@@ -231,7 +233,9 @@ class Events:
 
     # ------------------------------------------------------------------------------------------- subscribing
 
-    def live(self, checkpoint: int, events: list[Placed], fits: Predicate, want: Mask) -> Iterator[Any]:
+    def checkpoint_frames(
+        self, checkpoint: int, events: list[Placed], fits: Predicate, want: Mask
+    ) -> Iterator[Any]:
         """The frames of a new checkpoint for a subscriber: its events, or how far it has come."""
         v2 = library().v2
         wanted = [each for each in events if fits(each.event)]
@@ -242,7 +246,9 @@ class Events:
                 cursor=encode_cursor((checkpoint, _LAST, _LAST) if last else place),
                 checkpoint=checkpoint if last else checkpoint - 1,
             )
-            yield v2.SubscribeEventsResponse(event=self._transactions.event(each, want), watermark=mark)
+            yield v2.SubscribeEventsResponse(
+                event=self._transactions.event_message(each, want), watermark=mark
+            )
         if not wanted:
             mark = v2.Watermark(cursor=encode_cursor((checkpoint, _LAST, _LAST)), checkpoint=checkpoint)
             yield v2.SubscribeEventsResponse(watermark=mark)

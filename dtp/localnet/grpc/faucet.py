@@ -43,7 +43,7 @@ class Faucet:
     def start(self, host: str = "127.0.0.1", port: int = 0) -> int:
         """Listen, on the running event loop's behalf. Raises `OSError` when the address is taken."""
         self._loop = asyncio.get_running_loop()
-        self._server = _HTTPServer(host, port, _handler(self._answer))
+        self._server = _HTTPServer(host, port, _handler(self._answer_request))
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, name="dtp-faucet", daemon=True).start()
         return self.port
@@ -55,20 +55,20 @@ class Faucet:
             await asyncio.to_thread(server.shutdown)
             server.server_close()
 
-    def _answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def _answer_request(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Runs in a thread of the HTTP server."""
 
         async def on_loop() -> dict[str, Any]:
-            return self.handle(path, body)
+            return self.handle_request(path, body)
 
         assert self._loop is not None
         return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result(_ANSWER_TIMEOUT)
 
-    def handle(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def handle_request(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Do what a request asks for. Raises `BadRequest`, `TransactionRejected`."""
         match path:
             case "/v2/gas" | "/v1/gas" | "/gas":
-                return self._give(body)
+                return self._give_coins(body)
             case "/v1/clock":
                 checkpoint = self._node.advance_clock(_whole(body, "advance_ms"))
                 return {"checkpoint": checkpoint.sequence, "timestamp_ms": checkpoint.summary.timestamp_ms}
@@ -78,7 +78,7 @@ class Faucet:
                 return {"epoch": epoch.epoch, "reference_gas_price": epoch.reference_gas_price}
         raise BadRequest(f"there is no {path} here; POST to /v2/gas", field="path")
 
-    def _give(self, body: dict[str, Any]) -> dict[str, Any]:
+    def _give_coins(self, body: dict[str, Any]) -> dict[str, Any]:
         asked = body.get("FixedAmountRequest")
         recipient = asked.get("recipient") if isinstance(asked, dict) else None
         if not isinstance(recipient, str):
@@ -86,7 +86,7 @@ class Faucet:
                 'write {"FixedAmountRequest": {"recipient": "0x..."}}', field="FixedAmountRequest"
             )
         to = address(recipient, "recipient")
-        executed = self._node.faucet(to, self._amount)
+        executed = self._node.fund_address(to, self._amount)
         digest = format_digest(executed.transaction.digest)
         coins = [each for each in executed.outputs if getattr(each.owner, "address", None) == to]
         return {

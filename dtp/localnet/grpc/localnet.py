@@ -56,7 +56,7 @@ class Localnet:
     async def start(self, host: str = "127.0.0.1", port: int = 0, faucet_port: int = 0) -> None:
         """Open the chain and listen. Raises `PortTaken`, `StateFolderError`, `NodeStateError`."""
         self.host = host
-        self._node = self._opened()
+        self._node = self._open_node()
         tried = port
         try:
             self._server = Server(self._node)
@@ -78,7 +78,7 @@ class Localnet:
             )
             raise PortTaken(f"can't listen on {_joined(host, tried)}: {why}{advice}") from fault
 
-    def _opened(self) -> Node:
+    def _open_node(self) -> Node:
         if self._state is None:
             return Node.open(now=self._now) if self._now is not None else Node.open()
         try:
@@ -158,7 +158,7 @@ class LocalnetThread:
         """Start it. Raises as `Localnet.start` does."""
         self._thread.start()
         try:
-            self._call(self._localnet.start("127.0.0.1", *self._ports))
+            self._run_coroutine(self._localnet.start("127.0.0.1", *self._ports))
         except BaseException:
             self._stop_loop()
             raise
@@ -169,7 +169,7 @@ class LocalnetThread:
     def close(self) -> None:
         """End it."""
         if not self._loop.is_closed():
-            self._call(self._localnet.close())
+            self._run_coroutine(self._localnet.close())
             self._stop_loop()
 
     def _stop_loop(self) -> None:
@@ -185,7 +185,7 @@ class LocalnetThread:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+    def _run_coroutine(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def run(self, work: Callable[[Node], T]) -> T:
@@ -194,11 +194,11 @@ class LocalnetThread:
         async def on_loop() -> T:
             return work(self._localnet.node)
 
-        return self._call(on_loop())
+        return self._run_coroutine(on_loop())
 
     def fund(self, address: str, amount: int = FAUCET_AMOUNT, coins: int = 1) -> None:
         """Send an address `coins` new coins of `amount` MIST."""
-        self.run(lambda node: node.faucet(parse_address(address), [amount] * coins))
+        self.run(lambda node: node.fund_address(parse_address(address), [amount] * coins))
 
     def advance_clock(self, ms: int) -> None:
         """Move the chain's clock forward."""

@@ -23,7 +23,7 @@ class Mask:
     def __contains__(self, field: str) -> bool:
         return self._fields is None or field in self._fields
 
-    def sub(self, field: str) -> Mask:
+    def below(self, field: str) -> Mask:
         """What is wanted below a field (which must be wanted itself)."""
         return self if self._fields is None else self._fields[field]
 
@@ -33,7 +33,7 @@ class Mask:
         for field in path.split("."):
             if field not in here:
                 return False
-            here = here.sub(field)
+            here = here.below(field)
         return True
 
 
@@ -110,5 +110,5 @@ def _flat(hint: Any) -> Iterable[Any]:
 def build(message: type[M], makers: Mapping[str, Maker], source: Any, want: Mask) -> M:
     """The message with those fields that are wanted."""
     return message(
-        **{field: make(source, want.sub(field)) for field, make in makers.items() if field in want}
+        **{field: make(source, want.below(field)) for field, make in makers.items() if field in want}
     )

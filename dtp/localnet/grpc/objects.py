@@ -72,15 +72,15 @@ class Objects:
             "owner": lambda record, want: owner_message(record.owner),
             "object_type": lambda record, want: type_text(record),
             "has_public_transfer": self._public_transfer,
-            "contents": self._contents,
-            "package": self._package,
+            "contents": self._contents_message,
+            "package": self._package_message,
             "previous_transaction": lambda record, want: format_digest(record.previous_transaction),
             "storage_rebate": lambda record, want: record.storage_rebate,
-            "json": self._json,
+            "json": self._json_message,
             "balance": lambda record, want: _coin_balance(record),
         }
 
-    def message(self, record: model.ObjectRecord, want: Mask) -> Any:
+    def make_message(self, record: model.ObjectRecord, want: Mask) -> Any:
         """An object with the wanted fields."""
         return build(library().v2.Object, self._makers, record, want)
 
@@ -90,17 +90,17 @@ class Objects:
         return None if isinstance(data, MovePackageData) else data.has_public_transfer
 
     @staticmethod
-    def _contents(record: model.ObjectRecord, want: Mask) -> Any:
+    def _contents_message(record: model.ObjectRecord, want: Mask) -> Any:
         return None if record.type is None else bcs_message(str(record.type), record.contents)
 
-    def _json(self, record: model.ObjectRecord, want: Mask) -> Any:
+    def _json_message(self, record: model.ObjectRecord, want: Mask) -> Any:
         if record.type is None:
             return None
-        content = self._node.json(record.type, record.contents)
+        content = self._node.render_json(record.type, record.contents)
         return None if content is None else value(content)
 
-    def _package(self, record: model.ObjectRecord, want: Mask) -> Any:
-        found = self._node.package(record.id) if record.package is not None else None
+    def _package_message(self, record: model.ObjectRecord, want: Mask) -> Any:
+        found = self._node.find_package(record.id) if record.package is not None else None
         return None if found is None else package_message(found)
 
     def dynamic_field(self, found: model.DynamicField, want: Mask) -> Any:
@@ -114,7 +114,7 @@ class Objects:
             "kind": lambda found, want: kinds.FIELD if found.child_id is None else kinds.OBJECT,
             "parent": lambda found, want: format_address(found.parent),
             "field_id": lambda found, want: format_address(found.field_id),
-            "field_object": lambda found, want: self._linked(found.field_id, want),
+            "field_object": lambda found, want: self._linked_message(found.field_id, want),
             "name": lambda found, want: bcs_message(str(found.name_type), found.name),
             "value": self._field_value,
             "value_type": lambda found, want: str(found.value_type),
@@ -122,7 +122,7 @@ class Objects:
                 None if found.child_id is None else format_address(found.child_id)
             ),
             "child_object": lambda found, want: (
-                None if found.child_id is None else self._linked(found.child_id, want)
+                None if found.child_id is None else self._linked_message(found.child_id, want)
             ),
         }
 
@@ -130,9 +130,9 @@ class Objects:
     def _field_value(found: model.DynamicField, want: Mask) -> Any:
         return None if found.value is None else bcs_message(str(found.value_type), found.value)
 
-    def _linked(self, id: bytes, want: Mask) -> Any:
-        record = self._node.object(id)
-        return None if record is None else self.message(record, want)
+    def _linked_message(self, id: bytes, want: Mask) -> Any:
+        record = self._node.find_object(id)
+        return None if record is None else self.make_message(record, want)
 
 
 def balance_message(found: model.Balance) -> Any:

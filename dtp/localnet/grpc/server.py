@@ -64,7 +64,7 @@ class Server:
             self._unsubscribe()
             self._unsubscribe = None
         for subscriber in tuple(self._subscribers):
-            subscriber.end()
+            subscriber.end_stream()
         if self._server is not None and self._started:
             self._server.close()
             # grpclib leaves connections open, and callers would wait for answers on them.
@@ -85,10 +85,10 @@ class Server:
 
     def _on_checkpoint(self, checkpoint: CheckpointRecord, executed: tuple[Executed, ...]) -> None:
         for subscriber in tuple(self._subscribers):
-            subscriber.put(checkpoint, executed)
+            subscriber.put_checkpoint(checkpoint, executed)
 
     @contextmanager
-    def subscribed(
+    def subscribe(
         self, frames: Callable[[CheckpointRecord, tuple[Executed, ...]], Iterable[Any]]
     ) -> Iterator[_Subscriber]:
         """Collect what `frames` makes of each new checkpoint while the block runs."""
@@ -107,7 +107,7 @@ class Server:
 
         def frames(checkpoint: CheckpointRecord, executed: tuple[Executed, ...]) -> Iterable[Any]:
             placed = [Placed(event, n) for n, each in enumerate(executed) for event in each.events]
-            return events.live(checkpoint.sequence, placed, fits, want)
+            return events.checkpoint_frames(checkpoint.sequence, placed, fits, want)
 
         return frames
 
@@ -122,12 +122,12 @@ class Server:
         transactions = self._services.transactions
 
         def frames(checkpoint: CheckpointRecord, executed: tuple[Executed, ...]) -> Iterable[Any]:
-            message = transactions.checkpoint(checkpoint, want)
+            message = transactions.checkpoint_message(checkpoint, want)
             yield v2.SubscribeCheckpointsResponse(cursor=checkpoint.sequence, checkpoint=message)
 
         return frames
 
-    def unary(self, attribute: str) -> Callable[[Any], Any]:
+    def find_method(self, attribute: str) -> Callable[[Any], Any]:
         """A method of the services by name."""
         method: Callable[[Any], Any] = getattr(self._services, attribute)
         return method
@@ -141,7 +141,7 @@ class _Subscriber:
         self._queue: asyncio.Queue[Any] = asyncio.Queue()
         self._late = False
 
-    def put(self, checkpoint: CheckpointRecord, executed: tuple[Executed, ...]) -> None:
+    def put_checkpoint(self, checkpoint: CheckpointRecord, executed: tuple[Executed, ...]) -> None:
         """Take a new checkpoint."""
         if self._late:
             return
@@ -153,11 +153,11 @@ class _Subscriber:
                 TooSlow(f"over {MAX_BEHIND} frames behind: list what you missed, and subscribe again")
             )
 
-    def end(self) -> None:
+    def end_stream(self) -> None:
         """Let the stream end."""
         self._queue.put_nowait(None)
 
-    async def next(self) -> Any:
+    async def next_frame(self) -> Any:
         """The next frame, None at the end. Raises `TooSlow`."""
         frame = await self._queue.get()
         if isinstance(frame, TooSlow):
@@ -178,18 +178,18 @@ class _Handlers:
         found: dict[str, Any] = {}
         for service, method, attribute in UNARY:
             found[f"/sui.rpc.v2.{service}/{method}"] = Handler(
-                self._unary(attribute),
+                self._unary_handler(attribute),
                 Cardinality.UNARY_UNARY,
                 getattr(v2, f"{method}Request"),
                 getattr(v2, f"{method}Response"),
             )
         streams = (
             ("LedgerService", "ListEvents", self._list_events),
-            ("SubscriptionService", "SubscribeEvents", self._subscription(self._server.event_frames)),
+            ("SubscriptionService", "SubscribeEvents", self._subscription_handler(self._server.event_frames)),
             (
                 "SubscriptionService",
                 "SubscribeCheckpoints",
-                self._subscription(self._server.checkpoint_frames),
+                self._subscription_handler(self._server.checkpoint_frames),
             ),
         )
         for service, method, handler in streams:
@@ -208,8 +208,8 @@ class _Handlers:
             )
         return found
 
-    def _unary(self, attribute: str) -> Callable[[Any], Awaitable[None]]:
-        method = self._server.unary(attribute)
+    def _unary_handler(self, attribute: str) -> Callable[[Any], Awaitable[None]]:
+        method = self._server.find_method(attribute)
 
         async def handle(stream: Any) -> None:
             with _statuses():
@@ -219,19 +219,19 @@ class _Handlers:
 
     async def _list_events(self, stream: Any) -> None:
         with _statuses():
-            for frame in self._server.unary("list_events")(await _received(stream)):
+            for frame in self._server.find_method("list_events")(await _received(stream)):
                 await stream.send_message(frame)
 
-    def _subscription(
+    def _subscription_handler(
         self, frames_of: Callable[[Any], Callable[[CheckpointRecord, tuple[Executed, ...]], Iterable[Any]]]
     ) -> Callable[[Any], Awaitable[None]]:
         async def handle(stream: Any) -> None:
             with _statuses():
                 frames = frames_of(await _received(stream))
-                with self._server.subscribed(frames) as subscriber:
+                with self._server.subscribe(frames) as subscriber:
                     # The headers tell the caller that nothing is missed from here on.
                     await stream.send_initial_metadata()
-                    while (frame := await subscriber.next()) is not None:
+                    while (frame := await subscriber.next_frame()) is not None:
                         await stream.send_message(frame)
 
         return handle

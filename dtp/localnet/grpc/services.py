@@ -70,7 +70,7 @@ class Services:
         """An epoch."""
         v2 = library().v2
         want = masks.parse(request.read_mask, _DEFAULT_EPOCH, v2.Epoch)
-        found = self.node.epoch(requests.stored(request.epoch))
+        found = self.node.find_epoch(requests.stored(request.epoch))
         if found is None:
             raise Missing(f"there is no epoch {request.epoch} yet")
         return v2.GetEpochResponse(epoch=masks.build(v2.Epoch, _EPOCH_MAKERS, found, want))
@@ -79,15 +79,15 @@ class Services:
         """An object, the newest version or a given one."""
         v2 = library().v2
         want = masks.parse(request.read_mask, _DEFAULT_OBJECT, v2.Object)
-        return v2.GetObjectResponse(object=self._object(request, want))
+        return v2.GetObjectResponse(object=self._get_object(request, want))
 
-    def _object(self, request: Any, want: Mask) -> Any:
+    def _get_object(self, request: Any, want: Mask) -> Any:
         id = requests.address(request.object_id, "object_id")
-        found = self.node.object(id, requests.stored(request.version))
+        found = self.node.find_object(id, requests.stored(request.version))
         if found is None:
             version = f" with version {request.version}" if request.version is not None else ""
             raise Missing(f"Object {request.object_id}{version} not found")
-        return self.objects.message(found, want)
+        return self.objects.make_message(found, want)
 
     def batch_get_objects(self, request: Any) -> Any:
         """Several objects; those that aren't there have an error in their place."""
@@ -97,7 +97,7 @@ class Services:
         results = []
         for each in requests.batch(request.requests, "requests"):
             try:
-                results.append(v2.GetObjectResult(object=self._object(each, want)))
+                results.append(v2.GetObjectResult(object=self._get_object(each, want)))
             except Missing as fault:
                 results.append(v2.GetObjectResult(error=rpc.Status(code=_NOT_FOUND, message=str(fault))))
             except BadRequest as fault:
@@ -108,13 +108,13 @@ class Services:
         """An executed transaction."""
         v2 = library().v2
         want = masks.parse(request.read_mask, _DEFAULT_TRANSACTION, v2.ExecutedTransaction)
-        return v2.GetTransactionResponse(transaction=self._transaction(request.digest, want))
+        return v2.GetTransactionResponse(transaction=self._get_transaction(request.digest, want))
 
-    def _transaction(self, digest: str | None, want: Mask) -> Any:
-        found = self.node.executed(requests.digest(digest, "digest"))
+    def _get_transaction(self, digest: str | None, want: Mask) -> Any:
+        found = self.node.find_executed(requests.digest(digest, "digest"))
         if found is None:
             raise Missing(f"Transaction {digest} not found")
-        return self.transactions.executed(found, want)
+        return self.transactions.executed_message(found, want)
 
     def batch_get_transactions(self, request: Any) -> Any:
         """Several transactions; those that aren't known have an error in their place."""
@@ -123,7 +123,7 @@ class Services:
         results = []
         for digest in requests.batch(request.digests, "digests"):
             try:
-                results.append(v2.GetTransactionResult(transaction=self._transaction(digest, want)))
+                results.append(v2.GetTransactionResult(transaction=self._get_transaction(digest, want)))
             except Missing as fault:
                 results.append(v2.GetTransactionResult(error=rpc.Status(code=_NOT_FOUND, message=str(fault))))
             except BadRequest as fault:
@@ -137,15 +137,15 @@ class Services:
         which: int | bytes | None = requests.stored(request.sequence_number)
         if which is None and request.digest is not None:
             which = requests.digest(request.digest, "digest")
-        found = self.node.checkpoint(which)
+        found = self.node.find_checkpoint(which)
         if found is None:
             raise Missing(f"Checkpoint {request.digest or request.sequence_number} not found")
-        return v2.GetCheckpointResponse(checkpoint=self.transactions.checkpoint(found, want))
+        return v2.GetCheckpointResponse(checkpoint=self.transactions.checkpoint_message(found, want))
 
     def list_events(self, request: Any) -> Iterator[Any]:
         """Events of the past, in either order."""
         want = masks.parse(request.read_mask, _ALL, library().v2.Event)
-        return self.events.listing(request, want)
+        return self.events.list_events(request, want)
 
     # ------------------------------------------------------------------------------------------------- state
 
@@ -157,7 +157,7 @@ class Services:
         kind = requests.type_tag(request.object_type, "object_type") if request.object_type else None
         size = requests.page_size(request.page_size)
         page = self.node.objects_owned_by(owner, kind, request.page_token or None, size)
-        found = [self.objects.message(each, want) for each in page.items]
+        found = [self.objects.make_message(each, want) for each in page.items]
         return v2.ListOwnedObjectsResponse(objects=found, next_page_token=page.cursor)
 
     def list_dynamic_fields(self, request: Any) -> Any:
@@ -174,13 +174,15 @@ class Services:
     def get_balance(self, request: Any) -> Any:
         """What an address has of a coin."""
         owner = requests.address(request.owner, "owner")
-        found = self.node.balance(owner, requests.type_tag(request.coin_type, "coin_type"))
+        found = self.node.get_balance(owner, requests.type_tag(request.coin_type, "coin_type"))
         return library().v2.GetBalanceResponse(balance=balance_message(found))
 
     def list_balances(self, request: Any) -> Any:
         """A page of all that an address has."""
         owner = requests.address(request.owner, "owner")
-        page = self.node.balances(owner, request.page_token or None, requests.page_size(request.page_size))
+        page = self.node.list_balances(
+            owner, request.page_token or None, requests.page_size(request.page_size)
+        )
         found = [balance_message(each) for each in page.items]
         return library().v2.ListBalancesResponse(balances=found, next_page_token=page.cursor)
 
@@ -196,7 +198,7 @@ class Services:
 
     def get_package(self, request: Any) -> Any:
         """A package."""
-        found = self.node.package(requests.address(request.package_id, "package_id"))
+        found = self.node.find_package(requests.address(request.package_id, "package_id"))
         if found is None:
             raise Missing(f"Package {request.package_id} not found")
         return library().v2.GetPackageResponse(package=package_message(found))
@@ -205,7 +207,7 @@ class Services:
         """A struct or an enum."""
         module = requests.required(request.module_name, "module_name")
         name = requests.required(request.name, "name")
-        found = self.node.datatype(requests.address(request.package_id, "package_id"), module, name)
+        found = self.node.find_datatype(requests.address(request.package_id, "package_id"), module, name)
         if found is None:
             raise Missing(f"Datatype {request.package_id}::{module}::{name} not found")
         return library().v2.GetDatatypeResponse(datatype=datatype_message(found))
@@ -214,7 +216,7 @@ class Services:
         """A function."""
         module = requests.required(request.module_name, "module_name")
         name = requests.required(request.name, "name")
-        found = self.node.function(requests.address(request.package_id, "package_id"), module, name)
+        found = self.node.find_function(requests.address(request.package_id, "package_id"), module, name)
         if found is None:
             raise Missing(f"Function {request.package_id}::{module}::{name} not found")
         return library().v2.GetFunctionResponse(function=function_message(found))
@@ -244,7 +246,7 @@ class Services:
             data = self.node.resolve(requests.unresolved(message)).encode()
         signatures = tuple(requests.signature(each, n) for n, each in enumerate(request.signatures))
         executed = self.node.execute(data, signatures)
-        return v2.ExecuteTransactionResponse(transaction=self.transactions.executed(executed, want))
+        return v2.ExecuteTransactionResponse(transaction=self.transactions.executed_message(executed, want))
 
     def simulate_transaction(self, request: Any) -> Any:
         """What a transaction would do: one given as BCS, or one whose versions and gas are to be filled in."""
@@ -261,11 +263,13 @@ class Services:
         )
         answer = v2.SimulateTransactionResponse()
         if "transaction" in want:
-            answer.transaction = self.transactions.executed(simulated.executed, want.sub("transaction"))
+            answer.transaction = self.transactions.executed_message(
+                simulated.executed, want.below("transaction")
+            )
         if "command_outputs" in want:
             answer.command_outputs = [_command_result(each) for each in simulated.commands]
         if "suggested_gas_price" in want:
-            epoch = self.node.epoch()
+            epoch = self.node.find_epoch()
             answer.suggested_gas_price = epoch.reference_gas_price if epoch is not None else None
         return answer
 

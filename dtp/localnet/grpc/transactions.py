@@ -37,7 +37,7 @@ class Transactions:
 
     # -------------------------------------------------------------------------------------------- transactions
 
-    def executed(self, found: model.Executed, want: Mask) -> Any:
+    def executed_message(self, found: model.Executed, want: Mask) -> Any:
         """An executed (or simulated) transaction with the wanted fields."""
         return build(library().v2.ExecutedTransaction, self._executed_makers, found, want)
 
@@ -45,38 +45,38 @@ class Transactions:
     def _executed_makers(self) -> Mapping[str, Maker]:
         return {
             "digest": lambda found, want: format_digest(found.transaction.digest),
-            "transaction": lambda found, want: self._transaction(found.transaction, want),
+            "transaction": lambda found, want: self._transaction_message(found.transaction, want),
             "signatures": lambda found, want: [_signature(each) for each in found.transaction.signatures],
-            "effects": self._effects,
-            "events": lambda found, want: self._events(found.transaction, want),
+            "effects": self._effects_message,
+            "events": lambda found, want: self._events_message(found.transaction, want),
             "checkpoint": lambda found, want: found.transaction.checkpoint,
             "timestamp": lambda found, want: timestamp(found.transaction.timestamp_ms),
             "balance_changes": lambda found, want: [
                 _balance_change(each) for each in found.transaction.balance_changes
             ],
             "objects": self._object_set,
-            "transaction_index": lambda found, want: self.place(found.transaction),
+            "transaction_index": lambda found, want: self.find_place(found.transaction),
         }
 
-    def place(self, record: model.TransactionRecord) -> int | None:
+    def find_place(self, record: model.TransactionRecord) -> int | None:
         """The position of a transaction in its checkpoint."""
         if record.checkpoint is None:
             return None
-        found = self._node.checkpoint(record.checkpoint)
+        found = self._node.find_checkpoint(record.checkpoint)
         return None if found is None else found.digests.index(record.digest)
 
     def _object_set(self, found: model.Executed, want: Mask) -> Any:
-        inner = want.sub("objects") if "objects" in want else EVERYTHING
+        inner = want.below("objects") if "objects" in want else EVERYTHING
         records = {(each.id, each.version): each for each in (*found.inputs, *found.outputs)}
-        messages = [self._objects.message(each, inner) for each in records.values()]
+        messages = [self._objects.make_message(each, inner) for each in records.values()]
         return library().v2.ObjectSet(objects=messages)
 
-    def _transaction(self, record: model.TransactionRecord, want: Mask) -> Any:
+    def _transaction_message(self, record: model.TransactionRecord, want: Mask) -> Any:
         return build(library().v2.Transaction, _TRANSACTION_MAKERS, record, want)
 
     # ------------------------------------------------------------------------------------------------- effects
 
-    def _effects(self, found: model.Executed, want: Mask) -> Any:
+    def _effects_message(self, found: model.Executed, want: Mask) -> Any:
         return build(library().v2.TransactionEffects, self._effects_makers, found, want)
 
     @cached_property
@@ -85,7 +85,7 @@ class Transactions:
             "bcs": lambda found, want: bcs_message("TransactionEffects", found.transaction.effects_bcs),
             "digest": lambda found, want: format_digest(found.transaction.effects_digest),
             "version": lambda found, want: 2,
-            "status": lambda found, want: self._status(found.effects),
+            "status": lambda found, want: self._status_message(found.effects),
             "epoch": lambda found, want: found.effects.epoch,
             "gas_used": lambda found, want: _gas(found.effects.gas_used),
             "transaction_digest": lambda found, want: format_digest(found.effects.transaction_digest),
@@ -108,14 +108,14 @@ class Transactions:
         id, change = found.effects.changed[place]
         return _change(id, change, found.effects.lamport_version, _types(found).get(id))
 
-    def _status(self, effects: fx.TransactionEffects) -> Any:
+    def _status_message(self, effects: fx.TransactionEffects) -> Any:
         v2 = library().v2
         error = effects.error
         if error is None:
             return v2.ExecutionStatus(success=True)
-        return v2.ExecutionStatus(success=False, error=self._error(error))
+        return v2.ExecutionStatus(success=False, error=self._error_message(error))
 
-    def _error(self, error: fx.ExecutionError) -> Any:
+    def _error_message(self, error: fx.ExecutionError) -> Any:
         v2 = library().v2
         number, _ = fx.FAILURES[error.kind]
         # The message's kinds are the format's numbers with 0 for "unknown" in front.
@@ -131,7 +131,7 @@ class Transactions:
             message.abort = v2.MoveAbort(
                 abort_code=code,
                 location=_location(location) if location is not None else None,
-                clever_error=self._clever(location, code) if code is not None else None,
+                clever_error=self._clever_message(location, code) if code is not None else None,
             )
         elif error.kind == "CommandArgumentError":
             message.command_argument_error = _argument_problem(content)
@@ -153,8 +153,8 @@ class Transactions:
             _plain_content(message, content)
         return message
 
-    def _clever(self, location: fx.CodeLocation, code: int) -> Any:
-        module = self._module(location.package, location.module)
+    def _clever_message(self, location: fx.CodeLocation, code: int) -> Any:
+        module = self._find_module(location.package, location.module)
         found = None if module is None else module.describe_abort(code)
         if found is None or found.line is None:
             return None
@@ -162,14 +162,14 @@ class Transactions:
             error_code=found.number, line_number=found.line, constant_name=found.name, rendered=found.message
         )
 
-    def _module(self, package: bytes, name: str) -> CompiledModule | None:
-        info = self._node.package(package)
+    def _find_module(self, package: bytes, name: str) -> CompiledModule | None:
+        info = self._node.find_package(package)
         found = [] if info is None else [each.contents for each in info.modules if each.name == name]
         return _compiled(found[0]) if found else None
 
     # -------------------------------------------------------------------------------------------------- events
 
-    def _events(self, record: model.TransactionRecord, want: Mask) -> Any:
+    def _events_message(self, record: model.TransactionRecord, want: Mask) -> Any:
         if not record.events:
             return None
         fields: dict[str, Any] = {}
@@ -178,18 +178,18 @@ class Transactions:
         if "digest" in want:
             fields["digest"] = _maybe_digest(record.effects.events_digest)
         if "events" in want:
-            inner = want.sub("events")
-            place = self.place(record) if "transaction_index" in inner else None
-            fields["events"] = [self.event(Placed(each, place), inner) for each in record.events]
+            inner = want.below("events")
+            place = self.find_place(record) if "transaction_index" in inner else None
+            fields["events"] = [self.event_message(Placed(each, place), inner) for each in record.events]
         return library().v2.TransactionEvents(**fields)
 
-    def event(self, found: Placed, want: Mask) -> Any:
+    def event_message(self, found: Placed, want: Mask) -> Any:
         """An event with the wanted fields."""
         return build(library().v2.Event, _EVENT_MAKERS, found, want)
 
     # --------------------------------------------------------------------------------------------- checkpoints
 
-    def checkpoint(self, found: model.CheckpointRecord, want: Mask) -> Any:
+    def checkpoint_message(self, found: model.CheckpointRecord, want: Mask) -> Any:
         """A checkpoint with the wanted fields."""
         return build(library().v2.Checkpoint, self._checkpoint_makers, found, want)
 
@@ -203,19 +203,20 @@ class Transactions:
             ),
             "contents": lambda found, want: _contents(found.contents),
             "transactions": lambda found, want: [
-                self.executed(each, want) for each in self._node.checkpoint_transactions(found.sequence)
+                self.executed_message(each, want)
+                for each in self._node.checkpoint_transactions(found.sequence)
             ],
             "objects": self._checkpoint_objects,
         }
 
     def _checkpoint_objects(self, found: model.CheckpointRecord, want: Mask) -> Any:
-        inner = want.sub("objects") if "objects" in want else EVERYTHING
+        inner = want.below("objects") if "objects" in want else EVERYTHING
         records = {
             (each.id, each.version): each
             for executed in self._node.checkpoint_transactions(found.sequence)
             for each in (*executed.inputs, *executed.outputs)
         }
-        messages = [self._objects.message(each, inner) for each in records.values()]
+        messages = [self._objects.make_message(each, inner) for each in records.values()]
         return library().v2.ObjectSet(objects=messages)
 
 

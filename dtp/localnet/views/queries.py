@@ -77,8 +77,8 @@ class Queries:
         self._chain = chain
         self._store = chain.store
 
-    def _live(self, id: bytes) -> ObjectRecord:
-        record = self._store.live(id)
+    def _get_live(self, id: bytes) -> ObjectRecord:
+        record = self._store.find_live(id)
         assert record is not None, "the index names live objects only"
         return record
 
@@ -96,18 +96,18 @@ class Queries:
         if tag is not None:
             sql += " AND type = ?" if tag.arguments else " AND base = ?"
             values.append(tag.text)
-        rows = self._store.query(sql + " ORDER BY type, inverse, id LIMIT ?", (*values, limit + 1))
+        rows = self._store.select_rows(sql + " ORDER BY type, inverse, id LIMIT ?", (*values, limit + 1))
         page = _page(rows, limit, lambda row: _cursor("owned", *row))
-        return Page(tuple(self._live(row[2]) for row in page.items), page.cursor)
+        return Page(tuple(self._get_live(row[2]) for row in page.items), page.cursor)
 
-    def balance(self, address: bytes, coin: TypeTag) -> Balance:
+    def get_balance(self, address: bytes, coin: TypeTag) -> Balance:
         """All coins of one type."""
-        found = [b for b in self._balances(address) if b.coin_type == coin]
+        found = [b for b in self._sum_balances(address) if b.coin_type == coin]
         return found[0] if found else Balance(coin, 0, 0)
 
-    def _balances(self, address: bytes) -> list[Balance]:
+    def _sum_balances(self, address: bytes) -> list[Balance]:
         sums: dict[str, tuple[int, int]] = {}
-        rows = self._store.query(
+        rows = self._store.select_rows(
             "SELECT coin, inverse FROM live WHERE owner = ? AND kind != 'ObjectOwner' AND coin IS NOT NULL"
             " ORDER BY coin",
             (address,),
@@ -117,11 +117,11 @@ class Queries:
             sums[coin] = amount + (1 << 64) - 1 - int.from_bytes(inverse, "big"), count + 1
         return [Balance(parse_type(coin), amount, count) for coin, (amount, count) in sums.items()]
 
-    def balances(self, address: bytes, cursor: bytes | None, limit: int) -> Page[Balance]:
+    def list_balances(self, address: bytes, cursor: bytes | None, limit: int) -> Page[Balance]:
         """Balances by coin type."""
         limit = _limit(limit)
         after = _read_cursor("balances", cursor, str) or [""]
-        found = [b for b in self._balances(address) if b.coin_type.text > after[0]]
+        found = [b for b in self._sum_balances(address) if b.coin_type.text > after[0]]
         return _page(found, limit, lambda b: _cursor("balances", b.coin_type.text))
 
     # -------------------------------------------------------------------------------------- dynamic fields
@@ -130,36 +130,38 @@ class Queries:
         """Fields of an object by the id of the field object."""
         limit = _limit(limit)
         after = _read_cursor("fields", cursor, bytes) or [b""]
-        rows = self._store.query(
+        rows = self._store.select_rows(
             "SELECT id FROM live WHERE owner = ? AND kind = 'ObjectOwner' AND id > ?"
             " AND base = ? ORDER BY id LIMIT ?",
             (parent, after[0], f"0x{_SUI.hex()}::dynamic_field::Field", limit + 1),
         )
         page = _page(rows, limit, lambda row: _cursor("fields", row[0]))
-        return Page(tuple(self._field(parent, self._live(row[0])) for row in page.items), page.cursor)
+        return Page(
+            tuple(self._make_field(parent, self._get_live(row[0])) for row in page.items), page.cursor
+        )
 
-    def _field(self, parent: bytes, record: ObjectRecord) -> DynamicField:
+    def _make_field(self, parent: bytes, record: ObjectRecord) -> DynamicField:
         assert record.type is not None, "a field is no package"
         name_type, value_type = record.type.arguments
         vm = self._chain.engine.vm
-        type = vm.type(record.type.text)
-        data = vm.decode(type, record.contents)
-        name = vm.encode(type.fields[1], data[1])
-        value = vm.encode(type.fields[2], data[2])
+        type = vm.parse_type(record.type.text)
+        data = vm.decode_value(type, record.contents)
+        name = vm.encode_value(type.fields[1], data[1])
+        value = vm.encode_value(type.fields[2], data[2])
         wrapper = (name_type.address, name_type.module, name_type.name)
         if wrapper == (_SUI, "dynamic_object_field", "Wrapper"):
             # The value is the id of the object; the name is wrapped so that both kinds of field keep apart.
             inner = name_type.arguments[0]
-            child = self._store.live(value)
+            child = self._store.find_live(value)
             found = child.type if child is not None and child.type is not None else value_type
             return DynamicField(parent, record.id, inner, name, found, None, value)
         return DynamicField(parent, record.id, name_type, name, value_type, value, None)
 
     # ------------------------------------------------------------------------------------------------ coins
 
-    def _only(self, tag: str) -> ObjectRecord | None:
-        rows = self._store.query("SELECT id FROM live WHERE type = ? LIMIT 1", (tag,))
-        return self._live(rows[0][0]) if rows else None
+    def _find_only(self, tag: str) -> ObjectRecord | None:
+        rows = self._store.select_rows("SELECT id FROM live WHERE type = ? LIMIT 1", (tag,))
+        return self._get_live(rows[0][0]) if rows else None
 
     def coin_info(self, coin: TypeTag) -> CoinInfo | None:
         """Metadata and supply, None if there is no such type."""
@@ -167,14 +169,14 @@ class Queries:
             return CoinInfo(coin, None, 9, "Sui", "SUI", "", None, None, TOTAL_SUPPLY)
         vm = self._chain.engine.vm
         try:
-            metadata_type = vm.type(f"0x2::coin::CoinMetadata<{coin}>")
-            treasury_type = vm.type(f"0x2::coin::TreasuryCap<{coin}>")
+            metadata_type = vm.parse_type(f"0x2::coin::CoinMetadata<{coin}>")
+            treasury_type = vm.parse_type(f"0x2::coin::TreasuryCap<{coin}>")
         except ExecutionFailure:
             return None
-        metadata, treasury = self._only(metadata_type.tag), self._only(treasury_type.tag)
+        metadata, treasury = self._find_only(metadata_type.tag), self._find_only(treasury_type.tag)
         shown: dict[str, Any] = {}
         if metadata is not None:
-            shown = self._chain.render(parse_type(metadata_type.tag), metadata.contents)
+            shown = self._chain.render_json(parse_type(metadata_type.tag), metadata.contents)
         supply = None
         if treasury is not None:
             supply = int.from_bytes(treasury.contents[32:40], "little")
@@ -192,7 +194,7 @@ class Queries:
 
     # ----------------------------------------------------------------------------------------------- events
 
-    def events(
+    def list_events(
         self,
         wanted: EventFilter | None,
         cursor: bytes | None,
@@ -215,15 +217,15 @@ class Queries:
             conditions.append("checkpoint <= ?")
             values.append(last)
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        rows = self._store.query(
+        rows = self._store.select_rows(
             "SELECT digest, position, checkpoint, timestamp, package, module, sender, type, contents, number"
             f" FROM events{where} ORDER BY number {'DESC' if descending else 'ASC'} LIMIT ?",
             (*values, limit + 1),
         )
         page = _page(rows, limit, lambda row: _cursor("events", row[9]))
-        return Page(tuple(self._event(row) for row in page.items), page.cursor)
+        return Page(tuple(self._make_event(row) for row in page.items), page.cursor)
 
-    def _event(self, row: tuple[Any, ...]) -> EventRecord:
+    def _make_event(self, row: tuple[Any, ...]) -> EventRecord:
         digest, index, checkpoint, time, package, module, sender, tag, contents, number = row
         return EventRecord(
             digest,
@@ -236,7 +238,7 @@ class Queries:
             parse_type(tag),
             contents,
             number,
-            self._chain.render,
+            self._chain.render_json,
         )
 
     @staticmethod
@@ -248,7 +250,7 @@ class Queries:
         """Versions of the package that `id` belongs to, in order."""
         limit = _limit(limit)
         after = _read_cursor("versions", cursor, int) or [0]
-        rows = self._store.query(
+        rows = self._store.select_rows(
             "SELECT version, id FROM packages WHERE original ="
             " (SELECT original FROM packages WHERE id = ?) AND version > ? ORDER BY version LIMIT ?",
             (id, after[0], limit + 1),

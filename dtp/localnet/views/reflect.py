@@ -51,17 +51,19 @@ class Reflection:
         self._modules = {name: deserialize(code) for name, code in data.modules.items()}
         self._origins = {(o.module, o.datatype): o.package for o in data.type_origins}
 
-    def info(self) -> PackageInfo:
+    def package_info(self) -> PackageInfo:
         """The whole package."""
-        modules = tuple(self._module(name) for name in self._modules)
+        modules = tuple(self._module_info(name) for name in self._modules)
         return PackageInfo(self.data.id, self.original_id, self.data.version, modules, self.data)
 
-    def _module(self, name: str) -> ModuleInfo:
+    def _module_info(self, name: str) -> ModuleInfo:
         module = self._modules[name]
         datatypes = tuple(
-            found for n in (*module.structs, *module.enums) if (found := self.datatype(name, n)) is not None
+            found
+            for n in (*module.structs, *module.enums)
+            if (found := self.find_datatype(name, n)) is not None
         )
-        functions = [self.function(name, module.function_name(d.handle)) for d in module.function_defs]
+        functions = [self.find_function(name, module.function_name(d.handle)) for d in module.function_defs]
         return ModuleInfo(
             name, self.data.modules[name], datatypes, tuple(f for f in functions if f is not None)
         )
@@ -80,12 +82,12 @@ class Reflection:
                     return origin.package
         return original
 
-    def _type(self, module: CompiledModule, token: SignatureToken) -> OpenType:
+    def _open_type(self, module: CompiledModule, token: SignatureToken) -> OpenType:
         match token:
             case Primitive():
                 return OpenType(token.value)
             case VectorType(element):
-                return OpenType("vector", (self._type(module, element),))
+                return OpenType("vector", (self._open_type(module, element),))
             case TokenParameter(index):
                 return OpenType("parameter", index=index)
             case DatatypeType(handle, arguments):
@@ -95,26 +97,26 @@ class Reflection:
                 package = self._defining_id(address, owner, name)
                 return OpenType(
                     "datatype",
-                    tuple(self._type(module, a) for a in arguments),
+                    tuple(self._open_type(module, a) for a in arguments),
                     f"0x{package.hex()}::{owner}::{name}",
                 )
             case ReferenceType():
                 raise AssertionError("the reader allows references at the top only")
 
-    def _signature(self, module: CompiledModule, token: SignatureToken) -> OpenSignature:
+    def _open_signature(self, module: CompiledModule, token: SignatureToken) -> OpenSignature:
         if isinstance(token, ReferenceType):
-            return OpenSignature("&mut" if token.mutable else "&", self._type(module, token.target))
-        return OpenSignature("", self._type(module, token))
+            return OpenSignature("&mut" if token.mutable else "&", self._open_type(module, token.target))
+        return OpenSignature("", self._open_type(module, token))
 
-    def _fields(self, module: CompiledModule, fields: tuple[Field, ...]) -> tuple[FieldInfo, ...]:
+    def _field_infos(self, module: CompiledModule, fields: tuple[Field, ...]) -> tuple[FieldInfo, ...]:
         return tuple(
-            FieldInfo(module.identifiers[f.name], at, self._type(module, f.type))
+            FieldInfo(module.identifiers[f.name], at, self._open_type(module, f.type))
             for at, f in enumerate(fields)
         )
 
     # ------------------------------------------------------------------------------------------ look-ups
 
-    def datatype(self, module_name: str, name: str) -> DatatypeInfo | None:
+    def find_datatype(self, module_name: str, name: str) -> DatatypeInfo | None:
         """A struct or enum, None if the module has none of that name."""
         module = self._modules.get(module_name)
         if module is None:
@@ -125,7 +127,7 @@ class Reflection:
             return None
         entry = module.datatype_handles[definition.handle]
         defining = self._defining_id(self.original_id, module_name, name)
-        fields = () if struct is None else self._fields(module, struct.fields or ())
+        fields = () if struct is None else self._field_infos(module, struct.fields or ())
         variants = () if enum is None else enum.variants
         return DatatypeInfo(
             f"0x{defining.hex()}::{module_name}::{name}",
@@ -137,12 +139,12 @@ class Reflection:
             enum is not None,
             fields,
             tuple(
-                VariantInfo(module.identifiers[v.name], at, self._fields(module, v.fields))
+                VariantInfo(module.identifiers[v.name], at, self._field_infos(module, v.fields))
                 for at, v in enumerate(variants)
             ),
         )
 
-    def function(self, module_name: str, name: str) -> FunctionInfo | None:
+    def find_function(self, module_name: str, name: str) -> FunctionInfo | None:
         """A function, None if the module has none of that name."""
         module = self._modules.get(module_name)
         if module is None:
@@ -157,7 +159,7 @@ class Reflection:
                 _VISIBILITY[definition.visibility],
                 definition.is_entry,
                 tuple(TypeParameter(_abilities(a)) for a in handle.type_parameters),
-                tuple(self._signature(module, t) for t in module.signatures[handle.parameters]),
-                tuple(self._signature(module, t) for t in module.signatures[handle.returns]),
+                tuple(self._open_signature(module, t) for t in module.signatures[handle.parameters]),
+                tuple(self._open_signature(module, t) for t in module.signatures[handle.returns]),
             )
         return None

@@ -46,14 +46,16 @@ def resolve_type(linker: Linker, text: str) -> Type:
 
 def _resolve(linker: Linker, tag: TypeTag) -> Type:
     if tag.name == "vector" and not tag.module:
-        return linker.types.vector(_resolve(linker, tag.arguments[0]))
+        return linker.types.make_vector(_resolve(linker, tag.arguments[0]))
     if not tag.module:
         return linker.types.primitives[tag.name]
     arguments = tuple(_resolve(linker, a) for a in tag.arguments)
-    datatype = linker.link(linker.stored(tag.address)).module(tag.module).own_datatype(tag.name)
+    datatype = (
+        linker.link_package(linker.get_package(tag.address)).get_module(tag.module).own_datatype(tag.name)
+    )
     name = f"{tag.module}::{tag.name}"
     _check_type_arguments(name, datatype.parameters, arguments)
-    return linker.types.instance(datatype, arguments)
+    return linker.types.make_instance(datatype, arguments)
 
 
 def _check_type_arguments(name: str, parameters: tuple[int, ...], arguments: tuple[Type, ...]) -> None:
@@ -88,7 +90,7 @@ def instance(function: Function, types: tuple[Type, ...]) -> FunctionInstance:
 
 
 def _describe(function: Function, types: tuple[Type, ...]) -> FunctionInstance:
-    parameters = [function.module.type(t, types) for t in function.parameters]
+    parameters = [function.module.resolve_type(t, types) for t in function.parameters]
     context = ""
     if (
         parameters
@@ -104,7 +106,7 @@ def _describe(function: Function, types: tuple[Type, ...]) -> FunctionInstance:
         is_native=function.definition.is_native,
         type_arguments=types,
         parameters=tuple(parameters),
-        returns=tuple(function.module.type(t, types) for t in function.returns),
+        returns=tuple(function.module.resolve_type(t, types) for t in function.returns),
         tx_context=context,
         takes_random=any(
             p.is_reference and p.element.is_struct(_SUI, "random", "Random") for p in parameters

@@ -6,15 +6,17 @@ One `VM` (see `dtp.localnet.vm.machine`) serves a whole node; one `Session` serv
 2. keeps objects and gives child objects and received objects on request (`ChildStore`);
 3. turns a publish command into a `Package` with `VM.build_package` (parse, verify, link) and an upgrade with
    `VM.check_upgrade`;
-4. opens `VM.session(objects, tx, meter)` with an `ObjectRuntime` and a `GasMeter`, calls `Session.call` once per Move
+4. opens `VM.open_session(objects, tx, meter)` with an `ObjectRuntime` and a `GasMeter`, calls `Session.call_function`
+  once per Move
    call command, with one `Slot` per argument, and reads the outcome off the slots, the returned `Value`s and
-   `ObjectRuntime.effects()`.
+   `ObjectRuntime.collect_effects()`.
 
-Data inside a `Value` is the machine's own representation and opaque to the node: it is made by `VM.decode` from BCS
-and read by `VM.encode`. It has no identity beyond its slot: use each by-value result once (copy with `VM.copy`).
+Data inside a `Value` is the machine's own representation and opaque to the node: it is made by `VM.decode_value` from
+BCS and read by `VM.encode_value`. It has no identity beyond its slot: use each by-value result once (copy with
+`VM.copy_value`).
 
-Everything that a program can do wrong leaves `Session.call` as one `ExecutionFailure`; a package that can't be
-accepted leaves `build_package` or `check_upgrade` as one `PackageRejected`. Anything else that escapes is a bug of
+Everything that a program can do wrong leaves `Session.call_function` as one `ExecutionFailure`; a package that can't
+be accepted leaves `build_package` or `check_upgrade` as one `PackageRejected`. Anything else that escapes is a bug of
 the machine. After a failure the session, its slots and its `ObjectRuntime` hold half-done work: drop them.
 
 Numbers: addresses and ids are 32 `bytes`; gas is in internal computation units (the node multiplies by the
@@ -291,13 +293,13 @@ class StoredObject:
 class ChildStore(Protocol):
     """Objects that a running program may ask for beyond its arguments. Reads only; the same answer each time."""
 
-    def child(self, parent: bytes, child: bytes) -> StoredObject | None:
+    def find_child(self, parent: bytes, child: bytes) -> StoredObject | None:
         """The object `child` if object `parent` owns it (dynamic fields and their values), else None."""
 
-    def setting(self, config: bytes, id: bytes) -> StoredObject | None:
+    def find_setting(self, config: bytes, id: bytes) -> StoredObject | None:
         """The object `id` if object `config` owns it, else None: read without being an input or a change's base."""
 
-    def received(self, parent: bytes, id: bytes, version: int) -> StoredObject | None:
+    def find_received(self, parent: bytes, id: bytes, version: int) -> StoredObject | None:
         """The object `id` at exactly `version` if it is owned by the address `parent` and is an input of the
         transaction as a receiving argument, else None."""
 

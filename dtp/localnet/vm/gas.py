@@ -70,8 +70,8 @@ class GasMeter:
     """Counts one session's computation.
 
     `budget_units` is in gas units; None is the most that a transaction may use. Translated code adds to
-    `instructions`, `pushes` and `size` itself and calls `settle` only when one passes its mark, so a block costs
-    three additions.
+    `instructions`, `pushes` and `size` itself and calls `settle_counters` only when one passes its mark, so a block
+    costs three additions.
     """
 
     __slots__ = (
@@ -107,9 +107,9 @@ class GasMeter:
         self.instructions = self.pushes = self.size = self.flat = self.leak = 0
         self.multiplier_instructions = self.multiplier_size = self.multiplier_pushes = 1
         self.mark_instructions = self.mark_size = 0
-        self.settle()
+        self.settle_counters()
 
-    def _total(self) -> int:
+    def _units_used(self) -> int:
         """Internal units used by now."""
         return (
             self._settled
@@ -122,19 +122,19 @@ class GasMeter:
     @property
     def used(self) -> int:
         """Internal units charged so far; the budget when it ran out."""
-        return min(self._total(), self._budget)
+        return min(self._units_used(), self._budget)
 
     @property
     def used_units(self) -> int:
         """Gas units charged so far, rounded down, before `round_units`."""
         return self.used // INTERNAL_UNITS
 
-    def settle(self) -> None:
+    def settle_counters(self) -> None:
         """Bring the counters to account, move to new tiers, set the next marks.
 
         Raises `ExecutionFailure` (`InsufficientGas`) when the budget is used up.
         """
-        used = self._total()
+        used = self._units_used()
         if used > self._budget:
             raise out_of_gas()
         self._settled = used - self.flat
@@ -151,10 +151,10 @@ class GasMeter:
         )
         self.mark_size = min(next_size, self.size + left // (4 * self.multiplier_size))
 
-    def charge(self, units: int) -> None:
+    def charge_units(self, units: int) -> None:
         """Charge internal `units` flatly (what the node charges). Raises `InsufficientGas`."""
         self.flat += units
-        if self._total() > self._budget:
+        if self._units_used() > self._budget:
             raise out_of_gas()
 
     def charge_use(self, size: int) -> None:
@@ -162,26 +162,26 @@ class GasMeter:
 
         Raises `InsufficientGas`.
         """
-        self.settle()
+        self.settle_counters()
         self.instructions += 1
         self.pushes += 1
         self.leak += 1
         self.size += size
         # What passes a tier is charged by the new one whole.
         self.multiplier_size, _ = _tier(_SIZE_TIERS, self.size)
-        self.settle()
+        self.settle_counters()
 
     def charge_native(self, units: int) -> None:
         """Charge internal `units` for a call of a native: flatly at first, as so many instructions after
         `NATIVE_CALLS_FLAT`. Raises `InsufficientGas`."""
         self._native_calls += 1
         if self._native_calls <= NATIVE_CALLS_FLAT:
-            self.charge(units)
+            self.charge_units(units)
             return
-        self.settle()
+        self.settle_counters()
         self.instructions += units
         self.multiplier_instructions, _ = _tier(_INSTRUCTION_TIERS, self.instructions)
-        self.settle()
+        self.settle_counters()
 
 
 def out_of_gas() -> ExecutionFailure:

@@ -102,7 +102,7 @@ class LinkedModule:
             )
         return found
 
-    def called(self, handle: int) -> Function:
+    def called_function(self, handle: int) -> Function:
         """The function that a function handle of this module means. Raises `MissingItem`."""
         entry = self.module.function_handles[handle]
         owner = self._module_of(entry.module)
@@ -118,9 +118,9 @@ class LinkedModule:
         if handle == self.module.self_handle:
             return self
         address, name = self.module.module_id(handle)
-        return self.package.dependency(address).module(name)
+        return self.package.get_dependency(address).get_module(name)
 
-    def datatype(self, handle: int) -> Datatype:
+    def datatype_of(self, handle: int) -> Datatype:
         """The datatype that a handle of this module means. Raises `MissingItem`."""
         found = self._handles.get(handle)
         if found is None:
@@ -135,10 +135,10 @@ class LinkedModule:
         origin = package.type_origin.get((self.name, name), package.storage_id)
         found = self._linker.datatypes.get((origin, self.name, name))
         if found is None:
-            found = self._linker.datatypes[origin, self.name, name] = self._declare(origin, name)
+            found = self._linker.datatypes[origin, self.name, name] = self._declare_datatype(origin, name)
         return found
 
-    def _declare(self, origin: bytes, name: str) -> Datatype:
+    def _declare_datatype(self, origin: bytes, name: str) -> Datatype:
         m = self.module
         struct, enum = m.structs.get(name), m.enums.get(name)
         variants: tuple[tuple[Field, ...], ...]
@@ -152,7 +152,7 @@ class LinkedModule:
         entry = m.datatype_handles[handle]
 
         def fields_of(arguments: tuple[Type, ...]) -> tuple[tuple[Type, ...], ...]:
-            return tuple(tuple(self.type(f.type, arguments) for f in fields) for fields in variants)
+            return tuple(tuple(self.resolve_type(f.type, arguments) for f in fields) for fields in variants)
 
         return Datatype(
             package=origin,
@@ -168,7 +168,7 @@ class LinkedModule:
             original_package=self.package.package.original_id,
         )
 
-    def type(self, token: SignatureToken, arguments: tuple[Type, ...] = ()) -> Type:
+    def resolve_type(self, token: SignatureToken, arguments: tuple[Type, ...] = ()) -> Type:
         """The concrete type of a token under type arguments. Raises `MissingItem`."""
         if arguments:
             return self._make_type(token, arguments)
@@ -185,11 +185,13 @@ class LinkedModule:
             case TypeParameter(index):
                 return arguments[index]
             case VectorType(element):
-                return table.vector(self.type(element, arguments))
+                return table.make_vector(self.resolve_type(element, arguments))
             case ReferenceType(target, mutable):
-                return table.reference(self.type(target, arguments), mutable)
+                return table.make_reference(self.resolve_type(target, arguments), mutable)
             case DatatypeType(handle, inner):
-                return table.instance(self.datatype(handle), tuple(self.type(t, arguments) for t in inner))
+                return table.make_instance(
+                    self.datatype_of(handle), tuple(self.resolve_type(t, arguments) for t in inner)
+                )
 
 
 class LinkedPackage:
@@ -201,7 +203,7 @@ class LinkedPackage:
         self._linker = linker
         self._modules: dict[str, LinkedModule] = {}
 
-    def dependency(self, original_id: bytes) -> LinkedPackage:
+    def get_dependency(self, original_id: bytes) -> LinkedPackage:
         """The package that bytecode calls `original_id`. Raises `MissingItem`."""
         if original_id == self.package.original_id:
             return self
@@ -210,14 +212,16 @@ class LinkedPackage:
             raise MissingItem("package", short_address(original_id))
         return found
 
-    def module(self, name: str) -> LinkedModule:
+    def get_module(self, name: str) -> LinkedModule:
         """A module of this package. Raises `MissingItem`."""
         found = self._modules.get(name)
         if found is None:
             data = self.package.modules.get(name)
             if data is None:
                 raise MissingItem("module", f"{short_address(self.package.original_id)}::{name}")
-            found = self._modules[name] = LinkedModule(self, name, self._linker.compiled(data), self._linker)
+            found = self._modules[name] = LinkedModule(
+                self, name, self._linker.read_module(data), self._linker
+            )
         return found
 
 
@@ -235,30 +239,30 @@ class Linker:
         #: Types by their tags, as long as no package changes its place.
         self.named: dict[str, Type] = {}
 
-    def compiled(self, data: bytes) -> CompiledModule:
+    def read_module(self, data: bytes) -> CompiledModule:
         """The module read from `data`, read once."""
         found = self._compiled.get(data)
         if found is None:
             found = self._compiled[data] = deserialize(data)
         return found
 
-    def stored(self, storage_id: bytes) -> Package:
+    def get_package(self, storage_id: bytes) -> Package:
         """The stored package. Raises `MissingItem`."""
         package = self._store.get_package(storage_id)
         if package is None:
             raise MissingItem("package", short_address(storage_id))
-        self._notice(package)
+        self._note_package(package)
         return package
 
-    def _notice(self, package: Package) -> None:
+    def _note_package(self, package: Package) -> None:
         known = self._known.get(package.storage_id)
         if known is package:
             return
         if known is not None:
-            self.forget(package.storage_id)
+            self.forget_package(package.storage_id)
         self._known[package.storage_id] = package
 
-    def forget(self, storage_id: bytes) -> None:
+    def forget_package(self, storage_id: bytes) -> None:
         """Drop what was linked and declared under `storage_id`: another package takes its place, or none."""
         self._known.pop(storage_id, None)
         self._by_package.clear()
@@ -270,15 +274,15 @@ class Linker:
             if key[0] != storage_id and all(used != storage_id for _, used in key[1])
         }
 
-    def link(self, package: Package) -> LinkedPackage:
+    def link_package(self, package: Package) -> LinkedPackage:
         """`package` linked by its own linkage. Raises `MissingItem`."""
         found = self._by_package.get(package)
         if found is None:
-            self._notice(package)
-            found = self._by_package[package] = self._link(package, package.linkage)
+            self._note_package(package)
+            found = self._by_package[package] = self._link_within(package, package.linkage)
         return found
 
-    def _link(self, package: Package, universe: Mapping[bytes, bytes]) -> LinkedPackage:
+    def _link_within(self, package: Package, universe: Mapping[bytes, bytes]) -> LinkedPackage:
         used = tuple(
             sorted(
                 (original, universe.get(original, default)) for original, default in package.linkage.items()
@@ -288,16 +292,16 @@ class Linker:
         found = self._linked.get(key)
         if found is None:
             dependencies = {
-                original: self._link(self.stored(storage_id), universe)
+                original: self._link_within(self.get_package(storage_id), universe)
                 for original, storage_id in used
                 if original != package.original_id
             }
             found = self._linked[key] = LinkedPackage(package, dependencies, self)
         return found
 
-    def require(self, storage_id: bytes) -> LinkedPackage:
+    def require_package(self, storage_id: bytes) -> LinkedPackage:
         """The stored package, linked. Raises `ExecutionFailure` when it or a dependency is absent."""
         try:
-            return self.link(self.stored(storage_id))
+            return self.link_package(self.get_package(storage_id))
         except MissingItem as missing:
             raise ExecutionFailure("FunctionNotFound", str(missing), reason="package") from None

@@ -61,11 +61,11 @@ class VM:
 
     # ----------------------------------------------------------------------------------------------- types
 
-    def type(self, tag: str) -> Type:
+    def parse_type(self, tag: str) -> Type:
         """The type that `tag` names. Raises `ExecutionFailure` (`TypeArgumentError`)."""
         return checks.resolve_type(self.linker, tag)
 
-    def decode(self, type: Type, data: bytes) -> Any:
+    def decode_value(self, type: Type, data: bytes) -> Any:
         """Data of one value from its BCS. Raises `ExecutionFailure` (`CommandArgumentError`)."""
         try:
             return decode(type, data)
@@ -80,11 +80,11 @@ class VM:
         """
         return checks.decode_pure(type, data)
 
-    def encode(self, type: Type, data: Any) -> bytes:
+    def encode_value(self, type: Type, data: Any) -> bytes:
         """BCS of a value."""
         return encode(type, data)
 
-    def copy(self, type: Type, data: Any) -> Any:
+    def copy_value(self, type: Type, data: Any) -> Any:
         """An independent copy of a value's data."""
         copy = copier(type)
         return data if copy is None else copy(data)
@@ -103,22 +103,22 @@ class VM:
         Parses, writes the package's address into the modules, makes linkage (from `dependencies`, storage ids) and
         type origins, verifies and links. Nothing is stored: the node does that. Raises `PackageRejected`.
         """
-        return self._builder.build(modules, storage_id, dependencies, previous)
+        return self._builder.build_package(modules, storage_id, dependencies, previous)
 
     def check_upgrade(self, previous: Package, new: Package, policy: UpgradePolicy) -> None:
         """Raise `PackageRejected` unless `new` may replace `previous` under `policy`."""
         self._builder.check_upgrade(previous, new, policy)
 
-    def function(
+    def instantiate_function(
         self, package: bytes, module: str, function: str, type_arguments: Sequence[Type] = ()
     ) -> FunctionInstance:
         """The function with its types filled in. Raises `ExecutionFailure`."""
-        found = self._find(self.linker.require(package), module, function)
+        found = self._find_function(self.linker.require_package(package), module, function)
         return checks.instance(found, tuple(type_arguments))
 
-    def _find(self, package: LinkedPackage, module: str, name: str) -> Function:
+    def _find_function(self, package: LinkedPackage, module: str, name: str) -> Function:
         try:
-            found = package.module(module).functions.get(name)
+            found = package.get_module(module).functions.get(name)
         except MissingItem as missing:
             raise ExecutionFailure("FunctionNotFound", str(missing), reason="module") from None
         if found is None:
@@ -127,7 +127,7 @@ class VM:
             )
         return found
 
-    def session(
+    def open_session(
         self,
         objects: ObjectRuntime,
         tx: TxData,
@@ -139,7 +139,7 @@ class VM:
 
     # ----------------------------------------------------------------------------------------- translation
 
-    def callable(self, function: Function, arguments: tuple[Type, ...]) -> Callable[..., Any]:
+    def translate_function(self, function: Function, arguments: tuple[Type, ...]) -> Callable[..., Any]:
         """The Python function for a bytecode function under type arguments, made on first use."""
         found = function.instances.get(arguments)
         if found is not None:
@@ -149,7 +149,9 @@ class VM:
                 raise PrimitiveError("type_too_large")
         if len(self.translated) >= MAX_INSTANCES:
             self.drop_translations()
-        made = translate(function, arguments, self.callable, self._native, self.translated.__setitem__)
+        made = translate(
+            function, arguments, self.translate_function, self._find_native, self.translated.__setitem__
+        )
         function.instances[arguments] = made
         self._instantiated.append(function)
         return made
@@ -161,7 +163,7 @@ class VM:
         self._instantiated.clear()
         self.translated.clear()
 
-    def _native(self, function: Function) -> Native:
+    def _find_native(self, function: Function) -> Native:
         package = int.from_bytes(function.module.package.package.original_id, "big")
         found = self.natives.get((package, function.module.name, function.name))
         if found is None:
@@ -190,7 +192,7 @@ class Session:
         meter.session = self
         self._context = [tx.sender, bytearray(tx.digest), tx.epoch, tx.epoch_timestamp_ms, tx.ids_created]
 
-    def call(
+    def call_function(
         self,
         package: bytes,
         module: str,
@@ -204,22 +206,22 @@ class Session:
         reference. By value the slot's data is taken; after `&mut` the slot has the new data. References returned are
         read out: the value is a copy. Raises `ExecutionFailure`; then drop session, slots and objects.
         """
-        found = self.vm._find(self.vm.linker.require(package), module, function)
-        return self._run(found, tuple(type_arguments), arguments, package)
+        found = self.vm._find_function(self.vm.linker.require_package(package), module, function)
+        return self._run_function(found, tuple(type_arguments), arguments, package)
 
     def run_init(self, package: Package) -> None:
         """Run each module's `init` of a just published package, in the order of their names.
 
         Raises `ExecutionFailure`.
         """
-        linked = self.vm.linker.link(package)
+        linked = self.vm.linker.link_package(package)
         for name in package.modules:
-            found = linked.module(name).functions.get("init")
+            found = linked.get_module(name).functions.get("init")
             if found is not None:
                 witness = checks.witness(found)
-                self._run(found, (), [] if witness is None else [witness], package.storage_id)
+                self._run_function(found, (), [] if witness is None else [witness], package.storage_id)
 
-    def _run(
+    def _run_function(
         self, function: Function, types: tuple[Type, ...], slots: Sequence[Slot], package: bytes
     ) -> list[Value]:
         instance = checks.instance(function, types)
@@ -228,34 +230,34 @@ class Session:
             values.append(self._context)
         self.package, self.module = package, function.module.name
         self.meter.depth = self.meter.stack = 0
-        results = self._execute(function, types, values)
+        results = self._execute_function(function, types, values)
         for slot, box in boxes:
             slot.data = box[0]
         return checks.results(instance.returns, results)
 
-    def _execute(self, function: Function, types: tuple[Type, ...], values: list[Any]) -> Any:
+    def _execute_function(self, function: Function, types: tuple[Type, ...], values: list[Any]) -> Any:
         with _deep_recursion():
             try:
                 if function.definition.is_native:
-                    return self.vm._native(function)(self.meter, types, *values)
-                result = self.vm.callable(function, types)(self.meter, *values)
-                self.meter.settle()
+                    return self.vm._find_native(function)(self.meter, types, *values)
+                result = self.vm.translate_function(function, types)(self.meter, *values)
+                self.meter.settle_counters()
                 return result
             except Stopped as stopped:
-                self._fail(stopped, stopped.__traceback__, function)
+                self._raise_failure(stopped, stopped.__traceback__, function)
             except MissingItem as missing:
                 raise ExecutionFailure("InvalidLinkage", str(missing), reason="missing") from None
             except RecursionError as error:
-                self._fail(PrimitiveError("call_depth"), error.__traceback__, function)
+                self._raise_failure(PrimitiveError("call_depth"), error.__traceback__, function)
             except (MemoryError, OverflowError) as error:
                 raise ExecutionFailure("MemoryLimitExceeded", f"values too large: {error}") from None
 
     # -------------------------------------------------------------------------------------------- failures
 
-    def _fail(self, stopped: Stopped, trace: TracebackType | None, called: Function) -> NoReturn:
+    def _raise_failure(self, stopped: Stopped, trace: TracebackType | None, called: Function) -> NoReturn:
         if isinstance(stopped, VmLimit):
             raise ExecutionFailure(stopped.status, str(stopped)) from None
-        location, where = self._locate(stopped, trace, called)
+        location, where = self._locate_failure(stopped, trace, called)
         place = f"{where.qualified_name} (instruction {location.instruction})"
         if isinstance(stopped, Abort):
             clever = clever_error(where.module.module, stopped.number)
@@ -276,7 +278,7 @@ class Session:
             sub_status=stopped.number,
         ) from None
 
-    def _locate(
+    def _locate_failure(
         self, stopped: Stopped, trace: TracebackType | None, called: Function
     ) -> tuple[MoveLocation, Function]:
         """The innermost translated frame, or the native it called when that is what aborted."""
@@ -310,7 +312,7 @@ class Session:
         handle = int(argument)  # type: ignore[arg-type]
         if op is Opcode.CALL_GENERIC:
             handle = function.module.module.function_instantiations[handle].target
-        return function.module.called(handle)
+        return function.module.called_function(handle)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What a running program does to objects: the state behind `object`, `transfer`, `dynamic_field` and `event`.
 
 One `ObjectRuntime` serves one session. It reads child and received objects through the node's `ChildStore`, keeps
-them as live data, and at the end tells what changed (`effects`). Its limits are the protocol's.
+them as live data, and at the end tells what changed (`collect_effects`). Its limits are the protocol's.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class ObjectRuntime:
 
     # ------------------------------------------------------------------------------------------- ownership
 
-    def transfer(self, owner: Owner, type: Type, data: Any) -> bool:
+    def transfer_object(self, owner: Owner, type: Type, data: Any) -> bool:
         """Give an object an owner. False when the object had another owner before (not new, not the same)."""
         id = object_id(data)
         transfers = self._effects.transfers
@@ -121,36 +121,36 @@ class ObjectRuntime:
             return False
         return before == owner or (before.kind is owner.kind is OwnerKind.SHARED)
 
-    def receive(self, parent: bytes, id: bytes, version: int, type: Type) -> Any | None:
+    def receive_object(self, parent: bytes, id: bytes, version: int, type: Type) -> Any | None:
         """The object that `parent` was sent, or None if it can't be had. Raises `TypeMismatch`."""
         effects = self._effects
         if id in effects.received:
             return None
-        stored = self._store.received(parent, id, version)
+        stored = self._store.find_received(parent, id, version)
         if stored is None:
             return None
         if stored.type_tag != type.tag:
             raise TypeMismatch(stored.type_tag)
         effects.received[id] = None
         effects.loaded[id] = stored.version
-        return self._read(stored, type)
+        return self._decode_stored(stored, type)
 
     # -------------------------------------------------------------------------------------- dynamic fields
 
-    def _read(self, stored: StoredObject, type: Type) -> Any:
+    def _decode_stored(self, stored: StoredObject, type: Type) -> Any:
         try:
             return decode(type, stored.contents)
         except BadBcs as error:
             raise VmLimit("VMInvariantViolation", f"stored object 0x{stored.id.hex()}: {error}") from None
 
-    def _child(self, parent: bytes, id: bytes) -> _Child:
+    def _load_child(self, parent: bytes, id: bytes) -> _Child:
         found = self._children.get(id)
         nowhere = found is not None and found.type is None and found.stored is None
         if found is not None and not (nowhere and found.parent != parent):
             return found
         if len(self._children) >= MAX_CACHED_OBJECTS:
             raise MemoryLimit(CACHED_OBJECTS, f"more than {MAX_CACHED_OBJECTS} dynamic fields touched")
-        stored = self._store.child(parent, id)
+        stored = self._store.find_child(parent, id)
         if stored is not None:
             self._effects.loaded[id] = stored.version
             self._fetched += len(stored.contents)
@@ -169,7 +169,7 @@ class ObjectRuntime:
 
     def child_exists(self, parent: bytes, id: bytes) -> bool:
         """Whether `parent` has the child `id` now."""
-        child = self._child(parent, id)
+        child = self._load_child(parent, id)
         return child.parent == parent and (
             child.data is not None or (child.type is None and child.stored is not None)
         )
@@ -183,10 +183,10 @@ class ObjectRuntime:
             return child.type is type
         return child.stored is not None and child.stored.type_tag == type.tag
 
-    def setting(self, config: bytes, id: bytes, type: Type) -> Any | None:
+    def read_setting(self, config: bytes, id: bytes, type: Type) -> Any | None:
         """What a configuration says as it was before the transaction; None if there is nothing of that type."""
-        stored = self._store.setting(config, id)
-        return None if stored is None or stored.type_tag != type.tag else self._read(stored, type)
+        stored = self._store.find_setting(config, id)
+        return None if stored is None or stored.type_tag != type.tag else self._decode_stored(stored, type)
 
     def borrow_child(self, parent: bytes, id: bytes, type: Type) -> Any | None:
         """The live data of a child, None if there is none. Raises `TypeMismatch`."""
@@ -197,7 +197,7 @@ class ObjectRuntime:
             assert child.stored is not None
             if child.stored.type_tag != type.tag:
                 raise TypeMismatch(child.stored.type_tag)
-            child.data = self._read(child.stored, type)
+            child.data = self._decode_stored(child.stored, type)
             child.type = type
         elif child.type is not type:
             raise TypeMismatch(child.type.tag)
@@ -210,7 +210,7 @@ class ObjectRuntime:
         if child is None:
             if len(self._children) >= MAX_CACHED_OBJECTS:
                 raise MemoryLimit(CACHED_OBJECTS, f"more than {MAX_CACHED_OBJECTS} dynamic fields touched")
-            child = self._children[id] = _Child(parent, None, None, self._store.child(parent, id))
+            child = self._children[id] = _Child(parent, None, None, self._store.find_child(parent, id))
             if child.stored is not None:
                 self._effects.loaded[id] = child.stored.version
         elif self.child_exists(child.parent, id):
@@ -226,7 +226,7 @@ class ObjectRuntime:
 
     # ---------------------------------------------------------------------------------------------- events
 
-    def emit(self, package: bytes, module: str, type: Type, data: Any) -> None:
+    def emit_event(self, package: bytes, module: str, type: Type, data: Any) -> None:
         """`event::emit` of a value while `module` was called. Its size is the value's and its type's name's."""
         events = self._effects.events
         if len(events) >= MAX_EVENTS:
@@ -246,7 +246,7 @@ class ObjectRuntime:
 
     # --------------------------------------------------------------------------------------------- outcome
 
-    def effects(self) -> RuntimeEffects:
+    def collect_effects(self) -> RuntimeEffects:
         """What happened so far. Children are compared with what was stored, so only changed ones are named."""
         effects = self._effects
         effects.children, effects.removed_children = {}, {}
@@ -258,11 +258,11 @@ class ObjectRuntime:
                 if stored is not None:
                     effects.removed_children[id] = None
                 continue
-            changed = stored is None or stored.type_tag != child.type.tag or self._moved(child)
+            changed = stored is None or stored.type_tag != child.type.tag or self._was_moved(child)
             if changed or stored is None or encode(child.type, child.data) != stored.contents:
                 owner = Owner(OwnerKind.OBJECT, child.parent)
                 effects.children[id] = Transfer(id, owner, Value(child.type, child.data))
         return effects
 
-    def _moved(self, child: _Child) -> bool:
-        return child.stored is not None and self._store.child(child.parent, child.stored.id) is None
+    def _was_moved(self, child: _Child) -> bool:
+        return child.stored is not None and self._store.find_child(child.parent, child.stored.id) is None

@@ -26,7 +26,7 @@ class PackageBuilder:
         self._linker = linker
         self._natives = natives
 
-    def build(
+    def build_package(
         self,
         modules: Sequence[bytes],
         storage_id: bytes,
@@ -49,8 +49,8 @@ class PackageBuilder:
                 "MovePackageTooBig", "too_big", f"{size} bytes of modules, {MAX_PACKAGE_SIZE} at most"
             )
         compiled = {module.name: module for _, module in addressed}
-        used = self._dependencies(dependencies)
-        self._verify(compiled, used, original_id)
+        used = self._load_dependencies(dependencies)
+        self._verify_modules(compiled, used, original_id)
         return Package(
             storage_id,
             original_id,
@@ -60,7 +60,7 @@ class PackageBuilder:
             _origins(compiled, storage_id, previous),
         )
 
-    def _dependencies(self, ids: Sequence[bytes]) -> dict[bytes, Package]:
+    def _load_dependencies(self, ids: Sequence[bytes]) -> dict[bytes, Package]:
         """Packages by original id. Every dependency of a dependency must be named too, not in an older version."""
         if len(ids) > MAX_DEPENDENCIES:
             raise PackageRejected(
@@ -69,7 +69,7 @@ class PackageBuilder:
         used: dict[bytes, Package] = {}
         for id in ids:
             try:
-                package = self._linker.stored(id)
+                package = self._linker.get_package(id)
             except MissingItem as missing:
                 raise PackageRejected(
                     "PublishUpgradeMissingDependency", "missing_package", str(missing)
@@ -88,7 +88,7 @@ class PackageBuilder:
                         "missing_package",
                         f"{short_address(package.storage_id)} needs {short_address(original)}, not among them",
                     )
-                if used[original].version < self._linker.stored(stored).version:
+                if used[original].version < self._linker.get_package(stored).version:
                     raise PackageRejected(
                         "PublishUpgradeDependencyDowngrade",
                         "downgrade",
@@ -96,7 +96,7 @@ class PackageBuilder:
                     )
         return used
 
-    def _verify(
+    def _verify_modules(
         self, compiled: dict[str, CompiledModule], used: dict[bytes, Package], original_id: bytes
     ) -> None:
         own: dict[ModuleId, CompiledModule] = {
@@ -105,7 +105,7 @@ class PackageBuilder:
         others = dict(own)
         for original, package in used.items():
             for name, data in package.modules.items():
-                others[original, name] = self._linker.compiled(data)
+                others[original, name] = self._linker.read_module(data)
         absent = self._missing_natives(others)
         for name, module in compiled.items():
             self._check_packages(module, used, original_id)
@@ -150,7 +150,9 @@ class PackageBuilder:
             fresh = new.modules.get(name)
             problem = "the module is gone"
             if fresh is not None:
-                problem = upgrade.problem(self._linker.compiled(data), self._linker.compiled(fresh), policy)
+                problem = upgrade.problem(
+                    self._linker.read_module(data), self._linker.read_module(fresh), policy
+                )
             if problem:
                 raise PackageRejected(
                     "PackageUpgradeError", "incompatible", problem, module=name, detail="IncompatibleUpgrade"

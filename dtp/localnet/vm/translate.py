@@ -79,7 +79,7 @@ def translate(
     while True:
         work = Translation(function, arguments, call, native, forced)
         try:
-            lines = work.lines()
+            lines = work.translate_lines()
             break
         except TooDeep as deep:
             forced.add(deep.block)
@@ -111,8 +111,8 @@ class Translation:
         self.forced = forced
         self.unit = function.definition.body
         signature = (*function.parameters, *self.module.module.signatures[self.unit.locals])
-        self.local_types = [self.type(t) for t in signature]
-        self.returns = [self.type(t) for t in function.returns]
+        self.local_types = [self.resolve_type(t) for t in signature]
+        self.returns = [self.resolve_type(t) for t in function.returns]
         self.names: dict[str, Any] = {"Abort": Abort, "PrimitiveError": PrimitiveError}
         self.stack: list[Operand] = []
         self.out: list[Line] = []
@@ -132,9 +132,9 @@ class Translation:
             if start == 0 or block.is_loop_head or len(block.sources) > 1 or start in forced
         }
 
-    def type(self, token: Any) -> Type:
+    def resolve_type(self, token: Any) -> Type:
         """The concrete type of a token of this function's module."""
-        return self.module.type(token, self.arguments)
+        return self.module.resolve_type(token, self.arguments)
 
     def _boxed_locals(self) -> frozenset[int]:
         """Locals that hold no container and are borrowed: they live in a list of one, so a reference has a place."""
@@ -147,16 +147,16 @@ class Translation:
 
     # ------------------------------------------------------------------------------------ text and operands
 
-    def emit(self, text: str) -> None:
+    def emit_line(self, text: str) -> None:
         """Append a line at the current nesting, serving the current instruction."""
         self.out.append(Line(self.indent, text, self.pc))
 
-    def temporary(self) -> str:
+    def new_temporary(self) -> str:
         """A fresh Python variable."""
         self._temporaries += 1
         return f"t{self._temporaries}"
 
-    def name(self, kind: str, value: Any) -> str:
+    def name_global(self, kind: str, value: Any) -> str:
         """A global of the translated function that holds `value`."""
         key = id(value)
         found = self._constants.get(key)
@@ -165,7 +165,7 @@ class Translation:
             self.names[found] = value
         return found
 
-    def callee(self, function: Function, arguments: tuple[Type, ...]) -> str:
+    def name_callee(self, function: Function, arguments: tuple[Type, ...]) -> str:
         """The global that holds what a call of `function` calls: itself once it is translated, until then a stub."""
         key = (function, arguments)
         found = self._callees.get(key)
@@ -180,32 +180,32 @@ class Translation:
             self.names[found] = function.instances.get(arguments, first_call)
         return found
 
-    def push(self, operand: Operand) -> None:
+    def push_operand(self, operand: Operand) -> None:
         """Push; very long expressions become temporaries."""
         if len(operand.text) + len(operand.base) > _MAX_EXPRESSION:
-            operand = self.settle(operand)
+            operand = self.evaluate_now(operand)
         self.stack.append(operand)
         self._pushes += 1
 
     def push_result(self, text: str, type: Type) -> None:
         """Evaluate `text` now and push the temporary."""
-        variable = self.temporary()
-        self.emit(f"{variable} = {text}")
-        self.push(self.held(variable, type))
+        variable = self.new_temporary()
+        self.emit_line(f"{variable} = {text}")
+        self.push_operand(self.variable_operand(variable, type))
 
-    def held(self, variable: str, type: Type, locals: frozenset[int] = frozenset()) -> Operand:
+    def variable_operand(self, variable: str, type: Type, locals: frozenset[int] = frozenset()) -> Operand:
         """The operand that a variable holding data of `type` is."""
         if type.is_reference and not type.element.is_container:
             return Operand(variable, type, locals, f"{variable}[0]", f"{variable}[1]")
         return Operand(variable, type, locals)
 
-    def place(self, base: str, index: str, type: Type, locals: frozenset[int]) -> Operand:
+    def reference_operand(self, base: str, index: str, type: Type, locals: frozenset[int]) -> Operand:
         """A reference of `type` to place `index` of container `base`."""
         if type.element.is_container:
             return Operand(f"{base}[{index}]", type, locals)
         return Operand(f"({base}, {index})", type, locals, base, index)
 
-    def pop(self) -> Operand:
+    def pop_operand(self) -> Operand:
         """Pop the top operand, unevaluated."""
         return self.stack.pop()
 
@@ -219,31 +219,31 @@ class Translation:
 
     def pop_atom(self) -> Operand:
         """Pop the top operand with a text that can be written twice."""
-        return self.atom(self.stack.pop())
+        return self.to_atom(self.stack.pop())
 
-    def atom(self, operand: Operand) -> Operand:
+    def to_atom(self, operand: Operand) -> Operand:
         """The operand, in a temporary if its text is more than a name."""
-        return operand if operand.is_atom else self.settle(operand)
+        return operand if operand.is_atom else self.evaluate_now(operand)
 
-    def settle(self, operand: Operand) -> Operand:
+    def evaluate_now(self, operand: Operand) -> Operand:
         """Evaluate an operand into a temporary now."""
-        variable = self.temporary()
-        self.emit(f"{variable} = {operand.text}")
-        return self.held(variable, operand.type)
+        variable = self.new_temporary()
+        self.emit_line(f"{variable} = {operand.text}")
+        return self.variable_operand(variable, operand.type)
 
-    def spill(self, local: int) -> None:
+    def spill_readers(self, local: int) -> None:
         """Evaluate what waits on the stack and reads `local`, which is about to change."""
         for at, operand in enumerate(self.stack):
             if local in operand.locals:
-                self.stack[at] = self.settle(operand)
+                self.stack[at] = self.evaluate_now(operand)
 
     def spill_all(self) -> None:
         """Evaluate everything on the stack that reads a local."""
         for at, operand in enumerate(self.stack):
             if operand.locals and not operand.is_atom:
-                self.stack[at] = self.settle(operand)
+                self.stack[at] = self.evaluate_now(operand)
 
-    def read(self, reference: Operand) -> str:
+    def read_target(self, reference: Operand) -> str:
         """What a reference's target holds, without a copy."""
         if reference.type.element.is_container:
             return reference.text
@@ -256,7 +256,7 @@ class Translation:
         self._static_size += units
 
     def charge_pushes(self, count: int) -> None:
-        """Count pushes that `push` doesn't see (or, negative, that the schedule doesn't count)."""
+        """Count pushes that `push_operand` doesn't see (or, negative, that the schedule doesn't count)."""
         self._pushes += count
 
     def charge_native(self) -> None:
@@ -274,14 +274,14 @@ class Translation:
             self._static_size += STRUCT_SIZE
             self._dynamic_sizes.append(f"len({text})" if packed == 1 else f"{packed} * len({text})")
         else:
-            self._dynamic_sizes.append(f"{self.name('size', sizer(type))}({text})")
+            self._dynamic_sizes.append(f"{self.name_global('size', sizer(type))}({text})")
         # Measured now: the value may change or go before the block ends.
-        self.emit(f"c.size += {' + '.join(self._dynamic_sizes)}")
+        self.emit_line(f"c.size += {' + '.join(self._dynamic_sizes)}")
         self._dynamic_sizes.clear()
 
     # ---------------------------------------------------------------------------------------------- blocks
 
-    def lines(self) -> list[Line]:
+    def translate_lines(self) -> list[Line]:
         """The whole Python function."""
         order = [start for start in self.blocks if start in self.numbered]
         parameters = len(self.function.parameters)
@@ -292,10 +292,10 @@ class Translation:
         head += [Line(1, f"l{i} = [l{i}]", 0) for i in sorted(self.boxed) if i < parameters]
         loops = any(self.blocks[s].is_loop_head for s in self.blocks)
         if len(order) == 1 and not loops:
-            return head + self._segment(0, 1)
+            return head + self._emit_segment(0, 1)
         body: list[Line] = []
         if not self.blocks[0].is_loop_head:
-            body += self._segment(0, 1)
+            body += self._emit_segment(0, 1)
             order = order[1:]
         else:
             head.append(Line(1, "b = 0", 0))
@@ -306,44 +306,44 @@ class Translation:
             inner = 2
         for start in order:
             body.append(Line(inner, f"if b == {start}:", start))
-            body += self._segment(start, inner + 1)
+            body += self._emit_segment(start, inner + 1)
         return head + body
 
     in_loop = False
     _segment_start = 0
     _outside_loop = False
 
-    def _segment(self, start: int, indent: int) -> list[Line]:
+    def _emit_segment(self, start: int, indent: int) -> list[Line]:
         self._segment_start = start
         # The first block's code stands before the loop, so it can't `continue`: it falls into it.
         self._outside_loop = start == 0 and not self.blocks[0].is_loop_head
         self.out = []
-        self._block(start, indent, 0)
+        self._emit_block(start, indent, 0)
         return self.out
 
-    def _block(self, start: int, indent: int, nesting: int) -> bool:
+    def _emit_block(self, start: int, indent: int, nesting: int) -> bool:
         """Emit a block and those inlined after it. True if control never falls out of the emitted text."""
         while True:
             block = self.blocks[start]
             self.indent = indent
-            outcome = self._straight(block, check=start == 0 or block.is_loop_head)
+            outcome = self._emit_straight(block, check=start == 0 or block.is_loop_head)
             if outcome is None:
                 return True
             if isinstance(outcome, str):
-                following = self._branch(block, outcome, indent, nesting)
+                following = self._emit_branch(block, outcome, indent, nesting)
             elif len(outcome) == 1:
                 following = outcome[0]
             else:
-                return self._switch(block, outcome, indent, nesting)
+                return self._emit_switch(block, outcome, indent, nesting)
             if following is None:
                 return True
             if following < 0:
                 return False
             if following in self.numbered:
-                return self._jump(following, indent)
+                return self._emit_jump(following, indent)
             start = following
 
-    def _straight(self, block: Block, check: bool) -> str | tuple[int, ...] | None:
+    def _emit_straight(self, block: Block, check: bool) -> str | tuple[int, ...] | None:
         """Emit a block's own instructions.
 
         Returns the condition of a final conditional branch, the targets of another end, or None if it returned
@@ -360,17 +360,17 @@ class Translation:
             self.pc = at
             instruction = code[at]
             if instruction.op in (Opcode.BR_TRUE, Opcode.BR_FALSE):
-                text = self.pop().text
+                text = self.pop_operand().text
                 condition = text if instruction.op is Opcode.BR_TRUE else f"not {text}"
             elif instruction.op is Opcode.VARIANT_SWITCH:
-                condition = self.read(self.pop_atom())
+                condition = self.read_target(self.pop_atom())
             elif instruction.op is Opcode.BRANCH:
                 pass
             else:
                 ended = translate_ops.emit(self, instruction)
             height = max(height, len(self.stack))
-        self._count(block, marker, check)
-        self._bound(block, marker, height)
+        self._insert_gas(block, marker, check)
+        self._insert_bound(block, marker, height)
         if ended:
             return None
         if code[block.end - 1].op is Opcode.VARIANT_SWITCH:
@@ -380,7 +380,7 @@ class Translation:
 
     _switched = ""
 
-    def _count(self, block: Block, marker: int, check: bool) -> None:
+    def _insert_gas(self, block: Block, marker: int, check: bool) -> None:
         """Insert the gas lines at `marker`, the start of the block's text."""
         text = f"c.instructions += {block.end - block.start + self._natives}"
         if self._pushes > 0:
@@ -390,10 +390,10 @@ class Translation:
         gas = [Line(self.indent, text, block.start)]
         if check:
             condition = "c.instructions > c.mark_instructions or c.size > c.mark_size"
-            gas.append(Line(self.indent, f"if {condition}: c.settle()", block.start))
+            gas.append(Line(self.indent, f"if {condition}: c.settle_counters()", block.start))
         self.out[marker:marker] = gas
 
-    def _bound(self, block: Block, marker: int, height: int) -> None:
+    def _insert_bound(self, block: Block, marker: int, height: int) -> None:
         """Insert the check of the operand stack at `marker`, unless the first block's has covered it."""
         if block.start and height <= self._first_height:
             return
@@ -404,7 +404,7 @@ class Translation:
 
     _first_height = 0
 
-    def _branch(self, block: Block, condition: str, indent: int, nesting: int) -> int | None:
+    def _emit_branch(self, block: Block, condition: str, indent: int, nesting: int) -> int | None:
         """Emit a conditional branch.
 
         Returns the block to go on with at this nesting, None if neither arm falls out, -1 if one does.
@@ -413,27 +413,27 @@ class Translation:
         first, second = taken, fallen
         if self._is_short(fallen) and not self._is_short(taken):
             first, second, condition = fallen, taken, _negated(condition)
-        self.emit(f"if {condition}:")
+        self.emit_line(f"if {condition}:")
         self.pc = block.end - 1
-        if self._arm(first, indent + 1, nesting + 1):
+        if self._emit_arm(first, indent + 1, nesting + 1):
             return second
         self.indent = indent
-        self.emit("else:")
-        self._arm(second, indent + 1, nesting + 1)
+        self.emit_line("else:")
+        self._emit_arm(second, indent + 1, nesting + 1)
         return -1
 
     def _is_short(self, start: int) -> bool:
         """Whether a block just ends the function: then it goes first, and the rest needs no `else`."""
         return start not in self.numbered and not self.blocks[start].targets
 
-    def _arm(self, start: int, indent: int, nesting: int) -> bool:
+    def _emit_arm(self, start: int, indent: int, nesting: int) -> bool:
         if start in self.numbered:
-            return self._jump(start, indent)
+            return self._emit_jump(start, indent)
         if nesting > _MAX_NESTING:
             raise TooDeep(start)
-        return self._block(start, indent, nesting)
+        return self._emit_block(start, indent, nesting)
 
-    def _switch(self, block: Block, targets: tuple[int, ...], indent: int, nesting: int) -> bool:
+    def _emit_switch(self, block: Block, targets: tuple[int, ...], indent: int, nesting: int) -> bool:
         subject = self._switched
         all_end = True
         if nesting + 1 > _MAX_NESTING:
@@ -441,23 +441,23 @@ class Translation:
         for tag, target in enumerate(targets):
             self.indent = indent
             self.pc = block.end - 1
-            self.emit(f"{'if' if not tag else 'elif'} {subject}[0] == {tag}:")
-            all_end &= self._arm(target, indent + 1, nesting + 1)
+            self.emit_line(f"{'if' if not tag else 'elif'} {subject}[0] == {tag}:")
+            all_end &= self._emit_arm(target, indent + 1, nesting + 1)
         # Variants are exhausted, but Python doesn't know: an arm always ran.
         return all_end
 
-    def _jump(self, target: int, indent: int) -> bool:
+    def _emit_jump(self, target: int, indent: int) -> bool:
         self.indent = indent
         backward = target <= self._segment_start and not self._outside_loop
         if target != self._segment_start or self._outside_loop:
-            self.emit(f"b = {target}")
+            self.emit_line(f"b = {target}")
         if backward:
-            self.emit("continue")
+            self.emit_line("continue")
         elif target == self._segment_start:
-            self.emit("pass")
+            self.emit_line("pass")
         return backward
 
-    def instruction(self, at: int) -> Instruction:
+    def instruction_at(self, at: int) -> Instruction:
         """The instruction at `at`."""
         return self.unit.code[at]
 

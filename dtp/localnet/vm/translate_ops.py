@@ -57,19 +57,19 @@ def _primitive(t: Translation, name: str) -> Type:
 
 def _pop(t: Translation, _: Any) -> None:
     # An expression that waits has no effect, so it need not be evaluated to be dropped.
-    operand = t.pop()
+    operand = t.pop_operand()
     del operand
 
 
 def _ret(t: Translation, _: Any) -> bool:
     values = [operand.text for operand in t.pop_many(len(t.returns))]
-    t.emit("c.depth -= 1")
-    t.emit(f"return {'(' + ', '.join(values) + ')' if len(values) > 1 else ''.join(values)}".rstrip())
+    t.emit_line("c.depth -= 1")
+    t.emit_line(f"return {'(' + ', '.join(values) + ')' if len(values) > 1 else ''.join(values)}".rstrip())
     return True
 
 
 def _abort(t: Translation, _: Any) -> bool:
-    t.emit(f"raise Abort({t.pop().text})")
+    t.emit_line(f"raise Abort({t.pop_operand().text})")
     return True
 
 
@@ -78,25 +78,25 @@ def _nop(t: Translation, _: Any) -> None:
 
 
 def _call(t: Translation, handle: int, type_arguments: tuple[Type, ...] = ()) -> None:
-    callee = t.module.called(handle)
-    returns = [callee.module.type(token, type_arguments) for token in callee.returns]
+    callee = t.module.called_function(handle)
+    returns = [callee.module.resolve_type(token, type_arguments) for token in callee.returns]
     arguments = ["c"]
     if callee.definition.is_native:
-        name = t.name("native", t.native(callee))
-        arguments.append(t.name("types", type_arguments))
+        name = t.name_global("native", t.native(callee))
+        arguments.append(t.name_global("types", type_arguments))
     else:
-        name = t.callee(callee, type_arguments)
+        name = t.name_callee(callee, type_arguments)
     arguments += [operand.text for operand in t.pop_many(len(callee.parameters))]
     # A call may change what a waiting expression reads only through references it was given, and then no
     # reference to that place waits here: reference safety. Locals themselves can't be changed by a call.
-    results = [t.temporary() for _ in returns]
+    results = [t.new_temporary() for _ in returns]
     call = f"{', '.join(results)}{' = ' if results else ''}{name}({', '.join(arguments)})"
     waiting = len(t.stack)
     if waiting and not callee.definition.is_native:
         call = f"c.stack += {waiting}; {call}; c.stack -= {waiting}"
-    t.emit(call)
+    t.emit_line(call)
     for variable, type in zip(results, returns, strict=True):
-        t.push(t.held(variable, type))
+        t.push_operand(t.variable_operand(variable, type))
     if callee.definition.is_native:
         t.charge_native()
         for variable, type in zip(results, returns, strict=True):
@@ -111,7 +111,7 @@ def _call_generic(t: Translation, index: int) -> None:
 
 
 def _types(t: Translation, signature: int) -> tuple[Type, ...]:
-    return tuple(t.type(token) for token in t.module.module.signatures[signature])
+    return tuple(t.resolve_type(token) for token in t.module.module.signatures[signature])
 
 
 # ------------------------------------------------------------------------------------- constants and locals
@@ -119,7 +119,7 @@ def _types(t: Translation, signature: int) -> tuple[Type, ...]:
 
 def _load_integer(name: str) -> Callable[[Translation, int], None]:
     def load(t: Translation, value: int) -> None:
-        t.push(_operand(str(value), _primitive(t, name)))
+        t.push_operand(_operand(str(value), _primitive(t, name)))
         t.charge_size(PRIMITIVE_SIZE)
 
     return load
@@ -127,7 +127,7 @@ def _load_integer(name: str) -> Callable[[Translation, int], None]:
 
 def _load_bool(value: bool) -> Callable[[Translation, Any], None]:
     def load(t: Translation, _: Any) -> None:
-        t.push(_operand(str(value), _primitive(t, "bool")))
+        t.push_operand(_operand(str(value), _primitive(t, "bool")))
         t.charge_size(PRIMITIVE_SIZE)
 
     return load
@@ -135,14 +135,16 @@ def _load_bool(value: bool) -> Callable[[Translation, Any], None]:
 
 def _load_constant(t: Translation, index: int) -> None:
     constant = t.module.module.constants[index]
-    type = t.type(constant.type)
+    type = t.resolve_type(constant.type)
     value = decode(type, constant.data)
     t.charge_size(len(constant.data))
     copy = copier(type)
     if copy is None:
-        t.push(_operand(str(value) if isinstance(value, int) else t.name("constant", value), type))
+        t.push_operand(
+            _operand(str(value) if isinstance(value, int) else t.name_global("constant", value), type)
+        )
         return
-    t.push_result(f"{t.name('copy', copy)}({t.name('constant', value)})", type)
+    t.push_result(f"{t.name_global('copy', copy)}({t.name_global('constant', value)})", type)
 
 
 def _copy_local(t: Translation, local: int) -> None:
@@ -154,10 +156,10 @@ def _copy_local(t: Translation, local: int) -> None:
         t.push_result(f"{variable}[0]", type)
     elif copy is not None:
         t.charge_value(type, variable)
-        t.push_result(f"{t.name('copy', copy)}({variable})", type)
+        t.push_result(f"{t.name_global('copy', copy)}({variable})", type)
     else:
         t.charge_value(type, variable)
-        t.push(t.held(variable, type, frozenset((local,))))
+        t.push_operand(t.variable_operand(variable, type, frozenset((local,))))
 
 
 def _move_local(t: Translation, local: int) -> None:
@@ -167,24 +169,24 @@ def _move_local(t: Translation, local: int) -> None:
     if local in t.boxed:
         t.push_result(f"{variable}[0]", type)
     else:
-        t.push(t.held(variable, type, frozenset((local,))))
+        t.push_operand(t.variable_operand(variable, type, frozenset((local,))))
 
 
 def _store_local(t: Translation, local: int) -> None:
-    value = t.pop()
-    t.spill(local)
-    t.emit(f"l{local} = [{value.text}]" if local in t.boxed else f"l{local} = {value.text}")
+    value = t.pop_operand()
+    t.spill_readers(local)
+    t.emit_line(f"l{local} = [{value.text}]" if local in t.boxed else f"l{local} = {value.text}")
 
 
 def _borrow_local(mutable: bool) -> Callable[[Translation, int], None]:
     def borrow(t: Translation, local: int) -> None:
-        type = t.module.types.reference(t.local_types[local], mutable)
+        type = t.module.types.make_reference(t.local_types[local], mutable)
         t.charge_size(REFERENCE_SIZE)
         variable, reads = f"l{local}", frozenset((local,))
         if local in t.boxed:
-            t.push(t.place(variable, "0", type, reads))
+            t.push_operand(t.reference_operand(variable, "0", type, reads))
         else:
-            t.push(t.held(variable, type, reads))
+            t.push_operand(t.variable_operand(variable, type, reads))
 
     return borrow
 
@@ -210,44 +212,44 @@ def _borrow_field_generic(mutable: bool) -> Callable[[Translation, int], None]:
 def _field_of(t: Translation, handle: int, arguments: tuple[Type, ...], mutable: bool) -> None:
     entry = t.module.module.field_handles[handle]
     struct = _struct(t, entry.owner, arguments)
-    reference = t.module.types.reference(struct.fields[entry.field], mutable)
-    owner = t.pop()
-    t.push(t.place(owner.text, str(entry.field), reference, owner.locals))
+    reference = t.module.types.make_reference(struct.fields[entry.field], mutable)
+    owner = t.pop_operand()
+    t.push_operand(t.reference_operand(owner.text, str(entry.field), reference, owner.locals))
     t.charge_size(REFERENCE_SIZE)
 
 
 def _read_ref(t: Translation, _: Any) -> None:
-    reference = t.pop()
+    reference = t.pop_operand()
     type = reference.type.element
     copy = copier(type)
     t.charge_size(REFERENCE_SIZE)  # and what it refers to
     if copy is None:
         t.charge_value(type, "")
-        t.push_result(t.read(reference), type)
+        t.push_result(t.read_target(reference), type)
         return
     if not reference.is_atom:
-        reference = t.settle(reference)
+        reference = t.evaluate_now(reference)
     t.charge_value(type, reference.text)
-    t.push_result(f"{t.name('copy', copy)}({reference.text})", type)
+    t.push_result(f"{t.name_global('copy', copy)}({reference.text})", type)
 
 
 def _write_ref(t: Translation, _: Any) -> None:
-    reference = t.pop()
-    value = t.pop()
+    reference = t.pop_operand()
+    value = t.pop_operand()
     type = reference.type.element
     if type.is_container:
-        value = t.atom(value)
+        value = t.to_atom(value)
         t.charge_value(type, value.text)
-        t.emit(f"{reference.text}[:] = {value.text}")
+        t.emit_line(f"{reference.text}[:] = {value.text}")
         return
     t.charge_size(static_size(type) or 0)
-    t.emit(f"{t.read(reference)} = {value.text}")
+    t.emit_line(f"{t.read_target(reference)} = {value.text}")
 
 
 def _freeze(t: Translation, _: Any) -> None:
-    operand = t.pop()
-    operand.type = t.module.types.reference(operand.type.element, False)
-    t.push(operand)
+    operand = t.pop_operand()
+    operand.type = t.module.types.make_reference(operand.type.element, False)
+    t.push_operand(operand)
     t.charge_size(REFERENCE_SIZE)
 
 
@@ -258,11 +260,13 @@ def _checked(operator: str, check: str) -> Callable[[Translation, Any], None]:
     """`check` is the failing condition on the result `{r}` of a type whose largest value is `{m}`."""
 
     def compute(t: Translation, _: Any) -> None:
-        right, left = t.pop(), t.pop()
-        result = t.temporary()
-        t.emit(f"{result} = {left.text} {operator} {right.text}")
-        t.emit(f"if {check.format(r=result, m=_MAXIMA[left.type.kind])}: raise PrimitiveError('arithmetic')")
-        t.push(t.held(result, left.type))
+        right, left = t.pop_operand(), t.pop_operand()
+        result = t.new_temporary()
+        t.emit_line(f"{result} = {left.text} {operator} {right.text}")
+        t.emit_line(
+            f"if {check.format(r=result, m=_MAXIMA[left.type.kind])}: raise PrimitiveError('arithmetic')"
+        )
+        t.push_operand(t.variable_operand(result, left.type))
         t.charge_size(PRIMITIVE_SIZE)
 
     return compute
@@ -270,10 +274,10 @@ def _checked(operator: str, check: str) -> Callable[[Translation, Any], None]:
 
 def _divide(operator: str) -> Callable[[Translation, Any], None]:
     def compute(t: Translation, _: Any) -> None:
-        right, left = t.pop_atom(), t.pop()
+        right, left = t.pop_atom(), t.pop_operand()
         if not right.text.isdigit() or right.text == "0":
             # A divisor that is zero stops the program before anything that still waits is evaluated.
-            t.emit(f"if {right.text} == 0: raise PrimitiveError('arithmetic')")
+            t.emit_line(f"if {right.text} == 0: raise PrimitiveError('arithmetic')")
         t.push_result(f"{left.text} {operator} {right.text}", left.type)
         t.charge_size(PRIMITIVE_SIZE)
 
@@ -282,8 +286,8 @@ def _divide(operator: str) -> Callable[[Translation, Any], None]:
 
 def _bitwise(operator: str) -> Callable[[Translation, Any], None]:
     def compute(t: Translation, _: Any) -> None:
-        right, left = t.pop(), t.pop()
-        t.push(_operand(f"({left.text} {operator} {right.text})", left.type, left, right))
+        right, left = t.pop_operand(), t.pop_operand()
+        t.push_operand(_operand(f"({left.text} {operator} {right.text})", left.type, left, right))
         t.charge_size(PRIMITIVE_SIZE)
 
     return compute
@@ -291,10 +295,10 @@ def _bitwise(operator: str) -> Callable[[Translation, Any], None]:
 
 def _shift(left_shift: bool) -> Callable[[Translation, Any], None]:
     def compute(t: Translation, _: Any) -> None:
-        amount, value = t.pop_atom(), t.pop()
+        amount, value = t.pop_atom(), t.pop_operand()
         bits = INTEGER_BITS[value.type.kind]
         if bits < 256:
-            t.emit(f"if {amount.text} >= {bits}: raise PrimitiveError('arithmetic')")
+            t.emit_line(f"if {amount.text} >= {bits}: raise PrimitiveError('arithmetic')")
         text = (
             f"({value.text} << {amount.text}) & {_MAXIMA[value.type.kind]}"
             if left_shift
@@ -308,12 +312,12 @@ def _shift(left_shift: bool) -> Callable[[Translation, Any], None]:
 
 def _cast(name: str) -> Callable[[Translation, Any], None]:
     def convert(t: Translation, _: Any) -> None:
-        value = t.pop()
+        value = t.pop_operand()
         type = _primitive(t, name)
         if INTEGER_BITS[value.type.kind] > INTEGER_BITS[name]:
-            value = t.atom(value)
-            t.emit(f"if {value.text} > {_MAXIMA[name]}: raise PrimitiveError('arithmetic')")
-        t.push(_operand(value.text, type, value))
+            value = t.to_atom(value)
+            t.emit_line(f"if {value.text} > {_MAXIMA[name]}: raise PrimitiveError('arithmetic')")
+        t.push_operand(_operand(value.text, type, value))
         t.charge_size(PRIMITIVE_SIZE)
 
     return convert
@@ -321,8 +325,8 @@ def _cast(name: str) -> Callable[[Translation, Any], None]:
 
 def _compare(operator: str) -> Callable[[Translation, Any], None]:
     def compute(t: Translation, _: Any) -> None:
-        right, left = t.pop(), t.pop()
-        t.push(_operand(f"({left.text} {operator} {right.text})", _primitive(t, "bool"), left, right))
+        right, left = t.pop_operand(), t.pop_operand()
+        t.push_operand(_operand(f"({left.text} {operator} {right.text})", _primitive(t, "bool"), left, right))
         t.charge_size(PRIMITIVE_SIZE)
 
     return compute
@@ -330,28 +334,30 @@ def _compare(operator: str) -> Callable[[Translation, Any], None]:
 
 def _equality(operator: str) -> Callable[[Translation, Any], None]:
     def compute(t: Translation, _: Any) -> None:
-        right, left = t.pop(), t.pop()
+        right, left = t.pop_operand(), t.pop_operand()
         reference = left.type.is_reference
         type = left.type.element if reference else left.type
         t.charge_size(PRIMITIVE_SIZE + (2 * REFERENCE_SIZE if reference else 0))
         if type.is_container:
-            left, right = t.atom(left), t.atom(right)
+            left, right = t.to_atom(left), t.to_atom(right)
             t.charge_value(type, left.text)
             t.charge_value(type, right.text)
         else:
             t.charge_size(2 * (static_size(type) or 0))
         if reference:
             # Read now: memory may change before the result is used.
-            t.push_result(f"{t.read(left)} {operator} {t.read(right)}", _primitive(t, "bool"))
+            t.push_result(f"{t.read_target(left)} {operator} {t.read_target(right)}", _primitive(t, "bool"))
         else:
-            t.push(_operand(f"({left.text} {operator} {right.text})", _primitive(t, "bool"), left, right))
+            t.push_operand(
+                _operand(f"({left.text} {operator} {right.text})", _primitive(t, "bool"), left, right)
+            )
 
     return compute
 
 
 def _not(t: Translation, _: Any) -> None:
-    value = t.pop()
-    t.push(_operand(f"(not {value.text})", value.type, value))
+    value = t.pop_operand()
+    t.push_operand(_operand(f"(not {value.text})", value.type, value))
     t.charge_size(PRIMITIVE_SIZE)
 
 
@@ -360,7 +366,7 @@ def _not(t: Translation, _: Any) -> None:
 
 def _struct(t: Translation, definition: int, arguments: tuple[Type, ...]) -> Type:
     handle = t.module.module.struct_defs[definition].handle
-    return t.module.types.instance(t.module.datatype(handle), arguments)
+    return t.module.types.make_instance(t.module.datatype_of(handle), arguments)
 
 
 def _struct_instance(t: Translation, index: int) -> Type:
@@ -379,7 +385,7 @@ def _pack_generic(t: Translation, index: int) -> None:
 def _check_depth(t: Translation, type: Type) -> None:
     """Values that are made may not nest too deep."""
     if type.value_depth > MAX_VALUE_DEPTH:
-        t.emit("raise PrimitiveError('value_depth')")
+        t.emit_line("raise PrimitiveError('value_depth')")
 
 
 def _pack_struct(t: Translation, struct: Type) -> None:
@@ -398,17 +404,17 @@ def _unpack_generic(t: Translation, index: int) -> None:
 
 
 def _unpack_struct(t: Translation, struct: Type) -> None:
-    _push_fields(t, t.pop(), struct.fields)
+    _push_fields(t, t.pop_operand(), struct.fields)
 
 
 def _push_fields(t: Translation, value: Operand, fields: tuple[Type, ...], skip: int = 0) -> None:
     if not fields:
         return
-    variables = [t.temporary() for _ in fields]
+    variables = [t.new_temporary() for _ in fields]
     source = f"{value.text}[{skip}:]" if skip else value.text
-    t.emit(f"{', '.join(variables)}, = {source}")
+    t.emit_line(f"{', '.join(variables)}, = {source}")
     for variable, type in zip(variables, fields, strict=True):
-        t.push(t.held(variable, type))
+        t.push_operand(t.variable_operand(variable, type))
 
 
 def _variant(t: Translation, handle: int, generic: bool) -> tuple[Type, int]:
@@ -420,8 +426,8 @@ def _variant(t: Translation, handle: int, generic: bool) -> tuple[Type, int]:
     else:
         entry = module.variant_handles[handle]
         definition, arguments = entry.enum, ()
-    datatype = t.module.datatype(module.enum_defs[definition].handle)
-    return t.module.types.instance(datatype, arguments), entry.variant
+    datatype = t.module.datatype_of(module.enum_defs[definition].handle)
+    return t.module.types.make_instance(datatype, arguments), entry.variant
 
 
 def _pack_variant(generic: bool) -> Callable[[Translation, int], None]:
@@ -436,7 +442,7 @@ def _pack_variant(generic: bool) -> Callable[[Translation, int], None]:
 
 
 def _check_variant(t: Translation, value: Operand, variant: int) -> None:
-    t.emit(f"if {value.text}[0] != {variant}: raise PrimitiveError('variant')")
+    t.emit_line(f"if {value.text}[0] != {variant}: raise PrimitiveError('variant')")
 
 
 def _unpack_variant(generic: bool) -> Callable[[Translation, int], None]:
@@ -455,8 +461,8 @@ def _unpack_variant_reference(generic: bool, mutable: bool) -> Callable[[Transla
         value = t.pop_atom()
         _check_variant(t, value, variant)
         for at, type in enumerate(enum.variants[variant], 1):
-            reference = t.module.types.reference(type, mutable)
-            t.push(t.place(value.text, str(at), reference, value.locals))
+            reference = t.module.types.make_reference(type, mutable)
+            t.push_operand(t.reference_operand(value.text, str(at), reference, value.locals))
 
     return unpack
 
@@ -465,14 +471,14 @@ def _unpack_variant_reference(generic: bool, mutable: bool) -> Callable[[Transla
 
 
 def _element(t: Translation, signature: int) -> Type:
-    return t.type(t.module.module.signatures[signature][0])
+    return t.resolve_type(t.module.module.signatures[signature][0])
 
 
 def _vector_pack(t: Translation, argument: tuple[int, int]) -> None:
     element = _element(t, argument[0])
     _check_depth(t, element)
     items = ", ".join(item.text for item in t.pop_many(argument[1]))
-    vector = t.module.types.vector(element)
+    vector = t.module.types.make_vector(element)
     if element.kind == "u8":
         t.push_result(f"bytearray(({items},))" if items else "bytearray()", vector)
     else:
@@ -483,47 +489,51 @@ def _vector_pack(t: Translation, argument: tuple[int, int]) -> None:
 def _vector_unpack(t: Translation, argument: tuple[int, int]) -> None:
     element = _element(t, argument[0])
     vector = t.pop_atom()
-    t.emit(f"if len({vector.text}) != {argument[1]}: raise PrimitiveError('vector', {VECTOR_UNPACK_PARITY})")
+    t.emit_line(
+        f"if len({vector.text}) != {argument[1]}: raise PrimitiveError('vector', {VECTOR_UNPACK_PARITY})"
+    )
     _push_fields(t, vector, (element,) * argument[1])
 
 
 def _vector_length(t: Translation, _: int) -> None:
-    t.push_result(f"len({t.pop().text})", _primitive(t, "u64"))
+    t.push_result(f"len({t.pop_operand().text})", _primitive(t, "u64"))
     t.charge_size(PRIMITIVE_SIZE)
 
 
 def _vector_borrow(mutable: bool) -> Callable[[Translation, int], None]:
     def borrow(t: Translation, signature: int) -> None:
         index, vector = t.pop_atom(), t.pop_atom()
-        t.emit(
+        t.emit_line(
             f"if {index.text} >= len({vector.text}): raise PrimitiveError('vector', {VECTOR_INDEX_OUT_OF_BOUNDS})"
         )
-        reference = t.module.types.reference(_element(t, signature), mutable)
-        t.push(t.place(vector.text, index.text, reference, vector.locals | index.locals))
+        reference = t.module.types.make_reference(_element(t, signature), mutable)
+        t.push_operand(t.reference_operand(vector.text, index.text, reference, vector.locals | index.locals))
         t.charge_size(REFERENCE_SIZE)
 
     return borrow
 
 
 def _vector_push(t: Translation, _: int) -> None:
-    value, vector = t.pop(), t.pop_atom()
-    t.emit(f"if len({vector.text}) >= {MAX_VECTOR_LENGTH}: raise PrimitiveError('vector', {VECTOR_TOO_LONG})")
-    t.emit(f"{vector.text}.append({value.text})")
+    value, vector = t.pop_operand(), t.pop_atom()
+    t.emit_line(
+        f"if len({vector.text}) >= {MAX_VECTOR_LENGTH}: raise PrimitiveError('vector', {VECTOR_TOO_LONG})"
+    )
+    t.emit_line(f"{vector.text}.append({value.text})")
 
 
 def _vector_pop(t: Translation, signature: int) -> None:
     vector = t.pop_atom()
-    t.emit(f"if not {vector.text}: raise PrimitiveError('vector', {VECTOR_POP_EMPTY})")
+    t.emit_line(f"if not {vector.text}: raise PrimitiveError('vector', {VECTOR_POP_EMPTY})")
     t.push_result(f"{vector.text}.pop()", _element(t, signature))
 
 
 def _vector_swap(t: Translation, _: int) -> None:
     second, first, vector = t.pop_atom(), t.pop_atom(), t.pop_atom()
     v, i, j = vector.text, first.text, second.text
-    t.emit(
+    t.emit_line(
         f"if {i} >= len({v}) or {j} >= len({v}): raise PrimitiveError('vector', {VECTOR_INDEX_OUT_OF_BOUNDS})"
     )
-    t.emit(f"{v}[{i}], {v}[{j}] = {v}[{j}], {v}[{i}]")
+    t.emit_line(f"{v}[{i}], {v}[{j}] = {v}[{j}], {v}[{i}]")
 
 
 _EMITTERS: dict[Opcode, Callable[[Translation, Any], bool | None]] = {

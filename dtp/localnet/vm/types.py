@@ -148,7 +148,7 @@ class TypeTable:
         }
         self.primitives["signer"] = Type("signer", (), DROP, "signer", 1, 1)
 
-    def vector(self, element: Type) -> Type:
+    def make_vector(self, element: Type) -> Type:
         """`vector<element>`."""
         found = self._vectors.get(element)
         if found is None:
@@ -162,7 +162,7 @@ class TypeTable:
             )
         return found
 
-    def reference(self, target: Type, mutable: bool) -> Type:
+    def make_reference(self, target: Type, mutable: bool) -> Type:
         """`&target` or `&mut target`."""
         found = self._references.get((target, mutable))
         if found is None:
@@ -173,7 +173,7 @@ class TypeTable:
             )
         return found
 
-    def instance(self, datatype: Datatype, arguments: tuple[Type, ...]) -> Type:
+    def make_instance(self, datatype: Datatype, arguments: tuple[Type, ...]) -> Type:
         """A struct or enum with type arguments (arity and constraints are the caller's check)."""
         key = (datatype, arguments)
         found = self._instances.get(key)

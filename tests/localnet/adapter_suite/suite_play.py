@@ -126,7 +126,7 @@ class Player:
         self.compiled = compiled
         store = Store(None)
         self.node = Node(store, None, 0, b"")
-        self.vm = VM(PackageCatalog(self.node.object))
+        self.vm = VM(PackageCatalog(self.node.find_object))
         self.accounts = {name: Account(name) for name in account_names(test)}
         self.names = {name: number.to_bytes(32, "big") for name, number in FRAMEWORK.items()}
         self.ids: dict[bytes, tuple[int, int]] = {}
@@ -140,7 +140,7 @@ class Player:
         for word in test.tasks[0].options.get("addresses", []):
             name, _, value = word.partition("=")
             self.names[name] = int(value, 16).to_bytes(32, "big")
-        with store.checkpoint():
+        with store.write_checkpoint():
             store.put_objects([account.coin() for account in self.accounts.values()], 0)
         for name, account in self.accounts.items():
             if name:
@@ -193,7 +193,7 @@ class Player:
     # inputs
 
     def _record(self, named: Named) -> ObjectRecord:
-        found = self.node.object(self._id(named.task, named.index), named.version)
+        found = self.node.find_object(self._id(named.task, named.index), named.version)
         if found is None:
             raise NotUnderstood(f"object({named.task},{named.index}) can't be read")
         return found
@@ -456,7 +456,7 @@ class Player:
         """Show an object."""
         at, _, index = task.words[0].partition(",")
         id = self._id(int(at, 0), int(index) if index else None)
-        record = self.node.object(id)
+        record = self.node.find_object(id)
         if record is None:
             return Result("text", text=f"No object at id {task.words[0]}")
         package = record.package
@@ -468,8 +468,8 @@ class Player:
         if task.flag("hide-contents"):
             return Result("view", text=f"{head}Type: {show_type(record.type, self.name)}")
         vm = self.vm
-        type = vm.type(str(record.type))
-        shown = show_value(type, parse_type(type.tag), vm.decode(type, record.contents), self.name)
+        type = vm.parse_type(str(record.type))
+        shown = show_value(type, parse_type(type.tag), vm.decode_value(type, record.contents), self.name)
         return Result("view", text=f"{head}Contents: {shown}")
 
     def checkpoint(self, task: Task) -> Result:

@@ -128,7 +128,7 @@ class Tx:
             if isinstance(known, SharedInput) and mutable:
                 self.inputs[at] = SharedInput(id, known.initial_shared_version, Mutability.MUTABLE)
             return Input(at)
-        record = self.node.object(id)
+        record = self.node.find_object(id)
         assert record is not None, f"no object 0x{id.hex()}"
         if isinstance(record.owner, Shared):
             mode = Mutability.MUTABLE if mutable else Mutability.IMMUTABLE
@@ -144,7 +144,7 @@ class Tx:
 
     def receiving(self, id: bytes) -> Input:
         """An object to receive."""
-        record = self.node.object(id)
+        record = self.node.find_object(id)
         assert record is not None
         return self.add(ReceivingInput(record.ref))
 
@@ -196,7 +196,7 @@ class World:
         """A wallet with coins."""
         wallet = Wallet(name)
         if amounts:
-            assert self.node.faucet(wallet.address, amounts).effects.ok
+            assert self.node.fund_address(wallet.address, amounts).effects.ok
         return wallet
 
     def tx(self) -> Tx:
@@ -223,7 +223,7 @@ class World:
         if payment is None:
             used = {a.ref.id for a in tx.inputs if isinstance(a, OwnedInput | ReceivingInput)}
             payment = tuple(c.ref for c in self.coins(payer) if c.id not in used)[:1]
-        epoch = self.node.epoch()
+        epoch = self.node.find_epoch()
         assert epoch is not None
         gas = GasData(payment, payer.address, price or epoch.reference_gas_price, budget)
         return TransactionData(tx.kind, sender.address, gas, expiration)
@@ -266,8 +266,8 @@ class World:
 
     def sui_in_coins(self) -> int:
         """MIST in coins, whoever has them; money inside other objects is not counted."""
-        rows = self.node._store.query("SELECT id FROM live WHERE type = ?", (GAS_COIN_TYPE.text,))
-        records = [self.node.object(row[0]) for row in rows]
+        rows = self.node._store.select_rows("SELECT id FROM live WHERE type = ?", (GAS_COIN_TYPE.text,))
+        records = [self.node.find_object(row[0]) for row in rows]
         return sum(int.from_bytes(r.contents[32:40], "little") for r in records if r is not None)
 
 

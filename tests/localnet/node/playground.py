@@ -78,6 +78,6 @@ class Play:
 
     def record(self, id: bytes) -> ObjectRecord:
         """A live object."""
-        record = self.world.node.object(id)
+        record = self.world.node.find_object(id)
         assert record is not None
         return record

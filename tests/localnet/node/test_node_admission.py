@@ -53,13 +53,13 @@ from dtp.sui.transaction import (
 def rejected(play: Play, kind: str, object_id: bytes | None = None) -> Iterator[None]:
     """The block must be refused so, and the chain must not move."""
     node = play.world.node
-    before = node.service_info(), node.totals()
+    before = node.service_info(), node.get_totals()
     with pytest.raises(TransactionRejected) as refused:
         yield
     assert refused.value.kind == kind, refused.value
     if object_id is not None:
         assert refused.value.object_id == object_id
-    assert (node.service_info(), node.totals()) == before
+    assert (node.service_info(), node.get_totals()) == before
 
 
 def simple(play: Play) -> Tx:
@@ -410,7 +410,7 @@ ORDERS = {
 def from_address(play: Play, address: bytes) -> bytes:
     """BCS of a transaction of an account that the faucet filled."""
     node = play.world.node
-    node.faucet(address, 1_000_000_000)
+    node.fund_address(address, 1_000_000_000)
     (coin,) = node.objects_owned_by(address).items
     gas = GasData((coin.ref,), address, 1000, 10_000_000)
     return TransactionData(simple(play).kind, address, gas).encode()

@@ -125,7 +125,7 @@ def test_no_coin_type_exceeds_64_bits(play: Play) -> None:
     tx.send(play.alice.address, mint(tx, 2))
     # The supply is a u64 itself: what would overflow a merge can't be made.
     play.fails(tx, "MoveAbort")
-    assert play.world.node.balance(play.alice.address, play.tag("gold::GOLD")).amount == most
+    assert play.world.node.get_balance(play.alice.address, play.tag("gold::GOLD")).amount == most
 
 
 # ---------------------------------------------------------------------------------------------- arguments
@@ -528,7 +528,7 @@ def test_bound_objects_move_by_their_module_only(play: Play) -> None:
     tx = play.tx()
     play.call(tx, "unbind", tx.object(bound))
     play.ok(tx)
-    assert play.world.node.object(bound) is None
+    assert play.world.node.find_object(bound) is None
 
 
 # --------------------------------------------------------------------------------------- Move's failures

@@ -27,11 +27,11 @@ def snapshot(node: Node) -> object:
     sequence = node.service_info().checkpoint
     return (
         node.service_info(),
-        node.totals(),
-        node.epoch(),
-        [node.checkpoint(s) for s in range(sequence + 1)],
-        node.events(limit=1000),
-        [node.object(row[0]) for row in node._store.query("SELECT id FROM live ORDER BY id")],
+        node.get_totals(),
+        node.find_epoch(),
+        [node.find_checkpoint(s) for s in range(sequence + 1)],
+        node.list_events(limit=1000),
+        [node.find_object(row[0]) for row in node._store.select_rows("SELECT id FROM live ORDER BY id")],
     )
 
 
@@ -91,7 +91,7 @@ def test_a_file_is_one_nodes(tmp_path: Path) -> None:
     with Node.open(path, now=None) as first:
         with pytest.raises(NodeStateError, match="another node has it open"):
             Node.open(path, now=None)
-        assert first.faucet(bytes(32)).effects.ok
+        assert first.fund_address(bytes(32)).effects.ok
     with Node.open(path, now=None) as second:
         assert second.service_info().checkpoint > 0
 
@@ -186,7 +186,7 @@ def _run_until(node: Node, raw: bytes, signatures: list[bytes], limit: int) -> b
 
 
 def _supply(world: World) -> int:
-    totals = world.node.totals()
+    totals = world.node.get_totals()
     return world.sui_in_coins() + totals.storage + totals.computation_fees + totals.storage_fees
 
 
@@ -198,7 +198,7 @@ from dtp.localnet.node import Node
 node = Node.open({path!r}, now=None)
 world = World(node)
 for number in range(1000):
-    node.faucet(bytes([5]) * 32, [1])
+    node.fund_address(bytes([5]) * 32, [1])
     print(node.service_info().checkpoint, flush=True)
 """
 
@@ -231,6 +231,6 @@ def test_a_write_that_fails_leaves_the_node_usable(world: World, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(node._store, "put_checkpoint", broken)
         with pytest.raises(NodeStateError, match="disk is full"):
-            node.faucet(bytes(32), 1)
+            node.fund_address(bytes(32), 1)
     assert snapshot(node) == before
-    assert node.faucet(bytes(32), 1).effects.ok
+    assert node.fund_address(bytes(32), 1).effects.ok

@@ -16,7 +16,7 @@ from dtp.sui.transaction import Argument, MakeMoveVec
 
 
 def balance(play: Play) -> int:
-    return play.world.node.balance(play.alice.address, SUI_TYPE).amount
+    return play.world.node.get_balance(play.alice.address, SUI_TYPE).amount
 
 
 def test_a_gas_coin_costs_what_it_costs_on_mainnet(play: Play) -> None:
@@ -193,7 +193,7 @@ def test_a_sponsor_pays_for_another(play: Play) -> None:
     done = play.world.ok(tx, play.alice, sponsor=sponsor)
     assert balance(play) == before
     assert play.record(created(done, "::Thing")).owner == play.world.coins(play.alice)[0].owner
-    left = play.world.node.balance(sponsor.address, SUI_TYPE).amount
+    left = play.world.node.get_balance(sponsor.address, SUI_TYPE).amount
     assert left == 5_000_000_000 - done.effects.gas_used.net
 
 
@@ -203,7 +203,7 @@ def test_all_sui_is_somewhere(play: Play) -> None:
     tx = play.tx()
     play.call(tx, "fail")
     play.world.run(tx, play.alice)
-    totals = play.world.node.totals()
+    totals = play.world.node.get_totals()
     held = totals.storage + totals.computation_fees + totals.storage_fees
     assert play.world.sui_in_coins() + held == TOTAL_SUPPLY
 

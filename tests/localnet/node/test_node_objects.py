@@ -50,8 +50,8 @@ def test_digests_are_those_of_the_bytes_and_references_chain(play: Play) -> None
     assert second.previous_transaction == done.transaction.digest
     assert first.previous_transaction in done.effects.dependencies
     # Both versions can be read.
-    assert play.world.node.object(thing, first.version) == first
-    assert play.world.node.object(thing, second.version) == second
+    assert play.world.node.find_object(thing, first.version) == first
+    assert play.world.node.find_object(thing, second.version) == second
 
 
 def test_public_transfer_is_what_store_says(play: Play) -> None:
@@ -72,7 +72,7 @@ def test_wrapping_and_unwrapping(play: Play) -> None:
     box = created(done, "::things::Box")
     change = dict(done.effects.changed)[thing]
     assert (change.after, change.id_operation) == (OutAbsent(), IdOperation.NONE)
-    assert play.world.node.object(thing) is None
+    assert play.world.node.find_object(thing) is None
     tx = play.tx()
     tx.send(play.alice.address, play.call(tx, "unwrap", tx.object(box)))
     done = play.ok(tx)

@@ -53,7 +53,7 @@ def test_our_packages_publish(play: Play, name: str) -> None:
     assert (record.owner, record.version) == (Immutable(), 1)
     assert record.package is not None
     assert set(record.package.modules) == set(package.modules)
-    info = play.world.node.package(id)
+    info = play.world.node.find_package(id)
     assert info is not None
     assert (info.storage_id, info.original_id, info.version) == (id, id, 1)
 
@@ -82,7 +82,7 @@ def test_a_failed_publish_leaves_nothing(play: Play) -> None:
         done.effects.changed[done.effects.gas_object_index or 0][0]
     ]
     again = play.world.publish(play.alice, LATER, (STD, SUI))
-    assert play.world.node.package(again) is not None
+    assert play.world.node.find_package(again) is not None
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_upgrade(play: Play) -> None:
     node = play.world.node
     thing = play.thing(3)
     later = package_of(play.ok(upgrade(play, LATER)))
-    info = node.package(later)
+    info = node.find_package(later)
     assert info is not None
     assert (info.original_id, info.version) == (play.package, 2)
     assert node.package_versions(play.package).items == ((1, play.package), (2, later))
@@ -132,7 +132,7 @@ def test_upgrade(play: Play) -> None:
     made = play.record(created(play.ok(tx), "::things::Later"))
     assert made.type is not None
     assert made.type.address == later
-    found = node.datatype(later, "things", "Thing")
+    found = node.find_datatype(later, "things", "Thing")
     assert found is not None
     assert found.defining_id == play.package
     # And again, from the upgraded package.
@@ -209,7 +209,7 @@ def test_an_upgraded_package_can_not_be_upgraded_from_its_old_version(play: Play
 
 def test_reflection(play: Play) -> None:
     node = play.world.node
-    thing = node.datatype(play.package, "things", "Thing")
+    thing = node.find_datatype(play.package, "things", "Thing")
     assert thing is not None
     assert thing.type_name == f"0x{play.package.hex()}::things::Thing"
     assert thing.abilities == ("store", "key")
@@ -217,22 +217,22 @@ def test_reflection(play: Play) -> None:
         ("id", "datatype", f"0x{SUI.hex()}::object::UID"),
         ("value", "u64", ""),
     ]
-    shape = node.datatype(play.package, "things", "Shape")
+    shape = node.find_datatype(play.package, "things", "Shape")
     assert shape is not None
     assert [(v.name, [f.name for f in v.fields]) for v in shape.variants] == [
         ("Dot", []),
         ("Line", ["length"]),
     ]
-    generic = node.function(play.package, "things", "generic")
+    generic = node.find_function(play.package, "things", "generic")
     assert generic is not None
     assert generic.type_parameters[0].abilities == ("store", "key")
     assert (generic.parameters[0].body.kind, generic.parameters[0].body.index) == ("parameter", 0)
-    entry = node.function(play.package, "things", "only_entry")
+    entry = node.find_function(play.package, "things", "only_entry")
     assert entry is not None
     assert (entry.visibility, entry.is_entry, entry.parameters[0].reference) == ("private", True, "&mut")
-    assert node.function(play.package, "things", "missing") is None
-    assert node.function(play.package, "nowhere", "missing") is None
-    assert node.datatype(play.thing(), "things", "Thing") is None
-    package = node.package(play.package)
+    assert node.find_function(play.package, "things", "missing") is None
+    assert node.find_function(play.package, "nowhere", "missing") is None
+    assert node.find_datatype(play.thing(), "things", "Thing") is None
+    package = node.find_package(play.package)
     assert package is not None
     assert [m.name for m in package.modules] == ["gold", "things"]

@@ -62,7 +62,7 @@ def buy_pass(transport: Transport) -> bytes:
 def test_a_pass_that_is_bound_to_its_buyer_stays_there(transport: Transport, function: str) -> None:
     held = buy_pass(transport)
     world, thief = transport.world, Wallet("thief")
-    before = world.node.object(held)
+    before = world.node.find_object(held)
     assert before is not None
     tx = world.tx()
     arguments: list[Argument] = [tx.object(held)]
@@ -73,7 +73,7 @@ def test_a_pass_that_is_bound_to_its_buyer_stays_there(transport: Transport, fun
     name = f"0x{transport.package.hex()}::pass::Pass"
     tx.call(SUI, f"transfer::{function}", *arguments, types=(name,))
     world.fails(tx, transport.client, "NonEntryFunctionInvoked", len(tx.commands) - 1)
-    after = world.node.object(held)
+    after = world.node.find_object(held)
     assert after is not None
     assert (after.owner, after.contents) == (before.owner, before.contents)
 

@@ -59,13 +59,16 @@ def test_balances(play: Play) -> None:
         made = tx.call(play.package, "gold::mint", tx.object(play.treasury_cap()), tx.u64(amount))
         tx.send(play.alice.address, made)
     play.ok(tx)
-    assert (node.balance(play.alice.address, gold).amount, node.balance(play.alice.address, gold).coins) == (
+    assert (
+        node.get_balance(play.alice.address, gold).amount,
+        node.get_balance(play.alice.address, gold).coins,
+    ) == (
         12,
         2,
     )
-    found = pages(lambda c, n: node.balances(play.alice.address, c, n), 1)
+    found = pages(lambda c, n: node.list_balances(play.alice.address, c, n), 1)
     assert {b.coin_type for b in found} == {gold, SUI_TYPE}
-    assert node.balance(bytes(32), gold).amount == 0
+    assert node.get_balance(bytes(32), gold).amount == 0
     info = node.coin_info(gold)
     assert info is not None
     assert info.total_supply == 12
@@ -78,13 +81,13 @@ def test_balances(play: Play) -> None:
 def test_cursors_fit_their_question_only(play: Play) -> None:
     node = play.world.node
     shout(play, 3)
-    cursor = node.events(limit=1).cursor
+    cursor = node.list_events(limit=1).cursor
     assert cursor is not None
     with pytest.raises(BadCursor):
         node.objects_owned_by(play.alice.address, cursor=cursor)
     for broken in (b"", b"{", b"[]", b'["events"]', b'["events", "x"]', b"\xff", cursor + b"]"):
         with pytest.raises(BadCursor):
-            node.events(cursor=broken)
+            node.list_events(cursor=broken)
 
 
 def test_events_in_order_and_by_filter(play: Play) -> None:
@@ -95,25 +98,27 @@ def test_events_in_order_and_by_filter(play: Play) -> None:
     note, maybe = tx.pure(STRING, "hello"), tx.pure(option(U64), None)
     play.call(tx, "see", tx.u64(9), note, maybe, tx.bytes(b"\0\1"))
     play.ok(tx)
-    everything = pages(lambda c, n: node.events(None, c, n), 2)
+    everything = pages(lambda c, n: node.list_events(None, c, n), 2)
     rolled = [e for e in everything if str(e.type).endswith("::Rolled")]
     assert [int(e.json["value"]) for e in rolled] == [0, 1, 0, 1, 2]
     assert [(e.digest, e.index) for e in rolled] == sorted(
         {(e.digest, e.index) for e in rolled}, key=lambda k: [(e.digest, e.index) for e in rolled].index(k)
     )
     assert [e.number for e in everything] == sorted(e.number for e in everything)
-    backwards = pages(lambda c, n: node.events(None, c, n, descending=True), 2)
+    backwards = pages(lambda c, n: node.list_events(None, c, n, descending=True), 2)
     assert backwards == everything[::-1]
     only = EventFilter(type=play.tag("things::Rolled"))
-    assert pages(lambda c, n: node.events(only, c, n), 2) == rolled
-    assert all(only.fits(e) for e in rolled)
-    assert node.events(EventFilter(sender=bytes(32))).items == ()
-    assert node.events(EventFilter(package=play.package, module="things")).items == tuple(everything)
-    assert node.events(EventFilter(type_module="gold")).items == ()
+    assert pages(lambda c, n: node.list_events(only, c, n), 2) == rolled
+    assert all(only.matches(e) for e in rolled)
+    assert node.list_events(EventFilter(sender=bytes(32))).items == ()
+    assert node.list_events(EventFilter(package=play.package, module="things")).items == tuple(everything)
+    assert node.list_events(EventFilter(type_module="gold")).items == ()
     last = everything[-1].checkpoint
-    assert node.events(first_checkpoint=last).items == tuple(e for e in everything if e.checkpoint == last)
+    assert node.list_events(first_checkpoint=last).items == tuple(
+        e for e in everything if e.checkpoint == last
+    )
     after = node.event_cursor(everything[2])
-    assert node.events(cursor=after, limit=1000).items == tuple(everything[3:])
+    assert node.list_events(cursor=after, limit=1000).items == tuple(everything[3:])
 
 
 def test_values_as_json(play: Play) -> None:
@@ -131,41 +136,44 @@ def test_values_as_json(play: Play) -> None:
     assert drawn.json == {"shape": {"@variant": "Line", "length": "9"}}
     thing = play.record(play.thing(4))
     assert thing.type is not None
-    assert play.world.node.json(thing.type, thing.contents) == {"id": f"0x{thing.id.hex()}", "value": "4"}
-    assert play.world.node.json(parse_type("0x99::a::B"), b"") is None
-    assert play.world.node.json(thing.type, b"short") is None
+    assert play.world.node.render_json(thing.type, thing.contents) == {
+        "id": f"0x{thing.id.hex()}",
+        "value": "4",
+    }
+    assert play.world.node.render_json(parse_type("0x99::a::B"), b"") is None
+    assert play.world.node.render_json(thing.type, b"short") is None
 
 
 def test_a_transaction_is_found_again_as_it_was(play: Play) -> None:
     done = shout(play, 2)
-    found = play.world.node.executed(done.transaction.digest)
+    found = play.world.node.find_executed(done.transaction.digest)
     assert found is not None
     assert found.transaction == done.transaction
     assert {r.ref for r in found.inputs} == {r.ref for r in done.inputs}
     assert {r.ref for r in found.outputs} == {r.ref for r in done.outputs}
-    record = play.world.node.transaction(done.transaction.digest)
+    record = play.world.node.find_transaction(done.transaction.digest)
     assert record == done.transaction
     assert record.effects_digest == effects_digest(record.effects_bcs)
     assert record.effects.events_digest == events_digest(record.events_bcs)
     assert record.data.digest() == record.digest
-    assert play.world.node.transaction(bytes(32)) is None
+    assert play.world.node.find_transaction(bytes(32)) is None
 
 
 def test_checkpoints_chain(play: Play) -> None:
     node = play.world.node
-    latest = node.checkpoint()
+    latest = node.find_checkpoint()
     assert latest is not None
     total = 0
     before: CheckpointRecord | None = None
     for sequence in range(latest.sequence + 1):
-        record = node.checkpoint(sequence)
+        record = node.find_checkpoint(sequence)
         assert record is not None
         total += len(record.digests)
         assert record.digest == record.summary.digest()
         assert record.summary.content_digest == record.contents.digest()
         assert record.summary.previous_digest == (None if before is None else before.digest)
         assert record.summary.network_total_transactions == total
-        assert node.checkpoint(record.digest) == record
+        assert node.find_checkpoint(record.digest) == record
         for executed, pair in zip(
             node.checkpoint_transactions(sequence), record.contents.transactions, strict=True
         ):
@@ -174,8 +182,8 @@ def test_checkpoints_chain(play: Play) -> None:
             assert executed.transaction.checkpoint == sequence
         before = record
     assert node.service_info().checkpoint == latest.sequence
-    assert node.checkpoint(latest.sequence + 1) is None
-    assert node.checkpoint(bytes(32)) is None
+    assert node.find_checkpoint(latest.sequence + 1) is None
+    assert node.find_checkpoint(bytes(32)) is None
 
 
 def test_subscribers_see_every_checkpoint(world: World) -> None:
@@ -204,12 +212,12 @@ def test_pruning(play: Play) -> None:
     latest = node.service_info().checkpoint
     assert node.prune(2) == latest - 1
     assert node.service_info().lowest_checkpoint == latest - 1
-    assert node.events().items == ()
-    assert node.transaction(done.transaction.digest) is None
-    assert node.checkpoint(latest - 2) is None
-    assert node.checkpoint(latest - 1) is not None
-    assert node.object(thing, old.version) is None
-    assert node.object(thing) == live
+    assert node.list_events().items == ()
+    assert node.find_transaction(done.transaction.digest) is None
+    assert node.find_checkpoint(latest - 2) is None
+    assert node.find_checkpoint(latest - 1) is not None
+    assert node.find_object(thing, old.version) is None
+    assert node.find_object(thing) == live
     assert all(e.inputs and e.outputs for e in node.checkpoint_transactions(latest))
     assert node.prune(100) == latest - 1
     play.thing(5)

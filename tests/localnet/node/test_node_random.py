@@ -107,7 +107,7 @@ class NodeLife(RuleBasedStateMachine):
             gone = [id for id, c in effects.changed if isinstance(c.after, OutAbsent)]
             assert set(gone) <= {ref.id for ref in payer[1:]}
         for record in executed.outputs:
-            assert node.object(record.id) == record
+            assert node.find_object(record.id) == record
         return executed
 
     @rule(
@@ -144,8 +144,8 @@ class NodeLife(RuleBasedStateMachine):
             tx.u64(amount)
         tx.address(self.wallets[0].address)
         owned = node.objects_owned_by(sender.address, limit=20).items
-        rows = node._store.query("SELECT id FROM live WHERE kind != 'ObjectOwner' ORDER BY id LIMIT 30")
-        every = [r for row in rows if (r := node.object(row[0])) is not None]
+        rows = node._store.select_rows("SELECT id FROM live WHERE kind != 'ObjectOwner' ORDER BY id LIMIT 30")
+        every = [r for row in rows if (r := node.find_object(row[0])) is not None]
         for _ in range(5):
             record = data.draw(st.sampled_from([*owned, *every]))
             if record.package is not None:
@@ -216,7 +216,7 @@ class NodeLife(RuleBasedStateMachine):
 
     @rule(channel=channels, requests=st.integers(0, 50), over=st.integers(-3, 3))
     def claim(self, channel: bytes, requests: int, over: int) -> None:
-        if self.world.node.object(channel) is None:
+        if self.world.node.find_object(channel) is None:
             return
         sequence = self.sequences[channel] + 1
         tx = self.transport.claim_tx(channel, sequence, max(0, 10 * requests + over), requests)
@@ -245,20 +245,20 @@ class NodeLife(RuleBasedStateMachine):
             return
         node = self.world.node
         held = 0
-        rows = node._store.query("SELECT id FROM live WHERE type LIKE '%::channel::Channel<%'")
+        rows = node._store.select_rows("SELECT id FROM live WHERE type LIKE '%::channel::Channel<%'")
         for (id,) in rows:
-            record = node.object(id)
+            record = node.find_object(id)
             assert record is not None
             assert record.type is not None
-            shown = node.json(record.type, record.contents)
+            shown = node.render_json(record.type, record.contents)
             held += int(shown["balance"]) + int(shown["client_credit"])
         self.gold_is_conserved()
-        totals = node.totals()
+        totals = node.get_totals()
         fees = totals.storage + totals.computation_fees + totals.storage_fees
         assert self.world.sui_in_coins() + held + fees == TOTAL_SUPPLY
         paid = 0
-        for row in node._store.query("SELECT id FROM live"):
-            record = node.object(row[0])
+        for row in node._store.select_rows("SELECT id FROM live"):
+            record = node.find_object(row[0])
             assert record is not None
             paid += record.storage_rebate
         assert paid == totals.storage
@@ -266,14 +266,14 @@ class NodeLife(RuleBasedStateMachine):
     def gold_is_conserved(self) -> None:
         """What the cap says was minted is what all coins hold."""
         node = self.world.node
-        ids = node._store.query("SELECT id FROM live WHERE type LIKE '%::coin::Coin<%::gold::GOLD>'")
-        coins = [node.object(id) for (id,) in ids]
+        ids = node._store.select_rows("SELECT id FROM live WHERE type LIKE '%::coin::Coin<%::gold::GOLD>'")
+        coins = [node.find_object(id) for (id,) in ids]
         held = sum(
             int.from_bytes(coin.contents[32:40], "little")
             for coin in coins
             if coin is not None and str(coin.type).endswith(f"::coin::Coin<{self.gold_type}>")
         )
-        cap = node.object(self.play.treasury_cap())
+        cap = node.find_object(self.play.treasury_cap())
         assert cap is not None
         assert held == int.from_bytes(cap.contents[32:40], "little")
 

@@ -49,9 +49,9 @@ def test_nothing_is_kept_and_the_same_happens_then(play: Play) -> None:
     play.call(tx, "keep", tx.u64(1))
     play.call(tx, "shout", tx.u64(2))
     data = play.world.data(tx, play.alice)
-    before = node.service_info(), node.balance(play.alice.address, SUI_TYPE)
+    before = node.service_info(), node.get_balance(play.alice.address, SUI_TYPE)
     found = node.simulate(data)
-    assert (node.service_info(), node.balance(play.alice.address, SUI_TYPE)) == before
+    assert (node.service_info(), node.get_balance(play.alice.address, SUI_TYPE)) == before
     assert found.executed.transaction.checkpoint is None
     raw = data.encode()
     done = node.execute(raw, [play.alice.sign(raw)])
@@ -70,7 +70,7 @@ def test_a_simulated_publish_does_not_last(play: Play) -> None:
         found = node.simulate(data)
         assert found.effects.ok
     (package,) = [r.id for r in found.executed.outputs if r.package is not None]
-    assert node.package(package) is None
+    assert node.find_package(package) is None
     raw = data.encode()
     done = node.execute(raw, [play.alice.sign(raw)])
     assert done.effects == found.effects

@@ -16,7 +16,7 @@ from dtp.sui.transaction import ChangeEpoch, ConsensusCommitPrologue, Genesis, R
 
 
 def clock(node: Node) -> int:
-    record = node.object(CLOCK)
+    record = node.find_object(CLOCK)
     assert record is not None
     return int.from_bytes(record.contents[32:], "little")
 
@@ -26,12 +26,12 @@ def test_genesis(world: World) -> None:
     (first,) = node.checkpoint_transactions(0)
     assert isinstance(first.transaction.data.kind, Genesis)
     assert {r.id[-1] for r in first.outputs if r.package} == {1, 2}
-    assert node.balance(node.faucet_address, SUI_TYPE).amount == TOTAL_SUPPLY
+    assert node.get_balance(node.faucet_address, SUI_TYPE).amount == TOTAL_SUPPLY
     for number in (5, 6, 8):
-        record = node.object(number.to_bytes(32, "big"))
+        record = node.find_object(number.to_bytes(32, "big"))
         assert record is not None
         assert record.owner == Shared(1)
-    zero = node.checkpoint(0)
+    zero = node.find_checkpoint(0)
     assert zero is not None
     assert node.service_info().chain == zero.digest
 
@@ -67,7 +67,7 @@ def test_the_clock_follows_a_clock() -> None:
         times[0] = 1_500
         world.wallet("alice", 1)
         assert clock(node) == 1_500
-        latest = node.checkpoint()
+        latest = node.find_checkpoint()
         assert latest is not None
         assert len(latest.digests) == 2  # the clock, then the faucet's
         times[0] = 700  # a clock set back does not move time back
@@ -90,38 +90,38 @@ def test_time_passes_while_nobody_transacts(how: str) -> None:
             return clock(node)
         if how == "info":
             return node.service_info().timestamp_ms
-        latest = node.checkpoint()
+        latest = node.find_checkpoint()
         assert latest is not None
         return latest.summary.timestamp_ms
 
     with Node.open(now=lambda: times[0]) as node:
         assert read() == 1_000
-        first = node.object(CLOCK)
+        first = node.find_object(CLOCK)
         assert first is not None
         times[0] += 100  # too little for a checkpoint
         assert read() == 1_000
         times[0] += 60_000
         assert read() == 61_100
-        now = node.object(CLOCK)
+        now = node.find_object(CLOCK)
         assert now is not None
         assert int.from_bytes(now.contents[32:40], "little") == 61_100
         assert now.version > first.version
-        assert node.object(CLOCK, first.version) == first  # who asks for a version gets that
+        assert node.find_object(CLOCK, first.version) == first  # who asks for a version gets that
         times[0] = 500
         assert read() == 61_100
 
 
 def test_epochs(play: Play) -> None:
     node = play.world.node
-    before = node.epoch()
+    before = node.find_epoch()
     assert before is not None
     assert (before.epoch, before.last_checkpoint, before.reference_gas_price) == (0, None, 1000)
     fresh = node.advance_epoch(reference_gas_price=2000)
     assert (fresh.epoch, fresh.reference_gas_price) == (1, 2000)
-    ended = node.epoch(0)
+    ended = node.find_epoch(0)
     assert ended is not None
     assert ended.last_checkpoint == fresh.first_checkpoint - 1
-    last = node.checkpoint(ended.last_checkpoint)
+    last = node.find_checkpoint(ended.last_checkpoint)
     assert last is not None
     assert last.summary.end_of_epoch is not None
     assert last.summary.epoch == 0
@@ -130,14 +130,14 @@ def test_epochs(play: Play) -> None:
     assert isinstance(kind, ChangeEpoch)
     assert kind.epoch == 1
     assert kind.computation_charge > 0
-    assert node.object(SYSTEM_STATE) is not None
+    assert node.find_object(SYSTEM_STATE) is not None
     tx = play.tx()
     play.call(tx, "epoch")
     found = node.simulate(play.world.data(tx, play.alice))
     assert found.commands[0].returned[0].json == "1"
     done = play.world.ok(tx, play.alice)
     assert done.effects.epoch == 1
-    latest = node.checkpoint()
+    latest = node.find_checkpoint()
     assert latest is not None
     # Costs roll up per epoch.
     assert latest.summary.epoch_rolling_gas_cost == done.effects.gas_used
@@ -145,7 +145,7 @@ def test_epochs(play: Play) -> None:
         play.world.run(tx, play.alice, price=1000)
     with pytest.raises(ClockError):
         node.advance_epoch(reference_gas_price=0)
-    assert node.epoch(7) is None
+    assert node.find_epoch(7) is None
 
 
 def test_randomness_is_new_each_time_and_repeats_with_the_chain() -> None:
@@ -182,15 +182,15 @@ def test_nothing_may_judge_randomness_afterwards(play: Play) -> None:
 
 def test_the_faucet(world: World) -> None:
     address = bytes([7]) * 32
-    done = world.node.faucet(address)
+    done = world.node.fund_address(address)
     assert done.effects.ok
-    assert world.node.balance(address, SUI_TYPE).amount == 10_000_000_000
-    world.node.faucet(address, [1, 2, 3])
-    assert world.node.balance(address, SUI_TYPE).coins == 4
+    assert world.node.get_balance(address, SUI_TYPE).amount == 10_000_000_000
+    world.node.fund_address(address, [1, 2, 3])
+    assert world.node.get_balance(address, SUI_TYPE).coins == 4
     sequence = world.node.service_info().checkpoint
     for wrong in ([], [-1], [0], [1 << 64], [TOTAL_SUPPLY]):
         with pytest.raises(TransactionRejected):
-            world.node.faucet(address, wrong)
+            world.node.fund_address(address, wrong)
     with pytest.raises(TransactionRejected):
-        world.node.faucet(b"short", 1)
+        world.node.fund_address(b"short", 1)
     assert world.node.service_info().checkpoint == sequence

@@ -29,7 +29,7 @@ def test_open_claim_close(transport: Transport) -> None:
             transport.claim_tx(channel, sequence, 100 * sequence, 10 * sequence), transport.server
         )
         coin = created(done, "::coin::Coin")
-        record = node.object(coin)
+        record = node.find_object(coin)
         assert record is not None
         paid += int.from_bytes(record.contents[32:], "little")
         (event,) = done.events
@@ -43,14 +43,14 @@ def test_open_claim_close(transport: Transport) -> None:
     refund = next(c for c in done.transaction.balance_changes if c.address == transport.client.address)
     assert refund.amount == DEPOSIT - 500
     world.ok(transport.destroy(channel), transport.client)
-    assert node.object(channel) is None
+    assert node.find_object(channel) is None
 
 
 def test_claims_that_are_refused(transport: Transport) -> None:
     world = transport.world
     channel = transport.open()
     world.ok(transport.claim_tx(channel, 1, 100, 10), transport.server)
-    before = world.node.object(channel)
+    before = world.node.find_object(channel)
     assert before is not None
     thief = Wallet("thief")
     cases = (
@@ -60,7 +60,7 @@ def test_claims_that_are_refused(transport: Transport) -> None:
         (transport.claim_tx(channel, 2, 300, 20), "EOverPrice"),
     )
     assert [abort_name(world.run(tx, transport.server)) for tx, _ in cases] == [n for _, n in cases]
-    after = world.node.object(channel)
+    after = world.node.find_object(channel)
     assert after is not None
     assert after.contents == before.contents
 
@@ -102,12 +102,12 @@ def test_money_is_conserved_through_the_life_of_channels(transport: Transport) -
         world.ok(transport.claim_tx(channel, 1, 1000, 100), transport.server)
     held = 0
     for channel in channels:
-        record = world.node.object(channel)
+        record = world.node.find_object(channel)
         assert record is not None
-        shown = world.node.json(record.type, record.contents)
+        shown = world.node.render_json(record.type, record.contents)
         held += int(shown["balance"]) + int(shown["client_credit"])
     assert held == 3 * (DEPOSIT - 1000)
-    totals = world.node.totals()
+    totals = world.node.get_totals()
     fees = totals.storage + totals.computation_fees + totals.storage_fees
     assert world.sui_in_coins() + held + fees == TOTAL_SUPPLY
 
@@ -120,4 +120,4 @@ def test_vouchers_do_not_move_between_channels(transport: Transport) -> None:
     # The voucher of one with the other channel as the object.
     tx.inputs[9], other.inputs[9] = other.inputs[9], tx.inputs[9]
     assert not world.run(tx, transport.server).effects.ok
-    assert world.node.balance(transport.server.address, SUI_TYPE).amount < FOREVER
+    assert world.node.get_balance(transport.server.address, SUI_TYPE).amount < FOREVER

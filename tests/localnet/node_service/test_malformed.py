@@ -132,7 +132,7 @@ def test_messages_with_any_content(net, v2, method, data):
 def services():
     """A node's methods, without a network between: many more questions a second."""
     with Node.open(now=None) as node:
-        node.faucet(bytes(31) + b"\6")
+        node.fund_address(bytes(31) + b"\6")
         yield Services(node)
 
 

@@ -65,7 +65,7 @@ def test_every_failure(maker, kind):
     number, fields = fx.FAILURES[kind]
     for problem in PROBLEMS.get(kind, (None,)):
         content = {name: problem if name == "problem" else CONTENT[name] for name in fields}
-        found = whole(maker._error(fx.ExecutionError(kind, content, 3)))
+        found = whole(maker._error_message(fx.ExecutionError(kind, content, 3)))
         assert (int(found.kind), found.command) == (number + 1, 3)
         expected = RENAMED.get(kind, kind).replace("_", "").lower()
         assert found.kind.name.replace("_", "").lower() == expected

@@ -42,7 +42,7 @@ def refuses(status, call, *arguments, match="", **options):
 
 def test_service_info(call, v2, history, net):
     info = call("LedgerService", "get_service_info", v2.GetServiceInfoRequest())
-    epoch = net.run(lambda node: node.epoch()).epoch  # other tests move it
+    epoch = net.run(lambda node: node.find_epoch()).epoch  # other tests move it
     assert (info.chain, info.epoch, info.chain_id) == ("localnet", epoch, net.chain_id)
     assert len(parse_digest(info.chain_id)) == 32
     assert info.checkpoint_height > 3

@@ -88,15 +88,15 @@ def our_call(
     vm: VM, package: bytes, module: str, function: str, arguments: list[bytes], types: tuple[str, ...] = ()
 ) -> Answer:
     """The same on our machine."""
-    type_arguments = [vm.type(t) for t in types]
-    wanted = vm.function(package, module, function, type_arguments).parameters
+    type_arguments = [vm.parse_type(t) for t in types]
+    wanted = vm.instantiate_function(package, module, function, type_arguments).parameters
     slots = []
     for parameter, data in zip(wanted, arguments, strict=True):
         type = parameter.element if parameter.is_reference else parameter
-        slots.append(Slot(type, vm.decode(type, data)))
-    session = vm.session(ObjectRuntime(_Nothing()), TxData(bytes(32), bytes(32)), GasMeter())
+        slots.append(Slot(type, vm.decode_value(type, data)))
+    session = vm.open_session(ObjectRuntime(_Nothing()), TxData(bytes(32), bytes(32)), GasMeter())
     try:
-        values = session.call(package, module, function, type_arguments, slots)
+        values = session.call_function(package, module, function, type_arguments, slots)
     except ExecutionFailure as failure:
         where = failure.location
         if failure.status == "MoveAbort":
@@ -110,17 +110,17 @@ def our_call(
             module=where.module if where else "",
             offset=where.instruction if where else None,
         )
-    return Answer(tuple(vm.encode(v.type, v.data) for v in values))
+    return Answer(tuple(vm.encode_value(v.type, v.data) for v in values))
 
 
 class _Nothing:
-    def child(self, parent: bytes, child: bytes) -> None:
+    def find_child(self, parent: bytes, child: bytes) -> None:
         return None
 
-    def setting(self, config: bytes, id: bytes) -> None:
+    def find_setting(self, config: bytes, id: bytes) -> None:
         """There is nothing."""
 
-    def received(self, parent: bytes, id: bytes, version: int) -> None:
+    def find_received(self, parent: bytes, id: bytes, version: int) -> None:
         return None
 
 

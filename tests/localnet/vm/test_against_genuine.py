@@ -329,10 +329,12 @@ def test_bit_vectors(bits: list[bool], function: str, at: int) -> None:
     """Genuine bytecode and ours on our machine: the same answer, and the same bits afterwards."""
     seen = []
     for vm in (GENUINE_VM, WORLD.vm):
-        slot = Slot(vm.type("0x1::bit_vector::BitVector"), [len(bits), list(bits)])
-        session = vm.session(ObjectRuntime(WORLD), TxData(bytes(32), bytes(32)), GasMeter())
+        slot = Slot(vm.parse_type("0x1::bit_vector::BitVector"), [len(bits), list(bits)])
+        session = vm.open_session(ObjectRuntime(WORLD), TxData(bytes(32), bytes(32)), GasMeter())
         try:
-            values = session.call(STD, "bit_vector", function, [], [slot, Slot(vm.type("u64"), at)])
+            values = session.call_function(
+                STD, "bit_vector", function, [], [slot, Slot(vm.parse_type("u64"), at)]
+            )
             seen.append((slot.data, [v.data for v in values]))
         except ExecutionFailure as failure:
             seen.append((slot.data, failure.abort_code))

@@ -62,18 +62,18 @@ def play(world: World, package: Package, module: CompiledModule, chance: random.
     """Run `init` functions and some others with arguments at random; only `ExecutionFailure` may come of it."""
     vm = world.vm
     with contextlib.suppress(ExecutionFailure):
-        vm.session(ObjectRuntime(world), world._tx(), GasMeter(5_000)).run_init(package)
+        vm.open_session(ObjectRuntime(world), world._tx(), GasMeter(5_000)).run_init(package)
     for definition in chance.sample(module.function_defs, min(6, len(module.function_defs))):
         name = module.function_name(definition.handle)
         count = len(module.function_handles[definition.handle].type_parameters)
-        types = [vm.type(chance.choice(TYPES)) for _ in range(count)]
+        types = [vm.parse_type(chance.choice(TYPES)) for _ in range(count)]
         try:
-            wanted = vm.function(package.storage_id, module.name, name, types).parameters
+            wanted = vm.instantiate_function(package.storage_id, module.name, name, types).parameters
             targets = [type.element if type.is_reference else type for type in wanted]
             slots = [Slot(type, value(chance, type)) for type in targets]
-            session = vm.session(ObjectRuntime(world), world._tx(), GasMeter(5_000))
-            for result in session.call(package.storage_id, module.name, name, types, slots):
-                vm.encode(result.type, result.data)
+            session = vm.open_session(ObjectRuntime(world), world._tx(), GasMeter(5_000))
+            for result in session.call_function(package.storage_id, module.name, name, types, slots):
+                vm.encode_value(result.type, result.data)
         except ExecutionFailure:
             continue
 
@@ -97,7 +97,7 @@ def judge(world: World, name: str, chance: random.Random) -> str:
         module = deserialize(changed[at])
         play(world, package, deserialize(package.modules[module.name]), chance)
     finally:
-        world.vm.linker.forget(HOME)
+        world.vm.linker.forget_package(HOME)
         del world.packages[HOME]
     return ""
 

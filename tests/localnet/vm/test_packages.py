@@ -145,7 +145,7 @@ def test_an_upgrade_changes_code_and_keeps_types(world: World) -> None:
     assert world.call("things::value", thing, package=second.storage_id).numbers() == [8]
     made = world.call("things::make_for", 1, world.sender, package=second.storage_id).created[0]
     assert world.objects[made].type is world.objects[thing].type
-    assert world.vm.type("0x52::things::Thing") is world.vm.type(f"0x{home.hex()}::things::Thing")
+    assert world.vm.parse_type("0x52::things::Thing") is world.vm.parse_type(f"0x{home.hex()}::things::Thing")
 
 
 def test_another_package_under_the_same_id_takes_its_place(world: World) -> None:
@@ -155,16 +155,20 @@ def test_another_package_under_the_same_id_takes_its_place(world: World) -> None
         package = world.vm.build_package([data], id, (STD, SUI))
         world.packages[id] = package
         name = deserialize(data).name
-        assert world.vm.function(id, name, {"things": "value", "flow": "gcd"}[name]).module == name
+        assert (
+            world.vm.instantiate_function(id, name, {"things": "value", "flow": "gcd"}[name]).module == name
+        )
 
 
 def test_visibility_is_told(world: World) -> None:
     home = world.publish(BASICS)
-    assert world.vm.function(home, "things", "make_for").is_entry
-    assert world.vm.function(home, "things", "make_for").visibility == "private"
-    assert world.vm.function(home, "things", "make").tx_context == "&mut"
-    assert world.vm.function(home, "places", "larger").visibility == "private"
-    shown = world.vm.function(home, "generic", "pair", [world.vm.type("u8"), world.vm.type("bool")])
+    assert world.vm.instantiate_function(home, "things", "make_for").is_entry
+    assert world.vm.instantiate_function(home, "things", "make_for").visibility == "private"
+    assert world.vm.instantiate_function(home, "things", "make").tx_context == "&mut"
+    assert world.vm.instantiate_function(home, "places", "larger").visibility == "private"
+    shown = world.vm.instantiate_function(
+        home, "generic", "pair", [world.vm.parse_type("u8"), world.vm.parse_type("bool")]
+    )
     assert [p.tag for p in shown.parameters] == ["u8", "bool"]
     assert shown.returns[0].tag.endswith("::generic::Pair<u8,bool>")
 

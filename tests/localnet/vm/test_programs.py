@@ -157,7 +157,7 @@ def test_an_unchanged_child_is_no_effect(world: World) -> None:
     run(world, "things::label", thing, bytearray(b"x"))
     transaction = world.begin()
     transaction.call("things::labelled", thing, package=world.home)  # type: ignore[attr-defined]
-    effects = transaction.runtime.effects()
+    effects = transaction.runtime.collect_effects()
     assert effects.children == {}
     assert len(effects.loaded) == 1
 
@@ -251,21 +251,21 @@ def test_events_are_limited(world: World) -> None:
 def test_arguments_are_checked(world: World) -> None:
     vm, home = world.vm, world.home  # type: ignore[attr-defined]
     session = world.begin().session
-    u64, u8 = vm.type("u64"), vm.type("u8")
+    u64, u8 = vm.parse_type("u64"), vm.parse_type("u8")
     with pytest.raises(ExecutionFailure) as caught:
-        session.call(home, "flow", "gcd", [], [Slot(u64, 1)])
+        session.call_function(home, "flow", "gcd", [], [Slot(u64, 1)])
     assert caught.value.status == "ArityMismatch"
     with pytest.raises(ExecutionFailure) as caught:
-        session.call(home, "flow", "gcd", [], [Slot(u64, 1), Slot(u8, 1)])
+        session.call_function(home, "flow", "gcd", [], [Slot(u64, 1), Slot(u8, 1)])
     assert (caught.value.status, caught.value.argument) == ("CommandArgumentError", 1)
     with pytest.raises(ExecutionFailure) as caught:
-        session.call(home, "flow", "lcm", [], [])
+        session.call_function(home, "flow", "lcm", [], [])
     assert caught.value.status == "FunctionNotFound"
     with pytest.raises(ExecutionFailure) as caught:
-        session.call(home, "generic", "repeat", [vm.type("0x2::clock::Clock")], [])
+        session.call_function(home, "generic", "repeat", [vm.parse_type("0x2::clock::Clock")], [])
     assert (caught.value.status, caught.value.type_argument) == ("TypeArgumentError", 0)
     with pytest.raises(ExecutionFailure) as caught:
-        session.call(home, "generic", "repeat", [], [])
+        session.call_function(home, "generic", "repeat", [], [])
     assert caught.value.status == "TypeArityMismatch"
 
 
@@ -284,7 +284,7 @@ def test_arguments_are_checked(world: World) -> None:
 )
 def test_bad_type_tags(world: World, tag: str) -> None:
     with pytest.raises(ExecutionFailure) as caught:
-        world.vm.type(tag)
+        world.vm.parse_type(tag)
     assert caught.value.status in ("TypeArgumentError", "TypeArityMismatch")
 
 
@@ -303,7 +303,7 @@ def test_bad_type_tags(world: World, tag: str) -> None:
 )
 def test_bad_pure_arguments(world: World, tag: str, data: bytes, reason: str) -> None:
     with pytest.raises(ExecutionFailure) as caught:
-        world.vm.decode_pure(world.vm.type(tag), data)
+        world.vm.decode_pure(world.vm.parse_type(tag), data)
     assert caught.value.reason == reason
 
 
@@ -318,8 +318,8 @@ def test_gas_is_counted_and_rounded(world: World) -> None:
 def test_tiers_make_long_programs_dear() -> None:
     meter = GasMeter()
     meter.instructions = 20_000
-    meter.settle()
+    meter.settle_counters()
     first = meter.used
     meter.instructions += 1_000
-    meter.settle()
+    meter.settle_counters()
     assert (first, meter.used - first) == (20_000, 2_000)

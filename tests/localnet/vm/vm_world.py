@@ -77,7 +77,7 @@ class World:
         for package in system_packages():
             self.packages[package.storage_id] = package
         self.vm = VM(self)
-        clock = self.vm.type("0x2::clock::Clock")
+        clock = self.vm.parse_type("0x2::clock::Clock")
         self.objects[CLOCK] = Held(Owner(OwnerKind.SHARED), clock, [[[CLOCK]], 1_000])
 
     # what the machine asks for
@@ -86,18 +86,18 @@ class World:
         """`PackageStore`."""
         return self.packages.get(storage_id)
 
-    def child(self, parent: bytes, child: bytes) -> StoredObject | None:
+    def find_child(self, parent: bytes, child: bytes) -> StoredObject | None:
         """`ChildStore`."""
         held = self.objects.get(child)
         if held is None or held.owner != Owner(OwnerKind.OBJECT, parent):
             return None
         return self._stored(child, held)
 
-    def setting(self, config: bytes, id: bytes) -> StoredObject | None:
+    def find_setting(self, config: bytes, id: bytes) -> StoredObject | None:
         """`ChildStore`."""
-        return self.child(config, id)
+        return self.find_child(config, id)
 
-    def received(self, parent: bytes, id: bytes, version: int) -> StoredObject | None:
+    def find_received(self, parent: bytes, id: bytes, version: int) -> StoredObject | None:
         """`ChildStore`."""
         held = self.objects.get(id)
         if held is None or held.owner != Owner(OwnerKind.ADDRESS, parent) or held.version != version:
@@ -105,7 +105,7 @@ class World:
         return self._stored(id, held)
 
     def _stored(self, id: bytes, held: Held) -> StoredObject:
-        return StoredObject(id, held.type.tag, self.vm.encode(held.type, held.data), held.version)
+        return StoredObject(id, held.type.tag, self.vm.encode_value(held.type, held.data), held.version)
 
     # what a test does
 
@@ -113,7 +113,7 @@ class World:
         """A coin out of nothing."""
         self.transactions += 1
         id = bytes([0xC0]) + self.transactions.to_bytes(31, "big")
-        coin = self.vm.type(f"0x2::coin::Coin<{type}>")
+        coin = self.vm.parse_type(f"0x2::coin::Coin<{type}>")
         self.objects[id] = Held(Owner(OwnerKind.ADDRESS, owner or self.sender), coin, [[[id]], [value]])
         return id
 
@@ -124,7 +124,7 @@ class World:
         package = self.vm.build_package(compiled, id, dependencies)
         self.packages[id] = package
         runtime = ObjectRuntime(self)
-        self.vm.session(runtime, self._tx(), GasMeter()).run_init(package)
+        self.vm.open_session(runtime, self._tx(), GasMeter()).run_init(package)
         self.apply(runtime, {})
         return id
 
@@ -157,7 +157,7 @@ class World:
         self, runtime: ObjectRuntime, taken: dict[bytes, tuple[Slot, bool]]
     ) -> tuple[list[bytes], list[Event]]:
         """Make what a transaction did last."""
-        effects = runtime.effects()
+        effects = runtime.collect_effects()
         for id, (slot, by_reference) in taken.items():
             if by_reference:
                 held = self.objects[id]
@@ -192,7 +192,7 @@ class Transaction:
         self.world = world
         self.meter = meter
         self.runtime = ObjectRuntime(world, {id: held.owner for id, held in world.objects.items()})
-        self.session = world.vm.session(self.runtime, tx, meter)
+        self.session = world.vm.open_session(self.runtime, tx, meter)
         self.taken: dict[bytes, tuple[Slot, bool]] = {}
 
     def call(
@@ -204,10 +204,10 @@ class Transaction:
         """
         vm = self.world.vm
         module, function = target.split("::")
-        type_arguments = [vm.type(t) for t in types]
-        wanted = vm.function(package, module, function, type_arguments).parameters
+        type_arguments = [vm.parse_type(t) for t in types]
+        wanted = vm.instantiate_function(package, module, function, type_arguments).parameters
         slots = [self._slot(p, a) for p, a in zip(wanted, arguments, strict=True)]
-        return self.session.call(package, module, function, type_arguments, slots)
+        return self.session.call_function(package, module, function, type_arguments, slots)
 
     def _slot(self, parameter: Type, argument: Any) -> Slot:
         type = parameter.element if parameter.is_reference else parameter
@@ -219,7 +219,7 @@ class Transaction:
         if held is None:
             return Slot(type, argument)
         known = self.taken.get(argument)
-        slot = known[0] if known else Slot(held.type, self.world.vm.copy(held.type, held.data))
+        slot = known[0] if known else Slot(held.type, self.world.vm.copy_value(held.type, held.data))
         self.taken[argument] = (slot, parameter.is_reference)
         return slot
 

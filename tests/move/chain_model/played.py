@@ -80,7 +80,7 @@ class Played:
         self.packages: dict[str, str] = {}
         self.gas: dict[str, Any] = {}
         for name in accounts:
-            node.faucet(self.addresses[name], 10**15)
+            node.fund_address(self.addresses[name], 10**15)
             (coin,) = node.objects_owned_by(self.addresses[name], GAS_COIN_TYPE).items
             self.gas[name] = coin.ref
         for name in shipped:
@@ -103,15 +103,15 @@ class Played:
 
     @property
     def now(self) -> int:
-        (clock,) = [self.node.object((6).to_bytes(32, "big"))]
+        (clock,) = [self.node.find_object((6).to_bytes(32, "big"))]
         return int.from_bytes(clock.contents[32:40], "little")
 
     @property
     def epoch(self) -> int:
-        return self.node.epoch().epoch
+        return self.node.find_epoch().epoch
 
     def execute(self, sender: str, kind: ProgrammableTransaction) -> Executed:
-        price = self.node.epoch().reference_gas_price
+        price = self.node.find_epoch().reference_gas_price
         data = TransactionData(
             kind,
             self.addresses[sender],
@@ -137,7 +137,7 @@ class Played:
             if not isinstance(each, ObjectInput):
                 inputs.append(Pure(each.data))
                 continue
-            record = self.node.object(bytes.fromhex(each.id[2:]))
+            record = self.node.find_object(bytes.fromhex(each.id[2:]))
             assert record is not None, each.id
             if isinstance(record.owner, Shared):
                 how = Mutability.MUTABLE if each.mutable else Mutability.IMMUTABLE
@@ -220,7 +220,7 @@ class Played:
 
     def state(self, name: str) -> Any:
         """The object, decoded; None if it is gone."""
-        record = self.node.object(bytes.fromhex(self.ids[name][2:]))
+        record = self.node.find_object(bytes.fromhex(self.ids[name][2:]))
         if record is None:
             return None
         module = record.type.module
@@ -253,7 +253,7 @@ class Played:
 
     def type(self, name: str) -> str:
         """The coin of an object."""
-        record = self.node.object(bytes.fromhex(self.ids[name][2:]))
+        record = self.node.find_object(bytes.fromhex(self.ids[name][2:]))
         return str(record.type.arguments[0])
 
     def payment(self, program: Program, amount: int, coin: str):

@@ -82,17 +82,17 @@ def _record_new(c: GasMeter, _: Types, id: bytes) -> None:
 
 def _transfer(c: GasMeter, types: Types, data: Any, recipient: bytes) -> None:
     c.charge_native(_BASE)
-    c.session.objects.transfer(Owner(OwnerKind.ADDRESS, recipient), types[0], data)
+    c.session.objects.transfer_object(Owner(OwnerKind.ADDRESS, recipient), types[0], data)
 
 
 def _freeze(c: GasMeter, types: Types, data: Any) -> None:
     c.charge_native(_BASE)
-    c.session.objects.transfer(Owner(OwnerKind.IMMUTABLE), types[0], data)
+    c.session.objects.transfer_object(Owner(OwnerKind.IMMUTABLE), types[0], data)
 
 
 def _share(c: GasMeter, types: Types, data: Any) -> None:
     c.charge_native(_BASE)
-    if not c.session.objects.transfer(Owner(OwnerKind.SHARED), types[0], data):
+    if not c.session.objects.transfer_object(Owner(OwnerKind.SHARED), types[0], data):
         raise NativeAbort(_SHARED_NON_NEW_OBJECT)
 
 
@@ -102,14 +102,14 @@ def _party_transfer(
     c.charge_native(_BASE)
     if default != 0 or rights != [_ALL_PERMISSIONS] or len(members) != 1:
         raise VmLimit("VMInvariantViolation", "a party has exactly one member with all permissions")
-    c.session.objects.transfer(Owner(OwnerKind.CONSENSUS_ADDRESS, members[0]), types[0], data)
+    c.session.objects.transfer_object(Owner(OwnerKind.CONSENSUS_ADDRESS, members[0]), types[0], data)
 
 
 def _receive(c: GasMeter, types: Types, parent: bytes, id: list[Any], version: int) -> Any:
     c.charge_native(_BASE)
     _check_layout(types[0], _RECEIVED_WITHOUT_BCS)
     try:
-        data = c.session.objects.receive(parent, id[0], version, types[0])
+        data = c.session.objects.receive_object(parent, id[0], version, types[0])
     except TypeMismatch:
         raise NativeAbort(_RECEIVING_TYPE_MISMATCH) from None
     if data is None:
@@ -198,7 +198,7 @@ def _read_setting(c: GasMeter, types: Types, config: bytes, id: bytes, epoch: in
     """What a setting is in this epoch: whatever was set in it counts from the next one on."""
     c.charge_native(_SETTING_BASE)
     _check_layout(types[0], _SETTING_WITHOUT_BCS)
-    field = c.session.objects.setting(config, id, types[0])
+    field = c.session.objects.read_setting(config, id, types[0])
     value: list[Any] = [[]]
     if field is not None:
         (setting,) = field[2]
@@ -216,7 +216,7 @@ def _emit(c: GasMeter, types: Types, event: Any) -> None:
     session, type = c.session, types[0]
     name, size = tag_size(type), sizer(type)(event)
     c.charge_native(_BASE + _EVENT_PER_BYTE * size + _EVENT_TAG_PER_BYTE * name)
-    session.objects.emit(session.package, session.module, type, event)
+    session.objects.emit_event(session.package, session.module, type, event)
 
 
 # ---------------------------------------------------------------------------------------------- tx_context

@@ -54,7 +54,7 @@ class _Graph:
         edges.add((path, exact))
         self.into[child].add(parent)
 
-    def borrow(self, parent: int, child: int, path: tuple[Label, ...]) -> None:
+    def add_borrow(self, parent: int, child: int, path: tuple[Label, ...]) -> None:
         """`child` is exactly `path` below `parent`; what was borrowed there before is borrowed from `child` now."""
         for other, edges in tuple(self.out[parent].items()):
             below = {edge for edge in edges if edge[0][: len(path)] == path}
@@ -68,7 +68,7 @@ class _Graph:
                 self.add_edge(child, other, known[len(path) :], exact)
         self.add_edge(parent, child, path, True)
 
-    def release(self, node: int) -> None:
+    def release_node(self, node: int) -> None:
         """Drop a node; what was borrowed from it is borrowed from its parents now."""
         children = self.out.pop(node)
         for parent in self.into.pop(node):
@@ -86,7 +86,7 @@ class _Graph:
             self.into[child].discard(node)
         del self.mutable[node]
 
-    def rename(self, old: int, new: int) -> None:
+    def rename_node(self, old: int, new: int) -> None:
         self.mutable[new] = self.mutable.pop(old)
         self.out[new] = self.out.pop(old)
         self.into[new] = self.into.pop(old)
@@ -113,7 +113,7 @@ class _Graph:
     def size(self) -> int:
         return sum(len(e) for children in self.out.values() for e in children.values())
 
-    def absorb(self, other: _Graph) -> bool:
+    def absorb_edges(self, other: _Graph) -> bool:
         """Add the other graph's edges (same nodes). True if there were new ones."""
         changed = False
         for parent, children in other.out.items():
@@ -136,29 +136,29 @@ class _State:
     def clone(self) -> _State:
         return _State(list(self.locals), self.graph.clone())
 
-    def canonical(self) -> None:
+    def number_nodes(self) -> None:
         """Number the nodes by the locals that hold them."""
         count = len(self.locals)
         held = [(at, node) for at, node in enumerate(self.locals) if node is not None]
         for _, node in held:
-            self.graph.rename(node, node + 1_000_000)
+            self.graph.rename_node(node, node + 1_000_000)
         for at, node in held:
-            self.graph.rename(node + 1_000_000, at)
+            self.graph.rename_node(node + 1_000_000, at)
             self.locals[at] = at
         assert all(-1 <= node < count for node in self.graph.mutable)
 
-    def join(self, other: _State) -> bool:
+    def join_state(self, other: _State) -> bool:
         """Take in what may also be. True if that says more."""
         changed = False
         for at in range(len(self.locals)):
             if self.locals[at] is not None and other.locals[at] is None:
-                self.graph.release(at)
+                self.graph.release_node(at)
                 self.locals[at] = None
                 changed = True
             elif self.locals[at] is None and other.locals[at] is not None:
-                other.graph.release(at)
+                other.graph.release_node(at)
                 other.locals[at] = None
-        return self.graph.absorb(other.graph) or changed
+        return self.graph.absorb_edges(other.graph) or changed
 
 
 def check(module: CompiledModule, function: FunctionDef) -> None:
@@ -185,16 +185,16 @@ def check(module: CompiledModule, function: FunctionDef) -> None:
         # them doesn't have is gone there.
         start = heappop(work)
         state = states[start].clone()
-        analysis.run(state, blocks[start])
+        analysis.run_block(state, blocks[start])
         if not blocks[start].targets:
             continue
-        state.canonical()
+        state.number_nodes()
         for target in blocks[start].targets:
             known = states.get(target)
             if known is None:
                 states[target] = state.clone()
                 heappush(work, target)
-            elif known.join(state.clone()) and target not in work:
+            elif known.join_state(state.clone()) and target not in work:
                 heappush(work, target)
 
 
@@ -218,10 +218,10 @@ class _Analysis:
         self.stack: list[Slot] = []
         self.next = 0
 
-    def refuse(self, message: str) -> Refused:
+    def make_refusal(self, message: str) -> Refused:
         return Refused("reference_safety", message, item=self.name, offset=self.at)
 
-    def run(self, state: _State, block: Block) -> None:
+    def run_block(self, state: _State, block: Block) -> None:
         """One block, from the state at its start to that at its end."""
         self.state, self.graph = state, state.graph
         self.stack = []
@@ -234,38 +234,38 @@ class _Analysis:
                     "too_complex", "references are too entangled to verify", item=self.name, offset=at
                 )
             op, argument = self.body.code[at]
-            self.step(op, argument)
+            self.run_instruction(op, argument)
 
     # ------------------------------------------------------------------------------------------------ nodes
 
-    def new(self, mutable: bool) -> int:
+    def new_node(self, mutable: bool) -> int:
         node = self.next
         self.next += 1
         self.graph.add_node(node, mutable)
         return node
 
-    def release(self, slot: Slot) -> None:
+    def release_slot(self, slot: Slot) -> None:
         if slot is not None:
-            self.graph.release(slot)
+            self.graph.release_node(slot)
 
-    def readable(self, node: int, label: Label | None = None) -> bool:
+    def is_readable(self, node: int, label: Label | None = None) -> bool:
         return not self.graph.mutable[node] or not self.graph.is_borrowed(node, label, only_mutable=True)
 
-    def writable(self, node: int) -> bool:
+    def is_writable(self, node: int) -> bool:
         return not self.graph.is_borrowed(node)
 
-    def pop(self) -> Slot:
+    def pop_slot(self) -> Slot:
         return self.stack.pop()
 
     def pop_node(self) -> int:
         node = self.stack.pop()
         if node is None:
-            raise self.refuse("a reference is needed")
+            raise self.make_refusal("a reference is needed")
         return node
 
     # ----------------------------------------------------------------------------------------- instructions
 
-    def step(self, op: Opcode, argument: Any) -> None:
+    def run_instruction(self, op: Opcode, argument: Any) -> None:
         """One instruction."""
         special = _STEPS.get(op)
         if special is not None:
@@ -276,84 +276,84 @@ class _Analysis:
             del self.stack[-pops:]
         self.stack.extend([None] * pushes)
 
-    def _pop(self, _: None) -> None:
-        self.release(self.pop())
+    def _run_pop(self, _: None) -> None:
+        self.release_slot(self.pop_slot())
 
     def _copy_local(self, local: int) -> None:
         node = self.state.locals[local]
         if node is None:
             if self.graph.is_borrowed(_FRAME, (local,), only_mutable=True):
-                raise self.refuse(f"local {local} is copied while it is borrowed mutably")
+                raise self.make_refusal(f"local {local} is copied while it is borrowed mutably")
             self.stack.append(None)
             return
-        copy = self.new(self.graph.mutable[node])
-        self.graph.borrow(node, copy, ())
+        copy = self.new_node(self.graph.mutable[node])
+        self.graph.add_borrow(node, copy, ())
         self.stack.append(copy)
 
     def _move_local(self, local: int) -> None:
         node = self.state.locals[local]
         if node is None and self.graph.is_borrowed(_FRAME, (local,)):
-            raise self.refuse(f"local {local} is moved while it is borrowed")
+            raise self.make_refusal(f"local {local} is moved while it is borrowed")
         self.state.locals[local] = None
         self.stack.append(node)
 
     def _store_local(self, local: int) -> None:
         old = self.state.locals[local]
         if old is None and self.graph.is_borrowed(_FRAME, (local,)):
-            raise self.refuse(f"local {local} is overwritten while it is borrowed")
-        self.release(old)
-        self.state.locals[local] = self.pop()
+            raise self.make_refusal(f"local {local} is overwritten while it is borrowed")
+        self.release_slot(old)
+        self.state.locals[local] = self.pop_slot()
 
     def _borrow_local(self, local: int, mutable: bool) -> None:
         if not mutable and self.graph.is_borrowed(_FRAME, (local,), only_mutable=True):
-            raise self.refuse(f"local {local} is borrowed while it is borrowed mutably")
-        node = self.new(mutable)
-        self.graph.borrow(_FRAME, node, ((local,),))
+            raise self.make_refusal(f"local {local} is borrowed while it is borrowed mutably")
+        node = self.new_node(mutable)
+        self.graph.add_borrow(_FRAME, node, ((local,),))
         self.stack.append(node)
 
-    def _read(self, _: None) -> None:
+    def _run_read(self, _: None) -> None:
         node = self.pop_node()
-        if not self.readable(node):
-            raise self.refuse("a reference is read while its target is borrowed mutably")
-        self.release(node)
+        if not self.is_readable(node):
+            raise self.make_refusal("a reference is read while its target is borrowed mutably")
+        self.release_slot(node)
         self.stack.append(None)
 
-    def _write(self, _: None) -> None:
+    def _run_write(self, _: None) -> None:
         node = self.pop_node()
-        self.pop()
-        if not self.writable(node):
-            raise self.refuse("a reference is written while its target is borrowed")
-        self.release(node)
+        self.pop_slot()
+        if not self.is_writable(node):
+            raise self.make_refusal("a reference is written while its target is borrowed")
+        self.release_slot(node)
 
-    def _freeze(self, _: None) -> None:
+    def _run_freeze(self, _: None) -> None:
         node = self.pop_node()
         if self.graph.is_borrowed(node, only_mutable=True):
-            raise self.refuse("a reference is frozen while its target is borrowed mutably")
-        frozen = self.new(False)
-        self.graph.borrow(node, frozen, ())
-        self.release(node)
+            raise self.make_refusal("a reference is frozen while its target is borrowed mutably")
+        frozen = self.new_node(False)
+        self.graph.add_borrow(node, frozen, ())
+        self.release_slot(node)
         self.stack.append(frozen)
 
-    def _equal(self, _: None) -> None:
-        for node in (self.pop(), self.pop()):
+    def _run_equal(self, _: None) -> None:
+        for node in (self.pop_slot(), self.pop_slot()):
             if node is not None:
-                if not self.readable(node):
-                    raise self.refuse("a reference is compared while its target is borrowed mutably")
-                self.release(node)
+                if not self.is_readable(node):
+                    raise self.make_refusal("a reference is compared while its target is borrowed mutably")
+                self.release_slot(node)
         self.stack.append(None)
 
     def _borrow_fields(self, labels: list[Label], mutable: bool) -> None:
         node = self.pop_node()
         if mutable and self.graph.has_full_borrow(node):
-            raise self.refuse("a field is borrowed mutably while its owner is borrowed")
+            raise self.make_refusal("a field is borrowed mutably while its owner is borrowed")
         fields = []
         for label in labels:
-            if not mutable and not self.readable(node, label):
-                raise self.refuse("a field is borrowed while it is borrowed mutably")
-            field = self.new(mutable)
-            self.graph.borrow(node, field, (label,))
+            if not mutable and not self.is_readable(node, label):
+                raise self.make_refusal("a field is borrowed while it is borrowed mutably")
+            field = self.new_node(mutable)
+            self.graph.add_borrow(node, field, (label,))
             fields.append(field)
-        self.release(node)
+        self.release_slot(node)
         self.stack.extend(fields)
 
     def _borrow_field(self, handle: int, mutable: bool) -> None:
@@ -367,95 +367,95 @@ class _Analysis:
         definition, variant, _, fields, _ = variant_of(self.module, handle, generic)
         self._borrow_fields([("variant", definition, variant, at) for at in range(len(fields))], mutable)
 
-    def _switch(self, _: int) -> None:
+    def _run_switch(self, _: int) -> None:
         node = self.pop_node()
-        if not self.readable(node):
-            raise self.refuse("an enum is looked at while it is borrowed mutably")
-        self.release(node)
+        if not self.is_readable(node):
+            raise self.make_refusal("an enum is looked at while it is borrowed mutably")
+        self.release_slot(node)
 
-    def _call(self, handle: int) -> None:
+    def _run_call(self, handle: int) -> None:
         entry = self.module.function_handles[handle]
         count = len(self.module.signatures[entry.parameters])
         arguments = [n for n in self.stack[len(self.stack) - count :] if n is not None]
         del self.stack[len(self.stack) - count :]
         for node in arguments:
-            if self.graph.mutable[node] and not self.writable(node):
-                raise self.refuse("a mutable reference is passed on while its target is borrowed")
+            if self.graph.mutable[node] and not self.is_writable(node):
+                raise self.make_refusal("a mutable reference is passed on while its target is borrowed")
         for token in self.module.signatures[entry.returns]:
-            self.stack.append(self._returned(token, arguments))
+            self.stack.append(self._make_result(token, arguments))
         for node in arguments:
-            self.release(node)
+            self.release_slot(node)
 
-    def _returned(self, token: SignatureToken, arguments: list[int]) -> Slot:
+    def _make_result(self, token: SignatureToken, arguments: list[int]) -> Slot:
         if not isinstance(token, ReferenceType):
             return None
-        node = self.new(token.mutable)
+        node = self.new_node(token.mutable)
         for source in arguments:
             if self.graph.mutable[source] or not token.mutable:
                 self.graph.add_edge(source, node, (), False)
         return node
 
     def _call_generic(self, index: int) -> None:
-        self._call(self.module.function_instantiations[index].target)
+        self._run_call(self.module.function_instantiations[index].target)
 
-    def _ret(self, _: None) -> None:
+    def _run_return(self, _: None) -> None:
         for local, node in enumerate(self.state.locals):
-            self.release(node)
+            self.release_slot(node)
             self.state.locals[local] = None
         if self.graph.is_borrowed(_FRAME):
-            raise self.refuse("a reference to a local is returned")
+            raise self.make_refusal("a reference to a local is returned")
         for returned in self.stack:
-            if returned is not None and self.graph.mutable[returned] and not self.writable(returned):
-                raise self.refuse("a mutable reference is returned while its target is borrowed")
+            if returned is not None and self.graph.mutable[returned] and not self.is_writable(returned):
+                raise self.make_refusal("a mutable reference is returned while its target is borrowed")
         self.stack.clear()
 
-    def _abort(self, _: None) -> None:
+    def _run_abort(self, _: None) -> None:
         self.stack.clear()
 
-    def _pack(self, count: int) -> None:
+    def _run_pack(self, count: int) -> None:
         del self.stack[len(self.stack) - count :]
         self.stack.append(None)
 
-    def _unpack(self, count: int) -> None:
-        self.pop()
+    def _run_unpack(self, count: int) -> None:
+        self.pop_slot()
         self.stack.extend([None] * count)
 
-    def _fields(self, definition: int) -> int:
+    def _count_fields(self, definition: int) -> int:
         return len(self.module.struct_defs[definition].fields or ())
 
     def _generic_fields(self, index: int) -> int:
-        return self._fields(self.module.struct_instantiations[index].target)
+        return self._count_fields(self.module.struct_instantiations[index].target)
 
     def _variant_fields(self, handle: int, generic: bool) -> int:
         return len(variant_of(self.module, handle, generic)[3])
 
     def _vector_borrow(self, _: int, mutable: bool) -> None:
-        self.pop()
+        self.pop_slot()
         node = self.pop_node()
-        if mutable and not self.writable(node):
-            raise self.refuse("an element is borrowed mutably while its vector is borrowed")
-        if not mutable and not self.readable(node):
-            raise self.refuse("an element is borrowed while its vector is borrowed mutably")
-        element = self.new(mutable)
+        if mutable and not self.is_writable(node):
+            raise self.make_refusal("an element is borrowed mutably while its vector is borrowed")
+        if not mutable and not self.is_readable(node):
+            raise self.make_refusal("an element is borrowed while its vector is borrowed mutably")
+        element = self.new_node(mutable)
         self.graph.add_edge(node, element, (), False)
-        self.release(node)
+        self.release_slot(node)
         self.stack.append(element)
 
     def _vector_use(self, pops: int, changes: bool, pushes: int) -> None:
         for _ in range(pops):
-            self.pop()
+            self.pop_slot()
         node = self.pop_node()
-        if changes and not self.writable(node):
-            raise self.refuse("a vector is changed while it is borrowed")
-        if not changes and not self.readable(node):
-            raise self.refuse("a vector is read while it is borrowed mutably")
-        self.release(node)
+        if changes and not self.is_writable(node):
+            raise self.make_refusal("a vector is changed while it is borrowed")
+        if not changes and not self.is_readable(node):
+            raise self.make_refusal("a vector is read while it is borrowed mutably")
+        self.release_slot(node)
         self.stack.extend([None] * pushes)
 
 
 _A = _Analysis
 _STEPS: dict[Opcode, Any] = {
-    Opcode.POP: _A._pop,
+    Opcode.POP: _A._run_pop,
     Opcode.COPY_LOC: _A._copy_local,
     Opcode.MOVE_LOC: _A._move_local,
     Opcode.ST_LOC: _A._store_local,
@@ -465,30 +465,30 @@ _STEPS: dict[Opcode, Any] = {
     Opcode.IMM_BORROW_FIELD: lambda a, x: a._borrow_field(x, False),
     Opcode.MUT_BORROW_FIELD_GENERIC: lambda a, x: a._borrow_field_generic(x, True),
     Opcode.IMM_BORROW_FIELD_GENERIC: lambda a, x: a._borrow_field_generic(x, False),
-    Opcode.READ_REF: _A._read,
-    Opcode.WRITE_REF: _A._write,
-    Opcode.FREEZE_REF: _A._freeze,
-    Opcode.EQ: _A._equal,
-    Opcode.NEQ: _A._equal,
-    Opcode.CALL: _A._call,
+    Opcode.READ_REF: _A._run_read,
+    Opcode.WRITE_REF: _A._run_write,
+    Opcode.FREEZE_REF: _A._run_freeze,
+    Opcode.EQ: _A._run_equal,
+    Opcode.NEQ: _A._run_equal,
+    Opcode.CALL: _A._run_call,
     Opcode.CALL_GENERIC: _A._call_generic,
-    Opcode.RET: _A._ret,
-    Opcode.ABORT: _A._abort,
-    Opcode.PACK: lambda a, x: a._pack(a._fields(x)),
-    Opcode.PACK_GENERIC: lambda a, x: a._pack(a._generic_fields(x)),
-    Opcode.UNPACK: lambda a, x: a._unpack(a._fields(x)),
-    Opcode.UNPACK_GENERIC: lambda a, x: a._unpack(a._generic_fields(x)),
-    Opcode.PACK_VARIANT: lambda a, x: a._pack(a._variant_fields(x, False)),
-    Opcode.PACK_VARIANT_GENERIC: lambda a, x: a._pack(a._variant_fields(x, True)),
-    Opcode.UNPACK_VARIANT: lambda a, x: a._unpack(a._variant_fields(x, False)),
-    Opcode.UNPACK_VARIANT_GENERIC: lambda a, x: a._unpack(a._variant_fields(x, True)),
+    Opcode.RET: _A._run_return,
+    Opcode.ABORT: _A._run_abort,
+    Opcode.PACK: lambda a, x: a._run_pack(a._count_fields(x)),
+    Opcode.PACK_GENERIC: lambda a, x: a._run_pack(a._generic_fields(x)),
+    Opcode.UNPACK: lambda a, x: a._run_unpack(a._count_fields(x)),
+    Opcode.UNPACK_GENERIC: lambda a, x: a._run_unpack(a._generic_fields(x)),
+    Opcode.PACK_VARIANT: lambda a, x: a._run_pack(a._variant_fields(x, False)),
+    Opcode.PACK_VARIANT_GENERIC: lambda a, x: a._run_pack(a._variant_fields(x, True)),
+    Opcode.UNPACK_VARIANT: lambda a, x: a._run_unpack(a._variant_fields(x, False)),
+    Opcode.UNPACK_VARIANT_GENERIC: lambda a, x: a._run_unpack(a._variant_fields(x, True)),
     Opcode.UNPACK_VARIANT_IMM_REF: lambda a, x: a._unpack_variant_reference(x, False, False),
     Opcode.UNPACK_VARIANT_MUT_REF: lambda a, x: a._unpack_variant_reference(x, False, True),
     Opcode.UNPACK_VARIANT_GENERIC_IMM_REF: lambda a, x: a._unpack_variant_reference(x, True, False),
     Opcode.UNPACK_VARIANT_GENERIC_MUT_REF: lambda a, x: a._unpack_variant_reference(x, True, True),
-    Opcode.VARIANT_SWITCH: _A._switch,
-    Opcode.VEC_PACK: lambda a, x: a._pack(x[1]),
-    Opcode.VEC_UNPACK: lambda a, x: a._unpack(x[1]),
+    Opcode.VARIANT_SWITCH: _A._run_switch,
+    Opcode.VEC_PACK: lambda a, x: a._run_pack(x[1]),
+    Opcode.VEC_UNPACK: lambda a, x: a._run_unpack(x[1]),
     Opcode.VEC_IMM_BORROW: lambda a, x: a._vector_borrow(x, False),
     Opcode.VEC_MUT_BORROW: lambda a, x: a._vector_borrow(x, True),
     Opcode.VEC_LEN: lambda a, _: a._vector_use(0, False, 1),

@@ -77,10 +77,12 @@ def check(module: CompiledModule, function: FunctionDef) -> None:
         checker.at = at
         pushed += effect(module, op, argument)[1]
         if pushed > MAX_PUSHES:
-            raise checker.refuse("value_stack_push_overflow", f"a block pushes over {MAX_PUSHES} values")
-        checker.step(op, argument)
+            raise checker.make_refusal(
+                "value_stack_push_overflow", f"a block pushes over {MAX_PUSHES} values"
+            )
+        checker.check_instruction(op, argument)
         if len(checker.stack) > MAX_STACK:
-            raise checker.refuse("value_stack_overflow", f"over {MAX_STACK} values on the stack")
+            raise checker.make_refusal("value_stack_overflow", f"over {MAX_STACK} values on the stack")
     if checker.stack:
         raise Refused("unbalanced_stack", "values are left on the stack at a block's end", item=name)
 
@@ -104,46 +106,48 @@ class _Checker:
 
     # ---------------------------------------------------------------------------------------------- helpers
 
-    def refuse(self, reason: str, message: str) -> Refused:
+    def make_refusal(self, reason: str, message: str) -> Refused:
         return Refused(reason, message, item=self.name, offset=self.at)
 
-    def pop(self) -> SignatureToken:
+    def pop_token(self) -> SignatureToken:
         if not self.stack:
-            raise self.refuse("unbalanced_stack", "the stack is empty")
+            raise self.make_refusal("unbalanced_stack", "the stack is empty")
         return self.stack.pop()
 
-    def want(self, wanted: SignatureToken) -> None:
-        found = self.pop()
+    def pop_wanted(self, wanted: SignatureToken) -> None:
+        found = self.pop_token()
         if found != wanted:
             type_name = self.module.type_name
-            raise self.refuse("type_mismatch", f"{type_name(found)} where {type_name(wanted)} is needed")
+            raise self.make_refusal(
+                "type_mismatch", f"{type_name(found)} where {type_name(wanted)} is needed"
+            )
 
     def want_all(self, wanted: list[SignatureToken] | Signature) -> None:
         for token in reversed(wanted):
-            self.want(token)
+            self.pop_wanted(token)
 
-    def need(self, token: SignatureToken, ability: int) -> None:
+    def need_ability(self, token: SignatureToken, ability: int) -> None:
         has = abilities(self.module, token, self.constraints)
         if not subsumes(has, ability):
-            raise self.refuse(
+            raise self.make_refusal(
                 "missing_ability",
                 f"{self.module.type_name(token)} has not the ability {abilities_text(ability)}",
             )
 
     def pop_reference(self, mutable: bool = False) -> ReferenceType:
-        found = self.pop()
+        found = self.pop_token()
         if not isinstance(found, ReferenceType) or (mutable and not found.mutable):
             kind = "mutable reference" if mutable else "reference"
-            raise self.refuse("type_mismatch", f"{self.module.type_name(found)} is not a {kind}")
+            raise self.make_refusal("type_mismatch", f"{self.module.type_name(found)} is not a {kind}")
         return found
 
     def pop_integer(self) -> SignatureToken:
-        found = self.pop()
+        found = self.pop_token()
         if found not in _INTEGERS:
-            raise self.refuse("type_mismatch", f"{self.module.type_name(found)} is not an integer")
+            raise self.make_refusal("type_mismatch", f"{self.module.type_name(found)} is not an integer")
         return found
 
-    def arguments(self, signature: int, needed: list[int]) -> Signature:
+    def type_arguments(self, signature: int, needed: list[int]) -> Signature:
         arguments = self.module.signatures[signature]
         check_arguments(self.module, arguments, needed, self.constraints, self.name, self.at)
         for token in arguments:
@@ -152,22 +156,22 @@ class _Checker:
 
     def datatype_arguments(self, handle: int, signature: int) -> Signature:
         parameters = self.module.datatype_handles[handle].type_parameters
-        return self.arguments(signature, [int(p.constraints) for p in parameters])
+        return self.type_arguments(signature, [int(p.constraints) for p in parameters])
 
     def not_generic(self, handle: int) -> None:
         if self.module.datatype_handles[handle].type_parameters:
-            raise self.refuse("type_arity", "a generic datatype without type arguments")
+            raise self.make_refusal("type_arity", "a generic datatype without type arguments")
 
-    def element(self, signature: int) -> SignatureToken:
+    def vector_element(self, signature: int) -> SignatureToken:
         tokens = self.module.signatures[signature]
         if len(tokens) != 1:
-            raise self.refuse("type_arity", f"a vector has one element type, got {len(tokens)}")
+            raise self.make_refusal("type_arity", f"a vector has one element type, got {len(tokens)}")
         check_token(self.module, tokens[0], self.constraints, self.name, references=False, offset=self.at)
         return tokens[0]
 
     # ----------------------------------------------------------------------------------------- instructions
 
-    def step(self, op: Opcode, argument: Any) -> None:
+    def check_instruction(self, op: Opcode, argument: Any) -> None:
         """One instruction."""
         if (literal := _LITERALS.get(op)) is not None:
             self.stack.append(literal)
@@ -176,47 +180,47 @@ class _Checker:
             self.stack.append(target)
         elif op in _SAME_INTEGERS:
             right = self.pop_integer()
-            self.want(right)
+            self.pop_wanted(right)
             self.stack.append(right)
         elif op in _ORDERINGS:
-            self.want(self.pop_integer())
+            self.pop_wanted(self.pop_integer())
             self.stack.append(Primitive.BOOL)
         else:
             _STEPS[op](self, argument)
 
-    def _pop(self, _: None) -> None:
-        self.need(self.pop(), DROP)
+    def _check_pop(self, _: None) -> None:
+        self.need_ability(self.pop_token(), DROP)
 
-    def _ret(self, _: None) -> None:
+    def _check_return(self, _: None) -> None:
         self.want_all(self.returns)
 
-    def _condition(self, _: int) -> None:
-        self.want(Primitive.BOOL)
+    def _check_condition(self, _: int) -> None:
+        self.pop_wanted(Primitive.BOOL)
 
-    def _nothing(self, _: Any) -> None:
+    def _check_nothing(self, _: Any) -> None:
         return
 
-    def _abort(self, _: None) -> None:
-        self.want(Primitive.U64)
+    def _check_abort(self, _: None) -> None:
+        self.pop_wanted(Primitive.U64)
         # What waits below is lost with the program; the stack must still be empty, as at every block's end.
 
     def _load_constant(self, index: int) -> None:
         self.stack.append(self.module.constants[index].type)
 
     def _copy_local(self, local: int) -> None:
-        self.need(self.locals[local], COPY)
+        self.need_ability(self.locals[local], COPY)
         self.stack.append(self.locals[local])
 
     def _move_local(self, local: int) -> None:
         self.stack.append(self.locals[local])
 
     def _store_local(self, local: int) -> None:
-        self.want(self.locals[local])
+        self.pop_wanted(self.locals[local])
 
     def _borrow_local(self, local: int, mutable: bool) -> None:
         token = self.locals[local]
         if isinstance(token, ReferenceType):
-            raise self.refuse("type_mismatch", "a reference to a reference")
+            raise self.make_refusal("type_mismatch", "a reference to a reference")
         self.stack.append(ReferenceType(token, mutable))
 
     def _borrow_field(self, handle: int, mutable: bool, arguments: Signature = ()) -> None:
@@ -226,7 +230,7 @@ class _Checker:
             self.not_generic(self.module.struct_defs[entry.owner].handle)
         owner = self.pop_reference(mutable)
         if owner.target != struct:
-            raise self.refuse("type_mismatch", f"{self.module.type_name(owner)} has no such field")
+            raise self.make_refusal("type_mismatch", f"{self.module.type_name(owner)} has no such field")
         self.stack.append(ReferenceType(fields[entry.field], mutable))
 
     def _borrow_field_generic(self, index: int, mutable: bool) -> None:
@@ -235,11 +239,11 @@ class _Checker:
         arguments = self.datatype_arguments(self.module.struct_defs[definition].handle, entry.type_arguments)
         self._borrow_field(entry.target, mutable, arguments)
 
-    def _call(self, handle: int, arguments: Signature | None = None) -> None:
+    def _check_call(self, handle: int, arguments: Signature | None = None) -> None:
         entry = self.module.function_handles[handle]
         if arguments is None:
             if entry.type_parameters:
-                raise self.refuse("type_arity", "a generic function without type arguments")
+                raise self.make_refusal("type_arity", "a generic function without type arguments")
             arguments = ()
         self.want_all([substitute(t, arguments) for t in self.module.signatures[entry.parameters]])
         self.stack.extend(substitute(t, arguments) for t in self.module.signatures[entry.returns])
@@ -248,10 +252,10 @@ class _Checker:
         entry = self.module.function_instantiations[index]
         needed = [int(a) for a in self.module.function_handles[entry.target].type_parameters]
         if not needed:
-            raise self.refuse("type_arity", "type arguments for a function that takes none")
-        self._call(entry.target, self.arguments(entry.type_arguments, needed))
+            raise self.make_refusal("type_arity", "type arguments for a function that takes none")
+        self._check_call(entry.target, self.type_arguments(entry.type_arguments, needed))
 
-    def _pack(self, definition: int, unpack: bool) -> None:
+    def _check_pack(self, definition: int, unpack: bool) -> None:
         self.not_generic(self.module.struct_defs[definition].handle)
         self._pack_fields(*struct_fields(self.module, definition, ()), unpack)
 
@@ -264,13 +268,13 @@ class _Checker:
 
     def _pack_fields(self, owner: SignatureToken, fields: list[SignatureToken], unpack: bool) -> None:
         if unpack:
-            self.want(owner)
+            self.pop_wanted(owner)
             self.stack.extend(fields)
         else:
             self.want_all(fields)
             self.stack.append(owner)
 
-    def _variant(self, handle: int, generic: bool) -> tuple[SignatureToken, list[SignatureToken]]:
+    def _resolve_variant(self, handle: int, generic: bool) -> tuple[SignatureToken, list[SignatureToken]]:
         definition, _, enum, fields, _ = variant_of(self.module, handle, generic)
         declared = self.module.enum_defs[definition].handle
         if generic:
@@ -281,70 +285,72 @@ class _Checker:
         return enum, fields
 
     def _pack_variant(self, handle: int, generic: bool, unpack: bool) -> None:
-        self._pack_fields(*self._variant(handle, generic), unpack)
+        self._pack_fields(*self._resolve_variant(handle, generic), unpack)
 
     def _unpack_variant_reference(self, handle: int, generic: bool, mutable: bool) -> None:
-        enum, fields = self._variant(handle, generic)
+        enum, fields = self._resolve_variant(handle, generic)
         if self.pop_reference(mutable).target != enum:
-            raise self.refuse("type_mismatch", f"a reference to {self.module.type_name(enum)} is needed")
+            raise self.make_refusal(
+                "type_mismatch", f"a reference to {self.module.type_name(enum)} is needed"
+            )
         self.stack.extend(ReferenceType(f, mutable) for f in fields)
 
-    def _switch(self, table: int) -> None:
+    def _check_switch(self, table: int) -> None:
         reference = self.pop_reference()
         if reference.mutable:
-            raise self.refuse("type_mismatch", "a switch looks at an enum by an immutable reference")
+            raise self.make_refusal("type_mismatch", "a switch looks at an enum by an immutable reference")
         found = reference.target
         enum = self.module.enum_defs[self.body.jump_tables[table].enum]
         if not isinstance(found, DatatypeType) or found.handle != enum.handle:
-            raise self.refuse("type_mismatch", "a switch over another enum")
+            raise self.make_refusal("type_mismatch", "a switch over another enum")
 
-    def _read(self, _: None) -> None:
+    def _check_read(self, _: None) -> None:
         target = self.pop_reference().target
-        self.need(target, COPY)
+        self.need_ability(target, COPY)
         self.stack.append(target)
 
-    def _write(self, _: None) -> None:
+    def _check_write(self, _: None) -> None:
         target = self.pop_reference(mutable=True).target
-        self.need(target, DROP)
-        self.want(target)
+        self.need_ability(target, DROP)
+        self.pop_wanted(target)
 
-    def _freeze(self, _: None) -> None:
+    def _check_freeze(self, _: None) -> None:
         self.stack.append(ReferenceType(self.pop_reference(mutable=True).target, False))
 
-    def _shift(self, _: None) -> None:
-        self.want(Primitive.U8)
+    def _check_shift(self, _: None) -> None:
+        self.pop_wanted(Primitive.U8)
         self.stack.append(self.pop_integer())
 
-    def _logic(self, _: None) -> None:
-        self.want(Primitive.BOOL)
-        self.want(Primitive.BOOL)
+    def _check_logic(self, _: None) -> None:
+        self.pop_wanted(Primitive.BOOL)
+        self.pop_wanted(Primitive.BOOL)
         self.stack.append(Primitive.BOOL)
 
-    def _not(self, _: None) -> None:
-        self.want(Primitive.BOOL)
+    def _check_not(self, _: None) -> None:
+        self.pop_wanted(Primitive.BOOL)
         self.stack.append(Primitive.BOOL)
 
-    def _equal(self, _: None) -> None:
-        right = self.pop()
-        self.want(right)
-        self.need(right, DROP)
+    def _check_equal(self, _: None) -> None:
+        right = self.pop_token()
+        self.pop_wanted(right)
+        self.need_ability(right, DROP)
         self.stack.append(Primitive.BOOL)
 
     def _vector_pack(self, argument: tuple[int, int]) -> None:
-        element = self.element(argument[0])
+        element = self.vector_element(argument[0])
         for _ in range(argument[1]):
-            self.want(element)
+            self.pop_wanted(element)
         self.stack.append(VectorType(element))
 
     def _vector_unpack(self, argument: tuple[int, int]) -> None:
-        element = self.element(argument[0])
-        self.want(VectorType(element))
+        element = self.vector_element(argument[0])
+        self.pop_wanted(VectorType(element))
         self.stack.extend([element] * argument[1])
 
     def _vector_reference(self, signature: int, mutable: bool) -> SignatureToken:
-        element = self.element(signature)
+        element = self.vector_element(signature)
         if self.pop_reference(mutable).target != VectorType(element):
-            raise self.refuse("type_mismatch", "a reference to another vector")
+            raise self.make_refusal("type_mismatch", "a reference to another vector")
         return element
 
     def _vector_length(self, signature: int) -> None:
@@ -352,31 +358,31 @@ class _Checker:
         self.stack.append(Primitive.U64)
 
     def _vector_borrow(self, signature: int, mutable: bool) -> None:
-        self.want(Primitive.U64)
+        self.pop_wanted(Primitive.U64)
         self.stack.append(ReferenceType(self._vector_reference(signature, mutable), mutable))
 
     def _vector_push(self, signature: int) -> None:
-        self.want(self.element(signature))
+        self.pop_wanted(self.vector_element(signature))
         self._vector_reference(signature, True)
 
     def _vector_pop(self, signature: int) -> None:
         self.stack.append(self._vector_reference(signature, True))
 
     def _vector_swap(self, signature: int) -> None:
-        self.want(Primitive.U64)
-        self.want(Primitive.U64)
+        self.pop_wanted(Primitive.U64)
+        self.pop_wanted(Primitive.U64)
         self._vector_reference(signature, True)
 
 
 _C = _Checker
 _STEPS: dict[Opcode, Callable[[_Checker, Any], None]] = {
-    Opcode.POP: _C._pop,
-    Opcode.RET: _C._ret,
-    Opcode.BR_TRUE: _C._condition,
-    Opcode.BR_FALSE: _C._condition,
-    Opcode.BRANCH: _C._nothing,
-    Opcode.NOP: _C._nothing,
-    Opcode.ABORT: _C._abort,
+    Opcode.POP: _C._check_pop,
+    Opcode.RET: _C._check_return,
+    Opcode.BR_TRUE: _C._check_condition,
+    Opcode.BR_FALSE: _C._check_condition,
+    Opcode.BRANCH: _C._check_nothing,
+    Opcode.NOP: _C._check_nothing,
+    Opcode.ABORT: _C._check_abort,
     Opcode.LD_CONST: _C._load_constant,
     Opcode.COPY_LOC: _C._copy_local,
     Opcode.MOVE_LOC: _C._move_local,
@@ -387,10 +393,10 @@ _STEPS: dict[Opcode, Callable[[_Checker, Any], None]] = {
     Opcode.IMM_BORROW_FIELD: lambda c, a: c._borrow_field(a, False),
     Opcode.MUT_BORROW_FIELD_GENERIC: lambda c, a: c._borrow_field_generic(a, True),
     Opcode.IMM_BORROW_FIELD_GENERIC: lambda c, a: c._borrow_field_generic(a, False),
-    Opcode.CALL: lambda c, a: c._call(a),
+    Opcode.CALL: lambda c, a: c._check_call(a),
     Opcode.CALL_GENERIC: _C._call_generic,
-    Opcode.PACK: lambda c, a: c._pack(a, False),
-    Opcode.UNPACK: lambda c, a: c._pack(a, True),
+    Opcode.PACK: lambda c, a: c._check_pack(a, False),
+    Opcode.UNPACK: lambda c, a: c._check_pack(a, True),
     Opcode.PACK_GENERIC: lambda c, a: c._pack_generic(a, False),
     Opcode.UNPACK_GENERIC: lambda c, a: c._pack_generic(a, True),
     Opcode.PACK_VARIANT: lambda c, a: c._pack_variant(a, False, False),
@@ -401,17 +407,17 @@ _STEPS: dict[Opcode, Callable[[_Checker, Any], None]] = {
     Opcode.UNPACK_VARIANT_MUT_REF: lambda c, a: c._unpack_variant_reference(a, False, True),
     Opcode.UNPACK_VARIANT_GENERIC_IMM_REF: lambda c, a: c._unpack_variant_reference(a, True, False),
     Opcode.UNPACK_VARIANT_GENERIC_MUT_REF: lambda c, a: c._unpack_variant_reference(a, True, True),
-    Opcode.VARIANT_SWITCH: _C._switch,
-    Opcode.READ_REF: _C._read,
-    Opcode.WRITE_REF: _C._write,
-    Opcode.FREEZE_REF: _C._freeze,
-    Opcode.SHL: _C._shift,
-    Opcode.SHR: _C._shift,
-    Opcode.OR: _C._logic,
-    Opcode.AND: _C._logic,
-    Opcode.NOT: _C._not,
-    Opcode.EQ: _C._equal,
-    Opcode.NEQ: _C._equal,
+    Opcode.VARIANT_SWITCH: _C._check_switch,
+    Opcode.READ_REF: _C._check_read,
+    Opcode.WRITE_REF: _C._check_write,
+    Opcode.FREEZE_REF: _C._check_freeze,
+    Opcode.SHL: _C._check_shift,
+    Opcode.SHR: _C._check_shift,
+    Opcode.OR: _C._check_logic,
+    Opcode.AND: _C._check_logic,
+    Opcode.NOT: _C._check_not,
+    Opcode.EQ: _C._check_equal,
+    Opcode.NEQ: _C._check_equal,
     Opcode.VEC_PACK: _C._vector_pack,
     Opcode.VEC_UNPACK: _C._vector_unpack,
     Opcode.VEC_LEN: _C._vector_length,
