@@ -13,6 +13,7 @@ from dtp.broadcast.format import Announcement, Flag, Segment
 from dtp.broadcast.format.segment import PIECE_SIZE, pieces_of
 from dtp.broadcast.receiving import Receiver
 from dtp.gossip.core import Verdict
+from dtp.gossip.engines.bridge import Engine
 from dtp.gossip.errors import NoTopicPeers
 from dtp.gossip.message import Message
 from dtp.gossip.topics import Topic
@@ -25,6 +26,15 @@ MOST: Final = 4 * PIECE_SIZE
 _TELL: Final = 15.0
 #: Seconds that a segment has to come in once a later one is here; then it is asked for where the show is served.
 _LATE: Final = 1.0
+#: Seconds that a broker keeps what it carries: who comes late goes back so far.
+_KEPT_BY_BROKER: Final = 3600.0
+
+
+def broker_of(url: str) -> Engine:
+    """Return the NATS server of a URL, `nats://HOST:PORT`, which keeps an hour of a feed."""
+    from dtp.gossip.engines.nats import NatsEngine
+
+    return NatsEngine(url, last=_KEPT_BY_BROKER)
 
 
 class TopicSender:

@@ -154,6 +154,15 @@ class ShowStream:
         """Where others can listen to the show from here."""
         return addresses_of(self.node, self._service) if self._serves else ()
 
+    def learn(self, *addresses: str) -> None:
+        """Hear the show at these as well, where those that are known have it no more. Raise `AddressError`."""
+        self.receiver.parents.learn(str(_with_service(Address.parse(each))) for each in addresses)
+
+    @property
+    def is_heard(self) -> bool:
+        """True while somebody sends the show."""
+        return bool(self.receiver.path)
+
     @property
     def listeners(self) -> int:
         """How many listen to it here."""

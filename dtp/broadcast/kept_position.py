@@ -40,6 +40,11 @@ class KeptPosition:
         self.path.with_suffix(_WISH).unlink(missing_ok=True)  # it was for the process before
 
     @classmethod
+    def is_in(cls, folder: str | os.PathLike[str], show: bytes) -> bool:
+        """True if a show was broadcast from this folder."""
+        return (Path(folder) / f"{show.hex()}.show").exists()
+
+    @classmethod
     def ask_to_end(cls, folder: str | os.PathLike[str], show: bytes) -> bool:
         """Ask the process that broadcasts a show from this folder to end it; False where none does.
 

@@ -12,7 +12,14 @@ from typing import Final, Protocol
 
 from dtp.broadcast import frames
 from dtp.broadcast import messages as m
-from dtp.broadcast.errors import SegmentError, SegmentForeign, ShowLost, ShowMessageError, ShowUnreachable
+from dtp.broadcast.errors import (
+    BroadcastError,
+    SegmentError,
+    SegmentForeign,
+    ShowLost,
+    ShowMessageError,
+    ShowUnreachable,
+)
 from dtp.broadcast.format import Announcement, Flag, Segment
 from dtp.broadcast.held import HELD, Held
 from dtp.broadcast.parents import LONGEST, Parents
@@ -139,8 +146,7 @@ class Receiver:
         """Wait for the announcement, and return what is held from then on. Raise what ended it before."""
         await self._opened.wait()
         if self.held is None:
-            assert self.fault is not None
-            raise self.fault
+            raise self.fault or BroadcastError("listening was ended before the show was heard")
         return self.held
 
     async def run(self) -> None:

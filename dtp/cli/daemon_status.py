@@ -83,6 +83,7 @@ def render(
             parts += _targets(status, all_=rules)
         if key == "exposed":
             parts += _requests(status)
+            parts += _shows(status)
             parts += _backends(status, all_=rules)
     if "node" in status:
         parts += node_parts(status["node"])
@@ -150,6 +151,27 @@ def _requests(status: Mapping[str, Any]) -> list[RenderableType]:
             times = (latency_text(quantile(told, part) or 0.0) for part in (0.5, 0.99))
             statuses = ", ".join(f"{name} {count:,}" for name, count in told["statuses"].items())
             table.add_row(Text(one["service"]), f"{told['count']:,}", *times, statuses)
+    return [Text(), table] if table.row_count else []
+
+
+def _shows(status: Mapping[str, Any]) -> list[RenderableType]:
+    """Each show: whether it is made here, how it stands, and what is wrong with it."""
+    table = _table(
+        "show", "role", "title", "state", "listeners", "segments", "sent", right=("listeners", "segments")
+    )
+    for one in status["exposed"]:
+        told = one.get("broadcast")
+        if told is None:
+            continue
+        words = [told["air"]] if "air" in told else []
+        words += ["ended"] if told.get("ended") else []
+        words += ["sealed"] if told.get("sealed") else []
+        words += [told["why"]] if told["why"] else []
+        state = Text(printable(", ".join(words)) or "up", _BAD if told["why"] else "")
+        figures = f"{told['listeners']:,}", f"{told['segments']:,}", size_text(told["sent"])
+        table.add_row(
+            Text(one["service"]), told["role"], Text(printable(told.get("title", ""))), state, *figures
+        )
     return [Text(), table] if table.row_count else []
 
 

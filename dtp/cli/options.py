@@ -55,6 +55,10 @@ class IdentitySource:
             return self.load()
         return Identity.generate()
 
+    def load_if_named(self) -> Identity:
+        """The identity, where somebody named its file; else a new one for this run. Raise as `load` does."""
+        return self.load() if self.named else Identity.generate()
+
     def passphrase(self) -> bytes:
         """The passphrase of an encrypted file, from `passphrase_file` or from the terminal.
 

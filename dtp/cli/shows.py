@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dtp import config
+from dtp.broadcast.by_topic import broker_of
 from dtp.broadcast.cutting import CUTTERS, EVERY, cutter_of
 from dtp.broadcast.errors import BroadcastError, ShowUnreachable
 from dtp.broadcast.feeding import FAN_OUT
@@ -52,13 +53,14 @@ from dtp.cli.shows_sealing import (
     parse_peer,
     sealing_options,
 )
+from dtp.errors import DtpError
 from dtp.escaping import escape_text
 from dtp.identity import Identity, PeerId
 from dtp.net.address import Address
 from dtp.node.finding import WAYS
 from dtp.node.node import ANYWHERE
 from dtp.plurals import count_of
-from dtp.tasks import start_task
+from dtp.tasks import SupervisedTask, start_task
 
 if TYPE_CHECKING:
     from dtp.broadcast.money.watching import ShowWatcher
@@ -71,8 +73,6 @@ _LOOK = 2.0
 #: Seconds after which it is said again why a show isn't heard.
 _SAY_WHY = 5.0
 _OWN_SHOW = "this is your own show: it is listened to with an identity made for it"
-#: Seconds that a broker keeps what it carries: who comes late goes back so far.
-_KEPT_BY_BROKER = 3600.0
 
 
 @click.group("show", cls=Group)
@@ -109,9 +109,7 @@ def _over(ctx: click.Context, param: click.Parameter, text: str | None) -> Engin
         return None
     if not text.startswith("nats://"):
         raise click.BadParameter(f"{text!r} is no broker: write nats://HOST:PORT")
-    from dtp.gossip.engines.nats import NatsEngine
-
-    return NatsEngine(text, last=_KEPT_BY_BROKER)
+    return broker_of(text)
 
 
 _over_option = click.option(
@@ -364,8 +362,9 @@ def listen(
         over=over,
     )
     money = None if not of_chain or gateway is None else (lambda: watching(account, of_chain))
+    follow = None if not of_chain else (lambda each: _follow_hint(each, account, of_chain))
     try:
-        run(_listen(stream, record, gateway, money))
+        run(_listen(stream, record, gateway, money, follow))
     except BrokenPipeError:  # who reads our output has enough
         discard_output()
 
@@ -398,14 +397,33 @@ def _of_the_chain(account: Account, id: str, patience: float) -> tuple[str, Peer
     return account.run(work, signing=False)
 
 
+async def _follow_hint(stream: ShowStream, account: Account, id: str) -> None:
+    """While a show isn't heard, look whether the chain says by now that it is heard elsewhere."""
+    from dtp.broadcast.money.shows import read_show
+
+    while True:
+        await asyncio.sleep(_LOOK)
+        if not stream.is_heard:
+            with contextlib.suppress(
+                DtpError
+            ):  # the chain is away, or says no address: the next look may be better
+                async with account.client(signing=False) as chain:
+                    stream.learn((await read_show(chain, id)).show.hint.decode(errors="replace"))
+
+
 async def _listen(
     make: Callable[[], ShowStream],
     record: Path | None,
     place: tuple[str, int] | None,
     money: Callable[[], contextlib.AbstractAsyncContextManager[ShowWatcher]] | None,
+    follow: Callable[[ShowStream], Coroutine[Any, Any, None]] | None,
 ) -> None:
     """Write what is heard to standard output; or serve it to browsers, until this is ended from outside."""
     async with make() as stream, contextlib.AsyncExitStack() as stack:
+        if follow is not None:
+            following = SupervisedTask(lambda: follow(stream), name="dtp-show-hint")
+            following.start()
+            stack.push_async_callback(following.stop)
         for address in stream.addresses:
             print_line({"event": "listening", "address": address}, f"passed on at {address}", err=True)
         announcement = await _announced(stream)
@@ -533,14 +551,16 @@ def _parse_hash(ctx: click.Context, param: click.Parameter, text: str) -> bytes:
 def keep(files: tuple[Path, ...], identity: IdentitySource, fan_out: int, **place: Any) -> None:
     """Serve recorded shows to whoever knows their SHA-256, until this is ended: 'dtp show fetch' gets them.
 
-    With --discover dht the DHT is told who has them, so that they are found when their producer is gone.
+    With --discover dht the DHT is told who has them, so that they are found when their producer is gone. Who serves
+    them doesn't matter, so that is an identity made for this run, where you don't name one: a name of yours may be in
+    use by 'dtp show broadcast'.
 
     \b
     Examples:
       dtp show keep evening.show --discover dht --bootstrap HOST:PORT
     """
     serve_for_long()
-    run(_keep(files, identity.load_or_make(), _place(**place)))
+    run(_keep(files, identity.load_if_named(), _place(**place)))
 
 
 async def _keep(files: tuple[Path, ...], identity: Identity, place: Place) -> None:
@@ -579,7 +599,7 @@ def fetch(
       dtp show fetch 5feceb66... evening.show --discover dht --bootstrap HOST:PORT
       dtp show fetch 5feceb66... evening.show dtp+tcp://dtp1...@192.0.2.7:9700/recordings
     """
-    run(_fetch(sha256, file, addresses, identity.load_or_make(), _place(**place)))
+    run(_fetch(sha256, file, addresses, identity.load_if_named(), _place(**place)))
 
 
 async def _fetch(

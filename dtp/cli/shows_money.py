@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import datetime
 import functools
 import re
@@ -28,12 +26,6 @@ if TYPE_CHECKING:
     from dtp.chain import ChainClient
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-#: Seconds that the process which broadcasts a show has to post what it is owed, and to end it.
-_BROADCASTER = 30.0
-#: ... between two looks whether it has.
-_LOOK = 0.5
 
 
 def chain_options(command: _Function) -> _Function:
@@ -353,25 +345,20 @@ def collect(show_id: str, account: Account) -> None:
 
 @click.command()
 @click.argument("show_id", metavar="SHOW")
+@click.option("--unposted", is_flag=True,
+              help="End it though it is on air elsewhere: what isn't posted yet isn't paid.")  # fmt: skip
 @account_options
-def end(show_id: str, account: Account) -> None:
+def end(show_id: str, unposted: bool, account: Account) -> None:
     """End your show for good, or one of anybody that didn't start in time: what is unspent can be taken back.
 
-    Where it is on air from this machine, the process that broadcasts it posts first what it is owed.
+    What you are owed is posted first: by the process that broadcasts it from this machine, or here if that one was
+    killed. One that is on air from another machine is refused: end it there.
     """
-    from dtp.broadcast.kept_position import KeptPosition
-    from dtp.broadcast.money import shows
-    from dtp.broadcast.producing import parse_show
-    from dtp.chain.show import ShowState
+    from dtp.broadcast.money.ending import end_show
 
     async def work(chain: ChainClient) -> dict[str, Any]:
-        if KeptPosition.ask_to_end(data_dir() / "shows", parse_show(show_id)):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_BROADCASTER):
-                    while (await shows.read_show(chain, show_id)).show.state != ShowState.ENDED:  # noqa: ASYNC110
-                        await asyncio.sleep(_LOOK)
-                    return {"ended": show_id}
-        return {"ended": show_id, **executed_record(await shows.end(chain, show_id))}
+        executed = await end_show(chain, show_id, data_dir() / "shows", unposted=unposted)
+        return {"ended": show_id, **({} if executed is None else executed_record(executed))}
 
     _print(account.run(work))
 

@@ -168,6 +168,18 @@ def test_a_show_of_somebody_else_is_refused():
     run(test())
 
 
+def test_who_waits_for_a_show_whose_listening_is_ended_is_told():
+    async def test():
+        stream = hear(f"dtp+tcp://{ME.id}@127.0.0.1:1/show")
+        async with stream:
+            waiting = asyncio.ensure_future(stream.announcement())
+            await asyncio.sleep(0)
+        with pytest.raises(BroadcastError, match="ended before"):
+            await waiting
+
+    run(test())
+
+
 def test_nobody_there_is_told():
     async def test():
         async with produce() as on_air:

@@ -7,6 +7,8 @@ import urllib.request
 
 import pytest
 
+from dtp.net.address import Address
+
 HERE = ("--listen", "tcp://127.0.0.1:0", "--discover", "none")
 
 
@@ -58,13 +60,16 @@ def test_what_is_put_on_air_is_heard_recorded_and_played(dtp, tmp_path):
 
 
 def test_a_finished_show_is_fetched_by_its_hash_from_another(dtp, tmp_path):
-    producer, _ = begin(dtp, "--record", "kept")
+    dtp("keygen").wait()
+    producer, address = begin(dtp, "--record", "kept")
     producer.end_input()
     name = producer.event("recorded")["sha256"]
     producer.wait()
     keeper = dtp("show", "keep", "kept", *HERE, "--json")
     kept = keeper.event("keeping")
     assert kept["sha256"] == [name]
+    mine, its = (Address.parse(each).peer for each in (address, kept["address"]))
+    assert mine != its  # else two nodes would have one identity, while the show goes on
     dtp("show", "fetch", name, "got", kept["address"], *HERE).wait()
     assert (tmp_path / "got").read_bytes() == (tmp_path / "kept").read_bytes()
     absent = dtp("show", "fetch", "00" * 32, "other", kept["address"], *HERE)

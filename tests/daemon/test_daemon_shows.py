@@ -12,6 +12,8 @@ import urllib.request
 import pytest
 
 from dtp.broadcast.hearing import listen_to
+from dtp.broadcast.places import Place
+from dtp.broadcast.producing import Broadcast
 from dtp.broadcast.receiving import Patience
 from dtp.broadcast.recording import Recording
 from dtp.daemon.config.reading import ConfigMistakes
@@ -61,6 +63,27 @@ def told(daemon):
 async def until(condition):
     while not condition():  # noqa: ASYNC110  # what is looked at tells nobody
         await asyncio.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_an_edge_hears_a_feed_by_its_topic_and_passes_it_on_to_who_has_none(tmp_path):
+    async def scenario():
+        here = Place(listen=("tcp://127.0.0.1:0",))
+        async with Broadcast(identity=FAR, place=here, topic="prices", fan_out=0) as producer:
+            (address,) = producer.addresses
+            async with serving(exposing(tmp_path, edge(address, 'topic = "prices"')), NEAR) as between:
+                there = str(between.listener.address("show"))
+                listening = asyncio.ensure_future(hear(there, 3, start=None, producer=FAR.id))
+                made = 0
+                while not listening.done():
+                    await producer.write(b"%d\n" % made)
+                    made += 1
+                    await asyncio.sleep(0.05)
+                first, *following = map(int, await listening)
+                assert following == [first + 1, first + 2]
+                assert producer.listeners == 0
+
+    run_scenario(scenario)
 
 
 def test_an_origin_is_heard_through_an_edge_and_both_tell_how_they_stand(tmp_path):
@@ -177,6 +200,17 @@ def test_a_show_for_one_is_sealed_and_keys_are_asked_for_at_the_same_service(tmp
             "title: is of shows that begin here",
         ),
         (origin(ENDS, "back = 3"), "", "back: "),
+        (origin(ENDS, 'topic = "prices"'), "", "topic: is of shows that come from elsewhere"),
+        (
+            edge(f"dtp+tcp://{FAR.id}@127.0.0.1:1/show", 'over = "nats://127.0.0.1:4222"'),
+            "",
+            "over: carries a topic",
+        ),
+        (
+            edge(f"dtp+tcp://{FAR.id}@127.0.0.1:1/show", 'topic = "x"\nover = "127.0.0.1:4222"'),
+            "",
+            "is no broker",
+        ),
         (origin(ENDS, "sealed = true"), "", "sealed: takes show"),
         (origin(ENDS, 'key-price = "0.001SUI"'), "", r"key-price: takes \[chain\]"),
         (origin(ENDS, "key-price = 0"), "", "for everybody"),

@@ -90,6 +90,25 @@ def test_the_process_is_named_where_the_daemon_says_it():
     ]
 
 
+def test_shows_say_how_they_stand():
+    told, console = status(0), Console(file=io.StringIO(), width=300)
+    figures = {"listeners": 3, "segments": 1234, "sent": 2048, "title": "[b]news", "sealed": True}
+    told["exposed"][0]["broadcast"] = {
+        "role": "origin",
+        "why": "",
+        "air": "on air",
+        "ended": False,
+        **figures,
+    }
+    none_yet = {"role": "edge", "why": "nobody\x1b has it", "listeners": 0, "segments": 0, "sent": 0}
+    told["exposed"].append({**told["exposed"][0], "service": "relayed", "broadcast": none_yet})
+    show(told, console)
+    text = console.file.getvalue()
+    assert re.search(r"\[bold\]api +origin +\[b\]news +on air, sealed +3 +1,234 +2\.0 KiB", text)
+    assert re.search(r"relayed +edge +nobody\S* has it +0 +0 +0 B", text)
+    assert "\x1b" not in text
+
+
 def test_markup_of_others_is_text():
     console = Console(file=io.StringIO(), width=300)
     show(status(0), console)

@@ -3,12 +3,18 @@
 import contextlib
 import datetime
 import json
+import shutil
 import subprocess
 import threading
 import time
 import urllib.request
 
+import msgpack
 import pytest
+
+from dtp.broadcast.format import Position
+
+from .homes import Home
 
 HERE = ("--listen", "tcp://127.0.0.1:0", "--discover", "none")
 #: What a show sends: a word ten times a second.
@@ -275,6 +281,70 @@ def test_who_ends_a_show_on_air_is_paid_for_what_was_sent(people, broadcast):
     assert status["posted"] >= 2
     assert status["earned"] == status["posted"] * 1_000_000
     assert "Traceback" not in on_air.process.stdout.read().decode()
+
+
+def wait_for_owed(home, show, slots, slot_s=1.0):
+    """Wait until so many slots are over by the chain's time."""
+    while home.run("show", "status", show)[0]["due_ms"] + 1000 * slot_s * (slots - 1) > time.time() * 1000:
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_show_on_air_from_another_machine_is_not_ended_before_it_is_posted(
+    people, broadcast, net, tmp_path
+):
+    producer, listener = people
+    made = producer.run("show", "create", "--rate", "0.06SUI/min", "--slot", "1s", "--batch", "60")
+    show = made[0]["show"]
+    on_air, _ = broadcast(producer, show)
+    listener.run("show", "fund", show, "1SUI")
+    on_air.event("air", air="on air")
+    elsewhere = Home(net, tmp_path / "elsewhere")
+    shutil.copytree(
+        producer.folder, elsewhere.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("shows")
+    )
+    said = elsewhere.failing("show", "end", show, code=3)
+    assert said["code"] == "show-busy"
+    assert "end it there" in said["message"]
+    assert producer.run("show", "status", show)[0]["air"] == "on air"
+    elsewhere.run("show", "end", show, "--unposted")
+    assert on_air.process.wait(100) == 0
+
+
+@pytest.mark.slow
+def test_what_a_producer_had_sent_that_was_killed_is_posted_at_the_end(people, broadcast):
+    producer, listener = people
+    made = producer.run("show", "create", "--rate", "0.06SUI/min", "--slot", "1s", "--batch", "60")
+    show = made[0]["show"]
+    on_air, _ = broadcast(producer, show)
+    listener.run("show", "fund", show, "1SUI")
+    on_air.event("air", air="on air")
+    wait_for_owed(producer, show, 4)
+    on_air.process.kill()
+    on_air.process.wait(100)
+    (kept,) = producer.folder.rglob(f"{show.removeprefix('0x')}.show")
+    before = Position.decode(msgpack.unpackb(kept.read_bytes())[1])
+    wait_for_owed(producer, show, before.slot + 3)
+    producer.run("show", "end", show)
+    (status,) = producer.run("show", "status", show)
+    assert status["air"] == "ended"
+    assert status["posted"] == before.slot >= 2  # not the time since it was killed
+
+
+@pytest.mark.slow
+def test_who_listens_by_a_shows_id_follows_its_producer_to_another_port(people, start, broadcast):
+    producer, listener = people
+    show = producer.run("show", "create", "--rate", "0.06SUI/min", "--slot", "1s")[0]["show"]
+    on_air, _ = broadcast(producer, show)
+    listener.run("show", "fund", show, "1SUI")
+    hearing = start(listener, "show", "listen", show, *HERE, "--json", stderr=subprocess.STDOUT)
+    hearing.event("segment")
+    on_air.process.kill()
+    on_air.process.wait(100)
+    broadcast(producer, show)
+    producer_is_back = time.time() * 1000
+    while hearing.event("segment")["time_ms"] < producer_is_back:
+        pass
 
 
 @pytest.mark.slow

@@ -12,11 +12,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+from dtp.broadcast.by_topic import broker_of
 from dtp.broadcast.cutting import cutter_of
 from dtp.broadcast.errors import ShowBusy
 from dtp.broadcast.feeding import Feeder
 from dtp.broadcast.format import Announcement
-from dtp.broadcast.hearing import ShowStream, listen_to
+from dtp.broadcast.hearing import NOWHERE, ShowStream, listen_to
 from dtp.broadcast.money.air import Air
 from dtp.broadcast.producing import Broadcast, parse_show
 from dtp.broadcast.recording import Recorder, RecordingError
@@ -373,15 +374,19 @@ class EdgeShow(ShowService):
 
     async def _serve(self) -> None:
         made = self._edge
+        # A topic takes a node of its own, with another identity: two with the same one would be taken for each other.
+        by_tree = made.topic is None
         stream = listen_to(
             *made.sources,
-            identity=self._studio.identity,
             producer=made.producer,
             show=None if made.show is None else parse_show(made.show),
-            place=self._stand,
             back_ms=round(made.back * 1000),
             fan_out=self._settings.fan_out,
             limit=self._settings.hold,
+            topic=made.topic,
+            over=None if made.over is None else broker_of(made.over),
+            identity=self._studio.identity if by_tree else None,
+            place=self._stand if by_tree else NOWHERE,
         )
         async with stream:
             self._begun(await stream.serving())

@@ -16,7 +16,7 @@ from dtp.identity import PeerId, PeerIdError
 _ORIGIN: Final = (
     "title", "media", "cut", "every", "for", "sealed", "pass", "rotate", "key-price", "key-listen", "store",
 )  # fmt: skip
-_EDGE: Final = ("producer", "back")
+_EDGE: Final = ("producer", "back", "topic", "over")
 
 
 def read_broadcast(section: Section | None, file: Callable[[Any], Path]) -> model.BroadcastSettings:
@@ -30,7 +30,11 @@ def read_broadcast(section: Section | None, file: Callable[[Any], Path]) -> mode
         show=show,
         producer=section.take("producer", _peer, None),
         back=section.take("back", values.duration, 10.0),
+        topic=section.take("topic", values.text, None),
+        over=section.take("over", _broker, None),
     )
+    if edge.over is not None and edge.topic is None:
+        section.wrong("over: carries a topic; give topic as well", "over")
     origin = _read_origin(section, show, file)
     made = model.BroadcastSettings(
         origin=None if "from" in section else origin,
@@ -128,6 +132,13 @@ def check_broadcast(root: Section, config: model.Config) -> None:
 
 def _source(value: Any) -> str:
     return str(values.address(value))
+
+
+def _broker(value: Any) -> str:
+    text = values.text(value)
+    if not text.startswith("nats://"):
+        raise Wrong(f"{text!r} is no broker: write nats://HOST:PORT")
+    return text
 
 
 def _peer(value: Any) -> PeerId:

@@ -284,6 +284,10 @@ class EdgeSettings:
     show: str | None = None
     #: So many seconds before what is live are asked for, for listeners that come from another edge.
     back: float = 10.0
+    #: The topic by which it comes, with a node of its own; None: by the tree of those who listen.
+    topic: str | None = None
+    #: The NATS server that carries the topic as well.
+    over: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

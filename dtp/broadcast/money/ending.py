@@ -1,0 +1,90 @@
+"""How a show is ended so that its producer loses nothing: what it is owed is posted first, by whoever knows it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from typing import Final
+
+from dtp.broadcast.errors import ShowBusy
+from dtp.broadcast.kept_position import KeptPosition
+from dtp.broadcast.money import shows
+from dtp.broadcast.money.air import Slots
+from dtp.broadcast.money.keeping import ShowKeeper
+from dtp.broadcast.places import Place
+from dtp.broadcast.producing import parse_show
+from dtp.chain import Executed
+from dtp.chain.node.client import ChainClient
+from dtp.chain.show import Show, ShowState
+from dtp.errors import DtpError
+from dtp.identity import Identity
+
+#: Seconds that the process which broadcasts a show has to post what it is owed, and to end it.
+_BROADCASTER: Final = 30.0
+#: ... between two looks whether it has.
+_LOOK: Final = 0.5
+#: ... for an answer from where the show is heard.
+_ANSWER: Final = 5.0
+
+
+async def end_show(
+    chain: ChainClient, id: str, store: str | os.PathLike[str], *, unposted: bool = False
+) -> Executed | None:
+    """End a show; return what was executed, None where the process that broadcasts it from `store` has ended it.
+
+    That process posts first what it is owed; where it was killed, this does. Raise `ShowBusy` for a show that is on
+    air from elsewhere, where slots would be lost that were sent and aren't posted, but with `unposted`; and as
+    `shows.end` does.
+    """
+    show = parse_show(id)
+    if KeptPosition.ask_to_end(store, show) and await _is_ended(chain, id):
+        return None
+    found = (await shows.read_show(chain, id)).show
+    if found.state == ShowState.ON_AIR and not unposted:
+        await shows.cap_of(chain, id)
+        if not await _post_kept(chain, id, store, show) and await _is_heard(found):
+            raise ShowBusy(
+                f"the show is on air from elsewhere, at {found.hint.decode(errors='replace')}, and what was sent and "
+                "isn't posted yet would be lost: end it there, or with --unposted"
+            )
+    return await shows.end(chain, id)
+
+
+async def _is_ended(chain: ChainClient, id: str) -> bool:
+    """Wait until the show has ended; return False where that takes too long."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_BROADCASTER):
+            while (await shows.read_show(chain, id)).show.state != ShowState.ENDED:  # noqa: ASYNC110
+                await asyncio.sleep(_LOOK)
+            return True
+    return False
+
+
+async def _post_kept(chain: ChainClient, id: str, store: str | os.PathLike[str], show: bytes) -> bool:
+    """Post what a process that was killed has sent from `store`; return False where none has sent anything."""
+    kept = KeptPosition(store, show) if KeptPosition.is_in(store, show) else None
+    if kept is None:
+        return False
+    with contextlib.closing(kept):
+        before = kept.load()
+        if before is None:
+            return False
+        sent = Slots(before[1].slot, before[1].link)
+        async with await ShowKeeper.open(chain, id, lambda: int(time.time() * 1000), slots=sent):
+            pass  # at its end it posts
+    return True
+
+
+async def _is_heard(show: Show) -> bool:
+    """Return whether its producer is where the chain says."""
+    try:
+        async with (
+            asyncio.timeout(_ANSWER),
+            Place(listen=()).node(Identity.generate(), {}) as node,
+            node.connect(show.hint.decode()),
+        ):
+            return True
+    except (DtpError, OSError, TimeoutError, UnicodeDecodeError):
+        return False
