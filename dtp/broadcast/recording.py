@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
@@ -22,40 +23,69 @@ class RecordingError(LocalError):
 
 
 class Recorder:
-    """Writes a show to a new file, segment by segment. What a crash cuts short is a recording of what was whole."""
+    """Writes a show to a new file, segment by segment. What a crash cuts short is a recording of what was whole.
 
-    def __init__(self, path: Path, announcement: Announcement) -> None:
-        """Raise `RecordingError` where the file is there, or can't be made."""
+    Where it can't be written any more, such as on a full disk, it ends with what was whole, and the show goes on.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        announcement: Announcement,
+        on_fault: Callable[[RecordingError], object] = lambda fault: None,
+    ) -> None:
+        """`on_fault` is told why it ends before the show. Raise `RecordingError` where the file is there, or can't be
+        made."""
         self.path = path
-        self._hash = sha256()
+        #: Why it has ended before the show.
+        self.fault: RecordingError | None = None
+        self._on_fault = on_fault
+        self._hash, self._size = sha256(), 0
         self._file: BinaryIO | None = None
         try:
-            self._file = open(path, "xb")  # noqa: SIM115  # closed by `close`
+            # Unbuffered: what a write leaves behind would be written at the end once more.
+            self._file = open(path, "xb", buffering=0)  # noqa: SIM115  # closed by `close`
         except OSError as fault:
             raise RecordingError(f"can't record to {path}: {fault.strerror}") from fault
         self._write(m.build(m.Announced(announcement.encoded)))
+        if self.fault is not None:
+            self._file.close()
+            raise self.fault
 
     def add(self, segment: Segment, data: bytes) -> None:
-        """Write a segment. Raise `RecordingError`."""
-        pieces = enumerate(pieces_of(data))
-        frames = [m.build(m.Piece(segment.number, index, bytes(piece))) for index, piece in pieces]
-        self._write(m.build(m.Manifest(segment.encoded)) + b"".join(frames))
+        """Write a segment, unless it has ended. Raise `RecordingError` for one that was closed."""
+        if self.fault is None:
+            pieces = enumerate(pieces_of(data))
+            frames = [m.build(m.Piece(segment.number, index, bytes(piece))) for index, piece in pieces]
+            self._write(m.build(m.Manifest(segment.encoded)) + b"".join(frames))
 
     def _write(self, data: bytes) -> None:
         if self._file is None:
             raise RecordingError(f"{self.path} was closed")
+        left = memoryview(data)
         try:
-            self._file.write(data)
-            self._file.flush()
+            while left:
+                left = left[self._file.write(left) :]
         except OSError as fault:
-            raise RecordingError(f"can't record to {self.path}: {fault.strerror}") from fault
-        self._hash.update(data)
+            self._fail(fault)
+            with contextlib.suppress(OSError):  # what is there of the last segment is read as the end, too
+                self._file.truncate(self._size)
+        else:
+            self._hash.update(data)
+            self._size += len(data)
+
+    def _fail(self, fault: OSError) -> None:
+        self.fault = RecordingError(f"can't record to {self.path}: {fault.strerror}")
+        self._on_fault(self.fault)
 
     def close(self) -> str:
         """Have the disk keep it, and return its SHA-256 in hex: what the show is called from now on. Idempotent."""
         if self._file is not None:
-            with self._file as file:
-                os.fsync(file.fileno())
+            try:
+                with self._file as file:
+                    os.fsync(file.fileno())
+            except OSError as fault:
+                self._fail(fault)
             self._file = None
         return self._hash.hexdigest()
 

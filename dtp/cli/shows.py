@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from dtp.broadcast.by_topic import broker_of
 from dtp.broadcast.cutting import CUTTERS, EVERY, cutter_of
 from dtp.broadcast.errors import BroadcastError, ShowUnreachable
 from dtp.broadcast.feeding import FAN_OUT
-from dtp.broadcast.format import Announcement
+from dtp.broadcast.format import Announcement, Segment
 from dtp.broadcast.gateway.server import Gateway
 from dtp.broadcast.hearing import HeardSegment, ShowStream, listen_to
 from dtp.broadcast.kept_recordings import RECORDINGS, RecordingServer, fetch_recording, places_in_dht
@@ -25,7 +25,7 @@ from dtp.broadcast.money.air import Air
 from dtp.broadcast.places import SERVICE, Place, addresses_of
 from dtp.broadcast.producing import Broadcast, parse_show
 from dtp.broadcast.receiving import Patience
-from dtp.broadcast.recording import Recorder, Recording
+from dtp.broadcast.recording import Recorder, Recording, RecordingError
 from dtp.broadcast.sealed.opening import Opener
 from dtp.broadcast.source import Source, send_while_on_air
 from dtp.cli.accounts import Account
@@ -246,20 +246,15 @@ async def _broadcast(
     page: Callable[[Broadcast], contextlib.AbstractAsyncContextManager[None]],
 ) -> None:
     async with make() as on_air, page(on_air):
-        recorder = None if record is None else Recorder(record, on_air.announcement)
-        for address in on_air.addresses:
-            told = {"event": "listening", "address": address, "show": on_air.announcement.show.hex()}
-            print_line(told, address)
-        if recorder is not None:
-            on_air.on_sent = recorder.add
-        try:
+        with _recording(record, on_air.announcement) as keep:
+            for address in on_air.addresses:
+                told = {"event": "listening", "address": address, "show": on_air.announcement.show.hex()}
+                print_line(told, address)
+            on_air.on_sent = keep
             await send_while_on_air(on_air, source, lambda air: _tell_air(on_air, air))
             if on_air.keeper is None or on_air.keeper.air == Air.ENDED:
                 await on_air.end()
                 await on_air.drained()
-        finally:
-            if recorder is not None:
-                _tell_recording(recorder)
     count = on_air.signer.position.number
     print_line({"event": "ended", "segments": count}, f"ended: {count_of(count, 'segment')}", err=True)
 
@@ -270,10 +265,29 @@ def _tell_air(on_air: Broadcast, air: Air) -> None:
         print_line(record, f"-- {air}", err=True)
 
 
-def _tell_recording(recorder: Recorder) -> None:
-    name = recorder.close()
-    record = {"event": "recorded", "path": str(recorder.path), "sha256": name}
-    print_line(record, f"recorded: {recorder.path}, sha256 {name}", err=True)
+@contextlib.contextmanager
+def _recording(path: Path | None, announcement: Announcement) -> Iterator[Callable[[Segment, bytes], None]]:
+    """Give what keeps each segment in a file, if that is wanted, and say at the end what it is called.
+
+    Where it can't be written any more, that is said at once, and the show goes on; at its end `RecordingError` is
+    raised.
+    """
+    if path is None:
+        yield lambda segment, data: None
+        return
+    recorder = Recorder(path, announcement, _tell_recording_fault)
+    try:
+        yield recorder.add
+    finally:
+        name = recorder.close()
+        record = {"event": "recorded", "path": str(path), "sha256": name, "whole": recorder.fault is None}
+        print_line(record, f"recorded: {path}, sha256 {name}", err=True)
+    if recorder.fault is not None:
+        raise recorder.fault
+
+
+def _tell_recording_fault(fault: RecordingError) -> None:
+    print_line({"event": "recording-failed", "why": str(fault)}, f"{fault}: the show goes on", err=True)
 
 
 # ---- listening ---------------------------------------------------------------------------------------------
@@ -439,18 +453,19 @@ async def _listen(
                 Gateway(await stream.receiver.opened(), *place, open=stream.open, money=told_money)
             )
             print_line({"event": "gateway", "url": page.url}, page.url)
-        recorder = None if record is None else Recorder(record, announcement)
+        fault: RecordingError | None = None
         try:
-            async for each in stream:
-                await _hear(each, quiet=place is not None)
-                if recorder is not None:
-                    recorder.add(each.segment, each.carried)
-        finally:
-            if recorder is not None:
-                _tell_recording(recorder)
+            with _recording(record, announcement) as keep:
+                async for each in stream:
+                    await _hear(each, quiet=place is not None)
+                    keep(each.segment, each.carried)
+        except RecordingError as full:  # who listens here may have more of it
+            fault = full
         if place is not None:  # who watches may be behind
             await asyncio.Event().wait()
         await stream.drained()
+        if fault is not None:
+            raise fault
 
 
 async def _announced(stream: ShowStream) -> Announcement:

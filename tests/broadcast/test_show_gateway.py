@@ -43,9 +43,41 @@ def film():
     ).stdout
 
 
-async def on_gateway(film, look, *, end=True, **options):
+def matroska(*coding):
+    """Two seconds of video as Matroska, a cluster each second."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("ffmpeg is not installed")
+    command = [
+        "ffmpeg",
+        "-v",
+        "error",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc=size=160x120:rate=10:duration=2",
+        "-g",
+        "10",
+    ]
+    form = ["-pix_fmt", "yuv420p", "-cluster_time_limit", "1000", "-"]
+    return subprocess.run([*command, *coding, *form], capture_output=True, timeout=60, check=True).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("coding", "told"),
+    [
+        (("-c:v", "libvpx", "-f", "webm"), 'data-size="160x120"'),
+        (("-c:v", "libx264", "-f", "matroska"), "play Matroska with codecs other than those of WebM"),
+    ],
+)
+def test_what_isnt_named_is_told_by_its_bytes(coding, told):
+    page = run(on_gateway(matroska(*coding), lambda url: dump(url, 20_000), media=""))
+    assert told in page
+
+
+async def on_gateway(film, look, *, end=True, media="video/mp4", **options):
     """Have a film at a gateway, whole, and look at it."""
-    async with produce(media="video/mp4", title="<film>") as on_air:
+    async with produce(media=media, title="<film>") as on_air:
         for each in AutoCutter().feed(film, 0.0):
             duration = 0 if Flag.INIT in each.flags else 1000
             await on_air.write(each.data, duration_ms=duration, flags=each.flags)

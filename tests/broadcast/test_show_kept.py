@@ -1,6 +1,7 @@
 """Finished shows by their hash: from whoever has them, found in the DHT, whatever others give."""
 
 import contextlib
+import resource
 from hashlib import sha256
 from struct import pack
 
@@ -24,6 +25,39 @@ def kept(tmp_path):
     for each in made:
         recorder.add(*each)
     return tmp_path / "kept", bytes.fromhex(recorder.close())
+
+
+@contextlib.contextmanager
+def file_limit(size):
+    """Let no file of this process become larger, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_recording_ends_where_the_disk_is_full_with_what_was_whole(tmp_path):
+    announcement, made = chain(b"a" * 50_000, b"b" * 50_000, b"c")
+    told = []
+    recorder = Recorder(tmp_path / "kept", announcement, told.append)
+    with file_limit(70_000):
+        for each in made:  # the show goes on
+            recorder.add(*each)
+    name = recorder.close()
+    assert told == [recorder.fault]
+    assert "can't record to" in str(recorder.fault)
+    assert name == sha256((tmp_path / "kept").read_bytes()).hexdigest()
+    with contextlib.closing(Recording(tmp_path / "kept")) as recording:
+        assert [data for _, data in recording.segments()] == [b"a" * 50_000]
+        assert not recording.ended
+
+
+def test_a_recording_that_cant_be_begun_is_refused(tmp_path):
+    announcement, _ = chain(b"a")
+    with file_limit(10), pytest.raises(RecordingError, match="can't record to"):
+        Recorder(tmp_path / "kept", announcement)
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ let source = null, buffer = null, init = null, next = null, appended = 0, over =
 // The codecs as the init data has them: avcC for H.264 (ISO/IEC 14496-15), hvcC is not played by most browsers.
 function codecsOf(bytes, media) {
   const text = new TextDecoder("latin1").decode(bytes);
-  if (media.startsWith("video/x-matroska") || media.startsWith("video/webm")) {
+  if (isMatroska(bytes, media)) {
     const found = [["V_VP9", "vp9"], ["V_VP8", "vp8"], ["V_AV1", "av01.0.04M.08"], ["A_OPUS", "opus"], ["A_VORBIS", "vorbis"]]
       .filter(([name]) => text.includes(name)).map(([, codec]) => codec);
     return `video/webm; codecs="${found.join(",")}"`;
@@ -22,6 +22,12 @@ function codecsOf(bytes, media) {
   if (text.includes("mp4a")) found.push("mp4a.40.2");
   if (text.includes("dOps")) found.push("opus");
   return `video/mp4; codecs="${found.join(",")}"`;
+}
+
+// By the first bytes of EBML, since a producer need not say the media type.
+function isMatroska(bytes, media) {
+  const begins = [0x1a, 0x45, 0xdf, 0xa3].every((value, index) => bytes[index] === value);
+  return begins || media.startsWith("video/x-matroska") || media.startsWith("video/webm");
 }
 
 async function bytesOf(number) {
@@ -45,7 +51,10 @@ async function append(bytes) {
 
 async function begin(number, media) {
   const bytes = await bytesOf(number), type = codecsOf(bytes, media);
-  if (!MediaSource.isTypeSupported(type)) throw new Error("this browser can't play " + type);
+  if (!MediaSource.isTypeSupported(type)) {
+    const found = isMatroska(bytes, media) ? "Matroska with codecs other than those of WebM" : type;
+    throw new Error(`this browser can't play ${found}; most play fragmented MP4 with H.264, and WebM`);
+  }
   if (buffer === null) {
     source = new MediaSource();
     const open = once(source, "sourceopen");

@@ -212,7 +212,12 @@ class ShowService(ABC):
         except OSError as fault:
             raise RecordingError(f"can't make the folder {folder}: {fault.strerror}") from fault
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        return Recorder(_unused(folder, f"{announcement.show.hex()[:16]}-{stamp}"), announcement)
+        path = _unused(folder, f"{announcement.show.hex()[:16]}-{stamp}")
+        return Recorder(path, announcement, self._tell_recording_fault)
+
+    def _tell_recording_fault(self, fault: RecordingError) -> None:
+        fields = {"event": "recording-failed", "service": self._service, "why": str(fault)}
+        log.warning("%s: %s; the show goes on", self._service, fault, extra={"fields": fields})
 
     def _tell_recording(self, recorder: Recorder | None) -> None:
         if recorder is not None:
