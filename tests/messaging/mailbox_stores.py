@@ -209,10 +209,17 @@ def registered_again(store: MailboxStore, limits: MailboxLimits) -> tuple[int, i
 def check_what_is_left_of_room_counts_for_another_size(registered: Registered) -> None:
     store = registered(MailboxLimits(price_mib_month=1))
     store.reserve(ALICE.id.key, 1000, 100, NOW)
-    for size, until in ((1000, NOW + 200), (4000, NOW + 60 + 100 + 35), (1000, NOW + 60 + 100 + 4 * 135)):
+    for size, room in (
+        (1000, (1000, NOW + 200)),
+        (4000, (4000, NOW + 60 + 100 + 35)),
+        (1000, (4000, NOW + 60 + 100 + 35 + 25)),  # nobody makes another's room smaller
+    ):
         status = store.reserve(ALICE.id.key, size, 100, NOW + 60)
         assert status is not None
-        assert (status.reserved, status.paid_until) == (size, until)
+        assert (status.reserved, status.paid_until) == room
+    status = store.reserve(ALICE.id.key, 1000, 100, NOW + 220)  # when that is over
+    assert status is not None
+    assert (status.reserved, status.paid_until) == (1000, NOW + 320)
 
 
 def check_strangers_leave_half_of_the_room_to_who_is_known(registered: Registered) -> None:

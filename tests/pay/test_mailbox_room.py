@@ -198,6 +198,60 @@ def test_anybody_pays_for_a_device_and_pays_for_nothing_beside_that(market):
     market(scenario)
 
 
+@pytest.mark.parametrize("mib", [1, 64])
+def test_a_mailbox_that_shows_its_room_otherwise_is_paid_once(market, bound, mib):
+    """It was paid at each look, since what it showed was as much as was paid, but not what was wanted."""
+
+    async def scenario(market):
+        async with box(market) as made:
+            store, reserve = made.mailbox.store, made.mailbox.store.reserve
+
+            def reshape(device, size, seconds, now):
+                reserve(device, size, seconds, now)
+                left = size * seconds // (mib * MIB)
+                with store._database.transaction() as db:
+                    shape = mib * MIB, now + left, device
+                    db.execute("UPDATE recipients SET reserved = ?, paid_until = ? WHERE device = ?", shape)
+                return store.status(device)
+
+            store.reserve = reshape
+            async with made.messenger("alice", ALICE, await made.rent()) as alice:
+                await alice.wait_reached()
+                for _ in range(3):
+                    await alice.renting.look(made.address, alice.delivery.own[made.address])
+            assert made.signed() == bound
+
+    market(scenario)
+
+
+def test_nobody_makes_the_room_of_another_smaller(market, bound):
+    """For a MiB a stranger had a device pay for its 4 again, as often as it was looked at."""
+
+    async def scenario(market):
+        async with box(market) as made, made.messenger("alice", ALICE, await made.rent()) as alice:
+            await alice.wait_reached()
+            await alice.renting.look(made.address, alice.delivery.own[made.address])
+            before = await made.status()
+            connection = await dtp.connect(
+                made.mailbox.door,
+                budget=PRICE,
+                most_per_mib=0,
+                on_charge=lambda *_: True,
+                **await market.buyer(),
+            )
+            client = MailboxClient(await connection.open_stream())
+            after = await client.reserve(ALICE.id.key, 1, 1)
+            await client.close()
+            assert (after.reserved, after.paid_until) == (
+                before.reserved,
+                before.paid_until + 30 * DAY // 4,
+            )
+            await alice.renting.look(made.address, alice.delivery.own[made.address])
+            assert made.signed() - MIBS * PRICE == bound
+
+    market(scenario)
+
+
 ASKED = RoomPrice(PRICE, "dtp://0x1/dtp.mailbox", 1024, 7 * DAY)
 
 
@@ -222,6 +276,11 @@ def shown(mib, days):
             PRICE,
             Verdict.ENOUGH,
         ),  # another has paid for more
+        (ASKED, shown(64, 2), Paid(4, NOW + 30 * DAY, True), PRICE, Verdict.ENOUGH),  # ... which is over soon
+        (ASKED, shown(64, -1), Paid(4, NOW + 20 * DAY, True), PRICE, Verdict.WITHHELD),  # ... or they said so
+        (ASKED, shown(3, 60), Paid(4, NOW + 30 * DAY, True), PRICE, Verdict.WITHHELD),
+        (ASKED, shown(8, 1), Paid(8, NOW + DAY, True), PRICE, Verdict.ENOUGH),  # less is wanted than before
+        (ASKED, shown(8, -1), Paid(8, NOW - DAY, True), PRICE, Verdict.PAY),
         (ASKED, shown(4, 29), Paid(4, NOW + 30 * DAY, True), PRICE, Verdict.ENOUGH),  # clocks differ
         (ASKED, shown(4, 28), Paid(4, NOW + 30 * DAY, True), PRICE, Verdict.WITHHELD),
         (ASKED, shown(0, 0), Paid(4, NOW + 30 * DAY, True), PRICE, Verdict.WITHHELD),

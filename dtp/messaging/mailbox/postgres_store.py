@@ -30,9 +30,9 @@ from dtp.messaging.mailbox.store import (
     Status,
     Tray,
     access_hash,
+    add_room,
     fitting,
     instance_of,
-    paid_until,
     piece_hash,
 )
 
@@ -268,10 +268,10 @@ class PostgresMailbox(MailboxStore):
             row = database.execute(_RECIPIENT, (device,)).fetchone()
             if row is not None:
                 known = Recipient(*row)
-                until = paid_until((known.reserved, known.paid_until), size, seconds, now)
+                room = add_room((known.reserved, known.paid_until), size, seconds, now)
                 database.execute(
                     "UPDATE dtp_mailbox_recipients SET reserved = %s, paid_until = %s WHERE id = %s",
-                    (size, until, known.id),
+                    (*room, known.id),
                 )
         return self.status(device)
 

@@ -26,9 +26,9 @@ from dtp.messaging.mailbox.store import (
     Status,
     Tray,
     access_hash,
+    add_room,
     fitting,
     instance_of,
-    paid_until,
     piece_hash,
 )
 
@@ -177,10 +177,9 @@ class SqliteMailbox(MailboxStore):
                 "SELECT reserved, paid_until FROM recipients WHERE device = ?", (device,)
             ).fetchone()
             if before is not None:
-                until = paid_until(before, size, seconds, now)
                 db.execute(
                     "UPDATE recipients SET reserved = ?, paid_until = ? WHERE device = ?",
-                    (size, until, device),
+                    (*add_room(before, size, seconds, now), device),
                 )
         return self.status(device)
 

@@ -127,8 +127,8 @@ class MailboxStore(ABC):
     @abstractmethod
     def reserve(self, device: bytes, size: int, seconds: int, now: int) -> Status | None:
         """Note that `size` bytes were paid for a device for so many seconds more, and return how that stands; None
-        for a device that isn't known here. What is left of another size counts for as long as it has paid for this
-        one."""
+        for a device that isn't known here. What is left of less counts for as long as it has paid for this much;
+        more stays as large (`add_room`)."""
 
     @abstractmethod
     def has_access(self, device: bytes, access: bytes) -> bool:
@@ -222,11 +222,18 @@ def open_store(where: str | os.PathLike[str], limits: MailboxLimits | None = Non
     return SqliteMailbox(where, limits)
 
 
-def paid_until(before: tuple[int, int], size: int, seconds: int, now: int) -> int:
-    """Return until when `size` bytes are paid for, seconds: with so many seconds more, and what is left of `before`,
-    bytes and until when."""
+def add_room(before: tuple[int, int], size: int, seconds: int, now: int) -> tuple[int, int]:
+    """Return how many bytes are paid for until when, seconds: `size` bytes for so many seconds more, with what is
+    left of `before`, bytes and until when.
+
+    More room than that stays as large for as long as there is any, and longer for what is paid now: anybody may pay
+    for anybody, and nobody is to make another's room smaller.
+    """
     reserved, until = before
-    return now + seconds + reserved * max(until - now, 0) // size
+    left = max(until - now, 0)
+    if left and reserved > size:
+        return reserved, until + size * seconds // reserved
+    return size, now + seconds + reserved * left // size
 
 
 def access_hash(access: bytes) -> bytes:

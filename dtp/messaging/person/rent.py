@@ -15,7 +15,7 @@ from dtp.errors import DtpError
 from dtp.messaging.mailbox.client import MailboxClient, RoomPrice
 from dtp.messaging.mailbox.limits import DAY, MIB, MONTH
 from dtp.messaging.mailbox.protocol import MailboxRefused
-from dtp.messaging.mailbox.store import Status, paid_until
+from dtp.messaging.mailbox.store import Status, add_room
 from dtp.messaging.packing import pack, unpack_saved
 from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import Delivery, now_ms
@@ -60,9 +60,10 @@ class Paid:
     shown: bool = False
 
     def is_shown(self, status: Status, now: int) -> bool:
-        """Return True if a mailbox shows as much as was paid: perhaps of another size, which another has paid for."""
-        theirs = status.reserved * (status.paid_until + _SKEW - now)
-        return self.until <= now or theirs >= self.mib * MIB * (self.until - now)
+        """Return True if a mailbox shows as much as was paid, and no less room: perhaps more for a shorter time,
+        where another has paid for more."""
+        room, theirs = self.mib * MIB, status.reserved * (status.paid_until + _SKEW - now)
+        return self.until <= now or (status.reserved >= room and theirs >= room * (self.until - now))
 
 
 class Verdict(Enum):
@@ -85,7 +86,9 @@ def judge(
         return Verdict.ENOUGH
     if paid is not None and (not paid.shown or not paid.is_shown(status, now)):
         return Verdict.WITHHELD
-    if status.reserved >= mib * MIB and status.paid_until - now > _AHEAD:
+    # What is paid while there is more room goes into that: less is paid for when it is over.
+    ahead = _AHEAD if status.reserved == mib * MIB else -_SKEW
+    if status.reserved >= mib * MIB and status.paid_until - now > ahead:
         return Verdict.ENOUGH
     return Verdict.TOO_DEAR if asked.mib_month > most else Verdict.PAY
 
@@ -152,8 +155,9 @@ class Renting:
 
     async def _pay(self, rent: Rent, address: str, asked: RoomPrice, status: Status, now: int) -> None:
         before = self.list_paid().get(address)
-        until = paid_until((status.reserved, status.paid_until), rent.mib * MIB, rent.months * MONTH, now)
-        await self._put(address, Paid(rent.mib, until))
+        there = status.reserved, status.paid_until
+        room, until = add_room(there, rent.mib * MIB, rent.months * MONTH, now)
+        await self._put(address, Paid(room // MIB, until))
         purchase = _Purchase(rent, asked)
         try:
             shown = await purchase.reserve(self._mail.identity.id.key)
