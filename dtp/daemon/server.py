@@ -127,7 +127,14 @@ class Daemon:
         self._member = member_of(config, identity, limits, network)
         self._pools = Pools(identity, limits, psk, self.side.dial_of, self._member.dial, self._member.quiet)
         self._kept = Kept(
-            Studio(identity, lambda: self.addresses, self._pools.dial, lambda: self.side.client)
+            Studio(
+                identity,
+                lambda: self.addresses,
+                self._pools.dial,
+                lambda: self.side.client,
+                lambda: self._member.is_node,
+                lambda: self._member.dht,
+            )
         )
         self._policies = Policies(None if team is None else team.table, self._kept.find_login)
         #: What was replaced by a reload and still has streams.

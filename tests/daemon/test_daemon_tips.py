@@ -2,11 +2,13 @@
 
 import pytest
 
+import dtp
 from dtp.daemon.config.reading import ConfigMistakes
 from dtp.daemon.server import Daemon
 from dtp.messaging.errors import StoreFailed
+from dtp.messaging.person.card_sources import DhtCards
 from dtp.messaging.tips.errors import TipError
-from dtp.messaging.tips.finding import ask_card
+from dtp.messaging.tips.finding import ask_card, find_line
 from dtp.messaging.tips.line import TipLine
 from dtp.messaging.tips.tipster import Tipster
 from dtp.messaging.tips.words import TipWords
@@ -55,6 +57,70 @@ def test_a_tip_is_given_by_the_address_alone_and_read_by_the_owner(tmp_path):
     run_scenario(scenario)
 
 
+ALONE = (
+    f'[daemon]\nlisten = ["tcp://127.0.0.1:0"]\n{LINE}[expose.tips]\nstore = "tips.sqlite"\nstamp-bits = 0\n'
+)
+
+
+def test_a_line_without_mailboxes_keeps_letters_itself_and_says_its_card_to_who_asks_nothing(tmp_path):
+    async def scenario():
+        async with serving(config(tmp_path, ALONE)) as daemon:
+            await seen(lambda: not tips_of(daemon).unreached)
+            here = daemon.listener.address("dtp.tip")
+            card = await ask_card(here)
+            assert card.mailboxes == (str(here),)
+            async with Tipster(card, TipWords.make()) as tipster:
+                await tipster.send("the bridge is cracked")
+                words = tipster.words
+            line = tips_of(daemon).line
+            assert await line.collect() == 1
+            (tip,) = await line.tips()
+            await line.answer(tip, "which bridge?")
+            async with Tipster(card, words) as tipster:
+                assert [each.text for each in (await tipster.read()).letters] == ["which bridge?"]
+            connection = await dtp.connect(here)
+            stream = await connection.open_stream()
+            stream.write((1 << 30).to_bytes(4, "big"))  # nonsense ends its stream alone
+            with pytest.raises(dtp.StreamReset):
+                await stream.read()
+            await connection.close()
+        async with serving(config(tmp_path, ALONE)) as daemon:  # at another port, which the card says
+            await seen(lambda: not tips_of(daemon).unreached)
+            here = daemon.listener.address("dtp.tip")
+            assert (await ask_card(here)).mailboxes == (str(here),)
+
+    run_scenario(scenario)
+
+
+def test_a_line_is_found_on_this_network_by_its_name(tmp_path, monkeypatch):
+    """A daemon that is a node answers for itself; this one is none."""
+    monkeypatch.setenv("DTP_DISCOVER", "lan")
+
+    async def scenario():
+        async with serving(config(tmp_path, ALONE)) as daemon:
+            await seen(lambda: not tips_of(daemon).unreached)
+            assert (await find_line(FAR.id)).key == FAR.id.key
+
+    run_scenario(scenario)
+
+
+def test_a_node_with_the_dht_puts_the_lines_card_there(tmp_path, monkeypatch):
+    published = []
+
+    async def publish(cards, card):
+        published.append(card)
+
+    monkeypatch.setattr(DhtCards, "publish", publish)
+    node = '[node]\ndiscover = ["dht"]\ndht = "127.0.0.1:0"\nmap-ports = false\n'
+
+    async def scenario():
+        async with serving(config(tmp_path, ALONE + node)) as daemon:
+            await seen(lambda: not tips_of(daemon).unreached)
+            assert published == [tips_of(daemon).line.card]
+
+    run_scenario(scenario)
+
+
 def test_a_reload_gives_the_line_another_name(tmp_path):
     async def scenario():
         port = free_port()
@@ -90,8 +156,6 @@ def test_a_store_that_is_none_or_of_another_line_is_refused_at_the_start(tmp_pat
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ("", "takes mailboxes"),
-        ("tips = {}", "takes mailboxes"),
         ('tips = {mailboxes = "nonsense"}', "nonsense"),
         ('backend = "127.0.0.1:1"', "no backends"),
         ("price = { mib = 1 }", "key of the moment"),

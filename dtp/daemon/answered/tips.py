@@ -1,20 +1,29 @@
-"""A line for tips that the daemon has: it says its card, and keeps up with its mailboxes."""
+"""A line for tips that the daemon has: it says its card, is found by its name, and keeps up with its mailboxes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Final
 
 from dtp.config import data_dir
 from dtp.daemon.config.model import TipSettings
-from dtp.identity import Identity
+from dtp.daemon.relays.kept import Studio
+from dtp.errors import DtpError
+from dtp.messaging.cards.contact_card import MAX_MAILBOXES
 from dtp.messaging.errors import StoreFailed
+from dtp.messaging.mailbox import Mailbox, SqliteMailbox
+from dtp.messaging.mailbox.protocol import MAX_REQUEST, MailboxMalformed, read
+from dtp.messaging.person.card_sources import DhtCards
 from dtp.messaging.tips.errors import LineUnreached
-from dtp.messaging.tips.finding import say_card
+from dtp.messaging.tips.finding import TIP_SERVICE, say_card
 from dtp.messaging.tips.line import TipLine
+from dtp.net.address import Address
 from dtp.net.connection import Connection
 from dtp.net.stream import Stream
+from dtp.peers.lan.interfaces import dialled_urls
+from dtp.peers.nearby import answering, wants_lan
 from dtp.tasks import SupervisedTask
 
 log = logging.getLogger("dtp.daemon")
@@ -22,48 +31,89 @@ log = logging.getLogger("dtp.daemon")
 #: Seconds between two looks at the line's mailboxes and keys, and between the first tries to reach them.
 _KEEP_UP: Final = 3600.0
 _FIRST_PAUSE: Final = 1.0
+#: Seconds between two looks whether the daemon listens.
+_LISTENS: Final = 0.1
 
 
 class TipService:
-    """The line of a service of kind tips. Its store is `dtp tip`'s as well, which may read and answer meanwhile."""
+    """The line of a service of kind tips. Its store is `dtp tip`'s as well, which may read and answer meanwhile.
 
-    def __init__(self, identity: Identity, settings: TipSettings) -> None:
+    Without mailboxes elsewhere its letters wait here, at the same service: who asks nothing on a stream is told the
+    card, who asks something has come to the mailbox.
+    """
+
+    def __init__(self, service: str, settings: TipSettings, studio: Studio) -> None:
         """Open the line's store. Raise `StoreFailed`, and `TipError` for a store of another line."""
+        self._service, self._studio = service, studio
+        identity = studio.identity
+        folder = data_dir() / "tips"
+        store = settings.store or folder / f"{identity.id}.sqlite"
         self.line = TipLine(
             identity=identity,
-            store=settings.store or data_dir() / "tips" / f"{identity.id}.sqlite",
-            mailboxes=settings.mailboxes,
+            store=store,
+            mailboxes=settings.mailboxes or None,
             name=settings.name,
             stamp_bits=settings.stamp_bits,
         )
         self.line.open()
+        self._box: Mailbox | None = None
+        if not settings.mailboxes:
+            try:
+                self._box = Mailbox(SqliteMailbox(store.with_suffix(".mailbox.sqlite")))
+            except BaseException:
+                self.line.store.close()
+                raise
         #: Letters that it has collected since it is there, and why it can't reach its mailboxes; "" where it can.
         self.letters = 0
         self.unreached = "not tried yet"
         self._work = SupervisedTask(self._keep_up, name="dtp.daemon.tips", foreseen=(StoreFailed,))
 
     def start(self) -> None:
-        """Begin to keep up with the mailboxes. Idempotent."""
+        """Begin to be found, and to keep up with the mailboxes. Idempotent."""
         self._work.start()
 
     async def close(self) -> None:
-        """Collect no more, and close the store."""
+        """Be found no more, collect no more, and close the stores."""
         await self._work.stop()
         await self.line.close()
+        if self._box is not None:
+            await self._box.stop()
+            self._box.store.close()
 
     def status(self) -> dict[str, Any]:
         """Return what `dtpd status` says of it."""
         return {"letters": self.letters, "unreached": self.unreached, "why": self._work.error}
 
     async def answer_stream(self, connection: Connection, stream: Stream) -> None:
-        """Say the line's card for everybody."""
-        await say_card(self.line, stream)
+        """Say the line's card to who asks nothing; answer who asks the line's mailbox."""
+        if self._box is None:
+            await say_card(self.line, stream)
+            return
+        try:
+            first = await read(stream, MAX_REQUEST)
+        except MailboxMalformed as fault:
+            log.info("%r: %s", connection, fault)
+            stream.reset()
+            return
+        if first:
+            await self._box.answer_stream(connection, stream, first)
+        else:
+            await say_card(self.line, stream)
 
     async def _keep_up(self) -> None:
+        while not self._here():  # noqa: ASYNC110  # it begins before the daemon listens
+            await asyncio.sleep(_LISTENS)
+        async with self._found_on_lan():
+            await self._keep_up_found()
+
+    async def _keep_up_found(self) -> None:
         pause = _FIRST_PAUSE
         while True:
             try:
+                if self._box is not None:
+                    await self.line.move(self._here()[:MAX_MAILBOXES])
                 await self.line.publish()
+                await self._publish_in_dht()
                 self.letters += await self.line.collect()
                 await self.line.send_waiting()
             except LineUnreached as fault:
@@ -74,3 +124,26 @@ class TipService:
             else:
                 self.unreached, pause = "", _KEEP_UP
             await asyncio.sleep(pause)
+
+    # ---- where it is -------------------------------------------------------------------------------------------
+
+    def _here(self) -> list[str]:
+        """Return where others reach this service; nothing before the daemon listens."""
+        urls = [each.carrier_url for each in self._studio.addresses()]
+        me = self._studio.identity.id
+        return [str(Address.direct(me, each, self._service)) for each in dialled_urls(urls)]
+
+    def _found_on_lan(self) -> AbstractAsyncContextManager[object]:
+        """Tell those on the LAN who ask for the line where it is: a daemon that is a node does so itself."""
+        if self._studio.is_node() or self._service != TIP_SERVICE or not wants_lan():
+            return nullcontext()
+        return answering(self._studio.identity, [each.carrier_url for each in self._studio.addresses()])
+
+    async def _publish_in_dht(self) -> None:
+        dht = self._studio.dht()
+        if dht is None:
+            return
+        try:
+            await DhtCards(dht).publish(self.line.card)
+        except DtpError as fault:  # the next time it may
+            log.warning("the DHT doesn't take the card of the line for tips: %s", fault)

@@ -231,8 +231,9 @@ class MailboxSettings:
 
 @dataclass(frozen=True, slots=True)
 class TipSettings:
-    """Where letters to a line for tips are kept for it, what it keeps itself (None: tips/dtp1....sqlite in the data
-    folder, as `dtp tip` has it), what it is called (None: as last time), and the work that a letter takes."""
+    """Where letters to a line for tips are kept for it (here, if nothing is said), what it keeps itself (None:
+    tips/dtp1....sqlite in the data folder, as `dtp tip` has it), what it is called (None: as last time), and the work
+    that a letter takes."""
 
     mailboxes: tuple[str, ...]
     store: Path | None

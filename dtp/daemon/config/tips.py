@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from dtp.daemon.config import model, values
 from dtp.daemon.config.mailbox import BACKENDS
 from dtp.daemon.config.reading import Section
-
-_NEEDED: Final = (
-    "tips: takes mailboxes, where letters wait, such as the one of this daemon: "
-    'tips = { mailboxes = ["dtp+tcp://dtp1...@HOST:PORT/dtp.mailbox"] }'
-)
 
 
 def read_tips(section: Section | None, file: Callable[[Any], Path]) -> model.TipSettings:
@@ -29,8 +24,6 @@ def read_tips(section: Section | None, file: Callable[[Any], Path]) -> model.Tip
         section.take("name", values.text, None),
         section.take("stamp-bits", values.number(0, MAX_BITS), DEFAULT_BITS),
     )
-    if not settings.mailboxes and not section.failed("mailboxes"):
-        section.wrong(_NEEDED, *(("mailboxes",) if "mailboxes" in section else ()))
     if len(settings.mailboxes) > MAX_MAILBOXES:
         section.wrong(f"mailboxes: a card has {MAX_MAILBOXES} at most", "mailboxes")
     section.finish()
@@ -38,7 +31,7 @@ def read_tips(section: Section | None, file: Callable[[Any], Path]) -> model.Tip
 
 
 def check_tips(section: Section, expose: model.Expose) -> None:
-    """What only other kinds of services have, and a place where letters wait."""
+    """What only other kinds of services have."""
     for key in BACKENDS:
         if key in section:
             section.wrong(f"{key}: a line for tips says its card itself, and has no backends", key)
@@ -48,5 +41,3 @@ def check_tips(section: Section, expose: model.Expose) -> None:
     if "allow" in section and not section.failed("allow") and not expose.rules.access.everyone:
         what = 'allow: who gives a tip comes under a key of the moment, so a line takes allow = ["*"]'
         section.wrong(what, "allow")
-    if "tips" not in section:
-        section.wrong(_NEEDED, "kind")

@@ -13,6 +13,7 @@ from dtp.session.limits import Limits
 
 if TYPE_CHECKING:
     from dtp.daemon.relays.pool import Dial
+    from dtp.peers.dht import Dht
     from dtp.peers.links import PeerLink
     from dtp.peers.private import PrivateNetwork
 
@@ -51,6 +52,11 @@ class Member:
     def links(self) -> Iterable[PeerLink]:
         """Those that are open."""
         return ()
+
+    @property
+    def dht(self) -> Dht | None:
+        """The DHT, of a node that finds others by it and is open."""
+        return None
 
     def status(self) -> dict[str, Any]:
         """What the status of the daemon says besides."""

@@ -18,6 +18,7 @@ from dtp.net.connection import Connection
 from dtp.net.listener import Listener
 from dtp.net.resolver import Resolver
 from dtp.node.node import KnownPeer, Node, NodeLimits
+from dtp.peers.dht import Dht
 from dtp.peers.links import PeerLink
 from dtp.peers.private import PrivateNetwork
 from dtp.peers.reach.messages import RELAY_SERVICE
@@ -112,6 +113,11 @@ class NodeMember(Member):
     def links(self) -> Iterable[PeerLink]:
         """The links to other nodes that are open."""
         return () if self._node is None else self._node.links
+
+    @property
+    def dht(self) -> Dht | None:
+        """The DHT, of a node that finds others by it and is open."""
+        return self._node.dht if self._node is not None and "dht" in self._config.discover else None
 
     # ---- how it stands ------------------------------------------------------------------------------------
 

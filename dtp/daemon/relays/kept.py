@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dtp.messaging.login.service import LoginService
     from dtp.messaging.mailbox.selling import RoomSeller
     from dtp.messaging.mailbox.service import Mailbox
+    from dtp.peers.dht import Dht
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,9 @@ class Studio:
     dial: Callable[[Address], Awaitable[Connection]]
     #: The client of `[chain]`; None without it.
     chain: Callable[[], ChainClient | None]
+    #: Whether it is a node, and the DHT of one that has it.
+    is_node: Callable[[], bool]
+    dht: Callable[[], Dht | None]
 
 
 class KeptStream(AnsweredStream):
@@ -55,7 +59,7 @@ class Kept:
         self._open: dict[MailboxSettings, Mailbox] = {}
         self._sellers: dict[MailboxSettings, RoomSeller] = {}
         self._logins: dict[LoginSettings, LoginService] = {}
-        self._lines: dict[TipSettings, TipService] = {}
+        self._lines: dict[tuple[str, TipSettings], TipService] = {}
         #: The one whose logins count: the last that was opened.
         self._current: LoginService | None = None
 
@@ -75,10 +79,10 @@ class Kept:
         for logins in _logins_of(config) - self._logins.keys():
             self._current = self._logins[logins] = self._open_logins(logins)
 
-        for line in _lines_of(config) - self._lines.keys():
+        for name, line in _lines_of(config) - self._lines.keys():
             from dtp.daemon.answered.tips import TipService
 
-            self._lines[line] = TipService(self._studio.identity, line)
+            self._lines[name, line] = TipService(name, line, self._studio)
 
         for name, show in _shows_of(config) - self._shows.keys():
             from dtp.daemon.answered.shows import show_of
@@ -108,7 +112,7 @@ class Kept:
         exposed.logins = None if logins is None else self._logins[logins]
         exposed.find_login = self.find_login
         if exposed.config.tips is not None:
-            exposed.tips = self._lines[exposed.config.tips]
+            exposed.tips = self._lines[exposed.config.service, exposed.config.tips]
             exposed.tips.start()
         if exposed.config.broadcast is not None:
             exposed.show = self._shows[exposed.config.service, exposed.config.broadcast]
@@ -157,8 +161,8 @@ def _logins_of(config: Config) -> set[LoginSettings]:
     return {each.logins for each in config.expose if each.logins is not None}
 
 
-def _lines_of(config: Config) -> set[TipSettings]:
-    return {each.tips for each in config.expose if each.tips is not None}
+def _lines_of(config: Config) -> set[tuple[str, TipSettings]]:
+    return {(each.service, each.tips) for each in config.expose if each.tips is not None}
 
 
 def _shows_of(config: Config) -> set[tuple[str, BroadcastSettings]]:

@@ -109,9 +109,10 @@ class Mailbox:
         finally:
             await tasks.stop()
 
-    async def answer_stream(self, connection: Connection, stream: Stream) -> None:
-        """Serve one stream until it is done. For programs that accept a connection's streams themselves."""
-        await _Conversation(self, connection, stream).run()
+    async def answer_stream(self, connection: Connection, stream: Stream, first: bytes = b"") -> None:
+        """Serve one stream until it is done. For programs that accept a connection's streams themselves, and may have
+        read the `first` request."""
+        await _Conversation(self, connection, stream).run(first)
 
     # ---- who watches -------------------------------------------------------------------------------------------
 
@@ -157,9 +158,10 @@ class _Conversation:
         #: Set when something was kept for the device, or acknowledged.
         self.news = asyncio.Event()
 
-    async def run(self) -> None:
+    async def run(self, first: bytes) -> None:
         try:
-            while body := await read(self._stream, MAX_REQUEST):
+            while body := first or await read(self._stream, MAX_REQUEST):
+                first = b""
                 number, op, fields = parse_request(body)
                 await self._room.acquire()
                 self._tasks.start(self._handle(number, op, fields), name="dtp-mailbox-request")

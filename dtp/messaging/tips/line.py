@@ -79,6 +79,11 @@ class TipLine:
             self.store.close()
             raise
 
+    async def move(self, mailboxes: Sequence[str]) -> None:
+        """Have letters wait elsewhere from now on: the card says so once it is published again."""
+        self._mailboxes = mailboxes
+        self.card = await asyncio.to_thread(self._load_card)
+
     async def close(self) -> None:
         """End connections to mailboxes, and close the store."""
         await self.pool.close()
