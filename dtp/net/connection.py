@@ -53,8 +53,11 @@ T = TypeVar("T")
 
 #: How long `close` waits for what was finished to arrive.
 LINGER = 5.0
-#: Seconds for the peer to hear that it may open no more streams, or of the end that a connection has had before.
+#: Seconds for the peer to hear of the end that a connection has had before, and for streams to be taken up.
 HEARD = 1.0
+#: Seconds for the peer to hear that it may open no more streams. What it opens meanwhile is taken, and what it opens
+#: later is refused, with whatever a program has said: on a busy machine one needs more than a second.
+TOLD = 5.0
 
 
 class Connection:
@@ -417,15 +420,15 @@ class Connection:
     async def go_away(self) -> None:
         """Tell the peer to open no new streams; those that are open go on.
 
-        Returns once the peer knows and what it opened before is taken up, or after a second for each; what comes
-        later is refused. Nothing happens when the connection is over.
+        Returns once the peer knows, after 5 s at most (one while it has no carrier), and what it opened before is
+        taken up, or after another second; what comes later is refused. Nothing happens when the connection is over.
         """
         if self._error is not None:
             return
         self._session.warn_away()
         # Where the connection is over by then, the next lines change nothing.
         with contextlib.suppress(TimeoutError, DtpError):
-            async with asyncio.timeout(HEARD):
+            async with asyncio.timeout(TOLD if self.source else HEARD):
                 await self.ping()
         self._session.go_away()
         self.outlet.flush_soon()

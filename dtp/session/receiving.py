@@ -263,7 +263,7 @@ class Receiving(Linking):
                     self._events.append(ev.StreamData(stream_id, piece))
         if receive.ended:
             self._windows[stream_id] = None
-            if not known_end:
+            if not known_end and not self._is_refused(stream_id):
                 self._events.append(ev.StreamFinished(stream_id))
             self._forget_if_done(stream)
         else:
@@ -287,12 +287,16 @@ class Receiving(Linking):
                 raise _TooManyOpened
             self._next_peer += 2
             stream = self._add_stream(opened)
-            if self._away is not None and opened >= self._away:
+            if self._is_refused(opened):
                 self.reset(opened, CloseCode.SHUTDOWN)
                 self.stop(opened, CloseCode.SHUTDOWN)
             else:
                 self._events.append(ev.StreamOpened(opened))
         return stream
+
+    def _is_refused(self, stream_id: int) -> bool:
+        """True for a stream that the peer opened when this side was away: it was never told of, and never is."""
+        return self._away is not None and stream_id >= self._away and not (stream_id ^ self._away) & 1
 
     # ---- control frames from the peer -------------------------------------------------------------------
 
@@ -332,7 +336,8 @@ class Receiving(Linking):
             raise ProtocolError("reset goes beyond the connection's credit", CloseCode.FLOW)
         self._give_connection_credit(missing)
         self._windows[stream_id] = None
-        self._events.append(ev.StreamWasReset(stream_id, code))
+        if not self._is_refused(stream_id):
+            self._events.append(ev.StreamWasReset(stream_id, code))
         self._forget_if_done(stream)
 
     def _on_stop(self, link: Link, flags: int, now: float, stream_id: int, code: int) -> None:

@@ -25,6 +25,7 @@ from dtp.session.codes import (
     ConnectionLost,
     ConnectionRefused,
     HandshakeRefused,
+    StreamReset,
     WrongIdentity,
 )
 from dtp.session.limits import DEFAULT
@@ -480,6 +481,65 @@ def test_a_handler_that_fails_harms_only_its_connection() -> None:
         assert failures == ["handler of service 'broken' failed"]
 
     asyncio.run(main())
+
+
+@on_fake_clock
+async def test_what_is_refused_by_who_goes_away_may_end_in_any_way() -> None:
+    """Its peer reset a stream that nobody knew of here: a `KeyError` in the loop, and what came behind was lost."""
+    async with (
+        await dtp.listen("memory://x", identity=BOB) as listener,
+        dtp.connect(listener.address()) as connection,
+        asyncio.timeout(60),
+    ):
+        far = await listener.accept()
+        failures: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        known = await connection.open_stream()
+        known.write(b"a")
+        other = await far.accept_stream()
+        far._session.go_away()  # the peer, which hasn't heard of it, opens more
+        reset, finished = [await connection.open_stream() for _ in range(2)]
+        for stream in (reset, finished):
+            stream.write(b"for nobody")
+        reset.reset(7)
+        finished.write_eof()
+        known.write(b"b")
+        known.write_eof()
+        assert await other.read() == b"ab"
+        with pytest.raises(StreamReset):
+            await finished.read()
+        await asyncio.sleep(1)
+        assert not failures
+
+
+@on_fake_clock
+async def test_a_peer_that_is_slow_to_hear_that_it_may_open_no_more_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a busy machine it took more than a second once: what programs had asked meanwhile was cut."""
+    async with (
+        await dtp.listen("memory://x", identity=BOB) as listener,
+        dtp.connect(listener.address()) as connection,
+        asyncio.timeout(60),
+    ):
+        far = await listener.accept()
+        ping = far.ping
+
+        async def ping_late() -> float:
+            await asyncio.sleep(4)
+            return await ping()
+
+        monkeypatch.setattr(far, "ping", ping_late)
+        going = asyncio.create_task(far.go_away())
+        await asyncio.sleep(0)
+        await asyncio.sleep(3)
+        connection._session._peer_away = False  # it hasn't heard of it
+        stream = await connection.open_stream()
+        stream.write(b"asked")
+        stream.write_eof()
+        other = await far.accept_stream()
+        assert await other.read() == b"asked"
+        await going
 
 
 @on_fake_clock
