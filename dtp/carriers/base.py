@@ -114,6 +114,11 @@ class Carrier(ABC):
         only ended, but broken off. Then what nobody has read of it is given up, and `carrier_lost` follows."""
         return False
 
+    def has_ended(self) -> bool:
+        """True if it is known, though reading may be paused, that the other side sends nothing any more, and that all
+        it has sent was reported. Whatever needs an answer of it to go on can be given up then."""
+        return self.broken_off()
+
     @property
     def held(self) -> int:
         """Bytes that are kept here: written and not yet sent, or come and not yet reported."""

@@ -126,6 +126,11 @@ class _Direction:
         broken = self._items and self._items[-1].due <= self._loop.time()
         return self._items[-1].error if broken else None
 
+    @property
+    def at_end(self) -> bool:
+        """True if nothing is on the way but the end, and that has come."""
+        return bool(self._items) and self._items[0].end and self._items[0].due <= self._loop.time()
+
     def _add(self, data: memoryview, end: bool = False, error: CarrierError | None = None) -> None:
         due = self._loop.time() + self._link.delay
         if self._link.jitter:
@@ -306,6 +311,9 @@ class MemoryCarrier(Carrier):
         if error is not None and not self._ended:
             self._loop.call_soon(self.end_arrived, error)
         return self._ended or error is not None
+
+    def has_ended(self) -> bool:
+        return self.broken_off() or self._in.at_end
 
     # From the directions, always called by the loop.
 

@@ -164,6 +164,16 @@ class StreamSocketCarrier(Carrier):
         self._loop.call_soon(self._end, broken(self._write_error))
         return True
 
+    def has_ended(self) -> bool:
+        if self.broken_off():
+            return True
+        try:
+            return not socket.socket.recv(
+                self._sock, 1, socket.MSG_PEEK
+            )  # one with TLS takes no flags itself
+        except OSError:  # nothing has come yet, or a reset, which is found when it is read
+            return False
+
     @property
     def held(self) -> int:
         """Bytes received and not read yet."""

@@ -165,6 +165,9 @@ class WebSocketCarrier(Carrier):
     def broken_off(self) -> bool:
         return self._below.broken_off()
 
+    def has_ended(self) -> bool:
+        return self._below.has_ended()
+
     @property
     def held(self) -> int:
         """Bytes received and not read yet, with those of a message that hasn't come whole."""

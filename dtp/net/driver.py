@@ -309,8 +309,14 @@ class LinkDriver:
         return None if self.connection is None else buffers.first_records
 
     def _go_on_with_stranger(self) -> bool | None:
-        """Take what has come of one that had to wait for a turn with room, unless it is gone."""
+        """Take what has come of one that had to wait for a turn with room, unless it is gone: then nobody would hear
+        the answer, without which no record can follow. Most of a flood is gone by the time it would be its turn."""
         if self.closed:
+            return None
+        handshake = self._handshake
+        unanswered = isinstance(handshake, ServerHandshake) and not handshake.has_answered
+        if self.carrier.has_ended() if unanswered else self.carrier.broken_off():
+            self.abort(ClosedInHandshake(f"{self.carrier.remote} has gone before its turn in the handshake"))
             return None
         self.carrier.resume_reading()
         self.take_waiting()

@@ -477,6 +477,26 @@ async def _pauses_reading(near: End, far: End, options: _Options) -> None:
     _orderly(await near.until_lost())
 
 
+async def _has_ended_only_once_it_has(near: End, far: End, options: _Options) -> None:
+    """What was sent before the end is no end, whether or not that is known of one whose reading is paused."""
+    _start(near, far)
+    near.write(b"x")
+    await far.until_received(b"x")
+    far.carrier.pause_reading()
+    await settle()
+    if far.carrier.has_ended():
+        raise ContractError("has_ended is true though nothing has ended")
+    near.write(b"y")
+    near.close()
+    await settle()
+    if far.carrier.has_ended():
+        raise ContractError("has_ended is true in front of what is still to be read")
+    far.carrier.resume_reading()
+    _orderly(await far.until_lost())
+    _orderly(await near.until_lost())
+    _compare(far.recorder.received, b"xy")
+
+
 async def _breaks_off_only_once_it_has(near: End, far: End, options: _Options) -> None:
     """An orderly end is no break, and after one of those that are known the end comes, though reading is paused."""
     _start(near, far)
@@ -585,6 +605,7 @@ _CHECKS: tuple[_Check, ...] = (
     _aborts_a_blocked_close,
     _stops_the_writer,
     _pauses_reading,
+    _has_ended_only_once_it_has,
     _breaks_off_only_once_it_has,
     _ends_once_it_has_broken_off,
     _keeps_packets_whole,

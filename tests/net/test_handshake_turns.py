@@ -35,6 +35,26 @@ from dtp.testing.pairs import ALICE, BOB
 CROWD = 40
 
 
+class Deaf:
+    """A receiver that drops all that comes."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray(65536)
+        self.ended = False
+
+    def carrier_buffer(self) -> memoryview:
+        return memoryview(self._buffer)
+
+    def carrier_received(self, size: int) -> None: ...
+
+    def carrier_writable(self) -> None: ...
+
+    def carrier_packet(self, data: bytes) -> None: ...
+
+    def carrier_lost(self, error: Exception | None) -> None:
+        self.ended = True
+
+
 def first_message(known: bool = False) -> bytes:
     """What anybody says first who knows the server's static key (IK), or doesn't."""
     endpoint = Endpoint(ALICE, suites())
@@ -199,6 +219,35 @@ async def test_newcomers_come_in_while_four_times_as_many_knock_as_can_be_answer
         for guest in flood:
             guest.carrier.abort()
     assert came >= 5  # in one line, behind all that were thrown out, it was 1 of 60
+
+
+@pytest.mark.parametrize("scheme", ["memory", "tcp"])
+@pytest.mark.parametrize("kind", FIRST_MESSAGES)
+def test_whoever_is_gone_before_its_turn_takes_none(scheme: str, kind: str) -> None:
+    """Of those that say a first message and hang up most wait for a turn still: each would take a handshake, and
+    newcomers came only once all had theirs, long after the flood."""
+
+    async def main() -> None:
+        failed: list[Exception] = []
+        url = "memory://x" if scheme == "memory" else "tcp://127.0.0.1:0"
+        async with await dtp.listen(
+            url, echo, identity=BOB, on_failed=lambda _, error: failed.append(error)
+        ) as listener:
+            crowd = [(await carriers.dial(listener.urls[0]), Deaf()) for _ in range(CROWD)]
+            turns = Turns()
+            for carrier, deaf in crowd:
+                carrier.start(deaf)
+                carrier.write(memoryview(FIRST_MESSAGES[kind]()))
+                carrier.close()
+            before = turns.now
+            await until(lambda: all(deaf.ended for _, deaf in crowd))
+            turns.running = False
+            assert turns.now - before < CROWD / HANDSHAKES
+            assert sum("before its turn" in str(each) for each in failed) > CROWD // 2
+            async with dtp.connect(listener.address()) as connection:
+                assert await roundtrip(connection, b"hi") == b"hi"
+
+    asyncio.run(main())
 
 
 async def ready(listener: dtp.Listener, resume: Callable[[], bytes] = bytes) -> list[Attacker]:
