@@ -58,6 +58,7 @@ MODULES: dict[str, tuple[str, str]] = {
     "dtp.messaging.person.contacts": ("Whom one knows.", "Contact"),
     "dtp.messaging.person.notices": ("What happens besides messages.", "Notice What"),
     "dtp.messaging.person.rent": ("Room in mailboxes that have a price.", "Rent"),
+    "dtp.messaging.person.posts": ("Messages through the chain.", "ChainPosts"),
     "dtp.messaging.mailbox.selling": ("Selling it.", "selling_room"),
     "dtp.messaging.person.attachments": (
         "Files of messages.",

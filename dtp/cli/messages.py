@@ -292,7 +292,9 @@ async def _print_message(each: Message, save: Path | None) -> None:
         "message": each.id.hex(),
         "sender": each.sender_name,
         "person": each.sender.card.person_name if each.sender else None,
-        "stranger": bool(each.sender and each.sender.stranger),
+        "stranger": each.sender.stranger if each.sender else not each.own,
+        "wallet": each.wallet or None,
+        "transaction": each.transaction or None,
         "group": group.name if group else None,
         "room": room.name if room else None,
         "text": each.text,
@@ -307,8 +309,15 @@ async def _print_message(each: Message, save: Path | None) -> None:
         f"\n  [{escape_text(one.name)}, {count_of(one.size, 'byte')}]" for one in each.attachments
     )
     text = "(deleted)" if each.deleted else escape_text(each.text)
-    said = f"{escape_text(each.sender_name)}{where}: {text}{names}"
+    by = "" if not each.wallet else f" ({_post_words(each)})"
+    said = f"{escape_text(each.sender_name)}{by}{where}: {text}{names}"
     print_line(record, f"{each.sent_at:%Y-%m-%d %H:%M} {said}")
+
+
+def _post_words(each: Message) -> str:
+    """Say of a message through the chain what is known of who sent it."""
+    whose = f"from {each.wallet}, which their card links" if each.sender else "no card links this account"
+    return f"a post, {whose}; answer with 'dtp post answer', transaction {each.transaction}"
 
 
 for _command in (*COMMANDS, rent):

@@ -53,6 +53,8 @@ def messenger_options(command: Any) -> Any:
                      help="Find people by dtp1... in the DHT of this node, and be found there; may be repeated."),
         click.option("--chain", metavar="NETWORK", help="Find accounts (dtpa1...) on this Sui network, and refuse "
                      "cards that it says are older: mainnet, testnet, a URL."),
+        click.option("--posts", metavar="0X...", help="With --chain: take messages through the chain as well, those "
+                     "to this host object that are sealed to your identity ('dtp post')."),
     ):  # fmt: skip
         command = decorate(command)
     return command
@@ -64,19 +66,22 @@ def open_messenger(
     account: str | None,
     bootstrap: tuple[str, ...],
     chain: str | None,
+    posts: str | None = None,
     **options: Any,
 ) -> AbstractAsyncContextManager[Messenger]:
     """Return what begins and ends the messenger that the options mean. Its identity's file has to be there."""
+    if posts is not None and chain is None:
+        raise click.UsageError("--posts is a host on a chain: say which, with --chain")
     me = identity.load()
     path = Path(store) if store else data_dir() / "messages" / f"{me.id}.sqlite"
     owner = load_account(account) if account else None
     messenger = Messenger(identity=me, store=path, account=owner, **options)
-    return _with_sources(messenger, bootstrap, chain)
+    return _with_sources(messenger, bootstrap, chain, posts)
 
 
 @asynccontextmanager
 async def _with_sources(
-    messenger: Messenger, bootstrap: tuple[str, ...], chain: str | None
+    messenger: Messenger, bootstrap: tuple[str, ...], chain: str | None, posts: str | None
 ) -> AsyncIterator[Messenger]:
     async with AsyncExitStack() as stack:
         if bootstrap:
@@ -91,7 +96,12 @@ async def _with_sources(
             from dtp.chain import ChainClient
             from dtp.messaging.person.card_sources import ChainCards
 
-            messenger.add_source(ChainCards(await stack.enter_async_context(ChainClient(chain))))
+            client = await stack.enter_async_context(ChainClient(chain))
+            messenger.add_source(ChainCards(client))
+            if posts is not None:
+                from dtp.messaging.person.posts import ChainPosts
+
+                messenger.chain_posts = ChainPosts(client, posts)
         yield await stack.enter_async_context(messenger)
 
 
@@ -105,10 +115,13 @@ async def deliver(messenger: Messenger, wait: float) -> bool:
 
 
 async def collect(messenger: Messenger, wait: float) -> bool:
-    """Return whether all is here that waits in the person's mailboxes, within `wait` seconds."""
+    """Return whether all is here that waits in the person's mailboxes, and on the chain, within `wait` seconds."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(wait):
-            await messenger.wait_collected()
+            if messenger.posts.wanted:
+                await messenger.posts.collect()
+            if messenger.card.mailboxes or not messenger.posts.wanted:
+                await messenger.wait_collected()
             return True
     return False
 

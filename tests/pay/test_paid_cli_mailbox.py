@@ -14,15 +14,13 @@ pytestmark = pytest.mark.slow
 def mailbox(home, *arguments):
     """A mailbox that sells room; gives the address that goes into cards."""
     command = home.command("mailbox", "serve", "--json", "--listen", "tcp://127.0.0.1:0", *arguments)
-    pipes = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-    process = subprocess.Popen(command, env=home.env, cwd=home.folder, **pipes)
+    process = subprocess.Popen(command, env=home.env, cwd=home.folder, stdout=subprocess.PIPE)
     watchdog = threading.Timer(100, process.kill)
     watchdog.start()
     try:
         address = json.loads(process.stdout.readline())["address"]
-        for line in process.stderr:
-            if json.loads(line).get("event") == "selling":
-                break
+        events = (json.loads(line)["event"] for line in process.stdout)
+        assert "selling" in events
         yield address
     finally:
         watchdog.cancel()

@@ -45,10 +45,14 @@ class Kind(IntEnum):
     MEMBERSHIP = 9
     CALL = 10
     JOIN = 11
+    #: A message that came through the chain; only devices of one person pass it on.
+    POST = 12
 
 
 #: Events that are a part of a conversation's history, in the order of their clocks.
 HISTORY: Final = frozenset({Kind.TEXT, Kind.EDIT, Kind.DELETE, Kind.REACT})
+#: Of them those that are messages, and what isn't sent as such but is one in a history.
+MESSAGES: Final = frozenset({Kind.TEXT, Kind.POST})
 
 #: What an event of each kind has to have, and may have: the type of each field.
 _TEXT, _ID, _BYTES, _NUMBER, _IDS, _FILES, _FLAG = "text", "id", "bytes", "number", "ids", "files", "flag"
@@ -66,6 +70,7 @@ FIELDS: Final[Mapping[Kind, tuple[dict[str, str], dict[str, str]]]] = {
     Kind.COPY: ({"sender": _BYTES, "event": _BYTES}, {}),
     Kind.MEMBERSHIP: ({"operations": "blobs"}, {"cards": "blobs"}),
     Kind.JOIN: ({"invitation": _BYTES, "proof": _BYTES}, {}),
+    Kind.POST: ({"text": _TEXT, "wallet": _BYTES, "transaction": _TEXT}, {}),
     Kind.CALL: (
         {"call": _ID, "act": _NUMBER},
         {"description": _TEXT, "relay": _TEXT, "device": _BYTES, "reason": _NUMBER},

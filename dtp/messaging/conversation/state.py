@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.events import MESSAGES, Event, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,9 @@ class Shown:
     files: list[Any]
     disappear: int
     forwarded_from: bytes | None
+    #: Of a post: the Sui account that has sent it, and by which transaction.
+    wallet: bytes = b""
+    transaction: str = ""
     edited: bool = False
     deleted: bool = False
     #: By whom: what.
@@ -51,7 +54,7 @@ def show(said: Iterable[Said], moderators: Container[bytes] = ()) -> list[Shown]
     ordered = sorted(once.values(), key=lambda each: each.order)
     messages: dict[bytes, Shown] = {}
     for each in ordered:
-        if each.event.kind is Kind.TEXT and each.event.id not in messages:
+        if each.event.kind in MESSAGES and each.event.id not in messages:
             messages[each.event.id] = _shown(each)
     for each in ordered:
         target = messages.get(each.event.fields.get("target", b""))
@@ -65,6 +68,7 @@ def _shown(said: Said) -> Shown:
     return Shown(
         *(event.id, said.sender, event.clock, event.sent_ms, fields["text"]),
         *(fields.get("reply"), fields.get("files", []), fields.get("disappear", 0), fields.get("from")),
+        *(fields.get("wallet", b""), fields.get("transaction", "")),
     )
 
 

@@ -16,7 +16,7 @@ from dtp.errors import PeerError
 from dtp.identity import Account, Identity
 from dtp.messaging.cards import ContactCard
 from dtp.messaging.cards.contact_card import ACCESS_BYTES
-from dtp.messaging.conversation.events import HISTORY, Event, Kind
+from dtp.messaging.conversation.events import HISTORY, MESSAGES, Event, Kind
 from dtp.messaging.conversation.membership import Act, Membership, MembershipError, Operation, Role
 from dtp.messaging.conversation.state import Said, Shown, show
 from dtp.messaging.errors import ConsentNeeded, MessageError, UnknownContact
@@ -26,6 +26,7 @@ from dtp.messaging.person.communities import Communities
 from dtp.messaging.person.contacts import Change, Consent, Contact, Contacts
 from dtp.messaging.person.desk import Desk, Received
 from dtp.messaging.person.notices import CallSignalled, Notice, What
+from dtp.messaging.person.post_tray import PostTray
 
 _NOTICES: Final = {
     Change.ADDED: What.CONTACT_ADDED,
@@ -64,6 +65,7 @@ class Correspondence:
         self.contacts = Contacts(consent)
         self.groups: dict[bytes, Membership] = {}
         self.communities = Communities(self)
+        self.post_tray = PostTray(self)
         try:
             self._load(now_ms)
         except BaseException:
@@ -272,6 +274,21 @@ class Correspondence:
             self._put_contact(accepted)
             self.store.release_held(person)
         return accepted
+
+    @property
+    def has_room_for_strangers(self) -> bool:
+        """True while one more stranger is kept as a contact."""
+        return sum(each.stranger for each in self.contacts) < _STRANGERS
+
+    def take_stranger(self, card: ContactCard) -> None:
+        """Keep who is new to us as a contact, within a transaction."""
+        self._take_contact(card, stranger=True)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Run the block in one transaction; where it fails, all is as it was before."""
+        with self._transaction():
+            yield
 
     def get_contact(self, person: bytes) -> Contact:
         """Return a contact. Raise `UnknownContact`."""
@@ -591,7 +608,7 @@ class Correspondence:
         if device not in card.devices and not is_own:
             return []
         is_known = self.contacts.get(card.person) is not None
-        if not is_known and sum(each.stranger for each in self.contacts) >= _STRANGERS:
+        if not is_known and not self.has_room_for_strangers:
             return []
         contact, change = self._take_contact(card, stranger=not is_own)
         if not is_own:
@@ -603,7 +620,7 @@ class Correspondence:
         if person != self.person:
             return []
         inner = Event.parse(event.fields["event"])
-        if inner.kind not in HISTORY:
+        if inner.kind not in HISTORY | MESSAGES:
             return []
         said = Said(event.fields["sender"], inner)
         self.store.add_said(event.conversation, said, unread=False, held=False, vanishes=0)

@@ -77,6 +77,11 @@ class Delivery:
         self._tasks = TaskSet()
 
     @property
+    def mail(self) -> Correspondence:
+        """What it brings in and out of."""
+        return self._mail
+
+    @property
     def identity(self) -> Identity:
         """Who collects."""
         return self._mail.identity

@@ -31,6 +31,7 @@ from dtp.messaging.person.delivery import LIFETIME, Delivery, now_ms
 from dtp.messaging.person.lookup import LookUp
 from dtp.messaging.person.notices import CallSignalled, Notice, What
 from dtp.messaging.person.pool import ConnectMailbox, connect_plainly
+from dtp.messaging.person.posts import ChainPosts, PostCollector
 from dtp.messaging.person.rent import Rent, Renting
 
 #: Who is written to: a contact, its card, or its name: `dtp1...`, `dtpa1...`, what it is called here.
@@ -60,17 +61,21 @@ class Message:
         self.reactions = dict(shown.reactions)
         #: Who wrote it first, where it was forwarded; as the forwarder says.
         self.forwarded_from = shown.forwarded_from
+        #: Of a message through the chain: the Sui account that sent it, and its transaction, by which it is answered.
+        self.wallet = f"0x{shown.wallet.hex()}" if shown.wallet else ""
+        self.transaction = shown.transaction
 
     @property
     def sender(self) -> Contact | None:
-        """Who wrote it; None for ourselves."""
+        """Who wrote it; None for ourselves, and for a Sui account that no card links."""
         return self._messenger.find_contact(self._shown.sender)
 
     @property
     def sender_name(self) -> str:
-        """What its sender is called."""
-        sender = self.sender
-        return sender.name if sender else self._messenger.card.name or "me"
+        """What its sender is called: a Sui account by its address, where no card says whose it is."""
+        if self.sender is not None:
+            return self.sender.name
+        return (self._messenger.card.name or "me") if self.own else f"0x{self._shown.sender.hex()}"
 
     @property
     def own(self) -> bool:
@@ -248,7 +253,8 @@ class Messenger:
     what is from, and for, a contact whose key was replaced until that is accepted; "tell" says so and goes on.
     `cards` are where people are looked up who have handed over no card, and where ours is found: `DhtCards`,
     `ChainCards`. `stamp_bits` is the work that a stranger's message takes, 0 to 26: without, as last time, 16 at
-    first. `rent` is what mailboxes that have a price are paid for room; nothing without.
+    first. `rent` is what mailboxes that have a price are paid for room; nothing without. `posts` is where messages
+    through the chain are taken from.
     """
 
     def __init__(
@@ -264,6 +270,7 @@ class Messenger:
         stamp_bits: int | None = None,
         cards: Sequence[CardSource] = (),
         rent: Rent | None = None,
+        posts: ChainPosts | None = None,
         connect: ConnectMailbox = connect_plainly,
     ) -> None:
         self.identity = identity
@@ -271,6 +278,8 @@ class Messenger:
         self._mailboxes, self._name = mailboxes, name
         self._receipts = read_receipts
         self._bits, self._sources, self._connect, self._rent = stamp_bits, cards, connect, rent
+        #: Where messages through the chain are taken from: set it before `async with`, where it isn't there yet.
+        self.chain_posts = posts
         self._news: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
         self._notices: asyncio.Queue[Notice] = asyncio.Queue(_NOTICES)
         #: Who is told what devices say about calls: `Calls`. Without, calls are missed.
@@ -280,6 +289,7 @@ class Messenger:
         self.delivery: Delivery
         self.lookup: LookUp
         self.renting: Renting
+        self.posts: PostCollector
 
     async def __aenter__(self) -> Self:
         """Open the store, and begin to collect and deliver. Raise `StoreFailed`, `MessageError`."""
@@ -290,7 +300,8 @@ class Messenger:
         self.correspondence = await loop.run_in_executor(self._thread, opened, *where)
         self.delivery = Delivery(self.correspondence, self._thread, self._connect, self._on_notices)
         self.lookup = LookUp(self._sources, self.correspondence, self.delivery, self._on_notices)
-        self.renting = Renting(self._rent, self.correspondence, self.delivery, self._on_notices)
+        self.renting = Renting(self._rent, self.delivery, self._on_notices)
+        self.posts = PostCollector(self.chain_posts, self.delivery, self.lookup, self._on_notices)
         card = self.correspondence.card
         name = card.name if self._name is None else self._name
         mailboxes = card.mailboxes if self._mailboxes is None else self._mailboxes
@@ -307,10 +318,12 @@ class Messenger:
             self._on_notices([Notice(What.RENEWED, detail=self.correspondence.desk.renewed)])
         self.delivery.start()
         self.lookup.start()
+        self.posts.start()
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Stop, and close the store. What isn't delivered yet is, the next time."""
+        await self.posts.stop()
         await self.lookup.stop()
         await self.delivery.stop()
         await self._close()

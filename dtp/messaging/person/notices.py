@@ -33,6 +33,8 @@ class What(Enum):
     RENEWED = "renewed"
     #: Somebody has called, and nobody has answered; `detail` is why, as of `Reason`.
     MISSED_CALL = "missed-call"
+    #: Posts of strangers wait on the chain, since as many as are taken at once haven't been read yet.
+    POSTS_WAIT = "posts-wait"
     #: Room in a mailbox of ours was paid for; `detail` is in which, and until when.
     ROOM_PAID = "room-paid"
     #: A mailbox of ours asks more for room than we have agreed to pay.

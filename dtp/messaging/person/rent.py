@@ -17,7 +17,6 @@ from dtp.messaging.mailbox.limits import DAY, MIB, MONTH
 from dtp.messaging.mailbox.protocol import MailboxRefused
 from dtp.messaging.mailbox.store import Status, add_room
 from dtp.messaging.packing import pack, unpack_saved
-from dtp.messaging.person.correspondence import Correspondence
 from dtp.messaging.person.delivery import Delivery, now_ms
 from dtp.messaging.person.notices import Notice, What
 
@@ -100,11 +99,10 @@ class Renting:
     def __init__(
         self,
         rent: Rent | None,
-        mail: Correspondence,
         delivery: Delivery,
         on_notices: Callable[[Iterable[Notice]], None],
     ) -> None:
-        self._rent, self._mail, self._delivery, self._on_notices = rent, mail, delivery, on_notices
+        self._rent, self._mail, self._delivery, self._on_notices = rent, delivery.mail, delivery, on_notices
         #: What was told last of each mailbox: the same isn't told again.
         self._told: dict[str, Notice] = {}
         #: One look at a time, or two would pay for the same.

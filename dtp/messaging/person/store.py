@@ -11,7 +11,7 @@ from typing import Final
 
 from dtp.graph.stores.witness import Witness
 from dtp.locking import FileLock
-from dtp.messaging.conversation.events import Event
+from dtp.messaging.conversation.events import Event, Kind
 from dtp.messaging.conversation.state import Said
 from dtp.messaging.database import Database
 from dtp.messaging.ends.keys import INSTANCE_BYTES
@@ -291,6 +291,16 @@ class MessageStore:
         return self._database.select_rows(
             "SELECT conversation, sender, id FROM said WHERE unread AND NOT held ORDER BY rowid"
         )
+
+    def list_unread_senders(self, kind: Kind) -> list[bytes]:
+        """Return the senders of messages of a kind that nobody has marked as read, each as often as it wrote one."""
+        rows = self._database.select_rows("SELECT sender FROM said WHERE unread AND kind = ?", int(kind))
+        return [each for (each,) in rows]
+
+    def has_said(self, sender: bytes, message: bytes) -> bool:
+        """Return True if a message of a person is here."""
+        found = self._database.select_rows("SELECT 1 FROM said WHERE sender = ? AND id = ?", sender, message)
+        return bool(found)
 
     def mark_read(self, message: bytes) -> bool:
         """Note that a message was read here. Return whether that is new."""

@@ -1,0 +1,69 @@
+"""Posts that have come, among a person's other messages: who is known always, others as long as there is room."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from dtp.messaging.cards import ContactCard
+from dtp.messaging.conversation.events import Event, Kind
+from dtp.messaging.conversation.state import Said
+from dtp.messaging.person.notices import Notice, What
+
+if TYPE_CHECKING:
+    from dtp.messaging.person.correspondence import Correspondence
+
+#: Posts of strangers that wait to be read: as many as a mailbox keeps of theirs.
+MOST: Final = 200
+
+
+class PostTaken(Enum):
+    """What became of a post."""
+
+    NEW = "new"
+    KNOWN = "known"
+    BLOCKED = "blocked"
+    FULL = "full"
+
+
+class PostTray:
+    """What a correspondence makes of posts. Each call is one transaction."""
+
+    def __init__(self, mail: Correspondence) -> None:
+        self._mail = mail
+
+    def load_cursor(self, place: str) -> str | None:
+        """Return how far a place was read, None if it wasn't yet."""
+        found = self._mail.store.get(place)
+        return None if found is None else found.decode()
+
+    def put_cursor(self, place: str, cursor: str) -> None:
+        """Note how far a place was read."""
+        with self._mail.transaction():
+            self._mail.store.put(place, cursor.encode())
+
+    def take(
+        self, sender: bytes, mark: bytes, told: dict[str, Any], now_ms: int, *, card: ContactCard | None
+    ) -> tuple[PostTaken, list[Notice]]:
+        """Keep a post, and return what became of it: once for each `mark`. `sender` is who has the wallet by a card
+        on the chain, else the wallet; `card` is that person's, if it was found and they are new to us."""
+        mail, store = self._mail, self._mail.store
+        if store.has_said(sender, mark):
+            return PostTaken.KNOWN, []
+        contact = mail.contacts.get(sender)
+        if contact is not None and contact.blocked:
+            return PostTaken.BLOCKED, []
+        if not self._is_friend(sender):
+            waiting = store.list_unread_senders(Kind.POST)
+            if sum(not self._is_friend(each) for each in waiting) >= MOST:
+                return PostTaken.FULL, []
+        with mail.transaction():
+            if card is not None and contact is None and mail.has_room_for_strangers:
+                mail.take_stranger(card)
+            event = Event(Kind.POST, mail.person, store.highest_clock(sender) + 1, now_ms, told, mark)
+            store.add_said(sender, Said(sender, event), unread=True, held=False, vanishes=0)
+        return PostTaken.NEW, [Notice(What.MESSAGE, sender, sender, mark)]
+
+    def _is_friend(self, person: bytes) -> bool:
+        contact = self._mail.contacts.get(person)
+        return contact is not None and not contact.stranger

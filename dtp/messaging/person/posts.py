@@ -1,0 +1,159 @@
+"""Posts: messages through the chain to a host whose endpoint is this device, in the same inbox as all others."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Final
+
+from dtp.errors import DtpError
+from dtp.messaging.conversation.events import ID_BYTES, MAX_TEXT_BYTES
+from dtp.messaging.person.delivery import Delivery, now_ms
+from dtp.messaging.person.lookup import LookUp
+from dtp.messaging.person.notices import Notice, What
+from dtp.messaging.person.post_tray import PostTaken
+from dtp.tasks import SupervisedTask
+
+if TYPE_CHECKING:
+    from dtp.chain import ChainClient
+    from dtp.chain.events import Cursor
+    from dtp.chain.pipes.posts import PostReader, ReceivedPost
+    from dtp.identity import Identity
+
+log = logging.getLogger("dtp.messaging")
+
+#: Seconds between two looks at the chain.
+_EVERY: Final = 30.0
+
+
+class ChainPosts:
+    """Where posts come from: those to a host on the chain that are sealed to the device that reads them."""
+
+    def __init__(self, chain: ChainClient, host: str) -> None:
+        """`host` is a host object; one of its endpoints is this device, and has published its static key."""
+        self.chain, self.host = chain, host
+        self._directory = ""
+
+    async def place(self) -> str:
+        """Return what the place is called where this device has read last: the network and the host."""
+        from dtp.chain.model import canonical_id
+
+        if not self.chain.chain_id:
+            await self.chain.connect()
+        return f"posts {self.chain.chain_id} {canonical_id(self.host)}"
+
+    def reader(self, identity: Identity, cursor: Cursor | None) -> PostReader:
+        """Return what reads the posts to this device that are behind a cursor."""
+        from dtp.chain.pipes.posts import PostReader
+
+        return PostReader(self.chain, self.host, identity, cursor=cursor)
+
+    async def find_owner(self, wallet: str) -> bytes | None:
+        """Return the account whose card links a wallet, 32 bytes, or None. Raise what the chain raises."""
+        from dtp.chain.card import find_card_of_wallet, find_directory
+        from dtp.chain.errors import PackageNotPublished
+
+        try:
+            self._directory = self._directory or await find_directory(self.chain)
+        except PackageNotPublished:  # nobody has a card here
+            return None
+        card = await find_card_of_wallet(self.chain, self._directory, wallet)
+        return None if card is None or card.revoked else card.account
+
+
+class PostCollector:
+    """Brings posts into a messenger's inbox, each once. `start` and `stop` it; `collect` looks now.
+
+    Who is known is always taken. Others' posts fill a tray: where it is full they are passed over, and come once some
+    of them were read, since the place where the first was is where reading begins again.
+    """
+
+    def __init__(
+        self,
+        posts: ChainPosts | None,
+        delivery: Delivery,
+        lookup: LookUp,
+        on_notices: Callable[[Iterable[Notice]], None],
+    ) -> None:
+        self._posts, self._mail, self._delivery, self._lookup = posts, delivery.mail, delivery, lookup
+        self._on_notices = on_notices
+        self._one_at_a_time = asyncio.Lock()
+        self._task = SupervisedTask(self._run, name="dtp-messages-posts")
+
+    @property
+    def wanted(self) -> bool:
+        """True where there is a place that posts are taken from."""
+        return self._posts is not None
+
+    def start(self) -> None:
+        """Begin to look now and then, where there is a place to look at."""
+        if self._posts is not None:
+            self._task.start()
+
+    async def stop(self) -> None:
+        """End that."""
+        await self._task.stop()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.collect()
+            except (DtpError, TimeoutError) as fault:
+                log.info("posts can't be read now: %s", fault)
+            await asyncio.sleep(_EVERY)
+
+    async def collect(self) -> int:
+        """Take what has come since the last time, and return how many posts are new. Raise what the chain raises."""
+        if self._posts is None:
+            return 0
+        async with self._one_at_a_time:
+            return await self._collect(self._posts)
+
+    async def _collect(self, posts: ChainPosts) -> int:
+        from dtp.chain.errors import HistoryPruned
+        from dtp.chain.events import Cursor
+
+        place = await posts.place()
+        known = await self._delivery.run(self._mail.post_tray.load_cursor, place)
+        cursor = Cursor.from_text(known) if known else None
+        try:
+            new, cursor = await self._read(posts, cursor)
+        except HistoryPruned:
+            if cursor is None:
+                raise
+            log.warning("the node has forgotten posts: what it has is read anew")
+            new, cursor = await self._read(posts, None)
+        if cursor is not None:
+            await self._delivery.run(self._mail.post_tray.put_cursor, place, cursor.to_text())
+        return new
+
+    async def _read(self, posts: ChainPosts, cursor: Cursor | None) -> tuple[int, Cursor | None]:
+        """Return how many posts were new, and where to go on: at the first one that the tray had no room for."""
+        reader, new, full = posts.reader(self._mail.identity, cursor), 0, False
+        resume: Cursor | None = None
+        async with aclosing(reader.read()) as found:
+            async for each in found:
+                taken = await self._take(posts, each)
+                new += taken is PostTaken.NEW
+                if taken is PostTaken.FULL and not full:
+                    full, resume = True, reader.cursor
+        if full:
+            self._on_notices([Notice(What.POSTS_WAIT)])
+        return new, resume if full else reader.cursor
+
+    async def _take(self, posts: ChainPosts, post: ReceivedPost) -> PostTaken:
+        wallet = bytes.fromhex(post.sender.removeprefix("0x"))
+        sender = await posts.find_owner(post.sender) or wallet
+        card = None
+        if sender != wallet and self._mail.contacts.get(sender) is None:
+            card = await self._lookup.find(sender)
+        mark = hashlib.blake2b(post.transaction.encode(), digest_size=ID_BYTES, person=b"dtp.post").digest()
+        text = post.data.decode(errors="replace").encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
+        told = {"text": text, "wallet": wallet, "transaction": post.transaction}
+        tray = self._mail.post_tray
+        taken, notices = await self._delivery.run(tray.take, sender, mark, told, now_ms(), card=card)
+        self._on_notices(notices)
+        return taken
