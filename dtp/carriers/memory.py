@@ -84,8 +84,9 @@ class _Direction:
         self._under_way = 0
         self._shut = False
         self.blocked = False
-        self.sender: MemoryCarrier
-        self.receiver: MemoryCarrier
+        # The two ends, until they are over: they refer to this, and neither would go by itself.
+        self.sender: MemoryCarrier | None
+        self.receiver: MemoryCarrier | None
 
     def put(self, data: memoryview) -> bool:
         """Send `data`; whether more may follow at once."""
@@ -141,7 +142,8 @@ class _Direction:
         self._schedule()
 
     def _schedule(self) -> None:
-        if not self.receiver.started or self.receiver.paused or not self._items:
+        receiver = self.receiver
+        if receiver is None or not receiver.started or receiver.paused or not self._items:
             return
         due = self._items[0].due
         if self._handle is not None:
@@ -157,7 +159,8 @@ class _Direction:
         """Hand on one read that is due. A loop's timers may be early by its clock's resolution, so
         the time that was waited for counts as reached."""
         self._handle = None
-        if self.receiver.paused:
+        receiver = self.receiver
+        if receiver is None or receiver.paused:
             return
         now = max(due, self._loop.time())
         if self._link.cut_at is not None and self._arrived >= self._link.cut_at and not self._items[0].end:
@@ -165,20 +168,21 @@ class _Direction:
             return
         if self._items[0].end:
             error = heapq.heappop(self._items).error
-            self.receiver.end_arrived(error)
+            receiver.end_arrived(error)
             return
-        size = self._fill(self.receiver.buffer(), now)
+        size = self._fill(receiver.buffer(), now)
         self._arrived += size
         self._under_way -= size
         if size:
-            self.receiver.data_arrived(size)
+            receiver.data_arrived(size)
         if self._link.cut_at is not None and self._arrived >= self._link.cut_at:
             self._handle = self._loop.call_soon(self._cut)
             return
         self._schedule()
         if self.blocked and self._under_way <= self._link.capacity // 2:
             self.blocked = False
-            self._loop.call_soon(self.sender.writable_again)
+            if self.sender is not None:
+                self._loop.call_soon(self.sender.writable_again)
 
     def _fill(self, buffer: memoryview, now: float) -> int:
         """Copy what is due into `buffer`, as far as one read goes; how many bytes."""
@@ -199,8 +203,9 @@ class _Direction:
     def _cut(self) -> None:
         self._handle = None
         error = BrokenError(f"cut after {self._arrived} bytes")
-        self.receiver.cut(error)
-        self.sender.cut(error)
+        for end in (self.receiver, self.sender):
+            if end is not None:
+                end.cut(error)
 
 
 class _LossyPath:
@@ -298,10 +303,8 @@ class MemoryCarrier(Carrier):
     def abort(self) -> None:
         if self._ended:
             return
-        self._ended = True
-        self._in.shut()
         self._out.put_end(BrokenError("reset by the other side"))
-        self._cancel_linger()
+        self._let_go()
         receiver, self._receiver = self._receiver, None  # which has this carrier: neither would go by itself
         if receiver is not None:
             self._loop.call_soon(receiver.carrier_lost, None)
@@ -355,15 +358,17 @@ class MemoryCarrier(Carrier):
     def _finish(self, error: CarrierError | None) -> None:
         if self._ended:
             return
-        self._ended = True
-        self._in.shut()
-        self._cancel_linger()
+        self._let_go()
         self._lost = None if self._closing else error
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.carrier_lost(self._lost)
 
-    def _cancel_linger(self) -> None:
+    def _let_go(self) -> None:
+        """It is over: nothing comes any more, and nothing of it is called."""
+        self._ended = True
+        self._in.shut()
+        self._in.receiver = self._out.sender = self._packets = None
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None

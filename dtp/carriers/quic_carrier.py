@@ -20,7 +20,7 @@ from dtp.carriers.url import plain_ip
 from dtp.errors import CarrierError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 #: Bytes that may be under way to a side that doesn't read: 10 MB/s over 0.2 s. Part of the protocol.
 WINDOW: Final = 2 * 1024 * 1024
@@ -69,7 +69,8 @@ class QuicCarrier(PushedCarrier):
         self.peer = peer
         #: Set when the handshake is done, or failed: then with an exception.
         self.connected: asyncio.Future[None] = self._loop.create_future()
-        self.on_connected = _nothing
+        #: Called with this carrier when the handshake is done.
+        self.on_connected: Callable[[QuicCarrier], object] = _nothing
         self._below = below
         self._quic = quic
         self._timer: asyncio.TimerHandle | None = None
@@ -218,7 +219,7 @@ class QuicCarrier(PushedCarrier):
     def _on_handshake(self, event: events.HandshakeCompleted) -> None:
         if not self.connected.done():
             self.connected.set_result(None)
-            self.on_connected()
+            self.on_connected(self)
 
     def _on_data(self, event: events.StreamDataReceived) -> None:
         takes, sends = self._takes, self._sends
@@ -336,7 +337,7 @@ class _Incoming(Received):
         return self.taken.to_bytes(_CREDIT)
 
 
-def _nothing() -> None:
+def _nothing(carrier: QuicCarrier) -> None:
     """Nobody asked to be called."""
 
 

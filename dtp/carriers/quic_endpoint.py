@@ -18,7 +18,7 @@ import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -358,7 +358,7 @@ class QuicEndpoint:
         carrier = QuicCarrier(self, quic, address, f"quic://{format_host(host, port)}", dialled=False)
         self._add(carrier, destination, quic.host_cid)
         self._handshakes[carrier] = self._loop.call_later(HANDSHAKE, carrier.abort)
-        carrier.on_connected = partial(self._came_in, carrier)
+        carrier.on_connected = self._came_in
         return carrier
 
     def _came_in(self, carrier: QuicCarrier) -> None:

@@ -2,6 +2,8 @@
 
 One packet costs the library 30 to 50 us; one that is full of tiny frames, or begins a connection, a hundred times as
 much. All carriers of a socket share its reader, so each has a line of its own, and they go round.
+What comes for one from elsewhere than its other side has a line of its own as well: that may be the other side, which
+has moved, or anybody who has seen the carrier's id on its way and forges packets for it.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ TURN: Final = 0.002
 
 
 class Taker(Protocol):
-    """Whose packets wait: a carrier."""
+    """Whose packets wait: a carrier. `peer` is where its other side is."""
+
+    peer: Address
 
     @property
     def is_behind(self) -> bool:
@@ -31,6 +35,10 @@ class Taker(Protocol):
 
     def received(self, packets: list[bytes], peer: Address) -> None:
         """Take these, which came from `peer`."""
+
+
+#: Whose line it is, and whether its packets come from that one's other side.
+_Key = tuple[Taker, bool]
 
 
 class PacketTurns:
@@ -41,9 +49,9 @@ class PacketTurns:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._clock: Callable[[], float] = getattr(loop, "processor_time", time.thread_time)
-        self._lines: OrderedDict[Taker, deque[tuple[bytes, Address]]] = OrderedDict()
+        self._lines: OrderedDict[_Key, deque[tuple[bytes, Address]]] = OrderedDict()
         #: How many packets each may have at once: one at first, and after some that took long.
-        self._steps: dict[Taker, int] = {}
+        self._steps: dict[_Key, int] = {}
         self._scheduled = False
         #: Packets that had no room.
         self.lost = 0
@@ -54,8 +62,8 @@ class PacketTurns:
         return len(self._lines) != 1 or len(next(iter(self._lines.values()))) < MOST_WAITING
 
     def put(self, taker: Taker, packet: bytes, peer: Address) -> None:
-        """Put one behind those of the same taker."""
-        line = self._lines.setdefault(taker, deque())
+        """Put one behind those of the same taker, from its other side or from elsewhere."""
+        line = self._lines.setdefault((taker, peer[:2] == taker.peer[:2]), deque())
         if len(line) < MOST_WAITING:
             line.append((packet, peer))
         else:
@@ -63,27 +71,28 @@ class PacketTurns:
 
     def forget(self, taker: Taker) -> None:
         """Drop what waits for one that has ended."""
-        self._lines.pop(taker, None)
-        self._steps.pop(taker, None)
+        for key in ((taker, True), (taker, False)):
+            self._lines.pop(key, None)
+            self._steps.pop(key, None)
 
     def work(self) -> None:
         """Give packets away for as long as this turn has time, and go on in the next."""
         began = self._clock()
         waiting = len(self._lines)
         while waiting:
-            taker, line = next(iter(self._lines.items()))
-            self._lines.move_to_end(taker)
+            key, line = next(iter(self._lines.items()))
+            self._lines.move_to_end(key)
             waiting -= 1
-            if taker.is_behind:
+            if key[0].is_behind:
                 continue
             before = self._clock()
-            given = self._give(taker, line)
+            given = self._give(key, line)
             now = self._clock()
-            if taker in self._steps:  # it hasn't ended: as many as take half a turn, by what these took
-                self._steps[taker] = max(1, min(STEP, int(given * TURN / 2 / max(now - before, 1e-9))))
+            if key in self._steps:  # it hasn't ended: as many as take half a turn, by what these took
+                self._steps[key] = max(1, min(STEP, int(given * TURN / 2 / max(now - before, 1e-9))))
             if now - began >= TURN:
                 break
-            if not waiting and any(not each.is_behind for each in self._lines):
+            if not waiting and any(not taker.is_behind for taker, _ in self._lines):
                 waiting = len(self._lines)
         if self._lines and not self._scheduled:
             self._scheduled = True
@@ -93,14 +102,14 @@ class PacketTurns:
         self._scheduled = False
         self.work()
 
-    def _give(self, taker: Taker, line: deque[tuple[bytes, Address]]) -> int:
+    def _give(self, key: _Key, line: deque[tuple[bytes, Address]]) -> int:
         """Give it what it may have at once; return how many that was."""
         packets: list[bytes] = []
         peer = line[0][1]
-        most = self._steps.setdefault(taker, 1)
+        most = self._steps.setdefault(key, 1)
         while line and len(packets) < most and line[0][1] == peer:
             packets.append(line.popleft()[0])
         if not line:
-            del self._lines[taker]
-        taker.received(packets, peer)
+            del self._lines[key]
+        key[0].received(packets, peer)
         return len(packets)

@@ -23,6 +23,7 @@ class Taker:
     """Takes packets, and says how long that took."""
 
     is_behind = False
+    peer = PEER
 
     def __init__(self, loop, turns, cost=0.0):
         self.loop, self.turns, self.cost = loop, turns, cost
@@ -61,8 +62,23 @@ def test_packets_of_one_come_in_order_and_from_where_they_came(loop):
     taker.have(STEP + 3)
     taker.have(2, ELSEWHERE)
     turns.work()
-    assert taker.got == [b"%d" % each for each in range(STEP + 3)] + [b"0", b"1"]
-    assert taker.steps == [(1, PEER), (STEP, PEER), (2, PEER), (2, ELSEWHERE)]
+    assert taker.steps == [(1, PEER), (1, ELSEWHERE), (STEP, PEER), (1, ELSEWHERE), (2, PEER)]
+    assert taker.got == [b"%d" % each for each in (0, 0, *range(1, STEP + 1), 1, *range(STEP + 1, STEP + 3))]
+
+
+def test_packets_that_somebody_forges_take_no_room_and_little_time_of_the_others(loop):
+    """Whoever has seen the id of a carrier on its way can send packets for it; each costs as much as a true one."""
+    turns = PacketTurns(loop)
+    visitor = Taker(loop, turns, TURN / 4)
+    visitor.have(MOST_WAITING + 10, ELSEWHERE)
+    assert turns.lost == 10
+    visitor.have(5)
+    assert turns.lost == 10
+    turns.work()
+    pass_turns(loop, 4)
+    genuine = [at for at, (_, peer) in enumerate(visitor.steps) if peer == PEER]
+    assert sum(visitor.steps[at][0] for at in genuine) == 5
+    assert genuine[-1] <= 2 * len(genuine)  # in turns with the forged ones
 
 
 def test_a_turn_has_so_much_time_and_who_costs_much_has_one_at_a_time(loop):

@@ -19,7 +19,7 @@ from dtp.testing.pairs import ALICE, BOB
 KINDS = (
     "Connection", "Stream", "Session", "SessionStream", "Link", "LinkDriver", "Sealer", "Opener", "ServerHandshake",
     "ClientHandshake", "NoiseHandshake", "NoiseProtocol", "HandshakeState", "CipherState", "TcpCarrier",
-    "WebSocketCarrier", "Task", "Future", "frame", "traceback",
+    "WebSocketCarrier", "MemoryCarrier", "_Direction", "QuicCarrier", "Task", "Future", "frame", "traceback",
 )  # fmt: skip
 
 
@@ -142,7 +142,9 @@ async def left_by_way(count: int, url: str, way: str) -> Counter[str]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("url", ["tcp://127.0.0.1:0", "ws://127.0.0.1:0/x"])
+@pytest.mark.parametrize(
+    "url", ["tcp://127.0.0.1:0", "ws://127.0.0.1:0/x", "quic://127.0.0.1:0", "memory://x"]
+)
 def test_a_connection_that_is_over_leaves_nothing(url: str, way: str) -> None:
     left = asyncio.run(left_by_way(20, url, way))
     assert all(count < 10 for count in left.values()), left
