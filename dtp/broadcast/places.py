@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from dtp.broadcast.receiving import SHOW_LIMITS
+from dtp.errors import DtpError
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
@@ -16,6 +18,8 @@ from dtp.node.node import ANYWHERE, Node, NodeLimits
 
 #: The service that a show is by default.
 SERVICE: Final = "show"
+#: Seconds that a place has to answer whether it is there.
+_ANSWER: Final = 5.0
 
 
 class ShowNode(Protocol):
@@ -69,3 +73,16 @@ class Place:
 def addresses_of(node: ShowNode, service: str) -> tuple[str, ...]:
     """Return where others reach a service of a node, as text."""
     return tuple(str(each.with_service(service)) for each in node.addresses)
+
+
+async def is_heard_at(address: str) -> bool:
+    """Return whether the node of an address, such as a producer, is there."""
+    try:
+        async with (
+            asyncio.timeout(_ANSWER),
+            Place(listen=()).node(Identity.generate(), {}) as node,
+            node.connect(address),
+        ):
+            return True
+    except (DtpError, OSError, TimeoutError):
+        return False

@@ -11,13 +11,13 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final
 
 from dtp.broadcast.by_topic import TopicSender
-from dtp.broadcast.errors import BroadcastError
+from dtp.broadcast.errors import BroadcastError, ShowBusy
 from dtp.broadcast.feeding import FAN_OUT, Feeder
 from dtp.broadcast.format import Announcement, Flag, Position, Segment, SegmentSigner
 from dtp.broadcast.format.announcement import SHOW_SIZE
 from dtp.broadcast.held import HELD, Held
 from dtp.broadcast.kept_position import KeptPosition
-from dtp.broadcast.places import SERVICE, Place, ShowNode, ShowPlace, addresses_of
+from dtp.broadcast.places import SERVICE, Place, ShowNode, ShowPlace, addresses_of, is_heard_at
 from dtp.broadcast.sealed.admission import Admission
 from dtp.broadcast.sealed.issuing import ROTATE, KeyIssuer
 from dtp.broadcast.sealed.keys import seal_segment
@@ -167,13 +167,16 @@ class Broadcast:
         id = "0x" + self.announcement.show.hex()
         store = self._store
         wanted = (lambda: False) if store is None else (lambda: store.end_wanted)
-        before = self.signer.position
-        sent = Slots(before.slot, before.link)
+        last = self.signer.position
+        sent = Slots(last.slot, last.link)
         keeper = await ShowKeeper.open(wallet, id, self._clock_ms, self._hysteresis, wanted, sent)
         if keeper.show.key != self.identity.id.key:
             raise BroadcastError(
                 f"the segments of {id} are signed by another identity than {self.identity.id}"
             )
+        where = keeper.show.hint.decode(errors="replace")
+        if where and where not in self.addresses and await is_heard_at(where):
+            raise ShowBusy(f"another process broadcasts the show, at {where}: end that one first")
         await keeper.say_where(next(iter(self.addresses), ""))
         self.keeper = await stack.enter_async_context(keeper)
 

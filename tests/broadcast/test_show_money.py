@@ -9,7 +9,7 @@ import pytest
 from chain_resolver.hosts import run
 from shows import ME, all_of, hear, produce, until
 
-from dtp.broadcast.errors import BroadcastError, OffAir
+from dtp.broadcast.errors import BroadcastError, OffAir, ShowBusy
 from dtp.broadcast.money import shows
 from dtp.broadcast.money.air import Air, Hysteresis
 from dtp.broadcast.money.shows import NoShare, ShowTerms
@@ -249,6 +249,25 @@ def test_nobody_pays_more_than_agreed_nor_in_another_coin(client, wallet):
             await shows.ask(listener, id, Kind.REQUEST, None, b"louder")
             await shows.ask(listener, id, Kind.QUESTION, MOST_FEE + 1, b"why?")
             await shows.buy(listener, id, most=70)
+
+    run(work())
+
+
+def test_a_show_that_another_machine_broadcasts_is_not_broadcast_beside_it(client, wallet, tmp_path):
+    """Both would sign a chain of their own, and the chain would name one of them alone."""
+
+    async def work():
+        async with client(wallet()) as producer:
+            id, _ = await shows.create(producer, ME.id.key, ShowTerms(slot_ms=SLOT, rate=100, start_pot=200))
+            options = {"show": id, "wallet": producer}
+            async with produce(**options, store=tmp_path / "here") as on_air:
+                with pytest.raises(ShowBusy, match="end that one first"):
+                    await produce(**options, store=tmp_path / "there").__aenter__()
+                found = (await shows.read_show(producer, id)).show
+                assert found.hint.decode() == on_air.addresses[0]
+            async with produce(**options, store=tmp_path / "there") as later:
+                found = (await shows.read_show(producer, id)).show
+                assert found.hint.decode() == later.addresses[0]
 
     run(work())
 

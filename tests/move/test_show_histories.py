@@ -95,7 +95,9 @@ class Model:
         if self.rate:
             return Fraction(min(max(0, count * self.rate - self.prepaid), self.pot))
         left = self.slots - self.posted
-        return Fraction(self.pot * min(count, left), left)
+        return Fraction(
+            self.pot // left * min(count, left)
+        )  # each slot is rounded down, as when it is posted
 
     def unspent(self, now, name):
         """What would come back of a part: others pay for slots as it does, each its part."""

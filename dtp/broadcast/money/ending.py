@@ -13,20 +13,16 @@ from dtp.broadcast.kept_position import KeptPosition
 from dtp.broadcast.money import shows
 from dtp.broadcast.money.air import Slots
 from dtp.broadcast.money.keeping import ShowKeeper
-from dtp.broadcast.places import Place
+from dtp.broadcast.places import is_heard_at
 from dtp.broadcast.producing import parse_show
 from dtp.chain import Executed
 from dtp.chain.node.client import ChainClient
-from dtp.chain.show import Show, ShowState
-from dtp.errors import DtpError
-from dtp.identity import Identity
+from dtp.chain.show import ShowState
 
 #: Seconds that the process which broadcasts a show has to post what it is owed, and to end it.
 _BROADCASTER: Final = 30.0
 #: ... between two looks whether it has.
 _LOOK: Final = 0.5
-#: ... for an answer from where the show is heard.
-_ANSWER: Final = 5.0
 
 
 async def end_show(
@@ -44,10 +40,11 @@ async def end_show(
     found = (await shows.read_show(chain, id)).show
     if found.state == ShowState.ON_AIR and not unposted:
         await shows.cap_of(chain, id)
-        if not await _post_kept(chain, id, store, show) and await _is_heard(found):
+        where = found.hint.decode(errors="replace")
+        if not await _post_kept(chain, id, store, show) and await is_heard_at(where):
             raise ShowBusy(
-                f"the show is on air from elsewhere, at {found.hint.decode(errors='replace')}, and what was sent and "
-                "isn't posted yet would be lost: end it there, or with --unposted"
+                f"the show is on air from elsewhere, at {where}, and what was sent and isn't posted yet would be "
+                "lost: end it there, or with --unposted"
             )
     return await shows.end(chain, id)
 
@@ -75,16 +72,3 @@ async def _post_kept(chain: ChainClient, id: str, store: str | os.PathLike[str],
         async with await ShowKeeper.open(chain, id, lambda: int(time.time() * 1000), slots=sent):
             pass  # at its end it posts
     return True
-
-
-async def _is_heard(show: Show) -> bool:
-    """Return whether its producer is where the chain says."""
-    try:
-        async with (
-            asyncio.timeout(_ANSWER),
-            Place(listen=()).node(Identity.generate(), {}) as node,
-            node.connect(show.hint.decode()),
-        ):
-            return True
-    except (DtpError, OSError, TimeoutError, UnicodeDecodeError):
-        return False
