@@ -100,7 +100,7 @@ class _File(io.RawIOBase):
     def _open(self, mode: str, what: str) -> Socket:
         if self._sock is None:
             raise ValueError("I/O operation on closed file")
-        self._sock._pipe.thread.check()
+        self._sock._pipe.thread.check_running()
         if mode not in self._mode:
             raise io.UnsupportedOperation(f"the file was not opened for {what}")
         return self._sock
@@ -299,7 +299,7 @@ class Socket:
             raise SocketClosed
         if flags:
             raise LocalError("flags must be 0: DTP has none")
-        self._pipe.thread.check()
+        self._pipe.thread.check_running()
 
 
 def _fixed(view: memoryview) -> bytes | memoryview:
@@ -347,7 +347,7 @@ class Server(Waiting):
         """This side's id as text, and 0."""
         return str(self._server.peer), 0
 
-    def readable(self) -> bool:
+    def is_readable(self) -> bool:
         return bool(self._waiting) or self._closed
 
     def on_stream_opened(self, pipe: Pipe) -> None:
@@ -361,7 +361,7 @@ class Server(Waiting):
 
     def accept(self) -> tuple[Socket, tuple[str, int]]:
         """The next socket, and its `getpeername()`. `TimedOut`, `WouldBlock`, `SocketClosed`."""
-        self.thread.check()
+        self.thread.check_running()
         deadline = deadline_of(self._timeout)
         with self.changed:
             while True:
@@ -369,10 +369,10 @@ class Server(Waiting):
                     raise SocketClosed("the server")
                 if self._waiting:
                     break
-                self.wait(self._timeout, deadline)
+                self.wait_change(self._timeout, deadline)
             pipe = self._waiting.popleft()
             self.notify()
-        pipe.resume()
+        pipe.resume_reading()
         sock = Socket(pipe, None)
         return sock, sock.getpeername()
 
@@ -402,9 +402,9 @@ class Server(Waiting):
             self._closed = True
             waiting, self._waiting = self._waiting, deque()
             self.changed.notify_all()
-            self.release()
+            self.close_readiness()
         if self.thread.alive:
-            self.thread.call(self._close, waiting)
+            self.thread.call_in_loop(self._close, waiting)
 
     def _close(self, waiting: deque[Pipe]) -> None:
         for pipe in waiting:
@@ -428,7 +428,7 @@ def create_connection(
     """
     thread = shared()
     opening = _create_connection(lambda: Pipe(thread), address, **options)
-    _, pipe = thread.run(opening, _checked(timeout) or None)
+    _, pipe = thread.run_coroutine(opening, _checked(timeout) or None)
     return Socket(pipe, timeout)
 
 
@@ -454,5 +454,5 @@ def create_server(
         )
         thread.lasting.add(server)
 
-    thread.run(start())
+    thread.run_coroutine(start())
     return server

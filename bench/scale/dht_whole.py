@@ -121,18 +121,18 @@ class Simulation:
 
     def grow(self, report: Any = None) -> None:
         """Let all join, ten a simulated second, and settle."""
-        first = self.swarm.add()
+        first = self.swarm.add_node()
         for number in range(1, self.conditions.nodes):
             liar = self.random.random() < self.conditions.sybils
             known = self.random.sample(list(self.swarm.nodes), min(2, len(self.swarm.nodes)))
             self._join([first, *known], liar=liar)
-            self.swarm.run(0.1)
+            self.swarm.run_for(0.1)
             if report is not None and number % 100 == 0:
                 report(f"{number} nodes")
-        self.swarm.run(60)
+        self.swarm.run_for(60)
 
     def _join(self, known: list[Endpoint], *, liar: bool) -> Endpoint:
-        where = self.swarm.add(*known)
+        where = self.swarm.add_node(*known)
         if liar:
             node = self.swarm.nodes[where]
             self._liars.add(where)
@@ -146,7 +146,7 @@ class Simulation:
         keep = {where for where, _ in self._values}
         gone = self.random.choice([each for each in self.swarm.nodes if each not in keep])
         liar = gone in self._liars
-        self.swarm.remove(gone)
+        self.swarm.remove_node(gone)
         self._liars.discard(gone)
         if liar:
             self.sybils[:] = [each for each in self.sybils if each.endpoint != gone]
@@ -158,7 +158,7 @@ class Simulation:
         """Let honest nodes put the values; they stay, and give them again by the node's own rules."""
         for number in range(self.conditions.values):
             where = self.random.choice(self.honest())
-            record = self.swarm.put(where, b"%d" % number, name=f"value {number}")
+            record = self.swarm.put_value(where, b"%d" % number, name=f"value {number}")
             self._values.append((where, record))
 
     def _begin_get(self, minute: Minute) -> None:
@@ -178,7 +178,7 @@ class Simulation:
 
         walk = GetWalk(node._network, RecordKind.MUTABLE, record.target, found)
         walk.start(began)
-        self.swarm.network.touch(where)
+        self.swarm.network.carry_due(where)
 
     def _cause(self, walk: GetWalk, record: Record, where: Endpoint) -> str:
         """Return why a walk that has ended did not find the record."""
@@ -208,12 +208,12 @@ class Simulation:
         events += [(self.random.random() * 60, False) for _ in range(self.conditions.gets)]
         began = self.swarm.now
         for when, leaves in sorted(events):
-            self.swarm.network.run(began + when)
+            self.swarm.network.run_until(began + when)
             if leaves:
                 self._replace()
             else:
                 self._begin_get(minute)
-        self.swarm.network.run(began + 60)
+        self.swarm.network.run_until(began + 60)
         minute.datagrams = self.swarm.network.counts["datagrams"] - before
         return minute
 

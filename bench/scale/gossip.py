@@ -94,7 +94,7 @@ class Simulation:
     def add(self, *, sybil: bool) -> None:
         """A node comes, and dials some of those that are there."""
         others = list(self.swarm.nodes.values())
-        node = self.swarm.add(TOPIC)
+        node = self.swarm.add_node(TOPIC)
         if sybil:
             self.sybils.add(node.key)
             # It answers as any does, but has no messages: nothing is held, nothing is passed on.
@@ -104,7 +104,7 @@ class Simulation:
         else:
             self.honest[node.key] = node
         for other in self.random.sample(others, min(self.setting.dials, len(others))):
-            self.swarm.link(
+            self.swarm.link_nodes(
                 node, other, source=f"8.{self.random.randrange(256)}.{self.random.randrange(256)}.1"
             )
 
@@ -112,7 +112,7 @@ class Simulation:
         """A node goes without a word; another comes for it."""
         key = self.random.choice(list(self.swarm.nodes))
         node = self.swarm.nodes[key]
-        self.swarm.remove(node)
+        self.swarm.remove_node(node)
         self.honest.pop(key, None)
         for published in self.published.values():
             published.wanted.discard(key)
@@ -121,27 +121,27 @@ class Simulation:
         for other in list(self.honest.values()):
             if len(other.links & self.swarm.nodes.keys()) < self.setting.dials // 2:
                 for peer in self.random.sample(list(self.swarm.nodes.values()), 3):
-                    self.swarm.link(other, peer)
+                    self.swarm.link_nodes(other, peer)
 
     def run(self) -> None:
         """Build it, let it settle, publish, and let it end."""
         setting, swarm = self.setting, self.swarm
         for number in range(setting.nodes):
             self.add(sybil=number % 100 < 100 * setting.sybils and number > 20)
-        swarm.run(setting.settle)
+        swarm.run_for(setting.settle)
         gap = 60 / (setting.churn * setting.nodes) if setting.churn else float("inf")
         end = swarm.now + setting.messages * setting.pause
         when = swarm.now + gap
         while when < end:
-            swarm.at(when, self.remove)
+            swarm.call_at(when, self.remove)
             when += gap
         for _ in range(setting.messages):
             author = self.random.choice(list(self.honest.values()))
             # Who came a moment ago is linked, and in no mesh yet: it has its second, as users' programs have.
             published = Published(swarm.now, {key for key in self.honest if key != author.key})
             self.published[author.publish(TOPIC, b"x" * 256)] = published
-            swarm.run(setting.pause)
-        swarm.run(15.0)
+            swarm.run_for(setting.pause)
+        swarm.run_for(15.0)
 
 
 def figures(simulation: Simulation, seconds: float) -> dict[str, Any]:

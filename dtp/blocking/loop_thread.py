@@ -45,14 +45,14 @@ class LoopThread:
         self.alive = True
         #: What is finished at exit. Touched in the loop's thread only.
         self.lasting: set[Lasting] = set()
-        self._thread = threading.Thread(target=self._run, name="dtp-loop", daemon=True)
+        self._thread = threading.Thread(target=self._run_forever, name="dtp-loop", daemon=True)
         self._thread.start()
 
-    def _run(self) -> None:
+    def _run_forever(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
 
-    def check(self) -> None:
+    def check_running(self) -> None:
         """`LoopGone`, or `LocalError` in the loop's own thread, where blocking would be for ever."""
         if not self.alive:
             raise LoopGone(
@@ -61,7 +61,7 @@ class LoopThread:
         if threading.get_ident() == self._thread.ident:
             raise LocalError("a blocking call in the event loop's own thread would wait for itself")
 
-    def call(self, callback: Callable[..., object], *args: object) -> None:
+    def call_in_loop(self, callback: Callable[..., object], *args: object) -> None:
         """Have `callback(*args)` called in the loop's thread. `LoopGone`."""
         if not self.alive:
             raise LoopGone(
@@ -69,9 +69,9 @@ class LoopThread:
             )
         self.loop.call_soon_threadsafe(callback, *args)
 
-    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+    def run_coroutine(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run `coroutine` in the loop and give its result. `TimedOut` after `timeout` seconds: it is cancelled."""
-        self.check()
+        self.check_running()
         future = asyncio.run_coroutine_threadsafe(_limited(coroutine, timeout), self.loop)
         try:
             return future.result()
@@ -83,8 +83,8 @@ class LoopThread:
         """Deliver what was written, for at most 5 s, end everything and the thread."""
         if self.alive:
             with contextlib.suppress(TimedOut):
-                self.run(self._finish_all(), LINGER)
-            self.run(_cancel_all())
+                self.run_coroutine(self._finish_all(), LINGER)
+            self.run_coroutine(_cancel_all())
             self.alive = False
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join()

@@ -49,9 +49,9 @@ class _Readiness:
     def __init__(self, ready: bool) -> None:
         self.reader, self._writer = os.pipe()
         self._ready = False
-        self.set(ready)
+        self.set_ready(ready)
 
-    def set(self, ready: bool) -> None:
+    def set_ready(self, ready: bool) -> None:
         if ready != self._ready:
             self._ready = ready
             if ready:
@@ -72,10 +72,10 @@ class Waiting:
         self.changed = threading.Condition(threading.Lock())
         self._readiness: _Readiness | None = None
 
-    def readable(self) -> bool:
+    def is_readable(self) -> bool:
         raise NotImplementedError
 
-    def wait(self, timeout: float | None, deadline: float) -> None:
+    def wait_change(self, timeout: float | None, deadline: float) -> None:
         """Wait for a change, with the lock held; the caller looks again. `TimedOut`, `WouldBlock`."""
         if timeout is None:
             self.changed.wait()
@@ -88,15 +88,15 @@ class Waiting:
         """Something has changed; with the lock held."""
         self.changed.notify_all()
         if self._readiness is not None:
-            self._readiness.set(self.readable())
+            self._readiness.set_ready(self.is_readable())
 
     def fileno(self) -> int:
         with self.changed:
             if self._readiness is None:
-                self._readiness = _Readiness(self.readable())
+                self._readiness = _Readiness(self.is_readable())
             return self._readiness.reader
 
-    def release(self) -> None:
+    def close_readiness(self) -> None:
         """Close the descriptor; with the lock held."""
         if self._readiness is not None:
             self._readiness.close()
@@ -139,7 +139,7 @@ class Pipe(Waiting, asyncio.Protocol):
         self._closing = False
         self._end: asyncio.Future[None] = thread.loop.create_future()
 
-    def readable(self) -> bool:
+    def is_readable(self) -> bool:
         return bool(self._chunks) or self._eof or self._lost
 
     # ---- in the loop's thread ---------------------------------------------------------------------------
@@ -185,7 +185,7 @@ class Pipe(Waiting, asyncio.Protocol):
             self._blocked = False
             self.notify()
 
-    def _pump(self) -> None:
+    def _pump_writes(self) -> None:
         with self.changed:
             out, self._out, self._out_size = self._out, [], 0
             self._pumping = False
@@ -201,7 +201,7 @@ class Pipe(Waiting, asyncio.Protocol):
 
     def finish(self) -> asyncio.Future[None]:
         self._closing = True
-        self._pump()
+        self._pump_writes()
         return self._end
 
     # ---- in any other thread ----------------------------------------------------------------------------
@@ -220,7 +220,7 @@ class Pipe(Waiting, asyncio.Protocol):
                 if self._error is not None:
                     raise self._error.with_traceback(None)
                 return False
-            self.wait(timeout, deadline)
+            self.wait_change(timeout, deadline)
 
     def recv(self, size: int, timeout: float | None) -> bytes:
         with self.changed:
@@ -242,7 +242,7 @@ class Pipe(Waiting, asyncio.Protocol):
             data = parts[0] if len(parts) == 1 else b"".join(parts)
             resume = self._on_data(len(data))
         if resume:
-            self.thread.call(self.transport.resume_reading)
+            self.thread.call_in_loop(self.transport.resume_reading)
         return data
 
     def recv_into(self, view: memoryview, timeout: float | None) -> int:
@@ -261,24 +261,24 @@ class Pipe(Waiting, asyncio.Protocol):
                 filled += len(chunk)
             resume = self._on_data(filled)
         if resume:
-            self.thread.call(self.transport.resume_reading)
+            self.thread.call_in_loop(self.transport.resume_reading)
         return filled
 
     def _on_data(self, size: int) -> bool:
         """True when the transport is to go on reading; with the lock held."""
         self._size -= size
         if self._readiness is not None:
-            self._readiness.set(self.readable())
+            self._readiness.set_ready(self.is_readable())
         if self._paused and self._size <= _READ_LOW:
             self._paused = False
             return True
         return False
 
-    def resume(self) -> None:
+    def resume_reading(self) -> None:
         """The socket was accepted: let the bytes come."""
         with self.changed:
             self._paused = False
-        self.thread.call(self.transport.resume_reading)
+        self.thread.call_in_loop(self.transport.resume_reading)
 
     def send(self, data: bytes | memoryview, timeout: float | None, deadline: float) -> None:
         """Hand over all of `data`, which must not change any more, once there is room."""
@@ -292,7 +292,7 @@ class Pipe(Waiting, asyncio.Protocol):
                     raise self._error or SocketClosed("the connection")
                 if not self._blocked and self._out_size < PIECE:
                     break
-                self.wait(timeout, deadline)
+                self.wait_change(timeout, deadline)
             self._out.append(data)
             self._out_size += len(data)
             self._schedule_pump()
@@ -300,7 +300,7 @@ class Pipe(Waiting, asyncio.Protocol):
     def _schedule_pump(self) -> None:
         if not self._pumping:
             self._pumping = True
-            self.thread.call(self._pump)
+            self.thread.call_in_loop(self._pump_writes)
 
     def shutdown(self, how: int) -> None:
         with self.changed:
@@ -311,7 +311,7 @@ class Pipe(Waiting, asyncio.Protocol):
                 self._eof = True
                 self._chunks.clear()
                 self._size = 0
-                self.thread.call(self.transport.get_extra_info("dtp_stream").stop)
+                self.thread.call_in_loop(self.transport.get_extra_info("dtp_stream").stop)
             self.notify()
 
     def close(self) -> None:
@@ -320,4 +320,4 @@ class Pipe(Waiting, asyncio.Protocol):
                 self._closing = True
                 self._schedule_pump()
                 self.notify()
-            self.release()
+            self.close_readiness()

@@ -88,11 +88,11 @@ class _Direction:
         self.sender: MemoryCarrier | None
         self.receiver: MemoryCarrier | None
 
-    def put(self, data: memoryview) -> bool:
+    def put_data(self, data: memoryview) -> bool:
         """Send `data`; whether more may follow at once."""
         if self._shut or not data:
             return not self.blocked
-        self._add(memoryview(bytes(data)))
+        self._add_item(memoryview(bytes(data)))
         self.blocked = self._under_way >= self._link.capacity
         return not self.blocked
 
@@ -101,10 +101,10 @@ class _Direction:
         if self._shut:
             return
         if error is not None:
-            self.drop()
-        self._add(memoryview(b""), end=True, error=error)
+            self.drop_pending()
+        self._add_item(memoryview(b""), end=True, error=error)
 
-    def drop(self) -> None:
+    def drop_pending(self) -> None:
         """Forget what is on the way."""
         self._items.clear()
         self._under_way = 0
@@ -112,14 +112,14 @@ class _Direction:
             self._handle.cancel()
             self._handle = None
 
-    def shut(self) -> None:
+    def close_receiver(self) -> None:
         """The receiving end is gone: what is on the way and what is still sent goes nowhere."""
-        self.drop()
+        self.drop_pending()
         self._shut = True
 
-    def wake(self) -> None:
+    def start_receiver(self) -> None:
         """The receiving end has started."""
-        self._schedule()
+        self._schedule_delivery()
 
     @property
     def error(self) -> CarrierError | None:
@@ -132,16 +132,16 @@ class _Direction:
         """True if nothing is on the way but the end, and that has come."""
         return bool(self._items) and self._items[0].end and self._items[0].due <= self._loop.time()
 
-    def _add(self, data: memoryview, end: bool = False, error: CarrierError | None = None) -> None:
+    def _add_item(self, data: memoryview, end: bool = False, error: CarrierError | None = None) -> None:
         due = self._loop.time() + self._link.delay
         if self._link.jitter:
             due += self._rng.random() * self._link.jitter
         due = self._last_due = max(due, self._last_due)
         heapq.heappush(self._items, _Item(due, next(self._numbers), data, end, error))
         self._under_way += len(data)
-        self._schedule()
+        self._schedule_delivery()
 
-    def _schedule(self) -> None:
+    def _schedule_delivery(self) -> None:
         receiver = self.receiver
         if receiver is None or not receiver.started or receiver.paused or not self._items:
             return
@@ -151,11 +151,11 @@ class _Direction:
                 return
             self._handle.cancel()
         if due <= self._loop.time():
-            self._handle = self._loop.call_soon(self._deliver, due)
+            self._handle = self._loop.call_soon(self._deliver_due, due)
         else:
-            self._handle = self._loop.call_at(due, self._deliver, due)
+            self._handle = self._loop.call_at(due, self._deliver_due, due)
 
-    def _deliver(self, due: float) -> None:
+    def _deliver_due(self, due: float) -> None:
         """Hand on one read that is due. A loop's timers may be early by its clock's resolution, so
         the time that was waited for counts as reached."""
         self._handle = None
@@ -164,27 +164,27 @@ class _Direction:
             return
         now = max(due, self._loop.time())
         if self._link.cut_at is not None and self._arrived >= self._link.cut_at and not self._items[0].end:
-            self._cut()
+            self._cut_link()
             return
         if self._items[0].end:
             error = heapq.heappop(self._items).error
             receiver.end_arrived(error)
             return
-        size = self._fill(receiver.buffer(), now)
+        size = self._fill_buffer(receiver.receive_buffer(), now)
         self._arrived += size
         self._under_way -= size
         if size:
             receiver.data_arrived(size)
         if self._link.cut_at is not None and self._arrived >= self._link.cut_at:
-            self._handle = self._loop.call_soon(self._cut)
+            self._handle = self._loop.call_soon(self._cut_link)
             return
-        self._schedule()
+        self._schedule_delivery()
         if self.blocked and self._under_way <= self._link.capacity // 2:
             self.blocked = False
             if self.sender is not None:
                 self._loop.call_soon(self.sender.writable_again)
 
-    def _fill(self, buffer: memoryview, now: float) -> int:
+    def _fill_buffer(self, buffer: memoryview, now: float) -> int:
         """Copy what is due into `buffer`, as far as one read goes; how many bytes."""
         room = min(len(buffer), next(self._chunks)) if self._chunks is not None else len(buffer)
         if self._link.cut_at is not None:
@@ -200,12 +200,12 @@ class _Direction:
                 heapq.heappop(self._items)
         return size
 
-    def _cut(self) -> None:
+    def _cut_link(self) -> None:
         self._handle = None
         error = BrokenError(f"cut after {self._arrived} bytes")
         for end in (self.receiver, self.sender):
             if end is not None:
-                end.cut(error)
+                end.cut_link(error)
 
 
 class _LossyPath:
@@ -220,7 +220,7 @@ class _LossyPath:
         self._under_way = 0
         self.receiver: MemoryCarrier
 
-    def put(self, data: bytes) -> None:
+    def put_packet(self, data: bytes) -> None:
         """Send a packet, or lose it."""
         link, rng = self._link, self._rng
         if rng.random() < link.loss or self._under_way >= link.capacity:
@@ -229,9 +229,9 @@ class _LossyPath:
             self._under_way += len(data)
             due = self._loop.time() + link.delay + rng.random() * link.jitter
             heapq.heappush(self._items, _Item(due, next(self._numbers), memoryview(data)))
-            self._loop.call_at(due, self._arrive)
+            self._loop.call_at(due, self._deliver_packet)
 
-    def _arrive(self) -> None:
+    def _deliver_packet(self) -> None:
         """Hand on the first: of those that are due at one time, the one that was sent first."""
         data = heapq.heappop(self._items).data
         self._under_way -= len(data)
@@ -267,12 +267,12 @@ class MemoryCarrier(Carrier):
         if self._ended:
             self._loop.call_soon(receiver.carrier_lost, self._lost)
         else:
-            self._in.wake()
+            self._in.start_receiver()
 
     def write(self, data: memoryview) -> bool:
         if self._ended or self._closing:
             return False
-        return self._out.put(data)
+        return self._out.put_data(data)
 
     def write_packet(self, data: memoryview) -> None:
         if (
@@ -281,14 +281,14 @@ class MemoryCarrier(Carrier):
             and not self._ended
             and not self._closing
         ):
-            self._packets.put(bytes(data))
+            self._packets.put_packet(bytes(data))
 
     def pause_reading(self) -> None:
         self.paused = True
 
     def resume_reading(self) -> None:
         self.paused = False
-        self._in.wake()
+        self._in.start_receiver()
 
     def close(self) -> None:
         if self._ended or self._closing:
@@ -296,8 +296,8 @@ class MemoryCarrier(Carrier):
         self._closing = True
         self.paused = False
         self.started = True  # what still comes is dropped, whether or not anyone has started
-        self._in.wake()
-        self._linger = self._loop.call_later(LINGER, self._finish, None)
+        self._in.start_receiver()
+        self._linger = self._loop.call_later(LINGER, self._end_carrier, None)
         self._out.put_end(None)
 
     def abort(self) -> None:
@@ -320,7 +320,7 @@ class MemoryCarrier(Carrier):
 
     # From the directions, always called by the loop.
 
-    def buffer(self) -> memoryview:
+    def receive_buffer(self) -> memoryview:
         """Where the next bytes go."""
         if self._receiver is None or self._closing:
             return memoryview(bytearray(65536))
@@ -346,16 +346,16 @@ class MemoryCarrier(Carrier):
         if self._ended:
             return
         if not self._closing:
-            self._out.drop()
+            self._out.drop_pending()
             self._out.put_end(error)
-        self._finish(error)
+        self._end_carrier(error)
 
-    def cut(self, error: CarrierError) -> None:
+    def cut_link(self, error: CarrierError) -> None:
         """The link was cut."""
-        self._out.drop()
-        self._finish(error)
+        self._out.drop_pending()
+        self._end_carrier(error)
 
-    def _finish(self, error: CarrierError | None) -> None:
+    def _end_carrier(self, error: CarrierError | None) -> None:
         if self._ended:
             return
         self._let_go()
@@ -367,7 +367,7 @@ class MemoryCarrier(Carrier):
     def _let_go(self) -> None:
         """It is over: nothing comes any more, and nothing of it is called."""
         self._ended = True
-        self._in.shut()
+        self._in.close_receiver()
         self._in.receiver = self._out.sender = self._packets = None
         if self._linger is not None:
             self._linger.cancel()
@@ -419,21 +419,21 @@ class MemoryListener(CarrierListener):
         if self._names.get(self._name) is self:
             del self._names[self._name]
 
-    def take(self, carrier: MemoryCarrier) -> None:
+    def accept_carrier(self, carrier: MemoryCarrier) -> None:
         """Accept the far end of a dial."""
         hand_over(carrier, self._accept)
 
 
 def _link(url: CarrierUrl) -> Link:
-    chunk = url.integer("chunk", 0)
+    chunk = url.get_integer("chunk", 0)
     return Link(
-        delay=url.number("delay", 0.0),
-        jitter=url.number("jitter", 0.0),
-        capacity=url.integer("capacity", CAPACITY),
+        delay=url.get_number("delay", 0.0),
+        jitter=url.get_number("jitter", 0.0),
+        capacity=url.get_integer("capacity", CAPACITY),
         chunks=(chunk,) if chunk else (),
-        cut_at=url.integer("cut_at", 0) if "cut_at" in url.options else None,
-        loss=url.number("loss", 0.0),
-        duplicate=url.number("duplicate", 0.0),
+        cut_at=url.get_integer("cut_at", 0) if "cut_at" in url.options else None,
+        loss=url.get_number("loss", 0.0),
+        duplicate=url.get_number("duplicate", 0.0),
     )
 
 
@@ -447,14 +447,14 @@ def _parse(url: str, options: set[str]) -> CarrierUrl:
 async def dial(url: str) -> MemoryCarrier:
     """Dial `memory://name` in the running loop. Raises `DialError` when nobody listens, `CarrierUrlError`."""
     parts = _parse(url, _OPTIONS)
-    packets = parts.flag("packets")
+    packets = parts.get_flag("packets")
     loop = asyncio.get_running_loop()
-    link, seed = _link(parts), parts.integer("seed", 0)
+    link, seed = _link(parts), parts.get_integer("seed", 0)
     listener = _listeners.get(loop, {}).get(parts.host)
     if listener is None:
         raise DialError(f"{url}: nobody listens there")
     near, far = pair(link, link, packets=packets, seed=seed, remote=url)
-    loop.call_soon(listener.take, far)
+    loop.call_soon(listener.accept_carrier, far)
     return near
 
 

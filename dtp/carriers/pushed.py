@@ -28,13 +28,13 @@ class Received:
         """True once all that the other side has sent was handed on, and it has finished."""
         return self.finished and not self.size
 
-    def put(self, data: bytes) -> None:
+    def put_data(self, data: bytes) -> None:
         """Keep what came."""
         if data:
             self._parts.append(memoryview(data))
             self.size += len(data)
 
-    def fill(self, buffer: memoryview) -> int:
+    def fill_buffer(self, buffer: memoryview) -> int:
         """Move what came into `buffer`, as far as it goes; return how many bytes."""
         at = 0
         while self._parts and at < len(buffer):
@@ -50,7 +50,7 @@ class Received:
         self.taken += at
         return at
 
-    def drop(self) -> int:
+    def drop_all(self) -> int:
         """Let go of what waits, which nobody wants; return how many bytes."""
         dropped, self.size = self.size, 0
         self.taken += dropped
@@ -85,7 +85,7 @@ class PushedCarrier(Carrier):
         if self._state is State.ENDED:
             self._loop.call_soon(receiver.carrier_lost, self._lost)
         else:
-            self._loop.call_soon(self._deliver)
+            self._loop.call_soon(self._deliver_received)
 
     def pause_reading(self) -> None:
         self._paused = True
@@ -93,7 +93,7 @@ class PushedCarrier(Carrier):
     def resume_reading(self) -> None:
         if self._paused:
             self._paused = False
-            self._loop.call_soon(self._deliver)
+            self._loop.call_soon(self._deliver_received)
 
     def close(self) -> None:
         if self._state is not State.OPEN:
@@ -101,12 +101,12 @@ class PushedCarrier(Carrier):
         self._state = State.CLOSING
         self._linger = self._loop.call_later(LINGER, self._give_up)
         self._finish_writing()
-        self._loop.call_soon(self._deliver)
+        self._loop.call_soon(self._deliver_received)
 
     def abort(self) -> None:
         if self._state is State.ENDED:
             return
-        self._release(aborted=True)
+        self._release_carrier(aborted=True)
         receiver, self._receiver = self._receiver, None  # which has this carrier: neither would go by itself
         if receiver is not None:
             self._loop.call_soon(receiver.carrier_lost, None)
@@ -118,7 +118,7 @@ class PushedCarrier(Carrier):
         """Send what was written, and then the end."""
 
     @abstractmethod
-    def _taken(self, size: int) -> None:
+    def _note_taken(self, size: int) -> None:
         """So much of what came was handed on or dropped: as much may come."""
 
     @abstractmethod
@@ -127,38 +127,38 @@ class PushedCarrier(Carrier):
 
     # ---- inside -----------------------------------------------------------------------------------------
 
-    def _deliver(self) -> None:
+    def _deliver_received(self) -> None:
         """Hand on what has come, as far as it is wanted."""
         received, receiver = self._received, self._receiver
         if self._state is State.CLOSING:
-            self._taken(received.drop())
+            self._note_taken(received.drop_all())
             if received.is_over:
-                self._end(None)
+                self._end_carrier(None)
             return
         while self._state is State.OPEN and receiver is not None and not self._paused and received.size:
-            size = received.fill(receiver.carrier_buffer())
+            size = received.fill_buffer(receiver.carrier_buffer())
             receiver.carrier_received(size)
-            self._taken(size)
+            self._note_taken(size)
         if self._state is State.OPEN and receiver is not None and received.is_over and not self._paused:
-            self._end(None)
+            self._end_carrier(None)
 
     def _give_up(self) -> None:
-        self._end(None, aborted=True)
+        self._end_carrier(None, aborted=True)
 
-    def _end(self, error: CarrierError | None, *, aborted: bool = False) -> None:
+    def _end_carrier(self, error: CarrierError | None, *, aborted: bool = False) -> None:
         """End and report it. Only from the loop, never inside a call to this carrier."""
         if self._state is State.ENDED:
             return
         self._lost = None if self._state is State.CLOSING else error
-        self._release(aborted=aborted or error is not None)
+        self._release_carrier(aborted=aborted or error is not None)
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.carrier_lost(self._lost)
 
-    def _release(self, *, aborted: bool) -> None:
+    def _release_carrier(self, *, aborted: bool) -> None:
         self._state = State.ENDED
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
-        self._taken(self._received.drop())
+        self._note_taken(self._received.drop_all())
         self._let_go(aborted=aborted)

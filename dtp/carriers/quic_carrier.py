@@ -47,10 +47,10 @@ Address = tuple[Any, ...]
 class Sender(Protocol):
     """What a carrier has below it: the UDP socket that it shares."""
 
-    def send(self, packets: Iterable[tuple[bytes, Address]]) -> None:
+    def send_packets(self, packets: Iterable[tuple[bytes, Address]]) -> None:
         """Send them; what the system doesn't take is lost."""
 
-    def forget(self, carrier: QuicCarrier) -> None:
+    def forget_carrier(self, carrier: QuicCarrier) -> None:
         """It is over: nothing of it comes here any more."""
 
 
@@ -86,7 +86,7 @@ class QuicCarrier(PushedCarrier):
         if self._state is not State.OPEN:
             return False
         self._sends.pending += data
-        self._transmit()
+        self._transmit_pending()
         if self._sends.pending:
             self._sends.blocked = True
         return not self._sends.blocked
@@ -96,8 +96,8 @@ class QuicCarrier(PushedCarrier):
             if self._packets_wait > MOST_PACKETS_WAIT:
                 return  # the network takes no more now, and the library would keep it without end
             self._packets_wait += len(data)
-            self._call(self._quic.send_datagram_frame, bytes(data))
-            self._transmit()
+            self._call_library(self._quic.send_datagram_frame, bytes(data))
+            self._transmit_pending()
 
     @property
     def held(self) -> int:
@@ -106,21 +106,21 @@ class QuicCarrier(PushedCarrier):
 
     # ---- from the socket --------------------------------------------------------------------------------
 
-    def received(self, packets: list[bytes], peer: Address) -> None:
+    def receive_packets(self, packets: list[bytes], peer: Address) -> None:
         """Packets of this connection have come from `peer`."""
         now = self._loop.time()
         if self._state is not State.ENDED:
-            self._call(self._quic.receive_many_datagrams, packets, peer[:2], now)
+            self._call_library(self._quic.receive_many_datagrams, packets, peer[:2], now)
             self._go_on()
 
-    def connect(self) -> None:
+    def begin_handshake(self) -> None:
         """Begin the handshake (client side)."""
         self._quic.connect(self.peer[:2], now=self._loop.time())
-        self._transmit()
+        self._transmit_pending()
 
-    def refused(self, error: CarrierError) -> None:
+    def note_refused(self, error: CarrierError) -> None:
         """The system says that nobody is there."""
-        self._end(error)
+        self._end_carrier(error)
 
     def _go_on(self) -> None:
         """Take what has happened, deliver what came, send what waits. Of much that happened the rest follows in turns
@@ -140,9 +140,9 @@ class QuicCarrier(PushedCarrier):
         closed = getattr(self._quic, "_close_event", None)
         if closed is not None and self._state is not State.ENDED:
             self._on_terminated(closed)
-        self._deliver()
+        self._deliver_received()
         if self._state is not State.ENDED:
-            self._transmit()
+            self._transmit_pending()
             if self._sends.blocked and not self._sends.pending and self._state is State.OPEN:
                 self._sends.blocked = False
                 if self._receiver is not None:
@@ -158,15 +158,15 @@ class QuicCarrier(PushedCarrier):
         """True while the rest of what has happened follows in turns to come: no more packets are taken meanwhile."""
         return self._behind
 
-    def _transmit(self) -> None:
+    def _transmit_pending(self) -> None:
         """Give the library what it may have, send what it gives, and set its timer."""
         self._feed_library()
         if self.ended:
             return
-        packets = self._call(self._quic.datagrams_to_send, self._loop.time()) or ()
+        packets = self._call_library(self._quic.datagrams_to_send, self._loop.time()) or ()
         if self._packets_wait:
             self._packets_wait = max(0, self._packets_wait - sum(len(data) for data, _ in packets))
-        self._below.send(packets)
+        self._below.send_packets(packets)
         if self.ended:
             return
         at = self._quic.get_timer()
@@ -175,7 +175,7 @@ class QuicCarrier(PushedCarrier):
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_at = due
-            self._timer = None if at is None else self._loop.call_at(at, self._tick)
+            self._timer = None if at is None else self._loop.call_at(at, self._handle_timer)
 
     def _feed_library(self) -> None:
         sends = self._sends
@@ -186,32 +186,32 @@ class QuicCarrier(PushedCarrier):
             piece = bytes(sends.pending[:room])
             del sends.pending[:room]
             sends.sent += len(piece)
-            self._call(self._quic.send_stream_data, sends.stream, piece)
+            self._call_library(self._quic.send_stream_data, sends.stream, piece)
         if self._state is State.CLOSING and not sends.pending and not sends.finished:
             sends.finished = True
-            self._call(self._quic.send_stream_data, sends.stream, b"", True)
+            self._call_library(self._quic.send_stream_data, sends.stream, b"", True)
 
-    def _tick(self) -> None:
+    def _handle_timer(self) -> None:
         self._timer, due = None, self._timer_at
         self._timer_at = float("inf")
         if self._state is not State.ENDED:
-            self._call(self._quic.handle_timer, max(due, self._loop.time()))
+            self._call_library(self._quic.handle_timer, max(due, self._loop.time()))
             self._go_on()
 
     def _keep_awake(self) -> None:
         self._awake = self._loop.call_later(KEEPALIVE, self._keep_awake)
         if self.connected.done():
-            self._call(self._quic.send_ping, 0)
-            self._transmit()
+            self._call_library(self._quic.send_ping, 0)
+            self._transmit_pending()
 
-    def _call(self, method: Any, *arguments: Any) -> Any:
+    def _call_library(self, method: Any, *arguments: Any) -> Any:
         """Call the library; what it can't do ends the carrier, in the next turn."""
         try:
             return method(*arguments)
         except QuicConnectionError as error:
             broken = BrokenError(str(error))
             broken.__cause__ = error
-            self._loop.call_soon(self._end, broken)
+            self._loop.call_soon(self._end_carrier, broken)
             return None
 
     # ---- what happened ----------------------------------------------------------------------------------
@@ -224,17 +224,17 @@ class QuicCarrier(PushedCarrier):
     def _on_data(self, event: events.StreamDataReceived) -> None:
         takes, sends = self._takes, self._sends
         if event.stream_id == takes.stream:
-            if not takes.take(event.data, event.end_stream):
-                self._end(CreditError(f"{self.remote} sends more than was allowed"))
+            if not takes.take_data(event.data, event.end_stream):
+                self._end_carrier(CreditError(f"{self.remote} sends more than was allowed"))
         elif event.stream_id == takes.stream + 4:
             sends.take_credit(event.data)
             if sends.allowed > sends.sent + WINDOW:
-                self._end(CreditError(f"{self.remote} has taken more than was sent"))
+                self._end_carrier(CreditError(f"{self.remote} has taken more than was sent"))
         else:
-            self._end(CreditError(f"{self.remote} uses stream {event.stream_id}"))
+            self._end_carrier(CreditError(f"{self.remote} uses stream {event.stream_id}"))
 
     def _on_reset(self, event: events.StreamReset) -> None:
-        self._end(BrokenError("reset by the other side"))
+        self._end_carrier(BrokenError("reset by the other side"))
 
     def _on_packet(self, event: events.DatagramFrameReceived) -> None:
         if self._state is State.OPEN and self._receiver is not None and event.data:
@@ -242,38 +242,38 @@ class QuicCarrier(PushedCarrier):
 
     def _on_terminated(self, event: events.ConnectionTerminated) -> None:
         if event.error_code == CLOSED and event.frame_type is None and self._state is State.CLOSING:
-            self._end(None)
+            self._end_carrier(None)
         elif event.error_code == REFUSED and event.frame_type is not None:
-            self._end(DialError("nobody listens there any more"))
+            self._end_carrier(DialError("nobody listens there any more"))
         else:
             words = event.reason_phrase or "ended by the other side"
-            self._end(BrokenError(f"{words} (QUIC code {event.error_code})"))
+            self._end_carrier(BrokenError(f"{words} (QUIC code {event.error_code})"))
 
     # ---- the end, and what is below -----------------------------------------------------------------------
 
     def _finish_writing(self) -> None:
-        self._transmit()
+        self._transmit_pending()
 
-    def _taken(self, size: int) -> None:
-        credit = b"" if self.ended else self._takes.credit()
+    def _note_taken(self, size: int) -> None:
+        credit = b"" if self.ended else self._takes.next_credit()
         if credit:
-            self._call(self._quic.send_stream_data, self._sends.stream + 4, credit)
-            self._transmit()
+            self._call_library(self._quic.send_stream_data, self._sends.stream + 4, credit)
+            self._transmit_pending()
 
-    def _end(self, error: CarrierError | None, *, aborted: bool = False) -> None:
+    def _end_carrier(self, error: CarrierError | None, *, aborted: bool = False) -> None:
         if not self.connected.done():
             failed = DialError(f"{self.remote}: {error or 'ended during the handshake'}")
             failed.__cause__ = error
             self.connected.set_exception(failed)
             self.connected.exception()  # looked at, also where nobody waits
-        super()._end(error, aborted=aborted)
+        super()._end_carrier(error, aborted=aborted)
 
     def _let_go(self, *, aborted: bool) -> None:
         self._say_goodbye(ABORTED if aborted else CLOSED)
 
-    def refuse(self, first: bytes) -> None:
+    def refuse_connection(self, first: bytes) -> None:
         """Answer the first packet by saying that nobody is taken, and end."""
-        self._call(self._quic.receive_datagram, first, self.peer[:2], self._loop.time())
+        self._call_library(self._quic.receive_datagram, first, self.peer[:2], self._loop.time())
         self._state = State.ENDED
         self._say_goodbye(REFUSED, transport=True)
 
@@ -290,8 +290,8 @@ class QuicCarrier(PushedCarrier):
         except QuicConnectionError:
             last = []
         for _ in range(_FAREWELLS):
-            self._below.send(last)
-        self._below.forget(self)
+            self._below.send_packets(last)
+        self._below.forget_carrier(self)
 
 
 class _Outgoing:
@@ -323,13 +323,13 @@ class _Incoming(Received):
         self.stream = stream
         self._told = 0
 
-    def take(self, data: bytes, end: bool) -> bool:
+    def take_data(self, data: bytes, end: bool) -> bool:
         """Keep what came; False where it is more than may come."""
-        self.put(data)
+        self.put_data(data)
         self.finished = self.finished or end
         return self.taken + self.size <= self._told + WINDOW
 
-    def credit(self) -> bytes:
+    def next_credit(self) -> bytes:
         """Return what to say of how much was taken; empty while it isn't worth it."""
         if self.finished or self.taken - self._told < WINDOW // 4:
             return b""

@@ -114,19 +114,19 @@ class RetryTokens:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def make(self, address: Address, original: bytes, now: int) -> bytes:
+    def make_token(self, address: Address, original: bytes, now: int) -> bytes:
         """Return a token for who sent a first packet to the connection id `original`, to be shown soon."""
         body = (now + TOKEN).to_bytes(8) + original
-        return self._tag(address, body) + body
+        return self._make_tag(address, body) + body
 
-    def check(self, address: Address, token: bytes, now: int) -> bytes | None:
+    def check_token(self, address: Address, token: bytes, now: int) -> bytes | None:
         """Return the connection id of the first packet; None for a token of another address, or none of ours."""
         tag, body = token[:16], token[16:]
-        if len(body) < 16 or not hmac.compare_digest(tag, self._tag(address, body)):
+        if len(body) < 16 or not hmac.compare_digest(tag, self._make_tag(address, body)):
             return None
         return body[8:] if int.from_bytes(body[:8]) >= now else None
 
-    def _tag(self, address: Address, body: bytes) -> bytes:
+    def _make_tag(self, address: Address, body: bytes) -> bytes:
         return hmac.digest(self._key, repr(address[:2]).encode() + body, "sha256")[:16]
 
 
@@ -200,8 +200,8 @@ class QuicEndpoint:
         """Return a carrier to `address`, not started. `DialError`; no time limit of its own."""
         quic = QuicConnection(configuration=_configuration(client=True))
         carrier = QuicCarrier(self, quic, address, remote, dialled=True)
-        self._add(carrier, quic.host_cid)
-        carrier.connect()
+        self._add_carrier(carrier, quic.host_cid)
+        carrier.begin_handshake()
         try:
             await asyncio.shield(carrier.connected)
         except BaseException:
@@ -209,7 +209,7 @@ class QuicEndpoint:
             raise
         return carrier
 
-    def expect(self, address: Address, seconds: float) -> None:
+    def expect_address(self, address: Address, seconds: float) -> None:
         """Let a first packet from `address` in without proof for so long: it was told of us by somebody we trust."""
         self._expected[repr(address[:2])] = self._loop.time() + seconds
         if len(self._expected) > MOST_EXPECTED:
@@ -217,11 +217,11 @@ class QuicEndpoint:
 
     def send_stray(self, data: bytes, address: Address) -> None:
         """Send a packet that is not QUIC: its first byte has to be below 64."""
-        self.send([(data, address)])
+        self.send_packets([(data, address)])
 
     # ---- what carriers need -----------------------------------------------------------------------------
 
-    def send(self, packets: Iterable[tuple[bytes, Address]]) -> None:
+    def send_packets(self, packets: Iterable[tuple[bytes, Address]]) -> None:
         """Send each packet to its address. What the system doesn't take is lost, as on the way."""
         for data, address in packets:
             try:
@@ -233,12 +233,12 @@ class QuicEndpoint:
                 return  # as if the network had lost it: QUIC sends it again
             except OSError as error:
                 if error.errno == errno.ECONNREFUSED:  # told of a packet before this one, and only once
-                    self._loop.call_soon(self._refused, error)
+                    self._loop.call_soon(self._handle_error, error)
                     return
 
-    def forget(self, carrier: QuicCarrier) -> None:
+    def forget_carrier(self, carrier: QuicCarrier) -> None:
         """Take no more packets for `carrier`, which has ended."""
-        self._turns.forget(carrier)
+        self._turns.forget_taker(carrier)
         for one in self._ids.pop(carrier, ()):
             self._carriers.pop(one, None)
         timer = self._handshakes.pop(carrier, None)
@@ -246,7 +246,7 @@ class QuicEndpoint:
             timer.cancel()
         self._close_if_unused()
 
-    def _add(self, carrier: QuicCarrier, *ids: bytes) -> None:
+    def _add_carrier(self, carrier: QuicCarrier, *ids: bytes) -> None:
         for one in ids:
             self._carriers[one] = carrier
         self._ids[carrier] = list(ids)
@@ -271,7 +271,7 @@ class QuicEndpoint:
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
-                self._refused(error)
+                self._handle_error(error)
                 break
             if not 0 < len(data) <= LARGEST_PACKET:
                 continue
@@ -281,19 +281,19 @@ class QuicEndpoint:
                 continue
             carrier = self._carrier_for(data, address)
             if carrier is not None:
-                self._turns.put(carrier, data, address)
+                self._turns.put_packet(carrier, data, address)
             if self.closed:
                 break
-        self._turns.work()
+        self._turns.give_packets()
 
-    def _refused(self, error: OSError) -> None:
+    def _handle_error(self, error: OSError) -> None:
         """The system tells of something that was sent; which carrier's is known where there is only one."""
         if not self._connected:
             return
         broken = BrokenError(reason(error))
         broken.__cause__ = error
         for carrier in list(self._ids):
-            carrier.refused(broken)
+            carrier.note_refused(broken)
 
     def _carrier_for(self, data: bytes, address: Address) -> QuicCarrier | None:
         try:
@@ -307,7 +307,7 @@ class QuicEndpoint:
             return None
         if version not in self._server.supported_versions:
             versions = list(self._server.supported_versions)
-            self.send([(encode_quic_version_negotiation(destination, source, versions), address)])
+            self.send_packets([(encode_quic_version_negotiation(destination, source, versions), address)])
             return None
         if kind != int(QuicPacketType.INITIAL):
             return None
@@ -323,7 +323,7 @@ class QuicEndpoint:
         original: bytes | None = destination
         retried = None
         if token:
-            original, retried = self._tokens.check(address, token, now), destination
+            original, retried = self._tokens.check_token(address, token, now), destination
             if original is None:
                 return None
         elif self._expected.get(repr(address[:2]), 0.0) < self._loop.time():
@@ -333,16 +333,16 @@ class QuicEndpoint:
                 source_cid=fresh,
                 destination_cid=source,
                 original_destination_cid=destination,
-                retry_token=self._tokens.make(address, destination, now),
+                retry_token=self._tokens.make_token(address, destination, now),
             )
-            self.send([(answer, address)])
+            self.send_packets([(answer, address)])
             return None
         if len(self._handshakes) >= MOST_HANDSHAKES:
             self.dropped += 1
             return None
         carrier = self._take_in(destination, original, retried, address)
         if self._accept is None:
-            carrier.refuse(data)
+            carrier.refuse_connection(data)
             return None
         return carrier
 
@@ -356,7 +356,7 @@ class QuicEndpoint:
         )
         host, port = str(address[0]), int(address[1])
         carrier = QuicCarrier(self, quic, address, f"quic://{format_host(host, port)}", dialled=False)
-        self._add(carrier, destination, quic.host_cid)
+        self._add_carrier(carrier, destination, quic.host_cid)
         self._handshakes[carrier] = self._loop.call_later(HANDSHAKE, carrier.abort)
         carrier.on_connected = self._came_in
         return carrier

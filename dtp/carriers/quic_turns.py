@@ -33,7 +33,7 @@ class Taker(Protocol):
     def is_behind(self) -> bool:
         """True while it is still at those that it was given before."""
 
-    def received(self, packets: list[bytes], peer: Address) -> None:
+    def receive_packets(self, packets: list[bytes], peer: Address) -> None:
         """Take these, which came from `peer`."""
 
 
@@ -61,7 +61,7 @@ class PacketTurns:
         """True unless the only one that has packets here has many: then they can wait in the kernel as well."""
         return len(self._lines) != 1 or len(next(iter(self._lines.values()))) < MOST_WAITING
 
-    def put(self, taker: Taker, packet: bytes, peer: Address) -> None:
+    def put_packet(self, taker: Taker, packet: bytes, peer: Address) -> None:
         """Put one behind those of the same taker, from its other side or from elsewhere."""
         line = self._lines.setdefault((taker, peer[:2] == taker.peer[:2]), deque())
         if len(line) < MOST_WAITING:
@@ -69,13 +69,13 @@ class PacketTurns:
         else:
             self.lost += 1
 
-    def forget(self, taker: Taker) -> None:
+    def forget_taker(self, taker: Taker) -> None:
         """Drop what waits for one that has ended."""
         for key in ((taker, True), (taker, False)):
             self._lines.pop(key, None)
             self._steps.pop(key, None)
 
-    def work(self) -> None:
+    def give_packets(self) -> None:
         """Give packets away for as long as this turn has time, and go on in the next."""
         began = self._clock()
         waiting = len(self._lines)
@@ -86,7 +86,7 @@ class PacketTurns:
             if key[0].is_behind:
                 continue
             before = self._clock()
-            given = self._give(key, line)
+            given = self._give_some(key, line)
             now = self._clock()
             if key in self._steps:  # it hasn't ended: as many as take half a turn, by what these took
                 self._steps[key] = max(1, min(STEP, int(given * TURN / 2 / max(now - before, 1e-9))))
@@ -100,9 +100,9 @@ class PacketTurns:
 
     def _go_on(self) -> None:
         self._scheduled = False
-        self.work()
+        self.give_packets()
 
-    def _give(self, key: _Key, line: deque[tuple[bytes, Address]]) -> int:
+    def _give_some(self, key: _Key, line: deque[tuple[bytes, Address]]) -> int:
         """Give it what it may have at once; return how many that was."""
         packets: list[bytes] = []
         peer = line[0][1]
@@ -111,5 +111,5 @@ class PacketTurns:
             packets.append(line.popleft()[0])
         if not line:
             del self._lines[key]
-        key[0].received(packets, peer)
+        key[0].receive_packets(packets, peer)
         return len(packets)

@@ -30,7 +30,7 @@ class StepsOfTurn:
         self._renewing = False
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def wait(self) -> None:
+    async def wait_for_step(self) -> None:
         """Wait for a turn with room, and take a step of it."""
         self._renew_soon()
         if self._left > 0 and not self._waiting:
@@ -43,9 +43,9 @@ class StepsOfTurn:
     def _renew_soon(self) -> None:
         if not self._renewing:
             self._renewing = True
-            self._loop.call_soon(self._renew)
+            self._loop.call_soon(self._renew_steps)
 
-    def _renew(self) -> None:
+    def _renew_steps(self) -> None:
         self._renewing, self._left = False, self._most
         while self._waiting and self._left > 0:
             future = self._waiting.popleft()
@@ -67,15 +67,15 @@ class SocketIO:
 
     async def read(self) -> bytes:
         """Some bytes; none at the end."""
-        data = await self._call(lambda: self._sock.recv(READ_SIZE), self._readable)
+        data = await self._call_when_ready(lambda: self._sock.recv(READ_SIZE), self._wait_readable)
         if self._steps is not None:
-            await self._steps.wait()
+            await self._steps.wait_for_step()
         return data
 
     async def write(self, data: bytes) -> None:
         """All of `data`."""
         while data:
-            sent = await self._call(lambda: self._sock.send(data), self._writable)  # noqa: B023  # awaited here
+            sent = await self._call_when_ready(lambda: self._sock.send(data), self._wait_writable)  # noqa: B023  # awaited here
             data = data[sent:]
 
     async def finish(self) -> None:
@@ -89,24 +89,24 @@ class SocketIO:
         """The handshake of a TLS socket."""
         assert isinstance(self._sock, ssl.SSLSocket)
         if self._steps is not None:
-            await self._readable()
-            await self._steps.wait()
-        await self._call(self._sock.do_handshake, self._readable)
+            await self._wait_readable()
+            await self._steps.wait_for_step()
+        await self._call_when_ready(self._sock.do_handshake, self._wait_readable)
 
-    async def _call(self, operation: Callable[[], T], ready: Callable[[], Awaitable[None]]) -> T:
+    async def _call_when_ready(self, operation: Callable[[], T], ready: Callable[[], Awaitable[None]]) -> T:
         while True:
             try:
                 return operation()
             except ssl.SSLWantReadError:
-                await self._readable()
+                await self._wait_readable()
                 if self._steps is not None:
-                    await self._steps.wait()
+                    await self._steps.wait_for_step()
             except ssl.SSLWantWriteError:
-                await self._writable()
+                await self._wait_writable()
             except (BlockingIOError, InterruptedError):
                 await ready()
 
-    async def _readable(self) -> None:
+    async def _wait_readable(self) -> None:
         fd = self._sock.fileno()
         ready = asyncio.Event()
         self._watcher.add_reader(fd, ready.set)
@@ -115,7 +115,7 @@ class SocketIO:
         finally:
             self._watcher.remove_reader(fd)
 
-    async def _writable(self) -> None:
+    async def _wait_writable(self) -> None:
         fd = self._sock.fileno()
         ready = asyncio.Event()
         self._watcher.add_writer(fd, ready.set)

@@ -87,7 +87,7 @@ class StreamSocketCarrier(Carrier):
         self._recv_into: Callable[[memoryview], int] = sock.recv_into
         self._send: Callable[[memoryview | bytearray], int] = sock.send
 
-    def _shutdown(self) -> None:
+    def _shutdown_writing(self) -> None:
         self._sock.shutdown(socket.SHUT_WR)
 
     # The contract.
@@ -134,7 +134,7 @@ class StreamSocketCarrier(Carrier):
         if self._state is not State.OPEN:
             return
         self._state = State.CLOSING
-        self._linger = self._loop.call_later(LINGER, self._end, None)
+        self._linger = self._loop.call_later(LINGER, self._end_carrier, None)
         # Closing with unread bytes would make TCP send a reset, which can destroy what was written before it
         # is read; so what comes is read and dropped until the other side has ended too.
         self._watcher.add_reader(self._fd, self._on_discard)
@@ -149,7 +149,7 @@ class StreamSocketCarrier(Carrier):
             # there.
             with contextlib.suppress(OSError):
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        self._release()
+        self._close_socket()
         if self._receiver is not None:
             self._loop.call_soon(self._tell_lost, None)
 
@@ -161,7 +161,7 @@ class StreamSocketCarrier(Carrier):
             if not error:
                 return False
             self._write_error = OSError(error, os.strerror(error))
-        self._loop.call_soon(self._end, broken(self._write_error))
+        self._loop.call_soon(self._end_carrier, broken(self._write_error))
         return True
 
     def has_ended(self) -> bool:
@@ -183,7 +183,7 @@ class StreamSocketCarrier(Carrier):
         if self._state is not State.OPEN or self._write_error is not None:
             return None
         pending = bytes(self._pending)
-        self._stop()
+        self._stop_watching()
         return self._sock, pending
 
     # Called by the loop.
@@ -197,16 +197,16 @@ class StreamSocketCarrier(Carrier):
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            self._end(broken(self._write_error or error))
+            self._end_carrier(broken(self._write_error or error))
             return False
         if size:
             self._receiver.carrier_received(size)
             return True
         if self._write_error is None or isinstance(self._write_error, BrokenPipeError):
             # EPIPE on writing means that the end we see now came first, so it is still an orderly one.
-            self._end(None)
+            self._end_carrier(None)
         else:
-            self._end(broken(self._write_error))
+            self._end_carrier(broken(self._write_error))
         return False
 
     def _on_writable(self) -> None:
@@ -245,13 +245,13 @@ class StreamSocketCarrier(Carrier):
             return  # after `resume_reading`, which finds the error again
         if self._state is not State.ENDED:
             assert self._write_error is not None
-            self._end(broken(self._write_error))
+            self._end_carrier(broken(self._write_error))
 
     def _finish_writing(self) -> None:
         try:
-            self._shutdown()
+            self._shutdown_writing()
         except OSError:  # it is gone already
-            self._loop.call_soon(self._end, None)
+            self._loop.call_soon(self._end_carrier, None)
 
     def _on_discard(self) -> None:
         try:
@@ -261,14 +261,14 @@ class StreamSocketCarrier(Carrier):
         except OSError:
             size = 0
         if not size:
-            self._end(None)
+            self._end_carrier(None)
 
-    def _end(self, error: CarrierError | None) -> None:
+    def _end_carrier(self, error: CarrierError | None) -> None:
         """End and report it. Only from the loop, never inside a call to this carrier."""
         if self._state is State.ENDED:
             return
         self._lost = None if self._state is State.CLOSING else error
-        self._release()
+        self._close_socket()
         self._tell_lost(self._lost)
 
     def _tell_lost(self, error: CarrierError | None) -> None:
@@ -277,11 +277,11 @@ class StreamSocketCarrier(Carrier):
         if receiver is not None:
             receiver.carrier_lost(error)
 
-    def _release(self) -> None:
-        self._stop()
+    def _close_socket(self) -> None:
+        self._stop_watching()
         self._sock.close()
 
-    def _stop(self) -> None:
+    def _stop_watching(self) -> None:
         self._state = State.ENDED
         self._watcher.remove_reader(self._fd)
         self._watcher.remove_writer(self._fd)
@@ -314,7 +314,7 @@ class SocketListener(CarrierListener):
         self._retries: dict[socket.socket, asyncio.TimerHandle] = {}
         for sock in socks:
             sock.setblocking(False)
-            self._watch(sock)
+            self._watch_socket(sock)
 
     @property
     def sockets(self) -> list[socket.socket]:
@@ -335,7 +335,7 @@ class SocketListener(CarrierListener):
         if socks and self._on_close is not None:
             self._on_close()
 
-    def _watch(self, sock: socket.socket) -> None:
+    def _watch_socket(self, sock: socket.socket) -> None:
         self._retries.pop(sock, None)
         self._watcher.add_reader(sock.fileno(), partial(self._on_readable, sock))
 
@@ -344,7 +344,7 @@ class SocketListener(CarrierListener):
             try:
                 found = accept(sock, ACCEPTS_PER_TURN)
             except OSError as error:
-                self._pause(sock, error)
+                self._pause_socket(sock, error)
                 return
             for connected in found:
                 self._on_socket(connected)
@@ -359,14 +359,14 @@ class SocketListener(CarrierListener):
             except ConnectionAbortedError:  # gave up while it waited in the queue
                 continue
             except OSError as error:
-                self._pause(sock, error)
+                self._pause_socket(sock, error)
                 return
             connected.setblocking(False)
             self._on_socket(connected)
 
-    def _pause(self, sock: socket.socket, error: OSError) -> None:
+    def _pause_socket(self, sock: socket.socket, error: OSError) -> None:
         """Out of descriptors or memory: the connection stays in the kernel's queue, so the loop would
         spin."""
         log.warning("can't accept at %s: %s; next try in %s s", ", ".join(self.urls), error, ACCEPT_RETRY)
         self._watcher.remove_reader(sock.fileno())
-        self._retries[sock] = self._loop.call_later(ACCEPT_RETRY, self._watch, sock)
+        self._retries[sock] = self._loop.call_later(ACCEPT_RETRY, self._watch_socket, sock)

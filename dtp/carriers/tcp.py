@@ -109,13 +109,13 @@ def bind_sockets(url: CarrierUrl, found: list[tuple[Any, ...]]) -> list[socket.s
         for family, kind, proto, _, address in dict.fromkeys(found):
             sock = undo.enter_context(socket.socket(family, kind, proto))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if url.flag("reuse_port"):
+            if url.get_flag("reuse_port"):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 # So that 0.0.0.0 and :: may both be listened at, whatever the system's default.
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind((address[0], address[1] or port, *address[2:]))
-            sock.listen(url.integer("backlog", BACKLOG))
+            sock.listen(url.get_integer("backlog", BACKLOG))
             port = sock.getsockname()[1]
             socks.append(sock)
         undo.pop_all()
@@ -129,7 +129,7 @@ async def listening_sockets(url: CarrierUrl) -> list[socket.socket]:
     """
     if url.port is None:
         raise CarrierUrlError(f"{url.text}: a port is missing; 0 takes any free one")
-    if url.flag("reuse_port") and not hasattr(socket, "SO_REUSEPORT"):
+    if url.get_flag("reuse_port") and not hasattr(socket, "SO_REUSEPORT"):
         raise CarrierUrlError(f"{url.text}: this system has no SO_REUSEPORT; leave reuse_port out")
     socket_watcher(asyncio.get_running_loop())
     try:

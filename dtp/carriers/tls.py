@@ -70,8 +70,8 @@ class TlsSocketCarrier(StreamSocketCarrier):
     def detach(self) -> None:
         """The keys stay here."""
 
-    def _stop(self) -> None:
-        super()._stop()
+    def _stop_watching(self) -> None:
+        super()._stop_watching()
         self._recv_into, self._send = self._sock.recv_into, self._sock.send  # they would keep what has them
 
     def _tls_recv_into(self, buffer: memoryview) -> int:
@@ -100,7 +100,7 @@ class TlsSocketCarrier(StreamSocketCarrier):
             super().resume_reading()
             self._loop.call_soon(self._on_readable)
 
-    def _shutdown(self) -> None:
+    def _shutdown_writing(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             self._sock.unwrap()  # sends close_notify; the other side's is not waited for
         self._sock.shutdown(socket.SHUT_WR)

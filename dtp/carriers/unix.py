@@ -99,7 +99,7 @@ async def listen(url: str, accept: Accept) -> CarrierListener:
 def listening_socket(url: str) -> tuple[socket.socket, Callable[[], None]]:
     """A socket that listens at `unix:///path`, and what removes its file at the end. Raises as `listen` does."""
     parts, path = _parse(url, {"mode"})
-    mode = parts.integer("mode", 0, base=8) if "mode" in parts.options else None
+    mode = parts.get_integer("mode", 0, base=8) if "mode" in parts.options else None
     if mode is not None and mode > 0o777:
         raise CarrierUrlError(f"{url}: mode is {parts.options['mode']!r}, write it like mode=0660")
     socket_watcher(asyncio.get_running_loop())

@@ -25,7 +25,7 @@ class CarrierUrl:
     path: str
     options: dict[str, str]
 
-    def flag(self, name: str) -> bool:
+    def get_flag(self, name: str) -> bool:
         """The option `name` as yes or no; no when it isn't there. Raises `CarrierUrlError` for other
         values."""
         value = self.options.get(name, "0").lower()
@@ -33,7 +33,7 @@ class CarrierUrl:
             raise CarrierUrlError(f"{self.text}: {name} is {value!r}, write {name}=1 or {name}=0")
         return value in _TRUE
 
-    def number(self, name: str, default: float) -> float:
+    def get_number(self, name: str, default: float) -> float:
         """The option `name` as a number of at least 0. Raises `CarrierUrlError` for other values."""
         value = self.options.get(name)
         if value is None:
@@ -46,7 +46,7 @@ class CarrierUrl:
             raise CarrierUrlError(f"{self.text}: {name} is {value!r}, write a number of at least 0")
         return number
 
-    def integer(self, name: str, default: int, base: int = 10) -> int:
+    def get_integer(self, name: str, default: int, base: int = 10) -> int:
         """The option `name` as a whole number of at least 0. Raises `CarrierUrlError` for other values."""
         value = self.options.get(name)
         if value is None:

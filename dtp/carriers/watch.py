@@ -40,21 +40,21 @@ class SelectorWatcher:
 
     def add_reader(self, fd: int, callback: Callback) -> None:
         self._callbacks[fd, selectors.EVENT_READ] = callback
-        self._update(fd)
+        self._update_selector(fd)
 
     def remove_reader(self, fd: int) -> None:
         if self._callbacks.pop((fd, selectors.EVENT_READ), None) is not None:
-            self._update(fd)
+            self._update_selector(fd)
 
     def add_writer(self, fd: int, callback: Callback) -> None:
         self._callbacks[fd, selectors.EVENT_WRITE] = callback
-        self._update(fd)
+        self._update_selector(fd)
 
     def remove_writer(self, fd: int) -> None:
         if self._callbacks.pop((fd, selectors.EVENT_WRITE), None) is not None:
-            self._update(fd)
+            self._update_selector(fd)
 
-    def _update(self, fd: int) -> None:
+    def _update_selector(self, fd: int) -> None:
         if self._selector is None:
             self._selector = selectors.DefaultSelector()
             asyncio.get_running_loop().add_reader(self._selector.fileno(), self._on_ready)
@@ -83,9 +83,9 @@ class SelectorWatcher:
         for key, events in self._selector.select(0):
             for event in (selectors.EVENT_READ, selectors.EVENT_WRITE):
                 if events & event:
-                    loop.call_soon(self._call, key.fd, event)
+                    loop.call_soon(self._run_callback, key.fd, event)
 
-    def _call(self, fd: int, event: int) -> None:
+    def _run_callback(self, fd: int, event: int) -> None:
         callback = self._callbacks.get((fd, event))
         if callback is not None:  # not removed by one that was called before
             callback()

@@ -135,7 +135,7 @@ def _listen_options(url: str) -> tuple[CarrierUrl, UpgradePolicy, ssl.SSLContext
     parts = parse_url(url, _LISTEN_OPTIONS | ({"cert", "key"} if secure else set()))
     context = server_context(url, parts.options.get("cert"), parts.options.get("key")) if secure else None
     path = parts.path if parts.path not in ("", "/") else None
-    return parts, UpgradePolicy(path, parts.flag("trust_forwarded"), _origins(parts)), context
+    return parts, UpgradePolicy(path, parts.get_flag("trust_forwarded"), _origins(parts)), context
 
 
 def _origins(parts: CarrierUrl) -> tuple[str, ...]:
@@ -197,7 +197,7 @@ class WebSocketListener(CarrierListener):
             drawn = next(islice(self._upgrades, randrange(len(self._upgrades)), None))
             del self._upgrades[drawn]
             drawn.cancel()
-        task = start_task(self._upgrade(sock), name=f"upgrade at {self.urls[0]}")
+        task = start_task(self._upgrade_socket(sock), name=f"upgrade at {self.urls[0]}")
         self._upgrades[task] = None
         task.add_done_callback(partial(self._on_done, sock))
 
@@ -211,7 +211,7 @@ class WebSocketListener(CarrierListener):
         elif not task.cancelled():
             hand_over(task.result(), self._accept)
 
-    async def _upgrade(self, sock: socket.socket) -> WebSocketCarrier:
+    async def _upgrade_socket(self, sock: socket.socket) -> WebSocketCarrier:
         """From a connection to a carrier."""
         set_options(sock)
         address = sock.getpeername()
@@ -221,13 +221,13 @@ class WebSocketListener(CarrierListener):
             if self._context is not None:
                 sock = await _start_tls(sock, self._context, None, self._steps)
             try:
-                protocol, forwarded = await self._answer(SocketIO(sock, self._steps))
+                protocol, forwarded = await self._answer_upgrade(SocketIO(sock, self._steps))
             except BaseException:
                 sock.close()  # the TLS one, which has taken the place of the other
                 raise
         return _carrier(sock, protocol, b"", source=forwarded or plain_ip(address), remote=remote)
 
-    async def _answer(self, io: SocketIO) -> tuple[Protocol, str | None]:
+    async def _answer_upgrade(self, io: SocketIO) -> tuple[Protocol, str | None]:
         try:
             return await upgrade_server(io, self._policy)
         except UpgradeError:

@@ -118,14 +118,14 @@ class WebSocketCarrier(Carrier):
         if self._state is _State.ENDED:
             self._loop.call_soon(receiver.carrier_lost, self._lost)
         else:
-            self._loop.call_soon(self._begin)
+            self._loop.call_soon(self._begin_reading)
 
     def write(self, data: memoryview) -> bool:
         if self._state is not _State.OPEN:
             return False
         for at in range(0, len(data), MESSAGE_SIZE):
             self._protocol.send_binary(data[at : at + MESSAGE_SIZE])
-        self._flush()
+        self._flush_protocol()
         self._owner_waits = self._below_full
         return not self._below_full
 
@@ -150,13 +150,13 @@ class WebSocketCarrier(Carrier):
             self._linger = self._loop.call_later(LINGER, self._give_up)
             if self._protocol.close_rcvd is None:  # else the answer to it is already queued
                 self._protocol.send_close(CloseCode.NORMAL_CLOSURE)
-            self._flush()
-        self._loop.call_soon(self._begin)
+            self._flush_protocol()
+        self._loop.call_soon(self._begin_reading)
 
     def abort(self) -> None:
         if self._state is _State.ENDED:
             return
-        self._release()
+        self._stop_timers()
         self._below.abort()
         receiver, self._receiver = self._receiver, None  # which has this carrier: neither would go by itself
         if receiver is not None:
@@ -180,7 +180,7 @@ class WebSocketCarrier(Carrier):
 
     def carrier_received(self, size: int) -> None:
         if self._state is not _State.ENDED:
-            self._feed(bytes(_read_buffer()[:size]))
+            self._feed_protocol(bytes(_read_buffer()[:size]))
 
     def carrier_packet(self, data: bytes) -> None:
         """A WebSocket has no lossy path, whatever is below it."""
@@ -193,11 +193,11 @@ class WebSocketCarrier(Carrier):
             self._receiver.carrier_writable()
 
     def carrier_lost(self, error: CarrierError | None) -> None:
-        self._end(self._judge(error))
+        self._end_carrier(self._judge_end(error))
 
     # Inside.
 
-    def _begin(self) -> None:
+    def _begin_reading(self) -> None:
         """Start to read: what came with the handshake, then what comes."""
         if self._below_started or self._state is _State.ENDED:
             return
@@ -205,10 +205,10 @@ class WebSocketCarrier(Carrier):
         self._ping = self._loop.call_later(PING_INTERVAL, self._on_ping_time)
         early, self._early = self._early, b""
         if early:
-            self._feed(early)
+            self._feed_protocol(early)
         self._below.start(self)
 
-    def _feed(self, data: bytes) -> None:
+    def _feed_protocol(self, data: bytes) -> None:
         self._silent = 0.0
         self._protocol.receive_data(data)
         frames = [frame for frame in self._protocol.events_received() if isinstance(frame, Frame)]
@@ -241,25 +241,25 @@ class WebSocketCarrier(Carrier):
 
     def _hand_on(self) -> None:
         """Report what is held, then do what came behind it; the rest after a pause."""
-        self._deliver()
+        self._deliver_pending()
         if self._paused or self._state is _State.ENDED:  # paused or aborted from a report
             return
         if self._text:
             self._protocol.fail(CloseCode.UNSUPPORTED_DATA, "binary messages only")
-            self._flush()
-            self._fail(TextMessageError("the other side sent a text message; carriers move binary ones"))
+            self._flush_protocol()
+            self._fail_with(TextMessageError("the other side sent a text message; carriers move binary ones"))
             return
         if self._is_flooded():
             self._protocol.fail(CloseCode.POLICY_VIOLATION, "too many frames that carry little")
-            self._flush()
-            self._fail(
+            self._flush_protocol()
+            self._fail_with(
                 ControlFloodError("the other side sends frames without end that carry next to nothing")
             )
             return
-        self._flush(control=True)
+        self._flush_protocol(control=True)
         if (fault := self._protocol.parser_exc) is not None:
             wrong = MessageSizeError if isinstance(fault, PayloadTooBig) else WebSocketError
-            self._fail(wrong(f"the other side broke the WebSocket protocol: {fault}"), fault)
+            self._fail_with(wrong(f"the other side broke the WebSocket protocol: {fault}"), fault)
         elif self._protocol.close_rcvd is not None and self._state is _State.OPEN:
             self._state = _State.LEAVING
             self._linger = self._loop.call_later(LINGER, self._give_up)
@@ -270,7 +270,7 @@ class WebSocketCarrier(Carrier):
         if not self._paused and self._state is not _State.ENDED:
             self._below.resume_reading()
 
-    def _deliver(self) -> None:
+    def _deliver_pending(self) -> None:
         """Hand on what is held, as much in one report as the receiver's buffer takes, until reading is paused."""
         held, receiver = self._held, self._receiver
         while held and not self._paused:
@@ -289,7 +289,7 @@ class WebSocketCarrier(Carrier):
             if used:
                 receiver.carrier_received(used)
 
-    def _flush(self, control: bool = False) -> None:
+    def _flush_protocol(self, control: bool = False) -> None:
         """Send what the protocol has to say. `control`: it was not the owner who wrote it."""
         said = self._protocol.data_to_send()
         if control and said and said[-1] != SEND_EOF:
@@ -302,7 +302,9 @@ class WebSocketCarrier(Carrier):
                 self._unsent_control += len(data)
                 if self._unsent_control > MAX_UNSENT_CONTROL:
                     self._below.abort()
-                    self._fail(ControlFloodError("the other side sends pings and does not read the answers"))
+                    self._fail_with(
+                        ControlFloodError("the other side sends pings and does not read the answers")
+                    )
                     return
             if not self._below.write(memoryview(data)):
                 self._below_full = True
@@ -313,13 +315,13 @@ class WebSocketCarrier(Carrier):
             return  # a ping would only queue up behind the data
         if self._silent >= PING_TIMEOUT:
             self._below.abort()
-            self._fail(PingTimeoutError(f"the other side has been silent for {self._silent:.0f} s"))
+            self._fail_with(PingTimeoutError(f"the other side has been silent for {self._silent:.0f} s"))
             return
         self._silent += PING_INTERVAL
         self._protocol.send_ping(b"")
-        self._flush()
+        self._flush_protocol()
 
-    def _judge(self, error: CarrierError | None) -> CarrierError | None:
+    def _judge_end(self, error: CarrierError | None) -> CarrierError | None:
         """What the end of the carrier below means: only a closing handshake makes an orderly end."""
         close = self._protocol.close_rcvd
         if close is not None and close.code in _ORDERLY:
@@ -331,26 +333,26 @@ class WebSocketCarrier(Carrier):
     def _give_up(self) -> None:
         """The other side does not finish the closing handshake."""
         self._below.abort()
-        self._end(self._judge(None))
+        self._end_carrier(self._judge_end(None))
 
-    def _fail(self, error: WebSocketError, cause: BaseException | None = None) -> None:
+    def _fail_with(self, error: WebSocketError, cause: BaseException | None = None) -> None:
         """End by an error. The carrier below goes on by itself until the last words are out, for `FAULT_LINGER`."""
         error.__cause__ = cause
         self._below.close()
         self._loop.call_later(FAULT_LINGER, self._below.abort)  # which does nothing once it has ended
-        self._end(error)
+        self._end_carrier(error)
 
-    def _end(self, error: CarrierError | None) -> None:
+    def _end_carrier(self, error: CarrierError | None) -> None:
         """End and report it. Only from the loop, never inside a call to this carrier."""
         if self._state is _State.ENDED:
             return
         self._lost = None if self._state is _State.CLOSING else error
-        self._release()
+        self._stop_timers()
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.carrier_lost(self._lost)
 
-    def _release(self) -> None:
+    def _stop_timers(self) -> None:
         self._state = _State.ENDED
         for timer in (self._ping, self._linger):
             if timer is not None:

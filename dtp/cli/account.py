@@ -78,7 +78,7 @@ def load_account(file: str) -> Account:
 
 
 def _load(file: str) -> Identity:
-    return IdentitySource(Path(file), None).load()
+    return IdentitySource(Path(file), None).load_identity()
 
 
 def save_account(file: str, account: Account) -> None:
@@ -212,7 +212,7 @@ def revoke(file: str, peer: str, graphs: tuple[str, ...], identity: IdentitySour
         try:
             if "://" not in place and not os.path.exists(place):
                 raise AccountFileError(f"there is no graph {place!r}")
-            Opener(place, None, identity).run(work, writing=True)
+            Opener(place, None, identity).run_work(work, writing=True)
             print_line({"graph": place, "revoked": peer}, f"{place}: {peer} is put out")
         except DtpError as error:
             failed = True

@@ -71,7 +71,7 @@ class Account:
     #: The highest price of a unit of gas to sign for, MIST; None for the usual one.
     max_gas_price: int | None = None
 
-    def path(self) -> Path | None:
+    def wallet_path(self) -> Path | None:
         """The wallet's file, None when it is in the Sui keystore or another program signs."""
         text = self.wallet
         if text is None:
@@ -82,7 +82,7 @@ class Account:
             return Path(text)
         return wallet_path(text)
 
-    def signer(self) -> Signer:
+    def load_signer(self) -> Signer:
         """Who signs. Raises `ConfigError`, `KeystoreError`, `IdentityFileError`."""
         from dtp.chain.keystores import load_key, sui_signer
 
@@ -93,24 +93,24 @@ class Account:
             return KeySigner.from_text(text)
         if text.startswith(_EXEC):
             return _command_signer(text.removeprefix(_EXEC))
-        path = self.path()
+        path = self.wallet_path()
         if path is None:
             _, _, address = text.partition(":")
             return sui_signer(address or None)
-        self._check(path)
-        return load_key(path, IdentitySource(path, self.passphrase_file).passphrase)
+        self._check_wallet(path)
+        return load_key(path, IdentitySource(path, self.passphrase_file).ask_passphrase)
 
-    def address(self) -> str:
+    def read_address(self) -> str:
         """The wallet's account, without asking for a passphrase where the file says it."""
         from dtp.chain.keystores import address_in
 
-        path = self.path()
+        path = self.wallet_path()
         if path is not None:
-            self._check(path)
+            self._check_wallet(path)
         said = address_in(path) if path is not None else ""
-        return said or self.signer().address
+        return said or self.load_signer().address
 
-    def _check(self, path: Path) -> None:
+    def _check_wallet(self, path: Path) -> None:
         """Say what there is when the wallet isn't there."""
         if path.exists():
             return
@@ -123,17 +123,19 @@ class Account:
             f"or name a wallet with --wallet or $DTP_WALLET: {there}"
         )
 
-    def client(self, *, signing: bool) -> ChainClient:
+    def make_client(self, *, signing: bool) -> ChainClient:
         """A client for the network, with the wallet if it is to sign."""
         from dtp.chain import ChainClient
 
-        return ChainClient(self.network, self.signer() if signing else None, max_gas_price=self.max_gas_price)
+        return ChainClient(
+            self.network, self.load_signer() if signing else None, max_gas_price=self.max_gas_price
+        )
 
-    def run(self, work: Callable[[ChainClient], Awaitable[_T]], *, signing: bool = True) -> _T:
+    def run_connected(self, work: Callable[[ChainClient], Awaitable[_T]], *, signing: bool = True) -> _T:
         """Do something with a connected client, and give what it gives."""
 
         async def with_client() -> _T:
-            async with self.client(signing=signing) as chain:
+            async with self.make_client(signing=signing) as chain:
                 return await work(chain)
 
         return run(with_client())

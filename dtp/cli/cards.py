@@ -78,7 +78,7 @@ def publish(file: str, mailboxes: tuple[str, ...], days: float | None, account: 
         executed = await chain.execute(program)
         return _record(await _own_card(chain, directory, ours.card)) | executed_record(executed)
 
-    print_record(account.run(work))
+    print_record(account.run_connected(work))
 
 
 @card.command()
@@ -107,7 +107,7 @@ def show(name: str | None, file: str, account: Account) -> None:
             )
         return _record(found)
 
-    print_record(account.run(work, signing=False))
+    print_record(account.run_connected(work, signing=False))
 
 
 @card.command("link-wallet")
@@ -130,7 +130,7 @@ def link_wallet(file: str, account: Account) -> None:
         executed = await chain.execute(program)
         return _record(await _own_card(chain, directory, ours.card)) | executed_record(executed)
 
-    print_record(account.run(work))
+    print_record(account.run_connected(work))
 
 
 @card.command("unlink-wallet")
@@ -162,7 +162,7 @@ def unlink_wallet(address: str | None, file: str, account: Account) -> None:
         left = await module.find_card(chain, directory, found.account)
         return _record(left or found) | executed_record(executed)
 
-    print_record(account.run(work))
+    print_record(account.run_connected(work))
 
 
 @card.command()
@@ -191,7 +191,7 @@ def rotate(path: str | None, file: str, account: Account) -> None:
         executed = await chain.execute(program)
         return _record(await _own_card(chain, directory, newest)) | executed_record(executed)
 
-    print_record(account.run(work))
+    print_record(account.run_connected(work))
 
 
 @card.command()
@@ -201,7 +201,7 @@ def rotate(path: str | None, file: str, account: Account) -> None:
 @account_options
 def revoke(recovery: str, file: str, account: Account) -> None:
     """End your account on the chain, for good: nothing that it says counts any more there."""
-    ours, key = read_card(card_path(file)), IdentitySource(Path(recovery), None).load()
+    ours, key = read_card(card_path(file)), IdentitySource(Path(recovery), None).load_identity()
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain import Program
@@ -215,7 +215,7 @@ def revoke(recovery: str, file: str, account: Account) -> None:
         executed = await chain.execute(program)
         return _record(await _own_card(chain, directory, ours)) | executed_record(executed)
 
-    print_record(account.run(work))
+    print_record(account.run_connected(work))
 
 
 async def _own_card(chain: ChainClient, directory: str, ours: Card) -> PublishedCard:

@@ -132,7 +132,7 @@ async def _exchange(stream: Stream) -> None:
 
 def _telling(connection: Connection) -> AbstractAsyncContextManager[None]:
     """Meanwhile tell a person when the connection is cut and when it is back; standard output is the peer's."""
-    return contextlib.nullcontext() if wants_json() else Meter("", bar=False).watch(connection)
+    return contextlib.nullcontext() if wants_json() else Meter("", bar=False).watch_carriers(connection)
 
 
 async def _to_stdout(stream: Stream) -> None:
@@ -177,14 +177,14 @@ class _Input(threading.Thread):
         """Until the input ends or the stream takes nothing more."""
         with contextlib.suppress(ConnectionError, RuntimeError):  # RuntimeError: the loop has ended
             try:
-                while data := self._read():
-                    asyncio.run_coroutine_threadsafe(self._write(data), self._loop).result()
+                while data := self._read_piece():
+                    asyncio.run_coroutine_threadsafe(self._write_piece(data), self._loop).result()
             except InputError as error:
                 self._loop.call_soon_threadsafe(self.broken.set_result, error)
             else:
                 self._loop.call_soon_threadsafe(self._stream.write_eof)
 
-    def _read(self) -> bytes:
+    def _read_piece(self) -> bytes:
         try:
             return os.read(sys.stdin.fileno(), PIECE)
         except OSError as error:
@@ -192,6 +192,6 @@ class _Input(threading.Thread):
                 return b""
             raise InputError(f"can't read the input: {error.strerror}") from error
 
-    async def _write(self, data: bytes) -> None:
+    async def _write_piece(self, data: bytes) -> None:
         self._stream.write(data)
         await self._stream.drain()

@@ -32,7 +32,7 @@ def info(account: Account) -> None:
         packages = {each.package: each.id for each in client.deployments.list_all()}
         return {**record_of(info), "gas_price": epoch.gas_price, "packages": packages}
 
-    record = account.run(work, signing=False)
+    record = account.run_connected(work, signing=False)
     print_result(record, table(record))
 
 
@@ -64,7 +64,7 @@ def show_object(id: str, version: int | None, account: Account) -> None:
         fields = await client.object_json(id, found.version)
         return {**record, "fields": fields} if fields is not None else {**record, "bcs": found.contents.hex()}
 
-    record = account.run(work, signing=False)
+    record = account.run_connected(work, signing=False)
     shown = {**record, "owner": owner(**record["owner"]), "storage_rebate": amount(record["storage_rebate"])}
     print_result(record, table(shown))
 
@@ -102,7 +102,7 @@ def events(
         if store is not None and follower.cursor is not None:
             store.save(follower.cursor)
 
-    account.run(work, signing=False)
+    account.run_connected(work, signing=False)
 
 
 def _filters(client: ChainClient, types: tuple[str, ...]) -> list[str]:

@@ -77,7 +77,7 @@ def list_channels(vouchers: Vouchers, account: Account) -> None:
     async def work(chain: ChainClient) -> list[dict[str, Any]]:
         from dtp.pay.server.cashier import read_channels
 
-        with vouchers.open() as stores:
+        with vouchers.open_stores() as stores:
             bought = {each.channel: each for each in stores.bought.bought_channels()}
             sold = {each.channel for each in stores.sold.sold_lanes()}
             found = await read_channels(chain, [*bought, *sold])
@@ -87,7 +87,7 @@ def list_channels(vouchers: Vouchers, account: Account) -> None:
                 if id in found or (id in bought and bought[id].state != "closed")
             ]
 
-    records = account.run(work, signing=False)
+    records = account.run_connected(work, signing=False)
     text = "\n".join(line_of(each) for each in records) or "no channels"
     print_result({"channels": records}, text)
 
@@ -101,7 +101,7 @@ def show(id: str, vouchers: Vouchers, account: Account) -> None:
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         found = await _read(chain, id)
-        with vouchers.open() as stores:
+        with vouchers.open_stores() as stores:
             ours = (lane for _, lane in stores.bought.payer_lanes(found.id))
             vouched = {
                 **{lane.lane: lane.newest for lane in ours if lane.newest is not None},
@@ -113,7 +113,7 @@ def show(id: str, vouchers: Vouchers, account: Account) -> None:
             "vouchers": {str(lane): voucher_record(each.voucher) for lane, each in vouched.items()},
         }
 
-    record = account.run(work, signing=False)
+    record = account.run_connected(work, signing=False)
     print_result(record, table(shown_record(record)))
 
 
@@ -136,7 +136,7 @@ def claim(id: str | None, vouchers: Vouchers, account: Account) -> None:
 
         wanted, clock = None if id is None else canonical_id(id), _ChainTime(chain)
         await clock.sync()
-        with vouchers.open() as stores:
+        with vouchers.open_stores() as stores:
             async with _journal(stores.sold) as journal:
                 cashier = Cashier(chain, journal, clock.now_ms)
                 named = None if wanted is None else await cashier.view_of(wanted)
@@ -171,7 +171,7 @@ def claim(id: str | None, vouchers: Vouchers, account: Account) -> None:
             if not decisions and not small:
                 print_line({"event": "nothing"}, "nothing to claim")
 
-    account.run(work)
+    account.run_connected(work)
 
 
 def _print_small(found: Channel, gain: int) -> None:
@@ -193,7 +193,7 @@ def backup(file: str, vouchers: Vouchers) -> None:
     """
     from dtp.pay.store import Store
 
-    with vouchers.open("refuse") as stores:  # made now, it would replace a copy that has everything
+    with vouchers.open_stores("refuse") as stores:  # made now, it would replace a copy that has everything
         if isinstance(stores.sold, Store):
             stores.sold.backup(file)
         else:
@@ -226,7 +226,7 @@ def close(id: str | None, pipes: bool, slack: str | None, vouchers: Vouchers, ac
     async def work(chain: ChainClient) -> None:
         from dtp.pay.spent import settle_spent
 
-        with vouchers.open("make" if pipes or id is not None else "empty") as (_, store):
+        with vouchers.open_stores("make" if pipes or id is not None else "empty") as (_, store):
             async with _journal(store) as journal:
                 await settle_spent(chain, journal)
             if id is not None:
@@ -261,7 +261,7 @@ def close(id: str | None, pipes: bool, slack: str | None, vouchers: Vouchers, ac
                     {"event": "nothing"}, "no channel is on its way to be closed; name the one to close"
                 )
 
-    account.run(work)
+    account.run_connected(work)
 
 
 async def _close_pipes(chain: ChainClient, store: Store) -> None:
@@ -389,7 +389,7 @@ def find(vouchers: Vouchers, account: Account) -> None:
         from dtp.pay.client.lost import find_channels
 
         await tell_history(chain)
-        with vouchers.open("make") as (_, store):  # which counts what is found for the limit of a day
+        with vouchers.open_stores("make") as (_, store):  # which counts what is found for the limit of a day
             found = await find_channels(chain, store)
         for each in found.noted:
             print_line(
@@ -401,7 +401,7 @@ def find(vouchers: Vouchers, account: Account) -> None:
         if not found.noted and not found.keyless:
             print_line({"event": "nothing"}, f"no other channel of {chain.address} is on this network")
 
-    account.run(work)
+    account.run_connected(work)
 
 
 @channel.command()
@@ -427,7 +427,7 @@ def watch(every: float, once: bool, vouchers: Vouchers, account: Account) -> Non
             try:
                 await clock.sync()
                 # Opened for each look: another file may be in its place, and a daemon that begins has its turn.
-                with vouchers.open("refuse") as stores:
+                with vouchers.open_stores("refuse") as stores:
                     async with _journal(stores.sold) as journal:
                         if cashier is None:
                             await _check_watching(chain, journal)
@@ -445,7 +445,7 @@ def watch(every: float, once: bool, vouchers: Vouchers, account: Account) -> Non
                 return
             await asyncio.sleep(cashier.pause(every))
 
-    account.run(work)
+    account.run_connected(work)
 
 
 async def _check_watching(chain: ChainClient, journal: Journal[VoucherStore]) -> None:

@@ -48,7 +48,7 @@ def history(by: str, vouchers: Vouchers) -> None:
 
     The store of vouchers is read, and no node is asked: what was done with another store isn't in it.
     """
-    with vouchers.open() as stores:
+    with vouchers.open_stores() as stores:
         rows = _sums(stores.bought, _BY[by], _day if by == "day" else lambda _: None)
         total = _sums(stores.bought, lambda _: "total", lambda _: "total")
         unknown = len([each for each in stores.bought.unsettled_transactions() if each.purpose == "pay"])

@@ -26,7 +26,9 @@ def load_identity(config: Config) -> Identity:
     Raise `IdentityFileError` and `ConfigError`.
     """
     said = None if config.passphrase_file is None else str(config.passphrase_file)
-    return IdentitySource(config.identity, said, instead="name its passphrase-file in [identity]").load()
+    return IdentitySource(
+        config.identity, said, instead="name its passphrase-file in [identity]"
+    ).load_identity()
 
 
 def load_psk(config: Config) -> bytes | None:

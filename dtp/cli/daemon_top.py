@@ -26,7 +26,7 @@ class Rates:
     def __init__(self) -> None:
         self._last: tuple[float, Mapping[str, int]] | None = None
 
-    def between(self, status: Mapping[str, Any], now: float) -> dict[str, float]:
+    def compute_rates(self, status: Mapping[str, Any], now: float) -> dict[str, float]:
         """Since the status before; zeros at first. A part that a reload has replaced counts from 0 again."""
         parts = [*status["exposed"], *status["forwarded"]]
         sums = {key: sum(part[key] for part in parts) for key in ("received", "sent", "streams")}
@@ -60,7 +60,7 @@ async def watch(path: Path, interval: float, count: int | None, console: Console
             live = stack.enter_context(Live(console=console, auto_refresh=False, transient=False))
         while True:
             status = await ask(path, "status")
-            speeds = rates.between(status, time.monotonic())
+            speeds = rates.compute_rates(status, time.monotonic())
             if wants_json():
                 click.echo(json.dumps({"status": status, "rates": speeds}))
             elif live is None:

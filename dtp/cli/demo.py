@@ -184,7 +184,7 @@ class _Receiver:
         if status:
             raise DemoFailed(f"the receiving process ended with {status}: {self._log.read_text().strip()}")
 
-    async def stop(self) -> None:
+    async def stop_process(self) -> None:
         """Let it end: it does when its standard input does. If it doesn't, kill it."""
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -214,7 +214,7 @@ async def _receiver(folder: Path, carrier: str, client: Identity) -> AsyncIterat
         try:
             yield receiver
         finally:
-            await receiver.stop()
+            await receiver.stop_process()
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ class _Party:
     def signer(self) -> KeySigner:
         return KeySigner.from_identity(self.identity)
 
-    def environment(self, localnet: Localnet, packages: Path) -> dict[str, str]:
+    def make_environment(self, localnet: Localnet, packages: Path) -> dict[str, str]:
         return {
             **os.environ,
             "DTP_HOME": str(self.home),
@@ -108,7 +108,7 @@ async def _serving(
         *(sys.executable, "-P", "-m", "dtp", "serve", "--json", "--until-eof"),
         *("--http", str(site), "--service", "files"),
         *("--price-mib", str(PRICE_MIB), "--price-request", str(PRICE_REQUEST)),
-        env=party.environment(localnet, packages),
+        env=party.make_environment(localnet, packages),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -151,7 +151,7 @@ async def _buy(
             "5SUI",
         ),
         *("--output", str(folder / "received"), f"{address}/{name}"),
-        env=party.environment(localnet, packages),
+        env=party.make_environment(localnet, packages),
         stdout=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(_PATIENCE):

@@ -105,7 +105,7 @@ def put(
         raise click.UsageError("give a VALUE or --file")
     data = file.read_bytes() if file is not None else (value or "").encode()
     number = int(time.time() * 1000) if sequence is None else sequence
-    run(_put(open_dht(identity.load()), name, data, number, stay))
+    run(_put(open_dht(identity.load_identity()), name, data, number, stay))
 
 
 async def _put(dht: Dht, name: str, data: bytes, sequence: int, stay: bool) -> None:
@@ -178,7 +178,7 @@ def provide(
     Example:
       dtp dht provide --address tcp://192.0.2.7:9000 --stay $(b3sum < film.mp4 | cut -c1-64)
     """
-    run(_provide(open_dht(identity.load()), _hash(content), addresses, stay))
+    run(_provide(open_dht(identity.load_identity()), _hash(content), addresses, stay))
 
 
 def _hash(text: str) -> bytes:

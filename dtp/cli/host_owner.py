@@ -45,7 +45,7 @@ def change(ttl: int | None, paid_to: str | None, host_id: str | None, account: A
         record = {"host": found.id, "changes": changes}
         return {**record, **executed_record(await chain.execute(program))} if changes else record
 
-    print_record(account.run(work))
+    print_record(account.run_connected(work))
 
 
 @click.command()
@@ -83,7 +83,7 @@ def operator(
         record = {"host": found.id, "operator": whom, "operator_cap": made.id, "rights": sorted({*named})}
         return {**record, "revoked_others": revoke_others, **executed_record(executed)}
 
-    print_record(account.run(work))
+    print_record(account.run_connected(work))
 
 
 @click.command()
@@ -104,4 +104,4 @@ def withdraw(key: str, host_id: str | None, account: Account) -> None:
         module.withdraw(program, found.beacon, cap.id, PeerId.parse(key).key)
         return {"host": found.id, "endpoint": key, **executed_record(await chain.execute(program))}
 
-    print_record(account.run(work))
+    print_record(account.run_connected(work))

@@ -91,7 +91,7 @@ def plan(
         )
         return {"plan": plan_id, "host": found.id, "service": number, **executed_record(executed)}
 
-    record = account.run(work)
+    record = account.run_connected(work)
     print_record(record)
     plan_id = record["plan"]
     print_note(
@@ -123,7 +123,7 @@ def draw(plan_id: str, account: Account) -> None:
             gas += executed.gas.net
         return {"plan": found.id, "passes": len(passes), "drawn": drawn, "coin": coin, "gas_mist": gas}
 
-    print_record(account.run(work))
+    print_record(account.run_connected(work))
 
 
 @click.command()
@@ -153,7 +153,7 @@ def sale(plan_id: str, on_sale: bool, account: Account) -> None:
         pass_.set_on_sale(program, found.id, cap, on_sale, coin=coin)
         return {**record, **executed_record(await chain.execute(program))}
 
-    print_record(account.run(work))
+    print_record(account.run_connected(work))
 
 
 @click.command()
@@ -171,7 +171,7 @@ def retire(plan_id: str, refund: bool, account: Account) -> None:
         found, coin = await read_plan(chain, plan_id)
         return await _retire(chain, found, coin, await owner_cap(chain, found.host), refund)
 
-    print_record(account.run(work))
+    print_record(account.run_connected(work))
 
 
 async def _retire(chain: ChainClient, plan: Plan, coin: str, cap: str, refund: bool) -> dict[str, Any]:
@@ -235,4 +235,4 @@ def revoke(pass_id: str, account: Account) -> None:
         record = {"pass": held.id, "plan": found.id, "periods": periods, "refunded": refunded, "coin": coin}
         return {**record, **executed_record(executed)}
 
-    print_record(account.run(work))
+    print_record(account.run_connected(work))

@@ -85,7 +85,7 @@ def service(number: ServiceNumber, host_id: str | None, account: Account, **opti
         lines = [] if known is None else change_lines(changed, known.terms, wanted.terms)
         return {**record, "changes": changed, **executed_record(executed)}, lines
 
-    record, lines = account.run(work)
+    record, lines = account.run_connected(work)
     shown = {name: value for name, value in record.items() if name != "changes"}
     text = "\n".join([table(shown), *(lines or ["nothing to change"] if not record["added"] else [])])
     print_result(record, text)
@@ -175,4 +175,4 @@ def remove(number: int, host_id: str | None, account: Account) -> None:
         executed = await chain.execute(program)
         return {"host": found.id, "service": number, **executed_record(executed)}
 
-    print_record(account.run(work))
+    print_record(account.run_connected(work))

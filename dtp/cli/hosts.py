@@ -64,7 +64,7 @@ def create(ttl: int, operator: str | None, account: Account) -> None:
             **executed_record(executed),
         }
 
-    print_record(account.run(work))
+    print_record(account.run_connected(work))
 
 
 @host.command()
@@ -72,7 +72,7 @@ def create(ttl: int, operator: str | None, account: Account) -> None:
 @account_options
 def show(host_id: str | None, account: Account) -> None:
     """Show a host: its services, its endpoints, its lists."""
-    address = "" if host_id else account.address()
+    address = "" if host_id else account.read_address()
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         from dtp.chain import host as module
@@ -105,7 +105,7 @@ def show(host_id: str | None, account: Account) -> None:
             "endpoints": endpoints,
         }
 
-    record = account.run(work, signing=False)
+    record = account.run_connected(work, signing=False)
     print_result(record, _host_text(record))
 
 
@@ -178,7 +178,7 @@ def _list_command(name: str, help_text: str, add: str, remove: str) -> click.Com
                 **executed_record(await chain.execute(program)),
             }
 
-        print_record(account.run(work))
+        print_record(account.run_connected(work))
 
     command.__doc__ = help_text
     return click.command(name)(command)
@@ -255,17 +255,17 @@ def heartbeat(
                 return
             await asyncio.sleep(every)
 
-    account.run(work)
+    account.run_connected(work)
 
 
 def _identity_of(account: Account) -> Identity:
     """The identity that is the wallet, with its static key. Raises `ConfigError`, `IdentityFileError`."""
-    path = account.path()
+    path = account.wallet_path()
     if path is None:
         raise ConfigError(
             "a key of the Sui command line is no identity and has no static key; give an identity file"
         )
-    return IdentitySource(path, account.passphrase_file).load()
+    return IdentitySource(path, account.passphrase_file).load_identity()
 
 
 async def _beat(chain: ChainClient, host_id: str, cap: str, options: dict[str, Any]) -> Executed:

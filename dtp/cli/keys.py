@@ -77,7 +77,7 @@ def show_id(identity: IdentitySource, quiet: bool) -> None:
 
     Give the identity to those who are to reach you: dtp+tcp://dtp1...@host:port/service.
     """
-    mine = identity.load()
+    mine = identity.load_identity()
     record = {**_describe(mine, identity.path), "static_key_stored": mine.static_stored}
     if not mine.static_stored:
         click.echo(
@@ -96,7 +96,7 @@ def _import(source: Path, passphrase: bytes | None) -> Identity:
         raise IdentityFileError(f"can't read {source}: {error.strerror or error}") from error
     if beginning.startswith(b"suiprivkey1"):
         return Identity.from_sui(beginning.decode("ascii", "replace"))
-    return IdentitySource(source).load() if passphrase is None else Identity.load(source, passphrase)
+    return IdentitySource(source).load_identity() if passphrase is None else Identity.load(source, passphrase)
 
 
 def _new_passphrase(ask: bool, passphrase_file: str | None) -> bytes | None:

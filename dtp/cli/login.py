@@ -61,7 +61,7 @@ class Logins(Service):
         super().__init__(name, "")
         self._service = made
 
-    async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
+    async def serve_stream(self, connection: Connection, stream: Stream, below: str) -> None:
         """One stream of requests, until its caller has enough."""
         await self._service.answer_stream(connection, stream)
 
@@ -176,7 +176,7 @@ def _read(file: str | None, question: str, *, confirm: bool = False) -> str:
 
 def _come_as(identity: IdentitySource) -> dict[str, Any]:
     """The device's identity, if it has one: so it is known at the next login."""
-    return {"identity": identity.load()} if identity.named or identity.path.exists() else {}
+    return {"identity": identity.load_identity()} if identity.named or identity.path.exists() else {}
 
 
 def _save(session: LoginSession, file: Path) -> None:

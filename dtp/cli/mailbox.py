@@ -36,7 +36,7 @@ class Mailboxes(Service):
         super().__init__(name, "")
         self._mailbox = made
 
-    async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
+    async def serve_stream(self, connection: Connection, stream: Stream, below: str) -> None:
         """One stream of requests, until its caller has enough."""
         await self._mailbox.answer_stream(connection, stream)
 

@@ -78,7 +78,7 @@ class Room:
 
         @asynccontextmanager
         async def begin() -> AsyncIterator[Serving]:
-            async with self.account.client(signing=True) as chain:
+            async with self.account.make_client(signing=True) as chain:
                 assert chain.signer is not None
                 options: dict[str, Any] = {"wallet": chain.signer, "network": chain, "host": self.host}
                 options |= {"identity": listening.identity, "hint": self.hint, "psk": listening.psk}
@@ -201,7 +201,7 @@ async def _rent(
     async with contextlib.AsyncExitStack() as stack:
         agreed: Rent | None = None
         if mib is not None and most is not None:
-            chain = await stack.enter_async_context(account.client(signing=True))
+            chain = await stack.enter_async_context(account.make_client(signing=True))
             assert chain.signer is not None
             agreed = Rent(chain.signer, mib, most, months, network=chain)
         await with_messenger(open_messenger(**who, rent=agreed), functools.partial(_show_rooms, how=how))

@@ -42,7 +42,7 @@ def device(qr: bool, **who: Any) -> None:
       new device:  dtp message join phone.card
     """
     me: IdentitySource = who["identity"]
-    own = me.load().id
+    own = me.load_identity().id
     if qr:
         show_qr(str(own))
 

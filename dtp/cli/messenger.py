@@ -72,7 +72,7 @@ def open_messenger(
     """Return what begins and ends the messenger that the options mean. Its identity's file has to be there."""
     if posts is not None and chain is None:
         raise click.UsageError("--posts is a host on a chain: say which, with --chain")
-    me = identity.load()
+    me = identity.load_identity()
     path = Path(store) if store else data_dir() / "messages" / f"{me.id}.sqlite"
     owner = load_account(account) if account else None
     messenger = Messenger(identity=me, store=path, account=owner, **options)

@@ -91,7 +91,7 @@ class _Play:
             program.transfer([returned], chain.address)
         return await self.execute_noted(chain, program, about)
 
-    async def pay(
+    async def execute_paid(
         self,
         chain: ChainClient,
         amount: int,
@@ -217,11 +217,15 @@ async def _passes(play: _Play) -> None:
 
     first, second = [
         client.events_in(
-            await play.pay(client, 3000, buy, then=pass_.keep, about=about), pass_.SCHEMA, pass_.PassPaid
+            await play.execute_paid(client, 3000, buy, then=pass_.keep, about=about),
+            pass_.SCHEMA,
+            pass_.PassPaid,
         )[0].pass_
         for about in ("the first", "another")
     ]
-    await play.pay(client, 1000, lambda program, money: pass_.renew(program, id, play.host, first, money, 1))
+    await play.execute_paid(
+        client, 1000, lambda program, money: pass_.renew(program, id, play.host, first, money, 1)
+    )
     program = Program()
     opened = channel.open_with_pass(
         program, play.host, play.beacon, id, first, await play.terms_revision(), play.lane.public_key
@@ -233,7 +237,9 @@ async def _passes(play: _Play) -> None:
     await play.call_function(client, pass_.cancel, id, first)
     await play.call_function(owner, pass_.revoke, id, play.host, play.op, second)
     third = client.events_in(
-        await play.pay(client, 3000, buy, then=pass_.keep, about="another"), pass_.SCHEMA, pass_.PassPaid
+        await play.execute_paid(client, 3000, buy, then=pass_.keep, about="another"),
+        pass_.SCHEMA,
+        pass_.PassPaid,
     )[0].pass_
     await play.call_function(owner, pass_.revoke_as_owner, id, play.cap, third)
     await play.call_function(client, pass_.destroy, id, third, about="a revoked one")
@@ -265,7 +271,7 @@ async def _channels(play: _Play) -> None:
     await play.call_function(
         client, channel.claim_for, *play.make_voucher(id, 4, 4000, b"s" * 32), about="with a preimage"
     )
-    await play.pay(client, 500, lambda program, money: channel.top_up(program, id, money))
+    await play.execute_paid(client, 500, lambda program, money: channel.top_up(program, id, money))
     await play.call_function(client, channel.add_lane, id, b"l" * 32)
     await play.call_function(client, channel.rotate_lane, id, 1, b"m" * 32)
     await play.call_function(client, channel.pay_owed, id, about="nothing owed")
@@ -313,7 +319,7 @@ async def _pipes(play: _Play) -> None:
             await play.call_function(sender, pipe.close, held.id, id)
         else:
             await play.call_function(sender, pipe.destroy, held.id)
-    await play.pay(
+    await play.execute_paid(
         client,
         10,
         lambda program, money: pipe.post(program, play.host, 1, b"r" * 32, bytes(256), money),
@@ -335,7 +341,9 @@ async def _locks(play: _Play) -> None:
 
     first, second, third = [
         payer.events_in(
-            await play.pay(payer, 10_000, build, then=lock.share, about=about), lock.SCHEMA, lock.Locked
+            await play.execute_paid(payer, 10_000, build, then=lock.share, about=about),
+            lock.SCHEMA,
+            lock.Locked,
         )[0].lock
         for build, about in ((by_hash, ""), (by_key, ""), (by_hash, "again"))
     ]

@@ -94,7 +94,7 @@ def node(
     given = {"echo": ("echo=",) if echo else (), "file": files, "forward": forwards}
     services = [make(kind, text) for kind in KINDS for text in given.get(kind, ())]
     for service in services:
-        service.check()
+        service.check_options()
     handlers = _handlers(services)
     for name in announce:
         if name not in handlers:
@@ -127,10 +127,10 @@ def _handlers(services: list[Service]) -> dict[str, Handler]:
     directory = Directory(services)
 
     async def serve(connection: Connection) -> None:
-        if directory.find(connection.service) is None:
+        if directory.find_service(connection.service) is None:
             connection.abort(CloseCode.UNKNOWN_SERVICE, f"no service {connection.service!r} here")
             return
-        await directory.serve(connection)
+        await directory.serve_connection(connection)
 
     names = ["", *(each.name for each in services), *("*" for each in services if each.has_below)]
     return dict.fromkeys(names, serve)

@@ -42,9 +42,9 @@ class IdentitySource:
     #: How somebody says where the passphrase is.
     instead: str = "give --passphrase-file or $DTP_PASSPHRASE_FILE"
 
-    def load(self) -> Identity:
+    def load_identity(self) -> Identity:
         """The identity. Raises `IdentityFileError` and `ConfigError`."""
-        return Identity.load(self.path, self.passphrase)
+        return Identity.load(self.path, self.ask_passphrase)
 
     def load_or_make(self) -> Identity:
         """The identity; a new one for this run where none was named and the default file isn't there.
@@ -52,14 +52,14 @@ class IdentitySource:
         Raises `IdentityFileError` and `ConfigError`.
         """
         if self.named or self.path.exists():
-            return self.load()
+            return self.load_identity()
         return Identity.generate()
 
     def load_if_named(self) -> Identity:
-        """The identity, where somebody named its file; else a new one for this run. Raise as `load` does."""
-        return self.load() if self.named else Identity.generate()
+        """The identity, where somebody named its file; else a new one for this run. Raise as `load_identity` does."""
+        return self.load_identity() if self.named else Identity.generate()
 
-    def passphrase(self) -> bytes:
+    def ask_passphrase(self) -> bytes:
         """The passphrase of an encrypted file, from `passphrase_file` or from the terminal.
 
         Raises `PassphraseNeeded` where there is no terminal to ask at.

@@ -38,7 +38,7 @@ def pass_group() -> None:
 @account_options
 def plans(plans: tuple[str, ...], host_id: str | None, account: Account) -> None:
     """Show plans by their ids, those of a host, or else the passes that the wallet holds with theirs."""
-    holder = "" if plans or host_id else account.address()
+    holder = "" if plans or host_id else account.read_address()
 
     async def work(chain: ChainClient) -> list[dict[str, Any]]:
         from dtp.pay.passes import held_passes, read_plan
@@ -48,7 +48,7 @@ def plans(plans: tuple[str, ...], host_id: str | None, account: Account) -> None
             return [_plan_record(*await read_plan(chain, each)) for each in sold]
         return [_held_record(held) async for held in held_passes(chain, holder)]
 
-    records = account.run(work, signing=False)
+    records = account.run_connected(work, signing=False)
     none = (
         "that host sells no plan"
         if host_id
@@ -138,7 +138,7 @@ def buy(plan: str, periods: int, most: str | None, coin: str | None, account: Ac
         id, executed = await passes.buy(chain, wanted, periods, **agreed)
         return {"pass": id, "renewed": False, "periods": periods, **executed_record(executed)}
 
-    _print(account.run(work))
+    _print(account.run_connected(work))
 
 
 @pass_group.command()
@@ -169,7 +169,7 @@ def cancel(pass_id: str, account: Account) -> None:
                 }
         raise NoPlan(f"{chain.address} holds no pass {wanted}")
 
-    _print(account.run(work))
+    _print(account.run_connected(work))
 
 
 @pass_group.command()
@@ -190,7 +190,7 @@ def destroy(pass_id: str, account: Account) -> None:
         plan, executed = await passes.destroy(chain, wanted)
         return {"pass": wanted, "plan": plan, **executed_record(executed)}
 
-    _print(account.run(work))
+    _print(account.run_connected(work))
 
 
 def _print(record: dict[str, Any]) -> None:

@@ -142,7 +142,7 @@ class Payment:
             identity=identity,
             psk=psk,
             resolvers=resolvers,
-            wallet=self.account.signer(),
+            wallet=self.account.load_signer(),
             budget=parse_amount(self.budget, paid_in) - spent,
             deposit=self.deposit,
             coin=self.coin,
@@ -215,7 +215,7 @@ class Payment:
             finally:
                 bills = self._make_bills()
                 for bill in bills:
-                    bill.show()
+                    bill.print_bill()
                 ours = {bill.channel for bill in bills}
                 for each in store.bought_channels():
                     if each.state != "closed" and (each.channel in ours or each.channel not in before):
@@ -318,7 +318,7 @@ class _Bill:
         channel = deal.channel
         return cls(channel.id, channel.coin, amount, used, channel.deposited, deal.closed, deal.gas)
 
-    def show(self) -> None:
+    def print_bill(self) -> None:
         """Print it."""
         from dtp.cli.show import amount, money
 

@@ -74,7 +74,7 @@ def send(address: Address, message: str, fee: str | None, wait: bool, account: A
                 return {**record, "answer": answer.data.decode(errors="replace")}
         return record
 
-    record = account.run(work)
+    record = account.run_connected(work)
     print_result(record, None if wants_json() or "answer" not in record else record["answer"])
 
 
@@ -99,7 +99,7 @@ def read(address: Address, follow: bool, identity: Path | None, account: Account
         if none and not wants_json():
             print_line({}, f"no message to {_host(address)} is sealed to this identity", err=True)
 
-    account.run(work, signing=False)
+    account.run_connected(work, signing=False)
 
 
 @post.command()
@@ -123,7 +123,7 @@ def answer(address: Address, transaction: str, message: str, identity: Path | No
             )
         return {"transaction": await send_answer(chain, found, data), "answers": transaction}
 
-    print_result(account.run(work))
+    print_result(account.run_connected(work))
 
 
 def _host(address: Address) -> str:
@@ -136,7 +136,7 @@ def load_identity(path: Path | None, account: Account) -> Identity:
     """Return the identity of `identity_option`; its passphrase is where the wallet's is."""
     from dtp import config
 
-    return IdentitySource(path or config.identity_path(), account.passphrase_file).load()
+    return IdentitySource(path or config.identity_path(), account.passphrase_file).load_identity()
 
 
 def _print(found: ReceivedPost) -> None:

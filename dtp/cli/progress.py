@@ -61,7 +61,7 @@ class Meter:
         """Whether this attempt has come to comparing or moving bytes."""
         return bool(self._phase)
 
-    def restart(self) -> None:
+    def restart_timing(self) -> None:
         """Another attempt begins; what is counted and timed is that."""
         self._phase, self.moved = "", 0
 
@@ -86,7 +86,7 @@ class Meter:
             self._ended = now
             self.moved = progress.done - progress.begin
         if self._bars is not None:
-            self._show(progress)
+            self._show_progress(progress)
         elif wants_json() and (progress.phase != self._phase or now >= self._next_line):
             self._next_line = now + _LINES_EVERY
             print_line(
@@ -101,7 +101,7 @@ class Meter:
             )
         self._phase = progress.phase
 
-    def _show(self, progress: Progress) -> None:
+    def _show_progress(self, progress: Progress) -> None:
         assert self._bars is not None
         if self._task is None or progress.phase != self._phase:
             if self._task is not None:
@@ -112,15 +112,15 @@ class Meter:
         self._bars.update(self._task, completed=progress.done)
 
     @contextlib.asynccontextmanager
-    async def watch(self, connection: Connection) -> AsyncIterator[None]:
+    async def watch_carriers(self, connection: Connection) -> AsyncIterator[None]:
         """Meanwhile tell when the connection has lost its carrier, and when it has another."""
-        task = start_task(self._watch(connection), name="dtp-progress")
+        task = start_task(self._print_carriers(connection), name="dtp-progress")
         try:
             yield
         finally:
             task.cancel()
 
-    async def _watch(self, connection: Connection) -> None:
+    async def _print_carriers(self, connection: Connection) -> None:
         attached = True
         while not connection.closed:
             await asyncio.sleep(_LOOK_EVERY)

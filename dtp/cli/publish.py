@@ -34,7 +34,7 @@ def publish(names: tuple[str, ...], again: bool, immutable: bool | None, account
     chosen = names or packages.available()
     for name in chosen:
         packages.load(name)  # an unknown name is told before anything is sent
-    published = account.run(lambda chain: _publish(chain, chosen, again, immutable))
+    published = account.run_connected(lambda chain: _publish(chain, chosen, again, immutable))
     width = max(map(len, chosen))
     lines = [
         f"{record['package']:<{width}}  {record['id']}  "
@@ -124,7 +124,7 @@ def use(name: str, id: str, account: Account) -> None:
             "text": upgrades.text,
         }
 
-    record = account.run(work, signing=False)
+    record = account.run_connected(work, signing=False)
     text = record.pop("text")
     print_result(record, f"{name}  {record['id']}  is what ships here; {text}")
 
@@ -153,7 +153,7 @@ def restrict(name: str, policy: str | None, account: Account) -> None:
         executed = await restrict_upgrades(chain, deployment, Policy(policy))
         return {"package": name, "id": deployment.id, "policy": policy, **executed_record(executed)}
 
-    record = account.run(work)
+    record = account.run_connected(work)
     print_result(record, f"{name}  {record['id']}  {policy}")
 
 
@@ -174,7 +174,7 @@ def upgrade(name: str, account: Account) -> None:
         newer, executed = await upgrade_package(chain, before)
         return {"package": name, "id": newer.id, "before": before.id, **executed_record(executed)}
 
-    record = account.run(work)
+    record = account.run_connected(work)
     print_result(record, f"{name}  {record['id']}  took the place of {record['before']}")
 
 
@@ -192,5 +192,5 @@ def migrate(objects: tuple[str, ...], account: Account) -> None:
 
         return {"objects": list(objects), **executed_record(await migrate_objects(chain, objects))}
 
-    record = account.run(work)
+    record = account.run_connected(work)
     print_result(record, f"migrated {len(objects)}")

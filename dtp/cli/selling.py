@@ -56,7 +56,7 @@ class Sale:
         """Whether anything is to be paid for."""
         return self.price_mib is not None or self.price_request is not None or bool(self.plans)
 
-    def check(self, listening: Listening) -> None:
+    def check_options(self, listening: Listening) -> None:
         """Refuse options that would be without effect. `click.UsageError`, `ProgramError`."""
         from dtp.chain.wallet import parse_amount
 
@@ -182,7 +182,9 @@ def maker_of_hosts(listening: Listening, sale: Sale) -> str | None:
     from dtp.chain.packages.deployments import has_made_hosts
 
     account = (
-        listening.identity.id.sui_address if sale.account.wallet is None else sale.account.signer().address
+        listening.identity.id.sui_address
+        if sale.account.wallet is None
+        else sale.account.load_signer().address
     )
     return account if has_made_hosts(account) else None
 
@@ -193,7 +195,7 @@ async def tell_if_sold(services: Sequence[Service], account: str, sale: Sale) ->
     from dtp.chain.resolver import service_number
 
     try:
-        async with asyncio.timeout(_LOOK), sale.account.client(signing=False) as chain:
+        async with asyncio.timeout(_LOOK), sale.account.make_client(signing=False) as chain:
             hosts = [
                 await chain.read(module.SCHEMA, module.Host, id) for id in chain.deployments.hosts_of(account)
             ]
@@ -237,7 +239,7 @@ async def serve_for_money(
             err=True,
         )
         try:
-            await directory.serve(connection)
+            await directory.serve_connection(connection)
         finally:
             await connection.close()
             _report(connection)
@@ -304,7 +306,7 @@ async def connect_when_there(
     said = False
     while not stop.is_set():
         try:
-            return await stack.enter_async_context(sale.account.client(signing=True))
+            return await stack.enter_async_context(sale.account.make_client(signing=True))
         except NodeUnavailable as fault:
             if not said:
                 said = True

@@ -77,14 +77,14 @@ def serve(
     given |= {"http": sites, "relay": ("dtp.relay=",) if relay else ()}
     services = [make(kind, text) for kind in KINDS for text in given[kind]]
     for service in services:
-        service.check()
+        service.check_options()
     if not services:
         raise click.UsageError("nothing to serve; give --echo, --file, --exec, --forward, --http or --relay")
     if (name is not None or sale.wanted) and len(services) > 1:
         raise click.UsageError("--service and prices are for one service; give one")
     if name is not None:
         services[0].name = name
-    sale.check(listening)
+    sale.check_options(listening)
     if announce and (no_lan or listening.psk is not None):
         raise click.UsageError("--announce is for everybody: give it without --no-lan and --psk-file")
     lan = None if no_lan or listening.psk is not None else announce
@@ -106,7 +106,7 @@ async def serve_services(
         return
 
     def check(request: Request) -> None:
-        if directory.find(request.service) is None:
+        if directory.find_service(request.service) is None:
             raise Refuse(CloseCode.UNKNOWN_SERVICE, f"no service {request.service!r} here")
 
     async def handle(connection: Connection) -> None:
@@ -120,7 +120,7 @@ async def serve_services(
             f"{connection.peer.short} from {connection.source or 'this machine'}: {connection.service or 'default'}",
             err=True,
         )
-        await directory.serve(connection)
+        await directory.serve_connection(connection)
 
     maker = maker_of_hosts(listening, sale)
     async with await listening.listen(handle, check) as listener:

@@ -50,10 +50,10 @@ class Service:
         self.name = name
         self.value = value
 
-    def check(self) -> None:
+    def check_options(self) -> None:
         """Refuse what can't work, before anybody is let in. `click.UsageError`."""
 
-    async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
+    async def serve_stream(self, connection: Connection, stream: Stream, below: str) -> None:
         """Serve one stream. A `DtpError` or `OSError` ends that stream."""
         raise NotImplementedError
 
@@ -63,7 +63,7 @@ class Echo(Service):
 
     kind = "echo"
 
-    async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
+    async def serve_stream(self, connection: Connection, stream: Stream, below: str) -> None:
         """Until the peer has finished."""
         await copy(stream, stream)
 
@@ -86,7 +86,7 @@ class Files(Service):
         """Say what a file is, and give nothing of it."""
         await tell_file(stream, self._root, below)
 
-    async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
+    async def serve_stream(self, connection: Connection, stream: Stream, below: str) -> None:
         """One file."""
         try:
             sent = await serve_file(stream, self._root, below)
@@ -113,14 +113,14 @@ class Site(Files):
 
     kind = "http"
 
-    async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
+    async def serve_stream(self, connection: Connection, stream: Stream, below: str) -> None:
         """A file, or HTTP requests until the client has no more."""
         first = await stream.read(1)
         again = cast(Stream, Peeked(stream, first))
         if is_http(first):
             await serve_http(again, self._root, below)
         else:
-            await super().serve(connection, again, below)
+            await super().serve_stream(connection, again, below)
 
 
 class Exec(Service):
@@ -141,12 +141,12 @@ class Exec(Service):
         if not self._command:
             raise click.UsageError("--exec needs a program")
 
-    def check(self) -> None:
+    def check_options(self) -> None:
         """Whether there is such a program."""
         if shutil.which(self._command[0]) is None:
             raise click.UsageError(f"--exec: there is no program {self._command[0]}")
 
-    async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
+    async def serve_stream(self, connection: Connection, stream: Stream, below: str) -> None:
         """Until the program has ended."""
         try:
             process = await asyncio.create_subprocess_exec(
@@ -163,7 +163,7 @@ class Exec(Service):
             return
         assert process.stdin is not None
         assert process.stdout is not None
-        feeding = start_task(self._feed(stream, process.stdin), name="dtp-feed")
+        feeding = start_task(self._feed_input(stream, process.stdin), name="dtp-feed")
         reading = start_task(self._copy_output(process.stdout, stream), name="dtp-give")
         try:
             await asyncio.wait((feeding, reading), return_when=asyncio.FIRST_COMPLETED)
@@ -184,7 +184,7 @@ class Exec(Service):
             stream.close()
 
     @staticmethod
-    async def _feed(stream: Stream, stdin: asyncio.StreamWriter) -> None:
+    async def _feed_input(stream: Stream, stdin: asyncio.StreamWriter) -> None:
         while data := await stream.read(_BUFFER):
             try:
                 stdin.write(data)
@@ -236,7 +236,7 @@ class Forward(Service):
         elif not self._path:
             raise click.UsageError(f"--forward {value!r}: HOST:PORT or unix:/PATH is needed")
 
-    async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
+    async def serve_stream(self, connection: Connection, stream: Stream, below: str) -> None:
         """Until both directions have ended."""
         try:
             if self._path:
@@ -278,7 +278,7 @@ class Relaying(Service):
 
         self._relay = Relay()
 
-    async def serve(self, connection: Connection, stream: Stream, below: str) -> None:
+    async def serve_stream(self, connection: Connection, stream: Stream, below: str) -> None:
         """A reservation, or a circuit until either end has had enough."""
         await self._relay.answer_stream(connection, stream)
 
@@ -310,7 +310,7 @@ class Directory:
             raise click.UsageError("two services have one name; name them: --exec NAME=COMMAND")
         self._default = services[0]
 
-    def find(self, name: str) -> tuple[Service, str] | None:
+    def find_service(self, name: str) -> tuple[Service, str] | None:
         """The service that `name` means and what of the name is below it; None if there is none."""
         if not name:
             return self._default, ""
@@ -321,30 +321,32 @@ class Directory:
                 return service, name[len(service.name) + 1 :]
         return None
 
-    async def serve(self, connection: Connection) -> None:
+    async def serve_connection(self, connection: Connection) -> None:
         """Serve every stream of a connection, until it is over."""
-        found = self.find(connection.service)
+        found = self.find_service(connection.service)
         assert found is not None, "checked before it was admitted"
         tasks = TaskSet()
         try:
             while True:
                 stream = await connection.accept_stream()
-                tasks.start(self._serve(*found, connection, stream), name="dtp-service")
+                tasks.start(self._serve_stream(*found, connection, stream), name="dtp-service")
         finally:
             await tasks.stop()
 
     async def describe_file(self, connection: Connection, name: str) -> None:
         """Answer who asks about a file of a service of ours; nothing else is told."""
-        found = self.find(name)
+        found = self.find_service(name)
         if found is None or not isinstance(found[0], Files):
             await connection.close(CANT_SERVE, "nothing is told of this service")
             return
         with contextlib.suppress(DtpError):  # the peer was told
             await found[0].describe_file(await connection.accept_stream(), found[1])
 
-    async def _serve(self, service: Service, below: str, connection: Connection, stream: Stream) -> None:
+    async def _serve_stream(
+        self, service: Service, below: str, connection: Connection, stream: Stream
+    ) -> None:
         try:
-            await service.serve(connection, stream, below)
+            await service.serve_stream(connection, stream, below)
         except (DtpError, OSError) as error:
             stream.reset(CANT_SERVE)
             print_failed(service, connection, error)

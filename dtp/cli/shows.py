@@ -210,7 +210,7 @@ def broadcast(
         if sealing.key_price is None:
             run(free())
         else:
-            account.run(free)
+            account.run_connected(free)
         return
     store = config.data_dir() / "shows"
 
@@ -223,7 +223,7 @@ def broadcast(
             lambda on_air: _beside(on_air, page_of(on_air, gateway, chain), sealing, place["listen"], chain),
         )
 
-    account.run(work)
+    account.run_connected(work)
 
 
 @contextlib.asynccontextmanager
@@ -235,7 +235,7 @@ async def _beside(
     chain: ChainClient | None,
 ) -> AsyncIterator[None]:
     """Have the page of a show, and its keys sold, for as long as it is on air."""
-    async with page, sealing.selling(on_air, chain, listen):
+    async with page, sealing.sell_keys(on_air, chain, listen):
         yield
 
 
@@ -408,7 +408,7 @@ def _of_the_chain(account: Account, id: str, patience: float) -> tuple[str, Peer
             found = (await read_show(chain, id)).show
         return found.id, PeerId(found.key), (found.hint.decode(errors="replace"),)
 
-    return account.run(work, signing=False)
+    return account.run_connected(work, signing=False)
 
 
 async def _follow_hint(stream: ShowStream, account: Account, id: str) -> None:
@@ -421,7 +421,7 @@ async def _follow_hint(stream: ShowStream, account: Account, id: str) -> None:
             with contextlib.suppress(
                 DtpError
             ):  # the chain is away, or says no address: the next look may be better
-                async with account.client(signing=False) as chain:
+                async with account.make_client(signing=False) as chain:
                     stream.learn((await read_show(chain, id)).show.hint.decode(errors="replace"))
 
 

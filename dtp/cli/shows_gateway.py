@@ -33,7 +33,7 @@ async def watching(account: Account, show: str) -> AsyncIterator[ShowWatcher]:
     """Follow a show on the chain, for who listens: nothing is signed."""
     from dtp.broadcast.money.watching import ShowWatcher
 
-    async with account.client(signing=False) as chain, ShowWatcher(chain, show) as watcher:
+    async with account.make_client(signing=False) as chain, ShowWatcher(chain, show) as watcher:
         yield watcher
 
 

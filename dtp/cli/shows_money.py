@@ -156,13 +156,13 @@ def create(
             slots=max(1, length // slot),
             **common,
         )
-    key = identity.load().id.key
+    key = identity.load_identity().id.key
 
     async def work(chain: ChainClient) -> dict[str, Any]:
         id, executed = await make(chain, key, terms)
         return {"show": id, **executed_record(executed)}
 
-    _print(account.run(work))
+    _print(account.run_connected(work))
 
 
 def _prices(texts: tuple[str, ...]) -> tuple[int, int, int]:
@@ -198,7 +198,7 @@ def fund(show_id: str, amount: str, coin: str | None, account: Account) -> None:
         share, executed = await shows.fund(chain, show_id, units, coin=paid_in)
         return {"share": share, **executed_record(executed)}
 
-    _print(account.run(work))
+    _print(account.run_connected(work))
 
 
 def _paid_in(coin: str | None) -> str:
@@ -223,7 +223,7 @@ def buy(show_id: str, most: str | None, coin: str | None, account: Account) -> N
         share, executed = await shows.buy(chain, show_id, most=agreed, coin=paid_in)
         return {"ticket": share, **executed_record(executed)}
 
-    _print(account.run(work))
+    _print(account.run_connected(work))
 
 
 @click.command()
@@ -278,7 +278,7 @@ def ask(
         executed = await shows.raise_(chain, show_id, number, units, coin=paid_in)
         return {"number": number, **executed_record(executed)}
 
-    _print(account.run(work))
+    _print(account.run_connected(work))
 
 
 def _ask(
@@ -294,7 +294,7 @@ def _ask(
         number, executed = await shows.ask(chain, show_id, kind, units, data, sealed=sealed, coin=coin)
         return {"number": number, **executed_record(executed)}
 
-    _print(account.run(work))
+    _print(account.run_connected(work))
 
 
 @click.command()
@@ -312,7 +312,7 @@ def refund(show_id: str, account: Account) -> None:
         coin = (await shows.read_show(chain, show_id)).coin
         return await shows.refund(chain, show_id), coin
 
-    done, coin = account.run(work)
+    done, coin = account.run_connected(work)
     if wants_json():
         print_result({"shares": [record_of(each) for each in done]})
         return
@@ -340,7 +340,7 @@ def collect(show_id: str, account: Account) -> None:
         told = amount if wants_json() else money(amount, coin)
         return {"collected": told, **executed_record(executed)}
 
-    _print(account.run(work))
+    _print(account.run_connected(work))
 
 
 @click.command()
@@ -360,7 +360,7 @@ def end(show_id: str, unposted: bool, account: Account) -> None:
         executed = await end_show(chain, show_id, data_dir() / "shows", unposted=unposted)
         return {"ended": show_id, **({} if executed is None else executed_record(executed))}
 
-    _print(account.run(work))
+    _print(account.run_connected(work))
 
 
 @click.command()
@@ -379,7 +379,7 @@ def status(show_id: str, account: Account) -> None:
         record["key"] = show.key.hex()
         return {"air": air, "next_slot": show.next_slot, **record}
 
-    record = account.run(work, signing=False)
+    record = account.run_connected(work, signing=False)
     print_result(record, table(status_rows(record)))
 
 
@@ -398,7 +398,7 @@ def watch(show_id: str, past: bool, identity: IdentitySource, account: Account) 
         from dtp.cli.shows_screen import show_live
 
         me = identity.load_or_make()
-        account.run(lambda chain: show_live(chain, show_id, me), signing=False)
+        account.run_connected(lambda chain: show_live(chain, show_id, me), signing=False)
         return
     from dtp.broadcast.money import shows
     from dtp.broadcast.money.audience import AudienceLine
@@ -424,7 +424,7 @@ def watch(show_id: str, past: bool, identity: IdentitySource, account: Account) 
         for entry in line.ranked() if past else ():
             _print_entry(entry, coin)
 
-    account.run(work, signing=False)
+    account.run_connected(work, signing=False)
 
 
 @click.command()

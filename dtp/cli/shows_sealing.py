@@ -76,7 +76,7 @@ class Sealing:
         return TicketHolders(chain, show) if sealed else None
 
     @asynccontextmanager
-    async def selling(
+    async def sell_keys(
         self, on_air: Broadcast, chain: ChainClient | None, listen: Sequence[str]
     ) -> AsyncIterator[None]:
         """Sell keys meanwhile, where they have a price: on other ports of the places where the show is heard."""
@@ -193,7 +193,7 @@ def claims_of(account: Account, identity: Identity, listener: PeerId) -> Claims:
         from dtp.chain.errors import SignerError
         from dtp.chain.signer import KeySigner
 
-        signer = KeySigner.from_identity(identity) if account.wallet is None else account.signer()
+        signer = KeySigner.from_identity(identity) if account.wallet is None else account.load_signer()
         if not isinstance(signer, KeySigner):
             raise SignerError(
                 "another program holds this wallet's key, so it can't lend its ticket: name another one"

@@ -76,7 +76,7 @@ def reward(
                 await _tell(*told, tell, lock)
         return {"lock": lock, "key": str(peer), "amount": most, "relay_fee": fee, "deadline_ms": deadline}
 
-    record = account.run(work)
+    record = account.run_connected(work)
     print_result(record, record["lock"])
 
 
@@ -105,7 +105,7 @@ def sign(
     from dtp.messaging.tips.reward import Claim
 
     words = read_words(ask_words, words_file)
-    claim = Claim.sign(identity.load() if words is None else words.key, lock, recipient)
+    claim = Claim.sign(identity.load_identity() if words is None else words.key, lock, recipient)
     print_result({"claim": claim.text, "lock": claim.lock, "recipient": claim.recipient}, claim.text)
 
 
@@ -127,7 +127,7 @@ def claim(claim: str, account: Account) -> None:
             "relay_fee": done.relay_fee,
         }
 
-    record = account.run(work)
+    record = account.run_connected(work)
     print_result(record, f"{record['amount']} MIST to {record['recipient']}, {record['relay_fee']} to you")
 
 
@@ -142,7 +142,7 @@ def refund(lock: str, account: Account) -> None:
         await refund_reward(chain, lock)
         return {"lock": lock}
 
-    account.run(work)
+    account.run_connected(work)
     print_result({"lock": lock}, "paid back")
 
 

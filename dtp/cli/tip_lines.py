@@ -141,7 +141,7 @@ def open_(
       dtp tip open --name "The Herald" --listen tcp://0.0.0.0:9701
       dtp tip open --mailbox dtp+tcp://dtp1...@box.example:9700/dtp.mailbox -d lan -d dht
     """
-    me = identity.load()
+    me = identity.load_identity()
     options = {"listen": listen, "discover": ways(discover), "bootstrap": bootstrap}
     opened = {"name": name, "stamp_bits": stamp_bits, "store": store}
     serve_for_long()
@@ -256,7 +256,7 @@ def answer(
             await line.answer(found, said, attachments=attach, as_is=as_is)
 
     if host is not None:
-        account.run(work)
+        account.run_connected(work)
     else:
         run(work(None))
     print_result({"tip": str(key), "sent": True}, "sent")
@@ -269,7 +269,7 @@ def answer(
 @json_option
 def forget(tip: str, store: str | None, identity: IdentitySource) -> None:
     """Delete a tip and all that was written under it, as the owner of the line."""
-    key, me = PeerId.parse(tip), identity.load()
+    key, me = PeerId.parse(tip), identity.load_identity()
 
     async def work() -> None:
         async with open_line(me, store) as line:
@@ -333,7 +333,7 @@ def send(
     if place is not None and attach:
         raise AttachmentsNotCarried
     if place is not None:
-        account.run(through_chain)
+        account.run_connected(through_chain)
     else:
         run(through_mailbox())
     record = {"sent": True, "tip": str(words.key.id)}
@@ -408,7 +408,7 @@ def read(
             run(_read_tips(open_line(me, store), key, fetch, None, ""))
         else:
             found: str = host
-            account.run(
+            account.run_connected(
                 lambda chain: _read_tips(open_line(me, store), key, fetch, chain, found), signing=False
             )
         return
@@ -426,7 +426,7 @@ def read(
         async for letter in read_answers(chain, *place, words):
             await _print_letter(letter, words.key.id.key, letter.sent_ms, [], (None, 0), own=False)
 
-    account.run(through_chain, signing=False)
+    account.run_connected(through_chain, signing=False)
 
 
 async def _read_tips(

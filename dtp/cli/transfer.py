@@ -249,7 +249,11 @@ def recv(
         elif address is not None:
             run(_fetch(address, folder, name, force, listening, payment))
     else:
-        run(_Receiver(folder, name, force, keep, listening, PERSON_SERVICE if by_name else service).run())
+        run(
+            _Receiver(
+                folder, name, force, keep, listening, PERSON_SERVICE if by_name else service
+            ).receive_files()
+        )
 
 
 def _check_folder(folder: Path) -> None:
@@ -391,9 +395,9 @@ async def _persist(
     """
     moved = False
     while True:
-        meter.restart()
+        meter.restart_timing()
         try:
-            async with dial() as connection, meter.watch(connection):
+            async with dial() as connection, meter.watch_carriers(connection):
                 peer = connection.peer
                 try:
                     return await attempt(connection, meter), peer
@@ -431,11 +435,11 @@ class _Receiver:
         self._bar_is_free = True
         self._under_way: dict[Connection, tuple[str, asyncio.Event]] = {}  # the file's name; set when over
 
-    async def run(self) -> None:
+    async def receive_files(self) -> None:
         """Until a file is here, or with `keep` until interrupted."""
         if self._listening.until_eof:
             when_stdin_ends(self._stop.set)
-        async with await self._listening.listen(self._handle, self._check) as listener:
+        async with await self._listening.listen(self._handle_connection, self._check_request) as listener:
             print_identity_note(self._listening)
             for address in addresses(listener, self._service):
                 print_line({"event": "listening", "address": str(address)}, str(address))
@@ -448,7 +452,7 @@ class _Receiver:
             return contextlib.nullcontext()
         return answering(self._listening.identity, listener.urls)
 
-    def _check(self, request: Request) -> None:
+    def _check_request(self, request: Request) -> None:
         if request.service != self._service:
             raise Refuse(CloseCode.UNKNOWN_SERVICE, "nobody waits here under this name")
 
@@ -462,7 +466,7 @@ class _Receiver:
         finally:
             self._bar_is_free |= bar
 
-    async def _handle(self, connection: Connection) -> None:
+    async def _handle_connection(self, connection: Connection) -> None:
         while not self._stop.is_set():
             stream = await connection.accept_stream()
             with self._make_meter() as meter:
@@ -476,7 +480,7 @@ class _Receiver:
             self._under_way[connection] = file.name, over
 
         try:
-            async with meter.watch(connection):
+            async with meter.watch_carriers(connection):
                 received = await receive_file(
                     stream,
                     self._folder,

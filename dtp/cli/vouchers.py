@@ -43,7 +43,7 @@ class Vouchers:
         return self.where.partition(":")[0] if isinstance(self.where, str) else str(self.where)
 
     @contextmanager
-    def open(self, missing: Literal["empty", "make", "refuse"] = "empty") -> Iterator[Stores]:
+    def open_stores(self, missing: Literal["empty", "make", "refuse"] = "empty") -> Iterator[Stores]:
         """Open them. A file that isn't there is refused if it was named; else `missing` says what becomes of it: an
         empty store in its place, a new file, or that it is refused, too. Raises `NoStore`, `StoreError` and
         `ConfigError`.
@@ -91,7 +91,7 @@ def _there(ctx: click.Context, param: click.Parameter, text: str | None) -> Vouc
     """What `--store` says; a file that isn't there is refused before a chain is asked, which may be away."""
     meant = read_where(text)
     if meant.named and isinstance(meant.where, Path) and not os.path.exists(meant.where):
-        with meant.open():
+        with meant.open_stores():
             pass
     return meant
 

@@ -98,8 +98,8 @@ def balance(address: str | None, account: Account) -> None:
     """Show what an account (default: the wallet's) has, in all coins."""
     from dtp.chain.model import SUI_COIN, canonical_id, format_amount
 
-    who = canonical_id(address or account.address())
-    found = account.run(lambda chain: chain.balances(who), signing=False)
+    who = canonical_id(address or account.read_address())
+    found = account.run_connected(lambda chain: chain.balances(who), signing=False)
     record = {"address": who, "balances": {each.coin: each.total for each in found}}
     lines = [
         format_amount(each.total) if each.coin == SUI_COIN else f"{each.total} {each.coin}" for each in found
@@ -116,7 +116,7 @@ def faucet(address: str | None, account: Account) -> None:
     from dtp.chain.node.networks import find_network
     from dtp.chain.wallet import request_sui
 
-    who = canonical_id(address or account.address())
+    who = canonical_id(address or account.read_address())
     gift = run(request_sui(find_network(account.network), who))
     amount = sum(gift.amounts)
     print_result(
@@ -138,7 +138,7 @@ def send(recipient: str, amount: str, coin: str | None, account: Account) -> Non
 
     sent_in = coin or SUI_COIN
     to, sum_of = canonical_id(recipient), parse_amount(amount, sent_in)
-    executed = account.run(lambda chain: send_coin(chain, to, sum_of, sent_in))
+    executed = account.run_connected(lambda chain: send_coin(chain, to, sum_of, sent_in))
     record = {"recipient": to, "amount": sum_of, **executed_record(executed)}
     sent = format_amount(sum_of) if coin is None else f"{sum_of} {coin}"
     print_result(record, table({**record, "amount": sent}))

@@ -42,7 +42,7 @@ async def send_by_words(file: Path, urls: Sequence[str]) -> None:
                 Meter("sending") as meter,
                 contextlib.suppress(DtpError),
             ):  # it comes again, and goes on there
-                async with meter.watch(connection):
+                async with meter.watch_carriers(connection):
                     done = await serve_file(stream, file, progress=meter)
                 meter.finish()
                 if not sent.done():
@@ -50,7 +50,7 @@ async def send_by_words(file: Path, urls: Sequence[str]) -> None:
 
     async with await listen_at(urls, {name: serve}, identity=Identity.generate()) as listener:
         sender = WordSender(code, addresses(listener, name))
-        meeting = {WORDS_SERVICE: sender.serve}
+        meeting = {WORDS_SERVICE: sender.serve_connection}
         async with (
             await listen_at(urls, meeting, identity=code.meeting) as meet,
             answering(code.meeting, meet.urls),

@@ -46,7 +46,7 @@ class Outgoing:
         #: How many bytes `next` has given and hashed.
         self.at = 0
 
-    def next(self, end: int | None = None) -> bytes:
+    def read_next(self, end: int | None = None) -> bytes:
         """Read and hash up to `CHUNK` bytes more, none beyond `end`; b"" there.
 
         `FileChanged` when the file has become shorter, `FileProblem`.
@@ -152,7 +152,7 @@ class Incoming:
         self.complete = _same_size(self.path, info, overwrite=overwrite) is not None
         if not folder.is_dir():
             raise FileProblem(f"{folder} is not a folder")
-        self._open()
+        self._open_partial()
         try:
             size = os.fstat(self._descriptor).st_size
             if self.complete:
@@ -164,7 +164,7 @@ class Incoming:
             self.close()
             raise
 
-    def _open(self) -> None:
+    def _open_partial(self) -> None:
         """Open and lock the partial file, the one that has the name when the lock is ours."""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         while True:
@@ -184,9 +184,9 @@ class Incoming:
                     if os.path.samestat(os.lstat(self.part), opened):
                         return
             except BaseException:
-                self._release()
+                self._close_descriptor()
                 raise
-            self._release()  # finished and renamed by another between our open and our lock
+            self._close_descriptor()  # finished and renamed by another between our open and our lock
 
     def _check_space(self) -> None:
         disk = os.fstatvfs(self._descriptor)
@@ -213,7 +213,7 @@ class Incoming:
         self.hash.update(data)
         return len(data)
 
-    def begin(self, at: int) -> None:
+    def begin_at(self, at: int) -> None:
         """Bytes from `at` on (`have` or 0) follow."""
         if at == 0:
             self.hash = hashlib.new(HASH)
@@ -221,24 +221,24 @@ class Incoming:
             raise FileExists(f"{self.path} is there already, with other content; it was left as it is")
         self.complete = self.complete and at == self.info.size
         if not self.complete:
-            self._truncate(at)
+            self._truncate_to(at)
 
-    def update(self, pieces: Sequence[bytes]) -> None:
+    def hash_pieces(self, pieces: Sequence[bytes]) -> None:
         """Hash the next bytes."""
         for piece in pieces:
             self.hash.update(piece)
 
-    def write(self, pieces: Sequence[bytes]) -> None:
+    def write_pieces(self, pieces: Sequence[bytes]) -> None:
         """Add bytes at the end, at most `MAX_PIECES` pieces. `NoSpace`, `FileProblem`, then for all that follows."""
         if self._failure is not None:
             raise self._failure  # it would stand where what failed belongs
         try:
-            self._append(pieces)
+            self._append_pieces(pieces)
         except FileProblem as error:
             self._failure = error
             raise
 
-    def _append(self, pieces: Sequence[bytes]) -> None:
+    def _append_pieces(self, pieces: Sequence[bytes]) -> None:
         try:
             written = os.writev(self._descriptor, pieces)
             if written < sum(map(len, pieces)):  # a disk that fills up takes a part, and refuses the next
@@ -272,9 +272,9 @@ class Incoming:
     def discard(self) -> None:
         """Throw away what came: it is not what was sent."""
         if not self.complete:
-            self._truncate(0)
+            self._truncate_to(0)
 
-    def _truncate(self, size: int) -> None:
+    def _truncate_to(self, size: int) -> None:
         try:
             os.ftruncate(self._descriptor, size)
             os.lseek(self._descriptor, size, os.SEEK_SET)
@@ -289,8 +289,8 @@ class Incoming:
             named = os.path.samestat(os.lstat(self.part), os.fstat(self._descriptor))
             if named and not os.fstat(self._descriptor).st_size:
                 os.unlink(self.part)
-        self._release()
+        self._close_descriptor()
 
-    def _release(self) -> None:
+    def _close_descriptor(self) -> None:
         os.close(self._descriptor)
         self._descriptor = -1

@@ -102,7 +102,7 @@ async def send_file(
         stream = await connection.open_stream()
         async with _ending(stream):
             await _say(stream, m.Put(file.info))
-            return await _Sending(stream, file, threads, progress).run()
+            return await _Sending(stream, file, threads, progress).send_file()
 
 
 async def serve_file(
@@ -120,7 +120,7 @@ async def serve_file(
         with contextlib.closing(Outgoing(*open_below(Path(root), path))) as file, _Threads() as threads:
             check_name(file.info.name)
             await _say(stream, m.Offer(file.info))
-            return await _Sending(stream, file, threads, progress).run()
+            return await _Sending(stream, file, threads, progress).send_file()
 
 
 async def tell_file(stream: Stream, root: str | os.PathLike[str], below: str = "") -> m.FileInfo:
@@ -204,12 +204,12 @@ class _Sending:
     ) -> None:
         self._stream, self._file, self._threads, self._progress = stream, file, threads, progress
 
-    async def run(self) -> Sent:
+    async def send_file(self) -> Sent:
         stream, file, size = self._stream, self._file, self._file.info.size
         accept = await _hear(stream, m.Accept)
         if accept.have > size:
             raise FileTransferError(f"the peer claims to have {accept.have} of {size} bytes")
-        begin = await self._compare(accept)
+        begin = await self._compare_partial(accept)
         stream.write(m.build(m.Start(begin)))
         try:
             await self._send_bytes(begin)
@@ -231,11 +231,11 @@ class _Sending:
             raise
         return Sent(file.info, digest, begin)
 
-    async def _compare(self, accept: m.Accept) -> int:
+    async def _compare_partial(self, accept: m.Accept) -> int:
         """Hash as much as the receiver has; where to begin."""
         file = self._file
         while file.at < accept.have:
-            await _finished(self._threads.run_on_disk(file.next, accept.have))
+            await _finished(self._threads.run_on_disk(file.read_next, accept.have))
             self._report_progress("check", file.at, 0)
         if file.hash.digest() == accept.digest:
             return accept.have
@@ -249,7 +249,7 @@ class _Sending:
         ahead: deque[Future[bytes]] = deque()
         while at < file.info.size:
             while len(ahead) < _AHEAD:
-                ahead.append(self._threads.run_on_disk(file.next))
+                ahead.append(self._threads.run_on_disk(file.read_next))
             data = await _finished(ahead.popleft())
             at += len(data)
             stream.write(data)
@@ -280,7 +280,7 @@ async def _receive(
             begin = (await _hear(stream, m.Start)).begin
             if begin not in (0, have):
                 raise FileTransferError(f"the peer begins at {begin}, which is neither 0 nor {have}")
-            file.begin(begin)
+            file.begin_at(begin)
             await _receive_bytes(stream, file, threads, begin, report)
             digest = (await _hear(stream, m.End)).digest
             if digest != file.hash.digest():
@@ -304,7 +304,7 @@ async def _check_what_is_here(file: Incoming, threads: _Threads, report: OnProgr
     """Hash the bytes that an earlier transfer left; how many they are."""
     have = 0
     while have < file.have:
-        have += await _finished(threads.hash(file.hash_here, have))
+        have += await _finished(threads.submit_hash(file.hash_here, have))
         report(Progress("check", file.info, have, 0))
     return have
 
@@ -339,7 +339,13 @@ async def _receive_bytes(
         size += len(piece)
         if size < CHUNK and len(pieces) < MAX_PIECES and at < info.size and loop.time() < due:
             continue
-        jobs.append((threads.run_on_disk(file.write, pieces), threads.hash(file.update, pieces), at))
+        jobs.append(
+            (
+                threads.run_on_disk(file.write_pieces, pieces),
+                threads.submit_hash(file.hash_pieces, pieces),
+                at,
+            )
+        )
         pieces, size, due = [], 0, loop.time() + _GATHER
         while len(jobs) > _AHEAD or (jobs and jobs[0][0].done() and jobs[0][1].done()):
             await finish_first()
@@ -408,14 +414,14 @@ class _Threads:
         """Begin `function(*arguments)` in the disk's thread."""
         return self._disk.submit(function, *arguments)
 
-    def hash(self, function: Callable[..., _T], *arguments: object) -> Future[_T]:
+    def submit_hash(self, function: Callable[..., _T], *arguments: object) -> Future[_T]:
         """Begin `function(*arguments)` in the hash's thread."""
         return self._hash.submit(function, *arguments)
 
     def write_all(self, file: Incoming, pieces: list[bytes]) -> None:
         """Nothing more will come: write these last ones behind all that waits, in whatever way the transfer ends."""
         if pieces:
-            self.run_on_disk(file.write, pieces)
+            self.run_on_disk(file.write_pieces, pieces)
 
     def __enter__(self) -> _Threads:
         return self

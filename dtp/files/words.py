@@ -146,7 +146,7 @@ class WordSender:
         #: Done once somebody has had the words, or not: True or False. Then nobody else is heard.
         self.used: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
-    async def serve(self, connection: Connection) -> None:
+    async def serve_connection(self, connection: Connection) -> None:
         """Serve the service `WORDS_SERVICE`."""
         with contextlib.suppress(DtpError, TimeoutError, asyncio.IncompleteReadError):  # it may come again
             async with asyncio.timeout(_PATIENCE):

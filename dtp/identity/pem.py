@@ -97,7 +97,7 @@ def read(path: str | os.PathLike[str], passphrase: Passphrase | None) -> Identit
             f"{where} has an encrypted and an unencrypted block; an identity has one kind"
         )
     opener = _Opener(where, passphrase)
-    seed, static = _pick(where, [opener.open(label, block) for label, block in blocks])
+    seed, static = _pick(where, [opener.open_block(label, block) for label, block in blocks])
     identity = Identity(seed, static)
     _check_name(where, text, identity)
     return identity
@@ -165,7 +165,7 @@ class _Opener:
     passphrase: Passphrase | None
     _answer: bytes | None = None
 
-    def open(self, label: str, block: bytes) -> PrivateKeyTypes:
+    def open_block(self, label: str, block: bytes) -> PrivateKeyTypes:
         from cryptography.exceptions import InternalError, UnsupportedAlgorithm
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 

@@ -53,17 +53,17 @@ class StreamCarrier(PushedCarrier):
         if self._state is not State.OPEN:
             self._stream.consumed(len(data))
             return
-        self._received.put(data)
-        self._deliver()
+        self._received.put_data(data)
+        self._deliver_received()
 
     def stream_eof(self) -> None:
         self._received.finished = True
-        self._deliver()
+        self._deliver_received()
 
     def stream_error(self, error: DtpError) -> None:
         broken = BrokenError(f"the relayed connection broke off: {error}")
         broken.__cause__ = error
-        self._end(broken)
+        self._end_carrier(broken)
 
     def stream_writable(self) -> None:
         error = self._stream.write_error
@@ -82,7 +82,7 @@ class StreamCarrier(PushedCarrier):
             if self._receiver is not None:
                 self._receiver.carrier_writable()
 
-    def _deliver(self) -> None:
+    def _deliver_received(self) -> None:
         if (
             not self._attached
             and not self.ended
@@ -90,12 +90,12 @@ class StreamCarrier(PushedCarrier):
         ):
             self._attached = True
             self._stream.attach(self)
-        super()._deliver()
+        super()._deliver_received()
 
     def _finish_writing(self) -> None:
         self._stream.write_eof()
 
-    def _taken(self, size: int) -> None:
+    def _note_taken(self, size: int) -> None:
         if size:
             self._stream.consumed(size)
 

@@ -128,7 +128,7 @@ class Ability(IntFlag):
     STORE = 0x4
     KEY = 0x8
 
-    def names(self) -> tuple[str, ...]:
+    def list_names(self) -> tuple[str, ...]:
         """The abilities in the order in which Move prints them."""
         return tuple(str(a.name).lower() for a in _ABILITY_ORDER if a in self)
 

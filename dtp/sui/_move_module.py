@@ -261,11 +261,11 @@ class CompiledModule:
         """Enums of this module by name, in definition order."""
         return {self.datatype_name(e.handle): e for e in self.enum_defs}
 
-    def parameters(self, function: FunctionDef) -> Signature:
+    def parameter_types(self, function: FunctionDef) -> Signature:
         """Types of the parameters."""
         return self.signatures[self.function_handles[function.handle].parameters]
 
-    def returns(self, function: FunctionDef) -> Signature:
+    def return_types(self, function: FunctionDef) -> Signature:
         """Types of the results."""
         return self.signatures[self.function_handles[function.handle].returns]
 

@@ -67,7 +67,7 @@ class Cursor:
         self.end = end
         self.version = version
 
-    def u8(self) -> int:
+    def read_u8(self) -> int:
         """One byte."""
         if self.pos >= self.end:
             raise BytecodeError(Fault.TRUNCATED, "one more byte expected", self.pos)
@@ -75,7 +75,7 @@ class Cursor:
         self.pos += 1
         return byte
 
-    def take(self, size: int) -> bytes:
+    def read_bytes(self, size: int) -> bytes:
         """Exactly `size` bytes."""
         if size > self.end - self.pos:
             raise BytecodeError(
@@ -85,17 +85,17 @@ class Cursor:
         self.pos += size
         return self.data[start : self.pos]
 
-    def number(self, size: int) -> int:
+    def read_number(self, size: int) -> int:
         """A little-endian number of `size` bytes."""
-        return int.from_bytes(self.take(size), "little")
+        return int.from_bytes(self.read_bytes(size), "little")
 
-    def uleb(self, limit: int) -> int:
+    def read_uleb(self, limit: int) -> int:
         """A canonical ULEB128 number of at most 64 bits that is no greater than `limit`."""
         start = self.pos
         value = 0
         shift = 0
         while True:
-            byte = self.u8()
+            byte = self.read_u8()
             value |= (byte & 0x7F) << shift
             if value >= 1 << 64 or shift > 63:
                 raise BytecodeError(Fault.BAD_ULEB, "number over 64 bits", start)
@@ -108,9 +108,9 @@ class Cursor:
             raise BytecodeError(Fault.LIMIT_EXCEEDED, f"{value} is over the format's limit of {limit}", start)
         return value
 
-    def index(self) -> int:
+    def read_index(self) -> int:
         """An index into an ordinary table."""
-        return self.uleb(fmt.TABLE_INDEX_MAX)
+        return self.read_uleb(fmt.TABLE_INDEX_MAX)
 
 
 class _Table(NamedTuple):
@@ -135,7 +135,7 @@ def read_module(data: bytes, *, allow_unpublishable: bool) -> CompiledModule:
             entries.append(reader(cursor))
         tables_read[field] = tuple(entries)
     tail = Cursor(data, content_end, len(data), version)
-    self_handle = tail.index()
+    self_handle = tail.read_index()
     if tail.pos != len(data):
         raise BytecodeError(Fault.TRAILING_BYTES, f"{len(data) - tail.pos} bytes after the module", tail.pos)
     empty: dict[str, tuple[Any, ...]] = {field: () for field, _ in _TABLES.values()}
@@ -145,7 +145,7 @@ def read_module(data: bytes, *, allow_unpublishable: bool) -> CompiledModule:
 
 
 def _read_magic(cursor: Cursor, allow_unpublishable: bool) -> bool:
-    magic = cursor.take(4)
+    magic = cursor.read_bytes(4)
     if magic == fmt.MAGIC:
         return True
     if magic != fmt.UNPUBLISHABLE_MAGIC:
@@ -158,7 +158,7 @@ def _read_magic(cursor: Cursor, allow_unpublishable: bool) -> bool:
 
 
 def _read_version(cursor: Cursor) -> int:
-    word = cursor.number(4)
+    word = cursor.read_number(4)
     if word < fmt.VERSION_ENUMS:
         version, flavor = word, fmt.SUI_FLAVOR
     else:
@@ -176,16 +176,16 @@ def _read_version(cursor: Cursor) -> int:
 
 def _read_table_headers(cursor: Cursor, version: int) -> list[_Table]:
     found: list[tuple[int, int, TableKind, int]] = []
-    for _ in range(cursor.uleb(fmt.SMALL_COUNT_MAX)):
+    for _ in range(cursor.read_uleb(fmt.SMALL_COUNT_MAX)):
         at = cursor.pos
-        byte = cursor.u8()
+        byte = cursor.read_u8()
         try:
             kind = TableKind(byte)
         except ValueError:
             raise BytecodeError(Fault.UNKNOWN_TABLE_TYPE, f"table kind {byte:#x}", at) from None
         if kind in fmt.ENUM_TABLES and version < fmt.VERSION_ENUMS:
             raise BytecodeError(Fault.MALFORMED, f"{kind.name} needs version {fmt.VERSION_ENUMS}", at)
-        found.append((cursor.uleb(0xFFFFFFFF), cursor.uleb(0xFFFFFFFF), kind, at))
+        found.append((cursor.read_uleb(0xFFFFFFFF), cursor.read_uleb(0xFFFFFFFF), kind, at))
     base = cursor.pos
     tables: list[_Table] = []
     expected = 0
@@ -207,46 +207,47 @@ def _read_table_headers(cursor: Cursor, version: int) -> list[_Table]:
 
 
 def _module_handle(c: Cursor) -> ModuleHandle:
-    return ModuleHandle(address=c.index(), name=c.index())
+    return ModuleHandle(address=c.read_index(), name=c.read_index())
 
 
 def _datatype_handle(c: Cursor) -> DatatypeHandle:
     return DatatypeHandle(
-        module=c.index(),
-        name=c.index(),
+        module=c.read_index(),
+        name=c.read_index(),
         abilities=_abilities(c),
         type_parameters=tuple(
-            DatatypeTypeParameter(_abilities(c), bool(c.uleb(1))) for _ in range(c.uleb(fmt.SMALL_COUNT_MAX))
+            DatatypeTypeParameter(_abilities(c), bool(c.read_uleb(1)))
+            for _ in range(c.read_uleb(fmt.SMALL_COUNT_MAX))
         ),
     )
 
 
 def _function_handle(c: Cursor) -> FunctionHandle:
     return FunctionHandle(
-        module=c.index(),
-        name=c.index(),
-        parameters=c.index(),
-        returns=c.index(),
-        type_parameters=tuple(_abilities(c) for _ in range(c.uleb(fmt.SMALL_COUNT_MAX))),
+        module=c.read_index(),
+        name=c.read_index(),
+        parameters=c.read_index(),
+        returns=c.read_index(),
+        type_parameters=tuple(_abilities(c) for _ in range(c.read_uleb(fmt.SMALL_COUNT_MAX))),
     )
 
 
 def _instantiation(c: Cursor) -> Instantiation:
-    return Instantiation(target=c.index(), type_arguments=c.index())
+    return Instantiation(target=c.read_index(), type_arguments=c.read_index())
 
 
 def _field_handle(c: Cursor) -> FieldHandle:
-    return FieldHandle(owner=c.index(), field=c.uleb(fmt.SMALL_COUNT_MAX))
+    return FieldHandle(owner=c.read_index(), field=c.read_uleb(fmt.SMALL_COUNT_MAX))
 
 
 def _variant_handle(c: Cursor) -> VariantHandle:
-    return VariantHandle(enum=c.index(), variant=c.uleb(fmt.VARIANT_COUNT_MAX))
+    return VariantHandle(enum=c.read_index(), variant=c.read_uleb(fmt.VARIANT_COUNT_MAX))
 
 
 def _identifier(c: Cursor) -> str:
-    size = c.uleb(fmt.U16_MAX)
+    size = c.read_uleb(fmt.U16_MAX)
     at = c.pos
-    raw = c.take(size)
+    raw = c.read_bytes(size)
     text = raw.decode("ascii", errors="replace")
     if not _IDENTIFIER.match(text):
         raise BytecodeError(Fault.INVALID_IDENTIFIER, f"{raw!r} isn't a Move identifier", at)
@@ -254,24 +255,26 @@ def _identifier(c: Cursor) -> str:
 
 
 def _address(c: Cursor) -> bytes:
-    return c.take(fmt.ADDRESS_LENGTH)
+    return c.read_bytes(fmt.ADDRESS_LENGTH)
 
 
 def _constant(c: Cursor) -> Constant:
-    return Constant(type=_token(c), data=c.take(c.uleb(fmt.U16_MAX)))
+    return Constant(type=_token(c), data=c.read_bytes(c.read_uleb(fmt.U16_MAX)))
 
 
 def _metadata(c: Cursor) -> Metadata:
-    return Metadata(key=c.take(c.uleb(fmt.METADATA_KEY_SIZE_MAX)), value=c.take(c.uleb(fmt.U16_MAX)))
+    return Metadata(
+        key=c.read_bytes(c.read_uleb(fmt.METADATA_KEY_SIZE_MAX)), value=c.read_bytes(c.read_uleb(fmt.U16_MAX))
+    )
 
 
 def _signature(c: Cursor) -> Signature:
-    return tuple(_token(c) for _ in range(c.uleb(fmt.SMALL_COUNT_MAX)))
+    return tuple(_token(c) for _ in range(c.read_uleb(fmt.SMALL_COUNT_MAX)))
 
 
 def _abilities(c: Cursor) -> fmt.Ability:
     at = c.pos
-    value = c.uleb(0xFF)
+    value = c.read_uleb(0xFF)
     if value > fmt.ABILITY_ALL:
         raise BytecodeError(Fault.UNKNOWN_ABILITY, f"ability set {value:#x}", at)
     return fmt.Ability(value)
@@ -283,7 +286,7 @@ def _token(c: Cursor, depth: int = 1) -> SignatureToken:
         raise BytecodeError(
             Fault.LIMIT_EXCEEDED, f"type nested over {fmt.SIGNATURE_TOKEN_DEPTH_MAX} deep", at
         )
-    tag = c.u8()
+    tag = c.read_u8()
     primitive = fmt.PRIMITIVE_TYPES.get(tag)
     if primitive is not None:
         return primitive
@@ -293,12 +296,12 @@ def _token(c: Cursor, depth: int = 1) -> SignatureToken:
         case fmt.TYPE_REFERENCE | fmt.TYPE_MUT_REFERENCE:
             return ReferenceType(_token(c, depth + 1), tag == fmt.TYPE_MUT_REFERENCE)
         case fmt.TYPE_DATATYPE:
-            return DatatypeType(c.index())
+            return DatatypeType(c.read_index())
         case fmt.TYPE_PARAMETER:
-            return TypeParameter(c.uleb(fmt.TYPE_PARAMETER_INDEX_MAX))
+            return TypeParameter(c.read_uleb(fmt.TYPE_PARAMETER_INDEX_MAX))
         case fmt.TYPE_DATATYPE_INST:
-            handle = c.index()
-            arity = c.uleb(fmt.SMALL_COUNT_MAX)
+            handle = c.read_index()
+            arity = c.read_uleb(fmt.SMALL_COUNT_MAX)
             if arity == 0:
                 raise BytecodeError(Fault.MALFORMED, "instantiation without type arguments", at)
             return DatatypeType(handle, tuple(_token(c, depth + 1) for _ in range(arity)))
@@ -307,13 +310,13 @@ def _token(c: Cursor, depth: int = 1) -> SignatureToken:
 
 
 def _fields(c: Cursor) -> tuple[Field, ...]:
-    return tuple(Field(c.index(), _token(c)) for _ in range(c.uleb(fmt.SMALL_COUNT_MAX)))
+    return tuple(Field(c.read_index(), _token(c)) for _ in range(c.read_uleb(fmt.SMALL_COUNT_MAX)))
 
 
 def _struct_def(c: Cursor) -> StructDef:
-    handle = c.index()
+    handle = c.read_index()
     at = c.pos
-    flag = c.u8()
+    flag = c.read_u8()
     if flag == _STRUCT_NATIVE:
         return StructDef(handle, None)
     if flag != _DECLARED:
@@ -322,53 +325,53 @@ def _struct_def(c: Cursor) -> StructDef:
 
 
 def _enum_def(c: Cursor) -> EnumDef:
-    handle = c.index()
+    handle = c.read_index()
     at = c.pos
-    flag = c.u8()
+    flag = c.read_u8()
     if flag != _DECLARED:
         raise BytecodeError(Fault.UNKNOWN_ENUM_FLAG, f"enum flag {flag:#x}", at)
-    count = c.uleb(fmt.VARIANT_COUNT_MAX)
+    count = c.read_uleb(fmt.VARIANT_COUNT_MAX)
     if count == 0:
         raise BytecodeError(Fault.MALFORMED, "enum without variants", at)
-    return EnumDef(handle, tuple(Variant(c.index(), _fields(c)) for _ in range(count)))
+    return EnumDef(handle, tuple(Variant(c.read_index(), _fields(c)) for _ in range(count)))
 
 
 def _function_def(c: Cursor) -> FunctionDef:
-    handle = c.index()
+    handle = c.read_index()
     at = c.pos
-    byte = c.u8()
+    byte = c.read_u8()
     try:
         visibility = Visibility(byte)
     except ValueError:
         raise BytecodeError(Fault.MALFORMED, f"visibility {byte:#x}", at) from None
     at = c.pos
-    flags = c.u8()
+    flags = c.read_u8()
     if flags & ~(_FLAG_NATIVE | _FLAG_ENTRY):
         raise BytecodeError(Fault.INVALID_FLAG_BITS, f"function flags {flags:#x}", at)
     at = c.pos
-    if c.uleb(fmt.SMALL_COUNT_MAX):
+    if c.read_uleb(fmt.SMALL_COUNT_MAX):
         raise BytecodeError(Fault.DEPRECATED_BYTECODE_FORMAT, "`acquires`: Sui has no global storage", at)
     body = None if flags & _FLAG_NATIVE else _code_unit(c)
     return FunctionDef(handle, visibility, bool(flags & _FLAG_ENTRY), body)
 
 
 def _code_unit(c: Cursor) -> CodeUnit:
-    local_types = c.index()
-    code = tuple(_instruction(c) for _ in range(c.uleb(fmt.U16_MAX)))
+    local_types = c.read_index()
+    code = tuple(_instruction(c) for _ in range(c.read_uleb(fmt.U16_MAX)))
     tables: tuple[JumpTable, ...] = ()
     if c.version >= fmt.VERSION_ENUMS:
-        tables = tuple(_jump_table(c) for _ in range(c.uleb(fmt.JUMP_TABLE_INDEX_MAX)))
+        tables = tuple(_jump_table(c) for _ in range(c.read_uleb(fmt.JUMP_TABLE_INDEX_MAX)))
     return CodeUnit(local_types, code, tables)
 
 
 def _jump_table(c: Cursor) -> JumpTable:
-    enum = c.index()
-    branches = c.uleb(fmt.VARIANT_COUNT_MAX)
+    enum = c.read_index()
+    branches = c.read_uleb(fmt.VARIANT_COUNT_MAX)
     at = c.pos
-    flag = c.u8()
+    flag = c.read_u8()
     if flag != _JUMP_TABLE_FULL:
         raise BytecodeError(Fault.UNKNOWN_JUMP_TABLE_FLAG, f"jump table flag {flag:#x}", at)
-    return JumpTable(enum, tuple(c.uleb(fmt.U16_MAX) for _ in range(branches)))
+    return JumpTable(enum, tuple(c.read_uleb(fmt.U16_MAX) for _ in range(branches)))
 
 
 _OPCODES: dict[int, Opcode] = {int(op): op for op in Opcode}
@@ -376,7 +379,7 @@ _OPCODES: dict[int, Opcode] = {int(op): op for op in Opcode}
 
 def _instruction(c: Cursor) -> Instruction:
     at = c.pos
-    byte = c.u8()
+    byte = c.read_u8()
     op = _OPCODES.get(byte)
     if op is None:
         fault = Fault.DEPRECATED_BYTECODE_FORMAT if byte in fmt.DEPRECATED_OPCODES else Fault.UNKNOWN_OPCODE
@@ -388,10 +391,10 @@ def _instruction(c: Cursor) -> Instruction:
         return Instruction(op, None)
     size = fmt.LITERAL_SIZES.get(operand)
     if size is not None:
-        return Instruction(op, c.number(size))
-    index = c.uleb(fmt.INDEX_LIMITS[operand])
+        return Instruction(op, c.read_number(size))
+    index = c.read_uleb(fmt.INDEX_LIMITS[operand])
     if operand is Operand.SIGNATURE_COUNT:
-        return Instruction(op, (index, c.number(8)))
+        return Instruction(op, (index, c.read_number(8)))
     return Instruction(op, index)
 
 

@@ -358,15 +358,15 @@ class JoinedWrites:
     def write(self, data: bytes) -> None:
         """Send with what else is written in this turn."""
         if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._write_waiting)
         self._waiting.append(data)
 
     def close(self) -> None:
         """Send what waits, and close."""
-        self._flush()
+        self._write_waiting()
         self._transport.close()
 
-    def _flush(self) -> None:
+    def _write_waiting(self) -> None:
         if self._waiting:
             data = b"".join(self._waiting)
             self._waiting.clear()

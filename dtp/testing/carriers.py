@@ -47,33 +47,33 @@ class Shared:
         self.complaints: list[str] = []
         self._changed = asyncio.Event()
 
-    def verify(self) -> None:
+    def check_contract(self) -> None:
         """Raise `ContractError` for what went wrong so far."""
         if self.complaints:
             raise ContractError("; ".join(self.complaints))
 
-    async def until(self, condition: Callable[[], bool], what: str, patience: float) -> None:
+    async def wait_until(self, condition: Callable[[], bool], what: str, patience: float) -> None:
         """Wait for `condition`, looking again after each report. Raises `ContractError` when it doesn't
         come."""
         try:
             async with asyncio.timeout(patience):
                 while not condition():
-                    self.verify()
+                    self.check_contract()
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
             raise ContractError(f"did not happen within {patience} s: {what}") from None
-        self.verify()
+        self.check_contract()
 
-    def reported(self, what: str, ended: bool) -> None:
+    def note_report(self, what: str, ended: bool) -> None:
         """A report came; whether the carrier had ended by then."""
         if self.calling:
-            self.complain(f"{what} from inside a call to {self.calling}")
+            self.note_broken(f"{what} from inside a call to {self.calling}")
         if ended:
-            self.complain(f"{what} after carrier_lost")
+            self.note_broken(f"{what} after carrier_lost")
         self._changed.set()
 
-    def complain(self, text: str) -> None:
+    def note_broken(self, text: str) -> None:
         """Note that the contract was broken."""
         self.complaints.append(text)
         self._changed.set()
@@ -99,16 +99,16 @@ class Recorder:
         self._buffer_given = False
 
     def carrier_buffer(self) -> memoryview:
-        self._shared.reported("carrier_buffer", self.ended)
+        self._shared.note_report("carrier_buffer", self.ended)
         self._buffer_given = True
         return memoryview(self._buffer)
 
     def carrier_received(self, size: int) -> None:
-        self._shared.reported("carrier_received", self.ended)
+        self._shared.note_report("carrier_received", self.ended)
         if not self._buffer_given:
-            self._shared.complain("carrier_received without carrier_buffer before it")
+            self._shared.note_broken("carrier_received without carrier_buffer before it")
         if not 0 < size <= len(self._buffer):
-            self._shared.complain(f"carrier_received({size}) with a buffer of {len(self._buffer)} bytes")
+            self._shared.note_broken(f"carrier_received({size}) with a buffer of {len(self._buffer)} bytes")
         self._buffer_given = False
         data = bytes(self._buffer[:size])
         self._buffer[:size] = b"\xee" * size
@@ -118,17 +118,17 @@ class Recorder:
             self.on_received(data)
 
     def carrier_packet(self, data: bytes) -> None:
-        self._shared.reported("carrier_packet", self.ended)
+        self._shared.note_report("carrier_packet", self.ended)
         self.packets.append(data)
 
     def carrier_writable(self) -> None:
-        self._shared.reported("carrier_writable", self.ended)
+        self._shared.note_report("carrier_writable", self.ended)
         self.writable += 1
 
     def carrier_lost(self, error: CarrierError | None) -> None:
-        self._shared.reported("carrier_lost", self.ended)
+        self._shared.note_report("carrier_lost", self.ended)
         if error is not None and not isinstance(error, CarrierError):
-            self._shared.complain(f"carrier_lost({error!r}): neither a CarrierError nor None")
+            self._shared.note_broken(f"carrier_lost({error!r}): neither a CarrierError nor None")
         self.ended = True
         self.lost = error
 
@@ -147,31 +147,31 @@ class End:
     def start(self) -> End:
         """Start, and give this end, so that making and starting is one expression."""
         self.started = True
-        self._call("start", lambda: self.carrier.start(self.recorder))
+        self._call_watched("start", lambda: self.carrier.start(self.recorder))
         return self
 
     def write(self, data: bytes | bytearray) -> bool:
         """Write, and spoil the memory at once: the carrier must have taken it."""
         memory = bytearray(data)
-        result = self._call("write", lambda: self.carrier.write(memoryview(memory)))
+        result = self._call_watched("write", lambda: self.carrier.write(memoryview(memory)))
         memory[:] = b"\xdd" * len(memory)
         return result
 
     def write_packet(self, data: bytes) -> None:
         """Send a packet over the lossy path, and spoil the memory at once."""
         memory = bytearray(data)
-        self._call("write_packet", lambda: self.carrier.write_packet(memoryview(memory)))
+        self._call_watched("write_packet", lambda: self.carrier.write_packet(memoryview(memory)))
         memory[:] = b"\xdd" * len(memory)
 
     def close(self) -> None:
         """Close the carrier."""
-        self._call("close", self.carrier.close)
+        self._call_watched("close", self.carrier.close)
 
     def abort(self) -> None:
         """Abort the carrier."""
-        self._call("abort", self.carrier.abort)
+        self._call_watched("abort", self.carrier.abort)
 
-    async def send(self, data: bytes, step: int = 65536) -> None:
+    async def send_all(self, data: bytes, step: int = 65536) -> None:
         """Write all of `data`, waiting whenever the carrier says so."""
         for at in range(0, len(data), step):
             await self.send_piece(data[at : at + step])
@@ -180,24 +180,26 @@ class End:
         """Write `data` at once, and wait if the carrier says so."""
         seen = self.recorder.writable
         if not self.write(data):
-            await self.until(lambda: self.recorder.writable > seen, "carrier_writable after write gave False")
+            await self.wait_until(
+                lambda: self.recorder.writable > seen, "carrier_writable after write gave False"
+            )
 
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
+    async def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for something that a report brings about. Raises `ContractError` when it doesn't come."""
-        await self._shared.until(condition, what, self._patience)
+        await self._shared.wait_until(condition, what, self._patience)
 
     async def until_received(self, data: bytes) -> None:
         """Wait for as many bytes and compare."""
-        await self.until(
+        await self.wait_until(
             lambda: len(self.recorder.received) >= len(data) or self.recorder.ended,
             f"{len(data)} bytes received",
         )
         _compare(self.recorder.received, data)
 
-    async def deliver(self, data: bytes, far: End) -> None:
+    async def deliver_message(self, data: bytes, far: End) -> None:
         """Send one small message to the other end and see it arrive."""
         self.write(data)
-        await far.until(lambda: far.recorder.received.endswith(data), f"{data!r} received")
+        await far.wait_until(lambda: far.recorder.received.endswith(data), f"{data!r} received")
 
     async def until_lost(self) -> CarrierError | None:
         """Wait for the end; what `carrier_lost` said."""
@@ -205,10 +207,10 @@ class End:
 
     async def until_lost_within(self, seconds: float) -> CarrierError | None:
         """The same with a patience of its own."""
-        await self._shared.until(lambda: self.recorder.ended, "carrier_lost", seconds)
+        await self._shared.wait_until(lambda: self.recorder.ended, "carrier_lost", seconds)
         return self.recorder.lost
 
-    def _call(self, name: str, method: Callable[[], T]) -> T:
+    def _call_watched(self, name: str, method: Callable[[], T]) -> T:
         outer, self._shared.calling = self._shared.calling, name
         try:
             return method()
@@ -261,7 +263,7 @@ class Bench:
                 if end.started:
                     await end.until_lost()
             await settle()
-            shared.verify()
+            shared.check_contract()
         finally:
             for end in ends:
                 end.carrier.abort()
@@ -299,7 +301,7 @@ async def _keeps_order(near: End, far: End, options: _Options) -> None:
 async def _carries_both_ways(near: End, far: End, options: _Options) -> None:
     _start(near, far)
     there, back = _noise(options.transfer, 1), _noise(options.transfer, 2)
-    await asyncio.gather(near.send(there, 100_000), far.send(back))
+    await asyncio.gather(near.send_all(there, 100_000), far.send_all(back))
     await asyncio.gather(far.until_received(there), near.until_received(back))
 
 
@@ -438,7 +440,7 @@ async def _stops_the_writer(near: End, far: End, options: _Options) -> None:
     if times() and not options.middle:
         raise ContractError("carrier_writable although nothing was read")
     far.start()
-    await near.until(lambda: times() > 0, "carrier_writable after the other side has read")
+    await near.wait_until(lambda: times() > 0, "carrier_writable after the other side has read")
     await far.until_received(bytes(sent))
     await settle()
     if times() != 1:
@@ -461,7 +463,7 @@ async def _pauses_reading(near: End, far: End, options: _Options) -> None:
     near.close()
     got = 0
     while got < len(data):
-        await far.until(lambda: bool(reports), "carrier_received")
+        await far.wait_until(lambda: bool(reports), "carrier_received")
         await settle()
         if len(reports) != 1:
             raise ContractError("carrier_received although reading was paused")
@@ -566,7 +568,7 @@ async def _keeps_packets_whole(near: End, far: End, options: _Options) -> None:
     await far.until_received(b"x")
     near.write_packet(bytes(size + 1))  # too large, or no path: dropped
     if not size:
-        await near.deliver(b"y", far)
+        await near.deliver_message(b"y", far)
         if far.recorder.packets:
             raise ContractError("a packet came although packet_size is 0")
         return
@@ -575,9 +577,9 @@ async def _keeps_packets_whole(near: End, far: End, options: _Options) -> None:
     for number, packet in enumerate(packets):
         near.write_packet(packet)
         if number % 20 == 19:  # what is sent faster than it is read is lost
-            await near.deliver(b"%d" % number, far)
+            await near.deliver_message(b"%d" % number, far)
     got = far.recorder.packets
-    await far.until(
+    await far.wait_until(
         lambda: len(got) >= options.packets_expected, f"{options.packets_expected} of {PACKETS} packets"
     )
     if not set(got) <= set(packets):
@@ -626,12 +628,12 @@ async def _listener_frees_its_place(bench: Bench, options: _Options) -> None:
         with suppress(CarrierError):
             (await bench.dial()).abort()
             raise ContractError("dialled a listener that is closed")
-        await near.deliver(b"still there", far)
-        await far.deliver(b"so am I", near)
+        await near.deliver_message(b"still there", far)
+        await far.deliver_message(b"so am I", near)
     bench.listener = await bench.kind.listen(options.listen_again(urls[0]), bench.accepted.put_nowait)
     async with bench.pair() as (near, far):
         _start(near, far)
-        await near.deliver(b"new", far)
+        await near.deliver_message(b"new", far)
 
 
 async def _listener_keeps_its_place(bench: Bench, options: _Options) -> None:
@@ -650,7 +652,7 @@ async def _keeps_pairs_apart(bench: Bench, options: _Options) -> None:
         pairs = [await stack.enter_async_context(bench.pair()) for _ in range(5)]
         for number, (near, far) in enumerate(pairs):
             _start(near, far)
-            await near.deliver(b"%d" % number, far)
+            await near.deliver_message(b"%d" % number, far)
         for number, (_near, far) in enumerate(pairs):
             if set(far.recorder.received) != set(b"%d" % number):
                 raise ContractError(f"pair {number} received {bytes(far.recorder.received)!r}")

@@ -54,31 +54,31 @@ class DatagramNetwork:
         #: Is shown each datagram (source, destination, data), if set; False drops it.
         self.filter: Callable[[_Endpoint, _Endpoint, bytes], bool] | None = None
 
-    def add(self, endpoint: _Endpoint, node: DatagramValue) -> None:
+    def add_node(self, endpoint: _Endpoint, node: DatagramValue) -> None:
         """Let a node be at an endpoint, and hear what it has to say."""
         self._nodes[endpoint] = node
-        self.touch(endpoint)
+        self.carry_due(endpoint)
 
-    def remove(self, endpoint: _Endpoint) -> None:
+    def remove_node(self, endpoint: _Endpoint) -> None:
         """Let nobody be there any more: what is sent there is lost."""
         self._nodes.pop(endpoint, None)
         self._wakes.pop(endpoint, None)
 
-    def touch(self, endpoint: _Endpoint) -> None:
+    def carry_due(self, endpoint: _Endpoint) -> None:
         """Carry what the node there has to send, and wake it in time; after each call that isn't the network's."""
         node = self._nodes.get(endpoint)
         if node is None:
             return
         for data, destination in node.take_sends():
-            self.send(data, endpoint, destination)
+            self.send_datagram(data, endpoint, destination)
         when = node.next_time()
         if when is None:
             self._wakes.pop(endpoint, None)
         elif self._wakes.get(endpoint, -1.0) != when:
             self._wakes[endpoint] = when
-            self._push(when, endpoint, None, endpoint)
+            self._push_event(when, endpoint, None, endpoint)
 
-    def send(self, data: bytes, source: _Endpoint, destination: _Endpoint) -> None:
+    def send_datagram(self, data: bytes, source: _Endpoint, destination: _Endpoint) -> None:
         """Carry a datagram, or lose it."""
         self.counts["datagrams"] += 1
         self.counts["bytes"] += len(data)
@@ -87,13 +87,13 @@ class DatagramNetwork:
         elif self.loss and self._random.random() < self.loss:
             self.counts["lost"] += 1
         else:
-            self._push(self.now + self._latency(source, destination), destination, data, source)
+            self._push_event(self.now + self._latency(source, destination), destination, data, source)
 
-    def _push(self, when: float, endpoint: _Endpoint, data: bytes | None, source: _Endpoint) -> None:
+    def _push_event(self, when: float, endpoint: _Endpoint, data: bytes | None, source: _Endpoint) -> None:
         self._count += 1
         heapq.heappush(self._queue, (when, self._count, endpoint, data, source))
 
-    def run(self, until: float, done: Callable[[], bool] = lambda: False) -> None:
+    def run_until(self, until: float, done: Callable[[], bool] = lambda: False) -> None:
         """Let time pass until `until`, or until `done` is true after something happened."""
         while self._queue and self._queue[0][0] <= until and not done():
             when, _, endpoint, data, source = heapq.heappop(self._queue)
@@ -109,6 +109,6 @@ class DatagramNetwork:
                 node.advance(self.now)
             else:
                 continue
-            self.touch(endpoint)
+            self.carry_due(endpoint)
         if not done():
             self.now = max(self.now, until)

@@ -57,11 +57,11 @@ class Swarm:
         """Unix time there."""
         return UNIX + self.network.now
 
-    def identity(self) -> Identity:
+    def new_identity(self) -> Identity:
         """Return a new identity."""
         return Identity(self.random.randbytes(32), self.random.randbytes(32))
 
-    def add(
+    def add_node(
         self,
         *bootstrap: Endpoint,
         identity: Identity | None = None,
@@ -73,7 +73,7 @@ class Swarm:
         endpoint = (host or self._host(self._made), PORT)
         self._made += 1
         node = DhtNode(
-            identity or self.identity(),
+            identity or self.new_identity(),
             now=self.now,
             unix=self.unix,
             random=Random(self.random.getrandbits(64)),
@@ -82,36 +82,38 @@ class Swarm:
             limits=self.limits,
         )
         self.nodes[endpoint] = node
-        self.network.add(endpoint, node)
+        self.network.add_node(endpoint, node)
         if bootstrap:
             node.join(bootstrap, self.now)
-            self.network.touch(endpoint)
+            self.network.carry_due(endpoint)
         return endpoint
 
-    def grow(self, count: int, *, settle: float = 0.2) -> list[Endpoint]:
+    def add_nodes(self, count: int, *, settle: float = 0.2) -> list[Endpoint]:
         """Add nodes one after the other, each by one that is there already; return where they are."""
         added = []
         for _ in range(count):
             known = self.random.sample(sorted(self.nodes), min(len(self.nodes), 2))
-            added.append(self.add(*known))
-            self.run(settle)
+            added.append(self.add_node(*known))
+            self.run_for(settle)
         return added
 
-    def remove(self, endpoint: Endpoint) -> DhtNode:
+    def remove_node(self, endpoint: Endpoint) -> DhtNode:
         """Take a node away without a word, as a machine that is switched off; return it."""
-        self.network.remove(endpoint)
+        self.network.remove_node(endpoint)
         return self.nodes.pop(endpoint)
 
-    def run(self, seconds: float) -> None:
+    def run_for(self, seconds: float) -> None:
         """Let time pass."""
-        self.network.run(self.now + seconds)
+        self.network.run_until(self.now + seconds)
 
-    def do(self, endpoint: Endpoint, begin: Callable[[DhtNode, float], int], patience: float = 60.0) -> Any:
+    def run_operation(
+        self, endpoint: Endpoint, begin: Callable[[DhtNode, float], int], patience: float = 60.0
+    ) -> Any:
         """Return what an operation of a node comes to; raise `TimeoutError` after simulated `patience`."""
         node = self.nodes[endpoint]
         node.take_events()
         operation = begin(node, self.now)
-        self.network.touch(endpoint)
+        self.network.carry_due(endpoint)
         found: list[Any] = []
 
         def ended() -> bool:
@@ -120,24 +122,26 @@ class Swarm:
             )
             return bool(found)
 
-        self.network.run(self.now + patience, ended)
+        self.network.run_until(self.now + patience, ended)
         if not found and not ended():
             raise TimeoutError(f"an operation takes longer than {patience:g} s")
         return found[0]
 
-    def put(
+    def put_value(
         self, endpoint: Endpoint, value: bytes, *, name: str = "value", sequence: int = 1, **sign: Any
     ) -> Record:
         """Publish a value of the node there; return the record. Raise `ValueError` where nobody has it or newer."""
         identity = self.nodes[endpoint].identity
         signed = Mutable.sign(identity, value, name=name, sequence=sequence, now=self.unix, **sign)
         record = Record.from_value(signed)
-        stored = self.do(endpoint, lambda node, now: node.publish(record, now))
+        stored = self.run_operation(endpoint, lambda node, now: node.publish(record, now))
         if not stored.nodes + stored.newer:
             raise ValueError("nobody has stored the record")
         return record
 
-    def get(self, endpoint: Endpoint, record: Record) -> bytes | None:
+    def get_value(self, endpoint: Endpoint, record: Record) -> bytes | None:
         """Return the newest value at a record's place, as the node there finds it; None where it finds none."""
-        found = self.do(endpoint, lambda node, now: node.get(RecordKind.MUTABLE, record.target, now))
+        found = self.run_operation(
+            endpoint, lambda node, now: node.get(RecordKind.MUTABLE, record.target, now)
+        )
         return found[0].value.value if found else None

@@ -125,7 +125,7 @@ class SessionPair:
         size = session.seal(link, self._out, self.now)
         if size and not wire.cut:
             (wire.to_server if client else wire.to_client).extend(self._out.view[:size])
-        self._collect(session)
+        self._collect_events(session)
         return size
 
     def seal_write(self, wire: Wire, client: bool, stream_id: int, data: bytes) -> int:
@@ -159,7 +159,7 @@ class SessionPair:
         self._in.view[:size] = under_way[:size]
         used, _ = session.receive(link, self._in, 0, size, self.now)
         del under_way[:used]
-        self._collect(session)
+        self._collect_events(session)
 
     def settle(self, *, rounds: int = 1000) -> None:
         """Move everything until nothing moves any more."""
@@ -180,15 +180,15 @@ class SessionPair:
         self.now += seconds
         for session in (self.client, self.server):
             session.tick(self.now)
-            self._collect(session)
+            self._collect_events(session)
 
     def cut(self, wire: Wire) -> None:
         """Lose a wire with all that is under way on it; both sides notice at once."""
-        self._forget(wire)
+        self._remove_wire(wire)
         self.client.link_lost(wire.client, self.now)
         self.server.link_lost(wire.server, self.now)
-        self._collect(self.client)
-        self._collect(self.server)
+        self._collect_events(self.client)
+        self._collect_events(self.server)
 
     def resume(self, *, add: bool = False) -> Wire:
         """A new handshake, and a wire that resumes the session (or, with `add`, widens it)."""
@@ -204,27 +204,27 @@ class SessionPair:
         wire = Wire(self.client.new_link(first, self.now, add=add), self.server.new_link(second, self.now))
         if not add:
             for old in list(self.wires):
-                self._forget(old)
+                self._remove_wire(old)
         self.wires.append(wire)
-        self._collect(self.client)
+        self._collect_events(self.client)
         return wire
 
-    def _forget(self, wire: Wire) -> None:
+    def _remove_wire(self, wire: Wire) -> None:
         wire.cut = True
         wire.to_client.clear()
         wire.to_server.clear()
         self.wires.remove(wire)
 
-    def _collect(self, session: Session) -> None:
+    def _collect_events(self, session: Session) -> None:
         events = session.events()
         for event in events:
-            self.events[session] += self._copied(event) if isinstance(event, TapData) else [event]
+            self.events[session] += self._copy_pieces(event) if isinstance(event, TapData) else [event]
             if isinstance(event, LinkLost):
                 for wire in list(self.wires):
                     if event.link in (wire.client, wire.server) and event.link.lost:
-                        self._forget(wire)
+                        self._remove_wire(wire)
 
-    def _copied(self, event: TapData) -> Iterator[StreamData]:
+    def _copy_pieces(self, event: TapData) -> Iterator[StreamData]:
         for tap, start, size in zip(event.taps, event.starts, event.sizes, strict=True):
             assert isinstance(tap, int)
             yield StreamData(tap, bytes(self._in.view[start : start + size]))

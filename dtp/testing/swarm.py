@@ -63,7 +63,7 @@ class SwarmNode:
         self.router.leave(topic.encode(), self._swarm.now)
         self._swarm.flush_soon(self)
 
-    def write(self, topic: str, data: bytes, *, age: float = 0.0) -> bytes:
+    def sign_message(self, topic: str, data: bytes, *, age: float = 0.0) -> bytes:
         """Return a signed message that isn't published; it says that it is `age` seconds old."""
         self.sequence += 1
         time_ms = int((self._swarm.now + WALL - age) * 1000)
@@ -72,7 +72,7 @@ class SwarmNode:
 
     def publish(self, topic: str, data: bytes) -> bytes:
         """Publish, and return the message's id."""
-        encoded = self.write(topic, data)
+        encoded = self.sign_message(topic, data)
         self.router.publish(encoded, self._swarm.now)
         self._swarm.flush_soon(self)
         return Parsed(encoded).id
@@ -92,14 +92,14 @@ class Puppet:
         self.frames: list[tuple[int, bytes]] = []
         self._swarm = swarm
 
-    def send(self, node: SwarmNode, *packed: bytes) -> None:
+    def send_frames(self, node: SwarmNode, *packed: bytes) -> None:
         """Send frames; they arrive at once."""
         found, used = frames.split_frames(b"".join(packed), node.router.limits.message)
         assert used == sum(map(len, packed))
         node.router.receive(self.key, found, self._swarm.now)
         self._swarm.flush_soon(node)
 
-    def bodies(self, kind: int) -> list[bytes]:
+    def list_bodies(self, kind: int) -> list[bytes]:
         """Return the bodies of frames of a type that came."""
         return [body for each, body in self.frames if each == kind]
 
@@ -135,18 +135,18 @@ class Swarm:
         self._made = count()
         self._last: dict[tuple[bytes, bytes], float] = {}
 
-    def identity(self) -> Identity:
+    def next_identity(self) -> Identity:
         """Return the next identity: the same at each run."""
         name = f"swarm {self._seed} {next(self._made)}".encode()
         return Identity(hashlib.sha256(name).digest(), hashlib.sha256(name + b" static").digest())
 
-    def at(self, when: float, what: Callable[[], None]) -> None:
+    def call_at(self, when: float, what: Callable[[], None]) -> None:
         """Do something at a time."""
         heapq.heappush(self._queue, (when, next(self._order), what))
 
-    def add(self, *topics: str, **options: object) -> SwarmNode:
+    def add_node(self, *topics: str, **options: object) -> SwarmNode:
         """Return a new node that has joined topics. Options as of `Router`."""
-        identity = self.identity()
+        identity = self.next_identity()
         given: dict[str, object] = {"limits": self._limits, "weights": self._weights}
         if self._trusting:
             given["checks"] = TrustingChecks()
@@ -163,7 +163,7 @@ class Swarm:
 
     def add_puppet(self, *nodes: SwarmNode, source: str = "127.0.0.1", outgoing: bool = False) -> Puppet:
         """Return a puppet that is a neighbour of these nodes; `outgoing` where those dialled."""
-        identity = self.identity()
+        identity = self.next_identity()
         puppet = self.puppets[identity.id.key] = Puppet(self, identity)
         for node in nodes:
             node.router.add_peer(puppet.key, self.now, outgoing=outgoing, source=source)
@@ -171,7 +171,7 @@ class Swarm:
             self.flush_soon(node)
         return puppet
 
-    def link(self, one: SwarmNode, other: SwarmNode, *, source: str = "127.0.0.1") -> None:
+    def link_nodes(self, one: SwarmNode, other: SwarmNode, *, source: str = "127.0.0.1") -> None:
         """Have a node dial another."""
         if other.key in one.links or one is other:
             return
@@ -185,9 +185,9 @@ class Swarm:
         chosen = list(self.nodes.values()) if nodes is None else nodes
         for at, one in enumerate(chosen):
             for other in chosen[:at]:
-                self.link(one, other)
+                self.link_nodes(one, other)
 
-    def unlink(self, one: SwarmNode, other: SwarmNode) -> None:
+    def unlink_nodes(self, one: SwarmNode, other: SwarmNode) -> None:
         """Lose a link, with what is under way on it."""
         for node, peer in ((one, other.key), (other, one.key)):
             node.links.discard(peer)
@@ -195,11 +195,11 @@ class Swarm:
             self._last.pop((node.key, peer), None)
             self.flush_soon(node)
 
-    def remove(self, node: SwarmNode) -> None:
+    def remove_node(self, node: SwarmNode) -> None:
         """A node is gone, without a word."""
         for key in list(node.links):
             if (other := self.nodes.get(key)) is not None:
-                self.unlink(node, other)
+                self.unlink_nodes(node, other)
         self.nodes.pop(node.key, None)
 
     def read_again(self, node: SwarmNode) -> None:
@@ -207,7 +207,7 @@ class Swarm:
         node.reads_nothing_of = set()
         for other in list(self.nodes.values()):
             if other is not node:
-                self._send(other, node.key)
+                self._send_frames(other, node.key)
 
     # ---- time ---------------------------------------------------------------------------------------------------
 
@@ -215,9 +215,9 @@ class Swarm:
         """Send what a node has at the end of this turn."""
         if not node.is_flushing:
             node.is_flushing = True
-            self.at(self.now, lambda: self._flush(node))
+            self.call_at(self.now, lambda: self._flush_node(node))
 
-    def _flush(self, node: SwarmNode) -> None:
+    def _flush_node(self, node: SwarmNode) -> None:
         node.is_flushing = False
         router = node.router
         for event in router.take_events():
@@ -231,19 +231,19 @@ class Swarm:
             elif isinstance(event, CutOff):
                 node.cut_off.append(event)
         for peer in router.take_ready():
-            self._send(node, peer)
+            self._send_frames(node, peer)
         due = router.next_time()
         if node.next_tick < self.now or due < node.next_tick:
             node.next_tick = max(due, self.now)
-            self.at(node.next_tick, lambda: self._tick(node))
+            self.call_at(node.next_tick, lambda: self._tick_node(node))
 
-    def _tick(self, node: SwarmNode) -> None:
+    def _tick_node(self, node: SwarmNode) -> None:
         if node.key in self.nodes and node.next_tick == self.now:  # else another one was set meanwhile
             node.next_tick = -1.0
             node.router.tick(self.now)
-            self._flush(node)
+            self._flush_node(node)
 
-    def _send(self, node: SwarmNode, peer: bytes) -> None:
+    def _send_frames(self, node: SwarmNode, peer: bytes) -> None:
         other = self.nodes.get(peer)
         if other is not None and node.key in other.reads_nothing_of:
             return
@@ -256,15 +256,15 @@ class Swarm:
             way = node.key, peer
             for delay in self.carry(node.key, peer, data, self.now):
                 arrives = self._last[way] = max(self.now + delay, self._last.get(way, 0.0))
-                self.at(arrives, partial(self._arrive, node, other, data))
+                self.call_at(arrives, partial(self._deliver_frames, node, other, data))
 
-    def _arrive(self, sender: SwarmNode, node: SwarmNode, data: bytes) -> None:
+    def _deliver_frames(self, sender: SwarmNode, node: SwarmNode, data: bytes) -> None:
         if sender.key in node.links and node.key in self.nodes:
             found, _ = frames.split_frames(data, node.router.limits.message)
             node.router.receive(sender.key, found, self.now)
             self.flush_soon(node)
 
-    def run(self, seconds: float) -> None:
+    def run_for(self, seconds: float) -> None:
         """Let time pass."""
         end = self.now + seconds
         queue = self._queue

@@ -236,7 +236,7 @@ def test_any_order_of_calls_is_survived() -> None:
             assert sent[id(other)][: len(got)] == got, f"seed {seed}"
         await asyncio.sleep(100)
         for end in ends:
-            await end.until(lambda: True, "no complaint")
+            await end.wait_until(lambda: True, "no complaint")
 
     for seed in range(300):
         run(one(seed))

@@ -172,8 +172,8 @@ def test_noise_is_not_answered_and_harms_nobody() -> None:
             stranger.sock.sendto(first + bytes(range(number % 200)), stranger.there)
             if number % 50 == 0:
                 await turns()
-        await near.deliver(b"still there", far)
-        await far.deliver(b"so am I", near)
+        await near.deliver_message(b"still there", far)
+        await far.deliver_message(b"so am I", near)
         assert stranger.receive() == []
         stranger.sock.close()
         near.close()
@@ -187,13 +187,13 @@ def test_noise_is_not_answered_and_harms_nobody() -> None:
 def test_tokens_are_of_one_address_and_of_a_short_time() -> None:
     tokens = RetryTokens(b"k" * 32)
     here, there = ("127.0.0.1", 7), ("127.0.0.2", 7)
-    token = tokens.make(here, b"12345678", 100)
-    assert tokens.check(here, token, 100 + TOKEN) == b"12345678"
-    assert tokens.check(here, token, 101 + TOKEN) is None
-    assert tokens.check(there, token, 100) is None
-    assert tokens.check(here, token[:-1] + b"9", 100) is None
-    assert tokens.check(here, b"", 100) is None
-    assert RetryTokens(b"l" * 32).check(here, token, 100) is None
+    token = tokens.make_token(here, b"12345678", 100)
+    assert tokens.check_token(here, token, 100 + TOKEN) == b"12345678"
+    assert tokens.check_token(here, token, 101 + TOKEN) is None
+    assert tokens.check_token(there, token, 100) is None
+    assert tokens.check_token(here, token[:-1] + b"9", 100) is None
+    assert tokens.check_token(here, b"", 100) is None
+    assert RetryTokens(b"l" * 32).check_token(here, token, 100) is None
 
 
 def test_handshakes_that_nobody_finishes_are_bounded() -> None:
@@ -294,7 +294,7 @@ def test_one_may_dial_from_the_socket_that_listens() -> None:
         near = End(await endpoint.dial(there.address, other.urls[0])).start()
         far = End(await accepted.get()).start()
         assert far.carrier.remote == listener.urls[0]
-        await near.deliver(b"from a port that is known", far)
+        await near.deliver_message(b"from a port that is known", far)
         near.close()
         await far.until_lost()
         await near.until_lost()
@@ -310,7 +310,7 @@ def test_an_expected_address_needs_no_further_round_trip() -> None:
     async def main() -> None:
         listener, endpoint = await listening()
         stranger = Stranger(endpoint)
-        endpoint.expect(stranger.sock.getsockname(), 5)
+        endpoint.expect_address(stranger.sock.getsockname(), 5)
         stranger.send()
         answers: list[bytes] = []
         while not answers:

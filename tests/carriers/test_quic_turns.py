@@ -30,7 +30,7 @@ class Taker:
         self.got = []
         self.steps = []
 
-    def received(self, packets, peer):
+    def receive_packets(self, packets, peer):
         self.got += packets
         self.steps.append((len(packets), peer))
         self.after = self.loop.processor_time()
@@ -38,7 +38,7 @@ class Taker:
 
     def have(self, count, peer=PEER):
         for number in range(count):
-            self.turns.put(self, b"%d" % number, peer)
+            self.turns.put_packet(self, b"%d" % number, peer)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_packets_of_one_come_in_order_and_from_where_they_came(loop):
     taker = Taker(loop, turns)
     taker.have(STEP + 3)
     taker.have(2, ELSEWHERE)
-    turns.work()
+    turns.give_packets()
     assert taker.steps == [(1, PEER), (1, ELSEWHERE), (STEP, PEER), (1, ELSEWHERE), (2, PEER)]
     assert taker.got == [b"%d" % each for each in (0, 0, *range(1, STEP + 1), 1, *range(STEP + 1, STEP + 3))]
 
@@ -74,7 +74,7 @@ def test_packets_that_somebody_forges_take_no_room_and_little_time_of_the_others
     assert turns.lost == 10
     visitor.have(5)
     assert turns.lost == 10
-    turns.work()
+    turns.give_packets()
     pass_turns(loop, 4)
     genuine = [at for at, (_, peer) in enumerate(visitor.steps) if peer == PEER]
     assert sum(visitor.steps[at][0] for at in genuine) == 5
@@ -85,7 +85,7 @@ def test_a_turn_has_so_much_time_and_who_costs_much_has_one_at_a_time(loop):
     turns = PacketTurns(loop)
     dear, visitor = Taker(loop, turns, TURN), Taker(loop, turns, TURN / 1000)
     dear.have(5)
-    turns.work()
+    turns.give_packets()
     assert len(dear.got) == 1
     before = loop.processor_time()
     visitor.have(1)
@@ -104,7 +104,7 @@ def test_who_is_behind_has_none_and_holds_up_nobody(loop):
     behind.is_behind = True
     behind.have(3)
     other.have(3)
-    turns.work()
+    turns.give_packets()
     assert (len(behind.got), len(other.got)) == (0, 3)
     behind.is_behind = False
     pass_turns(loop, 2)
@@ -120,8 +120,8 @@ def test_what_has_no_room_is_lost_for_who_sent_it(loop):
     assert turns.has_room
     flood.have(10)
     assert turns.lost == 10
-    turns.forget(flood)
-    turns.work()
+    turns.forget_taker(flood)
+    turns.give_packets()
     assert (flood.got, visitor.got) == ([], [b"0"])
 
 

@@ -506,7 +506,7 @@ def test_a_reset_is_known_while_reading_is_paused_and_an_end_is_none() -> None:
             assert not end.carrier.broken_off()
             leave(peer)
             if broken:
-                await end.until(end.carrier.broken_off, "broken_off")
+                await end.wait_until(end.carrier.broken_off, "broken_off")
                 assert isinstance(await end.until_lost(), BrokenError)
                 assert not end.recorder.received
             else:

@@ -81,7 +81,7 @@ def test_a_carrier_talks_to_the_librarys_server(loop_factory: LoopFactory) -> No
             port = server.sockets[0].getsockname()[1]
             end = End(await dial(f"ws://127.0.0.1:{port}/a%20path?token=x%26y&proxy=none&empty=")).start()
             data = bytes(range(256)) * 2000
-            await end.send(data)
+            await end.send_all(data)
             await end.until_received(data)
             end.close()
             assert await end.until_lost() is None
@@ -373,7 +373,7 @@ def test_a_peer_that_does_not_read_is_not_silent_by_that() -> None:
         assert not end.recorder.ended
         peer = End(client_carrier(far)).start()
         await peer.until_received(bytes(2000))
-        await end.until(lambda: end.recorder.writable == 1, "carrier_writable")
+        await end.wait_until(lambda: end.recorder.writable == 1, "carrier_writable")
         end.abort()
         await peer.until_lost()
 

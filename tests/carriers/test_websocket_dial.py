@@ -305,7 +305,7 @@ def test_an_http_proxy_is_dialled_through(secure: bool, certificates) -> None:
             near = End(await dial(f"{url}?proxy={proxy_option}{trust}")).start()
             far = End(await accepted.get()).start()
             assert requests[0].startswith(f"CONNECT 127.0.0.1:{port_of(url)} HTTP/1.1\r\n".encode())
-            await near.send(b"through the proxy" * 1000)
+            await near.send_all(b"through the proxy" * 1000)
             await far.until_received(b"through the proxy" * 1000)
             near.close()
             assert await far.until_lost() is None

@@ -42,7 +42,7 @@ def test_a_flood_of_frames_that_carry_little_loses_the_carrier(kind: str) -> Non
             peer.write(tiny * LITTLE)
         assert isinstance(await end.until_lost(), ControlFloodError)
         last = frame(8, (1008).to_bytes(2) + b"too many frames that carry little", mask=False)
-        await peer.until(lambda: last in peer.recorder.received, "why it ended")
+        await peer.wait_until(lambda: last in peer.recorder.received, "why it ended")
         far.abort()
 
     run(main())

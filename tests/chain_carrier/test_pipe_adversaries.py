@@ -67,7 +67,7 @@ def unreliable(seed, worst, good=1):
 async def exchange(near, far, there, back):
     """Bytes both ways at once, whole and in order."""
     ours, theirs = End(near, patience=60).start(), End(far, patience=60).start()
-    await asyncio.gather(ours.send(there, 50_000), theirs.send(back, 50_000))
+    await asyncio.gather(ours.send_all(there, 50_000), theirs.send_all(back, 50_000))
     await asyncio.gather(theirs.until_received(there), ours.until_received(back))
     assert (ours.recorder.lost, theirs.recorder.lost) == (None, None)
     return ours, theirs
@@ -198,7 +198,7 @@ def test_a_node_that_dies_and_comes_back(tmp_path):
                     ours, theirs = End(near).start(), End(await accepted.get()).start()
                     before = random.Random(1).randbytes(300_000)
                     ours.write(before)
-                    await theirs.until(lambda: len(theirs.recorder.received) > 0, "the first bytes")
+                    await theirs.wait_until(lambda: len(theirs.recorder.received) > 0, "the first bytes")
                     await asyncio.to_thread(net.close)
                     after = random.Random(2).randbytes(300_000)
                     ours.write(after)

@@ -383,7 +383,7 @@ def test_frames_are_paced_by_the_service_s_rate(client, wallet):
 
             ours, theirs = End(near).start(), End(far).start()
             data = random.Random(3).randbytes(60_000)
-            await ours.send(data)
+            await ours.send_all(data)
             await theirs.until_received(data)
             assert near._end.sent >= 4  # none larger than the burst
             found = await made.user.owned(pipe.SCHEMA, pipe.Pipe, made.user.address)

@@ -152,13 +152,13 @@ def test_what_a_service_option_means(kind, text, expected, name, value):
 def test_finding_a_service():
     echo, files, deep = make("echo", "echo="), make("file", "files=/"), make("exec", "files/run=date")
     directory = Directory([echo, files, deep])
-    assert directory.find("") == (echo, "")
-    assert directory.find("echo") == (echo, "")
-    assert directory.find("echo/x") is None  # an echo has nothing below it
-    assert directory.find("files") == (files, "")
-    assert directory.find("files/a/b") == (files, "a/b")
-    assert directory.find("files/run") == (deep, "")
-    assert directory.find("filesystem") is None
+    assert directory.find_service("") == (echo, "")
+    assert directory.find_service("echo") == (echo, "")
+    assert directory.find_service("echo/x") is None  # an echo has nothing below it
+    assert directory.find_service("files") == (files, "")
+    assert directory.find_service("files/a/b") == (files, "a/b")
+    assert directory.find_service("files/run") == (deep, "")
+    assert directory.find_service("filesystem") is None
 
 
 # --- Pre-shared keys.
@@ -228,7 +228,7 @@ def test_the_meter_counts_what_moved(monkeypatch):
     assert meter.moved == 60
     assert meter.seconds == 3.0
     assert meter.speed == 20.0
-    meter.restart()
+    meter.restart_timing()
     assert meter.speed == 0.0
 
 

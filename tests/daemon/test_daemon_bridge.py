@@ -45,7 +45,7 @@ def test_a_process_that_reads_nothing_stops_the_peer():
     async def scenario():
         loop = asyncio.get_running_loop()
         near, far, there = bridged()
-        sending = asyncio.ensure_future(far.send(DATA))
+        sending = asyncio.ensure_future(far.send_all(DATA))
         await until(lambda: near.paused)
         for _ in range(STILL):
             await asyncio.sleep(0)
@@ -92,7 +92,7 @@ def test_what_waits_for_the_process_counts_until_it_is_read():
         loop = asyncio.get_running_loop()
         budget = HeldBudget(1 << 40, lambda *_: None)
         near, far, there = bridged(budget)
-        sending = asyncio.ensure_future(far.send(DATA))
+        sending = asyncio.ensure_future(far.send_all(DATA))
         await until(lambda: near.paused)
         assert budget.total > 0
         read = 0
@@ -113,7 +113,7 @@ def test_who_keeps_too_much_is_cut_off():
 
         budget = HeldBudget(32 << 10, end)
         _, far, there = bridged(budget)
-        sending = asyncio.ensure_future(far.send(DATA))
+        sending = asyncio.ensure_future(far.send_all(DATA))
         await far.until_lost()
         sending.cancel()
         await until(lambda: budget.total == 0)

@@ -645,7 +645,7 @@ def test_nothing_is_left_behind(run):
                 if number % 4 == 3:
                     for connection in pair.far.listener.connections:
                         for driver in list(connection._drivers):
-                            driver.carrier._end(None)
+                            driver.carrier._end_carrier(None)
             for ledger in (pair.exposed.ledger, *(one.ledger for one in pair.near.forwarded.values())):
                 await ledger.wait_empty()
             # Carriers and connections that were cut are closed when both sides have noticed.

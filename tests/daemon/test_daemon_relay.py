@@ -578,7 +578,7 @@ def test_bytes_in_flight_survive_a_cut_carrier(run):
                 got += await reader.readexactly(min(1 << 20, len(data) - start))
                 for connection in pair.far.listener.connections:
                     for driver in list(connection._drivers):
-                        driver.carrier._end(None)
+                        driver.carrier._end_carrier(None)
             assert got == data
             assert pair.near.status()["forwarded"][0]["resumes"] >= 5
             writer.close()

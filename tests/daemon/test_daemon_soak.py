@@ -139,7 +139,7 @@ concurrency = {{ identity = 1000 }}
         """Every carrier breaks, as when a network goes."""
         for connection in self.far.listener.connections:
             for driver in list(connection._drivers):
-                driver.carrier._end(None)
+                driver.carrier._end_carrier(None)
 
     # ---- rounds -------------------------------------------------------------------------------------------
 

@@ -175,9 +175,9 @@ def test_what_was_earned_in_another_coin_is_no_sui():
 
 def test_rates():
     rates = Rates()
-    assert rates.between(status(100), 1.0) == {"received": 0.0, "sent": 0.0, "streams": 0.0}
-    assert rates.between(status(300), 3.0)["received"] == 200.0  # both sides count 200 in 2 s
-    assert rates.between(status(0), 4.0)["received"] == 0.0
+    assert rates.compute_rates(status(100), 1.0) == {"received": 0.0, "sent": 0.0, "streams": 0.0}
+    assert rates.compute_rates(status(300), 3.0)["received"] == 200.0  # both sides count 200 in 2 s
+    assert rates.compute_rates(status(0), 4.0)["received"] == 0.0
 
 
 def test_names_of_callers_are_whole_on_a_narrow_terminal():

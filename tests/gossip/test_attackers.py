@@ -24,11 +24,11 @@ def swarm():
 @pytest.fixture
 def scene(swarm):
     """A node, an honest neighbour of it that has the topic, and an attacker."""
-    node, honest = swarm.add(T), swarm.add(T)
-    swarm.link(node, honest)
+    node, honest = swarm.add_node(T), swarm.add_node(T)
+    swarm.link_nodes(node, honest)
     attacker = swarm.add_puppet(node)
-    attacker.send(node, SUBSCRIBE, frames.graft(W))
-    swarm.run(2)
+    attacker.send_frames(node, SUBSCRIBE, frames.graft(W))
+    swarm.run_for(2)
     return node, honest, attacker
 
 
@@ -41,7 +41,7 @@ def still_works(swarm, node, honest):
     seen = len(node.messages), len(honest.messages)
     honest.publish(T, b"still here")
     node.publish(T, b"I, too")
-    swarm.run(2)
+    swarm.run_for(2)
     assert (len(node.messages), len(honest.messages)) == (seen[0] + 1, seen[1] + 1)
 
 
@@ -55,8 +55,8 @@ def forge(encoded):
 def test_forged_messages_are_counted_not_passed_on_and_end_the_neighbour(swarm, scene):
     node, honest, attacker = scene
     for number in range(10):
-        attacker.send(node, message(forge(honest.write(T, b"%d" % number))))
-    swarm.run(1)
+        attacker.send_frames(node, message(forge(honest.sign_message(T, b"%d" % number))))
+    swarm.run_for(1)
     assert node.data == honest.data == []
     assert node.router.counts["message-forged"] + node.router.counts["graylisted"] == 10
     assert node.router.score_of(attacker.key) < DEFAULT_WEIGHTS.graylist
@@ -67,55 +67,55 @@ def test_forged_messages_are_counted_not_passed_on_and_end_the_neighbour(swarm, 
 
 def test_a_message_in_anothers_name_is_forged(swarm, scene):
     node, honest, attacker = scene
-    own = swarm.add().write(T, b"I am you")
-    attacker.send(node, message(own[:1] + honest.key + own[33:]))
+    own = swarm.add_node().sign_message(T, b"I am you")
+    attacker.send_frames(node, message(own[:1] + honest.key + own[33:]))
     assert node.router.counts["message-forged"] == 1
 
 
 def test_replays_are_dropped_while_they_are_remembered_and_stale_afterwards(swarm, scene):
     node, honest, attacker = scene
     honest.publish(T, b"once")
-    swarm.run(0.5)
+    swarm.run_for(0.5)
     replay = message(node.messages[0].encoded)
-    attacker.send(node, replay)
+    attacker.send_frames(node, replay)
     assert node.router.counts["duplicate"] == 1
     for _ in range(30):
-        swarm.run(10)
-        attacker.send(node, replay)
+        swarm.run_for(10)
+        attacker.send_frames(node, replay)
     assert node.data == [b"once"]
     assert node.router.counts["duplicate"] + node.router.counts["message-stale"] == 31
 
 
 def test_replays_are_not_taken_when_the_cache_is_full():
     swarm = Swarm(101, limits=replace(DEFAULT, seen=100))
-    node, author = swarm.add(T), swarm.add()
+    node, author = swarm.add_node(T), swarm.add_node()
     attacker = swarm.add_puppet(node)
-    attacker.send(node, SUBSCRIBE)
+    attacker.send_frames(node, SUBSCRIBE)
     sent = []
     for number in range(400):
         # Dated as far ahead as is taken: forgotten while its date is still to come.
-        sent.append(message(author.write(T, b"%d" % number, age=-DEFAULT.future + 0.1)))
-        attacker.send(node, sent[-1])
-        swarm.run(0.2)
+        sent.append(message(author.sign_message(T, b"%d" % number, age=-DEFAULT.future + 0.1)))
+        attacker.send_frames(node, sent[-1])
+        swarm.run_for(0.2)
     assert len(node.router._core.seen) <= 100
     assert len(node.data) == 400
     for each in sent:
-        attacker.send(node, each)
-    swarm.run(1)
+        attacker.send_frames(node, each)
+    swarm.run_for(1)
     assert len(node.data) == len(set(node.data)) == 400
 
 
 def test_a_flood_of_genuine_messages_makes_old_ones_stale_not_doubled():
     swarm = Swarm(102, limits=replace(DEFAULT, seen=100))
-    node, author = swarm.add(T), swarm.add()
+    node, author = swarm.add_node(T), swarm.add_node()
     attacker = swarm.add_puppet(node)
-    attacker.send(node, SUBSCRIBE)
-    first = message(author.write(T, b"first"))
-    attacker.send(node, first)
-    swarm.run(11)
-    attacker.send(node, *(message(author.write(T, b"%d" % number)) for number in range(150)))
-    attacker.send(node, first)
-    swarm.run(1)
+    attacker.send_frames(node, SUBSCRIBE)
+    first = message(author.sign_message(T, b"first"))
+    attacker.send_frames(node, first)
+    swarm.run_for(11)
+    attacker.send_frames(node, *(message(author.sign_message(T, b"%d" % number)) for number in range(150)))
+    attacker.send_frames(node, first)
+    swarm.run_for(1)
     assert node.data.count(b"first") == 1
     assert node.router.counts["message-stale"] >= 1
 
@@ -126,16 +126,16 @@ def test_a_flood_of_genuine_messages_makes_old_ones_stale_not_doubled():
 def test_stale_and_future_messages_are_refused_before_their_signature(swarm, scene, age, count):
     node, honest, attacker = scene
     checked = node.router.checks.checked
-    attacker.send(node, message(swarm.add().write(T, b"when", age=age)))
+    attacker.send_frames(node, message(swarm.add_node().sign_message(T, b"when", age=age)))
     assert node.router.counts[count] == (1 if count else 0)
     assert node.router.checks.checked - checked == (0 if count else 1)
-    swarm.run(1)
+    swarm.run_for(1)
     still_works(swarm, node, honest)
 
 
 def test_messages_that_are_too_large_are_refused(swarm, scene):
     node, honest, attacker = scene
-    huge = honest.write(T, bytes(DEFAULT.message - MIN_SIZE))
+    huge = honest.sign_message(T, bytes(DEFAULT.message - MIN_SIZE))
     assert len(huge) > DEFAULT.message
     # The frame itself is refused where frames are read (test_codec); this is what would come past it.
     node.router.receive(attacker.key, [(Kind.MESSAGE, huge)], swarm.now)
@@ -147,7 +147,7 @@ def test_messages_that_are_too_large_are_refused(swarm, scene):
 @pytest.mark.parametrize("body", [b"", bytes(10), bytes(200), b"\xff" * 500])
 def test_what_is_no_message_costs_its_bringer(swarm, scene, body):
     node, honest, attacker = scene
-    attacker.send(node, message(body))
+    attacker.send_frames(node, message(body))
     assert node.router.counts["message-malformed"] == 1
     assert node.router.score_of(attacker.key) < 0
     still_works(swarm, node, honest)
@@ -164,25 +164,25 @@ def test_what_is_no_message_costs_its_bringer(swarm, scene, body):
 )
 def test_what_is_no_frame_ends_the_stream(swarm, scene, packed):
     node, honest, attacker = scene
-    attacker.send(node, packed)
-    swarm.run(0.1)
+    attacker.send_frames(node, packed)
+    swarm.run_for(0.1)
     assert {each.peer for each in node.cut_off} == {attacker.key}
     assert node.router.counts["frame-broken"] == 1
-    attacker.send(node, SUBSCRIBE)
+    attacker.send_frames(node, SUBSCRIBE)
     assert node.router.counts["graylisted"] == 1
     still_works(swarm, node, honest)
 
 
 def test_frames_of_later_versions_are_skipped(scene):
     node, _, attacker = scene
-    attacker.send(node, frames.frame(0x80, b"whatever"))
+    attacker.send_frames(node, frames.frame(0x80, b"whatever"))
     assert node.router.counts["frame-skipped"] == 1
     assert node.cut_off == []
 
 
 def test_messages_of_topics_that_are_not_joined_are_not_kept(swarm, scene):
     node, honest, attacker = scene
-    attacker.send(node, message(honest.write("elsewhere", b"x")))
+    attacker.send_frames(node, message(honest.sign_message("elsewhere", b"x")))
     assert node.router.counts["message-unknown-topic"] == 1
     assert len(node.router._core.held) == 0
 
@@ -198,15 +198,15 @@ def test_a_flood_of_ihave_is_bounded_and_its_promises_end_the_neighbour(swarm, s
     node, honest, attacker = scene
     for beat in range(40):
         for at in range(15):
-            attacker.send(node, frames.ihave(W, fake_ids(5000, (beat * 15 + at) * 5000)))
+            attacker.send_frames(node, frames.ihave(W, fake_ids(5000, (beat * 15 + at) * 5000)))
         assert len(node.router._asking) <= 20_000
-        swarm.run(0.5)
+        swarm.run_for(0.5)
     counts = node.router.counts
     assert counts["ihave-flood"] > 0
     assert counts["promise-broken"] > 0
     assert node.router.score_of(attacker.key) < DEFAULT_WEIGHTS.gossip
     assert any(each.peer == attacker.key for each in node.cut_off)
-    swarm.run(5)
+    swarm.run_for(5)
     assert len(node.router._asking) == 0
     still_works(swarm, node, honest)
 
@@ -214,45 +214,45 @@ def test_a_flood_of_ihave_is_bounded_and_its_promises_end_the_neighbour(swarm, s
 def test_ids_that_an_attacker_promised_are_asked_of_others(swarm, scene):
     node, honest, attacker = scene
     helper = swarm.add_puppet(node)
-    helper.send(node, SUBSCRIBE)
-    swarm.run(1)
-    encoded = honest.write(T, b"kept back")
-    attacker.send(node, frames.ihave(W, [Parsed(encoded).id]))
-    helper.send(node, frames.ihave(W, [Parsed(encoded).id]))
-    swarm.run(0.1)
-    assert helper.bodies(Kind.IWANT) == []
-    swarm.run(4)
-    assert helper.bodies(Kind.IWANT) == [Parsed(encoded).id]
-    helper.send(node, message(encoded))
-    swarm.run(0.1)
+    helper.send_frames(node, SUBSCRIBE)
+    swarm.run_for(1)
+    encoded = honest.sign_message(T, b"kept back")
+    attacker.send_frames(node, frames.ihave(W, [Parsed(encoded).id]))
+    helper.send_frames(node, frames.ihave(W, [Parsed(encoded).id]))
+    swarm.run_for(0.1)
+    assert helper.list_bodies(Kind.IWANT) == []
+    swarm.run_for(4)
+    assert helper.list_bodies(Kind.IWANT) == [Parsed(encoded).id]
+    helper.send_frames(node, message(encoded))
+    swarm.run_for(0.1)
     assert node.data == [b"kept back"]
 
 
 def test_what_many_promise_and_do_not_give_is_asked_of_one_that_does(swarm, scene):
     node, honest, _ = scene
-    encoded = honest.write(T, b"kept back by six")
+    encoded = honest.sign_message(T, b"kept back by six")
     told = frames.ihave(W, [Parsed(encoded).id])
     liars = [swarm.add_puppet(node) for _ in range(6)]
     helper = swarm.add_puppet(node)
     for puppet in (*liars, helper):
-        puppet.send(node, SUBSCRIBE, told)
-    swarm.run(30)
-    assert [liar.bodies(Kind.IWANT) for liar in liars] == [[Parsed(encoded).id]] * 6
-    assert helper.bodies(Kind.IWANT) == [Parsed(encoded).id]
-    helper.send(node, message(encoded))
-    swarm.run(0.1)
+        puppet.send_frames(node, SUBSCRIBE, told)
+    swarm.run_for(30)
+    assert [liar.list_bodies(Kind.IWANT) for liar in liars] == [[Parsed(encoded).id]] * 6
+    assert helper.list_bodies(Kind.IWANT) == [Parsed(encoded).id]
+    helper.send_frames(node, message(encoded))
+    swarm.run_for(0.1)
     assert node.data == [b"kept back by six"]
 
 
 def test_a_flood_of_iwant_gets_each_message_a_few_times(swarm, scene):
     node, honest, attacker = scene
     ids = [honest.publish(T, b"%d" % number) for number in range(20)]
-    swarm.run(0.1)
-    before = len(attacker.bodies(Kind.MESSAGE))
+    swarm.run_for(0.1)
+    before = len(attacker.list_bodies(Kind.MESSAGE))
     for _ in range(100):
-        attacker.send(node, frames.frame(Kind.IWANT, *ids, *fake_ids(100)))
-    swarm.run(0.1)
-    assert len(attacker.bodies(Kind.MESSAGE)) - before == 20 * DEFAULT.iwants
+        attacker.send_frames(node, frames.frame(Kind.IWANT, *ids, *fake_ids(100)))
+    swarm.run_for(0.1)
+    assert len(attacker.list_bodies(Kind.MESSAGE)) - before == 20 * DEFAULT.iwants
     assert node.router.counts["iwant-flood"] > 0
     assert node.router.score_of(attacker.key) < DEFAULT_WEIGHTS.gossip
     assert len(node.router._core.neighbours[attacker.key].served) <= 20
@@ -261,11 +261,11 @@ def test_a_flood_of_iwant_gets_each_message_a_few_times(swarm, scene):
 
 def test_a_flood_of_graft_and_prune_is_not_answered_for_ever(swarm, scene):
     node, honest, attacker = scene
-    attacker.send(node, frames.prune(W, 3600))  # so that every graft of it is one in back-off
+    attacker.send_frames(node, frames.prune(W, 3600))  # so that every graft of it is one in back-off
     for _ in range(500):
-        attacker.send(node, frames.graft(W))
-    swarm.run(0.1)
-    assert len(attacker.bodies(Kind.PRUNE)) <= DEFAULT.grafts
+        attacker.send_frames(node, frames.graft(W))
+    swarm.run_for(0.1)
+    assert len(attacker.list_bodies(Kind.PRUNE)) <= DEFAULT.grafts
     assert node.router.counts["graft-in-backoff"] > 0
     assert node.router.score_of(attacker.key) < DEFAULT_WEIGHTS.graylist
     still_works(swarm, node, honest)
@@ -275,8 +275,8 @@ def test_grafts_for_topics_that_are_not_here_are_not_answered(swarm, scene):
     node, _, attacker = scene
     had = len(attacker.frames)
     for number in range(60):
-        attacker.send(node, frames.graft(b"%d" % number))
-    swarm.run(1)
+        attacker.send_frames(node, frames.graft(b"%d" % number))
+    swarm.run_for(1)
     assert [kind for kind, _ in attacker.frames[had:] if kind == Kind.PRUNE] == []
     assert set(node.router._core.topics) == {W}
 
@@ -285,13 +285,13 @@ def test_a_flood_of_subscriptions_is_bounded(swarm, scene):
     node, honest, attacker = scene
     names = [b"%d" % number for number in range(3000)]
     for at in range(0, 3000, 500):
-        attacker.send(node, frames.frame(Kind.SUBSCRIBE, *map(frames.named, names[at : at + 500])))
+        attacker.send_frames(node, frames.frame(Kind.SUBSCRIBE, *map(frames.named, names[at : at + 500])))
     assert len(node.router._core.neighbours[attacker.key].topics) == DEFAULT.topics
     assert node.router.counts["topics-too-many"] > 0
     sybils = [swarm.add_puppet(node) for _ in range(30)]
     for at, sybil in enumerate(sybils):
         names = [b"%d %d" % (at, number) for number in range(1000)]
-        sybil.send(node, frames.frame(Kind.SUBSCRIBE, *map(frames.named, names)))
+        sybil.send_frames(node, frames.frame(Kind.SUBSCRIBE, *map(frames.named, names)))
     assert len(node.router._core.topics) == KNOWN_TOPICS
     for each in [attacker, *sybils]:
         node.router.remove_peer(each.key, swarm.now)
@@ -302,13 +302,13 @@ def test_a_flood_of_subscriptions_is_bounded(swarm, scene):
 def test_a_flood_of_idontwant_is_bounded_and_keeps_nothing_from_others(swarm, scene):
     node, honest, attacker = scene
     for at in range(20):
-        attacker.send(node, frames.frame(Kind.IDONTWANT, *fake_ids(5000, at * 5000)))
+        attacker.send_frames(node, frames.frame(Kind.IDONTWANT, *fake_ids(5000, at * 5000)))
     assert len(node.router._core.neighbours[attacker.key].outbox.dont_want) == DEFAULT.dont_wants
-    encoded = swarm.add().write(T, b"wanted")
-    attacker.send(node, frames.frame(Kind.IDONTWANT, Parsed(encoded).id))
+    encoded = swarm.add_node().sign_message(T, b"wanted")
+    attacker.send_frames(node, frames.frame(Kind.IDONTWANT, Parsed(encoded).id))
     other = swarm.add_puppet(node)
-    other.send(node, message(encoded))
-    swarm.run(0.1)
+    other.send_frames(node, message(encoded))
+    swarm.run_for(0.1)
     assert node.data == honest.data == [b"wanted"]
 
 
@@ -316,35 +316,35 @@ def test_the_past_is_given_now_and_then_only_and_taken_only_when_asked_for(swarm
     node, honest, attacker = scene
     for number in range(10):
         honest.publish(T, b"%d" % number)
-    swarm.run(0.2)
+    swarm.run_for(0.2)
     for _ in range(50):
-        attacker.send(node, frames.history(W, 0, 65535))
-    swarm.run(0.1)
-    assert len(attacker.bodies(Kind.PAST)) == 10
+        attacker.send_frames(node, frames.history(W, 0, 65535))
+    swarm.run_for(0.1)
+    assert len(attacker.list_bodies(Kind.PAST)) == 10
     assert node.router.counts["history-flood"] + node.router.counts["graylisted"] == 49
     other = swarm.add_puppet(node)
-    other.send(node, SUBSCRIBE, frames.frame(Kind.PAST, honest.write(T, b"old", age=50)))
+    other.send_frames(node, SUBSCRIBE, frames.frame(Kind.PAST, honest.sign_message(T, b"old", age=50)))
     assert node.router.counts["past-unasked"] == 1
     assert b"old" not in node.data
 
 
 def test_more_neighbours_than_there_is_room_for_are_refused():
     swarm = Swarm(103, limits=replace(DEFAULT, peers=5))
-    node, honest = swarm.add(T), swarm.add(T)
-    swarm.link(node, honest)
+    node, honest = swarm.add_node(T), swarm.add_node(T)
+    swarm.link_nodes(node, honest)
     for _ in range(10):
         swarm.add_puppet(node)
     assert len(node.router.list_neighbours()) == 5
     assert node.router.counts["peers-too-many"] == 6
-    swarm.run(1)
+    swarm.run_for(1)
     still_works(swarm, node, honest)
 
 
 def test_records_beyond_what_a_frame_may_have_end_the_stream(swarm, scene):
     node, _, attacker = scene
     body = frames.named(W) + b"\x00\x01x" * 51
-    attacker.send(node, frames.frame(Kind.PEERS, body))
-    swarm.run(0.1)
+    attacker.send_frames(node, frames.frame(Kind.PEERS, body))
+    swarm.run_for(0.1)
     assert node.router.counts["frame-broken"] == 1
 
 
@@ -353,23 +353,23 @@ def test_records_beyond_what_a_frame_may_have_end_the_stream(swarm, scene):
 
 def test_an_eclipse_by_grafts_leaves_neighbours_that_this_side_dialled():
     swarm = Swarm(104, limits=replace(DEFAULT, full_mesh=4))
-    node = swarm.add(T)
-    chosen = [swarm.add(T) for _ in range(4)]
+    node = swarm.add_node(T)
+    chosen = [swarm.add_node(T) for _ in range(4)]
     for other in chosen:
-        swarm.link(node, other)
-    swarm.run(1)
+        swarm.link_nodes(node, other)
+    swarm.run_for(1)
     sybils = [swarm.add_puppet(node) for _ in range(100)]
     for _ in range(10):
         for sybil in sybils:
             if node.router.score_of(sybil.key) >= 0:
-                sybil.send(node, SUBSCRIBE, frames.graft(W))
-        swarm.run(1)
+                sybil.send_frames(node, SUBSCRIBE, frames.graft(W))
+        swarm.run_for(1)
     dialled = [other for other in chosen if other.key in node.router.mesh_of(W)]
     assert len(dialled) >= DEFAULT.degree_out
     assert len(node.router.mesh_of(W)) <= DEFAULT.degree_high
     chosen[0].publish(T, b"past the sybils")
     node.publish(T, b"and back")
-    swarm.run(3)
+    swarm.run_for(3)
     assert node.data == [b"past the sybils"]
     assert all(b"and back" in other.data for other in chosen)
 
@@ -377,76 +377,76 @@ def test_an_eclipse_by_grafts_leaves_neighbours_that_this_side_dialled():
 def test_sybils_that_swallow_everything_only_delay():
     """Relays that drop: 20 honest nodes, each with 20 neighbours that take all and pass nothing on."""
     swarm = Swarm(105, limits=replace(DEFAULT, full_mesh=4))
-    nodes = [swarm.add(T) for _ in range(20)]
+    nodes = [swarm.add_node(T) for _ in range(20)]
     for at, node in enumerate(nodes):
         for step in (1, 2, 5):
-            swarm.link(node, nodes[(at + step) % 20])
+            swarm.link_nodes(node, nodes[(at + step) % 20])
         for _ in range(20):
             sybil = swarm.add_puppet(node)
-            sybil.send(node, SUBSCRIBE, frames.graft(W))
-    swarm.run(5)
+            sybil.send_frames(node, SUBSCRIBE, frames.graft(W))
+    swarm.run_for(5)
     for number in range(10):
         nodes[number].publish(T, b"%d" % number)
-        swarm.run(0.5)
-    swarm.run(15)
+        swarm.run_for(0.5)
+    swarm.run_for(15)
     assert [len(set(node.data)) for node in nodes] == [9] * 10 + [10] * 10
 
 
 def test_a_relay_that_delays_is_overtaken_by_others():
     swarm = Swarm(106, limits=replace(DEFAULT, full_mesh=4))
-    author, slow, node = swarm.add(T), swarm.add(T), swarm.add(T)
-    others = [swarm.add(T) for _ in range(4)]
+    author, slow, node = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)
+    others = [swarm.add_node(T) for _ in range(4)]
     swarm.carry = lambda sender, receiver, data, now: (30.0 if sender == slow.key else 0.01,)
     for each in (slow, *others):
-        swarm.link(author, each)
-        swarm.link(each, node)
-    swarm.run(70)
+        swarm.link_nodes(author, each)
+        swarm.link_nodes(each, node)
+    swarm.run_for(70)
     author.publish(T, b"now")
-    swarm.run(0.1)
+    swarm.run_for(0.1)
     assert node.data == [b"now"]
-    swarm.run(60)
+    swarm.run_for(60)
     assert node.data == [b"now"]
 
 
 def test_a_neighbour_that_lies_about_its_neighbours_keeps_nothing_from_them():
     swarm = Swarm(107)
-    author, node, victim = swarm.add(T), swarm.add(T), swarm.add(T)
-    swarm.link(node, victim)
+    author, node, victim = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)
+    swarm.link_nodes(node, victim)
     liar = swarm.add_puppet(node)
-    liar.send(node, SUBSCRIBE, frames.graft(W), frames.neighbours(W, [victim.key[:8]]))
-    swarm.run(1)
-    liar.send(node, message(author.write(T, b"not for the victim")))
-    swarm.run(0.1)
+    liar.send_frames(node, SUBSCRIBE, frames.graft(W), frames.neighbours(W, [victim.key[:8]]))
+    swarm.run_for(1)
+    liar.send_frames(node, message(author.sign_message(T, b"not for the victim")))
+    swarm.run_for(0.1)
     assert victim.data == node.data == [b"not for the victim"]
 
 
 def test_what_an_author_says_of_its_own_neighbours_is_believed_and_repaired():
     """By a lie it keeps its own messages from somebody for a heartbeat."""
     swarm = Swarm(108)
-    node, victim = swarm.add(T), swarm.add(T)
-    swarm.link(node, victim)
+    node, victim = swarm.add_node(T), swarm.add_node(T)
+    swarm.link_nodes(node, victim)
     liar = swarm.add_puppet(node)
-    liar.send(node, SUBSCRIBE, frames.graft(W), frames.neighbours(W, [victim.key[:8]]))
-    swarm.run(1)
-    writer = swarm.add()
+    liar.send_frames(node, SUBSCRIBE, frames.graft(W), frames.neighbours(W, [victim.key[:8]]))
+    swarm.run_for(1)
+    writer = swarm.add_node()
     writer.key, writer.identity = liar.key, liar.identity
-    liar.send(node, message(writer.write(T, b"mine")))
-    swarm.run(0.1)
+    liar.send_frames(node, message(writer.sign_message(T, b"mine")))
+    swarm.run_for(0.1)
     assert (node.data, victim.data) == ([b"mine"], [])
-    swarm.run(2)
+    swarm.run_for(2)
     assert victim.data == [b"mine"]
 
 
 def test_a_neighbour_that_never_reads_is_not_waited_for_and_cut_off(swarm):
-    node, honest, mute = swarm.add(T), swarm.add(T), swarm.add(T)
-    swarm.link(node, honest)
-    swarm.link(node, mute)
-    swarm.run(2)
+    node, honest, mute = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)
+    swarm.link_nodes(node, honest)
+    swarm.link_nodes(node, mute)
+    swarm.run_for(2)
     mute.reads_nothing_of = {node.key}
     most = 0
     for _ in range(200):
         node.publish(T, bytes(50_000))
-        swarm.run(0.2)
+        swarm.run_for(0.2)
         most = max(most, node.router.queued_bytes(mute.key))
     assert most <= DEFAULT.queue_hard
     assert node.router.counts["left-out"] > 100
@@ -458,11 +458,11 @@ def test_a_neighbour_that_never_reads_is_not_waited_for_and_cut_off(swarm):
 def test_forged_copies_cost_one_check_each_and_no_memory():
     swarm = Swarm(109)
     checks = SignatureChecks(remembered=50)
-    node, author = swarm.add(T, checks=checks), swarm.add()
-    encoded = author.write(T, b"x")
+    node, author = swarm.add_node(T, checks=checks), swarm.add_node()
+    encoded = author.sign_message(T, b"x")
     for at in range(300):
         attacker = swarm.add_puppet(node)
-        attacker.send(node, SUBSCRIBE, message(encoded[:-2] + at.to_bytes(2, "big")))
+        attacker.send_frames(node, SUBSCRIBE, message(encoded[:-2] + at.to_bytes(2, "big")))
         node.router.remove_peer(attacker.key, swarm.now)
     assert checks.checked == 300
     assert len(checks._bad) == 50
@@ -473,7 +473,7 @@ def test_forged_copies_cost_one_check_each_and_no_memory():
 def test_leaving_does_not_wash_a_bad_score(swarm, scene):
     node, honest, attacker = scene
     for number in range(4):
-        attacker.send(node, message(forge(honest.write(T, b"%d" % number))))
+        attacker.send_frames(node, message(forge(honest.sign_message(T, b"%d" % number))))
     before = node.router.score_of(attacker.key)
     node.router.remove_peer(attacker.key, swarm.now)
     node.router.add_peer(attacker.key, swarm.now, outgoing=False)
@@ -483,8 +483,8 @@ def test_leaving_does_not_wash_a_bad_score(swarm, scene):
 def test_promises_that_are_never_kept_cost_even_without_a_flood(swarm, scene):
     node, honest, attacker = scene
     for beat in range(30):
-        attacker.send(node, frames.ihave(W, fake_ids(3, beat * 3)))
-        swarm.run(1)
+        attacker.send_frames(node, frames.ihave(W, fake_ids(3, beat * 3)))
+        swarm.run_for(1)
     assert node.router.counts["ihave-flood"] == 0
     assert node.router.counts["promise-broken"] > 15
     assert node.router.score_of(attacker.key) < DEFAULT_WEIGHTS.gossip

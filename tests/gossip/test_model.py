@@ -28,7 +28,7 @@ class Network(RuleBasedStateMachine):
         self.joined = {}
         self.published = {}
         self.puppets = []
-        made = [self.swarm.add() for _ in range(6)]
+        made = [self.swarm.add_node() for _ in range(6)]
         for node in made:
             self.joined[node.key] = {}
         return multiple(*made)
@@ -36,13 +36,13 @@ class Network(RuleBasedStateMachine):
     @rule(one=nodes, other=nodes)
     def link(self, one, other):
         if one is not other:
-            self.swarm.link(one, other)
+            self.swarm.link_nodes(one, other)
             self.links.add(frozenset((one.key, other.key)))
 
     @rule(one=nodes, other=nodes)
     def unlink(self, one, other):
         if frozenset((one.key, other.key)) in self.links:
-            self.swarm.unlink(one, other)
+            self.swarm.unlink_nodes(one, other)
             self.links.discard(frozenset((one.key, other.key)))
 
     @rule(node=nodes, topic=st.sampled_from(TOPICS))
@@ -65,25 +65,25 @@ class Network(RuleBasedStateMachine):
     @rule(node=nodes, topic=st.sampled_from(TOPICS), kind=st.integers(1, 12), body=st.binary(max_size=60))
     def misbehave(self, node, topic, kind, body):
         puppet = self.swarm.add_puppet(node)
-        puppet.send(node, frames.frame(Kind.SUBSCRIBE, frames.named(topic.encode())))
-        puppet.send(node, frames.frame(kind, frames.named(topic.encode()) + body))
+        puppet.send_frames(node, frames.frame(Kind.SUBSCRIBE, frames.named(topic.encode())))
+        puppet.send_frames(node, frames.frame(kind, frames.named(topic.encode()) + body))
         self.puppets.append((node, puppet))
 
     @rule(seconds=st.sampled_from([0.02, 0.6, 5.0]))
     def wait(self, seconds):
-        self.swarm.run(seconds)
+        self.swarm.run_for(seconds)
 
     @rule()
     def settle(self):
         """What is published in a settled network reaches everybody whom links of members lead to, once."""
-        self.swarm.run(65.0)
+        self.swarm.run_for(65.0)
         for topic in TOPICS:
             members = [node for node in self.swarm.nodes.values() if topic in self.joined[node.key]]
             if members:
                 data = b"settled %d" % len(self.published)
                 author = members[0]
                 self.published[author.publish(topic, data)] = (author.key, topic, data)
-                self.swarm.run(8.0)
+                self.swarm.run_for(8.0)
                 for node in self.reached(author, topic) - {author}:
                     assert node.data.count(data) == 1
 

@@ -31,44 +31,44 @@ def received(nodes, data):
 
 def test_own_messages_go_to_all_topic_peers_whatever_the_mesh():
     swarm = Swarm(1, limits=mesh_limits())
-    author = swarm.add(T)
-    others = [swarm.add(T) for _ in range(40)]
+    author = swarm.add_node(T)
+    others = [swarm.add_node(T) for _ in range(40)]
     for other in others:
-        swarm.link(author, other)  # a star: nobody else is linked
-    swarm.run(2)
+        swarm.link_nodes(author, other)  # a star: nobody else is linked
+    swarm.run_for(2)
     assert len(author.router.mesh_of(W)) <= DEFAULT.degree_high
     author.publish(T, b"to all")
-    swarm.run(0.05)  # one hop, long before a heartbeat
+    swarm.run_for(0.05)  # one hop, long before a heartbeat
     assert received(others, b"to all") == [1] * 40
 
 
 def test_publishing_without_joining_reaches_those_that_have_the_topic():
     swarm = Swarm(2)
-    author, other = swarm.add(), swarm.add(T)
-    swarm.link(author, other)
-    swarm.run(1)
+    author, other = swarm.add_node(), swarm.add_node(T)
+    swarm.link_nodes(author, other)
+    swarm.run_for(1)
     author.publish(T, b"from outside")
-    swarm.run(1)
+    swarm.run_for(1)
     assert other.data == [b"from outside"]
 
 
 def test_a_leaf_whose_only_neighbour_has_pruned_it_gets_all():
     """IHAVE goes to who isn't in the mesh, also during back-off."""
     swarm = Swarm(3, limits=mesh_limits())
-    hub, leaf, author = swarm.add(T), swarm.add(T), swarm.add(T)
-    swarm.link(leaf, hub)
-    swarm.link(author, hub)
-    swarm.run(2)
+    hub, leaf, author = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)
+    swarm.link_nodes(leaf, hub)
+    swarm.link_nodes(author, hub)
+    swarm.run_for(2)
     state = hub.router._core.topics[W]
     hub.router._meshes.prune(state, hub.router._core.neighbours[leaf.key], swarm.now, 3600)
     swarm.flush_soon(hub)
-    swarm.run(1)
+    swarm.run_for(1)
     assert leaf.key not in hub.router.mesh_of(W)
     assert hub.key not in leaf.router.mesh_of(W)
     for number in range(30):
         author.publish(T, b"%d" % number)
-        swarm.run(0.3)
-    swarm.run(2)
+        swarm.run_for(0.3)
+    swarm.run_for(2)
     assert leaf.key not in hub.router.mesh_of(W)  # it never was again: all came by IHAVE and IWANT
     assert sorted(map(int, leaf.data)) == list(range(30))
     assert leaf.router.counts["asked"] >= 30
@@ -76,28 +76,28 @@ def test_a_leaf_whose_only_neighbour_has_pruned_it_gets_all():
 
 def test_many_leaves_outside_the_mesh_are_each_told_in_turn():
     swarm = Swarm(4, limits=mesh_limits(degree=3, degree_low=3, degree_high=4, degree_lazy=2))
-    hub, author = swarm.add(T), swarm.add(T)
-    leaves = [swarm.add(T) for _ in range(20)]
+    hub, author = swarm.add_node(T), swarm.add_node(T)
+    leaves = [swarm.add_node(T) for _ in range(20)]
     for each in [author, *leaves]:
-        swarm.link(each, hub)
-    swarm.run(3)
+        swarm.link_nodes(each, hub)
+    swarm.run_for(3)
     assert len(hub.router.mesh_of(W)) <= 4
     for number in range(10):
         author.publish(T, b"%d" % number)
-        swarm.run(0.2)
-    swarm.run(10)
+        swarm.run_for(0.2)
+    swarm.run_for(10)
     assert [len(set(leaf.data)) for leaf in leaves] == [10] * 20
 
 
 def test_a_small_topic_is_one_hop_and_nobody_sends_twice():
     swarm = Swarm(5)
-    nodes = [swarm.add(T) for _ in range(30)]
+    nodes = [swarm.add_node(T) for _ in range(30)]
     swarm.link_all()
-    swarm.run(3)  # all have said whom they send to
+    swarm.run_for(3)  # all have said whom they send to
     before = [Counter(node.router.counts) for node in nodes]
     began = swarm.now
     message = nodes[7].publish(T, b"x")
-    swarm.run(0.3)
+    swarm.run_for(0.3)
     others = [node for node in nodes if node is not nodes[7]]
     assert [node.times[message] - began for node in others] == pytest.approx([0.01] * 29)
     sent = [node.router.counts["sent"] - count["sent"] for node, count in zip(nodes, before, strict=True)]
@@ -107,39 +107,39 @@ def test_a_small_topic_is_one_hop_and_nobody_sends_twice():
 
 def test_a_small_topic_that_is_not_fully_linked_still_gets_all_at_once():
     swarm = Swarm(6)
-    nodes = [swarm.add(T) for _ in range(12)]
+    nodes = [swarm.add_node(T) for _ in range(12)]
     for at in range(12):  # a ring
-        swarm.link(nodes[at], nodes[(at + 1) % 12])
-    swarm.run(2)
+        swarm.link_nodes(nodes[at], nodes[(at + 1) % 12])
+    swarm.run_for(2)
     nodes[0].publish(T, b"around")
-    swarm.run(0.07)  # six hops
+    swarm.run_for(0.07)  # six hops
     assert received(nodes[1:], b"around") == [1] * 11
 
 
 def test_the_full_mesh_ends_above_its_limit_and_begins_again_below():
     swarm = Swarm(7, limits=replace(DEFAULT, full_mesh=10, backoff=5.0))
-    nodes = [swarm.add(T) for _ in range(16)]
+    nodes = [swarm.add_node(T) for _ in range(16)]
     swarm.link_all()
-    swarm.run(3)
+    swarm.run_for(3)
     assert all(len(node.router.mesh_of(W)) <= DEFAULT.degree_high for node in nodes)
     for node in nodes[9:]:
-        swarm.remove(node)
-    swarm.run(60)
+        swarm.remove_node(node)
+    swarm.run_for(60)
     assert [len(node.router.mesh_of(W)) for node in nodes[:9]] == [8] * 9
 
 
 def test_a_large_topic_reaches_all_within_few_hops_though_meshes_are_small():
     swarm = Swarm(8, limits=mesh_limits())
-    nodes = [swarm.add(T) for _ in range(60)]
+    nodes = [swarm.add_node(T) for _ in range(60)]
     for node in nodes:
         for other in swarm.random.sample(nodes, 12):
-            swarm.link(node, other)
-    swarm.run(5)
+            swarm.link_nodes(node, other)
+    swarm.run_for(5)
     assert all(DEFAULT.degree_low <= len(node.router.mesh_of(W)) <= DEFAULT.degree_high for node in nodes)
     for number in range(20):
         nodes[number].publish(T, b"%d" % number)
-        swarm.run(0.05)
-    swarm.run(0.1)
+        swarm.run_for(0.05)
+    swarm.run_for(0.1)
     for number in range(20):
         assert sum(received(nodes, b"%d" % number)) == 59
 
@@ -154,24 +154,24 @@ def test_lost_messages_are_asked_for():
         return () if kinds == {Kind.MESSAGE} and lossy.random() < 0.33 else (0.01,)
 
     swarm.carry = carry
-    nodes = [swarm.add(T) for _ in range(20)]
+    nodes = [swarm.add_node(T) for _ in range(20)]
     swarm.link_all()
-    swarm.run(3)
+    swarm.run_for(3)
     for number in range(40):
         nodes[number % 20].publish(T, b"%d" % number)
-        swarm.run(0.02)
-    swarm.run(20)
+        swarm.run_for(0.02)
+    swarm.run_for(20)
     assert [len(set(node.data)) for node in nodes] == [38] * 20
 
 
 def test_each_message_comes_once_whatever_brings_it():
     swarm = Swarm(10, limits=mesh_limits())
-    nodes = [swarm.add(T) for _ in range(15)]
+    nodes = [swarm.add_node(T) for _ in range(15)]
     swarm.link_all()
-    swarm.run(2)
+    swarm.run_for(2)
     for number in range(30):
         nodes[number % 15].publish(T, b"%d" % number)
-    swarm.run(10)
+    swarm.run_for(10)
     for node in nodes:
         assert max(Counter(node.data).values()) == 1
         assert len(node.data) == 28
@@ -179,46 +179,46 @@ def test_each_message_comes_once_whatever_brings_it():
 
 def test_each_signature_is_checked_once_and_known_messages_never():
     swarm = Swarm(11)
-    author, node = swarm.add(T), swarm.add(T)
+    author, node = swarm.add_node(T), swarm.add_node(T)
     puppets = [swarm.add_puppet(node) for _ in range(5)]
-    swarm.run(1)
-    message = author.write(T, b"once")
+    swarm.run_for(1)
+    message = author.sign_message(T, b"once")
     for puppet in puppets * 3:
-        puppet.send(node, frames.frame(Kind.MESSAGE, message))
+        puppet.send_frames(node, frames.frame(Kind.MESSAGE, message))
     assert node.router.checks.checked == 1
     assert node.router.counts["duplicate"] == 14
-    forged = bytearray(author.write(T, b"never"))
+    forged = bytearray(author.sign_message(T, b"never"))
     forged[-1] ^= 1
     for puppet in puppets:
-        puppet.send(node, frames.frame(Kind.MESSAGE, bytes(forged)))
+        puppet.send_frames(node, frames.frame(Kind.MESSAGE, bytes(forged)))
     assert node.router.checks.checked == 2  # the forged one once, too
-    swarm.run(1)
+    swarm.run_for(1)
     assert node.data == [b"once"]
 
 
 def test_a_forged_copy_does_not_keep_the_genuine_message_away():
     swarm = Swarm(12)
-    author, node = swarm.add(T), swarm.add(T)
+    author, node = swarm.add_node(T), swarm.add_node(T)
     liar, honest = swarm.add_puppet(node), swarm.add_puppet(node)
-    swarm.run(1)
-    message = author.write(T, bytes(2000))
-    liar.send(node, frames.frame(Kind.MESSAGE, message[:-1] + bytes([message[-1] ^ 1])))
-    honest.send(node, frames.frame(Kind.MESSAGE, message))
-    swarm.run(1)
+    swarm.run_for(1)
+    message = author.sign_message(T, bytes(2000))
+    liar.send_frames(node, frames.frame(Kind.MESSAGE, message[:-1] + bytes([message[-1] ^ 1])))
+    honest.send_frames(node, frames.frame(Kind.MESSAGE, message))
+    swarm.run_for(1)
     assert node.data == [bytes(2000)]
 
 
 def test_validators_accept_ignore_and_reject():
     swarm = Swarm(13)
     said = {b"good": Verdict.ACCEPT, b"dull": Verdict.IGNORE, b"evil": Verdict.REJECT}
-    author, node, beyond = swarm.add(T), swarm.add(), swarm.add(T)
+    author, node, beyond = swarm.add_node(T), swarm.add_node(), swarm.add_node(T)
     node.join(T, validate=lambda message: said[message.data])
-    swarm.link(author, node)
-    swarm.link(node, beyond)
-    swarm.run(1)
+    swarm.link_nodes(author, node)
+    swarm.link_nodes(node, beyond)
+    swarm.run_for(1)
     for data in said:
         author.publish(T, data)
-    swarm.run(1)
+    swarm.run_for(1)
     assert node.data == beyond.data == [b"good"]
     counts = node.router.counts
     assert (counts["message-ignored"], counts["message-rejected"]) == (1, 1)
@@ -227,34 +227,34 @@ def test_validators_accept_ignore_and_reject():
 
 def test_a_validator_may_answer_later():
     swarm = Swarm(14)
-    author, node = swarm.add(T), swarm.add()
+    author, node = swarm.add_node(T), swarm.add_node()
     asked = []
     node.join(T, validate=lambda message: asked.append(message))
-    swarm.link(author, node)
-    swarm.run(1)
+    swarm.link_nodes(author, node)
+    swarm.run_for(1)
     author.publish(T, b"wait for it")
-    swarm.run(1)
+    swarm.run_for(1)
     assert node.data == []
     (message,) = asked
     node.router.set_verdict(message.id, Verdict.ACCEPT, swarm.now)
     node.router.set_verdict(message.id, Verdict.ACCEPT, swarm.now)  # once is enough
     swarm.flush_soon(node)
-    swarm.run(1)
+    swarm.run_for(1)
     assert node.data == [b"wait for it"]
 
 
 def test_who_joins_late_asks_for_what_neighbours_hold():
     swarm = Swarm(15)
-    author, holder, late = swarm.add(T), swarm.add(T), swarm.add()
-    swarm.link(author, holder)
-    swarm.run(1)
+    author, holder, late = swarm.add_node(T), swarm.add_node(T), swarm.add_node()
+    swarm.link_nodes(author, holder)
+    swarm.run_for(1)
     for number in range(5):
         author.publish(T, b"%d" % number)
-        swarm.run(1)
-    swarm.remove(author)
-    swarm.link(late, holder)
+        swarm.run_for(1)
+    swarm.remove_node(author)
+    swarm.link_nodes(late, holder)
     late.join(T, history=30.0)
-    swarm.run(1)
+    swarm.run_for(1)
     assert late.data == [b"0", b"1", b"2", b"3", b"4"]
     assert holder.router.counts["answered"] == 5
 
@@ -262,14 +262,14 @@ def test_who_joins_late_asks_for_what_neighbours_hold():
 def test_who_joins_late_gets_all_that_is_held_however_much_it_is():
     """More messages than were given once, and more bytes than wait for a neighbour."""
     swarm = Swarm(18)
-    author, late = swarm.add(T), swarm.add()
-    swarm.link(late, author)
-    swarm.run(1)
+    author, late = swarm.add_node(T), swarm.add_node()
+    swarm.link_nodes(late, author)
+    swarm.run_for(1)
     for number in range(3000):
         author.publish(T, b"%d" % number + bytes(1500))
-    swarm.run(1)
+    swarm.run_for(1)
     late.join(T, history=30.0)
-    swarm.run(1)
+    swarm.run_for(1)
     assert len(late.data) == author.router.counts["answered"] == 3000
     assert [int(data[:-1500]) for data in late.data] == list(range(3000))
     assert author.router.queued_bytes(late.key) == 0
@@ -277,45 +277,45 @@ def test_who_joins_late_gets_all_that_is_held_however_much_it_is():
 
 def test_who_asks_for_the_past_and_reads_nothing_has_little_waiting():
     swarm = Swarm(19)
-    author, late = swarm.add(T), swarm.add()
-    swarm.link(late, author)
-    swarm.run(1)
+    author, late = swarm.add_node(T), swarm.add_node()
+    swarm.link_nodes(late, author)
+    swarm.run_for(1)
     for _ in range(3000):
         author.publish(T, bytes(1500))
-    swarm.run(1)
+    swarm.run_for(1)
     late.reads_nothing_of.add(author.key)
     late.join(T, history=30.0)
-    swarm.run(1)
+    swarm.run_for(1)
     assert 0 < author.router.queued_bytes(late.key) < 2 * author.router.limits.queue_soft
     assert late.data == []
     swarm.read_again(late)
-    swarm.run(1)
+    swarm.run_for(1)
     assert len(late.data) == 3000
 
 
 def test_who_holds_for_an_hour_gives_what_is_an_hour_old_and_sleeps_meanwhile():
     swarm = Swarm(21, limits=replace(DEFAULT, held_time=3600.0))
-    author, late = swarm.add(T), swarm.add()
-    swarm.link(late, author)
-    swarm.run(1)
+    author, late = swarm.add_node(T), swarm.add_node()
+    swarm.link_nodes(late, author)
+    swarm.run_for(1)
     author.publish(T, b"old")
-    swarm.run(1800)
+    swarm.run_for(1800)
     assert author.router.next_time() - swarm.now > DEFAULT.heartbeat * 2  # nothing is told of for so long
     late.join(T, history=3600.0)
-    swarm.run(1)
+    swarm.run_for(1)
     assert late.data == [b"old"]
 
 
 def test_a_limit_of_the_past_leaves_the_newest():
     swarm = Swarm(20, limits=GossipLimits(history=3))
-    author, late = swarm.add(T), swarm.add()
-    swarm.link(late, author)
-    swarm.run(1)
+    author, late = swarm.add_node(T), swarm.add_node()
+    swarm.link_nodes(late, author)
+    swarm.run_for(1)
     for number in range(10):
         author.publish(T, b"%d" % number)
-        swarm.run(0.1)
+        swarm.run_for(0.1)
     late.join(T, history=30.0)
-    swarm.run(1)
+    swarm.run_for(1)
     assert late.data == [b"7", b"8", b"9"]
     with pytest.raises(LocalError, match="65,535"):
         GossipLimits(history=70_000)
@@ -323,72 +323,72 @@ def test_a_limit_of_the_past_leaves_the_newest():
 
 def test_who_joins_late_gets_no_more_of_the_past_than_it_wants():
     swarm = Swarm(16)
-    author, late, other = swarm.add(T), swarm.add(), swarm.add()
-    swarm.link(late, author)
-    swarm.link(other, author)
-    swarm.run(1)
+    author, late, other = swarm.add_node(T), swarm.add_node(), swarm.add_node()
+    swarm.link_nodes(late, author)
+    swarm.link_nodes(other, author)
+    swarm.run_for(1)
     for number in range(10):
         author.publish(T, b"%d" % number)
-        swarm.run(1)
+        swarm.run_for(1)
     late.join(T, history=3.5)
     other.join(T)
-    swarm.run(3)
+    swarm.run_for(3)
     assert late.data == [b"7", b"8", b"9"]
     assert other.data == []
 
 
 def test_a_link_that_was_lost_for_a_while_costs_no_message():
     swarm = Swarm(17)
-    author, node = swarm.add(T), swarm.add(T)
-    swarm.link(author, node)
-    swarm.run(1)
+    author, node = swarm.add_node(T), swarm.add_node(T)
+    swarm.link_nodes(author, node)
+    swarm.run_for(1)
     author.publish(T, b"0")
-    swarm.run(0.1)
+    swarm.run_for(0.1)
     author.publish(T, b"1")
-    swarm.run(0.001)
-    swarm.unlink(author, node)  # what was under way is gone
+    swarm.run_for(0.001)
+    swarm.unlink_nodes(author, node)  # what was under way is gone
     author.publish(T, b"2")
-    swarm.run(5)
-    swarm.link(author, node)
-    swarm.run(3)
+    swarm.run_for(5)
+    swarm.link_nodes(author, node)
+    swarm.run_for(3)
     assert node.data == [b"0", b"1", b"2"]
 
 
 def test_a_slow_reader_harms_only_itself_and_gets_all_when_it_reads_again():
     swarm = Swarm(18, limits=replace(DEFAULT, queue_soft=4096, queue_hard=768 * 1024, unread=60.0))
-    nodes = [swarm.add(T) for _ in range(6)]
+    nodes = [swarm.add_node(T) for _ in range(6)]
     author, slow, *others = nodes
     swarm.link_all()
-    swarm.run(2)
+    swarm.run_for(2)
     slow.reads_nothing_of = {node.key for node in nodes}
     began = swarm.now
     for number in range(100):
         while not author.router.has_room(W, swarm.now):  # until it is known that this one is slower than most
-            swarm.run(0.01)
+            swarm.run_for(0.01)
         author.publish(T, b"%03d" % number + bytes(10_000))
-        swarm.run(0.01)
+        swarm.run_for(0.01)
     assert swarm.now - began < 3
-    swarm.run(1)
+    swarm.run_for(1)
     assert [len(other.data) for other in others] == [100] * 4
     assert author.router.queued_bytes(slow.key) <= 768 * 1024
     assert author.router.counts["left-out"] >= 20  # it is said what it didn't get
     swarm.read_again(slow)
-    swarm.run(20)
+    swarm.run_for(20)
     assert len(slow.data) == 100
 
 
 def test_publishing_waits_while_most_neighbours_are_busy_but_not_for_those_that_read_nothing():
     swarm = Swarm(19, limits=replace(DEFAULT, queue_soft=1000))
-    author, *others = (swarm.add(T) for _ in range(4))
+    author, *others = (swarm.add_node(T) for _ in range(4))
     for other in others:
-        swarm.link(author, other)
-    swarm.run(2)
+        swarm.link_nodes(author, other)
+    swarm.run_for(2)
     for other in others[:2]:
         other.reads_nothing_of = {author.key}
     author.publish(T, bytes(1000))
-    swarm.run(0.05)
+    swarm.run_for(0.05)
     assert not author.router.has_room(W, swarm.now)
-    swarm.run(DEFAULT.stalled + 0.1)
+    swarm.run_for(DEFAULT.stalled + 0.1)
     assert author.router.has_room(W, swarm.now)
 
 
@@ -397,28 +397,28 @@ def test_no_penalty_for_peers_that_share_an_address():
         swarm = Swarm(
             20, weights=replace(DEFAULT_WEIGHTS, shared_address=-10.0 if source != "8.8.8.8" else 0.0)
         )
-        nodes = [swarm.add(T) for _ in range(16)]
+        nodes = [swarm.add_node(T) for _ in range(16)]
         for at, one in enumerate(nodes):
             for other in nodes[:at]:
-                swarm.link(one, other, source=source)
-        swarm.run(3)
+                swarm.link_nodes(one, other, source=source)
+        swarm.run_for(3)
         for number in range(5):
             nodes[number].publish(T, b"%d" % number)
-        swarm.run(2)
+        swarm.run_for(2)
         assert all(nodes[0].router.score_of(node.key) >= 0 for node in nodes[1:])
         assert sum(len(node.data) for node in nodes) == 5 * 15
 
 
 def test_in_a_mesh_that_is_chosen_addresses_are_spread():
     swarm = Swarm(21, limits=mesh_limits())
-    node = swarm.add(T)
-    sybils = [swarm.add(T) for _ in range(40)]
-    others = [swarm.add(T) for _ in range(8)]
+    node = swarm.add_node(T)
+    sybils = [swarm.add_node(T) for _ in range(40)]
+    others = [swarm.add_node(T) for _ in range(8)]
     for sybil in sybils:
-        swarm.link(node, sybil, source="8.8.8.8")
+        swarm.link_nodes(node, sybil, source="8.8.8.8")
     for at, other in enumerate(others):
-        swarm.link(node, other, source=f"9.9.9.{at}")
-    swarm.run(0.2)
+        swarm.link_nodes(node, other, source=f"9.9.9.{at}")
+    swarm.run_for(0.2)
     state = node.router._core.topics[W]
     for peer in list(state.mesh):
         node.router._meshes._remove_from_mesh(state, peer, swarm.now)
@@ -437,79 +437,81 @@ def test_all_frames_of_a_turn_go_in_one_piece():
         return (0.01,)
 
     swarm.carry = carry
-    author, node = swarm.add(T, "other"), swarm.add(T, "other")
-    swarm.link(author, node)
-    swarm.run(3)
+    author, node = swarm.add_node(T, "other"), swarm.add_node(T, "other")
+    swarm.link_nodes(author, node)
+    swarm.run_for(3)
     pieces.clear()
     for number in range(50):
         author.publish(T, b"%d" % number)
         author.publish("other", b"%d" % number)
-    swarm.run(0.05)
+    swarm.run_for(0.05)
     assert len([sender for sender, _ in pieces if sender == author.key]) == 1
     assert len(node.data) == 100
 
 
 def test_large_messages_are_told_not_to_be_sent_again():
     swarm = Swarm(23)
-    author, node = swarm.add(T), swarm.add(T)
+    author, node = swarm.add_node(T), swarm.add_node(T)
     bringer, other = swarm.add_puppet(node), swarm.add_puppet(node)
     for puppet in (bringer, other):
-        puppet.send(node, frames.frame(Kind.SUBSCRIBE, frames.named(W)), frames.graft(W))
-    swarm.run(1)
-    small, large = author.write(T, bytes(100)), author.write(T, bytes(50_000))
-    bringer.send(node, frames.frame(Kind.MESSAGE, small), frames.frame(Kind.MESSAGE, large))
-    swarm.run(1)
-    assert other.bodies(Kind.IDONTWANT) == [Parsed(large).id]
-    assert bringer.bodies(Kind.IDONTWANT) == []
-    assert set(other.bodies(Kind.MESSAGE)) == {small, large}
+        puppet.send_frames(node, frames.frame(Kind.SUBSCRIBE, frames.named(W)), frames.graft(W))
+    swarm.run_for(1)
+    small, large = author.sign_message(T, bytes(100)), author.sign_message(T, bytes(50_000))
+    bringer.send_frames(node, frames.frame(Kind.MESSAGE, small), frames.frame(Kind.MESSAGE, large))
+    swarm.run_for(1)
+    assert other.list_bodies(Kind.IDONTWANT) == [Parsed(large).id]
+    assert bringer.list_bodies(Kind.IDONTWANT) == []
+    assert set(other.list_bodies(Kind.MESSAGE)) == {small, large}
 
 
 def test_what_a_neighbour_does_not_want_is_not_sent_to_it_not_even_when_it_waits_already():
     swarm = Swarm(23)
-    author, node = swarm.add(T), swarm.add(T)
+    author, node = swarm.add_node(T), swarm.add_node(T)
     bringer, other = swarm.add_puppet(node), swarm.add_puppet(node)
     for puppet in (bringer, other):
-        puppet.send(node, frames.frame(Kind.SUBSCRIBE, frames.named(W)), frames.graft(W))
-    swarm.run(1)
-    before, waiting = author.write(T, b"before"), author.write(T, b"waiting")
-    other.send(node, frames.frame(Kind.IDONTWANT, Parsed(before).id))
-    bringer.send(node, frames.frame(Kind.MESSAGE, before), frames.frame(Kind.MESSAGE, waiting))
-    other.send(node, frames.frame(Kind.IDONTWANT, Parsed(waiting).id))  # the turn isn't over: it hasn't gone
-    swarm.run(1)
+        puppet.send_frames(node, frames.frame(Kind.SUBSCRIBE, frames.named(W)), frames.graft(W))
+    swarm.run_for(1)
+    before, waiting = author.sign_message(T, b"before"), author.sign_message(T, b"waiting")
+    other.send_frames(node, frames.frame(Kind.IDONTWANT, Parsed(before).id))
+    bringer.send_frames(node, frames.frame(Kind.MESSAGE, before), frames.frame(Kind.MESSAGE, waiting))
+    other.send_frames(
+        node, frames.frame(Kind.IDONTWANT, Parsed(waiting).id)
+    )  # the turn isn't over: it hasn't gone
+    swarm.run_for(1)
     assert node.data == [b"before", b"waiting"]
-    assert other.bodies(Kind.MESSAGE) == []
+    assert other.list_bodies(Kind.MESSAGE) == []
     assert node.router.counts["not-wanted"] == 1
 
 
 def test_signed_records_are_given_to_newcomers_of_small_topics_and_to_those_that_are_pruned():
     swarm = Swarm(24)
-    hub, first, second = swarm.add(T), swarm.add(T), swarm.add(T)
+    hub, first, second = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)
     hub.router.set_records(lambda peer: b"record of " + peer)
-    swarm.link(first, hub)
-    swarm.run(1)
-    swarm.link(second, hub)
-    swarm.run(1)
+    swarm.link_nodes(first, hub)
+    swarm.run_for(1)
+    swarm.link_nodes(second, hub)
+    swarm.run_for(1)
     (offered,) = second.offered
     assert offered.records == (b"record of " + first.key,)
     hub.leave(T)
-    swarm.run(1)
+    swarm.run_for(1)
     assert any(b"record of " + second.key in each.records for each in first.offered)
 
 
 def test_a_new_record_is_given_to_members_that_its_peer_has_no_link_to():
     """Two that can't dial each other: one has moved behind a relay since the other was told of it."""
     swarm = Swarm(24)
-    hub, first, second, linked = (swarm.add(T) for _ in range(4))
+    hub, first, second, linked = (swarm.add_node(T) for _ in range(4))
     hub.router.set_records(lambda peer: b"record of " + peer)
     for node in (first, second, linked):
-        swarm.link(node, hub)
-    swarm.link(linked, first)
-    swarm.run(1)
+        swarm.link_nodes(node, hub)
+    swarm.link_nodes(linked, first)
+    swarm.run_for(1)
     first.offered.clear(), second.offered.clear(), linked.offered.clear()
     hub.router.renew_record(first.key, swarm.now)
-    swarm.run(DEFAULT.introduce - 2)
+    swarm.run_for(DEFAULT.introduce - 2)
     assert second.offered == []
-    swarm.run(4)
+    swarm.run_for(4)
     (offered,) = second.offered
     assert offered.records == (b"record of " + first.key,)
     assert first.offered == linked.offered == []
@@ -517,19 +519,19 @@ def test_a_new_record_is_given_to_members_that_its_peer_has_no_link_to():
 
 def test_one_that_signs_records_without_end_is_told_of_now_and_then():
     swarm = Swarm(24)
-    hub, first, second = swarm.add(T), swarm.add(T), swarm.add(T)
+    hub, first, second = swarm.add_node(T), swarm.add_node(T), swarm.add_node(T)
     hub.router.set_records(lambda peer: b"record of " + peer)
-    swarm.link(first, hub)
-    swarm.link(second, hub)
-    swarm.run(1)
+    swarm.link_nodes(first, hub)
+    swarm.link_nodes(second, hub)
+    swarm.run_for(1)
     second.offered.clear()
     for _ in range(600):
         hub.router.renew_record(first.key, swarm.now)
         hub.router.renew_record(b"nobody", swarm.now)
-        swarm.run(0.1)
+        swarm.run_for(0.1)
     assert len(second.offered) <= 60 / DEFAULT.introduce
     hub.router.remove_peer(first.key, swarm.now)
-    swarm.run(30)
+    swarm.run_for(30)
     assert len(second.offered) <= 60 / DEFAULT.introduce
 
 
@@ -537,55 +539,55 @@ def test_a_mesh_of_the_worthless_gets_better_neighbours_now_and_then():
     """Opportunistic grafting (GossipSub v1.1, "Opportunistic Grafting"): who fills a mesh isn't left alone in it."""
     limits = GossipLimits(full_mesh=2, degree=4, degree_low=3, degree_high=8, degree_score=1, degree_out=1)
     swarm = Swarm(24, limits=limits, weights=replace(DEFAULT_WEIGHTS, time_in_mesh=0.0))
-    node = swarm.add(T)
+    node = swarm.add_node(T)
     puppets = [swarm.add_puppet(node) for _ in range(10)]
     for puppet in puppets:
-        puppet.send(node, frames.frame(Kind.SUBSCRIBE, frames.named(W)))
-    swarm.run(100)
+        puppet.send_frames(node, frames.frame(Kind.SUBSCRIBE, frames.named(W)))
+    swarm.run_for(100)
     poor = node.router.mesh_of(W)
     good = {puppet.key for puppet in puppets} - poor
     assert len(poor) < 9
     for peer in good:
         node.router.set_application_score(peer, 20.0)
-    swarm.run(DEFAULT.idle_heartbeat)
+    swarm.run_for(DEFAULT.idle_heartbeat)
     assert not good & node.router.mesh_of(W)
-    swarm.run(700)
+    swarm.run_for(700)
     assert len(good & node.router.mesh_of(W)) >= 2
 
 
 def test_records_of_those_that_are_worth_nothing_are_not_believed():
     swarm = Swarm(25)
-    node = swarm.add(T)
+    node = swarm.add_node(T)
     puppet = swarm.add_puppet(node)
     node.router.set_application_score(puppet.key, -1.0)
-    puppet.send(node, frames.frame(Kind.SUBSCRIBE, frames.named(W)), frames.peers(W, [b"record"]))
-    swarm.run(1)
+    puppet.send_frames(node, frames.frame(Kind.SUBSCRIBE, frames.named(W)), frames.peers(W, [b"record"]))
+    swarm.run_for(1)
     assert node.offered == []
     assert node.router.counts["records-refused"] == 1
 
 
 def test_an_idle_node_sleeps():
     swarm = Swarm(26)
-    nodes = [swarm.add(T) for _ in range(5)]
+    nodes = [swarm.add_node(T) for _ in range(5)]
     swarm.link_all()
-    swarm.run(DEFAULT.held_time)
+    swarm.run_for(DEFAULT.held_time)
     beats = []
     for node in nodes:
         tick = node.router.tick
         node.router.tick = lambda now, tick=tick: (beats.append(now), tick(now))
     before = swarm.bytes
-    swarm.run(600)
+    swarm.run_for(600)
     assert len(beats) <= 5 * (600 / DEFAULT.idle_heartbeat + 1)
     assert swarm.bytes == before
 
 
 def test_messages_have_what_they_promise():
     swarm = Swarm(27)
-    author, node = swarm.add(T), swarm.add(T)
-    swarm.link(author, node)
-    swarm.run(1)
+    author, node = swarm.add_node(T), swarm.add_node(T)
+    swarm.link_nodes(author, node)
+    swarm.run_for(1)
     message_id = author.publish(T, b"21.5")
-    swarm.run(1)
+    swarm.run_for(1)
     (message,) = node.messages
     assert (message.id, message.author, message.topic) == (message_id, author.identity.id, T)
     assert (message.data, message.time) == (b"21.5", WALL + 1)
@@ -599,14 +601,14 @@ def test_a_run_is_the_same_whatever_python_hashes_by(tmp_path):
         "from dtp.gossip.limits import GossipLimits\n"
         "from dtp.testing.swarm import Swarm\n"
         "swarm = Swarm(3, limits=GossipLimits(full_mesh=4))\n"
-        "nodes = [swarm.add('t') for _ in range(14)]\n"
+        "nodes = [swarm.add_node('t') for _ in range(14)]\n"
         "swarm.link_all()\n"
-        "swarm.run(3)\n"
+        "swarm.run_for(3)\n"
         "for at, node in enumerate(nodes):\n"
         "    node.publish('t', b'%d' % at)\n"
-        "    swarm.run(0.1)\n"
-        "swarm.remove(nodes[0])\n"
-        "swarm.run(3)\n"
+        "    swarm.run_for(0.1)\n"
+        "swarm.remove_node(nodes[0])\n"
+        "swarm.run_for(3)\n"
         "print(swarm.bytes, [sorted(each.router.counts.items()) for each in nodes])\n"
     )
     printed = [

@@ -164,8 +164,8 @@ def test_a_file_with_a_passphrase_that_others_may_read_is_used_with_a_warning(tm
 def test_a_key_may_come_by_the_environment():
     secret = bech32.encode("suiprivkey", bytes(1) + bytes(range(32)), variant="bech32")
     account = Account(None, secret, None)
-    assert account.signer().address == account.address()
-    assert account.path() is None
+    assert account.load_signer().address == account.read_address()
+    assert account.wallet_path() is None
     assert secret not in repr(account)
 
 

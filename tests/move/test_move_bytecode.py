@@ -91,13 +91,13 @@ def test_visibility_entry_and_signatures() -> None:
     assert [name for name, function in module.functions.items() if function.is_entry] == ["check"]
     assert not any(function.is_native for function in module.functions.values())
     area = module.functions["area"]
-    (parameter,) = module.parameters(area)
+    (parameter,) = module.parameter_types(area)
     assert isinstance(parameter, ReferenceType)
     assert not parameter.mutable
-    assert [module.type_name(t) for t in module.parameters(area)] == ["&0x0::shapes::Shape"]
-    swap = module.parameters(module.functions["swap"])
+    assert [module.type_name(t) for t in module.parameter_types(area)] == ["&0x0::shapes::Shape"]
+    swap = module.parameter_types(module.functions["swap"])
     assert [module.type_name(t) for t in swap] == ["&mut 0x0::shapes::Pair<T0, T1>"]
-    constants = module.returns(module.functions["constants"])
+    constants = module.return_types(module.functions["constants"])
     expected = ["vector<vector<u8>>", "vector<u16>", "bool", "address", "u256"]
     assert [module.type_name(t) for t in constants] == expected
 
@@ -106,7 +106,7 @@ def test_abilities_phantoms_and_fields() -> None:
     module = deserialize(SHAPES)
     handle = module.datatype_handles[module.structs["Pair"].handle]
     assert handle.abilities == Ability.COPY | Ability.DROP | Ability.STORE
-    assert handle.abilities.names() == ("copy", "drop", "store")
+    assert handle.abilities.list_names() == ("copy", "drop", "store")
     assert [p.is_phantom for p in handle.type_parameters] == [True, False]
     assert handle.type_parameters[1].constraints == Ability.COPY | Ability.DROP
     fields = module.structs["Pair"].fields
@@ -331,7 +331,7 @@ def test_a_changed_byte_is_read_or_refused_by_name(offset: int, change: int) -> 
     else:
         # What is read can be walked without running out of any table.
         for function in outcome.function_defs:
-            assert all(isinstance(outcome.type_name(t), str) for t in outcome.parameters(function))
+            assert all(isinstance(outcome.type_name(t), str) for t in outcome.parameter_types(function))
 
 
 @given(st.binary(max_size=200))

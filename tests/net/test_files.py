@@ -246,11 +246,11 @@ def test_nothing_is_written_behind_what_failed(folders, monkeypatch):
 
     monkeypatch.setattr(os, "writev", full)
     with contextlib.closing(Incoming(there, "f", m.FileInfo("f", 17, 0), overwrite=False)) as file:
-        file.begin(0)
-        file.write([b"first"])
+        file.begin_at(0)
+        file.write_pieces([b"first"])
         for pieces in ([b"second"], [b"third"]):
             with pytest.raises(NoSpace):
-                file.write(pieces)
+                file.write_pieces(pieces)
     assert (there / "f.part").read_bytes() == b"first"
 
 
@@ -287,13 +287,13 @@ def test_all_that_was_read_is_written_however_it_ends(folders, monkeypatch, afte
     here, there = folders
     data = content(4 * CHUNK)
     (here / "f").write_bytes(data)
-    genuine, ended = Incoming.write, threading.Event()
+    genuine, ended = Incoming.write_pieces, threading.Event()
 
     def slow(file, pieces):
         assert ended.wait(60)
         genuine(file, pieces)
 
-    monkeypatch.setattr(Incoming, "write", slow)
+    monkeypatch.setattr(Incoming, "write_pieces", slow)
     monkeypatch.setattr(transfer, "_GATHER", 60.0)
 
     async def main():
@@ -308,7 +308,7 @@ def test_all_that_was_read_is_written_however_it_ends(folders, monkeypatch, afte
 
     run(main())
     assert (there / "f.part").read_bytes() == data[:after]
-    monkeypatch.setattr(Incoming, "write", genuine)
+    monkeypatch.setattr(Incoming, "write_pieces", genuine)
     assert give(here / "f", there)[1].begin == after
 
 
@@ -839,8 +839,8 @@ def test_files_are_let_go(folders):
     (here / "f").write_bytes(b"abc")
     before = set(os.listdir("/proc/self/fd"))
     with contextlib.closing(Outgoing(os.open(here / "f", os.O_RDONLY), "f")) as out:
-        assert out.next() == b"abc"
-        assert out.next() == b""
+        assert out.read_next() == b"abc"
+        assert out.read_next() == b""
         out.check_unchanged()
     for _ in range(2):
         with pytest.raises(FileProblem):

@@ -452,7 +452,7 @@ def test_errors_have_the_names_that_programs_catch(server: Server) -> None:
     near = create_connection(server.address, PATIENCE)
     far, _ = server.accept()
     with near, far:
-        far._pipe.thread.call(far.connection.abort, CloseCode.DENIED, "enough")
+        far._pipe.thread.call_in_loop(far.connection.abort, CloseCode.DENIED, "enough")
         with pytest.raises(ConnectionResetError) as caught:
             near.recv(1)
         assert isinstance(caught.value, dtp.ConnectionClosed)
@@ -486,7 +486,7 @@ def test_blocking_in_the_loops_own_thread_is_refused(pair: tuple[Socket, Socket]
             errors.append(error)
         done.set()
 
-    near._pipe.thread.call(blocking)
+    near._pipe.thread.call_in_loop(blocking)
     assert done.wait(PATIENCE)
     assert "own thread" in str(errors[0])
 

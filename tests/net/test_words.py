@@ -29,7 +29,7 @@ PLACE = dtp.Address.parse(f"dtp+tcp://{dtp.Identity.generate().id}@192.0.2.1:9/w
 def meeting(test: Callable[[WordSender, str], Awaitable[None]], name: str) -> None:
     async def main() -> None:
         sender = WordSender(CODE, [PLACE])
-        services = {WORDS_SERVICE: sender.serve}
+        services = {WORDS_SERVICE: sender.serve_connection}
         async with (
             asyncio.timeout(60),
             await dtp.listen(f"memory://{name}", services, identity=CODE.meeting) as listener,
@@ -95,7 +95,7 @@ def test_whoever_sits_between_without_the_words_learns_nothing() -> None:
 
     async def main() -> None:
         between = WordSender(WRONG, [PLACE])
-        services = {WORDS_SERVICE: between.serve}
+        services = {WORDS_SERVICE: between.serve_connection}
         async with await dtp.listen("memory://words-between", services, identity=CODE.meeting) as listener:
             async with dtp.connect(str(listener.address(WORDS_SERVICE))) as connection:
                 with pytest.raises(CodeWrong):

@@ -189,7 +189,7 @@ def test_a_budget_may_be_of_another_coin(homes):
 def test_a_bill_says_what_gas_came_back(capsys):
     """Closing by agreement gives storage back: it said that a negative sum was paid."""
     with click.Context(click.Command("recv")):
-        _Bill("0xc1", SUI_COIN, 5000, Usage(5, 7), 70_000, None, -2_000_000).show()
+        _Bill("0xc1", SUI_COIN, 5000, Usage(5, 7), 70_000, None, -2_000_000).print_bill()
     said = "paid 0.000005 SUI for 5 requests and 7 bytes, and 0.002 SUI of earlier gas came back"
     assert capsys.readouterr().err.splitlines() == [said]
 
@@ -197,7 +197,7 @@ def test_a_bill_says_what_gas_came_back(capsys):
 def test_a_bill_is_in_the_coin_that_was_paid(capsys):
     closed = Paid("x", 5000, 65_000, 1_000_000)
     with click.Context(click.Command("recv")):
-        _Bill("0xc1", "0x2::other::COIN", 5000, Usage(5, 7), 70_000, closed, 3_000_000).show()
+        _Bill("0xc1", "0x2::other::COIN", 5000, Usage(5, 7), 70_000, closed, 3_000_000).print_bill()
     assert capsys.readouterr().err.splitlines() == [
         "paid 5,000 of 0x2::other::COIN for 5 requests and 7 bytes, and 0.003 SUI of gas",
         "channel closed: 5,000 of 0x2::other::COIN to the server in all, 65,000 of 0x2::other::COIN back to you",

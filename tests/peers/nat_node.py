@@ -30,14 +30,14 @@ PIECE, PIECES = 20_000, 200
 
 def slow_down(seconds: float) -> None:
     """Have each UDP packet of this program leave so much later: kernels have no `netem` everywhere."""
-    plain = QuicEndpoint.send
+    plain = QuicEndpoint.send_packets
 
     def send(endpoint: QuicEndpoint, packets: Iterable[tuple[bytes, tuple[object, ...]]]) -> None:
         kept = list(packets)
         if kept:
             asyncio.get_running_loop().call_later(seconds, lambda: endpoint.closed or plain(endpoint, kept))
 
-    QuicEndpoint.send = send  # type: ignore[method-assign]
+    QuicEndpoint.send_packets = send  # type: ignore[method-assign]
 
 
 def say(**what: object) -> None:

@@ -132,8 +132,8 @@ def _functions(module: CompiledModule, reached: Mapping[_Key, tuple[str, ...]]) 
             Function(
                 name=name,
                 type_parameters=len(module.function_handles[definition.handle].type_parameters),
-                parameters=tuple(map(module.type_name, module.parameters(definition))),
-                returns=tuple(map(module.type_name, module.returns(definition))),
+                parameters=tuple(map(module.type_name, module.parameter_types(definition))),
+                returns=tuple(map(module.type_name, module.return_types(definition))),
                 is_entry=definition.is_entry,
                 aborts=reached[module.name, name],
             )
@@ -148,7 +148,7 @@ def _datatypes(module: CompiledModule) -> tuple[Datatype, ...]:
         fields = tuple(
             (module.identifiers[field.name], module.type_name(field.type)) for field in struct.fields or ()
         )
-        found.append(Datatype(name, handle.abilities.names(), len(handle.type_parameters), fields))
+        found.append(Datatype(name, handle.abilities.list_names(), len(handle.type_parameters), fields))
     return tuple(found)
 
 

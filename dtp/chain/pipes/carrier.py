@@ -298,7 +298,7 @@ async def dial(url: str, *, chain: ChainClient | None = None) -> PipeCarrier:
     """
     parts, host, key = _parse(url, _DIAL_OPTIONS)
     number = service_number(parts.options.get("service", ""))
-    pipes = parts.integer("pipes", PIPES)
+    pipes = parts.get_integer("pipes", PIPES)
     if not 0 < pipes <= MAX_PIPES:
         raise CarrierUrlError(f"{url}: pipes={pipes}: 1 to {MAX_PIPES}")
     channel = _channel(parts)

@@ -65,7 +65,7 @@ class ChatApp(App[None]):
     def __init__(self, messenger: Messenger, make_media: MakeMedia = _send_file) -> None:
         super().__init__()
         self.messenger = messenger
-        self._calls = ChatCalls(Calls(messenger), make_media, self._tell, self.run_worker)
+        self._calls = ChatCalls(Calls(messenger), make_media, self._show_notification, self.run_worker)
         self._rooms: list[Room] = []
         self._current: bytes | None = None
         self._messages: list[Message] = []
@@ -87,8 +87,8 @@ class ChatApp(App[None]):
         """Show what there is, and begin to listen."""
         await self._show_rooms()
         self.query_one("#write").focus()
-        self.run_worker(self._listen(), name="dtp-chat-notices")
-        self.run_worker(self._calls.ring(), name="dtp-chat-calls")
+        self.run_worker(self._follow_notices(), name="dtp-chat-notices")
+        self.run_worker(self._calls.follow_calls(), name="dtp-chat-calls")
         self.set_interval(_LOOK, self._show_state)
         self._show_state()
 
@@ -104,7 +104,7 @@ class ChatApp(App[None]):
         found += [Room(each.id, each.name, True, unread[each.id]) for each in self.messenger.groups]
         self._rooms = sorted(found, key=lambda each: (each.name.casefold(), each.conversation))
         if self._current is None and self._rooms:
-            await self._enter(self._rooms[0].conversation)
+            await self._enter_conversation(self._rooms[0].conversation)
             return
         listed = self.query_one("#rooms", OptionList)
         listed.clear_options()
@@ -114,7 +114,7 @@ class ChatApp(App[None]):
         if not self._rooms:
             self.query_one("#typing", Static).update("nobody yet: /add CARD, or 'dtp message add'")
 
-    async def _enter(self, conversation: bytes) -> None:
+    async def _enter_conversation(self, conversation: bytes) -> None:
         self._current = conversation
         await self._show_messages(follow=True)
         await self._mark_read()
@@ -126,12 +126,12 @@ class ChatApp(App[None]):
         at = [each.conversation for each in self._rooms]
         if at:
             index = at.index(self._current) if self._current in at else 0
-            await self._enter(at[(index + step) % len(at)])
+            await self._enter_conversation(at[(index + step) % len(at)])
 
     async def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         """A room was chosen, or a message, which the next command is about."""
         if event.option_list.id == "rooms" and event.option.id:
-            await self._enter(bytes.fromhex(event.option.id))
+            await self._enter_conversation(bytes.fromhex(event.option.id))
         self.query_one("#write").focus()
 
     # ---- the conversation --------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ class ChatApp(App[None]):
 
     # ---- what comes --------------------------------------------------------------------------------------------
 
-    async def _listen(self) -> None:
+    async def _follow_notices(self) -> None:
         async for notice in self.messenger.notices():
             if notice.what is What.TYPING:
                 self._take_typing(notice)
@@ -212,7 +212,7 @@ class ChatApp(App[None]):
 
     # ---- calls -------------------------------------------------------------------------------------------------
 
-    def _tell(self, text: str) -> None:
+    def _show_notification(self, text: str) -> None:
         self.notify(escape_text(text), markup=False)
 
     # ---- what is written ---------------------------------------------------------------------------------------

@@ -42,21 +42,21 @@ class ChatCalls:
         self._calls, self._make_media, self._tell, self._run = calls, make_media, tell, run
         self._call: ActiveCall | None = None
 
-    async def ring(self) -> None:
+    async def follow_calls(self) -> None:
         """Ring as long as this runs. A call ends with it."""
         async with self._calls as calls:
             async for call in calls:
                 self._call = call
-                self._run(self._follow(call))
+                self._run(self._follow_phases(call))
 
-    async def call(self, person: bytes, file: str | None) -> None:
+    async def call_person(self, person: bytes, file: str | None) -> None:
         """Call a person. Raise `ChatMistake` in a group, and as `Calls.call`."""
         if self._calls.messenger.find_contact(person) is None:
             raise ChatMistake("calls are for two: go to the room of somebody")
         self._call = await self._calls.call(person, self._make_media(file))
-        self._run(self._follow(self._call))
+        self._run(self._follow_phases(self._call))
 
-    async def answer(self, file: str | None) -> None:
+    async def answer_call(self, file: str | None) -> None:
         """Answer the call that rings. Raise `ChatMistake` where none does, and as `ActiveCall.answer`."""
         if self._call is None or self._call.phase is not Phase.RINGING:
             raise ChatMistake("nobody is calling")
@@ -71,7 +71,7 @@ class ChatCalls:
         else:
             await self._call.hang_up()
 
-    async def _follow(self, call: ActiveCall) -> None:
+    async def _follow_phases(self, call: ActiveCall) -> None:
         name = call.contact.name
         async for phase in call.phases():
             if text := _PHASES.get(phase):

@@ -113,12 +113,12 @@ async def _group(said: Said, text: str) -> str:
 
 
 async def _call(said: Said, text: str) -> str:
-    await said.calls.call(said.chosen_room(), _media_file(text, "/call [FILE]"))
+    await said.calls.call_person(said.chosen_room(), _media_file(text, "/call [FILE]"))
     return ""
 
 
 async def _answer(said: Said, text: str) -> str:
-    await said.calls.answer(_media_file(text, "/answer [FILE]"))
+    await said.calls.answer_call(_media_file(text, "/answer [FILE]"))
     return ""
 
 

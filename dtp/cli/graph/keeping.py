@@ -41,7 +41,7 @@ def verify(opened: Opener, repair: bool) -> None:
         wrong = _wrong(graph) if graph.damage or graph.frames.gaps() else None
         return found | {"forks": len(proofs), "offences": len(broken)}, proofs, broken, wrong
 
-    found, proofs, broken, wrong = opened.run(work)
+    found, proofs, broken, wrong = opened.run_work(work)
     if wants_json():
         print_result(found | {"offences": broken})
     else:
@@ -98,7 +98,7 @@ def recover(opened: Opener, source: str | None, author: str | None) -> None:
         graph.recover()
         return was, str(graph.identity.id)
 
-    was, whose = opened.run(work, writing=True)
+    was, whose = opened.run_work(work, writing=True)
     text = f"{opened.file} goes on for {whose}" if was else "there is nothing to recover"
     print_result({"recovered": was}, text)
 
@@ -107,7 +107,7 @@ def _sign_again(opened: Opener, source: str | None, author: str | None) -> None:
     async def work(graph: Graph) -> Resigned:
         return await graph.recover_from(source, author)
 
-    done = opened.run(work, writing=True)
+    done = opened.run_work(work, writing=True)
     record = {"received": done.received, "signed": done.ops}
     text = f"{count_of(done.received, 'envelope')} received, {count_of(done.ops, 'op')} signed again"
     print_done(text, record, done.left)
@@ -127,7 +127,7 @@ def prune(opened: Opener) -> None:
         done = await graph.upkeep.prune()
         return {"frames": done.frames, "bytes": done.bytes}
 
-    found = opened.run(work, writing=True)
+    found = opened.run_work(work, writing=True)
     print_result(found, f"dropped {count_of(found['frames'], 'frame')}, {count_of(found['bytes'], 'byte')}")
 
 
@@ -221,7 +221,7 @@ def grant(
 
     changes = peer is not None or handed is not None
 
-    for one in opened.run(work, writing=changes, read_only=not changes):
+    for one in opened.run_work(work, writing=changes, read_only=not changes):
         end = datetime.datetime.fromtimestamp(seconds(one.until), datetime.UTC) if one.until else None
         until = end.isoformat(timespec="seconds") if end else None
         soul = owned(one.owner, one.path)

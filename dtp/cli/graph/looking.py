@@ -37,7 +37,7 @@ def put(opened: Opener, soul: str, key: str, value: str) -> None:
     async def work(graph: Graph) -> None:
         registers_of(graph, soul)[key] = read_value(value)
 
-    opened.run(work, writing=True)
+    opened.run_work(work, writing=True)
 
 
 @graph.command()
@@ -95,7 +95,7 @@ def rm(opened: Opener, soul: str, key: str | None) -> None:
         del node[key]
         return True
 
-    if not opened.run(work, writing=True):
+    if not opened.run_work(work, writing=True):
         raise NotThere(f"{soul!r} has nothing" + ("" if key is None else f" at {key!r}"))
 
 
@@ -133,7 +133,7 @@ def link(opened: Opener, soul: str, key: str, target: str | None, remove: bool) 
         (node.unlink if remove else node.link)(key, target)
         return []
 
-    for one in opened.run(work, writing=target is not None, read_only=target is None):
+    for one in opened.run_work(work, writing=target is not None, read_only=target is None):
         print_line({"soul": one}, one)
 
 

@@ -85,13 +85,13 @@ class Opener:
         self.source = source
 
     @asynccontextmanager
-    async def open(
+    async def open_graph(
         self, *, writing: bool, history: bool = False, read_only: bool = False, prune: bool = False
     ) -> AsyncIterator[Graph]:
         """The graph. To write, the identity must be one that is kept: what it wrote goes on with it."""
         from dtp.graph import Graph
 
-        identity = self.source.load() if writing else self.source.load_or_make()
+        identity = self.source.load_identity() if writing else self.source.load_or_make()
         async with await Graph.open(
             self.file,
             identity=identity,
@@ -104,9 +104,9 @@ class Opener:
 
     def run_read_only(self, work: Callable[[Graph], Awaitable[Any]]) -> Any:
         """Do work that changes nothing, beside the program that has the graph."""
-        return self.run(work, read_only=True)
+        return self.run_work(work, read_only=True)
 
-    def run(
+    def run_work(
         self,
         work: Callable[[Graph], Awaitable[Any]],
         *,
@@ -125,7 +125,7 @@ class Opener:
         made: list[bytes] = []
 
         async def main() -> Any:
-            async with self.open(
+            async with self.open_graph(
                 writing=writing, history=history, read_only=read_only, prune=prune
             ) as opened:
                 try:

@@ -145,7 +145,7 @@ def import_graph(opened: Opener, source: str, as_text: bool, form: str | None) -
         async def read(graph: Graph) -> Imported:
             return await graph.files.import_contents(source, format=form)
 
-        done = opened.run(read, writing=True)
+        done = opened.run_work(read, writing=True)
         record = {"values": done.items, "changed": done.changed}
         print_done(f"{count_of(done.items, 'value')} read, {done.changed} changed", record, done.left)
         return
@@ -156,7 +156,7 @@ def import_graph(opened: Opener, source: str, as_text: bool, form: str | None) -
                 return await graph.files.import_chunks([line for line in file if line.strip()])
         return await graph.files.import_file(source)
 
-    count = opened.run(work, taking=True)
+    count = opened.run_work(work, taking=True)
     print_result({"new": count}, f"{count} new envelopes")
 
 
@@ -183,7 +183,7 @@ def sync(opened: Opener, address: Address, psk: bytes | None, history: bool) -> 
         size = done.bytes_received + done.bytes_sent
         return {"received": done.received, "sent": done.sent, "bytes": size, "missing": missing}
 
-    record = opened.run(work, taking=True, history=history)
+    record = opened.run_work(work, taking=True, history=history)
     received, moved = count_of(record["received"], "envelope"), count_of(record["bytes"], "byte")
     text = f"{received} received, {record['sent']} sent, {moved}"
     if record["missing"]:
@@ -223,7 +223,7 @@ def watch(
                 )
             await replicating
 
-    opened.run(work, taking=True, history=history, prune=prune)
+    opened.run_work(work, taking=True, history=history, prune=prune)
 
 
 @graph.command()

@@ -66,7 +66,7 @@ def account_command(
         ]
 
     writing = bool(changes) or card is not None
-    for one in opened.run(work, writing=writing, read_only=not writing):
+    for one in opened.run_work(work, writing=writing, read_only=not writing):
         state = "" if one["ended"] is None else "  ended"
         print_line(one, f"{one['account']}  {one['peer']}  {one['label']}{state}")
 
@@ -103,7 +103,7 @@ def ban(
         return [{"peer": str(one.peer), "here": one.here, "by": list(one.by)} for one in admission.banned()]
 
     writing = peer is not None or follow is not None or unfollow is not None
-    for one in opened.run(work, writing=writing, read_only=not writing):
+    for one in opened.run_work(work, writing=writing, read_only=not writing):
         who = ", ".join((["you"] if one["here"] else []) + one["by"])
         print_line(one, f"{one['peer']}  by {who}")
 
@@ -118,7 +118,7 @@ def purge(opened: Opener, peer: str) -> None:
     async def work(graph: Graph) -> int:
         return await graph.admission.purge(peer)
 
-    size = opened.run(work, writing=True)
+    size = opened.run_work(work, writing=True)
     print_result({"bytes": size}, f"{count_of(size, 'byte')} of envelopes removed")
 
 
@@ -153,5 +153,5 @@ def quota(opened: Opener, changes: tuple[str, ...], know: tuple[str, ...]) -> No
         return admission.quotas
 
     writing = bool(told or know)
-    found = opened.run(work, writing=writing, read_only=not writing).to_map()
+    found = opened.run_work(work, writing=writing, read_only=not writing).to_map()
     print_result(found, "\n".join(f"{name}: {'none' if n is None else n}" for name, n in found.items()))

@@ -92,7 +92,7 @@ def _plain(url: str) -> str:
     port = parts.port if parts.port is not None else {"ws": 80, "wss": 443}.get(parts.scheme)
     if port is None:
         raise ListenError(f"{url}: a port is missing; 0 takes any free one")
-    return f"tcp://{format_host(parts.host or '', port)}?backlog={parts.integer('backlog', BACKLOG)}"
+    return f"tcp://{format_host(parts.host or '', port)}?backlog={parts.get_integer('backlog', BACKLOG)}"
 
 
 def _url_of(forward: Forward) -> str:

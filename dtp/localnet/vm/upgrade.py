@@ -54,8 +54,8 @@ def _datatype(module: CompiledModule, name: str) -> Any:
 
 
 def _signature(module: CompiledModule, function: FunctionDef) -> Any:
-    parameters = [named(module, t) for t in module.parameters(function)]
-    return parameters, [named(module, t) for t in module.returns(function)]
+    parameters = [named(module, t) for t in module.parameter_types(function)]
+    return parameters, [named(module, t) for t in module.return_types(function)]
 
 
 def _links(old: CompiledModule, before: FunctionDef, new: CompiledModule, after: FunctionDef | None) -> bool:

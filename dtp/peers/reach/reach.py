@@ -312,7 +312,7 @@ class Reach:
             refuse(stream, Refusal.NOT_OFFERED)
             return
         self.counters["punched"] += 1
-        endpoint.expect(place, sum(ATTEMPTS) + 1)
+        endpoint.expect_address(place, sum(ATTEMPTS) + 1)
         endpoint.send_stray(PACKET, place)
         stream.write(encode(Kind.PUNCHING))
         stream.write_eof()

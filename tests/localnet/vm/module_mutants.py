@@ -118,7 +118,9 @@ def _operand(
     if kind is Operand.SIGNATURE_COUNT:
         return chance.randrange(len(m.signatures)), chance.choice((0, 1, 2, 5, 1 << 20, 1 << 63))
     if kind is Operand.LOCAL:
-        return chance.randrange(len(m.parameters(function)) + len(m.signatures[function.body.locals]) or 1)
+        return chance.randrange(
+            len(m.parameter_types(function)) + len(m.signatures[function.body.locals]) or 1
+        )
     if kind is Operand.CODE_OFFSET:
         return chance.randrange(size)
     return _index(chance, m)

@@ -369,8 +369,8 @@ def _shape(module: CompiledModule) -> dict[str, object]:
             function.is_entry,
             function.is_native,
             m.function_handles[function.handle].type_parameters,
-            [m.type_name(t) for t in m.parameters(function)],
-            [m.type_name(t) for t in m.returns(function)],
+            [m.type_name(t) for t in m.parameter_types(function)],
+            [m.type_name(t) for t in m.return_types(function)],
         )
     return found
 

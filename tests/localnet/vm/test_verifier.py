@@ -313,7 +313,7 @@ def mutate(module: CompiledModule, chance: random.Random) -> CompiledModule:
         case 4:
             at = pick(lambda i: OPERANDS[i.op] is Operand.LOCAL)
             if OPERANDS[code[at].op] is Operand.LOCAL:
-                count = len(module.parameters(function)) + len(module.signatures[function.body.locals])
+                count = len(module.parameter_types(function)) + len(module.signatures[function.body.locals])
                 code[at] = op(code[at].op, chance.randrange(count))
         case 5:
             at = pick(lambda i: OPERANDS[i.op] is Operand.CODE_OFFSET)

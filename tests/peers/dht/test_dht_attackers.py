@@ -323,22 +323,22 @@ def swarm_with(
 ) -> tuple[Swarm, list[Endpoint]]:
     """Return a swarm of both; the liars lie once all have met."""
     swarm = Swarm(11, **options)  # type: ignore[arg-type]
-    swarm.add()
-    swarm.grow(honest + liars - 1)
-    swarm.run(5)
+    swarm.add_node()
+    swarm.add_nodes(honest + liars - 1)
+    swarm.run_for(5)
     places = list(swarm.nodes)
     for place in places[honest:]:
-        swarm.network.add(place, Liar(swarm, swarm.nodes[place], lie))
+        swarm.network.add_node(place, Liar(swarm, swarm.nodes[place], lie))
     return swarm, places[:honest]
 
 
 def found_by_all(swarm: Swarm, honest: Iterable[Endpoint], record: Record) -> list[bytes | None]:
-    return [swarm.get(place, record) for place in honest]
+    return [swarm.get_value(place, record) for place in honest]
 
 
 def test_nodes_that_never_answer_cost_time_only() -> None:
     swarm, honest = swarm_with(14, 5, lambda answer, question: None)
-    record = swarm.put(honest[0], b"here")
+    record = swarm.put_value(honest[0], b"here")
     assert found_by_all(swarm, honest, record) == [b"here"] * 14
 
 
@@ -346,7 +346,7 @@ def test_nodes_that_answer_something_else_are_counted() -> None:
     swarm, honest = swarm_with(
         14, 5, lambda answer, question: replace(answer, kind=Kind.CHECKING, args=(1,)) if question else None
     )
-    record = swarm.put(honest[0], b"here")
+    record = swarm.put_value(honest[0], b"here")
     assert found_by_all(swarm, honest, record) == [b"here"] * 14
     assert sum(swarm.nodes[place].counts["wrong answers"] for place in honest) > 0
 
@@ -356,7 +356,7 @@ def test_nodes_that_tell_of_malformed_nodes_leave_the_table() -> None:
         return replace(answer, args=(b"\x04short", *answer.args[1:])) if answer.kind is Kind.NODES else answer
 
     swarm, honest = swarm_with(15, 5, lie)
-    swarm.do(honest[0], lambda node, now: node.find_nodes(bytes(32), now))
+    swarm.run_operation(honest[0], lambda node, now: node.find_nodes(bytes(32), now))
     node = swarm.nodes[honest[0]]
     assert node.counts["wrong answers"] == 5
     liars = [place for place in swarm.nodes if place not in honest]
@@ -368,7 +368,7 @@ def test_nodes_that_hide_a_record_hide_it_from_nobody() -> None:
         return replace(answer, args=(answer.args[0], [])) if answer.kind is Kind.FOUND else answer
 
     swarm, honest = swarm_with(14, 5, lie)
-    record = swarm.put(honest[0], b"here")
+    record = swarm.put_value(honest[0], b"here")
     assert found_by_all(swarm, honest, record) == [b"here"] * 14
 
 
@@ -379,7 +379,7 @@ def test_nodes_that_say_that_they_store_and_don_t_are_made_up_for() -> None:
     swarm, honest = swarm_with(14, 5, lie)
     for place in [each for each in swarm.nodes if each not in honest]:
         swarm.nodes[place].store.add = lambda *what: Verdict.STORED  # type: ignore[method-assign]
-    record = swarm.put(honest[0], b"here")
+    record = swarm.put_value(honest[0], b"here")
     assert found_by_all(swarm, honest, record) == [b"here"] * 14
 
 
@@ -390,9 +390,9 @@ def test_an_old_record_told_again_doesn_t_pass_for_the_newest() -> None:
         return replace(answer, args=(answer.args[0], old)) if answer.kind is Kind.FOUND and old else answer
 
     swarm, honest = swarm_with(14, 5, lie)
-    record = swarm.put(honest[0], b"old", sequence=1)
+    record = swarm.put_value(honest[0], b"old", sequence=1)
     old.append(record.encoded)
-    swarm.put(honest[0], b"new", sequence=2)
+    swarm.put_value(honest[0], b"new", sequence=2)
     assert found_by_all(swarm, honest, record) == [b"new"] * 14
 
 
@@ -404,16 +404,16 @@ def test_the_two_nodes_nearest_to_a_value_can_t_pass_an_old_one_for_the_newest()
         return replace(answer, args=(answer.args[0], old)) if answer.kind is Kind.FOUND and old else answer
 
     swarm, (author, *_) = swarm_with(19, 0, lie)
-    record = swarm.put(author, b"old", sequence=1)
-    swarm.put(author, b"new", sequence=2)
+    record = swarm.put_value(author, b"old", sequence=1)
+    swarm.put_value(author, b"new", sequence=2)
     place = int.from_bytes(record.target, "big")
     nearest = sorted(set(swarm.nodes) - {author}, key=lambda where: swarm.nodes[where].table.own ^ place)
-    client = swarm.add(author, client=True)
-    swarm.run(2)
+    client = swarm.add_node(author, client=True)
+    swarm.run_for(2)
     for where in nearest[:2]:
-        swarm.network.add(where, Liar(swarm, swarm.nodes[where], lie))
+        swarm.network.add_node(where, Liar(swarm, swarm.nodes[where], lie))
     old.append(record.encoded)
-    assert swarm.get(client, record) == b"new"
+    assert swarm.get_value(client, record) == b"new"
 
 
 def test_forged_records_and_others_records_in_answers_are_refused() -> None:
@@ -424,7 +424,7 @@ def test_forged_records_and_others_records_in_answers_are_refused() -> None:
         return replace(answer, args=(b"", said)) if answer.kind is Kind.FOUND else answer
 
     swarm, honest = swarm_with(14, 5, lie)
-    record = swarm.put(honest[0], b"here")
+    record = swarm.put_value(honest[0], b"here")
     assert found_by_all(swarm, honest, record) == [b"here"] * 14
     counts = sum((swarm.nodes[place].counts for place in honest), swarm.nodes[honest[0]].counts.copy())
     assert counts["answers refused: another record"] > 0
@@ -445,7 +445,7 @@ def test_lies_about_distance_lead_to_nobody() -> None:
         return replace(answer, args=(near, *answer.args[1:]))
 
     swarm, honest = swarm_with(14, 5, lie)
-    record = swarm.put(honest[0], b"here")
+    record = swarm.put_value(honest[0], b"here")
     assert found_by_all(swarm, honest, record) == [b"here"] * 14
     real = {node.table.own for node in swarm.nodes.values()}
     for place in honest:
@@ -459,10 +459,10 @@ def surrounded(*, all_lie: bool) -> tuple[Swarm, Endpoint, Record, Counter[Endpo
     alone, and of no record.
     """
     swarm = Swarm(11, limits=DhtLimits(k=4), host=global_host)
-    swarm.add()
-    swarm.grow(59)
-    swarm.run(5)
-    record = swarm.put(next(iter(swarm.nodes)), b"here")
+    swarm.add_node()
+    swarm.add_nodes(59)
+    swarm.run_for(5)
+    record = swarm.put_value(next(iter(swarm.nodes)), b"here")
     keeps = {where for where, node in swarm.nodes.items() if node.store.get(record.kind, record.target)}
     place = int.from_bytes(record.target, "big")
 
@@ -484,13 +484,13 @@ def surrounded(*, all_lie: bool) -> tuple[Swarm, Endpoint, Record, Counter[Endpo
         return Liar(swarm, swarm.nodes[where], lie)
 
     for each in liars:
-        swarm.network.add(each, liar(each))
+        swarm.network.add_node(each, liar(each))
     return swarm, asker, record, asked
 
 
 def test_a_record_is_found_though_all_that_are_asked_first_are_liars() -> None:
     swarm, asker, record, asked = surrounded(all_lie=False)
-    assert swarm.get(asker, record) == b"here"
+    assert swarm.get_value(asker, record) == b"here"
     assert set(asked.values()) == {1}  # all four were asked, and none again
     assert len(asked) == 4
     assert swarm.nodes[asker].counts["lookups once more"] == 1
@@ -498,7 +498,7 @@ def test_a_record_is_found_though_all_that_are_asked_first_are_liars() -> None:
 
 def test_a_lookup_begins_once_more_only_once_and_asks_nobody_twice() -> None:
     swarm, asker, record, asked = surrounded(all_lie=True)
-    assert swarm.get(asker, record) is None
+    assert swarm.get_value(asker, record) is None
     assert max(asked.values()) == 1
     assert 4 < len(asked) <= 16
     assert swarm.nodes[asker].counts["lookups once more"] == 1
@@ -523,7 +523,7 @@ def test_entries_at_an_honest_node_s_address_under_another_key_are_found_out() -
 
     swarm, honest = swarm_with(20, 5, lie)
     for place in honest[:5]:
-        swarm.do(place, lambda node, now: node.find_nodes(bytes(32), now))
+        swarm.run_operation(place, lambda node, now: node.find_nodes(bytes(32), now))
     assert sum(swarm.nodes[place].counts["impostors"] for place in honest) > 0
     real = {node.table.own for node in swarm.nodes.values()}
     for place in honest:
@@ -595,28 +595,30 @@ def test_a_node_that_asks_for_proof_again_and_again_gets_one() -> None:
 
 def test_sybils_of_one_subnet_can_neither_fill_a_table_nor_surround_a_record() -> None:
     swarm = Swarm(21, host=global_host, limits=DhtLimits(k=8, enough=5))
-    swarm.add()
-    swarm.grow(29)
+    swarm.add_node()
+    swarm.add_nodes(29)
     honest = list(swarm.nodes)
-    swarm.run(5)
+    swarm.run_for(5)
     target = ids.mutable_target(swarm.nodes[honest[0]].identity.id.key, "value")
     place = int.from_bytes(target, "big")
     # many keys tried for each sybil, so that all are nearer to the record than anybody honest
-    keys = sorted((swarm.identity() for _ in range(400)), key=lambda each: ids.node_id(each.id.key) ^ place)
+    keys = sorted(
+        (swarm.new_identity() for _ in range(400)), key=lambda each: ids.node_id(each.id.key) ^ place
+    )
     for number, identity in enumerate(keys[:14]):
-        where = swarm.add(honest[1], identity=identity, host=f"60.66.6.{1 + number}")
-        swarm.network.add(
+        where = swarm.add_node(honest[1], identity=identity, host=f"60.66.6.{1 + number}")
+        swarm.network.add_node(
             where,
             Liar(swarm, swarm.nodes[where], lambda answer, question: replace(answer, args=(answer.args[0], []))
                  if answer.kind is Kind.FOUND else answer),
         )  # fmt: skip
-        swarm.run(0.5)
+        swarm.run_for(0.5)
     sybils = {ids.node_id(identity.id.key) for identity in keys[:14]}
     for where in honest:
         assert sum(contact.id in sybils for contact in swarm.nodes[where].contacts) <= 10
-    record = swarm.put(honest[0], b"not surrounded")
+    record = swarm.put_value(honest[0], b"not surrounded")
     assert record.target == target
-    assert [swarm.get(where, record) for where in honest[5:15]] == [b"not surrounded"] * 10
+    assert [swarm.get_value(where, record) for where in honest[5:15]] == [b"not surrounded"] * 10
 
 
 def test_newcomers_can_t_push_old_contacts_out_of_a_node() -> None:
