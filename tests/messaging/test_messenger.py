@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import zlib
@@ -468,6 +469,43 @@ def test_a_restored_backup_reuses_no_key_and_loses_nothing_that_was_not_read(
                 found += [each.text for each in await take(alice, 1)]
             assert found in (["an answer", "still there"], ["still there"])
             assert (await texts(alice, bob.card)).count("one") == 1
+
+    office(main)
+
+
+@pytest.mark.parametrize("restored", [False, True], ids=["empty", "from before the card"])
+def test_a_device_that_begins_anew_is_told_again_whose_messages_they_are(
+    office: Test, tmp_path: Path, restored: bool
+) -> None:
+    """Of what it had acknowledged nothing comes again; without Bob's card it would take nothing of his any more."""
+
+    async def main(at: PostOffice) -> None:
+        box = await at.open()
+        bob = await at.begin("bob", box)
+        async with at.messenger("alice", box) as alice:
+            await alice.wait_reached()
+            await alice.add_contact(bob.card)
+        shutil.copy(tmp_path / "alice.db", tmp_path / "backup.db")
+        async with at.messenger("alice", box) as alice:
+            await alice.wait_reached()
+            await alice.send("bob", "one")
+            await take(bob, 1)
+            await bob.send(alice.card, "an answer")
+            await take(alice, 1)
+            waiting = bob.correspondence.store.count_waiting
+            while await bob.delivery.run(waiting, alice.identity.id.key):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        for end in ("", "-wal", "-shm"):
+            Path(f"{tmp_path}/alice.db{end}").unlink(missing_ok=True)  # noqa: ASYNC240
+        if restored:
+            shutil.copy(tmp_path / "backup.db", tmp_path / "alice.db")
+        async with at.messenger("alice", box) as alice:
+            await alice.wait_reached()
+            await alice.add_contact(bob.card)
+            await alice.send("bob", "from anew")
+            assert [each.text for each in await take(bob, 1)] == ["from anew"]
+            await bob.send(alice.card.person, "still there")
+            assert [each.text for each in await take(alice, 1)] == ["still there"]
 
     office(main)
 

@@ -95,6 +95,14 @@ class Outgoing:
         self.acknowledged = upto
         return True
 
+    def reopen(self) -> int | None:
+        """Return the number of the last message that has come, which is to be sent again with something else in it;
+        None if nothing has. Who has it all ignores it."""
+        if not self.acknowledged:
+            return None
+        self.acknowledged -= 1
+        return self.acknowledged
+
     def find_held(self, numbers: list[int]) -> list[int]:
         """Return those of the numbers whose payloads are still held, to be sent again."""
         return sorted({each for each in numbers if self.acknowledged <= each < self.next})

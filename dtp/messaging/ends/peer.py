@@ -26,12 +26,14 @@ _LONGEST_REPAIR_MS: Final = 86_400_000
 @dataclass(frozen=True, slots=True)
 class Opened:
     """What an envelope brought: payloads in order, each once; numbers that have to be sent again; whether the other
-    device said something new of what it has; a payload of the moment, b"" for none."""
+    device said something new of what it has; a payload of the moment, b"" for none; whether the device has begun
+    anew, so that it may have forgotten what it was told."""
 
     payloads: list[bytes]
     resend: list[int]
     acknowledged: bool
     fleeting: bytes = b""
+    renewed: bool = False
 
 
 @dataclass
@@ -153,6 +155,7 @@ class RemoteDevice:
         raise NotOpened("an envelope is of a session that isn't known here, or was opened before")
 
     def _receive(self, local: LocalDevice, letter: Letter) -> Opened:
+        renewed = bool(self.streams) and letter.instance not in self.streams
         stream = self.streams.pop(letter.instance, None) or Stream()
         self.streams[letter.instance] = stream
         while len(self.streams) > MAX_STREAMS:
@@ -168,8 +171,9 @@ class RemoteDevice:
         is_ours = instance == local.instance
         news = is_ours and self.outgoing.acknowledge(upto)
         if letter.repair:
-            return Opened(payloads, self.outgoing.unacknowledged, news, fleeting)
-        return Opened(payloads, self.outgoing.find_held(letter.wanted) if is_ours else [], news, fleeting)
+            return Opened(payloads, self.outgoing.unacknowledged, news, fleeting, renewed)
+        wanted = self.outgoing.find_held(letter.wanted) if is_ours else []
+        return Opened(payloads, wanted, news, fleeting, renewed)
 
     def begins_repair(self, now_ms: int) -> bool:
         """Return whether what could not be opened is worth a new session now, and note that it is made.

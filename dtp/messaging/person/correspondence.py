@@ -539,6 +539,9 @@ class Correspondence:
         notices: list[Notice | CallSignalled] = []
         with self._transaction():
             received = self.desk.open(envelopes, now_ms)
+            for device in received.renewed:
+                self.desk.introduce_again(device, self._card_event(self.card, now_ms).encode())
+                received.resends = True
             for device, message in received.delivered:
                 notices += self._take_delivered(device, message)
             for device, payload in received.payloads:

@@ -58,6 +58,8 @@ class Received:
     delivered: list[tuple[bytes, bytes]] = field(default_factory=list)
     repairs: list[bytes] = field(default_factory=list)
     answers: set[bytes] = field(default_factory=set)
+    #: Devices that have begun anew: they may not know any more whose we are.
+    renewed: set[bytes] = field(default_factory=set)
     #: True where something has to be sent again at once.
     resends: bool = False
     #: Envelopes that were not for this device, changed on the way, or made wrong by their sender.
@@ -194,6 +196,18 @@ class Desk:
             self.store.add_outgoing(device, peer.remote.allot_number(), shown, payload)
             self._changed.add(device)
 
+    def introduce_again(self, device: bytes, introduction: bytes) -> None:
+        """Send our card, within `transaction`, to a device that has begun anew: in front of all that waits for it.
+
+        It goes in the place of the last message that the device has acknowledged, since what it was restored to may
+        be from before our card came: without that it would take nothing of ours.
+        """
+        peer = self.peer_of(device)
+        number = peer.remote.outgoing.reopen() if peer.introduced else None
+        if number is not None:
+            self.store.add_outgoing(device, number, b"", introduction)
+            self._changed.add(device)
+
     def devices_without_session(self, now_ms: int) -> list[bytes]:
         """Return the devices for which something is due, and with which there is no session yet."""
         waiting = dict.fromkeys(each.device for each in self.store.due_payloads(now_ms, SEALED_AT_ONCE))
@@ -282,5 +296,7 @@ class Desk:
         if opened.resend:
             self.store.set_due(device, opened.resend, now_ms, tried=0)
             received.resends = True
+        if opened.renewed:
+            received.renewed.add(device)
         if remote.owes_answer:
             received.answers.add(device)
