@@ -392,8 +392,14 @@ class _PaidDialer:
                 deal.redial = self._agree_again
                 try:
                     connection = await self.dial(deal)
+                    await self.begin(connection, deal)
                     break
                 except ConnectionRefused as refused:
+                    if refused.detail == CloseDetail.CHANNEL_ELSEWHERE and deal.is_shared:
+                        # By who serves our other connection, maybe for long, as behind an upgrade of the server.
+                        deal.lock.release()
+                        useless.add(deal.channel.id)
+                        continue
                     if deal.channel.pass_ is not None and _is_of_pass(refused):
                         # The channel stays for when the pass is good for more; until then another one, or the budget.
                         deal.lock.release()
@@ -402,7 +408,6 @@ class _PaidDialer:
                         continue
                     if refused.close_code != CloseCode.TICKET or not await self._leave_channel(deal, refused):
                         raise
-            await self.begin(connection, deal)
             if deal.opened_by:  # its server takes it, so that is on the chain
                 await count_disproved_no_more(chain, journal, deal.opened_by)
             connection.at_end(stack.pop_all())

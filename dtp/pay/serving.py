@@ -208,11 +208,7 @@ class Serving:
             connection.abort(refused.code, refused.reason, detail=refused.detail)
             return
         if meter is None:
-            connection.abort(
-                CloseCode.PAYMENT,
-                "the channel is closed, or another process of this host serves it now",
-                detail=CloseDetail.CHANNEL_ELSEWHERE,
-            )
+            connection.abort(CloseCode.PAYMENT, "the channel is closed", detail=CloseDetail.CHANNEL_CLOSED)
             return
         connection.meter = meter
         meter.begin()

@@ -84,8 +84,8 @@ async def purchase(
     """A channel for a service: one of ours that is open and free, or a new one, of whose deposit `on_opening` is
     asked.
 
-    It is under a pass of the account's that is good and isn't one of `without`; else it is paid from the budget. What
-    can be closed of the account's channels is brought a step further first.
+    It is under a pass of the account's that is good; else it is paid from the budget. Neither a pass nor a channel of
+    `without` is used. What can be closed of the account's channels is brought a step further first.
     Before a channel is opened or topped up, `reach` raises where nobody serves the host; `agree` closes one that was
     left with its server, if that agrees.
 
@@ -106,7 +106,7 @@ async def purchase(
     await close_due(chain, journal, chain_ms, agree=agree)
     purse = budget.gas_purse()
     purse.kept = min(gas_to_close(), budget.gas_limit // 2)
-    wanted = await _reusable(chain, journal, state, number, budget, keep, held, purse, reach)
+    wanted = await _reusable(chain, journal, state, number, budget, keep, held, purse, reach, without)
     if wanted is not None:
         return wanted
     paying = chain.paying_from(purse)
@@ -208,11 +208,14 @@ async def _reusable(
     held: Held | None,
     purse: GasPurse,
     reach: Reach | None,
+    without: Collection[str],
 ) -> Purchase | None:
-    """A channel of ours that is still open for this service, under the pass, or has money left, and isn't in use."""
+    """A channel of ours that is still open for this service, under the pass, or has money left, and isn't in use nor
+    one of `without`."""
     now = state.host.services[number].terms
     for each in await journal.run(lambda store: store.bought_channels()):
-        if each.state != "open" or each.purpose != (chain.chain_id, state.host.id, number, chain.address):
+        ours = each.purpose == (chain.chain_id, state.host.id, number, chain.address)
+        if each.state != "open" or not ours or each.channel in without:
             continue
         try:
             return await _ready(chain, journal, each.channel, now, budget, keep, held, purse, reach)

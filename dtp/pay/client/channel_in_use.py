@@ -124,9 +124,14 @@ class Purchase(Deal):
     @property
     def closes(self) -> bool:
         """Whether the channel ends with this connection."""
+        return not self.keeps and not self.is_shared
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether another connection of ours uses the channel."""
         store, id = self.journal.store, self.channel.id
         others = (LaneLock(store.path, id, lane) for lane in range(MAX_LANES) if lane != self.lane.lane)
-        return not self.keeps and not any(each.is_taken() for each in others)
+        return any(each.is_taken() for each in others)
 
     @property
     def keeps(self) -> bool:

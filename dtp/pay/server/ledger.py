@@ -48,7 +48,7 @@ from dtp.pay.terms import (
 )
 from dtp.pay.ticket import MAX_LANES
 from dtp.pay.voucher import SignedVoucher
-from dtp.session.codes import CloseCode, CloseDetail
+from dtp.session.codes import CloseCode, CloseDetail, Refuse
 
 log = logging.getLogger("dtp.pay")
 
@@ -155,13 +155,17 @@ class Ledger(Account):
         """A connection of this admission begins: its meter, which the caller has begin.
 
         `count_streams` says whether each stream of the client's is a request.
-        None when the channel ended meanwhile, or is served by another process that has the same store. Raises
-        `Refuse` while vouchers can't be stored: nobody is served before something could be written again.
+        None when the channel ended meanwhile. Raises `Refuse` where another process that has the same store serves
+        it, and while vouchers can't be stored: nobody is served before something could be written again.
         An older connection of the same lane is ended: its client has come again, or its key is used twice.
         """
         # Held before it is read: what another process has stored until then is known, and nothing comes after it.
         if not self._holds.hold_channel(admission.channel.id):
-            return None
+            raise Refuse(
+                CloseCode.PAYMENT,
+                "another process of this host serves the channel now",
+                detail=CloseDetail.CHANNEL_ELSEWHERE,
+            )
         meter = None
         try:
             meter = await self._begin(connection, admission, exposure, count_streams)
