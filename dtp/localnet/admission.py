@@ -23,6 +23,7 @@ from dtp.localnet.limits import (
     MAX_PURE_SIZE,
     MAX_TRANSACTION_SIZE,
     MAX_TYPE_ARGUMENTS,
+    MAX_TYPE_DEPTH,
 )
 from dtp.localnet.model import ObjectRecord, TransactionRejected
 from dtp.localnet.outcome import Deleted, InputObject
@@ -129,12 +130,18 @@ def check_form(data: TransactionData) -> ProgrammableTransaction:
     return kind
 
 
+def _check_depth(*tags: TypeTag) -> None:
+    for tag in tags:
+        _most("types within each other", tag.depth, MAX_TYPE_DEPTH)
+
+
 def _check_command(command: Command) -> None:
     _most("arguments of a command", len(arguments_of(command)), MAX_ARGUMENTS)
     empty = ""
     match command:
         case MoveCall():
             _most("type arguments", len(command.type_arguments), MAX_TYPE_ARGUMENTS)
+            _check_depth(*command.type_arguments)
             if not (command.module.isidentifier() and command.function.isidentifier()):
                 raise _reject("InvalidIdentifier", f"{command.module}::{command.function} is no name")
         case TransferObjects(objects):
@@ -144,6 +151,7 @@ def _check_command(command: Command) -> None:
         case MergeCoins(_, sources):
             empty = "" if sources else "MergeCoins needs a coin to merge"
         case MakeMoveVec(tag, elements):
+            _check_depth(*(() if tag is None else (tag,)))
             empty = "" if elements or tag is not None else "MakeMoveVec needs a type or an element"
         case Publish(modules) | Upgrade(modules):
             _most("modules", len(modules), MAX_MODULES)

@@ -85,7 +85,9 @@ MAX_VECTOR_LENGTH: Final = 262_144
 MAX_LAYOUT_NODES: Final = 512
 """`max_type_to_layout_nodes`."""
 MAX_TYPE_DEPTH: Final = 16
-"""`max_type_argument_depth`."""
+"""`max_type_argument_depth`, of a transaction. Code makes types that nest deeper: `Table<K, V>` of such arguments."""
+MAX_INSTANCE_NODES: Final = 128
+"""`MAX_TYPE_INSTANTIATION_NODES` of Sui's machine: what is instantiated and the parts of its type arguments."""
 MAX_NEW_IDS: Final = 2048
 MAX_DELETED_IDS: Final = 2048
 MAX_TRANSFERRED_IDS: Final = 2048

@@ -12,11 +12,18 @@ from typing import Final
 
 from dtp.localnet.failures import CommandFailed
 from dtp.localnet.gas import StorageChange, object_size, storage_cost, total_cost
-from dtp.localnet.limits import MAX_EFFECTS_SIZE, MAX_LAYOUT_NODES, MAX_OBJECT_SIZE, MAX_WRITTEN_SIZE
+from dtp.localnet.limits import (
+    MAX_EFFECTS_SIZE,
+    MAX_INSTANCE_NODES,
+    MAX_LAYOUT_NODES,
+    MAX_OBJECT_SIZE,
+    MAX_WRITTEN_SIZE,
+)
 from dtp.localnet.model import BalanceChange, ObjectRecord
 from dtp.localnet.places import Place
 from dtp.localnet.vm import VM, OwnerKind, RuntimeEffects, Type
 from dtp.localnet.vm import Owner as VmOwner
+from dtp.localnet.vm.tags import make_tag
 from dtp.localnet.vm.types import STORE
 from dtp.sui.effects import (
     ExecutionError,
@@ -38,7 +45,7 @@ from dtp.sui.effects import (
     TransactionEffects,
     Unchanged,
 )
-from dtp.sui.names import TypeTag, parse_type
+from dtp.sui.names import TypeTag
 from dtp.sui.objects import (
     OBJECT,
     AddressOwner,
@@ -119,6 +126,11 @@ class _Collector:
                 "VMVerificationOrDeserializationError",
                 f"{type.tag} has a layout of {type.layout_nodes} nodes, {MAX_LAYOUT_NODES} at most: no object can",
             )
+        if type.nodes > MAX_INSTANCE_NODES:
+            raise CommandFailed(
+                "VMVerificationOrDeserializationError",
+                f"object of a type of {type.nodes} parts, {MAX_INSTANCE_NODES} at most",
+            )
         contents = self.vm.encode_value(type, data)
         if len(contents) > MAX_OBJECT_SIZE:
             raise CommandFailed(
@@ -135,7 +147,7 @@ def type_tag(type: Type) -> TypeTag:
     """The machine's type as a tag, made once."""
     found: TypeTag | None = type.operations.get("sui_tag")
     if found is None:
-        found = type.operations["sui_tag"] = parse_type(type.tag)
+        found = type.operations["sui_tag"] = make_tag(type)
     return found
 
 

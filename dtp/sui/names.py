@@ -33,8 +33,8 @@ _ADDRESS = re.compile(r"0[xX][0-9a-fA-F]{1,64}")
 _CHUNK = 58**10
 _PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
 
-MAX_TAG_DEPTH = 16
-"""Deepest nesting of a type's arguments that the chain takes."""
+MAX_TAG_DEPTH = 128
+"""Deepest nesting of a type that the chain makes; type arguments of a transaction nest 16 deep."""
 
 
 class SuiNameError(LocalError):
@@ -98,6 +98,11 @@ class TypeTag:
         inner = f"<{','.join(map(str, self.arguments))}>" if self.arguments else ""
         head = f"{format_address(self.address)}::{self.module}::{self.name}" if self.address else self.name
         object.__setattr__(self, "text", head + inner)
+
+    @property
+    def depth(self) -> int:
+        """How many types there are within each other, itself counted."""
+        return 1 + max((each.depth for each in self.arguments), default=0)
 
     def __str__(self) -> str:
         """Canonical text without blanks."""

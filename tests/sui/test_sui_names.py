@@ -98,7 +98,7 @@ def test_types_are_canonical() -> None:
         "0x2::1::X",
         "0x2::_::X",
         "u8 u8",
-        "vector<" * 40 + "u8" + ">" * 40,
+        "vector<" * 128 + "u8" + ">" * 128,
     ],
 )
 def test_what_is_no_type(text: str) -> None:
@@ -108,8 +108,28 @@ def test_what_is_no_type(text: str) -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"\x0b", b"\xff", b"\6", b"\6" * 30 + b"\1", b"\7" + bytes(32) + b"\1a", b"\7" + bytes(34) + b"\0"],
+    [
+        b"",
+        b"\x0b",
+        b"\xff",
+        b"\6",
+        b"\6" * 128 + b"\1",
+        b"\7" + bytes(32) + b"\1a",
+        b"\7" + bytes(34) + b"\0",
+    ],
 )
 def test_bytes_that_are_no_type(raw: bytes) -> None:
     with pytest.raises(BcsError):
         TYPE_TAG.decode(raw)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["vector<" * 127 + "u8" + ">" * 127, "0x2::m::S<" * 127 + "u8" + ">" * 127],
+    ids=["vectors", "structs"],
+)
+def test_types_nest_128_deep(text: str) -> None:
+    """Within what recursion takes, wherever it is asked for."""
+    tag = parse_type(text)
+    assert tag.depth == 128
+    assert TYPE_TAG.decode(TYPE_TAG.encode(tag)) == tag

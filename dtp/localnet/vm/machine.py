@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import CodeType, TracebackType
 from typing import Any, NoReturn
 
-from dtp.localnet.limits import MAX_STACK, MAX_TYPE_DEPTH, MAX_TYPE_NODES
+from dtp.localnet.limits import MAX_INSTANCE_NODES, MAX_STACK
 from dtp.localnet.vm import arguments as checks
 from dtp.localnet.vm.clever import clever_error
 from dtp.localnet.vm.contract import (
@@ -144,9 +144,11 @@ class VM:
         found = function.instances.get(arguments)
         if found is not None:
             return found
-        for argument in arguments:
-            if argument.nodes > MAX_TYPE_NODES or argument.depth > MAX_TYPE_DEPTH:
-                raise PrimitiveError("type_too_large")
+        if 1 + sum(argument.nodes for argument in arguments) > MAX_INSTANCE_NODES:
+            raise VmLimit(
+                "VMVerificationOrDeserializationError",
+                f"type arguments of more than {MAX_INSTANCE_NODES - 1} parts in a call of {function.qualified_name}",
+            )
         if len(self.translated) >= MAX_INSTANCES:
             self.drop_translations()
         made = translate(

@@ -16,6 +16,7 @@ from dtp.localnet.limits import (
     MAX_EVENT_SIZE,
     MAX_EVENTS,
     MAX_EVENTS_SIZE,
+    MAX_INSTANCE_NODES,
     MAX_LAYOUT_NODES,
     MAX_NEW_IDS,
     MAX_TRANSFERRED_IDS,
@@ -235,6 +236,11 @@ class ObjectRuntime:
             raise VmLimit(
                 "VMVerificationOrDeserializationError",
                 f"event of a type whose layout has {type.layout_nodes} nodes, {MAX_LAYOUT_NODES} at most",
+            )
+        if type.nodes > MAX_INSTANCE_NODES:
+            raise VmLimit(
+                "VMVerificationOrDeserializationError",
+                f"event of a type of {type.nodes} parts, {MAX_INSTANCE_NODES} at most",
             )
         size = tag_size(type) + sizer(type)(data)
         if size > MAX_EVENT_SIZE:

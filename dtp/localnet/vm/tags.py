@@ -5,7 +5,7 @@ from __future__ import annotations
 from dtp.localnet.vm.types import Type
 from dtp.sui.names import TYPE_TAG, TypeTag
 
-__all__ = ["plain_name", "tag_bcs"]
+__all__ = ["make_tag", "plain_name", "tag_bcs"]
 
 
 def plain_name(type: Type, original: bool = False) -> str:
@@ -24,15 +24,16 @@ def tag_bcs(type: Type) -> bytes:
     """BCS of the type as a `TypeTag`."""
     found = type.operations.get("tag_bcs")
     if found is None:
-        found = type.operations["tag_bcs"] = TYPE_TAG.encode(_tag(type))
+        found = type.operations["tag_bcs"] = TYPE_TAG.encode(make_tag(type))
     return found
 
 
-def _tag(type: Type) -> TypeTag:
+def make_tag(type: Type) -> TypeTag:
+    """The type as a tag."""
     if type.kind == "vector":
-        return TypeTag("vector", (_tag(type.element),))
+        return TypeTag("vector", (make_tag(type.element),))
     datatype = type.datatype
     if datatype is None:
         return TypeTag(type.kind)
-    arguments = tuple(_tag(each) for each in type.arguments)
+    arguments = tuple(make_tag(each) for each in type.arguments)
     return TypeTag(datatype.name, arguments, datatype.package, datatype.module)

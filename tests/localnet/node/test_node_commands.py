@@ -6,6 +6,7 @@ import pytest
 from node_world import COIN, STD, SUI, Tx, created
 from playground import Play
 
+from dtp.localnet.model import TransactionRejected
 from dtp.sui.bcs import ADDRESS, STRING, U64, option, vector
 from dtp.sui.effects import IdOperation
 from dtp.sui.names import TypeTag, parse_type
@@ -633,3 +634,32 @@ def test_all_of_64_bits_may_be_minted_and_no_more(play: Play) -> None:
     made = tx.call(SUI, "coin::mint", tx.object(play.treasury_cap()), tx.u64(1), types=(gold,))
     tx.send(play.alice.address, made)
     play.fails(tx, "MoveAbort")
+
+
+NESTED = "vector<" * 15 + "u8" + ">" * 15
+
+
+def test_types_of_objects_nest_deeper_than_type_arguments_may(play: Play) -> None:
+    """The node crashed: a table of such keys has a type that it couldn't name."""
+    tx = play.tx()
+    table = tx.call(SUI, "table::new", types=(NESTED, NESTED))
+    tx.send(play.alice.address, table)
+    made = created(play.ok(tx), "::table::Table")
+    assert str(play.record(made).type).endswith(f"::table::Table<{NESTED},{NESTED}>")
+    tx = play.tx()
+    tx.call(SUI, "table::destroy_empty", tx.object(made), types=(NESTED, NESTED))
+    play.ok(tx)
+
+
+def test_type_arguments_nest_16_deep(play: Play) -> None:
+    for deeper in (f"vector<{NESTED}>", f"0x2::table::Table<{NESTED},u8>"):
+        tx = play.tx()
+        tx.call(SUI, "table::new", types=(deeper, "u8"))
+        with pytest.raises(TransactionRejected) as refused:
+            play.ok(tx)
+        assert refused.value.kind == "SizeLimitExceeded"
+        tx = play.tx()
+        tx.command(MakeMoveVec(parse_type(deeper), ()))
+        with pytest.raises(TransactionRejected) as refused:
+            play.ok(tx)
+        assert refused.value.kind == "SizeLimitExceeded"

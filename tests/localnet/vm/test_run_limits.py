@@ -119,6 +119,35 @@ def test_the_genuine_machine_counts_layouts_so(variants: int) -> None:
         assert genuine.genuine_call("m", "probe", [], modules=(data,)).code == code_
 
 
+def generic(depth: int, home: bytes) -> bytes:
+    """`probe` calls a function with a vector of a vector of a ... byte, of `depth` in all, as type argument."""
+    maker, token = Maker(address=home), Primitive.U8
+    for _ in range(depth - 1):
+        token = VectorType(token)
+    called = maker.instance(maker.function("g", code("RET"), type_parameters=[Ability(0)]), token)
+    maker.function("probe", code(("CALL_GENERIC", called), "RET"))
+    return write_module(maker.build())
+
+
+@pytest.mark.parametrize("depth", [16, 17, 127])
+def test_type_arguments_within_code_have_127_parts(depth: int) -> None:
+    assert run(generic(depth, bytes(32)), "probe") == ""
+
+
+def test_type_arguments_within_code_have_no_more_parts() -> None:
+    world = World()
+    world.packages[HOME] = world.vm.build_package([generic(128, bytes(32))], HOME, (STD, SUI))
+    with pytest.raises(ExecutionFailure) as failed:
+        world.call("m::probe", package=HOME)
+    assert failed.value.status == "VMVerificationOrDeserializationError"
+
+
+@pytest.mark.parametrize(("depth", "failure"), [(127, ""), (128, "TOO_MANY_TYPE_NODES")])
+def test_the_genuine_machine_counts_type_arguments_so(depth: int, failure: str) -> None:
+    genuine = pytest.importorskip("genuine")
+    assert genuine.genuine_call("m", "probe", [], modules=(generic(depth, HOME),)).failure == failure
+
+
 def growing(home: bytes) -> bytes:
     """`f(n)` pushes n bytes to a vector."""
     maker = Maker(address=home)
