@@ -7,6 +7,8 @@ itself makes others wait is in `wait p99`: the processor time that it took betwe
 answer, whoever else had the processors meanwhile (not with HTTP, where a backend answers); and in `turn p99`: of its
 processor time, 99 hundredths passed in turns of the loop no longer than that. `turns stolen` are long ones in which
 the host of a virtual machine took a processor away, which its clocks count as used: they are in no other figure.
+`own` is a visitor's round trips without the time in which the listener, or the visitor, was ready to run and had no
+processor (`/proc/PID/schedstat`), and `queued` the part of the whole time in which the listener was.
 `plain` is a visitor of a plain server of asyncio (`bench.hostile_plain`) while as many attack that in the same way,
 and `ratio` the listener's p99 to it: what is left of a long wait when the machine's own part is taken away.
 
@@ -22,6 +24,7 @@ import contextlib
 import datetime
 import functools
 import json
+import os
 import subprocess
 import sys
 import time
@@ -82,20 +85,34 @@ async def _ask(stream: dtp.Stream, *, http: bool) -> None:
     await (stream.readuntil(ANSWER_END) if http else stream.readexactly(64))
 
 
-async def _visit(address: str, until: float, *, http: bool, psk: bytes | None) -> list[float]:
-    """Round trips over one connection; begins anew when that ends."""
+def _queued(*processes: int) -> float:
+    """Return the seconds for which processes were ready and had no processor; 0 where the system doesn't tell."""
+    try:
+        return sum(int(Path(f"/proc/{each}/schedstat").read_text().split()[1]) for each in processes) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+async def _visit(
+    address: str, until: float, *, http: bool, psk: bytes | None, server: int
+) -> tuple[list[float], list[float]]:
+    """Round trips over one connection, and what is left of them without waits for a processor; begins anew when that
+    ends."""
     times: list[float] = []
+    own: list[float] = []
     while (began := time.monotonic()) < until:
         with contextlib.suppress(dtp.DtpError, TimeoutError):
             async with asyncio.timeout(GIVE_UP), dtp.connect(address, psk=psk) as connection:
                 stream = await connection.open_stream()
                 while (began := time.monotonic()) < until:
+                    queued = _queued(server, os.getpid())
                     await _ask(stream, http=http)
                     times.append(time.monotonic() - began)
+                    own.append(max(0.0, times[-1] - _queued(server, os.getpid()) + queued))
                     await asyncio.sleep(0.001)
-                return times
+                return times, own
         times.append(time.monotonic() - began)
-    return times
+    return times, own
 
 
 async def _come(address: str, until: float, *, http: bool, psk: bytes | None) -> list[float]:
@@ -140,14 +157,18 @@ def _clock_of(process: int) -> int:
 async def _phase(
     name: str, *, address: str, seconds: float, http: bool, psk: bytes | None, server: int
 ) -> Figures:
-    until = time.monotonic() + seconds
+    until, queued = time.monotonic() + seconds, _queued(server)
     asking = () if http else (_wait(address, until, server=server, psk=psk),)
-    visits, newcomers, *waits = await asyncio.gather(
-        _visit(address, until, http=http, psk=psk), _come(address, until, http=http, psk=psk), *asking
+    (visits, own), newcomers, *waits = await asyncio.gather(
+        _visit(address, until, http=http, psk=psk, server=server),
+        _come(address, until, http=http, psk=psk),
+        *asking,
     )
     return {
         f"{name} p50": _percentile(visits, 0.5),
         f"{name} p99": _percentile(visits, 0.99),
+        f"{name} own p99": _percentile(own, 0.99),
+        f"{name} queued": (_queued(server) - queued) / seconds,
         f"{name} newcomers": len(newcomers) / seconds,
         f"{name} new p50": _percentile(newcomers, 0.5),
         f"{name} new p99": _percentile(newcomers, 0.99),
@@ -235,7 +256,8 @@ def _control(attack: str, attackers: int, processes: int, seconds: float, nice: 
     return {"plain p50": _percentile(times, 0.5), "plain p99": _percentile(times, 0.99)}
 
 
-_COLUMNS = ("before p50", "before p99", "during p50", "during p99", "after p99", "before new p50",
+_COLUMNS = ("before p50", "before p99", "during p50", "during p99", "during own p99", "during queued",
+            "after p99", "after own p99", "before new p50",
             "during new p50", "during new p99", "during newcomers", "after new p99", "before wait p99",
             "during wait p99", "after wait p99", "turn p99", "turn max", "turns stolen", "MiB", "descriptors",
             "descriptors after", "plain p50", "plain p99", "ratio")  # fmt: skip

@@ -166,7 +166,7 @@ class WebSocketCarrier(Carrier):
         return self._below.broken_off()
 
     def has_ended(self) -> bool:
-        return self._below.has_ended()
+        return not self.held and self._below.has_ended()
 
     @property
     def held(self) -> int:

@@ -151,6 +151,19 @@ def test_a_silent_backend_is_waited_for_as_long_as_its_client_is_there(talk):
     talk(scenario)
 
 
+def test_no_backend_is_asked_for_who_has_given_up(talk):
+    """Requests of a flood wait here, and most are given up by the time it is their turn."""
+
+    async def scenario(talk):
+        talk.client.write_error = ConnectionResetError()
+        talk.client.say(GET)
+        await talk.ended()
+        assert not talk.links
+        assert talk.session.why == words(Reason.CLIENT_GONE)
+
+    talk(scenario)
+
+
 @pytest.mark.parametrize(("way", "seconds"), [("end", 75), ("reset", 0)])
 def test_a_silent_backend_is_left_when_its_client_is_gone(talk, way, seconds):
     """One of which nothing is heard but its end is gone after a while; one that takes nothing more is, at once."""
