@@ -30,13 +30,25 @@ def test_the_best_paid_comes_first_and_others_raise():
     assert [each.number for each in line.ranked()] == [1, 2]
 
 
-@given(st.lists(st.integers(1, 1000), max_size=60))
+@given(st.lists(st.integers(1, 1000), max_size=90))
 def test_dust_buries_nothing(amounts):
-    line = AudienceLine(most=10)
+    line = AudienceLine(most=4)
     for number, amount in enumerate(amounts):
         line.asked(asked(number, amount))
-    best = sorted(range(len(amounts)), key=lambda number: (-amounts[number], number))[:10]
-    assert [each.number for each in line.ranked()] == best
+    best = sorted(range(len(amounts)), key=lambda number: (-amounts[number], number))
+    assert [each.number for each in line.ranked()] == best[:4]
+    assert len(line) == min(len(amounts), 40)
+    assert all(line.raised(Raised("0x1", number, "0x3", 5)) for number in best[:40])  # of those, none is lost
+
+
+def test_a_question_that_dust_pushed_off_the_line_is_back_when_others_raise_it():
+    line = AudienceLine(most=10)
+    line.asked(asked(0, 1, b"why?"))
+    for number in range(1, 60):
+        line.asked(asked(number, 2))
+    assert 0 not in [each.number for each in line.ranked()]
+    assert line.raised(Raised("0x1", 0, "0x3", 500)).text == "why?"
+    assert line.ranked()[0].number == 0
 
 
 def test_sealed_texts_are_for_the_producer_alone():

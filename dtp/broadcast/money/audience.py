@@ -14,8 +14,10 @@ from dtp.escaping import escape_text
 from dtp.identity import Identity
 from dtp.identity.sealing import open_sealed, seal
 
-#: Entries that are kept.
+#: Entries of the line.
 MOST: Final = 1000
+#: ... and so many times as many are kept: what is raised comes back, though others pushed it off the line before.
+_KEPT: Final = 10
 _CONTEXT: Final = b"dtp.show.line.v1"
 
 
@@ -40,6 +42,8 @@ class AudienceLine:
     def __init__(self, identity: Identity | None = None, *, most: int = MOST) -> None:
         """`identity` is the producer's, to open what is sealed to it."""
         self._identity, self._most = identity, most
+        #: What the worst of those that are kept had when one was left out last: no more is worth keeping.
+        self._least = 0
         self._entries: dict[int, Entry] = {}
         self._dismissed: set[int] = set()
 
@@ -47,15 +51,19 @@ class AudienceLine:
         return len(self._entries)
 
     def asked(self, event: Asked) -> Entry | None:
-        """Take an entry; return it, or None where others are worth more or it was dismissed. The same one may come
-        again."""
+        """Take an entry; return it, or None where so many are worth more that it isn't kept, or it was dismissed. The
+        same one may come again."""
         if event.number in self._dismissed or event.number in self._entries:
             return self._entries.get(event.number)
+        if len(self) >= _KEPT * self._most and event.amount <= self._least:
+            return None
         text = self._text(event)
         entry = Entry(event.number, Kind(event.kind), event.from_, event.amount, 0, text, event.sealed)
         self._entries[event.number] = entry
-        while len(self._entries) > self._most:
-            del self._entries[self.ranked()[-1].number]
+        if len(self) > _KEPT * self._most:
+            worst = max(self._entries.values(), key=_rank)
+            self._least = worst.amount
+            del self._entries[worst.number]
         return self._entries.get(event.number)
 
     def raised(self, event: Raised) -> Entry | None:
@@ -73,8 +81,8 @@ class AudienceLine:
         self._dismissed.add(number)
 
     def ranked(self) -> list[Entry]:
-        """Return what is kept, the best paid first; of equals the oldest."""
-        return sorted(self._entries.values(), key=lambda each: (-each.amount, each.number))
+        """Return the line, the best paid first; of equals the oldest."""
+        return sorted(self._entries.values(), key=_rank)[: self._most]
 
     def _text(self, event: Asked) -> str:
         data = event.text
@@ -86,6 +94,10 @@ class AudienceLine:
             except PeerError:
                 return ""
         return escape_text(data.decode(errors="replace"))
+
+
+def _rank(entry: Entry) -> tuple[int, int]:
+    return -entry.amount, entry.number
 
 
 def seal_text(text: bytes, key: bytes) -> bytes:
