@@ -10,7 +10,7 @@ from dtp.chain.errors import (
     InsufficientFunds,
     ProgramError,
 )
-from dtp.chain.model import canonical_type
+from dtp.chain.model import SUI_COIN, canonical_type
 from dtp.chain.node._wire import Wire
 from dtp.chain.node.gas import GasPool, ObjectQueues
 from dtp.chain.wallet import send, split_gas
@@ -284,5 +284,21 @@ def test_publishing_twice_is_once(network, wallet, tmp_path):
             assert Deployments(chain.chain_id, path).find("escrow") == third
             info = await chain.package(third.id)
             assert (info.original_id, info.version, list(info.modules)) == (third.id, 1, ["lock"])
+
+    run(work())
+
+
+def test_a_coin_whose_type_nests_as_deep_as_can_be_is_listed(client, wallet):
+    """Anybody can make one that is worth nothing, and send it: nothing else of the account would be shown."""
+    deep = "vector<" * 15 + "u8" + ">" * 15
+
+    async def work():
+        async with client(wallet()) as anybody, client(wallet()) as chain:
+            program = Program()
+            (coin,) = program.call("0x2", "coin", "zero", type_arguments=[deep])
+            program.transfer([coin], chain.address)
+            await anybody.execute(program)
+            told = {each.coin: each.total for each in await chain.balances(chain.address)}
+            assert told == {SUI_COIN: 10_000_000_000, deep: 0}
 
     run(work())
