@@ -114,7 +114,7 @@ def plans_taken(plans: Sequence[str]) -> str:
     """Return which plans' passes let in, in words that fit into a reason of CLOSE: who holds one of another plan
     would renew it, and be refused again."""
     if not plans:
-        return "the server takes passes of no plan, whatever is sold: ask its operator (--plan)"
+        return "the server takes passes of no plan, whatever is sold: ask its operator"
     more = f" or of {len(plans) - _NAMED} others" if len(plans) > _NAMED else ""
     return f"it has to be of plan {' or '.join(plans[:_NAMED])}{more}"
 

@@ -203,7 +203,7 @@ class OpeningUnknown(ChainError):
     def __init__(self, digests: Sequence[str]) -> None:
         super().__init__(
             f"it isn't known whether channels were opened by {', '.join(digests)}, so no other is opened: ask "
-            "another node (--network), look for them by 'dtp channel find', behind which others are opened again, or "
+            "another node (`network`), look for them by 'dtp channel find', behind which others are opened again, or "
             "try again in an hour"
         )
         self.digests = tuple(digests)

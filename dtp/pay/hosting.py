@@ -311,7 +311,7 @@ class Heart:
         if isinstance(error, MoveAborted):
             what = (
                 f"another process serves as this endpoint of host {self._owned.host.id} by now, and "
-                "clients find that one: stop this one, or give each an identity of its own (--identity)"
+                "clients find that one: stop this one, or give each an identity of its own (`identity`)"
             )
             if error.error is HostError.NO_ENDPOINT:
                 what = f"the owner of host {self._owned.host.id} has removed this endpoint: nobody finds it"

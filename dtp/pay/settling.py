@@ -240,7 +240,7 @@ async def _deposit(
         poor = InsufficientFunds(
             f"{chain.address} has {format_amount(there)}, and needs {format_amount(spent)} for the deposit, "
             f"{format_amount(gas)} for its gas, and the gas for closing, {format_amount(kept)}, or the money "
-            f"would be stuck: {format_amount(missing)} is missing: send it, or deposit less (--deposit, --budget)"
+            f"would be stuck: {format_amount(missing)} is missing: send it, or give a smaller deposit or budget"
         )
         poor.missing = missing
         raise poor from fault

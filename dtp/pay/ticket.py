@@ -78,7 +78,7 @@ def parse_ticket(data: bytes) -> Ticket:
     """The ticket that these bytes are. Raises `TicketRefused`; whether it is good is not known by that."""
     if not data:
         raise TicketRefused(
-            "this service is paid: connect with a wallet (--budget)", CloseDetail.TICKET_MISSING
+            "this service is paid: connect with a wallet and a budget", CloseDetail.TICKET_MISSING
         )
     if len(data) > MAX_TICKET:
         raise TicketRefused(f"a ticket of {len(data)} bytes", CloseDetail.TICKET_MALFORMED)

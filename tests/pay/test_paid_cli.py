@@ -250,7 +250,7 @@ def test_a_file_that_costs_more_than_the_budget_ends_at_once_and_goes_on_with_a_
         assert done.returncode == 3, done.stderr.decode()
         error = json.loads(done.stderr.splitlines()[-1])["error"]
         assert error["code"] == "budget-spent"
-        assert "larger budget (--budget)" in error["message"]
+        assert "larger budget" in error["message"]
         assert "SUI of 0.004 SUI are paid" in error["message"]  # 3,999,999 of 4,000,000, of nothing
         events = [json.loads(line) for line in done.stdout.splitlines()]
         paid = next(each for each in events if each["event"] == "paid")

@@ -28,7 +28,7 @@ def check_price(price: int, highest: int) -> None:
     if price > highest:
         raise GasTooHigh(
             f"the node says that a unit of gas costs {price:,} MIST, and at most {highest:,} is to be paid: ask "
-            "another node (--network), or allow more (--max-gas-price, max_gas_price); nothing was signed",
+            "another node (`network`), or allow more (`max-gas-price`); nothing was signed",
             needed=price,
             most=highest,
         )
@@ -64,7 +64,7 @@ class GasPurse:
         if self.most is not None and needed > self.most:
             raise GasTooHigh(
                 f"its gas may come to {format_amount(needed)} with what was spent before, and at most "
-                f"{format_amount(self.most)} is agreed to: allow more (--max-gas); nothing was signed",
+                f"{format_amount(self.most)} is agreed to: allow more (`max-gas`); nothing was signed",
                 needed=needed,
                 most=self.most,
             )

@@ -13,7 +13,7 @@ from dtp.chain.resolver import HostDirectory, service_number
 from dtp.chain.wallet import money
 from dtp.daemon.config.model import Budget
 from dtp.daemon.paying.calls import Calls, count_on
-from dtp.errors import PeerError
+from dtp.errors import LimitError
 from dtp.identity import Identity
 from dtp.net.address import Address
 from dtp.net.connection import Connection
@@ -43,7 +43,7 @@ _BUDGETS_LOCKED: Final = 3
 _LEAST_LOCKED: Final = 1_000_000_000
 
 
-class BudgetUsedUp(PeerError):
+class BudgetUsedUp(LimitError):
     """The service was paid as much as the file allows."""
 
     code = "budget-used-up"
@@ -202,7 +202,7 @@ class Buyer:
         except (BudgetTooSmall, NoPass) as fault:
             raise BudgetUsedUp(
                 f"{address}: all of the budget of {money(self._budget.most, SUI_COIN)} is spent"
-                f"{self._until()}; raise it and reload"
+                f"{self._until()}; raise `most` of the forward's `budget`, and reload"
             ) from fault
 
     def _until(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from enum import Enum
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -71,11 +72,23 @@ def reader_of(connection: Connection) -> CallReader | None:
     return None if calls is None else CallReader(calls)
 
 
+class Protocol(Enum):
+    """What a program speaks, as far as calls are counted by it."""
+
+    HTTP = "http"
+    HTTP2 = "http2"
+    OTHER = "other"
+
+
 class CallReader:
     """Counts the calls in what one program sends, in pieces of any size."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
+        #: None until enough has come to tell; for HTTP/2 until it has opened a stream.
+        self.protocol: Protocol | None = None
+        #: Of HTTP/2, by its number; 0 if there is none.
+        self.newest_stream = 0
         self._kept = bytearray()
         self._skip = 0  # bytes that are of no interest
         self._body: bytearray | None = None  # of a request that may be a batch, as far as it has come
@@ -114,9 +127,10 @@ class CallReader:
         if b"\n" not in self._kept and len(self._kept) < _MOST_KEPT and kept[:1].isalpha():
             return False
         if kept and _REQUEST.match(self._kept):
-            self._read = self._head
+            self._read, self.protocol = self._head, Protocol.HTTP
             return True
         if kept:
+            self.protocol = Protocol.OTHER
             self._calls.sent += 1
             self._give_up()
         return False
@@ -216,6 +230,8 @@ class CallReader:
     def _frame(self) -> bool:
         if len(self._kept) < 9:
             return False
-        self._calls.sent += self._kept[3] == _HEADERS
+        if self._kept[3] == _HEADERS:
+            self._calls.sent += 1
+            self.protocol, self.newest_stream = Protocol.HTTP2, int.from_bytes(self._kept[5:9]) & 0x7FFFFFFF
         self._skip = 9 + int.from_bytes(self._kept[:3])
         return True

@@ -12,9 +12,9 @@ from typing import Any
 
 from dtp.carriers.socket_io import SocketIO
 from dtp.carriers.stream_socket import SocketListener
-from dtp.daemon.config.model import Forward
+from dtp.daemon.config.model import Budget, Forward
 from dtp.daemon.observing import logs
-from dtp.daemon.paying.calls import reader_of
+from dtp.daemon.paying.calls import CallReader, Calls, reader_of
 from dtp.daemon.policies import Denial
 from dtp.daemon.reasons import Reason
 from dtp.daemon.relays import sockets, udp
@@ -23,9 +23,12 @@ from dtp.daemon.relays.dynamic import GREETINGS, Greeting, Rejected
 from dtp.daemon.relays.ledger import Ending, Ledger
 from dtp.daemon.relays.pool import BACKOFF, Pool
 from dtp.daemon.relays.relay import Relay
+from dtp.daemon.relays.unpaid import tell_unpaid
 from dtp.errors import CarrierError, DtpError, LimitError, PeerError
 from dtp.net.address import Address
 from dtp.net.stream import Stream
+from dtp.pay.errors import MoneyNotAdded
+from dtp.session.codes import CloseCode, ConnectionClosed, ConnectionRefused
 from dtp.tasks import start_task
 
 log = logging.getLogger("dtpd")
@@ -165,8 +168,8 @@ class Forwarded:
         self, pool: Pool, stream: Stream, sock: socket.socket, first: bytes, *, rest: bytes = b""
     ) -> None:
         """Relay between them; `rest` is what the program has sent already."""
-        ended = partial(self._ended, pool)
         reader = reader_of(stream.connection)
+        ended = partial(self._ended, pool, reader=reader)
         if reader is not None and rest:
             reader.feed(rest)
         watch = None if reader is None else reader.feed
@@ -213,7 +216,11 @@ class Forwarded:
     ) -> None:
         """Say why in the language that the program speaks, if it speaks one; else it gets a reset."""
         if greeting is None:
-            sockets.reset(sock)
+            if _is_unpaid(error, self.config.budget):
+                calls = Calls(None, asyncio.get_running_loop().time)
+                await tell_unpaid(sock, CallReader(calls), str(error))
+            else:
+                sockets.reset(sock)
             return
         refused = Reason.DENIED if isinstance(error, PeerError) else Reason.NO_BACKEND
         answer = error.answer if isinstance(error, Rejected) else greeting.failed(refused)
@@ -257,10 +264,14 @@ class Forwarded:
                 await asyncio.sleep(pause)
                 attempt += 1
 
-    def _ended(self, pool: Pool, relay: Relay | udp.UdpSession) -> None:
+    def _ended(self, pool: Pool, relay: Relay | udp.UdpSession, *, reader: CallReader | None = None) -> None:
         self.ledger.ended(relay)
         pool.done(relay.stream)
-        if isinstance(relay, Relay) and relay.left is not None:
+        if isinstance(relay, Relay) and relay.left is not None and relay.unpaid is not None:
+            assert reader is not None
+            telling = tell_unpaid(relay.left, reader, str(relay.unpaid))
+            self._open(telling, partial(sockets.reset, relay.left))
+        elif isinstance(relay, Relay) and relay.left is not None:
             # After a reload the forward may lead elsewhere.
             again = self._serve_again(self.pool or pool, relay.left)
             self._open(again, partial(sockets.reset, relay.left))
@@ -362,6 +373,13 @@ class ForwardedUdp(Forwarded):
         session = udp.UdpSession(stream, partial(sources.answer, source), ended, dropped=self._dropped)
         self.ledger.add(session)
         sources.opened(source, session)
+
+
+def _is_unpaid(error: DtpError | Rejected, budget: Budget | None) -> bool:
+    """True where a peer can be reached, and is not paid: it wants that, or the budget has no more for it."""
+    if isinstance(error, ConnectionRefused | ConnectionClosed):
+        return error.close_code == CloseCode.PAYMENT
+    return budget is not None and isinstance(error, LimitError | MoneyNotAdded)
 
 
 #: `kind` of a forward -> what serves it.

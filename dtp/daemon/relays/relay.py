@@ -19,11 +19,12 @@ from dtp.carriers.watch import Watcher, socket_watcher
 from dtp.daemon.policies.base import Bounds
 from dtp.daemon.reasons import Reason, words
 from dtp.daemon.relays.sockets import reset
-from dtp.errors import DtpError
+from dtp.errors import DtpError, LimitError
 from dtp.net.driver import yield_processor
 from dtp.net.stream import Stream
 from dtp.net.taps import PIECE, Tap
 from dtp.net.turns.sizes import WIDE
+from dtp.pay.errors import MoneyNotAdded
 from dtp.session.codes import ConnectionClosed, ConnectionLost, StreamReset
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Relay:
         "ended",
         "left",
         "stream",
+        "unpaid",
         "why",
     )
 
@@ -115,7 +117,8 @@ class Relay:
         """`first` goes to the socket before all else. `watch` is given what the socket sends, before the
         stream is. `on_end` is called once, when nothing is left open.
 
-        `keep`: when the connection is lost before a byte has moved, the socket stays open, and is `left`.
+        `keep`: when the connection is lost before a byte has moved, the socket stays open, and is `left`; so with
+        `watch` where the money for it is spent before an answer has begun.
         """
         connection = stream.connection
         self.stream = stream
@@ -125,6 +128,8 @@ class Relay:
         self.ended = False
         #: The socket, where it was kept: whoever is told of the end owns it from then on.
         self.left: socket.socket | None = None
+        #: What kept it from being paid for, where the socket has got no answer and was kept for being told.
+        self.unpaid: DtpError | None = None
         self._keep = keep
         self._sock = sock
         self._fd = sock.fileno()
@@ -402,7 +407,16 @@ class Relay:
             self._release()
             self._on_end(self)
             return
+        if self._watch is not None and isinstance(error, LimitError | MoneyNotAdded) and self._unanswered():
+            self.left, self.unpaid, self.why = self._sock, error, str(error)
+            self._release()
+            self._on_end(self)
+            return
         self._lose(self._broken, told(error))
+
+    def _unanswered(self) -> bool:
+        """Whether the socket has got nothing yet, and can still be told something."""
+        return not (self.counts.received or self._shut or self.ended)
 
     def _untouched(self) -> bool:
         """Whether neither side has said anything: to both, another stream is as good as this one."""

@@ -176,7 +176,7 @@ def check_lock(budget: Budget, terms: Terms) -> None:
     if terms.claim_ms > budget.longest_lock_ms:
         raise LockTooLong(
             f"by its terms the server may keep a deposit for {span(terms.claim_ms)} after a close that it doesn't "
-            f"agree to, and at most {span(budget.longest_lock_ms)} is agreed to: allow more (--longest-lock); "
+            f"agree to, and at most {span(budget.longest_lock_ms)} is agreed to: allow more (`longest-lock`); "
             "nothing "
             "was paid"
         )
@@ -205,7 +205,7 @@ def check_limits(
             f"that nothing uses, and with "
             f"{money(amount, coin)} more it would be above the limit of {money(budget.host_limit, coin)}: 'dtp "
             "channel "
-            "list' says until when, 'dtp channel close' brings back what can be; or allow more (--most-per-host)",
+            "list' says until when, 'dtp channel close' brings back what can be; or allow more (`most-per-host`)",
             locked=locked,
         )
     spent = store.deposited_since(chain, account, coin, now_ms - DAY_MS)
@@ -220,7 +220,7 @@ def check_limits(
             f"{doubt if unnoted else ''}, and with "
             f"{money(amount, coin)} more it would be above the limit of {money(budget.day_limit, coin)}: 'dtp "
             "channel "
-            "list' shows them; or allow more (--most-per-day)",
+            "list' shows them; or allow more (`most-per-day`)",
             locked=spent,
         )
 
@@ -235,7 +235,7 @@ def check_gas(store: Store, budget: Budget, purpose: tuple[str, str, str], now_m
         raise GasTooHigh(
             f"channels with this host took {format_amount(took)} of gas in the last 24 hours, and with "
             f"{format_amount(budget.gas_limit)} more it could be above {format_amount(most)}, {GAS_PER_DAY} times "
-            "what is agreed to for a connection: 'dtp channel history' shows them; or allow more (--max-gas); "
+            "what is agreed to for a connection: 'dtp channel history' shows them; or allow more (`max-gas`); "
             "nothing was signed",
             needed=needed,
             most=most,

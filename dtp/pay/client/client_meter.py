@@ -417,7 +417,7 @@ class ClientMeter(Meter):
         coin = self._coin
         return BudgetSpent(
             f"a charge of {money(amount, coin)} is {money(lacking, coin)} more than what is left of the budget, and "
-            "was declined: connect again with a larger one (--budget)",
+            "was declined: give a larger one",
             paid=self.payer.signed_amount,
             requests=self.payer.used.requests,
             bytes=self.payer.used.bytes,

@@ -366,8 +366,8 @@ class Payer:
         used = self.signed_usage
         what = f"{count_of(used.requests, 'request')} and {count_of(used.bytes, 'byte')}"
         return BudgetSpent(
-            f"the budget is used up: {paid} of {most} are paid, for {what} of this channel; to go on, connect again "
-            "with a larger budget (--budget)",
+            f"the budget is used up: {paid} of {most} are paid, for {what} of this channel; to go on, give a larger "
+            "budget",
             paid=self.signed_amount,
             requests=self.used.requests,
             bytes=self.used.bytes,
@@ -415,7 +415,7 @@ class Payer:
             raise BudgetSpent(
                 f"with {count_of(units, 'more request')} it would come to "
                 f"{money(missing + self.funds, self.coin)}, and this channel's lane may spend "
-                f"{money(self.funds, self.coin)}: give a larger budget (--budget)"
+                f"{money(self.funds, self.coin)}: give a larger budget"
             )
 
     def missing_funds(self, units: int = 1) -> int:

@@ -358,7 +358,7 @@ class Ledger(Account):
             self.end_channel(id, "the channel is closing or closed", CloseDetail.CHANNEL_CLOSED)
             return
         if (flaw := contradiction(found)) is not None:
-            log.warning("channel %s: %s: the node (--network) shows what isn't so", id, flaw)
+            log.warning("channel %s: %s: the node (`network`) shows what isn't so", id, flaw)
             self.end_channel(id, flaw)
             return
         if _is_before(found, entry.channel, entry.lanes):
@@ -374,7 +374,7 @@ class Ledger(Account):
         for paid in done:
             for id in paid.unpaid:
                 log.warning(
-                    "channel %s: its deposit is not what the node (--network) shows: it is served no more", id
+                    "channel %s: its deposit is not what the node (`network`) shows: it is served no more", id
                 )
                 self._unpaid[id] = None
                 self.end_channel(id, _UNPAID, CloseDetail.NOT_PAID)

@@ -171,7 +171,7 @@ class PassProofs:
         for key in keys:
             self._refuted[key] = self._steady() + _AGAIN
             log.warning(
-                "pass %s isn't what the node (--network) shows: the chain knows none with this end", key[0]
+                "pass %s isn't what the node (`network`) shows: the chain knows none with this end", key[0]
             )
         _bound(self._refuted)
 
