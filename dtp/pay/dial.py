@@ -42,6 +42,9 @@ log = logging.getLogger("dtp.pay")
 
 #: Pauses before dialling again when the server's node doesn't know our new channel, or its new money, yet, seconds.
 _BEHIND: Final = (0.2, 0.5, 1.0, 2.0)
+#: ... and after these while another process of the server has the channel that a connection of ours uses: together
+#: longer than one that was killed has it, with its vouchers on a Redis server (5 s).
+_HELD: Final = (1.0, 2.0, 3.0)
 #: How long a server that has broken off is asked to agree on the close before the chain is, seconds.
 _AGREEING: Final = 30.0
 #: Why a server can't be asked that.
@@ -391,11 +394,10 @@ class _PaidDialer:
                 stack.callback(deal.lock.release)
                 deal.redial = self._agree_again
                 try:
-                    connection = await self.dial(deal)
-                    await self.begin(connection, deal)
+                    connection = await self._enter(deal)
                     break
                 except ConnectionRefused as refused:
-                    if refused.detail == CloseDetail.CHANNEL_ELSEWHERE and deal.is_shared:
+                    if _is_held(refused, deal):
                         # By who serves our other connection, maybe for long, as behind an upgrade of the server.
                         deal.lock.release()
                         useless.add(deal.channel.id)
@@ -412,6 +414,20 @@ class _PaidDialer:
                 await count_disproved_no_more(chain, journal, deal.opened_by)
             connection.at_end(stack.pop_all())
             return connection
+
+    async def _enter(self, deal: Purchase) -> Metered:
+        """A metered connection over a channel, tried again while its server may yet give it up."""
+        for pause in (*_HELD, None):
+            try:
+                connection = await self.dial(deal)
+                await self.begin(connection, deal)
+                break
+            except ConnectionRefused as refused:
+                if pause is None or not _is_held(refused, deal):
+                    raise
+            await asyncio.sleep(pause)
+            await deal.read_lane()
+        return connection
 
     async def _approve_opening(self, chain: ChainClient, opening: Opening) -> bool:
         """Ask the caller about an opening, who may ask the server first."""
@@ -631,6 +647,11 @@ class _PaidDialer:
 def _is_of_pass(refused: ConnectionRefused) -> bool:
     """Whether a server refuses what a pass gives, and not its holder: who pays may come in."""
     return refused.detail in (CloseDetail.PASS_OVER, CloseDetail.QUOTA_USED_UP)
+
+
+def _is_held(refused: ConnectionRefused, deal: Purchase) -> bool:
+    """Whether another process of the server has the channel, which another connection of ours uses."""
+    return refused.detail == CloseDetail.CHANNEL_ELSEWHERE and deal.is_shared
 
 
 def _without_network(address: Address) -> Address:

@@ -874,32 +874,6 @@ def test_a_channel_is_served_by_one_process_at_a_time(market):
     market(scenario)
 
 
-def test_who_uses_a_channel_that_another_process_serves_takes_another_one(market):
-    """As behind an upgrade while a stream stays in the old process: new connections were refused until it ended."""
-
-    async def scenario(market):
-        serving = await market.serve(give)
-        buyer = await market.buyer()
-        async with market.connect(buyer, keep=True) as connection:
-            await fetch(connection, 10)
-        (first,) = buyer["store"].bought_channels()
-        await serving.ledger.wait_settled()
-        other, lane = Holds(serving.store.path), LaneLock(buyer["store"].path, first.channel, 0)
-        assert other.hold_channel(first.channel)
-        assert lane.try_acquire()  # by a connection of ours to that process
-        for _ in range(2):
-            async with market.connect(buyer, keep=True) as connection:
-                assert await fetch(connection, 1000) == 1000
-                assert connection.meter.deal.channel.id != first.channel
-        assert [each.state for each in buyer["store"].bought_channels()] == ["open"] * 2
-        lane.release()
-        other.close()
-        async with market.connect(buyer, keep=True) as connection:
-            assert connection.meter.deal.channel.id == first.channel
-
-    market(scenario)
-
-
 def test_a_metered_connection_carries_no_datagrams(market):
     async def scenario(market):
         asked = asyncio.get_running_loop().create_future()

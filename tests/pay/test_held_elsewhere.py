@@ -1,0 +1,67 @@
+"""A channel of ours that another process of the server has, where our connection to that goes on or waits in vain."""
+
+from dtp.pay import dial
+from dtp.pay.client.lane_lock import LaneLock
+from dtp.pay.store.holding import Holds
+from dtp.session.codes import Refuse
+
+from .test_paid import fetch, give
+
+
+async def used_elsewhere(market):
+    """Serve, and have another process serve our only channel, which a connection of ours uses: both locks, its id."""
+    serving = await market.serve(give)
+    buyer = await market.buyer()
+    async with market.connect(buyer, keep=True) as connection:
+        await fetch(connection, 10)
+    await serving.ledger.wait_settled()
+    (bought,) = buyer["store"].bought_channels()
+    held, lane = Holds(serving.store.path), LaneLock(buyer["store"].path, bought.channel, 0)
+    assert held.hold_channel(bought.channel)
+    assert lane.try_acquire()
+    return buyer, held, lane, bought.channel
+
+
+async def paid_from(market, buyer):
+    async with market.connect(buyer, keep=True) as connection:
+        assert await fetch(connection, 1000) == 1000
+    return connection.meter.deal.channel.id
+
+
+def test_another_channel_is_paid_from_while_a_process_keeps_ours(market, monkeypatch):
+    """As behind an upgrade with a stream in the old process: new connections were refused until it ended."""
+    monkeypatch.setattr(dial, "_HELD", (0.0, 0.0))
+
+    async def scenario(market):
+        buyer, held, lane, channel = await used_elsewhere(market)
+        (first, second) = [await paid_from(market, buyer) for _ in range(2)]
+        assert channel != first == second
+        assert [each.state for each in buyer["store"].bought_channels()] == ["open"] * 2
+        held.close()
+        lane.release()
+        assert await paid_from(market, buyer) == channel
+
+    market(scenario)
+
+
+def test_a_channel_is_waited_for_that_a_process_gives_up(market, monkeypatch):
+    """As one that was killed, with vouchers on a Redis server, though our connection to it waits yet."""
+    monkeypatch.setattr(dial, "_HELD", (0.0, 0.0))
+
+    async def scenario(market):
+        buyer, held, _, channel = await used_elsewhere(market)
+        enter, refusals = market.serving.ledger.enter, []
+
+        async def enter_once_given_up(*arguments):
+            try:
+                return await enter(*arguments)
+            except Refuse as refused:
+                refusals.append(refused)
+                held.close()
+                raise
+
+        monkeypatch.setattr(market.serving.ledger, "enter", enter_once_given_up)
+        assert await paid_from(market, buyer) == channel
+        assert len(refusals) == 1
+
+    market(scenario)
