@@ -85,7 +85,9 @@ def _exit_code(error: DtpError, ctx: click.Context) -> int:
     """What the command ends with. A port that is taken, a database or a chain that is away may be had later;
     settings, keys and permissions stay as they are until somebody changes them."""
     denied = isinstance(error, ListenError) and getattr(error.__cause__, "errno", None) in _DENIED
-    stays = denied or isinstance(error, (ConfigError, IdentityError, KeystoreError, UntrustedFolder))
+    stays = denied or isinstance(
+        error, (ConfigError, IdentityError, KeystoreError, UntrustedFolder, output.NotPermitted)
+    )
     stays = stays or error.code == _UNUSABLE
     return EXIT_CONFIG if stays and ctx.invoked_subcommand == "run" else output.exit_code(error)
 

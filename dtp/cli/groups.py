@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -52,6 +53,11 @@ class Program(Group):
             return super().invoke(ctx)
         except DtpError as error:
             ctx.exit(self.report_error(error, ctx))
+        except PermissionError as error:  # of merely looking whether something is there, too
+            if error.filename is None:
+                raise
+            fault = output.NotPermitted(f"can't use {os.fsdecode(error.filename)}: {error.strerror}")
+            ctx.exit(self.report_error(fault, ctx))
         except click.UsageError as error:
             if not json:
                 raise

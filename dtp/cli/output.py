@@ -59,6 +59,12 @@ _AWAY = {NODE_AWAY, "pay-store-away", "message-store-away", "graph-store-away"}
 _JSON = "dtp.cli.json"
 
 
+class NotPermitted(LocalError):
+    """A file or folder that a command looks for is where its user may not look."""
+
+    code = "not-permitted"
+
+
 class OutputError(LocalError):
     """Standard output takes nothing more: a full disk, for instance. What was to be said is lost."""
 

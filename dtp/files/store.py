@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import stat
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,13 +132,14 @@ class Incoming:
     """
 
     def __init__(self, folder: Path, name: str, info: FileInfo, *, overwrite: bool) -> None:
-        if (
-            not name
-            or "/" in name
-            or "\0" in name
-            or name in (".", "..")
-            or len(os.fsencode(name)) > MAX_NAME
-        ):
+        try:
+            size = len(os.fsencode(name))
+        except UnicodeEncodeError:
+            raise FileProblem(
+                f"a file can't be stored as {name[:80]!r}: names are {sys.getfilesystemencoding()} here, which has "
+                "no such characters; with LC_ALL=C.UTF-8 it can, or under another name"
+            ) from None
+        if not name or "/" in name or "\0" in name or name in (".", "..") or size > MAX_NAME:
             raise FileProblem(
                 f"a file can't be stored as {name[:80]!r}: it takes a plain name of at most {MAX_NAME} bytes"
             )

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import importlib.abc
 import signal
 import subprocess
@@ -177,3 +178,26 @@ def test_a_sale_waits_for_its_chain(monkeypatch, capsys, ended):
     with click.Context(click.Command("serve")):
         asyncio.run(scenario())
     assert capsys.readouterr().err.count("waiting for the chain") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["keygen", "--identity", "{}"],
+        ["recv", f"dtp+tcp://{Identity(bytes(32)).id}@127.0.0.1:1/f", "--output", "{}"],
+        ["wallet", "list"],
+    ],
+)
+def test_a_folder_that_one_may_not_look_into_is_no_fault_of_ours(monkeypatch, tmp_path, words):
+    """Merely to ask whether a file is there fails then: it was a traceback."""
+    where = tmp_path / "locked" / "file"
+    monkeypatch.setenv("DTP_IDENTITY", str(where))
+
+    def stat(path, **_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", stat)
+    ended = CliRunner().invoke(main, [each.format(where) for each in words])
+    assert ended.exit_code == 3, ended.output
+    assert "Permission denied" in ended.output
+    assert "dtp: can't use " in ended.output

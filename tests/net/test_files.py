@@ -850,3 +850,9 @@ def test_files_are_let_go(folders):
         Incoming(there, "f", out.info, overwrite=False)
     out.close()
     assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_name_that_file_names_here_can_not_have_is_refused(tmp_path):
+    """As with LC_ALL=POSIX and Python's own ways around it turned off: `recv` had a traceback."""
+    with pytest.raises(FileProblem, match="no such characters"):
+        Incoming(tmp_path, "z\ud800", m.FileInfo("f", 3, 0), overwrite=False)
