@@ -97,7 +97,7 @@ class LoopThread:
 
 
 async def _cancel_all() -> None:
-    """What still runs (listeners, connections that wait to be resumed) ends as at the end of `asyncio.run`."""
+    """End what still runs (listeners, connections that wait to be resumed) as at the end of `asyncio.run`."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
@@ -105,7 +105,7 @@ async def _cancel_all() -> None:
 
 
 async def _limited(coroutine: Coroutine[Any, Any, T], seconds: float | None) -> T:
-    """The timeout runs in the loop, so that what came about just in time is never lost on the way."""
+    """Return the timeout runs in the loop, so that what came about just in time is never lost on the way."""
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
@@ -123,7 +123,7 @@ _abandoned: list[LoopThread] = []
 
 
 def shared() -> LoopThread:
-    """The one that all blocking sockets of this process use."""
+    """Return the one that all blocking sockets of this process use."""
     global _shared
     with _lock:
         if _shared is None or not _shared.alive:

@@ -275,7 +275,7 @@ class Pipe(Waiting, asyncio.Protocol):
         return False
 
     def resume_reading(self) -> None:
-        """The socket was accepted: let the bytes come."""
+        """Let the bytes come, now that the socket was accepted."""
         with self.changed:
             self._paused = False
         self.thread.call_in_loop(self.transport.resume_reading)

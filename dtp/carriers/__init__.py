@@ -25,7 +25,7 @@ __all__ = [
 
 
 def _kind(scheme: str, module: str, *, patience: float = 0.0) -> CarrierKind:
-    """A row of `CARRIERS` whose module is loaded when it is first used, so that `import dtp` stays fast."""
+    """Return a row of `CARRIERS` whose module is loaded when it is first used, so that `import dtp` stays fast."""
 
     async def dial(url: str) -> Carrier:
         return cast(Carrier, await importlib.import_module(module).dial(url))

@@ -17,7 +17,7 @@ _FREE_PORTS = 1024
 
 
 def reason(error: Exception, *, listening: int | None = None) -> str:
-    """What the operating system calls `error`, such as "Connection refused"; asyncio puts words of its own
+    """Return what the operating system calls `error`, such as "Connection refused"; asyncio puts words of its own
     into the exception's text. `listening` is the port that couldn't be had: what to do about it is said, too."""
     number = getattr(error, "errno", None)
     if number == errno.EACCES and listening is not None and listening < _FREE_PORTS:

@@ -113,12 +113,12 @@ class _Direction:
             self._handle = None
 
     def close_receiver(self) -> None:
-        """The receiving end is gone: what is on the way and what is still sent goes nowhere."""
+        """Note that the receiving end is gone: what is on the way and what is still sent goes nowhere."""
         self.drop_pending()
         self._shut = True
 
     def start_receiver(self) -> None:
-        """The receiving end has started."""
+        """Note that the receiving end has started."""
         self._schedule_delivery()
 
     @property
@@ -321,7 +321,7 @@ class MemoryCarrier(Carrier):
     # From the directions, always called by the loop.
 
     def receive_buffer(self) -> memoryview:
-        """Where the next bytes go."""
+        """Return where the next bytes go."""
         if self._receiver is None or self._closing:
             return memoryview(bytearray(65536))
         return self._receiver.carrier_buffer()
@@ -351,7 +351,7 @@ class MemoryCarrier(Carrier):
         self._end_carrier(error)
 
     def cut_link(self, error: CarrierError) -> None:
-        """The link was cut."""
+        """End, since the link was cut."""
         self._out.drop_pending()
         self._end_carrier(error)
 

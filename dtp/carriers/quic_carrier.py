@@ -119,7 +119,7 @@ class QuicCarrier(PushedCarrier):
         self._transmit_pending()
 
     def note_refused(self, error: CarrierError) -> None:
-        """The system says that nobody is there."""
+        """End, since the system says that nobody is there."""
         self._end_carrier(error)
 
     def _go_on(self) -> None:

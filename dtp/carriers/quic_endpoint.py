@@ -72,7 +72,8 @@ _IPV6: Final = getattr(socket, "AF_INET6", None)
 
 @lru_cache(maxsize=1)
 def _certificate() -> tuple[bytes, bytes]:
-    """A certificate and its key, in PEM. QUIC can't do without; who is who is proven by the handshake inside."""
+    """Return a certificate and its key, in PEM. QUIC can't do without; who is who is proven by the handshake
+    inside."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "dtp")])
     now = datetime.datetime.now(datetime.UTC)
@@ -287,7 +288,7 @@ class QuicEndpoint:
         self._turns.give_packets()
 
     def _handle_error(self, error: OSError) -> None:
-        """The system tells of something that was sent; which carrier's is known where there is only one."""
+        """Take what the system tells of something that was sent; which carrier's is known where there is only one."""
         if not self._connected:
             return
         broken = BrokenError(reason(error))
@@ -316,7 +317,8 @@ class QuicEndpoint:
     def _first_packet(
         self, data: bytes, version: int, destination: bytes, source: bytes, token: bytes, address: Address
     ) -> QuicCarrier | None:
-        """A packet that begins a connection: return its carrier, or None where the address has to prove itself."""
+        """Return a packet that begins a connection: return its carrier, or None where the address has to prove
+        itself."""
         if len(destination) < _CID or len(destination) > 20:
             return None
         now = int(time.monotonic())

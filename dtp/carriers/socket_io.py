@@ -66,14 +66,14 @@ class SocketIO:
         self._watcher = socket_watcher(asyncio.get_running_loop())
 
     async def read(self) -> bytes:
-        """Some bytes; none at the end."""
+        """Return some bytes; none at the end."""
         data = await self._call_when_ready(lambda: self._sock.recv(READ_SIZE), self._wait_readable)
         if self._steps is not None:
             await self._steps.wait_for_step()
         return data
 
     async def write(self, data: bytes) -> None:
-        """All of `data`."""
+        """Write all of `data`."""
         while data:
             sent = await self._call_when_ready(lambda: self._sock.send(data), self._wait_writable)  # noqa: B023  # awaited here
             data = data[sent:]
@@ -86,7 +86,7 @@ class SocketIO:
             pass
 
     async def start_tls(self) -> None:
-        """The handshake of a TLS socket."""
+        """Do the handshake of a TLS socket."""
         assert isinstance(self._sock, ssl.SSLSocket)
         if self._steps is not None:
             await self._wait_readable()

@@ -49,7 +49,7 @@ _RESET_ON_CLOSE = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
 def broken(error: OSError) -> BrokenError:
-    """What the operating system says about a connection that was working, as this package's error."""
+    """Return what the operating system says about a connection that was working, as this package's error."""
     result = BrokenError(reason(error))
     result.__cause__ = error
     return result

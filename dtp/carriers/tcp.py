@@ -55,7 +55,7 @@ def set_options(sock: socket.socket) -> None:
 
 
 def is_self_connected(sock: socket.socket) -> bool:
-    """Whether a socket is connected to itself, which a dial to a free local port can do (simultaneous
+    """True if a socket is connected to itself, which a dial to a free local port can do (simultaneous
     open)."""
     return bool(sock.getsockname() == sock.getpeername())
 
@@ -93,7 +93,7 @@ async def connect_socket(host: str, port: int) -> tuple[socket.socket, str]:
 
 
 def socket_url(scheme: str, sock: socket.socket, suffix: str = "") -> str:
-    """The URL of what `sock` is bound to."""
+    """Return the URL of what `sock` is bound to."""
     host, port, *_ = sock.getsockname()
     return f"{scheme}://{format_host(host, port)}{suffix}"
 

@@ -14,7 +14,7 @@ from dtp.carriers.stream_socket import StreamSocketCarrier
 
 
 def client_context(url: str, ca: str | None) -> ssl.SSLContext:
-    """What a client needs: trust in the authorities of this system, or only in those of the PEM file `ca`.
+    """Return what a client needs: trust in the authorities of this system, or only in those of the PEM file `ca`.
 
     Raises `CarrierUrlError` when the file can't be used; `url` is for its message.
     """
@@ -31,7 +31,7 @@ def _client_context(ca: str | None, _changed: int) -> ssl.SSLContext:
 
 
 def server_context(url: str, cert: str | None, key: str | None) -> ssl.SSLContext:
-    """What a server needs: its certificate chain and private key, as paths of PEM files.
+    """Return what a server needs: its certificate chain and private key, as paths of PEM files.
 
     Raises `CarrierUrlError`, without asking for a passphrase, when they can't be used.
     """

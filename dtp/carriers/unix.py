@@ -41,7 +41,7 @@ class UnixCarrier(StreamSocketCarrier):
 
 
 def peer_source(sock: socket.socket) -> str:
-    """Who is at the other end: "unix:uid=1000" where the system tells, else "unix"."""
+    """Return who is at the other end: "unix:uid=1000" where the system tells, else "unix"."""
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
         return "unix"
@@ -97,7 +97,8 @@ async def listen(url: str, accept: Accept) -> CarrierListener:
 
 
 def listening_socket(url: str) -> tuple[socket.socket, Callable[[], None]]:
-    """A socket that listens at `unix:///path`, and what removes its file at the end. Raises as `listen` does."""
+    """Return a socket that listens at `unix:///path`, and what removes its file at the end. Raises as `listen`
+    does."""
     parts, path = _parse(url, {"mode"})
     mode = parts.get_integer("mode", 0, base=8) if "mode" in parts.options else None
     if mode is not None and mode > 0o777:
@@ -149,7 +150,7 @@ def _locked(folder: str) -> Iterator[None]:
 
 
 def _bind(path: str, mode: int | None) -> socket.socket:
-    """A listening socket at `path`. Raises `ListenError` when it is taken; `OSError` passes through."""
+    """Return a listening socket at `path`. Raises `ListenError` when it is taken; `OSError` passes through."""
     with contextlib.ExitStack() as undo:
         sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:

@@ -26,7 +26,7 @@ class CarrierUrl:
     options: dict[str, str]
 
     def get_flag(self, name: str) -> bool:
-        """The option `name` as yes or no; no when it isn't there. Raises `CarrierUrlError` for other
+        """Return the option `name` as yes or no; no when it isn't there. Raises `CarrierUrlError` for other
         values."""
         value = self.options.get(name, "0").lower()
         if value not in _TRUE | _FALSE:
@@ -34,7 +34,7 @@ class CarrierUrl:
         return value in _TRUE
 
     def get_number(self, name: str, default: float) -> float:
-        """The option `name` as a number of at least 0. Raises `CarrierUrlError` for other values."""
+        """Return the option `name` as a number of at least 0. Raises `CarrierUrlError` for other values."""
         value = self.options.get(name)
         if value is None:
             return default
@@ -47,7 +47,7 @@ class CarrierUrl:
         return number
 
     def get_integer(self, name: str, default: int, base: int = 10) -> int:
-        """The option `name` as a whole number of at least 0. Raises `CarrierUrlError` for other values."""
+        """Return the option `name` as a whole number of at least 0. Raises `CarrierUrlError` for other values."""
         value = self.options.get(name)
         if value is None:
             return default
@@ -111,7 +111,7 @@ def format_host(host: str, port: int) -> str:
 
 
 def plain_ip(address: Any) -> str:
-    """The IP address in a socket address (`getpeername`): IPv4 inside IPv6 is given as IPv4, scopes are left
+    """Return the IP address in a socket address (`getpeername`): IPv4 inside IPv6 is given as IPv4, scopes are left
     out, so that one machine is one source. "" for what isn't an IP socket address."""
     if not isinstance(address, tuple):
         return ""

@@ -96,7 +96,7 @@ _watchers: WeakKeyDictionary[asyncio.AbstractEventLoop, SelectorWatcher] = WeakK
 
 
 def socket_watcher(loop: asyncio.AbstractEventLoop) -> Watcher:
-    """What watches sockets on `loop`. Raises `EventLoopError` when nothing can."""
+    """Return what watches sockets on `loop`. Raises `EventLoopError` when nothing can."""
     if isinstance(loop, BaseSelectorEventLoop):
         return loop
     can_watch = getattr(type(loop), "add_reader", None) is not asyncio.AbstractEventLoop.add_reader

@@ -105,7 +105,7 @@ async def dial(url: str) -> WebSocketCarrier:
 
 
 def _dial_error(url: str, error: OSError) -> DialError:
-    """What went wrong in an opening handshake, with the URL."""
+    """Return what went wrong in an opening handshake, with the URL."""
     if isinstance(error, UpgradeError):
         return type(error)(f"{url}: {error}")
     if isinstance(error, TimeoutError):
@@ -130,7 +130,7 @@ def listen_sockets(socks: list[socket.socket], accept: Accept, url: str) -> Carr
 
 
 def _listen_options(url: str) -> tuple[CarrierUrl, UpgradePolicy, ssl.SSLContext | None]:
-    """All that can be wrong with a URL, looked at before anything is opened."""
+    """Return the parts of a URL: all that can be wrong with it is looked at before anything is opened."""
     secure = urlsplit(url).scheme == "wss"
     parts = parse_url(url, _LISTEN_OPTIONS | ({"cert", "key"} if secure else set()))
     context = server_context(url, parts.options.get("cert"), parts.options.get("key")) if secure else None
@@ -263,7 +263,7 @@ def _carrier(
 
 
 def _without_options(url: str) -> str:
-    """The URL as it is sent: without the options that are for us."""
+    """Return the URL as it is sent: without the options that are for us."""
     parts = urlsplit(url)
     if not parts.query:
         return url

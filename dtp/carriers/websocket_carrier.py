@@ -322,7 +322,7 @@ class WebSocketCarrier(Carrier):
         self._flush_protocol()
 
     def _judge_end(self, error: CarrierError | None) -> CarrierError | None:
-        """What the end of the carrier below means: only a closing handshake makes an orderly end."""
+        """Return what the end of the carrier below means: only a closing handshake makes an orderly end."""
         close = self._protocol.close_rcvd
         if close is not None and close.code in _ORDERLY:
             return None
@@ -331,7 +331,7 @@ class WebSocketCarrier(Carrier):
         return error or WebSocketError("the other side ended without the closing handshake")
 
     def _give_up(self) -> None:
-        """The other side does not finish the closing handshake."""
+        """End, since the other side does not finish the closing handshake."""
         self._below.abort()
         self._end_carrier(self._judge_end(None))
 

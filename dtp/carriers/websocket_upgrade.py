@@ -152,7 +152,7 @@ async def upgrade_server(io: SocketIO, policy: UpgradePolicy) -> tuple[ServerPro
 
 
 def forwarded_for(headers: list[str]) -> str | None:
-    """The address that the nearest proxy saw: the last one; those before it are what the client claims. None
+    """Return the address that the nearest proxy saw: the last one; those before it are what the client claims. None
     when there is none or it isn't an IP address."""
     if not headers:
         return None
@@ -173,7 +173,7 @@ class HttpProxy:
 
 
 def find_proxy(url: str, host: str, port: int, secure: bool, option: str | None) -> HttpProxy | None:
-    """The proxy to dial through: the one in the URL's option `proxy` (none of them with `proxy=none`), else
+    """Return the proxy to dial through: the one in the URL's option `proxy` (none of them with `proxy=none`), else
     the one that the environment names (`https_proxy`, for `ws://` also `http_proxy`; `no_proxy` is respected,
     and this machine is never reached through a proxy). Raises `CarrierUrlError` for one that isn't HTTP; no
     message quotes it, since it may hold a password.

@@ -53,12 +53,12 @@ _peer = click.argument("peer")
 
 
 def card_path(file: str) -> Path:
-    """Where the newest card of the account in this file is."""
+    """Return where the newest card of the account in this file is."""
     return Path(file).with_suffix(_CARD)
 
 
 def read_card(path: str | os.PathLike[str]) -> Card:
-    """The card in a file. Raises `AccountFileError`, `CardError`."""
+    """Return the card in a file. Raises `AccountFileError`, `CardError`."""
     from dtp.identity import Card
     from dtp.identity.card import MAX_BYTES
 
@@ -71,7 +71,7 @@ def read_card(path: str | os.PathLike[str]) -> Card:
 
 
 def load_account(file: str) -> Account:
-    """The account whose key is in a file, with the card beside it."""
+    """Return the account whose key is in a file, with the card beside it."""
     from dtp.identity import Account
 
     return Account(_load(file), read_card(card_path(file)))
@@ -96,7 +96,7 @@ def save_account(file: str, account: Account) -> None:
 
 
 def device_record(peer: str, label: str) -> dict[str, Any]:
-    """A device as JSON has it."""
+    """Return a device as JSON has it."""
     return {"peer": peer, "label": label}
 
 

@@ -30,12 +30,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def wallets_dir() -> Path:
-    """The folder of the wallets that `dtp wallet new` makes."""
+    """Return the folder of the wallets that `dtp wallet new` makes."""
     return config.config_dir() / "wallets"
 
 
 def wallet_path(name: str) -> Path:
-    """The file of a wallet by name. Raises `ConfigError`."""
+    """Return the file of a wallet by name. Raises `ConfigError`."""
     if not _NAME.fullmatch(name):
         raise ConfigError(f"{name!r} is no name for a wallet: letters, digits, '.', '_' and '-'")
     return wallets_dir() / f"{name}.pem"
@@ -72,7 +72,7 @@ class Account:
     max_gas_price: int | None = None
 
     def wallet_path(self) -> Path | None:
-        """The wallet's file, None when it is in the Sui keystore or another program signs."""
+        """Return the wallet's file, None when it is in the Sui keystore or another program signs."""
         text = self.wallet
         if text is None:
             return config.identity_path()
@@ -83,7 +83,7 @@ class Account:
         return wallet_path(text)
 
     def load_signer(self) -> Signer:
-        """Who signs. Raises `ConfigError`, `KeystoreError`, `IdentityFileError`."""
+        """Return who signs. Raises `ConfigError`, `KeystoreError`, `IdentityFileError`."""
         from dtp.chain.keystores import load_key, sui_signer
 
         text = self.wallet or ""
@@ -101,7 +101,7 @@ class Account:
         return load_key(path, IdentitySource(path, self.passphrase_file).ask_passphrase)
 
     def read_address(self) -> str:
-        """The wallet's account, without asking for a passphrase where the file says it."""
+        """Return the wallet's account, without asking for a passphrase where the file says it."""
         from dtp.chain.keystores import address_in
 
         path = self.wallet_path()
@@ -124,7 +124,7 @@ class Account:
         )
 
     def make_client(self, *, signing: bool) -> ChainClient:
-        """A client for the network, with the wallet if it is to sign."""
+        """Return a client for the network, with the wallet if it is to sign."""
         from dtp.chain import ChainClient
 
         return ChainClient(
@@ -142,7 +142,7 @@ class Account:
 
 
 def _command_signer(text: str) -> Signer:
-    """The signer of `ADDRESS COMMAND...`, quoted as in a shell. Raises `ConfigError`."""
+    """Return the signer of `ADDRESS COMMAND...`, quoted as in a shell. Raises `ConfigError`."""
     from dtp.chain import CommandSigner
     from dtp.chain.model import canonical_id
 
@@ -205,7 +205,7 @@ def account_options(command: _Function) -> _Function:
 
 
 def record_of(value: Any) -> Any:
-    """A dataclass of the chain as JSON: bytes in hex, tuples as lists, keys as text."""
+    """Return a dataclass of the chain as JSON: bytes in hex, tuples as lists, keys as text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name.rstrip("_"): record_of(getattr(value, field.name))
@@ -221,7 +221,7 @@ def record_of(value: Any) -> Any:
 
 
 def executed_record(executed: Any) -> dict[str, Any]:
-    """What a transaction did, in short."""
+    """Return what a transaction did, in short."""
     return {"transaction": executed.digest, "gas_mist": executed.gas.net}
 
 

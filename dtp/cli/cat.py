@@ -109,7 +109,7 @@ async def _tell_of_credit(stream: Stream) -> None:
 
 
 async def _exchange(stream: Stream) -> None:
-    """Both ways until both are over."""
+    """Copy both ways until both are over."""
     source = _Input(stream)
     source.start()
     output = start_task(_to_stdout(stream), name="dtp-cat")

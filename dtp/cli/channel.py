@@ -288,7 +288,7 @@ async def _close_next(chain: ChainClient, store: Store, found: Channel, *, ask: 
 async def _close(
     chain: ChainClient, store: Store, found: Channel, *, ask: bool, slack: str | None = None
 ) -> None:
-    """The next step of closing a channel."""
+    """Take the next step of closing a channel."""
     from dtp.chain.channel import State
     from dtp.pay.client.ends import close_further
 
@@ -533,7 +533,7 @@ async def _journal(store: _Kept) -> AsyncIterator[Journal[_Kept]]:
 
 
 async def _now_ms(chain: ChainClient) -> int:
-    """The chain's time."""
+    """Return the chain's time."""
     info = await chain.service_info()
     return info.timestamp_ms if info.timestamp_ms is not None else round(time.time() * 1000)
 

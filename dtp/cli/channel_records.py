@@ -100,7 +100,7 @@ def line_of(record: dict[str, Any]) -> str:
 
 
 def shown_record(record: dict[str, Any]) -> dict[str, Any]:
-    """A channel's record for people: who bears transport by name, sums in SUI, where that is its coin."""
+    """Return a channel's record for people: who bears transport by name, sums in SUI, where that is its coin."""
     from dtp.chain.host import Bearer
     from dtp.chain.model import SUI_COIN, canonical_type
 

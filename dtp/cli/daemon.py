@@ -82,7 +82,7 @@ class Commands(Program):
 
 
 def _exit_code(error: DtpError, ctx: click.Context) -> int:
-    """What the command ends with. A port that is taken, a database or a chain that is away may be had later;
+    """Return what the command ends with. A port that is taken, a database or a chain that is away may be had later;
     settings, keys and permissions stay as they are until somebody changes them."""
     denied = isinstance(error, ListenError) and getattr(error.__cause__, "errno", None) in _DENIED
     stays = denied or isinstance(

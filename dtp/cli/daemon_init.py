@@ -76,7 +76,7 @@ to = "{to}"
 
 
 def _aligned(text: str) -> str:
-    """The text with its comments in one column, where there is room."""
+    """Return the text with its comments in one column, where there is room."""
     lines = []
     for line in text.splitlines():
         setting, mark, comment = line.partition("  # ")
@@ -89,7 +89,7 @@ _ANYWHERE = re.compile(r"tcp://(?:0\.0\.0\.0|\[::\])(?P<port>:\d+)")
 
 
 def _reached(identity: Identity, text: str) -> str:
-    """What others have to write to reach what is exposed; the machine's name is theirs to know."""
+    """Return what others have to write to reach what is exposed; the machine's name is theirs to know."""
     found = tomllib.loads(text)
     lines = [
         f'others reach {one["service"]} by: to = "dtp+tcp://{identity.id}@YOUR-HOST{match["port"]}/{one["service"]}"\n'
@@ -148,13 +148,13 @@ def init(path: Path, expose: str | None, allow: tuple[str, ...], forward: str | 
 
 
 def _daemon(listen: str, system: bool) -> str:
-    """The table of the daemon itself, if it has to say anything."""
+    """Return the table of the daemon itself, if it has to say anything."""
     settings = (_CONTROL if system else "") + (_LISTEN.format(listen=listen) if listen else "")
     return f"\n[daemon]\n{settings}" if settings else ""
 
 
 def _given(expose: str | None, allow: tuple[str, ...], forward: str | None) -> tuple[str, list[str]]:
-    """Where peers come in, "" for nowhere, and the tables of what is exposed and forwarded."""
+    """Return where peers come in, "" for nowhere, and the tables of what is exposed and forwarded."""
     tables, come_in = [], ""
     if expose:
         service, _, backend = expose.partition("=")
@@ -169,7 +169,7 @@ def _given(expose: str | None, allow: tuple[str, ...], forward: str | None) -> t
 
 
 def _asked() -> tuple[str, list[str]]:
-    """The same, as somebody at the terminal says."""
+    """Return the same, as somebody at the terminal says."""
     tables, come_in = [], ""
     if click.confirm("Expose a service of this machine?", default=True):
         answers = {

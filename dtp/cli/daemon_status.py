@@ -48,7 +48,7 @@ def time_text(seconds: float) -> str:
 
 
 def latency_text(seconds: float) -> str:
-    """The time of a request, of which more than the last bound isn't known: "4.2 ms", "1.5 s", "over 10 s"."""
+    """Return the time of a request, of which more than the last bound isn't known: "4.2 ms", "1.5 s", "over 10 s"."""
     if seconds >= BOUNDS[-1]:
         return f"over {BOUNDS[-1]:g} s"
     if seconds >= 1:
@@ -65,7 +65,8 @@ def show(status: Mapping[str, Any], console: Console) -> None:
 def render(
     status: Mapping[str, Any], *, rules: bool = False, events: int = 0, callers: int | None = None
 ) -> list[RenderableType]:
-    """What to print, from the top down; as many callers and events at most. What peers said is text, never markup."""
+    """Return what to print, from the top down; as many callers and events at most. What peers said is text, never
+    markup."""
     parts: list[RenderableType] = [_head(status)]
     for key, make in (
         ("exposed", _exposed),
@@ -107,7 +108,7 @@ def render(
 
 
 def _before(one: Mapping[str, Any]) -> Text:
-    """A line for a process whose place was taken at an upgrade."""
+    """Return a line for a process whose place was taken at an upgrade."""
     if one["open"]:
         names = ", ".join(f"{count:,} of {printable(name)}" for name, count in one["by_name"].items())
         end = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(one["until"]))
@@ -143,7 +144,7 @@ def _exposed(found: list[Mapping[str, Any]]) -> Table:
 
 
 def _requests(status: Mapping[str, Any]) -> list[RenderableType]:
-    """How requests were answered, of services whose requests are understood."""
+    """Return how requests were answered, of services whose requests are understood."""
     table = _table("requests of", "answered", "half in", "99 % in", "by status", right=("answered",))
     for one in status["exposed"]:
         told = one.get("requests")
@@ -155,7 +156,7 @@ def _requests(status: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _shows(status: Mapping[str, Any]) -> list[RenderableType]:
-    """Each show: whether it is made here, how it stands, and what is wrong with it."""
+    """Return each show: whether it is made here, how it stands, and what is wrong with it."""
     table = _table(
         "show", "role", "title", "state", "listeners", "segments", "sent", right=("listeners", "segments")
     )
@@ -176,7 +177,7 @@ def _shows(status: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _backends(status: Mapping[str, Any], *, all_: bool) -> list[RenderableType]:
-    """Each backend, or those that are down."""
+    """Return each backend, or those that are down."""
     table = _table("backend", "of", "kind", "state", "open", "failures")
     for one in status["exposed"]:
         for backend in one["backends"]:
@@ -197,7 +198,7 @@ def _forwarded(found: list[Mapping[str, Any]]) -> Table:
 
 
 def _targets(status: Mapping[str, Any], *, all_: bool) -> list[RenderableType]:
-    """Where each forward goes, or those that are away, and what is wrong there."""
+    """Return where each forward goes, or those that are away, and what is wrong there."""
     table = _table("forwarded", "to")
     for one in status["forwarded"]:
         bad = not one["connected"]
@@ -210,14 +211,14 @@ def _targets(status: Mapping[str, Any], *, all_: bool) -> list[RenderableType]:
 
 
 def _target(address: str) -> str:
-    """An address without what is long: "api at HOST:PORT", "api of dtp1abc..."."""
+    """Return an address without what is long: "api at HOST:PORT", "api of dtp1abc..."."""
     where, _, service = address.partition("://")[2].partition("/")
     peer, at, place = where.rpartition("@")
     return f"{service} at {place}" if at and place else f"{service} of {(peer or where)[:12]}"
 
 
 def _dropped(status: Mapping[str, Any]) -> list[RenderableType]:
-    """A line for each service and forward of UDP that has dropped datagrams."""
+    """Return a line for each service and forward of UDP that has dropped datagrams."""
     found = [(one["service"], one.get("dropped", {})) for one in status["exposed"]]
     found += [(", ".join(one["listen"]), one.get("dropped", {})) for one in status["forwarded"]]
     return [
@@ -230,7 +231,7 @@ def _dropped(status: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _money(status: Mapping[str, Any]) -> list[RenderableType]:
-    """What services have earned and forwards have spent, where it is about money."""
+    """Return what services have earned and forwards have spent, where it is about money."""
     table = _table("money", "SUI", right=("SUI",))
     for one in status["exposed"]:
         others = one.get("earned_in", {})
@@ -294,7 +295,7 @@ def _rules(status: Mapping[str, Any]) -> list[RenderableType]:
 
 
 def _tasks(status: Mapping[str, Any], *, all_: bool) -> list[RenderableType]:
-    """The tasks that work all the time: those that had to begin again, and all of them with `all_`."""
+    """Return the tasks that work all the time: those that had to begin again, and all of them with `all_`."""
     table = _table("task", "state", "restarts", "last error", right=("restarts",))
     for one in status.get("tasks") or ():
         if all_ or one["restarts"]:

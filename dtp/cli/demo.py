@@ -166,7 +166,7 @@ class _Receiver:
         self.pid = process.pid
 
     async def next_event(self, name: str) -> dict[str, Any]:
-        """The next event of this name. `DemoFailed` when the process ends before."""
+        """Return the next event of this name. `DemoFailed` when the process ends before."""
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
             record: dict[str, Any] = json.loads(line)
@@ -228,7 +228,8 @@ def _place(folder: Path) -> Iterator[Path]:
 
 
 def _make_random(path: Path, size: int) -> None:
-    """A file of `size` bytes that look random; a cipher makes them several times faster than the system does."""
+    """Write a file of `size` bytes that look random; a cipher makes them several times faster than the system
+    does."""
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
     noise = Cipher(algorithms.AES(os.urandom(16)), modes.CTR(bytes(16))).encryptor()

@@ -122,7 +122,7 @@ async def _serving(
 
 
 async def _next(events: asyncio.StreamReader, name: str) -> dict[str, Any]:
-    """The next event of this name. `DemoFailed` when the process ends before."""
+    """Return the next event of this name. `DemoFailed` when the process ends before."""
     async with asyncio.timeout(_PATIENCE):
         while line := await events.readline():
             record: dict[str, Any] = json.loads(line)

@@ -53,7 +53,7 @@ def print_record(record: dict[str, Any]) -> None:
 
 
 async def only_host(chain: ChainClient, owner: str) -> HostCap:
-    """The cap of the host that is meant where none is named. Raises `NoCap`, `ChainError`."""
+    """Return the cap of the host that is meant where none is named. Raises `NoCap`, `ChainError`."""
     from dtp.chain import host as module
 
     caps = await chain.owned(module.SCHEMA, module.HostCap, owner)
@@ -61,7 +61,7 @@ async def only_host(chain: ChainClient, owner: str) -> HostCap:
 
 
 def _of_made(chain: ChainClient, owner: str, caps: dict[str, _Cap]) -> _Cap:
-    """The cap of the only host that the wallet made from here, of caps by their hosts. Raises `NoCap`."""
+    """Return the cap of the only host that the wallet made from here, of caps by their hosts. Raises `NoCap`."""
     from dtp.pay.hosting import only_made
 
     if not caps:
@@ -73,7 +73,7 @@ def _of_made(chain: ChainClient, owner: str, caps: dict[str, _Cap]) -> _Cap:
 
 
 async def owned_host(chain: ChainClient, host_id: str | None) -> tuple[Host, str]:
-    """The host that is named, or meant, and its owner's cap. Raises `NoCap`, `ChainError`."""
+    """Return the host that is named, or meant, and its owner's cap. Raises `NoCap`, `ChainError`."""
     from dtp.chain import host as module
 
     cap = await (only_host(chain, chain.address) if host_id is None else _owner_cap(chain, host_id))
@@ -81,7 +81,7 @@ async def owned_host(chain: ChainClient, host_id: str | None) -> tuple[Host, str
 
 
 async def owner_cap(chain: ChainClient, host_id: str) -> str:
-    """The owner's cap of a host, which may be deleted: its plans outlive it. Raises as `owned_host`."""
+    """Return the owner's cap of a host, which may be deleted: its plans outlive it. Raises as `owned_host`."""
     return (await _owner_cap(chain, host_id)).id
 
 
@@ -97,7 +97,8 @@ async def _owner_cap(chain: ChainClient, host_id: str) -> HostCap:
 
 
 async def operator_cap(chain: ChainClient, host_id: str | None, rights: int) -> OpCap:
-    """The newest operator's cap with these rights, of the host that is named, or meant. Raises as `owned_host`."""
+    """Return the newest operator's cap with these rights, of the host that is named, or meant. Raises as
+    `owned_host`."""
     from dtp.chain import host as module
     from dtp.chain.model import canonical_id
 

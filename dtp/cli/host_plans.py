@@ -36,7 +36,7 @@ class PassesRunning(ChainError):
 
 
 def _period_ms(ctx: click.Context, param: click.Parameter, text: str) -> int:
-    """A period as ms; an epoch is 0."""
+    """Return a period as ms; an epoch is 0."""
     match = _PERIOD.fullmatch(text)
     if text != "epoch" and match is None:
         raise click.BadParameter(f"{text!r} is no period: write 30d, 12h, 10m, 60s or epoch")

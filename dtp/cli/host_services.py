@@ -92,7 +92,7 @@ def service(number: ServiceNumber, host_id: str | None, account: Account, **opti
 
 
 def _wanted(number: int, known: Service | None, options: dict[str, Any]) -> Service:
-    """The service as it is to be: what isn't named stays, or is as in a new one. Raises `ConfigError`."""
+    """Return the service as it is to be: what isn't named stays, or is as in a new one. Raises `ConfigError`."""
     from dtp.chain.host import RateLimit, Service
     from dtp.chain.wallet import parse_amount
 
@@ -129,7 +129,7 @@ def _wanted(number: int, known: Service | None, options: dict[str, Any]) -> Serv
 
 
 def _program(found: Host, cap: str, number: int, wanted: Service) -> Program:
-    """What makes a service so, and touches nothing that is so already."""
+    """Return what makes a service so, and touches nothing that is so already."""
     from dtp.chain import Program
     from dtp.chain import host as module
 

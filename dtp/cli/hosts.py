@@ -110,7 +110,7 @@ def show(host_id: str | None, account: Account) -> None:
 
 
 def _endpoint_record(endpoint: Endpoint) -> dict[str, Any]:
-    """An endpoint as JSON, with the identity that its key is, and the hint as text where it is one."""
+    """Return an endpoint as JSON, with the identity that its key is, and the hint as text where it is one."""
     from dtp.identity import PeerId, PeerIdError
 
     try:
@@ -259,7 +259,7 @@ def heartbeat(
 
 
 def _identity_of(account: Account) -> Identity:
-    """The identity that is the wallet, with its static key. Raises `ConfigError`, `IdentityFileError`."""
+    """Return the identity that is the wallet, with its static key. Raises `ConfigError`, `IdentityFileError`."""
     path = account.wallet_path()
     if path is None:
         raise ConfigError(

@@ -89,7 +89,8 @@ def show_id(identity: IdentitySource, quiet: bool) -> None:
 
 
 def _import(source: Path, passphrase: bytes | None) -> Identity:
-    """The identity whose key is in `source`, with a static key that may be kept. Asks for a missing passphrase."""
+    """Return the identity whose key is in `source`, with a static key that may be kept. Asks for a missing
+    passphrase."""
     try:
         beginning = read_private_file(source, 256).strip()
     except OSError as error:

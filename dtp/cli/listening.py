@@ -108,7 +108,7 @@ def listening_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def addresses(listener: Listener, service: str) -> list[Address]:
-    """What to give to those who are to reach `service`: with this machine's own IP address for "any"."""
+    """Return what to give to those who are to reach `service`: with this machine's own IP address for "any"."""
     found = [address.with_service(service) for address in listener.addresses]
     return [dataclasses.replace(address, host=_own_host(address.host)) for address in found]
 

@@ -175,7 +175,7 @@ def _read(file: str | None, question: str, *, confirm: bool = False) -> str:
 
 
 def _come_as(identity: IdentitySource) -> dict[str, Any]:
-    """The device's identity, if it has one: so it is known at the next login."""
+    """Return the device's identity, if it has one: so it is known at the next login."""
     return {"identity": identity.load_identity()} if identity.named or identity.path.exists() else {}
 
 

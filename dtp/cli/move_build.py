@@ -74,20 +74,20 @@ class Checkout:
         return self.root / "move"
 
     def package_names(self) -> tuple[str, ...]:
-        """The packages that are built, sorted: folders of `move/` with a manifest."""
+        """Return the packages that are built, sorted: folders of `move/` with a manifest."""
         return tuple(sorted(path.parent.name for path in self.move.glob("*/Move.toml")))
 
     def compiled_path(self, name: str) -> Path:
-        """Where the package's compiled form is kept."""
+        """Return where the package's compiled form is kept."""
         return self.root / PACKAGES / f"{name}.json"
 
     def bindings_path(self, name: str) -> Path:
-        """The folder where the package's names for Python are kept."""
+        """Return the folder where the package's names for Python are kept."""
         return self.root / PACKAGES / f"{name}_names"
 
 
 def find_checkout(start: Path) -> Checkout:
-    """The source tree that `start` is in. Raises `SourcesMissing`."""
+    """Return the source tree that `start` is in. Raises `SourcesMissing`."""
     for folder in (start, *start.parents):
         if (folder / "move" / "build.mjs").is_file():
             return Checkout(folder)
@@ -183,7 +183,7 @@ def source_hashes(checkout: Checkout, name: str) -> dict[str, str]:
 
 
 def render(package: MovePackage) -> str:
-    """The text of the package's JSON file."""
+    """Return the text of the package's JSON file."""
     return json.dumps(package.to_json(), indent=1) + "\n"
 
 
@@ -212,7 +212,8 @@ def compile_tests(checkout: Checkout, name: str) -> dict[str, Any]:
 
 
 def run_tests(checkout: Checkout, name: str) -> tuple[bool, str]:
-    """Whether all Move tests of a package pass, and what Sui's runner says. Raises what `run_builder` raises."""
+    """Return whether all Move tests of a package pass, and what Sui's runner says. Raises what `run_builder`
+    raises."""
     answer = run_builder(checkout, op="test", package=name)
     return answer["passed"], _COLOURS.sub("", answer["output"])
 
@@ -304,7 +305,7 @@ def _undocumented(checkout: Checkout, name: str) -> Iterator[Finding]:
 
 
 def aborts_cell(module: str, aborts: tuple[str, ...]) -> str:
-    """How the table in `move/README.md` says what a function of `module` may abort with."""
+    """Return how the table in `move/README.md` says what a function of `module` may abort with."""
     return ", ".join(f"`{name.removeprefix(module + '::')}`" for name in aborts) or "never"
 
 

@@ -84,7 +84,7 @@ class _Play:
     async def call_function(
         self, chain: ChainClient, build: Callable[..., Any], *arguments: Any, about: str = "", **more: Any
     ) -> Executed:
-        """A transaction of one function; what it returns goes to the sender."""
+        """Return a transaction of one function; what it returns goes to the sender."""
         program = Program()
         returned = build(program, *arguments, **more)
         if returned is not None:
@@ -101,7 +101,7 @@ class _Play:
         then: Callable[[Program, Any], None] | None = None,
         **more: Any,
     ) -> Executed:
-        """The same with a coin of `amount` as the last argument; `then` says where what is returned goes."""
+        """Return the same with a coin of `amount` as the last argument; `then` says where what is returned goes."""
         program = Program()
         (money,) = program.split(program.gas, [amount])
         returned = build(program, *arguments, money, **more)
@@ -110,13 +110,13 @@ class _Play:
         return await self.execute_noted(chain, program, about)
 
     def make_voucher(self, id: str, sequence: int, amount: int, preimage: bytes = b"") -> tuple[Any, ...]:
-        """A voucher, its signature and its preimage."""
+        """Return a voucher, its signature and its preimage."""
         hashed = hashlib.sha256(preimage).digest() if preimage else None
         made = channel.Voucher(id, 0, sequence, amount, amount // 1000, 0, hash_lock=hashed)
         return made, self.lane.sign_statement(channel.voucher_bytes(made)), preimage
 
     async def open_channel(self, about: str = "with a deposit") -> str:
-        """A channel of the client to service 1."""
+        """Return a channel of the client to service 1."""
         program = Program()
         opened = (self.host, self.beacon, 1, await self.terms_revision(), 1_000_000)
         channel.open_and_share(program, *opened, self.lane.public_key)
@@ -124,13 +124,14 @@ class _Play:
         return self.client.events_in(executed, channel.SCHEMA, channel.ChannelOpened)[0].channel
 
     async def terms_revision(self) -> int:
-        """The terms' revision of service 1."""
+        """Return the terms' revision of service 1."""
         found = await self.client.read(host.SCHEMA, host.Host, self.host)
         return found.services[1].terms.revision
 
 
 def measure() -> list[Row]:
-    """All rows, in the order of the play. Takes some seconds; nothing leaves this process but to its own port."""
+    """Return all rows, in the order of the play. Takes some seconds; nothing leaves this process but to its own
+    port."""
     import asyncio
 
     clock = [_START]
@@ -464,7 +465,7 @@ async def _end_of_host(play: _Play) -> None:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as Markdown; what was played again, to get somewhere, has no row of its own."""
+    """Return the rows as Markdown; what was played again, to get somewhere, has no row of its own."""
     lines = [
         "| transaction | | computation | storage | rebate | in all, SUI |",
         "|---|---|---:|---:|---:|---:|",
@@ -497,7 +498,7 @@ def without_row(readme: str, rows: list[Row]) -> list[str]:
 
 
 def renewed(readme: str, rows: list[Row]) -> str:
-    """The README with the table between its marks. Raises `BuildError` when they are missing."""
+    """Return the README with the table between its marks. Raises `BuildError` when they are missing."""
     head, found, rest = readme.partition(BEGIN)
     _, ended, tail = rest.partition(END)
     if not found or not ended:
@@ -506,7 +507,7 @@ def renewed(readme: str, rows: list[Row]) -> str:
 
 
 def check(checkout: Checkout, rows: list[Row]) -> list[Finding]:
-    """What is wrong with the table in `move/README.md`."""
+    """Return what is wrong with the table in `move/README.md`."""
     text = (checkout.root / README).read_text(encoding="utf-8")
     found = [
         Finding(README, f"`{name}` has no gas", "add it to the play in dtp/cli/move_gas.py")

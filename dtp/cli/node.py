@@ -121,7 +121,7 @@ def node(
 
 
 def _handlers(services: list[Service]) -> dict[str, Handler]:
-    """What the listener calls for each name; for any name where a service has names below its own."""
+    """Return what the listener calls for each name; for any name where a service has names below its own."""
     if not services:
         return {}
     directory = Directory(services)

@@ -43,11 +43,11 @@ class IdentitySource:
     instead: str = "give --passphrase-file or $DTP_PASSPHRASE_FILE"
 
     def load_identity(self) -> Identity:
-        """The identity. Raises `IdentityFileError` and `ConfigError`."""
+        """Return the identity. Raises `IdentityFileError` and `ConfigError`."""
         return Identity.load(self.path, self.ask_passphrase)
 
     def load_or_make(self) -> Identity:
-        """The identity; a new one for this run where none was named and the default file isn't there.
+        """Return the identity; a new one for this run where none was named and the default file isn't there.
 
         Raises `IdentityFileError` and `ConfigError`.
         """
@@ -56,11 +56,12 @@ class IdentitySource:
         return Identity.generate()
 
     def load_if_named(self) -> Identity:
-        """The identity, where somebody named its file; else a new one for this run. Raise as `load_identity` does."""
+        """Return the identity, where somebody named its file; else a new one for this run. Raise as `load_identity`
+        does."""
         return self.load_identity() if self.named else Identity.generate()
 
     def ask_passphrase(self) -> bytes:
-        """The passphrase of an encrypted file, from `passphrase_file` or from the terminal.
+        """Return the passphrase of an encrypted file, from `passphrase_file` or from the terminal.
 
         Raises `PassphraseNeeded` where there is no terminal to ask at.
         """
@@ -111,7 +112,7 @@ def identity_options(*names: str) -> Callable[[Callable[..., Any]], Callable[...
 
 
 def read_passphrase_file(name: str) -> bytes:
-    """The first line of the file `name` ("-": standard input), without its end. Raises `ConfigError`."""
+    """Return the first line of the file `name` ("-": standard input), without its end. Raises `ConfigError`."""
     try:
         if name == "-":
             line = _first_line(sys.stdin.buffer)
@@ -136,7 +137,7 @@ def _first_line(file: IO[bytes]) -> bytes:
 
 
 def has_terminal() -> bool:
-    """Whether somebody can be asked."""
+    """True if somebody can be asked."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
@@ -154,7 +155,7 @@ def psk_file_option(command: _Function) -> _Function:
 
 
 def read_psk_file(name: str) -> bytes:
-    """The pre-shared key in the file `name`, 32 bytes. No message quotes the file.
+    """Return the pre-shared key in the file `name`, 32 bytes. No message quotes the file.
 
     Raises `ConfigError`, `OpenToOthers`.
     """

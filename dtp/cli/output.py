@@ -72,7 +72,7 @@ class OutputError(LocalError):
 
 
 def exit_code(error: DtpError) -> int:
-    """The exit code for `error`: by whose fault it is."""
+    """Return the exit code for `error`: by whose fault it is."""
     if isinstance(error, ConnectionClosed):
         return 5 if error.close_code in _PASSING and not error.application else 4
     if error.code in _AWAY:  # by its code: who never asks a chain doesn't load its modules
@@ -98,7 +98,7 @@ def use_json() -> None:
 
 
 def wants_json(ctx: click.Context | None = None) -> bool:
-    """Whether `--json` was given. `ctx` defaults to the command that runs."""
+    """True if `--json` was given. `ctx` defaults to the command that runs."""
     return bool((ctx or click.get_current_context()).meta.get(_JSON, False))
 
 
@@ -161,8 +161,8 @@ def _echo(text: str, *, err: bool = False) -> None:
 
 
 def console() -> Console:
-    """A console of rich's for standard output: of any width where that is no terminal, for whoever looks for a line
-    in it. What is printed there raises `BrokenPipeError` when nobody reads."""
+    """Return a console of rich's for standard output: of any width where that is no terminal, for whoever looks for a
+    line in it. What is printed there raises `BrokenPipeError` when nobody reads."""
     from rich.console import Console
 
     class OurConsole(Console):
@@ -182,7 +182,8 @@ def say_in_any_encoding() -> None:
 
 
 def said(run: Callable[[], _T], program: str) -> _T:
-    """What `run` gives. Where click couldn't write what it prints by itself, one line says so, with exit code 3."""
+    """Return what `run` gives. Where click couldn't write what it prints by itself, one line says so, with exit code
+    3."""
     try:
         return run()
     except OSError as error:

@@ -59,7 +59,7 @@ def plans(plans: tuple[str, ...], host_id: str | None, account: Account) -> None
 
 
 async def _plans_of(chain: ChainClient, host_id: str) -> list[str]:
-    """The plans that a host has made and not retired, by the chain's history."""
+    """Return the plans that a host has made and not retired, by the chain's history."""
     from dtp.chain import OLDEST, EventFollower, event_types
     from dtp.chain import pass_ as module
     from dtp.chain.model import canonical_id
@@ -91,7 +91,8 @@ def _held_record(held: Held) -> dict[str, Any]:
 
 
 def _period(ms: int) -> str:
-    """A span of time in the largest unit that gives a whole number, as `dtp host plan --period` takes it: "30d"."""
+    """Return a span of time in the largest unit that gives a whole number, as `dtp host plan --period` takes it:
+    "30d"."""
     letter = next((each for each in "dhms" if not ms % _MS_OF[each]), "")
     return f"{ms // _MS_OF[letter]}{letter}" if letter else f"{ms} ms"
 

@@ -275,7 +275,7 @@ class Payment:
 
 
 def _bought(connection: Connection) -> tuple[Metered, ClientMeter, Purchase] | None:
-    """The connection, its meter and what it is paid by, if it is."""
+    """Return the connection, its meter and what it is paid by, if it is."""
     from dtp.pay.client.channel_in_use import Purchase
     from dtp.pay.client.client_meter import ClientMeter
     from dtp.pay.metered import Metered
@@ -307,7 +307,7 @@ class _Bill:
 
     @classmethod
     def of_connection(cls, connection: Connection) -> _Bill | None:
-        """The bill of a connection that was metered."""
+        """Return the bill of a connection that was metered."""
         bought = _bought(connection)
         if bought is None:
             return None

@@ -73,7 +73,7 @@ class Meter:
             print_line({"event": event, "peer": str(peer)}, f"dtp: {words}", err=True)
 
     def finish(self) -> None:
-        """The other side has confirmed: that is the end of the time it took."""
+        """Note that the other side has confirmed: that is the end of the time it took."""
         if self.moved:
             self._ended = time.perf_counter()
 

@@ -86,7 +86,7 @@ class Sale:
                 parse_amount(text)  # one that is none is said before anything is asked of a network
 
     def terms_for(self, known: Terms | None, gas_price: int) -> Terms | None:
-        """The terms that the service is to have; None to take those that the host has.
+        """Return the terms that the service is to have; None to take those that the host has.
 
         `known` are those that it has, None of a new one: what isn't named stays. `gas_price` is the network's, MIST a
         unit. Raises `ConfigError`, `ProgramError`.

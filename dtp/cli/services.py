@@ -114,7 +114,7 @@ class Site(Files):
     kind = "http"
 
     async def serve_stream(self, connection: Connection, stream: Stream, below: str) -> None:
-        """A file, or HTTP requests until the client has no more."""
+        """Serve a file, or HTTP requests until the client has no more."""
         first = await stream.read(1)
         again = cast(Stream, Peeked(stream, first))
         if is_http(first):
@@ -142,7 +142,7 @@ class Exec(Service):
             raise click.UsageError("--exec needs a program")
 
     def check_options(self) -> None:
-        """Whether there is such a program."""
+        """Refuse a program that isn't there. `click.UsageError`."""
         if shutil.which(self._command[0]) is None:
             raise click.UsageError(f"--exec: there is no program {self._command[0]}")
 
@@ -279,7 +279,7 @@ class Relaying(Service):
         self._relay = Relay()
 
     async def serve_stream(self, connection: Connection, stream: Stream, below: str) -> None:
-        """A reservation, or a circuit until either end has had enough."""
+        """Serve a reservation, or a circuit until either end has had enough."""
         await self._relay.answer_stream(connection, stream)
 
 
@@ -295,7 +295,7 @@ KINDS: Mapping[str, tuple[type[Service], str]] = {
 
 
 def make(kind: str, text: str) -> Service:
-    """The service that an option of `KINDS` with the value `text` ([NAME=]VALUE) means. `click.UsageError`."""
+    """Return the service that an option of `KINDS` with the value `text` ([NAME=]VALUE) means. `click.UsageError`."""
     service, name = KINDS[kind]
     match = _NAMED.fullmatch(text)
     return service(match["name"], match["value"]) if match else service(name, text)
@@ -311,7 +311,7 @@ class Directory:
         self._default = services[0]
 
     def find_service(self, name: str) -> tuple[Service, str] | None:
-        """The service that `name` means and what of the name is below it; None if there is none."""
+        """Return the service that `name` means and what of the name is below it; None if there is none."""
         if not name:
             return self._default, ""
         if name in self._by_name:

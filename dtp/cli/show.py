@@ -17,7 +17,7 @@ _NO_LIMIT = 2**64 - 1
 
 
 def table(record: Mapping[str, Any]) -> str:
-    """A record as lines of name and value; what is nested is indented below its name."""
+    """Return a record as lines of name and value; what is nested is indented below its name."""
     rows = list(_rows(record, 0))
     width = max((len(name) for name, _ in rows), default=0)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows)
@@ -47,7 +47,7 @@ def _field(key: str, value: Any) -> tuple[str, str]:
 
 
 def plain(value: Any) -> str:
-    """A single value: no brackets, no quotes, no control characters."""
+    """Return a single value: no brackets, no quotes, no control characters."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None or value in ("", [], {}, ()):
@@ -62,7 +62,7 @@ def plain(value: Any) -> str:
 
 
 def inline(record: Mapping[str, Any]) -> str:
-    """A record on one line: `name=value name=value`."""
+    """Return a record on one line: `name=value name=value`."""
     return " ".join(f"{key}={plain(value)}" for key, value in record.items())
 
 
@@ -74,14 +74,14 @@ def amount(mist: int) -> str:
 
 
 def gas_text(mist: int) -> str:
-    """What transactions took: "gas 0.001 SUI"; below 0 more storage was given back than they cost."""
+    """Return what transactions took: "gas 0.001 SUI"; below 0 more storage was given back than they cost."""
     return (
         f"gas {amount(mist)}" if mist >= 0 else f"and {amount(-mist)} more of storage given back than its gas"
     )
 
 
 def money(units: int, coin: str) -> str:
-    """A sum of a coin (its smallest unit)."""
+    """Return a sum of a coin (its smallest unit)."""
     from dtp.chain import wallet
 
     return wallet.money(units, coin)
@@ -94,7 +94,7 @@ def moment(ms: int) -> str:
 
 
 def owner(kind: str, address: str, initial_version: int) -> str:
-    """Who owns an object, in words."""
+    """Return who owns an object, in words."""
     if kind == "shared":
         return f"shared, since version {initial_version}"
     if kind == "object":

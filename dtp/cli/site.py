@@ -25,7 +25,7 @@ _INDEX = "index.html"
 
 
 def is_http(first: bytes) -> bool:
-    """Whether a stream that begins with this byte speaks HTTP; else it is of `dtp.files`."""
+    """True if a stream that begins with this byte speaks HTTP; else it is of `dtp.files`."""
     return bool(first) and first[0] >= _FIRST_LETTER
 
 
@@ -110,7 +110,8 @@ class Peeked:
 
 
 async def _read_head(stream: Stream) -> bytes:
-    """A request with its fields, without the empty line behind; nothing at the end, or for one that is too long."""
+    """Return a request with its fields, without the empty line behind; nothing at the end, or for one that is too
+    long."""
     data = b""
     while not data.endswith(b"\r\n\r\n"):
         if len(data) >= _MAX_HEAD:

@@ -86,7 +86,7 @@ def changed_rate(known: Rate, option: str, text: str | None, burst: str | None) 
 
 
 def service_record(service: Service) -> dict[str, Any]:
-    """A service as JSON, with names for the numbers of kinds, modes and bearers."""
+    """Return a service as JSON, with names for the numbers of kinds, modes and bearers."""
     kinds = {number: name for name, number in kind_numbers().items()}
     return {
         **record_of(service),
@@ -102,19 +102,20 @@ def terms_record(terms: Terms) -> dict[str, Any]:
 
 
 def named(names: tuple[str, ...], number: int) -> str:
-    """The name that a number of the chain has; the number, where it has none here."""
+    """Return the name that a number of the chain has; the number, where it has none here."""
     return names[number] if number < len(names) else str(number)
 
 
 def kind_numbers() -> dict[str, int]:
-    """The chain's numbers of `KINDS`."""
+    """Return the chain's numbers of `KINDS`."""
     from dtp.chain.host import Kind
 
     return {name: Kind[name.upper().replace("-", "_")].value for name in KINDS}
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What differs between two records of a service, or of terms: each field's "old" and "new". Revisions aside."""
+    """Return what differs between two records of a service, or of terms: each field's "old" and "new". Revisions
+    aside."""
     before, after = _flat(old), _flat(new)
     return {
         name: {"old": before[name], "new": value}
@@ -134,7 +135,7 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def change_lines(changed: Mapping[str, Mapping[str, Any]], old: Terms, new: Terms) -> list[str]:
-    """What changed, for people: "price mib: 0.001 SUI -> 0.002 SUI"."""
+    """Return what changed, for people: "price mib: 0.001 SUI -> 0.002 SUI"."""
     return [
         f"{name.removesuffix('_ms').replace('_', ' ')}: {_shown(name, each['old'], old.coin)} -> "
         f"{_shown(name, each['new'], new.coin)}"
@@ -153,6 +154,6 @@ def _shown(name: str, value: Any, coin: str) -> str:
 
 
 def rate_text(rate: Mapping[str, int]) -> str:
-    """A rate for people: "100/s, 50 at once"."""
+    """Return a rate for people: "100/s, 50 at once"."""
     interval = rate["interval_ns"]
     return f"{_NS / interval:,.10g}/s, {rate['burst']:,} at once" if interval else "no limit"

@@ -176,7 +176,7 @@ async def _send(
 
 
 def _check_file(file: Path, name: str | None) -> None:
-    """Whether it can be sent, before a passphrase is asked for and anybody is dialled. `FileProblem`."""
+    """Check that it can be sent, before a passphrase is asked for and anybody is dialled. `FileProblem`."""
     try:
         check_name(file.name if name is None else name)
     except NameRefused as error:
@@ -257,7 +257,7 @@ def recv(
 
 
 def _check_folder(folder: Path) -> None:
-    """Whether files can be made there, before anybody is dialled or paid. `FileProblem`."""
+    """Check that files can be made there, before anybody is dialled or paid. `FileProblem`."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -331,7 +331,7 @@ class _AlreadyHere(Exception):
 
 
 async def _ask_before_paying(folder: Path, name: str | None, force: bool, opening: Opening) -> int | None:
-    """What the file is going to cost, before anything is paid; None where the server doesn't say.
+    """Return what the file is going to cost, before anything is paid; None where the server doesn't say.
 
     Raises `_AlreadyHere`, `TransferRefused` where there is no such file, and `FileExists`: then no channel is opened.
     """
@@ -518,7 +518,7 @@ class _Receiver:
 
 
 async def _is_there(connection: Connection) -> bool:
-    """Whether the peer answers now; a carrier that is dead may not be known to be yet."""
+    """True if the peer answers now; a carrier that is dead may not be known to be yet."""
     if not connection.stats.carriers:
         return False
     try:

@@ -88,7 +88,7 @@ def store_option(command: _Function) -> _Function:
 
 
 def _there(ctx: click.Context, param: click.Parameter, text: str | None) -> Vouchers:
-    """What `--store` says; a file that isn't there is refused before a chain is asked, which may be away."""
+    """Return what `--store` says; a file that isn't there is refused before a chain is asked, which may be away."""
     meant = read_where(text)
     if meant.named and isinstance(meant.where, Path) and not os.path.exists(meant.where):
         with meant.open_stores():
@@ -97,7 +97,7 @@ def _there(ctx: click.Context, param: click.Parameter, text: str | None) -> Vouc
 
 
 def read_where(text: str | None) -> Vouchers:
-    """What `--store` says. Raises `ConfigError`, which has nothing of a URL in it."""
+    """Return what `--store` says. Raises `ConfigError`, which has nothing of a URL in it."""
     if text is None:
         return Vouchers(config.pay_store_path(), named=bool(os.environ.get("DTP_PAY_STORE")))
     from dtp.daemon.config.reading import Wrong

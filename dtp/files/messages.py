@@ -108,7 +108,7 @@ Message = Put | Get | Offer | Accept | Start | End | Done | Refuse
 
 
 def build(message: Message) -> bytes:
-    """A message with its length in front."""
+    """Return a message with its length in front."""
     body: bytes = msgpack.packb(_fields(message))
     if len(body) > MAX_MESSAGE:
         raise AssertionError("checked names and cut reasons fit a message")
@@ -140,7 +140,7 @@ def _file_fields(file: FileInfo) -> dict[str, Any]:
 
 
 def parse(body: bytes) -> Message:
-    """The message in `body` (without its length).
+    """Return the message in `body` (without its length).
 
     Raises `TransferRefused` for a refusal, `NameRefused` for a file name that isn't taken, and
     `FileTransferError` for anything else that isn't a message of this version.

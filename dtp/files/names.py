@@ -39,7 +39,7 @@ def check_name(name: str) -> str:
 
 
 def check_path(path: str) -> list[str]:
-    """The names in a path with slashes between, each checked; empty for "". Raises `NameRefused`."""
+    """Return the names in a path with slashes between, each checked; empty for "". Raises `NameRefused`."""
     if not path:
         return []
     if len(path) > MAX_PATH or len(path.encode(errors="replace")) > MAX_PATH:
@@ -79,7 +79,8 @@ def open_below(root: Path, path: str) -> tuple[int, str]:
 
 
 def open_regular(path: Path) -> int:
-    """A descriptor of the regular file at `path`, to read; symbolic links are followed. Raises `FileProblem`."""
+    """Return a descriptor of the regular file at `path`, to read; symbolic links are followed. Raises
+    `FileProblem`."""
     return _open(str(path), str(path), None)
 
 

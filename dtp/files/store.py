@@ -108,7 +108,7 @@ def look_here(folder: Path, name: str, info: FileInfo, *, overwrite: bool) -> He
 
 
 def _same_size(path: Path, info: FileInfo, *, overwrite: bool) -> os.stat_result | None:
-    """A file that is there and may be equal; `FileExists` for one that can't and must stay."""
+    """Return a file that is there and may be equal; `FileExists` for one that can't and must stay."""
     try:
         there = os.lstat(path)
     except FileNotFoundError:
@@ -255,7 +255,8 @@ class Incoming:
             raise FileProblem(f"can't write {self.part}: {error.strerror}") from error
 
     def commit(self) -> None:
-        """All bytes are there and right: give the file its time and its name. `FileExists`, `FileProblem`."""
+        """Give the file its time and its name, now that all bytes are there and right. `FileExists`,
+        `FileProblem`."""
         if self.complete:
             return
         try:

@@ -269,7 +269,7 @@ async def _receive(
     overwrite: bool,
     progress: OnProgress | None,
 ) -> Received:
-    """The receiver's part, once it knows what comes."""
+    """Return the receiver's part, once it knows what comes."""
     report = progress or (lambda _: None)
 
     try:
@@ -357,7 +357,7 @@ async def _receive_bytes(
 
 
 async def _hear(stream: Stream, kind: type[_T]) -> _T:
-    """The next message, which has to be a `kind`. `TransferRefused`, `NameRefused`, `FileTransferError`."""
+    """Return the next message, which has to be a `kind`. `TransferRefused`, `NameRefused`, `FileTransferError`."""
     try:
         size = int.from_bytes(await stream.readexactly(2))
         if size > m.MAX_MESSAGE:
@@ -434,7 +434,7 @@ class _Threads:
 
 
 async def _finished(job: Future[_T]) -> _T:
-    """The result of a job, waiting only if it isn't there yet.
+    """Return the result of a job, waiting only if it isn't there yet.
 
     Who is cancelled meanwhile doesn't take it back: writes that come after it would take its place.
     """

@@ -63,7 +63,7 @@ def _polymod(hrp: str, values: Iterable[int]) -> int:
 
 @functools.cache
 def _pairs() -> tuple[list[int], list[str]]:
-    """What is added for ten bits that leave the polynomial, and how ten bits are spelled."""
+    """Return what is added for ten bits that leave the polynomial, and how ten bits are spelled."""
     leaving = [_step(_step(top << 20, 0), 0) for top in range(1024)]
     return leaving, [first + second for first in _CHARSET for second in _CHARSET]
 
@@ -106,7 +106,7 @@ def encode(hrp: str, data: bytes, *, variant: Variant = "bech32m") -> str:
 
 
 def decode(text: str, *, variant: Variant = "bech32m") -> tuple[str, bytes]:
-    """The human-readable part and the bytes of `text`, which is all lower or all upper case.
+    """Return the human-readable part and the bytes of `text`, which is all lower or all upper case.
 
     Raises `Bech32Error` for a character that can't be, mixed case, no separator, a text too short or too
     long, a checksum that does not match (with the place, where one wrong character explains it) or of the

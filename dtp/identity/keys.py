@@ -74,7 +74,7 @@ class Identity:
 
     @classmethod
     def generate(cls) -> Identity:
-        """A new identity from the system's randomness."""
+        """Return a new identity from the system's randomness."""
         return cls(os.urandom(_SECRET_SIZE), os.urandom(_SECRET_SIZE))
 
     @classmethod
@@ -131,7 +131,7 @@ class Identity:
         return self._static_private
 
     def sign(self, message: bytes) -> bytes:
-        """The Ed25519 signature (RFC 8032, pure), 64 bytes.
+        """Return the Ed25519 signature (RFC 8032, pure), 64 bytes.
 
         Start `message` with a context of its own, as `STATIC_CONTEXT` does, and never sign what someone else
         composed: a signature says nothing about what it was meant for.
@@ -161,7 +161,7 @@ class Identity:
 
 
 def verify_static(peer: PeerId, static_public: bytes, proof: bytes) -> bool:
-    """Whether `peer` vouched for the X25519 key `static_public` (32 bytes) with `proof` (64 bytes).
+    """True if `peer` vouched for the X25519 key `static_public` (32 bytes) with `proof` (64 bytes).
 
     A proof that was good is remembered (bounded, the least recently used goes first), so a peer that comes
     back costs no signature check. What was refused is not remembered: strangers can't fill the memory.

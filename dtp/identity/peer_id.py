@@ -43,7 +43,7 @@ class PeerId:
 
     @classmethod
     def parse(cls, text: str) -> PeerId:
-        """The peer that `text` ("dtp1..." of 62 characters, in one case) names.
+        """Return the peer that `text` ("dtp1..." of 62 characters, in one case) names.
 
         Raises `PeerIdError` that says what is wrong: the prefix, the length, mixed case, a character that
         can't be, the checksum (with the place, where one wrong character explains it) or the key itself.
@@ -73,7 +73,7 @@ class PeerId:
         return _spell(self.key)[:12]
 
     def verify(self, signature: bytes, message: bytes) -> bool:
-        """Whether `signature` (64 bytes) is this peer's over `message`. False too for a wrong length.
+        """True if `signature` (64 bytes) is this peer's over `message`. False too for a wrong length.
 
         Strict: refuses a signature that is not the canonical one (S of at least L; small-order R).
         """

@@ -81,7 +81,7 @@ class PassphraseWrong(IdentityFileError):
 
 
 def read(path: str | os.PathLike[str], passphrase: Passphrase | None) -> Identity:
-    """The identity in the file at `path`; see `Identity.load` for what it raises."""
+    """Return the identity in the file at `path`; see `Identity.load` for what it raises."""
     where = Path(path)
     text = _read_private(where)
     blocks = [(match["label"].decode(), match[0]) for match in _BLOCK.finditer(text)]
@@ -196,7 +196,7 @@ class _Opener:
 
 
 def _pick(where: Path, keys: list[PrivateKeyTypes]) -> tuple[bytes, bytes | None]:
-    """The Ed25519 seed and, where there is one, the X25519 private key."""
+    """Return the Ed25519 seed and, where there is one, the X25519 private key."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -236,7 +236,7 @@ def _armor(label: str, der: bytes) -> str:
 
 
 def encrypted_pem(private_key_info: bytes, passphrase: str | bytes) -> str:
-    """A PEM block of a private key of any kind (DER of PrivateKeyInfo), encrypted as identity files are."""
+    """Return a PEM block of a private key of any kind (DER of PrivateKeyInfo), encrypted as identity files are."""
     return _armor("ENCRYPTED PRIVATE KEY", _encrypt(private_key_info, _as_bytes(passphrase)))
 
 

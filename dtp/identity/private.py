@@ -99,7 +99,7 @@ def keep_out_of_core_dumps() -> None:
 
 
 def open_to_others(found: os.stat_result) -> str:
-    """How to close a file that others may read or change, such as "chmod 600"; "" for one that is closed.
+    """Return how to close a file that others may read or change, such as "chmod 600"; "" for one that is closed.
 
     What belongs to root may be readable for its group, as PostgreSQL has it for keys: so a service's user reads its
     key and can't replace it, and credentials of systemd and Kubernetes come so. Pipes (`<(vault read ...)`) have no

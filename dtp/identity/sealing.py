@@ -62,7 +62,7 @@ def seal(data: bytes, recipients: Sequence[bytes], context: bytes) -> bytes:
 
 
 def open_sealed(sealed: bytes, private: bytes, context: bytes) -> bytes:
-    """What was sealed to the X25519 key of `private`. Raises `SealBroken`."""
+    """Return what was sealed to the X25519 key of `private`. Raises `SealBroken`."""
     from nacl.exceptions import CryptoError
     from nacl.public import PrivateKey, SealedBox
     from nacl.secret import Aead

@@ -74,10 +74,10 @@ class ObjectReader(Protocol):
     """What admission asks of the store."""
 
     def find_live(self, id: bytes) -> ObjectRecord | None:
-        """The live version."""
+        """Return the live version."""
 
     def find_removed(self, id: bytes) -> Removed | None:
-        """How an object went."""
+        """Return how an object went."""
 
 
 def _reject(kind: str, message: str, object_id: bytes | None = None) -> TransactionRejected:
@@ -92,7 +92,7 @@ def _hex(id: bytes) -> str:
 
 
 def decode_transaction(raw: bytes) -> TransactionData:
-    """The transaction that the bytes are. Raises `TransactionRejected`."""
+    """Return the transaction that the bytes are. Raises `TransactionRejected`."""
     if len(raw) > MAX_TRANSACTION_SIZE:
         raise _reject("SizeLimitExceeded", f"transaction of {len(raw)} bytes, {MAX_TRANSACTION_SIZE} at most")
     try:
@@ -191,7 +191,8 @@ def check_expiration(data: TransactionData, epoch: int, timestamp_ms: int, chain
 
 
 def check_signatures(data: TransactionData, raw: bytes, signatures: Sequence[bytes]) -> None:
-    """The sender, and the gas owner if it is another, have signed, once each. Raises `TransactionRejected`."""
+    """Check that the sender, and the gas owner if it is another, have signed, once each. Raises
+    `TransactionRejected`."""
     needed = dict.fromkeys((data.sender, data.gas_data.owner))
     if len(signatures) != len(needed):
         raise _reject(
@@ -283,7 +284,7 @@ def _check_duplicates(kind: ProgrammableTransaction, payment: Sequence[ObjectRef
 
 
 def _current(ref: ObjectRef, store: ObjectReader) -> ObjectRecord:
-    """The live object, which must be exactly the one referred to."""
+    """Return the live object, which must be exactly the one referred to."""
     record = store.find_live(ref.id)
     if record is None:
         gone = store.find_removed(ref.id)
@@ -414,7 +415,7 @@ def _packages_of_type(tag: TypeTag) -> Iterator[bytes]:
 
 
 def check_price(data: TransactionData, state: ChainState) -> None:
-    """The price is in the bounds of this epoch."""
+    """Check that the price is in the bounds of this epoch."""
     price = data.gas_data.price
     if price < state.reference_gas_price:
         raise _reject(
@@ -425,7 +426,7 @@ def check_price(data: TransactionData, state: ChainState) -> None:
 
 
 def check_budget(budget: int, price: int) -> None:
-    """The budget is in its bounds."""
+    """Check that the budget is in its bounds."""
     if budget > MAX_GAS_BUDGET:
         raise _reject("GasBudgetTooHigh", f"gas budget {budget}, {MAX_GAS_BUDGET} at most")
     least = BASE_TRANSACTION_UNITS * price

@@ -281,7 +281,7 @@ class Chain:
     # ------------------------------------------------------------------------------------------- records
 
     def render_json(self, tag: TypeTag, contents: bytes) -> Any:
-        """A Move value as JSON, None if its type is not known or the bytes don't fit."""
+        """Return a Move value as JSON, None if its type is not known or the bytes don't fit."""
         try:
             type = self.engine.vm.parse_type(tag.text)
             return to_json(type, self.engine.vm.decode_value(type, contents))
@@ -297,7 +297,7 @@ class Chain:
         *,
         store: bool = False,
     ) -> Executed:
-        """An outcome as it is handed out; with `store` its events are written."""
+        """Return an outcome as it is handed out; with `store` its events are written."""
         data = outcome.admitted.data
         events = tuple(
             self._record_event(outcome.admitted.digest, index, event, checkpoint, time_ms, store)
@@ -357,7 +357,7 @@ class Chain:
         )
 
     def find_transaction(self, digest: bytes) -> TransactionRecord | None:
-        """An executed transaction from the store."""
+        """Return an executed transaction from the store."""
         row = self.store.find_transaction(digest)
         if row is None:
             return None
@@ -390,7 +390,7 @@ class Chain:
         )
 
     def find_executed(self, digest: bytes) -> Executed | None:
-        """An executed transaction with its objects, as far as they are not pruned."""
+        """Return an executed transaction with its objects, as far as they are not pruned."""
         record = self.find_transaction(digest)
         row = self.store.find_transaction(digest)
         if record is None or row is None:
@@ -408,7 +408,7 @@ class Chain:
         )
 
     def find_checkpoint(self, which: int | bytes) -> CheckpointRecord | None:
-        """A checkpoint by number or digest, None if unknown or pruned."""
+        """Return a checkpoint by number or digest, None if unknown or pruned."""
         column = "sequence" if isinstance(which, int) else "digest"
         rows = self.store.select_rows(
             f"SELECT sequence, digest, summary, contents FROM checkpoints WHERE {column} = ?", (which,)
@@ -421,7 +421,7 @@ class Chain:
         )
 
     def find_epoch(self, number: int) -> EpochRecord | None:
-        """An epoch, None if it has not begun."""
+        """Return an epoch, None if it has not begun."""
         rows = self.store.select_rows("SELECT json FROM epochs WHERE epoch = ?", (number,))
         return EpochRecord(**json.loads(rows[0][0])) if rows else None
 

@@ -111,5 +111,5 @@ class DenyList:
 
 
 def _options(setting: Any) -> Iterator[Any]:
-    """The data of a setting: none, or one."""
+    """Give the data of a setting: none, or one."""
     return iter(() if setting is None else setting[0][0])

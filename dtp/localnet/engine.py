@@ -99,11 +99,11 @@ class Admitted:
         return [entry for entry in self.inputs if entry is not None]
 
     def used_objects(self) -> list[ObjectRecord]:
-        """The objects that are used or received, gas apart."""
+        """Return the objects that are used or received, gas apart."""
         return [*(entry.record for entry in self.objects), *self.receiving.values()]
 
     def lamport_version(self) -> int:
-        """The version that everything gets that is written."""
+        """Return the version that everything gets that is written."""
         versions = [entry.record.version for entry in self.objects if entry.record.package is None]
         versions += [record.version for record in (*self.gas, *self.receiving.values())]
         versions += [gone.version for gone in self.ended]
@@ -192,11 +192,11 @@ class Engine:
     # ------------------------------------------------------------------------------------------- outcome
 
     def keep_packages(self) -> None:
-        """The last outcome is stored: its packages stay."""
+        """Keep the packages of the last outcome, which is stored."""
         self.packages.keep_packages()
 
     def discard_packages(self) -> None:
-        """The last outcome is thrown away: forget its packages."""
+        """Forget the packages of the last outcome, which is thrown away."""
         for storage_id in self.packages.pending:
             self.vm.linker.forget_package(storage_id)
         self.packages.pending.clear()
@@ -224,7 +224,7 @@ class Engine:
         return run.make_outcome(writes, failed, cost, lamport, payment.id, free)
 
     def system_run(self, admitted: Admitted, state: ChainState) -> Run:
-        """The machine for a transaction of the system (`dtp.localnet.system`)."""
+        """Return the machine for a transaction of the system (`dtp.localnet.system`)."""
         return Run(self, admitted, state, False, False)
 
 

@@ -26,14 +26,14 @@ class CommandFailed(Exception):
 
     @classmethod
     def from_error(cls, error: ExecutionError) -> CommandFailed:
-        """The exception for an error that is made already."""
+        """Return the exception for an error that is made already."""
         made = cls(error.kind, error.description)
         made.error = error
         return made
 
 
 def argument_failed(argument: int, problem: str, description: str, *numbers: int) -> CommandFailed:
-    """A command's argument is not right; `problem` is the protocol's name."""
+    """Return a command's argument is not right; `problem` is the protocol's name."""
     return CommandFailed(
         "CommandArgumentError",
         f"argument {argument}: {description}",
@@ -49,7 +49,7 @@ def _location(found: MoveLocation | None) -> CodeLocation | None:
 
 
 def from_machine(failure: ExecutionFailure) -> ExecutionError:
-    """What the protocol calls a failure of the Move machine."""
+    """Return what the protocol calls a failure of the Move machine."""
     text = str(failure)
     kind = failure.status
     content: dict[str, Any]
@@ -74,7 +74,8 @@ def from_machine(failure: ExecutionFailure) -> ExecutionError:
 
 
 def from_package(rejected: PackageRejected, size: int, limit: int) -> ExecutionError:
-    """What the protocol calls a package that is not accepted; `size` and `limit` are of its modules, in bytes."""
+    """Return what the protocol calls a package that is not accepted; `size` and `limit` are of its modules, in
+    bytes."""
     text = str(rejected)
     if rejected.status == "PackageUpgradeError":
         return ExecutionError(

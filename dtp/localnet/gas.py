@@ -68,7 +68,7 @@ class StorageChange:
 
 
 def total_cost(computation: int, changes: Iterable[StorageChange], *, free_storage: bool = False) -> GasCost:
-    """The cost of a transaction. With `free_storage` only rebates count (the inputs could not be paid for)."""
+    """Return the cost of a transaction. With `free_storage` only rebates count (the inputs could not be paid for)."""
     cost = rebate = 0
     for change in changes:
         cost += storage_cost(change.new_size)

@@ -97,7 +97,7 @@ class ObjectRecord:
 
     @staticmethod
     def decode(bcs: bytes, id: bytes, digest: bytes) -> ObjectRecord:
-        """The record of an object from its BCS."""
+        """Return the record of an object from its BCS."""
         value = OBJECT.decode(bcs)
         return ObjectRecord(value, id, value.data.version, digest, bcs)
 
@@ -368,7 +368,7 @@ class EventFilter:
     type_module: str | None = None
 
     def matches(self, event: EventRecord) -> bool:
-        """Whether `event` is one of them."""
+        """True if `event` is one of them."""
         tag = event.type
         wanted = self.type
         return (
@@ -382,7 +382,7 @@ class EventFilter:
 
 
 def fits_type(tag: TypeTag, wanted: TypeTag) -> bool:
-    """Whether `tag` is `wanted`, or an instance of it when `wanted` has no arguments."""
+    """True if `tag` is `wanted`, or an instance of it when `wanted` has no arguments."""
     if not wanted.arguments:
         return (tag.address, tag.module, tag.name) == (wanted.address, wanted.module, wanted.name)
     return tag == wanted

@@ -86,7 +86,7 @@ class ClockError(LocalError):
 
 
 def system_time_ms() -> int:
-    """The system's clock, ms since 1970."""
+    """Return the system's clock, ms since 1970."""
     return time.time_ns() // 1_000_000
 
 
@@ -108,7 +108,7 @@ class Node:
         genesis_time_ms: int | None = None,
         seed: bytes = b"",
     ) -> Node:
-        """A node in memory, or on the file at `path`, made if it does not exist.
+        """Return a node in memory, or on the file at `path`, made if it does not exist.
 
         Every executed transaction is in the file when `execute` returns; a process killed at any moment leaves a
         file that opens again with the last whole checkpoint. Time and `seed` of the genesis make the identifier of a
@@ -179,7 +179,7 @@ class Node:
         select_gas: bool = False,
         outputs: bool = True,
     ) -> Simulated:
-        """What a transaction would do; nothing is kept, but the clock is moved to now first.
+        """Return what a transaction would do; nothing is kept, but the clock is moved to now first.
 
         Without `outputs` it doesn't tell what commands gave back.
 
@@ -200,17 +200,17 @@ class Node:
         return resolve(transaction, self._store, chain.engine.vm, chain.status.state)
 
     def find_transaction(self, digest: bytes) -> TransactionRecord | None:
-        """An executed transaction, None if unknown or pruned."""
+        """Return an executed transaction, None if unknown or pruned."""
         return self._chain.find_transaction(digest)
 
     def find_executed(self, digest: bytes) -> Executed | None:
-        """The same with the objects before and after, as far as they are not pruned."""
+        """Return the same with the objects before and after, as far as they are not pruned."""
         return self._chain.find_executed(digest)
 
     # ------------------------------------------------------------------------------------------- objects
 
     def find_object(self, id: bytes, version: int | None = None) -> ObjectRecord | None:
-        """The live object, or the given version of it; None if it never was, is deleted, wrapped or pruned.
+        """Return the live object, or the given version of it; None if it never was, is deleted, wrapped or pruned.
 
         The live clock is moved to now first.
         """
@@ -234,11 +234,11 @@ class Node:
         return self._queries.dynamic_fields(parent, cursor, limit)
 
     def get_balance(self, address: bytes, coin_type: TypeTag) -> Balance:
-        """What an address owns in coins of a type."""
+        """Return what an address owns in coins of a type."""
         return self._queries.get_balance(address, coin_type)
 
     def list_balances(self, address: bytes, cursor: bytes | None = None, limit: int = 50) -> Page[Balance]:
-        """All its balances. Raises `BadCursor`."""
+        """Return all its balances. Raises `BadCursor`."""
         return self._queries.list_balances(address, cursor, limit)
 
     def coin_info(self, coin_type: TypeTag) -> CoinInfo | None:
@@ -246,14 +246,14 @@ class Node:
         return self._queries.coin_info(coin_type)
 
     def render_json(self, type: TypeTag, contents: bytes) -> Any:
-        """A Move value as JSON (numbers over 32 bits as text, bytes as base64, ids as `0x…`); None if its type is not
-        known here or the bytes don't fit it."""
+        """Return a Move value as JSON (numbers over 32 bits as text, bytes as base64, ids as `0x…`); None if its type
+        is not known here or the bytes don't fit it."""
         return self._chain.render_json(type, contents)
 
     # ------------------------------------------------------------------------------------------ packages
 
     def find_package(self, id: bytes) -> PackageInfo | None:
-        """A package by storage id."""
+        """Return a package by storage id."""
         found = self._find_reflection(id)
         return None if found is None else found.package_info()
 
@@ -264,19 +264,19 @@ class Node:
         return self._queries.package_versions(id, cursor, limit)
 
     def find_datatype(self, package: bytes, module: str, name: str) -> DatatypeInfo | None:
-        """A struct or enum as that package version defines it."""
+        """Return a struct or enum as that package version defines it."""
         found = self._find_reflection(package)
         return None if found is None else found.find_datatype(module, name)
 
     def find_function(self, package: bytes, module: str, name: str) -> FunctionInfo | None:
-        """A function as that package version defines it."""
+        """Return a function as that package version defines it."""
         found = self._find_reflection(package)
         return None if found is None else found.find_function(module, name)
 
     # ----------------------------------------------------------------------- checkpoints, epochs, events
 
     def find_checkpoint(self, which: int | bytes | None = None) -> CheckpointRecord | None:
-        """A checkpoint by sequence number or digest; None if unknown or pruned.
+        """Return a checkpoint by sequence number or digest; None if unknown or pruned.
 
         The latest without argument, after the clock was moved to now.
         """
@@ -286,7 +286,7 @@ class Node:
         return self._chain.find_checkpoint(which)
 
     def checkpoint_transactions(self, sequence: int) -> tuple[Executed, ...]:
-        """The transactions of a checkpoint, in order, with their objects as far as they are not pruned."""
+        """Return the transactions of a checkpoint, in order, with their objects as far as they are not pruned."""
         record = self._chain.find_checkpoint(sequence)
         if record is None:
             return ()
@@ -294,11 +294,11 @@ class Node:
         return tuple(executed for executed in found if executed is not None)
 
     def find_epoch(self, number: int | None = None) -> EpochRecord | None:
-        """An epoch, the present one without argument."""
+        """Return an epoch, the present one without argument."""
         return self._chain.find_epoch(self._chain.status.epoch if number is None else number)
 
     def service_info(self) -> ServiceInfo:
-        """What the node is and where it stands; the clock is moved to now first."""
+        """Return what the node is and where it stands; the clock is moved to now first."""
         self._catch_up()
         status = self._chain.status
         return ServiceInfo(
@@ -330,7 +330,7 @@ class Node:
 
     @staticmethod
     def event_cursor(event: EventRecord) -> bytes:
-        """The cursor that continues after `event`."""
+        """Return the cursor that continues after `event`."""
         return Queries.event_cursor(event)
 
     def subscribe(
@@ -389,7 +389,7 @@ class Node:
         return found
 
     def get_totals(self) -> Totals:
-        """Where the SUI is that is in no coin (for checks of conservation)."""
+        """Return where the SUI is that is in no coin (for checks of conservation)."""
         return Totals(*self._chain.status.totals)
 
     def prune(self, keep_checkpoints: int) -> int:
@@ -402,7 +402,7 @@ class Node:
     # ---------------------------------------------------------------------------------------------- inside
 
     def _clock_time(self) -> int:
-        """What the clock is to say now: never less than it said before."""
+        """Return what the clock is to say now: never less than it said before."""
         status = self._chain.status
         if self._now is None:
             return status.clock_ms

@@ -86,7 +86,7 @@ class Writes:
 
 
 def record_of(value: ObjectValue) -> ObjectRecord:
-    """A record with digest and BCS from its value."""
+    """Return a record with digest and BCS from its value."""
     bcs = OBJECT.encode(value)
     data = value.data
     id = data.id if isinstance(data, MovePackageData) else data.contents[:32]
@@ -144,7 +144,7 @@ class _Collector:
 
 
 def type_tag(type: Type) -> TypeTag:
-    """The machine's type as a tag, made once."""
+    """Return the machine's type as a tag, made once."""
     found: TypeTag | None = type.operations.get("sui_tag")
     if found is None:
         found = type.operations["sui_tag"] = make_tag(type)
@@ -158,7 +158,7 @@ def collect(
     before: Mapping[bytes, ObjectRecord],
     lamport: int,
 ) -> Writes:
-    """What a run that succeeded writes. `before` has every object that existed and was touched.
+    """Return what a run that succeeded writes. `before` has every object that existed and was touched.
 
     Raises `CommandFailed` (an object is too large, a shared object went where it may not).
     """
@@ -193,7 +193,7 @@ def collect(
 
 
 def _check_shared(record: ObjectRecord, writes: Writes, effects: RuntimeEffects) -> None:
-    """A shared object taken by value must be deleted or shared again."""
+    """Raise for a shared object that was taken by value and neither deleted nor shared again."""
     if not isinstance(record.owner, Shared) or record.id in effects.deleted:
         return
     written = writes.objects.get(record.id)
@@ -205,7 +205,7 @@ def _check_shared(record: ObjectRecord, writes: Writes, effects: RuntimeEffects)
 
 
 def untouched(inputs: Iterable[InputObject], lamport: int) -> Writes:
-    """What a transaction that failed writes: its changeable inputs as they were, at the new version."""
+    """Return what a transaction that failed writes: its changeable inputs as they were, at the new version."""
     writes = Writes()
     for entry in inputs:
         data = entry.record.value.data
@@ -307,7 +307,7 @@ class Deleted:
 
 
 def outputs_of(writes: Writes, digest: bytes, *, rebates: bool) -> dict[bytes, ObjectRecord]:
-    """The objects as they are stored. Without `rebates` nothing was paid for storage."""
+    """Return the objects as they are stored. Without `rebates` nothing was paid for storage."""
     made = {}
     for id, (data, owner) in writes.objects.items():
         rebate = storage_cost(object_size(data)) if rebates else 0
@@ -371,7 +371,7 @@ def make_effects(
     changed: tuple[tuple[bytes, ObjectChange], ...],
     unchanged: tuple[tuple[bytes, Unchanged], ...],
 ) -> TransactionEffects:
-    """The effects. `gas_id` names the coin that paid."""
+    """Return the effects. `gas_id` names the coin that paid."""
     status: Status = Succeeded() if error is None else Failed(error)
     index = None if gas_id is None else next(at for at, (id, _) in enumerate(changed) if id == gas_id)
     return TransactionEffects(
@@ -411,7 +411,7 @@ def coin_type(tag: TypeTag | None) -> TypeTag | None:
 def balance_changes(
     inputs: Iterable[ObjectRecord], outputs: Iterable[ObjectRecord]
 ) -> tuple[BalanceChange, ...]:
-    """What addresses gained and lost in coins, sorted by address and type; changes of zero left out."""
+    """Return what addresses gained and lost in coins, sorted by address and type; changes of zero left out."""
     sums: dict[tuple[bytes, str], tuple[TypeTag, int]] = {}
     for sign, records in ((-1, inputs), (1, outputs)):
         for record in records:

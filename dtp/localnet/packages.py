@@ -13,7 +13,7 @@ __all__ = ["PackageCatalog", "package_data"]
 
 
 def package_data(package: Package, version_of: Callable[[bytes], int]) -> MovePackageData:
-    """The object that stores `package`. `version_of` tells the version of a dependency by storage id."""
+    """Return the object that stores `package`. `version_of` tells the version of a dependency by storage id."""
     return MovePackageData(
         package.storage_id,
         package.version,
@@ -35,7 +35,7 @@ class PackageCatalog:
         self.pending: dict[bytes, Package] = {}
 
     def get_package(self, storage_id: bytes) -> Package | None:
-        """A package by storage id, None if there is none."""
+        """Return a package by storage id, None if there is none."""
         found = self.pending.get(storage_id) or self._known.get(storage_id)
         if found is None:
             record = self._load(storage_id)
@@ -45,16 +45,16 @@ class PackageCatalog:
         return found
 
     def is_object(self, id: bytes) -> bool:
-        """Whether an object that is no package has this id."""
+        """True if an object that is no package has this id."""
         record = self._load(id)
         return record is not None and record.package is None
 
     def add_package(self, package: Package) -> None:
-        """The running transaction published `package`."""
+        """Add a package that the running transaction published."""
         self.pending[package.storage_id] = package
 
     def keep_packages(self) -> None:
-        """The running transaction is stored, with its packages."""
+        """Keep the packages of the running transaction, which is stored."""
         self._known.update(self.pending)
         self.pending.clear()
 
@@ -70,5 +70,5 @@ class PackageCatalog:
 
     @staticmethod
     def original_id(data: MovePackageData) -> bytes:
-        """Where version 1 lives: it is the address that the modules name as their own."""
+        """Return where version 1 lives: it is the address that the modules name as their own."""
         return data.id if data.version == 1 else deserialize(next(iter(data.modules.values()))).address

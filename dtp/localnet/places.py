@@ -90,7 +90,7 @@ Source = Place | PureSource | ReceivingSource
 
 
 def _last_uses(commands: Sequence[Command]) -> set[tuple[int, int]]:
-    """The uses, as (command, argument), after which a value is not used any more."""
+    """Return the uses, as (command, argument), after which a value is not used any more."""
     last: dict[Argument, tuple[int, int]] = {}
     for command, each in enumerate(commands):
         for at, argument in enumerate(arguments_of(each)):
@@ -169,7 +169,7 @@ class Places:
         return self.results[command]
 
     def _find_place(self, argument: Argument, at: int, wanted: Type | None) -> Place:
-        """The place an argument means, as type `wanted`; None takes whatever type it has."""
+        """Return the place an argument means, as type `wanted`; None takes whatever type it has."""
         source = self._find_source(argument, at)
         if isinstance(source, PureSource):
             place = self._decode_pure(source, at, wanted)
@@ -213,17 +213,17 @@ class Places:
         self._meter.charge_use(sizer(place.type)(place.data))
 
     def peek_place(self, argument: Argument, at: int) -> Place | None:
-        """The place of an argument that is no bytes, without using it; None for pure inputs."""
+        """Return the place of an argument that is no bytes, without using it; None for pure inputs."""
         source = self._find_source(argument, at)
         return source if isinstance(source, Place) else None
 
     def is_tainted(self, argument: Argument, at: int) -> bool:
-        """Whether a private entry function must refuse the argument."""
+        """True if a private entry function must refuse the argument."""
         place = self.peek_place(argument, at)
         return place is not None and place.taint
 
     def take_value(self, argument: Argument, at: int, wanted: Type | None, *, gas: bool = False) -> Slot:
-        """The value by value: copied if it can be, else moved out. `gas` allows the gas coin."""
+        """Return the value by value: copied if it can be, else moved out. `gas` allows the gas coin."""
         if isinstance(argument, GasCoin) and not gas:
             raise argument_failed(
                 at, "InvalidGasCoinUsage", "the gas coin can be taken by value in TransferObjects only"
@@ -249,7 +249,7 @@ class Places:
         return Slot(place.type, data)
 
     def borrow_place(self, argument: Argument, at: int, wanted: Type | None, mutable: bool) -> Place:
-        """The place by reference, for this command."""
+        """Return the place by reference, for this command."""
         place = self._find_place(argument, at, wanted)
         key = id(place)
         if mutable and not place.mutable:

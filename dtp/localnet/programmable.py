@@ -57,13 +57,13 @@ class PackageSpace(Protocol):
     """Where packages of the running transaction go, besides those that are stored."""
 
     def get_package(self, storage_id: bytes) -> Package | None:
-        """A package, stored or just published."""
+        """Return a package, stored or just published."""
 
     def is_object(self, id: bytes) -> bool:
-        """Whether an object that is no package has this id."""
+        """True if an object that is no package has this id."""
 
     def add_package(self, package: Package) -> None:
-        """A package was published."""
+        """Note that a package was published."""
 
 
 @dataclass

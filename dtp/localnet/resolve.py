@@ -62,7 +62,7 @@ def _reject(message: str, object_id: bytes | None = None, kind: str = "InvalidIn
 def resolve(
     transaction: UnresolvedTransaction, store: ObjectReader, vm: VM, state: ChainState
 ) -> TransactionData:
-    """The transaction with everything filled in but gas payment and budget. Raises `TransactionRejected`."""
+    """Return the transaction with everything filled in but gas payment and budget. Raises `TransactionRejected`."""
     uses = _uses(transaction.commands, len(transaction.inputs), vm)
     inputs: list[CallArg] = []
     for index, given in enumerate(transaction.inputs):
@@ -202,7 +202,7 @@ def _text(value: Any) -> str:
 
 
 def _integer(value: Any, bits: int) -> int:
-    """An integer from an int, a float without fraction (JSON's numbers), or decimal or hexadecimal text."""
+    """Return an integer from an int, a float without fraction (JSON's numbers), or decimal or hexadecimal text."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError("a number is needed")
     number = int(value, 0) if isinstance(value, str) else int(value)

@@ -114,7 +114,8 @@ class Simulator:
     # ------------------------------------------------------------------------------------------- selection
 
     def _estimate_budget(self, data: TransactionData, checks: bool) -> int:
-        """A budget that covers the transaction: what a run costs, without counting on rebates, and a margin."""
+        """Return a budget that covers the transaction: what a run costs, without counting on rebates, and a
+        margin."""
         gas = replace(data.gas_data, payment=(), budget=MAX_GAS_BUDGET)
         outcome = self._run_transaction(replace(data, gas_data=gas), checks)
         self._chain.engine.discard_packages()
@@ -122,7 +123,7 @@ class Simulator:
         return min(cost.computation + cost.storage + _MARGIN_UNITS * gas.price, MAX_GAS_BUDGET)
 
     def _select_coins(self, data: TransactionData, budget: int) -> Sequence[ObjectRecord]:
-        """The largest coins of the gas owner that together hold the budget and are no inputs."""
+        """Return the largest coins of the gas owner that together hold the budget and are no inputs."""
         kind = data.kind
         assert isinstance(kind, ProgrammableTransaction), "form was checked"
         used = {a.ref.id for a in kind.inputs if isinstance(a, OwnedInput | ReceivingInput)}

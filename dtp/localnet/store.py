@@ -260,12 +260,12 @@ class Store:
     # ------------------------------------------------------------------------------------------- reading
 
     def read_state(self) -> dict[str, Any]:
-        """The chain's running numbers."""
+        """Return the chain's running numbers."""
         (text,) = self._db.execute("SELECT json FROM state").fetchone()
         return json.loads(text)  # type: ignore[no-any-return]
 
     def find_live(self, id: bytes) -> ObjectRecord | None:
-        """The live version of an object."""
+        """Return the live version of an object."""
         if self._writing is not None and id in self._writing:
             return self._writing[id]
         if id in self._cache:
@@ -280,14 +280,14 @@ class Store:
         return found
 
     def find_version(self, id: bytes, version: int) -> ObjectRecord | None:
-        """A version of an object, live or not."""
+        """Return a version of an object, live or not."""
         row = self._db.execute(
             "SELECT digest, bcs FROM objects WHERE id = ? AND version = ?", (id, version)
         ).fetchone()
         return None if row is None else ObjectRecord.decode(row[1], id, row[0])
 
     def find_removed(self, id: bytes) -> Removed | None:
-        """How an object went, None if it is live or never was."""
+        """Return how an object went, None if it is live or never was."""
         if self.find_live(id) is not None:
             return None
         row = self._db.execute("SELECT version, deleted, shared FROM removed WHERE id = ?", (id,)).fetchone()
@@ -298,7 +298,7 @@ class Store:
         return self._db.execute(sql, values).fetchall()
 
     def find_transaction(self, digest: bytes) -> StoredTransaction | None:
-        """A transaction by digest."""
+        """Return a transaction by digest."""
         row = self._db.execute("SELECT * FROM transactions WHERE digest = ?", (digest,)).fetchone()
         return None if row is None else StoredTransaction(*row)
 

@@ -60,13 +60,13 @@ _SYSTEM_STATE_TYPE: Final = parse_type("0x3::sui_system::SuiSystemState")
 
 
 def system_transaction(kind: TransactionKind) -> TransactionData:
-    """A transaction of the system: sender 0x0, no gas, the form validators give it."""
+    """Return a transaction of the system: sender 0x0, no gas, the form validators give it."""
     gas = GasData((ObjectRef(_ZERO, 0, _ZERO),), _ZERO, 1, 0)
     return TransactionData(kind, _ZERO, gas, NoExpiration())
 
 
 def genesis(engine: Engine, state: ChainState, account: bytes, seed: bytes) -> Outcome:
-    """The first transaction: framework, clock, randomness, system state, and all SUI for `account`.
+    """Return the first transaction: framework, clock, randomness, system state, and all SUI for `account`.
 
     `seed` goes into the ids of the first objects, and so into the identifier of the chain.
     """
@@ -110,7 +110,7 @@ def set_clock(engine: Engine, state: ChainState, clock: ObjectRecord, round: int
 def end_epoch(
     engine: Engine, state: ChainState, system_state: ObjectRecord, spent: GasCost, now_ms: int
 ) -> Outcome:
-    """The last transaction of an epoch. `spent` is what its transactions cost together."""
+    """Return the last transaction of an epoch. `spent` is what its transactions cost together."""
     kind = ChangeEpoch(
         state.epoch + 1,
         PROTOCOL_VERSION,

@@ -129,7 +129,7 @@ class Ability(IntFlag):
     KEY = 0x8
 
     def list_names(self) -> tuple[str, ...]:
-        """The abilities in the order in which Move prints them."""
+        """Return the abilities in the order in which Move prints them."""
         return tuple(str(a.name).lower() for a in _ABILITY_ORDER if a in self)
 
 

@@ -270,7 +270,7 @@ class CompiledModule:
         return self.signatures[self.function_handles[function.handle].returns]
 
     def type_name(self, token: SignatureToken) -> str:
-        """A type as Move source would print it, datatypes as `0x2::coin::Coin<T0>`."""
+        """Return a type as Move source would print it, datatypes as `0x2::coin::Coin<T0>`."""
         match token:
             case Primitive():
                 return token.value
@@ -289,7 +289,7 @@ class CompiledModule:
     # ---- abort codes
 
     def describe_abort(self, raw: int) -> AbortCode:
-        """What an abort code raised by this module says.
+        """Return what an abort code raised by this module says.
 
         `#[error]` constants put line, name and value of the constant into the u64 (`error_bitset.rs`): 4
         bits version, 4 reserved, 8 the code, 16 the line, 16 the index of an identifier's constant, 16 that

@@ -76,7 +76,7 @@ class Cursor:
         return byte
 
     def read_bytes(self, size: int) -> bytes:
-        """Exactly `size` bytes."""
+        """Return exactly `size` bytes."""
         if size > self.end - self.pos:
             raise BytecodeError(
                 Fault.TRUNCATED, f"{size} bytes expected, {self.end - self.pos} left", self.pos
@@ -86,11 +86,11 @@ class Cursor:
         return self.data[start : self.pos]
 
     def read_number(self, size: int) -> int:
-        """A little-endian number of `size` bytes."""
+        """Return a little-endian number of `size` bytes."""
         return int.from_bytes(self.read_bytes(size), "little")
 
     def read_uleb(self, limit: int) -> int:
-        """A canonical ULEB128 number of at most 64 bits that is no greater than `limit`."""
+        """Return a canonical ULEB128 number of at most 64 bits that is no greater than `limit`."""
         start = self.pos
         value = 0
         shift = 0
@@ -109,7 +109,7 @@ class Cursor:
         return value
 
     def read_index(self) -> int:
-        """An index into an ordinary table."""
+        """Return an index into an ordinary table."""
         return self.read_uleb(fmt.TABLE_INDEX_MAX)
 
 

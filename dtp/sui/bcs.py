@@ -75,7 +75,7 @@ class Codec(Generic[T]):
         return bytes(out)
 
     def decode(self, data: bytes) -> T:
-        """The value that `data` is, all of it. Raises `BcsError`."""
+        """Return the value that `data` is, all of it. Raises `BcsError`."""
         value, end = self.read(data, 0)
         if end != len(data):
             raise BcsError(f"{len(data) - end} bytes follow the value", end)
@@ -83,7 +83,7 @@ class Codec(Generic[T]):
 
 
 def uleb128(number: int) -> bytes:
-    """A length or variant number as BCS writes it."""
+    """Return a length or variant number as BCS writes it."""
     if number < 0x80:
         return bytes((number,))
     out = bytearray()
@@ -133,7 +133,7 @@ def _integer(size: int) -> Codec[int]:
 
 
 def fixed(size: int, name: str = "value") -> Codec[bytes]:
-    """Exactly `size` bytes without a length."""
+    """Return exactly `size` bytes without a length."""
 
     def write(value: bytes, out: bytearray) -> None:
         if len(value) != size:
@@ -209,7 +209,7 @@ DIGEST = Codec(_write_digest, _read_digest)
 
 
 def vector(element: Codec[T], most: int = MAX_LENGTH) -> Codec[tuple[T, ...]]:
-    """A sequence, read as a tuple. `most` bounds its length."""
+    """Return a sequence, read as a tuple. `most` bounds its length."""
     write_element, read_element = element.write, element.read
 
     def write(value: Sequence[T], out: bytearray) -> None:
@@ -250,7 +250,7 @@ def option(inner: Codec[T]) -> Codec[T | None]:
 
 
 def pair(first: Codec[A], second: Codec[B]) -> Codec[tuple[A, B]]:
-    """A tuple of two."""
+    """Return a tuple of two."""
 
     def write(value: tuple[A, B], out: bytearray) -> None:
         first.write(value[0], out)
@@ -265,7 +265,7 @@ def pair(first: Codec[A], second: Codec[B]) -> Codec[tuple[A, B]]:
 
 
 def mapping(key: Codec[A], value: Codec[B]) -> Codec[Mapping[A, B]]:
-    """A map, written in the order of its keys' BCS; reading refuses another order."""
+    """Return a map, written in the order of its keys' BCS; reading refuses another order."""
 
     def write(items: Mapping[A, B], out: bytearray) -> None:
         _write_length(len(items), out)
@@ -291,7 +291,7 @@ def mapping(key: Codec[A], value: Codec[B]) -> Codec[Mapping[A, B]]:
 
 
 def struct(cls: type[T], **codecs: Codec[Any]) -> Codec[T]:
-    """A dataclass, field by field in the order given, which must name exactly the dataclass's fields."""
+    """Return a dataclass, field by field in the order given, which must name exactly the dataclass's fields."""
     names = tuple(codecs)
     declared = {field.name for field in dataclass_fields(cls) if field.init}  # type: ignore[arg-type]
     if set(names) != declared:
@@ -313,7 +313,7 @@ def struct(cls: type[T], **codecs: Codec[Any]) -> Codec[T]:
 
 
 def enum(name: str, variants: Mapping[int, tuple[type[Any], Codec[Any]]]) -> Codec[Any]:
-    """A tagged choice: variant number -> (class, codec of its content). A class stands for one variant."""
+    """Return a tagged choice: variant number -> (class, codec of its content). A class stands for one variant."""
     by_class = {cls: (uleb128(number), codec.write) for number, (cls, codec) in variants.items()}
     readers = {number: codec.read for number, (_, codec) in variants.items()}
 

@@ -112,7 +112,7 @@ def deserialize(data: bytes, *, allow_unpublishable: bool = False) -> CompiledMo
 
 
 def package_digest(modules: Iterable[bytes], dependencies: Iterable[bytes]) -> bytes:
-    """The 32-byte digest of a package, as an upgrade ticket and `sui move build --dump` give it.
+    """Return the 32-byte digest of a package, as an upgrade ticket and `sui move build --dump` give it.
 
     Blake2b-256 over the sorted list of the modules' Blake2b-256 hashes and the dependencies' 32-byte ids
     (`MovePackage::compute_digest_for_modules_and_deps` upstream, with modules hashed first).

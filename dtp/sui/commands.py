@@ -15,7 +15,7 @@ __all__ = ["argument_message", "command_message"]
 
 
 def argument_message(argument: sui.Argument, v2: Any) -> Any:
-    """An argument of a command."""
+    """Return an argument of a command."""
     kinds = v2.ArgumentArgumentKind
     match argument:
         case sui.GasCoin():
@@ -29,7 +29,7 @@ def argument_message(argument: sui.Argument, v2: Any) -> Any:
 
 
 def command_message(command: sui.Command, v2: Any) -> Any:
-    """A command with its arguments."""
+    """Return a command with its arguments."""
 
     def all_of(arguments: Iterable[sui.Argument]) -> list[Any]:
         return [argument_message(each, v2) for each in arguments]

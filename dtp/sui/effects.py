@@ -418,7 +418,7 @@ class TransactionEffects:
 
     @staticmethod
     def decode(data: bytes) -> TransactionEffects:
-        """The effects that `data` is. Raises `BcsError`."""
+        """Return the effects that `data` is. Raises `BcsError`."""
         return TRANSACTION_EFFECTS.decode(data)
 
 

@@ -51,11 +51,11 @@ class Codec:
     __content_subtype__ = "proto"
 
     def encode(self, message: Any, message_type: Any) -> bytes:
-        """The bytes of a message."""
+        """Return the bytes of a message."""
         return encode(message)
 
     def decode(self, data: bytes, message_type: type[M]) -> M:
-        """The message. Raises `MessageError`."""
+        """Return the message. Raises `MessageError`."""
         return decode(message_type, data)
 
 
@@ -63,7 +63,7 @@ class Codec:
 
 
 def encode(message: Any) -> bytes:
-    """The protobuf of a message."""
+    """Return the protobuf of a message."""
     out = bytearray()
     _write(out, message)
     return bytes(out)
@@ -205,7 +205,7 @@ class _Field:
 
 
 def decode(kind: type[M], data: bytes) -> M:
-    """The message of class `kind` that the bytes are. Raises `MessageError`, which names the class."""
+    """Return the message of class `kind` that the bytes are. Raises `MessageError`, which names the class."""
     try:
         made: M = _read(kind, data, 0)
     except (ValueError, IndexError, OverflowError) as fault:
@@ -282,7 +282,7 @@ def _unpacked(field: _Field, data: bytes, depth: int) -> list[Any]:
 
 @cache
 def _fields(kind: Any) -> dict[int, _Field]:
-    """The fields of a message class by number."""
+    """Return the fields of a message class by number."""
     found = {}
     for each in dataclasses.fields(kind):
         meta = each.metadata["betterproto"]
@@ -331,7 +331,7 @@ def _wrapped_reader(unwrap: Callable[[], Any]) -> Reader:
 
 
 def from_value(message: Any) -> Any:
-    """A message `google.protobuf.Value` as plain JSON; whole numbers come back as `int`."""
+    """Return a message `google.protobuf.Value` as plain JSON; whole numbers come back as `int`."""
     if message.struct_value is not None:
         return {key: from_value(each) for key, each in message.struct_value.fields.items()}
     if message.list_value is not None:

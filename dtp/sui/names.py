@@ -185,7 +185,7 @@ _TOKEN = re.compile(r"\s*(0[xX][0-9a-fA-F]{1,64}(?![0-9a-zA-Z_])|[A-Za-z_][A-Za-
 
 @lru_cache(maxsize=4096)
 def parse_type(text: str) -> TypeTag:
-    """The type that text names; addresses may be short, blanks may stand anywhere. Raises `SuiNameError`."""
+    """Return the type that text names; addresses may be short, blanks may stand anywhere. Raises `SuiNameError`."""
     tokens: list[str] = []
     at = 0
     while at < len(text):

@@ -141,7 +141,7 @@ _BYTES_CLASSES = (_Ed25519Bytes, _Secp256k1Bytes, _Secp256r1Bytes)
 
 
 def _by_scheme(name: str, sizes: Sequence[int]) -> Codec[tuple[KeyScheme, bytes]]:
-    """A choice of one scheme's bytes, as a pair (scheme, bytes)."""
+    """Return a choice of one scheme's bytes, as a pair (scheme, bytes)."""
     choice = enum(
         name,
         {
@@ -179,12 +179,12 @@ _MULTISIG: Codec[MultiSig] = struct(
 
 
 def address_of_key(key: PublicKey) -> bytes:
-    """The account of one key: Blake2b-256 over flag and key."""
+    """Return the account of one key: Blake2b-256 over flag and key."""
     return blake2b(bytes((key.scheme,)) + key.key, digest_size=32).digest()
 
 
 def address_of_multisig(key: MultiSigPublicKey) -> bytes:
-    """The account of a multisig: Blake2b-256 over flag, threshold, and each key with its flag and weight."""
+    """Return the account of a multisig: Blake2b-256 over flag, threshold, and each key with its flag and weight."""
     body = bytearray((KeyScheme.MULTISIG,))
     body += key.threshold.to_bytes(2, "little")
     for part, weight in key.keys:

@@ -309,7 +309,7 @@ class TransactionData:
 
     @staticmethod
     def decode(data: bytes) -> TransactionData:
-        """The transaction that `data` is. Raises `BcsError`."""
+        """Return the transaction that `data` is. Raises `BcsError`."""
         return TRANSACTION_DATA.decode(data)
 
     def digest(self) -> bytes:
@@ -332,7 +332,7 @@ def transaction_digest(data: bytes) -> bytes:
 
 
 def signing_hash(data: bytes, scope: IntentScope = IntentScope.TRANSACTION_DATA) -> bytes:
-    """The 32 bytes that are signed for `data` (BCS): Blake2b-256 over the intent and the bytes."""
+    """Return the 32 bytes that are signed for `data` (BCS): Blake2b-256 over the intent and the bytes."""
     return blake2b(bytes((scope, 0, 0)) + data, digest_size=32).digest()
 
 

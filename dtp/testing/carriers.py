@@ -66,7 +66,7 @@ class Shared:
         self.check_contract()
 
     def note_report(self, what: str, ended: bool) -> None:
-        """A report came; whether the carrier had ended by then."""
+        """Note that a report came, and whether the carrier had ended by then."""
         if self.calling:
             self.note_broken(f"{what} from inside a call to {self.calling}")
         if ended:
@@ -206,7 +206,7 @@ class End:
         return await self.until_lost_within(self._patience)
 
     async def until_lost_within(self, seconds: float) -> CarrierError | None:
-        """The same with a patience of its own."""
+        """Return the same with a patience of its own."""
         await self._shared.wait_until(lambda: self.recorder.ended, "carrier_lost", seconds)
         return self.recorder.lost
 

@@ -171,7 +171,7 @@ def _waiting(loop: asyncio.AbstractEventLoop) -> str:
 
 
 def _innermost(task: asyncio.Task[Any]) -> str:
-    """Where a suspended task waits: file, line and function of the last coroutine in its chain of awaits."""
+    """Return where a suspended task waits: file, line and function of the last coroutine in its chain of awaits."""
     place = "?"
     step: Any = task.get_coro()
     while step is not None:

@@ -24,10 +24,10 @@ class DatagramValue(Protocol):
         """Do what is due."""
 
     def next_time(self) -> float | None:
-        """When `advance` is to be called; None for never."""
+        """Return when `advance` is to be called; None for never."""
 
     def take_sends(self) -> list[tuple[bytes, _Endpoint]]:
-        """What is to be sent."""
+        """Return what is to be sent."""
 
 
 class DatagramNetwork:

@@ -48,7 +48,7 @@ def shake_hands(
     resume: bytes = b"",
     seed: str = "handshake",
 ) -> tuple[Established, Established]:
-    """A whole handshake in memory; `known` for IK (the client knows the server's static key), else XX."""
+    """Return a whole handshake in memory; `known` for IK (the client knows the server's static key), else XX."""
     one = ClientHandshake(
         replace(client, suites=tuple(each for each in client.suites if each >= suite)),
         entropy(seed + " client"),
@@ -191,7 +191,7 @@ class SessionPair:
         self._collect_events(self.server)
 
     def resume(self, *, add: bool = False) -> Wire:
-        """A new handshake, and a wire that resumes the session (or, with `add`, widens it)."""
+        """Return a new handshake, and a wire that resumes the session (or, with `add`, widens it)."""
         self._handshakes += 1
         first, second = shake_hands(
             self.client_endpoint,
@@ -230,5 +230,5 @@ class SessionPair:
             yield StreamData(tap, bytes(self._in.view[start : start + size]))
 
     def ended(self, session: Session) -> Ended | None:
-        """How a side's session ended, if it has."""
+        """Return how a side's session ended, if it has."""
         return session.ended

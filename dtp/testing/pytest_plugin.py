@@ -75,7 +75,7 @@ class ChainClock:
         return self.localnet.advance_epoch()
 
     def now_ms(self) -> int:
-        """The time on chain."""
+        """Return the time on chain."""
         return self.localnet.now_ms()
 
 

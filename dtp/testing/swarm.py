@@ -196,7 +196,7 @@ class Swarm:
             self.flush_soon(node)
 
     def remove_node(self, node: SwarmNode) -> None:
-        """A node is gone, without a word."""
+        """Take a node away, without a word."""
         for key in list(node.links):
             if (other := self.nodes.get(key)) is not None:
                 self.unlink_nodes(node, other)

@@ -74,7 +74,7 @@ def get(opened: Opener, soul: str, key: str | None) -> None:
 
 
 def _by_kind(kinds: dict[str, Any]) -> Any:
-    """A register as it is, all else by its kind."""
+    """Return a register as it is, all else by its kind."""
     return kinds["register"] if kinds.keys() == {"register"} else kinds
 
 
@@ -185,13 +185,13 @@ def log(opened: Opener, soul: str, key: str | None) -> None:
 
 
 def _edit_record(at: int, count: int, inserted: str | list[Any]) -> dict[str, Any]:
-    """An edit of a text or a list, to programs."""
+    """Return an edit of a text or a list, to programs."""
     new = inserted if isinstance(inserted, str) else [plain_value(one) for one in inserted]
     return {"at": at, "deleted": count, "inserted": new}
 
 
 def _edit(at: int, count: int, inserted: str | list[Any]) -> str:
-    """An edit of a text or a list, to people."""
+    """Return an edit of a text or a list, to people."""
     kind = "character" if isinstance(inserted, str) else "element"
     done = [f"{count_of(count, kind)} deleted"] if count else []
     done += [json.dumps(_edit_record(at, 0, inserted)["inserted"], ensure_ascii=False)] if inserted else []
@@ -199,13 +199,13 @@ def _edit(at: int, count: int, inserted: str | list[Any]) -> str:
 
 
 def _format_record(at: int, length: int, attributes: dict[str, Any]) -> dict[str, Any]:
-    """A change of marks, to programs."""
+    """Return a change of marks, to programs."""
     shown = {name: None if value is None else plain_value(value) for name, value in attributes.items()}
     return {"at": at, "length": length, "attributes": shown}
 
 
 def _format(at: int, length: int, attributes: dict[str, Any]) -> str:
-    """A change of marks, to people."""
+    """Return a change of marks, to people."""
     shown = _format_record(at, length, attributes)["attributes"]
     done = [
         f"{json.dumps(name)} {json.dumps(value) if value is not None else 'gone'}"
@@ -271,7 +271,7 @@ def query(
 
 
 def _answer(value: Any) -> Any:
-    """A value of a row: a node is shown by its soul, a relationship by its three parts, a path by both."""
+    """Return a value of a row: a node is shown by its soul, a relationship by its three parts, a path by both."""
     from dtp.crdt import Node
     from dtp.graph.query.values.semantics import Path as Walked
 

@@ -94,7 +94,7 @@ def export_graph(
 
 
 def _form(file: str | None, form: str | None, as_codes: bool) -> str:
-    """The format that is named, or that a file's ending says."""
+    """Return the format that is named, or that a file's ending says."""
     from dtp.graph.formats.contents import FORMATS as KNOWN
 
     if as_codes and form not in (None, FRAMES):

@@ -68,7 +68,7 @@ def as_csv(graph: Graph, rows: Rows, shown: Callable[[Any], Any]) -> str:
 
 
 def as_svg(graph: Graph, rows: Rows, shown: Callable[[Any], Any]) -> str:
-    """A picture of the nodes, relationships and paths in the rows."""
+    """Return a picture of the nodes, relationships and paths in the rows."""
     from dtp.graph.formats.drawing import svg
     from dtp.graph.formats.networks import label
 
@@ -109,7 +109,7 @@ def as_tree(graph: Graph, rows: Rows, shown: Callable[[Any], Any]) -> str:
 
 
 def _parts(rows: Rows) -> tuple[set[str], list[Edge]]:
-    """The souls and links in rows. Raises `FormatError` when there are none."""
+    """Return the souls and links in rows. Raises `FormatError` when there are none."""
     souls: set[str] = set()
     edges: set[Edge] = set()
     for value in _values(rows):

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def registers_of(graph: Graph, soul: str) -> Node | PrivateNode:
-    """A node's keys and values; those of a private one are sealed and opened."""
+    """Return a node's keys and values; those of a private one are sealed and opened."""
     return graph.private(soul) if graph.is_private(soul) else graph.node(soul)
 
 
 def read_value(text: str) -> Any:
-    """What VALUE says."""
+    """Return what VALUE says."""
     from dtp.crdt import GraphValueError, Link
     from dtp.crdt.temporal import NAMES, TemporalError
     from dtp.crdt.temporal_text import read
@@ -42,7 +42,7 @@ def read_value(text: str) -> Any:
 
 
 def plain_value(value: Any) -> Any:
-    """A value as JSON has it."""
+    """Return a value as JSON has it."""
     from dtp.crdt import BlobRef, Link
     from dtp.crdt.temporal import as_temporal, name_of
 

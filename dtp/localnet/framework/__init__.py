@@ -26,7 +26,7 @@ SUI = (2).to_bytes(32, "big")
 
 @cache
 def system_packages() -> tuple[Package, Package]:
-    """The two framework packages, always the same objects."""
+    """Return the two framework packages, always the same objects."""
     stored: dict[str, list[str]] = json.loads(
         files(__package__).joinpath("framework.json").read_text("utf-8")
     )

@@ -34,12 +34,12 @@ Predicate = Callable[[EventRecord], bool]
 
 
 def encode_cursor(place: Place) -> bytes:
-    """The cursor of a place."""
+    """Return the cursor of a place."""
     return _PLACE.pack(*place)
 
 
 def decode_cursor(data: bytes | None, field: str) -> Place | None:
-    """The place of a cursor, None if there is none. Raises `BadRequest`."""
+    """Return the place of a cursor, None if there is none. Raises `BadRequest`."""
     if not data:
         return None
     if len(data) != _PLACE.size:
@@ -52,7 +52,7 @@ def decode_cursor(data: bytes | None, field: str) -> Place | None:
 
 
 def predicate(message: Any) -> Predicate:
-    """What an `EventFilter` message lets through. Raises `BadRequest`, `Unsupported`."""
+    """Return what an `EventFilter` message lets through. Raises `BadRequest`, `Unsupported`."""
     if message is None:
         return lambda event: True
     if not message.terms:
@@ -121,7 +121,7 @@ class Events:
         self._transactions = transactions
 
     def list_events(self, request: Any, want: Mask) -> Iterator[Any]:
-        """The frames of a `ListEvents` answer, the last one with `end`. Raises `BadRequest` before the first."""
+        """Give the frames of a `ListEvents` answer, the last one with `end`. Raises `BadRequest` before the first."""
         fits = predicate(request.filter)
         scan, limit = self._parse_scan(request)
         return self._make_frames(scan, limit, fits, want)
@@ -236,7 +236,7 @@ class Events:
     def checkpoint_frames(
         self, checkpoint: int, events: list[Placed], fits: Predicate, want: Mask
     ) -> Iterator[Any]:
-        """The frames of a new checkpoint for a subscriber: its events, or how far it has come."""
+        """Give the frames of a new checkpoint for a subscriber: its events, or how far it has come."""
         v2 = library().v2
         wanted = [each for each in events if fits(each.event)]
         for number, each in enumerate(wanted):

@@ -209,5 +209,5 @@ class LocalnetThread:
         return self.run(lambda node: node.advance_epoch()).epoch
 
     def now_ms(self) -> int:
-        """The time of the newest checkpoint."""
+        """Return the time of the newest checkpoint."""
         return self.run(lambda node: node.service_info()).timestamp_ms

@@ -24,11 +24,11 @@ class Mask:
         return self._fields is None or field in self._fields
 
     def below(self, field: str) -> Mask:
-        """What is wanted below a field (which must be wanted itself)."""
+        """Return what is wanted below a field (which must be wanted itself)."""
         return self if self._fields is None else self._fields[field]
 
     def wants(self, path: str) -> bool:
-        """Whether anything at or below `path` ("a.b") is wanted."""
+        """True if anything at or below `path` ("a.b") is wanted."""
         here = self
         for field in path.split("."):
             if field not in here:
@@ -44,7 +44,8 @@ Maker = Callable[[Any, Mask], Any]
 
 
 def parse(mask: Any, default: str, message: Any) -> Mask:
-    """The mask of a request, or of `default` ("a,b.c") where there is none. Raises `BadRequest` for unknown paths."""
+    """Return the mask of a request, or of `default` ("a,b.c") where there is none. Raises `BadRequest` for unknown
+    paths."""
     paths = list(mask.paths) if mask is not None else []
     return _tree(tuple(paths or default.split(",")), message)
 
@@ -108,7 +109,7 @@ def _flat(hint: Any) -> Iterable[Any]:
 
 
 def build(message: type[M], makers: Mapping[str, Maker], source: Any, want: Mask) -> M:
-    """The message with those fields that are wanted."""
+    """Return the message with those fields that are wanted."""
     return message(
         **{field: make(source, want.below(field)) for field, make in makers.items() if field in want}
     )

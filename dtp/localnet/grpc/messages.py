@@ -30,12 +30,12 @@ def timestamp(ms: int) -> datetime.datetime:
 
 
 def milliseconds(moment: datetime.datetime) -> int:
-    """The reverse."""
+    """Return the reverse."""
     return (moment - _EPOCH) // datetime.timedelta(milliseconds=1)
 
 
 def value(content: object) -> Any:
-    """A JSON value as `google.protobuf.Value`."""
+    """Return a JSON value as `google.protobuf.Value`."""
     protobuf = library().protobuf
     if content is None:
         return protobuf.Value(null_value=protobuf.NullValue.NULL_VALUE)

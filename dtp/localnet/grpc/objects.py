@@ -26,7 +26,7 @@ _COIN_BYTES = _ID_BYTES + 8
 
 
 def owner_message(owner: Owner) -> Any:
-    """Who owns an object."""
+    """Return who owns an object."""
     v2 = library().v2
     kinds = v2.OwnerOwnerKind
     match owner:
@@ -48,7 +48,7 @@ def bcs_message(name: str, data: bytes) -> Any:
 
 
 def type_text(record: model.ObjectRecord) -> str:
-    """An object's type, "package" for a package."""
+    """Return an object's type, "package" for a package."""
     return "package" if record.type is None else str(record.type)
 
 
@@ -81,7 +81,7 @@ class Objects:
         }
 
     def make_message(self, record: model.ObjectRecord, want: Mask) -> Any:
-        """An object with the wanted fields."""
+        """Return an object with the wanted fields."""
         return build(library().v2.Object, self._makers, record, want)
 
     @staticmethod
@@ -104,7 +104,7 @@ class Objects:
         return None if found is None else package_message(found)
 
     def dynamic_field(self, found: model.DynamicField, want: Mask) -> Any:
-        """A dynamic field with the wanted fields."""
+        """Return a dynamic field with the wanted fields."""
         return build(library().v2.DynamicField, self._field_makers, found, want)
 
     @property
@@ -136,14 +136,14 @@ class Objects:
 
 
 def balance_message(found: model.Balance) -> Any:
-    """A balance; all of it is in coins here, since this node has no address balances."""
+    """Return a balance; all of it is in coins here, since this node has no address balances."""
     return library().v2.Balance(
         coin_type=str(found.coin_type), balance=found.amount, coin_balance=found.amount, address_balance=0
     )
 
 
 def coin_info_message(found: model.CoinInfo) -> Any:
-    """What is known of a coin."""
+    """Return what is known of a coin."""
     v2 = library().v2
     metadata = None
     if found.metadata_id is not None or found.symbol:
@@ -169,7 +169,7 @@ def coin_info_message(found: model.CoinInfo) -> Any:
 
 
 def package_message(found: model.PackageInfo) -> Any:
-    """A package with its modules."""
+    """Return a package with its modules."""
     v2 = library().v2
     return v2.Package(
         storage_id=format_address(found.storage_id),
@@ -215,7 +215,7 @@ def _type_parameters(parameters: tuple[model.TypeParameter, ...]) -> list[Any]:
 
 
 def datatype_message(found: model.DatatypeInfo) -> Any:
-    """A struct or an enum."""
+    """Return a struct or an enum."""
     v2 = library().v2
     kinds = v2.DatatypeDescriptorDatatypeKind
     return v2.DatatypeDescriptor(
@@ -264,7 +264,7 @@ def _open_signature(found: model.OpenSignature) -> Any:
 
 
 def function_message(found: model.FunctionInfo) -> Any:
-    """A function's signature."""
+    """Return a function's signature."""
     v2 = library().v2
     return v2.FunctionDescriptor(
         name=found.name,

@@ -25,7 +25,7 @@ _MAX_BATCH = 1000
 
 
 def required(value: T | None, field: str) -> T:
-    """The value of a field that must be set."""
+    """Return the value of a field that must be set."""
     if value is None or value == "":
         raise BadRequest("is missing", field=field)
     return value
@@ -39,32 +39,32 @@ def _parsed(parse: Callable[[str], T], text: str | None, field: str) -> T:
 
 
 def address(text: str | None, field: str) -> bytes:
-    """An address or id."""
+    """Return an address or id."""
     return _parsed(parse_address, text, field)
 
 
 def digest(text: str | None, field: str) -> bytes:
-    """A base58 digest."""
+    """Return a base58 digest."""
     return _parsed(parse_digest, text, field)
 
 
 def type_tag(text: str | None, field: str) -> TypeTag:
-    """A type."""
+    """Return a type."""
     return _parsed(parse_type, text, field)
 
 
 def stored(number: int | None) -> int | None:
-    """A number to look for in the node's database, which has none above 2^63 - 1."""
+    """Return a number to look for in the node's database, which has none above 2^63 - 1."""
     return None if number is None else min(number, _LARGEST)
 
 
 def page_size(wanted: int | None) -> int:
-    """How many items a page has."""
+    """Return how many items a page has."""
     return min(wanted or _DEFAULT_PAGE, _MAX_PAGE)
 
 
 def batch(items: list[T], field: str) -> list[T]:
-    """The items of a batch, if they aren't too many."""
+    """Return the items of a batch, if they aren't too many."""
     if len(items) > _MAX_BATCH:
         raise BadRequest(f"{len(items)} in one batch; at most {_MAX_BATCH}", field=field)
     return items
@@ -74,14 +74,14 @@ def batch(items: list[T], field: str) -> list[T]:
 
 
 def transaction_bytes(message: Any) -> bytes | None:
-    """The BCS in a `Transaction`, None when it is given field by field."""
+    """Return the BCS in a `Transaction`, None when it is given field by field."""
     if message.bcs is None or message.bcs.value is None:
         return None
     return bytes(message.bcs.value)
 
 
 def decode_transaction(data: bytes) -> sui.TransactionData:
-    """The transaction that BCS is."""
+    """Return the transaction that BCS is."""
     try:
         return sui.TransactionData.decode(data)
     except BcsError as fault:
@@ -89,7 +89,7 @@ def decode_transaction(data: bytes) -> sui.TransactionData:
 
 
 def unresolved(message: Any) -> UnresolvedTransaction:
-    """A `Transaction` that is given field by field, of which versions and gas may be left to the node."""
+    """Return a `Transaction` that is given field by field, of which versions and gas may be left to the node."""
     kind = required(message.kind, "transaction.kind")
     programmable = kind.programmable_transaction
     if programmable is None:
@@ -214,7 +214,7 @@ def _expiration(message: Any) -> sui.Expiration:
 
 
 def signature(message: Any, place: int) -> bytes:
-    """A `UserSignature` as Sui's serialized form."""
+    """Return a `UserSignature` as Sui's serialized form."""
     field = f"signatures[{place}]"
     if message.bcs is not None and message.bcs.value is not None:
         return _unprefixed(bytes(message.bcs.value), field)
@@ -229,7 +229,7 @@ def signature(message: Any, place: int) -> bytes:
 
 
 def _unprefixed(data: bytes, field: str) -> bytes:
-    """A serialized signature, with or without its length in front. Flags are below 7, lengths are above."""
+    """Return a serialized signature, with or without its length in front. Flags are below 7, lengths are above."""
     if not data:
         raise BadRequest("is empty", field=field)
     if data[0] < 8:

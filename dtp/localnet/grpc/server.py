@@ -100,7 +100,7 @@ class Server:
             self._subscribers.discard(subscriber)
 
     def event_frames(self, request: Any) -> Callable[[CheckpointRecord, tuple[Executed, ...]], Iterable[Any]]:
-        """What a subscriber to events gets of a checkpoint."""
+        """Return what a subscriber to events gets of a checkpoint."""
         want = masks.parse(request.read_mask, "*", library().v2.Event)
         fits = predicate(request.filter)
         events = self._services.events
@@ -128,7 +128,7 @@ class Server:
         return frames
 
     def find_method(self, attribute: str) -> Callable[[Any], Any]:
-        """A method of the services by name."""
+        """Return a method of the services by name."""
         method: Callable[[Any], Any] = getattr(self._services, attribute)
         return method
 
@@ -158,7 +158,7 @@ class _Subscriber:
         self._queue.put_nowait(None)
 
     async def next_frame(self) -> Any:
-        """The next frame, None at the end. Raises `TooSlow`."""
+        """Return the next frame, None at the end. Raises `TooSlow`."""
         frame = await self._queue.get()
         if isinstance(frame, TooSlow):
             raise frame

@@ -53,7 +53,7 @@ class Services:
     # ------------------------------------------------------------------------------------------------ ledger
 
     def get_service_info(self, request: Any) -> Any:
-        """What the node is, and where it stands."""
+        """Return what the node is, and where it stands."""
         info = self.node.service_info()
         return library().v2.GetServiceInfoResponse(
             chain_id=format_digest(info.chain),
@@ -67,7 +67,7 @@ class Services:
         )
 
     def get_epoch(self, request: Any) -> Any:
-        """An epoch."""
+        """Return an epoch."""
         v2 = library().v2
         want = masks.parse(request.read_mask, _DEFAULT_EPOCH, v2.Epoch)
         found = self.node.find_epoch(requests.stored(request.epoch))
@@ -76,7 +76,7 @@ class Services:
         return v2.GetEpochResponse(epoch=masks.build(v2.Epoch, _EPOCH_MAKERS, found, want))
 
     def get_object(self, request: Any) -> Any:
-        """An object, the newest version or a given one."""
+        """Return an object, the newest version or a given one."""
         v2 = library().v2
         want = masks.parse(request.read_mask, _DEFAULT_OBJECT, v2.Object)
         return v2.GetObjectResponse(object=self._get_object(request, want))
@@ -105,7 +105,7 @@ class Services:
         return v2.BatchGetObjectsResponse(objects=results)
 
     def get_transaction(self, request: Any) -> Any:
-        """An executed transaction."""
+        """Return an executed transaction."""
         v2 = library().v2
         want = masks.parse(request.read_mask, _DEFAULT_TRANSACTION, v2.ExecutedTransaction)
         return v2.GetTransactionResponse(transaction=self._get_transaction(request.digest, want))
@@ -131,7 +131,7 @@ class Services:
         return v2.BatchGetTransactionsResponse(transactions=results)
 
     def get_checkpoint(self, request: Any) -> Any:
-        """A checkpoint by number or digest, the newest without either."""
+        """Return a checkpoint by number or digest, the newest without either."""
         v2 = library().v2
         want = masks.parse(request.read_mask, _DEFAULT_CHECKPOINT, v2.Checkpoint)
         which: int | bytes | None = requests.stored(request.sequence_number)
@@ -150,7 +150,7 @@ class Services:
     # ------------------------------------------------------------------------------------------------- state
 
     def list_owned_objects(self, request: Any) -> Any:
-        """A page of what an address owns."""
+        """Return a page of what an address owns."""
         v2 = library().v2
         want = masks.parse(request.read_mask, _DEFAULT_OWNED, v2.Object)
         owner = requests.address(request.owner, "owner")
@@ -161,7 +161,7 @@ class Services:
         return v2.ListOwnedObjectsResponse(objects=found, next_page_token=page.cursor)
 
     def list_dynamic_fields(self, request: Any) -> Any:
-        """A page of the dynamic fields of an object."""
+        """Return a page of the dynamic fields of an object."""
         v2 = library().v2
         want = masks.parse(request.read_mask, _DEFAULT_FIELD, v2.DynamicField)
         parent = requests.address(request.parent, "parent")
@@ -172,13 +172,13 @@ class Services:
         return v2.ListDynamicFieldsResponse(dynamic_fields=found, next_page_token=page.cursor)
 
     def get_balance(self, request: Any) -> Any:
-        """What an address has of a coin."""
+        """Return what an address has of a coin."""
         owner = requests.address(request.owner, "owner")
         found = self.node.get_balance(owner, requests.type_tag(request.coin_type, "coin_type"))
         return library().v2.GetBalanceResponse(balance=balance_message(found))
 
     def list_balances(self, request: Any) -> Any:
-        """A page of all that an address has."""
+        """Return a page of all that an address has."""
         owner = requests.address(request.owner, "owner")
         page = self.node.list_balances(
             owner, request.page_token or None, requests.page_size(request.page_size)
@@ -187,7 +187,7 @@ class Services:
         return library().v2.ListBalancesResponse(balances=found, next_page_token=page.cursor)
 
     def get_coin_info(self, request: Any) -> Any:
-        """What is known of a coin."""
+        """Return what is known of a coin."""
         tag = requests.type_tag(request.coin_type, "coin_type")
         found = self.node.coin_info(tag)
         if found is None:
@@ -197,14 +197,14 @@ class Services:
     # ---------------------------------------------------------------------------------------------- packages
 
     def get_package(self, request: Any) -> Any:
-        """A package."""
+        """Return a package."""
         found = self.node.find_package(requests.address(request.package_id, "package_id"))
         if found is None:
             raise Missing(f"Package {request.package_id} not found")
         return library().v2.GetPackageResponse(package=package_message(found))
 
     def get_datatype(self, request: Any) -> Any:
-        """A struct or an enum."""
+        """Return a struct or an enum."""
         module = requests.required(request.module_name, "module_name")
         name = requests.required(request.name, "name")
         found = self.node.find_datatype(requests.address(request.package_id, "package_id"), module, name)
@@ -213,7 +213,7 @@ class Services:
         return library().v2.GetDatatypeResponse(datatype=datatype_message(found))
 
     def get_function(self, request: Any) -> Any:
-        """A function."""
+        """Return a function."""
         module = requests.required(request.module_name, "module_name")
         name = requests.required(request.name, "name")
         found = self.node.find_function(requests.address(request.package_id, "package_id"), module, name)
@@ -222,7 +222,7 @@ class Services:
         return library().v2.GetFunctionResponse(function=function_message(found))
 
     def list_package_versions(self, request: Any) -> Any:
-        """A page of the versions of a package."""
+        """Return a page of the versions of a package."""
         v2 = library().v2
         id = requests.address(request.package_id, "package_id")
         page = self.node.package_versions(
@@ -249,7 +249,7 @@ class Services:
         return v2.ExecuteTransactionResponse(transaction=self.transactions.executed_message(executed, want))
 
     def simulate_transaction(self, request: Any) -> Any:
-        """What a transaction would do: one given as BCS, or one whose versions and gas are to be filled in."""
+        """Return what a transaction would do: one given as BCS, or one whose versions and gas are to be filled in."""
         v2 = library().v2
         want = masks.parse(request.read_mask, _ALL, v2.SimulateTransactionResponse)
         message = requests.required(request.transaction, "transaction")

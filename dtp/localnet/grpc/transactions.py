@@ -38,7 +38,7 @@ class Transactions:
     # -------------------------------------------------------------------------------------------- transactions
 
     def executed_message(self, found: model.Executed, want: Mask) -> Any:
-        """An executed (or simulated) transaction with the wanted fields."""
+        """Return an executed (or simulated) transaction with the wanted fields."""
         return build(library().v2.ExecutedTransaction, self._executed_makers, found, want)
 
     @cached_property
@@ -59,7 +59,7 @@ class Transactions:
         }
 
     def find_place(self, record: model.TransactionRecord) -> int | None:
-        """The position of a transaction in its checkpoint."""
+        """Return the position of a transaction in its checkpoint."""
         if record.checkpoint is None:
             return None
         found = self._node.find_checkpoint(record.checkpoint)
@@ -184,13 +184,13 @@ class Transactions:
         return library().v2.TransactionEvents(**fields)
 
     def event_message(self, found: Placed, want: Mask) -> Any:
-        """An event with the wanted fields."""
+        """Return an event with the wanted fields."""
         return build(library().v2.Event, _EVENT_MAKERS, found, want)
 
     # --------------------------------------------------------------------------------------------- checkpoints
 
     def checkpoint_message(self, found: model.CheckpointRecord, want: Mask) -> Any:
-        """A checkpoint with the wanted fields."""
+        """Return a checkpoint with the wanted fields."""
         return build(library().v2.Checkpoint, self._checkpoint_makers, found, want)
 
     @cached_property

@@ -61,7 +61,7 @@ def _read_cursor(kind: str, cursor: bytes | None, *shapes: type) -> list[Any] | 
 
 
 def _page(items: Sequence[T], limit: int, cursor_of: Callable[[T], bytes]) -> Page[T]:
-    """A page of items, of which one more than `limit` was asked for to see if there are more."""
+    """Return a page of items, of which one more than `limit` was asked for to see if there are more."""
     shown = tuple(items[:limit])
     return Page(shown, cursor_of(shown[-1]) if len(items) > limit else None)
 
@@ -101,7 +101,7 @@ class Queries:
         return Page(tuple(self._get_live(row[2]) for row in page.items), page.cursor)
 
     def get_balance(self, address: bytes, coin: TypeTag) -> Balance:
-        """All coins of one type."""
+        """Return all coins of one type."""
         found = [b for b in self._sum_balances(address) if b.coin_type == coin]
         return found[0] if found else Balance(coin, 0, 0)
 
@@ -243,7 +243,7 @@ class Queries:
 
     @staticmethod
     def event_cursor(event: EventRecord) -> bytes:
-        """The cursor after an event."""
+        """Return the cursor after an event."""
         return _cursor("events", event.number)
 
     def package_versions(self, id: bytes, cursor: bytes | None, limit: int) -> Page[tuple[int, bytes]]:

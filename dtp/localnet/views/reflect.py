@@ -52,7 +52,7 @@ class Reflection:
         self._origins = {(o.module, o.datatype): o.package for o in data.type_origins}
 
     def package_info(self) -> PackageInfo:
-        """The whole package."""
+        """Return the whole package."""
         modules = tuple(self._module_info(name) for name in self._modules)
         return PackageInfo(self.data.id, self.original_id, self.data.version, modules, self.data)
 
@@ -71,7 +71,7 @@ class Reflection:
     # ------------------------------------------------------------------------------------------- types
 
     def _defining_id(self, original: bytes, module: str, name: str) -> bytes:
-        """Where a datatype was defined first, which is what type tags show."""
+        """Return where a datatype was defined first, which is what type tags show."""
         if original == self.original_id:
             return self._origins.get((module, name), self.data.id)
         linked = self.data.linkage.get(original)
@@ -117,7 +117,7 @@ class Reflection:
     # ------------------------------------------------------------------------------------------ look-ups
 
     def find_datatype(self, module_name: str, name: str) -> DatatypeInfo | None:
-        """A struct or enum, None if the module has none of that name."""
+        """Return a struct or enum, None if the module has none of that name."""
         module = self._modules.get(module_name)
         if module is None:
             return None
@@ -145,7 +145,7 @@ class Reflection:
         )
 
     def find_function(self, module_name: str, name: str) -> FunctionInfo | None:
-        """A function, None if the module has none of that name."""
+        """Return a function, None if the module has none of that name."""
         module = self._modules.get(module_name)
         if module is None:
             return None

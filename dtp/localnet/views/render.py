@@ -20,7 +20,7 @@ _TEXTS: Final = frozenset({(_STD, "string", "String"), (_STD, "ascii", "String")
 
 
 def to_json(type: Type, data: Any) -> Any:
-    """A value of the Move machine as JSON."""
+    """Return a value of the Move machine as JSON."""
     if type.kind in _SMALL:
         return data
     if type.kind in ("address", "signer"):

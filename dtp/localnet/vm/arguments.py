@@ -26,7 +26,7 @@ _VISIBILITY = {Visibility.PRIVATE: "private", Visibility.FRIEND: "friend", Visib
 
 
 def resolve_type(linker: Linker, text: str) -> Type:
-    """The type that a tag names, packages loaded. Raises `ExecutionFailure` (`TypeArgumentError`)."""
+    """Return the type that a tag names, packages loaded. Raises `ExecutionFailure` (`TypeArgumentError`)."""
     known = linker.named.get(text)
     if known is not None:
         return known
@@ -77,7 +77,7 @@ def _check_type_arguments(name: str, parameters: tuple[int, ...], arguments: tup
 
 
 def instance(function: Function, types: tuple[Type, ...]) -> FunctionInstance:
-    """The function with its types filled in, made once. Raises `ExecutionFailure`."""
+    """Return the function with its types filled in, made once. Raises `ExecutionFailure`."""
     known: dict[tuple[Type, ...], FunctionInstance] = function.described
     found = known.get(types)
     if found is None:
@@ -145,7 +145,7 @@ def bind(function: FunctionInstance, slots: Sequence[Slot]) -> tuple[list[Any], 
 
 
 def results(types: tuple[Type, ...], data: Any) -> list[Value]:
-    """What a call returned, as values; what a returned reference points at is copied."""
+    """Return what a call returned, as values; what a returned reference points at is copied."""
     if not types:
         return []
     items = (data,) if len(types) == 1 else data
@@ -162,7 +162,7 @@ def results(types: tuple[Type, ...], data: Any) -> list[Value]:
 
 
 def witness(init: Function) -> Slot | None:
-    """The one-time witness that an `init` function takes, or None if it takes none."""
+    """Return the one-time witness that an `init` function takes, or None if it takes none."""
     parameters = instance(init, ()).parameters
     # The witness struct has no field in the source, hence one that is false in the bytecode.
     return Slot(parameters[0], [False]) if parameters else None

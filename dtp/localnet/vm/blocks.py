@@ -25,7 +25,7 @@ class Block:
 
 
 def successors(code: Sequence[Instruction], unit: CodeUnit, at: int) -> tuple[int, ...]:
-    """Where control may go after instruction `at`: for a conditional branch the target, then the next one."""
+    """Return where control may go after instruction `at`: for a conditional branch the target, then the next one."""
     op, arg = code[at]
     if op is Opcode.BRANCH:
         return (int(arg),)  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ def _reach(blocks: dict[int, Block]) -> set[int]:
 
 
 def irreducible(blocks: dict[int, Block]) -> int | None:
-    """The first block that is entered by a backward jump from where it need not have been passed, or None.
+    """Return the first block that is entered by a backward jump from where it need not have been passed, or None.
 
     Such a loop has two heads; Move's verifier refuses it.
     """

@@ -11,7 +11,7 @@ _NO_CONSTANT = 0xFFFF
 
 
 def clever_error(module: CompiledModule, raw: int) -> CleverError | None:
-    """What `raw` says, aborted by `module`; None for a plain number."""
+    """Return what `raw` says, aborted by `module`; None for a plain number."""
     code: AbortCode = module.describe_abort(raw)
     if code.line is None and code.name is None:
         return None

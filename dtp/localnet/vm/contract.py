@@ -81,7 +81,7 @@ class PackageStore(Protocol):
     """Where the machine finds packages, those of the running transaction's own publish commands included."""
 
     def get_package(self, storage_id: bytes) -> Package | None:
-        """The package stored under `storage_id`, always the same object, or None."""
+        """Return the package stored under `storage_id`, always the same object, or None."""
 
 
 class UpgradePolicy(Enum):
@@ -294,13 +294,14 @@ class ChildStore(Protocol):
     """Objects that a running program may ask for beyond its arguments. Reads only; the same answer each time."""
 
     def find_child(self, parent: bytes, child: bytes) -> StoredObject | None:
-        """The object `child` if object `parent` owns it (dynamic fields and their values), else None."""
+        """Return the object `child` if object `parent` owns it (dynamic fields and their values), else None."""
 
     def find_setting(self, config: bytes, id: bytes) -> StoredObject | None:
-        """The object `id` if object `config` owns it, else None: read without being an input or a change's base."""
+        """Return the object `id` if object `config` owns it, else None: read without being an input or a change's
+        base."""
 
     def find_received(self, parent: bytes, id: bytes, version: int) -> StoredObject | None:
-        """The object `id` at exactly `version` if it is owned by the address `parent` and is an input of the
+        """Return the object `id` at exactly `version` if it is owned by the address `parent` and is an input of the
         transaction as a receiving argument, else None."""
 
 

@@ -185,5 +185,5 @@ class GasMeter:
 
 
 def out_of_gas() -> ExecutionFailure:
-    """The failure that a used-up budget is."""
+    """Return the failure that a used-up budget is."""
     return ExecutionFailure("InsufficientGas", "computation used up the gas budget: raise it")

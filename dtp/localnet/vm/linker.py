@@ -103,7 +103,7 @@ class LinkedModule:
         return found
 
     def called_function(self, handle: int) -> Function:
-        """The function that a function handle of this module means. Raises `MissingItem`."""
+        """Return the function that a function handle of this module means. Raises `MissingItem`."""
         entry = self.module.function_handles[handle]
         owner = self._module_of(entry.module)
         name = self.module.identifiers[entry.name]
@@ -121,7 +121,7 @@ class LinkedModule:
         return self.package.get_dependency(address).get_module(name)
 
     def datatype_of(self, handle: int) -> Datatype:
-        """The datatype that a handle of this module means. Raises `MissingItem`."""
+        """Return the datatype that a handle of this module means. Raises `MissingItem`."""
         found = self._handles.get(handle)
         if found is None:
             entry = self.module.datatype_handles[handle]
@@ -130,7 +130,7 @@ class LinkedModule:
         return found
 
     def own_datatype(self, name: str) -> Datatype:
-        """A datatype that this module declares. Raises `MissingItem`."""
+        """Return a datatype that this module declares. Raises `MissingItem`."""
         package = self.package.package
         origin = package.type_origin.get((self.name, name), package.storage_id)
         found = self._linker.datatypes.get((origin, self.name, name))
@@ -169,7 +169,7 @@ class LinkedModule:
         )
 
     def resolve_type(self, token: SignatureToken, arguments: tuple[Type, ...] = ()) -> Type:
-        """The concrete type of a token under type arguments. Raises `MissingItem`."""
+        """Return the concrete type of a token under type arguments. Raises `MissingItem`."""
         if arguments:
             return self._make_type(token, arguments)
         found = self._tokens.get(token)
@@ -204,7 +204,7 @@ class LinkedPackage:
         self._modules: dict[str, LinkedModule] = {}
 
     def get_dependency(self, original_id: bytes) -> LinkedPackage:
-        """The package that bytecode calls `original_id`. Raises `MissingItem`."""
+        """Return the package that bytecode calls `original_id`. Raises `MissingItem`."""
         if original_id == self.package.original_id:
             return self
         found = self._dependencies.get(original_id)
@@ -213,7 +213,7 @@ class LinkedPackage:
         return found
 
     def get_module(self, name: str) -> LinkedModule:
-        """A module of this package. Raises `MissingItem`."""
+        """Return a module of this package. Raises `MissingItem`."""
         found = self._modules.get(name)
         if found is None:
             data = self.package.modules.get(name)
@@ -240,14 +240,14 @@ class Linker:
         self.named: dict[str, Type] = {}
 
     def read_module(self, data: bytes) -> CompiledModule:
-        """The module read from `data`, read once."""
+        """Return the module read from `data`, read once."""
         found = self._compiled.get(data)
         if found is None:
             found = self._compiled[data] = deserialize(data)
         return found
 
     def get_package(self, storage_id: bytes) -> Package:
-        """The stored package. Raises `MissingItem`."""
+        """Return the stored package. Raises `MissingItem`."""
         package = self._store.get_package(storage_id)
         if package is None:
             raise MissingItem("package", short_address(storage_id))
@@ -300,7 +300,7 @@ class Linker:
         return found
 
     def require_package(self, storage_id: bytes) -> LinkedPackage:
-        """The stored package, linked. Raises `ExecutionFailure` when it or a dependency is absent."""
+        """Return the stored package, linked. Raises `ExecutionFailure` when it or a dependency is absent."""
         try:
             return self.link_package(self.get_package(storage_id))
         except MissingItem as missing:

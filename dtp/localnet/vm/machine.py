@@ -62,7 +62,7 @@ class VM:
     # ----------------------------------------------------------------------------------------------- types
 
     def parse_type(self, tag: str) -> Type:
-        """The type that `tag` names. Raises `ExecutionFailure` (`TypeArgumentError`)."""
+        """Return the type that `tag` names. Raises `ExecutionFailure` (`TypeArgumentError`)."""
         return checks.resolve_type(self.linker, tag)
 
     def decode_value(self, type: Type, data: bytes) -> Any:
@@ -85,7 +85,7 @@ class VM:
         return encode(type, data)
 
     def copy_value(self, type: Type, data: Any) -> Any:
-        """An independent copy of a value's data."""
+        """Return an independent copy of a value's data."""
         copy = copier(type)
         return data if copy is None else copy(data)
 
@@ -98,7 +98,7 @@ class VM:
         dependencies: Sequence[bytes],
         previous: Package | None = None,
     ) -> Package:
-        """A new package from a publish (`previous` is None) or an upgrade; modules name themselves 0x0.
+        """Return a new package from a publish (`previous` is None) or an upgrade; modules name themselves 0x0.
 
         Parses, writes the package's address into the modules, makes linkage (from `dependencies`, storage ids) and
         type origins, verifies and links. Nothing is stored: the node does that. Raises `PackageRejected`.
@@ -112,7 +112,7 @@ class VM:
     def instantiate_function(
         self, package: bytes, module: str, function: str, type_arguments: Sequence[Type] = ()
     ) -> FunctionInstance:
-        """The function with its types filled in. Raises `ExecutionFailure`."""
+        """Return the function with its types filled in. Raises `ExecutionFailure`."""
         found = self._find_function(self.linker.require_package(package), module, function)
         return checks.instance(found, tuple(type_arguments))
 
@@ -134,13 +134,13 @@ class VM:
         meter: GasMeter,
         debug: Callable[[Type, Any], None] | None = None,
     ) -> Session:
-        """The machine for one transaction. `debug` receives what `std::debug::print` prints."""
+        """Return the machine for one transaction. `debug` receives what `std::debug::print` prints."""
         return Session(self, objects, tx, meter, debug)
 
     # ----------------------------------------------------------------------------------------- translation
 
     def translate_function(self, function: Function, arguments: tuple[Type, ...]) -> Callable[..., Any]:
-        """The Python function for a bytecode function under type arguments, made on first use."""
+        """Return the Python function for a bytecode function under type arguments, made on first use."""
         found = function.instances.get(arguments)
         if found is not None:
             return found
@@ -283,7 +283,7 @@ class Session:
     def _locate_failure(
         self, stopped: Stopped, trace: TracebackType | None, called: Function
     ) -> tuple[MoveLocation, Function]:
-        """The innermost translated frame, or the native it called when that is what aborted."""
+        """Return the innermost translated frame, or the native it called when that is what aborted."""
         function, pc = caller = called, 0
         while trace is not None:
             found = self.vm.translated.get(trace.tb_frame.f_code)

@@ -68,7 +68,7 @@ class _Child:
 
 
 def object_id(data: Any) -> bytes:
-    """The id of an object: its first field is `UID { id: ID { bytes: address } }`."""
+    """Return the id of an object: its first field is `UID { id: ID { bytes: address } }`."""
     return data[0][0][0]  # type: ignore[no-any-return]
 
 
@@ -123,7 +123,7 @@ class ObjectRuntime:
         return before == owner or (before.kind is owner.kind is OwnerKind.SHARED)
 
     def receive_object(self, parent: bytes, id: bytes, version: int, type: Type) -> Any | None:
-        """The object that `parent` was sent, or None if it can't be had. Raises `TypeMismatch`."""
+        """Return the object that `parent` was sent, or None if it can't be had. Raises `TypeMismatch`."""
         effects = self._effects
         if id in effects.received:
             return None
@@ -164,19 +164,19 @@ class ObjectRuntime:
         return fetched
 
     def is_read(self, id: bytes) -> bool:
-        """Whether the data of child `id` is here, or was: it need not be made of its bytes."""
+        """True if the data of child `id` is here, or was: it need not be made of its bytes."""
         child = self._children.get(id)
         return child is not None and child.type is not None
 
     def child_exists(self, parent: bytes, id: bytes) -> bool:
-        """Whether `parent` has the child `id` now."""
+        """True if `parent` has the child `id` now."""
         child = self._load_child(parent, id)
         return child.parent == parent and (
             child.data is not None or (child.type is None and child.stored is not None)
         )
 
     def child_has_type(self, parent: bytes, id: bytes, type: Type) -> bool:
-        """Whether `parent` has the child `id` with that type."""
+        """True if `parent` has the child `id` with that type."""
         if not self.child_exists(parent, id):
             return False
         child = self._children[id]
@@ -185,12 +185,13 @@ class ObjectRuntime:
         return child.stored is not None and child.stored.type_tag == type.tag
 
     def read_setting(self, config: bytes, id: bytes, type: Type) -> Any | None:
-        """What a configuration says as it was before the transaction; None if there is nothing of that type."""
+        """Return what a configuration says as it was before the transaction; None if there is nothing of that
+        type."""
         stored = self._store.find_setting(config, id)
         return None if stored is None or stored.type_tag != type.tag else self._decode_stored(stored, type)
 
     def borrow_child(self, parent: bytes, id: bytes, type: Type) -> Any | None:
-        """The live data of a child, None if there is none. Raises `TypeMismatch`."""
+        """Return the live data of a child, None if there is none. Raises `TypeMismatch`."""
         if not self.child_exists(parent, id):
             return None
         child = self._children[id]
@@ -253,7 +254,7 @@ class ObjectRuntime:
     # --------------------------------------------------------------------------------------------- outcome
 
     def collect_effects(self) -> RuntimeEffects:
-        """What happened so far. Children are compared with what was stored, so only changed ones are named."""
+        """Return what happened so far. Children are compared with what was stored, so only changed ones are named."""
         effects = self._effects
         effects.children, effects.removed_children = {}, {}
         for id, child in self._children.items():

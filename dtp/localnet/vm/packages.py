@@ -33,7 +33,7 @@ class PackageBuilder:
         dependencies: Sequence[bytes],
         previous: Package | None,
     ) -> Package:
-        """A verified package. Raises `PackageRejected`."""
+        """Return a verified package. Raises `PackageRejected`."""
         original_id = storage_id if previous is None else previous.original_id
         addressed = [with_address(data, original_id) for data in modules]
         named: dict[str, bytes] = {}
@@ -176,7 +176,7 @@ def _rejected(refused: Refused, module: str) -> PackageRejected:
 
 
 def with_address(data: bytes, address: bytes) -> tuple[bytes, CompiledModule]:
-    """A module that names itself 0x0, under its real address."""
+    """Return a module that names itself 0x0, under its real address."""
     try:
         module = deserialize(data)
         if module.address != _ZERO:
@@ -197,7 +197,7 @@ def with_address(data: bytes, address: bytes) -> tuple[bytes, CompiledModule]:
 
 
 def _address_table(data: bytes) -> int:
-    """Where the table of addresses starts, by the module's header (the reader has checked it)."""
+    """Return where the table of addresses starts, by the module's header (the reader has checked it)."""
     address_identifiers = 0x8
     count, at = _uleb(data, 8)
     start = None

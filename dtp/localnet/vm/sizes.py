@@ -96,12 +96,12 @@ def packed_element_size(element: Type) -> int | None:
 
 
 def type_size(type: Type) -> int:
-    """The size of a type as natives count it: its parts, without what its fields are."""
+    """Return the size of a type as natives count it: its parts, without what its fields are."""
     return 1 + sum(map(type_size, type.arguments)) if type.arguments else 1
 
 
 def tag_size(type: Type) -> int:
-    """The size of a datatype's name: address, module, name, and its type arguments; 0 of another type."""
+    """Return the size of a datatype's name: address, module, name, and its type arguments; 0 of another type."""
     found = type.operations.get("tag_size")
     if found is None:
         datatype = type.datatype

@@ -9,7 +9,7 @@ __all__ = ["make_tag", "plain_name", "tag_bcs"]
 
 
 def plain_name(type: Type, original: bool = False) -> str:
-    """A type as `std::type_name` writes it: addresses as 64 hex digits without `0x`."""
+    """Return a type as `std::type_name` writes it: addresses as 64 hex digits without `0x`."""
     if type.kind == "vector":
         return f"vector<{plain_name(type.element, original)}>"
     datatype = type.datatype

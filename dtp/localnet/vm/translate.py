@@ -70,7 +70,7 @@ def translate(
     native: Callable[[Function], Any],
     register: Callable[[CodeType, Translated], None],
 ) -> Callable[..., Any]:
-    """The Python function for `function` under type `arguments`.
+    """Return the Python function for `function` under type `arguments`.
 
     `call` gives, for a callee, what to call (translated on first use); `native` the implementation of a native
     function; `register` learns the code object. Raises `MissingItem` if the code names something that is absent.
@@ -133,7 +133,7 @@ class Translation:
         }
 
     def resolve_type(self, token: Any) -> Type:
-        """The concrete type of a token of this function's module."""
+        """Return the concrete type of a token of this function's module."""
         return self.module.resolve_type(token, self.arguments)
 
     def _boxed_locals(self) -> frozenset[int]:
@@ -152,12 +152,12 @@ class Translation:
         self.out.append(Line(self.indent, text, self.pc))
 
     def new_temporary(self) -> str:
-        """A fresh Python variable."""
+        """Return a fresh Python variable."""
         self._temporaries += 1
         return f"t{self._temporaries}"
 
     def name_global(self, kind: str, value: Any) -> str:
-        """A global of the translated function that holds `value`."""
+        """Return a global of the translated function that holds `value`."""
         key = id(value)
         found = self._constants.get(key)
         if found is None or self.names[found] is not value:
@@ -166,7 +166,8 @@ class Translation:
         return found
 
     def name_callee(self, function: Function, arguments: tuple[Type, ...]) -> str:
-        """The global that holds what a call of `function` calls: itself once it is translated, until then a stub."""
+        """Return the global that holds what a call of `function` calls: itself once it is translated, until then a
+        stub."""
         key = (function, arguments)
         found = self._callees.get(key)
         if found is None:
@@ -194,13 +195,13 @@ class Translation:
         self.push_operand(self.variable_operand(variable, type))
 
     def variable_operand(self, variable: str, type: Type, locals: frozenset[int] = frozenset()) -> Operand:
-        """The operand that a variable holding data of `type` is."""
+        """Return the operand that a variable holding data of `type` is."""
         if type.is_reference and not type.element.is_container:
             return Operand(variable, type, locals, f"{variable}[0]", f"{variable}[1]")
         return Operand(variable, type, locals)
 
     def reference_operand(self, base: str, index: str, type: Type, locals: frozenset[int]) -> Operand:
-        """A reference of `type` to place `index` of container `base`."""
+        """Return a reference of `type` to place `index` of container `base`."""
         if type.element.is_container:
             return Operand(f"{base}[{index}]", type, locals)
         return Operand(f"({base}, {index})", type, locals, base, index)
@@ -222,7 +223,7 @@ class Translation:
         return self.to_atom(self.stack.pop())
 
     def to_atom(self, operand: Operand) -> Operand:
-        """The operand, in a temporary if its text is more than a name."""
+        """Return the operand, in a temporary if its text is more than a name."""
         return operand if operand.is_atom else self.evaluate_now(operand)
 
     def evaluate_now(self, operand: Operand) -> Operand:
@@ -244,7 +245,7 @@ class Translation:
                 self.stack[at] = self.evaluate_now(operand)
 
     def read_target(self, reference: Operand) -> str:
-        """What a reference's target holds, without a copy."""
+        """Return what a reference's target holds, without a copy."""
         if reference.type.element.is_container:
             return reference.text
         return f"{reference.base}[{reference.index}]"
@@ -282,7 +283,7 @@ class Translation:
     # ---------------------------------------------------------------------------------------------- blocks
 
     def translate_lines(self) -> list[Line]:
-        """The whole Python function."""
+        """Return the whole Python function."""
         order = [start for start in self.blocks if start in self.numbered]
         parameters = len(self.function.parameters)
         arguments = "".join(f", l{i}" for i in range(parameters))
@@ -423,7 +424,7 @@ class Translation:
         return -1
 
     def _is_short(self, start: int) -> bool:
-        """Whether a block just ends the function: then it goes first, and the rest needs no `else`."""
+        """True if a block just ends the function: then it goes first, and the rest needs no `else`."""
         return start not in self.numbered and not self.blocks[start].targets
 
     def _emit_arm(self, start: int, indent: int, nesting: int) -> bool:
@@ -458,7 +459,7 @@ class Translation:
         return backward
 
     def instruction_at(self, at: int) -> Instruction:
-        """The instruction at `at`."""
+        """Return the instruction at `at`."""
         return self.unit.code[at]
 
 

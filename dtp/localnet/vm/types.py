@@ -130,7 +130,7 @@ class Type:
         return found
 
     def is_struct(self, package: bytes, module: str, name: str) -> bool:
-        """Whether this is the struct of that name, whatever its arguments."""
+        """True if this is the struct of that name, whatever its arguments."""
         d = self.datatype
         return d is not None and d.name == name and d.module == module and d.package == package
 
@@ -174,7 +174,7 @@ class TypeTable:
         return found
 
     def make_instance(self, datatype: Datatype, arguments: tuple[Type, ...]) -> Type:
-        """A struct or enum with type arguments (arity and constraints are the caller's check)."""
+        """Return a struct or enum with type arguments (arity and constraints are the caller's check)."""
         key = (datatype, arguments)
         found = self._instances.get(key)
         if found is None:

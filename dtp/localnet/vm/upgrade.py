@@ -13,7 +13,7 @@ __all__ = ["problem"]
 
 
 def problem(old: CompiledModule, new: CompiledModule, policy: UpgradePolicy) -> str:
-    """Why `new` may not take the place of `old`; empty if it may.
+    """Return why `new` may not take the place of `old`; empty if it may.
 
     Compatible: datatypes stay as they are, public functions keep their signatures (constraints may be loosened,
     and `entry` may go: transactions call them all the same).
@@ -69,7 +69,7 @@ def _links(old: CompiledModule, before: FunctionDef, new: CompiledModule, after:
 
 
 def _content(module: CompiledModule, function: FunctionDef) -> Any:
-    """A function with names instead of indices, so that two modules' can be compared."""
+    """Return a function with names instead of indices, so that two modules' can be compared."""
     handle = module.function_handles[function.handle]
     body = function.body
     code: Any = None

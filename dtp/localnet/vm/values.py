@@ -46,7 +46,7 @@ def _made(type: Type, what: str, make: Callable[[Type], Any]) -> Any:
 
 
 def copier(type: Type) -> Copier | None:
-    """A function that copies data of `type`, or None when the data is immutable and needs no copy."""
+    """Return a function that copies data of `type`, or None when the data is immutable and needs no copy."""
     return _made(type, "copy", _make_copier)  # type: ignore[no-any-return]
 
 
@@ -89,7 +89,7 @@ def _struct_copier(fields: tuple[Type, ...], skip: int = 0) -> Copier:
 
 
 def encoder(type: Type) -> Encoder:
-    """A function that appends the BCS of data of `type` to a buffer."""
+    """Return a function that appends the BCS of data of `type` to a buffer."""
     return _made(type, "encode", _make_encoder)  # type: ignore[no-any-return]
 
 
@@ -165,7 +165,7 @@ def _fields_encoder(fields: tuple[Type, ...], skip: int) -> Encoder:
 
 
 def decoder(type: Type) -> Decoder:
-    """A function (bytes, position) -> (data, position after it). Raises `BadBcs`."""
+    """Return a function (bytes, position) -> (data, position after it). Raises `BadBcs`."""
     return _made(type, "decode", _make_decoder)  # type: ignore[no-any-return]
 
 
@@ -178,7 +178,7 @@ def decode(type: Type, data: bytes) -> Any:
 
 
 def read_uleb128(data: bytes, at: int) -> tuple[int, int]:
-    """A canonical length of at most 32 bits."""
+    """Return a canonical length of at most 32 bits."""
     value = 0
     for shift in range(0, 35, 7):
         if at >= len(data):

@@ -52,7 +52,7 @@ _UNCOMPRESSED, _COMPACT, _HYBRID_EVEN = 4, 5, 6
 
 
 def _hashing(length: int, block: int) -> int:
-    """What it costs to hash so many bytes in blocks of that size."""
+    """Return what it costs to hash so many bytes in blocks of that size."""
     return _PER_BYTE * length + _PER_BLOCK * -(-length // block)
 
 
@@ -145,7 +145,7 @@ def _digest(number: int, message: bytes) -> bytes | None:
 
 
 def _cost_by_hash(base: int, number: int, message: bytearray) -> int:
-    """What a native costs that hashes a message first, by the number of the hash function."""
+    """Return what a native costs that hashes a message first, by the number of the hash function."""
     block = _BLOCKS.get(number)
     return _UNKNOWN_HASH_COST if block is None else base + _hashing(len(message), block)
 

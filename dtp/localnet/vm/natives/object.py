@@ -50,7 +50,7 @@ _ALL_PERMISSIONS = 0b1111
 
 
 def dynamic_field_id(parent: bytes, key_type: Type, key: Any) -> bytes:
-    """The id of the `Field` object of `parent` under a key."""
+    """Return the id of the `Field` object of `parent` under a key."""
     return _field_id(parent, key_type, encode(key_type, key))
 
 
@@ -135,7 +135,7 @@ def _hash_type_and_key(c: GasMeter, types: Types, parent: bytes, key: Any) -> by
 
 
 def _fetching(c: GasMeter) -> int:
-    """What the children cost that this native had read from the store."""
+    """Return what the children cost that this native had read from the store."""
     return READ_COST_PER_BYTE * int(c.session.objects.fetched_bytes())
 
 
@@ -195,7 +195,7 @@ def _has_child_with_type(c: GasMeter, types: Types, parent: bytes, id: bytes) ->
 
 
 def _read_setting(c: GasMeter, types: Types, config: bytes, id: bytes, epoch: int) -> Any:
-    """What a setting is in this epoch: whatever was set in it counts from the next one on."""
+    """Return what a setting is in this epoch: whatever was set in it counts from the next one on."""
     c.charge_native(_SETTING_BASE)
     _check_layout(types[0], _SETTING_WITHOUT_BCS)
     field = c.session.objects.read_setting(config, id, types[0])

@@ -58,7 +58,7 @@ def abilities(module: CompiledModule, token: SignatureToken, constraints: Sequen
 
 
 def subsumes(has: int, needs: int) -> bool:
-    """Whether abilities `has` include all that `needs` names."""
+    """True if abilities `has` include all that `needs` names."""
     return needs & ~has == 0
 
 

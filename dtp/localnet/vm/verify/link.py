@@ -106,7 +106,7 @@ def _is_friend(module: CompiledModule, owner: CompiledModule) -> bool:
 
 
 def named(module: CompiledModule, token: SignatureToken) -> Named:
-    """A type with names instead of this module's indices, to compare across modules."""
+    """Return a type with names instead of this module's indices, to compare across modules."""
     match token:
         case Primitive():
             return (token.value,)
@@ -123,7 +123,7 @@ def named(module: CompiledModule, token: SignatureToken) -> Named:
 
 
 def check_depth(own: Mapping[ModuleId, CompiledModule], all_: Mapping[ModuleId, CompiledModule]) -> None:
-    """No module of `own` depends on a chain of too many modules of other packages, as they are in `all_`.
+    """Check that no module of `own` depends on a chain of too many modules of other packages, as they are in `all_`.
 
     Those of the package itself don't count, as on Sui. A validator that has checked a part of the chain before, and
     remembers that, lets a longer one pass.
@@ -148,7 +148,7 @@ def check_depth(own: Mapping[ModuleId, CompiledModule], all_: Mapping[ModuleId, 
 
 
 def check_cycles(modules: Mapping[ModuleId, CompiledModule]) -> None:
-    """No module of a package depends on itself through others."""
+    """Check that no module of a package depends on itself through others."""
     state: dict[ModuleId, int] = {}
 
     def visit(id: ModuleId, path: tuple[ModuleId, ...]) -> None:

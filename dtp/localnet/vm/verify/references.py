@@ -97,7 +97,7 @@ class _Graph:
             self.into[child].add(new)
 
     def is_borrowed(self, node: int, label: Label | None = None, only_mutable: bool = False) -> bool:
-        """Whether something alive was borrowed from `node`: anywhere, or in the way of its field `label`."""
+        """True if something alive was borrowed from `node`: anywhere, or in the way of its field `label`."""
         for child, edges in self.out[node].items():
             if only_mutable and not self.mutable[child]:
                 continue
@@ -106,7 +106,7 @@ class _Graph:
         return False
 
     def has_full_borrow(self, node: int) -> bool:
-        """Whether something was borrowed from `node` itself, not from a field."""
+        """True if something was borrowed from `node` itself, not from a field."""
         return any(not path for edges in self.out[node].values() for path, _ in edges)
 
     @property

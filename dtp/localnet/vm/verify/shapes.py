@@ -20,7 +20,7 @@ __all__ = ["effect", "struct_fields", "substitute", "variant_of"]
 
 
 def substitute(token: SignatureToken, arguments: Signature) -> SignatureToken:
-    """The type with type arguments put in."""
+    """Return the type with type arguments put in."""
     if not arguments:
         return token
     match token:
@@ -39,7 +39,7 @@ def substitute(token: SignatureToken, arguments: Signature) -> SignatureToken:
 def struct_fields(
     module: CompiledModule, definition: int, arguments: Signature
 ) -> tuple[SignatureToken, list[SignatureToken]]:
-    """A struct's type and its fields' types under type arguments."""
+    """Return a struct's type and its fields' types under type arguments."""
     entry = module.struct_defs[definition]
     return DatatypeType(entry.handle, arguments), [substitute(f.type, arguments) for f in entry.fields or ()]
 

@@ -94,7 +94,8 @@ def check_token(
     references: bool,
     offset: int | None = None,
 ) -> None:
-    """A type is well formed: references outermost only (if `references`), type arguments meet their constraints."""
+    """Check that a type is well formed: references outermost only (if `references`), type arguments meet their
+    constraints."""
     work = [token.target] if references and isinstance(token, ReferenceType) else [token]
     while work:
         head = work.pop()
@@ -152,7 +153,7 @@ def _check_function_signatures(module: CompiledModule, handle: int, name: str) -
 
 
 def _check_recursion(module: CompiledModule) -> None:
-    """No datatype holds itself, directly or through others of its module."""
+    """Check that no datatype holds itself, directly or through others of its module."""
     owned: dict[int, set[int]] = {}
     for struct in module.struct_defs:
         owned[struct.handle] = set(_datatypes(struct.fields or ()))
@@ -187,7 +188,7 @@ def _datatypes(fields: tuple[Field, ...]) -> Iterator[int]:
 
 
 def _check_instantiation_loops(module: CompiledModule) -> None:
-    """No function calls itself, directly or not, with ever larger type arguments.
+    """Check that no function calls itself, directly or not, with ever larger type arguments.
 
     Edges go from a caller's type parameter to a callee's; an edge is growing when the parameter is inside a larger
     type. A cycle with a growing edge would instantiate without end.

@@ -82,7 +82,8 @@ def _check_objects(module: CompiledModule) -> None:
 
 
 def _check_fresh_ids(module: CompiledModule, function: FunctionDef, name: str) -> None:
-    """An object is packed with a UID straight from `object::new`: follow fresh ones through locals and the stack."""
+    """Check that an object is packed with a UID straight from `object::new`: follow fresh ones through locals and the
+    stack."""
     assert function.body is not None
     packs = {Opcode.PACK, Opcode.PACK_GENERIC}
     if not any(op in packs and _is_object(module, op, arg) for op, arg in function.body.code):
@@ -202,7 +203,7 @@ def _check_private_generic(
 
 
 def _check_witness(module: CompiledModule) -> int | None:
-    """The handle of the module's one-time witness, if it declares one; and nobody packs it."""
+    """Return the handle of the module's one-time witness, if it declares one; and nobody packs it."""
     if (module.address, module.name) == (_SUI, "sui"):
         return None
     for at, struct in enumerate(module.struct_defs):
@@ -294,7 +295,8 @@ def _may_be_argument(module: CompiledModule, token: SignatureToken, constraints:
 
 
 def _is_pure(module: CompiledModule, token: SignatureToken, constraints: Sequence[int]) -> bool:
-    """A primitive, a string, an id, or an option or vector of these; or a type parameter that can only be one."""
+    """Return a primitive, a string, an id, or an option or vector of these; or a type parameter that can only be
+    one."""
     match token:
         case Primitive.SIGNER:
             return False

@@ -161,7 +161,7 @@ def _check_duplicates(module: CompiledModule) -> None:
 
 
 def _check_definitions(module: CompiledModule) -> None:
-    """What is defined here belongs here, and what belongs here is defined."""
+    """Check that what is defined here belongs here, and what belongs here is defined."""
     functions = {f.handle for f in module.function_defs}
     datatypes = {s.handle for s in module.struct_defs} | {e.handle for e in module.enum_defs}
     for at in functions:
