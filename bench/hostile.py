@@ -157,7 +157,8 @@ def _clock_of(process: int) -> int:
 async def _phase(
     name: str, *, address: str, seconds: float, http: bool, psk: bytes | None, server: int
 ) -> Figures:
-    until, queued = time.monotonic() + seconds, _queued(server)
+    began, queued = time.monotonic(), _queued(server)
+    until = began + seconds
     asking = () if http else (_wait(address, until, server=server, psk=psk),)
     (visits, own), newcomers, *waits = await asyncio.gather(
         _visit(address, until, http=http, psk=psk, server=server),
@@ -168,7 +169,7 @@ async def _phase(
         f"{name} p50": _percentile(visits, 0.5),
         f"{name} p99": _percentile(visits, 0.99),
         f"{name} own p99": _percentile(own, 0.99),
-        f"{name} queued": (_queued(server) - queued) / seconds,
+        f"{name} queued": (_queued(server) - queued) / (time.monotonic() - began),
         f"{name} newcomers": len(newcomers) / seconds,
         f"{name} new p50": _percentile(newcomers, 0.5),
         f"{name} new p99": _percentile(newcomers, 0.99),
