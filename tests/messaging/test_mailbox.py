@@ -9,12 +9,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mailbox_stores import ACCESS, ALICE, BOB, CHECKS, NOW, Registered, envelope, known, local, register_alice
 
 import dtp
 from dtp.identity import Identity
+from dtp.messaging.database import Database
 from dtp.messaging.ends.device import LocalDevice
 from dtp.messaging.errors import KeysForged, StoreFailed
 from dtp.messaging.mailbox import (
@@ -299,6 +301,23 @@ def test_signals_are_passed_on_and_not_kept() -> None:
             assert (await alice.status()).count == 0
 
     run(main())
+
+
+def test_what_is_kept_is_synced_and_what_is_forgotten_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand members of a group acknowledge one by one: each would wait for the disk, and who writes for it."""
+    synced: list[bool] = []
+    genuine = Database.transaction
+
+    def transaction(database: Database, **options: bool) -> Any:
+        synced.append(options.get("synced", True))
+        return genuine(database, **options)
+
+    store = SqliteMailbox()
+    register_alice(store)
+    monkeypatch.setattr(Database, "transaction", transaction)
+    store.deposit([known(1)], NOW)
+    store.acknowledge(ALICE.id.key, [1])
+    assert synced == [True, False]
 
 
 def test_pieces_over_the_wire() -> None:

@@ -147,7 +147,8 @@ class MailboxStore(ABC):
 
     @abstractmethod
     def acknowledge(self, device: bytes, ids: Sequence[int]) -> None:
-        """Forget envelopes of a device, which has them. Others' numbers are ignored."""
+        """Forget envelopes of a device, which has them. Others' numbers are ignored. A power cut may bring some
+        back."""
 
     @abstractmethod
     def expire(self, now: int) -> int:
