@@ -48,8 +48,9 @@ _TICK: Final = 0.05
 _STEADY: Final = 60.0
 #: Seconds after the first choice of a neighbour that brought nothing new; doubled each time, up to `LONGEST`.
 _PAUSE: Final = 0.01
-#: ... where nobody was heard, since those that were chosen are full or gone: each of them has a time of its own
-#: (`Parents`), and others have told within a second where there is room.
+#: ... where all that were chosen have answered that they are full: each has a time of its own (`Parents`), and others
+#: have told within a second where there is room. Where some don't answer, all may have too much to do: to dial sooner
+#: makes that worse.
 _ROOM_TOLD: Final = 1.0
 #: Segments that are asked of others where one neighbour has lost them.
 _MOST_MISSED: Final = 64
@@ -138,6 +139,8 @@ class Receiver:
         #: How many neighbours in a row were left for being slow: with each, the next one is given twice the time.
         #: Where all are slow, such as on a machine that has too much to do, leaving costs more than it brings.
         self._restless = 0
+        #: How many times a neighbour could not be reached, or was left for what it did.
+        self._failures = 0
         self._opened = asyncio.Event()
         #: Passes when nothing of the producer was heard for too long; not before the announcement.
         self._lost = asyncio.timeout(None)
@@ -177,12 +180,12 @@ class Receiver:
             if wake > now:
                 await asyncio.sleep(min(wake, max(given_up, now + 1)) - now + 0.001)
                 continue
-            completed, heard = self.completed, self.heard
+            completed, heard, failures = self.completed, self.heard, self._failures
             why = await self._hear_best()
             self.why = why or self.why
             if self.completed > completed:
                 useless = refused = 0
-            elif self.heard > heard and not isinstance(why, NeighbourFull):
+            elif self._failures > failures or (self.heard > heard and not isinstance(why, NeighbourFull)):
                 useless += 1
             else:
                 refused += 1
@@ -195,6 +198,10 @@ class Receiver:
             raise self.why
         if given_up:
             raise ShowUnreachable(f"nobody who has the show could be heard: {self.why}") from self.why
+
+    def _note_failure(self, address: str) -> None:
+        self._failures += 1
+        self.parents.failed(address, asyncio.get_running_loop().time())
 
     def _say_alive(self) -> None:
         """The producer was heard, or somebody hears it."""
@@ -250,11 +257,11 @@ class Receiver:
         except NeighbourSlow as fault:
             log.info("%s", fault)
             self._restless += 1
-            self.parents.failed(best, loop.time())
+            self._note_failure(best)
             return fault
         except (DtpError, OSError, TimeoutError) as fault:
             log.info("%s isn't heard any more: %s", best, fault)
-            self.parents.failed(best, loop.time())
+            self._note_failure(best)
             return fault if isinstance(fault, DtpError) else NeighbourUnfit(f"{best}: {fault or 'no answer'}")
         finally:
             if self.held is None or not self.held.ended:
@@ -302,10 +309,10 @@ class Receiver:
             measured[address] = connection
         except TimeoutError:
             if not probe.answered:
-                self.parents.failed(address, loop.time())
+                self._note_failure(address)
         except (DtpError, OSError) as fault:
             log.info("%s can't be measured: %s", address, fault)
-            self.parents.failed(address, loop.time())
+            self._note_failure(address)
             return -1
         self.parents.learn(probe.others)
         if not probe.room or self._me in probe.path:
@@ -338,7 +345,7 @@ class Receiver:
                             return True, hears
         except (DtpError, OSError, TimeoutError) as fault:
             log.info("%s doesn't say what it has: %s", address, fault or "no answer")
-            self.parents.failed(address, asyncio.get_running_loop().time())
+            self._note_failure(address)
         return False, hears
 
     # ---- hearing ----------------------------------------------------------------------------------------
