@@ -105,6 +105,39 @@ def test_a_server_that_counts_more_after_breaks_is_paid_a_step(market, bound, ti
     market(scenario)
 
 
+def test_a_server_that_counts_more_on_each_lane_is_paid_a_step_by_each(market, bound):
+    """What is believed on one lane another one doesn't count."""
+
+    async def break_off(connections):
+        for each in connections:
+            await each.meter.finish()
+            each.meter._finished = None  # no orderly end
+            each.abort(CloseCode.INTERNAL)
+            await each.wait_gone()
+            await each.meter.wait_settled()
+            await each.close()
+
+    async def scenario(market):
+        await market.serve(give)
+        buyer = await market.buyer()
+        connections = [await market.connect(buyer, keep=True) for _ in range(2)]
+        for each in connections:
+            await fetch(each, MIB)
+        await break_off(connections)
+        await market.serving.ledger.wait_settled()
+        (channel,) = await market.channels(buyer)
+        store, paid = market.serving.store, sum(each.paid for each in connections)
+        for number in range(2):
+            store.save_served(
+                channel.id, number, store.sold_lane(channel.id, number).used.plus(2, 3 * MIB // 8)
+            )
+        connections = [await market.connect(buyer, keep=True) for _ in range(2)]
+        await break_off(connections)
+        assert bound / 2 < sum(each.meter.payer.cost for each in connections) - paid <= bound
+
+    market(scenario)
+
+
 def test_a_server_that_wants_all_paid_after_a_break_is_asked_about(market, bound):
     """Nothing is signed before the program has said so, and then no more than that."""
 
