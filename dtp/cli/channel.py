@@ -18,6 +18,7 @@ from dtp.cli.channel_records import (
     STATES,
     keyless_line,
     keyless_record,
+    last_known,
     line_of,
     shown_record,
     summary_of,
@@ -25,7 +26,7 @@ from dtp.cli.channel_records import (
 )
 from dtp.cli.groups import Group
 from dtp.cli.options import verbose_option
-from dtp.cli.output import json_option, print_line, print_result
+from dtp.cli.output import NODE_AWAY, json_option, print_line, print_result
 from dtp.cli.show import amount, gas_text, money, table
 from dtp.cli.vouchers import Vouchers, store_option
 from dtp.errors import CarrierError, ChainError, DtpError, LocalError, PeerError
@@ -72,7 +73,10 @@ channel.add_command(history)
 @store_option
 @account_options
 def list_channels(vouchers: Vouchers, account: Account) -> None:
-    """List the channels of the store, as the chain has them now."""
+    """List the channels of the store, as the chain has them now.
+
+    Where no node answers they are listed as they were last known here, and the exit code is 5.
+    """
 
     async def work(chain: ChainClient) -> list[dict[str, Any]]:
         from dtp.pay.server.cashier import read_channels
@@ -87,9 +91,18 @@ def list_channels(vouchers: Vouchers, account: Account) -> None:
                 if id in found or (id in bought and bought[id].state != "closed")
             ]
 
-    records = account.run_connected(work, signing=False)
+    try:
+        records, away = account.run_connected(work, signing=False), None
+    except DtpError as error:
+        if error.code != NODE_AWAY:
+            raise
+        with vouchers.open_stores() as stores:
+            records, away = last_known(stores), error
     text = "\n".join(line_of(each) for each in records) or "no channels"
-    print_result({"channels": records}, text)
+    if records or away is None:
+        print_result({"channels": records}, text)
+    if away is not None:
+        raise away
 
 
 @channel.command()

@@ -85,7 +85,31 @@ def lock_record(stores: Stores, found: Channel, ours: Bought) -> dict[str, Any]:
     return {"locked_until_ms": until, "why": why, "gas_mist": ours.gas}
 
 
+def last_known(stores: Stores) -> list[dict[str, Any]]:
+    """Return the records of the store's channels without asking a chain: those that it doesn't know as closed."""
+    from dtp.chain.model import SUI_COIN
+
+    bought = {each.channel: each for each in stores.bought.bought_channels()}
+    found = []
+    for id in dict.fromkeys([*bought, *(each.channel for each in stores.sold.sold_lanes())]):
+        ours = bought.get(id)
+        if ours is not None and ours.state == "closed":
+            continue
+        record = {**summary_of(stores, id, None, "is paid" if ours is None else "pays"), "state": "not-asked"}
+        if ours is not None:
+            record |= {"last_state": ours.state, "host": ours.host, "service": ours.service}
+            record |= {"deposited": ours.deposited, "coin": ours.coin or SUI_COIN}
+        found.append(record)
+    return found
+
+
 def line_of(record: dict[str, Any]) -> str:
+    if record["state"] == "not-asked":
+        about = f"{record['channel']}  {record['role']}, not asked: vouched "
+        if "last_state" not in record:  # nor is its coin known
+            return f"{about}{record['vouched']} of its coin's smallest unit"
+        vouched, deposited = (money(record[each], record["coin"]) for each in ("vouched", "deposited"))
+        return f"{about}{vouched} of {deposited}; {record['last_state']}, as far as is known here"
     if record["state"] == "unknown":
         return f"{record['channel']}  {record['role']}, not on this network"
     vouched, claimed, held = (money(record[each], record["coin"]) for each in ("vouched", "claimed", "held"))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import importlib.abc
+import json
 import signal
 import subprocess
 import sys
@@ -22,6 +23,9 @@ from dtp.cli.listening import Listening
 from dtp.cli.options import IdentitySource
 from dtp.cli.services import Directory, make
 from dtp.identity import Identity
+from dtp.pay.store import Store
+from dtp.pay.store.rows import Bought
+from dtp.pay.voucher import LaneKey
 
 ROOT = Path(__file__).parents[2]
 
@@ -201,3 +205,20 @@ def test_a_folder_that_one_may_not_look_into_is_no_fault_of_ours(monkeypatch, tm
     assert ended.exit_code == 3, ended.output
     assert "Permission denied" in ended.output
     assert "dtp: can't use " in ended.output
+
+
+def test_channels_are_listed_as_they_were_last_known_where_no_node_answers(tmp_path):
+    """What is locked, and with whom, was not to be had without a node."""
+    path, key, channel = tmp_path / "pay.sqlite", LaneKey.generate(), "0x" + "7" * 64
+    with Store(path) as store:
+        store.keep_key(key, 7)
+        store.add_bought(Bought(channel, "c", "0xa", 1, "0xb", "open", 1, deposited=5_000_000), 0, key.public)
+    words = ["channel", "list", "--store", str(path), "--network", "http://127.0.0.1:1"]
+    ended = CliRunner().invoke(main, words)
+    assert ended.exit_code == 5, ended.output
+    assert (
+        f"{channel}  pays, not asked: vouched 0 SUI of 0.005 SUI; open, as far as is known here"
+        in ended.stdout
+    )
+    (record,) = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)["channels"]
+    assert (record["state"], record["last_state"], record["deposited"]) == ("not-asked", "open", 5_000_000)
