@@ -185,7 +185,8 @@ MODULES: dict[str, tuple[str, str]] = {
     ),
     "dtp.testing.clock": ("Virtual time.", "DeadlockError FakeClockLoop LivelockError VirtualTimeError run"),
     "dtp.testing.pairs": ("Sessions without a carrier.", "SessionPair Wire entropy shake_hands"),
-    "dtp.testing.carriers": ("The contract of carriers.", "Bench ContractError check_carrier settle"),
+    "dtp.testing.carriers": ("The contract of carriers.", "check_carrier"),
+    "dtp.testing.carrier_ends": ("Ends of carriers, for tests of your own.", "Bench ContractError settle"),
     "dtp.testing.strategies": (
         "What Hypothesis draws; see [testing](testing.md).",
         "Edit Faults Step addresses amounts faults frames graph_edits graph_values identities peer_ids play read_by"

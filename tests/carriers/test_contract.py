@@ -16,7 +16,8 @@ from dtp.carriers.base import Accept, Carrier, CarrierKind, CarrierListener, Rec
 from dtp.carriers.errors import BrokenError
 from dtp.carriers.websocket_carrier import MAX_MESSAGE, WebSocketCarrier
 from dtp.errors import CarrierError
-from dtp.testing.carriers import ContractError, check_carrier
+from dtp.testing.carrier_ends import ContractError
+from dtp.testing.carriers import check_carrier
 from dtp.testing.clock import run
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dtp.carriers import CARRIERS, dial, listen, memory
 from dtp.carriers.errors import BrokenError, CarrierUrlError, DialError, ListenError
 from dtp.carriers.memory import PACKET_SIZE, Link, pair
-from dtp.testing.carriers import End, settle
+from dtp.testing.carrier_ends import End, settle
 from dtp.testing.clock import run
 
 writes = st.lists(st.binary(max_size=3000), max_size=20)

@@ -29,7 +29,8 @@ from dtp.carriers.quic_endpoint import (  # noqa: E402
     QuicEndpoint,
     RetryTokens,
 )
-from dtp.testing.carriers import End, check_carrier  # noqa: E402
+from dtp.testing.carrier_ends import End  # noqa: E402
+from dtp.testing.carriers import check_carrier  # noqa: E402
 from dtp.testing.clock import run  # noqa: E402
 
 

@@ -20,7 +20,7 @@ from dtp.carriers import CARRIERS, Carrier, CarrierListener, dial, listen, liste
 from dtp.carriers.errors import BrokenError, CarrierUrlError, DialError, ListenError
 from dtp.carriers.url import format_host, plain_ip
 from dtp.errors import CarrierError, LocalError
-from dtp.testing.carriers import Bench, End
+from dtp.testing.carrier_ends import Bench, End
 from dtp.testing.clock import run
 
 

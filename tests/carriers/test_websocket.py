@@ -37,7 +37,7 @@ from dtp.carriers.websocket_carrier import (
 )
 from dtp.carriers.websocket_upgrade import MAX_HEAD
 from dtp.errors import CarrierError
-from dtp.testing.carriers import End
+from dtp.testing.carrier_ends import End
 from dtp.testing.clock import run
 
 # Honest strangers: the library's own client and server, which share no IO code with the carrier.

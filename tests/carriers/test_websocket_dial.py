@@ -24,7 +24,7 @@ from dtp.carriers.errors import (
 from dtp.carriers.websocket import STEPS_PER_TURN
 from dtp.carriers.websocket_upgrade import forwarded_for
 from dtp.errors import DtpError
-from dtp.testing.carriers import End
+from dtp.testing.carrier_ends import End
 
 # Hostile servers.
 

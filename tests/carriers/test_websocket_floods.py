@@ -11,7 +11,7 @@ from dtp.carriers import memory
 from dtp.carriers.errors import ControlFloodError
 from dtp.carriers.memory import Link
 from dtp.carriers.websocket_carrier import LITTLE, LITTLE_RATE, WORTH
-from dtp.testing.carriers import End
+from dtp.testing.carrier_ends import End
 from dtp.testing.clock import run
 
 FLOODS = {

@@ -31,7 +31,7 @@ from dtp.chain.pipes.gas import GasGuess
 from dtp.chain.pipes.where import Timing, Where
 from dtp.chain.values import codec
 from dtp.sui.transaction import Input, MakeMoveVec, Result
-from dtp.testing.carriers import End
+from dtp.testing.carrier_ends import End
 from dtp.testing.clock import run
 
 CHANNEL, HOST = "0x" + "c" * 64, "0x" + "d" * 64

@@ -19,7 +19,7 @@ from dtp.chain.pipes.frames import Flags, Header, encode
 from dtp.chain.pipes.hub import PipeHub
 from dtp.errors import CarrierError
 from dtp.localnet.grpc.localnet import LocalnetThread
-from dtp.testing.carriers import End
+from dtp.testing.carrier_ends import End
 
 
 class Unreliable:

@@ -355,7 +355,7 @@ def test_a_denial_ends_what_is_open(client, wallet):
     async def scenario():
         async with world(client, wallet) as made:
             listener, near, far = await made.pair()
-            from dtp.testing.carriers import End
+            from dtp.testing.carrier_ends import End
 
             ours, theirs = End(near).start(), End(far).start()
             await made.hosted.deny(made.user.address)
@@ -379,7 +379,7 @@ def test_frames_are_paced_by_the_service_s_rate(client, wallet):
     async def scenario():
         async with world(client, wallet, rate=rate) as made:
             listener, near, far = await made.pair("&pipes=1")
-            from dtp.testing.carriers import End
+            from dtp.testing.carrier_ends import End
 
             ours, theirs = End(near).start(), End(far).start()
             data = random.Random(3).randbytes(60_000)

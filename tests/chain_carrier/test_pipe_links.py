@@ -25,7 +25,7 @@ from dtp.chain.pipes.end import ChannelEnd
 from dtp.chain.pipes.frames import MAX_AHEAD, Flags, PipeGapError, decode
 from dtp.chain.pipes.gas import GasGuess
 from dtp.chain.pipes.where import PipeStalledError, Where
-from dtp.testing.carriers import End
+from dtp.testing.carrier_ends import End
 from dtp.testing.clock import run
 
 __all__ = ["small_frames"]

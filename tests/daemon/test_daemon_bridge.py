@@ -10,7 +10,7 @@ from dtp.carriers import memory
 from dtp.daemon.workers.handover import Bridge
 from dtp.net.driver import LinkDriver
 from dtp.net.held import HeldBudget
-from dtp.testing.carriers import End
+from dtp.testing.carrier_ends import End
 
 from .conftest import PATIENCE
 from .test_daemon_relay import until
