@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import json
+import os
 import signal
 from functools import partial
 
@@ -105,6 +107,12 @@ async def end(program):
     assert b"Traceback" not in program.errors
 
 
+def end_process(pid):
+    """Have a process end in order that an upgrade started, if it is there yet."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+
+
 @pytest.mark.slow
 def test_one_worker_serves_what_is_paid(place, client, on_chain, net):
     """Whichever worker a caller's carrier comes to: it is served, and all that is paid is claimed once."""
@@ -142,6 +150,48 @@ def test_one_worker_serves_what_is_paid(place, client, on_chain, net):
             await end(far)
             taken = await read_channels(chain, channels)
             assert [taken[id].claimed for id in channels] == [3 * PRICE] * len(buyers)
+
+    asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))
+
+
+@pytest.mark.slow
+def test_an_upgrade_serves_what_is_new_while_a_paid_stream_stays(place, client, on_chain, net):
+    """The old process keeps the channel as long: calls were refused, and are paid from another channel now, once."""
+
+    async def scenario():
+        seller = place.identity("far")
+        net.fund(seller.id.sui_address, FUNDS, 3)
+        async with client(KeySigner.from_identity(seller)) as chain, Backend(echo) as backend:
+            made = await make_host(chain)
+            far, _ = await asyncio.to_thread(place.dtpd, "far", selling(made, backend, "far.sqlite"))
+            buyer = Buyer(place, made, 60)
+            net.fund(buyer.identity.id.sui_address, FUNDS, 3)
+            await buyer.daemon.start()
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", buyer.port)
+                with contextlib.closing(writer):
+                    writer.write(b"old")
+                    assert await reader.readexactly(3) == b"old"
+                    upgrade = "upgrade", "--json", "-c", place.folder / "far.toml"
+                    pid = json.loads(await asyncio.to_thread(place.command, *upgrade))["pid"]
+                    place.stack.callback(end_process, pid)
+                    for data in (b"one", b"two"):
+                        assert await exchange(buyer.port, data) == data
+                    writer.write(b"more")
+                    assert await reader.readexactly(4) == b"more"
+                await asyncio.to_thread(far.wait, 0)
+                channels = buyer.channels
+                assert len(channels) == 2
+            finally:
+                await buyer.daemon.close()
+            assert buyer.spent == 3 * PRICE
+            end_process(pid)
+
+            async def is_claimed():
+                taken = await read_channels(chain, channels)
+                return sum(each.claimed for each in taken.values()) == 3 * PRICE
+
+            await until(is_claimed)
 
     asyncio.run(asyncio.wait_for(scenario(), 2 * PATIENCE))
 
