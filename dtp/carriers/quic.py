@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dtp.carriers.base import Accept, CarrierListener
 from dtp.carriers.errors import CarrierUrlError, DialError, ListenError, MissingLibraryError, reason
-from dtp.carriers.resolving import resolve_host
+from dtp.carriers.resolving import resolve_host, what_failed
 from dtp.carriers.url import CarrierUrl, format_host, parse_url
 from dtp.errors import CarrierError
 
@@ -64,7 +64,7 @@ async def dial(url: str) -> QuicCarrier:
     try:
         found = await _lookup(parts)
     except (OSError, UnicodeError) as error:
-        raise DialError(f"{url}: the name can't be resolved: {error}") from error
+        raise DialError(f"{url}: the name can't be resolved: {what_failed(error)}") from error
     failure: CarrierError = DialError(f"{url}: the name has no address")
     for number, (family, *_, address) in enumerate(found, 1):
         last = number == len(found)

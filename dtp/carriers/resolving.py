@@ -25,3 +25,8 @@ async def resolve_host(
             pass  # it is a name
     loop = asyncio.get_running_loop()
     return await loop.getaddrinfo(host, port, family=family, type=kind, flags=flags)
+
+
+def what_failed(error: OSError | UnicodeError) -> str:
+    """Return why a name can't be resolved, in words: without the resolver's number for it."""
+    return getattr(error, "strerror", None) or str(error)

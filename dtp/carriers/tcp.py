@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from dtp.carriers.base import Accept, CarrierListener
 from dtp.carriers.errors import CarrierUrlError, DialError, ListenError, reason
-from dtp.carriers.resolving import resolve_host
+from dtp.carriers.resolving import resolve_host, what_failed
 from dtp.carriers.stream_socket import (
     BACKLOG,
     SocketListener,
@@ -74,7 +74,7 @@ async def connect_socket(host: str, port: int) -> tuple[socket.socket, str]:
     try:
         found = await resolve_host(host, port, socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise DialError(f"{where}: the name can't be resolved: {error}") from error
+        raise DialError(f"{where}: the name can't be resolved: {what_failed(error)}") from error
     try:
         sock = await start_connection(found, happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY, loop=loop)
     except (OSError, RuntimeError) as error:  # uvloop raises RuntimeError for some
@@ -135,7 +135,7 @@ async def listening_sockets(url: CarrierUrl) -> list[socket.socket]:
     try:
         found = await resolve_host(url.host or None, url.port, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise ListenError(f"{url.text}: the name can't be resolved: {error}") from error
+        raise ListenError(f"{url.text}: the name can't be resolved: {what_failed(error)}") from error
     for tries_left in reversed(range(PORT_TRIES)):
         try:
             return bind_sockets(url, found)
