@@ -673,7 +673,9 @@ def test_gas_for_closing_stays_in_the_wallet(market):
         await market.serve(give)
         budget = cost_of(MIB)
         buyer = await poor_buyer(market, budget + 18_000_000)
-        with pytest.raises(InsufficientFunds, match="is missing: send it, or deposit less") as refused:
+        with pytest.raises(
+            InsufficientFunds, match="is missing: send it, or give a smaller deposit"
+        ) as refused:
             await market.connect(buyer, budget=budget)
         assert buyer["store"].bought_channels() == []
         assert not buyer["store"].kept_keys()
