@@ -17,6 +17,11 @@ from hypothesis import HealthCheck, settings
 sys.path.append(str(Path(__file__).parents[1]))
 # Children that tests start find the installed package, not the sources in the folder they happen to stand in.
 os.environ["PYTHONSAFEPATH"] = "1"
+# Where Python keeps nothing that it has compiled, each program that tests start would compile all of this anew, which
+# takes as long as to run it. Programs that they start, and the workers of xdist, share it.
+if sys.dont_write_bytecode and sys.pycache_prefix is None:
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
 # Only tests that are about it ask the LAN: who isn't found would take a second each.
 os.environ["DTP_DISCOVER"] = ""
 
@@ -61,6 +66,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    if "postgres" in sys.modules:  # some test has used it
+        sys.modules["postgres"].stop()
     if (data := config.stash.get(_DATA, None)) is not None:
         folder, before = data
         os.environ.pop("XDG_DATA_HOME", None)

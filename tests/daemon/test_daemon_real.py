@@ -62,30 +62,30 @@ def test_postgresql_and_pgbench(place, postgresql_url):
     """The benchmark's books are right in the end, and an error is word for word what the server says."""
     pgbench, psql = need("pgbench"), need("psql")
     server = urlsplit(postgresql_url)
-    direct = server.port
+    direct, name = server.port, server.path[1:]
     _, _, near = place.pair(f"127.0.0.1:{direct}")
 
     def at(port):
         return ("-h", "127.0.0.1", "-p", port, "-U", server.username)
 
-    run(pgbench, "-i", "-s", 1, "-q", *at(near), "postgres")
-    report = run(pgbench, "-n", "-c", 8, "-j", 2, "-t", 50, *at(near), "postgres").stdout
+    run(pgbench, "-i", "-s", 1, "-q", *at(near), name)
+    report = run(pgbench, "-n", "-c", 8, "-j", 2, "-t", 50, *at(near), name).stdout
     assert b"number of transactions actually processed: 400/400" in report
     sums = (
         "select (select sum(abalance) from pgbench_accounts), (select sum(bbalance) from pgbench_branches),\n"
     )
     sums += "(select sum(tbalance) from pgbench_tellers), (select sum(delta) from pgbench_history)"
     for port in (near, direct):
-        (found,) = run(psql, *at(port), "-At", "-c", sums, "postgres").stdout.split()
+        (found,) = run(psql, *at(port), "-At", "-c", sums, name).stdout.split()
         assert len(set(found.split(b"|"))) == 1
     # A large answer, and a COPY that is ended by the client.
-    answer = run(psql, *at(near), "-At", "-c", "select repeat('x', 20000000)", "postgres").stdout
+    answer = run(psql, *at(near), "-At", "-c", "select repeat('x', 20000000)", name).stdout
     assert answer == b"x" * 20_000_000 + b"\n"
     lines = b"".join(b"%d\tline\n" % number for number in range(50_000))
-    run(psql, *at(near), "-c", "create table lines (n int, t text)", "postgres")
-    run(psql, *at(near), "-c", "copy lines from stdin", "postgres", input=lines)
-    assert run(psql, *at(near), "-At", "-c", "copy lines to stdout", "postgres").stdout == lines
-    wrong = ("-c", "select * from nowhere", "postgres")
+    run(psql, *at(near), "-c", "create table lines (n int, t text)", name)
+    run(psql, *at(near), "-c", "copy lines from stdin", name, input=lines)
+    assert run(psql, *at(near), "-At", "-c", "copy lines to stdout", name).stdout == lines
+    wrong = ("-c", "select * from nowhere", name)
     assert run(psql, *at(near), *wrong, code=1).stderr == run(psql, *at(direct), *wrong, code=1).stderr
     refused = [run(psql, *at(port), "-c", "", "nobase", code=2).stderr for port in (near, direct)]
     assert all(b'database "nobase" does not exist' in one for one in refused)

@@ -232,7 +232,7 @@ def test_what_was_held_in_a_session_of_postgresql_that_broke_is_lost(postgresql_
         assert first.hold_channel("0x2")
         second._ask(
             "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
-            "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend' AND datname = current_database()"
         )
         with pytest.raises(StoreError, match="PostgreSQL"):
             first.received_all([(KEY.sign(voucher(1, 1)), Usage(1, 1))])
@@ -311,7 +311,7 @@ def test_a_database_that_refuses_for_good(postgresql_url):
     with pytest.raises(
         StateUnusable, match=r"\[chain\] the vouchers in PostgreSQL: .*there is no such database"
     ):
-        vouchers.PostgresVouchers(postgresql_url.replace("/postgres", "/nosuch"))
+        vouchers.PostgresVouchers(f"{postgresql_url}_nosuch")
 
 
 @pytest.mark.parametrize(

@@ -465,6 +465,6 @@ def test_a_server_that_refuses_for_good_says_what_mends_it(url: str) -> None:
     from dtp.graph.stores.postgres_store import PostgresStore
 
     with pytest.raises(StoreError, match="there is no such database: make it"):
-        PostgresStore(url.replace("/postgres", "/nosuch"), "", ALICE.id.key)
+        PostgresStore(f"{url}_nosuch", "", ALICE.id.key)
     with pytest.raises(StoreAway):
         PostgresStore("postgresql://dtp:secret@127.0.0.1:1/x", "", ALICE.id.key)

@@ -127,7 +127,10 @@ def test_a_lost_connection_is_made_again_and_a_server_that_is_away_is_said(url: 
     store = PostgresMailbox(url)
     register_alice(store)
     with psycopg.connect(url, autocommit=True) as other:
-        other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
+        other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        )
         with pytest.raises(StoreFailed, match="could not be"):
             store.deposit([known(1)], NOW)
     assert store.fetch(ALICE.id.key, Tray.KNOWN, 0, 9, 9) == []  # nothing was promised, nothing is there
