@@ -8,6 +8,7 @@ gives a package. The chain client reads names and abort codes from it, the embed
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import blake2b
 
 from dtp.sui import _move_bounds, _move_reader
@@ -106,7 +107,12 @@ def deserialize(data: bytes, *, allow_unpublishable: bool = False) -> CompiledMo
     `allow_unpublishable` also reads modules that were compiled in test mode (`CompiledModule.publishable`
     is then False). Raises `BytecodeError`; nothing of a refused module is kept.
     """
-    module = _move_reader.read_module(bytes(data), allow_unpublishable=allow_unpublishable)
+    return _deserialize(bytes(data), allow_unpublishable)
+
+
+@lru_cache(maxsize=256)  # each node reads all of Sui's framework, and a publish what it publishes three times
+def _deserialize(data: bytes, allow_unpublishable: bool) -> CompiledModule:
+    module = _move_reader.read_module(data, allow_unpublishable=allow_unpublishable)
     _move_bounds.check(module)
     return module
 

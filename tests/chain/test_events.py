@@ -426,6 +426,7 @@ class Child:
         self.watchdog.cancel()
 
 
+@pytest.mark.slow
 def test_clients_and_nodes_that_are_killed(tmp_path):
     """Both die again and again, also at the same time: in the end each event was kept once, in order."""
     folder, database = tmp_path / "chain", tmp_path / "seen.sqlite"

@@ -125,6 +125,7 @@ def test_the_wallet_of_the_environment(published, tmp_path, monkeypatch):
         environment_signer()
 
 
+@pytest.mark.slow
 def test_channels_of_pipes_are_closed_by_the_command(published, net, tmp_path):
     """What a free service's dials left: the channel is asked to close, the next run has its deposit back."""
     host_id, server, user = published

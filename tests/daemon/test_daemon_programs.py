@@ -211,6 +211,7 @@ def test_status_reload_and_drain_while_a_client_stays(place):
     near.wait(0)
 
 
+@pytest.mark.slow
 def test_kill_and_restart_of_the_far_daemon(place):
     backend = echo_server(place)
     far, _, port = place.pair(f"127.0.0.1:{backend}")

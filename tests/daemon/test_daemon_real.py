@@ -58,6 +58,7 @@ allow = ["{place.identity("near").id}"]
 # ---- PostgreSQL ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_postgresql_and_pgbench(place, postgresql_url):
     """The benchmark's books are right in the end, and an error is word for word what the server says."""
     pgbench, psql = need("pgbench"), need("psql")

@@ -739,6 +739,7 @@ def test_a_worker_that_hangs_is_killed_and_replaced(place):
     play(scenario())
 
 
+@pytest.mark.slow
 def test_workers_are_replaced_when_the_process_they_are_made_of_dies_too(place):
     """However often, as long as there is somebody to make another; what is open in the others goes on."""
 
@@ -1029,6 +1030,7 @@ def test_bans_hold_in_all_workers(place):
     play(scenario())
 
 
+@pytest.mark.slow
 def test_udp_sources_stay_with_their_worker(place):
     class Echo(asyncio.DatagramProtocol):
         def connection_made(self, transport):

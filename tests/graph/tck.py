@@ -111,8 +111,6 @@ def scenarios(folder: Path) -> Iterator[Scenario]:
 
 # ---- setting up ----------------------------------------------------------------------------------------------
 
-_PATTERNS = parser("patterns")
-
 
 class _Builder:
     """Nodes and relationships that CREATE makes."""
@@ -129,7 +127,7 @@ class _Builder:
             raise OutsideError("it is set up by more than CREATE")
         for pattern in patterns:
             try:
-                tree = _PATTERNS.parse(pattern)
+                tree = parser("patterns").parse(pattern)
             except LarkError as error:
                 raise OutsideError("it is set up by more than CREATE") from error
             for one in trees(tree):
